@@ -1,0 +1,2 @@
+//! The control program.
+fn main() {}

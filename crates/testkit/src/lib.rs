@@ -1,0 +1,1 @@
+//! Outrider's testkit crate.

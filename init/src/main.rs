@@ -1,0 +1,2 @@
+//! The init program.
+fn main() {}
