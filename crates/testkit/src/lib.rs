@@ -1,1 +1,6 @@
-//! Outrider's testkit crate.
+//! What every test and bench of Outrider stands on: pods as network namespaces, supervised
+//! processes, fake servers, and clients that see the exact bytes.
+//!
+//! Everything here returns `anyhow` errors: its users are tests, which only print them.
+
+pub mod netns;
