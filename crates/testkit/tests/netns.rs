@@ -15,8 +15,14 @@ fn pods_reach_each_other_by_address_and_name_and_leave_nothing() {
     let client = network.pod("client").unwrap();
     let server = network.pod("server").unwrap();
     for address in server.addresses() {
-        let listener = server.run(|| TcpListener::bind((address, 80))).unwrap().unwrap();
-        let mut outgoing = client.run(|| TcpStream::connect((address, 80))).unwrap().unwrap();
+        let listener = server
+            .run(|| TcpListener::bind((address, 80)))
+            .unwrap()
+            .unwrap();
+        let mut outgoing = client
+            .run(|| TcpStream::connect((address, 80)))
+            .unwrap()
+            .unwrap();
         let (mut incoming, peer) = listener.accept().unwrap();
         assert!(client.addresses().contains(&peer.ip()), "{peer}");
         outgoing.write_all(b"hello").unwrap();
@@ -35,17 +41,30 @@ fn pods_reach_each_other_by_address_and_name_and_leave_nothing() {
         .collect();
     assert_eq!(resolved, [IpAddr::from(server.v4())]);
     let hosts = client.output("cat", &["/etc/hosts"]).unwrap();
-    assert!(hosts.contains(&format!("{} cart.default.svc\n", server.v4())), "{hosts}");
+    assert!(
+        hosts.contains(&format!("{} cart.default.svc\n", server.v4())),
+        "{hosts}"
+    );
     let outside = std::fs::read_to_string("/etc/hosts").unwrap();
-    assert!(!outside.contains("cart.default.svc"), "the host's own file was changed");
+    assert!(
+        !outside.contains("cart.default.svc"),
+        "the host's own file was changed"
+    );
 
-    let user = client.command_as(netns::PROXY_UID, "id").arg("-u").output().unwrap();
+    let user = client
+        .command_as(netns::PROXY_UID, "id")
+        .arg("-u")
+        .output()
+        .unwrap();
     assert_eq!(user.stdout, b"1337\n");
 
     // A process that is still inside ends with the pod.
     let mut sleeper = server.command("sleep").arg("600").spawn().unwrap();
-    let names =
-        [client.namespace().to_owned(), server.namespace().to_owned(), network.switch_name().into()];
+    let names = [
+        client.namespace().to_owned(),
+        server.namespace().to_owned(),
+        network.switch_name().into(),
+    ];
     drop((client, server, network));
     assert!(!sleeper.wait().unwrap().success());
     for name in names {
@@ -65,7 +84,15 @@ fn two_networks_with_the_same_addresses_are_apart() {
     let alone = second.pod("alone").unwrap();
     let stranger = second.pod("stranger").unwrap();
     assert_eq!(server.v4(), alone.v4());
-    let _listener = server.run(|| TcpListener::bind(("0.0.0.0", 80))).unwrap().unwrap();
-    let refused = stranger.run(|| TcpStream::connect((server.v4(), 80))).unwrap();
-    assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+    let _listener = server
+        .run(|| TcpListener::bind(("0.0.0.0", 80)))
+        .unwrap()
+        .unwrap();
+    let refused = stranger
+        .run(|| TcpStream::connect((server.v4(), 80)))
+        .unwrap();
+    assert_eq!(
+        refused.unwrap_err().kind(),
+        std::io::ErrorKind::ConnectionRefused
+    );
 }

@@ -24,7 +24,10 @@ pub(super) struct Entrance {
 
 impl Entrance {
     pub(super) fn new(namespace: Arc<File>, mounts: &[(PathBuf, PathBuf)]) -> Self {
-        Self { namespace, mounts: mounts.into() }
+        Self {
+            namespace,
+            mounts: mounts.into(),
+        }
     }
 
     /// Moves the calling thread inside, for good. Makes only system calls and allocates nothing,
@@ -37,9 +40,21 @@ impl Entrance {
         unshare(CloneFlags::CLONE_NEWNS)?;
         const NONE: Option<&Path> = None;
         // Slave, so that what is mounted here never shows on the host.
-        mount(NONE, Path::new("/"), NONE, MsFlags::MS_REC | MsFlags::MS_SLAVE, NONE)?;
+        mount(
+            NONE,
+            Path::new("/"),
+            NONE,
+            MsFlags::MS_REC | MsFlags::MS_SLAVE,
+            NONE,
+        )?;
         for (source, target) in &*self.mounts {
-            mount(Some(source.as_path()), target.as_path(), NONE, MsFlags::MS_BIND, NONE)?;
+            mount(
+                Some(source.as_path()),
+                target.as_path(),
+                NONE,
+                MsFlags::MS_BIND,
+                NONE,
+            )?;
         }
         Ok(())
     }

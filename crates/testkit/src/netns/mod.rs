@@ -105,9 +105,16 @@ impl Network {
             v4(1),
             v6(1)
         ))?;
-        let shared = Shared { label: label.to_owned(), switch, names: Mutex::default() };
+        let shared = Shared {
+            label: label.to_owned(),
+            switch,
+            names: Mutex::default(),
+        };
         // .1 is the switch.
-        Ok(Self { shared: Arc::new(shared), next: AtomicU32::new(2) })
+        Ok(Self {
+            shared: Arc::new(shared),
+            next: AtomicU32::new(2),
+        })
     }
 
     /// Adds a pod. `label` is part of the name of its namespace and is its host name's entry in

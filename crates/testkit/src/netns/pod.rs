@@ -67,8 +67,11 @@ impl Pod {
             .with_context(|| format!("create {}", self.files.display()))?;
         let hosts = self.files.join("hosts");
         let resolver = self.files.join("resolv.conf");
-        std::fs::write(&resolver, "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
-            .with_context(|| format!("write {}", resolver.display()))?;
+        std::fs::write(
+            &resolver,
+            "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n",
+        )
+        .with_context(|| format!("write {}", resolver.display()))?;
         for (file, target) in [(&hosts, "/etc/hosts"), (&resolver, "/etc/resolv.conf")] {
             // A machine without one of them has nothing to hide (and nothing to mount on).
             if let Ok(target) = std::fs::canonicalize(target) {
@@ -117,7 +120,10 @@ impl Pod {
 
     /// What makes commands inside this pod without borrowing it.
     pub fn commander(&self, program: impl Into<OsString>) -> PodCommand {
-        PodCommand { entrance: self.entrance(), program: program.into() }
+        PodCommand {
+            entrance: self.entrance(),
+            program: program.into(),
+        }
     }
 
     /// Runs a command inside to its end and returns what it wrote to standard output.
@@ -166,7 +172,9 @@ impl Pod {
         start: impl FnOnce() -> F + Send,
     ) -> Result<T> {
         self.run(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
             Ok(runtime.block_on(async { start().await }))
         })?
     }

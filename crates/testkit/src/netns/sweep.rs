@@ -18,8 +18,12 @@ pub(super) fn sweep() {
         for entry in fs::read_dir(place).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let Some(name) = name.to_str() else { continue };
-            let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
-            let Some(owner) = owner.filter(|owner| owner.parse::<u32>().is_ok()) else { continue };
+            let owner = name
+                .strip_prefix(PREFIX)
+                .and_then(|rest| rest.split('-').next());
+            let Some(owner) = owner.filter(|owner| owner.parse::<u32>().is_ok()) else {
+                continue;
+            };
             if !Path::new("/proc").join(owner).exists() {
                 remove(name);
             }
@@ -48,11 +52,17 @@ pub(super) fn remove(name: &str) {
 /// Kills every process whose main thread is in the namespace. This process itself is never
 /// among them, for only threads that it started go inside.
 fn kill_inside(namespace: &Path) {
-    let Ok(wanted) = fs::metadata(namespace) else { return };
+    let Ok(wanted) = fs::metadata(namespace) else {
+        return;
+    };
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        let Ok(actual) = fs::metadata(entry.path().join("ns/net")) else { continue };
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        let Ok(actual) = fs::metadata(entry.path().join("ns/net")) else {
+            continue;
+        };
         let inside = (actual.dev(), actual.ino()) == (wanted.dev(), wanted.ino());
         if inside && pid.unsigned_abs() != std::process::id() {
             // It may have ended by itself in the meantime.
