@@ -3,4 +3,11 @@
 //!
 //! Everything here returns `anyhow` errors: its users are tests, which only print them.
 
+pub mod bins;
+pub mod envoy;
 pub mod netns;
+pub mod poll;
+pub mod process;
+
+pub use poll::{eventually, eventually_async};
+pub use process::Process;

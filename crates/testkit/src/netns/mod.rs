@@ -34,7 +34,7 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-pub use pod::{Pod, PodCommand};
+pub use pod::Pod;
 
 /// Where iproute2 keeps the namespaces that have names.
 const NAMED: &str = "/run/netns";

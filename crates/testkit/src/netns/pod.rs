@@ -1,6 +1,6 @@
 //! One pod: a namespace on a network's bridge.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -113,17 +113,24 @@ impl Pod {
         self.entrance().command(program.as_ref(), None)
     }
 
-    /// A command that runs inside as `user`, which is both its uid and its gid.
-    pub fn command_as(&self, user: u32, program: impl AsRef<OsStr>) -> Command {
-        self.entrance().command(program.as_ref(), Some(user))
-    }
-
-    /// What makes commands inside this pod without borrowing it.
-    pub fn commander(&self, program: impl Into<OsString>) -> PodCommand {
-        PodCommand {
-            entrance: self.entrance(),
-            program: program.into(),
+    /// A command that runs inside as `user`, which is both its uid and its gid. A program given
+    /// by its absolute path may lie where that user cannot go, as in root's home: it is mounted
+    /// where it can.
+    ///
+    /// # Errors
+    /// When the place to mount the program on cannot be made.
+    pub fn command_as(&self, user: u32, program: impl AsRef<OsStr>) -> Result<Command> {
+        let program = Path::new(program.as_ref());
+        let (true, Some(name)) = (program.is_absolute(), program.file_name()) else {
+            return Ok(self.entrance().command(program.as_os_str(), Some(user)));
+        };
+        let place = self.files.join(name);
+        if !place.exists() {
+            std::fs::write(&place, "").with_context(|| format!("create {}", place.display()))?;
         }
+        let mut mounts = self.mounts.clone();
+        mounts.push((program.to_owned(), place.clone()));
+        Ok(self.namespace.entrance(&mounts).command(place.as_os_str(), Some(user)))
     }
 
     /// Runs a command inside to its end and returns what it wrote to standard output.
@@ -187,19 +194,6 @@ impl Pod {
 impl Drop for Pod {
     fn drop(&mut self) {
         self.shared.names().files.remove(&self.files.join("hosts"));
-    }
-}
-
-/// Makes commands inside one pod, on whichever thread it has been moved to.
-pub struct PodCommand {
-    entrance: enter::Entrance,
-    program: OsString,
-}
-
-impl PodCommand {
-    /// A command that runs inside, as `user` (uid and gid) if one is given, else as root.
-    pub fn build(&self, user: Option<u32>) -> Command {
-        self.entrance.command(&self.program, user)
     }
 }
 
