@@ -25,8 +25,18 @@ pub fn path(name: &str) -> Result<PathBuf> {
 
 /// `target/debug` of `target/debug/deps/test-0123` or of `target/debug/program`.
 fn profile_directory(executable: &Path) -> Result<PathBuf> {
-    let directory = executable.parent().context("the executable has no folder")?;
-    let is_test = directory.file_name().is_some_and(|name| name == "deps" || name == "examples");
-    let directory = if is_test { directory.parent() } else { Some(directory) };
-    Ok(directory.context("the executable's folder has no parent")?.to_owned())
+    let directory = executable
+        .parent()
+        .context("the executable has no folder")?;
+    let is_test = directory
+        .file_name()
+        .is_some_and(|name| name == "deps" || name == "examples");
+    let directory = if is_test {
+        directory.parent()
+    } else {
+        Some(directory)
+    };
+    Ok(directory
+        .context("the executable's folder has no parent")?
+        .to_owned())
 }

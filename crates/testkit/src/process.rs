@@ -54,7 +54,13 @@ impl Process {
             .stderr(output)
             .spawn()
             .with_context(|| format!("start {name} ({})", command.get_program().display()))?;
-        Ok(Self { name: name.to_owned(), child, log, _folder: folder, status: None })
+        Ok(Self {
+            name: name.to_owned(),
+            child,
+            log,
+            _folder: folder,
+            status: None,
+        })
     }
 
     /// The name given at the start.
@@ -84,7 +90,10 @@ impl Process {
     /// When the kernel does not tell.
     pub fn exited(&mut self) -> Result<Option<ExitStatus>> {
         if self.status.is_none() {
-            self.status = self.child.try_wait().context("ask for the child's status")?;
+            self.status = self
+                .child
+                .try_wait()
+                .context("ask for the child's status")?;
         }
         Ok(self.status)
     }
@@ -103,10 +112,18 @@ impl Process {
         let deadline = Instant::now() + within;
         while !condition(self) {
             if let Some(status) = self.exited()? {
-                bail!("{} ended ({status}) before {what}:\n{}", self.name, self.tail());
+                bail!(
+                    "{} ended ({status}) before {what}:\n{}",
+                    self.name,
+                    self.tail()
+                );
             }
             if Instant::now() >= deadline {
-                bail!("{}: {what} not within {within:?}:\n{}", self.name, self.tail());
+                bail!(
+                    "{}: {what} not within {within:?}:\n{}",
+                    self.name,
+                    self.tail()
+                );
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -131,7 +148,8 @@ impl Process {
     #[track_caller]
     pub fn wait(&mut self, within: Duration) -> Result<ExitStatus> {
         eventually(within, || {
-            self.exited()?.with_context(|| format!("{} still runs", self.name))
+            self.exited()?
+                .with_context(|| format!("{} still runs", self.name))
         })
     }
 
@@ -180,7 +198,9 @@ impl Process {
     /// When it has ended.
     pub fn threads(&self) -> Result<usize> {
         let path = format!("/proc/{}/task", self.pid());
-        Ok(std::fs::read_dir(&path).with_context(|| format!("read {path}"))?.count())
+        Ok(std::fs::read_dir(&path)
+            .with_context(|| format!("read {path}"))?
+            .count())
     }
 
     fn tail(&self) -> String {
@@ -218,7 +238,10 @@ pub fn usage(pid: u32) -> Result<Usage> {
     let kibibytes = |key: &str| -> Result<u64> {
         let line = status.lines().find_map(|line| line.strip_prefix(key));
         let number = line.and_then(|line| line.split_whitespace().next());
-        Ok(number.with_context(|| format!("no {key} in its status"))?.parse::<u64>()? * 1024)
+        Ok(number
+            .with_context(|| format!("no {key} in its status"))?
+            .parse::<u64>()?
+            * 1024)
     };
     Ok(Usage {
         cpu: cpu(&read("stat")?)?,
@@ -258,7 +281,9 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", "echo out; echo err >&2; exec sleep 600"]);
         let mut process = Process::start("shell", command).unwrap();
-        process.wait_for_output("out\nerr\n", Duration::from_secs(10)).unwrap();
+        process
+            .wait_for_output("out\nerr\n", Duration::from_secs(10))
+            .unwrap();
         assert!(process.usage().unwrap().peak_resident > 0);
         let status = process.terminate(Duration::from_secs(10)).unwrap();
         assert_eq!(status.signal(), Some(Signal::SIGTERM as i32));
@@ -270,7 +295,9 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", "echo broken; exit 3"]);
         let mut process = Process::start("shell", command).unwrap();
-        let error = process.wait_for_output("ready", Duration::from_secs(10)).unwrap_err();
+        let error = process
+            .wait_for_output("ready", Duration::from_secs(10))
+            .unwrap_err();
         assert!(error.to_string().contains("broken"), "{error}");
     }
 }

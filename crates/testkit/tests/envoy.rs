@@ -4,7 +4,9 @@ use outrider_testkit::envoy;
 
 #[test]
 fn the_peer_is_the_version_that_is_named() {
-    let output = std::process::Command::new(envoy::binary().unwrap()).arg("--version").output();
+    let output = std::process::Command::new(envoy::binary().unwrap())
+        .arg("--version")
+        .output();
     let text = String::from_utf8(output.unwrap().stdout).unwrap();
     assert!(text.contains(&format!("/{}/", envoy::VERSION)), "{text}");
 }

@@ -51,12 +51,18 @@ fn pods_reach_each_other_by_address_and_name_and_leave_nothing() {
         "the host's own file was changed"
     );
 
-    let user = client
-        .command_as(netns::PROXY_UID, "id")
-        .arg("-u")
-        .output()
-        .unwrap();
-    assert_eq!(user.stdout, b"1337\n");
+    // As the proxy's user, also a program that lies where only root can go.
+    let private = tempfile::tempdir().unwrap();
+    let program = private.path().join("id");
+    std::fs::copy("/usr/bin/id", &program).unwrap();
+    for program in [Path::new("id"), &program] {
+        let user = client
+            .command_as(netns::PROXY_UID, program)
+            .unwrap()
+            .arg("-u")
+            .output();
+        assert_eq!(user.unwrap().stdout, b"1337\n");
+    }
 
     // A process that is still inside ends with the pod.
     let mut sleeper = server.command("sleep").arg("600").spawn().unwrap();

@@ -130,7 +130,10 @@ impl Pod {
         }
         let mut mounts = self.mounts.clone();
         mounts.push((program.to_owned(), place.clone()));
-        Ok(self.namespace.entrance(&mounts).command(place.as_os_str(), Some(user)))
+        Ok(self
+            .namespace
+            .entrance(&mounts)
+            .command(place.as_os_str(), Some(user)))
     }
 
     /// Runs a command inside to its end and returns what it wrote to standard output.
