@@ -1,0 +1,166 @@
+//! The certificate authority of a mesh.
+//!
+//! It signs with a root of its own, made at the first start, or with a key and certificate that it
+//! is given (a root, or an intermediate with its chain). What it puts into a certificate comes from
+//! the caller, who took it from a verified token; of a request only the public key is used, after
+//! the request has proved that its sender holds the private key.
+
+mod issue;
+mod open;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{Issuer, KeyPair};
+use rustls_pki_types::CertificateDer;
+
+use crate::certificate::certificate_to_pem;
+use crate::owner_only::StoreError;
+use crate::{CertificateError, KeyError, TrustBundle, TrustError};
+
+pub use open::{AUTHORITY_FILE, AuthorityFiles};
+
+/// How long a certificate lives unless its requester asks for less: 24 h.
+pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+/// How long the root that the authority makes itself lives: ten years.
+pub const ROOT_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 3600);
+/// How far before now a certificate begins, so that a peer whose clock is behind accepts it: 2 min.
+pub const CLOCK_SKEW: Duration = Duration::from_secs(120);
+
+/// Why the authority cannot be opened, or refuses to sign.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthorityError {
+    /// The key store cannot be used.
+    #[error("certificate authority: {0}")]
+    Store(#[from] StoreError),
+    /// A file that the user gave cannot be read.
+    #[error("certificate authority: reading {path}: {source}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file holds no key that can be used.
+    #[error("certificate authority: {path}: {source}")]
+    Key {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong.
+        source: KeyError,
+    },
+    /// A file holds no certificate that can be used.
+    #[error("certificate authority: {path}: {source}")]
+    Certificate {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong.
+        source: CertificateError,
+    },
+    /// The certificate cannot sign others.
+    #[error("certificate authority: {path}: the certificate {subject:?} {reason}")]
+    Unsuitable {
+        /// The file.
+        path: PathBuf,
+        /// The certificate's subject.
+        subject: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The roots cannot be used.
+    #[error("certificate authority: {0}")]
+    Trust(#[from] TrustError),
+    /// The request is not one, or does not prove possession of the key.
+    #[error("certificate request refused: {0}")]
+    Request(&'static str),
+    /// A name that a serving certificate shall have is neither a DNS name nor an address.
+    #[error("{0:?} is neither a DNS name nor an IP address")]
+    ServingName(String),
+    /// The signing certificate ends too soon to sign anything.
+    #[error("the certificate authority's own certificate has expired: renew it")]
+    Expired,
+    /// The cryptographic library failed.
+    #[error("certificate authority: {0}")]
+    Sign(rcgen::Error),
+    /// A new key could not be made.
+    #[error("certificate authority: {0}")]
+    NewKey(#[from] KeyError),
+}
+
+/// Bounds on the life of issued certificates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lifetimes {
+    /// For a request that names none.
+    pub default: Duration,
+    /// For a request that asks for more: it gets this much.
+    pub max: Duration,
+}
+
+impl Default for Lifetimes {
+    fn default() -> Self {
+        Self {
+            default: DEFAULT_LIFETIME,
+            max: DEFAULT_LIFETIME,
+        }
+    }
+}
+
+/// A certificate with what leads to its root.
+#[derive(Debug, Clone)]
+pub struct IssuedCertificate {
+    /// The certificate first, then the intermediates in order; the root is not in it.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The first moment of validity.
+    pub not_before: SystemTime,
+    /// The last moment of validity.
+    pub not_after: SystemTime,
+}
+
+impl IssuedCertificate {
+    /// The chain as one PEM text.
+    pub fn chain_pem(&self) -> String {
+        self.chain
+            .iter()
+            .map(|certificate| certificate_to_pem(certificate))
+            .collect()
+    }
+}
+
+/// Signs the certificates of the mesh.
+pub struct CertificateAuthority {
+    issuer: Issuer<'static, KeyPair>,
+    /// The signing certificate and the intermediates above it; empty when the root signs.
+    intermediates: Vec<CertificateDer<'static>>,
+    signer_not_after: SystemTime,
+    bundle: TrustBundle,
+    lifetimes: Lifetimes,
+}
+
+impl CertificateAuthority {
+    /// The roots that everybody in the mesh trusts.
+    pub fn trust_bundle(&self) -> &TrustBundle {
+        &self.bundle
+    }
+
+    /// Sets how long issued certificates live.
+    pub fn with_lifetimes(mut self, lifetimes: Lifetimes) -> Self {
+        self.lifetimes = lifetimes;
+        self
+    }
+
+    /// When the certificate that signs ends: nothing issued outlives it.
+    pub fn signer_not_after(&self) -> SystemTime {
+        self.signer_not_after
+    }
+}
+
+impl fmt::Debug for CertificateAuthority {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("CertificateAuthority")
+            .field("signer_not_after", &self.signer_not_after)
+            .field("lifetimes", &self.lifetimes)
+            .finish_non_exhaustive()
+    }
+}
