@@ -1,2 +1,2 @@
-//! The sidecar program.
+//! The outrider-sidecar program.
 fn main() {}

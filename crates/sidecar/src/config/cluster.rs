@@ -1,0 +1,157 @@
+//! `Cluster`: how upstream endpoints are found, chosen and connected to.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::endpoint::LoadAssignment;
+use crate::discovery::slot::Slot;
+use crate::tls::client::ClientContext;
+
+/// One validated cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    /// `name`
+    pub name: Arc<str>,
+    /// `alt_stat_name`, else the name.
+    pub stat_name: Arc<str>,
+    /// Where its endpoints come from.
+    pub discovery: ClusterDiscovery,
+    /// How one is chosen.
+    pub load_balancer: LoadBalancer,
+    /// `connect_timeout`; Envoy's default is 5 s. TCP and TLS handshakes together.
+    pub connect_timeout: Duration,
+    /// Limits for the default priority.
+    pub circuit_breakers: Thresholds,
+    /// Which protocol requests take upstream.
+    pub protocol: UpstreamProtocol,
+    /// `http2_protocol_options` of the upstream.
+    pub http2: Http2Settings,
+    /// `common_http_protocol_options.idle_timeout` of pooled connections (1 h unless set; `None` = never).
+    pub idle_timeout: Option<Duration>,
+    /// `max_requests_per_connection`
+    pub max_requests_per_connection: Option<u32>,
+    /// `max_connection_duration`
+    pub max_connection_duration: Option<Duration>,
+    /// The transport socket where no match applies.
+    pub transport_socket: UpstreamTransport,
+    /// `transport_socket_matches`, in order.
+    pub transport_socket_matches: Vec<TransportSocketMatch>,
+    /// `upstream_bind_config`: sources by family.
+    pub bind: Option<BindConfig>,
+    /// `upstream_connection_options.tcp_keepalive`
+    pub keepalive: Option<TcpKeepalive>,
+    /// `per_connection_buffer_limit_bytes`; 1 MiB unless set.
+    pub buffer_limit: u32,
+    /// Fingerprint of the proto: an equal resource is a no-op.
+    pub fingerprint: u64,
+}
+
+/// `type` and what belongs to it.
+#[derive(Debug)]
+pub enum ClusterDiscovery {
+    /// STATIC, with the assignment inline; or EDS, whose slot discovery fills.
+    Assignment {
+        /// The endpoints; static ones are filled from the start.
+        slot: Arc<Slot<LoadAssignment>>,
+        /// True for EDS.
+        eds: bool,
+    },
+    /// ORIGINAL_DST: the address that the downstream connection was going to.
+    OriginalDestination,
+}
+
+/// `lb_policy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoadBalancer {
+    /// Weighted round robin.
+    RoundRobin,
+    /// The least busy of `choices` random ones (2 unless set).
+    LeastRequest {
+        /// `choice_count`
+        choices: u32,
+    },
+    /// ORIGINAL_DST's: there is nothing to choose.
+    Provided,
+}
+
+/// `CircuitBreakers.Thresholds`, over all workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Thresholds {
+    /// 1024 unless set, like the next two.
+    pub max_connections: u32,
+    /// Requests or connections that wait for a connection.
+    pub max_pending_requests: u32,
+    /// Requests in flight.
+    pub max_requests: u32,
+    /// Retries in flight; 3 unless set.
+    pub max_retries: u32,
+}
+
+/// `HttpProtocolOptions.upstream_protocol_options`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1 (also where nothing is configured)
+    Http1,
+    /// HTTP/2, with prior knowledge on plaintext
+    Http2,
+    /// `use_downstream_protocol_config`
+    Downstream,
+    /// `auto_config`: what ALPN agrees on; HTTP/1.1 without TLS
+    Auto,
+}
+
+/// `Http2ProtocolOptions`, both directions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Http2Settings {
+    /// `max_concurrent_streams`; Envoy's default of 1024.
+    pub max_concurrent_streams: u32,
+    /// `initial_stream_window_size`, bytes; Envoy's default is 16 MiB.
+    pub initial_stream_window: u32,
+    /// `initial_connection_window_size`, bytes; Envoy's default is 24 MiB.
+    pub initial_connection_window: u32,
+    /// `allow_connect`
+    pub allow_connect: bool,
+}
+
+/// How bytes travel to an endpoint.
+#[derive(Clone, Debug)]
+pub enum UpstreamTransport {
+    /// No transport socket, or `raw_buffer`.
+    Plain,
+    /// `UpstreamTlsContext`
+    Tls(Arc<ClientContext>),
+}
+
+/// `Cluster.TransportSocketMatch`: used by endpoints whose metadata has all of `criteria`.
+#[derive(Clone, Debug)]
+pub struct TransportSocketMatch {
+    /// For display and stats.
+    pub name: Arc<str>,
+    /// Keys and values to be found in the endpoint's `envoy.transport_socket_match` metadata; empty
+    /// matches every endpoint.
+    pub criteria: BTreeMap<String, serde_json::Value>,
+    /// What they use.
+    pub transport: UpstreamTransport,
+}
+
+/// `BindConfig`: one source address per family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BindConfig {
+    /// For IPv4 endpoints.
+    pub v4: Option<SocketAddr>,
+    /// For IPv6 endpoints.
+    pub v6: Option<SocketAddr>,
+}
+
+/// `TcpKeepalive`; `None` leaves the system's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpKeepalive {
+    /// Unanswered probes before the connection is dead.
+    pub probes: Option<u32>,
+    /// Idle time before the first probe.
+    pub time: Option<Duration>,
+    /// Time between probes.
+    pub interval: Option<Duration>,
+}

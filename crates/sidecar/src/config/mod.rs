@@ -1,0 +1,18 @@
+//! Configuration as the proxy uses it: validated, immutable, plain Rust.
+//!
+//! Each file holds the types of one kind of resource and, in its `build` function, what turns the
+//! proto into them. Nothing outside of this folder reads a proto. A build validates the whole
+//! resource and its errors carry the path of the field.
+
+pub mod access_log;
+pub mod address;
+pub mod cluster;
+pub mod endpoint;
+pub mod error;
+pub mod http_connection_manager;
+pub mod listener;
+pub mod matcher;
+pub mod route;
+pub mod secret;
+pub mod tcp_proxy;
+pub mod tls;

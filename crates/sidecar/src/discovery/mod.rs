@@ -1,0 +1,3 @@
+//! xDS subscriptions, warming and the published snapshot.
+
+pub mod slot;

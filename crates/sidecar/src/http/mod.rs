@@ -1,0 +1,4 @@
+//! HTTP: codecs, the connection manager, routing.
+
+pub mod headers;
+pub mod message;

@@ -1,0 +1,35 @@
+//! What is known about an accepted connection once its filter chain is chosen.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use crate::config::listener::{FilterChain, Listener};
+use crate::tls::stream::Handshake;
+
+/// One downstream connection. Shared by its streams, on one worker.
+#[derive(Debug)]
+pub struct Connection {
+    /// Unique in this process (`%CONNECTION_ID%`).
+    pub id: u64,
+    /// The other end of the socket.
+    pub peer: SocketAddr,
+    /// The address that the client was connecting to: the original destination where it was
+    /// redirected, else our own end.
+    pub local: SocketAddr,
+    /// Our own end of the socket.
+    pub direct_local: SocketAddr,
+    /// The listener that took it in the end (after a hand-over).
+    pub listener: Arc<Listener>,
+    /// The filter chain chosen.
+    pub chain: Arc<FilterChain>,
+    /// The server name that the client asked for, whether or not we ended its TLS.
+    pub server_name: Option<Box<str>>,
+    /// What the TLS handshake agreed on, if we ended TLS.
+    pub tls: Option<Rc<Handshake>>,
+    /// When it was accepted.
+    pub accepted: Instant,
+    /// The same by the wall clock.
+    pub accepted_at: SystemTime,
+}

@@ -1,0 +1,3 @@
+//! Accepting connections: bind, original destination, inspection, filter-chain match.
+
+pub mod connection;

@@ -1,0 +1,5 @@
+//! Access logs.
+
+pub mod flags;
+pub mod format;
+pub mod record;

@@ -1,0 +1,53 @@
+//! What is known about one request or connection when its line is written, or when a header is
+//! added whose value names an operator.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::flags::Flags;
+use crate::config::address::Address;
+use crate::http::headers::Headers;
+use crate::http::message::{RequestHead, ResponseHead};
+use crate::listener::connection::Connection;
+
+/// The facts of one stream; what is not known yet is `None`.
+#[derive(Clone, Copy)]
+pub struct Record<'a> {
+    /// The downstream connection: addresses, TLS, peer certificate, listener and chain.
+    pub connection: &'a Connection,
+    /// When the request's first byte (or the connection) came.
+    pub started: SystemTime,
+    /// The request as it came, with the headers as they were sent upstream. None for TCP.
+    pub request: Option<&'a RequestHead>,
+    /// The response as it was sent. None for TCP, or where none was sent.
+    pub response: Option<&'a ResponseHead>,
+    /// The response's trailers.
+    pub trailers: Option<&'a Headers>,
+    /// 0 where no response was sent.
+    pub status: u16,
+    /// Why it ended as it did.
+    pub flags: Flags,
+    /// `%RESPONSE_CODE_DETAILS%`, for example `via_upstream`; empty if unknown.
+    pub details: &'a str,
+    /// `%UPSTREAM_TRANSPORT_FAILURE_REASON%`; empty if none.
+    pub upstream_failure: &'a str,
+    /// Body bytes from the client (all bytes for TCP).
+    pub bytes_received: u64,
+    /// Body bytes to the client (all bytes for TCP).
+    pub bytes_sent: u64,
+    /// From the first byte of the request to the last byte of the response.
+    pub duration: Duration,
+    /// From the first byte of the request to the first byte of the response from upstream.
+    pub response_duration: Option<Duration>,
+    /// The endpoint that was used.
+    pub upstream_host: Option<&'a Address>,
+    /// Our own address of the upstream connection.
+    pub upstream_local: Option<SocketAddr>,
+    /// The cluster that was used.
+    pub upstream_cluster: Option<&'a Arc<str>>,
+    /// `%ROUTE_NAME%`; empty if none.
+    pub route_name: &'a str,
+    /// `%UPSTREAM_REQUEST_ATTEMPT_COUNT%`
+    pub attempts: u32,
+}

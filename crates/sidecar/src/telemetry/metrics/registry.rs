@@ -1,0 +1,149 @@
+//! Which stats there are, by family and subject.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use metrics::{Counter, Gauge, Histogram};
+
+use super::cells::{BUCKETS, CounterCell, GaugeCell, HistogramCell};
+
+/// The first part of Envoy's stat names, and what its second part names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// `cluster.<name>.`
+    Cluster,
+    /// `http.<stat_prefix>.`
+    Http,
+    /// `tcp.<stat_prefix>.`
+    Tcp,
+    /// `listener.<address>.`
+    Listener,
+    /// `server.`, without a subject
+    Server,
+    /// `listener_manager.`, without a subject
+    ListenerManager,
+    /// `cluster_manager.`, without a subject
+    ClusterManager,
+    /// `control_plane.`, without a subject
+    ControlPlane,
+    /// `sds.<secret>.`
+    Sds,
+    /// `access_log.`, without a subject
+    AccessLog,
+}
+
+type Key = (Family, Arc<str>);
+
+#[derive(Default)]
+struct Subject {
+    /// How many scopes, over all threads, still count here.
+    scopes: usize,
+    counters: BTreeMap<&'static str, Vec<Arc<CounterCell>>>,
+    gauges: BTreeMap<&'static str, Vec<Arc<GaugeCell>>>,
+    histograms: BTreeMap<&'static str, Vec<Arc<HistogramCell>>>,
+}
+
+/// All stats of the process. Cloning it is cheap.
+#[derive(Clone, Default)]
+pub struct Registry(Arc<Mutex<BTreeMap<Key, Subject>>>);
+
+/// One value that was read: the sum over all threads.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// A counter.
+    Counter(u64),
+    /// A gauge.
+    Gauge(i64),
+    /// A histogram: per bucket (the last is above all bounds), and the sum.
+    Histogram(Box<[u64; BUCKETS.len() + 1]>, f64),
+}
+
+impl Registry {
+    /// A view for one thread.
+    pub fn thread(&self) -> Stats {
+        Stats { registry: self.clone() }
+    }
+
+    fn subjects(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, Subject>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads every stat: family, subject, name, value, in order.
+    pub fn read(&self, mut each: impl FnMut(Family, &str, &str, Value)) {
+        for ((family, name), subject) in self.subjects().iter() {
+            for (stat, cells) in &subject.counters {
+                let sum = cells.iter().map(|c| c.value()).sum();
+                each(*family, name, stat, Value::Counter(sum));
+            }
+            for (stat, cells) in &subject.gauges {
+                let sum = cells.iter().map(|c| c.value()).sum();
+                each(*family, name, stat, Value::Gauge(sum));
+            }
+            for (stat, cells) in &subject.histograms {
+                let mut buckets = Box::new([0; BUCKETS.len() + 1]);
+                let sum = cells.iter().map(|c| c.add_to(&mut buckets)).sum();
+                each(*family, name, stat, Value::Histogram(buckets, sum));
+            }
+        }
+    }
+}
+
+/// One thread's way to its stats.
+#[derive(Clone)]
+pub struct Stats {
+    registry: Registry,
+}
+
+impl Stats {
+    /// The stats of one subject; an empty subject where the family has none.
+    pub fn scope(&self, family: Family, subject: &str) -> Scope {
+        let key = (family, Arc::from(subject));
+        self.registry.subjects().entry(Clone::clone(&key)).or_default().scopes += 1;
+        Scope { registry: self.registry.clone(), key }
+    }
+}
+
+/// The stats of one subject on one thread. Keep it as long as its handles.
+pub struct Scope {
+    registry: Registry,
+    key: Key,
+}
+
+impl Scope {
+    fn with<R>(&self, use_subject: impl FnOnce(&mut Subject) -> R) -> R {
+        use_subject(self.registry.subjects().entry(self.key.clone()).or_default())
+    }
+
+    /// A handle for a counter of this subject.
+    pub fn counter(&self, name: &'static str) -> Counter {
+        let cell = Arc::<CounterCell>::default();
+        self.with(|subject| subject.counters.entry(name).or_default().push(cell.clone()));
+        Counter::from_arc(cell)
+    }
+
+    /// A handle for a gauge of this subject.
+    pub fn gauge(&self, name: &'static str) -> Gauge {
+        let cell = Arc::<GaugeCell>::default();
+        self.with(|subject| subject.gauges.entry(name).or_default().push(cell.clone()));
+        Gauge::from_arc(cell)
+    }
+
+    /// A handle for a histogram of this subject.
+    pub fn histogram(&self, name: &'static str) -> Histogram {
+        let cell = Arc::<HistogramCell>::default();
+        self.with(|subject| subject.histograms.entry(name).or_default().push(cell.clone()));
+        Histogram::from_arc(cell)
+    }
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        let mut subjects = self.registry.subjects();
+        if let Some(subject) = subjects.get_mut(&self.key) {
+            subject.scopes -= 1;
+            if subject.scopes == 0 {
+                subjects.remove(&self.key);
+            }
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! Metrics and access logs.
+
+pub mod access_log;
+pub mod metrics;
