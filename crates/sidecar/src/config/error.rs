@@ -15,13 +15,23 @@ pub struct ConfigError {
 impl ConfigError {
     /// An error at a field.
     pub fn new(path: impl fmt::Display, reason: impl fmt::Display) -> Self {
-        ConfigError { path: path.to_string(), reason: reason.to_string() }
+        ConfigError {
+            path: path.to_string(),
+            reason: reason.to_string(),
+        }
     }
 
     /// Puts the parent's path before this one's.
     pub fn within(self, parent: impl fmt::Display) -> Self {
-        let join = if self.path.starts_with('[') || self.path.is_empty() { "" } else { "." };
-        ConfigError { path: format!("{parent}{join}{}", self.path), reason: self.reason }
+        let join = if self.path.starts_with('[') || self.path.is_empty() {
+            ""
+        } else {
+            "."
+        };
+        ConfigError {
+            path: format!("{parent}{join}{}", self.path),
+            reason: self.reason,
+        }
     }
 }
 

@@ -21,7 +21,9 @@ pub struct TlsCertificate {
 
 impl std::fmt::Debug for TlsCertificate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TlsCertificate").field("chain", &self.certified.cert.len()).finish_non_exhaustive()
+        f.debug_struct("TlsCertificate")
+            .field("chain", &self.certified.cert.len())
+            .finish_non_exhaustive()
     }
 }
 

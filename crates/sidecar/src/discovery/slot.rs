@@ -19,7 +19,11 @@ pub struct Slot<T> {
 impl<T> Slot<T> {
     /// An empty slot: its resource has not come yet.
     pub fn empty(name: impl Into<Arc<str>>) -> Arc<Self> {
-        Arc::new(Slot { name: name.into(), value: ArcSwapOption::empty(), changes: watch::Sender::new(0) })
+        Arc::new(Slot {
+            name: name.into(),
+            value: ArcSwapOption::empty(),
+            changes: watch::Sender::new(0),
+        })
     }
 
     /// A slot whose resource is part of the configuration that made it.

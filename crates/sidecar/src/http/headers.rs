@@ -97,7 +97,10 @@ pub struct Headers {
 impl Headers {
     /// An empty list that allocates when first used.
     pub const fn new() -> Self {
-        Headers { arena: Vec::new(), fields: Vec::new() }
+        Headers {
+            arena: Vec::new(),
+            fields: Vec::new(),
+        }
     }
 
     /// Forgets all fields and keeps the memory for the next message.
@@ -118,7 +121,10 @@ impl Headers {
 
     /// Bytes of all names and values.
     pub fn byte_len(&self) -> usize {
-        self.fields.iter().map(|f| f.name_len as usize + f.value_len as usize).sum()
+        self.fields
+            .iter()
+            .map(|f| f.name_len as usize + f.value_len as usize)
+            .sum()
     }
 
     /// Appends a field. The caller has checked the grammar of both (RFC 9110, section 5), and that
@@ -156,7 +162,9 @@ impl Headers {
 
     /// All fields in order: recognised name, name as it came, value.
     pub fn iter(&self) -> impl Iterator<Item = (Name, &[u8], &[u8])> {
-        self.fields.iter().map(|f| (f.name, self.name_of(f), self.value_of(f)))
+        self.fields
+            .iter()
+            .map(|f| (f.name, self.name_of(f), self.value_of(f)))
     }
 
     /// The first value of a known name.
@@ -166,7 +174,10 @@ impl Headers {
 
     /// Every value of a known name, in order.
     pub fn all(&self, name: Name) -> impl Iterator<Item = &[u8]> {
-        self.fields.iter().filter(move |f| f.name == name).map(|f| self.value_of(f))
+        self.fields
+            .iter()
+            .filter(move |f| f.name == name)
+            .map(|f| self.value_of(f))
     }
 
     /// Whether a known name is there.
@@ -275,7 +286,12 @@ impl Headers {
 /// Names only: a value may be a credential.
 impl fmt::Debug for Headers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.iter().map(|(_, name, _)| name.escape_ascii().to_string())).finish()
+        f.debug_list()
+            .entries(
+                self.iter()
+                    .map(|(_, name, _)| name.escape_ascii().to_string()),
+            )
+            .finish()
     }
 }
 
@@ -296,7 +312,10 @@ mod tests {
         headers.push(b"X-First", b"1");
         headers.push(b"HOST", b"example");
         headers.push(b"x-first", b"2");
-        assert_eq!(shown(&headers), ["X-First: 1", "HOST: example", "x-first: 2"]);
+        assert_eq!(
+            shown(&headers),
+            ["X-First: 1", "HOST: example", "x-first: 2"]
+        );
         assert_eq!(headers.first(Name::Host), Some(&b"example"[..]));
         assert_eq!(headers.named(b"x-FIRST").collect::<Vec<_>>(), [b"1", b"2"]);
     }
@@ -312,7 +331,10 @@ mod tests {
         headers.push(b"Host", b"x");
         headers.set(Name::Host, b"y");
         headers.set(Name::Server, b"envoy");
-        assert_eq!(shown(&headers), ["A: new", "b: 2", "Host: y", "server: envoy"]);
+        assert_eq!(
+            shown(&headers),
+            ["A: new", "b: 2", "Host: y", "server: envoy"]
+        );
     }
 
     #[test]

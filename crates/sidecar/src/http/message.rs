@@ -79,12 +79,16 @@ impl RequestHead {
 
     /// Whether a gRPC client sent it: `content-type: application/grpc` with or without a suffix.
     pub fn is_grpc(&self) -> bool {
-        self.headers.first(super::headers::Name::ContentType).is_some_and(|value| {
-            let value = value.trim_ascii();
-            value.len() >= 16
-                && value[..16].eq_ignore_ascii_case(b"application/grpc")
-                && value.get(16).is_none_or(|next| matches!(next, b'+' | b';' | b' '))
-        })
+        self.headers
+            .first(super::headers::Name::ContentType)
+            .is_some_and(|value| {
+                let value = value.trim_ascii();
+                value.len() >= 16
+                    && value[..16].eq_ignore_ascii_case(b"application/grpc")
+                    && value
+                        .get(16)
+                        .is_none_or(|next| matches!(next, b'+' | b';' | b' '))
+            })
     }
 
     /// The path without its query.

@@ -59,7 +59,11 @@ impl Flags {
         self.write(out, |(_, _, long)| long);
     }
 
-    fn write(self, out: &mut Vec<u8>, text: impl Fn(&(Flags, &'static str, &'static str)) -> &'static str) {
+    fn write(
+        self,
+        out: &mut Vec<u8>,
+        text: impl Fn(&(Flags, &'static str, &'static str)) -> &'static str,
+    ) {
         let start = out.len();
         for flag in Self::ALL.iter().filter(|(flag, ..)| self.contains(*flag)) {
             if out.len() > start {

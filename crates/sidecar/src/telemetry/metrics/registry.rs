@@ -61,7 +61,9 @@ pub enum Value {
 impl Registry {
     /// A view for one thread.
     pub fn thread(&self) -> Stats {
-        Stats { registry: self.clone() }
+        Stats {
+            registry: self.clone(),
+        }
     }
 
     fn subjects(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, Subject>> {
@@ -98,8 +100,15 @@ impl Stats {
     /// The stats of one subject; an empty subject where the family has none.
     pub fn scope(&self, family: Family, subject: &str) -> Scope {
         let key = (family, Arc::from(subject));
-        self.registry.subjects().entry(Clone::clone(&key)).or_default().scopes += 1;
-        Scope { registry: self.registry.clone(), key }
+        self.registry
+            .subjects()
+            .entry(Clone::clone(&key))
+            .or_default()
+            .scopes += 1;
+        Scope {
+            registry: self.registry.clone(),
+            key,
+        }
     }
 }
 
@@ -111,7 +120,12 @@ pub struct Scope {
 
 impl Scope {
     fn with<R>(&self, use_subject: impl FnOnce(&mut Subject) -> R) -> R {
-        use_subject(self.registry.subjects().entry(self.key.clone()).or_default())
+        use_subject(
+            self.registry
+                .subjects()
+                .entry(self.key.clone())
+                .or_default(),
+        )
     }
 
     /// A handle for a counter of this subject.
@@ -131,7 +145,13 @@ impl Scope {
     /// A handle for a histogram of this subject.
     pub fn histogram(&self, name: &'static str) -> Histogram {
         let cell = Arc::<HistogramCell>::default();
-        self.with(|subject| subject.histograms.entry(name).or_default().push(cell.clone()));
+        self.with(|subject| {
+            subject
+                .histograms
+                .entry(name)
+                .or_default()
+                .push(cell.clone())
+        });
         Histogram::from_arc(cell)
     }
 }
