@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use super::access_log::AccessLog;
 use super::http_connection_manager::HttpConnectionManager;
 use super::tcp_proxy::TcpProxy;
+use crate::listener::filter_chain_match::FilterChainIndex;
 use crate::tls::server::ServerContext;
 
 /// One validated listener.
@@ -38,6 +39,8 @@ pub struct Listener {
     pub filter_chains: Vec<Arc<FilterChain>>,
     /// `default_filter_chain`
     pub default_filter_chain: Option<Arc<FilterChain>>,
+    /// Both of these, arranged for choosing one.
+    pub chains: FilterChainIndex,
     /// `traffic_direction`
     pub direction: TrafficDirection,
     /// `tcp_backlog_size`: 128 unless set in Envoy; ours is the system's maximum unless set.
