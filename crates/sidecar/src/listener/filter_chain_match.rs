@@ -152,10 +152,7 @@ fn insert_source(
 }
 
 /// Calls `each` with every item; with `None` where there is none, which means any.
-fn for_each<T, E>(
-    items: &[T],
-    mut each: impl FnMut(Option<&T>) -> Result<(), E>,
-) -> Result<(), E> {
+fn for_each<T, E>(items: &[T], mut each: impl FnMut(Option<&T>) -> Result<(), E>) -> Result<(), E> {
     if items.is_empty() {
         return each(None);
     }

@@ -82,20 +82,46 @@ fn check(chains: &[(&str, &str)], default: bool, cases: &[Case]) {
             source,
         });
         let found = found.map_or("none", |chain| &chain.name);
-        assert_eq!(found, case.expect, "to {} name {} {} {:?} from {}", case.to, case.name, case.transport, case.alpn, case.from);
+        assert_eq!(
+            found, case.expect,
+            "to {} name {} {} {:?} from {}",
+            case.to, case.name, case.transport, case.alpn, case.from
+        );
     }
 }
 
 #[test]
 fn a_port_that_is_named_shuts_out_the_chains_without_one() {
     let chains = [("80", "port 80 tls"), ("any", "")];
-    check(&chains, true, &[
-        Case { transport: "tls", expect: "80", ..ANY },
-        // No way back to `any` once port 80 was chosen.
-        Case { expect: "default", ..ANY },
-        Case { to: "10.1.2.3:81", expect: "any", ..ANY },
-    ]);
-    check(&chains, false, &[Case { expect: "none", ..ANY }]);
+    check(
+        &chains,
+        true,
+        &[
+            Case {
+                transport: "tls",
+                expect: "80",
+                ..ANY
+            },
+            // No way back to `any` once port 80 was chosen.
+            Case {
+                expect: "default",
+                ..ANY
+            },
+            Case {
+                to: "10.1.2.3:81",
+                expect: "any",
+                ..ANY
+            },
+        ],
+    );
+    check(
+        &chains,
+        false,
+        &[Case {
+            expect: "none",
+            ..ANY
+        }],
+    );
 }
 
 #[test]
@@ -110,14 +136,48 @@ fn the_longest_prefix_wins_in_both_families() {
         ],
         false,
         &[
-            Case { expect: "24", ..ANY },
-            Case { to: "10.2.2.3:80", expect: "8", ..ANY },
-            Case { to: "[::ffff:10.2.2.3]:80", expect: "8", ..ANY },
-            Case { to: "192.168.0.1:80", expect: "all", ..ANY },
-            Case { to: "[fd00:1::5]:80", from: "[fd00::1]:1", expect: "24", ..ANY },
-            Case { to: "[fd01::5]:80", from: "[fd00::1]:1", expect: "v6", ..ANY },
-            Case { to: "127.0.0.1:80", from: "127.0.0.1:1", expect: "local", ..ANY },
-            Case { to: "127.0.0.1:80", expect: "none", ..ANY },
+            Case {
+                expect: "24",
+                ..ANY
+            },
+            Case {
+                to: "10.2.2.3:80",
+                expect: "8",
+                ..ANY
+            },
+            Case {
+                to: "[::ffff:10.2.2.3]:80",
+                expect: "8",
+                ..ANY
+            },
+            Case {
+                to: "192.168.0.1:80",
+                expect: "all",
+                ..ANY
+            },
+            Case {
+                to: "[fd00:1::5]:80",
+                from: "[fd00::1]:1",
+                expect: "24",
+                ..ANY
+            },
+            Case {
+                to: "[fd01::5]:80",
+                from: "[fd00::1]:1",
+                expect: "v6",
+                ..ANY
+            },
+            Case {
+                to: "127.0.0.1:80",
+                from: "127.0.0.1:1",
+                expect: "local",
+                ..ANY
+            },
+            Case {
+                to: "127.0.0.1:80",
+                expect: "none",
+                ..ANY
+            },
         ],
     );
 }
@@ -133,14 +193,44 @@ fn server_names_match_exactly_then_by_the_longest_wildcard() {
         ],
         true,
         &[
-            Case { name: "www.example.com", transport: "tls", expect: "exact", ..ANY },
-            Case { name: "WWW.Example.com", transport: "tls", expect: "exact", ..ANY },
+            Case {
+                name: "www.example.com",
+                transport: "tls",
+                expect: "exact",
+                ..ANY
+            },
+            Case {
+                name: "WWW.Example.com",
+                transport: "tls",
+                expect: "exact",
+                ..ANY
+            },
             // The exact name was chosen, its transport does not fit, and there is no way back.
-            Case { name: "www.example.com", transport: "raw_buffer", expect: "default", ..ANY },
-            Case { name: "a.b.example.com", expect: "wild", ..ANY },
-            Case { name: "example.com", expect: "com", ..ANY },
-            Case { name: "example.org", expect: "none", ..ANY },
-            Case { expect: "none", ..ANY },
+            Case {
+                name: "www.example.com",
+                transport: "raw_buffer",
+                expect: "default",
+                ..ANY
+            },
+            Case {
+                name: "a.b.example.com",
+                expect: "wild",
+                ..ANY
+            },
+            Case {
+                name: "example.com",
+                expect: "com",
+                ..ANY
+            },
+            Case {
+                name: "example.org",
+                expect: "none",
+                ..ANY
+            },
+            Case {
+                expect: "none",
+                ..ANY
+            },
         ],
     );
 }
@@ -157,13 +247,41 @@ fn transport_then_alpn_in_the_clients_order() {
         ],
         false,
         &[
-            Case { transport: "tls", alpn: &["h2", "istio"], expect: "h2", ..ANY },
-            Case { transport: "tls", alpn: &["istio", "h2"], expect: "mesh", ..ANY },
-            Case { transport: "tls", alpn: &["http/1.1"], expect: "tls", ..ANY },
-            Case { transport: "raw_buffer", alpn: &["h2c"], expect: "h2c", ..ANY },
+            Case {
+                transport: "tls",
+                alpn: &["h2", "istio"],
+                expect: "h2",
+                ..ANY
+            },
+            Case {
+                transport: "tls",
+                alpn: &["istio", "h2"],
+                expect: "mesh",
+                ..ANY
+            },
+            Case {
+                transport: "tls",
+                alpn: &["http/1.1"],
+                expect: "tls",
+                ..ANY
+            },
+            Case {
+                transport: "raw_buffer",
+                alpn: &["h2c"],
+                expect: "h2c",
+                ..ANY
+            },
             // raw_buffer is named by a chain, and that chain wants h2c.
-            Case { transport: "raw_buffer", alpn: &["http/1.1"], expect: "none", ..ANY },
-            Case { expect: "plain", ..ANY },
+            Case {
+                transport: "raw_buffer",
+                alpn: &["http/1.1"],
+                expect: "none",
+                ..ANY
+            },
+            Case {
+                expect: "plain",
+                ..ANY
+            },
         ],
     );
 }
@@ -179,12 +297,35 @@ fn sources_by_kind_prefix_and_port() {
         ],
         true,
         &[
-            Case { from: "127.0.0.9:1", expect: "local", ..ANY },
-            Case { from: "10.1.2.3:1", expect: "local", ..ANY },
-            Case { expect: "lab", ..ANY },
-            Case { from: "10.9.1.1:8", expect: "lab port", ..ANY },
-            Case { from: "10.8.1.1:8", expect: "default", ..ANY },
-            Case { from: "172.16.5.5:1", expect: "direct", ..ANY },
+            Case {
+                from: "127.0.0.9:1",
+                expect: "local",
+                ..ANY
+            },
+            Case {
+                from: "10.1.2.3:1",
+                expect: "local",
+                ..ANY
+            },
+            Case {
+                expect: "lab",
+                ..ANY
+            },
+            Case {
+                from: "10.9.1.1:8",
+                expect: "lab port",
+                ..ANY
+            },
+            Case {
+                from: "10.8.1.1:8",
+                expect: "default",
+                ..ANY
+            },
+            Case {
+                from: "172.16.5.5:1",
+                expect: "direct",
+                ..ANY
+            },
         ],
     );
 }
