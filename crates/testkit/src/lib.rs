@@ -4,10 +4,17 @@
 //! Everything here returns `anyhow` errors: its users are tests, which only print them.
 
 pub mod bins;
+pub mod certs;
+pub mod clients;
 pub mod envoy;
+pub mod load;
+pub mod message;
 pub mod netns;
 pub mod poll;
 pub mod process;
+pub mod servers;
+pub mod sniffer;
 
 pub use poll::{eventually, eventually_async};
 pub use process::Process;
+pub use sniffer::Sniffer;

@@ -1,0 +1,185 @@
+//! A plain program that knows nothing of the mesh: the app of the demo and of the tests.
+
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use clap::{Parser, Subcommand, ValueEnum};
+use outrider_testkit::clients::{grpc, http1, http2};
+use outrider_testkit::load::{Load, Options, split_url};
+use outrider_testkit::servers;
+
+/// A plain client and server that knows nothing of the mesh.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Serves until it is ended.
+    Serve {
+        /// The address and port to listen on.
+        #[arg(long)]
+        listen: SocketAddr,
+        /// The name that its answers carry.
+        #[arg(long)]
+        name: String,
+        /// What it speaks.
+        #[arg(long, value_enum, default_value = "http1")]
+        protocol: Protocol,
+    },
+    /// Sends one GET and prints the answer; fails unless its status is 2xx.
+    Get {
+        /// The URL, `http://HOST[:PORT]/PATH`.
+        url: String,
+        /// A header line to add, `Name: value`.
+        #[arg(long)]
+        header: Vec<String>,
+        /// Speaks HTTP/2 with prior knowledge.
+        #[arg(long)]
+        h2: bool,
+    },
+    /// Sends requests for a time and prints the count, with every failure, as JSON; fails if any
+    /// failed.
+    Load {
+        /// The URL, `http://HOST[:PORT]/PATH`.
+        url: String,
+        /// How many connections are used at once.
+        #[arg(long, default_value_t = 1)]
+        connections: usize,
+        /// How long, in seconds.
+        #[arg(long, default_value_t = 1.0)]
+        seconds: f64,
+        /// The pause of each connection after a request, in milliseconds.
+        #[arg(long, default_value_t = 0)]
+        pause: u64,
+        /// A connection for each request.
+        #[arg(long)]
+        close: bool,
+    },
+    /// Sends a text over plain TCP, ends its direction and prints what comes.
+    Tcp {
+        /// The host and port.
+        address: String,
+        /// What to send.
+        #[arg(long, default_value = "")]
+        send: String,
+    },
+    /// Calls the unary method of the gRPC echo and prints the answer.
+    Grpc {
+        /// The URL, `http://HOST:PORT`.
+        url: String,
+        /// What to send.
+        #[arg(long, default_value = "hello")]
+        text: String,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Protocol {
+    /// HTTP/1 that answers what it saw.
+    Http1,
+    /// HTTP/2 with prior knowledge that answers what it saw.
+    Http2,
+    /// The gRPC echo.
+    Grpc,
+    /// TCP that sends back what comes.
+    Tcp,
+    /// TCP that speaks first.
+    Banner,
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().verb {
+        Verb::Serve { listen, name, protocol } => serve(listen, &name, protocol),
+        Verb::Get { url, header, h2 } if h2 => block_on(get_http2(&url, &header)),
+        Verb::Get { url, header, .. } => get_http1(&url, &header),
+        Verb::Load { url, connections, seconds, pause, close } => {
+            let pause = Duration::from_millis(pause);
+            let options = Options { close, pause, ..Options::new(&url, connections) };
+            let load = Load::start(&options)?;
+            std::thread::sleep(Duration::from_secs_f64(seconds));
+            let report = load.stop();
+            print(serde_json::to_string(&report)?.as_bytes())?;
+            ensure!(report.failed() == 0, "{} requests failed", report.failed());
+            Ok(())
+        }
+        Verb::Tcp { address, send } => {
+            let mut client = http1::Client::connect(address.as_str())?;
+            client.send(send)?;
+            client.close_write()?;
+            print(&client.read_to_end()?)
+        }
+        Verb::Grpc { url, text } => block_on(async {
+            let message = servers::grpc::Echo { text, ..Default::default() };
+            let answer = grpc::Client::connect(&url).await?.unary(message).await?;
+            print(format!("{answer:?}").as_bytes())
+        }),
+    }
+}
+
+fn serve(listen: SocketAddr, name: &str, protocol: Protocol) -> Result<()> {
+    let listener = TcpListener::bind(listen).with_context(|| format!("listen on {listen}"))?;
+    let _blocking;
+    let _futures;
+    match protocol {
+        Protocol::Http1 => _blocking = servers::http1::echo(listener, name)?,
+        Protocol::Http2 => _futures = servers::http2::echo(listener, name)?,
+        Protocol::Grpc => _futures = servers::grpc::echo(listener, name)?,
+        Protocol::Tcp => _blocking = servers::tcp::echo(listener)?,
+        Protocol::Banner => {
+            _blocking = servers::tcp::banner(listener, format!("hello from {name}\n").as_bytes())?;
+        }
+    }
+    print(format!("{name} listens on {listen}").as_bytes())?;
+    loop {
+        std::thread::park();
+    }
+}
+
+fn get_http1(url: &str, headers: &[String]) -> Result<()> {
+    let (host, port, path) = split_url(url)?;
+    let mut client = http1::Client::connect((host.trim_matches(['[', ']']), port))?;
+    let mut request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n");
+    for header in headers {
+        request.push_str(&format!("{header}\r\n"));
+    }
+    let response = client.exchange(request + "\r\n")?;
+    print(response.head.start.as_bytes())?;
+    print(&response.body)?;
+    let status = response.status()?;
+    ensure!((200..300).contains(&status), "status {status}");
+    Ok(())
+}
+
+async fn get_http2(url: &str, headers: &[String]) -> Result<()> {
+    let (host, port, _) = split_url(url)?;
+    let client = http2::Client::connect((host.trim_matches(['[', ']']), port)).await?;
+    let mut request = http::Request::get(url).version(http::Version::HTTP_2);
+    for header in headers {
+        let (name, value) = header.split_once(':').context("a header without a colon")?;
+        request = request.header(name.trim(), value.trim());
+    }
+    let response = client.exchange(request.body(())?, bytes::Bytes::new(), None).await?;
+    print(format!("HTTP/2 {}", response.status()).as_bytes())?;
+    print(&response.body().body)?;
+    ensure!(response.status().is_success(), "status {}", response.status());
+    Ok(())
+}
+
+fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+/// Prints a line.
+fn print(bytes: &[u8]) -> Result<()> {
+    let mut output = std::io::stdout().lock();
+    output.write_all(bytes)?;
+    if !bytes.ends_with(b"\n") {
+        output.write_all(b"\n")?;
+    }
+    output.flush().context("write to standard output")
+}
