@@ -37,7 +37,10 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = params.self_signed(&key).context("sign the root")?.pem();
-        Ok(Self { issuer: Issuer::new(params, key), certificate })
+        Ok(Self {
+            issuer: Issuer::new(params, key),
+            certificate,
+        })
     }
 
     /// The root's certificate, as PEM.
@@ -56,12 +59,17 @@ impl Authority {
         let id = Ia5String::try_from(spiffe_id).context("the SPIFFE id")?;
         params.subject_alt_names = vec![SanType::URI(id)];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
         let now = time::OffsetDateTime::now_utc();
         params.not_before = now - Duration::from_secs(60);
         params.not_after = now + validity;
         let certificate = params.signed_by(&key, &self.issuer).context("sign")?.pem();
-        Ok(Leaf { certificate, key: key.serialize_pem() })
+        Ok(Leaf {
+            certificate,
+            key: key.serialize_pem(),
+        })
     }
 }

@@ -94,7 +94,11 @@ impl Load {
                     .context("start a thread of load")
             })
             .collect::<Result<_>>()?;
-        Ok(Self { shared, workers, started: Instant::now() })
+        Ok(Self {
+            shared,
+            workers,
+            started: Instant::now(),
+        })
     }
 
     /// Starts load from inside a pod.
@@ -116,8 +120,12 @@ impl Load {
         for worker in self.workers.drain(..) {
             let _ = worker.join();
         }
-        let mut report =
-            self.shared.report.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut report = self
+            .shared
+            .report
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         report.seconds = self.started.elapsed().as_secs_f64();
         report
     }
@@ -150,7 +158,13 @@ impl Target {
             request.push_str("Connection: close\r\n");
         }
         request.push_str("\r\n");
-        Ok(Self { host, port, request, close: options.close, pause: options.pause })
+        Ok(Self {
+            host,
+            port,
+            request,
+            close: options.close,
+            pause: options.pause,
+        })
     }
 
     fn connect(&self) -> Result<Client> {
@@ -165,10 +179,19 @@ impl Target {
 /// When it is not `http://HOST...`.
 pub fn split_url(url: &str) -> Result<(String, u16, String)> {
     let uri: http::Uri = url.parse().with_context(|| format!("the URL {url:?}"))?;
-    ensure!(uri.scheme_str() == Some("http"), "the URL {url:?} is not http://");
-    let host = uri.host().with_context(|| format!("the URL {url:?} has no host"))?;
+    ensure!(
+        uri.scheme_str() == Some("http"),
+        "the URL {url:?} is not http://"
+    );
+    let host = uri
+        .host()
+        .with_context(|| format!("the URL {url:?} has no host"))?;
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    Ok((host.to_owned(), uri.port_u16().unwrap_or(80), path.to_owned()))
+    Ok((
+        host.to_owned(),
+        uri.port_u16().unwrap_or(80),
+        path.to_owned(),
+    ))
 }
 
 fn work(target: &Target, shared: &Shared) {

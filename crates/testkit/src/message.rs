@@ -43,21 +43,33 @@ impl Head {
     /// The first value of a header, found without regard to case.
     pub fn header(&self, name: &str) -> Option<&str> {
         let wanted = |header: &&(String, String)| header.0.eq_ignore_ascii_case(name);
-        self.headers.iter().find(wanted).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(wanted)
+            .map(|(_, value)| value.as_str())
     }
 
     /// All values of a header, found without regard to case.
     pub fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         let wanted = move |header: &&(String, String)| header.0.eq_ignore_ascii_case(name);
-        self.headers.iter().filter(wanted).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .filter(wanted)
+            .map(|(_, value)| value.as_str())
     }
 
     /// Whether a header's comma-separated list has this token.
     pub fn has_token(&self, name: &str, token: &str) -> bool {
-        self.values(name).flat_map(|value| value.split(',')).any(|item| {
-            // Parameters, as in `upgrade;q=1`, are not part of the token.
-            item.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case(token)
-        })
+        self.values(name)
+            .flat_map(|value| value.split(','))
+            .any(|item| {
+                // Parameters, as in `upgrade;q=1`, are not part of the token.
+                item.split(';')
+                    .next()
+                    .unwrap_or("")
+                    .trim()
+                    .eq_ignore_ascii_case(token)
+            })
     }
 
     /// The status code, if this is a response's head.
@@ -67,8 +79,15 @@ impl Head {
     pub fn status(&self) -> Result<u16> {
         let mut parts = self.start.split(' ');
         let version = parts.next().unwrap_or("");
-        ensure!(version.starts_with("HTTP/1."), "not a status line: {:?}", self.start);
-        parts.next().and_then(|code| code.parse().ok()).with_context(|| self.start.clone())
+        ensure!(
+            version.starts_with("HTTP/1."),
+            "not a status line: {:?}",
+            self.start
+        );
+        parts
+            .next()
+            .and_then(|code| code.parse().ok())
+            .with_context(|| self.start.clone())
     }
 }
 
@@ -100,7 +119,9 @@ impl Message {
 /// # Errors
 /// When the connection ends within, or what comes is not HTTP/1.
 pub fn read_head(reader: &mut impl BufRead) -> Result<Option<Head>> {
-    let Some(start) = read_line(reader)? else { return Ok(None) };
+    let Some(start) = read_line(reader)? else {
+        return Ok(None);
+    };
     let headers = read_headers(reader)?;
     Ok(Some(Head { start, headers }))
 }
@@ -115,22 +136,37 @@ pub fn read_body(reader: &mut impl BufRead, head: Head, kind: Kind) -> Result<Me
     let status = head.status().ok();
     let bodiless = status.is_some_and(|code| code < 200 || code == 204 || code == 304);
     if bodiless || kind == Kind::ResponseToHead {
-        return Ok(Message { head, body, trailers });
+        return Ok(Message {
+            head,
+            body,
+            trailers,
+        });
     }
     if head.has_token("transfer-encoding", "chunked") {
         while let Some(length) = read_chunk_length(reader)? {
             read_exactly(reader, length, &mut body)?;
             let end = read_line(reader)?;
-            ensure!(end.as_deref() == Some(""), "a chunk of {length} ends with {end:?}");
+            ensure!(
+                end.as_deref() == Some(""),
+                "a chunk of {length} ends with {end:?}"
+            );
         }
         trailers = read_headers(reader)?;
     } else if let Some(length) = head.header("content-length") {
-        let length = length.parse().with_context(|| format!("content-length {length:?}"))?;
+        let length = length
+            .parse()
+            .with_context(|| format!("content-length {length:?}"))?;
         read_exactly(reader, length, &mut body)?;
     } else if kind == Kind::Response {
-        reader.read_to_end(&mut body).context("read a body to the connection's end")?;
+        reader
+            .read_to_end(&mut body)
+            .context("read a body to the connection's end")?;
     }
-    Ok(Message { head, body, trailers })
+    Ok(Message {
+        head,
+        body,
+        trailers,
+    })
 }
 
 fn read_headers(reader: &mut impl BufRead) -> Result<Vec<(String, String)>> {
@@ -140,7 +176,9 @@ fn read_headers(reader: &mut impl BufRead) -> Result<Vec<(String, String)>> {
         if line.is_empty() {
             return Ok(headers);
         }
-        let (name, value) = line.split_once(':').with_context(|| format!("header {line:?}"))?;
+        let (name, value) = line
+            .split_once(':')
+            .with_context(|| format!("header {line:?}"))?;
         headers.push((name.to_owned(), value.trim().to_owned()));
     }
 }
@@ -154,15 +192,24 @@ fn read_chunk_length(reader: &mut impl BufRead) -> Result<Option<u64>> {
 }
 
 fn read_exactly(reader: &mut impl BufRead, length: u64, body: &mut Vec<u8>) -> Result<()> {
-    let read = reader.take(length).read_to_end(body).context("read a body")?;
-    ensure!(read as u64 == length, "the connection ended {read} bytes into {length}");
+    let read = reader
+        .take(length)
+        .read_to_end(body)
+        .context("read a body")?;
+    ensure!(
+        read as u64 == length,
+        "the connection ended {read} bytes into {length}"
+    );
     Ok(())
 }
 
 /// A line without its CRLF; `None` at the connection's end.
 fn read_line(reader: &mut impl BufRead) -> Result<Option<String>> {
     let mut line = Vec::new();
-    let read = reader.take(LONGEST_LINE).read_until(b'\n', &mut line).context("read a line")?;
+    let read = reader
+        .take(LONGEST_LINE)
+        .read_until(b'\n', &mut line)
+        .context("read a line")?;
     if read == 0 {
         return Ok(None);
     }
@@ -181,18 +228,38 @@ mod tests {
     fn reads_every_framing_and_refuses_broken_ones() {
         let cases: &[(&str, Kind, Option<&str>)] = &[
             ("GET / HTTP/1.1\r\n\r\n", Kind::Request, Some("")),
-            ("PUT / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabcd", Kind::Request, Some("abc")),
-            ("HTTP/1.1 200 OK\r\n\r\nto the end", Kind::Response, Some("to the end")),
+            (
+                "PUT / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabcd",
+                Kind::Request,
+                Some("abc"),
+            ),
+            (
+                "HTTP/1.1 200 OK\r\n\r\nto the end",
+                Kind::Response,
+                Some("to the end"),
+            ),
             ("HTTP/1.1 204 No\r\n\r\nnext", Kind::Response, Some("")),
-            ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", Kind::ResponseToHead, Some("")),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n",
+                Kind::ResponseToHead,
+                Some(""),
+            ),
             (
                 "HTTP/1.1 200 OK\r\ntransfer-Encoding: Chunked\r\n\r\n\
                  3;x=y\r\nabc\r\n1\r\nd\r\n0\r\nT: v\r\n\r\n",
                 Kind::Response,
                 Some("abcd"),
             ),
-            ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", Kind::Response, None),
-            ("PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd", Kind::Request, None),
+            (
+                "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc",
+                Kind::Response,
+                None,
+            ),
+            (
+                "PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcd",
+                Kind::Request,
+                None,
+            ),
             ("GET / HTTP/1.1\n\n", Kind::Request, None),
             ("GET / HTTP/1.1\r\nHost: a\r\n", Kind::Request, None),
         ];
@@ -209,8 +276,11 @@ mod tests {
     fn keeps_order_and_case() {
         let bytes = "GET / HTTP/1.1\r\nX-B: 1\r\nx-a:2\r\nX-b:  3 \r\n\r\n";
         let head = read_head(&mut bytes.as_bytes()).unwrap().unwrap();
-        let headers: Vec<_> =
-            head.headers.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let headers: Vec<_> = head
+            .headers
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         assert_eq!(headers, ["X-B=1", "x-a=2", "X-b=3"]);
         assert_eq!(head.values("x-b").collect::<Vec<_>>(), ["1", "3"]);
     }

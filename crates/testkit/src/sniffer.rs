@@ -12,8 +12,8 @@ use anyhow::{Context as _, Result, ensure};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt,
-    socket, sockopt,
+    AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket,
+    sockopt,
 };
 
 use crate::netns::Pod;
@@ -67,7 +67,10 @@ impl Sniffer {
             .name("sniffer".to_owned())
             .spawn(move || record(&descriptor, interface, &recorder))
             .context("start the sniffer's thread")?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self {
+            shared,
+            thread: Some(thread),
+        })
     }
 
     /// Whether any stream had these bytes, across the bounds of packets.
@@ -78,7 +81,10 @@ impl Sniffer {
         let needle = bytes.as_ref();
         ensure!(!needle.is_empty(), "nothing to look for");
         let record = self.record()?;
-        Ok(record.streams.values().any(|stream| contains(&stream.payload, needle)))
+        Ok(record
+            .streams
+            .values()
+            .any(|stream| contains(&stream.payload, needle)))
     }
 
     /// How many bytes of TCP payload have passed, those sent again included.
@@ -112,7 +118,11 @@ impl Sniffer {
     pub fn beginnings(&self, length: usize) -> Result<Vec<(Direction, Vec<u8>)>> {
         let record = self.record()?;
         let begin = |stream: &Stream| stream.payload.iter().take(length).copied().collect();
-        Ok(record.streams.iter().map(|(way, stream)| (*way, begin(stream))).collect())
+        Ok(record
+            .streams
+            .iter()
+            .map(|(way, stream)| (*way, begin(stream)))
+            .collect())
     }
 
     /// Waits until these bytes have been seen, as a test does first that then asks for others'
@@ -128,7 +138,11 @@ impl Sniffer {
     }
 
     fn record(&self) -> Result<std::sync::MutexGuard<'_, Record>> {
-        let record = self.shared.record.lock().unwrap_or_else(PoisonError::into_inner);
+        let record = self
+            .shared
+            .record
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(error) = &record.error {
             anyhow::bail!("the record of the wire is not whole: {error}");
         }
@@ -171,7 +185,10 @@ fn record(descriptor: &OwnedFd, interface: usize, shared: &Shared) {
                 }
             }
             Err(Errno::EAGAIN) => {
-                let mut waiting = [PollFd::new(std::os::fd::AsFd::as_fd(descriptor), PollFlags::POLLIN)];
+                let mut waiting = [PollFd::new(
+                    std::os::fd::AsFd::as_fd(descriptor),
+                    PollFlags::POLLIN,
+                )];
                 let _ = poll(&mut waiting, PollTimeout::from(50u8));
             }
             Err(Errno::EINTR) => {}
@@ -243,13 +260,21 @@ impl<'a> Segment<'a> {
                 (*packet.get(9)? == 6).then_some(())?;
                 let source = Ipv4Addr::from(*packet.get(12..)?.first_chunk::<4>()?);
                 let destination = Ipv4Addr::from(*packet.get(16..)?.first_chunk::<4>()?);
-                (IpAddr::from(source), IpAddr::from(destination), packet.get(header..end)?)
+                (
+                    IpAddr::from(source),
+                    IpAddr::from(destination),
+                    packet.get(header..end)?,
+                )
             }
             [0x86, 0xdd] => {
                 (*packet.get(6)? == 6).then_some(())?;
                 let source = Ipv6Addr::from(*packet.get(8..)?.first_chunk::<16>()?);
                 let destination = Ipv6Addr::from(*packet.get(24..)?.first_chunk::<16>()?);
-                (IpAddr::from(source), IpAddr::from(destination), packet.get(40..)?)
+                (
+                    IpAddr::from(source),
+                    IpAddr::from(destination),
+                    packet.get(40..)?,
+                )
             }
             _ => return None,
         };
@@ -265,5 +290,7 @@ impl<'a> Segment<'a> {
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack.windows(needle.len()).any(|window| window == needle)
+    haystack
+        .windows(needle.len())
+        .any(|window| window == needle)
 }

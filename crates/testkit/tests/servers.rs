@@ -32,25 +32,46 @@ fn the_http1_app_tells_what_it_saw() {
     assert_eq!(seen["body_sha256"], servers::sha256(b"abc"));
     assert_eq!(seen["trailers"], serde_json::json!([["T", "v"]]));
 
-    let response = client.get("x", "/?size=100000&framing=chunked&trailer=T:v").unwrap();
+    let response = client
+        .get("x", "/?size=100000&framing=chunked&trailer=T:v")
+        .unwrap();
     assert_eq!(response.body, servers::pattern(100_000));
     assert_eq!(response.trailers, [("T".to_owned(), "v".to_owned())]);
-    assert_eq!(client.get("x", "/?status=503").unwrap().status().unwrap(), 503);
+    assert_eq!(
+        client.get("x", "/?status=503").unwrap().status().unwrap(),
+        503
+    );
     client.send("HEAD / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-    assert!(client.read_response(Kind::ResponseToHead).unwrap().body.is_empty());
-    assert_eq!(client.post("x", "/?body=echo", b"mirror").unwrap().text(), "mirror");
+    assert!(
+        client
+            .read_response(Kind::ResponseToHead)
+            .unwrap()
+            .body
+            .is_empty()
+    );
+    assert_eq!(
+        client.post("x", "/?body=echo", b"mirror").unwrap().text(),
+        "mirror"
+    );
     assert_eq!(server.accepted(), 1);
 
     for hangup in ["before", "head", "body"] {
         let mut client = http1::Client::connect(server.address()).unwrap();
-        assert!(client.get("x", &format!("/?hangup={hangup}")).is_err(), "{hangup}");
+        assert!(
+            client.get("x", &format!("/?hangup={hangup}")).is_err(),
+            "{hangup}"
+        );
     }
     let mut client = http1::Client::connect(server.address()).unwrap();
-    client.send("GET /?hangup=before&reset=1 HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    client
+        .send("GET /?hangup=before&reset=1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        .unwrap();
     assert_reset(&mut client);
 
     let mut client = http1::Client::connect(server.address()).unwrap();
-    client.send("GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n").unwrap();
+    client
+        .send("GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n")
+        .unwrap();
     assert_eq!(client.read_head().unwrap().status().unwrap(), 101);
     client.send("raw").unwrap();
     assert_eq!(client.read(3).unwrap(), b"raw");
@@ -79,7 +100,11 @@ fn tcp_servers_behave_as_named() {
     client.send("x").unwrap();
     assert_reset(&mut client);
 
-    let steps = vec![Step::read_head(), Step::write("HTTP/1.1 200 OK\r\n"), Step::CloseWrite];
+    let steps = vec![
+        Step::read_head(),
+        Step::write("HTTP/1.1 200 OK\r\n"),
+        Step::CloseWrite,
+    ];
     let script = Script::start(listener(), steps).unwrap();
     let mut client = http1::Client::connect(script.server().address()).unwrap();
     client.send("GET / HTTP/1.0\r\n\r\nrest").unwrap();
@@ -108,31 +133,60 @@ fn tcp_servers_behave_as_named() {
 async fn http2_and_grpc_echo() {
     let server = servers::http2::echo(listener(), "cart").unwrap();
     let client = http2::Client::connect(server.address()).await.unwrap();
-    let request = Request::post("http://cart/a?b=c").header("x-a", "1").body(()).unwrap();
+    let request = Request::post("http://cart/a?b=c")
+        .header("x-a", "1")
+        .body(())
+        .unwrap();
     let mut trailers = HeaderMap::new();
     trailers.insert("t", HeaderValue::from_static("v"));
     let body = Bytes::from(servers::pattern(1 << 20));
-    let response = client.exchange(request, body.clone(), Some(trailers)).await.unwrap();
+    let response = client
+        .exchange(request, body.clone(), Some(trailers))
+        .await
+        .unwrap();
     let seen: serde_json::Value = serde_json::from_slice(&response.body().body).unwrap();
     assert_eq!(seen["body_sha256"], servers::sha256(&body));
-    assert_eq!(seen["headers"][0], serde_json::json!([":authority", "cart"]));
+    assert_eq!(
+        seen["headers"][0],
+        serde_json::json!([":authority", "cart"])
+    );
     assert_eq!(seen["trailers"], serde_json::json!([["t", "v"]]));
-    let response = client.get("http://cart/?size=300000&trailer=T:v").await.unwrap();
+    let response = client
+        .get("http://cart/?size=300000&trailer=T:v")
+        .await
+        .unwrap();
     assert_eq!(response.body().body.len(), 300_000);
     assert_eq!(response.body().trailers["t"], "v");
     assert!(client.get("http://cart/?hangup=body").await.is_err());
 
     let server = servers::grpc::echo(listener(), "pay").unwrap();
-    let mut client = grpc::Client::connect(&format!("http://{}", server.address())).await.unwrap();
-    let hello = servers::grpc::Echo { text: "hello".into(), ..Default::default() };
+    let mut client = grpc::Client::connect(&format!("http://{}", server.address()))
+        .await
+        .unwrap();
+    let hello = servers::grpc::Echo {
+        text: "hello".into(),
+        ..Default::default()
+    };
     let answer = client.unary(hello.clone()).await.unwrap();
-    assert_eq!((answer.text.as_str(), answer.server.as_str()), ("hello", "pay"));
-    let failing = servers::grpc::Echo { fail: 14, ..hello.clone() };
-    assert_eq!(client.unary(failing.clone()).await.unwrap_err().code(), tonic::Code::Unavailable);
+    assert_eq!(
+        (answer.text.as_str(), answer.server.as_str()),
+        ("hello", "pay")
+    );
+    let failing = servers::grpc::Echo {
+        fail: 14,
+        ..hello.clone()
+    };
+    assert_eq!(
+        client.unary(failing.clone()).await.unwrap_err().code(),
+        tonic::Code::Unavailable
+    );
     let messages = futures_util::stream::iter([hello.clone(), hello, failing]);
     let answers: Vec<_> = client.stream(messages).await.unwrap().collect().await;
     assert_eq!(answers.len(), 3);
-    assert_eq!(answers[2].as_ref().unwrap_err().code(), tonic::Code::Unavailable);
+    assert_eq!(
+        answers[2].as_ref().unwrap_err().code(),
+        tonic::Code::Unavailable
+    );
 }
 
 #[test]
@@ -141,17 +195,25 @@ fn the_sniffer_sees_what_passes_across_packets() {
         return;
     }
     let network = netns::Network::new("sniff").unwrap();
-    let (client, server) = (network.pod("client").unwrap(), network.pod("server").unwrap());
+    let (client, server) = (
+        network.pod("client").unwrap(),
+        network.pod("server").unwrap(),
+    );
     for address in server.addresses() {
         let sniffer = Sniffer::start(&client).unwrap();
-        let listener = server.run(|| TcpListener::bind((address, 0))).unwrap().unwrap();
+        let listener = server
+            .run(|| TcpListener::bind((address, 0)))
+            .unwrap()
+            .unwrap();
         let echo = servers::tcp::echo(listener).unwrap();
         let mut connection = http1::Client::connect_from(&client, echo.address()).unwrap();
         for part in ["plain", "text in ", "parts"] {
             connection.send(part).unwrap();
             connection.read(part.len()).unwrap();
         }
-        sniffer.wait_for("plaintext in parts", Duration::from_secs(5)).unwrap();
+        sniffer
+            .wait_for("plaintext in parts", Duration::from_secs(5))
+            .unwrap();
         assert!(!sniffer.contains("something else").unwrap());
         assert!(sniffer.destinations().unwrap().contains(&echo.address()));
         eventually(Duration::from_secs(5), || {
@@ -173,7 +235,10 @@ fn load_counts_every_failure() {
     })
     .unwrap();
     let report = load.stop();
-    assert_eq!((report.failed(), report.servers["cart"]), (0, report.requests));
+    assert_eq!(
+        (report.failed(), report.servers["cart"]),
+        (0, report.requests)
+    );
     assert_eq!(server.accepted(), 3);
 
     let load = Load::start(&Options::new(&format!("{url}?status=500"), 1)).unwrap();

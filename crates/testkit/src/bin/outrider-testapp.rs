@@ -94,12 +94,26 @@ enum Protocol {
 
 fn main() -> Result<()> {
     match Arguments::parse().verb {
-        Verb::Serve { listen, name, protocol } => serve(listen, &name, protocol),
+        Verb::Serve {
+            listen,
+            name,
+            protocol,
+        } => serve(listen, &name, protocol),
         Verb::Get { url, header, h2 } if h2 => block_on(get_http2(&url, &header)),
         Verb::Get { url, header, .. } => get_http1(&url, &header),
-        Verb::Load { url, connections, seconds, pause, close } => {
+        Verb::Load {
+            url,
+            connections,
+            seconds,
+            pause,
+            close,
+        } => {
             let pause = Duration::from_millis(pause);
-            let options = Options { close, pause, ..Options::new(&url, connections) };
+            let options = Options {
+                close,
+                pause,
+                ..Options::new(&url, connections)
+            };
             let load = Load::start(&options)?;
             std::thread::sleep(Duration::from_secs_f64(seconds));
             let report = load.stop();
@@ -114,7 +128,10 @@ fn main() -> Result<()> {
             print(&client.read_to_end()?)
         }
         Verb::Grpc { url, text } => block_on(async {
-            let message = servers::grpc::Echo { text, ..Default::default() };
+            let message = servers::grpc::Echo {
+                text,
+                ..Default::default()
+            };
             let answer = grpc::Client::connect(&url).await?.unary(message).await?;
             print(format!("{answer:?}").as_bytes())
         }),
@@ -163,15 +180,24 @@ async fn get_http2(url: &str, headers: &[String]) -> Result<()> {
         let (name, value) = header.split_once(':').context("a header without a colon")?;
         request = request.header(name.trim(), value.trim());
     }
-    let response = client.exchange(request.body(())?, bytes::Bytes::new(), None).await?;
+    let response = client
+        .exchange(request.body(())?, bytes::Bytes::new(), None)
+        .await?;
     print(format!("HTTP/2 {}", response.status()).as_bytes())?;
     print(&response.body().body)?;
-    ensure!(response.status().is_success(), "status {}", response.status());
+    ensure!(
+        response.status().is_success(),
+        "status {}",
+        response.status()
+    );
     Ok(())
 }
 
 fn block_on(work: impl Future<Output = Result<()>>) -> Result<()> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(work)
 }
 
 /// Prints a line.

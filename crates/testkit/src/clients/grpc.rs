@@ -21,7 +21,9 @@ impl Client {
     pub async fn connect(uri: &str) -> Result<Self> {
         let endpoint = Endpoint::from_shared(uri.to_owned()).context("parse the URI")?;
         let channel = endpoint.connect().await.context("connect")?;
-        Ok(Self { inner: tonic::client::Grpc::new(channel) })
+        Ok(Self {
+            inner: tonic::client::Grpc::new(channel),
+        })
     }
 
     /// Calls the unary method.
@@ -32,7 +34,11 @@ impl Client {
         self.ready().await?;
         let path = http::uri::PathAndQuery::from_static(UNARY);
         let codec = ProstCodec::<Echo, Echo>::default();
-        Ok(self.inner.unary(Request::new(message), path, codec).await?.into_inner())
+        Ok(self
+            .inner
+            .unary(Request::new(message), path, codec)
+            .await?
+            .into_inner())
     }
 
     /// Calls the method that streams in both directions.
@@ -46,10 +52,17 @@ impl Client {
         self.ready().await?;
         let path = http::uri::PathAndQuery::from_static(STREAM);
         let codec = ProstCodec::<Echo, Echo>::default();
-        Ok(self.inner.streaming(Request::new(messages), path, codec).await?.into_inner())
+        Ok(self
+            .inner
+            .streaming(Request::new(messages), path, codec)
+            .await?
+            .into_inner())
     }
 
     async fn ready(&mut self) -> Result<(), Status> {
-        self.inner.ready().await.map_err(|error| Status::unavailable(error.to_string()))
+        self.inner
+            .ready()
+            .await
+            .map_err(|error| Status::unavailable(error.to_string()))
     }
 }

@@ -31,7 +31,10 @@ impl Client {
     /// # Errors
     /// When the connection is refused or times out; the `io::Error` is the cause.
     pub fn connect_from(pod: &Pod, address: impl ToSocketAddrs + Send) -> Result<Self> {
-        Self::new(pod.run(|| TcpStream::connect(address))?.context("connect")?)
+        Self::new(
+            pod.run(|| TcpStream::connect(address))?
+                .context("connect")?,
+        )
     }
 
     /// Uses a connection that exists.
@@ -42,7 +45,9 @@ impl Client {
         connection.set_nodelay(true)?;
         connection.set_read_timeout(Some(PATIENCE))?;
         connection.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self { reader: BufReader::with_capacity(64 << 10, connection) })
+        Ok(Self {
+            reader: BufReader::with_capacity(64 << 10, connection),
+        })
     }
 
     /// The socket.
@@ -55,7 +60,10 @@ impl Client {
     /// # Errors
     /// When the connection has ended.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> Result<()> {
-        self.reader.get_mut().write_all(bytes.as_ref()).context("send")
+        self.reader
+            .get_mut()
+            .write_all(bytes.as_ref())
+            .context("send")
     }
 
     /// Ends our direction.
@@ -63,7 +71,9 @@ impl Client {
     /// # Errors
     /// When the connection has ended.
     pub fn close_write(&mut self) -> Result<()> {
-        self.socket().shutdown(Shutdown::Write).context("end our direction")
+        self.socket()
+            .shutdown(Shutdown::Write)
+            .context("end our direction")
     }
 
     /// Reads exactly this many bytes.
@@ -82,7 +92,9 @@ impl Client {
     /// When the connection is reset; the `io::Error` is the cause.
     pub fn read_to_end(&mut self) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        self.reader.read_to_end(&mut bytes).context("read to the end")?;
+        self.reader
+            .read_to_end(&mut bytes)
+            .context("read to the end")?;
         Ok(bytes)
     }
 
@@ -123,7 +135,11 @@ impl Client {
     pub fn exchange(&mut self, request: impl AsRef<[u8]>) -> Result<Message> {
         self.send(&request)?;
         let to_head = request.as_ref().starts_with(b"HEAD ");
-        self.read_response(if to_head { Kind::ResponseToHead } else { Kind::Response })
+        self.read_response(if to_head {
+            Kind::ResponseToHead
+        } else {
+            Kind::Response
+        })
     }
 
     /// Sends a GET and reads the response.

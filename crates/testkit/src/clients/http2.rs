@@ -28,7 +28,9 @@ impl Client {
     /// # Errors
     /// When the connection is refused or the handshake fails.
     pub async fn connect(address: impl tokio::net::ToSocketAddrs) -> Result<Self> {
-        let connection = tokio::net::TcpStream::connect(address).await.context("connect")?;
+        let connection = tokio::net::TcpStream::connect(address)
+            .await
+            .context("connect")?;
         connection.set_nodelay(true)?;
         Self::handshake(connection).await
     }
@@ -40,8 +42,13 @@ impl Client {
     pub async fn handshake(
         connection: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     ) -> Result<Self> {
-        let (sender, driver) = h2::client::handshake(connection).await.context("handshake")?;
-        Ok(Self { sender, driver: tokio::spawn(driver) })
+        let (sender, driver) = h2::client::handshake(connection)
+            .await
+            .context("handshake")?;
+        Ok(Self {
+            sender,
+            driver: tokio::spawn(driver),
+        })
     }
 
     /// Sends a head and leaves the body to the caller.
@@ -53,7 +60,12 @@ impl Client {
         request: Request<()>,
         end: bool,
     ) -> Result<(h2::client::ResponseFuture, SendStream<Bytes>)> {
-        let mut sender = self.sender.clone().ready().await.context("wait for a stream")?;
+        let mut sender = self
+            .sender
+            .clone()
+            .ready()
+            .await
+            .context("wait for a stream")?;
         sender.send_request(request, end).context("send the head")
     }
 
@@ -76,7 +88,10 @@ impl Client {
             anyhow::Ok(())
         };
         let reading = async {
-            let (head, stream) = response.await.context("wait for the response")?.into_parts();
+            let (head, stream) = response
+                .await
+                .context("wait for the response")?
+                .into_parts();
             anyhow::Ok(Response::from_parts(head, read_body(stream).await?))
         };
         // A response may come before the request has been sent wholly, and end it.
@@ -125,10 +140,17 @@ pub async fn read_body(mut stream: RecvStream) -> Result<Body> {
     let mut body = Vec::new();
     while let Some(data) = stream.data().await {
         let data = data.context("read the body")?;
-        stream.flow_control().release_capacity(data.len()).context("release the window")?;
+        stream
+            .flow_control()
+            .release_capacity(data.len())
+            .context("release the window")?;
         body.extend_from_slice(&data);
     }
-    let trailers = stream.trailers().await.context("read the trailers")?.unwrap_or_default();
+    let trailers = stream
+        .trailers()
+        .await
+        .context("read the trailers")?
+        .unwrap_or_default();
     Ok(Body { body, trailers })
 }
 
@@ -152,6 +174,8 @@ pub async fn write_body(
     }
     match trailers {
         Some(trailers) => sender.send_trailers(trailers).context("send the trailers"),
-        None => sender.send_data(Bytes::new(), true).context("end the stream"),
+        None => sender
+            .send_data(Bytes::new(), true)
+            .context("end the stream"),
     }
 }

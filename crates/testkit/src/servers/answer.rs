@@ -98,7 +98,9 @@ impl Wish {
 }
 
 fn name_and_value(text: &str) -> Result<(String, String)> {
-    let (name, value) = text.split_once(':').with_context(|| format!("{text:?} has no colon"))?;
+    let (name, value) = text
+        .split_once(':')
+        .with_context(|| format!("{text:?} has no colon"))?;
     Ok((name.to_owned(), value.to_owned()))
 }
 
@@ -148,5 +150,9 @@ pub fn pattern(size: usize) -> Vec<u8> {
 /// The SHA-256 of a body, in hexadecimal, as the echo servers tell it.
 pub fn sha256(bytes: &[u8]) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    digest
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }

@@ -47,7 +47,9 @@ pub const STREAM: &str = "/outrider.test.Echo/Stream";
 /// # Errors
 /// When it cannot be started.
 pub fn echo(listener: TcpListener, name: &str) -> Result<AsyncServer> {
-    let service = Service { name: name.to_owned() };
+    let service = Service {
+        name: name.to_owned(),
+    };
     AsyncServer::start(listener, move |listener| async move {
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
         let server = tonic::transport::Server::builder().add_service(service);
@@ -66,7 +68,10 @@ impl Service {
     async fn answer(&self, mut message: Echo, metadata: Vec<String>) -> Result<Echo, Status> {
         tokio::time::sleep(Duration::from_millis(message.delay.into())).await;
         if message.fail != 0 {
-            return Err(Status::new(message.fail.into(), format!("{} fails", self.name)));
+            return Err(Status::new(
+                message.fail.into(),
+                format!("{} fails", self.name),
+            ));
         }
         message.server.clone_from(&self.name);
         message.metadata = metadata;
@@ -92,7 +97,9 @@ impl UnaryService<Echo> for Service {
         let service = self.clone();
         Box::pin(async move {
             let seen = metadata(request.metadata());
-            Ok(Response::new(service.answer(request.into_inner(), seen).await?))
+            Ok(Response::new(
+                service.answer(request.into_inner(), seen).await?,
+            ))
         })
     }
 }
@@ -106,11 +113,14 @@ impl StreamingService<Echo> for Service {
         let service = self.clone();
         Box::pin(async move {
             let seen = metadata(request.metadata());
-            let answers = request.into_inner().enumerate().then(move |(index, message)| {
-                let service = service.clone();
-                let seen = if index == 0 { seen.clone() } else { Vec::new() };
-                async move { service.answer(message?, seen).await }
-            });
+            let answers = request
+                .into_inner()
+                .enumerate()
+                .then(move |(index, message)| {
+                    let service = service.clone();
+                    let seen = if index == 0 { seen.clone() } else { Vec::new() };
+                    async move { service.answer(message?, seen).await }
+                });
             Ok(Response::new(Box::pin(answers) as Answers))
         })
     }

@@ -44,24 +44,35 @@ fn serve_one(
     name: &str,
     peer: SocketAddr,
 ) -> Result<bool> {
-    let Some(head) = read_head(reader)? else { return Ok(false) };
+    let Some(head) = read_head(reader)? else {
+        return Ok(false);
+    };
     if head.has_token("connection", "upgrade") && head.header("upgrade").is_some() {
         upgrade(reader, writer, &head)?;
         return Ok(false);
     }
-    if head.header("expect").is_some_and(|value| value.eq_ignore_ascii_case("100-continue")) {
+    if head
+        .header("expect")
+        .is_some_and(|value| value.eq_ignore_ascii_case("100-continue"))
+    {
         writer.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
     }
     let request = read_body(reader, head, Kind::Request)?;
     let mut parts = request.head.start.split(' ');
-    let (method, target, version) =
-        (parts.next().unwrap_or(""), parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+    let (method, target, version) = (
+        parts.next().unwrap_or(""),
+        parts.next().unwrap_or(""),
+        parts.next().unwrap_or(""),
+    );
     let wish = match Wish::parse(target) {
         Ok(wish) => wish,
         Err(error) => {
             let text = format!("{error:#}\n");
             let length = text.len();
-            write!(writer, "HTTP/1.1 400 Bad Request\r\ncontent-length: {length}\r\n\r\n{text}")?;
+            write!(
+                writer,
+                "HTTP/1.1 400 Bad Request\r\ncontent-length: {length}\r\n\r\n{text}"
+            )?;
             return Ok(false);
         }
     };
@@ -97,7 +108,9 @@ fn serve_one(
 
 fn head_bytes(wish: &Wish, length: usize, version: &str, close: bool) -> Vec<u8> {
     let status = http::StatusCode::from_u16(wish.status).ok();
-    let reason = status.and_then(|status| status.canonical_reason()).unwrap_or("Unknown");
+    let reason = status
+        .and_then(|status| status.canonical_reason())
+        .unwrap_or("Unknown");
     let mut head = format!("HTTP/1.1 {} {reason}\r\n", wish.status);
     if wish.size.is_none() && !wish.mirror {
         head.push_str("Content-Type: application/json\r\n");
@@ -169,10 +182,14 @@ fn hang_up(writer: &mut TcpStream, wish: &Wish) -> Result<bool> {
 
 fn upgrade(reader: &mut impl BufRead, writer: &mut TcpStream, head: &Head) -> Result<()> {
     let protocol = head.header("upgrade").unwrap_or("");
-    let mut answer =
-        format!("HTTP/1.1 101 Switching Protocols\r\nUpgrade: {protocol}\r\nConnection: Upgrade\r\n");
+    let mut answer = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: {protocol}\r\nConnection: Upgrade\r\n"
+    );
     if let Some(key) = head.header("sec-websocket-key") {
-        answer.push_str(&format!("Sec-WebSocket-Accept: {}\r\n", websocket_accept(key)));
+        answer.push_str(&format!(
+            "Sec-WebSocket-Accept: {}\r\n",
+            websocket_accept(key)
+        ));
     }
     answer.push_str("\r\n");
     writer.write_all(answer.as_bytes())?;

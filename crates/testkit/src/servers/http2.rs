@@ -63,7 +63,10 @@ async fn answer(
     name: &str,
 ) -> Result<()> {
     let (head, stream) = request.into_parts();
-    let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+    let target = head
+        .uri
+        .path_and_query()
+        .map_or("/", |target| target.as_str());
     let wish = match Wish::parse(target) {
         Ok(wish) => wish,
         Err(error) => {
@@ -97,7 +100,9 @@ async fn answer(
     let mut response = Response::builder().status(wish.status).body(())?;
     if wish.size.is_none() && !wish.mirror {
         let json = HeaderValue::from_static("application/json");
-        response.headers_mut().insert(http::header::CONTENT_TYPE, json);
+        response
+            .headers_mut()
+            .insert(http::header::CONTENT_TYPE, json);
     }
     response.headers_mut().extend(map(&wish.headers)?);
     let only_head = head.method == http::Method::HEAD || matches!(wish.status, 204 | 304);
@@ -111,8 +116,12 @@ async fn answer(
         }
         _ => {
             let trailers = map(&wish.trailers)?;
-            write_body(&mut sender, body.into(), Some(trailers).filter(|map| !map.is_empty()))
-                .await?;
+            write_body(
+                &mut sender,
+                body.into(),
+                Some(trailers).filter(|map| !map.is_empty()),
+            )
+            .await?;
         }
     }
     Ok(())
@@ -121,7 +130,10 @@ async fn answer(
 fn pairs(map: &HeaderMap) -> Vec<(String, String)> {
     map.iter()
         .map(|(name, value)| {
-            (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+            (
+                name.to_string(),
+                String::from_utf8_lossy(value.as_bytes()).into_owned(),
+            )
         })
         .collect()
 }

@@ -47,7 +47,9 @@ impl Server {
         listener: TcpListener,
         serve: impl Fn(TcpStream) -> Result<()> + Send + Sync + 'static,
     ) -> Result<Self> {
-        let address = listener.local_addr().context("read the listener's address")?;
+        let address = listener
+            .local_addr()
+            .context("read the listener's address")?;
         let listener = Arc::new(listener);
         let state = Arc::new(State::default());
         let acceptor = {
@@ -55,7 +57,12 @@ impl Server {
             let serve = Arc::new(serve);
             thread("acceptor", move || accept(&listener, &state, &serve))?
         };
-        Ok(Self { address, listener, state, acceptor: Some(acceptor) })
+        Ok(Self {
+            address,
+            listener,
+            state,
+            acceptor: Some(acceptor),
+        })
     }
 
     /// The address that it listens on.
@@ -73,14 +80,16 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.state.stopping.store(true, Ordering::Release);
         // Wakes the accept call, wherever its namespace is.
-        let _ = nix::sys::socket::shutdown(
-            self.listener.as_raw_fd(),
-            nix::sys::socket::Shutdown::Both,
-        );
+        let _ =
+            nix::sys::socket::shutdown(self.listener.as_raw_fd(), nix::sys::socket::Shutdown::Both);
         if let Some(acceptor) = self.acceptor.take() {
             let _ = acceptor.join();
         }
-        let open = self.state.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = self
+            .state
+            .open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         for connection in open.iter() {
             let _ = connection.shutdown(Shutdown::Both);
         }
@@ -103,9 +112,15 @@ fn accept<F: Fn(TcpStream) -> Result<()> + Send + Sync + 'static>(
             }
         };
         state.accepted.fetch_add(1, Ordering::AcqRel);
-        let Ok(kept) = connection.try_clone() else { continue };
+        let Ok(kept) = connection.try_clone() else {
+            continue;
+        };
         let identity = kept.as_raw_fd();
-        state.open.lock().unwrap_or_else(PoisonError::into_inner).push(kept);
+        state
+            .open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(kept);
         let (serve, owner) = (Arc::clone(serve), Arc::clone(state));
         let started = thread("connection", move || {
             let _ = connection.set_nodelay(true);
@@ -158,8 +173,12 @@ impl AsyncServer {
         listener: TcpListener,
         serve: impl FnOnce(tokio::net::TcpListener) -> F + Send + 'static,
     ) -> Result<Self> {
-        let address = listener.local_addr().context("read the listener's address")?;
-        listener.set_nonblocking(true).context("make the listener non-blocking")?;
+        let address = listener
+            .local_addr()
+            .context("read the listener's address")?;
+        listener
+            .set_nonblocking(true)
+            .context("make the listener non-blocking")?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -178,7 +197,11 @@ impl AsyncServer {
             // Ends the tasks, and with them the connections.
             drop(runtime);
         })?;
-        Ok(Self { address, stop: Some(stop), thread: Some(thread) })
+        Ok(Self {
+            address,
+            stop: Some(stop),
+            thread: Some(thread),
+        })
     }
 
     /// The address that it listens on.

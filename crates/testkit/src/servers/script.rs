@@ -57,7 +57,10 @@ impl Script {
         let server = Server::start(listener, move |connection| {
             let mut record = Vec::new();
             let result = play(connection, &steps, &mut record);
-            records.lock().unwrap_or_else(PoisonError::into_inner).push(record);
+            records
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(record);
             result
         })?;
         Ok(Self { server, received })
@@ -70,7 +73,10 @@ impl Script {
 
     /// What was read on each connection that has ended, in the order in which they ended.
     pub fn received(&self) -> Vec<Vec<u8>> {
-        self.received.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.received
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
