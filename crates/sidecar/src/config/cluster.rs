@@ -20,6 +20,9 @@ pub struct Cluster {
     pub discovery: ClusterDiscovery,
     /// How one is chosen.
     pub load_balancer: LoadBalancer,
+    /// `common_lb_config.healthy_panic_threshold`, percent (50 unless set): where fewer endpoints
+    /// are healthy, health is disregarded. 0 turns that off.
+    pub panic_threshold: u8,
     /// `connect_timeout`; Envoy's default is 5 s. TCP and TLS handshakes together.
     pub connect_timeout: Duration,
     /// Limits for the default priority.

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::access_log::AccessLog;
 use super::cluster::Http2Settings;
 use super::route::RouteTable;
@@ -19,8 +21,6 @@ pub struct HttpConnectionManager {
     pub routes: Arc<Slot<RouteTable>>,
     /// Whether the routes come by RDS, for discovery and warming.
     pub rds: bool,
-    /// `http_protocol_options.accept_http_10`: on unless set, as mesh users expect.
-    pub accept_http_10: bool,
     /// HTTP/2 settings towards clients.
     pub http2: Http2Settings,
     /// `common_http_protocol_options.idle_timeout`: 1 h unless set; `None` never.
@@ -63,6 +63,10 @@ pub struct HttpConnectionManager {
     pub forward_client_cert: ForwardClientCert,
     /// `set_current_client_cert_details`
     pub client_cert_details: ClientCertDetails,
+    /// `proxy_100_continue`: `expect: 100-continue` is passed on; else we answer it.
+    pub proxy_100_continue: bool,
+    /// `internal_address_config.cidr_ranges`: clients whose requests are internal.
+    pub internal_addresses: Vec<IpNet>,
     /// `upgrade_configs`: types allowed on every route, in lower case.
     pub upgrades: Vec<Box<[u8]>>,
     /// `normalize_path`

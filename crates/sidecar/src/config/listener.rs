@@ -27,10 +27,10 @@ pub struct Listener {
     pub hand_over: bool,
     /// `listener_filters`: original_dst recovers the destination by SO_ORIGINAL_DST.
     pub original_dst: bool,
-    /// tls_inspector is configured.
-    pub tls_inspector: bool,
-    /// http_inspector is configured.
-    pub http_inspector: bool,
+    /// tls_inspector
+    pub tls_inspector: Inspector,
+    /// http_inspector
+    pub http_inspector: Inspector,
     /// `listener_filters_timeout`: 15 s unless set; `None` (a zero) waits for ever.
     pub listener_filters_timeout: Option<Duration>,
     /// `continue_on_listener_filters_timeout`
@@ -53,6 +53,59 @@ pub struct Listener {
     pub fingerprint: u64,
 }
 
+/// Whether an inspecting listener filter looks at a connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Inspector {
+    /// It is not configured.
+    #[default]
+    Absent,
+    /// It is configured, but for connections that `filter_disabled` matches.
+    Present {
+        /// `filter_disabled`; unset matches nothing.
+        disabled: Option<PortPredicate>,
+    },
+}
+
+impl Inspector {
+    /// Whether it looks at a connection to this destination port.
+    pub fn looks_at(&self, destination_port: u16) -> bool {
+        match self {
+            Inspector::Absent => false,
+            Inspector::Present { disabled } => disabled
+                .as_ref()
+                .is_none_or(|predicate| !predicate.matches(destination_port)),
+        }
+    }
+}
+
+/// `ListenerFilterChainMatchPredicate`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PortPredicate {
+    /// `any_match`
+    Any,
+    /// `destination_port_range`: `[start, end)`
+    Range(i32, i32),
+    /// `not_match`
+    Not(Box<PortPredicate>),
+    /// `and_match`
+    All(Vec<PortPredicate>),
+    /// `or_match`
+    Either(Vec<PortPredicate>),
+}
+
+impl PortPredicate {
+    /// Whether it holds for a destination port.
+    pub fn matches(&self, port: u16) -> bool {
+        match self {
+            PortPredicate::Any => true,
+            PortPredicate::Range(start, end) => (*start..*end).contains(&i32::from(port)),
+            PortPredicate::Not(inner) => !inner.matches(port),
+            PortPredicate::All(inner) => inner.iter().all(|predicate| predicate.matches(port)),
+            PortPredicate::Either(inner) => inner.iter().any(|predicate| predicate.matches(port)),
+        }
+    }
+}
+
 /// `traffic_direction`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrafficDirection {
@@ -73,7 +126,8 @@ pub struct FilterChain {
     pub matcher: FilterChainMatch,
     /// `transport_socket`: TLS or plain.
     pub transport: DownstreamTransport,
-    /// `transport_socket_connect_timeout`; 15 s unless set.
+    /// `transport_socket_connect_timeout`; 15 s unless set. A zero, which means no limit, is
+    /// [`Duration::MAX`].
     pub transport_timeout: Duration,
     /// The terminal filter.
     pub filter: NetworkFilter,

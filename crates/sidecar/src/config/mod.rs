@@ -1,8 +1,8 @@
 //! Configuration as the proxy uses it: validated, immutable, plain Rust.
 //!
-//! Each file holds the types of one kind of resource and, in its `build` function, what turns the
-//! proto into them. Nothing outside of this folder reads a proto. A build validates the whole
-//! resource and its errors carry the path of the field.
+//! Each file here holds the types of one kind of resource; `build/` has a file of the same name with
+//! what turns the proto into them. Nothing outside of this folder reads a proto. A build validates
+//! the whole resource and its errors carry the path of the field.
 
 pub mod access_log;
 pub mod address;
@@ -14,5 +14,6 @@ pub mod listener;
 pub mod matcher;
 pub mod route;
 pub mod secret;
+pub mod source;
 pub mod tcp_proxy;
 pub mod tls;

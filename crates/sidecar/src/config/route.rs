@@ -23,6 +23,8 @@ pub struct RouteTable {
     pub any: Option<usize>,
     /// `ignore_port_in_host_matching`
     pub ignore_port: bool,
+    /// `ignore_path_parameters_in_path_matching`: what follows a `;` is not matched.
+    pub ignore_path_parameters: bool,
     /// Header changes at this level.
     pub headers: HeaderChanges,
     /// `most_specific_header_mutations_wins`
@@ -40,6 +42,10 @@ pub struct VirtualHost {
     pub routes: Vec<Arc<Route>>,
     /// `require_tls`
     pub require_tls: RequireTls,
+    /// `include_request_attempt_count`: `x-envoy-attempt-count` goes upstream.
+    pub attempt_count_in_request: bool,
+    /// `include_attempt_count_in_response`: it goes to the client.
+    pub attempt_count_in_response: bool,
     /// Header changes at this level.
     pub headers: HeaderChanges,
 }
@@ -131,10 +137,23 @@ pub struct Forward {
     pub timeout: Option<Duration>,
     /// `idle_timeout` of the stream: overrides the connection manager's. `Some(None)` turns it off.
     pub idle_timeout: Option<Option<Duration>>,
-    /// `max_stream_duration.max_stream_duration`, and `grpc_timeout_header_max`.
+    /// `max_stream_duration.max_stream_duration`; `None` (also a zero) is no limit.
     pub max_stream_duration: Option<Duration>,
+    /// `max_stream_duration.grpc_timeout_header_max`: whether and how `grpc-timeout` limits a stream.
+    pub grpc_timeout: Option<GrpcTimeout>,
+    /// `append_x_forwarded_host`: where the host is rewritten, the old one is kept in that header.
+    pub append_x_forwarded_host: bool,
     /// `upgrade_configs` of the route: type in lower case to whether it is enabled.
     pub upgrades: Vec<(Box<[u8]>, bool)>,
+}
+
+/// How the `grpc-timeout` header becomes the limit of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GrpcTimeout {
+    /// `grpc_timeout_header_max`; `None` (a zero) takes the header as it is.
+    pub max: Option<Duration>,
+    /// `grpc_timeout_header_offset`: subtracted from what the header says.
+    pub offset: Duration,
 }
 
 /// `cluster_specifier`

@@ -12,6 +12,10 @@ pub struct TlsSettings {
     pub min_version: TlsVersion,
     /// Newest version offered.
     pub max_version: TlsVersion,
+    /// `cipher_suites` of TLS 1.2, as far as they are on offer; empty: all.
+    pub cipher_suites: Vec<rustls::CipherSuite>,
+    /// `ecdh_curves`, as far as they are on offer; empty: all.
+    pub groups: Vec<rustls::NamedGroup>,
     /// `alpn_protocols`, in order of preference.
     pub alpn: Vec<Arc<[u8]>>,
     /// Certificates: inline ones are filled slots. Empty upstream: no client certificate.
