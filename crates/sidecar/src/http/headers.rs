@@ -274,6 +274,38 @@ impl Headers {
         field.value_len = self.arena.len() as u32 - value_at;
     }
 
+    /// Joins all values of a known name in its first field.
+    pub fn join(&mut self, name: Name, separator: &[u8]) {
+        if self.all(name).nth(1).is_none() {
+            return;
+        }
+        let value_at = self.arena.len() as u32;
+        let mut first = None;
+        for index in 0..self.fields.len() {
+            let field = self.fields[index];
+            if field.name != name {
+                continue;
+            }
+            if first.is_some() {
+                self.arena.extend_from_slice(separator);
+            }
+            first.get_or_insert(index);
+            let range = field.value_at as usize..(field.value_at + field.value_len) as usize;
+            self.arena.extend_from_within(range);
+        }
+        let value_len = self.arena.len() as u32 - value_at;
+        let mut index = 0;
+        self.fields.retain_mut(|field| {
+            let is_first = Some(index) == first;
+            index += 1;
+            if is_first {
+                field.value_at = value_at;
+                field.value_len = value_len;
+            }
+            is_first || field.name != name
+        });
+    }
+
     fn replace(&mut self, index: usize, value: &[u8]) {
         let value_at = self.arena.len() as u32;
         self.arena.extend_from_slice(value);
@@ -335,6 +367,19 @@ mod tests {
             shown(&headers),
             ["A: new", "b: 2", "Host: y", "server: envoy"]
         );
+    }
+
+    #[test]
+    fn values_are_joined_in_the_first_field() {
+        let mut headers = Headers::new();
+        headers.push(b"Cookie", b"a=1");
+        headers.push(b"x", b"y");
+        headers.join(Name::Cookie, b"; ");
+        assert_eq!(shown(&headers), ["Cookie: a=1", "x: y"]);
+        headers.push(b"cookie", b"b=2");
+        headers.push(b"cookie", b"c=3");
+        headers.join(Name::Cookie, b"; ");
+        assert_eq!(shown(&headers), ["Cookie: a=1; b=2; c=3", "x: y"]);
     }
 
     #[test]

@@ -40,6 +40,13 @@ pub enum BodyLength {
     Streamed,
 }
 
+impl BodyLength {
+    /// Whether it is known that not one byte of a body comes.
+    pub const fn is_empty(self) -> bool {
+        matches!(self, BodyLength::None | BodyLength::Sized(0))
+    }
+}
+
 /// The head of a request. Text fields are bytes that the codec has checked: no control characters.
 #[derive(Clone, Debug)]
 pub struct RequestHead {
@@ -60,6 +67,9 @@ pub struct RequestHead {
     pub headers: Headers,
     /// How the body is framed.
     pub body: BodyLength,
+    /// Whether the names that an HTTP/1 codec itself writes (`Host`, `Content-Length`, ...) start
+    /// with capitals, as the message had it: clients exist that compare them as they are.
+    pub title_case: bool,
 }
 
 impl RequestHead {
@@ -74,6 +84,7 @@ impl RequestHead {
             protocol: None,
             headers: Headers::new(),
             body: BodyLength::None,
+            title_case: false,
         }
     }
 
@@ -89,6 +100,12 @@ impl RequestHead {
                         .get(16)
                         .is_none_or(|next| matches!(next, b'+' | b';' | b' '))
             })
+    }
+
+    /// Makes one `cookie` field of the crumbs into which HTTP/2 may split it (RFC 9113, section
+    /// 8.2.3), for a peer that speaks HTTP/1.
+    pub fn join_cookies(&mut self) {
+        self.headers.join(super::headers::Name::Cookie, b"; ");
     }
 
     /// The path without its query.
@@ -114,6 +131,8 @@ pub struct ResponseHead {
     /// How the body is framed. For the answer to HEAD, and for 204 and 304, it is `None`; a
     /// `content-length` that such an answer carries stays in `headers`.
     pub body: BodyLength,
+    /// See [`RequestHead::title_case`].
+    pub title_case: bool,
 }
 
 impl ResponseHead {
@@ -125,6 +144,7 @@ impl ResponseHead {
             reason: Vec::new(),
             headers: Headers::new(),
             body: BodyLength::None,
+            title_case: false,
         }
     }
 }
