@@ -38,10 +38,7 @@ impl Downstream<'_> {
 
     /// The next bytes of the request's body, borrowed from the read buffer; `None` once it has
     /// ended. The same bytes come again until [`consume`](Self::consume) takes them.
-    pub fn poll_data(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<&[u8]>, StreamError>> {
+    pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<&[u8]>, StreamError>> {
         each!(self, stream => stream.poll_data(cx))
     }
 

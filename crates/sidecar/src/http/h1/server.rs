@@ -70,10 +70,7 @@ impl<IO: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin> Connection<IO> {
     }
 
     /// See [`crate::http::downstream::Downstream::poll_data`], as for all that follow.
-    pub fn poll_data(
-        &mut self,
-        _cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<&[u8]>, StreamError>> {
+    pub fn poll_data(&mut self, _cx: &mut Context<'_>) -> Poll<Result<Option<&[u8]>, StreamError>> {
         Poll::Pending
     }
 

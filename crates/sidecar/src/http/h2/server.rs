@@ -54,10 +54,7 @@ pub struct StreamPair {}
 
 impl StreamPair {
     /// See [`crate::http::downstream::Downstream::poll_data`], as for all that follow.
-    pub fn poll_data(
-        &mut self,
-        _cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<&[u8]>, StreamError>> {
+    pub fn poll_data(&mut self, _cx: &mut Context<'_>) -> Poll<Result<Option<&[u8]>, StreamError>> {
         Poll::Pending
     }
 

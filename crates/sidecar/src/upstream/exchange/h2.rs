@@ -104,10 +104,7 @@ impl Exchange {
     ) -> Poll<Result<(), StreamError>> {
         Poll::Pending
     }
-    pub fn poll_data(
-        &mut self,
-        _cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<&[u8]>, StreamError>> {
+    pub fn poll_data(&mut self, _cx: &mut Context<'_>) -> Poll<Result<Option<&[u8]>, StreamError>> {
         Poll::Pending
     }
     pub fn consume(&mut self, _n: usize) {}

@@ -50,6 +50,8 @@ impl Drop for Lease {
 
 impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Lease").field(&self.endpoint().address).finish()
+        f.debug_tuple("Lease")
+            .field(&self.endpoint().address)
+            .finish()
     }
 }

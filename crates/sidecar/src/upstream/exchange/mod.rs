@@ -85,10 +85,7 @@ impl Exchange {
 
     /// The next bytes of the response's body, borrowed from the read buffer; `None` once it has
     /// ended. The same bytes come again until [`consume`](Self::consume) takes them.
-    pub fn poll_data(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<&[u8]>, StreamError>> {
+    pub fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<&[u8]>, StreamError>> {
         each!(self, exchange => exchange.poll_data(cx))
     }
 
