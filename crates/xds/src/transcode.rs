@@ -1,0 +1,27 @@
+//! YAML and JSON to protobuf and back, and what of a message we do not act on.
+//!
+//! Everything here works on wire bytes, guided by [`crate::schema`]. prost drops fields that it
+//! does not know, so whether something is set that we would not act on can only be told from the
+//! bytes: [`check`] tells it, with the path of each such field.
+
+mod base64;
+mod check;
+mod decode;
+mod encode;
+mod error;
+mod path;
+mod scalar;
+#[cfg(test)]
+mod tests;
+mod time;
+mod wire;
+mod yaml;
+
+pub use check::{Ignored, Opaque, Report, Violation, check, inspect};
+pub use decode::proto_to_json;
+pub use encode::json_to_proto;
+pub use error::{Error, Problem};
+pub use yaml::{YamlError, yaml_to_value};
+
+/// The deepest nesting that is read, which is prost's limit too.
+const MAX_DEPTH: usize = 100;
