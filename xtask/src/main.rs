@@ -1,6 +1,12 @@
 //! `cargo xtask VERB`: every step of development and CI, one file a verb.
 
+mod bench;
 mod codegen;
+mod lint;
+mod machine;
+mod shell;
+mod test;
+mod tidy;
 
 use anyhow::Result;
 use clap::Parser;
@@ -11,11 +17,19 @@ use clap::Parser;
     about = "Every step of Outrider's development and CI"
 )]
 enum Verb {
+    Bench(bench::Bench),
     Codegen(codegen::Codegen),
+    Lint(lint::Lint),
+    Test(test::Test),
+    Tidy(tidy::Tidy),
 }
 
 fn main() -> Result<()> {
     match Verb::parse() {
+        Verb::Bench(verb) => verb.run(),
         Verb::Codegen(verb) => verb.run(),
+        Verb::Lint(verb) => verb.run(),
+        Verb::Test(verb) => verb.run(),
+        Verb::Tidy(verb) => verb.run(),
     }
 }

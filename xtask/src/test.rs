@@ -1,0 +1,87 @@
+//! `cargo xtask test`: the suites, with what they need built first.
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+
+use crate::{machine, shell};
+
+/// Build the programs and run the tests
+#[derive(clap::Args, Debug)]
+pub(crate) struct Test {
+    /// Which suite to run
+    #[arg(value_enum, default_value = "all")]
+    suite: Suite,
+    /// Install what the machine lacks
+    #[arg(long)]
+    install: bool,
+    /// Only the tests whose names contain this
+    #[arg(long)]
+    filter: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Suite {
+    /// Every crate's own tests
+    Unit,
+    /// The built programs on loopback, with fake and real peers
+    Integration,
+    /// The built programs in pods with real redirects; needs root
+    Netns,
+    /// All of them
+    All,
+}
+
+impl Suite {
+    fn includes(self, other: Self) -> bool {
+        self == Self::All || self == other
+    }
+}
+
+impl Test {
+    /// Runs the verb.
+    ///
+    /// # Errors
+    /// When something is missing, does not build, or a test fails. In CI also when a suite cannot
+    /// run.
+    pub(crate) fn run(&self) -> Result<()> {
+        machine::require(&[machine::NAMESPACES, machine::ENVOY], self.install)?;
+        shell::step(
+            "build the programs",
+            shell::cargo(&["build", "--workspace", "--bins"])?,
+        )?;
+        if self.suite.includes(Suite::Unit) {
+            let arguments = ["test", "--workspace", "--exclude", "outrider-tests"];
+            self.cargo_test("unit tests", &arguments)?;
+        }
+        if self.suite.includes(Suite::Integration) {
+            let arguments = [
+                "test",
+                "--package",
+                "outrider-tests",
+                "--test",
+                "integration",
+            ];
+            self.cargo_test("integration tests", &arguments)?;
+        }
+        if self.suite.includes(Suite::Netns) {
+            if nix::unistd::geteuid().is_root() {
+                let arguments = ["test", "--package", "outrider-tests", "--test", "netns"];
+                self.cargo_test("namespace tests", &arguments)?;
+            } else if shell::in_ci() {
+                bail!("the namespace tests need root, and CI skips nothing");
+            } else {
+                println!(
+                    "==> namespace tests: skipped, they need root: sudo -E env \"PATH=$PATH\" \
+                     cargo xtask test netns"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn cargo_test(&self, what: &str, arguments: &[&str]) -> Result<()> {
+        let mut command = shell::cargo(arguments)?;
+        command.args(&self.filter);
+        shell::step(what, command)
+    }
+}
