@@ -1,0 +1,99 @@
+//! `%DOWNSTREAM_PEER_...%`: what the client's certificate says.
+
+use std::io::Write as _;
+use std::time::SystemTime;
+
+use outrider_identity::CertificateDetails;
+use outrider_identity::certificate::certificate_to_pem;
+
+use super::operator::visible;
+use super::time::TimeFormat;
+use crate::tls::stream::Handshake;
+
+/// One fact of the client's certificate.
+#[derive(Debug)]
+pub(super) enum PeerFact {
+    UriSan,
+    DnsSan,
+    IpSan,
+    EmailSan,
+    Subject,
+    Issuer,
+    Serial,
+    /// SHA-256 of the certificate in hexadecimal.
+    Fingerprint,
+    /// The certificate as percent-encoded PEM.
+    Certificate,
+    ValidFrom(TimeFormat),
+    ValidUntil(TimeFormat),
+}
+
+impl PeerFact {
+    /// Appends it; says whether there is one.
+    pub(super) fn write(&self, handshake: Option<&Handshake>, out: &mut Vec<u8>) -> bool {
+        let Some(handshake) = handshake else {
+            return false;
+        };
+        if let PeerFact::UriSan = self {
+            return list(handshake.peer_uris.iter(), out);
+        }
+        let Some(leaf) = handshake.peer_chain.first() else {
+            return false;
+        };
+        // The chain was verified, so it was parsed before; what cannot be parsed says nothing.
+        let Ok(details) = CertificateDetails::parse(leaf) else {
+            return false;
+        };
+        match self {
+            PeerFact::UriSan => list(details.uris.iter(), out),
+            PeerFact::DnsSan => list(details.dns_names.iter(), out),
+            PeerFact::EmailSan => list(details.emails.iter(), out),
+            PeerFact::IpSan => list(details.ip_addresses.iter().map(ToString::to_string), out),
+            PeerFact::Subject => text(&details.subject, out),
+            PeerFact::Issuer => text(&details.issuer, out),
+            PeerFact::Serial => text(&details.serial, out),
+            PeerFact::Fingerprint => text(&details.sha256_hex(), out),
+            PeerFact::Certificate => {
+                percent_encoded(&certificate_to_pem(leaf), out);
+                true
+            }
+            PeerFact::ValidFrom(format) => time(format, details.not_before, out),
+            PeerFact::ValidUntil(format) => time(format, details.not_after, out),
+        }
+    }
+}
+
+fn text(value: &str, out: &mut Vec<u8>) -> bool {
+    visible(value.as_bytes(), out);
+    !value.is_empty()
+}
+
+fn time(format: &TimeFormat, at: SystemTime, out: &mut Vec<u8>) -> bool {
+    format.write(at, out);
+    true
+}
+
+/// Appends text with everything but RFC 3986's unreserved characters as `%XX`.
+fn percent_encoded(text: &str, out: &mut Vec<u8>) {
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(byte);
+        } else {
+            // Writing to a Vec cannot fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+}
+
+/// Appends names joined by commas.
+fn list(names: impl Iterator<Item = impl AsRef<str>>, out: &mut Vec<u8>) -> bool {
+    let mut any = false;
+    for name in names {
+        if any {
+            out.push(b',');
+        }
+        visible(name.as_ref().as_bytes(), out);
+        any = true;
+    }
+    any
+}
