@@ -68,13 +68,7 @@ impl Lint {
         }
         let mut command = Command::new(program);
         command.current_dir(shell::top()?);
-        command.args([
-            "--workspace",
-            "--all-features",
-            "check",
-            "--config",
-            ".deny.toml",
-        ]);
+        command.args(["--workspace", "--config", ".deny.toml", "check"]);
         command.args(["--hide-inclusion-graph", "licenses", "bans", "sources"]);
         if self.advisories {
             command.arg("advisories");

@@ -139,8 +139,7 @@ impl Drop for Load {
 
 /// The request, ready to be sent, and where to.
 struct Target {
-    host: String,
-    port: u16,
+    url: Url,
     request: String,
     close: bool,
     pause: Duration,
@@ -148,8 +147,8 @@ struct Target {
 
 impl Target {
     fn parse(options: &Options) -> Result<Self> {
-        let (host, port, path) = split_url(&options.url)?;
-        let mut request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n");
+        let url = Url::parse(&options.url)?;
+        let mut request = format!("GET {} HTTP/1.1\r\nHost: {}\r\n", url.path, url.authority);
         for header in &options.headers {
             request.push_str(header);
             request.push_str("\r\n");
@@ -159,8 +158,7 @@ impl Target {
         }
         request.push_str("\r\n");
         Ok(Self {
-            host,
-            port,
+            url,
             request,
             close: options.close,
             pause: options.pause,
@@ -168,30 +166,46 @@ impl Target {
     }
 
     fn connect(&self) -> Result<Client> {
-        let host = self.host.trim_matches(['[', ']']);
-        Client::new(TcpStream::connect((host, self.port)).context("connect")?)
+        Client::new(TcpStream::connect((self.url.host.as_str(), self.url.port)).context("connect")?)
     }
 }
 
-/// The host, port and path of an HTTP URL.
-///
-/// # Errors
-/// When it is not `http://HOST...`.
-pub fn split_url(url: &str) -> Result<(String, u16, String)> {
-    let uri: http::Uri = url.parse().with_context(|| format!("the URL {url:?}"))?;
-    ensure!(
-        uri.scheme_str() == Some("http"),
-        "the URL {url:?} is not http://"
-    );
-    let host = uri
-        .host()
-        .with_context(|| format!("the URL {url:?} has no host"))?;
-    let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    Ok((
-        host.to_owned(),
-        uri.port_u16().unwrap_or(80),
-        path.to_owned(),
-    ))
+/// The parts of an `http://` URL.
+pub struct Url {
+    /// The host to resolve, without the brackets of IPv6.
+    pub host: String,
+    /// The port, 80 unless given.
+    pub port: u16,
+    /// What the Host header says: host and port as they were written.
+    pub authority: String,
+    /// The path with its query.
+    pub path: String,
+}
+
+impl Url {
+    /// Reads a URL.
+    ///
+    /// # Errors
+    /// When it is not `http://HOST...`.
+    pub fn parse(url: &str) -> Result<Self> {
+        let uri: http::Uri = url.parse().with_context(|| format!("the URL {url:?}"))?;
+        ensure!(
+            uri.scheme_str() == Some("http"),
+            "the URL {url:?} is not http://"
+        );
+        let authority = uri
+            .authority()
+            .with_context(|| format!("the URL {url:?} has no host"))?;
+        Ok(Self {
+            host: authority.host().trim_matches(['[', ']']).to_owned(),
+            port: authority.port_u16().unwrap_or(80),
+            authority: authority.to_string(),
+            path: uri
+                .path_and_query()
+                .map_or("/", |path| path.as_str())
+                .to_owned(),
+        })
+    }
 }
 
 fn work(target: &Target, shared: &Shared) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, Subcommand, ValueEnum};
 use outrider_testkit::clients::{grpc, http1, http2};
-use outrider_testkit::load::{Load, Options, split_url};
+use outrider_testkit::load::{Load, Options, Url};
 use outrider_testkit::servers;
 
 /// A plain client and server that knows nothing of the mesh.
@@ -158,9 +158,9 @@ fn serve(listen: SocketAddr, name: &str, protocol: Protocol) -> Result<()> {
 }
 
 fn get_http1(url: &str, headers: &[String]) -> Result<()> {
-    let (host, port, path) = split_url(url)?;
-    let mut client = http1::Client::connect((host.trim_matches(['[', ']']), port))?;
-    let mut request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n");
+    let url = Url::parse(url)?;
+    let mut client = http1::Client::connect((url.host.as_str(), url.port))?;
+    let mut request = format!("GET {} HTTP/1.1\r\nHost: {}\r\n", url.path, url.authority);
     for header in headers {
         request.push_str(&format!("{header}\r\n"));
     }
@@ -173,8 +173,8 @@ fn get_http1(url: &str, headers: &[String]) -> Result<()> {
 }
 
 async fn get_http2(url: &str, headers: &[String]) -> Result<()> {
-    let (host, port, _) = split_url(url)?;
-    let client = http2::Client::connect((host.trim_matches(['[', ']']), port)).await?;
+    let target = Url::parse(url)?;
+    let client = http2::Client::connect((target.host.as_str(), target.port)).await?;
     let mut request = http::Request::get(url).version(http::Version::HTTP_2);
     for header in headers {
         let (name, value) = header.split_once(':').context("a header without a colon")?;
