@@ -78,7 +78,7 @@ impl Bench {
             .filter(|load| self.only.is_empty() || self.only.contains(load))
             .collect();
 
-        let stage = Stage::set()?;
+        let stage = Stage::set(&init()?)?;
         let mut report = Report::new(self.seconds);
         for round in 0..self.rounds {
             for proxy in &proxies {
@@ -161,6 +161,13 @@ impl Bench {
         pair.end()?;
         Ok(round)
     }
+}
+
+/// The program that installs the redirects. It is not measured, so any build will do.
+fn init() -> Result<PathBuf> {
+    let arguments = ["build", "--package", "outrider-init"];
+    shell::step("build the init program", shell::cargo(&arguments)?)?;
+    Ok(shell::top()?.join("target/debug/outrider-init"))
 }
 
 /// The user that the sidecars run as.

@@ -28,8 +28,8 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// Makes the pods, installs the redirects, starts the app.
-    pub(super) fn set() -> Result<Self> {
+    /// Makes the pods, installs the redirects with `init`, starts the app.
+    pub(super) fn set(init: &Path) -> Result<Self> {
         let files = tempfile::tempdir().context("make a folder for the files")?;
         // The sidecars' user reads it.
         fs::set_permissions(files.path(), fs::Permissions::from_mode(0o755))?;
@@ -62,7 +62,10 @@ impl Stage {
         // Without sidecars and redirects, so that a failure here is the app's.
         stage.check().context("the app, without any sidecar")?;
         for pod in [&stage.client, &stage.server] {
-            redirect(pod)?;
+            let program = init
+                .to_str()
+                .context("the path of the init program is not UTF-8")?;
+            pod.output(program, &["apply"])?;
         }
         Ok(stage)
     }
@@ -109,45 +112,6 @@ impl Stage {
         ensure!(right, "HTTP/2: {} {:?}", response.status(), response.body());
         Ok(())
     }
-}
-
-/// What leaves the pod goes to 15001 and what arrives to 15006, but for the sidecar's own.
-fn redirect(pod: &Pod) -> Result<()> {
-    let user = USER.to_string();
-    let rules: [&[&str]; 4] = [
-        &[
-            "PREROUTING",
-            "-p",
-            "tcp",
-            "-j",
-            "REDIRECT",
-            "--to-ports",
-            "15006",
-        ],
-        &[
-            "OUTPUT",
-            "-m",
-            "owner",
-            "--uid-owner",
-            &user,
-            "-j",
-            "RETURN",
-        ],
-        &["OUTPUT", "-o", "lo", "-j", "RETURN"],
-        &[
-            "OUTPUT",
-            "-p",
-            "tcp",
-            "-j",
-            "REDIRECT",
-            "--to-ports",
-            "15001",
-        ],
-    ];
-    for rule in rules {
-        pod.output("iptables", &[&["-w", "-t", "nat", "-A"], rule].concat())?;
-    }
-    Ok(())
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
