@@ -3,6 +3,7 @@
 //! Domain code of the sidecar and the control plane depends on this crate for everything that has
 //! to do with Envoy's API as a protocol, and on [`pb`] for its messages.
 
+pub mod ads;
 pub mod schema;
 pub mod transcode;
 

@@ -25,3 +25,18 @@ pub use yaml::{YamlError, yaml_to_value};
 
 /// The deepest nesting that is read, which is prost's limit too.
 const MAX_DEPTH: usize = 100;
+
+/// The text in field 1 of a message, which is its name in every kind of resource: empty where it
+/// is not set, `None` where the bytes are malformed.
+pub(crate) fn first_field_text(bytes: &[u8]) -> Option<String> {
+    let mut reader = wire::Reader::new(bytes);
+    let mut text: &[u8] = &[];
+    while let Some((number, raw)) = reader.record().ok()? {
+        match (number, raw) {
+            (1, wire::Raw::Bytes(bytes)) => text = bytes,
+            (1, _) => return None,
+            _ => {}
+        }
+    }
+    std::str::from_utf8(text).ok().map(str::to_owned)
+}

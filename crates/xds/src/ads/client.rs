@@ -1,0 +1,20 @@
+//! The client of one discovery stream.
+
+mod backoff;
+pub mod channel;
+mod driver;
+mod held;
+mod options;
+mod receive;
+mod session;
+#[cfg(test)]
+mod tests;
+mod values;
+
+pub use backoff::Backoff;
+pub use driver::{Driver, Event, Handle, start};
+pub use options::{Bearer, ChannelFactory, ConnectError, MetadataSource, Options, Service};
+pub use session::Session;
+pub use values::{
+    Rejection, Request, Resource, Subscription, Ticket, UnknownType, Update, Variant,
+};
