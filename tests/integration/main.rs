@@ -1,0 +1,4 @@
+//! The built programs on loopback.
+#![allow(clippy::unwrap_used)] // All of it is tests.
+
+mod testapp;
