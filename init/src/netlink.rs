@@ -185,7 +185,7 @@ fn index(interface: &str) -> io::Result<u32> {
 pub(crate) fn add_veth(ends: [(&str, Mac); 2]) -> io::Result<()> {
     let [(name, mac), (peer, peer_mac)] = ends;
     let message = Message::new(RTM_NEWLINK, CREATE, 1)
-        .push(&interface_header(0, true))
+        .push(&interface_header(0, false))
         .text(IFLA_IFNAME, name)
         .attribute(IFLA_ADDRESS, &mac)
         .nest(IFLA_LINKINFO, |message| {
@@ -194,13 +194,18 @@ pub(crate) fn add_veth(ends: [(&str, Mac); 2]) -> io::Result<()> {
                 .nest(IFLA_INFO_DATA, |message| {
                     message.nest(VETH_INFO_PEER, |message| {
                         message
-                            .push(&interface_header(0, true))
+                            .push(&interface_header(0, false))
                             .text(IFLA_IFNAME, peer)
                             .attribute(IFLA_ADDRESS, &peer_mac)
                     })
                 })
         });
-    route(message)
+    route(message)?;
+    // An end cannot be made up before it has its other end.
+    for (name, _) in ends {
+        route(Message::new(RTM_NEWLINK, 0, 1).push(&interface_header(index(name)?, true)))?;
+    }
+    Ok(())
 }
 
 /// Removes an interface, and with a pair both ends; whether it was there.
