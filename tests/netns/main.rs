@@ -2,5 +2,8 @@
 #![allow(clippy::unwrap_used)] // All of it is tests.
 
 mod bootstrap;
+mod init_pod;
+mod init_rules;
+mod init_traffic;
 mod mesh;
 mod traffic;
