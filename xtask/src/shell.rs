@@ -6,6 +6,9 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 
+/// How to run a verb again with what it lacks. Debian's users have no `sbin` in their `PATH`.
+pub(crate) const AS_ROOT: &str = "sudo -E env \"PATH=$PATH:/usr/sbin\" cargo xtask";
+
 /// The top folder of the workspace.
 ///
 /// # Errors

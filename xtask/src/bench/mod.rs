@@ -62,8 +62,8 @@ impl Bench {
     pub(crate) fn run(&self) -> Result<()> {
         ensure!(
             nix::unistd::geteuid().is_root(),
-            "the bench makes network namespaces, which need root: \
-             sudo -E env \"PATH=$PATH\" cargo xtask bench"
+            "the bench makes network namespaces, which need root: {} bench",
+            shell::AS_ROOT
         );
         ensure!(
             self.rounds > 0 && self.seconds > 0,
