@@ -1,4 +1,5 @@
-//! `apply`, `clean` and `print`: taking a pod from what it has to what is wanted, or to nothing of ours.
+//! `apply` and `clean`: taking a pod from what it has to what is wanted, or to nothing of ours; and
+//! `print`, which only says what is wanted.
 
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use crate::netlink;
 use crate::options::{Ipv6Mode, RunOptions};
 use crate::plan::{is_in_force, plan};
 use crate::rules::{RuleSet, Table, TableName, rules};
+use crate::saved::SavedError;
 
 /// Installs the rules that `config` asks for. What was done is in the lines that are returned.
 ///
@@ -47,12 +49,7 @@ pub(crate) fn apply(
         }
     }
     for family in families(facts) {
-        if clean_other(backend.other(), family, run.lock_timeout())? {
-            report.push(format!(
-                "{family}: removed rules of an earlier run from the {} backend",
-                backend.other()
-            ));
-        }
+        report.extend(clean_other(backend.other(), family, run.lock_timeout())?);
     }
     Ok(report)
 }
@@ -91,7 +88,7 @@ fn apply_family(
     }
 }
 
-/// Brings one family of one backend to what is wanted; whether anything had to be done.
+/// Brings one family of one backend to what is wanted; whether anything was to be done.
 fn change(tables: &Tables, wanted: &[Table], wait: Duration) -> Result<bool, Error> {
     let plan = plan(&tables.saved()?, wanted);
     if plan.text.is_empty() {
@@ -149,21 +146,31 @@ fn delete(result: std::io::Result<bool>, table: &str) -> Result<(), Error> {
     })
 }
 
-/// Removes rules of ours from the backend that is not used; whether there were any.
-fn clean_other(other: Backend, family: Family, wait: Duration) -> Result<bool, Error> {
+/// Removes rules of ours from the backend that is not used; what there is to say of it.
+fn clean_other(other: Backend, family: Family, wait: Duration) -> Result<Option<String>, Error> {
     let clean = || {
         let tables = Tables::find(other, family)?;
         change(&tables, RuleSet::default().family(family), wait)
     };
     match clean() {
+        Ok(false) => Ok(None),
+        Ok(true) => Ok(Some(format!(
+            "{family}: removed rules of an earlier run from the {other} backend"
+        ))),
         // What does not work here, or has no program here, cannot have been used from here.
-        Err(error) if error.is_absence() => Ok(false),
+        Err(error) if error.is_absence() => Ok(None),
+        // Nor can ours have been placed in a table that iptables cannot read.
+        Err(Error::Saved {
+            source: SavedError::Foreign(table),
+            ..
+        }) => Ok(Some(format!(
+            "{family}: not looked for rules of ours in the {other} backend: {table}"
+        ))),
         Err(source) => Err(Error::OtherBackend {
             backend: other,
             family,
             source: Box::new(source),
         }),
-        Ok(was_there) => Ok(was_there),
     }
 }
 

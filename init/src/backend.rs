@@ -199,8 +199,10 @@ pub(crate) fn choose(choice: BackendChoice) -> Result<Backend, Error> {
                 nft: Box::new(nft),
                 legacy: Box::new(legacy),
             }),
-            (Ok(_), Err(_)) => Ok(Backend::Nft),
-            (Err(_), Ok(_)) => Ok(Backend::Legacy),
+            (Ok(_), Err(error)) if error.is_absence() => Ok(Backend::Nft),
+            (Err(error), Ok(_)) if error.is_absence() => Ok(Backend::Legacy),
+            // It is there and does not work: whoever knows that the other will do can say so.
+            (Ok(_), Err(error)) | (Err(error), Ok(_)) => Err(error),
             (Ok(nft), Ok(legacy)) => Ok(prefer(nft, legacy, is_node_legacy())),
         },
     }

@@ -90,7 +90,8 @@ fn lock_holder(path: &str) -> Holder {
     pid_of_lock(&locks, file.ino()).map_or(Holder::Unseen, Holder::of_pid)
 }
 
-/// Finds who holds an flock in `/proc/locks` (proc(5)): `1: FLOCK ADVISORY WRITE 42 fe:00:77 0 EOF`.
+/// Finds who holds an flock in `/proc/locks` (proc(5)), whose lines are like
+/// `1: FLOCK ADVISORY WRITE 42 fe:00:77 0 EOF`.
 /// The device is not compared, for some file systems show another one to stat(2); who waits has an
 /// arrow before the kind and is not the one.
 fn pid_of_lock(locks: &str, inode: u64) -> Option<i32> {

@@ -97,43 +97,80 @@ pub(crate) struct CaptureOptions {
     )]
     proxy_gid: u32,
     /// Port on which the proxy takes connections to the pod.
-    #[arg(long, global = true, env = "OUTRIDER_INBOUND_PORT", default_value_t = 15006, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(
+        long, global = true, env = "OUTRIDER_INBOUND_PORT", default_value_t = 15006,
+        value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..)
+    )]
     inbound_port: u16,
     /// Port on which the proxy takes connections of the pod's programs.
-    #[arg(long, global = true, env = "OUTRIDER_OUTBOUND_PORT", default_value_t = 15001, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(
+        long, global = true, env = "OUTRIDER_OUTBOUND_PORT", default_value_t = 15001,
+        value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..)
+    )]
     outbound_port: u16,
     /// Ports of the pod to capture: `*` or a list.
-    #[arg(long, global = true, env = "OUTRIDER_INCLUDE_INBOUND_PORTS", default_value = "*", value_name = "PORTS", value_parser = include::<PortRange>)]
+    #[arg(
+        long, global = true, env = "OUTRIDER_INCLUDE_INBOUND_PORTS", default_value = "*",
+        value_name = "PORTS", value_parser = include::<PortRange>
+    )]
     include_inbound_ports: Include<PortRange>,
     /// Ports of the pod to leave alone, besides the proxy's own 15008, 15020, 15021 and 15090.
-    #[arg(long, global = true, env = "OUTRIDER_EXCLUDE_INBOUND_PORTS", default_value = "", hide_default_value = true, value_name = "PORTS", value_parser = list::<PortRange>)]
+    #[arg(
+        long, global = true, env = "OUTRIDER_EXCLUDE_INBOUND_PORTS", default_value = "",
+        hide_default_value = true, value_name = "PORTS", value_parser = list::<PortRange>
+    )]
     exclude_inbound_ports: List<PortRange>,
     /// Destination ports to capture even at addresses that --include-cidrs leaves out.
-    #[arg(long, global = true, env = "OUTRIDER_INCLUDE_OUTBOUND_PORTS", default_value = "", hide_default_value = true, value_name = "PORTS", value_parser = list::<PortRange>)]
+    #[arg(
+        long, global = true, env = "OUTRIDER_INCLUDE_OUTBOUND_PORTS", default_value = "",
+        hide_default_value = true, value_name = "PORTS", value_parser = list::<PortRange>
+    )]
     include_outbound_ports: List<PortRange>,
     /// Destination ports to leave alone.
-    #[arg(long, global = true, env = "OUTRIDER_EXCLUDE_OUTBOUND_PORTS", default_value = "", hide_default_value = true, value_name = "PORTS", value_parser = list::<PortRange>)]
+    #[arg(
+        long, global = true, env = "OUTRIDER_EXCLUDE_OUTBOUND_PORTS", default_value = "",
+        hide_default_value = true, value_name = "PORTS", value_parser = list::<PortRange>
+    )]
     exclude_outbound_ports: List<PortRange>,
     /// Destinations to capture: `*`, or a list of CIDRs and addresses of either family. A list
     /// that names only one family leaves the other one's destinations alone.
-    #[arg(long, global = true, env = "OUTRIDER_INCLUDE_CIDRS", default_value = "*", value_name = "CIDRS", value_parser = include::<Cidr>)]
+    #[arg(
+        long, global = true, env = "OUTRIDER_INCLUDE_CIDRS", default_value = "*",
+        value_name = "CIDRS", value_parser = include::<Cidr>
+    )]
     include_cidrs: Include<Cidr>,
     /// Destinations to leave alone (their DNS is captured all the same, if DNS is).
-    #[arg(long, global = true, env = "OUTRIDER_EXCLUDE_CIDRS", default_value = "", hide_default_value = true, value_name = "CIDRS", value_parser = list::<Cidr>)]
+    #[arg(
+        long, global = true, env = "OUTRIDER_EXCLUDE_CIDRS", default_value = "",
+        hide_default_value = true, value_name = "CIDRS", value_parser = list::<Cidr>
+    )]
     exclude_cidrs: List<Cidr>,
     /// Interfaces to leave alone in both directions (`net+` is all whose names start with net).
-    #[arg(long, global = true, env = "OUTRIDER_EXCLUDE_INTERFACES", default_value = "", hide_default_value = true, value_name = "NAMES", value_parser = list::<Interface>)]
+    #[arg(
+        long, global = true, env = "OUTRIDER_EXCLUDE_INTERFACES", default_value = "",
+        hide_default_value = true, value_name = "NAMES", value_parser = list::<Interface>
+    )]
     exclude_interfaces: List<Interface>,
     /// Send DNS queries (UDP and TCP, port 53) to the proxy, except those to a resolver on
     /// loopback. The proxy must answer from 127.0.0.1 and ::1, not from the unspecified address.
-    #[arg(long, global = true, env = "OUTRIDER_DNS_CAPTURE", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
+    #[arg(
+        long, global = true, env = "OUTRIDER_DNS_CAPTURE", value_name = "BOOL", num_args = 0..=1,
+        require_equals = true, default_value_t = false, default_missing_value = "true",
+        action = clap::ArgAction::Set
+    )]
     dns_capture: bool,
     /// Port on which the proxy takes DNS queries.
-    #[arg(long, global = true, env = "OUTRIDER_DNS_PORT", default_value_t = 15053, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(
+        long, global = true, env = "OUTRIDER_DNS_PORT", default_value_t = 15053,
+        value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..)
+    )]
     dns_port: u16,
     /// Drop inbound TCP packets that connection tracking finds invalid. A redirected connection
     /// is not found for such a packet, so without this the kernel would answer it with a reset.
-    #[arg(long, global = true, env = "OUTRIDER_DROP_INVALID", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    #[arg(
+        long, global = true, env = "OUTRIDER_DROP_INVALID", value_name = "BOOL",
+        default_value_t = true, action = clap::ArgAction::Set
+    )]
     drop_invalid: bool,
     /// What to do with IPv6.
     #[arg(
@@ -162,7 +199,10 @@ pub(crate) struct RunOptions {
     )]
     pub(crate) backend: BackendChoice,
     /// How many seconds to wait for other programs that are changing rules.
-    #[arg(long, global = true, env = "OUTRIDER_LOCK_TIMEOUT", default_value_t = 30, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    #[arg(
+        long, global = true, env = "OUTRIDER_LOCK_TIMEOUT", default_value_t = 30,
+        value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=3600)
+    )]
     lock_timeout: u32,
 }
 

@@ -40,8 +40,8 @@ pub(crate) struct SavedRule {
 pub(crate) enum SavedError {
     /// Rules that iptables did not make are in a table of iptables.
     #[error(
-        "{0}: its rules cannot be read by iptables, so ours cannot be placed among them; move \
-         those rules to a table of another name with the `nft` program"
+        "\"{0}\". Rules that iptables did not make are in a table of its own, so it can neither list \
+         them nor place ours among them: move them to a table of another name with the `nft` program"
     )]
     Foreign(String),
     /// Not what `iptables-save` prints.
@@ -56,7 +56,8 @@ impl Saved {
         let mut saved = Self::default();
         for (index, line) in text.lines().enumerate() {
             let line = line.trim_end();
-            if line.starts_with('#') && line.contains("incompatible") {
+            // (One that "contains incompatible base-chains" is listed all the same, but for these.)
+            if line.starts_with('#') && line.contains("is incompatible") {
                 let table = line.trim_start_matches(['#', ' ']);
                 return Err(SavedError::Foreign(table.to_owned()));
             }

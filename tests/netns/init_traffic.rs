@@ -1,10 +1,12 @@
 //! Real connections through the real redirects.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::io::Read as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use outrider_testkit::netns::{Network, Pod, require_root};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::init_pod::{As, BACKENDS, Pair, Server, Try, init_done};
 
@@ -272,6 +274,56 @@ fn dns_goes_to_the_proxy_and_its_own_queries_do_not() -> Result<()> {
         let upstream = udp(peer, As::App, SocketAddr::new(V4, 53))?;
         let client = udp(app, As::App, SocketAddr::new(V4, 0))?;
         exchange(&client, SocketAddr::new(peer.v4().into(), 53), &upstream).context(backend)?;
+    }
+    Ok(())
+}
+
+/// A TCP header without data, with its checksum over IPv4 addresses.
+fn segment(from: SocketAddrV4, to: SocketAddrV4, flags: u8) -> Vec<u8> {
+    let mut header = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
+    header.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+    let pseudo = [from.ip().octets(), to.ip().octets(), [0, 6, 0, 20]].concat();
+    let words = pseudo.chunks(2).chain(header.chunks(2));
+    let sum: u32 = words
+        .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]))
+        .sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let checksum = !u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap();
+    header[16..18].copy_from_slice(&checksum.to_be_bytes());
+    header
+}
+
+#[test]
+fn a_packet_that_conntrack_does_not_know_does_not_reset_the_connection() -> Result<()> {
+    const SYN_FIN: u8 = 0x03;
+    const RST: u8 = 0x04;
+    if !require_root() {
+        return Ok(());
+    }
+    let pair = Pair::new("invalid")?;
+    let Pair { app, peer, .. } = &pair;
+    let inbound = Server::on(app, V4, 15006)?;
+    let from = SocketAddrV4::new(peer.v4(), 40_001);
+    let to = SocketAddrV4::new(app.v4(), 8081);
+    for backend in BACKENDS {
+        for (drop, is_reset) in [("true", false), ("false", true)] {
+            init_done(app, &["--backend", backend, "--drop-invalid", drop])?;
+            // Flags that no packet has: not of the connection, so not translated.
+            let mut raw =
+                peer.run(|| Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::TCP)))??;
+            raw.set_read_timeout(Some(Duration::from_millis(100)))?;
+            raw.send_to(&segment(from, to, SYN_FIN), &SocketAddr::from(to).into())?;
+            // What comes later has come round by then.
+            Try::to(app.v4(), 8082).reaches(peer, &inbound)?;
+            let mut resets = 0;
+            let mut buffer = [0; 128];
+            while let Ok(length) = raw.read(&mut buffer) {
+                let tcp = buffer.get(20..length).unwrap_or_default();
+                let is_answer = tcp.get(..2) == Some(&to.port().to_be_bytes()[..]);
+                resets += usize::from(is_answer && tcp[13] & RST != 0);
+            }
+            ensure!((resets > 0) == is_reset, "{backend} {drop}: {resets}");
+        }
     }
     Ok(())
 }
