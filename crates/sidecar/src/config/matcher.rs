@@ -15,6 +15,32 @@ pub enum StringMatcher {
     Regex(Regex),
 }
 
+impl StringMatcher {
+    /// Whether text matches.
+    pub fn matches(&self, text: &[u8]) -> bool {
+        match self {
+            StringMatcher::Exact(wanted, case) => case.equal(text, wanted),
+            StringMatcher::Prefix(wanted, case) => text
+                .get(..wanted.len())
+                .is_some_and(|start| case.equal(start, wanted)),
+            StringMatcher::Suffix(wanted, case) => text
+                .len()
+                .checked_sub(wanted.len())
+                .is_some_and(|at| case.equal(&text[at..], wanted)),
+            StringMatcher::Contains(wanted, Case::Sensitive) => {
+                memchr::memmem::find(text, wanted).is_some()
+            }
+            StringMatcher::Contains(wanted, Case::Insensitive) => {
+                wanted.is_empty()
+                    || text
+                        .windows(wanted.len())
+                        .any(|window| window.eq_ignore_ascii_case(wanted))
+            }
+            StringMatcher::Regex(regex) => regex.matches(text),
+        }
+    }
+}
+
 /// Whether case matters. With `Insensitive` the pattern is kept in lower case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Case {
@@ -24,10 +50,27 @@ pub enum Case {
     Insensitive,
 }
 
+impl Case {
+    /// Compares; without regard to the case of ASCII letters, if insensitive.
+    pub fn equal(self, one: &[u8], other: &[u8]) -> bool {
+        match self {
+            Case::Sensitive => one == other,
+            Case::Insensitive => one.eq_ignore_ascii_case(other),
+        }
+    }
+}
+
 /// A regular expression in RE2's syntax that matches the whole text, in linear time.
 #[derive(Clone, Debug)]
 pub struct Regex {
     pub(super) compiled: regex::bytes::Regex,
+}
+
+impl Regex {
+    /// Whether the whole text matches.
+    pub fn matches(&self, text: &[u8]) -> bool {
+        self.compiled.is_match(text)
+    }
 }
 
 /// `HeaderMatcher`.

@@ -6,6 +6,7 @@
 
 pub mod access_log;
 pub mod address;
+pub mod build;
 pub mod cluster;
 pub mod endpoint;
 pub mod error;

@@ -1,0 +1,60 @@
+//! `DataSource`: bytes that are given in place, or in a file or environment variable.
+
+use std::path::{Path, PathBuf};
+
+use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::config::core::v3::data_source::Specifier;
+
+use super::fields::named;
+use crate::config::error::{ConfigError, Result};
+
+/// What a source held.
+pub struct Data {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// The file they come from, if it is one.
+    pub file: Option<PathBuf>,
+}
+
+/// Reads a source; `None` where it names nothing.
+///
+/// # Errors
+///
+/// A file or variable that cannot be read, by its name. No error shows what was read.
+pub fn read(source: &core::DataSource) -> Result<Option<Data>> {
+    let data = match &source.specifier {
+        None => return Ok(None),
+        Some(Specifier::InlineBytes(bytes)) => Data {
+            bytes: bytes.clone(),
+            file: None,
+        },
+        Some(Specifier::InlineString(text)) => Data {
+            bytes: text.clone().into_bytes(),
+            file: None,
+        },
+        Some(Specifier::Filename(name)) => {
+            let path = Path::new(named(name, "filename")?);
+            let bytes = std::fs::read(path).map_err(|error| {
+                ConfigError::new(
+                    "filename",
+                    format_args!("cannot read {}: {error}", path.display()),
+                )
+            })?;
+            Data {
+                bytes,
+                file: Some(path.to_owned()),
+            }
+        }
+        Some(Specifier::EnvironmentVariable(name)) => {
+            let name = named(name, "environment_variable")?;
+            let value = std::env::var_os(name).ok_or_else(|| {
+                ConfigError::new("environment_variable", format_args!("${name} is not set"))
+            })?;
+            Data {
+                bytes: value.into_encoded_bytes(),
+                file: None,
+            }
+        }
+    };
+    Ok(Some(data))
+}

@@ -1,0 +1,274 @@
+//! Small conversions that all builders share. Each names the field in its error.
+
+use std::fmt::Display;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::google::protobuf;
+use ipnet::IpNet;
+
+use crate::config::address::Address;
+use crate::config::cluster::TcpKeepalive;
+use crate::config::error::{ConfigError, Result};
+
+/// Adds the parent's path to an error.
+pub trait Within {
+    /// See [`ConfigError::within`].
+    fn within(self, parent: impl Display) -> Self;
+}
+
+impl<T> Within for Result<T> {
+    fn within(self, parent: impl Display) -> Self {
+        self.map_err(|error| error.within(parent))
+    }
+}
+
+/// Builds each item of a repeated field; an error gets the index.
+pub fn each<T, U>(
+    field: &str,
+    items: impl IntoIterator<Item = T>,
+    mut build: impl FnMut(T) -> Result<U>,
+) -> Result<Vec<U>> {
+    items
+        .into_iter()
+        .enumerate()
+        .map(|(index, item)| build(item).within(format_args!("{field}[{index}]")))
+        .collect()
+}
+
+/// Refuses a value that this version does not act on.
+pub fn refuse(set: bool, field: impl Display, reason: impl Display) -> Result<()> {
+    if set {
+        return Err(ConfigError::new(field, reason));
+    }
+    Ok(())
+}
+
+/// A field without which the resource means nothing.
+pub fn required<'a, T>(value: &'a Option<T>, field: &str) -> Result<&'a T> {
+    value
+        .as_ref()
+        .ok_or_else(|| ConfigError::new(field, "must be set"))
+}
+
+/// A string without which the resource means nothing.
+pub fn named<'a>(value: &'a str, field: &str) -> Result<&'a str> {
+    refuse(value.is_empty(), field, "must not be empty")?;
+    Ok(value)
+}
+
+/// An enumeration's value.
+pub fn enumeration<E: TryFrom<i32>>(value: i32, field: &str) -> Result<E> {
+    E::try_from(value).map_err(|_| {
+        ConfigError::new(
+            field,
+            format_args!("{value} is not a value of this enumeration"),
+        )
+    })
+}
+
+/// A duration that is not negative.
+pub fn duration(value: &Option<protobuf::Duration>, field: &str) -> Result<Option<Duration>> {
+    let Some(value) = value else {
+        return Ok(None);
+    };
+    let nanos = u32::try_from(value.nanos)
+        .ok()
+        .filter(|nanos| *nanos < 1_000_000_000);
+    match (u64::try_from(value.seconds), nanos) {
+        (Ok(seconds), Some(nanos)) => Ok(Some(Duration::new(seconds, nanos))),
+        _ => Err(ConfigError::new(
+            field,
+            "must be a duration that is not negative, with a fraction below one second",
+        )),
+    }
+}
+
+/// A timeout: `unset` unless set; a zero turns it off.
+pub fn timeout(
+    value: &Option<protobuf::Duration>,
+    unset: Option<Duration>,
+    field: &str,
+) -> Result<Option<Duration>> {
+    Ok(match duration(value, field)? {
+        None => unset,
+        Some(Duration::ZERO) => None,
+        set => set,
+    })
+}
+
+/// A duration that must be above zero where it is set.
+pub fn positive(value: &Option<protobuf::Duration>, field: &str) -> Result<Option<Duration>> {
+    let value = duration(value, field)?;
+    refuse(value == Some(Duration::ZERO), field, "must be above zero")?;
+    Ok(value)
+}
+
+/// A wrapped number.
+pub fn uint(value: &Option<protobuf::UInt32Value>) -> Option<u32> {
+    value.as_ref().map(|value| value.value)
+}
+
+/// A wrapped number within bounds.
+pub fn bounded(
+    value: &Option<protobuf::UInt32Value>,
+    bounds: std::ops::RangeInclusive<u32>,
+    field: &str,
+) -> Result<Option<u32>> {
+    match uint(value) {
+        Some(value) if !bounds.contains(&value) => Err(ConfigError::new(
+            field,
+            format_args!(
+                "{value} is not between {} and {}",
+                bounds.start(),
+                bounds.end()
+            ),
+        )),
+        value => Ok(value),
+    }
+}
+
+/// A wrapped flag.
+pub fn flag(value: &Option<protobuf::BoolValue>) -> Option<bool> {
+    value.as_ref().map(|value| value.value)
+}
+
+/// A TCP port; 0 is let through only where the system may choose.
+pub fn port(value: u32, zero: bool, field: &str) -> Result<u16> {
+    match u16::try_from(value) {
+        Ok(port) if port > 0 || zero => Ok(port),
+        _ => Err(ConfigError::new(
+            field,
+            format_args!("{value} is not a port number"),
+        )),
+    }
+}
+
+/// An IP address as text.
+pub fn ip(value: &str, field: &str) -> Result<IpAddr> {
+    value.parse().map_err(|_| {
+        ConfigError::new(
+            field,
+            format_args!("`{value}` is not an IP address, and names are not looked up here"),
+        )
+    })
+}
+
+/// A TCP address. Port 0 is let through only where `zero_port` says so.
+pub fn socket_address(value: &core::SocketAddress, zero_port: bool) -> Result<SocketAddr> {
+    let protocol: core::socket_address::Protocol = enumeration(value.protocol, "protocol")?;
+    refuse(
+        protocol != core::socket_address::Protocol::Tcp,
+        "protocol",
+        "only TCP is supported",
+    )?;
+    refuse(
+        value.ipv4_compat,
+        "ipv4_compat",
+        "is not supported: bind 0.0.0.0 and :: as two addresses",
+    )?;
+    let address = ip(&value.address, "address")?;
+    let port = match &value.port_specifier {
+        Some(core::socket_address::PortSpecifier::PortValue(value)) => {
+            port(*value, zero_port, "port_value")?
+        }
+        Some(core::socket_address::PortSpecifier::NamedPort(_)) => {
+            return Err(ConfigError::new("named_port", "ports are numbers"));
+        }
+        None if zero_port => 0,
+        None => return Err(ConfigError::new("port_value", "must be set")),
+    };
+    Ok(SocketAddr::new(address, port))
+}
+
+/// The address of an endpoint.
+pub fn address(value: &Option<core::Address>, field: &str) -> Result<Address> {
+    let address = required(value, field)?;
+    match &address.address {
+        Some(core::address::Address::SocketAddress(socket)) => socket_address(socket, false)
+            .map(Address::Socket)
+            .within("socket_address"),
+        Some(core::address::Address::Pipe(pipe)) => named(&pipe.path, "path")
+            .map(|path| Address::Pipe(PathBuf::from(path)))
+            .within("pipe"),
+        Some(core::address::Address::EnvoyInternalAddress(_)) => Err(ConfigError::new(
+            "envoy_internal_address",
+            "internal listeners are not supported",
+        )),
+        None => Err(ConfigError::new("socket_address", "must be set")),
+    }
+    .within(field)
+}
+
+/// A CIDR range, its host bits cleared.
+pub fn cidr(range: &core::CidrRange) -> Result<IpNet> {
+    let address = ip(&range.address_prefix, "address_prefix")?;
+    let length = uint(&range.prefix_len).unwrap_or(0);
+    u8::try_from(length)
+        .ok()
+        .and_then(|length| IpNet::new(address, length).ok())
+        .map(|net| net.trunc())
+        .ok_or_else(|| {
+            ConfigError::new(
+                "prefix_len",
+                format_args!("{length} is too long for {address}"),
+            )
+        })
+}
+
+/// `TcpKeepalive`.
+pub fn keepalive(value: &core::TcpKeepalive) -> Result<TcpKeepalive> {
+    let seconds = |value, field| {
+        bounded(value, 1..=u32::from(u16::MAX), field)
+            .map(|value| value.map(|value| Duration::from_secs(value.into())))
+    };
+    Ok(TcpKeepalive {
+        probes: bounded(&value.keepalive_probes, 1..=127, "keepalive_probes")?,
+        time: seconds(&value.keepalive_time, "keepalive_time")?,
+        interval: seconds(&value.keepalive_interval, "keepalive_interval")?,
+    })
+}
+
+/// The name of a header field (RFC 9110, section 5.6.2) in lower case.
+pub fn header_name(name: &str, field: &str) -> Result<Box<[u8]>> {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    refuse(
+        name.is_empty() || !name.bytes().all(token),
+        field,
+        format_args!("`{}` is not the name of a header", name.escape_default()),
+    )?;
+    refuse(name.len() > 1024, field, "is longer than 1024 bytes")?;
+    Ok(name.to_ascii_lowercase().into_bytes().into())
+}
+
+/// Text that goes into a head as it is: no control characters.
+pub fn header_text<'a>(value: &'a [u8], field: &str) -> Result<&'a [u8]> {
+    let bad = |byte: &u8| byte.is_ascii_control() && *byte != b'\t';
+    refuse(
+        value.iter().any(bad),
+        field,
+        "must not hold control characters",
+    )?;
+    Ok(value)
+}
+
+/// Part of a path or authority: visible ASCII without spaces.
+pub fn uri_text<'a>(value: &'a str, field: &str) -> Result<&'a [u8]> {
+    refuse(
+        !value.bytes().all(|byte| byte.is_ascii_graphic()),
+        field,
+        "must hold neither spaces nor control characters",
+    )?;
+    Ok(value.as_bytes())
+}
+
+/// The fingerprint of an encoded resource: equal ones are the same configuration.
+pub fn fingerprint(encoded: &[u8]) -> u64 {
+    use std::hash::Hasher as _;
+    // Its keys are fixed, so that fingerprints can be compared within this process and its logs.
+    let mut hasher = std::hash::DefaultHasher::new();
+    hasher.write(encoded);
+    hasher.finish()
+}

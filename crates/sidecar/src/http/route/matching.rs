@@ -1,0 +1,179 @@
+//! Matching one request against one route.
+
+use smallvec::SmallVec;
+
+use crate::config::matcher::{Case, HeaderCondition, HeaderMatcher, QueryMatcher};
+use crate::config::route::{PathMatch, RouteMatch};
+use crate::http::message::{BodyLength, RequestHead};
+
+/// A request with what is computed once for all routes.
+pub(super) struct Target<'a> {
+    request: &'a RequestHead,
+    /// What path specifiers match: no query, and no path parameters where they are ignored.
+    path: &'a [u8],
+    /// What follows the `?`; empty if nothing does.
+    query: &'a [u8],
+}
+
+impl<'a> Target<'a> {
+    pub(super) fn new(request: &'a RequestHead, ignore_path_parameters: bool) -> Self {
+        let (mut path, query) = split_query(&request.path);
+        if ignore_path_parameters {
+            if let Some(at) = memchr::memchr(b';', path) {
+                path = &path[..at];
+            }
+        }
+        Target {
+            request,
+            path,
+            query: query.get(1..).unwrap_or_default(),
+        }
+    }
+}
+
+/// Splits a path into what path specifiers match, and the query or fragment with its `?` or `#`.
+pub(super) fn split_query(path: &[u8]) -> (&[u8], &[u8]) {
+    match memchr::memchr2(b'?', b'#', path) {
+        Some(at) => path.split_at(at),
+        None => (path, b""),
+    }
+}
+
+impl RouteMatch {
+    /// Whether all criteria hold. The cheap ones are looked at first.
+    pub(super) fn matches(&self, target: &Target<'_>, random: u64) -> bool {
+        self.path_matches(target)
+            && (!self.grpc || target.request.is_grpc())
+            && self
+                .headers
+                .iter()
+                .all(|matcher| matcher.matches(target.request))
+            && self
+                .query
+                .iter()
+                .all(|matcher| matcher.matches(target.query))
+            && self
+                .fraction
+                .is_none_or(|parts| random % 1_000_000 < u64::from(parts))
+    }
+
+    fn path_matches(&self, target: &Target<'_>) -> bool {
+        let path = target.path;
+        let case = if self.case_sensitive {
+            Case::Sensitive
+        } else {
+            Case::Insensitive
+        };
+        let starts_with = |prefix: &[u8]| {
+            path.get(..prefix.len())
+                .is_some_and(|start| case.equal(start, prefix))
+        };
+        match &self.path {
+            PathMatch::Prefix(prefix) => starts_with(prefix),
+            PathMatch::Exact(wanted) => case.equal(path, wanted),
+            PathMatch::SeparatedPrefix(prefix) => {
+                starts_with(prefix) && path.get(prefix.len()).is_none_or(|next| *next == b'/')
+            }
+            PathMatch::Regex(regex) => regex.matches(path),
+            PathMatch::Connect => target.request.method == b"CONNECT",
+        }
+    }
+}
+
+impl HeaderMatcher {
+    /// Whether a request has what is wanted. A header that came several times is looked at as one,
+    /// its values joined by commas.
+    pub fn matches(&self, request: &RequestHead) -> bool {
+        if self.name.first() == Some(&b':') {
+            return self.matches_value(pseudo_header(&self.name, request));
+        }
+        match &*self.name {
+            b"host" => return self.matches_value(Some(&request.authority)),
+            b"content-length" => {
+                // Framing is not among the headers; see `RequestHead::headers`.
+                if let BodyLength::Sized(length) = request.body {
+                    let mut buffer = itoa::Buffer::new();
+                    return self.matches_value(Some(buffer.format(length).as_bytes()));
+                }
+            }
+            _ => {}
+        }
+        let mut values = request.headers.named(&self.name);
+        let first = values.next();
+        match values.next() {
+            None => self.matches_value(first),
+            Some(second) => {
+                let mut joined: SmallVec<[u8; 256]> = SmallVec::new();
+                joined.extend_from_slice(first.unwrap_or_default());
+                for value in std::iter::once(second).chain(values) {
+                    joined.push(b',');
+                    joined.extend_from_slice(value);
+                }
+                self.matches_value(Some(&joined))
+            }
+        }
+    }
+
+    fn matches_value(&self, value: Option<&[u8]>) -> bool {
+        if let HeaderCondition::Present(wanted) = self.condition {
+            return (value.is_some() == wanted) != self.invert;
+        }
+        let value = match value {
+            Some(value) => value,
+            None if self.missing_is_empty => b"",
+            // Also where the condition is inverted: there is nothing to look at.
+            None => return false,
+        };
+        let holds = match &self.condition {
+            HeaderCondition::Present(wanted) => *wanted,
+            HeaderCondition::Range(start, end) => {
+                integer(value).is_some_and(|number| (*start..*end).contains(&number))
+            }
+            HeaderCondition::Text(matcher) => matcher.matches(value),
+        };
+        holds != self.invert
+    }
+}
+
+fn pseudo_header<'a>(name: &[u8], request: &'a RequestHead) -> Option<&'a [u8]> {
+    match name {
+        b":path" => Some(&request.path),
+        b":method" => Some(&request.method),
+        b":authority" => Some(&request.authority),
+        b":scheme" => Some(request.scheme.as_bytes()),
+        b":protocol" => request.protocol.as_deref(),
+        _ => None,
+    }
+}
+
+fn integer(value: &[u8]) -> Option<i64> {
+    std::str::from_utf8(value).ok()?.trim().parse().ok()
+}
+
+impl QueryMatcher {
+    /// Whether a query has what is wanted. Of a parameter that came several times the first counts.
+    fn matches(&self, query: &[u8]) -> bool {
+        let value = parameter(query, &self.name);
+        match (&self.condition, value) {
+            (_, None) => self.absent,
+            (_, Some(_)) if self.absent => false,
+            (None, Some(_)) => true,
+            (Some(matcher), Some(value)) => matcher.matches(value),
+        }
+    }
+}
+
+/// The first value of a parameter as it was sent, still percent-encoded.
+fn parameter<'a>(query: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    if query.is_empty() {
+        return None;
+    }
+    query.split(|byte| *byte == b'&').find_map(|pair| {
+        let rest = pair.strip_prefix(name)?;
+        match rest.split_first() {
+            None => Some(rest),
+            Some((b'=', value)) => Some(value),
+            Some(_) => None,
+        }
+    })
+}

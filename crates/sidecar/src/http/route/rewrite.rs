@@ -1,0 +1,31 @@
+//! Rewriting the path of a request.
+
+use super::matching::split_query;
+use crate::config::route::{PathMatch, PathRewrite, RouteMatch};
+
+/// Appends the path that `rewrite` makes of a request's `path`, which `matcher` has matched. The
+/// query stays as it was. The result always begins with a slash, for nothing else can be sent.
+pub fn rewrite_path(rewrite: &PathRewrite, matcher: &RouteMatch, path: &[u8], out: &mut Vec<u8>) {
+    let start = out.len();
+    let (plain, query) = split_query(path);
+    match rewrite {
+        PathRewrite::Prefix(replacement) => {
+            let matched = match &matcher.path {
+                PathMatch::Prefix(prefix) | PathMatch::SeparatedPrefix(prefix) => {
+                    prefix.len().min(plain.len())
+                }
+                PathMatch::Exact(_) | PathMatch::Regex(_) | PathMatch::Connect => plain.len(),
+            };
+            out.extend_from_slice(replacement);
+            out.extend_from_slice(&plain[matched..]);
+        }
+        PathRewrite::Regex {
+            pattern,
+            substitution,
+        } => out.extend_from_slice(&pattern.replace_all(plain, &**substitution)),
+    }
+    if out.get(start) != Some(&b'/') {
+        out.insert(start, b'/');
+    }
+    out.extend_from_slice(query);
+}
