@@ -138,7 +138,8 @@ impl Headers {
         self.push_recognised(name, name.as_str().as_bytes(), value);
     }
 
-    fn push_recognised(&mut self, name: Name, text: &[u8], value: &[u8]) {
+    /// Appends a field whose name the caller has recognised already: `name` belongs to `text`.
+    pub fn push_recognised(&mut self, name: Name, text: &[u8], value: &[u8]) {
         let at = self.arena.len() as u32;
         self.arena.extend_from_slice(text);
         let value_at = self.arena.len() as u32;

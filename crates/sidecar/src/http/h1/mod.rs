@@ -1,7 +1,22 @@
 //! HTTP/1, written for relaying (RFC 9110, RFC 9112).
+//!
+//! Heads are parsed line by line out of the read buffer into the head that the caller reuses, by
+//! the grammar and with CRLF only: what two readers could understand in two ways is refused, so it
+//! is never forwarded. Bodies are handed on as slices of the read buffer. What is written gathers in
+//! one buffer until it is flushed. The parts ([`request`], [`response`], [`decoder`], [`encoder`])
+//! do no I/O; [`server`] and [`crate::upstream::exchange::h1`] put them on a [`wire`].
 
+pub mod buffer;
+pub mod decoder;
+pub mod encoder;
 pub mod error;
+mod framing;
+mod grammar;
+mod lines;
+pub mod request;
+pub mod response;
 pub mod server;
+pub mod wire;
 
 /// The bytes under a connection.
 pub type Transport = tokio::net::TcpStream;

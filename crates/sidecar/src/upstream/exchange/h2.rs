@@ -2,10 +2,12 @@
 
 use std::any::Any;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::lease::Lease;
 use crate::config::cluster::Http2Settings;
+use crate::config::endpoint::Endpoint;
 use crate::http::error::{Reset, StreamError};
 use crate::http::h1::Limits;
 use crate::http::headers::Headers;
@@ -77,8 +79,9 @@ impl Exchange {
         }
     }
 
-    pub(super) fn lease(&self) -> &Lease {
-        &self.lease
+    /// See [`super::Exchange::endpoint`].
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        self.lease.endpoint()
     }
 
     /// See [`super::Exchange`], as for all that follow.

@@ -111,7 +111,7 @@ impl Exchange {
 
     /// The endpoint that it goes to.
     pub fn endpoint(&self) -> &Arc<Endpoint> {
-        each!(self, exchange => exchange.lease().endpoint())
+        each!(self, exchange => exchange.endpoint())
     }
 
     /// Our end of the connection, where it has an address.
@@ -136,11 +136,61 @@ impl Exchange {
     }
 
     /// After a final head of 101, or 2xx to CONNECT: the connection, for both sides to talk as they
-    /// like. `None` with HTTP/2, where `send_data` and `poll_data` carry the tunnel.
+    /// like. `None` without such a head, and with
+    /// HTTP/2, where `send_data` and `poll_data` carry the tunnel.
     pub fn into_upgraded(self) -> Option<h1::Upgraded> {
         match self {
-            Exchange::H1(exchange) => Some(exchange.into_upgraded()),
+            Exchange::H1(exchange) => exchange.into_upgraded(),
             Exchange::H2(_) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::address::Address;
+    use crate::config::endpoint::HealthStatus;
+
+    pub fn endpoint(address: SocketAddr) -> Arc<Endpoint> {
+        Arc::new(Endpoint {
+            address: Address::Socket(address),
+            weight: 1,
+            health: HealthStatus::Healthy,
+            hostname: "".into(),
+            transport_socket_match: BTreeMap::new(),
+        })
+    }
+
+    pub async fn read_body(exchange: &mut Exchange) -> Result<Vec<u8>, StreamError> {
+        let mut body = Vec::new();
+        loop {
+            let n = poll_fn(|cx| {
+                exchange
+                    .poll_data(cx)
+                    .map_ok(|data| data.map(|data| (body.extend_from_slice(data), data.len()).1))
+            })
+            .await?;
+            match n {
+                Some(n) => exchange.consume(n),
+                None => return Ok(body),
+            }
+        }
+    }
+
+    pub fn run<F: Future>(future: F) -> F::Output {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        tokio::task::LocalSet::new()
+            .block_on(&runtime, async {
+                tokio::time::timeout(Duration::from_secs(20), future).await
+            })
+            .expect("stuck")
     }
 }
