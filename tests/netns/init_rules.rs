@@ -1,6 +1,7 @@
 //! Running `outrider-init` again, over anything, at once with others, and taking it all away.
 
 use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::process::{Command, Stdio};
 
@@ -305,6 +306,47 @@ fn who_is_in_the_way_and_what_is_missing_is_named() -> Result<()> {
     disable_ipv6(&pod)?;
     let said = init_failed(&init(&pod, &["--ipv6=on"])?, 1)?;
     ensure!(said.contains("disable_ipv6"), "{said}");
+    Ok(())
+}
+
+/// Stands in for a kernel without one module: iptables with a front that refuses what needs it.
+#[test]
+fn the_module_that_a_node_lacks_is_found_out() -> Result<()> {
+    if !require_root() {
+        return Ok(());
+    }
+    let network = Network::new("module")?;
+    let path = std::env::var("PATH")?;
+    for (backend, needed, module) in [
+        ("nft", "-m owner", "xt_owner"),
+        ("legacy", "*nat", "ip6table_nat"),
+        ("legacy", "-j CT", "xt_CT"),
+    ] {
+        let pod = network.pod("app")?;
+        let folder = tempfile::tempdir()?;
+        let name = format!("ip6tables-{backend}-restore");
+        let front = folder.path().join(&name);
+        let script = format!(
+            "#!/bin/sh\n\
+             PATH=${{PATH#*:}}\n\
+             case $1 in --version) exec {name} \"$@\";; esac\n\
+             text=$(cat)\n\
+             case $text in *'{needed}'*) echo 'line 3 failed' >&2; exit 1;; esac\n\
+             printf '%s\\n' \"$text\" | {name} \"$@\"\n"
+        );
+        std::fs::write(&front, script)?;
+        std::fs::set_permissions(&front, std::fs::Permissions::from_mode(0o755))?;
+        let mut command = pod.command(bins::path("outrider-init")?);
+        command.args(["--backend", backend, "--dns-capture"]);
+        command.env("PATH", format!("{}:{path}", folder.path().display()));
+        let said = init_failed(&command.output()?, 1)?;
+        ensure!(said.contains(&format!("modprobe {module}`")), "{said}");
+        // What was tried to find it out is gone.
+        ensure!(!saved(&pod, backend)?.contains("OUTRIDER_PROBE"));
+        // Once the node has it, the next run puts everything right.
+        init_done(&pod, &["--backend", backend])?;
+        ensure!(jumps(&pod, backend)? == 6);
+    }
     Ok(())
 }
 
