@@ -45,10 +45,11 @@ impl Test {
     /// run.
     pub(crate) fn run(&self) -> Result<()> {
         let root = nix::unistd::geteuid().is_root();
-        machine::require(&[machine::ENVOY], self.install)?;
+        let mut needed = vec![machine::ENVOY];
         if root {
-            machine::require(&[machine::NAMESPACES], self.install)?;
+            needed.push(machine::NAMESPACES);
         }
+        machine::require(&needed, self.install)?;
         shell::step(
             "build the programs",
             shell::cargo(&["build", "--workspace", "--bins"])?,

@@ -84,7 +84,7 @@ impl Sniffer {
         Ok(record
             .streams
             .values()
-            .any(|stream| contains(&stream.payload, needle)))
+            .any(|stream| memchr::memmem::find(&stream.payload, needle).is_some()))
     }
 
     /// How many bytes of TCP payload have passed, those sent again included.
@@ -287,10 +287,4 @@ impl<'a> Segment<'a> {
             payload: tcp.get(usize::from(tcp.get(12)? >> 4) * 4..)?,
         })
     }
-}
-
-fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack
-        .windows(needle.len())
-        .any(|window| window == needle)
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::json;
 
 /// What a request's query asks of the server: `/any/path?status=503&delay=100`.
@@ -25,6 +25,9 @@ pub(super) struct Wish {
     pub(super) trailers: Vec<(String, String)>,
     /// `hangup=before|head|body|after`: where the connection is closed (HTTP/2: the stream reset).
     pub(super) hangup: Option<Hangup>,
+    /// `closes=N`: closes after the answer, unannounced, one time in N at random, as a server
+    /// does whose keep-alive time is over (HTTP/1 alone).
+    pub(super) closes: Option<u32>,
     /// `reset=1`: the hang-up is a RST.
     pub(super) reset: bool,
 }
@@ -61,6 +64,7 @@ impl Wish {
             headers: Vec::new(),
             trailers: Vec::new(),
             hangup: None,
+            closes: None,
             reset: false,
         };
         let query = target.split_once('?').map_or("", |(_, query)| query);
@@ -82,6 +86,11 @@ impl Wish {
                 ("hangup", "head") => wish.hangup = Some(Hangup::Head),
                 ("hangup", "body") => wish.hangup = Some(Hangup::Body),
                 ("hangup", "after") => wish.hangup = Some(Hangup::After),
+                ("closes", _) => {
+                    let times: u32 = value.parse().context("closes")?;
+                    ensure!(times > 0, "closes is at least 1");
+                    wish.closes = Some(times);
+                }
                 ("reset", "1") => wish.reset = true,
                 // Anything else is the test's own, as `q=1`.
                 ("body" | "framing" | "hangup" | "reset", _) => {

@@ -15,7 +15,7 @@ use crate::message::{Head, Kind, read_body, read_head};
 ///
 /// The query of the path asks for other behaviour: `status=N`, `delay=MILLISECONDS`, `size=N`,
 /// `body=echo`, `framing=sized|chunked|close`, `header=NAME:VALUE`, `trailer=NAME:VALUE`,
-/// `hangup=before|head|body|after`, `reset=1`. A request with `Upgrade` gets 101 and then its own
+/// `hangup=before|head|body|after`, `closes=N` (unannounced, one time in N), `reset=1`. A request with `Upgrade` gets 101 and then its own
 /// bytes back; a WebSocket's key is answered as RFC 6455 section 4.2.2 wants it.
 ///
 /// # Errors
@@ -100,7 +100,10 @@ fn serve_one(
         return hang_up(writer, &wish);
     }
     write_answer(writer, answer, &body, &wish, method == "HEAD")?;
-    if wish.hangup.is_some() {
+    let by_chance = wish
+        .closes
+        .is_some_and(|times| rand::random_range(0..times) == 0);
+    if wish.hangup.is_some() || by_chance {
         return hang_up(writer, &wish);
     }
     Ok(!close)
