@@ -8,6 +8,7 @@
 
 pub mod client;
 mod resource_type;
+pub mod server;
 
 pub use resource_type::ResourceType;
 

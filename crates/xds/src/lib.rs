@@ -4,7 +4,9 @@
 //! to do with Envoy's API as a protocol, and on [`pb`] for its messages.
 
 pub mod ads;
+pub mod certificate;
 pub mod schema;
+pub mod sds;
 pub mod transcode;
 
 /// Envoy's and xDS's messages, clients and servers.

@@ -5,6 +5,7 @@
 //! bytes: [`check`] tells it, with the path of each such field.
 
 mod base64;
+mod canonical;
 mod check;
 mod decode;
 mod encode;
@@ -17,6 +18,7 @@ mod time;
 mod wire;
 mod yaml;
 
+pub use canonical::canonicalize;
 pub use check::{Ignored, Opaque, Report, Violation, check, inspect};
 pub use decode::proto_to_json;
 pub use encode::json_to_proto;

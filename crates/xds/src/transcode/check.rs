@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::error::because;
 use super::path::Path;
-use super::wire::{Raw, Reader};
+use super::wire::{Raw, Reader, any};
 use super::{MAX_DEPTH, Problem, scalar};
 use crate::schema::{Field, Kind, Message, Support, WellKnown};
 
@@ -252,18 +252,10 @@ impl Walker {
     }
 
     fn any(&mut self, bytes: &[u8], path: &Path<'_>, depth: usize) {
-        let mut reader = Reader::new(bytes);
-        let mut url: &[u8] = &[];
-        let mut value: &[u8] = &[];
-        loop {
-            match reader.record() {
-                Ok(None) => break,
-                Ok(Some((1, Raw::Bytes(bytes)))) => url = bytes,
-                Ok(Some((2, Raw::Bytes(bytes)))) => value = bytes,
-                Ok(Some(_)) => return self.violation(path, Problem::WrongWireType.to_string()),
-                Err(problem) => return self.violation(path, problem.to_string()),
-            }
-        }
+        let (url, value) = match any(bytes) {
+            Ok(parts) => parts,
+            Err(problem) => return self.violation(path, problem.to_string()),
+        };
         let Ok(url) = std::str::from_utf8(url) else {
             return self.violation(path, Problem::Malformed("not UTF-8").to_string());
         };

@@ -360,3 +360,30 @@ fn hostile_depth_and_size_end_in_an_error() {
     let many: Vec<u8> = [0xfa, 0x7f, 0].repeat(1_000_000);
     assert_eq!(check(CLUSTER, &many).unwrap_err().len(), 20);
 }
+
+#[test]
+fn the_order_of_maps_does_not_matter() {
+    let metadata = |order: [&str; 3]| {
+        let entries: Vec<Vec<u8>> = order
+            .iter()
+            .map(|key| {
+                let value = json!({ *key: {"b": 1, "a": [{"z": 1}]} });
+                json_to_proto("google.protobuf.Struct", &value).unwrap()
+            })
+            .collect();
+        let mut any = Vec::new();
+        wire::put_bytes(&mut any, 1, b"x/google.protobuf.Struct");
+        wire::put_bytes(&mut any, 2, &entries.concat());
+        any
+    };
+    let (one, other) = (metadata(["a", "b", "c"]), metadata(["c", "a", "b"]));
+    assert_ne!(one, other);
+    let canonical = canonicalize("google.protobuf.Any", &other);
+    assert_eq!(canonicalize("google.protobuf.Any", &one), canonical);
+    let show = |bytes: &[u8]| proto_to_json("google.protobuf.Any", bytes).unwrap();
+    assert_eq!(show(&canonical)["value"], show(&one)["value"]);
+    // Listeners come through unchanged in meaning, and what is malformed comes through as it is.
+    let listener = encode(LISTENER, HCM_LISTENER).unwrap();
+    assert_eq!(canonicalize(LISTENER, &listener), listener);
+    assert_eq!(canonicalize(LISTENER, &[0x0b]), [0x0b]);
+}

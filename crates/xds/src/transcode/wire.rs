@@ -88,6 +88,21 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// The type URL and the value of an `Any`.
+pub(super) fn any(bytes: &[u8]) -> Result<(&[u8], &[u8]), Problem> {
+    let mut url: &[u8] = &[];
+    let mut value: &[u8] = &[];
+    let mut reader = Reader::new(bytes);
+    while let Some(record) = reader.record()? {
+        match record {
+            (1, Raw::Bytes(bytes)) => url = bytes,
+            (2, Raw::Bytes(bytes)) => value = bytes,
+            _ => return Err(Problem::WrongWireType),
+        }
+    }
+    Ok((url, value))
+}
+
 pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(u8::try_from(value & 0x7f).unwrap_or(0) | 0x80);

@@ -1,0 +1,212 @@
+//! The gRPC service around the streams.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataMap;
+use tonic::{Extensions, Request, Response, Status, Streaming, async_trait};
+
+use super::{Answer, DeltaStream, ResourceSet, SotwStream};
+use crate::pb::envoy::config::core::v3::Node;
+use crate::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::{
+    AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
+};
+use crate::pb::envoy::service::discovery::v3::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+};
+
+/// The largest request in bytes: on reconnecting, a client names all it has.
+const MAX_REQUEST: usize = 16 << 20;
+/// How long a stream may be open before it says who it is.
+const FIRST_REQUEST: Duration = Duration::from_secs(15);
+/// How many responses wait for a slow client; the streams hold back by themselves.
+const RESPONSES: usize = 4;
+
+/// Where the resources come from.
+#[async_trait]
+pub trait Source: Send + Sync + 'static {
+    /// A client that was admitted. It is dropped when its stream ends.
+    type Client: Send + Sync + 'static;
+
+    /// Decides whether a client may have a stream: `metadata` has its token, `extensions` what the
+    /// transport knows of it.
+    ///
+    /// # Errors
+    /// What to tell a client that may not.
+    async fn admit(
+        &self,
+        node: Node,
+        metadata: &MetadataMap,
+        extensions: &Extensions,
+    ) -> Result<Self::Client, Status>;
+
+    /// The resources for a client, as they change. When the sender is dropped the stream ends.
+    fn watch(&self, client: &Self::Client) -> watch::Receiver<Arc<ResourceSet>>;
+
+    /// A client took or refused a response.
+    fn answered(&self, client: &Self::Client, answer: Answer);
+}
+
+/// The aggregated discovery service (delta) for `source`, to be added to a tonic server.
+/// `identifier` names this server to clients.
+pub fn service<S: Source>(
+    source: Arc<S>,
+    identifier: impl Into<String>,
+) -> AggregatedDiscoveryServiceServer<Aggregated<S>> {
+    let service = Aggregated {
+        source,
+        identifier: identifier.into(),
+    };
+    AggregatedDiscoveryServiceServer::new(service).max_decoding_message_size(MAX_REQUEST)
+}
+
+/// The implementation behind [`service`].
+#[derive(Debug)]
+pub struct Aggregated<S> {
+    source: Arc<S>,
+    identifier: String,
+}
+
+type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[async_trait]
+impl<S: Source> AggregatedDiscoveryService for Aggregated<S> {
+    type StreamAggregatedResourcesStream = Responses<DiscoveryResponse>;
+    type DeltaAggregatedResourcesStream = Responses<DeltaDiscoveryResponse>;
+
+    async fn stream_aggregated_resources(
+        &self,
+        _request: Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
+        Err(Status::unimplemented(
+            "this server speaks delta only: set api_type to DELTA_GRPC in the ads_config",
+        ))
+    }
+
+    async fn delta_aggregated_resources(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        let (metadata, extensions, mut requests) = request.into_parts();
+        let mut opening = first(&mut requests).await?;
+        let node = opening
+            .node
+            .take()
+            .ok_or_else(|| Status::invalid_argument("the first request has no node"))?;
+        let client = self.source.admit(node, &metadata, &extensions).await?;
+        let watch = self.source.watch(&client);
+        let source = Arc::clone(&self.source);
+        let answered = move |answer| source.answered(&client, answer);
+        let responses = stream_delta(&self.identifier, opening, requests, watch, answered);
+        Ok(Response::new(Box::pin(responses)))
+    }
+}
+
+/// The first request of a stream.
+pub(crate) async fn first<R>(requests: &mut Streaming<R>) -> Result<R, Status> {
+    tokio::time::timeout(FIRST_REQUEST, requests.message())
+        .await
+        .map_err(|_| Status::deadline_exceeded("no request came"))??
+        .ok_or_else(|| Status::invalid_argument("the stream ended before its first request"))
+}
+
+/// Runs a delta stream until either side ends it.
+pub(crate) fn stream_delta(
+    identifier: &str,
+    opening: DeltaDiscoveryRequest,
+    requests: Streaming<DeltaDiscoveryRequest>,
+    mut watch: watch::Receiver<Arc<ResourceSet>>,
+    answered: impl FnMut(Answer) + Send + 'static,
+) -> ReceiverStream<Result<DeltaDiscoveryResponse, Status>> {
+    let set = Arc::clone(&watch.borrow_and_update());
+    let mut stream = DeltaStream::new(identifier, set);
+    stream.on_request(opening);
+    run(stream, requests, watch, answered)
+}
+
+/// Runs a state-of-the-world stream, which `stream` makes, until either side ends it.
+pub(crate) fn stream_sotw(
+    stream: impl FnOnce(Arc<ResourceSet>) -> SotwStream,
+    requests: Streaming<DiscoveryRequest>,
+    mut watch: watch::Receiver<Arc<ResourceSet>>,
+    answered: impl FnMut(Answer) + Send + 'static,
+) -> ReceiverStream<Result<DiscoveryResponse, Status>> {
+    let set = Arc::clone(&watch.borrow_and_update());
+    run(stream(set), requests, watch, answered)
+}
+
+/// What the two kinds of streams have in common.
+trait Machine: Send + 'static {
+    type Request: Send + 'static;
+    type Response: Send + 'static;
+    fn on_request(&mut self, request: Self::Request) -> Option<Answer>;
+    fn on_resources(&mut self, set: Arc<ResourceSet>);
+    fn next_response(&mut self) -> Option<Self::Response>;
+}
+
+macro_rules! machine {
+    ($machine:ty, $request:ty, $response:ty) => {
+        impl Machine for $machine {
+            type Request = $request;
+            type Response = $response;
+
+            fn on_request(&mut self, request: $request) -> Option<Answer> {
+                <$machine>::on_request(self, request)
+            }
+
+            fn on_resources(&mut self, set: Arc<ResourceSet>) {
+                <$machine>::on_resources(self, set);
+            }
+
+            fn next_response(&mut self) -> Option<$response> {
+                <$machine>::next_response(self)
+            }
+        }
+    };
+}
+
+machine!(DeltaStream, DeltaDiscoveryRequest, DeltaDiscoveryResponse);
+machine!(SotwStream, DiscoveryRequest, DiscoveryResponse);
+
+fn run<M: Machine>(
+    mut machine: M,
+    mut requests: Streaming<M::Request>,
+    mut watch: watch::Receiver<Arc<ResourceSet>>,
+    mut answered: impl FnMut(Answer) + Send + 'static,
+) -> ReceiverStream<Result<M::Response, Status>> {
+    let (send, responses) = mpsc::channel(RESPONSES);
+    tokio::spawn(async move {
+        loop {
+            while let Some(response) = machine.next_response() {
+                if send.send(Ok(response)).await.is_err() {
+                    return;
+                }
+            }
+            tokio::select! {
+                request = requests.message() => match request {
+                    Ok(Some(request)) => {
+                        if let Some(answer) = machine.on_request(request) {
+                            answered(answer);
+                        }
+                    }
+                    // The client is gone, and whoever could read a status with it.
+                    Ok(None) | Err(_) => return,
+                },
+                changed = watch.changed() => {
+                    if changed.is_err() {
+                        let status = Status::unavailable("the server has ended this stream");
+                        let _ = send.send(Err(status)).await;
+                        return;
+                    }
+                    machine.on_resources(Arc::clone(&watch.borrow_and_update()));
+                }
+                () = send.closed() => return,
+            }
+        }
+    });
+    ReceiverStream::new(responses)
+}
