@@ -1,1 +1,5 @@
-//! Outrider's control crate.
+//! Outrider's control plane: a registry of documents, the mesh that they describe, its translation
+//! to xDS for each proxy, the server of it, and the certificate authority's service.
+
+pub mod mesh;
+pub mod registry;

@@ -1,0 +1,308 @@
+//! From the documents to the mesh.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crate::registry::kinds::{
+    EndpointSlice, IpFamily, MutualTlsMode, PortName, Service, ServicePort, TransportProtocol,
+};
+use crate::registry::{NamespacedName, Object, ObjectRef, Source};
+
+use super::{
+    AppProtocol, MeshEndpoint, MeshPort, MeshRoute, MeshService, MeshSettings, MeshState,
+    PeerPolicies, Warning, Workload,
+};
+
+type Documents<'a> = Vec<&'a (Source, Arc<Object>)>;
+
+impl MeshState {
+    /// Puts the documents together.
+    pub fn build<'a>(
+        settings: Arc<MeshSettings>,
+        documents: impl Iterator<Item = &'a (Source, Arc<Object>)>,
+    ) -> Self {
+        let documents: Documents<'a> = documents.collect();
+        let mut state = Self {
+            settings,
+            services: BTreeMap::new(),
+            policies: PeerPolicies::default(),
+            warnings: BTreeSet::new(),
+            workloads: HashMap::new(),
+            services_at: HashMap::new(),
+            routes: BTreeMap::new(),
+            sources: documents
+                .iter()
+                .map(|(source, object)| (object.reference(), source.clone()))
+                .collect(),
+        };
+        state.add_policies(&documents);
+        let by_namespace = state.add_workloads(&documents);
+        state.add_services(&documents, &by_namespace);
+        state.add_routes(&documents);
+        state
+    }
+
+    fn warn(&mut self, object: ObjectRef, message: String) {
+        if let Some(source) = self.sources.get(&object).cloned() {
+            self.warnings.insert(Warning {
+                object,
+                source,
+                message,
+            });
+        }
+    }
+
+    fn add_policies(&mut self, documents: &Documents<'_>) {
+        for (_, object) in documents {
+            if let Object::PeerAuthentication(policy) = object.as_ref() {
+                self.policies.add(policy, &self.settings.root_namespace);
+            }
+        }
+    }
+
+    fn add_workloads(&mut self, documents: &Documents<'_>) -> BTreeMap<String, Vec<Arc<Workload>>> {
+        let mut inject = BTreeMap::new();
+        for (_, object) in documents {
+            if let Object::Namespace(namespace) = object.as_ref() {
+                inject.insert(
+                    namespace.metadata.name.as_str(),
+                    namespace.metadata.inject(),
+                );
+            }
+        }
+        let mut by_namespace: BTreeMap<String, Vec<Arc<Workload>>> = BTreeMap::new();
+        for (_, object) in documents {
+            let Object::WorkloadEntry(entry) = object.as_ref() else {
+                continue;
+            };
+            let namespace = entry.metadata.namespace();
+            let namespace_inject = inject.get(namespace).copied().flatten();
+            let workload = Arc::new(Workload::new(entry, namespace_inject, &self.settings));
+            for address in &workload.addresses {
+                if let Some(other) = self.workloads.get(address) {
+                    let message = format!("{address} is workload {}'s already", other.name);
+                    self.warn(object.reference(), message);
+                } else {
+                    self.workloads.insert(*address, Arc::clone(&workload));
+                }
+            }
+            by_namespace
+                .entry(namespace.to_owned())
+                .or_default()
+                .push(workload);
+        }
+        by_namespace
+    }
+
+    fn add_services(
+        &mut self,
+        documents: &Documents<'_>,
+        workloads: &BTreeMap<String, Vec<Arc<Workload>>>,
+    ) {
+        let mut slices: HashMap<NamespacedName, Vec<&EndpointSlice>> = HashMap::new();
+        for (_, object) in documents {
+            if let Object::EndpointSlice(slice) = object.as_ref() {
+                let name = NamespacedName::new(slice.metadata.namespace(), slice.service());
+                slices.entry(name).or_default().push(slice);
+            }
+        }
+        let mut taken: HashMap<IpAddr, NamespacedName> = HashMap::new();
+        for (_, object) in documents {
+            let Object::Service(service) = object.as_ref() else {
+                continue;
+            };
+            let namespace = service.metadata.namespace();
+            let name = NamespacedName::new(namespace, &service.metadata.name);
+            let mut addresses = service.addresses();
+            addresses.retain(|address| match taken.get(address) {
+                Some(other) => {
+                    let message = format!("{address} is service {other}'s already");
+                    self.warn(object.reference(), message);
+                    false
+                }
+                None => {
+                    taken.insert(*address, name.clone());
+                    true
+                }
+            });
+            let slices = slices.get(&name).map_or(&[][..], Vec::as_slice);
+            let workloads = workloads.get(namespace).map_or(&[][..], Vec::as_slice);
+            let tcp = |port: &&ServicePort| port.protocol == TransportProtocol::Tcp;
+            let ports = service.spec.ports.iter().filter(tcp);
+            let ports: Vec<MeshPort> = ports
+                .map(|port| self.port(object.reference(), service, port, slices, workloads))
+                .collect();
+            for endpoint in ports.iter().flat_map(|port| &port.endpoints) {
+                self.services_at
+                    .entry(endpoint.address.ip())
+                    .or_default()
+                    .insert(name.clone());
+            }
+            let mut families = service.spec.ip_families.clone();
+            families.extend(addresses.iter().map(|address| IpFamily::of(*address)));
+            let host = format!(
+                "{}.{namespace}.svc.{}",
+                name.name, self.settings.cluster_domain
+            );
+            let reference = object.reference();
+            let service = MeshService {
+                name: name.clone(),
+                host,
+                addresses,
+                families,
+                ports,
+                reference,
+            };
+            self.services.insert(name, service);
+        }
+    }
+
+    fn port(
+        &mut self,
+        reference: ObjectRef,
+        service: &Service,
+        port: &ServicePort,
+        slices: &[&EndpointSlice],
+        workloads: &[Arc<Workload>],
+    ) -> MeshPort {
+        // By address, so that a workload which a slice names and the selector matches counts once.
+        let mut endpoints = BTreeMap::new();
+        let always_ready = service.spec.publish_not_ready_addresses;
+        for slice in slices {
+            let serves = |name: Option<&str>| name.unwrap_or("") == port.name;
+            let Some(target) = slice
+                .ports
+                .iter()
+                .find(|target| serves(target.name.as_deref()))
+            else {
+                continue;
+            };
+            for endpoint in &slice.endpoints {
+                for address in &endpoint.addresses {
+                    let address = SocketAddr::new(*address, target.port.get());
+                    let ready = endpoint.is_ready() || always_ready;
+                    let workload = self.workloads.get(&address.ip()).cloned();
+                    let zone = endpoint.zone.as_ref().map(|zone| format!("/{zone}"));
+                    endpoints.insert(address, self.endpoint(address, ready, workload, zone));
+                }
+            }
+        }
+        let selector = &service.spec.selector;
+        let target = port
+            .target_port
+            .clone()
+            .unwrap_or(PortName::Number(port.port));
+        let selected = workloads
+            .iter()
+            .filter(|workload| workload.has_labels(selector));
+        for workload in selected.filter(|_| !selector.is_empty()) {
+            let Some(number) = workload.port(&target) else {
+                let message = format!(
+                    "targetPort {target} of port {} is not among the ports of workload {}",
+                    port.port, workload.name
+                );
+                self.warn(reference.clone(), message);
+                continue;
+            };
+            for address in &workload.addresses {
+                let address = SocketAddr::new(*address, number);
+                let workload = Some(Arc::clone(workload));
+                endpoints.insert(address, self.endpoint(address, true, workload, None));
+            }
+        }
+        MeshPort {
+            name: port.name.clone(),
+            number: port.port.get(),
+            protocol: AppProtocol::of(port),
+            endpoints: endpoints.into_values().collect(),
+        }
+    }
+
+    fn endpoint(
+        &self,
+        address: SocketAddr,
+        ready: bool,
+        workload: Option<Arc<Workload>>,
+        zone: Option<String>,
+    ) -> MeshEndpoint {
+        let mutual_tls = workload.as_ref().is_some_and(|workload| {
+            let namespace = &workload.name.namespace;
+            let mode = self
+                .policies
+                .mode(namespace, &workload.labels, address.port());
+            workload.identity.is_some() && mode != MutualTlsMode::Disabled
+        });
+        MeshEndpoint {
+            address,
+            ready,
+            weight: workload.as_ref().map_or(1, |workload| workload.weight),
+            locality: workload
+                .as_ref()
+                .and_then(|workload| workload.locality.clone())
+                .or(zone),
+            workload,
+            mutual_tls,
+        }
+    }
+
+    fn add_routes(&mut self, documents: &Documents<'_>) {
+        for (_, object) in documents {
+            for (index, (service, attachment)) in
+                MeshRoute::attachments(object).into_iter().enumerate()
+            {
+                let path = format!("spec.parentRefs[{index}]");
+                let problem = match self.services.get(&service) {
+                    None => Some(format!("{path}: there is no Service {service}")),
+                    Some(parent) => {
+                        let routed = |port: &MeshPort| {
+                            port.protocol.may_be_http() && attachment.concerns(port)
+                        };
+                        let found = parent.ports.iter().any(routed);
+                        (!found).then(|| format!("{path}: Service {service} has no such HTTP port"))
+                    }
+                };
+                if let Some(message) = problem {
+                    self.warn(object.reference(), message);
+                }
+                self.routes.entry(service).or_default().push(attachment);
+            }
+            let Object::HttpRoute(route) = object.as_ref() else {
+                continue;
+            };
+            for (rule, backends) in route
+                .spec
+                .rules
+                .iter()
+                .map(|rule| &rule.backend_refs)
+                .enumerate()
+            {
+                for (index, backend) in backends.iter().enumerate() {
+                    let namespace = backend
+                        .namespace
+                        .as_deref()
+                        .unwrap_or(route.metadata.namespace());
+                    let name = NamespacedName::new(namespace, &backend.name);
+                    if self.backend(&name, backend.port.get()).is_none() {
+                        let message = format!(
+                            "spec.rules[{rule}].backendRefs[{index}]: there is no Service {name} \
+                             with port {}; its share of the requests is answered with an error",
+                            backend.port
+                        );
+                        self.warn(object.reference(), message);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The service and port that a route sends to.
+    pub fn backend(&self, name: &NamespacedName, port: u16) -> Option<(&MeshService, &MeshPort)> {
+        let service = self.services.get(name)?;
+        let port = service
+            .ports
+            .iter()
+            .find(|candidate| candidate.number == port)?;
+        Some((service, port))
+    }
+}

@@ -1,0 +1,117 @@
+//! From the text of a file to checked objects.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_norway::Deserializer;
+
+use super::{Object, RegistryError, Source};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Header {
+    #[serde(default)]
+    api_version: String,
+    #[serde(default)]
+    kind: String,
+}
+
+type Decode = fn(Deserializer<'_>) -> Result<Object, serde_norway::Error>;
+
+fn decode<T: DeserializeOwned>(
+    deserializer: Deserializer<'_>,
+    wrap: fn(T) -> Object,
+) -> Result<Object, serde_norway::Error> {
+    T::deserialize(deserializer).map(wrap)
+}
+
+/// The kinds, each with how it is read.
+const KINDS: &[(&str, &str, Decode)] = &[
+    ("v1", "Service", |document| {
+        decode(document, Object::Service)
+    }),
+    ("v1", "ServiceAccount", |document| {
+        decode(document, Object::ServiceAccount)
+    }),
+    ("v1", "Namespace", |document| {
+        decode(document, Object::Namespace)
+    }),
+    ("discovery.k8s.io/v1", "EndpointSlice", |document| {
+        decode(document, Object::EndpointSlice)
+    }),
+    ("gateway.networking.k8s.io/v1", "HTTPRoute", |document| {
+        decode(document, Object::HttpRoute)
+    }),
+    ("outrider.dev/v1alpha1", "WorkloadEntry", |document| {
+        decode(document, Object::WorkloadEntry)
+    }),
+    ("outrider.dev/v1alpha1", "PeerAuthentication", |document| {
+        decode(document, Object::PeerAuthentication)
+    }),
+];
+
+/// Reads every document of a file (YAML, or JSON, which is YAML).
+///
+/// # Errors
+/// The first thing wrong, with its document and field.
+pub fn parse(file: &Arc<PathBuf>, text: &str) -> Result<Vec<(Source, Object)>, RegistryError> {
+    let mut objects = Vec::new();
+    let mut seen = HashMap::new();
+    // Twice over the text: the header alone says which type to read the document as, and reading
+    // from the text (not from a tree) is what puts field paths and lines into the errors.
+    let headers = Deserializer::from_str(text);
+    for (index, (header, body)) in headers.zip(Deserializer::from_str(text)).enumerate() {
+        let at = Source {
+            file: Arc::clone(file),
+            document: index + 1,
+        };
+        let shape = |error: serde_norway::Error| RegistryError::Shape {
+            at: at.clone(),
+            detail: error.to_string(),
+        };
+        // Nothing between two separators is no document.
+        let Some(header) = Option::<Header>::deserialize(header).map_err(shape)? else {
+            continue;
+        };
+        let known = |(version, kind, _): &&(&str, &str, Decode)| {
+            *version == header.api_version && *kind == header.kind
+        };
+        let Some((_, _, decode)) = KINDS.iter().find(known) else {
+            return Err(unknown_kind(at, header));
+        };
+        let object = decode(body).map_err(shape)?;
+        let reference = object.reference();
+        if let Err(error) = object.validate() {
+            return Err(RegistryError::Field {
+                at,
+                object: reference,
+                error,
+            });
+        }
+        if let Some(other) = seen.insert(reference.clone(), at.clone()) {
+            return Err(RegistryError::Duplicate {
+                at,
+                object: reference,
+                other,
+            });
+        }
+        objects.push((at, object));
+    }
+    Ok(objects)
+}
+
+fn unknown_kind(at: Source, header: Header) -> RegistryError {
+    let known: Vec<String> = KINDS
+        .iter()
+        .map(|(version, kind, _)| format!("{kind} ({version})"))
+        .collect();
+    RegistryError::UnknownKind {
+        at,
+        api_version: header.api_version,
+        kind: header.kind,
+        known: known.join(", "),
+    }
+}

@@ -1,0 +1,28 @@
+//! The kinds of documents, in the shapes that Kubernetes gives them.
+//!
+//! A field that is in none of these types is refused by its path. Fields whose names begin with an
+//! underscore are Kubernetes' own, concern only its node proxy or its bookkeeping, and may be
+//! present without meaning anything to the mesh.
+
+mod duration;
+mod endpoint_slice;
+mod http_filter;
+mod http_match;
+mod http_route;
+mod metadata;
+mod peer_authentication;
+mod service;
+mod workload_entry;
+
+pub use duration::GatewayDuration;
+pub use endpoint_slice::{AddressType, EndpointPort, EndpointSlice, SliceEndpoint};
+pub use http_filter::{
+    FilterKind, HeaderModifier, HeaderValue, HttpFilter, PathModifier, PathModifierKind,
+    RequestRedirect, UrlRewrite,
+};
+pub use http_match::{HttpMatch, MatchKind, Method, PathMatch, PathMatchKind, ValueMatch};
+pub use http_route::{BackendRef, HttpRoute, HttpRouteRule, ParentRef, RuleTimeouts};
+pub use metadata::{INJECT_LABEL, Namespace, ObjectMeta, ServiceAccount};
+pub use peer_authentication::{MutualTls, MutualTlsMode, PeerAuthentication, Selector};
+pub use service::{IpFamily, PortName, Service, ServicePort, TransportProtocol};
+pub use workload_entry::WorkloadEntry;

@@ -1,0 +1,79 @@
+//! `outrider.dev/v1alpha1` WorkloadEntry: a workload that no Kubernetes runs.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::num::{NonZeroU16, NonZeroU32};
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::ObjectMeta;
+use crate::registry::FieldError;
+
+/// A process, or a pod made by hand, with addresses of its own. It stands behind every service of
+/// its namespace whose selector matches its labels, as a pod does.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WorkloadEntry {
+    #[serde(rename = "apiVersion")]
+    _api_version: IgnoredAny,
+    #[serde(rename = "kind")]
+    _kind: IgnoredAny,
+    /// Name, namespace and labels.
+    pub metadata: ObjectMeta,
+    /// What it is.
+    pub spec: WorkloadEntrySpec,
+    #[serde(default, rename = "status")]
+    _status: IgnoredAny,
+}
+
+/// The body of a [`WorkloadEntry`].
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WorkloadEntrySpec {
+    /// Its addresses, one or more, of either family.
+    pub addresses: Vec<IpAddr>,
+    /// The account whose identity its sidecar bears. A workload without one (and without the label
+    /// `outrider.dev/inject: enabled`) has no sidecar and is spoken to in plaintext.
+    #[serde(default)]
+    pub service_account: Option<String>,
+    /// Numbers of the port names that services refer to in `targetPort`.
+    #[serde(default)]
+    pub ports: BTreeMap<String, NonZeroU16>,
+    /// Its share of the traffic among the workloads of a service; 1 unless written.
+    #[serde(default)]
+    pub weight: Option<NonZeroU32>,
+    /// Where it runs: `region`, `region/zone` or `region/zone/subzone`.
+    #[serde(default)]
+    pub locality: Option<String>,
+}
+
+impl WorkloadEntry {
+    pub(crate) fn validate(&self) -> Result<(), FieldError> {
+        if self.spec.addresses.is_empty() {
+            return Err(FieldError::new("spec.addresses", "must hold an address"));
+        }
+        for (index, address) in self.spec.addresses.iter().enumerate() {
+            if address.is_unspecified() || address.is_loopback() || address.is_multicast() {
+                let reason = format!("{address} is not an address that others can dial");
+                return Err(FieldError::new(format!("spec.addresses[{index}]"), reason));
+            }
+        }
+        if let Some(account) = &self.spec.service_account {
+            outrider_identity::spiffe::check_service_account(account)
+                .map_err(|error| FieldError::new("spec.serviceAccount", error.to_string()))?;
+        }
+        if self
+            .spec
+            .locality
+            .as_ref()
+            .is_some_and(|place| place.split('/').count() > 3)
+        {
+            return Err(FieldError::new(
+                "spec.locality",
+                "has more than region/zone/subzone",
+            ));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,142 @@
+//! The objects of the registry and how they are named.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::FieldError;
+use super::kinds::{
+    EndpointSlice, HttpRoute, Namespace, ObjectMeta, PeerAuthentication, Service, ServiceAccount,
+    WorkloadEntry,
+};
+
+/// A name within a namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NamespacedName {
+    /// The namespace.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+}
+
+impl NamespacedName {
+    /// Puts the two together.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+        }
+    }
+}
+
+impl fmt::Display for NamespacedName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Names one object of the mesh.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectRef {
+    /// Its kind, such as `Service`.
+    pub kind: &'static str,
+    /// Its namespace and name; the namespace is empty for kinds that have none.
+    pub name: NamespacedName,
+}
+
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.name.namespace.is_empty() {
+            return write!(formatter, "{} {}", self.kind, self.name.name);
+        }
+        write!(formatter, "{} {}", self.kind, self.name)
+    }
+}
+
+/// Where an object was declared.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Source {
+    /// The file.
+    pub file: Arc<PathBuf>,
+    /// The document in it, counted from 1.
+    pub document: usize,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "{}, document {}",
+            self.file.display(),
+            self.document
+        )
+    }
+}
+
+/// One document, read and checked.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Object {
+    /// `v1` Service.
+    Service(Service),
+    /// `discovery.k8s.io/v1` EndpointSlice.
+    EndpointSlice(EndpointSlice),
+    /// `outrider.dev/v1alpha1` WorkloadEntry.
+    WorkloadEntry(WorkloadEntry),
+    /// `v1` ServiceAccount.
+    ServiceAccount(ServiceAccount),
+    /// `v1` Namespace.
+    Namespace(Namespace),
+    /// `outrider.dev/v1alpha1` PeerAuthentication.
+    PeerAuthentication(PeerAuthentication),
+    /// `gateway.networking.k8s.io/v1` HTTPRoute.
+    HttpRoute(HttpRoute),
+}
+
+impl Object {
+    /// Its name and labels.
+    pub fn metadata(&self) -> &ObjectMeta {
+        match self {
+            Self::Service(object) => &object.metadata,
+            Self::EndpointSlice(object) => &object.metadata,
+            Self::WorkloadEntry(object) => &object.metadata,
+            Self::ServiceAccount(object) => &object.metadata,
+            Self::Namespace(object) => &object.metadata,
+            Self::PeerAuthentication(object) => &object.metadata,
+            Self::HttpRoute(object) => &object.metadata,
+        }
+    }
+
+    /// What names it.
+    pub fn reference(&self) -> ObjectRef {
+        let metadata = self.metadata();
+        let (kind, namespace) = match self {
+            Self::Service(_) => ("Service", metadata.namespace()),
+            Self::EndpointSlice(_) => ("EndpointSlice", metadata.namespace()),
+            Self::WorkloadEntry(_) => ("WorkloadEntry", metadata.namespace()),
+            Self::ServiceAccount(_) => ("ServiceAccount", metadata.namespace()),
+            Self::Namespace(_) => ("Namespace", ""),
+            Self::PeerAuthentication(_) => ("PeerAuthentication", metadata.namespace()),
+            Self::HttpRoute(_) => ("HTTPRoute", metadata.namespace()),
+        };
+        ObjectRef {
+            kind,
+            name: NamespacedName::new(namespace, &metadata.name),
+        }
+    }
+
+    /// Checks what the shape alone does not.
+    ///
+    /// # Errors
+    /// The first field at fault.
+    pub fn validate(&self) -> Result<(), FieldError> {
+        self.metadata().validate()?;
+        match self {
+            Self::Service(object) => object.validate(),
+            Self::EndpointSlice(object) => object.validate(),
+            Self::WorkloadEntry(object) => object.validate(),
+            Self::ServiceAccount(_) | Self::Namespace(_) => Ok(()),
+            Self::PeerAuthentication(object) => object.validate(),
+            Self::HttpRoute(object) => object.validate(),
+        }
+    }
+}
