@@ -3,3 +3,4 @@
 
 pub mod mesh;
 pub mod registry;
+pub mod translate;

@@ -84,8 +84,8 @@ impl MeshState {
     /// The services that one of these addresses stands behind.
     pub fn services_behind<'a>(
         &'a self,
-        addresses: &'a [IpAddr],
-    ) -> impl Iterator<Item = &'a MeshService> {
+        addresses: &[IpAddr],
+    ) -> impl Iterator<Item = &'a MeshService> + use<'a> {
         let names: BTreeSet<_> = addresses
             .iter()
             .filter_map(|address| self.services_at.get(address))

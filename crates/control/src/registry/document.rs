@@ -87,7 +87,7 @@ pub fn parse(file: &Arc<PathBuf>, text: &str) -> Result<Vec<(Source, Object)>, R
         if let Err(error) = object.validate() {
             return Err(RegistryError::Field {
                 at,
-                object: reference,
+                object: Box::new(reference),
                 error,
             });
         }

@@ -80,7 +80,7 @@ pub enum RegistryError {
         /// Where.
         at: Source,
         /// In which object.
-        object: ObjectRef,
+        object: Box<ObjectRef>,
         /// Which field, and what is wrong.
         error: FieldError,
     },

@@ -205,11 +205,10 @@ impl Service {
 
     pub(crate) fn validate(&self) -> Result<(), FieldError> {
         let spec = &self.spec;
-        if let Some(other) = &spec.service_type {
-            if !matches!(other.as_str(), "ClusterIP" | "NodePort" | "LoadBalancer") {
-                let reason = format!("{other:?} is not supported: use ClusterIP");
-                return Err(FieldError::new("spec.type", reason));
-            }
+        let kind = spec.service_type.as_deref().unwrap_or("ClusterIP");
+        if !matches!(kind, "ClusterIP" | "NodePort" | "LoadBalancer") {
+            let reason = format!("{kind:?} is not supported: use ClusterIP");
+            return Err(FieldError::new("spec.type", reason));
         }
         let only = |path: &str, value: &Option<String>, supported: &str| match value {
             Some(value) if value != supported => {
@@ -230,7 +229,8 @@ impl Service {
             let usable = address.is_ok_and(|address| {
                 !address.is_unspecified() && !address.is_loopback() && !address.is_multicast()
             });
-            if !usable && !(text == "None" && count == 1) {
+            let headless = text == "None" && count == 1;
+            if !usable && !headless {
                 return Err(FieldError::new(
                     path,
                     format!("{text:?} is not a unicast address"),

@@ -1,0 +1,183 @@
+//! What the workload's own connections meet.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use envoy_types::pb::envoy::config::core::v3::TrafficDirection;
+use envoy_types::pb::envoy::config::listener::v3::{FilterChain, FilterChainMatch, Listener};
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::Rds;
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
+use envoy_types::pb::google::protobuf::{BoolValue, UInt32Value};
+
+use crate::mesh::{AppProtocol, MeshPort, MeshService, MeshState};
+
+use super::bind::{address, any_address};
+use super::names::{
+    BLACKHOLE_CLUSTER, OUTBOUND_PORT, PASSTHROUGH_CLUSTER, direct_cluster, outbound_cluster,
+    route_table,
+};
+use super::resource::{Resource, ResourceSet};
+use super::{Proxy, cluster, endpoint, filter, route};
+
+/// What HTTP detection calls the protocols that it finds in plaintext.
+pub(super) const DETECTED_HTTP: [&str; 3] = ["http/1.0", "http/1.1", "h2c"];
+
+pub(super) fn translate(mesh: &MeshState, proxy: &Proxy, resources: &mut ResourceSet) {
+    for cluster in [cluster::passthrough(), cluster::blackhole()] {
+        resources
+            .clusters
+            .insert(cluster.name.clone(), Resource::new(&cluster, None));
+    }
+    let listener = virtual_listener(mesh, proxy);
+    resources
+        .listeners
+        .insert(listener.name.clone(), Resource::new(&listener, None));
+    let mut taken = BTreeSet::new();
+    for service in mesh.services.values() {
+        for port in &service.ports {
+            translate_port(mesh, proxy, service, port, &mut taken, resources);
+        }
+    }
+}
+
+/// Where redirected connections arrive, to be handed to the listener of the address that they were
+/// for. What no listener is for goes on to where it was going; a connection to the redirect port
+/// itself goes nowhere, or it would come back for ever.
+fn virtual_listener(mesh: &MeshState, proxy: &Proxy) -> Listener {
+    let (address, additional_addresses) = any_address(OUTBOUND_PORT, &proxy.families(mesh));
+    let itself = FilterChainMatch {
+        destination_port: Some(UInt32Value {
+            value: OUTBOUND_PORT.into(),
+        }),
+        ..FilterChainMatch::default()
+    };
+    let blackhole = filter::tcp_proxy(mesh, BLACKHOLE_CLUSTER);
+    let passthrough = filter::tcp_proxy(mesh, PASSTHROUGH_CLUSTER);
+    Listener {
+        name: "virtualOutbound".to_owned(),
+        address,
+        additional_addresses,
+        use_original_dst: Some(BoolValue { value: true }),
+        traffic_direction: TrafficDirection::Outbound.into(),
+        filter_chains: vec![filter::chain("blackhole", Some(itself), blackhole, None)],
+        default_filter_chain: Some(filter::chain("passthrough", None, passthrough, None)),
+        ..Listener::default()
+    }
+}
+
+fn translate_port(
+    mesh: &MeshState,
+    proxy: &Proxy,
+    service: &MeshService,
+    port: &MeshPort,
+    taken: &mut BTreeSet<SocketAddr>,
+    resources: &mut ResourceSet,
+) {
+    let origin = Some(&service.reference);
+    let balanced = cluster::balanced(mesh, service, port);
+    let assignment = endpoint::assignment(service, port, &proxy.families(mesh));
+    let cluster_name = outbound_cluster(&service.host, port.number);
+    resources
+        .clusters
+        .insert(cluster_name.clone(), Resource::new(&balanced, origin));
+    resources
+        .endpoints
+        .insert(cluster_name.clone(), Resource::new(&assignment, origin));
+
+    // Its own addresses; or, of a headless service, those of its workloads, where the client means
+    // the very workload that it dials.
+    let own = service
+        .addresses
+        .iter()
+        .map(|ip| (SocketAddr::new(*ip, port.number), None));
+    let workloads = port.endpoints.iter().filter(|endpoint| endpoint.ready);
+    let workloads = workloads.map(|endpoint| (endpoint.address, Some(endpoint.mutual_tls)));
+    let workloads = workloads.filter(|_| service.addresses.is_empty());
+    let mut tables = BTreeSet::new();
+    for (address, direct) in own.chain(workloads) {
+        // Two headless services over the same workload: the first by name has it.
+        if !taken.insert(address) {
+            continue;
+        }
+        let table = route_table(service, port);
+        let (cluster_name, table) = match direct {
+            None => (cluster_name.clone(), table),
+            Some(true) => (direct_cluster(&service.host, port.number, true), table),
+            Some(false) => (
+                direct_cluster(&service.host, port.number, false),
+                format!("{table}|plaintext"),
+            ),
+        };
+        let listener = service_listener(mesh, address, port.protocol, &cluster_name, &table);
+        resources
+            .listeners
+            .insert(listener.name.clone(), Resource::new(&listener, origin));
+        if tables.insert(table.clone()) {
+            if let Some(mutual_tls) = direct {
+                let cluster = cluster::direct(mesh, service, port, mutual_tls);
+                resources
+                    .clusters
+                    .insert(cluster_name.clone(), Resource::new(&cluster, origin));
+            }
+            if port.protocol.may_be_http() {
+                let routes = mesh.routes(service, port, proxy.account.namespace());
+                let origin = routes.first().map(|route| route.reference());
+                let routes = route::service_table(mesh, &table, &cluster_name, &routes);
+                let origin = origin.as_ref().unwrap_or(&service.reference);
+                resources
+                    .routes
+                    .insert(table, Resource::new(&routes, Some(origin)));
+            }
+        }
+    }
+}
+
+fn service_listener(
+    mesh: &MeshState,
+    at: SocketAddr,
+    protocol: AppProtocol,
+    cluster: &str,
+    table: &str,
+) -> Listener {
+    let http = |name: &str, matches: Option<FilterChainMatch>| -> FilterChain {
+        let routes = RouteSpecifier::Rds(Rds {
+            config_source: Some(cluster::ads()),
+            route_config_name: table.to_owned(),
+        });
+        let manager = filter::connection_manager(mesh, cluster, routes);
+        filter::chain(name, matches, filter::http_filter(&manager), None)
+    };
+    let tcp = || filter::chain("tcp", None, filter::tcp_proxy(mesh, cluster), None);
+    let listener = Listener {
+        name: format!("{}_{}", at.ip(), at.port()),
+        address: Some(address(at)),
+        bind_to_port: Some(BoolValue { value: false }),
+        traffic_direction: TrafficDirection::Outbound.into(),
+        ..Listener::default()
+    };
+    match protocol {
+        AppProtocol::Http | AppProtocol::Http2 => Listener {
+            filter_chains: vec![http("http", None)],
+            ..listener
+        },
+        AppProtocol::Tcp => Listener {
+            filter_chains: vec![tcp()],
+            ..listener
+        },
+        AppProtocol::Auto => {
+            let detected = FilterChainMatch {
+                transport_protocol: "raw_buffer".to_owned(),
+                application_protocols: DETECTED_HTTP.map(str::to_owned).to_vec(),
+                ..FilterChainMatch::default()
+            };
+            Listener {
+                filter_chains: vec![http("http", Some(detected))],
+                default_filter_chain: Some(tcp()),
+                listener_filters: vec![filter::tls_inspector(None), filter::http_inspector(None)],
+                listener_filters_timeout: Some(filter::DETECTION_TIMEOUT),
+                continue_on_listener_filters_timeout: true,
+                ..listener
+            }
+        }
+    }
+}
