@@ -150,6 +150,7 @@ impl MeshState {
                 name: name.clone(),
                 host,
                 addresses,
+                headless: service.is_headless(),
                 families,
                 ports,
                 reference,

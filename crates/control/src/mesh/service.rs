@@ -18,8 +18,10 @@ pub struct MeshService {
     pub name: NamespacedName,
     /// Its full DNS name.
     pub host: String,
-    /// Its own addresses; none when it is headless.
+    /// Its own addresses.
     pub addresses: Vec<IpAddr>,
+    /// Whether it has none on purpose: clients dial the workloads' addresses.
+    pub headless: bool,
     /// Its families, the preferred one first.
     pub families: Vec<IpFamily>,
     /// Its TCP ports.

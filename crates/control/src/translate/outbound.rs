@@ -92,7 +92,7 @@ fn translate_port(
         .map(|ip| (SocketAddr::new(*ip, port.number), None));
     let workloads = port.endpoints.iter().filter(|endpoint| endpoint.ready);
     let workloads = workloads.map(|endpoint| (endpoint.address, Some(endpoint.mutual_tls)));
-    let workloads = workloads.filter(|_| service.addresses.is_empty());
+    let workloads = workloads.filter(|_| service.headless);
     let mut tables = BTreeSet::new();
     for (address, direct) in own.chain(workloads) {
         // Two headless services over the same workload: the first by name has it.

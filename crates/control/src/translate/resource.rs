@@ -49,6 +49,6 @@ impl Resource {
 pub(super) fn pack<M: Message + Name>(message: &M) -> Any {
     Any {
         type_url: M::type_url(),
-        value: message.encode_to_vec().into(),
+        value: message.encode_to_vec(),
     }
 }
