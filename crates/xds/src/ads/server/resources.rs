@@ -24,8 +24,13 @@ impl Versioned {
     /// A resource of a kind.
     #[must_use]
     pub fn new(resource_type: ResourceType, resource: &impl Message) -> Self {
-        let bytes = resource.encode_to_vec();
-        let value = transcode::canonicalize(resource_type.message_name(), &bytes);
+        Self::encoded(resource_type, &resource.encode_to_vec())
+    }
+
+    /// A resource of a kind that is encoded already.
+    #[must_use]
+    pub fn encoded(resource_type: ResourceType, resource: &[u8]) -> Self {
+        let value = transcode::canonicalize(resource_type.message_name(), resource);
         let mut hasher = DefaultHasher::new();
         hasher.write(&value);
         let type_url = resource_type.type_url().to_owned();
