@@ -191,7 +191,7 @@ impl Decoder {
         }
         self.trailer_fields += 1;
         let name = Name::recognise(text);
-        if !is_forbidden(name, text) {
+        if !is_forbidden_trailer(name, text) {
             self.trailers.push_recognised(name, text, value);
         }
         Ok(Step::Skip(line.len() + 2))
@@ -208,7 +208,7 @@ fn of_trailers(error: HeadError) -> StreamError {
 /// Fields that must not come as a trailer, since whoever merges them into the head would read the
 /// message in another way (RFC 9110, section 6.5.1): framing, routing, request modifiers,
 /// authentication, response control, and how the content is to be processed.
-fn is_forbidden(name: Name, text: &[u8]) -> bool {
+pub fn is_forbidden_trailer(name: Name, text: &[u8]) -> bool {
     match name {
         Name::Other => [
             &b"authorization"[..],

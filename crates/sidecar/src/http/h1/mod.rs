@@ -11,7 +11,7 @@ pub mod decoder;
 pub mod encoder;
 pub mod error;
 mod framing;
-mod grammar;
+pub mod grammar;
 mod lines;
 pub mod request;
 pub mod response;

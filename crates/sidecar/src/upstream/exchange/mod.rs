@@ -147,7 +147,7 @@ impl Exchange {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::BTreeMap;
     use std::future::poll_fn;
     use std::time::Duration;

@@ -1,0 +1,281 @@
+//! Heads and trailers between the `http` crate's types and ours.
+
+use bytes::{Bytes, BytesMut};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Method, Request, Response, StatusCode, Uri};
+
+use crate::http::error::StreamError;
+use crate::http::h1::decoder::is_forbidden_trailer;
+use crate::http::h1::{Limits, grammar};
+use crate::http::headers::{Headers, Name};
+use crate::http::message::{BodyLength, RequestHead, ResponseHead, Version};
+
+/// Why a head that came by HTTP/2 is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Malformed (RFC 9113, section 8.1.1): the stream is reset.
+    Malformed(&'static str),
+    /// More fields than the limit: answered with 431.
+    TooManyFields,
+}
+
+/// A request as it came. `scheme` is the connection's, for a request that has no `:authority`.
+pub fn request_head(
+    request: &Request<::h2::RecvStream>,
+    scheme: &'static str,
+    limits: &Limits,
+) -> Result<RequestHead, Refusal> {
+    let mut head = RequestHead::new();
+    head.version = Version::Http2;
+    head.method
+        .extend_from_slice(request.method().as_str().as_bytes());
+    let uri = request.uri();
+    head.scheme = match uri.scheme_str() {
+        Some("http") => "http",
+        Some("https") => "https",
+        Some(_) => return Err(Refusal::Malformed(":scheme is neither http nor https")),
+        None => scheme,
+    };
+    head.protocol = request
+        .extensions()
+        .get::<::h2::ext::Protocol>()
+        .map(|protocol| protocol.as_str().as_bytes().to_vec());
+    if request.method() != Method::CONNECT || head.protocol.is_some() {
+        let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        head.path.extend_from_slice(path.as_bytes());
+    }
+    if let Some(authority) = uri.authority() {
+        head.authority
+            .extend_from_slice(authority.as_str().as_bytes());
+    }
+    let length = take_fields(request.headers(), limits, true, &mut head.headers)?;
+    authority_of(&mut head)?;
+    head.body = match length {
+        Some(length) => BodyLength::Sized(length),
+        None if request.body().is_end_stream() => BodyLength::None,
+        None => BodyLength::Streamed,
+    };
+    Ok(head)
+}
+
+/// `Host` may stand in for `:authority` and must not contradict it (RFC 9113, section 8.3.1).
+fn authority_of(head: &mut RequestHead) -> Result<(), Refusal> {
+    match head.headers.all(Name::Host).count() {
+        0 => {}
+        1 => {
+            let host = head.headers.first(Name::Host).unwrap_or_default();
+            if head.authority.is_empty() {
+                head.authority.extend_from_slice(host);
+            } else if !head.authority.eq_ignore_ascii_case(host) {
+                return Err(Refusal::Malformed("host contradicts :authority"));
+            }
+            head.headers.remove(Name::Host);
+        }
+        _ => return Err(Refusal::Malformed("host is there twice")),
+    }
+    // HTTP/1 behind us takes no more than this, so nothing else is let in.
+    if !grammar::is_authority(&head.authority) {
+        return Err(Refusal::Malformed(":authority is not a host and port"));
+    }
+    Ok(())
+}
+
+/// A response as it came, into a head that is reused. `bodiless`: the answer to HEAD.
+pub fn response_head(
+    status: StatusCode,
+    fields: &HeaderMap,
+    ended: bool,
+    bodiless: bool,
+    limits: &Limits,
+    head: &mut ResponseHead,
+) -> Result<(), StreamError> {
+    crate::http::h1::response::clear(head);
+    head.version = Version::Http2;
+    head.status = status.as_u16();
+    if head.status == 101 {
+        return Err(StreamError::Protocol("101 in HTTP/2"));
+    }
+    let bodiless = bodiless || head.status < 200 || matches!(head.status, 204 | 304);
+    let length =
+        take_fields(fields, limits, !bodiless, &mut head.headers).map_err(
+            |refusal| match refusal {
+                Refusal::Malformed(rule) => StreamError::Protocol(rule),
+                Refusal::TooManyFields => {
+                    StreamError::LimitExceeded("the number of response headers")
+                }
+            },
+        )?;
+    head.body = match length {
+        _ if bodiless => BodyLength::None,
+        Some(length) => BodyLength::Sized(length),
+        None if ended => BodyLength::None,
+        None => BodyLength::Streamed,
+    };
+    Ok(())
+}
+
+/// Trailers as they came; what must not be one is dropped.
+pub fn trailers(fields: &HeaderMap, limits: &Limits) -> Result<Headers, StreamError> {
+    if fields.len() > limits.headers {
+        return Err(StreamError::LimitExceeded("the number of trailers"));
+    }
+    let mut headers = Headers::new();
+    for (name, value) in fields {
+        let text = name.as_str().as_bytes();
+        let known = Name::recognise(text);
+        if !is_forbidden_trailer(known, text) {
+            headers.push_recognised(known, text, value.as_bytes());
+        }
+    }
+    Ok(headers)
+}
+
+/// Copies the fields; with `take_length` without `content-length`, which is returned instead.
+fn take_fields(
+    fields: &HeaderMap,
+    limits: &Limits,
+    take_length: bool,
+    headers: &mut Headers,
+) -> Result<Option<u64>, Refusal> {
+    if fields.len() > limits.headers {
+        return Err(Refusal::TooManyFields);
+    }
+    let mut length = None;
+    for (name, value) in fields {
+        let text = name.as_str().as_bytes();
+        let known = Name::recognise(text);
+        match known {
+            Name::ContentLength => {
+                if length.is_some() {
+                    return Err(Refusal::Malformed("content-length is there twice"));
+                }
+                length = grammar::decimal(value.as_bytes());
+                if length.is_none() {
+                    return Err(Refusal::Malformed("content-length is not a number"));
+                }
+                if take_length {
+                    continue;
+                }
+            }
+            // RFC 9113, section 8.2.2. The h2 crate refuses them too; this is what counts.
+            Name::Connection
+            | Name::TransferEncoding
+            | Name::Upgrade
+            | Name::KeepAlive
+            | Name::ProxyConnection => {
+                return Err(Refusal::Malformed("a connection-specific field in HTTP/2"));
+            }
+            Name::Te if value.as_bytes() != b"trailers" => {
+                return Err(Refusal::Malformed("te other than trailers in HTTP/2"));
+            }
+            _ => {}
+        }
+        headers.push_recognised(known, text, value.as_bytes());
+    }
+    Ok(length)
+}
+
+/// A request to be sent.
+pub fn request(head: &RequestHead) -> Result<Request<()>, StreamError> {
+    let bad_path = StreamError::Unrepresentable("a path that HTTP/2 cannot carry");
+    let mut request = Request::new(());
+    *request.method_mut() = Method::from_bytes(&head.method)
+        .map_err(|_| StreamError::Unrepresentable("a method that HTTP/2 cannot carry"))?;
+    let mut parts = http::uri::Parts::default();
+    if !head.authority.is_empty() {
+        let authority = Authority::try_from(head.authority.as_slice())
+            .map_err(|_| StreamError::Unrepresentable("an authority that HTTP/2 cannot carry"))?;
+        parts.authority = Some(authority);
+    }
+    if head.method != b"CONNECT" || head.protocol.is_some() {
+        let path: &[u8] = if head.path.is_empty() {
+            b"/"
+        } else {
+            &head.path
+        };
+        let path = PathAndQuery::try_from(path).map_err(|_| bad_path)?;
+        if path.as_str().len() != head.path.len().max(1) {
+            return Err(StreamError::Unrepresentable("a path with a fragment"));
+        }
+        parts.path_and_query = Some(path);
+        if parts.authority.is_some() {
+            parts.scheme = Some(match head.scheme {
+                "https" => Scheme::HTTPS,
+                _ => Scheme::HTTP,
+            });
+        }
+    }
+    // Without an authority the crate wants to be told that the request comes from HTTP/1.
+    *request.version_mut() = match parts.authority {
+        Some(_) => http::Version::HTTP_2,
+        None => http::Version::HTTP_11,
+    };
+    *request.uri_mut() = Uri::from_parts(parts)
+        .map_err(|_| StreamError::Unrepresentable("a target that HTTP/2 cannot carry"))?;
+    if let Some(protocol) = &head.protocol {
+        let protocol = std::str::from_utf8(protocol)
+            .map_err(|_| StreamError::Unrepresentable("a protocol that is not UTF-8"))?;
+        request
+            .extensions_mut()
+            .insert(::h2::ext::Protocol::from(protocol));
+    }
+    *request.headers_mut() = header_map(&head.headers, head.body)?;
+    Ok(request)
+}
+
+/// A response to be sent.
+pub fn response(head: &ResponseHead) -> Result<Response<()>, StreamError> {
+    let mut response = Response::new(());
+    *response.version_mut() = http::Version::HTTP_2;
+    *response.status_mut() = StatusCode::from_u16(head.status)
+        .map_err(|_| StreamError::Unrepresentable("a status outside 100 to 999"))?;
+    *response.headers_mut() = header_map(&head.headers, head.body)?;
+    Ok(response)
+}
+
+/// Fields to be sent. All values share one allocation.
+pub fn header_map(headers: &Headers, body: BodyLength) -> Result<HeaderMap, StreamError> {
+    let mut map = HeaderMap::with_capacity(headers.len() + 1);
+    let mut values = BytesMut::with_capacity(headers.byte_len() + 20);
+    for (_, _, value) in headers.iter() {
+        values.extend_from_slice(value);
+    }
+    let mut length = itoa::Buffer::new();
+    if let BodyLength::Sized(n) = body {
+        values.extend_from_slice(length.format(n).as_bytes());
+    }
+    let mut values = values.freeze();
+    for (name, text, value) in headers.iter() {
+        let value = values.split_to(value.len());
+        match name {
+            // What belongs to one HTTP/1 connection (RFC 9113, section 8.2.2), and `host`, which
+            // is `:authority` here.
+            Name::Connection
+            | Name::TransferEncoding
+            | Name::Upgrade
+            | Name::KeepAlive
+            | Name::ProxyConnection
+            | Name::Http2Settings
+            | Name::Host => continue,
+            Name::ContentLength if matches!(body, BodyLength::Sized(_)) => continue,
+            Name::Te if &value[..] != b"trailers" => continue,
+            _ => {}
+        }
+        append(&mut map, text, value)?;
+    }
+    if !values.is_empty() {
+        append(&mut map, b"content-length", values)?;
+    }
+    Ok(map)
+}
+
+fn append(map: &mut HeaderMap, name: &[u8], value: Bytes) -> Result<(), StreamError> {
+    let name = HeaderName::from_bytes(name)
+        .map_err(|_| StreamError::Unrepresentable("a field name that HTTP/2 cannot carry"))?;
+    let value = HeaderValue::from_maybe_shared(value)
+        .map_err(|_| StreamError::Unrepresentable("a field value that HTTP/2 cannot carry"))?;
+    map.try_append(name, value)
+        .map_err(|_| StreamError::Unrepresentable("too many fields"))?;
+    Ok(())
+}
