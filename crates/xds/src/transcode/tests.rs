@@ -75,7 +75,10 @@ fn well_known_types_have_their_own_json() {
     let cases = [
         ("google.protobuf.Duration", json!("-0.250s")),
         ("google.protobuf.Duration", json!("315576000000s")),
-        ("google.protobuf.Timestamp", json!("2026-01-31T12:00:00.5Z")),
+        (
+            "google.protobuf.Timestamp",
+            json!("2026-01-31T12:00:00.500Z"),
+        ),
         (
             "google.protobuf.Struct",
             json!({"a": [1, "x", null, true, {"b": 1.5}], "c": {}}),

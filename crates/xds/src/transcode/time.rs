@@ -5,7 +5,6 @@ use ::time::format_description::well_known::Rfc3339;
 
 /// The largest number of seconds in a `google.protobuf.Duration`, about 10,000 years.
 const MAX_SECONDS: i64 = 315_576_000_000;
-const NANOS: i128 = 1_000_000_000;
 
 /// The seconds and nanoseconds of a text such as `1.5s` or `-0.25s`.
 pub(super) fn parse_duration(text: &str) -> Option<(i64, i32)> {
@@ -31,15 +30,19 @@ pub(super) fn parse_duration(text: &str) -> Option<(i64, i32)> {
     })
 }
 
-/// `1.500s`: no fraction, or 3, 6 or 9 digits of it.
+/// `1.500s`
 pub(super) fn format_duration(seconds: i64, nanos: i32) -> String {
     let sign = if seconds < 0 || nanos < 0 { "-" } else { "" };
-    let (seconds, nanos) = (seconds.unsigned_abs(), nanos.unsigned_abs());
-    match nanos {
-        0 => format!("{sign}{seconds}s"),
-        _ if nanos % 1_000_000 == 0 => format!("{sign}{seconds}.{:03}s", nanos / 1_000_000),
-        _ if nanos % 1_000 == 0 => format!("{sign}{seconds}.{:06}s", nanos / 1_000),
-        _ => format!("{sign}{seconds}.{nanos:09}s"),
+    format!("{sign}{}{}s", seconds.unsigned_abs(), fraction(nanos))
+}
+
+/// No fraction, or 3, 6 or 9 digits of it.
+fn fraction(nanos: i32) -> String {
+    match nanos.unsigned_abs() {
+        0 => String::new(),
+        nanos if nanos.is_multiple_of(1_000_000) => format!(".{:03}", nanos / 1_000_000),
+        nanos if nanos.is_multiple_of(1_000) => format!(".{:06}", nanos / 1_000),
+        nanos => format!(".{nanos:09}"),
     }
 }
 
@@ -54,9 +57,10 @@ pub(super) fn parse_timestamp(text: &str) -> Option<(i64, i32)> {
 
 /// RFC 3339 in UTC; `None` outside of years 1 to 9999.
 pub(super) fn format_timestamp(seconds: i64, nanos: i32) -> Option<String> {
-    let nanos = i128::from(seconds) * NANOS + i128::from(nanos);
-    OffsetDateTime::from_unix_timestamp_nanos(nanos)
+    let whole = OffsetDateTime::from_unix_timestamp(seconds)
         .ok()?
         .format(&Rfc3339)
-        .ok()
+        .ok()?;
+    let whole = whole.strip_suffix('Z')?;
+    Some(format!("{whole}{}Z", fraction(nanos)))
 }
