@@ -6,6 +6,8 @@
 
 mod model;
 mod render;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
