@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use outrider_xds::ads::ResourceType::{self, Cluster, Listener, Secret};
 use outrider_xds::ads::client::{
-    Bearer, ChannelFactory, ConnectError, Event, Handle, Options, Rejection, Service, Subscription,
-    Update, Variant, channel, start,
+    ChannelFactory, ConnectError, Event, Handle, Options, Rejection, Service, Subscription, Update,
+    Variant, bearer, channel, start,
 };
 use outrider_xds::ads::server::{self, Answer, ResourceSet, Resources, Source, Versioned};
 use outrider_xds::certificate::{
@@ -30,7 +30,7 @@ struct Mesh {
     answers: mpsc::UnboundedSender<(String, Answer)>,
 }
 
-fn bearer(metadata: &MetadataMap) -> Result<(), Status> {
+fn authorized(metadata: &MetadataMap) -> Result<(), Status> {
     match metadata.get("authorization").map(|value| value.as_bytes()) {
         Some(b"Bearer good") => Ok(()),
         _ => Err(Status::unauthenticated("the token is not good")),
@@ -47,7 +47,7 @@ impl Source for Mesh {
         metadata: &MetadataMap,
         _extensions: &Extensions,
     ) -> Result<String, Status> {
-        bearer(metadata)?;
+        authorized(metadata)?;
         Ok(node.id)
     }
 
@@ -137,7 +137,7 @@ async fn ads_client_and_server_understand_each_other() {
     let token = Arc::new(Mutex::new("bad".to_owned()));
     let mut options = Options::new(Service::Aggregated, Variant::Delta, node(), factory);
     let read = Arc::clone(&token);
-    options.metadata = Arc::new(move || Bearer::metadata(&read.lock().unwrap()));
+    options.metadata = Arc::new(move || bearer(&read.lock().unwrap()));
     let (handle, mut events) = run(options.clone());
     handle.set_subscription(Cluster, Subscription::everything());
     handle.set_subscription(Listener, Subscription::named(["no-such"]));
@@ -320,7 +320,7 @@ impl Authority for Signer {
         metadata: &MetadataMap,
         _extensions: &Extensions,
     ) -> Result<CertificateResponse, Status> {
-        bearer(metadata)?;
+        authorized(metadata)?;
         let leaf = format!("signed {} for {} s", request.csr, request.validity_duration);
         Ok(CertificateResponse {
             cert_chain: vec![leaf, "root".to_owned()],
@@ -343,18 +343,13 @@ async fn certificates_are_signed_for_a_good_token_only() -> Result<(), ConnectEr
         metadata: None,
     };
     let channel = channel::tcp(&address).await?;
-    let good = Bearer::metadata("good\n")?;
+    let good = bearer("good\n")?;
     let response = create_certificate(channel.clone(), good, request.clone()).await?;
     assert_eq!(response.cert_chain, ["signed csr for 60 s", "root"]);
     let status = create_certificate(channel, MetadataMap::new(), request)
         .await
         .unwrap_err();
     assert_eq!(status.code(), tonic::Code::Unauthenticated);
-    assert!(
-        !Bearer::metadata("sec\nret")
-            .unwrap_err()
-            .to_string()
-            .contains("sec")
-    );
+    assert!(!bearer("sec\nret").unwrap_err().to_string().contains("sec"));
     Ok(())
 }

@@ -13,7 +13,7 @@ mod values;
 
 pub use backoff::Backoff;
 pub use driver::{Driver, Event, Handle, start};
-pub use options::{Bearer, ChannelFactory, ConnectError, MetadataSource, Options, Service};
+pub use options::{ChannelFactory, ConnectError, MetadataSource, Options, Service, bearer};
 pub use session::Session;
 pub use values::{
     Rejection, Request, Resource, Subscription, Ticket, UnknownType, Update, Variant,

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use tonic::metadata::MetadataMap;
+use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 use tonic::transport::Channel;
 
 use super::values::Variant;
@@ -21,25 +21,19 @@ pub type ChannelFactory =
 /// Gives what goes into the headers of a stream, for each stream anew (a token is renewed on disk).
 pub type MetadataSource = Arc<dyn Fn() -> Result<MetadataMap, ConnectError> + Send + Sync>;
 
-/// `authorization: Bearer ...`, marked so that nothing logs it.
-#[derive(Clone, Copy, Debug)]
-pub struct Bearer;
-
-impl Bearer {
-    /// The headers with `token` in them.
-    ///
-    /// # Errors
-    /// A token with a character that no header can hold. The error does not show the token.
-    pub fn metadata(token: &str) -> Result<MetadataMap, ConnectError> {
-        let value = format!("Bearer {}", token.trim());
-        let mut value: tonic::metadata::AsciiMetadataValue = value
-            .parse()
-            .map_err(|_| "the token has a character that no header can hold")?;
-        value.set_sensitive(true);
-        let mut metadata = MetadataMap::new();
-        metadata.insert("authorization", value);
-        Ok(metadata)
-    }
+/// The header `authorization: Bearer <token>`, marked so that nothing logs it.
+///
+/// # Errors
+/// A token with a character that no header can hold. The error does not show the token.
+pub fn bearer(token: &str) -> Result<MetadataMap, ConnectError> {
+    let value = format!("Bearer {}", token.trim());
+    let mut value: AsciiMetadataValue = value
+        .parse()
+        .map_err(|_| "the token has a character that no header can hold")?;
+    value.set_sensitive(true);
+    let mut metadata = MetadataMap::new();
+    metadata.insert("authorization", value);
+    Ok(metadata)
 }
 
 /// Which service to call.

@@ -10,7 +10,7 @@ use super::values::{Rejection, Resource, UnknownType, Update};
 use crate::ads::ResourceType;
 use crate::pb::envoy::config::core::v3::ControlPlane;
 use crate::pb::envoy::service::discovery::v3::{
-    DeltaDiscoveryResponse, DiscoveryResponse, Resource as Wrapper,
+    DeltaDiscoveryResponse, DiscoveryResponse, Resource as Wrapper, ResourceError,
 };
 use crate::pb::google::protobuf::{Any, Duration as ProtoDuration};
 use crate::transcode;
@@ -30,6 +30,7 @@ impl Session {
     ) -> Result<Update, UnknownType> {
         let resource_type = known(&response.type_url)?;
         self.identified(response.control_plane);
+        report(resource_type, &response.resource_errors);
         self.kinds[resource_type.index()]
             .stream
             .nonce
@@ -58,12 +59,22 @@ impl Session {
     ) -> Result<Update, UnknownType> {
         let resource_type = known(&response.type_url)?;
         self.identified(response.control_plane);
+        report(resource_type, &response.resource_errors);
         let mut intake = Intake::new(self, resource_type, now);
         for wrapper in response.resources {
             intake.take(Ok(wrapper), "");
         }
         let mut intake = intake.finish();
-        intake.removed = response.removed_resources;
+        // Newer servers may name what is gone in the second list.
+        let names = response
+            .removed_resource_names
+            .into_iter()
+            .map(|each| each.name);
+        intake.removed = response
+            .removed_resources
+            .into_iter()
+            .chain(names)
+            .collect();
         Ok(self.hand_out(
             resource_type,
             intake,
@@ -137,6 +148,18 @@ impl Session {
             removed: taken.removed,
             refused: taken.refused,
         }
+    }
+}
+
+/// Logs what a server says of resources that it could not give.
+fn report(resource_type: ResourceType, errors: &[ResourceError]) {
+    for error in errors {
+        let name = error.resource_name.as_ref().map_or("", |name| &name.name);
+        let why = error
+            .error_detail
+            .as_ref()
+            .map_or("", |status| &status.message);
+        tracing::warn!("the discovery server has no {resource_type} {name:?} for us: {why}");
     }
 }
 
