@@ -1,7 +1,17 @@
 //! A downstream or upstream connection's bytes, plain or encrypted.
 
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+pub use super::encrypted::TlsStream;
+pub use super::socket::Socket;
 use crate::config::tls::TlsVersion;
 
 /// What a finished TLS handshake agreed on.
@@ -17,4 +27,206 @@ pub struct Handshake {
     pub peer_chain: Vec<rustls_pki_types::CertificateDer<'static>>,
     /// The peer's URI names, the first of which is its SPIFFE id.
     pub peer_uris: Vec<Arc<str>>,
+}
+
+/// A connection's bytes. One task drives it, both ways.
+///
+/// - A read or write of a whole message costs one system call.
+/// - A write may keep sealed bytes that the socket has not taken: flush before waiting for an
+///   answer.
+/// - The end of the peer's data is a read of nothing; over TLS an end without close_notify is
+///   [`io::ErrorKind::UnexpectedEof`].
+/// - `shutdown` ends our data (close_notify, then FIN) and leaves reading open.
+/// - Dropping it sends FIN (no close_notify), [`Stream::abort`] sends RST.
+pub enum Stream {
+    /// Not encrypted
+    Plain(PlainStream),
+    /// TLS
+    Tls(Box<TlsStream>),
+}
+
+impl Stream {
+    /// A plain TCP connection; `read_ahead` was received already and is read first.
+    pub fn plain(tcp: TcpStream, read_ahead: Vec<u8>) -> Stream {
+        Stream::Plain(PlainStream::new(tcp.into(), read_ahead))
+    }
+
+    /// The TLS handshake's outcome; `None` for a plain stream.
+    pub fn handshake(&self) -> Option<&Rc<Handshake>> {
+        match self {
+            Stream::Plain(_) => None,
+            Stream::Tls(tls) => Some(tls.handshake()),
+        }
+    }
+
+    /// Closes it at once, so that the peer sees RST.
+    pub fn abort(self) {
+        match self {
+            Stream::Plain(plain) => plain.into_socket().abort(),
+            Stream::Tls(tls) => tls.into_socket().abort(),
+        }
+    }
+
+    /// The socket under it.
+    pub fn socket(&self) -> &Socket {
+        match self {
+            Stream::Plain(plain) => &plain.socket,
+            Stream::Tls(tls) => tls.socket(),
+        }
+    }
+
+    /// Our own address; `None` for a Unix socket.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.socket().local_addr()
+    }
+
+    /// The peer's address; `None` for a Unix socket.
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.socket().peer_addr()
+    }
+}
+
+impl From<TlsStream> for Stream {
+    fn from(tls: TlsStream) -> Self {
+        Stream::Tls(Box::new(tls))
+    }
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stream")
+            .field("socket", self.socket())
+            .field("handshake", &self.handshake())
+            .finish()
+    }
+}
+
+/// A socket with bytes that were received before it came here.
+#[derive(Debug)]
+pub struct PlainStream {
+    socket: Socket,
+    read_ahead: Vec<u8>,
+    start: usize,
+}
+
+impl PlainStream {
+    /// A connection of which `read_ahead` was received already.
+    pub fn new(socket: Socket, read_ahead: Vec<u8>) -> Self {
+        PlainStream {
+            socket,
+            read_ahead,
+            start: 0,
+        }
+    }
+
+    /// The socket alone.
+    pub fn into_socket(self) -> Socket {
+        self.socket
+    }
+}
+
+impl AsyncRead for PlainStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.read_ahead.is_empty() {
+            return self.socket.poll_read(cx, buffer);
+        }
+        let rest = &self.read_ahead[self.start..];
+        let length = rest.len().min(buffer.remaining());
+        buffer.put_slice(&rest[..length]);
+        self.start += length;
+        if self.start == self.read_ahead.len() {
+            self.read_ahead = Vec::new();
+            self.start = 0;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for PlainStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.socket.poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.socket.poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.poll_shutdown(cx)
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Stream::Plain(plain) => Pin::new(plain).poll_read(cx, buffer),
+            Stream::Tls(tls) => tls.poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut *self {
+            Stream::Plain(plain) => Pin::new(plain).poll_write(cx, bytes),
+            Stream::Tls(tls) => tls.poll_write(cx, &[IoSlice::new(bytes)]),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut *self {
+            Stream::Plain(plain) => Pin::new(plain).poll_write_vectored(cx, slices),
+            Stream::Tls(tls) => tls.poll_write(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Stream::Plain(plain) => Pin::new(plain).poll_flush(cx),
+            Stream::Tls(tls) => tls.poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Stream::Plain(plain) => Pin::new(plain).poll_shutdown(cx),
+            Stream::Tls(tls) => tls.poll_shutdown(cx),
+        }
+    }
 }

@@ -1,0 +1,24 @@
+//! Large buffers that all connections of a worker share.
+//!
+//! A worker runs one connection at a time, and most of what it reads is passed on before it turns
+//! to the next one. So the big buffers that make bulk data cheap belong to the thread; a connection
+//! owns memory only for what it could not pass on. An idle connection owns none.
+
+use std::cell::RefCell;
+use std::thread::LocalKey;
+
+/// Bytes of one buffer. Measured: smaller ones cost system calls and wake-ups, larger ones miss the
+/// second-level cache.
+pub const SIZE: usize = 256 << 10;
+
+/// One of the thread's buffers. Pages that were never used cost no memory.
+pub type Scratch = LocalKey<RefCell<Vec<u8>>>;
+
+thread_local! {
+    /// Ciphertext as it was received.
+    pub static RECEIVED: RefCell<Vec<u8>> = RefCell::new(vec![0; SIZE]);
+    /// Ciphertext to be sent.
+    pub static SEALED: RefCell<Vec<u8>> = RefCell::new(vec![0; SIZE]);
+    /// Plaintext on its way from one connection to another.
+    pub static RELAYED: RefCell<Vec<u8>> = RefCell::new(vec![0; SIZE]);
+}
