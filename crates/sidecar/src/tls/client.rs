@@ -12,7 +12,7 @@ use rustls_pki_types::ServerName;
 
 use super::error::TlsError;
 use super::handshake;
-use super::secrets::{Cached, Secrets, provider};
+use super::secrets::{Cached, Secrets};
 use super::socket::Socket;
 use super::stream::TlsStream;
 use crate::config::secret::Secret;
@@ -26,7 +26,7 @@ const DEFAULT_SESSION_KEYS: u32 = 1;
 pub struct ClientContext {
     tls: UpstreamTls,
     name: ServerName<'static>,
-    config: Cached<Arc<ClientConfig>>,
+    config: Cached<ClientConfig>,
 }
 
 impl ClientContext {
@@ -82,7 +82,7 @@ impl ClientContext {
         socket: impl Into<Socket>,
         fallback_alpn: &[&[u8]],
     ) -> Result<TlsStream, TlsError> {
-        let config = Arc::clone(&*self.config()?);
+        let config = self.config()?;
         let alpn: Vec<Vec<u8>> = if self.tls.settings.alpn.is_empty() {
             fallback_alpn.iter().map(|name| name.to_vec()).collect()
         } else {
@@ -94,12 +94,12 @@ impl ClientContext {
         handshake::connect(connection, socket.into()).await
     }
 
-    fn config(&self) -> Result<Arc<Arc<ClientConfig>>, TlsError> {
+    fn config(&self) -> Result<Arc<ClientConfig>, TlsError> {
         self.config
             .current(&self.tls.settings, |secrets| self.build(secrets))
     }
 
-    fn build(&self, secrets: &Secrets) -> Result<Arc<ClientConfig>, TlsError> {
+    fn build(&self, secrets: &Secrets) -> Result<ClientConfig, TlsError> {
         let settings = &self.tls.settings;
         let certificates = secrets.certificates(settings)?;
         let resumes = match self.tls.max_session_keys {
@@ -109,7 +109,7 @@ impl ClientContext {
             DEFAULT_SESSION_KEYS => certificates.is_empty(),
             _ => true,
         };
-        let mut config = ClientConfig::builder_with_provider(provider())
+        let mut config = ClientConfig::builder_with_provider(settings.provider())
             .with_protocol_versions(settings.versions()?)
             .map_err(TlsError::Settings)?
             .dangerous()
@@ -123,7 +123,7 @@ impl ClientContext {
         } else {
             Resumption::disabled()
         };
-        Ok(Arc::new(config))
+        Ok(config)
     }
 }
 

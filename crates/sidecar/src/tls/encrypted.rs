@@ -285,11 +285,12 @@ impl TlsStream {
             ready!(self.poll_send(cx))?;
         }
         if self.sealer.exhausted() {
-            self.messages
-                .may_update_keys()
-                .then(|| self.update_sealer())
-                .unwrap_or(Err(RecordError::KeyExhausted))
-                .map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
+            let update = if self.messages.may_update_keys() {
+                self.update_sealer()
+            } else {
+                Err(RecordError::KeyExhausted)
+            };
+            update.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
         }
         with(&scratch::SEALED, |scratch| {
             let waiting = &self.outgoing[self.outgoing_start..];

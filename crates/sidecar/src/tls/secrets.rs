@@ -14,7 +14,7 @@ use crate::config::tls::{TlsSettings, TlsVersion, Validation};
 use crate::discovery::slot::Slot;
 
 /// The cryptography of the process.
-pub fn provider() -> Arc<CryptoProvider> {
+pub fn default_provider() -> Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> =
         LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
     Arc::clone(&PROVIDER)
@@ -28,6 +28,29 @@ impl TlsSettings {
             Validation::Context(slot) | Validation::Combined { slot, .. } => Some(slot),
         };
         self.certificates.iter().chain(validation)
+    }
+
+    /// The process's cryptography, as far as these settings allow it. Cipher suites can be chosen
+    /// for TLS 1.2 only: those of 1.3 are all good, and Envoy always offers them, too.
+    pub(super) fn provider(&self) -> Arc<CryptoProvider> {
+        let provider = default_provider();
+        if self.cipher_suites.is_empty() && self.groups.is_empty() {
+            return provider;
+        }
+        let mut provider = CryptoProvider::clone(&provider);
+        if !self.cipher_suites.is_empty() {
+            provider.cipher_suites.retain(|suite| {
+                suite.tls13().is_some() || self.cipher_suites.contains(&suite.suite())
+            });
+        }
+        if !self.groups.is_empty() {
+            let place = |group: rustls::NamedGroup| self.groups.iter().position(|g| *g == group);
+            provider
+                .kx_groups
+                .retain(|group| place(group.name()).is_some());
+            provider.kx_groups.sort_by_key(|group| place(group.name()));
+        }
+        Arc::new(provider)
     }
 
     /// The versions that rustls may agree on.
@@ -114,7 +137,7 @@ impl Secrets {
                 }
             }
         }
-        PeerPolicy::new(&contexts, require_certificate, provider())
+        PeerPolicy::new(&contexts, require_certificate, settings.provider())
     }
 }
 

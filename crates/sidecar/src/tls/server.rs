@@ -13,7 +13,7 @@ use tokio::io::AsyncReadExt as _;
 use super::client_hello::{self, ClientHello, Parsed};
 use super::error::TlsError;
 use super::handshake;
-use super::secrets::{Cached, Secrets, provider};
+use super::secrets::{Cached, Secrets};
 use super::socket::Socket;
 use super::stream::{PlainStream, TlsStream};
 use crate::config::secret::Secret;
@@ -115,7 +115,7 @@ impl ServerContext {
         let settings = &self.tls.settings;
         let certificates = Certificates(secrets.certificates(settings)?);
         let policy = secrets.peer_policy(settings, self.tls.require_client_certificate)?;
-        let mut config = ServerConfig::builder_with_provider(provider())
+        let mut config = ServerConfig::builder_with_provider(settings.provider())
             .with_protocol_versions(settings.versions()?)
             .map_err(TlsError::Settings)?
             .with_client_cert_verifier(Arc::new(policy))

@@ -90,6 +90,8 @@ impl Side {
             settings: TlsSettings {
                 min_version: TlsVersion::V1_2,
                 max_version: TlsVersion::V1_3,
+                cipher_suites: Vec::new(),
+                groups: Vec::new(),
                 alpn: Vec::new(),
                 certificates: vec![Arc::clone(&certificate)],
                 validation: Validation::Context(Arc::clone(&trust)),

@@ -160,12 +160,13 @@ async fn our_key_is_replaced_at_its_limit_and_a_peer_that_changes_its_own_is_fol
         let (certificate, key) = authority.issue(CLIENT, "client.test");
         let mut roots = rustls::RootCertStore::empty();
         roots.add(authority.root.clone()).unwrap();
-        let config = rustls::ClientConfig::builder_with_provider(super::secrets::provider())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_client_auth_cert(vec![certificate], key)
-            .unwrap();
+        let config =
+            rustls::ClientConfig::builder_with_provider(super::secrets::default_provider())
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_client_auth_cert(vec![certificate], key)
+                .unwrap();
         let name = "workload.test".try_into().unwrap();
         let connection = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
         let mut stream = rustls::StreamOwned::new(connection, near);
