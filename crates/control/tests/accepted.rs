@@ -15,11 +15,11 @@ use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use envoy_types::pb::envoy::config::listener::v3::Listener;
 use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
-use outrider_control::translate::{ResourceSet, translate};
+use outrider_control::translate::{Translation, translate};
 use prost::Message;
 
 /// Something of everything, seen by a workload that has it all inbound too.
-fn rich() -> ResourceSet {
+fn rich() -> Translation {
     let mut text = "
 service cart: {clusterIP: 10.96.0.9, clusterIPs: [10.96.0.9, 'fd00:96::9'], selector: {app: cart},
   ports: [{name: http, port: 80, targetPort: 8080}, {name: grpc, port: 81}, {name: tcp, port: 82},

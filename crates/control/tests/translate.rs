@@ -16,10 +16,10 @@ use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::UpstreamTlsContext;
-use outrider_control::translate::{ResourceSet, translate};
+use outrider_control::translate::{Translation, translate};
 use prost::Message;
 
-fn listener(resources: &ResourceSet, name: &str) -> Listener {
+fn listener(resources: &Translation, name: &str) -> Listener {
     decode(
         resources
             .listeners

@@ -12,6 +12,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 };
 use envoy_types::pb::envoy::r#type::v3::Int32Range;
 use envoy_types::pb::google::protobuf::{BoolValue, UInt32Value};
+use outrider_xds::ads::ResourceType;
 
 use crate::mesh::{AppProtocol, MeshState};
 use crate::registry::kinds::MutualTlsMode;
@@ -23,13 +24,13 @@ use super::names::{
 };
 use super::outbound::DETECTED_HTTP;
 use super::proxy::InboundPort;
-use super::resource::{Resource, ResourceSet};
-use super::{Proxy, cluster, filter, route, tls};
+use super::{Proxy, Translation, cluster, filter, route, tls};
 
 /// What a proxy offers when it is about to speak HTTP.
 const HTTP_ALPN: [&str; 2] = ["h2", "http/1.1"];
 
-pub(super) fn translate(mesh: &MeshState, proxy: &Proxy, resources: &mut ResourceSet) {
+pub(super) fn translate(mesh: &MeshState, proxy: &Proxy) -> Translation {
+    let mut resources = Translation::default();
     let families = proxy.families(mesh);
     let (namespace, labels) = (proxy.account.namespace(), proxy.labels(mesh));
     let mut ports = proxy.inbound_ports(mesh);
@@ -50,9 +51,7 @@ pub(super) fn translate(mesh: &MeshState, proxy: &Proxy, resources: &mut Resourc
         let protocol = inbound.protocol.unwrap_or(AppProtocol::Auto);
         let cluster = cluster::inbound(*port, protocol, &families);
         let origin = inbound.origin.map(|service| &service.reference);
-        resources
-            .clusters
-            .insert(cluster.name.clone(), Resource::new(&cluster, origin));
+        resources.add(ResourceType::Cluster, &cluster.name, &cluster, origin);
         if mode == MutualTlsMode::Disabled && protocol == AppProtocol::Tcp {
             unread.push(*port);
         }
@@ -68,9 +67,7 @@ pub(super) fn translate(mesh: &MeshState, proxy: &Proxy, resources: &mut Resourc
     let mode = mesh.policies.default_mode(namespace, labels);
     chains.push(passthrough(mesh, mode));
     let passthrough = cluster::inbound_passthrough(&families);
-    resources
-        .clusters
-        .insert(passthrough.name.clone(), Resource::new(&passthrough, None));
+    resources.add(ResourceType::Cluster, &passthrough.name, &passthrough, None);
 
     let (address, additional_addresses) = any_address(INBOUND_PORT, &families);
     let listener = Listener {
@@ -92,9 +89,8 @@ pub(super) fn translate(mesh: &MeshState, proxy: &Proxy, resources: &mut Resourc
         .values()
         .find_map(|port| port.origin)
         .map(|service| &service.reference);
+    resources.add(ResourceType::Listener, &listener.name, &listener, origin);
     resources
-        .listeners
-        .insert(listener.name.clone(), Resource::new(&listener, origin));
 }
 
 /// Ports that no service names: bytes, and only with mutual TLS where that is demanded. Plaintext

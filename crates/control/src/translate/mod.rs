@@ -20,16 +20,50 @@ mod resource;
 mod route;
 mod tls;
 
+use std::sync::Arc;
+
 use crate::mesh::MeshState;
+use crate::registry::kinds::IpFamily;
 
 pub use names::{INBOUND_PORT, OUTBOUND_PORT, SDS_CLUSTER};
 pub use proxy::Proxy;
-pub use resource::{Resource, ResourceSet};
+pub use resource::Translation;
+
+/// All that the outbound side depends on beside the mesh: proxies that agree on it share its
+/// resources.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct OutboundKey {
+    namespace: String,
+    families: Vec<IpFamily>,
+}
+
+impl OutboundKey {
+    /// The key of a proxy.
+    pub fn of(mesh: &MeshState, proxy: &Proxy) -> Self {
+        Self {
+            namespace: proxy.account.namespace().to_owned(),
+            families: proxy.families(mesh),
+        }
+    }
+}
+
+/// What the connections of proxies with this key meet on their way out.
+pub fn outbound(mesh: &MeshState, key: &OutboundKey) -> Translation {
+    outbound::translate(mesh, key)
+}
+
+/// All resources of a sidecar, of which `outbound` has those that others share.
+pub fn complete(mesh: &MeshState, proxy: &Proxy, outbound: &Arc<Translation>) -> Translation {
+    let mut all = Translation::clone(outbound);
+    all.extend(inbound::translate(mesh, proxy));
+    all
+}
 
 /// All resources of a sidecar.
-pub fn translate(mesh: &MeshState, proxy: &Proxy) -> ResourceSet {
-    let mut resources = ResourceSet::default();
-    outbound::translate(mesh, proxy, &mut resources);
-    inbound::translate(mesh, proxy, &mut resources);
-    resources
+pub fn translate(mesh: &MeshState, proxy: &Proxy) -> Translation {
+    complete(
+        mesh,
+        proxy,
+        &Arc::new(outbound(mesh, &OutboundKey::of(mesh, proxy))),
+    )
 }

@@ -8,43 +8,42 @@ use envoy_types::pb::envoy::config::listener::v3::{FilterChain, FilterChainMatch
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::Rds;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
 use envoy_types::pb::google::protobuf::{BoolValue, UInt32Value};
+use outrider_xds::ads::ResourceType;
 
 use crate::mesh::{AppProtocol, MeshPort, MeshService, MeshState};
+use crate::registry::kinds::IpFamily;
 
 use super::bind::{address, any_address};
 use super::names::{
     BLACKHOLE_CLUSTER, OUTBOUND_PORT, PASSTHROUGH_CLUSTER, direct_cluster, outbound_cluster,
     route_table,
 };
-use super::resource::{Resource, ResourceSet};
-use super::{Proxy, cluster, endpoint, filter, route};
+use super::{OutboundKey, Translation, cluster, endpoint, filter, route};
 
 /// What HTTP detection calls the protocols that it finds in plaintext.
 pub(super) const DETECTED_HTTP: [&str; 3] = ["http/1.0", "http/1.1", "h2c"];
 
-pub(super) fn translate(mesh: &MeshState, proxy: &Proxy, resources: &mut ResourceSet) {
+pub(super) fn translate(mesh: &MeshState, key: &OutboundKey) -> Translation {
+    let mut resources = Translation::default();
     for cluster in [cluster::passthrough(), cluster::blackhole()] {
-        resources
-            .clusters
-            .insert(cluster.name.clone(), Resource::new(&cluster, None));
+        resources.add(ResourceType::Cluster, &cluster.name, &cluster, None);
     }
-    let listener = virtual_listener(mesh, proxy);
-    resources
-        .listeners
-        .insert(listener.name.clone(), Resource::new(&listener, None));
+    let listener = virtual_listener(mesh, &key.families);
+    resources.add(ResourceType::Listener, &listener.name, &listener, None);
     let mut taken = BTreeSet::new();
     for service in mesh.services.values() {
         for port in &service.ports {
-            translate_port(mesh, proxy, service, port, &mut taken, resources);
+            translate_port(mesh, key, service, port, &mut taken, &mut resources);
         }
     }
+    resources
 }
 
 /// Where redirected connections arrive, to be handed to the listener of the address that they were
 /// for. What no listener is for goes on to where it was going; a connection to the redirect port
 /// itself goes nowhere, or it would come back for ever.
-fn virtual_listener(mesh: &MeshState, proxy: &Proxy) -> Listener {
-    let (address, additional_addresses) = any_address(OUTBOUND_PORT, &proxy.families(mesh));
+fn virtual_listener(mesh: &MeshState, families: &[IpFamily]) -> Listener {
+    let (address, additional_addresses) = any_address(OUTBOUND_PORT, families);
     let itself = FilterChainMatch {
         destination_port: Some(UInt32Value {
             value: OUTBOUND_PORT.into(),
@@ -67,22 +66,18 @@ fn virtual_listener(mesh: &MeshState, proxy: &Proxy) -> Listener {
 
 fn translate_port(
     mesh: &MeshState,
-    proxy: &Proxy,
+    key: &OutboundKey,
     service: &MeshService,
     port: &MeshPort,
     taken: &mut BTreeSet<SocketAddr>,
-    resources: &mut ResourceSet,
+    resources: &mut Translation,
 ) {
     let origin = Some(&service.reference);
     let balanced = cluster::balanced(mesh, service, port);
-    let assignment = endpoint::assignment(service, port, &proxy.families(mesh));
+    let assignment = endpoint::assignment(service, port, &key.families);
     let cluster_name = outbound_cluster(&service.host, port.number);
-    resources
-        .clusters
-        .insert(cluster_name.clone(), Resource::new(&balanced, origin));
-    resources
-        .endpoints
-        .insert(cluster_name.clone(), Resource::new(&assignment, origin));
+    resources.add(ResourceType::Cluster, &cluster_name, &balanced, origin);
+    resources.add(ResourceType::Endpoint, &cluster_name, &assignment, origin);
 
     // Its own addresses; or, of a headless service, those of its workloads, where the client means
     // the very workload that it dials.
@@ -109,24 +104,18 @@ fn translate_port(
             ),
         };
         let listener = service_listener(mesh, address, port.protocol, &cluster_name, &table);
-        resources
-            .listeners
-            .insert(listener.name.clone(), Resource::new(&listener, origin));
+        resources.add(ResourceType::Listener, &listener.name, &listener, origin);
         if tables.insert(table.clone()) {
             if let Some(mutual_tls) = direct {
                 let cluster = cluster::direct(mesh, service, port, mutual_tls);
-                resources
-                    .clusters
-                    .insert(cluster_name.clone(), Resource::new(&cluster, origin));
+                resources.add(ResourceType::Cluster, &cluster_name, &cluster, origin);
             }
             if port.protocol.may_be_http() {
-                let routes = mesh.routes(service, port, proxy.account.namespace());
+                let routes = mesh.routes(service, port, &key.namespace);
                 let origin = routes.first().map(|route| route.reference());
                 let routes = route::service_table(mesh, &table, &cluster_name, &routes);
                 let origin = origin.as_ref().unwrap_or(&service.reference);
-                resources
-                    .routes
-                    .insert(table, Resource::new(&routes, Some(origin)));
+                resources.add(ResourceType::Route, &table, &routes, Some(origin));
             }
         }
     }

@@ -1,46 +1,67 @@
 //! Resources as they are sent.
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use envoy_types::pb::google::protobuf::Any;
+use outrider_xds::ads::ResourceType;
+use outrider_xds::ads::server::{Resources, Versioned};
 use prost::{Message, Name};
 
 use crate::registry::ObjectRef;
 
-/// One resource.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Resource {
-    /// The message.
-    pub body: Any,
-    /// Changes when, and only when, the message does.
-    pub version: String,
-    /// The object that it comes from, for what proxies say of it; none for the fixed ones.
-    pub origin: Option<ObjectRef>,
-}
-
-/// All resources of one proxy, by name.
+/// Resources by kind and name, and where they come from.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct ResourceSet {
+pub struct Translation {
     /// CDS.
-    pub clusters: BTreeMap<String, Resource>,
+    pub clusters: Resources,
     /// EDS, by the cluster's name.
-    pub endpoints: BTreeMap<String, Resource>,
+    pub endpoints: Resources,
     /// LDS.
-    pub listeners: BTreeMap<String, Resource>,
+    pub listeners: Resources,
     /// RDS.
-    pub routes: BTreeMap<String, Resource>,
+    pub routes: Resources,
+    /// The object that a resource comes from, for what proxies say of it; the fixed ones have none.
+    pub origins: BTreeMap<(ResourceType, String), ObjectRef>,
 }
 
-impl Resource {
-    pub(super) fn new<M: Message + Name>(message: &M, origin: Option<&ObjectRef>) -> Self {
-        let body = pack(message);
-        let mut hasher = DefaultHasher::new();
-        body.value.hash(&mut hasher);
-        Self {
-            body,
-            version: format!("{:016x}", hasher.finish()),
-            origin: origin.cloned(),
+impl Translation {
+    /// The resources of a kind; secrets are not the control plane's to send.
+    pub fn kind(&self, kind: ResourceType) -> Option<&Resources> {
+        match kind {
+            ResourceType::Cluster => Some(&self.clusters),
+            ResourceType::Endpoint => Some(&self.endpoints),
+            ResourceType::Listener => Some(&self.listeners),
+            ResourceType::Route => Some(&self.routes),
+            ResourceType::Secret => None,
+        }
+    }
+
+    /// Takes in what another translation has.
+    pub(super) fn extend(&mut self, other: Self) {
+        self.clusters.extend(other.clusters);
+        self.endpoints.extend(other.endpoints);
+        self.listeners.extend(other.listeners);
+        self.routes.extend(other.routes);
+        self.origins.extend(other.origins);
+    }
+
+    pub(super) fn add<M: Message + Name>(
+        &mut self,
+        kind: ResourceType,
+        name: &str,
+        message: &M,
+        origin: Option<&ObjectRef>,
+    ) {
+        let resources = match kind {
+            ResourceType::Cluster => &mut self.clusters,
+            ResourceType::Endpoint => &mut self.endpoints,
+            ResourceType::Listener => &mut self.listeners,
+            ResourceType::Route => &mut self.routes,
+            ResourceType::Secret => return,
+        };
+        resources.insert(name.to_owned(), Versioned::new(kind, message));
+        if let Some(origin) = origin {
+            self.origins.insert((kind, name.to_owned()), origin.clone());
         }
     }
 }

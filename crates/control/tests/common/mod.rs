@@ -14,8 +14,9 @@ use envoy_types::pb::envoy::config::listener::v3::{Filter, filter};
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use outrider_control::mesh::{MeshSettings, MeshState};
 use outrider_control::registry::document;
-use outrider_control::translate::{Proxy, Resource};
+use outrider_control::translate::Proxy;
 use outrider_identity::{ServiceAccount, TrustDomain};
+use outrider_xds::ads::server::Versioned;
 use prost::Message;
 
 pub fn settings() -> MeshSettings {
@@ -128,6 +129,6 @@ service v1: {clusterIP: 10.96.0.2, ports: [{name: http, port: 80}]}
 service v2: {clusterIP: 10.96.0.3, ports: [{name: http, port: 80}]}
 ";
 
-pub fn decode<M: Message + Default>(resource: &Resource) -> M {
+pub fn decode<M: Message + Default>(resource: &Versioned) -> M {
     M::decode(resource.body.value.as_ref()).unwrap()
 }

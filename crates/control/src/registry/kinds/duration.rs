@@ -29,6 +29,16 @@ impl<'de> Deserialize<'de> for GatewayDuration {
     }
 }
 
+impl std::str::FromStr for GatewayDuration {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        parse_duration(text)
+            .map(Self)
+            .ok_or("not a duration such as 1h30m, 10s or 500ms")
+    }
+}
+
 /// `([0-9]{1,5}(h|m|s|ms)){1,4}`
 fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text;

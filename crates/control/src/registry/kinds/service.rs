@@ -73,7 +73,7 @@ pub struct ServiceSpec {
 }
 
 /// An address family, as Kubernetes writes it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 pub enum IpFamily {
     /// Version 4.
     IPv4,

@@ -1,0 +1,146 @@
+//! The flags.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use outrider_control::registry::kinds::GatewayDuration;
+use outrider_identity::TrustDomain;
+use outrider_identity::token::AUDIENCE;
+
+/// The control plane of the Outrider service mesh: it turns a directory of Kubernetes YAML into
+/// what each sidecar does, and signs the certificates by which workloads know each other.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    args_conflicts_with_subcommands = true,
+    after_long_help = "A mesh on one machine:
+  outrider-control --config-dir mesh --ca-dir ca &
+  outrider-control root --ca-dir ca > root.pem
+  outrider-control token --ca-dir ca --namespace shop --account cart > token
+A sidecar with OUTRIDER_CA_ADDRESS=<this host>:15012, OUTRIDER_ROOT_FILE=root.pem and
+OUTRIDER_TOKEN_FILE=token is then cart of namespace shop.
+
+Kinds in --config-dir: Service, EndpointSlice, ServiceAccount, Namespace, HTTPRoute (attached to
+Services), and of outrider.dev/v1alpha1 WorkloadEntry and PeerAuthentication. The files are
+watched. One that is wrong is reported by file, document and field, and its last good version
+stays in force."
+)]
+pub(crate) struct Cli {
+    /// What to do; serve, if nothing is said.
+    #[command(subcommand)]
+    pub(crate) verb: Option<Verb>,
+    #[command(flatten)]
+    pub(crate) serve: ServeArguments,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Serve discovery and certificates until SIGTERM.
+    Serve(ServeArguments),
+    /// Print a token that proves to be a service account. Whoever has it can be that account, so
+    /// keep it in a file that only the workload's sidecar can read.
+    Token(TokenArguments),
+    /// Print the certificates that everybody in the mesh must trust (PEM). Nothing secret.
+    Root(AuthorityArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArguments {
+    /// The directory that holds the mesh: .yaml, .yml and .json files, in subdirectories too.
+    #[arg(long, value_name = "DIR", env = "OUTRIDER_CONFIG_DIR")]
+    pub(crate) config_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) authority: AuthorityArguments,
+    /// The address to listen on; all, of both families, if none is given.
+    #[arg(long, value_name = "IP")]
+    pub(crate) address: Option<IpAddr>,
+    /// The port of discovery (delta ADS) and of the certificate authority, over TLS.
+    #[arg(long, value_name = "PORT", default_value_t = 15012)]
+    pub(crate) port: u16,
+    /// The port of /healthz/live, /healthz/ready and /metrics.
+    #[arg(long, value_name = "PORT", default_value_t = 15014)]
+    pub(crate) monitoring_port: u16,
+    /// The DNS names and addresses by which sidecars reach this server; repeat, or separate by
+    /// commas. They are in its certificate, which the mesh's own authority signs.
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_delimiter = ',',
+        default_value = "localhost,outrider-control.outrider-system.svc,127.0.0.1,::1"
+    )]
+    pub(crate) serving_name: Vec<String>,
+    /// How long a certificate lives unless its workload asks for less.
+    #[arg(long, value_name = "DURATION", default_value = "24h")]
+    pub(crate) cert_ttl: GatewayDuration,
+    /// How long a certificate may live if its workload asks for more than --cert-ttl; the same as
+    /// that if not given.
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) max_cert_ttl: Option<GatewayDuration>,
+    /// The DNS suffix of services: web.shop.svc.<suffix>.
+    #[arg(long, value_name = "SUFFIX", default_value = "cluster.local")]
+    pub(crate) cluster_domain: String,
+    /// The namespace whose PeerAuthentication without a selector holds for the whole mesh.
+    #[arg(long, value_name = "NAMESPACE", default_value = "outrider-system")]
+    pub(crate) root_namespace: String,
+    /// Have every sidecar write an access log to its standard output.
+    #[arg(long)]
+    pub(crate) access_log: bool,
+    /// What to log: error, warn, info, debug or trace, also per module.
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        default_value = "info",
+        env = "OUTRIDER_LOG"
+    )]
+    pub(crate) log_level: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuthorityArguments {
+    /// The directory of the authority's own keys. Only its owner may enter it. It is made at the
+    /// first start, with a new root (authority.pem) and the key that signs tokens (token-key.pem).
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/var/lib/outrider",
+        env = "OUTRIDER_CA_DIR"
+    )]
+    pub(crate) ca_dir: PathBuf,
+    /// Sign with this private key (PEM) instead of a root of our own.
+    #[arg(long, value_name = "FILE", requires = "ca_cert")]
+    pub(crate) ca_key: Option<PathBuf>,
+    /// The certificate of --ca-key, then its chain up to the root (PEM).
+    #[arg(long, value_name = "FILE", requires = "ca_key")]
+    pub(crate) ca_cert: Option<PathBuf>,
+    /// The root, if it does not end --ca-cert (PEM; several may be given).
+    #[arg(long, value_name = "FILE", requires = "ca_cert")]
+    pub(crate) ca_root: Option<PathBuf>,
+    /// The trust domain of all identities: spiffe://<domain>/ns/<namespace>/sa/<account>.
+    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
+    pub(crate) trust_domain: TrustDomain,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenArguments {
+    /// The directory of the authority's own keys, as serve has it.
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "/var/lib/outrider",
+        env = "OUTRIDER_CA_DIR"
+    )]
+    pub(crate) ca_dir: PathBuf,
+    /// The namespace of the account.
+    #[arg(long, short)]
+    pub(crate) namespace: String,
+    /// The service account.
+    #[arg(long, short)]
+    pub(crate) account: String,
+    /// How long the token is good.
+    #[arg(long, value_name = "DURATION", default_value = "1h")]
+    pub(crate) ttl: GatewayDuration,
+    /// Whom the token is for. The control plane takes no other than the default.
+    #[arg(long, default_value = AUDIENCE)]
+    pub(crate) audience: String,
+}

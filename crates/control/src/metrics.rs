@@ -1,0 +1,102 @@
+//! What the control plane counts.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that is read by scrapes. Nothing depends on the order in which numbers change.
+#[derive(Debug, Default)]
+pub struct Number(AtomicU64);
+
+impl Number {
+    /// One more.
+    pub fn increment(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// This many now.
+    pub fn set(&self, value: usize) {
+        self.0.store(value as u64, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// All that is counted.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Connected proxies.
+    pub proxies: Number,
+    /// States of the mesh that were pushed.
+    pub pushes: Number,
+    /// Responses that proxies refused.
+    pub refused_resources: Number,
+    /// Certificates signed.
+    pub certificates: Number,
+    /// Callers that were refused a stream or a certificate.
+    pub refused_callers: Number,
+    /// Files that were refused.
+    pub refused_files: Number,
+    /// Objects in force.
+    pub objects: Number,
+    /// Objects that do not do what their author wanted.
+    pub warnings: Number,
+}
+
+impl Metrics {
+    /// In the text format of Prometheus (version 0.0.4).
+    pub fn render(&self) -> String {
+        let rows = [
+            ("proxies", "gauge", "Connected proxies.", &self.proxies),
+            (
+                "pushes_total",
+                "counter",
+                "States of the mesh that were pushed.",
+                &self.pushes,
+            ),
+            (
+                "refused_resources_total",
+                "counter",
+                "Responses that proxies refused.",
+                &self.refused_resources,
+            ),
+            (
+                "certificates_total",
+                "counter",
+                "Certificates signed.",
+                &self.certificates,
+            ),
+            (
+                "refused_callers_total",
+                "counter",
+                "Callers that were refused a stream or a certificate.",
+                &self.refused_callers,
+            ),
+            (
+                "refused_files_total",
+                "counter",
+                "Files that were refused.",
+                &self.refused_files,
+            ),
+            ("objects", "gauge", "Objects in force.", &self.objects),
+            (
+                "warnings",
+                "gauge",
+                "Objects that do not do what their author wanted.",
+                &self.warnings,
+            ),
+        ];
+        let mut text = String::new();
+        for (name, kind, help, number) in rows {
+            let value = number.read();
+            // Writing to a string does not fail.
+            let _ = write!(
+                text,
+                "# HELP outrider_control_{name} {help}\n# TYPE outrider_control_{name} {kind}\n\
+                 outrider_control_{name} {value}\n"
+            );
+        }
+        text
+    }
+}

@@ -1,0 +1,227 @@
+//! Who a proxy says it is.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use outrider_identity::ServiceAccount;
+use outrider_xds::pb::envoy::config::core::v3::Node;
+use outrider_xds::pb::google::protobuf::value::Kind;
+use outrider_xds::pb::google::protobuf::{Struct, Value};
+
+use crate::translate::Proxy;
+
+/// Why a node gets nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NodeError {
+    /// The id is not of the form that sidecars have.
+    #[error(
+        "node.id {0:?} is not sidecar~<address>~<workload>.<namespace>~<namespace>.svc.<domain>"
+    )]
+    Id(String),
+    /// A field of the metadata is not what it should be.
+    #[error("node.metadata.{field}: {reason}")]
+    Metadata {
+        /// Which.
+        field: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The node claims what its credentials do not confirm.
+    #[error("{field} names {claimed:?}, but the credentials are those of {account}")]
+    Another {
+        /// Where it claims it.
+        field: &'static str,
+        /// What it claims.
+        claimed: String,
+        /// Whose the credentials are.
+        account: String,
+    },
+}
+
+/// The proxy behind a node: what it says of itself, as far as its credentials confirm it.
+///
+/// # Errors
+/// The node is malformed, or names another's namespace or account.
+pub fn proxy_of(node: &Node, account: &ServiceAccount) -> Result<Proxy, NodeError> {
+    let (address, name, namespace) = parse_id(&node.id)?;
+    let check = |field, claimed: &str, confirmed: &str| {
+        if claimed == confirmed {
+            return Ok(());
+        }
+        let (claimed, account) = (claimed.to_owned(), account.to_string());
+        Err(NodeError::Another {
+            field,
+            claimed,
+            account,
+        })
+    };
+    check("node.id", &namespace, account.namespace())?;
+    let metadata = node.metadata.as_ref();
+    if let Some(claimed) = text(metadata, "NAMESPACE")? {
+        check("node.metadata.NAMESPACE", claimed, account.namespace())?;
+    }
+    if let Some(claimed) = text(metadata, "SERVICE_ACCOUNT")? {
+        check("node.metadata.SERVICE_ACCOUNT", claimed, account.name())?;
+    }
+    let mut addresses = vec![address];
+    for part in text(metadata, "INSTANCE_IPS")?
+        .unwrap_or_default()
+        .split(',')
+    {
+        let part = part.trim();
+        if part.is_empty() {
+            continue;
+        }
+        let address = part.parse().map_err(|_| NodeError::Metadata {
+            field: "INSTANCE_IPS",
+            reason: format!("{part:?} is not an address"),
+        })?;
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    let labels = labels(metadata)?;
+    Ok(Proxy {
+        name: format!("{name}.{namespace}"),
+        account: account.clone(),
+        addresses,
+        labels,
+    })
+}
+
+fn parse_id(id: &str) -> Result<(IpAddr, String, String), NodeError> {
+    let malformed = || NodeError::Id(id.chars().take(256).collect());
+    let mut parts = id.split('~');
+    let parts = (
+        parts.next(),
+        parts.next(),
+        parts.next(),
+        parts.next(),
+        parts.next(),
+    );
+    let (Some("sidecar"), Some(address), Some(workload), Some(domain), None) = parts else {
+        return Err(malformed());
+    };
+    let address = address.parse().map_err(|_| malformed())?;
+    let (name, namespace) = workload.rsplit_once('.').ok_or_else(malformed)?;
+    let in_domain = domain
+        .strip_prefix(namespace)
+        .is_some_and(|rest| rest.starts_with(".svc."));
+    if name.is_empty() || namespace.is_empty() || !in_domain {
+        return Err(malformed());
+    }
+    Ok((address, name.to_owned(), namespace.to_owned()))
+}
+
+fn field<'a>(metadata: Option<&'a Struct>, name: &str) -> Option<&'a Kind> {
+    let value: &Value = metadata?.fields.get(name)?;
+    value
+        .kind
+        .as_ref()
+        .filter(|kind| !matches!(kind, Kind::NullValue(_)))
+}
+
+fn text<'a>(
+    metadata: Option<&'a Struct>,
+    name: &'static str,
+) -> Result<Option<&'a str>, NodeError> {
+    match field(metadata, name) {
+        None => Ok(None),
+        Some(Kind::StringValue(text)) => Ok(Some(text)),
+        Some(_) => Err(NodeError::Metadata {
+            field: name,
+            reason: "must be a string".to_owned(),
+        }),
+    }
+}
+
+fn labels(metadata: Option<&Struct>) -> Result<BTreeMap<String, String>, NodeError> {
+    let wrong = |reason: &str| NodeError::Metadata {
+        field: "LABELS",
+        reason: reason.to_owned(),
+    };
+    let fields = match field(metadata, "LABELS") {
+        None => return Ok(BTreeMap::new()),
+        Some(Kind::StructValue(labels)) => &labels.fields,
+        Some(_) => return Err(wrong("must be a map of strings")),
+    };
+    fields
+        .iter()
+        .map(|(name, value)| match &value.kind {
+            Some(Kind::StringValue(value)) => Ok((name.clone(), value.clone())),
+            _ => Err(wrong("must be a map of strings")),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(id: &str, metadata: &[(&str, &str)]) -> Node {
+        let value = |text: &str| Value {
+            kind: Some(Kind::StringValue(text.to_owned())),
+        };
+        let fields = metadata
+            .iter()
+            .map(|(name, text)| ((*name).to_owned(), value(text)));
+        Node {
+            id: id.to_owned(),
+            metadata: Some(Struct {
+                fields: fields.collect(),
+            }),
+            ..Node::default()
+        }
+    }
+
+    const ID: &str = "sidecar~10.0.0.1~cart-1.x.shop~shop.svc.cluster.local";
+
+    #[test]
+    fn a_confirmed_node_is_a_proxy() {
+        let account = ServiceAccount::new("shop", "cart").unwrap();
+        let metadata = [
+            ("NAMESPACE", "shop"),
+            ("SERVICE_ACCOUNT", "cart"),
+            ("INSTANCE_IPS", "10.0.0.1, fd00::1"),
+        ];
+        let proxy = proxy_of(&node(ID, &metadata), &account).unwrap();
+        assert_eq!(proxy.name, "cart-1.x.shop");
+        assert_eq!(proxy.addresses.len(), 2);
+        assert!(proxy_of(&node(ID, &[]), &account).is_ok());
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        let account = ServiceAccount::new("shop", "cart").unwrap();
+        let cases: &[(&str, &[(&str, &str)], &str)] = &[
+            ("", &[], "node.id"),
+            (
+                "router~10.0.0.1~a.shop~shop.svc.cluster.local",
+                &[],
+                "node.id",
+            ),
+            ("sidecar~x~a.shop~shop.svc.cluster.local", &[], "node.id"),
+            ("sidecar~10.0.0.1~a~shop.svc.cluster.local", &[], "node.id"),
+            (
+                "sidecar~10.0.0.1~a.shop~bank.svc.cluster.local",
+                &[],
+                "node.id",
+            ),
+            (
+                "sidecar~10.0.0.1~a.bank~bank.svc.cluster.local",
+                &[],
+                "\"bank\"",
+            ),
+            (ID, &[("NAMESPACE", "bank")], "NAMESPACE"),
+            (ID, &[("SERVICE_ACCOUNT", "till")], "\"till\""),
+            (ID, &[("INSTANCE_IPS", "10.0.0.1,x")], "INSTANCE_IPS"),
+            (ID, &[("LABELS", "x")], "LABELS"),
+        ];
+        for (id, metadata, part) in cases {
+            let error = proxy_of(&node(id, metadata), &account)
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(part), "{error:?} should contain {part:?}");
+        }
+    }
+}
