@@ -11,10 +11,14 @@ use super::message::{ResponseHead, Version};
 /// The request that a client has sent, as the connection manager relays it. The verbs are those of
 /// [`crate::upstream::exchange::Exchange`], mirrored. All polls expect the same task.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives in one future and is not moved about"
+)]
 pub enum Downstream<'a> {
     /// The connection itself: it carries one request at a time.
     H1(&'a mut h1::server::Connection),
-    /// One stream of many. Boxed where it is made: it moves between tasks.
+    /// One stream of many.
     H2(h2::server::StreamPair),
 }
 

@@ -109,6 +109,12 @@ impl Headers {
         self.fields.clear();
     }
 
+    /// Makes room for so many fields whose names and values have so many bytes.
+    pub fn reserve(&mut self, fields: usize, bytes: usize) {
+        self.fields.reserve(fields);
+        self.arena.reserve(bytes);
+    }
+
     /// The number of fields.
     pub fn len(&self) -> usize {
         self.fields.len()

@@ -7,31 +7,34 @@
 use std::cell::RefCell;
 use std::fmt;
 
-/// What a buffer starts with: a TLS record, or far more than the usual head.
-pub const SMALL: usize = 16 * 1024;
-/// How far a buffer grows for a body that flows; a head may need more (its limit decides).
-const LARGE: usize = 256 * 1024;
-/// How many small buffers a thread keeps in stock: 1 MiB of them.
-const STOCK: usize = 64;
+/// What a buffer starts with (a TLS record, or far more than the usual head), and what it grows to
+/// for a body that flows. A head that needs more gets more: its limit decides.
+const SIZES: [usize; 3] = [16 * 1024, 64 * 1024, 256 * 1024];
+/// How many of each size a thread keeps in stock: at most 4 MiB together.
+const STOCK: [usize; 3] = [64, 16, 8];
 
 thread_local! {
-    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static SPARE: RefCell<[Vec<Vec<u8>>; 3]> = const { RefCell::new([const { Vec::new() }; 3]) };
 }
 
-fn take_small() -> Vec<u8> {
-    SPARE
-        .with_borrow_mut(Vec::pop)
-        .unwrap_or_else(|| vec![0; SMALL])
+/// Initialised memory of at least `least` bytes.
+fn take(least: usize) -> Vec<u8> {
+    match SIZES.iter().position(|&size| size >= least) {
+        Some(class) => SPARE
+            .with_borrow_mut(|spare| spare[class].pop())
+            .unwrap_or_else(|| vec![0; SIZES[class]]),
+        None => vec![0; least.next_power_of_two()],
+    }
 }
 
 fn give_back(bytes: Vec<u8>) {
-    if bytes.len() == SMALL {
+    if let Some(class) = SIZES.iter().position(|&size| size == bytes.len()) {
         // The stock is gone while a thread ends; then the memory is freed instead.
         let _ = SPARE.try_with(|spare| {
             if let Ok(mut spare) = spare.try_borrow_mut()
-                && spare.len() < STOCK
+                && spare[class].len() < STOCK[class]
             {
-                spare.push(bytes);
+                spare[class].push(bytes);
             }
         });
     }
@@ -44,6 +47,8 @@ pub struct Buffer {
     bytes: Vec<u8>,
     start: usize,
     end: usize,
+    /// Index in `SIZES` of what it takes when it takes memory.
+    class: usize,
 }
 
 impl Buffer {
@@ -53,6 +58,7 @@ impl Buffer {
             bytes: Vec::new(),
             start: 0,
             end: 0,
+            class: 0,
         }
     }
 
@@ -81,10 +87,11 @@ impl Buffer {
         }
     }
 
-    /// Room behind the bytes, at least one byte of it. Say with [`fill`](Self::fill) how much of it
+    /// Room behind the bytes, at least one byte of it (for an empty buffer, as much as it adapted to). Say with [`fill`](Self::fill) how much of it
     /// was used.
     pub fn spare(&mut self) -> &mut [u8] {
-        if self.end == self.bytes.len() {
+        if self.end == self.bytes.len() || (self.is_empty() && self.bytes.len() < SIZES[self.class])
+        {
             self.make_room(1);
         }
         &mut self.bytes[self.end..]
@@ -96,18 +103,19 @@ impl Buffer {
         debug_assert!(self.end <= self.bytes.len());
     }
 
-    /// Whether the last read used all the room there was: more is waiting, so a bigger buffer saves
-    /// system calls.
-    pub fn is_full(&self) -> bool {
-        self.end == self.bytes.len() && !self.bytes.is_empty()
+    /// Adapts to a body that flows, after a read of `n` bytes: a read that filled the buffer asks
+    /// for a bigger one, which saves system calls, and one that hardly used it for a smaller one.
+    pub fn adapt(&mut self, n: usize) {
+        if self.end == self.bytes.len() {
+            self.class = (self.class + 1).min(SIZES.len() - 1);
+        } else if n < SIZES[self.class] / 8 {
+            self.class = self.class.saturating_sub(1);
+        }
     }
 
-    /// Doubles an empty buffer twice, as long as a body that flows makes use of it.
-    pub fn grow_for_flow(&mut self) {
-        if self.is_empty() && !self.bytes.is_empty() && self.bytes.len() < LARGE {
-            let size = self.bytes.len() * 4;
-            self.replace(vec![0; size]);
-        }
+    /// Goes back to the size that a head needs.
+    pub fn settle(&mut self) {
+        self.class = 0;
     }
 
     /// Appends bytes.
@@ -138,20 +146,16 @@ impl Buffer {
 
     #[cold]
     fn make_room(&mut self, least: usize) {
-        if self.bytes.is_empty() && least <= SMALL {
-            self.bytes = take_small();
-            return;
-        }
         let len = self.len();
         // Moving is cheap while it moves less than it gains.
-        if self.start >= len && self.bytes.len() - len >= least {
+        if self.bytes.len() >= SIZES[self.class]
+            && self.start >= len
+            && self.bytes.len() - len >= least
+        {
             self.bytes.copy_within(self.start..self.end, 0);
         } else {
-            let size = (self.bytes.len() * 2)
-                .max(len + least)
-                .max(SMALL)
-                .next_power_of_two();
-            let mut bytes = vec![0; size];
+            let least = (len + least).max(self.bytes.len() + 1);
+            let mut bytes = take(least.max(SIZES[self.class]));
             bytes[..len].copy_from_slice(self.filled());
             self.replace(bytes);
         }
@@ -205,9 +209,28 @@ mod tests {
         let mut buffer = Buffer::new();
         buffer.put(b"x");
         buffer.release();
-        assert_eq!(buffer.bytes.len(), SMALL);
+        assert_eq!(buffer.bytes.len(), SIZES[0]);
         buffer.consume(1);
         buffer.release();
         assert_eq!(buffer.bytes.capacity(), 0);
+    }
+
+    #[test]
+    fn the_size_follows_the_flow() {
+        let mut buffer = Buffer::new();
+        let read = |buffer: &mut Buffer, most: usize| {
+            let n = buffer.spare().len().min(most);
+            buffer.fill(n);
+            buffer.adapt(n);
+            buffer.consume(n);
+            n
+        };
+        let sizes: Vec<usize> = (0..4).map(|_| read(&mut buffer, usize::MAX)).collect();
+        assert_eq!(sizes, [SIZES[0], SIZES[1], SIZES[2], SIZES[2]]);
+        for _ in 0..2 {
+            read(&mut buffer, 100);
+        }
+        buffer.release();
+        assert_eq!(buffer.spare().len(), SIZES[0]);
     }
 }

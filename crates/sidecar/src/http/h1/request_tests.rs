@@ -339,3 +339,53 @@ fn persistence() {
         assert_eq!(parser.persists(head.version), persists, "{text:?}");
     }
 }
+
+/// Mutants of good heads: whatever they are, no panic, and the same answer however they come.
+#[test]
+fn mutants_are_judged_alike_whole_and_in_pieces() {
+    use rand::RngExt;
+    let seeds: [&[u8]; 3] = [
+        b"POST /p?q HTTP/1.1\r\nHost: a:80\r\nContent-Length: 12\r\nConnection: close\r\n\r\n",
+        b"GET http://[::1]:8/x HTTP/1.1\r\nTransfer-Encoding: chunked\r\nHost: b\r\n\r\n",
+        b"CONNECT c:443 HTTP/1.0\r\nA: b\r\n\r\n",
+    ];
+    let alphabet = b"\r\n\t\0 :;,/?#[]@*%\x7f\xff0aZ";
+    let mut random = rand::rng();
+    let limits = Limits {
+        head_bytes: 80,
+        headers: 3,
+        accept_http_10: true,
+    };
+    for round in 0..20_000 {
+        let mut text = seeds[round % seeds.len()].to_vec();
+        for _ in 0..random.random_range(1..4) {
+            let at = random.random_range(0..text.len());
+            let byte = alphabet[random.random_range(0..alphabet.len())];
+            match random.random_range(0..3) {
+                0 => text[at] = byte,
+                1 => text.insert(at, byte),
+                _ => drop(text.remove(at)),
+            }
+        }
+        let (whole, head) = once(&text, &[text.len()], &limits);
+        let first = random.random_range(0..=text.len());
+        let second = random.random_range(first..=text.len());
+        let (pieces, other) = once(&text, &[first, second, text.len()], &limits);
+        assert_eq!(
+            whole,
+            pieces,
+            "{} at {first}, {second}",
+            text.escape_ascii()
+        );
+        if whole.is_ok() {
+            assert_eq!(format!("{head:?}"), format!("{other:?}"));
+            // What was taken cannot be read in another way by the next one.
+            assert!(!head.headers.contains(Name::TransferEncoding));
+            assert!(!head.headers.contains(Name::ContentLength));
+            assert!(head.path.iter().all(|&b| b > b' ' && b != 0x7f));
+            assert!(head.headers.iter().all(|(_, n, v)| {
+                grammar::is_token(n) && !v.iter().any(|b| matches!(b, b'\r' | b'\n' | 0))
+            }));
+        }
+    }
+}

@@ -24,8 +24,6 @@ pub struct Wire<IO> {
     pub written: u64,
     /// Bytes read since the present message began.
     pub received: u64,
-    /// The last read of a body used all the room: it flows.
-    was_full: bool,
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
@@ -36,7 +34,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
             output: Buffer::new(),
             written: 0,
             received: 0,
-            was_full: false,
         }
     }
 
@@ -79,15 +76,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
                 Step::Data(n) => return Poll::Ready(Ok(n)),
                 Step::Skip(n) => self.input.consume(n),
                 Step::End => {
+                    self.input.settle();
                     self.input.release();
                     return Poll::Ready(Ok(0));
                 }
                 Step::More => {
-                    if self.was_full {
-                        self.input.grow_for_flow();
-                    }
                     let n = ready!(self.poll_fill(cx)).map_err(StreamError::from_io)?;
-                    self.was_full = self.input.is_full();
+                    self.input.adapt(n);
                     if n == 0 && !decoder.end_of_input() {
                         return Poll::Ready(Err(StreamError::Closed));
                     }

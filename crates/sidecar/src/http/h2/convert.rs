@@ -141,6 +141,12 @@ fn take_fields(
     if fields.len() > limits.headers {
         return Err(Refusal::TooManyFields);
     }
+    // Room for the few that a proxy adds, too.
+    let bytes: usize = fields
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    headers.reserve(fields.len() + 8, bytes + 256);
     let mut length = None;
     for (name, value) in fields {
         let text = name.as_str().as_bytes();

@@ -14,6 +14,7 @@ use super::*;
 #[derive(Default)]
 struct Pool {
     endpoint: Option<Arc<Endpoint>>,
+    #[expect(clippy::vec_box, reason = "as pools get them")]
     kept: RefCell<Vec<Box<Connection>>>,
     released: Cell<usize>,
 }
@@ -71,7 +72,7 @@ async fn play(method: &str, answer: &str, close: bool) -> (Vec<String>, bool) {
     poll_fn(|cx| exchange.poll_flush(cx)).await.unwrap();
     assert!(exchange.request_bytes_sent() && !exchange.bytes_of_response_seen());
     let mut buffer = [0; 1000];
-    server.read(&mut buffer).await.unwrap();
+    assert!(server.read(&mut buffer).await.unwrap() > 0);
     server.write_all(answer.as_bytes()).await.unwrap();
     if close {
         server.shutdown().await.unwrap();
@@ -322,7 +323,7 @@ fn an_early_response_is_read_and_the_connection_not_kept() {
             .unwrap();
         poll_fn(|cx| exchange.poll_flush(cx)).await.unwrap();
         let mut buffer = [0; 1000];
-        server.read(&mut buffer).await.unwrap();
+        assert!(server.read(&mut buffer).await.unwrap() > 0);
         server
             .write_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
             .await
