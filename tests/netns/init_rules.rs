@@ -1,7 +1,6 @@
 //! Running `outrider-init` again, over anything, at once with others, and taking it all away.
 
 use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::process::{Command, Stdio};
 
@@ -334,8 +333,17 @@ fn the_module_that_a_node_lacks_is_found_out() -> Result<()> {
              case $text in *'{needed}'*) echo 'line 3 failed' >&2; exit 1;; esac\n\
              printf '%s\\n' \"$text\" | {name} \"$@\"\n"
         );
-        std::fs::write(&front, script)?;
-        std::fs::set_permissions(&front, std::fs::Permissions::from_mode(0o755))?;
+        // Another process writes what is to be executed: a file that is open for writing in a child
+        // that another test is just starting cannot be.
+        let text = folder.path().join("script");
+        std::fs::write(&text, script)?;
+        let mut install = Command::new("install");
+        let status = install
+            .args(["-m", "755"])
+            .arg(&text)
+            .arg(&front)
+            .status()?;
+        ensure!(status.success(), "install: {status}");
         let mut command = pod.command(bins::path("outrider-init")?);
         command.args(["--backend", backend, "--dns-capture"]);
         command.env("PATH", format!("{}:{path}", folder.path().display()));
