@@ -397,7 +397,6 @@ fn check_tells_capture_from_holes() -> Result<()> {
     for backend in BACKENDS {
         let network = Network::new("check")?;
         let pod = network.pod("app")?;
-        let interfaces = pod.output("ip", &["-br", "address"])?;
         let check = |options: &[&str]| -> Result<(Option<i32>, String)> {
             let all = ["check", "--backend", backend]
                 .into_iter()
@@ -480,7 +479,9 @@ fn check_tells_capture_from_holes() -> Result<()> {
         drop(proxy);
         is_one_hole()?;
         init_done(&pod, &["clean"])?;
-        ensure!(pod.output("ip", &["-br", "address"])? == interfaces);
+        // Of its own it leaves nothing. (Other addresses come when the kernel gets to it.)
+        let interfaces = pod.output("ip", &["-br", "address"])?;
+        ensure!(!interfaces.contains("outrider-"), "{interfaces}");
         // Its answer is worth nothing if the proxy's user asks.
         let mut command = pod.command_as(1337, &program)?;
         init_failed(&command.arg("check").output()?, 1)?;

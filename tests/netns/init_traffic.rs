@@ -240,6 +240,16 @@ fn dns_goes_to_the_proxy_and_its_own_queries_do_not() -> Result<()> {
         for any in [V4, V6] {
             let context = || format!("{backend} {any}");
             let server = SocketAddr::new(address(peer, any), 53);
+            // TCP first: it tries until the link is up, which a datagram does not.
+            let tcp_proxy = Server::on(app, loopback(any), 15053)?;
+            let tcp_upstream = Server::on(peer, any, 53)?;
+            let query = Try::to(address(peer, any), 53);
+            query.reaches(app, &tcp_proxy).with_context(context)?;
+            query
+                .by(As::ProxyUser)
+                .reaches(app, &tcp_upstream)
+                .with_context(context)?;
+
             let proxy = udp(app, As::App, SocketAddr::new(loopback(any), 15053))?;
             let upstream = udp(peer, As::App, SocketAddr::new(any, 53))?;
             let source = SocketAddr::new(any, 40_053);
@@ -259,15 +269,6 @@ fn dns_goes_to_the_proxy_and_its_own_queries_do_not() -> Result<()> {
             let local = udp(app, As::App, SocketAddr::new(loopback(any), 53))?;
             let client = udp(app, As::App, SocketAddr::new(any, 0))?;
             exchange(&client, SocketAddr::new(loopback(any), 53), &local).with_context(context)?;
-
-            let tcp_proxy = Server::on(app, loopback(any), 15053)?;
-            let tcp_upstream = Server::on(peer, any, 53)?;
-            let query = Try::to(address(peer, any), 53);
-            query.reaches(app, &tcp_proxy).with_context(context)?;
-            query
-                .by(As::ProxyUser)
-                .reaches(app, &tcp_upstream)
-                .with_context(context)?;
         }
         // Off again: the queries go where they are sent.
         init_done(app, &["--backend", backend])?;

@@ -1,8 +1,10 @@
 //! The pair of interfaces that the test is made over.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, Instant};
 
 use nix::ifaddrs::getifaddrs;
+use nix::net::if_::InterfaceFlags;
 
 use super::failed;
 use crate::config::{Config, Family};
@@ -56,7 +58,9 @@ impl Rig {
             hint: " (CAP_NET_ADMIN is needed, and the kernel's module veth on the node)",
             source,
         })?;
-        Ok(Self(()))
+        let rig = Self(());
+        wait_until_running()?;
+        Ok(rig)
     }
 
     /// Gives the pair addresses of a family.
@@ -76,6 +80,29 @@ impl Rig {
             return Ok(());
         }
         netlink::add_route(NEAR, address).map_err(failed(format!("route {address} over {NEAR}")))
+    }
+}
+
+/// Until the kernel has seen to it that the link is up, an interface drops what is sent by it. On a
+/// node that starts many pods at once this takes its time.
+fn wait_until_running() -> Result<(), Error> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let action = || format!("wait for the interface {NEAR}");
+    loop {
+        let interfaces = getifaddrs()
+            .map_err(std::io::Error::from)
+            .map_err(failed(action()))?;
+        let is_running = |interface: nix::ifaddrs::InterfaceAddress| {
+            interface.interface_name == NEAR
+                && interface.flags.contains(InterfaceFlags::IFF_RUNNING)
+        };
+        if interfaces.into_iter().any(is_running) {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(failed(action())(std::io::ErrorKind::TimedOut.into()));
+        }
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
