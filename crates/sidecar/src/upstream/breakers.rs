@@ -89,25 +89,41 @@ impl LocalBreakers {
 
     /// Takes one, unless the breaker is open.
     pub fn acquire(&self, resource: Resource) -> Option<Permit> {
+        self.take(resource).then(|| self.permit(resource))
+    }
+
+    /// Takes one whether or not the breaker is open.
+    pub fn acquire_beyond(&self, resource: Resource) -> Permit {
+        self.take_beyond(resource);
+        self.permit(resource)
+    }
+
+    fn permit(&self, resource: Resource) -> Permit {
+        Permit {
+            breakers: self.clone(),
+            resource,
+        }
+    }
+
+    /// Takes one, unless the breaker is open, for a holder that itself calls
+    /// [`give_back`](Self::give_back) in the end.
+    pub fn take(&self, resource: Resource) -> bool {
         let breaker = self.0.breaker(resource);
         let limit = breaker.limit.load(Relaxed);
         breaker
             .used
             .fetch_update(Relaxed, Relaxed, |used| (used < limit).then_some(used + 1))
-            .ok()?;
-        Some(Permit {
-            breakers: self.clone(),
-            resource,
-        })
+            .is_ok()
     }
 
-    /// Takes one whether or not the breaker is open.
-    pub fn acquire_beyond(&self, resource: Resource) -> Permit {
+    /// Takes one like [`take`](Self::take), whether or not the breaker is open.
+    pub fn take_beyond(&self, resource: Resource) {
         self.0.breaker(resource).used.fetch_add(1, Relaxed);
-        Permit {
-            breakers: self.clone(),
-            resource,
-        }
+    }
+
+    /// Gives back what was taken without a permit.
+    pub fn give_back(&self, resource: Resource) {
+        self.0.breaker(resource).used.fetch_sub(1, Relaxed);
     }
 }
 
@@ -120,8 +136,7 @@ pub struct Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let breaker = self.breakers.0.breaker(self.resource);
-        breaker.used.fetch_sub(1, Relaxed);
+        self.breakers.give_back(self.resource);
     }
 }
 

@@ -1,3 +1,26 @@
-//! upstream
+//! The way to the endpoints: which one, and on which connection.
+//!
+//! [`Clusters`] belongs to a worker, and so does everything below it but [`shared`]: a request asks
+//! its [`Cluster`] for an exchange, the balancer ([`lb`]) chooses an endpoint, and the endpoint's
+//! [`pool`] hands out an exchange on one of its connections.
 
+mod breakers;
+mod cluster;
+mod clusters;
+mod connect;
+mod endpoints;
+mod error;
 pub mod exchange;
+mod host;
+mod lb;
+mod pool;
+pub mod shared;
+mod stats;
+mod target;
+
+pub use breakers::{CircuitBreakers, Permit, Resource};
+pub use cluster::{Cluster, ConnectRequest, ExchangeRequest, TcpUpstream};
+pub use clusters::Clusters;
+pub use error::UpstreamError;
+pub use stats::ClusterStats;
+pub use target::TcpGuard;

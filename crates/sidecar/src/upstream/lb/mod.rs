@@ -44,11 +44,17 @@ struct Target {
 }
 
 impl Balancer {
-    /// A balancer for these candidates. `random` gives the place to start from, so that workers do
-    /// not walk through the endpoints in step.
-    pub fn new(policy: LoadBalancer, candidates: &[Candidate], random: &mut SmallRng) -> Self {
+    /// A balancer for these candidates. Below `panic_threshold` percent of available ones, health is
+    /// disregarded. `random` gives the place to start from, so that workers do not walk through the
+    /// endpoints in step.
+    pub fn new(
+        policy: LoadBalancer,
+        panic_threshold: u8,
+        candidates: &[Candidate],
+        random: &mut SmallRng,
+    ) -> Self {
         let mut upto = 0;
-        let shares = shares::shares(&levels(candidates));
+        let shares = shares::shares(&levels(candidates), panic_threshold);
         let panicking = shares.iter().any(|s| s.members == Members::Everyone);
         let targets = shares.into_iter().map(|share| {
             upto += share.percent;
@@ -138,7 +144,7 @@ mod tests {
 
     fn picks(policy: LoadBalancer, candidates: &[Candidate], active: &[u32]) -> Vec<usize> {
         let mut random = SmallRng::seed_from_u64(7);
-        let mut balancer = Balancer::new(policy, candidates, &mut random);
+        let mut balancer = Balancer::new(policy, 50, candidates, &mut random);
         let mut counts = vec![0; candidates.len()];
         for _ in 0..1200 {
             if let Some(at) = balancer.pick(&mut random, |at| active[at]) {

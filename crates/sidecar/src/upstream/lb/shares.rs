@@ -1,12 +1,10 @@
 //! How traffic is divided over priorities, and when health is disregarded.
 //!
 //! The rules are Envoy's (its documentation on "priority levels" and "panic threshold"), with
-//! their defaults: an overprovisioning factor of 1.4 and a panic threshold of 50%.
+//! an overprovisioning factor of 1.4.
 
 /// A priority keeps all its traffic as long as 100/140 of its endpoints are available.
 const OVERPROVISIONING: u64 = 140;
-/// Below this percentage of available endpoints all of them are used.
-const PANIC_THRESHOLD: u64 = 50;
 
 /// The endpoints of one priority, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,8 +39,10 @@ pub struct Share {
     pub percent: u32,
 }
 
-/// Divides the traffic over the priorities. Empty if there is no endpoint at all.
-pub fn shares(levels: &[Level]) -> Vec<Share> {
+/// Divides the traffic over the priorities. A priority of which less than `panic_threshold` percent
+/// are available panics, unless enough is available over all priorities: all of its endpoints are
+/// used, whatever their health. Empty if there is nothing to use.
+pub fn shares(levels: &[Level], panic_threshold: u8) -> Vec<Share> {
     let available = |count: fn(&Level) -> u64| -> Vec<u64> {
         levels
             .iter()
@@ -52,8 +52,15 @@ pub fn shares(levels: &[Level]) -> Vec<Share> {
     let healthy = available(|level| level.healthy);
     let degraded = available(|level| level.degraded);
     let sum = (healthy.iter().sum::<u64>() + degraded.iter().sum::<u64>()).min(100);
+    let panics = |level: &Level| {
+        sum < 100
+            && (level.healthy + level.degraded) * 100 < u64::from(panic_threshold) * level.total.max(1)
+    };
+    if levels.iter().all(panics) {
+        return shares_of_panic(levels);
+    }
     if sum == 0 {
-        return shares_of_unavailable(levels);
+        return Vec::new();
     }
 
     let mut left = 100;
@@ -89,7 +96,7 @@ pub fn shares(levels: &[Level]) -> Vec<Share> {
     };
     for (priority, level) in levels.iter().enumerate() {
         let (healthy, degraded) = (healthy_load[priority], degraded_load[priority]);
-        if sum < 100 && panics(level) {
+        if panics(level) {
             push(priority, Members::Everyone, healthy + degraded);
         } else {
             push(priority, Members::Healthy, healthy);
@@ -99,12 +106,8 @@ pub fn shares(levels: &[Level]) -> Vec<Share> {
     shares
 }
 
-fn panics(level: &Level) -> bool {
-    (level.healthy + level.degraded) * 100 < PANIC_THRESHOLD * level.total
-}
-
-/// Nothing is available anywhere: each priority receives by the number of its endpoints.
-fn shares_of_unavailable(levels: &[Level]) -> Vec<Share> {
+/// Every priority panics: each receives by the number of its endpoints.
+fn shares_of_panic(levels: &[Level]) -> Vec<Share> {
     let total: u64 = levels.iter().map(|level| level.total).sum();
     let mut left = 100;
     let mut shares = Vec::new();
@@ -132,7 +135,7 @@ mod tests {
     #[test]
     fn shares_follow_availability() {
         type Case<'a> = (&'a [(u64, u64, u64)], &'a [(usize, Members, u32)]);
-        // (total, healthy, degraded) per priority.
+        // (total, healthy, degraded) per priority; the threshold is the default of 50.
         let cases: &[Case<'_>] = &[
             (&[], &[]),
             (&[(0, 0, 0)], &[]),
@@ -151,19 +154,37 @@ mod tests {
             (&[(0, 0, 0), (2, 2, 0)], &[(1, Healthy, 100)]),
         ];
         for (levels, want) in cases {
-            let levels: Vec<_> = levels
-                .iter()
-                .map(|(total, healthy, degraded)| Level {
-                    total: *total,
-                    healthy: *healthy,
-                    degraded: *degraded,
-                })
-                .collect();
-            let got: Vec<_> = shares(&levels)
-                .iter()
-                .map(|s| (s.priority, s.members, s.percent))
-                .collect();
-            assert_eq!(&got, want, "{levels:?}");
+            assert_eq!(&divided(levels, 50), want, "{levels:?}");
         }
+    }
+
+    #[test]
+    fn the_panic_threshold_decides_when_health_is_disregarded() {
+        type Case<'a> = (&'a [(u64, u64, u64)], u8, &'a [(usize, Members, u32)]);
+        let cases: &[Case<'_>] = &[
+            (&[(4, 1, 0)], 25, &[(0, Healthy, 100)]),
+            (&[(4, 1, 0)], 26, &[(0, Everyone, 100)]),
+            (&[(4, 1, 0)], 0, &[(0, Healthy, 100)]),
+            (&[(4, 0, 0)], 0, &[]),
+            (&[(4, 0, 0)], 1, &[(0, Everyone, 100)]),
+        ];
+        for (levels, threshold, want) in cases {
+            assert_eq!(&divided(levels, *threshold), want, "{levels:?} {threshold}");
+        }
+    }
+
+    fn divided(levels: &[(u64, u64, u64)], threshold: u8) -> Vec<(usize, Members, u32)> {
+        let levels: Vec<_> = levels
+            .iter()
+            .map(|(total, healthy, degraded)| Level {
+                total: *total,
+                healthy: *healthy,
+                degraded: *degraded,
+            })
+            .collect();
+        shares(&levels, threshold)
+            .iter()
+            .map(|s| (s.priority, s.members, s.percent))
+            .collect()
     }
 }

@@ -1,0 +1,336 @@
+//! A cluster on one worker.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use rand::rngs::SmallRng;
+use tokio::task::AbortHandle;
+
+use super::breakers::{Permit, Resource};
+use super::connect;
+use super::endpoints::{Assigned, Destinations, Membership};
+use super::error::UpstreamError;
+use super::exchange::Exchange;
+use super::host::Host;
+use super::pool::solitary;
+use super::shared::ClusterShared;
+use super::stats::ClusterStats;
+use super::target::{ClusterContext, TcpGuard};
+use crate::config::cluster::{self, ClusterDiscovery};
+use crate::config::endpoint::{Endpoint, LoadAssignment};
+use crate::discovery::slot::Slot;
+use crate::http::message::Version;
+use crate::tls::stream::Stream;
+
+/// How often idle connections are looked through, unless the idle timeout is short.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// One cluster: finds an endpoint for a request and a connection to it.
+pub struct Cluster {
+    context: Rc<ClusterContext>,
+    endpoints: RefCell<Endpoints>,
+    random: Rc<RefCell<SmallRng>>,
+    /// Whether this worker reports what is the same on all.
+    reports: bool,
+    drained: Cell<bool>,
+    tending: AbortHandle,
+}
+
+enum Endpoints {
+    Assigned(Arc<Slot<LoadAssignment>>, Assigned),
+    Destinations(Destinations),
+}
+
+/// What a request needs.
+#[derive(Clone, Copy, Debug)]
+pub struct ExchangeRequest {
+    /// The version in which it came.
+    pub downstream: Version,
+    /// Where the client was connecting to, for ORIGINAL_DST clusters.
+    pub original_destination: Option<SocketAddr>,
+    /// It asks for an upgrade: it needs an HTTP/1 connection of its own.
+    pub upgrade: bool,
+    /// It was sent on a connection that turned out to be dead: it wants a new one.
+    pub fresh: bool,
+}
+
+/// What a TCP connection needs.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectRequest {
+    /// Where the client was connecting to, for ORIGINAL_DST clusters.
+    pub original_destination: Option<SocketAddr>,
+}
+
+/// A TCP connection to an endpoint.
+pub struct TcpUpstream {
+    /// Its bytes.
+    pub stream: Stream,
+    /// Where it goes.
+    pub endpoint: Arc<Endpoint>,
+    /// Counts it: keep this as long as the stream.
+    pub guard: TcpGuard,
+}
+
+impl Cluster {
+    /// The cluster on this worker, and the task that looks after its idle connections. `reports`
+    /// is set on the one worker that reports what is the same on all.
+    pub(super) fn new(
+        shared: Arc<ClusterShared>,
+        stats: Rc<ClusterStats>,
+        random: Rc<RefCell<SmallRng>>,
+        reports: bool,
+    ) -> Rc<Self> {
+        let context = ClusterContext::new(shared, stats);
+        let endpoints = match &context.config.discovery {
+            ClusterDiscovery::Assignment { slot, .. } => {
+                Endpoints::Assigned(slot.clone(), Assigned::default())
+            }
+            ClusterDiscovery::OriginalDestination => {
+                Endpoints::Destinations(Destinations::default())
+            }
+        };
+        let cluster = Rc::new_cyclic(|me: &Weak<Cluster>| Cluster {
+            tending: tokio::task::spawn_local(tend(me.clone(), context.clone())).abort_handle(),
+            endpoints: RefCell::new(endpoints),
+            context,
+            random,
+            reports,
+            drained: Cell::new(false),
+        });
+        cluster.refresh();
+        cluster
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &Arc<cluster::Cluster> {
+        &self.context.config
+    }
+
+    /// Its stats on this worker.
+    pub fn stats(&self) -> &ClusterStats {
+        &self.context.stats
+    }
+
+    /// What all workers share of it.
+    pub(super) fn shared(&self) -> &Arc<ClusterShared> {
+        &self.context.shared
+    }
+
+    /// A place for one request on its way to an endpoint.
+    ///
+    /// Where a connection is idle this neither waits nor allocates.
+    ///
+    /// # Errors
+    /// [`UpstreamError`]; nothing of the request was sent.
+    pub async fn exchange(
+        self: &Rc<Self>,
+        want: ExchangeRequest,
+    ) -> Result<Exchange, UpstreamError> {
+        let (pool, target) = {
+            let host = self.choose(want.original_destination)?;
+            (host.pool(want.downstream).clone(), host.target().clone())
+        };
+        if want.upgrade {
+            return Box::pin(solitary(&target)).await;
+        }
+        if want.fresh {
+            return Box::pin(pool.fresh()).await;
+        }
+        match pool.take_now().await {
+            Some(outcome) => outcome,
+            None => Box::pin(pool.wait()).await,
+        }
+    }
+
+    /// A TCP connection to an endpoint.
+    ///
+    /// # Errors
+    /// [`UpstreamError`]
+    pub async fn connect(
+        self: &Rc<Self>,
+        want: ConnectRequest,
+    ) -> Result<TcpUpstream, UpstreamError> {
+        let target = self.choose(want.original_destination)?.target().clone();
+        let waiting = self.context.wait()?;
+        let Some(guard) = target.open(Weak::new(), false) else {
+            waiting.finish();
+            return Err(UpstreamError::Overflow);
+        };
+        let connected = connect::connect(&target, &[]).await;
+        waiting.finish();
+        let stream = connected.inspect_err(|error| {
+            target.failed(error);
+            self.context.stats.rq_pending_failure_eject.increment(1);
+        })?;
+        guard.connected();
+        Ok(TcpUpstream {
+            stream,
+            endpoint: target.endpoint.clone(),
+            guard: TcpGuard::new(guard),
+        })
+    }
+
+    /// Counts a retry as long as the permit lives; `None` if there are too many.
+    pub fn retry(&self) -> Option<Permit> {
+        let permit = self.context.breakers.acquire(Resource::Retries);
+        match &permit {
+            Some(_) => self.context.stats.rq_retry.increment(1),
+            None => self.context.stats.rq_retry_overflow.increment(1),
+        }
+        permit
+    }
+
+    fn choose(&self, destination: Option<SocketAddr>) -> Result<Rc<Host>, UpstreamError> {
+        self.refresh();
+        let stats = &self.context.stats;
+        let host = match &mut *self.endpoints.borrow_mut() {
+            Endpoints::Assigned(_, assigned) => {
+                if assigned.is_panicking() {
+                    stats.lb_healthy_panic.increment(1);
+                }
+                assigned.pick(&mut self.random.borrow_mut()).cloned()
+            }
+            Endpoints::Destinations(destinations) => {
+                if destination.is_none() {
+                    stats.original_dst_host_invalid.increment(1);
+                }
+                destination.map(|address| destinations.host(address, &self.context).clone())
+            }
+        };
+        host.ok_or_else(|| {
+            stats.cx_none_healthy.increment(1);
+            UpstreamError::NoHealthyUpstream
+        })
+    }
+
+    /// Takes over an assignment that came in the meantime.
+    fn refresh(&self) {
+        let replaced = match &mut *self.endpoints.borrow_mut() {
+            Endpoints::Assigned(slot, assigned) => {
+                let mut random = self.random.borrow_mut();
+                assigned.refresh(slot.cell(), &self.context, &mut random)
+            }
+            Endpoints::Destinations(_) => None,
+        };
+        // What it held is dropped after the borrow: connections that close call back.
+        if let Some(replaced) = replaced {
+            self.report_membership(replaced.membership);
+        }
+    }
+
+    fn report_membership(&self, membership: Membership) {
+        if self.reports {
+            let stats = &self.context.stats;
+            stats.membership_change.increment(1);
+            stats.membership_total.set(membership.total as f64);
+            stats.membership_healthy.set(membership.healthy as f64);
+            stats.membership_degraded.set(membership.degraded as f64);
+        }
+    }
+
+    fn report_breakers(&self) {
+        if self.reports {
+            let stats = &self.context.stats;
+            for (gauge, resource) in [
+                (&stats.cx_open, Resource::Connections),
+                (&stats.rq_pending_open, Resource::Pending),
+                (&stats.rq_open, Resource::Requests),
+                (&stats.rq_retry_open, Resource::Retries),
+            ] {
+                let open = self.context.shared.breakers.is_open(resource);
+                gauge.set(f64::from(u8::from(open)));
+            }
+        }
+    }
+
+    fn each_host(&self, mut each: impl FnMut(&Host)) {
+        let hosts = match &*self.endpoints.borrow() {
+            Endpoints::Assigned(_, assigned) => assigned.hosts().to_vec(),
+            Endpoints::Destinations(destinations) => destinations.hosts(),
+        };
+        hosts.iter().for_each(|host| each(host));
+    }
+
+    /// Closes connections that were idle for too long and forgets destinations that nobody uses.
+    /// Says whether there is anything left to sweep.
+    fn sweep(&self, now: Instant) -> bool {
+        self.each_host(|host| host.sweep(now));
+        self.report_breakers();
+        let (forgotten, none_left) = match &mut *self.endpoints.borrow_mut() {
+            Endpoints::Assigned(..) => (Vec::new(), true),
+            Endpoints::Destinations(destinations) => {
+                (destinations.forget_unused(), destinations.is_empty())
+            }
+        };
+        drop(forgotten);
+        self.context.connections.get() > 0 || !none_left
+    }
+
+    /// The cluster was removed or replaced: idle connections are closed now, others when they
+    /// become idle.
+    pub(super) fn drain(&self) {
+        if !self.drained.replace(true) {
+            self.each_host(Host::retire);
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.tending.abort();
+    }
+}
+
+/// Looks after a cluster between its requests: takes over new assignments, notices idle connections
+/// that their endpoint closed, and sweeps as long as there are connections. It holds the cluster
+/// weakly, and ends with it.
+async fn tend(cluster: Weak<Cluster>, context: Rc<ClusterContext>) {
+    let mut changes = match &context.config.discovery {
+        ClusterDiscovery::Assignment { slot, .. } => Some(slot.changes()),
+        ClusterDiscovery::OriginalDestination => None,
+    };
+    let period = match context.config.idle_timeout {
+        Some(timeout) => (timeout / 4).clamp(Duration::from_millis(20), SWEEP),
+        None => SWEEP,
+    };
+    let mut sweeping = false;
+    loop {
+        let changed = async {
+            match &mut changes {
+                Some(changes) => changes.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            outcome = changed => match outcome {
+                Ok(()) => with(&cluster, |cluster| cluster.refresh()).unwrap_or_default(),
+                Err(_) => changes = None,
+            },
+            () = context.connected.notified(), if !sweeping => sweeping = true,
+            () = tokio::time::sleep(period), if sweeping => {
+                sweeping = with(&cluster, |cluster| cluster.sweep(Instant::now())).unwrap_or(false);
+            }
+            () = watch_idle(&cluster), if sweeping => return,
+        }
+    }
+}
+
+fn with<R>(cluster: &Weak<Cluster>, act: impl FnOnce(&Cluster) -> R) -> Option<R> {
+    cluster.upgrade().map(|cluster| act(&cluster))
+}
+
+/// Drops idle connections as their endpoints close them, until the cluster has gone.
+async fn watch_idle(cluster: &Weak<Cluster>) {
+    poll_fn(|cx: &mut Context<'_>| {
+        match with(cluster, |cluster| cluster.each_host(|host| host.drop_closed(cx))) {
+            Some(()) => Poll::Pending,
+            None => Poll::Ready(()),
+        }
+    })
+    .await
+}

@@ -1,0 +1,164 @@
+//! Making one connection to an endpoint: source address, TCP or Unix socket, TLS.
+
+use std::ffi::OsStr;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::SockRef;
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
+
+use super::error::UpstreamError;
+use super::target::Target;
+use crate::config::address::Address;
+use crate::config::cluster::{BindConfig, TcpKeepalive, UpstreamTransport};
+use crate::tls::error::TlsError;
+use crate::tls::stream::{PlainStream, Socket, Stream};
+
+/// Connects to the target; `alpn` is offered where its TLS context has no protocols of its own.
+///
+/// # Errors
+/// [`UpstreamError`]; also when TCP and TLS together take longer than the cluster's
+/// `connect_timeout`.
+pub async fn connect(target: &Target, alpn: &[&[u8]]) -> Result<Stream, UpstreamError> {
+    let limit = target.context.config.connect_timeout;
+    let connected = tokio::time::timeout(limit, connect_unbounded(target, alpn));
+    connected.await.unwrap_or(Err(UpstreamError::Timeout))
+}
+
+async fn connect_unbounded(target: &Target, alpn: &[&[u8]]) -> Result<Stream, UpstreamError> {
+    let socket = match &target.endpoint.address {
+        Address::Socket(address) => Socket::Tcp(connect_tcp(target, *address).await?),
+        Address::Pipe(path) => Socket::Unix(connect_pipe(path).await?),
+    };
+    match &target.transport {
+        UpstreamTransport::Plain => Ok(Stream::Plain(PlainStream::new(socket, Vec::new()))),
+        UpstreamTransport::Tls(context) => {
+            let tls = context.connect(socket, alpn).await.map_err(tls_error)?;
+            Ok(Stream::from(tls))
+        }
+    }
+}
+
+async fn connect_tcp(target: &Target, address: SocketAddr) -> Result<TcpStream, UpstreamError> {
+    let config = &target.context.config;
+    let socket = new_socket(address, config.keepalive.as_ref()).map_err(local_error)?;
+    if let Some(source) = config.bind.as_ref().and_then(|bind| source_for(bind, address)) {
+        bind(&socket, source).map_err(|error| {
+            target.context.stats.bind_errors.increment(1);
+            UpstreamError::Local {
+                reason: format!("cannot bind to source {source}: {}", describe(&error)).into(),
+            }
+        })?;
+    }
+    socket.connect(address).await.map_err(remote_error)
+}
+
+fn new_socket(address: SocketAddr, keepalive: Option<&TcpKeepalive>) -> io::Result<TcpSocket> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    socket.set_nodelay(true)?;
+    if let Some(keepalive) = keepalive {
+        SockRef::from(&socket).set_tcp_keepalive(&keepalive_options(keepalive))?;
+    }
+    Ok(socket)
+}
+
+fn keepalive_options(keepalive: &TcpKeepalive) -> socket2::TcpKeepalive {
+    let mut options = socket2::TcpKeepalive::new();
+    if let Some(time) = keepalive.time {
+        options = options.with_time(time);
+    }
+    if let Some(interval) = keepalive.interval {
+        options = options.with_interval(interval);
+    }
+    if let Some(probes) = keepalive.probes {
+        options = options.with_retries(probes);
+    }
+    options
+}
+
+/// The source of the endpoint's family. Without one the kernel chooses.
+fn source_for(bind: &BindConfig, address: SocketAddr) -> Option<SocketAddr> {
+    match address {
+        SocketAddr::V4(_) => bind.v4,
+        SocketAddr::V6(_) => bind.v6,
+    }
+}
+
+/// Binds, but leaves the choice of the port to the connect: it then only has to differ for the same
+/// destination. Chosen at the bind, ports run out and the search for a free one takes milliseconds.
+fn bind(socket: &TcpSocket, source: SocketAddr) -> io::Result<()> {
+    if source.port() == 0 {
+        setsockopt(socket, sockopt::IpBindAddressNoPort, &true)?;
+    }
+    socket.bind(source)
+}
+
+async fn connect_pipe(path: &Path) -> Result<UnixStream, UpstreamError> {
+    match path.as_os_str().as_bytes().strip_prefix(b"@") {
+        None => UnixStream::connect(path).await,
+        // Tokio takes a leading zero byte for an abstract name.
+        Some(name) => {
+            let mut name_in_kernel = vec![0];
+            name_in_kernel.extend_from_slice(name);
+            UnixStream::connect(OsStr::from_bytes(&name_in_kernel)).await
+        }
+    }
+    .map_err(remote_error)
+}
+
+/// Without the number that the standard library appends.
+fn describe(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(code) => nix::errno::Errno::from_raw(code).desc().to_owned(),
+        None => error.to_string(),
+    }
+}
+
+fn local_error(error: io::Error) -> UpstreamError {
+    UpstreamError::Local {
+        reason: format!("cannot make a socket: {}", describe(&error)).into(),
+    }
+}
+
+fn remote_error(error: io::Error) -> UpstreamError {
+    match error.kind() {
+        // Every source port for this destination is in use, or the source has gone.
+        io::ErrorKind::AddrNotAvailable => UpstreamError::Local {
+            reason: format!("immediate connect error: {}", describe(&error)).into(),
+        },
+        kind => UpstreamError::Connect {
+            refused: kind == io::ErrorKind::ConnectionRefused,
+            reason: format!("delayed connect error: {}", describe(&error)).into(),
+        },
+    }
+}
+
+fn tls_error(error: TlsError) -> UpstreamError {
+    UpstreamError::Tls {
+        reason: Arc::from(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_source_is_that_of_the_family() {
+        let bind = BindConfig {
+            v4: Some(SocketAddr::from(([127, 0, 0, 6], 0))),
+            v6: None,
+        };
+        let v4 = SocketAddr::from(([10, 0, 0, 1], 80));
+        let v6 = SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 80));
+        assert_eq!(source_for(&bind, v4), bind.v4);
+        assert_eq!(source_for(&bind, v6), None);
+    }
+}

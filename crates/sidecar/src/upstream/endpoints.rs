@@ -1,0 +1,162 @@
+//! The endpoints of a cluster on one worker: listed by an assignment, or made for each destination.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use rand::rngs::SmallRng;
+
+use super::host::Host;
+use super::lb::{Balancer, Candidate};
+use super::shared::original_destination;
+use super::target::{ClusterContext, Target};
+use crate::config::address::Address;
+use crate::config::endpoint::{HealthStatus, LoadAssignment};
+
+/// Sweeps (about a second each) without use after which an ORIGINAL_DST endpoint is forgotten.
+/// Envoy's `cleanup_interval` is 5 s.
+const FORGOTTEN_AFTER: u32 = 5;
+
+/// What an assignment says, made ready for use. It is built again when the assignment's `Arc` is
+/// another one; an endpoint that is still in it keeps its connections.
+#[derive(Default)]
+pub struct Assigned {
+    seen: Option<Arc<LoadAssignment>>,
+    hosts: Vec<Rc<Host>>,
+    balancer: Balancer,
+}
+
+/// Endpoints by health.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Membership {
+    /// All of them.
+    pub total: usize,
+    /// Those that are healthy.
+    pub healthy: usize,
+    /// Those that are degraded.
+    pub degraded: usize,
+}
+
+impl Assigned {
+    /// Takes over the present assignment. Answers what it replaced if it was another, for the caller
+    /// to drop once nothing is borrowed.
+    pub fn refresh(
+        &mut self,
+        present: &ArcSwapOption<LoadAssignment>,
+        context: &Rc<ClusterContext>,
+        random: &mut SmallRng,
+    ) -> Option<Replaced> {
+        let present = present.load();
+        let same = match (&*present, &self.seen) {
+            (Some(present), Some(seen)) => Arc::ptr_eq(present, seen),
+            (present, seen) => present.is_none() && seen.is_none(),
+        };
+        if same {
+            return None;
+        }
+        let seen = present.clone();
+        let mut old: HashMap<&Address, &Rc<Host>> = self
+            .hosts
+            .iter()
+            .map(|host| (&host.target().endpoint.address, host))
+            .collect();
+        let mut candidates = Vec::new();
+        let mut hosts = Vec::new();
+        let mut membership = Membership::default();
+        for locality in seen.iter().flat_map(|assignment| &assignment.localities) {
+            for endpoint in &locality.endpoints {
+                let kept = old
+                    .remove(&endpoint.address)
+                    .filter(|host| host.target().serves(endpoint));
+                hosts.push(match kept {
+                    Some(host) => host.clone(),
+                    None => Host::new(Target::new(context, endpoint.clone())),
+                });
+                candidates.push(Candidate {
+                    priority: locality.priority,
+                    health: endpoint.health,
+                    weight: endpoint.weight,
+                });
+                membership.total += 1;
+                membership.healthy += usize::from(endpoint.health == HealthStatus::Healthy);
+                membership.degraded += usize::from(endpoint.health == HealthStatus::Degraded);
+            }
+        }
+        drop(old);
+        let config = &context.config;
+        self.balancer = Balancer::new(
+            config.load_balancer,
+            config.panic_threshold,
+            &candidates,
+            random,
+        );
+        self.seen = seen;
+        Some(Replaced {
+            membership,
+            _hosts: std::mem::replace(&mut self.hosts, hosts),
+        })
+    }
+
+    /// The endpoint to use, if there is one, and whether its health was regarded.
+    pub fn pick(&mut self, random: &mut SmallRng) -> Option<&Rc<Host>> {
+        let hosts = &self.hosts;
+        let chosen = self
+            .balancer
+            .pick(random, |at| hosts[at].target().active())?;
+        hosts.get(chosen)
+    }
+
+    /// See [`Balancer::is_panicking`].
+    pub fn is_panicking(&self) -> bool {
+        self.balancer.is_panicking()
+    }
+
+    /// All of them.
+    pub fn hosts(&self) -> &[Rc<Host>] {
+        &self.hosts
+    }
+}
+
+/// What a refresh replaced. Dropping it closes the idle connections of endpoints that have left.
+pub struct Replaced {
+    /// Of the assignment that is in force now.
+    pub membership: Membership,
+    _hosts: Vec<Rc<Host>>,
+}
+
+/// ORIGINAL_DST: an endpoint for each destination that was asked for lately.
+#[derive(Default)]
+pub struct Destinations(HashMap<SocketAddr, Rc<Host>>);
+
+impl Destinations {
+    /// The endpoint for a destination.
+    pub fn host(&mut self, destination: SocketAddr, context: &Rc<ClusterContext>) -> &Rc<Host> {
+        let host = self.0.entry(destination).or_insert_with(|| {
+            let endpoint = original_destination(Address::Socket(destination));
+            Host::new(Target::new(context, Arc::new(endpoint)))
+        });
+        host.touch();
+        host
+    }
+
+    /// Forgets those that have not been used for some sweeps, and answers them for the caller to
+    /// drop.
+    pub fn forget_unused(&mut self) -> Vec<Rc<Host>> {
+        self.0
+            .extract_if(|_, host| host.age() >= FORGOTTEN_AFTER)
+            .map(|(_, host)| host)
+            .collect()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All of them.
+    pub fn hosts(&self) -> Vec<Rc<Host>> {
+        self.0.values().cloned().collect()
+    }
+}

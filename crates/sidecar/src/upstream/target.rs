@@ -1,0 +1,274 @@
+//! One endpoint as a worker uses it, and the guards that count what is in use of it.
+
+use std::cell::Cell;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::Notify;
+
+use super::breakers::{LocalBreakers, Permit, Resource};
+use super::error::UpstreamError;
+use super::pool::Pool;
+use super::shared::{ClusterShared, HostCounters};
+use super::stats::{ClusterStats, milliseconds};
+use crate::config::cluster::{self, UpstreamTransport};
+use crate::config::endpoint::Endpoint;
+
+/// What every pool and guard of a cluster needs, on one worker. It knows no endpoint, so that it can
+/// be held by all that belongs to one.
+pub struct ClusterContext {
+    /// The configuration.
+    pub config: Arc<cluster::Cluster>,
+    /// Counters, also those of the clusters of this name before.
+    pub stats: Rc<ClusterStats>,
+    /// Over all workers.
+    pub breakers: LocalBreakers,
+    /// What the control thread sees.
+    pub shared: Arc<ClusterShared>,
+    /// Connections of this worker, from the attempt to the end.
+    pub connections: Cell<usize>,
+    /// Wakes who sweeps idle connections, once there is a connection.
+    pub connected: Notify,
+}
+
+impl ClusterContext {
+    /// The context of a cluster on this worker.
+    pub fn new(shared: Arc<ClusterShared>, stats: Rc<ClusterStats>) -> Rc<Self> {
+        Rc::new(ClusterContext {
+            config: shared.config.clone(),
+            stats,
+            breakers: LocalBreakers::new(shared.breakers.clone()),
+            shared,
+            connections: Cell::new(0),
+            connected: Notify::new(),
+        })
+    }
+
+    /// Counts one who waits for a connection, unless too many do.
+    pub fn wait(self: &Rc<Self>) -> Result<Waiting, UpstreamError> {
+        let Some(permit) = self.breakers.acquire(Resource::Pending) else {
+            self.stats.rq_pending_overflow.increment(1);
+            return Err(UpstreamError::Overflow);
+        };
+        self.stats.rq_pending_total.increment(1);
+        self.stats.rq_pending_active.increment(1.0);
+        Ok(Waiting {
+            context: self.clone(),
+            done: false,
+            _permit: permit,
+        })
+    }
+}
+
+/// Somebody waits for a connection.
+pub struct Waiting {
+    context: Rc<ClusterContext>,
+    done: bool,
+    _permit: Permit,
+}
+
+impl Waiting {
+    /// The wait is over, with or without success. Dropped without, it was given up.
+    pub fn finish(mut self) {
+        self.done = true;
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.context.stats.rq_pending_active.decrement(1.0);
+        if !self.done {
+            self.context.stats.rq_cancelled.increment(1);
+        }
+    }
+}
+
+/// An endpoint, apart from its weight and its health, which only the balancer looks at.
+pub struct Target {
+    /// Of its cluster.
+    pub context: Rc<ClusterContext>,
+    /// What discovery said when it was first seen.
+    pub endpoint: Arc<Endpoint>,
+    /// The transport socket that its metadata chooses.
+    pub transport: UpstreamTransport,
+    /// For `/clusters`.
+    pub counters: Arc<HostCounters>,
+    active: Cell<u32>,
+}
+
+impl Target {
+    /// A target that nobody uses yet.
+    pub fn new(context: &Rc<ClusterContext>, endpoint: Arc<Endpoint>) -> Rc<Self> {
+        Rc::new(Target {
+            transport: transport_of(&context.config, &endpoint).clone(),
+            counters: context.shared.host_counters(&endpoint.address),
+            context: context.clone(),
+            endpoint,
+            active: Cell::new(0),
+        })
+    }
+
+    /// Whether connections to this target serve for `endpoint` as well.
+    pub fn serves(&self, endpoint: &Endpoint) -> bool {
+        let ours = &self.endpoint;
+        ours.address == endpoint.address
+            && ours.hostname == endpoint.hostname
+            && ours.transport_socket_match == endpoint.transport_socket_match
+    }
+
+    /// Requests (and TCP connections) that it is busy with, of this worker.
+    pub fn active(&self) -> u32 {
+        self.active.get()
+    }
+
+    /// Counts a request that reaches a connection, unless there are too many. [`end`](Self::end)
+    /// must follow.
+    pub fn begin(&self) -> Result<(), UpstreamError> {
+        if !self.context.breakers.take(Resource::Requests) {
+            self.context.stats.rq_pending_overflow.increment(1);
+            return Err(UpstreamError::Overflow);
+        }
+        self.count_begun();
+        Ok(())
+    }
+
+    fn count_begun(&self) {
+        let stats = &self.context.stats;
+        self.active.set(self.active.get() + 1);
+        stats.rq_total.increment(1);
+        stats.rq_active.increment(1.0);
+        self.counters.rq_total.add();
+        self.counters.rq_active.add();
+    }
+
+    /// Counts its end.
+    pub fn end(&self) {
+        self.context.breakers.give_back(Resource::Requests);
+        self.active.set(self.active.get() - 1);
+        self.context.stats.rq_active.decrement(1.0);
+        self.counters.rq_active.subtract();
+    }
+
+    /// Counts the head of a response.
+    pub fn responded(&self, status: u16) {
+        self.context.stats.response(status);
+        if status < 500 {
+            self.counters.rq_success.add();
+        } else {
+            self.counters.rq_error.add();
+        }
+    }
+
+    /// Counts a connection from its attempt on. `None` if too many are open: `only` says that the
+    /// target has no other, in which case one is allowed all the same, for else who waits for it
+    /// would wait for ever.
+    pub fn open(self: &Rc<Self>, pool: Weak<Pool>, only: bool) -> Option<ConnectionGuard> {
+        let context = &self.context;
+        let permit = context.breakers.acquire(Resource::Connections);
+        if permit.is_none() {
+            context.stats.cx_overflow.increment(1);
+        }
+        let permit = match permit {
+            None if only => context.breakers.acquire_beyond(Resource::Connections),
+            permit => permit?,
+        };
+        context.stats.cx_total.increment(1);
+        context.stats.cx_active.increment(1.0);
+        self.counters.cx_total.add();
+        self.counters.cx_active.add();
+        if context.connections.replace(context.connections.get() + 1) == 0 {
+            context.connected.notify_one();
+        }
+        Some(ConnectionGuard {
+            target: self.clone(),
+            pool,
+            created: Instant::now(),
+            _permit: permit,
+        })
+    }
+
+    /// Counts the failure of an attempt.
+    pub fn failed(&self, error: &UpstreamError) {
+        self.context.stats.cx_connect_fail.increment(1);
+        self.counters.cx_connect_fail.add();
+        if matches!(error, UpstreamError::Timeout) {
+            self.context.stats.cx_connect_timeout.increment(1);
+        }
+    }
+}
+
+/// The transport socket of the first match whose criteria the endpoint's metadata has.
+fn transport_of<'a>(config: &'a cluster::Cluster, endpoint: &Endpoint) -> &'a UpstreamTransport {
+    let matching = config.transport_socket_matches.iter().find(|candidate| {
+        candidate
+            .criteria
+            .iter()
+            .all(|(key, value)| endpoint.transport_socket_match.get(key) == Some(value))
+    });
+    matching.map_or(&config.transport_socket, |found| &found.transport)
+}
+
+/// Counts one connection as long as it lives.
+pub struct ConnectionGuard {
+    target: Rc<Target>,
+    /// Is told when the connection is gone; empty for connections that no pool holds.
+    pool: Weak<Pool>,
+    created: Instant,
+    _permit: Permit,
+}
+
+impl ConnectionGuard {
+    /// When the attempt began.
+    pub fn created(&self) -> Instant {
+        self.created
+    }
+
+    /// Counts the time until the connection could be used.
+    pub fn connected(&self) {
+        let stats = &self.target.context.stats;
+        stats.cx_connect_ms.record(milliseconds(self.created.elapsed()));
+    }
+}
+
+impl Drop for ConnectionGuard {
+    fn drop(&mut self) {
+        let context = &self.target.context;
+        context.connections.set(context.connections.get() - 1);
+        context.stats.cx_active.decrement(1.0);
+        context.stats.cx_destroy.increment(1);
+        context.stats.cx_length_ms.record(milliseconds(self.created.elapsed()));
+        self.target.counters.cx_active.subtract();
+        if let Some(pool) = self.pool.upgrade() {
+            pool.connection_gone();
+        }
+    }
+}
+
+/// A TCP connection in use: counted as a connection and as a request, as Envoy does.
+pub struct TcpGuard {
+    connection: ConnectionGuard,
+}
+
+impl TcpGuard {
+    /// Counts the use of a connection, whatever the breaker of the requests says: it limits HTTP.
+    pub fn new(connection: ConnectionGuard) -> Self {
+        let target = &connection.target;
+        target.context.breakers.take_beyond(Resource::Requests);
+        target.count_begun();
+        TcpGuard { connection }
+    }
+
+    /// Counts bytes that were received from the endpoint and sent to it.
+    pub fn count_bytes(&self, received: u64, sent: u64) {
+        let stats = &self.connection.target.context.stats;
+        stats.cx_rx_bytes_total.increment(received);
+        stats.cx_tx_bytes_total.increment(sent);
+    }
+}
+
+impl Drop for TcpGuard {
+    fn drop(&mut self) {
+        self.connection.target.end();
+    }
+}
