@@ -12,6 +12,9 @@ pub trait Owner {
     /// The endpoint that its connections go to.
     fn endpoint(&self) -> &Arc<Endpoint>;
 
+    /// The head of a final response has come, or the 101 that ends HTTP on its connection.
+    fn responded(&self, status: u16);
+
     /// An HTTP/1 connection that has finished its exchange and can carry another.
     fn keep(&self, connection: Box<h1::Connection>);
 
@@ -35,6 +38,10 @@ impl Lease {
     /// The endpoint of the pool.
     pub fn endpoint(&self) -> &Arc<Endpoint> {
         self.owner.endpoint()
+    }
+
+    pub(super) fn responded(&self, status: u16) {
+        self.owner.responded(status);
     }
 
     pub(super) fn keep(&self, connection: Box<h1::Connection>) {

@@ -80,7 +80,13 @@ impl Exchange {
         cx: &mut Context<'_>,
         into: &mut ResponseHead,
     ) -> Poll<Result<(), StreamError>> {
-        each!(self, exchange => exchange.poll_head(cx, into))
+        let polled = each!(self, exchange => exchange.poll_head(cx, into));
+        if let Poll::Ready(Ok(())) = polled
+            && (into.status >= 200 || into.status == 101)
+        {
+            each!(self, exchange => exchange.lease().responded(into.status));
+        }
+        polled
     }
 
     /// The next bytes of the response's body, borrowed from the read buffer; `None` once it has

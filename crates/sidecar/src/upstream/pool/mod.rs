@@ -367,6 +367,10 @@ impl Owner for Pool {
         &self.target.endpoint
     }
 
+    fn responded(&self, status: u16) {
+        self.target.responded(status);
+    }
+
     fn keep(&self, connection: Box<h1::Connection>) {
         if self.is_worn_out(connection.served()) {
             self.target.context.stats.cx_max_requests.increment(1);

@@ -49,6 +49,10 @@ impl Owner for Solitary {
         &self.target.endpoint
     }
 
+    fn responded(&self, status: u16) {
+        self.target.responded(status);
+    }
+
     fn keep(&self, connection: Box<h1::Connection>) {
         // The upgrade was declined. The connection is not kept for others all the same: it was
         // counted as nobody's but this request's.
