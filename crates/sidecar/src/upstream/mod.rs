@@ -17,6 +17,8 @@ mod pool;
 pub mod shared;
 mod stats;
 mod target;
+#[cfg(test)]
+mod tests;
 
 pub use breakers::{CircuitBreakers, Permit, Resource};
 pub use cluster::{Cluster, ConnectRequest, ExchangeRequest, TcpUpstream};

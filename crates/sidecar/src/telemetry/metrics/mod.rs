@@ -8,4 +8,4 @@ mod cells;
 mod registry;
 
 pub use cells::BUCKETS;
-pub use registry::{Family, Registry, Scope, Stats};
+pub use registry::{Family, Registry, Scope, Stats, Value};

@@ -62,7 +62,7 @@ mod tests {
     fn the_order_is_even_and_exact() {
         let cases: &[(&[u32], &str)] = &[
             (&[1, 1, 1], "abcabcabc"),
-            (&[2, 1], "aabaab"),
+            (&[2, 1], "abaaba"),
             (&[3, 1], "aaabaaab"),
             (&[5, 2, 1], "aabaabca"),
             (&[1000, 1], "aaaaaaaa"),
