@@ -72,7 +72,7 @@ impl Assigned {
                     .filter(|host| host.target().serves(endpoint));
                 hosts.push(match kept {
                     Some(host) => host.clone(),
-                    None => Host::new(Target::new(context, endpoint.clone())),
+                    None => Host::new(Target::new(context, endpoint)),
                 });
                 candidates.push(Candidate {
                     priority: locality.priority,
@@ -135,7 +135,7 @@ impl Destinations {
     pub fn host(&mut self, destination: SocketAddr, context: &Rc<ClusterContext>) -> &Rc<Host> {
         let host = self.0.entry(destination).or_insert_with(|| {
             let endpoint = original_destination(Address::Socket(destination));
-            Host::new(Target::new(context, Arc::new(endpoint)))
+            Host::new(Target::new(context, &endpoint))
         });
         host.touch();
         host

@@ -50,6 +50,7 @@ cluster_stats! {
         cx_overflow = "upstream_cx_overflow": "Connections that the breaker held back.",
         cx_destroy = "upstream_cx_destroy": "Connections that ended.",
         cx_max_requests = "upstream_cx_max_requests": "Connections closed after their last request.",
+        cx_max_duration_reached = "upstream_cx_max_duration_reached": "Connections closed because they were old.",
         cx_none_healthy = "upstream_cx_none_healthy": "Times that no endpoint could be used.",
         cx_rx_bytes_total = "upstream_cx_rx_bytes_total": "Bytes received from endpoints.",
         cx_tx_bytes_total = "upstream_cx_tx_bytes_total": "Bytes sent to endpoints.",

@@ -99,12 +99,14 @@ pub struct Target {
 
 impl Target {
     /// A target that nobody uses yet.
-    pub fn new(context: &Rc<ClusterContext>, endpoint: Arc<Endpoint>) -> Rc<Self> {
+    pub fn new(context: &Rc<ClusterContext>, endpoint: &Endpoint) -> Rc<Self> {
         Rc::new(Target {
-            transport: transport_of(&context.config, &endpoint).clone(),
+            transport: transport_of(&context.config, endpoint).clone(),
             counters: context.shared.host_counters(&endpoint.address),
             context: context.clone(),
-            endpoint,
+            // A value of this worker's own: each exchange holds it, and its count is not to be shared
+            // with other workers.
+            endpoint: Arc::new(Endpoint::clone(endpoint)),
             active: Cell::new(0),
         })
     }

@@ -53,6 +53,11 @@ impl Connection {
         self.served
     }
 
+    /// What [`new`](Self::new) was given.
+    pub fn guard(&self) -> &dyn Any {
+        &*self.guard
+    }
+
     /// Ready when the idle connection can no longer be used: the endpoint closed it, or sent
     /// something that nobody asked for. Pending is what an idle connection should be.
     pub fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -133,6 +138,12 @@ impl Exchange {
     /// See [`super::Exchange::endpoint`].
     pub fn endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint
+    }
+
+    pub(super) fn responded(&self, status: u16) {
+        if let Some(lease) = &self.lease {
+            lease.responded(status);
+        }
     }
 
     /// The connection as long as it may be used.
@@ -389,15 +400,28 @@ impl Exchange {
                 connection.wire.input.is_empty() && connection.wire.output.is_empty()
             })
     }
+
+    /// Whether the exchange was given up before anything happened on the connection.
+    fn is_untouched(&self) -> bool {
+        !self.failed
+            && !self.write_error
+            && self.connection.as_ref().is_some_and(|connection| {
+                let wire = &connection.wire;
+                wire.written == 0
+                    && wire.received == 0
+                    && wire.input.is_empty()
+                    && wire.output.is_empty()
+            })
+    }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        let reusable = self.is_reusable();
+        let (reusable, untouched) = (self.is_reusable(), self.is_untouched());
         if let (Some(mut connection), Some(lease)) = (self.connection.take(), &self.lease)
-            && reusable
+            && (reusable || untouched)
         {
-            connection.served += 1;
+            connection.served += u64::from(reusable);
             connection.wire.input.release();
             lease.keep(connection);
         }

@@ -23,6 +23,7 @@ impl Owner for Pool {
     fn endpoint(&self) -> &Arc<Endpoint> {
         self.endpoint.as_ref().unwrap()
     }
+    fn responded(&self, _status: u16) {}
     fn keep(&self, connection: Box<Connection>) {
         self.kept.borrow_mut().push(connection);
     }

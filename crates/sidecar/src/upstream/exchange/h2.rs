@@ -192,6 +192,10 @@ impl Exchange {
         }
     }
 
+    pub(super) fn responded(&self, status: u16) {
+        self.lease.responded(status);
+    }
+
     /// See [`super::Exchange::endpoint`], as for all that follow.
     pub fn endpoint(&self) -> &Arc<Endpoint> {
         self.lease.endpoint()

@@ -84,7 +84,7 @@ impl Exchange {
         if let Poll::Ready(Ok(())) = polled
             && (into.status >= 200 || into.status == 101)
         {
-            each!(self, exchange => exchange.lease().responded(into.status));
+            each!(self, exchange => exchange.responded(into.status));
         }
         polled
     }

@@ -291,6 +291,14 @@ impl Pool {
         most.is_some_and(|most| served >= u64::from(most))
     }
 
+    fn is_old(&self, connection: &h1::Connection, now: Instant) -> bool {
+        let most = self.target.context.config.max_connection_duration;
+        most.is_some_and(|most| {
+            let guard = connection.guard().downcast_ref::<ConnectionGuard>();
+            guard.is_some_and(|guard| now.saturating_duration_since(guard.created()) >= most)
+        })
+    }
+
     /// Has no further request begin on shared connections that have served enough.
     fn retire_worn_out(&self) {
         let worn_out = |connection: &h2::Connection| self.is_worn_out(connection.served());
@@ -337,7 +345,13 @@ impl Pool {
             expired.iter().for_each(h2::Connection::retire);
         }
         if let Some(most) = config.max_connection_duration {
+            let mut idle = self.idle.borrow_mut();
+            let old = idle.take_if(|connection| self.is_old(connection, now));
+            drop(idle);
+            stats.cx_max_duration_reached.increment(old.len() as u64);
+            drop(old);
             let old = self.shared.borrow_mut().take_old(now, most);
+            stats.cx_max_duration_reached.increment(old.len() as u64);
             old.iter().for_each(h2::Connection::retire);
         }
     }
@@ -372,10 +386,13 @@ impl Owner for Pool {
     }
 
     fn keep(&self, connection: Box<h1::Connection>) {
+        let now = Instant::now();
         if self.is_worn_out(connection.served()) {
             self.target.context.stats.cx_max_requests.increment(1);
+        } else if self.is_old(&connection, now) {
+            self.target.context.stats.cx_max_duration_reached.increment(1);
         } else if !self.retired.get() || !self.waiting.borrow().is_empty() {
-            self.put_back(connection);
+            self.idle.borrow_mut().push(connection, now);
         }
     }
 
