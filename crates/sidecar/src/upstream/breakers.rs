@@ -76,9 +76,10 @@ fn limits(thresholds: &Thresholds) -> [u32; 4] {
     ]
 }
 
-/// One worker's way to the breakers. The inner count is the worker's own, so that taking a permit
+/// One worker's way to the breakers. The outer count is the worker's own, so that taking a permit
 /// touches one shared word only.
 #[derive(Clone, Debug)]
+#[allow(clippy::redundant_allocation)] // The outer count is what clones touch.
 pub struct LocalBreakers(Rc<Arc<CircuitBreakers>>);
 
 impl LocalBreakers {

@@ -40,7 +40,7 @@ async fn connected() -> (Box<Connection>, TcpStream, Rc<Pool>) {
         endpoint: Some(endpoint(address)),
         ..Pool::default()
     };
-    let connection = Connection::new(client.unwrap(), None, Limits::default(), Box::new(()));
+    let connection = Connection::new(crate::tls::stream::Stream::plain(client.unwrap(), vec![]), None, Limits::default(), Box::new(()));
     (Box::new(connection), server.unwrap().0, Rc::new(pool))
 }
 

@@ -64,7 +64,7 @@ mod tests {
             (&[1, 1, 1], "abcabcabc"),
             (&[2, 1], "abaaba"),
             (&[3, 1], "aaabaaab"),
-            (&[5, 2, 1], "aabaabca"),
+            (&[5, 2, 1], "aabaaacb"),
             (&[1000, 1], "aaaaaaaa"),
         ];
         for (weights, want) in cases {

@@ -1,5 +1,6 @@
 //! HTTP/1 pools.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::task::spawn_local;
@@ -78,15 +79,11 @@ fn breakers_refuse_what_is_too_much() {
         let worker = Worker::new(narrow);
         let first = worker.exchange().await.expect("the first");
         // The second waits for its connection and is then one too many; the third may not wait.
-        let second = spawn_local({
-            let worker = worker.clone();
-            async move { worker.exchange().await.err() }
-        });
-        until("the second waits", || worker.used(Resource::Pending) == 1).await;
+        let mut second = pin!(worker.exchange());
+        assert!(is_pending(second.as_mut()).await);
         let third = worker.exchange().await.err();
         assert_eq!(third, Some(UpstreamError::Overflow));
-        let second = second.await.expect("an answer");
-        assert_eq!(second, Some(UpstreamError::Overflow));
+        assert_eq!(second.await.err(), Some(UpstreamError::Overflow));
         assert_eq!(worker.stat("upstream_rq_pending_overflow"), 2);
         drop(first);
         worker.assert_quiet();
@@ -139,15 +136,15 @@ fn requests_that_are_given_up_leave_nothing_behind() {
     on_worker(async {
         let server = Server::http1(Answer::Now).await;
         let worker = Worker::new(config([endpoint(server.address)]));
-        let waiting: Vec<_> = (0..8)
-            .map(|_| {
-                let worker = worker.clone();
-                spawn_local(async move { worker.exchange().await.map(drop) })
-            })
-            .collect();
-        until("all wait", || worker.used(Resource::Pending) == 8).await;
-        waiting.iter().for_each(|request| request.abort());
-        until("nobody waits", || worker.used(Resource::Pending) == 0).await;
+        let mut waiting = Vec::new();
+        for _ in 0..8 {
+            let mut request = Box::pin(worker.exchange());
+            assert!(is_pending(request.as_mut()).await);
+            waiting.push(request);
+        }
+        assert_eq!(worker.used(Resource::Pending), 8);
+        drop(waiting);
+        assert_eq!(worker.used(Resource::Pending), 0);
         assert_eq!(worker.stat("upstream_rq_cancelled"), 8);
         // The attempts went on: their connections serve those who come later.
         until("they land", || server.accepted() == 8).await;

@@ -91,12 +91,9 @@ fn a_request_that_is_given_up_leaves_its_connection_to_the_next() {
     on_worker(async {
         let server = Server::http2(Answer::Now, 1024).await;
         let worker = Worker::new(http2(&server));
-        let waiting = spawn_local({
-            let worker = worker.clone();
-            async move { worker.exchange().await.map(drop) }
-        });
-        until("it waits", || worker.used(Resource::Pending) == 1).await;
-        waiting.abort();
+        let mut waiting = Box::pin(worker.exchange());
+        assert!(is_pending(waiting.as_mut()).await);
+        drop(waiting);
         assert_eq!(worker.get().await, "1");
         assert_eq!(server.accepted(), 1);
         worker.assert_quiet();

@@ -3,12 +3,16 @@
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet, spawn_local};
+
+use crate::tls::server::ServerContext;
+use crate::tls::stream::Stream;
 
 /// How a server treats its requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +23,15 @@ pub enum Answer {
     WhenReleased,
     /// At once, and then it closes the connection without having announced it.
     ThenClose,
+}
+
+/// What a server speaks.
+#[derive(Clone)]
+enum Speaks {
+    Http1,
+    Http2,
+    /// What ALPN agrees on; HTTP/1 where that is nothing.
+    Tls(Arc<ServerContext>),
 }
 
 /// A server on 127.0.0.1. Dropping it closes it and its connections.
@@ -42,15 +55,20 @@ struct State {
 impl Server {
     /// HTTP/1.
     pub async fn http1(answer: Answer) -> Self {
-        Self::start(answer, None).await
+        Self::start(answer, Speaks::Http1, 0).await
     }
 
     /// HTTP/2 with prior knowledge, of so many concurrent streams.
     pub async fn http2(answer: Answer, streams: u32) -> Self {
-        Self::start(answer, Some(streams)).await
+        Self::start(answer, Speaks::Http2, streams).await
     }
 
-    async fn start(answer: Answer, http2: Option<u32>) -> Self {
+    /// What ALPN agrees on.
+    pub async fn tls(answer: Answer, context: Arc<ServerContext>) -> Self {
+        Self::start(answer, Speaks::Tls(context), 100).await
+    }
+
+    async fn start(answer: Answer, speaks: Speaks, streams: u32) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
         let state = Rc::new(State {
             answer,
@@ -60,10 +78,10 @@ impl Server {
             peers: RefCell::default(),
             released: watch::Sender::new(answer != Answer::WhenReleased),
             leaving: watch::Sender::new(false),
-            streams: http2.unwrap_or(0),
+            streams,
         });
         let address = listener.local_addr().expect("an address");
-        let accepting = spawn_local(accept(listener, state.clone(), http2.is_some()));
+        let accepting = spawn_local(accept(listener, state.clone(), speaks));
         Server {
             address,
             state,
@@ -108,26 +126,37 @@ impl Drop for Server {
     }
 }
 
-async fn accept(listener: TcpListener, state: Rc<State>, http2: bool) {
+async fn accept(listener: TcpListener, state: Rc<State>, speaks: Speaks) {
     let mut connections = JoinSet::new();
     while let Ok((tcp, peer)) = listener.accept().await {
         let number = state.accepted.get() + 1;
         state.accepted.set(number);
         state.open.set(state.open.get() + 1);
         state.peers.borrow_mut().push(peer);
-        let state = state.clone();
+        let (state, speaks) = (state.clone(), speaks.clone());
         connections.spawn_local(async move {
-            if http2 {
-                serve_http2(tcp, number, &state).await;
-            } else {
-                serve_http1(tcp, number, &state).await;
+            match speaks {
+                Speaks::Http1 => serve_http1(tcp, number, &state).await,
+                Speaks::Http2 => serve_http2(tcp, number, &state).await,
+                Speaks::Tls(context) => serve_tls(tcp, &context, number, &state).await,
             }
             state.open.set(state.open.get() - 1);
         });
     }
 }
 
-async fn serve_http1(mut tcp: TcpStream, number: u32, state: &State) {
+async fn serve_tls(tcp: TcpStream, context: &ServerContext, number: u32, state: &Rc<State>) {
+    let Ok(tls) = context.accept(tcp, None, Vec::new()).await else {
+        return;
+    };
+    let stream = Stream::from(tls);
+    match stream.handshake() {
+        Some(handshake) if handshake.alpn == b"h2" => serve_http2(stream, number, state).await,
+        _ => serve_http1(stream, number, state).await,
+    }
+}
+
+async fn serve_http1(mut tcp: impl AsyncRead + AsyncWrite + Unpin, number: u32, state: &State) {
     let mut buffer = Vec::new();
     loop {
         while !buffer.ends_with(b"\r\n\r\n") {
@@ -139,10 +168,15 @@ async fn serve_http1(mut tcp: TcpStream, number: u32, state: &State) {
         wait_for_release(state).await;
         let body = number.to_string();
         let response = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-        if tcp.write_all(response.as_bytes()).await.is_err() || state.answer == Answer::ThenClose {
+        if write(&mut tcp, &response).await.is_err() || state.answer == Answer::ThenClose {
             return;
         }
     }
+}
+
+async fn write(io: &mut (impl AsyncWrite + Unpin), text: &str) -> std::io::Result<()> {
+    io.write_all(text.as_bytes()).await?;
+    io.flush().await
 }
 
 async fn wait_for_release(state: &State) {
@@ -151,7 +185,7 @@ async fn wait_for_release(state: &State) {
     let _ = released.wait_for(|released| *released).await;
 }
 
-async fn serve_http2(tcp: TcpStream, number: u32, state: &Rc<State>) {
+async fn serve_http2(tcp: impl AsyncRead + AsyncWrite + Unpin, number: u32, state: &Rc<State>) {
     let mut builder = h2::server::Builder::new();
     builder.max_concurrent_streams(state.streams);
     let Ok(mut connection) = builder.handshake::<_, Bytes>(tcp).await else {
