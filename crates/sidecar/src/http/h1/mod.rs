@@ -19,7 +19,7 @@ pub mod server;
 pub mod wire;
 
 /// The bytes under a connection.
-pub type Transport = tokio::net::TcpStream;
+pub type Transport = crate::tls::stream::Stream;
 
 /// What a head may cost.
 #[derive(Clone, Copy, Debug)]

@@ -350,9 +350,7 @@ impl Connection {
     pub async fn close(mut self, linger: Duration) {
         if self.aborted {
             // Without it the kernel would say FIN, and a truncated response could pass for whole.
-            // If even that fails, the connection is gone already.
-            let _ = self.wire.io.set_zero_linger();
-            return;
+            return self.wire.io.abort();
         }
         // An error means that the client is gone, and an end of the time that it is not worth
         // waiting for: either way the connection ends here.

@@ -40,7 +40,8 @@ async fn connected() -> (Box<Connection>, TcpStream, Rc<Pool>) {
         endpoint: Some(endpoint(address)),
         ..Pool::default()
     };
-    let connection = Connection::new(crate::tls::stream::Stream::plain(client.unwrap(), vec![]), None, Limits::default(), Box::new(()));
+    let client = Transport::plain(client.unwrap(), Vec::new());
+    let connection = Connection::new(client, None, Limits::default(), Box::new(()));
     (Box::new(connection), server.unwrap().0, Rc::new(pool))
 }
 

@@ -28,6 +28,7 @@ impl Owner for Pool {
     fn endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint
     }
+    fn responded(&self, _status: u16) {}
     fn keep(&self, _connection: Box<super::super::h1::Connection>) {
         panic!("an HTTP/1 connection?");
     }
