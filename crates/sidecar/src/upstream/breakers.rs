@@ -165,7 +165,10 @@ mod tests {
         let second = other.acquire(Resource::Requests);
         assert!(first.is_some() && second.is_some());
         assert!(one.acquire(Resource::Requests).is_none());
-        assert!(one.acquire(Resource::Pending).is_some(), "each its own count");
+        assert!(
+            one.acquire(Resource::Pending).is_some(),
+            "each its own count"
+        );
         drop(first);
         assert!(one.acquire(Resource::Requests).is_some());
 

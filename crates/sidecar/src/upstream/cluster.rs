@@ -327,7 +327,9 @@ fn with<R>(cluster: &Weak<Cluster>, act: impl FnOnce(&Cluster) -> R) -> Option<R
 /// Drops idle connections as their endpoints close them, until the cluster has gone.
 async fn watch_idle(cluster: &Weak<Cluster>) {
     poll_fn(|cx: &mut Context<'_>| {
-        match with(cluster, |cluster| cluster.each_host(|host| host.drop_closed(cx))) {
+        match with(cluster, |cluster| {
+            cluster.each_host(|host| host.drop_closed(cx))
+        }) {
             Some(()) => Poll::Pending,
             None => Poll::Ready(()),
         }

@@ -46,7 +46,11 @@ async fn connect_unbounded(target: &Target, alpn: &[&[u8]]) -> Result<Stream, Up
 async fn connect_tcp(target: &Target, address: SocketAddr) -> Result<TcpStream, UpstreamError> {
     let config = &target.context.config;
     let socket = new_socket(address, config.keepalive.as_ref()).map_err(local_error)?;
-    if let Some(source) = config.bind.as_ref().and_then(|bind| source_for(bind, address)) {
+    if let Some(source) = config
+        .bind
+        .as_ref()
+        .and_then(|bind| source_for(bind, address))
+    {
         bind(&socket, source).map_err(|error| {
             target.context.stats.bind_errors.increment(1);
             UpstreamError::Local {

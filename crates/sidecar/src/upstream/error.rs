@@ -149,7 +149,11 @@ mod tests {
             reason: "delayed connect error: Connection refused".into(),
         };
         let cases = [
-            (UpstreamError::NoHealthyUpstream, "UH", "no_healthy_upstream"),
+            (
+                UpstreamError::NoHealthyUpstream,
+                "UH",
+                "no_healthy_upstream",
+            ),
             (
                 UpstreamError::Overflow,
                 "UO",

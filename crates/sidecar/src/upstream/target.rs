@@ -229,7 +229,9 @@ impl ConnectionGuard {
     /// Counts the time until the connection could be used.
     pub fn connected(&self) {
         let stats = &self.target.context.stats;
-        stats.cx_connect_ms.record(milliseconds(self.created.elapsed()));
+        stats
+            .cx_connect_ms
+            .record(milliseconds(self.created.elapsed()));
     }
 }
 
@@ -239,7 +241,10 @@ impl Drop for ConnectionGuard {
         context.connections.set(context.connections.get() - 1);
         context.stats.cx_active.decrement(1.0);
         context.stats.cx_destroy.increment(1);
-        context.stats.cx_length_ms.record(milliseconds(self.created.elapsed()));
+        context
+            .stats
+            .cx_length_ms
+            .record(milliseconds(self.created.elapsed()));
         self.target.counters.cx_active.subtract();
         if let Some(pool) = self.pool.upgrade() {
             pool.connection_gone();

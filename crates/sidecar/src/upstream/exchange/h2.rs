@@ -46,12 +46,14 @@ struct Shared {
 
 impl Connection {
     /// Sends the preface and the settings, and starts the task (on this worker) that moves frames.
-    /// `guard` is dropped when the connection has ended, wherever the clones are: let its `Drop`
-    /// take the connection out of the pool.
+    /// `presumed_streams` is how many streams the endpoint is taken to allow until its settings have
+    /// come. `guard` is dropped when the connection has ended, wherever the clones are: let its
+    /// `Drop` take the connection out of the pool.
     pub async fn handshake<IO>(
         io: IO,
         local: Option<SocketAddr>,
         settings: &Http2Settings,
+        presumed_streams: usize,
         limits: Limits,
         guard: Box<dyn Any>,
     ) -> Result<Self, StreamError>
@@ -59,6 +61,7 @@ impl Connection {
         IO: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let (sender, connection) = ::h2::client::Builder::new()
+            .initial_max_send_streams(presumed_streams)
             .initial_window_size(settings.initial_stream_window)
             .initial_connection_window_size(settings.initial_connection_window)
             .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
@@ -96,13 +99,17 @@ impl Connection {
         if self.is_closed() {
             return 0;
         }
-        let sender = self.shared.sender.borrow();
-        let theirs = sender
-            .as_ref()
-            .map_or(0, SendRequest::current_max_send_streams);
-        theirs
+        self.allowed_streams()
             .min(self.shared.max_streams)
             .saturating_sub(self.shared.active.get())
+    }
+
+    /// How many streams the endpoint's settings allow at once; 0 once retired.
+    pub fn allowed_streams(&self) -> usize {
+        let sender = self.shared.sender.borrow();
+        sender
+            .as_ref()
+            .map_or(0, SendRequest::current_max_send_streams)
     }
 
     /// Exchanges that are open now.
@@ -160,6 +167,10 @@ enum Receiving {
 #[derive(Debug)]
 pub struct Exchange {
     connection: Connection,
+    /// The way to begin the stream, taken when it has begun: of this exchange's own, since it may
+    /// begin after the connection was retired, and since one handle takes no second request while
+    /// its first one waits.
+    begin: Option<SendRequest<Bytes>>,
     lease: Lease,
     reused: bool,
     head_request: bool,
@@ -180,6 +191,7 @@ impl Exchange {
         shared.active.set(shared.active.get() + 1);
         shared.served.set(shared.served.get() + 1);
         Exchange {
+            begin: shared.sender.borrow().clone(),
             connection: connection.clone(),
             lease,
             reused,
@@ -205,9 +217,7 @@ impl Exchange {
     pub fn send_head(&mut self, head: &RequestHead, end: bool) -> Result<(), StreamError> {
         let request = convert::request(head)?;
         self.head_request = head.method == b"HEAD";
-        // A handle of its own: one handle takes no second request while its first one waits.
-        let sender = self.connection.shared.sender.borrow().clone();
-        let mut sender = sender.ok_or(StreamError::Refused)?;
+        let mut sender = self.begin.take().ok_or(StreamError::Refused)?;
         let (response, stream) = sender.send_request(request, end).map_err(|error| {
             // Nothing was sent on a connection that is gone or going.
             match StreamError::from_h2(error) {

@@ -163,7 +163,13 @@ mod tests {
             ("all healthy", &[(0, Healthy), (0, Healthy)], &[600, 600]),
             (
                 "unhealthy and draining ones are passed over",
-                &[(0, Healthy), (0, Unhealthy), (0, Healthy), (0, Healthy), (0, Draining)],
+                &[
+                    (0, Healthy),
+                    (0, Unhealthy),
+                    (0, Healthy),
+                    (0, Healthy),
+                    (0, Draining),
+                ],
                 &[400, 0, 400, 400, 0],
             ),
             (
@@ -220,13 +226,12 @@ mod tests {
             true => HealthStatus::Healthy,
             false => HealthStatus::Unhealthy,
         };
-        let candidates = [(0, true), (0, false), (1, true), (1, true)].map(|(priority, ok)| {
-            Candidate {
+        let candidates =
+            [(0, true), (0, false), (1, true), (1, true)].map(|(priority, ok)| Candidate {
                 priority,
                 health: health(ok),
                 weight: 1,
-            }
-        });
+            });
         let counts = picks(LoadBalancer::RoundRobin, &candidates, &[0; 4]);
         assert_eq!(counts[1], 0);
         assert!((780..900).contains(&counts[0]), "{counts:?}");

@@ -54,7 +54,8 @@ pub fn shares(levels: &[Level], panic_threshold: u8) -> Vec<Share> {
     let sum = (healthy.iter().sum::<u64>() + degraded.iter().sum::<u64>()).min(100);
     let panics = |level: &Level| {
         sum < 100
-            && (level.healthy + level.degraded) * 100 < u64::from(panic_threshold) * level.total.max(1)
+            && (level.healthy + level.degraded) * 100
+                < u64::from(panic_threshold) * level.total.max(1)
     };
     if levels.iter().all(panics) {
         return shares_of_panic(levels);
@@ -145,12 +146,24 @@ mod tests {
             (&[(4, 2, 0)], &[(0, Healthy, 100)]),
             (&[(4, 1, 0)], &[(0, Everyone, 100)]),
             (&[(4, 0, 0)], &[(0, Everyone, 100)]),
-            (&[(2, 1, 0), (2, 2, 0)], &[(0, Healthy, 70), (1, Healthy, 30)]),
+            (
+                &[(2, 1, 0), (2, 2, 0)],
+                &[(0, Healthy, 70), (1, Healthy, 30)],
+            ),
             // Enough is available in all, so no priority panics.
-            (&[(10, 1, 0), (1, 1, 0)], &[(0, Healthy, 14), (1, Healthy, 86)]),
+            (
+                &[(10, 1, 0), (1, 1, 0)],
+                &[(0, Healthy, 14), (1, Healthy, 86)],
+            ),
             // Not enough even together: both panic.
-            (&[(10, 1, 0), (10, 1, 0)], &[(0, Everyone, 50), (1, Everyone, 50)]),
-            (&[(3, 0, 0), (1, 0, 0)], &[(0, Everyone, 75), (1, Everyone, 25)]),
+            (
+                &[(10, 1, 0), (10, 1, 0)],
+                &[(0, Everyone, 50), (1, Everyone, 50)],
+            ),
+            (
+                &[(3, 0, 0), (1, 0, 0)],
+                &[(0, Everyone, 75), (1, Everyone, 25)],
+            ),
             (&[(0, 0, 0), (2, 2, 0)], &[(1, Healthy, 100)]),
         ];
         for (levels, want) in cases {

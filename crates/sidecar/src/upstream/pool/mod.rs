@@ -24,8 +24,8 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 use self::idle::IdleList;
-pub use self::protocol::Protocol;
 use self::protocol::Agreed;
+pub use self::protocol::Protocol;
 use self::shared::SharedList;
 pub use self::solitary::solitary;
 use super::connect;
@@ -254,10 +254,12 @@ impl Pool {
             }
             Agreed::Http2 => {
                 context.stats.cx_http2_total.increment(1);
+                let presumed = self.shared.borrow().presumed_streams();
                 let settings = &context.config.http2;
                 let limits = Limits::default();
-                let begun = h2::Connection::handshake(stream, local, settings, limits, guard).await;
-                begun.map(Connected::Http2).map_err(|error| {
+                let begun =
+                    h2::Connection::handshake(stream, local, settings, presumed, limits, guard);
+                begun.await.map(Connected::Http2).map_err(|error| {
                     let error = UpstreamError::Protocol {
                         reason: error.to_string().into(),
                     };
@@ -390,7 +392,11 @@ impl Owner for Pool {
         if self.is_worn_out(connection.served()) {
             self.target.context.stats.cx_max_requests.increment(1);
         } else if self.is_old(&connection, now) {
-            self.target.context.stats.cx_max_duration_reached.increment(1);
+            self.target
+                .context
+                .stats
+                .cx_max_duration_reached
+                .increment(1);
         } else if !self.retired.get() || !self.waiting.borrow().is_empty() {
             self.idle.borrow_mut().push(connection, now);
         }

@@ -102,7 +102,11 @@ mod tests {
             (negotiated(Some(Agreed::Http2)), 100, 1, 0, 100),
         ] {
             let case = format!("{protocol:?} {waiting} {connecting}");
-            assert_eq!(protocol.attempts_wanted(waiting, connecting), attempts, "{case}");
+            assert_eq!(
+                protocol.attempts_wanted(waiting, connecting),
+                attempts,
+                "{case}"
+            );
             assert_eq!(protocol.ejected_by_failure(waiting), ejected, "{case}");
         }
     }

@@ -4,6 +4,10 @@ use std::time::{Duration, Instant};
 
 use super::h2;
 
+/// Before the endpoint's settings come, it is taken to allow what RFC 9113, section 6.5.2 asks of
+/// it at least.
+const PRESUMED_STREAMS: usize = 100;
+
 /// Connections that several exchanges use at once.
 #[derive(Debug, Default)]
 pub struct SharedList {
@@ -29,6 +33,15 @@ impl SharedList {
             created: now,
             quiet_since: now,
         });
+    }
+
+    /// How many streams a new connection will take: what the endpoint allows on the last one.
+    pub fn presumed_streams(&self) -> usize {
+        let allowed = self.connections.iter().rev();
+        allowed
+            .map(|shared| shared.connection.allowed_streams())
+            .find(|allowed| *allowed > 0)
+            .map_or(PRESUMED_STREAMS, |allowed| allowed.min(PRESUMED_STREAMS))
     }
 
     /// The first connection that can take another exchange.

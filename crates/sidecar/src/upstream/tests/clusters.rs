@@ -58,7 +58,10 @@ fn an_updated_cluster_counts_on_and_the_old_one_drains() {
         until("both are there", || server.open() == 2).await;
 
         worker.apply();
-        assert!(Rc::ptr_eq(&before, &worker.cluster()), "the same is left alone");
+        assert!(
+            Rc::ptr_eq(&before, &worker.cluster()),
+            "the same is left alone"
+        );
         let mut changed = config([endpoint(server.address)]);
         changed.circuit_breakers.max_requests = 1;
         worker.update(changed);

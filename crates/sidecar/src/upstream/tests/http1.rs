@@ -220,12 +220,8 @@ fn a_refusal_fails_those_who_wait_and_says_so() {
 fn a_connect_that_takes_too_long_is_a_timeout() {
     on_worker(async {
         // A full queue of connections that nobody accepts: the next SYN gets no answer.
-        let listener = socket2::Socket::new(
-            socket2::Domain::IPV4,
-            socket2::Type::STREAM,
-            None,
-        )
-        .expect("a socket");
+        let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)
+            .expect("a socket");
         let any: SocketAddr = ([127, 0, 0, 1], 0).into();
         listener.bind(&any.into()).expect("a port");
         listener.listen(0).expect("a listener");

@@ -167,7 +167,10 @@ async fn serve_http1(mut tcp: impl AsyncRead + AsyncWrite + Unpin, number: u32, 
         buffer.clear();
         wait_for_release(state).await;
         let body = number.to_string();
-        let response = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let response = format!(
+            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
         if write(&mut tcp, &response).await.is_err() || state.answer == Answer::ThenClose {
             return;
         }

@@ -17,10 +17,18 @@ fn a_tcp_connection_is_counted_as_long_as_its_guard_lives() {
         let worker = Worker::new(config([endpoint(server.address)]));
         let mut upstream = worker.cluster().connect(ANYWHERE).await.expect("TCP");
         assert_eq!(upstream.endpoint.address, Address::Socket(server.address));
-        upstream.stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("a write");
+        upstream
+            .stream
+            .write_all(b"GET / HTTP/1.1\r\n\r\n")
+            .await
+            .expect("a write");
         upstream.stream.flush().await.expect("a flush");
         let mut answer = [0; 15];
-        upstream.stream.read_exact(&mut answer).await.expect("an answer");
+        upstream
+            .stream
+            .read_exact(&mut answer)
+            .await
+            .expect("an answer");
         assert_eq!(&answer, b"HTTP/1.1 200 OK");
         assert_eq!(worker.used(Resource::Connections), 1);
         assert_eq!(worker.used(Resource::Requests), 1);
@@ -47,7 +55,11 @@ fn connections_come_from_the_configured_source() {
         let local = upstream.stream.local_addr().expect("an address");
         assert_eq!(local.ip().to_string(), "127.0.0.6");
         assert_eq!(worker.get().await, "2");
-        let sources: Vec<_> = server.peers().iter().map(|peer| peer.ip().to_string()).collect();
+        let sources: Vec<_> = server
+            .peers()
+            .iter()
+            .map(|peer| peer.ip().to_string())
+            .collect();
         assert_eq!(sources, ["127.0.0.6", "127.0.0.6"]);
 
         let mut absent = config([endpoint(server.address)]);
@@ -56,7 +68,12 @@ fn connections_come_from_the_configured_source() {
             v6: None,
         });
         worker.update(absent);
-        let error = worker.cluster().connect(ANYWHERE).await.err().expect("an error");
+        let error = worker
+            .cluster()
+            .connect(ANYWHERE)
+            .await
+            .err()
+            .expect("an error");
         assert!(error.to_string().contains("source 192.0.2.1:0"), "{error}");
         assert_eq!(worker.stat("bind_errors"), 1);
     });
@@ -95,7 +112,11 @@ fn endpoints_may_be_unix_sockets() {
         let mut pipe = endpoint(([127, 0, 0, 1], 1).into());
         pipe.address = Address::Pipe(format!("@{name}").into());
         let worker = Worker::new(config([pipe]));
-        let mut upstream = worker.cluster().connect(ANYWHERE).await.expect("a connection");
+        let mut upstream = worker
+            .cluster()
+            .connect(ANYWHERE)
+            .await
+            .expect("a connection");
         upstream.stream.write_all(b"hello").await.expect("a write");
         upstream.stream.flush().await.expect("a flush");
         let (mut accepted, _) = listener.accept().expect("a connection");

@@ -70,7 +70,10 @@ fn a_failed_handshake_says_why() {
         let worker = Worker::new(wrong);
         let error = worker.exchange().await.err().expect("an error");
         assert!(matches!(error, UpstreamError::Tls { .. }), "{error:?}");
-        assert!(error.transport_failure().starts_with("TLS_error:"), "{error}");
+        assert!(
+            error.transport_failure().starts_with("TLS_error:"),
+            "{error}"
+        );
         assert!(!error.details().contains(' '), "{}", error.details());
         worker.assert_quiet();
     });
