@@ -80,10 +80,7 @@ impl Client {
             };
             // The same allocation tells the stream that there is nothing to look at.
             let shared = Some(present.kind(kind)).filter(|present| present.as_ref() == resources);
-            let resources = shared.map_or_else(
-                || Arc::new(resources.clone()),
-                |present| Arc::clone(present),
-            );
+            let resources = shared.map_or_else(|| Arc::new(resources.clone()), Arc::clone);
             set = set.with(kind, resources);
         }
         state.generation = generation.number;

@@ -193,7 +193,8 @@ mod tests {
     #[test]
     fn anything_else_is_refused() {
         let account = ServiceAccount::new("shop", "cart").unwrap();
-        let cases: &[(&str, &[(&str, &str)], &str)] = &[
+        type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+        let cases: &[Case<'_>] = &[
             ("", &[], "node.id"),
             (
                 "router~10.0.0.1~a.shop~shop.svc.cluster.local",

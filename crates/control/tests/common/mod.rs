@@ -1,6 +1,8 @@
 //! A short notation for meshes, and what tests of the translation share.
 #![allow(dead_code, reason = "each test program uses its own part")]
 
+pub mod control;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
