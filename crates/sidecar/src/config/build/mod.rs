@@ -1,18 +1,40 @@
 //! Builders: a resource's proto in, its validated plain value out.
 //!
 //! One file for each kind of resource. Every error carries the path of the field from the resource
-//! on, such as `filter_chains[2].filters[0].typed_config.stat_prefix`. That a field is set which
-//! nobody acts on is not found here but by `outrider_xds`'s check over the wire bytes; what is
-//! refused here are *values* of fields that are otherwise supported.
+//! on, such as `filter_chains[2].filters[0].typed_config.stat_prefix`. [`resource`] is the way in
+//! for bytes that came from somewhere: it also finds set fields that nobody acts on. What is refused
+//! in the other files are *values* of fields that are otherwise supported.
 
+// Envoy's older fields still mean what they meant, and configurations in the field use them.
+#![allow(deprecated)]
+
+pub mod access_log;
+pub mod cluster;
+pub mod context;
 mod data_source;
+pub mod endpoint;
+mod extension;
 mod fields;
+mod filter_chain;
 mod header_changes;
+mod http_connection_manager;
+mod http_protocol;
+pub mod listener;
 mod matcher;
 mod regex;
+pub mod resource;
 pub mod route;
 mod route_action;
 mod route_match;
+pub mod secret;
+pub mod source;
+mod struct_value;
+mod tcp_proxy;
+mod tls;
+mod transport_socket;
+mod upstream_protocol;
 
 #[cfg(test)]
 pub mod testing;
+
+pub use self::fields::{Within, fingerprint};

@@ -22,11 +22,6 @@ const DIRECT_RESPONSE_BODY: u32 = 4096;
 ///
 /// The first field that is invalid, by its path.
 pub fn build(proto: &proto::RouteConfiguration, fingerprint: u64) -> Result<RouteTable> {
-    refuse(
-        !proto.internal_only_headers.is_empty(),
-        "internal_only_headers",
-        "is not supported: remove them with request_headers_to_remove",
-    )?;
     let body_limit =
         uint(&proto.max_direct_response_body_size_bytes).unwrap_or(DIRECT_RESPONSE_BODY) as usize;
     let mut names = HashMap::new();

@@ -37,16 +37,6 @@ pub fn forward(proto: &route::RouteAction) -> Result<Forward> {
         "priority",
         "only DEFAULT is supported",
     )?;
-    refuse(
-        proto.max_grpc_timeout.is_some(),
-        "max_grpc_timeout",
-        "use max_stream_duration.grpc_timeout_header_max",
-    )?;
-    refuse(
-        proto.grpc_timeout_offset.is_some(),
-        "grpc_timeout_offset",
-        "use max_stream_duration.grpc_timeout_header_offset",
-    )?;
     let not_found: ClusterNotFoundResponseCode = enumeration(
         proto.cluster_not_found_response_code,
         "cluster_not_found_response_code",
@@ -121,11 +111,6 @@ fn cluster(proto: &Option<ClusterSpecifier>) -> Result<ClusterChoice> {
 
 fn weighted(proto: &route::WeightedCluster) -> Result<ClusterChoice> {
     let parts = each("clusters", &proto.clusters, |part| {
-        refuse(
-            part.host_rewrite_specifier.is_some(),
-            "host_rewrite_literal",
-            "is not supported for one cluster of several; set it on the route",
-        )?;
         Ok(WeightedCluster {
             name: named(&part.name, "name")?.into(),
             weight: uint(&part.weight).unwrap_or(0),

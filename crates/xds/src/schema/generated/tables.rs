@@ -207,6 +207,7 @@ use_tcp_for_dns_lookups\
 no bootstrap extension is supported\
 bootstrap_extensions\
 config_sources\
+name the source where it is used\
 default_config_source\
 there is one socket implementation\
 default_socket_interface\
@@ -323,6 +324,7 @@ dns_refresh_rate\
 dns_lookup_family\
 dns_resolvers\
 outlier detection is not supported yet\
+connections to original destinations end when they are idle\
 cleanup_interval\
 subsets are not supported\
 lb_subset_config\
@@ -337,6 +339,7 @@ alt_stat_name\
 common_http_protocol_options\
 upstream_connection_options\
 close_connections_on_host_health_failure\
+an endpoint that is removed gets no new request, healthy or not\
 ignore_health_on_host_removal\
 load_assignment\
 original_dst_lb_config\
@@ -509,24 +512,29 @@ append_action\
 keep_empty_value\
 envoy.config.core.v3.Http1ProtocolOptions\
 allow_absolute_url\
+HTTP/1.0 is always accepted\
 accept_http_10\
 default_host_for_http_10\
 header_key_format\
+trailers are always passed on\
 enable_trailers\
 Content-Length beside Transfer-Encoding is never forwarded\
 allow_chunked_length\
+what is malformed ends the connection\
 override_stream_error_on_invalid_http_message\
 send_fully_qualified_url\
 it chooses between parsers inside Envoy\
 use_balsa_parser\
+any method that is a token is passed on\
 allow_custom_methods\
 ignore_http_11_upgrade\
 envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat\
 proper_case_words\
-the case of header names is kept only between two sidecars of this mesh\
+names keep the case in which they came anyway\
 stateful_formatter\
 envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords\
 envoy.config.core.v3.Http2ProtocolOptions\
+it only trades memory for bytes on the wire\
 hpack_table_size\
 max_concurrent_streams\
 initial_stream_window_size\
@@ -542,6 +550,7 @@ max_consecutive_inbound_frames_with_empty_payload\
 priority frames cost nothing, they are dropped\
 max_inbound_priority_frames_per_stream\
 max_inbound_window_update_frames_per_data_frame_sent\
+what is malformed ends what the RFC says\
 stream_error_on_invalid_http_messaging\
 custom_settings_parameters\
 connection_keepalive\
@@ -594,6 +603,7 @@ envoy.config.core.v3.Node.DynamicParametersEntry\
 envoy.config.core.v3.PathConfigSource\
 poll_interval\
 envoy.config.core.v3.Pipe\
+no socket is created at a path, only connected to\
 envoy.config.core.v3.RateLimitSettings\
 max_tokens\
 fill_rate\
@@ -630,7 +640,7 @@ content_type\
 text_format_source\
 operators that come from extensions are not supported\
 formatters\
-properties are always written in the order given\
+properties are always sorted by name\
 json_format_options\
 envoy.config.core.v3.TcpKeepalive\
 keepalive_probes\
@@ -658,6 +668,7 @@ weighted_priority_health\
 envoy.config.endpoint.v3.Endpoint\
 health_check_config\
 additional_addresses\
+an endpoint is shown by its address\
 envoy.config.endpoint.v3.Endpoint.HealthCheckConfig\
 disable_active_health_check\
 envoy.config.endpoint.v3.LbEndpoint\
@@ -666,12 +677,14 @@ load_balancing_weight\
 endpoint_name\
 envoy.config.endpoint.v3.LocalityLbEndpoints\
 lb_endpoints\
+only locality weighting reads it, which is rejected where it is set\
 Envoy does not implement it either\
 proximity\
 use lb_endpoints\
 load_balancer_endpoints\
 locality endpoint discovery (LEDS) is not supported\
 leds_cluster_locality_config\
+nothing reads a locality\'s metadata\
 envoy.config.listener.v3.AdditionalAddress\
 envoy.config.listener.v3.Filter\
 extension discovery (ECDS) is not supported\
@@ -699,6 +712,7 @@ filter_chains\
 use_original_dst\
 nothing reads a listener\'s metadata\
 deprecated_v1\
+listeners drain when they change and when the process ends, and never else\
 drain_type\
 listener_filters\
 transparent\
@@ -728,6 +742,7 @@ max_connections_to_accept_per_socket_event\
 there is no overload manager to bypass\
 bypass_overload_manager\
 fcds_config\
+keep-alive of downstream connections is not configurable\
 envoy.config.listener.v3.Listener.ConnectionBalanceConfig\
 exact_balance\
 extend_balance\
@@ -837,6 +852,7 @@ route_specifiers\
 envoy.config.route.v3.RouteAction\
 cluster_header\
 weighted_clusters\
+only subsets read it, which are rejected where they are set\
 metadata_match\
 host_rewrite_literal\
 auto_host_rewrite\
@@ -849,11 +865,13 @@ hash_policy\
 cross-origin policies are not supported yet\
 cors\
 cluster_not_found_response_code\
+use max_stream_duration.grpc_timeout_header_max\
 max_grpc_timeout\
 upgrade_configs\
 internal_redirect_action\
 hedging is not supported\
 hedge_policy\
+use max_stream_duration.grpc_timeout_header_offset\
 grpc_timeout_offset\
 host_rewrite_header\
 mirroring is not supported yet\
@@ -862,6 +880,7 @@ max_internal_redirects\
 retry_policy_typed_config\
 redirects are left to the client\
 internal_redirect_policy\
+the host can be rewritten to a literal, a header or the name of the endpoint\
 host_rewrite_path_regex\
 cluster_specifier_plugin\
 append_x_forwarded_host\
@@ -896,7 +915,9 @@ CONNECT is not terminated\
 connect_config\
 envoy.config.route.v3.RouteConfiguration\
 virtual_hosts\
+remove them with request_headers_to_remove\
 internal_only_headers\
+a request for a cluster that does not exist is answered by cluster_not_found_response_code\
 validate_clusters\
 virtual host discovery (VHDS) is not supported\
 vhds\
@@ -915,6 +936,7 @@ query_parameters\
 grpc\
 runtime_fraction\
 safe_regex\
+choose a filter chain instead\
 tls_context\
 connect_matcher\
 no filter that sets dynamic metadata is supported\
@@ -926,9 +948,6 @@ no filter that sets filter state is supported\
 cookies\
 envoy.config.route.v3.RouteMatch.ConnectMatcher\
 envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions\
-envoy.config.route.v3.RouteMatch.TlsContextMatchOptions\
-presented\
-validated\
 envoy.config.route.v3.Tracing\
 client_sampling\
 random_sampling\
@@ -952,10 +971,12 @@ nothing reads a virtual host\'s metadata\
 envoy.config.route.v3.WeightedCluster\
 no setting here is a runtime key; the weights given are used\
 runtime_key_prefix\
+the sum of the weights is used, as in Envoy\
 total_weight\
 the choice is random, or by nothing else\
 use_hash_policy\
 envoy.config.route.v3.WeightedCluster.ClusterWeight\
+set it on the route\
 envoy.extensions.access_loggers.file.v3.FileAccessLog\
 format\
 typed_json_format\
@@ -988,6 +1009,7 @@ the ClientHello is peeked at, in a buffer that is reused\
 initial_read_buffer_size\
 enable_ja4_fingerprinting\
 close_connection_on_client_hello_parsing_errors\
+the limit is 64 KiB, as it is in Envoy unless set\
 max_client_hello_size\
 envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager\
 codec_type\
@@ -1023,6 +1045,7 @@ always_set_request_id_in_response\
 local replies cannot be changed yet\
 local_reply_config\
 strip_matching_host_port\
+what is malformed ends the connection in HTTP/1, and in HTTP/2 what the RFC says\
 stream_error_on_invalid_http_message\
 request_headers_timeout\
 strip_any_host_port\
@@ -1077,6 +1100,7 @@ upstream_idle_timeout\
 max_connect_attempts\
 tunnelling over CONNECT is not supported\
 tunneling_config\
+it is not supported yet\
 max_downstream_connection_duration\
 on-demand cluster discovery is not supported here\
 on_demand\
@@ -1097,8 +1121,10 @@ envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer\
 envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext\
 trusted_ca\
 verify_certificate_hash\
+use verify_certificate_hash\
 verify_certificate_spki\
 require_signed_certificate_timestamp\
+revocation lists are not supported yet\
 crl\
 an expired certificate is never accepted\
 allow_expired_certificate\
@@ -1112,6 +1138,7 @@ match_typed_subject_alt_names\
 max_verify_depth\
 name the trusted certificates in trusted_ca\
 system_root_certs\
+the list is a hint to clients\
 suppress_client_ca_list\
 envoy.extensions.transport_sockets.tls.v3.CommonTlsContext\
 tls_params\
@@ -1147,6 +1174,7 @@ staples are not used, which is the policy LENIENT_STAPLING\
 ocsp_staple_policy\
 a context has one certificate\
 full_scan_certs_on_sni_mismatch\
+no session is kept in memory\
 disable_stateful_session_resumption\
 every cipher suite on offer is strong; the order does not matter\
 prefer_client_ciphers\
@@ -1502,7 +1530,7 @@ google.protobuf.NullValue\
 NULL_VALUE\
 ";
 
-pub(crate) static MESSAGES: [MessageRow; 273] = [
+pub(crate) static MESSAGES: [MessageRow; 272] = [
     m(0,34,0,2), // envoy.admin.v3.BootstrapConfigDump
     m(55,26,2,2), // envoy.admin.v3.Certificate
     m(98,33,4,7), // envoy.admin.v3.CertificateDetails
@@ -1539,249 +1567,248 @@ pub(crate) static MESSAGES: [MessageRow; 273] = [
     m(3107,35,158,3), // envoy.config.accesslog.v3.AccessLog
     m(3204,31,161,7), // envoy.config.bootstrap.v3.Admin
     m(3502,35,168,41), // envoy.config.bootstrap.v3.Bootstrap
-    m(5139,55,209,1), // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
-    m(5260,52,210,5), // envoy.config.bootstrap.v3.Bootstrap.DynamicResources
-    m(5434,64,215,1), // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    m(5528,51,216,3), // envoy.config.bootstrap.v3.Bootstrap.StaticResources
-    m(5603,40,219,5), // envoy.config.bootstrap.v3.ClusterManager
-    m(5943,57,224,2), // envoy.config.bootstrap.v3.ClusterManager.OutlierDetection
-    m(6027,40,226,1), // envoy.config.bootstrap.v3.LayeredRuntime
-    m(6073,48,227,5), // envoy.config.bootstrap.v3.MemoryAllocatorManager
-    m(6235,38,232,5), // envoy.config.bootstrap.v3.RuntimeLayer
-    m(6316,49,237,0), // envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer
-    m(6365,48,237,3), // envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer
-    m(6459,48,240,2), // envoy.config.bootstrap.v3.RuntimeLayer.RtdsLayer
-    m(6518,34,242,7), // envoy.config.bootstrap.v3.Watchdog
-    m(6658,49,249,2), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
-    m(6718,35,251,2), // envoy.config.bootstrap.v3.Watchdogs
-    m(6788,39,253,2), // envoy.config.cluster.v3.CircuitBreakers
-    m(6882,50,255,8), // envoy.config.cluster.v3.CircuitBreakers.Thresholds
-    m(7102,31,263,57), // envoy.config.cluster.v3.Cluster
-    m(8621,46,320,8), // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    m(9014,71,328,0), // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
-    m(9085,48,328,2), // envoy.config.cluster.v3.Cluster.EdsClusterConfig
-    m(9155,52,330,3), // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    m(9286,51,333,4), // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
-    m(9402,48,337,3), // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    m(9533,43,340,2), // envoy.config.cluster.v3.Cluster.RefreshRate
-    m(9601,50,342,1), // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
-    m(9651,52,343,3), // envoy.config.cluster.v3.Cluster.TransportSocketMatch
-    m(9708,66,346,2), // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
-    m(9777,41,348,3), // envoy.config.cluster.v3.TrackClusterStats
-    m(9873,49,351,3), // envoy.config.cluster.v3.UpstreamConnectionOptions
-    m(10054,69,354,2), // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
-    m(10177,28,356,3), // envoy.config.core.v3.Address
-    m(10281,43,359,0), // envoy.config.core.v3.AggregatedConfigSource
-    m(10324,36,359,9), // envoy.config.core.v3.ApiConfigSource
-    m(10659,36,368,2), // envoy.config.core.v3.BackoffStrategy
-    m(10695,31,370,7), // envoy.config.core.v3.BindConfig
-    m(10882,33,377,2), // envoy.config.core.v3.BuildVersion
-    m(10915,30,379,2), // envoy.config.core.v3.CidrRange
-    m(10969,33,381,8), // envoy.config.core.v3.ConfigSource
-    m(11096,33,389,1), // envoy.config.core.v3.ControlPlane
-    m(11139,31,390,5), // envoy.config.core.v3.DataSource
-    m(11240,40,395,2), // envoy.config.core.v3.DnsResolutionConfig
-    m(11309,39,397,2), // envoy.config.core.v3.DnsResolverOptions
-    m(11372,39,399,1), // envoy.config.core.v3.EventServiceConfig
-    m(11423,30,400,6), // envoy.config.core.v3.Extension
-    m(11493,39,406,2), // envoy.config.core.v3.ExtraSourceAddress
-    m(11532,32,408,5), // envoy.config.core.v3.GrpcService
-    m(11683,42,413,5), // envoy.config.core.v3.GrpcService.EnvoyGrpc
-    m(11891,32,418,3), // envoy.config.core.v3.HeaderValue
-    m(11932,38,421,4), // envoy.config.core.v3.HeaderValueOption
-    m(12011,41,425,11), // envoy.config.core.v3.Http1ProtocolOptions
-    m(12384,57,436,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    m(12547,73,438,0), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
-    m(12620,41,438,22), // envoy.config.core.v3.Http2ProtocolOptions
-    m(13567,40,460,8), // envoy.config.core.v3.HttpProtocolOptions
-    m(13762,38,468,1), // envoy.config.core.v3.JsonFormatOptions
-    m(13815,38,469,4), // envoy.config.core.v3.KeepaliveSettings
-    m(13900,29,473,3), // envoy.config.core.v3.Locality
-    m(13947,29,476,2), // envoy.config.core.v3.Metadata
-    m(14046,49,478,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
-    m(14095,54,480,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
-    m(14149,25,482,11), // envoy.config.core.v3.Node
-    m(14295,48,493,2), // envoy.config.core.v3.Node.DynamicParametersEntry
-    m(14343,37,495,3), // envoy.config.core.v3.PathConfigSource
-    m(14393,25,498,2), // envoy.config.core.v3.Pipe
-    m(14418,38,500,2), // envoy.config.core.v3.RateLimitSettings
-    m(14475,32,502,6), // envoy.config.core.v3.RetryPolicy
-    m(14607,51,508,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
-    m(14658,46,510,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
-    m(14704,34,512,2), // envoy.config.core.v3.RuntimeDouble
-    m(14821,45,514,2), // envoy.config.core.v3.RuntimeFractionalPercent
-    m(14866,37,516,1), // envoy.config.core.v3.SelfConfigSource
-    m(14903,34,517,7), // envoy.config.core.v3.SocketAddress
-    m(15067,45,524,7), // envoy.config.core.v3.SubstitutionFormatString
-    m(15330,33,531,3), // envoy.config.core.v3.TcpKeepalive
-    m(15411,36,534,2), // envoy.config.core.v3.TransportSocket
-    m(15447,41,536,2), // envoy.config.core.v3.TypedExtensionConfig
-    m(15488,48,538,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    m(15587,37,541,2), // envoy.config.core.v3.WatchedDirectory
-    m(15636,46,543,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
-    m(15740,53,547,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    m(15927,33,551,5), // envoy.config.endpoint.v3.Endpoint
-    m(15999,51,556,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    m(16077,35,560,5), // envoy.config.endpoint.v3.LbEndpoint
-    m(16154,44,565,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
-    m(16371,42,573,3), // envoy.config.listener.v3.AdditionalAddress
-    m(16413,31,576,3), // envoy.config.listener.v3.Filter
-    m(16503,36,579,7), // envoy.config.listener.v3.FilterChain
-    m(16678,41,586,11), // envoy.config.listener.v3.FilterChainMatch
-    m(16893,33,597,37), // envoy.config.listener.v3.Listener
-    m(17659,57,634,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    m(17763,76,637,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
-    m(17839,70,637,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
-    m(17909,46,637,1), // envoy.config.listener.v3.Listener.DeprecatedV1
-    m(17955,39,638,4), // envoy.config.listener.v3.ListenerFilter
-    m(18009,58,642,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    m(18124,67,647,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    m(18196,47,648,3), // envoy.config.metrics.v3.HistogramBucketSettings
-    m(18254,35,651,5), // envoy.config.metrics.v3.StatsConfig
-    m(18506,36,656,3), // envoy.config.metrics.v3.StatsMatcher
-    m(18580,36,659,3), // envoy.config.metrics.v3.TagSpecifier
-    m(18640,44,662,1), // envoy.config.overload.v3.BufferFactoryConfig
-    m(18721,38,663,2), // envoy.config.overload.v3.LoadShedPoint
-    m(18767,39,665,3), // envoy.config.overload.v3.OverloadAction
-    m(18806,40,668,5), // envoy.config.overload.v3.OverloadManager
-    m(18915,40,673,2), // envoy.config.overload.v3.ResourceMonitor
-    m(18955,38,675,2), // envoy.config.overload.v3.ScaledTrigger
-    m(19030,41,677,1), // envoy.config.overload.v3.ThresholdTrigger
-    m(19071,32,678,3), // envoy.config.overload.v3.Trigger
-    m(19118,31,681,2), // envoy.config.route.v3.Decorator
-    m(19167,42,683,3), // envoy.config.route.v3.DirectResponseAction
-    m(19230,35,686,11), // envoy.config.route.v3.HeaderMatcher
-    m(19407,43,697,3), // envoy.config.route.v3.QueryParameterMatcher
-    m(19450,36,700,10), // envoy.config.route.v3.RedirectAction
-    m(19617,27,710,19), // envoy.config.route.v3.Route
-    m(20209,33,729,37), // envoy.config.route.v3.RouteAction
-    m(21043,44,766,6), // envoy.config.route.v3.RouteAction.HashPolicy
-    m(21149,65,772,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    m(21223,51,773,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    m(21287,60,777,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    m(21347,56,779,1), // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
-    m(21403,51,780,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    m(21465,59,782,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    m(21524,51,783,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    m(21624,47,786,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
-    m(21729,40,789,19), // envoy.config.route.v3.RouteConfiguration
-    m(22082,32,808,15), // envoy.config.route.v3.RouteMatch
-    m(22420,47,823,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
-    m(22467,54,823,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
-    m(22521,55,823,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    m(22594,29,825,6), // envoy.config.route.v3.Tracing
-    m(22698,36,831,2), // envoy.config.route.v3.VirtualCluster
-    m(22734,33,833,24), // envoy.config.route.v3.VirtualHost
-    m(23052,37,857,5), // envoy.config.route.v3.WeightedCluster
-    m(23234,51,862,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
-    m(23285,53,872,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
-    m(23361,57,877,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    m(23418,57,878,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    m(23475,46,879,10), // envoy.extensions.filters.http.router.v3.Router
-    m(23937,71,889,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(24072,65,891,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(24137,61,891,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(24198,63,891,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(24488,81,896,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(26166,101,956,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(26311,103,959,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(26437,109,961,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(26568,95,968,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(26724,70,971,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(26805,63,976,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(26898,54,978,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(27403,74,1001,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(27502,70,1004,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(27572,84,1005,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(27656,58,1008,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(27714,70,1008,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(28253,58,1024,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(28881,95,1039,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(29002,62,1043,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(29536,57,1054,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(29603,48,1056,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(29730,63,1061,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(29831,56,1064,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(30135,55,1073,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(30399,60,1079,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(30604,54,1086,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(30743,69,1097,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(30845,73,1101,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(30918,78,1104,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(30996,48,1107,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(31209,77,1116,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(31286,49,1118,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(31435,43,1126,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(31509,44,1133,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(31559,54,1140,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(31667,69,1144,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(31747,71,1145,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(31824,78,1148,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(31902,35,1148,8), // envoy.service.discovery.v3.Resource
-    m(31978,48,1156,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(32038,40,1157,2), // envoy.service.discovery.v3.ResourceError
-    m(32078,42,1159,2), // envoy.service.discovery.v3.ResourceLocator
-    m(32120,65,1161,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(32185,39,1163,2), // envoy.service.discovery.v3.ResourceName
-    m(32253,35,1165,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(32298,33,1167,1), // envoy.type.matcher.v3.ListMatcher
-    m(32337,39,1168,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(32384,37,1169,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(32427,49,1173,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(32476,31,1174,1), // envoy.type.matcher.v3.OrMatcher
-    m(32521,45,1175,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(32585,34,1177,2), // envoy.type.matcher.v3.RegexMatcher
-    m(32693,44,1179,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(32753,35,1180,7), // envoy.type.matcher.v3.StringMatcher
-    m(32819,34,1187,7), // envoy.type.matcher.v3.ValueMatcher
-    m(32895,44,1194,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(32939,34,1194,2), // envoy.type.metadata.v3.MetadataKey
-    m(32973,46,1196,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(33024,35,1198,4), // envoy.type.metadata.v3.MetadataKind
-    m(33070,43,1202,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(33113,40,1202,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(33153,43,1202,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(33196,41,1202,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(33237,31,1202,6), // envoy.type.tracing.v3.CustomTag
-    m(33303,43,1208,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(33346,38,1210,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(33384,39,1212,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(33423,40,1213,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(33467,25,1216,2), // envoy.type.v3.DoubleRange
-    m(33500,31,1218,2), // envoy.type.v3.FractionalPercent
-    m(33551,24,1220,2), // envoy.type.v3.HashPolicy
-    m(33575,36,1222,1), // envoy.type.v3.HashPolicy.FilterState
-    m(33611,33,1223,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(33644,24,1223,2), // envoy.type.v3.Int32Range
-    m(33668,24,1225,2), // envoy.type.v3.Int64Range
-    m(33692,21,1227,1), // envoy.type.v3.Percent
-    m(33713,29,1228,3), // envoy.type.v3.SemanticVersion
-    m(33771,19,1231,2), // google.protobuf.Any
-    m(33790,25,1233,1), // google.protobuf.BoolValue
-    m(33815,26,1234,1), // google.protobuf.BytesValue
-    m(33841,27,1235,1), // google.protobuf.DoubleValue
-    m(33868,24,1236,2), // google.protobuf.Duration
-    m(33904,21,1238,0), // google.protobuf.Empty
-    m(33925,26,1238,1), // google.protobuf.FloatValue
-    m(33951,26,1239,1), // google.protobuf.Int32Value
-    m(33977,26,1240,1), // google.protobuf.Int64Value
-    m(34003,25,1241,1), // google.protobuf.ListValue
-    m(34034,27,1242,1), // google.protobuf.StringValue
-    m(34061,22,1243,1), // google.protobuf.Struct
-    m(34089,34,1244,2), // google.protobuf.Struct.FieldsEntry
-    m(34123,25,1246,2), // google.protobuf.Timestamp
-    m(34148,27,1248,1), // google.protobuf.UInt32Value
-    m(34175,27,1249,1), // google.protobuf.UInt64Value
-    m(34202,21,1250,6), // google.protobuf.Value
-    m(34289,17,1256,3), // google.rpc.Status
-    m(34317,25,1259,1), // xds.core.v3.ContextParams
-    m(34348,37,1260,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(5171,55,209,1), // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
+    m(5292,52,210,5), // envoy.config.bootstrap.v3.Bootstrap.DynamicResources
+    m(5466,64,215,1), // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
+    m(5560,51,216,3), // envoy.config.bootstrap.v3.Bootstrap.StaticResources
+    m(5635,40,219,5), // envoy.config.bootstrap.v3.ClusterManager
+    m(5975,57,224,2), // envoy.config.bootstrap.v3.ClusterManager.OutlierDetection
+    m(6059,40,226,1), // envoy.config.bootstrap.v3.LayeredRuntime
+    m(6105,48,227,5), // envoy.config.bootstrap.v3.MemoryAllocatorManager
+    m(6267,38,232,5), // envoy.config.bootstrap.v3.RuntimeLayer
+    m(6348,49,237,0), // envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer
+    m(6397,48,237,3), // envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer
+    m(6491,48,240,2), // envoy.config.bootstrap.v3.RuntimeLayer.RtdsLayer
+    m(6550,34,242,7), // envoy.config.bootstrap.v3.Watchdog
+    m(6690,49,249,2), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
+    m(6750,35,251,2), // envoy.config.bootstrap.v3.Watchdogs
+    m(6820,39,253,2), // envoy.config.cluster.v3.CircuitBreakers
+    m(6914,50,255,8), // envoy.config.cluster.v3.CircuitBreakers.Thresholds
+    m(7134,31,263,57), // envoy.config.cluster.v3.Cluster
+    m(8775,46,320,8), // envoy.config.cluster.v3.Cluster.CommonLbConfig
+    m(9168,71,328,0), // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
+    m(9239,48,328,2), // envoy.config.cluster.v3.Cluster.EdsClusterConfig
+    m(9309,52,330,3), // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
+    m(9440,51,333,4), // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
+    m(9556,48,337,3), // envoy.config.cluster.v3.Cluster.PreconnectPolicy
+    m(9687,43,340,2), // envoy.config.cluster.v3.Cluster.RefreshRate
+    m(9755,50,342,1), // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
+    m(9805,52,343,3), // envoy.config.cluster.v3.Cluster.TransportSocketMatch
+    m(9862,66,346,2), // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
+    m(9931,41,348,3), // envoy.config.cluster.v3.TrackClusterStats
+    m(10027,49,351,3), // envoy.config.cluster.v3.UpstreamConnectionOptions
+    m(10208,69,354,2), // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
+    m(10331,28,356,3), // envoy.config.core.v3.Address
+    m(10435,43,359,0), // envoy.config.core.v3.AggregatedConfigSource
+    m(10478,36,359,9), // envoy.config.core.v3.ApiConfigSource
+    m(10813,36,368,2), // envoy.config.core.v3.BackoffStrategy
+    m(10849,31,370,7), // envoy.config.core.v3.BindConfig
+    m(11036,33,377,2), // envoy.config.core.v3.BuildVersion
+    m(11069,30,379,2), // envoy.config.core.v3.CidrRange
+    m(11123,33,381,8), // envoy.config.core.v3.ConfigSource
+    m(11250,33,389,1), // envoy.config.core.v3.ControlPlane
+    m(11293,31,390,5), // envoy.config.core.v3.DataSource
+    m(11394,40,395,2), // envoy.config.core.v3.DnsResolutionConfig
+    m(11463,39,397,2), // envoy.config.core.v3.DnsResolverOptions
+    m(11526,39,399,1), // envoy.config.core.v3.EventServiceConfig
+    m(11577,30,400,6), // envoy.config.core.v3.Extension
+    m(11647,39,406,2), // envoy.config.core.v3.ExtraSourceAddress
+    m(11686,32,408,5), // envoy.config.core.v3.GrpcService
+    m(11837,42,413,5), // envoy.config.core.v3.GrpcService.EnvoyGrpc
+    m(12045,32,418,3), // envoy.config.core.v3.HeaderValue
+    m(12086,38,421,4), // envoy.config.core.v3.HeaderValueOption
+    m(12165,41,425,11), // envoy.config.core.v3.Http1ProtocolOptions
+    m(12670,57,436,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
+    m(12807,73,438,0), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
+    m(12880,41,438,22), // envoy.config.core.v3.Http2ProtocolOptions
+    m(13910,40,460,8), // envoy.config.core.v3.HttpProtocolOptions
+    m(14105,38,468,1), // envoy.config.core.v3.JsonFormatOptions
+    m(14158,38,469,4), // envoy.config.core.v3.KeepaliveSettings
+    m(14243,29,473,3), // envoy.config.core.v3.Locality
+    m(14290,29,476,2), // envoy.config.core.v3.Metadata
+    m(14389,49,478,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
+    m(14438,54,480,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
+    m(14492,25,482,11), // envoy.config.core.v3.Node
+    m(14638,48,493,2), // envoy.config.core.v3.Node.DynamicParametersEntry
+    m(14686,37,495,3), // envoy.config.core.v3.PathConfigSource
+    m(14736,25,498,2), // envoy.config.core.v3.Pipe
+    m(14810,38,500,2), // envoy.config.core.v3.RateLimitSettings
+    m(14867,32,502,6), // envoy.config.core.v3.RetryPolicy
+    m(14999,51,508,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
+    m(15050,46,510,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
+    m(15096,34,512,2), // envoy.config.core.v3.RuntimeDouble
+    m(15213,45,514,2), // envoy.config.core.v3.RuntimeFractionalPercent
+    m(15258,37,516,1), // envoy.config.core.v3.SelfConfigSource
+    m(15295,34,517,7), // envoy.config.core.v3.SocketAddress
+    m(15459,45,524,7), // envoy.config.core.v3.SubstitutionFormatString
+    m(15710,33,531,3), // envoy.config.core.v3.TcpKeepalive
+    m(15791,36,534,2), // envoy.config.core.v3.TransportSocket
+    m(15827,41,536,2), // envoy.config.core.v3.TypedExtensionConfig
+    m(15868,48,538,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
+    m(15967,37,541,2), // envoy.config.core.v3.WatchedDirectory
+    m(16016,46,543,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
+    m(16120,53,547,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
+    m(16307,33,551,5), // envoy.config.endpoint.v3.Endpoint
+    m(16414,51,556,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
+    m(16492,35,560,5), // envoy.config.endpoint.v3.LbEndpoint
+    m(16569,44,565,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
+    m(16888,42,573,3), // envoy.config.listener.v3.AdditionalAddress
+    m(16930,31,576,3), // envoy.config.listener.v3.Filter
+    m(17020,36,579,7), // envoy.config.listener.v3.FilterChain
+    m(17195,41,586,11), // envoy.config.listener.v3.FilterChainMatch
+    m(17410,33,597,37), // envoy.config.listener.v3.Listener
+    m(18306,57,634,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
+    m(18410,76,637,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
+    m(18486,70,637,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
+    m(18556,46,637,1), // envoy.config.listener.v3.Listener.DeprecatedV1
+    m(18602,39,638,4), // envoy.config.listener.v3.ListenerFilter
+    m(18656,58,642,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
+    m(18771,67,647,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
+    m(18843,47,648,3), // envoy.config.metrics.v3.HistogramBucketSettings
+    m(18901,35,651,5), // envoy.config.metrics.v3.StatsConfig
+    m(19153,36,656,3), // envoy.config.metrics.v3.StatsMatcher
+    m(19227,36,659,3), // envoy.config.metrics.v3.TagSpecifier
+    m(19287,44,662,1), // envoy.config.overload.v3.BufferFactoryConfig
+    m(19368,38,663,2), // envoy.config.overload.v3.LoadShedPoint
+    m(19414,39,665,3), // envoy.config.overload.v3.OverloadAction
+    m(19453,40,668,5), // envoy.config.overload.v3.OverloadManager
+    m(19562,40,673,2), // envoy.config.overload.v3.ResourceMonitor
+    m(19602,38,675,2), // envoy.config.overload.v3.ScaledTrigger
+    m(19677,41,677,1), // envoy.config.overload.v3.ThresholdTrigger
+    m(19718,32,678,3), // envoy.config.overload.v3.Trigger
+    m(19765,31,681,2), // envoy.config.route.v3.Decorator
+    m(19814,42,683,3), // envoy.config.route.v3.DirectResponseAction
+    m(19877,35,686,11), // envoy.config.route.v3.HeaderMatcher
+    m(20054,43,697,3), // envoy.config.route.v3.QueryParameterMatcher
+    m(20097,36,700,10), // envoy.config.route.v3.RedirectAction
+    m(20264,27,710,19), // envoy.config.route.v3.Route
+    m(20856,33,729,37), // envoy.config.route.v3.RouteAction
+    m(21922,44,766,6), // envoy.config.route.v3.RouteAction.HashPolicy
+    m(22028,65,772,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
+    m(22102,51,773,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
+    m(22166,60,777,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
+    m(22226,56,779,1), // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
+    m(22282,51,780,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
+    m(22344,59,782,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
+    m(22403,51,783,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
+    m(22503,47,786,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
+    m(22608,40,789,19), // envoy.config.route.v3.RouteConfiguration
+    m(23093,32,808,15), // envoy.config.route.v3.RouteMatch
+    m(23460,47,823,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
+    m(23507,54,823,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
+    m(23561,29,823,6), // envoy.config.route.v3.Tracing
+    m(23665,36,829,2), // envoy.config.route.v3.VirtualCluster
+    m(23701,33,831,24), // envoy.config.route.v3.VirtualHost
+    m(24019,37,855,5), // envoy.config.route.v3.WeightedCluster
+    m(24244,51,860,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
+    m(24314,53,870,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
+    m(24390,57,875,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+    m(24447,57,876,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    m(24504,46,877,10), // envoy.extensions.filters.http.router.v3.Router
+    m(24966,71,887,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(25101,65,889,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(25166,61,889,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(25227,63,889,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(25566,81,894,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(27324,101,954,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(27469,103,957,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(27595,109,959,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(27726,95,966,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(27882,70,969,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(27963,63,974,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(28056,54,976,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(28584,74,999,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(28683,70,1002,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(28753,84,1003,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(28837,58,1006,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(28895,70,1006,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(29528,58,1022,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(30156,95,1037,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(30277,62,1041,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(30839,57,1052,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(30906,48,1054,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(31033,63,1059,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(31134,56,1062,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(31438,55,1071,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(31702,60,1077,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(31907,54,1084,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(32046,69,1095,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(32148,73,1099,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(32221,78,1102,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(32299,48,1105,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(32512,77,1114,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(32589,49,1116,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(32738,43,1124,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(32812,44,1131,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(32862,54,1138,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(32970,69,1142,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(33050,71,1143,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(33127,78,1146,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(33205,35,1146,8), // envoy.service.discovery.v3.Resource
+    m(33281,48,1154,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(33341,40,1155,2), // envoy.service.discovery.v3.ResourceError
+    m(33381,42,1157,2), // envoy.service.discovery.v3.ResourceLocator
+    m(33423,65,1159,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(33488,39,1161,2), // envoy.service.discovery.v3.ResourceName
+    m(33556,35,1163,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(33601,33,1165,1), // envoy.type.matcher.v3.ListMatcher
+    m(33640,39,1166,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(33687,37,1167,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(33730,49,1171,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(33779,31,1172,1), // envoy.type.matcher.v3.OrMatcher
+    m(33824,45,1173,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(33888,34,1175,2), // envoy.type.matcher.v3.RegexMatcher
+    m(33996,44,1177,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(34056,35,1178,7), // envoy.type.matcher.v3.StringMatcher
+    m(34122,34,1185,7), // envoy.type.matcher.v3.ValueMatcher
+    m(34198,44,1192,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(34242,34,1192,2), // envoy.type.metadata.v3.MetadataKey
+    m(34276,46,1194,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(34327,35,1196,4), // envoy.type.metadata.v3.MetadataKind
+    m(34373,43,1200,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(34416,40,1200,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(34456,43,1200,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(34499,41,1200,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(34540,31,1200,6), // envoy.type.tracing.v3.CustomTag
+    m(34606,43,1206,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(34649,38,1208,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(34687,39,1210,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(34726,40,1211,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(34770,25,1214,2), // envoy.type.v3.DoubleRange
+    m(34803,31,1216,2), // envoy.type.v3.FractionalPercent
+    m(34854,24,1218,2), // envoy.type.v3.HashPolicy
+    m(34878,36,1220,1), // envoy.type.v3.HashPolicy.FilterState
+    m(34914,33,1221,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(34947,24,1221,2), // envoy.type.v3.Int32Range
+    m(34971,24,1223,2), // envoy.type.v3.Int64Range
+    m(34995,21,1225,1), // envoy.type.v3.Percent
+    m(35016,29,1226,3), // envoy.type.v3.SemanticVersion
+    m(35074,19,1229,2), // google.protobuf.Any
+    m(35093,25,1231,1), // google.protobuf.BoolValue
+    m(35118,26,1232,1), // google.protobuf.BytesValue
+    m(35144,27,1233,1), // google.protobuf.DoubleValue
+    m(35171,24,1234,2), // google.protobuf.Duration
+    m(35207,21,1236,0), // google.protobuf.Empty
+    m(35228,26,1236,1), // google.protobuf.FloatValue
+    m(35254,26,1237,1), // google.protobuf.Int32Value
+    m(35280,26,1238,1), // google.protobuf.Int64Value
+    m(35306,25,1239,1), // google.protobuf.ListValue
+    m(35337,27,1240,1), // google.protobuf.StringValue
+    m(35364,22,1241,1), // google.protobuf.Struct
+    m(35392,34,1242,2), // google.protobuf.Struct.FieldsEntry
+    m(35426,25,1244,2), // google.protobuf.Timestamp
+    m(35451,27,1246,1), // google.protobuf.UInt32Value
+    m(35478,27,1247,1), // google.protobuf.UInt64Value
+    m(35505,21,1248,6), // google.protobuf.Value
+    m(35592,17,1254,3), // google.rpc.Status
+    m(35620,25,1257,1), // xds.core.v3.ContextParams
+    m(35651,37,1258,2), // xds.core.v3.ContextParams.ParamsEntry
 ];
 
-pub(crate) static FIELDS: [FieldRow; 1262] = [
+pub(crate) static FIELDS: [FieldRow; 1260] = [
     // envoy.admin.v3.BootstrapConfigDump
     f(34,9,1,b'm',35,4,255,b'S',0,0), // bootstrap
-    f(43,12,2,b'm',266,4,255,b'S',0,0), // last_updated
+    f(43,12,2,b'm',265,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.Certificate
     f(81,7,1,b'm',2,2,255,b'S',0,0), // ca_cert
     f(88,10,2,b'm',2,2,255,b'S',0,0), // cert_chain
@@ -1790,20 +1817,20 @@ pub(crate) static FIELDS: [FieldRow; 1262] = [
     f(135,13,2,b's',65535,0,255,b'S',0,0), // serial_number
     f(148,17,3,b'm',31,2,255,b'S',0,0), // subject_alt_names
     f(165,21,4,b'w',65535,0,255,b'S',0,0), // days_until_expiration
-    f(186,10,5,b'm',266,4,255,b'S',0,0), // valid_from
-    f(196,15,6,b'm',266,4,255,b'S',0,0), // expiration_time
+    f(186,10,5,b'm',265,4,255,b'S',0,0), // valid_from
+    f(196,15,6,b'm',265,4,255,b'S',0,0), // expiration_time
     f(211,12,7,b'm',3,4,255,b'S',0,0), // ocsp_details
     // envoy.admin.v3.CertificateDetails.OcspDetails
-    f(186,10,1,b'm',266,4,255,b'S',0,0), // valid_from
-    f(268,10,2,b'm',266,4,255,b'S',0,0), // expiration
+    f(186,10,1,b'm',265,4,255,b'S',0,0), // valid_from
+    f(268,10,2,b'm',265,4,255,b'S',0,0), // expiration
     // envoy.admin.v3.Certificates
     f(305,12,1,b'm',1,2,255,b'S',0,0), // certificates
     // envoy.admin.v3.ClusterStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(349,13,2,b'b',65535,0,255,b'S',0,0), // added_via_api
-    f(362,31,3,b'm',251,4,255,b'S',0,0), // success_rate_ejection_threshold
+    f(362,31,3,b'm',250,4,255,b'S',0,0), // success_rate_ejection_threshold
     f(393,13,4,b'm',16,2,255,b'S',0,0), // host_statuses
-    f(406,44,5,b'm',251,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
+    f(406,44,5,b'm',250,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
     f(450,16,6,b'm',51,4,255,b'S',0,0), // circuit_breakers
     f(466,18,7,b's',65535,0,255,b'S',0,0), // observability_name
     f(484,16,8,b's',65535,0,255,b'S',0,0), // eds_service_name
@@ -1816,13 +1843,13 @@ pub(crate) static FIELDS: [FieldRow; 1262] = [
     f(622,24,4,b'm',8,2,255,b'S',0,0), // dynamic_warming_clusters
     // envoy.admin.v3.ClustersConfigDump.DynamicCluster
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(694,7,2,b'm',253,4,255,b'S',0,0), // cluster
-    f(43,12,3,b'm',266,4,255,b'S',0,0), // last_updated
+    f(694,7,2,b'm',252,4,255,b'S',0,0), // cluster
+    f(43,12,3,b'm',265,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ClustersConfigDump.StaticCluster
-    f(694,7,1,b'm',253,4,255,b'S',0,0), // cluster
-    f(43,12,2,b'm',266,4,255,b'S',0,0), // last_updated
+    f(694,7,1,b'm',252,4,255,b'S',0,0), // cluster
+    f(43,12,2,b'm',265,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.CommandLineOptions
     f(805,7,1,b'w',65535,0,255,b'S',0,0), // base_id
     f(812,11,2,b'u',65535,0,255,b'S',0,0), // concurrency
@@ -1838,9 +1865,9 @@ pub(crate) static FIELDS: [FieldRow; 1262] = [
     f(960,15,13,b's',65535,0,255,b'S',0,0), // service_cluster
     f(975,12,14,b's',65535,0,255,b'S',0,0), // service_node
     f(987,12,15,b's',65535,0,255,b'S',0,0), // service_zone
-    f(999,19,16,b'm',257,4,255,b'S',0,0), // file_flush_interval
-    f(1018,10,17,b'm',257,4,255,b'S',0,0), // drain_time
-    f(1028,20,18,b'm',257,4,255,b'S',0,0), // parent_shutdown_time
+    f(999,19,16,b'm',256,4,255,b'S',0,0), // file_flush_interval
+    f(1018,10,17,b'm',256,4,255,b'S',0,0), // drain_time
+    f(1028,20,18,b'm',256,4,255,b'S',0,0), // parent_shutdown_time
     f(1048,4,19,b'e',3,0,255,b'S',0,0), // mode
     f(1052,19,22,b'b',65535,0,255,b'S',0,0), // disable_hot_restart
     f(1071,20,23,b'b',65535,0,255,b'S',0,0), // enable_mutex_tracing
@@ -1864,19 +1891,19 @@ pub(crate) static FIELDS: [FieldRow; 1262] = [
     f(1408,19,42,b'u',65535,0,255,b'S',0,0), // file_flush_min_size
     f(1427,27,43,b'b',65535,0,255,b'S',0,0), // log_stacktrace_single_entry
     // envoy.admin.v3.ConfigDump
-    f(1479,7,1,b'm',253,2,255,b'S',0,0), // configs
+    f(1479,7,1,b'm',252,2,255,b'S',0,0), // configs
     // envoy.admin.v3.EndpointsConfigDump
     f(1520,23,2,b'm',14,2,255,b'S',0,0), // static_endpoint_configs
     f(1543,24,3,b'm',13,2,255,b'S',0,0), // dynamic_endpoint_configs
     // envoy.admin.v3.EndpointsConfigDump.DynamicEndpointConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(1623,15,2,b'm',253,4,255,b'S',0,0), // endpoint_config
-    f(43,12,3,b'm',266,4,255,b'S',0,0), // last_updated
+    f(1623,15,2,b'm',252,4,255,b'S',0,0), // endpoint_config
+    f(43,12,3,b'm',265,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.EndpointsConfigDump.StaticEndpointConfig
-    f(1623,15,1,b'm',253,4,255,b'S',0,0), // endpoint_config
-    f(43,12,2,b'm',266,4,255,b'S',0,0), // last_updated
+    f(1623,15,1,b'm',252,4,255,b'S',0,0), // endpoint_config
+    f(43,12,2,b'm',265,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.HostHealthStatus
     f(1724,26,1,b'b',65535,0,255,b'S',0,0), // failed_active_health_check
     f(1750,20,2,b'b',65535,0,255,b'S',0,0), // failed_outlier_check
@@ -1891,11 +1918,11 @@ pub(crate) static FIELDS: [FieldRow; 1262] = [
     f(1960,7,1,b'm',67,4,255,b'S',0,0), // address
     f(1967,5,2,b'm',30,2,255,b'S',0,0), // stats
     f(1972,13,3,b'm',15,4,255,b'S',0,0), // health_status
-    f(1985,12,4,b'm',251,4,255,b'S',0,0), // success_rate
+    f(1985,12,4,b'm',250,4,255,b'S',0,0), // success_rate
     f(1997,6,5,b'u',65535,0,255,b'S',0,0), // weight
     f(2003,8,6,b's',65535,0,255,b'S',0,0), // hostname
     f(2011,8,7,b'u',65535,0,255,b'S',0,0), // priority
-    f(2019,25,8,b'm',251,4,255,b'S',0,0), // local_origin_success_rate
+    f(2019,25,8,b'm',250,4,255,b'S',0,0), // local_origin_success_rate
     f(2044,8,9,b'm',93,4,255,b'S',0,0), // locality
     // envoy.admin.v3.ListenerStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
@@ -1916,23 +1943,23 @@ pub(crate) static FIELDS: [FieldRow; 1262] = [
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ListenersConfigDump.DynamicListenerState
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2372,8,2,b'm',253,4,255,b'S',0,0), // listener
-    f(43,12,3,b'm',266,4,255,b'S',0,0), // last_updated
+    f(2372,8,2,b'm',252,4,255,b'S',0,0), // listener
+    f(43,12,3,b'm',265,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.ListenersConfigDump.StaticListener
-    f(2372,8,1,b'm',253,4,255,b'S',0,0), // listener
-    f(43,12,2,b'm',266,4,255,b'S',0,0), // last_updated
+    f(2372,8,1,b'm',252,4,255,b'S',0,0), // listener
+    f(43,12,2,b'm',265,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.RoutesConfigDump
     f(2460,20,2,b'm',25,2,255,b'S',0,0), // static_route_configs
     f(2480,21,3,b'm',24,2,255,b'S',0,0), // dynamic_route_configs
     // envoy.admin.v3.RoutesConfigDump.DynamicRouteConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2551,12,2,b'm',253,4,255,b'S',0,0), // route_config
-    f(43,12,3,b'm',266,4,255,b'S',0,0), // last_updated
+    f(2551,12,2,b'm',252,4,255,b'S',0,0), // route_config
+    f(43,12,3,b'm',265,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.RoutesConfigDump.StaticRouteConfig
-    f(2551,12,1,b'm',253,4,255,b'S',0,0), // route_config
-    f(43,12,2,b'm',266,4,255,b'S',0,0), // last_updated
+    f(2551,12,1,b'm',252,4,255,b'S',0,0), // route_config
+    f(43,12,2,b'm',265,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.SecretsConfigDump
     f(2644,14,1,b'm',28,2,255,b'S',0,0), // static_secrets
     f(2658,22,2,b'm',27,2,255,b'S',0,0), // dynamic_active_secrets
@@ -1940,19 +1967,19 @@ pub(crate) static FIELDS: [FieldRow; 1262] = [
     // envoy.admin.v3.SecretsConfigDump.DynamicSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(572,12,2,b's',65535,0,255,b'S',0,0), // version_info
-    f(43,12,3,b'm',266,4,255,b'S',0,0), // last_updated
-    f(2749,6,4,b'm',253,4,255,b'S',0,0), // secret
+    f(43,12,3,b'm',265,4,255,b'S',0,0), // last_updated
+    f(2749,6,4,b'm',252,4,255,b'S',0,0), // secret
     f(701,11,5,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.SecretsConfigDump.StaticSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43,12,2,b'm',266,4,255,b'S',0,0), // last_updated
-    f(2749,6,3,b'm',253,4,255,b'S',0,0), // secret
+    f(43,12,2,b'm',265,4,255,b'S',0,0), // last_updated
+    f(2749,6,3,b'm',252,4,255,b'S',0,0), // secret
     // envoy.admin.v3.ServerInfo
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
     f(2832,5,2,b'e',4,0,255,b'S',0,0), // state
-    f(2837,20,3,b'm',257,4,255,b'S',0,0), // uptime_current_epoch
-    f(2857,17,4,b'm',257,4,255,b'S',0,0), // uptime_all_epochs
+    f(2837,20,3,b'm',256,4,255,b'S',0,0), // uptime_current_epoch
+    f(2857,17,4,b'm',256,4,255,b'S',0,0), // uptime_all_epochs
     f(2874,19,5,b's',65535,0,255,b'S',0,0), // hot_restart_version
     f(2893,20,6,b'm',10,4,255,b'S',0,0), // command_line_options
     f(2913,4,7,b'm',97,4,255,b'S',0,0), // node
@@ -1966,14 +1993,14 @@ pub(crate) static FIELDS: [FieldRow; 1262] = [
     f(3015,3,2,b's',65535,4,0,b'S',0,0), // uri
     f(3018,10,3,b's',65535,4,0,b'S',0,0), // ip_address
     // envoy.admin.v3.UpdateFailureState
-    f(3061,20,1,b'm',253,4,255,b'S',0,0), // failed_configuration
-    f(3081,19,2,b'm',266,4,255,b'S',0,0), // last_update_attempt
+    f(3061,20,1,b'm',252,4,255,b'S',0,0), // failed_configuration
+    f(3081,19,2,b'm',265,4,255,b'S',0,0), // last_update_attempt
     f(3100,7,3,b's',65535,0,255,b'S',0,0), // details
     f(572,12,4,b's',65535,0,255,b'S',0,0), // version_info
     // envoy.config.accesslog.v3.AccessLog
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3186,6,2,b'm',65535,4,255,b'R',3142,44), // filter
-    f(3192,12,4,b'm',253,4,0,b'S',0,0), // typed_config
+    f(3192,12,4,b'm',252,4,0,b'S',0,0), // typed_config
     // envoy.config.bootstrap.v3.Admin
     f(3276,15,1,b's',65535,0,255,b'I',3235,41), // access_log_path
     f(3338,12,2,b's',65535,0,255,b'I',3291,47), // profile_path
@@ -1981,7 +2008,7 @@ pub(crate) static FIELDS: [FieldRow; 1262] = [
     f(3404,14,4,b'm',65535,2,255,b'R',3350,54), // socket_options
     f(3418,10,5,b'm',33,2,255,b'I',3235,41), // access_log
     f(3467,24,6,b'b',65535,0,255,b'I',3428,39), // ignore_global_conn_limit
-    f(3491,11,7,b'm',229,2,255,b'R',0,0), // allow_paths
+    f(3491,11,7,b'm',228,2,255,b'R',0,0), // allow_paths
     // envoy.config.bootstrap.v3.Bootstrap
     f(2913,4,1,b'm',97,4,255,b'S',0,0), // node
     f(3537,16,2,b'm',39,4,255,b'S',0,0), // static_resources
@@ -1989,7 +2016,7 @@ pub(crate) static FIELDS: [FieldRow; 1262] = [
     f(3570,15,4,b'm',40,4,255,b'S',0,0), // cluster_manager
     f(3656,10,5,b's',65535,0,255,b'I',3585,71), // flags_path
     f(3711,11,6,b'm',65535,2,255,b'R',3666,45), // stats_sinks
-    f(3792,20,7,b'm',257,4,255,b'I',3722,70), // stats_flush_interval
+    f(3792,20,7,b'm',256,4,255,b'I',3722,70), // stats_flush_interval
     f(3880,8,8,b'm',48,4,255,b'I',3812,68), // watchdog
     f(3935,7,9,b'm',65535,4,255,b'R',3888,47), // tracing
     f(3942,5,12,b'm',34,4,255,b'S',0,0), // admin
@@ -1999,1272 +2026,1269 @@ pub(crate) static FIELDS: [FieldRow; 1262] = [
     f(4142,23,16,b'b',65535,0,255,b'I',4096,46), // enable_dispatcher_stats
     f(4233,15,17,b'm',42,4,255,b'I',4165,68), // layered_runtime
     f(4276,13,18,b's',65535,0,255,b'R',4248,28), // header_prefix
-    f(4289,29,19,b'm',268,4,255,b'R',0,0), // stats_server_version_override
+    f(4289,29,19,b'm',267,4,255,b'R',0,0), // stats_server_version_override
     f(4369,23,20,b'b',65535,0,255,b'I',4318,51), // use_tcp_for_dns_lookups
     f(4427,20,21,b'm',112,2,255,b'R',4392,35), // bootstrap_extensions
     f(4447,14,22,b'm',74,2,255,b'R',0,0), // config_sources
-    f(4461,21,23,b'm',74,4,255,b'S',0,0), // default_config_source
-    f(4516,24,24,b's',65535,0,255,b'I',4482,34), // default_socket_interface
-    f(4540,30,25,b'm',65535,1,255,b'R',0,0), // certificate_provider_instances
-    f(4570,19,26,b's',65535,2,255,b'R',0,0), // node_context_params
-    f(4589,9,27,b'm',50,4,255,b'I',3812,68), // watchdogs
-    f(4598,13,28,b'm',65535,2,255,b'R',0,0), // fatal_actions
-    f(4611,20,29,b'b',65535,4,0,b'I',3722,70), // stats_flush_on_admin
-    f(4631,21,30,b'm',77,4,255,b'I',4318,51), // dns_resolution_config
-    f(4652,25,31,b'm',112,4,255,b'I',4318,51), // typed_dns_resolver_config
-    f(4677,14,32,b'm',65535,2,255,b'R',0,0), // inline_headers
-    f(4750,22,33,b's',65535,0,255,b'I',4691,59), // perf_tracing_file_path
-    f(4772,20,34,b'm',112,4,255,b'R',0,0), // default_regex_engine
-    f(4792,22,35,b'm',112,4,255,b'R',0,0), // xds_delegate_extension
-    f(4814,28,36,b'm',112,4,255,b'R',0,0), // xds_config_tracker_extension
-    f(4842,16,37,b'm',112,4,255,b'R',0,0), // listener_manager
-    f(4858,22,38,b'm',65535,4,255,b'R',0,0), // application_log_config
-    f(4922,21,39,b'm',36,4,255,b'I',4880,42), // deferred_stat_options
-    f(4984,32,40,b'm',38,4,255,b'I',4943,41), // grpc_async_client_manager_config
-    f(5066,24,41,b'm',43,4,255,b'I',5016,50), // memory_allocator_manager
-    f(5090,23,42,b'm',257,4,1,b'R',0,0), // stats_eviction_interval
-    f(5113,26,43,b'b',65535,0,255,b'R',0,0), // enable_worker_cpu_affinity
+    f(4493,21,23,b'm',74,4,255,b'R',4461,32), // default_config_source
+    f(4548,24,24,b's',65535,0,255,b'I',4514,34), // default_socket_interface
+    f(4572,30,25,b'm',65535,1,255,b'R',0,0), // certificate_provider_instances
+    f(4602,19,26,b's',65535,2,255,b'R',0,0), // node_context_params
+    f(4621,9,27,b'm',50,4,255,b'I',3812,68), // watchdogs
+    f(4630,13,28,b'm',65535,2,255,b'R',0,0), // fatal_actions
+    f(4643,20,29,b'b',65535,4,0,b'I',3722,70), // stats_flush_on_admin
+    f(4663,21,30,b'm',77,4,255,b'I',4318,51), // dns_resolution_config
+    f(4684,25,31,b'm',112,4,255,b'I',4318,51), // typed_dns_resolver_config
+    f(4709,14,32,b'm',65535,2,255,b'R',0,0), // inline_headers
+    f(4782,22,33,b's',65535,0,255,b'I',4723,59), // perf_tracing_file_path
+    f(4804,20,34,b'm',112,4,255,b'R',0,0), // default_regex_engine
+    f(4824,22,35,b'm',112,4,255,b'R',0,0), // xds_delegate_extension
+    f(4846,28,36,b'm',112,4,255,b'R',0,0), // xds_config_tracker_extension
+    f(4874,16,37,b'm',112,4,255,b'R',0,0), // listener_manager
+    f(4890,22,38,b'm',65535,4,255,b'R',0,0), // application_log_config
+    f(4954,21,39,b'm',36,4,255,b'I',4912,42), // deferred_stat_options
+    f(5016,32,40,b'm',38,4,255,b'I',4975,41), // grpc_async_client_manager_config
+    f(5098,24,41,b'm',43,4,255,b'I',5048,50), // memory_allocator_manager
+    f(5122,23,42,b'm',256,4,1,b'R',0,0), // stats_eviction_interval
+    f(5145,26,43,b'b',65535,0,255,b'R',0,0), // enable_worker_cpu_affinity
     // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
-    f(5230,30,1,b'b',65535,0,255,b'I',5194,36), // enable_deferred_creation_stats
+    f(5262,30,1,b'b',65535,0,255,b'I',5226,36), // enable_deferred_creation_stats
     // envoy.config.bootstrap.v3.Bootstrap.DynamicResources
-    f(5312,10,1,b'm',74,4,255,b'S',0,0), // lds_config
-    f(5322,10,2,b'm',74,4,255,b'S',0,0), // cds_config
-    f(5332,10,3,b'm',69,4,255,b'S',0,0), // ads_config
-    f(5392,21,5,b's',65535,0,255,b'R',5342,50), // lds_resources_locator
-    f(5413,21,6,b's',65535,0,255,b'R',5342,50), // cds_resources_locator
+    f(5344,10,1,b'm',74,4,255,b'S',0,0), // lds_config
+    f(5354,10,2,b'm',74,4,255,b'S',0,0), // cds_config
+    f(5364,10,3,b'm',69,4,255,b'S',0,0), // ads_config
+    f(5424,21,5,b's',65535,0,255,b'R',5374,50), // lds_resources_locator
+    f(5445,21,6,b's',65535,0,255,b'R',5374,50), // cds_resources_locator
     // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    f(5498,30,1,b'm',257,4,255,b'I',5194,36), // max_cached_entry_idle_duration
+    f(5530,30,1,b'm',256,4,255,b'I',5226,36), // max_cached_entry_idle_duration
     // envoy.config.bootstrap.v3.Bootstrap.StaticResources
-    f(5579,9,1,b'm',125,2,255,b'S',0,0), // listeners
-    f(5588,8,2,b'm',53,2,255,b'S',0,0), // clusters
-    f(5596,7,3,b'm',196,2,255,b'S',0,0), // secrets
+    f(5611,9,1,b'm',125,2,255,b'S',0,0), // listeners
+    f(5620,8,2,b'm',53,2,255,b'S',0,0), // clusters
+    f(5628,7,3,b'm',195,2,255,b'S',0,0), // secrets
     // envoy.config.bootstrap.v3.ClusterManager
-    f(5710,18,1,b's',65535,0,255,b'I',5643,67), // local_cluster_name
-    f(5801,17,2,b'm',41,4,255,b'I',5728,73), // outlier_detection
-    f(5818,20,3,b'm',71,4,255,b'S',0,0), // upstream_bind_config
-    f(5838,17,4,b'm',69,4,255,b'R',0,0), // load_stats_config
-    f(5911,32,5,b'b',65535,0,255,b'I',5855,56), // enable_deferred_cluster_creation
+    f(5742,18,1,b's',65535,0,255,b'I',5675,67), // local_cluster_name
+    f(5833,17,2,b'm',41,4,255,b'I',5760,73), // outlier_detection
+    f(5850,20,3,b'm',71,4,255,b'S',0,0), // upstream_bind_config
+    f(5870,17,4,b'm',69,4,255,b'R',0,0), // load_stats_config
+    f(5943,32,5,b'b',65535,0,255,b'I',5887,56), // enable_deferred_cluster_creation
     // envoy.config.bootstrap.v3.ClusterManager.OutlierDetection
-    f(6000,14,1,b's',65535,0,255,b'I',5194,36), // event_log_path
-    f(6014,13,2,b'm',79,4,255,b'I',5194,36), // event_service
+    f(6032,14,1,b's',65535,0,255,b'I',5226,36), // event_log_path
+    f(6046,13,2,b'm',79,4,255,b'I',5226,36), // event_service
     // envoy.config.bootstrap.v3.LayeredRuntime
-    f(6067,6,1,b'm',44,2,255,b'I',5194,36), // layers
+    f(6099,6,1,b'm',44,2,255,b'I',5226,36), // layers
     // envoy.config.bootstrap.v3.MemoryAllocatorManager
-    f(6121,16,1,b'w',65535,0,255,b'I',5194,36), // bytes_to_release
-    f(6137,23,2,b'm',257,4,255,b'I',5194,36), // memory_release_interval
-    f(6160,23,3,b'm',268,4,255,b'I',5194,36), // soft_memory_limit_bytes
-    f(6183,28,4,b'm',267,4,255,b'I',5194,36), // max_per_cpu_cache_size_bytes
-    f(6211,24,5,b'w',65535,0,255,b'I',5194,36), // max_unfreed_memory_bytes
+    f(6153,16,1,b'w',65535,0,255,b'I',5226,36), // bytes_to_release
+    f(6169,23,2,b'm',256,4,255,b'I',5226,36), // memory_release_interval
+    f(6192,23,3,b'm',267,4,255,b'I',5226,36), // soft_memory_limit_bytes
+    f(6215,28,4,b'm',266,4,255,b'I',5226,36), // max_per_cpu_cache_size_bytes
+    f(6243,24,5,b'w',65535,0,255,b'I',5226,36), // max_unfreed_memory_bytes
     // envoy.config.bootstrap.v3.RuntimeLayer
-    f(345,4,1,b's',65535,0,255,b'I',5194,36), // name
-    f(6273,12,2,b'm',264,4,0,b'I',5194,36), // static_layer
-    f(6285,10,3,b'm',46,4,0,b'I',5194,36), // disk_layer
-    f(6295,11,4,b'm',45,4,0,b'I',5194,36), // admin_layer
-    f(6306,10,5,b'm',47,4,0,b'I',5194,36), // rtds_layer
+    f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
+    f(6305,12,2,b'm',263,4,0,b'I',5226,36), // static_layer
+    f(6317,10,3,b'm',46,4,0,b'I',5226,36), // disk_layer
+    f(6327,11,4,b'm',45,4,0,b'I',5226,36), // admin_layer
+    f(6338,10,5,b'm',47,4,0,b'I',5226,36), // rtds_layer
     // envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer
     // envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer
-    f(6413,12,1,b's',65535,0,255,b'I',5194,36), // symlink_root
-    f(6425,22,2,b'b',65535,0,255,b'I',5194,36), // append_service_cluster
-    f(6447,12,3,b's',65535,0,255,b'I',5194,36), // subdirectory
+    f(6445,12,1,b's',65535,0,255,b'I',5226,36), // symlink_root
+    f(6457,22,2,b'b',65535,0,255,b'I',5226,36), // append_service_cluster
+    f(6479,12,3,b's',65535,0,255,b'I',5226,36), // subdirectory
     // envoy.config.bootstrap.v3.RuntimeLayer.RtdsLayer
-    f(345,4,1,b's',65535,0,255,b'I',5194,36), // name
-    f(6507,11,2,b'm',74,4,255,b'I',5194,36), // rtds_config
+    f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
+    f(6539,11,2,b'm',74,4,255,b'I',5226,36), // rtds_config
     // envoy.config.bootstrap.v3.Watchdog
-    f(6552,12,1,b'm',257,4,255,b'I',5194,36), // miss_timeout
-    f(6564,16,2,b'm',257,4,255,b'I',5194,36), // megamiss_timeout
-    f(6580,12,3,b'm',257,4,255,b'I',5194,36), // kill_timeout
-    f(6592,17,4,b'm',257,4,255,b'I',5194,36), // multikill_timeout
-    f(6609,19,5,b'm',251,4,255,b'I',5194,36), // multikill_threshold
-    f(6628,23,6,b'm',257,4,255,b'I',5194,36), // max_kill_timeout_jitter
-    f(6651,7,7,b'm',49,2,255,b'I',5194,36), // actions
+    f(6584,12,1,b'm',256,4,255,b'I',5226,36), // miss_timeout
+    f(6596,16,2,b'm',256,4,255,b'I',5226,36), // megamiss_timeout
+    f(6612,12,3,b'm',256,4,255,b'I',5226,36), // kill_timeout
+    f(6624,17,4,b'm',256,4,255,b'I',5226,36), // multikill_timeout
+    f(6641,19,5,b'm',250,4,255,b'I',5226,36), // multikill_threshold
+    f(6660,23,6,b'm',256,4,255,b'I',5226,36), // max_kill_timeout_jitter
+    f(6683,7,7,b'm',49,2,255,b'I',5226,36), // actions
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
-    f(6707,6,1,b'm',112,4,255,b'I',5194,36), // config
-    f(6713,5,2,b'e',6,0,255,b'I',5194,36), // event
+    f(6739,6,1,b'm',112,4,255,b'I',5226,36), // config
+    f(6745,5,2,b'e',6,0,255,b'I',5226,36), // event
     // envoy.config.bootstrap.v3.Watchdogs
-    f(6753,20,1,b'm',48,4,255,b'I',5194,36), // main_thread_watchdog
-    f(6773,15,2,b'm',48,4,255,b'I',5194,36), // worker_watchdog
+    f(6785,20,1,b'm',48,4,255,b'I',5226,36), // main_thread_watchdog
+    f(6805,15,2,b'm',48,4,255,b'I',5226,36), // worker_watchdog
     // envoy.config.cluster.v3.CircuitBreakers
-    f(6827,10,1,b'm',52,2,255,b'S',0,0), // thresholds
-    f(6863,19,2,b'm',52,2,255,b'R',6837,26), // per_host_thresholds
+    f(6859,10,1,b'm',52,2,255,b'S',0,0), // thresholds
+    f(6895,19,2,b'm',52,2,255,b'R',6869,26), // per_host_thresholds
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds
     f(2011,8,1,b'e',17,0,255,b'S',0,0), // priority
-    f(6932,15,2,b'm',267,4,255,b'S',0,0), // max_connections
-    f(6947,20,3,b'm',267,4,255,b'S',0,0), // max_pending_requests
-    f(6967,12,4,b'm',267,4,255,b'S',0,0), // max_requests
-    f(6979,11,5,b'm',267,4,255,b'S',0,0), // max_retries
-    f(6990,15,6,b'b',65535,0,255,b'S',0,0), // track_remaining
-    f(7055,20,7,b'm',267,4,255,b'I',7005,50), // max_connection_pools
-    f(7090,12,8,b'm',65535,4,255,b'R',7075,15), // retry_budget
+    f(6964,15,2,b'm',266,4,255,b'S',0,0), // max_connections
+    f(6979,20,3,b'm',266,4,255,b'S',0,0), // max_pending_requests
+    f(6999,12,4,b'm',266,4,255,b'S',0,0), // max_requests
+    f(7011,11,5,b'm',266,4,255,b'S',0,0), // max_retries
+    f(7022,15,6,b'b',65535,0,255,b'S',0,0), // track_remaining
+    f(7087,20,7,b'm',266,4,255,b'I',7037,50), // max_connection_pools
+    f(7122,12,8,b'm',65535,4,255,b'R',7107,15), // retry_budget
     // envoy.config.cluster.v3.Cluster
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(2968,4,2,b'e',8,4,0,b'S',0,0), // type
-    f(7133,18,3,b'm',56,4,255,b'S',0,0), // eds_cluster_config
-    f(7151,15,4,b'm',257,4,255,b'S',0,0), // connect_timeout
-    f(7166,33,5,b'm',267,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
-    f(7199,9,6,b'e',10,0,255,b'S',0,0), // lb_policy
-    f(7250,13,8,b'm',65535,2,255,b'R',7208,42), // health_checks
-    f(7263,27,9,b'm',267,4,255,b'S',0,0), // max_requests_per_connection
+    f(7165,18,3,b'm',56,4,255,b'S',0,0), // eds_cluster_config
+    f(7183,15,4,b'm',256,4,255,b'S',0,0), // connect_timeout
+    f(7198,33,5,b'm',266,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
+    f(7231,9,6,b'e',10,0,255,b'S',0,0), // lb_policy
+    f(7282,13,8,b'm',65535,2,255,b'R',7240,42), // health_checks
+    f(7295,27,9,b'm',266,4,255,b'S',0,0), // max_requests_per_connection
     f(450,16,10,b'm',51,4,255,b'S',0,0), // circuit_breakers
-    f(7290,21,13,b'm',86,4,255,b'S',0,0), // http_protocol_options
-    f(7311,22,14,b'm',89,4,255,b'S',0,0), // http2_protocol_options
-    f(7333,16,16,b'm',257,4,255,b'I',4318,51), // dns_refresh_rate
-    f(7349,17,17,b'e',9,0,255,b'I',4318,51), // dns_lookup_family
-    f(7366,13,18,b'm',67,2,255,b'I',4318,51), // dns_resolvers
-    f(5801,17,19,b'm',65535,4,255,b'R',7379,38), // outlier_detection
-    f(7417,16,20,b'm',257,4,255,b'S',0,0), // cleanup_interval
-    f(5818,20,21,b'm',71,4,255,b'S',0,0), // upstream_bind_config
-    f(7458,16,22,b'm',65535,4,255,b'R',7433,25), // lb_subset_config
-    f(7522,19,23,b'm',65535,4,1,b'R',7474,48), // ring_hash_lb_config
-    f(7541,16,24,b'm',111,4,255,b'S',0,0), // transport_socket
-    f(7591,8,25,b'm',94,4,255,b'I',7557,34), // metadata
-    f(7599,18,26,b'e',7,0,255,b'S',0,0), // protocol_selection
-    f(7617,16,27,b'm',54,4,255,b'S',0,0), // common_lb_config
-    f(7633,13,28,b's',65535,0,255,b'S',0,0), // alt_stat_name
-    f(7646,28,29,b'm',90,4,255,b'S',0,0), // common_http_protocol_options
-    f(7674,27,30,b'm',65,4,255,b'S',0,0), // upstream_connection_options
-    f(7701,40,31,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_health_failure
-    f(7741,29,32,b'b',65535,0,255,b'S',0,0), // ignore_health_on_host_removal
-    f(7770,15,33,b'm',115,4,255,b'S',0,0), // load_assignment
-    f(7785,22,34,b'm',58,4,1,b'S',0,0), // original_dst_lb_config
-    f(7807,32,36,b'm',63,1,255,b'S',0,0), // typed_extension_protocol_options
-    f(7839,23,37,b'm',57,4,1,b'S',0,0), // least_request_lb_config
-    f(7919,12,38,b'm',65535,4,0,b'R',7862,57), // cluster_type
-    f(7931,15,39,b'b',65535,0,255,b'I',4318,51), // respect_dns_ttl
-    f(7992,7,40,b'm',65535,2,255,b'R',7946,46), // filters
-    f(8012,21,41,b'm',65535,4,255,b'R',7999,13), // load_balancing_policy
-    f(8063,10,42,b'm',74,4,255,b'R',8033,30), // lrs_server
-    f(8073,24,43,b'm',62,2,255,b'S',0,0), // transport_socket_matches
-    f(8097,24,44,b'm',60,4,255,b'I',4318,51), // dns_failure_refresh_rate
+    f(7322,21,13,b'm',86,4,255,b'S',0,0), // http_protocol_options
+    f(7343,22,14,b'm',89,4,255,b'S',0,0), // http2_protocol_options
+    f(7365,16,16,b'm',256,4,255,b'I',4318,51), // dns_refresh_rate
+    f(7381,17,17,b'e',9,0,255,b'I',4318,51), // dns_lookup_family
+    f(7398,13,18,b'm',67,2,255,b'I',4318,51), // dns_resolvers
+    f(5833,17,19,b'm',65535,4,255,b'R',7411,38), // outlier_detection
+    f(7508,16,20,b'm',256,4,255,b'I',7449,59), // cleanup_interval
+    f(5850,20,21,b'm',71,4,255,b'S',0,0), // upstream_bind_config
+    f(7549,16,22,b'm',65535,4,255,b'R',7524,25), // lb_subset_config
+    f(7613,19,23,b'm',65535,4,1,b'R',7565,48), // ring_hash_lb_config
+    f(7632,16,24,b'm',111,4,255,b'S',0,0), // transport_socket
+    f(7682,8,25,b'm',94,4,255,b'I',7648,34), // metadata
+    f(7690,18,26,b'e',7,0,255,b'S',0,0), // protocol_selection
+    f(7708,16,27,b'm',54,4,255,b'S',0,0), // common_lb_config
+    f(7724,13,28,b's',65535,0,255,b'S',0,0), // alt_stat_name
+    f(7737,28,29,b'm',90,4,255,b'S',0,0), // common_http_protocol_options
+    f(7765,27,30,b'm',65,4,255,b'S',0,0), // upstream_connection_options
+    f(7792,40,31,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_health_failure
+    f(7895,29,32,b'b',65535,0,255,b'I',7832,63), // ignore_health_on_host_removal
+    f(7924,15,33,b'm',115,4,255,b'S',0,0), // load_assignment
+    f(7939,22,34,b'm',58,4,1,b'S',0,0), // original_dst_lb_config
+    f(7961,32,36,b'm',63,1,255,b'S',0,0), // typed_extension_protocol_options
+    f(7993,23,37,b'm',57,4,1,b'S',0,0), // least_request_lb_config
+    f(8073,12,38,b'm',65535,4,0,b'R',8016,57), // cluster_type
+    f(8085,15,39,b'b',65535,0,255,b'I',4318,51), // respect_dns_ttl
+    f(8146,7,40,b'm',65535,2,255,b'R',8100,46), // filters
+    f(8166,21,41,b'm',65535,4,255,b'R',8153,13), // load_balancing_policy
+    f(8217,10,42,b'm',74,4,255,b'R',8187,30), // lrs_server
+    f(8227,24,43,b'm',62,2,255,b'S',0,0), // transport_socket_matches
+    f(8251,24,44,b'm',60,4,255,b'I',4318,51), // dns_failure_refresh_rate
     f(4369,23,45,b'b',65535,0,255,b'I',4318,51), // use_tcp_for_dns_lookups
-    f(8121,30,46,b'm',113,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(8177,21,47,b'b',65535,0,255,b'I',8151,26), // track_timeout_budgets
-    f(8198,15,48,b'm',112,4,255,b'R',0,0), // upstream_config
-    f(8242,19,49,b'm',64,4,255,b'I',8213,29), // track_cluster_stats
-    f(8306,17,50,b'm',59,4,255,b'I',8261,45), // preconnect_policy
-    f(8323,41,51,b'b',65535,0,255,b'R',0,0), // connection_pool_per_downstream_connection
-    f(8364,16,52,b'm',65535,4,1,b'R',7474,48), // maglev_lb_config
-    f(4631,21,53,b'm',77,4,255,b'I',4318,51), // dns_resolution_config
-    f(8422,21,54,b'm',254,4,255,b'I',8380,42), // wait_for_warm_on_init
-    f(4652,25,55,b'm',112,4,255,b'I',4318,51), // typed_dns_resolver_config
-    f(8443,21,56,b'm',61,4,1,b'S',0,0), // round_robin_lb_config
-    f(8464,27,57,b's',65535,2,255,b'R',0,0), // lrs_report_endpoint_metrics
-    f(8491,10,58,b'm',257,4,255,b'I',4318,51), // dns_jitter
-    f(8501,24,59,b'm',65535,4,255,b'R',0,0), // transport_socket_matcher
-    f(8525,44,60,b'm',257,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
-    f(8592,13,61,b'm',135,4,255,b'I',8569,23), // stats_matcher
-    f(8605,16,62,b'm',65535,4,255,b'R',0,0), // queuing_policies
+    f(8275,30,46,b'm',113,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(8331,21,47,b'b',65535,0,255,b'I',8305,26), // track_timeout_budgets
+    f(8352,15,48,b'm',112,4,255,b'R',0,0), // upstream_config
+    f(8396,19,49,b'm',64,4,255,b'I',8367,29), // track_cluster_stats
+    f(8460,17,50,b'm',59,4,255,b'I',8415,45), // preconnect_policy
+    f(8477,41,51,b'b',65535,0,255,b'R',0,0), // connection_pool_per_downstream_connection
+    f(8518,16,52,b'm',65535,4,1,b'R',7565,48), // maglev_lb_config
+    f(4663,21,53,b'm',77,4,255,b'I',4318,51), // dns_resolution_config
+    f(8576,21,54,b'm',253,4,255,b'I',8534,42), // wait_for_warm_on_init
+    f(4684,25,55,b'm',112,4,255,b'I',4318,51), // typed_dns_resolver_config
+    f(8597,21,56,b'm',61,4,1,b'S',0,0), // round_robin_lb_config
+    f(8618,27,57,b's',65535,2,255,b'R',0,0), // lrs_report_endpoint_metrics
+    f(8645,10,58,b'm',256,4,255,b'I',4318,51), // dns_jitter
+    f(8655,24,59,b'm',65535,4,255,b'R',0,0), // transport_socket_matcher
+    f(8679,44,60,b'm',256,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
+    f(8746,13,61,b'm',135,4,255,b'I',8723,23), // stats_matcher
+    f(8759,16,62,b'm',65535,4,255,b'R',0,0), // queuing_policies
     // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    f(8667,23,1,b'm',251,4,255,b'S',0,0), // healthy_panic_threshold
-    f(8729,20,2,b'm',65535,4,0,b'R',8690,39), // zone_aware_lb_config
-    f(8749,27,3,b'm',55,4,0,b'S',0,0), // locality_weighted_lb_config
-    f(8828,19,4,b'm',257,4,255,b'I',8776,52), // update_merge_window
-    f(8899,31,5,b'b',65535,0,255,b'I',8847,52), // ignore_new_hosts_until_first_hc
-    f(8930,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
-    f(8966,28,7,b'm',65535,4,255,b'R',7474,48), // consistent_hashing_lb_config
-    f(8994,20,8,b'm',65535,4,255,b'R',0,0), // override_host_status
+    f(8821,23,1,b'm',250,4,255,b'S',0,0), // healthy_panic_threshold
+    f(8883,20,2,b'm',65535,4,0,b'R',8844,39), // zone_aware_lb_config
+    f(8903,27,3,b'm',55,4,0,b'S',0,0), // locality_weighted_lb_config
+    f(8982,19,4,b'm',256,4,255,b'I',8930,52), // update_merge_window
+    f(9053,31,5,b'b',65535,0,255,b'I',9001,52), // ignore_new_hosts_until_first_hc
+    f(9084,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
+    f(9120,28,7,b'm',65535,4,255,b'R',7565,48), // consistent_hashing_lb_config
+    f(9148,20,8,b'm',65535,4,255,b'R',0,0), // override_host_status
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
     // envoy.config.cluster.v3.Cluster.EdsClusterConfig
-    f(9133,10,1,b'm',74,4,255,b'S',0,0), // eds_config
-    f(9143,12,2,b's',65535,0,255,b'S',0,0), // service_name
+    f(9287,10,1,b'm',74,4,255,b'S',0,0), // eds_config
+    f(9297,12,2,b's',65535,0,255,b'S',0,0), // service_name
     // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    f(9207,12,1,b'm',267,4,255,b'S',0,0), // choice_count
-    f(9219,19,2,b'm',105,4,255,b'S',0,0), // active_request_bias
-    f(9269,17,3,b'm',65535,4,255,b'R',9238,31), // slow_start_config
+    f(9361,12,1,b'm',266,4,255,b'S',0,0), // choice_count
+    f(9373,19,2,b'm',105,4,255,b'S',0,0), // active_request_bias
+    f(9423,17,3,b'm',65535,4,255,b'R',9392,31), // slow_start_config
     // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
-    f(9337,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
-    f(9352,16,2,b's',65535,0,255,b'S',0,0), // http_header_name
-    f(9368,22,3,b'm',267,4,255,b'S',0,0), // upstream_port_override
-    f(9390,12,4,b'm',232,4,255,b'R',0,0), // metadata_key
+    f(9491,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
+    f(9506,16,2,b's',65535,0,255,b'S',0,0), // http_header_name
+    f(9522,22,3,b'm',266,4,255,b'S',0,0), // upstream_port_override
+    f(9544,12,4,b'm',231,4,255,b'R',0,0), // metadata_key
     // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    f(9450,29,1,b'm',256,4,255,b'I',5194,36), // per_upstream_preconnect_ratio
-    f(9479,27,2,b'm',256,4,255,b'I',5194,36), // predictive_preconnect_ratio
-    f(9506,27,3,b'm',223,4,255,b'I',5194,36), // preconnect_enabled_metadata
+    f(9604,29,1,b'm',255,4,255,b'I',5226,36), // per_upstream_preconnect_ratio
+    f(9633,27,2,b'm',255,4,255,b'I',5226,36), // predictive_preconnect_ratio
+    f(9660,27,3,b'm',222,4,255,b'I',5226,36), // preconnect_enabled_metadata
     // envoy.config.cluster.v3.Cluster.RefreshRate
-    f(9576,13,1,b'm',257,4,255,b'I',5194,36), // base_interval
-    f(9589,12,2,b'm',257,4,255,b'I',5194,36), // max_interval
+    f(9730,13,1,b'm',256,4,255,b'I',5226,36), // base_interval
+    f(9743,12,2,b'm',256,4,255,b'I',5226,36), // max_interval
     // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
-    f(9269,17,1,b'm',65535,4,255,b'R',9238,31), // slow_start_config
+    f(9423,17,1,b'm',65535,4,255,b'R',9392,31), // slow_start_config
     // envoy.config.cluster.v3.Cluster.TransportSocketMatch
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(9703,5,2,b'm',264,4,255,b'S',0,0), // match
-    f(7541,16,3,b'm',111,4,255,b'S',0,0), // transport_socket
+    f(9857,5,2,b'm',263,4,255,b'S',0,0), // match
+    f(7632,16,3,b'm',111,4,255,b'S',0,0), // transport_socket
     // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
-    f(9774,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',253,4,255,b'S',0,0), // value
+    f(9928,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',252,4,255,b'S',0,0), // value
     // envoy.config.cluster.v3.TrackClusterStats
-    f(9818,15,1,b'b',65535,0,255,b'I',5194,36), // timeout_budgets
-    f(9833,22,2,b'b',65535,0,255,b'I',5194,36), // request_response_sizes
-    f(9855,18,3,b'b',65535,0,255,b'I',5194,36), // per_endpoint_stats
+    f(9972,15,1,b'b',65535,0,255,b'I',5226,36), // timeout_budgets
+    f(9987,22,2,b'b',65535,0,255,b'I',5226,36), // request_response_sizes
+    f(10009,18,3,b'b',65535,0,255,b'I',5226,36), // per_endpoint_stats
     // envoy.config.cluster.v3.UpstreamConnectionOptions
-    f(9922,13,1,b'm',110,4,255,b'S',0,0), // tcp_keepalive
-    f(9958,48,2,b'b',65535,0,255,b'I',9935,23), // set_local_interface_name_on_upstream_connections
-    f(10033,21,3,b'm',66,4,255,b'I',10006,27), // happy_eyeballs_config
+    f(10076,13,1,b'm',110,4,255,b'S',0,0), // tcp_keepalive
+    f(10112,48,2,b'b',65535,0,255,b'I',10089,23), // set_local_interface_name_on_upstream_connections
+    f(10187,21,3,b'm',66,4,255,b'I',10160,27), // happy_eyeballs_config
     // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
-    f(10123,28,1,b'e',11,0,255,b'I',5194,36), // first_address_family_version
-    f(10151,26,2,b'm',267,4,255,b'I',5194,36), // first_address_family_count
+    f(10277,28,1,b'e',11,0,255,b'I',5226,36), // first_address_family_version
+    f(10305,26,2,b'm',266,4,255,b'I',5226,36), // first_address_family_count
     // envoy.config.core.v3.Address
-    f(10205,14,1,b'm',108,4,0,b'S',0,0), // socket_address
-    f(10219,4,2,b'm',100,4,0,b'S',0,0), // pipe
-    f(10259,22,3,b'm',65535,4,0,b'R',10223,36), // envoy_internal_address
+    f(10359,14,1,b'm',108,4,0,b'S',0,0), // socket_address
+    f(10373,4,2,b'm',100,4,0,b'S',0,0), // pipe
+    f(10413,22,3,b'm',65535,4,0,b'R',10377,36), // envoy_internal_address
     // envoy.config.core.v3.AggregatedConfigSource
     // envoy.config.core.v3.ApiConfigSource
-    f(10360,8,1,b'e',12,0,255,b'S',0,0), // api_type
-    f(10412,13,2,b's',65535,2,255,b'R',10368,44), // cluster_names
-    f(10470,13,3,b'm',257,4,255,b'I',10425,45), // refresh_delay
-    f(10483,13,4,b'm',82,2,255,b'S',0,0), // grpc_services
-    f(10496,15,5,b'm',257,4,255,b'I',10425,45), // request_timeout
-    f(10572,19,6,b'm',101,4,255,b'I',10511,61), // rate_limit_settings
-    f(10591,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
-    f(10621,21,8,b'e',13,0,255,b'S',0,0), // transport_api_version
-    f(10642,17,9,b'm',112,2,255,b'R',0,0), // config_validators
+    f(10514,8,1,b'e',12,0,255,b'S',0,0), // api_type
+    f(10566,13,2,b's',65535,2,255,b'R',10522,44), // cluster_names
+    f(10624,13,3,b'm',256,4,255,b'I',10579,45), // refresh_delay
+    f(10637,13,4,b'm',82,2,255,b'S',0,0), // grpc_services
+    f(10650,15,5,b'm',256,4,255,b'I',10579,45), // request_timeout
+    f(10726,19,6,b'm',101,4,255,b'I',10665,61), // rate_limit_settings
+    f(10745,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
+    f(10775,21,8,b'e',13,0,255,b'S',0,0), // transport_api_version
+    f(10796,17,9,b'm',112,2,255,b'R',0,0), // config_validators
     // envoy.config.core.v3.BackoffStrategy
-    f(9576,13,1,b'm',257,4,255,b'I',5194,36), // base_interval
-    f(9589,12,2,b'm',257,4,255,b'I',5194,36), // max_interval
+    f(9730,13,1,b'm',256,4,255,b'I',5226,36), // base_interval
+    f(9743,12,2,b'm',256,4,255,b'I',5226,36), // max_interval
     // envoy.config.core.v3.BindConfig
-    f(10726,14,1,b'm',108,4,255,b'S',0,0), // source_address
-    f(10740,8,2,b'm',254,4,255,b'S',0,0), // freebind
-    f(3404,14,3,b'm',65535,2,255,b'R',10748,36), // socket_options
-    f(10784,27,4,b'm',108,2,255,b'R',0,0), // additional_source_addresses
-    f(10811,22,5,b'm',81,2,255,b'S',0,0), // extra_source_addresses
-    f(10833,22,6,b'm',112,4,255,b'R',0,0), // local_address_selector
-    f(10855,27,7,b'b',65535,0,255,b'R',0,0), // validate_network_namespaces
+    f(10880,14,1,b'm',108,4,255,b'S',0,0), // source_address
+    f(10894,8,2,b'm',253,4,255,b'S',0,0), // freebind
+    f(3404,14,3,b'm',65535,2,255,b'R',10902,36), // socket_options
+    f(10938,27,4,b'm',108,2,255,b'R',0,0), // additional_source_addresses
+    f(10965,22,5,b'm',81,2,255,b'S',0,0), // extra_source_addresses
+    f(10987,22,6,b'm',112,4,255,b'R',0,0), // local_address_selector
+    f(11009,27,7,b'b',65535,0,255,b'R',0,0), // validate_network_namespaces
     // envoy.config.core.v3.BuildVersion
-    f(2825,7,1,b'm',252,4,255,b'S',0,0), // version
-    f(7591,8,2,b'm',264,4,255,b'S',0,0), // metadata
+    f(2825,7,1,b'm',251,4,255,b'S',0,0), // version
+    f(7682,8,2,b'm',263,4,255,b'S',0,0), // metadata
     // envoy.config.core.v3.CidrRange
-    f(10945,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(10959,10,2,b'm',267,4,255,b'S',0,0), // prefix_len
+    f(11099,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
+    f(11113,10,2,b'm',266,4,255,b'S',0,0), // prefix_len
     // envoy.config.core.v3.ConfigSource
     f(131,4,1,b's',65535,4,0,b'S',0,0), // path
-    f(11002,17,2,b'm',69,4,0,b'S',0,0), // api_config_source
-    f(11019,3,3,b'm',68,4,0,b'S',0,0), // ads
-    f(11022,21,4,b'm',257,4,255,b'S',0,0), // initial_fetch_timeout
-    f(11043,4,5,b'm',107,4,0,b'S',0,0), // self
-    f(11047,20,6,b'e',13,0,255,b'S',0,0), // resource_api_version
-    f(11067,11,7,b'm',65535,2,255,b'R',5342,50), // authorities
-    f(11078,18,8,b'm',99,4,0,b'S',0,0), // path_config_source
+    f(11156,17,2,b'm',69,4,0,b'S',0,0), // api_config_source
+    f(11173,3,3,b'm',68,4,0,b'S',0,0), // ads
+    f(11176,21,4,b'm',256,4,255,b'S',0,0), // initial_fetch_timeout
+    f(11197,4,5,b'm',107,4,0,b'S',0,0), // self
+    f(11201,20,6,b'e',13,0,255,b'S',0,0), // resource_api_version
+    f(11221,11,7,b'm',65535,2,255,b'R',5374,50), // authorities
+    f(11232,18,8,b'm',99,4,0,b'S',0,0), // path_config_source
     // envoy.config.core.v3.ControlPlane
-    f(11129,10,1,b's',65535,0,255,b'S',0,0), // identifier
+    f(11283,10,1,b's',65535,0,255,b'S',0,0), // identifier
     // envoy.config.core.v3.DataSource
-    f(11170,8,1,b's',65535,4,0,b'S',0,0), // filename
-    f(11178,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
-    f(11190,13,3,b's',65535,4,0,b'S',0,0), // inline_string
-    f(11203,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
-    f(11223,17,5,b'm',114,4,255,b'S',0,0), // watched_directory
+    f(11324,8,1,b's',65535,4,0,b'S',0,0), // filename
+    f(11332,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
+    f(11344,13,3,b's',65535,4,0,b'S',0,0), // inline_string
+    f(11357,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
+    f(11377,17,5,b'm',114,4,255,b'S',0,0), // watched_directory
     // envoy.config.core.v3.DnsResolutionConfig
-    f(11280,9,1,b'm',67,2,255,b'I',5194,36), // resolvers
-    f(11289,20,2,b'm',78,4,255,b'I',5194,36), // dns_resolver_options
+    f(11434,9,1,b'm',67,2,255,b'I',5226,36), // resolvers
+    f(11443,20,2,b'm',78,4,255,b'I',5226,36), // dns_resolver_options
     // envoy.config.core.v3.DnsResolverOptions
-    f(4369,23,1,b'b',65535,0,255,b'I',5194,36), // use_tcp_for_dns_lookups
-    f(11348,24,2,b'b',65535,0,255,b'I',5194,36), // no_default_search_domain
+    f(4369,23,1,b'b',65535,0,255,b'I',5226,36), // use_tcp_for_dns_lookups
+    f(11502,24,2,b'b',65535,0,255,b'I',5226,36), // no_default_search_domain
     // envoy.config.core.v3.EventServiceConfig
-    f(11411,12,1,b'm',82,4,0,b'I',5194,36), // grpc_service
+    f(11565,12,1,b'm',82,4,0,b'I',5226,36), // grpc_service
     // envoy.config.core.v3.Extension
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(11453,8,2,b's',65535,0,255,b'S',0,0), // category
-    f(11461,15,3,b's',65535,0,255,b'S',0,0), // type_descriptor
+    f(11607,8,2,b's',65535,0,255,b'S',0,0), // category
+    f(11615,15,3,b's',65535,0,255,b'S',0,0), // type_descriptor
     f(2825,7,4,b'm',72,4,255,b'S',0,0), // version
-    f(11476,8,5,b'b',65535,0,255,b'S',0,0), // disabled
-    f(11484,9,6,b's',65535,2,255,b'S',0,0), // type_urls
+    f(11630,8,5,b'b',65535,0,255,b'S',0,0), // disabled
+    f(11638,9,6,b's',65535,2,255,b'S',0,0), // type_urls
     // envoy.config.core.v3.ExtraSourceAddress
     f(1960,7,1,b'm',108,4,255,b'S',0,0), // address
     f(3404,14,2,b'm',65535,4,255,b'R',0,0), // socket_options
     // envoy.config.core.v3.GrpcService
-    f(11564,10,1,b'm',83,4,0,b'S',0,0), // envoy_grpc
-    f(11603,11,2,b'm',65535,4,0,b'R',11574,29), // google_grpc
-    f(11648,7,3,b'm',257,4,255,b'I',11614,34), // timeout
-    f(11655,16,5,b'm',84,2,255,b'S',0,0), // initial_metadata
-    f(11671,12,6,b'm',102,4,255,b'R',0,0), // retry_policy
+    f(11718,10,1,b'm',83,4,0,b'S',0,0), // envoy_grpc
+    f(11757,11,2,b'm',65535,4,0,b'R',11728,29), // google_grpc
+    f(11802,7,3,b'm',256,4,255,b'I',11768,34), // timeout
+    f(11809,16,5,b'm',84,2,255,b'S',0,0), // initial_metadata
+    f(11825,12,6,b'm',102,4,255,b'R',0,0), // retry_policy
     // envoy.config.core.v3.GrpcService.EnvoyGrpc
-    f(11725,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(11737,9,2,b's',65535,0,255,b'S',0,0), // authority
-    f(11671,12,3,b'm',102,4,255,b'I',11746,53), // retry_policy
-    f(11799,26,4,b'm',267,4,255,b'S',0,0), // max_receive_message_length
-    f(11873,18,5,b'b',65535,0,255,b'I',11825,48), // skip_envoy_headers
+    f(11879,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
+    f(11891,9,2,b's',65535,0,255,b'S',0,0), // authority
+    f(11825,12,3,b'm',102,4,255,b'I',11900,53), // retry_policy
+    f(11953,26,4,b'm',266,4,255,b'S',0,0), // max_receive_message_length
+    f(12027,18,5,b'b',65535,0,255,b'I',11979,48), // skip_envoy_headers
     // envoy.config.core.v3.HeaderValue
-    f(9774,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(9928,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
-    f(11923,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
+    f(12077,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
     // envoy.config.core.v3.HeaderValueOption
-    f(11970,6,1,b'm',84,4,255,b'S',0,0), // header
-    f(11976,6,2,b'm',254,4,255,b'S',0,0), // append
-    f(11982,13,3,b'e',14,0,255,b'S',0,0), // append_action
-    f(11995,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
+    f(12124,6,1,b'm',84,4,255,b'S',0,0), // header
+    f(12130,6,2,b'm',253,4,255,b'S',0,0), // append
+    f(12136,13,3,b'e',14,0,255,b'S',0,0), // append_action
+    f(12149,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
     // envoy.config.core.v3.Http1ProtocolOptions
-    f(12052,18,1,b'm',254,4,255,b'S',0,0), // allow_absolute_url
-    f(12070,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
-    f(12084,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
-    f(12108,17,4,b'm',87,4,255,b'S',0,0), // header_key_format
-    f(12125,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
-    f(12198,20,6,b'b',65535,0,255,b'R',12140,58), // allow_chunked_length
-    f(12218,45,7,b'm',254,4,255,b'S',0,0), // override_stream_error_on_invalid_http_message
-    f(12263,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
-    f(12326,16,9,b'm',254,4,255,b'I',12287,39), // use_balsa_parser
-    f(12342,20,10,b'b',65535,0,255,b'S',0,0), // allow_custom_methods
-    f(12362,22,11,b'm',229,2,255,b'S',0,0), // ignore_http_11_upgrade
+    f(12206,18,1,b'm',253,4,255,b'S',0,0), // allow_absolute_url
+    f(12251,14,2,b'b',65535,0,255,b'I',12224,27), // accept_http_10
+    f(12265,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
+    f(12289,17,4,b'm',87,4,255,b'S',0,0), // header_key_format
+    f(12335,15,5,b'b',65535,0,255,b'I',12306,29), // enable_trailers
+    f(12408,20,6,b'b',65535,0,255,b'R',12350,58), // allow_chunked_length
+    f(12465,45,7,b'm',253,4,255,b'I',12428,37), // override_stream_error_on_invalid_http_message
+    f(12510,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
+    f(12573,16,9,b'm',253,4,255,b'I',12534,39), // use_balsa_parser
+    f(12628,20,10,b'b',65535,0,255,b'I',12589,39), // allow_custom_methods
+    f(12648,22,11,b'm',228,2,255,b'S',0,0), // ignore_http_11_upgrade
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    f(12441,17,1,b'm',88,4,0,b'S',0,0), // proper_case_words
-    f(12529,18,8,b'm',112,4,0,b'R',12458,71), // stateful_formatter
+    f(12727,17,1,b'm',88,4,0,b'S',0,0), // proper_case_words
+    f(12789,18,8,b'm',112,4,0,b'I',12744,45), // stateful_formatter
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
     // envoy.config.core.v3.Http2ProtocolOptions
-    f(12661,16,1,b'm',267,4,255,b'S',0,0), // hpack_table_size
-    f(12677,22,2,b'm',267,4,255,b'S',0,0), // max_concurrent_streams
-    f(12699,26,3,b'm',267,4,255,b'S',0,0), // initial_stream_window_size
-    f(12725,30,4,b'm',267,4,255,b'S',0,0), // initial_connection_window_size
-    f(12755,13,5,b'b',65535,0,255,b'R',0,0), // allow_connect
-    f(12768,14,6,b'b',65535,0,255,b'R',0,0), // allow_metadata
-    f(12816,19,7,b'm',267,4,255,b'I',12782,34), // max_outbound_frames
-    f(12880,27,8,b'm',267,4,255,b'I',12835,45), // max_outbound_control_frames
-    f(12948,49,9,b'm',267,4,255,b'I',12907,41), // max_consecutive_inbound_frames_with_empty_payload
-    f(13043,38,10,b'm',267,4,255,b'I',12997,46), // max_inbound_priority_frames_per_stream
-    f(13081,52,11,b'm',267,4,255,b'I',12907,41), // max_inbound_window_update_frames_per_data_frame_sent
-    f(13133,38,12,b'b',65535,0,255,b'S',0,0), // stream_error_on_invalid_http_messaging
-    f(13171,26,13,b'm',65535,2,255,b'R',0,0), // custom_settings_parameters
-    f(12218,45,14,b'm',254,4,255,b'S',0,0), // override_stream_error_on_invalid_http_message
-    f(13197,20,15,b'm',92,4,255,b'S',0,0), // connection_keepalive
-    f(13255,17,16,b'm',254,4,255,b'I',13217,38), // use_oghttp2_codec
-    f(13333,17,17,b'm',268,4,255,b'I',13272,61), // max_metadata_size
-    f(13387,23,18,b'm',254,4,255,b'I',13350,37), // enable_huffman_encoding
-    f(13410,24,19,b'm',267,4,255,b'R',0,0), // max_header_field_size_kb
-    f(13473,17,20,b'm',254,4,255,b'I',13434,39), // disallow_obs_text
-    f(13532,18,21,b'm',268,4,255,b'I',13490,42), // stream_reset_burst
-    f(13550,17,22,b'm',268,4,255,b'I',13490,42), // stream_reset_rate
+    f(12964,16,1,b'm',266,4,255,b'I',12921,43), // hpack_table_size
+    f(12980,22,2,b'm',266,4,255,b'S',0,0), // max_concurrent_streams
+    f(13002,26,3,b'm',266,4,255,b'S',0,0), // initial_stream_window_size
+    f(13028,30,4,b'm',266,4,255,b'S',0,0), // initial_connection_window_size
+    f(13058,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
+    f(13071,14,6,b'b',65535,0,255,b'R',0,0), // allow_metadata
+    f(13119,19,7,b'm',266,4,255,b'I',13085,34), // max_outbound_frames
+    f(13183,27,8,b'm',266,4,255,b'I',13138,45), // max_outbound_control_frames
+    f(13251,49,9,b'm',266,4,255,b'I',13210,41), // max_consecutive_inbound_frames_with_empty_payload
+    f(13346,38,10,b'm',266,4,255,b'I',13300,46), // max_inbound_priority_frames_per_stream
+    f(13384,52,11,b'm',266,4,255,b'I',13210,41), // max_inbound_window_update_frames_per_data_frame_sent
+    f(13476,38,12,b'b',65535,0,255,b'I',13436,40), // stream_error_on_invalid_http_messaging
+    f(13514,26,13,b'm',65535,2,255,b'R',0,0), // custom_settings_parameters
+    f(12465,45,14,b'm',253,4,255,b'I',13436,40), // override_stream_error_on_invalid_http_message
+    f(13540,20,15,b'm',92,4,255,b'S',0,0), // connection_keepalive
+    f(13598,17,16,b'm',253,4,255,b'I',13560,38), // use_oghttp2_codec
+    f(13676,17,17,b'm',267,4,255,b'I',13615,61), // max_metadata_size
+    f(13730,23,18,b'm',253,4,255,b'I',13693,37), // enable_huffman_encoding
+    f(13753,24,19,b'm',266,4,255,b'R',0,0), // max_header_field_size_kb
+    f(13816,17,20,b'm',253,4,255,b'I',13777,39), // disallow_obs_text
+    f(13875,18,21,b'm',267,4,255,b'I',13833,42), // stream_reset_burst
+    f(13893,17,22,b'm',267,4,255,b'I',13833,42), // stream_reset_rate
     // envoy.config.core.v3.HttpProtocolOptions
-    f(13607,12,1,b'm',257,4,255,b'S',0,0), // idle_timeout
-    f(13619,17,2,b'm',267,4,255,b'S',0,0), // max_headers_count
-    f(13636,23,3,b'm',257,4,255,b'S',0,0), // max_connection_duration
-    f(13659,19,4,b'm',257,4,255,b'S',0,0), // max_stream_duration
-    f(13678,31,5,b'e',16,0,255,b'S',0,0), // headers_with_underscores_action
-    f(7263,27,6,b'm',267,4,255,b'S',0,0), // max_requests_per_connection
-    f(13709,23,7,b'm',267,4,255,b'S',0,0), // max_response_headers_kb
-    f(13732,30,8,b'm',251,4,255,b'R',0,0), // max_connection_duration_jitter
+    f(13950,12,1,b'm',256,4,255,b'S',0,0), // idle_timeout
+    f(13962,17,2,b'm',266,4,255,b'S',0,0), // max_headers_count
+    f(13979,23,3,b'm',256,4,255,b'S',0,0), // max_connection_duration
+    f(14002,19,4,b'm',256,4,255,b'S',0,0), // max_stream_duration
+    f(14021,31,5,b'e',16,0,255,b'S',0,0), // headers_with_underscores_action
+    f(7295,27,6,b'm',266,4,255,b'S',0,0), // max_requests_per_connection
+    f(14052,23,7,b'm',266,4,255,b'S',0,0), // max_response_headers_kb
+    f(14075,30,8,b'm',250,4,255,b'R',0,0), // max_connection_duration_jitter
     // envoy.config.core.v3.JsonFormatOptions
-    f(13800,15,1,b'b',65535,0,255,b'I',5194,36), // sort_properties
+    f(14143,15,1,b'b',65535,0,255,b'I',5226,36), // sort_properties
     // envoy.config.core.v3.KeepaliveSettings
-    f(13853,8,1,b'm',257,4,255,b'S',0,0), // interval
-    f(11648,7,2,b'm',257,4,255,b'S',0,0), // timeout
-    f(13861,15,3,b'm',251,4,255,b'S',0,0), // interval_jitter
-    f(13876,24,4,b'm',257,4,255,b'S',0,0), // connection_idle_interval
+    f(14196,8,1,b'm',256,4,255,b'S',0,0), // interval
+    f(11802,7,2,b'm',256,4,255,b'S',0,0), // timeout
+    f(14204,15,3,b'm',250,4,255,b'S',0,0), // interval_jitter
+    f(14219,24,4,b'm',256,4,255,b'S',0,0), // connection_idle_interval
     // envoy.config.core.v3.Locality
-    f(13929,6,1,b's',65535,0,255,b'S',0,0), // region
-    f(13935,4,2,b's',65535,0,255,b'S',0,0), // zone
-    f(13939,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
+    f(14272,6,1,b's',65535,0,255,b'S',0,0), // region
+    f(14278,4,2,b's',65535,0,255,b'S',0,0), // zone
+    f(14282,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
     // envoy.config.core.v3.Metadata
-    f(13976,15,1,b'm',95,1,255,b'S',0,0), // filter_metadata
-    f(14025,21,2,b'm',96,1,255,b'I',13991,34), // typed_filter_metadata
+    f(14319,15,1,b'm',95,1,255,b'S',0,0), // filter_metadata
+    f(14368,21,2,b'm',96,1,255,b'I',14334,34), // typed_filter_metadata
     // envoy.config.core.v3.Metadata.FilterMetadataEntry
-    f(9774,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',264,4,255,b'S',0,0), // value
+    f(9928,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',263,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
-    f(9774,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',253,4,255,b'S',0,0), // value
+    f(9928,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',252,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Node
-    f(14174,2,1,b's',65535,0,255,b'S',0,0), // id
+    f(14517,2,1,b's',65535,0,255,b'S',0,0), // id
     f(694,7,2,b's',65535,0,255,b'S',0,0), // cluster
-    f(7591,8,3,b'm',264,4,255,b'S',0,0), // metadata
+    f(7682,8,3,b'm',263,4,255,b'S',0,0), // metadata
     f(2044,8,4,b'm',93,4,255,b'S',0,0), // locality
-    f(14176,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
-    f(14191,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
-    f(14209,24,8,b'm',72,4,0,b'S',0,0), // user_agent_build_version
-    f(14233,10,9,b'm',80,2,255,b'S',0,0), // extensions
-    f(14243,15,10,b's',65535,2,255,b'S',0,0), // client_features
-    f(14258,19,11,b'm',67,2,255,b'S',0,0), // listening_addresses
-    f(14277,18,12,b'm',98,1,255,b'S',0,0), // dynamic_parameters
+    f(14519,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
+    f(14534,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
+    f(14552,24,8,b'm',72,4,0,b'S',0,0), // user_agent_build_version
+    f(14576,10,9,b'm',80,2,255,b'S',0,0), // extensions
+    f(14586,15,10,b's',65535,2,255,b'S',0,0), // client_features
+    f(14601,19,11,b'm',67,2,255,b'S',0,0), // listening_addresses
+    f(14620,18,12,b'm',98,1,255,b'S',0,0), // dynamic_parameters
     // envoy.config.core.v3.Node.DynamicParametersEntry
-    f(9774,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',271,4,255,b'S',0,0), // value
+    f(9928,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',270,4,255,b'S',0,0), // value
     // envoy.config.core.v3.PathConfigSource
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(11223,17,2,b'm',114,4,255,b'S',0,0), // watched_directory
-    f(14380,13,3,b'm',257,4,255,b'R',0,0), // poll_interval
+    f(11377,17,2,b'm',114,4,255,b'S',0,0), // watched_directory
+    f(14723,13,3,b'm',256,4,255,b'R',0,0), // poll_interval
     // envoy.config.core.v3.Pipe
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(1048,4,2,b'u',65535,0,255,b'S',0,0), // mode
+    f(1048,4,2,b'u',65535,0,255,b'I',14761,49), // mode
     // envoy.config.core.v3.RateLimitSettings
-    f(14456,10,1,b'm',267,4,255,b'I',5194,36), // max_tokens
-    f(14466,9,2,b'm',256,4,255,b'I',5194,36), // fill_rate
+    f(14848,10,1,b'm',266,4,255,b'I',5226,36), // max_tokens
+    f(14858,9,2,b'm',255,4,255,b'I',5226,36), // fill_rate
     // envoy.config.core.v3.RetryPolicy
-    f(14507,14,1,b'm',70,4,255,b'I',5194,36), // retry_back_off
-    f(14521,11,2,b'm',267,4,255,b'I',5194,36), // num_retries
-    f(14532,8,3,b's',65535,0,255,b'I',5194,36), // retry_on
-    f(14540,14,4,b'm',104,4,255,b'I',5194,36), // retry_priority
-    f(14554,20,5,b'm',103,2,255,b'I',5194,36), // retry_host_predicate
-    f(14574,33,6,b'l',65535,0,255,b'I',5194,36), // host_selection_retry_max_attempts
+    f(14899,14,1,b'm',70,4,255,b'I',5226,36), // retry_back_off
+    f(14913,11,2,b'm',266,4,255,b'I',5226,36), // num_retries
+    f(14924,8,3,b's',65535,0,255,b'I',5226,36), // retry_on
+    f(14932,14,4,b'm',104,4,255,b'I',5226,36), // retry_priority
+    f(14946,20,5,b'm',103,2,255,b'I',5226,36), // retry_host_predicate
+    f(14966,33,6,b'l',65535,0,255,b'I',5226,36), // host_selection_retry_max_attempts
     // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
-    f(345,4,1,b's',65535,0,255,b'I',5194,36), // name
-    f(3192,12,2,b'm',253,4,0,b'I',5194,36), // typed_config
+    f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
+    f(3192,12,2,b'm',252,4,0,b'I',5226,36), // typed_config
     // envoy.config.core.v3.RetryPolicy.RetryPriority
-    f(345,4,1,b's',65535,0,255,b'I',5194,36), // name
-    f(3192,12,2,b'm',253,4,0,b'I',5194,36), // typed_config
+    f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
+    f(3192,12,2,b'm',252,4,0,b'I',5226,36), // typed_config
     // envoy.config.core.v3.RuntimeDouble
-    f(14738,13,1,b'd',65535,0,255,b'S',0,0), // default_value
-    f(14810,11,2,b's',65535,0,255,b'I',14751,59), // runtime_key
+    f(15130,13,1,b'd',65535,0,255,b'S',0,0), // default_value
+    f(15202,11,2,b's',65535,0,255,b'I',15143,59), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
-    f(14738,13,1,b'm',245,4,255,b'S',0,0), // default_value
-    f(14810,11,2,b's',65535,0,255,b'I',14751,59), // runtime_key
+    f(15130,13,1,b'm',244,4,255,b'S',0,0), // default_value
+    f(15202,11,2,b's',65535,0,255,b'I',15143,59), // runtime_key
     // envoy.config.core.v3.SelfConfigSource
-    f(10621,21,1,b'e',13,0,255,b'S',0,0), // transport_api_version
+    f(10775,21,1,b'e',13,0,255,b'S',0,0), // transport_api_version
     // envoy.config.core.v3.SocketAddress
-    f(14937,8,1,b'e',18,0,255,b'S',0,0), // protocol
+    f(15329,8,1,b'e',18,0,255,b'S',0,0), // protocol
     f(1960,7,2,b's',65535,0,255,b'S',0,0), // address
-    f(14945,10,3,b'u',65535,4,0,b'S',0,0), // port_value
-    f(14972,10,4,b's',65535,4,0,b'R',14955,17), // named_port
-    f(15017,13,5,b's',65535,0,255,b'R',14982,35), // resolver_name
-    f(15030,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
-    f(15041,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
+    f(15337,10,3,b'u',65535,4,0,b'S',0,0), // port_value
+    f(15364,10,4,b's',65535,4,0,b'R',15347,17), // named_port
+    f(15409,13,5,b's',65535,0,255,b'R',15374,35), // resolver_name
+    f(15422,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
+    f(15433,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
     // envoy.config.core.v3.SubstitutionFormatString
-    f(15112,11,1,b's',65535,4,0,b'S',0,0), // text_format
-    f(15123,11,2,b'm',264,4,0,b'S',0,0), // json_format
-    f(15134,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
-    f(15170,12,4,b's',65535,0,255,b'I',15151,19), // content_type
-    f(15182,18,5,b'm',76,4,0,b'S',0,0), // text_format_source
-    f(15253,10,6,b'm',112,2,255,b'R',15200,53), // formatters
-    f(15311,19,7,b'm',91,4,255,b'I',15263,48), // json_format_options
+    f(15504,11,1,b's',65535,4,0,b'S',0,0), // text_format
+    f(15515,11,2,b'm',263,4,0,b'S',0,0), // json_format
+    f(15526,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
+    f(15562,12,4,b's',65535,0,255,b'I',15543,19), // content_type
+    f(15574,18,5,b'm',76,4,0,b'S',0,0), // text_format_source
+    f(15645,10,6,b'm',112,2,255,b'R',15592,53), // formatters
+    f(15691,19,7,b'm',91,4,255,b'I',15655,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(15363,16,1,b'm',267,4,255,b'S',0,0), // keepalive_probes
-    f(15379,14,2,b'm',267,4,255,b'S',0,0), // keepalive_time
-    f(15393,18,3,b'm',267,4,255,b'S',0,0), // keepalive_interval
+    f(15743,16,1,b'm',266,4,255,b'S',0,0), // keepalive_probes
+    f(15759,14,2,b'm',266,4,255,b'S',0,0), // keepalive_time
+    f(15773,18,3,b'm',266,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,3,b'm',253,4,0,b'S',0,0), // typed_config
+    f(3192,12,3,b'm',252,4,0,b'S',0,0), // typed_config
     // envoy.config.core.v3.TypedExtensionConfig
-    f(345,4,1,b's',65535,0,255,b'I',5194,36), // name
-    f(3192,12,2,b'm',253,4,255,b'I',5194,36), // typed_config
+    f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
+    f(3192,12,2,b'm',252,4,255,b'I',5226,36), // typed_config
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    f(15536,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
-    f(15544,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
-    f(15563,24,3,b's',65535,0,255,b'S',0,0), // override_auto_sni_header
+    f(15916,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
+    f(15924,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
+    f(15943,24,3,b's',65535,0,255,b'S',0,0), // override_auto_sni_header
     // envoy.config.core.v3.WatchedDirectory
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(15624,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
+    f(16004,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
     // envoy.config.endpoint.v3.ClusterLoadAssignment
-    f(11725,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(15682,9,2,b'm',120,2,255,b'S',0,0), // endpoints
-    f(15691,6,4,b'm',116,4,255,b'S',0,0), // policy
-    f(15725,15,5,b'm',65535,1,255,b'R',15697,28), // named_endpoints
+    f(11879,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
+    f(16062,9,2,b'm',120,2,255,b'S',0,0), // endpoints
+    f(16071,6,4,b'm',116,4,255,b'S',0,0), // policy
+    f(16105,15,5,b'm',65535,1,255,b'R',16077,28), // named_endpoints
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    f(15846,14,2,b'm',65535,2,255,b'R',15793,53), // drop_overloads
-    f(15860,23,3,b'm',267,4,255,b'S',0,0), // overprovisioning_factor
-    f(15883,20,4,b'm',257,4,255,b'S',0,0), // endpoint_stale_after
-    f(15903,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
+    f(16226,14,2,b'm',65535,2,255,b'R',16173,53), // drop_overloads
+    f(16240,23,3,b'm',266,4,255,b'S',0,0), // overprovisioning_factor
+    f(16263,20,4,b'm',256,4,255,b'S',0,0), // endpoint_stale_after
+    f(16283,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
     // envoy.config.endpoint.v3.Endpoint
     f(1960,7,1,b'm',67,4,255,b'S',0,0), // address
-    f(15960,19,2,b'm',118,4,255,b'I',8847,52), // health_check_config
+    f(16340,19,2,b'm',118,4,255,b'I',9001,52), // health_check_config
     f(2003,8,3,b's',65535,0,255,b'S',0,0), // hostname
-    f(15979,20,4,b'm',65535,2,255,b'R',10006,27), // additional_addresses
-    f(466,18,5,b's',65535,0,255,b'S',0,0), // observability_name
+    f(16359,20,4,b'm',65535,2,255,b'R',10160,27), // additional_addresses
+    f(466,18,5,b's',65535,0,255,b'I',16379,35), // observability_name
     // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    f(14945,10,1,b'u',65535,0,255,b'I',5194,36), // port_value
-    f(2003,8,2,b's',65535,0,255,b'I',5194,36), // hostname
-    f(1960,7,3,b'm',67,4,255,b'I',5194,36), // address
-    f(16050,27,4,b'b',65535,0,255,b'I',5194,36), // disable_active_health_check
+    f(15337,10,1,b'u',65535,0,255,b'I',5226,36), // port_value
+    f(2003,8,2,b's',65535,0,255,b'I',5226,36), // hostname
+    f(1960,7,3,b'm',67,4,255,b'I',5226,36), // address
+    f(16465,27,4,b'b',65535,0,255,b'I',5226,36), // disable_active_health_check
     // envoy.config.endpoint.v3.LbEndpoint
-    f(16112,8,1,b'm',117,4,0,b'S',0,0), // endpoint
+    f(16527,8,1,b'm',117,4,0,b'S',0,0), // endpoint
     f(1972,13,2,b'e',15,0,255,b'S',0,0), // health_status
-    f(7591,8,3,b'm',94,4,255,b'S',0,0), // metadata
-    f(16120,21,4,b'm',267,4,255,b'S',0,0), // load_balancing_weight
-    f(16141,13,5,b's',65535,4,0,b'R',15697,28), // endpoint_name
+    f(7682,8,3,b'm',94,4,255,b'S',0,0), // metadata
+    f(16535,21,4,b'm',266,4,255,b'S',0,0), // load_balancing_weight
+    f(16556,13,5,b's',65535,4,0,b'R',16077,28), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
     f(2044,8,1,b'm',93,4,255,b'S',0,0), // locality
-    f(16198,12,2,b'm',119,2,255,b'S',0,0), // lb_endpoints
-    f(16120,21,3,b'm',267,4,255,b'S',0,0), // load_balancing_weight
+    f(16613,12,2,b'm',119,2,255,b'S',0,0), // lb_endpoints
+    f(16535,21,3,b'm',266,4,255,b'I',16625,67), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(16244,9,6,b'm',267,4,255,b'I',16210,34), // proximity
-    f(16269,23,7,b'm',65535,4,0,b'R',16253,16), // load_balancer_endpoints
-    f(16343,28,8,b'm',65535,4,0,b'R',16292,51), // leds_cluster_locality_config
-    f(7591,8,9,b'm',94,4,255,b'S',0,0), // metadata
+    f(16726,9,6,b'm',266,4,255,b'I',16692,34), // proximity
+    f(16751,23,7,b'm',65535,4,0,b'R',16735,16), // load_balancer_endpoints
+    f(16825,28,8,b'm',65535,4,0,b'R',16774,51), // leds_cluster_locality_config
+    f(7682,8,9,b'm',94,4,255,b'I',16853,35), // metadata
     // envoy.config.listener.v3.AdditionalAddress
     f(1960,7,1,b'm',67,4,255,b'S',0,0), // address
     f(3404,14,2,b'm',65535,4,255,b'R',0,0), // socket_options
-    f(9922,13,3,b'm',110,4,255,b'R',0,0), // tcp_keepalive
+    f(10076,13,3,b'm',110,4,255,b'R',0,0), // tcp_keepalive
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,4,b'm',253,4,0,b'S',0,0), // typed_config
-    f(16487,16,5,b'm',65535,4,0,b'R',16444,43), // config_discovery
+    f(3192,12,4,b'm',252,4,0,b'S',0,0), // typed_config
+    f(17004,16,5,b'm',65535,4,0,b'R',16961,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
-    f(16539,18,1,b'm',124,4,255,b'S',0,0), // filter_chain_match
-    f(7992,7,3,b'm',122,2,255,b'S',0,0), // filters
-    f(16592,15,4,b'm',254,4,255,b'R',16557,35), // use_proxy_proto
-    f(7591,8,5,b'm',94,4,255,b'I',16607,39), // metadata
-    f(7541,16,6,b'm',111,4,255,b'S',0,0), // transport_socket
+    f(17056,18,1,b'm',124,4,255,b'S',0,0), // filter_chain_match
+    f(8146,7,3,b'm',122,2,255,b'S',0,0), // filters
+    f(17109,15,4,b'm',253,4,255,b'R',17074,35), // use_proxy_proto
+    f(7682,8,5,b'm',94,4,255,b'I',17124,39), // metadata
+    f(7632,16,6,b'm',111,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(16646,32,9,b'm',257,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(17163,32,9,b'm',256,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
-    f(16719,13,3,b'm',73,2,255,b'S',0,0), // prefix_ranges
-    f(16732,14,4,b's',65535,0,255,b'R',16210,34), // address_suffix
-    f(16746,10,5,b'm',267,4,255,b'R',16210,34), // suffix_len
-    f(16756,20,6,b'm',73,2,255,b'S',0,0), // source_prefix_ranges
-    f(16776,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(16788,16,8,b'm',267,4,255,b'S',0,0), // destination_port
-    f(16804,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
-    f(16822,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
-    f(16843,12,11,b's',65535,2,255,b'S',0,0), // server_names
-    f(16855,11,12,b'e',20,0,255,b'S',0,0), // source_type
-    f(16866,27,13,b'm',73,2,255,b'S',0,0), // direct_source_prefix_ranges
+    f(17236,13,3,b'm',73,2,255,b'S',0,0), // prefix_ranges
+    f(17249,14,4,b's',65535,0,255,b'R',16692,34), // address_suffix
+    f(17263,10,5,b'm',266,4,255,b'R',16692,34), // suffix_len
+    f(17273,20,6,b'm',73,2,255,b'S',0,0), // source_prefix_ranges
+    f(17293,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
+    f(17305,16,8,b'm',266,4,255,b'S',0,0), // destination_port
+    f(17321,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
+    f(17339,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
+    f(17360,12,11,b's',65535,2,255,b'S',0,0), // server_names
+    f(17372,11,12,b'e',20,0,255,b'S',0,0), // source_type
+    f(17383,27,13,b'm',73,2,255,b'S',0,0), // direct_source_prefix_ranges
     // envoy.config.listener.v3.Listener
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1960,7,2,b'm',67,4,255,b'S',0,0), // address
-    f(16926,13,3,b'm',123,2,255,b'S',0,0), // filter_chains
-    f(16939,16,4,b'm',254,4,255,b'S',0,0), // use_original_dst
-    f(7166,33,5,b'm',267,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
-    f(7591,8,6,b'm',94,4,255,b'I',16955,35), // metadata
-    f(16990,13,7,b'm',129,4,255,b'S',0,0), // deprecated_v1
-    f(17003,10,8,b'e',21,0,255,b'S',0,0), // drain_type
-    f(17013,16,9,b'm',130,2,255,b'S',0,0), // listener_filters
-    f(17029,11,10,b'm',254,4,255,b'S',0,0), // transparent
-    f(10740,8,11,b'm',254,4,255,b'S',0,0), // freebind
-    f(17040,26,12,b'm',267,4,255,b'R',0,0), // tcp_fast_open_queue_length
-    f(3404,14,13,b'm',65535,2,255,b'R',10748,36), // socket_options
-    f(17066,24,15,b'm',257,4,255,b'S',0,0), // listener_filters_timeout
-    f(17090,17,16,b'e',19,0,255,b'S',0,0), // traffic_direction
-    f(17107,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
-    f(17162,19,18,b'm',65535,4,255,b'R',17143,19), // udp_listener_config
-    f(17210,12,19,b'm',65535,4,255,b'R',17181,29), // api_listener
-    f(17278,25,20,b'm',126,4,255,b'I',17222,56), // connection_balance_config
-    f(17345,10,21,b'b',65535,0,255,b'I',17303,42), // reuse_port
+    f(17443,13,3,b'm',123,2,255,b'S',0,0), // filter_chains
+    f(17456,16,4,b'm',253,4,255,b'S',0,0), // use_original_dst
+    f(7198,33,5,b'm',266,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
+    f(7682,8,6,b'm',94,4,255,b'I',17472,35), // metadata
+    f(17507,13,7,b'm',129,4,255,b'S',0,0), // deprecated_v1
+    f(17594,10,8,b'e',21,0,255,b'I',17520,74), // drain_type
+    f(17604,16,9,b'm',130,2,255,b'S',0,0), // listener_filters
+    f(17620,11,10,b'm',253,4,255,b'S',0,0), // transparent
+    f(10894,8,11,b'm',253,4,255,b'S',0,0), // freebind
+    f(17631,26,12,b'm',266,4,255,b'R',0,0), // tcp_fast_open_queue_length
+    f(3404,14,13,b'm',65535,2,255,b'R',10902,36), // socket_options
+    f(17657,24,15,b'm',256,4,255,b'S',0,0), // listener_filters_timeout
+    f(17681,17,16,b'e',19,0,255,b'S',0,0), // traffic_direction
+    f(17698,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
+    f(17753,19,18,b'm',65535,4,255,b'R',17734,19), // udp_listener_config
+    f(17801,12,19,b'm',65535,4,255,b'R',17772,29), // api_listener
+    f(17869,25,20,b'm',126,4,255,b'I',17813,56), // connection_balance_config
+    f(17936,10,21,b'b',65535,0,255,b'I',17894,42), // reuse_port
     f(3418,10,22,b'm',33,2,255,b'S',0,0), // access_log
-    f(17355,16,24,b'm',267,4,255,b'S',0,0), // tcp_backlog_size
-    f(17371,20,25,b'm',123,4,255,b'S',0,0), // default_filter_chain
-    f(17391,12,26,b'm',254,4,255,b'S',0,0), // bind_to_port
-    f(17403,17,27,b'm',65535,4,0,b'R',10223,36), // internal_listener
-    f(17420,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(17431,17,29,b'm',254,4,255,b'I',17303,42), // enable_reuse_port
-    f(17448,12,30,b'b',65535,0,255,b'R',0,0), // enable_mptcp
+    f(17946,16,24,b'm',266,4,255,b'S',0,0), // tcp_backlog_size
+    f(17962,20,25,b'm',123,4,255,b'S',0,0), // default_filter_chain
+    f(17982,12,26,b'm',253,4,255,b'S',0,0), // bind_to_port
+    f(17994,17,27,b'm',65535,4,0,b'R',10377,36), // internal_listener
+    f(18011,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(18022,17,29,b'm',253,4,255,b'I',17894,42), // enable_reuse_port
+    f(18039,12,30,b'b',65535,0,255,b'R',0,0), // enable_mptcp
     f(3467,24,31,b'b',65535,0,255,b'I',3428,39), // ignore_global_conn_limit
-    f(17482,20,32,b'm',65535,4,255,b'R',17460,22), // filter_chain_matcher
-    f(15979,20,33,b'm',121,2,255,b'S',0,0), // additional_addresses
-    f(17545,42,34,b'm',267,4,255,b'I',17502,43), // max_connections_to_accept_per_socket_event
-    f(17625,23,35,b'b',65535,0,255,b'I',17587,38), // bypass_overload_manager
-    f(17648,11,36,b'm',65535,4,255,b'R',0,0), // fcds_config
-    f(9922,13,37,b'm',110,4,255,b'S',0,0), // tcp_keepalive
-    f(8525,44,38,b'm',257,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
-    f(8592,13,39,b'm',135,4,255,b'I',8569,23), // stats_matcher
+    f(18073,20,32,b'm',65535,4,255,b'R',18051,22), // filter_chain_matcher
+    f(16359,20,33,b'm',121,2,255,b'S',0,0), // additional_addresses
+    f(18136,42,34,b'm',266,4,255,b'I',18093,43), // max_connections_to_accept_per_socket_event
+    f(18216,23,35,b'b',65535,0,255,b'I',18178,38), // bypass_overload_manager
+    f(18239,11,36,b'm',65535,4,255,b'R',0,0), // fcds_config
+    f(10076,13,37,b'm',110,4,255,b'R',18250,56), // tcp_keepalive
+    f(8679,44,38,b'm',256,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
+    f(8746,13,39,b'm',135,4,255,b'I',8723,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    f(17716,13,1,b'm',128,4,0,b'I',5194,36), // exact_balance
-    f(17729,14,2,b'm',112,4,0,b'I',5194,36), // extend_balance
-    f(17743,20,3,b'm',127,4,0,b'I',5194,36), // cpu_locality_balance
+    f(18363,13,1,b'm',128,4,0,b'I',5226,36), // exact_balance
+    f(18376,14,2,b'm',112,4,0,b'I',5226,36), // extend_balance
+    f(18390,20,3,b'm',127,4,0,b'I',5226,36), // cpu_locality_balance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(17391,12,1,b'm',254,4,255,b'S',0,0), // bind_to_port
+    f(17982,12,1,b'm',253,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,3,b'm',253,4,0,b'S',0,0), // typed_config
-    f(17994,15,4,b'm',131,4,255,b'S',0,0), // filter_disabled
-    f(16487,16,5,b'm',65535,4,0,b'R',16444,43), // config_discovery
+    f(3192,12,3,b'm',252,4,0,b'S',0,0), // typed_config
+    f(18641,15,4,b'm',131,4,255,b'S',0,0), // filter_disabled
+    f(17004,16,5,b'm',65535,4,0,b'R',16961,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    f(18067,8,1,b'm',132,4,0,b'S',0,0), // or_match
-    f(18075,9,2,b'm',132,4,0,b'S',0,0), // and_match
-    f(18084,9,3,b'm',131,4,0,b'S',0,0), // not_match
-    f(18093,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(18102,22,5,b'm',249,4,0,b'S',0,0), // destination_port_range
+    f(18714,8,1,b'm',132,4,0,b'S',0,0), // or_match
+    f(18722,9,2,b'm',132,4,0,b'S',0,0), // and_match
+    f(18731,9,3,b'm',131,4,0,b'S',0,0), // not_match
+    f(18740,9,4,b'b',65535,4,0,b'S',0,0), // any_match
+    f(18749,22,5,b'm',248,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    f(18191,5,1,b'm',131,2,255,b'S',0,0), // rules
+    f(18838,5,1,b'm',131,2,255,b'S',0,0), // rules
     // envoy.config.metrics.v3.HistogramBucketSettings
-    f(9703,5,1,b'm',229,4,255,b'I',5194,36), // match
-    f(18243,7,2,b'd',65535,2,255,b'I',5194,36), // buckets
-    f(18250,4,3,b'm',267,4,255,b'I',5194,36), // bins
+    f(9857,5,1,b'm',228,4,255,b'I',5226,36), // match
+    f(18890,7,2,b'd',65535,2,255,b'I',5226,36), // buckets
+    f(18897,4,3,b'm',266,4,255,b'I',5226,36), // bins
     // envoy.config.metrics.v3.StatsConfig
-    f(18328,10,1,b'm',136,2,255,b'I',18289,39), // stats_tags
-    f(18338,20,2,b'm',254,4,255,b'S',0,0), // use_all_default_tags
-    f(8592,13,3,b'm',135,4,255,b'I',18358,61), // stats_matcher
-    f(18454,25,4,b'm',133,2,255,b'I',18419,35), // histogram_bucket_settings
-    f(18479,27,5,b'm',254,4,255,b'I',18289,39), // allow_default_tag_overrides
+    f(18975,10,1,b'm',136,2,255,b'I',18936,39), // stats_tags
+    f(18985,20,2,b'm',253,4,255,b'S',0,0), // use_all_default_tags
+    f(8746,13,3,b'm',135,4,255,b'I',19005,61), // stats_matcher
+    f(19101,25,4,b'm',133,2,255,b'I',19066,35), // histogram_bucket_settings
+    f(19126,27,5,b'm',253,4,255,b'I',18936,39), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
-    f(18542,10,1,b'b',65535,4,0,b'I',5194,36), // reject_all
-    f(18552,14,2,b'm',222,4,0,b'I',5194,36), // exclusion_list
-    f(18566,14,3,b'm',222,4,0,b'I',5194,36), // inclusion_list
+    f(19189,10,1,b'b',65535,4,0,b'I',5226,36), // reject_all
+    f(19199,14,2,b'm',221,4,0,b'I',5226,36), // exclusion_list
+    f(19213,14,3,b'm',221,4,0,b'I',5226,36), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
-    f(18616,8,1,b's',65535,0,255,b'I',5194,36), // tag_name
-    f(18624,5,2,b's',65535,4,0,b'I',5194,36), // regex
-    f(18629,11,3,b's',65535,4,0,b'I',5194,36), // fixed_value
+    f(19263,8,1,b's',65535,0,255,b'I',5226,36), // tag_name
+    f(19271,5,2,b's',65535,4,0,b'I',5226,36), // regex
+    f(19276,11,3,b's',65535,4,0,b'I',5226,36), // fixed_value
     // envoy.config.overload.v3.BufferFactoryConfig
-    f(18684,37,1,b'u',65535,0,255,b'I',5194,36), // minimum_account_to_track_power_of_two
+    f(19331,37,1,b'u',65535,0,255,b'I',5226,36), // minimum_account_to_track_power_of_two
     // envoy.config.overload.v3.LoadShedPoint
-    f(345,4,1,b's',65535,0,255,b'I',5194,36), // name
-    f(18759,8,2,b'm',144,2,255,b'I',5194,36), // triggers
+    f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
+    f(19406,8,2,b'm',144,2,255,b'I',5226,36), // triggers
     // envoy.config.overload.v3.OverloadAction
-    f(345,4,1,b's',65535,0,255,b'I',5194,36), // name
-    f(18759,8,2,b'm',144,2,255,b'I',5194,36), // triggers
-    f(3192,12,3,b'm',253,4,255,b'I',5194,36), // typed_config
+    f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
+    f(19406,8,2,b'm',144,2,255,b'I',5226,36), // triggers
+    f(3192,12,3,b'm',252,4,255,b'I',5226,36), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(18846,16,1,b'm',257,4,255,b'I',5194,36), // refresh_interval
-    f(18862,17,2,b'm',141,2,255,b'I',5194,36), // resource_monitors
-    f(6651,7,3,b'm',139,2,255,b'I',5194,36), // actions
-    f(18879,21,4,b'm',137,4,255,b'I',5194,36), // buffer_factory_config
-    f(18900,15,5,b'm',138,2,255,b'I',5194,36), // loadshed_points
+    f(19493,16,1,b'm',256,4,255,b'I',5226,36), // refresh_interval
+    f(19509,17,2,b'm',141,2,255,b'I',5226,36), // resource_monitors
+    f(6683,7,3,b'm',139,2,255,b'I',5226,36), // actions
+    f(19526,21,4,b'm',137,4,255,b'I',5226,36), // buffer_factory_config
+    f(19547,15,5,b'm',138,2,255,b'I',5226,36), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
-    f(345,4,1,b's',65535,0,255,b'I',5194,36), // name
-    f(3192,12,3,b'm',253,4,0,b'I',5194,36), // typed_config
+    f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
+    f(3192,12,3,b'm',252,4,0,b'I',5226,36), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
-    f(18993,17,1,b'd',65535,0,255,b'I',5194,36), // scaling_threshold
-    f(19010,20,2,b'd',65535,0,255,b'I',5194,36), // saturation_threshold
+    f(19640,17,1,b'd',65535,0,255,b'I',5226,36), // scaling_threshold
+    f(19657,20,2,b'd',65535,0,255,b'I',5226,36), // saturation_threshold
     // envoy.config.overload.v3.ThresholdTrigger
-    f(2972,5,1,b'd',65535,0,255,b'I',5194,36), // value
+    f(2972,5,1,b'd',65535,0,255,b'I',5226,36), // value
     // envoy.config.overload.v3.Trigger
-    f(345,4,1,b's',65535,0,255,b'I',5194,36), // name
-    f(19103,9,2,b'm',143,4,0,b'I',5194,36), // threshold
-    f(19112,6,3,b'm',142,4,0,b'I',5194,36), // scaled
+    f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
+    f(19750,9,2,b'm',143,4,0,b'I',5226,36), // threshold
+    f(19759,6,3,b'm',142,4,0,b'I',5226,36), // scaled
     // envoy.config.route.v3.Decorator
-    f(19149,9,1,b's',65535,0,255,b'I',5194,36), // operation
-    f(19158,9,2,b'm',254,4,255,b'I',5194,36), // propagate
+    f(19796,9,1,b's',65535,0,255,b'I',5226,36), // operation
+    f(19805,9,2,b'm',253,4,255,b'I',5226,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
-    f(19209,6,1,b'u',65535,0,255,b'S',0,0), // status
-    f(19215,4,2,b'm',76,4,255,b'S',0,0), // body
-    f(19219,11,3,b'm',109,4,255,b'R',0,0), // body_format
+    f(19856,6,1,b'u',65535,0,255,b'S',0,0), // status
+    f(19862,4,2,b'm',76,4,255,b'S',0,0), // body
+    f(19866,11,3,b'm',109,4,255,b'R',0,0), // body_format
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(19265,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(19276,11,6,b'm',250,4,0,b'S',0,0), // range_match
-    f(19287,13,7,b'b',65535,4,0,b'S',0,0), // present_match
-    f(19300,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
-    f(19312,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
-    f(19324,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(19336,16,11,b'm',227,4,0,b'S',0,0), // safe_regex_match
-    f(19352,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(19366,12,13,b'm',229,4,0,b'S',0,0), // string_match
-    f(19378,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
+    f(19912,11,4,b's',65535,4,0,b'S',0,0), // exact_match
+    f(19923,11,6,b'm',249,4,0,b'S',0,0), // range_match
+    f(19934,13,7,b'b',65535,4,0,b'S',0,0), // present_match
+    f(19947,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(19959,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
+    f(19971,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
+    f(19983,16,11,b'm',226,4,0,b'S',0,0), // safe_regex_match
+    f(19999,14,12,b's',65535,4,0,b'S',0,0), // contains_match
+    f(20013,12,13,b'm',228,4,0,b'S',0,0), // string_match
+    f(20025,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(19366,12,5,b'm',229,4,0,b'S',0,0), // string_match
-    f(19287,13,6,b'b',65535,4,0,b'S',0,0), // present_match
+    f(20013,12,5,b'm',228,4,0,b'S',0,0), // string_match
+    f(19934,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
-    f(19486,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
-    f(19499,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
-    f(19512,13,3,b'e',22,0,255,b'S',0,0), // response_code
-    f(19525,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
-    f(19539,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
-    f(19553,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
-    f(19564,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
-    f(19579,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(19592,13,9,b'm',226,4,1,b'S',0,0), // regex_rewrite
-    f(19605,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
+    f(20133,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
+    f(20146,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
+    f(20159,13,3,b'e',22,0,255,b'S',0,0), // response_code
+    f(20172,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
+    f(20186,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
+    f(20200,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
+    f(20211,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
+    f(20226,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
+    f(20239,13,9,b'm',225,4,1,b'S',0,0), // regex_rewrite
+    f(20252,12,10,b's',65535,4,1,b'R',0,0), // path_rewrite
     // envoy.config.route.v3.Route
-    f(9703,5,1,b'm',162,4,255,b'S',0,0), // match
-    f(19644,5,2,b'm',151,4,0,b'S',0,0), // route
-    f(19649,8,3,b'm',149,4,0,b'S',0,0), // redirect
-    f(7591,8,4,b'm',94,4,255,b'I',19657,32), // metadata
-    f(19759,9,5,b'm',145,4,255,b'I',19689,70), // decorator
-    f(19768,15,7,b'm',146,4,0,b'S',0,0), // direct_response
-    f(19783,22,9,b'm',85,2,255,b'S',0,0), // request_headers_to_add
-    f(19805,23,10,b'm',85,2,255,b'S',0,0), // response_headers_to_add
-    f(19828,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(19854,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(19935,23,13,b'm',65535,1,255,b'R',19879,56), // typed_per_filter_config
+    f(9857,5,1,b'm',162,4,255,b'S',0,0), // match
+    f(20291,5,2,b'm',151,4,0,b'S',0,0), // route
+    f(20296,8,3,b'm',149,4,0,b'S',0,0), // redirect
+    f(7682,8,4,b'm',94,4,255,b'I',20304,32), // metadata
+    f(20406,9,5,b'm',145,4,255,b'I',20336,70), // decorator
+    f(20415,15,7,b'm',146,4,0,b'S',0,0), // direct_response
+    f(20430,22,9,b'm',85,2,255,b'S',0,0), // request_headers_to_add
+    f(20452,23,10,b'm',85,2,255,b'S',0,0), // response_headers_to_add
+    f(20475,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(20501,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(20582,23,13,b'm',65535,1,255,b'R',20526,56), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
-    f(3935,7,15,b'm',166,4,255,b'I',19958,35), // tracing
-    f(19993,30,16,b'm',267,4,255,b'R',0,0), // per_request_buffer_limit_bytes
-    f(20054,13,17,b'm',65535,4,0,b'R',20023,31), // filter_action
-    f(20116,21,18,b'm',65535,4,0,b'R',20067,49), // non_forwarding_action
-    f(17420,11,19,b's',65535,0,255,b'I',20137,31), // stat_prefix
-    f(20168,25,20,b'm',268,4,255,b'R',0,0), // request_body_buffer_limit
-    f(20193,16,21,b'm',112,2,255,b'R',0,0), // route_specifiers
+    f(3935,7,15,b'm',165,4,255,b'I',20605,35), // tracing
+    f(20640,30,16,b'm',266,4,255,b'R',0,0), // per_request_buffer_limit_bytes
+    f(20701,13,17,b'm',65535,4,0,b'R',20670,31), // filter_action
+    f(20763,21,18,b'm',65535,4,0,b'R',20714,49), // non_forwarding_action
+    f(18011,11,19,b's',65535,0,255,b'I',20784,31), // stat_prefix
+    f(20815,25,20,b'm',267,4,255,b'R',0,0), // request_body_buffer_limit
+    f(20840,16,21,b'm',112,2,255,b'R',0,0), // route_specifiers
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
-    f(20242,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
-    f(20256,17,3,b'm',169,4,0,b'S',0,0), // weighted_clusters
-    f(20273,14,4,b'm',94,4,255,b'S',0,0), // metadata_match
-    f(19539,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
-    f(20287,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(20307,17,7,b'm',254,4,1,b'S',0,0), // auto_host_rewrite
-    f(11648,7,8,b'm',257,4,255,b'S',0,0), // timeout
-    f(11671,12,9,b'm',65535,4,255,b'R',20324,39), // retry_policy
+    f(20889,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
+    f(20903,17,3,b'm',168,4,0,b'S',0,0), // weighted_clusters
+    f(20979,14,4,b'm',94,4,255,b'I',20920,59), // metadata_match
+    f(20186,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
+    f(20993,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
+    f(21013,17,7,b'm',253,4,1,b'S',0,0), // auto_host_rewrite
+    f(11802,7,8,b'm',256,4,255,b'S',0,0), // timeout
+    f(11825,12,9,b'm',65535,4,255,b'R',21030,39), // retry_policy
     f(2011,8,11,b'e',17,0,255,b'S',0,0), // priority
-    f(20396,11,13,b'm',65535,2,255,b'R',20363,33), // rate_limits
-    f(20407,22,14,b'm',254,4,255,b'R',0,0), // include_vh_rate_limits
-    f(20507,11,15,b'm',152,2,255,b'I',20429,78), // hash_policy
-    f(20561,4,17,b'm',65535,4,255,b'R',20518,43), // cors
-    f(20565,31,20,b'e',23,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(20596,16,23,b'm',257,4,255,b'S',0,0), // max_grpc_timeout
-    f(13607,12,24,b'm',257,4,255,b'S',0,0), // idle_timeout
-    f(20612,15,25,b'm',160,2,255,b'S',0,0), // upgrade_configs
-    f(20627,24,26,b'e',65535,0,255,b'R',0,0), // internal_redirect_action
-    f(20675,12,27,b'm',65535,4,255,b'R',20651,24), // hedge_policy
-    f(20687,19,28,b'm',257,4,255,b'S',0,0), // grpc_timeout_offset
-    f(20706,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
-    f(20755,23,30,b'm',65535,2,255,b'R',20725,30), // request_mirror_policies
-    f(20778,22,31,b'm',267,4,255,b'R',0,0), // max_internal_redirects
-    f(19592,13,32,b'm',226,4,255,b'S',0,0), // regex_rewrite
-    f(20800,25,33,b'm',253,4,255,b'R',0,0), // retry_policy_typed_config
-    f(20857,24,34,b'm',65535,4,255,b'R',20825,32), // internal_redirect_policy
-    f(20881,23,35,b'm',226,4,1,b'S',0,0), // host_rewrite_path_regex
-    f(13659,19,36,b'm',159,4,255,b'S',0,0), // max_stream_duration
-    f(20904,24,37,b's',65535,4,0,b'R',0,0), // cluster_specifier_plugin
-    f(20928,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
-    f(20951,31,39,b'm',65535,4,0,b'R',0,0), // inline_cluster_specifier_plugin
-    f(20982,17,40,b'm',112,4,255,b'R',0,0), // early_data_policy
-    f(20999,19,41,b'm',112,4,255,b'R',0,0), // path_rewrite_policy
-    f(21018,13,42,b'm',257,4,255,b'R',0,0), // flush_timeout
-    f(21031,12,44,b's',65535,4,1,b'R',0,0), // host_rewrite
-    f(19605,12,45,b's',65535,0,255,b'R',0,0), // path_rewrite
+    f(21102,11,13,b'm',65535,2,255,b'R',21069,33), // rate_limits
+    f(21113,22,14,b'm',253,4,255,b'R',0,0), // include_vh_rate_limits
+    f(21213,11,15,b'm',152,2,255,b'I',21135,78), // hash_policy
+    f(21267,4,17,b'm',65535,4,255,b'R',21224,43), // cors
+    f(21271,31,20,b'e',23,0,255,b'S',0,0), // cluster_not_found_response_code
+    f(21349,16,23,b'm',256,4,255,b'R',21302,47), // max_grpc_timeout
+    f(13950,12,24,b'm',256,4,255,b'S',0,0), // idle_timeout
+    f(21365,15,25,b'm',160,2,255,b'S',0,0), // upgrade_configs
+    f(21380,24,26,b'e',65535,0,255,b'R',0,0), // internal_redirect_action
+    f(21428,12,27,b'm',65535,4,255,b'R',21404,24), // hedge_policy
+    f(21490,19,28,b'm',256,4,255,b'R',21440,50), // grpc_timeout_offset
+    f(21509,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
+    f(21558,23,30,b'm',65535,2,255,b'R',21528,30), // request_mirror_policies
+    f(21581,22,31,b'm',266,4,255,b'R',0,0), // max_internal_redirects
+    f(20239,13,32,b'm',225,4,255,b'S',0,0), // regex_rewrite
+    f(21603,25,33,b'm',252,4,255,b'R',0,0), // retry_policy_typed_config
+    f(21660,24,34,b'm',65535,4,255,b'R',21628,32), // internal_redirect_policy
+    f(21760,23,35,b'm',225,4,1,b'R',21684,76), // host_rewrite_path_regex
+    f(14002,19,36,b'm',159,4,255,b'S',0,0), // max_stream_duration
+    f(21783,24,37,b's',65535,4,0,b'R',0,0), // cluster_specifier_plugin
+    f(21807,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
+    f(21830,31,39,b'm',65535,4,0,b'R',0,0), // inline_cluster_specifier_plugin
+    f(21861,17,40,b'm',112,4,255,b'R',0,0), // early_data_policy
+    f(21878,19,41,b'm',112,4,255,b'R',0,0), // path_rewrite_policy
+    f(21897,13,42,b'm',256,4,255,b'R',0,0), // flush_timeout
+    f(21910,12,44,b's',65535,4,1,b'R',0,0), // host_rewrite
+    f(20252,12,45,b's',65535,0,255,b'R',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
-    f(11970,6,1,b'm',157,4,0,b'I',5194,36), // header
-    f(21087,6,2,b'm',154,4,0,b'I',5194,36), // cookie
-    f(21093,21,3,b'm',153,4,0,b'I',5194,36), // connection_properties
-    f(21114,8,4,b'b',65535,0,255,b'I',5194,36), // terminal
-    f(21122,15,5,b'm',158,4,0,b'I',5194,36), // query_parameter
-    f(21137,12,6,b'm',156,4,0,b'I',5194,36), // filter_state
+    f(12124,6,1,b'm',157,4,0,b'I',5226,36), // header
+    f(21966,6,2,b'm',154,4,0,b'I',5226,36), // cookie
+    f(21972,21,3,b'm',153,4,0,b'I',5226,36), // connection_properties
+    f(21993,8,4,b'b',65535,0,255,b'I',5226,36), // terminal
+    f(22001,15,5,b'm',158,4,0,b'I',5226,36), // query_parameter
+    f(22016,12,6,b'm',156,4,0,b'I',5226,36), // filter_state
     // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    f(21214,9,1,b'b',65535,0,255,b'I',5194,36), // source_ip
+    f(22093,9,1,b'b',65535,0,255,b'I',5226,36), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    f(345,4,1,b's',65535,0,255,b'I',5194,36), // name
-    f(21274,3,2,b'm',257,4,255,b'I',5194,36), // ttl
-    f(131,4,3,b's',65535,0,255,b'I',5194,36), // path
-    f(21277,10,4,b'm',155,2,255,b'I',5194,36), // attributes
+    f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
+    f(22153,3,2,b'm',256,4,255,b'I',5226,36), // ttl
+    f(131,4,3,b's',65535,0,255,b'I',5226,36), // path
+    f(22156,10,4,b'm',155,2,255,b'I',5226,36), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    f(345,4,1,b's',65535,0,255,b'I',5194,36), // name
-    f(2972,5,2,b's',65535,0,255,b'I',5194,36), // value
+    f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
+    f(2972,5,2,b's',65535,0,255,b'I',5226,36), // value
     // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
-    f(9774,3,1,b's',65535,0,255,b'I',5194,36), // key
+    f(9928,3,1,b's',65535,0,255,b'I',5226,36), // key
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    f(21454,11,1,b's',65535,0,255,b'I',5194,36), // header_name
-    f(19592,13,2,b'm',226,4,255,b'I',5194,36), // regex_rewrite
+    f(22333,11,1,b's',65535,0,255,b'I',5226,36), // header_name
+    f(20239,13,2,b'm',225,4,255,b'I',5226,36), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    f(345,4,1,b's',65535,0,255,b'I',5194,36), // name
+    f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    f(13659,19,1,b'm',257,4,255,b'S',0,0), // max_stream_duration
-    f(21575,23,2,b'm',257,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(21598,26,3,b'm',257,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(14002,19,1,b'm',256,4,255,b'S',0,0), // max_stream_duration
+    f(22454,23,2,b'm',256,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(22477,26,3,b'm',256,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.UpgradeConfig
-    f(21671,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(21683,7,2,b'm',254,4,255,b'S',0,0), // enabled
-    f(21715,14,3,b'm',65535,4,255,b'R',21690,25), // connect_config
+    f(22550,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(22562,7,2,b'm',253,4,255,b'S',0,0), // enabled
+    f(22594,14,3,b'm',65535,4,255,b'R',22569,25), // connect_config
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(21769,13,2,b'm',168,2,255,b'S',0,0), // virtual_hosts
-    f(21782,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
-    f(19805,23,4,b'm',85,2,255,b'S',0,0), // response_headers_to_add
-    f(19828,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(19783,22,6,b'm',85,2,255,b'S',0,0), // request_headers_to_add
-    f(21803,17,7,b'm',254,4,255,b'S',0,0), // validate_clusters
-    f(19854,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(21866,4,9,b'm',65535,4,255,b'R',21820,46), // vhds
-    f(21870,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(21905,35,11,b'm',267,4,255,b'S',0,0), // max_direct_response_body_size_bytes
-    f(21940,25,12,b'm',65535,2,255,b'R',0,0), // cluster_specifier_plugins
-    f(20755,23,13,b'm',65535,2,255,b'R',20725,30), // request_mirror_policies
-    f(21965,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
-    f(21993,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
-    f(19935,23,16,b'm',65535,1,255,b'R',19879,56), // typed_per_filter_config
-    f(7591,8,17,b'm',94,4,255,b'I',22032,38), // metadata
-    f(22070,12,18,b's',65535,0,255,b'R',0,0), // vhost_header
-    f(20193,16,19,b'm',112,2,255,b'R',0,0), // route_specifiers
+    f(22648,13,2,b'm',167,2,255,b'S',0,0), // virtual_hosts
+    f(22703,21,3,b's',65535,2,255,b'R',22661,42), // internal_only_headers
+    f(20452,23,4,b'm',85,2,255,b'S',0,0), // response_headers_to_add
+    f(20475,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(20430,22,6,b'm',85,2,255,b'S',0,0), // request_headers_to_add
+    f(22814,17,7,b'm',253,4,255,b'I',22724,90), // validate_clusters
+    f(20501,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(22877,4,9,b'm',65535,4,255,b'R',22831,46), // vhds
+    f(22881,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(22916,35,11,b'm',266,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(22951,25,12,b'm',65535,2,255,b'R',0,0), // cluster_specifier_plugins
+    f(21558,23,13,b'm',65535,2,255,b'R',21528,30), // request_mirror_policies
+    f(22976,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
+    f(23004,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
+    f(20582,23,16,b'm',65535,1,255,b'R',20526,56), // typed_per_filter_config
+    f(7682,8,17,b'm',94,4,255,b'I',23043,38), // metadata
+    f(23081,12,18,b's',65535,0,255,b'R',0,0), // vhost_header
+    f(20840,16,19,b'm',112,2,255,b'R',0,0), // route_specifiers
     // envoy.config.route.v3.RouteMatch
-    f(22114,6,1,b's',65535,4,0,b'S',0,0), // prefix
+    f(23125,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(22120,14,4,b'm',254,4,255,b'S',0,0), // case_sensitive
-    f(22134,7,6,b'm',147,2,255,b'S',0,0), // headers
-    f(22141,16,7,b'm',148,2,255,b'S',0,0), // query_parameters
-    f(22157,4,8,b'm',164,4,255,b'S',0,0), // grpc
-    f(22161,16,9,b'm',106,4,255,b'S',0,0), // runtime_fraction
-    f(22177,10,10,b'm',227,4,0,b'S',0,0), // safe_regex
-    f(22187,11,11,b'm',165,4,255,b'S',0,0), // tls_context
-    f(22198,15,12,b'm',163,4,0,b'S',0,0), // connect_matcher
-    f(22262,16,13,b'm',223,2,255,b'R',22213,49), // dynamic_metadata
-    f(22278,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
-    f(22351,17,15,b'm',112,4,0,b'R',22299,52), // path_match_policy
-    f(21137,12,16,b'm',65535,2,255,b'R',22368,45), // filter_state
-    f(22413,7,17,b'm',65535,2,255,b'R',0,0), // cookies
+    f(23131,14,4,b'm',253,4,255,b'S',0,0), // case_sensitive
+    f(23145,7,6,b'm',147,2,255,b'S',0,0), // headers
+    f(23152,16,7,b'm',148,2,255,b'S',0,0), // query_parameters
+    f(23168,4,8,b'm',164,4,255,b'S',0,0), // grpc
+    f(23172,16,9,b'm',106,4,255,b'S',0,0), // runtime_fraction
+    f(23188,10,10,b'm',226,4,0,b'S',0,0), // safe_regex
+    f(23227,11,11,b'm',65535,4,255,b'R',23198,29), // tls_context
+    f(23238,15,12,b'm',163,4,0,b'S',0,0), // connect_matcher
+    f(23302,16,13,b'm',222,2,255,b'R',23253,49), // dynamic_metadata
+    f(23318,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
+    f(23391,17,15,b'm',112,4,0,b'R',23339,52), // path_match_policy
+    f(22016,12,16,b'm',65535,2,255,b'R',23408,45), // filter_state
+    f(23453,7,17,b'm',65535,2,255,b'R',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
-    // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    f(22576,9,1,b'm',254,4,255,b'S',0,0), // presented
-    f(22585,9,2,b'm',254,4,255,b'S',0,0), // validated
     // envoy.config.route.v3.Tracing
-    f(22623,15,1,b'm',245,4,255,b'I',5194,36), // client_sampling
-    f(22638,15,2,b'm',245,4,255,b'I',5194,36), // random_sampling
-    f(22653,16,3,b'm',245,4,255,b'I',5194,36), // overall_sampling
-    f(22669,11,4,b'm',239,2,255,b'I',5194,36), // custom_tags
-    f(19149,9,5,b's',65535,0,255,b'I',5194,36), // operation
-    f(22680,18,6,b's',65535,0,255,b'I',5194,36), // upstream_operation
+    f(23590,15,1,b'm',244,4,255,b'I',5226,36), // client_sampling
+    f(23605,15,2,b'm',244,4,255,b'I',5226,36), // random_sampling
+    f(23620,16,3,b'm',244,4,255,b'I',5226,36), // overall_sampling
+    f(23636,11,4,b'm',238,2,255,b'I',5226,36), // custom_tags
+    f(19796,9,5,b's',65535,0,255,b'I',5226,36), // operation
+    f(23647,18,6,b's',65535,0,255,b'I',5226,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
-    f(345,4,2,b's',65535,0,255,b'I',5194,36), // name
-    f(22134,7,4,b'm',147,2,255,b'I',5194,36), // headers
+    f(345,4,2,b's',65535,0,255,b'I',5226,36), // name
+    f(23145,7,4,b'm',147,2,255,b'I',5226,36), // headers
     // envoy.config.route.v3.VirtualHost
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(22767,7,2,b's',65535,2,255,b'S',0,0), // domains
-    f(22774,6,3,b'm',150,2,255,b'S',0,0), // routes
-    f(22780,11,4,b'e',24,0,255,b'S',0,0), // require_tls
-    f(22860,16,5,b'm',167,2,255,b'I',22791,69), // virtual_clusters
-    f(20396,11,6,b'm',65535,2,255,b'R',20363,33), // rate_limits
-    f(19783,22,7,b'm',85,2,255,b'S',0,0), // request_headers_to_add
-    f(20561,4,8,b'm',65535,4,255,b'R',20518,43), // cors
-    f(19805,23,10,b'm',85,2,255,b'S',0,0), // response_headers_to_add
-    f(19828,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(19854,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(22876,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
-    f(19935,23,15,b'm',65535,1,255,b'R',19879,56), // typed_per_filter_config
-    f(11671,12,16,b'm',65535,4,255,b'R',20324,39), // retry_policy
-    f(20675,12,17,b'm',65535,4,255,b'R',20651,24), // hedge_policy
-    f(19993,30,18,b'm',267,4,255,b'R',0,0), // per_request_buffer_limit_bytes
-    f(22905,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(20800,25,20,b'm',253,4,255,b'R',0,0), // retry_policy_typed_config
-    f(22948,7,21,b'm',65535,4,255,b'R',22938,10), // matcher
-    f(20755,23,22,b'm',65535,2,255,b'R',20725,30), // request_mirror_policies
-    f(22982,31,23,b'b',65535,0,255,b'I',22955,27), // include_is_timeout_retry_header
-    f(7591,8,24,b'm',94,4,255,b'I',23013,39), // metadata
-    f(20168,25,25,b'm',268,4,255,b'R',0,0), // request_body_buffer_limit
-    f(20193,16,26,b'm',112,2,255,b'R',0,0), // route_specifiers
+    f(23734,7,2,b's',65535,2,255,b'S',0,0), // domains
+    f(23741,6,3,b'm',150,2,255,b'S',0,0), // routes
+    f(23747,11,4,b'e',24,0,255,b'S',0,0), // require_tls
+    f(23827,16,5,b'm',166,2,255,b'I',23758,69), // virtual_clusters
+    f(21102,11,6,b'm',65535,2,255,b'R',21069,33), // rate_limits
+    f(20430,22,7,b'm',85,2,255,b'S',0,0), // request_headers_to_add
+    f(21267,4,8,b'm',65535,4,255,b'R',21224,43), // cors
+    f(20452,23,10,b'm',85,2,255,b'S',0,0), // response_headers_to_add
+    f(20475,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(20501,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(23843,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
+    f(20582,23,15,b'm',65535,1,255,b'R',20526,56), // typed_per_filter_config
+    f(11825,12,16,b'm',65535,4,255,b'R',21030,39), // retry_policy
+    f(21428,12,17,b'm',65535,4,255,b'R',21404,24), // hedge_policy
+    f(20640,30,18,b'm',266,4,255,b'R',0,0), // per_request_buffer_limit_bytes
+    f(23872,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
+    f(21603,25,20,b'm',252,4,255,b'R',0,0), // retry_policy_typed_config
+    f(23915,7,21,b'm',65535,4,255,b'R',23905,10), // matcher
+    f(21558,23,22,b'm',65535,2,255,b'R',21528,30), // request_mirror_policies
+    f(23949,31,23,b'b',65535,0,255,b'I',23922,27), // include_is_timeout_retry_header
+    f(7682,8,24,b'm',94,4,255,b'I',23980,39), // metadata
+    f(20815,25,25,b'm',267,4,255,b'R',0,0), // request_body_buffer_limit
+    f(20840,16,26,b'm',112,2,255,b'R',0,0), // route_specifiers
     // envoy.config.route.v3.WeightedCluster
-    f(5588,8,1,b'm',170,2,255,b'S',0,0), // clusters
-    f(23149,18,2,b's',65535,0,255,b'I',23089,60), // runtime_key_prefix
-    f(23167,12,3,b'm',267,4,255,b'S',0,0), // total_weight
-    f(21454,11,4,b's',65535,4,0,b'R',23179,40), // header_name
-    f(23219,15,5,b'm',254,4,0,b'R',0,0), // use_hash_policy
+    f(5620,8,1,b'm',169,2,255,b'S',0,0), // clusters
+    f(24116,18,2,b's',65535,0,255,b'I',24056,60), // runtime_key_prefix
+    f(24177,12,3,b'm',266,4,255,b'I',24134,43), // total_weight
+    f(22333,11,4,b's',65535,4,0,b'R',24189,40), // header_name
+    f(24229,15,5,b'm',253,4,0,b'R',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(1997,6,2,b'm',267,4,255,b'S',0,0), // weight
-    f(20273,14,3,b'm',94,4,255,b'S',0,0), // metadata_match
-    f(19783,22,4,b'm',85,2,255,b'S',0,0), // request_headers_to_add
-    f(19805,23,5,b'm',85,2,255,b'S',0,0), // response_headers_to_add
-    f(19828,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(19854,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(19935,23,10,b'm',65535,1,255,b'R',19879,56), // typed_per_filter_config
-    f(20287,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
-    f(20242,14,12,b's',65535,0,255,b'R',0,0), // cluster_header
+    f(1997,6,2,b'm',266,4,255,b'S',0,0), // weight
+    f(20979,14,3,b'm',94,4,255,b'I',20920,59), // metadata_match
+    f(20430,22,4,b'm',85,2,255,b'S',0,0), // request_headers_to_add
+    f(20452,23,5,b'm',85,2,255,b'S',0,0), // response_headers_to_add
+    f(20475,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(20501,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(20582,23,10,b'm',65535,1,255,b'R',20526,56), // typed_per_filter_config
+    f(20993,20,11,b's',65535,4,0,b'R',24295,19), // host_rewrite_literal
+    f(20889,14,12,b's',65535,0,255,b'R',0,0), // cluster_header
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(23338,6,2,b's',65535,4,0,b'S',0,0), // format
-    f(15123,11,3,b'm',264,4,0,b'S',0,0), // json_format
-    f(23344,17,4,b'm',264,4,0,b'S',0,0), // typed_json_format
+    f(24367,6,2,b's',65535,4,0,b'S',0,0), // format
+    f(15515,11,3,b'm',263,4,0,b'S',0,0), // json_format
+    f(24373,17,4,b'm',263,4,0,b'S',0,0), // typed_json_format
     f(942,10,5,b'm',109,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
     f(942,10,1,b'm',109,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
     f(942,10,1,b'm',109,4,0,b'S',0,0), // log_format
     // envoy.extensions.filters.http.router.v3.Router
-    f(23577,13,1,b'm',254,4,255,b'I',23521,56), // dynamic_stats
-    f(23590,16,2,b'b',65535,0,255,b'I',19958,35), // start_child_span
-    f(23606,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(23618,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(23640,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(23709,27,6,b'b',65535,0,255,b'I',23660,49), // respect_expected_rq_timeout
-    f(23762,40,7,b'b',65535,0,255,b'I',23736,26), // suppress_grpc_request_failure_code_stats
-    f(23802,21,8,b'm',184,2,255,b'R',7946,46), // upstream_http_filters
-    f(23884,20,9,b'm',175,4,255,b'I',23823,61), // upstream_log_options
-    f(23904,33,10,b'm',254,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(24606,13,1,b'm',253,4,255,b'I',24550,56), // dynamic_stats
+    f(24619,16,2,b'b',65535,0,255,b'I',20605,35), // start_child_span
+    f(24635,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(24647,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(24669,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(24738,27,6,b'b',65535,0,255,b'I',24689,49), // respect_expected_rq_timeout
+    f(24791,40,7,b'b',65535,0,255,b'I',24765,26), // suppress_grpc_request_failure_code_stats
+    f(24831,21,8,b'm',183,2,255,b'R',8100,46), // upstream_http_filters
+    f(24913,20,9,b'm',174,4,255,b'I',24852,61), // upstream_log_options
+    f(24933,33,10,b'm',253,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(24008,37,1,b'b',65535,0,255,b'I',5194,36), // flush_upstream_log_on_upstream_stream
-    f(24045,27,2,b'm',257,4,255,b'I',5194,36), // upstream_log_flush_interval
+    f(25037,37,1,b'b',65535,0,255,b'I',5226,36), // flush_upstream_log_on_upstream_stream
+    f(25074,27,2,b'm',256,4,255,b'I',5226,36), // upstream_log_flush_interval
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(24290,25,1,b'm',254,4,255,b'R',24261,29), // enable_ja3_fingerprinting
-    f(24371,24,2,b'm',267,4,255,b'I',24315,56), // initial_read_buffer_size
-    f(24395,25,3,b'm',254,4,255,b'R',24261,29), // enable_ja4_fingerprinting
-    f(24420,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(24467,21,5,b'm',267,4,255,b'S',0,0), // max_client_hello_size
+    f(25319,25,1,b'm',253,4,255,b'R',25290,29), // enable_ja3_fingerprinting
+    f(25400,24,2,b'm',266,4,255,b'I',25344,56), // initial_read_buffer_size
+    f(25424,25,3,b'm',253,4,255,b'R',25290,29), // enable_ja4_fingerprinting
+    f(25449,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(25545,21,5,b'm',266,4,255,b'I',25496,49), // max_client_hello_size
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(24569,10,1,b'e',25,0,255,b'S',0,0), // codec_type
-    f(17420,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(24579,3,3,b'm',185,4,0,b'S',0,0), // rds
+    f(25647,10,1,b'e',25,0,255,b'S',0,0), // codec_type
+    f(18011,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(25657,3,3,b'm',184,4,0,b'S',0,0), // rds
     f(2551,12,4,b'm',161,4,0,b'S',0,0), // route_config
-    f(24582,12,5,b'm',184,2,255,b'S',0,0), // http_filters
-    f(24594,14,6,b'm',254,4,255,b'S',0,0), // add_user_agent
-    f(3935,7,7,b'm',65535,4,255,b'R',24608,28), // tracing
-    f(7290,21,8,b'm',86,4,255,b'S',0,0), // http_protocol_options
-    f(7311,22,9,b'm',89,4,255,b'S',0,0), // http2_protocol_options
-    f(24636,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(24647,13,12,b'm',257,4,255,b'S',0,0), // drain_timeout
+    f(25660,12,5,b'm',183,2,255,b'S',0,0), // http_filters
+    f(25672,14,6,b'm',253,4,255,b'S',0,0), // add_user_agent
+    f(3935,7,7,b'm',65535,4,255,b'R',25686,28), // tracing
+    f(7322,21,8,b'm',86,4,255,b'S',0,0), // http_protocol_options
+    f(7343,22,9,b'm',89,4,255,b'S',0,0), // http2_protocol_options
+    f(25714,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(25725,13,12,b'm',256,4,255,b'S',0,0), // drain_timeout
     f(3418,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(24660,18,14,b'm',254,4,255,b'S',0,0), // use_remote_address
-    f(24678,19,15,b'm',254,4,255,b'S',0,0), // generate_request_id
-    f(24697,27,16,b'e',26,0,255,b'S',0,0), // forward_client_cert_details
-    f(24724,31,17,b'm',182,4,255,b'S',0,0), // set_current_client_cert_details
-    f(24755,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(24773,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(24827,49,20,b'b',65535,0,255,b'I',24793,34), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(24876,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(24891,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(20612,15,23,b'm',183,2,255,b'S',0,0), // upgrade_configs
-    f(24894,19,24,b'm',257,4,255,b'S',0,0), // stream_idle_timeout
-    f(24913,23,25,b'm',181,4,255,b'S',0,0), // internal_address_config
-    f(24936,21,26,b'm',257,4,255,b'S',0,0), // delayed_close_timeout
-    f(10496,15,28,b'm',257,4,255,b'S',0,0), // request_timeout
-    f(24957,22,29,b'm',267,4,255,b'S',0,0), // max_request_headers_kb
-    f(24979,14,30,b'm',254,4,255,b'S',0,0), // normalize_path
-    f(25031,13,31,b'm',65535,4,0,b'R',24993,38), // scoped_routes
-    f(25044,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(25072,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(25085,28,34,b'e',28,0,255,b'S',0,0), // server_header_transformation
-    f(7646,28,35,b'm',90,4,255,b'S',0,0), // common_http_protocol_options
-    f(25134,20,36,b'm',65535,4,255,b'R',25113,21), // request_id_extension
-    f(25154,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(25222,18,38,b'm',65535,4,255,b'R',25187,35), // local_reply_config
-    f(25240,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(25264,36,40,b'm',254,4,255,b'S',0,0), // stream_error_on_invalid_http_message
-    f(25300,23,41,b'm',257,4,255,b'S',0,0), // request_headers_timeout
-    f(25323,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(25378,26,43,b'm',65535,4,255,b'R',25342,36), // path_normalization_options
-    f(25427,22,44,b'm',65535,4,255,b'R',25404,23), // http3_protocol_options
-    f(25449,32,45,b'e',27,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(25546,32,46,b'm',112,2,255,b'R',25481,65), // original_ip_detection_extensions
-    f(25578,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(25601,28,48,b'm',65535,4,255,b'R',0,0), // scheme_header_transformation
-    f(25629,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(25648,30,50,b'm',112,4,255,b'R',0,0), // typed_header_validation_config
-    f(25678,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(25734,32,52,b'm',112,2,255,b'R',25701,33), // early_header_mutation_extensions
-    f(25766,35,53,b'm',254,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(25833,25,54,b'm',257,4,255,b'I',25801,32), // access_log_flush_interval
-    f(25858,31,55,b'b',65535,0,255,b'I',25801,32), // flush_access_log_on_new_request
-    f(25889,18,56,b'm',180,4,255,b'I',25801,32), // access_log_options
-    f(25935,21,57,b'b',65535,0,255,b'I',25907,28), // append_local_overload
-    f(26006,34,58,b'b',65535,0,255,b'I',25956,50), // http1_safe_max_connection_duration
-    f(26040,20,59,b'm',257,4,255,b'R',0,0), // stream_flush_timeout
-    f(26060,27,60,b'm',65535,4,255,b'R',0,0), // forward_client_cert_matcher
-    f(26087,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(26146,20,62,b'm',251,4,255,b'I',26107,39), // drain_timeout_jitter
+    f(25738,18,14,b'm',253,4,255,b'S',0,0), // use_remote_address
+    f(25756,19,15,b'm',253,4,255,b'S',0,0), // generate_request_id
+    f(25775,27,16,b'e',26,0,255,b'S',0,0), // forward_client_cert_details
+    f(25802,31,17,b'm',181,4,255,b'S',0,0), // set_current_client_cert_details
+    f(25833,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(25851,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(25905,49,20,b'b',65535,0,255,b'I',25871,34), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(25954,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(25969,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(21365,15,23,b'm',182,2,255,b'S',0,0), // upgrade_configs
+    f(25972,19,24,b'm',256,4,255,b'S',0,0), // stream_idle_timeout
+    f(25991,23,25,b'm',180,4,255,b'S',0,0), // internal_address_config
+    f(26014,21,26,b'm',256,4,255,b'S',0,0), // delayed_close_timeout
+    f(10650,15,28,b'm',256,4,255,b'S',0,0), // request_timeout
+    f(26035,22,29,b'm',266,4,255,b'S',0,0), // max_request_headers_kb
+    f(26057,14,30,b'm',253,4,255,b'S',0,0), // normalize_path
+    f(26109,13,31,b'm',65535,4,0,b'R',26071,38), // scoped_routes
+    f(26122,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(26150,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(26163,28,34,b'e',28,0,255,b'S',0,0), // server_header_transformation
+    f(7737,28,35,b'm',90,4,255,b'S',0,0), // common_http_protocol_options
+    f(26212,20,36,b'm',65535,4,255,b'R',26191,21), // request_id_extension
+    f(26232,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(26300,18,38,b'm',65535,4,255,b'R',26265,35), // local_reply_config
+    f(26318,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(26422,36,40,b'm',253,4,255,b'I',26342,80), // stream_error_on_invalid_http_message
+    f(26458,23,41,b'm',256,4,255,b'S',0,0), // request_headers_timeout
+    f(26481,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(26536,26,43,b'm',65535,4,255,b'R',26500,36), // path_normalization_options
+    f(26585,22,44,b'm',65535,4,255,b'R',26562,23), // http3_protocol_options
+    f(26607,32,45,b'e',27,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(26704,32,46,b'm',112,2,255,b'R',26639,65), // original_ip_detection_extensions
+    f(26736,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(26759,28,48,b'm',65535,4,255,b'R',0,0), // scheme_header_transformation
+    f(26787,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(26806,30,50,b'm',112,4,255,b'R',0,0), // typed_header_validation_config
+    f(26836,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(26892,32,52,b'm',112,2,255,b'R',26859,33), // early_header_mutation_extensions
+    f(26924,35,53,b'm',253,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(26991,25,54,b'm',256,4,255,b'I',26959,32), // access_log_flush_interval
+    f(27016,31,55,b'b',65535,0,255,b'I',26959,32), // flush_access_log_on_new_request
+    f(27047,18,56,b'm',179,4,255,b'I',26959,32), // access_log_options
+    f(27093,21,57,b'b',65535,0,255,b'I',27065,28), // append_local_overload
+    f(27164,34,58,b'b',65535,0,255,b'I',27114,50), // http1_safe_max_connection_duration
+    f(27198,20,59,b'm',256,4,255,b'R',0,0), // stream_flush_timeout
+    f(27218,27,60,b'm',65535,4,255,b'R',0,0), // forward_client_cert_matcher
+    f(27245,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(27304,20,62,b'm',250,4,255,b'I',27265,39), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(25833,25,1,b'm',257,4,255,b'I',5194,36), // access_log_flush_interval
-    f(25858,31,2,b'b',65535,0,255,b'I',5194,36), // flush_access_log_on_new_request
-    f(26267,44,3,b'b',65535,0,255,b'I',5194,36), // flush_log_on_tunnel_successfully_established
+    f(26991,25,1,b'm',256,4,255,b'I',5226,36), // access_log_flush_interval
+    f(27016,31,2,b'b',65535,0,255,b'I',5226,36), // flush_access_log_on_new_request
+    f(27425,44,3,b'b',65535,0,255,b'I',5226,36), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(26414,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
-    f(26426,11,2,b'm',73,2,255,b'S',0,0), // cidr_ranges
+    f(27572,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
+    f(27584,11,2,b'm',73,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(26546,7,1,b'm',254,4,255,b'S',0,0), // subject
-    f(26553,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(27704,7,1,b'm',253,4,255,b'S',0,0), // subject
+    f(27711,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(26557,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(23338,6,7,b'e',65535,0,255,b'R',0,0), // format
-    f(26562,6,8,b'b',65535,0,255,b'R',0,0), // issuer
+    f(27715,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(24367,6,7,b'e',65535,0,255,b'R',0,0), // format
+    f(27720,6,8,b'b',65535,0,255,b'R',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    f(21671,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(7992,7,2,b'm',184,2,255,b'R',26663,61), // filters
-    f(21683,7,3,b'm',254,4,255,b'S',0,0), // enabled
+    f(22550,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(8146,7,2,b'm',183,2,255,b'R',27821,61), // filters
+    f(22562,7,3,b'm',253,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,4,b'm',253,4,0,b'S',0,0), // typed_config
-    f(16487,16,5,b'm',65535,4,0,b'R',16444,43), // config_discovery
-    f(26794,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
-    f(11476,8,7,b'b',65535,0,255,b'S',0,0), // disabled
+    f(3192,12,4,b'm',252,4,0,b'S',0,0), // typed_config
+    f(17004,16,5,b'm',65535,4,0,b'R',16961,43), // config_discovery
+    f(27952,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(11630,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(26868,13,1,b'm',74,4,255,b'S',0,0), // config_source
-    f(26881,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(28026,13,1,b'm',74,4,255,b'S',0,0), // config_source
+    f(28039,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    f(17420,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(18011,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(26952,23,3,b'm',257,4,255,b'I',16210,34), // downstream_idle_timeout
-    f(26975,21,4,b'm',257,4,255,b'I',16210,34), // upstream_idle_timeout
+    f(28110,23,3,b'm',256,4,255,b'I',16692,34), // downstream_idle_timeout
+    f(28133,21,4,b'm',256,4,255,b'I',16692,34), // upstream_idle_timeout
     f(3418,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(26996,20,7,b'm',267,4,255,b'S',0,0), // max_connect_attempts
-    f(13607,12,8,b'm',257,4,255,b'S',0,0), // idle_timeout
-    f(20273,14,9,b'm',94,4,255,b'S',0,0), // metadata_match
-    f(20256,17,10,b'm',188,4,0,b'S',0,0), // weighted_clusters
-    f(20507,11,11,b'm',246,2,255,b'I',20429,78), // hash_policy
-    f(27056,16,12,b'm',65535,4,255,b'R',27016,40), // tunneling_config
-    f(27072,34,13,b'm',257,4,255,b'S',0,0), // max_downstream_connection_duration
-    f(27155,9,14,b'm',65535,4,255,b'R',27106,49), // on_demand
-    f(25833,25,15,b'm',257,4,255,b'I',27164,35), // access_log_flush_interval
-    f(27199,29,16,b'b',65535,0,255,b'I',27164,35), // flush_access_log_on_connected
-    f(25889,18,17,b'm',187,4,255,b'I',27164,35), // access_log_options
-    f(27228,15,18,b'm',70,4,255,b'R',0,0), // backoff_options
-    f(27243,19,19,b'm',65535,2,255,b'R',0,0), // proxy_protocol_tlvs
-    f(27262,52,20,b'm',251,4,255,b'R',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(27314,21,21,b'e',65535,0,255,b'R',0,0), // upstream_connect_mode
-    f(27335,20,22,b'm',267,4,255,b'R',0,0), // max_early_data_bytes
-    f(27355,31,23,b'e',65535,0,255,b'R',0,0), // proxy_protocol_tlv_merge_policy
-    f(27386,17,24,b'm',254,4,255,b'R',0,0), // check_drain_close
+    f(28154,20,7,b'm',266,4,255,b'S',0,0), // max_connect_attempts
+    f(13950,12,8,b'm',256,4,255,b'S',0,0), // idle_timeout
+    f(20979,14,9,b'm',94,4,255,b'I',20920,59), // metadata_match
+    f(20903,17,10,b'm',187,4,0,b'S',0,0), // weighted_clusters
+    f(21213,11,11,b'm',245,2,255,b'I',21135,78), // hash_policy
+    f(28214,16,12,b'm',65535,4,255,b'R',28174,40), // tunneling_config
+    f(28253,34,13,b'm',256,4,255,b'R',28230,23), // max_downstream_connection_duration
+    f(28336,9,14,b'm',65535,4,255,b'R',28287,49), // on_demand
+    f(26991,25,15,b'm',256,4,255,b'I',28345,35), // access_log_flush_interval
+    f(28380,29,16,b'b',65535,0,255,b'I',28345,35), // flush_access_log_on_connected
+    f(27047,18,17,b'm',186,4,255,b'I',28345,35), // access_log_options
+    f(28409,15,18,b'm',70,4,255,b'R',0,0), // backoff_options
+    f(28424,19,19,b'm',65535,2,255,b'R',0,0), // proxy_protocol_tlvs
+    f(28443,52,20,b'm',250,4,255,b'R',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(28495,21,21,b'e',65535,0,255,b'R',0,0), // upstream_connect_mode
+    f(28516,20,22,b'm',266,4,255,b'R',0,0), // max_early_data_bytes
+    f(28536,31,23,b'e',65535,0,255,b'R',0,0), // proxy_protocol_tlv_merge_policy
+    f(28567,17,24,b'm',253,4,255,b'R',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(25833,25,1,b'm',257,4,255,b'I',5194,36), // access_log_flush_interval
-    f(27199,29,2,b'b',65535,0,255,b'I',5194,36), // flush_access_log_on_connected
-    f(27477,25,3,b'b',65535,0,255,b'I',5194,36), // flush_access_log_on_start
+    f(26991,25,1,b'm',256,4,255,b'I',5226,36), // access_log_flush_interval
+    f(28380,29,2,b'b',65535,0,255,b'I',5226,36), // flush_access_log_on_connected
+    f(28658,25,3,b'b',65535,0,255,b'I',5226,36), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    f(5588,8,1,b'm',189,2,255,b'S',0,0), // clusters
+    f(5620,8,1,b'm',188,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
-    f(20273,14,3,b'm',94,4,255,b'S',0,0), // metadata_match
+    f(20979,14,3,b'm',94,4,255,b'I',20920,59), // metadata_match
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(27784,10,1,b'm',76,4,255,b'S',0,0), // trusted_ca
-    f(27794,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(27817,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
-    f(27840,36,6,b'm',254,4,255,b'R',16210,34), // require_signed_certificate_timestamp
-    f(27876,3,7,b'm',76,4,255,b'S',0,0), // crl
-    f(27919,25,8,b'b',65535,0,255,b'R',27879,40), // allow_expired_certificate
-    f(27944,23,9,b'm',229,2,255,b'S',0,0), // match_subject_alt_names
-    f(27967,24,10,b'e',29,0,255,b'S',0,0), // trust_chain_verification
-    f(11223,17,11,b'm',114,4,255,b'S',0,0), // watched_directory
-    f(28045,23,12,b'm',112,4,255,b'R',27991,54), // custom_validator_config
-    f(28068,32,13,b'm',65535,4,255,b'R',0,0), // ca_certificate_provider_instance
-    f(28100,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
-    f(28125,29,15,b'm',197,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(28154,16,16,b'm',267,4,255,b'R',0,0), // max_verify_depth
-    f(28213,17,17,b'm',65535,4,255,b'R',28170,43), // system_root_certs
-    f(28230,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
+    f(28965,10,1,b'm',76,4,255,b'S',0,0), // trusted_ca
+    f(28975,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(29025,23,3,b's',65535,2,255,b'R',28998,27), // verify_certificate_spki
+    f(29048,36,6,b'm',253,4,255,b'R',16692,34), // require_signed_certificate_timestamp
+    f(29122,3,7,b'm',76,4,255,b'R',29084,38), // crl
+    f(29165,25,8,b'b',65535,0,255,b'R',29125,40), // allow_expired_certificate
+    f(29190,23,9,b'm',228,2,255,b'S',0,0), // match_subject_alt_names
+    f(29213,24,10,b'e',29,0,255,b'S',0,0), // trust_chain_verification
+    f(11377,17,11,b'm',114,4,255,b'S',0,0), // watched_directory
+    f(29291,23,12,b'm',112,4,255,b'R',29237,54), // custom_validator_config
+    f(29314,32,13,b'm',65535,4,255,b'R',0,0), // ca_certificate_provider_instance
+    f(29346,25,14,b'b',65535,0,255,b'R',0,0), // only_verify_leaf_cert_crl
+    f(29371,29,15,b'm',196,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(29400,16,16,b'm',266,4,255,b'R',0,0), // max_verify_depth
+    f(29459,17,17,b'm',65535,4,255,b'R',29416,43), // system_root_certs
+    f(29505,23,18,b'b',65535,0,255,b'I',29476,29), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(28311,10,1,b'm',199,4,255,b'S',0,0), // tls_params
-    f(28321,16,2,b'm',198,2,255,b'S',0,0), // tls_certificates
-    f(28337,18,3,b'm',191,4,0,b'S',0,0), // validation_context
-    f(28355,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(28369,34,6,b'm',195,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(28403,36,7,b'm',195,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(28439,27,8,b'm',193,4,0,b'S',0,0), // combined_validation_context
-    f(28466,36,9,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider
-    f(28502,39,10,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider
-    f(28541,45,11,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider_instance
-    f(28586,48,12,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider_instance
-    f(28689,17,13,b'm',112,4,255,b'R',28634,55), // custom_handshaker
-    f(28706,33,14,b'm',65535,4,255,b'R',0,0), // tls_certificate_provider_instance
-    f(28778,7,15,b'm',65535,4,255,b'R',28739,39), // key_log
-    f(28850,31,16,b'm',112,4,255,b'R',28785,65), // custom_tls_certificate_selector
+    f(29586,10,1,b'm',198,4,255,b'S',0,0), // tls_params
+    f(29596,16,2,b'm',197,2,255,b'S',0,0), // tls_certificates
+    f(29612,18,3,b'm',190,4,0,b'S',0,0), // validation_context
+    f(29630,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(29644,34,6,b'm',194,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(29678,36,7,b'm',194,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(29714,27,8,b'm',192,4,0,b'S',0,0), // combined_validation_context
+    f(29741,36,9,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider
+    f(29777,39,10,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider
+    f(29816,45,11,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider_instance
+    f(29861,48,12,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider_instance
+    f(29964,17,13,b'm',112,4,255,b'R',29909,55), // custom_handshaker
+    f(29981,33,14,b'm',65535,4,255,b'R',0,0), // tls_certificate_provider_instance
+    f(30053,7,15,b'm',65535,4,255,b'R',30014,39), // key_log
+    f(30125,31,16,b'm',112,4,255,b'R',30060,65), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(28976,26,1,b'm',191,4,255,b'S',0,0), // default_validation_context
-    f(28403,36,2,b'm',195,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(28502,39,3,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider
-    f(28586,48,4,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider_instance
+    f(30251,26,1,b'm',190,4,255,b'S',0,0), // default_validation_context
+    f(29678,36,2,b'm',194,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(29777,39,3,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider
+    f(29861,48,4,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(29064,18,1,b'm',192,4,255,b'S',0,0), // common_tls_context
-    f(29082,26,2,b'm',254,4,255,b'S',0,0), // require_client_certificate
-    f(29108,11,3,b'm',254,4,255,b'S',0,0), // require_sni
-    f(29173,19,4,b'm',65535,4,0,b'R',29119,54), // session_ticket_keys
-    f(29192,37,5,b'm',195,4,0,b'R',29119,54), // session_ticket_keys_sds_secret_config
-    f(29229,15,6,b'm',257,4,255,b'S',0,0), // session_timeout
-    f(29244,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(29338,18,8,b'e',30,0,255,b'I',29280,58), // ocsp_staple_policy
-    f(29385,31,9,b'm',254,4,255,b'I',29356,29), // full_scan_certs_on_sni_mismatch
-    f(29416,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(29515,21,11,b'b',65535,0,255,b'I',29451,64), // prefer_client_ciphers
+    f(30339,18,1,b'm',191,4,255,b'S',0,0), // common_tls_context
+    f(30357,26,2,b'm',253,4,255,b'S',0,0), // require_client_certificate
+    f(30383,11,3,b'm',253,4,255,b'S',0,0), // require_sni
+    f(30448,19,4,b'm',65535,4,0,b'R',30394,54), // session_ticket_keys
+    f(30467,37,5,b'm',194,4,0,b'R',30394,54), // session_ticket_keys_sds_secret_config
+    f(30504,15,6,b'm',256,4,255,b'S',0,0), // session_timeout
+    f(30519,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(30613,18,8,b'e',30,0,255,b'I',30555,58), // ocsp_staple_policy
+    f(30660,31,9,b'm',253,4,255,b'I',30631,29), // full_scan_certs_on_sni_mismatch
+    f(30719,35,10,b'b',65535,0,255,b'I',30691,28), // disable_stateful_session_resumption
+    f(30818,21,11,b'b',65535,0,255,b'I',30754,64), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(29593,10,2,b'm',74,4,255,b'S',0,0), // sds_config
+    f(30896,10,2,b'm',74,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(29651,15,2,b'm',198,4,0,b'S',0,0), // tls_certificate
-    f(29173,19,3,b'm',65535,4,0,b'R',29119,54), // session_ticket_keys
-    f(28337,18,4,b'm',191,4,0,b'S',0,0), // validation_context
-    f(29716,14,5,b'm',65535,4,0,b'R',29666,50), // generic_secret
+    f(30954,15,2,b'm',197,4,0,b'S',0,0), // tls_certificate
+    f(30448,19,3,b'm',65535,4,0,b'R',30394,54), // session_ticket_keys
+    f(29612,18,4,b'm',190,4,0,b'S',0,0), // validation_context
+    f(31019,14,5,b'm',65535,4,0,b'R',30969,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(29793,8,1,b'e',31,0,255,b'S',0,0), // san_type
-    f(22948,7,2,b'm',229,4,255,b'S',0,0), // matcher
-    f(29828,3,3,b's',65535,0,255,b'R',29801,27), // oid
+    f(31096,8,1,b'e',31,0,255,b'S',0,0), // san_type
+    f(23915,7,2,b'm',228,4,255,b'S',0,0), // matcher
+    f(31131,3,3,b's',65535,0,255,b'R',31104,27), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(29887,17,1,b'm',76,4,255,b'S',0,0), // certificate_chain
-    f(29904,11,2,b'm',76,12,255,b'S',0,0), // private_key
-    f(29955,8,3,b'm',76,12,255,b'R',29915,40), // password
-    f(30004,11,4,b'm',76,4,255,b'I',29963,41), // ocsp_staple
-    f(30015,28,5,b'm',76,2,255,b'R',0,0), // signed_certificate_timestamp
-    f(30072,20,6,b'm',65535,4,255,b'R',30043,29), // private_key_provider
-    f(11223,17,7,b'm',114,4,255,b'S',0,0), // watched_directory
-    f(30129,6,8,b'm',76,12,255,b'R',30092,37), // pkcs12
-    f(28311,10,9,b'm',199,4,255,b'R',0,0), // tls_params
+    f(31190,17,1,b'm',76,4,255,b'S',0,0), // certificate_chain
+    f(31207,11,2,b'm',76,12,255,b'S',0,0), // private_key
+    f(31258,8,3,b'm',76,12,255,b'R',31218,40), // password
+    f(31307,11,4,b'm',76,4,255,b'I',31266,41), // ocsp_staple
+    f(31318,28,5,b'm',76,2,255,b'R',0,0), // signed_certificate_timestamp
+    f(31375,20,6,b'm',65535,4,255,b'R',31346,29), // private_key_provider
+    f(11377,17,7,b'm',114,4,255,b'S',0,0), // watched_directory
+    f(31432,6,8,b'm',76,12,255,b'R',31395,37), // pkcs12
+    f(29586,10,9,b'm',198,4,255,b'R',0,0), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(30190,28,1,b'e',32,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(30218,28,2,b'e',32,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(30246,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(30259,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(30323,20,5,b's',65535,2,255,b'R',30270,53), // signature_algorithms
-    f(30380,19,6,b'e',65535,2,255,b'R',30343,37), // compliance_policies
+    f(31493,28,1,b'e',32,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(31521,28,2,b'e',32,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(31549,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(31562,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(31626,20,5,b's',65535,2,255,b'R',31573,53), // signature_algorithms
+    f(31683,19,6,b'e',65535,2,255,b'R',31646,37), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(29064,18,1,b'm',192,4,255,b'S',0,0), // common_tls_context
-    f(30459,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(30485,19,3,b'b',65535,0,255,b'R',30462,23), // allow_renegotiation
-    f(30504,16,4,b'm',267,4,255,b'S',0,0), // max_session_keys
-    f(30547,21,5,b'm',254,4,255,b'I',30520,27), // enforce_rsa_key_usage
-    f(30568,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(30581,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(30339,18,1,b'm',191,4,255,b'S',0,0), // common_tls_context
+    f(31762,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(31788,19,3,b'b',65535,0,255,b'R',31765,23), // allow_renegotiation
+    f(31807,16,4,b'm',266,4,255,b'S',0,0), // max_session_keys
+    f(31850,21,5,b'm',253,4,255,b'I',31823,27), // enforce_rsa_key_usage
+    f(31871,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(31884,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    f(7646,28,1,b'm',90,4,255,b'S',0,0), // common_http_protocol_options
-    f(8121,30,2,b'm',113,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(30658,20,3,b'm',203,4,0,b'S',0,0), // explicit_http_config
-    f(30678,30,4,b'm',204,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(30708,11,5,b'm',202,4,0,b'S',0,0), // auto_config
-    f(24582,12,6,b'm',184,2,255,b'R',7946,46), // http_filters
-    f(30719,24,7,b'm',112,4,255,b'R',0,0), // header_validation_config
-    f(5801,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
-    f(20755,23,9,b'm',65535,2,255,b'R',0,0), // request_mirror_policies
-    f(20507,11,10,b'm',152,2,255,b'R',0,0), // hash_policy
-    f(11671,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
+    f(7737,28,1,b'm',90,4,255,b'S',0,0), // common_http_protocol_options
+    f(8275,30,2,b'm',113,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(31961,20,3,b'm',202,4,0,b'S',0,0), // explicit_http_config
+    f(31981,30,4,b'm',203,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(32011,11,5,b'm',201,4,0,b'S',0,0), // auto_config
+    f(25660,12,6,b'm',183,2,255,b'R',8100,46), // http_filters
+    f(32022,24,7,b'm',112,4,255,b'R',0,0), // header_validation_config
+    f(5833,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
+    f(21558,23,9,b'm',65535,2,255,b'R',0,0), // request_mirror_policies
+    f(21213,11,10,b'm',152,2,255,b'R',0,0), // hash_policy
+    f(11825,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    f(7290,21,1,b'm',86,4,255,b'S',0,0), // http_protocol_options
-    f(7311,22,2,b'm',89,4,255,b'S',0,0), // http2_protocol_options
-    f(25427,22,3,b'm',65535,4,255,b'R',25404,23), // http3_protocol_options
-    f(30812,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(7322,21,1,b'm',86,4,255,b'S',0,0), // http_protocol_options
+    f(7343,22,2,b'm',89,4,255,b'S',0,0), // http2_protocol_options
+    f(26585,22,3,b'm',65535,4,255,b'R',26562,23), // http3_protocol_options
+    f(32115,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    f(7290,21,1,b'm',86,4,0,b'S',0,0), // http_protocol_options
-    f(7311,22,2,b'm',89,4,0,b'S',0,0), // http2_protocol_options
-    f(25427,22,3,b'm',65535,4,0,b'R',25404,23), // http3_protocol_options
+    f(7322,21,1,b'm',86,4,0,b'S',0,0), // http_protocol_options
+    f(7343,22,2,b'm',89,4,0,b'S',0,0), // http2_protocol_options
+    f(26585,22,3,b'm',65535,4,0,b'R',26562,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    f(7290,21,1,b'm',86,4,255,b'S',0,0), // http_protocol_options
-    f(7311,22,2,b'm',89,4,255,b'S',0,0), // http2_protocol_options
-    f(25427,22,3,b'm',65535,4,255,b'R',25404,23), // http3_protocol_options
+    f(7322,21,1,b'm',86,4,255,b'S',0,0), // http_protocol_options
+    f(7343,22,2,b'm',89,4,255,b'S',0,0), // http2_protocol_options
+    f(26585,22,3,b'm',65535,4,255,b'R',26562,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
     f(2913,4,1,b'm',97,4,255,b'S',0,0), // node
-    f(31044,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(31052,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(31076,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(31102,25,5,b'm',206,1,255,b'S',0,0), // initial_resource_versions
-    f(31127,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(31141,12,7,b'm',270,4,255,b'S',0,0), // error_detail
-    f(31153,27,8,b'm',217,2,255,b'S',0,0), // resource_locators_subscribe
-    f(31180,29,9,b'm',217,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(32347,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(32355,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(32379,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(32405,25,5,b'm',205,1,255,b'S',0,0), // initial_resource_versions
+    f(32430,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(32444,12,7,b'm',269,4,255,b'S',0,0), // error_detail
+    f(32456,27,8,b'm',216,2,255,b'S',0,0), // resource_locators_subscribe
+    f(32483,29,9,b'm',216,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    f(9774,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(9928,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(31335,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(31354,9,2,b'm',214,2,255,b'S',0,0), // resources
-    f(31044,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(31363,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(31368,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(31385,13,7,b'm',75,4,255,b'S',0,0), // control_plane
-    f(31398,22,8,b'm',219,2,255,b'S',0,0), // removed_resource_names
-    f(31420,15,9,b'm',216,2,255,b'S',0,0), // resource_errors
+    f(32638,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(32657,9,2,b'm',213,2,255,b'S',0,0), // resources
+    f(32347,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(32666,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(32671,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(32688,13,7,b'm',75,4,255,b'S',0,0), // control_plane
+    f(32701,22,8,b'm',218,2,255,b'S',0,0), // removed_resource_names
+    f(32723,15,9,b'm',215,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
     f(2913,4,2,b'm',97,4,255,b'S',0,0), // node
-    f(31478,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(31044,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(31127,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(31141,12,6,b'm',270,4,255,b'S',0,0), // error_detail
-    f(31492,17,7,b'm',217,2,255,b'S',0,0), // resource_locators
+    f(32781,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(32347,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(32430,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(32444,12,6,b'm',269,4,255,b'S',0,0), // error_detail
+    f(32795,17,7,b'm',216,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(31354,9,2,b'm',253,2,255,b'S',0,0), // resources
-    f(31553,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(31044,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(31363,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(31385,13,6,b'm',75,4,255,b'S',0,0), // control_plane
-    f(31420,15,7,b'm',216,2,255,b'S',0,0), // resource_errors
+    f(32657,9,2,b'm',252,2,255,b'S',0,0), // resources
+    f(32856,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(32347,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(32666,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(32688,13,6,b'm',75,4,255,b'S',0,0), // control_plane
+    f(32723,15,7,b'm',215,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(31613,10,1,b'm',212,4,0,b'S',0,0), // constraint
-    f(31623,14,2,b'm',211,4,0,b'S',0,0), // or_constraints
-    f(31637,15,3,b'm',211,4,0,b'S',0,0), // and_constraints
-    f(31652,15,4,b'm',210,4,0,b'S',0,0), // not_constraints
+    f(32916,10,1,b'm',211,4,0,b'S',0,0), // constraint
+    f(32926,14,2,b'm',210,4,0,b'S',0,0), // or_constraints
+    f(32940,15,3,b'm',210,4,0,b'S',0,0), // and_constraints
+    f(32955,15,4,b'm',209,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(31736,11,1,b'm',210,2,255,b'S',0,0), // constraints
+    f(33039,11,1,b'm',209,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    f(9774,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(9928,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(31818,6,3,b'm',213,4,0,b'S',0,0), // exists
+    f(33121,6,3,b'm',212,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(31937,8,2,b'm',253,4,255,b'S',0,0), // resource
+    f(33240,8,2,b'm',252,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(31945,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(21274,3,6,b'm',257,4,255,b'S',0,0), // ttl
-    f(31952,13,7,b'm',215,4,255,b'S',0,0), // cache_control
-    f(31965,13,8,b'm',219,4,255,b'S',0,0), // resource_name
-    f(7591,8,9,b'm',94,4,255,b'S',0,0), // metadata
+    f(33248,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(22153,3,6,b'm',256,4,255,b'S',0,0), // ttl
+    f(33255,13,7,b'm',214,4,255,b'S',0,0), // cache_control
+    f(33268,13,8,b'm',218,4,255,b'S',0,0), // resource_name
+    f(7682,8,9,b'm',94,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(32026,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(33329,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(31965,13,1,b'm',219,4,255,b'S',0,0), // resource_name
-    f(31141,12,2,b'm',270,4,255,b'S',0,0), // error_detail
+    f(33268,13,1,b'm',218,4,255,b'S',0,0), // resource_name
+    f(32444,12,2,b'm',269,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(14277,18,2,b'm',218,1,255,b'S',0,0), // dynamic_parameters
+    f(14620,18,2,b'm',217,1,255,b'S',0,0), // dynamic_parameters
     // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    f(9774,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(9928,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(32224,29,2,b'm',210,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(33527,29,2,b'm',209,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.type.matcher.v3.DoubleMatcher
-    f(32288,5,1,b'm',244,4,0,b'I',5194,36), // range
-    f(32293,5,2,b'd',65535,4,0,b'I',5194,36), // exact
+    f(33591,5,1,b'm',243,4,0,b'I',5226,36), // range
+    f(33596,5,2,b'd',65535,4,0,b'I',5226,36), // exact
     // envoy.type.matcher.v3.ListMatcher
-    f(32331,6,1,b'm',230,4,0,b'I',5194,36), // one_of
+    f(33634,6,1,b'm',229,4,0,b'I',5226,36), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(32376,8,1,b'm',229,2,255,b'I',5194,36), // patterns
+    f(33679,8,1,b'm',228,2,255,b'I',5226,36), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
-    f(3186,6,1,b's',65535,0,255,b'I',5194,36), // filter
-    f(131,4,2,b'm',224,2,255,b'I',5194,36), // path
-    f(2972,5,3,b'm',230,4,255,b'I',5194,36), // value
-    f(32421,6,4,b'b',65535,0,255,b'I',5194,36), // invert
+    f(3186,6,1,b's',65535,0,255,b'I',5226,36), // filter
+    f(131,4,2,b'm',223,2,255,b'I',5226,36), // path
+    f(2972,5,3,b'm',229,4,255,b'I',5226,36), // value
+    f(33724,6,4,b'b',65535,0,255,b'I',5226,36), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    f(9774,3,1,b's',65535,4,0,b'I',5194,36), // key
+    f(9928,3,1,b's',65535,4,0,b'I',5226,36), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(32507,14,1,b'm',230,2,255,b'I',5194,36), // value_matchers
+    f(33810,14,1,b'm',229,2,255,b'I',5226,36), // value_matchers
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(32566,7,1,b'm',227,4,255,b'S',0,0), // pattern
-    f(32573,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(33869,7,1,b'm',226,4,255,b'S',0,0), // pattern
+    f(33876,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(32683,10,1,b'm',228,4,0,b'I',32619,64), // google_re2
-    f(18624,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(33986,10,1,b'm',227,4,0,b'I',33922,64), // google_re2
+    f(19271,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(32737,16,1,b'm',267,4,255,b'I',5194,36), // max_program_size
+    f(34040,16,1,b'm',266,4,255,b'I',5226,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(32293,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(22114,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(32788,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(22177,10,5,b'm',227,4,0,b'S',0,0), // safe_regex
-    f(32794,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(32805,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(32813,6,8,b'm',65535,4,0,b'R',22299,52), // custom
+    f(33596,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(23125,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(34091,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(23188,10,5,b'm',226,4,0,b'S',0,0), // safe_regex
+    f(34097,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(34108,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(34116,6,8,b'm',65535,4,0,b'R',23339,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(32853,10,1,b'm',231,4,0,b'I',5194,36), // null_match
-    f(32863,12,2,b'm',220,4,0,b'I',5194,36), // double_match
-    f(19366,12,3,b'm',229,4,0,b'I',5194,36), // string_match
-    f(32875,10,4,b'b',65535,4,0,b'I',5194,36), // bool_match
-    f(19287,13,5,b'b',65535,4,0,b'I',5194,36), // present_match
-    f(32885,10,6,b'm',221,4,0,b'I',5194,36), // list_match
-    f(18067,8,7,b'm',225,4,0,b'I',5194,36), // or_match
+    f(34156,10,1,b'm',230,4,0,b'I',5226,36), // null_match
+    f(34166,12,2,b'm',219,4,0,b'I',5226,36), // double_match
+    f(20013,12,3,b'm',228,4,0,b'I',5226,36), // string_match
+    f(34178,10,4,b'b',65535,4,0,b'I',5226,36), // bool_match
+    f(19934,13,5,b'b',65535,4,0,b'I',5226,36), // present_match
+    f(34188,10,6,b'm',220,4,0,b'I',5226,36), // list_match
+    f(18714,8,7,b'm',224,4,0,b'I',5226,36), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
-    f(9774,3,1,b's',65535,0,255,b'I',5194,36), // key
-    f(131,4,2,b'm',233,2,255,b'I',5194,36), // path
+    f(9928,3,1,b's',65535,0,255,b'I',5226,36), // key
+    f(131,4,2,b'm',232,2,255,b'I',5226,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
-    f(9774,3,1,b's',65535,4,0,b'I',5194,36), // key
-    f(33019,5,2,b'u',65535,4,0,b'I',5194,36), // index
+    f(9928,3,1,b's',65535,4,0,b'I',5226,36), // key
+    f(34322,5,2,b'u',65535,4,0,b'I',5226,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(33059,7,1,b'm',237,4,0,b'I',5194,36), // request
-    f(19644,5,2,b'm',238,4,0,b'I',5194,36), // route
-    f(694,7,3,b'm',235,4,0,b'I',5194,36), // cluster
-    f(33066,4,4,b'm',236,4,0,b'I',5194,36), // host
+    f(34362,7,1,b'm',236,4,0,b'I',5226,36), // request
+    f(20291,5,2,b'm',237,4,0,b'I',5226,36), // route
+    f(694,7,3,b'm',234,4,0,b'I',5226,36), // cluster
+    f(34369,4,4,b'm',235,4,0,b'I',5226,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(33268,3,1,b's',65535,0,255,b'I',5194,36), // tag
-    f(33271,7,2,b'm',242,4,0,b'I',5194,36), // literal
-    f(33278,11,3,b'm',240,4,0,b'I',5194,36), // environment
-    f(33289,14,4,b'm',241,4,0,b'I',5194,36), // request_header
-    f(7591,8,5,b'm',243,4,0,b'I',5194,36), // metadata
-    f(2972,5,6,b's',65535,4,0,b'I',5194,36), // value
+    f(34571,3,1,b's',65535,0,255,b'I',5226,36), // tag
+    f(34574,7,2,b'm',241,4,0,b'I',5226,36), // literal
+    f(34581,11,3,b'm',239,4,0,b'I',5226,36), // environment
+    f(34592,14,4,b'm',240,4,0,b'I',5226,36), // request_header
+    f(7682,8,5,b'm',242,4,0,b'I',5226,36), // metadata
+    f(2972,5,6,b's',65535,4,0,b'I',5226,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
-    f(345,4,1,b's',65535,0,255,b'I',5194,36), // name
-    f(14738,13,2,b's',65535,0,255,b'I',5194,36), // default_value
+    f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
+    f(15130,13,2,b's',65535,0,255,b'I',5226,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Header
-    f(345,4,1,b's',65535,0,255,b'I',5194,36), // name
-    f(14738,13,2,b's',65535,0,255,b'I',5194,36), // default_value
+    f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
+    f(15130,13,2,b's',65535,0,255,b'I',5226,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Literal
-    f(2972,5,1,b's',65535,0,255,b'I',5194,36), // value
+    f(2972,5,1,b's',65535,0,255,b'I',5226,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(33463,4,1,b'm',234,4,255,b'I',5194,36), // kind
-    f(9390,12,2,b'm',232,4,255,b'I',5194,36), // metadata_key
-    f(14738,13,3,b's',65535,0,255,b'I',5194,36), // default_value
+    f(34766,4,1,b'm',233,4,255,b'I',5226,36), // kind
+    f(9544,12,2,b'm',231,4,255,b'I',5226,36), // metadata_key
+    f(15130,13,3,b's',65535,0,255,b'I',5226,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(33492,5,1,b'd',65535,0,255,b'I',5194,36), // start
-    f(33497,3,2,b'd',65535,0,255,b'I',5194,36), // end
+    f(34795,5,1,b'd',65535,0,255,b'I',5226,36), // start
+    f(34800,3,2,b'd',65535,0,255,b'I',5226,36), // end
     // envoy.type.v3.FractionalPercent
-    f(33531,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(33540,11,2,b'e',33,0,255,b'S',0,0), // denominator
+    f(34834,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(34843,11,2,b'e',33,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(21214,9,1,b'm',248,4,0,b'I',5194,36), // source_ip
-    f(21137,12,2,b'm',247,4,0,b'I',5194,36), // filter_state
+    f(22093,9,1,b'm',247,4,0,b'I',5226,36), // source_ip
+    f(22016,12,2,b'm',246,4,0,b'I',5226,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
-    f(9774,3,1,b's',65535,0,255,b'I',5194,36), // key
+    f(9928,3,1,b's',65535,0,255,b'I',5226,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.Int32Range
-    f(33492,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(33497,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(34795,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(34800,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(33492,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(33497,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(34795,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(34800,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(33742,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(33754,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(33766,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(35045,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(35057,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(35069,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // google.protobuf.Any
-    f(31044,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(32347,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -3273,8 +3297,8 @@ pub(crate) static FIELDS: [FieldRow; 1262] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(33892,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(33899,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(35195,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(35202,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -3283,242 +3307,242 @@ pub(crate) static FIELDS: [FieldRow; 1262] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(34028,6,1,b'm',269,2,255,b'S',0,0), // values
+    f(35331,6,1,b'm',268,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(34083,6,1,b'm',265,1,255,b'S',0,0), // fields
+    f(35386,6,1,b'm',264,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
-    f(9774,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',269,4,255,b'S',0,0), // value
+    f(9928,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',268,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(33892,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(33899,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(35195,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(35202,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(34223,10,1,b'e',34,4,0,b'S',0,0), // null_value
-    f(34233,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(34245,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(34257,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(34267,12,5,b'm',264,4,0,b'S',0,0), // struct_value
-    f(34279,10,6,b'm',262,4,0,b'S',0,0), // list_value
+    f(35526,10,1,b'e',34,4,0,b'S',0,0), // null_value
+    f(35536,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(35548,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(35560,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(35570,12,5,b'm',263,4,0,b'S',0,0), // struct_value
+    f(35582,10,6,b'm',261,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(34306,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(34310,7,2,b's',65535,0,255,b'S',0,0), // message
-    f(3100,7,3,b'm',253,2,255,b'S',0,0), // details
+    f(35609,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(35613,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(3100,7,3,b'm',252,2,255,b'S',0,0), // details
     // xds.core.v3.ContextParams
-    f(34342,6,1,b'm',272,1,255,b'S',0,0), // params
+    f(35645,6,1,b'm',271,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
-    f(9774,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(9928,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
 ];
 
 pub(crate) static ENUMS: [EnumRow; 35] = [
-    e(34385,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(34482,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(34545,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(34592,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(34651,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(34722,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(34766,63,20,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(34854,56,25,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(34956,45,27,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(35043,47,32,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(35123,40,37,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(35252,75,44,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(35350,44,49,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(35485,31,55,3), // envoy.config.core.v3.ApiVersion
-    e(35520,57,58,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(35658,33,62,6), // envoy.config.core.v3.HealthStatus
-    e(35715,69,68,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(35814,36,71,2), // envoy.config.core.v3.RoutingPriority
-    e(35854,43,73,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(35903,37,75,3), // envoy.config.core.v3.TrafficDirection
-    e(35966,62,78,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(36058,43,81,2), // envoy.config.listener.v3.Listener.DrainType
-    e(36112,57,83,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(36236,61,88,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(36346,52,91,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(36415,91,94,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(36521,106,98,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(36692,110,103,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(36888,108,108,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(37033,93,111,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(37160,79,113,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(37281,71,116,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(37403,67,122,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(37506,47,127,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(37579,25,130,1), // google.protobuf.NullValue
+    e(35688,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(35785,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(35848,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(35895,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(35954,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(36025,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(36069,63,20,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(36157,56,25,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(36259,45,27,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(36346,47,32,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(36426,40,37,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(36555,75,44,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(36653,44,49,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(36788,31,55,3), // envoy.config.core.v3.ApiVersion
+    e(36823,57,58,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(36961,33,62,6), // envoy.config.core.v3.HealthStatus
+    e(37018,69,68,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(37117,36,71,2), // envoy.config.core.v3.RoutingPriority
+    e(37157,43,73,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(37206,37,75,3), // envoy.config.core.v3.TrafficDirection
+    e(37269,62,78,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(37361,43,81,2), // envoy.config.listener.v3.Listener.DrainType
+    e(37415,57,83,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(37539,61,88,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(37649,52,91,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(37718,91,94,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(37824,106,98,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(37995,110,103,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(38191,108,108,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(38336,93,111,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(38463,79,113,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(38584,71,116,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(38706,67,122,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(38809,47,127,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(38882,25,130,1), // google.protobuf.NullValue
 ];
 
 pub(crate) static VALUES: [ValueRow; 131] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(34420,7,0), // UNKNOWN
-    v(34427,9,1), // REQUESTED
-    v(34436,14,2), // DOES_NOT_EXIST
-    v(34450,5,3), // ACKED
-    v(34455,6,4), // NACKED
-    v(34461,14,5), // RECEIVED_ERROR
-    v(34475,7,6), // TIMEOUT
+    v(35723,7,0), // UNKNOWN
+    v(35730,9,1), // REQUESTED
+    v(35739,14,2), // DOES_NOT_EXIST
+    v(35753,5,3), // ACKED
+    v(35758,6,4), // NACKED
+    v(35764,14,5), // RECEIVED_ERROR
+    v(35778,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(34529,7,0), // Gradual
-    v(34536,9,1), // Immediate
+    v(35832,7,0), // Gradual
+    v(35839,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(34588,2,0), // v4
-    v(34590,2,1), // v6
+    v(35891,2,0), // v4
+    v(35893,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(34630,5,0), // Serve
-    v(34635,8,1), // Validate
-    v(34643,8,2), // InitOnly
+    v(35933,5,0), // Serve
+    v(35938,8,1), // Validate
+    v(35946,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(34682,4,0), // LIVE
-    v(34686,8,1), // DRAINING
-    v(34694,16,2), // PRE_INITIALIZING
-    v(34710,12,3), // INITIALIZING
+    v(35985,4,0), // LIVE
+    v(35989,8,1), // DRAINING
+    v(35997,16,2), // PRE_INITIALIZING
+    v(36013,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(34754,7,0), // COUNTER
-    v(34761,5,1), // GAUGE
+    v(36057,7,0), // COUNTER
+    v(36064,5,1), // GAUGE
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(34420,7,0), // UNKNOWN
-    v(34829,4,1), // KILL
-    v(34833,9,2), // MULTIKILL
-    v(34842,8,3), // MEGAMISS
-    v(34850,4,4), // MISS
+    v(35723,7,0), // UNKNOWN
+    v(36132,4,1), // KILL
+    v(36136,9,2), // MULTIKILL
+    v(36145,8,3), // MEGAMISS
+    v(36153,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(34910,23,0), // USE_CONFIGURED_PROTOCOL
-    v(34933,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(36213,23,0), // USE_CONFIGURED_PROTOCOL
+    v(36236,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(35001,6,0), // STATIC
-    v(35007,10,1), // STRICT_DNS
-    v(35017,11,2), // LOGICAL_DNS
-    v(35028,3,3), // EDS
-    v(35031,12,4), // ORIGINAL_DST
+    v(36304,6,0), // STATIC
+    v(36310,10,1), // STRICT_DNS
+    v(36320,11,2), // LOGICAL_DNS
+    v(36331,3,3), // EDS
+    v(36334,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(35090,4,0), // AUTO
-    v(35094,7,1), // V4_ONLY
-    v(35101,7,2), // V6_ONLY
-    v(35108,12,3), // V4_PREFERRED
-    v(35120,3,4), // ALL
+    v(36393,4,0), // AUTO
+    v(36397,7,1), // V4_ONLY
+    v(36404,7,2), // V6_ONLY
+    v(36411,12,3), // V4_PREFERRED
+    v(36423,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(35163,11,0), // ROUND_ROBIN
-    v(35174,13,1), // LEAST_REQUEST
-    v(35187,9,2), // RING_HASH
-    v(35196,6,3), // RANDOM
-    v(35202,6,5), // MAGLEV
-    v(35208,16,6), // CLUSTER_PROVIDED
-    v(35224,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(36466,11,0), // ROUND_ROBIN
+    v(36477,13,1), // LEAST_REQUEST
+    v(36490,9,2), // RING_HASH
+    v(36499,6,3), // RANDOM
+    v(36505,6,5), // MAGLEV
+    v(36511,16,6), // CLUSTER_PROVIDED
+    v(36527,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(35327,7,0), // DEFAULT
-    v(35334,2,1), // V4
-    v(35336,2,2), // V6
-    v(35338,4,3), // PIPE
-    v(35342,8,4), // INTERNAL
+    v(36630,7,0), // DEFAULT
+    v(36637,2,1), // V4
+    v(36639,2,2), // V6
+    v(36641,4,3), // PIPE
+    v(36645,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(35394,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(35431,4,1), // REST
-    v(35435,4,2), // GRPC
-    v(35439,10,3), // DELTA_GRPC
-    v(35449,15,5), // AGGREGATED_GRPC
-    v(35464,21,6), // AGGREGATED_DELTA_GRPC
+    v(36697,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(36734,4,1), // REST
+    v(36738,4,2), // GRPC
+    v(36742,10,3), // DELTA_GRPC
+    v(36752,15,5), // AGGREGATED_GRPC
+    v(36767,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(35090,4,0), // AUTO
-    v(35516,2,1), // V2
-    v(35518,2,2), // V3
+    v(36393,4,0), // AUTO
+    v(36819,2,1), // V2
+    v(36821,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(35577,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(35600,13,1), // ADD_IF_ABSENT
-    v(35613,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(35639,19,3), // OVERWRITE_IF_EXISTS
+    v(36880,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(36903,13,1), // ADD_IF_ABSENT
+    v(36916,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(36942,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(34420,7,0), // UNKNOWN
-    v(35691,7,1), // HEALTHY
-    v(35698,9,2), // UNHEALTHY
-    v(34686,8,3), // DRAINING
-    v(34475,7,4), // TIMEOUT
-    v(35707,8,5), // DEGRADED
+    v(35723,7,0), // UNKNOWN
+    v(36994,7,1), // HEALTHY
+    v(37001,9,2), // UNHEALTHY
+    v(35989,8,3), // DRAINING
+    v(35778,7,4), // TIMEOUT
+    v(37010,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(35784,5,0), // ALLOW
-    v(35789,14,1), // REJECT_REQUEST
-    v(35803,11,2), // DROP_HEADER
+    v(37087,5,0), // ALLOW
+    v(37092,14,1), // REJECT_REQUEST
+    v(37106,11,2), // DROP_HEADER
     // envoy.config.core.v3.RoutingPriority
-    v(35327,7,0), // DEFAULT
-    v(35850,4,1), // HIGH
+    v(36630,7,0), // DEFAULT
+    v(37153,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(35897,3,0), // TCP
-    v(35900,3,1), // UDP
+    v(37200,3,0), // TCP
+    v(37203,3,1), // UDP
     // envoy.config.core.v3.TrafficDirection
-    v(35940,11,0), // UNSPECIFIED
-    v(35951,7,1), // INBOUND
-    v(35958,8,2), // OUTBOUND
+    v(37243,11,0), // UNSPECIFIED
+    v(37254,7,1), // INBOUND
+    v(37261,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(36028,3,0), // ANY
-    v(36031,19,1), // SAME_IP_OR_LOOPBACK
-    v(36050,8,2), // EXTERNAL
+    v(37331,3,0), // ANY
+    v(37334,19,1), // SAME_IP_OR_LOOPBACK
+    v(37353,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(35327,7,0), // DEFAULT
-    v(36101,11,1), // MODIFY_ONLY
+    v(36630,7,0), // DEFAULT
+    v(37404,11,1), // MODIFY_ONLY
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(36169,17,0), // MOVED_PERMANENTLY
-    v(36186,5,1), // FOUND
-    v(36191,9,2), // SEE_OTHER
-    v(36200,18,3), // TEMPORARY_REDIRECT
-    v(36218,18,4), // PERMANENT_REDIRECT
+    v(37472,17,0), // MOVED_PERMANENTLY
+    v(37489,5,1), // FOUND
+    v(37494,9,2), // SEE_OTHER
+    v(37503,18,3), // TEMPORARY_REDIRECT
+    v(37521,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(36297,19,0), // SERVICE_UNAVAILABLE
-    v(36316,9,1), // NOT_FOUND
-    v(36325,21,2), // INTERNAL_SERVER_ERROR
+    v(37600,19,0), // SERVICE_UNAVAILABLE
+    v(37619,9,1), // NOT_FOUND
+    v(37628,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(36398,4,0), // NONE
-    v(36402,13,1), // EXTERNAL_ONLY
-    v(35120,3,2), // ALL
+    v(37701,4,0), // NONE
+    v(37705,13,1), // EXTERNAL_ONLY
+    v(36423,3,2), // ALL
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(35090,4,0), // AUTO
-    v(36506,5,1), // HTTP1
-    v(36511,5,2), // HTTP2
-    v(36516,5,3), // HTTP3
+    v(36393,4,0), // AUTO
+    v(37809,5,1), // HTTP1
+    v(37814,5,2), // HTTP2
+    v(37819,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(36627,8,0), // SANITIZE
-    v(36635,12,1), // FORWARD_ONLY
-    v(36647,14,2), // APPEND_FORWARD
-    v(36661,12,3), // SANITIZE_SET
-    v(36673,19,4), // ALWAYS_FORWARD_ONLY
+    v(37930,8,0), // SANITIZE
+    v(37938,12,1), // FORWARD_ONLY
+    v(37950,14,2), // APPEND_FORWARD
+    v(37964,12,3), // SANITIZE_SET
+    v(37976,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(36802,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(36833,14,1), // KEEP_UNCHANGED
-    v(35789,14,2), // REJECT_REQUEST
-    v(36847,21,3), // UNESCAPE_AND_REDIRECT
-    v(36868,20,4), // UNESCAPE_AND_FORWARD
+    v(38105,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(38136,14,1), // KEEP_UNCHANGED
+    v(37092,14,2), // REJECT_REQUEST
+    v(38150,21,3), // UNESCAPE_AND_REDIRECT
+    v(38171,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(36996,9,0), // OVERWRITE
-    v(37005,16,1), // APPEND_IF_ABSENT
-    v(37021,12,2), // PASS_THROUGH
+    v(38299,9,0), // OVERWRITE
+    v(38308,16,1), // APPEND_IF_ABSENT
+    v(38324,12,2), // PASS_THROUGH
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(37126,18,0), // VERIFY_TRUST_CHAIN
-    v(37144,16,1), // ACCEPT_UNTRUSTED
+    v(38429,18,0), // VERIFY_TRUST_CHAIN
+    v(38447,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(37239,16,0), // LENIENT_STAPLING
-    v(37255,15,1), // STRICT_STAPLING
-    v(37270,11,2), // MUST_STAPLE
+    v(38542,16,0), // LENIENT_STAPLING
+    v(38558,15,1), // STRICT_STAPLING
+    v(38573,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(37352,20,0), // SAN_TYPE_UNSPECIFIED
-    v(37372,5,1), // EMAIL
-    v(37377,3,2), // DNS
-    v(37380,3,3), // URI
-    v(37383,10,4), // IP_ADDRESS
-    v(37393,10,5), // OTHER_NAME
+    v(38655,20,0), // SAN_TYPE_UNSPECIFIED
+    v(38675,5,1), // EMAIL
+    v(38680,3,2), // DNS
+    v(38683,3,3), // URI
+    v(38686,10,4), // IP_ADDRESS
+    v(38696,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(37470,8,0), // TLS_AUTO
-    v(37478,7,1), // TLSv1_0
-    v(37485,7,2), // TLSv1_1
-    v(37492,7,3), // TLSv1_2
-    v(37499,7,4), // TLSv1_3
+    v(38773,8,0), // TLS_AUTO
+    v(38781,7,1), // TLSv1_0
+    v(38788,7,2), // TLSv1_1
+    v(38795,7,3), // TLSv1_2
+    v(38802,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(37553,7,0), // HUNDRED
-    v(37560,12,1), // TEN_THOUSAND
-    v(37572,7,2), // MILLION
+    v(38856,7,0), // HUNDRED
+    v(38863,12,1), // TEN_THOUSAND
+    v(38875,7,2), // MILLION
     // google.protobuf.NullValue
-    v(37604,10,0), // NULL_VALUE
+    v(38907,10,0), // NULL_VALUE
 ];

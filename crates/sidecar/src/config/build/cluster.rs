@@ -1,0 +1,323 @@
+//! `Cluster`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::cluster::v3 as cluster;
+use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers;
+use envoy_types::pb::envoy::config::cluster::v3::cluster::common_lb_config::LocalityConfigSpecifier;
+use envoy_types::pb::envoy::config::cluster::v3::cluster::{
+    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, LbConfig, LbPolicy,
+};
+use envoy_types::pb::envoy::config::core::v3 as core;
+
+use super::context::Context;
+use super::fields::{
+    Within as _, bounded, each, enumeration, flag, keepalive, named, positive, refuse, required,
+    socket_address, uint,
+};
+use super::transport_socket::UPSTREAM;
+use super::{endpoint, source, struct_value, transport_socket, upstream_protocol};
+use crate::config::cluster::{
+    BindConfig, Cluster, ClusterDiscovery, LoadBalancer, Thresholds, TransportSocketMatch,
+    UpstreamTransport,
+};
+use crate::config::error::{ConfigError, Result};
+use crate::discovery::slot::Slot;
+
+/// `connect_timeout` unless set.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// `per_connection_buffer_limit_bytes` unless set.
+const BUFFER_LIMIT: u32 = 1 << 20;
+/// `healthy_panic_threshold` unless set, percent.
+const PANIC_THRESHOLD: u8 = 50;
+/// `max_connections` and its like unless set.
+const MAX_IN_FLIGHT: u32 = 1024;
+/// `max_retries` unless set.
+const MAX_RETRIES: u32 = 3;
+
+/// Builds a cluster. `fingerprint` is that of the resource's bytes.
+///
+/// # Errors
+///
+/// The first field that is invalid, by its path.
+pub fn build(
+    proto: &cluster::Cluster,
+    fingerprint: u64,
+    context: &dyn Context,
+) -> Result<Cluster> {
+    let name = named(&proto.name, "name")?;
+    refuse(
+        proto.close_connections_on_host_health_failure,
+        "close_connections_on_host_health_failure",
+        "is not supported yet",
+    )?;
+    let protocol = upstream_protocol::build(proto)?;
+    Ok(Cluster {
+        name: name.into(),
+        stat_name: match proto.alt_stat_name.as_str() {
+            "" => name.into(),
+            other => other.into(),
+        },
+        discovery: discovery(proto, context)?,
+        load_balancer: load_balancer(proto)?,
+        panic_threshold: panic_threshold(&proto.common_lb_config).within("common_lb_config")?,
+        connect_timeout: positive(&proto.connect_timeout, "connect_timeout")?
+            .unwrap_or(CONNECT_TIMEOUT),
+        circuit_breakers: circuit_breakers(&proto.circuit_breakers)
+            .within("circuit_breakers")?,
+        protocol: protocol.protocol,
+        http2: protocol.http2,
+        idle_timeout: protocol.common.idle_timeout,
+        max_requests_per_connection: protocol
+            .common
+            .max_requests_per_connection
+            .or(uint(&proto.max_requests_per_connection).filter(|requests| *requests > 0)),
+        max_connection_duration: protocol.common.max_connection_duration,
+        transport_socket: match &proto.transport_socket {
+            None => UpstreamTransport::Plain,
+            Some(socket) => {
+                transport_socket::build(UPSTREAM, socket, context).within("transport_socket")?
+            }
+        },
+        transport_socket_matches: transport_socket_matches(proto, context)?,
+        bind: match &proto.upstream_bind_config {
+            None => context.default_bind(),
+            Some(bind) => Some(bind_config(bind).within("upstream_bind_config")?),
+        },
+        keepalive: proto
+            .upstream_connection_options
+            .as_ref()
+            .and_then(|options| options.tcp_keepalive.as_ref())
+            .map(keepalive)
+            .transpose()
+            .within("upstream_connection_options.tcp_keepalive")?,
+        buffer_limit: uint(&proto.per_connection_buffer_limit_bytes)
+            .filter(|bytes| *bytes > 0)
+            .unwrap_or(BUFFER_LIMIT),
+        fingerprint,
+    })
+}
+
+fn discovery(proto: &cluster::Cluster, context: &dyn Context) -> Result<ClusterDiscovery> {
+    let kind: DiscoveryType = match &proto.cluster_discovery_type {
+        None => DiscoveryType::Static,
+        Some(ClusterDiscoveryType::Type(kind)) => enumeration(*kind, "type")?,
+        Some(ClusterDiscoveryType::ClusterType(_)) => {
+            return Err(ConfigError::new(
+                "cluster_type",
+                "cluster types that come from extensions are not supported",
+            ));
+        }
+    };
+    refuse(
+        kind != DiscoveryType::Eds && proto.eds_cluster_config.is_some(),
+        "eds_cluster_config",
+        "is only for clusters of type EDS",
+    )?;
+    refuse(
+        kind != DiscoveryType::Static && proto.load_assignment.is_some(),
+        "load_assignment",
+        "is only for clusters of type STATIC",
+    )?;
+    match kind {
+        DiscoveryType::Static => {
+            let assignment = required(&proto.load_assignment, "load_assignment")?;
+            let assignment = endpoint::build(assignment).within("load_assignment")?;
+            Ok(ClusterDiscovery::Assignment {
+                slot: Slot::filled(proto.name.as_str(), Arc::new(assignment)),
+                eds: false,
+            })
+        }
+        DiscoveryType::Eds => {
+            let eds = required(&proto.eds_cluster_config, "eds_cluster_config")?;
+            let source = required(&eds.eds_config, "eds_config")
+                .and_then(|source| source::build(source).within("eds_config"))
+                .within("eds_cluster_config")?;
+            let service = match eds.service_name.as_str() {
+                "" => &proto.name,
+                service => service,
+            };
+            Ok(ClusterDiscovery::Assignment {
+                slot: context
+                    .endpoint_slot(service, &source)
+                    .within("eds_cluster_config")?,
+                eds: true,
+            })
+        }
+        DiscoveryType::OriginalDst => Ok(ClusterDiscovery::OriginalDestination),
+        DiscoveryType::StrictDns | DiscoveryType::LogicalDns => Err(ConfigError::new(
+            "type",
+            format_args!(
+                "{} is not supported yet; supported: STATIC, EDS, ORIGINAL_DST",
+                kind.as_str_name()
+            ),
+        )),
+    }
+}
+
+fn load_balancer(proto: &cluster::Cluster) -> Result<LoadBalancer> {
+    let policy: LbPolicy = enumeration(proto.lb_policy, "lb_policy")?;
+    let original_destination = matches!(
+        proto.cluster_discovery_type,
+        Some(ClusterDiscoveryType::Type(kind)) if kind == DiscoveryType::OriginalDst as i32
+    );
+    refuse(
+        original_destination != (policy == LbPolicy::ClusterProvided),
+        "lb_policy",
+        "CLUSTER_PROVIDED goes with the type ORIGINAL_DST, and that type with no other policy",
+    )?;
+    match &proto.lb_config {
+        Some(LbConfig::OriginalDstLbConfig(config)) => {
+            refuse(
+                config.use_http_header,
+                "original_dst_lb_config.use_http_header",
+                "is not supported: a client could choose any address",
+            )?;
+            refuse(
+                config.upstream_port_override.is_some(),
+                "original_dst_lb_config.upstream_port_override",
+                "is not supported yet",
+            )?;
+        }
+        Some(LbConfig::LeastRequestLbConfig(config)) => {
+            // The bias weighs requests in flight against the endpoint's weight; 1 is the default.
+            let bias = config.active_request_bias.as_ref();
+            refuse(
+                bias.is_some_and(|bias| bias.default_value != 1.0),
+                "least_request_lb_config.active_request_bias",
+                "only 1.0 is supported",
+            )?;
+        }
+        _ => {}
+    }
+    Ok(match policy {
+        LbPolicy::RoundRobin => LoadBalancer::RoundRobin,
+        LbPolicy::LeastRequest => LoadBalancer::LeastRequest {
+            choices: match &proto.lb_config {
+                Some(LbConfig::LeastRequestLbConfig(config)) => bounded(
+                    &config.choice_count,
+                    2..=u32::MAX,
+                    "least_request_lb_config.choice_count",
+                )?
+                .unwrap_or(2),
+                _ => 2,
+            },
+        },
+        LbPolicy::ClusterProvided => LoadBalancer::Provided,
+        other => {
+            return Err(ConfigError::new(
+                "lb_policy",
+                format_args!(
+                    "{} is not supported; supported: ROUND_ROBIN, LEAST_REQUEST, CLUSTER_PROVIDED",
+                    other.as_str_name()
+                ),
+            ));
+        }
+    })
+}
+
+fn panic_threshold(proto: &Option<CommonLbConfig>) -> Result<u8> {
+    let Some(proto) = proto else {
+        return Ok(PANIC_THRESHOLD);
+    };
+    refuse(
+        proto.close_connections_on_host_set_change,
+        "close_connections_on_host_set_change",
+        "is not supported",
+    )?;
+    refuse(
+        matches!(
+            proto.locality_config_specifier,
+            Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_))
+        ),
+        "locality_weighted_lb_config",
+        "is not supported yet: endpoints are chosen by their own weights",
+    )?;
+    match &proto.healthy_panic_threshold {
+        None => Ok(PANIC_THRESHOLD),
+        // The bounds make the cast exact up to the fraction.
+        Some(percent) if (0.0..=100.0).contains(&percent.value) => Ok(percent.value.round() as u8),
+        Some(_) => Err(ConfigError::new(
+            "healthy_panic_threshold",
+            "must be between 0 and 100",
+        )),
+    }
+}
+
+fn circuit_breakers(proto: &Option<cluster::CircuitBreakers>) -> Result<Thresholds> {
+    let mut default = None;
+    for (index, thresholds) in proto.iter().flat_map(|p| &p.thresholds).enumerate() {
+        let priority: core::RoutingPriority =
+            enumeration(thresholds.priority, "priority").within(format_args!("thresholds[{index}]"))?;
+        // No route has the priority HIGH: its values are never looked at.
+        if priority == core::RoutingPriority::Default {
+            refuse(
+                default.replace(thresholds).is_some(),
+                format_args!("thresholds[{index}].priority"),
+                "is given twice",
+            )?;
+        }
+    }
+    let unset = circuit_breakers::Thresholds::default();
+    let thresholds = default.unwrap_or(&unset);
+    Ok(Thresholds {
+        max_connections: uint(&thresholds.max_connections).unwrap_or(MAX_IN_FLIGHT),
+        max_pending_requests: uint(&thresholds.max_pending_requests).unwrap_or(MAX_IN_FLIGHT),
+        max_requests: uint(&thresholds.max_requests).unwrap_or(MAX_IN_FLIGHT),
+        max_retries: uint(&thresholds.max_retries).unwrap_or(MAX_RETRIES),
+    })
+}
+
+fn transport_socket_matches(
+    proto: &cluster::Cluster,
+    context: &dyn Context,
+) -> Result<Vec<TransportSocketMatch>> {
+    each("transport_socket_matches", &proto.transport_socket_matches, |proto| {
+        let socket = required(&proto.transport_socket, "transport_socket")?;
+        Ok(TransportSocketMatch {
+            name: named(&proto.name, "name")?.into(),
+            criteria: proto
+                .r#match
+                .as_ref()
+                .map(struct_value::object)
+                .unwrap_or_default()
+                .into_iter()
+                .collect(),
+            transport: transport_socket::build(UPSTREAM, socket, context)
+                .within("transport_socket")?,
+        })
+    })
+}
+
+/// `BindConfig`: one address per family.
+pub fn bind_config(proto: &core::BindConfig) -> Result<BindConfig> {
+    refuse(
+        flag(&proto.freebind) == Some(true),
+        "freebind",
+        "is not supported",
+    )?;
+    let mut bind = BindConfig { v4: None, v6: None };
+    let mut add = |address: &core::SocketAddress| {
+        let address = socket_address(address, true)?;
+        let slot = if address.is_ipv4() {
+            &mut bind.v4
+        } else {
+            &mut bind.v6
+        };
+        refuse(
+            slot.replace(address).is_some(),
+            "address",
+            "there is another one of the same family",
+        )
+    };
+    add(required(&proto.source_address, "source_address")?).within("source_address")?;
+    each("extra_source_addresses", &proto.extra_source_addresses, |extra| {
+        add(required(&extra.address, "address")?).within("address")
+    })?;
+    Ok(bind)
+}
+
+#[cfg(test)]
+#[path = "cluster_tests.rs"]
+mod tests;

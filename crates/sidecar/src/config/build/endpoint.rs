@@ -1,0 +1,111 @@
+//! `ClusterLoadAssignment`.
+
+use std::sync::Arc;
+
+use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
+use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
+
+use super::fields::{Within as _, address, bounded, each, enumeration, refuse, required, uint};
+use super::struct_value;
+use crate::config::endpoint::{Endpoint, HealthStatus, LoadAssignment, Locality};
+use crate::config::error::{ConfigError, Result};
+
+/// The metadata that `transport_socket_matches` look at.
+const TRANSPORT_SOCKET_MATCH: &str = "envoy.transport_socket_match";
+
+/// Envoy's, and the only one here.
+const OVERPROVISIONING_FACTOR: u32 = 140;
+
+/// Builds the endpoints of a cluster.
+///
+/// # Errors
+///
+/// The first field that is invalid, by its path.
+pub fn build(proto: &endpoint::ClusterLoadAssignment) -> Result<LoadAssignment> {
+    if let Some(policy) = &proto.policy {
+        let factor = uint(&policy.overprovisioning_factor).unwrap_or(OVERPROVISIONING_FACTOR);
+        refuse(
+            factor != OVERPROVISIONING_FACTOR,
+            "policy.overprovisioning_factor",
+            "only 140 is supported",
+        )?;
+        refuse(
+            policy.weighted_priority_health,
+            "policy.weighted_priority_health",
+            "is not supported",
+        )?;
+        refuse(
+            policy.endpoint_stale_after.is_some(),
+            "policy.endpoint_stale_after",
+            "is not supported: endpoints are kept until they are replaced",
+        )?;
+    }
+    Ok(LoadAssignment {
+        localities: each("endpoints", &proto.endpoints, locality)?,
+    })
+}
+
+fn locality(proto: &endpoint::LocalityLbEndpoints) -> Result<Locality> {
+    refuse(
+        proto.priority > 128,
+        "priority",
+        format_args!("{} is above 128", proto.priority),
+    )?;
+    let name = match &proto.locality {
+        Some(locality) => format!("{}/{}/{}", locality.region, locality.zone, locality.sub_zone),
+        None => String::new(),
+    };
+    let endpoints = each("lb_endpoints", &proto.lb_endpoints, |proto| {
+        endpoint(proto).map(Arc::new)
+    })?;
+    let total: u64 = endpoints.iter().map(|e| u64::from(e.weight)).sum();
+    refuse(
+        total > u64::from(u32::MAX),
+        "lb_endpoints",
+        "the weights add up to more than 32 bits hold",
+    )?;
+    Ok(Locality {
+        priority: proto.priority,
+        name: name.into(),
+        endpoints,
+    })
+}
+
+fn endpoint(proto: &endpoint::LbEndpoint) -> Result<Endpoint> {
+    let endpoint = match required(&proto.host_identifier, "endpoint")? {
+        HostIdentifier::Endpoint(endpoint) => endpoint,
+        HostIdentifier::EndpointName(_) => {
+            return Err(ConfigError::new(
+                "endpoint_name",
+                "is not supported: give the endpoint in place",
+            ));
+        }
+    };
+    let health: core::HealthStatus = enumeration(proto.health_status, "health_status")?;
+    let metadata = proto
+        .metadata
+        .as_ref()
+        .and_then(|metadata| metadata.filter_metadata.get(TRANSPORT_SOCKET_MATCH))
+        .map(struct_value::object)
+        .unwrap_or_default();
+    Ok(Endpoint {
+        address: address(&endpoint.address, "address").within("endpoint")?,
+        weight: bounded(
+            &proto.load_balancing_weight,
+            1..=u32::MAX,
+            "load_balancing_weight",
+        )?
+        .unwrap_or(1),
+        health: match health {
+            core::HealthStatus::Unknown | core::HealthStatus::Healthy => HealthStatus::Healthy,
+            core::HealthStatus::Degraded => HealthStatus::Degraded,
+            core::HealthStatus::Unhealthy | core::HealthStatus::Timeout => {
+                HealthStatus::Unhealthy
+            }
+            core::HealthStatus::Draining => HealthStatus::Draining,
+        },
+        hostname: endpoint.hostname.as_str().into(),
+        transport_socket_match: metadata.into_iter().collect(),
+    })
+}

@@ -1,0 +1,163 @@
+//! `FilterChain` and `FilterChainMatch`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::listener::v3 as listener;
+use envoy_types::pb::envoy::config::listener::v3::filter::ConfigType;
+use envoy_types::pb::envoy::config::listener::v3::filter_chain_match::ConnectionSourceType;
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
+use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp;
+use prost::Message as _;
+
+use super::context::Context;
+use super::extension::{Extension, decode, resolve};
+use super::fields::{
+    Within as _, cidr, duration, each, enumeration, fingerprint, named, port, refuse, required,
+    uint,
+};
+use super::transport_socket::DOWNSTREAM;
+use super::{http_connection_manager, tcp_proxy, transport_socket};
+use crate::config::error::{ConfigError, Result};
+use crate::config::listener::{
+    DownstreamTransport, FilterChain, FilterChainMatch, NetworkFilter, SourceType,
+};
+
+/// `transport_socket_connect_timeout` unless set.
+const TRANSPORT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Network filters. All of them are terminal so far.
+pub const NETWORK_FILTERS: &[Extension<fn(&[u8], &dyn Context) -> Result<NetworkFilter>>] = &[
+    Extension {
+        type_name: "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+        build: |bytes, _| {
+            tcp_proxy::build(&decode::<tcp::TcpProxy>(bytes)?)
+                .map(|proxy| NetworkFilter::TcpProxy(Arc::new(proxy)))
+        },
+    },
+    Extension {
+        type_name: "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        build: |bytes, context| {
+            let proto = decode::<hcm::HttpConnectionManager>(bytes)?;
+            http_connection_manager::build(&proto, context)
+                .map(|manager| NetworkFilter::Http(Arc::new(manager)))
+        },
+    },
+];
+
+/// Builds a filter chain; one without a name gets `unnamed`, which is its index.
+pub fn build(
+    proto: &listener::FilterChain,
+    unnamed: &str,
+    context: &dyn Context,
+) -> Result<FilterChain> {
+    let timeout = duration(
+        &proto.transport_socket_connect_timeout,
+        "transport_socket_connect_timeout",
+    )?;
+    Ok(FilterChain {
+        name: match proto.name.as_str() {
+            "" => unnamed.into(),
+            name => name.into(),
+        },
+        matcher: match &proto.filter_chain_match {
+            None => FilterChainMatch::default(),
+            Some(proto) => matcher(proto).within("filter_chain_match")?,
+        },
+        transport: match &proto.transport_socket {
+            None => DownstreamTransport::Plain,
+            Some(socket) => {
+                transport_socket::build(DOWNSTREAM, socket, context).within("transport_socket")?
+            }
+        },
+        transport_timeout: match timeout {
+            None => TRANSPORT_TIMEOUT,
+            Some(Duration::ZERO) => Duration::MAX,
+            Some(timeout) => timeout,
+        },
+        filter: filters(&proto.filters, context)?,
+        fingerprint: fingerprint_of(proto),
+    })
+}
+
+/// Equal for chains that treat connections alike. Metadata is a map, of which nothing is read and
+/// whose encoding has no order, so it is left out.
+fn fingerprint_of(proto: &listener::FilterChain) -> u64 {
+    let mut proto = proto.clone();
+    proto.metadata = None;
+    fingerprint(&proto.encode_to_vec())
+}
+
+fn filters(proto: &[listener::Filter], context: &dyn Context) -> Result<NetworkFilter> {
+    let mut built = each("filters", proto, |filter| {
+        let any = match required(&filter.config_type, "typed_config")? {
+            ConfigType::TypedConfig(any) => any,
+            ConfigType::ConfigDiscovery(_) => {
+                return Err(ConfigError::new(
+                    "config_discovery",
+                    "extension discovery (ECDS) is not supported",
+                ));
+            }
+        };
+        let extension = resolve(NETWORK_FILTERS, "network filter", any)?;
+        (extension.build)(&any.value, context).within("typed_config")
+    })?;
+    let Some(last) = built.pop() else {
+        return Err(ConfigError::new(
+            "filters",
+            "must end with a terminal filter, such as tcp_proxy",
+        ));
+    };
+    refuse(
+        !built.is_empty(),
+        "filters[0]",
+        "is a terminal filter, which must be the last",
+    )?;
+    Ok(last)
+}
+
+fn matcher(proto: &listener::FilterChainMatch) -> Result<FilterChainMatch> {
+    let source_type: ConnectionSourceType = enumeration(proto.source_type, "source_type")?;
+    Ok(FilterChainMatch {
+        destination_port: uint(&proto.destination_port)
+            .map(|value| port(value, false, "destination_port"))
+            .transpose()?,
+        destinations: each("prefix_ranges", &proto.prefix_ranges, cidr)?,
+        server_names: each("server_names", &proto.server_names, |name| server_name(name))?,
+        transport_protocol: proto.transport_protocol.as_str().into(),
+        application_protocols: each(
+            "application_protocols",
+            &proto.application_protocols,
+            |protocol| Ok(named(protocol, "")?.as_bytes().into()),
+        )?,
+        direct_sources: each(
+            "direct_source_prefix_ranges",
+            &proto.direct_source_prefix_ranges,
+            cidr,
+        )?,
+        source_type: match source_type {
+            ConnectionSourceType::Any => SourceType::Any,
+            ConnectionSourceType::SameIpOrLoopback => SourceType::SameIpOrLoopback,
+            ConnectionSourceType::External => SourceType::External,
+        },
+        sources: each("source_prefix_ranges", &proto.source_prefix_ranges, cidr)?,
+        source_ports: each("source_ports", &proto.source_ports, |value| {
+            port(*value, false, "")
+        })?,
+    })
+}
+
+/// In lower case, a wildcard without its star.
+fn server_name(name: &str) -> Result<Box<str>> {
+    let name = named(name, "")?.to_ascii_lowercase();
+    let plain = match name.strip_prefix('*') {
+        Some(rest) if rest.len() > 1 && rest.starts_with('.') => rest,
+        _ => &name,
+    };
+    refuse(
+        plain.contains('*'),
+        "",
+        format_args!("`{name}`: only a whole first label can be a *, as in *.example.com"),
+    )?;
+    Ok(plain.into())
+}

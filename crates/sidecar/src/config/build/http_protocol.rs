@@ -1,0 +1,135 @@
+//! `Http1ProtocolOptions`, `Http2ProtocolOptions` and `HttpProtocolOptions`, of either direction.
+
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::config::core::v3::http_protocol_options::HeadersWithUnderscoresAction;
+use envoy_types::pb::envoy::config::core::v3::http1_protocol_options::header_key_format::HeaderFormat;
+
+use super::fields::{bounded, enumeration, flag, refuse, timeout, uint};
+use crate::config::cluster::Http2Settings;
+use crate::config::error::Result;
+
+/// `idle_timeout` unless set.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+
+const MAX_CONCURRENT_STREAMS: u32 = 1024;
+const INITIAL_STREAM_WINDOW: u32 = 16 << 20;
+const INITIAL_CONNECTION_WINDOW: u32 = 24 << 20;
+
+/// The least and the most that a flow-control window can be (RFC 9113, section 6.9).
+const WINDOW: std::ops::RangeInclusive<u32> = 65_535..=i32::MAX as u32;
+
+/// What both directions take from `HttpProtocolOptions`.
+#[derive(Debug)]
+pub struct Common {
+    /// `idle_timeout`
+    pub idle_timeout: Option<Duration>,
+    /// `max_connection_duration`
+    pub max_connection_duration: Option<Duration>,
+    /// `max_requests_per_connection`; `None` (also a zero) is no limit.
+    pub max_requests_per_connection: Option<u32>,
+    /// `max_headers_count`
+    pub max_headers_count: Option<u32>,
+}
+
+/// `HttpProtocolOptions`.
+pub fn common(proto: &Option<core::HttpProtocolOptions>) -> Result<Common> {
+    let proto = proto.clone().unwrap_or_default();
+    let underscores: HeadersWithUnderscoresAction = enumeration(
+        proto.headers_with_underscores_action,
+        "headers_with_underscores_action",
+    )?;
+    refuse(
+        underscores != HeadersWithUnderscoresAction::Allow,
+        "headers_with_underscores_action",
+        "only ALLOW is supported",
+    )?;
+    refuse(
+        proto.max_stream_duration.is_some(),
+        "max_stream_duration",
+        "is not supported here: set it on the routes",
+    )?;
+    refuse(
+        proto.max_response_headers_kb.is_some(),
+        "max_response_headers_kb",
+        "is not supported: the limit is fixed",
+    )?;
+    Ok(Common {
+        idle_timeout: timeout(&proto.idle_timeout, Some(IDLE_TIMEOUT), "idle_timeout")?,
+        max_connection_duration: timeout(
+            &proto.max_connection_duration,
+            None,
+            "max_connection_duration",
+        )?,
+        max_requests_per_connection: uint(&proto.max_requests_per_connection)
+            .filter(|requests| *requests > 0),
+        max_headers_count: bounded(
+            &proto.max_headers_count,
+            1..=u32::from(u16::MAX),
+            "max_headers_count",
+        )?,
+    })
+}
+
+/// `Http1ProtocolOptions`: everything is as it should be by default.
+pub fn http1(proto: &Option<core::Http1ProtocolOptions>) -> Result<()> {
+    let Some(proto) = proto else {
+        return Ok(());
+    };
+    refuse(
+        !proto.default_host_for_http_10.is_empty(),
+        "default_host_for_http_10",
+        "is not supported",
+    )?;
+    refuse(
+        flag(&proto.allow_absolute_url) == Some(false),
+        "allow_absolute_url",
+        "cannot be turned off",
+    )?;
+    refuse(
+        !proto.ignore_http_11_upgrade.is_empty(),
+        "ignore_http_11_upgrade",
+        "is not supported: name what is allowed in upgrade_configs",
+    )?;
+    let format = proto
+        .header_key_format
+        .as_ref()
+        .and_then(|format| format.header_format.as_ref());
+    refuse(
+        matches!(format, Some(HeaderFormat::ProperCaseWords(_))),
+        "header_key_format.proper_case_words",
+        "is not supported: names keep the case in which they came",
+    )
+}
+
+/// `Http2ProtocolOptions`.
+pub fn http2(proto: &Option<core::Http2ProtocolOptions>) -> Result<Http2Settings> {
+    let proto = proto.clone().unwrap_or_default();
+    refuse(
+        proto.connection_keepalive.is_some(),
+        "connection_keepalive",
+        "is not supported yet: use TCP keep-alive",
+    )?;
+    Ok(Http2Settings {
+        max_concurrent_streams: bounded(
+            &proto.max_concurrent_streams,
+            1..=i32::MAX as u32,
+            "max_concurrent_streams",
+        )?
+        .unwrap_or(MAX_CONCURRENT_STREAMS),
+        initial_stream_window: bounded(
+            &proto.initial_stream_window_size,
+            WINDOW,
+            "initial_stream_window_size",
+        )?
+        .unwrap_or(INITIAL_STREAM_WINDOW),
+        initial_connection_window: bounded(
+            &proto.initial_connection_window_size,
+            WINDOW,
+            "initial_connection_window_size",
+        )?
+        .unwrap_or(INITIAL_CONNECTION_WINDOW),
+        allow_connect: proto.allow_connect,
+    })
+}
