@@ -41,11 +41,7 @@ const MAX_RETRIES: u32 = 3;
 /// # Errors
 ///
 /// The first field that is invalid, by its path.
-pub fn build(
-    proto: &cluster::Cluster,
-    fingerprint: u64,
-    context: &dyn Context,
-) -> Result<Cluster> {
+pub fn build(proto: &cluster::Cluster, fingerprint: u64, context: &dyn Context) -> Result<Cluster> {
     let name = named(&proto.name, "name")?;
     refuse(
         proto.close_connections_on_host_health_failure,
@@ -64,8 +60,7 @@ pub fn build(
         panic_threshold: panic_threshold(&proto.common_lb_config).within("common_lb_config")?,
         connect_timeout: positive(&proto.connect_timeout, "connect_timeout")?
             .unwrap_or(CONNECT_TIMEOUT),
-        circuit_breakers: circuit_breakers(&proto.circuit_breakers)
-            .within("circuit_breakers")?,
+        circuit_breakers: circuit_breakers(&proto.circuit_breakers).within("circuit_breakers")?,
         protocol: protocol.protocol,
         http2: protocol.http2,
         idle_timeout: protocol.common.idle_timeout,
@@ -248,8 +243,8 @@ fn panic_threshold(proto: &Option<CommonLbConfig>) -> Result<u8> {
 fn circuit_breakers(proto: &Option<cluster::CircuitBreakers>) -> Result<Thresholds> {
     let mut default = None;
     for (index, thresholds) in proto.iter().flat_map(|p| &p.thresholds).enumerate() {
-        let priority: core::RoutingPriority =
-            enumeration(thresholds.priority, "priority").within(format_args!("thresholds[{index}]"))?;
+        let priority: core::RoutingPriority = enumeration(thresholds.priority, "priority")
+            .within(format_args!("thresholds[{index}]"))?;
         // No route has the priority HIGH: its values are never looked at.
         if priority == core::RoutingPriority::Default {
             refuse(
@@ -273,21 +268,25 @@ fn transport_socket_matches(
     proto: &cluster::Cluster,
     context: &dyn Context,
 ) -> Result<Vec<TransportSocketMatch>> {
-    each("transport_socket_matches", &proto.transport_socket_matches, |proto| {
-        let socket = required(&proto.transport_socket, "transport_socket")?;
-        Ok(TransportSocketMatch {
-            name: named(&proto.name, "name")?.into(),
-            criteria: proto
-                .r#match
-                .as_ref()
-                .map(struct_value::object)
-                .unwrap_or_default()
-                .into_iter()
-                .collect(),
-            transport: transport_socket::build(UPSTREAM, socket, context)
-                .within("transport_socket")?,
-        })
-    })
+    each(
+        "transport_socket_matches",
+        &proto.transport_socket_matches,
+        |proto| {
+            let socket = required(&proto.transport_socket, "transport_socket")?;
+            Ok(TransportSocketMatch {
+                name: named(&proto.name, "name")?.into(),
+                criteria: proto
+                    .r#match
+                    .as_ref()
+                    .map(struct_value::object)
+                    .unwrap_or_default()
+                    .into_iter()
+                    .collect(),
+                transport: transport_socket::build(UPSTREAM, socket, context)
+                    .within("transport_socket")?,
+            })
+        },
+    )
 }
 
 /// `BindConfig`: one address per family.
@@ -312,9 +311,11 @@ pub fn bind_config(proto: &core::BindConfig) -> Result<BindConfig> {
         )
     };
     add(required(&proto.source_address, "source_address")?).within("source_address")?;
-    each("extra_source_addresses", &proto.extra_source_addresses, |extra| {
-        add(required(&extra.address, "address")?).within("address")
-    })?;
+    each(
+        "extra_source_addresses",
+        &proto.extra_source_addresses,
+        |extra| add(required(&extra.address, "address")?).within("address"),
+    )?;
     Ok(bind)
 }
 

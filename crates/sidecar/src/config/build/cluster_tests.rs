@@ -62,13 +62,22 @@ load_assignment:
     )
     .unwrap();
     assert_eq!(&*cluster.stat_name, "outbound.80.svc");
-    assert_eq!(cluster.load_balancer, LoadBalancer::LeastRequest { choices: 4 });
+    assert_eq!(
+        cluster.load_balancer,
+        LoadBalancer::LeastRequest { choices: 4 }
+    );
     assert_eq!(cluster.panic_threshold, 0);
     assert_eq!(cluster.circuit_breakers.max_connections, 7);
     assert_eq!(cluster.protocol, UpstreamProtocol::Http2);
     assert_eq!(cluster.http2.max_concurrent_streams, 10);
-    assert_eq!((cluster.idle_timeout, cluster.max_requests_per_connection), (None, Some(5)));
-    assert_eq!(cluster.keepalive.unwrap().time, Some(Duration::from_secs(300)));
+    assert_eq!(
+        (cluster.idle_timeout, cluster.max_requests_per_connection),
+        (None, Some(5))
+    );
+    assert_eq!(
+        cluster.keepalive.unwrap().time,
+        Some(Duration::from_secs(300))
+    );
     let bind = cluster.bind.unwrap();
     assert_eq!(bind.v4, Some("127.0.0.6:0".parse().unwrap()));
     assert_eq!(bind.v6, Some("[::6]:0".parse().unwrap()));
@@ -79,45 +88,84 @@ load_assignment:
     let locality = &assignment.localities[0];
     assert_eq!((locality.priority, &*locality.name), (1, "r/z/"));
     let first = &locality.endpoints[0];
-    assert_eq!((first.weight, first.health, &*first.hostname), (3, HealthStatus::Draining, "h"));
+    assert_eq!(
+        (first.weight, first.health, &*first.hostname),
+        (3, HealthStatus::Draining, "h")
+    );
     assert_eq!(first.transport_socket_match["n"], serde_json::json!(1));
     assert_eq!(
         cluster.transport_socket_matches[0].criteria["tlsMode"],
         first.transport_socket_match["tlsMode"]
     );
-    assert_eq!(locality.endpoints[1].address, Address::Pipe("/run/x".into()));
+    assert_eq!(
+        locality.endpoints[1].address,
+        Address::Pipe("/run/x".into())
+    );
 }
 
 #[test]
 fn kinds_of_discovery() {
-    let eds = cluster("name: c\ntype: EDS\neds_cluster_config: {service_name: s, eds_config: {ads: {}}}").unwrap();
+    let eds =
+        cluster("name: c\ntype: EDS\neds_cluster_config: {service_name: s, eds_config: {ads: {}}}")
+            .unwrap();
     let ClusterDiscovery::Assignment { slot, eds: true } = &eds.discovery else {
         panic!()
     };
     assert_eq!((&**slot.name(), slot.is_filled()), ("s", false));
     let original = cluster("name: c\ntype: ORIGINAL_DST\nlb_policy: CLUSTER_PROVIDED").unwrap();
-    assert!(matches!(original.discovery, ClusterDiscovery::OriginalDestination));
+    assert!(matches!(
+        original.discovery,
+        ClusterDiscovery::OriginalDestination
+    ));
     assert_eq!(original.load_balancer, LoadBalancer::Provided);
 }
 
 #[test]
 fn errors_name_the_field() {
     let options = |options: &str| {
-        format!("{STATIC}typed_extension_protocol_options: {{x: {{'@type': type.googleapis.com/{options}}}}}")
+        format!(
+            "{STATIC}typed_extension_protocol_options: {{x: {{'@type': type.googleapis.com/{options}}}}}"
+        )
     };
     let endpoint = |endpoint: &str| {
-        format!("name: c\nload_assignment: {{cluster_name: c, endpoints: [{{lb_endpoints: [{endpoint}]}}]}}")
+        format!(
+            "name: c\nload_assignment: {{cluster_name: c, endpoints: [{{lb_endpoints: [{endpoint}]}}]}}"
+        )
     };
     for (yaml, expect) in [
-        ("load_assignment: {cluster_name: c}".into(), "name: must not be empty"),
+        (
+            "load_assignment: {cluster_name: c}".into(),
+            "name: must not be empty",
+        ),
         ("name: c".into(), "load_assignment: must be set"),
-        ("name: c\ntype: STRICT_DNS".into(), "type: STRICT_DNS is not supported yet"),
-        ("name: c\ntype: EDS".into(), "eds_cluster_config: must be set"),
-        ("name: c\ntype: EDS\neds_cluster_config: {}".into(), "eds_cluster_config.eds_config: must be set"),
-        ("name: c\ntype: ORIGINAL_DST".into(), "lb_policy: CLUSTER_PROVIDED goes with"),
-        (format!("{STATIC}lb_policy: RING_HASH"), "lb_policy: RING_HASH is not supported"),
-        (format!("{STATIC}connect_timeout: 0s"), "connect_timeout: must be above zero"),
-        (format!("{STATIC}lrs_report_endpoint_metrics: [x]"), "lrs_report_endpoint_metrics: not supported"),
+        (
+            "name: c\ntype: STRICT_DNS".into(),
+            "type: STRICT_DNS is not supported yet",
+        ),
+        (
+            "name: c\ntype: EDS".into(),
+            "eds_cluster_config: must be set",
+        ),
+        (
+            "name: c\ntype: EDS\neds_cluster_config: {}".into(),
+            "eds_cluster_config.eds_config: must be set",
+        ),
+        (
+            "name: c\ntype: ORIGINAL_DST".into(),
+            "lb_policy: CLUSTER_PROVIDED goes with",
+        ),
+        (
+            format!("{STATIC}lb_policy: RING_HASH"),
+            "lb_policy: RING_HASH is not supported",
+        ),
+        (
+            format!("{STATIC}connect_timeout: 0s"),
+            "connect_timeout: must be above zero",
+        ),
+        (
+            format!("{STATIC}lrs_report_endpoint_metrics: [x]"),
+            "lrs_report_endpoint_metrics: not supported",
+        ),
         (
             format!("{STATIC}common_lb_config: {{healthy_panic_threshold: {{value: 101}}}}"),
             "common_lb_config.healthy_panic_threshold: must be between",
@@ -127,7 +175,9 @@ fn errors_name_the_field() {
             "circuit_breakers.thresholds[1].priority: is given twice",
         ),
         (
-            format!("{STATIC}upstream_bind_config: {{source_address: {{address: x, port_value: 0}}}}"),
+            format!(
+                "{STATIC}upstream_bind_config: {{source_address: {{address: x, port_value: 0}}}}"
+            ),
             "upstream_bind_config.source_address.address: `x` is not an IP address",
         ),
         (
@@ -139,11 +189,15 @@ fn errors_name_the_field() {
             "typed_extension_protocol_options[x].upstream_protocol_options: must be set",
         ),
         (
-            options("envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {http2_protocol_options: {initial_stream_window_size: 1}}"),
+            options(
+                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {http2_protocol_options: {initial_stream_window_size: 1}}",
+            ),
             "typed_extension_protocol_options[x].explicit_http_config.http2_protocol_options.initial_stream_window_size: 1 is not between 65535",
         ),
         (
-            endpoint("{endpoint: {address: {socket_address: {address: 10.0.0.1, port_value: 70000}}}}"),
+            endpoint(
+                "{endpoint: {address: {socket_address: {address: 10.0.0.1, port_value: 70000}}}}",
+            ),
             "load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.socket_address.port_value: 70000 is not a port",
         ),
         (

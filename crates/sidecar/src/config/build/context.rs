@@ -50,11 +50,8 @@ pub trait Context {
     /// # Errors
     ///
     /// There is no such static secret, or the source cannot be asked for secrets.
-    fn secret_slot(
-        &self,
-        name: &str,
-        source: Option<&ResourceSource>,
-    ) -> Result<Arc<Slot<Secret>>>;
+    fn secret_slot(&self, name: &str, source: Option<&ResourceSource>)
+    -> Result<Arc<Slot<Secret>>>;
 
     /// The slot of a cluster's endpoints (EDS). An assignment that is cached is kept, for a control
     /// plane need not send it again when the cluster changes.

@@ -53,7 +53,10 @@ fn locality(proto: &endpoint::LocalityLbEndpoints) -> Result<Locality> {
         format_args!("{} is above 128", proto.priority),
     )?;
     let name = match &proto.locality {
-        Some(locality) => format!("{}/{}/{}", locality.region, locality.zone, locality.sub_zone),
+        Some(locality) => format!(
+            "{}/{}/{}",
+            locality.region, locality.zone, locality.sub_zone
+        ),
         None => String::new(),
     };
     let endpoints = each("lb_endpoints", &proto.lb_endpoints, |proto| {
@@ -100,9 +103,7 @@ fn endpoint(proto: &endpoint::LbEndpoint) -> Result<Endpoint> {
         health: match health {
             core::HealthStatus::Unknown | core::HealthStatus::Healthy => HealthStatus::Healthy,
             core::HealthStatus::Degraded => HealthStatus::Degraded,
-            core::HealthStatus::Unhealthy | core::HealthStatus::Timeout => {
-                HealthStatus::Unhealthy
-            }
+            core::HealthStatus::Unhealthy | core::HealthStatus::Timeout => HealthStatus::Unhealthy,
             core::HealthStatus::Draining => HealthStatus::Draining,
         },
         hostname: endpoint.hostname.as_str().into(),

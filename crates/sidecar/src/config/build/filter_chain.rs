@@ -123,7 +123,9 @@ fn matcher(proto: &listener::FilterChainMatch) -> Result<FilterChainMatch> {
             .map(|value| port(value, false, "destination_port"))
             .transpose()?,
         destinations: each("prefix_ranges", &proto.prefix_ranges, cidr)?,
-        server_names: each("server_names", &proto.server_names, |name| server_name(name))?,
+        server_names: each("server_names", &proto.server_names, |name| {
+            server_name(name)
+        })?,
         transport_protocol: proto.transport_protocol.as_str().into(),
         application_protocols: each(
             "application_protocols",

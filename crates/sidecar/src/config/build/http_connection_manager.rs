@@ -229,23 +229,27 @@ fn http_filter(proto: &hcm::HttpFilter) -> Result<Option<HttpFilter>> {
 fn server_header(proto: &hcm::HttpConnectionManager) -> Result<ServerHeader> {
     use fields_of::ServerHeaderTransformation as Proto;
     let field = "server_header_transformation";
-    Ok(match enumeration(proto.server_header_transformation, field)? {
-        Proto::Overwrite => ServerHeader::Overwrite,
-        Proto::AppendIfAbsent => ServerHeader::AppendIfAbsent,
-        Proto::PassThrough => ServerHeader::PassThrough,
-    })
+    Ok(
+        match enumeration(proto.server_header_transformation, field)? {
+            Proto::Overwrite => ServerHeader::Overwrite,
+            Proto::AppendIfAbsent => ServerHeader::AppendIfAbsent,
+            Proto::PassThrough => ServerHeader::PassThrough,
+        },
+    )
 }
 
 fn forward_client_cert(proto: &hcm::HttpConnectionManager) -> Result<ForwardClientCert> {
     use fields_of::ForwardClientCertDetails as Proto;
     let field = "forward_client_cert_details";
-    Ok(match enumeration(proto.forward_client_cert_details, field)? {
-        Proto::Sanitize => ForwardClientCert::Sanitize,
-        Proto::ForwardOnly => ForwardClientCert::ForwardOnly,
-        Proto::AppendForward => ForwardClientCert::AppendForward,
-        Proto::SanitizeSet => ForwardClientCert::SanitizeSet,
-        Proto::AlwaysForwardOnly => ForwardClientCert::AlwaysForwardOnly,
-    })
+    Ok(
+        match enumeration(proto.forward_client_cert_details, field)? {
+            Proto::Sanitize => ForwardClientCert::Sanitize,
+            Proto::ForwardOnly => ForwardClientCert::ForwardOnly,
+            Proto::AppendForward => ForwardClientCert::AppendForward,
+            Proto::SanitizeSet => ForwardClientCert::SanitizeSet,
+            Proto::AlwaysForwardOnly => ForwardClientCert::AlwaysForwardOnly,
+        },
+    )
 }
 
 fn client_cert_details(proto: &hcm::HttpConnectionManager) -> ClientCertDetails {
@@ -280,12 +284,14 @@ fn upgrades(proto: &[fields_of::UpgradeConfig]) -> Result<Vec<Box<[u8]>>> {
 fn escaped_slashes(proto: &hcm::HttpConnectionManager) -> Result<EscapedSlashes> {
     use fields_of::PathWithEscapedSlashesAction as Proto;
     let field = "path_with_escaped_slashes_action";
-    Ok(match enumeration(proto.path_with_escaped_slashes_action, field)? {
-        Proto::ImplementationSpecificDefault | Proto::KeepUnchanged => EscapedSlashes::Keep,
-        Proto::RejectRequest => EscapedSlashes::Reject,
-        Proto::UnescapeAndRedirect => EscapedSlashes::Redirect,
-        Proto::UnescapeAndForward => EscapedSlashes::Forward,
-    })
+    Ok(
+        match enumeration(proto.path_with_escaped_slashes_action, field)? {
+            Proto::ImplementationSpecificDefault | Proto::KeepUnchanged => EscapedSlashes::Keep,
+            Proto::RejectRequest => EscapedSlashes::Reject,
+            Proto::UnescapeAndRedirect => EscapedSlashes::Redirect,
+            Proto::UnescapeAndForward => EscapedSlashes::Forward,
+        },
+    )
 }
 
 fn strip_port(proto: &hcm::HttpConnectionManager) -> StripPort {

@@ -18,9 +18,7 @@ use super::fields::{
 };
 use super::{access_log, filter_chain};
 use crate::config::error::{ConfigError, Result};
-use crate::config::listener::{
-    FilterChain, Inspector, Listener, PortPredicate, TrafficDirection,
-};
+use crate::config::listener::{FilterChain, Inspector, Listener, PortPredicate, TrafficDirection};
 use crate::listener::filter_chain_match::FilterChainIndex;
 
 /// `listener_filters_timeout` unless set.
@@ -96,9 +94,7 @@ pub fn build(
     let filter_chains = each(
         "filter_chains",
         proto.filter_chains.iter().enumerate(),
-        |(index, chain)| {
-            filter_chain::build(chain, &index.to_string(), context).map(Arc::new)
-        },
+        |(index, chain)| filter_chain::build(chain, &index.to_string(), context).map(Arc::new),
     )?;
     let default_filter_chain = proto
         .default_filter_chain

@@ -2,14 +2,18 @@ use std::time::Duration;
 
 use super::super::testing::{assert_error, listener};
 use crate::config::access_log::LogSink;
-use crate::config::http_connection_manager::{CodecType, ForwardClientCert, HttpConnectionManager, StripPort};
+use crate::config::http_connection_manager::{
+    CodecType, ForwardClientCert, HttpConnectionManager, StripPort,
+};
 use crate::config::listener::{Inspector, NetworkFilter, SourceType};
 
 const TYPE: &str = "'@type': type.googleapis.com/envoy.extensions";
 const ADDRESS: &str = "address: {socket_address: {address: 0.0.0.0, port_value: 15001}}\n";
 
 fn tcp(rest: &str) -> String {
-    format!("{{name: tcp, typed_config: {{{TYPE}.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, {rest}}}}}")
+    format!(
+        "{{name: tcp, typed_config: {{{TYPE}.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, {rest}}}}}"
+    )
 }
 
 fn router(rest: &str) -> String {
@@ -37,13 +41,24 @@ fn manager(rest: &str) -> std::sync::Arc<HttpConnectionManager> {
 #[test]
 fn defaults_are_envoys() {
     let built = listener(&one_filter(&tcp("cluster: c"))).unwrap();
-    assert_eq!((&*built.name, &*built.stat_prefix), ("0.0.0.0:15001", "0.0.0.0_15001"));
+    assert_eq!(
+        (&*built.name, &*built.stat_prefix),
+        ("0.0.0.0:15001", "0.0.0.0_15001")
+    );
     assert!(built.bind_to_port && !built.hand_over && !built.original_dst);
-    assert_eq!(built.listener_filters_timeout, Some(Duration::from_secs(15)));
+    assert_eq!(
+        built.listener_filters_timeout,
+        Some(Duration::from_secs(15))
+    );
     assert_eq!(built.tls_inspector, Inspector::Absent);
     let chain = &built.filter_chains[0];
-    assert_eq!((&*chain.name, chain.transport_timeout), ("0", Duration::from_secs(15)));
-    let NetworkFilter::TcpProxy(proxy) = &chain.filter else { panic!() };
+    assert_eq!(
+        (&*chain.name, chain.transport_timeout),
+        ("0", Duration::from_secs(15))
+    );
+    let NetworkFilter::TcpProxy(proxy) = &chain.filter else {
+        panic!()
+    };
     assert_eq!(proxy.idle_timeout, Some(Duration::from_secs(3600)));
     assert_eq!((proxy.total_weight, proxy.max_connect_attempts), (1, 1));
 
@@ -102,12 +117,19 @@ filter_chains:
     let chain = &listener.filter_chains[0];
     let matcher = &chain.matcher;
     assert_eq!(matcher.destinations, ["10.0.0.0/8".parse().unwrap()]);
-    assert_eq!(*matcher.server_names, [".example.com".into(), "exact.example.com".into()]);
+    assert_eq!(
+        *matcher.server_names,
+        [".example.com".into(), "exact.example.com".into()]
+    );
     assert_eq!(matcher.source_type, SourceType::External);
     assert_eq!(chain.transport_timeout, Duration::MAX);
-    let NetworkFilter::TcpProxy(proxy) = &chain.filter else { panic!() };
+    let NetworkFilter::TcpProxy(proxy) = &chain.filter else {
+        panic!()
+    };
     assert_eq!(proxy.total_weight, 5);
-    let NetworkFilter::TcpProxy(proxy) = &listener.default_filter_chain.unwrap().filter else { panic!() };
+    let NetworkFilter::TcpProxy(proxy) = &listener.default_filter_chain.unwrap().filter else {
+        panic!()
+    };
     assert_eq!(proxy.idle_timeout, None);
 
     let manager = manager(
@@ -165,8 +187,14 @@ fn chains_that_did_not_change_keep_their_fingerprint() {
     };
     let (old, new) = (chains("cluster: b"), chains("cluster: c"));
     assert_ne!(old.fingerprint, new.fingerprint);
-    assert_eq!(old.filter_chains[0].fingerprint, new.filter_chains[0].fingerprint);
-    assert_ne!(old.filter_chains[1].fingerprint, new.filter_chains[1].fingerprint);
+    assert_eq!(
+        old.filter_chains[0].fingerprint,
+        new.filter_chains[0].fingerprint
+    );
+    assert_ne!(
+        old.filter_chains[1].fingerprint,
+        new.filter_chains[1].fingerprint
+    );
 }
 
 #[test]
@@ -174,7 +202,10 @@ fn errors_name_the_field() {
     let in_filter = "filter_chains[0].filters[0].typed_config";
     let in_manager = |rest: &str| one_filter(&http(rest));
     let with_router = |rest: &str| {
-        in_manager(&format!("rds: {{route_config_name: r, config_source: {{ads: {{}}}}}}, http_filters: [{}], {rest}", router("")))
+        in_manager(&format!(
+            "rds: {{route_config_name: r, config_source: {{ads: {{}}}}}}, http_filters: [{}], {rest}",
+            router("")
+        ))
     };
     for (yaml, expect) in [
         (format!("filter_chains: [{{filters: [{}]}}]", tcp("cluster: c")), "address.socket_address: must be set".to_owned()),

@@ -98,6 +98,11 @@ fn told(type_name: &str, path: &str, reason: &'static str) {
     static TOLD: LazyLock<Mutex<HashSet<(String, &'static str)>>> = LazyLock::new(Mutex::default);
     let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
     if told.insert((type_name.to_owned(), reason)) {
-        tracing::info!(r#type = type_name, field = path, reason, "left a field alone");
+        tracing::info!(
+            r#type = type_name,
+            field = path,
+            reason,
+            "left a field alone"
+        );
     }
 }

@@ -119,7 +119,10 @@ pub fn build(proto: &tls::Secret) -> Result<Built> {
             return Err(ConfigError::new("generic_secret", "is not supported"));
         }
     };
-    let from_files = reader.watched.iter().any(|path| !path.as_os_str().is_empty());
+    let from_files = reader
+        .watched
+        .iter()
+        .any(|path| !path.as_os_str().is_empty());
     Ok(Built {
         secret,
         files: from_files.then(|| SecretFiles {

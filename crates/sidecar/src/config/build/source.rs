@@ -23,9 +23,9 @@ pub fn build(proto: &core::ConfigSource) -> Result<ResourceSource> {
     version(proto.resource_api_version, "resource_api_version")?;
     let origin = match required(&proto.config_source_specifier, "config_source_specifier")? {
         ConfigSourceSpecifier::Ads(_) | ConfigSourceSpecifier::Self_(_) => Origin::Ads,
-        ConfigSourceSpecifier::ApiConfigSource(api) => grpc(api)
-            .map(Origin::Grpc)
-            .within("api_config_source")?,
+        ConfigSourceSpecifier::ApiConfigSource(api) => {
+            grpc(api).map(Origin::Grpc).within("api_config_source")?
+        }
         ConfigSourceSpecifier::Path(path) => Origin::File {
             path: PathBuf::from(named(path, "path")?),
             watched_directory: None,

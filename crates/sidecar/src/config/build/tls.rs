@@ -48,7 +48,9 @@ pub fn downstream(
         // Where clients are verified no session is ever resumed, which is what these ask for.
         let stateless = matches!(
             proto.session_ticket_keys_type,
-            Some(SessionTicketKeysType::DisableStatelessSessionResumption(true))
+            Some(SessionTicketKeysType::DisableStatelessSessionResumption(
+                true
+            ))
         );
         refuse(
             stateless,
@@ -106,7 +108,11 @@ fn settings(proto: &tls::CommonTlsContext, context: &dyn Context) -> Result<TlsS
     Ok(TlsSettings {
         min_version,
         max_version,
-        cipher_suites: known(&parameters.cipher_suites, cipher_suite, "tls_params.cipher_suites")?,
+        cipher_suites: known(
+            &parameters.cipher_suites,
+            cipher_suite,
+            "tls_params.cipher_suites",
+        )?,
         groups: known(&parameters.ecdh_curves, group, "tls_params.ecdh_curves")?,
         alpn: each("alpn_protocols", &proto.alpn_protocols, |protocol| {
             let valid = (1..=255).contains(&protocol.len());
@@ -143,10 +149,7 @@ fn sds(proto: &tls::SdsSecretConfig, context: &dyn Context) -> Result<Arc<Slot<S
     context.secret_slot(name, source.within("sds_config")?.as_ref())
 }
 
-fn validation(
-    proto: &Option<ValidationContextType>,
-    context: &dyn Context,
-) -> Result<Validation> {
+fn validation(proto: &Option<ValidationContextType>, context: &dyn Context) -> Result<Validation> {
     Ok(match proto {
         None => Validation::None,
         Some(ValidationContextType::ValidationContext(validation)) => {
@@ -177,7 +180,10 @@ fn combined(
     context: &dyn Context,
 ) -> Result<Validation> {
     const SECRET: &str = "validation_context_sds_secret_config";
-    let defaults = required(&proto.default_validation_context, "default_validation_context")?;
+    let defaults = required(
+        &proto.default_validation_context,
+        "default_validation_context",
+    )?;
     let config = required(&proto.validation_context_sds_secret_config, SECRET)?;
     Ok(Validation::Combined {
         defaults: secret::default_context(defaults)
@@ -221,11 +227,7 @@ fn versions(proto: &tls::TlsParameters) -> Result<(TlsVersion, TlsVersion)> {
 
 /// What of a list is on offer here. Names that are in use elsewhere and not here are left out, for
 /// that only narrows the choice; a list of which nothing is left is an error.
-fn known<T>(
-    names: &[String],
-    find: impl Fn(&str) -> Option<T>,
-    field: &str,
-) -> Result<Vec<T>> {
+fn known<T>(names: &[String], find: impl Fn(&str) -> Option<T>, field: &str) -> Result<Vec<T>> {
     // `[A|B]` is BoringSSL's way to say that two are equally good.
     let known: Vec<T> = names
         .iter()
@@ -249,8 +251,7 @@ fn cipher_suite(name: &str) -> Option<CipherSuite> {
         "ECDHE-ECDSA-AES256-GCM-SHA384" | "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384" => {
             CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384
         }
-        "ECDHE-ECDSA-CHACHA20-POLY1305"
-        | "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256" => {
+        "ECDHE-ECDSA-CHACHA20-POLY1305" | "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256" => {
             CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
         }
         "ECDHE-RSA-AES128-GCM-SHA256" | "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256" => {

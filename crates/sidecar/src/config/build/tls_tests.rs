@@ -144,7 +144,11 @@ fn files_are_reported_and_loaded_again() {
         "watched_directory": {"path": directory.path()}}}))
     .unwrap();
     let files = built.files.unwrap();
-    let watched = [directory.path().to_owned(), path("cert.pem"), path("key.pem")];
+    let watched = [
+        directory.path().to_owned(),
+        path("cert.pem"),
+        path("key.pem"),
+    ];
     assert_eq!(files.watched(), watched);
     let leaf = |secret: Secret| match secret {
         Secret::Certificate(certificate) => certificate.certified.cert[0].clone(),
@@ -190,13 +194,19 @@ fn contexts_have_their_slots() {
                 "default_validation_context": {"match_typed_subject_alt_names": [{"san_type": "URI", "matcher": {"exact": "spiffe://x"}}]},
                 "validation_context_sds_secret_config": {"name": "ROOTCA", "sds_config": ads}}}}))
     .unwrap();
-    assert_eq!((settings.settings.min_version, settings.settings.max_version), (TlsVersion::V1_2, TlsVersion::V1_3));
+    assert_eq!(
+        (settings.settings.min_version, settings.settings.max_version),
+        (TlsVersion::V1_2, TlsVersion::V1_3)
+    );
     assert_eq!(&**settings.settings.certificates[0].name(), "default");
     assert!(!settings.settings.certificates[0].is_filled());
     let Validation::Combined { defaults, slot } = settings.settings.validation else {
         panic!()
     };
-    assert_eq!((defaults.subject_alt_names.len(), &**slot.name()), (1, "ROOTCA"));
+    assert_eq!(
+        (defaults.subject_alt_names.len(), &**slot.name()),
+        (1, "ROOTCA")
+    );
     assert_eq!(settings.max_session_keys, 1);
 }
 

@@ -42,12 +42,11 @@ pub fn build(proto: &cluster::Cluster) -> Result<Protocol> {
         "typed_extension_protocol_options",
         "must hold one set of options",
     )?;
-    let extension = resolve(OPTIONS, "set of protocol options", any).map_err(|error| {
-        ConfigError {
+    let extension =
+        resolve(OPTIONS, "set of protocol options", any).map_err(|error| ConfigError {
             path: field.clone(),
             ..error
-        }
-    })?;
+        })?;
     (extension.build)(&any.value).within(field)
 }
 
@@ -75,10 +74,16 @@ fn of_older_fields(proto: &cluster::Cluster) -> Result<Protocol> {
 
 fn options(proto: &upstreams::HttpProtocolOptions) -> Result<Protocol> {
     refuse_upstream(&proto.upstream_http_protocol_options)?;
-    let chosen = required(&proto.upstream_protocol_options, "upstream_protocol_options")?;
+    let chosen = required(
+        &proto.upstream_protocol_options,
+        "upstream_protocol_options",
+    )?;
     let (protocol, field, http1, http2) = match chosen {
         UpstreamProtocolOptions::ExplicitHttpConfig(explicit) => {
-            match required(&explicit.protocol_config, "explicit_http_config.protocol_config")? {
+            match required(
+                &explicit.protocol_config,
+                "explicit_http_config.protocol_config",
+            )? {
                 ProtocolConfig::HttpProtocolOptions(http1) => (
                     UpstreamProtocol::Http1,
                     "explicit_http_config",
