@@ -105,6 +105,13 @@ impl TlsStream {
         self.socket
     }
 
+    /// Gives back bytes that were read: they are read again first.
+    pub(super) fn unread(&mut self, bytes: &[u8]) {
+        self.opened
+            .splice(..self.opened_start, bytes.iter().copied());
+        self.opened_start = 0;
+    }
+
     pub(super) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,

@@ -17,15 +17,17 @@ use super::socket::Socket;
 use super::stream::{Handshake, PlainStream};
 use crate::config::tls::TlsVersion;
 
-/// Does the server's side of a handshake. `received` is what the client has sent already.
+/// Does the server's side of a handshake. `received` is what the client has sent already; `own_uri`
+/// is who we say that we are.
 pub async fn accept(
     mut connection: UnbufferedServerConnection,
     socket: Socket,
     received: Vec<u8>,
+    own_uri: Option<Arc<str>>,
 ) -> Result<TlsStream, TlsError> {
     let mut driver = Driver::new(socket, received);
     driver.run(&mut connection).await?;
-    let handshake = describe(&connection)?;
+    let handshake = describe(&connection, own_uri)?;
     if handshake.version == TlsVersion::V1_2 {
         // The server has the last word, and the client waits for it.
         driver.flush().await?;
@@ -44,7 +46,7 @@ pub async fn connect(
 ) -> Result<TlsStream, TlsError> {
     let mut driver = Driver::new(socket, Vec::new());
     driver.run(&mut connection).await?;
-    let handshake = describe(&connection)?;
+    let handshake = describe(&connection, None)?;
     let (secrets, keys) = connection
         .dangerous_into_kernel_connection()
         .map_err(TlsError::Handshake)?;
@@ -223,7 +225,7 @@ fn act<Data>(
     }
 }
 
-fn describe(connection: &CommonState) -> Result<Handshake, TlsError> {
+fn describe(connection: &CommonState, own_uri: Option<Arc<str>>) -> Result<Handshake, TlsError> {
     let unfinished = || TlsError::Handshake(rustls::Error::HandshakeNotComplete);
     let suite = connection
         .negotiated_cipher_suite()
@@ -256,5 +258,6 @@ fn describe(connection: &CommonState) -> Result<Handshake, TlsError> {
         alpn: connection.alpn_protocol().unwrap_or_default().to_vec(),
         peer_chain,
         peer_uris,
+        own_uri,
     })
 }

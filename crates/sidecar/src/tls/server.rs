@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use outrider_identity::certificate::CertificateDetails;
 use rustls::ServerConfig;
 use rustls::server::{
     ClientHello as RustlsHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert,
@@ -34,6 +35,8 @@ pub struct ServerContext {
 struct Configs {
     by_protocol: Vec<(Arc<[u8]>, Arc<ServerConfig>)>,
     without: Arc<ServerConfig>,
+    /// The first URI name of the first certificate.
+    own_uri: Option<Arc<str>>,
 }
 
 impl ServerContext {
@@ -103,7 +106,7 @@ impl ServerContext {
         };
         let connection =
             UnbufferedServerConnection::new(configs.choose(hello)).map_err(TlsError::Settings)?;
-        handshake::accept(connection, socket, read_ahead).await
+        handshake::accept(connection, socket, read_ahead, configs.own_uri.clone()).await
     }
 
     fn configs(&self) -> Result<Arc<Configs>, TlsError> {
@@ -114,6 +117,14 @@ impl ServerContext {
     fn build(&self, secrets: &Secrets) -> Result<Configs, TlsError> {
         let settings = &self.tls.settings;
         let certificates = Certificates(secrets.certificates(settings)?);
+        let own_uri = certificates
+            .0
+            .first()
+            .and_then(|own| own.cert.first())
+            .and_then(|leaf| {
+                let details = CertificateDetails::parse(leaf).ok()?;
+                details.uris.into_iter().next().map(Arc::from)
+            });
         let policy = secrets.peer_policy(settings, self.tls.require_client_certificate)?;
         let mut config = ServerConfig::builder_with_provider(settings.provider())
             .with_protocol_versions(settings.versions()?)
@@ -141,6 +152,7 @@ impl ServerContext {
         Ok(Configs {
             by_protocol,
             without: Arc::new(config),
+            own_uri,
         })
     }
 }

@@ -58,9 +58,15 @@ impl Socket {
 
     /// Closes it at once: the peer of a TCP connection sees RST, and what it has not read is lost.
     pub fn abort(self) {
-        if let Socket::Tcp(tcp) = &self {
-            // It fails only where the connection is gone already.
-            let _ = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
+        // It fails only where the connection is gone already.
+        let _ = self.set_zero_linger();
+    }
+
+    /// From now on, dropping it sends RST.
+    pub fn set_zero_linger(&self) -> io::Result<()> {
+        match self {
+            Socket::Tcp(tcp) => socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO)),
+            Socket::Unix(_) => Ok(()),
         }
     }
 

@@ -27,6 +27,8 @@ pub struct Handshake {
     pub peer_chain: Vec<rustls_pki_types::CertificateDer<'static>>,
     /// The peer's URI names, the first of which is its SPIFFE id.
     pub peer_uris: Vec<Arc<str>>,
+    /// The first URI name of our own certificate, if we showed one: our SPIFFE id.
+    pub own_uri: Option<Arc<str>>,
 }
 
 /// A connection's bytes. One task drives it, both ways.
@@ -64,6 +66,20 @@ impl Stream {
         match self {
             Stream::Plain(plain) => plain.into_socket().abort(),
             Stream::Tls(tls) => tls.into_socket().abort(),
+        }
+    }
+
+    /// From now on, dropping it sends RST.
+    pub fn set_zero_linger(&self) -> io::Result<()> {
+        self.socket().set_zero_linger()
+    }
+
+    /// Gives back bytes that were read: they are read again first. Only what was read since the
+    /// last time that all of it was read again.
+    pub fn unread(&mut self, bytes: &[u8]) {
+        match self {
+            Stream::Plain(plain) => plain.unread(bytes),
+            Stream::Tls(tls) => tls.unread(bytes),
         }
     }
 
@@ -122,6 +138,11 @@ impl PlainStream {
     /// The socket alone.
     pub fn into_socket(self) -> Socket {
         self.socket
+    }
+
+    fn unread(&mut self, bytes: &[u8]) {
+        self.read_ahead.splice(..self.start, bytes.iter().copied());
+        self.start = 0;
     }
 }
 

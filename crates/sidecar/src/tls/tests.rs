@@ -62,9 +62,13 @@ async fn both_ends_know_the_peer_and_half_close_works_both_ways() {
         let seen = far.handshake().unwrap();
         assert_eq!(seen.version, version);
         assert_eq!(&*seen.peer_uris[0], CLIENT);
+        assert_eq!(seen.own_uri.as_deref(), Some(SERVER));
         assert_eq!(&*near.handshake().unwrap().peer_uris[0], SERVER);
 
         near.write_all(b"question").await.unwrap();
+        let mut first = [0; 5];
+        far.read_exact(&mut first).await.unwrap();
+        far.unread(&first);
         near.shutdown().await.unwrap();
         let mut text = Vec::new();
         far.read_to_end(&mut text).await.unwrap();

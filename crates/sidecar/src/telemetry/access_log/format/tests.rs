@@ -62,6 +62,7 @@ fn connection() -> Connection {
             cipher: "TLS_AES_128_GCM_SHA256",
             alpn: Vec::new(),
             peer_chain: Vec::new(),
+            own_uri: None,
             peer_uris: vec!["spiffe://cluster.local/ns/a/sa/b".into()],
         })),
         accepted: Instant::now(),
