@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use outrider_xds::ads::client::{Bearer, ConnectError};
+use outrider_xds::ads::client::{ConnectError, bearer};
 use tonic::metadata::MetadataMap;
 
 /// The environment variable that names the file.
@@ -71,7 +71,7 @@ impl TokenFile {
         if text.trim().is_empty() {
             return Err(TokenFileError::Empty { path: path() });
         }
-        Bearer::metadata(&text).map_err(|reason| TokenFileError::Unusable {
+        bearer(&text).map_err(|reason| TokenFileError::Unusable {
             path: path(),
             reason,
         })
