@@ -7,7 +7,9 @@ use envoy_types::pb::envoy::config::route::v3 as proto;
 use envoy_types::pb::envoy::config::route::v3::route::Action as ProtoAction;
 use envoy_types::pb::envoy::config::route::v3::virtual_host::TlsRequirementType;
 
-use super::fields::{Within as _, each, enumeration, named, refuse, required, uint, uri_text};
+use super::fields::{
+    Within as _, each, enumeration, flag, named, refuse, required, uint, uri_text,
+};
 use super::header_changes::changes;
 use super::{route_action, route_match};
 use crate::config::error::{ConfigError, Result};

@@ -512,11 +512,9 @@ append_action\
 keep_empty_value\
 envoy.config.core.v3.Http1ProtocolOptions\
 allow_absolute_url\
-HTTP/1.0 is always accepted\
 accept_http_10\
 default_host_for_http_10\
 header_key_format\
-trailers are always passed on\
 enable_trailers\
 Content-Length beside Transfer-Encoding is never forwarded\
 allow_chunked_length\
@@ -917,7 +915,6 @@ envoy.config.route.v3.RouteConfiguration\
 virtual_hosts\
 remove them with request_headers_to_remove\
 internal_only_headers\
-a request for a cluster that does not exist is answered by cluster_not_found_response_code\
 validate_clusters\
 virtual host discovery (VHDS) is not supported\
 vhds\
@@ -1174,7 +1171,6 @@ staples are not used, which is the policy LENIENT_STAPLING\
 ocsp_staple_policy\
 a context has one certificate\
 full_scan_certs_on_sni_mismatch\
-no session is kept in memory\
 disable_stateful_session_resumption\
 every cipher suite on offer is strong; the order does not matter\
 prefer_client_ciphers\
@@ -1618,191 +1614,191 @@ pub(crate) static MESSAGES: [MessageRow; 272] = [
     m(12045,32,418,3), // envoy.config.core.v3.HeaderValue
     m(12086,38,421,4), // envoy.config.core.v3.HeaderValueOption
     m(12165,41,425,11), // envoy.config.core.v3.Http1ProtocolOptions
-    m(12670,57,436,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    m(12807,73,438,0), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
-    m(12880,41,438,22), // envoy.config.core.v3.Http2ProtocolOptions
-    m(13910,40,460,8), // envoy.config.core.v3.HttpProtocolOptions
-    m(14105,38,468,1), // envoy.config.core.v3.JsonFormatOptions
-    m(14158,38,469,4), // envoy.config.core.v3.KeepaliveSettings
-    m(14243,29,473,3), // envoy.config.core.v3.Locality
-    m(14290,29,476,2), // envoy.config.core.v3.Metadata
-    m(14389,49,478,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
-    m(14438,54,480,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
-    m(14492,25,482,11), // envoy.config.core.v3.Node
-    m(14638,48,493,2), // envoy.config.core.v3.Node.DynamicParametersEntry
-    m(14686,37,495,3), // envoy.config.core.v3.PathConfigSource
-    m(14736,25,498,2), // envoy.config.core.v3.Pipe
-    m(14810,38,500,2), // envoy.config.core.v3.RateLimitSettings
-    m(14867,32,502,6), // envoy.config.core.v3.RetryPolicy
-    m(14999,51,508,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
-    m(15050,46,510,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
-    m(15096,34,512,2), // envoy.config.core.v3.RuntimeDouble
-    m(15213,45,514,2), // envoy.config.core.v3.RuntimeFractionalPercent
-    m(15258,37,516,1), // envoy.config.core.v3.SelfConfigSource
-    m(15295,34,517,7), // envoy.config.core.v3.SocketAddress
-    m(15459,45,524,7), // envoy.config.core.v3.SubstitutionFormatString
-    m(15710,33,531,3), // envoy.config.core.v3.TcpKeepalive
-    m(15791,36,534,2), // envoy.config.core.v3.TransportSocket
-    m(15827,41,536,2), // envoy.config.core.v3.TypedExtensionConfig
-    m(15868,48,538,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    m(15967,37,541,2), // envoy.config.core.v3.WatchedDirectory
-    m(16016,46,543,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
-    m(16120,53,547,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    m(16307,33,551,5), // envoy.config.endpoint.v3.Endpoint
-    m(16414,51,556,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    m(16492,35,560,5), // envoy.config.endpoint.v3.LbEndpoint
-    m(16569,44,565,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
-    m(16888,42,573,3), // envoy.config.listener.v3.AdditionalAddress
-    m(16930,31,576,3), // envoy.config.listener.v3.Filter
-    m(17020,36,579,7), // envoy.config.listener.v3.FilterChain
-    m(17195,41,586,11), // envoy.config.listener.v3.FilterChainMatch
-    m(17410,33,597,37), // envoy.config.listener.v3.Listener
-    m(18306,57,634,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    m(18410,76,637,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
-    m(18486,70,637,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
-    m(18556,46,637,1), // envoy.config.listener.v3.Listener.DeprecatedV1
-    m(18602,39,638,4), // envoy.config.listener.v3.ListenerFilter
-    m(18656,58,642,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    m(18771,67,647,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    m(18843,47,648,3), // envoy.config.metrics.v3.HistogramBucketSettings
-    m(18901,35,651,5), // envoy.config.metrics.v3.StatsConfig
-    m(19153,36,656,3), // envoy.config.metrics.v3.StatsMatcher
-    m(19227,36,659,3), // envoy.config.metrics.v3.TagSpecifier
-    m(19287,44,662,1), // envoy.config.overload.v3.BufferFactoryConfig
-    m(19368,38,663,2), // envoy.config.overload.v3.LoadShedPoint
-    m(19414,39,665,3), // envoy.config.overload.v3.OverloadAction
-    m(19453,40,668,5), // envoy.config.overload.v3.OverloadManager
-    m(19562,40,673,2), // envoy.config.overload.v3.ResourceMonitor
-    m(19602,38,675,2), // envoy.config.overload.v3.ScaledTrigger
-    m(19677,41,677,1), // envoy.config.overload.v3.ThresholdTrigger
-    m(19718,32,678,3), // envoy.config.overload.v3.Trigger
-    m(19765,31,681,2), // envoy.config.route.v3.Decorator
-    m(19814,42,683,3), // envoy.config.route.v3.DirectResponseAction
-    m(19877,35,686,11), // envoy.config.route.v3.HeaderMatcher
-    m(20054,43,697,3), // envoy.config.route.v3.QueryParameterMatcher
-    m(20097,36,700,10), // envoy.config.route.v3.RedirectAction
-    m(20264,27,710,19), // envoy.config.route.v3.Route
-    m(20856,33,729,37), // envoy.config.route.v3.RouteAction
-    m(21922,44,766,6), // envoy.config.route.v3.RouteAction.HashPolicy
-    m(22028,65,772,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    m(22102,51,773,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    m(22166,60,777,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    m(22226,56,779,1), // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
-    m(22282,51,780,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    m(22344,59,782,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    m(22403,51,783,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    m(22503,47,786,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
-    m(22608,40,789,19), // envoy.config.route.v3.RouteConfiguration
-    m(23093,32,808,15), // envoy.config.route.v3.RouteMatch
-    m(23460,47,823,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
-    m(23507,54,823,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
-    m(23561,29,823,6), // envoy.config.route.v3.Tracing
-    m(23665,36,829,2), // envoy.config.route.v3.VirtualCluster
-    m(23701,33,831,24), // envoy.config.route.v3.VirtualHost
-    m(24019,37,855,5), // envoy.config.route.v3.WeightedCluster
-    m(24244,51,860,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
-    m(24314,53,870,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
-    m(24390,57,875,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    m(24447,57,876,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    m(24504,46,877,10), // envoy.extensions.filters.http.router.v3.Router
-    m(24966,71,887,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(25101,65,889,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(25166,61,889,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(25227,63,889,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(25566,81,894,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(27324,101,954,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(27469,103,957,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(27595,109,959,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(27726,95,966,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(27882,70,969,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(27963,63,974,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(28056,54,976,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(28584,74,999,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(28683,70,1002,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(28753,84,1003,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(28837,58,1006,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(28895,70,1006,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(29528,58,1022,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(30156,95,1037,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(30277,62,1041,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(30839,57,1052,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(30906,48,1054,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(31033,63,1059,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(31134,56,1062,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(31438,55,1071,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(31702,60,1077,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(31907,54,1084,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(32046,69,1095,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(32148,73,1099,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(32221,78,1102,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(32299,48,1105,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(32512,77,1114,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(32589,49,1116,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(32738,43,1124,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(32812,44,1131,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(32862,54,1138,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(32970,69,1142,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(33050,71,1143,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(33127,78,1146,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(33205,35,1146,8), // envoy.service.discovery.v3.Resource
-    m(33281,48,1154,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(33341,40,1155,2), // envoy.service.discovery.v3.ResourceError
-    m(33381,42,1157,2), // envoy.service.discovery.v3.ResourceLocator
-    m(33423,65,1159,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(33488,39,1161,2), // envoy.service.discovery.v3.ResourceName
-    m(33556,35,1163,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(33601,33,1165,1), // envoy.type.matcher.v3.ListMatcher
-    m(33640,39,1166,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(33687,37,1167,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(33730,49,1171,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(33779,31,1172,1), // envoy.type.matcher.v3.OrMatcher
-    m(33824,45,1173,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(33888,34,1175,2), // envoy.type.matcher.v3.RegexMatcher
-    m(33996,44,1177,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(34056,35,1178,7), // envoy.type.matcher.v3.StringMatcher
-    m(34122,34,1185,7), // envoy.type.matcher.v3.ValueMatcher
-    m(34198,44,1192,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(34242,34,1192,2), // envoy.type.metadata.v3.MetadataKey
-    m(34276,46,1194,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(34327,35,1196,4), // envoy.type.metadata.v3.MetadataKind
-    m(34373,43,1200,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(34416,40,1200,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(34456,43,1200,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(34499,41,1200,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(34540,31,1200,6), // envoy.type.tracing.v3.CustomTag
-    m(34606,43,1206,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(34649,38,1208,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(34687,39,1210,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(34726,40,1211,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(34770,25,1214,2), // envoy.type.v3.DoubleRange
-    m(34803,31,1216,2), // envoy.type.v3.FractionalPercent
-    m(34854,24,1218,2), // envoy.type.v3.HashPolicy
-    m(34878,36,1220,1), // envoy.type.v3.HashPolicy.FilterState
-    m(34914,33,1221,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(34947,24,1221,2), // envoy.type.v3.Int32Range
-    m(34971,24,1223,2), // envoy.type.v3.Int64Range
-    m(34995,21,1225,1), // envoy.type.v3.Percent
-    m(35016,29,1226,3), // envoy.type.v3.SemanticVersion
-    m(35074,19,1229,2), // google.protobuf.Any
-    m(35093,25,1231,1), // google.protobuf.BoolValue
-    m(35118,26,1232,1), // google.protobuf.BytesValue
-    m(35144,27,1233,1), // google.protobuf.DoubleValue
-    m(35171,24,1234,2), // google.protobuf.Duration
-    m(35207,21,1236,0), // google.protobuf.Empty
-    m(35228,26,1236,1), // google.protobuf.FloatValue
-    m(35254,26,1237,1), // google.protobuf.Int32Value
-    m(35280,26,1238,1), // google.protobuf.Int64Value
-    m(35306,25,1239,1), // google.protobuf.ListValue
-    m(35337,27,1240,1), // google.protobuf.StringValue
-    m(35364,22,1241,1), // google.protobuf.Struct
-    m(35392,34,1242,2), // google.protobuf.Struct.FieldsEntry
-    m(35426,25,1244,2), // google.protobuf.Timestamp
-    m(35451,27,1246,1), // google.protobuf.UInt32Value
-    m(35478,27,1247,1), // google.protobuf.UInt64Value
-    m(35505,21,1248,6), // google.protobuf.Value
-    m(35592,17,1254,3), // google.rpc.Status
-    m(35620,25,1257,1), // xds.core.v3.ContextParams
-    m(35651,37,1258,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(12614,57,436,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
+    m(12751,73,438,0), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
+    m(12824,41,438,22), // envoy.config.core.v3.Http2ProtocolOptions
+    m(13854,40,460,8), // envoy.config.core.v3.HttpProtocolOptions
+    m(14049,38,468,1), // envoy.config.core.v3.JsonFormatOptions
+    m(14102,38,469,4), // envoy.config.core.v3.KeepaliveSettings
+    m(14187,29,473,3), // envoy.config.core.v3.Locality
+    m(14234,29,476,2), // envoy.config.core.v3.Metadata
+    m(14333,49,478,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
+    m(14382,54,480,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
+    m(14436,25,482,11), // envoy.config.core.v3.Node
+    m(14582,48,493,2), // envoy.config.core.v3.Node.DynamicParametersEntry
+    m(14630,37,495,3), // envoy.config.core.v3.PathConfigSource
+    m(14680,25,498,2), // envoy.config.core.v3.Pipe
+    m(14754,38,500,2), // envoy.config.core.v3.RateLimitSettings
+    m(14811,32,502,6), // envoy.config.core.v3.RetryPolicy
+    m(14943,51,508,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
+    m(14994,46,510,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
+    m(15040,34,512,2), // envoy.config.core.v3.RuntimeDouble
+    m(15157,45,514,2), // envoy.config.core.v3.RuntimeFractionalPercent
+    m(15202,37,516,1), // envoy.config.core.v3.SelfConfigSource
+    m(15239,34,517,7), // envoy.config.core.v3.SocketAddress
+    m(15403,45,524,7), // envoy.config.core.v3.SubstitutionFormatString
+    m(15654,33,531,3), // envoy.config.core.v3.TcpKeepalive
+    m(15735,36,534,2), // envoy.config.core.v3.TransportSocket
+    m(15771,41,536,2), // envoy.config.core.v3.TypedExtensionConfig
+    m(15812,48,538,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
+    m(15911,37,541,2), // envoy.config.core.v3.WatchedDirectory
+    m(15960,46,543,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
+    m(16064,53,547,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
+    m(16251,33,551,5), // envoy.config.endpoint.v3.Endpoint
+    m(16358,51,556,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
+    m(16436,35,560,5), // envoy.config.endpoint.v3.LbEndpoint
+    m(16513,44,565,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
+    m(16832,42,573,3), // envoy.config.listener.v3.AdditionalAddress
+    m(16874,31,576,3), // envoy.config.listener.v3.Filter
+    m(16964,36,579,7), // envoy.config.listener.v3.FilterChain
+    m(17139,41,586,11), // envoy.config.listener.v3.FilterChainMatch
+    m(17354,33,597,37), // envoy.config.listener.v3.Listener
+    m(18250,57,634,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
+    m(18354,76,637,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
+    m(18430,70,637,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
+    m(18500,46,637,1), // envoy.config.listener.v3.Listener.DeprecatedV1
+    m(18546,39,638,4), // envoy.config.listener.v3.ListenerFilter
+    m(18600,58,642,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
+    m(18715,67,647,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
+    m(18787,47,648,3), // envoy.config.metrics.v3.HistogramBucketSettings
+    m(18845,35,651,5), // envoy.config.metrics.v3.StatsConfig
+    m(19097,36,656,3), // envoy.config.metrics.v3.StatsMatcher
+    m(19171,36,659,3), // envoy.config.metrics.v3.TagSpecifier
+    m(19231,44,662,1), // envoy.config.overload.v3.BufferFactoryConfig
+    m(19312,38,663,2), // envoy.config.overload.v3.LoadShedPoint
+    m(19358,39,665,3), // envoy.config.overload.v3.OverloadAction
+    m(19397,40,668,5), // envoy.config.overload.v3.OverloadManager
+    m(19506,40,673,2), // envoy.config.overload.v3.ResourceMonitor
+    m(19546,38,675,2), // envoy.config.overload.v3.ScaledTrigger
+    m(19621,41,677,1), // envoy.config.overload.v3.ThresholdTrigger
+    m(19662,32,678,3), // envoy.config.overload.v3.Trigger
+    m(19709,31,681,2), // envoy.config.route.v3.Decorator
+    m(19758,42,683,3), // envoy.config.route.v3.DirectResponseAction
+    m(19821,35,686,11), // envoy.config.route.v3.HeaderMatcher
+    m(19998,43,697,3), // envoy.config.route.v3.QueryParameterMatcher
+    m(20041,36,700,10), // envoy.config.route.v3.RedirectAction
+    m(20208,27,710,19), // envoy.config.route.v3.Route
+    m(20800,33,729,37), // envoy.config.route.v3.RouteAction
+    m(21866,44,766,6), // envoy.config.route.v3.RouteAction.HashPolicy
+    m(21972,65,772,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
+    m(22046,51,773,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
+    m(22110,60,777,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
+    m(22170,56,779,1), // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
+    m(22226,51,780,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
+    m(22288,59,782,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
+    m(22347,51,783,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
+    m(22447,47,786,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
+    m(22552,40,789,19), // envoy.config.route.v3.RouteConfiguration
+    m(22947,32,808,15), // envoy.config.route.v3.RouteMatch
+    m(23314,47,823,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
+    m(23361,54,823,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
+    m(23415,29,823,6), // envoy.config.route.v3.Tracing
+    m(23519,36,829,2), // envoy.config.route.v3.VirtualCluster
+    m(23555,33,831,24), // envoy.config.route.v3.VirtualHost
+    m(23873,37,855,5), // envoy.config.route.v3.WeightedCluster
+    m(24098,51,860,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
+    m(24168,53,870,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
+    m(24244,57,875,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+    m(24301,57,876,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    m(24358,46,877,10), // envoy.extensions.filters.http.router.v3.Router
+    m(24820,71,887,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(24955,65,889,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(25020,61,889,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(25081,63,889,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(25420,81,894,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(27178,101,954,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(27323,103,957,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(27449,109,959,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(27580,95,966,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(27736,70,969,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(27817,63,974,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(27910,54,976,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(28438,74,999,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(28537,70,1002,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(28607,84,1003,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(28691,58,1006,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(28749,70,1006,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(29382,58,1022,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(30010,95,1037,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(30131,62,1041,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(30665,57,1052,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(30732,48,1054,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(30859,63,1059,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(30960,56,1062,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(31264,55,1071,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(31528,60,1077,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(31733,54,1084,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(31872,69,1095,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(31974,73,1099,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(32047,78,1102,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(32125,48,1105,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(32338,77,1114,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(32415,49,1116,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(32564,43,1124,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(32638,44,1131,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(32688,54,1138,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(32796,69,1142,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(32876,71,1143,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(32953,78,1146,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(33031,35,1146,8), // envoy.service.discovery.v3.Resource
+    m(33107,48,1154,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(33167,40,1155,2), // envoy.service.discovery.v3.ResourceError
+    m(33207,42,1157,2), // envoy.service.discovery.v3.ResourceLocator
+    m(33249,65,1159,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(33314,39,1161,2), // envoy.service.discovery.v3.ResourceName
+    m(33382,35,1163,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(33427,33,1165,1), // envoy.type.matcher.v3.ListMatcher
+    m(33466,39,1166,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(33513,37,1167,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(33556,49,1171,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(33605,31,1172,1), // envoy.type.matcher.v3.OrMatcher
+    m(33650,45,1173,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(33714,34,1175,2), // envoy.type.matcher.v3.RegexMatcher
+    m(33822,44,1177,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(33882,35,1178,7), // envoy.type.matcher.v3.StringMatcher
+    m(33948,34,1185,7), // envoy.type.matcher.v3.ValueMatcher
+    m(34024,44,1192,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(34068,34,1192,2), // envoy.type.metadata.v3.MetadataKey
+    m(34102,46,1194,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(34153,35,1196,4), // envoy.type.metadata.v3.MetadataKind
+    m(34199,43,1200,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(34242,40,1200,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(34282,43,1200,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(34325,41,1200,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(34366,31,1200,6), // envoy.type.tracing.v3.CustomTag
+    m(34432,43,1206,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(34475,38,1208,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(34513,39,1210,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(34552,40,1211,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(34596,25,1214,2), // envoy.type.v3.DoubleRange
+    m(34629,31,1216,2), // envoy.type.v3.FractionalPercent
+    m(34680,24,1218,2), // envoy.type.v3.HashPolicy
+    m(34704,36,1220,1), // envoy.type.v3.HashPolicy.FilterState
+    m(34740,33,1221,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(34773,24,1221,2), // envoy.type.v3.Int32Range
+    m(34797,24,1223,2), // envoy.type.v3.Int64Range
+    m(34821,21,1225,1), // envoy.type.v3.Percent
+    m(34842,29,1226,3), // envoy.type.v3.SemanticVersion
+    m(34900,19,1229,2), // google.protobuf.Any
+    m(34919,25,1231,1), // google.protobuf.BoolValue
+    m(34944,26,1232,1), // google.protobuf.BytesValue
+    m(34970,27,1233,1), // google.protobuf.DoubleValue
+    m(34997,24,1234,2), // google.protobuf.Duration
+    m(35033,21,1236,0), // google.protobuf.Empty
+    m(35054,26,1236,1), // google.protobuf.FloatValue
+    m(35080,26,1237,1), // google.protobuf.Int32Value
+    m(35106,26,1238,1), // google.protobuf.Int64Value
+    m(35132,25,1239,1), // google.protobuf.ListValue
+    m(35163,27,1240,1), // google.protobuf.StringValue
+    m(35190,22,1241,1), // google.protobuf.Struct
+    m(35218,34,1242,2), // google.protobuf.Struct.FieldsEntry
+    m(35252,25,1244,2), // google.protobuf.Timestamp
+    m(35277,27,1246,1), // google.protobuf.UInt32Value
+    m(35304,27,1247,1), // google.protobuf.UInt64Value
+    m(35331,21,1248,6), // google.protobuf.Value
+    m(35418,17,1254,3), // google.rpc.Status
+    m(35446,25,1257,1), // xds.core.v3.ContextParams
+    m(35477,37,1258,2), // xds.core.v3.ContextParams.ParamsEntry
 ];
 
 pub(crate) static FIELDS: [FieldRow; 1260] = [
@@ -2319,66 +2315,66 @@ pub(crate) static FIELDS: [FieldRow; 1260] = [
     f(12149,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
     // envoy.config.core.v3.Http1ProtocolOptions
     f(12206,18,1,b'm',253,4,255,b'S',0,0), // allow_absolute_url
-    f(12251,14,2,b'b',65535,0,255,b'I',12224,27), // accept_http_10
-    f(12265,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
-    f(12289,17,4,b'm',87,4,255,b'S',0,0), // header_key_format
-    f(12335,15,5,b'b',65535,0,255,b'I',12306,29), // enable_trailers
-    f(12408,20,6,b'b',65535,0,255,b'R',12350,58), // allow_chunked_length
-    f(12465,45,7,b'm',253,4,255,b'I',12428,37), // override_stream_error_on_invalid_http_message
-    f(12510,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
-    f(12573,16,9,b'm',253,4,255,b'I',12534,39), // use_balsa_parser
-    f(12628,20,10,b'b',65535,0,255,b'I',12589,39), // allow_custom_methods
-    f(12648,22,11,b'm',228,2,255,b'S',0,0), // ignore_http_11_upgrade
+    f(12224,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
+    f(12238,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
+    f(12262,17,4,b'm',87,4,255,b'S',0,0), // header_key_format
+    f(12279,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
+    f(12352,20,6,b'b',65535,0,255,b'R',12294,58), // allow_chunked_length
+    f(12409,45,7,b'm',253,4,255,b'I',12372,37), // override_stream_error_on_invalid_http_message
+    f(12454,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
+    f(12517,16,9,b'm',253,4,255,b'I',12478,39), // use_balsa_parser
+    f(12572,20,10,b'b',65535,0,255,b'I',12533,39), // allow_custom_methods
+    f(12592,22,11,b'm',228,2,255,b'S',0,0), // ignore_http_11_upgrade
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    f(12727,17,1,b'm',88,4,0,b'S',0,0), // proper_case_words
-    f(12789,18,8,b'm',112,4,0,b'I',12744,45), // stateful_formatter
+    f(12671,17,1,b'm',88,4,0,b'S',0,0), // proper_case_words
+    f(12733,18,8,b'm',112,4,0,b'I',12688,45), // stateful_formatter
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
     // envoy.config.core.v3.Http2ProtocolOptions
-    f(12964,16,1,b'm',266,4,255,b'I',12921,43), // hpack_table_size
-    f(12980,22,2,b'm',266,4,255,b'S',0,0), // max_concurrent_streams
-    f(13002,26,3,b'm',266,4,255,b'S',0,0), // initial_stream_window_size
-    f(13028,30,4,b'm',266,4,255,b'S',0,0), // initial_connection_window_size
-    f(13058,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
-    f(13071,14,6,b'b',65535,0,255,b'R',0,0), // allow_metadata
-    f(13119,19,7,b'm',266,4,255,b'I',13085,34), // max_outbound_frames
-    f(13183,27,8,b'm',266,4,255,b'I',13138,45), // max_outbound_control_frames
-    f(13251,49,9,b'm',266,4,255,b'I',13210,41), // max_consecutive_inbound_frames_with_empty_payload
-    f(13346,38,10,b'm',266,4,255,b'I',13300,46), // max_inbound_priority_frames_per_stream
-    f(13384,52,11,b'm',266,4,255,b'I',13210,41), // max_inbound_window_update_frames_per_data_frame_sent
-    f(13476,38,12,b'b',65535,0,255,b'I',13436,40), // stream_error_on_invalid_http_messaging
-    f(13514,26,13,b'm',65535,2,255,b'R',0,0), // custom_settings_parameters
-    f(12465,45,14,b'm',253,4,255,b'I',13436,40), // override_stream_error_on_invalid_http_message
-    f(13540,20,15,b'm',92,4,255,b'S',0,0), // connection_keepalive
-    f(13598,17,16,b'm',253,4,255,b'I',13560,38), // use_oghttp2_codec
-    f(13676,17,17,b'm',267,4,255,b'I',13615,61), // max_metadata_size
-    f(13730,23,18,b'm',253,4,255,b'I',13693,37), // enable_huffman_encoding
-    f(13753,24,19,b'm',266,4,255,b'R',0,0), // max_header_field_size_kb
-    f(13816,17,20,b'm',253,4,255,b'I',13777,39), // disallow_obs_text
-    f(13875,18,21,b'm',267,4,255,b'I',13833,42), // stream_reset_burst
-    f(13893,17,22,b'm',267,4,255,b'I',13833,42), // stream_reset_rate
+    f(12908,16,1,b'm',266,4,255,b'I',12865,43), // hpack_table_size
+    f(12924,22,2,b'm',266,4,255,b'S',0,0), // max_concurrent_streams
+    f(12946,26,3,b'm',266,4,255,b'S',0,0), // initial_stream_window_size
+    f(12972,30,4,b'm',266,4,255,b'S',0,0), // initial_connection_window_size
+    f(13002,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
+    f(13015,14,6,b'b',65535,0,255,b'R',0,0), // allow_metadata
+    f(13063,19,7,b'm',266,4,255,b'I',13029,34), // max_outbound_frames
+    f(13127,27,8,b'm',266,4,255,b'I',13082,45), // max_outbound_control_frames
+    f(13195,49,9,b'm',266,4,255,b'I',13154,41), // max_consecutive_inbound_frames_with_empty_payload
+    f(13290,38,10,b'm',266,4,255,b'I',13244,46), // max_inbound_priority_frames_per_stream
+    f(13328,52,11,b'm',266,4,255,b'I',13154,41), // max_inbound_window_update_frames_per_data_frame_sent
+    f(13420,38,12,b'b',65535,0,255,b'I',13380,40), // stream_error_on_invalid_http_messaging
+    f(13458,26,13,b'm',65535,2,255,b'R',0,0), // custom_settings_parameters
+    f(12409,45,14,b'm',253,4,255,b'I',13380,40), // override_stream_error_on_invalid_http_message
+    f(13484,20,15,b'm',92,4,255,b'S',0,0), // connection_keepalive
+    f(13542,17,16,b'm',253,4,255,b'I',13504,38), // use_oghttp2_codec
+    f(13620,17,17,b'm',267,4,255,b'I',13559,61), // max_metadata_size
+    f(13674,23,18,b'm',253,4,255,b'I',13637,37), // enable_huffman_encoding
+    f(13697,24,19,b'm',266,4,255,b'R',0,0), // max_header_field_size_kb
+    f(13760,17,20,b'm',253,4,255,b'I',13721,39), // disallow_obs_text
+    f(13819,18,21,b'm',267,4,255,b'I',13777,42), // stream_reset_burst
+    f(13837,17,22,b'm',267,4,255,b'I',13777,42), // stream_reset_rate
     // envoy.config.core.v3.HttpProtocolOptions
-    f(13950,12,1,b'm',256,4,255,b'S',0,0), // idle_timeout
-    f(13962,17,2,b'm',266,4,255,b'S',0,0), // max_headers_count
-    f(13979,23,3,b'm',256,4,255,b'S',0,0), // max_connection_duration
-    f(14002,19,4,b'm',256,4,255,b'S',0,0), // max_stream_duration
-    f(14021,31,5,b'e',16,0,255,b'S',0,0), // headers_with_underscores_action
+    f(13894,12,1,b'm',256,4,255,b'S',0,0), // idle_timeout
+    f(13906,17,2,b'm',266,4,255,b'S',0,0), // max_headers_count
+    f(13923,23,3,b'm',256,4,255,b'S',0,0), // max_connection_duration
+    f(13946,19,4,b'm',256,4,255,b'S',0,0), // max_stream_duration
+    f(13965,31,5,b'e',16,0,255,b'S',0,0), // headers_with_underscores_action
     f(7295,27,6,b'm',266,4,255,b'S',0,0), // max_requests_per_connection
-    f(14052,23,7,b'm',266,4,255,b'S',0,0), // max_response_headers_kb
-    f(14075,30,8,b'm',250,4,255,b'R',0,0), // max_connection_duration_jitter
+    f(13996,23,7,b'm',266,4,255,b'S',0,0), // max_response_headers_kb
+    f(14019,30,8,b'm',250,4,255,b'R',0,0), // max_connection_duration_jitter
     // envoy.config.core.v3.JsonFormatOptions
-    f(14143,15,1,b'b',65535,0,255,b'I',5226,36), // sort_properties
+    f(14087,15,1,b'b',65535,0,255,b'I',5226,36), // sort_properties
     // envoy.config.core.v3.KeepaliveSettings
-    f(14196,8,1,b'm',256,4,255,b'S',0,0), // interval
+    f(14140,8,1,b'm',256,4,255,b'S',0,0), // interval
     f(11802,7,2,b'm',256,4,255,b'S',0,0), // timeout
-    f(14204,15,3,b'm',250,4,255,b'S',0,0), // interval_jitter
-    f(14219,24,4,b'm',256,4,255,b'S',0,0), // connection_idle_interval
+    f(14148,15,3,b'm',250,4,255,b'S',0,0), // interval_jitter
+    f(14163,24,4,b'm',256,4,255,b'S',0,0), // connection_idle_interval
     // envoy.config.core.v3.Locality
-    f(14272,6,1,b's',65535,0,255,b'S',0,0), // region
-    f(14278,4,2,b's',65535,0,255,b'S',0,0), // zone
-    f(14282,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
+    f(14216,6,1,b's',65535,0,255,b'S',0,0), // region
+    f(14222,4,2,b's',65535,0,255,b'S',0,0), // zone
+    f(14226,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
     // envoy.config.core.v3.Metadata
-    f(14319,15,1,b'm',95,1,255,b'S',0,0), // filter_metadata
-    f(14368,21,2,b'm',96,1,255,b'I',14334,34), // typed_filter_metadata
+    f(14263,15,1,b'm',95,1,255,b'S',0,0), // filter_metadata
+    f(14312,21,2,b'm',96,1,255,b'I',14278,34), // typed_filter_metadata
     // envoy.config.core.v3.Metadata.FilterMetadataEntry
     f(9928,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',263,4,255,b'S',0,0), // value
@@ -2386,37 +2382,37 @@ pub(crate) static FIELDS: [FieldRow; 1260] = [
     f(9928,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',252,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Node
-    f(14517,2,1,b's',65535,0,255,b'S',0,0), // id
+    f(14461,2,1,b's',65535,0,255,b'S',0,0), // id
     f(694,7,2,b's',65535,0,255,b'S',0,0), // cluster
     f(7682,8,3,b'm',263,4,255,b'S',0,0), // metadata
     f(2044,8,4,b'm',93,4,255,b'S',0,0), // locality
-    f(14519,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
-    f(14534,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
-    f(14552,24,8,b'm',72,4,0,b'S',0,0), // user_agent_build_version
-    f(14576,10,9,b'm',80,2,255,b'S',0,0), // extensions
-    f(14586,15,10,b's',65535,2,255,b'S',0,0), // client_features
-    f(14601,19,11,b'm',67,2,255,b'S',0,0), // listening_addresses
-    f(14620,18,12,b'm',98,1,255,b'S',0,0), // dynamic_parameters
+    f(14463,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
+    f(14478,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
+    f(14496,24,8,b'm',72,4,0,b'S',0,0), // user_agent_build_version
+    f(14520,10,9,b'm',80,2,255,b'S',0,0), // extensions
+    f(14530,15,10,b's',65535,2,255,b'S',0,0), // client_features
+    f(14545,19,11,b'm',67,2,255,b'S',0,0), // listening_addresses
+    f(14564,18,12,b'm',98,1,255,b'S',0,0), // dynamic_parameters
     // envoy.config.core.v3.Node.DynamicParametersEntry
     f(9928,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',270,4,255,b'S',0,0), // value
     // envoy.config.core.v3.PathConfigSource
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(11377,17,2,b'm',114,4,255,b'S',0,0), // watched_directory
-    f(14723,13,3,b'm',256,4,255,b'R',0,0), // poll_interval
+    f(14667,13,3,b'm',256,4,255,b'R',0,0), // poll_interval
     // envoy.config.core.v3.Pipe
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(1048,4,2,b'u',65535,0,255,b'I',14761,49), // mode
+    f(1048,4,2,b'u',65535,0,255,b'I',14705,49), // mode
     // envoy.config.core.v3.RateLimitSettings
-    f(14848,10,1,b'm',266,4,255,b'I',5226,36), // max_tokens
-    f(14858,9,2,b'm',255,4,255,b'I',5226,36), // fill_rate
+    f(14792,10,1,b'm',266,4,255,b'I',5226,36), // max_tokens
+    f(14802,9,2,b'm',255,4,255,b'I',5226,36), // fill_rate
     // envoy.config.core.v3.RetryPolicy
-    f(14899,14,1,b'm',70,4,255,b'I',5226,36), // retry_back_off
-    f(14913,11,2,b'm',266,4,255,b'I',5226,36), // num_retries
-    f(14924,8,3,b's',65535,0,255,b'I',5226,36), // retry_on
-    f(14932,14,4,b'm',104,4,255,b'I',5226,36), // retry_priority
-    f(14946,20,5,b'm',103,2,255,b'I',5226,36), // retry_host_predicate
-    f(14966,33,6,b'l',65535,0,255,b'I',5226,36), // host_selection_retry_max_attempts
+    f(14843,14,1,b'm',70,4,255,b'I',5226,36), // retry_back_off
+    f(14857,11,2,b'm',266,4,255,b'I',5226,36), // num_retries
+    f(14868,8,3,b's',65535,0,255,b'I',5226,36), // retry_on
+    f(14876,14,4,b'm',104,4,255,b'I',5226,36), // retry_priority
+    f(14890,20,5,b'm',103,2,255,b'I',5226,36), // retry_host_predicate
+    f(14910,33,6,b'l',65535,0,255,b'I',5226,36), // host_selection_retry_max_attempts
     // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
     f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
     f(3192,12,2,b'm',252,4,0,b'I',5226,36), // typed_config
@@ -2424,33 +2420,33 @@ pub(crate) static FIELDS: [FieldRow; 1260] = [
     f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
     f(3192,12,2,b'm',252,4,0,b'I',5226,36), // typed_config
     // envoy.config.core.v3.RuntimeDouble
-    f(15130,13,1,b'd',65535,0,255,b'S',0,0), // default_value
-    f(15202,11,2,b's',65535,0,255,b'I',15143,59), // runtime_key
+    f(15074,13,1,b'd',65535,0,255,b'S',0,0), // default_value
+    f(15146,11,2,b's',65535,0,255,b'I',15087,59), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
-    f(15130,13,1,b'm',244,4,255,b'S',0,0), // default_value
-    f(15202,11,2,b's',65535,0,255,b'I',15143,59), // runtime_key
+    f(15074,13,1,b'm',244,4,255,b'S',0,0), // default_value
+    f(15146,11,2,b's',65535,0,255,b'I',15087,59), // runtime_key
     // envoy.config.core.v3.SelfConfigSource
     f(10775,21,1,b'e',13,0,255,b'S',0,0), // transport_api_version
     // envoy.config.core.v3.SocketAddress
-    f(15329,8,1,b'e',18,0,255,b'S',0,0), // protocol
+    f(15273,8,1,b'e',18,0,255,b'S',0,0), // protocol
     f(1960,7,2,b's',65535,0,255,b'S',0,0), // address
-    f(15337,10,3,b'u',65535,4,0,b'S',0,0), // port_value
-    f(15364,10,4,b's',65535,4,0,b'R',15347,17), // named_port
-    f(15409,13,5,b's',65535,0,255,b'R',15374,35), // resolver_name
-    f(15422,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
-    f(15433,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
+    f(15281,10,3,b'u',65535,4,0,b'S',0,0), // port_value
+    f(15308,10,4,b's',65535,4,0,b'R',15291,17), // named_port
+    f(15353,13,5,b's',65535,0,255,b'R',15318,35), // resolver_name
+    f(15366,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
+    f(15377,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
     // envoy.config.core.v3.SubstitutionFormatString
-    f(15504,11,1,b's',65535,4,0,b'S',0,0), // text_format
-    f(15515,11,2,b'm',263,4,0,b'S',0,0), // json_format
-    f(15526,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
-    f(15562,12,4,b's',65535,0,255,b'I',15543,19), // content_type
-    f(15574,18,5,b'm',76,4,0,b'S',0,0), // text_format_source
-    f(15645,10,6,b'm',112,2,255,b'R',15592,53), // formatters
-    f(15691,19,7,b'm',91,4,255,b'I',15655,36), // json_format_options
+    f(15448,11,1,b's',65535,4,0,b'S',0,0), // text_format
+    f(15459,11,2,b'm',263,4,0,b'S',0,0), // json_format
+    f(15470,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
+    f(15506,12,4,b's',65535,0,255,b'I',15487,19), // content_type
+    f(15518,18,5,b'm',76,4,0,b'S',0,0), // text_format_source
+    f(15589,10,6,b'm',112,2,255,b'R',15536,53), // formatters
+    f(15635,19,7,b'm',91,4,255,b'I',15599,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(15743,16,1,b'm',266,4,255,b'S',0,0), // keepalive_probes
-    f(15759,14,2,b'm',266,4,255,b'S',0,0), // keepalive_time
-    f(15773,18,3,b'm',266,4,255,b'S',0,0), // keepalive_interval
+    f(15687,16,1,b'm',266,4,255,b'S',0,0), // keepalive_probes
+    f(15703,14,2,b'm',266,4,255,b'S',0,0), // keepalive_time
+    f(15717,18,3,b'm',266,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3192,12,3,b'm',252,4,0,b'S',0,0), // typed_config
@@ -2458,48 +2454,48 @@ pub(crate) static FIELDS: [FieldRow; 1260] = [
     f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
     f(3192,12,2,b'm',252,4,255,b'I',5226,36), // typed_config
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    f(15916,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
-    f(15924,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
-    f(15943,24,3,b's',65535,0,255,b'S',0,0), // override_auto_sni_header
+    f(15860,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
+    f(15868,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
+    f(15887,24,3,b's',65535,0,255,b'S',0,0), // override_auto_sni_header
     // envoy.config.core.v3.WatchedDirectory
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(16004,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
+    f(15948,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
     // envoy.config.endpoint.v3.ClusterLoadAssignment
     f(11879,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(16062,9,2,b'm',120,2,255,b'S',0,0), // endpoints
-    f(16071,6,4,b'm',116,4,255,b'S',0,0), // policy
-    f(16105,15,5,b'm',65535,1,255,b'R',16077,28), // named_endpoints
+    f(16006,9,2,b'm',120,2,255,b'S',0,0), // endpoints
+    f(16015,6,4,b'm',116,4,255,b'S',0,0), // policy
+    f(16049,15,5,b'm',65535,1,255,b'R',16021,28), // named_endpoints
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    f(16226,14,2,b'm',65535,2,255,b'R',16173,53), // drop_overloads
-    f(16240,23,3,b'm',266,4,255,b'S',0,0), // overprovisioning_factor
-    f(16263,20,4,b'm',256,4,255,b'S',0,0), // endpoint_stale_after
-    f(16283,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
+    f(16170,14,2,b'm',65535,2,255,b'R',16117,53), // drop_overloads
+    f(16184,23,3,b'm',266,4,255,b'S',0,0), // overprovisioning_factor
+    f(16207,20,4,b'm',256,4,255,b'S',0,0), // endpoint_stale_after
+    f(16227,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
     // envoy.config.endpoint.v3.Endpoint
     f(1960,7,1,b'm',67,4,255,b'S',0,0), // address
-    f(16340,19,2,b'm',118,4,255,b'I',9001,52), // health_check_config
+    f(16284,19,2,b'm',118,4,255,b'I',9001,52), // health_check_config
     f(2003,8,3,b's',65535,0,255,b'S',0,0), // hostname
-    f(16359,20,4,b'm',65535,2,255,b'R',10160,27), // additional_addresses
-    f(466,18,5,b's',65535,0,255,b'I',16379,35), // observability_name
+    f(16303,20,4,b'm',65535,2,255,b'R',10160,27), // additional_addresses
+    f(466,18,5,b's',65535,0,255,b'I',16323,35), // observability_name
     // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    f(15337,10,1,b'u',65535,0,255,b'I',5226,36), // port_value
+    f(15281,10,1,b'u',65535,0,255,b'I',5226,36), // port_value
     f(2003,8,2,b's',65535,0,255,b'I',5226,36), // hostname
     f(1960,7,3,b'm',67,4,255,b'I',5226,36), // address
-    f(16465,27,4,b'b',65535,0,255,b'I',5226,36), // disable_active_health_check
+    f(16409,27,4,b'b',65535,0,255,b'I',5226,36), // disable_active_health_check
     // envoy.config.endpoint.v3.LbEndpoint
-    f(16527,8,1,b'm',117,4,0,b'S',0,0), // endpoint
+    f(16471,8,1,b'm',117,4,0,b'S',0,0), // endpoint
     f(1972,13,2,b'e',15,0,255,b'S',0,0), // health_status
     f(7682,8,3,b'm',94,4,255,b'S',0,0), // metadata
-    f(16535,21,4,b'm',266,4,255,b'S',0,0), // load_balancing_weight
-    f(16556,13,5,b's',65535,4,0,b'R',16077,28), // endpoint_name
+    f(16479,21,4,b'm',266,4,255,b'S',0,0), // load_balancing_weight
+    f(16500,13,5,b's',65535,4,0,b'R',16021,28), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
     f(2044,8,1,b'm',93,4,255,b'S',0,0), // locality
-    f(16613,12,2,b'm',119,2,255,b'S',0,0), // lb_endpoints
-    f(16535,21,3,b'm',266,4,255,b'I',16625,67), // load_balancing_weight
+    f(16557,12,2,b'm',119,2,255,b'S',0,0), // lb_endpoints
+    f(16479,21,3,b'm',266,4,255,b'I',16569,67), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(16726,9,6,b'm',266,4,255,b'I',16692,34), // proximity
-    f(16751,23,7,b'm',65535,4,0,b'R',16735,16), // load_balancer_endpoints
-    f(16825,28,8,b'm',65535,4,0,b'R',16774,51), // leds_cluster_locality_config
-    f(7682,8,9,b'm',94,4,255,b'I',16853,35), // metadata
+    f(16670,9,6,b'm',266,4,255,b'I',16636,34), // proximity
+    f(16695,23,7,b'm',65535,4,0,b'R',16679,16), // load_balancer_endpoints
+    f(16769,28,8,b'm',65535,4,0,b'R',16718,51), // leds_cluster_locality_config
+    f(7682,8,9,b'm',94,4,255,b'I',16797,35), // metadata
     // envoy.config.listener.v3.AdditionalAddress
     f(1960,7,1,b'm',67,4,255,b'S',0,0), // address
     f(3404,14,2,b'm',65535,4,255,b'R',0,0), // socket_options
@@ -2507,788 +2503,788 @@ pub(crate) static FIELDS: [FieldRow; 1260] = [
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3192,12,4,b'm',252,4,0,b'S',0,0), // typed_config
-    f(17004,16,5,b'm',65535,4,0,b'R',16961,43), // config_discovery
+    f(16948,16,5,b'm',65535,4,0,b'R',16905,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
-    f(17056,18,1,b'm',124,4,255,b'S',0,0), // filter_chain_match
+    f(17000,18,1,b'm',124,4,255,b'S',0,0), // filter_chain_match
     f(8146,7,3,b'm',122,2,255,b'S',0,0), // filters
-    f(17109,15,4,b'm',253,4,255,b'R',17074,35), // use_proxy_proto
-    f(7682,8,5,b'm',94,4,255,b'I',17124,39), // metadata
+    f(17053,15,4,b'm',253,4,255,b'R',17018,35), // use_proxy_proto
+    f(7682,8,5,b'm',94,4,255,b'I',17068,39), // metadata
     f(7632,16,6,b'm',111,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(17163,32,9,b'm',256,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(17107,32,9,b'm',256,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
-    f(17236,13,3,b'm',73,2,255,b'S',0,0), // prefix_ranges
-    f(17249,14,4,b's',65535,0,255,b'R',16692,34), // address_suffix
-    f(17263,10,5,b'm',266,4,255,b'R',16692,34), // suffix_len
-    f(17273,20,6,b'm',73,2,255,b'S',0,0), // source_prefix_ranges
-    f(17293,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(17305,16,8,b'm',266,4,255,b'S',0,0), // destination_port
-    f(17321,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
-    f(17339,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
-    f(17360,12,11,b's',65535,2,255,b'S',0,0), // server_names
-    f(17372,11,12,b'e',20,0,255,b'S',0,0), // source_type
-    f(17383,27,13,b'm',73,2,255,b'S',0,0), // direct_source_prefix_ranges
+    f(17180,13,3,b'm',73,2,255,b'S',0,0), // prefix_ranges
+    f(17193,14,4,b's',65535,0,255,b'R',16636,34), // address_suffix
+    f(17207,10,5,b'm',266,4,255,b'R',16636,34), // suffix_len
+    f(17217,20,6,b'm',73,2,255,b'S',0,0), // source_prefix_ranges
+    f(17237,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
+    f(17249,16,8,b'm',266,4,255,b'S',0,0), // destination_port
+    f(17265,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
+    f(17283,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
+    f(17304,12,11,b's',65535,2,255,b'S',0,0), // server_names
+    f(17316,11,12,b'e',20,0,255,b'S',0,0), // source_type
+    f(17327,27,13,b'm',73,2,255,b'S',0,0), // direct_source_prefix_ranges
     // envoy.config.listener.v3.Listener
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1960,7,2,b'm',67,4,255,b'S',0,0), // address
-    f(17443,13,3,b'm',123,2,255,b'S',0,0), // filter_chains
-    f(17456,16,4,b'm',253,4,255,b'S',0,0), // use_original_dst
+    f(17387,13,3,b'm',123,2,255,b'S',0,0), // filter_chains
+    f(17400,16,4,b'm',253,4,255,b'S',0,0), // use_original_dst
     f(7198,33,5,b'm',266,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
-    f(7682,8,6,b'm',94,4,255,b'I',17472,35), // metadata
-    f(17507,13,7,b'm',129,4,255,b'S',0,0), // deprecated_v1
-    f(17594,10,8,b'e',21,0,255,b'I',17520,74), // drain_type
-    f(17604,16,9,b'm',130,2,255,b'S',0,0), // listener_filters
-    f(17620,11,10,b'm',253,4,255,b'S',0,0), // transparent
+    f(7682,8,6,b'm',94,4,255,b'I',17416,35), // metadata
+    f(17451,13,7,b'm',129,4,255,b'S',0,0), // deprecated_v1
+    f(17538,10,8,b'e',21,0,255,b'I',17464,74), // drain_type
+    f(17548,16,9,b'm',130,2,255,b'S',0,0), // listener_filters
+    f(17564,11,10,b'm',253,4,255,b'S',0,0), // transparent
     f(10894,8,11,b'm',253,4,255,b'S',0,0), // freebind
-    f(17631,26,12,b'm',266,4,255,b'R',0,0), // tcp_fast_open_queue_length
+    f(17575,26,12,b'm',266,4,255,b'R',0,0), // tcp_fast_open_queue_length
     f(3404,14,13,b'm',65535,2,255,b'R',10902,36), // socket_options
-    f(17657,24,15,b'm',256,4,255,b'S',0,0), // listener_filters_timeout
-    f(17681,17,16,b'e',19,0,255,b'S',0,0), // traffic_direction
-    f(17698,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
-    f(17753,19,18,b'm',65535,4,255,b'R',17734,19), // udp_listener_config
-    f(17801,12,19,b'm',65535,4,255,b'R',17772,29), // api_listener
-    f(17869,25,20,b'm',126,4,255,b'I',17813,56), // connection_balance_config
-    f(17936,10,21,b'b',65535,0,255,b'I',17894,42), // reuse_port
+    f(17601,24,15,b'm',256,4,255,b'S',0,0), // listener_filters_timeout
+    f(17625,17,16,b'e',19,0,255,b'S',0,0), // traffic_direction
+    f(17642,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
+    f(17697,19,18,b'm',65535,4,255,b'R',17678,19), // udp_listener_config
+    f(17745,12,19,b'm',65535,4,255,b'R',17716,29), // api_listener
+    f(17813,25,20,b'm',126,4,255,b'I',17757,56), // connection_balance_config
+    f(17880,10,21,b'b',65535,0,255,b'I',17838,42), // reuse_port
     f(3418,10,22,b'm',33,2,255,b'S',0,0), // access_log
-    f(17946,16,24,b'm',266,4,255,b'S',0,0), // tcp_backlog_size
-    f(17962,20,25,b'm',123,4,255,b'S',0,0), // default_filter_chain
-    f(17982,12,26,b'm',253,4,255,b'S',0,0), // bind_to_port
-    f(17994,17,27,b'm',65535,4,0,b'R',10377,36), // internal_listener
-    f(18011,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(18022,17,29,b'm',253,4,255,b'I',17894,42), // enable_reuse_port
-    f(18039,12,30,b'b',65535,0,255,b'R',0,0), // enable_mptcp
+    f(17890,16,24,b'm',266,4,255,b'S',0,0), // tcp_backlog_size
+    f(17906,20,25,b'm',123,4,255,b'S',0,0), // default_filter_chain
+    f(17926,12,26,b'm',253,4,255,b'S',0,0), // bind_to_port
+    f(17938,17,27,b'm',65535,4,0,b'R',10377,36), // internal_listener
+    f(17955,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(17966,17,29,b'm',253,4,255,b'I',17838,42), // enable_reuse_port
+    f(17983,12,30,b'b',65535,0,255,b'R',0,0), // enable_mptcp
     f(3467,24,31,b'b',65535,0,255,b'I',3428,39), // ignore_global_conn_limit
-    f(18073,20,32,b'm',65535,4,255,b'R',18051,22), // filter_chain_matcher
-    f(16359,20,33,b'm',121,2,255,b'S',0,0), // additional_addresses
-    f(18136,42,34,b'm',266,4,255,b'I',18093,43), // max_connections_to_accept_per_socket_event
-    f(18216,23,35,b'b',65535,0,255,b'I',18178,38), // bypass_overload_manager
-    f(18239,11,36,b'm',65535,4,255,b'R',0,0), // fcds_config
-    f(10076,13,37,b'm',110,4,255,b'R',18250,56), // tcp_keepalive
+    f(18017,20,32,b'm',65535,4,255,b'R',17995,22), // filter_chain_matcher
+    f(16303,20,33,b'm',121,2,255,b'S',0,0), // additional_addresses
+    f(18080,42,34,b'm',266,4,255,b'I',18037,43), // max_connections_to_accept_per_socket_event
+    f(18160,23,35,b'b',65535,0,255,b'I',18122,38), // bypass_overload_manager
+    f(18183,11,36,b'm',65535,4,255,b'R',0,0), // fcds_config
+    f(10076,13,37,b'm',110,4,255,b'R',18194,56), // tcp_keepalive
     f(8679,44,38,b'm',256,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
     f(8746,13,39,b'm',135,4,255,b'I',8723,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    f(18363,13,1,b'm',128,4,0,b'I',5226,36), // exact_balance
-    f(18376,14,2,b'm',112,4,0,b'I',5226,36), // extend_balance
-    f(18390,20,3,b'm',127,4,0,b'I',5226,36), // cpu_locality_balance
+    f(18307,13,1,b'm',128,4,0,b'I',5226,36), // exact_balance
+    f(18320,14,2,b'm',112,4,0,b'I',5226,36), // extend_balance
+    f(18334,20,3,b'm',127,4,0,b'I',5226,36), // cpu_locality_balance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(17982,12,1,b'm',253,4,255,b'S',0,0), // bind_to_port
+    f(17926,12,1,b'm',253,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3192,12,3,b'm',252,4,0,b'S',0,0), // typed_config
-    f(18641,15,4,b'm',131,4,255,b'S',0,0), // filter_disabled
-    f(17004,16,5,b'm',65535,4,0,b'R',16961,43), // config_discovery
+    f(18585,15,4,b'm',131,4,255,b'S',0,0), // filter_disabled
+    f(16948,16,5,b'm',65535,4,0,b'R',16905,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    f(18714,8,1,b'm',132,4,0,b'S',0,0), // or_match
-    f(18722,9,2,b'm',132,4,0,b'S',0,0), // and_match
-    f(18731,9,3,b'm',131,4,0,b'S',0,0), // not_match
-    f(18740,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(18749,22,5,b'm',248,4,0,b'S',0,0), // destination_port_range
+    f(18658,8,1,b'm',132,4,0,b'S',0,0), // or_match
+    f(18666,9,2,b'm',132,4,0,b'S',0,0), // and_match
+    f(18675,9,3,b'm',131,4,0,b'S',0,0), // not_match
+    f(18684,9,4,b'b',65535,4,0,b'S',0,0), // any_match
+    f(18693,22,5,b'm',248,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    f(18838,5,1,b'm',131,2,255,b'S',0,0), // rules
+    f(18782,5,1,b'm',131,2,255,b'S',0,0), // rules
     // envoy.config.metrics.v3.HistogramBucketSettings
     f(9857,5,1,b'm',228,4,255,b'I',5226,36), // match
-    f(18890,7,2,b'd',65535,2,255,b'I',5226,36), // buckets
-    f(18897,4,3,b'm',266,4,255,b'I',5226,36), // bins
+    f(18834,7,2,b'd',65535,2,255,b'I',5226,36), // buckets
+    f(18841,4,3,b'm',266,4,255,b'I',5226,36), // bins
     // envoy.config.metrics.v3.StatsConfig
-    f(18975,10,1,b'm',136,2,255,b'I',18936,39), // stats_tags
-    f(18985,20,2,b'm',253,4,255,b'S',0,0), // use_all_default_tags
-    f(8746,13,3,b'm',135,4,255,b'I',19005,61), // stats_matcher
-    f(19101,25,4,b'm',133,2,255,b'I',19066,35), // histogram_bucket_settings
-    f(19126,27,5,b'm',253,4,255,b'I',18936,39), // allow_default_tag_overrides
+    f(18919,10,1,b'm',136,2,255,b'I',18880,39), // stats_tags
+    f(18929,20,2,b'm',253,4,255,b'S',0,0), // use_all_default_tags
+    f(8746,13,3,b'm',135,4,255,b'I',18949,61), // stats_matcher
+    f(19045,25,4,b'm',133,2,255,b'I',19010,35), // histogram_bucket_settings
+    f(19070,27,5,b'm',253,4,255,b'I',18880,39), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
-    f(19189,10,1,b'b',65535,4,0,b'I',5226,36), // reject_all
-    f(19199,14,2,b'm',221,4,0,b'I',5226,36), // exclusion_list
-    f(19213,14,3,b'm',221,4,0,b'I',5226,36), // inclusion_list
+    f(19133,10,1,b'b',65535,4,0,b'I',5226,36), // reject_all
+    f(19143,14,2,b'm',221,4,0,b'I',5226,36), // exclusion_list
+    f(19157,14,3,b'm',221,4,0,b'I',5226,36), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
-    f(19263,8,1,b's',65535,0,255,b'I',5226,36), // tag_name
-    f(19271,5,2,b's',65535,4,0,b'I',5226,36), // regex
-    f(19276,11,3,b's',65535,4,0,b'I',5226,36), // fixed_value
+    f(19207,8,1,b's',65535,0,255,b'I',5226,36), // tag_name
+    f(19215,5,2,b's',65535,4,0,b'I',5226,36), // regex
+    f(19220,11,3,b's',65535,4,0,b'I',5226,36), // fixed_value
     // envoy.config.overload.v3.BufferFactoryConfig
-    f(19331,37,1,b'u',65535,0,255,b'I',5226,36), // minimum_account_to_track_power_of_two
+    f(19275,37,1,b'u',65535,0,255,b'I',5226,36), // minimum_account_to_track_power_of_two
     // envoy.config.overload.v3.LoadShedPoint
     f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
-    f(19406,8,2,b'm',144,2,255,b'I',5226,36), // triggers
+    f(19350,8,2,b'm',144,2,255,b'I',5226,36), // triggers
     // envoy.config.overload.v3.OverloadAction
     f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
-    f(19406,8,2,b'm',144,2,255,b'I',5226,36), // triggers
+    f(19350,8,2,b'm',144,2,255,b'I',5226,36), // triggers
     f(3192,12,3,b'm',252,4,255,b'I',5226,36), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(19493,16,1,b'm',256,4,255,b'I',5226,36), // refresh_interval
-    f(19509,17,2,b'm',141,2,255,b'I',5226,36), // resource_monitors
+    f(19437,16,1,b'm',256,4,255,b'I',5226,36), // refresh_interval
+    f(19453,17,2,b'm',141,2,255,b'I',5226,36), // resource_monitors
     f(6683,7,3,b'm',139,2,255,b'I',5226,36), // actions
-    f(19526,21,4,b'm',137,4,255,b'I',5226,36), // buffer_factory_config
-    f(19547,15,5,b'm',138,2,255,b'I',5226,36), // loadshed_points
+    f(19470,21,4,b'm',137,4,255,b'I',5226,36), // buffer_factory_config
+    f(19491,15,5,b'm',138,2,255,b'I',5226,36), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
     f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
     f(3192,12,3,b'm',252,4,0,b'I',5226,36), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
-    f(19640,17,1,b'd',65535,0,255,b'I',5226,36), // scaling_threshold
-    f(19657,20,2,b'd',65535,0,255,b'I',5226,36), // saturation_threshold
+    f(19584,17,1,b'd',65535,0,255,b'I',5226,36), // scaling_threshold
+    f(19601,20,2,b'd',65535,0,255,b'I',5226,36), // saturation_threshold
     // envoy.config.overload.v3.ThresholdTrigger
     f(2972,5,1,b'd',65535,0,255,b'I',5226,36), // value
     // envoy.config.overload.v3.Trigger
     f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
-    f(19750,9,2,b'm',143,4,0,b'I',5226,36), // threshold
-    f(19759,6,3,b'm',142,4,0,b'I',5226,36), // scaled
+    f(19694,9,2,b'm',143,4,0,b'I',5226,36), // threshold
+    f(19703,6,3,b'm',142,4,0,b'I',5226,36), // scaled
     // envoy.config.route.v3.Decorator
-    f(19796,9,1,b's',65535,0,255,b'I',5226,36), // operation
-    f(19805,9,2,b'm',253,4,255,b'I',5226,36), // propagate
+    f(19740,9,1,b's',65535,0,255,b'I',5226,36), // operation
+    f(19749,9,2,b'm',253,4,255,b'I',5226,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
-    f(19856,6,1,b'u',65535,0,255,b'S',0,0), // status
-    f(19862,4,2,b'm',76,4,255,b'S',0,0), // body
-    f(19866,11,3,b'm',109,4,255,b'R',0,0), // body_format
+    f(19800,6,1,b'u',65535,0,255,b'S',0,0), // status
+    f(19806,4,2,b'm',76,4,255,b'S',0,0), // body
+    f(19810,11,3,b'm',109,4,255,b'R',0,0), // body_format
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(19912,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(19923,11,6,b'm',249,4,0,b'S',0,0), // range_match
-    f(19934,13,7,b'b',65535,4,0,b'S',0,0), // present_match
-    f(19947,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
-    f(19959,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
-    f(19971,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(19983,16,11,b'm',226,4,0,b'S',0,0), // safe_regex_match
-    f(19999,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(20013,12,13,b'm',228,4,0,b'S',0,0), // string_match
-    f(20025,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
+    f(19856,11,4,b's',65535,4,0,b'S',0,0), // exact_match
+    f(19867,11,6,b'm',249,4,0,b'S',0,0), // range_match
+    f(19878,13,7,b'b',65535,4,0,b'S',0,0), // present_match
+    f(19891,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(19903,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
+    f(19915,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
+    f(19927,16,11,b'm',226,4,0,b'S',0,0), // safe_regex_match
+    f(19943,14,12,b's',65535,4,0,b'S',0,0), // contains_match
+    f(19957,12,13,b'm',228,4,0,b'S',0,0), // string_match
+    f(19969,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(20013,12,5,b'm',228,4,0,b'S',0,0), // string_match
-    f(19934,13,6,b'b',65535,4,0,b'S',0,0), // present_match
+    f(19957,12,5,b'm',228,4,0,b'S',0,0), // string_match
+    f(19878,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
-    f(20133,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
-    f(20146,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
-    f(20159,13,3,b'e',22,0,255,b'S',0,0), // response_code
-    f(20172,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
-    f(20186,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
-    f(20200,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
-    f(20211,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
-    f(20226,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(20239,13,9,b'm',225,4,1,b'S',0,0), // regex_rewrite
-    f(20252,12,10,b's',65535,4,1,b'R',0,0), // path_rewrite
+    f(20077,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
+    f(20090,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
+    f(20103,13,3,b'e',22,0,255,b'S',0,0), // response_code
+    f(20116,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
+    f(20130,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
+    f(20144,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
+    f(20155,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
+    f(20170,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
+    f(20183,13,9,b'm',225,4,1,b'S',0,0), // regex_rewrite
+    f(20196,12,10,b's',65535,4,1,b'R',0,0), // path_rewrite
     // envoy.config.route.v3.Route
     f(9857,5,1,b'm',162,4,255,b'S',0,0), // match
-    f(20291,5,2,b'm',151,4,0,b'S',0,0), // route
-    f(20296,8,3,b'm',149,4,0,b'S',0,0), // redirect
-    f(7682,8,4,b'm',94,4,255,b'I',20304,32), // metadata
-    f(20406,9,5,b'm',145,4,255,b'I',20336,70), // decorator
-    f(20415,15,7,b'm',146,4,0,b'S',0,0), // direct_response
-    f(20430,22,9,b'm',85,2,255,b'S',0,0), // request_headers_to_add
-    f(20452,23,10,b'm',85,2,255,b'S',0,0), // response_headers_to_add
-    f(20475,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(20501,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(20582,23,13,b'm',65535,1,255,b'R',20526,56), // typed_per_filter_config
+    f(20235,5,2,b'm',151,4,0,b'S',0,0), // route
+    f(20240,8,3,b'm',149,4,0,b'S',0,0), // redirect
+    f(7682,8,4,b'm',94,4,255,b'I',20248,32), // metadata
+    f(20350,9,5,b'm',145,4,255,b'I',20280,70), // decorator
+    f(20359,15,7,b'm',146,4,0,b'S',0,0), // direct_response
+    f(20374,22,9,b'm',85,2,255,b'S',0,0), // request_headers_to_add
+    f(20396,23,10,b'm',85,2,255,b'S',0,0), // response_headers_to_add
+    f(20419,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(20445,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(20526,23,13,b'm',65535,1,255,b'R',20470,56), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
-    f(3935,7,15,b'm',165,4,255,b'I',20605,35), // tracing
-    f(20640,30,16,b'm',266,4,255,b'R',0,0), // per_request_buffer_limit_bytes
-    f(20701,13,17,b'm',65535,4,0,b'R',20670,31), // filter_action
-    f(20763,21,18,b'm',65535,4,0,b'R',20714,49), // non_forwarding_action
-    f(18011,11,19,b's',65535,0,255,b'I',20784,31), // stat_prefix
-    f(20815,25,20,b'm',267,4,255,b'R',0,0), // request_body_buffer_limit
-    f(20840,16,21,b'm',112,2,255,b'R',0,0), // route_specifiers
+    f(3935,7,15,b'm',165,4,255,b'I',20549,35), // tracing
+    f(20584,30,16,b'm',266,4,255,b'R',0,0), // per_request_buffer_limit_bytes
+    f(20645,13,17,b'm',65535,4,0,b'R',20614,31), // filter_action
+    f(20707,21,18,b'm',65535,4,0,b'R',20658,49), // non_forwarding_action
+    f(17955,11,19,b's',65535,0,255,b'I',20728,31), // stat_prefix
+    f(20759,25,20,b'm',267,4,255,b'R',0,0), // request_body_buffer_limit
+    f(20784,16,21,b'm',112,2,255,b'R',0,0), // route_specifiers
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
-    f(20889,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
-    f(20903,17,3,b'm',168,4,0,b'S',0,0), // weighted_clusters
-    f(20979,14,4,b'm',94,4,255,b'I',20920,59), // metadata_match
-    f(20186,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
-    f(20993,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(21013,17,7,b'm',253,4,1,b'S',0,0), // auto_host_rewrite
+    f(20833,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
+    f(20847,17,3,b'm',168,4,0,b'S',0,0), // weighted_clusters
+    f(20923,14,4,b'm',94,4,255,b'I',20864,59), // metadata_match
+    f(20130,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
+    f(20937,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
+    f(20957,17,7,b'm',253,4,1,b'S',0,0), // auto_host_rewrite
     f(11802,7,8,b'm',256,4,255,b'S',0,0), // timeout
-    f(11825,12,9,b'm',65535,4,255,b'R',21030,39), // retry_policy
+    f(11825,12,9,b'm',65535,4,255,b'R',20974,39), // retry_policy
     f(2011,8,11,b'e',17,0,255,b'S',0,0), // priority
-    f(21102,11,13,b'm',65535,2,255,b'R',21069,33), // rate_limits
-    f(21113,22,14,b'm',253,4,255,b'R',0,0), // include_vh_rate_limits
-    f(21213,11,15,b'm',152,2,255,b'I',21135,78), // hash_policy
-    f(21267,4,17,b'm',65535,4,255,b'R',21224,43), // cors
-    f(21271,31,20,b'e',23,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(21349,16,23,b'm',256,4,255,b'R',21302,47), // max_grpc_timeout
-    f(13950,12,24,b'm',256,4,255,b'S',0,0), // idle_timeout
-    f(21365,15,25,b'm',160,2,255,b'S',0,0), // upgrade_configs
-    f(21380,24,26,b'e',65535,0,255,b'R',0,0), // internal_redirect_action
-    f(21428,12,27,b'm',65535,4,255,b'R',21404,24), // hedge_policy
-    f(21490,19,28,b'm',256,4,255,b'R',21440,50), // grpc_timeout_offset
-    f(21509,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
-    f(21558,23,30,b'm',65535,2,255,b'R',21528,30), // request_mirror_policies
-    f(21581,22,31,b'm',266,4,255,b'R',0,0), // max_internal_redirects
-    f(20239,13,32,b'm',225,4,255,b'S',0,0), // regex_rewrite
-    f(21603,25,33,b'm',252,4,255,b'R',0,0), // retry_policy_typed_config
-    f(21660,24,34,b'm',65535,4,255,b'R',21628,32), // internal_redirect_policy
-    f(21760,23,35,b'm',225,4,1,b'R',21684,76), // host_rewrite_path_regex
-    f(14002,19,36,b'm',159,4,255,b'S',0,0), // max_stream_duration
-    f(21783,24,37,b's',65535,4,0,b'R',0,0), // cluster_specifier_plugin
-    f(21807,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
-    f(21830,31,39,b'm',65535,4,0,b'R',0,0), // inline_cluster_specifier_plugin
-    f(21861,17,40,b'm',112,4,255,b'R',0,0), // early_data_policy
-    f(21878,19,41,b'm',112,4,255,b'R',0,0), // path_rewrite_policy
-    f(21897,13,42,b'm',256,4,255,b'R',0,0), // flush_timeout
-    f(21910,12,44,b's',65535,4,1,b'R',0,0), // host_rewrite
-    f(20252,12,45,b's',65535,0,255,b'R',0,0), // path_rewrite
+    f(21046,11,13,b'm',65535,2,255,b'R',21013,33), // rate_limits
+    f(21057,22,14,b'm',253,4,255,b'R',0,0), // include_vh_rate_limits
+    f(21157,11,15,b'm',152,2,255,b'I',21079,78), // hash_policy
+    f(21211,4,17,b'm',65535,4,255,b'R',21168,43), // cors
+    f(21215,31,20,b'e',23,0,255,b'S',0,0), // cluster_not_found_response_code
+    f(21293,16,23,b'm',256,4,255,b'R',21246,47), // max_grpc_timeout
+    f(13894,12,24,b'm',256,4,255,b'S',0,0), // idle_timeout
+    f(21309,15,25,b'm',160,2,255,b'S',0,0), // upgrade_configs
+    f(21324,24,26,b'e',65535,0,255,b'R',0,0), // internal_redirect_action
+    f(21372,12,27,b'm',65535,4,255,b'R',21348,24), // hedge_policy
+    f(21434,19,28,b'm',256,4,255,b'R',21384,50), // grpc_timeout_offset
+    f(21453,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
+    f(21502,23,30,b'm',65535,2,255,b'R',21472,30), // request_mirror_policies
+    f(21525,22,31,b'm',266,4,255,b'R',0,0), // max_internal_redirects
+    f(20183,13,32,b'm',225,4,255,b'S',0,0), // regex_rewrite
+    f(21547,25,33,b'm',252,4,255,b'R',0,0), // retry_policy_typed_config
+    f(21604,24,34,b'm',65535,4,255,b'R',21572,32), // internal_redirect_policy
+    f(21704,23,35,b'm',225,4,1,b'R',21628,76), // host_rewrite_path_regex
+    f(13946,19,36,b'm',159,4,255,b'S',0,0), // max_stream_duration
+    f(21727,24,37,b's',65535,4,0,b'R',0,0), // cluster_specifier_plugin
+    f(21751,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
+    f(21774,31,39,b'm',65535,4,0,b'R',0,0), // inline_cluster_specifier_plugin
+    f(21805,17,40,b'm',112,4,255,b'R',0,0), // early_data_policy
+    f(21822,19,41,b'm',112,4,255,b'R',0,0), // path_rewrite_policy
+    f(21841,13,42,b'm',256,4,255,b'R',0,0), // flush_timeout
+    f(21854,12,44,b's',65535,4,1,b'R',0,0), // host_rewrite
+    f(20196,12,45,b's',65535,0,255,b'R',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
     f(12124,6,1,b'm',157,4,0,b'I',5226,36), // header
-    f(21966,6,2,b'm',154,4,0,b'I',5226,36), // cookie
-    f(21972,21,3,b'm',153,4,0,b'I',5226,36), // connection_properties
-    f(21993,8,4,b'b',65535,0,255,b'I',5226,36), // terminal
-    f(22001,15,5,b'm',158,4,0,b'I',5226,36), // query_parameter
-    f(22016,12,6,b'm',156,4,0,b'I',5226,36), // filter_state
+    f(21910,6,2,b'm',154,4,0,b'I',5226,36), // cookie
+    f(21916,21,3,b'm',153,4,0,b'I',5226,36), // connection_properties
+    f(21937,8,4,b'b',65535,0,255,b'I',5226,36), // terminal
+    f(21945,15,5,b'm',158,4,0,b'I',5226,36), // query_parameter
+    f(21960,12,6,b'm',156,4,0,b'I',5226,36), // filter_state
     // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    f(22093,9,1,b'b',65535,0,255,b'I',5226,36), // source_ip
+    f(22037,9,1,b'b',65535,0,255,b'I',5226,36), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
-    f(22153,3,2,b'm',256,4,255,b'I',5226,36), // ttl
+    f(22097,3,2,b'm',256,4,255,b'I',5226,36), // ttl
     f(131,4,3,b's',65535,0,255,b'I',5226,36), // path
-    f(22156,10,4,b'm',155,2,255,b'I',5226,36), // attributes
+    f(22100,10,4,b'm',155,2,255,b'I',5226,36), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
     f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
     f(2972,5,2,b's',65535,0,255,b'I',5226,36), // value
     // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
     f(9928,3,1,b's',65535,0,255,b'I',5226,36), // key
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    f(22333,11,1,b's',65535,0,255,b'I',5226,36), // header_name
-    f(20239,13,2,b'm',225,4,255,b'I',5226,36), // regex_rewrite
+    f(22277,11,1,b's',65535,0,255,b'I',5226,36), // header_name
+    f(20183,13,2,b'm',225,4,255,b'I',5226,36), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    f(14002,19,1,b'm',256,4,255,b'S',0,0), // max_stream_duration
-    f(22454,23,2,b'm',256,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(22477,26,3,b'm',256,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(13946,19,1,b'm',256,4,255,b'S',0,0), // max_stream_duration
+    f(22398,23,2,b'm',256,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(22421,26,3,b'm',256,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.UpgradeConfig
-    f(22550,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(22562,7,2,b'm',253,4,255,b'S',0,0), // enabled
-    f(22594,14,3,b'm',65535,4,255,b'R',22569,25), // connect_config
+    f(22494,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(22506,7,2,b'm',253,4,255,b'S',0,0), // enabled
+    f(22538,14,3,b'm',65535,4,255,b'R',22513,25), // connect_config
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(22648,13,2,b'm',167,2,255,b'S',0,0), // virtual_hosts
-    f(22703,21,3,b's',65535,2,255,b'R',22661,42), // internal_only_headers
-    f(20452,23,4,b'm',85,2,255,b'S',0,0), // response_headers_to_add
-    f(20475,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(20430,22,6,b'm',85,2,255,b'S',0,0), // request_headers_to_add
-    f(22814,17,7,b'm',253,4,255,b'I',22724,90), // validate_clusters
-    f(20501,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(22877,4,9,b'm',65535,4,255,b'R',22831,46), // vhds
-    f(22881,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(22916,35,11,b'm',266,4,255,b'S',0,0), // max_direct_response_body_size_bytes
-    f(22951,25,12,b'm',65535,2,255,b'R',0,0), // cluster_specifier_plugins
-    f(21558,23,13,b'm',65535,2,255,b'R',21528,30), // request_mirror_policies
-    f(22976,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
-    f(23004,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
-    f(20582,23,16,b'm',65535,1,255,b'R',20526,56), // typed_per_filter_config
-    f(7682,8,17,b'm',94,4,255,b'I',23043,38), // metadata
-    f(23081,12,18,b's',65535,0,255,b'R',0,0), // vhost_header
-    f(20840,16,19,b'm',112,2,255,b'R',0,0), // route_specifiers
+    f(22592,13,2,b'm',167,2,255,b'S',0,0), // virtual_hosts
+    f(22647,21,3,b's',65535,2,255,b'R',22605,42), // internal_only_headers
+    f(20396,23,4,b'm',85,2,255,b'S',0,0), // response_headers_to_add
+    f(20419,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(20374,22,6,b'm',85,2,255,b'S',0,0), // request_headers_to_add
+    f(22668,17,7,b'm',253,4,255,b'S',0,0), // validate_clusters
+    f(20445,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(22731,4,9,b'm',65535,4,255,b'R',22685,46), // vhds
+    f(22735,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(22770,35,11,b'm',266,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(22805,25,12,b'm',65535,2,255,b'R',0,0), // cluster_specifier_plugins
+    f(21502,23,13,b'm',65535,2,255,b'R',21472,30), // request_mirror_policies
+    f(22830,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
+    f(22858,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
+    f(20526,23,16,b'm',65535,1,255,b'R',20470,56), // typed_per_filter_config
+    f(7682,8,17,b'm',94,4,255,b'I',22897,38), // metadata
+    f(22935,12,18,b's',65535,0,255,b'R',0,0), // vhost_header
+    f(20784,16,19,b'm',112,2,255,b'R',0,0), // route_specifiers
     // envoy.config.route.v3.RouteMatch
-    f(23125,6,1,b's',65535,4,0,b'S',0,0), // prefix
+    f(22979,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(23131,14,4,b'm',253,4,255,b'S',0,0), // case_sensitive
-    f(23145,7,6,b'm',147,2,255,b'S',0,0), // headers
-    f(23152,16,7,b'm',148,2,255,b'S',0,0), // query_parameters
-    f(23168,4,8,b'm',164,4,255,b'S',0,0), // grpc
-    f(23172,16,9,b'm',106,4,255,b'S',0,0), // runtime_fraction
-    f(23188,10,10,b'm',226,4,0,b'S',0,0), // safe_regex
-    f(23227,11,11,b'm',65535,4,255,b'R',23198,29), // tls_context
-    f(23238,15,12,b'm',163,4,0,b'S',0,0), // connect_matcher
-    f(23302,16,13,b'm',222,2,255,b'R',23253,49), // dynamic_metadata
-    f(23318,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
-    f(23391,17,15,b'm',112,4,0,b'R',23339,52), // path_match_policy
-    f(22016,12,16,b'm',65535,2,255,b'R',23408,45), // filter_state
-    f(23453,7,17,b'm',65535,2,255,b'R',0,0), // cookies
+    f(22985,14,4,b'm',253,4,255,b'S',0,0), // case_sensitive
+    f(22999,7,6,b'm',147,2,255,b'S',0,0), // headers
+    f(23006,16,7,b'm',148,2,255,b'S',0,0), // query_parameters
+    f(23022,4,8,b'm',164,4,255,b'S',0,0), // grpc
+    f(23026,16,9,b'm',106,4,255,b'S',0,0), // runtime_fraction
+    f(23042,10,10,b'm',226,4,0,b'S',0,0), // safe_regex
+    f(23081,11,11,b'm',65535,4,255,b'R',23052,29), // tls_context
+    f(23092,15,12,b'm',163,4,0,b'S',0,0), // connect_matcher
+    f(23156,16,13,b'm',222,2,255,b'R',23107,49), // dynamic_metadata
+    f(23172,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
+    f(23245,17,15,b'm',112,4,0,b'R',23193,52), // path_match_policy
+    f(21960,12,16,b'm',65535,2,255,b'R',23262,45), // filter_state
+    f(23307,7,17,b'm',65535,2,255,b'R',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.Tracing
-    f(23590,15,1,b'm',244,4,255,b'I',5226,36), // client_sampling
-    f(23605,15,2,b'm',244,4,255,b'I',5226,36), // random_sampling
-    f(23620,16,3,b'm',244,4,255,b'I',5226,36), // overall_sampling
-    f(23636,11,4,b'm',238,2,255,b'I',5226,36), // custom_tags
-    f(19796,9,5,b's',65535,0,255,b'I',5226,36), // operation
-    f(23647,18,6,b's',65535,0,255,b'I',5226,36), // upstream_operation
+    f(23444,15,1,b'm',244,4,255,b'I',5226,36), // client_sampling
+    f(23459,15,2,b'm',244,4,255,b'I',5226,36), // random_sampling
+    f(23474,16,3,b'm',244,4,255,b'I',5226,36), // overall_sampling
+    f(23490,11,4,b'm',238,2,255,b'I',5226,36), // custom_tags
+    f(19740,9,5,b's',65535,0,255,b'I',5226,36), // operation
+    f(23501,18,6,b's',65535,0,255,b'I',5226,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
     f(345,4,2,b's',65535,0,255,b'I',5226,36), // name
-    f(23145,7,4,b'm',147,2,255,b'I',5226,36), // headers
+    f(22999,7,4,b'm',147,2,255,b'I',5226,36), // headers
     // envoy.config.route.v3.VirtualHost
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(23734,7,2,b's',65535,2,255,b'S',0,0), // domains
-    f(23741,6,3,b'm',150,2,255,b'S',0,0), // routes
-    f(23747,11,4,b'e',24,0,255,b'S',0,0), // require_tls
-    f(23827,16,5,b'm',166,2,255,b'I',23758,69), // virtual_clusters
-    f(21102,11,6,b'm',65535,2,255,b'R',21069,33), // rate_limits
-    f(20430,22,7,b'm',85,2,255,b'S',0,0), // request_headers_to_add
-    f(21267,4,8,b'm',65535,4,255,b'R',21224,43), // cors
-    f(20452,23,10,b'm',85,2,255,b'S',0,0), // response_headers_to_add
-    f(20475,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(20501,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(23843,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
-    f(20582,23,15,b'm',65535,1,255,b'R',20526,56), // typed_per_filter_config
-    f(11825,12,16,b'm',65535,4,255,b'R',21030,39), // retry_policy
-    f(21428,12,17,b'm',65535,4,255,b'R',21404,24), // hedge_policy
-    f(20640,30,18,b'm',266,4,255,b'R',0,0), // per_request_buffer_limit_bytes
-    f(23872,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(21603,25,20,b'm',252,4,255,b'R',0,0), // retry_policy_typed_config
-    f(23915,7,21,b'm',65535,4,255,b'R',23905,10), // matcher
-    f(21558,23,22,b'm',65535,2,255,b'R',21528,30), // request_mirror_policies
-    f(23949,31,23,b'b',65535,0,255,b'I',23922,27), // include_is_timeout_retry_header
-    f(7682,8,24,b'm',94,4,255,b'I',23980,39), // metadata
-    f(20815,25,25,b'm',267,4,255,b'R',0,0), // request_body_buffer_limit
-    f(20840,16,26,b'm',112,2,255,b'R',0,0), // route_specifiers
+    f(23588,7,2,b's',65535,2,255,b'S',0,0), // domains
+    f(23595,6,3,b'm',150,2,255,b'S',0,0), // routes
+    f(23601,11,4,b'e',24,0,255,b'S',0,0), // require_tls
+    f(23681,16,5,b'm',166,2,255,b'I',23612,69), // virtual_clusters
+    f(21046,11,6,b'm',65535,2,255,b'R',21013,33), // rate_limits
+    f(20374,22,7,b'm',85,2,255,b'S',0,0), // request_headers_to_add
+    f(21211,4,8,b'm',65535,4,255,b'R',21168,43), // cors
+    f(20396,23,10,b'm',85,2,255,b'S',0,0), // response_headers_to_add
+    f(20419,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(20445,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(23697,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
+    f(20526,23,15,b'm',65535,1,255,b'R',20470,56), // typed_per_filter_config
+    f(11825,12,16,b'm',65535,4,255,b'R',20974,39), // retry_policy
+    f(21372,12,17,b'm',65535,4,255,b'R',21348,24), // hedge_policy
+    f(20584,30,18,b'm',266,4,255,b'R',0,0), // per_request_buffer_limit_bytes
+    f(23726,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
+    f(21547,25,20,b'm',252,4,255,b'R',0,0), // retry_policy_typed_config
+    f(23769,7,21,b'm',65535,4,255,b'R',23759,10), // matcher
+    f(21502,23,22,b'm',65535,2,255,b'R',21472,30), // request_mirror_policies
+    f(23803,31,23,b'b',65535,0,255,b'I',23776,27), // include_is_timeout_retry_header
+    f(7682,8,24,b'm',94,4,255,b'I',23834,39), // metadata
+    f(20759,25,25,b'm',267,4,255,b'R',0,0), // request_body_buffer_limit
+    f(20784,16,26,b'm',112,2,255,b'R',0,0), // route_specifiers
     // envoy.config.route.v3.WeightedCluster
     f(5620,8,1,b'm',169,2,255,b'S',0,0), // clusters
-    f(24116,18,2,b's',65535,0,255,b'I',24056,60), // runtime_key_prefix
-    f(24177,12,3,b'm',266,4,255,b'I',24134,43), // total_weight
-    f(22333,11,4,b's',65535,4,0,b'R',24189,40), // header_name
-    f(24229,15,5,b'm',253,4,0,b'R',0,0), // use_hash_policy
+    f(23970,18,2,b's',65535,0,255,b'I',23910,60), // runtime_key_prefix
+    f(24031,12,3,b'm',266,4,255,b'I',23988,43), // total_weight
+    f(22277,11,4,b's',65535,4,0,b'R',24043,40), // header_name
+    f(24083,15,5,b'm',253,4,0,b'R',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'm',266,4,255,b'S',0,0), // weight
-    f(20979,14,3,b'm',94,4,255,b'I',20920,59), // metadata_match
-    f(20430,22,4,b'm',85,2,255,b'S',0,0), // request_headers_to_add
-    f(20452,23,5,b'm',85,2,255,b'S',0,0), // response_headers_to_add
-    f(20475,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(20501,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(20582,23,10,b'm',65535,1,255,b'R',20526,56), // typed_per_filter_config
-    f(20993,20,11,b's',65535,4,0,b'R',24295,19), // host_rewrite_literal
-    f(20889,14,12,b's',65535,0,255,b'R',0,0), // cluster_header
+    f(20923,14,3,b'm',94,4,255,b'I',20864,59), // metadata_match
+    f(20374,22,4,b'm',85,2,255,b'S',0,0), // request_headers_to_add
+    f(20396,23,5,b'm',85,2,255,b'S',0,0), // response_headers_to_add
+    f(20419,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(20445,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(20526,23,10,b'm',65535,1,255,b'R',20470,56), // typed_per_filter_config
+    f(20937,20,11,b's',65535,4,0,b'R',24149,19), // host_rewrite_literal
+    f(20833,14,12,b's',65535,0,255,b'R',0,0), // cluster_header
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(24367,6,2,b's',65535,4,0,b'S',0,0), // format
-    f(15515,11,3,b'm',263,4,0,b'S',0,0), // json_format
-    f(24373,17,4,b'm',263,4,0,b'S',0,0), // typed_json_format
+    f(24221,6,2,b's',65535,4,0,b'S',0,0), // format
+    f(15459,11,3,b'm',263,4,0,b'S',0,0), // json_format
+    f(24227,17,4,b'm',263,4,0,b'S',0,0), // typed_json_format
     f(942,10,5,b'm',109,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
     f(942,10,1,b'm',109,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
     f(942,10,1,b'm',109,4,0,b'S',0,0), // log_format
     // envoy.extensions.filters.http.router.v3.Router
-    f(24606,13,1,b'm',253,4,255,b'I',24550,56), // dynamic_stats
-    f(24619,16,2,b'b',65535,0,255,b'I',20605,35), // start_child_span
-    f(24635,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(24647,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(24669,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(24738,27,6,b'b',65535,0,255,b'I',24689,49), // respect_expected_rq_timeout
-    f(24791,40,7,b'b',65535,0,255,b'I',24765,26), // suppress_grpc_request_failure_code_stats
-    f(24831,21,8,b'm',183,2,255,b'R',8100,46), // upstream_http_filters
-    f(24913,20,9,b'm',174,4,255,b'I',24852,61), // upstream_log_options
-    f(24933,33,10,b'm',253,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(24460,13,1,b'm',253,4,255,b'I',24404,56), // dynamic_stats
+    f(24473,16,2,b'b',65535,0,255,b'I',20549,35), // start_child_span
+    f(24489,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(24501,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(24523,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(24592,27,6,b'b',65535,0,255,b'I',24543,49), // respect_expected_rq_timeout
+    f(24645,40,7,b'b',65535,0,255,b'I',24619,26), // suppress_grpc_request_failure_code_stats
+    f(24685,21,8,b'm',183,2,255,b'R',8100,46), // upstream_http_filters
+    f(24767,20,9,b'm',174,4,255,b'I',24706,61), // upstream_log_options
+    f(24787,33,10,b'm',253,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(25037,37,1,b'b',65535,0,255,b'I',5226,36), // flush_upstream_log_on_upstream_stream
-    f(25074,27,2,b'm',256,4,255,b'I',5226,36), // upstream_log_flush_interval
+    f(24891,37,1,b'b',65535,0,255,b'I',5226,36), // flush_upstream_log_on_upstream_stream
+    f(24928,27,2,b'm',256,4,255,b'I',5226,36), // upstream_log_flush_interval
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(25319,25,1,b'm',253,4,255,b'R',25290,29), // enable_ja3_fingerprinting
-    f(25400,24,2,b'm',266,4,255,b'I',25344,56), // initial_read_buffer_size
-    f(25424,25,3,b'm',253,4,255,b'R',25290,29), // enable_ja4_fingerprinting
-    f(25449,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(25545,21,5,b'm',266,4,255,b'I',25496,49), // max_client_hello_size
+    f(25173,25,1,b'm',253,4,255,b'R',25144,29), // enable_ja3_fingerprinting
+    f(25254,24,2,b'm',266,4,255,b'I',25198,56), // initial_read_buffer_size
+    f(25278,25,3,b'm',253,4,255,b'R',25144,29), // enable_ja4_fingerprinting
+    f(25303,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(25399,21,5,b'm',266,4,255,b'I',25350,49), // max_client_hello_size
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(25647,10,1,b'e',25,0,255,b'S',0,0), // codec_type
-    f(18011,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(25657,3,3,b'm',184,4,0,b'S',0,0), // rds
+    f(25501,10,1,b'e',25,0,255,b'S',0,0), // codec_type
+    f(17955,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(25511,3,3,b'm',184,4,0,b'S',0,0), // rds
     f(2551,12,4,b'm',161,4,0,b'S',0,0), // route_config
-    f(25660,12,5,b'm',183,2,255,b'S',0,0), // http_filters
-    f(25672,14,6,b'm',253,4,255,b'S',0,0), // add_user_agent
-    f(3935,7,7,b'm',65535,4,255,b'R',25686,28), // tracing
+    f(25514,12,5,b'm',183,2,255,b'S',0,0), // http_filters
+    f(25526,14,6,b'm',253,4,255,b'S',0,0), // add_user_agent
+    f(3935,7,7,b'm',65535,4,255,b'R',25540,28), // tracing
     f(7322,21,8,b'm',86,4,255,b'S',0,0), // http_protocol_options
     f(7343,22,9,b'm',89,4,255,b'S',0,0), // http2_protocol_options
-    f(25714,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(25725,13,12,b'm',256,4,255,b'S',0,0), // drain_timeout
+    f(25568,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(25579,13,12,b'm',256,4,255,b'S',0,0), // drain_timeout
     f(3418,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(25738,18,14,b'm',253,4,255,b'S',0,0), // use_remote_address
-    f(25756,19,15,b'm',253,4,255,b'S',0,0), // generate_request_id
-    f(25775,27,16,b'e',26,0,255,b'S',0,0), // forward_client_cert_details
-    f(25802,31,17,b'm',181,4,255,b'S',0,0), // set_current_client_cert_details
-    f(25833,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(25851,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(25905,49,20,b'b',65535,0,255,b'I',25871,34), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(25954,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(25969,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(21365,15,23,b'm',182,2,255,b'S',0,0), // upgrade_configs
-    f(25972,19,24,b'm',256,4,255,b'S',0,0), // stream_idle_timeout
-    f(25991,23,25,b'm',180,4,255,b'S',0,0), // internal_address_config
-    f(26014,21,26,b'm',256,4,255,b'S',0,0), // delayed_close_timeout
+    f(25592,18,14,b'm',253,4,255,b'S',0,0), // use_remote_address
+    f(25610,19,15,b'm',253,4,255,b'S',0,0), // generate_request_id
+    f(25629,27,16,b'e',26,0,255,b'S',0,0), // forward_client_cert_details
+    f(25656,31,17,b'm',181,4,255,b'S',0,0), // set_current_client_cert_details
+    f(25687,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(25705,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(25759,49,20,b'b',65535,0,255,b'I',25725,34), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(25808,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(25823,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(21309,15,23,b'm',182,2,255,b'S',0,0), // upgrade_configs
+    f(25826,19,24,b'm',256,4,255,b'S',0,0), // stream_idle_timeout
+    f(25845,23,25,b'm',180,4,255,b'S',0,0), // internal_address_config
+    f(25868,21,26,b'm',256,4,255,b'S',0,0), // delayed_close_timeout
     f(10650,15,28,b'm',256,4,255,b'S',0,0), // request_timeout
-    f(26035,22,29,b'm',266,4,255,b'S',0,0), // max_request_headers_kb
-    f(26057,14,30,b'm',253,4,255,b'S',0,0), // normalize_path
-    f(26109,13,31,b'm',65535,4,0,b'R',26071,38), // scoped_routes
-    f(26122,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(26150,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(26163,28,34,b'e',28,0,255,b'S',0,0), // server_header_transformation
+    f(25889,22,29,b'm',266,4,255,b'S',0,0), // max_request_headers_kb
+    f(25911,14,30,b'm',253,4,255,b'S',0,0), // normalize_path
+    f(25963,13,31,b'm',65535,4,0,b'R',25925,38), // scoped_routes
+    f(25976,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(26004,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(26017,28,34,b'e',28,0,255,b'S',0,0), // server_header_transformation
     f(7737,28,35,b'm',90,4,255,b'S',0,0), // common_http_protocol_options
-    f(26212,20,36,b'm',65535,4,255,b'R',26191,21), // request_id_extension
-    f(26232,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(26300,18,38,b'm',65535,4,255,b'R',26265,35), // local_reply_config
-    f(26318,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(26422,36,40,b'm',253,4,255,b'I',26342,80), // stream_error_on_invalid_http_message
-    f(26458,23,41,b'm',256,4,255,b'S',0,0), // request_headers_timeout
-    f(26481,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(26536,26,43,b'm',65535,4,255,b'R',26500,36), // path_normalization_options
-    f(26585,22,44,b'm',65535,4,255,b'R',26562,23), // http3_protocol_options
-    f(26607,32,45,b'e',27,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(26704,32,46,b'm',112,2,255,b'R',26639,65), // original_ip_detection_extensions
-    f(26736,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(26759,28,48,b'm',65535,4,255,b'R',0,0), // scheme_header_transformation
-    f(26787,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(26806,30,50,b'm',112,4,255,b'R',0,0), // typed_header_validation_config
-    f(26836,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(26892,32,52,b'm',112,2,255,b'R',26859,33), // early_header_mutation_extensions
-    f(26924,35,53,b'm',253,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(26991,25,54,b'm',256,4,255,b'I',26959,32), // access_log_flush_interval
-    f(27016,31,55,b'b',65535,0,255,b'I',26959,32), // flush_access_log_on_new_request
-    f(27047,18,56,b'm',179,4,255,b'I',26959,32), // access_log_options
-    f(27093,21,57,b'b',65535,0,255,b'I',27065,28), // append_local_overload
-    f(27164,34,58,b'b',65535,0,255,b'I',27114,50), // http1_safe_max_connection_duration
-    f(27198,20,59,b'm',256,4,255,b'R',0,0), // stream_flush_timeout
-    f(27218,27,60,b'm',65535,4,255,b'R',0,0), // forward_client_cert_matcher
-    f(27245,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(27304,20,62,b'm',250,4,255,b'I',27265,39), // drain_timeout_jitter
+    f(26066,20,36,b'm',65535,4,255,b'R',26045,21), // request_id_extension
+    f(26086,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(26154,18,38,b'm',65535,4,255,b'R',26119,35), // local_reply_config
+    f(26172,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(26276,36,40,b'm',253,4,255,b'I',26196,80), // stream_error_on_invalid_http_message
+    f(26312,23,41,b'm',256,4,255,b'S',0,0), // request_headers_timeout
+    f(26335,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(26390,26,43,b'm',65535,4,255,b'R',26354,36), // path_normalization_options
+    f(26439,22,44,b'm',65535,4,255,b'R',26416,23), // http3_protocol_options
+    f(26461,32,45,b'e',27,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(26558,32,46,b'm',112,2,255,b'R',26493,65), // original_ip_detection_extensions
+    f(26590,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(26613,28,48,b'm',65535,4,255,b'R',0,0), // scheme_header_transformation
+    f(26641,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(26660,30,50,b'm',112,4,255,b'R',0,0), // typed_header_validation_config
+    f(26690,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(26746,32,52,b'm',112,2,255,b'R',26713,33), // early_header_mutation_extensions
+    f(26778,35,53,b'm',253,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(26845,25,54,b'm',256,4,255,b'I',26813,32), // access_log_flush_interval
+    f(26870,31,55,b'b',65535,0,255,b'I',26813,32), // flush_access_log_on_new_request
+    f(26901,18,56,b'm',179,4,255,b'I',26813,32), // access_log_options
+    f(26947,21,57,b'b',65535,0,255,b'I',26919,28), // append_local_overload
+    f(27018,34,58,b'b',65535,0,255,b'I',26968,50), // http1_safe_max_connection_duration
+    f(27052,20,59,b'm',256,4,255,b'R',0,0), // stream_flush_timeout
+    f(27072,27,60,b'm',65535,4,255,b'R',0,0), // forward_client_cert_matcher
+    f(27099,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(27158,20,62,b'm',250,4,255,b'I',27119,39), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(26991,25,1,b'm',256,4,255,b'I',5226,36), // access_log_flush_interval
-    f(27016,31,2,b'b',65535,0,255,b'I',5226,36), // flush_access_log_on_new_request
-    f(27425,44,3,b'b',65535,0,255,b'I',5226,36), // flush_log_on_tunnel_successfully_established
+    f(26845,25,1,b'm',256,4,255,b'I',5226,36), // access_log_flush_interval
+    f(26870,31,2,b'b',65535,0,255,b'I',5226,36), // flush_access_log_on_new_request
+    f(27279,44,3,b'b',65535,0,255,b'I',5226,36), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(27572,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
-    f(27584,11,2,b'm',73,2,255,b'S',0,0), // cidr_ranges
+    f(27426,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
+    f(27438,11,2,b'm',73,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(27704,7,1,b'm',253,4,255,b'S',0,0), // subject
-    f(27711,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(27558,7,1,b'm',253,4,255,b'S',0,0), // subject
+    f(27565,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(27715,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(24367,6,7,b'e',65535,0,255,b'R',0,0), // format
-    f(27720,6,8,b'b',65535,0,255,b'R',0,0), // issuer
+    f(27569,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(24221,6,7,b'e',65535,0,255,b'R',0,0), // format
+    f(27574,6,8,b'b',65535,0,255,b'R',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    f(22550,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(8146,7,2,b'm',183,2,255,b'R',27821,61), // filters
-    f(22562,7,3,b'm',253,4,255,b'S',0,0), // enabled
+    f(22494,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(8146,7,2,b'm',183,2,255,b'R',27675,61), // filters
+    f(22506,7,3,b'm',253,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3192,12,4,b'm',252,4,0,b'S',0,0), // typed_config
-    f(17004,16,5,b'm',65535,4,0,b'R',16961,43), // config_discovery
-    f(27952,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(16948,16,5,b'm',65535,4,0,b'R',16905,43), // config_discovery
+    f(27806,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
     f(11630,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(28026,13,1,b'm',74,4,255,b'S',0,0), // config_source
-    f(28039,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(27880,13,1,b'm',74,4,255,b'S',0,0), // config_source
+    f(27893,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    f(18011,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(17955,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(28110,23,3,b'm',256,4,255,b'I',16692,34), // downstream_idle_timeout
-    f(28133,21,4,b'm',256,4,255,b'I',16692,34), // upstream_idle_timeout
+    f(27964,23,3,b'm',256,4,255,b'I',16636,34), // downstream_idle_timeout
+    f(27987,21,4,b'm',256,4,255,b'I',16636,34), // upstream_idle_timeout
     f(3418,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(28154,20,7,b'm',266,4,255,b'S',0,0), // max_connect_attempts
-    f(13950,12,8,b'm',256,4,255,b'S',0,0), // idle_timeout
-    f(20979,14,9,b'm',94,4,255,b'I',20920,59), // metadata_match
-    f(20903,17,10,b'm',187,4,0,b'S',0,0), // weighted_clusters
-    f(21213,11,11,b'm',245,2,255,b'I',21135,78), // hash_policy
-    f(28214,16,12,b'm',65535,4,255,b'R',28174,40), // tunneling_config
-    f(28253,34,13,b'm',256,4,255,b'R',28230,23), // max_downstream_connection_duration
-    f(28336,9,14,b'm',65535,4,255,b'R',28287,49), // on_demand
-    f(26991,25,15,b'm',256,4,255,b'I',28345,35), // access_log_flush_interval
-    f(28380,29,16,b'b',65535,0,255,b'I',28345,35), // flush_access_log_on_connected
-    f(27047,18,17,b'm',186,4,255,b'I',28345,35), // access_log_options
-    f(28409,15,18,b'm',70,4,255,b'R',0,0), // backoff_options
-    f(28424,19,19,b'm',65535,2,255,b'R',0,0), // proxy_protocol_tlvs
-    f(28443,52,20,b'm',250,4,255,b'R',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(28495,21,21,b'e',65535,0,255,b'R',0,0), // upstream_connect_mode
-    f(28516,20,22,b'm',266,4,255,b'R',0,0), // max_early_data_bytes
-    f(28536,31,23,b'e',65535,0,255,b'R',0,0), // proxy_protocol_tlv_merge_policy
-    f(28567,17,24,b'm',253,4,255,b'R',0,0), // check_drain_close
+    f(28008,20,7,b'm',266,4,255,b'S',0,0), // max_connect_attempts
+    f(13894,12,8,b'm',256,4,255,b'S',0,0), // idle_timeout
+    f(20923,14,9,b'm',94,4,255,b'I',20864,59), // metadata_match
+    f(20847,17,10,b'm',187,4,0,b'S',0,0), // weighted_clusters
+    f(21157,11,11,b'm',245,2,255,b'I',21079,78), // hash_policy
+    f(28068,16,12,b'm',65535,4,255,b'R',28028,40), // tunneling_config
+    f(28107,34,13,b'm',256,4,255,b'R',28084,23), // max_downstream_connection_duration
+    f(28190,9,14,b'm',65535,4,255,b'R',28141,49), // on_demand
+    f(26845,25,15,b'm',256,4,255,b'I',28199,35), // access_log_flush_interval
+    f(28234,29,16,b'b',65535,0,255,b'I',28199,35), // flush_access_log_on_connected
+    f(26901,18,17,b'm',186,4,255,b'I',28199,35), // access_log_options
+    f(28263,15,18,b'm',70,4,255,b'R',0,0), // backoff_options
+    f(28278,19,19,b'm',65535,2,255,b'R',0,0), // proxy_protocol_tlvs
+    f(28297,52,20,b'm',250,4,255,b'R',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(28349,21,21,b'e',65535,0,255,b'R',0,0), // upstream_connect_mode
+    f(28370,20,22,b'm',266,4,255,b'R',0,0), // max_early_data_bytes
+    f(28390,31,23,b'e',65535,0,255,b'R',0,0), // proxy_protocol_tlv_merge_policy
+    f(28421,17,24,b'm',253,4,255,b'R',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(26991,25,1,b'm',256,4,255,b'I',5226,36), // access_log_flush_interval
-    f(28380,29,2,b'b',65535,0,255,b'I',5226,36), // flush_access_log_on_connected
-    f(28658,25,3,b'b',65535,0,255,b'I',5226,36), // flush_access_log_on_start
+    f(26845,25,1,b'm',256,4,255,b'I',5226,36), // access_log_flush_interval
+    f(28234,29,2,b'b',65535,0,255,b'I',5226,36), // flush_access_log_on_connected
+    f(28512,25,3,b'b',65535,0,255,b'I',5226,36), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
     f(5620,8,1,b'm',188,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
-    f(20979,14,3,b'm',94,4,255,b'I',20920,59), // metadata_match
+    f(20923,14,3,b'm',94,4,255,b'I',20864,59), // metadata_match
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(28965,10,1,b'm',76,4,255,b'S',0,0), // trusted_ca
-    f(28975,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(29025,23,3,b's',65535,2,255,b'R',28998,27), // verify_certificate_spki
-    f(29048,36,6,b'm',253,4,255,b'R',16692,34), // require_signed_certificate_timestamp
-    f(29122,3,7,b'm',76,4,255,b'R',29084,38), // crl
-    f(29165,25,8,b'b',65535,0,255,b'R',29125,40), // allow_expired_certificate
-    f(29190,23,9,b'm',228,2,255,b'S',0,0), // match_subject_alt_names
-    f(29213,24,10,b'e',29,0,255,b'S',0,0), // trust_chain_verification
+    f(28819,10,1,b'm',76,4,255,b'S',0,0), // trusted_ca
+    f(28829,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(28879,23,3,b's',65535,2,255,b'R',28852,27), // verify_certificate_spki
+    f(28902,36,6,b'm',253,4,255,b'R',16636,34), // require_signed_certificate_timestamp
+    f(28976,3,7,b'm',76,4,255,b'R',28938,38), // crl
+    f(29019,25,8,b'b',65535,0,255,b'R',28979,40), // allow_expired_certificate
+    f(29044,23,9,b'm',228,2,255,b'S',0,0), // match_subject_alt_names
+    f(29067,24,10,b'e',29,0,255,b'S',0,0), // trust_chain_verification
     f(11377,17,11,b'm',114,4,255,b'S',0,0), // watched_directory
-    f(29291,23,12,b'm',112,4,255,b'R',29237,54), // custom_validator_config
-    f(29314,32,13,b'm',65535,4,255,b'R',0,0), // ca_certificate_provider_instance
-    f(29346,25,14,b'b',65535,0,255,b'R',0,0), // only_verify_leaf_cert_crl
-    f(29371,29,15,b'm',196,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(29400,16,16,b'm',266,4,255,b'R',0,0), // max_verify_depth
-    f(29459,17,17,b'm',65535,4,255,b'R',29416,43), // system_root_certs
-    f(29505,23,18,b'b',65535,0,255,b'I',29476,29), // suppress_client_ca_list
+    f(29145,23,12,b'm',112,4,255,b'R',29091,54), // custom_validator_config
+    f(29168,32,13,b'm',65535,4,255,b'R',0,0), // ca_certificate_provider_instance
+    f(29200,25,14,b'b',65535,0,255,b'R',0,0), // only_verify_leaf_cert_crl
+    f(29225,29,15,b'm',196,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(29254,16,16,b'm',266,4,255,b'R',0,0), // max_verify_depth
+    f(29313,17,17,b'm',65535,4,255,b'R',29270,43), // system_root_certs
+    f(29359,23,18,b'b',65535,0,255,b'I',29330,29), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(29586,10,1,b'm',198,4,255,b'S',0,0), // tls_params
-    f(29596,16,2,b'm',197,2,255,b'S',0,0), // tls_certificates
-    f(29612,18,3,b'm',190,4,0,b'S',0,0), // validation_context
-    f(29630,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(29644,34,6,b'm',194,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(29678,36,7,b'm',194,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(29714,27,8,b'm',192,4,0,b'S',0,0), // combined_validation_context
-    f(29741,36,9,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider
-    f(29777,39,10,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider
-    f(29816,45,11,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider_instance
-    f(29861,48,12,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider_instance
-    f(29964,17,13,b'm',112,4,255,b'R',29909,55), // custom_handshaker
-    f(29981,33,14,b'm',65535,4,255,b'R',0,0), // tls_certificate_provider_instance
-    f(30053,7,15,b'm',65535,4,255,b'R',30014,39), // key_log
-    f(30125,31,16,b'm',112,4,255,b'R',30060,65), // custom_tls_certificate_selector
+    f(29440,10,1,b'm',198,4,255,b'S',0,0), // tls_params
+    f(29450,16,2,b'm',197,2,255,b'S',0,0), // tls_certificates
+    f(29466,18,3,b'm',190,4,0,b'S',0,0), // validation_context
+    f(29484,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(29498,34,6,b'm',194,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(29532,36,7,b'm',194,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(29568,27,8,b'm',192,4,0,b'S',0,0), // combined_validation_context
+    f(29595,36,9,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider
+    f(29631,39,10,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider
+    f(29670,45,11,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider_instance
+    f(29715,48,12,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider_instance
+    f(29818,17,13,b'm',112,4,255,b'R',29763,55), // custom_handshaker
+    f(29835,33,14,b'm',65535,4,255,b'R',0,0), // tls_certificate_provider_instance
+    f(29907,7,15,b'm',65535,4,255,b'R',29868,39), // key_log
+    f(29979,31,16,b'm',112,4,255,b'R',29914,65), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(30251,26,1,b'm',190,4,255,b'S',0,0), // default_validation_context
-    f(29678,36,2,b'm',194,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(29777,39,3,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider
-    f(29861,48,4,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider_instance
+    f(30105,26,1,b'm',190,4,255,b'S',0,0), // default_validation_context
+    f(29532,36,2,b'm',194,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(29631,39,3,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider
+    f(29715,48,4,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(30339,18,1,b'm',191,4,255,b'S',0,0), // common_tls_context
-    f(30357,26,2,b'm',253,4,255,b'S',0,0), // require_client_certificate
-    f(30383,11,3,b'm',253,4,255,b'S',0,0), // require_sni
-    f(30448,19,4,b'm',65535,4,0,b'R',30394,54), // session_ticket_keys
-    f(30467,37,5,b'm',194,4,0,b'R',30394,54), // session_ticket_keys_sds_secret_config
-    f(30504,15,6,b'm',256,4,255,b'S',0,0), // session_timeout
-    f(30519,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(30613,18,8,b'e',30,0,255,b'I',30555,58), // ocsp_staple_policy
-    f(30660,31,9,b'm',253,4,255,b'I',30631,29), // full_scan_certs_on_sni_mismatch
-    f(30719,35,10,b'b',65535,0,255,b'I',30691,28), // disable_stateful_session_resumption
-    f(30818,21,11,b'b',65535,0,255,b'I',30754,64), // prefer_client_ciphers
+    f(30193,18,1,b'm',191,4,255,b'S',0,0), // common_tls_context
+    f(30211,26,2,b'm',253,4,255,b'S',0,0), // require_client_certificate
+    f(30237,11,3,b'm',253,4,255,b'S',0,0), // require_sni
+    f(30302,19,4,b'm',65535,4,0,b'R',30248,54), // session_ticket_keys
+    f(30321,37,5,b'm',194,4,0,b'R',30248,54), // session_ticket_keys_sds_secret_config
+    f(30358,15,6,b'm',256,4,255,b'S',0,0), // session_timeout
+    f(30373,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(30467,18,8,b'e',30,0,255,b'I',30409,58), // ocsp_staple_policy
+    f(30514,31,9,b'm',253,4,255,b'I',30485,29), // full_scan_certs_on_sni_mismatch
+    f(30545,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(30644,21,11,b'b',65535,0,255,b'I',30580,64), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(30896,10,2,b'm',74,4,255,b'S',0,0), // sds_config
+    f(30722,10,2,b'm',74,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(30954,15,2,b'm',197,4,0,b'S',0,0), // tls_certificate
-    f(30448,19,3,b'm',65535,4,0,b'R',30394,54), // session_ticket_keys
-    f(29612,18,4,b'm',190,4,0,b'S',0,0), // validation_context
-    f(31019,14,5,b'm',65535,4,0,b'R',30969,50), // generic_secret
+    f(30780,15,2,b'm',197,4,0,b'S',0,0), // tls_certificate
+    f(30302,19,3,b'm',65535,4,0,b'R',30248,54), // session_ticket_keys
+    f(29466,18,4,b'm',190,4,0,b'S',0,0), // validation_context
+    f(30845,14,5,b'm',65535,4,0,b'R',30795,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(31096,8,1,b'e',31,0,255,b'S',0,0), // san_type
-    f(23915,7,2,b'm',228,4,255,b'S',0,0), // matcher
-    f(31131,3,3,b's',65535,0,255,b'R',31104,27), // oid
+    f(30922,8,1,b'e',31,0,255,b'S',0,0), // san_type
+    f(23769,7,2,b'm',228,4,255,b'S',0,0), // matcher
+    f(30957,3,3,b's',65535,0,255,b'R',30930,27), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(31190,17,1,b'm',76,4,255,b'S',0,0), // certificate_chain
-    f(31207,11,2,b'm',76,12,255,b'S',0,0), // private_key
-    f(31258,8,3,b'm',76,12,255,b'R',31218,40), // password
-    f(31307,11,4,b'm',76,4,255,b'I',31266,41), // ocsp_staple
-    f(31318,28,5,b'm',76,2,255,b'R',0,0), // signed_certificate_timestamp
-    f(31375,20,6,b'm',65535,4,255,b'R',31346,29), // private_key_provider
+    f(31016,17,1,b'm',76,4,255,b'S',0,0), // certificate_chain
+    f(31033,11,2,b'm',76,12,255,b'S',0,0), // private_key
+    f(31084,8,3,b'm',76,12,255,b'R',31044,40), // password
+    f(31133,11,4,b'm',76,4,255,b'I',31092,41), // ocsp_staple
+    f(31144,28,5,b'm',76,2,255,b'R',0,0), // signed_certificate_timestamp
+    f(31201,20,6,b'm',65535,4,255,b'R',31172,29), // private_key_provider
     f(11377,17,7,b'm',114,4,255,b'S',0,0), // watched_directory
-    f(31432,6,8,b'm',76,12,255,b'R',31395,37), // pkcs12
-    f(29586,10,9,b'm',198,4,255,b'R',0,0), // tls_params
+    f(31258,6,8,b'm',76,12,255,b'R',31221,37), // pkcs12
+    f(29440,10,9,b'm',198,4,255,b'R',0,0), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(31493,28,1,b'e',32,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(31521,28,2,b'e',32,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(31549,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(31562,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(31626,20,5,b's',65535,2,255,b'R',31573,53), // signature_algorithms
-    f(31683,19,6,b'e',65535,2,255,b'R',31646,37), // compliance_policies
+    f(31319,28,1,b'e',32,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(31347,28,2,b'e',32,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(31375,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(31388,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(31452,20,5,b's',65535,2,255,b'R',31399,53), // signature_algorithms
+    f(31509,19,6,b'e',65535,2,255,b'R',31472,37), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(30339,18,1,b'm',191,4,255,b'S',0,0), // common_tls_context
-    f(31762,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(31788,19,3,b'b',65535,0,255,b'R',31765,23), // allow_renegotiation
-    f(31807,16,4,b'm',266,4,255,b'S',0,0), // max_session_keys
-    f(31850,21,5,b'm',253,4,255,b'I',31823,27), // enforce_rsa_key_usage
-    f(31871,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(31884,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(30193,18,1,b'm',191,4,255,b'S',0,0), // common_tls_context
+    f(31588,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(31614,19,3,b'b',65535,0,255,b'R',31591,23), // allow_renegotiation
+    f(31633,16,4,b'm',266,4,255,b'S',0,0), // max_session_keys
+    f(31676,21,5,b'm',253,4,255,b'I',31649,27), // enforce_rsa_key_usage
+    f(31697,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(31710,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
     f(7737,28,1,b'm',90,4,255,b'S',0,0), // common_http_protocol_options
     f(8275,30,2,b'm',113,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(31961,20,3,b'm',202,4,0,b'S',0,0), // explicit_http_config
-    f(31981,30,4,b'm',203,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(32011,11,5,b'm',201,4,0,b'S',0,0), // auto_config
-    f(25660,12,6,b'm',183,2,255,b'R',8100,46), // http_filters
-    f(32022,24,7,b'm',112,4,255,b'R',0,0), // header_validation_config
+    f(31787,20,3,b'm',202,4,0,b'S',0,0), // explicit_http_config
+    f(31807,30,4,b'm',203,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(31837,11,5,b'm',201,4,0,b'S',0,0), // auto_config
+    f(25514,12,6,b'm',183,2,255,b'R',8100,46), // http_filters
+    f(31848,24,7,b'm',112,4,255,b'R',0,0), // header_validation_config
     f(5833,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
-    f(21558,23,9,b'm',65535,2,255,b'R',0,0), // request_mirror_policies
-    f(21213,11,10,b'm',152,2,255,b'R',0,0), // hash_policy
+    f(21502,23,9,b'm',65535,2,255,b'R',0,0), // request_mirror_policies
+    f(21157,11,10,b'm',152,2,255,b'R',0,0), // hash_policy
     f(11825,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
     f(7322,21,1,b'm',86,4,255,b'S',0,0), // http_protocol_options
     f(7343,22,2,b'm',89,4,255,b'S',0,0), // http2_protocol_options
-    f(26585,22,3,b'm',65535,4,255,b'R',26562,23), // http3_protocol_options
-    f(32115,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(26439,22,3,b'm',65535,4,255,b'R',26416,23), // http3_protocol_options
+    f(31941,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
     f(7322,21,1,b'm',86,4,0,b'S',0,0), // http_protocol_options
     f(7343,22,2,b'm',89,4,0,b'S',0,0), // http2_protocol_options
-    f(26585,22,3,b'm',65535,4,0,b'R',26562,23), // http3_protocol_options
+    f(26439,22,3,b'm',65535,4,0,b'R',26416,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
     f(7322,21,1,b'm',86,4,255,b'S',0,0), // http_protocol_options
     f(7343,22,2,b'm',89,4,255,b'S',0,0), // http2_protocol_options
-    f(26585,22,3,b'm',65535,4,255,b'R',26562,23), // http3_protocol_options
+    f(26439,22,3,b'm',65535,4,255,b'R',26416,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
     f(2913,4,1,b'm',97,4,255,b'S',0,0), // node
-    f(32347,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(32355,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(32379,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(32405,25,5,b'm',205,1,255,b'S',0,0), // initial_resource_versions
-    f(32430,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(32444,12,7,b'm',269,4,255,b'S',0,0), // error_detail
-    f(32456,27,8,b'm',216,2,255,b'S',0,0), // resource_locators_subscribe
-    f(32483,29,9,b'm',216,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(32173,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(32181,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(32205,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(32231,25,5,b'm',205,1,255,b'S',0,0), // initial_resource_versions
+    f(32256,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(32270,12,7,b'm',269,4,255,b'S',0,0), // error_detail
+    f(32282,27,8,b'm',216,2,255,b'S',0,0), // resource_locators_subscribe
+    f(32309,29,9,b'm',216,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
     f(9928,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(32638,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(32657,9,2,b'm',213,2,255,b'S',0,0), // resources
-    f(32347,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(32666,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(32671,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(32688,13,7,b'm',75,4,255,b'S',0,0), // control_plane
-    f(32701,22,8,b'm',218,2,255,b'S',0,0), // removed_resource_names
-    f(32723,15,9,b'm',215,2,255,b'S',0,0), // resource_errors
+    f(32464,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(32483,9,2,b'm',213,2,255,b'S',0,0), // resources
+    f(32173,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(32492,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(32497,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(32514,13,7,b'm',75,4,255,b'S',0,0), // control_plane
+    f(32527,22,8,b'm',218,2,255,b'S',0,0), // removed_resource_names
+    f(32549,15,9,b'm',215,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
     f(2913,4,2,b'm',97,4,255,b'S',0,0), // node
-    f(32781,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(32347,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(32430,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(32444,12,6,b'm',269,4,255,b'S',0,0), // error_detail
-    f(32795,17,7,b'm',216,2,255,b'S',0,0), // resource_locators
+    f(32607,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(32173,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(32256,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(32270,12,6,b'm',269,4,255,b'S',0,0), // error_detail
+    f(32621,17,7,b'm',216,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(32657,9,2,b'm',252,2,255,b'S',0,0), // resources
-    f(32856,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(32347,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(32666,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(32688,13,6,b'm',75,4,255,b'S',0,0), // control_plane
-    f(32723,15,7,b'm',215,2,255,b'S',0,0), // resource_errors
+    f(32483,9,2,b'm',252,2,255,b'S',0,0), // resources
+    f(32682,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(32173,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(32492,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(32514,13,6,b'm',75,4,255,b'S',0,0), // control_plane
+    f(32549,15,7,b'm',215,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(32916,10,1,b'm',211,4,0,b'S',0,0), // constraint
-    f(32926,14,2,b'm',210,4,0,b'S',0,0), // or_constraints
-    f(32940,15,3,b'm',210,4,0,b'S',0,0), // and_constraints
-    f(32955,15,4,b'm',209,4,0,b'S',0,0), // not_constraints
+    f(32742,10,1,b'm',211,4,0,b'S',0,0), // constraint
+    f(32752,14,2,b'm',210,4,0,b'S',0,0), // or_constraints
+    f(32766,15,3,b'm',210,4,0,b'S',0,0), // and_constraints
+    f(32781,15,4,b'm',209,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(33039,11,1,b'm',209,2,255,b'S',0,0), // constraints
+    f(32865,11,1,b'm',209,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
     f(9928,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(33121,6,3,b'm',212,4,0,b'S',0,0), // exists
+    f(32947,6,3,b'm',212,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(33240,8,2,b'm',252,4,255,b'S',0,0), // resource
+    f(33066,8,2,b'm',252,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(33248,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(22153,3,6,b'm',256,4,255,b'S',0,0), // ttl
-    f(33255,13,7,b'm',214,4,255,b'S',0,0), // cache_control
-    f(33268,13,8,b'm',218,4,255,b'S',0,0), // resource_name
+    f(33074,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(22097,3,6,b'm',256,4,255,b'S',0,0), // ttl
+    f(33081,13,7,b'm',214,4,255,b'S',0,0), // cache_control
+    f(33094,13,8,b'm',218,4,255,b'S',0,0), // resource_name
     f(7682,8,9,b'm',94,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(33329,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(33155,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(33268,13,1,b'm',218,4,255,b'S',0,0), // resource_name
-    f(32444,12,2,b'm',269,4,255,b'S',0,0), // error_detail
+    f(33094,13,1,b'm',218,4,255,b'S',0,0), // resource_name
+    f(32270,12,2,b'm',269,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(14620,18,2,b'm',217,1,255,b'S',0,0), // dynamic_parameters
+    f(14564,18,2,b'm',217,1,255,b'S',0,0), // dynamic_parameters
     // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
     f(9928,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(33527,29,2,b'm',209,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(33353,29,2,b'm',209,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.type.matcher.v3.DoubleMatcher
-    f(33591,5,1,b'm',243,4,0,b'I',5226,36), // range
-    f(33596,5,2,b'd',65535,4,0,b'I',5226,36), // exact
+    f(33417,5,1,b'm',243,4,0,b'I',5226,36), // range
+    f(33422,5,2,b'd',65535,4,0,b'I',5226,36), // exact
     // envoy.type.matcher.v3.ListMatcher
-    f(33634,6,1,b'm',229,4,0,b'I',5226,36), // one_of
+    f(33460,6,1,b'm',229,4,0,b'I',5226,36), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(33679,8,1,b'm',228,2,255,b'I',5226,36), // patterns
+    f(33505,8,1,b'm',228,2,255,b'I',5226,36), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3186,6,1,b's',65535,0,255,b'I',5226,36), // filter
     f(131,4,2,b'm',223,2,255,b'I',5226,36), // path
     f(2972,5,3,b'm',229,4,255,b'I',5226,36), // value
-    f(33724,6,4,b'b',65535,0,255,b'I',5226,36), // invert
+    f(33550,6,4,b'b',65535,0,255,b'I',5226,36), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
     f(9928,3,1,b's',65535,4,0,b'I',5226,36), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(33810,14,1,b'm',229,2,255,b'I',5226,36), // value_matchers
+    f(33636,14,1,b'm',229,2,255,b'I',5226,36), // value_matchers
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(33869,7,1,b'm',226,4,255,b'S',0,0), // pattern
-    f(33876,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(33695,7,1,b'm',226,4,255,b'S',0,0), // pattern
+    f(33702,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(33986,10,1,b'm',227,4,0,b'I',33922,64), // google_re2
-    f(19271,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(33812,10,1,b'm',227,4,0,b'I',33748,64), // google_re2
+    f(19215,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(34040,16,1,b'm',266,4,255,b'I',5226,36), // max_program_size
+    f(33866,16,1,b'm',266,4,255,b'I',5226,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(33596,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(23125,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(34091,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(23188,10,5,b'm',226,4,0,b'S',0,0), // safe_regex
-    f(34097,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(34108,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(34116,6,8,b'm',65535,4,0,b'R',23339,52), // custom
+    f(33422,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(22979,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(33917,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(23042,10,5,b'm',226,4,0,b'S',0,0), // safe_regex
+    f(33923,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(33934,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(33942,6,8,b'm',65535,4,0,b'R',23193,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(34156,10,1,b'm',230,4,0,b'I',5226,36), // null_match
-    f(34166,12,2,b'm',219,4,0,b'I',5226,36), // double_match
-    f(20013,12,3,b'm',228,4,0,b'I',5226,36), // string_match
-    f(34178,10,4,b'b',65535,4,0,b'I',5226,36), // bool_match
-    f(19934,13,5,b'b',65535,4,0,b'I',5226,36), // present_match
-    f(34188,10,6,b'm',220,4,0,b'I',5226,36), // list_match
-    f(18714,8,7,b'm',224,4,0,b'I',5226,36), // or_match
+    f(33982,10,1,b'm',230,4,0,b'I',5226,36), // null_match
+    f(33992,12,2,b'm',219,4,0,b'I',5226,36), // double_match
+    f(19957,12,3,b'm',228,4,0,b'I',5226,36), // string_match
+    f(34004,10,4,b'b',65535,4,0,b'I',5226,36), // bool_match
+    f(19878,13,5,b'b',65535,4,0,b'I',5226,36), // present_match
+    f(34014,10,6,b'm',220,4,0,b'I',5226,36), // list_match
+    f(18658,8,7,b'm',224,4,0,b'I',5226,36), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
     f(9928,3,1,b's',65535,0,255,b'I',5226,36), // key
     f(131,4,2,b'm',232,2,255,b'I',5226,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
     f(9928,3,1,b's',65535,4,0,b'I',5226,36), // key
-    f(34322,5,2,b'u',65535,4,0,b'I',5226,36), // index
+    f(34148,5,2,b'u',65535,4,0,b'I',5226,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(34362,7,1,b'm',236,4,0,b'I',5226,36), // request
-    f(20291,5,2,b'm',237,4,0,b'I',5226,36), // route
+    f(34188,7,1,b'm',236,4,0,b'I',5226,36), // request
+    f(20235,5,2,b'm',237,4,0,b'I',5226,36), // route
     f(694,7,3,b'm',234,4,0,b'I',5226,36), // cluster
-    f(34369,4,4,b'm',235,4,0,b'I',5226,36), // host
+    f(34195,4,4,b'm',235,4,0,b'I',5226,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(34571,3,1,b's',65535,0,255,b'I',5226,36), // tag
-    f(34574,7,2,b'm',241,4,0,b'I',5226,36), // literal
-    f(34581,11,3,b'm',239,4,0,b'I',5226,36), // environment
-    f(34592,14,4,b'm',240,4,0,b'I',5226,36), // request_header
+    f(34397,3,1,b's',65535,0,255,b'I',5226,36), // tag
+    f(34400,7,2,b'm',241,4,0,b'I',5226,36), // literal
+    f(34407,11,3,b'm',239,4,0,b'I',5226,36), // environment
+    f(34418,14,4,b'm',240,4,0,b'I',5226,36), // request_header
     f(7682,8,5,b'm',242,4,0,b'I',5226,36), // metadata
     f(2972,5,6,b's',65535,4,0,b'I',5226,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
     f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
-    f(15130,13,2,b's',65535,0,255,b'I',5226,36), // default_value
+    f(15074,13,2,b's',65535,0,255,b'I',5226,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Header
     f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
-    f(15130,13,2,b's',65535,0,255,b'I',5226,36), // default_value
+    f(15074,13,2,b's',65535,0,255,b'I',5226,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Literal
     f(2972,5,1,b's',65535,0,255,b'I',5226,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(34766,4,1,b'm',233,4,255,b'I',5226,36), // kind
+    f(34592,4,1,b'm',233,4,255,b'I',5226,36), // kind
     f(9544,12,2,b'm',231,4,255,b'I',5226,36), // metadata_key
-    f(15130,13,3,b's',65535,0,255,b'I',5226,36), // default_value
+    f(15074,13,3,b's',65535,0,255,b'I',5226,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(34795,5,1,b'd',65535,0,255,b'I',5226,36), // start
-    f(34800,3,2,b'd',65535,0,255,b'I',5226,36), // end
+    f(34621,5,1,b'd',65535,0,255,b'I',5226,36), // start
+    f(34626,3,2,b'd',65535,0,255,b'I',5226,36), // end
     // envoy.type.v3.FractionalPercent
-    f(34834,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(34843,11,2,b'e',33,0,255,b'S',0,0), // denominator
+    f(34660,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(34669,11,2,b'e',33,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(22093,9,1,b'm',247,4,0,b'I',5226,36), // source_ip
-    f(22016,12,2,b'm',246,4,0,b'I',5226,36), // filter_state
+    f(22037,9,1,b'm',247,4,0,b'I',5226,36), // source_ip
+    f(21960,12,2,b'm',246,4,0,b'I',5226,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
     f(9928,3,1,b's',65535,0,255,b'I',5226,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.Int32Range
-    f(34795,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(34800,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(34621,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(34626,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(34795,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(34800,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(34621,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(34626,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(35045,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(35057,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(35069,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(34871,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(34883,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(34895,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // google.protobuf.Any
-    f(32347,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(32173,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -3297,8 +3293,8 @@ pub(crate) static FIELDS: [FieldRow; 1260] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(35195,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(35202,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(35021,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(35028,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -3307,242 +3303,242 @@ pub(crate) static FIELDS: [FieldRow; 1260] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(35331,6,1,b'm',268,2,255,b'S',0,0), // values
+    f(35157,6,1,b'm',268,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(35386,6,1,b'm',264,1,255,b'S',0,0), // fields
+    f(35212,6,1,b'm',264,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
     f(9928,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',268,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(35195,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(35202,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(35021,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(35028,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(35526,10,1,b'e',34,4,0,b'S',0,0), // null_value
-    f(35536,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(35548,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(35560,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(35570,12,5,b'm',263,4,0,b'S',0,0), // struct_value
-    f(35582,10,6,b'm',261,4,0,b'S',0,0), // list_value
+    f(35352,10,1,b'e',34,4,0,b'S',0,0), // null_value
+    f(35362,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(35374,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(35386,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(35396,12,5,b'm',263,4,0,b'S',0,0), // struct_value
+    f(35408,10,6,b'm',261,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(35609,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(35613,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(35435,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(35439,7,2,b's',65535,0,255,b'S',0,0), // message
     f(3100,7,3,b'm',252,2,255,b'S',0,0), // details
     // xds.core.v3.ContextParams
-    f(35645,6,1,b'm',271,1,255,b'S',0,0), // params
+    f(35471,6,1,b'm',271,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
     f(9928,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
 ];
 
 pub(crate) static ENUMS: [EnumRow; 35] = [
-    e(35688,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(35785,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(35848,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(35895,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(35954,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(36025,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(36069,63,20,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(36157,56,25,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(36259,45,27,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(36346,47,32,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(36426,40,37,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(36555,75,44,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(36653,44,49,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(36788,31,55,3), // envoy.config.core.v3.ApiVersion
-    e(36823,57,58,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(36961,33,62,6), // envoy.config.core.v3.HealthStatus
-    e(37018,69,68,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(37117,36,71,2), // envoy.config.core.v3.RoutingPriority
-    e(37157,43,73,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(37206,37,75,3), // envoy.config.core.v3.TrafficDirection
-    e(37269,62,78,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(37361,43,81,2), // envoy.config.listener.v3.Listener.DrainType
-    e(37415,57,83,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(37539,61,88,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(37649,52,91,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(37718,91,94,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(37824,106,98,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(37995,110,103,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(38191,108,108,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(38336,93,111,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(38463,79,113,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(38584,71,116,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(38706,67,122,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(38809,47,127,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(38882,25,130,1), // google.protobuf.NullValue
+    e(35514,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(35611,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(35674,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(35721,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(35780,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(35851,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(35895,63,20,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(35983,56,25,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(36085,45,27,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(36172,47,32,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(36252,40,37,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(36381,75,44,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(36479,44,49,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(36614,31,55,3), // envoy.config.core.v3.ApiVersion
+    e(36649,57,58,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(36787,33,62,6), // envoy.config.core.v3.HealthStatus
+    e(36844,69,68,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(36943,36,71,2), // envoy.config.core.v3.RoutingPriority
+    e(36983,43,73,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(37032,37,75,3), // envoy.config.core.v3.TrafficDirection
+    e(37095,62,78,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(37187,43,81,2), // envoy.config.listener.v3.Listener.DrainType
+    e(37241,57,83,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(37365,61,88,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(37475,52,91,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(37544,91,94,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(37650,106,98,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(37821,110,103,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(38017,108,108,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(38162,93,111,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(38289,79,113,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(38410,71,116,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(38532,67,122,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(38635,47,127,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(38708,25,130,1), // google.protobuf.NullValue
 ];
 
 pub(crate) static VALUES: [ValueRow; 131] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(35723,7,0), // UNKNOWN
-    v(35730,9,1), // REQUESTED
-    v(35739,14,2), // DOES_NOT_EXIST
-    v(35753,5,3), // ACKED
-    v(35758,6,4), // NACKED
-    v(35764,14,5), // RECEIVED_ERROR
-    v(35778,7,6), // TIMEOUT
+    v(35549,7,0), // UNKNOWN
+    v(35556,9,1), // REQUESTED
+    v(35565,14,2), // DOES_NOT_EXIST
+    v(35579,5,3), // ACKED
+    v(35584,6,4), // NACKED
+    v(35590,14,5), // RECEIVED_ERROR
+    v(35604,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(35832,7,0), // Gradual
-    v(35839,9,1), // Immediate
+    v(35658,7,0), // Gradual
+    v(35665,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(35891,2,0), // v4
-    v(35893,2,1), // v6
+    v(35717,2,0), // v4
+    v(35719,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(35933,5,0), // Serve
-    v(35938,8,1), // Validate
-    v(35946,8,2), // InitOnly
+    v(35759,5,0), // Serve
+    v(35764,8,1), // Validate
+    v(35772,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(35985,4,0), // LIVE
-    v(35989,8,1), // DRAINING
-    v(35997,16,2), // PRE_INITIALIZING
-    v(36013,12,3), // INITIALIZING
+    v(35811,4,0), // LIVE
+    v(35815,8,1), // DRAINING
+    v(35823,16,2), // PRE_INITIALIZING
+    v(35839,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(36057,7,0), // COUNTER
-    v(36064,5,1), // GAUGE
+    v(35883,7,0), // COUNTER
+    v(35890,5,1), // GAUGE
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(35723,7,0), // UNKNOWN
-    v(36132,4,1), // KILL
-    v(36136,9,2), // MULTIKILL
-    v(36145,8,3), // MEGAMISS
-    v(36153,4,4), // MISS
+    v(35549,7,0), // UNKNOWN
+    v(35958,4,1), // KILL
+    v(35962,9,2), // MULTIKILL
+    v(35971,8,3), // MEGAMISS
+    v(35979,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(36213,23,0), // USE_CONFIGURED_PROTOCOL
-    v(36236,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(36039,23,0), // USE_CONFIGURED_PROTOCOL
+    v(36062,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(36304,6,0), // STATIC
-    v(36310,10,1), // STRICT_DNS
-    v(36320,11,2), // LOGICAL_DNS
-    v(36331,3,3), // EDS
-    v(36334,12,4), // ORIGINAL_DST
+    v(36130,6,0), // STATIC
+    v(36136,10,1), // STRICT_DNS
+    v(36146,11,2), // LOGICAL_DNS
+    v(36157,3,3), // EDS
+    v(36160,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(36393,4,0), // AUTO
-    v(36397,7,1), // V4_ONLY
-    v(36404,7,2), // V6_ONLY
-    v(36411,12,3), // V4_PREFERRED
-    v(36423,3,4), // ALL
+    v(36219,4,0), // AUTO
+    v(36223,7,1), // V4_ONLY
+    v(36230,7,2), // V6_ONLY
+    v(36237,12,3), // V4_PREFERRED
+    v(36249,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(36466,11,0), // ROUND_ROBIN
-    v(36477,13,1), // LEAST_REQUEST
-    v(36490,9,2), // RING_HASH
-    v(36499,6,3), // RANDOM
-    v(36505,6,5), // MAGLEV
-    v(36511,16,6), // CLUSTER_PROVIDED
-    v(36527,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(36292,11,0), // ROUND_ROBIN
+    v(36303,13,1), // LEAST_REQUEST
+    v(36316,9,2), // RING_HASH
+    v(36325,6,3), // RANDOM
+    v(36331,6,5), // MAGLEV
+    v(36337,16,6), // CLUSTER_PROVIDED
+    v(36353,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(36630,7,0), // DEFAULT
-    v(36637,2,1), // V4
-    v(36639,2,2), // V6
-    v(36641,4,3), // PIPE
-    v(36645,8,4), // INTERNAL
+    v(36456,7,0), // DEFAULT
+    v(36463,2,1), // V4
+    v(36465,2,2), // V6
+    v(36467,4,3), // PIPE
+    v(36471,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(36697,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(36734,4,1), // REST
-    v(36738,4,2), // GRPC
-    v(36742,10,3), // DELTA_GRPC
-    v(36752,15,5), // AGGREGATED_GRPC
-    v(36767,21,6), // AGGREGATED_DELTA_GRPC
+    v(36523,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(36560,4,1), // REST
+    v(36564,4,2), // GRPC
+    v(36568,10,3), // DELTA_GRPC
+    v(36578,15,5), // AGGREGATED_GRPC
+    v(36593,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(36393,4,0), // AUTO
-    v(36819,2,1), // V2
-    v(36821,2,2), // V3
+    v(36219,4,0), // AUTO
+    v(36645,2,1), // V2
+    v(36647,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(36880,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(36903,13,1), // ADD_IF_ABSENT
-    v(36916,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(36942,19,3), // OVERWRITE_IF_EXISTS
+    v(36706,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(36729,13,1), // ADD_IF_ABSENT
+    v(36742,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(36768,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(35723,7,0), // UNKNOWN
-    v(36994,7,1), // HEALTHY
-    v(37001,9,2), // UNHEALTHY
-    v(35989,8,3), // DRAINING
-    v(35778,7,4), // TIMEOUT
-    v(37010,8,5), // DEGRADED
+    v(35549,7,0), // UNKNOWN
+    v(36820,7,1), // HEALTHY
+    v(36827,9,2), // UNHEALTHY
+    v(35815,8,3), // DRAINING
+    v(35604,7,4), // TIMEOUT
+    v(36836,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(37087,5,0), // ALLOW
-    v(37092,14,1), // REJECT_REQUEST
-    v(37106,11,2), // DROP_HEADER
+    v(36913,5,0), // ALLOW
+    v(36918,14,1), // REJECT_REQUEST
+    v(36932,11,2), // DROP_HEADER
     // envoy.config.core.v3.RoutingPriority
-    v(36630,7,0), // DEFAULT
-    v(37153,4,1), // HIGH
+    v(36456,7,0), // DEFAULT
+    v(36979,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(37200,3,0), // TCP
-    v(37203,3,1), // UDP
+    v(37026,3,0), // TCP
+    v(37029,3,1), // UDP
     // envoy.config.core.v3.TrafficDirection
-    v(37243,11,0), // UNSPECIFIED
-    v(37254,7,1), // INBOUND
-    v(37261,8,2), // OUTBOUND
+    v(37069,11,0), // UNSPECIFIED
+    v(37080,7,1), // INBOUND
+    v(37087,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(37331,3,0), // ANY
-    v(37334,19,1), // SAME_IP_OR_LOOPBACK
-    v(37353,8,2), // EXTERNAL
+    v(37157,3,0), // ANY
+    v(37160,19,1), // SAME_IP_OR_LOOPBACK
+    v(37179,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(36630,7,0), // DEFAULT
-    v(37404,11,1), // MODIFY_ONLY
+    v(36456,7,0), // DEFAULT
+    v(37230,11,1), // MODIFY_ONLY
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(37472,17,0), // MOVED_PERMANENTLY
-    v(37489,5,1), // FOUND
-    v(37494,9,2), // SEE_OTHER
-    v(37503,18,3), // TEMPORARY_REDIRECT
-    v(37521,18,4), // PERMANENT_REDIRECT
+    v(37298,17,0), // MOVED_PERMANENTLY
+    v(37315,5,1), // FOUND
+    v(37320,9,2), // SEE_OTHER
+    v(37329,18,3), // TEMPORARY_REDIRECT
+    v(37347,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(37600,19,0), // SERVICE_UNAVAILABLE
-    v(37619,9,1), // NOT_FOUND
-    v(37628,21,2), // INTERNAL_SERVER_ERROR
+    v(37426,19,0), // SERVICE_UNAVAILABLE
+    v(37445,9,1), // NOT_FOUND
+    v(37454,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(37701,4,0), // NONE
-    v(37705,13,1), // EXTERNAL_ONLY
-    v(36423,3,2), // ALL
+    v(37527,4,0), // NONE
+    v(37531,13,1), // EXTERNAL_ONLY
+    v(36249,3,2), // ALL
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(36393,4,0), // AUTO
-    v(37809,5,1), // HTTP1
-    v(37814,5,2), // HTTP2
-    v(37819,5,3), // HTTP3
+    v(36219,4,0), // AUTO
+    v(37635,5,1), // HTTP1
+    v(37640,5,2), // HTTP2
+    v(37645,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(37930,8,0), // SANITIZE
-    v(37938,12,1), // FORWARD_ONLY
-    v(37950,14,2), // APPEND_FORWARD
-    v(37964,12,3), // SANITIZE_SET
-    v(37976,19,4), // ALWAYS_FORWARD_ONLY
+    v(37756,8,0), // SANITIZE
+    v(37764,12,1), // FORWARD_ONLY
+    v(37776,14,2), // APPEND_FORWARD
+    v(37790,12,3), // SANITIZE_SET
+    v(37802,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(38105,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(38136,14,1), // KEEP_UNCHANGED
-    v(37092,14,2), // REJECT_REQUEST
-    v(38150,21,3), // UNESCAPE_AND_REDIRECT
-    v(38171,20,4), // UNESCAPE_AND_FORWARD
+    v(37931,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(37962,14,1), // KEEP_UNCHANGED
+    v(36918,14,2), // REJECT_REQUEST
+    v(37976,21,3), // UNESCAPE_AND_REDIRECT
+    v(37997,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(38299,9,0), // OVERWRITE
-    v(38308,16,1), // APPEND_IF_ABSENT
-    v(38324,12,2), // PASS_THROUGH
+    v(38125,9,0), // OVERWRITE
+    v(38134,16,1), // APPEND_IF_ABSENT
+    v(38150,12,2), // PASS_THROUGH
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(38429,18,0), // VERIFY_TRUST_CHAIN
-    v(38447,16,1), // ACCEPT_UNTRUSTED
+    v(38255,18,0), // VERIFY_TRUST_CHAIN
+    v(38273,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(38542,16,0), // LENIENT_STAPLING
-    v(38558,15,1), // STRICT_STAPLING
-    v(38573,11,2), // MUST_STAPLE
+    v(38368,16,0), // LENIENT_STAPLING
+    v(38384,15,1), // STRICT_STAPLING
+    v(38399,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(38655,20,0), // SAN_TYPE_UNSPECIFIED
-    v(38675,5,1), // EMAIL
-    v(38680,3,2), // DNS
-    v(38683,3,3), // URI
-    v(38686,10,4), // IP_ADDRESS
-    v(38696,10,5), // OTHER_NAME
+    v(38481,20,0), // SAN_TYPE_UNSPECIFIED
+    v(38501,5,1), // EMAIL
+    v(38506,3,2), // DNS
+    v(38509,3,3), // URI
+    v(38512,10,4), // IP_ADDRESS
+    v(38522,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(38773,8,0), // TLS_AUTO
-    v(38781,7,1), // TLSv1_0
-    v(38788,7,2), // TLSv1_1
-    v(38795,7,3), // TLSv1_2
-    v(38802,7,4), // TLSv1_3
+    v(38599,8,0), // TLS_AUTO
+    v(38607,7,1), // TLSv1_0
+    v(38614,7,2), // TLSv1_1
+    v(38621,7,3), // TLSv1_2
+    v(38628,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(38856,7,0), // HUNDRED
-    v(38863,12,1), // TEN_THOUSAND
-    v(38875,7,2), // MILLION
+    v(38682,7,0), // HUNDRED
+    v(38689,12,1), // TEN_THOUSAND
+    v(38701,7,2), // MILLION
     // google.protobuf.NullValue
-    v(38907,10,0), // NULL_VALUE
+    v(38733,10,0), // NULL_VALUE
 ];
