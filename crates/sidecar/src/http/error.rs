@@ -84,16 +84,13 @@ impl StreamError {
                 return StreamError::Reset(reason);
             }
         }
-        if error.is_io() {
-            return match error.into_io() {
-                Some(error) if error.kind() == io::ErrorKind::BrokenPipe => StreamError::Closed,
-                Some(error) => StreamError::Io(error),
-                None => StreamError::Closed,
-            };
-        }
         match error.reason() {
             Some(::h2::Reason::ENHANCE_YOUR_CALM) => {
                 StreamError::LimitExceeded("too many HTTP/2 frames of a kind")
+            }
+            // How the crate itself ends a stream whose fields are too many bytes.
+            Some(::h2::Reason::REFUSED_STREAM) if error.is_library() => {
+                StreamError::LimitExceeded("the size of the header fields")
             }
             Some(::h2::Reason::FLOW_CONTROL_ERROR) => {
                 StreamError::Protocol("HTTP/2 flow control was not obeyed")
@@ -105,6 +102,10 @@ impl StreamError {
                 StreamError::Protocol("an HTTP/2 header block cannot be decoded")
             }
             Some(_) => StreamError::Protocol("HTTP/2 framing or a malformed message"),
+            None if error.is_io() => match error.into_io() {
+                Some(error) if error.kind() != io::ErrorKind::BrokenPipe => StreamError::Io(error),
+                _ => StreamError::Closed,
+            },
             None => StreamError::Aborted,
         }
     }

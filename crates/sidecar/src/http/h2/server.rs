@@ -19,8 +19,10 @@ use crate::http::h1::{Limits, Transport};
 use crate::http::headers::Headers;
 use crate::http::message::{RequestHead, ResponseHead};
 
-/// Bytes that a stream may queue towards a slow client before its relay has to wait.
-pub const SEND_BUFFER: usize = 256 * 1024;
+/// Bytes that a stream may queue towards a slow peer before its relay has to wait. A peer that opens
+/// all its windows and then reads nothing makes us keep this much for each of its streams: 48 MiB
+/// for Envoy's default of 1024.
+pub const SEND_BUFFER: usize = 48 * 1024;
 /// Streams that the client reset before we even took them up: more is an attack (CVE-2023-44487).
 const PENDING_RESETS: usize = 20;
 /// Streams that we reset because of the client's errors: more is an attack (CVE-2025-8671).

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 
 use ::h2::client::SendRequest;
 use http::{HeaderMap, Request, Version as HttpVersion};
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncWriteExt, DuplexStream};
 
 use super::*;
 use crate::http::headers::Name;
@@ -325,6 +325,64 @@ fn resets_are_told_and_floods_end_the_connection() {
         assert_eq!(outcome, "refused");
         assert!(taken <= PREMATURE_FROM, "{taken}");
     });
+}
+
+/// Writes the preface, `first`, and then `again` without end, without reading a byte, to a server
+/// that does what it can. Tells how many bytes went until it closed, or took no more.
+async fn flood(first: &[u8], again: &[u8]) -> usize {
+    let (ours, mut theirs) = tokio::io::duplex(1 << 14);
+    let serve = async {
+        let limits = Limits::default();
+        let Ok(mut server) = Connection::handshake(ours, &SETTINGS, limits).await else {
+            return;
+        };
+        while let Some(Ok((_, mut stream))) = server.accept().await {
+            tokio::task::spawn_local(async move {
+                poll_fn(|cx| stream.poll_closed(cx)).await;
+            });
+        }
+    };
+    tokio::task::spawn_local(serve);
+    let mut written = 0;
+    let settings = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    theirs.write_all(settings).await.unwrap();
+    theirs.write_all(first).await.unwrap();
+    let mut stalled = 0;
+    while stalled < 1000 && written < 64 << 20 {
+        tokio::select! {
+            biased;
+            result = theirs.write_all(again) => match result {
+                Ok(()) => (written, stalled) = (written + again.len(), 0),
+                Err(_) => break,
+            },
+            () = tokio::task::yield_now() => stalled += 1,
+        }
+    }
+    written
+}
+
+#[test]
+fn floods_of_frames_are_bounded() {
+    let continuation = [&b"\0\x04\0\x09\0\0\0\0\x01"[..], &[b'\x40'; 1024]].concat();
+    let settings = b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\x01\0\0";
+    for (name, first, again) in [
+        ("PING", &b""[..], &b"\0\0\x08\x06\0\0\0\0\012345678"[..]),
+        ("SETTINGS", b"", settings),
+        (
+            "CONTINUATION",
+            b"\0\0\x01\x01\0\0\0\0\x01\x82",
+            &continuation,
+        ),
+        // An unfinished request, then DATA of no bytes for it.
+        (
+            "empty DATA",
+            b"\0\0\x06\x01\x04\0\0\0\x01\x83\x86\x84\x41\x01a",
+            b"\0\0\0\0\0\0\0\0\x01",
+        ),
+    ] {
+        let written = run(flood(first, again));
+        assert!(written < 4 << 20, "{name}: {written} bytes were taken");
+    }
 }
 
 #[test]
