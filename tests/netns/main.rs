@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used)] // All of it is tests.
 
 mod bootstrap;
+mod common;
 mod init_pod;
 mod init_rules;
 mod init_traffic;
 mod mesh;
+mod meshed;
 mod traffic;

@@ -1,17 +1,18 @@
 //! Traffic between two pods whose apps know nothing of the mesh, for each pair of sidecars.
 
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use outrider_testkit::clients::{grpc, http1, http2};
-use outrider_testkit::netns::{Pod, require_root};
+use outrider_testkit::netns::require_root;
 use outrider_testkit::servers::grpc::Echo;
 use outrider_testkit::{Sniffer, servers};
 use serde_json::{Value, json};
 
 use crate::bootstrap::{BANNER, HTTP1, HTTP2, SERVICE, TCP};
+use crate::common::{SECRET, assert_encrypted, assert_source, header, listen};
 use crate::mesh::{Make, Mesh};
 
 /// Each test for each pair: client's sidecar, server's sidecar.
@@ -36,53 +37,6 @@ macro_rules! for_each_pair {
 
 for_each_pair! {
     envoy_to_envoy: Envoy, Envoy;
-}
-
-/// A text that would be seen on the wire if it were not encrypted.
-const SECRET: &str = "a-secret-that-must-not-be-seen";
-
-fn listen(pod: &Pod, port: u16) -> TcpListener {
-    // One socket for both families, as most programs have it.
-    pod.run(|| TcpListener::bind(("::", port)))
-        .unwrap()
-        .unwrap()
-}
-
-fn header<'a>(seen: &'a Value, name: &str) -> Option<&'a str> {
-    let headers = seen["headers"].as_array()?;
-    let found = headers
-        .iter()
-        .find(|header| header[0].as_str() == Some(name))?;
-    found[1].as_str()
-}
-
-/// The app saw the sidecar's own source address, as plain IPv4 or mapped into IPv6.
-fn assert_source(seen: &Value, address: IpAddr) {
-    let peer: SocketAddr = seen["peer"].as_str().unwrap().parse().unwrap();
-    let wanted = if address.is_ipv4() {
-        "127.0.0.6"
-    } else {
-        "::6"
-    };
-    assert_eq!(peer.ip().to_canonical(), wanted.parse::<IpAddr>().unwrap());
-}
-
-/// Only TLS passed between the pods: records of the handshake or of data, and not the secret.
-fn assert_encrypted(sniffer: &Sniffer) {
-    assert!(!sniffer.contains(SECRET).unwrap(), "plaintext on the wire");
-    let beginnings = sniffer.beginnings(3).unwrap();
-    let spoken: Vec<_> = beginnings
-        .iter()
-        .filter(|(_, begin)| !begin.is_empty())
-        .collect();
-    assert!(!spoken.is_empty(), "nothing was on the wire");
-    for (way, begin) in spoken {
-        assert_eq!(
-            begin[..2],
-            [0x16, 0x03],
-            "{way:?} does not begin with a TLS handshake"
-        );
-    }
 }
 
 fn http1(client: Make, server: Make) {

@@ -8,6 +8,7 @@ pub mod certs;
 pub mod clients;
 pub mod envoy;
 pub mod load;
+pub mod mesh;
 pub mod message;
 pub mod netns;
 pub mod poll;

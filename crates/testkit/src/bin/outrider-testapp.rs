@@ -2,12 +2,14 @@
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use outrider_testkit::clients::{grpc, http1, http2};
 use outrider_testkit::load::{Load, Options, Url};
+use outrider_testkit::mesh::Agent;
 use outrider_testkit::servers;
 
 /// A plain client and server that knows nothing of the mesh.
@@ -68,6 +70,9 @@ enum Verb {
         #[arg(long, default_value = "")]
         send: String,
     },
+    /// Gets a workload's certificates from the mesh's authority and serves them to a proxy that
+    /// cannot do so itself.
+    Agent(AgentArguments),
     /// Calls the unary method of the gRPC echo and prints the answer.
     Grpc {
         /// The URL, `http://HOST:PORT`.
@@ -76,6 +81,23 @@ enum Verb {
         #[arg(long, default_value = "hello")]
         text: String,
     },
+}
+
+/// Where the agent finds everything.
+#[derive(Args)]
+struct AgentArguments {
+    /// The certificate authority, `HOST:PORT`.
+    #[arg(long)]
+    authority: String,
+    /// The file of the mesh's root certificate.
+    #[arg(long)]
+    root_file: PathBuf,
+    /// The file of the workload's token.
+    #[arg(long)]
+    token_file: PathBuf,
+    /// The Unix socket to serve secrets on.
+    #[arg(long)]
+    socket: PathBuf,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -121,6 +143,15 @@ fn main() -> Result<()> {
             ensure!(report.failed() == 0, "{} requests failed", report.failed());
             Ok(())
         }
+        Verb::Agent(arguments) => block_on(
+            Agent {
+                authority: arguments.authority,
+                root_file: arguments.root_file,
+                token_file: arguments.token_file,
+                socket: arguments.socket,
+            }
+            .run(),
+        ),
         Verb::Tcp { address, send } => {
             let mut client = http1::Client::connect(address.as_str())?;
             client.send(send)?;
