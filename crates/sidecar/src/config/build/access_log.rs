@@ -98,7 +98,7 @@ fn substitution(proto: &SubstitutionFormatString) -> Result<Format> {
         ProtoFormat::TextFormat(text) => of_text(text, missing, "text_format"),
         ProtoFormat::JsonFormat(json) => of_json(json, missing, "json_format"),
         ProtoFormat::TextFormatSource(source) => {
-            let data = data_source::read(source).within("text_format_source")?;
+            let data = data_source::read_once(source).within("text_format_source")?;
             let bytes = data.map(|data| data.bytes).unwrap_or_default();
             let text = String::from_utf8(bytes)
                 .map_err(|_| ConfigError::new("text_format_source", "is not UTF-8"))?;

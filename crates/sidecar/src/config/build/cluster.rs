@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3 as cluster;
 use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers;
-use envoy_types::pb::envoy::config::cluster::v3::cluster::common_lb_config::LocalityConfigSpecifier;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, CommonLbConfig, DiscoveryType, LbConfig, LbPolicy,
 };
@@ -169,11 +168,6 @@ fn load_balancer(proto: &cluster::Cluster) -> Result<LoadBalancer> {
                 "original_dst_lb_config.use_http_header",
                 "is not supported: a client could choose any address",
             )?;
-            refuse(
-                config.upstream_port_override.is_some(),
-                "original_dst_lb_config.upstream_port_override",
-                "is not supported yet",
-            )?;
         }
         Some(LbConfig::LeastRequestLbConfig(config)) => {
             // The bias weighs requests in flight against the endpoint's weight; 1 is the default.
@@ -220,14 +214,6 @@ fn panic_threshold(proto: &Option<CommonLbConfig>) -> Result<u8> {
         proto.close_connections_on_host_set_change,
         "close_connections_on_host_set_change",
         "is not supported",
-    )?;
-    refuse(
-        matches!(
-            proto.locality_config_specifier,
-            Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_))
-        ),
-        "locality_weighted_lb_config",
-        "is not supported yet: endpoints are chosen by their own weights",
     )?;
     match &proto.healthy_panic_threshold {
         None => Ok(PANIC_THRESHOLD),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::core::v3::data_source::Specifier;
 
-use super::fields::named;
+use super::fields::{named, refuse};
 use crate::config::error::{ConfigError, Result};
 
 /// What a source held.
@@ -14,6 +14,20 @@ pub struct Data {
     pub bytes: Vec<u8>,
     /// The file they come from, if it is one.
     pub file: Option<PathBuf>,
+}
+
+/// Reads a source that is not read again: it must not ask to be watched.
+///
+/// # Errors
+///
+/// As [`read`], and where a `watched_directory` is set.
+pub fn read_once(source: &core::DataSource) -> Result<Option<Data>> {
+    refuse(
+        source.watched_directory.is_some(),
+        "watched_directory",
+        "is only supported for certificates, keys and roots",
+    )?;
+    read(source)
 }
 
 /// Reads a source; `None` where it names nothing.

@@ -35,11 +35,6 @@ pub fn build(proto: &endpoint::ClusterLoadAssignment) -> Result<LoadAssignment> 
             "policy.weighted_priority_health",
             "is not supported",
         )?;
-        refuse(
-            policy.endpoint_stale_after.is_some(),
-            "policy.endpoint_stale_after",
-            "is not supported: endpoints are kept until they are replaced",
-        )?;
     }
     Ok(LoadAssignment {
         localities: each("endpoints", &proto.endpoints, locality)?,

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::core::v3::http_protocol_options::HeadersWithUnderscoresAction;
-use envoy_types::pb::envoy::config::core::v3::http1_protocol_options::header_key_format::HeaderFormat;
 
 use super::fields::{bounded, enumeration, flag, refuse, timeout, uint};
 use crate::config::cluster::Http2Settings;
@@ -45,16 +44,6 @@ pub fn common(proto: &Option<core::HttpProtocolOptions>) -> Result<Common> {
         "headers_with_underscores_action",
         "only ALLOW is supported",
     )?;
-    refuse(
-        proto.max_stream_duration.is_some(),
-        "max_stream_duration",
-        "is not supported here: set it on the routes",
-    )?;
-    refuse(
-        proto.max_response_headers_kb.is_some(),
-        "max_response_headers_kb",
-        "is not supported: the limit is fixed",
-    )?;
     Ok(Common {
         idle_timeout: timeout(&proto.idle_timeout, Some(IDLE_TIMEOUT), "idle_timeout")?,
         max_connection_duration: timeout(
@@ -78,39 +67,15 @@ pub fn http1(proto: &Option<core::Http1ProtocolOptions>) -> Result<()> {
         return Ok(());
     };
     refuse(
-        !proto.default_host_for_http_10.is_empty(),
-        "default_host_for_http_10",
-        "is not supported",
-    )?;
-    refuse(
         flag(&proto.allow_absolute_url) == Some(false),
         "allow_absolute_url",
         "cannot be turned off",
-    )?;
-    refuse(
-        !proto.ignore_http_11_upgrade.is_empty(),
-        "ignore_http_11_upgrade",
-        "is not supported: name what is allowed in upgrade_configs",
-    )?;
-    let format = proto
-        .header_key_format
-        .as_ref()
-        .and_then(|format| format.header_format.as_ref());
-    refuse(
-        matches!(format, Some(HeaderFormat::ProperCaseWords(_))),
-        "header_key_format.proper_case_words",
-        "is not supported: names keep the case in which they came",
     )
 }
 
 /// `Http2ProtocolOptions`.
 pub fn http2(proto: &Option<core::Http2ProtocolOptions>) -> Result<Http2Settings> {
     let proto = proto.clone().unwrap_or_default();
-    refuse(
-        proto.connection_keepalive.is_some(),
-        "connection_keepalive",
-        "is not supported yet: use TCP keep-alive",
-    )?;
     Ok(Http2Settings {
         max_concurrent_streams: bounded(
             &proto.max_concurrent_streams,

@@ -253,8 +253,8 @@ fn errors_name_the_field() {
         (with_router("strip_trailing_host_dot: true"), format!("{in_filter}.strip_trailing_host_dot: is not supported")),
         (with_router("codec_type: HTTP3"), format!("{in_filter}.codec_type: HTTP/3")),
         (
-            with_router("http_protocol_options: {header_key_format: {proper_case_words: {}}}"),
-            format!("{in_filter}.http_protocol_options.header_key_format.proper_case_words: is not supported"),
+            with_router("http_protocol_options: {allow_absolute_url: false}"),
+            format!("{in_filter}.http_protocol_options.allow_absolute_url: cannot be turned off"),
         ),
         (
             with_router(&format!("access_log: [{{name: f, typed_config: {{{TYPE}.access_loggers.file.v3.FileAccessLog, path: /dev/stdout, log_format: {{text_format_source: {{inline_string: '%NO%'}}}}}}}}]")),

@@ -24,6 +24,12 @@ const DIRECT_RESPONSE_BODY: u32 = 4096;
 ///
 /// The first field that is invalid, by its path.
 pub fn build(proto: &proto::RouteConfiguration, fingerprint: u64) -> Result<RouteTable> {
+    refuse(
+        flag(&proto.validate_clusters) == Some(true),
+        "validate_clusters",
+        "must not be true: clusters come and go, and a request for one that does not exist is \
+         answered by cluster_not_found_response_code",
+    )?;
     let body_limit =
         uint(&proto.max_direct_response_body_size_bytes).unwrap_or(DIRECT_RESPONSE_BODY) as usize;
     let mut names = HashMap::new();

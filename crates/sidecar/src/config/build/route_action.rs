@@ -276,7 +276,7 @@ pub fn direct_response(proto: &route::DirectResponseAction, limit: usize) -> Res
         })?;
     let body: Arc<[u8]> = match &proto.body {
         None => Arc::default(),
-        Some(source) => data_source::read(source)
+        Some(source) => data_source::read_once(source)
             .within("body")?
             .map(|data| data.bytes.into())
             .unwrap_or_default(),

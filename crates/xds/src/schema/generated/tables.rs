@@ -305,6 +305,7 @@ max_connections\
 max_pending_requests\
 max_requests\
 max_retries\
+what remains is the threshold less what is active, and both are shown\
 track_remaining\
 each worker has one pool per endpoint and protocol\
 max_connection_pools\
@@ -380,6 +381,7 @@ envoy.config.cluster.v3.Cluster.CommonLbConfig\
 healthy_panic_threshold\
 zone-aware routing is not supported yet\
 zone_aware_lb_config\
+endpoints are chosen by their own weights so far\
 locality_weighted_lb_config\
 endpoints are swapped as a whole, which costs little\
 update_merge_window\
@@ -388,7 +390,6 @@ ignore_new_hosts_until_first_hc\
 close_connections_on_host_set_change\
 consistent_hashing_lb_config\
 override_host_status\
-envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig\
 envoy.config.cluster.v3.Cluster.EdsClusterConfig\
 eds_config\
 service_name\
@@ -399,7 +400,9 @@ slow start is not supported yet\
 slow_start_config\
 envoy.config.cluster.v3.Cluster.OriginalDstLbConfig\
 use_http_header\
+only use_http_header reads it, which is rejected where it is true\
 http_header_name\
+it is not supported yet\
 upstream_port_override\
 metadata_key\
 envoy.config.cluster.v3.Cluster.PreconnectPolicy\
@@ -513,6 +516,7 @@ keep_empty_value\
 envoy.config.core.v3.Http1ProtocolOptions\
 allow_absolute_url\
 accept_http_10\
+a request without a host goes to the virtual host `*`\
 default_host_for_http_10\
 header_key_format\
 enable_trailers\
@@ -525,12 +529,13 @@ it chooses between parsers inside Envoy\
 use_balsa_parser\
 any method that is a token is passed on\
 allow_custom_methods\
+name what is allowed in upgrade_configs\
 ignore_http_11_upgrade\
 envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat\
+names keep the case in which they came\
 proper_case_words\
 names keep the case in which they came anyway\
 stateful_formatter\
-envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords\
 envoy.config.core.v3.Http2ProtocolOptions\
 it only trades memory for bytes on the wire\
 hpack_table_size\
@@ -551,6 +556,7 @@ max_inbound_window_update_frames_per_data_frame_sent\
 what is malformed ends what the RFC says\
 stream_error_on_invalid_http_messaging\
 custom_settings_parameters\
+it is not supported yet; use tcp_keepalive\
 connection_keepalive\
 it chooses between codecs inside Envoy\
 use_oghttp2_codec\
@@ -568,16 +574,14 @@ envoy.config.core.v3.HttpProtocolOptions\
 idle_timeout\
 max_headers_count\
 max_connection_duration\
+set it on the routes\
 max_stream_duration\
 headers_with_underscores_action\
+the limit is fixed\
 max_response_headers_kb\
 max_connection_duration_jitter\
 envoy.config.core.v3.JsonFormatOptions\
 sort_properties\
-envoy.config.core.v3.KeepaliveSettings\
-interval\
-interval_jitter\
-connection_idle_interval\
 envoy.config.core.v3.Locality\
 region\
 zone\
@@ -649,6 +653,7 @@ envoy.config.core.v3.TypedExtensionConfig\
 envoy.config.core.v3.UpstreamHttpProtocolOptions\
 auto_sni\
 auto_san_validation\
+only auto_sni reads it, which is rejected where it is true\
 override_auto_sni_header\
 envoy.config.core.v3.WatchedDirectory\
 watch_modify\
@@ -661,6 +666,7 @@ envoy.config.endpoint.v3.ClusterLoadAssignment.Policy\
 dropping a share of the requests is not supported yet\
 drop_overloads\
 overprovisioning_factor\
+endpoints are kept until they are replaced\
 endpoint_stale_after\
 weighted_priority_health\
 envoy.config.endpoint.v3.Endpoint\
@@ -1077,6 +1083,7 @@ drain_timeout_jitter\
 envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions\
 flush_log_on_tunnel_successfully_established\
 envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig\
+listeners on Unix sockets are rejected\
 unix_sockets\
 cidr_ranges\
 envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails\
@@ -1097,7 +1104,6 @@ upstream_idle_timeout\
 max_connect_attempts\
 tunnelling over CONNECT is not supported\
 tunneling_config\
-it is not supported yet\
 max_downstream_connection_duration\
 on-demand cluster discovery is not supported here\
 on_demand\
@@ -1526,7 +1532,7 @@ google.protobuf.NullValue\
 NULL_VALUE\
 ";
 
-pub(crate) static MESSAGES: [MessageRow; 272] = [
+pub(crate) static MESSAGES: [MessageRow; 269] = [
     m(0,34,0,2), // envoy.admin.v3.BootstrapConfigDump
     m(55,26,2,2), // envoy.admin.v3.Certificate
     m(98,33,4,7), // envoy.admin.v3.CertificateDetails
@@ -1580,231 +1586,228 @@ pub(crate) static MESSAGES: [MessageRow; 272] = [
     m(6750,35,251,2), // envoy.config.bootstrap.v3.Watchdogs
     m(6820,39,253,2), // envoy.config.cluster.v3.CircuitBreakers
     m(6914,50,255,8), // envoy.config.cluster.v3.CircuitBreakers.Thresholds
-    m(7134,31,263,57), // envoy.config.cluster.v3.Cluster
-    m(8775,46,320,8), // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    m(9168,71,328,0), // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
-    m(9239,48,328,2), // envoy.config.cluster.v3.Cluster.EdsClusterConfig
-    m(9309,52,330,3), // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    m(9440,51,333,4), // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
-    m(9556,48,337,3), // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    m(9687,43,340,2), // envoy.config.cluster.v3.Cluster.RefreshRate
-    m(9755,50,342,1), // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
-    m(9805,52,343,3), // envoy.config.cluster.v3.Cluster.TransportSocketMatch
-    m(9862,66,346,2), // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
-    m(9931,41,348,3), // envoy.config.cluster.v3.TrackClusterStats
-    m(10027,49,351,3), // envoy.config.cluster.v3.UpstreamConnectionOptions
-    m(10208,69,354,2), // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
-    m(10331,28,356,3), // envoy.config.core.v3.Address
-    m(10435,43,359,0), // envoy.config.core.v3.AggregatedConfigSource
-    m(10478,36,359,9), // envoy.config.core.v3.ApiConfigSource
-    m(10813,36,368,2), // envoy.config.core.v3.BackoffStrategy
-    m(10849,31,370,7), // envoy.config.core.v3.BindConfig
-    m(11036,33,377,2), // envoy.config.core.v3.BuildVersion
-    m(11069,30,379,2), // envoy.config.core.v3.CidrRange
-    m(11123,33,381,8), // envoy.config.core.v3.ConfigSource
-    m(11250,33,389,1), // envoy.config.core.v3.ControlPlane
-    m(11293,31,390,5), // envoy.config.core.v3.DataSource
-    m(11394,40,395,2), // envoy.config.core.v3.DnsResolutionConfig
-    m(11463,39,397,2), // envoy.config.core.v3.DnsResolverOptions
-    m(11526,39,399,1), // envoy.config.core.v3.EventServiceConfig
-    m(11577,30,400,6), // envoy.config.core.v3.Extension
-    m(11647,39,406,2), // envoy.config.core.v3.ExtraSourceAddress
-    m(11686,32,408,5), // envoy.config.core.v3.GrpcService
-    m(11837,42,413,5), // envoy.config.core.v3.GrpcService.EnvoyGrpc
-    m(12045,32,418,3), // envoy.config.core.v3.HeaderValue
-    m(12086,38,421,4), // envoy.config.core.v3.HeaderValueOption
-    m(12165,41,425,11), // envoy.config.core.v3.Http1ProtocolOptions
-    m(12614,57,436,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    m(12751,73,438,0), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
-    m(12824,41,438,22), // envoy.config.core.v3.Http2ProtocolOptions
-    m(13854,40,460,8), // envoy.config.core.v3.HttpProtocolOptions
-    m(14049,38,468,1), // envoy.config.core.v3.JsonFormatOptions
-    m(14102,38,469,4), // envoy.config.core.v3.KeepaliveSettings
-    m(14187,29,473,3), // envoy.config.core.v3.Locality
-    m(14234,29,476,2), // envoy.config.core.v3.Metadata
-    m(14333,49,478,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
-    m(14382,54,480,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
-    m(14436,25,482,11), // envoy.config.core.v3.Node
-    m(14582,48,493,2), // envoy.config.core.v3.Node.DynamicParametersEntry
-    m(14630,37,495,3), // envoy.config.core.v3.PathConfigSource
-    m(14680,25,498,2), // envoy.config.core.v3.Pipe
-    m(14754,38,500,2), // envoy.config.core.v3.RateLimitSettings
-    m(14811,32,502,6), // envoy.config.core.v3.RetryPolicy
-    m(14943,51,508,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
-    m(14994,46,510,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
-    m(15040,34,512,2), // envoy.config.core.v3.RuntimeDouble
-    m(15157,45,514,2), // envoy.config.core.v3.RuntimeFractionalPercent
-    m(15202,37,516,1), // envoy.config.core.v3.SelfConfigSource
-    m(15239,34,517,7), // envoy.config.core.v3.SocketAddress
-    m(15403,45,524,7), // envoy.config.core.v3.SubstitutionFormatString
-    m(15654,33,531,3), // envoy.config.core.v3.TcpKeepalive
-    m(15735,36,534,2), // envoy.config.core.v3.TransportSocket
-    m(15771,41,536,2), // envoy.config.core.v3.TypedExtensionConfig
-    m(15812,48,538,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    m(15911,37,541,2), // envoy.config.core.v3.WatchedDirectory
-    m(15960,46,543,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
-    m(16064,53,547,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    m(16251,33,551,5), // envoy.config.endpoint.v3.Endpoint
-    m(16358,51,556,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    m(16436,35,560,5), // envoy.config.endpoint.v3.LbEndpoint
-    m(16513,44,565,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
-    m(16832,42,573,3), // envoy.config.listener.v3.AdditionalAddress
-    m(16874,31,576,3), // envoy.config.listener.v3.Filter
-    m(16964,36,579,7), // envoy.config.listener.v3.FilterChain
-    m(17139,41,586,11), // envoy.config.listener.v3.FilterChainMatch
-    m(17354,33,597,37), // envoy.config.listener.v3.Listener
-    m(18250,57,634,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    m(18354,76,637,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
-    m(18430,70,637,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
-    m(18500,46,637,1), // envoy.config.listener.v3.Listener.DeprecatedV1
-    m(18546,39,638,4), // envoy.config.listener.v3.ListenerFilter
-    m(18600,58,642,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    m(18715,67,647,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    m(18787,47,648,3), // envoy.config.metrics.v3.HistogramBucketSettings
-    m(18845,35,651,5), // envoy.config.metrics.v3.StatsConfig
-    m(19097,36,656,3), // envoy.config.metrics.v3.StatsMatcher
-    m(19171,36,659,3), // envoy.config.metrics.v3.TagSpecifier
-    m(19231,44,662,1), // envoy.config.overload.v3.BufferFactoryConfig
-    m(19312,38,663,2), // envoy.config.overload.v3.LoadShedPoint
-    m(19358,39,665,3), // envoy.config.overload.v3.OverloadAction
-    m(19397,40,668,5), // envoy.config.overload.v3.OverloadManager
-    m(19506,40,673,2), // envoy.config.overload.v3.ResourceMonitor
-    m(19546,38,675,2), // envoy.config.overload.v3.ScaledTrigger
-    m(19621,41,677,1), // envoy.config.overload.v3.ThresholdTrigger
-    m(19662,32,678,3), // envoy.config.overload.v3.Trigger
-    m(19709,31,681,2), // envoy.config.route.v3.Decorator
-    m(19758,42,683,3), // envoy.config.route.v3.DirectResponseAction
-    m(19821,35,686,11), // envoy.config.route.v3.HeaderMatcher
-    m(19998,43,697,3), // envoy.config.route.v3.QueryParameterMatcher
-    m(20041,36,700,10), // envoy.config.route.v3.RedirectAction
-    m(20208,27,710,19), // envoy.config.route.v3.Route
-    m(20800,33,729,37), // envoy.config.route.v3.RouteAction
-    m(21866,44,766,6), // envoy.config.route.v3.RouteAction.HashPolicy
-    m(21972,65,772,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    m(22046,51,773,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    m(22110,60,777,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    m(22170,56,779,1), // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
-    m(22226,51,780,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    m(22288,59,782,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    m(22347,51,783,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    m(22447,47,786,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
-    m(22552,40,789,19), // envoy.config.route.v3.RouteConfiguration
-    m(22947,32,808,15), // envoy.config.route.v3.RouteMatch
-    m(23314,47,823,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
-    m(23361,54,823,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
-    m(23415,29,823,6), // envoy.config.route.v3.Tracing
-    m(23519,36,829,2), // envoy.config.route.v3.VirtualCluster
-    m(23555,33,831,24), // envoy.config.route.v3.VirtualHost
-    m(23873,37,855,5), // envoy.config.route.v3.WeightedCluster
-    m(24098,51,860,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
-    m(24168,53,870,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
-    m(24244,57,875,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    m(24301,57,876,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    m(24358,46,877,10), // envoy.extensions.filters.http.router.v3.Router
-    m(24820,71,887,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(24955,65,889,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(25020,61,889,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(25081,63,889,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(25420,81,894,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(27178,101,954,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(27323,103,957,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(27449,109,959,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(27580,95,966,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(27736,70,969,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(27817,63,974,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(27910,54,976,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(28438,74,999,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(28537,70,1002,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(28607,84,1003,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(28691,58,1006,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(28749,70,1006,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(29382,58,1022,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(30010,95,1037,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(30131,62,1041,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(30665,57,1052,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(30732,48,1054,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(30859,63,1059,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(30960,56,1062,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(31264,55,1071,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(31528,60,1077,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(31733,54,1084,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(31872,69,1095,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(31974,73,1099,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(32047,78,1102,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(32125,48,1105,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(32338,77,1114,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(32415,49,1116,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(32564,43,1124,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(32638,44,1131,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(32688,54,1138,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(32796,69,1142,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(32876,71,1143,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(32953,78,1146,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(33031,35,1146,8), // envoy.service.discovery.v3.Resource
-    m(33107,48,1154,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(33167,40,1155,2), // envoy.service.discovery.v3.ResourceError
-    m(33207,42,1157,2), // envoy.service.discovery.v3.ResourceLocator
-    m(33249,65,1159,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(33314,39,1161,2), // envoy.service.discovery.v3.ResourceName
-    m(33382,35,1163,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(33427,33,1165,1), // envoy.type.matcher.v3.ListMatcher
-    m(33466,39,1166,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(33513,37,1167,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(33556,49,1171,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(33605,31,1172,1), // envoy.type.matcher.v3.OrMatcher
-    m(33650,45,1173,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(33714,34,1175,2), // envoy.type.matcher.v3.RegexMatcher
-    m(33822,44,1177,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(33882,35,1178,7), // envoy.type.matcher.v3.StringMatcher
-    m(33948,34,1185,7), // envoy.type.matcher.v3.ValueMatcher
-    m(34024,44,1192,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(34068,34,1192,2), // envoy.type.metadata.v3.MetadataKey
-    m(34102,46,1194,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(34153,35,1196,4), // envoy.type.metadata.v3.MetadataKind
-    m(34199,43,1200,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(34242,40,1200,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(34282,43,1200,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(34325,41,1200,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(34366,31,1200,6), // envoy.type.tracing.v3.CustomTag
-    m(34432,43,1206,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(34475,38,1208,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(34513,39,1210,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(34552,40,1211,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(34596,25,1214,2), // envoy.type.v3.DoubleRange
-    m(34629,31,1216,2), // envoy.type.v3.FractionalPercent
-    m(34680,24,1218,2), // envoy.type.v3.HashPolicy
-    m(34704,36,1220,1), // envoy.type.v3.HashPolicy.FilterState
-    m(34740,33,1221,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(34773,24,1221,2), // envoy.type.v3.Int32Range
-    m(34797,24,1223,2), // envoy.type.v3.Int64Range
-    m(34821,21,1225,1), // envoy.type.v3.Percent
-    m(34842,29,1226,3), // envoy.type.v3.SemanticVersion
-    m(34900,19,1229,2), // google.protobuf.Any
-    m(34919,25,1231,1), // google.protobuf.BoolValue
-    m(34944,26,1232,1), // google.protobuf.BytesValue
-    m(34970,27,1233,1), // google.protobuf.DoubleValue
-    m(34997,24,1234,2), // google.protobuf.Duration
-    m(35033,21,1236,0), // google.protobuf.Empty
-    m(35054,26,1236,1), // google.protobuf.FloatValue
-    m(35080,26,1237,1), // google.protobuf.Int32Value
-    m(35106,26,1238,1), // google.protobuf.Int64Value
-    m(35132,25,1239,1), // google.protobuf.ListValue
-    m(35163,27,1240,1), // google.protobuf.StringValue
-    m(35190,22,1241,1), // google.protobuf.Struct
-    m(35218,34,1242,2), // google.protobuf.Struct.FieldsEntry
-    m(35252,25,1244,2), // google.protobuf.Timestamp
-    m(35277,27,1246,1), // google.protobuf.UInt32Value
-    m(35304,27,1247,1), // google.protobuf.UInt64Value
-    m(35331,21,1248,6), // google.protobuf.Value
-    m(35418,17,1254,3), // google.rpc.Status
-    m(35446,25,1257,1), // xds.core.v3.ContextParams
-    m(35477,37,1258,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(7203,31,263,57), // envoy.config.cluster.v3.Cluster
+    m(8844,46,320,8), // envoy.config.cluster.v3.Cluster.CommonLbConfig
+    m(9285,48,328,2), // envoy.config.cluster.v3.Cluster.EdsClusterConfig
+    m(9355,52,330,3), // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
+    m(9486,51,333,4), // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
+    m(9690,48,337,3), // envoy.config.cluster.v3.Cluster.PreconnectPolicy
+    m(9821,43,340,2), // envoy.config.cluster.v3.Cluster.RefreshRate
+    m(9889,50,342,1), // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
+    m(9939,52,343,3), // envoy.config.cluster.v3.Cluster.TransportSocketMatch
+    m(9996,66,346,2), // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
+    m(10065,41,348,3), // envoy.config.cluster.v3.TrackClusterStats
+    m(10161,49,351,3), // envoy.config.cluster.v3.UpstreamConnectionOptions
+    m(10342,69,354,2), // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
+    m(10465,28,356,3), // envoy.config.core.v3.Address
+    m(10569,43,359,0), // envoy.config.core.v3.AggregatedConfigSource
+    m(10612,36,359,9), // envoy.config.core.v3.ApiConfigSource
+    m(10947,36,368,2), // envoy.config.core.v3.BackoffStrategy
+    m(10983,31,370,7), // envoy.config.core.v3.BindConfig
+    m(11170,33,377,2), // envoy.config.core.v3.BuildVersion
+    m(11203,30,379,2), // envoy.config.core.v3.CidrRange
+    m(11257,33,381,8), // envoy.config.core.v3.ConfigSource
+    m(11384,33,389,1), // envoy.config.core.v3.ControlPlane
+    m(11427,31,390,5), // envoy.config.core.v3.DataSource
+    m(11528,40,395,2), // envoy.config.core.v3.DnsResolutionConfig
+    m(11597,39,397,2), // envoy.config.core.v3.DnsResolverOptions
+    m(11660,39,399,1), // envoy.config.core.v3.EventServiceConfig
+    m(11711,30,400,6), // envoy.config.core.v3.Extension
+    m(11781,39,406,2), // envoy.config.core.v3.ExtraSourceAddress
+    m(11820,32,408,5), // envoy.config.core.v3.GrpcService
+    m(11971,42,413,5), // envoy.config.core.v3.GrpcService.EnvoyGrpc
+    m(12179,32,418,3), // envoy.config.core.v3.HeaderValue
+    m(12220,38,421,4), // envoy.config.core.v3.HeaderValueOption
+    m(12299,41,425,11), // envoy.config.core.v3.Http1ProtocolOptions
+    m(12840,57,436,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
+    m(13015,41,438,22), // envoy.config.core.v3.Http2ProtocolOptions
+    m(14087,40,460,8), // envoy.config.core.v3.HttpProtocolOptions
+    m(14320,38,468,1), // envoy.config.core.v3.JsonFormatOptions
+    m(14373,29,469,3), // envoy.config.core.v3.Locality
+    m(14420,29,472,2), // envoy.config.core.v3.Metadata
+    m(14519,49,474,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
+    m(14568,54,476,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
+    m(14622,25,478,11), // envoy.config.core.v3.Node
+    m(14768,48,489,2), // envoy.config.core.v3.Node.DynamicParametersEntry
+    m(14816,37,491,3), // envoy.config.core.v3.PathConfigSource
+    m(14866,25,494,2), // envoy.config.core.v3.Pipe
+    m(14940,38,496,2), // envoy.config.core.v3.RateLimitSettings
+    m(14997,32,498,6), // envoy.config.core.v3.RetryPolicy
+    m(15129,51,504,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
+    m(15180,46,506,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
+    m(15226,34,508,2), // envoy.config.core.v3.RuntimeDouble
+    m(15343,45,510,2), // envoy.config.core.v3.RuntimeFractionalPercent
+    m(15388,37,512,1), // envoy.config.core.v3.SelfConfigSource
+    m(15425,34,513,7), // envoy.config.core.v3.SocketAddress
+    m(15589,45,520,7), // envoy.config.core.v3.SubstitutionFormatString
+    m(15840,33,527,3), // envoy.config.core.v3.TcpKeepalive
+    m(15921,36,530,2), // envoy.config.core.v3.TransportSocket
+    m(15957,41,532,2), // envoy.config.core.v3.TypedExtensionConfig
+    m(15998,48,534,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
+    m(16155,37,537,2), // envoy.config.core.v3.WatchedDirectory
+    m(16204,46,539,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
+    m(16308,53,543,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
+    m(16537,33,547,5), // envoy.config.endpoint.v3.Endpoint
+    m(16644,51,552,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
+    m(16722,35,556,5), // envoy.config.endpoint.v3.LbEndpoint
+    m(16799,44,561,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
+    m(17118,42,569,3), // envoy.config.listener.v3.AdditionalAddress
+    m(17160,31,572,3), // envoy.config.listener.v3.Filter
+    m(17250,36,575,7), // envoy.config.listener.v3.FilterChain
+    m(17425,41,582,11), // envoy.config.listener.v3.FilterChainMatch
+    m(17640,33,593,37), // envoy.config.listener.v3.Listener
+    m(18536,57,630,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
+    m(18640,76,633,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
+    m(18716,70,633,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
+    m(18786,46,633,1), // envoy.config.listener.v3.Listener.DeprecatedV1
+    m(18832,39,634,4), // envoy.config.listener.v3.ListenerFilter
+    m(18886,58,638,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
+    m(19001,67,643,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
+    m(19073,47,644,3), // envoy.config.metrics.v3.HistogramBucketSettings
+    m(19131,35,647,5), // envoy.config.metrics.v3.StatsConfig
+    m(19383,36,652,3), // envoy.config.metrics.v3.StatsMatcher
+    m(19457,36,655,3), // envoy.config.metrics.v3.TagSpecifier
+    m(19517,44,658,1), // envoy.config.overload.v3.BufferFactoryConfig
+    m(19598,38,659,2), // envoy.config.overload.v3.LoadShedPoint
+    m(19644,39,661,3), // envoy.config.overload.v3.OverloadAction
+    m(19683,40,664,5), // envoy.config.overload.v3.OverloadManager
+    m(19792,40,669,2), // envoy.config.overload.v3.ResourceMonitor
+    m(19832,38,671,2), // envoy.config.overload.v3.ScaledTrigger
+    m(19907,41,673,1), // envoy.config.overload.v3.ThresholdTrigger
+    m(19948,32,674,3), // envoy.config.overload.v3.Trigger
+    m(19995,31,677,2), // envoy.config.route.v3.Decorator
+    m(20044,42,679,3), // envoy.config.route.v3.DirectResponseAction
+    m(20107,35,682,11), // envoy.config.route.v3.HeaderMatcher
+    m(20284,43,693,3), // envoy.config.route.v3.QueryParameterMatcher
+    m(20327,36,696,10), // envoy.config.route.v3.RedirectAction
+    m(20494,27,706,19), // envoy.config.route.v3.Route
+    m(21086,33,725,37), // envoy.config.route.v3.RouteAction
+    m(22152,44,762,6), // envoy.config.route.v3.RouteAction.HashPolicy
+    m(22258,65,768,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
+    m(22332,51,769,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
+    m(22396,60,773,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
+    m(22456,56,775,1), // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
+    m(22512,51,776,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
+    m(22574,59,778,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
+    m(22633,51,779,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
+    m(22733,47,782,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
+    m(22838,40,785,19), // envoy.config.route.v3.RouteConfiguration
+    m(23233,32,804,15), // envoy.config.route.v3.RouteMatch
+    m(23600,47,819,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
+    m(23647,54,819,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
+    m(23701,29,819,6), // envoy.config.route.v3.Tracing
+    m(23805,36,825,2), // envoy.config.route.v3.VirtualCluster
+    m(23841,33,827,24), // envoy.config.route.v3.VirtualHost
+    m(24159,37,851,5), // envoy.config.route.v3.WeightedCluster
+    m(24384,51,856,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
+    m(24454,53,866,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
+    m(24530,57,871,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+    m(24587,57,872,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    m(24644,46,873,10), // envoy.extensions.filters.http.router.v3.Router
+    m(25106,71,883,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(25241,65,885,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(25306,61,885,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(25367,63,885,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(25706,81,890,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(27464,101,950,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(27609,103,953,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(27773,109,955,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(27904,95,962,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(28060,70,965,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(28141,63,970,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(28234,54,972,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(28739,74,995,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(28838,70,998,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(28908,84,999,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(28992,58,1002,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(29050,70,1002,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(29683,58,1018,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(30311,95,1033,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(30432,62,1037,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(30966,57,1048,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(31033,48,1050,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(31160,63,1055,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(31261,56,1058,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(31565,55,1067,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(31829,60,1073,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(32034,54,1080,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(32173,69,1091,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(32275,73,1095,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(32348,78,1098,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(32426,48,1101,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(32639,77,1110,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(32716,49,1112,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(32865,43,1120,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(32939,44,1127,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(32989,54,1134,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(33097,69,1138,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(33177,71,1139,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(33254,78,1142,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(33332,35,1142,8), // envoy.service.discovery.v3.Resource
+    m(33408,48,1150,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(33468,40,1151,2), // envoy.service.discovery.v3.ResourceError
+    m(33508,42,1153,2), // envoy.service.discovery.v3.ResourceLocator
+    m(33550,65,1155,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(33615,39,1157,2), // envoy.service.discovery.v3.ResourceName
+    m(33683,35,1159,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(33728,33,1161,1), // envoy.type.matcher.v3.ListMatcher
+    m(33767,39,1162,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(33814,37,1163,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(33857,49,1167,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(33906,31,1168,1), // envoy.type.matcher.v3.OrMatcher
+    m(33951,45,1169,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(34015,34,1171,2), // envoy.type.matcher.v3.RegexMatcher
+    m(34123,44,1173,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(34183,35,1174,7), // envoy.type.matcher.v3.StringMatcher
+    m(34249,34,1181,7), // envoy.type.matcher.v3.ValueMatcher
+    m(34325,44,1188,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(34369,34,1188,2), // envoy.type.metadata.v3.MetadataKey
+    m(34403,46,1190,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(34454,35,1192,4), // envoy.type.metadata.v3.MetadataKind
+    m(34500,43,1196,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(34543,40,1196,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(34583,43,1196,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(34626,41,1196,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(34667,31,1196,6), // envoy.type.tracing.v3.CustomTag
+    m(34733,43,1202,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(34776,38,1204,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(34814,39,1206,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(34853,40,1207,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(34897,25,1210,2), // envoy.type.v3.DoubleRange
+    m(34930,31,1212,2), // envoy.type.v3.FractionalPercent
+    m(34981,24,1214,2), // envoy.type.v3.HashPolicy
+    m(35005,36,1216,1), // envoy.type.v3.HashPolicy.FilterState
+    m(35041,33,1217,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(35074,24,1217,2), // envoy.type.v3.Int32Range
+    m(35098,24,1219,2), // envoy.type.v3.Int64Range
+    m(35122,21,1221,1), // envoy.type.v3.Percent
+    m(35143,29,1222,3), // envoy.type.v3.SemanticVersion
+    m(35201,19,1225,2), // google.protobuf.Any
+    m(35220,25,1227,1), // google.protobuf.BoolValue
+    m(35245,26,1228,1), // google.protobuf.BytesValue
+    m(35271,27,1229,1), // google.protobuf.DoubleValue
+    m(35298,24,1230,2), // google.protobuf.Duration
+    m(35334,21,1232,0), // google.protobuf.Empty
+    m(35355,26,1232,1), // google.protobuf.FloatValue
+    m(35381,26,1233,1), // google.protobuf.Int32Value
+    m(35407,26,1234,1), // google.protobuf.Int64Value
+    m(35433,25,1235,1), // google.protobuf.ListValue
+    m(35464,27,1236,1), // google.protobuf.StringValue
+    m(35491,22,1237,1), // google.protobuf.Struct
+    m(35519,34,1238,2), // google.protobuf.Struct.FieldsEntry
+    m(35553,25,1240,2), // google.protobuf.Timestamp
+    m(35578,27,1242,1), // google.protobuf.UInt32Value
+    m(35605,27,1243,1), // google.protobuf.UInt64Value
+    m(35632,21,1244,6), // google.protobuf.Value
+    m(35719,17,1250,3), // google.rpc.Status
+    m(35747,25,1253,1), // xds.core.v3.ContextParams
+    m(35778,37,1254,2), // xds.core.v3.ContextParams.ParamsEntry
 ];
 
-pub(crate) static FIELDS: [FieldRow; 1260] = [
+pub(crate) static FIELDS: [FieldRow; 1256] = [
     // envoy.admin.v3.BootstrapConfigDump
     f(34,9,1,b'm',35,4,255,b'S',0,0), // bootstrap
-    f(43,12,2,b'm',265,4,255,b'S',0,0), // last_updated
+    f(43,12,2,b'm',262,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.Certificate
     f(81,7,1,b'm',2,2,255,b'S',0,0), // ca_cert
     f(88,10,2,b'm',2,2,255,b'S',0,0), // cert_chain
@@ -1813,20 +1816,20 @@ pub(crate) static FIELDS: [FieldRow; 1260] = [
     f(135,13,2,b's',65535,0,255,b'S',0,0), // serial_number
     f(148,17,3,b'm',31,2,255,b'S',0,0), // subject_alt_names
     f(165,21,4,b'w',65535,0,255,b'S',0,0), // days_until_expiration
-    f(186,10,5,b'm',265,4,255,b'S',0,0), // valid_from
-    f(196,15,6,b'm',265,4,255,b'S',0,0), // expiration_time
+    f(186,10,5,b'm',262,4,255,b'S',0,0), // valid_from
+    f(196,15,6,b'm',262,4,255,b'S',0,0), // expiration_time
     f(211,12,7,b'm',3,4,255,b'S',0,0), // ocsp_details
     // envoy.admin.v3.CertificateDetails.OcspDetails
-    f(186,10,1,b'm',265,4,255,b'S',0,0), // valid_from
-    f(268,10,2,b'm',265,4,255,b'S',0,0), // expiration
+    f(186,10,1,b'm',262,4,255,b'S',0,0), // valid_from
+    f(268,10,2,b'm',262,4,255,b'S',0,0), // expiration
     // envoy.admin.v3.Certificates
     f(305,12,1,b'm',1,2,255,b'S',0,0), // certificates
     // envoy.admin.v3.ClusterStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(349,13,2,b'b',65535,0,255,b'S',0,0), // added_via_api
-    f(362,31,3,b'm',250,4,255,b'S',0,0), // success_rate_ejection_threshold
+    f(362,31,3,b'm',247,4,255,b'S',0,0), // success_rate_ejection_threshold
     f(393,13,4,b'm',16,2,255,b'S',0,0), // host_statuses
-    f(406,44,5,b'm',250,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
+    f(406,44,5,b'm',247,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
     f(450,16,6,b'm',51,4,255,b'S',0,0), // circuit_breakers
     f(466,18,7,b's',65535,0,255,b'S',0,0), // observability_name
     f(484,16,8,b's',65535,0,255,b'S',0,0), // eds_service_name
@@ -1839,13 +1842,13 @@ pub(crate) static FIELDS: [FieldRow; 1260] = [
     f(622,24,4,b'm',8,2,255,b'S',0,0), // dynamic_warming_clusters
     // envoy.admin.v3.ClustersConfigDump.DynamicCluster
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(694,7,2,b'm',252,4,255,b'S',0,0), // cluster
-    f(43,12,3,b'm',265,4,255,b'S',0,0), // last_updated
+    f(694,7,2,b'm',249,4,255,b'S',0,0), // cluster
+    f(43,12,3,b'm',262,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ClustersConfigDump.StaticCluster
-    f(694,7,1,b'm',252,4,255,b'S',0,0), // cluster
-    f(43,12,2,b'm',265,4,255,b'S',0,0), // last_updated
+    f(694,7,1,b'm',249,4,255,b'S',0,0), // cluster
+    f(43,12,2,b'm',262,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.CommandLineOptions
     f(805,7,1,b'w',65535,0,255,b'S',0,0), // base_id
     f(812,11,2,b'u',65535,0,255,b'S',0,0), // concurrency
@@ -1861,9 +1864,9 @@ pub(crate) static FIELDS: [FieldRow; 1260] = [
     f(960,15,13,b's',65535,0,255,b'S',0,0), // service_cluster
     f(975,12,14,b's',65535,0,255,b'S',0,0), // service_node
     f(987,12,15,b's',65535,0,255,b'S',0,0), // service_zone
-    f(999,19,16,b'm',256,4,255,b'S',0,0), // file_flush_interval
-    f(1018,10,17,b'm',256,4,255,b'S',0,0), // drain_time
-    f(1028,20,18,b'm',256,4,255,b'S',0,0), // parent_shutdown_time
+    f(999,19,16,b'm',253,4,255,b'S',0,0), // file_flush_interval
+    f(1018,10,17,b'm',253,4,255,b'S',0,0), // drain_time
+    f(1028,20,18,b'm',253,4,255,b'S',0,0), // parent_shutdown_time
     f(1048,4,19,b'e',3,0,255,b'S',0,0), // mode
     f(1052,19,22,b'b',65535,0,255,b'S',0,0), // disable_hot_restart
     f(1071,20,23,b'b',65535,0,255,b'S',0,0), // enable_mutex_tracing
@@ -1887,19 +1890,19 @@ pub(crate) static FIELDS: [FieldRow; 1260] = [
     f(1408,19,42,b'u',65535,0,255,b'S',0,0), // file_flush_min_size
     f(1427,27,43,b'b',65535,0,255,b'S',0,0), // log_stacktrace_single_entry
     // envoy.admin.v3.ConfigDump
-    f(1479,7,1,b'm',252,2,255,b'S',0,0), // configs
+    f(1479,7,1,b'm',249,2,255,b'S',0,0), // configs
     // envoy.admin.v3.EndpointsConfigDump
     f(1520,23,2,b'm',14,2,255,b'S',0,0), // static_endpoint_configs
     f(1543,24,3,b'm',13,2,255,b'S',0,0), // dynamic_endpoint_configs
     // envoy.admin.v3.EndpointsConfigDump.DynamicEndpointConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(1623,15,2,b'm',252,4,255,b'S',0,0), // endpoint_config
-    f(43,12,3,b'm',265,4,255,b'S',0,0), // last_updated
+    f(1623,15,2,b'm',249,4,255,b'S',0,0), // endpoint_config
+    f(43,12,3,b'm',262,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.EndpointsConfigDump.StaticEndpointConfig
-    f(1623,15,1,b'm',252,4,255,b'S',0,0), // endpoint_config
-    f(43,12,2,b'm',265,4,255,b'S',0,0), // last_updated
+    f(1623,15,1,b'm',249,4,255,b'S',0,0), // endpoint_config
+    f(43,12,2,b'm',262,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.HostHealthStatus
     f(1724,26,1,b'b',65535,0,255,b'S',0,0), // failed_active_health_check
     f(1750,20,2,b'b',65535,0,255,b'S',0,0), // failed_outlier_check
@@ -1911,19 +1914,19 @@ pub(crate) static FIELDS: [FieldRow; 1260] = [
     f(1885,17,8,b'b',65535,0,255,b'S',0,0), // active_hc_timeout
     f(1902,33,9,b'b',65535,0,255,b'S',0,0), // failed_degraded_outlier_detection
     // envoy.admin.v3.HostStatus
-    f(1960,7,1,b'm',67,4,255,b'S',0,0), // address
+    f(1960,7,1,b'm',66,4,255,b'S',0,0), // address
     f(1967,5,2,b'm',30,2,255,b'S',0,0), // stats
     f(1972,13,3,b'm',15,4,255,b'S',0,0), // health_status
-    f(1985,12,4,b'm',250,4,255,b'S',0,0), // success_rate
+    f(1985,12,4,b'm',247,4,255,b'S',0,0), // success_rate
     f(1997,6,5,b'u',65535,0,255,b'S',0,0), // weight
     f(2003,8,6,b's',65535,0,255,b'S',0,0), // hostname
     f(2011,8,7,b'u',65535,0,255,b'S',0,0), // priority
-    f(2019,25,8,b'm',250,4,255,b'S',0,0), // local_origin_success_rate
-    f(2044,8,9,b'm',93,4,255,b'S',0,0), // locality
+    f(2019,25,8,b'm',247,4,255,b'S',0,0), // local_origin_success_rate
+    f(2044,8,9,b'm',90,4,255,b'S',0,0), // locality
     // envoy.admin.v3.ListenerStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(2081,13,2,b'm',67,4,255,b'S',0,0), // local_address
-    f(2094,26,3,b'm',67,2,255,b'S',0,0), // additional_local_addresses
+    f(2081,13,2,b'm',66,4,255,b'S',0,0), // local_address
+    f(2094,26,3,b'm',66,2,255,b'S',0,0), // additional_local_addresses
     // envoy.admin.v3.Listeners
     f(2144,17,1,b'm',17,2,255,b'S',0,0), // listener_statuses
     // envoy.admin.v3.ListenersConfigDump
@@ -1939,23 +1942,23 @@ pub(crate) static FIELDS: [FieldRow; 1260] = [
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ListenersConfigDump.DynamicListenerState
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2372,8,2,b'm',252,4,255,b'S',0,0), // listener
-    f(43,12,3,b'm',265,4,255,b'S',0,0), // last_updated
+    f(2372,8,2,b'm',249,4,255,b'S',0,0), // listener
+    f(43,12,3,b'm',262,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.ListenersConfigDump.StaticListener
-    f(2372,8,1,b'm',252,4,255,b'S',0,0), // listener
-    f(43,12,2,b'm',265,4,255,b'S',0,0), // last_updated
+    f(2372,8,1,b'm',249,4,255,b'S',0,0), // listener
+    f(43,12,2,b'm',262,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.RoutesConfigDump
     f(2460,20,2,b'm',25,2,255,b'S',0,0), // static_route_configs
     f(2480,21,3,b'm',24,2,255,b'S',0,0), // dynamic_route_configs
     // envoy.admin.v3.RoutesConfigDump.DynamicRouteConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2551,12,2,b'm',252,4,255,b'S',0,0), // route_config
-    f(43,12,3,b'm',265,4,255,b'S',0,0), // last_updated
+    f(2551,12,2,b'm',249,4,255,b'S',0,0), // route_config
+    f(43,12,3,b'm',262,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.RoutesConfigDump.StaticRouteConfig
-    f(2551,12,1,b'm',252,4,255,b'S',0,0), // route_config
-    f(43,12,2,b'm',265,4,255,b'S',0,0), // last_updated
+    f(2551,12,1,b'm',249,4,255,b'S',0,0), // route_config
+    f(43,12,2,b'm',262,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.SecretsConfigDump
     f(2644,14,1,b'm',28,2,255,b'S',0,0), // static_secrets
     f(2658,22,2,b'm',27,2,255,b'S',0,0), // dynamic_active_secrets
@@ -1963,22 +1966,22 @@ pub(crate) static FIELDS: [FieldRow; 1260] = [
     // envoy.admin.v3.SecretsConfigDump.DynamicSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(572,12,2,b's',65535,0,255,b'S',0,0), // version_info
-    f(43,12,3,b'm',265,4,255,b'S',0,0), // last_updated
-    f(2749,6,4,b'm',252,4,255,b'S',0,0), // secret
+    f(43,12,3,b'm',262,4,255,b'S',0,0), // last_updated
+    f(2749,6,4,b'm',249,4,255,b'S',0,0), // secret
     f(701,11,5,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.SecretsConfigDump.StaticSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43,12,2,b'm',265,4,255,b'S',0,0), // last_updated
-    f(2749,6,3,b'm',252,4,255,b'S',0,0), // secret
+    f(43,12,2,b'm',262,4,255,b'S',0,0), // last_updated
+    f(2749,6,3,b'm',249,4,255,b'S',0,0), // secret
     // envoy.admin.v3.ServerInfo
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
     f(2832,5,2,b'e',4,0,255,b'S',0,0), // state
-    f(2837,20,3,b'm',256,4,255,b'S',0,0), // uptime_current_epoch
-    f(2857,17,4,b'm',256,4,255,b'S',0,0), // uptime_all_epochs
+    f(2837,20,3,b'm',253,4,255,b'S',0,0), // uptime_current_epoch
+    f(2857,17,4,b'm',253,4,255,b'S',0,0), // uptime_all_epochs
     f(2874,19,5,b's',65535,0,255,b'S',0,0), // hot_restart_version
     f(2893,20,6,b'm',10,4,255,b'S',0,0), // command_line_options
-    f(2913,4,7,b'm',97,4,255,b'S',0,0), // node
+    f(2913,4,7,b'm',94,4,255,b'S',0,0), // node
     f(2917,24,8,b'b',65535,0,255,b'S',0,0), // hot_restart_initializing
     // envoy.admin.v3.SimpleMetric
     f(2968,4,1,b'e',5,0,255,b'S',0,0), // type
@@ -1989,98 +1992,98 @@ pub(crate) static FIELDS: [FieldRow; 1260] = [
     f(3015,3,2,b's',65535,4,0,b'S',0,0), // uri
     f(3018,10,3,b's',65535,4,0,b'S',0,0), // ip_address
     // envoy.admin.v3.UpdateFailureState
-    f(3061,20,1,b'm',252,4,255,b'S',0,0), // failed_configuration
-    f(3081,19,2,b'm',265,4,255,b'S',0,0), // last_update_attempt
+    f(3061,20,1,b'm',249,4,255,b'S',0,0), // failed_configuration
+    f(3081,19,2,b'm',262,4,255,b'S',0,0), // last_update_attempt
     f(3100,7,3,b's',65535,0,255,b'S',0,0), // details
     f(572,12,4,b's',65535,0,255,b'S',0,0), // version_info
     // envoy.config.accesslog.v3.AccessLog
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3186,6,2,b'm',65535,4,255,b'R',3142,44), // filter
-    f(3192,12,4,b'm',252,4,0,b'S',0,0), // typed_config
+    f(3192,12,4,b'm',249,4,0,b'S',0,0), // typed_config
     // envoy.config.bootstrap.v3.Admin
     f(3276,15,1,b's',65535,0,255,b'I',3235,41), // access_log_path
     f(3338,12,2,b's',65535,0,255,b'I',3291,47), // profile_path
-    f(1960,7,3,b'm',67,4,255,b'S',0,0), // address
+    f(1960,7,3,b'm',66,4,255,b'S',0,0), // address
     f(3404,14,4,b'm',65535,2,255,b'R',3350,54), // socket_options
     f(3418,10,5,b'm',33,2,255,b'I',3235,41), // access_log
     f(3467,24,6,b'b',65535,0,255,b'I',3428,39), // ignore_global_conn_limit
-    f(3491,11,7,b'm',228,2,255,b'R',0,0), // allow_paths
+    f(3491,11,7,b'm',225,2,255,b'R',0,0), // allow_paths
     // envoy.config.bootstrap.v3.Bootstrap
-    f(2913,4,1,b'm',97,4,255,b'S',0,0), // node
+    f(2913,4,1,b'm',94,4,255,b'S',0,0), // node
     f(3537,16,2,b'm',39,4,255,b'S',0,0), // static_resources
     f(3553,17,3,b'm',37,4,255,b'S',0,0), // dynamic_resources
     f(3570,15,4,b'm',40,4,255,b'S',0,0), // cluster_manager
     f(3656,10,5,b's',65535,0,255,b'I',3585,71), // flags_path
     f(3711,11,6,b'm',65535,2,255,b'R',3666,45), // stats_sinks
-    f(3792,20,7,b'm',256,4,255,b'I',3722,70), // stats_flush_interval
+    f(3792,20,7,b'm',253,4,255,b'I',3722,70), // stats_flush_interval
     f(3880,8,8,b'm',48,4,255,b'I',3812,68), // watchdog
     f(3935,7,9,b'm',65535,4,255,b'R',3888,47), // tracing
     f(3942,5,12,b'm',34,4,255,b'S',0,0), // admin
-    f(3947,12,13,b'm',134,4,255,b'S',0,0), // stats_config
-    f(4004,10,14,b'm',69,4,255,b'R',3959,45), // hds_config
-    f(4080,16,15,b'm',140,4,255,b'I',4014,66), // overload_manager
+    f(3947,12,13,b'm',131,4,255,b'S',0,0), // stats_config
+    f(4004,10,14,b'm',68,4,255,b'R',3959,45), // hds_config
+    f(4080,16,15,b'm',137,4,255,b'I',4014,66), // overload_manager
     f(4142,23,16,b'b',65535,0,255,b'I',4096,46), // enable_dispatcher_stats
     f(4233,15,17,b'm',42,4,255,b'I',4165,68), // layered_runtime
     f(4276,13,18,b's',65535,0,255,b'R',4248,28), // header_prefix
-    f(4289,29,19,b'm',267,4,255,b'R',0,0), // stats_server_version_override
+    f(4289,29,19,b'm',264,4,255,b'R',0,0), // stats_server_version_override
     f(4369,23,20,b'b',65535,0,255,b'I',4318,51), // use_tcp_for_dns_lookups
-    f(4427,20,21,b'm',112,2,255,b'R',4392,35), // bootstrap_extensions
-    f(4447,14,22,b'm',74,2,255,b'R',0,0), // config_sources
-    f(4493,21,23,b'm',74,4,255,b'R',4461,32), // default_config_source
+    f(4427,20,21,b'm',109,2,255,b'R',4392,35), // bootstrap_extensions
+    f(4447,14,22,b'm',73,2,255,b'R',0,0), // config_sources
+    f(4493,21,23,b'm',73,4,255,b'R',4461,32), // default_config_source
     f(4548,24,24,b's',65535,0,255,b'I',4514,34), // default_socket_interface
     f(4572,30,25,b'm',65535,1,255,b'R',0,0), // certificate_provider_instances
     f(4602,19,26,b's',65535,2,255,b'R',0,0), // node_context_params
     f(4621,9,27,b'm',50,4,255,b'I',3812,68), // watchdogs
     f(4630,13,28,b'm',65535,2,255,b'R',0,0), // fatal_actions
     f(4643,20,29,b'b',65535,4,0,b'I',3722,70), // stats_flush_on_admin
-    f(4663,21,30,b'm',77,4,255,b'I',4318,51), // dns_resolution_config
-    f(4684,25,31,b'm',112,4,255,b'I',4318,51), // typed_dns_resolver_config
+    f(4663,21,30,b'm',76,4,255,b'I',4318,51), // dns_resolution_config
+    f(4684,25,31,b'm',109,4,255,b'I',4318,51), // typed_dns_resolver_config
     f(4709,14,32,b'm',65535,2,255,b'R',0,0), // inline_headers
     f(4782,22,33,b's',65535,0,255,b'I',4723,59), // perf_tracing_file_path
-    f(4804,20,34,b'm',112,4,255,b'R',0,0), // default_regex_engine
-    f(4824,22,35,b'm',112,4,255,b'R',0,0), // xds_delegate_extension
-    f(4846,28,36,b'm',112,4,255,b'R',0,0), // xds_config_tracker_extension
-    f(4874,16,37,b'm',112,4,255,b'R',0,0), // listener_manager
+    f(4804,20,34,b'm',109,4,255,b'R',0,0), // default_regex_engine
+    f(4824,22,35,b'm',109,4,255,b'R',0,0), // xds_delegate_extension
+    f(4846,28,36,b'm',109,4,255,b'R',0,0), // xds_config_tracker_extension
+    f(4874,16,37,b'm',109,4,255,b'R',0,0), // listener_manager
     f(4890,22,38,b'm',65535,4,255,b'R',0,0), // application_log_config
     f(4954,21,39,b'm',36,4,255,b'I',4912,42), // deferred_stat_options
     f(5016,32,40,b'm',38,4,255,b'I',4975,41), // grpc_async_client_manager_config
     f(5098,24,41,b'm',43,4,255,b'I',5048,50), // memory_allocator_manager
-    f(5122,23,42,b'm',256,4,1,b'R',0,0), // stats_eviction_interval
+    f(5122,23,42,b'm',253,4,1,b'R',0,0), // stats_eviction_interval
     f(5145,26,43,b'b',65535,0,255,b'R',0,0), // enable_worker_cpu_affinity
     // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
     f(5262,30,1,b'b',65535,0,255,b'I',5226,36), // enable_deferred_creation_stats
     // envoy.config.bootstrap.v3.Bootstrap.DynamicResources
-    f(5344,10,1,b'm',74,4,255,b'S',0,0), // lds_config
-    f(5354,10,2,b'm',74,4,255,b'S',0,0), // cds_config
-    f(5364,10,3,b'm',69,4,255,b'S',0,0), // ads_config
+    f(5344,10,1,b'm',73,4,255,b'S',0,0), // lds_config
+    f(5354,10,2,b'm',73,4,255,b'S',0,0), // cds_config
+    f(5364,10,3,b'm',68,4,255,b'S',0,0), // ads_config
     f(5424,21,5,b's',65535,0,255,b'R',5374,50), // lds_resources_locator
     f(5445,21,6,b's',65535,0,255,b'R',5374,50), // cds_resources_locator
     // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    f(5530,30,1,b'm',256,4,255,b'I',5226,36), // max_cached_entry_idle_duration
+    f(5530,30,1,b'm',253,4,255,b'I',5226,36), // max_cached_entry_idle_duration
     // envoy.config.bootstrap.v3.Bootstrap.StaticResources
-    f(5611,9,1,b'm',125,2,255,b'S',0,0), // listeners
+    f(5611,9,1,b'm',122,2,255,b'S',0,0), // listeners
     f(5620,8,2,b'm',53,2,255,b'S',0,0), // clusters
-    f(5628,7,3,b'm',195,2,255,b'S',0,0), // secrets
+    f(5628,7,3,b'm',192,2,255,b'S',0,0), // secrets
     // envoy.config.bootstrap.v3.ClusterManager
     f(5742,18,1,b's',65535,0,255,b'I',5675,67), // local_cluster_name
     f(5833,17,2,b'm',41,4,255,b'I',5760,73), // outlier_detection
-    f(5850,20,3,b'm',71,4,255,b'S',0,0), // upstream_bind_config
-    f(5870,17,4,b'm',69,4,255,b'R',0,0), // load_stats_config
+    f(5850,20,3,b'm',70,4,255,b'S',0,0), // upstream_bind_config
+    f(5870,17,4,b'm',68,4,255,b'R',0,0), // load_stats_config
     f(5943,32,5,b'b',65535,0,255,b'I',5887,56), // enable_deferred_cluster_creation
     // envoy.config.bootstrap.v3.ClusterManager.OutlierDetection
     f(6032,14,1,b's',65535,0,255,b'I',5226,36), // event_log_path
-    f(6046,13,2,b'm',79,4,255,b'I',5226,36), // event_service
+    f(6046,13,2,b'm',78,4,255,b'I',5226,36), // event_service
     // envoy.config.bootstrap.v3.LayeredRuntime
     f(6099,6,1,b'm',44,2,255,b'I',5226,36), // layers
     // envoy.config.bootstrap.v3.MemoryAllocatorManager
     f(6153,16,1,b'w',65535,0,255,b'I',5226,36), // bytes_to_release
-    f(6169,23,2,b'm',256,4,255,b'I',5226,36), // memory_release_interval
-    f(6192,23,3,b'm',267,4,255,b'I',5226,36), // soft_memory_limit_bytes
-    f(6215,28,4,b'm',266,4,255,b'I',5226,36), // max_per_cpu_cache_size_bytes
+    f(6169,23,2,b'm',253,4,255,b'I',5226,36), // memory_release_interval
+    f(6192,23,3,b'm',264,4,255,b'I',5226,36), // soft_memory_limit_bytes
+    f(6215,28,4,b'm',263,4,255,b'I',5226,36), // max_per_cpu_cache_size_bytes
     f(6243,24,5,b'w',65535,0,255,b'I',5226,36), // max_unfreed_memory_bytes
     // envoy.config.bootstrap.v3.RuntimeLayer
     f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
-    f(6305,12,2,b'm',263,4,0,b'I',5226,36), // static_layer
+    f(6305,12,2,b'm',260,4,0,b'I',5226,36), // static_layer
     f(6317,10,3,b'm',46,4,0,b'I',5226,36), // disk_layer
     f(6327,11,4,b'm',45,4,0,b'I',5226,36), // admin_layer
     f(6338,10,5,b'm',47,4,0,b'I',5226,36), // rtds_layer
@@ -2091,17 +2094,17 @@ pub(crate) static FIELDS: [FieldRow; 1260] = [
     f(6479,12,3,b's',65535,0,255,b'I',5226,36), // subdirectory
     // envoy.config.bootstrap.v3.RuntimeLayer.RtdsLayer
     f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
-    f(6539,11,2,b'm',74,4,255,b'I',5226,36), // rtds_config
+    f(6539,11,2,b'm',73,4,255,b'I',5226,36), // rtds_config
     // envoy.config.bootstrap.v3.Watchdog
-    f(6584,12,1,b'm',256,4,255,b'I',5226,36), // miss_timeout
-    f(6596,16,2,b'm',256,4,255,b'I',5226,36), // megamiss_timeout
-    f(6612,12,3,b'm',256,4,255,b'I',5226,36), // kill_timeout
-    f(6624,17,4,b'm',256,4,255,b'I',5226,36), // multikill_timeout
-    f(6641,19,5,b'm',250,4,255,b'I',5226,36), // multikill_threshold
-    f(6660,23,6,b'm',256,4,255,b'I',5226,36), // max_kill_timeout_jitter
+    f(6584,12,1,b'm',253,4,255,b'I',5226,36), // miss_timeout
+    f(6596,16,2,b'm',253,4,255,b'I',5226,36), // megamiss_timeout
+    f(6612,12,3,b'm',253,4,255,b'I',5226,36), // kill_timeout
+    f(6624,17,4,b'm',253,4,255,b'I',5226,36), // multikill_timeout
+    f(6641,19,5,b'm',247,4,255,b'I',5226,36), // multikill_threshold
+    f(6660,23,6,b'm',253,4,255,b'I',5226,36), // max_kill_timeout_jitter
     f(6683,7,7,b'm',49,2,255,b'I',5226,36), // actions
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
-    f(6739,6,1,b'm',112,4,255,b'I',5226,36), // config
+    f(6739,6,1,b'm',109,4,255,b'I',5226,36), // config
     f(6745,5,2,b'e',6,0,255,b'I',5226,36), // event
     // envoy.config.bootstrap.v3.Watchdogs
     f(6785,20,1,b'm',48,4,255,b'I',5226,36), // main_thread_watchdog
@@ -2111,1180 +2114,1173 @@ pub(crate) static FIELDS: [FieldRow; 1260] = [
     f(6895,19,2,b'm',52,2,255,b'R',6869,26), // per_host_thresholds
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds
     f(2011,8,1,b'e',17,0,255,b'S',0,0), // priority
-    f(6964,15,2,b'm',266,4,255,b'S',0,0), // max_connections
-    f(6979,20,3,b'm',266,4,255,b'S',0,0), // max_pending_requests
-    f(6999,12,4,b'm',266,4,255,b'S',0,0), // max_requests
-    f(7011,11,5,b'm',266,4,255,b'S',0,0), // max_retries
-    f(7022,15,6,b'b',65535,0,255,b'S',0,0), // track_remaining
-    f(7087,20,7,b'm',266,4,255,b'I',7037,50), // max_connection_pools
-    f(7122,12,8,b'm',65535,4,255,b'R',7107,15), // retry_budget
+    f(6964,15,2,b'm',263,4,255,b'S',0,0), // max_connections
+    f(6979,20,3,b'm',263,4,255,b'S',0,0), // max_pending_requests
+    f(6999,12,4,b'm',263,4,255,b'S',0,0), // max_requests
+    f(7011,11,5,b'm',263,4,255,b'S',0,0), // max_retries
+    f(7091,15,6,b'b',65535,0,255,b'I',7022,69), // track_remaining
+    f(7156,20,7,b'm',263,4,255,b'I',7106,50), // max_connection_pools
+    f(7191,12,8,b'm',65535,4,255,b'R',7176,15), // retry_budget
     // envoy.config.cluster.v3.Cluster
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(2968,4,2,b'e',8,4,0,b'S',0,0), // type
-    f(7165,18,3,b'm',56,4,255,b'S',0,0), // eds_cluster_config
-    f(7183,15,4,b'm',256,4,255,b'S',0,0), // connect_timeout
-    f(7198,33,5,b'm',266,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
-    f(7231,9,6,b'e',10,0,255,b'S',0,0), // lb_policy
-    f(7282,13,8,b'm',65535,2,255,b'R',7240,42), // health_checks
-    f(7295,27,9,b'm',266,4,255,b'S',0,0), // max_requests_per_connection
+    f(7234,18,3,b'm',55,4,255,b'S',0,0), // eds_cluster_config
+    f(7252,15,4,b'm',253,4,255,b'S',0,0), // connect_timeout
+    f(7267,33,5,b'm',263,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
+    f(7300,9,6,b'e',10,0,255,b'S',0,0), // lb_policy
+    f(7351,13,8,b'm',65535,2,255,b'R',7309,42), // health_checks
+    f(7364,27,9,b'm',263,4,255,b'S',0,0), // max_requests_per_connection
     f(450,16,10,b'm',51,4,255,b'S',0,0), // circuit_breakers
-    f(7322,21,13,b'm',86,4,255,b'S',0,0), // http_protocol_options
-    f(7343,22,14,b'm',89,4,255,b'S',0,0), // http2_protocol_options
-    f(7365,16,16,b'm',256,4,255,b'I',4318,51), // dns_refresh_rate
-    f(7381,17,17,b'e',9,0,255,b'I',4318,51), // dns_lookup_family
-    f(7398,13,18,b'm',67,2,255,b'I',4318,51), // dns_resolvers
-    f(5833,17,19,b'm',65535,4,255,b'R',7411,38), // outlier_detection
-    f(7508,16,20,b'm',256,4,255,b'I',7449,59), // cleanup_interval
-    f(5850,20,21,b'm',71,4,255,b'S',0,0), // upstream_bind_config
-    f(7549,16,22,b'm',65535,4,255,b'R',7524,25), // lb_subset_config
-    f(7613,19,23,b'm',65535,4,1,b'R',7565,48), // ring_hash_lb_config
-    f(7632,16,24,b'm',111,4,255,b'S',0,0), // transport_socket
-    f(7682,8,25,b'm',94,4,255,b'I',7648,34), // metadata
-    f(7690,18,26,b'e',7,0,255,b'S',0,0), // protocol_selection
-    f(7708,16,27,b'm',54,4,255,b'S',0,0), // common_lb_config
-    f(7724,13,28,b's',65535,0,255,b'S',0,0), // alt_stat_name
-    f(7737,28,29,b'm',90,4,255,b'S',0,0), // common_http_protocol_options
-    f(7765,27,30,b'm',65,4,255,b'S',0,0), // upstream_connection_options
-    f(7792,40,31,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_health_failure
-    f(7895,29,32,b'b',65535,0,255,b'I',7832,63), // ignore_health_on_host_removal
-    f(7924,15,33,b'm',115,4,255,b'S',0,0), // load_assignment
-    f(7939,22,34,b'm',58,4,1,b'S',0,0), // original_dst_lb_config
-    f(7961,32,36,b'm',63,1,255,b'S',0,0), // typed_extension_protocol_options
-    f(7993,23,37,b'm',57,4,1,b'S',0,0), // least_request_lb_config
-    f(8073,12,38,b'm',65535,4,0,b'R',8016,57), // cluster_type
-    f(8085,15,39,b'b',65535,0,255,b'I',4318,51), // respect_dns_ttl
-    f(8146,7,40,b'm',65535,2,255,b'R',8100,46), // filters
-    f(8166,21,41,b'm',65535,4,255,b'R',8153,13), // load_balancing_policy
-    f(8217,10,42,b'm',74,4,255,b'R',8187,30), // lrs_server
-    f(8227,24,43,b'm',62,2,255,b'S',0,0), // transport_socket_matches
-    f(8251,24,44,b'm',60,4,255,b'I',4318,51), // dns_failure_refresh_rate
+    f(7391,21,13,b'm',85,4,255,b'S',0,0), // http_protocol_options
+    f(7412,22,14,b'm',87,4,255,b'S',0,0), // http2_protocol_options
+    f(7434,16,16,b'm',253,4,255,b'I',4318,51), // dns_refresh_rate
+    f(7450,17,17,b'e',9,0,255,b'I',4318,51), // dns_lookup_family
+    f(7467,13,18,b'm',66,2,255,b'I',4318,51), // dns_resolvers
+    f(5833,17,19,b'm',65535,4,255,b'R',7480,38), // outlier_detection
+    f(7577,16,20,b'm',253,4,255,b'I',7518,59), // cleanup_interval
+    f(5850,20,21,b'm',70,4,255,b'S',0,0), // upstream_bind_config
+    f(7618,16,22,b'm',65535,4,255,b'R',7593,25), // lb_subset_config
+    f(7682,19,23,b'm',65535,4,1,b'R',7634,48), // ring_hash_lb_config
+    f(7701,16,24,b'm',108,4,255,b'S',0,0), // transport_socket
+    f(7751,8,25,b'm',91,4,255,b'I',7717,34), // metadata
+    f(7759,18,26,b'e',7,0,255,b'S',0,0), // protocol_selection
+    f(7777,16,27,b'm',54,4,255,b'S',0,0), // common_lb_config
+    f(7793,13,28,b's',65535,0,255,b'S',0,0), // alt_stat_name
+    f(7806,28,29,b'm',88,4,255,b'S',0,0), // common_http_protocol_options
+    f(7834,27,30,b'm',64,4,255,b'S',0,0), // upstream_connection_options
+    f(7861,40,31,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_health_failure
+    f(7964,29,32,b'b',65535,0,255,b'I',7901,63), // ignore_health_on_host_removal
+    f(7993,15,33,b'm',112,4,255,b'S',0,0), // load_assignment
+    f(8008,22,34,b'm',57,4,1,b'S',0,0), // original_dst_lb_config
+    f(8030,32,36,b'm',62,1,255,b'S',0,0), // typed_extension_protocol_options
+    f(8062,23,37,b'm',56,4,1,b'S',0,0), // least_request_lb_config
+    f(8142,12,38,b'm',65535,4,0,b'R',8085,57), // cluster_type
+    f(8154,15,39,b'b',65535,0,255,b'I',4318,51), // respect_dns_ttl
+    f(8215,7,40,b'm',65535,2,255,b'R',8169,46), // filters
+    f(8235,21,41,b'm',65535,4,255,b'R',8222,13), // load_balancing_policy
+    f(8286,10,42,b'm',73,4,255,b'R',8256,30), // lrs_server
+    f(8296,24,43,b'm',61,2,255,b'S',0,0), // transport_socket_matches
+    f(8320,24,44,b'm',59,4,255,b'I',4318,51), // dns_failure_refresh_rate
     f(4369,23,45,b'b',65535,0,255,b'I',4318,51), // use_tcp_for_dns_lookups
-    f(8275,30,46,b'm',113,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(8331,21,47,b'b',65535,0,255,b'I',8305,26), // track_timeout_budgets
-    f(8352,15,48,b'm',112,4,255,b'R',0,0), // upstream_config
-    f(8396,19,49,b'm',64,4,255,b'I',8367,29), // track_cluster_stats
-    f(8460,17,50,b'm',59,4,255,b'I',8415,45), // preconnect_policy
-    f(8477,41,51,b'b',65535,0,255,b'R',0,0), // connection_pool_per_downstream_connection
-    f(8518,16,52,b'm',65535,4,1,b'R',7565,48), // maglev_lb_config
-    f(4663,21,53,b'm',77,4,255,b'I',4318,51), // dns_resolution_config
-    f(8576,21,54,b'm',253,4,255,b'I',8534,42), // wait_for_warm_on_init
-    f(4684,25,55,b'm',112,4,255,b'I',4318,51), // typed_dns_resolver_config
-    f(8597,21,56,b'm',61,4,1,b'S',0,0), // round_robin_lb_config
-    f(8618,27,57,b's',65535,2,255,b'R',0,0), // lrs_report_endpoint_metrics
-    f(8645,10,58,b'm',256,4,255,b'I',4318,51), // dns_jitter
-    f(8655,24,59,b'm',65535,4,255,b'R',0,0), // transport_socket_matcher
-    f(8679,44,60,b'm',256,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
-    f(8746,13,61,b'm',135,4,255,b'I',8723,23), // stats_matcher
-    f(8759,16,62,b'm',65535,4,255,b'R',0,0), // queuing_policies
+    f(8344,30,46,b'm',110,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(8400,21,47,b'b',65535,0,255,b'I',8374,26), // track_timeout_budgets
+    f(8421,15,48,b'm',109,4,255,b'R',0,0), // upstream_config
+    f(8465,19,49,b'm',63,4,255,b'I',8436,29), // track_cluster_stats
+    f(8529,17,50,b'm',58,4,255,b'I',8484,45), // preconnect_policy
+    f(8546,41,51,b'b',65535,0,255,b'R',0,0), // connection_pool_per_downstream_connection
+    f(8587,16,52,b'm',65535,4,1,b'R',7634,48), // maglev_lb_config
+    f(4663,21,53,b'm',76,4,255,b'I',4318,51), // dns_resolution_config
+    f(8645,21,54,b'm',250,4,255,b'I',8603,42), // wait_for_warm_on_init
+    f(4684,25,55,b'm',109,4,255,b'I',4318,51), // typed_dns_resolver_config
+    f(8666,21,56,b'm',60,4,1,b'S',0,0), // round_robin_lb_config
+    f(8687,27,57,b's',65535,2,255,b'R',0,0), // lrs_report_endpoint_metrics
+    f(8714,10,58,b'm',253,4,255,b'I',4318,51), // dns_jitter
+    f(8724,24,59,b'm',65535,4,255,b'R',0,0), // transport_socket_matcher
+    f(8748,44,60,b'm',253,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
+    f(8815,13,61,b'm',132,4,255,b'I',8792,23), // stats_matcher
+    f(8828,16,62,b'm',65535,4,255,b'R',0,0), // queuing_policies
     // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    f(8821,23,1,b'm',250,4,255,b'S',0,0), // healthy_panic_threshold
-    f(8883,20,2,b'm',65535,4,0,b'R',8844,39), // zone_aware_lb_config
-    f(8903,27,3,b'm',55,4,0,b'S',0,0), // locality_weighted_lb_config
-    f(8982,19,4,b'm',256,4,255,b'I',8930,52), // update_merge_window
-    f(9053,31,5,b'b',65535,0,255,b'I',9001,52), // ignore_new_hosts_until_first_hc
-    f(9084,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
-    f(9120,28,7,b'm',65535,4,255,b'R',7565,48), // consistent_hashing_lb_config
-    f(9148,20,8,b'm',65535,4,255,b'R',0,0), // override_host_status
-    // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
+    f(8890,23,1,b'm',247,4,255,b'S',0,0), // healthy_panic_threshold
+    f(8952,20,2,b'm',65535,4,0,b'R',8913,39), // zone_aware_lb_config
+    f(9020,27,3,b'm',65535,4,0,b'R',8972,48), // locality_weighted_lb_config
+    f(9099,19,4,b'm',253,4,255,b'I',9047,52), // update_merge_window
+    f(9170,31,5,b'b',65535,0,255,b'I',9118,52), // ignore_new_hosts_until_first_hc
+    f(9201,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
+    f(9237,28,7,b'm',65535,4,255,b'R',7634,48), // consistent_hashing_lb_config
+    f(9265,20,8,b'm',65535,4,255,b'R',0,0), // override_host_status
     // envoy.config.cluster.v3.Cluster.EdsClusterConfig
-    f(9287,10,1,b'm',74,4,255,b'S',0,0), // eds_config
-    f(9297,12,2,b's',65535,0,255,b'S',0,0), // service_name
+    f(9333,10,1,b'm',73,4,255,b'S',0,0), // eds_config
+    f(9343,12,2,b's',65535,0,255,b'S',0,0), // service_name
     // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    f(9361,12,1,b'm',266,4,255,b'S',0,0), // choice_count
-    f(9373,19,2,b'm',105,4,255,b'S',0,0), // active_request_bias
-    f(9423,17,3,b'm',65535,4,255,b'R',9392,31), // slow_start_config
+    f(9407,12,1,b'm',263,4,255,b'S',0,0), // choice_count
+    f(9419,19,2,b'm',102,4,255,b'S',0,0), // active_request_bias
+    f(9469,17,3,b'm',65535,4,255,b'R',9438,31), // slow_start_config
     // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
-    f(9491,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
-    f(9506,16,2,b's',65535,0,255,b'S',0,0), // http_header_name
-    f(9522,22,3,b'm',266,4,255,b'S',0,0), // upstream_port_override
-    f(9544,12,4,b'm',231,4,255,b'R',0,0), // metadata_key
+    f(9537,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
+    f(9617,16,2,b's',65535,0,255,b'I',9552,65), // http_header_name
+    f(9656,22,3,b'm',263,4,255,b'R',9633,23), // upstream_port_override
+    f(9678,12,4,b'm',228,4,255,b'R',0,0), // metadata_key
     // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    f(9604,29,1,b'm',255,4,255,b'I',5226,36), // per_upstream_preconnect_ratio
-    f(9633,27,2,b'm',255,4,255,b'I',5226,36), // predictive_preconnect_ratio
-    f(9660,27,3,b'm',222,4,255,b'I',5226,36), // preconnect_enabled_metadata
+    f(9738,29,1,b'm',252,4,255,b'I',5226,36), // per_upstream_preconnect_ratio
+    f(9767,27,2,b'm',252,4,255,b'I',5226,36), // predictive_preconnect_ratio
+    f(9794,27,3,b'm',219,4,255,b'I',5226,36), // preconnect_enabled_metadata
     // envoy.config.cluster.v3.Cluster.RefreshRate
-    f(9730,13,1,b'm',256,4,255,b'I',5226,36), // base_interval
-    f(9743,12,2,b'm',256,4,255,b'I',5226,36), // max_interval
+    f(9864,13,1,b'm',253,4,255,b'I',5226,36), // base_interval
+    f(9877,12,2,b'm',253,4,255,b'I',5226,36), // max_interval
     // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
-    f(9423,17,1,b'm',65535,4,255,b'R',9392,31), // slow_start_config
+    f(9469,17,1,b'm',65535,4,255,b'R',9438,31), // slow_start_config
     // envoy.config.cluster.v3.Cluster.TransportSocketMatch
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(9857,5,2,b'm',263,4,255,b'S',0,0), // match
-    f(7632,16,3,b'm',111,4,255,b'S',0,0), // transport_socket
+    f(9991,5,2,b'm',260,4,255,b'S',0,0), // match
+    f(7701,16,3,b'm',108,4,255,b'S',0,0), // transport_socket
     // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
-    f(9928,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',252,4,255,b'S',0,0), // value
+    f(10062,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',249,4,255,b'S',0,0), // value
     // envoy.config.cluster.v3.TrackClusterStats
-    f(9972,15,1,b'b',65535,0,255,b'I',5226,36), // timeout_budgets
-    f(9987,22,2,b'b',65535,0,255,b'I',5226,36), // request_response_sizes
-    f(10009,18,3,b'b',65535,0,255,b'I',5226,36), // per_endpoint_stats
+    f(10106,15,1,b'b',65535,0,255,b'I',5226,36), // timeout_budgets
+    f(10121,22,2,b'b',65535,0,255,b'I',5226,36), // request_response_sizes
+    f(10143,18,3,b'b',65535,0,255,b'I',5226,36), // per_endpoint_stats
     // envoy.config.cluster.v3.UpstreamConnectionOptions
-    f(10076,13,1,b'm',110,4,255,b'S',0,0), // tcp_keepalive
-    f(10112,48,2,b'b',65535,0,255,b'I',10089,23), // set_local_interface_name_on_upstream_connections
-    f(10187,21,3,b'm',66,4,255,b'I',10160,27), // happy_eyeballs_config
+    f(10210,13,1,b'm',107,4,255,b'S',0,0), // tcp_keepalive
+    f(10246,48,2,b'b',65535,0,255,b'I',10223,23), // set_local_interface_name_on_upstream_connections
+    f(10321,21,3,b'm',65,4,255,b'I',10294,27), // happy_eyeballs_config
     // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
-    f(10277,28,1,b'e',11,0,255,b'I',5226,36), // first_address_family_version
-    f(10305,26,2,b'm',266,4,255,b'I',5226,36), // first_address_family_count
+    f(10411,28,1,b'e',11,0,255,b'I',5226,36), // first_address_family_version
+    f(10439,26,2,b'm',263,4,255,b'I',5226,36), // first_address_family_count
     // envoy.config.core.v3.Address
-    f(10359,14,1,b'm',108,4,0,b'S',0,0), // socket_address
-    f(10373,4,2,b'm',100,4,0,b'S',0,0), // pipe
-    f(10413,22,3,b'm',65535,4,0,b'R',10377,36), // envoy_internal_address
+    f(10493,14,1,b'm',105,4,0,b'S',0,0), // socket_address
+    f(10507,4,2,b'm',97,4,0,b'S',0,0), // pipe
+    f(10547,22,3,b'm',65535,4,0,b'R',10511,36), // envoy_internal_address
     // envoy.config.core.v3.AggregatedConfigSource
     // envoy.config.core.v3.ApiConfigSource
-    f(10514,8,1,b'e',12,0,255,b'S',0,0), // api_type
-    f(10566,13,2,b's',65535,2,255,b'R',10522,44), // cluster_names
-    f(10624,13,3,b'm',256,4,255,b'I',10579,45), // refresh_delay
-    f(10637,13,4,b'm',82,2,255,b'S',0,0), // grpc_services
-    f(10650,15,5,b'm',256,4,255,b'I',10579,45), // request_timeout
-    f(10726,19,6,b'm',101,4,255,b'I',10665,61), // rate_limit_settings
-    f(10745,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
-    f(10775,21,8,b'e',13,0,255,b'S',0,0), // transport_api_version
-    f(10796,17,9,b'm',112,2,255,b'R',0,0), // config_validators
+    f(10648,8,1,b'e',12,0,255,b'S',0,0), // api_type
+    f(10700,13,2,b's',65535,2,255,b'R',10656,44), // cluster_names
+    f(10758,13,3,b'm',253,4,255,b'I',10713,45), // refresh_delay
+    f(10771,13,4,b'm',81,2,255,b'S',0,0), // grpc_services
+    f(10784,15,5,b'm',253,4,255,b'I',10713,45), // request_timeout
+    f(10860,19,6,b'm',98,4,255,b'I',10799,61), // rate_limit_settings
+    f(10879,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
+    f(10909,21,8,b'e',13,0,255,b'S',0,0), // transport_api_version
+    f(10930,17,9,b'm',109,2,255,b'R',0,0), // config_validators
     // envoy.config.core.v3.BackoffStrategy
-    f(9730,13,1,b'm',256,4,255,b'I',5226,36), // base_interval
-    f(9743,12,2,b'm',256,4,255,b'I',5226,36), // max_interval
+    f(9864,13,1,b'm',253,4,255,b'I',5226,36), // base_interval
+    f(9877,12,2,b'm',253,4,255,b'I',5226,36), // max_interval
     // envoy.config.core.v3.BindConfig
-    f(10880,14,1,b'm',108,4,255,b'S',0,0), // source_address
-    f(10894,8,2,b'm',253,4,255,b'S',0,0), // freebind
-    f(3404,14,3,b'm',65535,2,255,b'R',10902,36), // socket_options
-    f(10938,27,4,b'm',108,2,255,b'R',0,0), // additional_source_addresses
-    f(10965,22,5,b'm',81,2,255,b'S',0,0), // extra_source_addresses
-    f(10987,22,6,b'm',112,4,255,b'R',0,0), // local_address_selector
-    f(11009,27,7,b'b',65535,0,255,b'R',0,0), // validate_network_namespaces
+    f(11014,14,1,b'm',105,4,255,b'S',0,0), // source_address
+    f(11028,8,2,b'm',250,4,255,b'S',0,0), // freebind
+    f(3404,14,3,b'm',65535,2,255,b'R',11036,36), // socket_options
+    f(11072,27,4,b'm',105,2,255,b'R',0,0), // additional_source_addresses
+    f(11099,22,5,b'm',80,2,255,b'S',0,0), // extra_source_addresses
+    f(11121,22,6,b'm',109,4,255,b'R',0,0), // local_address_selector
+    f(11143,27,7,b'b',65535,0,255,b'R',0,0), // validate_network_namespaces
     // envoy.config.core.v3.BuildVersion
-    f(2825,7,1,b'm',251,4,255,b'S',0,0), // version
-    f(7682,8,2,b'm',263,4,255,b'S',0,0), // metadata
+    f(2825,7,1,b'm',248,4,255,b'S',0,0), // version
+    f(7751,8,2,b'm',260,4,255,b'S',0,0), // metadata
     // envoy.config.core.v3.CidrRange
-    f(11099,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(11113,10,2,b'm',266,4,255,b'S',0,0), // prefix_len
+    f(11233,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
+    f(11247,10,2,b'm',263,4,255,b'S',0,0), // prefix_len
     // envoy.config.core.v3.ConfigSource
     f(131,4,1,b's',65535,4,0,b'S',0,0), // path
-    f(11156,17,2,b'm',69,4,0,b'S',0,0), // api_config_source
-    f(11173,3,3,b'm',68,4,0,b'S',0,0), // ads
-    f(11176,21,4,b'm',256,4,255,b'S',0,0), // initial_fetch_timeout
-    f(11197,4,5,b'm',107,4,0,b'S',0,0), // self
-    f(11201,20,6,b'e',13,0,255,b'S',0,0), // resource_api_version
-    f(11221,11,7,b'm',65535,2,255,b'R',5374,50), // authorities
-    f(11232,18,8,b'm',99,4,0,b'S',0,0), // path_config_source
+    f(11290,17,2,b'm',68,4,0,b'S',0,0), // api_config_source
+    f(11307,3,3,b'm',67,4,0,b'S',0,0), // ads
+    f(11310,21,4,b'm',253,4,255,b'S',0,0), // initial_fetch_timeout
+    f(11331,4,5,b'm',104,4,0,b'S',0,0), // self
+    f(11335,20,6,b'e',13,0,255,b'S',0,0), // resource_api_version
+    f(11355,11,7,b'm',65535,2,255,b'R',5374,50), // authorities
+    f(11366,18,8,b'm',96,4,0,b'S',0,0), // path_config_source
     // envoy.config.core.v3.ControlPlane
-    f(11283,10,1,b's',65535,0,255,b'S',0,0), // identifier
+    f(11417,10,1,b's',65535,0,255,b'S',0,0), // identifier
     // envoy.config.core.v3.DataSource
-    f(11324,8,1,b's',65535,4,0,b'S',0,0), // filename
-    f(11332,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
-    f(11344,13,3,b's',65535,4,0,b'S',0,0), // inline_string
-    f(11357,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
-    f(11377,17,5,b'm',114,4,255,b'S',0,0), // watched_directory
+    f(11458,8,1,b's',65535,4,0,b'S',0,0), // filename
+    f(11466,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
+    f(11478,13,3,b's',65535,4,0,b'S',0,0), // inline_string
+    f(11491,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
+    f(11511,17,5,b'm',111,4,255,b'S',0,0), // watched_directory
     // envoy.config.core.v3.DnsResolutionConfig
-    f(11434,9,1,b'm',67,2,255,b'I',5226,36), // resolvers
-    f(11443,20,2,b'm',78,4,255,b'I',5226,36), // dns_resolver_options
+    f(11568,9,1,b'm',66,2,255,b'I',5226,36), // resolvers
+    f(11577,20,2,b'm',77,4,255,b'I',5226,36), // dns_resolver_options
     // envoy.config.core.v3.DnsResolverOptions
     f(4369,23,1,b'b',65535,0,255,b'I',5226,36), // use_tcp_for_dns_lookups
-    f(11502,24,2,b'b',65535,0,255,b'I',5226,36), // no_default_search_domain
+    f(11636,24,2,b'b',65535,0,255,b'I',5226,36), // no_default_search_domain
     // envoy.config.core.v3.EventServiceConfig
-    f(11565,12,1,b'm',82,4,0,b'I',5226,36), // grpc_service
+    f(11699,12,1,b'm',81,4,0,b'I',5226,36), // grpc_service
     // envoy.config.core.v3.Extension
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(11607,8,2,b's',65535,0,255,b'S',0,0), // category
-    f(11615,15,3,b's',65535,0,255,b'S',0,0), // type_descriptor
-    f(2825,7,4,b'm',72,4,255,b'S',0,0), // version
-    f(11630,8,5,b'b',65535,0,255,b'S',0,0), // disabled
-    f(11638,9,6,b's',65535,2,255,b'S',0,0), // type_urls
+    f(11741,8,2,b's',65535,0,255,b'S',0,0), // category
+    f(11749,15,3,b's',65535,0,255,b'S',0,0), // type_descriptor
+    f(2825,7,4,b'm',71,4,255,b'S',0,0), // version
+    f(11764,8,5,b'b',65535,0,255,b'S',0,0), // disabled
+    f(11772,9,6,b's',65535,2,255,b'S',0,0), // type_urls
     // envoy.config.core.v3.ExtraSourceAddress
-    f(1960,7,1,b'm',108,4,255,b'S',0,0), // address
+    f(1960,7,1,b'm',105,4,255,b'S',0,0), // address
     f(3404,14,2,b'm',65535,4,255,b'R',0,0), // socket_options
     // envoy.config.core.v3.GrpcService
-    f(11718,10,1,b'm',83,4,0,b'S',0,0), // envoy_grpc
-    f(11757,11,2,b'm',65535,4,0,b'R',11728,29), // google_grpc
-    f(11802,7,3,b'm',256,4,255,b'I',11768,34), // timeout
-    f(11809,16,5,b'm',84,2,255,b'S',0,0), // initial_metadata
-    f(11825,12,6,b'm',102,4,255,b'R',0,0), // retry_policy
+    f(11852,10,1,b'm',82,4,0,b'S',0,0), // envoy_grpc
+    f(11891,11,2,b'm',65535,4,0,b'R',11862,29), // google_grpc
+    f(11936,7,3,b'm',253,4,255,b'I',11902,34), // timeout
+    f(11943,16,5,b'm',83,2,255,b'S',0,0), // initial_metadata
+    f(11959,12,6,b'm',99,4,255,b'R',0,0), // retry_policy
     // envoy.config.core.v3.GrpcService.EnvoyGrpc
-    f(11879,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(11891,9,2,b's',65535,0,255,b'S',0,0), // authority
-    f(11825,12,3,b'm',102,4,255,b'I',11900,53), // retry_policy
-    f(11953,26,4,b'm',266,4,255,b'S',0,0), // max_receive_message_length
-    f(12027,18,5,b'b',65535,0,255,b'I',11979,48), // skip_envoy_headers
+    f(12013,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
+    f(12025,9,2,b's',65535,0,255,b'S',0,0), // authority
+    f(11959,12,3,b'm',99,4,255,b'I',12034,53), // retry_policy
+    f(12087,26,4,b'm',263,4,255,b'S',0,0), // max_receive_message_length
+    f(12161,18,5,b'b',65535,0,255,b'I',12113,48), // skip_envoy_headers
     // envoy.config.core.v3.HeaderValue
-    f(9928,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(10062,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
-    f(12077,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
+    f(12211,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
     // envoy.config.core.v3.HeaderValueOption
-    f(12124,6,1,b'm',84,4,255,b'S',0,0), // header
-    f(12130,6,2,b'm',253,4,255,b'S',0,0), // append
-    f(12136,13,3,b'e',14,0,255,b'S',0,0), // append_action
-    f(12149,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
+    f(12258,6,1,b'm',83,4,255,b'S',0,0), // header
+    f(12264,6,2,b'm',250,4,255,b'S',0,0), // append
+    f(12270,13,3,b'e',14,0,255,b'S',0,0), // append_action
+    f(12283,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
     // envoy.config.core.v3.Http1ProtocolOptions
-    f(12206,18,1,b'm',253,4,255,b'S',0,0), // allow_absolute_url
-    f(12224,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
-    f(12238,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
-    f(12262,17,4,b'm',87,4,255,b'S',0,0), // header_key_format
-    f(12279,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
-    f(12352,20,6,b'b',65535,0,255,b'R',12294,58), // allow_chunked_length
-    f(12409,45,7,b'm',253,4,255,b'I',12372,37), // override_stream_error_on_invalid_http_message
-    f(12454,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
-    f(12517,16,9,b'm',253,4,255,b'I',12478,39), // use_balsa_parser
-    f(12572,20,10,b'b',65535,0,255,b'I',12533,39), // allow_custom_methods
-    f(12592,22,11,b'm',228,2,255,b'S',0,0), // ignore_http_11_upgrade
+    f(12340,18,1,b'm',250,4,255,b'S',0,0), // allow_absolute_url
+    f(12358,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
+    f(12425,24,3,b's',65535,0,255,b'R',12372,53), // default_host_for_http_10
+    f(12449,17,4,b'm',86,4,255,b'S',0,0), // header_key_format
+    f(12466,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
+    f(12539,20,6,b'b',65535,0,255,b'R',12481,58), // allow_chunked_length
+    f(12596,45,7,b'm',250,4,255,b'I',12559,37), // override_stream_error_on_invalid_http_message
+    f(12641,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
+    f(12704,16,9,b'm',250,4,255,b'I',12665,39), // use_balsa_parser
+    f(12759,20,10,b'b',65535,0,255,b'I',12720,39), // allow_custom_methods
+    f(12818,22,11,b'm',225,2,255,b'R',12779,39), // ignore_http_11_upgrade
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    f(12671,17,1,b'm',88,4,0,b'S',0,0), // proper_case_words
-    f(12733,18,8,b'm',112,4,0,b'I',12688,45), // stateful_formatter
-    // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
+    f(12935,17,1,b'm',65535,4,0,b'R',12897,38), // proper_case_words
+    f(12997,18,8,b'm',109,4,0,b'I',12952,45), // stateful_formatter
     // envoy.config.core.v3.Http2ProtocolOptions
-    f(12908,16,1,b'm',266,4,255,b'I',12865,43), // hpack_table_size
-    f(12924,22,2,b'm',266,4,255,b'S',0,0), // max_concurrent_streams
-    f(12946,26,3,b'm',266,4,255,b'S',0,0), // initial_stream_window_size
-    f(12972,30,4,b'm',266,4,255,b'S',0,0), // initial_connection_window_size
-    f(13002,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
-    f(13015,14,6,b'b',65535,0,255,b'R',0,0), // allow_metadata
-    f(13063,19,7,b'm',266,4,255,b'I',13029,34), // max_outbound_frames
-    f(13127,27,8,b'm',266,4,255,b'I',13082,45), // max_outbound_control_frames
-    f(13195,49,9,b'm',266,4,255,b'I',13154,41), // max_consecutive_inbound_frames_with_empty_payload
-    f(13290,38,10,b'm',266,4,255,b'I',13244,46), // max_inbound_priority_frames_per_stream
-    f(13328,52,11,b'm',266,4,255,b'I',13154,41), // max_inbound_window_update_frames_per_data_frame_sent
-    f(13420,38,12,b'b',65535,0,255,b'I',13380,40), // stream_error_on_invalid_http_messaging
-    f(13458,26,13,b'm',65535,2,255,b'R',0,0), // custom_settings_parameters
-    f(12409,45,14,b'm',253,4,255,b'I',13380,40), // override_stream_error_on_invalid_http_message
-    f(13484,20,15,b'm',92,4,255,b'S',0,0), // connection_keepalive
-    f(13542,17,16,b'm',253,4,255,b'I',13504,38), // use_oghttp2_codec
-    f(13620,17,17,b'm',267,4,255,b'I',13559,61), // max_metadata_size
-    f(13674,23,18,b'm',253,4,255,b'I',13637,37), // enable_huffman_encoding
-    f(13697,24,19,b'm',266,4,255,b'R',0,0), // max_header_field_size_kb
-    f(13760,17,20,b'm',253,4,255,b'I',13721,39), // disallow_obs_text
-    f(13819,18,21,b'm',267,4,255,b'I',13777,42), // stream_reset_burst
-    f(13837,17,22,b'm',267,4,255,b'I',13777,42), // stream_reset_rate
+    f(13099,16,1,b'm',263,4,255,b'I',13056,43), // hpack_table_size
+    f(13115,22,2,b'm',263,4,255,b'S',0,0), // max_concurrent_streams
+    f(13137,26,3,b'm',263,4,255,b'S',0,0), // initial_stream_window_size
+    f(13163,30,4,b'm',263,4,255,b'S',0,0), // initial_connection_window_size
+    f(13193,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
+    f(13206,14,6,b'b',65535,0,255,b'R',0,0), // allow_metadata
+    f(13254,19,7,b'm',263,4,255,b'I',13220,34), // max_outbound_frames
+    f(13318,27,8,b'm',263,4,255,b'I',13273,45), // max_outbound_control_frames
+    f(13386,49,9,b'm',263,4,255,b'I',13345,41), // max_consecutive_inbound_frames_with_empty_payload
+    f(13481,38,10,b'm',263,4,255,b'I',13435,46), // max_inbound_priority_frames_per_stream
+    f(13519,52,11,b'm',263,4,255,b'I',13345,41), // max_inbound_window_update_frames_per_data_frame_sent
+    f(13611,38,12,b'b',65535,0,255,b'I',13571,40), // stream_error_on_invalid_http_messaging
+    f(13649,26,13,b'm',65535,2,255,b'R',0,0), // custom_settings_parameters
+    f(12596,45,14,b'm',250,4,255,b'I',13571,40), // override_stream_error_on_invalid_http_message
+    f(13717,20,15,b'm',65535,4,255,b'R',13675,42), // connection_keepalive
+    f(13775,17,16,b'm',250,4,255,b'I',13737,38), // use_oghttp2_codec
+    f(13853,17,17,b'm',264,4,255,b'I',13792,61), // max_metadata_size
+    f(13907,23,18,b'm',250,4,255,b'I',13870,37), // enable_huffman_encoding
+    f(13930,24,19,b'm',263,4,255,b'R',0,0), // max_header_field_size_kb
+    f(13993,17,20,b'm',250,4,255,b'I',13954,39), // disallow_obs_text
+    f(14052,18,21,b'm',264,4,255,b'I',14010,42), // stream_reset_burst
+    f(14070,17,22,b'm',264,4,255,b'I',14010,42), // stream_reset_rate
     // envoy.config.core.v3.HttpProtocolOptions
-    f(13894,12,1,b'm',256,4,255,b'S',0,0), // idle_timeout
-    f(13906,17,2,b'm',266,4,255,b'S',0,0), // max_headers_count
-    f(13923,23,3,b'm',256,4,255,b'S',0,0), // max_connection_duration
-    f(13946,19,4,b'm',256,4,255,b'S',0,0), // max_stream_duration
-    f(13965,31,5,b'e',16,0,255,b'S',0,0), // headers_with_underscores_action
-    f(7295,27,6,b'm',266,4,255,b'S',0,0), // max_requests_per_connection
-    f(13996,23,7,b'm',266,4,255,b'S',0,0), // max_response_headers_kb
-    f(14019,30,8,b'm',250,4,255,b'R',0,0), // max_connection_duration_jitter
+    f(14127,12,1,b'm',253,4,255,b'S',0,0), // idle_timeout
+    f(14139,17,2,b'm',263,4,255,b'S',0,0), // max_headers_count
+    f(14156,23,3,b'm',253,4,255,b'S',0,0), // max_connection_duration
+    f(14199,19,4,b'm',253,4,255,b'R',14179,20), // max_stream_duration
+    f(14218,31,5,b'e',16,0,255,b'S',0,0), // headers_with_underscores_action
+    f(7364,27,6,b'm',263,4,255,b'S',0,0), // max_requests_per_connection
+    f(14267,23,7,b'm',263,4,255,b'R',14249,18), // max_response_headers_kb
+    f(14290,30,8,b'm',247,4,255,b'R',0,0), // max_connection_duration_jitter
     // envoy.config.core.v3.JsonFormatOptions
-    f(14087,15,1,b'b',65535,0,255,b'I',5226,36), // sort_properties
-    // envoy.config.core.v3.KeepaliveSettings
-    f(14140,8,1,b'm',256,4,255,b'S',0,0), // interval
-    f(11802,7,2,b'm',256,4,255,b'S',0,0), // timeout
-    f(14148,15,3,b'm',250,4,255,b'S',0,0), // interval_jitter
-    f(14163,24,4,b'm',256,4,255,b'S',0,0), // connection_idle_interval
+    f(14358,15,1,b'b',65535,0,255,b'I',5226,36), // sort_properties
     // envoy.config.core.v3.Locality
-    f(14216,6,1,b's',65535,0,255,b'S',0,0), // region
-    f(14222,4,2,b's',65535,0,255,b'S',0,0), // zone
-    f(14226,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
+    f(14402,6,1,b's',65535,0,255,b'S',0,0), // region
+    f(14408,4,2,b's',65535,0,255,b'S',0,0), // zone
+    f(14412,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
     // envoy.config.core.v3.Metadata
-    f(14263,15,1,b'm',95,1,255,b'S',0,0), // filter_metadata
-    f(14312,21,2,b'm',96,1,255,b'I',14278,34), // typed_filter_metadata
+    f(14449,15,1,b'm',92,1,255,b'S',0,0), // filter_metadata
+    f(14498,21,2,b'm',93,1,255,b'I',14464,34), // typed_filter_metadata
     // envoy.config.core.v3.Metadata.FilterMetadataEntry
-    f(9928,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',263,4,255,b'S',0,0), // value
+    f(10062,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',260,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
-    f(9928,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',252,4,255,b'S',0,0), // value
+    f(10062,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',249,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Node
-    f(14461,2,1,b's',65535,0,255,b'S',0,0), // id
+    f(14647,2,1,b's',65535,0,255,b'S',0,0), // id
     f(694,7,2,b's',65535,0,255,b'S',0,0), // cluster
-    f(7682,8,3,b'm',263,4,255,b'S',0,0), // metadata
-    f(2044,8,4,b'm',93,4,255,b'S',0,0), // locality
-    f(14463,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
-    f(14478,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
-    f(14496,24,8,b'm',72,4,0,b'S',0,0), // user_agent_build_version
-    f(14520,10,9,b'm',80,2,255,b'S',0,0), // extensions
-    f(14530,15,10,b's',65535,2,255,b'S',0,0), // client_features
-    f(14545,19,11,b'm',67,2,255,b'S',0,0), // listening_addresses
-    f(14564,18,12,b'm',98,1,255,b'S',0,0), // dynamic_parameters
+    f(7751,8,3,b'm',260,4,255,b'S',0,0), // metadata
+    f(2044,8,4,b'm',90,4,255,b'S',0,0), // locality
+    f(14649,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
+    f(14664,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
+    f(14682,24,8,b'm',71,4,0,b'S',0,0), // user_agent_build_version
+    f(14706,10,9,b'm',79,2,255,b'S',0,0), // extensions
+    f(14716,15,10,b's',65535,2,255,b'S',0,0), // client_features
+    f(14731,19,11,b'm',66,2,255,b'S',0,0), // listening_addresses
+    f(14750,18,12,b'm',95,1,255,b'S',0,0), // dynamic_parameters
     // envoy.config.core.v3.Node.DynamicParametersEntry
-    f(9928,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',270,4,255,b'S',0,0), // value
+    f(10062,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',267,4,255,b'S',0,0), // value
     // envoy.config.core.v3.PathConfigSource
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(11377,17,2,b'm',114,4,255,b'S',0,0), // watched_directory
-    f(14667,13,3,b'm',256,4,255,b'R',0,0), // poll_interval
+    f(11511,17,2,b'm',111,4,255,b'S',0,0), // watched_directory
+    f(14853,13,3,b'm',253,4,255,b'R',0,0), // poll_interval
     // envoy.config.core.v3.Pipe
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(1048,4,2,b'u',65535,0,255,b'I',14705,49), // mode
+    f(1048,4,2,b'u',65535,0,255,b'I',14891,49), // mode
     // envoy.config.core.v3.RateLimitSettings
-    f(14792,10,1,b'm',266,4,255,b'I',5226,36), // max_tokens
-    f(14802,9,2,b'm',255,4,255,b'I',5226,36), // fill_rate
+    f(14978,10,1,b'm',263,4,255,b'I',5226,36), // max_tokens
+    f(14988,9,2,b'm',252,4,255,b'I',5226,36), // fill_rate
     // envoy.config.core.v3.RetryPolicy
-    f(14843,14,1,b'm',70,4,255,b'I',5226,36), // retry_back_off
-    f(14857,11,2,b'm',266,4,255,b'I',5226,36), // num_retries
-    f(14868,8,3,b's',65535,0,255,b'I',5226,36), // retry_on
-    f(14876,14,4,b'm',104,4,255,b'I',5226,36), // retry_priority
-    f(14890,20,5,b'm',103,2,255,b'I',5226,36), // retry_host_predicate
-    f(14910,33,6,b'l',65535,0,255,b'I',5226,36), // host_selection_retry_max_attempts
+    f(15029,14,1,b'm',69,4,255,b'I',5226,36), // retry_back_off
+    f(15043,11,2,b'm',263,4,255,b'I',5226,36), // num_retries
+    f(15054,8,3,b's',65535,0,255,b'I',5226,36), // retry_on
+    f(15062,14,4,b'm',101,4,255,b'I',5226,36), // retry_priority
+    f(15076,20,5,b'm',100,2,255,b'I',5226,36), // retry_host_predicate
+    f(15096,33,6,b'l',65535,0,255,b'I',5226,36), // host_selection_retry_max_attempts
     // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
     f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
-    f(3192,12,2,b'm',252,4,0,b'I',5226,36), // typed_config
+    f(3192,12,2,b'm',249,4,0,b'I',5226,36), // typed_config
     // envoy.config.core.v3.RetryPolicy.RetryPriority
     f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
-    f(3192,12,2,b'm',252,4,0,b'I',5226,36), // typed_config
+    f(3192,12,2,b'm',249,4,0,b'I',5226,36), // typed_config
     // envoy.config.core.v3.RuntimeDouble
-    f(15074,13,1,b'd',65535,0,255,b'S',0,0), // default_value
-    f(15146,11,2,b's',65535,0,255,b'I',15087,59), // runtime_key
+    f(15260,13,1,b'd',65535,0,255,b'S',0,0), // default_value
+    f(15332,11,2,b's',65535,0,255,b'I',15273,59), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
-    f(15074,13,1,b'm',244,4,255,b'S',0,0), // default_value
-    f(15146,11,2,b's',65535,0,255,b'I',15087,59), // runtime_key
+    f(15260,13,1,b'm',241,4,255,b'S',0,0), // default_value
+    f(15332,11,2,b's',65535,0,255,b'I',15273,59), // runtime_key
     // envoy.config.core.v3.SelfConfigSource
-    f(10775,21,1,b'e',13,0,255,b'S',0,0), // transport_api_version
+    f(10909,21,1,b'e',13,0,255,b'S',0,0), // transport_api_version
     // envoy.config.core.v3.SocketAddress
-    f(15273,8,1,b'e',18,0,255,b'S',0,0), // protocol
+    f(15459,8,1,b'e',18,0,255,b'S',0,0), // protocol
     f(1960,7,2,b's',65535,0,255,b'S',0,0), // address
-    f(15281,10,3,b'u',65535,4,0,b'S',0,0), // port_value
-    f(15308,10,4,b's',65535,4,0,b'R',15291,17), // named_port
-    f(15353,13,5,b's',65535,0,255,b'R',15318,35), // resolver_name
-    f(15366,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
-    f(15377,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
+    f(15467,10,3,b'u',65535,4,0,b'S',0,0), // port_value
+    f(15494,10,4,b's',65535,4,0,b'R',15477,17), // named_port
+    f(15539,13,5,b's',65535,0,255,b'R',15504,35), // resolver_name
+    f(15552,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
+    f(15563,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
     // envoy.config.core.v3.SubstitutionFormatString
-    f(15448,11,1,b's',65535,4,0,b'S',0,0), // text_format
-    f(15459,11,2,b'm',263,4,0,b'S',0,0), // json_format
-    f(15470,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
-    f(15506,12,4,b's',65535,0,255,b'I',15487,19), // content_type
-    f(15518,18,5,b'm',76,4,0,b'S',0,0), // text_format_source
-    f(15589,10,6,b'm',112,2,255,b'R',15536,53), // formatters
-    f(15635,19,7,b'm',91,4,255,b'I',15599,36), // json_format_options
+    f(15634,11,1,b's',65535,4,0,b'S',0,0), // text_format
+    f(15645,11,2,b'm',260,4,0,b'S',0,0), // json_format
+    f(15656,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
+    f(15692,12,4,b's',65535,0,255,b'I',15673,19), // content_type
+    f(15704,18,5,b'm',75,4,0,b'S',0,0), // text_format_source
+    f(15775,10,6,b'm',109,2,255,b'R',15722,53), // formatters
+    f(15821,19,7,b'm',89,4,255,b'I',15785,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(15687,16,1,b'm',266,4,255,b'S',0,0), // keepalive_probes
-    f(15703,14,2,b'm',266,4,255,b'S',0,0), // keepalive_time
-    f(15717,18,3,b'm',266,4,255,b'S',0,0), // keepalive_interval
+    f(15873,16,1,b'm',263,4,255,b'S',0,0), // keepalive_probes
+    f(15889,14,2,b'm',263,4,255,b'S',0,0), // keepalive_time
+    f(15903,18,3,b'm',263,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,3,b'm',252,4,0,b'S',0,0), // typed_config
+    f(3192,12,3,b'm',249,4,0,b'S',0,0), // typed_config
     // envoy.config.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
-    f(3192,12,2,b'm',252,4,255,b'I',5226,36), // typed_config
+    f(3192,12,2,b'm',249,4,255,b'I',5226,36), // typed_config
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    f(15860,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
-    f(15868,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
-    f(15887,24,3,b's',65535,0,255,b'S',0,0), // override_auto_sni_header
+    f(16046,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
+    f(16054,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
+    f(16131,24,3,b's',65535,0,255,b'I',16073,58), // override_auto_sni_header
     // envoy.config.core.v3.WatchedDirectory
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(15948,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
+    f(16192,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
     // envoy.config.endpoint.v3.ClusterLoadAssignment
-    f(11879,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(16006,9,2,b'm',120,2,255,b'S',0,0), // endpoints
-    f(16015,6,4,b'm',116,4,255,b'S',0,0), // policy
-    f(16049,15,5,b'm',65535,1,255,b'R',16021,28), // named_endpoints
+    f(12013,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
+    f(16250,9,2,b'm',117,2,255,b'S',0,0), // endpoints
+    f(16259,6,4,b'm',113,4,255,b'S',0,0), // policy
+    f(16293,15,5,b'm',65535,1,255,b'R',16265,28), // named_endpoints
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    f(16170,14,2,b'm',65535,2,255,b'R',16117,53), // drop_overloads
-    f(16184,23,3,b'm',266,4,255,b'S',0,0), // overprovisioning_factor
-    f(16207,20,4,b'm',256,4,255,b'S',0,0), // endpoint_stale_after
-    f(16227,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
+    f(16414,14,2,b'm',65535,2,255,b'R',16361,53), // drop_overloads
+    f(16428,23,3,b'm',263,4,255,b'S',0,0), // overprovisioning_factor
+    f(16493,20,4,b'm',253,4,255,b'R',16451,42), // endpoint_stale_after
+    f(16513,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
     // envoy.config.endpoint.v3.Endpoint
-    f(1960,7,1,b'm',67,4,255,b'S',0,0), // address
-    f(16284,19,2,b'm',118,4,255,b'I',9001,52), // health_check_config
+    f(1960,7,1,b'm',66,4,255,b'S',0,0), // address
+    f(16570,19,2,b'm',115,4,255,b'I',9118,52), // health_check_config
     f(2003,8,3,b's',65535,0,255,b'S',0,0), // hostname
-    f(16303,20,4,b'm',65535,2,255,b'R',10160,27), // additional_addresses
-    f(466,18,5,b's',65535,0,255,b'I',16323,35), // observability_name
+    f(16589,20,4,b'm',65535,2,255,b'R',10294,27), // additional_addresses
+    f(466,18,5,b's',65535,0,255,b'I',16609,35), // observability_name
     // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    f(15281,10,1,b'u',65535,0,255,b'I',5226,36), // port_value
+    f(15467,10,1,b'u',65535,0,255,b'I',5226,36), // port_value
     f(2003,8,2,b's',65535,0,255,b'I',5226,36), // hostname
-    f(1960,7,3,b'm',67,4,255,b'I',5226,36), // address
-    f(16409,27,4,b'b',65535,0,255,b'I',5226,36), // disable_active_health_check
+    f(1960,7,3,b'm',66,4,255,b'I',5226,36), // address
+    f(16695,27,4,b'b',65535,0,255,b'I',5226,36), // disable_active_health_check
     // envoy.config.endpoint.v3.LbEndpoint
-    f(16471,8,1,b'm',117,4,0,b'S',0,0), // endpoint
+    f(16757,8,1,b'm',114,4,0,b'S',0,0), // endpoint
     f(1972,13,2,b'e',15,0,255,b'S',0,0), // health_status
-    f(7682,8,3,b'm',94,4,255,b'S',0,0), // metadata
-    f(16479,21,4,b'm',266,4,255,b'S',0,0), // load_balancing_weight
-    f(16500,13,5,b's',65535,4,0,b'R',16021,28), // endpoint_name
+    f(7751,8,3,b'm',91,4,255,b'S',0,0), // metadata
+    f(16765,21,4,b'm',263,4,255,b'S',0,0), // load_balancing_weight
+    f(16786,13,5,b's',65535,4,0,b'R',16265,28), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
-    f(2044,8,1,b'm',93,4,255,b'S',0,0), // locality
-    f(16557,12,2,b'm',119,2,255,b'S',0,0), // lb_endpoints
-    f(16479,21,3,b'm',266,4,255,b'I',16569,67), // load_balancing_weight
+    f(2044,8,1,b'm',90,4,255,b'S',0,0), // locality
+    f(16843,12,2,b'm',116,2,255,b'S',0,0), // lb_endpoints
+    f(16765,21,3,b'm',263,4,255,b'I',16855,67), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(16670,9,6,b'm',266,4,255,b'I',16636,34), // proximity
-    f(16695,23,7,b'm',65535,4,0,b'R',16679,16), // load_balancer_endpoints
-    f(16769,28,8,b'm',65535,4,0,b'R',16718,51), // leds_cluster_locality_config
-    f(7682,8,9,b'm',94,4,255,b'I',16797,35), // metadata
+    f(16956,9,6,b'm',263,4,255,b'I',16922,34), // proximity
+    f(16981,23,7,b'm',65535,4,0,b'R',16965,16), // load_balancer_endpoints
+    f(17055,28,8,b'm',65535,4,0,b'R',17004,51), // leds_cluster_locality_config
+    f(7751,8,9,b'm',91,4,255,b'I',17083,35), // metadata
     // envoy.config.listener.v3.AdditionalAddress
-    f(1960,7,1,b'm',67,4,255,b'S',0,0), // address
+    f(1960,7,1,b'm',66,4,255,b'S',0,0), // address
     f(3404,14,2,b'm',65535,4,255,b'R',0,0), // socket_options
-    f(10076,13,3,b'm',110,4,255,b'R',0,0), // tcp_keepalive
+    f(10210,13,3,b'm',107,4,255,b'R',0,0), // tcp_keepalive
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,4,b'm',252,4,0,b'S',0,0), // typed_config
-    f(16948,16,5,b'm',65535,4,0,b'R',16905,43), // config_discovery
+    f(3192,12,4,b'm',249,4,0,b'S',0,0), // typed_config
+    f(17234,16,5,b'm',65535,4,0,b'R',17191,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
-    f(17000,18,1,b'm',124,4,255,b'S',0,0), // filter_chain_match
-    f(8146,7,3,b'm',122,2,255,b'S',0,0), // filters
-    f(17053,15,4,b'm',253,4,255,b'R',17018,35), // use_proxy_proto
-    f(7682,8,5,b'm',94,4,255,b'I',17068,39), // metadata
-    f(7632,16,6,b'm',111,4,255,b'S',0,0), // transport_socket
+    f(17286,18,1,b'm',121,4,255,b'S',0,0), // filter_chain_match
+    f(8215,7,3,b'm',119,2,255,b'S',0,0), // filters
+    f(17339,15,4,b'm',250,4,255,b'R',17304,35), // use_proxy_proto
+    f(7751,8,5,b'm',91,4,255,b'I',17354,39), // metadata
+    f(7701,16,6,b'm',108,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(17107,32,9,b'm',256,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(17393,32,9,b'm',253,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
-    f(17180,13,3,b'm',73,2,255,b'S',0,0), // prefix_ranges
-    f(17193,14,4,b's',65535,0,255,b'R',16636,34), // address_suffix
-    f(17207,10,5,b'm',266,4,255,b'R',16636,34), // suffix_len
-    f(17217,20,6,b'm',73,2,255,b'S',0,0), // source_prefix_ranges
-    f(17237,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(17249,16,8,b'm',266,4,255,b'S',0,0), // destination_port
-    f(17265,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
-    f(17283,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
-    f(17304,12,11,b's',65535,2,255,b'S',0,0), // server_names
-    f(17316,11,12,b'e',20,0,255,b'S',0,0), // source_type
-    f(17327,27,13,b'm',73,2,255,b'S',0,0), // direct_source_prefix_ranges
+    f(17466,13,3,b'm',72,2,255,b'S',0,0), // prefix_ranges
+    f(17479,14,4,b's',65535,0,255,b'R',16922,34), // address_suffix
+    f(17493,10,5,b'm',263,4,255,b'R',16922,34), // suffix_len
+    f(17503,20,6,b'm',72,2,255,b'S',0,0), // source_prefix_ranges
+    f(17523,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
+    f(17535,16,8,b'm',263,4,255,b'S',0,0), // destination_port
+    f(17551,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
+    f(17569,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
+    f(17590,12,11,b's',65535,2,255,b'S',0,0), // server_names
+    f(17602,11,12,b'e',20,0,255,b'S',0,0), // source_type
+    f(17613,27,13,b'm',72,2,255,b'S',0,0), // direct_source_prefix_ranges
     // envoy.config.listener.v3.Listener
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(1960,7,2,b'm',67,4,255,b'S',0,0), // address
-    f(17387,13,3,b'm',123,2,255,b'S',0,0), // filter_chains
-    f(17400,16,4,b'm',253,4,255,b'S',0,0), // use_original_dst
-    f(7198,33,5,b'm',266,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
-    f(7682,8,6,b'm',94,4,255,b'I',17416,35), // metadata
-    f(17451,13,7,b'm',129,4,255,b'S',0,0), // deprecated_v1
-    f(17538,10,8,b'e',21,0,255,b'I',17464,74), // drain_type
-    f(17548,16,9,b'm',130,2,255,b'S',0,0), // listener_filters
-    f(17564,11,10,b'm',253,4,255,b'S',0,0), // transparent
-    f(10894,8,11,b'm',253,4,255,b'S',0,0), // freebind
-    f(17575,26,12,b'm',266,4,255,b'R',0,0), // tcp_fast_open_queue_length
-    f(3404,14,13,b'm',65535,2,255,b'R',10902,36), // socket_options
-    f(17601,24,15,b'm',256,4,255,b'S',0,0), // listener_filters_timeout
-    f(17625,17,16,b'e',19,0,255,b'S',0,0), // traffic_direction
-    f(17642,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
-    f(17697,19,18,b'm',65535,4,255,b'R',17678,19), // udp_listener_config
-    f(17745,12,19,b'm',65535,4,255,b'R',17716,29), // api_listener
-    f(17813,25,20,b'm',126,4,255,b'I',17757,56), // connection_balance_config
-    f(17880,10,21,b'b',65535,0,255,b'I',17838,42), // reuse_port
+    f(1960,7,2,b'm',66,4,255,b'S',0,0), // address
+    f(17673,13,3,b'm',120,2,255,b'S',0,0), // filter_chains
+    f(17686,16,4,b'm',250,4,255,b'S',0,0), // use_original_dst
+    f(7267,33,5,b'm',263,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
+    f(7751,8,6,b'm',91,4,255,b'I',17702,35), // metadata
+    f(17737,13,7,b'm',126,4,255,b'S',0,0), // deprecated_v1
+    f(17824,10,8,b'e',21,0,255,b'I',17750,74), // drain_type
+    f(17834,16,9,b'm',127,2,255,b'S',0,0), // listener_filters
+    f(17850,11,10,b'm',250,4,255,b'S',0,0), // transparent
+    f(11028,8,11,b'm',250,4,255,b'S',0,0), // freebind
+    f(17861,26,12,b'm',263,4,255,b'R',0,0), // tcp_fast_open_queue_length
+    f(3404,14,13,b'm',65535,2,255,b'R',11036,36), // socket_options
+    f(17887,24,15,b'm',253,4,255,b'S',0,0), // listener_filters_timeout
+    f(17911,17,16,b'e',19,0,255,b'S',0,0), // traffic_direction
+    f(17928,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
+    f(17983,19,18,b'm',65535,4,255,b'R',17964,19), // udp_listener_config
+    f(18031,12,19,b'm',65535,4,255,b'R',18002,29), // api_listener
+    f(18099,25,20,b'm',123,4,255,b'I',18043,56), // connection_balance_config
+    f(18166,10,21,b'b',65535,0,255,b'I',18124,42), // reuse_port
     f(3418,10,22,b'm',33,2,255,b'S',0,0), // access_log
-    f(17890,16,24,b'm',266,4,255,b'S',0,0), // tcp_backlog_size
-    f(17906,20,25,b'm',123,4,255,b'S',0,0), // default_filter_chain
-    f(17926,12,26,b'm',253,4,255,b'S',0,0), // bind_to_port
-    f(17938,17,27,b'm',65535,4,0,b'R',10377,36), // internal_listener
-    f(17955,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(17966,17,29,b'm',253,4,255,b'I',17838,42), // enable_reuse_port
-    f(17983,12,30,b'b',65535,0,255,b'R',0,0), // enable_mptcp
+    f(18176,16,24,b'm',263,4,255,b'S',0,0), // tcp_backlog_size
+    f(18192,20,25,b'm',120,4,255,b'S',0,0), // default_filter_chain
+    f(18212,12,26,b'm',250,4,255,b'S',0,0), // bind_to_port
+    f(18224,17,27,b'm',65535,4,0,b'R',10511,36), // internal_listener
+    f(18241,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(18252,17,29,b'm',250,4,255,b'I',18124,42), // enable_reuse_port
+    f(18269,12,30,b'b',65535,0,255,b'R',0,0), // enable_mptcp
     f(3467,24,31,b'b',65535,0,255,b'I',3428,39), // ignore_global_conn_limit
-    f(18017,20,32,b'm',65535,4,255,b'R',17995,22), // filter_chain_matcher
-    f(16303,20,33,b'm',121,2,255,b'S',0,0), // additional_addresses
-    f(18080,42,34,b'm',266,4,255,b'I',18037,43), // max_connections_to_accept_per_socket_event
-    f(18160,23,35,b'b',65535,0,255,b'I',18122,38), // bypass_overload_manager
-    f(18183,11,36,b'm',65535,4,255,b'R',0,0), // fcds_config
-    f(10076,13,37,b'm',110,4,255,b'R',18194,56), // tcp_keepalive
-    f(8679,44,38,b'm',256,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
-    f(8746,13,39,b'm',135,4,255,b'I',8723,23), // stats_matcher
+    f(18303,20,32,b'm',65535,4,255,b'R',18281,22), // filter_chain_matcher
+    f(16589,20,33,b'm',118,2,255,b'S',0,0), // additional_addresses
+    f(18366,42,34,b'm',263,4,255,b'I',18323,43), // max_connections_to_accept_per_socket_event
+    f(18446,23,35,b'b',65535,0,255,b'I',18408,38), // bypass_overload_manager
+    f(18469,11,36,b'm',65535,4,255,b'R',0,0), // fcds_config
+    f(10210,13,37,b'm',107,4,255,b'R',18480,56), // tcp_keepalive
+    f(8748,44,38,b'm',253,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
+    f(8815,13,39,b'm',132,4,255,b'I',8792,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    f(18307,13,1,b'm',128,4,0,b'I',5226,36), // exact_balance
-    f(18320,14,2,b'm',112,4,0,b'I',5226,36), // extend_balance
-    f(18334,20,3,b'm',127,4,0,b'I',5226,36), // cpu_locality_balance
+    f(18593,13,1,b'm',125,4,0,b'I',5226,36), // exact_balance
+    f(18606,14,2,b'm',109,4,0,b'I',5226,36), // extend_balance
+    f(18620,20,3,b'm',124,4,0,b'I',5226,36), // cpu_locality_balance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(17926,12,1,b'm',253,4,255,b'S',0,0), // bind_to_port
+    f(18212,12,1,b'm',250,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,3,b'm',252,4,0,b'S',0,0), // typed_config
-    f(18585,15,4,b'm',131,4,255,b'S',0,0), // filter_disabled
-    f(16948,16,5,b'm',65535,4,0,b'R',16905,43), // config_discovery
+    f(3192,12,3,b'm',249,4,0,b'S',0,0), // typed_config
+    f(18871,15,4,b'm',128,4,255,b'S',0,0), // filter_disabled
+    f(17234,16,5,b'm',65535,4,0,b'R',17191,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    f(18658,8,1,b'm',132,4,0,b'S',0,0), // or_match
-    f(18666,9,2,b'm',132,4,0,b'S',0,0), // and_match
-    f(18675,9,3,b'm',131,4,0,b'S',0,0), // not_match
-    f(18684,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(18693,22,5,b'm',248,4,0,b'S',0,0), // destination_port_range
+    f(18944,8,1,b'm',129,4,0,b'S',0,0), // or_match
+    f(18952,9,2,b'm',129,4,0,b'S',0,0), // and_match
+    f(18961,9,3,b'm',128,4,0,b'S',0,0), // not_match
+    f(18970,9,4,b'b',65535,4,0,b'S',0,0), // any_match
+    f(18979,22,5,b'm',245,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    f(18782,5,1,b'm',131,2,255,b'S',0,0), // rules
+    f(19068,5,1,b'm',128,2,255,b'S',0,0), // rules
     // envoy.config.metrics.v3.HistogramBucketSettings
-    f(9857,5,1,b'm',228,4,255,b'I',5226,36), // match
-    f(18834,7,2,b'd',65535,2,255,b'I',5226,36), // buckets
-    f(18841,4,3,b'm',266,4,255,b'I',5226,36), // bins
+    f(9991,5,1,b'm',225,4,255,b'I',5226,36), // match
+    f(19120,7,2,b'd',65535,2,255,b'I',5226,36), // buckets
+    f(19127,4,3,b'm',263,4,255,b'I',5226,36), // bins
     // envoy.config.metrics.v3.StatsConfig
-    f(18919,10,1,b'm',136,2,255,b'I',18880,39), // stats_tags
-    f(18929,20,2,b'm',253,4,255,b'S',0,0), // use_all_default_tags
-    f(8746,13,3,b'm',135,4,255,b'I',18949,61), // stats_matcher
-    f(19045,25,4,b'm',133,2,255,b'I',19010,35), // histogram_bucket_settings
-    f(19070,27,5,b'm',253,4,255,b'I',18880,39), // allow_default_tag_overrides
+    f(19205,10,1,b'm',133,2,255,b'I',19166,39), // stats_tags
+    f(19215,20,2,b'm',250,4,255,b'I',19166,39), // use_all_default_tags
+    f(8815,13,3,b'm',132,4,255,b'I',19235,61), // stats_matcher
+    f(19331,25,4,b'm',130,2,255,b'I',19296,35), // histogram_bucket_settings
+    f(19356,27,5,b'm',250,4,255,b'I',19166,39), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
-    f(19133,10,1,b'b',65535,4,0,b'I',5226,36), // reject_all
-    f(19143,14,2,b'm',221,4,0,b'I',5226,36), // exclusion_list
-    f(19157,14,3,b'm',221,4,0,b'I',5226,36), // inclusion_list
+    f(19419,10,1,b'b',65535,4,0,b'I',5226,36), // reject_all
+    f(19429,14,2,b'm',218,4,0,b'I',5226,36), // exclusion_list
+    f(19443,14,3,b'm',218,4,0,b'I',5226,36), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
-    f(19207,8,1,b's',65535,0,255,b'I',5226,36), // tag_name
-    f(19215,5,2,b's',65535,4,0,b'I',5226,36), // regex
-    f(19220,11,3,b's',65535,4,0,b'I',5226,36), // fixed_value
+    f(19493,8,1,b's',65535,0,255,b'I',5226,36), // tag_name
+    f(19501,5,2,b's',65535,4,0,b'I',5226,36), // regex
+    f(19506,11,3,b's',65535,4,0,b'I',5226,36), // fixed_value
     // envoy.config.overload.v3.BufferFactoryConfig
-    f(19275,37,1,b'u',65535,0,255,b'I',5226,36), // minimum_account_to_track_power_of_two
+    f(19561,37,1,b'u',65535,0,255,b'I',5226,36), // minimum_account_to_track_power_of_two
     // envoy.config.overload.v3.LoadShedPoint
     f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
-    f(19350,8,2,b'm',144,2,255,b'I',5226,36), // triggers
+    f(19636,8,2,b'm',141,2,255,b'I',5226,36), // triggers
     // envoy.config.overload.v3.OverloadAction
     f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
-    f(19350,8,2,b'm',144,2,255,b'I',5226,36), // triggers
-    f(3192,12,3,b'm',252,4,255,b'I',5226,36), // typed_config
+    f(19636,8,2,b'm',141,2,255,b'I',5226,36), // triggers
+    f(3192,12,3,b'm',249,4,255,b'I',5226,36), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(19437,16,1,b'm',256,4,255,b'I',5226,36), // refresh_interval
-    f(19453,17,2,b'm',141,2,255,b'I',5226,36), // resource_monitors
-    f(6683,7,3,b'm',139,2,255,b'I',5226,36), // actions
-    f(19470,21,4,b'm',137,4,255,b'I',5226,36), // buffer_factory_config
-    f(19491,15,5,b'm',138,2,255,b'I',5226,36), // loadshed_points
+    f(19723,16,1,b'm',253,4,255,b'I',5226,36), // refresh_interval
+    f(19739,17,2,b'm',138,2,255,b'I',5226,36), // resource_monitors
+    f(6683,7,3,b'm',136,2,255,b'I',5226,36), // actions
+    f(19756,21,4,b'm',134,4,255,b'I',5226,36), // buffer_factory_config
+    f(19777,15,5,b'm',135,2,255,b'I',5226,36), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
     f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
-    f(3192,12,3,b'm',252,4,0,b'I',5226,36), // typed_config
+    f(3192,12,3,b'm',249,4,0,b'I',5226,36), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
-    f(19584,17,1,b'd',65535,0,255,b'I',5226,36), // scaling_threshold
-    f(19601,20,2,b'd',65535,0,255,b'I',5226,36), // saturation_threshold
+    f(19870,17,1,b'd',65535,0,255,b'I',5226,36), // scaling_threshold
+    f(19887,20,2,b'd',65535,0,255,b'I',5226,36), // saturation_threshold
     // envoy.config.overload.v3.ThresholdTrigger
     f(2972,5,1,b'd',65535,0,255,b'I',5226,36), // value
     // envoy.config.overload.v3.Trigger
     f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
-    f(19694,9,2,b'm',143,4,0,b'I',5226,36), // threshold
-    f(19703,6,3,b'm',142,4,0,b'I',5226,36), // scaled
+    f(19980,9,2,b'm',140,4,0,b'I',5226,36), // threshold
+    f(19989,6,3,b'm',139,4,0,b'I',5226,36), // scaled
     // envoy.config.route.v3.Decorator
-    f(19740,9,1,b's',65535,0,255,b'I',5226,36), // operation
-    f(19749,9,2,b'm',253,4,255,b'I',5226,36), // propagate
+    f(20026,9,1,b's',65535,0,255,b'I',5226,36), // operation
+    f(20035,9,2,b'm',250,4,255,b'I',5226,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
-    f(19800,6,1,b'u',65535,0,255,b'S',0,0), // status
-    f(19806,4,2,b'm',76,4,255,b'S',0,0), // body
-    f(19810,11,3,b'm',109,4,255,b'R',0,0), // body_format
+    f(20086,6,1,b'u',65535,0,255,b'S',0,0), // status
+    f(20092,4,2,b'm',75,4,255,b'S',0,0), // body
+    f(20096,11,3,b'm',106,4,255,b'R',0,0), // body_format
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(19856,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(19867,11,6,b'm',249,4,0,b'S',0,0), // range_match
-    f(19878,13,7,b'b',65535,4,0,b'S',0,0), // present_match
-    f(19891,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
-    f(19903,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
-    f(19915,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(19927,16,11,b'm',226,4,0,b'S',0,0), // safe_regex_match
-    f(19943,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(19957,12,13,b'm',228,4,0,b'S',0,0), // string_match
-    f(19969,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
+    f(20142,11,4,b's',65535,4,0,b'S',0,0), // exact_match
+    f(20153,11,6,b'm',246,4,0,b'S',0,0), // range_match
+    f(20164,13,7,b'b',65535,4,0,b'S',0,0), // present_match
+    f(20177,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(20189,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
+    f(20201,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
+    f(20213,16,11,b'm',223,4,0,b'S',0,0), // safe_regex_match
+    f(20229,14,12,b's',65535,4,0,b'S',0,0), // contains_match
+    f(20243,12,13,b'm',225,4,0,b'S',0,0), // string_match
+    f(20255,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(19957,12,5,b'm',228,4,0,b'S',0,0), // string_match
-    f(19878,13,6,b'b',65535,4,0,b'S',0,0), // present_match
+    f(20243,12,5,b'm',225,4,0,b'S',0,0), // string_match
+    f(20164,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
-    f(20077,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
-    f(20090,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
-    f(20103,13,3,b'e',22,0,255,b'S',0,0), // response_code
-    f(20116,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
-    f(20130,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
-    f(20144,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
-    f(20155,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
-    f(20170,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(20183,13,9,b'm',225,4,1,b'S',0,0), // regex_rewrite
-    f(20196,12,10,b's',65535,4,1,b'R',0,0), // path_rewrite
+    f(20363,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
+    f(20376,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
+    f(20389,13,3,b'e',22,0,255,b'S',0,0), // response_code
+    f(20402,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
+    f(20416,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
+    f(20430,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
+    f(20441,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
+    f(20456,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
+    f(20469,13,9,b'm',222,4,1,b'S',0,0), // regex_rewrite
+    f(20482,12,10,b's',65535,4,1,b'R',0,0), // path_rewrite
     // envoy.config.route.v3.Route
-    f(9857,5,1,b'm',162,4,255,b'S',0,0), // match
-    f(20235,5,2,b'm',151,4,0,b'S',0,0), // route
-    f(20240,8,3,b'm',149,4,0,b'S',0,0), // redirect
-    f(7682,8,4,b'm',94,4,255,b'I',20248,32), // metadata
-    f(20350,9,5,b'm',145,4,255,b'I',20280,70), // decorator
-    f(20359,15,7,b'm',146,4,0,b'S',0,0), // direct_response
-    f(20374,22,9,b'm',85,2,255,b'S',0,0), // request_headers_to_add
-    f(20396,23,10,b'm',85,2,255,b'S',0,0), // response_headers_to_add
-    f(20419,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(20445,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(20526,23,13,b'm',65535,1,255,b'R',20470,56), // typed_per_filter_config
+    f(9991,5,1,b'm',159,4,255,b'S',0,0), // match
+    f(20521,5,2,b'm',148,4,0,b'S',0,0), // route
+    f(20526,8,3,b'm',146,4,0,b'S',0,0), // redirect
+    f(7751,8,4,b'm',91,4,255,b'I',20534,32), // metadata
+    f(20636,9,5,b'm',142,4,255,b'I',20566,70), // decorator
+    f(20645,15,7,b'm',143,4,0,b'S',0,0), // direct_response
+    f(20660,22,9,b'm',84,2,255,b'S',0,0), // request_headers_to_add
+    f(20682,23,10,b'm',84,2,255,b'S',0,0), // response_headers_to_add
+    f(20705,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(20731,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(20812,23,13,b'm',65535,1,255,b'R',20756,56), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
-    f(3935,7,15,b'm',165,4,255,b'I',20549,35), // tracing
-    f(20584,30,16,b'm',266,4,255,b'R',0,0), // per_request_buffer_limit_bytes
-    f(20645,13,17,b'm',65535,4,0,b'R',20614,31), // filter_action
-    f(20707,21,18,b'm',65535,4,0,b'R',20658,49), // non_forwarding_action
-    f(17955,11,19,b's',65535,0,255,b'I',20728,31), // stat_prefix
-    f(20759,25,20,b'm',267,4,255,b'R',0,0), // request_body_buffer_limit
-    f(20784,16,21,b'm',112,2,255,b'R',0,0), // route_specifiers
+    f(3935,7,15,b'm',162,4,255,b'I',20835,35), // tracing
+    f(20870,30,16,b'm',263,4,255,b'R',0,0), // per_request_buffer_limit_bytes
+    f(20931,13,17,b'm',65535,4,0,b'R',20900,31), // filter_action
+    f(20993,21,18,b'm',65535,4,0,b'R',20944,49), // non_forwarding_action
+    f(18241,11,19,b's',65535,0,255,b'I',21014,31), // stat_prefix
+    f(21045,25,20,b'm',264,4,255,b'R',0,0), // request_body_buffer_limit
+    f(21070,16,21,b'm',109,2,255,b'R',0,0), // route_specifiers
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
-    f(20833,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
-    f(20847,17,3,b'm',168,4,0,b'S',0,0), // weighted_clusters
-    f(20923,14,4,b'm',94,4,255,b'I',20864,59), // metadata_match
-    f(20130,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
-    f(20937,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(20957,17,7,b'm',253,4,1,b'S',0,0), // auto_host_rewrite
-    f(11802,7,8,b'm',256,4,255,b'S',0,0), // timeout
-    f(11825,12,9,b'm',65535,4,255,b'R',20974,39), // retry_policy
+    f(21119,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
+    f(21133,17,3,b'm',165,4,0,b'S',0,0), // weighted_clusters
+    f(21209,14,4,b'm',91,4,255,b'I',21150,59), // metadata_match
+    f(20416,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
+    f(21223,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
+    f(21243,17,7,b'm',250,4,1,b'S',0,0), // auto_host_rewrite
+    f(11936,7,8,b'm',253,4,255,b'S',0,0), // timeout
+    f(11959,12,9,b'm',65535,4,255,b'R',21260,39), // retry_policy
     f(2011,8,11,b'e',17,0,255,b'S',0,0), // priority
-    f(21046,11,13,b'm',65535,2,255,b'R',21013,33), // rate_limits
-    f(21057,22,14,b'm',253,4,255,b'R',0,0), // include_vh_rate_limits
-    f(21157,11,15,b'm',152,2,255,b'I',21079,78), // hash_policy
-    f(21211,4,17,b'm',65535,4,255,b'R',21168,43), // cors
-    f(21215,31,20,b'e',23,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(21293,16,23,b'm',256,4,255,b'R',21246,47), // max_grpc_timeout
-    f(13894,12,24,b'm',256,4,255,b'S',0,0), // idle_timeout
-    f(21309,15,25,b'm',160,2,255,b'S',0,0), // upgrade_configs
-    f(21324,24,26,b'e',65535,0,255,b'R',0,0), // internal_redirect_action
-    f(21372,12,27,b'm',65535,4,255,b'R',21348,24), // hedge_policy
-    f(21434,19,28,b'm',256,4,255,b'R',21384,50), // grpc_timeout_offset
-    f(21453,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
-    f(21502,23,30,b'm',65535,2,255,b'R',21472,30), // request_mirror_policies
-    f(21525,22,31,b'm',266,4,255,b'R',0,0), // max_internal_redirects
-    f(20183,13,32,b'm',225,4,255,b'S',0,0), // regex_rewrite
-    f(21547,25,33,b'm',252,4,255,b'R',0,0), // retry_policy_typed_config
-    f(21604,24,34,b'm',65535,4,255,b'R',21572,32), // internal_redirect_policy
-    f(21704,23,35,b'm',225,4,1,b'R',21628,76), // host_rewrite_path_regex
-    f(13946,19,36,b'm',159,4,255,b'S',0,0), // max_stream_duration
-    f(21727,24,37,b's',65535,4,0,b'R',0,0), // cluster_specifier_plugin
-    f(21751,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
-    f(21774,31,39,b'm',65535,4,0,b'R',0,0), // inline_cluster_specifier_plugin
-    f(21805,17,40,b'm',112,4,255,b'R',0,0), // early_data_policy
-    f(21822,19,41,b'm',112,4,255,b'R',0,0), // path_rewrite_policy
-    f(21841,13,42,b'm',256,4,255,b'R',0,0), // flush_timeout
-    f(21854,12,44,b's',65535,4,1,b'R',0,0), // host_rewrite
-    f(20196,12,45,b's',65535,0,255,b'R',0,0), // path_rewrite
+    f(21332,11,13,b'm',65535,2,255,b'R',21299,33), // rate_limits
+    f(21343,22,14,b'm',250,4,255,b'R',0,0), // include_vh_rate_limits
+    f(21443,11,15,b'm',149,2,255,b'I',21365,78), // hash_policy
+    f(21497,4,17,b'm',65535,4,255,b'R',21454,43), // cors
+    f(21501,31,20,b'e',23,0,255,b'S',0,0), // cluster_not_found_response_code
+    f(21579,16,23,b'm',253,4,255,b'R',21532,47), // max_grpc_timeout
+    f(14127,12,24,b'm',253,4,255,b'S',0,0), // idle_timeout
+    f(21595,15,25,b'm',157,2,255,b'S',0,0), // upgrade_configs
+    f(21610,24,26,b'e',65535,0,255,b'R',0,0), // internal_redirect_action
+    f(21658,12,27,b'm',65535,4,255,b'R',21634,24), // hedge_policy
+    f(21720,19,28,b'm',253,4,255,b'R',21670,50), // grpc_timeout_offset
+    f(21739,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
+    f(21788,23,30,b'm',65535,2,255,b'R',21758,30), // request_mirror_policies
+    f(21811,22,31,b'm',263,4,255,b'R',0,0), // max_internal_redirects
+    f(20469,13,32,b'm',222,4,255,b'S',0,0), // regex_rewrite
+    f(21833,25,33,b'm',249,4,255,b'R',0,0), // retry_policy_typed_config
+    f(21890,24,34,b'm',65535,4,255,b'R',21858,32), // internal_redirect_policy
+    f(21990,23,35,b'm',222,4,1,b'R',21914,76), // host_rewrite_path_regex
+    f(14199,19,36,b'm',156,4,255,b'S',0,0), // max_stream_duration
+    f(22013,24,37,b's',65535,4,0,b'R',0,0), // cluster_specifier_plugin
+    f(22037,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
+    f(22060,31,39,b'm',65535,4,0,b'R',0,0), // inline_cluster_specifier_plugin
+    f(22091,17,40,b'm',109,4,255,b'R',0,0), // early_data_policy
+    f(22108,19,41,b'm',109,4,255,b'R',0,0), // path_rewrite_policy
+    f(22127,13,42,b'm',253,4,255,b'R',0,0), // flush_timeout
+    f(22140,12,44,b's',65535,4,1,b'R',0,0), // host_rewrite
+    f(20482,12,45,b's',65535,0,255,b'R',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
-    f(12124,6,1,b'm',157,4,0,b'I',5226,36), // header
-    f(21910,6,2,b'm',154,4,0,b'I',5226,36), // cookie
-    f(21916,21,3,b'm',153,4,0,b'I',5226,36), // connection_properties
-    f(21937,8,4,b'b',65535,0,255,b'I',5226,36), // terminal
-    f(21945,15,5,b'm',158,4,0,b'I',5226,36), // query_parameter
-    f(21960,12,6,b'm',156,4,0,b'I',5226,36), // filter_state
+    f(12258,6,1,b'm',154,4,0,b'I',5226,36), // header
+    f(22196,6,2,b'm',151,4,0,b'I',5226,36), // cookie
+    f(22202,21,3,b'm',150,4,0,b'I',5226,36), // connection_properties
+    f(22223,8,4,b'b',65535,0,255,b'I',5226,36), // terminal
+    f(22231,15,5,b'm',155,4,0,b'I',5226,36), // query_parameter
+    f(22246,12,6,b'm',153,4,0,b'I',5226,36), // filter_state
     // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    f(22037,9,1,b'b',65535,0,255,b'I',5226,36), // source_ip
+    f(22323,9,1,b'b',65535,0,255,b'I',5226,36), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
-    f(22097,3,2,b'm',256,4,255,b'I',5226,36), // ttl
+    f(22383,3,2,b'm',253,4,255,b'I',5226,36), // ttl
     f(131,4,3,b's',65535,0,255,b'I',5226,36), // path
-    f(22100,10,4,b'm',155,2,255,b'I',5226,36), // attributes
+    f(22386,10,4,b'm',152,2,255,b'I',5226,36), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
     f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
     f(2972,5,2,b's',65535,0,255,b'I',5226,36), // value
     // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
-    f(9928,3,1,b's',65535,0,255,b'I',5226,36), // key
+    f(10062,3,1,b's',65535,0,255,b'I',5226,36), // key
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    f(22277,11,1,b's',65535,0,255,b'I',5226,36), // header_name
-    f(20183,13,2,b'm',225,4,255,b'I',5226,36), // regex_rewrite
+    f(22563,11,1,b's',65535,0,255,b'I',5226,36), // header_name
+    f(20469,13,2,b'm',222,4,255,b'I',5226,36), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    f(13946,19,1,b'm',256,4,255,b'S',0,0), // max_stream_duration
-    f(22398,23,2,b'm',256,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(22421,26,3,b'm',256,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(14199,19,1,b'm',253,4,255,b'S',0,0), // max_stream_duration
+    f(22684,23,2,b'm',253,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(22707,26,3,b'm',253,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.UpgradeConfig
-    f(22494,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(22506,7,2,b'm',253,4,255,b'S',0,0), // enabled
-    f(22538,14,3,b'm',65535,4,255,b'R',22513,25), // connect_config
+    f(22780,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(22792,7,2,b'm',250,4,255,b'S',0,0), // enabled
+    f(22824,14,3,b'm',65535,4,255,b'R',22799,25), // connect_config
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(22592,13,2,b'm',167,2,255,b'S',0,0), // virtual_hosts
-    f(22647,21,3,b's',65535,2,255,b'R',22605,42), // internal_only_headers
-    f(20396,23,4,b'm',85,2,255,b'S',0,0), // response_headers_to_add
-    f(20419,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(20374,22,6,b'm',85,2,255,b'S',0,0), // request_headers_to_add
-    f(22668,17,7,b'm',253,4,255,b'S',0,0), // validate_clusters
-    f(20445,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(22731,4,9,b'm',65535,4,255,b'R',22685,46), // vhds
-    f(22735,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(22770,35,11,b'm',266,4,255,b'S',0,0), // max_direct_response_body_size_bytes
-    f(22805,25,12,b'm',65535,2,255,b'R',0,0), // cluster_specifier_plugins
-    f(21502,23,13,b'm',65535,2,255,b'R',21472,30), // request_mirror_policies
-    f(22830,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
-    f(22858,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
-    f(20526,23,16,b'm',65535,1,255,b'R',20470,56), // typed_per_filter_config
-    f(7682,8,17,b'm',94,4,255,b'I',22897,38), // metadata
-    f(22935,12,18,b's',65535,0,255,b'R',0,0), // vhost_header
-    f(20784,16,19,b'm',112,2,255,b'R',0,0), // route_specifiers
+    f(22878,13,2,b'm',164,2,255,b'S',0,0), // virtual_hosts
+    f(22933,21,3,b's',65535,2,255,b'R',22891,42), // internal_only_headers
+    f(20682,23,4,b'm',84,2,255,b'S',0,0), // response_headers_to_add
+    f(20705,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(20660,22,6,b'm',84,2,255,b'S',0,0), // request_headers_to_add
+    f(22954,17,7,b'm',250,4,255,b'S',0,0), // validate_clusters
+    f(20731,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(23017,4,9,b'm',65535,4,255,b'R',22971,46), // vhds
+    f(23021,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(23056,35,11,b'm',263,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(23091,25,12,b'm',65535,2,255,b'R',0,0), // cluster_specifier_plugins
+    f(21788,23,13,b'm',65535,2,255,b'R',21758,30), // request_mirror_policies
+    f(23116,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
+    f(23144,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
+    f(20812,23,16,b'm',65535,1,255,b'R',20756,56), // typed_per_filter_config
+    f(7751,8,17,b'm',91,4,255,b'I',23183,38), // metadata
+    f(23221,12,18,b's',65535,0,255,b'R',0,0), // vhost_header
+    f(21070,16,19,b'm',109,2,255,b'R',0,0), // route_specifiers
     // envoy.config.route.v3.RouteMatch
-    f(22979,6,1,b's',65535,4,0,b'S',0,0), // prefix
+    f(23265,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(22985,14,4,b'm',253,4,255,b'S',0,0), // case_sensitive
-    f(22999,7,6,b'm',147,2,255,b'S',0,0), // headers
-    f(23006,16,7,b'm',148,2,255,b'S',0,0), // query_parameters
-    f(23022,4,8,b'm',164,4,255,b'S',0,0), // grpc
-    f(23026,16,9,b'm',106,4,255,b'S',0,0), // runtime_fraction
-    f(23042,10,10,b'm',226,4,0,b'S',0,0), // safe_regex
-    f(23081,11,11,b'm',65535,4,255,b'R',23052,29), // tls_context
-    f(23092,15,12,b'm',163,4,0,b'S',0,0), // connect_matcher
-    f(23156,16,13,b'm',222,2,255,b'R',23107,49), // dynamic_metadata
-    f(23172,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
-    f(23245,17,15,b'm',112,4,0,b'R',23193,52), // path_match_policy
-    f(21960,12,16,b'm',65535,2,255,b'R',23262,45), // filter_state
-    f(23307,7,17,b'm',65535,2,255,b'R',0,0), // cookies
+    f(23271,14,4,b'm',250,4,255,b'S',0,0), // case_sensitive
+    f(23285,7,6,b'm',144,2,255,b'S',0,0), // headers
+    f(23292,16,7,b'm',145,2,255,b'S',0,0), // query_parameters
+    f(23308,4,8,b'm',161,4,255,b'S',0,0), // grpc
+    f(23312,16,9,b'm',103,4,255,b'S',0,0), // runtime_fraction
+    f(23328,10,10,b'm',223,4,0,b'S',0,0), // safe_regex
+    f(23367,11,11,b'm',65535,4,255,b'R',23338,29), // tls_context
+    f(23378,15,12,b'm',160,4,0,b'S',0,0), // connect_matcher
+    f(23442,16,13,b'm',219,2,255,b'R',23393,49), // dynamic_metadata
+    f(23458,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
+    f(23531,17,15,b'm',109,4,0,b'R',23479,52), // path_match_policy
+    f(22246,12,16,b'm',65535,2,255,b'R',23548,45), // filter_state
+    f(23593,7,17,b'm',65535,2,255,b'R',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.Tracing
-    f(23444,15,1,b'm',244,4,255,b'I',5226,36), // client_sampling
-    f(23459,15,2,b'm',244,4,255,b'I',5226,36), // random_sampling
-    f(23474,16,3,b'm',244,4,255,b'I',5226,36), // overall_sampling
-    f(23490,11,4,b'm',238,2,255,b'I',5226,36), // custom_tags
-    f(19740,9,5,b's',65535,0,255,b'I',5226,36), // operation
-    f(23501,18,6,b's',65535,0,255,b'I',5226,36), // upstream_operation
+    f(23730,15,1,b'm',241,4,255,b'I',5226,36), // client_sampling
+    f(23745,15,2,b'm',241,4,255,b'I',5226,36), // random_sampling
+    f(23760,16,3,b'm',241,4,255,b'I',5226,36), // overall_sampling
+    f(23776,11,4,b'm',235,2,255,b'I',5226,36), // custom_tags
+    f(20026,9,5,b's',65535,0,255,b'I',5226,36), // operation
+    f(23787,18,6,b's',65535,0,255,b'I',5226,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
     f(345,4,2,b's',65535,0,255,b'I',5226,36), // name
-    f(22999,7,4,b'm',147,2,255,b'I',5226,36), // headers
+    f(23285,7,4,b'm',144,2,255,b'I',5226,36), // headers
     // envoy.config.route.v3.VirtualHost
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(23588,7,2,b's',65535,2,255,b'S',0,0), // domains
-    f(23595,6,3,b'm',150,2,255,b'S',0,0), // routes
-    f(23601,11,4,b'e',24,0,255,b'S',0,0), // require_tls
-    f(23681,16,5,b'm',166,2,255,b'I',23612,69), // virtual_clusters
-    f(21046,11,6,b'm',65535,2,255,b'R',21013,33), // rate_limits
-    f(20374,22,7,b'm',85,2,255,b'S',0,0), // request_headers_to_add
-    f(21211,4,8,b'm',65535,4,255,b'R',21168,43), // cors
-    f(20396,23,10,b'm',85,2,255,b'S',0,0), // response_headers_to_add
-    f(20419,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(20445,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(23697,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
-    f(20526,23,15,b'm',65535,1,255,b'R',20470,56), // typed_per_filter_config
-    f(11825,12,16,b'm',65535,4,255,b'R',20974,39), // retry_policy
-    f(21372,12,17,b'm',65535,4,255,b'R',21348,24), // hedge_policy
-    f(20584,30,18,b'm',266,4,255,b'R',0,0), // per_request_buffer_limit_bytes
-    f(23726,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(21547,25,20,b'm',252,4,255,b'R',0,0), // retry_policy_typed_config
-    f(23769,7,21,b'm',65535,4,255,b'R',23759,10), // matcher
-    f(21502,23,22,b'm',65535,2,255,b'R',21472,30), // request_mirror_policies
-    f(23803,31,23,b'b',65535,0,255,b'I',23776,27), // include_is_timeout_retry_header
-    f(7682,8,24,b'm',94,4,255,b'I',23834,39), // metadata
-    f(20759,25,25,b'm',267,4,255,b'R',0,0), // request_body_buffer_limit
-    f(20784,16,26,b'm',112,2,255,b'R',0,0), // route_specifiers
+    f(23874,7,2,b's',65535,2,255,b'S',0,0), // domains
+    f(23881,6,3,b'm',147,2,255,b'S',0,0), // routes
+    f(23887,11,4,b'e',24,0,255,b'S',0,0), // require_tls
+    f(23967,16,5,b'm',163,2,255,b'I',23898,69), // virtual_clusters
+    f(21332,11,6,b'm',65535,2,255,b'R',21299,33), // rate_limits
+    f(20660,22,7,b'm',84,2,255,b'S',0,0), // request_headers_to_add
+    f(21497,4,8,b'm',65535,4,255,b'R',21454,43), // cors
+    f(20682,23,10,b'm',84,2,255,b'S',0,0), // response_headers_to_add
+    f(20705,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(20731,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(23983,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
+    f(20812,23,15,b'm',65535,1,255,b'R',20756,56), // typed_per_filter_config
+    f(11959,12,16,b'm',65535,4,255,b'R',21260,39), // retry_policy
+    f(21658,12,17,b'm',65535,4,255,b'R',21634,24), // hedge_policy
+    f(20870,30,18,b'm',263,4,255,b'R',0,0), // per_request_buffer_limit_bytes
+    f(24012,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
+    f(21833,25,20,b'm',249,4,255,b'R',0,0), // retry_policy_typed_config
+    f(24055,7,21,b'm',65535,4,255,b'R',24045,10), // matcher
+    f(21788,23,22,b'm',65535,2,255,b'R',21758,30), // request_mirror_policies
+    f(24089,31,23,b'b',65535,0,255,b'I',24062,27), // include_is_timeout_retry_header
+    f(7751,8,24,b'm',91,4,255,b'I',24120,39), // metadata
+    f(21045,25,25,b'm',264,4,255,b'R',0,0), // request_body_buffer_limit
+    f(21070,16,26,b'm',109,2,255,b'R',0,0), // route_specifiers
     // envoy.config.route.v3.WeightedCluster
-    f(5620,8,1,b'm',169,2,255,b'S',0,0), // clusters
-    f(23970,18,2,b's',65535,0,255,b'I',23910,60), // runtime_key_prefix
-    f(24031,12,3,b'm',266,4,255,b'I',23988,43), // total_weight
-    f(22277,11,4,b's',65535,4,0,b'R',24043,40), // header_name
-    f(24083,15,5,b'm',253,4,0,b'R',0,0), // use_hash_policy
+    f(5620,8,1,b'm',166,2,255,b'S',0,0), // clusters
+    f(24256,18,2,b's',65535,0,255,b'I',24196,60), // runtime_key_prefix
+    f(24317,12,3,b'm',263,4,255,b'I',24274,43), // total_weight
+    f(22563,11,4,b's',65535,4,0,b'R',24329,40), // header_name
+    f(24369,15,5,b'm',250,4,0,b'R',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(1997,6,2,b'm',266,4,255,b'S',0,0), // weight
-    f(20923,14,3,b'm',94,4,255,b'I',20864,59), // metadata_match
-    f(20374,22,4,b'm',85,2,255,b'S',0,0), // request_headers_to_add
-    f(20396,23,5,b'm',85,2,255,b'S',0,0), // response_headers_to_add
-    f(20419,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(20445,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(20526,23,10,b'm',65535,1,255,b'R',20470,56), // typed_per_filter_config
-    f(20937,20,11,b's',65535,4,0,b'R',24149,19), // host_rewrite_literal
-    f(20833,14,12,b's',65535,0,255,b'R',0,0), // cluster_header
+    f(1997,6,2,b'm',263,4,255,b'S',0,0), // weight
+    f(21209,14,3,b'm',91,4,255,b'I',21150,59), // metadata_match
+    f(20660,22,4,b'm',84,2,255,b'S',0,0), // request_headers_to_add
+    f(20682,23,5,b'm',84,2,255,b'S',0,0), // response_headers_to_add
+    f(20705,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(20731,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(20812,23,10,b'm',65535,1,255,b'R',20756,56), // typed_per_filter_config
+    f(21223,20,11,b's',65535,4,0,b'R',24435,19), // host_rewrite_literal
+    f(21119,14,12,b's',65535,0,255,b'R',0,0), // cluster_header
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(24221,6,2,b's',65535,4,0,b'S',0,0), // format
-    f(15459,11,3,b'm',263,4,0,b'S',0,0), // json_format
-    f(24227,17,4,b'm',263,4,0,b'S',0,0), // typed_json_format
-    f(942,10,5,b'm',109,4,0,b'S',0,0), // log_format
+    f(24507,6,2,b's',65535,4,0,b'S',0,0), // format
+    f(15645,11,3,b'm',260,4,0,b'S',0,0), // json_format
+    f(24513,17,4,b'm',260,4,0,b'S',0,0), // typed_json_format
+    f(942,10,5,b'm',106,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    f(942,10,1,b'm',109,4,0,b'S',0,0), // log_format
+    f(942,10,1,b'm',106,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    f(942,10,1,b'm',109,4,0,b'S',0,0), // log_format
+    f(942,10,1,b'm',106,4,0,b'S',0,0), // log_format
     // envoy.extensions.filters.http.router.v3.Router
-    f(24460,13,1,b'm',253,4,255,b'I',24404,56), // dynamic_stats
-    f(24473,16,2,b'b',65535,0,255,b'I',20549,35), // start_child_span
-    f(24489,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(24501,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(24523,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(24592,27,6,b'b',65535,0,255,b'I',24543,49), // respect_expected_rq_timeout
-    f(24645,40,7,b'b',65535,0,255,b'I',24619,26), // suppress_grpc_request_failure_code_stats
-    f(24685,21,8,b'm',183,2,255,b'R',8100,46), // upstream_http_filters
-    f(24767,20,9,b'm',174,4,255,b'I',24706,61), // upstream_log_options
-    f(24787,33,10,b'm',253,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(24746,13,1,b'm',250,4,255,b'I',24690,56), // dynamic_stats
+    f(24759,16,2,b'b',65535,0,255,b'I',20835,35), // start_child_span
+    f(24775,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(24787,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(24809,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(24878,27,6,b'b',65535,0,255,b'I',24829,49), // respect_expected_rq_timeout
+    f(24931,40,7,b'b',65535,0,255,b'I',24905,26), // suppress_grpc_request_failure_code_stats
+    f(24971,21,8,b'm',180,2,255,b'R',8169,46), // upstream_http_filters
+    f(25053,20,9,b'm',171,4,255,b'I',24992,61), // upstream_log_options
+    f(25073,33,10,b'm',250,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(24891,37,1,b'b',65535,0,255,b'I',5226,36), // flush_upstream_log_on_upstream_stream
-    f(24928,27,2,b'm',256,4,255,b'I',5226,36), // upstream_log_flush_interval
+    f(25177,37,1,b'b',65535,0,255,b'I',5226,36), // flush_upstream_log_on_upstream_stream
+    f(25214,27,2,b'm',253,4,255,b'I',5226,36), // upstream_log_flush_interval
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(25173,25,1,b'm',253,4,255,b'R',25144,29), // enable_ja3_fingerprinting
-    f(25254,24,2,b'm',266,4,255,b'I',25198,56), // initial_read_buffer_size
-    f(25278,25,3,b'm',253,4,255,b'R',25144,29), // enable_ja4_fingerprinting
-    f(25303,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(25399,21,5,b'm',266,4,255,b'I',25350,49), // max_client_hello_size
+    f(25459,25,1,b'm',250,4,255,b'R',25430,29), // enable_ja3_fingerprinting
+    f(25540,24,2,b'm',263,4,255,b'I',25484,56), // initial_read_buffer_size
+    f(25564,25,3,b'm',250,4,255,b'R',25430,29), // enable_ja4_fingerprinting
+    f(25589,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(25685,21,5,b'm',263,4,255,b'I',25636,49), // max_client_hello_size
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(25501,10,1,b'e',25,0,255,b'S',0,0), // codec_type
-    f(17955,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(25511,3,3,b'm',184,4,0,b'S',0,0), // rds
-    f(2551,12,4,b'm',161,4,0,b'S',0,0), // route_config
-    f(25514,12,5,b'm',183,2,255,b'S',0,0), // http_filters
-    f(25526,14,6,b'm',253,4,255,b'S',0,0), // add_user_agent
-    f(3935,7,7,b'm',65535,4,255,b'R',25540,28), // tracing
-    f(7322,21,8,b'm',86,4,255,b'S',0,0), // http_protocol_options
-    f(7343,22,9,b'm',89,4,255,b'S',0,0), // http2_protocol_options
-    f(25568,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(25579,13,12,b'm',256,4,255,b'S',0,0), // drain_timeout
+    f(25787,10,1,b'e',25,0,255,b'S',0,0), // codec_type
+    f(18241,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(25797,3,3,b'm',181,4,0,b'S',0,0), // rds
+    f(2551,12,4,b'm',158,4,0,b'S',0,0), // route_config
+    f(25800,12,5,b'm',180,2,255,b'S',0,0), // http_filters
+    f(25812,14,6,b'm',250,4,255,b'S',0,0), // add_user_agent
+    f(3935,7,7,b'm',65535,4,255,b'R',25826,28), // tracing
+    f(7391,21,8,b'm',85,4,255,b'S',0,0), // http_protocol_options
+    f(7412,22,9,b'm',87,4,255,b'S',0,0), // http2_protocol_options
+    f(25854,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(25865,13,12,b'm',253,4,255,b'S',0,0), // drain_timeout
     f(3418,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(25592,18,14,b'm',253,4,255,b'S',0,0), // use_remote_address
-    f(25610,19,15,b'm',253,4,255,b'S',0,0), // generate_request_id
-    f(25629,27,16,b'e',26,0,255,b'S',0,0), // forward_client_cert_details
-    f(25656,31,17,b'm',181,4,255,b'S',0,0), // set_current_client_cert_details
-    f(25687,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(25705,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(25759,49,20,b'b',65535,0,255,b'I',25725,34), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(25808,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(25823,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(21309,15,23,b'm',182,2,255,b'S',0,0), // upgrade_configs
-    f(25826,19,24,b'm',256,4,255,b'S',0,0), // stream_idle_timeout
-    f(25845,23,25,b'm',180,4,255,b'S',0,0), // internal_address_config
-    f(25868,21,26,b'm',256,4,255,b'S',0,0), // delayed_close_timeout
-    f(10650,15,28,b'm',256,4,255,b'S',0,0), // request_timeout
-    f(25889,22,29,b'm',266,4,255,b'S',0,0), // max_request_headers_kb
-    f(25911,14,30,b'm',253,4,255,b'S',0,0), // normalize_path
-    f(25963,13,31,b'm',65535,4,0,b'R',25925,38), // scoped_routes
-    f(25976,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(26004,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(26017,28,34,b'e',28,0,255,b'S',0,0), // server_header_transformation
-    f(7737,28,35,b'm',90,4,255,b'S',0,0), // common_http_protocol_options
-    f(26066,20,36,b'm',65535,4,255,b'R',26045,21), // request_id_extension
-    f(26086,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(26154,18,38,b'm',65535,4,255,b'R',26119,35), // local_reply_config
-    f(26172,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(26276,36,40,b'm',253,4,255,b'I',26196,80), // stream_error_on_invalid_http_message
-    f(26312,23,41,b'm',256,4,255,b'S',0,0), // request_headers_timeout
-    f(26335,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(26390,26,43,b'm',65535,4,255,b'R',26354,36), // path_normalization_options
-    f(26439,22,44,b'm',65535,4,255,b'R',26416,23), // http3_protocol_options
-    f(26461,32,45,b'e',27,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(26558,32,46,b'm',112,2,255,b'R',26493,65), // original_ip_detection_extensions
-    f(26590,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(26613,28,48,b'm',65535,4,255,b'R',0,0), // scheme_header_transformation
-    f(26641,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(26660,30,50,b'm',112,4,255,b'R',0,0), // typed_header_validation_config
-    f(26690,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(26746,32,52,b'm',112,2,255,b'R',26713,33), // early_header_mutation_extensions
-    f(26778,35,53,b'm',253,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(26845,25,54,b'm',256,4,255,b'I',26813,32), // access_log_flush_interval
-    f(26870,31,55,b'b',65535,0,255,b'I',26813,32), // flush_access_log_on_new_request
-    f(26901,18,56,b'm',179,4,255,b'I',26813,32), // access_log_options
-    f(26947,21,57,b'b',65535,0,255,b'I',26919,28), // append_local_overload
-    f(27018,34,58,b'b',65535,0,255,b'I',26968,50), // http1_safe_max_connection_duration
-    f(27052,20,59,b'm',256,4,255,b'R',0,0), // stream_flush_timeout
-    f(27072,27,60,b'm',65535,4,255,b'R',0,0), // forward_client_cert_matcher
-    f(27099,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(27158,20,62,b'm',250,4,255,b'I',27119,39), // drain_timeout_jitter
+    f(25878,18,14,b'm',250,4,255,b'S',0,0), // use_remote_address
+    f(25896,19,15,b'm',250,4,255,b'S',0,0), // generate_request_id
+    f(25915,27,16,b'e',26,0,255,b'S',0,0), // forward_client_cert_details
+    f(25942,31,17,b'm',178,4,255,b'S',0,0), // set_current_client_cert_details
+    f(25973,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(25991,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(26045,49,20,b'b',65535,0,255,b'I',26011,34), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(26094,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(26109,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(21595,15,23,b'm',179,2,255,b'S',0,0), // upgrade_configs
+    f(26112,19,24,b'm',253,4,255,b'S',0,0), // stream_idle_timeout
+    f(26131,23,25,b'm',177,4,255,b'S',0,0), // internal_address_config
+    f(26154,21,26,b'm',253,4,255,b'S',0,0), // delayed_close_timeout
+    f(10784,15,28,b'm',253,4,255,b'S',0,0), // request_timeout
+    f(26175,22,29,b'm',263,4,255,b'S',0,0), // max_request_headers_kb
+    f(26197,14,30,b'm',250,4,255,b'S',0,0), // normalize_path
+    f(26249,13,31,b'm',65535,4,0,b'R',26211,38), // scoped_routes
+    f(26262,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(26290,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(26303,28,34,b'e',28,0,255,b'S',0,0), // server_header_transformation
+    f(7806,28,35,b'm',88,4,255,b'S',0,0), // common_http_protocol_options
+    f(26352,20,36,b'm',65535,4,255,b'R',26331,21), // request_id_extension
+    f(26372,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(26440,18,38,b'm',65535,4,255,b'R',26405,35), // local_reply_config
+    f(26458,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(26562,36,40,b'm',250,4,255,b'I',26482,80), // stream_error_on_invalid_http_message
+    f(26598,23,41,b'm',253,4,255,b'S',0,0), // request_headers_timeout
+    f(26621,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(26676,26,43,b'm',65535,4,255,b'R',26640,36), // path_normalization_options
+    f(26725,22,44,b'm',65535,4,255,b'R',26702,23), // http3_protocol_options
+    f(26747,32,45,b'e',27,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(26844,32,46,b'm',109,2,255,b'R',26779,65), // original_ip_detection_extensions
+    f(26876,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(26899,28,48,b'm',65535,4,255,b'R',0,0), // scheme_header_transformation
+    f(26927,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(26946,30,50,b'm',109,4,255,b'R',0,0), // typed_header_validation_config
+    f(26976,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(27032,32,52,b'm',109,2,255,b'R',26999,33), // early_header_mutation_extensions
+    f(27064,35,53,b'm',250,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(27131,25,54,b'm',253,4,255,b'I',27099,32), // access_log_flush_interval
+    f(27156,31,55,b'b',65535,0,255,b'I',27099,32), // flush_access_log_on_new_request
+    f(27187,18,56,b'm',176,4,255,b'I',27099,32), // access_log_options
+    f(27233,21,57,b'b',65535,0,255,b'I',27205,28), // append_local_overload
+    f(27304,34,58,b'b',65535,0,255,b'I',27254,50), // http1_safe_max_connection_duration
+    f(27338,20,59,b'm',253,4,255,b'R',0,0), // stream_flush_timeout
+    f(27358,27,60,b'm',65535,4,255,b'R',0,0), // forward_client_cert_matcher
+    f(27385,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(27444,20,62,b'm',247,4,255,b'I',27405,39), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(26845,25,1,b'm',256,4,255,b'I',5226,36), // access_log_flush_interval
-    f(26870,31,2,b'b',65535,0,255,b'I',5226,36), // flush_access_log_on_new_request
-    f(27279,44,3,b'b',65535,0,255,b'I',5226,36), // flush_log_on_tunnel_successfully_established
+    f(27131,25,1,b'm',253,4,255,b'I',5226,36), // access_log_flush_interval
+    f(27156,31,2,b'b',65535,0,255,b'I',5226,36), // flush_access_log_on_new_request
+    f(27565,44,3,b'b',65535,0,255,b'I',5226,36), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(27426,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
-    f(27438,11,2,b'm',73,2,255,b'S',0,0), // cidr_ranges
+    f(27750,12,1,b'b',65535,0,255,b'I',27712,38), // unix_sockets
+    f(27762,11,2,b'm',72,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(27558,7,1,b'm',253,4,255,b'S',0,0), // subject
-    f(27565,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(27882,7,1,b'm',250,4,255,b'S',0,0), // subject
+    f(27889,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(27569,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(24221,6,7,b'e',65535,0,255,b'R',0,0), // format
-    f(27574,6,8,b'b',65535,0,255,b'R',0,0), // issuer
+    f(27893,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(24507,6,7,b'e',65535,0,255,b'R',0,0), // format
+    f(27898,6,8,b'b',65535,0,255,b'R',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    f(22494,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(8146,7,2,b'm',183,2,255,b'R',27675,61), // filters
-    f(22506,7,3,b'm',253,4,255,b'S',0,0), // enabled
+    f(22780,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(8215,7,2,b'm',180,2,255,b'R',27999,61), // filters
+    f(22792,7,3,b'm',250,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,4,b'm',252,4,0,b'S',0,0), // typed_config
-    f(16948,16,5,b'm',65535,4,0,b'R',16905,43), // config_discovery
-    f(27806,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
-    f(11630,8,7,b'b',65535,0,255,b'S',0,0), // disabled
+    f(3192,12,4,b'm',249,4,0,b'S',0,0), // typed_config
+    f(17234,16,5,b'm',65535,4,0,b'R',17191,43), // config_discovery
+    f(28130,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(11764,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(27880,13,1,b'm',74,4,255,b'S',0,0), // config_source
-    f(27893,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(28204,13,1,b'm',73,4,255,b'S',0,0), // config_source
+    f(28217,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    f(17955,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(18241,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(27964,23,3,b'm',256,4,255,b'I',16636,34), // downstream_idle_timeout
-    f(27987,21,4,b'm',256,4,255,b'I',16636,34), // upstream_idle_timeout
+    f(28288,23,3,b'm',253,4,255,b'I',16922,34), // downstream_idle_timeout
+    f(28311,21,4,b'm',253,4,255,b'I',16922,34), // upstream_idle_timeout
     f(3418,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(28008,20,7,b'm',266,4,255,b'S',0,0), // max_connect_attempts
-    f(13894,12,8,b'm',256,4,255,b'S',0,0), // idle_timeout
-    f(20923,14,9,b'm',94,4,255,b'I',20864,59), // metadata_match
-    f(20847,17,10,b'm',187,4,0,b'S',0,0), // weighted_clusters
-    f(21157,11,11,b'm',245,2,255,b'I',21079,78), // hash_policy
-    f(28068,16,12,b'm',65535,4,255,b'R',28028,40), // tunneling_config
-    f(28107,34,13,b'm',256,4,255,b'R',28084,23), // max_downstream_connection_duration
-    f(28190,9,14,b'm',65535,4,255,b'R',28141,49), // on_demand
-    f(26845,25,15,b'm',256,4,255,b'I',28199,35), // access_log_flush_interval
-    f(28234,29,16,b'b',65535,0,255,b'I',28199,35), // flush_access_log_on_connected
-    f(26901,18,17,b'm',186,4,255,b'I',28199,35), // access_log_options
-    f(28263,15,18,b'm',70,4,255,b'R',0,0), // backoff_options
-    f(28278,19,19,b'm',65535,2,255,b'R',0,0), // proxy_protocol_tlvs
-    f(28297,52,20,b'm',250,4,255,b'R',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(28349,21,21,b'e',65535,0,255,b'R',0,0), // upstream_connect_mode
-    f(28370,20,22,b'm',266,4,255,b'R',0,0), // max_early_data_bytes
-    f(28390,31,23,b'e',65535,0,255,b'R',0,0), // proxy_protocol_tlv_merge_policy
-    f(28421,17,24,b'm',253,4,255,b'R',0,0), // check_drain_close
+    f(28332,20,7,b'm',263,4,255,b'S',0,0), // max_connect_attempts
+    f(14127,12,8,b'm',253,4,255,b'S',0,0), // idle_timeout
+    f(21209,14,9,b'm',91,4,255,b'I',21150,59), // metadata_match
+    f(21133,17,10,b'm',184,4,0,b'S',0,0), // weighted_clusters
+    f(21443,11,11,b'm',242,2,255,b'I',21365,78), // hash_policy
+    f(28392,16,12,b'm',65535,4,255,b'R',28352,40), // tunneling_config
+    f(28408,34,13,b'm',253,4,255,b'R',9633,23), // max_downstream_connection_duration
+    f(28491,9,14,b'm',65535,4,255,b'R',28442,49), // on_demand
+    f(27131,25,15,b'm',253,4,255,b'I',28500,35), // access_log_flush_interval
+    f(28535,29,16,b'b',65535,0,255,b'I',28500,35), // flush_access_log_on_connected
+    f(27187,18,17,b'm',183,4,255,b'I',28500,35), // access_log_options
+    f(28564,15,18,b'm',69,4,255,b'R',0,0), // backoff_options
+    f(28579,19,19,b'm',65535,2,255,b'R',0,0), // proxy_protocol_tlvs
+    f(28598,52,20,b'm',247,4,255,b'R',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(28650,21,21,b'e',65535,0,255,b'R',0,0), // upstream_connect_mode
+    f(28671,20,22,b'm',263,4,255,b'R',0,0), // max_early_data_bytes
+    f(28691,31,23,b'e',65535,0,255,b'R',0,0), // proxy_protocol_tlv_merge_policy
+    f(28722,17,24,b'm',250,4,255,b'R',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(26845,25,1,b'm',256,4,255,b'I',5226,36), // access_log_flush_interval
-    f(28234,29,2,b'b',65535,0,255,b'I',5226,36), // flush_access_log_on_connected
-    f(28512,25,3,b'b',65535,0,255,b'I',5226,36), // flush_access_log_on_start
+    f(27131,25,1,b'm',253,4,255,b'I',5226,36), // access_log_flush_interval
+    f(28535,29,2,b'b',65535,0,255,b'I',5226,36), // flush_access_log_on_connected
+    f(28813,25,3,b'b',65535,0,255,b'I',5226,36), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    f(5620,8,1,b'm',188,2,255,b'S',0,0), // clusters
+    f(5620,8,1,b'm',185,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
-    f(20923,14,3,b'm',94,4,255,b'I',20864,59), // metadata_match
+    f(21209,14,3,b'm',91,4,255,b'I',21150,59), // metadata_match
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(28819,10,1,b'm',76,4,255,b'S',0,0), // trusted_ca
-    f(28829,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(28879,23,3,b's',65535,2,255,b'R',28852,27), // verify_certificate_spki
-    f(28902,36,6,b'm',253,4,255,b'R',16636,34), // require_signed_certificate_timestamp
-    f(28976,3,7,b'm',76,4,255,b'R',28938,38), // crl
-    f(29019,25,8,b'b',65535,0,255,b'R',28979,40), // allow_expired_certificate
-    f(29044,23,9,b'm',228,2,255,b'S',0,0), // match_subject_alt_names
-    f(29067,24,10,b'e',29,0,255,b'S',0,0), // trust_chain_verification
-    f(11377,17,11,b'm',114,4,255,b'S',0,0), // watched_directory
-    f(29145,23,12,b'm',112,4,255,b'R',29091,54), // custom_validator_config
-    f(29168,32,13,b'm',65535,4,255,b'R',0,0), // ca_certificate_provider_instance
-    f(29200,25,14,b'b',65535,0,255,b'R',0,0), // only_verify_leaf_cert_crl
-    f(29225,29,15,b'm',196,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(29254,16,16,b'm',266,4,255,b'R',0,0), // max_verify_depth
-    f(29313,17,17,b'm',65535,4,255,b'R',29270,43), // system_root_certs
-    f(29359,23,18,b'b',65535,0,255,b'I',29330,29), // suppress_client_ca_list
+    f(29120,10,1,b'm',75,4,255,b'S',0,0), // trusted_ca
+    f(29130,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(29180,23,3,b's',65535,2,255,b'R',29153,27), // verify_certificate_spki
+    f(29203,36,6,b'm',250,4,255,b'R',16922,34), // require_signed_certificate_timestamp
+    f(29277,3,7,b'm',75,4,255,b'R',29239,38), // crl
+    f(29320,25,8,b'b',65535,0,255,b'R',29280,40), // allow_expired_certificate
+    f(29345,23,9,b'm',225,2,255,b'S',0,0), // match_subject_alt_names
+    f(29368,24,10,b'e',29,0,255,b'S',0,0), // trust_chain_verification
+    f(11511,17,11,b'm',111,4,255,b'S',0,0), // watched_directory
+    f(29446,23,12,b'm',109,4,255,b'R',29392,54), // custom_validator_config
+    f(29469,32,13,b'm',65535,4,255,b'R',0,0), // ca_certificate_provider_instance
+    f(29501,25,14,b'b',65535,0,255,b'R',0,0), // only_verify_leaf_cert_crl
+    f(29526,29,15,b'm',193,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(29555,16,16,b'm',263,4,255,b'R',0,0), // max_verify_depth
+    f(29614,17,17,b'm',65535,4,255,b'R',29571,43), // system_root_certs
+    f(29660,23,18,b'b',65535,0,255,b'I',29631,29), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(29440,10,1,b'm',198,4,255,b'S',0,0), // tls_params
-    f(29450,16,2,b'm',197,2,255,b'S',0,0), // tls_certificates
-    f(29466,18,3,b'm',190,4,0,b'S',0,0), // validation_context
-    f(29484,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(29498,34,6,b'm',194,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(29532,36,7,b'm',194,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(29568,27,8,b'm',192,4,0,b'S',0,0), // combined_validation_context
-    f(29595,36,9,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider
-    f(29631,39,10,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider
-    f(29670,45,11,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider_instance
-    f(29715,48,12,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider_instance
-    f(29818,17,13,b'm',112,4,255,b'R',29763,55), // custom_handshaker
-    f(29835,33,14,b'm',65535,4,255,b'R',0,0), // tls_certificate_provider_instance
-    f(29907,7,15,b'm',65535,4,255,b'R',29868,39), // key_log
-    f(29979,31,16,b'm',112,4,255,b'R',29914,65), // custom_tls_certificate_selector
+    f(29741,10,1,b'm',195,4,255,b'S',0,0), // tls_params
+    f(29751,16,2,b'm',194,2,255,b'S',0,0), // tls_certificates
+    f(29767,18,3,b'm',187,4,0,b'S',0,0), // validation_context
+    f(29785,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(29799,34,6,b'm',191,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(29833,36,7,b'm',191,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(29869,27,8,b'm',189,4,0,b'S',0,0), // combined_validation_context
+    f(29896,36,9,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider
+    f(29932,39,10,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider
+    f(29971,45,11,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider_instance
+    f(30016,48,12,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider_instance
+    f(30119,17,13,b'm',109,4,255,b'R',30064,55), // custom_handshaker
+    f(30136,33,14,b'm',65535,4,255,b'R',0,0), // tls_certificate_provider_instance
+    f(30208,7,15,b'm',65535,4,255,b'R',30169,39), // key_log
+    f(30280,31,16,b'm',109,4,255,b'R',30215,65), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(30105,26,1,b'm',190,4,255,b'S',0,0), // default_validation_context
-    f(29532,36,2,b'm',194,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(29631,39,3,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider
-    f(29715,48,4,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider_instance
+    f(30406,26,1,b'm',187,4,255,b'S',0,0), // default_validation_context
+    f(29833,36,2,b'm',191,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(29932,39,3,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider
+    f(30016,48,4,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(30193,18,1,b'm',191,4,255,b'S',0,0), // common_tls_context
-    f(30211,26,2,b'm',253,4,255,b'S',0,0), // require_client_certificate
-    f(30237,11,3,b'm',253,4,255,b'S',0,0), // require_sni
-    f(30302,19,4,b'm',65535,4,0,b'R',30248,54), // session_ticket_keys
-    f(30321,37,5,b'm',194,4,0,b'R',30248,54), // session_ticket_keys_sds_secret_config
-    f(30358,15,6,b'm',256,4,255,b'S',0,0), // session_timeout
-    f(30373,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(30467,18,8,b'e',30,0,255,b'I',30409,58), // ocsp_staple_policy
-    f(30514,31,9,b'm',253,4,255,b'I',30485,29), // full_scan_certs_on_sni_mismatch
-    f(30545,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(30644,21,11,b'b',65535,0,255,b'I',30580,64), // prefer_client_ciphers
+    f(30494,18,1,b'm',188,4,255,b'S',0,0), // common_tls_context
+    f(30512,26,2,b'm',250,4,255,b'S',0,0), // require_client_certificate
+    f(30538,11,3,b'm',250,4,255,b'S',0,0), // require_sni
+    f(30603,19,4,b'm',65535,4,0,b'R',30549,54), // session_ticket_keys
+    f(30622,37,5,b'm',191,4,0,b'R',30549,54), // session_ticket_keys_sds_secret_config
+    f(30659,15,6,b'm',253,4,255,b'S',0,0), // session_timeout
+    f(30674,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(30768,18,8,b'e',30,0,255,b'I',30710,58), // ocsp_staple_policy
+    f(30815,31,9,b'm',250,4,255,b'I',30786,29), // full_scan_certs_on_sni_mismatch
+    f(30846,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(30945,21,11,b'b',65535,0,255,b'I',30881,64), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(30722,10,2,b'm',74,4,255,b'S',0,0), // sds_config
+    f(31023,10,2,b'm',73,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(30780,15,2,b'm',197,4,0,b'S',0,0), // tls_certificate
-    f(30302,19,3,b'm',65535,4,0,b'R',30248,54), // session_ticket_keys
-    f(29466,18,4,b'm',190,4,0,b'S',0,0), // validation_context
-    f(30845,14,5,b'm',65535,4,0,b'R',30795,50), // generic_secret
+    f(31081,15,2,b'm',194,4,0,b'S',0,0), // tls_certificate
+    f(30603,19,3,b'm',65535,4,0,b'R',30549,54), // session_ticket_keys
+    f(29767,18,4,b'm',187,4,0,b'S',0,0), // validation_context
+    f(31146,14,5,b'm',65535,4,0,b'R',31096,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(30922,8,1,b'e',31,0,255,b'S',0,0), // san_type
-    f(23769,7,2,b'm',228,4,255,b'S',0,0), // matcher
-    f(30957,3,3,b's',65535,0,255,b'R',30930,27), // oid
+    f(31223,8,1,b'e',31,0,255,b'S',0,0), // san_type
+    f(24055,7,2,b'm',225,4,255,b'S',0,0), // matcher
+    f(31258,3,3,b's',65535,0,255,b'R',31231,27), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(31016,17,1,b'm',76,4,255,b'S',0,0), // certificate_chain
-    f(31033,11,2,b'm',76,12,255,b'S',0,0), // private_key
-    f(31084,8,3,b'm',76,12,255,b'R',31044,40), // password
-    f(31133,11,4,b'm',76,4,255,b'I',31092,41), // ocsp_staple
-    f(31144,28,5,b'm',76,2,255,b'R',0,0), // signed_certificate_timestamp
-    f(31201,20,6,b'm',65535,4,255,b'R',31172,29), // private_key_provider
-    f(11377,17,7,b'm',114,4,255,b'S',0,0), // watched_directory
-    f(31258,6,8,b'm',76,12,255,b'R',31221,37), // pkcs12
-    f(29440,10,9,b'm',198,4,255,b'R',0,0), // tls_params
+    f(31317,17,1,b'm',75,4,255,b'S',0,0), // certificate_chain
+    f(31334,11,2,b'm',75,12,255,b'S',0,0), // private_key
+    f(31385,8,3,b'm',75,12,255,b'R',31345,40), // password
+    f(31434,11,4,b'm',75,4,255,b'I',31393,41), // ocsp_staple
+    f(31445,28,5,b'm',75,2,255,b'R',0,0), // signed_certificate_timestamp
+    f(31502,20,6,b'm',65535,4,255,b'R',31473,29), // private_key_provider
+    f(11511,17,7,b'm',111,4,255,b'S',0,0), // watched_directory
+    f(31559,6,8,b'm',75,12,255,b'R',31522,37), // pkcs12
+    f(29741,10,9,b'm',195,4,255,b'R',0,0), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(31319,28,1,b'e',32,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(31347,28,2,b'e',32,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(31375,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(31388,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(31452,20,5,b's',65535,2,255,b'R',31399,53), // signature_algorithms
-    f(31509,19,6,b'e',65535,2,255,b'R',31472,37), // compliance_policies
+    f(31620,28,1,b'e',32,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(31648,28,2,b'e',32,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(31676,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(31689,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(31753,20,5,b's',65535,2,255,b'R',31700,53), // signature_algorithms
+    f(31810,19,6,b'e',65535,2,255,b'R',31773,37), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(30193,18,1,b'm',191,4,255,b'S',0,0), // common_tls_context
-    f(31588,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(31614,19,3,b'b',65535,0,255,b'R',31591,23), // allow_renegotiation
-    f(31633,16,4,b'm',266,4,255,b'S',0,0), // max_session_keys
-    f(31676,21,5,b'm',253,4,255,b'I',31649,27), // enforce_rsa_key_usage
-    f(31697,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(31710,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(30494,18,1,b'm',188,4,255,b'S',0,0), // common_tls_context
+    f(31889,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(31915,19,3,b'b',65535,0,255,b'R',31892,23), // allow_renegotiation
+    f(31934,16,4,b'm',263,4,255,b'S',0,0), // max_session_keys
+    f(31977,21,5,b'm',250,4,255,b'I',31950,27), // enforce_rsa_key_usage
+    f(31998,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(32011,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    f(7737,28,1,b'm',90,4,255,b'S',0,0), // common_http_protocol_options
-    f(8275,30,2,b'm',113,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(31787,20,3,b'm',202,4,0,b'S',0,0), // explicit_http_config
-    f(31807,30,4,b'm',203,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(31837,11,5,b'm',201,4,0,b'S',0,0), // auto_config
-    f(25514,12,6,b'm',183,2,255,b'R',8100,46), // http_filters
-    f(31848,24,7,b'm',112,4,255,b'R',0,0), // header_validation_config
+    f(7806,28,1,b'm',88,4,255,b'S',0,0), // common_http_protocol_options
+    f(8344,30,2,b'm',110,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(32088,20,3,b'm',199,4,0,b'S',0,0), // explicit_http_config
+    f(32108,30,4,b'm',200,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(32138,11,5,b'm',198,4,0,b'S',0,0), // auto_config
+    f(25800,12,6,b'm',180,2,255,b'R',8169,46), // http_filters
+    f(32149,24,7,b'm',109,4,255,b'R',0,0), // header_validation_config
     f(5833,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
-    f(21502,23,9,b'm',65535,2,255,b'R',0,0), // request_mirror_policies
-    f(21157,11,10,b'm',152,2,255,b'R',0,0), // hash_policy
-    f(11825,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
+    f(21788,23,9,b'm',65535,2,255,b'R',0,0), // request_mirror_policies
+    f(21443,11,10,b'm',149,2,255,b'R',0,0), // hash_policy
+    f(11959,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    f(7322,21,1,b'm',86,4,255,b'S',0,0), // http_protocol_options
-    f(7343,22,2,b'm',89,4,255,b'S',0,0), // http2_protocol_options
-    f(26439,22,3,b'm',65535,4,255,b'R',26416,23), // http3_protocol_options
-    f(31941,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(7391,21,1,b'm',85,4,255,b'S',0,0), // http_protocol_options
+    f(7412,22,2,b'm',87,4,255,b'S',0,0), // http2_protocol_options
+    f(26725,22,3,b'm',65535,4,255,b'R',26702,23), // http3_protocol_options
+    f(32242,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    f(7322,21,1,b'm',86,4,0,b'S',0,0), // http_protocol_options
-    f(7343,22,2,b'm',89,4,0,b'S',0,0), // http2_protocol_options
-    f(26439,22,3,b'm',65535,4,0,b'R',26416,23), // http3_protocol_options
+    f(7391,21,1,b'm',85,4,0,b'S',0,0), // http_protocol_options
+    f(7412,22,2,b'm',87,4,0,b'S',0,0), // http2_protocol_options
+    f(26725,22,3,b'm',65535,4,0,b'R',26702,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    f(7322,21,1,b'm',86,4,255,b'S',0,0), // http_protocol_options
-    f(7343,22,2,b'm',89,4,255,b'S',0,0), // http2_protocol_options
-    f(26439,22,3,b'm',65535,4,255,b'R',26416,23), // http3_protocol_options
+    f(7391,21,1,b'm',85,4,255,b'S',0,0), // http_protocol_options
+    f(7412,22,2,b'm',87,4,255,b'S',0,0), // http2_protocol_options
+    f(26725,22,3,b'm',65535,4,255,b'R',26702,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    f(2913,4,1,b'm',97,4,255,b'S',0,0), // node
-    f(32173,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(32181,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(32205,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(32231,25,5,b'm',205,1,255,b'S',0,0), // initial_resource_versions
-    f(32256,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(32270,12,7,b'm',269,4,255,b'S',0,0), // error_detail
-    f(32282,27,8,b'm',216,2,255,b'S',0,0), // resource_locators_subscribe
-    f(32309,29,9,b'm',216,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(2913,4,1,b'm',94,4,255,b'S',0,0), // node
+    f(32474,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(32482,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(32506,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(32532,25,5,b'm',202,1,255,b'S',0,0), // initial_resource_versions
+    f(32557,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(32571,12,7,b'm',266,4,255,b'S',0,0), // error_detail
+    f(32583,27,8,b'm',213,2,255,b'S',0,0), // resource_locators_subscribe
+    f(32610,29,9,b'm',213,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    f(9928,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(10062,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(32464,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(32483,9,2,b'm',213,2,255,b'S',0,0), // resources
-    f(32173,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(32492,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(32497,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(32514,13,7,b'm',75,4,255,b'S',0,0), // control_plane
-    f(32527,22,8,b'm',218,2,255,b'S',0,0), // removed_resource_names
-    f(32549,15,9,b'm',215,2,255,b'S',0,0), // resource_errors
+    f(32765,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(32784,9,2,b'm',210,2,255,b'S',0,0), // resources
+    f(32474,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(32793,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(32798,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(32815,13,7,b'm',74,4,255,b'S',0,0), // control_plane
+    f(32828,22,8,b'm',215,2,255,b'S',0,0), // removed_resource_names
+    f(32850,15,9,b'm',212,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2913,4,2,b'm',97,4,255,b'S',0,0), // node
-    f(32607,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(32173,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(32256,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(32270,12,6,b'm',269,4,255,b'S',0,0), // error_detail
-    f(32621,17,7,b'm',216,2,255,b'S',0,0), // resource_locators
+    f(2913,4,2,b'm',94,4,255,b'S',0,0), // node
+    f(32908,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(32474,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(32557,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(32571,12,6,b'm',266,4,255,b'S',0,0), // error_detail
+    f(32922,17,7,b'm',213,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(32483,9,2,b'm',252,2,255,b'S',0,0), // resources
-    f(32682,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(32173,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(32492,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(32514,13,6,b'm',75,4,255,b'S',0,0), // control_plane
-    f(32549,15,7,b'm',215,2,255,b'S',0,0), // resource_errors
+    f(32784,9,2,b'm',249,2,255,b'S',0,0), // resources
+    f(32983,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(32474,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(32793,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(32815,13,6,b'm',74,4,255,b'S',0,0), // control_plane
+    f(32850,15,7,b'm',212,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(32742,10,1,b'm',211,4,0,b'S',0,0), // constraint
-    f(32752,14,2,b'm',210,4,0,b'S',0,0), // or_constraints
-    f(32766,15,3,b'm',210,4,0,b'S',0,0), // and_constraints
-    f(32781,15,4,b'm',209,4,0,b'S',0,0), // not_constraints
+    f(33043,10,1,b'm',208,4,0,b'S',0,0), // constraint
+    f(33053,14,2,b'm',207,4,0,b'S',0,0), // or_constraints
+    f(33067,15,3,b'm',207,4,0,b'S',0,0), // and_constraints
+    f(33082,15,4,b'm',206,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(32865,11,1,b'm',209,2,255,b'S',0,0), // constraints
+    f(33166,11,1,b'm',206,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    f(9928,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(10062,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(32947,6,3,b'm',212,4,0,b'S',0,0), // exists
+    f(33248,6,3,b'm',209,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(33066,8,2,b'm',252,4,255,b'S',0,0), // resource
+    f(33367,8,2,b'm',249,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(33074,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(22097,3,6,b'm',256,4,255,b'S',0,0), // ttl
-    f(33081,13,7,b'm',214,4,255,b'S',0,0), // cache_control
-    f(33094,13,8,b'm',218,4,255,b'S',0,0), // resource_name
-    f(7682,8,9,b'm',94,4,255,b'S',0,0), // metadata
+    f(33375,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(22383,3,6,b'm',253,4,255,b'S',0,0), // ttl
+    f(33382,13,7,b'm',211,4,255,b'S',0,0), // cache_control
+    f(33395,13,8,b'm',215,4,255,b'S',0,0), // resource_name
+    f(7751,8,9,b'm',91,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(33155,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(33456,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(33094,13,1,b'm',218,4,255,b'S',0,0), // resource_name
-    f(32270,12,2,b'm',269,4,255,b'S',0,0), // error_detail
+    f(33395,13,1,b'm',215,4,255,b'S',0,0), // resource_name
+    f(32571,12,2,b'm',266,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(14564,18,2,b'm',217,1,255,b'S',0,0), // dynamic_parameters
+    f(14750,18,2,b'm',214,1,255,b'S',0,0), // dynamic_parameters
     // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    f(9928,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(10062,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(33353,29,2,b'm',209,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(33654,29,2,b'm',206,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.type.matcher.v3.DoubleMatcher
-    f(33417,5,1,b'm',243,4,0,b'I',5226,36), // range
-    f(33422,5,2,b'd',65535,4,0,b'I',5226,36), // exact
+    f(33718,5,1,b'm',240,4,0,b'I',5226,36), // range
+    f(33723,5,2,b'd',65535,4,0,b'I',5226,36), // exact
     // envoy.type.matcher.v3.ListMatcher
-    f(33460,6,1,b'm',229,4,0,b'I',5226,36), // one_of
+    f(33761,6,1,b'm',226,4,0,b'I',5226,36), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(33505,8,1,b'm',228,2,255,b'I',5226,36), // patterns
+    f(33806,8,1,b'm',225,2,255,b'I',5226,36), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3186,6,1,b's',65535,0,255,b'I',5226,36), // filter
-    f(131,4,2,b'm',223,2,255,b'I',5226,36), // path
-    f(2972,5,3,b'm',229,4,255,b'I',5226,36), // value
-    f(33550,6,4,b'b',65535,0,255,b'I',5226,36), // invert
+    f(131,4,2,b'm',220,2,255,b'I',5226,36), // path
+    f(2972,5,3,b'm',226,4,255,b'I',5226,36), // value
+    f(33851,6,4,b'b',65535,0,255,b'I',5226,36), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    f(9928,3,1,b's',65535,4,0,b'I',5226,36), // key
+    f(10062,3,1,b's',65535,4,0,b'I',5226,36), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(33636,14,1,b'm',229,2,255,b'I',5226,36), // value_matchers
+    f(33937,14,1,b'm',226,2,255,b'I',5226,36), // value_matchers
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(33695,7,1,b'm',226,4,255,b'S',0,0), // pattern
-    f(33702,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(33996,7,1,b'm',223,4,255,b'S',0,0), // pattern
+    f(34003,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(33812,10,1,b'm',227,4,0,b'I',33748,64), // google_re2
-    f(19215,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(34113,10,1,b'm',224,4,0,b'I',34049,64), // google_re2
+    f(19501,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(33866,16,1,b'm',266,4,255,b'I',5226,36), // max_program_size
+    f(34167,16,1,b'm',263,4,255,b'I',5226,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(33422,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(22979,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(33917,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(23042,10,5,b'm',226,4,0,b'S',0,0), // safe_regex
-    f(33923,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(33934,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(33942,6,8,b'm',65535,4,0,b'R',23193,52), // custom
+    f(33723,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(23265,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(34218,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(23328,10,5,b'm',223,4,0,b'S',0,0), // safe_regex
+    f(34224,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(34235,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(34243,6,8,b'm',65535,4,0,b'R',23479,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(33982,10,1,b'm',230,4,0,b'I',5226,36), // null_match
-    f(33992,12,2,b'm',219,4,0,b'I',5226,36), // double_match
-    f(19957,12,3,b'm',228,4,0,b'I',5226,36), // string_match
-    f(34004,10,4,b'b',65535,4,0,b'I',5226,36), // bool_match
-    f(19878,13,5,b'b',65535,4,0,b'I',5226,36), // present_match
-    f(34014,10,6,b'm',220,4,0,b'I',5226,36), // list_match
-    f(18658,8,7,b'm',224,4,0,b'I',5226,36), // or_match
+    f(34283,10,1,b'm',227,4,0,b'I',5226,36), // null_match
+    f(34293,12,2,b'm',216,4,0,b'I',5226,36), // double_match
+    f(20243,12,3,b'm',225,4,0,b'I',5226,36), // string_match
+    f(34305,10,4,b'b',65535,4,0,b'I',5226,36), // bool_match
+    f(20164,13,5,b'b',65535,4,0,b'I',5226,36), // present_match
+    f(34315,10,6,b'm',217,4,0,b'I',5226,36), // list_match
+    f(18944,8,7,b'm',221,4,0,b'I',5226,36), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
-    f(9928,3,1,b's',65535,0,255,b'I',5226,36), // key
-    f(131,4,2,b'm',232,2,255,b'I',5226,36), // path
+    f(10062,3,1,b's',65535,0,255,b'I',5226,36), // key
+    f(131,4,2,b'm',229,2,255,b'I',5226,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
-    f(9928,3,1,b's',65535,4,0,b'I',5226,36), // key
-    f(34148,5,2,b'u',65535,4,0,b'I',5226,36), // index
+    f(10062,3,1,b's',65535,4,0,b'I',5226,36), // key
+    f(34449,5,2,b'u',65535,4,0,b'I',5226,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(34188,7,1,b'm',236,4,0,b'I',5226,36), // request
-    f(20235,5,2,b'm',237,4,0,b'I',5226,36), // route
-    f(694,7,3,b'm',234,4,0,b'I',5226,36), // cluster
-    f(34195,4,4,b'm',235,4,0,b'I',5226,36), // host
+    f(34489,7,1,b'm',233,4,0,b'I',5226,36), // request
+    f(20521,5,2,b'm',234,4,0,b'I',5226,36), // route
+    f(694,7,3,b'm',231,4,0,b'I',5226,36), // cluster
+    f(34496,4,4,b'm',232,4,0,b'I',5226,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(34397,3,1,b's',65535,0,255,b'I',5226,36), // tag
-    f(34400,7,2,b'm',241,4,0,b'I',5226,36), // literal
-    f(34407,11,3,b'm',239,4,0,b'I',5226,36), // environment
-    f(34418,14,4,b'm',240,4,0,b'I',5226,36), // request_header
-    f(7682,8,5,b'm',242,4,0,b'I',5226,36), // metadata
+    f(34698,3,1,b's',65535,0,255,b'I',5226,36), // tag
+    f(34701,7,2,b'm',238,4,0,b'I',5226,36), // literal
+    f(34708,11,3,b'm',236,4,0,b'I',5226,36), // environment
+    f(34719,14,4,b'm',237,4,0,b'I',5226,36), // request_header
+    f(7751,8,5,b'm',239,4,0,b'I',5226,36), // metadata
     f(2972,5,6,b's',65535,4,0,b'I',5226,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
     f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
-    f(15074,13,2,b's',65535,0,255,b'I',5226,36), // default_value
+    f(15260,13,2,b's',65535,0,255,b'I',5226,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Header
     f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
-    f(15074,13,2,b's',65535,0,255,b'I',5226,36), // default_value
+    f(15260,13,2,b's',65535,0,255,b'I',5226,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Literal
     f(2972,5,1,b's',65535,0,255,b'I',5226,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(34592,4,1,b'm',233,4,255,b'I',5226,36), // kind
-    f(9544,12,2,b'm',231,4,255,b'I',5226,36), // metadata_key
-    f(15074,13,3,b's',65535,0,255,b'I',5226,36), // default_value
+    f(34893,4,1,b'm',230,4,255,b'I',5226,36), // kind
+    f(9678,12,2,b'm',228,4,255,b'I',5226,36), // metadata_key
+    f(15260,13,3,b's',65535,0,255,b'I',5226,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(34621,5,1,b'd',65535,0,255,b'I',5226,36), // start
-    f(34626,3,2,b'd',65535,0,255,b'I',5226,36), // end
+    f(34922,5,1,b'd',65535,0,255,b'I',5226,36), // start
+    f(34927,3,2,b'd',65535,0,255,b'I',5226,36), // end
     // envoy.type.v3.FractionalPercent
-    f(34660,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(34669,11,2,b'e',33,0,255,b'S',0,0), // denominator
+    f(34961,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(34970,11,2,b'e',33,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(22037,9,1,b'm',247,4,0,b'I',5226,36), // source_ip
-    f(21960,12,2,b'm',246,4,0,b'I',5226,36), // filter_state
+    f(22323,9,1,b'm',244,4,0,b'I',5226,36), // source_ip
+    f(22246,12,2,b'm',243,4,0,b'I',5226,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
-    f(9928,3,1,b's',65535,0,255,b'I',5226,36), // key
+    f(10062,3,1,b's',65535,0,255,b'I',5226,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.Int32Range
-    f(34621,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(34626,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(34922,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(34927,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(34621,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(34626,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(34922,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(34927,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(34871,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(34883,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(34895,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(35172,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(35184,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(35196,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // google.protobuf.Any
-    f(32173,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(32474,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -3293,8 +3289,8 @@ pub(crate) static FIELDS: [FieldRow; 1260] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(35021,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(35028,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(35322,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(35329,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -3303,242 +3299,242 @@ pub(crate) static FIELDS: [FieldRow; 1260] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(35157,6,1,b'm',268,2,255,b'S',0,0), // values
+    f(35458,6,1,b'm',265,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(35212,6,1,b'm',264,1,255,b'S',0,0), // fields
+    f(35513,6,1,b'm',261,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
-    f(9928,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',268,4,255,b'S',0,0), // value
+    f(10062,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',265,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(35021,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(35028,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(35322,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(35329,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(35352,10,1,b'e',34,4,0,b'S',0,0), // null_value
-    f(35362,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(35374,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(35386,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(35396,12,5,b'm',263,4,0,b'S',0,0), // struct_value
-    f(35408,10,6,b'm',261,4,0,b'S',0,0), // list_value
+    f(35653,10,1,b'e',34,4,0,b'S',0,0), // null_value
+    f(35663,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(35675,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(35687,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(35697,12,5,b'm',260,4,0,b'S',0,0), // struct_value
+    f(35709,10,6,b'm',258,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(35435,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(35439,7,2,b's',65535,0,255,b'S',0,0), // message
-    f(3100,7,3,b'm',252,2,255,b'S',0,0), // details
+    f(35736,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(35740,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(3100,7,3,b'm',249,2,255,b'S',0,0), // details
     // xds.core.v3.ContextParams
-    f(35471,6,1,b'm',271,1,255,b'S',0,0), // params
+    f(35772,6,1,b'm',268,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
-    f(9928,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(10062,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
 ];
 
 pub(crate) static ENUMS: [EnumRow; 35] = [
-    e(35514,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(35611,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(35674,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(35721,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(35780,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(35851,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(35895,63,20,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(35983,56,25,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(36085,45,27,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(36172,47,32,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(36252,40,37,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(36381,75,44,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(36479,44,49,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(36614,31,55,3), // envoy.config.core.v3.ApiVersion
-    e(36649,57,58,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(36787,33,62,6), // envoy.config.core.v3.HealthStatus
-    e(36844,69,68,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(36943,36,71,2), // envoy.config.core.v3.RoutingPriority
-    e(36983,43,73,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(37032,37,75,3), // envoy.config.core.v3.TrafficDirection
-    e(37095,62,78,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(37187,43,81,2), // envoy.config.listener.v3.Listener.DrainType
-    e(37241,57,83,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(37365,61,88,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(37475,52,91,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(37544,91,94,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(37650,106,98,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(37821,110,103,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(38017,108,108,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(38162,93,111,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(38289,79,113,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(38410,71,116,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(38532,67,122,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(38635,47,127,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(38708,25,130,1), // google.protobuf.NullValue
+    e(35815,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(35912,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(35975,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(36022,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(36081,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(36152,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(36196,63,20,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(36284,56,25,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(36386,45,27,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(36473,47,32,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(36553,40,37,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(36682,75,44,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(36780,44,49,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(36915,31,55,3), // envoy.config.core.v3.ApiVersion
+    e(36950,57,58,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(37088,33,62,6), // envoy.config.core.v3.HealthStatus
+    e(37145,69,68,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(37244,36,71,2), // envoy.config.core.v3.RoutingPriority
+    e(37284,43,73,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(37333,37,75,3), // envoy.config.core.v3.TrafficDirection
+    e(37396,62,78,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(37488,43,81,2), // envoy.config.listener.v3.Listener.DrainType
+    e(37542,57,83,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(37666,61,88,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(37776,52,91,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(37845,91,94,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(37951,106,98,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(38122,110,103,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(38318,108,108,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(38463,93,111,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(38590,79,113,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(38711,71,116,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(38833,67,122,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(38936,47,127,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(39009,25,130,1), // google.protobuf.NullValue
 ];
 
 pub(crate) static VALUES: [ValueRow; 131] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(35549,7,0), // UNKNOWN
-    v(35556,9,1), // REQUESTED
-    v(35565,14,2), // DOES_NOT_EXIST
-    v(35579,5,3), // ACKED
-    v(35584,6,4), // NACKED
-    v(35590,14,5), // RECEIVED_ERROR
-    v(35604,7,6), // TIMEOUT
+    v(35850,7,0), // UNKNOWN
+    v(35857,9,1), // REQUESTED
+    v(35866,14,2), // DOES_NOT_EXIST
+    v(35880,5,3), // ACKED
+    v(35885,6,4), // NACKED
+    v(35891,14,5), // RECEIVED_ERROR
+    v(35905,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(35658,7,0), // Gradual
-    v(35665,9,1), // Immediate
+    v(35959,7,0), // Gradual
+    v(35966,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(35717,2,0), // v4
-    v(35719,2,1), // v6
+    v(36018,2,0), // v4
+    v(36020,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(35759,5,0), // Serve
-    v(35764,8,1), // Validate
-    v(35772,8,2), // InitOnly
+    v(36060,5,0), // Serve
+    v(36065,8,1), // Validate
+    v(36073,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(35811,4,0), // LIVE
-    v(35815,8,1), // DRAINING
-    v(35823,16,2), // PRE_INITIALIZING
-    v(35839,12,3), // INITIALIZING
+    v(36112,4,0), // LIVE
+    v(36116,8,1), // DRAINING
+    v(36124,16,2), // PRE_INITIALIZING
+    v(36140,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(35883,7,0), // COUNTER
-    v(35890,5,1), // GAUGE
+    v(36184,7,0), // COUNTER
+    v(36191,5,1), // GAUGE
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(35549,7,0), // UNKNOWN
-    v(35958,4,1), // KILL
-    v(35962,9,2), // MULTIKILL
-    v(35971,8,3), // MEGAMISS
-    v(35979,4,4), // MISS
+    v(35850,7,0), // UNKNOWN
+    v(36259,4,1), // KILL
+    v(36263,9,2), // MULTIKILL
+    v(36272,8,3), // MEGAMISS
+    v(36280,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(36039,23,0), // USE_CONFIGURED_PROTOCOL
-    v(36062,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(36340,23,0), // USE_CONFIGURED_PROTOCOL
+    v(36363,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(36130,6,0), // STATIC
-    v(36136,10,1), // STRICT_DNS
-    v(36146,11,2), // LOGICAL_DNS
-    v(36157,3,3), // EDS
-    v(36160,12,4), // ORIGINAL_DST
+    v(36431,6,0), // STATIC
+    v(36437,10,1), // STRICT_DNS
+    v(36447,11,2), // LOGICAL_DNS
+    v(36458,3,3), // EDS
+    v(36461,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(36219,4,0), // AUTO
-    v(36223,7,1), // V4_ONLY
-    v(36230,7,2), // V6_ONLY
-    v(36237,12,3), // V4_PREFERRED
-    v(36249,3,4), // ALL
+    v(36520,4,0), // AUTO
+    v(36524,7,1), // V4_ONLY
+    v(36531,7,2), // V6_ONLY
+    v(36538,12,3), // V4_PREFERRED
+    v(36550,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(36292,11,0), // ROUND_ROBIN
-    v(36303,13,1), // LEAST_REQUEST
-    v(36316,9,2), // RING_HASH
-    v(36325,6,3), // RANDOM
-    v(36331,6,5), // MAGLEV
-    v(36337,16,6), // CLUSTER_PROVIDED
-    v(36353,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(36593,11,0), // ROUND_ROBIN
+    v(36604,13,1), // LEAST_REQUEST
+    v(36617,9,2), // RING_HASH
+    v(36626,6,3), // RANDOM
+    v(36632,6,5), // MAGLEV
+    v(36638,16,6), // CLUSTER_PROVIDED
+    v(36654,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(36456,7,0), // DEFAULT
-    v(36463,2,1), // V4
-    v(36465,2,2), // V6
-    v(36467,4,3), // PIPE
-    v(36471,8,4), // INTERNAL
+    v(36757,7,0), // DEFAULT
+    v(36764,2,1), // V4
+    v(36766,2,2), // V6
+    v(36768,4,3), // PIPE
+    v(36772,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(36523,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(36560,4,1), // REST
-    v(36564,4,2), // GRPC
-    v(36568,10,3), // DELTA_GRPC
-    v(36578,15,5), // AGGREGATED_GRPC
-    v(36593,21,6), // AGGREGATED_DELTA_GRPC
+    v(36824,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(36861,4,1), // REST
+    v(36865,4,2), // GRPC
+    v(36869,10,3), // DELTA_GRPC
+    v(36879,15,5), // AGGREGATED_GRPC
+    v(36894,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(36219,4,0), // AUTO
-    v(36645,2,1), // V2
-    v(36647,2,2), // V3
+    v(36520,4,0), // AUTO
+    v(36946,2,1), // V2
+    v(36948,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(36706,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(36729,13,1), // ADD_IF_ABSENT
-    v(36742,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(36768,19,3), // OVERWRITE_IF_EXISTS
+    v(37007,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(37030,13,1), // ADD_IF_ABSENT
+    v(37043,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(37069,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(35549,7,0), // UNKNOWN
-    v(36820,7,1), // HEALTHY
-    v(36827,9,2), // UNHEALTHY
-    v(35815,8,3), // DRAINING
-    v(35604,7,4), // TIMEOUT
-    v(36836,8,5), // DEGRADED
+    v(35850,7,0), // UNKNOWN
+    v(37121,7,1), // HEALTHY
+    v(37128,9,2), // UNHEALTHY
+    v(36116,8,3), // DRAINING
+    v(35905,7,4), // TIMEOUT
+    v(37137,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(36913,5,0), // ALLOW
-    v(36918,14,1), // REJECT_REQUEST
-    v(36932,11,2), // DROP_HEADER
+    v(37214,5,0), // ALLOW
+    v(37219,14,1), // REJECT_REQUEST
+    v(37233,11,2), // DROP_HEADER
     // envoy.config.core.v3.RoutingPriority
-    v(36456,7,0), // DEFAULT
-    v(36979,4,1), // HIGH
+    v(36757,7,0), // DEFAULT
+    v(37280,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(37026,3,0), // TCP
-    v(37029,3,1), // UDP
+    v(37327,3,0), // TCP
+    v(37330,3,1), // UDP
     // envoy.config.core.v3.TrafficDirection
-    v(37069,11,0), // UNSPECIFIED
-    v(37080,7,1), // INBOUND
-    v(37087,8,2), // OUTBOUND
+    v(37370,11,0), // UNSPECIFIED
+    v(37381,7,1), // INBOUND
+    v(37388,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(37157,3,0), // ANY
-    v(37160,19,1), // SAME_IP_OR_LOOPBACK
-    v(37179,8,2), // EXTERNAL
+    v(37458,3,0), // ANY
+    v(37461,19,1), // SAME_IP_OR_LOOPBACK
+    v(37480,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(36456,7,0), // DEFAULT
-    v(37230,11,1), // MODIFY_ONLY
+    v(36757,7,0), // DEFAULT
+    v(37531,11,1), // MODIFY_ONLY
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(37298,17,0), // MOVED_PERMANENTLY
-    v(37315,5,1), // FOUND
-    v(37320,9,2), // SEE_OTHER
-    v(37329,18,3), // TEMPORARY_REDIRECT
-    v(37347,18,4), // PERMANENT_REDIRECT
+    v(37599,17,0), // MOVED_PERMANENTLY
+    v(37616,5,1), // FOUND
+    v(37621,9,2), // SEE_OTHER
+    v(37630,18,3), // TEMPORARY_REDIRECT
+    v(37648,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(37426,19,0), // SERVICE_UNAVAILABLE
-    v(37445,9,1), // NOT_FOUND
-    v(37454,21,2), // INTERNAL_SERVER_ERROR
+    v(37727,19,0), // SERVICE_UNAVAILABLE
+    v(37746,9,1), // NOT_FOUND
+    v(37755,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(37527,4,0), // NONE
-    v(37531,13,1), // EXTERNAL_ONLY
-    v(36249,3,2), // ALL
+    v(37828,4,0), // NONE
+    v(37832,13,1), // EXTERNAL_ONLY
+    v(36550,3,2), // ALL
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(36219,4,0), // AUTO
-    v(37635,5,1), // HTTP1
-    v(37640,5,2), // HTTP2
-    v(37645,5,3), // HTTP3
+    v(36520,4,0), // AUTO
+    v(37936,5,1), // HTTP1
+    v(37941,5,2), // HTTP2
+    v(37946,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(37756,8,0), // SANITIZE
-    v(37764,12,1), // FORWARD_ONLY
-    v(37776,14,2), // APPEND_FORWARD
-    v(37790,12,3), // SANITIZE_SET
-    v(37802,19,4), // ALWAYS_FORWARD_ONLY
+    v(38057,8,0), // SANITIZE
+    v(38065,12,1), // FORWARD_ONLY
+    v(38077,14,2), // APPEND_FORWARD
+    v(38091,12,3), // SANITIZE_SET
+    v(38103,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(37931,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(37962,14,1), // KEEP_UNCHANGED
-    v(36918,14,2), // REJECT_REQUEST
-    v(37976,21,3), // UNESCAPE_AND_REDIRECT
-    v(37997,20,4), // UNESCAPE_AND_FORWARD
+    v(38232,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(38263,14,1), // KEEP_UNCHANGED
+    v(37219,14,2), // REJECT_REQUEST
+    v(38277,21,3), // UNESCAPE_AND_REDIRECT
+    v(38298,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(38125,9,0), // OVERWRITE
-    v(38134,16,1), // APPEND_IF_ABSENT
-    v(38150,12,2), // PASS_THROUGH
+    v(38426,9,0), // OVERWRITE
+    v(38435,16,1), // APPEND_IF_ABSENT
+    v(38451,12,2), // PASS_THROUGH
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(38255,18,0), // VERIFY_TRUST_CHAIN
-    v(38273,16,1), // ACCEPT_UNTRUSTED
+    v(38556,18,0), // VERIFY_TRUST_CHAIN
+    v(38574,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(38368,16,0), // LENIENT_STAPLING
-    v(38384,15,1), // STRICT_STAPLING
-    v(38399,11,2), // MUST_STAPLE
+    v(38669,16,0), // LENIENT_STAPLING
+    v(38685,15,1), // STRICT_STAPLING
+    v(38700,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(38481,20,0), // SAN_TYPE_UNSPECIFIED
-    v(38501,5,1), // EMAIL
-    v(38506,3,2), // DNS
-    v(38509,3,3), // URI
-    v(38512,10,4), // IP_ADDRESS
-    v(38522,10,5), // OTHER_NAME
+    v(38782,20,0), // SAN_TYPE_UNSPECIFIED
+    v(38802,5,1), // EMAIL
+    v(38807,3,2), // DNS
+    v(38810,3,3), // URI
+    v(38813,10,4), // IP_ADDRESS
+    v(38823,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(38599,8,0), // TLS_AUTO
-    v(38607,7,1), // TLSv1_0
-    v(38614,7,2), // TLSv1_1
-    v(38621,7,3), // TLSv1_2
-    v(38628,7,4), // TLSv1_3
+    v(38900,8,0), // TLS_AUTO
+    v(38908,7,1), // TLSv1_0
+    v(38915,7,2), // TLSv1_1
+    v(38922,7,3), // TLSv1_2
+    v(38929,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(38682,7,0), // HUNDRED
-    v(38689,12,1), // TEN_THOUSAND
-    v(38701,7,2), // MILLION
+    v(38983,7,0), // HUNDRED
+    v(38990,12,1), // TEN_THOUSAND
+    v(39002,7,2), // MILLION
     // google.protobuf.NullValue
-    v(38733,10,0), // NULL_VALUE
+    v(39034,10,0), // NULL_VALUE
 ];
