@@ -45,14 +45,10 @@ pub struct TlsStream {
     unsolicited: bool,
     write_size: usize,
     close_sent: bool,
-    /// What broke the connection while something else was being done.
-    broken: Option<Broken>,
-}
-
-#[derive(Clone, Copy)]
-enum Broken {
-    Record(RecordError),
-    Send(ErrorKind),
+    /// What was wrong with the peer's records; told once the data before it was read.
+    misread: Option<RecordError>,
+    /// What was met when sending. Reading goes on: the peer may have said why it takes no more.
+    send_failed: Option<ErrorKind>,
 }
 
 impl TlsStream {
@@ -80,7 +76,8 @@ impl TlsStream {
             outgoing_start: 0,
             write_size: FIRST_WRITE,
             close_sent: false,
-            broken: None,
+            misread: None,
+            send_failed: None,
         }
     }
 
@@ -135,7 +132,7 @@ impl TlsStream {
             if out.filled().len() > before {
                 return Poll::Ready(Ok(()));
             }
-            if let Some(Broken::Record(error)) = self.broken {
+            if let Some(error) = self.misread {
                 return Poll::Ready(Err(io::Error::new(ErrorKind::InvalidData, error)));
             }
             if self.messages.closed() {
@@ -180,10 +177,10 @@ impl TlsStream {
     }
 
     /// Opens the records that are complete in `input` while there is room; answers how many bytes
-    /// were used up. What goes wrong is kept in `self.broken`, behind the data that came before it.
+    /// were used up. What goes wrong is kept for when the data before it has been read.
     fn open_records(&mut self, input: &mut [u8], out: &mut ReadBuf<'_>) -> usize {
         let mut used = 0;
-        while out.remaining() > 0 && self.broken.is_none() && !self.messages.closed() {
+        while out.remaining() > 0 && self.misread.is_none() && !self.messages.closed() {
             match self.open_record(&mut input[used..], out) {
                 Ok(Some(length)) => used += length,
                 Ok(None) => break,
@@ -191,7 +188,7 @@ impl TlsStream {
                     if let Some(alert) = error.alert() {
                         self.queue(ContentType::ALERT, &[2, alert]);
                     }
-                    self.broken = Some(Broken::Record(error));
+                    self.misread = Some(error);
                 }
             }
         }
@@ -255,7 +252,7 @@ impl TlsStream {
         if self.messages.take_key_update_owed(self.outgoing.is_empty())
             && let Err(error) = self.update_sealer()
         {
-            self.broken = Some(Broken::Record(error));
+            self.misread = Some(error);
         }
         if self.unsolicited {
             let _ = self.poll_send(cx);
@@ -326,7 +323,7 @@ impl TlsStream {
             let sent = match self.socket.poll_write(cx, &scratch[..filled]) {
                 Poll::Ready(Ok(sent)) => sent,
                 Poll::Ready(Err(error)) => {
-                    self.broken = Some(Broken::Send(error.kind()));
+                    self.send_failed = Some(error.kind());
                     return Poll::Ready(Err(error));
                 }
                 Poll::Pending => 0,
@@ -348,7 +345,7 @@ impl TlsStream {
     }
 
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Some(Broken::Send(kind)) = self.broken {
+        if let Some(kind) = self.send_failed {
             return Poll::Ready(Err(kind.into()));
         }
         self.poll_send(cx)
@@ -366,12 +363,16 @@ impl TlsStream {
     }
 
     fn check_writable(&self) -> io::Result<()> {
-        match self.broken {
-            Some(Broken::Send(kind)) => Err(kind.into()),
-            Some(Broken::Record(error)) => Err(io::Error::new(ErrorKind::InvalidData, error)),
-            None if self.close_sent => Err(ErrorKind::BrokenPipe.into()),
-            None => Ok(()),
+        if let Some(kind) = self.send_failed {
+            return Err(kind.into());
         }
+        if let Some(error) = self.misread {
+            return Err(io::Error::new(ErrorKind::InvalidData, error));
+        }
+        if self.close_sent {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
+        Ok(())
     }
 
     /// Sends what waits.
@@ -382,7 +383,7 @@ impl TlsStream {
                 Ok(0) => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
                 Ok(sent) => self.outgoing_start += sent,
                 Err(error) => {
-                    self.broken.get_or_insert(Broken::Send(error.kind()));
+                    self.send_failed = Some(error.kind());
                     // It will never be sent.
                     self.outgoing = Vec::new();
                     self.outgoing_start = 0;
