@@ -4,7 +4,7 @@
 //! its [`Cluster`] for an exchange, the balancer ([`lb`]) chooses an endpoint, and the endpoint's
 //! [`pool`] hands out an exchange on one of its connections.
 
-mod breakers;
+pub mod breakers;
 mod cluster;
 mod clusters;
 mod connect;
@@ -20,7 +20,6 @@ mod target;
 #[cfg(test)]
 mod tests;
 
-pub use breakers::{CircuitBreakers, Permit, Resource};
 pub use cluster::{Cluster, ConnectRequest, ExchangeRequest, TcpUpstream};
 pub use clusters::Clusters;
 pub use error::UpstreamError;

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use super::breakers::{LocalBreakers, Permit, Resource};
 use super::error::UpstreamError;
+use super::exchange::Event;
 use super::pool::Pool;
 use super::shared::{ClusterShared, HostCounters};
 use super::stats::{ClusterStats, milliseconds};
@@ -152,13 +153,24 @@ impl Target {
         self.counters.rq_active.subtract();
     }
 
-    /// Counts the head of a response.
-    pub fn responded(&self, status: u16) {
-        self.context.stats.response(status);
-        if status < 500 {
-            self.counters.rq_success.add();
-        } else {
-            self.counters.rq_error.add();
+    /// Counts what became of a request.
+    pub fn note(&self, event: Event) {
+        let stats = &self.context.stats;
+        match event {
+            Event::Responded { status } => {
+                stats.response(status);
+                if status < 500 {
+                    self.counters.rq_success.add();
+                } else {
+                    self.counters.rq_error.add();
+                }
+            }
+            Event::Failed => self.counters.rq_error.add(),
+            Event::TimedOut => self.counters.rq_timeout.add(),
+            Event::Transferred { received, sent } => {
+                stats.cx_rx_bytes_total.increment(received);
+                stats.cx_tx_bytes_total.increment(sent);
+            }
         }
     }
 

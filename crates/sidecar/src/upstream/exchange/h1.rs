@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use super::lease::Lease;
+use super::lease::{Event, Lease};
 use crate::config::endpoint::Endpoint;
 use crate::http::error::{Reset, StreamError};
 use crate::http::h1::decoder::Decoder;
@@ -140,9 +140,18 @@ impl Exchange {
         &self.endpoint
     }
 
-    pub(super) fn responded(&self, status: u16) {
+    pub(super) fn note(&self, event: Event) {
         if let Some(lease) = &self.lease {
-            lease.responded(status);
+            lease.note(event);
+        }
+    }
+
+    fn note_transfer(&self) {
+        if let Some(connection) = &self.connection {
+            self.note(Event::Transferred {
+                received: connection.wire.received,
+                sent: connection.wire.written,
+            });
         }
     }
 
@@ -378,6 +387,7 @@ impl Exchange {
 
     /// See [`super::Exchange::into_upgraded`].
     pub fn into_upgraded(mut self) -> Option<Upgraded> {
+        self.note_transfer();
         let connection = *self.connection.take().filter(|_| self.tunnel)?;
         Some(Upgraded {
             stream: connection.wire.io,
@@ -417,6 +427,7 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        self.note_transfer();
         let (reusable, untouched) = (self.is_reusable(), self.is_untouched());
         if let (Some(mut connection), Some(lease)) = (self.connection.take(), &self.lease)
             && (reusable || untouched)

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::super::lease::Owner;
+use super::super::lease::{Event, Owner};
 use super::super::tests::{endpoint, read_body, run};
 use super::*;
 
@@ -23,7 +23,7 @@ impl Owner for Pool {
     fn endpoint(&self) -> &Arc<Endpoint> {
         self.endpoint.as_ref().unwrap()
     }
-    fn responded(&self, _status: u16) {}
+    fn note(&self, _event: Event) {}
     fn keep(&self, connection: Box<Connection>) {
         self.kept.borrow_mut().push(connection);
     }

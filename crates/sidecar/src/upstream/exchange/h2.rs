@@ -13,7 +13,7 @@ use ::h2::client::{ResponseFuture, SendRequest};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::lease::Lease;
+use super::lease::{Event, Lease};
 use crate::config::cluster::Http2Settings;
 use crate::config::endpoint::Endpoint;
 use crate::http::error::{Reset, StreamError};
@@ -204,8 +204,8 @@ impl Exchange {
         }
     }
 
-    pub(super) fn responded(&self, status: u16) {
-        self.lease.responded(status);
+    pub(super) fn note(&self, event: Event) {
+        self.lease.note(event);
     }
 
     /// See [`super::Exchange::endpoint`], as for all that follow.

@@ -6,7 +6,7 @@ use ::h2::Reason;
 use http::Response;
 use tokio::io::DuplexStream;
 
-use super::super::lease::Owner;
+use super::super::lease::{Event, Owner};
 use super::super::tests::{endpoint, read_body, run};
 use super::*;
 use crate::http::h2::server;
@@ -28,7 +28,7 @@ impl Owner for Pool {
     fn endpoint(&self) -> &Arc<Endpoint> {
         &self.endpoint
     }
-    fn responded(&self, _status: u16) {}
+    fn note(&self, _event: Event) {}
     fn keep(&self, _connection: Box<super::super::h1::Connection>) {
         panic!("an HTTP/1 connection?");
     }

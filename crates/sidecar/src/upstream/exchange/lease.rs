@@ -7,13 +7,34 @@ use std::sync::Arc;
 use super::h1;
 use crate::config::endpoint::Endpoint;
 
+/// What becomes of an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The head of a final response has come, or the 101 that ends HTTP on its connection.
+    Responded {
+        /// Its status.
+        status: u16,
+    },
+    /// The endpoint failed to give a response.
+    Failed,
+    /// It took longer than the request may.
+    TimedOut,
+    /// Bytes moved on the exchange's own connection.
+    Transferred {
+        /// From the endpoint.
+        received: u64,
+        /// To it.
+        sent: u64,
+    },
+}
+
 /// The pool that handed out an exchange.
 pub trait Owner {
     /// The endpoint that its connections go to.
     fn endpoint(&self) -> &Arc<Endpoint>;
 
-    /// The head of a final response has come, or the 101 that ends HTTP on its connection.
-    fn responded(&self, status: u16);
+    /// Something that is to be counted.
+    fn note(&self, event: Event);
 
     /// An HTTP/1 connection that has finished its exchange and can carry another.
     fn keep(&self, connection: Box<h1::Connection>);
@@ -40,8 +61,8 @@ impl Lease {
         self.owner.endpoint()
     }
 
-    pub(super) fn responded(&self, status: u16) {
-        self.owner.responded(status);
+    pub(super) fn note(&self, event: Event) {
+        self.owner.note(event);
     }
 
     pub(super) fn keep(&self, connection: Box<h1::Connection>) {

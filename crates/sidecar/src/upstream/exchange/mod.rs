@@ -11,10 +11,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-pub use lease::{Lease, Owner};
+pub use lease::{Event, Lease, Owner};
 
 use crate::config::endpoint::Endpoint;
-use crate::http::error::{Reset, StreamError};
+use crate::http::error::{Fault, Reset, StreamError};
 use crate::http::headers::Headers;
 use crate::http::message::{RequestHead, ResponseHead, Version};
 
@@ -81,10 +81,14 @@ impl Exchange {
         into: &mut ResponseHead,
     ) -> Poll<Result<(), StreamError>> {
         let polled = each!(self, exchange => exchange.poll_head(cx, into));
-        if let Poll::Ready(Ok(())) = polled
-            && (into.status >= 200 || into.status == 101)
-        {
-            each!(self, exchange => exchange.responded(into.status));
+        match &polled {
+            Poll::Ready(Ok(())) if into.status >= 200 || into.status == 101 => {
+                self.note(Event::Responded {
+                    status: into.status,
+                });
+            }
+            Poll::Ready(Err(error)) if error.fault() != Fault::Proxy => self.note(Event::Failed),
+            _ => {}
         }
         polled
     }
@@ -113,6 +117,16 @@ impl Exchange {
     /// Ends the exchange before its time: RST_STREAM, or with HTTP/1 the connection is closed.
     pub fn reset(&mut self, reset: Reset) {
         each!(self, exchange => exchange.reset(reset))
+    }
+
+    /// Counts for the endpoint that the request was given up because it took too long. (The
+    /// cluster's `rq_timeout` is the router's to count: a request may time out without an endpoint.)
+    pub fn timed_out(&self) {
+        self.note(Event::TimedOut);
+    }
+
+    fn note(&self, event: Event) {
+        each!(self, exchange => exchange.note(event));
     }
 
     /// The endpoint that it goes to.

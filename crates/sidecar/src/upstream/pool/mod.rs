@@ -8,6 +8,7 @@
 //! Dropping a connection calls back into its pool, so no `RefCell` here is borrowed while one is
 //! dropped.
 
+mod counted;
 mod idle;
 mod protocol;
 mod shared;
@@ -23,6 +24,7 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
+use self::counted::Counted;
 use self::idle::IdleList;
 use self::protocol::Agreed;
 pub use self::protocol::Protocol;
@@ -30,7 +32,7 @@ use self::shared::SharedList;
 pub use self::solitary::solitary;
 use super::connect;
 use super::error::UpstreamError;
-use super::exchange::{Exchange, Lease, Owner, h1, h2};
+use super::exchange::{Event, Exchange, Lease, Owner, h1, h2};
 use super::target::{ConnectionGuard, Target};
 use crate::config::endpoint::Endpoint;
 use crate::http::h1::Limits;
@@ -257,6 +259,7 @@ impl Pool {
                 let presumed = self.shared.borrow().presumed_streams();
                 let settings = &context.config.http2;
                 let limits = Limits::default();
+                let stream = Counted::new(stream, context.stats.clone());
                 let begun =
                     h2::Connection::handshake(stream, local, settings, presumed, limits, guard);
                 begun.await.map(Connected::Http2).map_err(|error| {
@@ -383,8 +386,8 @@ impl Owner for Pool {
         &self.target.endpoint
     }
 
-    fn responded(&self, status: u16) {
-        self.target.responded(status);
+    fn note(&self, event: Event) {
+        self.target.note(event);
     }
 
     fn keep(&self, connection: Box<h1::Connection>) {

@@ -9,7 +9,7 @@ use crate::config::endpoint::Endpoint;
 use crate::http::h1::Limits;
 use crate::upstream::connect;
 use crate::upstream::error::UpstreamError;
-use crate::upstream::exchange::{Exchange, Lease, Owner, h1};
+use crate::upstream::exchange::{Event, Exchange, Lease, Owner, h1};
 use crate::upstream::target::Target;
 
 /// Waits for an exchange on a new connection that no pool ever sees.
@@ -49,8 +49,8 @@ impl Owner for Solitary {
         &self.target.endpoint
     }
 
-    fn responded(&self, status: u16) {
-        self.target.responded(status);
+    fn note(&self, event: Event) {
+        self.target.note(event);
     }
 
     fn keep(&self, connection: Box<h1::Connection>) {

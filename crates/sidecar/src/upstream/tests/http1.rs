@@ -33,6 +33,8 @@ fn a_connection_is_used_again_the_last_used_first() {
             ("upstream_rq_200", 6),
             ("upstream_rq_completed", 6),
             ("membership_total", 1),
+            ("upstream_cx_tx_bytes_total", 6 * 33),
+            ("upstream_cx_rx_bytes_total", 6 * 39),
         ] {
             assert_eq!(worker.stat(stat), want, "{stat}");
         }

@@ -18,9 +18,10 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 pub use self::servers::{Answer, Server};
+use super::breakers::Resource;
 use super::exchange::Exchange;
 use super::shared::{ClusterSet, ClusterShared};
-use super::{Cluster, Clusters, ExchangeRequest, Resource, UpstreamError};
+use super::{Cluster, Clusters, ExchangeRequest, UpstreamError};
 use crate::config::address::Address;
 use crate::config::cluster::{
     self, ClusterDiscovery, Http2Settings, LoadBalancer, Thresholds, UpstreamProtocol,

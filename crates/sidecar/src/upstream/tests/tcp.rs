@@ -80,7 +80,7 @@ fn connections_come_from_the_configured_source() {
 }
 
 #[test]
-fn a_source_of_the_other_family_is_not_used() {
+fn each_family_has_its_own_source_or_none() {
     on_worker(async {
         let listener = tokio::net::TcpListener::bind("[::1]:0").await;
         let Ok(listener) = listener else {
@@ -88,15 +88,17 @@ fn a_source_of_the_other_family_is_not_used() {
             return;
         };
         let address = listener.local_addr().expect("an address");
-        let mut bound = config([endpoint(address)]);
-        bound.bind = Some(BindConfig {
-            v4: Some(([127, 0, 0, 6], 0).into()),
-            v6: None,
-        });
-        let worker = Worker::new(bound);
-        let upstream = worker.cluster().connect(ANYWHERE).await.expect("TCP");
-        let local = upstream.stream.local_addr().expect("an address");
-        assert_eq!(local.ip().to_string(), "::1");
+        for v6 in [None, Some(([0, 0, 0, 0, 0, 0, 0, 1], 0).into())] {
+            let mut bound = config([endpoint(address)]);
+            bound.bind = Some(BindConfig {
+                v4: Some(([127, 0, 0, 6], 0).into()),
+                v6,
+            });
+            let worker = Worker::new(bound);
+            let upstream = worker.cluster().connect(ANYWHERE).await.expect("TCP");
+            let local = upstream.stream.local_addr().expect("an address");
+            assert_eq!(local.ip().to_string(), "::1");
+        }
     });
 }
 

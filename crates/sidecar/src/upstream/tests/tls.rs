@@ -68,7 +68,7 @@ fn a_failed_handshake_says_why() {
         let mut wrong = config([endpoint(server.address)]);
         wrong.transport_socket = UpstreamTransport::Tls(stranger);
         let worker = Worker::new(wrong);
-        let error = worker.exchange().await.err().expect("an error");
+        let error = worker.exchange().await.expect_err("an error");
         assert!(matches!(error, UpstreamError::Tls { .. }), "{error:?}");
         assert!(
             error.transport_failure().starts_with("TLS_error:"),
