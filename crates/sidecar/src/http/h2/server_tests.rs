@@ -366,7 +366,7 @@ fn floods_of_frames_are_bounded() {
     let continuation = [&b"\0\x04\0\x09\0\0\0\0\x01"[..], &[b'\x40'; 1024]].concat();
     let settings = b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\x01\0\0";
     for (name, first, again) in [
-        ("PING", &b""[..], &b"\0\0\x08\x06\0\0\0\0\012345678"[..]),
+        ("PING", &b""[..], &b"\0\0\x08\x06\0\0\0\0\x0012345678"[..]),
         ("SETTINGS", b"", settings),
         (
             "CONTINUATION",
