@@ -4,6 +4,8 @@
 // Until the stages are wired together.
 #![allow(dead_code)]
 
+mod admin;
+mod app;
 mod bootstrap;
 mod config;
 mod discovery;
@@ -14,3 +16,27 @@ mod runtime;
 mod telemetry;
 mod tls;
 mod upstream;
+
+pub use app::{AppError, run};
+pub use bootstrap::options::Options;
+
+/// Sends the program's own messages to standard error, at `--log-level`.
+///
+/// # Errors
+/// The level is none.
+pub fn log_to_stderr(options: &Options) -> Result<(), tracing_subscriber::filter::ParseError> {
+    let level = match options.log_level.as_str() {
+        // Envoy's names for two of them.
+        "warning" => "warn",
+        "critical" => "error",
+        level => level,
+    };
+    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let filter = level.parse::<tracing_subscriber::EnvFilter>()?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(ansi)
+        .init();
+    Ok(())
+}

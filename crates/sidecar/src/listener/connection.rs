@@ -1,9 +1,12 @@
 //! What is known about an accepted connection once its filter chain is chosen.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
+
+use tokio::sync::Notify;
 
 use crate::config::listener::{FilterChain, Listener};
 use crate::tls::stream::Handshake;
@@ -32,4 +35,34 @@ pub struct Connection {
     pub accepted: Instant,
     /// The same by the wall clock.
     pub accepted_at: SystemTime,
+    /// Tells when its filter chain is no longer configured.
+    pub drain: Rc<ChainDrain>,
+}
+
+/// Whether the connections of one filter chain are to end, because the chain was changed or removed.
+#[derive(Debug, Default)]
+pub struct ChainDrain {
+    draining: Cell<bool>,
+    begun: Notify,
+}
+
+impl ChainDrain {
+    /// Whether it has begun.
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Begins it.
+    pub fn begin(&self) {
+        self.draining.set(true);
+        self.begun.notify_waiters();
+    }
+
+    /// Resolves once it has begun.
+    pub async fn begun(&self) {
+        let notified = self.begun.notified();
+        if !self.draining.get() {
+            notified.await;
+        }
+    }
 }

@@ -1,1 +1,1 @@
-//! network
+pub mod tcp_proxy;

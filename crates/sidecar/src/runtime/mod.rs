@@ -1,1 +1,11 @@
-//! runtime
+//! Threads and what runs on them: workers, drain, timers.
+
+pub mod concurrency;
+pub mod date;
+pub mod drain;
+pub mod lifecycle;
+pub mod random;
+pub mod snapshot;
+pub mod threads;
+pub mod timer;
+pub mod worker;

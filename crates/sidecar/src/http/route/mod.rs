@@ -102,11 +102,11 @@ impl RouteTable {
 impl Forward {
     /// The cluster that this request goes to, and the header changes for its share. `None` where a
     /// header should name the cluster and does not, which is answered as an unknown cluster is.
-    pub fn choose_cluster<'a>(
-        &'a self,
-        request: &'a RequestHead,
+    pub fn choose_cluster<'f, 'r>(
+        &'f self,
+        request: &'r RequestHead,
         random: u64,
-    ) -> Option<ChosenCluster<'a>> {
+    ) -> Option<ChosenCluster<'f, 'r>> {
         match &self.cluster {
             ClusterChoice::Named(name) => Some(ChosenCluster::Configured {
                 name,
@@ -139,21 +139,21 @@ impl Forward {
 
 /// Where a request goes.
 #[derive(Clone, Copy, Debug)]
-pub enum ChosenCluster<'a> {
+pub enum ChosenCluster<'f, 'r> {
     /// By configuration.
     Configured {
         /// The cluster.
-        name: &'a Arc<str>,
+        name: &'f Arc<str>,
         /// The header changes of its share, if it was chosen by weight.
-        headers: Option<&'a HeaderChanges>,
+        headers: Option<&'f HeaderChanges>,
     },
     /// By `cluster_header`.
-    Requested(&'a str),
+    Requested(&'r str),
 }
 
-impl<'a> ChosenCluster<'a> {
+impl ChosenCluster<'_, '_> {
     /// The cluster's name.
-    pub fn name(&self) -> &'a str {
+    pub fn name(&self) -> &str {
         match self {
             ChosenCluster::Configured { name, .. } => name,
             ChosenCluster::Requested(name) => name,
@@ -167,7 +167,7 @@ fn is_internal(request: &RequestHead) -> bool {
 
 /// Splits an authority into its host (with an IPv6 literal's brackets) and `:port`, which may be
 /// empty.
-fn split_port(authority: &[u8]) -> (&[u8], &[u8]) {
+pub fn split_port(authority: &[u8]) -> (&[u8], &[u8]) {
     let Some(colon) = memchr::memrchr(b':', authority) else {
         return (authority, b"");
     };

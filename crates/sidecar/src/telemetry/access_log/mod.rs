@@ -3,3 +3,4 @@
 pub mod flags;
 pub mod format;
 pub mod record;
+pub mod writer;

@@ -5,7 +5,8 @@
 //! atomic addition. When the last scope of a subject is dropped, on all threads, its stats go.
 
 mod cells;
+mod names;
+pub mod pages;
 mod registry;
 
-pub use cells::BUCKETS;
 pub use registry::{Family, Registry, Scope, Stats, Value};

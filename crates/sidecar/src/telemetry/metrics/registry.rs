@@ -38,9 +38,35 @@ type Key = (Family, Arc<str>);
 struct Subject {
     /// How many scopes, over all threads, still count here.
     scopes: usize,
-    counters: BTreeMap<&'static str, Vec<Arc<CounterCell>>>,
+    counters: BTreeMap<&'static str, Counters>,
     gauges: BTreeMap<&'static str, Vec<Arc<GaugeCell>>>,
     histograms: BTreeMap<&'static str, Vec<Arc<HistogramCell>>>,
+}
+
+/// The cells of one counter.
+#[derive(Default)]
+struct Counters {
+    cells: Vec<Arc<CounterCell>>,
+    /// What cells had counted whose handles are gone: a counter never goes back.
+    retired: u64,
+}
+
+impl Counters {
+    fn sum(&self) -> u64 {
+        self.retired + self.cells.iter().map(|cell| cell.value()).sum::<u64>()
+    }
+
+    fn add(&mut self, cell: Arc<CounterCell>) {
+        let retired = &mut self.retired;
+        self.cells.retain(|cell| {
+            let used = Arc::strong_count(cell) > 1;
+            if !used {
+                *retired += cell.value();
+            }
+            used
+        });
+        self.cells.push(cell);
+    }
 }
 
 /// All stats of the process. Cloning it is cheap.
@@ -74,8 +100,7 @@ impl Registry {
     pub fn read(&self, mut each: impl FnMut(Family, &str, &str, Value)) {
         for ((family, name), subject) in self.subjects().iter() {
             for (stat, cells) in &subject.counters {
-                let sum = cells.iter().map(|c| c.value()).sum();
-                each(*family, name, stat, Value::Counter(sum));
+                each(*family, name, stat, Value::Counter(cells.sum()));
             }
             for (stat, cells) in &subject.gauges {
                 let sum = cells.iter().map(|c| c.value()).sum();
@@ -131,14 +156,19 @@ impl Scope {
     /// A handle for a counter of this subject.
     pub fn counter(&self, name: &'static str) -> Counter {
         let cell = Arc::<CounterCell>::default();
-        self.with(|subject| subject.counters.entry(name).or_default().push(cell.clone()));
+        self.with(|subject| subject.counters.entry(name).or_default().add(cell.clone()));
         Counter::from_arc(cell)
     }
 
     /// A handle for a gauge of this subject.
     pub fn gauge(&self, name: &'static str) -> Gauge {
         let cell = Arc::<GaugeCell>::default();
-        self.with(|subject| subject.gauges.entry(name).or_default().push(cell.clone()));
+        self.with(|subject| {
+            let cells = subject.gauges.entry(name).or_default();
+            // A gauge counts what is there: with its handle, its share is gone.
+            cells.retain(|cell| Arc::strong_count(cell) > 1);
+            cells.push(cell.clone());
+        });
         Gauge::from_arc(cell)
     }
 

@@ -67,6 +67,7 @@ fn connection() -> Connection {
         })),
         accepted: Instant::now(),
         accepted_at: SystemTime::UNIX_EPOCH,
+        drain: std::rc::Rc::default(),
     }
 }
 

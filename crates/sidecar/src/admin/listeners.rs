@@ -1,0 +1,31 @@
+//! `/listeners`
+
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use crate::runtime::snapshot::Snapshot;
+
+pub fn text(snapshot: &Snapshot) -> String {
+    let mut page = String::new();
+    for (name, listener) in snapshot.listeners.iter() {
+        for address in listener.addresses() {
+            let _ = writeln!(page, "{name}::{address}");
+        }
+    }
+    page
+}
+
+pub fn json(snapshot: &Snapshot) -> Value {
+    let listeners = snapshot.listeners.iter().map(|(name, listener)| {
+        let mut addresses = listener.addresses().into_iter().map(|address| {
+            json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}})
+        });
+        json!({
+            "name": &**name,
+            "local_address": addresses.next(),
+            "additional_local_addresses": addresses.collect::<Vec<_>>(),
+        })
+    });
+    json!({ "listener_statuses": listeners.collect::<Vec<_>>() })
+}

@@ -1,0 +1,372 @@
+//! What resources refer to each other by name: the slots that wait to be filled, who is asked for
+//! them, and for how long warming waits.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Weak};
+
+use outrider_xds::ads::ResourceType;
+use tokio::time::Instant;
+
+use super::dump::Dump;
+use super::slot::Slot;
+use crate::config::build::context::Context;
+use crate::config::build::secret::{Built, SecretFiles};
+use crate::config::cluster::BindConfig;
+use crate::config::endpoint::LoadAssignment;
+use crate::config::error::{ConfigError, Result};
+use crate::config::route::RouteTable;
+use crate::config::secret::Secret;
+use crate::config::source::{Origin, ResourceSource};
+
+/// An [`Origin`] by its place in the list of those that were ever named.
+pub type OriginKey = usize;
+
+/// Names that are wanted, by who is asked and of which kind.
+pub type Wanted = BTreeMap<(OriginKey, ResourceType), BTreeSet<Arc<str>>>;
+
+/// All references to routes, endpoints and secrets. Slots are held weakly: what no listener or
+/// cluster refers to any more is no longer wanted.
+pub struct References {
+    origins: RefCell<Vec<Origin>>,
+    routes: Table<RouteTable>,
+    endpoints: Table<LoadAssignment>,
+    secrets: Table<Secret>,
+    static_secrets: RefCell<BTreeMap<Arc<str>, Arc<Slot<Secret>>>>,
+    file_secrets: RefCell<Vec<FileSecret>>,
+    default_bind: Cell<Option<BindConfig>>,
+    dump: Arc<Dump>,
+}
+
+/// A slot that is filled from files, and how to fill it again.
+pub type FileSecret = (Weak<Slot<Secret>>, SecretFiles);
+
+impl Context for References {
+    fn route_slot(&self, name: &str, source: &ResourceSource) -> Result<Arc<Slot<RouteTable>>> {
+        Ok(self.routes.slot(self.key(&source.origin), name, source).0)
+    }
+
+    fn secret_slot(
+        &self,
+        name: &str,
+        source: Option<&ResourceSource>,
+    ) -> Result<Arc<Slot<Secret>>> {
+        let Some(source) = source else {
+            return self
+                .static_secrets
+                .borrow()
+                .get(name)
+                .cloned()
+                .ok_or_else(|| {
+                    ConfigError::new(
+                        "",
+                        format_args!("static_resources.secrets has no secret `{name}`"),
+                    )
+                });
+        };
+        let (slot, new) = self.secrets.slot(self.key(&source.origin), name, source);
+        if new {
+            self.dump.watch_secret(&slot);
+        }
+        Ok(slot)
+    }
+
+    fn endpoint_slot(
+        &self,
+        name: &str,
+        source: &ResourceSource,
+    ) -> Result<Arc<Slot<LoadAssignment>>> {
+        Ok(self
+            .endpoints
+            .slot(self.key(&source.origin), name, source)
+            .0)
+    }
+
+    fn file_secret(&self, files: SecretFiles, secret: Secret) -> Arc<Slot<Secret>> {
+        let slot = Slot::filled("", Arc::new(secret));
+        self.dump.watch_secret(&slot);
+        self.file_secrets
+            .borrow_mut()
+            .push((Arc::downgrade(&slot), files));
+        slot
+    }
+
+    fn default_bind(&self) -> Option<BindConfig> {
+        self.default_bind.get()
+    }
+}
+
+impl References {
+    /// No references yet.
+    pub fn new(dump: Arc<Dump>) -> Self {
+        References {
+            origins: RefCell::default(),
+            routes: Table::default(),
+            endpoints: Table::default(),
+            secrets: Table::default(),
+            static_secrets: RefCell::default(),
+            file_secrets: RefCell::default(),
+            default_bind: Cell::new(None),
+            dump,
+        }
+    }
+
+    /// The key of an origin.
+    pub fn key(&self, origin: &Origin) -> OriginKey {
+        let mut origins = self.origins.borrow_mut();
+        origins
+            .iter()
+            .position(|known| known == origin)
+            .unwrap_or_else(|| {
+                origins.push(origin.clone());
+                origins.len() - 1
+            })
+    }
+
+    /// The origin of a key.
+    pub fn origin(&self, key: OriginKey) -> Option<Origin> {
+        self.origins.borrow().get(key).cloned()
+    }
+
+    /// A discovered secret is made of files: they are to be watched.
+    pub fn watch_files(&self, origin: OriginKey, name: &str, files: SecretFiles) {
+        if let Some(slot) = self.secrets.find(origin, name) {
+            self.file_secrets
+                .borrow_mut()
+                .push((Arc::downgrade(&slot), files));
+        }
+    }
+
+    /// Takes the secrets that come from files and are not watched yet.
+    pub fn take_file_secrets(&self) -> Vec<FileSecret> {
+        self.file_secrets.take()
+    }
+
+    /// `cluster_manager.upstream_bind_config`
+    pub fn set_default_bind(&self, bind: Option<BindConfig>) {
+        self.default_bind.set(bind);
+    }
+
+    /// Adds a secret of the bootstrap.
+    pub fn add_static_secret(&self, name: &Arc<str>, built: Built) {
+        let slot = Slot::filled(name.clone(), Arc::new(built.secret));
+        self.dump.watch_secret(&slot);
+        if let Some(files) = built.files {
+            self.file_secrets
+                .borrow_mut()
+                .push((Arc::downgrade(&slot), files));
+        }
+        self.static_secrets.borrow_mut().insert(name.clone(), slot);
+    }
+
+    /// Fills the route table of that name; says whether anybody refers to it.
+    pub fn fill_route(
+        &self,
+        origin: OriginKey,
+        name: &str,
+        value: Option<Arc<RouteTable>>,
+    ) -> bool {
+        self.routes.fill(origin, name, value)
+    }
+
+    /// Fills the endpoints of that name.
+    pub fn fill_endpoints(
+        &self,
+        origin: OriginKey,
+        name: &str,
+        value: Option<Arc<LoadAssignment>>,
+    ) -> bool {
+        self.endpoints.fill(origin, name, value)
+    }
+
+    /// Fills the secret of that name.
+    pub fn fill_secret(&self, origin: OriginKey, name: &str, value: Option<Arc<Secret>>) -> bool {
+        self.secrets.fill(origin, name, value)
+    }
+
+    /// The present value of a route table, to tell an equal one.
+    pub fn present_route(&self, origin: OriginKey, name: &str) -> Option<Arc<RouteTable>> {
+        self.routes.find(origin, name)?.load()
+    }
+
+    /// Whether warming still waits for this slot at `now`.
+    pub fn awaits_route(&self, slot: &Arc<Slot<RouteTable>>, now: Instant) -> bool {
+        self.routes.awaits(slot, now)
+    }
+
+    /// Whether warming still waits for this slot at `now`.
+    pub fn awaits_endpoints(&self, slot: &Arc<Slot<LoadAssignment>>, now: Instant) -> bool {
+        self.endpoints.awaits(slot, now)
+    }
+
+    /// Whether warming still waits for this slot at `now`.
+    pub fn awaits_secret(&self, slot: &Arc<Slot<Secret>>, now: Instant) -> bool {
+        self.secrets.awaits(slot, now)
+    }
+
+    /// When the next wait ends.
+    pub fn next_patience(&self, now: Instant) -> Option<Instant> {
+        [
+            self.routes.next_patience(now),
+            self.endpoints.next_patience(now),
+            self.secrets.next_patience(now),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Everything that something refers to, and forgets the rest.
+    pub fn wanted(&self) -> Wanted {
+        let mut wanted = Wanted::new();
+        self.routes.collect(ResourceType::Route, &mut wanted);
+        self.endpoints.collect(ResourceType::Endpoint, &mut wanted);
+        self.secrets.collect(ResourceType::Secret, &mut wanted);
+        wanted
+    }
+}
+
+struct Reference<T> {
+    slot: Weak<Slot<T>>,
+    /// When warming gives up waiting; `None` never.
+    patience: Option<Instant>,
+    /// The server said that there is no such resource.
+    missing: bool,
+}
+
+/// The references to one kind.
+struct Table<T>(RefCell<BTreeMap<(OriginKey, Arc<str>), Reference<T>>>);
+
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Table(RefCell::default())
+    }
+}
+
+impl<T> Table<T> {
+    /// The slot of that name, and whether it is new.
+    fn slot(&self, origin: OriginKey, name: &str, source: &ResourceSource) -> (Arc<Slot<T>>, bool) {
+        let mut table = self.0.borrow_mut();
+        let key = (origin, Arc::from(name));
+        if let Some(slot) = table
+            .get(&key)
+            .and_then(|reference| reference.slot.upgrade())
+        {
+            return (slot, false);
+        }
+        let slot = Slot::empty(key.1.clone());
+        let patience = source
+            .initial_fetch_timeout
+            .map(|timeout| Instant::now() + timeout);
+        table.insert(
+            key,
+            Reference {
+                slot: Arc::downgrade(&slot),
+                patience,
+                missing: false,
+            },
+        );
+        (slot, true)
+    }
+
+    fn fill(&self, origin: OriginKey, name: &str, value: Option<Arc<T>>) -> bool {
+        let mut table = self.0.borrow_mut();
+        let Some(reference) = table.get_mut(&(origin, Arc::from(name))) else {
+            return false;
+        };
+        let Some(slot) = reference.slot.upgrade() else {
+            return false;
+        };
+        reference.missing = value.is_none();
+        slot.set(value);
+        true
+    }
+
+    fn find(&self, origin: OriginKey, name: &str) -> Option<Arc<Slot<T>>> {
+        self.0
+            .borrow()
+            .get(&(origin, Arc::from(name)))?
+            .slot
+            .upgrade()
+    }
+
+    fn awaits(&self, slot: &Arc<Slot<T>>, now: Instant) -> bool {
+        if slot.is_filled() {
+            return false;
+        }
+        let table = self.0.borrow();
+        let reference = table
+            .values()
+            .find(|reference| std::ptr::eq(reference.slot.as_ptr(), Arc::as_ptr(slot)));
+        reference.is_some_and(|r| !r.missing && r.patience.is_none_or(|patience| now < patience))
+    }
+
+    fn next_patience(&self, now: Instant) -> Option<Instant> {
+        let table = self.0.borrow();
+        let waiting = table
+            .values()
+            .filter(|r| r.slot.upgrade().is_some_and(|slot| !slot.is_filled()));
+        waiting
+            .filter_map(|r| r.patience)
+            .filter(|patience| *patience > now)
+            .min()
+    }
+
+    fn collect(&self, kind: ResourceType, wanted: &mut Wanted) {
+        let mut table = self.0.borrow_mut();
+        table.retain(|_, reference| reference.slot.strong_count() > 0);
+        for (origin, name) in table.keys() {
+            wanted
+                .entry((*origin, kind))
+                .or_default()
+                .insert(name.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn source(seconds: u64) -> ResourceSource {
+        ResourceSource {
+            origin: Origin::Ads,
+            initial_fetch_timeout: Some(Duration::from_secs(seconds)),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nothing_refers_to_is_not_wanted() {
+        let references = References::new(Arc::default());
+        let route = references.route_slot("a", &source(15)).unwrap();
+        let again = references.route_slot("a", &source(15)).unwrap();
+        assert!(Arc::ptr_eq(&route, &again));
+        let wanted = references.wanted();
+        assert_eq!(
+            wanted.keys().copied().collect::<Vec<_>>(),
+            [(0, ResourceType::Route)]
+        );
+        drop((route, again));
+        assert!(references.wanted().is_empty());
+        assert!(!references.fill_route(0, "a", None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn warming_waits_until_its_patience_ends_or_the_server_says_no() {
+        let references = References::new(Arc::default());
+        let start = Instant::now();
+        let endpoints = references.endpoint_slot("a", &source(15)).unwrap();
+        assert!(references.awaits_endpoints(&endpoints, start));
+        assert_eq!(
+            references.next_patience(start),
+            Some(start + Duration::from_secs(15))
+        );
+        assert!(!references.awaits_endpoints(&endpoints, start + Duration::from_secs(15)));
+        let secret = references.secret_slot("b", Some(&source(15))).unwrap();
+        assert!(references.awaits_secret(&secret, start));
+        assert!(references.fill_secret(0, "b", None));
+        assert!(!references.awaits_secret(&secret, start));
+        assert!(references.secret_slot("b", None).is_err());
+    }
+}

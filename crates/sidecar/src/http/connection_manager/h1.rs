@@ -1,0 +1,153 @@
+//! A downstream HTTP/1 connection: one request after the other.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::context::Context;
+use super::local_reply::LocalReply;
+use super::request::{self, Next, Scratch};
+use super::tunnel;
+use crate::http::downstream::Downstream;
+use crate::http::h1::Limits;
+use crate::http::h1::error::HeadError;
+use crate::http::h1::server::{After, Connection};
+use crate::telemetry::access_log::flags::Flags;
+use crate::tls::stream::Stream;
+use crate::upstream::exchange::Exchange;
+
+/// Serves requests until the client, a limit or the drain ends the connection.
+pub async fn serve(context: &Rc<Context>, stream: Stream) {
+    let stats = &context.stats;
+    stats.downstream_cx_http1_total.increment(1);
+    stats.downstream_cx_http1_active.increment(1.0);
+    let manager = &context.manager;
+    let limits = Limits {
+        head_bytes: manager.max_request_headers_bytes,
+        headers: manager.max_headers_count,
+        accept_http_10: true,
+    };
+    let scheme = if context.connection.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    let mut connection = Connection::new(stream, scheme, limits);
+    let ended = requests(context, &mut connection).await;
+    stats.downstream_cx_http1_active.decrement(1.0);
+    match ended {
+        Ended::Idle => connection.close(Duration::ZERO).await,
+        Ended::Close => connection.close(manager.delayed_close_timeout).await,
+        Ended::Tunnel(exchange) => tunnel::http1(context, connection, *exchange).await,
+    }
+}
+
+enum Ended {
+    /// Between requests: there is nothing that the client could miss.
+    Idle,
+    /// After an answer, or in the middle of one (the connection knows that it was reset).
+    Close,
+    /// Raw bytes from here on.
+    Tunnel(Box<Exchange>),
+}
+
+async fn requests(context: &Rc<Context>, connection: &mut Connection<Stream>) -> Ended {
+    let mut scratch = Scratch::new();
+    loop {
+        if !another(context, connection, &mut scratch).await {
+            return Ended::Idle;
+        }
+        match head(context, connection, &mut scratch).await {
+            Ok(true) => {}
+            Ok(false) => return Ended::Idle,
+            Err(answer) => {
+                request::refuse(
+                    context,
+                    &mut scratch,
+                    &mut Downstream::H1(connection),
+                    answer,
+                )
+                .await;
+                return Ended::Close;
+            }
+        }
+        if context.is_ending() {
+            connection.force_close();
+        }
+        match request::serve(context, &mut scratch, &mut Downstream::H1(connection)).await {
+            Next::Continue if connection.after() == After::Next => {}
+            Next::Continue => {
+                if context.is_draining() {
+                    context.stats.downstream_cx_drain_close.increment(1);
+                }
+                return Ended::Close;
+            }
+            Next::Close => return Ended::Close,
+            Next::Tunnel(exchange) => return Ended::Tunnel(exchange),
+        }
+    }
+}
+
+/// Waits for the first byte of another request: at most as long as an idle connection may last.
+async fn another(
+    context: &Rc<Context>,
+    connection: &mut Connection<Stream>,
+    scratch: &mut Scratch,
+) -> bool {
+    let manager = &context.manager;
+    let idle = manager.idle_timeout.map(|idle| Instant::now() + idle);
+    let old = manager
+        .max_connection_duration
+        .map(|max| Instant::from_std(context.connection.accepted) + max);
+    let deadline = [idle, old].into_iter().flatten().min();
+    tokio::select! {
+        biased;
+        more = connection.wait() => matches!(more, Ok(true)),
+        () = scratch.timer.until(deadline) => {
+            context.stats.downstream_cx_idle_timeout.increment(1);
+            false
+        }
+    }
+}
+
+/// Reads a head that has begun: at most as long as a head may take. `Err` is the answer to give.
+async fn head(
+    context: &Rc<Context>,
+    connection: &mut Connection<Stream>,
+    scratch: &mut Scratch,
+) -> Result<bool, LocalReply> {
+    let deadline = context
+        .manager
+        .request_headers_timeout
+        .map(|timeout| Instant::now() + timeout);
+    let Scratch { request, timer, .. } = scratch;
+    tokio::select! {
+        biased;
+        outcome = connection.next_request(request) => match outcome {
+            Ok(more) => Ok(more),
+            Err(error) => refusal(context, &error).map_or(Ok(false), Err),
+        },
+        () = timer.until(deadline) => {
+            context.stats.downstream_rq_header_timeout.increment(1);
+            Err(LocalReply::new(408, "request header timeout", "request_header_timeout", Flags::NONE).closing())
+        }
+    }
+}
+
+/// The answer to a head that was refused; none where nobody is left to answer.
+fn refusal(context: &Context, error: &HeadError) -> Option<LocalReply> {
+    let status = error.status()?;
+    context.stats.downstream_cx_protocol_error.increment(1);
+    if status == 431 {
+        context.stats.downstream_rq_too_large.increment(1);
+    }
+    let mut answer = LocalReply::new(
+        status,
+        "",
+        "http1.codec_error",
+        Flags::DOWNSTREAM_PROTOCOL_ERROR,
+    );
+    answer.body = error.to_string().into_bytes().into();
+    Some(answer.closing())
+}

@@ -1,0 +1,132 @@
+//! A downstream HTTP/2 connection: a task for each stream.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::context::Context;
+use super::request::{self, Next, Scratch};
+use super::tunnel;
+use crate::http::downstream::Downstream;
+use crate::http::error::{Fault, StreamError};
+use crate::http::h1::Limits;
+use crate::http::h2::server::{Connection, StreamPair};
+use crate::http::message::RequestHead;
+use crate::runtime::timer::Timer;
+use crate::tls::stream::Stream;
+
+/// Serves streams until the client, a limit or the drain ends the connection.
+pub async fn serve(context: &Rc<Context>, stream: Stream) {
+    let stats = &context.stats;
+    stats.downstream_cx_http2_total.increment(1);
+    stats.downstream_cx_http2_active.increment(1.0);
+    if let Err(error) = streams(context, stream).await {
+        if error.fault() == Fault::Peer {
+            stats.downstream_cx_protocol_error.increment(1);
+        }
+        tracing::debug!(connection = context.connection.id, %error, "HTTP/2 connection failed");
+    }
+    stats.downstream_cx_http2_active.decrement(1.0);
+}
+
+async fn streams(context: &Rc<Context>, stream: Stream) -> Result<(), StreamError> {
+    let manager = &context.manager;
+    let limits = Limits {
+        head_bytes: manager.max_request_headers_bytes,
+        headers: manager.max_headers_count,
+        accept_http_10: false,
+    };
+    let mut connection = Connection::handshake(stream, &manager.http2, limits).await?;
+    let active = Rc::new(Active::default());
+    let mut timer = Timer::new();
+    let mut idle_since = Instant::now();
+    let mut going_away: Option<Instant> = None;
+    let direction = context.connection.listener.direction;
+    let mut drain = std::pin::pin!(async {
+        tokio::select! {
+            () = context.worker.drain.begun(direction) => {}
+            () = context.connection.drain.begun() => {}
+        }
+    });
+    loop {
+        let deadline = match (going_away, active.count.get()) {
+            (Some(since), _) => {
+                Some(since + manager.drain_timeout.max(std::time::Duration::from_secs(1)))
+                    .filter(|_| active.count.get() == 0)
+            }
+            (None, 0) => manager.idle_timeout.map(|idle| idle_since + idle),
+            (None, _) => None,
+        };
+        tokio::select! {
+            biased;
+            accepted = connection.accept() => match accepted {
+                None => return Ok(()),
+                Some(accepted) => {
+                    let (head, pair) = accepted?;
+                    spawn(context, &active, head, pair);
+                    if context.is_ending() && going_away.is_none() {
+                        connection.graceful();
+                        going_away = Some(Instant::now());
+                    }
+                }
+            },
+            () = &mut drain, if going_away.is_none() => {
+                context.stats.downstream_cx_drain_close.increment(1);
+                connection.graceful();
+                going_away = Some(Instant::now());
+            }
+            () = active.idle.notified() => idle_since = Instant::now(),
+            () = timer.until(deadline) => {
+                if going_away.is_some() {
+                    return Ok(());
+                }
+                context.stats.downstream_cx_idle_timeout.increment(1);
+                connection.graceful();
+                going_away = Some(Instant::now());
+            }
+        }
+    }
+}
+
+/// How many streams are open, and a way to hear when none is.
+#[derive(Default)]
+struct Active {
+    count: Cell<usize>,
+    idle: Notify,
+}
+
+struct Open(Rc<Active>);
+
+impl Open {
+    fn new(active: &Rc<Active>) -> Self {
+        active.count.set(active.count.get() + 1);
+        Open(active.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.count.set(self.0.count.get() - 1);
+        if self.0.count.get() == 0 {
+            self.0.idle.notify_one();
+        }
+    }
+}
+
+fn spawn(context: &Rc<Context>, active: &Rc<Active>, head: RequestHead, pair: StreamPair) {
+    let context = context.clone();
+    let open = Open::new(active);
+    tokio::task::spawn_local(async move {
+        let mut scratch = Scratch::new();
+        scratch.request = head;
+        let mut downstream = Downstream::H2(pair);
+        if let Next::Tunnel(exchange) =
+            request::serve(&context, &mut scratch, &mut downstream).await
+        {
+            tunnel::http2(&context, downstream, *exchange).await;
+        }
+        drop(open);
+    });
+}

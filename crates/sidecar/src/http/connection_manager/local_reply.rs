@@ -1,0 +1,166 @@
+//! Answers that the proxy gives itself.
+
+use std::borrow::Cow;
+
+use crate::http::headers::Name;
+use crate::http::message::{BodyLength, RequestHead, ResponseHead, Version};
+use crate::telemetry::access_log::flags::Flags;
+
+/// An answer of our own instead of upstream's.
+#[derive(Debug)]
+pub struct LocalReply {
+    /// The status; a gRPC client gets it as a `grpc-status`.
+    pub status: u16,
+    /// A short text for people.
+    pub body: Cow<'static, [u8]>,
+    /// `%RESPONSE_CODE_DETAILS%`
+    pub details: Cow<'static, str>,
+    /// Response flags to set.
+    pub flags: Flags,
+    /// `location`, for redirects.
+    pub location: Option<Vec<u8>>,
+    /// Whether the connection (HTTP/1) is closed after it.
+    pub close: bool,
+}
+
+impl LocalReply {
+    /// A reply that says why, in Envoy's words.
+    pub fn new(status: u16, body: &'static str, details: &'static str, flags: Flags) -> Self {
+        LocalReply {
+            status,
+            body: body.as_bytes().into(),
+            details: details.into(),
+            flags,
+            location: None,
+            close: false,
+        }
+    }
+
+    /// The same, and the connection is closed after it.
+    pub fn closing(mut self) -> Self {
+        self.close = true;
+        self
+    }
+
+    /// Fills `head` and answers the bytes of the body, as this request's client expects them.
+    pub fn render(&self, request: &RequestHead, head: &mut ResponseHead) -> &[u8] {
+        head.headers.clear();
+        head.reason.clear();
+        head.version = Version::Http11;
+        if let Some(location) = &self.location {
+            head.headers.push_known(Name::Location, location);
+        }
+        if request.is_grpc() {
+            head.status = 200;
+            head.headers
+                .push_known(Name::ContentType, b"application/grpc");
+            let mut code = itoa::Buffer::new();
+            let code = code.format(grpc_status(self.status));
+            head.headers.push_known(Name::GrpcStatus, code.as_bytes());
+            if !self.body.is_empty() {
+                head.headers
+                    .push_known(Name::GrpcMessage, &percent_encoded(&self.body));
+            }
+            head.body = BodyLength::None;
+            return &[];
+        }
+        head.status = self.status;
+        if self.body.is_empty() {
+            head.body = BodyLength::Sized(0);
+            return &[];
+        }
+        head.headers.push_known(Name::ContentType, b"text/plain");
+        head.body = BodyLength::Sized(self.body.len() as u64);
+        if request.method == b"HEAD" {
+            let mut length = itoa::Buffer::new();
+            let length = length.format(self.body.len());
+            head.headers
+                .push_known(Name::ContentLength, length.as_bytes());
+            head.body = BodyLength::None;
+            return &[];
+        }
+        &self.body
+    }
+}
+
+/// How a gRPC client understands an HTTP status (gRPC's "HTTP to gRPC Status Code Mapping").
+fn grpc_status(status: u16) -> u8 {
+    match status {
+        200 => 0,
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502 | 503 | 504 => 14,
+        _ => 2,
+    }
+}
+
+/// `grpc-message` is percent-encoded (gRPC over HTTP/2, "Responses").
+fn percent_encoded(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    for byte in text {
+        if (0x20..=0x7e).contains(byte) && *byte != b'%' {
+            out.push(*byte);
+        } else {
+            out.extend_from_slice(format!("%{byte:02X}").as_bytes());
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(content_type: &str, method: &str) -> RequestHead {
+        let mut request = RequestHead::new();
+        request.method = method.into();
+        request
+            .headers
+            .push(b"content-type", content_type.as_bytes());
+        request
+    }
+
+    #[test]
+    fn grpc_clients_get_a_grpc_status() {
+        let reply = LocalReply::new(503, "no healthy upstream", "x", Flags::NONE);
+        for content_type in [
+            "application/grpc",
+            "application/grpc+proto",
+            "Application/GRPC;x",
+        ] {
+            let mut head = ResponseHead::new();
+            assert!(
+                reply
+                    .render(&request(content_type, "POST"), &mut head)
+                    .is_empty()
+            );
+            assert_eq!(head.status, 200);
+            assert_eq!(head.headers.first(Name::GrpcStatus), Some(&b"14"[..]));
+            assert_eq!(
+                head.headers.first(Name::GrpcMessage),
+                Some(&b"no healthy upstream"[..])
+            );
+        }
+        let mut head = ResponseHead::new();
+        assert_eq!(
+            reply.render(&request("application/grpc-web", "POST"), &mut head),
+            b"no healthy upstream"
+        );
+        assert_eq!(head.status, 503);
+    }
+
+    #[test]
+    fn an_answer_to_head_has_the_length_and_no_body() {
+        let reply = LocalReply::new(404, "gone", "x", Flags::NONE);
+        let mut head = ResponseHead::new();
+        assert!(
+            reply
+                .render(&request("text/plain", "HEAD"), &mut head)
+                .is_empty()
+        );
+        assert_eq!(head.headers.first(Name::ContentLength), Some(&b"4"[..]));
+        assert_eq!(head.body, BodyLength::None);
+    }
+}

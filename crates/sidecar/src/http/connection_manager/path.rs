@@ -1,0 +1,178 @@
+//! Normalisation of the path before anything is decided by it (failure mode: path tricks around
+//! policies). The bytes that routes see are the bytes that go upstream.
+
+use super::local_reply::LocalReply;
+use crate::config::http_connection_manager::{EscapedSlashes, HttpConnectionManager};
+use crate::telemetry::access_log::flags::Flags;
+
+/// Applies the manager's path options in Envoy's order. `Err` is the reply to give instead.
+pub fn normalize(manager: &HttpConnectionManager, path: &mut Vec<u8>) -> Result<(), LocalReply> {
+    if !manager.normalize_path
+        && !manager.merge_slashes
+        && manager.escaped_slashes == EscapedSlashes::Keep
+    {
+        return Ok(());
+    }
+    let query_at = memchr::memchr(b'?', path).unwrap_or(path.len());
+    let (plain, query) = path.split_at(query_at);
+    let mut plain = plain.to_vec();
+    let query = query.to_vec();
+    let mut redirect = false;
+    if manager.escaped_slashes != EscapedSlashes::Keep {
+        let unescaped = unescape_slashes(&plain);
+        if unescaped != plain {
+            match manager.escaped_slashes {
+                EscapedSlashes::Reject => return Err(refused("path_normalization_failed")),
+                EscapedSlashes::Redirect => redirect = true,
+                EscapedSlashes::Forward | EscapedSlashes::Keep => {}
+            }
+            plain = unescaped;
+        }
+    }
+    if manager.normalize_path {
+        plain = remove_dot_segments(&decode_unreserved(&plain)?)?;
+    }
+    if manager.merge_slashes {
+        plain.dedup_by(|next, previous| *next == b'/' && *previous == b'/');
+    }
+    plain.extend_from_slice(&query);
+    if redirect {
+        let mut reply = LocalReply::new(307, "", "path_normalized_to_redirect", Flags::NONE);
+        reply.location = Some(plain);
+        return Err(reply);
+    }
+    *path = plain;
+    Ok(())
+}
+
+fn refused(details: &'static str) -> LocalReply {
+    LocalReply::new(400, "", details, Flags::NONE)
+}
+
+/// `%2F`, `%2f` become `/`; `%5C`, `%5c` become `\`.
+fn unescape_slashes(path: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let [first, tail @ ..] = rest {
+        match rest {
+            [b'%', b'2', b'f' | b'F', tail @ ..] => {
+                out.push(b'/');
+                rest = tail;
+            }
+            [b'%', b'5', b'c' | b'C', tail @ ..] => {
+                out.push(b'\\');
+                rest = tail;
+            }
+            _ => {
+                out.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    out
+}
+
+/// RFC 3986, section 6.2.2.2: an escaped unreserved character means the character itself.
+/// A malformed or a NUL escape is refused; a backslash is a slash, as browsers take it.
+fn decode_unreserved(path: &[u8]) -> Result<Vec<u8>, LocalReply> {
+    let mut out = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let [first, tail @ ..] = rest {
+        if *first != b'%' {
+            out.push(if *first == b'\\' { b'/' } else { *first });
+            rest = tail;
+            continue;
+        }
+        let (Some(high), Some(low)) = (tail.first().and_then(hex), tail.get(1).and_then(hex))
+        else {
+            return Err(refused("path_normalization_failed"));
+        };
+        let byte = high << 4 | low;
+        if byte == 0 {
+            return Err(refused("path_normalization_failed"));
+        }
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            out.push(byte);
+        } else {
+            out.extend_from_slice(&[
+                b'%',
+                tail[0].to_ascii_uppercase(),
+                tail[1].to_ascii_uppercase(),
+            ]);
+        }
+        rest = &tail[2..];
+    }
+    Ok(out)
+}
+
+fn hex(digit: &u8) -> Option<u8> {
+    (*digit as char).to_digit(16).map(|value| value as u8)
+}
+
+/// RFC 3986, section 5.2.4. A path that would leave the root is refused.
+fn remove_dot_segments(path: &[u8]) -> Result<Vec<u8>, LocalReply> {
+    if path.first() != Some(&b'/') {
+        return Ok(path.to_vec());
+    }
+    let mut segments: Vec<&[u8]> = Vec::new();
+    let mut ends_open = false;
+    for segment in path[1..].split(|b| *b == b'/') {
+        ends_open = matches!(segment, b"." | b"..");
+        match segment {
+            b"." => {}
+            b".." => {
+                segments
+                    .pop()
+                    .ok_or_else(|| refused("path_normalization_failed"))?;
+            }
+            other => segments.push(other),
+        }
+    }
+    let mut out = Vec::with_capacity(path.len());
+    for segment in &segments {
+        out.push(b'/');
+        out.extend_from_slice(segment);
+    }
+    if ends_open || out.is_empty() {
+        out.push(b'/');
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_normalised() {
+        let cases: &[(&str, Option<&str>)] = &[
+            ("/a/b", Some("/a/b")),
+            ("/a/./b/../c", Some("/a/c")),
+            ("/a/%2e%2e/b", Some("/b")),
+            ("/..", None),
+            ("/a/..", Some("/")),
+            ("/a/b/.", Some("/a/b/")),
+            ("/%41%7e%2fx", Some("/A~%2Fx")),
+            ("/a%00", None),
+            ("/a%zz", None),
+            ("/a\\b", Some("/a/b")),
+            ("/", Some("/")),
+        ];
+        for (input, expected) in cases {
+            let got =
+                decode_unreserved(input.as_bytes()).and_then(|path| remove_dot_segments(&path));
+            let got = got
+                .ok()
+                .map(|path| String::from_utf8_lossy(&path).into_owned());
+            assert_eq!(got.as_deref(), *expected, "{input}");
+        }
+    }
+
+    #[test]
+    fn escaped_slashes_are_found_in_any_case() {
+        assert_eq!(
+            unescape_slashes(b"/a%2Fb%2fc%5Cd%5ce%25"),
+            b"/a/b/c\\d\\e%25"
+        );
+    }
+}

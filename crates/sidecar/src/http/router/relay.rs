@@ -1,0 +1,407 @@
+//! One request on its way up and its response on its way down, both at once, in one task.
+//!
+//! Bytes are borrowed from one side's read buffer and copied into the other's write buffer; nothing
+//! is sent while more is at hand, so a small message costs one send.
+
+use std::task::{Context, Poll, ready};
+
+use tokio::time::Instant;
+
+use crate::http::downstream::Downstream;
+use crate::http::error::StreamError;
+use crate::http::headers::Headers;
+use crate::http::message::{RequestHead, ResponseHead};
+use crate::runtime::timer::Timer;
+use crate::upstream::exchange::Exchange;
+
+/// The most body bytes kept so that a request can be sent again; beyond it, it cannot.
+const REPLAY_LIMIT: usize = 64 * 1024;
+
+/// What was sent of a request and could be sent again, on a connection that may turn out dead.
+#[derive(Default)]
+pub struct Replay {
+    bytes: Vec<u8>,
+    /// The request's body, with its trailers, has been read to its end.
+    pub ended: bool,
+    trailers: Option<Headers>,
+    overflowed: bool,
+}
+
+impl Replay {
+    /// Whether all that was taken from the client is still here.
+    pub fn is_complete(&self) -> bool {
+        !self.overflowed
+    }
+
+    fn keep(&mut self, data: &[u8]) {
+        if self.overflowed || self.bytes.len() + data.len() > REPLAY_LIMIT {
+            self.overflowed = true;
+            self.bytes = Vec::new();
+        } else {
+            self.bytes.extend_from_slice(data);
+        }
+    }
+}
+
+/// How the relaying ended when it did not end well.
+#[derive(Debug)]
+pub enum RelayError {
+    /// The client's side failed.
+    Downstream(StreamError),
+    /// The endpoint's side failed.
+    Upstream(StreamError),
+    /// `timeout` of the route.
+    Timeout,
+    /// Nothing moved for the stream's idle timeout.
+    Idle,
+    /// The request took longer to arrive than `request_timeout`.
+    RequestTimeout,
+    /// `max_stream_duration` passed.
+    MaxDuration,
+}
+
+/// The deadlines of one stream.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Deadlines {
+    /// Route timeout, counted from the end of the request.
+    pub response: Option<std::time::Duration>,
+    /// Idle timeout.
+    pub idle: Option<std::time::Duration>,
+    /// The request must have come by then.
+    pub request: Option<Instant>,
+    /// The stream must be over by then.
+    pub stream: Option<Instant>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Upload {
+    /// Bytes kept from an earlier attempt go first.
+    Replaying {
+        sent: usize,
+    },
+    Body,
+    Done,
+    /// The endpoint takes no more; its response may still come.
+    Abandoned,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Download {
+    Head,
+    Body,
+    Flush,
+    Done,
+}
+
+/// What the relay asks of its owner when a head arrives.
+pub trait OnHead {
+    /// A final head has come: change it for the client. Answers whether it ends the response, and
+    /// whether it switches both sides to raw bytes (an accepted upgrade).
+    fn final_head(&mut self, request: &RequestHead, response: &mut ResponseHead) -> HeadOutcome;
+}
+
+/// What follows a final head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadOutcome {
+    /// The body follows, or none.
+    Response,
+    /// Both sides are raw bytes from here on.
+    Upgraded,
+}
+
+/// The state of relaying one exchange.
+pub struct Relay<'a, 'd> {
+    pub request: &'a RequestHead,
+    pub response: &'a mut ResponseHead,
+    pub downstream: &'a mut Downstream<'d>,
+    pub replay: Option<&'a mut Replay>,
+    pub deadlines: Deadlines,
+    pub timer: &'a mut Timer,
+    pub bytes_received: u64,
+    pub bytes_sent: u64,
+    /// Trailers of the response, for the access log.
+    pub trailers: Option<Headers>,
+    /// When the request had been read to its end.
+    request_ended: Option<Instant>,
+    last_activity: Instant,
+    upload: Upload,
+    download: Download,
+}
+
+impl<'a, 'd> Relay<'a, 'd> {
+    /// Relays `request` over an exchange whose head has been sent.
+    pub fn new(
+        request: &'a RequestHead,
+        response: &'a mut ResponseHead,
+        downstream: &'a mut Downstream<'d>,
+        replay: Option<&'a mut Replay>,
+        deadlines: Deadlines,
+        timer: &'a mut Timer,
+    ) -> Self {
+        let now = Instant::now();
+        let ended = request.body == crate::http::message::BodyLength::None;
+        Relay {
+            request,
+            response,
+            downstream,
+            upload: match (ended, &replay) {
+                (true, _) => Upload::Done,
+                (_, Some(replay)) if !replay.bytes.is_empty() || replay.ended => {
+                    Upload::Replaying { sent: 0 }
+                }
+                _ => Upload::Body,
+            },
+            replay,
+            deadlines,
+            timer,
+            bytes_received: 0,
+            bytes_sent: 0,
+            trailers: None,
+            request_ended: ended.then_some(now),
+            last_activity: now,
+            download: Download::Head,
+        }
+    }
+
+    /// Whether a final head has gone to the client.
+    pub fn response_started(&self) -> bool {
+        self.download != Download::Head
+    }
+
+    /// Whether the request has been read and sent to its end.
+    pub fn upload_done(&self) -> bool {
+        self.upload == Upload::Done
+    }
+
+    /// Drives both directions until the response has been sent, or something fails.
+    pub async fn run(
+        &mut self,
+        exchange: &mut Exchange,
+        on_head: &mut impl OnHead,
+    ) -> Result<(), RelayError> {
+        std::future::poll_fn(|cx| self.poll(cx, exchange, on_head)).await
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        exchange: &mut Exchange,
+        on_head: &mut impl OnHead,
+    ) -> Poll<Result<(), RelayError>> {
+        if let Poll::Ready(Err(error)) = self.poll_upload(cx, exchange) {
+            return Poll::Ready(Err(error));
+        }
+        if let Poll::Ready(outcome) = self.poll_download(cx, exchange, on_head) {
+            return Poll::Ready(outcome);
+        }
+        // Nobody else would notice a client that has gone while the endpoint is thinking.
+        if matches!(self.upload, Upload::Done | Upload::Abandoned)
+            && let Poll::Ready(error) = self.downstream.poll_closed(cx)
+        {
+            return Poll::Ready(Err(RelayError::Downstream(error)));
+        }
+        self.poll_deadlines(cx)
+    }
+
+    fn poll_deadlines(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), RelayError>> {
+        let response = self
+            .request_ended
+            .zip(self.deadlines.response)
+            .map(|(from, after)| from + after);
+        let request = if self.request_ended.is_some() {
+            None
+        } else {
+            self.deadlines.request
+        };
+        let idle = self.deadlines.idle.map(|after| self.last_activity + after);
+        let first = [response, request, idle, self.deadlines.stream]
+            .into_iter()
+            .flatten()
+            .min();
+        ready!(self.timer.poll(cx, first));
+        Poll::Ready(Err(if first == response {
+            RelayError::Timeout
+        } else if first == request {
+            RelayError::RequestTimeout
+        } else if first == idle {
+            RelayError::Idle
+        } else {
+            RelayError::MaxDuration
+        }))
+    }
+
+    fn poll_upload(
+        &mut self,
+        cx: &mut Context<'_>,
+        exchange: &mut Exchange,
+    ) -> Poll<Result<(), RelayError>> {
+        loop {
+            match self.upload {
+                Upload::Done => {
+                    return match exchange.poll_flush(cx) {
+                        // A failed write is not the end: the endpoint may have answered before it
+                        // closed. Reading the response tells.
+                        Poll::Ready(Err(_)) => {
+                            self.upload = Upload::Abandoned;
+                            Poll::Ready(Ok(()))
+                        }
+                        other => other.map(|_| Ok(())),
+                    };
+                }
+                Upload::Abandoned => return Poll::Ready(Ok(())),
+                Upload::Replaying { .. } | Upload::Body => {}
+            }
+            if ready!(exchange.poll_ready(cx)).is_err() {
+                self.upload = Upload::Abandoned;
+                continue;
+            }
+            if let Upload::Replaying { sent } = self.upload {
+                self.replay_more(exchange, sent);
+                continue;
+            }
+            match self.downstream.poll_data(cx) {
+                Poll::Pending => {
+                    // A 100 Continue may be waiting to be sent.
+                    let _ = self
+                        .downstream
+                        .poll_flush(cx)
+                        .map_err(RelayError::Downstream)?;
+                    if let Poll::Ready(Err(_)) = exchange.poll_flush(cx) {
+                        self.upload = Upload::Abandoned;
+                        continue;
+                    }
+                    return Poll::Pending;
+                }
+                Poll::Ready(Ok(Some(data))) => {
+                    let Ok(taken) = exchange.send_data(data) else {
+                        self.upload = Upload::Abandoned;
+                        continue;
+                    };
+                    if let Some(replay) = &mut self.replay {
+                        replay.keep(&data[..taken]);
+                    }
+                    self.downstream.consume(taken);
+                    self.bytes_received += taken as u64;
+                    self.touch();
+                }
+                Poll::Ready(Ok(None)) => {
+                    let trailers = self.downstream.take_trailers();
+                    self.upload = match exchange.send_end(trailers.as_ref()) {
+                        Ok(()) => Upload::Done,
+                        Err(_) => Upload::Abandoned,
+                    };
+                    if let Some(replay) = &mut self.replay {
+                        replay.ended = true;
+                        replay.trailers = trailers;
+                    }
+                    self.touch();
+                    self.request_ended = Some(self.last_activity);
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(RelayError::Downstream(error))),
+            }
+        }
+    }
+
+    fn replay_more(&mut self, exchange: &mut Exchange, sent: usize) {
+        let Some(replay) = &mut self.replay else {
+            self.upload = Upload::Body;
+            return;
+        };
+        if sent < replay.bytes.len() {
+            self.upload = match exchange.send_data(&replay.bytes[sent..]) {
+                Ok(taken) => Upload::Replaying { sent: sent + taken },
+                Err(_) => Upload::Abandoned,
+            };
+        } else if replay.ended {
+            self.upload = match exchange.send_end(replay.trailers.as_ref()) {
+                Ok(()) => Upload::Done,
+                Err(_) => Upload::Abandoned,
+            };
+            self.request_ended = Some(Instant::now());
+        } else {
+            self.upload = Upload::Body;
+        }
+    }
+
+    fn poll_download(
+        &mut self,
+        cx: &mut Context<'_>,
+        exchange: &mut Exchange,
+        on_head: &mut impl OnHead,
+    ) -> Poll<Result<(), RelayError>> {
+        loop {
+            match self.download {
+                Download::Head => {
+                    ready!(exchange.poll_head(cx, self.response)).map_err(RelayError::Upstream)?;
+                    self.touch();
+                    if (100..200).contains(&self.response.status) && self.response.status != 101 {
+                        self.downstream
+                            .send_informational(self.response)
+                            .map_err(RelayError::Downstream)?;
+                        let _ = self
+                            .downstream
+                            .poll_flush(cx)
+                            .map_err(RelayError::Downstream)?;
+                        continue;
+                    }
+                    // The client's answer has come: there is nothing to send again any more.
+                    self.replay = None;
+                    let outcome = on_head.final_head(self.request, self.response);
+                    if outcome == HeadOutcome::Upgraded {
+                        self.downstream
+                            .send_head(self.response, false)
+                            .map_err(RelayError::Downstream)?;
+                        self.download = Download::Flush;
+                        continue;
+                    }
+                    let end = self.response.body == crate::http::message::BodyLength::None;
+                    self.downstream
+                        .send_head(self.response, end)
+                        .map_err(RelayError::Downstream)?;
+                    self.download = if end { Download::Flush } else { Download::Body };
+                }
+                Download::Body => {
+                    ready!(self.downstream.poll_ready(cx)).map_err(RelayError::Downstream)?;
+                    match exchange.poll_data(cx) {
+                        Poll::Pending => {
+                            let _ = self
+                                .downstream
+                                .poll_flush(cx)
+                                .map_err(RelayError::Downstream)?;
+                            return Poll::Pending;
+                        }
+                        Poll::Ready(Ok(Some(data))) => {
+                            let taken = self
+                                .downstream
+                                .send_data(data)
+                                .map_err(RelayError::Downstream)?;
+                            exchange.consume(taken);
+                            self.bytes_sent += taken as u64;
+                            self.touch();
+                        }
+                        Poll::Ready(Ok(None)) => {
+                            self.trailers = exchange.take_trailers();
+                            self.downstream
+                                .send_end(self.trailers.as_ref())
+                                .map_err(RelayError::Downstream)?;
+                            self.download = Download::Flush;
+                        }
+                        Poll::Ready(Err(error)) => {
+                            return Poll::Ready(Err(RelayError::Upstream(error)));
+                        }
+                    }
+                }
+                Download::Flush => {
+                    ready!(self.downstream.poll_flush(cx)).map_err(RelayError::Downstream)?;
+                    self.download = Download::Done;
+                }
+                Download::Done => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+
+    /// Something moved: the idle timeout starts anew.
+    fn touch(&mut self) {
+        self.last_activity = Instant::now();
+    }
+}

@@ -1,0 +1,87 @@
+//! What happens to a response's head on its way to the client.
+
+use std::rc::Rc;
+
+use super::header_changes::{self, Levels};
+use super::relay::{HeadOutcome, OnHead};
+use crate::http::connection_manager::context::Context;
+use crate::http::connection_manager::{hop_by_hop, response_head};
+use crate::http::headers::Name;
+use crate::http::message::{RequestHead, ResponseHead};
+use crate::http::stream_info::StreamInfo;
+
+/// The rules that apply to the response of one request.
+pub struct ResponseRules<'a> {
+    context: &'a Rc<Context>,
+    info: &'a mut StreamInfo,
+    levels: Levels<'a>,
+    upgrade_asked: bool,
+    /// Upstream has accepted the upgrade.
+    pub upgraded: bool,
+}
+
+impl<'a> ResponseRules<'a> {
+    pub fn new(
+        context: &'a Rc<Context>,
+        info: &'a mut StreamInfo,
+        levels: Levels<'a>,
+        upgrade_asked: bool,
+    ) -> Self {
+        ResponseRules {
+            context,
+            info,
+            levels,
+            upgrade_asked,
+            upgraded: false,
+        }
+    }
+}
+
+impl OnHead for ResponseRules<'_> {
+    fn final_head(&mut self, request: &RequestHead, response: &mut ResponseHead) -> HeadOutcome {
+        let took = self.info.started.elapsed();
+        self.info.response_after = Some(took);
+        self.info.details = "via_upstream".into();
+        self.upgraded = self.upgrade_asked
+            && (response.status == 101 || (request.method == b"CONNECT" && response.status == 200));
+        hop_by_hop::remove(&mut response.headers, self.upgraded);
+        if self.upgraded && response.status == 101 {
+            response.headers.push_known(Name::Connection, b"upgrade");
+        }
+        if !self.context.manager.suppress_envoy_headers {
+            let mut text = itoa::Buffer::new();
+            let text = text.format(took.as_millis() as u64);
+            response
+                .headers
+                .set(Name::XEnvoyUpstreamServiceTime, text.as_bytes());
+        }
+        self.info.status = response.status;
+        change_headers(self.context, self.info, self.levels, request, response);
+        response_head::finish(self.context, request, response);
+        if self.upgraded {
+            HeadOutcome::Upgraded
+        } else {
+            HeadOutcome::Response
+        }
+    }
+}
+
+/// Applies the response header changes of all levels.
+pub fn change_headers(
+    context: &Context,
+    info: &StreamInfo,
+    levels: Levels<'_>,
+    request: &RequestHead,
+    response: &mut ResponseHead,
+) {
+    let mut value = Vec::new();
+    for changes in levels.iter() {
+        header_changes::remove(&mut response.headers, &changes.response_remove);
+        for addition in &changes.response_add {
+            value.clear();
+            let record = info.record(&context.connection, Some(request), Some(response), None);
+            addition.value.render(&record, &mut value);
+            header_changes::add(&mut response.headers, addition, &value);
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What becomes known about one request while it passes: for the access log, for header values that
+//! name operators, and for the stats.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::config::endpoint::Endpoint;
+use crate::config::route::Route;
+use crate::http::headers::Headers;
+use crate::http::message::{RequestHead, ResponseHead};
+use crate::listener::connection::Connection;
+use crate::telemetry::access_log::flags::Flags;
+use crate::telemetry::access_log::record::Record;
+
+/// The facts of one stream, filled in as they become known.
+pub struct StreamInfo {
+    /// When the head had come.
+    pub started: Instant,
+    /// The same by the wall clock.
+    pub started_at: SystemTime,
+    /// Why it ended as it did.
+    pub flags: Flags,
+    /// `%RESPONSE_CODE_DETAILS%`
+    pub details: Cow<'static, str>,
+    /// `%UPSTREAM_TRANSPORT_FAILURE_REASON%`
+    pub upstream_failure: String,
+    /// Body bytes from the client.
+    pub bytes_received: u64,
+    /// Body bytes to the client.
+    pub bytes_sent: u64,
+    /// From the start to the first byte of upstream's response.
+    pub response_after: Option<Duration>,
+    /// The endpoint that was used last.
+    pub endpoint: Option<Arc<Endpoint>>,
+    /// Our end of that connection.
+    pub upstream_local: Option<SocketAddr>,
+    /// The cluster.
+    pub cluster: Option<Arc<str>>,
+    /// The route.
+    pub route: Option<Arc<Route>>,
+    /// How often an endpoint was tried.
+    pub attempts: u32,
+    /// The status sent to the client; 0 if none was.
+    pub status: u16,
+}
+
+impl StreamInfo {
+    /// A stream that begins now.
+    pub fn begin() -> Self {
+        StreamInfo {
+            started: Instant::now(),
+            started_at: SystemTime::now(),
+            flags: Flags::NONE,
+            details: Cow::Borrowed(""),
+            upstream_failure: String::new(),
+            bytes_received: 0,
+            bytes_sent: 0,
+            response_after: None,
+            endpoint: None,
+            upstream_local: None,
+            cluster: None,
+            route: None,
+            attempts: 0,
+            status: 0,
+        }
+    }
+
+    /// All that is known now, as logs and header values read it.
+    pub fn record<'a>(
+        &'a self,
+        connection: &'a Connection,
+        request: Option<&'a RequestHead>,
+        response: Option<&'a ResponseHead>,
+        trailers: Option<&'a Headers>,
+    ) -> Record<'a> {
+        Record {
+            connection,
+            started: self.started_at,
+            request,
+            response,
+            trailers,
+            status: self.status,
+            flags: self.flags,
+            details: &self.details,
+            upstream_failure: &self.upstream_failure,
+            bytes_received: self.bytes_received,
+            bytes_sent: self.bytes_sent,
+            duration: self.started.elapsed(),
+            response_duration: self.response_after,
+            upstream_host: self.endpoint.as_ref().map(|endpoint| &endpoint.address),
+            upstream_local: self.upstream_local,
+            upstream_cluster: self.cluster.as_ref(),
+            route_name: self.route.as_ref().map_or("", |route| &route.name),
+            attempts: self.attempts,
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The sockets of a listener: one for each worker and address, bound by the control thread so that
+//! whoever configured the listener hears of an address that cannot be had.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::config::listener::Listener;
+
+/// Linux caps it at `net.core.somaxconn`: a redirect brings bursts that nobody paced.
+const LONGEST_BACKLOG: u32 = 65_535;
+
+/// Why an address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}{}", hint(.source))]
+pub struct BindError {
+    address: SocketAddr,
+    #[source]
+    source: std::io::Error,
+}
+
+fn hint(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => " (another program listens there: see `ss -ltnp`)",
+        std::io::ErrorKind::PermissionDenied => " (ports below 1024 need CAP_NET_BIND_SERVICE)",
+        std::io::ErrorKind::AddrNotAvailable => " (no interface of this pod has that address)",
+        _ => "",
+    }
+}
+
+/// One bound address, with a socket for each worker.
+#[derive(Debug)]
+pub struct Binding {
+    address: SocketAddr,
+    sockets: Mutex<Vec<Option<TcpListener>>>,
+}
+
+impl Binding {
+    /// Binds and listens, `workers` times.
+    ///
+    /// # Errors
+    /// The address cannot be had.
+    pub fn new(
+        address: SocketAddr,
+        workers: usize,
+        backlog: Option<u32>,
+    ) -> Result<Arc<Self>, BindError> {
+        let fail = |source| BindError { address, source };
+        let mut bound = address;
+        let mut sockets = Vec::with_capacity(workers);
+        for _ in 0..workers {
+            let socket = open(bound, backlog).map_err(fail)?;
+            // Port 0 is chosen once: the other workers' sockets join it.
+            bound = socket.local_addr().map_err(fail)?;
+            sockets.push(Some(socket));
+        }
+        Ok(Arc::new(Binding {
+            address: bound,
+            sockets: Mutex::new(sockets),
+        }))
+    }
+
+    /// The address as bound.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A worker's socket; each is given out once.
+    pub fn take(&self, worker: usize) -> Option<TcpListener> {
+        self.sockets
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_mut(worker)?
+            .take()
+    }
+}
+
+fn open(address: SocketAddr, backlog: Option<u32>) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    if address.is_ipv6() {
+        // Each family has a socket of its own, so that a peer's address is never a mapped one.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(backlog.unwrap_or(LONGEST_BACKLOG).min(LONGEST_BACKLOG) as i32)?;
+    Ok(socket.into())
+}
+
+/// A listener in force: its configuration and its sockets.
+#[derive(Debug)]
+pub struct ActiveListener {
+    /// The configuration.
+    pub config: Arc<Listener>,
+    /// One for each address; empty where it does not bind.
+    pub bindings: Vec<Arc<Binding>>,
+}
+
+impl ActiveListener {
+    /// Binds what `previous`, the version in force, has not bound already.
+    ///
+    /// # Errors
+    /// An address cannot be had.
+    pub fn bind(
+        config: Arc<Listener>,
+        previous: Option<&ActiveListener>,
+        workers: usize,
+    ) -> Result<Arc<Self>, BindError> {
+        let mut bindings = Vec::new();
+        if config.bind_to_port {
+            for address in &config.addresses {
+                let kept = previous
+                    .filter(|previous| previous.config.backlog == config.backlog)
+                    .and_then(|previous| {
+                        let position = previous
+                            .config
+                            .addresses
+                            .iter()
+                            .position(|known| known == address)?;
+                        previous.bindings.get(position).cloned()
+                    });
+                bindings.push(match kept {
+                    Some(binding) => binding,
+                    None => Binding::new(*address, workers, config.backlog)?,
+                });
+            }
+        }
+        Ok(Arc::new(ActiveListener { config, bindings }))
+    }
+
+    /// Where it listens: as bound, or as configured where it does not bind.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        if self.bindings.is_empty() {
+            return self.config.addresses.clone();
+        }
+        self.bindings
+            .iter()
+            .map(|binding| binding.address())
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_worker_has_a_socket_on_one_port() {
+        let binding = Binding::new("127.0.0.1:0".parse().unwrap(), 3, None).unwrap();
+        let ports: Vec<_> = (0..3)
+            .map(|worker| binding.take(worker).unwrap().local_addr().unwrap())
+            .collect();
+        assert!(ports.iter().all(|address| *address == binding.address()));
+        assert!(binding.take(0).is_none(), "given out once");
+        assert!(binding.take(3).is_none());
+    }
+
+    #[test]
+    fn an_address_that_is_not_ours_is_named() {
+        let error = Binding::new("192.0.2.1:80".parse().unwrap(), 1, None)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("192.0.2.1:80") && error.contains("no interface"),
+            "{error}"
+        );
+    }
+}

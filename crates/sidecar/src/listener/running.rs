@@ -1,0 +1,195 @@
+//! The listeners of one worker: their accept loops, and the table by which a listener that takes
+//! redirected connections hands them over.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+
+use super::accept;
+use super::binding::{ActiveListener, Binding};
+use super::connection::ChainDrain;
+use super::stats::ListenerStats;
+use crate::config::listener::{FilterChain, Listener};
+use crate::runtime::snapshot::ListenerSet;
+use crate::runtime::worker::Worker;
+
+/// A listener on one worker.
+pub struct Running {
+    active: RefCell<Arc<ActiveListener>>,
+    /// The accept loops by their binding, each with what stops it.
+    loops: RefCell<Vec<(Arc<Binding>, Rc<Notify>)>>,
+    /// By fingerprint: chains that did not change keep their connections.
+    chains: RefCell<HashMap<u64, Rc<ChainDrain>>>,
+    pub stats: ListenerStats,
+}
+
+impl Running {
+    /// The present configuration. A connection reads it once.
+    pub fn config(&self) -> Arc<Listener> {
+        self.active.borrow().config.clone()
+    }
+
+    /// What tells connections of this chain to end.
+    pub fn drain_of(&self, chain: &FilterChain) -> Rc<ChainDrain> {
+        self.chains
+            .borrow_mut()
+            .entry(chain.fingerprint)
+            .or_default()
+            .clone()
+    }
+
+    /// Whether this is an address at which it listens itself.
+    pub fn listens_on(&self, address: SocketAddr) -> bool {
+        self.active.borrow().bindings.iter().any(|binding| {
+            let bound = binding.address();
+            bound.port() == address.port()
+                && (bound.ip().is_unspecified() || bound.ip() == address.ip())
+        })
+    }
+
+    fn replace(&self, active: Arc<ActiveListener>) {
+        *self.active.borrow_mut() = active.clone();
+        let config = &active.config;
+        let kept = |fingerprint: &u64| {
+            let mut chains = config
+                .filter_chains
+                .iter()
+                .chain(&config.default_filter_chain);
+            chains.any(|chain| chain.fingerprint == *fingerprint)
+        };
+        self.chains.borrow_mut().retain(|fingerprint, drain| {
+            let kept = kept(fingerprint);
+            if !kept {
+                drain.begin();
+            }
+            kept
+        });
+    }
+
+    fn stop(&self) {
+        for (_, stop) in self.loops.borrow().iter() {
+            stop.notify_one();
+        }
+        for drain in self.chains.borrow().values() {
+            drain.begin();
+        }
+    }
+}
+
+/// All listeners of one worker.
+#[derive(Default)]
+pub struct Listeners {
+    running: RefCell<BTreeMap<Arc<str>, Rc<Running>>>,
+    table: RefCell<HashMap<SocketAddr, Rc<Running>>>,
+}
+
+impl Listeners {
+    /// Takes over a new set: what did not change is left alone.
+    pub fn apply(&self, worker: &Rc<Worker>, set: &ListenerSet) {
+        self.running.borrow_mut().retain(|name, running| {
+            let kept = set.contains_key(name);
+            if !kept {
+                running.stop();
+            }
+            kept
+        });
+        for (name, active) in set {
+            let known = self.running.borrow().get(name).cloned();
+            match known {
+                Some(running) if Arc::ptr_eq(&running.active.borrow(), active) => {}
+                Some(running) => {
+                    running.replace(active.clone());
+                    self.listen(worker, &running);
+                }
+                None => {
+                    let running = Rc::new(Running {
+                        active: RefCell::new(active.clone()),
+                        loops: RefCell::default(),
+                        chains: RefCell::default(),
+                        stats: ListenerStats::new(&worker.stats, &active.config.stat_prefix),
+                    });
+                    self.running
+                        .borrow_mut()
+                        .insert(name.clone(), running.clone());
+                    self.listen(worker, &running);
+                }
+            }
+        }
+        self.index();
+    }
+
+    /// Starts accept loops for new bindings and stops those of old ones.
+    fn listen(&self, worker: &Rc<Worker>, running: &Rc<Running>) {
+        let active = running.active.borrow().clone();
+        let mut loops = running.loops.borrow_mut();
+        loops.retain(|(binding, stop)| {
+            let kept = active
+                .bindings
+                .iter()
+                .any(|wanted| Arc::ptr_eq(wanted, binding));
+            if !kept {
+                stop.notify_one();
+            }
+            kept
+        });
+        for binding in &active.bindings {
+            if loops.iter().any(|(known, _)| Arc::ptr_eq(known, binding)) {
+                continue;
+            }
+            let Some(socket) = binding.take(worker.index) else {
+                continue;
+            };
+            let socket = match TcpListener::from_std(socket) {
+                Ok(socket) => socket,
+                Err(error) => {
+                    tracing::error!(address = %binding.address(), %error, "cannot accept on this worker");
+                    continue;
+                }
+            };
+            let stop = Rc::new(Notify::new());
+            loops.push((binding.clone(), stop.clone()));
+            tokio::task::spawn_local(accept::run(worker.clone(), running.clone(), socket, stop));
+        }
+    }
+
+    fn index(&self) {
+        let mut table = self.table.borrow_mut();
+        table.clear();
+        for running in self.running.borrow().values() {
+            for address in running.active.borrow().addresses() {
+                table.insert(address, running.clone());
+            }
+        }
+    }
+
+    /// The listener that takes a connection to `destination`: the one of that very address, else the
+    /// one of its port on all addresses of its family; none leaves it where it is.
+    pub fn at(&self, destination: SocketAddr) -> Option<Rc<Running>> {
+        let table = self.table.borrow();
+        let wildcard: IpAddr = match destination {
+            SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let exact = SocketAddr::new(destination.ip(), destination.port());
+        table
+            .get(&exact)
+            .or_else(|| table.get(&SocketAddr::new(wildcard, destination.port())))
+            .cloned()
+    }
+
+    /// Stops accepting for good where `concerned` says so; connections go on.
+    pub fn stop_accepting(&self, concerned: impl Fn(&Listener) -> bool) {
+        for running in self.running.borrow().values() {
+            if concerned(&running.config()) {
+                for (_, stop) in running.loops.borrow_mut().drain(..) {
+                    stop.notify_one();
+                }
+            }
+        }
+    }
+}

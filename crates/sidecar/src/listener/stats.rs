@@ -1,0 +1,44 @@
+//! `listener.<address>.*`: what a listener counts.
+
+use metrics::{Counter, Gauge, Histogram};
+
+use crate::telemetry::metrics::{Family, Scope, Stats};
+
+/// Handles of one listener on one worker, under Envoy's names.
+pub struct ListenerStats {
+    pub downstream_cx_total: Counter,
+    pub downstream_cx_destroy: Counter,
+    pub downstream_pre_cx_timeout: Counter,
+    pub downstream_cx_transport_socket_connect_timeout: Counter,
+    pub no_filter_chain_match: Counter,
+    /// Connections that were made to the listener's own port although it takes only redirected ones.
+    pub downstream_cx_direct: Counter,
+    pub ssl_handshake: Counter,
+    pub ssl_connection_error: Counter,
+    pub downstream_cx_active: Gauge,
+    pub downstream_pre_cx_active: Gauge,
+    pub downstream_cx_length_ms: Histogram,
+    _scope: Scope,
+}
+
+impl ListenerStats {
+    /// Resolves the handles of the listener with that stat prefix.
+    pub fn new(stats: &Stats, prefix: &str) -> Self {
+        let scope = stats.scope(Family::Listener, prefix);
+        ListenerStats {
+            downstream_cx_total: scope.counter("downstream_cx_total"),
+            downstream_cx_destroy: scope.counter("downstream_cx_destroy"),
+            downstream_pre_cx_timeout: scope.counter("downstream_pre_cx_timeout"),
+            downstream_cx_transport_socket_connect_timeout: scope
+                .counter("downstream_cx_transport_socket_connect_timeout"),
+            no_filter_chain_match: scope.counter("no_filter_chain_match"),
+            downstream_cx_direct: scope.counter("downstream_cx_direct"),
+            ssl_handshake: scope.counter("ssl.handshake"),
+            ssl_connection_error: scope.counter("ssl.connection_error"),
+            downstream_cx_active: scope.gauge("downstream_cx_active"),
+            downstream_pre_cx_active: scope.gauge("downstream_pre_cx_active"),
+            downstream_cx_length_ms: scope.histogram("downstream_cx_length_ms"),
+            _scope: scope,
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Draining: what is being told to end, and until when.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::config::listener::TrafficDirection;
+
+/// How far the process has got with ending.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DrainState {
+    /// Since when inbound (and undirected) traffic is draining.
+    pub inbound: Option<Instant>,
+    /// Since when outbound traffic is draining.
+    pub outbound: Option<Instant>,
+    /// When everything ends, whatever is left.
+    pub deadline: Option<Instant>,
+}
+
+impl DrainState {
+    /// Whether connections of this direction are to end.
+    pub fn concerns(&self, direction: TrafficDirection) -> bool {
+        match direction {
+            TrafficDirection::Outbound => self.outbound.is_some(),
+            TrafficDirection::Inbound | TrafficDirection::Unspecified => self.inbound.is_some(),
+        }
+    }
+}
+
+/// Which directions drain, for readers on the request path: a `watch` would take a lock.
+const INBOUND: u8 = 1;
+const OUTBOUND: u8 = 2;
+
+fn bit(direction: TrafficDirection) -> u8 {
+    match direction {
+        TrafficDirection::Outbound => OUTBOUND,
+        TrafficDirection::Inbound | TrafficDirection::Unspecified => INBOUND,
+    }
+}
+
+/// The control thread's end: says that draining begins.
+#[derive(Default)]
+pub struct DrainControl {
+    state: watch::Sender<DrainState>,
+    bits: Arc<AtomicU8>,
+    open: Arc<Open>,
+}
+
+/// Connections that are open, over all workers.
+#[derive(Debug, Default)]
+struct Open {
+    inbound: AtomicUsize,
+    outbound: AtomicUsize,
+}
+
+impl Open {
+    fn of(&self, direction: TrafficDirection) -> &AtomicUsize {
+        match direction {
+            TrafficDirection::Outbound => &self.outbound,
+            TrafficDirection::Inbound | TrafficDirection::Unspecified => &self.inbound,
+        }
+    }
+}
+
+impl DrainControl {
+    /// How many connections of this direction are open.
+    pub fn open(&self, direction: TrafficDirection) -> usize {
+        self.open.of(direction).load(Relaxed)
+    }
+
+    /// Inbound and undirected listeners stop; everything ends `within` from now.
+    pub fn begin_inbound(&self, within: Duration) {
+        let now = Instant::now();
+        self.bits.fetch_or(INBOUND, Relaxed);
+        self.state.send_modify(|state| {
+            state.inbound.get_or_insert(now);
+            state.deadline.get_or_insert(now + within);
+        });
+    }
+
+    /// Outbound follows.
+    pub fn begin_outbound(&self) {
+        let now = Instant::now();
+        self.bits.fetch_or(OUTBOUND, Relaxed);
+        self.state.send_modify(|state| {
+            state.outbound.get_or_insert(now);
+        });
+    }
+
+    /// A view for one thread.
+    pub fn signal(&self) -> DrainSignal {
+        DrainSignal {
+            state: self.state.subscribe(),
+            bits: self.bits.clone(),
+            open: self.open.clone(),
+        }
+    }
+}
+
+/// A thread's view of the draining.
+#[derive(Clone)]
+pub struct DrainSignal {
+    state: watch::Receiver<DrainState>,
+    bits: Arc<AtomicU8>,
+    open: Arc<Open>,
+}
+
+impl DrainSignal {
+    /// A connection of this direction was accepted.
+    pub fn opened(&self, direction: TrafficDirection) {
+        self.open.of(direction).fetch_add(1, Relaxed);
+    }
+
+    /// It ended.
+    pub fn closed(&self, direction: TrafficDirection) {
+        self.open.of(direction).fetch_sub(1, Relaxed);
+    }
+
+    /// The present state.
+    pub fn state(&self) -> DrainState {
+        *self.state.borrow()
+    }
+
+    /// Whether connections of this direction are to end. Costs one load.
+    pub fn concerns(&self, direction: TrafficDirection) -> bool {
+        self.bits.load(Relaxed) & bit(direction) != 0
+    }
+
+    /// Whether all directions are to end: no listener is opened any more.
+    pub fn is_complete(&self) -> bool {
+        self.bits.load(Relaxed) == INBOUND | OUTBOUND
+    }
+
+    /// Resolves when connections of this direction are to end.
+    pub async fn begun(&self, direction: TrafficDirection) {
+        let mut receiver = self.state.clone();
+        if receiver
+            .wait_for(|state| state.concerns(direction))
+            .await
+            .is_err()
+        {
+            // The sender lives as long as the process.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Resolves at the deadline of the drain, once one is set.
+    pub async fn deadline(&self) {
+        let mut receiver = self.state.clone();
+        let deadline = receiver
+            .wait_for(|state| state.deadline.is_some())
+            .await
+            .ok()
+            .and_then(|s| s.deadline);
+        match deadline {
+            Some(deadline) => tokio::time::sleep_until(deadline).await,
+            None => std::future::pending::<()>().await,
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! One worker: what its connections share. Nothing here is touched by another thread.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::date::DateCache;
+use super::drain::DrainSignal;
+use super::random::Random;
+use super::snapshot::Snapshot;
+use crate::config::listener::NetworkFilter;
+use crate::http::stats::HttpStats;
+use crate::listener::Listeners;
+use crate::network::tcp_proxy::stats::TcpStats;
+use crate::telemetry::access_log::writer::Writer;
+use crate::telemetry::metrics::Stats;
+use crate::upstream::Clusters;
+
+/// The state of one worker thread.
+pub struct Worker {
+    /// 0 to concurrency - 1.
+    pub index: usize,
+    /// The clusters with this worker's connection pools.
+    pub clusters: Clusters,
+    /// The listeners with this worker's accept loops.
+    pub listeners: Listeners,
+    /// This thread's way to its stats.
+    pub stats: Stats,
+    /// What is being told to end.
+    pub drain: DrainSignal,
+    /// Access log buffers.
+    pub access_log: Writer,
+    /// The `date` header.
+    pub date: DateCache,
+    random: Random,
+    http_stats: RefCell<HashMap<Arc<str>, Rc<HttpStats>>>,
+    tcp_stats: RefCell<HashMap<Arc<str>, Rc<TcpStats>>>,
+}
+
+impl Worker {
+    /// A worker that has nothing to do yet.
+    pub fn new(index: usize, stats: Stats, drain: DrainSignal, access_log: Writer) -> Rc<Self> {
+        Rc::new(Worker {
+            index,
+            clusters: Clusters::new(stats.clone(), index),
+            listeners: Listeners::default(),
+            stats,
+            drain,
+            access_log,
+            date: DateCache::default(),
+            random: Random::new(),
+            http_stats: RefCell::default(),
+            tcp_stats: RefCell::default(),
+        })
+    }
+
+    /// A random number that need not be secret.
+    pub fn random(&self) -> u64 {
+        self.random.next()
+    }
+
+    /// Twice as much of it.
+    pub fn random_128(&self) -> u128 {
+        u128::from(self.random()) << 64 | u128::from(self.random())
+    }
+
+    /// Takes over a snapshot: clusters before the listeners that route to them, and the stats of
+    /// what has gone.
+    pub fn apply(self: &Rc<Self>, snapshot: &Snapshot) {
+        self.clusters.apply(&snapshot.clusters);
+        if !self.drain.is_complete() {
+            self.listeners.apply(self, &snapshot.listeners);
+        }
+        let filters = || {
+            let listeners = snapshot.listeners.values().map(|listener| &listener.config);
+            listeners
+                .flat_map(|l| l.filter_chains.iter().chain(&l.default_filter_chain))
+                .map(|chain| &chain.filter)
+        };
+        let of_http = |filter: &NetworkFilter| match filter {
+            NetworkFilter::Http(manager) => Some(manager.stat_prefix.clone()),
+            NetworkFilter::TcpProxy(_) => None,
+        };
+        let of_tcp = |filter: &NetworkFilter| match filter {
+            NetworkFilter::TcpProxy(proxy) => Some(proxy.stat_prefix.clone()),
+            NetworkFilter::Http(_) => None,
+        };
+        let http: HashSet<_> = filters().filter_map(of_http).collect();
+        let tcp: HashSet<_> = filters().filter_map(of_tcp).collect();
+        self.http_stats
+            .borrow_mut()
+            .retain(|prefix, stats| http.contains(prefix) || Rc::strong_count(stats) > 1);
+        self.tcp_stats
+            .borrow_mut()
+            .retain(|prefix, stats| tcp.contains(prefix) || Rc::strong_count(stats) > 1);
+        for prefix in &http {
+            self.http_stats(prefix);
+        }
+        for prefix in &tcp {
+            self.tcp_stats(prefix);
+        }
+    }
+
+    /// The stats of connection managers with this prefix; looked up once per connection.
+    pub fn http_stats(&self, prefix: &Arc<str>) -> Rc<HttpStats> {
+        shared(&self.http_stats, prefix, |prefix| {
+            HttpStats::new(&self.stats, prefix)
+        })
+    }
+
+    /// The stats of tcp_proxies with this prefix; looked up once per connection.
+    pub fn tcp_stats(&self, prefix: &Arc<str>) -> Rc<TcpStats> {
+        shared(&self.tcp_stats, prefix, |prefix| {
+            TcpStats::new(&self.stats, prefix)
+        })
+    }
+}
+
+fn shared<T>(
+    all: &RefCell<HashMap<Arc<str>, Rc<T>>>,
+    prefix: &Arc<str>,
+    make: impl FnOnce(&str) -> T,
+) -> Rc<T> {
+    let mut all = all.borrow_mut();
+    all.entry(prefix.clone())
+        .or_insert_with(|| Rc::new(make(prefix)))
+        .clone()
+}

@@ -1,0 +1,243 @@
+//! From the workers to the files: lines gather in a buffer per worker and file, full or stale
+//! buffers go to one thread that writes them. When that thread cannot keep up, lines are dropped
+//! and counted: a slow disk never slows a request.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::rc::Rc;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use metrics::Counter;
+
+use super::record::Record;
+use crate::config::access_log::{AccessLog, LogSink};
+use crate::telemetry::metrics::{Family, Scope, Stats};
+
+/// A buffer of this many bytes is handed over at once.
+const FULL: usize = 32 * 1024;
+/// A line waits at most so long in a worker's buffer.
+const STALE: Duration = Duration::from_millis(200);
+/// Buffers that may wait for the writer thread, over all workers.
+const QUEUE: usize = 256;
+
+struct Batch {
+    sink: LogSink,
+    lines: Vec<u8>,
+    count: u64,
+}
+
+enum Message {
+    Batch(Batch),
+    /// Open the files anew: somebody rotated them.
+    Reopen,
+    Stop,
+}
+
+/// The thread that writes.
+pub struct WriterThread {
+    sender: SyncSender<Message>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl WriterThread {
+    /// Starts the thread.
+    pub fn start(stats: &Stats) -> io::Result<Self> {
+        let (sender, receiver) = sync_channel(QUEUE);
+        let counters = Counters::new(stats);
+        let thread = std::thread::Builder::new()
+            .name("access-log".into())
+            .spawn(move || write_batches(&receiver, &counters))?;
+        Ok(WriterThread {
+            sender,
+            thread: Some(thread),
+        })
+    }
+
+    /// The way to it, for one thread.
+    pub fn handle(&self) -> Handle {
+        Handle(self.sender.clone())
+    }
+
+    /// Has the files opened anew with the next batch.
+    pub fn reopen(&self) {
+        // A full queue means that it is at work; files are opened anew by the next call then.
+        let _ = self.sender.try_send(Message::Reopen);
+    }
+}
+
+impl Drop for WriterThread {
+    /// Writes all that has been handed over.
+    fn drop(&mut self) {
+        if self.sender.send(Message::Stop).is_ok()
+            && let Some(thread) = self.thread.take()
+        {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A thread's way to the writer thread.
+pub struct Handle(SyncSender<Message>);
+
+impl Handle {
+    /// The thread's buffers.
+    pub fn writer(self, stats: &Stats) -> Writer {
+        let scope = stats.scope(Family::AccessLog, "");
+        Writer(Rc::new(Inner {
+            sender: self.0,
+            buffers: RefCell::default(),
+            flush_pending: Cell::new(false),
+            dropped: scope.counter("lines_dropped"),
+            _scope: scope,
+        }))
+    }
+}
+
+struct Counters {
+    written: Counter,
+    failed: Counter,
+    _scope: Scope,
+}
+
+impl Counters {
+    fn new(stats: &Stats) -> Self {
+        let scope = stats.scope(Family::AccessLog, "");
+        Counters {
+            written: scope.counter("lines_written"),
+            failed: scope.counter("write_failed"),
+            _scope: scope,
+        }
+    }
+}
+
+fn write_batches(receiver: &Receiver<Message>, counters: &Counters) {
+    let mut files: HashMap<LogSink, File> = HashMap::new();
+    while let Ok(message) = receiver.recv() {
+        match message {
+            Message::Batch(batch) => match write_batch(&mut files, &batch) {
+                Ok(()) => counters.written.increment(batch.count),
+                Err(error) => {
+                    counters.failed.increment(batch.count);
+                    files.remove(&batch.sink);
+                    tracing::warn!(sink = ?batch.sink, %error, lines = batch.count, "access log lines lost");
+                }
+            },
+            Message::Reopen => files.clear(),
+            Message::Stop => return,
+        }
+    }
+}
+
+fn write_batch(files: &mut HashMap<LogSink, File>, batch: &Batch) -> io::Result<()> {
+    match &batch.sink {
+        LogSink::Stdout => {
+            let mut out = io::stdout().lock();
+            out.write_all(&batch.lines)?;
+            out.flush()
+        }
+        LogSink::Stderr => io::stderr().lock().write_all(&batch.lines),
+        LogSink::File(path) => {
+            if !files.contains_key(&batch.sink) {
+                let file = OpenOptions::new().append(true).create(true).open(path)?;
+                files.insert(batch.sink.clone(), file);
+            }
+            match files.get_mut(&batch.sink) {
+                Some(file) => file.write_all(&batch.lines),
+                None => Ok(()),
+            }
+        }
+    }
+}
+
+/// One worker's buffers.
+#[derive(Clone)]
+pub struct Writer(Rc<Inner>);
+
+struct Inner {
+    sender: SyncSender<Message>,
+    buffers: RefCell<HashMap<LogSink, Batch>>,
+    flush_pending: Cell<bool>,
+    dropped: Counter,
+    _scope: Scope,
+}
+
+impl Writer {
+    /// Writes one line to each of the logs.
+    pub fn write(&self, logs: &[AccessLog], record: &Record<'_>) {
+        let inner = &self.0;
+        let mut buffers = inner.buffers.borrow_mut();
+        for log in logs {
+            if !buffers.contains_key(&log.sink) {
+                let sink = log.sink.clone();
+                buffers.insert(
+                    sink.clone(),
+                    Batch {
+                        sink,
+                        lines: Vec::new(),
+                        count: 0,
+                    },
+                );
+            }
+            let Some(batch) = buffers.get_mut(&log.sink) else {
+                continue;
+            };
+            log.format.render(record, &mut batch.lines);
+            batch.count += 1;
+            if batch.lines.len() >= FULL {
+                inner.send(batch);
+            }
+        }
+        drop(buffers);
+        if !logs.is_empty() && !inner.flush_pending.replace(true) {
+            let writer = self.clone();
+            tokio::task::spawn_local(async move {
+                tokio::time::sleep(STALE).await;
+                writer.0.flush_pending.set(false);
+                writer.flush();
+            });
+        }
+    }
+
+    /// Hands over what has gathered.
+    pub fn flush(&self) {
+        for batch in self.0.buffers.borrow_mut().values_mut() {
+            if batch.count > 0 {
+                self.0.send(batch);
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn send(&self, batch: &mut Batch) {
+        let full = Batch {
+            sink: batch.sink.clone(),
+            lines: std::mem::take(&mut batch.lines),
+            count: std::mem::take(&mut batch.count),
+        };
+        if let Err(
+            TrySendError::Full(Message::Batch(lost))
+            | TrySendError::Disconnected(Message::Batch(lost)),
+        ) = self.sender.try_send(Message::Batch(full))
+        {
+            self.dropped.increment(lost.count);
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        for batch in self
+            .buffers
+            .take()
+            .values_mut()
+            .filter(|batch| batch.count > 0)
+        {
+            self.send(batch);
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! From a stat to its two names: Envoy's dotted one, and Prometheus's with the variable parts as
+//! labels.
+
+use super::registry::Family;
+
+impl Family {
+    /// The first part of dotted names.
+    pub const fn prefix(self) -> &'static str {
+        match self {
+            Family::Cluster => "cluster",
+            Family::Http => "http",
+            Family::Tcp => "tcp",
+            Family::Listener => "listener",
+            Family::Server => "server",
+            Family::ListenerManager => "listener_manager",
+            Family::ClusterManager => "cluster_manager",
+            Family::ControlPlane => "control_plane",
+            Family::Sds => "sds",
+            Family::AccessLog => "access_log",
+        }
+    }
+
+    /// The label that carries the subject in Prometheus's form.
+    pub const fn label(self) -> Option<&'static str> {
+        match self {
+            Family::Cluster => Some("envoy_cluster_name"),
+            Family::Http => Some("envoy_http_conn_manager_prefix"),
+            Family::Tcp => Some("envoy_tcp_prefix"),
+            Family::Listener => Some("envoy_listener_address"),
+            Family::Sds => Some("envoy_secret"),
+            _ => None,
+        }
+    }
+}
+
+/// Envoy's name: `cluster.<subject>.<stat>`.
+pub fn dotted(family: Family, subject: &str, stat: &str) -> String {
+    if subject.is_empty() {
+        return format!("{}.{stat}", family.prefix());
+    }
+    // Envoy's separator is the dot, and a colon ends a name in the text form.
+    format!(
+        "{}.{}.{stat}",
+        family.prefix(),
+        subject.replace("::", ".").replace(':', "_")
+    )
+}
+
+/// Prometheus's name and its labels, ready to print.
+pub struct Sample {
+    /// For example `envoy_cluster_upstream_rq_xx`.
+    pub name: String,
+    /// For example `envoy_response_code_class="2",envoy_cluster_name="a"`; may be empty.
+    pub labels: String,
+}
+
+/// Prometheus's form of a stat.
+pub fn prometheus(family: Family, subject: &str, stat: &str) -> Sample {
+    let (stat, code) = split_code(stat);
+    let mut name = format!("envoy_{}_{stat}", family.prefix());
+    name = name
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '_' {
+                c
+            } else {
+                '_'
+            }
+        })
+        .collect();
+    let mut labels = String::new();
+    if let Some((label, value)) = code {
+        labels = format!("{label}=\"{value}\"");
+    }
+    if let Some(label) = family.label().filter(|_| !subject.is_empty()) {
+        if !labels.is_empty() {
+            labels.push(',');
+        }
+        let value = subject
+            .replace('\\', "\\\\")
+            .replace('"', "\\\"")
+            .replace('\n', "\\n");
+        labels.push_str(&format!("{label}=\"{value}\""));
+    }
+    Sample { name, labels }
+}
+
+/// `upstream_rq_2xx` is `upstream_rq_xx` with a class, `upstream_rq_200` is `upstream_rq` with a code.
+fn split_code(stat: &str) -> (String, Option<(&'static str, &str)>) {
+    if let Some((stem, last)) = stat.rsplit_once('_')
+        && last.len() == 3
+        && last.as_bytes()[0].is_ascii_digit()
+    {
+        if last.ends_with("xx") {
+            return (
+                format!("{stem}_xx"),
+                Some(("envoy_response_code_class", &last[..1])),
+            );
+        }
+        if last.bytes().all(|b| b.is_ascii_digit()) {
+            return (stem.to_owned(), Some(("envoy_response_code", last)));
+        }
+    }
+    (stat.to_owned(), None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_envoys() {
+        let cases = [
+            (
+                Family::Cluster,
+                "a",
+                "upstream_cx_total",
+                "cluster.a.upstream_cx_total",
+                "envoy_cluster_upstream_cx_total",
+                "envoy_cluster_name=\"a\"",
+            ),
+            (
+                Family::Cluster,
+                "outbound|80||a",
+                "upstream_rq_2xx",
+                "cluster.outbound|80||a.upstream_rq_2xx",
+                "envoy_cluster_upstream_rq_xx",
+                "envoy_response_code_class=\"2\",envoy_cluster_name=\"outbound|80||a\"",
+            ),
+            (
+                Family::Cluster,
+                "a",
+                "upstream_rq_503",
+                "cluster.a.upstream_rq_503",
+                "envoy_cluster_upstream_rq",
+                "envoy_response_code=\"503\",envoy_cluster_name=\"a\"",
+            ),
+            (
+                Family::Cluster,
+                "a",
+                "circuit_breakers.default.cx_open",
+                "cluster.a.circuit_breakers.default.cx_open",
+                "envoy_cluster_circuit_breakers_default_cx_open",
+                "envoy_cluster_name=\"a\"",
+            ),
+            (
+                Family::Listener,
+                "0.0.0.0_15001",
+                "downstream_cx_total",
+                "listener.0.0.0.0_15001.downstream_cx_total",
+                "envoy_listener_downstream_cx_total",
+                "envoy_listener_address=\"0.0.0.0_15001\"",
+            ),
+            (
+                Family::Server,
+                "",
+                "live",
+                "server.live",
+                "envoy_server_live",
+                "",
+            ),
+        ];
+        for (family, subject, stat, text, name, labels) in cases {
+            assert_eq!(dotted(family, subject, stat), text);
+            let sample = prometheus(family, subject, stat);
+            assert_eq!((&sample.name[..], &sample.labels[..]), (name, labels));
+        }
+    }
+}
