@@ -144,3 +144,34 @@ pub(crate) struct TokenArguments {
     #[arg(long, default_value = AUDIENCE)]
     pub(crate) audience: String,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn flags_are_consistent_and_serving_is_what_is_done_without_a_verb() {
+        Cli::command().debug_assert();
+        let cli = Cli::parse_from([
+            "outrider-control",
+            "--config-dir",
+            "mesh",
+            "--cert-ttl",
+            "30s",
+        ]);
+        assert!(cli.verb.is_none() && cli.serve.cert_ttl.0.as_secs() == 30);
+        assert_eq!(cli.serve.serving_name.len(), 4);
+        let verb = Cli::parse_from(["outrider-control", "serve", "--config-dir", "mesh"]).verb;
+        assert!(matches!(verb, Some(Verb::Serve(_))));
+        for wrong in [
+            ["--cert-ttl", "30"],
+            ["--trust-domain", "Upper"],
+            ["--ca-key", "key.pem"],
+            ["--ca-root", "root.pem"],
+        ] {
+            let arguments = ["outrider-control"].iter().chain(&wrong);
+            assert!(Cli::try_parse_from(arguments).is_err(), "{wrong:?}");
+        }
+    }
+}

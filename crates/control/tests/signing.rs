@@ -9,6 +9,7 @@ mod common;
 use std::time::{Duration, SystemTime};
 
 use common::control::{Control, HOUR, bearer, message};
+use outrider_identity::authority::Lifetimes;
 use outrider_identity::certificate::certificates_from_pem;
 use outrider_identity::token::AUDIENCE;
 use outrider_identity::verify::unix_time;
@@ -148,4 +149,29 @@ async fn neither_side_talks_to_one_that_another_root_vouches_for() {
     }
     control.stop().await;
     stranger.stop().await;
+}
+
+#[tokio::test]
+async fn the_serving_certificate_is_renewed_while_it_serves() {
+    let short = Duration::from_secs(3);
+    let control = Control::start_with(
+        "",
+        Lifetimes {
+            default: short,
+            max: short,
+        },
+    )
+    .await;
+    let first = control.serving_certificate().await;
+    assert_eq!(first.dns_names, ["localhost"]);
+    let renewed = async || {
+        let now = control.serving_certificate().await;
+        anyhow::ensure!(now.serial != first.serial);
+        Ok(now)
+    };
+    let second = outrider_testkit::eventually_async(4 * short, renewed)
+        .await
+        .unwrap();
+    assert!(second.not_after > first.not_after);
+    control.stop().await;
 }

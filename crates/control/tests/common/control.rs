@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use outrider_control::serve::{ControlPlane, ServeError, ServeOptions};
+use outrider_identity::authority::Lifetimes;
 use outrider_identity::token::AUDIENCE;
 use outrider_identity::{
-    CertificateAuthority, IssuedCertificate, ServiceAccount, TokenSigner, WorkloadKey,
+    CertificateAuthority, CertificateDetails, IssuedCertificate, ServiceAccount, TokenSigner,
+    WorkloadKey,
 };
 use outrider_xds::ads::client::channel;
 use rustls::crypto::aws_lc_rs::default_provider;
@@ -36,6 +38,10 @@ pub struct Control {
 
 impl Control {
     pub async fn start(mesh: &str) -> Self {
+        Self::start_with(mesh, Lifetimes::default()).await
+    }
+
+    pub async fn start_with(mesh: &str, lifetimes: Lifetimes) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (ca, config) = (folder.path().join("ca"), folder.path().join("mesh"));
         fs::create_dir(&config).unwrap();
@@ -55,7 +61,7 @@ impl Control {
             serving_names: vec!["localhost".to_owned(), "127.0.0.1".to_owned()],
             settings,
         };
-        let control = ControlPlane::start(options, serving, &tokens)
+        let control = ControlPlane::start(options, serving.with_lifetimes(lifetimes), &tokens)
             .await
             .unwrap();
         let (address, monitoring) = (
@@ -119,8 +125,20 @@ impl Control {
         &self,
         certificate: Option<(WorkloadKey, IssuedCertificate)>,
     ) -> Result<Channel, String> {
-        self.channel_trusting(self.authority.trust_bundle().root_store(), certificate)
-            .await
+        self.channel_trusting(self.roots(), certificate).await
+    }
+
+    /// The certificate that the port serves with at the moment.
+    pub async fn serving_certificate(&self) -> CertificateDetails {
+        let connector = TlsConnector::from(Arc::new(config(self.roots(), None)));
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let stream = connector.connect(name, stream).await.unwrap();
+        CertificateDetails::parse(&stream.get_ref().1.peer_certificates().unwrap()[0]).unwrap()
+    }
+
+    fn roots(&self) -> RootCertStore {
+        self.authority.trust_bundle().root_store()
     }
 
     pub async fn channel_trusting(
@@ -128,18 +146,7 @@ impl Control {
         roots: RootCertStore,
         certificate: Option<(WorkloadKey, IssuedCertificate)>,
     ) -> Result<Channel, String> {
-        let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots);
-        let mut config = match certificate {
-            None => config.with_no_client_auth(),
-            Some((key, issued)) => config
-                .with_client_auth_cert(issued.chain, key.private_der())
-                .unwrap(),
-        };
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        let connector = TlsConnector::from(Arc::new(config));
+        let connector = TlsConnector::from(Arc::new(config(roots, certificate)));
         let address = self.address;
         let connect = move || {
             let connector = connector.clone();
@@ -164,4 +171,22 @@ pub fn bearer(header: &str) -> MetadataMap {
 
 pub fn message(status: &Status) -> String {
     format!("{:?}: {}", status.code(), status.message())
+}
+
+fn config(
+    roots: RootCertStore,
+    certificate: Option<(WorkloadKey, IssuedCertificate)>,
+) -> ClientConfig {
+    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    let mut config = match certificate {
+        None => config.with_no_client_auth(),
+        Some((key, issued)) => config
+            .with_client_auth_cert(issued.chain, key.private_der())
+            .unwrap(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config
 }
