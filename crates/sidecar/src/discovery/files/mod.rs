@@ -6,5 +6,5 @@ mod secrets;
 mod watch;
 
 pub use path_source::attach;
-pub use secrets::{Rebuild, keep_fresh};
+pub use secrets::keep_fresh;
 pub use watch::{FileWatcher, WatchedFiles};

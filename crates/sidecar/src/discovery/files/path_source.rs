@@ -1,7 +1,6 @@
 //! `path_config_source`: a file with a `DiscoveryResponse` in YAML or JSON.
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -118,12 +117,7 @@ fn read(path: &Path) -> Result<ResourceSet, PathSourceError> {
             PathSourceError::Kind { index, type_url }
         })?;
         let Named { name } = Named::decode(body.value.as_slice())?;
-        let mut hasher = DefaultHasher::new();
-        hasher.write(&body.value);
-        let resource = Versioned {
-            version: format!("{:016x}", hasher.finish()).into(),
-            body: Arc::new(body),
-        };
+        let resource = Versioned::encoded(kind, &body.value);
         let resources = kinds.entry(kind).or_default();
         if resources.insert(name.clone(), resource).is_some() {
             return Err(PathSourceError::Duplicate { index, kind, name });

@@ -56,7 +56,8 @@ impl FileWatcher {
         }
     }
 
-    /// Watches these files. Their present content is what changes are told against.
+    /// Watches these files. Their present content is what changes are told against. A folder among
+    /// them has no content: it is one more place where a change is a reason to look at the files.
     pub fn files(&self, paths: impl IntoIterator<Item = PathBuf>) -> WatchedFiles {
         let paths: Vec<PathBuf> = paths.into_iter().collect();
         // In this order, so that no change falls between the two.
@@ -76,6 +77,10 @@ impl FileWatcher {
     fn watch_folders_of(&self, paths: &[PathBuf]) {
         let mut folders = BTreeSet::new();
         for path in paths {
+            if path.is_dir() {
+                folders.insert(path.clone());
+                continue;
+            }
             let target = std::fs::canonicalize(path).ok();
             for path in [Some(path.clone()), target].into_iter().flatten() {
                 folders.insert(match path.parent() {
