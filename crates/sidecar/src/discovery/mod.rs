@@ -4,6 +4,7 @@
 //! which builds, warms and publishes; what is referred to by then is asked for.
 
 pub mod builtin;
+pub mod dial;
 pub mod dump;
 pub mod files;
 pub mod local;
@@ -13,4 +14,6 @@ pub mod sds_socket;
 pub mod slot;
 pub mod stats;
 pub mod streams;
+#[cfg(test)]
+mod testing;
 pub mod token;

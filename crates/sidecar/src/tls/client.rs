@@ -83,15 +83,33 @@ impl ClientContext {
         fallback_alpn: &[&[u8]],
     ) -> Result<TlsStream, TlsError> {
         let config = self.config()?;
-        let alpn: Vec<Vec<u8>> = if self.tls.settings.alpn.is_empty() {
-            fallback_alpn.iter().map(|name| name.to_vec()).collect()
-        } else {
-            let own = &self.tls.settings.alpn;
-            own.iter().map(|name| name.to_vec()).collect()
-        };
+        let alpn = self.alpn(fallback_alpn);
         let connection = UnbufferedClientConnection::new_with_alpn(config, self.name.clone(), alpn)
             .map_err(TlsError::Settings)?;
         handshake::connect(connection, socket.into()).await
+    }
+
+    /// The present configuration and the server's name, for connections that are not proxied and
+    /// that a library makes.
+    ///
+    /// # Errors
+    /// A secret has not come yet, or cannot be used.
+    pub fn rustls_config(
+        &self,
+        fallback_alpn: &[&[u8]],
+    ) -> Result<(ClientConfig, ServerName<'static>), TlsError> {
+        let mut config = ClientConfig::clone(&*self.config()?);
+        config.alpn_protocols = self.alpn(fallback_alpn);
+        Ok((config, self.name.clone()))
+    }
+
+    fn alpn(&self, fallback: &[&[u8]]) -> Vec<Vec<u8>> {
+        if self.tls.settings.alpn.is_empty() {
+            fallback.iter().map(|name| name.to_vec()).collect()
+        } else {
+            let own = &self.tls.settings.alpn;
+            own.iter().map(|name| name.to_vec()).collect()
+        }
     }
 
     fn config(&self) -> Result<Arc<ClientConfig>, TlsError> {

@@ -32,7 +32,7 @@ pub async fn connect(target: &Target, alpn: &[&[u8]]) -> Result<Stream, Upstream
 async fn connect_unbounded(target: &Target, alpn: &[&[u8]]) -> Result<Stream, UpstreamError> {
     let socket = match &target.endpoint.address {
         Address::Socket(address) => Socket::Tcp(connect_tcp(target, *address).await?),
-        Address::Pipe(path) => Socket::Unix(connect_pipe(path).await?),
+        Address::Pipe(path) => Socket::Unix(connect_pipe(path).await.map_err(remote_error)?),
     };
     match &target.transport {
         UpstreamTransport::Plain => Ok(Stream::Plain(PlainStream::new(socket, Vec::new()))),
@@ -61,7 +61,11 @@ async fn connect_tcp(target: &Target, address: SocketAddr) -> Result<TcpStream, 
     socket.connect(address).await.map_err(remote_error)
 }
 
-fn new_socket(address: SocketAddr, keepalive: Option<&TcpKeepalive>) -> io::Result<TcpSocket> {
+/// A socket to connect to `address` with.
+///
+/// # Errors
+/// The system's.
+pub fn new_socket(address: SocketAddr, keepalive: Option<&TcpKeepalive>) -> io::Result<TcpSocket> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),
@@ -88,7 +92,7 @@ fn keepalive_options(keepalive: &TcpKeepalive) -> socket2::TcpKeepalive {
 }
 
 /// The source of the endpoint's family. Without one the kernel chooses.
-fn source_for(bind: &BindConfig, address: SocketAddr) -> Option<SocketAddr> {
+pub fn source_for(bind: &BindConfig, address: SocketAddr) -> Option<SocketAddr> {
     match address {
         SocketAddr::V4(_) => bind.v4,
         SocketAddr::V6(_) => bind.v6,
@@ -97,14 +101,21 @@ fn source_for(bind: &BindConfig, address: SocketAddr) -> Option<SocketAddr> {
 
 /// Binds, but leaves the choice of the port to the connect: it then only has to differ for the same
 /// destination. Chosen at the bind, ports run out and the search for a free one takes milliseconds.
-fn bind(socket: &TcpSocket, source: SocketAddr) -> io::Result<()> {
+///
+/// # Errors
+/// The source is not this machine's.
+pub fn bind(socket: &TcpSocket, source: SocketAddr) -> io::Result<()> {
     if source.port() == 0 {
         setsockopt(socket, sockopt::IpBindAddressNoPort, &true)?;
     }
     socket.bind(source)
 }
 
-async fn connect_pipe(path: &Path) -> Result<UnixStream, UpstreamError> {
+/// Connects to a Unix socket, an abstract one where the path starts with `@`.
+///
+/// # Errors
+/// The system's.
+pub async fn connect_pipe(path: &Path) -> io::Result<UnixStream> {
     match path.as_os_str().as_bytes().strip_prefix(b"@") {
         None => UnixStream::connect(path).await,
         // Tokio takes a leading zero byte for an abstract name.
@@ -114,7 +125,6 @@ async fn connect_pipe(path: &Path) -> Result<UnixStream, UpstreamError> {
             UnixStream::connect(OsStr::from_bytes(&name_in_kernel)).await
         }
     }
-    .map_err(remote_error)
 }
 
 /// Without the number that the standard library appends.

@@ -7,7 +7,7 @@
 pub mod breakers;
 mod cluster;
 mod clusters;
-mod connect;
+pub mod connect;
 mod endpoints;
 mod error;
 pub mod exchange;
@@ -24,4 +24,4 @@ pub use cluster::{Cluster, ConnectRequest, ExchangeRequest, TcpUpstream};
 pub use clusters::Clusters;
 pub use error::UpstreamError;
 pub use stats::ClusterStats;
-pub use target::TcpGuard;
+pub use target::{TcpGuard, transport_of};

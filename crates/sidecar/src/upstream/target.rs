@@ -213,7 +213,10 @@ impl Target {
 }
 
 /// The transport socket of the first match whose criteria the endpoint's metadata has.
-fn transport_of<'a>(config: &'a cluster::Cluster, endpoint: &Endpoint) -> &'a UpstreamTransport {
+pub fn transport_of<'a>(
+    config: &'a cluster::Cluster,
+    endpoint: &Endpoint,
+) -> &'a UpstreamTransport {
     let matching = config.transport_socket_matches.iter().find(|candidate| {
         candidate
             .criteria

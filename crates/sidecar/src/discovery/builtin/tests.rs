@@ -18,17 +18,16 @@ use outrider_xds::pb::envoy::config::core::v3::data_source::Specifier;
 use outrider_xds::pb::envoy::extensions::transport_sockets::tls::v3::Secret;
 use outrider_xds::pb::envoy::extensions::transport_sockets::tls::v3::secret::Type;
 use prost::Message as _;
-use rustls::ServerConfig;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Status, async_trait};
 
 use super::issued::IssuedError;
 use super::*;
+use crate::discovery::testing::terminate_tls;
 
 /// Longer than anything here takes on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -98,34 +97,12 @@ async fn serve(signer: Arc<Signer>, address: &str) -> (String, JoinHandle<()>) {
         .unwrap();
     let service = CertificateService::new(signer);
     let server = tonic::transport::Server::builder().add_service(service);
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(issued.chain, key.private_der())
-        .unwrap();
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind(address).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let serving = tokio::spawn(async move {
-        let relay = async {
-            loop {
-                let (outer, _) = listener.accept().await.unwrap();
-                let acceptor = acceptor.clone();
-                tokio::spawn(async move {
-                    let Ok(mut outer) = acceptor.accept(outer).await else {
-                        return;
-                    };
-                    let mut inner = TcpStream::connect(inner).await.unwrap();
-                    let _ = tokio::io::copy_bidirectional(&mut outer, &mut inner).await;
-                });
-            }
-        };
         tokio::select! {
             served = server.serve_with_incoming(TcpListenerStream::new(plain)) => served.unwrap(),
-            () = relay => {}
+            () = terminate_tls(listener, issued.chain, key.private_der(), inner) => {}
         }
     });
     (format!("localhost:{port}"), serving)

@@ -139,7 +139,10 @@ mod tests {
         fs::remove_file(at("key")).unwrap();
         assert_eq!(leaf(&slot.load().unwrap()), first);
         write(&leaf_of());
-        tokio::time::timeout(SOON, changes.changed()).await.unwrap().unwrap();
+        tokio::time::timeout(SOON, changes.changed())
+            .await
+            .unwrap()
+            .unwrap();
         let second = slot.load().unwrap();
         assert_ne!(leaf(&second), first);
 

@@ -1,0 +1,274 @@
+//! How to reach the discovery servers that the bootstrap's clusters name.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use outrider_xds::ads::client::{
+    ChannelFactory, MetadataSource, Options, Service, Variant, channel,
+};
+use outrider_xds::pb::envoy::config::core::v3::Node;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
+
+use super::token::TokenFile;
+use crate::config::address::Address;
+use crate::config::cluster::{Cluster, ClusterDiscovery, UpstreamTransport};
+use crate::config::endpoint::Endpoint;
+use crate::config::secret::{Secret, ValidationContext};
+use crate::config::source::{GrpcSource, Origin};
+use crate::config::tls::{TlsSettings, Validation};
+use crate::upstream::{connect, transport_of};
+
+/// The clusters that servers are reached by, and as whom.
+#[derive(Clone, Debug)]
+pub struct Dialer {
+    /// Who we are.
+    pub node: Node,
+    /// `dynamic_resources.ads_config`
+    pub aggregated: Option<GrpcSource>,
+    /// The bootstrap's static clusters, by name. Discovered ones cannot be used: they come from
+    /// what is to be reached here.
+    pub clusters: BTreeMap<Arc<str>, Arc<Cluster>>,
+    /// What proves to the aggregated server who we are.
+    pub token_file: Option<TokenFile>,
+}
+
+/// Why an origin cannot be asked.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DialError {
+    /// There is no aggregated stream.
+    #[error("names ads, but the bootstrap has no dynamic_resources.ads_config")]
+    NoAggregated,
+    /// There is no such cluster.
+    #[error(
+        "names the cluster `{0}`, which is not among the bootstrap's static_resources.clusters"
+    )]
+    NoCluster(Arc<str>),
+    /// The cluster does not say where its endpoints are.
+    #[error("names the cluster `{0}`, which must be STATIC to reach a discovery server by")]
+    NotStatic(Arc<str>),
+    /// It is a file.
+    #[error("a file is no server")]
+    File,
+}
+
+impl Dialer {
+    /// What a stream to the server of `origin` takes.
+    ///
+    /// # Errors
+    /// [`DialError`]: the origin cannot be asked, now or later.
+    pub fn options(&self, origin: &Origin) -> Result<Options, DialError> {
+        let (source, service) = match origin {
+            Origin::Ads => {
+                let source = self.aggregated.as_ref().ok_or(DialError::NoAggregated)?;
+                (source, Service::Aggregated)
+            }
+            Origin::Grpc(source) => (source, Service::Secrets),
+            Origin::File { .. } => return Err(DialError::File),
+        };
+        let cluster = self
+            .clusters
+            .get(&source.cluster)
+            .ok_or_else(|| DialError::NoCluster(source.cluster.clone()))?;
+        match &cluster.discovery {
+            ClusterDiscovery::Assignment { eds: false, .. } => {}
+            _ => return Err(DialError::NotStatic(source.cluster.clone())),
+        }
+        let variant = match source.delta {
+            true => Variant::Delta,
+            false => Variant::StateOfTheWorld,
+        };
+        let authority = match &*source.authority {
+            "" => authority_of(&source.cluster),
+            authority => authority.to_owned(),
+        };
+        let target = cluster.clone();
+        let channel: ChannelFactory = Arc::new(move || {
+            let (cluster, authority) = (target.clone(), authority.clone());
+            Box::pin(async move {
+                let open = move || {
+                    let cluster = cluster.clone();
+                    async move { open(&cluster).await }
+                };
+                channel::over(&authority, open).await
+            })
+        });
+        let mut options = Options::new(service, variant, self.node.clone(), channel);
+        if let Some(bytes) = source.max_message_bytes {
+            options.max_response = bytes as usize;
+        }
+        let token_file = match service {
+            Service::Aggregated => self.token_file.clone(),
+            Service::Secrets => None,
+        };
+        options.metadata = metadata(source, cluster.clone(), token_file);
+        Ok(options)
+    }
+}
+
+/// Envoy sends the cluster's name as the host. Names such as `outbound|80||svc` are no authority,
+/// and what a server makes of one is nothing that matters.
+fn authority_of(cluster: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let valid = !cluster.is_empty() && cluster.bytes().all(plain);
+    if valid { cluster } else { "localhost" }.to_owned()
+}
+
+/// The headers of a stream: `initial_metadata`, and the token where it is safe with the server.
+fn metadata(
+    source: &GrpcSource,
+    cluster: Arc<Cluster>,
+    token_file: Option<TokenFile>,
+) -> MetadataSource {
+    let initial = source.metadata.clone();
+    Arc::new(move || {
+        let mut metadata = MetadataMap::new();
+        if let Some(file) = &token_file {
+            match token_is_safe(&cluster) {
+                Ok(()) => metadata = file.metadata()?,
+                Err(reason) => tracing::warn!(
+                    cluster = %cluster.name,
+                    "the token of {} is not sent to the discovery server: {reason}",
+                    file.path().display()
+                ),
+            }
+        }
+        for header in &initial {
+            // Neither is invalid: the configuration was checked. The error does not show the value.
+            let name: AsciiMetadataKey = header.name.parse()?;
+            let mut value: AsciiMetadataValue = header
+                .value
+                .parse()
+                .map_err(|_| format!("initial_metadata `{}` is no header's value", header.name))?;
+            value.set_sensitive(true);
+            metadata.append(name, value);
+        }
+        Ok(metadata)
+    })
+}
+
+/// A token goes only to a server that is certain to be the right one: whoever has it can be us.
+fn token_is_safe(cluster: &Cluster) -> Result<(), &'static str> {
+    let sockets = cluster.transport_socket_matches.iter();
+    let transports = sockets.map(|socket| &socket.transport);
+    for transport in transports.chain([&cluster.transport_socket]) {
+        let UpstreamTransport::Tls(context) = transport else {
+            return Err("the cluster's transport_socket is not TLS");
+        };
+        verifies(&context.settings().settings)?;
+    }
+    Ok(())
+}
+
+fn verifies(settings: &TlsSettings) -> Result<(), &'static str> {
+    let (defaults, slot) = match &settings.validation {
+        Validation::None => (None, None),
+        Validation::Context(slot) => (None, Some(slot)),
+        Validation::Combined { defaults, slot } => (Some(defaults), Some(slot)),
+    };
+    let secret = slot.and_then(|slot| slot.load());
+    let discovered = match secret.as_deref() {
+        Some(Secret::Validation(context)) => Some(context),
+        _ => None,
+    };
+    let contexts: Vec<&ValidationContext> = defaults
+        .map(AsRef::as_ref)
+        .into_iter()
+        .chain(discovered)
+        .collect();
+    if contexts
+        .iter()
+        .any(|context| !context.certificate_hashes.is_empty())
+    {
+        return Ok(());
+    }
+    let has_roots = contexts
+        .iter()
+        .any(|context| !context.trusted_ca.is_empty());
+    if !has_roots || contexts.iter().any(|context| context.accept_untrusted) {
+        return Err("the cluster's validation_context does not verify the server: set trusted_ca");
+    }
+    if contexts
+        .iter()
+        .all(|context| context.subject_alt_names.is_empty())
+    {
+        return Err(
+            "the cluster's validation_context takes any certificate of the mesh for the server's: \
+             set match_typed_subject_alt_names",
+        );
+    }
+    Ok(())
+}
+
+/// Any stream of bytes.
+trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection for T {}
+
+/// Connects to the first endpoint that can be connected to, within `connect_timeout` each.
+async fn open(cluster: &Cluster) -> io::Result<Box<dyn Connection>> {
+    let ClusterDiscovery::Assignment { slot, .. } = &cluster.discovery else {
+        return Err(io::Error::other("the cluster has no endpoints of its own"));
+    };
+    let assignment = slot.load().unwrap_or_default();
+    let mut localities: Vec<_> = assignment.localities.iter().collect();
+    localities.sort_by_key(|locality| locality.priority);
+    let endpoints = localities.iter().flat_map(|locality| &locality.endpoints);
+    let mut failures = Vec::new();
+    for endpoint in endpoints {
+        let attempt = tokio::time::timeout(cluster.connect_timeout, open_one(cluster, endpoint));
+        match attempt.await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => failures.push(format!("{}: {error}", endpoint.address)),
+            Err(_) => failures.push(format!(
+                "{}: no connection within {:?}",
+                endpoint.address, cluster.connect_timeout
+            )),
+        }
+    }
+    let reason = match failures.is_empty() {
+        true => "it has no endpoints".to_owned(),
+        false => failures.join("; "),
+    };
+    Err(io::Error::other(format!(
+        "cluster `{}`: {reason}",
+        cluster.name
+    )))
+}
+
+async fn open_one(cluster: &Cluster, endpoint: &Endpoint) -> io::Result<Box<dyn Connection>> {
+    let socket: Box<dyn Connection> = match &endpoint.address {
+        Address::Socket(address) => Box::new(open_tcp(cluster, *address).await?),
+        Address::Pipe(path) => Box::new(connect::connect_pipe(path).await?),
+    };
+    let UpstreamTransport::Tls(context) = transport_of(cluster, endpoint) else {
+        return Ok(socket);
+    };
+    let (config, name) = context.rustls_config(&[b"h2"]).map_err(io::Error::other)?;
+    let tls = TlsConnector::from(Arc::new(config))
+        .connect(name, socket)
+        .await?;
+    // A server that ignores ALPN may speak HTTP/2 all the same.
+    match tls.get_ref().1.alpn_protocol() {
+        None | Some(b"h2") => Ok(Box::new(tls)),
+        Some(_) => Err(io::Error::other(
+            "the server chose another protocol than HTTP/2",
+        )),
+    }
+}
+
+async fn open_tcp(cluster: &Cluster, address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = connect::new_socket(address, cluster.keepalive.as_ref())?;
+    let bind = cluster.bind.as_ref();
+    if let Some(source) = bind.and_then(|bind| connect::source_for(bind, address)) {
+        connect::bind(&socket, source)?;
+    }
+    socket.connect(address).await
+}
+
+#[cfg(test)]
+#[path = "dial_tests.rs"]
+mod tests;
