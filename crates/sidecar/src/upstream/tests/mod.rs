@@ -1,5 +1,6 @@
 //! Tests of clusters and pools against small servers on loopback, and what they share.
 
+mod churn;
 mod clusters;
 mod http1;
 mod http2;
