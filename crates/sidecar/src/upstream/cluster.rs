@@ -36,7 +36,7 @@ pub struct Cluster {
     endpoints: RefCell<Endpoints>,
     random: Rc<RefCell<SmallRng>>,
     /// Whether this worker reports what is the same on all.
-    reports: bool,
+    reports: Cell<bool>,
     drained: Cell<bool>,
     tending: AbortHandle,
 }
@@ -77,14 +77,13 @@ pub struct TcpUpstream {
 }
 
 impl Cluster {
-    /// The cluster on this worker, and the task that looks after its idle connections. `reports`
-    /// is set on the one worker that reports what is the same on all.
+    /// The cluster on this worker, and the task that looks after its idle connections.
     pub(super) fn new(
         shared: Arc<ClusterShared>,
         stats: Rc<ClusterStats>,
         random: Rc<RefCell<SmallRng>>,
-        reports: bool,
     ) -> Rc<Self> {
+        let reports = shared.claim_reporting();
         let context = ClusterContext::new(shared, stats);
         let endpoints = match &context.config.discovery {
             ClusterDiscovery::Assignment { slot, .. } => {
@@ -99,7 +98,7 @@ impl Cluster {
             endpoints: RefCell::new(endpoints),
             context,
             random,
-            reports,
+            reports: Cell::new(reports),
             drained: Cell::new(false),
         });
         cluster.refresh();
@@ -224,7 +223,7 @@ impl Cluster {
     }
 
     fn report_membership(&self, membership: Membership) {
-        if self.reports {
+        if self.reports.get() {
             let stats = &self.context.stats;
             stats.membership_change.increment(1);
             stats.membership_total.set(membership.total as f64);
@@ -234,7 +233,7 @@ impl Cluster {
     }
 
     fn report_breakers(&self) {
-        if self.reports {
+        if self.reports.get() {
             let stats = &self.context.stats;
             for (gauge, resource) in [
                 (&stats.cx_open, Resource::Connections),
@@ -244,6 +243,24 @@ impl Cluster {
             ] {
                 let open = self.context.shared.breakers.is_open(resource);
                 gauge.set(f64::from(u8::from(open)));
+            }
+        }
+    }
+
+    /// Leaves the gauges to the cluster's successor: what is shown is the sum over all workers.
+    fn stop_reporting(&self) {
+        if self.reports.replace(false) {
+            let stats = &self.context.stats;
+            for gauge in [
+                &stats.membership_total,
+                &stats.membership_healthy,
+                &stats.membership_degraded,
+                &stats.cx_open,
+                &stats.rq_pending_open,
+                &stats.rq_open,
+                &stats.rq_retry_open,
+            ] {
+                gauge.set(0.0);
             }
         }
     }
@@ -276,6 +293,7 @@ impl Cluster {
     pub(super) fn drain(&self) {
         if !self.drained.replace(true) {
             self.each_host(Host::retire);
+            self.stop_reporting();
         }
     }
 }
@@ -283,6 +301,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         self.tending.abort();
+        self.stop_reporting();
     }
 }
 

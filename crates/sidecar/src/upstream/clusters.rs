@@ -16,8 +16,6 @@ use crate::telemetry::metrics::Stats;
 /// clusters of which a pod uses few.
 pub struct Clusters {
     stats: Stats,
-    /// This worker reports what is the same on all.
-    reports: bool,
     random: Rc<RefCell<SmallRng>>,
     entries: RefCell<HashMap<Arc<str>, Entry>>,
 }
@@ -30,12 +28,10 @@ struct Entry {
 }
 
 impl Clusters {
-    /// No clusters yet. `worker` is the worker's index; that of index 0 also reports the gauges that
-    /// are the same on all workers.
-    pub fn new(stats: Stats, worker: usize) -> Self {
+    /// No clusters yet.
+    pub fn new(stats: Stats) -> Self {
         Clusters {
             stats,
-            reports: worker == 0,
             random: Rc::new(RefCell::new(rand::make_rng())),
             entries: RefCell::default(),
         }
@@ -78,8 +74,7 @@ impl Clusters {
                 let name = &entry.shared.config.stat_name;
                 Rc::new(ClusterStats::new(&self.stats, name))
             });
-            let shared = entry.shared.clone();
-            Cluster::new(shared, stats.clone(), self.random.clone(), self.reports)
+            Cluster::new(entry.shared.clone(), stats.clone(), self.random.clone())
         });
         Some(cluster.clone())
     }

@@ -1,7 +1,7 @@
 //! What all workers and the control thread share of a cluster.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::breakers::CircuitBreakers;
@@ -20,6 +20,7 @@ pub struct ClusterShared {
     /// Shared with the clusters of the same name before and after this one.
     pub breakers: Arc<CircuitBreakers>,
     hosts: HostTable,
+    reported: AtomicBool,
 }
 
 impl ClusterShared {
@@ -29,6 +30,7 @@ impl ClusterShared {
             breakers: Arc::new(CircuitBreakers::new(&config.circuit_breakers)),
             config,
             hosts: HostTable::default(),
+            reported: AtomicBool::new(false),
         })
     }
 
@@ -40,7 +42,13 @@ impl ClusterShared {
             config,
             breakers: self.breakers.clone(),
             hosts: HostTable::default(),
+            reported: AtomicBool::new(false),
         })
+    }
+
+    /// True for one worker only: the one that reports the gauges which are the same on all.
+    pub(super) fn claim_reporting(&self) -> bool {
+        !self.reported.swap(true, Relaxed)
     }
 
     /// Counters for one endpoint on one worker, which the admin thread can read.

@@ -134,6 +134,29 @@ fn traffic_is_spread_by_weight() {
 }
 
 #[test]
+fn what_is_the_same_on_all_workers_is_shown_once() {
+    on_worker(async {
+        let server = Server::http1(Answer::Now).await;
+        let worker = Worker::new(config([endpoint(server.address)]));
+        let second = Clusters::new(worker.registry.thread());
+        let apply_to_second = || {
+            let shared = worker.shared.borrow().clone();
+            second.apply(&ClusterSet::from([("backend".into(), shared)]));
+            second.cluster("backend").expect("the cluster")
+        };
+        apply_to_second();
+        worker.cluster();
+        assert_eq!(worker.stat("membership_total"), 1);
+        // After an update the other worker may be the first to use the cluster.
+        worker.update(config([endpoint(server.address), endpoint(server.address)]));
+        worker.cluster();
+        apply_to_second();
+        assert_eq!(worker.stat("membership_total"), 2);
+        assert_eq!(worker.stat("membership_healthy"), 2);
+    });
+}
+
+#[test]
 fn retries_are_limited() {
     on_worker(async {
         let worker = Worker::new(config([]));

@@ -125,7 +125,7 @@ impl Worker {
     pub fn new(config: cluster::Cluster) -> Rc<Self> {
         let registry = Registry::default();
         let worker = Worker {
-            clusters: Clusters::new(registry.thread(), 0),
+            clusters: Clusters::new(registry.thread()),
             registry,
             shared: RefCell::new(ClusterShared::new(Arc::new(config))),
         };
