@@ -43,7 +43,7 @@ impl Worker {
     pub fn new(index: usize, stats: Stats, drain: DrainSignal, access_log: Writer) -> Rc<Self> {
         Rc::new(Worker {
             index,
-            clusters: Clusters::new(stats.clone(), index),
+            clusters: Clusters::new(stats.clone()),
             listeners: Listeners::default(),
             stats,
             drain,

@@ -89,7 +89,10 @@ async fn churn(seed: u64, protocol: UpstreamProtocol) {
     }
     assert!(served > 100, "{served}");
     worker.clusters.apply(&ClusterSet::new());
-    until("every connection is closed", || worker.used(Resource::Connections) == 0).await;
+    until("every connection is closed", || {
+        worker.used(Resource::Connections) == 0
+    })
+    .await;
     for resource in [Resource::Pending, Resource::Requests, Resource::Retries] {
         assert_eq!(worker.used(resource), 0, "{resource:?}");
     }
