@@ -2,6 +2,7 @@
 
 mod bench;
 mod codegen;
+mod demo;
 mod lint;
 mod machine;
 mod shell;
@@ -19,6 +20,7 @@ use clap::Parser;
 enum Verb {
     Bench(bench::Bench),
     Codegen(codegen::Codegen),
+    Demo(demo::Demo),
     Lint(lint::Lint),
     Test(test::Test),
     Tidy(tidy::Tidy),
@@ -28,6 +30,7 @@ fn main() -> Result<()> {
     match Verb::parse() {
         Verb::Bench(verb) => verb.run(),
         Verb::Codegen(verb) => verb.run(),
+        Verb::Demo(verb) => verb.run(),
         Verb::Lint(verb) => verb.run(),
         Verb::Test(verb) => verb.run(),
         Verb::Tidy(verb) => verb.run(),

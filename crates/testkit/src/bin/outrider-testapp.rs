@@ -32,6 +32,9 @@ enum Verb {
         /// What it speaks.
         #[arg(long, value_enum, default_value = "http1")]
         protocol: Protocol,
+        /// Calls this server, `http://HOST[:PORT]`, for each request and tells what it answered.
+        #[arg(long, value_name = "URL", conflicts_with = "protocol")]
+        calls: Option<String>,
     },
     /// Sends one GET and prints the answer; fails unless its status is 2xx.
     Get {
@@ -120,7 +123,8 @@ fn main() -> Result<()> {
             listen,
             name,
             protocol,
-        } => serve(listen, &name, protocol),
+            calls,
+        } => serve(listen, &name, protocol, calls.as_deref()),
         Verb::Get { url, header, h2 } if h2 => block_on(get_http2(&url, &header)),
         Verb::Get { url, header, .. } => get_http1(&url, &header),
         Verb::Load {
@@ -169,12 +173,17 @@ fn main() -> Result<()> {
     }
 }
 
-fn serve(listen: SocketAddr, name: &str, protocol: Protocol) -> Result<()> {
+fn serve(listen: SocketAddr, name: &str, protocol: Protocol, calls: Option<&str>) -> Result<()> {
     let listener = TcpListener::bind(listen).with_context(|| format!("listen on {listen}"))?;
     let _blocking;
     let _futures;
     match protocol {
-        Protocol::Http1 => _blocking = servers::http1::echo(listener, name)?,
+        Protocol::Http1 => {
+            _blocking = match calls {
+                None => servers::http1::echo(listener, name)?,
+                Some(url) => servers::http1::calling(listener, name, url)?,
+            }
+        }
         Protocol::Http2 => _futures = servers::http2::echo(listener, name)?,
         Protocol::Grpc => _futures = servers::grpc::echo(listener, name)?,
         Protocol::Tcp => _blocking = servers::tcp::echo(listener)?,

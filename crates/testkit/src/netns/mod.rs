@@ -40,6 +40,9 @@ pub use pod::Pod;
 const NAMED: &str = "/run/netns";
 /// Where iproute2 looks for the files that a namespace has instead of those in `/etc`.
 const FILES: &str = "/etc/netns";
+/// Where programs are mounted that lie where their user cannot go. Not in [`FILES`], of which
+/// `ip netns exec` mounts all over `/etc`.
+const PROGRAMS: &str = "/run/outrider-testkit";
 /// The uid and gid that the proxy runs as, whose traffic the redirects leave alone.
 pub const PROXY_UID: u32 = 1337;
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{FILES, Namespace, Shared, enter, v4, v6};
+use super::{FILES, Namespace, PROGRAMS, Shared, enter, v4, v6};
 
 /// A network namespace with `lo` and `eth0` up, an address of each family and a default route of
 /// each. On drop the processes that are still inside are killed, and it is removed.
@@ -124,9 +124,12 @@ impl Pod {
         let (true, Some(name)) = (program.is_absolute(), program.file_name()) else {
             return Ok(self.entrance().command(program.as_os_str(), Some(user)));
         };
-        let place = self.files.join(name);
+        let folder = Path::new(PROGRAMS).join(&self.namespace.name);
+        let place = folder.join(name);
         if !place.exists() {
-            std::fs::write(&place, "").with_context(|| format!("create {}", place.display()))?;
+            std::fs::create_dir_all(&folder)
+                .and_then(|()| std::fs::write(&place, ""))
+                .with_context(|| format!("create {}", place.display()))?;
         }
         let mut mounts = self.mounts.clone();
         mounts.push((program.to_owned(), place.clone()));

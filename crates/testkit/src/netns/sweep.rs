@@ -7,14 +7,14 @@ use std::path::Path;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{FILES, NAMED, run_ip};
+use super::{FILES, NAMED, PROGRAMS, run_ip};
 
 /// How the name of every namespace of ours begins; the process id of its owner follows.
 pub(super) const PREFIX: &str = "outrider-";
 
 /// Removes the namespaces of owners that no longer live.
 pub(super) fn sweep() {
-    for place in [NAMED, FILES] {
+    for place in [NAMED, FILES, PROGRAMS] {
         for entry in fs::read_dir(place).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let Some(name) = name.to_str() else { continue };
@@ -41,11 +41,13 @@ pub(super) fn remove(name: &str) {
             eprintln!("testkit: cannot remove namespace {name}: {error:#}");
         }
     }
-    let files = Path::new(FILES).join(name);
-    if files.exists()
-        && let Err(error) = fs::remove_dir_all(&files)
-    {
-        eprintln!("testkit: cannot remove {}: {error}", files.display());
+    for place in [FILES, PROGRAMS] {
+        let files = Path::new(place).join(name);
+        if files.exists()
+            && let Err(error) = fs::remove_dir_all(&files)
+        {
+            eprintln!("testkit: cannot remove {}: {error}", files.display());
+        }
     }
 }
 

@@ -123,6 +123,8 @@ pub(super) struct Seen<'a> {
     pub(super) body: &'a [u8],
     pub(super) trailers: &'a [(String, String)],
     pub(super) peer: std::net::SocketAddr,
+    /// What another server answered that was asked for this.
+    pub(super) called: Option<serde_json::Value>,
 }
 
 impl Seen<'_> {
@@ -144,8 +146,11 @@ impl Seen<'_> {
             "body_sha256": sha256(self.body),
             "trailers": self.trailers,
             "peer": self.peer.to_string(),
-        })
-        .to_string();
+        });
+        if let Some(called) = &self.called {
+            text["called"] = called.clone();
+        }
+        let mut text = text.to_string();
         text.push('\n');
         text.into_bytes()
     }

@@ -3,11 +3,13 @@
 use std::io::{BufRead, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use base64::Engine as _;
 
 use super::answer::{Framing, Hangup, Seen, Wish};
 use super::{Server, reset};
+use crate::clients::http1::Client;
+use crate::load::Url;
 use crate::message::{Head, Kind, read_body, read_head};
 
 /// Serves HTTP/1. Its answers are JSON: `server`, `method`, `path`, `version`, `headers` (pairs
@@ -21,16 +23,50 @@ use crate::message::{Head, Kind, read_body, read_head};
 /// # Errors
 /// When it cannot be started.
 pub fn echo(listener: TcpListener, name: &str) -> Result<Server> {
-    let name = name.to_owned();
-    Server::start(listener, move |connection| serve(connection, &name))
+    start(listener, name, None)
 }
 
-fn serve(connection: TcpStream, name: &str) -> Result<()> {
+/// The same, but before it answers it sends a GET to `http://HOST[:PORT]` with the path that it was
+/// asked for, on a connection of its own, and tells in `called` what that answered. An error there
+/// is a 502 here.
+///
+/// # Errors
+/// When the URL is none, or it cannot be started.
+pub fn calling(listener: TcpListener, name: &str, url: &str) -> Result<Server> {
+    start(listener, name, Some(Url::parse(url)?))
+}
+
+fn start(listener: TcpListener, name: &str, calls: Option<Url>) -> Result<Server> {
+    let name = name.to_owned();
+    let app = App { name, calls };
+    Server::start(listener, move |connection| serve(connection, &app))
+}
+
+struct App {
+    name: String,
+    calls: Option<Url>,
+}
+
+impl App {
+    /// What the server that it calls answers; nothing if it calls none.
+    fn call(&self, target: &str) -> Result<Option<serde_json::Value>> {
+        let Some(url) = &self.calls else {
+            return Ok(None);
+        };
+        let mut client = Client::connect((url.host.as_str(), url.port))?;
+        let response = client.get(&url.authority, target)?;
+        let status = response.status()?;
+        ensure!(status == 200, "status {status}: {}", response.text());
+        response.json().map(Some)
+    }
+}
+
+fn serve(connection: TcpStream, app: &App) -> Result<()> {
     let peer = connection.peer_addr().context("read the peer's address")?;
     let mut writer = connection.try_clone().context("share the connection")?;
     let mut reader = BufReader::new(connection);
     loop {
-        let open = serve_one(&mut reader, &mut writer, name, peer)?;
+        let open = serve_one(&mut reader, &mut writer, app, peer)?;
         if !open {
             return Ok(());
         }
@@ -41,7 +77,7 @@ fn serve(connection: TcpStream, name: &str) -> Result<()> {
 fn serve_one(
     reader: &mut BufReader<TcpStream>,
     writer: &mut TcpStream,
-    name: &str,
+    app: &App,
     peer: SocketAddr,
 ) -> Result<bool> {
     let Some(head) = read_head(reader)? else {
@@ -66,22 +102,18 @@ fn serve_one(
     );
     let wish = match Wish::parse(target) {
         Ok(wish) => wish,
-        Err(error) => {
-            let text = format!("{error:#}\n");
-            let length = text.len();
-            write!(
-                writer,
-                "HTTP/1.1 400 Bad Request\r\ncontent-length: {length}\r\n\r\n{text}"
-            )?;
-            return Ok(false);
-        }
+        Err(error) => return fail(writer, "400 Bad Request", &error),
     };
     std::thread::sleep(wish.delay);
     if wish.hangup == Some(Hangup::Before) {
         return hang_up(writer, &wish);
     }
+    let called = match app.call(target) {
+        Ok(called) => called,
+        Err(error) => return fail(writer, "502 Bad Gateway", &error),
+    };
     let seen = Seen {
-        server: name,
+        server: &app.name,
         method,
         target,
         version,
@@ -89,6 +121,7 @@ fn serve_one(
         body: &request.body,
         trailers: &request.trailers,
         peer,
+        called,
     };
     let body = seen.body(&wish);
     let asked_to_close = request.head.has_token("connection", "close")
@@ -107,6 +140,16 @@ fn serve_one(
         return hang_up(writer, &wish);
     }
     Ok(!close)
+}
+
+fn fail(writer: &mut TcpStream, status: &str, error: &anyhow::Error) -> Result<bool> {
+    let text = format!("{error:#}\n");
+    let length = text.len();
+    write!(
+        writer,
+        "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{text}"
+    )?;
+    Ok(false)
 }
 
 fn head_bytes(wish: &Wish, length: usize, version: &str, close: bool) -> Vec<u8> {

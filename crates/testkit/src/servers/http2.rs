@@ -95,6 +95,7 @@ async fn answer(
         body: &received.body,
         trailers: &pairs(&received.trailers),
         peer,
+        called: None,
     };
     let body = seen.body(&wish);
     let mut response = Response::builder().status(wish.status).body(())?;
