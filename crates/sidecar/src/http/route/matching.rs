@@ -1,7 +1,5 @@
 //! Matching one request against one route.
 
-use smallvec::SmallVec;
-
 use crate::config::matcher::{Case, HeaderCondition, HeaderMatcher, QueryMatcher};
 use crate::config::route::{PathMatch, RouteMatch};
 use crate::http::message::{BodyLength, RequestHead};
@@ -81,57 +79,55 @@ impl RouteMatch {
 }
 
 impl HeaderMatcher {
-    /// Whether a request has what is wanted. A header that came several times is looked at as one,
-    /// its values joined by commas.
+    /// Whether a request has what is wanted. Of a header that came several times any value will
+    /// do, and where the condition is inverted, none may.
     pub fn matches(&self, request: &RequestHead) -> bool {
         if self.name.first() == Some(&b':') {
-            return self.matches_value(pseudo_header(&self.name, request));
+            return self.matches_any(pseudo_header(&self.name, request));
         }
         match &*self.name {
-            b"host" => return self.matches_value(Some(&request.authority)),
-            b"content-length" => {
+            b"host" => self.matches_any(Some(&*request.authority)),
+            b"content-length" => match request.body {
                 // Framing is not among the headers; see `RequestHead::headers`.
-                if let BodyLength::Sized(length) = request.body {
-                    let mut buffer = itoa::Buffer::new();
-                    return self.matches_value(Some(buffer.format(length).as_bytes()));
+                BodyLength::Sized(length) => {
+                    self.matches_any(Some(itoa::Buffer::new().format(length).as_bytes()))
                 }
-            }
-            _ => {}
-        }
-        let mut values = request.headers.named(&self.name);
-        let first = values.next();
-        match values.next() {
-            None => self.matches_value(first),
-            Some(second) => {
-                let mut joined: SmallVec<[u8; 256]> = SmallVec::new();
-                joined.extend_from_slice(first.unwrap_or_default());
-                for value in std::iter::once(second).chain(values) {
-                    joined.push(b',');
-                    joined.extend_from_slice(value);
-                }
-                self.matches_value(Some(&joined))
-            }
+                BodyLength::None | BodyLength::Streamed => self.matches_any(None),
+            },
+            name => self.matches_any(request.headers.named(name)),
         }
     }
 
-    fn matches_value(&self, value: Option<&[u8]>) -> bool {
-        if let HeaderCondition::Present(wanted) = self.condition {
-            return (value.is_some() == wanted) != self.invert;
+    fn matches_any<'a>(&self, values: impl IntoIterator<Item = &'a [u8]>) -> bool {
+        let mut present = false;
+        let mut holds = false;
+        for value in values {
+            present = true;
+            holds = holds || self.condition.holds(value);
         }
-        let value = match value {
-            Some(value) => value,
-            None if self.missing_is_empty => b"",
-            // Also where the condition is inverted: there is nothing to look at.
-            None => return false,
-        };
-        let holds = match &self.condition {
+        if !present {
+            if self.missing_is_empty {
+                holds = self.condition.holds(b"");
+            } else if let HeaderCondition::Present(wanted) = self.condition {
+                holds = !wanted;
+            } else {
+                // Also where the condition is inverted: there is nothing to look at.
+                return false;
+            }
+        }
+        holds != self.invert
+    }
+}
+
+impl HeaderCondition {
+    fn holds(&self, value: &[u8]) -> bool {
+        match self {
             HeaderCondition::Present(wanted) => *wanted,
             HeaderCondition::Range(start, end) => {
                 integer(value).is_some_and(|number| (*start..*end).contains(&number))
             }
             HeaderCondition::Text(matcher) => matcher.matches(value),
-        };
-        holds != self.invert
+        }
     }
 }
 

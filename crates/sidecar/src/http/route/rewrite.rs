@@ -24,6 +24,10 @@ pub fn rewrite_path(rewrite: &PathRewrite, matcher: &RouteMatch, path: &[u8], ou
             substitution,
         } => out.extend_from_slice(&pattern.replace_all(plain, &**substitution)),
     }
+    if out.len() == start {
+        // As in Envoy, a rewrite to nothing is none.
+        out.extend_from_slice(plain);
+    }
     if out.get(start) != Some(&b'/') {
         out.insert(start, b'/');
     }

@@ -23,30 +23,29 @@ pub(super) enum Json {
 impl Json {
     pub(super) fn object(
         properties: &serde_json::Map<String, serde_json::Value>,
+        missing: Missing,
     ) -> Result<Json, FormatError> {
         let properties = properties.iter().map(|(name, value)| {
             let mut quoted = Vec::new();
             string(name.as_bytes(), &mut quoted);
             quoted.push(b':');
-            Ok((quoted.into(), Json::parse(value)?))
+            Ok((quoted.into(), Json::parse(value, missing)?))
         });
         Ok(Json::Object(properties.collect::<Result<_, _>>()?))
     }
 
-    fn parse(value: &serde_json::Value) -> Result<Json, FormatError> {
+    fn parse(value: &serde_json::Value, missing: Missing) -> Result<Json, FormatError> {
         Ok(match value {
-            serde_json::Value::Object(properties) => Json::object(properties)?,
+            serde_json::Value::Object(properties) => Json::object(properties, missing)?,
             serde_json::Value::Array(items) => {
-                Json::List(items.iter().map(Json::parse).collect::<Result<_, _>>()?)
+                let items = items.iter().map(|item| Json::parse(item, missing));
+                Json::List(items.collect::<Result<_, _>>()?)
             }
             serde_json::Value::String(format) => {
                 let mut pieces = parse::pieces(format)?;
                 match pieces.as_slice() {
                     [Piece::Value { .. }] => Json::Value(pieces.swap_remove(0)),
-                    _ => Json::Text(Text {
-                        pieces,
-                        missing: Missing::Dash,
-                    }),
+                    _ => Json::Text(Text { pieces, missing }),
                 }
             }
             literal => Json::Literal(literal.to_string().into_bytes().into()),

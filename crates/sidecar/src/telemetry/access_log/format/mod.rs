@@ -84,7 +84,10 @@ impl Format {
         properties: &serde_json::Map<String, serde_json::Value>,
         missing: Missing,
     ) -> Result<Format, FormatError> {
-        Ok(Format(Body::Json(Json::object(properties)?, missing)))
+        Ok(Format(Body::Json(
+            Json::object(properties, missing)?,
+            missing,
+        )))
     }
 
     /// Text that is taken as it is.

@@ -18,8 +18,6 @@ use crate::telemetry::access_log::record::Record;
 pub(super) enum Operator {
     /// `REQ`: a header of the request, or the second one where the first is absent.
     Request(Header, Option<Header>),
-    /// `REQ_WITHOUT_QUERY`: the same for a path; its query is left out.
-    RequestWithoutQuery(Header, Option<Header>),
     /// `RESP`
     Response(Header, Option<Header>),
     /// `TRAILER`
@@ -97,7 +95,6 @@ simple! {
 
 const WITH_ARGUMENT: &[&str] = &[
     "REQ",
-    "REQ_WITHOUT_QUERY",
     "RESP",
     "TRAILER",
     "START_TIME",
@@ -145,9 +142,6 @@ impl Operator {
         };
         Ok(match name {
             "REQ" => headers(name, argument).map(|(h, or)| Operator::Request(h, or))?,
-            "REQ_WITHOUT_QUERY" => {
-                headers(name, argument).map(|(h, or)| Operator::RequestWithoutQuery(h, or))?
-            }
             "RESP" => headers(name, argument).map(|(h, or)| Operator::Response(h, or))?,
             "TRAILER" => headers(name, argument).map(|(h, or)| Operator::Trailer(h, or))?,
             "START_TIME" => Operator::StartTime(time()?),
@@ -218,18 +212,6 @@ impl Operator {
                     header.of_request(request, out)
                 })
             }),
-            Operator::RequestWithoutQuery(header, or) => {
-                let start = out.len();
-                let present = record.request.is_some_and(|request| {
-                    either(header, or, out, |header, out| {
-                        header.of_request(request, out)
-                    })
-                });
-                if let Some(query) = memchr::memchr(b'?', &out[start..]) {
-                    out.truncate(start + query);
-                }
-                present
-            }
             Operator::Response(header, or) => record.response.is_some_and(|response| {
                 either(header, or, out, |header, out| {
                     if &*header.text == b":status" {
