@@ -14,7 +14,8 @@ pub struct TcpProxy {
     pub clusters: Vec<(Arc<str>, u32)>,
     /// Sum of the weights; at least 1.
     pub total_weight: u32,
-    /// `idle_timeout`: 1 h unless set; `None` (a zero) never.
+    /// `idle_timeout`; unless set, or where it is zero, never: databases keep idle connections for
+    /// days, and keep-alive finds peers that are gone. (Envoy would cut them after an hour.)
     pub idle_timeout: Option<Duration>,
     /// `max_connect_attempts`, 1 unless set.
     pub max_connect_attempts: u32,

@@ -1,1 +1,3 @@
+//! L4 filters.
+
 pub mod tcp_proxy;

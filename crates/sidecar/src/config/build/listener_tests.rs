@@ -59,7 +59,10 @@ fn defaults_are_envoys() {
     let NetworkFilter::TcpProxy(proxy) = &chain.filter else {
         panic!()
     };
-    assert_eq!(proxy.idle_timeout, Some(Duration::from_secs(3600)));
+    assert_eq!(
+        proxy.idle_timeout, None,
+        "idle connections are never cut by default"
+    );
     assert_eq!((proxy.total_weight, proxy.max_connect_attempts), (1, 1));
 
     let manager = manager("rds: {route_config_name: r, config_source: {ads: {}}}");

@@ -1,7 +1,5 @@
 //! `TcpProxy`.
 
-use std::time::Duration;
-
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp;
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::ClusterSpecifier;
 
@@ -10,9 +8,6 @@ use super::fields::{Within as _, bounded, each, named, refuse, required, timeout
 use super::route_action::total_weight;
 use crate::config::error::Result;
 use crate::config::tcp_proxy::TcpProxy;
-
-/// `idle_timeout` unless set.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Builds a TCP proxy.
 pub fn build(proto: &tcp::TcpProxy) -> Result<TcpProxy> {
@@ -31,7 +26,7 @@ pub fn build(proto: &tcp::TcpProxy) -> Result<TcpProxy> {
         stat_prefix: named(&proto.stat_prefix, "stat_prefix")?.into(),
         total_weight: total_weight(weights, "weighted_clusters.clusters")?,
         clusters,
-        idle_timeout: timeout(&proto.idle_timeout, Some(IDLE_TIMEOUT), "idle_timeout")?,
+        idle_timeout: timeout(&proto.idle_timeout, None, "idle_timeout")?,
         max_connect_attempts: bounded(
             &proto.max_connect_attempts,
             1..=u32::MAX,
