@@ -209,7 +209,10 @@ impl MeshState {
             for address in &workload.addresses {
                 let address = SocketAddr::new(*address, number);
                 let workload = Some(Arc::clone(workload));
-                endpoints.insert(address, self.endpoint(address, true, workload, None));
+                // A slice knows better whether it is ready.
+                endpoints
+                    .entry(address)
+                    .or_insert_with(|| self.endpoint(address, true, workload, None));
             }
         }
         MeshPort {

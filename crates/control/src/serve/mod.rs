@@ -35,6 +35,8 @@ const IDENTIFIER: &str = concat!("outrider-control/", env!("CARGO_PKG_VERSION"))
 const HOUSEKEEPING: Duration = Duration::from_secs(30);
 /// How long the end of streams may take on shutdown.
 const SHUTDOWN: Duration = Duration::from_secs(5);
+/// Before the authority's own certificate ends, there is a warning for this long: 30 days.
+const AUTHORITY_WARNING: Duration = Duration::from_secs(30 * 24 * 3600);
 /// A stream that is silent is asked whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
@@ -112,6 +114,17 @@ impl ControlPlane {
     ) -> Result<Self, ServeError> {
         let metrics = Arc::new(Metrics::default());
         let authority = Arc::new(authority);
+        let left = authority
+            .signer_not_after()
+            .duration_since(SystemTime::now());
+        let left = left.unwrap_or_default();
+        if left < AUTHORITY_WARNING {
+            let days = left.as_secs() / (24 * 3600);
+            warn!(
+                days,
+                "the authority's own certificate ends soon, and all others with it"
+            );
+        }
         let trust_domain: TrustDomain = options.settings.trust_domain.clone();
         let authenticator = Authenticator::new(tokens.verifier(), trust_domain);
         let certificate = ServingCertificate::new(

@@ -11,6 +11,7 @@ use envoy_types::pb::envoy::config::core::v3::config_source::ConfigSourceSpecifi
 use envoy_types::pb::envoy::config::core::v3::{
     AggregatedConfigSource, ApiVersion, ConfigSource, Http1ProtocolOptions, Http2ProtocolOptions,
 };
+use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::{
@@ -115,7 +116,14 @@ pub(super) fn passthrough() -> Cluster {
 
 /// Leads nowhere.
 pub(super) fn blackhole() -> Cluster {
-    base(BLACKHOLE_CLUSTER.to_owned(), DiscoveryType::Static)
+    let name = BLACKHOLE_CLUSTER.to_owned();
+    Cluster {
+        load_assignment: Some(ClusterLoadAssignment {
+            cluster_name: name.clone(),
+            ..ClusterLoadAssignment::default()
+        }),
+        ..base(name, DiscoveryType::Static)
+    }
 }
 
 fn base(name: String, discovery: DiscoveryType) -> Cluster {
