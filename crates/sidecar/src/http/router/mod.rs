@@ -158,6 +158,8 @@ async fn attempt_and_retry(
         match outcome {
             Ok(()) if upgraded => return Forwarded::Upgraded(Box::new(exchange)),
             Ok(()) => {
+                let elapsed = stream.info.started.elapsed();
+                stats.rq_time.record(elapsed.as_secs_f64() * 1000.0);
                 if retry.is_some() {
                     stats.rq_retry_success.increment(1);
                 }
@@ -179,7 +181,12 @@ async fn attempt_and_retry(
                 }
                 fresh = true;
             }
-            Err(error) => return broken(stream, cluster, error, started),
+            Err(error) => {
+                if matches!(error, RelayError::Timeout) {
+                    exchange.timed_out();
+                }
+                return broken(stream, cluster, error, started);
+            }
         }
     }
 }
