@@ -115,11 +115,6 @@ impl Cluster {
         &self.context.stats
     }
 
-    /// What all workers share of it.
-    pub(super) fn shared(&self) -> &Arc<ClusterShared> {
-        &self.context.shared
-    }
-
     /// A place for one request on its way to an endpoint.
     ///
     /// Where a connection is idle this neither waits nor allocates.

@@ -78,11 +78,6 @@ impl Clusters {
         });
         Some(cluster.clone())
     }
-
-    /// The names of all clusters, without order.
-    pub fn names(&self) -> Vec<Arc<str>> {
-        self.entries.borrow().keys().cloned().collect()
-    }
 }
 
 impl Entry {

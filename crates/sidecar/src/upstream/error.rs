@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::telemetry::access_log::flags::Flags;
 
-/// What stopped a request or a connection before anything of it was sent.
+/// What stopped a request or a connection before anything of it was sent: it may be tried again
+/// elsewhere whatever its method.
 ///
 /// The texts are Envoy's where it has one, since people search for them and dashboards match on
 /// them.
@@ -65,12 +66,6 @@ impl UpstreamError {
     /// The status of the local reply.
     pub fn status(&self) -> u16 {
         503
-    }
-
-    /// Always true: an error of this kind comes before the first byte of the request, so that the
-    /// request may be tried again elsewhere whatever its method.
-    pub fn surely_not_sent(&self) -> bool {
-        true
     }
 
     /// Whether the endpoint actively refused, so that a TCP client is to see a reset.

@@ -17,11 +17,6 @@ impl<C> IdleList<C> {
         }
     }
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.connections.len()
-    }
-
     /// Adds a connection that is idle since `now`.
     pub fn push(&mut self, connection: C, now: Instant) {
         self.connections.push((now, connection));
@@ -69,6 +64,6 @@ mod tests {
         assert!(list.take_expired(at(9), timeout).is_empty());
         assert_eq!(list.take_expired(at(15), timeout), ["a", "b"]);
         assert_eq!(list.take_if(|connection| *connection == "c"), ["c"]);
-        assert_eq!(list.len(), 0);
+        assert_eq!(list.pop(), None);
     }
 }
