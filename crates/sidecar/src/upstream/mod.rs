@@ -23,5 +23,4 @@ mod tests;
 pub use cluster::{Cluster, ConnectRequest, ExchangeRequest, TcpUpstream};
 pub use clusters::Clusters;
 pub use error::UpstreamError;
-pub use stats::ClusterStats;
-pub use target::{TcpGuard, transport_of};
+pub use target::transport_of;
