@@ -1,5 +1,6 @@
 //! The one place where everything is wired, in the order of start-up.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -13,10 +14,16 @@ use crate::bootstrap::{self, Bootstrap, BootstrapError, StaticResource};
 use crate::config::error::ConfigError;
 use crate::config::listener::TrafficDirection;
 use crate::config::source::Origin;
+use crate::discovery::builtin::{self, Builtin};
+use crate::discovery::dial::Dialer;
 use crate::discovery::dump::Dump;
+use crate::discovery::files::FileWatcher;
 use crate::discovery::manager::{Incoming, Manager};
+use crate::discovery::sds_socket::{self, SDS_SOCKET};
+use crate::discovery::sources::{Sources, checker};
 use crate::discovery::stats::DiscoveryStats;
 use crate::discovery::streams::{Everything, Streams};
+use crate::discovery::token::TokenFile;
 use crate::runtime::concurrency;
 use crate::runtime::drain::DrainControl;
 use crate::runtime::lifecycle::{Command, Lifecycle, Stage};
@@ -39,6 +46,12 @@ pub enum AppError {
         /// The field, and why.
         error: ConfigError,
     },
+    /// The environment's settings of the built-in secrets.
+    #[error(transparent)]
+    Builtin(#[from] builtin::SettingsError),
+    /// The SDS socket without what it would serve.
+    #[error("{SDS_SOCKET} is set, but not OUTRIDER_CA_ADDRESS: there are no secrets to serve")]
+    NothingToServe,
     /// The admin API.
     #[error(transparent)]
     Admin(#[from] AdminError),
@@ -121,6 +134,11 @@ async fn serve(options: &Options, bootstrap: Bootstrap) -> Result<(), AppError> 
     // The file is checked as a whole, and what it asks for in sockets is had, before anything runs.
     let mut manager = Manager::new(dump.clone(), workers);
     load_static(options, &bootstrap, &mut manager)?;
+    let sources = sources(&bootstrap, &manager)?;
+    check_sources(&bootstrap, &manager, &sources).map_err(|error| AppError::Static {
+        file: options.config_path.display().to_string(),
+        error,
+    })?;
     let admin_listener = match bootstrap.admin {
         Some(address) => Some(admin::bind(address).await?),
         None => None,
@@ -154,16 +172,12 @@ async fn serve(options: &Options, bootstrap: Bootstrap) -> Result<(), AppError> 
         };
         tokio::spawn(admin::serve(listener, Arc::new(admin)));
     }
+    let key = |origin: &Origin| manager.references.key(origin);
     let everything = Everything {
-        clusters: bootstrap.cds == Some(Origin::Ads),
-        listeners: bootstrap.lds == Some(Origin::Ads),
+        clusters: bootstrap.cds.as_ref().map(key),
+        listeners: bootstrap.lds.as_ref().map(key),
     };
-    let streams = Streams::new(
-        manager,
-        Box::new(|_| None),
-        everything,
-        DiscoveryStats::new(&stats),
-    );
+    let streams = Streams::new(manager, sources, everything, DiscoveryStats::new(&stats));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         workers,
@@ -175,6 +189,47 @@ async fn serve(options: &Options, bootstrap: Bootstrap) -> Result<(), AppError> 
     control(streams, lifecycle, commands, &drain, grace).await;
     drop(access_log);
     Ok(())
+}
+
+/// Whether all sources that the file names can be asked; from now on, what names another is refused.
+fn check_sources(
+    bootstrap: &Bootstrap,
+    manager: &Manager,
+    sources: &Rc<Sources>,
+) -> Result<(), ConfigError> {
+    for (field, origin) in [
+        ("cds_config", &bootstrap.cds),
+        ("lds_config", &bootstrap.lds),
+    ] {
+        if let Some(origin) = origin {
+            let field = format!("dynamic_resources.{field}");
+            let checked = sources.check(origin);
+            checked.map_err(|error| ConfigError::new(field, error))?;
+        }
+    }
+    manager.references.set_check(checker(sources))
+}
+
+/// Where resources come from: as the bootstrap file and the environment have it.
+fn sources(bootstrap: &Bootstrap, manager: &Manager) -> Result<Rc<Sources>, AppError> {
+    let variable = |name: &str| std::env::var_os(name);
+    let watcher = FileWatcher::new();
+    let settings = builtin::Settings::from_environment(variable)?;
+    let builtin = settings.map(|settings| Builtin::start(settings, &watcher));
+    if let Some(path) = sds_socket::from_environment(variable) {
+        let builtin = builtin.as_ref().ok_or(AppError::NothingToServe)?;
+        tokio::spawn(sds_socket::serve(path, builtin.secrets()));
+    }
+    Ok(Rc::new(Sources {
+        dialer: Dialer {
+            node: bootstrap.node.clone(),
+            aggregated: bootstrap.ads.clone(),
+            clusters: manager.fixed_clusters(),
+            token_file: TokenFile::from_environment(variable),
+        },
+        builtin,
+        watcher,
+    }))
 }
 
 /// The control thread's life: discovery until the end is ordered, then the drain.

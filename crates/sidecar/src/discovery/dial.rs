@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
 
+use super::builtin;
 use super::token::TokenFile;
 use crate::config::address::Address;
 use crate::config::cluster::{Cluster, ClusterDiscovery, UpstreamTransport};
@@ -45,7 +46,8 @@ pub enum DialError {
     NoAggregated,
     /// There is no such cluster.
     #[error(
-        "names the cluster `{0}`, which is not among the bootstrap's static_resources.clusters"
+        "names the cluster `{0}`, which is not among the bootstrap's static_resources.clusters{hint}",
+        hint = builtin_hint(.0)
     )]
     NoCluster(Arc<str>),
     /// The cluster does not say where its endpoints are.
@@ -54,6 +56,13 @@ pub enum DialError {
     /// It is a file.
     #[error("a file is no server")]
     File,
+}
+
+fn builtin_hint(cluster: &str) -> &'static str {
+    match cluster {
+        builtin::CLUSTER => " (the built-in source of that name needs OUTRIDER_CA_ADDRESS)",
+        _ => "",
+    }
 }
 
 impl Dialer {

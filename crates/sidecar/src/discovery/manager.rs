@@ -259,9 +259,20 @@ impl Manager {
             }
             // A secret that is withdrawn stays in use: no handshake is better than none at all only
             // once its certificate has expired, and that the peers see for themselves.
-            ResourceType::Secret => return,
+            ResourceType::Secret => return self.references.secret_is_missing(origin, name),
         }
         self.dump.removed(dump_kind(kind), name);
+    }
+
+    /// The clusters of the bootstrap file, by which servers are reached.
+    pub fn fixed_clusters(&self) -> BTreeMap<Arc<str>, Arc<Cluster>> {
+        let fixed = self.clusters.iter().filter(|(_, entry)| entry.fixed);
+        fixed
+            .filter_map(|(name, entry)| {
+                let active = entry.active.as_ref().map(|active| &active.config);
+                Some((name.clone(), entry.warming.as_ref().or(active)?.clone()))
+            })
+            .collect()
     }
 
     /// The names of discovered resources of a kind that are held, for full-state updates.

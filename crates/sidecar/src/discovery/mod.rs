@@ -12,6 +12,7 @@ pub mod manager;
 pub mod references;
 pub mod sds_socket;
 pub mod slot;
+pub mod sources;
 pub mod stats;
 pub mod streams;
 #[cfg(test)]

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::dump::Dump;
 use super::slot::Slot;
+use super::sources::Check;
 use crate::config::build::context::Context;
 use crate::config::build::secret::{Built, SecretFiles};
 use crate::config::cluster::BindConfig;
@@ -35,6 +36,8 @@ pub struct References {
     static_secrets: RefCell<BTreeMap<Arc<str>, Arc<Slot<Secret>>>>,
     file_secrets: RefCell<Vec<FileSecret>>,
     default_bind: Cell<Option<BindConfig>>,
+    /// `None` while the bootstrap's own resources are taken, which say what can be asked.
+    check: RefCell<Option<Check>>,
     dump: Arc<Dump>,
 }
 
@@ -43,7 +46,7 @@ pub type FileSecret = (Weak<Slot<Secret>>, SecretFiles);
 
 impl Context for References {
     fn route_slot(&self, name: &str, source: &ResourceSource) -> Result<Arc<Slot<RouteTable>>> {
-        Ok(self.routes.slot(self.key(&source.origin), name, source).0)
+        Ok(self.routes.slot(self.asked(source)?, name, source).0)
     }
 
     fn secret_slot(
@@ -64,7 +67,7 @@ impl Context for References {
                     )
                 });
         };
-        let (slot, new) = self.secrets.slot(self.key(&source.origin), name, source);
+        let (slot, new) = self.secrets.slot(self.asked(source)?, name, source);
         if new {
             self.dump.watch_secret(&slot);
         }
@@ -76,10 +79,7 @@ impl Context for References {
         name: &str,
         source: &ResourceSource,
     ) -> Result<Arc<Slot<LoadAssignment>>> {
-        Ok(self
-            .endpoints
-            .slot(self.key(&source.origin), name, source)
-            .0)
+        Ok(self.endpoints.slot(self.asked(source)?, name, source).0)
     }
 
     fn file_secret(&self, files: SecretFiles, secret: Secret) -> Arc<Slot<Secret>> {
@@ -107,8 +107,31 @@ impl References {
             static_secrets: RefCell::default(),
             file_secrets: RefCell::default(),
             default_bind: Cell::new(None),
+            check: RefCell::default(),
             dump,
         }
+    }
+
+    /// Refuses from now on what names an origin that cannot be asked.
+    ///
+    /// # Errors
+    /// Such an origin is named already.
+    pub fn set_check(&self, check: Check) -> Result<()> {
+        for (key, _) in self.wanted().keys() {
+            if let Some(origin) = self.origin(*key) {
+                check(&origin).map_err(|error| ConfigError::new("config_source", error))?;
+            }
+        }
+        self.check.replace(Some(check));
+        Ok(())
+    }
+
+    /// The key of the origin of a reference.
+    fn asked(&self, source: &ResourceSource) -> Result<OriginKey> {
+        if let Some(check) = &*self.check.borrow() {
+            check(&source.origin).map_err(|error| ConfigError::new("", error))?;
+        }
+        Ok(self.key(&source.origin))
     }
 
     /// The key of an origin.
@@ -182,6 +205,11 @@ impl References {
     /// Fills the secret of that name.
     pub fn fill_secret(&self, origin: OriginKey, name: &str, value: Option<Arc<Secret>>) -> bool {
         self.secrets.fill(origin, name, value)
+    }
+
+    /// There is no secret of that name: who has none waits no longer, who has one keeps it.
+    pub fn secret_is_missing(&self, origin: OriginKey, name: &str) {
+        self.secrets.miss(origin, name);
     }
 
     /// The present value of a route table, to tell an equal one.
@@ -282,6 +310,13 @@ impl<T> Table<T> {
         true
     }
 
+    fn miss(&self, origin: OriginKey, name: &str) {
+        let mut table = self.0.borrow_mut();
+        if let Some(reference) = table.get_mut(&(origin, Arc::from(name))) {
+            reference.missing = true;
+        }
+    }
+
     fn find(&self, origin: OriginKey, name: &str) -> Option<Arc<Slot<T>>> {
         self.0
             .borrow()
@@ -365,7 +400,7 @@ mod tests {
         assert!(!references.awaits_endpoints(&endpoints, start + Duration::from_secs(15)));
         let secret = references.secret_slot("b", Some(&source(15))).unwrap();
         assert!(references.awaits_secret(&secret, start));
-        assert!(references.fill_secret(0, "b", None));
+        references.secret_is_missing(0, "b");
         assert!(!references.awaits_secret(&secret, start));
         assert!(references.secret_slot("b", None).is_err());
     }

@@ -2,40 +2,48 @@
 //! a `ConfigSource` names.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use outrider_xds::ads::ResourceType;
-use outrider_xds::ads::client::{Event, Handle, Options, Rejection, Subscription, Update, start};
+use outrider_xds::ads::client::{Event, Rejection, Subscription, Update};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::files;
 use super::manager::{Incoming, Manager};
 use super::references::{OriginKey, Wanted};
+use super::sources::{Handle, Sources};
 use super::stats::DiscoveryStats;
-use crate::config::source::Origin;
 
-/// How to reach the server of an origin. `None`: it is not known (yet).
-pub type Dial = Box<dyn Fn(&Origin) -> Option<Options>>;
-
-/// Which kinds the aggregated stream is asked for as a whole.
+/// Which sources are asked for a kind as a whole.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Everything {
-    /// `dynamic_resources.cds_config` is the aggregated stream.
-    pub clusters: bool,
-    /// `dynamic_resources.lds_config` is.
-    pub listeners: bool,
+    /// `dynamic_resources.cds_config`
+    pub clusters: Option<OriginKey>,
+    /// `dynamic_resources.lds_config`
+    pub listeners: Option<OriginKey>,
+}
+
+impl Everything {
+    fn of(&self, kind: ResourceType) -> Option<OriginKey> {
+        match kind {
+            ResourceType::Cluster => self.clusters,
+            ResourceType::Listener => self.listeners,
+            ResourceType::Endpoint | ResourceType::Route | ResourceType::Secret => None,
+        }
+    }
 }
 
 struct Stream {
-    handle: Handle,
+    /// `None`: it cannot be asked, which was logged.
+    handle: Option<Handle>,
     asked: BTreeMap<ResourceType, Subscription>,
-    aggregated: bool,
 }
 
 /// All open streams, and the manager that takes what they bring.
 pub struct Streams {
     manager: Manager,
-    dial: Dial,
+    sources: Rc<Sources>,
     everything: Everything,
     streams: BTreeMap<OriginKey, Stream>,
     sender: mpsc::Sender<(OriginKey, Event)>,
@@ -49,26 +57,24 @@ impl Streams {
     /// No stream is open yet.
     pub fn new(
         manager: Manager,
-        dial: Dial,
+        sources: Rc<Sources>,
         everything: Everything,
         stats: DiscoveryStats,
     ) -> Self {
         let (sender, events) = mpsc::channel(16);
         Streams {
             manager,
-            dial,
+            sources,
             everything,
             streams: BTreeMap::new(),
             sender,
             events,
-            answered: (!everything.clusters, !everything.listeners),
+            answered: (
+                everything.clusters.is_none(),
+                everything.listeners.is_none(),
+            ),
             stats,
         }
-    }
-
-    /// Where a source other than a stream (files, the built-in secrets) puts what it has.
-    pub fn sender(&self) -> mpsc::Sender<(OriginKey, Event)> {
-        self.sender.clone()
     }
 
     /// The manager.
@@ -143,23 +149,27 @@ impl Streams {
             ResourceType::Listener => self.answered.1 = true,
             _ => {}
         }
-        if let (Some(ticket), Some(stream)) = (update.ticket, self.streams.get(&origin)) {
-            stream.handle.outcome(ticket, rejections);
+        let handle = self.streams.get(&origin).and_then(|s| s.handle.as_ref());
+        if let (Some(ticket), Some(handle)) = (update.ticket, handle) {
+            handle.outcome(ticket, rejections);
         }
     }
 
     /// Puts into force what is warm, and asks for what is referred to now.
     pub fn settle(&mut self) {
         self.manager.advance(Instant::now());
+        for (slot, files) in self.manager.references.take_file_secrets() {
+            if let Some(slot) = slot.upgrade() {
+                files::keep_fresh(&self.sources.watcher, &slot, files);
+            }
+        }
         let wanted = self.manager.references.wanted();
         for origin in self.origins(&wanted) {
             self.open(origin);
         }
         for (origin, stream) in &mut self.streams {
             for kind in ResourceType::ALL {
-                let everything = stream.aggregated
-                    && (kind == ResourceType::Cluster && self.everything.clusters
-                        || kind == ResourceType::Listener && self.everything.listeners);
+                let everything = self.everything.of(kind) == Some(*origin);
                 let names = wanted.get(&(*origin, kind)).into_iter().flatten();
                 let subscription = if everything {
                     Subscription::everything()
@@ -169,7 +179,9 @@ impl Streams {
                 // Routes and endpoints are asked for only once what names them has come: so says
                 // rule 9, and it comes about because nothing refers to them before.
                 if stream.asked.get(&kind).cloned().unwrap_or_default() != subscription {
-                    stream.handle.set_subscription(kind, subscription.clone());
+                    if let Some(handle) = &stream.handle {
+                        handle.set_subscription(kind, subscription.clone());
+                    }
                     stream.asked.insert(kind, subscription);
                 }
             }
@@ -178,9 +190,8 @@ impl Streams {
 
     fn origins(&self, wanted: &Wanted) -> Vec<OriginKey> {
         let mut origins: Vec<_> = wanted.keys().map(|(origin, _)| *origin).collect();
-        if self.everything.clusters || self.everything.listeners {
-            origins.push(self.manager.references.key(&Origin::Ads));
-        }
+        let everything = [self.everything.clusters, self.everything.listeners];
+        origins.extend(everything.into_iter().flatten());
         origins.sort_unstable();
         origins.dedup();
         origins.retain(|origin| !self.streams.contains_key(origin));
@@ -191,27 +202,11 @@ impl Streams {
         let Some(origin) = self.manager.references.origin(key) else {
             return;
         };
-        let Some(options) = (self.dial)(&origin) else {
-            return;
-        };
-        let (driver, handle, mut events) = start(options);
-        tokio::spawn(driver.run());
-        let sender = self.sender.clone();
-        tokio::spawn(async move {
-            while let Some(event) = events.recv().await {
-                if sender.send((key, event)).await.is_err() {
-                    return;
-                }
-            }
-        });
-        let aggregated = origin == Origin::Ads;
-        self.streams.insert(
-            key,
-            Stream {
-                handle,
-                asked: BTreeMap::new(),
-                aggregated,
-            },
-        );
+        let handle = self.sources.open(key, &origin, self.sender.clone());
+        let handle = handle
+            .inspect_err(|error| tracing::error!(%error, "resources cannot be asked for"))
+            .ok();
+        let asked = BTreeMap::new();
+        self.streams.insert(key, Stream { handle, asked });
     }
 }

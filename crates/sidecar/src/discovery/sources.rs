@@ -1,0 +1,123 @@
+//! Where resources come from: servers that the bootstrap's clusters name, files, and the built-in
+//! secrets.
+
+use std::rc::Rc;
+
+use outrider_xds::ads::ResourceType;
+use outrider_xds::ads::client::{self, Rejection, Subscription, Ticket};
+
+use super::builtin::Builtin;
+use super::dial::{DialError, Dialer};
+use super::files::{self, FileWatcher};
+use super::local::{self, Events};
+use super::references::OriginKey;
+use crate::config::source::Origin;
+
+/// All sources.
+pub struct Sources {
+    /// The servers.
+    pub dialer: Dialer,
+    /// The built-in secrets, if there are any.
+    pub builtin: Option<Builtin>,
+    /// Watches all files.
+    pub watcher: FileWatcher,
+}
+
+/// A source that was opened: tells it what is wanted. Dropping it closes the source.
+pub enum Handle {
+    /// A stream to a server.
+    Stream(client::Handle),
+    /// A source in this process.
+    Local(local::Handle),
+}
+
+impl Handle {
+    /// Sets what is wanted of one kind.
+    pub fn set_subscription(&self, kind: ResourceType, wanted: Subscription) {
+        match self {
+            Handle::Stream(handle) => handle.set_subscription(kind, wanted),
+            Handle::Local(handle) => handle.set_subscription(kind, wanted),
+        }
+    }
+
+    /// Answers an update that has a ticket.
+    pub fn outcome(&self, ticket: Ticket, rejections: Vec<Rejection>) {
+        match self {
+            Handle::Stream(handle) => handle.outcome(ticket, rejections),
+            // Nobody is there to be told: what is refused was logged.
+            Handle::Local(_) => {}
+        }
+    }
+}
+
+impl Sources {
+    /// Whether `origin` can be asked at all, so that what names it can be refused.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(&self, origin: &Origin) -> Result<(), DialError> {
+        match origin {
+            Origin::File { .. } => Ok(()),
+            _ if self.builtin_of(origin).is_some() => Ok(()),
+            _ => self.dialer.options(origin).map(drop),
+        }
+    }
+
+    /// Opens the source `origin`, whose updates go to `events` under `key`. To be called on a
+    /// runtime.
+    ///
+    /// # Errors
+    /// It cannot be asked.
+    pub fn open(
+        &self,
+        key: OriginKey,
+        origin: &Origin,
+        events: Events,
+    ) -> Result<Handle, DialError> {
+        if let Origin::File {
+            path,
+            watched_directory,
+        } = origin
+        {
+            let directory = watched_directory.as_deref();
+            let handle = files::attach(&self.watcher, key, path, directory, events);
+            return Ok(Handle::Local(handle));
+        }
+        if let Some(builtin) = self.builtin_of(origin) {
+            return Ok(Handle::Local(builtin.attach(key, events)));
+        }
+        let (driver, handle, mut received) = client::start(self.dialer.options(origin)?);
+        tokio::spawn(driver.run());
+        tokio::spawn(async move {
+            while let Some(event) = received.recv().await {
+                if events.send((key, event)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Handle::Stream(handle))
+    }
+
+    /// The built-in source, where it is what the origin means.
+    fn builtin_of(&self, origin: &Origin) -> Option<&Builtin> {
+        let builtin = self.builtin.as_ref()?;
+        match origin {
+            Origin::Grpc(source)
+                if Builtin::is_named_by(source)
+                    && !self.dialer.clusters.contains_key(&source.cluster) =>
+            {
+                Some(builtin)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Says why an origin cannot be asked, for the references that name it.
+pub type Check = Box<dyn Fn(&Origin) -> Result<(), DialError>>;
+
+/// [`Sources::check`] for who only holds the references.
+pub fn checker(sources: &Rc<Sources>) -> Check {
+    let sources = sources.clone();
+    Box::new(move |origin| sources.check(origin))
+}
