@@ -1,4 +1,5 @@
 //! The built programs on loopback.
 #![allow(clippy::unwrap_used)] // All of it is tests.
 
+mod config;
 mod testapp;

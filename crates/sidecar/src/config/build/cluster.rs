@@ -93,6 +93,14 @@ pub fn build(proto: &cluster::Cluster, fingerprint: u64, context: &dyn Context) 
     })
 }
 
+/// The types that are supported.
+#[derive(PartialEq)]
+enum Kind {
+    Static,
+    Eds,
+    OriginalDestination,
+}
+
 fn discovery(proto: &cluster::Cluster, context: &dyn Context) -> Result<ClusterDiscovery> {
     let kind: DiscoveryType = match &proto.cluster_discovery_type {
         None => DiscoveryType::Static,
@@ -104,18 +112,32 @@ fn discovery(proto: &cluster::Cluster, context: &dyn Context) -> Result<ClusterD
             ));
         }
     };
+    let kind = match kind {
+        DiscoveryType::Static => Kind::Static,
+        DiscoveryType::Eds => Kind::Eds,
+        DiscoveryType::OriginalDst => Kind::OriginalDestination,
+        DiscoveryType::StrictDns | DiscoveryType::LogicalDns => {
+            return Err(ConfigError::new(
+                "type",
+                format_args!(
+                    "{} is not supported yet; supported: STATIC, EDS, ORIGINAL_DST",
+                    kind.as_str_name()
+                ),
+            ));
+        }
+    };
     refuse(
-        kind != DiscoveryType::Eds && proto.eds_cluster_config.is_some(),
+        kind != Kind::Eds && proto.eds_cluster_config.is_some(),
         "eds_cluster_config",
         "is only for clusters of type EDS",
     )?;
     refuse(
-        kind != DiscoveryType::Static && proto.load_assignment.is_some(),
+        kind != Kind::Static && proto.load_assignment.is_some(),
         "load_assignment",
         "is only for clusters of type STATIC",
     )?;
     match kind {
-        DiscoveryType::Static => {
+        Kind::Static => {
             let assignment = required(&proto.load_assignment, "load_assignment")?;
             let assignment = endpoint::build(assignment).within("load_assignment")?;
             Ok(ClusterDiscovery::Assignment {
@@ -123,7 +145,7 @@ fn discovery(proto: &cluster::Cluster, context: &dyn Context) -> Result<ClusterD
                 eds: false,
             })
         }
-        DiscoveryType::Eds => {
+        Kind::Eds => {
             let eds = required(&proto.eds_cluster_config, "eds_cluster_config")?;
             let source = required(&eds.eds_config, "eds_config")
                 .and_then(|source| source::build(source).within("eds_config"))
@@ -139,14 +161,7 @@ fn discovery(proto: &cluster::Cluster, context: &dyn Context) -> Result<ClusterD
                 eds: true,
             })
         }
-        DiscoveryType::OriginalDst => Ok(ClusterDiscovery::OriginalDestination),
-        DiscoveryType::StrictDns | DiscoveryType::LogicalDns => Err(ConfigError::new(
-            "type",
-            format_args!(
-                "{} is not supported yet; supported: STATIC, EDS, ORIGINAL_DST",
-                kind.as_str_name()
-            ),
-        )),
+        Kind::OriginalDestination => Ok(ClusterDiscovery::OriginalDestination),
     }
 }
 
