@@ -262,15 +262,13 @@ fn same_origin(request: &Request<Incoming>) -> bool {
     else {
         return true;
     };
-    let host = host.rsplit_once(':').map_or(host, |(host, port)| {
-        if port.bytes().all(|b| b.is_ascii_digit()) {
-            host
-        } else {
-            host
-        }
-    });
+    let host = match host.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
+        _ => host,
+    };
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok()
+    // A name without a dot is nobody's domain.
+    !host.contains('.') || host.parse::<std::net::IpAddr>().is_ok()
 }
 
 fn help() -> String {
