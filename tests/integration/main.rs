@@ -2,4 +2,5 @@
 #![allow(clippy::unwrap_used)] // All of it is tests.
 
 mod config;
+mod secrets;
 mod testapp;

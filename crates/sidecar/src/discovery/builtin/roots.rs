@@ -1,6 +1,6 @@
 //! The root file: what verifies the authority, and the mesh's trust root.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use outrider_identity::{TrustBundle, TrustError};
 
@@ -89,13 +89,13 @@ impl Roots {
     }
 }
 
-fn parse(path: &PathBuf, text: &std::io::Result<Vec<u8>>) -> Result<TrustBundle, RootFileError> {
+fn parse(path: &Path, text: &std::io::Result<Vec<u8>>) -> Result<TrustBundle, RootFileError> {
     let text = text.as_ref().map_err(|error| RootFileError::Read {
-        path: path.clone(),
+        path: path.to_owned(),
         reason: error.to_string(),
     })?;
     TrustBundle::from_pem(text).map_err(|source| RootFileError::Unusable {
-        path: path.clone(),
+        path: path.to_owned(),
         source,
     })
 }

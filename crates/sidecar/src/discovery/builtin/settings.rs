@@ -62,7 +62,7 @@ impl Settings {
         let (address, server_name) = parse(&value).ok_or_else(|| SettingsError::Address {
             value: value.to_string_lossy().into_owned(),
         })?;
-        let token_file = TokenFile::from_environment(&variable).ok_or(SettingsError::Missing {
+        let token_file = TokenFile::from_environment(variable).ok_or(SettingsError::Missing {
             variable: TOKEN_FILE,
             purpose: "the file with the token that proves who this workload is",
         })?;
