@@ -133,7 +133,7 @@ pub struct Forward {
     pub rewrite: Option<PathRewrite>,
     /// `host_rewrite_*`
     pub host_rewrite: HostRewrite,
-    /// `timeout`: 15 s unless set; `None` (a zero) never.
+    /// `timeout`: 15 s unless set; `None` (a zero, or where `max_stream_duration` is set) never.
     pub timeout: Option<Duration>,
     /// `idle_timeout` of the stream: overrides the connection manager's. `Some(None)` turns it off.
     pub idle_timeout: Option<Option<Duration>>,

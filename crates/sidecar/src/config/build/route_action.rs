@@ -57,7 +57,9 @@ pub fn forward(proto: &route::RouteAction) -> Result<Forward> {
         },
         rewrite: rewrite(&proto.prefix_rewrite, &proto.regex_rewrite)?,
         host_rewrite: host_rewrite(&proto.host_rewrite_specifier)?,
-        timeout: timeout(&proto.timeout, Some(TIMEOUT), "timeout")?,
+        // Envoy's rule: where the newer field is present, the older one is not looked at.
+        timeout: timeout(&proto.timeout, Some(TIMEOUT), "timeout")?
+            .filter(|_| proto.max_stream_duration.is_none()),
         idle_timeout,
         max_stream_duration,
         grpc_timeout,

@@ -12,13 +12,11 @@ use crate::http::headers::Name;
 use crate::http::message::RequestHead;
 
 /// Headers by which a caller steers the router: those of a stranger are not believed.
-const STEERING: [Name; 6] = [
+const STEERING: [Name; 4] = [
     Name::XEnvoyInternal,
     Name::XEnvoyExternalAddress,
     Name::XEnvoyUpstreamRqTimeoutMs,
     Name::XEnvoyExpectedRqTimeoutMs,
-    Name::XEnvoyAttemptCount,
-    Name::XEnvoyDecoratorOperation,
 ];
 
 /// Sets the forwarding headers of a request that came from `peer`, over TLS or not.
@@ -29,18 +27,17 @@ pub fn apply(
     request: &mut RequestHead,
 ) {
     let proto: &[u8] = if tls { b"https" } else { b"http" };
-    if manager.use_remote_address {
-        let internal = manager
-            .internal_addresses
-            .iter()
-            .any(|range| range.contains(&peer.ip().to_canonical()));
-        if internal && !request.headers.contains(Name::XForwardedFor) {
-            request.headers.set(Name::XEnvoyInternal, b"true");
-        } else {
-            for name in STEERING {
-                request.headers.remove(name);
-            }
+    if is_internal(manager, peer, request) {
+        request.headers.set(Name::XEnvoyInternal, b"true");
+    } else {
+        for name in STEERING {
+            request.headers.remove(name);
         }
+        if manager.use_remote_address {
+            request.headers.remove(Name::XEnvoyDecoratorOperation);
+        }
+    }
+    if manager.use_remote_address {
         if !manager.skip_xff_append {
             let mut text = IpText::new();
             request
@@ -59,6 +56,27 @@ pub fn apply(
     if !manager.via.is_empty() {
         request.headers.append_to_list(Name::Via, &manager.via);
     }
+}
+
+/// Whether the request comes straight from an address that the configuration calls internal: the
+/// peer's own or, behind another proxy, the only one in x-forwarded-for.
+fn is_internal(manager: &HttpConnectionManager, peer: SocketAddr, request: &RequestHead) -> bool {
+    if manager.internal_addresses.is_empty() {
+        return false;
+    }
+    let mut forwarded = request.headers.all(Name::XForwardedFor);
+    let client = match (manager.use_remote_address, forwarded.next()) {
+        (true, None) => Some(peer.ip()),
+        (false, Some(only)) if forwarded.next().is_none() => std::str::from_utf8(only)
+            .ok()
+            .and_then(|text| text.trim().parse::<IpAddr>().ok()),
+        _ => None,
+    };
+    client.is_some_and(|client| {
+        let client = client.to_canonical();
+        let ranges = &manager.internal_addresses;
+        ranges.iter().any(|range| range.contains(&client))
+    })
 }
 
 /// Makes sure that the request has an x-request-id; one that a stranger sent is replaced.

@@ -21,6 +21,8 @@ pub struct LocalReply {
     pub location: Option<Vec<u8>>,
     /// Whether the connection (HTTP/1) is closed after it.
     pub close: bool,
+    /// The `grpc-status`, where another one than the status stands for is meant.
+    pub grpc_status: Option<u8>,
 }
 
 impl LocalReply {
@@ -33,7 +35,14 @@ impl LocalReply {
             flags,
             location: None,
             close: false,
+            grpc_status: None,
         }
+    }
+
+    /// The same, with this status for gRPC clients.
+    pub fn with_grpc_status(mut self, status: u8) -> Self {
+        self.grpc_status = Some(status);
+        self
     }
 
     /// The same, and the connection is closed after it.
@@ -55,7 +64,7 @@ impl LocalReply {
             head.headers
                 .push_known(Name::ContentType, b"application/grpc");
             let mut code = itoa::Buffer::new();
-            let code = code.format(grpc_status(self.status));
+            let code = code.format(self.grpc_status.unwrap_or_else(|| grpc_status(self.status)));
             head.headers.push_known(Name::GrpcStatus, code.as_bytes());
             if !self.body.is_empty() {
                 head.headers

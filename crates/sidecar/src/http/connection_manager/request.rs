@@ -99,6 +99,10 @@ pub async fn serve(
                         timer,
                         upgrade,
                         random,
+                        attempt_count: router::AttemptCount {
+                            in_request: held.host.attempt_count_in_request,
+                            in_response: held.host.attempt_count_in_response,
+                        },
                     };
                     match router::forward(
                         &mut stream,

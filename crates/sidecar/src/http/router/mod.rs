@@ -59,6 +59,26 @@ pub struct Stream<'a, 'd> {
     pub random: u64,
     /// The upgrade that the client asks for and the route allows.
     pub upgrade: Option<Vec<u8>>,
+    /// Who is told which attempt it is.
+    pub attempt_count: AttemptCount,
+}
+
+/// Where `x-envoy-attempt-count` is written.
+#[derive(Clone, Copy)]
+pub struct AttemptCount {
+    /// `include_request_attempt_count`
+    pub in_request: bool,
+    /// `include_attempt_count_in_response`
+    pub in_response: bool,
+}
+
+/// How long one request may take.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// From the end of the request to the end of the response.
+    response: Option<Duration>,
+    /// From the first byte of the request to the end of the response.
+    stream: Option<Duration>,
 }
 
 /// Forwards one request by its route.
@@ -93,9 +113,12 @@ pub async fn forward<'f>(
         ));
     };
     stream.info.cluster = Some(cluster.config().name.clone());
-    let timeout = request::timeout(forward, stream.request, stream.context);
-    request::finish(stream, route, forward, levels, timeout);
-    attempt_and_retry(stream, &cluster, forward, levels, timeout).await
+    let limits = Limits {
+        response: request::timeout(forward, stream.request, stream.context),
+        stream: request::stream_limit(forward, stream.request),
+    };
+    request::finish(stream, route, forward, levels, limits.response);
+    attempt_and_retry(stream, &cluster, forward, levels, limits).await
 }
 
 /// The first attempt and, where that was on a pooled connection which turned out dead before it
@@ -105,7 +128,7 @@ async fn attempt_and_retry(
     cluster: &Rc<Cluster>,
     forward: &Forward,
     levels: Levels<'_>,
-    timeout: Option<Duration>,
+    limits: Limits,
 ) -> Forwarded {
     let stats = cluster.stats();
     let mut replay = Replay::default();
@@ -119,25 +142,29 @@ async fn attempt_and_retry(
             upgrade: stream.upgrade.is_some(),
             fresh,
         };
-        let mut exchange = match acquire(stream, cluster, want, timeout).await {
+        let mut exchange = match acquire(stream, cluster, want, limits.response).await {
             Ok(exchange) => exchange,
             Err(ended) => return ended,
         };
         stream.info.endpoint = Some(exchange.endpoint().clone());
         stream.info.upstream_local = exchange.local_addr();
-        request::rewrite_host_for_endpoint(stream.request, forward, exchange.endpoint());
+        request::rewrite_host_for_endpoint(stream, forward, exchange.endpoint());
+        if stream.attempt_count.in_request {
+            request::tell_attempt(stream);
+        }
         let has_body = stream.request.body != crate::http::message::BodyLength::None;
         if let Err(error) = exchange.send_head(stream.request, !has_body) {
             return upstream_failed(stream, &error);
         }
         // Only a connection that has served before may turn out to be dead already.
         let may_retry = !fresh && exchange.reused();
-        let deadlines = deadlines(stream.context, forward, timeout, stream.info);
+        let deadlines = deadlines(stream.context, forward, limits, stream.info);
         let mut rules = ResponseRules::new(
             stream.context,
             stream.info,
             levels,
             stream.upgrade.is_some(),
+            stream.attempt_count.in_response,
         );
         let mut relay = Relay::new(
             stream.request,
@@ -177,7 +204,13 @@ async fn attempt_and_retry(
                 // One retry is one more request in flight: the circuit breaker has a say.
                 retry = cluster.retry();
                 if retry.is_none() {
-                    return broken(stream, cluster, RelayError::Upstream(error), started);
+                    return broken(
+                        stream,
+                        cluster,
+                        RelayError::Upstream(error),
+                        started,
+                        request_done,
+                    );
                 }
                 fresh = true;
             }
@@ -185,7 +218,7 @@ async fn attempt_and_retry(
                 if matches!(error, RelayError::Timeout) {
                     exchange.timed_out();
                 }
-                return broken(stream, cluster, error, started);
+                return broken(stream, cluster, error, started, request_done);
             }
         }
     }
@@ -239,6 +272,7 @@ async fn acquire(
                 flags: error.flags(),
                 location: None,
                 close: false,
+                grpc_status: None,
             }))
         }
         Err(Some(error)) => Err(broken(
@@ -246,20 +280,16 @@ async fn acquire(
             cluster,
             RelayError::Downstream(error),
             false,
+            false,
         )),
-        Err(None) => Err(broken(stream, cluster, RelayError::Timeout, false)),
+        Err(None) => Err(broken(stream, cluster, RelayError::Timeout, false, false)),
     }
 }
 
-fn deadlines(
-    context: &Context,
-    forward: &Forward,
-    timeout: Option<Duration>,
-    info: &StreamInfo,
-) -> Deadlines {
+fn deadlines(context: &Context, forward: &Forward, limits: Limits, info: &StreamInfo) -> Deadlines {
     let started = Instant::from_std(info.started);
     Deadlines {
-        response: timeout,
+        response: limits.response,
         idle: forward
             .idle_timeout
             .unwrap_or(context.manager.stream_idle_timeout),
@@ -267,9 +297,7 @@ fn deadlines(
             .manager
             .request_timeout
             .map(|timeout| started + timeout),
-        stream: forward
-            .max_stream_duration
-            .map(|duration| started + duration),
+        stream: limits.stream.map(|duration| started + duration),
     }
 }
 
@@ -289,6 +317,7 @@ fn broken(
     cluster: &Rc<Cluster>,
     error: RelayError,
     started: bool,
+    request_done: bool,
 ) -> Forwarded {
     let http = &stream.context.stats;
     let upstream = cluster.stats();
@@ -344,7 +373,7 @@ fn broken(
             LocalReply::new(
                 504,
                 "upstream request timeout",
-                "upstream_response_timeout",
+                "response_timeout",
                 Flags::UPSTREAM_REQUEST_TIMEOUT,
             )
         }
@@ -374,11 +403,13 @@ fn broken(
             .closing()
         }
         RelayError::MaxDuration => LocalReply::new(
-            504,
-            "upstream max stream duration reached",
-            "upstream_max_stream_duration_reached",
-            Flags::UPSTREAM_MAX_STREAM_DURATION_REACHED,
-        ),
+            if request_done { 504 } else { 408 },
+            "downstream duration timeout",
+            "max_duration_timeout",
+            Flags::NONE,
+        )
+        // DEADLINE_EXCEEDED
+        .with_grpc_status(4),
     };
     if started {
         // Part of an answer is out: only a reset can tell the client that the rest will not come.

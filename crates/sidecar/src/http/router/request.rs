@@ -34,6 +34,45 @@ pub fn timeout(
     }
 }
 
+/// How long the stream may last: what the route says or, if it says so, what the client does in
+/// `grpc-timeout`.
+pub fn stream_limit(forward: &Forward, request: &RequestHead) -> Option<Duration> {
+    let header = request.headers.first(Name::GrpcTimeout);
+    match (forward.grpc_timeout, header.and_then(grpc_timeout)) {
+        (Some(rule), Some(asked)) => {
+            let limit = rule.max.map_or(asked, |max| asked.min(max));
+            Some(limit.saturating_sub(rule.offset))
+        }
+        _ => forward.max_stream_duration,
+    }
+}
+
+/// `grpc-timeout`: at most eight digits and a unit (gRPC over HTTP/2, "Timeout").
+fn grpc_timeout(value: &[u8]) -> Option<Duration> {
+    let (unit, digits) = value.split_last()?;
+    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let count: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    Some(match unit {
+        b'H' => Duration::from_secs(count * 3600),
+        b'M' => Duration::from_secs(count * 60),
+        b'S' => Duration::from_secs(count),
+        b'm' => Duration::from_millis(count),
+        b'u' => Duration::from_micros(count),
+        b'n' => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+/// Writes which attempt this is.
+pub fn tell_attempt(stream: &mut Stream<'_, '_>) {
+    let mut text = itoa::Buffer::new();
+    let text = text.format(stream.info.attempts);
+    let headers = &mut stream.request.headers;
+    headers.set(Name::XEnvoyAttemptCount, text.as_bytes());
+}
+
 /// Applies the route's changes to the head: headers, host, path.
 pub fn finish(
     stream: &mut Stream<'_, '_>,
@@ -67,7 +106,7 @@ pub fn finish(
     }
     match &forward.host_rewrite {
         HostRewrite::No | HostRewrite::Auto => {}
-        HostRewrite::Literal(host) => replace_host(stream.request, host),
+        HostRewrite::Literal(host) => replace_host(stream, forward, host),
         HostRewrite::Header(name) => {
             let host = stream
                 .request
@@ -76,7 +115,7 @@ pub fn finish(
                 .next()
                 .map(<[u8]>::to_vec);
             if let Some(host) = host {
-                replace_host(stream.request, &host);
+                replace_host(stream, forward, &host);
             }
         }
     }
@@ -96,16 +135,29 @@ pub fn finish(
 
 /// `auto_host_rewrite`: known only when the endpoint is.
 pub fn rewrite_host_for_endpoint(
-    request: &mut RequestHead,
+    stream: &mut Stream<'_, '_>,
     forward: &Forward,
     endpoint: &Endpoint,
 ) {
-    if forward.host_rewrite == HostRewrite::Auto && !endpoint.hostname.is_empty() {
-        replace_host(request, endpoint.hostname.as_bytes());
+    let host = endpoint.hostname.as_bytes();
+    let is_new = stream.request.authority != host;
+    if forward.host_rewrite == HostRewrite::Auto && !host.is_empty() && is_new {
+        replace_host(stream, forward, host);
     }
 }
 
-fn replace_host(request: &mut RequestHead, host: &[u8]) {
-    request.authority.clear();
-    request.authority.extend_from_slice(host);
+/// Replaces the host; the old one is told in the headers that exist for it.
+fn replace_host(stream: &mut Stream<'_, '_>, forward: &Forward, host: &[u8]) {
+    let request = &mut *stream.request;
+    let original = std::mem::replace(&mut request.authority, host.to_vec());
+    if forward.append_x_forwarded_host {
+        request
+            .headers
+            .append_to_list(Name::XForwardedHost, &original);
+    }
+    if !stream.context.manager.suppress_envoy_headers {
+        request
+            .headers
+            .set_named(b"x-envoy-original-host", &original);
+    }
 }

@@ -16,6 +16,7 @@ pub struct ResponseRules<'a> {
     info: &'a mut StreamInfo,
     levels: Levels<'a>,
     upgrade_asked: bool,
+    tell_attempt: bool,
     /// Upstream has accepted the upgrade.
     pub upgraded: bool,
 }
@@ -26,12 +27,14 @@ impl<'a> ResponseRules<'a> {
         info: &'a mut StreamInfo,
         levels: Levels<'a>,
         upgrade_asked: bool,
+        tell_attempt: bool,
     ) -> Self {
         ResponseRules {
             context,
             info,
             levels,
             upgrade_asked,
+            tell_attempt,
             upgraded: false,
         }
     }
@@ -54,6 +57,12 @@ impl OnHead for ResponseRules<'_> {
             response
                 .headers
                 .set(Name::XEnvoyUpstreamServiceTime, text.as_bytes());
+        }
+        if self.tell_attempt {
+            let mut text = itoa::Buffer::new();
+            let text = text.format(self.info.attempts);
+            let headers = &mut response.headers;
+            headers.set(Name::XEnvoyAttemptCount, text.as_bytes());
         }
         self.info.status = response.status;
         change_headers(self.context, self.info, self.levels, request, response);

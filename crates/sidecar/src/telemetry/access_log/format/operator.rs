@@ -10,7 +10,6 @@ use crate::config::address::Address;
 use crate::config::tls::TlsVersion;
 use crate::http::headers::{Headers, Name};
 use crate::http::message::RequestHead;
-use crate::telemetry::access_log::flags::Flags;
 use crate::telemetry::access_log::record::Record;
 
 /// One operator, ready to be written.
@@ -255,19 +254,14 @@ impl Simple {
             Simple::ResponseCodeDetails => spaceless(record.details.as_bytes(), out),
             // Written by filters that end a connection with a reason, of which there is none yet.
             Simple::ConnectionTerminationDetails => false,
+            // No flag is a value of its own, written `-` everywhere.
             Simple::ResponseFlags => {
-                let flags = record.flags != Flags::NONE;
-                if flags {
-                    record.flags.write_short(out);
-                }
-                flags
+                record.flags.write_short(out);
+                true
             }
             Simple::ResponseFlagsLong => {
-                let flags = record.flags != Flags::NONE;
-                if flags {
-                    record.flags.write_long(out);
-                }
-                flags
+                record.flags.write_long(out);
+                true
             }
             Simple::BytesReceived => integer(record.bytes_received, out),
             Simple::BytesSent => integer(record.bytes_sent, out),
