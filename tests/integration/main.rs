@@ -2,5 +2,7 @@
 #![allow(clippy::unwrap_used)] // All of it is tests.
 
 mod config;
+mod files;
+mod handshake;
 mod secrets;
 mod testapp;

@@ -1,28 +1,24 @@
 //! Certificates from the control plane: in the sidecar, and over its socket in a real Envoy.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use outrider_identity::verify::unix_time;
-use outrider_identity::{CertificateDetails, PeerRole, TrustBundle, verify_chain};
+use outrider_identity::CertificateDetails;
 use outrider_testkit::clients::http1;
 use outrider_testkit::{Process, bins, envoy, eventually};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
 use serde_json::{Value, json};
+
+use crate::handshake;
 
 /// Longer than anything here takes on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(40);
 const IDENTITY: &str = "spiffe://cluster.local/ns/shop/sa/cart";
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }
@@ -179,68 +175,9 @@ fn admin(port: u16) -> Value {
     json!({"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}})
 }
 
-/// Takes any certificate; what it is is looked at afterwards.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("TLS 1.2".to_owned()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
-
 /// The certificate that a server shows, which must be good at this moment.
 fn shown(port: u16, root: &Path) -> Result<CertificateDetails> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-        .with_no_client_auth();
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
-    let mut socket = std::net::TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
-    socket.set_read_timeout(Some(Duration::from_secs(5)))?;
-    let name = ServerName::try_from("server.test")?;
-    let mut connection = ClientConnection::new(Arc::new(config), name)?;
-    while connection.is_handshaking() {
-        connection.complete_io(&mut socket)?;
-    }
-    let chain = connection.peer_certificates().context("no certificate")?;
-    let (leaf, intermediates) = chain.split_first().context("no certificate")?;
-    let bundle = TrustBundle::from_pem(&fs::read(root)?)?;
-    let now = unix_time(SystemTime::now());
-    verify_chain(bundle.anchors(), leaf, intermediates, PeerRole::Server, now)?;
-    let details = CertificateDetails::parse(leaf)?;
+    let details = handshake::shown(port, &fs::read(root)?)?;
     ensure!(details.uris == [IDENTITY], "{:?}", details.uris);
     Ok(details)
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use outrider_identity::authority::Lifetimes;
 use outrider_identity::certificate::{certificate_to_pem, certificates_from_pem};
 use outrider_identity::{CertificateAuthority, CertificateDetails, TrustBundle, WorkloadKey};
@@ -180,9 +181,10 @@ async fn certificates_come_are_renewed_and_come_back_after_an_outage() {
     );
     fs::write(path("token"), "bad\n").unwrap();
     fs::write(path("root.pem"), signer.authority.trust_bundle().to_pem()).unwrap();
-    eventually_async(DEADLINE, async || match tokens().first() {
-        Some(token) => Ok(assert_eq!(token, "Bearer bad")),
-        None => Err(anyhow::anyhow!("nobody asked")),
+    eventually_async(DEADLINE, async || {
+        let first = tokens().first().cloned().context("nobody asked")?;
+        anyhow::ensure!(first == "Bearer bad");
+        Ok(())
     })
     .await
     .unwrap();
