@@ -4,5 +4,6 @@
 mod config;
 mod files;
 mod handshake;
+mod parity;
 mod secrets;
 mod testapp;

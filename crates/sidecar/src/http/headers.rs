@@ -263,12 +263,12 @@ impl Headers {
         });
     }
 
-    /// Appends to the first value of a known name, after a comma (RFC 9110, section 5.3), or adds it.
+    /// Appends to the last value of a known name, after a comma (RFC 9110, section 5.3), or adds it.
     pub fn append_to_list(&mut self, name: Name, value: &[u8]) {
-        let Some(first) = self.fields.iter().position(|f| f.name == name) else {
+        let Some(last) = self.fields.iter().rposition(|f| f.name == name) else {
             return self.push_known(name, value);
         };
-        let old = self.fields[first];
+        let old = self.fields[last];
         let value_at = self.arena.len() as u32;
         let range = old.value_at as usize..(old.value_at + old.value_len) as usize;
         self.arena.extend_from_within(range);
@@ -276,40 +276,40 @@ impl Headers {
             self.arena.extend_from_slice(b",");
         }
         self.arena.extend_from_slice(value);
-        let field = &mut self.fields[first];
+        let field = &mut self.fields[last];
         field.value_at = value_at;
         field.value_len = self.arena.len() as u32 - value_at;
     }
 
-    /// Joins all values of a known name in its first field.
+    /// Joins all values of a known name in its last field.
     pub fn join(&mut self, name: Name, separator: &[u8]) {
         if self.all(name).nth(1).is_none() {
             return;
         }
         let value_at = self.arena.len() as u32;
-        let mut first = None;
+        let mut last = None;
         for index in 0..self.fields.len() {
             let field = self.fields[index];
             if field.name != name {
                 continue;
             }
-            if first.is_some() {
+            if last.is_some() {
                 self.arena.extend_from_slice(separator);
             }
-            first.get_or_insert(index);
+            last.get_or_insert(index);
             let range = field.value_at as usize..(field.value_at + field.value_len) as usize;
             self.arena.extend_from_within(range);
         }
         let value_len = self.arena.len() as u32 - value_at;
         let mut index = 0;
         self.fields.retain_mut(|field| {
-            let is_first = Some(index) == first;
+            let is_last = Some(index) == last;
             index += 1;
-            if is_first {
+            if is_last {
                 field.value_at = value_at;
                 field.value_len = value_len;
             }
-            is_first || field.name != name
+            is_last || field.name != name
         });
     }
 
