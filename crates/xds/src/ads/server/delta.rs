@@ -8,8 +8,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use prost::Message as _;
+
 use super::{Answer, ResourceSet, Resources, Versioned};
 use crate::ads::{ResourceType, WILDCARD};
+use crate::pb::envoy::config::cluster::v3::Cluster;
 use crate::pb::envoy::config::core::v3::ControlPlane;
 use crate::pb::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource,
@@ -136,6 +139,9 @@ impl DeltaStream {
             }
             if !news.is_empty() || std::mem::take(&mut kind.greeting) {
                 kind.greeting = false;
+                if resource_type == ResourceType::Cluster {
+                    self.repeat_endpoints(&news);
+                }
                 return Some(self.respond(resource_type, news));
             }
         }
@@ -160,6 +166,21 @@ impl DeltaStream {
             }
         }
         None
+    }
+
+    /// A client warms a cluster that has changed like a new one, with its endpoints; but it does not
+    /// ask for those again while it is subscribed to them. So they come again by themselves.
+    fn repeat_endpoints(&mut self, clusters: &News) {
+        let endpoints = &mut self.kinds[ResourceType::Endpoint.index()];
+        for resource in &clusters.added {
+            let Some(name) = endpoints_of(resource) else {
+                continue;
+            };
+            if endpoints.wildcard || endpoints.names.contains(&name) {
+                endpoints.asked.insert(name);
+                endpoints.changed = true;
+            }
+        }
     }
 
     fn respond(&mut self, resource_type: ResourceType, news: News) -> DeltaDiscoveryResponse {
@@ -219,6 +240,14 @@ fn breaks(resource_type: ResourceType) -> bool {
         resource_type,
         ResourceType::Cluster | ResourceType::Endpoint
     )
+}
+
+/// The name of the endpoints that a cluster gets by discovery; none where it has others.
+fn endpoints_of(resource: &Resource) -> Option<String> {
+    let body = resource.resource.as_ref()?;
+    let cluster = Cluster::decode(body.value.as_slice()).ok()?;
+    let name = cluster.eds_cluster_config?.service_name;
+    Some(if name.is_empty() { cluster.name } else { name })
 }
 
 /// What one response tells.
