@@ -263,12 +263,12 @@ impl Headers {
         });
     }
 
-    /// Appends to the last value of a known name, after a comma (RFC 9110, section 5.3), or adds it.
+    /// Appends to the first value of a known name, after a comma (RFC 9110, section 5.3), or adds it.
     pub fn append_to_list(&mut self, name: Name, value: &[u8]) {
-        let Some(last) = self.fields.iter().rposition(|f| f.name == name) else {
+        let Some(first) = self.fields.iter().position(|f| f.name == name) else {
             return self.push_known(name, value);
         };
-        let old = self.fields[last];
+        let old = self.fields[first];
         let value_at = self.arena.len() as u32;
         let range = old.value_at as usize..(old.value_at + old.value_len) as usize;
         self.arena.extend_from_within(range);
@@ -276,40 +276,40 @@ impl Headers {
             self.arena.extend_from_slice(b",");
         }
         self.arena.extend_from_slice(value);
-        let field = &mut self.fields[last];
+        let field = &mut self.fields[first];
         field.value_at = value_at;
         field.value_len = self.arena.len() as u32 - value_at;
     }
 
-    /// Joins all values of a known name in its last field.
+    /// Joins all values of a known name in its first field.
     pub fn join(&mut self, name: Name, separator: &[u8]) {
         if self.all(name).nth(1).is_none() {
             return;
         }
         let value_at = self.arena.len() as u32;
-        let mut last = None;
+        let mut first = None;
         for index in 0..self.fields.len() {
             let field = self.fields[index];
             if field.name != name {
                 continue;
             }
-            if last.is_some() {
+            if first.is_some() {
                 self.arena.extend_from_slice(separator);
             }
-            last.get_or_insert(index);
+            first.get_or_insert(index);
             let range = field.value_at as usize..(field.value_at + field.value_len) as usize;
             self.arena.extend_from_within(range);
         }
         let value_len = self.arena.len() as u32 - value_at;
         let mut index = 0;
         self.fields.retain_mut(|field| {
-            let is_last = Some(index) == last;
+            let is_first = Some(index) == first;
             index += 1;
-            if is_last {
+            if is_first {
                 field.value_at = value_at;
                 field.value_len = value_len;
             }
-            is_last || field.name != name
+            is_first || field.name != name
         });
     }
 

@@ -16,8 +16,6 @@ use crate::telemetry::access_log::record::Record;
 
 /// The facts of one stream, filled in as they become known.
 pub struct StreamInfo {
-    /// The client, where x-forwarded-for is believed to tell it.
-    pub client: Option<SocketAddr>,
     /// When the head had come.
     pub started: Instant,
     /// The same by the wall clock.
@@ -44,8 +42,6 @@ pub struct StreamInfo {
     pub route: Option<Arc<Route>>,
     /// How often an endpoint was tried.
     pub attempts: u32,
-    /// `include_attempt_count_in_response`: the client is told that.
-    pub tell_attempts: bool,
     /// The status sent to the client; 0 if none was.
     pub status: u16,
 }
@@ -54,7 +50,6 @@ impl StreamInfo {
     /// A stream that begins now.
     pub fn begin() -> Self {
         StreamInfo {
-            client: None,
             started: Instant::now(),
             started_at: SystemTime::now(),
             flags: Flags::NONE,
@@ -68,7 +63,6 @@ impl StreamInfo {
             cluster: None,
             route: None,
             attempts: 0,
-            tell_attempts: false,
             status: 0,
         }
     }
@@ -83,7 +77,6 @@ impl StreamInfo {
     ) -> Record<'a> {
         Record {
             connection,
-            client: self.client,
             started: self.started_at,
             request,
             response,

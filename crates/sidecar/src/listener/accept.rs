@@ -43,42 +43,18 @@ pub async fn run(worker: Rc<Worker>, running: Rc<Running>, socket: TcpListener, 
             }
         }
     }
-    if let Err(error) = serve_queue(&worker, &running, socket) {
-        tracing::warn!(%error, "connections in the accept queue are lost");
+    while let Some(Ok((tcp, peer))) = futures_util::FutureExt::now_or_never(socket.accept()) {
+        spawn(&worker, &running, tcp, peer);
     }
-}
-
-/// Serves what the system has accepted already. Not through the runtime: it would stop after some
-/// connections to give others their turn, and closing the socket resets those that are left.
-fn serve_queue(
-    worker: &Rc<Worker>,
-    running: &Rc<Running>,
-    socket: TcpListener,
-) -> std::io::Result<()> {
-    let socket = socket.into_std()?;
-    loop {
-        match socket.accept() {
-            Ok((tcp, peer)) => {
-                tcp.set_nonblocking(true)?;
-                spawn(worker, running, TcpStream::from_std(tcp)?, peer);
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) if is_about_the_connection(&error) => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-fn is_about_the_connection(error: &std::io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::ECONNABORTED | libc::EPERM | libc::EPROTO | libc::EINTR)
-    )
 }
 
 /// A connection that its client gave up is not worth a word; want of descriptors is worth a rest.
 async fn failed(error: &std::io::Error) {
-    if !is_about_the_connection(error) {
+    let aborted = matches!(
+        error.raw_os_error(),
+        Some(libc::ECONNABORTED | libc::EPERM | libc::EPROTO | libc::EINTR)
+    );
+    if !aborted {
         tracing::warn!(%error, "cannot accept connections: raise the limit of open files (ulimit -n)?");
         tokio::time::sleep(REST).await;
     }
@@ -116,9 +92,7 @@ async fn serve(worker: Rc<Worker>, running: Rc<Running>, tcp: TcpStream, peer: S
         .hello
         .as_ref()
         .and_then(|hello| hello.server_name.clone());
-    // Another chain's server is let go.
     let dialled = client.dialled.take();
-    let dialled = dialled.and_then(|(of, server)| Arc::ptr_eq(&of, &chain).then_some(server));
     let Some(stream) = secure(&running, &chain, client).await else {
         return;
     };
@@ -180,8 +154,8 @@ struct Client {
     tcp: TcpStream,
     read_ahead: Vec<u8>,
     found: Found,
-    /// The server, if it was dialled because the client was silent, and the chain whose it is.
-    dialled: Option<(Arc<FilterChain>, Dialled)>,
+    /// The server, if it was dialled because the client was silent.
+    dialled: Option<Dialled>,
 }
 
 /// Reads as much as the inspectors need, for as long as the listener allows.
@@ -257,11 +231,8 @@ async fn inspection(
                     && let NetworkFilter::TcpProxy(proxy) = &chain.filter
                     && matches!(chain.transport, DownstreamTransport::Plain)
                 {
-                    let (proxy, chain) = (proxy.clone(), chain.clone());
-                    dialling = Some(Box::pin(async move {
-                        let server = tcp_proxy::dial(worker, &proxy, local).await?;
-                        Ok::<_, tcp_proxy::DialError>((chain, server))
-                    }));
+                    let proxy = proxy.clone();
+                    dialling = Some(Box::pin(async move { tcp_proxy::dial(worker, &proxy, local).await }));
                 }
             }
             outcome = dialled(&mut dialling), if dialling.is_some() => {
@@ -286,9 +257,9 @@ async fn dialled<F: Future + Unpin>(dialling: &mut Option<F>) -> F::Output {
     }
 }
 
-async fn first_byte(dialled: &mut Option<(Arc<FilterChain>, Dialled)>) {
+async fn first_byte(dialled: &mut Option<Dialled>) {
     match dialled {
-        Some((_, dialled)) => dialled.first_byte().await,
+        Some(dialled) => dialled.first_byte().await,
         None => std::future::pending().await,
     }
 }
@@ -346,8 +317,11 @@ async fn secure(running: &Rc<Running>, chain: &FilterChain, client: Client) -> O
     let handshake = context.accept(client.tcp, client.found.hello.as_ref(), client.read_ahead);
     match tokio::time::timeout(chain.transport_timeout, handshake).await {
         Ok(Ok(stream)) => {
-            running.stats.ssl_handshake.increment(1);
-            Some(stream.into())
+            let stream = Stream::from(stream);
+            if let Some(handshake) = stream.handshake() {
+                running.stats.shook_hands(handshake.version);
+            }
+            Some(stream)
         }
         Ok(Err(error)) => {
             running.stats.ssl_connection_error.increment(1);

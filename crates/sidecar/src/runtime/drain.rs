@@ -14,6 +14,9 @@ use crate::config::listener::TrafficDirection;
 pub struct DrainState {
     /// Since when inbound (and undirected) traffic is draining.
     pub inbound: Option<Instant>,
+    /// Until when inbound listeners still accept: those who balance over our endpoint need time to
+    /// learn that it is going.
+    pub accepting: Option<Instant>,
     /// Since when outbound traffic is draining.
     pub outbound: Option<Instant>,
     /// When everything ends, whatever is left.
@@ -71,12 +74,14 @@ impl DrainControl {
         self.open.of(direction).load(Relaxed)
     }
 
-    /// Inbound and undirected listeners stop; everything ends `within` from now.
-    pub fn begin_inbound(&self, within: Duration) {
+    /// Inbound and undirected traffic drains from now on, its listeners stop after `accepting`, and
+    /// everything ends `within` from now.
+    pub fn begin_inbound(&self, accepting: Duration, within: Duration) {
         let now = Instant::now();
         self.bits.fetch_or(INBOUND, Relaxed);
         self.state.send_modify(|state| {
             state.inbound.get_or_insert(now);
+            state.accepting.get_or_insert(now + accepting);
             state.deadline.get_or_insert(now + within);
         });
     }
@@ -144,6 +149,16 @@ impl DrainSignal {
         {
             // The sender lives as long as the process.
             std::future::pending::<()>().await;
+        }
+    }
+
+    /// Resolves when listeners of this direction are to stop.
+    pub async fn refusing(&self, direction: TrafficDirection) {
+        self.begun(direction).await;
+        if direction != TrafficDirection::Outbound
+            && let Some(accepting) = self.state().accepting
+        {
+            tokio::time::sleep_until(accepting).await;
         }
     }
 

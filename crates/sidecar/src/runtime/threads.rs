@@ -73,7 +73,7 @@ async fn run(start: Start) {
     for direction in [TrafficDirection::Inbound, TrafficDirection::Outbound] {
         let (worker, drain) = (worker.clone(), drain.clone());
         tokio::task::spawn_local(async move {
-            drain.begun(direction).await;
+            drain.refusing(direction).await;
             // Both sides of the question are asked in terms of what drains: undirected is inbound.
             worker.listeners.stop_accepting(|listener| {
                 (listener.direction == TrafficDirection::Outbound)

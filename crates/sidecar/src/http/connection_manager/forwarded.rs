@@ -7,8 +7,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use smallvec::SmallVec;
-
 use crate::config::http_connection_manager::HttpConnectionManager;
 use crate::http::headers::Name;
 use crate::http::message::RequestHead;
@@ -58,26 +56,6 @@ pub fn apply(
     if !manager.via.is_empty() {
         request.headers.append_to_list(Name::Via, &manager.via);
     }
-}
-
-/// The client that x-forwarded-for tells, before we append to it: so many entries from its end as
-/// there are trusted proxies before us. `None`: it is the connection's peer.
-pub fn client(manager: &HttpConnectionManager, request: &RequestHead) -> Option<SocketAddr> {
-    let trusted = manager.xff_trusted_hops as usize;
-    let from_end = if manager.use_remote_address {
-        // The peer is the first of them.
-        trusted.checked_sub(1)?
-    } else {
-        trusted
-    };
-    let fields: SmallVec<[&[u8]; 4]> = request.headers.all(Name::XForwardedFor).collect();
-    let entries = fields
-        .iter()
-        .rev()
-        .flat_map(|field| field.rsplit(|byte| *byte == b','));
-    let entry = entries.clone().nth(from_end)?;
-    let ip: IpAddr = std::str::from_utf8(entry).ok()?.trim().parse().ok()?;
-    Some(SocketAddr::new(ip.to_canonical(), 0))
 }
 
 /// Whether the request comes straight from an address that the configuration calls internal: the

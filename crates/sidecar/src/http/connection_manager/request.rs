@@ -99,7 +99,10 @@ pub async fn serve(
                         timer,
                         upgrade,
                         random,
-                        tell_attempt: held.host.attempt_count_in_request,
+                        attempt_count: router::AttemptCount {
+                            in_request: held.host.attempt_count_in_request,
+                            in_response: held.host.attempt_count_in_response,
+                        },
                     };
                     match router::forward(
                         &mut stream,
@@ -217,7 +220,6 @@ fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut StreamInf
         _ => hop_by_hop::upgrade(request),
     };
     hop_by_hop::remove(&mut request.headers, upgrade.is_some());
-    info.client = forwarded::client(manager, request);
     forwarded::apply(manager, context.connection.peer, tls, request);
     forwarded::request_id(manager, || context.worker.random_128(), request);
     client_certificate::apply(manager, context.client_certificate.as_deref(), request);
@@ -259,7 +261,6 @@ fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut StreamInf
             route,
         } => {
             info.route = Some(route.clone());
-            info.tell_attempts = virtual_host.attempt_count_in_response;
             if let (Some(asked), Action::Forward(forward)) = (&upgrade, &route.action) {
                 let of_route = forward
                     .upgrades

@@ -59,8 +59,17 @@ pub struct Stream<'a, 'd> {
     pub random: u64,
     /// The upgrade that the client asks for and the route allows.
     pub upgrade: Option<Vec<u8>>,
-    /// `include_request_attempt_count`: the endpoint is told which attempt it is.
-    pub tell_attempt: bool,
+    /// Who is told which attempt it is.
+    pub attempt_count: AttemptCount,
+}
+
+/// Where `x-envoy-attempt-count` is written.
+#[derive(Clone, Copy)]
+pub struct AttemptCount {
+    /// `include_request_attempt_count`
+    pub in_request: bool,
+    /// `include_attempt_count_in_response`
+    pub in_response: bool,
 }
 
 /// How long one request may take.
@@ -140,7 +149,7 @@ async fn attempt_and_retry(
         stream.info.endpoint = Some(exchange.endpoint().clone());
         stream.info.upstream_local = exchange.local_addr();
         request::rewrite_host_for_endpoint(stream, forward, exchange.endpoint());
-        if stream.tell_attempt {
+        if stream.attempt_count.in_request {
             request::tell_attempt(stream);
         }
         let has_body = stream.request.body != crate::http::message::BodyLength::None;
@@ -155,6 +164,7 @@ async fn attempt_and_retry(
             stream.info,
             levels,
             stream.upgrade.is_some(),
+            stream.attempt_count.in_response,
         );
         let mut relay = Relay::new(
             stream.request,

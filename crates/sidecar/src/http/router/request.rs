@@ -121,9 +121,8 @@ pub fn finish(
     }
     if let Some(rewrite) = &forward.rewrite {
         let mut path = Vec::with_capacity(stream.request.path.len());
-        let rewritten =
-            route::rewrite_path(rewrite, &route.matcher, &stream.request.path, &mut path);
-        if rewritten && !stream.context.manager.suppress_envoy_headers {
+        route::rewrite_path(rewrite, &route.matcher, &stream.request.path, &mut path);
+        if !stream.context.manager.suppress_envoy_headers {
             let original = std::mem::take(&mut stream.request.path);
             stream
                 .request

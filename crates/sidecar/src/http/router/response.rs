@@ -16,6 +16,7 @@ pub struct ResponseRules<'a> {
     info: &'a mut StreamInfo,
     levels: Levels<'a>,
     upgrade_asked: bool,
+    tell_attempt: bool,
     /// Upstream has accepted the upgrade.
     pub upgraded: bool,
 }
@@ -26,12 +27,14 @@ impl<'a> ResponseRules<'a> {
         info: &'a mut StreamInfo,
         levels: Levels<'a>,
         upgrade_asked: bool,
+        tell_attempt: bool,
     ) -> Self {
         ResponseRules {
             context,
             info,
             levels,
             upgrade_asked,
+            tell_attempt,
             upgraded: false,
         }
     }
@@ -55,6 +58,12 @@ impl OnHead for ResponseRules<'_> {
                 .headers
                 .set(Name::XEnvoyUpstreamServiceTime, text.as_bytes());
         }
+        if self.tell_attempt {
+            let mut text = itoa::Buffer::new();
+            let text = text.format(self.info.attempts);
+            let headers = &mut response.headers;
+            headers.set(Name::XEnvoyAttemptCount, text.as_bytes());
+        }
         self.info.status = response.status;
         change_headers(self.context, self.info, self.levels, request, response);
         response_head::finish(self.context, request, response);
@@ -66,8 +75,7 @@ impl OnHead for ResponseRules<'_> {
     }
 }
 
-/// Says how many attempts there were, if that is wanted, and applies the response header changes of
-/// all levels.
+/// Applies the response header changes of all levels.
 pub fn change_headers(
     context: &Context,
     info: &StreamInfo,
@@ -75,12 +83,6 @@ pub fn change_headers(
     request: &RequestHead,
     response: &mut ResponseHead,
 ) {
-    if info.tell_attempts && info.attempts > 0 {
-        let mut text = itoa::Buffer::new();
-        let text = text.format(info.attempts);
-        let headers = &mut response.headers;
-        headers.set(Name::XEnvoyAttemptCount, text.as_bytes());
-    }
     let mut value = Vec::new();
     for changes in levels.iter() {
         header_changes::remove(&mut response.headers, &changes.response_remove);

@@ -164,7 +164,6 @@ impl Drop for Session {
             return;
         }
         let record = Record {
-            client: None,
             connection: &self.connection,
             started: self.connection.accepted_at,
             request: None,
