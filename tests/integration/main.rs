@@ -4,6 +4,5 @@
 mod config;
 mod files;
 mod handshake;
-mod parity;
 mod secrets;
 mod testapp;

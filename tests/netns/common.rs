@@ -18,9 +18,11 @@ pub fn listen(pod: &Pod, port: u16) -> TcpListener {
 
 pub fn header<'a>(seen: &'a Value, name: &str) -> Option<&'a str> {
     let headers = seen["headers"].as_array()?;
-    let found = headers
-        .iter()
-        .find(|header| header[0].as_str() == Some(name))?;
+    let found = headers.iter().find(|header| {
+        header[0]
+            .as_str()
+            .is_some_and(|found| found.eq_ignore_ascii_case(name))
+    })?;
     found[1].as_str()
 }
 

@@ -7,16 +7,11 @@ use std::time::Duration;
 
 use outrider_testkit::certs::Authority;
 use outrider_testkit::clients::http1::Client;
+use outrider_testkit::mesh::Sidecar;
 use outrider_testkit::netns::{Network, PROXY_UID, Pod};
 use outrider_testkit::{Process, bins, envoy};
 
 use crate::bootstrap;
-
-/// Whose sidecar it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Make {
-    Envoy,
-}
 
 /// The pods. `client` and `server` are in the mesh, `outside` is not.
 pub struct Mesh {
@@ -36,7 +31,7 @@ pub struct Member {
 
 impl Mesh {
     /// Starts both sidecars and installs both redirects.
-    pub fn start(client: Make, server: Make) -> Self {
+    pub fn start(client: Sidecar, server: Sidecar) -> Self {
         let files = tempfile::tempdir().unwrap();
         fs::set_permissions(files.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let authority = Authority::new("test root").unwrap();
@@ -47,7 +42,7 @@ impl Mesh {
         );
         let outside = network.pod("outside").unwrap();
         let service = server_pod.v4();
-        let join = |pod: Pod, make: Make| {
+        let join = |pod: Pod, make: Sidecar| {
             let identity = format!("{}ns/test/sa/{}", bootstrap::TRUST_DOMAIN, pod.label());
             let folder = files.path().join(pod.label());
             write_files(&folder, &authority, &identity, service);
@@ -89,14 +84,15 @@ fn write_files(folder: &Path, authority: &Authority, identity: &str, service: st
     chown(&key, Some(PROXY_UID), Some(PROXY_UID)).unwrap();
 }
 
-fn start_sidecar(pod: &Pod, make: Make, folder: &Path) -> Process {
+fn start_sidecar(pod: &Pod, make: Sidecar, folder: &Path) -> Process {
     let (program, arguments): (_, &[&str]) = match make {
-        Make::Envoy => (envoy::binary().unwrap(), &["--disable-hot-restart"]),
+        Sidecar::Outrider => (bins::path("outrider-sidecar").unwrap(), &[]),
+        Sidecar::Envoy => (envoy::binary().unwrap(), &["--disable-hot-restart"]),
     };
     let mut command = pod.command_as(PROXY_UID, program).unwrap();
     command.arg("-c").arg(folder.join("bootstrap.json"));
     command
-        .args(["--concurrency", "1", "--log-level", "warn"])
+        .args(["--concurrency", "1", "--log-level", "info"])
         .args(arguments);
     let mut sidecar = Process::start(&format!("{}'s {make:?}", pod.label()), command).unwrap();
     sidecar
@@ -108,7 +104,7 @@ fn start_sidecar(pod: &Pod, make: Make, folder: &Path) -> Process {
 fn is_ready(pod: &Pod) -> bool {
     let answer = || -> anyhow::Result<u16> {
         Client::connect_from(pod, ("127.0.0.1", 15000))?
-            .get("admin", "/ready")?
+            .get("localhost", "/ready")?
             .status()
     };
     answer().is_ok_and(|status| status == 200)

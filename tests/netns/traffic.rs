@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use outrider_testkit::clients::{grpc, http1, http2};
+use outrider_testkit::mesh::Sidecar;
 use outrider_testkit::netns::require_root;
 use outrider_testkit::servers::grpc::Echo;
 use outrider_testkit::{Sniffer, servers};
@@ -13,13 +14,13 @@ use serde_json::{Value, json};
 
 use crate::bootstrap::{BANNER, HTTP1, HTTP2, SERVICE, TCP};
 use crate::common::{SECRET, assert_encrypted, assert_source, header, listen};
-use crate::mesh::{Make, Mesh};
+use crate::mesh::Mesh;
 
 /// Each test for each pair: client's sidecar, server's sidecar.
 macro_rules! for_each_pair {
     ($($pair:ident: $client:ident, $server:ident;)*) => {$(
         mod $pair {
-            use super::Make;
+            use outrider_testkit::mesh::Sidecar;
 
             for_each_pair!(@tests $client, $server:
                 http1 http2_and_grpc tcp server_first strict self_call nothing_listens);
@@ -29,7 +30,7 @@ macro_rules! for_each_pair {
         #[test]
         fn $test() {
             if super::require_root() {
-                super::$test(Make::$client, Make::$server);
+                super::$test(Sidecar::$client, Sidecar::$server);
             }
         }
     )*};
@@ -37,9 +38,12 @@ macro_rules! for_each_pair {
 
 for_each_pair! {
     envoy_to_envoy: Envoy, Envoy;
+    outrider_to_envoy: Outrider, Envoy;
+    envoy_to_outrider: Envoy, Outrider;
+    outrider_to_outrider: Outrider, Outrider;
 }
 
-fn http1(client: Make, server: Make) {
+fn http1(client: Sidecar, server: Sidecar) {
     let mesh = Mesh::start(client, server);
     let _app = servers::http1::echo(listen(&mesh.server.pod, HTTP1), "app").unwrap();
     let sniffer = Sniffer::start(&mesh.server.pod).unwrap();
@@ -64,7 +68,7 @@ fn http1(client: Make, server: Make) {
     assert_encrypted(&sniffer);
 }
 
-fn http2_and_grpc(client: Make, server: Make) {
+fn http2_and_grpc(client: Sidecar, server: Sidecar) {
     let mesh = Mesh::start(client, server);
     let sniffer = Sniffer::start(&mesh.server.pod).unwrap();
     {
@@ -130,7 +134,7 @@ fn http2_and_grpc(client: Make, server: Make) {
     assert_encrypted(&sniffer);
 }
 
-fn tcp(client: Make, server: Make) {
+fn tcp(client: Sidecar, server: Sidecar) {
     let mesh = Mesh::start(client, server);
     let _app = servers::tcp::count(listen(&mesh.server.pod, TCP)).unwrap();
     let sniffer = Sniffer::start(&mesh.server.pod).unwrap();
@@ -148,7 +152,7 @@ fn tcp(client: Make, server: Make) {
     assert_encrypted(&sniffer);
 }
 
-fn server_first(client: Make, server: Make) {
+fn server_first(client: Sidecar, server: Sidecar) {
     let mesh = Mesh::start(client, server);
     let greeting = format!("220 {SECRET}\r\n");
     let app = listen(&mesh.server.pod, BANNER);
@@ -164,7 +168,7 @@ fn server_first(client: Make, server: Make) {
 }
 
 /// What comes from outside without TLS never reaches the app.
-fn strict(client: Make, server: Make) {
+fn strict(client: Sidecar, server: Sidecar) {
     let mesh = Mesh::start(client, server);
     let app = servers::http1::echo(listen(&mesh.server.pod, HTTP1), "app").unwrap();
     for address in mesh.server.pod.addresses() {
@@ -177,7 +181,7 @@ fn strict(client: Make, server: Make) {
 
 /// A pod that calls itself by its service's address is called as by another; by its own address
 /// the call never leaves the loopback interface, and is left alone.
-fn self_call(client: Make, server: Make) {
+fn self_call(client: Sidecar, server: Sidecar) {
     let mesh = Mesh::start(client, server);
     let pod = &mesh.server.pod;
     let _app = servers::http1::echo(listen(pod, HTTP1), "app").unwrap();
@@ -201,7 +205,7 @@ fn self_call(client: Make, server: Make) {
 }
 
 /// Where no app listens, the client learns it at once.
-fn nothing_listens(client: Make, server: Make) {
+fn nothing_listens(client: Sidecar, server: Sidecar) {
     let mesh = Mesh::start(client, server);
     for address in mesh.server.pod.addresses() {
         let began = std::time::Instant::now();

@@ -9,10 +9,10 @@ use outrider_testkit::servers;
 use outrider_testkit::servers::grpc::Echo;
 use serde_json::{Value, json};
 
-use super::{HOST, HTTP, HTTP2, Pair, for_each_pair};
+use super::{HOST, HTTP, HTTP2, Pair, for_pairs};
 use crate::common::{SECRET, assert_encrypted, assert_source, header, listen};
 
-for_each_pair!(http1 http2 grpc self_call);
+for_pairs!(all: over_http1 over_http2 over_grpc self_call);
 
 /// The app was called by this identity, as its sidecar tells it.
 fn assert_caller(seen: &Value, identity: &str) {
@@ -23,7 +23,7 @@ fn assert_caller(seen: &Value, identity: &str) {
     );
 }
 
-fn http1(pair: Pair) {
+fn over_http1(pair: Pair) {
     let pair = pair.start(&[]);
     let _app = pair.http_app();
     let sniffer = pair.sniffer();
@@ -48,7 +48,7 @@ fn http1(pair: Pair) {
     assert_encrypted(&sniffer);
 }
 
-fn http2(pair: Pair) {
+fn over_http2(pair: Pair) {
     let pair = pair.start(&[]);
     let sniffer = pair.sniffer();
     let _app = servers::http2::echo(listen(&pair.server.pod, HTTP2), "app").unwrap();
@@ -74,7 +74,7 @@ fn http2(pair: Pair) {
     assert_encrypted(&sniffer);
 }
 
-fn grpc(pair: Pair) {
+fn over_grpc(pair: Pair) {
     let pair = pair.start(&[]);
     let sniffer = pair.sniffer();
     let _app = servers::grpc::echo(listen(&pair.server.pod, HTTP2), "app").unwrap();

@@ -7,10 +7,10 @@ use outrider_testkit::clients::http1::Client;
 use outrider_testkit::eventually;
 use outrider_testkit::netns::Pod;
 
-use super::{HOST, HTTP, Pair, for_each_pair};
+use super::{HOST, HTTP, Pair, for_pairs};
 use crate::common::header;
 
-for_each_pair!(strict_and_permissive);
+for_pairs!(all: strict_and_permissive);
 
 /// What a plain GET to the server's own addresses says, when it is answered.
 fn plain_get(from: &Pod, pair: &Pair) -> Vec<Result<serde_json::Value>> {

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use outrider_testkit::clients::http1::Client;
 use outrider_testkit::{eventually, servers};
 
-use super::{AUTO, HOST, HTTP, Pair, TCP, for_each_pair};
+use super::{AUTO, HOST, HTTP, Pair, TCP, for_pairs};
 use crate::common::{SECRET, assert_encrypted, listen};
 
-for_each_pair!(bytes server_first pod_ip_only refused_and_reset);
+for_pairs!(all: bytes server_first pod_ip_only refused_and_reset);
 
 fn bytes(pair: Pair) {
     let pair = pair.start(&[]);
@@ -19,7 +19,8 @@ fn bytes(pair: Pair) {
     for address in pair.service.addresses() {
         for port in [TCP, AUTO] {
             let mut client = Client::connect_from(&pair.client.pod, (address, port)).unwrap();
-            let text = SECRET.repeat(50_000);
+            // Lines, for Envoy's HTTP inspector resets what has none in its first 64 KiB.
+            let text = format!("{SECRET}\n").repeat(50_000);
             client.send(&text).unwrap();
             // The answer comes only after this, and only where the half-close was passed on.
             client.close_write().unwrap();

@@ -27,7 +27,7 @@ pub(crate) struct Demo {
     #[arg(long)]
     install: bool,
     /// Whose sidecars: ours, or real Envoys that our control plane drives
-    #[arg(long, value_enum, default_value = "envoy")]
+    #[arg(long, value_enum, default_value = "outrider")]
     sidecar: Kind,
 }
 

@@ -55,9 +55,10 @@ pub(super) fn identities(stage: &Stage) -> Result<()> {
         for line in stats.lines().filter(|line| line.starts_with("listener.")) {
             if let Some((name, count)) = line.split_once(": ")
                 && let Some((_, version)) = name.split_once("ssl.versions.")
+                && count != "0"
             {
                 println!(
-                    "    the sidecar of {} counts {count} handshakes of {version}",
+                    "    the sidecar of {} counts {count} handshake(s) of {version}",
                     workload.name
                 );
                 versions.insert(version.to_owned());

@@ -95,6 +95,8 @@ fn control_cluster(control: &ControlPlane) -> Value {
                 "sni": CONTROL_HOST,
                 "common_tls_context": {
                     "alpn_protocols": ["h2"],
+                    // Envoy's clients go up to 1.2 unless told.
+                    "tls_params": {"tls_maximum_protocol_version": "TLSv1_3"},
                     "validation_context": {
                         "trusted_ca": {"filename": control.root_file()},
                         "match_typed_subject_alt_names": [

@@ -1,0 +1,131 @@
+//! Sidecars that are told to end.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use nix::sys::signal::Signal;
+use outrider_testkit::clients::{http1::Client, http2};
+use outrider_testkit::mesh::Workload;
+use outrider_testkit::{eventually, load, servers};
+
+use super::{HTTP, HTTP2, Pair, assert_no_failures, for_pairs, wait_for_requests};
+use crate::common::listen;
+
+for_pairs!(server: one_of_two_servers);
+for_pairs!(ours: the_client quiet_http2);
+
+/// The address of a service whose endpoints are listed, as Kubernetes lists them.
+const POOL: &str = "10.96.2.1";
+
+/// The pool's service over both servers, of which the first is ready or on its way out.
+fn pool(pair: &Pair, second: &Workload, first_is_ready: bool) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\n\
+         metadata: {{name: pool, namespace: bank}}\n\
+         spec: {{clusterIP: {POOL}, ports: [{{name: http, port: {HTTP}}}]}}\n\
+         ---\n\
+         apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+         metadata: {{name: pool, namespace: bank, \
+         labels: {{kubernetes.io/service-name: pool}}}}\n\
+         addressType: IPv4\n\
+         ports: [{{name: http, port: {HTTP}}}]\n\
+         endpoints:\n\
+         - {{addresses: [{}], conditions: {{ready: {first_is_ready}}}}}\n\
+         - {{addresses: [{}]}}\n",
+        pair.server.pod.v4(),
+        second.pod.v4()
+    )
+}
+
+/// One of two servers leaves, as in a rolling restart: its endpoint is no longer ready, and its
+/// sidecar is told to end at the same time. No request fails, and the sidecar ends by itself.
+fn one_of_two_servers(pair: Pair) {
+    let mut second = pair.mesh.workload("bank", "second").unwrap();
+    pair.mesh
+        .write("pool", &pool(&pair, &second, true))
+        .unwrap();
+    let mut pair = pair.start(&[]);
+    let _first_app = pair.http_app();
+    let _second_app = servers::http1::echo(listen(&second.pod, HTTP), "second").unwrap();
+    pair.mesh.inject(&mut second, pair.sidecars[1]).unwrap();
+    let mut options = load::Options::new(&format!("http://{POOL}/"), 4);
+    let kept = pair.start_load(&options);
+    options.close = true;
+    let fresh = pair.start_load(&options);
+
+    pair.mesh
+        .write("pool", &pool(&pair, &second, false))
+        .unwrap();
+    let leaving = pair.server.proxy().unwrap();
+    leaving.signal(Signal::SIGTERM).unwrap();
+    let status = leaving.wait(Duration::from_secs(15)).unwrap();
+    assert!(status.success(), "{status}");
+    for load in [kept, fresh] {
+        wait_for_requests(&load, 200);
+        let report = load.stop();
+        assert_eq!(report.failed(), 0, "{report:?}");
+        // Both were called before.
+        assert_eq!(report.servers.len(), 2, "{report:?}");
+    }
+}
+
+/// The client's own sidecar is told to end while its app still works: what goes out goes on until
+/// the app is done, and then the sidecar ends.
+fn the_client(pair: Pair) {
+    let mut pair = pair.start(&[]);
+    let _app = pair.http_app();
+    let mut options = pair.load("/", 2);
+    options.pause = Duration::from_millis(2);
+    let load = pair.start_load(&options);
+    let proxy = pair.client.proxy().unwrap();
+    proxy.signal(Signal::SIGTERM).unwrap();
+    wait_for_requests(&load, 500);
+    assert_no_failures(load);
+    let status = pair.client.proxy().unwrap().wait(Duration::from_secs(15));
+    assert!(
+        status.as_ref().is_ok_and(std::process::ExitStatus::success),
+        "{status:?}"
+    );
+}
+
+/// A quiet HTTP/2 connection learns of the end at once, not at its next request; a stream that is
+/// open goes on to its end.
+fn quiet_http2(pair: Pair) {
+    let mut pair = pair.start(&[]);
+    let _app = servers::http2::echo(listen(&pair.server.pod, HTTP2), "app").unwrap();
+    let target = (pair.server.pod.v4(), HTTP2);
+    let outside = &pair.outside;
+    let proxy = pair.server.proxy().unwrap();
+    let work = || async move {
+        let quiet = http2::Client::connect(target).await?;
+        quiet.get("http://app/").await?;
+        let busy = http2::Client::connect(target).await?;
+        busy.get("http://app/").await?;
+        let answer = busy.get("http://app/?delay=1000");
+        let end = async {
+            // The slow request is on its way before.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            proxy.signal(Signal::SIGTERM)?;
+            let told = tokio::time::timeout(Duration::from_millis(500), quiet.closed());
+            told.await.context("no GOAWAY within 500 ms")?
+        };
+        let (answer, end) = tokio::join!(answer, end);
+        end?;
+        ensure!(answer?.status() == 200, "the open stream was cut");
+        anyhow::Ok(())
+    };
+    outside.block_on(work).unwrap().unwrap();
+    let status = pair
+        .server
+        .proxy()
+        .unwrap()
+        .wait(Duration::from_secs(15))
+        .unwrap();
+    assert!(status.success(), "{status}");
+    let gone = || Client::connect_from(&pair.outside, (pair.server.pod.v4(), HTTP));
+    eventually(Duration::from_secs(1), || {
+        ensure!(gone().is_err(), "somebody still listens");
+        Ok(())
+    })
+    .unwrap();
+}
