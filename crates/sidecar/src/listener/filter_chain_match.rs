@@ -169,15 +169,15 @@ fn find_server_name<'a>(names: &'a ServerNames, name: &str) -> Option<&'a Transp
     if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
         return find_server_name(names, &name.to_ascii_lowercase());
     }
-    if !names.exact.is_empty() {
-        if let Some(found) = names.exact.get(name) {
+    if !names.exact.is_empty()
+        && let Some(found) = names.exact.get(name)
+    {
+        return Some(found);
+    }
+    // A dot at the very start leaves no label for the wildcard to stand for.
+    for (dot, _) in name.match_indices('.').filter(|(dot, _)| *dot > 0) {
+        if let Some(found) = names.exact.get(&name[dot..]) {
             return Some(found);
-        }
-        // A dot at the very start leaves no label for the wildcard to stand for.
-        for (dot, _) in name.match_indices('.').filter(|(dot, _)| *dot > 0) {
-            if let Some(found) = names.exact.get(&name[dot..]) {
-                return Some(found);
-            }
         }
     }
     names.any.as_deref()
@@ -211,10 +211,10 @@ impl<K: Hash + Eq, T: Default> Keyed<K, T> {
     where
         K: std::borrow::Borrow<Q>,
     {
-        if !self.exact.is_empty() {
-            if let Some(found) = self.exact.get(key) {
-                return Some(found);
-            }
+        if !self.exact.is_empty()
+            && let Some(found) = self.exact.get(key)
+        {
+            return Some(found);
         }
         self.any.as_deref()
     }

@@ -11,7 +11,7 @@ use envoy_types::pb::envoy::extensions::access_loggers::file::v3 as file;
 use envoy_types::pb::envoy::extensions::access_loggers::file::v3::file_access_log::AccessLogFormat;
 use envoy_types::pb::envoy::extensions::access_loggers::stream::v3 as stream;
 
-use super::extension::{Extension, decode, resolve};
+use super::extension::{Build, Extension, decode, resolve};
 use super::fields::{Within as _, each, named, required};
 use super::{data_source, struct_value};
 use crate::config::access_log::{AccessLog, LogSink};
@@ -19,7 +19,7 @@ use crate::config::error::{ConfigError, Result};
 use crate::telemetry::access_log::format::{DEFAULT, Format, Missing};
 
 /// Access loggers.
-pub const LOGGERS: &[Extension<fn(&[u8]) -> Result<AccessLog>>] = &[
+pub const LOGGERS: &[Extension<Build<AccessLog>>] = &[
     Extension {
         type_name: "envoy.extensions.access_loggers.file.v3.FileAccessLog",
         build: |bytes| of_file(&decode::<file::FileAccessLog>(bytes)?),

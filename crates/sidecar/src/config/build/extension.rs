@@ -4,18 +4,28 @@
 use envoy_types::pb::google::protobuf::Any;
 use prost::Message;
 
+use super::context::Context;
 use crate::config::error::{ConfigError, Result};
 
+/// A builder that needs nothing but the configuration's bytes.
+pub type Build<T> = fn(&[u8]) -> Result<T>;
+
+/// A builder that also needs slots.
+pub type BuildWith<T> = fn(&[u8], &dyn Context) -> Result<T>;
+
 /// One row of a kind's table.
-pub struct Extension<Build> {
+pub struct Extension<Builder> {
     /// The full name of its configuration's message.
     pub type_name: &'static str,
     /// What makes it of its configuration.
-    pub build: Build,
+    pub build: Builder,
 }
 
 /// Finds the row for a `typed_config`; `None` where there is none.
-pub fn find<'a, Build>(table: &'a [Extension<Build>], any: &Any) -> Option<&'a Extension<Build>> {
+pub fn find<'a, Builder>(
+    table: &'a [Extension<Builder>],
+    any: &Any,
+) -> Option<&'a Extension<Builder>> {
     let (_, type_name) = any.type_url.rsplit_once('/')?;
     table.iter().find(|row| row.type_name == type_name)
 }
@@ -25,11 +35,11 @@ pub fn find<'a, Build>(table: &'a [Extension<Build>], any: &Any) -> Option<&'a E
 /// # Errors
 ///
 /// There is none: the error has the list of what there is.
-pub fn resolve<'a, Build>(
-    table: &'a [Extension<Build>],
+pub fn resolve<'a, Builder>(
+    table: &'a [Extension<Builder>],
     kind: &str,
     any: &Any,
-) -> Result<&'a Extension<Build>> {
+) -> Result<&'a Extension<Builder>> {
     find(table, any).ok_or_else(|| {
         let supported: Vec<_> = table.iter().map(|row| row.type_name).collect();
         ConfigError::new(

@@ -11,7 +11,7 @@ use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp;
 use prost::Message as _;
 
 use super::context::Context;
-use super::extension::{Extension, decode, resolve};
+use super::extension::{BuildWith, Extension, decode, resolve};
 use super::fields::{
     Within as _, cidr, duration, each, enumeration, fingerprint, named, port, refuse, required,
     uint,
@@ -27,7 +27,7 @@ use crate::config::listener::{
 const TRANSPORT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Network filters. All of them are terminal so far.
-pub const NETWORK_FILTERS: &[Extension<fn(&[u8], &dyn Context) -> Result<NetworkFilter>>] = &[
+pub const NETWORK_FILTERS: &[Extension<BuildWith<NetworkFilter>>] = &[
     Extension {
         type_name: "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
         build: |bytes, _| {

@@ -19,9 +19,13 @@ pub fn changes(
 ) -> Result<HeaderChanges> {
     Ok(HeaderChanges {
         request_add: each("request_headers_to_add", request_add, addition)?,
-        request_remove: each("request_headers_to_remove", request_remove, removal)?,
+        request_remove: each("request_headers_to_remove", request_remove, |name| {
+            removal(name)
+        })?,
         response_add: each("response_headers_to_add", response_add, addition)?,
-        response_remove: each("response_headers_to_remove", response_remove, removal)?,
+        response_remove: each("response_headers_to_remove", response_remove, |name| {
+            removal(name)
+        })?,
     })
 }
 
@@ -59,7 +63,7 @@ fn addition(proto: &core::HeaderValueOption) -> Result<HeaderAddition> {
     })
 }
 
-fn removal(name: &String) -> Result<Box<[u8]>> {
+fn removal(name: &str) -> Result<Box<[u8]>> {
     // The item itself is the field.
     changeable(name, "")
 }

@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use prost::Message as _;
 
 use super::context::Context;
-use super::extension::{Extension, decode, find, resolve};
+use super::extension::{Build, Extension, decode, find, resolve};
 use super::fields::{
     Within as _, bounded, cidr, duration, each, enumeration, fingerprint, flag, header_name,
     header_text, named, refuse, required, timeout,
@@ -53,7 +53,7 @@ pub enum HttpFilter {
 }
 
 /// HTTP filters.
-pub const HTTP_FILTERS: &[Extension<fn(&[u8]) -> Result<HttpFilter>>] = &[Extension {
+pub const HTTP_FILTERS: &[Extension<Build<HttpFilter>>] = &[Extension {
     type_name: "envoy.extensions.filters.http.router.v3.Router",
     build: |bytes| {
         let router = decode::<router::Router>(bytes)?;

@@ -34,7 +34,7 @@ pub struct Common {
 
 /// `HttpProtocolOptions`.
 pub fn common(proto: &Option<core::HttpProtocolOptions>) -> Result<Common> {
-    let proto = proto.clone().unwrap_or_default();
+    let proto = proto.unwrap_or_default();
     let underscores: HeadersWithUnderscoresAction = enumeration(
         proto.headers_with_underscores_action,
         "headers_with_underscores_action",

@@ -12,7 +12,7 @@ use envoy_types::pb::envoy::config::listener::v3::listener_filter_chain_match_pr
 use envoy_types::pb::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
 
 use super::context::Context;
-use super::extension::{Extension, decode, resolve};
+use super::extension::{Build, Extension, decode, resolve};
 use super::fields::{
     Within as _, each, enumeration, flag, refuse, required, socket_address, timeout, uint,
 };
@@ -38,7 +38,7 @@ pub enum ListenerFilter {
 }
 
 /// Listener filters.
-pub const LISTENER_FILTERS: &[Extension<fn(&[u8]) -> Result<ListenerFilter>>] = &[
+pub const LISTENER_FILTERS: &[Extension<Build<ListenerFilter>>] = &[
     Extension {
         type_name: "envoy.extensions.filters.listener.original_dst.v3.OriginalDst",
         build: |_| Ok(ListenerFilter::OriginalDst),

@@ -37,4 +37,4 @@ mod upstream_protocol;
 #[cfg(test)]
 pub mod testing;
 
-pub use self::fields::{Within, address, fingerprint};
+pub use self::fields::{Within, address};

@@ -6,7 +6,7 @@ use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
 use envoy_types::pb::google::protobuf::Any;
 
 use super::context::Context;
-use super::extension::{Extension, decode, resolve};
+use super::extension::{BuildWith, Extension, decode, resolve};
 use super::fields::{Within as _, required};
 use super::tls::{downstream, upstream};
 use crate::config::cluster::UpstreamTransport;
@@ -17,10 +17,8 @@ use crate::tls::server::ServerContext;
 
 const RAW_BUFFER: &str = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
 
-type Build<T> = fn(&[u8], &dyn Context) -> Result<T>;
-
 /// Transport sockets of filter chains.
-pub const DOWNSTREAM: &[Extension<Build<DownstreamTransport>>] = &[
+pub const DOWNSTREAM: &[Extension<BuildWith<DownstreamTransport>>] = &[
     Extension {
         type_name: RAW_BUFFER,
         build: |_, _| Ok(DownstreamTransport::Plain),
@@ -38,7 +36,7 @@ pub const DOWNSTREAM: &[Extension<Build<DownstreamTransport>>] = &[
 ];
 
 /// Transport sockets of clusters.
-pub const UPSTREAM: &[Extension<Build<UpstreamTransport>>] = &[
+pub const UPSTREAM: &[Extension<BuildWith<UpstreamTransport>>] = &[
     Extension {
         type_name: RAW_BUFFER,
         build: |_, _| Ok(UpstreamTransport::Plain),
@@ -57,7 +55,7 @@ pub const UPSTREAM: &[Extension<Build<UpstreamTransport>>] = &[
 
 /// Builds a transport socket by one of the two tables.
 pub fn build<T>(
-    table: &[Extension<Build<T>>],
+    table: &[Extension<BuildWith<T>>],
     proto: &core::TransportSocket,
     context: &dyn Context,
 ) -> Result<T> {

@@ -7,7 +7,7 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3 as upstreams;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::UpstreamProtocolOptions;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
 
-use super::extension::{Extension, decode, resolve};
+use super::extension::{Build, Extension, decode, resolve};
 use super::fields::{Within as _, enumeration, refuse, required};
 use super::http_protocol::{self, Common};
 use crate::config::cluster::{Http2Settings, UpstreamProtocol};
@@ -25,7 +25,7 @@ pub struct Protocol {
 }
 
 /// What `typed_extension_protocol_options` may hold.
-pub const OPTIONS: &[Extension<fn(&[u8]) -> Result<Protocol>>] = &[Extension {
+pub const OPTIONS: &[Extension<Build<Protocol>>] = &[Extension {
     type_name: "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
     build: |bytes| options(&decode::<upstreams::HttpProtocolOptions>(bytes)?),
 }];

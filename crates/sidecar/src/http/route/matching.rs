@@ -16,10 +16,8 @@ pub(super) struct Target<'a> {
 impl<'a> Target<'a> {
     pub(super) fn new(request: &'a RequestHead, ignore_path_parameters: bool) -> Self {
         let (mut path, query) = split_query(&request.path);
-        if ignore_path_parameters {
-            if let Some(at) = memchr::memchr(b';', path) {
-                path = &path[..at];
-            }
+        if ignore_path_parameters && let Some(at) = memchr::memchr(b';', path) {
+            path = &path[..at];
         }
         Target {
             request,

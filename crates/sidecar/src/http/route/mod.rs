@@ -80,10 +80,10 @@ impl RouteTable {
     }
 
     fn virtual_host_index(&self, host: &[u8]) -> Option<usize> {
-        if !self.exact.is_empty() {
-            if let Some(index) = self.exact.get(host) {
-                return Some(*index);
-            }
+        if !self.exact.is_empty()
+            && let Some(index) = self.exact.get(host)
+        {
+            return Some(*index);
         }
         // A wildcard stands for at least one character.
         let suffix =

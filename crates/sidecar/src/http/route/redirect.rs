@@ -41,10 +41,10 @@ pub fn write_location(
     } else {
         out.extend_from_slice(&request.path);
     }
-    if redirect.strip_query {
-        if let Some(at) = memchr::memchr(b'?', &out[start..]) {
-            out.truncate(start + at);
-        }
+    if redirect.strip_query
+        && let Some(at) = memchr::memchr(b'?', &out[start..])
+    {
+        out.truncate(start + at);
     }
 }
 
