@@ -83,8 +83,8 @@ fn the_sidecar_acts_on_every_field_that_is_set() {
     assert!(checked > 30);
 }
 
-#[test]
-fn a_real_envoy_accepts_every_resource() {
+/// A bootstrap that holds every resource.
+fn bootstrap() -> Bootstrap {
     let resources = rich();
     let mut clusters: Vec<Cluster> = resources.clusters.values().map(decode).collect();
     // What the proxy's own bootstrap defines.
@@ -125,7 +125,7 @@ fn a_real_envoy_accepts_every_resource() {
     }
     assert!(count > 5 && listeners.len() > 20);
     let ads = common::ads_over("xds");
-    let bootstrap = Bootstrap {
+    Bootstrap {
         node: Some(Node {
             id: "n".to_owned(),
             cluster: "c".to_owned(),
@@ -142,10 +142,14 @@ fn a_real_envoy_accepts_every_resource() {
             ..DynamicResources::default()
         }),
         ..Bootstrap::default()
-    };
+    }
+}
+
+#[test]
+fn a_real_envoy_accepts_every_resource() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bootstrap.pb");
-    std::fs::write(&path, bootstrap.encode_to_vec()).unwrap();
+    std::fs::write(&path, bootstrap().encode_to_vec()).unwrap();
     let output = std::process::Command::new(outrider_testkit::envoy::binary().unwrap())
         .args([
             "--mode",
@@ -162,4 +166,22 @@ fn a_real_envoy_accepts_every_resource() {
         .map(|text| String::from_utf8_lossy(text).into_owned())
         .concat();
     assert!(output.status.success(), "{text}");
+}
+
+#[test]
+fn the_sidecar_builds_every_resource() {
+    let bytes = bootstrap().encode_to_vec();
+    let kind = "envoy.config.bootstrap.v3.Bootstrap";
+    let json = outrider_xds::transcode::proto_to_json(kind, &bytes).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bootstrap.json");
+    std::fs::write(&path, json.to_string()).unwrap();
+    let program = outrider_testkit::bins::path("outrider-sidecar").unwrap();
+    let output = std::process::Command::new(program)
+        .args(["--mode", "validate", "--config-path"])
+        .arg(&path)
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
 }

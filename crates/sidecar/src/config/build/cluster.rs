@@ -21,6 +21,7 @@ use crate::config::cluster::{
     BindConfig, Cluster, ClusterDiscovery, LoadBalancer, Thresholds, TransportSocketMatch,
     UpstreamTransport,
 };
+use crate::config::endpoint::LoadAssignment;
 use crate::config::error::{ConfigError, Result};
 use crate::discovery::slot::Slot;
 
@@ -138,8 +139,10 @@ fn discovery(proto: &cluster::Cluster, context: &dyn Context) -> Result<ClusterD
     )?;
     match kind {
         Kind::Static => {
-            let assignment = required(&proto.load_assignment, "load_assignment")?;
-            let assignment = endpoint::build(assignment).within("load_assignment")?;
+            let assignment = match &proto.load_assignment {
+                Some(assignment) => endpoint::build(assignment).within("load_assignment")?,
+                None => LoadAssignment::default(),
+            };
             Ok(ClusterDiscovery::Assignment {
                 slot: Slot::filled(proto.name.as_str(), Arc::new(assignment)),
                 eds: false,

@@ -137,7 +137,6 @@ fn errors_name_the_field() {
             "load_assignment: {cluster_name: c}".into(),
             "name: must not be empty",
         ),
-        ("name: c".into(), "load_assignment: must be set"),
         (
             "name: c\ntype: STRICT_DNS".into(),
             "type: STRICT_DNS is not supported yet",
