@@ -107,11 +107,13 @@ pub fn build(
         "filter_chains",
         "must hold a chain, unless there is a default_filter_chain",
     )?;
-    let mut filters = listener_filters(&proto.listener_filters)?;
+    let filters = listener_filters(&proto.listener_filters)?;
     let hand_over = flag(&proto.use_original_dst).unwrap_or(false);
     if filters.tls_inspector == Inspector::Absent && needs_tls_inspector(&filter_chains) {
-        // Without it those chains could never be chosen; Envoy adds it too.
-        filters.tls_inspector = Inspector::Present { disabled: None };
+        tracing::warn!(
+            listener = proto.name,
+            "has filter chains that match on TLS, which are never chosen without a tls_inspector"
+        );
     }
     let bind = flag(&proto.bind_to_port);
     let older_bind = proto

@@ -152,16 +152,6 @@ filter_chains:
 }
 
 #[test]
-fn a_chain_that_looks_at_tls_brings_the_inspector() {
-    let built = listener(&format!(
-        "{ADDRESS}filter_chains: [{{filter_chain_match: {{server_names: [a]}}, filters: [{}]}}]",
-        tcp("cluster: c")
-    ))
-    .unwrap();
-    assert_eq!(built.tls_inspector, Inspector::Present { disabled: None });
-}
-
-#[test]
 fn an_optional_filter_that_is_unknown_is_left_out() {
     let unknown = |optional: bool| {
         one_filter(&http(&format!(
