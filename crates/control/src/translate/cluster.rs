@@ -167,7 +167,10 @@ fn http_options(protocol: AppProtocol) -> HashMap<String, envoy_types::pb::googl
         }),
         AppProtocol::Http | AppProtocol::Auto => {
             UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
-                http_protocol_options: Some(Http1ProtocolOptions::default()),
+                http_protocol_options: Some(Http1ProtocolOptions {
+                    enable_trailers: true,
+                    ..Http1ProtocolOptions::default()
+                }),
                 http2_protocol_options: Some(Http2ProtocolOptions::default()),
                 ..UseDownstreamHttpConfig::default()
             })

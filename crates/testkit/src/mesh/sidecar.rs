@@ -152,7 +152,7 @@ impl Workload {
         command
             .arg("-c")
             .arg(self.folder.join("bootstrap.json"))
-            .args(["--concurrency", "1", "--drain-time-s", "10"]);
+            .args(["--concurrency", "2", "--drain-time-s", "10"]);
         match sidecar {
             Sidecar::Outrider => {
                 command

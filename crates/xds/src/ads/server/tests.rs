@@ -3,13 +3,14 @@ use std::sync::Arc;
 use super::*;
 use crate::ads::ResourceType::{Cluster, Endpoint, Listener, Secret};
 use crate::pb::envoy::config::cluster::v3::Cluster as ClusterProto;
+use crate::pb::envoy::config::cluster::v3::cluster::EdsClusterConfig;
 use crate::pb::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
 };
 use crate::pb::google::rpc::Status;
 
 /// A resource; `detail` changes its version. (That every kind is a Cluster inside matters to no
-/// server: it does not look inside.)
+/// server: of the others it does not look inside.)
 fn resource(kind: ResourceType, name: &str, detail: &str) -> Versioned {
     let proto = ClusterProto {
         name: name.to_owned(),
@@ -123,6 +124,32 @@ fn delta_sends_what_was_asked_for_and_then_only_differences() {
             (Endpoint, vec![], vec!["b"]),
         ]
     );
+}
+
+/// A client warms a changed cluster with endpoints that it does not ask for again.
+#[test]
+fn delta_sends_the_endpoints_of_a_changed_cluster_again() {
+    let cluster = |detail: &str| {
+        let proto = ClusterProto {
+            name: "a".to_owned(),
+            alt_stat_name: detail.to_owned(),
+            eds_cluster_config: Some(EdsClusterConfig {
+                service_name: "b".to_owned(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        Arc::new([("a".to_owned(), Versioned::new(Cluster, &proto))].into())
+    };
+    let mut stream = DeltaStream::new("me", Arc::new(set("1").with(Cluster, cluster("1"))));
+    stream.on_request(subscribe(Cluster, &[]));
+    stream.on_request(subscribe(Endpoint, &["b"]));
+    drain(&mut stream);
+    stream.on_resources(Arc::new(set("2").with(Cluster, cluster("2"))));
+    let responses = drain(&mut stream);
+    let all: Vec<_> = responses.iter().map(said).collect();
+    let wanted = [(Cluster, vec!["a"], vec![]), (Endpoint, vec!["b"], vec![])];
+    assert_eq!(all, wanted);
 }
 
 #[test]
