@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::config::listener::Listener;
+use crate::config::listener::{Listener, TrafficDirection};
+use crate::tls::socket::expect_same_host;
 
 /// Linux caps it at `net.core.somaxconn`: a redirect brings bursts that nobody paced.
 const LONGEST_BACKLOG: u32 = 65_535;
@@ -29,6 +30,24 @@ fn hint(error: &std::io::Error) -> &'static str {
     }
 }
 
+/// What sockets are made with. A listener keeps its sockets as long as it is the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// `tcp_backlog_size`
+    pub backlog: Option<u32>,
+    /// Outbound: the client is the application beside us.
+    pub same_host: bool,
+}
+
+impl Options {
+    fn of(listener: &Listener) -> Self {
+        Options {
+            backlog: listener.backlog,
+            same_host: listener.direction == TrafficDirection::Outbound,
+        }
+    }
+}
+
 /// One bound address, with a socket for each worker.
 #[derive(Debug)]
 pub struct Binding {
@@ -44,13 +63,13 @@ impl Binding {
     pub fn new(
         address: SocketAddr,
         workers: usize,
-        backlog: Option<u32>,
+        options: Options,
     ) -> Result<Arc<Self>, BindError> {
         let fail = |source| BindError { address, source };
         let mut bound = address;
         let mut sockets = Vec::with_capacity(workers);
         for _ in 0..workers {
-            let socket = open(bound, backlog).map_err(fail)?;
+            let socket = open(bound, options).map_err(fail)?;
             // Port 0 is chosen once: the other workers' sockets join it.
             bound = socket.local_addr().map_err(fail)?;
             sockets.push(Some(socket));
@@ -76,7 +95,7 @@ impl Binding {
     }
 }
 
-fn open(address: SocketAddr, backlog: Option<u32>) -> std::io::Result<TcpListener> {
+fn open(address: SocketAddr, options: Options) -> std::io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -89,8 +108,17 @@ fn open(address: SocketAddr, backlog: Option<u32>) -> std::io::Result<TcpListene
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
+    if options.same_host {
+        // What it accepts inherits it.
+        expect_same_host(&socket);
+    }
     socket.bind(&address.into())?;
-    socket.listen(backlog.unwrap_or(LONGEST_BACKLOG).min(LONGEST_BACKLOG) as i32)?;
+    socket.listen(
+        options
+            .backlog
+            .unwrap_or(LONGEST_BACKLOG)
+            .min(LONGEST_BACKLOG) as i32,
+    )?;
     Ok(socket.into())
 }
 
@@ -113,11 +141,12 @@ impl ActiveListener {
         previous: Option<&ActiveListener>,
         workers: usize,
     ) -> Result<Arc<Self>, BindError> {
+        let options = Options::of(&config);
         let mut bindings = Vec::new();
         if config.bind_to_port {
             for address in &config.addresses {
                 let kept = previous
-                    .filter(|previous| previous.config.backlog == config.backlog)
+                    .filter(|previous| Options::of(&previous.config) == options)
                     .and_then(|previous| {
                         let position = previous
                             .config
@@ -128,7 +157,7 @@ impl ActiveListener {
                     });
                 bindings.push(match kept {
                     Some(binding) => binding,
-                    None => Binding::new(*address, workers, config.backlog)?,
+                    None => Binding::new(*address, workers, options)?,
                 });
             }
         }
@@ -153,7 +182,7 @@ mod tests {
 
     #[test]
     fn every_worker_has_a_socket_on_one_port() {
-        let binding = Binding::new("127.0.0.1:0".parse().unwrap(), 3, None).unwrap();
+        let binding = Binding::new("127.0.0.1:0".parse().unwrap(), 3, Options::default()).unwrap();
         let ports: Vec<_> = (0..3)
             .map(|worker| binding.take(worker).unwrap().local_addr().unwrap())
             .collect();
@@ -164,7 +193,7 @@ mod tests {
 
     #[test]
     fn an_address_that_is_not_ours_is_named() {
-        let error = Binding::new("192.0.2.1:80".parse().unwrap(), 1, None)
+        let error = Binding::new("192.0.2.1:80".parse().unwrap(), 1, Options::default())
             .unwrap_err()
             .to_string();
         assert!(

@@ -15,7 +15,7 @@ mod record;
 pub mod scratch;
 mod secrets;
 pub mod server;
-mod socket;
+pub mod socket;
 pub mod stream;
 #[cfg(test)]
 pub mod testing;

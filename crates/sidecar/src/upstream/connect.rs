@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use super::target::Target;
 use crate::config::address::Address;
 use crate::config::cluster::{BindConfig, TcpKeepalive, UpstreamTransport};
 use crate::tls::error::TlsError;
+use crate::tls::socket::expect_same_host;
 use crate::tls::stream::{PlainStream, Socket, Stream};
 
 /// Connects to the target; `alpn` is offered where its TLS context has no protocols of its own.
@@ -57,8 +58,18 @@ async fn connect_tcp(target: &Target, address: SocketAddr) -> Result<TcpStream, 
                 reason: format!("cannot bind to source {source}: {}", describe(&error)).into(),
             }
         })?;
+        if is_own_hop(source) {
+            expect_same_host(&socket);
+        }
     }
     socket.connect(address).await.map_err(remote_error)
+}
+
+/// Whether this is the source that a sidecar uses towards its own application: 127.0.0.6 and its
+/// like, or ::6.
+fn is_own_hop(source: SocketAddr) -> bool {
+    const SIX: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6);
+    source.ip().is_loopback() || source.ip() == SIX
 }
 
 /// A socket to connect to `address` with.

@@ -64,7 +64,8 @@ async fn codec(context: &Context, stream: &mut Stream) -> std::io::Result<Codec>
         Some(b"http/1.1" | b"http/1.0") => return Ok(Codec::Http1),
         _ => {}
     }
-    let mut seen = Vec::new();
+    // As much as a first request needs, so that it is read at once.
+    let mut seen = Vec::with_capacity(4096);
     let look = async {
         loop {
             let common = seen.len().min(PREFACE.len());
