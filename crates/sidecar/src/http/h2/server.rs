@@ -2,16 +2,19 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use ::h2::Reason;
 use ::h2::server::SendResponse;
+use ::h2::{Reason, RecvStream};
 use bytes::Bytes;
+use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::convert::{self, Refusal};
+use super::corked::{self, Cork, Corked};
 use super::stream::{Receiver, Sender, closed_by};
 use crate::config::cluster::Http2Settings;
 use crate::http::error::{Reset, StreamError};
@@ -35,11 +38,14 @@ const PREMATURE_FROM: u32 = 500;
 /// One connection from a client. Its streams make progress only while
 /// [`accept`](Connection::accept) is polled.
 pub struct Connection<IO = Transport> {
-    inner: ::h2::server::Connection<IO, Bytes>,
+    inner: ::h2::server::Connection<Corked<IO>, Bytes>,
+    cork: Cork<IO>,
     scheme: &'static str,
     limits: Limits,
     resets: Rc<Resets>,
 }
+
+type Accepted = Result<(Request<RecvStream>, SendResponse<Bytes>), ::h2::Error>;
 
 /// How a client uses its streams.
 #[derive(Debug, Default)]
@@ -73,9 +79,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
         if settings.allow_connect {
             builder.enable_connect_protocol();
         }
+        let (io, cork) = corked::cork(io);
         let inner = builder.handshake(io).await.map_err(StreamError::from_h2)?;
+        cork.close();
         Ok(Connection {
             inner,
+            cork,
             scheme: "http",
             limits,
             resets: Rc::default(),
@@ -91,7 +100,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
     /// that are malformed or over the limits are answered here. Cancel-safe.
     pub async fn accept(&mut self) -> Option<Result<(RequestHead, StreamPair), StreamError>> {
         loop {
-            let (request, mut respond) = match self.inner.accept().await? {
+            let (request, mut respond) = match poll_fn(|cx| self.poll_accept(cx)).await? {
                 Ok(stream) => stream,
                 Err(error) => return Some(Err(StreamError::from_h2(error))),
             };
@@ -133,6 +142,16 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
                         respond.send_reset(Reason::PROTOCOL_ERROR);
                     }
                 }
+            }
+        }
+    }
+
+    /// What is written is sent once nothing more can be accepted: a stream that was is served later.
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<Accepted>> {
+        loop {
+            let polled = self.inner.poll_accept(cx);
+            if polled.is_ready() || !self.cork.finish(cx) {
+                return polled;
             }
         }
     }

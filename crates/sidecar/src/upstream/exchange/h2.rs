@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -18,9 +19,9 @@ use crate::config::cluster::Http2Settings;
 use crate::config::endpoint::Endpoint;
 use crate::http::error::{Reset, StreamError};
 use crate::http::h1::Limits;
-use crate::http::h2::convert;
 use crate::http::h2::server::SEND_BUFFER;
 use crate::http::h2::stream::{Receiver, Sender};
+use crate::http::h2::{convert, corked};
 use crate::http::headers::Headers;
 use crate::http::message::{RequestHead, ResponseHead};
 
@@ -60,7 +61,9 @@ impl Connection {
     where
         IO: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let (sender, connection) = ::h2::client::Builder::new()
+        let (io, cork) = corked::cork(io);
+        cork.close();
+        let (sender, mut connection) = ::h2::client::Builder::new()
             .initial_max_send_streams(presumed_streams)
             .initial_window_size(settings.initial_stream_window)
             .initial_connection_window_size(settings.initial_connection_window)
@@ -82,7 +85,15 @@ impl Connection {
         // The task must not keep the connection open: it ends when the last handle is gone.
         let weak = Rc::downgrade(&shared);
         tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
+            let ended = poll_fn(|cx| {
+                loop {
+                    let polled = Pin::new(&mut connection).poll(cx);
+                    if polled.is_ready() || !cork.finish(cx) {
+                        return polled;
+                    }
+                }
+            });
+            if let Err(error) = ended.await {
                 tracing::debug!(%error, "HTTP/2 connection to an endpoint ended");
             }
             if let Some(shared) = weak.upgrade() {
