@@ -1,8 +1,22 @@
 //! The built programs on loopback.
+//!
+//! What Envoy does with the same file and the same bytes is the measure wherever it makes sense:
+//! [`harness::Pair`] runs both, and a test says why where ours is meant to differ.
 #![allow(clippy::unwrap_used)] // All of it is tests.
 
+mod harness;
+
 mod config;
+mod failures;
 mod files;
+mod forwarded;
 mod handshake;
+mod http1;
+mod http2;
+mod malformed;
+mod parity;
+mod retry;
+mod routes;
 mod secrets;
 mod testapp;
+mod upgrades;

@@ -57,6 +57,15 @@ impl Downstream<'_> {
         each!(self, stream => stream.request_ended())
     }
 
+    /// Whether the whole request has come, once the part of its body that is here already is thrown
+    /// away (HTTP/1): then the client may send another one.
+    pub fn finish_request(&mut self) -> bool {
+        match self {
+            Downstream::H1(connection) => connection.skip_buffered_body(),
+            Downstream::H2(stream) => stream.request_ended(),
+        }
+    }
+
     /// The request's trailers, once, after `poll_data` said `None`.
     pub fn take_trailers(&mut self) -> Option<Headers> {
         each!(self, stream => stream.take_trailers())

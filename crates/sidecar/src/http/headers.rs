@@ -263,20 +263,25 @@ impl Headers {
         });
     }
 
-    /// Appends to the first value of a known name, after a comma (RFC 9110, section 5.3), or adds it.
+    /// Appends to the last value of a known name, after a comma (RFC 9110, section 5.3), or adds it.
     pub fn append_to_list(&mut self, name: Name, value: &[u8]) {
-        let Some(first) = self.fields.iter().position(|f| f.name == name) else {
+        self.append_after(name, b",", value);
+    }
+
+    /// The same with a separator of its own.
+    pub fn append_after(&mut self, name: Name, separator: &[u8], value: &[u8]) {
+        let Some(last) = self.fields.iter().rposition(|f| f.name == name) else {
             return self.push_known(name, value);
         };
-        let old = self.fields[first];
+        let old = self.fields[last];
         let value_at = self.arena.len() as u32;
         let range = old.value_at as usize..(old.value_at + old.value_len) as usize;
         self.arena.extend_from_within(range);
         if old.value_len > 0 {
-            self.arena.extend_from_slice(b",");
+            self.arena.extend_from_slice(separator);
         }
         self.arena.extend_from_slice(value);
-        let field = &mut self.fields[first];
+        let field = &mut self.fields[last];
         field.value_at = value_at;
         field.value_len = self.arena.len() as u32 - value_at;
     }

@@ -16,6 +16,8 @@ use crate::telemetry::access_log::record::Record;
 
 /// The facts of one stream, filled in as they become known.
 pub struct StreamInfo {
+    /// The client, where x-forwarded-for is believed to tell it.
+    pub client: Option<SocketAddr>,
     /// When the head had come.
     pub started: Instant,
     /// The same by the wall clock.
@@ -42,6 +44,8 @@ pub struct StreamInfo {
     pub route: Option<Arc<Route>>,
     /// How often an endpoint was tried.
     pub attempts: u32,
+    /// `include_attempt_count_in_response`: the client is told that.
+    pub tell_attempts: bool,
     /// The status sent to the client; 0 if none was.
     pub status: u16,
 }
@@ -50,6 +54,7 @@ impl StreamInfo {
     /// A stream that begins now.
     pub fn begin() -> Self {
         StreamInfo {
+            client: None,
             started: Instant::now(),
             started_at: SystemTime::now(),
             flags: Flags::NONE,
@@ -63,6 +68,7 @@ impl StreamInfo {
             cluster: None,
             route: None,
             attempts: 0,
+            tell_attempts: false,
             status: 0,
         }
     }
@@ -77,6 +83,7 @@ impl StreamInfo {
     ) -> Record<'a> {
         Record {
             connection,
+            client: self.client,
             started: self.started_at,
             request,
             response,

@@ -116,18 +116,14 @@ impl UpstreamError {
         }
     }
 
-    /// The body of the local reply.
+    /// The body of the local reply. As with Envoy, why the transport failed is for the log and not
+    /// for the client: it may name addresses and certificates.
     pub fn body(&self) -> Cow<'static, str> {
-        let transport = self.transport_failure();
-        let reason = self.reset_reason();
         match self {
             UpstreamError::NoHealthyUpstream => Cow::Borrowed("no healthy upstream"),
-            _ if transport.is_empty() => Cow::Owned(format!(
-                "upstream connect error or disconnect/reset before headers. reset reason: {reason}"
-            )),
             _ => Cow::Owned(format!(
-                "upstream connect error or disconnect/reset before headers. reset reason: \
-                 {reason}, transport failure reason: {transport}"
+                "upstream connect error or disconnect/reset before headers. reset reason: {}",
+                self.reset_reason()
             )),
         }
     }
@@ -169,7 +165,7 @@ mod tests {
         assert_eq!(
             refused.body(),
             "upstream connect error or disconnect/reset before headers. reset reason: remote \
-             connection failure, transport failure reason: delayed connect error: Connection refused"
+             connection failure"
         );
     }
 }

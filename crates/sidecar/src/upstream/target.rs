@@ -129,7 +129,7 @@ impl Target {
     /// must follow.
     pub fn begin(&self) -> Result<(), UpstreamError> {
         if !self.context.breakers.take(Resource::Requests) {
-            self.context.stats.rq_pending_overflow.increment(1);
+            self.context.stats.rq_active_overflow.increment(1);
             return Err(UpstreamError::Overflow);
         }
         self.count_begun();

@@ -46,6 +46,10 @@ pub fn element(
         );
     }
     if details.uri {
+        // As with Envoy, the key is there even where the certificate has no URI.
+        if names.uris.is_empty() {
+            text.push_str(";URI=");
+        }
         for uri in &names.uris {
             let _ = write!(text, ";URI={uri}");
         }

@@ -20,7 +20,7 @@ pub struct Context {
     /// The element that `x-forwarded-client-cert` gets, if the client gave a certificate.
     pub client_certificate: Option<Vec<u8>>,
     /// Requests begun on this connection.
-    pub requests: Cell<u32>,
+    requests: Cell<u32>,
 }
 
 impl Context {
@@ -59,17 +59,23 @@ impl Context {
         })
     }
 
-    /// Whether this connection is to end after the present request: the process drains, or it has
-    /// served or lived as long as it may.
-    pub fn is_ending(&self) -> bool {
-        let spent = self
-            .manager
-            .max_requests_per_connection
-            .is_some_and(|max| self.requests.get() >= max);
+    /// Counts a request that begins, and tells whether the connection is to end after it: the
+    /// process drains, or the connection has served or lived as long as it may.
+    pub fn begin_request(&self) -> bool {
+        let requests = self.requests.get().saturating_add(1);
+        self.requests.set(requests);
+        let max = self.manager.max_requests_per_connection;
+        let spent = max.is_some_and(|max| requests >= max);
+        if spent {
+            self.stats.downstream_cx_max_requests_reached.increment(1);
+        }
         let old = self
             .manager
             .max_connection_duration
             .is_some_and(|max| self.connection.accepted.elapsed() >= max);
+        if old {
+            self.stats.downstream_cx_max_duration_reached.increment(1);
+        }
         spent || old || self.is_draining()
     }
 
@@ -80,5 +86,13 @@ impl Context {
                 .worker
                 .drain
                 .concerns(self.connection.listener.direction)
+    }
+
+    /// Resolves when [`is_draining`](Self::is_draining) becomes true.
+    pub async fn drain_begun(&self) {
+        tokio::select! {
+            () = self.worker.drain.begun(self.connection.listener.direction) => {}
+            () = self.connection.drain.begun() => {}
+        }
     }
 }

@@ -8,14 +8,13 @@ use tokio::time::Instant;
 use super::context::Context;
 use super::local_reply::LocalReply;
 use super::request::{self, Next, Scratch};
-use super::tunnel;
+use super::tunnel::{self, Tunnel};
 use crate::http::downstream::Downstream;
 use crate::http::h1::Limits;
 use crate::http::h1::error::HeadError;
 use crate::http::h1::server::{After, Connection};
 use crate::telemetry::access_log::flags::Flags;
 use crate::tls::stream::Stream;
-use crate::upstream::exchange::Exchange;
 
 /// Serves requests until the client, a limit or the drain ends the connection.
 pub async fn serve(context: &Rc<Context>, stream: Stream) {
@@ -39,7 +38,9 @@ pub async fn serve(context: &Rc<Context>, stream: Stream) {
     match ended {
         Ended::Idle => connection.close(Duration::ZERO).await,
         Ended::Close => connection.close(manager.delayed_close_timeout).await,
-        Ended::Tunnel(exchange) => tunnel::http1(context, connection, *exchange).await,
+        Ended::Tunnel(tunnel, scratch) => {
+            tunnel::http1(context, connection, *tunnel, *scratch).await;
+        }
     }
 }
 
@@ -49,7 +50,7 @@ enum Ended {
     /// After an answer, or in the middle of one (the connection knows that it was reset).
     Close,
     /// Raw bytes from here on.
-    Tunnel(Box<Exchange>),
+    Tunnel(Box<Tunnel>, Box<Scratch>),
 }
 
 async fn requests(context: &Rc<Context>, connection: &mut Connection<Stream>) -> Ended {
@@ -72,7 +73,7 @@ async fn requests(context: &Rc<Context>, connection: &mut Connection<Stream>) ->
                 return Ended::Close;
             }
         }
-        if context.is_ending() {
+        if context.begin_request() {
             connection.force_close();
         }
         match request::serve(context, &mut scratch, &mut Downstream::H1(connection)).await {
@@ -84,7 +85,7 @@ async fn requests(context: &Rc<Context>, connection: &mut Connection<Stream>) ->
                 return Ended::Close;
             }
             Next::Close => return Ended::Close,
-            Next::Tunnel(exchange) => return Ended::Tunnel(exchange),
+            Next::Tunnel(tunnel) => return Ended::Tunnel(tunnel, Box::new(scratch)),
         }
     }
 }
@@ -96,17 +97,34 @@ async fn another(
     scratch: &mut Scratch,
 ) -> bool {
     let manager = &context.manager;
-    let idle = manager.idle_timeout.map(|idle| Instant::now() + idle);
+    let idle_since = Instant::now();
     let old = manager
         .max_connection_duration
         .map(|max| Instant::from_std(context.connection.accepted) + max);
-    let deadline = [idle, old].into_iter().flatten().min();
-    tokio::select! {
-        biased;
-        more = connection.wait() => matches!(more, Ok(true)),
-        () = scratch.timer.until(deadline) => {
-            context.stats.downstream_cx_idle_timeout.increment(1);
-            false
+    let mut drain = std::pin::pin!(context.drain_begun());
+    let mut draining = None;
+    loop {
+        let idle = manager.idle_timeout.map(|idle| idle_since + idle);
+        let deadline = [idle, old, draining].into_iter().flatten().min();
+        tokio::select! {
+            biased;
+            more = connection.wait() => return matches!(more, Ok(true)),
+            // Most clients will send another request and be told to close. One that does not gets
+            // as long as an HTTP/2 client after its GOAWAY.
+            () = &mut drain, if draining.is_none() => {
+                draining = Some(Instant::now() + manager.drain_timeout);
+            }
+            () = scratch.timer.until(deadline) => {
+                let stats = &context.stats;
+                if deadline == draining {
+                    stats.downstream_cx_drain_close.increment(1);
+                } else if deadline == old {
+                    stats.downstream_cx_max_duration_reached.increment(1);
+                } else {
+                    stats.downstream_cx_idle_timeout.increment(1);
+                }
+                return false;
+            }
         }
     }
 }
@@ -139,15 +157,12 @@ async fn head(
 fn refusal(context: &Context, error: &HeadError) -> Option<LocalReply> {
     let status = error.status()?;
     context.stats.downstream_cx_protocol_error.increment(1);
-    if status == 431 {
-        context.stats.downstream_rq_too_large.increment(1);
-    }
-    let mut answer = LocalReply::new(
-        status,
-        "",
-        "http1.codec_error",
-        Flags::DOWNSTREAM_PROTOCOL_ERROR,
-    );
+    let details = match error {
+        HeadError::TooLarge => "http1.headers_too_large",
+        HeadError::TooManyFields => "http1.too_many_headers",
+        _ => "http1.codec_error",
+    };
+    let mut answer = LocalReply::new(status, "", details, Flags::DOWNSTREAM_PROTOCOL_ERROR);
     answer.body = error.to_string().into_bytes().into();
     Some(answer.closing())
 }

@@ -39,17 +39,14 @@ async fn streams(context: &Rc<Context>, stream: Stream) -> Result<(), StreamErro
         accept_http_10: false,
     };
     let mut connection = Connection::handshake(stream, &manager.http2, limits).await?;
+    if context.connection.tls.is_some() {
+        connection.set_scheme("https");
+    }
     let active = Rc::new(Active::default());
     let mut timer = Timer::new();
     let mut idle_since = Instant::now();
     let mut going_away: Option<Instant> = None;
-    let direction = context.connection.listener.direction;
-    let mut drain = std::pin::pin!(async {
-        tokio::select! {
-            () = context.worker.drain.begun(direction) => {}
-            () = context.connection.drain.begun() => {}
-        }
-    });
+    let mut drain = std::pin::pin!(context.drain_begun());
     loop {
         let deadline = match (going_away, active.count.get()) {
             (Some(since), _) => {
@@ -65,8 +62,9 @@ async fn streams(context: &Rc<Context>, stream: Stream) -> Result<(), StreamErro
                 None => return Ok(()),
                 Some(accepted) => {
                     let (head, pair) = accepted?;
+                    let ending = context.begin_request();
                     spawn(context, &active, head, pair);
-                    if context.is_ending() && going_away.is_none() {
+                    if ending && going_away.is_none() {
                         connection.graceful();
                         going_away = Some(Instant::now());
                     }
@@ -122,10 +120,9 @@ fn spawn(context: &Rc<Context>, active: &Rc<Active>, head: RequestHead, pair: St
         let mut scratch = Scratch::new();
         scratch.request = head;
         let mut downstream = Downstream::H2(pair);
-        if let Next::Tunnel(exchange) =
-            request::serve(&context, &mut scratch, &mut downstream).await
+        if let Next::Tunnel(tunnel) = request::serve(&context, &mut scratch, &mut downstream).await
         {
-            tunnel::http2(&context, downstream, *exchange).await;
+            tunnel::http2(&context, downstream, *tunnel, scratch).await;
         }
         drop(open);
     });

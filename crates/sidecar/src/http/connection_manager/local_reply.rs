@@ -19,6 +19,8 @@ pub struct LocalReply {
     pub flags: Flags,
     /// `location`, for redirects.
     pub location: Option<Vec<u8>>,
+    /// Whether a circuit breaker refused it, which `x-envoy-overloaded` tells.
+    pub overloaded: bool,
     /// Whether the connection (HTTP/1) is closed after it.
     pub close: bool,
     /// The `grpc-status`, where another one than the status stands for is meant.
@@ -34,6 +36,7 @@ impl LocalReply {
             details: details.into(),
             flags,
             location: None,
+            overloaded: false,
             close: false,
             grpc_status: None,
         }
@@ -58,6 +61,9 @@ impl LocalReply {
         head.version = Version::Http11;
         if let Some(location) = &self.location {
             head.headers.push_known(Name::Location, location);
+        }
+        if self.overloaded {
+            head.headers.push(b"x-envoy-overloaded", b"true");
         }
         if request.is_grpc() {
             head.status = 200;

@@ -3,6 +3,7 @@
 
 mod client_certificate;
 pub mod context;
+mod decide;
 mod forwarded;
 mod h1;
 mod h2;
@@ -42,7 +43,10 @@ pub async fn serve(
         Ok(Codec::Http2) => h2::serve(&context, stream).await,
         // Gone, or silent for too long, before the first request.
         Err(error) => {
-            tracing::debug!(connection = context.connection.id, %error, "no request came")
+            if error.kind() == std::io::ErrorKind::TimedOut {
+                context.stats.downstream_cx_idle_timeout.increment(1);
+            }
+            tracing::debug!(connection = context.connection.id, %error, "no request came");
         }
     }
 }

@@ -30,14 +30,14 @@ pub fn normalize(manager: &HttpConnectionManager, path: &mut Vec<u8>) -> Result<
         }
     }
     if manager.normalize_path {
-        plain = remove_dot_segments(&decode_unreserved(&plain)?)?;
+        plain = remove_dot_segments(&canonical_escapes(&plain)?);
     }
     if manager.merge_slashes {
         plain.dedup_by(|next, previous| *next == b'/' && *previous == b'/');
     }
     plain.extend_from_slice(&query);
     if redirect {
-        let mut reply = LocalReply::new(307, "", "path_normalized_to_redirect", Flags::NONE);
+        let mut reply = LocalReply::new(307, "", "path_normalization_failed", Flags::NONE);
         reply.location = Some(plain);
         return Err(reply);
     }
@@ -46,7 +46,7 @@ pub fn normalize(manager: &HttpConnectionManager, path: &mut Vec<u8>) -> Result<
 }
 
 fn refused(details: &'static str) -> LocalReply {
-    LocalReply::new(400, "", details, Flags::NONE)
+    LocalReply::new(400, "", details, Flags::NONE).closing()
 }
 
 /// `%2F`, `%2f` become `/`; `%5C`, `%5c` become `\`.
@@ -72,35 +72,41 @@ fn unescape_slashes(path: &[u8]) -> Vec<u8> {
     out
 }
 
-/// RFC 3986, section 6.2.2.2: an escaped unreserved character means the character itself.
-/// A malformed or a NUL escape is refused; a backslash is a slash, as browsers take it.
-fn decode_unreserved(path: &[u8]) -> Result<Vec<u8>, LocalReply> {
+/// RFC 3986, section 6.2.2.2: an escaped unreserved character means the character itself; what a
+/// path may not hold is escaped; a backslash is a slash, as browsers take it. A NUL is refused.
+/// What only looks like an escape is left alone.
+fn canonical_escapes(path: &[u8]) -> Result<Vec<u8>, LocalReply> {
     let mut out = Vec::with_capacity(path.len());
     let mut rest = path;
     while let [first, tail @ ..] = rest {
-        if *first != b'%' {
-            out.push(if *first == b'\\' { b'/' } else { *first });
-            rest = tail;
-            continue;
+        rest = tail;
+        match *first {
+            b'\\' => out.push(b'/'),
+            b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}' | 0x7f.. => {
+                const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+                let (high, low) = (usize::from(first >> 4), usize::from(first & 15));
+                out.extend_from_slice(&[b'%', DIGITS[high], DIGITS[low]]);
+            }
+            b'%' => {
+                let (Some(high), Some(low)) =
+                    (tail.first().and_then(hex), tail.get(1).and_then(hex))
+                else {
+                    out.push(b'%');
+                    continue;
+                };
+                let byte = high << 4 | low;
+                if byte == 0 {
+                    return Err(refused("path_normalization_failed"));
+                }
+                if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+                    out.push(byte);
+                } else {
+                    out.extend_from_slice(&[b'%', tail[0], tail[1]]);
+                }
+                rest = &tail[2..];
+            }
+            byte => out.push(byte),
         }
-        let (Some(high), Some(low)) = (tail.first().and_then(hex), tail.get(1).and_then(hex))
-        else {
-            return Err(refused("path_normalization_failed"));
-        };
-        let byte = high << 4 | low;
-        if byte == 0 {
-            return Err(refused("path_normalization_failed"));
-        }
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            out.push(byte);
-        } else {
-            out.extend_from_slice(&[
-                b'%',
-                tail[0].to_ascii_uppercase(),
-                tail[1].to_ascii_uppercase(),
-            ]);
-        }
-        rest = &tail[2..];
     }
     Ok(out)
 }
@@ -109,10 +115,10 @@ fn hex(digit: &u8) -> Option<u8> {
     (*digit as char).to_digit(16).map(|value| value as u8)
 }
 
-/// RFC 3986, section 5.2.4. A path that would leave the root is refused.
-fn remove_dot_segments(path: &[u8]) -> Result<Vec<u8>, LocalReply> {
+/// RFC 3986, section 5.2.4: nothing is above the root.
+fn remove_dot_segments(path: &[u8]) -> Vec<u8> {
     if path.first() != Some(&b'/') {
-        return Ok(path.to_vec());
+        return path.to_vec();
     }
     let mut segments: Vec<&[u8]> = Vec::new();
     let mut ends_open = false;
@@ -121,9 +127,7 @@ fn remove_dot_segments(path: &[u8]) -> Result<Vec<u8>, LocalReply> {
         match segment {
             b"." => {}
             b".." => {
-                segments
-                    .pop()
-                    .ok_or_else(|| refused("path_normalization_failed"))?;
+                segments.pop();
             }
             other => segments.push(other),
         }
@@ -136,7 +140,7 @@ fn remove_dot_segments(path: &[u8]) -> Result<Vec<u8>, LocalReply> {
     if ends_open || out.is_empty() {
         out.push(b'/');
     }
-    Ok(out)
+    out
 }
 
 #[cfg(test)]
@@ -149,18 +153,19 @@ mod tests {
             ("/a/b", Some("/a/b")),
             ("/a/./b/../c", Some("/a/c")),
             ("/a/%2e%2e/b", Some("/b")),
-            ("/..", None),
+            ("/..", Some("/")),
+            ("/../../a", Some("/a")),
             ("/a/..", Some("/")),
             ("/a/b/.", Some("/a/b/")),
-            ("/%41%7e%2fx", Some("/A~%2Fx")),
+            ("/%41%7e%2fx", Some("/A~%2fx")),
             ("/a%00", None),
-            ("/a%zz", None),
+            ("/a%zz%", Some("/a%zz%")),
+            ("/a|b\u{e9}", Some("/a%7Cb%C3%A9")),
             ("/a\\b", Some("/a/b")),
             ("/", Some("/")),
         ];
         for (input, expected) in cases {
-            let got =
-                decode_unreserved(input.as_bytes()).and_then(|path| remove_dot_segments(&path));
+            let got = canonical_escapes(input.as_bytes()).map(|path| remove_dot_segments(&path));
             let got = got
                 .ok()
                 .map(|path| String::from_utf8_lossy(&path).into_owned());

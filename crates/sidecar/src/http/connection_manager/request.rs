@@ -1,23 +1,24 @@
 //! One request, from its head to the end of its response: read this function first.
 
 use std::rc::Rc;
-use std::sync::Arc;
+use std::task::Poll;
 
 use super::context::Context;
+use super::decide::{Decision, decide};
+use super::hop_by_hop;
 use super::local_reply::LocalReply;
-use super::{client_certificate, forwarded, hop_by_hop, path, response_head};
-use crate::config::http_connection_manager::StripPort;
+use super::response_head;
+use super::tunnel::Tunnel;
 use crate::config::route::{Action, Route};
 use crate::http::downstream::Downstream;
 use crate::http::error::Reset;
 use crate::http::headers::{Headers, Name};
-use crate::http::message::{BodyLength, RequestHead, ResponseHead, Version};
-use crate::http::route::{self, RouteMatchResult};
+use crate::http::message::{BodyLength, RequestHead, ResponseHead};
+use crate::http::route;
 use crate::http::router::{self, Forwarded, Levels};
 use crate::http::stream_info::StreamInfo;
 use crate::runtime::timer::Timer;
 use crate::telemetry::access_log::flags::Flags;
-use crate::upstream::exchange::Exchange;
 
 /// What the codec does with the connection (HTTP/1) or stream (HTTP/2) next.
 pub enum Next {
@@ -26,7 +27,7 @@ pub enum Next {
     /// The connection cannot be used any more.
     Close,
     /// Both sides are raw bytes from here on.
-    Tunnel(Box<Exchange>),
+    Tunnel(Box<Tunnel>),
 }
 
 /// Memory that one request leaves to the next.
@@ -53,13 +54,9 @@ pub async fn serve(
     scratch: &mut Scratch,
     downstream: &mut Downstream<'_>,
 ) -> Next {
-    context
-        .requests
-        .set(context.requests.get().saturating_add(1));
     context.stats.begin_request(scratch.request.version);
-    let _active = Active(context);
+    let active = Active(context.clone());
     let mut info = StreamInfo::begin();
-    let mut trailers = None;
     let Scratch {
         request,
         response,
@@ -68,28 +65,28 @@ pub async fn serve(
     if expects_continue(context, request) {
         go_ahead(response, downstream);
     }
+    if let (Downstream::H1(connection), true) = (&mut *downstream, wants_tunnel(request)) {
+        // If there will be no tunnel, the bytes behind the head are not to be taken for a request.
+        connection.force_close();
+    }
     let next = match decide(context, request, &mut info) {
         Decision::Reply(answer) => {
-            reply(context, request, response, downstream, &mut info, answer).await
+            let levels = Levels::default();
+            reply(
+                context, request, response, downstream, &mut info, answer, levels,
+            )
+            .await
         }
         Decision::Route {
             route,
-            levels,
+            levels: held,
             upgrade,
             random,
         } => {
-            let held = levels;
             let levels = held.levels();
-            match &route.action {
-                Action::Direct { .. } | Action::Redirect(_) => {
-                    let answer = own_answer(context, &route, request);
-                    reply_with(
-                        context, request, response, downstream, &mut info, answer, levels,
-                    )
-                    .await
-                }
+            let answer = match &route.action {
+                Action::Direct { .. } | Action::Redirect(_) => own_answer(context, &route, request),
                 Action::Forward(forward) => {
-                    context.stats.rq_total.increment(1);
                     let mut stream = router::Stream {
                         context,
                         request,
@@ -97,58 +94,64 @@ pub async fn serve(
                         downstream,
                         info: &mut info,
                         timer,
+                        host: &held.host,
                         upgrade,
                         random,
-                        attempt_count: router::AttemptCount {
-                            in_request: held.host.attempt_count_in_request,
-                            in_response: held.host.attempt_count_in_response,
-                        },
                     };
-                    match router::forward(
-                        &mut stream,
-                        &route,
-                        forward,
-                        levels,
-                        held.table.most_specific_wins,
-                    )
-                    .await
-                    {
+                    match router::forward(&mut stream, &route, forward, levels).await {
                         Forwarded::Done {
                             request_done,
                             trailers: sent,
                         } => {
-                            trailers = sent;
+                            log(context, &mut info, request, response, sent.as_ref());
                             if request_done {
-                                Next::Continue
-                            } else {
-                                context
-                                    .stats
-                                    .downstream_rq_response_before_rq_complete
-                                    .increment(1);
-                                if let Downstream::H2(stream) = downstream {
-                                    stream.reset(Reset::NoError);
-                                }
-                                Next::Close
+                                return Next::Continue;
                             }
+                            let early = &context.stats.downstream_rq_response_before_rq_complete;
+                            early.increment(1);
+                            return Next::Close;
                         }
-                        Forwarded::Upgraded(exchange) => Next::Tunnel(exchange),
-                        Forwarded::Reply(answer) => {
-                            reply_with(
-                                context, request, response, downstream, &mut info, answer, levels,
-                            )
-                            .await
+                        Forwarded::Upgraded { exchange, idle } => {
+                            return Next::Tunnel(Box::new(Tunnel {
+                                exchange: *exchange,
+                                idle,
+                                info,
+                                active,
+                            }));
                         }
                         Forwarded::Broken => {
+                            flush_what_there_is(downstream).await;
+                            log(context, &mut info, request, response, None);
                             downstream.reset(Reset::InternalError);
-                            Next::Close
+                            return Next::Close;
                         }
+                        Forwarded::Reply(answer) => answer,
                     }
                 }
-            }
+            };
+            reply(
+                context, request, response, downstream, &mut info, answer, levels,
+            )
+            .await
         }
     };
-    log(context, &mut info, request, response, trailers.as_ref());
+    log(context, &mut info, request, response, None);
     next
+}
+
+/// Hands on what was received of a response that breaks off, as far as that needs no waiting.
+async fn flush_what_there_is(downstream: &mut Downstream<'_>) {
+    std::future::poll_fn(|cx| {
+        // Whatever comes of it, the stream is reset next.
+        let _ = downstream.poll_flush(cx);
+        Poll::Ready(())
+    })
+    .await;
+}
+
+/// Whether the client means to send something else than HTTP next.
+fn wants_tunnel(request: &RequestHead) -> bool {
+    request.method == b"CONNECT" || hop_by_hop::upgrade(request).is_some()
 }
 
 /// Whether the client waits for leave to send its body, and we are the ones to give it.
@@ -171,192 +174,29 @@ fn go_ahead(response: &mut ResponseHead, downstream: &mut Downstream<'_>) {
     let _ = downstream.send_informational(response);
 }
 
-/// What is to be done with a request.
-enum Decision {
-    /// Answer it ourselves.
-    Reply(LocalReply),
-    /// A route matched.
-    Route {
-        route: Arc<Route>,
-        levels: Held,
-        upgrade: Option<Vec<u8>>,
-        random: u64,
-    },
-}
-
-/// The levels of header changes, kept alive for as long as the request uses them.
-struct Held {
-    route: Arc<Route>,
-    host: Arc<crate::config::route::VirtualHost>,
-    table: Arc<crate::config::route::RouteTable>,
-}
-
-impl Held {
-    fn levels(&self) -> Levels<'_> {
-        let mut levels = [
-            None,
-            Some(&self.route.headers),
-            Some(&self.host.headers),
-            Some(&self.table.headers),
-        ];
-        if self.table.most_specific_wins {
-            levels.reverse();
-        }
-        Levels::new(levels)
-    }
-}
-
-/// Sanitises the head and finds its route.
-fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut StreamInfo) -> Decision {
-    let manager = &context.manager;
-    let tls = context.connection.tls.is_some();
-    if let Err(answer) = path::normalize(manager, &mut request.path) {
-        return Decision::Reply(answer);
-    }
-    strip_port(context, request);
-    let upgrade = match request.version {
-        Version::Http2 => request.protocol.clone().map(|p| p.to_ascii_lowercase()),
-        _ if request.method == b"CONNECT" => Some(b"connect".to_vec()),
-        _ => hop_by_hop::upgrade(request),
-    };
-    hop_by_hop::remove(&mut request.headers, upgrade.is_some());
-    forwarded::apply(manager, context.connection.peer, tls, request);
-    forwarded::request_id(manager, || context.worker.random_128(), request);
-    client_certificate::apply(manager, context.client_certificate.as_deref(), request);
-    if !manager.proxy_100_continue {
-        request.headers.retain(|name, _, value| {
-            name != Name::Expect || !value.eq_ignore_ascii_case(b"100-continue")
-        });
-    }
-
-    let Some(table) = manager.routes.load() else {
-        context.stats.no_route.increment(1);
-        return Decision::Reply(LocalReply::new(
-            404,
-            "",
-            "route_configuration_not_found",
-            Flags::NO_ROUTE_FOUND,
-        ));
-    };
-    let random = context.worker.random();
-    match table.route(request, random, tls) {
-        RouteMatchResult::NotFound => {
-            context.stats.no_route.increment(1);
-            Decision::Reply(LocalReply::new(
-                404,
-                "",
-                "route_not_found",
-                Flags::NO_ROUTE_FOUND,
-            ))
-        }
-        RouteMatchResult::NeedsTls(_) => {
-            let mut answer = LocalReply::new(301, "", "direct_response", Flags::NONE);
-            let mut location = Vec::new();
-            route::write_https_location(request, &mut location);
-            answer.location = Some(location);
-            Decision::Reply(answer)
-        }
-        RouteMatchResult::Found {
-            virtual_host,
-            route,
-        } => {
-            info.route = Some(route.clone());
-            if let (Some(asked), Action::Forward(forward)) = (&upgrade, &route.action) {
-                let of_route = forward
-                    .upgrades
-                    .iter()
-                    .find(|(kind, _)| **kind == **asked)
-                    .map(|(_, on)| *on);
-                let allowed = of_route
-                    .unwrap_or_else(|| manager.upgrades.iter().any(|kind| **kind == **asked));
-                if !allowed {
-                    context.stats.downstream_rq_ws_on_non_ws_route.increment(1);
-                    return Decision::Reply(LocalReply::new(
-                        403,
-                        "",
-                        "upgrade_failed",
-                        Flags::NONE,
-                    ));
-                }
-                if request.version != Version::Http2 && request.method != b"CONNECT" {
-                    request.headers.push_known(Name::Connection, b"upgrade");
-                }
-            }
-            let (route, host) = (route.clone(), virtual_host.clone());
-            Decision::Route {
-                levels: Held {
-                    route: route.clone(),
-                    host,
-                    table,
-                },
-                route,
-                upgrade,
-                random,
-            }
-        }
-    }
-}
-
-fn strip_port(context: &Context, request: &mut RequestHead) {
-    if context.manager.strip_host_port == StripPort::No {
-        return;
-    }
-    let (host, port) = route::split_port(&request.authority);
-    let port = port
-        .get(1..)
-        .and_then(|port| std::str::from_utf8(port).ok())
-        .and_then(|port| port.parse::<u16>().ok());
-    if context.manager.strip_host_port == StripPort::Any
-        || port == Some(context.connection.local.port())
-    {
-        let keep = host.len();
-        request.authority.truncate(keep);
-    }
-}
-
 /// The answer of a direct_response or redirect route.
 fn own_answer(context: &Context, route: &Route, request: &RequestHead) -> LocalReply {
+    context.stats.rq_direct_response.increment(1);
+    let mut answer = LocalReply::new(500, "", "direct_response", Flags::NONE);
     match &route.action {
         Action::Redirect(redirect) => {
-            context.stats.rq_redirect.increment(1);
-            let mut answer = LocalReply::new(redirect.status, "", "direct_response", Flags::NONE);
             let mut location = Vec::new();
             route::write_location(redirect, &route.matcher, request, &mut location);
+            answer.status = redirect.status;
             answer.location = Some(location);
-            answer
         }
         Action::Direct { status, body } => {
-            context.stats.rq_direct_response.increment(1);
-            let mut answer = LocalReply::new(*status, "", "direct_response", Flags::NONE);
+            answer.status = *status;
             answer.body = body.to_vec().into();
-            answer
         }
-        Action::Forward(_) => LocalReply::new(500, "", "", Flags::NONE),
+        // Never asked for one.
+        Action::Forward(_) => {}
     }
-}
-
-async fn reply(
-    context: &Rc<Context>,
-    request: &RequestHead,
-    response: &mut ResponseHead,
-    downstream: &mut Downstream<'_>,
-    info: &mut StreamInfo,
-    answer: LocalReply,
-) -> Next {
-    reply_with(
-        context,
-        request,
-        response,
-        downstream,
-        info,
-        answer,
-        Levels::default(),
-    )
-    .await
+    answer
 }
 
 /// Sends an answer of our own. What the client still sends of its request is not waited for.
-async fn reply_with(
+async fn reply(
     context: &Rc<Context>,
     request: &RequestHead,
     response: &mut ResponseHead,
@@ -371,8 +211,8 @@ async fn reply_with(
     info.status = response.status;
     router::change_response_headers(context, info, levels, request, response);
     response_head::finish(context, request, response);
-    let unread = request.body != BodyLength::None;
-    let close = answer.close || unread;
+    // A stream whose request is not wholly read is reset when it is dropped, with NO_ERROR.
+    let close = answer.close || !downstream.finish_request();
     if let (true, Downstream::H1(connection)) = (close, &mut *downstream) {
         connection.force_close();
     }
@@ -394,15 +234,7 @@ async fn reply_with(
         return Next::Close;
     }
     info.bytes_sent += body.len() as u64;
-    if !close {
-        return Next::Continue;
-    }
-    // HTTP/1 closes in its own time, so that the answer is read; a stream is told at once that the
-    // rest of its request is of no interest.
-    if let Downstream::H2(stream) = downstream {
-        stream.reset(Reset::NoError);
-    }
-    Next::Close
+    if close { Next::Close } else { Next::Continue }
 }
 
 /// Answers a head that could not be read, and logs it.
@@ -412,19 +244,26 @@ pub async fn refuse(
     downstream: &mut Downstream<'_>,
     answer: LocalReply,
 ) {
-    context.stats.begin_request(Version::Http11);
-    let _active = Active(context);
+    let version = downstream.version();
+    context.stats.begin_request(version);
+    let _active = Active(context.clone());
     let mut info = StreamInfo::begin();
     // What was read of it is not to be believed.
     scratch.request = RequestHead::new();
+    scratch.request.version = version;
     let Scratch {
         request, response, ..
     } = scratch;
-    reply(context, request, response, downstream, &mut info, answer).await;
+    let levels = Levels::default();
+    reply(
+        context, request, response, downstream, &mut info, answer, levels,
+    )
+    .await;
     log(context, &mut info, request, response, None);
 }
 
-fn log(
+/// Counts a stream that has ended, and writes the access log.
+pub fn log(
     context: &Context,
     info: &mut StreamInfo,
     request: &RequestHead,
@@ -450,9 +289,9 @@ fn log(
 }
 
 /// Counts a request as active until it ends, however it ends.
-struct Active<'a>(&'a Rc<Context>);
+pub struct Active(Rc<Context>);
 
-impl Drop for Active<'_> {
+impl Drop for Active {
     fn drop(&mut self) {
         self.0.stats.downstream_rq_active.decrement(1.0);
     }

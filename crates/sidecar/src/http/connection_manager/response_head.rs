@@ -29,6 +29,8 @@ pub fn finish(context: &Context, request: &RequestHead, response: &mut ResponseH
         response.headers.set(Name::XRequestId, id);
     }
     if !manager.via.is_empty() {
-        response.headers.append_to_list(Name::Via, &manager.via);
+        response
+            .headers
+            .append_after(Name::Via, b", ", &manager.via);
     }
 }

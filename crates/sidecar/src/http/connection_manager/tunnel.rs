@@ -9,43 +9,72 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::context::Context;
+use super::request::{self, Active, Scratch};
 use crate::http::downstream::Downstream;
 use crate::http::error::{Reset, StreamError};
 use crate::http::h1::server::Connection;
+use crate::http::stream_info::StreamInfo;
 use crate::runtime::timer::Timer;
+use crate::telemetry::access_log::flags::Flags;
 use crate::tls::stream::Stream;
 use crate::upstream::exchange::Exchange;
 
 /// How many bytes are read at once, and how many may wait to be written.
 const BUFFER: usize = 16 * 1024;
 
+/// A request that became a tunnel: both heads have been relayed.
+pub struct Tunnel {
+    pub exchange: Exchange,
+    /// How long nothing may move.
+    pub idle: Option<Duration>,
+    pub info: StreamInfo,
+    /// Keeps the request counted.
+    pub active: Active,
+}
+
 /// An HTTP/1 client's tunnel.
-pub async fn http1(context: &Rc<Context>, connection: Connection<Stream>, exchange: Exchange) {
+pub async fn http1(
+    context: &Rc<Context>,
+    connection: Connection<Stream>,
+    tunnel: Tunnel,
+    scratch: Scratch,
+) {
     let (stream, read_ahead) = connection.into_upgraded();
-    between(context, &mut Raw::new(stream, read_ahead), exchange).await;
+    between(context, &mut Raw::new(stream, read_ahead), tunnel, scratch).await;
 }
 
 /// An HTTP/2 client's tunnel.
-pub async fn http2(context: &Rc<Context>, mut downstream: Downstream<'_>, exchange: Exchange) {
-    between(context, &mut downstream, exchange).await;
+pub async fn http2(
+    context: &Rc<Context>,
+    mut downstream: Downstream<'_>,
+    tunnel: Tunnel,
+    scratch: Scratch,
+) {
+    between(context, &mut downstream, tunnel, scratch).await;
 }
 
-async fn between(context: &Rc<Context>, downstream: &mut impl Side, mut exchange: Exchange) {
+async fn between(
+    context: &Rc<Context>,
+    downstream: &mut impl Side,
+    tunnel: Tunnel,
+    scratch: Scratch,
+) {
+    let Tunnel {
+        mut exchange,
+        idle,
+        mut info,
+        active,
+    } = tunnel;
     let stats = &context.stats;
     stats.downstream_cx_upgrades_total.increment(1);
     stats.downstream_cx_upgrades_active.increment(1.0);
-    let idle = context.manager.stream_idle_timeout;
     let outcome = if matches!(exchange, Exchange::H2(_)) {
-        pump(downstream, &mut exchange, idle).await
+        pump(downstream, &mut exchange, idle, &mut info).await
     } else if let Some(upgraded) = exchange.into_upgraded() {
         // What counts the request and the connection stays alive as long as the tunnel.
         let _counted = (upgraded.lease, upgraded.guard);
-        pump(
-            downstream,
-            &mut Raw::new(upgraded.stream, upgraded.read_ahead),
-            idle,
-        )
-        .await
+        let mut upstream = Raw::new(upgraded.stream, upgraded.read_ahead);
+        pump(downstream, &mut upstream, idle, &mut info).await
     } else {
         Ok(())
     };
@@ -54,6 +83,11 @@ async fn between(context: &Rc<Context>, downstream: &mut impl Side, mut exchange
         downstream.abort();
     }
     stats.downstream_cx_upgrades_active.decrement(1.0);
+    let Scratch {
+        request, response, ..
+    } = scratch;
+    request::log(context, &mut info, &request, &response, None);
+    drop(active);
 }
 
 /// One side of a tunnel.
@@ -129,8 +163,12 @@ impl Side for Raw {
             let outcome = Pin::new(&mut self.stream).poll_read(cx, &mut buffer);
             let filled = buffer.filled().len();
             self.read_at = 0;
-            self.read
-                .truncate(if outcome.is_ready() { filled } else { 0 });
+            if outcome.is_pending() {
+                // A tunnel that waits, perhaps for hours, holds no memory.
+                self.read = Vec::new();
+                return Poll::Pending;
+            }
+            self.read.truncate(filled);
             ready!(outcome).map_err(StreamError::from_io)?;
             if filled == 0 {
                 return Poll::Ready(Ok(None));
@@ -151,8 +189,10 @@ impl Side for Raw {
     }
 
     fn send_data(&mut self, data: &[u8]) -> Result<usize, StreamError> {
-        self.write.extend_from_slice(data);
-        Ok(data.len())
+        let room = BUFFER.saturating_sub(self.write.len() - self.write_at);
+        let taken = room.min(data.len());
+        self.write.extend_from_slice(&data[..taken]);
+        Ok(taken)
     }
 
     fn send_end(&mut self) -> Result<(), StreamError> {
@@ -166,7 +206,7 @@ impl Side for Raw {
                 ready!(Pin::new(&mut self.stream).poll_write(cx, &self.write[self.write_at..]));
             self.write_at += written.map_err(StreamError::from_io)?;
         }
-        self.write.clear();
+        self.write = Vec::new();
         self.write_at = 0;
         if self.ended {
             return Pin::new(&mut self.stream)
@@ -194,17 +234,18 @@ enum Way {
 
 /// Carries bytes both ways until both have ended, or nothing moved for `idle`.
 async fn pump(
-    a: &mut impl Side,
-    b: &mut impl Side,
+    client: &mut impl Side,
+    endpoint: &mut impl Side,
     idle: Option<Duration>,
+    info: &mut StreamInfo,
 ) -> Result<(), StreamError> {
     let mut timer = Timer::new();
     let (mut up, mut down) = (Way::Open, Way::Open);
     let mut last = Instant::now();
     std::future::poll_fn(|cx| {
-        let mut moved = false;
-        let first = poll_way(cx, a, b, &mut up, &mut moved);
-        let second = poll_way(cx, b, a, &mut down, &mut moved);
+        let before = info.bytes_received + info.bytes_sent;
+        let first = poll_way(cx, client, endpoint, &mut up, &mut info.bytes_received);
+        let second = poll_way(cx, endpoint, client, &mut down, &mut info.bytes_sent);
         for way in [first, second] {
             if let Poll::Ready(Err(error)) = way {
                 return Poll::Ready(Err(error));
@@ -213,12 +254,14 @@ async fn pump(
         if up == Way::Done && down == Way::Done {
             return Poll::Ready(Ok(()));
         }
-        if moved {
+        if info.bytes_received + info.bytes_sent > before {
             last = Instant::now();
         }
-        timer
-            .poll(cx, idle.map(|idle| last + idle))
-            .map(|()| Ok(()))
+        timer.poll(cx, idle.map(|idle| last + idle)).map(|()| {
+            info.flags |= Flags::STREAM_IDLE_TIMEOUT;
+            info.details = "stream_idle_timeout".into();
+            Ok(())
+        })
     })
     .await
 }
@@ -228,30 +271,31 @@ fn poll_way(
     from: &mut impl Side,
     to: &mut impl Side,
     way: &mut Way,
-    moved: &mut bool,
+    moved: &mut u64,
 ) -> Poll<Result<(), StreamError>> {
     loop {
         match way {
-            Way::Open => {
-                ready!(to.poll_ready(cx))?;
-                match from.poll_data(cx) {
-                    Poll::Pending => {
-                        ready!(to.poll_flush(cx))?;
-                        return Poll::Pending;
-                    }
-                    Poll::Ready(data) => match data? {
-                        Some(data) => {
-                            let taken = to.send_data(data)?;
-                            from.consume(taken);
-                            *moved = true;
-                        }
-                        None => {
-                            to.send_end()?;
-                            *way = Way::Ending;
-                        }
-                    },
+            Way::Open => match from.poll_data(cx) {
+                Poll::Pending => {
+                    ready!(to.poll_flush(cx))?;
+                    return Poll::Pending;
                 }
-            }
+                Poll::Ready(data) => match data? {
+                    Some(data) => {
+                        let taken = to.send_data(data)?;
+                        if taken == 0 {
+                            ready!(to.poll_ready(cx))?;
+                            continue;
+                        }
+                        from.consume(taken);
+                        *moved += taken as u64;
+                    }
+                    None => {
+                        to.send_end()?;
+                        *way = Way::Ending;
+                    }
+                },
+            },
             Way::Ending => {
                 ready!(to.poll_flush(cx))?;
                 *way = Way::Done;

@@ -183,7 +183,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
     }
 
     /// Throws away what there is of the request's body; true if that was all of it.
-    fn skip_buffered_body(&mut self) -> bool {
+    pub fn skip_buffered_body(&mut self) -> bool {
         loop {
             match self.decoder.step(self.wire.input.filled(), &self.limits) {
                 Ok(Step::End) => return true,

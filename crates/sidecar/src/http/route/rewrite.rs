@@ -5,7 +5,13 @@ use crate::config::route::{PathMatch, PathRewrite, RouteMatch};
 
 /// Appends the path that `rewrite` makes of a request's `path`, which `matcher` has matched. The
 /// query stays as it was. The result always begins with a slash, for nothing else can be sent.
-pub fn rewrite_path(rewrite: &PathRewrite, matcher: &RouteMatch, path: &[u8], out: &mut Vec<u8>) {
+/// Says whether the path was rewritten: as in Envoy, a rewrite to nothing is none.
+pub fn rewrite_path(
+    rewrite: &PathRewrite,
+    matcher: &RouteMatch,
+    path: &[u8],
+    out: &mut Vec<u8>,
+) -> bool {
     let start = out.len();
     let (plain, query) = split_query(path);
     match rewrite {
@@ -24,12 +30,13 @@ pub fn rewrite_path(rewrite: &PathRewrite, matcher: &RouteMatch, path: &[u8], ou
             substitution,
         } => out.extend_from_slice(&pattern.replace_all(plain, &**substitution)),
     }
-    if out.len() == start {
-        // As in Envoy, a rewrite to nothing is none.
+    let rewritten = out.len() > start;
+    if !rewritten {
         out.extend_from_slice(plain);
     }
     if out.get(start) != Some(&b'/') {
         out.insert(start, b'/');
     }
     out.extend_from_slice(query);
+    rewritten
 }

@@ -3,21 +3,22 @@
 use crate::config::route::{AppendAction, HeaderAddition, HeaderChanges};
 use crate::http::headers::Headers;
 
-/// The levels that apply to one request: weighted cluster, route, virtual host, route table, or the
-/// reverse. What is applied last wins.
+/// The levels that apply to one request: weighted cluster, then route, virtual host, route table, or
+/// these three in reverse. What is applied last wins.
 #[derive(Clone, Copy, Default)]
 pub struct Levels<'a>([Option<&'a HeaderChanges>; 4]);
 
 impl<'a> Levels<'a> {
     /// The levels in the order in which they are applied; those that change nothing are left out.
-    pub fn new(levels: [Option<&'a HeaderChanges>; 4]) -> Self {
-        Levels(levels.map(|level| level.filter(|changes| !changes.is_empty())))
+    pub fn new(levels: [&'a HeaderChanges; 3]) -> Self {
+        let [first, second, third] =
+            levels.map(|level| Some(level).filter(|changes| !changes.is_empty()));
+        Levels([None, first, second, third])
     }
 
-    /// With the changes of the weighted cluster, in the place of the most specific level.
-    pub fn with_cluster(mut self, changes: &'a HeaderChanges, most_specific_last: bool) -> Self {
-        let place = if most_specific_last { 3 } else { 0 };
-        self.0[place] = Some(changes).filter(|changes| !changes.is_empty());
+    /// With the changes of the weighted cluster, which come first in either order.
+    pub fn with_cluster(mut self, changes: &'a HeaderChanges) -> Self {
+        self.0[0] = Some(changes).filter(|changes| !changes.is_empty());
         self
     }
 

@@ -1,24 +1,25 @@
 //! The router: takes a routed request to an endpoint of its cluster and brings the answer back.
 
+mod failure;
 mod header_changes;
 mod relay;
 mod request;
 mod response;
 
-use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::config::route::{Forward, Route};
+use crate::config::route::{Forward, Route, VirtualHost};
 use crate::http::connection_manager::context::Context;
 use crate::http::connection_manager::local_reply::LocalReply;
 use crate::http::downstream::Downstream;
-use crate::http::error::{Fault, StreamError};
+use crate::http::error::StreamError;
 use crate::http::headers::Headers;
-use crate::http::message::{RequestHead, ResponseHead};
+use crate::http::message::{BodyLength, RequestHead, ResponseHead};
 use crate::http::route::ChosenCluster;
 use crate::http::stream_info::StreamInfo;
 use crate::runtime::timer::Timer;
@@ -40,7 +41,11 @@ pub enum Forwarded {
         trailers: Option<Headers>,
     },
     /// The endpoint accepted the upgrade, and the client has been told: raw bytes from here on.
-    Upgraded(Box<Exchange>),
+    /// They may rest for `idle`.
+    Upgraded {
+        exchange: Box<Exchange>,
+        idle: Option<Duration>,
+    },
     /// Nothing has been sent to the client yet: answer so.
     Reply(LocalReply),
     /// The client is gone, or the response broke off in the middle: reset the stream.
@@ -55,30 +60,11 @@ pub struct Stream<'a, 'd> {
     pub downstream: &'a mut Downstream<'d>,
     pub info: &'a mut StreamInfo,
     pub timer: &'a mut Timer,
+    pub host: &'a VirtualHost,
     /// The request's own random number.
     pub random: u64,
     /// The upgrade that the client asks for and the route allows.
     pub upgrade: Option<Vec<u8>>,
-    /// Who is told which attempt it is.
-    pub attempt_count: AttemptCount,
-}
-
-/// Where `x-envoy-attempt-count` is written.
-#[derive(Clone, Copy)]
-pub struct AttemptCount {
-    /// `include_request_attempt_count`
-    pub in_request: bool,
-    /// `include_attempt_count_in_response`
-    pub in_response: bool,
-}
-
-/// How long one request may take.
-#[derive(Clone, Copy)]
-struct Limits {
-    /// From the end of the request to the end of the response.
-    response: Option<Duration>,
-    /// From the first byte of the request to the end of the response.
-    stream: Option<Duration>,
 }
 
 /// Forwards one request by its route.
@@ -87,7 +73,6 @@ pub async fn forward<'f>(
     route: &Arc<Route>,
     forward: &'f Forward,
     levels: Levels<'f>,
-    most_specific_last: bool,
 ) -> Forwarded {
     let clusters = &stream.context.worker.clusters;
     let mut levels = levels;
@@ -99,7 +84,7 @@ pub async fn forward<'f>(
                 ..
             } = chosen
             {
-                levels = levels.with_cluster(changes, most_specific_last);
+                levels = levels.with_cluster(changes);
             }
             clusters.cluster(chosen.name())
         });
@@ -113,12 +98,10 @@ pub async fn forward<'f>(
         ));
     };
     stream.info.cluster = Some(cluster.config().name.clone());
-    let limits = Limits {
-        response: request::timeout(forward, stream.request, stream.context),
-        stream: request::stream_limit(forward, stream.request),
-    };
-    request::finish(stream, route, forward, levels, limits.response);
-    attempt_and_retry(stream, &cluster, forward, levels, limits).await
+    let deadlines = deadlines(stream, forward);
+    request::finish(stream, route, forward, levels, deadlines.response);
+    request::speak_of_upgrade(stream);
+    attempt_and_retry(stream, &cluster, forward, levels, deadlines).await
 }
 
 /// The first attempt and, where that was on a pooled connection which turned out dead before it
@@ -128,99 +111,107 @@ async fn attempt_and_retry(
     cluster: &Rc<Cluster>,
     forward: &Forward,
     levels: Levels<'_>,
-    limits: Limits,
+    deadlines: Deadlines,
 ) -> Forwarded {
-    let stats = cluster.stats();
     let mut replay = Replay::default();
-    let mut fresh = false;
+    // An upgrade's request lasts as long as its tunnel.
+    let whole = stream.request.body == BodyLength::None && stream.upgrade.is_none();
+    let mut request_ended = whole.then(|| Instant::from_std(stream.info.started));
+    // Held while the retry lasts: it is one more request in flight.
     let mut retry = None;
     loop {
         stream.info.attempts += 1;
+        request::count_attempt(stream);
         let want = ExchangeRequest {
             downstream: stream.request.version,
             original_destination: Some(stream.context.connection.local),
             upgrade: stream.upgrade.is_some(),
-            fresh,
+            fresh: retry.is_some(),
         };
-        let mut exchange = match acquire(stream, cluster, want, limits.response).await {
+        let mut exchange = match acquire(stream, cluster, want, deadlines, request_ended).await {
             Ok(exchange) => exchange,
             Err(ended) => return ended,
         };
         stream.info.endpoint = Some(exchange.endpoint().clone());
         stream.info.upstream_local = exchange.local_addr();
         request::rewrite_host_for_endpoint(stream, forward, exchange.endpoint());
-        if stream.attempt_count.in_request {
-            request::tell_attempt(stream);
-        }
-        let has_body = stream.request.body != crate::http::message::BodyLength::None;
+        let has_body = stream.request.body != BodyLength::None;
         if let Err(error) = exchange.send_head(stream.request, !has_body) {
-            return upstream_failed(stream, &error);
+            if error.is_refusal() && retry.is_none() {
+                // Nothing was sent: the connection is going away.
+                retry = cluster.retry();
+                if retry.is_some() {
+                    continue;
+                }
+            }
+            return failure::reply(stream, cluster, RelayError::Upstream(error), None);
         }
         // Only a connection that has served before may turn out to be dead already.
-        let may_retry = !fresh && exchange.reused();
-        let deadlines = deadlines(stream.context, forward, limits, stream.info);
+        let may_retry = retry.is_none() && exchange.reused();
         let mut rules = ResponseRules::new(
             stream.context,
             stream.info,
             levels,
             stream.upgrade.is_some(),
-            stream.attempt_count.in_response,
         );
         let mut relay = Relay::new(
             stream.request,
             stream.response,
             stream.downstream,
-            may_retry.then_some(&mut replay),
+            &mut replay,
+            may_retry,
             deadlines,
+            request_ended,
             stream.timer,
         );
         let outcome = relay.run(&mut exchange, &mut rules).await;
         let started = relay.response_started();
         let request_done = relay.upload_done();
+        request_ended = relay.request_ended();
         let (received, sent) = (relay.bytes_received, relay.bytes_sent);
         let trailers = relay.trailers.take();
         let upgraded = rules.upgraded;
         stream.info.bytes_received += received;
         stream.info.bytes_sent += sent;
-        match outcome {
-            Ok(()) if upgraded => return Forwarded::Upgraded(Box::new(exchange)),
+        let error = match outcome {
+            Ok(()) if upgraded => {
+                return Forwarded::Upgraded {
+                    exchange: Box::new(exchange),
+                    idle: deadlines.idle,
+                };
+            }
             Ok(()) => {
-                let elapsed = stream.info.started.elapsed();
-                stats.rq_time.record(elapsed.as_secs_f64() * 1000.0);
                 if retry.is_some() {
-                    stats.rq_retry_success.increment(1);
+                    cluster.stats().rq_retry_success.increment(1);
                 }
                 return Forwarded::Done {
                     request_done,
                     trailers,
                 };
             }
-            Err(RelayError::Upstream(error))
-                if may_retry
-                    && !started
-                    && replay.is_complete()
-                    && may_send_again(stream.request, &exchange, &error) =>
-            {
-                // One retry is one more request in flight: the circuit breaker has a say.
-                retry = cluster.retry();
-                if retry.is_none() {
-                    return broken(
-                        stream,
-                        cluster,
-                        RelayError::Upstream(error),
-                        started,
-                        request_done,
-                    );
-                }
-                fresh = true;
-            }
-            Err(error) => {
-                if matches!(error, RelayError::Timeout) {
-                    exchange.timed_out();
-                }
-                return broken(stream, cluster, error, started, request_done);
+            Err(error) => error,
+        };
+        if let RelayError::Upstream(error) = &error
+            && may_retry
+            && !started
+            && replay.is_complete()
+            && may_send_again(stream.request, &exchange, error)
+        {
+            // The circuit breaker has a say.
+            retry = cluster.retry();
+            if retry.is_some() {
+                continue;
             }
         }
+        if matches!(error, RelayError::Timeout) {
+            exchange.timed_out();
+        }
+        let state = failure::State {
+            started,
+            request_ended: request_ended.is_some(),
+            version: Some(exchange.version()),
+        };
+        return failure::reply(stream, cluster, error, Some(state));
     }
 }
 
@@ -243,180 +234,51 @@ async fn acquire(
     stream: &mut Stream<'_, '_>,
     cluster: &Rc<Cluster>,
     want: ExchangeRequest,
-    timeout: Option<Duration>,
+    deadlines: Deadlines,
+    request_ended: Option<Instant>,
 ) -> Result<Exchange, Forwarded> {
-    let deadline = timeout.map(|timeout| Instant::from_std(stream.info.started) + timeout);
+    let response = request_ended
+        .zip(deadlines.response)
+        .map(|(from, after)| from + after);
+    let deadline = [response, deadlines.stream].into_iter().flatten().min();
     let mut exchange = std::pin::pin!(cluster.exchange(want));
     let acquired = std::future::poll_fn(|cx| {
-        use std::task::Poll;
         if let Poll::Ready(outcome) = exchange.as_mut().poll(cx) {
             return Poll::Ready(Ok(outcome));
         }
         if let Poll::Ready(error) = stream.downstream.poll_closed(cx) {
-            return Poll::Ready(Err(Some(error)));
+            return Poll::Ready(Err(RelayError::Downstream(error)));
         }
-        stream.timer.poll(cx, deadline).map(|()| Err(None))
+        stream.timer.poll(cx, deadline).map(|()| {
+            Err(if deadline == response {
+                RelayError::Timeout
+            } else {
+                RelayError::MaxDuration
+            })
+        })
     })
     .await;
     match acquired {
         Ok(Ok(exchange)) => Ok(exchange),
-        Ok(Err(error)) => {
-            stream.info.upstream_failure = error.transport_failure().into_owned();
-            Err(Forwarded::Reply(LocalReply {
-                status: error.status(),
-                body: match error.body() {
-                    Cow::Borrowed(text) => text.as_bytes().into(),
-                    Cow::Owned(text) => text.into_bytes().into(),
-                },
-                details: error.details(),
-                flags: error.flags(),
-                location: None,
-                close: false,
-                grpc_status: None,
-            }))
-        }
-        Err(Some(error)) => Err(broken(
-            stream,
-            cluster,
-            RelayError::Downstream(error),
-            false,
-            false,
-        )),
-        Err(None) => Err(broken(stream, cluster, RelayError::Timeout, false, false)),
-    }
-}
-
-fn deadlines(context: &Context, forward: &Forward, limits: Limits, info: &StreamInfo) -> Deadlines {
-    let started = Instant::from_std(info.started);
-    Deadlines {
-        response: limits.response,
-        idle: forward
-            .idle_timeout
-            .unwrap_or(context.manager.stream_idle_timeout),
-        request: context
-            .manager
-            .request_timeout
-            .map(|timeout| started + timeout),
-        stream: limits.stream.map(|duration| started + duration),
-    }
-}
-
-fn upstream_failed(stream: &mut Stream<'_, '_>, error: &StreamError) -> Forwarded {
-    stream.info.upstream_failure = error.to_string();
-    Forwarded::Reply(LocalReply::new(
-        502,
-        "upstream connect error or disconnect/reset before headers. reset reason: protocol error",
-        "upstream_reset_before_response_started{protocol_error}",
-        Flags::UPSTREAM_PROTOCOL_ERROR,
-    ))
-}
-
-/// Turns a relay that failed into what the client gets, with Envoy's flags, statuses and texts.
-fn broken(
-    stream: &mut Stream<'_, '_>,
-    cluster: &Rc<Cluster>,
-    error: RelayError,
-    started: bool,
-    request_done: bool,
-) -> Forwarded {
-    let http = &stream.context.stats;
-    let upstream = cluster.stats();
-    let reply = match error {
-        RelayError::Downstream(error) => {
-            stream.info.upstream_failure.clear();
-            if error.fault() == Fault::Peer {
-                stream.info.flags |= Flags::DOWNSTREAM_PROTOCOL_ERROR;
-                stream.info.details = "http1.body_error".into();
-                http.downstream_cx_protocol_error.increment(1);
-                if !started {
-                    return Forwarded::Reply(
-                        LocalReply::new(400, "Bad Request", "http1.body_error", Flags::NONE)
-                            .closing(),
-                    );
-                }
-            } else {
-                stream.info.flags |= Flags::DOWNSTREAM_CONNECTION_TERMINATION;
-                stream.info.details = "downstream_remote_disconnect".into();
-            }
-            http.downstream_rq_rx_reset.increment(1);
-            upstream.rq_tx_reset.increment(1);
-            return Forwarded::Broken;
-        }
-        RelayError::Upstream(error) => {
-            stream.info.upstream_failure = error.to_string();
-            upstream.rq_rx_reset.increment(1);
-            if error.fault() == Fault::Peer {
-                LocalReply::new(
-                    502,
-                    "upstream connect error or disconnect/reset before headers. reset reason: protocol error",
-                    "upstream_reset_before_response_started{protocol_error}",
-                    Flags::UPSTREAM_PROTOCOL_ERROR,
-                )
-            } else if matches!(error, StreamError::Reset(_) | StreamError::Refused) {
-                LocalReply::new(
-                    503,
-                    "upstream connect error or disconnect/reset before headers. reset reason: remote reset",
-                    "upstream_reset_before_response_started{remote_reset}",
-                    Flags::UPSTREAM_REMOTE_RESET,
-                )
-            } else {
-                LocalReply::new(
-                    503,
-                    "upstream connect error or disconnect/reset before headers. reset reason: connection termination",
-                    "upstream_reset_before_response_started{connection_termination}",
-                    Flags::UPSTREAM_CONNECTION_TERMINATION,
-                )
-            }
-        }
-        RelayError::Timeout => {
-            upstream.rq_timeout.increment(1);
-            LocalReply::new(
-                504,
-                "upstream request timeout",
-                "response_timeout",
-                Flags::UPSTREAM_REQUEST_TIMEOUT,
-            )
-        }
-        RelayError::Idle => {
-            http.downstream_rq_idle_timeout.increment(1);
-            let status = if stream.info.bytes_received > 0 || started {
-                408
-            } else {
-                504
+        Ok(Err(error)) => Err(failure::no_exchange(stream, cluster, &error)),
+        Err(error) => {
+            let state = failure::State {
+                request_ended: request_ended.is_some(),
+                ..failure::State::default()
             };
-            LocalReply::new(
-                status,
-                "stream timeout",
-                "stream_idle_timeout",
-                Flags::STREAM_IDLE_TIMEOUT,
-            )
-            .closing()
+            Err(failure::reply(stream, cluster, error, Some(state)))
         }
-        RelayError::RequestTimeout => {
-            http.downstream_rq_timeout.increment(1);
-            LocalReply::new(
-                408,
-                "request timeout",
-                "request_overall_timeout",
-                Flags::DURATION_TIMEOUT,
-            )
-            .closing()
-        }
-        RelayError::MaxDuration => LocalReply::new(
-            if request_done { 504 } else { 408 },
-            "downstream duration timeout",
-            "max_duration_timeout",
-            Flags::NONE,
-        )
-        // DEADLINE_EXCEEDED
-        .with_grpc_status(4),
-    };
-    if started {
-        // Part of an answer is out: only a reset can tell the client that the rest will not come.
-        stream.info.flags |= reply.flags;
-        stream.info.details = reply.details;
-        http.downstream_rq_tx_reset.increment(1);
-        return Forwarded::Broken;
     }
-    Forwarded::Reply(reply)
+}
+
+fn deadlines(stream: &mut Stream<'_, '_>, forward: &Forward) -> Deadlines {
+    let started = Instant::from_std(stream.info.started);
+    let manager = &stream.context.manager;
+    let duration = request::grpc_timeout(forward, stream.request).or(forward.max_stream_duration);
+    Deadlines {
+        response: request::timeout(forward, stream.request, stream.context),
+        idle: forward.idle_timeout.unwrap_or(manager.stream_idle_timeout),
+        request: manager.request_timeout.map(|timeout| started + timeout),
+        stream: duration.map(|duration| started + duration),
+    }
 }

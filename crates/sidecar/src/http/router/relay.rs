@@ -95,6 +95,10 @@ enum Download {
 
 /// What the relay asks of its owner when a head arrives.
 pub trait OnHead {
+    /// An informational head (100, 103) has come: change it for the client. Answers whether the
+    /// client is to see it.
+    fn informational(&mut self, response: &mut ResponseHead) -> bool;
+
     /// A final head has come: change it for the client. Answers whether it ends the response, and
     /// whether it switches both sides to raw bytes (an accepted upgrade).
     fn final_head(&mut self, request: &RequestHead, response: &mut ResponseHead) -> HeadOutcome;
@@ -114,7 +118,9 @@ pub struct Relay<'a, 'd> {
     pub request: &'a RequestHead,
     pub response: &'a mut ResponseHead,
     pub downstream: &'a mut Downstream<'d>,
-    pub replay: Option<&'a mut Replay>,
+    pub replay: &'a mut Replay,
+    /// Whether the request may have to be sent again, so that its body is to be kept.
+    keeps: bool,
     pub deadlines: Deadlines,
     pub timer: &'a mut Timer,
     pub bytes_received: u64,
@@ -129,38 +135,47 @@ pub struct Relay<'a, 'd> {
 }
 
 impl<'a, 'd> Relay<'a, 'd> {
-    /// Relays `request` over an exchange whose head has been sent.
+    /// Relays `request` over an exchange whose head has been sent. What `replay` has kept of an
+    /// earlier attempt goes first; with `keeps`, more is kept in it. `request_ended` is when the
+    /// request had been read to its end, if it has.
+    #[expect(clippy::too_many_arguments, reason = "each is a part of one stream")]
     pub fn new(
         request: &'a RequestHead,
         response: &'a mut ResponseHead,
         downstream: &'a mut Downstream<'d>,
-        replay: Option<&'a mut Replay>,
+        replay: &'a mut Replay,
+        keeps: bool,
         deadlines: Deadlines,
+        request_ended: Option<Instant>,
         timer: &'a mut Timer,
     ) -> Self {
-        let now = Instant::now();
-        let ended = request.body == crate::http::message::BodyLength::None;
         Relay {
             request,
             response,
             downstream,
-            upload: match (ended, &replay) {
-                (true, _) => Upload::Done,
-                (_, Some(replay)) if !replay.bytes.is_empty() || replay.ended => {
-                    Upload::Replaying { sent: 0 }
-                }
-                _ => Upload::Body,
+            upload: if request.body == crate::http::message::BodyLength::None {
+                Upload::Done
+            } else if !replay.bytes.is_empty() || replay.ended {
+                Upload::Replaying { sent: 0 }
+            } else {
+                Upload::Body
             },
             replay,
+            keeps,
             deadlines,
             timer,
             bytes_received: 0,
             bytes_sent: 0,
             trailers: None,
-            request_ended: ended.then_some(now),
-            last_activity: now,
+            request_ended,
+            last_activity: Instant::now(),
             download: Download::Head,
         }
+    }
+
+    /// When the request had been read to its end, if it has.
+    pub fn request_ended(&self) -> Option<Instant> {
+        self.request_ended
     }
 
     /// Whether a final head has gone to the client.
@@ -249,16 +264,14 @@ impl<'a, 'd> Relay<'a, 'd> {
                     };
                 }
                 Upload::Abandoned => return Poll::Ready(Ok(())),
-                Upload::Replaying { .. } | Upload::Body => {}
+                Upload::Replaying { sent } => {
+                    ready!(self.poll_replay(cx, exchange, sent));
+                    continue;
+                }
+                Upload::Body => {}
             }
-            if ready!(exchange.poll_ready(cx)).is_err() {
-                self.upload = Upload::Abandoned;
-                continue;
-            }
-            if let Upload::Replaying { sent } = self.upload {
-                self.replay_more(exchange, sent);
-                continue;
-            }
+            // The body before the room for it: its end needs none, and a peer that has got all that
+            // its window allows would open it only for more.
             match self.downstream.poll_data(cx) {
                 Poll::Pending => {
                     // A 100 Continue may be waiting to be sent.
@@ -277,8 +290,14 @@ impl<'a, 'd> Relay<'a, 'd> {
                         self.upload = Upload::Abandoned;
                         continue;
                     };
-                    if let Some(replay) = &mut self.replay {
-                        replay.keep(&data[..taken]);
+                    if taken == 0 {
+                        if ready!(exchange.poll_ready(cx)).is_err() {
+                            self.upload = Upload::Abandoned;
+                        }
+                        continue;
+                    }
+                    if self.keeps {
+                        self.replay.keep(&data[..taken]);
                     }
                     self.downstream.consume(taken);
                     self.bytes_received += taken as u64;
@@ -290,10 +309,8 @@ impl<'a, 'd> Relay<'a, 'd> {
                         Ok(()) => Upload::Done,
                         Err(_) => Upload::Abandoned,
                     };
-                    if let Some(replay) = &mut self.replay {
-                        replay.ended = true;
-                        replay.trailers = trailers;
-                    }
+                    self.replay.ended = true;
+                    self.replay.trailers = trailers;
                     self.touch();
                     self.request_ended = Some(self.last_activity);
                 }
@@ -302,25 +319,31 @@ impl<'a, 'd> Relay<'a, 'd> {
         }
     }
 
-    fn replay_more(&mut self, exchange: &mut Exchange, sent: usize) {
-        let Some(replay) = &mut self.replay else {
-            self.upload = Upload::Body;
-            return;
-        };
-        if sent < replay.bytes.len() {
-            self.upload = match exchange.send_data(&replay.bytes[sent..]) {
+    fn poll_replay(
+        &mut self,
+        cx: &mut Context<'_>,
+        exchange: &mut Exchange,
+        sent: usize,
+    ) -> Poll<()> {
+        let rest = &self.replay.bytes[sent..];
+        self.upload = if !rest.is_empty() {
+            match exchange.send_data(rest) {
+                Ok(0) => match ready!(exchange.poll_ready(cx)) {
+                    Ok(()) => return Poll::Ready(()),
+                    Err(_) => Upload::Abandoned,
+                },
                 Ok(taken) => Upload::Replaying { sent: sent + taken },
                 Err(_) => Upload::Abandoned,
-            };
-        } else if replay.ended {
-            self.upload = match exchange.send_end(replay.trailers.as_ref()) {
+            }
+        } else if self.replay.ended {
+            match exchange.send_end(self.replay.trailers.as_ref()) {
                 Ok(()) => Upload::Done,
                 Err(_) => Upload::Abandoned,
-            };
-            self.request_ended = Some(Instant::now());
+            }
         } else {
-            self.upload = Upload::Body;
-        }
+            Upload::Body
+        };
+        Poll::Ready(())
     }
 
     fn poll_download(
@@ -335,6 +358,9 @@ impl<'a, 'd> Relay<'a, 'd> {
                     ready!(exchange.poll_head(cx, self.response)).map_err(RelayError::Upstream)?;
                     self.touch();
                     if (100..200).contains(&self.response.status) && self.response.status != 101 {
+                        if !on_head.informational(self.response) {
+                            continue;
+                        }
                         self.downstream
                             .send_informational(self.response)
                             .map_err(RelayError::Downstream)?;
@@ -345,7 +371,7 @@ impl<'a, 'd> Relay<'a, 'd> {
                         continue;
                     }
                     // The client's answer has come: there is nothing to send again any more.
-                    self.replay = None;
+                    self.keeps = false;
                     let outcome = on_head.final_head(self.request, self.response);
                     if outcome == HeadOutcome::Upgraded {
                         self.downstream
@@ -360,37 +386,39 @@ impl<'a, 'd> Relay<'a, 'd> {
                         .map_err(RelayError::Downstream)?;
                     self.download = if end { Download::Flush } else { Download::Body };
                 }
-                Download::Body => {
-                    ready!(self.downstream.poll_ready(cx)).map_err(RelayError::Downstream)?;
-                    match exchange.poll_data(cx) {
-                        Poll::Pending => {
-                            let _ = self
-                                .downstream
-                                .poll_flush(cx)
-                                .map_err(RelayError::Downstream)?;
-                            return Poll::Pending;
-                        }
-                        Poll::Ready(Ok(Some(data))) => {
-                            let taken = self
-                                .downstream
-                                .send_data(data)
-                                .map_err(RelayError::Downstream)?;
-                            exchange.consume(taken);
-                            self.bytes_sent += taken as u64;
-                            self.touch();
-                        }
-                        Poll::Ready(Ok(None)) => {
-                            self.trailers = exchange.take_trailers();
-                            self.downstream
-                                .send_end(self.trailers.as_ref())
-                                .map_err(RelayError::Downstream)?;
-                            self.download = Download::Flush;
-                        }
-                        Poll::Ready(Err(error)) => {
-                            return Poll::Ready(Err(RelayError::Upstream(error)));
-                        }
+                Download::Body => match exchange.poll_data(cx) {
+                    Poll::Pending => {
+                        let _ = self
+                            .downstream
+                            .poll_flush(cx)
+                            .map_err(RelayError::Downstream)?;
+                        return Poll::Pending;
                     }
-                }
+                    Poll::Ready(Ok(Some(data))) => {
+                        let taken = self
+                            .downstream
+                            .send_data(data)
+                            .map_err(RelayError::Downstream)?;
+                        if taken == 0 {
+                            ready!(self.downstream.poll_ready(cx))
+                                .map_err(RelayError::Downstream)?;
+                            continue;
+                        }
+                        exchange.consume(taken);
+                        self.bytes_sent += taken as u64;
+                        self.touch();
+                    }
+                    Poll::Ready(Ok(None)) => {
+                        self.trailers = exchange.take_trailers();
+                        self.downstream
+                            .send_end(self.trailers.as_ref())
+                            .map_err(RelayError::Downstream)?;
+                        self.download = Download::Flush;
+                    }
+                    Poll::Ready(Err(error)) => {
+                        return Poll::Ready(Err(RelayError::Upstream(error)));
+                    }
+                },
                 Download::Flush => {
                     ready!(self.downstream.poll_flush(cx)).map_err(RelayError::Downstream)?;
                     self.download = Download::Done;

@@ -9,7 +9,7 @@ use crate::config::endpoint::Endpoint;
 use crate::config::route::{Forward, HostRewrite, Route};
 use crate::http::connection_manager::context::Context;
 use crate::http::headers::Name;
-use crate::http::message::RequestHead;
+use crate::http::message::{BodyLength, RequestHead};
 use crate::http::route;
 
 /// The route's timeout, or the one that a trusted caller asks for in `x-envoy-upstream-rq-timeout-ms`.
@@ -34,43 +34,56 @@ pub fn timeout(
     }
 }
 
-/// How long the stream may last: what the route says or, if it says so, what the client does in
-/// `grpc-timeout`.
-pub fn stream_limit(forward: &Forward, request: &RequestHead) -> Option<Duration> {
-    let header = request.headers.first(Name::GrpcTimeout);
-    match (forward.grpc_timeout, header.and_then(grpc_timeout)) {
-        (Some(rule), Some(asked)) => {
-            let limit = rule.max.map_or(asked, |max| asked.min(max));
-            Some(limit.saturating_sub(rule.offset))
-        }
-        _ => forward.max_stream_duration,
-    }
+/// Says an extended CONNECT (RFC 8441) as the upgrade that it stands for, since tunnels go to their
+/// endpoint over HTTP/1.
+pub fn speak_of_upgrade(stream: &mut Stream<'_, '_>) {
+    let Some(protocol) = stream.request.protocol.take() else {
+        return;
+    };
+    let request = &mut *stream.request;
+    request.method.clear();
+    request.method.extend_from_slice(b"GET");
+    request.body = BodyLength::None;
+    request.headers.push_known(Name::Connection, b"upgrade");
+    request.headers.push_known(Name::Upgrade, &protocol);
 }
 
-/// `grpc-timeout`: at most eight digits and a unit (gRPC over HTTP/2, "Timeout").
-fn grpc_timeout(value: &[u8]) -> Option<Duration> {
+/// The limit that a gRPC client sets itself in `grpc-timeout`, where the route honours it.
+pub fn grpc_timeout(forward: &Forward, request: &RequestHead) -> Option<Duration> {
+    let rule = forward.grpc_timeout?;
+    let asked = parse_grpc_timeout(request.headers.first(Name::GrpcTimeout)?)?;
+    let limit = rule.max.map_or(asked, |max| asked.min(max));
+    Some(limit.saturating_sub(rule.offset))
+}
+
+/// gRPC over HTTP/2, "Requests": at most eight digits and a unit.
+fn parse_grpc_timeout(value: &[u8]) -> Option<Duration> {
     let (unit, digits) = value.split_last()?;
     if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let count: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    let amount: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
     Some(match unit {
-        b'H' => Duration::from_secs(count * 3600),
-        b'M' => Duration::from_secs(count * 60),
-        b'S' => Duration::from_secs(count),
-        b'm' => Duration::from_millis(count),
-        b'u' => Duration::from_micros(count),
-        b'n' => Duration::from_nanos(count),
+        b'H' => Duration::from_secs(amount * 3600),
+        b'M' => Duration::from_secs(amount * 60),
+        b'S' => Duration::from_secs(amount),
+        b'm' => Duration::from_millis(amount),
+        b'u' => Duration::from_micros(amount),
+        b'n' => Duration::from_nanos(amount),
         _ => return None,
     })
 }
 
-/// Writes which attempt this is.
-pub fn tell_attempt(stream: &mut Stream<'_, '_>) {
-    let mut text = itoa::Buffer::new();
-    let text = text.format(stream.info.attempts);
-    let headers = &mut stream.request.headers;
-    headers.set(Name::XEnvoyAttemptCount, text.as_bytes());
+/// `include_request_attempt_count`
+pub fn count_attempt(stream: &mut Stream<'_, '_>) {
+    if stream.host.attempt_count_in_request {
+        let mut text = itoa::Buffer::new();
+        let text = text.format(stream.info.attempts);
+        stream
+            .request
+            .headers
+            .set(Name::XEnvoyAttemptCount, text.as_bytes());
+    }
 }
 
 /// Applies the route's changes to the head: headers, host, path.
@@ -121,8 +134,9 @@ pub fn finish(
     }
     if let Some(rewrite) = &forward.rewrite {
         let mut path = Vec::with_capacity(stream.request.path.len());
-        route::rewrite_path(rewrite, &route.matcher, &stream.request.path, &mut path);
-        if !stream.context.manager.suppress_envoy_headers {
+        let rewritten =
+            route::rewrite_path(rewrite, &route.matcher, &stream.request.path, &mut path);
+        if rewritten && !stream.context.manager.suppress_envoy_headers {
             let original = std::mem::take(&mut stream.request.path);
             stream
                 .request
@@ -139,18 +153,19 @@ pub fn rewrite_host_for_endpoint(
     forward: &Forward,
     endpoint: &Endpoint,
 ) {
-    let host = endpoint.hostname.as_bytes();
-    let is_new = stream.request.authority != host;
-    if forward.host_rewrite == HostRewrite::Auto && !host.is_empty() && is_new {
-        replace_host(stream, forward, host);
+    if forward.host_rewrite == HostRewrite::Auto && !endpoint.hostname.is_empty() {
+        replace_host(stream, forward, endpoint.hostname.as_bytes());
     }
 }
 
 /// Replaces the host; the old one is told in the headers that exist for it.
 fn replace_host(stream: &mut Stream<'_, '_>, forward: &Forward, host: &[u8]) {
     let request = &mut *stream.request;
+    if request.authority == host {
+        return;
+    }
     let original = std::mem::replace(&mut request.authority, host.to_vec());
-    if forward.append_x_forwarded_host {
+    if forward.append_x_forwarded_host && !original.is_empty() {
         request
             .headers
             .append_to_list(Name::XForwardedHost, &original);
@@ -159,5 +174,31 @@ fn replace_host(stream: &mut Stream<'_, '_>, forward: &Forward, host: &[u8]) {
         request
             .headers
             .set_named(b"x-envoy-original-host", &original);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_timeouts_have_eight_digits_and_a_unit() {
+        let cases: [(&[u8], Option<Duration>); 7] = [
+            (b"2S", Some(Duration::from_secs(2))),
+            (b"250m", Some(Duration::from_millis(250))),
+            (b"99999999H", Some(Duration::from_secs(99_999_999 * 3600))),
+            (b"100000000n", None),
+            (b"S", None),
+            (b"1.5S", None),
+            (b"1s", None),
+        ];
+        for (value, expected) in cases {
+            assert_eq!(
+                parse_grpc_timeout(value),
+                expected,
+                "{}",
+                value.escape_ascii()
+            );
+        }
     }
 }

@@ -7,7 +7,7 @@ use super::relay::{HeadOutcome, OnHead};
 use crate::http::connection_manager::context::Context;
 use crate::http::connection_manager::{hop_by_hop, response_head};
 use crate::http::headers::Name;
-use crate::http::message::{RequestHead, ResponseHead};
+use crate::http::message::{RequestHead, ResponseHead, Version};
 use crate::http::stream_info::StreamInfo;
 
 /// The rules that apply to the response of one request.
@@ -16,7 +16,6 @@ pub struct ResponseRules<'a> {
     info: &'a mut StreamInfo,
     levels: Levels<'a>,
     upgrade_asked: bool,
-    tell_attempt: bool,
     /// Upstream has accepted the upgrade.
     pub upgraded: bool,
 }
@@ -27,20 +26,24 @@ impl<'a> ResponseRules<'a> {
         info: &'a mut StreamInfo,
         levels: Levels<'a>,
         upgrade_asked: bool,
-        tell_attempt: bool,
     ) -> Self {
         ResponseRules {
             context,
             info,
             levels,
             upgrade_asked,
-            tell_attempt,
             upgraded: false,
         }
     }
 }
 
 impl OnHead for ResponseRules<'_> {
+    fn informational(&mut self, response: &mut ResponseHead) -> bool {
+        hop_by_hop::remove(&mut response.headers, false);
+        // The client has had the leave to send its body from us.
+        response.status != 100 || self.context.manager.proxy_100_continue
+    }
+
     fn final_head(&mut self, request: &RequestHead, response: &mut ResponseHead) -> HeadOutcome {
         let took = self.info.started.elapsed();
         self.info.response_after = Some(took);
@@ -49,20 +52,21 @@ impl OnHead for ResponseRules<'_> {
             && (response.status == 101 || (request.method == b"CONNECT" && response.status == 200));
         hop_by_hop::remove(&mut response.headers, self.upgraded);
         if self.upgraded && response.status == 101 {
-            response.headers.push_known(Name::Connection, b"upgrade");
+            if request.version == Version::Http2 {
+                // RFC 8441, section 5: there is no switching within HTTP/2.
+                response.status = 200;
+                response.reason.clear();
+            } else {
+                response.headers.push_known(Name::Connection, b"upgrade");
+            }
         }
-        if !self.context.manager.suppress_envoy_headers {
+        // It counts from the end of the request, which a tunnel's has not come to.
+        if !self.upgrade_asked && !self.context.manager.suppress_envoy_headers {
             let mut text = itoa::Buffer::new();
             let text = text.format(took.as_millis() as u64);
             response
                 .headers
                 .set(Name::XEnvoyUpstreamServiceTime, text.as_bytes());
-        }
-        if self.tell_attempt {
-            let mut text = itoa::Buffer::new();
-            let text = text.format(self.info.attempts);
-            let headers = &mut response.headers;
-            headers.set(Name::XEnvoyAttemptCount, text.as_bytes());
         }
         self.info.status = response.status;
         change_headers(self.context, self.info, self.levels, request, response);
@@ -75,7 +79,8 @@ impl OnHead for ResponseRules<'_> {
     }
 }
 
-/// Applies the response header changes of all levels.
+/// Says how many attempts there were, if that is wanted, and applies the response header changes of
+/// all levels.
 pub fn change_headers(
     context: &Context,
     info: &StreamInfo,
@@ -83,6 +88,12 @@ pub fn change_headers(
     request: &RequestHead,
     response: &mut ResponseHead,
 ) {
+    if info.tell_attempts && info.attempts > 0 {
+        let mut text = itoa::Buffer::new();
+        let text = text.format(info.attempts);
+        let headers = &mut response.headers;
+        headers.set(Name::XEnvoyAttemptCount, text.as_bytes());
+    }
     let mut value = Vec::new();
     for changes in levels.iter() {
         header_changes::remove(&mut response.headers, &changes.response_remove);

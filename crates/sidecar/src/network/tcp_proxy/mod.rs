@@ -165,6 +165,7 @@ impl Drop for Session {
         }
         let record = Record {
             connection: &self.connection,
+            client: None,
             started: self.connection.accepted_at,
             request: None,
             response: None,

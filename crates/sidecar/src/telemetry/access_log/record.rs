@@ -16,6 +16,9 @@ use crate::listener::connection::Connection;
 pub struct Record<'a> {
     /// The downstream connection: addresses, TLS, peer certificate, listener and chain.
     pub connection: &'a Connection,
+    /// The client as x-forwarded-for tells it, where the configuration says to believe that; else
+    /// the connection's peer is the client.
+    pub client: Option<SocketAddr>,
     /// When the request's first byte (or the connection) came.
     pub started: SystemTime,
     /// The request as it came, with the headers as they were sent upstream. None for TCP.

@@ -86,7 +86,8 @@ fn breakers_refuse_what_is_too_much() {
         let third = worker.exchange().await.err();
         assert_eq!(third, Some(UpstreamError::Overflow));
         assert_eq!(second.await.err(), Some(UpstreamError::Overflow));
-        assert_eq!(worker.stat("upstream_rq_pending_overflow"), 2);
+        assert_eq!(worker.stat("upstream_rq_pending_overflow"), 1);
+        assert_eq!(worker.stat("upstream_rq_active_overflow"), 1);
         drop(first);
         worker.assert_quiet();
     });

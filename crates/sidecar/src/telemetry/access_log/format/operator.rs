@@ -246,6 +246,7 @@ impl Operator {
 impl Simple {
     fn write(self, record: &Record<'_>, out: &mut Vec<u8>) -> bool {
         let connection = record.connection;
+        let client = record.client.unwrap_or(connection.peer);
         match self {
             Simple::Protocol => record
                 .request
@@ -300,14 +301,12 @@ impl Simple {
                 spaceless(record.upstream_failure.as_bytes(), out)
             }
             Simple::UpstreamRequestAttemptCount => integer(record.attempts.into(), out),
-            Simple::DownstreamRemoteAddress | Simple::DownstreamDirectRemoteAddress => {
-                socket(connection.peer, out)
-            }
-            Simple::DownstreamRemoteAddressWithoutPort
-            | Simple::DownstreamDirectRemoteAddressWithoutPort => ip(connection.peer.ip(), out),
-            Simple::DownstreamRemotePort | Simple::DownstreamDirectRemotePort => {
-                integer(connection.peer.port().into(), out)
-            }
+            Simple::DownstreamRemoteAddress => socket(client, out),
+            Simple::DownstreamRemoteAddressWithoutPort => ip(client.ip(), out),
+            Simple::DownstreamRemotePort => integer(client.port().into(), out),
+            Simple::DownstreamDirectRemoteAddress => socket(connection.peer, out),
+            Simple::DownstreamDirectRemoteAddressWithoutPort => ip(connection.peer.ip(), out),
+            Simple::DownstreamDirectRemotePort => integer(connection.peer.port().into(), out),
             Simple::DownstreamLocalAddress => socket(connection.local, out),
             Simple::DownstreamLocalAddressWithoutPort => ip(connection.local.ip(), out),
             Simple::DownstreamLocalPort => integer(connection.local.port().into(), out),

@@ -94,6 +94,7 @@ fn rendered(format: &Format, http: bool) -> String {
     format.render(
         &Record {
             connection: &connection,
+            client: None,
             started: SystemTime::UNIX_EPOCH + Duration::from_nanos(1_459_995_017_310_020_007),
             request: http.then_some(&request),
             response: http.then_some(&response),

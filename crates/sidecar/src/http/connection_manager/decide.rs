@@ -1,0 +1,167 @@
+//! What is to be done with a request: its head is made fit for the next hop, and its route is found.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::context::Context;
+use super::local_reply::LocalReply;
+use super::{client_certificate, forwarded, hop_by_hop, path};
+use crate::config::http_connection_manager::StripPort;
+use crate::config::route::{Action, Route, RouteTable, VirtualHost};
+use crate::http::headers::Name;
+use crate::http::message::{RequestHead, Version};
+use crate::http::route::{self, RouteMatchResult};
+use crate::http::router::Levels;
+use crate::http::stream_info::StreamInfo;
+use crate::telemetry::access_log::flags::Flags;
+
+/// What is to be done with a request.
+pub enum Decision {
+    /// Answer it ourselves.
+    Reply(LocalReply),
+    /// A route matched.
+    Route {
+        route: Arc<Route>,
+        levels: Held,
+        upgrade: Option<Vec<u8>>,
+        random: u64,
+    },
+}
+
+/// The levels of header changes, kept alive for as long as the request uses them.
+pub struct Held {
+    route: Arc<Route>,
+    /// The virtual host, which has settings of its own for the router.
+    pub host: Arc<VirtualHost>,
+    table: Arc<RouteTable>,
+}
+
+impl Held {
+    /// In the order in which they apply.
+    pub fn levels(&self) -> Levels<'_> {
+        let mut levels = [&self.route.headers, &self.host.headers, &self.table.headers];
+        if self.table.most_specific_wins {
+            levels.reverse();
+        }
+        Levels::new(levels)
+    }
+}
+
+/// Sanitises the head and finds its route.
+pub fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut StreamInfo) -> Decision {
+    let manager = &context.manager;
+    let tls = context.connection.tls.is_some();
+    if request.path == b"*" {
+        // OPTIONS of the whole server: there is none behind a router.
+        let answer = LocalReply::new(404, "", "absolute_path_rejected", Flags::NONE);
+        return Decision::Reply(answer);
+    }
+    if let Err(answer) = path::normalize(manager, &mut request.path) {
+        return Decision::Reply(answer);
+    }
+    strip_port(context, request);
+    let upgrade = if request.method == b"CONNECT" {
+        let protocol = request.protocol.as_deref().unwrap_or(b"connect");
+        Some(protocol.to_ascii_lowercase())
+    } else {
+        hop_by_hop::upgrade(request)
+    };
+    if request.version == Version::Http2 {
+        request.join_cookies();
+    }
+    hop_by_hop::remove(&mut request.headers, upgrade.is_some());
+    let caller = forwarded::apply(manager, context.connection.peer, tls, request);
+    info.client = caller.told.map(|ip| SocketAddr::new(ip, 0));
+    forwarded::request_id(manager, caller, || context.worker.random_128(), request);
+    client_certificate::apply(manager, context.client_certificate.as_deref(), request);
+    if !manager.proxy_100_continue {
+        request.headers.retain(|name, _, value| {
+            name != Name::Expect || !value.eq_ignore_ascii_case(b"100-continue")
+        });
+    }
+
+    context.stats.rq_total.increment(1);
+    let Some(table) = manager.routes.load() else {
+        context.stats.no_route.increment(1);
+        return Decision::Reply(LocalReply::new(
+            404,
+            "",
+            "route_configuration_not_found",
+            Flags::NO_ROUTE_FOUND,
+        ));
+    };
+    let random = context.worker.random();
+    match table.route(request, random, tls) {
+        RouteMatchResult::NotFound => {
+            context.stats.no_route.increment(1);
+            Decision::Reply(LocalReply::new(
+                404,
+                "",
+                "route_not_found",
+                Flags::NO_ROUTE_FOUND,
+            ))
+        }
+        RouteMatchResult::NeedsTls(_) => {
+            context.stats.rq_direct_response.increment(1);
+            let mut answer = LocalReply::new(301, "", "direct_response", Flags::NONE);
+            let mut location = Vec::new();
+            route::write_https_location(request, &mut location);
+            answer.location = Some(location);
+            Decision::Reply(answer)
+        }
+        RouteMatchResult::Found {
+            virtual_host,
+            route,
+        } => {
+            info.route = Some(route.clone());
+            info.tell_attempts = virtual_host.attempt_count_in_response;
+            if let (Some(asked), Action::Forward(forward)) = (&upgrade, &route.action) {
+                let of_route = forward
+                    .upgrades
+                    .iter()
+                    .find(|(kind, _)| **kind == **asked)
+                    .map(|(_, on)| *on);
+                let allowed = of_route
+                    .unwrap_or_else(|| manager.upgrades.iter().any(|kind| **kind == **asked));
+                if !allowed {
+                    context.stats.downstream_rq_ws_on_non_ws_route.increment(1);
+                    return Decision::Reply(
+                        LocalReply::new(403, "", "upgrade_failed", Flags::NONE).closing(),
+                    );
+                }
+                if request.version != Version::Http2 && request.method != b"CONNECT" {
+                    request.headers.push_known(Name::Connection, b"upgrade");
+                }
+            }
+            let (route, host) = (route.clone(), virtual_host.clone());
+            Decision::Route {
+                levels: Held {
+                    route: route.clone(),
+                    host,
+                    table,
+                },
+                route,
+                upgrade,
+                random,
+            }
+        }
+    }
+}
+
+fn strip_port(context: &Context, request: &mut RequestHead) {
+    if context.manager.strip_host_port == StripPort::No {
+        return;
+    }
+    let (host, port) = route::split_port(&request.authority);
+    let port = port
+        .get(1..)
+        .and_then(|port| std::str::from_utf8(port).ok())
+        .and_then(|port| port.parse::<u16>().ok());
+    if context.manager.strip_host_port == StripPort::Any
+        || port == Some(context.connection.local.port())
+    {
+        let keep = host.len();
+        request.authority.truncate(keep);
+    }
+}
