@@ -20,7 +20,7 @@ use crate::discovery::dump::Dump;
 use crate::discovery::files::FileWatcher;
 use crate::discovery::manager::{Incoming, Manager};
 use crate::discovery::sds_socket::{self, SDS_SOCKET};
-use crate::discovery::sources::{Sources, checker};
+use crate::discovery::sources::Sources;
 use crate::discovery::stats::DiscoveryStats;
 use crate::discovery::streams::{Everything, Streams};
 use crate::discovery::token::TokenFile;
@@ -80,18 +80,27 @@ fn validate(options: &Options, bootstrap: &Bootstrap) -> Result<(), AppError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()?;
-    // No worker: a listener has no socket.
-    runtime
-        .block_on(async { load_static(options, bootstrap, &mut Manager::new(Arc::default(), 0)) })
+    runtime.block_on(async {
+        // No worker: a listener has no socket. The environment is that of where it will run, so
+        // the built-in secrets may be there.
+        let mut manager = Manager::new(Arc::default(), 0);
+        load_static(options, bootstrap, &mut manager, true).map(drop)
+    })
 }
 
 /// Puts the bootstrap's own resources into the manager, in the order in which they refer to each
-/// other.
+/// other. Returns how the servers that they name are reached; from then on, what names another is
+/// refused. `builtin` says whether the built-in secrets are there.
 fn load_static(
     options: &Options,
     bootstrap: &Bootstrap,
     manager: &mut Manager,
-) -> Result<(), AppError> {
+    builtin: bool,
+) -> Result<Dialer, AppError> {
+    let refused = |error| AppError::Static {
+        file: options.config_path.display().to_string(),
+        error,
+    };
     manager.references.set_default_bind(bootstrap.default_bind);
     let here = manager.references.key(&Origin::Ads);
     let kinds = [
@@ -109,17 +118,34 @@ fn load_static(
             };
             manager
                 .accept(kind, here, &incoming)
-                .map_err(|error| AppError::Static {
-                    file: options.config_path.display().to_string(),
-                    error: error.within(path),
-                })?;
+                .map_err(|error| refused(error.within(path)))?;
         }
     }
-    Ok(())
+    let dialer = Dialer {
+        node: bootstrap.node.clone(),
+        aggregated: bootstrap.ads.clone(),
+        clusters: manager.fixed_clusters(),
+        builtin,
+        token_file: TokenFile::from_environment(|name| std::env::var_os(name)),
+    };
+    for (field, origin) in [
+        ("cds_config", &bootstrap.cds),
+        ("lds_config", &bootstrap.lds),
+    ] {
+        if let Some(Err(error)) = origin.as_ref().map(|origin| dialer.check(origin)) {
+            let field = format_args!("dynamic_resources.{field}");
+            return Err(refused(ConfigError::new(field, error)));
+        }
+    }
+    let checking = dialer.clone();
+    let check = Box::new(move |origin: &Origin| checking.check(origin));
+    manager.references.set_check(check).map_err(refused)?;
+    Ok(dialer)
 }
 
 async fn serve(options: &Options, bootstrap: Bootstrap) -> Result<(), AppError> {
     let started = SystemTime::now();
+    let builtin = builtin::Settings::from_environment(|name| std::env::var_os(name))?;
     let workers = options
         .concurrency
         .map_or_else(concurrency::default_workers, usize::from);
@@ -133,12 +159,8 @@ async fn serve(options: &Options, bootstrap: Bootstrap) -> Result<(), AppError> 
 
     // The file is checked as a whole, and what it asks for in sockets is had, before anything runs.
     let mut manager = Manager::new(dump.clone(), workers);
-    load_static(options, &bootstrap, &mut manager)?;
-    let sources = sources(&bootstrap, &manager)?;
-    check_sources(&bootstrap, &manager, &sources).map_err(|error| AppError::Static {
-        file: options.config_path.display().to_string(),
-        error,
-    })?;
+    let dialer = load_static(options, &bootstrap, &mut manager, builtin.is_some())?;
+    let sources = sources(dialer, builtin)?;
     let admin_listener = match bootstrap.admin {
         Some(address) => Some(admin::bind(address).await?),
         None => None,
@@ -191,42 +213,16 @@ async fn serve(options: &Options, bootstrap: Bootstrap) -> Result<(), AppError> 
     Ok(())
 }
 
-/// Whether all sources that the file names can be asked; from now on, what names another is refused.
-fn check_sources(
-    bootstrap: &Bootstrap,
-    manager: &Manager,
-    sources: &Rc<Sources>,
-) -> Result<(), ConfigError> {
-    for (field, origin) in [
-        ("cds_config", &bootstrap.cds),
-        ("lds_config", &bootstrap.lds),
-    ] {
-        if let Some(origin) = origin {
-            let field = format!("dynamic_resources.{field}");
-            let checked = sources.check(origin);
-            checked.map_err(|error| ConfigError::new(field, error))?;
-        }
-    }
-    manager.references.set_check(checker(sources))
-}
-
-/// Where resources come from: as the bootstrap file and the environment have it.
-fn sources(bootstrap: &Bootstrap, manager: &Manager) -> Result<Rc<Sources>, AppError> {
-    let variable = |name: &str| std::env::var_os(name);
+/// Starts what secrets and resources come from.
+fn sources(dialer: Dialer, builtin: Option<builtin::Settings>) -> Result<Rc<Sources>, AppError> {
     let watcher = FileWatcher::new();
-    let settings = builtin::Settings::from_environment(variable)?;
-    let builtin = settings.map(|settings| Builtin::start(settings, &watcher));
-    if let Some(path) = sds_socket::from_environment(variable) {
+    let builtin = builtin.map(|settings| Builtin::start(settings, &watcher));
+    if let Some(path) = sds_socket::from_environment(|name| std::env::var_os(name)) {
         let builtin = builtin.as_ref().ok_or(AppError::NothingToServe)?;
         tokio::spawn(sds_socket::serve(path, builtin.secrets()));
     }
     Ok(Rc::new(Sources {
-        dialer: Dialer {
-            node: bootstrap.node.clone(),
-            aggregated: bootstrap.ads.clone(),
-            clusters: manager.fixed_clusters(),
-            token_file: TokenFile::from_environment(variable),
-        },
+        dialer,
         builtin,
         watcher,
     }))

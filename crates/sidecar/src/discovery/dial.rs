@@ -24,7 +24,7 @@ use crate::config::source::{GrpcSource, Origin};
 use crate::config::tls::{TlsSettings, Validation};
 use crate::upstream::{connect, transport_of};
 
-/// The clusters that servers are reached by, and as whom.
+/// What can be asked: the clusters that servers are reached by, and as whom.
 #[derive(Clone, Debug)]
 pub struct Dialer {
     /// Who we are.
@@ -34,6 +34,8 @@ pub struct Dialer {
     /// The bootstrap's static clusters, by name. Discovered ones cannot be used: they come from
     /// what is to be reached here.
     pub clusters: BTreeMap<Arc<str>, Arc<Cluster>>,
+    /// Whether the built-in secrets are there.
+    pub builtin: bool,
     /// What proves to the aggregated server who we are.
     pub token_file: Option<TokenFile>,
 }
@@ -66,6 +68,29 @@ fn builtin_hint(cluster: &str) -> &'static str {
 }
 
 impl Dialer {
+    /// Whether `origin` can be asked at all, so that what names it can be refused.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(&self, origin: &Origin) -> Result<(), DialError> {
+        match origin {
+            Origin::File { .. } => Ok(()),
+            _ if self.is_builtin(origin) => Ok(()),
+            _ => self.options(origin).map(drop),
+        }
+    }
+
+    /// Whether the origin means the built-in secrets.
+    pub fn is_builtin(&self, origin: &Origin) -> bool {
+        match origin {
+            Origin::Grpc(source) => {
+                let named = &*source.cluster == builtin::CLUSTER;
+                named && self.builtin && !self.clusters.contains_key(&source.cluster)
+            }
+            Origin::Ads | Origin::File { .. } => false,
+        }
+    }
+
     /// What a stream to the server of `origin` takes.
     ///
     /// # Errors

@@ -40,6 +40,7 @@ fn dialer(cluster: Cluster, token_file: Option<TokenFile>) -> Dialer {
         },
         aggregated: Some(source(&cluster.name)),
         clusters: [(cluster.name.clone(), Arc::new(cluster))].into(),
+        builtin: false,
         token_file,
     }
 }
@@ -232,6 +233,7 @@ fn what_cannot_be_asked_is_named() {
         node: Node::default(),
         aggregated: None,
         clusters: BTreeMap::new(),
+        builtin: true,
         token_file: None,
     };
     let problem = |origin: Origin| none.options(&origin).err().unwrap();

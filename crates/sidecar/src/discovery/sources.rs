@@ -1,8 +1,6 @@
 //! Where resources come from: servers that the bootstrap's clusters name, files, and the built-in
 //! secrets.
 
-use std::rc::Rc;
-
 use outrider_xds::ads::ResourceType;
 use outrider_xds::ads::client::{self, Rejection, Subscription, Ticket};
 
@@ -51,18 +49,6 @@ impl Handle {
 }
 
 impl Sources {
-    /// Whether `origin` can be asked at all, so that what names it can be refused.
-    ///
-    /// # Errors
-    /// Why not.
-    pub fn check(&self, origin: &Origin) -> Result<(), DialError> {
-        match origin {
-            Origin::File { .. } => Ok(()),
-            _ if self.builtin_of(origin).is_some() => Ok(()),
-            _ => self.dialer.options(origin).map(drop),
-        }
-    }
-
     /// Opens the source `origin`, whose updates go to `events` under `key`. To be called on a
     /// runtime.
     ///
@@ -83,7 +69,11 @@ impl Sources {
             let handle = files::attach(&self.watcher, key, path, directory, events);
             return Ok(Handle::Local(handle));
         }
-        if let Some(builtin) = self.builtin_of(origin) {
+        if let Some(builtin) = self
+            .builtin
+            .as_ref()
+            .filter(|_| self.dialer.is_builtin(origin))
+        {
             return Ok(Handle::Local(builtin.attach(key, events)));
         }
         let (driver, handle, mut received) = client::start(self.dialer.options(origin)?);
@@ -97,27 +87,7 @@ impl Sources {
         });
         Ok(Handle::Stream(handle))
     }
-
-    /// The built-in source, where it is what the origin means.
-    fn builtin_of(&self, origin: &Origin) -> Option<&Builtin> {
-        let builtin = self.builtin.as_ref()?;
-        match origin {
-            Origin::Grpc(source)
-                if Builtin::is_named_by(source)
-                    && !self.dialer.clusters.contains_key(&source.cluster) =>
-            {
-                Some(builtin)
-            }
-            _ => None,
-        }
-    }
 }
 
 /// Says why an origin cannot be asked, for the references that name it.
 pub type Check = Box<dyn Fn(&Origin) -> Result<(), DialError>>;
-
-/// [`Sources::check`] for who only holds the references.
-pub fn checker(sources: &Rc<Sources>) -> Check {
-    let sources = sources.clone();
-    Box::new(move |origin| sources.check(origin))
-}

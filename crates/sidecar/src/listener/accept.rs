@@ -43,18 +43,42 @@ pub async fn run(worker: Rc<Worker>, running: Rc<Running>, socket: TcpListener, 
             }
         }
     }
-    while let Some(Ok((tcp, peer))) = futures_util::FutureExt::now_or_never(socket.accept()) {
-        spawn(&worker, &running, tcp, peer);
+    if let Err(error) = serve_queue(&worker, &running, socket) {
+        tracing::warn!(%error, "connections in the accept queue are lost");
     }
+}
+
+/// Serves what the system has accepted already. Not through the runtime: it would stop after some
+/// connections to give others their turn, and closing the socket resets those that are left.
+fn serve_queue(
+    worker: &Rc<Worker>,
+    running: &Rc<Running>,
+    socket: TcpListener,
+) -> std::io::Result<()> {
+    let socket = socket.into_std()?;
+    loop {
+        match socket.accept() {
+            Ok((tcp, peer)) => {
+                tcp.set_nonblocking(true)?;
+                spawn(worker, running, TcpStream::from_std(tcp)?, peer);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if is_about_the_connection(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn is_about_the_connection(error: &std::io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ECONNABORTED | libc::EPERM | libc::EPROTO | libc::EINTR)
+    )
 }
 
 /// A connection that its client gave up is not worth a word; want of descriptors is worth a rest.
 async fn failed(error: &std::io::Error) {
-    let aborted = matches!(
-        error.raw_os_error(),
-        Some(libc::ECONNABORTED | libc::EPERM | libc::EPROTO | libc::EINTR)
-    );
-    if !aborted {
+    if !is_about_the_connection(error) {
         tracing::warn!(%error, "cannot accept connections: raise the limit of open files (ulimit -n)?");
         tokio::time::sleep(REST).await;
     }
@@ -92,7 +116,9 @@ async fn serve(worker: Rc<Worker>, running: Rc<Running>, tcp: TcpStream, peer: S
         .hello
         .as_ref()
         .and_then(|hello| hello.server_name.clone());
+    // Another chain's server is let go.
     let dialled = client.dialled.take();
+    let dialled = dialled.and_then(|(of, server)| Arc::ptr_eq(&of, &chain).then_some(server));
     let Some(stream) = secure(&running, &chain, client).await else {
         return;
     };
@@ -154,8 +180,8 @@ struct Client {
     tcp: TcpStream,
     read_ahead: Vec<u8>,
     found: Found,
-    /// The server, if it was dialled because the client was silent.
-    dialled: Option<Dialled>,
+    /// The server, if it was dialled because the client was silent, and the chain whose it is.
+    dialled: Option<(Arc<FilterChain>, Dialled)>,
 }
 
 /// Reads as much as the inspectors need, for as long as the listener allows.
@@ -231,8 +257,11 @@ async fn inspection(
                     && let NetworkFilter::TcpProxy(proxy) = &chain.filter
                     && matches!(chain.transport, DownstreamTransport::Plain)
                 {
-                    let proxy = proxy.clone();
-                    dialling = Some(Box::pin(async move { tcp_proxy::dial(worker, &proxy, local).await }));
+                    let (proxy, chain) = (proxy.clone(), chain.clone());
+                    dialling = Some(Box::pin(async move {
+                        let server = tcp_proxy::dial(worker, &proxy, local).await?;
+                        Ok::<_, tcp_proxy::DialError>((chain, server))
+                    }));
                 }
             }
             outcome = dialled(&mut dialling), if dialling.is_some() => {
@@ -257,9 +286,9 @@ async fn dialled<F: Future + Unpin>(dialling: &mut Option<F>) -> F::Output {
     }
 }
 
-async fn first_byte(dialled: &mut Option<Dialled>) {
+async fn first_byte(dialled: &mut Option<(Arc<FilterChain>, Dialled)>) {
     match dialled {
-        Some(dialled) => dialled.first_byte().await,
+        Some((_, dialled)) => dialled.first_byte().await,
         None => std::future::pending().await,
     }
 }

@@ -10,5 +10,7 @@ mod inspect;
 mod original_dst;
 pub mod running;
 mod stats;
+#[cfg(test)]
+mod tests;
 
 pub use running::Listeners;

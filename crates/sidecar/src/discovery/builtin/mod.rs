@@ -23,7 +23,6 @@ use tokio::sync::watch;
 
 use super::files::FileWatcher;
 use super::local::{self, Events};
-use crate::config::source::GrpcSource;
 use issued::Issued;
 use renewal::{Moment, Renewal};
 use roots::Roots;
@@ -57,11 +56,6 @@ impl Builtin {
         };
         tokio::spawn(driver.run());
         Builtin { secrets }
-    }
-
-    /// Whether this origin is ours, where the bootstrap has no cluster of its name.
-    pub fn is_named_by(source: &GrpcSource) -> bool {
-        &*source.cluster == CLUSTER
     }
 
     /// Gives the secrets that the handle asks for to `events`, under the key `origin`.
