@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 
+use crate::demo::Demo;
 use crate::{machine, shell};
 
 /// Build the programs and run the tests
@@ -25,7 +26,7 @@ enum Suite {
     Unit,
     /// The built programs on loopback, with fake and real peers
     Integration,
-    /// The built programs in pods with real redirects; needs root
+    /// The built programs in pods with real redirects, and the demo; needs root
     Netns,
     /// All of them
     All,
@@ -72,6 +73,10 @@ impl Test {
             if root {
                 let arguments = ["test", "--package", "outrider-tests", "--test", "netns"];
                 self.cargo_test("namespace tests", &arguments)?;
+                // What the README shows first must work too; a filter asks for less.
+                if self.filter.is_none() {
+                    Demo::default().run()?;
+                }
             } else if shell::in_ci() {
                 bail!("the namespace tests need root, and CI skips nothing");
             } else {

@@ -8,11 +8,12 @@ use outrider_testkit::clients::{http1::Client, http2};
 use outrider_testkit::mesh::Workload;
 use outrider_testkit::{eventually, load, servers};
 
-use super::{HTTP, HTTP2, Pair, assert_no_failures, for_pairs, wait_for_requests};
-use crate::common::listen;
+use super::{HOST, HTTP, HTTP2, Pair, TCP, assert_no_failures, for_pairs, wait_for_requests};
+use crate::common::{SECRET, listen};
 
 for_pairs!(server: one_of_two_servers);
-for_pairs!(ours: the_client quiet_http2);
+for_pairs!(ours: the_client quiet_http2 the_deadline);
+for_pairs!(all: death);
 
 /// The address of a service whose endpoints are listed, as Kubernetes lists them.
 const POOL: &str = "10.96.2.1";
@@ -128,4 +129,66 @@ fn quiet_http2(pair: Pair) {
         Ok(())
     })
     .unwrap();
+}
+
+/// A connection that nobody ends does not keep a sidecar beyond its deadline.
+fn the_deadline(pair: Pair) {
+    let mut pair = pair.start(&[]);
+    let _app = servers::tcp::echo(listen(&pair.server.pod, TCP)).unwrap();
+    let mut client = Client::connect_from(&pair.client.pod, (HOST, TCP)).unwrap();
+    client.send("hello").unwrap();
+    client.read(5).unwrap();
+    let proxy = pair.server.proxy().unwrap();
+    proxy.signal(Signal::SIGTERM).unwrap();
+    // Meanwhile it is as good as ever.
+    std::thread::sleep(Duration::from_secs(2));
+    client.send("still").unwrap();
+    assert_eq!(client.read(5).unwrap(), b"still");
+    let status = proxy.wait(Duration::from_secs(12)).unwrap();
+    assert!(status.success(), "{status}");
+    assert!(client.read(1).is_err());
+}
+
+/// A sidecar that dies takes its pod's traffic with it: nothing passes in plaintext. A new one
+/// takes over as it starts.
+fn death(pair: Pair) {
+    let mut pair = pair.start(&[]);
+    let app = pair.http_app();
+    let sniffer = pair.sniffer();
+    let get = |pair: &Pair| -> anyhow::Result<u16> {
+        let mut client = Client::connect_from(&pair.client.pod, (HOST, HTTP))?;
+        client.post(HOST, "/", SECRET.as_bytes())?.status()
+    };
+    assert_eq!(get(&pair).unwrap(), 200);
+    for which in [0, 1] {
+        let workload = [&mut pair.client, &mut pair.server]
+            .into_iter()
+            .nth(which)
+            .unwrap();
+        workload.proxy().unwrap().kill().unwrap();
+        let before = app.accepted();
+        let answer = get(&pair);
+        assert!(
+            answer.as_ref().map_or(true, |status| *status == 503),
+            "{answer:?}"
+        );
+        let direct = Client::connect_from(&pair.outside, (pair.server.pod.v4(), HTTP));
+        assert_eq!(which == 1, direct.is_err());
+        if which == 1 {
+            assert_eq!(app.accepted(), before);
+        }
+        let workload = [&mut pair.client, &mut pair.server]
+            .into_iter()
+            .nth(which)
+            .unwrap();
+        workload
+            .start(pair.mesh.control(), pair.sidecars[which])
+            .unwrap();
+        eventually(Duration::from_secs(10), || {
+            ensure!(get(&pair)? == 200);
+            Ok(())
+        })
+        .unwrap();
+    }
+    assert!(!sniffer.contains(SECRET).unwrap());
 }

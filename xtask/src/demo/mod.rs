@@ -18,7 +18,7 @@ use stage::Stage;
 
 /// Show the mesh at work on this machine: three plain programs in three network namespaces, with
 /// real redirects and a sidecar each, talk mutual TLS without knowing it
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args, Debug, Default)]
 pub(crate) struct Demo {
     /// Leave it running, with what to try by hand, until Ctrl-C
     #[arg(long)]
@@ -31,8 +31,9 @@ pub(crate) struct Demo {
     sidecar: Kind,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 enum Kind {
+    #[default]
     Outrider,
     Envoy,
 }

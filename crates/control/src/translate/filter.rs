@@ -33,6 +33,13 @@ pub(super) const DETECTION_TIMEOUT: Duration = Duration {
     nanos: 0,
 };
 
+/// The same for inbound connections: 5 s. A peer's sidecar speaks at once, but may itself wait for
+/// the processor; taken for plaintext, its first bytes would be given to the application.
+pub(super) const INBOUND_DETECTION_TIMEOUT: Duration = Duration {
+    seconds: 5,
+    nanos: 0,
+};
+
 /// Passes bytes to a cluster.
 pub(super) fn tcp_proxy(mesh: &MeshState, cluster: &str) -> Filter {
     let config = TcpProxy {

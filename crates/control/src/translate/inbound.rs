@@ -81,7 +81,7 @@ pub(super) fn translate(mesh: &MeshState, proxy: &Proxy) -> Translation {
             filter::tls_inspector(destined_to(&unread)),
             filter::http_inspector(destined_to(&unread)),
         ],
-        listener_filters_timeout: Some(filter::DETECTION_TIMEOUT),
+        listener_filters_timeout: Some(filter::INBOUND_DETECTION_TIMEOUT),
         continue_on_listener_filters_timeout: true,
         ..Listener::default()
     };
