@@ -5,46 +5,23 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use nix::sys::signal::Signal;
 use outrider_testkit::clients::{http1::Client, http2};
-use outrider_testkit::mesh::Workload;
 use outrider_testkit::{eventually, load, servers};
 
-use super::{HOST, HTTP, HTTP2, Pair, TCP, assert_no_failures, for_pairs, wait_for_requests};
+use super::{
+    HOST, HTTP, HTTP2, POOL, Pair, TCP, assert_no_failures, for_pairs, pool, wait_for_requests,
+};
 use crate::common::{SECRET, listen};
 
 for_pairs!(server: one_of_two_servers);
 for_pairs!(ours: the_client quiet_http2 the_deadline);
 for_pairs!(all: death);
 
-/// The address of a service whose endpoints are listed, as Kubernetes lists them.
-const POOL: &str = "10.96.2.1";
-
-/// The pool's service over both servers, of which the first is ready or on its way out.
-fn pool(pair: &Pair, second: &Workload, first_is_ready: bool) -> String {
-    format!(
-        "apiVersion: v1\nkind: Service\n\
-         metadata: {{name: pool, namespace: bank}}\n\
-         spec: {{clusterIP: {POOL}, ports: [{{name: http, port: {HTTP}}}]}}\n\
-         ---\n\
-         apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
-         metadata: {{name: pool, namespace: bank, \
-         labels: {{kubernetes.io/service-name: pool}}}}\n\
-         addressType: IPv4\n\
-         ports: [{{name: http, port: {HTTP}}}]\n\
-         endpoints:\n\
-         - {{addresses: [{}], conditions: {{ready: {first_is_ready}}}}}\n\
-         - {{addresses: [{}]}}\n",
-        pair.server.pod.v4(),
-        second.pod.v4()
-    )
-}
-
 /// One of two servers leaves, as in a rolling restart: its endpoint is no longer ready, and its
 /// sidecar is told to end at the same time. No request fails, and the sidecar ends by itself.
 fn one_of_two_servers(pair: Pair) {
     let mut second = pair.mesh.workload("bank", "second").unwrap();
-    pair.mesh
-        .write("pool", &pool(&pair, &second, true))
-        .unwrap();
+    let pods = [(&pair.server.pod, true), (&second.pod, true)];
+    pair.mesh.write("pool", &pool(&pods)).unwrap();
     let mut pair = pair.start(&[]);
     let _first_app = pair.http_app();
     let _second_app = servers::http1::echo(listen(&second.pod, HTTP), "second").unwrap();
@@ -54,9 +31,8 @@ fn one_of_two_servers(pair: Pair) {
     options.close = true;
     let fresh = pair.start_load(&options);
 
-    pair.mesh
-        .write("pool", &pool(&pair, &second, false))
-        .unwrap();
+    let pods = [(&pair.server.pod, false), (&second.pod, true)];
+    pair.mesh.write("pool", &pool(&pods)).unwrap();
     let leaving = pair.server.proxy().unwrap();
     leaving.signal(Signal::SIGTERM).unwrap();
     let status = leaving.wait(Duration::from_secs(15)).unwrap();

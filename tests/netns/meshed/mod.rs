@@ -1,5 +1,6 @@
 //! Workloads of a whole mesh: the real control plane and authority, redirects, and a sidecar each.
 
+mod churn;
 mod control;
 mod drain;
 mod http;
@@ -147,6 +148,32 @@ fn wait_for_requests(load: &Load, more: u64) {
 fn assert_no_failures(load: Load) {
     let report = load.stop();
     assert_eq!(report.failed(), 0, "{report:?}");
+}
+
+/// The address of the service `pool`, whose endpoints are listed, as Kubernetes lists them.
+const POOL: &str = "10.96.2.1";
+
+/// The service `pool` over pods, each ready or on its way out.
+fn pool(endpoints: &[(&Pod, bool)]) -> String {
+    let endpoints: String = endpoints
+        .iter()
+        .map(|(pod, ready)| {
+            let address = pod.v4();
+            format!("- {{addresses: [{address}], conditions: {{ready: {ready}}}}}\n")
+        })
+        .collect();
+    format!(
+        "apiVersion: v1\nkind: Service\n\
+         metadata: {{name: pool, namespace: bank}}\n\
+         spec: {{clusterIP: {POOL}, ports: [{{name: http, port: {HTTP}}}]}}\n\
+         ---\n\
+         apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+         metadata: {{name: pool, namespace: bank, \
+         labels: {{kubernetes.io/service-name: pool}}}}\n\
+         addressType: IPv4\n\
+         ports: [{{name: http, port: {HTTP}}}]\n\
+         endpoints:\n{endpoints}"
+    )
 }
 
 /// A route of the server's HTTP port that tells its `revision` in a header of every answer.
