@@ -74,15 +74,16 @@ fn churn(pair: Pair) {
                 "PERMISSIVE"
             };
             pair.mesh.mutual_tls(mode).unwrap();
-            for (state, known) in [
-                (&leaving, true),
-                (&one, false),
-                (&leaving, true),
-                (&both, true),
+            for (state, port, endpoint) in [
+                (&leaving, true, false),
+                (&one, false, false),
+                (&leaving, true, false),
+                (&both, true, true),
             ] {
                 pair.mesh.write("pool", state).unwrap();
-                wait_for_requests(&kept, 50);
-                wait_for_port(&second, known);
+                wait_for_port(&second, port);
+                wait_for_endpoint(&pair.client, &second, endpoint);
+                wait_for_requests(&kept, 20);
             }
         }
     };
