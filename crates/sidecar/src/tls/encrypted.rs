@@ -21,8 +21,6 @@ use super::stream::Handshake;
 const COALESCE: usize = MAX_SEALED;
 /// Plaintext that one write takes at first; it grows while the socket takes everything.
 const FIRST_WRITE: usize = 4 * MAX_PLAINTEXT;
-/// The most plaintext that one write takes: what fits the scratch buffer beside what waits.
-const LARGEST_WRITE: usize = (scratch::SIZE - COALESCE) / MAX_SEALED * MAX_PLAINTEXT;
 
 /// An established TLS connection. Idle, it owns no buffer.
 pub struct TlsStream {
@@ -249,7 +247,10 @@ impl TlsStream {
     /// Sends what the protocol owes the peer and no writer will send. Errors are met by the next
     /// write; what can be read is read first.
     fn answer(&mut self, cx: &mut Context<'_>) {
-        if self.messages.take_key_update_owed(self.outgoing.is_empty())
+        // After our close_notify nothing may follow.
+        if self
+            .messages
+            .take_key_update_owed(self.outgoing.is_empty() && !self.close_sent)
             && let Err(error) = self.update_sealer()
         {
             self.misread = Some(error);
@@ -333,7 +334,7 @@ impl TlsStream {
                 self.outgoing = Vec::new();
                 self.unsolicited = false;
                 if taken == self.write_size {
-                    self.write_size = (2 * self.write_size).min(LARGEST_WRITE);
+                    self.write_size = (2 * self.write_size).min(scratch::SIZE);
                 }
             } else {
                 self.outgoing.clear();

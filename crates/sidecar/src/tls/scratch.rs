@@ -7,9 +7,13 @@
 use std::cell::RefCell;
 use std::thread::LocalKey;
 
-/// Bytes of one buffer. Measured: smaller ones cost system calls and wake-ups, larger ones miss the
-/// second-level cache.
-pub const SIZE: usize = 256 << 10;
+use super::record::{MAX_OVERHEAD, MAX_PLAINTEXT, MAX_SEALED};
+
+/// What is read and written at once at most. Smaller buffers cost system calls and wake-ups; larger
+/// ones gain nothing more and miss the second-level cache.
+pub const SIZE: usize = 512 << 10;
+/// The same sealed, behind a record that still waits to be sent.
+const SEALED_SIZE: usize = SIZE + SIZE / MAX_PLAINTEXT * MAX_OVERHEAD + MAX_SEALED;
 
 /// One of the thread's buffers. Pages that were never used cost no memory.
 pub type Scratch = LocalKey<RefCell<Vec<u8>>>;
@@ -18,7 +22,7 @@ thread_local! {
     /// Ciphertext as it was received.
     pub static RECEIVED: RefCell<Vec<u8>> = RefCell::new(vec![0; SIZE]);
     /// Ciphertext to be sent.
-    pub static SEALED: RefCell<Vec<u8>> = RefCell::new(vec![0; SIZE]);
+    pub static SEALED: RefCell<Vec<u8>> = RefCell::new(vec![0; SEALED_SIZE]);
     /// Plaintext on its way from one connection to another.
     pub static RELAYED: RefCell<Vec<u8>> = RefCell::new(vec![0; SIZE]);
 }
