@@ -6,7 +6,10 @@
 
 mod harness;
 
+mod access_log;
+mod admin;
 mod config;
+mod drain;
 mod failures;
 mod files;
 mod forwarded;
@@ -19,4 +22,5 @@ mod retry;
 mod routes;
 mod secrets;
 mod testapp;
+mod tls;
 mod upgrades;

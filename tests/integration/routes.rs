@@ -225,7 +225,10 @@ fn routes_match_and_rewrite_as_with_envoy() {
     let answer = exchange(pair.ours.listener(), post.as_bytes());
     assert!(answer.status() == 410 && answer.kept, "{answer:?}");
     exchange(pair.envoy.listener(), post.as_bytes());
-    exchange(pair.envoy.listener(), b"GET / HTTP/1.1\r\n\r\n");
+    exchange(
+        pair.envoy.listener(),
+        b"OPTIONS * HTTP/1.1\r\nHost: probe\r\nConnection: close\r\n\r\n",
+    );
     pair.same_stats(&[
         "http.in.downstream_rq_2xx",
         "http.in.downstream_rq_3xx",

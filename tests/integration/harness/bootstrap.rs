@@ -19,7 +19,7 @@ pub struct Bootstrap {
 }
 
 /// Reads YAML as JSON.
-pub fn yaml(text: &str) -> Value {
+pub(super) fn yaml(text: &str) -> Value {
     match serde_norway::from_str(text) {
         Ok(Value::Null) => json!({}),
         Ok(value) => value,
@@ -28,7 +28,7 @@ pub fn yaml(text: &str) -> Value {
 }
 
 /// Puts the fields of `more` over those of `base`, maps within maps likewise.
-fn merge(base: &mut Value, more: Value) {
+pub(super) fn merge(base: &mut Value, more: Value) {
     match (base, more) {
         (Value::Object(base), Value::Object(more)) => {
             for (key, value) in more {

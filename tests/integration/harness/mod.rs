@@ -4,8 +4,9 @@
 mod bootstrap;
 mod outcome;
 mod proxy;
+pub mod tls;
 
-pub use bootstrap::{Bootstrap, ROUTES_TO_UP};
+pub use bootstrap::{Bootstrap, ROUTES_TO_UP, http_filter};
 pub use outcome::{Outcome, comparable, exchange, seen_headers};
 pub use proxy::{Kind, Proxy};
 

@@ -30,12 +30,6 @@ impl Outcome {
         code.and_then(|code| code.parse().ok()).unwrap_or(0)
     }
 
-    /// The first value of a response header.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        let found = self.headers.iter().find(|(known, _)| known == name);
-        found.map(|(_, value)| value.as_str())
-    }
-
     /// All values that the echo server saw of a request header.
     pub fn seen(&self, name: &str) -> Vec<&str> {
         let headers = self.body["headers"].as_array().map(Vec::as_slice);
@@ -88,8 +82,10 @@ pub fn exchange(address: SocketAddr, request: &[u8]) -> Outcome {
         };
     };
     let mut outcome = Outcome::from(answer);
-    // A request without a host is answered by the proxy itself and leaves no trace upstream.
-    outcome.kept = client.exchange("GET /probe HTTP/1.1\r\n\r\n").is_ok();
+    // A request to the whole server is answered by the proxy itself: it leaves no trace upstream.
+    outcome.kept = client
+        .exchange("OPTIONS * HTTP/1.1\r\nHost: probe\r\n\r\n")
+        .is_ok();
     outcome
 }
 

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
+use crate::config::address::Address;
 use crate::runtime::snapshot::Snapshot;
 
 pub fn text(snapshot: &Snapshot) -> String {
@@ -40,6 +41,16 @@ pub fn text(snapshot: &Snapshot) -> String {
     page
 }
 
+/// `envoy.config.core.v3.Address`
+fn address(address: &Address) -> Value {
+    match address {
+        Address::Socket(socket) => json!({"socket_address": {
+            "address": socket.ip().to_string(), "port_value": socket.port(),
+        }}),
+        Address::Pipe(path) => json!({"pipe": {"path": path.display().to_string()}}),
+    }
+}
+
 pub fn json(snapshot: &Snapshot) -> Value {
     let clusters = snapshot.clusters.iter().map(|(name, cluster)| {
         let hosts = cluster.view().hosts.into_iter().map(|host| {
@@ -48,11 +59,11 @@ pub fn json(snapshot: &Snapshot) -> Value {
                 .iter()
                 .map(|(name, value)| json!({"name": name, "value": value}));
             json!({
-                "address": host.address.to_string(),
+                "address": address(&host.address),
                 "hostname": &*host.hostname,
                 "weight": host.weight,
                 "priority": host.priority,
-                "health_status": {"flags": host.health_flags()},
+                "health_status": {"eds_health_status": host.health_status()},
                 "stats": stats.collect::<Vec<_>>(),
             })
         });

@@ -91,6 +91,12 @@ impl Context for References {
         slot
     }
 
+    fn inline_secret(&self, secret: Secret) -> Arc<Slot<Secret>> {
+        let slot = Slot::filled("", Arc::new(secret));
+        self.dump.watch_secret(&slot);
+        slot
+    }
+
     fn default_bind(&self) -> Option<BindConfig> {
         self.default_bind.get()
     }

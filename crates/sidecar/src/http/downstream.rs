@@ -57,6 +57,14 @@ impl Downstream<'_> {
         each!(self, stream => stream.request_ended())
     }
 
+    /// The connection ends with this response, and the client is told so. With HTTP/2 it is the
+    /// connection's own task that says so.
+    pub fn end_connection(&mut self) {
+        if let Downstream::H1(connection) = self {
+            connection.force_close();
+        }
+    }
+
     /// Whether the whole request has come, once the part of its body that is here already is thrown
     /// away (HTTP/1): then the client may send another one.
     pub fn finish_request(&mut self) -> bool {

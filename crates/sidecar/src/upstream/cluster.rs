@@ -117,18 +117,21 @@ impl Cluster {
 
     /// A place for one request on its way to an endpoint.
     ///
-    /// Where a connection is idle this neither waits nor allocates.
+    /// Where a connection is idle this neither waits nor allocates. `chosen` gets the endpoint as
+    /// soon as there is one, whether or not it can be reached.
     ///
     /// # Errors
     /// [`UpstreamError`]; nothing of the request was sent.
     pub async fn exchange(
         self: &Rc<Self>,
         want: ExchangeRequest,
+        chosen: &mut Option<Arc<Endpoint>>,
     ) -> Result<Exchange, UpstreamError> {
         let (pool, target) = {
             let host = self.choose(want.original_destination)?;
             (host.pool(want.downstream).clone(), host.target().clone())
         };
+        *chosen = Some(target.endpoint.clone());
         if want.upgrade {
             return Box::pin(solitary(&target)).await;
         }

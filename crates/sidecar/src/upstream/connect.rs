@@ -38,7 +38,12 @@ async fn connect_unbounded(target: &Target, alpn: &[&[u8]]) -> Result<Stream, Up
     match &target.transport {
         UpstreamTransport::Plain => Ok(Stream::Plain(PlainStream::new(socket, Vec::new()))),
         UpstreamTransport::Tls(context) => {
-            let tls = context.connect(socket, alpn).await.map_err(tls_error)?;
+            let stats = &target.context.stats;
+            let tls = context.connect(socket, alpn).await.map_err(|error| {
+                stats.ssl_connection_error.increment(1);
+                tls_error(error)
+            })?;
+            stats.ssl_handshake.increment(1);
             Ok(Stream::from(tls))
         }
     }

@@ -215,6 +215,16 @@ pub struct HostView {
 }
 
 impl HostView {
+    /// `envoy.config.core.v3.HealthStatus`, for `/clusters?format=json`.
+    pub fn health_status(&self) -> &'static str {
+        match self.health {
+            HealthStatus::Healthy => "HEALTHY",
+            HealthStatus::Degraded => "DEGRADED",
+            HealthStatus::Unhealthy => "UNHEALTHY",
+            HealthStatus::Draining => "DRAINING",
+        }
+    }
+
     /// `health_flags` of `/clusters`.
     pub fn health_flags(&self) -> &'static str {
         match self.health {

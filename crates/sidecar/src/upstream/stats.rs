@@ -54,6 +54,8 @@ cluster_stats! {
         cx_none_healthy = "upstream_cx_none_healthy": "Times that no endpoint could be used.",
         cx_rx_bytes_total = "upstream_cx_rx_bytes_total": "Bytes received from endpoints.",
         cx_tx_bytes_total = "upstream_cx_tx_bytes_total": "Bytes sent to endpoints.",
+        ssl_handshake = "ssl.handshake": "TLS handshakes that succeeded.",
+        ssl_connection_error = "ssl.connection_error": "TLS handshakes that failed.",
         bind_errors = "bind_errors": "Sockets that could not have their configured source.",
         rq_total = "upstream_rq_total": "Requests that reached a connection.",
         rq_pending_total = "upstream_rq_pending_total": "Requests that waited for a connection.",

@@ -70,6 +70,11 @@ pub trait Context {
     /// slot is held. What cannot be loaded is logged and the old secret stays.
     fn file_secret(&self, files: SecretFiles, secret: Secret) -> Arc<Slot<Secret>>;
 
+    /// The slot of a secret that is defined in place, by its bytes.
+    fn inline_secret(&self, secret: Secret) -> Arc<Slot<Secret>> {
+        Slot::filled("", Arc::new(secret))
+    }
+
     /// The bootstrap's `cluster_manager.upstream_bind_config`.
     fn default_bind(&self) -> Option<BindConfig> {
         None

@@ -132,7 +132,7 @@ fn inline(secret: tls::secret::Type, context: &dyn Context) -> Result<Arc<Slot<S
     })?;
     Ok(match built.files {
         Some(files) => context.file_secret(files, built.secret),
-        None => Slot::filled("", Arc::new(built.secret)),
+        None => context.inline_secret(built.secret),
     })
 }
 

@@ -21,6 +21,8 @@ pub struct Context {
     pub client_certificate: Option<Vec<u8>>,
     /// Requests begun on this connection.
     requests: Cell<u32>,
+    /// It is we who end the connection, not the client.
+    pub ends_here: Cell<bool>,
 }
 
 impl Context {
@@ -56,6 +58,7 @@ impl Context {
             stats,
             client_certificate,
             requests: Cell::new(0),
+            ends_here: Cell::new(false),
         })
     }
 

@@ -54,6 +54,7 @@ pub fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut Strea
     let tls = context.connection.tls.is_some();
     if request.path == b"*" {
         // OPTIONS of the whole server: there is none behind a router.
+        context.stats.downstream_rq_non_relative_path.increment(1);
         let answer = LocalReply::new(404, "", "absolute_path_rejected", Flags::NONE);
         return Decision::Reply(answer);
     }

@@ -35,6 +35,9 @@ pub async fn serve(context: &Rc<Context>, stream: Stream) {
     let mut connection = Connection::new(stream, scheme, limits);
     let ended = requests(context, &mut connection).await;
     stats.downstream_cx_http1_active.decrement(1.0);
+    if matches!(ended, Ended::Close) {
+        context.ends_here.set(true);
+    }
     match ended {
         Ended::Idle => connection.close(Duration::ZERO).await,
         Ended::Close => connection.close(manager.delayed_close_timeout).await,
@@ -123,6 +126,7 @@ async fn another(
                 } else {
                     stats.downstream_cx_idle_timeout.increment(1);
                 }
+                context.ends_here.set(true);
                 return false;
             }
         }

@@ -67,6 +67,7 @@ async fn streams(context: &Rc<Context>, stream: Stream) -> Result<(), StreamErro
                     if ending && going_away.is_none() {
                         connection.graceful();
                         going_away = Some(Instant::now());
+                        context.ends_here.set(true);
                     }
                 }
             },
@@ -74,6 +75,7 @@ async fn streams(context: &Rc<Context>, stream: Stream) -> Result<(), StreamErro
                 context.stats.downstream_cx_drain_close.increment(1);
                 connection.graceful();
                 going_away = Some(Instant::now());
+                        context.ends_here.set(true);
             }
             () = active.idle.notified() => idle_since = Instant::now(),
             () = timer.until(deadline) => {
@@ -83,6 +85,7 @@ async fn streams(context: &Rc<Context>, stream: Stream) -> Result<(), StreamErro
                 context.stats.downstream_cx_idle_timeout.increment(1);
                 connection.graceful();
                 going_away = Some(Instant::now());
+                        context.ends_here.set(true);
             }
         }
     }

@@ -45,6 +45,7 @@ pub async fn serve(
         Err(error) => {
             if error.kind() == std::io::ErrorKind::TimedOut {
                 context.stats.downstream_cx_idle_timeout.increment(1);
+                context.ends_here.set(true);
             }
             tracing::debug!(connection = context.connection.id, %error, "no request came");
         }
@@ -112,6 +113,11 @@ impl Drop for Counted {
     fn drop(&mut self) {
         let stats = &self.0.stats;
         stats.downstream_cx_destroy.increment(1);
+        if self.0.ends_here.get() {
+            stats.downstream_cx_destroy_local.increment(1);
+        } else {
+            stats.downstream_cx_destroy_remote.increment(1);
+        }
         stats.downstream_cx_active.decrement(1.0);
         if self.0.connection.tls.is_some() {
             stats.downstream_cx_ssl_active.decrement(1.0);

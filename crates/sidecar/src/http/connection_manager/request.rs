@@ -65,9 +65,9 @@ pub async fn serve(
     if expects_continue(context, request) {
         go_ahead(response, downstream);
     }
-    if let (Downstream::H1(connection), true) = (&mut *downstream, wants_tunnel(request)) {
+    if wants_tunnel(request) {
         // If there will be no tunnel, the bytes behind the head are not to be taken for a request.
-        connection.force_close();
+        downstream.end_connection();
     }
     let next = match decide(context, request, &mut info) {
         Decision::Reply(answer) => {
@@ -213,8 +213,8 @@ async fn reply(
     response_head::finish(context, request, response);
     // A stream whose request is not wholly read is reset when it is dropped, with NO_ERROR.
     let close = answer.close || !downstream.finish_request();
-    if let (true, Downstream::H1(connection)) = (close, &mut *downstream) {
-        connection.force_close();
+    if close || context.is_draining() {
+        downstream.end_connection();
     }
     let sent = async {
         downstream.send_head(response, body.is_empty())?;

@@ -241,23 +241,25 @@ async fn acquire(
         .zip(deadlines.response)
         .map(|(from, after)| from + after);
     let deadline = [response, deadlines.stream].into_iter().flatten().min();
-    let mut exchange = std::pin::pin!(cluster.exchange(want));
-    let acquired = std::future::poll_fn(|cx| {
-        if let Poll::Ready(outcome) = exchange.as_mut().poll(cx) {
-            return Poll::Ready(Ok(outcome));
-        }
-        if let Poll::Ready(error) = stream.downstream.poll_closed(cx) {
-            return Poll::Ready(Err(RelayError::Downstream(error)));
-        }
-        stream.timer.poll(cx, deadline).map(|()| {
-            Err(if deadline == response {
-                RelayError::Timeout
-            } else {
-                RelayError::MaxDuration
+    let acquired = {
+        let mut exchange = std::pin::pin!(cluster.exchange(want, &mut stream.info.endpoint));
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(outcome) = exchange.as_mut().poll(cx) {
+                return Poll::Ready(Ok(outcome));
+            }
+            if let Poll::Ready(error) = stream.downstream.poll_closed(cx) {
+                return Poll::Ready(Err(RelayError::Downstream(error)));
+            }
+            stream.timer.poll(cx, deadline).map(|()| {
+                Err(if deadline == response {
+                    RelayError::Timeout
+                } else {
+                    RelayError::MaxDuration
+                })
             })
         })
-    })
-    .await;
+        .await
+    };
     match acquired {
         Ok(Ok(exchange)) => Ok(exchange),
         Ok(Err(error)) => Err(failure::no_exchange(stream, cluster, &error)),

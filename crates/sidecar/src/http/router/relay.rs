@@ -99,6 +99,9 @@ pub trait OnHead {
     /// client is to see it.
     fn informational(&mut self, response: &mut ResponseHead) -> bool;
 
+    /// Whether the connection is to end with this response, because it is draining.
+    fn is_last(&self) -> bool;
+
     /// A final head has come: change it for the client. Answers whether it ends the response, and
     /// whether it switches both sides to raw bytes (an accepted upgrade).
     fn final_head(&mut self, request: &RequestHead, response: &mut ResponseHead) -> HeadOutcome;
@@ -372,6 +375,9 @@ impl<'a, 'd> Relay<'a, 'd> {
                     }
                     // The client's answer has come: there is nothing to send again any more.
                     self.keeps = false;
+                    if on_head.is_last() {
+                        self.downstream.end_connection();
+                    }
                     let outcome = on_head.final_head(self.request, self.response);
                     if outcome == HeadOutcome::Upgraded {
                         self.downstream

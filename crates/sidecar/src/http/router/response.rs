@@ -44,6 +44,10 @@ impl OnHead for ResponseRules<'_> {
         response.status != 100 || self.context.manager.proxy_100_continue
     }
 
+    fn is_last(&self) -> bool {
+        self.context.is_draining()
+    }
+
     fn final_head(&mut self, request: &RequestHead, response: &mut ResponseHead) -> HeadOutcome {
         let took = self.info.started.elapsed();
         self.info.response_after = Some(took);

@@ -52,7 +52,7 @@ async fn churn(seed: u64, protocol: UpstreamProtocol) {
                 want.upgrade = (5..10).contains(&dice);
                 requests.spawn_local(async move {
                     let request = async {
-                        let mut exchange = task.cluster().exchange(want).await.ok()?;
+                        let mut exchange = task.cluster().exchange(want, &mut None).await.ok()?;
                         finish(&mut exchange).await.ok()
                     };
                     tokio::select! {

@@ -102,7 +102,7 @@ fn original_destinations_are_reached_and_forgotten() {
         for server in [&one, &other, &one] {
             let mut want = want(Version::Http11);
             want.original_destination = Some(server.address);
-            let exchange = worker.cluster().exchange(want).await;
+            let exchange = worker.cluster().exchange(want, &mut None).await;
             let mut exchange = exchange.expect("an exchange");
             assert_eq!(exchange.endpoint().address, Address::Socket(server.address));
             assert_eq!(finish(&mut exchange).await.expect("a response"), "1");

@@ -181,14 +181,20 @@ fn retries_and_upgrades_get_connections_of_their_own() {
         assert_eq!(worker.get().await, "1");
         let mut fresh = want(Version::Http11);
         fresh.fresh = true;
-        let mut retry = cluster.exchange(fresh).await.expect("an exchange");
+        let mut retry = cluster
+            .exchange(fresh, &mut None)
+            .await
+            .expect("an exchange");
         assert_eq!(finish(&mut retry).await.expect("a response"), "2");
         drop(retry);
         assert_eq!(worker.get().await, "2", "a retry's connection is kept");
 
         let mut upgrade = want(Version::Http11);
         upgrade.upgrade = true;
-        let mut declined = cluster.exchange(upgrade).await.expect("an exchange");
+        let mut declined = cluster
+            .exchange(upgrade, &mut None)
+            .await
+            .expect("an exchange");
         assert_eq!(finish(&mut declined).await.expect("a response"), "3");
         drop(declined);
         until("the third is closed", || server.open() == 2).await;
@@ -204,7 +210,11 @@ fn a_refusal_fails_those_who_wait_and_says_so() {
         tokio::task::yield_now().await;
         let worker = Worker::new(config([endpoint(address)]));
         for version in [Version::Http11, Version::Http2] {
-            let error = worker.cluster().exchange(want(version)).await.err();
+            let error = worker
+                .cluster()
+                .exchange(want(version), &mut None)
+                .await
+                .err();
             let error = error.expect("a refusal");
             assert!(error.refused(), "{error}");
             assert_eq!(

@@ -130,7 +130,7 @@ fn requests_go_upstream_as_they_came() {
             let mut config = config([endpoint(server.address)]);
             config.protocol = UpstreamProtocol::Downstream;
             let worker = Worker::new(config);
-            let exchange = worker.cluster().exchange(want(version)).await;
+            let exchange = worker.cluster().exchange(want(version), &mut None).await;
             let mut exchange = exchange.expect("an exchange");
             assert_eq!(exchange.version(), version);
             assert_eq!(finish(&mut exchange).await.expect("a response"), "1");

@@ -190,7 +190,9 @@ impl Worker {
     }
 
     pub async fn exchange(&self) -> Result<Exchange, UpstreamError> {
-        self.cluster().exchange(want(Version::Http11)).await
+        self.cluster()
+            .exchange(want(Version::Http11), &mut None)
+            .await
     }
 
     /// One whole request; answers the response's body.
