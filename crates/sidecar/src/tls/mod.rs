@@ -12,6 +12,8 @@ mod handshake;
 mod messages;
 mod peer;
 mod record;
+#[cfg(test)]
+mod record_tests;
 pub mod scratch;
 mod secrets;
 pub mod server;

@@ -9,8 +9,8 @@ use std::thread::LocalKey;
 
 use super::record::{MAX_OVERHEAD, MAX_PLAINTEXT, MAX_SEALED};
 
-/// What is read and written at once at most. Smaller buffers cost system calls and wake-ups; larger
-/// ones gain nothing more and miss the second-level cache.
+/// What is read and written at once at most. A few records cost more per byte than many; between
+/// 128 KiB and 1 MiB no difference was measured through a pair of sidecars.
 pub const SIZE: usize = 512 << 10;
 /// The same sealed, behind a record that still waits to be sent.
 const SEALED_SIZE: usize = SIZE + SIZE / MAX_PLAINTEXT * MAX_OVERHEAD + MAX_SEALED;
