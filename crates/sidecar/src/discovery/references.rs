@@ -269,7 +269,10 @@ struct Reference<T> {
 }
 
 /// The references to one kind.
-struct Table<T>(RefCell<BTreeMap<(OriginKey, Arc<str>), Reference<T>>>);
+struct Table<T>(RefCell<ByName<T>>);
+
+/// Who is asked and for what name, to what is known of it.
+type ByName<T> = BTreeMap<(OriginKey, Arc<str>), Reference<T>>;
 
 impl<T> Default for Table<T> {
     fn default() -> Self {

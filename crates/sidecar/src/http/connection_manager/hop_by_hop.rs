@@ -76,7 +76,9 @@ fn remove_listed(headers: &mut Headers) {
 mod tests {
     use super::*;
 
-    fn headers(fields: &[(&str, &str)]) -> Headers {
+    type Fields<'a> = &'a [(&'a str, &'a str)];
+
+    fn headers(fields: Fields<'_>) -> Headers {
         let mut headers = Headers::new();
         for (name, value) in fields {
             headers.push(name.as_bytes(), value.as_bytes());
@@ -93,7 +95,7 @@ mod tests {
 
     #[test]
     fn removes_what_concerns_one_connection() {
-        let cases: &[(&[(&str, &str)], &[&str])] = &[
+        let cases: &[(Fields<'_>, &[&str])] = &[
             (
                 &[
                     ("Connection", "close, X-Once"),
@@ -131,7 +133,7 @@ mod tests {
 
     #[test]
     fn an_upgrade_needs_both_headers_and_is_never_h2c() {
-        let cases: &[(&[(&str, &str)], Option<&[u8]>)] = &[
+        let cases: &[(Fields<'_>, Option<&[u8]>)] = &[
             (
                 &[
                     ("Connection", "keep-alive, Upgrade"),

@@ -9,4 +9,6 @@ mod names;
 pub mod pages;
 mod registry;
 
-pub use registry::{Family, Registry, Scope, Stats, Value};
+#[cfg(test)]
+pub use registry::Value;
+pub use registry::{Family, Registry, Scope, Stats};
