@@ -176,3 +176,20 @@ fn names_keep_their_case_and_order() {
             .any(|(name, _)| name == "X-Answer")
     );
 }
+
+#[test]
+fn connections_end_after_their_last_request() {
+    let app = servers::http1::echo(bind(), "app").unwrap();
+    let manager = "common_http_protocol_options: { max_requests_per_connection: 2 }";
+    let mut pair = Pair::start(&Bootstrap::forward(app.address(), manager));
+    pair.same("two requests", |proxy| {
+        let mut client = proxy.client();
+        let mut told = || {
+            let answer = client.get("a", "/").unwrap();
+            answer.head.header("connection").map(str::to_owned)
+        };
+        let told = [told(), told()];
+        (told, client.read_to_end().unwrap_or_default())
+    });
+    pair.same_stats(&["http.in.downstream_cx_max_requests_reached"]);
+}
