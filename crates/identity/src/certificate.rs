@@ -93,9 +93,9 @@ impl CertificateDetails {
             .flat_map(|extension| &extension.value.general_names)
         {
             match name {
-                GeneralName::URI(uri) => details.uris.push((*uri).to_owned()),
-                GeneralName::DNSName(name) => details.dns_names.push((*name).to_owned()),
-                GeneralName::RFC822Name(mail) => details.emails.push((*mail).to_owned()),
+                GeneralName::URI(uri) => details.uris.push(plain(uri)?),
+                GeneralName::DNSName(name) => details.dns_names.push(plain(name)?),
+                GeneralName::RFC822Name(mail) => details.emails.push(plain(mail)?),
                 GeneralName::IPAddress(octets) => details.ip_addresses.push(address(octets)?),
                 GeneralName::Invalid(tag, _) => {
                     return Err(CertificateError::AlternativeName(format!("kind {}", tag.0)));
@@ -179,6 +179,18 @@ fn system_time(time: ASN1Time) -> SystemTime {
     SystemTime::UNIX_EPOCH + distance
 }
 
+/// A name as it may go into a header or a log line. RFC 5280 makes all three kinds IA5String, which
+/// has line ends too: a certificate that nobody verified could end a header with them.
+fn plain(name: &str) -> Result<String, CertificateError> {
+    if name.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(name.to_owned());
+    }
+    Err(CertificateError::AlternativeName(format!(
+        "a space, a control character or a byte above 127 in {:?}",
+        name.chars().take(256).collect::<String>()
+    )))
+}
+
 fn address(octets: &[u8]) -> Result<IpAddr, CertificateError> {
     if let Ok(octets) = <[u8; 4]>::try_from(octets) {
         return Ok(IpAddr::from(octets));
@@ -238,6 +250,14 @@ fn escape(value: &str) -> String {
     let last = value.chars().count().saturating_sub(1);
     let mut escaped = String::with_capacity(value.len());
     for (position, character) in value.chars().enumerate() {
+        if character.is_control() {
+            let mut bytes = [0; 4];
+            for byte in character.encode_utf8(&mut bytes).bytes() {
+                escaped.push('\\');
+                escaped.push_str(&hex(&[byte]));
+            }
+            continue;
+        }
         let special = matches!(character, ',' | '+' | '"' | '\\' | '<' | '>' | ';')
             || (position == 0 && matches!(character, '#' | ' '))
             || (position == last && character == ' ');

@@ -51,15 +51,26 @@ pub fn element(
             text.push_str(";URI=");
         }
         for uri in &names.uris {
-            let _ = write!(text, ";URI={uri}");
+            text.push_str(";URI=");
+            push_value(&mut text, uri);
         }
     }
     if details.dns {
         for dns in &names.dns_names {
-            let _ = write!(text, ";DNS={dns}");
+            text.push_str(";DNS=");
+            push_value(&mut text, dns);
         }
     }
     Some(text.into_bytes())
+}
+
+/// A value is quoted where it could be taken for another key or another element.
+fn push_value(text: &mut String, value: &str) {
+    if !value.contains([',', ';', '"']) {
+        return text.push_str(value);
+    }
+    let value = value.replace('\\', "\\\\").replace('"', "\\\"");
+    let _ = write!(text, "\"{value}\"");
 }
 
 /// Percent-encoded PEM, as Envoy writes it.

@@ -38,13 +38,26 @@ async fn streams(context: &Rc<Context>, stream: Stream) -> Result<(), StreamErro
         headers: manager.max_headers_count,
         accept_http_10: false,
     };
-    let mut connection = Connection::handshake(stream, &manager.http2, limits).await?;
+    let mut timer = Timer::new();
+    let mut idle_since = Instant::now();
+    let old = manager
+        .max_connection_duration
+        .map(|max| Instant::from_std(context.connection.accepted) + max);
+    let end_of = |idle: Option<Instant>| [idle, old].into_iter().flatten().min();
+    // A client that never sends its preface is idle, too.
+    let deadline = end_of(manager.idle_timeout.map(|idle| idle_since + idle));
+    let mut connection = tokio::select! {
+        biased;
+        begun = Connection::handshake(stream, &manager.http2, limits) => begun?,
+        () = timer.until(deadline) => {
+            context.stats.downstream_cx_idle_timeout.increment(1);
+            return Ok(());
+        }
+    };
     if context.connection.tls.is_some() {
         connection.set_scheme("https");
     }
     let active = Rc::new(Active::default());
-    let mut timer = Timer::new();
-    let mut idle_since = Instant::now();
     let mut going_away: Option<Instant> = None;
     let mut drain = std::pin::pin!(context.drain_begun());
     loop {
@@ -53,8 +66,8 @@ async fn streams(context: &Rc<Context>, stream: Stream) -> Result<(), StreamErro
                 Some(since + manager.drain_timeout.max(std::time::Duration::from_secs(1)))
                     .filter(|_| active.count.get() == 0)
             }
-            (None, 0) => manager.idle_timeout.map(|idle| idle_since + idle),
-            (None, _) => None,
+            (None, 0) => end_of(manager.idle_timeout.map(|idle| idle_since + idle)),
+            (None, _) => old,
         };
         tokio::select! {
             biased;
@@ -82,7 +95,9 @@ async fn streams(context: &Rc<Context>, stream: Stream) -> Result<(), StreamErro
                 if going_away.is_some() {
                     return Ok(());
                 }
-                context.stats.downstream_cx_idle_timeout.increment(1);
+                if deadline != old {
+                    context.stats.downstream_cx_idle_timeout.increment(1);
+                }
                 connection.graceful();
                 going_away = Some(Instant::now());
                         context.ends_here.set(true);

@@ -43,6 +43,10 @@ pub fn request_head(
         .map(|protocol| protocol.as_str().as_bytes().to_vec());
     if request.method() != Method::CONNECT || head.protocol.is_some() {
         let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        // RFC 9113, section 8.3.1. HTTP/1 behind us would get a request line that it refuses.
+        if !path.starts_with('/') && !(path == "*" && request.method() == Method::OPTIONS) {
+            return Err(Refusal::Malformed(":path does not begin with a slash"));
+        }
         head.path.extend_from_slice(path.as_bytes());
     }
     if let Some(authority) = uri.authority() {
@@ -125,7 +129,7 @@ pub fn trailers(fields: &HeaderMap, limits: &Limits) -> Result<Headers, StreamEr
         let text = name.as_str().as_bytes();
         let known = Name::recognise(text);
         if !is_forbidden_trailer(known, text) {
-            headers.push_recognised(known, text, value.as_bytes());
+            headers.push_recognised(known, text, grammar::trim(value.as_bytes()));
         }
     }
     Ok(headers)
@@ -150,13 +154,16 @@ fn take_fields(
     let mut length = None;
     for (name, value) in fields {
         let text = name.as_str().as_bytes();
+        // HTTP/1 behind us does not count spaces at the ends as part of a value, so what decides
+        // here must not either.
+        let value = grammar::trim(value.as_bytes());
         let known = Name::recognise(text);
         match known {
             Name::ContentLength => {
                 if length.is_some() {
                     return Err(Refusal::Malformed("content-length is there twice"));
                 }
-                length = grammar::decimal(value.as_bytes());
+                length = grammar::decimal(value);
                 if length.is_none() {
                     return Err(Refusal::Malformed("content-length is not a number"));
                 }
@@ -172,12 +179,12 @@ fn take_fields(
             | Name::ProxyConnection => {
                 return Err(Refusal::Malformed("a connection-specific field in HTTP/2"));
             }
-            Name::Te if value.as_bytes() != b"trailers" => {
+            Name::Te if value != b"trailers" => {
                 return Err(Refusal::Malformed("te other than trailers in HTTP/2"));
             }
             _ => {}
         }
-        headers.push_recognised(known, text, value.as_bytes());
+        headers.push_recognised(known, text, value);
     }
     Ok(length)
 }

@@ -67,6 +67,15 @@ async fn ask(request: Request<()>, end: bool) -> String {
     }
 }
 
+/// `:path` is `*`.
+fn asterisk() -> http::Uri {
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = Some(http::uri::Scheme::HTTPS);
+    parts.authority = Some(http::uri::Authority::from_static("a"));
+    parts.path_and_query = Some(http::uri::PathAndQuery::from_static("*"));
+    http::Uri::from_parts(parts).unwrap()
+}
+
 #[test]
 fn requests() {
     let get = || Request::builder().uri("https://a:8/p?q");
@@ -107,7 +116,26 @@ fn requests() {
             false,
             "CONNECT http a:443  Streamed",
         ),
+        // What HTTP/1 would not count as part of a value does not count here.
+        (
+            get().header("x-y", " z\t").body(()),
+            true,
+            "GET https a:8 /p?q None | x-y=z",
+        ),
+        (
+            Request::builder()
+                .method("OPTIONS")
+                .uri(asterisk())
+                .body(()),
+            true,
+            "OPTIONS https a * None",
+        ),
         // Refused
+        (
+            Request::builder().uri(asterisk()).body(()),
+            true,
+            "reset Some(PROTOCOL_ERROR)",
+        ),
         (
             get().header("host", "b").body(()),
             true,
