@@ -31,6 +31,31 @@ pub(crate) fn cargo(arguments: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
+/// The command that builds a program as it is shipped, and where it will be: optimised, and linked
+/// statically, so that it runs in an image without a C library and maps no more than it uses (about
+/// 1.5 MiB less of a sidecar's memory).
+///
+/// # Errors
+/// The compiler does not tell which target it is for.
+pub(crate) fn release(package: &str) -> Result<(Command, PathBuf)> {
+    let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    rustc.arg("-vV");
+    let version = output(rustc)?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    let host = host.context("rustc -vV names no host")?;
+    let mut command = cargo(&["build", "--release", "--package", package, "--target", host])?;
+    // Only for what is shipped: build scripts and macros keep the host's flags.
+    command.arg("--config").arg(format!(
+        "target.{host}.rustflags=[\"-Ctarget-feature=+crt-static\"]"
+    ));
+    let program = top()?
+        .join("target")
+        .join(host)
+        .join("release")
+        .join(package);
+    Ok((command, program))
+}
+
 /// Says what is done, runs the command with our own output, and says how long it took.
 ///
 /// # Errors

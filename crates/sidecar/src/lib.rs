@@ -1,9 +1,6 @@
 //! The data plane of the Outrider service mesh. `main.rs` is its only user; the folders are the
 //! stages of a connection, in the order in which a newcomer should read them.
 
-// Until the stages are wired together.
-#![allow(dead_code)]
-
 mod admin;
 mod app;
 mod bootstrap;
@@ -32,7 +29,10 @@ pub fn log_to_stderr(options: &Options) -> Result<(), tracing_subscriber::filter
         level => level,
     };
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let filter = level.parse::<tracing_subscriber::EnvFilter>()?;
+    let filter = level
+        .parse::<tracing_subscriber::EnvFilter>()?
+        // It tells of every event in the folders of watched files: of the log itself, if it is there.
+        .add_directive("notify=warn".parse()?);
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

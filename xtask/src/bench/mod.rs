@@ -103,9 +103,9 @@ impl Bench {
             let program = match &self.sidecar {
                 Some(program) => std::path::absolute(program).context("--sidecar")?,
                 None => {
-                    let arguments = ["build", "--release", "--package", "outrider-sidecar"];
-                    shell::step("build the sidecar", shell::cargo(&arguments)?)?;
-                    shell::top()?.join("target/release/outrider-sidecar")
+                    let (build, program) = shell::release("outrider-sidecar")?;
+                    shell::step("build the sidecar", build)?;
+                    program
                 }
             };
             ensure!(program.is_file(), "there is no {}", program.display());

@@ -45,8 +45,6 @@ pub struct Cluster {
     pub bind: Option<BindConfig>,
     /// `upstream_connection_options.tcp_keepalive`
     pub keepalive: Option<TcpKeepalive>,
-    /// `per_connection_buffer_limit_bytes`; 1 MiB unless set.
-    pub buffer_limit: u32,
     /// Fingerprint of the proto: an equal resource is a no-op.
     pub fingerprint: u64,
 }
@@ -130,8 +128,6 @@ pub enum UpstreamTransport {
 /// `Cluster.TransportSocketMatch`: used by endpoints whose metadata has all of `criteria`.
 #[derive(Clone, Debug)]
 pub struct TransportSocketMatch {
-    /// For display and stats.
-    pub name: Arc<str>,
     /// Keys and values to be found in the endpoint's `envoy.transport_socket_match` metadata; empty
     /// matches every endpoint.
     pub criteria: BTreeMap<String, serde_json::Value>,

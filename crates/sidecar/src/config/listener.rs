@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::access_log::AccessLog;
 use super::http_connection_manager::HttpConnectionManager;
 use super::tcp_proxy::TcpProxy;
 use crate::listener::filter_chain_match::FilterChainIndex;
@@ -45,10 +44,6 @@ pub struct Listener {
     pub direction: TrafficDirection,
     /// `tcp_backlog_size`: 128 unless set in Envoy; ours is the system's maximum unless set.
     pub backlog: Option<u32>,
-    /// `per_connection_buffer_limit_bytes`: 1 MiB unless set.
-    pub buffer_limit: u32,
-    /// `access_log` of connections that no filter chain took.
-    pub access_log: Vec<AccessLog>,
     /// Fingerprint of the proto: an equal resource is a no-op.
     pub fingerprint: u64,
 }

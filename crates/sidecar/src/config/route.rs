@@ -9,8 +9,6 @@ use super::matcher::{HeaderMatcher, QueryMatcher, Regex};
 /// One validated `RouteConfiguration`. `http::route` matches requests against it.
 #[derive(Debug)]
 pub struct RouteTable {
-    /// `name`
-    pub name: Arc<str>,
     /// All virtual hosts.
     pub virtual_hosts: Vec<Arc<VirtualHost>>,
     /// Exact domains in lower case to an index of `virtual_hosts`.

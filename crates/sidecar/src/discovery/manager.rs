@@ -275,25 +275,6 @@ impl Manager {
             .collect()
     }
 
-    /// The names of discovered resources of a kind that are held, for full-state updates.
-    pub fn held(&self, kind: ResourceType) -> Vec<Arc<str>> {
-        match kind {
-            ResourceType::Cluster => self
-                .clusters
-                .iter()
-                .filter(|(_, e)| !e.fixed)
-                .map(|(name, _)| name.clone())
-                .collect(),
-            ResourceType::Listener => self
-                .listeners
-                .iter()
-                .filter(|(_, e)| !e.fixed)
-                .map(|(name, _)| name.clone())
-                .collect(),
-            _ => Vec::new(),
-        }
-    }
-
     /// Puts into force what is warm, clusters first, and publishes if anything changed.
     pub fn advance(&mut self, now: Instant) {
         let references = &self.references;

@@ -77,11 +77,6 @@ impl Streams {
         }
     }
 
-    /// The manager.
-    pub fn manager(&mut self) -> &mut Manager {
-        &mut self.manager
-    }
-
     /// Whether everything that was asked for at the start is in force (or was waited for in vain).
     pub fn is_initialized(&self) -> (bool, bool) {
         let (clusters, listeners) = self.manager.warming();

@@ -118,12 +118,6 @@ pub enum Reset {
     Cancel,
     /// Something failed on our side or beyond it.
     InternalError,
-    /// The peer broke the protocol.
-    ProtocolError,
-    /// Not processed at all: the client may send it again.
-    Refused,
-    /// The whole response is sent and the rest of the request is of no interest.
-    NoError,
 }
 
 impl Reset {
@@ -132,9 +126,6 @@ impl Reset {
         match self {
             Reset::Cancel => ::h2::Reason::CANCEL,
             Reset::InternalError => ::h2::Reason::INTERNAL_ERROR,
-            Reset::ProtocolError => ::h2::Reason::PROTOCOL_ERROR,
-            Reset::Refused => ::h2::Reason::REFUSED_STREAM,
-            Reset::NoError => ::h2::Reason::NO_ERROR,
         }
     }
 }

@@ -107,14 +107,6 @@ impl RequestHead {
     pub fn join_cookies(&mut self) {
         self.headers.join(super::headers::Name::Cookie, b"; ");
     }
-
-    /// The path without its query.
-    pub fn path_only(&self) -> &[u8] {
-        match memchr::memchr(b'?', &self.path) {
-            Some(at) => &self.path[..at],
-            None => &self.path,
-        }
-    }
 }
 
 /// The head of a response, final or informational (100 to 199).

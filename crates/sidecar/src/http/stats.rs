@@ -46,12 +46,12 @@ http_stats! {
         downstream_cx_destroy_local, downstream_cx_destroy_remote,
         downstream_cx_idle_timeout, downstream_cx_max_duration_reached, downstream_cx_max_requests_reached,
         downstream_cx_protocol_error, downstream_cx_drain_close,
-        downstream_cx_destroy_remote_active_rq, downstream_cx_destroy_local_active_rq,
         downstream_rq_total, downstream_rq_http1_total, downstream_rq_http2_total,
         downstream_rq_completed, downstream_rq_rx_reset, downstream_rq_tx_reset,
         downstream_rq_timeout, downstream_rq_header_timeout, downstream_rq_idle_timeout,
-        downstream_rq_overload_close, downstream_rq_too_large, downstream_rq_response_before_rq_complete,
-        downstream_rq_ws_on_non_ws_route, downstream_rq_max_duration_reached, downstream_rq_non_relative_path, no_route, no_cluster, rq_direct_response, rq_redirect, rq_total;
+        downstream_rq_response_before_rq_complete, downstream_rq_ws_on_non_ws_route,
+        downstream_rq_max_duration_reached, downstream_rq_non_relative_path, no_route, no_cluster,
+        rq_direct_response, rq_total;
     gauges:
         downstream_cx_active, downstream_cx_http1_active, downstream_cx_http2_active,
         downstream_cx_ssl_active, downstream_cx_upgrades_active, downstream_rq_active;

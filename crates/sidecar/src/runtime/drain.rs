@@ -161,18 +161,4 @@ impl DrainSignal {
             tokio::time::sleep_until(accepting).await;
         }
     }
-
-    /// Resolves at the deadline of the drain, once one is set.
-    pub async fn deadline(&self) {
-        let mut receiver = self.state.clone();
-        let deadline = receiver
-            .wait_for(|state| state.deadline.is_some())
-            .await
-            .ok()
-            .and_then(|s| s.deadline);
-        match deadline {
-            Some(deadline) => tokio::time::sleep_until(deadline).await,
-            None => std::future::pending::<()>().await,
-        }
-    }
 }

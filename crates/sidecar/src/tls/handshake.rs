@@ -169,11 +169,6 @@ impl Driver {
         Ok(())
     }
 
-    /// After a failure rustls has the alert for the peer ready.
-    fn collect_alert<C: Connection>(&mut self, connection: &mut C) {
-        while let Ok(Step::Again) = self.step(connection) {}
-    }
-
     fn finish(
         self,
         handshake: Handshake,

@@ -2,10 +2,8 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use outrider_identity::certificate::sha256;
-use outrider_identity::verify::unix_time;
 use outrider_identity::{CertificateDetails, PeerRole, TrustBundle, verify_chain};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
@@ -97,11 +95,6 @@ impl PeerPolicy {
             return Err(CertificateError::ApplicationVerificationFailure.into());
         }
         Ok(())
-    }
-
-    /// The current time, for the verifiers that rustls gives none.
-    pub fn now() -> UnixTime {
-        unix_time(SystemTime::now())
     }
 }
 

@@ -31,8 +31,6 @@ const EXPLICIT_NONCE: usize = 8;
 pub struct ContentType(pub u8);
 
 impl ContentType {
-    /// `change_cipher_spec`
-    pub const CHANGE_CIPHER_SPEC: ContentType = ContentType(20);
     /// `alert`
     pub const ALERT: ContentType = ContentType(21);
     /// `handshake`

@@ -67,7 +67,8 @@ impl ServerContext {
         Ok(Arc::new(context))
     }
 
-    /// Its settings.
+    /// What was configured.
+    #[cfg(test)]
     pub fn settings(&self) -> &DownstreamTls {
         &self.tls
     }

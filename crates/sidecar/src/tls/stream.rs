@@ -95,11 +95,6 @@ impl Stream {
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.socket().local_addr()
     }
-
-    /// The peer's address; `None` for a Unix socket.
-    pub fn peer_addr(&self) -> Option<SocketAddr> {
-        self.socket().peer_addr()
-    }
 }
 
 impl From<TlsStream> for Stream {

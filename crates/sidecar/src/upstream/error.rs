@@ -69,6 +69,7 @@ impl UpstreamError {
     }
 
     /// Whether the endpoint actively refused, so that a TCP client is to see a reset.
+    #[cfg(test)]
     pub fn refused(&self) -> bool {
         matches!(self, UpstreamError::Connect { refused: true, .. })
     }

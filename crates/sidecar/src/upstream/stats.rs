@@ -64,7 +64,6 @@ cluster_stats! {
         rq_pending_failure_eject = "upstream_rq_pending_failure_eject": "Waiting requests whose connection failed.",
         rq_cancelled = "upstream_rq_cancelled": "Waiting requests that were given up.",
         rq_timeout = "upstream_rq_timeout": "Requests that timed out.",
-        rq_per_try_timeout = "upstream_rq_per_try_timeout": "Tries that timed out.",
         rq_rx_reset = "upstream_rq_rx_reset": "Requests that the endpoint reset.",
         rq_tx_reset = "upstream_rq_tx_reset": "Requests that we reset.",
         rq_retry = "upstream_rq_retry": "Retries.",

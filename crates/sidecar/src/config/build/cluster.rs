@@ -27,8 +27,6 @@ use crate::discovery::slot::Slot;
 
 /// `connect_timeout` unless set.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// `per_connection_buffer_limit_bytes` unless set.
-const BUFFER_LIMIT: u32 = 1 << 20;
 /// `healthy_panic_threshold` unless set, percent.
 const PANIC_THRESHOLD: u8 = 50;
 /// `max_connections` and its like unless set.
@@ -87,9 +85,6 @@ pub fn build(proto: &cluster::Cluster, fingerprint: u64, context: &dyn Context) 
             .map(keepalive)
             .transpose()
             .within("upstream_connection_options.tcp_keepalive")?,
-        buffer_limit: uint(&proto.per_connection_buffer_limit_bytes)
-            .filter(|bytes| *bytes > 0)
-            .unwrap_or(BUFFER_LIMIT),
         fingerprint,
     })
 }
@@ -276,9 +271,9 @@ fn transport_socket_matches(
         "transport_socket_matches",
         &proto.transport_socket_matches,
         |proto| {
+            named(&proto.name, "name")?;
             let socket = required(&proto.transport_socket, "transport_socket")?;
             Ok(TransportSocketMatch {
-                name: named(&proto.name, "name")?.into(),
                 criteria: proto
                     .r#match
                     .as_ref()

@@ -20,7 +20,6 @@ fn defaults_are_envoys() {
     assert_eq!(cluster.idle_timeout, Some(Duration::from_secs(3600)));
     assert_eq!(cluster.max_requests_per_connection, None);
     assert_eq!(cluster.http2.initial_stream_window, 16 << 20);
-    assert_eq!(cluster.buffer_limit, 1 << 20);
     assert!(matches!(cluster.transport_socket, UpstreamTransport::Plain));
 }
 

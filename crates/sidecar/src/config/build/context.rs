@@ -1,18 +1,21 @@
 //! What a build needs from its surroundings: slots for what arrives later.
 
+#[cfg(test)]
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::secret::SecretFiles;
 use crate::config::cluster::BindConfig;
 use crate::config::endpoint::LoadAssignment;
-use crate::config::error::{ConfigError, Result};
+#[cfg(test)]
+use crate::config::error::ConfigError;
+use crate::config::error::Result;
 use crate::config::route::RouteTable;
 use crate::config::secret::Secret;
 use crate::config::source::ResourceSource;
 use crate::discovery::slot::Slot;
 
-/// Hands out slots. Discovery implements it; [`Detached`] is for validation and tests.
+/// Hands out slots. Discovery implements it; `Detached` is for tests.
 ///
 /// What an implementation owes, beyond the slot:
 ///
@@ -82,11 +85,13 @@ pub trait Context {
 }
 
 /// A context without discovery: slots stay empty, and files are read once.
+#[cfg(test)]
 #[derive(Debug, Default)]
 pub struct Detached {
     secrets: HashMap<Arc<str>, Arc<Slot<Secret>>>,
 }
 
+#[cfg(test)]
 impl Detached {
     /// Knows these static secrets.
     pub fn new(secrets: impl IntoIterator<Item = Arc<Slot<Secret>>>) -> Self {
@@ -99,6 +104,7 @@ impl Detached {
     }
 }
 
+#[cfg(test)]
 impl Context for Detached {
     fn route_slot(&self, name: &str, _: &ResourceSource) -> Result<Arc<Slot<RouteTable>>> {
         Ok(Slot::empty(name))

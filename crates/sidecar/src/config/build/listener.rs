@@ -16,15 +16,13 @@ use super::extension::{Build, Extension, decode, resolve};
 use super::fields::{
     Within as _, each, enumeration, flag, refuse, required, socket_address, timeout, uint,
 };
-use super::{access_log, filter_chain};
+use super::filter_chain;
 use crate::config::error::{ConfigError, Result};
 use crate::config::listener::{FilterChain, Inspector, Listener, PortPredicate, TrafficDirection};
 use crate::listener::filter_chain_match::FilterChainIndex;
 
 /// `listener_filters_timeout` unless set.
 const LISTENER_FILTERS_TIMEOUT: Duration = Duration::from_secs(15);
-/// `per_connection_buffer_limit_bytes` unless set.
-const BUFFER_LIMIT: u32 = 1 << 20;
 
 /// What a listener filter becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,10 +149,6 @@ pub fn build(
             core::TrafficDirection::Outbound => TrafficDirection::Outbound,
         },
         backlog: uint(&proto.tcp_backlog_size),
-        buffer_limit: uint(&proto.per_connection_buffer_limit_bytes)
-            .filter(|bytes| *bytes > 0)
-            .unwrap_or(BUFFER_LIMIT),
-        access_log: access_log::build(&proto.access_log)?,
         fingerprint,
     })
 }

@@ -116,7 +116,6 @@ filter_chains:
     assert_eq!(listener.listener_filters_timeout, None);
     assert!(listener.tls_inspector.looks_at(3306) && listener.http_inspector.looks_at(80));
     assert!(!listener.http_inspector.looks_at(3306));
-    assert_eq!(listener.access_log[0].sink, LogSink::Stdout);
     let chain = &listener.filter_chains[0];
     let matcher = &chain.matcher;
     assert_eq!(matcher.destinations, ["10.0.0.0/8".parse().unwrap()]);

@@ -47,7 +47,6 @@ pub fn build(proto: &proto::RouteConfiguration, fingerprint: u64) -> Result<Rout
         },
     )?;
     let mut table = RouteTable {
-        name: proto.name.as_str().into(),
         virtual_hosts,
         exact: HashMap::new(),
         suffixes: Vec::new(),

@@ -103,7 +103,7 @@ pub fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut Strea
                 Flags::NO_ROUTE_FOUND,
             ))
         }
-        RouteMatchResult::NeedsTls(_) => {
+        RouteMatchResult::NeedsTls => {
             context.stats.rq_direct_response.increment(1);
             let mut answer = LocalReply::new(301, "", "direct_response", Flags::NONE);
             let mut location = Vec::new();

@@ -135,6 +135,7 @@ impl Buffer {
     }
 
     /// Whether there is memory behind it.
+    #[cfg(test)]
     pub fn holds_memory(&self) -> bool {
         !self.bytes.is_empty()
     }

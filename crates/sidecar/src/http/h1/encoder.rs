@@ -51,6 +51,7 @@ impl Encoder {
     }
 
     /// Whether the head is written.
+    #[cfg(test)]
     pub fn has_begun(&self) -> bool {
         self.begun
     }

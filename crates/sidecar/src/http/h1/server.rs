@@ -194,11 +194,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
         }
     }
 
-    /// The bytes below, for the addresses.
-    pub fn transport(&self) -> &IO {
-        &self.wire.io
-    }
-
     /// After an upgrade's or CONNECT's response is flushed: the bytes below, and what was read
     /// ahead of them.
     pub fn into_upgraded(self) -> (IO, Vec<u8>) {
@@ -299,12 +294,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
     }
 
     /// See [`crate::http::downstream::Downstream::reset`].
-    pub fn reset(&mut self, reset: Reset) {
-        match reset {
-            // The response is whole: let the client read it, then close.
-            Reset::NoError => self.closing = true,
-            _ => self.aborted = true,
-        }
+    pub fn reset(&mut self, _reset: Reset) {
+        self.aborted = true;
     }
 
     /// See [`crate::http::downstream::Downstream::poll_closed`]. A client that closes its half of

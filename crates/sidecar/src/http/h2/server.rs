@@ -160,16 +160,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
     pub fn graceful(&mut self) {
         self.inner.graceful_shutdown();
     }
-
-    /// GOAWAY, and all streams end.
-    pub fn abrupt(&mut self, reset: Reset) {
-        self.inner.abrupt_shutdown(reset.reason());
-    }
-
-    /// Whether there are open streams: without any for the idle timeout, the connection may go.
-    pub fn has_streams(&self) -> bool {
-        self.inner.has_streams()
-    }
 }
 
 impl<IO> fmt::Debug for Connection<IO> {

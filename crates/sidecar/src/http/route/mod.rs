@@ -27,7 +27,7 @@ pub enum RouteMatchResult<'a> {
         route: &'a Arc<Route>,
     },
     /// The virtual host wants TLS: a redirect to [`write_https_location`] with status 301.
-    NeedsTls(&'a Arc<VirtualHost>),
+    NeedsTls,
     /// No virtual host, or none of its routes: 404 with the flag NR.
     NotFound,
 }
@@ -46,7 +46,7 @@ impl RouteTable {
             RequireTls::All => true,
         };
         if needs_tls && !tls {
-            return RouteMatchResult::NeedsTls(virtual_host);
+            return RouteMatchResult::NeedsTls;
         }
         let target = matching::Target::new(request, self.ignore_path_parameters);
         virtual_host

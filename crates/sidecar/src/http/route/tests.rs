@@ -17,7 +17,7 @@ fn request(method: &str, authority: &str, path: &str, headers: &[(&str, &str)]) 
 fn route_name<'a>(table: &'a RouteTable, request: &RequestHead, random: u64) -> &'a str {
     match table.route(request, random, false) {
         RouteMatchResult::Found { route, .. } => &route.name,
-        RouteMatchResult::NeedsTls(_) => "(tls)",
+        RouteMatchResult::NeedsTls => "(tls)",
         RouteMatchResult::NotFound => "(none)",
     }
 }

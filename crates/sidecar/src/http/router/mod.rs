@@ -181,6 +181,8 @@ async fn attempt_and_retry(
                 };
             }
             Ok(()) => {
+                let took = stream.info.started.elapsed();
+                cluster.stats().rq_time.record(took.as_secs_f64() * 1000.0);
                 if retry.is_some() {
                     cluster.stats().rq_retry_success.increment(1);
                 }

@@ -18,20 +18,14 @@ flags! {
     UPSTREAM_CONNECTION_FAILURE = 1, "UF", "UpstreamConnectionFailure";
     UPSTREAM_OVERFLOW = 2, "UO", "UpstreamOverflow";
     NO_ROUTE_FOUND = 3, "NR", "NoRouteFound";
-    UPSTREAM_RETRY_LIMIT_EXCEEDED = 4, "URX", "UpstreamRetryLimitExceeded";
     NO_CLUSTER_FOUND = 5, "NC", "NoClusterFound";
-    DURATION_TIMEOUT = 6, "DT", "DurationTimeout";
     DOWNSTREAM_CONNECTION_TERMINATION = 7, "DC", "DownstreamConnectionTermination";
     UPSTREAM_REQUEST_TIMEOUT = 8, "UT", "UpstreamRequestTimeout";
-    LOCAL_RESET = 9, "LR", "LocalReset";
     UPSTREAM_REMOTE_RESET = 10, "UR", "UpstreamRemoteReset";
     UPSTREAM_CONNECTION_TERMINATION = 11, "UC", "UpstreamConnectionTermination";
     STREAM_IDLE_TIMEOUT = 12, "SI", "StreamIdleTimeout";
     DOWNSTREAM_PROTOCOL_ERROR = 13, "DPE", "DownstreamProtocolError";
     UPSTREAM_PROTOCOL_ERROR = 14, "UPE", "UpstreamProtocolError";
-    UPSTREAM_MAX_STREAM_DURATION_REACHED = 15, "UMSDR", "UpstreamMaxStreamDurationReached";
-    DOWNSTREAM_REMOTE_RESET = 16, "DR", "DownstreamRemoteReset";
-    OVERLOAD_MANAGER = 17, "OM", "OverloadManagerTerminated";
 }
 
 impl std::ops::BitOrAssign for Flags {

@@ -32,8 +32,6 @@ struct Batch {
 
 enum Message {
     Batch(Batch),
-    /// Open the files anew: somebody rotated them.
-    Reopen,
     Stop,
 }
 
@@ -60,12 +58,6 @@ impl WriterThread {
     /// The way to it, for one thread.
     pub fn handle(&self) -> Handle {
         Handle(self.sender.clone())
-    }
-
-    /// Has the files opened anew with the next batch.
-    pub fn reopen(&self) {
-        // A full queue means that it is at work; files are opened anew by the next call then.
-        let _ = self.sender.try_send(Message::Reopen);
     }
 }
 
@@ -126,7 +118,6 @@ fn write_batches(receiver: &Receiver<Message>, counters: &Counters) {
                     tracing::warn!(sink = ?batch.sink, %error, lines = batch.count, "access log lines lost");
                 }
             },
-            Message::Reopen => files.clear(),
             Message::Stop => return,
         }
     }

@@ -105,6 +105,7 @@ impl Exchange {
     }
 
     /// Whether the whole response has been read: nothing more will come from `poll_data`.
+    #[cfg(test)]
     pub fn response_ended(&self) -> bool {
         each!(self, exchange => exchange.response_ended())
     }

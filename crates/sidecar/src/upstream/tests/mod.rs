@@ -109,7 +109,6 @@ pub fn config(endpoints: impl IntoIterator<Item = Endpoint>) -> cluster::Cluster
         transport_socket_matches: Vec::new(),
         bind: None,
         keepalive: None,
-        buffer_limit: 1 << 20,
         fingerprint: 0,
     }
 }

@@ -92,7 +92,6 @@ fn metadata_chooses_the_transport_socket() {
         in_mesh.transport_socket_match = mutual_tls.clone();
         let mut both = config([in_mesh.clone(), endpoint(plain.address)]);
         both.transport_socket_matches = vec![TransportSocketMatch {
-            name: "tlsMode-istio".into(),
             criteria: mutual_tls,
             transport: UpstreamTransport::Tls(client),
         }];

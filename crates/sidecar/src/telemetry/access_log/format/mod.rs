@@ -96,6 +96,7 @@ impl Format {
     }
 
     /// The text, if it is the same for every request: no [`Record`] need be put together.
+    #[cfg(test)]
     pub fn as_literal(&self) -> Option<&[u8]> {
         match &self.0 {
             Body::Literal(text) => Some(text),

@@ -45,8 +45,6 @@ fn connection() -> Connection {
         chains: Default::default(),
         direction: crate::config::listener::TrafficDirection::Inbound,
         backlog: None,
-        buffer_limit: 1 << 20,
-        access_log: Vec::new(),
         fingerprint: 0,
     });
     Connection {
