@@ -22,21 +22,26 @@ pub use bootstrap::options::Options;
 /// # Errors
 /// The level is none.
 pub fn log_to_stderr(options: &Options) -> Result<(), tracing_subscriber::filter::ParseError> {
+    use tracing_subscriber::filter::Targets;
+    use tracing_subscriber::layer::SubscriberExt as _;
+    use tracing_subscriber::util::SubscriberInitExt as _;
+
     let level = match options.log_level.as_str() {
         // Envoy's names for two of them.
         "warning" => "warn",
         "critical" => "error",
         level => level,
     };
-    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let filter = level
-        .parse::<tracing_subscriber::EnvFilter>()?
+        .parse::<Targets>()?
         // It tells of every event in the folders of watched files: of the log itself, if it is there.
-        .add_directive("notify=warn".parse()?);
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_target("notify", tracing::Level::WARN);
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .with_ansi(ansi)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+    tracing_subscriber::registry()
+        .with(lines)
+        .with(filter)
         .init();
     Ok(())
 }

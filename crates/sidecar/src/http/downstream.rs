@@ -52,11 +52,6 @@ impl Downstream<'_> {
         each!(self, stream => stream.consume(n))
     }
 
-    /// Whether the whole request has been read: nothing more will come from `poll_data`.
-    pub fn request_ended(&self) -> bool {
-        each!(self, stream => stream.request_ended())
-    }
-
     /// The connection ends with this response, and the client is told so. With HTTP/2 it is the
     /// connection's own task that says so.
     pub fn end_connection(&mut self) {

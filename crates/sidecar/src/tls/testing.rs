@@ -77,8 +77,6 @@ pub const SERVER: &str = "spiffe://cluster.local/ns/shop/sa/server";
 /// Settings of one side of mutual TLS.
 pub struct Side {
     pub settings: TlsSettings,
-    pub certificate: Arc<Slot<Secret>>,
-    pub trust: Arc<Slot<Secret>>,
 }
 
 impl Side {
@@ -96,8 +94,6 @@ impl Side {
                 certificates: vec![Arc::clone(&certificate)],
                 validation: Validation::Context(Arc::clone(&trust)),
             },
-            certificate,
-            trust,
         }
     }
 

@@ -1,7 +1,5 @@
 //! What a build needs from its surroundings: slots for what arrives later.
 
-#[cfg(test)]
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::secret::SecretFiles;
@@ -87,22 +85,7 @@ pub trait Context {
 /// A context without discovery: slots stay empty, and files are read once.
 #[cfg(test)]
 #[derive(Debug, Default)]
-pub struct Detached {
-    secrets: HashMap<Arc<str>, Arc<Slot<Secret>>>,
-}
-
-#[cfg(test)]
-impl Detached {
-    /// Knows these static secrets.
-    pub fn new(secrets: impl IntoIterator<Item = Arc<Slot<Secret>>>) -> Self {
-        Detached {
-            secrets: secrets
-                .into_iter()
-                .map(|slot| (Arc::clone(slot.name()), slot))
-                .collect(),
-        }
-    }
-}
+pub struct Detached;
 
 #[cfg(test)]
 impl Context for Detached {
@@ -117,9 +100,10 @@ impl Context for Detached {
     ) -> Result<Arc<Slot<Secret>>> {
         match source {
             Some(_) => Ok(Slot::empty(name)),
-            None => self.secrets.get(name).cloned().ok_or_else(|| {
-                ConfigError::new("", format_args!("there is no static secret `{name}`"))
-            }),
+            None => Err(ConfigError::new(
+                "",
+                format_args!("there is no static secret `{name}`"),
+            )),
         }
     }
 

@@ -1,7 +1,6 @@
 use std::time::Duration;
 
 use super::super::testing::{assert_error, listener};
-use crate::config::access_log::LogSink;
 use crate::config::http_connection_manager::{
     CodecType, ForwardClientCert, HttpConnectionManager, StripPort,
 };

@@ -30,13 +30,13 @@ pub fn route_table(yaml: &str) -> RouteTable {
 /// A listener, built without discovery.
 pub fn listener(yaml: &str) -> Result<Listener> {
     use envoy_types::pb::envoy::config::listener::v3::Listener as Proto;
-    resource::listener(&bytes::<Proto>(yaml), &Detached::default())
+    resource::listener(&bytes::<Proto>(yaml), &Detached)
 }
 
 /// A cluster, built without discovery.
 pub fn cluster(yaml: &str) -> Result<Cluster> {
     use envoy_types::pb::envoy::config::cluster::v3::Cluster as Proto;
-    resource::cluster(&bytes::<Proto>(yaml), &Detached::default())
+    resource::cluster(&bytes::<Proto>(yaml), &Detached)
 }
 
 /// Asserts that an error begins so.

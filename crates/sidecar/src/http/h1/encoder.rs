@@ -50,12 +50,6 @@ impl Encoder {
         }
     }
 
-    /// Whether the head is written.
-    #[cfg(test)]
-    pub fn has_begun(&self) -> bool {
-        self.begun
-    }
-
     /// Whether the message is written to its end.
     pub fn has_ended(&self) -> bool {
         self.ended

@@ -224,6 +224,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
     }
 
     /// See [`crate::http::downstream::Downstream::request_ended`].
+    #[cfg(test)]
     pub fn request_ended(&self) -> bool {
         self.decoder.is_done()
     }

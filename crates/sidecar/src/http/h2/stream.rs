@@ -99,11 +99,6 @@ impl Sender {
         }
     }
 
-    /// Whether the end was sent.
-    pub fn has_ended(&self) -> bool {
-        self.ended
-    }
-
     /// How many bytes flow control and the send buffer have room for, beyond what is held.
     fn room(&self) -> usize {
         self.stream.capacity().saturating_sub(self.held.len())

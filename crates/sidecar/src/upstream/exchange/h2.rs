@@ -370,6 +370,7 @@ impl Exchange {
     }
 
     /// See [`super::Exchange::response_ended`].
+    #[cfg(test)]
     pub fn response_ended(&self) -> bool {
         matches!(&self.receiving, Receiving::Body(receiver) if receiver.has_ended())
     }
