@@ -93,8 +93,6 @@ mod tests {
             .collect()
     }
 
-    type Fields<'a> = &'a [(&'a str, &'a str)];
-
     #[test]
     fn removes_what_concerns_one_connection() {
         let cases: &[(Fields<'_>, &[&str])] = &[
