@@ -20,7 +20,7 @@ const ANSWER: usize = 512;
 pub(super) struct Stage {
     pub(super) client: Pod,
     pub(super) server: Pod,
-    /// The folder of the bootstrap files, certificates and logs.
+    /// The folder of the bootstrap files and of what the loads write.
     files: tempfile::TempDir,
     _nginx: Process,
     _iperf3: Process,
@@ -36,15 +36,19 @@ impl Stage {
         let network = Network::new("bench")?;
         let client = network.pod("client")?;
         let server = network.pod("server")?;
-        write_certificates(files.path())?;
+        // In a folder of their own: it is watched, and a load's log beside them would keep the
+        // watchers busy.
+        let certificates = files.path().join("certificates");
+        fs::create_dir(&certificates).context("make a folder for the certificates")?;
+        write_certificates(&certificates)?;
         let address = server.v4();
         write(
             &files.path().join("client.yaml"),
-            &bootstrap::client(address, files.path()),
+            &bootstrap::client(address, &certificates),
         )?;
         write(
             &files.path().join("server.yaml"),
-            &bootstrap::server(address, files.path()),
+            &bootstrap::server(address, &certificates),
         )?;
 
         let nginx = start_nginx(&server, files.path())?;

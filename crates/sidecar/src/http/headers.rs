@@ -19,6 +19,9 @@ macro_rules! known_names {
         }
 
         impl Name {
+            /// All of them, in the order of their numbers.
+            pub const ALL: &'static [Name] = &[Name::Other, $(Name::$variant),+];
+
             /// The name in lower case, as HTTP/2 wants it; empty for [`Name::Other`].
             pub const fn as_str(self) -> &'static str {
                 match self {
@@ -107,6 +110,11 @@ impl Headers {
     pub fn clear(&mut self) {
         self.arena.clear();
         self.fields.clear();
+    }
+
+    /// Bytes of memory that it holds on to.
+    pub fn capacity(&self) -> usize {
+        self.arena.capacity() + self.fields.capacity() * size_of::<Field>()
     }
 
     /// Makes room for so many fields whose names and values have so many bytes.

@@ -20,8 +20,6 @@ pub struct StreamInfo {
     pub client: Option<SocketAddr>,
     /// When the head had come.
     pub started: Instant,
-    /// The same by the wall clock.
-    pub started_at: SystemTime,
     /// Why it ended as it did.
     pub flags: Flags,
     /// `%RESPONSE_CODE_DETAILS%`
@@ -56,7 +54,6 @@ impl StreamInfo {
         StreamInfo {
             client: None,
             started: Instant::now(),
-            started_at: SystemTime::now(),
             flags: Flags::NONE,
             details: Cow::Borrowed(""),
             upstream_failure: String::new(),
@@ -81,10 +78,12 @@ impl StreamInfo {
         response: Option<&'a ResponseHead>,
         trailers: Option<&'a Headers>,
     ) -> Record<'a> {
+        let duration = self.started.elapsed();
+        let now = SystemTime::now();
         Record {
             connection,
             client: self.client,
-            started: self.started_at,
+            started: now.checked_sub(duration).unwrap_or(now),
             request,
             response,
             trailers,
@@ -94,7 +93,7 @@ impl StreamInfo {
             upstream_failure: &self.upstream_failure,
             bytes_received: self.bytes_received,
             bytes_sent: self.bytes_sent,
-            duration: self.started.elapsed(),
+            duration,
             response_duration: self.response_after,
             upstream_host: self.endpoint.as_ref().map(|endpoint| &endpoint.address),
             upstream_local: self.upstream_local,

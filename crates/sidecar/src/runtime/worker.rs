@@ -10,6 +10,7 @@ use super::drain::DrainSignal;
 use super::random::Random;
 use super::snapshot::Snapshot;
 use crate::config::listener::NetworkFilter;
+use crate::http::connection_manager::stream_tasks::StreamTasks;
 use crate::http::stats::HttpStats;
 use crate::listener::Listeners;
 use crate::network::tcp_proxy::stats::TcpStats;
@@ -33,6 +34,8 @@ pub struct Worker {
     pub access_log: Writer,
     /// The `date` header.
     pub date: DateCache,
+    /// The tasks that serve HTTP/2 streams.
+    pub stream_tasks: Rc<StreamTasks>,
     random: Random,
     http_stats: RefCell<HashMap<Arc<str>, Rc<HttpStats>>>,
     tcp_stats: RefCell<HashMap<Arc<str>, Rc<TcpStats>>>,
@@ -49,6 +52,7 @@ impl Worker {
             drain,
             access_log,
             date: DateCache::default(),
+            stream_tasks: Rc::default(),
             random: Random::new(),
             http_stats: RefCell::default(),
             tcp_stats: RefCell::default(),

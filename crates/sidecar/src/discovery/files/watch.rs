@@ -14,7 +14,7 @@ use std::time::Duration;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use outrider_identity::certificate::sha256;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 /// How often files are looked at without an event.
 const POLL: Duration = Duration::from_secs(30);
@@ -147,12 +147,14 @@ impl WatchedFiles {
             let first = Instant::now() + POLL;
             if let Ok(Ok(())) = timeout_at(first, self.events.changed()).await {
                 let latest = Instant::now() + LATEST;
+                // Nobody waits for further events, so that in a folder where much is written they
+                // wake nobody either.
                 loop {
-                    let quiet = (Instant::now() + QUIET).min(latest);
-                    let event = timeout_at(quiet, self.events.changed()).await;
-                    if event.is_err() || Instant::now() >= latest {
+                    sleep(QUIET).await;
+                    if !self.events.has_changed().unwrap_or(false) || Instant::now() >= latest {
                         break;
                     }
+                    self.events.mark_unchanged();
                 }
             }
             if self.differ() {

@@ -7,13 +7,10 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::context::Context;
-use super::request::{self, Next, Scratch};
-use super::tunnel;
-use crate::http::downstream::Downstream;
+use super::stream_tasks::Work;
 use crate::http::error::{Fault, StreamError};
 use crate::http::h1::Limits;
-use crate::http::h2::server::{Connection, StreamPair};
-use crate::http::message::RequestHead;
+use crate::http::h2::server::Connection;
 use crate::runtime::timer::Timer;
 use crate::tls::stream::Stream;
 
@@ -60,6 +57,7 @@ async fn streams(context: &Rc<Context>, stream: Stream) -> Result<(), StreamErro
     let active = Rc::new(Active::default());
     let mut going_away: Option<Instant> = None;
     let mut drain = std::pin::pin!(context.drain_begun());
+    let tasks = &context.worker.stream_tasks;
     loop {
         let deadline = match (going_away, active.count.get()) {
             (Some(since), _) => {
@@ -71,12 +69,17 @@ async fn streams(context: &Rc<Context>, stream: Stream) -> Result<(), StreamErro
         };
         tokio::select! {
             biased;
-            accepted = connection.accept() => match accepted {
+            accepted = connection.accept(|| tasks.head()) => match accepted {
                 None => return Ok(()),
                 Some(accepted) => {
                     let (head, pair) = accepted?;
                     let ending = context.begin_request();
-                    spawn(context, &active, head, pair);
+                    tasks.begin(Work {
+                        context: context.clone(),
+                        head,
+                        pair,
+                        open: Open::new(&active),
+                    });
                     if ending && going_away.is_none() {
                         connection.graceful();
                         going_away = Some(Instant::now());
@@ -113,7 +116,8 @@ struct Active {
     idle: Notify,
 }
 
-struct Open(Rc<Active>);
+/// Counts a stream as open.
+pub struct Open(Rc<Active>);
 
 impl Open {
     fn new(active: &Rc<Active>) -> Self {
@@ -129,19 +133,4 @@ impl Drop for Open {
             self.0.idle.notify_one();
         }
     }
-}
-
-fn spawn(context: &Rc<Context>, active: &Rc<Active>, head: RequestHead, pair: StreamPair) {
-    let context = context.clone();
-    let open = Open::new(active);
-    tokio::task::spawn_local(async move {
-        let mut scratch = Scratch::new();
-        scratch.request = head;
-        let mut downstream = Downstream::H2(pair);
-        if let Next::Tunnel(tunnel) = request::serve(&context, &mut scratch, &mut downstream).await
-        {
-            tunnel::http2(&context, downstream, *tunnel, scratch).await;
-        }
-        drop(open);
-    });
 }

@@ -12,6 +12,7 @@ pub mod local_reply;
 mod path;
 mod request;
 pub mod response_head;
+pub mod stream_tasks;
 mod tunnel;
 
 use std::rc::Rc;

@@ -1,5 +1,7 @@
 //! Heads and trailers between the `http` crate's types and ours.
 
+use std::sync::LazyLock;
+
 use bytes::{Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -20,13 +22,25 @@ pub enum Refusal {
     TooManyFields,
 }
 
-/// A request as it came. `scheme` is the connection's, for a request that has no `:authority`.
+/// The `http` crate's names for ours, by number: of bytes it makes them by comparing, and allocates
+/// for those that are not in its own table. ([`Name::Other`] has one that is not used.)
+static KNOWN: LazyLock<Vec<HeaderName>> = LazyLock::new(|| {
+    let texts = Name::ALL.iter().map(|name| name.as_str());
+    texts
+        .map(|text| HeaderName::from_static(if text.is_empty() { "x" } else { text }))
+        .collect()
+});
+
+/// A request as it came, into a head that is reused. `scheme` is the connection's, for a request
+/// that has no `:authority`; `ended`: nothing follows.
 pub fn request_head(
     request: &Request<::h2::RecvStream>,
     scheme: &'static str,
+    ended: bool,
     limits: &Limits,
+    mut head: RequestHead,
 ) -> Result<RequestHead, Refusal> {
-    let mut head = RequestHead::new();
+    crate::http::h1::request::clear(&mut head, scheme);
     head.version = Version::Http2;
     head.method
         .extend_from_slice(request.method().as_str().as_bytes());
@@ -57,7 +71,7 @@ pub fn request_head(
     authority_of(&mut head)?;
     head.body = match length {
         Some(length) => BodyLength::Sized(length),
-        None if request.body().is_end_stream() => BodyLength::None,
+        None if ended => BodyLength::None,
         None => BodyLength::Streamed,
     };
     Ok(head)
@@ -195,19 +209,20 @@ pub fn request(head: &RequestHead) -> Result<Request<()>, StreamError> {
     let mut request = Request::new(());
     *request.method_mut() = Method::from_bytes(&head.method)
         .map_err(|_| StreamError::Unrepresentable("a method that HTTP/2 cannot carry"))?;
+    let (fields, [authority, path]) =
+        shared_fields(&head.headers, head.body, [&head.authority, &head.path])?;
     let mut parts = http::uri::Parts::default();
     if !head.authority.is_empty() {
-        let authority = Authority::try_from(head.authority.as_slice())
+        let authority = Authority::from_maybe_shared(authority)
             .map_err(|_| StreamError::Unrepresentable("an authority that HTTP/2 cannot carry"))?;
         parts.authority = Some(authority);
     }
     if head.method != b"CONNECT" || head.protocol.is_some() {
-        let path: &[u8] = if head.path.is_empty() {
-            b"/"
+        let path = if path.is_empty() {
+            PathAndQuery::from_static("/")
         } else {
-            &head.path
+            PathAndQuery::from_maybe_shared(path).map_err(|_| bad_path)?
         };
-        let path = PathAndQuery::try_from(path).map_err(|_| bad_path)?;
         if path.as_str().len() != head.path.len().max(1) {
             return Err(StreamError::Unrepresentable("a path with a fragment"));
         }
@@ -233,7 +248,7 @@ pub fn request(head: &RequestHead) -> Result<Request<()>, StreamError> {
             .extensions_mut()
             .insert(::h2::ext::Protocol::from(protocol));
     }
-    *request.headers_mut() = header_map(&head.headers, head.body)?;
+    *request.headers_mut() = fields;
     Ok(request)
 }
 
@@ -247,10 +262,23 @@ pub fn response(head: &ResponseHead) -> Result<Response<()>, StreamError> {
     Ok(response)
 }
 
-/// Fields to be sent. All values share one allocation.
+/// Fields to be sent.
 pub fn header_map(headers: &Headers, body: BodyLength) -> Result<HeaderMap, StreamError> {
+    shared_fields(headers, body, [b"", b""]).map(|(map, _)| map)
+}
+
+/// Fields to be sent. All values, and the other texts of the head, share one allocation.
+fn shared_fields(
+    headers: &Headers,
+    body: BodyLength,
+    others: [&[u8]; 2],
+) -> Result<(HeaderMap, [Bytes; 2]), StreamError> {
     let mut map = HeaderMap::with_capacity(headers.len() + 1);
-    let mut values = BytesMut::with_capacity(headers.byte_len() + 20);
+    let room = headers.byte_len() + others[0].len() + others[1].len() + 20;
+    let mut values = BytesMut::with_capacity(room);
+    for other in others {
+        values.extend_from_slice(other);
+    }
     for (_, _, value) in headers.iter() {
         values.extend_from_slice(value);
     }
@@ -259,6 +287,7 @@ pub fn header_map(headers: &Headers, body: BodyLength) -> Result<HeaderMap, Stre
         values.extend_from_slice(length.format(n).as_bytes());
     }
     let mut values = values.freeze();
+    let others = others.map(|other| values.split_to(other.len()));
     for (name, text, value) in headers.iter() {
         let value = values.split_to(value.len());
         match name {
@@ -275,19 +304,24 @@ pub fn header_map(headers: &Headers, body: BodyLength) -> Result<HeaderMap, Stre
             Name::Te if &value[..] != b"trailers" => continue,
             _ => {}
         }
-        append(&mut map, text, value)?;
+        append(&mut map, name, text, value)?;
     }
     if !values.is_empty() {
-        append(&mut map, b"content-length", values)?;
+        append(&mut map, Name::ContentLength, b"", values)?;
     }
-    Ok(map)
+    Ok((map, others))
 }
 
-fn append(map: &mut HeaderMap, name: &[u8], value: Bytes) -> Result<(), StreamError> {
-    let name = HeaderName::from_bytes(name)
-        .map_err(|_| StreamError::Unrepresentable("a field name that HTTP/2 cannot carry"))?;
-    let value = HeaderValue::from_maybe_shared(value)
+fn append(map: &mut HeaderMap, known: Name, text: &[u8], value: Bytes) -> Result<(), StreamError> {
+    let name = match known {
+        Name::Other => HeaderName::from_bytes(text)
+            .map_err(|_| StreamError::Unrepresentable("a field name that HTTP/2 cannot carry"))?,
+        _ => KNOWN[known as usize].clone(),
+    };
+    let mut value = HeaderValue::from_maybe_shared(value)
         .map_err(|_| StreamError::Unrepresentable("a field value that HTTP/2 cannot carry"))?;
+    // No two requests have the same: in the table of HPACK it would only take the place of others.
+    value.set_sensitive(known == Name::XRequestId);
     map.try_append(name, value)
         .map_err(|_| StreamError::Unrepresentable("too many fields"))?;
     Ok(())

@@ -97,8 +97,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
     }
 
     /// The next request; `None` when the connection has ended, all its streams included. Requests
-    /// that are malformed or over the limits are answered here. Cancel-safe.
-    pub async fn accept(&mut self) -> Option<Result<(RequestHead, StreamPair), StreamError>> {
+    /// that are malformed or over the limits are answered here. `head` gives a head to be reused.
+    /// Cancel-safe.
+    pub async fn accept(
+        &mut self,
+        head: impl Fn() -> RequestHead,
+    ) -> Option<Result<(RequestHead, StreamPair), StreamError>> {
         loop {
             let (request, mut respond) = match poll_fn(|cx| self.poll_accept(cx)).await? {
                 Ok(stream) => stream,
@@ -111,14 +115,15 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
             self.resets
                 .streams
                 .set(self.resets.streams.get().saturating_add(1));
-            match convert::request_head(&request, self.scheme, &self.limits) {
+            let ended = request.body().is_end_stream();
+            match convert::request_head(&request, self.scheme, ended, &self.limits, head()) {
                 Ok(head) => {
                     return Some(Ok((
                         head,
                         StreamPair {
                             respond,
                             sender: None,
-                            receiver: Receiver::new(request.into_body(), self.limits),
+                            receiver: Receiver::new(request.into_body(), ended, self.limits),
                             accepted: Instant::now(),
                             resets: Rc::clone(&self.resets),
                         },

@@ -39,7 +39,7 @@ async fn ask(request: Request<()>, end: bool) -> String {
     let (mut server, mut client) = pair().await;
     let (response, _stream) = client.send_request(request, end).unwrap();
     let accept = async {
-        match server.accept().await {
+        match server.accept(RequestHead::new).await {
             Some(Ok((head, _))) => {
                 let mut text = format!(
                     "{} {} {} {} {:?}",
@@ -195,7 +195,7 @@ fn streams_flow_both_ways_with_trailers_and_small_windows() {
             .unwrap();
         let (response, mut upload) = client.send_request(request, false).unwrap();
         let relay = async {
-            let (_, mut stream) = server.accept().await.unwrap().unwrap();
+            let (_, mut stream) = server.accept(RequestHead::new).await.unwrap().unwrap();
             let mut head = ResponseHead::new();
             head.status = 103;
             stream.send_informational(&head).unwrap();
@@ -230,7 +230,7 @@ fn streams_flow_both_ways_with_trailers_and_small_windows() {
             };
             tokio::select! {
                 () = echo => {}
-                end = server.accept() => assert!(end.is_none()),
+                end = server.accept(RequestHead::new) => assert!(end.is_none()),
             }
         };
         let talk = async {
@@ -280,7 +280,7 @@ fn the_end_travels_with_the_last_bytes() {
         let (mut server, mut client) = pair().await;
         let request = Request::builder().uri("http://a/").body(()).unwrap();
         let (response, _) = client.send_request(request, true).unwrap();
-        let (_, mut stream) = server.accept().await.unwrap().unwrap();
+        let (_, mut stream) = server.accept(RequestHead::new).await.unwrap().unwrap();
         let mut head = ResponseHead::new();
         head.status = 200;
         head.body = BodyLength::Sized(5);
@@ -299,7 +299,7 @@ fn the_end_travels_with_the_last_bytes() {
             assert_eq!(piece, "hello");
             assert!(body.is_end_stream());
         };
-        let ((), end) = tokio::join!(receive, server.accept());
+        let ((), end) = tokio::join!(receive, server.accept(RequestHead::new));
         assert!(end.is_none());
     });
 }
@@ -310,11 +310,11 @@ fn resets_are_told_and_floods_end_the_connection() {
         let (mut server, mut client) = pair().await;
         let get = || Request::builder().uri("http://a/").body(()).unwrap();
         let (response, mut upload) = client.send_request(get(), false).unwrap();
-        let (_, mut stream) = server.accept().await.unwrap().unwrap();
+        let (_, mut stream) = server.accept(RequestHead::new).await.unwrap().unwrap();
         upload.send_reset(Reason::CANCEL);
         let gone = tokio::select! {
             gone = poll_fn(|cx| stream.poll_closed(cx)) => gone,
-            _ = server.accept() => panic!("a request?"),
+            _ = server.accept(RequestHead::new) => panic!("a request?"),
         };
         assert!(matches!(gone, StreamError::Reset(Reason::CANCEL)));
         drop((response, upload, stream));
@@ -341,7 +341,7 @@ fn resets_are_told_and_floods_end_the_connection() {
         };
         let serve = async {
             let mut taken = 0;
-            while let Some(Ok((_, mut stream))) = server.accept().await {
+            while let Some(Ok((_, mut stream))) = server.accept(RequestHead::new).await {
                 taken += 1;
                 tokio::task::spawn_local(async move {
                     poll_fn(|cx| stream.poll_closed(cx)).await;
@@ -364,7 +364,7 @@ async fn flood(first: &[u8], again: &[u8]) -> usize {
         let Ok(mut server) = Connection::handshake(ours, &SETTINGS, limits).await else {
             return;
         };
-        while let Some(Ok((_, mut stream))) = server.accept().await {
+        while let Some(Ok((_, mut stream))) = server.accept(RequestHead::new).await {
             tokio::task::spawn_local(async move {
                 poll_fn(|cx| stream.poll_closed(cx)).await;
             });
@@ -419,7 +419,7 @@ fn graceful_shutdown_lets_streams_finish() {
         let (mut server, mut client) = pair().await;
         let get = || Request::builder().uri("http://a/").body(()).unwrap();
         let (response, _) = client.send_request(get(), true).unwrap();
-        let (_, mut stream) = server.accept().await.unwrap().unwrap();
+        let (_, mut stream) = server.accept(RequestHead::new).await.unwrap().unwrap();
         server.graceful();
         let served = async {
             // The client learns of it while the stream is open.
@@ -435,7 +435,7 @@ fn graceful_shutdown_lets_streams_finish() {
             drop(stream);
             assert_eq!(response.await.unwrap().status(), 200);
         };
-        let ((), end) = tokio::join!(served, server.accept());
+        let ((), end) = tokio::join!(served, server.accept(RequestHead::new));
         assert!(end.is_none());
     });
 }
@@ -451,7 +451,7 @@ fn cookie_crumbs_are_joined_on_demand() {
             .body(())
             .unwrap();
         let _response = client.send_request(request, true).unwrap();
-        let (mut head, _stream) = server.accept().await.unwrap().unwrap();
+        let (mut head, _stream) = server.accept(RequestHead::new).await.unwrap().unwrap();
         assert_eq!(head.headers.all(Name::Cookie).count(), 2);
         head.join_cookies();
         assert_eq!(head.headers.first(Name::Cookie), Some(&b"a=1; b=2"[..]));

@@ -26,10 +26,10 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// A direction whose head has been read.
-    pub fn new(stream: RecvStream, limits: Limits) -> Self {
+    /// A direction whose head has been read; with `ended` nothing followed it.
+    pub fn new(stream: RecvStream, ended: bool, limits: Limits) -> Self {
         Receiver {
-            ended: stream.is_end_stream(),
+            ended,
             stream,
             chunk: Bytes::new(),
             trailers: None,
@@ -61,6 +61,10 @@ impl Receiver {
         self.chunk.advance(n);
         // It refuses only more than was received, and `advance` would have panicked before.
         let _ = self.stream.flow_control().release_capacity(n);
+        // Cheaper than to ask for more data and then for trailers.
+        if self.chunk.is_empty() {
+            self.ended = self.stream.is_end_stream();
+        }
     }
 
     /// See [`crate::http::downstream::Downstream::request_ended`].

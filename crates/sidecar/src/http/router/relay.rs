@@ -104,7 +104,12 @@ pub trait OnHead {
 
     /// A final head has come: change it for the client. Answers whether it ends the response, and
     /// whether it switches both sides to raw bytes (an accepted upgrade).
-    fn final_head(&mut self, request: &RequestHead, response: &mut ResponseHead) -> HeadOutcome;
+    fn final_head(
+        &mut self,
+        now: Instant,
+        request: &RequestHead,
+        response: &mut ResponseHead,
+    ) -> HeadOutcome;
 }
 
 /// What follows a final head.
@@ -133,6 +138,8 @@ pub struct Relay<'a, 'd> {
     /// When the request had been read to its end.
     request_ended: Option<Instant>,
     last_activity: Instant,
+    /// The time of the present poll, once somebody has asked for it.
+    now: Option<Instant>,
     upload: Upload,
     download: Download,
 }
@@ -172,6 +179,7 @@ impl<'a, 'd> Relay<'a, 'd> {
             trailers: None,
             request_ended,
             last_activity: Instant::now(),
+            now: None,
             download: Download::Head,
         }
     }
@@ -206,6 +214,7 @@ impl<'a, 'd> Relay<'a, 'd> {
         exchange: &mut Exchange,
         on_head: &mut impl OnHead,
     ) -> Poll<Result<(), RelayError>> {
+        self.now = None;
         if let Poll::Ready(Err(error)) = self.poll_upload(cx, exchange) {
             return Poll::Ready(Err(error));
         }
@@ -378,7 +387,8 @@ impl<'a, 'd> Relay<'a, 'd> {
                     if on_head.is_last() {
                         self.downstream.end_connection();
                     }
-                    let outcome = on_head.final_head(self.request, self.response);
+                    let outcome =
+                        on_head.final_head(self.last_activity, self.request, self.response);
                     if outcome == HeadOutcome::Upgraded {
                         self.downstream
                             .send_head(self.response, false)
@@ -436,6 +446,6 @@ impl<'a, 'd> Relay<'a, 'd> {
 
     /// Something moved: the idle timeout starts anew.
     fn touch(&mut self) {
-        self.last_activity = Instant::now();
+        self.last_activity = *self.now.get_or_insert_with(Instant::now);
     }
 }

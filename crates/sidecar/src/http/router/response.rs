@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use tokio::time::Instant;
+
 use super::header_changes::{self, Levels};
 use super::relay::{HeadOutcome, OnHead};
 use crate::http::connection_manager::context::Context;
@@ -48,8 +50,13 @@ impl OnHead for ResponseRules<'_> {
         self.context.is_draining()
     }
 
-    fn final_head(&mut self, request: &RequestHead, response: &mut ResponseHead) -> HeadOutcome {
-        let took = self.info.started.elapsed();
+    fn final_head(
+        &mut self,
+        now: Instant,
+        request: &RequestHead,
+        response: &mut ResponseHead,
+    ) -> HeadOutcome {
+        let took = now.into_std().saturating_duration_since(self.info.started);
         self.info.response_after = Some(took);
         self.info.details = "via_upstream".into();
         self.upgraded = self.upgrade_asked

@@ -324,7 +324,8 @@ impl Exchange {
         let Receiving::Head(future) = &mut self.receiving else {
             return Poll::Ready(Err(StreamError::Aborted));
         };
-        if let Poll::Ready(Some(Ok(response))) = future.poll_informational(cx) {
+        // Nothing at all has come while this is pending, and it has us woken.
+        if let Some(Ok(response)) = ready!(future.poll_informational(cx)) {
             self.response_seen = true;
             self.informational += 1;
             if self.informational > INFORMATIONAL {
@@ -342,15 +343,16 @@ impl Exchange {
         let response = ready!(Pin::new(future).poll(cx)).map_err(StreamError::from_h2)?;
         self.response_seen = true;
         let (parts, body) = response.into_parts();
+        let ended = body.is_end_stream();
         convert::response_head(
             parts.status,
             &parts.headers,
-            body.is_end_stream(),
+            ended,
             self.head_request,
             &limits,
             into,
         )?;
-        self.receiving = Receiving::Body(Receiver::new(body, limits));
+        self.receiving = Receiving::Body(Receiver::new(body, ended, limits));
         Poll::Ready(Ok(()))
     }
 

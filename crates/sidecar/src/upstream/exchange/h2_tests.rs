@@ -223,7 +223,7 @@ fn both_sides_of_ours_stream_both_ways_without_delay() {
             .send_head(&request("POST", BodyLength::Streamed), false)
             .unwrap();
         let serve = async {
-            let (head, mut stream) = server.accept().await.unwrap().unwrap();
+            let (head, mut stream) = server.accept(RequestHead::new).await.unwrap().unwrap();
             assert_eq!(
                 (&head.authority[..], &head.path[..]),
                 (&b"a"[..], &b"/p?q"[..])
@@ -248,7 +248,7 @@ fn both_sides_of_ours_stream_both_ways_without_delay() {
                 stream.send_end(Some(&trailers)).unwrap();
             };
             tokio::task::spawn_local(echo);
-            assert!(server.accept().await.is_none());
+            assert!(server.accept(RequestHead::new).await.is_none());
         };
         let talk = async {
             let mut head = ResponseHead::new();
