@@ -160,6 +160,10 @@ async fn serve(options: &Options, bootstrap: Bootstrap) -> Result<(), AppError> 
     // The file is checked as a whole, and what it asks for in sockets is had, before anything runs.
     let mut manager = Manager::new(dump.clone(), workers);
     let dialer = load_static(options, &bootstrap, &mut manager, builtin.is_some())?;
+    manager.bind_fixed().map_err(|error| AppError::Static {
+        file: options.config_path.display().to_string(),
+        error,
+    })?;
     let sources = sources(dialer, builtin)?;
     let admin_listener = match bootstrap.admin {
         Some(address) => Some(admin::bind(address).await?),

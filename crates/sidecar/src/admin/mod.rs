@@ -252,8 +252,8 @@ impl Admin {
     }
 }
 
-/// A web page that a browser on this machine has open must not reach the admin API through a name
-/// that it controls (DNS rebinding).
+/// A web page that a browser on this machine has open must not reach the admin API, neither through
+/// a name that it controls (DNS rebinding) nor from its own origin.
 fn same_origin(request: &Request<Incoming>) -> bool {
     let Some(host) = request
         .headers()
@@ -262,12 +262,20 @@ fn same_origin(request: &Request<Incoming>) -> bool {
     else {
         return true;
     };
-    let host = match host.rsplit_once(':') {
+    let origin = request.headers().get(header::ORIGIN);
+    let origin = origin.map(|origin| origin.to_str().unwrap_or("a.b"));
+    // `null` is what a page without an origin of its own sends: a stranger's as well.
+    let origin = origin.map(|origin| origin.rsplit_once("//").map_or("a.b", |(_, host)| host));
+    is_local(host) && origin.is_none_or(is_local)
+}
+
+/// Whether an authority is an address, or a name without a dot, which is nobody's domain.
+fn is_local(authority: &str) -> bool {
+    let host = match authority.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
-        _ => host,
+        _ => authority,
     };
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    // A name without a dot is nobody's domain.
     !host.contains('.') || host.parse::<std::net::IpAddr>().is_ok()
 }
 
@@ -362,6 +370,16 @@ fn percent_decoded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn strangers_are_told_by_their_name() {
+        for local in ["localhost", "127.0.0.1:15000", "[::1]:15000", "admin"] {
+            assert!(is_local(local), "{local}");
+        }
+        for foreign in ["evil.example", "evil.example:15000", "a.b"] {
+            assert!(!is_local(foreign), "{foreign}");
+        }
+    }
 
     #[test]
     fn queries_are_read() {

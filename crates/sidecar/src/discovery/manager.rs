@@ -151,9 +151,28 @@ impl Manager {
         if latest.is_some_and(|latest| latest.config.fingerprint == listener.fingerprint) {
             return Ok(());
         }
-        let bound = ActiveListener::bind(listener, latest, self.workers);
+        // The bootstrap's own get their sockets when all of it has been found good.
+        let workers = if incoming.fixed { 0 } else { self.workers };
+        let bound = ActiveListener::bind(listener, latest, workers, false);
         entry.warming = Some(bound.map_err(|error| ConfigError::new("address", error))?);
         self.note(Kind::Listener, incoming);
+        Ok(())
+    }
+
+    /// Gives the bootstrap's own listeners their sockets.
+    ///
+    /// # Errors
+    /// The listener, and the address that cannot be had.
+    pub fn bind_fixed(&mut self) -> Result<(), ConfigError> {
+        for (name, entry) in self.listeners.iter_mut().filter(|(_, entry)| entry.fixed) {
+            if let Some(listener) = entry.warming.take() {
+                let bound = ActiveListener::bind(listener.config.clone(), None, self.workers, true);
+                let bound = bound.map_err(|error| {
+                    ConfigError::new(format_args!("listeners[{name}].address"), error)
+                })?;
+                entry.warming = Some(bound);
+            }
+        }
         Ok(())
     }
 
@@ -295,6 +314,7 @@ impl Manager {
                 .warming
                 .take_if(|l| !awaits_listener(references, &l.config, now))
             {
+                listener.listen();
                 entry.active = Some(listener);
                 self.dump.warmed(Kind::Listener, name);
             }

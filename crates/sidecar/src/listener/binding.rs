@@ -2,7 +2,7 @@
 //! whoever configured the listener hears of an address that cannot be had.
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -52,11 +52,13 @@ impl Options {
 #[derive(Debug)]
 pub struct Binding {
     address: SocketAddr,
-    sockets: Mutex<Vec<Option<TcpListener>>>,
+    options: Options,
+    sockets: Mutex<Vec<Option<Socket>>>,
 }
 
 impl Binding {
-    /// Binds and listens, `workers` times.
+    /// Binds, `workers` times. `alone` makes sure that no other program is there already, which
+    /// SO_REUSEPORT alone would let share the port without a word.
     ///
     /// # Errors
     /// The address cannot be had.
@@ -64,18 +66,27 @@ impl Binding {
         address: SocketAddr,
         workers: usize,
         options: Options,
+        alone: bool,
     ) -> Result<Arc<Self>, BindError> {
         let fail = |source| BindError { address, source };
+        if alone && workers > 0 {
+            probe(address).map_err(fail)?;
+        }
         let mut bound = address;
         let mut sockets = Vec::with_capacity(workers);
         for _ in 0..workers {
             let socket = open(bound, options).map_err(fail)?;
             // Port 0 is chosen once: the other workers' sockets join it.
-            bound = socket.local_addr().map_err(fail)?;
+            bound = socket
+                .local_addr()
+                .map_err(fail)?
+                .as_socket()
+                .unwrap_or(bound);
             sockets.push(Some(socket));
         }
         Ok(Arc::new(Binding {
             address: bound,
+            options,
             sockets: Mutex::new(sockets),
         }))
     }
@@ -85,17 +96,42 @@ impl Binding {
         self.address
     }
 
+    /// Begins to listen, once its listener is in force: before that, clients are refused rather
+    /// than left waiting.
+    fn listen(&self) {
+        let backlog = self.options.backlog.unwrap_or(LONGEST_BACKLOG);
+        for socket in self.sockets().iter().flatten() {
+            if let Err(error) = socket.listen(backlog.min(LONGEST_BACKLOG) as i32) {
+                tracing::error!(address = %self.address, %error, "cannot listen");
+            }
+        }
+    }
+
+    fn sockets(&self) -> MutexGuard<'_, Vec<Option<Socket>>> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A worker's socket; each is given out once.
     pub fn take(&self, worker: usize) -> Option<TcpListener> {
-        self.sockets
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_mut(worker)?
-            .take()
+        self.sockets().get_mut(worker)?.take().map(Into::into)
     }
 }
 
-fn open(address: SocketAddr, options: Options) -> std::io::Result<TcpListener> {
+/// Fails where somebody listens.
+fn probe(address: SocketAddr) -> std::io::Result<()> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())
+}
+
+fn open(address: SocketAddr, options: Options) -> std::io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -113,13 +149,7 @@ fn open(address: SocketAddr, options: Options) -> std::io::Result<TcpListener> {
         expect_same_host(&socket);
     }
     socket.bind(&address.into())?;
-    socket.listen(
-        options
-            .backlog
-            .unwrap_or(LONGEST_BACKLOG)
-            .min(LONGEST_BACKLOG) as i32,
-    )?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// A listener in force: its configuration and its sockets.
@@ -132,7 +162,8 @@ pub struct ActiveListener {
 }
 
 impl ActiveListener {
-    /// Binds what `previous`, the version in force, has not bound already.
+    /// Binds what `previous`, the version in force, has not bound already; `alone` as in
+    /// [`Binding::new`].
     ///
     /// # Errors
     /// An address cannot be had.
@@ -140,6 +171,7 @@ impl ActiveListener {
         config: Arc<Listener>,
         previous: Option<&ActiveListener>,
         workers: usize,
+        alone: bool,
     ) -> Result<Arc<Self>, BindError> {
         let options = Options::of(&config);
         let mut bindings = Vec::new();
@@ -157,11 +189,18 @@ impl ActiveListener {
                     });
                 bindings.push(match kept {
                     Some(binding) => binding,
-                    None => Binding::new(*address, workers, options)?,
+                    None => Binding::new(*address, workers, options, alone)?,
                 });
             }
         }
         Ok(Arc::new(ActiveListener { config, bindings }))
+    }
+
+    /// Begins to listen: it is in force.
+    pub fn listen(&self) {
+        for binding in &self.bindings {
+            binding.listen();
+        }
     }
 
     /// Where it listens: as bound, or as configured where it does not bind.
@@ -182,7 +221,8 @@ mod tests {
 
     #[test]
     fn every_worker_has_a_socket_on_one_port() {
-        let binding = Binding::new("127.0.0.1:0".parse().unwrap(), 3, Options::default()).unwrap();
+        let binding =
+            Binding::new("127.0.0.1:0".parse().unwrap(), 3, Options::default(), true).unwrap();
         let ports: Vec<_> = (0..3)
             .map(|worker| binding.take(worker).unwrap().local_addr().unwrap())
             .collect();
@@ -193,7 +233,7 @@ mod tests {
 
     #[test]
     fn an_address_that_is_not_ours_is_named() {
-        let error = Binding::new("192.0.2.1:80".parse().unwrap(), 1, Options::default())
+        let error = Binding::new("192.0.2.1:80".parse().unwrap(), 1, Options::default(), true)
             .unwrap_err()
             .to_string();
         assert!(

@@ -32,7 +32,7 @@ impl Found {
 
 /// Looks at the bytes that have come so far; `None` where more are needed to tell.
 pub fn inspect(bytes: &[u8], tls: bool, http: bool) -> Option<Found> {
-    if tls {
+    if tls && bytes.len() <= client_hello::MAX_HELLO {
         match client_hello::parse(bytes) {
             Parsed::NeedMore => return None,
             Parsed::Hello(hello) => {

@@ -77,7 +77,8 @@ impl Sidecar {
         let mut listeners = self.listeners.borrow_mut();
         let name = Arc::clone(&config.name);
         let previous = listeners.get(&name).cloned();
-        let active = ActiveListener::bind(Arc::new(config), previous.as_deref(), 1).unwrap();
+        let active = ActiveListener::bind(Arc::new(config), previous.as_deref(), 1, false).unwrap();
+        active.listen();
         let address = active.addresses()[0];
         listeners.insert(name, active);
         self.worker.listeners.apply(&self.worker, &listeners);

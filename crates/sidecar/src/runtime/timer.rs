@@ -53,8 +53,8 @@ impl Wheel {
         }
     }
 
-    /// Wakes who is due; answers when to look next, or `None` if no timer is left.
-    fn look(&mut self, now: Instant) -> Option<Instant> {
+    /// Gathers who is due; answers when to look next, or `None` if no timer is left.
+    fn look(&mut self, now: Instant, due: &mut Vec<Waker>) -> Option<Instant> {
         let mut next = now + LOOK;
         for (_, entry) in &mut self.entries {
             if entry.due {
@@ -62,7 +62,7 @@ impl Wheel {
             }
             if entry.deadline <= now {
                 entry.due = true;
-                entry.waker.wake_by_ref();
+                due.push(entry.waker.clone());
             } else {
                 next = next.min(entry.deadline);
             }
@@ -80,7 +80,12 @@ impl Wheel {
 
 /// The task behind a thread's timers. It ends with the last of them.
 async fn look_after(sooner: Rc<Notify>) {
-    while let Some(next) = WHEEL.with_borrow_mut(|wheel| wheel.look(Instant::now())) {
+    let mut due = Vec::new();
+    loop {
+        let next = WHEEL.with_borrow_mut(|wheel| wheel.look(Instant::now(), &mut due));
+        // Not while the wheel is borrowed: who is woken may set a timer.
+        due.drain(..).for_each(Waker::wake);
+        let Some(next) = next else { return };
         let mut asleep = pin!(tokio::time::sleep_until(next));
         loop {
             tokio::select! {

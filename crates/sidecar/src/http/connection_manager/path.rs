@@ -38,7 +38,9 @@ pub fn normalize(manager: &HttpConnectionManager, path: &mut Vec<u8>) -> Result<
     plain.extend_from_slice(&query);
     if redirect {
         let mut reply = LocalReply::new(307, "", "path_normalization_failed", Flags::NONE);
-        reply.location = Some(plain);
+        // Two slashes at the start would name another host.
+        let slashes = plain.iter().take_while(|byte| **byte == b'/').count();
+        reply.location = Some(plain.split_off(slashes.saturating_sub(1)));
         return Err(reply);
     }
     *path = plain;
