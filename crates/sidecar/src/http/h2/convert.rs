@@ -58,7 +58,8 @@ pub fn request_head(
     if request.method() != Method::CONNECT || head.protocol.is_some() {
         let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
         // RFC 9113, section 8.3.1. HTTP/1 behind us would get a request line that it refuses.
-        if !path.starts_with('/') && !(path == "*" && request.method() == Method::OPTIONS) {
+        let asterisk = path == "*" && request.method() == Method::OPTIONS;
+        if !path.starts_with('/') && !asterisk {
             return Err(Refusal::Malformed(":path does not begin with a slash"));
         }
         head.path.extend_from_slice(path.as_bytes());
