@@ -316,6 +316,36 @@ mod tests {
     }
 
     #[test]
+    fn names_that_would_end_a_header_line_are_refused_or_escaped() {
+        let text = "spiffe://d/ns/n/sa/a\r\nx-injected: yes";
+        for name in [
+            SanType::URI(text.try_into().unwrap()),
+            SanType::DnsName(text.try_into().unwrap()),
+            SanType::Rfc822Name(text.try_into().unwrap()),
+        ] {
+            let mut params = CertificateParams::default();
+            params.subject_alt_names = vec![name.clone()];
+            let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+            let error = CertificateDetails::parse(certificate.der()).unwrap_err();
+            assert!(
+                matches!(error, CertificateError::AlternativeName(_)),
+                "{name:?}: {error}"
+            );
+        }
+        let mut params = CertificateParams::default();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "a\r\nx-injected: yes");
+        let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        let details = CertificateDetails::parse(certificate.der()).unwrap();
+        assert!(
+            !details.subject.contains(char::is_control),
+            "{:?}",
+            details.subject
+        );
+    }
+
+    #[test]
     fn what_is_no_certificate_is_refused() {
         assert!(matches!(
             CertificateDetails::parse(b"0"),
