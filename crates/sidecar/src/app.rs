@@ -153,7 +153,7 @@ async fn serve(options: &Options, bootstrap: Bootstrap) -> Result<(), AppError> 
     let stats = registry.thread();
     let (lifecycle, commands) = Lifecycle::new();
     let drain = Arc::new(DrainControl::default());
-    let access_log = WriterThread::start(&stats)?;
+    let access_log = WriterThread::new(stats.clone());
     let dump = Arc::new(Dump::default());
     dump.set_bootstrap(bootstrap.bytes.clone());
 

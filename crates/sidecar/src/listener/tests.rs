@@ -36,7 +36,7 @@ impl Sidecar {
     fn new(clusters: &[(&str, SocketAddr)]) -> Self {
         let registry = Registry::default();
         let stats = registry.thread();
-        let writer = WriterThread::start(&stats).unwrap();
+        let writer = WriterThread::new(stats.clone());
         let drain = DrainControl::default();
         let worker = Worker::new(
             0,

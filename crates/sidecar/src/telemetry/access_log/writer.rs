@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::rc::Rc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -35,37 +36,64 @@ enum Message {
     Stop,
 }
 
-/// The thread that writes.
-pub struct WriterThread {
-    sender: SyncSender<Message>,
-    thread: Option<JoinHandle<()>>,
+/// The thread that writes. It starts with the first batch: most sidecars log nothing, and a thread
+/// has its price in memory.
+pub struct WriterThread(Arc<Shared>);
+
+struct Shared {
+    stats: Stats,
+    /// `None` where the system gave no thread.
+    queue: OnceLock<Option<SyncSender<Message>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Shared {
+    fn queue(&self) -> Option<&SyncSender<Message>> {
+        self.queue.get_or_init(|| self.start()).as_ref()
+    }
+
+    fn start(&self) -> Option<SyncSender<Message>> {
+        let (sender, receiver) = sync_channel(QUEUE);
+        let counters = Counters::new(&self.stats);
+        let started = std::thread::Builder::new()
+            .name("access-log".into())
+            .spawn(move || write_batches(&receiver, &counters));
+        match started {
+            Ok(thread) => {
+                *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+                Some(sender)
+            }
+            Err(error) => {
+                tracing::error!(%error, "access logs cannot be written: no thread");
+                None
+            }
+        }
+    }
 }
 
 impl WriterThread {
-    /// Starts the thread.
-    pub fn start(stats: &Stats) -> io::Result<Self> {
-        let (sender, receiver) = sync_channel(QUEUE);
-        let counters = Counters::new(stats);
-        let thread = std::thread::Builder::new()
-            .name("access-log".into())
-            .spawn(move || write_batches(&receiver, &counters))?;
-        Ok(WriterThread {
-            sender,
-            thread: Some(thread),
-        })
+    /// Nothing is written yet.
+    pub fn new(stats: Stats) -> Self {
+        WriterThread(Arc::new(Shared {
+            stats,
+            queue: OnceLock::new(),
+            thread: Mutex::default(),
+        }))
     }
 
     /// The way to it, for one thread.
     pub fn handle(&self) -> Handle {
-        Handle(self.sender.clone())
+        Handle(self.0.clone())
     }
 }
 
 impl Drop for WriterThread {
     /// Writes all that has been handed over.
     fn drop(&mut self) {
-        if self.sender.send(Message::Stop).is_ok()
-            && let Some(thread) = self.thread.take()
+        if let Some(Some(queue)) = self.0.queue.get()
+            && queue.send(Message::Stop).is_ok()
+            && let Ok(mut thread) = self.0.thread.lock()
+            && let Some(thread) = thread.take()
         {
             let _ = thread.join();
         }
@@ -73,14 +101,14 @@ impl Drop for WriterThread {
 }
 
 /// A thread's way to the writer thread.
-pub struct Handle(SyncSender<Message>);
+pub struct Handle(Arc<Shared>);
 
 impl Handle {
     /// The thread's buffers.
     pub fn writer(self, stats: &Stats) -> Writer {
         let scope = stats.scope(Family::AccessLog, "");
         Writer(Rc::new(Inner {
-            sender: self.0,
+            shared: self.0,
             buffers: RefCell::default(),
             flush_pending: Cell::new(false),
             dropped: scope.counter("lines_dropped"),
@@ -149,7 +177,7 @@ fn write_batch(files: &mut HashMap<LogSink, File>, batch: &Batch) -> io::Result<
 pub struct Writer(Rc<Inner>);
 
 struct Inner {
-    sender: SyncSender<Message>,
+    shared: Arc<Shared>,
     buffers: RefCell<HashMap<LogSink, Batch>>,
     flush_pending: Cell<bool>,
     dropped: Counter,
@@ -210,12 +238,10 @@ impl Inner {
             lines: std::mem::take(&mut batch.lines),
             count: std::mem::take(&mut batch.count),
         };
-        if let Err(
-            TrySendError::Full(Message::Batch(lost))
-            | TrySendError::Disconnected(Message::Batch(lost)),
-        ) = self.sender.try_send(Message::Batch(full))
-        {
-            self.dropped.increment(lost.count);
+        let count = full.count;
+        let queue = self.shared.queue();
+        if queue.is_none_or(|queue| queue.try_send(Message::Batch(full)).is_err()) {
+            self.dropped.increment(count);
         }
     }
 }
