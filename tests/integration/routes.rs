@@ -240,6 +240,7 @@ fn routes_match_and_rewrite_as_with_envoy() {
         "http.in.no_route",
         "http.in.no_cluster",
         "http.in.rq_direct_response",
+        "http.in.rq_redirect",
         "http.in.rq_total",
         "cluster.up.upstream_rq_total",
         "cluster.up.upstream_rq_200",

@@ -21,6 +21,8 @@ macro_rules! http_stats {
             /// Resolves the handles of one stat prefix.
             pub fn new(stats: &Stats, prefix: &str) -> Self {
                 let scope = stats.scope(Family::Http, prefix);
+                // Envoy shows it for internal redirects, of which we follow none: it stays at zero.
+                let _ = scope.counter("rq_redirect");
                 HttpStats {
                     $($counter: scope.counter(stringify!($counter)),)+
                     $($gauge: scope.gauge(stringify!($gauge)),)+
