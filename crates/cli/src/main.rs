@@ -1,0 +1,3 @@
+//! The command of the mesh for its users.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The admission webhook: a pure function from a pod to its patch, and the server around it.

@@ -1,0 +1,3 @@
+//! The injector's program.
+
+fn main() {}
