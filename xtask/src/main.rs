@@ -3,6 +3,7 @@
 mod bench;
 mod codegen;
 mod demo;
+mod images;
 mod lint;
 mod machine;
 mod shell;
