@@ -2,6 +2,7 @@
 
 mod client;
 mod node;
+pub mod report;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
