@@ -29,6 +29,16 @@ pub(crate) const NAMESPACES: &[Tool] = &[
     tool("ip", "iproute2", "makes the namespaces"),
     tool("iptables", "iptables", "has the redirects"),
 ];
+/// What goes into the image of `outrider-init`.
+pub(crate) const IPTABLES: &[Tool] = &[
+    tool("xtables-nft-multi", "iptables", "sets the redirects"),
+    tool("xtables-legacy-multi", "iptables", "sets the redirects"),
+];
+/// What goes into the image of the tests' tools.
+pub(crate) const TOOLS_IMAGE: &[Tool] = &[
+    tool("busybox", "busybox-static", "is the shell of the tests"),
+    tool("curl", "curl", "is the client of the tests"),
+];
 /// What fetches the real Envoy.
 pub(crate) const ENVOY: &[Tool] = &[
     tool("python3", "python3", "fetches Envoy"),
@@ -101,6 +111,14 @@ fn apt(arguments: &[&str]) -> Result<()> {
         .env("DEBIAN_FRONTEND", "noninteractive")
         .args(arguments);
     step(&format!("apt-get {}", arguments.join(" ")), command)
+}
+
+/// The path of a program that a verb needs.
+///
+/// # Errors
+/// When it is not there.
+pub(crate) fn path(program: &str) -> Result<PathBuf> {
+    find(program).with_context(|| format!("{program} is not on this machine"))
 }
 
 /// The program's path, from `PATH` and from where Debian keeps the administrator's programs.

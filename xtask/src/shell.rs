@@ -31,29 +31,48 @@ pub(crate) fn cargo(arguments: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
-/// The command that builds a program as it is shipped, and where it will be: optimised, and linked
-/// statically, so that it runs in an image without a C library and maps no more than it uses (about
-/// 1.5 MiB less of a sidecar's memory).
+/// The command that builds a program as it is shipped, and where it will be: optimised, and static.
 ///
 /// # Errors
 /// The compiler does not tell which target it is for.
 pub(crate) fn release(package: &str) -> Result<(Command, PathBuf)> {
-    let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
-    rustc.arg("-vV");
-    let version = output(rustc)?;
-    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
-    let host = host.context("rustc -vV names no host")?;
-    let mut command = cargo(&["build", "--release", "--package", package, "--target", host])?;
+    let program = static_folder("release")?.join(package);
+    Ok((build_static(&[package], "release")?, program))
+}
+
+/// The command that builds packages linked statically, so that they run in an image without a C
+/// library and map no more than they use (about 1.5 MiB less of a sidecar's memory).
+///
+/// # Errors
+/// The compiler does not tell which target it is for.
+pub(crate) fn build_static(packages: &[&str], profile: &str) -> Result<Command> {
+    let host = host()?;
+    let mut command = cargo(&["build", "--bins", "--profile", profile, "--target", &host])?;
+    for package in packages {
+        command.args(["--package", package]);
+    }
     // Only for what is shipped: build scripts and macros keep the host's flags.
     command.arg("--config").arg(format!(
         "target.{host}.rustflags=[\"-Ctarget-feature=+crt-static\"]"
     ));
-    let program = top()?
-        .join("target")
-        .join(host)
-        .join("release")
-        .join(package);
-    Ok((command, program))
+    Ok(command)
+}
+
+/// Where [`build_static`] puts programs.
+///
+/// # Errors
+/// The compiler does not tell which target it is for.
+pub(crate) fn static_folder(profile: &str) -> Result<PathBuf> {
+    Ok(top()?.join("target").join(host()?).join(profile))
+}
+
+/// The target that the compiler builds for unless it is told otherwise.
+fn host() -> Result<String> {
+    let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    rustc.arg("-vV");
+    let version = output(rustc)?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.context("rustc -vV names no host")?.to_owned())
 }
 
 /// Says what is done, runs the command with our own output, and says how long it took.

@@ -10,12 +10,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
+use flate2::{Compression, GzBuilder};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
 /// One file of an image.
 #[derive(Debug)]
@@ -31,6 +32,7 @@ enum Content {
     Copy(PathBuf),
     Bytes(Vec<u8>),
     Link(String),
+    Folder,
 }
 
 impl Entry {
@@ -47,6 +49,11 @@ impl Entry {
     /// A symbolic link.
     pub(crate) fn link(path: &str, target: &str) -> Self {
         Self::new(path, 0o777, Content::Link(target.to_owned()))
+    }
+
+    /// A folder with nothing in it, for example one that something is mounted on.
+    pub(crate) fn folder(path: &str, mode: u32) -> Self {
+        Self::new(path, mode, Content::Folder)
     }
 
     fn new(path: &str, mode: u32, content: Content) -> Self {
@@ -69,13 +76,28 @@ pub(crate) struct ImageConfig {
     pub(crate) environment: Vec<String>,
 }
 
+/// What an image weighs, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Size {
+    /// Its files, as they lie on a node.
+    pub(crate) unpacked: usize,
+    /// Its layer, as it is transferred.
+    pub(crate) packed: usize,
+}
+
 /// Writes the image called `name` (registry, repository and tag) to `out`.
 ///
 /// # Errors
 /// A source cannot be read, a path is in it twice, or `out` cannot be written.
-pub(crate) fn write(name: &str, entries: &[Entry], config: &ImageConfig, out: &Path) -> Result<()> {
-    let layer = layer(entries).with_context(|| format!("the layer of {name}"))?;
-    let layer_digest = digest(&layer);
+pub(crate) fn write(
+    name: &str,
+    entries: &[Entry],
+    config: &ImageConfig,
+    out: &Path,
+) -> Result<Size> {
+    let unpacked = layer(entries).with_context(|| format!("the layer of {name}"))?;
+    let layer_digest = digest(&unpacked);
+    let layer = compress(&unpacked)?;
     let config = serde_json::to_vec(&json!({
         "architecture": architecture(),
         "os": "linux",
@@ -123,11 +145,26 @@ pub(crate) fn write(name: &str, entries: &[Entry], config: &ImageConfig, out: &P
     archive.into_inner()?.flush()?;
     file.persist(out)
         .with_context(|| format!("write {}", out.display()))?;
-    Ok(())
+    Ok(Size {
+        unpacked: unpacked.len(),
+        packed: layer.len(),
+    })
+}
+
+fn compress(bytes: &[u8]) -> Result<Vec<u8>> {
+    // The header says neither when nor from what file.
+    let mut encoder = GzBuilder::new()
+        .mtime(0)
+        .write(Vec::new(), Compression::default());
+    encoder.write_all(bytes)?;
+    Ok(encoder.finish()?)
 }
 
 /// The one layer: every folder before what is in it.
-fn layer(entries: &[Entry]) -> Result<Vec<u8>> {
+///
+/// # Errors
+/// A source cannot be read, or a path is in it twice.
+pub(crate) fn layer(entries: &[Entry]) -> Result<Vec<u8>> {
     let mut archive = tar::Builder::new(Vec::new());
     let mut seen = BTreeSet::new();
     for entry in entries {
@@ -149,6 +186,12 @@ fn layer(entries: &[Entry]) -> Result<Vec<u8>> {
                     File::open(source).with_context(|| format!("open {}", source.display()))?;
                 let length = file.metadata()?.len();
                 archive.append_data(&mut header(entry.mode, length), &entry.path, &mut file)?;
+            }
+            Content::Folder => {
+                let mut header = header(entry.mode, 0);
+                header.set_entry_type(tar::EntryType::Directory);
+                let name = format!("{}/", entry.path);
+                archive.append_data(&mut header, name, std::io::empty())?;
             }
             Content::Link(target) => {
                 let mut header = header(entry.mode, 0);
@@ -234,6 +277,7 @@ mod tests {
             Entry::program("/bin/program", &program),
             Entry::link("bin/other", "program"),
             Entry::bytes("/etc/x", "y"),
+            Entry::folder("/run", 0o1777),
         ];
         let write = |file: &str| {
             let out = folder.path().join(file);
@@ -263,9 +307,18 @@ mod tests {
             "example.test/a:1"
         );
         let manifest: Value = serde_json::from_slice(&blob(listed)).unwrap();
-        let layer = unpack(&blob(&manifest["layers"][0]));
+        let mut layer = Vec::new();
+        flate2::read::GzDecoder::new(blob(&manifest["layers"][0]).as_slice())
+            .read_to_end(&mut layer)
+            .unwrap();
+        let config: Value = serde_json::from_slice(&blob(&manifest["config"])).unwrap();
+        assert_eq!(config["rootfs"]["diff_ids"], json!([digest(&layer)]));
+        let layer = unpack(&layer);
         let names: Vec<&str> = layer.keys().map(String::as_str).collect();
-        assert_eq!(names, ["bin/", "bin/other", "bin/program", "etc/", "etc/x"]);
+        assert_eq!(
+            names,
+            ["bin/", "bin/other", "bin/program", "etc/", "etc/x", "run/",]
+        );
         assert_eq!(layer["bin/program"], b"elf");
     }
 

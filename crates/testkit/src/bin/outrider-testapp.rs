@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use nix::sys::signal::{SigSet, Signal};
 use outrider_testkit::clients::{grpc, http1, http2};
 use outrider_testkit::load::{Load, Options, Url};
 use outrider_testkit::mesh::Agent;
@@ -35,7 +36,13 @@ enum Verb {
         /// Calls this server, `http://HOST[:PORT]`, for each request and tells what it answered.
         #[arg(long, value_name = "URL", conflicts_with = "protocol")]
         calls: Option<String>,
+        /// How long it goes on after it is told to end, in seconds: until everybody knows that it
+        /// is going.
+        #[arg(long, default_value_t = 0.0)]
+        linger: f64,
     },
+    /// Does nothing until it is ended: what holds a pod's namespaces.
+    Pause,
     /// Sends one GET and prints the answer; fails unless its status is 2xx.
     Get {
         /// The URL, `http://HOST[:PORT]/PATH`.
@@ -124,7 +131,17 @@ fn main() -> Result<()> {
             name,
             protocol,
             calls,
-        } => serve(listen, &name, protocol, calls.as_deref()),
+            linger,
+        } => {
+            // Before any thread is there, since threads inherit it.
+            let end = End::catch()?;
+            serve(listen, &name, protocol, calls.as_deref(), || {
+                end.wait()?;
+                std::thread::sleep(Duration::from_secs_f64(linger));
+                Ok(())
+            })
+        }
+        Verb::Pause => End::catch()?.wait(),
         Verb::Get { url, header, h2 } if h2 => block_on(get_http2(&url, &header)),
         Verb::Get { url, header, .. } => get_http1(&url, &header),
         Verb::Load {
@@ -173,7 +190,31 @@ fn main() -> Result<()> {
     }
 }
 
-fn serve(listen: SocketAddr, name: &str, protocol: Protocol, calls: Option<&str>) -> Result<()> {
+/// The end that it is told of by a signal. The first process of a container gets none that it does
+/// not wait for: without this, ending a pod would take all of its grace period.
+struct End(SigSet);
+
+impl End {
+    fn catch() -> Result<Self> {
+        let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+        signals.thread_block().context("block the signals")?;
+        Ok(Self(signals))
+    }
+
+    fn wait(&self) -> Result<()> {
+        self.0.wait().context("wait for a signal")?;
+        Ok(())
+    }
+}
+
+/// Serves until `ended` returns.
+fn serve(
+    listen: SocketAddr,
+    name: &str,
+    protocol: Protocol,
+    calls: Option<&str>,
+    ended: impl FnOnce() -> Result<()>,
+) -> Result<()> {
     let listener = TcpListener::bind(listen).with_context(|| format!("listen on {listen}"))?;
     let _blocking;
     let _futures;
@@ -192,9 +233,7 @@ fn serve(listen: SocketAddr, name: &str, protocol: Protocol, calls: Option<&str>
         }
     }
     print(format!("{name} listens on {listen}").as_bytes())?;
-    loop {
-        std::thread::park();
-    }
+    ended()
 }
 
 fn get_http1(url: &str, headers: &[String]) -> Result<()> {
