@@ -4,6 +4,7 @@
 //! In the order of the data's way: [`registry`], [`mesh`], [`translate`], [`push`], [`serve`].
 
 pub mod authenticate;
+pub mod kubernetes;
 pub mod mesh;
 pub mod metrics;
 pub mod push;
