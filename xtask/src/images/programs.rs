@@ -257,7 +257,7 @@ fn tools() -> Result<Vec<Entry>> {
         .filter(|applet| *applet != "busybox")
         .map(|applet| Entry::link(&format!("/bin/{applet}"), "busybox"))
         .collect();
-    borrowed.add("/bin/busybox", &busybox)?;
+    entries.push(Entry::program("/bin/busybox", &busybox));
     borrowed.add("/usr/bin/curl", &machine::path("curl")?)?;
     entries.extend(borrowed.entries());
     entries.push(Entry::folder("/tmp", 0o1777));
