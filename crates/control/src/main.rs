@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Parser as _;
 use outrider_control::mesh::MeshSettings;
 use outrider_control::serve::{ControlPlane, ServeOptions};
-use outrider_identity::authority::{AuthorityFiles, Lifetimes};
+use outrider_identity::authority::{AuthorityFiles, AuthorityMaterial, Lifetimes};
 use outrider_identity::{CertificateAuthority, ServiceAccount, TokenSigner};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -103,7 +103,8 @@ fn authority(arguments: &AuthorityArguments) -> Result<CertificateAuthority> {
                 certificate,
                 root: arguments.ca_root.clone(),
             };
-            CertificateAuthority::from_files(&files, now)?
+            let material = AuthorityMaterial::read(&files)?;
+            CertificateAuthority::new(&material, &arguments.trust_domain, now)?
         }
         _ => CertificateAuthority::open_or_create(&arguments.ca_dir, &arguments.trust_domain, now)?,
     };

@@ -8,15 +8,17 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use outrider_identity::authority::{AUTHORITY_FILE, AuthorityFiles, Lifetimes};
+use outrider_identity::authority::{
+    AUTHORITY_FILE, AuthorityFiles, AuthorityMaterial, Lifetimes, Text,
+};
 use outrider_identity::verify::unix_time;
 use outrider_identity::{
     AuthorityError, CertificateAuthority, CertificateDetails, PeerRole, SpiffeId, TrustBundle,
     TrustBundles, TrustDomain, VerifyError, WorkloadKey, verify_chain,
 };
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P384_SHA384, SanType,
+    BasicConstraints, CertificateParams, DnType, GeneralSubtree, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, NameConstraints, PKCS_ECDSA_P384_SHA384, PKCS_RSA_SHA256, RsaKeySize, SanType,
 };
 use rustls_pki_types::CertificateDer;
 
@@ -266,12 +268,15 @@ fn given_files_are_used_with_their_chain_and_checked() {
         certificate: certificate.to_owned(),
         root: root.map(Path::to_owned),
     };
+    let from_files = |files: &AuthorityFiles, at: SystemTime| {
+        CertificateAuthority::new(&AuthorityMaterial::read(files)?, &domain(), at)
+    };
 
     for files in [
         files(&key, &full, None),
         files(&key, &alone, Some(&root_file)),
     ] {
-        let authority = CertificateAuthority::from_files(&files, now()).unwrap();
+        let authority = from_files(&files, now()).unwrap();
         assert_eq!(authority.trust_bundle().roots(), [root.der().clone()]);
         let request = WorkloadKey::generate()
             .unwrap()
@@ -281,7 +286,7 @@ fn given_files_are_used_with_their_chain_and_checked() {
         assert_eq!(issued.chain.len(), 2, "the intermediate goes with the leaf");
         verify(authority.trust_bundle(), &issued.chain, now()).unwrap();
     }
-    let root_only = CertificateAuthority::from_files(&files(&other_key, &root_file, None), now());
+    let root_only = from_files(&files(&other_key, &root_file, None), now());
     assert!(root_only.is_ok());
 
     let stranger = authority_params("stranger")
@@ -302,9 +307,108 @@ fn given_files_are_used_with_their_chain_and_checked() {
             "lead to the root",
         ),
     ] {
-        let error = CertificateAuthority::from_files(&files, at)
-            .unwrap_err()
-            .to_string();
+        let error = from_files(&files, at).unwrap_err().to_string();
         assert!(error.contains(reason), "{error} should contain {reason}");
     }
+}
+
+/// A root or an intermediate as a test wants it, with its key.
+fn authority_of(
+    params: &CertificateParams,
+    above: Option<&(CertificateParams, KeyPair)>,
+    key: KeyPair,
+) -> AuthorityMaterial {
+    let text = |origin: &str, pem: String| Text {
+        origin: origin.to_owned(),
+        pem,
+    };
+    let (certificate, roots) = match above {
+        None => (params.self_signed(&key).unwrap(), None),
+        Some((root, root_key)) => {
+            let issuer = Issuer::from_params(root, root_key);
+            let roots = root.self_signed(root_key).unwrap();
+            (params.signed_by(&key, &issuer).unwrap(), Some(roots))
+        }
+    };
+    AuthorityMaterial {
+        key: text("tls.key", key.serialize_pem()),
+        certificate: text("tls.crt", certificate.pem()),
+        roots: roots.map(|roots| text("ca.crt", roots.pem())),
+    }
+}
+
+#[test]
+fn a_root_among_several_signs_itself() {
+    let new =
+        |name: &str| authority_of(&authority_params(name), None, KeyPair::generate().unwrap());
+    let (old, mut new) = (new("old"), new("new"));
+    // The old root first, as one who appends does it.
+    new.roots = Some(Text {
+        origin: "ca.crt".to_owned(),
+        pem: format!("{}{}", old.certificate.pem, new.certificate.pem),
+    });
+    let [old, new] =
+        [old, new].map(|material| CertificateAuthority::new(&material, &domain(), now()).unwrap());
+    let issue = |authority: &CertificateAuthority| {
+        let (_, issued) = authority
+            .issue_serving(&["x".to_owned()], None, now())
+            .unwrap();
+        assert_eq!(issued.chain.len(), 1);
+        issued
+    };
+    let (by_old, by_new) = (issue(&old), issue(&new));
+    for issued in [&by_old, &by_new] {
+        verify(new.trust_bundle(), &issued.chain, now()).unwrap();
+    }
+    assert!(verify(old.trust_bundle(), &by_new.chain, now()).is_err());
+    assert!(new.signed(&by_new.chain[0], now()) && !new.signed(&by_old.chain[0], now()));
+    assert!(!new.signed(&by_new.chain[0], now() + 2 * DAY));
+}
+
+#[test]
+fn keys_of_other_kinds_sign_too() {
+    let rsa = || KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap();
+    for key in [
+        rsa(),
+        KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap(),
+    ] {
+        let material = authority_of(&authority_params("root"), None, key);
+        CertificateAuthority::new(&material, &domain(), now()).unwrap();
+    }
+}
+
+#[test]
+fn what_no_peer_would_accept_is_refused_at_the_start() {
+    let root = || (authority_params("root"), KeyPair::generate().unwrap());
+    let mut short = root();
+    short.0.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    let middle = authority_params("middle");
+    let mut constrained = authority_params("constrained");
+    // May sign for workloads, which have no DNS name, and for servers of one domain.
+    constrained.name_constraints = Some(NameConstraints {
+        permitted_subtrees: vec![GeneralSubtree::DnsName("example.org".to_owned())],
+        excluded_subtrees: vec![],
+    });
+    let mut mute = authority_params("mute");
+    mute.key_usages = vec![KeyUsagePurpose::CrlSign];
+    let key = || KeyPair::generate().unwrap();
+    for (material, reason) in [
+        (authority_of(&middle, Some(&short), key()), "path length"),
+        (authority_of(&mute, Some(&root()), key()), "keyCertSign"),
+    ] {
+        let error = CertificateAuthority::new(&material, &domain(), now())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("tls.crt") && error.contains(reason),
+            "{error}"
+        );
+    }
+    assert!(!format!("{:?}", authority_of(&middle, None, key())).contains("PRIVATE"));
+    let constrained = authority_of(&constrained, Some(&root()), key());
+    let constrained = CertificateAuthority::new(&constrained, &domain(), now()).unwrap();
+    let serving = |name: &str| constrained.issue_serving(&[name.to_owned()], None, now());
+    assert!(serving("control.example.org").is_ok());
+    let error = serving("control.svc").unwrap_err().to_string();
+    assert!(error.contains("control.svc"), "{error}");
 }

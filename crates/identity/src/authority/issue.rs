@@ -43,23 +43,29 @@ impl CertificateAuthority {
     /// for the control plane's own port.
     ///
     /// # Errors
-    /// A name is neither; or the signing certificate has expired.
+    /// A name is neither, or one that the authority must not sign for; or the signing certificate
+    /// has expired.
     pub fn issue_serving(
         &self,
         names: &[String],
         lifetime: Option<Duration>,
         now: SystemTime,
     ) -> Result<(WorkloadKey, IssuedCertificate), AuthorityError> {
-        let names = names
+        let wanted = names
             .iter()
             .map(|name| serving_name(name))
             .collect::<Result<_, _>>()?;
         let key = WorkloadKey::generate()?;
-        let issued = self.sign(key.pair(), names, lifetime, now)?;
+        let issued = self.sign(key.pair(), wanted, lifetime, now)?;
+        self.verify(&issued, now)
+            .map_err(|source| AuthorityError::Serving {
+                names: names.join(", "),
+                source,
+            })?;
         Ok((key, issued))
     }
 
-    fn sign(
+    pub(super) fn sign(
         &self,
         key: &impl PublicKeyData,
         names: Vec<SanType>,

@@ -6,6 +6,7 @@
 //! the request has proved that its sender holds the private key.
 
 mod issue;
+mod material;
 mod open;
 
 use std::fmt;
@@ -17,9 +18,11 @@ use rustls_pki_types::CertificateDer;
 
 use crate::certificate::certificate_to_pem;
 use crate::owner_only::StoreError;
-use crate::{CertificateError, KeyError, TrustBundle, TrustError};
+use crate::verify::unix_time;
+use crate::{CertificateError, KeyError, PeerRole, TrustBundle, TrustError, VerifyError};
 
-pub use open::{AUTHORITY_FILE, AuthorityFiles};
+pub use material::{AuthorityFiles, AuthorityMaterial, Text};
+pub use open::AUTHORITY_FILE;
 
 /// How long a certificate lives unless its requester asks for less: 24 h.
 pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(24 * 3600);
@@ -42,27 +45,27 @@ pub enum AuthorityError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// A file holds no key that can be used.
-    #[error("certificate authority: {path}: {source}")]
+    /// There is no key that can be used.
+    #[error("certificate authority: {origin}: {source}")]
     Key {
-        /// Which.
-        path: PathBuf,
+        /// Where the text is from.
+        origin: String,
         /// What is wrong.
         source: KeyError,
     },
-    /// A file holds no certificate that can be used.
-    #[error("certificate authority: {path}: {source}")]
+    /// There is no certificate that can be used.
+    #[error("certificate authority: {origin}: {source}")]
     Certificate {
-        /// Which.
-        path: PathBuf,
+        /// Where the text is from.
+        origin: String,
         /// What is wrong.
         source: CertificateError,
     },
     /// The certificate cannot sign others.
-    #[error("certificate authority: {path}: the certificate {subject:?} {reason}")]
+    #[error("certificate authority: {origin}: the certificate {subject:?} {reason}")]
     Unsuitable {
-        /// The file.
-        path: PathBuf,
+        /// Where the certificate is from.
+        origin: String,
         /// The certificate's subject.
         subject: String,
         /// Why not.
@@ -77,6 +80,14 @@ pub enum AuthorityError {
     /// A name that a serving certificate shall have is neither a DNS name nor an address.
     #[error("{0:?} is neither a DNS name nor an IP address")]
     ServingName(String),
+    /// A serving certificate would be refused, for example for a name constraint.
+    #[error("certificate authority: a certificate for {names} would be refused: {source}")]
+    Serving {
+        /// Its names.
+        names: String,
+        /// What a client would say.
+        source: VerifyError,
+    },
     /// The signing certificate ends too soon to sign anything.
     #[error("the certificate authority's own certificate has expired: renew it")]
     Expired,
@@ -130,6 +141,8 @@ impl IssuedCertificate {
 /// Signs the certificates of the mesh.
 pub struct CertificateAuthority {
     issuer: Issuer<'static, KeyPair>,
+    /// What signs, as a trust anchor.
+    signer: CertificateDer<'static>,
     /// The signing certificate and the intermediates above it; empty when the root signs.
     intermediates: Vec<CertificateDer<'static>>,
     signer_not_after: SystemTime,
@@ -147,6 +160,15 @@ impl CertificateAuthority {
     pub fn with_lifetimes(mut self, lifetimes: Lifetimes) -> Self {
         self.lifetimes = lifetimes;
         self
+    }
+
+    /// Whether a certificate is signed by the very certificate that signs now, and valid at `now`.
+    pub fn signed(&self, certificate: &CertificateDer<'_>, now: SystemTime) -> bool {
+        let Ok(anchor) = webpki::anchor_from_trusted_cert(&self.signer) else {
+            return false;
+        };
+        let (role, now) = (PeerRole::Server, unix_time(now));
+        crate::verify_chain(&[anchor], certificate, &[], role, now).is_ok()
     }
 
     /// When the certificate that signs ends: nothing issued outlives it.

@@ -1,37 +1,24 @@
-//! Where the authority's own key and certificate come from.
+//! Makes an authority of its key and certificates, and refuses those that could not serve a mesh.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::SystemTime;
 
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PublicKeyData as _,
-};
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rcgen::{Issuer, KeyPair, PublicKeyData as _, SanType};
+use rustls_pki_types::CertificateDer;
+use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::issue::random_serial;
-use super::{AuthorityError, CLOCK_SKEW, CertificateAuthority, Lifetimes, ROOT_LIFETIME};
-use crate::certificate::certificates_from_pem;
+use super::{
+    AuthorityError, AuthorityMaterial, CertificateAuthority, IssuedCertificate, Lifetimes, Text,
+};
 use crate::verify::unix_time;
-use crate::{CertificateDetails, KeyError, TrustBundle, TrustDomain, WorkloadKey, owner_only};
+use crate::{
+    CertificateDetails, PeerRole, TrustBundle, TrustDomain, VerifyError, WorkloadKey, owner_only,
+};
 
 /// The file in the authority's directory that holds the root's key and certificate. One file, so
 /// that there is never the one without the other.
 pub const AUTHORITY_FILE: &str = "authority.pem";
-
-/// Files that the user gives.
-#[derive(Debug, Clone)]
-pub struct AuthorityFiles {
-    /// The private key (PKCS #8, SEC 1 or PKCS #1; PEM).
-    pub key: PathBuf,
-    /// The certificate of that key, then the chain towards the root (PEM).
-    pub certificate: PathBuf,
-    /// The root, where it is not the last certificate of the chain (PEM; several may be given).
-    pub root: Option<PathBuf>,
-}
 
 impl CertificateAuthority {
     /// Opens the authority in `directory`; at the first start makes a self-signed P-256 root
@@ -46,162 +33,215 @@ impl CertificateAuthority {
     ) -> Result<Self, AuthorityError> {
         owner_only::ensure_directory(directory)?;
         let path = directory.join(AUTHORITY_FILE);
-        let pem = owner_only::read_or_create(&path, || self_signed(trust_domain, now))?;
-        let key = read_key(&pem, &path)?;
-        let chain = read_certificates(&pem, &path)?;
-        Self::assemble(key, chain, None, &path, now)
+        let pem = owner_only::read_or_create(&path, || {
+            let new = AuthorityMaterial::self_signed(trust_domain, now)?;
+            Ok::<_, AuthorityError>(format!("{}{}", new.key.pem, new.certificate.pem))
+        })?;
+        let origin = path.display().to_string();
+        let text = Text { origin, pem };
+        let material = AuthorityMaterial {
+            key: text.clone(),
+            certificate: text,
+            roots: None,
+        };
+        Self::new(&material, trust_domain, now)
     }
 
-    /// Takes the user's own key and certificate.
+    /// Takes a key and a certificate: a root, or an intermediate with its chain.
     ///
     /// # Errors
-    /// A file cannot be read; the key is not the certificate's; the certificate cannot sign, is not
-    /// valid at `now`, or does not lead to the root.
-    pub fn from_files(files: &AuthorityFiles, now: SystemTime) -> Result<Self, AuthorityError> {
-        let key = read_key(&read_file(&files.key)?, &files.key)?;
-        let chain = read_certificates(&read_file(&files.certificate)?, &files.certificate)?;
-        let roots = match &files.root {
-            Some(path) => Some(read_certificates(&read_file(path)?, path)?),
-            None => None,
-        };
-        Self::assemble(key, chain, roots, &files.certificate, now)
-    }
-
-    fn assemble(
-        key: KeyPair,
-        mut chain: Vec<CertificateDer<'static>>,
-        roots: Option<Vec<CertificateDer<'static>>>,
-        path: &Path,
+    /// A text cannot be read; the key is not the certificate's; the certificate cannot sign for
+    /// the trust domain, is not valid at `now`, or does not lead to the roots.
+    pub fn new(
+        material: &AuthorityMaterial,
+        trust_domain: &TrustDomain,
         now: SystemTime,
     ) -> Result<Self, AuthorityError> {
-        let fault = |source| AuthorityError::Certificate {
-            path: path.to_owned(),
-            source,
-        };
+        let key = material.key.key()?;
+        let origin = &material.certificate.origin;
+        let mut chain = material.certificate.certificates()?;
+        let signer = chain[0].clone();
         let mut details = Vec::with_capacity(chain.len());
         for certificate in &chain {
-            details.push(CertificateDetails::parse(certificate).map_err(fault)?);
+            details.push(CertificateDetails::parse(certificate).map_err(|source| {
+                AuthorityError::Certificate {
+                    origin: origin.clone(),
+                    source,
+                }
+            })?);
         }
-        let signer = details[0].clone();
-        let unsuitable = |reason: &str| AuthorityError::Unsuitable {
-            path: path.to_owned(),
-            subject: signer.subject.clone(),
-            reason: reason.to_owned(),
+        let unsuitable = |reason: String| AuthorityError::Unsuitable {
+            origin: origin.clone(),
+            subject: details[0].subject.clone(),
+            reason,
         };
-        check_signer(&chain[0], &key).map_err(unsuitable)?;
-        if now < signer.not_before || now > signer.not_after {
-            return Err(unsuitable("is not valid now: renew it, or set the clock"));
+        check_signer(&signer, &key, &material.key.origin).map_err(unsuitable)?;
+        for (certificate, details) in chain.iter().zip(&details) {
+            check_names(certificate, trust_domain).map_err(|reason| {
+                AuthorityError::Unsuitable {
+                    origin: origin.clone(),
+                    subject: details.subject.clone(),
+                    reason,
+                }
+            })?;
         }
-        let self_signed = |details: &CertificateDetails| details.subject == details.issuer;
-        let last_is_root = details.last().is_some_and(self_signed);
-        let roots = match (roots, last_is_root) {
-            (Some(roots), false) => roots,
+        if now < details[0].not_before || now > details[0].not_after {
+            return Err(unsuitable(
+                "is not valid now: renew it, or set the clock".to_owned(),
+            ));
+        }
+        let last_is_root = details
+            .last()
+            .is_some_and(|last| last.subject == last.issuer);
+        let roots = match (&material.roots, last_is_root) {
+            (Some(roots), false) => roots.certificates()?,
             // The root needs no sending: whoever trusts it has it.
             (Some(roots), true) => {
                 chain.pop();
-                roots
+                roots.certificates()?
             }
             (None, true) => chain.split_off(chain.len() - 1),
             (None, false) => {
                 return Err(unsuitable(
-                    "does not come with its root: append the root to the file or give it apart",
+                    "does not come with its root: append the root to it or give it apart"
+                        .to_owned(),
                 ));
             }
         };
         let bundle = TrustBundle::from_der(roots)?;
-        let signer_der = chain.first().unwrap_or(&bundle.roots()[0]).clone();
-        let issuer = Issuer::from_ca_cert_der(&signer_der, key).map_err(AuthorityError::Sign)?;
+        check_depth(&chain, bundle.roots()).map_err(|(subject, reason)| {
+            AuthorityError::Unsuitable {
+                origin: origin.clone(),
+                subject,
+                reason,
+            }
+        })?;
         let authority = Self {
-            issuer,
+            issuer: Issuer::from_ca_cert_der(&signer, key).map_err(AuthorityError::Sign)?,
+            signer,
             intermediates: chain,
-            signer_not_after: signer.not_after,
+            signer_not_after: details[0].not_after,
             bundle,
             lifetimes: Lifetimes::default(),
         };
-        authority.prove(now).map_err(|reason| unsuitable(&reason))?;
+        authority
+            .prove(trust_domain, now)
+            .map_err(|error| match &material.roots {
+                Some(roots) => format!("does not lead to the root in {}: {error}", roots.origin),
+                None => format!("does not lead to the root: {error}"),
+            })
+            .map_err(unsuitable)?;
         Ok(authority)
     }
 
-    /// Signs a certificate and verifies it as a peer would, so that a chain that does not fit is
-    /// found at the start and not by every workload.
-    fn prove(&self, now: SystemTime) -> Result<(), String> {
-        let trial = self.issue_serving(&["localhost".to_owned()], None, now);
-        let (_key, trial) = trial.map_err(|error| error.to_string())?;
+    /// Signs a workload's certificate and verifies it as a peer would, so that a chain that does
+    /// not fit is found at the start and not by every workload.
+    fn prove(&self, trust_domain: &TrustDomain, now: SystemTime) -> Result<(), String> {
+        let trial = WorkloadKey::generate().map_err(|error| error.to_string())?;
+        let name = format!("spiffe://{trust_domain}/ns/default/sa/default");
+        let name = name.try_into().map_err(|error| format!("{error}"))?;
+        let issued = self
+            .sign(trial.pair(), vec![SanType::URI(name)], None, now)
+            .map_err(|error| error.to_string())?;
+        self.verify(&issued, now).map_err(|error| error.to_string())
+    }
+
+    /// As a peer verifies it who has the trust bundle.
+    pub(super) fn verify(
+        &self,
+        issued: &IssuedCertificate,
+        now: SystemTime,
+    ) -> Result<(), VerifyError> {
         crate::verify_chain(
             self.bundle.anchors(),
-            &trial.chain[0],
-            &trial.chain[1..],
-            crate::PeerRole::Server,
+            &issued.chain[0],
+            &issued.chain[1..],
+            PeerRole::Server,
             unix_time(now),
         )
-        .map_err(|error| format!("does not lead to the root: {error}"))
     }
 }
 
-fn check_signer(certificate: &CertificateDer<'_>, key: &KeyPair) -> Result<(), &'static str> {
-    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| "cannot be read")?;
+fn check_signer(
+    certificate: &CertificateDer<'_>,
+    key: &KeyPair,
+    key_origin: &str,
+) -> Result<(), String> {
+    let (_, parsed) =
+        X509Certificate::from_der(certificate).map_err(|_| "cannot be read".to_owned())?;
     if !parsed.is_ca() {
-        return Err("is no CA certificate (basic constraints)");
+        return Err("is no CA certificate (basic constraints)".to_owned());
     }
     let usage = parsed
         .key_usage()
-        .map_err(|_| "has a malformed key usage")?;
+        .map_err(|_| "has a malformed key usage".to_owned())?;
     if usage.is_some_and(|usage| !usage.value.key_cert_sign()) {
-        return Err("must not sign certificates (key usage lacks keyCertSign)");
+        return Err("must not sign certificates (key usage lacks keyCertSign)".to_owned());
     }
     if key.subject_public_key_info() != parsed.public_key().raw {
-        return Err("belongs to another key than the one given");
+        return Err(format!(
+            "belongs to another key than the one in {key_origin}"
+        ));
     }
     Ok(())
 }
 
-fn self_signed(trust_domain: &TrustDomain, now: SystemTime) -> Result<String, AuthorityError> {
-    let key = WorkloadKey::generate()?;
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(DnType::OrganizationName, trust_domain.as_str());
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "Outrider root CA");
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params.serial_number = Some(random_serial()?);
-    params.not_before = (now - CLOCK_SKEW).into();
-    params.not_after = (now + ROOT_LIFETIME).into();
-    let certificate = params
-        .self_signed(key.pair())
-        .map_err(AuthorityError::Sign)?;
-    Ok(format!(
-        "{}{}",
-        key.private_pem().expose(),
-        certificate.pem()
-    ))
+/// The path lengths that the certificates allow (RFC 5280 section 4.2.1.9). webpki does not look at
+/// that of a root, but other verifiers do. The error has the subject of the one at fault.
+fn check_depth(
+    intermediates: &[CertificateDer<'_>],
+    roots: &[CertificateDer<'_>],
+) -> Result<(), (String, String)> {
+    let parse = |certificate| X509Certificate::from_der(certificate).ok();
+    let last = intermediates.last().and_then(|last| parse(last));
+    let root = last.and_then(|(_, last)| {
+        roots.iter().find(|root| {
+            parse(root).is_some_and(|(_, root)| root.subject().as_raw() == last.issuer().as_raw())
+        })
+    });
+    for (below, certificate) in intermediates.iter().chain(root).enumerate() {
+        let Some((_, parsed)) = parse(certificate) else {
+            continue;
+        };
+        let Ok(Some(constraints)) = parsed.basic_constraints() else {
+            continue;
+        };
+        if let Some(allowed) = constraints.value.path_len_constraint
+            && usize::try_from(allowed).is_ok_and(|allowed| below > allowed)
+        {
+            let subject = parsed.subject().to_string();
+            let reason = format!(
+                "allows {allowed} authorities below itself (path length) but has {below}: issue \
+                 the signer from one that allows more"
+            );
+            return Err((subject, reason));
+        }
+    }
+    Ok(())
 }
 
-fn read_file(path: &Path) -> Result<String, AuthorityError> {
-    fs::read_to_string(path).map_err(|source| AuthorityError::Read {
-        path: path.to_owned(),
-        source,
-    })
-}
-
-fn read_key(pem: &str, path: &Path) -> Result<KeyPair, AuthorityError> {
-    let unusable = || AuthorityError::Key {
-        path: path.to_owned(),
-        source: KeyError::Parse,
+/// What webpki does with constraints on URI names is to refuse every certificate below them, so
+/// peers would refuse every workload (RFC 5280 section 4.2.1.10).
+fn check_names(certificate: &CertificateDer<'_>, trust_domain: &TrustDomain) -> Result<(), String> {
+    let (_, parsed) =
+        X509Certificate::from_der(certificate).map_err(|_| "cannot be read".to_owned())?;
+    let constraints = parsed
+        .name_constraints()
+        .map_err(|_| "has malformed name constraints".to_owned())?;
+    let Some(constraints) = constraints else {
+        return Ok(());
     };
-    let der = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| unusable())?;
-    KeyPair::try_from(&der).map_err(|_| unusable())
-}
-
-fn read_certificates(
-    pem: &str,
-    path: &Path,
-) -> Result<Vec<CertificateDer<'static>>, AuthorityError> {
-    certificates_from_pem(pem.as_bytes()).map_err(|source| AuthorityError::Certificate {
-        path: path.to_owned(),
-        source,
-    })
+    let subtrees = [
+        &constraints.value.permitted_subtrees,
+        &constraints.value.excluded_subtrees,
+    ];
+    let mut subtrees = subtrees.into_iter().flatten().flatten();
+    match subtrees.find(|subtree| matches!(subtree.base, GeneralName::URI(_))) {
+        Some(subtree) => Err(format!(
+            "has name constraints on URIs ({}), which verifiers of TLS refuse to judge, so no \
+             identity of trust domain {trust_domain} below it would be accepted: issue it without",
+            subtree.base
+        )),
+        None => Ok(()),
+    }
 }
