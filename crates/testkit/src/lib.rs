@@ -6,6 +6,7 @@
 pub mod bins;
 pub mod certs;
 pub mod clients;
+pub mod cluster;
 pub mod envoy;
 pub mod load;
 pub mod mesh;

@@ -16,14 +16,14 @@ use nix::unistd::{Gid, Uid, setgid, setgroups, setuid};
 
 /// Everything that it takes to be inside: the namespace, and which files hide which.
 #[derive(Clone)]
-pub(super) struct Entrance {
+pub(crate) struct Entrance {
     namespace: Arc<File>,
     /// Each first path is mounted over the second.
     mounts: Arc<[(PathBuf, PathBuf)]>,
 }
 
 impl Entrance {
-    pub(super) fn new(namespace: Arc<File>, mounts: &[(PathBuf, PathBuf)]) -> Self {
+    pub(crate) fn new(namespace: Arc<File>, mounts: &[(PathBuf, PathBuf)]) -> Self {
         Self {
             namespace,
             mounts: mounts.into(),
@@ -60,7 +60,7 @@ impl Entrance {
     }
 
     /// A command whose process is inside, and has dropped to `user` (uid and gid) if one is given.
-    pub(super) fn command(&self, program: &OsStr, user: Option<u32>) -> Command {
+    pub(crate) fn command(&self, program: &OsStr, user: Option<u32>) -> Command {
         let mut command = Command::new(program);
         let entrance = self.clone();
         let before = move || {
@@ -81,7 +81,7 @@ impl Entrance {
 }
 
 /// Runs `work` on a thread of its own inside. A panic in `work` is passed on.
-pub(super) fn run<T: Send>(entrance: &Entrance, work: impl FnOnce() -> T + Send) -> Result<T> {
+pub(crate) fn run<T: Send>(entrance: &Entrance, work: impl FnOnce() -> T + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let inside = scope.spawn(|| entrance.enter().map(|()| work()));
         match inside.join() {

@@ -20,7 +20,7 @@
 //! # drop((listener, status)); Ok(()) }
 //! ```
 
-mod enter;
+pub(crate) mod enter;
 mod pod;
 mod sweep;
 
