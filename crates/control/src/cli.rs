@@ -8,8 +8,9 @@ use outrider_control::registry::kinds::GatewayDuration;
 use outrider_identity::TrustDomain;
 use outrider_identity::token::AUDIENCE;
 
-/// The control plane of the Outrider service mesh: it turns a directory of Kubernetes YAML into
-/// what each sidecar does, and signs the certificates by which workloads know each other.
+/// The control plane of the Outrider service mesh: it turns the objects of a Kubernetes cluster, or
+/// a directory of the same YAML, into what each sidecar does, and signs the certificates by which
+/// workloads know each other.
 #[derive(Debug, Parser)]
 #[command(
     version,
@@ -50,6 +51,11 @@ pub(crate) struct ServeArguments {
     /// The directory that holds the mesh: .yaml, .yml and .json files, in subdirectories too.
     #[arg(long, value_name = "DIR", env = "OUTRIDER_CONFIG_DIR")]
     pub(crate) config_dir: Option<PathBuf>,
+    /// Take the mesh from the Kubernetes cluster that this runs in, or that KUBECONFIG names.
+    #[arg(long, conflicts_with = "config_dir")]
+    pub(crate) kubernetes: bool,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArguments,
     #[command(flatten)]
     pub(crate) authority: AuthorityArguments,
     /// The address to listen on; all, of both families, if none is given.
@@ -94,6 +100,44 @@ pub(crate) struct ServeArguments {
         env = "OUTRIDER_LOG"
     )]
     pub(crate) log_level: String,
+}
+
+/// What concerns a cluster only.
+#[derive(Debug, Args)]
+pub(crate) struct ClusterArguments {
+    /// The revision that this control plane is of, when several run side by side; its objects are
+    /// named with it.
+    #[arg(long, value_name = "NAME", default_value = "", requires = "kubernetes")]
+    pub(crate) revision: String,
+    /// The Secret of the authority: tls.crt, tls.key and ca.crt. An empty one is filled with a new
+    /// root.
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "outrider-ca",
+        requires = "kubernetes"
+    )]
+    pub(crate) ca_secret: String,
+    /// The MutatingWebhookConfiguration of the injector, whose Service has the same name, to be
+    /// given certificates.
+    #[arg(long, value_name = "NAME", requires = "kubernetes")]
+    pub(crate) webhook: Option<String>,
+    /// The pod that this runs in, and its namespace, where the objects of the control plane are.
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "POD_NAME",
+        default_value = "outrider-control"
+    )]
+    pub(crate) pod_name: String,
+    /// See --pod-name.
+    #[arg(
+        long,
+        value_name = "NAMESPACE",
+        env = "POD_NAMESPACE",
+        default_value = "outrider-system"
+    )]
+    pub(crate) pod_namespace: String,
 }
 
 #[derive(Debug, Args)]
@@ -164,11 +208,17 @@ mod tests {
         assert_eq!(cli.serve.serving_name.len(), 4);
         let verb = Cli::parse_from(["outrider-control", "serve", "--config-dir", "mesh"]).verb;
         assert!(matches!(verb, Some(Verb::Serve(_))));
+        let cluster = ["outrider-control", "--kubernetes", "--revision", "canary"];
+        let cli = Cli::parse_from(cluster);
+        assert!(cli.serve.kubernetes && cli.serve.cluster.revision == "canary");
+        assert_eq!(cli.serve.cluster.ca_secret, "outrider-ca");
         for wrong in [
             ["--cert-ttl", "30"],
             ["--trust-domain", "Upper"],
             ["--ca-key", "key.pem"],
             ["--ca-root", "root.pem"],
+            ["--revision", "canary"],
+            ["--kubernetes", "--config-dir=mesh"],
         ] {
             let arguments = ["outrider-control"].iter().chain(&wrong);
             assert!(Cli::try_parse_from(arguments).is_err(), "{wrong:?}");

@@ -5,10 +5,10 @@ mod cli;
 use std::io::{IsTerminal as _, Write as _};
 use std::time::SystemTime;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser as _;
 use outrider_control::mesh::MeshSettings;
-use outrider_control::serve::{ControlPlane, ServeOptions};
+use outrider_control::serve::{ControlPlane, RegistrySource, ServeOptions};
 use outrider_identity::authority::{AuthorityFiles, AuthorityMaterial, Lifetimes};
 use outrider_identity::{CertificateAuthority, ServiceAccount, TokenSigner};
 use tokio::signal::unix::{SignalKind, signal};
@@ -41,9 +41,6 @@ fn serve(arguments: ServeArguments) -> Result<()> {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
-    let config_directory = arguments.config_dir.context(
-        "--config-dir is missing: name the directory that holds the mesh's YAML (see --help)",
-    )?;
     let lifetimes = Lifetimes {
         default: arguments.cert_ttl.0,
         max: arguments
@@ -57,8 +54,19 @@ fn serve(arguments: ServeArguments) -> Result<()> {
     );
     let authority = authority(&arguments.authority)?.with_lifetimes(lifetimes);
     let tokens = TokenSigner::open_or_create(&arguments.authority.ca_dir)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let registry = match arguments.config_dir {
+        Some(directory) => RegistrySource::Directory(directory),
+        None if arguments.kubernetes => RegistrySource::Cluster(runtime.block_on(cluster())?),
+        None => bail!(
+            "--config-dir is missing: name the directory that holds the mesh's YAML, or give \
+             --kubernetes to take it from the cluster (see --help)"
+        ),
+    };
     let options = ServeOptions {
-        config_directory,
+        registry,
         address: arguments.address,
         port: arguments.port,
         monitoring_port: arguments.monitoring_port,
@@ -70,9 +78,6 @@ fn serve(arguments: ServeArguments) -> Result<()> {
             access_log: arguments.access_log,
         },
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
     runtime.block_on(async {
         let (stop, stopped) = watch::channel(false);
         // Before anything that takes time, so that a signal meanwhile is not lost.
@@ -91,6 +96,15 @@ fn serve(arguments: ServeArguments) -> Result<()> {
         control.run(stopped).await?;
         Ok(())
     })
+}
+
+/// Talks to the cluster that KUBECONFIG names, else to the one that this runs in.
+async fn cluster() -> Result<kube::Client> {
+    let config = kube::Config::infer()
+        .await
+        .context("--kubernetes: neither KUBECONFIG nor a pod's service account is there")?;
+    let address = config.cluster_url.clone();
+    kube::Client::try_from(config).with_context(|| format!("the API server at {address}"))
 }
 
 fn authority(arguments: &AuthorityArguments) -> Result<CertificateAuthority> {

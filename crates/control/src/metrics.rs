@@ -1,7 +1,11 @@
 //! What the control plane counts.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use crate::registry::cluster::Health;
 
 /// A number that is read by scrapes. Nothing depends on the order in which numbers change.
 #[derive(Debug, Default)]
@@ -38,10 +42,14 @@ pub struct Metrics {
     pub refused_callers: Number,
     /// Files that were refused.
     pub refused_files: Number,
+    /// Versions of a cluster's objects that were refused.
+    pub refused_objects: Number,
     /// Objects in force.
     pub objects: Number,
     /// Objects that do not do what their author wanted.
     pub warnings: Number,
+    /// How the watches of a cluster's kinds are.
+    pub registry: Arc<Health>,
 }
 
 impl Metrics {
@@ -79,6 +87,12 @@ impl Metrics {
                 "Files that were refused.",
                 &self.refused_files,
             ),
+            (
+                "refused_objects_total",
+                "counter",
+                "Versions of objects that were refused.",
+                &self.refused_objects,
+            ),
             ("objects", "gauge", "Objects in force.", &self.objects),
             (
                 "warnings",
@@ -97,6 +111,7 @@ impl Metrics {
                  outrider_control_{name} {value}\n"
             );
         }
+        self.registry.render(&mut text, Instant::now());
         text
     }
 }

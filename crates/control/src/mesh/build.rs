@@ -5,9 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::registry::kinds::{
-    EndpointSlice, IpFamily, MutualTlsMode, PortName, Service, ServicePort, TransportProtocol,
+    EndpointSlice, IpFamily, MutualTlsMode, PortName, Service, ServicePort, SliceEndpoint,
+    TransportProtocol,
 };
-use crate::registry::{NamespacedName, Object, ObjectRef, Source};
+use crate::registry::{FieldError, NamespacedName, Object, ObjectRef, Source};
 
 use super::{
     AppProtocol, MeshEndpoint, MeshPort, MeshRoute, MeshService, MeshSettings, MeshState,
@@ -15,6 +16,86 @@ use super::{
 };
 
 type Documents<'a> = Vec<&'a (Source, Arc<Object>)>;
+
+/// Holds the objects and puts them together anew when they change.
+#[derive(Debug)]
+pub struct MeshBuilder {
+    settings: Arc<MeshSettings>,
+    objects: BTreeMap<ObjectRef, (Source, Arc<Object>)>,
+    faults: BTreeMap<ObjectRef, FieldError>,
+    changed: bool,
+}
+
+impl MeshBuilder {
+    /// Without any object.
+    pub fn new(settings: Arc<MeshSettings>) -> Self {
+        Self {
+            settings,
+            objects: BTreeMap::new(),
+            faults: BTreeMap::new(),
+            changed: true,
+        }
+    }
+
+    /// Puts an object in place of its last version.
+    pub fn set(&mut self, source: Source, object: Arc<Object>) {
+        let reference = object.reference();
+        self.changed |= self.faults.remove(&reference).is_some();
+        let present = self.objects.get(&reference);
+        if present.is_some_and(|(at, present)| *at == source && *present == object) {
+            return;
+        }
+        self.objects.insert(reference, (source, object));
+        self.changed = true;
+    }
+
+    /// Takes an object away.
+    pub fn remove(&mut self, reference: &ObjectRef) {
+        self.changed |= self.faults.remove(reference).is_some();
+        self.changed |= self.objects.remove(reference).is_some();
+    }
+
+    /// Notes that an object's new version is wrong. Its last good one stays.
+    pub fn refuse(&mut self, reference: ObjectRef, error: FieldError) {
+        let before = self.faults.insert(reference, error.clone());
+        self.changed |= before != Some(error);
+    }
+
+    /// Makes these all the objects that there are.
+    pub fn replace<'a>(&mut self, all: impl Iterator<Item = &'a (Source, Arc<Object>)>) {
+        let mut gone: BTreeSet<_> = self.objects.keys().cloned().collect();
+        for (source, object) in all {
+            gone.remove(&object.reference());
+            self.set(source.clone(), Arc::clone(object));
+        }
+        for reference in gone {
+            self.remove(&reference);
+        }
+    }
+
+    /// How many objects are in force.
+    pub fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+
+    /// Whether anything changed since the last [`MeshBuilder::build`].
+    pub fn is_changed(&self) -> bool {
+        self.changed
+    }
+
+    /// The mesh as it is now.
+    pub fn build(&mut self) -> MeshState {
+        self.changed = false;
+        let mut mesh = MeshState::build(Arc::clone(&self.settings), self.objects.values());
+        mesh.faults = Arc::new(self.faults.clone());
+        mesh
+    }
+}
 
 impl MeshState {
     /// Puts the documents together.
@@ -31,11 +112,22 @@ impl MeshState {
             workloads: HashMap::new(),
             services_at: HashMap::new(),
             routes: BTreeMap::new(),
+            faults: Arc::default(),
             sources: documents
                 .iter()
                 .map(|(source, object)| (object.reference(), source.clone()))
                 .collect(),
         };
+        for (source, object) in &documents {
+            // In a directory these are errors, and such an object is not here.
+            for limit in object.limits() {
+                state.warnings.insert(Warning {
+                    object: object.reference(),
+                    source: source.clone(),
+                    message: limit.to_string(),
+                });
+            }
+        }
         state.add_policies(&documents);
         let by_namespace = state.add_workloads(&documents);
         state.add_services(&documents, &by_namespace);
@@ -73,12 +165,16 @@ impl MeshState {
         }
         let mut by_namespace: BTreeMap<String, Vec<Arc<Workload>>> = BTreeMap::new();
         for (_, object) in documents {
-            let Object::WorkloadEntry(entry) = object.as_ref() else {
-                continue;
-            };
-            let namespace = entry.metadata.namespace();
+            let namespace = object.metadata().namespace();
             let namespace_inject = inject.get(namespace).copied().flatten();
-            let workload = Arc::new(Workload::new(entry, namespace_inject, &self.settings));
+            let workload = match object.as_ref() {
+                Object::WorkloadEntry(entry) => {
+                    Workload::of_entry(entry, namespace_inject, &self.settings)
+                }
+                Object::Pod(pod) => Workload::of_pod(pod, &self.settings),
+                _ => continue,
+            };
+            let workload = Arc::new(workload);
             for address in &workload.addresses {
                 if let Some(other) = self.workloads.get(address) {
                     let message = format!("{address} is workload {}'s already", other.name);
@@ -87,10 +183,11 @@ impl MeshState {
                     self.workloads.insert(*address, Arc::clone(&workload));
                 }
             }
-            by_namespace
-                .entry(namespace.to_owned())
-                .or_default()
-                .push(workload);
+            // A pod stands behind the services whose slices name it.
+            if matches!(object.as_ref(), Object::WorkloadEntry(_)) {
+                let entries = by_namespace.entry(namespace.to_owned()).or_default();
+                entries.push(workload);
+            }
         }
         by_namespace
     }
@@ -112,6 +209,9 @@ impl MeshState {
             let Object::Service(service) = object.as_ref() else {
                 continue;
             };
+            if !service.is_served() {
+                continue;
+            }
             let namespace = service.metadata.namespace();
             let name = NamespacedName::new(namespace, &service.metadata.name);
             let mut addresses = service.addresses();
@@ -170,6 +270,10 @@ impl MeshState {
         // By address, so that a workload which a slice names and the selector matches counts once.
         let mut endpoints = BTreeMap::new();
         let always_ready = service.spec.publish_not_ready_addresses;
+        let last_resort = !slices
+            .iter()
+            .flat_map(|slice| &slice.endpoints)
+            .any(SliceEndpoint::is_ready);
         for slice in slices {
             let serves = |name: Option<&str>| name.unwrap_or("") == port.name;
             let Some(target) = slice
@@ -182,7 +286,9 @@ impl MeshState {
             for endpoint in &slice.endpoints {
                 for address in &endpoint.addresses {
                     let address = SocketAddr::new(*address, target.port.get());
-                    let ready = endpoint.is_ready() || always_ready;
+                    let ready = endpoint.is_ready()
+                        || always_ready
+                        || (last_resort && endpoint.is_last_resort());
                     let workload = self.workloads.get(&address.ip()).cloned();
                     let zone = endpoint.zone.as_ref().map(|zone| format!("/{zone}"));
                     endpoints.insert(address, self.endpoint(address, ready, workload, zone));

@@ -15,8 +15,9 @@ use std::sync::Arc;
 
 use outrider_identity::TrustDomain;
 
-use crate::registry::{NamespacedName, ObjectRef, Source};
+use crate::registry::{FieldError, NamespacedName, ObjectRef, Source};
 
+pub use build::MeshBuilder;
 pub use policy::PeerPolicies;
 pub use protocol::AppProtocol;
 pub use route::MeshRoute;
@@ -68,6 +69,8 @@ pub struct MeshState {
     pub policies: PeerPolicies,
     /// What is wrong with objects that only their neighbours show.
     pub warnings: BTreeSet<Warning>,
+    /// What is wrong with the latest versions of objects whose last good versions are in force.
+    pub faults: Arc<BTreeMap<ObjectRef, FieldError>>,
     workloads: HashMap<IpAddr, Arc<Workload>>,
     /// Names of the services that an address stands behind.
     services_at: HashMap<IpAddr, BTreeSet<NamespacedName>>,

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use outrider_identity::SpiffeId;
 
 use crate::registry::NamespacedName;
-use crate::registry::kinds::{PortName, WorkloadEntry};
+use crate::registry::kinds::{Pod, PortName, WorkloadEntry};
 
 use super::MeshSettings;
 
@@ -35,7 +35,7 @@ impl Workload {
     /// A workload has a sidecar if its own label says so, else if its namespace's label says so,
     /// else if it names an account. It is not enough that a label is missing: callers that took it
     /// for plain would send plaintext.
-    pub(super) fn new(
+    pub(super) fn of_entry(
         entry: &WorkloadEntry,
         namespace_inject: Option<bool>,
         settings: &MeshSettings,
@@ -65,6 +65,26 @@ impl Workload {
                 .iter()
                 .map(|(name, port)| (name.clone(), port.get()))
                 .collect(),
+        }
+    }
+
+    /// A pod has a sidecar if the injector has put the label of one on it.
+    pub(super) fn of_pod(pod: &Pod, settings: &MeshSettings) -> Self {
+        let namespace = pod.metadata.namespace();
+        let account = pod.spec.service_account_name.as_deref();
+        let account = account.unwrap_or(DEFAULT_ACCOUNT);
+        let identity = pod
+            .has_sidecar()
+            .then(|| SpiffeId::new(settings.trust_domain.clone(), namespace, account));
+        Self {
+            name: NamespacedName::new(namespace, &pod.metadata.name),
+            addresses: pod.addresses(),
+            labels: pod.metadata.labels.clone(),
+            // Both names were checked when the pod was read.
+            identity: identity.and_then(Result::ok),
+            weight: 1,
+            locality: None,
+            ports: BTreeMap::new(),
         }
     }
 

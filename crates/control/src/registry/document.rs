@@ -64,7 +64,7 @@ pub fn parse(file: &Arc<PathBuf>, text: &str) -> Result<Vec<(Source, Object)>, R
     // from the text (not from a tree) is what puts field paths and lines into the errors.
     let headers = Deserializer::from_str(text);
     for (index, (header, body)) in headers.zip(Deserializer::from_str(text)).enumerate() {
-        let at = Source {
+        let at = Source::File {
             file: Arc::clone(file),
             document: index + 1,
         };
@@ -84,7 +84,8 @@ pub fn parse(file: &Arc<PathBuf>, text: &str) -> Result<Vec<(Source, Object)>, R
         };
         let object = decode(body).map_err(shape)?;
         let reference = object.reference();
-        if let Err(error) = object.validate() {
+        let limit = || object.limits().into_iter().next();
+        if let Some(error) = object.validate().err().or_else(limit) {
             return Err(RegistryError::Field {
                 at,
                 object: Box::new(reference),

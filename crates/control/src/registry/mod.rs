@@ -1,13 +1,18 @@
-//! The standalone registry: a directory of the YAML documents that a cluster would hold.
+//! The registry: the objects that describe the mesh, from a cluster's API server or from a directory
+//! of the YAML documents that a cluster would hold.
 //!
-//! A file is taken whole or not at all: while it is wrong its last good version stays in force, and
-//! so does everything else. The errors name the file, the document in it and the field.
+//! A file of a directory, and an object of a cluster, is taken whole or not at all: while it is
+//! wrong its last good version stays in force, and so does everything else. The errors name the
+//! file and the document in it, or the object, and the field.
 
+pub mod cluster;
 pub mod directory;
 pub mod document;
 mod error;
 pub mod kinds;
+pub mod lenient;
 mod object;
+mod quiet;
 pub mod watch;
 
 pub use directory::{Directory, Scan};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::FieldError;
 use super::kinds::{
-    EndpointSlice, HttpRoute, Namespace, ObjectMeta, PeerAuthentication, Service, ServiceAccount,
-    WorkloadEntry,
+    EndpointSlice, HttpRoute, Namespace, ObjectMeta, PeerAuthentication, Pod, Service,
+    ServiceAccount, WorkloadEntry,
 };
 
 /// A name within a namespace.
@@ -55,21 +55,26 @@ impl fmt::Display for ObjectRef {
 
 /// Where an object was declared.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Source {
-    /// The file.
-    pub file: Arc<PathBuf>,
-    /// The document in it, counted from 1.
-    pub document: usize,
+pub enum Source {
+    /// In a file.
+    File {
+        /// Which.
+        file: Arc<PathBuf>,
+        /// The document in it, counted from 1.
+        document: usize,
+    },
+    /// In the cluster's API server.
+    Cluster,
 }
 
 impl fmt::Display for Source {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "{}, document {}",
-            self.file.display(),
-            self.document
-        )
+        match self {
+            Self::File { file, document } => {
+                write!(formatter, "{}, document {document}", file.display())
+            }
+            Self::Cluster => formatter.write_str("the cluster"),
+        }
     }
 }
 
@@ -80,6 +85,8 @@ pub enum Object {
     Service(Service),
     /// `discovery.k8s.io/v1` EndpointSlice.
     EndpointSlice(EndpointSlice),
+    /// `v1` Pod, which only a cluster has.
+    Pod(Pod),
     /// `outrider.dev/v1alpha1` WorkloadEntry.
     WorkloadEntry(WorkloadEntry),
     /// `v1` ServiceAccount.
@@ -98,6 +105,7 @@ impl Object {
         match self {
             Self::Service(object) => &object.metadata,
             Self::EndpointSlice(object) => &object.metadata,
+            Self::Pod(object) => &object.metadata,
             Self::WorkloadEntry(object) => &object.metadata,
             Self::ServiceAccount(object) => &object.metadata,
             Self::Namespace(object) => &object.metadata,
@@ -112,6 +120,7 @@ impl Object {
         let (kind, namespace) = match self {
             Self::Service(_) => ("Service", metadata.namespace()),
             Self::EndpointSlice(_) => ("EndpointSlice", metadata.namespace()),
+            Self::Pod(_) => ("Pod", metadata.namespace()),
             Self::WorkloadEntry(_) => ("WorkloadEntry", metadata.namespace()),
             Self::ServiceAccount(_) => ("ServiceAccount", metadata.namespace()),
             Self::Namespace(_) => ("Namespace", ""),
@@ -127,16 +136,29 @@ impl Object {
     /// Checks what the shape alone does not.
     ///
     /// # Errors
-    /// The first field at fault.
+    /// The first field at fault; the object cannot be used.
     pub fn validate(&self) -> Result<(), FieldError> {
         self.metadata().validate()?;
         match self {
             Self::Service(object) => object.validate(),
             Self::EndpointSlice(object) => object.validate(),
             Self::WorkloadEntry(object) => object.validate(),
+            Self::Pod(object) => object.validate(),
             Self::ServiceAccount(_) | Self::Namespace(_) => Ok(()),
             Self::PeerAuthentication(object) => object.validate(),
             Self::HttpRoute(object) => object.validate(),
         }
+    }
+
+    /// What the object asks for that is right and that the mesh does not do. In a directory that
+    /// is an error, for nobody else does it either; in a cluster the rest of the object holds.
+    pub fn limits(&self) -> Vec<FieldError> {
+        let mut limits: Vec<_> = self.metadata().limits().into_iter().collect();
+        match self {
+            Self::Service(object) => limits.extend(object.limits()),
+            Self::EndpointSlice(object) => limits.extend(object.limits()),
+            _ => {}
+        }
+        limits
     }
 }

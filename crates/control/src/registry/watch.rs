@@ -5,15 +5,11 @@ use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{sleep, timeout};
 
 use super::RegistryError;
+use super::quiet::gather;
 
-/// A change is reported once nothing more happened for this long: an editor's several steps and a
-/// checkout's many files are one change.
-const QUIET: Duration = Duration::from_millis(100);
-/// But at the latest after this long.
-const LATEST: Duration = Duration::from_millis(500);
 /// Without any event the directory is looked at this often, for file systems (network ones, say)
 /// that report nothing.
 const POLL: Duration = Duration::from_secs(10);
@@ -64,15 +60,9 @@ impl Watch {
         match timeout(POLL, self.events.recv()).await {
             Err(_elapsed) => return,
             // The watcher is gone, which dropping alone does; looking at times is what is left.
-            Ok(None) => return sleep_until(Instant::now() + POLL).await,
+            Ok(None) => return sleep(POLL).await,
             Ok(Some(())) => {}
         }
-        let latest = Instant::now() + LATEST;
-        loop {
-            let quiet = (Instant::now() + QUIET).min(latest);
-            if timeout_at(quiet, self.events.recv()).await.is_err() || Instant::now() >= latest {
-                return;
-            }
-        }
+        gather(&mut self.events, |()| {}).await;
     }
 }

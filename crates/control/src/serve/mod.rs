@@ -2,11 +2,10 @@
 
 mod bind;
 mod monitor;
+mod registry;
 mod tls;
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,18 +14,22 @@ use outrider_xds::ads;
 use outrider_xds::certificate::CertificateService;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tonic::Extensions;
 use tonic::transport::Server;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::authenticate::Authenticator;
-use crate::mesh::{MeshSettings, MeshState, Warning};
+use crate::mesh::MeshSettings;
 use crate::metrics::Metrics;
 use crate::push::Publisher;
-use crate::registry::watch::Watch;
-use crate::registry::{Directory, RegistryError, Scan};
+use crate::registry::RegistryError;
 use crate::signing::SigningService;
 
+use monitor::Monitor;
+use registry::Registry;
+
+pub use registry::RegistrySource;
 pub use tls::{Peer, PeerCertificate, ServingCertificate, TlsError};
 
 /// What clients see as the name of this server.
@@ -46,6 +49,9 @@ pub enum ServeError {
     /// The registry's directory cannot be used.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// The task that follows the registry is gone, which it never is by itself.
+    #[error("following the registry ended; the log says why")]
+    RegistryEnded,
     /// A port cannot be listened on.
     #[error("listening on {address}: {source}")]
     Bind {
@@ -68,8 +74,8 @@ pub enum ServeError {
 /// Everything that the server is told.
 #[derive(Debug)]
 pub struct ServeOptions {
-    /// The directory of the registry.
-    pub config_directory: PathBuf,
+    /// Where the objects come from.
+    pub registry: RegistrySource,
     /// Where to listen; all addresses of both families when none.
     pub address: Option<IpAddr>,
     /// The port of discovery and signing; 0 lets the system choose.
@@ -82,7 +88,7 @@ pub struct ServeOptions {
     pub settings: MeshSettings,
 }
 
-/// A server whose sockets are bound and whose first configuration is read.
+/// A server whose sockets are bound. Those of a directory have read it.
 #[derive(Debug)]
 pub struct ControlPlane {
     listener: TcpListener,
@@ -94,16 +100,8 @@ pub struct ControlPlane {
     metrics: Arc<Metrics>,
 }
 
-#[derive(Debug)]
-struct Registry {
-    directory: Directory,
-    watch: Watch,
-    settings: Arc<MeshSettings>,
-    metrics: Arc<Metrics>,
-}
-
 impl ControlPlane {
-    /// Reads the configuration, makes the serving certificate and binds the sockets.
+    /// Reads the directory if there is one, makes the serving certificate and binds the sockets.
     ///
     /// # Errors
     /// One of these failed. A wrong file is no failure: it is logged and left out.
@@ -132,16 +130,9 @@ impl ControlPlane {
             options.serving_names,
             SystemTime::now(),
         )?;
-        // Watched before it is read, so that no change falls in between.
-        let watch = Watch::new(&options.config_directory)?;
-        let mut registry = Registry {
-            directory: Directory::new(options.config_directory),
-            watch,
-            settings: Arc::new(options.settings),
-            metrics: Arc::clone(&metrics),
-        };
-        let scan = registry.directory.scan()?;
-        let mesh = registry.digest(&scan, &BTreeSet::new());
+        let settings = Arc::new(options.settings);
+        let mut registry = Registry::open(options.registry, settings, Arc::clone(&metrics))?;
+        let mesh = registry.mesh();
         let listener = bind::listen(options.address, options.port)?;
         let monitor = bind::listen(options.address, options.monitoring_port)?;
         let publisher = Publisher::new(authenticator.clone(), mesh, Arc::clone(&metrics));
@@ -167,7 +158,8 @@ impl ControlPlane {
         self.monitor.local_addr()
     }
 
-    /// Serves until `stop` becomes true, then ends all streams and returns.
+    /// Serves until `stop` becomes true, then ends all streams and returns. Nobody is answered
+    /// before a cluster's objects were read: proxies would give up what they have.
     ///
     /// # Errors
     /// The gRPC server failed.
@@ -178,15 +170,24 @@ impl ControlPlane {
             .map(|address| address.to_string());
         info!(
             address = address.unwrap_or_default(),
-            "serving discovery and certificates"
+            "listening for discovery and for certificate requests"
         );
         let publisher = Arc::clone(&self.publisher);
-        let background = [
-            tokio::spawn(monitor::serve(self.monitor, self.metrics, stop.clone())),
-            tokio::spawn(self.registry.follow(Arc::clone(&publisher))),
-            tokio::spawn(keep_house(Arc::clone(&publisher))),
-            tokio::spawn(self.certificate.clone().renew()),
-        ];
+        let (synced, ready) = watch::channel(false);
+        let monitor = Monitor {
+            metrics: self.metrics,
+            ready: ready.clone(),
+            stop: stop.clone(),
+        };
+        let mut background = JoinSet::new();
+        background.spawn(monitor.serve(self.monitor));
+        background.spawn(self.registry.follow(Arc::clone(&publisher), synced));
+        background.spawn(keep_house(Arc::clone(&publisher)));
+        background.spawn(self.certificate.clone().renew());
+        if !first_sync(ready, stop.clone()).await? {
+            info!("stopping");
+            return Ok(());
+        }
         let stopped = {
             let (mut stop, publisher) = (stop.clone(), Arc::clone(&publisher));
             async move {
@@ -213,66 +214,22 @@ impl ControlPlane {
                 Ok(())
             }
         };
-        for task in background {
-            task.abort();
-        }
+        background.shutdown().await;
         result
     }
 }
 
-impl Registry {
-    /// Logs what a scan found, and puts together what is in force.
-    fn digest(&self, scan: &Scan, known: &BTreeSet<Warning>) -> MeshState {
-        for refused in &scan.refused {
-            self.metrics.refused_files.increment();
-            error!("{refused}; the last good version of the file, if any, stays in force");
-        }
-        for path in &scan.recovered {
-            info!("{} is in force again", path.display());
-        }
-        let mesh = MeshState::build(Arc::clone(&self.settings), self.directory.objects());
-        self.metrics.objects.set(self.directory.objects().count());
-        self.metrics.warnings.set(mesh.warnings.len());
-        for warning in mesh.warnings.difference(known) {
-            warn!("{warning}");
-        }
-        mesh
-    }
-
-    async fn follow(mut self, publisher: Arc<Publisher>) {
-        loop {
-            self.watch.changed().await;
-            let publisher = Arc::clone(&publisher);
-            // Files and translations would hold up the streams.
-            let look = tokio::task::spawn_blocking(move || {
-                self.look(&publisher);
-                self
-            });
-            match look.await {
-                Ok(registry) => self = registry,
-                Err(error) => {
-                    error!("following the registry ended: {error}");
-                    return;
-                }
-            }
-        }
-    }
-
-    fn look(&mut self, publisher: &Publisher) {
-        let scan = match self.directory.scan() {
-            Ok(scan) => scan,
-            Err(error) => {
-                error!("{error}; everything stays as it is");
-                return;
-            }
-        };
-        if !scan.changed && scan.refused.is_empty() && scan.recovered.is_empty() {
-            return;
-        }
-        let mesh = self.digest(&scan, &publisher.mesh().warnings);
-        if scan.changed {
-            publisher.publish(mesh);
-        }
+/// Waits until everything was read once; false if the server is to stop before.
+async fn first_sync(
+    mut ready: watch::Receiver<bool>,
+    mut stop: watch::Receiver<bool>,
+) -> Result<bool, ServeError> {
+    tokio::select! {
+        synced = ready.wait_for(|ready| *ready) => match synced {
+            Ok(_) => Ok(true),
+            Err(_ended) => Err(ServeError::RegistryEnded),
+        },
+        _ = stop.wait_for(|stop| *stop) => Ok(false),
     }
 }
 

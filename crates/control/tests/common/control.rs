@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use outrider_control::serve::{ControlPlane, ServeError, ServeOptions};
+use outrider_control::serve::{ControlPlane, RegistrySource, ServeError, ServeOptions};
 use outrider_identity::authority::Lifetimes;
 use outrider_identity::token::AUDIENCE;
 use outrider_identity::{
@@ -54,7 +54,7 @@ impl Control {
         let (serving, authority) = (open(), open());
         let tokens = TokenSigner::open_or_create(&ca).unwrap();
         let options = ServeOptions {
-            config_directory: config,
+            registry: RegistrySource::Directory(config),
             address: Some("127.0.0.1".parse().unwrap()),
             port: 0,
             monitoring_port: 0,

@@ -38,6 +38,9 @@ pub enum AddressType {
     IPv4,
     /// Version 6.
     IPv6,
+    /// Host names, which nothing in Kubernetes dials.
+    #[serde(rename = "FQDN")]
+    Fqdn,
 }
 
 /// One workload of an [`EndpointSlice`].
@@ -68,10 +71,10 @@ pub struct SliceEndpoint {
 struct Conditions {
     #[serde(default)]
     ready: Option<bool>,
-    #[serde(default, rename = "serving")]
-    _serving: IgnoredAny,
-    #[serde(default, rename = "terminating")]
-    _terminating: IgnoredAny,
+    #[serde(default)]
+    serving: Option<bool>,
+    #[serde(default)]
+    terminating: Option<bool>,
 }
 
 /// One port of an [`EndpointSlice`].
@@ -95,6 +98,12 @@ impl SliceEndpoint {
     pub fn is_ready(&self) -> bool {
         self.conditions.ready.unwrap_or(true)
     }
+
+    /// Whether it is about to end and still answers. It takes traffic if nothing else does, as
+    /// Kubernetes' own node proxy has it (KEP-1669).
+    pub fn is_last_resort(&self) -> bool {
+        self.conditions.terminating.unwrap_or(false) && self.conditions.serving.unwrap_or(false)
+    }
 }
 
 impl EndpointSlice {
@@ -104,6 +113,11 @@ impl EndpointSlice {
             .labels
             .get(SERVICE_LABEL)
             .map_or("", String::as_str)
+    }
+
+    pub(crate) fn limits(&self) -> Option<FieldError> {
+        let reason = "FQDN is not supported: the addresses are not used";
+        (self.address_type == AddressType::Fqdn).then(|| FieldError::new("addressType", reason))
     }
 
     pub(crate) fn validate(&self) -> Result<(), FieldError> {

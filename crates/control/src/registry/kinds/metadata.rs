@@ -20,6 +20,13 @@ pub struct ObjectMeta {
     /// Its labels.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Counts the changes of what the object says; 0 outside of a cluster.
+    #[serde(default)]
+    pub generation: i64,
+    /// When it was made, in RFC 3339 and UTC, so that texts sort as times do; none outside of a
+    /// cluster.
+    #[serde(default, rename = "creationTimestamp")]
+    pub creation_timestamp: Option<String>,
 }
 
 impl ObjectMeta {
@@ -35,7 +42,7 @@ impl ObjectMeta {
             .map(|value| value == "enabled")
     }
 
-    /// Checks names and our own label.
+    /// Checks the names.
     pub(crate) fn validate(&self) -> Result<(), FieldError> {
         if outrider_identity::spiffe::check_service_account(&self.name).is_err() {
             return Err(FieldError::new(
@@ -47,10 +54,14 @@ impl ObjectMeta {
             ));
         }
         outrider_identity::spiffe::check_namespace(self.namespace())
-            .map_err(|error| FieldError::new("metadata.namespace", error.to_string()))?;
+            .map_err(|error| FieldError::new("metadata.namespace", error.to_string()))
+    }
+
+    /// A value of our own label that means nothing.
+    pub(crate) fn limits(&self) -> Option<FieldError> {
         match self.labels.get(INJECT_LABEL).map(String::as_str) {
-            None | Some("enabled" | "disabled") => Ok(()),
-            Some(other) => Err(FieldError::new(
+            None | Some("enabled" | "disabled") => None,
+            Some(other) => Some(FieldError::new(
                 format!("metadata.labels[{INJECT_LABEL}]"),
                 format!("{other:?} is neither enabled nor disabled"),
             )),

@@ -11,6 +11,7 @@ mod http_match;
 mod http_route;
 mod metadata;
 mod peer_authentication;
+mod pod;
 mod service;
 mod workload_entry;
 
@@ -24,5 +25,6 @@ pub use http_match::{HttpMatch, MatchKind, Method, PathMatch, PathMatchKind, Val
 pub use http_route::{BackendRef, HttpRoute, HttpRouteRule, ParentRef, RuleTimeouts};
 pub use metadata::{INJECT_LABEL, Namespace, ObjectMeta, ServiceAccount};
 pub use peer_authentication::{MutualTls, MutualTlsMode, PeerAuthentication, Selector};
+pub use pod::{MUTUAL_TLS_LABEL, Pod};
 pub use service::{IpFamily, PortName, Service, ServicePort, TransportProtocol};
 pub use workload_entry::WorkloadEntry;

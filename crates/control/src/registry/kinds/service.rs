@@ -203,26 +203,47 @@ impl Service {
         listed.chain(single.map(|text| ("spec.clusterIP".to_owned(), text)))
     }
 
-    pub(crate) fn validate(&self) -> Result<(), FieldError> {
+    /// Whether the mesh has anything to do with it. An ExternalName is an alias that clients
+    /// resolve themselves; their connections then go where the name leads.
+    pub fn is_served(&self) -> bool {
+        matches!(
+            self.service_type(),
+            "ClusterIP" | "NodePort" | "LoadBalancer"
+        )
+    }
+
+    fn service_type(&self) -> &str {
+        self.spec.service_type.as_deref().unwrap_or("ClusterIP")
+    }
+
+    pub(crate) fn limits(&self) -> Vec<FieldError> {
         let spec = &self.spec;
-        let kind = spec.service_type.as_deref().unwrap_or("ClusterIP");
-        if !matches!(kind, "ClusterIP" | "NodePort" | "LoadBalancer") {
-            let reason = format!("{kind:?} is not supported: use ClusterIP");
-            return Err(FieldError::new("spec.type", reason));
+        let fields = [
+            ("spec.sessionAffinity", &spec.session_affinity, "None"),
+            (
+                "spec.internalTrafficPolicy",
+                &spec.internal_traffic_policy,
+                "Cluster",
+            ),
+        ];
+        let mut limits = Vec::new();
+        if !self.is_served() {
+            let reason = format!("{:?} is not supported: use ClusterIP", self.service_type());
+            limits.push(FieldError::new("spec.type", reason));
         }
-        let only = |path: &str, value: &Option<String>, supported: &str| match value {
-            Some(value) if value != supported => {
+        for (path, value, supported) in fields {
+            if let Some(value) = value.as_ref().filter(|value| *value != supported) {
                 let reason = format!("{value:?} is not supported: use {supported}");
-                Err(FieldError::new(path, reason))
+                limits.push(FieldError::new(path, reason));
             }
-            _ => Ok(()),
-        };
-        only("spec.sessionAffinity", &spec.session_affinity, "None")?;
-        only(
-            "spec.internalTrafficPolicy",
-            &spec.internal_traffic_policy,
-            "Cluster",
-        )?;
+        }
+        limits
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), FieldError> {
+        if !self.is_served() {
+            return Ok(());
+        }
         let count = self.address_texts().count();
         for (path, text) in self.address_texts() {
             let address = text.parse::<IpAddr>();
