@@ -1,6 +1,13 @@
 //! The admission webhook: a pure function from a pod to its patch, and the server around it.
+//!
+//! [`inject`] decides what becomes of a pod; [`inject_document`] does the same to a YAML file, for
+//! the command line. [`Config`] is what both go by.
 
 pub mod config;
+pub mod document;
+pub mod patch;
 pub mod values;
 
 pub use config::Config;
+pub use document::{inject_document, uninject_document};
+pub use patch::{Left, Outcome, Refusal, Surroundings, inject, uninject};

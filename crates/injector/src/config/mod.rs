@@ -126,6 +126,17 @@ pub enum PullPolicy {
     Never,
 }
 
+impl PullPolicy {
+    /// As Kubernetes writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Always => "Always",
+            Self::IfNotPresent => "IfNotPresent",
+            Self::Never => "Never",
+        }
+    }
+}
+
 fn cluster_local() -> String {
     "cluster.local".to_owned()
 }

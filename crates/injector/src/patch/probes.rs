@@ -1,0 +1,202 @@
+//! The kubelet dials an app's probes from the node, without an identity: captured, they would meet
+//! the pod's policy, and a `tcpSocket` would always succeed, for the sidecar accepts. So the
+//! kubelet is sent to the sidecar's port 15020, and the sidecar asks the app.
+//!
+//! `exec` runs in the container and is left alone. So is a handler whose port has no number.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Container, PodSpec};
+use serde_json::{Map, Value, json};
+
+use super::Refusal;
+use super::editor::{Editor, find};
+use super::names::{HEALTH_PORT, SIDECAR};
+
+/// What the path of every rewritten probe begins with.
+const PATH: &str = "/app-health/";
+/// A probe's field, and what its rewritten path ends with.
+const PROBES: [(&str, &str); 3] = [
+    ("livenessProbe", "livez"),
+    ("readinessProbe", "readyz"),
+    ("startupProbe", "startupz"),
+];
+/// The same for the handlers of `lifecycle`.
+const HOOKS: [(&str, &str); 2] = [("postStart", "poststart"), ("preStop", "prestop")];
+/// What a probe can dial.
+const DIALLED: [&str; 3] = ["httpGet", "tcpSocket", "grpc"];
+/// What a hook can dial: the kubelet fails those with `tcpSocket`.
+const DIALLED_BY_HOOKS: [&str; 1] = ["httpGet"];
+
+/// The probes that the sidecar is to make for the kubelet.
+#[derive(Debug, Default)]
+pub(super) struct Rewritten {
+    /// By their path on the sidecar's port: the handler as it was, with a number for its port.
+    pub(super) probes: Map<String, Value>,
+    /// By the same path: the port's name, where it had one.
+    pub(super) ports: BTreeMap<String, String>,
+    pub(super) warnings: Vec<String>,
+}
+
+/// Sends the probes of every container but the sidecar's own to the sidecar. Those that go there
+/// already are not touched.
+pub(super) fn rewrite(editor: &mut Editor, spec: &PodSpec) -> Result<Rewritten, Refusal> {
+    let mut rewritten = Rewritten::default();
+    let init = spec.init_containers.iter().flatten();
+    for (index, container) in init.enumerate() {
+        // Others end before anything is probed, and may have no probes.
+        if container.restart_policy.as_deref() == Some("Always") {
+            rewritten.container(editor, "initContainers", index, container)?;
+        }
+    }
+    for (index, container) in spec.containers.iter().enumerate() {
+        rewritten.container(editor, "containers", index, container)?;
+    }
+    Ok(rewritten)
+}
+
+impl Rewritten {
+    fn container(
+        &mut self,
+        editor: &mut Editor,
+        list: &str,
+        index: usize,
+        container: &Container,
+    ) -> Result<(), Refusal> {
+        if container.name == SIDECAR {
+            return Ok(());
+        }
+        let index = index.to_string();
+        for (field, verb) in PROBES {
+            let place = ["spec", list, &index, field];
+            self.handler(editor, &place, verb, &DIALLED, container)?;
+        }
+        for (field, verb) in HOOKS {
+            let place = ["spec", list, &index, "lifecycle", field];
+            self.handler(editor, &place, verb, &DIALLED_BY_HOOKS, container)?;
+        }
+        Ok(())
+    }
+
+    fn handler(
+        &mut self,
+        editor: &mut Editor,
+        place: &[&str],
+        verb: &str,
+        kinds: &[&'static str],
+        container: &Container,
+    ) -> Result<(), Refusal> {
+        let Some(probe) = editor.at(place) else {
+            return Ok(());
+        };
+        let Some((kind, handler)) = dialled(probe, kinds) else {
+            return Ok(());
+        };
+        if is_ours(handler) {
+            return Ok(());
+        }
+        let path = format!("{PATH}{}/{verb}", container.name);
+        let written = handler.get("port").cloned().unwrap_or_default();
+        let Some(port) = number(&written, container) else {
+            let what = place.last().copied().unwrap_or_default();
+            self.warnings.push(format!(
+                "{what} of container `{}` has port {written}, which is no port of that container: \
+                 it is left as it is, and fails",
+                container.name
+            ));
+            return Ok(());
+        };
+        let mut handler = handler.clone();
+        handler["port"] = json!(port);
+        let mut entry = json!({ kind: handler });
+        if PROBES.iter().any(|(_, of_probe)| *of_probe == verb) {
+            // One second is Kubernetes' default, which is not yet filled in everywhere.
+            let timeout = find(probe, &["timeoutSeconds"]).cloned();
+            entry["timeoutSeconds"] = timeout.unwrap_or_else(|| json!(1));
+        }
+        if let Value::String(name) = written {
+            self.ports.insert(path.clone(), name);
+        }
+        let ours = json!({"path": path, "port": HEALTH_PORT});
+        if kind != "httpGet" {
+            editor.remove(&[place, &[kind]].concat())?;
+        }
+        editor.set(&[place, &["httpGet"]].concat(), ours)?;
+        self.probes.insert(path, entry);
+        Ok(())
+    }
+}
+
+/// Gives every container its own probes back. What is not known stays.
+pub(super) fn restore(
+    editor: &mut Editor,
+    probes: &Map<String, Value>,
+    ports: &BTreeMap<String, String>,
+) -> Result<(), json_patch::PatchError> {
+    for list in ["initContainers", "containers"] {
+        let count = editor.at(&["spec", list]).and_then(Value::as_array);
+        for index in 0..count.map_or(0, Vec::len) {
+            let index = index.to_string();
+            let probes_of = PROBES.map(|(field, _)| vec!["spec", list, &index, field]);
+            let hooks_of = HOOKS.map(|(field, _)| vec!["spec", list, &index, "lifecycle", field]);
+            for place in probes_of.into_iter().chain(hooks_of) {
+                restore_handler(editor, &place, probes, ports)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn restore_handler(
+    editor: &mut Editor,
+    place: &[&str],
+    probes: &Map<String, Value>,
+    ports: &BTreeMap<String, String>,
+) -> Result<(), json_patch::PatchError> {
+    let ours = [place, &["httpGet"]].concat();
+    let Some(handler) = editor.at(&ours).filter(|handler| is_ours(handler)) else {
+        return Ok(());
+    };
+    let Some(path) = handler.get("path").and_then(Value::as_str) else {
+        return Ok(());
+    };
+    let original = probes.get(path).and_then(|entry| dialled(entry, &DIALLED));
+    let Some((kind, original)) = original else {
+        return Ok(());
+    };
+    let mut original = original.clone();
+    if let Some(name) = ports.get(path) {
+        original["port"] = json!(name);
+    }
+    editor.remove(&ours)?;
+    editor.set(&[place, &[kind]].concat(), original)
+}
+
+fn dialled<'a>(probe: &'a Value, kinds: &[&'static str]) -> Option<(&'static str, &'a Value)> {
+    kinds.iter().find_map(|kind| {
+        let handler = probe.get(kind).filter(|handler| handler.is_object())?;
+        Some((*kind, handler))
+    })
+}
+
+fn is_ours(handler: &Value) -> bool {
+    let path = handler.get("path").and_then(Value::as_str);
+    let port = handler.get("port").and_then(Value::as_i64);
+    port == Some(HEALTH_PORT.into()) && path.is_some_and(|path| path.starts_with(PATH))
+}
+
+/// As the kubelet finds it: a text is the name of one of the container's ports, else a number.
+fn number(port: &Value, container: &Container) -> Option<u16> {
+    match port {
+        Value::Number(number) => number.as_u64().and_then(|number| number.try_into().ok()),
+        Value::String(name) => {
+            let mut ports = container.ports.iter().flatten();
+            match ports.find(|port| port.name.as_ref() == Some(name)) {
+                Some(port) => port.container_port.try_into().ok(),
+                None => name.parse().ok(),
+            }
+        }
+        _ => None,
+    }
+    .filter(|port| *port > 0)
+}
