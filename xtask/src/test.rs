@@ -24,6 +24,8 @@ pub(crate) struct Test {
 enum Suite {
     /// Every crate's own tests
     Unit,
+    /// The Helm chart, as the real Helm lints and renders it
+    Chart,
     /// The built programs on loopback, with fake and real peers
     Integration,
     /// The built programs in pods with real redirects, and the demo; needs root
@@ -58,6 +60,10 @@ impl Test {
         if self.suite.includes(Suite::Unit) {
             let arguments = ["test", "--workspace", "--exclude", "outrider-tests"];
             self.cargo_test("unit tests", &arguments)?;
+        }
+        if self.suite.includes(Suite::Chart) {
+            let arguments = ["test", "--package", "outrider-tests", "--test", "chart"];
+            self.cargo_test("the chart", &arguments)?;
         }
         if self.suite.includes(Suite::Integration) {
             let arguments = [

@@ -1,0 +1,7 @@
+//! The chart as the real Helm renders it. Nothing here needs a cluster; what one makes of it is
+//! tested in `kube`.
+
+mod helm;
+mod objects;
+mod values;
+mod webhooks;
