@@ -6,6 +6,7 @@
 //! file and the document in it, or the object, and the field.
 
 pub mod cluster;
+pub mod definition;
 pub mod directory;
 pub mod document;
 mod error;

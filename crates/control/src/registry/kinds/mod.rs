@@ -13,6 +13,7 @@ mod metadata;
 mod peer_authentication;
 mod pod;
 mod service;
+mod status;
 mod workload_entry;
 
 pub use duration::GatewayDuration;
@@ -24,7 +25,10 @@ pub use http_filter::{
 pub use http_match::{HttpMatch, MatchKind, Method, PathMatch, PathMatchKind, ValueMatch};
 pub use http_route::{BackendRef, HttpRoute, HttpRouteRule, ParentRef, RuleTimeouts};
 pub use metadata::{INJECT_LABEL, Namespace, ObjectMeta, ServiceAccount};
-pub use peer_authentication::{MutualTls, MutualTlsMode, PeerAuthentication, Selector};
+pub use peer_authentication::{
+    MutualTls, MutualTlsMode, PeerAuthentication, PeerAuthenticationSpec, Selector,
+};
 pub use pod::{MUTUAL_TLS_LABEL, Pod};
 pub use service::{IpFamily, PortName, Service, ServicePort, TransportProtocol};
-pub use workload_entry::WorkloadEntry;
+pub use status::ObjectStatus;
+pub use workload_entry::{WorkloadEntry, WorkloadEntrySpec};

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -27,8 +28,21 @@ pub struct PeerAuthentication {
 }
 
 /// The body of a [`PeerAuthentication`].
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(
+    description = "Which workloads, and what they accept.",
+    extend("x-kubernetes-validations" = [
+        {
+            "rule": "!has(self.portLevelMtls) || size(self.portLevelMtls) == 0 || has(self.selector)",
+            "message": "portLevelMtls needs a selector, for ports belong to workloads",
+        },
+        {
+            "rule": "has(self.mtls) || (has(self.portLevelMtls) && size(self.portLevelMtls) > 0)",
+            "message": "mtls must be set: the policy says nothing",
+        },
+    ])
+)]
 pub struct PeerAuthenticationSpec {
     /// Which workloads of the namespace; all of them when absent.
     #[serde(default)]
@@ -38,19 +52,27 @@ pub struct PeerAuthenticationSpec {
     pub mtls: Option<MutualTls>,
     /// The mode of single ports of the workload (not of the service).
     #[serde(default)]
+    #[schemars(extend(
+        "maxProperties" = 1024,
+        "x-kubernetes-validations" = [{
+            "rule": "self.all(port, port.matches('^[1-9][0-9]{0,4}$') && int(port) <= 65535)",
+            "message": "keys must be port numbers from 1 to 65535",
+        }],
+    ))]
     pub port_level_mtls: BTreeMap<NonZeroU16, MutualTls>,
 }
 
 /// Matches workloads by labels.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Selector {
     /// All of these must be equal.
+    #[schemars(extend("minProperties" = 1))]
     pub match_labels: BTreeMap<String, String>,
 }
 
 /// Wraps the mode, as Kubernetes APIs do.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MutualTls {
     /// The mode.
@@ -58,7 +80,7 @@ pub struct MutualTls {
 }
 
 /// What an inbound port accepts, ordered from lax to strict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum MutualTlsMode {
     /// Plaintext; callers do not offer mutual TLS.

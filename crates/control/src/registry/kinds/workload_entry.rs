@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::num::{NonZeroU16, NonZeroU32};
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -28,14 +29,20 @@ pub struct WorkloadEntry {
 }
 
 /// The body of a [`WorkloadEntry`].
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(description = "Where the workload is, and who it is.")]
 pub struct WorkloadEntrySpec {
     /// Its addresses, one or more, of either family.
+    #[schemars(
+        length(min = 1, max = 64),
+        inner(regex(pattern = "^[0-9a-fA-F:.]{2,45}$"))
+    )]
     pub addresses: Vec<IpAddr>,
     /// The account whose identity its sidecar bears. A workload without one (and without the label
     /// `outrider.dev/inject: enabled`) has no sidecar and is spoken to in plaintext.
     #[serde(default)]
+    #[schemars(length(max = 253), regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub service_account: Option<String>,
     /// Numbers of the port names that services refer to in `targetPort`.
     #[serde(default)]
@@ -45,6 +52,7 @@ pub struct WorkloadEntrySpec {
     pub weight: Option<NonZeroU32>,
     /// Where it runs: `region`, `region/zone` or `region/zone/subzone`.
     #[serde(default)]
+    #[schemars(length(max = 253), regex(pattern = "^[^/]*(/[^/]*){0,2}$"))]
     pub locality: Option<String>,
 }
 
