@@ -11,4 +11,5 @@ pub mod push;
 pub mod registry;
 pub mod serve;
 pub mod signing;
+pub mod status;
 pub mod translate;

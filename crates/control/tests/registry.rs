@@ -140,7 +140,7 @@ fn what_is_wrong_is_named_by_document_object_and_field() {
             &["spec.rules[0].matches[0].path.value", "regular expression"],
         ),
         (rule("matches: [{headers: [{name: 'a b', value: x}]}]"), &["matches[0].headers[0].name"]),
-        (rule("filters: [{type: RequestMirror}]"), &["spec.rules[0].filters[0].type"]),
+        (rule("filters: [{type: CORS, cors: {}}]"), &["spec.rules[0].filters[0].type"]),
         (
             rule("filters: [{type: URLRewrite, requestRedirect: {}}]"),
             &["spec.rules[0].filters[0].requestRedirect"],

@@ -11,8 +11,8 @@ use crate::registry::kinds::{
 use crate::registry::{FieldError, NamespacedName, Object, ObjectRef, Source};
 
 use super::{
-    AppProtocol, MeshEndpoint, MeshPort, MeshRoute, MeshService, MeshSettings, MeshState,
-    PeerPolicies, Warning, Workload,
+    AppProtocol, JudgedRoute, MeshEndpoint, MeshPort, MeshRoute, MeshService, MeshSettings,
+    MeshState, PeerPolicies, RouteKind, Verdict, Warning, Workload,
 };
 
 type Documents<'a> = Vec<&'a (Source, Arc<Object>)>;
@@ -113,12 +113,15 @@ impl MeshState {
             services_at: HashMap::new(),
             routes: BTreeMap::new(),
             faults: Arc::default(),
+            verdicts: BTreeMap::new(),
             sources: documents
                 .iter()
                 .map(|(source, object)| (object.reference(), source.clone()))
                 .collect(),
         };
-        for (source, object) in &documents {
+        // Of a route the verdict tells.
+        let others = documents.iter();
+        for (source, object) in others.filter(|(_, object)| RouteKind::of(object).is_none()) {
             // In a directory these are errors, and such an object is not here.
             for limit in object.limits() {
                 state.warnings.insert(Warning {
@@ -357,62 +360,21 @@ impl MeshState {
     }
 
     fn add_routes(&mut self, documents: &Documents<'_>) {
-        for (_, object) in documents {
-            for (index, (service, attachment)) in
-                MeshRoute::attachments(object).into_iter().enumerate()
-            {
-                let path = format!("spec.parentRefs[{index}]");
-                let problem = match self.services.get(&service) {
-                    None => Some(format!("{path}: there is no Service {service}")),
-                    Some(parent) => {
-                        let routed = |port: &MeshPort| {
-                            port.protocol.may_be_http() && attachment.concerns(port)
-                        };
-                        let found = parent.ports.iter().any(routed);
-                        (!found).then(|| format!("{path}: Service {service} has no such HTTP port"))
-                    }
-                };
-                if let Some(message) = problem {
-                    self.warn(object.reference(), message);
-                }
+        let routes = documents.iter();
+        let routes: Vec<Arc<JudgedRoute>> = routes
+            .filter_map(|(_, object)| JudgedRoute::new(object).map(Arc::new))
+            .collect();
+        for route in &routes {
+            for (service, attachment) in MeshRoute::attachments(route) {
                 self.routes.entry(service).or_default().push(attachment);
             }
-            let Object::HttpRoute(route) = object.as_ref() else {
-                continue;
-            };
-            for (rule, backends) in route
-                .spec
-                .rules
-                .iter()
-                .map(|rule| &rule.backend_refs)
-                .enumerate()
-            {
-                for (index, backend) in backends.iter().enumerate() {
-                    let namespace = backend
-                        .namespace
-                        .as_deref()
-                        .unwrap_or(route.metadata.namespace());
-                    let name = NamespacedName::new(namespace, &backend.name);
-                    if self.backend(&name, backend.port.get()).is_none() {
-                        let message = format!(
-                            "spec.rules[{rule}].backendRefs[{index}]: there is no Service {name} \
-                             with port {}; its share of the requests is answered with an error",
-                            backend.port
-                        );
-                        self.warn(object.reference(), message);
-                    }
-                }
-            }
         }
-    }
-
-    /// The service and port that a route sends to.
-    pub fn backend(&self, name: &NamespacedName, port: u16) -> Option<(&MeshService, &MeshPort)> {
-        let service = self.services.get(name)?;
-        let port = service
-            .ports
-            .iter()
-            .find(|candidate| candidate.number == port)?;
-        Some((service, port))
+        for route in &routes {
+            let verdict = Verdict::of_route(self, route);
+            for complaint in verdict.complaints() {
+                self.warn(route.reference(), complaint.to_owned());
+            }
+            self.verdicts.insert(route.reference(), verdict);
+        }
     }
 }

@@ -6,6 +6,7 @@ mod policy;
 mod protocol;
 mod route;
 mod service;
+mod verdict;
 mod workload;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -20,8 +21,9 @@ use crate::registry::{FieldError, NamespacedName, ObjectRef, Source};
 pub use build::MeshBuilder;
 pub use policy::PeerPolicies;
 pub use protocol::AppProtocol;
-pub use route::MeshRoute;
+pub use route::{JudgedRoute, MeshRoute, RouteKind};
 pub use service::{MeshEndpoint, MeshPort, MeshService};
+pub use verdict::{BackendFault, Finding, Findings, ParentFindings, Verdict};
 pub use workload::Workload;
 
 /// What holds for the whole mesh.
@@ -75,6 +77,7 @@ pub struct MeshState {
     /// Names of the services that an address stands behind.
     services_at: HashMap<IpAddr, BTreeSet<NamespacedName>>,
     routes: BTreeMap<NamespacedName, Vec<MeshRoute>>,
+    verdicts: BTreeMap<ObjectRef, Verdict>,
     sources: BTreeMap<ObjectRef, Source>,
 }
 
@@ -97,31 +100,9 @@ impl MeshState {
         names.into_iter().filter_map(|name| self.services.get(name))
     }
 
-    /// The routes for requests from `client_namespace` to a port of a service: those of the
-    /// client's own namespace if there are any (it chose them for itself), else those of the
-    /// service's.
-    pub fn routes(
-        &self,
-        service: &MeshService,
-        port: &MeshPort,
-        client_namespace: &str,
-    ) -> Vec<&MeshRoute> {
-        let attached = self
-            .routes
-            .get(&service.name)
-            .map_or(&[][..], Vec::as_slice);
-        let of = |namespace: &str| -> Vec<&MeshRoute> {
-            attached
-                .iter()
-                .filter(|route| route.namespace() == namespace && route.concerns(port))
-                .collect()
-        };
-        let own = of(client_namespace);
-        if own.is_empty() {
-            of(&service.name.namespace)
-        } else {
-            own
-        }
+    /// What is said of each route that has a Service for a parent.
+    pub fn verdicts(&self) -> &BTreeMap<ObjectRef, Verdict> {
+        &self.verdicts
     }
 
     /// Where an object was declared.

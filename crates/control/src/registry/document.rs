@@ -45,6 +45,15 @@ const KINDS: &[(&str, &str, Decode)] = &[
     ("gateway.networking.k8s.io/v1", "HTTPRoute", |document| {
         decode(document, Object::HttpRoute)
     }),
+    ("gateway.networking.k8s.io/v1", "GRPCRoute", |document| {
+        decode(document, Object::GrpcRoute)
+    }),
+    ("gateway.networking.k8s.io/v1", "TLSRoute", |document| {
+        decode(document, Object::TlsRoute)
+    }),
+    ("gateway.networking.k8s.io/v1", "TCPRoute", |document| {
+        decode(document, Object::TcpRoute)
+    }),
     ("outrider.dev/v1alpha1", "WorkloadEntry", |document| {
         decode(document, Object::WorkloadEntry)
     }),

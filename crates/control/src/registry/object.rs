@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::FieldError;
 use super::kinds::{
-    EndpointSlice, HttpRoute, Namespace, ObjectMeta, PeerAuthentication, Pod, Service,
-    ServiceAccount, WorkloadEntry,
+    EndpointSlice, GrpcRoute, HttpRoute, Namespace, ObjectMeta, PeerAuthentication, Pod, Service,
+    ServiceAccount, TcpRoute, TlsRoute, WorkloadEntry,
 };
 
 /// A name within a namespace.
@@ -97,6 +97,12 @@ pub enum Object {
     PeerAuthentication(PeerAuthentication),
     /// `gateway.networking.k8s.io/v1` HTTPRoute.
     HttpRoute(HttpRoute),
+    /// `gateway.networking.k8s.io/v1` GRPCRoute.
+    GrpcRoute(GrpcRoute),
+    /// `gateway.networking.k8s.io/v1` TLSRoute.
+    TlsRoute(TlsRoute),
+    /// `gateway.networking.k8s.io/v1` TCPRoute.
+    TcpRoute(TcpRoute),
 }
 
 impl Object {
@@ -111,6 +117,9 @@ impl Object {
             Self::Namespace(object) => &object.metadata,
             Self::PeerAuthentication(object) => &object.metadata,
             Self::HttpRoute(object) => &object.metadata,
+            Self::GrpcRoute(object) => &object.metadata,
+            Self::TlsRoute(object) => &object.metadata,
+            Self::TcpRoute(object) => &object.metadata,
         }
     }
 
@@ -126,6 +135,9 @@ impl Object {
             Self::Namespace(_) => ("Namespace", ""),
             Self::PeerAuthentication(_) => ("PeerAuthentication", metadata.namespace()),
             Self::HttpRoute(_) => ("HTTPRoute", metadata.namespace()),
+            Self::GrpcRoute(_) => ("GRPCRoute", metadata.namespace()),
+            Self::TlsRoute(_) => ("TLSRoute", metadata.namespace()),
+            Self::TcpRoute(_) => ("TCPRoute", metadata.namespace()),
         };
         ObjectRef {
             kind,
@@ -146,7 +158,10 @@ impl Object {
             Self::Pod(object) => object.validate(),
             Self::ServiceAccount(_) | Self::Namespace(_) => Ok(()),
             Self::PeerAuthentication(object) => object.validate(),
-            Self::HttpRoute(object) => object.validate(),
+            // Each of their rules is judged by itself, where the mesh is put together.
+            Self::HttpRoute(_) | Self::GrpcRoute(_) | Self::TlsRoute(_) | Self::TcpRoute(_) => {
+                Ok(())
+            }
         }
     }
 
@@ -157,6 +172,10 @@ impl Object {
         match self {
             Self::Service(object) => limits.extend(object.limits()),
             Self::EndpointSlice(object) => limits.extend(object.limits()),
+            Self::HttpRoute(object) => limits.extend(object.limits()),
+            Self::GrpcRoute(object) => limits.extend(object.limits()),
+            Self::TlsRoute(object) => limits.extend(object.limits()),
+            Self::TcpRoute(object) => limits.extend(object.limits()),
             _ => {}
         }
         limits

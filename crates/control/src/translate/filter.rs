@@ -18,7 +18,10 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
     HttpConnectionManager, HttpFilter, http_filter,
 };
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy;
-use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::ClusterSpecifier;
+use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::weighted_cluster::ClusterWeight;
+use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::{
+    ClusterSpecifier, WeightedCluster,
+};
 use envoy_types::pb::google::protobuf::{BoolValue, Duration};
 use prost::{Message, Name};
 
@@ -45,6 +48,33 @@ pub(super) fn tcp_proxy(mesh: &MeshState, cluster: &str) -> Filter {
     let config = TcpProxy {
         stat_prefix: cluster.to_owned(),
         cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.to_owned())),
+        access_log: access_log(mesh),
+        ..TcpProxy::default()
+    };
+    network_filter("envoy.filters.network.tcp_proxy", &config)
+}
+
+/// Passes bytes to several clusters by weight; to none where there is none, which refuses them.
+pub(super) fn weighted_tcp_proxy(
+    mesh: &MeshState,
+    stat_prefix: &str,
+    clusters: Vec<(String, u32)>,
+) -> Filter {
+    let weight = |(name, weight)| ClusterWeight {
+        name,
+        weight,
+        ..ClusterWeight::default()
+    };
+    let specifier = match clusters.as_slice() {
+        [] => ClusterSpecifier::Cluster(format!("{stat_prefix}|nowhere")),
+        [(single, _)] => ClusterSpecifier::Cluster(single.clone()),
+        _ => ClusterSpecifier::WeightedClusters(WeightedCluster {
+            clusters: clusters.into_iter().map(weight).collect(),
+        }),
+    };
+    let config = TcpProxy {
+        stat_prefix: stat_prefix.to_owned(),
+        cluster_specifier: Some(specifier),
         access_log: access_log(mesh),
         ..TcpProxy::default()
     };

@@ -19,14 +19,14 @@ pub(super) fn precedence(part: &HttpMatch) -> Precedence {
     let kind = match part.path.kind {
         PathMatchKind::Exact => 0,
         PathMatchKind::RegularExpression => 1,
-        PathMatchKind::PathPrefix => 2,
+        PathMatchKind::PathPrefix | PathMatchKind::Unknown => 2,
     };
     (
         kind,
         Reverse(part.path.value.len()),
         part.method.is_none(),
-        Reverse(part.headers.len()),
-        Reverse(part.query_params.len()),
+        Reverse(distinct(&part.headers, true).count()),
+        Reverse(distinct(&part.query_params, false).count()),
     )
 }
 
@@ -49,23 +49,28 @@ pub(super) fn route_matches(
                 String::new(),
             )]
         }
-        (PathMatchKind::PathPrefix, replacement) if prefix.is_empty() => {
+        (_, replacement) if prefix.is_empty() => {
             let rewrite = replacement.map_or(String::new(), |text| format!("{text}/"));
             vec![(PathSpecifier::Prefix("/".to_owned()), rewrite)]
         }
-        (PathMatchKind::PathPrefix, Some("")) => vec![
+        (_, Some("")) => vec![
             (PathSpecifier::Path(prefix.to_owned()), "/".to_owned()),
             (PathSpecifier::Prefix(format!("{prefix}/")), "/".to_owned()),
         ],
-        (PathMatchKind::PathPrefix, replacement) => vec![(
+        (_, replacement) => vec![(
             PathSpecifier::PathSeparatedPrefix(prefix.to_owned()),
             replacement.unwrap_or_default().to_owned(),
         )],
     };
     let matcher = |path| RouteMatch {
         path_specifier: Some(path),
-        headers: headers(part),
-        query_parameters: part.query_params.iter().map(query_parameter).collect(),
+        headers: method(part)
+            .into_iter()
+            .chain(header_matchers(&part.headers))
+            .collect(),
+        query_parameters: distinct(&part.query_params, false)
+            .map(query_parameter)
+            .collect(),
         ..RouteMatch::default()
     };
     paths
@@ -74,19 +79,40 @@ pub(super) fn route_matches(
         .collect()
 }
 
-fn headers(part: &HttpMatch) -> Vec<HeaderMatcher> {
-    let matcher = |name: &str, value: StringMatcher| HeaderMatcher {
+/// Without those whose name an earlier one has: they "MUST be ignored" (HTTPHeaderMatch.name).
+fn distinct(wanted: &[ValueMatch], ignore_case: bool) -> impl Iterator<Item = &ValueMatch> {
+    let same = move |one: &ValueMatch, other: &ValueMatch| {
+        one.name == other.name || (ignore_case && one.name.eq_ignore_ascii_case(&other.name))
+    };
+    let first = move |(index, value): &(usize, &ValueMatch)| {
+        !wanted[..*index].iter().any(|earlier| same(earlier, value))
+    };
+    wanted
+        .iter()
+        .enumerate()
+        .filter(first)
+        .map(|(_, value)| value)
+}
+
+fn method(part: &HttpMatch) -> Option<HeaderMatcher> {
+    let method = part.method?;
+    let pattern = MatchPattern::Exact(method.as_str().to_owned());
+    Some(header_matcher(":method", string(pattern)))
+}
+
+/// The matchers of headers, which all must match.
+pub(super) fn header_matchers(headers: &[ValueMatch]) -> Vec<HeaderMatcher> {
+    let matcher =
+        |header: &ValueMatch| header_matcher(&header.name.to_ascii_lowercase(), value(header));
+    distinct(headers, true).map(matcher).collect()
+}
+
+fn header_matcher(name: &str, value: StringMatcher) -> HeaderMatcher {
+    HeaderMatcher {
         name: name.to_owned(),
         header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(value)),
         ..HeaderMatcher::default()
-    };
-    let method = part.method.map(|method| {
-        let pattern = MatchPattern::Exact(method.as_str().to_owned());
-        matcher(":method", string(pattern))
-    });
-    let named = part.headers.iter();
-    let named = named.map(|header| matcher(&header.name.to_ascii_lowercase(), value(header)));
-    method.into_iter().chain(named).collect()
+    }
 }
 
 fn query_parameter(parameter: &ValueMatch) -> QueryParameterMatcher {
@@ -100,7 +126,7 @@ fn query_parameter(parameter: &ValueMatch) -> QueryParameterMatcher {
 
 fn value(wanted: &ValueMatch) -> StringMatcher {
     string(match wanted.kind {
-        MatchKind::Exact => MatchPattern::Exact(wanted.value.clone()),
+        MatchKind::Exact | MatchKind::Unknown => MatchPattern::Exact(wanted.value.clone()),
         MatchKind::RegularExpression => MatchPattern::SafeRegex(regular(&wanted.value)),
     })
 }
@@ -112,7 +138,7 @@ fn string(pattern: MatchPattern) -> StringMatcher {
     }
 }
 
-fn regular(expression: &str) -> RegexMatcher {
+pub(super) fn regular(expression: &str) -> RegexMatcher {
     RegexMatcher {
         regex: expression.to_owned(),
         ..RegexMatcher::default()

@@ -6,18 +6,23 @@
 //! application's own TLS is never taken for ours. ALPN is left to its standard names: proxies offer
 //! `h2` or `http/1.1` by the protocol that they are about to speak, and nothing for bytes.
 
+mod backend;
 mod bind;
 mod cluster;
 mod endpoint;
 mod filter;
+mod grpc_route;
 mod http_match;
 mod http_route;
 mod inbound;
 mod names;
 mod outbound;
 mod proxy;
+mod redirect;
 mod resource;
 mod route;
+mod rule;
+mod stream_route;
 mod tls;
 
 use std::sync::Arc;

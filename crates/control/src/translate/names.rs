@@ -26,6 +26,11 @@ pub(super) fn outbound_cluster(host: &str, port: u16) -> String {
     format!("outbound|{port}||{host}")
 }
 
+/// A cluster that does not exist, for a backend that leads nowhere.
+pub(super) fn unresolved_cluster(host: &str, port: u16) -> String {
+    format!("outbound|{port}|unresolved|{host}")
+}
+
 /// The cluster that dials the very address that the client dialled, for headless services.
 pub(super) fn direct_cluster(host: &str, port: u16, mutual_tls: bool) -> String {
     let kind = if mutual_tls {

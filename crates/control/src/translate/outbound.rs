@@ -10,7 +10,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::google::protobuf::{BoolValue, UInt32Value};
 use outrider_xds::ads::ResourceType;
 
-use crate::mesh::{AppProtocol, MeshPort, MeshService, MeshState};
+use crate::mesh::{AppProtocol, JudgedRoute, MeshPort, MeshService, MeshState, RouteKind};
 use crate::registry::kinds::IpFamily;
 
 use super::bind::{address, any_address};
@@ -18,7 +18,7 @@ use super::names::{
     BLACKHOLE_CLUSTER, OUTBOUND_PORT, PASSTHROUGH_CLUSTER, direct_cluster, outbound_cluster,
     route_table,
 };
-use super::{OutboundKey, Translation, cluster, endpoint, filter, route};
+use super::{OutboundKey, Translation, cluster, endpoint, filter, route, stream_route};
 
 /// What HTTP detection calls the protocols that it finds in plaintext.
 pub(super) const DETECTED_HTTP: [&str; 3] = ["http/1.0", "http/1.1", "h2c"];
@@ -88,6 +88,8 @@ fn translate_port(
     let workloads = port.endpoints.iter().filter(|endpoint| endpoint.ready);
     let workloads = workloads.map(|endpoint| (endpoint.address, Some(endpoint.mutual_tls)));
     let workloads = workloads.filter(|_| service.headless);
+    let routes = mesh.routes(service, port, &key.namespace);
+    let routes: Vec<&JudgedRoute> = routes.into_iter().map(AsRef::as_ref).collect();
     let mut tables = BTreeSet::new();
     for (address, direct) in own.chain(workloads) {
         // Two headless services over the same workload: the first by name has it.
@@ -103,30 +105,39 @@ fn translate_port(
                 format!("{table}|plaintext"),
             ),
         };
-        let listener = service_listener(mesh, address, port.protocol, &cluster_name, &table);
-        resources.add(ResourceType::Listener, &listener.name, &listener, origin);
+        let listener = service_listener(mesh, address, port, &cluster_name, &table, &routes);
+        let source = routes.first().filter(|route| routes_bytes(route));
+        let source = source.map(|route| route.reference());
+        let from = source.as_ref().or(origin);
+        resources.add(ResourceType::Listener, &listener.name, &listener, from);
         if tables.insert(table.clone()) {
             if let Some(mutual_tls) = direct {
                 let cluster = cluster::direct(mesh, service, port, mutual_tls);
                 resources.add(ResourceType::Cluster, &cluster_name, &cluster, origin);
             }
-            if port.protocol.may_be_http() {
-                let routes = mesh.routes(service, port, &key.namespace);
-                let origin = routes.first().map(|route| route.reference());
-                let routes = route::service_table(mesh, &table, &cluster_name, &routes);
-                let origin = origin.as_ref().unwrap_or(&service.reference);
-                resources.add(ResourceType::Route, &table, &routes, Some(origin));
+            if port.protocol.may_be_http() && !routes.first().is_some_and(routes_bytes) {
+                let source = routes.first().map(|route| route.reference());
+                let table_of =
+                    route::service_table(mesh, &table, &cluster_name, &routes, port.number);
+                let from = source.as_ref().or(origin);
+                resources.add(ResourceType::Route, &table, &table_of, from);
             }
         }
     }
 }
 
+/// Whether it takes connections as they are, whatever is spoken on the port.
+fn routes_bytes(route: &&JudgedRoute) -> bool {
+    matches!(route.kind(), RouteKind::Tls | RouteKind::Tcp)
+}
+
 fn service_listener(
     mesh: &MeshState,
     at: SocketAddr,
-    protocol: AppProtocol,
+    port: &MeshPort,
     cluster: &str,
     table: &str,
+    routes: &[&JudgedRoute],
 ) -> Listener {
     let http = |name: &str, matches: Option<FilterChainMatch>| -> FilterChain {
         let routes = RouteSpecifier::Rds(Rds {
@@ -144,7 +155,27 @@ fn service_listener(
         traffic_direction: TrafficDirection::Outbound.into(),
         ..Listener::default()
     };
-    match protocol {
+    match routes.first().map(|route| route.kind()) {
+        Some(RouteKind::Tls) => {
+            return Listener {
+                filter_chains: stream_route::tls_chains(mesh, cluster, routes),
+                listener_filters: vec![filter::tls_inspector(None)],
+                listener_filters_timeout: Some(filter::DETECTION_TIMEOUT),
+                ..listener
+            };
+        }
+        Some(RouteKind::Tcp) => {
+            let chain = routes
+                .iter()
+                .find_map(|route| stream_route::tcp_chain(mesh, cluster, route));
+            return Listener {
+                filter_chains: chain.into_iter().collect(),
+                ..listener
+            };
+        }
+        Some(RouteKind::Grpc | RouteKind::Http) | None => {}
+    }
+    match port.protocol {
         AppProtocol::Http | AppProtocol::Http2 => Listener {
             filter_chains: vec![http("http", None)],
             ..listener

@@ -8,25 +8,27 @@ use envoy_types::pb::envoy::config::route::v3::{
 };
 use envoy_types::pb::google::protobuf::{BoolValue, Duration};
 
-use crate::mesh::{MeshRoute, MeshState};
+use crate::mesh::{JudgedRoute, MeshState, RouteKind};
 
-use super::http_route;
+use super::{grpc_route, http_route};
 
-/// The table of a service's port: its HTTPRoutes, or everything to `cluster`. The address that the
-/// client dialled has chosen the service, so any host matches.
+/// The table of a service's port: its routes, or everything to `cluster`. The address that the client
+/// dialled has chosen the service, so any host matches.
 pub(super) fn service_table(
     mesh: &MeshState,
     name: &str,
     cluster: &str,
-    attached: &[&MeshRoute],
+    attached: &[&JudgedRoute],
+    port: u16,
 ) -> RouteConfiguration {
-    if attached.is_empty() {
-        return RouteConfiguration {
+    match attached.first().map(|route| route.kind()) {
+        Some(RouteKind::Grpc) => table(name, grpc_route::routes(mesh, attached)),
+        Some(RouteKind::Http) => table(name, http_route::routes(mesh, attached, port)),
+        None | Some(RouteKind::Tls | RouteKind::Tcp) => RouteConfiguration {
             name: name.to_owned(),
             ..to_cluster(cluster)
-        };
+        },
     }
-    table(name, http_route::routes(mesh, attached))
 }
 
 /// A table that sends everything to one cluster.

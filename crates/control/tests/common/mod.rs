@@ -15,11 +15,12 @@ use envoy_types::pb::envoy::config::core::v3::{
 use envoy_types::pb::envoy::config::listener::v3::{Filter, filter};
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use outrider_control::mesh::{MeshSettings, MeshState};
-use outrider_control::registry::document;
+use outrider_control::registry::{Object, Source, document, lenient};
 use outrider_control::translate::Proxy;
 use outrider_identity::{ServiceAccount, TrustDomain};
 use outrider_xds::ads::server::Versioned;
 use prost::Message;
+use serde::Deserialize as _;
 
 pub fn settings() -> MeshSettings {
     MeshSettings {
@@ -40,6 +41,9 @@ pub fn documents(short: &str) -> String {
             Some("workload") => "apiVersion: outrider.dev/v1alpha1\nkind: WorkloadEntry",
             Some("policy") => "apiVersion: outrider.dev/v1alpha1\nkind: PeerAuthentication",
             Some("route") => "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute",
+            Some("grpc-route") => "apiVersion: gateway.networking.k8s.io/v1\nkind: GRPCRoute",
+            Some("tls-route") => "apiVersion: gateway.networking.k8s.io/v1\nkind: TLSRoute",
+            Some("tcp-route") => "apiVersion: gateway.networking.k8s.io/v1\nkind: TCPRoute",
             _ => {
                 text += &format!("{line}\n");
                 continue;
@@ -70,6 +74,32 @@ pub fn add(short: &str, settings: MeshSettings) -> MeshState {
 
 pub fn mesh(short: &str) -> MeshState {
     add(short, settings())
+}
+
+/// The mesh of objects that a cluster has let in: what a directory would refuse is judged.
+pub fn lenient_mesh(short: &str) -> MeshState {
+    let read = |document: serde_norway::Deserializer<'_>| -> Object {
+        let value = serde_json::Value::deserialize(document).unwrap();
+        let kind = value["kind"].as_str().unwrap().to_owned();
+        macro_rules! read {
+            ($kind:ident) => {
+                Object::$kind(lenient::decode(value).unwrap())
+            };
+        }
+        match kind.as_str() {
+            "Service" => read!(Service),
+            "HTTPRoute" => read!(HttpRoute),
+            "GRPCRoute" => read!(GrpcRoute),
+            "TLSRoute" => read!(TlsRoute),
+            "TCPRoute" => read!(TcpRoute),
+            other => panic!("{other}"),
+        }
+    };
+    let text = documents(short);
+    let objects: Vec<_> = serde_norway::Deserializer::from_str(&text)
+        .map(|document| (Source::Cluster, Arc::new(read(document))))
+        .collect();
+    MeshState::build(Arc::new(settings()), objects.iter())
 }
 
 pub fn proxy(namespace: &str, account: &str, addresses: &[&str]) -> Proxy {

@@ -118,6 +118,24 @@ pub(super) const KINDS: &[Kind] = &[
         ..GATEWAY
     },
     Kind {
+        name: "GRPCRoute",
+        plural: "grpcroutes",
+        decode: |value| read(value, Object::GrpcRoute),
+        ..GATEWAY
+    },
+    Kind {
+        name: "TLSRoute",
+        plural: "tlsroutes",
+        decode: |value| read(value, Object::TlsRoute),
+        ..GATEWAY
+    },
+    Kind {
+        name: "TCPRoute",
+        plural: "tcproutes",
+        decode: |value| read(value, Object::TcpRoute),
+        ..GATEWAY
+    },
+    Kind {
         name: "PeerAuthentication",
         plural: "peerauthentications",
         decode: |value| read(value, Object::PeerAuthentication),

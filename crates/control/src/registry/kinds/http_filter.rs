@@ -1,9 +1,11 @@
-//! The filters of an HTTPRoute.
+//! The filters of HTTPRoutes and GRPCRoutes.
 
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
+use super::{BackendRef, RuleProblem};
 use crate::registry::FieldError;
 
 /// One change to a request or its response.
@@ -25,6 +27,15 @@ pub struct HttpFilter {
     /// Changes host or path.
     #[serde(default)]
     pub url_rewrite: Option<UrlRewrite>,
+    /// Sends a copy elsewhere.
+    #[serde(default)]
+    pub request_mirror: Option<RequestMirror>,
+    #[serde(default)]
+    cors: Option<IgnoredAny>,
+    #[serde(default)]
+    external_auth: Option<IgnoredAny>,
+    #[serde(default)]
+    extension_ref: Option<IgnoredAny>,
 }
 
 /// What a filter does.
@@ -36,6 +47,44 @@ pub enum FilterKind {
     RequestRedirect,
     #[serde(rename = "URLRewrite")]
     UrlRewrite,
+    RequestMirror,
+    #[serde(rename = "CORS")]
+    Cors,
+    ExternalAuth,
+    ExtensionRef,
+    /// What a later release of the API may add.
+    #[serde(other)]
+    Unknown,
+}
+
+/// Where a filter stands, which decides what it can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FilterUse {
+    HttpRule,
+    HttpBackend,
+    GrpcRule,
+    GrpcBackend,
+}
+
+impl FilterUse {
+    /// The types that can be applied there.
+    fn supported(self) -> &'static [(FilterKind, &'static str)] {
+        use FilterKind::{
+            RequestHeaderModifier, RequestMirror, RequestRedirect, ResponseHeaderModifier,
+            UrlRewrite,
+        };
+        const REQUEST: (FilterKind, &str) = (RequestHeaderModifier, "RequestHeaderModifier");
+        const RESPONSE: (FilterKind, &str) = (ResponseHeaderModifier, "ResponseHeaderModifier");
+        const REDIRECT: (FilterKind, &str) = (RequestRedirect, "RequestRedirect");
+        const REWRITE: (FilterKind, &str) = (UrlRewrite, "URLRewrite");
+        const MIRROR: (FilterKind, &str) = (RequestMirror, "RequestMirror");
+        match self {
+            Self::HttpRule => &[REQUEST, RESPONSE, REDIRECT, REWRITE, MIRROR],
+            Self::HttpBackend => &[REQUEST, RESPONSE, REWRITE],
+            Self::GrpcRule => &[REQUEST, RESPONSE, MIRROR],
+            Self::GrpcBackend => &[REQUEST, RESPONSE],
+        }
+    }
 }
 
 /// Header changes, in the order set, add, remove.
@@ -100,6 +149,27 @@ pub struct UrlRewrite {
     pub path: Option<PathModifier>,
 }
 
+/// Sends a copy of requests elsewhere, whose answers nobody sees.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RequestMirror {
+    /// Where to.
+    pub backend_ref: BackendRef,
+    #[serde(default)]
+    percent: Option<u32>,
+    #[serde(default)]
+    fraction: Option<Fraction>,
+}
+
+/// A part of all requests.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Fraction {
+    numerator: u32,
+    #[serde(default)]
+    denominator: Option<NonZeroU32>,
+}
+
 /// Changes a path.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -121,6 +191,84 @@ pub struct PathModifier {
 pub enum PathModifierKind {
     ReplaceFullPath,
     ReplacePrefixMatch,
+    /// What a later release of the API may add.
+    #[serde(other)]
+    Unknown,
+}
+
+/// Checks the filters of a rule or of a backend.
+pub(super) fn check_all(filters: &[HttpFilter], place: FilterUse) -> Result<(), RuleProblem> {
+    for (index, filter) in filters.iter().enumerate() {
+        let path = format!("filters[{index}]");
+        let supported = place.supported();
+        if !supported.iter().any(|(kind, _)| *kind == filter.kind) {
+            let names: Vec<&str> = supported.iter().map(|(_, name)| *name).collect();
+            let reason = format!("is not supported here; supported are {}", names.join(", "));
+            let error = FieldError::new(format!("{path}.type"), reason);
+            return Err(RuleProblem::failing(error));
+        }
+        filter.validate().map_err(|error| error.under(&path))?;
+        if place == FilterUse::HttpBackend && filter.path_modifier().is_some() {
+            let reason = "is supported in the filters of a rule only";
+            let error = FieldError::new(format!("{path}.urlRewrite.path"), reason);
+            return Err(RuleProblem::failing(error));
+        }
+        let earlier = filters[..index].iter();
+        let repeatable = filter.kind == FilterKind::RequestMirror;
+        if !repeatable && earlier.clone().any(|other| other.kind == filter.kind) {
+            let path = format!("{path}.type");
+            return Err(RuleProblem::incompatible(&path, "is there twice"));
+        }
+        let redirects = |filter: &HttpFilter| filter.kind == FilterKind::RequestRedirect;
+        let forwards = |filter: &HttpFilter| {
+            matches!(
+                filter.kind,
+                FilterKind::UrlRewrite | FilterKind::RequestMirror
+            )
+        };
+        let both = earlier.clone().any(|other| {
+            (redirects(other) && forwards(filter)) || (forwards(other) && redirects(filter))
+        });
+        if both {
+            let reason = "cannot redirect and also rewrite or mirror";
+            return Err(RuleProblem::incompatible("filters", reason));
+        }
+    }
+    Ok(())
+}
+
+impl RequestMirror {
+    /// How many of a million requests are copied.
+    pub fn parts_per_million(&self) -> u32 {
+        let (part, whole) = match (self.percent, self.fraction) {
+            (Some(percent), _) => (percent, 100),
+            (None, Some(fraction)) => (
+                fraction.numerator,
+                fraction.denominator.map_or(100, NonZeroU32::get),
+            ),
+            (None, None) => (1, 1),
+        };
+        let parts = u64::from(part) * 1_000_000 / u64::from(whole);
+        u32::try_from(parts.min(1_000_000)).unwrap_or(1_000_000)
+    }
+
+    fn validate(&self) -> Result<(), FieldError> {
+        if self.percent.is_some() && self.fraction.is_some() {
+            return Err(FieldError::new("fraction", "excludes percent"));
+        }
+        if self.percent.is_some_and(|percent| percent > 100) {
+            return Err(FieldError::new("percent", "is over 100"));
+        }
+        if let Some(fraction) = self.fraction
+            && fraction.numerator > fraction.denominator.map_or(100, NonZeroU32::get)
+        {
+            let reason = "is over the denominator";
+            return Err(FieldError::new("fraction.numerator", reason));
+        }
+        self.backend_ref
+            .check_mirror()
+            .map_err(|error| error.under("backendRef"))
+    }
 }
 
 impl HttpFilter {
@@ -137,7 +285,7 @@ impl HttpFilter {
         })
     }
 
-    pub(super) fn validate(&self) -> Result<(), FieldError> {
+    fn validate(&self) -> Result<(), FieldError> {
         let fields = [
             (
                 "requestHeaderModifier",
@@ -158,6 +306,22 @@ impl HttpFilter {
                 "urlRewrite",
                 FilterKind::UrlRewrite,
                 self.url_rewrite.is_some(),
+            ),
+            (
+                "requestMirror",
+                FilterKind::RequestMirror,
+                self.request_mirror.is_some(),
+            ),
+            ("cors", FilterKind::Cors, self.cors.is_some()),
+            (
+                "externalAuth",
+                FilterKind::ExternalAuth,
+                self.external_auth.is_some(),
+            ),
+            (
+                "extensionRef",
+                FilterKind::ExtensionRef,
+                self.extension_ref.is_some(),
             ),
         ];
         for (name, kind, is_set) in fields {
@@ -188,6 +352,11 @@ impl HttpFilter {
             rewrite
                 .validate()
                 .map_err(|error| error.under("urlRewrite"))?;
+        }
+        if let Some(mirror) = &self.request_mirror {
+            mirror
+                .validate()
+                .map_err(|error| error.under("requestMirror"))?;
         }
         Ok(())
     }
@@ -267,6 +436,10 @@ impl PathModifier {
             }
             PathModifierKind::ReplacePrefixMatch => {
                 (&self.replace_prefix_match, &self.replace_full_path)
+            }
+            PathModifierKind::Unknown => {
+                let reason = "must be ReplaceFullPath or ReplacePrefixMatch";
+                return Err(FieldError::new("path.type", reason));
             }
         };
         match wanted {

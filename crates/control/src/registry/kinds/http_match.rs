@@ -57,6 +57,9 @@ pub enum PathMatchKind {
     PathPrefix,
     /// The whole path, by an RE2 expression.
     RegularExpression,
+    /// What a later release of the API may add.
+    #[serde(other)]
+    Unknown,
 }
 
 /// Matches a header or a query parameter.
@@ -80,6 +83,15 @@ pub enum MatchKind {
     Exact,
     /// The whole value, by an RE2 expression.
     RegularExpression,
+    /// What a later release of the API may add.
+    #[serde(other)]
+    Unknown,
+}
+
+impl MatchKind {
+    pub(super) fn unknown() -> FieldError {
+        FieldError::new("type", "must be Exact or RegularExpression")
+    }
 }
 
 /// The methods that a route can match.
@@ -99,10 +111,13 @@ pub enum Method {
     Options,
     Trace,
     Patch,
+    /// What a later release of the API may add.
+    #[serde(other)]
+    Unknown,
 }
 
 impl Method {
-    /// As it is on the wire.
+    /// As it is on the wire; nothing can be matched by an unknown one.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Get => "GET",
@@ -114,6 +129,7 @@ impl Method {
             Self::Options => "OPTIONS",
             Self::Trace => "TRACE",
             Self::Patch => "PATCH",
+            Self::Unknown => "",
         }
     }
 }
@@ -121,8 +137,14 @@ impl Method {
 impl HttpMatch {
     pub(super) fn validate(&self) -> Result<(), FieldError> {
         let path = &self.path;
-        let regular = path.kind == PathMatchKind::RegularExpression;
-        if regular {
+        if path.kind == PathMatchKind::Unknown {
+            let reason = "must be Exact, PathPrefix or RegularExpression";
+            return Err(FieldError::new("path.type", reason));
+        }
+        if self.method == Some(Method::Unknown) {
+            return Err(FieldError::new("method", "is not a method of HTTP"));
+        }
+        if path.kind == PathMatchKind::RegularExpression {
             check_expression(&path.value).map_err(|error| error.under("path.value"))?;
         } else if !path.value.starts_with('/') || path.value.contains(['?', '#']) {
             let reason = format!(
@@ -131,14 +153,7 @@ impl HttpMatch {
             );
             return Err(FieldError::new("path.value", reason));
         }
-        for (index, header) in self.headers.iter().enumerate() {
-            let path = format!("headers[{index}]");
-            if http::HeaderName::from_bytes(header.name.as_bytes()).is_err() {
-                let reason = format!("{:?} is not a header name", header.name);
-                return Err(FieldError::new(format!("{path}.name"), reason));
-            }
-            header.validate().map_err(|error| error.under(&path))?;
-        }
+        check_headers(&self.headers)?;
         for (index, parameter) in self.query_params.iter().enumerate() {
             let path = format!("queryParams[{index}]");
             if parameter.name.is_empty() {
@@ -150,6 +165,18 @@ impl HttpMatch {
     }
 }
 
+pub(super) fn check_headers(headers: &[ValueMatch]) -> Result<(), FieldError> {
+    for (index, header) in headers.iter().enumerate() {
+        let path = format!("headers[{index}]");
+        if http::HeaderName::from_bytes(header.name.as_bytes()).is_err() {
+            let reason = format!("{:?} is not a header name", header.name);
+            return Err(FieldError::new(format!("{path}.name"), reason));
+        }
+        header.validate().map_err(|error| error.under(&path))?;
+    }
+    Ok(())
+}
+
 impl ValueMatch {
     fn validate(&self) -> Result<(), FieldError> {
         match self.kind {
@@ -157,12 +184,13 @@ impl ValueMatch {
             MatchKind::RegularExpression => {
                 check_expression(&self.value).map_err(|error| error.under("value"))
             }
+            MatchKind::Unknown => Err(MatchKind::unknown()),
         }
     }
 }
 
 /// The `regex` crate and RE2 share their syntax, so what compiles here compiles in the proxies.
-fn check_expression(expression: &str) -> Result<(), FieldError> {
+pub(super) fn check_expression(expression: &str) -> Result<(), FieldError> {
     match regex::Regex::new(expression) {
         Ok(_) => Ok(()),
         Err(error) => Err(FieldError::new(

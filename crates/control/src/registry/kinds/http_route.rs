@@ -1,12 +1,13 @@
 //! `gateway.networking.k8s.io/v1` HTTPRoute, attached to a Service.
 
-use std::num::NonZeroU16;
-
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use super::http_filter::FilterUse;
+use super::route::validate_parents;
 use super::{
-    FilterKind, GatewayDuration, HttpFilter, HttpMatch, ObjectMeta, PathMatchKind, PathModifierKind,
+    BackendRef, GatewayDuration, HttpFilter, HttpMatch, ObjectMeta, ParentRef, PathMatchKind,
+    PathModifierKind, RuleProblem, http_filter,
 };
 use crate::registry::FieldError;
 
@@ -31,40 +32,26 @@ pub struct HttpRoute {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HttpRouteSpec {
     /// The services whose requests it routes.
+    #[serde(default)]
     pub parent_refs: Vec<ParentRef>,
+    /// Without meaning for a Service (GEP-1294, "hostnames field"): its address chooses the route.
+    #[serde(default)]
+    pub hostnames: Vec<String>,
     /// Its rules.
     #[serde(default)]
     pub rules: Vec<HttpRouteRule>,
-}
-
-/// A service that a route is attached to. From another namespace a route concerns only the
-/// requests of its own namespace.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ParentRef {
-    #[serde(default)]
-    group: Option<String>,
-    #[serde(default)]
-    kind: Option<String>,
-    /// The service's name.
-    pub name: String,
-    /// Its namespace; the route's when absent.
-    #[serde(default)]
-    pub namespace: Option<String>,
-    /// The service's port; all of its HTTP ports when absent.
-    #[serde(default)]
-    pub port: Option<NonZeroU16>,
-    /// The name of the service's port.
-    #[serde(default)]
-    pub section_name: Option<String>,
+    /// Concerns Gateways only.
+    #[serde(default, rename = "useDefaultGateways")]
+    _use_default_gateways: IgnoredAny,
 }
 
 /// Matches, what to do with what matches, and where to send it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HttpRouteRule {
-    #[serde(default, rename = "name")]
-    _name: IgnoredAny,
+    /// What people and statistics call it; its number when absent.
+    #[serde(default)]
+    pub name: Option<String>,
     /// Any of these; every request when empty.
     #[serde(default)]
     pub matches: Vec<HttpMatch>,
@@ -77,33 +64,10 @@ pub struct HttpRouteRule {
     /// How long it may take.
     #[serde(default)]
     pub timeouts: RuleTimeouts,
-}
-
-/// A service that requests are sent to.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct BackendRef {
     #[serde(default)]
-    group: Option<String>,
+    retry: Option<IgnoredAny>,
     #[serde(default)]
-    kind: Option<String>,
-    /// The service's name.
-    pub name: String,
-    /// Its namespace; the route's when absent.
-    #[serde(default)]
-    pub namespace: Option<String>,
-    /// The service's port.
-    pub port: NonZeroU16,
-    /// Its share of the rule's requests.
-    #[serde(default = "one")]
-    pub weight: u32,
-    /// What changes for this backend only.
-    #[serde(default)]
-    pub filters: Vec<HttpFilter>,
-}
-
-fn one() -> u32 {
-    1
+    session_persistence: Option<IgnoredAny>,
 }
 
 /// How long a rule's requests may take.
@@ -118,118 +82,85 @@ pub struct RuleTimeouts {
     pub backend_request: Option<GatewayDuration>,
 }
 
-fn check_kind(
-    group: Option<&str>,
-    kind: Option<&str>,
-    default_kind: &str,
-    path: &str,
-) -> Result<(), FieldError> {
-    let kind = kind.unwrap_or(default_kind);
-    if kind != "Service" {
-        let reason = format!("{kind:?} is not supported: write kind: Service");
-        return Err(FieldError::new(format!("{path}.kind"), reason));
-    }
-    match group.unwrap_or("") {
-        "" => Ok(()),
-        // The default group is the Gateway API's own, so a Service's must be written.
-        other => Err(FieldError::new(
-            format!("{path}.group"),
-            format!("{other:?} has no Service: write group: \"\""),
-        )),
-    }
-}
-
 impl HttpRoute {
-    pub(crate) fn validate(&self) -> Result<(), FieldError> {
-        if self.spec.parent_refs.is_empty() {
-            return Err(FieldError::new("spec.parentRefs", "must name a Service"));
-        }
-        for (index, parent) in self.spec.parent_refs.iter().enumerate() {
-            let path = format!("spec.parentRefs[{index}]");
-            check_kind(
-                parent.group.as_deref(),
-                parent.kind.as_deref(),
-                "Gateway",
-                &path,
-            )?;
-        }
+    pub(crate) fn limits(&self) -> Option<FieldError> {
+        self.strict().err()
+    }
+
+    /// The stricter rule for documents that nobody but the mesh reads. In a cluster each rule is
+    /// judged by itself, and the status tells.
+    fn strict(&self) -> Result<(), FieldError> {
+        validate_parents(&self.spec.parent_refs)?;
         for (index, rule) in self.spec.rules.iter().enumerate() {
-            rule.validate()
-                .map_err(|error| error.under(&format!("spec.rules[{index}]")))?;
+            let path = format!("spec.rules[{index}]");
+            let checked = rule.check().map_err(|problem| problem.error);
+            checked
+                .and_then(|()| validate_backends(&rule.backend_refs, &rule.filters))
+                .map_err(|error| error.under(&path))?;
         }
         Ok(())
     }
 }
 
+/// Checks the references of a rule in a document that nobody but the mesh reads.
+pub(super) fn validate_backends(
+    backends: &[BackendRef],
+    filters: &[HttpFilter],
+) -> Result<(), FieldError> {
+    for (index, backend) in backends.iter().enumerate() {
+        let path = format!("backendRefs[{index}]");
+        backend.validate().map_err(|error| error.under(&path))?;
+    }
+    for (index, filter) in filters.iter().enumerate() {
+        if let Some(mirror) = &filter.request_mirror {
+            let path = format!("filters[{index}].requestMirror.backendRef");
+            let checked = mirror.backend_ref.validate();
+            checked.map_err(|error| error.under(&path))?;
+        }
+    }
+    Ok(())
+}
+
 impl HttpRouteRule {
-    fn validate(&self) -> Result<(), FieldError> {
+    /// What is wrong with it, with paths from the rule on.
+    ///
+    /// # Errors
+    /// The first problem.
+    pub fn check(&self) -> Result<(), RuleProblem> {
         for (index, part) in self.matches.iter().enumerate() {
             part.validate()
                 .map_err(|error| error.under(&format!("matches[{index}]")))?;
         }
-        for (index, filter) in self.filters.iter().enumerate() {
-            let path = format!("filters[{index}]");
-            filter.validate().map_err(|error| error.under(&path))?;
-            if self.filters[..index]
-                .iter()
-                .any(|earlier| earlier.kind == filter.kind)
-            {
-                return Err(FieldError::new(format!("{path}.type"), "is there twice"));
+        let experimental = [
+            ("retry", self.retry.is_some()),
+            ("sessionPersistence", self.session_persistence.is_some()),
+        ];
+        for (name, set) in experimental {
+            if set {
+                return Err(FieldError::new(name, "is not supported: remove it").into());
             }
         }
-        let redirects = self
-            .filters
-            .iter()
-            .any(|filter| filter.kind == FilterKind::RequestRedirect);
-        if redirects && !self.backend_refs.is_empty() {
-            let reason = "must be empty where a filter redirects";
-            return Err(FieldError::new("backendRefs", reason));
-        }
-        if redirects
-            && self
-                .filters
-                .iter()
-                .any(|filter| filter.kind == FilterKind::UrlRewrite)
-        {
-            return Err(FieldError::new(
-                "filters",
-                "cannot both redirect and rewrite",
-            ));
-        }
-        let replaces_prefix = self.filters.iter().filter_map(HttpFilter::path_modifier);
-        if replaces_prefix
-            .into_iter()
-            .any(|path| path.kind == PathModifierKind::ReplacePrefixMatch)
-            && self
-                .matches
-                .iter()
-                .any(|part| part.path.kind != PathMatchKind::PathPrefix)
-        {
-            let reason = "ReplacePrefixMatch needs every match of the rule to be a PathPrefix";
-            return Err(FieldError::new("filters", reason));
-        }
+        http_filter::check_all(&self.filters, FilterUse::HttpRule)?;
         for (index, backend) in self.backend_refs.iter().enumerate() {
             let path = format!("backendRefs[{index}]");
-            check_kind(
-                backend.group.as_deref(),
-                backend.kind.as_deref(),
-                "Service",
-                &path,
-            )?;
-            if backend.weight > 1_000_000 {
-                return Err(FieldError::new(format!("{path}.weight"), "is over 1000000"));
-            }
-            for (position, filter) in backend.filters.iter().enumerate() {
-                let path = format!("{path}.filters[{position}]");
-                filter.validate().map_err(|error| error.under(&path))?;
-                if !matches!(
-                    filter.kind,
-                    FilterKind::RequestHeaderModifier | FilterKind::ResponseHeaderModifier
-                ) {
-                    let reason = "only header modifiers are supported for one backend";
-                    return Err(FieldError::new(format!("{path}.type"), reason));
-                }
-            }
+            backend.check().map_err(|error| error.under(&path))?;
+            http_filter::check_all(&backend.filters, FilterUse::HttpBackend)
+                .map_err(|problem| problem.under(&path))?;
+        }
+        let redirects = |filter: &HttpFilter| filter.request_redirect.is_some();
+        if self.filters.iter().any(redirects) && !self.backend_refs.is_empty() {
+            let reason = "must be empty where a filter redirects";
+            return Err(RuleProblem::incompatible("backendRefs", reason));
+        }
+        let replaces_prefix = |filter: &HttpFilter| {
+            filter
+                .path_modifier()
+                .is_some_and(|path| path.kind == PathModifierKind::ReplacePrefixMatch)
+        };
+        let prefix = |part: &HttpMatch| part.path.kind == PathMatchKind::PathPrefix;
+        if self.filters.iter().any(replaces_prefix) && !self.matches.iter().all(prefix) {
+            let reason = "ReplacePrefixMatch needs every match of the rule to be a PathPrefix";
+            return Err(FieldError::new("filters", reason).into());
         }
         let RuleTimeouts {
             request: Some(request),
@@ -240,7 +171,7 @@ impl HttpRouteRule {
         };
         if !request.0.is_zero() && backend > request {
             let reason = "must not be longer than timeouts.request";
-            return Err(FieldError::new("timeouts.backendRequest", reason));
+            return Err(FieldError::new("timeouts.backendRequest", reason).into());
         }
         Ok(())
     }
