@@ -27,7 +27,7 @@ pub(crate) struct Images {
     /// Only this image; may be repeated
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// Also the images of the tests: testapp, tools and pause
+    /// Also the images of the tests: testapp and tools
     #[arg(long)]
     test_apps: bool,
     /// Also leave each image's files in `target/images/NAME/` (for the Dockerfile)

@@ -48,8 +48,8 @@ enum Kind {
     Product,
     /// The program that sets the redirects, with the programs that it runs.
     Init,
-    /// The app of the tests, started with this verb.
-    App(&'static [&'static str]),
+    /// The app of the tests.
+    App,
     /// A shell and an HTTP client for the tests: no program of ours.
     Tools,
 }
@@ -96,8 +96,7 @@ pub(super) const PRODUCT: &[Program] = &[
 
 /// The images of the tests on a cluster.
 pub(super) const TEST_APPS: &[Program] = &[
-    test_app("testapp", Kind::App(&[])),
-    test_app("pause", Kind::App(&["pause"])),
+    test_app("testapp", Kind::App),
     test_app("tools", Kind::Tools),
 ];
 
@@ -108,7 +107,7 @@ impl Program {
             Kind::Product | Kind::Init => {
                 format!("{REGISTRY}/{}:{}", self.file, env!("CARGO_PKG_VERSION"))
             }
-            Kind::App(_) | Kind::Tools => format!("outrider.test/{}:1", self.file),
+            Kind::App | Kind::Tools => format!("outrider.test/{}:1", self.file),
         }
     }
 
@@ -120,7 +119,7 @@ impl Program {
     /// What of this machine goes into it.
     pub(super) fn needs(&self) -> &'static [machine::Tool] {
         match self.kind {
-            Kind::Product | Kind::App(_) => &[],
+            Kind::Product | Kind::App => &[],
             Kind::Init => machine::IPTABLES,
             Kind::Tools => machine::TOOLS_IMAGE,
         }
@@ -142,10 +141,7 @@ impl Program {
             entries.push(Entry::program(&program, built));
         }
         match self.kind {
-            Kind::Product => {}
-            Kind::App(verb) => config
-                .entrypoint
-                .extend(verb.iter().map(|&word| word.into())),
+            Kind::Product | Kind::App => {}
             Kind::Init => {
                 entries.extend(iptables()?);
                 config.environment = vec!["PATH=/usr/sbin".to_owned()];

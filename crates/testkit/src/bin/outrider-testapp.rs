@@ -41,8 +41,6 @@ enum Verb {
         #[arg(long, default_value_t = 0.0)]
         linger: f64,
     },
-    /// Does nothing until it is ended: what holds a pod's namespaces.
-    Pause,
     /// Sends one GET and prints the answer; fails unless its status is 2xx.
     Get {
         /// The URL, `http://HOST[:PORT]/PATH`.
@@ -141,7 +139,6 @@ fn main() -> Result<()> {
                 Ok(())
             })
         }
-        Verb::Pause => End::catch()?.wait(),
         Verb::Get { url, header, h2 } if h2 => block_on(get_http2(&url, &header)),
         Verb::Get { url, header, .. } => get_http1(&url, &header),
         Verb::Load {
