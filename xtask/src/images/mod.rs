@@ -10,6 +10,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::ValueEnum;
+use outrider_testkit::cluster::Cluster;
 
 pub(crate) use self::oci::{Entry, ImageConfig, write};
 use self::programs::Program;
@@ -19,7 +20,7 @@ use crate::{machine, shell};
 const LARGEST: usize = 40_000_000;
 
 /// Write the images as `target/images/NAME.tar`, which `ctr images import` takes
-#[derive(clap::Args, Debug, Clone, Default)]
+#[derive(clap::Args, Debug)]
 pub(crate) struct Images {
     /// How the programs are built
     #[arg(long, value_enum, default_value = "release")]
@@ -33,39 +34,39 @@ pub(crate) struct Images {
     /// Also leave each image's files in `target/images/NAME/` (for the Dockerfile)
     #[arg(long)]
     unpacked: bool,
+    /// Also give them to the node of the cluster that runs here
+    #[arg(long)]
+    load: bool,
     /// Install what the machine lacks
     #[arg(long)]
     install: bool,
 }
 
 /// How programs are built for images.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Profile {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Profile {
     /// As they are shipped
-    #[default]
     Release,
     /// In a fraction of the time, for tests
     Quick,
 }
 
 impl Images {
-    /// All images, those of the tests too, from programs built quickly: what a cluster of the
-    /// tests needs.
-    pub(crate) fn for_tests(install: bool) -> Self {
-        Self {
-            profile: Profile::Quick,
-            test_apps: true,
-            install,
-            ..Self::default()
-        }
-    }
-
     /// Runs the verb.
     ///
     /// # Errors
-    /// As [`write`](Self::write).
+    /// As [`write`](Self::write); with `--load` also when no cluster runs here.
     pub(crate) fn run(&self) -> Result<()> {
-        self.write().map(|_| ())
+        // Before minutes are spent on a build.
+        let cluster = self.load.then(Cluster::running).transpose()?;
+        let images = self.write()?;
+        if let Some(cluster) = cluster {
+            for image in images {
+                println!("==> load {}", image.display());
+                cluster.load_image(&image)?;
+            }
+        }
+        Ok(())
     }
 
     /// Builds the programs, writes the images, and returns their files.
@@ -73,7 +74,7 @@ impl Images {
     /// # Errors
     /// When a name is unknown, something of the machine is missing, a program does not build, or an
     /// image is too large.
-    pub(crate) fn write(&self) -> Result<Vec<PathBuf>> {
+    fn write(&self) -> Result<Vec<PathBuf>> {
         let programs = self.chosen()?;
         let needed: Vec<_> = programs.iter().map(|program| program.needs()).collect();
         machine::require(&needed, self.install)?;
