@@ -1,5 +1,6 @@
 //! The one place where everything is wired, in the order of start-up.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -16,16 +17,19 @@ use crate::config::listener::TrafficDirection;
 use crate::config::source::Origin;
 use crate::discovery::builtin::{self, Builtin};
 use crate::discovery::dial::Dialer;
+use crate::discovery::disk::{DiskCopy, StateFolder};
 use crate::discovery::dump::Dump;
 use crate::discovery::files::FileWatcher;
-use crate::discovery::manager::{Incoming, Manager};
+use crate::discovery::manager::{Incoming, Manager, ONLY_FOR_DISCOVERY};
 use crate::discovery::sds_socket::{self, SDS_SOCKET};
 use crate::discovery::sources::Sources;
 use crate::discovery::stats::DiscoveryStats;
 use crate::discovery::streams::{Everything, Streams};
 use crate::discovery::token::TokenFile;
+use crate::pod::{self, Pod, Readiness};
 use crate::runtime::concurrency;
 use crate::runtime::drain::DrainControl;
+use crate::runtime::ending::{Ending, Form, Open};
 use crate::runtime::lifecycle::{Command, Lifecycle, Stage};
 use crate::runtime::threads::{self, Start};
 use crate::telemetry::access_log::writer::WriterThread;
@@ -52,6 +56,9 @@ pub enum AppError {
     /// The SDS socket without what it would serve.
     #[error("{SDS_SOCKET} is set, but not OUTRIDER_CA_ADDRESS: there are no secrets to serve")]
     NothingToServe,
+    /// The servers for the pod.
+    #[error(transparent)]
+    Pod(#[from] pod::SocketError),
     /// The admin API.
     #[error(transparent)]
     Admin(#[from] AdminError),
@@ -65,9 +72,9 @@ pub enum AppError {
 /// # Errors
 /// Why it could not start.
 pub fn run(options: &Options) -> Result<(), AppError> {
-    let bootstrap = bootstrap::load(options)?;
+    let bootstrap = bootstrap::load(options, |name| std::env::var_os(name))?;
     if options.mode == Mode::Validate {
-        return validate(options, &bootstrap);
+        return validate(&bootstrap);
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -76,7 +83,7 @@ pub fn run(options: &Options) -> Result<(), AppError> {
 }
 
 /// Builds everything and binds nothing.
-fn validate(options: &Options, bootstrap: &Bootstrap) -> Result<(), AppError> {
+fn validate(bootstrap: &Bootstrap) -> Result<(), AppError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()?;
@@ -84,7 +91,7 @@ fn validate(options: &Options, bootstrap: &Bootstrap) -> Result<(), AppError> {
         // No worker: a listener has no socket. The environment is that of where it will run, so
         // the built-in secrets may be there.
         let mut manager = Manager::new(Arc::default(), 0);
-        load_static(options, bootstrap, &mut manager, true).map(drop)
+        load_static(bootstrap, &mut manager, true).map(drop)
     })
 }
 
@@ -92,13 +99,12 @@ fn validate(options: &Options, bootstrap: &Bootstrap) -> Result<(), AppError> {
 /// other. Returns how the servers that they name are reached; from then on, what names another is
 /// refused. `builtin` says whether the built-in secrets are there.
 fn load_static(
-    options: &Options,
     bootstrap: &Bootstrap,
     manager: &mut Manager,
     builtin: bool,
 ) -> Result<Dialer, AppError> {
     let refused = |error| AppError::Static {
-        file: options.config_path.display().to_string(),
+        file: bootstrap.origin.clone(),
         error,
     };
     manager.references.set_default_bind(bootstrap.default_bind);
@@ -137,6 +143,16 @@ fn load_static(
             return Err(refused(ConfigError::new(field, error)));
         }
     }
+    let used: BTreeSet<_> = manager.references.servers();
+    let ads = bootstrap.ads.as_ref().map(|ads| &ads.cluster);
+    for StaticResource { name, path, .. } in &bootstrap.clusters {
+        let cluster = dialer.clusters.get(name);
+        let by_name = cluster.is_some_and(|cluster| !cluster.named_endpoints.is_empty());
+        if by_name && Some(name) != ads && !used.contains(name) {
+            let error = ConfigError::new("type", ONLY_FOR_DISCOVERY);
+            return Err(refused(error.within(path)));
+        }
+    }
     let checking = dialer.clone();
     let check = Box::new(move |origin: &Origin| checking.check(origin));
     manager.references.set_check(check).map_err(refused)?;
@@ -159,12 +175,25 @@ async fn serve(options: &Options, bootstrap: Bootstrap) -> Result<(), AppError> 
 
     // The file is checked as a whole, and what it asks for in sockets is had, before anything runs.
     let mut manager = Manager::new(dump.clone(), workers);
-    let dialer = load_static(options, &bootstrap, &mut manager, builtin.is_some())?;
+    let dialer = load_static(&bootstrap, &mut manager, builtin.is_some())?;
     manager.bind_fixed().map_err(|error| AppError::Static {
-        file: options.config_path.display().to_string(),
+        file: bootstrap.origin.clone(),
         error,
     })?;
-    let sources = sources(dialer, builtin)?;
+    let form = match bootstrap.mesh.as_ref().is_some_and(|mesh| mesh.native) {
+        true => Form::Native,
+        false => Form::Plain,
+    };
+    let pod_sockets = bootstrap
+        .mesh
+        .as_ref()
+        .map(|_| pod::Sockets::bind())
+        .transpose()?;
+    let state = bootstrap.mesh.as_ref().and_then(|mesh| {
+        let folder = mesh.state.as_ref()?;
+        Some(StateFolder::new(folder, mesh.owner()))
+    });
+    let sources = sources(dialer, builtin, state.clone())?;
     let admin_listener = match bootstrap.admin {
         Some(address) => Some(admin::bind(address).await?),
         None => None,
@@ -189,38 +218,61 @@ async fn serve(options: &Options, bootstrap: Bootstrap) -> Result<(), AppError> 
             options: admin::Options {
                 concurrency: workers,
                 drain_seconds: options.drain_time_s,
-                config_path: options.config_path.display().to_string(),
+                config_path: bootstrap.origin.clone(),
                 node_id: bootstrap.node.id.clone(),
                 node_cluster: bootstrap.node.cluster.clone(),
             },
             started,
             stats: ServerStats::new(&stats, workers),
         };
-        tokio::spawn(admin::serve(listener, Arc::new(admin)));
+        let admin = Arc::new(admin);
+        tokio::spawn(admin::serve(listener, admin.clone()));
+        if let (Some(mesh), Some(sockets)) = (bootstrap.mesh, pod_sockets) {
+            let readiness = Readiness {
+                lifecycle: lifecycle.clone(),
+                secrets: sources.builtin.as_ref().map(Builtin::secrets),
+            };
+            Pod::new(mesh.application, &mesh.addresses, readiness, admin, &stats).serve(sockets);
+        }
     }
     let key = |origin: &Origin| manager.references.key(origin);
     let everything = Everything {
         clusters: bootstrap.cds.as_ref().map(key),
         listeners: bootstrap.lds.as_ref().map(key),
     };
-    let streams = Streams::new(manager, sources, everything, DiscoveryStats::new(&stats));
+    let mut streams = Streams::new(manager, sources, everything, DiscoveryStats::new(&stats));
+    if let Some(folder) = state {
+        let (disk, saved) = DiskCopy::open(folder);
+        streams.restore(disk, saved);
+    }
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         workers,
         node = bootstrap.node.id,
-        file = %options.config_path.display(),
+        file = bootstrap.origin,
         "starting"
     );
-    let grace = Duration::from_secs(options.drain_time_s);
-    control(streams, lifecycle, commands, &drain, grace).await;
+    let control = Control {
+        lifecycle,
+        commands,
+        drain: &drain,
+        registry,
+        form,
+        grace: Duration::from_secs(options.drain_time_s),
+    };
+    control.run(streams).await;
     drop(access_log);
     Ok(())
 }
 
 /// Starts what secrets and resources come from.
-fn sources(dialer: Dialer, builtin: Option<builtin::Settings>) -> Result<Rc<Sources>, AppError> {
+fn sources(
+    dialer: Dialer,
+    builtin: Option<builtin::Settings>,
+    state: Option<StateFolder>,
+) -> Result<Rc<Sources>, AppError> {
     let watcher = FileWatcher::new();
-    let builtin = builtin.map(|settings| Builtin::start(settings, &watcher));
+    let builtin = builtin.map(|settings| Builtin::start(settings, &watcher, state));
     if let Some(path) = sds_socket::from_environment(|name| std::env::var_os(name)) {
         let builtin = builtin.as_ref().ok_or(AppError::NothingToServe)?;
         tokio::spawn(sds_socket::serve(path, builtin.secrets()));
@@ -232,74 +284,71 @@ fn sources(dialer: Dialer, builtin: Option<builtin::Settings>) -> Result<Rc<Sour
     }))
 }
 
-/// How long inbound listeners go on accepting after SIGTERM, at most: what the removal of our
-/// endpoint takes to reach every client. A tenth of the grace period, where that is less.
-const ENDPOINT_REMOVAL: Duration = Duration::from_secs(5);
-
-/// The control thread's life: discovery until the end is ordered, then the drain.
-async fn control(
-    mut streams: Streams,
+/// What the control thread's life depends on.
+struct Control<'a> {
     lifecycle: Lifecycle,
-    mut commands: mpsc::UnboundedReceiver<Command>,
-    drain: &DrainControl,
+    commands: mpsc::UnboundedReceiver<Command>,
+    drain: &'a DrainControl,
+    registry: Registry,
+    form: Form,
     grace: Duration,
-) {
-    signals(&lifecycle);
-    let mut ending = false;
-    let mut tick = tokio::time::interval(Duration::from_millis(100));
-    streams.settle();
-    loop {
-        match streams.is_initialized() {
-            (true, true) => lifecycle.reach(Stage::Live),
-            (true, false) => lifecycle.reach(Stage::Initializing),
-            (false, _) => {}
-        }
-        tokio::select! {
-            () = streams.step() => {}
-            Some(command) = commands.recv() => match command {
-                Command::DrainInbound => drain.begin_inbound(Duration::ZERO, grace),
-                Command::DrainListeners => {
-                    drain.begin_inbound(Duration::ZERO, grace);
-                    drain.begin_outbound();
-                }
-                Command::Quit if ending => return,
-                Command::Quit => {
-                    tracing::info!(?grace, "draining");
-                    lifecycle.reach(Stage::Draining);
-                    drain.begin_inbound((grace / 10).min(ENDPOINT_REMOVAL), grace);
-                    ending = true;
-                }
-            },
-            _ = tick.tick(), if ending => {
-                if drained(drain) {
-                    tracing::info!("drained");
-                    return;
+}
+
+impl Control<'_> {
+    /// Discovery until the end is ordered, then the drain.
+    async fn run(mut self, mut streams: Streams) {
+        signals(&self.lifecycle);
+        let mut ending: Option<Ending> = None;
+        let mut tick = tokio::time::interval(Duration::from_millis(100));
+        streams.settle();
+        loop {
+            match streams.is_initialized() {
+                (true, true) => self.lifecycle.reach(Stage::Live),
+                (true, false) => self.lifecycle.reach(Stage::Initializing),
+                (false, _) => {}
+            }
+            tokio::select! {
+                () = streams.step() => {}
+                Some(command) = self.commands.recv() => match command {
+                    Command::DrainInbound => self.drain.begin_inbound(Duration::ZERO, self.grace),
+                    Command::DrainListeners => {
+                        self.drain.begin_inbound(Duration::ZERO, self.grace);
+                        self.drain.begin_outbound();
+                    }
+                    Command::Quit if ending.is_some() => return,
+                    Command::Quit => ending = Some(self.end()),
+                },
+                _ = tick.tick(), if ending.is_some() => {
+                    let open = self.open();
+                    let now = Instant::now();
+                    if ending.as_mut().is_some_and(|ending| ending.is_over(&open, now)) {
+                        self.drain.begin_outbound();
+                        tracing::info!("drained");
+                        return;
+                    }
                 }
             }
         }
     }
-}
 
-/// Whether nothing is left to wait for: no inbound connection, then no outbound one, or the deadline.
-fn drained(drain: &DrainControl) -> bool {
-    let state = drain.signal().state();
-    if state
-        .deadline
-        .is_some_and(|deadline| Instant::now() >= deadline)
-    {
-        return true;
+    fn end(&self) -> Ending {
+        let Control { form, grace, .. } = self;
+        tracing::info!(?grace, ?form, "draining");
+        self.lifecycle.reach(Stage::Draining);
+        self.drain.begin_inbound(form.accepting(*grace), *grace);
+        let deadline = self.drain.signal().state().deadline;
+        Ending::new(*form, deadline.unwrap_or_else(|| Instant::now() + *grace))
     }
-    let accepting = state.accepting.is_some_and(|until| Instant::now() < until);
-    if accepting || drain.open(TrafficDirection::Inbound) > 0 {
-        return false;
+
+    fn open(&self) -> Open {
+        let accepting = self.drain.signal().state().accepting;
+        Open {
+            inbound: self.drain.open(TrafficDirection::Inbound),
+            outbound: self.drain.open(TrafficDirection::Outbound),
+            accepting: accepting.is_some_and(|until| Instant::now() < until),
+            activity: self.registry.activity(),
+        }
     }
-    // The application may still be calling others while it ends: outbound listeners stay open as
-    // long as it does.
-    if drain.open(TrafficDirection::Outbound) == 0 {
-        drain.begin_outbound();
-        return true;
-    }
-    false
 }
 
 /// SIGTERM and SIGINT drain; a second one ends at once.

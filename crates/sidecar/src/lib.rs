@@ -9,13 +9,15 @@ mod discovery;
 mod http;
 mod listener;
 mod network;
+mod pod;
 mod runtime;
 mod telemetry;
 mod tls;
 mod upstream;
 
 pub use app::{AppError, run};
-pub use bootstrap::options::Options;
+pub use bootstrap::options::{Options, Verb};
+pub use pod::wait::{NotReady, wait};
 
 /// Sends the program's own messages to standard error, at `--log-level`.
 ///

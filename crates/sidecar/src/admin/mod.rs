@@ -13,11 +13,11 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::discovery::dump::Dump;
+use crate::runtime::http_server::{self, Page};
 use crate::runtime::lifecycle::{Command, Lifecycle, Stage};
 use crate::runtime::snapshot::Snapshot;
 use crate::telemetry::metrics::Registry;
@@ -72,30 +72,11 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, AdminError> {
 
 /// Serves until the process ends.
 pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
-    loop {
-        let socket = match listener.accept().await {
-            Ok((socket, _)) => socket,
-            Err(error) => {
-                tracing::warn!(%error, "admin: accept failed");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                continue;
-            }
-        };
+    let answer = move |_, request: Request<Incoming>| {
         let admin = admin.clone();
-        tokio::spawn(async move {
-            let service = hyper::service::service_fn(move |request| {
-                let admin = admin.clone();
-                async move { Ok::<_, std::convert::Infallible>(admin.answer(&request)) }
-            });
-            let served = hyper::server::conn::http1::Builder::new()
-                .timer(hyper_util::rt::TokioTimer::new())
-                .header_read_timeout(std::time::Duration::from_secs(10))
-                .serve_connection(TokioIo::new(socket), service);
-            if let Err(error) = served.await {
-                tracing::debug!(%error, "admin connection ended");
-            }
-        });
-    }
+        async move { Ok(admin.answer(&request)) }
+    };
+    http_server::serve("admin", listener, answer).await;
 }
 
 const HELP: &[(&str, &str, bool)] = &[
@@ -149,8 +130,6 @@ const HELP: &[(&str, &str, bool)] = &[
         false,
     ),
 ];
-
-type Page = Response<Full<Bytes>>;
 
 impl Admin {
     fn answer(&self, request: &Request<Incoming>) -> Page {
@@ -224,6 +203,12 @@ impl Admin {
             StatusCode::SERVICE_UNAVAILABLE
         };
         text(status, format!("{}\n", stage.as_str()))
+    }
+
+    /// All stats for Prometheus.
+    pub fn prometheus(&self) -> String {
+        self.stats.update(&self.lifecycle);
+        pages::prometheus_text(&self.registry, &Selection::default())
     }
 
     fn stats(&self, path: &str, query: &Query<'_>) -> Page {

@@ -1,14 +1,17 @@
-//! The bootstrap file: Envoy's v3 `Bootstrap` in YAML or JSON, checked as a whole before any
-//! socket is bound.
+//! The bootstrap: Envoy's v3 `Bootstrap`, from a file in YAML or JSON or made from the environment of
+//! a pod, checked as a whole before any socket is bound.
 
+pub mod mesh;
 pub mod options;
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use outrider_xds::pb::envoy::config::bootstrap::v3 as proto;
 use outrider_xds::pb::envoy::config::core::v3::Node;
+use outrider_xds::pb::envoy::config::core::v3::node::UserAgentVersionType;
 use outrider_xds::transcode;
 use prost::Message;
 
@@ -18,9 +21,13 @@ use crate::config::build::{self, Within};
 use crate::config::cluster::BindConfig;
 use crate::config::error::ConfigError;
 use crate::config::source::{GrpcSource, Origin};
+use mesh::{EnvironmentError, Mesh};
 use options::Options;
 
 const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
+
+/// What stands for the file where there is none.
+const ENVIRONMENT: &str = "(environment)";
 
 /// Why the process cannot start with this file.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +56,9 @@ pub enum BootstrapError {
         /// Which field, and why.
         error: ConfigError,
     },
+    /// There is no file, and the environment does not say what to do either.
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
 }
 
 /// A resource of the file, encoded.
@@ -62,9 +72,13 @@ pub struct StaticResource {
     pub bytes: Arc<[u8]>,
 }
 
-/// The file as the process uses it.
+/// The bootstrap as the process uses it.
 #[derive(Debug)]
 pub struct Bootstrap {
+    /// The file, or `(environment)`.
+    pub origin: String,
+    /// The pod, where it comes from the environment.
+    pub mesh: Option<Mesh>,
     /// The whole file, encoded, for `/config_dump`.
     pub bytes: Arc<[u8]>,
     /// Who we are, for discovery servers.
@@ -87,14 +101,24 @@ pub struct Bootstrap {
     pub default_bind: Option<BindConfig>,
 }
 
-/// Reads and checks the file that the options name.
+/// Reads and checks the file that the options name, or else the environment, looked up by `variable`.
 ///
 /// # Errors
 /// The file and the field's path. What is refused in the static resources shows when they are built.
-pub fn load(options: &Options) -> Result<Bootstrap, BootstrapError> {
-    let path = options.config_path.as_path();
+pub fn load(
+    options: &Options,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Result<Bootstrap, BootstrapError> {
+    let Some(path) = &options.config_path else {
+        let mesh = Mesh::from_environment(variable)?;
+        let proto = mesh.bootstrap();
+        let bytes = proto.encode_to_vec().into();
+        let mut bootstrap = checked_build(Path::new(ENVIRONMENT), bytes, options)?;
+        bootstrap.mesh = Some(mesh);
+        return Ok(bootstrap);
+    };
     let text = std::fs::read_to_string(path).map_err(|source| BootstrapError::Read {
-        path: path.to_owned(),
+        path: path.clone(),
         source,
     })?;
     parse(path, &text, options)
@@ -116,12 +140,21 @@ fn parse(path: &Path, text: &str, options: &Options) -> Result<Bootstrap, Bootst
     };
     let bytes =
         transcode::json_to_proto(BOOTSTRAP, &value).map_err(|error| syntax(error.to_string()))?;
-    let field = |error| BootstrapError::Field {
+    checked_build(path, bytes.into(), options)
+}
+
+fn checked_build(
+    path: &Path,
+    bytes: Arc<[u8]>,
+    options: &Options,
+) -> Result<Bootstrap, BootstrapError> {
+    let built = checked(&bytes).and_then(|proto: proto::Bootstrap| build(bytes, proto, options));
+    let mut bootstrap = built.map_err(|error| BootstrapError::Field {
         path: path.to_owned(),
         error,
-    };
-    let proto: proto::Bootstrap = checked(&bytes).map_err(field)?;
-    build(bytes.into(), proto, options).map_err(field)
+    })?;
+    bootstrap.origin = path.display().to_string();
+    Ok(bootstrap)
 }
 
 fn build(
@@ -137,6 +170,8 @@ fn build(
         node.cluster.clone_from(cluster);
     }
     node.user_agent_name = "outrider-sidecar".into();
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    node.user_agent_version_type = Some(UserAgentVersionType::UserAgentVersion(version));
     let fixed = proto.static_resources.unwrap_or_default();
     let dynamic = proto.dynamic_resources.unwrap_or_default();
     let origin = |source: Option<_>, field: &str| {
@@ -182,6 +217,8 @@ fn build(
         .cluster_manager
         .and_then(|manager| manager.upstream_bind_config);
     Ok(Bootstrap {
+        origin: String::new(),
+        mesh: None,
         bytes,
         node,
         admin,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::endpoint::LoadAssignment;
+use super::endpoint::{LoadAssignment, NamedEndpoint};
 use crate::discovery::slot::Slot;
 use crate::tls::client::ClientContext;
 
@@ -18,6 +18,9 @@ pub struct Cluster {
     pub stat_name: Arc<str>,
     /// Where its endpoints come from.
     pub discovery: ClusterDiscovery,
+    /// The endpoints of STRICT_DNS and LOGICAL_DNS, which are resolved at each connection to a
+    /// discovery server. Empty for all other types; requests find no endpoint in such a cluster.
+    pub named_endpoints: Vec<NamedEndpoint>,
     /// How one is chosen.
     pub load_balancer: LoadBalancer,
     /// `common_lb_config.healthy_panic_threshold`, percent (50 unless set): where fewer endpoints
@@ -52,7 +55,8 @@ pub struct Cluster {
 /// `type` and what belongs to it.
 #[derive(Debug)]
 pub enum ClusterDiscovery {
-    /// STATIC, with the assignment inline; or EDS, whose slot discovery fills.
+    /// STATIC, with the assignment inline; STRICT_DNS and LOGICAL_DNS, whose endpoints are all
+    /// among [`Cluster::named_endpoints`]; or EDS, whose slot discovery fills.
     Assignment {
         /// The endpoints; static ones are filled from the start.
         slot: Arc<Slot<LoadAssignment>>,

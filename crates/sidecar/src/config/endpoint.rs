@@ -38,6 +38,17 @@ pub struct Endpoint {
     pub transport_socket_match: BTreeMap<String, serde_json::Value>,
 }
 
+/// An endpoint that is given by its name, of a cluster whose type is STRICT_DNS or LOGICAL_DNS.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NamedEndpoint {
+    /// The name, or an address.
+    pub host: Arc<str>,
+    /// The port.
+    pub port: u16,
+    /// As [`Endpoint::transport_socket_match`].
+    pub transport_socket_match: BTreeMap<String, serde_json::Value>,
+}
+
 /// `core.v3.HealthStatus`, as far as load balancing distinguishes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HealthStatus {

@@ -15,10 +15,10 @@ use tokio_rustls::TlsConnector;
 use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue, MetadataMap};
 
 use super::builtin;
+use super::resolve;
 use super::token::TokenFile;
 use crate::config::address::Address;
 use crate::config::cluster::{Cluster, ClusterDiscovery, UpstreamTransport};
-use crate::config::endpoint::Endpoint;
 use crate::config::secret::{Secret, ValidationContext};
 use crate::config::source::{GrpcSource, Origin};
 use crate::config::tls::{TlsSettings, Validation};
@@ -53,7 +53,10 @@ pub enum DialError {
     )]
     NoCluster(Arc<str>),
     /// The cluster does not say where its endpoints are.
-    #[error("names the cluster `{0}`, which must be STATIC to reach a discovery server by")]
+    #[error(
+        "names the cluster `{0}`, which must be STATIC, STRICT_DNS or LOGICAL_DNS to reach a \
+         discovery server by"
+    )]
     NotStatic(Arc<str>),
     /// It is a file.
     #[error("a file is no server")]
@@ -242,7 +245,11 @@ fn verifies(settings: &TlsSettings) -> Result<(), &'static str> {
 trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection for T {}
 
-/// Connects to the first endpoint that can be connected to, within `connect_timeout` each.
+/// An endpoint's `transport_socket_match`.
+type Metadata = BTreeMap<String, serde_json::Value>;
+
+/// Connects to the first address of the first endpoint that can be connected to, within
+/// `connect_timeout` each. Names are resolved now.
 async fn open(cluster: &Cluster) -> io::Result<Box<dyn Connection>> {
     let ClusterDiscovery::Assignment { slot, .. } = &cluster.discovery else {
         return Err(io::Error::other("the cluster has no endpoints of its own"));
@@ -253,14 +260,26 @@ async fn open(cluster: &Cluster) -> io::Result<Box<dyn Connection>> {
     let endpoints = localities.iter().flat_map(|locality| &locality.endpoints);
     let mut failures = Vec::new();
     for endpoint in endpoints {
-        let attempt = tokio::time::timeout(cluster.connect_timeout, open_one(cluster, endpoint));
-        match attempt.await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => failures.push(format!("{}: {error}", endpoint.address)),
-            Err(_) => failures.push(format!(
-                "{}: no connection within {:?}",
-                endpoint.address, cluster.connect_timeout
-            )),
+        let metadata = &endpoint.transport_socket_match;
+        match open_in_time(cluster, &endpoint.address, metadata).await {
+            Ok(stream) => return Ok(stream),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    for endpoint in &cluster.named_endpoints {
+        let addresses = match resolve::addresses(&endpoint.host, endpoint.port).await {
+            Ok(addresses) => addresses,
+            Err(error) => {
+                failures.push(error.to_string());
+                continue;
+            }
+        };
+        for address in addresses {
+            let address = Address::Socket(address);
+            match open_in_time(cluster, &address, &endpoint.transport_socket_match).await {
+                Ok(stream) => return Ok(stream),
+                Err(failure) => failures.push(format!("{}: {failure}", endpoint.host)),
+            }
         }
     }
     let reason = match failures.is_empty() {
@@ -273,12 +292,30 @@ async fn open(cluster: &Cluster) -> io::Result<Box<dyn Connection>> {
     )))
 }
 
-async fn open_one(cluster: &Cluster, endpoint: &Endpoint) -> io::Result<Box<dyn Connection>> {
-    let socket: Box<dyn Connection> = match &endpoint.address {
+/// One attempt, or why it failed.
+async fn open_in_time(
+    cluster: &Cluster,
+    address: &Address,
+    metadata: &Metadata,
+) -> Result<Box<dyn Connection>, String> {
+    let limit = cluster.connect_timeout;
+    match tokio::time::timeout(limit, open_one(cluster, address, metadata)).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) => Err(format!("{address}: {error}")),
+        Err(_) => Err(format!("{address}: no connection within {limit:?}")),
+    }
+}
+
+async fn open_one(
+    cluster: &Cluster,
+    address: &Address,
+    metadata: &Metadata,
+) -> io::Result<Box<dyn Connection>> {
+    let socket: Box<dyn Connection> = match address {
         Address::Socket(address) => Box::new(open_tcp(cluster, *address).await?),
         Address::Pipe(path) => Box::new(connect::connect_pipe(path).await?),
     };
-    let UpstreamTransport::Tls(context) = transport_of(cluster, endpoint) else {
+    let UpstreamTransport::Tls(context) = transport_of(cluster, metadata) else {
         return Ok(socket);
     };
     let (config, name) = context.rustls_config(&[b"h2"]).map_err(io::Error::other)?;

@@ -34,6 +34,11 @@ pub struct Incoming {
     pub fixed: bool,
 }
 
+/// Why a cluster whose endpoints are names is refused for requests.
+pub const ONLY_FOR_DISCOVERY: &str = "STRICT_DNS and LOGICAL_DNS are supported only for static \
+                                      clusters that a discovery server is reached by; supported \
+                                      for all: STATIC, EDS, ORIGINAL_DST";
+
 /// One resource by name: in force, warming, or both.
 struct Warm<W, A> {
     active: Option<Arc<A>>,
@@ -111,6 +116,9 @@ impl Manager {
 
     fn accept_cluster(&mut self, incoming: &Incoming) -> Result<(), ConfigError> {
         let cluster = Arc::new(build::cluster(&incoming.bytes, &self.references)?);
+        if !cluster.named_endpoints.is_empty() && !incoming.fixed {
+            return Err(ConfigError::new("type", ONLY_FOR_DISCOVERY));
+        }
         let entry = self.clusters.entry(incoming.name.clone()).or_default();
         if entry.fixed && !incoming.fixed {
             return Err(ConfigError::new(

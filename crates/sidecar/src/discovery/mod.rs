@@ -5,11 +5,13 @@
 
 pub mod builtin;
 pub mod dial;
+pub mod disk;
 pub mod dump;
 pub mod files;
 pub mod local;
 pub mod manager;
 pub mod references;
+pub mod resolve;
 pub mod sds_socket;
 pub mod slot;
 pub mod sources;

@@ -49,8 +49,8 @@ impl Handle {
 }
 
 impl Sources {
-    /// Opens the source `origin`, whose updates go to `events` under `key`. To be called on a
-    /// runtime.
+    /// Opens the source `origin`, whose updates go to `events` under `key`. A server is told the names
+    /// and versions that are `known` already. To be called on a runtime.
     ///
     /// # Errors
     /// It cannot be asked.
@@ -59,6 +59,7 @@ impl Sources {
         key: OriginKey,
         origin: &Origin,
         events: Events,
+        known: &[(ResourceType, String, String)],
     ) -> Result<Handle, DialError> {
         if let Origin::File {
             path,
@@ -76,7 +77,10 @@ impl Sources {
         {
             return Ok(Handle::Local(builtin.attach(key, events)));
         }
-        let (driver, handle, mut received) = client::start(self.dialer.options(origin)?);
+        let (mut driver, handle, mut received) = client::start(self.dialer.options(origin)?);
+        for (kind, name, version) in known {
+            driver.session_mut().seed(*kind, name, version.clone());
+        }
         tokio::spawn(driver.run());
         tokio::spawn(async move {
             while let Some(event) = received.recv().await {

@@ -3,17 +3,20 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use outrider_xds::ads::ResourceType;
 use outrider_xds::ads::client::{Event, Rejection, Subscription, Update};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::disk::{DiskCopy, Saved};
 use super::files;
 use super::manager::{Incoming, Manager};
 use super::references::{OriginKey, Wanted};
 use super::sources::{Handle, Sources};
 use super::stats::DiscoveryStats;
+use crate::config::source::Origin;
 
 /// Which sources are asked for a kind as a whole.
 #[derive(Clone, Copy, Debug, Default)]
@@ -50,6 +53,7 @@ pub struct Streams {
     events: mpsc::Receiver<(OriginKey, Event)>,
     /// The first answers for clusters and listeners have come, where any are asked for.
     answered: (bool, bool),
+    disk: Option<DiskCopy>,
     stats: DiscoveryStats,
 }
 
@@ -73,8 +77,52 @@ impl Streams {
                 everything.clusters.is_none(),
                 everything.listeners.is_none(),
             ),
+            disk: None,
             stats,
         }
+    }
+
+    /// Puts the copy of the aggregated server's configuration on disk in force, and keeps it up to
+    /// date from now on. What the server says replaces it: it is told what is here.
+    pub fn restore(&mut self, mut disk: DiskCopy, mut saved: Saved) {
+        let here = self.aggregated();
+        let count = saved.len();
+        let mut accept = |manager: &mut Manager, kind, incoming: Incoming| match manager
+            .accept(kind, here, &incoming)
+        {
+            Ok(()) => disk.restored(kind, incoming),
+            Err(error) => {
+                tracing::warn!(kind = ?kind, name = %incoming.name, %error, "resource on disk refused");
+            }
+        };
+        for wanted in [ResourceType::Cluster, ResourceType::Listener] {
+            for (_, incoming) in saved.extract_if(.., |(kind, _), _| *kind == wanted) {
+                accept(&mut self.manager, wanted, incoming);
+            }
+        }
+        let wanted = self.manager.references.wanted();
+        let wanted = wanted
+            .into_iter()
+            .filter(|((origin, _), _)| *origin == here);
+        for ((_, kind), names) in wanted {
+            for name in names {
+                match saved.remove(&(kind, name.clone())) {
+                    Some(incoming) => accept(&mut self.manager, kind, incoming),
+                    // Nobody waits for it: the rest is of use without it.
+                    None if count > 0 => self.manager.remove(kind, here, &name),
+                    None => {}
+                }
+            }
+        }
+        if count > 0 {
+            tracing::info!(resources = count, "going on with the configuration on disk");
+            self.answered = (true, true);
+        }
+        self.disk = Some(disk);
+    }
+
+    fn aggregated(&self) -> OriginKey {
+        self.manager.references.key(&Origin::Ads)
     }
 
     /// Whether everything that was asked for at the start is in force (or was waited for in vain).
@@ -90,6 +138,7 @@ impl Streams {
     pub async fn step(&mut self) {
         self.settle();
         let patience = self.manager.references.next_patience(Instant::now());
+        let due = self.disk.as_ref().and_then(DiskCopy::due);
         tokio::select! {
             event = self.events.recv() => {
                 if let Some((origin, event)) = event {
@@ -97,8 +146,25 @@ impl Streams {
                 }
             }
             () = async { tokio::time::sleep_until(patience.unwrap_or_else(Instant::now)).await }, if patience.is_some() => {}
+            () = async { tokio::time::sleep_until(due.unwrap_or_else(Instant::now)).await }, if due.is_some() => self.save(),
         }
         self.settle();
+    }
+
+    /// Writes what is in force, if that is due.
+    fn save(&mut self) {
+        let here = self.aggregated();
+        let Some(disk) = &mut self.disk else { return };
+        let wanted = self.manager.references.wanted();
+        let in_use = |kind: ResourceType, name: &Arc<str>| match kind {
+            ResourceType::Cluster | ResourceType::Listener => true,
+            _ => wanted
+                .get(&(here, kind))
+                .is_some_and(|names| names.contains(name)),
+        };
+        let (clusters, listeners) = self.manager.warming();
+        let complete = clusters.is_empty() && listeners.is_empty();
+        disk.save(Instant::now(), complete, in_use);
     }
 
     fn happened(&mut self, origin: OriginKey, event: Event) {
@@ -119,6 +185,8 @@ impl Streams {
 
     fn update(&mut self, origin: OriginKey, update: Update) {
         let kind = update.resource_type;
+        let kept = origin == self.aggregated();
+        let mut disk = self.disk.as_mut().filter(|_| kept);
         let mut rejections = update.refused;
         for resource in &update.added {
             let incoming = Incoming {
@@ -133,10 +201,16 @@ impl Streams {
                     resource: resource.name.clone(),
                     reason: error.to_string(),
                 });
+            } else if let Some(disk) = &mut disk {
+                disk.accepted(kind, &incoming, Instant::now());
             }
         }
         for name in &update.removed {
-            self.manager.remove(kind, origin, &name.as_str().into());
+            let name = name.as_str().into();
+            self.manager.remove(kind, origin, &name);
+            if let Some(disk) = &mut disk {
+                disk.removed(kind, &name, Instant::now());
+            }
         }
         self.stats.update(kind, rejections.is_empty());
         match kind {
@@ -197,7 +271,9 @@ impl Streams {
         let Some(origin) = self.manager.references.origin(key) else {
             return;
         };
-        let handle = self.sources.open(key, &origin, self.sender.clone());
+        let disk = self.disk.as_ref().filter(|_| origin == Origin::Ads);
+        let known = disk.map(DiskCopy::versions).unwrap_or_default();
+        let handle = self.sources.open(key, &origin, self.sender.clone(), &known);
         let handle = handle
             .inspect_err(|error| tracing::error!(%error, "resources cannot be asked for"))
             .ok();

@@ -3,6 +3,8 @@
 pub mod concurrency;
 pub mod date;
 pub mod drain;
+pub mod ending;
+pub mod http_server;
 pub mod lifecycle;
 pub mod random;
 pub mod snapshot;

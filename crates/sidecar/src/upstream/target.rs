@@ -1,6 +1,7 @@
 //! One endpoint as a worker uses it, and the guards that count what is in use of it.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Instant;
@@ -102,7 +103,7 @@ impl Target {
     /// A target that nobody uses yet.
     pub fn new(context: &Rc<ClusterContext>, endpoint: &Endpoint) -> Rc<Self> {
         Rc::new(Target {
-            transport: transport_of(&context.config, endpoint).clone(),
+            transport: transport_of(&context.config, &endpoint.transport_socket_match).clone(),
             counters: context.shared.host_counters(&endpoint.address),
             context: context.clone(),
             // A value of this worker's own: each exchange holds it, and its count is not to be shared
@@ -212,16 +213,16 @@ impl Target {
     }
 }
 
-/// The transport socket of the first match whose criteria the endpoint's metadata has.
+/// The transport socket of the first match whose criteria an endpoint's `transport_socket_match` has.
 pub fn transport_of<'a>(
     config: &'a cluster::Cluster,
-    endpoint: &Endpoint,
+    metadata: &BTreeMap<String, serde_json::Value>,
 ) -> &'a UpstreamTransport {
     let matching = config.transport_socket_matches.iter().find(|candidate| {
         candidate
             .criteria
             .iter()
-            .all(|(key, value)| endpoint.transport_socket_match.get(key) == Some(value))
+            .all(|(key, value)| metadata.get(key) == Some(value))
     });
     matching.map_or(&config.transport_socket, |found| &found.transport)
 }

@@ -1,4 +1,5 @@
-//! The bootstraps: everything else comes from the control plane.
+//! The bootstrap of a real Envoy: everything else comes from the control plane. Our own sidecar makes
+//! the like from its environment.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -15,13 +16,7 @@ pub(super) struct Node<'a> {
     pub(super) addresses: [IpAddr; 2],
 }
 
-/// For our own sidecar, which brings its token to the control plane and gets its certificates by
-/// itself.
-pub(super) fn outrider(node: &Node<'_>, control: &ControlPlane) -> Value {
-    bootstrap(node, &[control_cluster(control)], json!([]))
-}
-
-/// For a real Envoy, which must be told both.
+/// The bootstrap, with the token for the control plane and the socket that certificates come from.
 pub(super) fn envoy(node: &Node<'_>, control: &ControlPlane, token: &str, folder: &Path) -> Value {
     let secrets = json!({
         "name": "sds-grpc",
@@ -43,10 +38,10 @@ fn bootstrap(node: &Node<'_>, clusters: &[Value], metadata: Value) -> Value {
         app,
         addresses: [v4, v6],
     } = node;
-    let mut service = json!({"envoy_grpc": {"cluster_name": "xds-grpc"}});
-    if metadata.as_array().is_some_and(|list| !list.is_empty()) {
-        service["initial_metadata"] = metadata;
-    }
+    let service = json!({
+        "envoy_grpc": {"cluster_name": "xds-grpc"},
+        "initial_metadata": metadata,
+    });
     // For ever: a proxy without its listeners must not be taken for ready.
     let from_control =
         json!({"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"});

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{OpenOptionsExt as _, chown};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -35,6 +36,7 @@ pub struct Workload {
     pub name: String,
     app: String,
     folder: PathBuf,
+    environment: Vec<(&'static str, String)>,
     injected: Option<Injected>,
 }
 
@@ -52,6 +54,7 @@ impl Workload {
             name: name.to_owned(),
             app: app.to_owned(),
             folder: files.join(name),
+            environment: Vec::new(),
             injected: None,
         }
     }
@@ -59,6 +62,17 @@ impl Workload {
     /// Its SPIFFE id.
     pub fn identity(&self) -> String {
         format!("{TRUST_DOMAIN}ns/{}/sa/{}", self.namespace, self.name)
+    }
+
+    /// Sets a variable of the environment in which our sidecar is started next, besides those that
+    /// say who it is.
+    pub fn set(&mut self, variable: &'static str, value: impl Into<String>) {
+        self.environment.push((variable, value.into()));
+    }
+
+    /// The folder in which our sidecar keeps what it needs to start while the control plane is down.
+    pub fn state_folder(&self) -> PathBuf {
+        self.folder.join("state")
     }
 
     /// The sidecar's process.
@@ -114,10 +128,13 @@ impl Workload {
         self.start(control, sidecar)
     }
 
-    /// The folder, with the token: the proxy's own.
+    /// The folder, with the token and the labels: the proxy's own.
     fn prepare(&self, control: &ControlPlane) -> Result<()> {
-        fs::create_dir(&self.folder).context("make the workload's folder")?;
-        chown(&self.folder, Some(PROXY_UID), Some(PROXY_UID)).context("give it to the proxy")?;
+        for folder in [&self.folder, &self.state_folder()] {
+            fs::create_dir(folder).context("make the workload's folder")?;
+            chown(folder, Some(PROXY_UID), Some(PROXY_UID)).context("give it to the proxy")?;
+        }
+        self.write_secret("labels", &format!("app=\"{}\"\n", self.app))?;
         let token = control.token(&self.namespace, &self.name)?;
         self.write_secret("token", &token)
     }
@@ -128,10 +145,48 @@ impl Workload {
     /// When it does not become ready.
     pub fn start(&mut self, control: &ControlPlane, sidecar: Sidecar) -> Result<()> {
         self.injected = None;
-        let agent = match sidecar {
-            Sidecar::Outrider => None,
-            Sidecar::Envoy => Some(self.start_agent(control)?),
+        let (agent, command) = match sidecar {
+            Sidecar::Outrider => (None, self.outrider(control)?),
+            Sidecar::Envoy => (Some(self.start_agent(control)?), self.envoy(control)?),
         };
+        let name = format!("{}'s {sidecar:?}", self.name);
+        let mut proxy = Process::start(&name, command)?;
+        let pod = &self.pod;
+        proxy.wait_for("ready", START, |_| is_ready(pod, sidecar))?;
+        self.injected = Some(Injected { proxy, agent });
+        Ok(())
+    }
+
+    /// Our sidecar, as the injector starts it.
+    fn outrider(&self, control: &ControlPlane) -> Result<Command> {
+        let program = bins::path("outrider-sidecar")?;
+        let mut command = self.pod.command_as(PROXY_UID, program)?;
+        let [v4, v6] = self.pod.addresses();
+        command
+            .args(["--concurrency", "2", "--drain-time-s", "10"])
+            .args(["--log-level", "info"])
+            .env("POD_NAME", &self.name)
+            .env("POD_NAMESPACE", &self.namespace)
+            .env("POD_IPS", format!("{v4},{v6}"))
+            .env("SERVICE_ACCOUNT", &self.name)
+            .env("NODE_NAME", "here")
+            .env(
+                "OUTRIDER_CA_ADDRESS",
+                format!("{CONTROL_HOST}:{CONTROL_PORT}"),
+            )
+            .env("OUTRIDER_TOKEN_FILE", self.folder.join("token"))
+            .env("OUTRIDER_ROOT_FILE", control.root_file())
+            .env("OUTRIDER_LABELS_FILE", self.folder.join("labels"))
+            .env("OUTRIDER_STATE_DIR", self.state_folder())
+            .env("OUTRIDER_SDS_SOCKET", self.folder.join("sds.sock"));
+        for (variable, value) in &self.environment {
+            command.env(variable, value);
+        }
+        Ok(command)
+    }
+
+    /// A real Envoy, with a bootstrap that does the same.
+    fn envoy(&self, control: &ControlPlane) -> Result<Command> {
         let token = fs::read_to_string(self.folder.join("token"))?;
         let node = bootstrap::Node {
             name: &self.name,
@@ -139,42 +194,15 @@ impl Workload {
             app: &self.app,
             addresses: self.pod.addresses(),
         };
-        let bootstrap = match sidecar {
-            Sidecar::Outrider => bootstrap::outrider(&node, control),
-            Sidecar::Envoy => bootstrap::envoy(&node, control, &token, &self.folder),
-        };
+        let bootstrap = bootstrap::envoy(&node, control, &token, &self.folder);
         self.write_secret("bootstrap.json", &serde_json::to_string_pretty(&bootstrap)?)?;
-        let program = match sidecar {
-            Sidecar::Outrider => bins::path("outrider-sidecar")?,
-            Sidecar::Envoy => envoy::binary()?,
-        };
-        let mut command = self.pod.command_as(PROXY_UID, program)?;
+        let mut command = self.pod.command_as(PROXY_UID, envoy::binary()?)?;
         command
             .arg("-c")
             .arg(self.folder.join("bootstrap.json"))
-            .args(["--concurrency", "2", "--drain-time-s", "10"]);
-        match sidecar {
-            Sidecar::Outrider => {
-                command
-                    .args(["--log-level", "info"])
-                    .env(
-                        "OUTRIDER_CA_ADDRESS",
-                        format!("{CONTROL_HOST}:{CONTROL_PORT}"),
-                    )
-                    .env("OUTRIDER_TOKEN_FILE", self.folder.join("token"))
-                    .env("OUTRIDER_ROOT_FILE", control.root_file())
-                    .env("OUTRIDER_SDS_SOCKET", self.folder.join("sds.sock"));
-            }
-            Sidecar::Envoy => {
-                command.args(["--log-level", "warn", "--disable-hot-restart"]);
-            }
-        }
-        let name = format!("{}'s {sidecar:?}", self.name);
-        let mut proxy = Process::start(&name, command)?;
-        let pod = &self.pod;
-        proxy.wait_for("ready", START, |_| is_ready(pod))?;
-        self.injected = Some(Injected { proxy, agent });
-        Ok(())
+            .args(["--concurrency", "2", "--drain-time-s", "10"])
+            .args(["--log-level", "warn", "--disable-hot-restart"]);
+        Ok(command)
     }
 
     /// Runs as the proxy's user, whose connections no redirect takes.
@@ -214,10 +242,14 @@ impl Workload {
     }
 }
 
-fn is_ready(pod: &Pod) -> bool {
+fn is_ready(pod: &Pod, sidecar: Sidecar) -> bool {
+    let (port, path) = match sidecar {
+        Sidecar::Outrider => (15021, "/healthz/ready"),
+        Sidecar::Envoy => (15000, "/ready"),
+    };
     let answer = || -> Result<u16> {
-        Client::connect_from(pod, ("127.0.0.1", 15000))?
-            .get("localhost", "/ready")?
+        Client::connect_from(pod, ("127.0.0.1", port))?
+            .get("localhost", path)?
             .status()
     };
     answer().is_ok_and(|status| status == 200)

@@ -21,7 +21,7 @@ use crate::config::cluster::{
     BindConfig, Cluster, ClusterDiscovery, LoadBalancer, Thresholds, TransportSocketMatch,
     UpstreamTransport,
 };
-use crate::config::endpoint::LoadAssignment;
+use crate::config::endpoint::{LoadAssignment, NamedEndpoint};
 use crate::config::error::{ConfigError, Result};
 use crate::discovery::slot::Slot;
 
@@ -54,6 +54,7 @@ pub fn build(proto: &cluster::Cluster, fingerprint: u64, context: &dyn Context) 
             other => other.into(),
         },
         discovery: discovery(proto, context)?,
+        named_endpoints: named_endpoints(proto)?,
         load_balancer: load_balancer(proto)?,
         panic_threshold: panic_threshold(&proto.common_lb_config).within("common_lb_config")?,
         connect_timeout: positive(&proto.connect_timeout, "connect_timeout")?
@@ -93,6 +94,8 @@ pub fn build(proto: &cluster::Cluster, fingerprint: u64, context: &dyn Context) 
 #[derive(PartialEq)]
 enum Kind {
     Static,
+    /// STRICT_DNS and LOGICAL_DNS.
+    Dns,
     Eds,
     OriginalDestination,
 }
@@ -112,15 +115,7 @@ fn discovery(proto: &cluster::Cluster, context: &dyn Context) -> Result<ClusterD
         DiscoveryType::Static => Kind::Static,
         DiscoveryType::Eds => Kind::Eds,
         DiscoveryType::OriginalDst => Kind::OriginalDestination,
-        DiscoveryType::StrictDns | DiscoveryType::LogicalDns => {
-            return Err(ConfigError::new(
-                "type",
-                format_args!(
-                    "{} is not supported yet; supported: STATIC, EDS, ORIGINAL_DST",
-                    kind.as_str_name()
-                ),
-            ));
-        }
+        DiscoveryType::StrictDns | DiscoveryType::LogicalDns => Kind::Dns,
     };
     refuse(
         kind != Kind::Eds && proto.eds_cluster_config.is_some(),
@@ -128,9 +123,9 @@ fn discovery(proto: &cluster::Cluster, context: &dyn Context) -> Result<ClusterD
         "is only for clusters of type EDS",
     )?;
     refuse(
-        kind != Kind::Static && proto.load_assignment.is_some(),
+        kind != Kind::Static && kind != Kind::Dns && proto.load_assignment.is_some(),
         "load_assignment",
-        "is only for clusters of type STATIC",
+        "is only for clusters of type STATIC, STRICT_DNS and LOGICAL_DNS",
     )?;
     match kind {
         Kind::Static => {
@@ -143,6 +138,10 @@ fn discovery(proto: &cluster::Cluster, context: &dyn Context) -> Result<ClusterD
                 eds: false,
             })
         }
+        Kind::Dns => Ok(ClusterDiscovery::Assignment {
+            slot: Slot::filled(proto.name.as_str(), Arc::default()),
+            eds: false,
+        }),
         Kind::Eds => {
             let eds = required(&proto.eds_cluster_config, "eds_cluster_config")?;
             let source = required(&eds.eds_config, "eds_config")
@@ -161,6 +160,33 @@ fn discovery(proto: &cluster::Cluster, context: &dyn Context) -> Result<ClusterD
         }
         Kind::OriginalDestination => Ok(ClusterDiscovery::OriginalDestination),
     }
+}
+
+/// The endpoints of STRICT_DNS and LOGICAL_DNS; none for other types.
+fn named_endpoints(proto: &cluster::Cluster) -> Result<Vec<NamedEndpoint>> {
+    let of_type = |kind: DiscoveryType| {
+        matches!(
+            proto.cluster_discovery_type,
+            Some(ClusterDiscoveryType::Type(found)) if found == kind as i32
+        )
+    };
+    let logical = of_type(DiscoveryType::LogicalDns);
+    if !logical && !of_type(DiscoveryType::StrictDns) {
+        return Ok(Vec::new());
+    }
+    let assignment = required(&proto.load_assignment, "load_assignment")?;
+    let endpoints = endpoint::build_named(assignment).within("load_assignment")?;
+    refuse(
+        logical && endpoints.len() != 1,
+        "load_assignment",
+        "must have exactly one endpoint in a cluster of type LOGICAL_DNS",
+    )?;
+    refuse(
+        endpoints.is_empty(),
+        "load_assignment",
+        "has no endpoint to resolve",
+    )?;
+    Ok(endpoints)
 }
 
 fn load_balancer(proto: &cluster::Cluster) -> Result<LoadBalancer> {

@@ -138,7 +138,11 @@ fn errors_name_the_field() {
         ),
         (
             "name: c\ntype: STRICT_DNS".into(),
-            "type: STRICT_DNS is not supported yet",
+            "load_assignment: must be set",
+        ),
+        (
+            format!("{STATIC}type: LOGICAL_DNS"),
+            "load_assignment: must have exactly one endpoint",
         ),
         (
             "name: c\ntype: EDS".into(),

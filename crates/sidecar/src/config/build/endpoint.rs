@@ -1,14 +1,17 @@
 //! `ClusterLoadAssignment`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
 use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 
-use super::fields::{Within as _, address, bounded, each, enumeration, refuse, required, uint};
+use super::fields::{
+    Within as _, address, bounded, each, enumeration, host_and_port, refuse, required, uint,
+};
 use super::struct_value;
-use crate::config::endpoint::{Endpoint, HealthStatus, LoadAssignment, Locality};
+use crate::config::endpoint::{Endpoint, HealthStatus, LoadAssignment, Locality, NamedEndpoint};
 use crate::config::error::{ConfigError, Result};
 
 /// The metadata that `transport_socket_matches` look at.
@@ -38,6 +41,38 @@ pub fn build(proto: &endpoint::ClusterLoadAssignment) -> Result<LoadAssignment> 
     }
     Ok(LoadAssignment {
         localities: each("endpoints", &proto.endpoints, locality)?,
+    })
+}
+
+/// The endpoints of a cluster that gives them by name, in the order of their priorities.
+///
+/// # Errors
+///
+/// The first field that is invalid, by its path.
+pub fn build_named(proto: &endpoint::ClusterLoadAssignment) -> Result<Vec<NamedEndpoint>> {
+    let localities = each("endpoints", &proto.endpoints, |locality| {
+        let endpoints = each("lb_endpoints", &locality.lb_endpoints, named_endpoint)?;
+        Ok((locality.priority, endpoints))
+    });
+    let mut localities = localities?;
+    localities.sort_by_key(|(priority, _)| *priority);
+    let endpoints = localities.into_iter().flat_map(|(_, endpoints)| endpoints);
+    Ok(endpoints.collect())
+}
+
+fn named_endpoint(proto: &endpoint::LbEndpoint) -> Result<NamedEndpoint> {
+    let address = endpoint_of(proto)?.address.as_ref();
+    let (host, port) = match address.and_then(|address| address.address.as_ref()) {
+        Some(core::address::Address::SocketAddress(socket)) => {
+            host_and_port(socket).within("socket_address")
+        }
+        _ => Err(ConfigError::new("socket_address", "must be set")),
+    }
+    .within("endpoint.address")?;
+    Ok(NamedEndpoint {
+        host: host.into(),
+        port,
+        transport_socket_match: transport_socket_match(proto),
     })
 }
 
@@ -71,22 +106,8 @@ fn locality(proto: &endpoint::LocalityLbEndpoints) -> Result<Locality> {
 }
 
 fn endpoint(proto: &endpoint::LbEndpoint) -> Result<Endpoint> {
-    let endpoint = match required(&proto.host_identifier, "endpoint")? {
-        HostIdentifier::Endpoint(endpoint) => endpoint,
-        HostIdentifier::EndpointName(_) => {
-            return Err(ConfigError::new(
-                "endpoint_name",
-                "is not supported: give the endpoint in place",
-            ));
-        }
-    };
+    let endpoint = endpoint_of(proto)?;
     let health: core::HealthStatus = enumeration(proto.health_status, "health_status")?;
-    let metadata = proto
-        .metadata
-        .as_ref()
-        .and_then(|metadata| metadata.filter_metadata.get(TRANSPORT_SOCKET_MATCH))
-        .map(struct_value::object)
-        .unwrap_or_default();
     Ok(Endpoint {
         address: address(&endpoint.address, "address").within("endpoint")?,
         weight: bounded(
@@ -102,6 +123,26 @@ fn endpoint(proto: &endpoint::LbEndpoint) -> Result<Endpoint> {
             core::HealthStatus::Draining => HealthStatus::Draining,
         },
         hostname: endpoint.hostname.as_str().into(),
-        transport_socket_match: metadata.into_iter().collect(),
+        transport_socket_match: transport_socket_match(proto),
     })
+}
+
+fn endpoint_of(proto: &endpoint::LbEndpoint) -> Result<&endpoint::Endpoint> {
+    match required(&proto.host_identifier, "endpoint")? {
+        HostIdentifier::Endpoint(endpoint) => Ok(endpoint),
+        HostIdentifier::EndpointName(_) => Err(ConfigError::new(
+            "endpoint_name",
+            "is not supported: give the endpoint in place",
+        )),
+    }
+}
+
+fn transport_socket_match(proto: &endpoint::LbEndpoint) -> BTreeMap<String, serde_json::Value> {
+    let metadata = proto.metadata.as_ref();
+    metadata
+        .and_then(|metadata| metadata.filter_metadata.get(TRANSPORT_SOCKET_MATCH))
+        .map(struct_value::object)
+        .unwrap_or_default()
+        .into_iter()
+        .collect()
 }

@@ -158,6 +158,18 @@ pub fn ip(value: &str, field: &str) -> Result<IpAddr> {
 
 /// A TCP address. Port 0 is let through only where `zero_port` says so.
 pub fn socket_address(value: &core::SocketAddress, zero_port: bool) -> Result<SocketAddr> {
+    is_tcp(value)?;
+    let address = ip(&value.address, "address")?;
+    Ok(SocketAddr::new(address, number(value, zero_port)?))
+}
+
+/// A `SocketAddress` whose address may be a name.
+pub fn host_and_port(value: &core::SocketAddress) -> Result<(&str, u16)> {
+    is_tcp(value)?;
+    Ok((named(&value.address, "address")?, number(value, false)?))
+}
+
+fn is_tcp(value: &core::SocketAddress) -> Result<()> {
     let protocol: core::socket_address::Protocol = enumeration(value.protocol, "protocol")?;
     refuse(
         protocol != core::socket_address::Protocol::Tcp,
@@ -168,19 +180,20 @@ pub fn socket_address(value: &core::SocketAddress, zero_port: bool) -> Result<So
         value.ipv4_compat,
         "ipv4_compat",
         "is not supported: bind 0.0.0.0 and :: as two addresses",
-    )?;
-    let address = ip(&value.address, "address")?;
-    let port = match &value.port_specifier {
+    )
+}
+
+fn number(value: &core::SocketAddress, zero_port: bool) -> Result<u16> {
+    match &value.port_specifier {
         Some(core::socket_address::PortSpecifier::PortValue(value)) => {
-            port(*value, zero_port, "port_value")?
+            port(*value, zero_port, "port_value")
         }
         Some(core::socket_address::PortSpecifier::NamedPort(_)) => {
-            return Err(ConfigError::new("named_port", "ports are numbers"));
+            Err(ConfigError::new("named_port", "ports are numbers"))
         }
-        None if zero_port => 0,
-        None => return Err(ConfigError::new("port_value", "must be set")),
-    };
-    Ok(SocketAddr::new(address, port))
+        None if zero_port => Ok(0),
+        None => Err(ConfigError::new("port_value", "must be set")),
+    }
 }
 
 /// The address of an endpoint.

@@ -17,7 +17,7 @@ use outrider_xds::pb::envoy::extensions::transport_sockets::tls::v3::{
     CertificateValidationContext, Secret, TlsCertificate,
 };
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::renewal::Validity;
 use super::{CERTIFICATE, ROOTS};
@@ -83,6 +83,20 @@ impl Issued {
         roots: &TrustBundle,
         now: SystemTime,
     ) -> Result<Self, IssuedError> {
+        Self::check_with(answer, &key.private_der(), key.private_pem(), roots, now)
+    }
+
+    /// The same for a key that was made before, in both its forms.
+    ///
+    /// # Errors
+    /// [`IssuedError`]
+    pub fn check_with(
+        answer: &[String],
+        key: &PrivateKeyDer<'_>,
+        key_pem: SecretPem,
+        roots: &TrustBundle,
+        now: SystemTime,
+    ) -> Result<Self, IssuedError> {
         let mut elements = answer
             .iter()
             .enumerate()
@@ -111,7 +125,7 @@ impl Issued {
         let (leaf, intermediates) = chain.split_first().ok_or(IssuedError::Empty)?;
         let leaf_details = details(leaf, 0)?;
 
-        let signer = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key.private_der());
+        let signer = rustls::crypto::aws_lc_rs::sign::any_supported_type(key);
         CertifiedKey::new(chain.clone(), signer.map_err(IssuedError::Key)?)
             .keys_match()
             .map_err(IssuedError::Key)?;
@@ -130,7 +144,7 @@ impl Issued {
             },
             serial: leaf_details.serial,
             chain,
-            key: key.private_pem(),
+            key: key_pem,
             roots: sent_roots,
         })
     }
@@ -163,6 +177,18 @@ impl Issued {
                 (name.to_owned(), versioned)
             })
             .collect()
+    }
+
+    /// The key, and an answer of the authority that says the same.
+    pub fn parts(&self) -> (&SecretPem, Vec<String>) {
+        let chain = self.chain.iter().map(|each| certificate_to_pem(each));
+        let roots: String = self
+            .roots
+            .iter()
+            .map(|each| certificate_to_pem(each))
+            .collect();
+        let roots = Some(roots).filter(|roots| !roots.is_empty());
+        (&self.key, chain.chain(roots).collect())
     }
 
     /// When it expires, seen from `now`, for display.

@@ -3,13 +3,14 @@
 //!
 //! It answers for the SDS cluster [`CLUSTER`] where the bootstrap has none of that name, with the
 //! secrets [`CERTIFICATE`] and [`ROOTS`]. The key is made here and leaves the process only over the
-//! SDS socket, if one is asked for. [`Renewal`](renewal::Renewal) decides when to ask; what is here
-//! asks and hands on.
+//! SDS socket, if one is asked for, and into the state folder, if there is one: it never leaves the
+//! pod. [`Renewal`](renewal::Renewal) decides when to ask; what is here asks and hands on.
 
 mod issued;
 mod renewal;
 mod request;
 mod roots;
+mod saved;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use outrider_xds::ads::ResourceType;
 use outrider_xds::ads::server::ResourceSet;
 use tokio::sync::watch;
 
+use super::disk::StateFolder;
 use super::files::FileWatcher;
 use super::local::{self, Events};
 use issued::Issued;
@@ -43,8 +45,9 @@ pub struct Builtin {
 }
 
 impl Builtin {
-    /// Starts to get a certificate and keeps it valid. What fails is logged and tried again.
-    pub fn start(settings: Settings, watcher: &FileWatcher) -> Self {
+    /// Starts to get a certificate and keeps it valid. What fails is logged and tried again. The one
+    /// in `state` is good until it expires.
+    pub fn start(settings: Settings, watcher: &FileWatcher, state: Option<StateFolder>) -> Self {
         let (sender, secrets) = watch::channel(Arc::new(ResourceSet::new("")));
         let roots = Roots::new(settings.root_file.clone(), watcher);
         let driver = Driver {
@@ -52,6 +55,7 @@ impl Builtin {
             roots,
             renewal: Renewal::new(),
             issued: None,
+            state,
             secrets: sender,
         };
         tokio::spawn(driver.run());
@@ -76,12 +80,14 @@ struct Driver {
     roots: Roots,
     renewal: Renewal,
     issued: Option<Issued>,
+    state: Option<StateFolder>,
     secrets: watch::Sender<Arc<ResourceSet>>,
 }
 
 impl Driver {
     /// Runs until nobody is interested in the secrets.
     async fn run(mut self) {
+        self.restore();
         loop {
             if self.roots.refresh() {
                 self.publish();
@@ -100,6 +106,40 @@ impl Driver {
         }
     }
 
+    /// Goes on with what is on disk, if it is still good.
+    fn restore(&mut self) {
+        let (Some(folder), Ok(bundle)) = (&self.state, self.roots.bundle()) else {
+            return;
+        };
+        match saved::restore(folder, bundle, SystemTime::now()) {
+            Ok(Some(issued)) => {
+                self.renewal.issued(now(), &issued.validity, rand::random());
+                tracing::info!(
+                    identity = %issued.id,
+                    expires = %issued.expires_in(SystemTime::now()),
+                    "going on with the certificate on disk"
+                );
+                self.issued = Some(issued);
+                self.publish();
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "the certificate on disk is not used"),
+        }
+    }
+
+    /// Puts it on disk.
+    fn save(&self, issued: &Issued) {
+        if let Some(folder) = &self.state
+            && let Err(error) = saved::save(folder, issued)
+        {
+            tracing::error!(
+                folder = %folder.path().display(),
+                %error,
+                "cannot write the certificate; a restart needs the authority"
+            );
+        }
+    }
+
     async fn attempt(&mut self) {
         let outcome = match self.roots.bundle() {
             Ok(bundle) => request::certificate(&self.settings, bundle).await,
@@ -113,6 +153,7 @@ impl Driver {
                     expires = %issued.expires_in(SystemTime::now()),
                     "got a certificate"
                 );
+                self.save(&issued);
                 self.issued = Some(issued);
                 self.publish();
             }

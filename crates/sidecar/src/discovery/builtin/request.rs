@@ -16,10 +16,14 @@ use tonic::transport::Channel;
 use super::issued::{Issued, IssuedError};
 use super::roots::RootFileError;
 use super::settings::Settings;
+use crate::discovery::resolve;
 use crate::discovery::token::TokenFileError;
 
 /// How long one request may take as a whole.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a connection to one of several addresses may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Why there is no certificate. No text shows the token or the key.
 #[derive(Debug, thiserror::Error)]
@@ -122,8 +126,7 @@ async fn connect(settings: &Settings, roots: &TrustBundle) -> Result<Channel, Re
     let stream = move || {
         let (settings, connector) = (settings_of_stream.clone(), connector.clone());
         async move {
-            let tcp = TcpStream::connect(settings.host_and_port()).await?;
-            tcp.set_nodelay(true)?;
+            let tcp = connect_tcp(&settings).await?;
             let tls = connector.connect(settings.server_name, tcp).await?;
             if tls.get_ref().1.alpn_protocol() != Some(b"h2") {
                 return Err(io::Error::other(
@@ -138,6 +141,26 @@ async fn connect(settings: &Settings, roots: &TrustBundle) -> Result<Channel, Re
         address: settings.address.to_string(),
         reason: one_line(error.as_ref()),
     })
+}
+
+/// Connects to the first of the authority's addresses that can be connected to.
+async fn connect_tcp(settings: &Settings) -> io::Result<TcpStream> {
+    let (host, port) = settings.host_and_port();
+    let mut failures = Vec::new();
+    for address in resolve::addresses(host, port).await? {
+        let attempt = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address));
+        match attempt.await {
+            Ok(Ok(stream)) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Ok(Err(error)) => failures.push(format!("{address}: {error}")),
+            Err(_) => failures.push(format!(
+                "{address}: no connection within {CONNECT_TIMEOUT:?}"
+            )),
+        }
+    }
+    Err(io::Error::other(failures.join("; ")))
 }
 
 /// An error and what caused it.

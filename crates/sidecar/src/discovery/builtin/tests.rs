@@ -167,7 +167,7 @@ async fn certificates_come_are_renewed_and_come_back_after_an_outage() {
     let tokens = || signer.tokens.lock().unwrap().clone();
 
     // Neither root nor token are there yet; then the token is bad.
-    let builtin = Builtin::start(settings(&address, folder.path()), &FileWatcher::new());
+    let builtin = Builtin::start(settings(&address, folder.path()), &FileWatcher::new(), None);
     let (sender, mut events) = mpsc::channel(4);
     let handle = builtin.attach(5, sender);
     let wanted = Subscription::named([CERTIFICATE, ROOTS, "other"]);

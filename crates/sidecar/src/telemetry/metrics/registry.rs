@@ -96,6 +96,22 @@ impl Registry {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What the counters of all traffic add up to: while it stays the same, nothing has happened.
+    pub fn activity(&self) -> u64 {
+        let is_traffic = |family: &Family| {
+            matches!(
+                family,
+                Family::Cluster | Family::Http | Family::Tcp | Family::Listener
+            )
+        };
+        let subjects = self.subjects();
+        let traffic = subjects
+            .iter()
+            .filter(|((family, _), _)| is_traffic(family));
+        let counters = traffic.flat_map(|(_, subject)| subject.counters.values());
+        counters.map(Counters::sum).fold(0, u64::wrapping_add)
+    }
+
     /// Reads every stat: family, subject, name, value, in order.
     pub fn read(&self, mut each: impl FnMut(Family, &str, &str, Value)) {
         for ((family, name), subject) in self.subjects().iter() {

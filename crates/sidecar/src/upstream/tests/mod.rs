@@ -86,6 +86,7 @@ pub fn config(endpoints: impl IntoIterator<Item = Endpoint>) -> cluster::Cluster
         name: "backend".into(),
         stat_name: "backend".into(),
         discovery: ClusterDiscovery::Assignment { slot, eds: true },
+        named_endpoints: Vec::new(),
         load_balancer: LoadBalancer::RoundRobin,
         panic_threshold: 50,
         connect_timeout: Duration::from_secs(5),

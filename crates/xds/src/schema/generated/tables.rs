@@ -202,7 +202,7 @@ layered_runtime\
 the x-envoy- prefix is fixed\
 header_prefix\
 stats_server_version_override\
-no cluster type that asks a DNS server is supported\
+names are resolved when a discovery server is connected to, by /etc/resolv.conf of the pod\
 use_tcp_for_dns_lookups\
 no bootstrap extension is supported\
 bootstrap_extensions\
@@ -1571,239 +1571,239 @@ pub(crate) static MESSAGES: [MessageRow; 269] = [
     m(3107,35,158,3), // envoy.config.accesslog.v3.AccessLog
     m(3204,31,161,7), // envoy.config.bootstrap.v3.Admin
     m(3502,35,168,41), // envoy.config.bootstrap.v3.Bootstrap
-    m(5171,55,209,1), // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
-    m(5292,52,210,5), // envoy.config.bootstrap.v3.Bootstrap.DynamicResources
-    m(5466,64,215,1), // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    m(5560,51,216,3), // envoy.config.bootstrap.v3.Bootstrap.StaticResources
-    m(5635,40,219,5), // envoy.config.bootstrap.v3.ClusterManager
-    m(5975,57,224,2), // envoy.config.bootstrap.v3.ClusterManager.OutlierDetection
-    m(6059,40,226,1), // envoy.config.bootstrap.v3.LayeredRuntime
-    m(6105,48,227,5), // envoy.config.bootstrap.v3.MemoryAllocatorManager
-    m(6267,38,232,5), // envoy.config.bootstrap.v3.RuntimeLayer
-    m(6348,49,237,0), // envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer
-    m(6397,48,237,3), // envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer
-    m(6491,48,240,2), // envoy.config.bootstrap.v3.RuntimeLayer.RtdsLayer
-    m(6550,34,242,7), // envoy.config.bootstrap.v3.Watchdog
-    m(6690,49,249,2), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
-    m(6750,35,251,2), // envoy.config.bootstrap.v3.Watchdogs
-    m(6820,39,253,2), // envoy.config.cluster.v3.CircuitBreakers
-    m(6914,50,255,8), // envoy.config.cluster.v3.CircuitBreakers.Thresholds
-    m(7203,31,263,57), // envoy.config.cluster.v3.Cluster
-    m(8912,46,320,8), // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    m(9353,48,328,2), // envoy.config.cluster.v3.Cluster.EdsClusterConfig
-    m(9423,52,330,3), // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    m(9554,51,333,4), // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
-    m(9758,48,337,3), // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    m(9889,43,340,2), // envoy.config.cluster.v3.Cluster.RefreshRate
-    m(9957,50,342,1), // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
-    m(10007,52,343,3), // envoy.config.cluster.v3.Cluster.TransportSocketMatch
-    m(10064,66,346,2), // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
-    m(10133,41,348,3), // envoy.config.cluster.v3.TrackClusterStats
-    m(10229,49,351,3), // envoy.config.cluster.v3.UpstreamConnectionOptions
-    m(10410,69,354,2), // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
-    m(10533,28,356,3), // envoy.config.core.v3.Address
-    m(10637,43,359,0), // envoy.config.core.v3.AggregatedConfigSource
-    m(10680,36,359,9), // envoy.config.core.v3.ApiConfigSource
-    m(11015,36,368,2), // envoy.config.core.v3.BackoffStrategy
-    m(11051,31,370,7), // envoy.config.core.v3.BindConfig
-    m(11238,33,377,2), // envoy.config.core.v3.BuildVersion
-    m(11271,30,379,2), // envoy.config.core.v3.CidrRange
-    m(11325,33,381,8), // envoy.config.core.v3.ConfigSource
-    m(11452,33,389,1), // envoy.config.core.v3.ControlPlane
-    m(11495,31,390,5), // envoy.config.core.v3.DataSource
-    m(11596,40,395,2), // envoy.config.core.v3.DnsResolutionConfig
-    m(11665,39,397,2), // envoy.config.core.v3.DnsResolverOptions
-    m(11728,39,399,1), // envoy.config.core.v3.EventServiceConfig
-    m(11779,30,400,6), // envoy.config.core.v3.Extension
-    m(11849,39,406,2), // envoy.config.core.v3.ExtraSourceAddress
-    m(11888,32,408,5), // envoy.config.core.v3.GrpcService
-    m(12039,42,413,5), // envoy.config.core.v3.GrpcService.EnvoyGrpc
-    m(12247,32,418,3), // envoy.config.core.v3.HeaderValue
-    m(12288,38,421,4), // envoy.config.core.v3.HeaderValueOption
-    m(12367,41,425,11), // envoy.config.core.v3.Http1ProtocolOptions
-    m(12908,57,436,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    m(13083,41,438,22), // envoy.config.core.v3.Http2ProtocolOptions
-    m(14155,40,460,8), // envoy.config.core.v3.HttpProtocolOptions
-    m(14388,38,468,1), // envoy.config.core.v3.JsonFormatOptions
-    m(14441,29,469,3), // envoy.config.core.v3.Locality
-    m(14488,29,472,2), // envoy.config.core.v3.Metadata
-    m(14587,49,474,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
-    m(14636,54,476,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
-    m(14690,25,478,11), // envoy.config.core.v3.Node
-    m(14836,48,489,2), // envoy.config.core.v3.Node.DynamicParametersEntry
-    m(14884,37,491,3), // envoy.config.core.v3.PathConfigSource
-    m(14934,25,494,2), // envoy.config.core.v3.Pipe
-    m(15008,38,496,2), // envoy.config.core.v3.RateLimitSettings
-    m(15065,32,498,6), // envoy.config.core.v3.RetryPolicy
-    m(15197,51,504,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
-    m(15248,46,506,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
-    m(15294,34,508,2), // envoy.config.core.v3.RuntimeDouble
-    m(15411,45,510,2), // envoy.config.core.v3.RuntimeFractionalPercent
-    m(15456,37,512,1), // envoy.config.core.v3.SelfConfigSource
-    m(15493,34,513,7), // envoy.config.core.v3.SocketAddress
-    m(15657,45,520,7), // envoy.config.core.v3.SubstitutionFormatString
-    m(15908,33,527,3), // envoy.config.core.v3.TcpKeepalive
-    m(15989,36,530,2), // envoy.config.core.v3.TransportSocket
-    m(16025,41,532,2), // envoy.config.core.v3.TypedExtensionConfig
-    m(16066,48,534,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    m(16223,37,537,2), // envoy.config.core.v3.WatchedDirectory
-    m(16272,46,539,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
-    m(16376,53,543,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    m(16605,33,547,5), // envoy.config.endpoint.v3.Endpoint
-    m(16712,51,552,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    m(16790,35,556,5), // envoy.config.endpoint.v3.LbEndpoint
-    m(16867,44,561,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
-    m(17186,42,569,3), // envoy.config.listener.v3.AdditionalAddress
-    m(17228,31,572,3), // envoy.config.listener.v3.Filter
-    m(17318,36,575,7), // envoy.config.listener.v3.FilterChain
-    m(17493,41,582,11), // envoy.config.listener.v3.FilterChainMatch
-    m(17708,33,593,37), // envoy.config.listener.v3.Listener
-    m(18728,57,630,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    m(18832,76,633,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
-    m(18908,70,633,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
-    m(18978,46,633,1), // envoy.config.listener.v3.Listener.DeprecatedV1
-    m(19024,39,634,4), // envoy.config.listener.v3.ListenerFilter
-    m(19078,58,638,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    m(19193,67,643,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    m(19265,47,644,3), // envoy.config.metrics.v3.HistogramBucketSettings
-    m(19323,35,647,5), // envoy.config.metrics.v3.StatsConfig
-    m(19575,36,652,3), // envoy.config.metrics.v3.StatsMatcher
-    m(19649,36,655,3), // envoy.config.metrics.v3.TagSpecifier
-    m(19709,44,658,1), // envoy.config.overload.v3.BufferFactoryConfig
-    m(19790,38,659,2), // envoy.config.overload.v3.LoadShedPoint
-    m(19836,39,661,3), // envoy.config.overload.v3.OverloadAction
-    m(19875,40,664,5), // envoy.config.overload.v3.OverloadManager
-    m(19984,40,669,2), // envoy.config.overload.v3.ResourceMonitor
-    m(20024,38,671,2), // envoy.config.overload.v3.ScaledTrigger
-    m(20099,41,673,1), // envoy.config.overload.v3.ThresholdTrigger
-    m(20140,32,674,3), // envoy.config.overload.v3.Trigger
-    m(20187,31,677,2), // envoy.config.route.v3.Decorator
-    m(20236,42,679,3), // envoy.config.route.v3.DirectResponseAction
-    m(20299,35,682,11), // envoy.config.route.v3.HeaderMatcher
-    m(20476,43,693,3), // envoy.config.route.v3.QueryParameterMatcher
-    m(20519,36,696,10), // envoy.config.route.v3.RedirectAction
-    m(20686,27,706,19), // envoy.config.route.v3.Route
-    m(21278,33,725,37), // envoy.config.route.v3.RouteAction
-    m(22344,44,762,6), // envoy.config.route.v3.RouteAction.HashPolicy
-    m(22450,65,768,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    m(22524,51,769,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    m(22588,60,773,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    m(22648,56,775,1), // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
-    m(22704,51,776,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    m(22766,59,778,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    m(22825,51,779,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    m(22925,47,782,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
-    m(23030,40,785,19), // envoy.config.route.v3.RouteConfiguration
-    m(23425,32,804,15), // envoy.config.route.v3.RouteMatch
-    m(23792,47,819,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
-    m(23839,54,819,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
-    m(23893,29,819,6), // envoy.config.route.v3.Tracing
-    m(23997,36,825,2), // envoy.config.route.v3.VirtualCluster
-    m(24033,33,827,24), // envoy.config.route.v3.VirtualHost
-    m(24351,37,851,5), // envoy.config.route.v3.WeightedCluster
-    m(24576,51,856,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
-    m(24646,53,866,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
-    m(24722,57,871,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    m(24779,57,872,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    m(24836,46,873,10), // envoy.extensions.filters.http.router.v3.Router
-    m(25298,71,883,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(25433,65,885,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(25498,61,885,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(25559,63,885,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(25898,81,890,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(27656,101,950,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(27801,103,953,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(27965,109,955,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(28096,95,962,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(28252,70,965,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(28333,63,970,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(28426,54,972,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(28931,74,995,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(29030,70,998,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(29100,84,999,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(29184,58,1002,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(29242,70,1002,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(29875,58,1018,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(30503,95,1033,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(30624,62,1037,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(31158,57,1048,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(31225,48,1050,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(31352,63,1055,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(31453,56,1058,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(31757,55,1067,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(32021,60,1073,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(32226,54,1080,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(32365,69,1091,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(32467,73,1095,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(32540,78,1098,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(32618,48,1101,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(32831,77,1110,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(32908,49,1112,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(33057,43,1120,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(33131,44,1127,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(33181,54,1134,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(33289,69,1138,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(33369,71,1139,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(33446,78,1142,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(33524,35,1142,8), // envoy.service.discovery.v3.Resource
-    m(33600,48,1150,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(33660,40,1151,2), // envoy.service.discovery.v3.ResourceError
-    m(33700,42,1153,2), // envoy.service.discovery.v3.ResourceLocator
-    m(33742,65,1155,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(33807,39,1157,2), // envoy.service.discovery.v3.ResourceName
-    m(33875,35,1159,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(33920,33,1161,1), // envoy.type.matcher.v3.ListMatcher
-    m(33959,39,1162,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(34006,37,1163,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(34049,49,1167,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(34098,31,1168,1), // envoy.type.matcher.v3.OrMatcher
-    m(34143,45,1169,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(34207,34,1171,2), // envoy.type.matcher.v3.RegexMatcher
-    m(34315,44,1173,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(34375,35,1174,7), // envoy.type.matcher.v3.StringMatcher
-    m(34441,34,1181,7), // envoy.type.matcher.v3.ValueMatcher
-    m(34517,44,1188,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(34561,34,1188,2), // envoy.type.metadata.v3.MetadataKey
-    m(34595,46,1190,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(34646,35,1192,4), // envoy.type.metadata.v3.MetadataKind
-    m(34692,43,1196,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(34735,40,1196,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(34775,43,1196,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(34818,41,1196,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(34859,31,1196,6), // envoy.type.tracing.v3.CustomTag
-    m(34925,43,1202,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(34968,38,1204,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(35006,39,1206,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(35045,40,1207,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(35089,25,1210,2), // envoy.type.v3.DoubleRange
-    m(35122,31,1212,2), // envoy.type.v3.FractionalPercent
-    m(35173,24,1214,2), // envoy.type.v3.HashPolicy
-    m(35197,36,1216,1), // envoy.type.v3.HashPolicy.FilterState
-    m(35233,33,1217,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(35266,24,1217,2), // envoy.type.v3.Int32Range
-    m(35290,24,1219,2), // envoy.type.v3.Int64Range
-    m(35314,21,1221,1), // envoy.type.v3.Percent
-    m(35335,29,1222,3), // envoy.type.v3.SemanticVersion
-    m(35393,19,1225,2), // google.protobuf.Any
-    m(35412,25,1227,1), // google.protobuf.BoolValue
-    m(35437,26,1228,1), // google.protobuf.BytesValue
-    m(35463,27,1229,1), // google.protobuf.DoubleValue
-    m(35490,24,1230,2), // google.protobuf.Duration
-    m(35526,21,1232,0), // google.protobuf.Empty
-    m(35547,26,1232,1), // google.protobuf.FloatValue
-    m(35573,26,1233,1), // google.protobuf.Int32Value
-    m(35599,26,1234,1), // google.protobuf.Int64Value
-    m(35625,25,1235,1), // google.protobuf.ListValue
-    m(35656,27,1236,1), // google.protobuf.StringValue
-    m(35683,22,1237,1), // google.protobuf.Struct
-    m(35711,34,1238,2), // google.protobuf.Struct.FieldsEntry
-    m(35745,25,1240,2), // google.protobuf.Timestamp
-    m(35770,27,1242,1), // google.protobuf.UInt32Value
-    m(35797,27,1243,1), // google.protobuf.UInt64Value
-    m(35824,21,1244,6), // google.protobuf.Value
-    m(35911,17,1250,3), // google.rpc.Status
-    m(35939,25,1253,1), // xds.core.v3.ContextParams
-    m(35970,37,1254,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(5210,55,209,1), // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
+    m(5331,52,210,5), // envoy.config.bootstrap.v3.Bootstrap.DynamicResources
+    m(5505,64,215,1), // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
+    m(5599,51,216,3), // envoy.config.bootstrap.v3.Bootstrap.StaticResources
+    m(5674,40,219,5), // envoy.config.bootstrap.v3.ClusterManager
+    m(6014,57,224,2), // envoy.config.bootstrap.v3.ClusterManager.OutlierDetection
+    m(6098,40,226,1), // envoy.config.bootstrap.v3.LayeredRuntime
+    m(6144,48,227,5), // envoy.config.bootstrap.v3.MemoryAllocatorManager
+    m(6306,38,232,5), // envoy.config.bootstrap.v3.RuntimeLayer
+    m(6387,49,237,0), // envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer
+    m(6436,48,237,3), // envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer
+    m(6530,48,240,2), // envoy.config.bootstrap.v3.RuntimeLayer.RtdsLayer
+    m(6589,34,242,7), // envoy.config.bootstrap.v3.Watchdog
+    m(6729,49,249,2), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
+    m(6789,35,251,2), // envoy.config.bootstrap.v3.Watchdogs
+    m(6859,39,253,2), // envoy.config.cluster.v3.CircuitBreakers
+    m(6953,50,255,8), // envoy.config.cluster.v3.CircuitBreakers.Thresholds
+    m(7242,31,263,57), // envoy.config.cluster.v3.Cluster
+    m(8951,46,320,8), // envoy.config.cluster.v3.Cluster.CommonLbConfig
+    m(9392,48,328,2), // envoy.config.cluster.v3.Cluster.EdsClusterConfig
+    m(9462,52,330,3), // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
+    m(9593,51,333,4), // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
+    m(9797,48,337,3), // envoy.config.cluster.v3.Cluster.PreconnectPolicy
+    m(9928,43,340,2), // envoy.config.cluster.v3.Cluster.RefreshRate
+    m(9996,50,342,1), // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
+    m(10046,52,343,3), // envoy.config.cluster.v3.Cluster.TransportSocketMatch
+    m(10103,66,346,2), // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
+    m(10172,41,348,3), // envoy.config.cluster.v3.TrackClusterStats
+    m(10268,49,351,3), // envoy.config.cluster.v3.UpstreamConnectionOptions
+    m(10449,69,354,2), // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
+    m(10572,28,356,3), // envoy.config.core.v3.Address
+    m(10676,43,359,0), // envoy.config.core.v3.AggregatedConfigSource
+    m(10719,36,359,9), // envoy.config.core.v3.ApiConfigSource
+    m(11054,36,368,2), // envoy.config.core.v3.BackoffStrategy
+    m(11090,31,370,7), // envoy.config.core.v3.BindConfig
+    m(11277,33,377,2), // envoy.config.core.v3.BuildVersion
+    m(11310,30,379,2), // envoy.config.core.v3.CidrRange
+    m(11364,33,381,8), // envoy.config.core.v3.ConfigSource
+    m(11491,33,389,1), // envoy.config.core.v3.ControlPlane
+    m(11534,31,390,5), // envoy.config.core.v3.DataSource
+    m(11635,40,395,2), // envoy.config.core.v3.DnsResolutionConfig
+    m(11704,39,397,2), // envoy.config.core.v3.DnsResolverOptions
+    m(11767,39,399,1), // envoy.config.core.v3.EventServiceConfig
+    m(11818,30,400,6), // envoy.config.core.v3.Extension
+    m(11888,39,406,2), // envoy.config.core.v3.ExtraSourceAddress
+    m(11927,32,408,5), // envoy.config.core.v3.GrpcService
+    m(12078,42,413,5), // envoy.config.core.v3.GrpcService.EnvoyGrpc
+    m(12286,32,418,3), // envoy.config.core.v3.HeaderValue
+    m(12327,38,421,4), // envoy.config.core.v3.HeaderValueOption
+    m(12406,41,425,11), // envoy.config.core.v3.Http1ProtocolOptions
+    m(12947,57,436,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
+    m(13122,41,438,22), // envoy.config.core.v3.Http2ProtocolOptions
+    m(14194,40,460,8), // envoy.config.core.v3.HttpProtocolOptions
+    m(14427,38,468,1), // envoy.config.core.v3.JsonFormatOptions
+    m(14480,29,469,3), // envoy.config.core.v3.Locality
+    m(14527,29,472,2), // envoy.config.core.v3.Metadata
+    m(14626,49,474,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
+    m(14675,54,476,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
+    m(14729,25,478,11), // envoy.config.core.v3.Node
+    m(14875,48,489,2), // envoy.config.core.v3.Node.DynamicParametersEntry
+    m(14923,37,491,3), // envoy.config.core.v3.PathConfigSource
+    m(14973,25,494,2), // envoy.config.core.v3.Pipe
+    m(15047,38,496,2), // envoy.config.core.v3.RateLimitSettings
+    m(15104,32,498,6), // envoy.config.core.v3.RetryPolicy
+    m(15236,51,504,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
+    m(15287,46,506,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
+    m(15333,34,508,2), // envoy.config.core.v3.RuntimeDouble
+    m(15450,45,510,2), // envoy.config.core.v3.RuntimeFractionalPercent
+    m(15495,37,512,1), // envoy.config.core.v3.SelfConfigSource
+    m(15532,34,513,7), // envoy.config.core.v3.SocketAddress
+    m(15696,45,520,7), // envoy.config.core.v3.SubstitutionFormatString
+    m(15947,33,527,3), // envoy.config.core.v3.TcpKeepalive
+    m(16028,36,530,2), // envoy.config.core.v3.TransportSocket
+    m(16064,41,532,2), // envoy.config.core.v3.TypedExtensionConfig
+    m(16105,48,534,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
+    m(16262,37,537,2), // envoy.config.core.v3.WatchedDirectory
+    m(16311,46,539,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
+    m(16415,53,543,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
+    m(16644,33,547,5), // envoy.config.endpoint.v3.Endpoint
+    m(16751,51,552,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
+    m(16829,35,556,5), // envoy.config.endpoint.v3.LbEndpoint
+    m(16906,44,561,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
+    m(17225,42,569,3), // envoy.config.listener.v3.AdditionalAddress
+    m(17267,31,572,3), // envoy.config.listener.v3.Filter
+    m(17357,36,575,7), // envoy.config.listener.v3.FilterChain
+    m(17532,41,582,11), // envoy.config.listener.v3.FilterChainMatch
+    m(17747,33,593,37), // envoy.config.listener.v3.Listener
+    m(18767,57,630,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
+    m(18871,76,633,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
+    m(18947,70,633,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
+    m(19017,46,633,1), // envoy.config.listener.v3.Listener.DeprecatedV1
+    m(19063,39,634,4), // envoy.config.listener.v3.ListenerFilter
+    m(19117,58,638,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
+    m(19232,67,643,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
+    m(19304,47,644,3), // envoy.config.metrics.v3.HistogramBucketSettings
+    m(19362,35,647,5), // envoy.config.metrics.v3.StatsConfig
+    m(19614,36,652,3), // envoy.config.metrics.v3.StatsMatcher
+    m(19688,36,655,3), // envoy.config.metrics.v3.TagSpecifier
+    m(19748,44,658,1), // envoy.config.overload.v3.BufferFactoryConfig
+    m(19829,38,659,2), // envoy.config.overload.v3.LoadShedPoint
+    m(19875,39,661,3), // envoy.config.overload.v3.OverloadAction
+    m(19914,40,664,5), // envoy.config.overload.v3.OverloadManager
+    m(20023,40,669,2), // envoy.config.overload.v3.ResourceMonitor
+    m(20063,38,671,2), // envoy.config.overload.v3.ScaledTrigger
+    m(20138,41,673,1), // envoy.config.overload.v3.ThresholdTrigger
+    m(20179,32,674,3), // envoy.config.overload.v3.Trigger
+    m(20226,31,677,2), // envoy.config.route.v3.Decorator
+    m(20275,42,679,3), // envoy.config.route.v3.DirectResponseAction
+    m(20338,35,682,11), // envoy.config.route.v3.HeaderMatcher
+    m(20515,43,693,3), // envoy.config.route.v3.QueryParameterMatcher
+    m(20558,36,696,10), // envoy.config.route.v3.RedirectAction
+    m(20725,27,706,19), // envoy.config.route.v3.Route
+    m(21317,33,725,37), // envoy.config.route.v3.RouteAction
+    m(22383,44,762,6), // envoy.config.route.v3.RouteAction.HashPolicy
+    m(22489,65,768,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
+    m(22563,51,769,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
+    m(22627,60,773,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
+    m(22687,56,775,1), // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
+    m(22743,51,776,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
+    m(22805,59,778,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
+    m(22864,51,779,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
+    m(22964,47,782,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
+    m(23069,40,785,19), // envoy.config.route.v3.RouteConfiguration
+    m(23464,32,804,15), // envoy.config.route.v3.RouteMatch
+    m(23831,47,819,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
+    m(23878,54,819,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
+    m(23932,29,819,6), // envoy.config.route.v3.Tracing
+    m(24036,36,825,2), // envoy.config.route.v3.VirtualCluster
+    m(24072,33,827,24), // envoy.config.route.v3.VirtualHost
+    m(24390,37,851,5), // envoy.config.route.v3.WeightedCluster
+    m(24615,51,856,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
+    m(24685,53,866,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
+    m(24761,57,871,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+    m(24818,57,872,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    m(24875,46,873,10), // envoy.extensions.filters.http.router.v3.Router
+    m(25337,71,883,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(25472,65,885,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(25537,61,885,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(25598,63,885,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(25937,81,890,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(27695,101,950,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(27840,103,953,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(28004,109,955,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(28135,95,962,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(28291,70,965,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(28372,63,970,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(28465,54,972,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(28970,74,995,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(29069,70,998,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(29139,84,999,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(29223,58,1002,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(29281,70,1002,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(29914,58,1018,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(30542,95,1033,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(30663,62,1037,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(31197,57,1048,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(31264,48,1050,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(31391,63,1055,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(31492,56,1058,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(31796,55,1067,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(32060,60,1073,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(32265,54,1080,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(32404,69,1091,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(32506,73,1095,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(32579,78,1098,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(32657,48,1101,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(32870,77,1110,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(32947,49,1112,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(33096,43,1120,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(33170,44,1127,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(33220,54,1134,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(33328,69,1138,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(33408,71,1139,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(33485,78,1142,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(33563,35,1142,8), // envoy.service.discovery.v3.Resource
+    m(33639,48,1150,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(33699,40,1151,2), // envoy.service.discovery.v3.ResourceError
+    m(33739,42,1153,2), // envoy.service.discovery.v3.ResourceLocator
+    m(33781,65,1155,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(33846,39,1157,2), // envoy.service.discovery.v3.ResourceName
+    m(33914,35,1159,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(33959,33,1161,1), // envoy.type.matcher.v3.ListMatcher
+    m(33998,39,1162,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(34045,37,1163,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(34088,49,1167,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(34137,31,1168,1), // envoy.type.matcher.v3.OrMatcher
+    m(34182,45,1169,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(34246,34,1171,2), // envoy.type.matcher.v3.RegexMatcher
+    m(34354,44,1173,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(34414,35,1174,7), // envoy.type.matcher.v3.StringMatcher
+    m(34480,34,1181,7), // envoy.type.matcher.v3.ValueMatcher
+    m(34556,44,1188,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(34600,34,1188,2), // envoy.type.metadata.v3.MetadataKey
+    m(34634,46,1190,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(34685,35,1192,4), // envoy.type.metadata.v3.MetadataKind
+    m(34731,43,1196,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(34774,40,1196,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(34814,43,1196,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(34857,41,1196,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(34898,31,1196,6), // envoy.type.tracing.v3.CustomTag
+    m(34964,43,1202,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(35007,38,1204,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(35045,39,1206,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(35084,40,1207,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(35128,25,1210,2), // envoy.type.v3.DoubleRange
+    m(35161,31,1212,2), // envoy.type.v3.FractionalPercent
+    m(35212,24,1214,2), // envoy.type.v3.HashPolicy
+    m(35236,36,1216,1), // envoy.type.v3.HashPolicy.FilterState
+    m(35272,33,1217,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(35305,24,1217,2), // envoy.type.v3.Int32Range
+    m(35329,24,1219,2), // envoy.type.v3.Int64Range
+    m(35353,21,1221,1), // envoy.type.v3.Percent
+    m(35374,29,1222,3), // envoy.type.v3.SemanticVersion
+    m(35432,19,1225,2), // google.protobuf.Any
+    m(35451,25,1227,1), // google.protobuf.BoolValue
+    m(35476,26,1228,1), // google.protobuf.BytesValue
+    m(35502,27,1229,1), // google.protobuf.DoubleValue
+    m(35529,24,1230,2), // google.protobuf.Duration
+    m(35565,21,1232,0), // google.protobuf.Empty
+    m(35586,26,1232,1), // google.protobuf.FloatValue
+    m(35612,26,1233,1), // google.protobuf.Int32Value
+    m(35638,26,1234,1), // google.protobuf.Int64Value
+    m(35664,25,1235,1), // google.protobuf.ListValue
+    m(35695,27,1236,1), // google.protobuf.StringValue
+    m(35722,22,1237,1), // google.protobuf.Struct
+    m(35750,34,1238,2), // google.protobuf.Struct.FieldsEntry
+    m(35784,25,1240,2), // google.protobuf.Timestamp
+    m(35809,27,1242,1), // google.protobuf.UInt32Value
+    m(35836,27,1243,1), // google.protobuf.UInt64Value
+    m(35863,21,1244,6), // google.protobuf.Value
+    m(35950,17,1250,3), // google.rpc.Status
+    m(35978,25,1253,1), // xds.core.v3.ContextParams
+    m(36009,37,1254,2), // xds.core.v3.ContextParams.ParamsEntry
 ];
 
 pub(crate) static FIELDS: [FieldRow; 1256] = [
@@ -2028,1261 +2028,1261 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     f(4233,15,17,b'm',42,4,255,b'I',4165,68), // layered_runtime
     f(4276,13,18,b's',65535,0,255,b'R',4248,28), // header_prefix
     f(4289,29,19,b'm',264,4,255,b'R',0,0), // stats_server_version_override
-    f(4369,23,20,b'b',65535,0,255,b'I',4318,51), // use_tcp_for_dns_lookups
-    f(4427,20,21,b'm',109,2,255,b'R',4392,35), // bootstrap_extensions
-    f(4447,14,22,b'm',73,2,255,b'R',0,0), // config_sources
-    f(4493,21,23,b'm',73,4,255,b'R',4461,32), // default_config_source
-    f(4548,24,24,b's',65535,0,255,b'I',4514,34), // default_socket_interface
-    f(4572,30,25,b'm',65535,1,255,b'R',0,0), // certificate_provider_instances
-    f(4602,19,26,b's',65535,2,255,b'R',0,0), // node_context_params
-    f(4621,9,27,b'm',50,4,255,b'I',3812,68), // watchdogs
-    f(4630,13,28,b'm',65535,2,255,b'R',0,0), // fatal_actions
-    f(4643,20,29,b'b',65535,4,0,b'I',3722,70), // stats_flush_on_admin
-    f(4663,21,30,b'm',76,4,255,b'I',4318,51), // dns_resolution_config
-    f(4684,25,31,b'm',109,4,255,b'I',4318,51), // typed_dns_resolver_config
-    f(4709,14,32,b'm',65535,2,255,b'R',0,0), // inline_headers
-    f(4782,22,33,b's',65535,0,255,b'I',4723,59), // perf_tracing_file_path
-    f(4804,20,34,b'm',109,4,255,b'R',0,0), // default_regex_engine
-    f(4824,22,35,b'm',109,4,255,b'R',0,0), // xds_delegate_extension
-    f(4846,28,36,b'm',109,4,255,b'R',0,0), // xds_config_tracker_extension
-    f(4874,16,37,b'm',109,4,255,b'R',0,0), // listener_manager
-    f(4890,22,38,b'm',65535,4,255,b'R',0,0), // application_log_config
-    f(4954,21,39,b'm',36,4,255,b'I',4912,42), // deferred_stat_options
-    f(5016,32,40,b'm',38,4,255,b'I',4975,41), // grpc_async_client_manager_config
-    f(5098,24,41,b'm',43,4,255,b'I',5048,50), // memory_allocator_manager
-    f(5122,23,42,b'm',253,4,1,b'R',0,0), // stats_eviction_interval
-    f(5145,26,43,b'b',65535,0,255,b'R',0,0), // enable_worker_cpu_affinity
+    f(4408,23,20,b'b',65535,0,255,b'I',4318,90), // use_tcp_for_dns_lookups
+    f(4466,20,21,b'm',109,2,255,b'R',4431,35), // bootstrap_extensions
+    f(4486,14,22,b'm',73,2,255,b'R',0,0), // config_sources
+    f(4532,21,23,b'm',73,4,255,b'R',4500,32), // default_config_source
+    f(4587,24,24,b's',65535,0,255,b'I',4553,34), // default_socket_interface
+    f(4611,30,25,b'm',65535,1,255,b'R',0,0), // certificate_provider_instances
+    f(4641,19,26,b's',65535,2,255,b'R',0,0), // node_context_params
+    f(4660,9,27,b'm',50,4,255,b'I',3812,68), // watchdogs
+    f(4669,13,28,b'm',65535,2,255,b'R',0,0), // fatal_actions
+    f(4682,20,29,b'b',65535,4,0,b'I',3722,70), // stats_flush_on_admin
+    f(4702,21,30,b'm',76,4,255,b'I',4318,90), // dns_resolution_config
+    f(4723,25,31,b'm',109,4,255,b'I',4318,90), // typed_dns_resolver_config
+    f(4748,14,32,b'm',65535,2,255,b'R',0,0), // inline_headers
+    f(4821,22,33,b's',65535,0,255,b'I',4762,59), // perf_tracing_file_path
+    f(4843,20,34,b'm',109,4,255,b'R',0,0), // default_regex_engine
+    f(4863,22,35,b'm',109,4,255,b'R',0,0), // xds_delegate_extension
+    f(4885,28,36,b'm',109,4,255,b'R',0,0), // xds_config_tracker_extension
+    f(4913,16,37,b'm',109,4,255,b'R',0,0), // listener_manager
+    f(4929,22,38,b'm',65535,4,255,b'R',0,0), // application_log_config
+    f(4993,21,39,b'm',36,4,255,b'I',4951,42), // deferred_stat_options
+    f(5055,32,40,b'm',38,4,255,b'I',5014,41), // grpc_async_client_manager_config
+    f(5137,24,41,b'm',43,4,255,b'I',5087,50), // memory_allocator_manager
+    f(5161,23,42,b'm',253,4,1,b'R',0,0), // stats_eviction_interval
+    f(5184,26,43,b'b',65535,0,255,b'R',0,0), // enable_worker_cpu_affinity
     // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
-    f(5262,30,1,b'b',65535,0,255,b'I',5226,36), // enable_deferred_creation_stats
+    f(5301,30,1,b'b',65535,0,255,b'I',5265,36), // enable_deferred_creation_stats
     // envoy.config.bootstrap.v3.Bootstrap.DynamicResources
-    f(5344,10,1,b'm',73,4,255,b'S',0,0), // lds_config
-    f(5354,10,2,b'm',73,4,255,b'S',0,0), // cds_config
-    f(5364,10,3,b'm',68,4,255,b'S',0,0), // ads_config
-    f(5424,21,5,b's',65535,0,255,b'R',5374,50), // lds_resources_locator
-    f(5445,21,6,b's',65535,0,255,b'R',5374,50), // cds_resources_locator
+    f(5383,10,1,b'm',73,4,255,b'S',0,0), // lds_config
+    f(5393,10,2,b'm',73,4,255,b'S',0,0), // cds_config
+    f(5403,10,3,b'm',68,4,255,b'S',0,0), // ads_config
+    f(5463,21,5,b's',65535,0,255,b'R',5413,50), // lds_resources_locator
+    f(5484,21,6,b's',65535,0,255,b'R',5413,50), // cds_resources_locator
     // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    f(5530,30,1,b'm',253,4,255,b'I',5226,36), // max_cached_entry_idle_duration
+    f(5569,30,1,b'm',253,4,255,b'I',5265,36), // max_cached_entry_idle_duration
     // envoy.config.bootstrap.v3.Bootstrap.StaticResources
-    f(5611,9,1,b'm',122,2,255,b'S',0,0), // listeners
-    f(5620,8,2,b'm',53,2,255,b'S',0,0), // clusters
-    f(5628,7,3,b'm',192,2,255,b'S',0,0), // secrets
+    f(5650,9,1,b'm',122,2,255,b'S',0,0), // listeners
+    f(5659,8,2,b'm',53,2,255,b'S',0,0), // clusters
+    f(5667,7,3,b'm',192,2,255,b'S',0,0), // secrets
     // envoy.config.bootstrap.v3.ClusterManager
-    f(5742,18,1,b's',65535,0,255,b'I',5675,67), // local_cluster_name
-    f(5833,17,2,b'm',41,4,255,b'I',5760,73), // outlier_detection
-    f(5850,20,3,b'm',70,4,255,b'S',0,0), // upstream_bind_config
-    f(5870,17,4,b'm',68,4,255,b'R',0,0), // load_stats_config
-    f(5943,32,5,b'b',65535,0,255,b'I',5887,56), // enable_deferred_cluster_creation
+    f(5781,18,1,b's',65535,0,255,b'I',5714,67), // local_cluster_name
+    f(5872,17,2,b'm',41,4,255,b'I',5799,73), // outlier_detection
+    f(5889,20,3,b'm',70,4,255,b'S',0,0), // upstream_bind_config
+    f(5909,17,4,b'm',68,4,255,b'R',0,0), // load_stats_config
+    f(5982,32,5,b'b',65535,0,255,b'I',5926,56), // enable_deferred_cluster_creation
     // envoy.config.bootstrap.v3.ClusterManager.OutlierDetection
-    f(6032,14,1,b's',65535,0,255,b'I',5226,36), // event_log_path
-    f(6046,13,2,b'm',78,4,255,b'I',5226,36), // event_service
+    f(6071,14,1,b's',65535,0,255,b'I',5265,36), // event_log_path
+    f(6085,13,2,b'm',78,4,255,b'I',5265,36), // event_service
     // envoy.config.bootstrap.v3.LayeredRuntime
-    f(6099,6,1,b'm',44,2,255,b'I',5226,36), // layers
+    f(6138,6,1,b'm',44,2,255,b'I',5265,36), // layers
     // envoy.config.bootstrap.v3.MemoryAllocatorManager
-    f(6153,16,1,b'w',65535,0,255,b'I',5226,36), // bytes_to_release
-    f(6169,23,2,b'm',253,4,255,b'I',5226,36), // memory_release_interval
-    f(6192,23,3,b'm',264,4,255,b'I',5226,36), // soft_memory_limit_bytes
-    f(6215,28,4,b'm',263,4,255,b'I',5226,36), // max_per_cpu_cache_size_bytes
-    f(6243,24,5,b'w',65535,0,255,b'I',5226,36), // max_unfreed_memory_bytes
+    f(6192,16,1,b'w',65535,0,255,b'I',5265,36), // bytes_to_release
+    f(6208,23,2,b'm',253,4,255,b'I',5265,36), // memory_release_interval
+    f(6231,23,3,b'm',264,4,255,b'I',5265,36), // soft_memory_limit_bytes
+    f(6254,28,4,b'm',263,4,255,b'I',5265,36), // max_per_cpu_cache_size_bytes
+    f(6282,24,5,b'w',65535,0,255,b'I',5265,36), // max_unfreed_memory_bytes
     // envoy.config.bootstrap.v3.RuntimeLayer
-    f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
-    f(6305,12,2,b'm',260,4,0,b'I',5226,36), // static_layer
-    f(6317,10,3,b'm',46,4,0,b'I',5226,36), // disk_layer
-    f(6327,11,4,b'm',45,4,0,b'I',5226,36), // admin_layer
-    f(6338,10,5,b'm',47,4,0,b'I',5226,36), // rtds_layer
+    f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
+    f(6344,12,2,b'm',260,4,0,b'I',5265,36), // static_layer
+    f(6356,10,3,b'm',46,4,0,b'I',5265,36), // disk_layer
+    f(6366,11,4,b'm',45,4,0,b'I',5265,36), // admin_layer
+    f(6377,10,5,b'm',47,4,0,b'I',5265,36), // rtds_layer
     // envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer
     // envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer
-    f(6445,12,1,b's',65535,0,255,b'I',5226,36), // symlink_root
-    f(6457,22,2,b'b',65535,0,255,b'I',5226,36), // append_service_cluster
-    f(6479,12,3,b's',65535,0,255,b'I',5226,36), // subdirectory
+    f(6484,12,1,b's',65535,0,255,b'I',5265,36), // symlink_root
+    f(6496,22,2,b'b',65535,0,255,b'I',5265,36), // append_service_cluster
+    f(6518,12,3,b's',65535,0,255,b'I',5265,36), // subdirectory
     // envoy.config.bootstrap.v3.RuntimeLayer.RtdsLayer
-    f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
-    f(6539,11,2,b'm',73,4,255,b'I',5226,36), // rtds_config
+    f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
+    f(6578,11,2,b'm',73,4,255,b'I',5265,36), // rtds_config
     // envoy.config.bootstrap.v3.Watchdog
-    f(6584,12,1,b'm',253,4,255,b'I',5226,36), // miss_timeout
-    f(6596,16,2,b'm',253,4,255,b'I',5226,36), // megamiss_timeout
-    f(6612,12,3,b'm',253,4,255,b'I',5226,36), // kill_timeout
-    f(6624,17,4,b'm',253,4,255,b'I',5226,36), // multikill_timeout
-    f(6641,19,5,b'm',247,4,255,b'I',5226,36), // multikill_threshold
-    f(6660,23,6,b'm',253,4,255,b'I',5226,36), // max_kill_timeout_jitter
-    f(6683,7,7,b'm',49,2,255,b'I',5226,36), // actions
+    f(6623,12,1,b'm',253,4,255,b'I',5265,36), // miss_timeout
+    f(6635,16,2,b'm',253,4,255,b'I',5265,36), // megamiss_timeout
+    f(6651,12,3,b'm',253,4,255,b'I',5265,36), // kill_timeout
+    f(6663,17,4,b'm',253,4,255,b'I',5265,36), // multikill_timeout
+    f(6680,19,5,b'm',247,4,255,b'I',5265,36), // multikill_threshold
+    f(6699,23,6,b'm',253,4,255,b'I',5265,36), // max_kill_timeout_jitter
+    f(6722,7,7,b'm',49,2,255,b'I',5265,36), // actions
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
-    f(6739,6,1,b'm',109,4,255,b'I',5226,36), // config
-    f(6745,5,2,b'e',6,0,255,b'I',5226,36), // event
+    f(6778,6,1,b'm',109,4,255,b'I',5265,36), // config
+    f(6784,5,2,b'e',6,0,255,b'I',5265,36), // event
     // envoy.config.bootstrap.v3.Watchdogs
-    f(6785,20,1,b'm',48,4,255,b'I',5226,36), // main_thread_watchdog
-    f(6805,15,2,b'm',48,4,255,b'I',5226,36), // worker_watchdog
+    f(6824,20,1,b'm',48,4,255,b'I',5265,36), // main_thread_watchdog
+    f(6844,15,2,b'm',48,4,255,b'I',5265,36), // worker_watchdog
     // envoy.config.cluster.v3.CircuitBreakers
-    f(6859,10,1,b'm',52,2,255,b'S',0,0), // thresholds
-    f(6895,19,2,b'm',52,2,255,b'R',6869,26), // per_host_thresholds
+    f(6898,10,1,b'm',52,2,255,b'S',0,0), // thresholds
+    f(6934,19,2,b'm',52,2,255,b'R',6908,26), // per_host_thresholds
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds
     f(2011,8,1,b'e',17,0,255,b'S',0,0), // priority
-    f(6964,15,2,b'm',263,4,255,b'S',0,0), // max_connections
-    f(6979,20,3,b'm',263,4,255,b'S',0,0), // max_pending_requests
-    f(6999,12,4,b'm',263,4,255,b'S',0,0), // max_requests
-    f(7011,11,5,b'm',263,4,255,b'S',0,0), // max_retries
-    f(7091,15,6,b'b',65535,0,255,b'I',7022,69), // track_remaining
-    f(7156,20,7,b'm',263,4,255,b'I',7106,50), // max_connection_pools
-    f(7191,12,8,b'm',65535,4,255,b'R',7176,15), // retry_budget
+    f(7003,15,2,b'm',263,4,255,b'S',0,0), // max_connections
+    f(7018,20,3,b'm',263,4,255,b'S',0,0), // max_pending_requests
+    f(7038,12,4,b'm',263,4,255,b'S',0,0), // max_requests
+    f(7050,11,5,b'm',263,4,255,b'S',0,0), // max_retries
+    f(7130,15,6,b'b',65535,0,255,b'I',7061,69), // track_remaining
+    f(7195,20,7,b'm',263,4,255,b'I',7145,50), // max_connection_pools
+    f(7230,12,8,b'm',65535,4,255,b'R',7215,15), // retry_budget
     // envoy.config.cluster.v3.Cluster
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(2968,4,2,b'e',8,4,0,b'S',0,0), // type
-    f(7234,18,3,b'm',55,4,255,b'S',0,0), // eds_cluster_config
-    f(7252,15,4,b'm',253,4,255,b'S',0,0), // connect_timeout
-    f(7335,33,5,b'm',263,4,255,b'I',7267,68), // per_connection_buffer_limit_bytes
-    f(7368,9,6,b'e',10,0,255,b'S',0,0), // lb_policy
-    f(7419,13,8,b'm',65535,2,255,b'R',7377,42), // health_checks
-    f(7432,27,9,b'm',263,4,255,b'S',0,0), // max_requests_per_connection
+    f(7273,18,3,b'm',55,4,255,b'S',0,0), // eds_cluster_config
+    f(7291,15,4,b'm',253,4,255,b'S',0,0), // connect_timeout
+    f(7374,33,5,b'm',263,4,255,b'I',7306,68), // per_connection_buffer_limit_bytes
+    f(7407,9,6,b'e',10,0,255,b'S',0,0), // lb_policy
+    f(7458,13,8,b'm',65535,2,255,b'R',7416,42), // health_checks
+    f(7471,27,9,b'm',263,4,255,b'S',0,0), // max_requests_per_connection
     f(450,16,10,b'm',51,4,255,b'S',0,0), // circuit_breakers
-    f(7459,21,13,b'm',85,4,255,b'S',0,0), // http_protocol_options
-    f(7480,22,14,b'm',87,4,255,b'S',0,0), // http2_protocol_options
-    f(7502,16,16,b'm',253,4,255,b'I',4318,51), // dns_refresh_rate
-    f(7518,17,17,b'e',9,0,255,b'I',4318,51), // dns_lookup_family
-    f(7535,13,18,b'm',66,2,255,b'I',4318,51), // dns_resolvers
-    f(5833,17,19,b'm',65535,4,255,b'R',7548,38), // outlier_detection
-    f(7645,16,20,b'm',253,4,255,b'I',7586,59), // cleanup_interval
-    f(5850,20,21,b'm',70,4,255,b'S',0,0), // upstream_bind_config
-    f(7686,16,22,b'm',65535,4,255,b'R',7661,25), // lb_subset_config
-    f(7750,19,23,b'm',65535,4,1,b'R',7702,48), // ring_hash_lb_config
-    f(7769,16,24,b'm',108,4,255,b'S',0,0), // transport_socket
-    f(7819,8,25,b'm',91,4,255,b'I',7785,34), // metadata
-    f(7827,18,26,b'e',7,0,255,b'S',0,0), // protocol_selection
-    f(7845,16,27,b'm',54,4,255,b'S',0,0), // common_lb_config
-    f(7861,13,28,b's',65535,0,255,b'S',0,0), // alt_stat_name
-    f(7874,28,29,b'm',88,4,255,b'S',0,0), // common_http_protocol_options
-    f(7902,27,30,b'm',64,4,255,b'S',0,0), // upstream_connection_options
-    f(7929,40,31,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_health_failure
-    f(8032,29,32,b'b',65535,0,255,b'I',7969,63), // ignore_health_on_host_removal
-    f(8061,15,33,b'm',112,4,255,b'S',0,0), // load_assignment
-    f(8076,22,34,b'm',57,4,1,b'S',0,0), // original_dst_lb_config
-    f(8098,32,36,b'm',62,1,255,b'S',0,0), // typed_extension_protocol_options
-    f(8130,23,37,b'm',56,4,1,b'S',0,0), // least_request_lb_config
-    f(8210,12,38,b'm',65535,4,0,b'R',8153,57), // cluster_type
-    f(8222,15,39,b'b',65535,0,255,b'I',4318,51), // respect_dns_ttl
-    f(8283,7,40,b'm',65535,2,255,b'R',8237,46), // filters
-    f(8303,21,41,b'm',65535,4,255,b'R',8290,13), // load_balancing_policy
-    f(8354,10,42,b'm',73,4,255,b'R',8324,30), // lrs_server
-    f(8364,24,43,b'm',61,2,255,b'S',0,0), // transport_socket_matches
-    f(8388,24,44,b'm',59,4,255,b'I',4318,51), // dns_failure_refresh_rate
-    f(4369,23,45,b'b',65535,0,255,b'I',4318,51), // use_tcp_for_dns_lookups
-    f(8412,30,46,b'm',110,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(8468,21,47,b'b',65535,0,255,b'I',8442,26), // track_timeout_budgets
-    f(8489,15,48,b'm',109,4,255,b'R',0,0), // upstream_config
-    f(8533,19,49,b'm',63,4,255,b'I',8504,29), // track_cluster_stats
-    f(8597,17,50,b'm',58,4,255,b'I',8552,45), // preconnect_policy
-    f(8614,41,51,b'b',65535,0,255,b'R',0,0), // connection_pool_per_downstream_connection
-    f(8655,16,52,b'm',65535,4,1,b'R',7702,48), // maglev_lb_config
-    f(4663,21,53,b'm',76,4,255,b'I',4318,51), // dns_resolution_config
-    f(8713,21,54,b'm',250,4,255,b'I',8671,42), // wait_for_warm_on_init
-    f(4684,25,55,b'm',109,4,255,b'I',4318,51), // typed_dns_resolver_config
-    f(8734,21,56,b'm',60,4,1,b'S',0,0), // round_robin_lb_config
-    f(8755,27,57,b's',65535,2,255,b'R',0,0), // lrs_report_endpoint_metrics
-    f(8782,10,58,b'm',253,4,255,b'I',4318,51), // dns_jitter
-    f(8792,24,59,b'm',65535,4,255,b'R',0,0), // transport_socket_matcher
-    f(8816,44,60,b'm',253,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
-    f(8883,13,61,b'm',132,4,255,b'I',8860,23), // stats_matcher
-    f(8896,16,62,b'm',65535,4,255,b'R',0,0), // queuing_policies
+    f(7498,21,13,b'm',85,4,255,b'S',0,0), // http_protocol_options
+    f(7519,22,14,b'm',87,4,255,b'S',0,0), // http2_protocol_options
+    f(7541,16,16,b'm',253,4,255,b'I',4318,90), // dns_refresh_rate
+    f(7557,17,17,b'e',9,0,255,b'I',4318,90), // dns_lookup_family
+    f(7574,13,18,b'm',66,2,255,b'I',4318,90), // dns_resolvers
+    f(5872,17,19,b'm',65535,4,255,b'R',7587,38), // outlier_detection
+    f(7684,16,20,b'm',253,4,255,b'I',7625,59), // cleanup_interval
+    f(5889,20,21,b'm',70,4,255,b'S',0,0), // upstream_bind_config
+    f(7725,16,22,b'm',65535,4,255,b'R',7700,25), // lb_subset_config
+    f(7789,19,23,b'm',65535,4,1,b'R',7741,48), // ring_hash_lb_config
+    f(7808,16,24,b'm',108,4,255,b'S',0,0), // transport_socket
+    f(7858,8,25,b'm',91,4,255,b'I',7824,34), // metadata
+    f(7866,18,26,b'e',7,0,255,b'S',0,0), // protocol_selection
+    f(7884,16,27,b'm',54,4,255,b'S',0,0), // common_lb_config
+    f(7900,13,28,b's',65535,0,255,b'S',0,0), // alt_stat_name
+    f(7913,28,29,b'm',88,4,255,b'S',0,0), // common_http_protocol_options
+    f(7941,27,30,b'm',64,4,255,b'S',0,0), // upstream_connection_options
+    f(7968,40,31,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_health_failure
+    f(8071,29,32,b'b',65535,0,255,b'I',8008,63), // ignore_health_on_host_removal
+    f(8100,15,33,b'm',112,4,255,b'S',0,0), // load_assignment
+    f(8115,22,34,b'm',57,4,1,b'S',0,0), // original_dst_lb_config
+    f(8137,32,36,b'm',62,1,255,b'S',0,0), // typed_extension_protocol_options
+    f(8169,23,37,b'm',56,4,1,b'S',0,0), // least_request_lb_config
+    f(8249,12,38,b'm',65535,4,0,b'R',8192,57), // cluster_type
+    f(8261,15,39,b'b',65535,0,255,b'I',4318,90), // respect_dns_ttl
+    f(8322,7,40,b'm',65535,2,255,b'R',8276,46), // filters
+    f(8342,21,41,b'm',65535,4,255,b'R',8329,13), // load_balancing_policy
+    f(8393,10,42,b'm',73,4,255,b'R',8363,30), // lrs_server
+    f(8403,24,43,b'm',61,2,255,b'S',0,0), // transport_socket_matches
+    f(8427,24,44,b'm',59,4,255,b'I',4318,90), // dns_failure_refresh_rate
+    f(4408,23,45,b'b',65535,0,255,b'I',4318,90), // use_tcp_for_dns_lookups
+    f(8451,30,46,b'm',110,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(8507,21,47,b'b',65535,0,255,b'I',8481,26), // track_timeout_budgets
+    f(8528,15,48,b'm',109,4,255,b'R',0,0), // upstream_config
+    f(8572,19,49,b'm',63,4,255,b'I',8543,29), // track_cluster_stats
+    f(8636,17,50,b'm',58,4,255,b'I',8591,45), // preconnect_policy
+    f(8653,41,51,b'b',65535,0,255,b'R',0,0), // connection_pool_per_downstream_connection
+    f(8694,16,52,b'm',65535,4,1,b'R',7741,48), // maglev_lb_config
+    f(4702,21,53,b'm',76,4,255,b'I',4318,90), // dns_resolution_config
+    f(8752,21,54,b'm',250,4,255,b'I',8710,42), // wait_for_warm_on_init
+    f(4723,25,55,b'm',109,4,255,b'I',4318,90), // typed_dns_resolver_config
+    f(8773,21,56,b'm',60,4,1,b'S',0,0), // round_robin_lb_config
+    f(8794,27,57,b's',65535,2,255,b'R',0,0), // lrs_report_endpoint_metrics
+    f(8821,10,58,b'm',253,4,255,b'I',4318,90), // dns_jitter
+    f(8831,24,59,b'm',65535,4,255,b'R',0,0), // transport_socket_matcher
+    f(8855,44,60,b'm',253,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
+    f(8922,13,61,b'm',132,4,255,b'I',8899,23), // stats_matcher
+    f(8935,16,62,b'm',65535,4,255,b'R',0,0), // queuing_policies
     // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    f(8958,23,1,b'm',247,4,255,b'S',0,0), // healthy_panic_threshold
-    f(9020,20,2,b'm',65535,4,0,b'R',8981,39), // zone_aware_lb_config
-    f(9088,27,3,b'm',65535,4,0,b'R',9040,48), // locality_weighted_lb_config
-    f(9167,19,4,b'm',253,4,255,b'I',9115,52), // update_merge_window
-    f(9238,31,5,b'b',65535,0,255,b'I',9186,52), // ignore_new_hosts_until_first_hc
-    f(9269,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
-    f(9305,28,7,b'm',65535,4,255,b'R',7702,48), // consistent_hashing_lb_config
-    f(9333,20,8,b'm',65535,4,255,b'R',0,0), // override_host_status
+    f(8997,23,1,b'm',247,4,255,b'S',0,0), // healthy_panic_threshold
+    f(9059,20,2,b'm',65535,4,0,b'R',9020,39), // zone_aware_lb_config
+    f(9127,27,3,b'm',65535,4,0,b'R',9079,48), // locality_weighted_lb_config
+    f(9206,19,4,b'm',253,4,255,b'I',9154,52), // update_merge_window
+    f(9277,31,5,b'b',65535,0,255,b'I',9225,52), // ignore_new_hosts_until_first_hc
+    f(9308,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
+    f(9344,28,7,b'm',65535,4,255,b'R',7741,48), // consistent_hashing_lb_config
+    f(9372,20,8,b'm',65535,4,255,b'R',0,0), // override_host_status
     // envoy.config.cluster.v3.Cluster.EdsClusterConfig
-    f(9401,10,1,b'm',73,4,255,b'S',0,0), // eds_config
-    f(9411,12,2,b's',65535,0,255,b'S',0,0), // service_name
+    f(9440,10,1,b'm',73,4,255,b'S',0,0), // eds_config
+    f(9450,12,2,b's',65535,0,255,b'S',0,0), // service_name
     // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    f(9475,12,1,b'm',263,4,255,b'S',0,0), // choice_count
-    f(9487,19,2,b'm',102,4,255,b'S',0,0), // active_request_bias
-    f(9537,17,3,b'm',65535,4,255,b'R',9506,31), // slow_start_config
+    f(9514,12,1,b'm',263,4,255,b'S',0,0), // choice_count
+    f(9526,19,2,b'm',102,4,255,b'S',0,0), // active_request_bias
+    f(9576,17,3,b'm',65535,4,255,b'R',9545,31), // slow_start_config
     // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
-    f(9605,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
-    f(9685,16,2,b's',65535,0,255,b'I',9620,65), // http_header_name
-    f(9724,22,3,b'm',263,4,255,b'R',9701,23), // upstream_port_override
-    f(9746,12,4,b'm',228,4,255,b'R',0,0), // metadata_key
+    f(9644,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
+    f(9724,16,2,b's',65535,0,255,b'I',9659,65), // http_header_name
+    f(9763,22,3,b'm',263,4,255,b'R',9740,23), // upstream_port_override
+    f(9785,12,4,b'm',228,4,255,b'R',0,0), // metadata_key
     // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    f(9806,29,1,b'm',252,4,255,b'I',5226,36), // per_upstream_preconnect_ratio
-    f(9835,27,2,b'm',252,4,255,b'I',5226,36), // predictive_preconnect_ratio
-    f(9862,27,3,b'm',219,4,255,b'I',5226,36), // preconnect_enabled_metadata
+    f(9845,29,1,b'm',252,4,255,b'I',5265,36), // per_upstream_preconnect_ratio
+    f(9874,27,2,b'm',252,4,255,b'I',5265,36), // predictive_preconnect_ratio
+    f(9901,27,3,b'm',219,4,255,b'I',5265,36), // preconnect_enabled_metadata
     // envoy.config.cluster.v3.Cluster.RefreshRate
-    f(9932,13,1,b'm',253,4,255,b'I',5226,36), // base_interval
-    f(9945,12,2,b'm',253,4,255,b'I',5226,36), // max_interval
+    f(9971,13,1,b'm',253,4,255,b'I',5265,36), // base_interval
+    f(9984,12,2,b'm',253,4,255,b'I',5265,36), // max_interval
     // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
-    f(9537,17,1,b'm',65535,4,255,b'R',9506,31), // slow_start_config
+    f(9576,17,1,b'm',65535,4,255,b'R',9545,31), // slow_start_config
     // envoy.config.cluster.v3.Cluster.TransportSocketMatch
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(10059,5,2,b'm',260,4,255,b'S',0,0), // match
-    f(7769,16,3,b'm',108,4,255,b'S',0,0), // transport_socket
+    f(10098,5,2,b'm',260,4,255,b'S',0,0), // match
+    f(7808,16,3,b'm',108,4,255,b'S',0,0), // transport_socket
     // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
-    f(10130,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',249,4,255,b'S',0,0), // value
     // envoy.config.cluster.v3.TrackClusterStats
-    f(10174,15,1,b'b',65535,0,255,b'I',5226,36), // timeout_budgets
-    f(10189,22,2,b'b',65535,0,255,b'I',5226,36), // request_response_sizes
-    f(10211,18,3,b'b',65535,0,255,b'I',5226,36), // per_endpoint_stats
+    f(10213,15,1,b'b',65535,0,255,b'I',5265,36), // timeout_budgets
+    f(10228,22,2,b'b',65535,0,255,b'I',5265,36), // request_response_sizes
+    f(10250,18,3,b'b',65535,0,255,b'I',5265,36), // per_endpoint_stats
     // envoy.config.cluster.v3.UpstreamConnectionOptions
-    f(10278,13,1,b'm',107,4,255,b'S',0,0), // tcp_keepalive
-    f(10314,48,2,b'b',65535,0,255,b'I',10291,23), // set_local_interface_name_on_upstream_connections
-    f(10389,21,3,b'm',65,4,255,b'I',10362,27), // happy_eyeballs_config
+    f(10317,13,1,b'm',107,4,255,b'S',0,0), // tcp_keepalive
+    f(10353,48,2,b'b',65535,0,255,b'I',10330,23), // set_local_interface_name_on_upstream_connections
+    f(10428,21,3,b'm',65,4,255,b'I',10401,27), // happy_eyeballs_config
     // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
-    f(10479,28,1,b'e',11,0,255,b'I',5226,36), // first_address_family_version
-    f(10507,26,2,b'm',263,4,255,b'I',5226,36), // first_address_family_count
+    f(10518,28,1,b'e',11,0,255,b'I',5265,36), // first_address_family_version
+    f(10546,26,2,b'm',263,4,255,b'I',5265,36), // first_address_family_count
     // envoy.config.core.v3.Address
-    f(10561,14,1,b'm',105,4,0,b'S',0,0), // socket_address
-    f(10575,4,2,b'm',97,4,0,b'S',0,0), // pipe
-    f(10615,22,3,b'm',65535,4,0,b'R',10579,36), // envoy_internal_address
+    f(10600,14,1,b'm',105,4,0,b'S',0,0), // socket_address
+    f(10614,4,2,b'm',97,4,0,b'S',0,0), // pipe
+    f(10654,22,3,b'm',65535,4,0,b'R',10618,36), // envoy_internal_address
     // envoy.config.core.v3.AggregatedConfigSource
     // envoy.config.core.v3.ApiConfigSource
-    f(10716,8,1,b'e',12,0,255,b'S',0,0), // api_type
-    f(10768,13,2,b's',65535,2,255,b'R',10724,44), // cluster_names
-    f(10826,13,3,b'm',253,4,255,b'I',10781,45), // refresh_delay
-    f(10839,13,4,b'm',81,2,255,b'S',0,0), // grpc_services
-    f(10852,15,5,b'm',253,4,255,b'I',10781,45), // request_timeout
-    f(10928,19,6,b'm',98,4,255,b'I',10867,61), // rate_limit_settings
-    f(10947,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
-    f(10977,21,8,b'e',13,0,255,b'S',0,0), // transport_api_version
-    f(10998,17,9,b'm',109,2,255,b'R',0,0), // config_validators
+    f(10755,8,1,b'e',12,0,255,b'S',0,0), // api_type
+    f(10807,13,2,b's',65535,2,255,b'R',10763,44), // cluster_names
+    f(10865,13,3,b'm',253,4,255,b'I',10820,45), // refresh_delay
+    f(10878,13,4,b'm',81,2,255,b'S',0,0), // grpc_services
+    f(10891,15,5,b'm',253,4,255,b'I',10820,45), // request_timeout
+    f(10967,19,6,b'm',98,4,255,b'I',10906,61), // rate_limit_settings
+    f(10986,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
+    f(11016,21,8,b'e',13,0,255,b'S',0,0), // transport_api_version
+    f(11037,17,9,b'm',109,2,255,b'R',0,0), // config_validators
     // envoy.config.core.v3.BackoffStrategy
-    f(9932,13,1,b'm',253,4,255,b'I',5226,36), // base_interval
-    f(9945,12,2,b'm',253,4,255,b'I',5226,36), // max_interval
+    f(9971,13,1,b'm',253,4,255,b'I',5265,36), // base_interval
+    f(9984,12,2,b'm',253,4,255,b'I',5265,36), // max_interval
     // envoy.config.core.v3.BindConfig
-    f(11082,14,1,b'm',105,4,255,b'S',0,0), // source_address
-    f(11096,8,2,b'm',250,4,255,b'S',0,0), // freebind
-    f(3404,14,3,b'm',65535,2,255,b'R',11104,36), // socket_options
-    f(11140,27,4,b'm',105,2,255,b'R',0,0), // additional_source_addresses
-    f(11167,22,5,b'm',80,2,255,b'S',0,0), // extra_source_addresses
-    f(11189,22,6,b'm',109,4,255,b'R',0,0), // local_address_selector
-    f(11211,27,7,b'b',65535,0,255,b'R',0,0), // validate_network_namespaces
+    f(11121,14,1,b'm',105,4,255,b'S',0,0), // source_address
+    f(11135,8,2,b'm',250,4,255,b'S',0,0), // freebind
+    f(3404,14,3,b'm',65535,2,255,b'R',11143,36), // socket_options
+    f(11179,27,4,b'm',105,2,255,b'R',0,0), // additional_source_addresses
+    f(11206,22,5,b'm',80,2,255,b'S',0,0), // extra_source_addresses
+    f(11228,22,6,b'm',109,4,255,b'R',0,0), // local_address_selector
+    f(11250,27,7,b'b',65535,0,255,b'R',0,0), // validate_network_namespaces
     // envoy.config.core.v3.BuildVersion
     f(2825,7,1,b'm',248,4,255,b'S',0,0), // version
-    f(7819,8,2,b'm',260,4,255,b'S',0,0), // metadata
+    f(7858,8,2,b'm',260,4,255,b'S',0,0), // metadata
     // envoy.config.core.v3.CidrRange
-    f(11301,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(11315,10,2,b'm',263,4,255,b'S',0,0), // prefix_len
+    f(11340,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
+    f(11354,10,2,b'm',263,4,255,b'S',0,0), // prefix_len
     // envoy.config.core.v3.ConfigSource
     f(131,4,1,b's',65535,4,0,b'S',0,0), // path
-    f(11358,17,2,b'm',68,4,0,b'S',0,0), // api_config_source
-    f(11375,3,3,b'm',67,4,0,b'S',0,0), // ads
-    f(11378,21,4,b'm',253,4,255,b'S',0,0), // initial_fetch_timeout
-    f(11399,4,5,b'm',104,4,0,b'S',0,0), // self
-    f(11403,20,6,b'e',13,0,255,b'S',0,0), // resource_api_version
-    f(11423,11,7,b'm',65535,2,255,b'R',5374,50), // authorities
-    f(11434,18,8,b'm',96,4,0,b'S',0,0), // path_config_source
+    f(11397,17,2,b'm',68,4,0,b'S',0,0), // api_config_source
+    f(11414,3,3,b'm',67,4,0,b'S',0,0), // ads
+    f(11417,21,4,b'm',253,4,255,b'S',0,0), // initial_fetch_timeout
+    f(11438,4,5,b'm',104,4,0,b'S',0,0), // self
+    f(11442,20,6,b'e',13,0,255,b'S',0,0), // resource_api_version
+    f(11462,11,7,b'm',65535,2,255,b'R',5413,50), // authorities
+    f(11473,18,8,b'm',96,4,0,b'S',0,0), // path_config_source
     // envoy.config.core.v3.ControlPlane
-    f(11485,10,1,b's',65535,0,255,b'S',0,0), // identifier
+    f(11524,10,1,b's',65535,0,255,b'S',0,0), // identifier
     // envoy.config.core.v3.DataSource
-    f(11526,8,1,b's',65535,4,0,b'S',0,0), // filename
-    f(11534,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
-    f(11546,13,3,b's',65535,4,0,b'S',0,0), // inline_string
-    f(11559,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
-    f(11579,17,5,b'm',111,4,255,b'S',0,0), // watched_directory
+    f(11565,8,1,b's',65535,4,0,b'S',0,0), // filename
+    f(11573,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
+    f(11585,13,3,b's',65535,4,0,b'S',0,0), // inline_string
+    f(11598,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
+    f(11618,17,5,b'm',111,4,255,b'S',0,0), // watched_directory
     // envoy.config.core.v3.DnsResolutionConfig
-    f(11636,9,1,b'm',66,2,255,b'I',5226,36), // resolvers
-    f(11645,20,2,b'm',77,4,255,b'I',5226,36), // dns_resolver_options
+    f(11675,9,1,b'm',66,2,255,b'I',5265,36), // resolvers
+    f(11684,20,2,b'm',77,4,255,b'I',5265,36), // dns_resolver_options
     // envoy.config.core.v3.DnsResolverOptions
-    f(4369,23,1,b'b',65535,0,255,b'I',5226,36), // use_tcp_for_dns_lookups
-    f(11704,24,2,b'b',65535,0,255,b'I',5226,36), // no_default_search_domain
+    f(4408,23,1,b'b',65535,0,255,b'I',5265,36), // use_tcp_for_dns_lookups
+    f(11743,24,2,b'b',65535,0,255,b'I',5265,36), // no_default_search_domain
     // envoy.config.core.v3.EventServiceConfig
-    f(11767,12,1,b'm',81,4,0,b'I',5226,36), // grpc_service
+    f(11806,12,1,b'm',81,4,0,b'I',5265,36), // grpc_service
     // envoy.config.core.v3.Extension
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(11809,8,2,b's',65535,0,255,b'S',0,0), // category
-    f(11817,15,3,b's',65535,0,255,b'S',0,0), // type_descriptor
+    f(11848,8,2,b's',65535,0,255,b'S',0,0), // category
+    f(11856,15,3,b's',65535,0,255,b'S',0,0), // type_descriptor
     f(2825,7,4,b'm',71,4,255,b'S',0,0), // version
-    f(11832,8,5,b'b',65535,0,255,b'S',0,0), // disabled
-    f(11840,9,6,b's',65535,2,255,b'S',0,0), // type_urls
+    f(11871,8,5,b'b',65535,0,255,b'S',0,0), // disabled
+    f(11879,9,6,b's',65535,2,255,b'S',0,0), // type_urls
     // envoy.config.core.v3.ExtraSourceAddress
     f(1960,7,1,b'm',105,4,255,b'S',0,0), // address
     f(3404,14,2,b'm',65535,4,255,b'R',0,0), // socket_options
     // envoy.config.core.v3.GrpcService
-    f(11920,10,1,b'm',82,4,0,b'S',0,0), // envoy_grpc
-    f(11959,11,2,b'm',65535,4,0,b'R',11930,29), // google_grpc
-    f(12004,7,3,b'm',253,4,255,b'I',11970,34), // timeout
-    f(12011,16,5,b'm',83,2,255,b'S',0,0), // initial_metadata
-    f(12027,12,6,b'm',99,4,255,b'R',0,0), // retry_policy
+    f(11959,10,1,b'm',82,4,0,b'S',0,0), // envoy_grpc
+    f(11998,11,2,b'm',65535,4,0,b'R',11969,29), // google_grpc
+    f(12043,7,3,b'm',253,4,255,b'I',12009,34), // timeout
+    f(12050,16,5,b'm',83,2,255,b'S',0,0), // initial_metadata
+    f(12066,12,6,b'm',99,4,255,b'R',0,0), // retry_policy
     // envoy.config.core.v3.GrpcService.EnvoyGrpc
-    f(12081,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(12093,9,2,b's',65535,0,255,b'S',0,0), // authority
-    f(12027,12,3,b'm',99,4,255,b'I',12102,53), // retry_policy
-    f(12155,26,4,b'm',263,4,255,b'S',0,0), // max_receive_message_length
-    f(12229,18,5,b'b',65535,0,255,b'I',12181,48), // skip_envoy_headers
+    f(12120,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
+    f(12132,9,2,b's',65535,0,255,b'S',0,0), // authority
+    f(12066,12,3,b'm',99,4,255,b'I',12141,53), // retry_policy
+    f(12194,26,4,b'm',263,4,255,b'S',0,0), // max_receive_message_length
+    f(12268,18,5,b'b',65535,0,255,b'I',12220,48), // skip_envoy_headers
     // envoy.config.core.v3.HeaderValue
-    f(10130,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
-    f(12279,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
+    f(12318,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
     // envoy.config.core.v3.HeaderValueOption
-    f(12326,6,1,b'm',83,4,255,b'S',0,0), // header
-    f(12332,6,2,b'm',250,4,255,b'S',0,0), // append
-    f(12338,13,3,b'e',14,0,255,b'S',0,0), // append_action
-    f(12351,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
+    f(12365,6,1,b'm',83,4,255,b'S',0,0), // header
+    f(12371,6,2,b'm',250,4,255,b'S',0,0), // append
+    f(12377,13,3,b'e',14,0,255,b'S',0,0), // append_action
+    f(12390,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
     // envoy.config.core.v3.Http1ProtocolOptions
-    f(12408,18,1,b'm',250,4,255,b'S',0,0), // allow_absolute_url
-    f(12426,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
-    f(12493,24,3,b's',65535,0,255,b'R',12440,53), // default_host_for_http_10
-    f(12517,17,4,b'm',86,4,255,b'S',0,0), // header_key_format
-    f(12534,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
-    f(12607,20,6,b'b',65535,0,255,b'R',12549,58), // allow_chunked_length
-    f(12664,45,7,b'm',250,4,255,b'I',12627,37), // override_stream_error_on_invalid_http_message
-    f(12709,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
-    f(12772,16,9,b'm',250,4,255,b'I',12733,39), // use_balsa_parser
-    f(12827,20,10,b'b',65535,0,255,b'I',12788,39), // allow_custom_methods
-    f(12886,22,11,b'm',225,2,255,b'R',12847,39), // ignore_http_11_upgrade
+    f(12447,18,1,b'm',250,4,255,b'S',0,0), // allow_absolute_url
+    f(12465,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
+    f(12532,24,3,b's',65535,0,255,b'R',12479,53), // default_host_for_http_10
+    f(12556,17,4,b'm',86,4,255,b'S',0,0), // header_key_format
+    f(12573,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
+    f(12646,20,6,b'b',65535,0,255,b'R',12588,58), // allow_chunked_length
+    f(12703,45,7,b'm',250,4,255,b'I',12666,37), // override_stream_error_on_invalid_http_message
+    f(12748,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
+    f(12811,16,9,b'm',250,4,255,b'I',12772,39), // use_balsa_parser
+    f(12866,20,10,b'b',65535,0,255,b'I',12827,39), // allow_custom_methods
+    f(12925,22,11,b'm',225,2,255,b'R',12886,39), // ignore_http_11_upgrade
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    f(13003,17,1,b'm',65535,4,0,b'R',12965,38), // proper_case_words
-    f(13065,18,8,b'm',109,4,0,b'I',13020,45), // stateful_formatter
+    f(13042,17,1,b'm',65535,4,0,b'R',13004,38), // proper_case_words
+    f(13104,18,8,b'm',109,4,0,b'I',13059,45), // stateful_formatter
     // envoy.config.core.v3.Http2ProtocolOptions
-    f(13167,16,1,b'm',263,4,255,b'I',13124,43), // hpack_table_size
-    f(13183,22,2,b'm',263,4,255,b'S',0,0), // max_concurrent_streams
-    f(13205,26,3,b'm',263,4,255,b'S',0,0), // initial_stream_window_size
-    f(13231,30,4,b'm',263,4,255,b'S',0,0), // initial_connection_window_size
-    f(13261,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
-    f(13274,14,6,b'b',65535,0,255,b'R',0,0), // allow_metadata
-    f(13322,19,7,b'm',263,4,255,b'I',13288,34), // max_outbound_frames
-    f(13386,27,8,b'm',263,4,255,b'I',13341,45), // max_outbound_control_frames
-    f(13454,49,9,b'm',263,4,255,b'I',13413,41), // max_consecutive_inbound_frames_with_empty_payload
-    f(13549,38,10,b'm',263,4,255,b'I',13503,46), // max_inbound_priority_frames_per_stream
-    f(13587,52,11,b'm',263,4,255,b'I',13413,41), // max_inbound_window_update_frames_per_data_frame_sent
-    f(13679,38,12,b'b',65535,0,255,b'I',13639,40), // stream_error_on_invalid_http_messaging
-    f(13717,26,13,b'm',65535,2,255,b'R',0,0), // custom_settings_parameters
-    f(12664,45,14,b'm',250,4,255,b'I',13639,40), // override_stream_error_on_invalid_http_message
-    f(13785,20,15,b'm',65535,4,255,b'R',13743,42), // connection_keepalive
-    f(13843,17,16,b'm',250,4,255,b'I',13805,38), // use_oghttp2_codec
-    f(13921,17,17,b'm',264,4,255,b'I',13860,61), // max_metadata_size
-    f(13975,23,18,b'm',250,4,255,b'I',13938,37), // enable_huffman_encoding
-    f(13998,24,19,b'm',263,4,255,b'R',0,0), // max_header_field_size_kb
-    f(14061,17,20,b'm',250,4,255,b'I',14022,39), // disallow_obs_text
-    f(14120,18,21,b'm',264,4,255,b'I',14078,42), // stream_reset_burst
-    f(14138,17,22,b'm',264,4,255,b'I',14078,42), // stream_reset_rate
+    f(13206,16,1,b'm',263,4,255,b'I',13163,43), // hpack_table_size
+    f(13222,22,2,b'm',263,4,255,b'S',0,0), // max_concurrent_streams
+    f(13244,26,3,b'm',263,4,255,b'S',0,0), // initial_stream_window_size
+    f(13270,30,4,b'm',263,4,255,b'S',0,0), // initial_connection_window_size
+    f(13300,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
+    f(13313,14,6,b'b',65535,0,255,b'R',0,0), // allow_metadata
+    f(13361,19,7,b'm',263,4,255,b'I',13327,34), // max_outbound_frames
+    f(13425,27,8,b'm',263,4,255,b'I',13380,45), // max_outbound_control_frames
+    f(13493,49,9,b'm',263,4,255,b'I',13452,41), // max_consecutive_inbound_frames_with_empty_payload
+    f(13588,38,10,b'm',263,4,255,b'I',13542,46), // max_inbound_priority_frames_per_stream
+    f(13626,52,11,b'm',263,4,255,b'I',13452,41), // max_inbound_window_update_frames_per_data_frame_sent
+    f(13718,38,12,b'b',65535,0,255,b'I',13678,40), // stream_error_on_invalid_http_messaging
+    f(13756,26,13,b'm',65535,2,255,b'R',0,0), // custom_settings_parameters
+    f(12703,45,14,b'm',250,4,255,b'I',13678,40), // override_stream_error_on_invalid_http_message
+    f(13824,20,15,b'm',65535,4,255,b'R',13782,42), // connection_keepalive
+    f(13882,17,16,b'm',250,4,255,b'I',13844,38), // use_oghttp2_codec
+    f(13960,17,17,b'm',264,4,255,b'I',13899,61), // max_metadata_size
+    f(14014,23,18,b'm',250,4,255,b'I',13977,37), // enable_huffman_encoding
+    f(14037,24,19,b'm',263,4,255,b'R',0,0), // max_header_field_size_kb
+    f(14100,17,20,b'm',250,4,255,b'I',14061,39), // disallow_obs_text
+    f(14159,18,21,b'm',264,4,255,b'I',14117,42), // stream_reset_burst
+    f(14177,17,22,b'm',264,4,255,b'I',14117,42), // stream_reset_rate
     // envoy.config.core.v3.HttpProtocolOptions
-    f(14195,12,1,b'm',253,4,255,b'S',0,0), // idle_timeout
-    f(14207,17,2,b'm',263,4,255,b'S',0,0), // max_headers_count
-    f(14224,23,3,b'm',253,4,255,b'S',0,0), // max_connection_duration
-    f(14267,19,4,b'm',253,4,255,b'R',14247,20), // max_stream_duration
-    f(14286,31,5,b'e',16,0,255,b'S',0,0), // headers_with_underscores_action
-    f(7432,27,6,b'm',263,4,255,b'S',0,0), // max_requests_per_connection
-    f(14335,23,7,b'm',263,4,255,b'R',14317,18), // max_response_headers_kb
-    f(14358,30,8,b'm',247,4,255,b'R',0,0), // max_connection_duration_jitter
+    f(14234,12,1,b'm',253,4,255,b'S',0,0), // idle_timeout
+    f(14246,17,2,b'm',263,4,255,b'S',0,0), // max_headers_count
+    f(14263,23,3,b'm',253,4,255,b'S',0,0), // max_connection_duration
+    f(14306,19,4,b'm',253,4,255,b'R',14286,20), // max_stream_duration
+    f(14325,31,5,b'e',16,0,255,b'S',0,0), // headers_with_underscores_action
+    f(7471,27,6,b'm',263,4,255,b'S',0,0), // max_requests_per_connection
+    f(14374,23,7,b'm',263,4,255,b'R',14356,18), // max_response_headers_kb
+    f(14397,30,8,b'm',247,4,255,b'R',0,0), // max_connection_duration_jitter
     // envoy.config.core.v3.JsonFormatOptions
-    f(14426,15,1,b'b',65535,0,255,b'I',5226,36), // sort_properties
+    f(14465,15,1,b'b',65535,0,255,b'I',5265,36), // sort_properties
     // envoy.config.core.v3.Locality
-    f(14470,6,1,b's',65535,0,255,b'S',0,0), // region
-    f(14476,4,2,b's',65535,0,255,b'S',0,0), // zone
-    f(14480,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
+    f(14509,6,1,b's',65535,0,255,b'S',0,0), // region
+    f(14515,4,2,b's',65535,0,255,b'S',0,0), // zone
+    f(14519,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
     // envoy.config.core.v3.Metadata
-    f(14517,15,1,b'm',92,1,255,b'S',0,0), // filter_metadata
-    f(14566,21,2,b'm',93,1,255,b'I',14532,34), // typed_filter_metadata
+    f(14556,15,1,b'm',92,1,255,b'S',0,0), // filter_metadata
+    f(14605,21,2,b'm',93,1,255,b'I',14571,34), // typed_filter_metadata
     // envoy.config.core.v3.Metadata.FilterMetadataEntry
-    f(10130,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',260,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
-    f(10130,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',249,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Node
-    f(14715,2,1,b's',65535,0,255,b'S',0,0), // id
+    f(14754,2,1,b's',65535,0,255,b'S',0,0), // id
     f(694,7,2,b's',65535,0,255,b'S',0,0), // cluster
-    f(7819,8,3,b'm',260,4,255,b'S',0,0), // metadata
+    f(7858,8,3,b'm',260,4,255,b'S',0,0), // metadata
     f(2044,8,4,b'm',90,4,255,b'S',0,0), // locality
-    f(14717,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
-    f(14732,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
-    f(14750,24,8,b'm',71,4,0,b'S',0,0), // user_agent_build_version
-    f(14774,10,9,b'm',79,2,255,b'S',0,0), // extensions
-    f(14784,15,10,b's',65535,2,255,b'S',0,0), // client_features
-    f(14799,19,11,b'm',66,2,255,b'S',0,0), // listening_addresses
-    f(14818,18,12,b'm',95,1,255,b'S',0,0), // dynamic_parameters
+    f(14756,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
+    f(14771,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
+    f(14789,24,8,b'm',71,4,0,b'S',0,0), // user_agent_build_version
+    f(14813,10,9,b'm',79,2,255,b'S',0,0), // extensions
+    f(14823,15,10,b's',65535,2,255,b'S',0,0), // client_features
+    f(14838,19,11,b'm',66,2,255,b'S',0,0), // listening_addresses
+    f(14857,18,12,b'm',95,1,255,b'S',0,0), // dynamic_parameters
     // envoy.config.core.v3.Node.DynamicParametersEntry
-    f(10130,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',267,4,255,b'S',0,0), // value
     // envoy.config.core.v3.PathConfigSource
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(11579,17,2,b'm',111,4,255,b'S',0,0), // watched_directory
-    f(14921,13,3,b'm',253,4,255,b'R',0,0), // poll_interval
+    f(11618,17,2,b'm',111,4,255,b'S',0,0), // watched_directory
+    f(14960,13,3,b'm',253,4,255,b'R',0,0), // poll_interval
     // envoy.config.core.v3.Pipe
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(1048,4,2,b'u',65535,0,255,b'I',14959,49), // mode
+    f(1048,4,2,b'u',65535,0,255,b'I',14998,49), // mode
     // envoy.config.core.v3.RateLimitSettings
-    f(15046,10,1,b'm',263,4,255,b'I',5226,36), // max_tokens
-    f(15056,9,2,b'm',252,4,255,b'I',5226,36), // fill_rate
+    f(15085,10,1,b'm',263,4,255,b'I',5265,36), // max_tokens
+    f(15095,9,2,b'm',252,4,255,b'I',5265,36), // fill_rate
     // envoy.config.core.v3.RetryPolicy
-    f(15097,14,1,b'm',69,4,255,b'I',5226,36), // retry_back_off
-    f(15111,11,2,b'm',263,4,255,b'I',5226,36), // num_retries
-    f(15122,8,3,b's',65535,0,255,b'I',5226,36), // retry_on
-    f(15130,14,4,b'm',101,4,255,b'I',5226,36), // retry_priority
-    f(15144,20,5,b'm',100,2,255,b'I',5226,36), // retry_host_predicate
-    f(15164,33,6,b'l',65535,0,255,b'I',5226,36), // host_selection_retry_max_attempts
+    f(15136,14,1,b'm',69,4,255,b'I',5265,36), // retry_back_off
+    f(15150,11,2,b'm',263,4,255,b'I',5265,36), // num_retries
+    f(15161,8,3,b's',65535,0,255,b'I',5265,36), // retry_on
+    f(15169,14,4,b'm',101,4,255,b'I',5265,36), // retry_priority
+    f(15183,20,5,b'm',100,2,255,b'I',5265,36), // retry_host_predicate
+    f(15203,33,6,b'l',65535,0,255,b'I',5265,36), // host_selection_retry_max_attempts
     // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
-    f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
-    f(3192,12,2,b'm',249,4,0,b'I',5226,36), // typed_config
+    f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
+    f(3192,12,2,b'm',249,4,0,b'I',5265,36), // typed_config
     // envoy.config.core.v3.RetryPolicy.RetryPriority
-    f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
-    f(3192,12,2,b'm',249,4,0,b'I',5226,36), // typed_config
+    f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
+    f(3192,12,2,b'm',249,4,0,b'I',5265,36), // typed_config
     // envoy.config.core.v3.RuntimeDouble
-    f(15328,13,1,b'd',65535,0,255,b'S',0,0), // default_value
-    f(15400,11,2,b's',65535,0,255,b'I',15341,59), // runtime_key
+    f(15367,13,1,b'd',65535,0,255,b'S',0,0), // default_value
+    f(15439,11,2,b's',65535,0,255,b'I',15380,59), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
-    f(15328,13,1,b'm',241,4,255,b'S',0,0), // default_value
-    f(15400,11,2,b's',65535,0,255,b'I',15341,59), // runtime_key
+    f(15367,13,1,b'm',241,4,255,b'S',0,0), // default_value
+    f(15439,11,2,b's',65535,0,255,b'I',15380,59), // runtime_key
     // envoy.config.core.v3.SelfConfigSource
-    f(10977,21,1,b'e',13,0,255,b'S',0,0), // transport_api_version
+    f(11016,21,1,b'e',13,0,255,b'S',0,0), // transport_api_version
     // envoy.config.core.v3.SocketAddress
-    f(15527,8,1,b'e',18,0,255,b'S',0,0), // protocol
+    f(15566,8,1,b'e',18,0,255,b'S',0,0), // protocol
     f(1960,7,2,b's',65535,0,255,b'S',0,0), // address
-    f(15535,10,3,b'u',65535,4,0,b'S',0,0), // port_value
-    f(15562,10,4,b's',65535,4,0,b'R',15545,17), // named_port
-    f(15607,13,5,b's',65535,0,255,b'R',15572,35), // resolver_name
-    f(15620,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
-    f(15631,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
+    f(15574,10,3,b'u',65535,4,0,b'S',0,0), // port_value
+    f(15601,10,4,b's',65535,4,0,b'R',15584,17), // named_port
+    f(15646,13,5,b's',65535,0,255,b'R',15611,35), // resolver_name
+    f(15659,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
+    f(15670,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
     // envoy.config.core.v3.SubstitutionFormatString
-    f(15702,11,1,b's',65535,4,0,b'S',0,0), // text_format
-    f(15713,11,2,b'm',260,4,0,b'S',0,0), // json_format
-    f(15724,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
-    f(15760,12,4,b's',65535,0,255,b'I',15741,19), // content_type
-    f(15772,18,5,b'm',75,4,0,b'S',0,0), // text_format_source
-    f(15843,10,6,b'm',109,2,255,b'R',15790,53), // formatters
-    f(15889,19,7,b'm',89,4,255,b'I',15853,36), // json_format_options
+    f(15741,11,1,b's',65535,4,0,b'S',0,0), // text_format
+    f(15752,11,2,b'm',260,4,0,b'S',0,0), // json_format
+    f(15763,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
+    f(15799,12,4,b's',65535,0,255,b'I',15780,19), // content_type
+    f(15811,18,5,b'm',75,4,0,b'S',0,0), // text_format_source
+    f(15882,10,6,b'm',109,2,255,b'R',15829,53), // formatters
+    f(15928,19,7,b'm',89,4,255,b'I',15892,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(15941,16,1,b'm',263,4,255,b'S',0,0), // keepalive_probes
-    f(15957,14,2,b'm',263,4,255,b'S',0,0), // keepalive_time
-    f(15971,18,3,b'm',263,4,255,b'S',0,0), // keepalive_interval
+    f(15980,16,1,b'm',263,4,255,b'S',0,0), // keepalive_probes
+    f(15996,14,2,b'm',263,4,255,b'S',0,0), // keepalive_time
+    f(16010,18,3,b'm',263,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3192,12,3,b'm',249,4,0,b'S',0,0), // typed_config
     // envoy.config.core.v3.TypedExtensionConfig
-    f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
-    f(3192,12,2,b'm',249,4,255,b'I',5226,36), // typed_config
+    f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
+    f(3192,12,2,b'm',249,4,255,b'I',5265,36), // typed_config
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    f(16114,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
-    f(16122,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
-    f(16199,24,3,b's',65535,0,255,b'I',16141,58), // override_auto_sni_header
+    f(16153,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
+    f(16161,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
+    f(16238,24,3,b's',65535,0,255,b'I',16180,58), // override_auto_sni_header
     // envoy.config.core.v3.WatchedDirectory
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(16260,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
+    f(16299,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
     // envoy.config.endpoint.v3.ClusterLoadAssignment
-    f(12081,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(16318,9,2,b'm',117,2,255,b'S',0,0), // endpoints
-    f(16327,6,4,b'm',113,4,255,b'S',0,0), // policy
-    f(16361,15,5,b'm',65535,1,255,b'R',16333,28), // named_endpoints
+    f(12120,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
+    f(16357,9,2,b'm',117,2,255,b'S',0,0), // endpoints
+    f(16366,6,4,b'm',113,4,255,b'S',0,0), // policy
+    f(16400,15,5,b'm',65535,1,255,b'R',16372,28), // named_endpoints
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    f(16482,14,2,b'm',65535,2,255,b'R',16429,53), // drop_overloads
-    f(16496,23,3,b'm',263,4,255,b'S',0,0), // overprovisioning_factor
-    f(16561,20,4,b'm',253,4,255,b'R',16519,42), // endpoint_stale_after
-    f(16581,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
+    f(16521,14,2,b'm',65535,2,255,b'R',16468,53), // drop_overloads
+    f(16535,23,3,b'm',263,4,255,b'S',0,0), // overprovisioning_factor
+    f(16600,20,4,b'm',253,4,255,b'R',16558,42), // endpoint_stale_after
+    f(16620,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
     // envoy.config.endpoint.v3.Endpoint
     f(1960,7,1,b'm',66,4,255,b'S',0,0), // address
-    f(16638,19,2,b'm',115,4,255,b'I',9186,52), // health_check_config
+    f(16677,19,2,b'm',115,4,255,b'I',9225,52), // health_check_config
     f(2003,8,3,b's',65535,0,255,b'S',0,0), // hostname
-    f(16657,20,4,b'm',65535,2,255,b'R',10362,27), // additional_addresses
-    f(466,18,5,b's',65535,0,255,b'I',16677,35), // observability_name
+    f(16696,20,4,b'm',65535,2,255,b'R',10401,27), // additional_addresses
+    f(466,18,5,b's',65535,0,255,b'I',16716,35), // observability_name
     // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    f(15535,10,1,b'u',65535,0,255,b'I',5226,36), // port_value
-    f(2003,8,2,b's',65535,0,255,b'I',5226,36), // hostname
-    f(1960,7,3,b'm',66,4,255,b'I',5226,36), // address
-    f(16763,27,4,b'b',65535,0,255,b'I',5226,36), // disable_active_health_check
+    f(15574,10,1,b'u',65535,0,255,b'I',5265,36), // port_value
+    f(2003,8,2,b's',65535,0,255,b'I',5265,36), // hostname
+    f(1960,7,3,b'm',66,4,255,b'I',5265,36), // address
+    f(16802,27,4,b'b',65535,0,255,b'I',5265,36), // disable_active_health_check
     // envoy.config.endpoint.v3.LbEndpoint
-    f(16825,8,1,b'm',114,4,0,b'S',0,0), // endpoint
+    f(16864,8,1,b'm',114,4,0,b'S',0,0), // endpoint
     f(1972,13,2,b'e',15,0,255,b'S',0,0), // health_status
-    f(7819,8,3,b'm',91,4,255,b'S',0,0), // metadata
-    f(16833,21,4,b'm',263,4,255,b'S',0,0), // load_balancing_weight
-    f(16854,13,5,b's',65535,4,0,b'R',16333,28), // endpoint_name
+    f(7858,8,3,b'm',91,4,255,b'S',0,0), // metadata
+    f(16872,21,4,b'm',263,4,255,b'S',0,0), // load_balancing_weight
+    f(16893,13,5,b's',65535,4,0,b'R',16372,28), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
     f(2044,8,1,b'm',90,4,255,b'S',0,0), // locality
-    f(16911,12,2,b'm',116,2,255,b'S',0,0), // lb_endpoints
-    f(16833,21,3,b'm',263,4,255,b'I',16923,67), // load_balancing_weight
+    f(16950,12,2,b'm',116,2,255,b'S',0,0), // lb_endpoints
+    f(16872,21,3,b'm',263,4,255,b'I',16962,67), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(17024,9,6,b'm',263,4,255,b'I',16990,34), // proximity
-    f(17049,23,7,b'm',65535,4,0,b'R',17033,16), // load_balancer_endpoints
-    f(17123,28,8,b'm',65535,4,0,b'R',17072,51), // leds_cluster_locality_config
-    f(7819,8,9,b'm',91,4,255,b'I',17151,35), // metadata
+    f(17063,9,6,b'm',263,4,255,b'I',17029,34), // proximity
+    f(17088,23,7,b'm',65535,4,0,b'R',17072,16), // load_balancer_endpoints
+    f(17162,28,8,b'm',65535,4,0,b'R',17111,51), // leds_cluster_locality_config
+    f(7858,8,9,b'm',91,4,255,b'I',17190,35), // metadata
     // envoy.config.listener.v3.AdditionalAddress
     f(1960,7,1,b'm',66,4,255,b'S',0,0), // address
     f(3404,14,2,b'm',65535,4,255,b'R',0,0), // socket_options
-    f(10278,13,3,b'm',107,4,255,b'R',0,0), // tcp_keepalive
+    f(10317,13,3,b'm',107,4,255,b'R',0,0), // tcp_keepalive
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3192,12,4,b'm',249,4,0,b'S',0,0), // typed_config
-    f(17302,16,5,b'm',65535,4,0,b'R',17259,43), // config_discovery
+    f(17341,16,5,b'm',65535,4,0,b'R',17298,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
-    f(17354,18,1,b'm',121,4,255,b'S',0,0), // filter_chain_match
-    f(8283,7,3,b'm',119,2,255,b'S',0,0), // filters
-    f(17407,15,4,b'm',250,4,255,b'R',17372,35), // use_proxy_proto
-    f(7819,8,5,b'm',91,4,255,b'I',17422,39), // metadata
-    f(7769,16,6,b'm',108,4,255,b'S',0,0), // transport_socket
+    f(17393,18,1,b'm',121,4,255,b'S',0,0), // filter_chain_match
+    f(8322,7,3,b'm',119,2,255,b'S',0,0), // filters
+    f(17446,15,4,b'm',250,4,255,b'R',17411,35), // use_proxy_proto
+    f(7858,8,5,b'm',91,4,255,b'I',17461,39), // metadata
+    f(7808,16,6,b'm',108,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(17461,32,9,b'm',253,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(17500,32,9,b'm',253,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
-    f(17534,13,3,b'm',72,2,255,b'S',0,0), // prefix_ranges
-    f(17547,14,4,b's',65535,0,255,b'R',16990,34), // address_suffix
-    f(17561,10,5,b'm',263,4,255,b'R',16990,34), // suffix_len
-    f(17571,20,6,b'm',72,2,255,b'S',0,0), // source_prefix_ranges
-    f(17591,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(17603,16,8,b'm',263,4,255,b'S',0,0), // destination_port
-    f(17619,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
-    f(17637,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
-    f(17658,12,11,b's',65535,2,255,b'S',0,0), // server_names
-    f(17670,11,12,b'e',20,0,255,b'S',0,0), // source_type
-    f(17681,27,13,b'm',72,2,255,b'S',0,0), // direct_source_prefix_ranges
+    f(17573,13,3,b'm',72,2,255,b'S',0,0), // prefix_ranges
+    f(17586,14,4,b's',65535,0,255,b'R',17029,34), // address_suffix
+    f(17600,10,5,b'm',263,4,255,b'R',17029,34), // suffix_len
+    f(17610,20,6,b'm',72,2,255,b'S',0,0), // source_prefix_ranges
+    f(17630,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
+    f(17642,16,8,b'm',263,4,255,b'S',0,0), // destination_port
+    f(17658,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
+    f(17676,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
+    f(17697,12,11,b's',65535,2,255,b'S',0,0), // server_names
+    f(17709,11,12,b'e',20,0,255,b'S',0,0), // source_type
+    f(17720,27,13,b'm',72,2,255,b'S',0,0), // direct_source_prefix_ranges
     // envoy.config.listener.v3.Listener
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1960,7,2,b'm',66,4,255,b'S',0,0), // address
-    f(17741,13,3,b'm',120,2,255,b'S',0,0), // filter_chains
-    f(17754,16,4,b'm',250,4,255,b'S',0,0), // use_original_dst
-    f(7335,33,5,b'm',263,4,255,b'I',7267,68), // per_connection_buffer_limit_bytes
-    f(7819,8,6,b'm',91,4,255,b'I',17770,35), // metadata
-    f(17805,13,7,b'm',126,4,255,b'S',0,0), // deprecated_v1
-    f(17892,10,8,b'e',21,0,255,b'I',17818,74), // drain_type
-    f(17902,16,9,b'm',127,2,255,b'S',0,0), // listener_filters
-    f(17918,11,10,b'm',250,4,255,b'S',0,0), // transparent
-    f(11096,8,11,b'm',250,4,255,b'S',0,0), // freebind
-    f(17929,26,12,b'm',263,4,255,b'R',0,0), // tcp_fast_open_queue_length
-    f(3404,14,13,b'm',65535,2,255,b'R',11104,36), // socket_options
-    f(17955,24,15,b'm',253,4,255,b'S',0,0), // listener_filters_timeout
-    f(17979,17,16,b'e',19,0,255,b'S',0,0), // traffic_direction
-    f(17996,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
-    f(18051,19,18,b'm',65535,4,255,b'R',18032,19), // udp_listener_config
-    f(18099,12,19,b'm',65535,4,255,b'R',18070,29), // api_listener
-    f(18167,25,20,b'm',123,4,255,b'I',18111,56), // connection_balance_config
-    f(18234,10,21,b'b',65535,0,255,b'I',18192,42), // reuse_port
-    f(3418,10,22,b'm',33,2,255,b'I',18244,124), // access_log
-    f(18368,16,24,b'm',263,4,255,b'S',0,0), // tcp_backlog_size
-    f(18384,20,25,b'm',120,4,255,b'S',0,0), // default_filter_chain
-    f(18404,12,26,b'm',250,4,255,b'S',0,0), // bind_to_port
-    f(18416,17,27,b'm',65535,4,0,b'R',10579,36), // internal_listener
-    f(18433,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(18444,17,29,b'm',250,4,255,b'I',18192,42), // enable_reuse_port
-    f(18461,12,30,b'b',65535,0,255,b'R',0,0), // enable_mptcp
+    f(17780,13,3,b'm',120,2,255,b'S',0,0), // filter_chains
+    f(17793,16,4,b'm',250,4,255,b'S',0,0), // use_original_dst
+    f(7374,33,5,b'm',263,4,255,b'I',7306,68), // per_connection_buffer_limit_bytes
+    f(7858,8,6,b'm',91,4,255,b'I',17809,35), // metadata
+    f(17844,13,7,b'm',126,4,255,b'S',0,0), // deprecated_v1
+    f(17931,10,8,b'e',21,0,255,b'I',17857,74), // drain_type
+    f(17941,16,9,b'm',127,2,255,b'S',0,0), // listener_filters
+    f(17957,11,10,b'm',250,4,255,b'S',0,0), // transparent
+    f(11135,8,11,b'm',250,4,255,b'S',0,0), // freebind
+    f(17968,26,12,b'm',263,4,255,b'R',0,0), // tcp_fast_open_queue_length
+    f(3404,14,13,b'm',65535,2,255,b'R',11143,36), // socket_options
+    f(17994,24,15,b'm',253,4,255,b'S',0,0), // listener_filters_timeout
+    f(18018,17,16,b'e',19,0,255,b'S',0,0), // traffic_direction
+    f(18035,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
+    f(18090,19,18,b'm',65535,4,255,b'R',18071,19), // udp_listener_config
+    f(18138,12,19,b'm',65535,4,255,b'R',18109,29), // api_listener
+    f(18206,25,20,b'm',123,4,255,b'I',18150,56), // connection_balance_config
+    f(18273,10,21,b'b',65535,0,255,b'I',18231,42), // reuse_port
+    f(3418,10,22,b'm',33,2,255,b'I',18283,124), // access_log
+    f(18407,16,24,b'm',263,4,255,b'S',0,0), // tcp_backlog_size
+    f(18423,20,25,b'm',120,4,255,b'S',0,0), // default_filter_chain
+    f(18443,12,26,b'm',250,4,255,b'S',0,0), // bind_to_port
+    f(18455,17,27,b'm',65535,4,0,b'R',10618,36), // internal_listener
+    f(18472,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(18483,17,29,b'm',250,4,255,b'I',18231,42), // enable_reuse_port
+    f(18500,12,30,b'b',65535,0,255,b'R',0,0), // enable_mptcp
     f(3467,24,31,b'b',65535,0,255,b'I',3428,39), // ignore_global_conn_limit
-    f(18495,20,32,b'm',65535,4,255,b'R',18473,22), // filter_chain_matcher
-    f(16657,20,33,b'm',118,2,255,b'S',0,0), // additional_addresses
-    f(18558,42,34,b'm',263,4,255,b'I',18515,43), // max_connections_to_accept_per_socket_event
-    f(18638,23,35,b'b',65535,0,255,b'I',18600,38), // bypass_overload_manager
-    f(18661,11,36,b'm',65535,4,255,b'R',0,0), // fcds_config
-    f(10278,13,37,b'm',107,4,255,b'R',18672,56), // tcp_keepalive
-    f(8816,44,38,b'm',253,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
-    f(8883,13,39,b'm',132,4,255,b'I',8860,23), // stats_matcher
+    f(18534,20,32,b'm',65535,4,255,b'R',18512,22), // filter_chain_matcher
+    f(16696,20,33,b'm',118,2,255,b'S',0,0), // additional_addresses
+    f(18597,42,34,b'm',263,4,255,b'I',18554,43), // max_connections_to_accept_per_socket_event
+    f(18677,23,35,b'b',65535,0,255,b'I',18639,38), // bypass_overload_manager
+    f(18700,11,36,b'm',65535,4,255,b'R',0,0), // fcds_config
+    f(10317,13,37,b'm',107,4,255,b'R',18711,56), // tcp_keepalive
+    f(8855,44,38,b'm',253,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
+    f(8922,13,39,b'm',132,4,255,b'I',8899,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    f(18785,13,1,b'm',125,4,0,b'I',5226,36), // exact_balance
-    f(18798,14,2,b'm',109,4,0,b'I',5226,36), // extend_balance
-    f(18812,20,3,b'm',124,4,0,b'I',5226,36), // cpu_locality_balance
+    f(18824,13,1,b'm',125,4,0,b'I',5265,36), // exact_balance
+    f(18837,14,2,b'm',109,4,0,b'I',5265,36), // extend_balance
+    f(18851,20,3,b'm',124,4,0,b'I',5265,36), // cpu_locality_balance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(18404,12,1,b'm',250,4,255,b'S',0,0), // bind_to_port
+    f(18443,12,1,b'm',250,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3192,12,3,b'm',249,4,0,b'S',0,0), // typed_config
-    f(19063,15,4,b'm',128,4,255,b'S',0,0), // filter_disabled
-    f(17302,16,5,b'm',65535,4,0,b'R',17259,43), // config_discovery
+    f(19102,15,4,b'm',128,4,255,b'S',0,0), // filter_disabled
+    f(17341,16,5,b'm',65535,4,0,b'R',17298,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    f(19136,8,1,b'm',129,4,0,b'S',0,0), // or_match
-    f(19144,9,2,b'm',129,4,0,b'S',0,0), // and_match
-    f(19153,9,3,b'm',128,4,0,b'S',0,0), // not_match
-    f(19162,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(19171,22,5,b'm',245,4,0,b'S',0,0), // destination_port_range
+    f(19175,8,1,b'm',129,4,0,b'S',0,0), // or_match
+    f(19183,9,2,b'm',129,4,0,b'S',0,0), // and_match
+    f(19192,9,3,b'm',128,4,0,b'S',0,0), // not_match
+    f(19201,9,4,b'b',65535,4,0,b'S',0,0), // any_match
+    f(19210,22,5,b'm',245,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    f(19260,5,1,b'm',128,2,255,b'S',0,0), // rules
+    f(19299,5,1,b'm',128,2,255,b'S',0,0), // rules
     // envoy.config.metrics.v3.HistogramBucketSettings
-    f(10059,5,1,b'm',225,4,255,b'I',5226,36), // match
-    f(19312,7,2,b'd',65535,2,255,b'I',5226,36), // buckets
-    f(19319,4,3,b'm',263,4,255,b'I',5226,36), // bins
+    f(10098,5,1,b'm',225,4,255,b'I',5265,36), // match
+    f(19351,7,2,b'd',65535,2,255,b'I',5265,36), // buckets
+    f(19358,4,3,b'm',263,4,255,b'I',5265,36), // bins
     // envoy.config.metrics.v3.StatsConfig
-    f(19397,10,1,b'm',133,2,255,b'I',19358,39), // stats_tags
-    f(19407,20,2,b'm',250,4,255,b'I',19358,39), // use_all_default_tags
-    f(8883,13,3,b'm',132,4,255,b'I',19427,61), // stats_matcher
-    f(19523,25,4,b'm',130,2,255,b'I',19488,35), // histogram_bucket_settings
-    f(19548,27,5,b'm',250,4,255,b'I',19358,39), // allow_default_tag_overrides
+    f(19436,10,1,b'm',133,2,255,b'I',19397,39), // stats_tags
+    f(19446,20,2,b'm',250,4,255,b'I',19397,39), // use_all_default_tags
+    f(8922,13,3,b'm',132,4,255,b'I',19466,61), // stats_matcher
+    f(19562,25,4,b'm',130,2,255,b'I',19527,35), // histogram_bucket_settings
+    f(19587,27,5,b'm',250,4,255,b'I',19397,39), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
-    f(19611,10,1,b'b',65535,4,0,b'I',5226,36), // reject_all
-    f(19621,14,2,b'm',218,4,0,b'I',5226,36), // exclusion_list
-    f(19635,14,3,b'm',218,4,0,b'I',5226,36), // inclusion_list
+    f(19650,10,1,b'b',65535,4,0,b'I',5265,36), // reject_all
+    f(19660,14,2,b'm',218,4,0,b'I',5265,36), // exclusion_list
+    f(19674,14,3,b'm',218,4,0,b'I',5265,36), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
-    f(19685,8,1,b's',65535,0,255,b'I',5226,36), // tag_name
-    f(19693,5,2,b's',65535,4,0,b'I',5226,36), // regex
-    f(19698,11,3,b's',65535,4,0,b'I',5226,36), // fixed_value
+    f(19724,8,1,b's',65535,0,255,b'I',5265,36), // tag_name
+    f(19732,5,2,b's',65535,4,0,b'I',5265,36), // regex
+    f(19737,11,3,b's',65535,4,0,b'I',5265,36), // fixed_value
     // envoy.config.overload.v3.BufferFactoryConfig
-    f(19753,37,1,b'u',65535,0,255,b'I',5226,36), // minimum_account_to_track_power_of_two
+    f(19792,37,1,b'u',65535,0,255,b'I',5265,36), // minimum_account_to_track_power_of_two
     // envoy.config.overload.v3.LoadShedPoint
-    f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
-    f(19828,8,2,b'm',141,2,255,b'I',5226,36), // triggers
+    f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
+    f(19867,8,2,b'm',141,2,255,b'I',5265,36), // triggers
     // envoy.config.overload.v3.OverloadAction
-    f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
-    f(19828,8,2,b'm',141,2,255,b'I',5226,36), // triggers
-    f(3192,12,3,b'm',249,4,255,b'I',5226,36), // typed_config
+    f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
+    f(19867,8,2,b'm',141,2,255,b'I',5265,36), // triggers
+    f(3192,12,3,b'm',249,4,255,b'I',5265,36), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(19915,16,1,b'm',253,4,255,b'I',5226,36), // refresh_interval
-    f(19931,17,2,b'm',138,2,255,b'I',5226,36), // resource_monitors
-    f(6683,7,3,b'm',136,2,255,b'I',5226,36), // actions
-    f(19948,21,4,b'm',134,4,255,b'I',5226,36), // buffer_factory_config
-    f(19969,15,5,b'm',135,2,255,b'I',5226,36), // loadshed_points
+    f(19954,16,1,b'm',253,4,255,b'I',5265,36), // refresh_interval
+    f(19970,17,2,b'm',138,2,255,b'I',5265,36), // resource_monitors
+    f(6722,7,3,b'm',136,2,255,b'I',5265,36), // actions
+    f(19987,21,4,b'm',134,4,255,b'I',5265,36), // buffer_factory_config
+    f(20008,15,5,b'm',135,2,255,b'I',5265,36), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
-    f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
-    f(3192,12,3,b'm',249,4,0,b'I',5226,36), // typed_config
+    f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
+    f(3192,12,3,b'm',249,4,0,b'I',5265,36), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
-    f(20062,17,1,b'd',65535,0,255,b'I',5226,36), // scaling_threshold
-    f(20079,20,2,b'd',65535,0,255,b'I',5226,36), // saturation_threshold
+    f(20101,17,1,b'd',65535,0,255,b'I',5265,36), // scaling_threshold
+    f(20118,20,2,b'd',65535,0,255,b'I',5265,36), // saturation_threshold
     // envoy.config.overload.v3.ThresholdTrigger
-    f(2972,5,1,b'd',65535,0,255,b'I',5226,36), // value
+    f(2972,5,1,b'd',65535,0,255,b'I',5265,36), // value
     // envoy.config.overload.v3.Trigger
-    f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
-    f(20172,9,2,b'm',140,4,0,b'I',5226,36), // threshold
-    f(20181,6,3,b'm',139,4,0,b'I',5226,36), // scaled
+    f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
+    f(20211,9,2,b'm',140,4,0,b'I',5265,36), // threshold
+    f(20220,6,3,b'm',139,4,0,b'I',5265,36), // scaled
     // envoy.config.route.v3.Decorator
-    f(20218,9,1,b's',65535,0,255,b'I',5226,36), // operation
-    f(20227,9,2,b'm',250,4,255,b'I',5226,36), // propagate
+    f(20257,9,1,b's',65535,0,255,b'I',5265,36), // operation
+    f(20266,9,2,b'm',250,4,255,b'I',5265,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
-    f(20278,6,1,b'u',65535,0,255,b'S',0,0), // status
-    f(20284,4,2,b'm',75,4,255,b'S',0,0), // body
-    f(20288,11,3,b'm',106,4,255,b'R',0,0), // body_format
+    f(20317,6,1,b'u',65535,0,255,b'S',0,0), // status
+    f(20323,4,2,b'm',75,4,255,b'S',0,0), // body
+    f(20327,11,3,b'm',106,4,255,b'R',0,0), // body_format
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(20334,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(20345,11,6,b'm',246,4,0,b'S',0,0), // range_match
-    f(20356,13,7,b'b',65535,4,0,b'S',0,0), // present_match
-    f(20369,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
-    f(20381,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
-    f(20393,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(20405,16,11,b'm',223,4,0,b'S',0,0), // safe_regex_match
-    f(20421,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(20435,12,13,b'm',225,4,0,b'S',0,0), // string_match
-    f(20447,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
+    f(20373,11,4,b's',65535,4,0,b'S',0,0), // exact_match
+    f(20384,11,6,b'm',246,4,0,b'S',0,0), // range_match
+    f(20395,13,7,b'b',65535,4,0,b'S',0,0), // present_match
+    f(20408,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(20420,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
+    f(20432,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
+    f(20444,16,11,b'm',223,4,0,b'S',0,0), // safe_regex_match
+    f(20460,14,12,b's',65535,4,0,b'S',0,0), // contains_match
+    f(20474,12,13,b'm',225,4,0,b'S',0,0), // string_match
+    f(20486,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(20435,12,5,b'm',225,4,0,b'S',0,0), // string_match
-    f(20356,13,6,b'b',65535,4,0,b'S',0,0), // present_match
+    f(20474,12,5,b'm',225,4,0,b'S',0,0), // string_match
+    f(20395,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
-    f(20555,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
-    f(20568,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
-    f(20581,13,3,b'e',22,0,255,b'S',0,0), // response_code
-    f(20594,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
-    f(20608,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
-    f(20622,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
-    f(20633,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
-    f(20648,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(20661,13,9,b'm',222,4,1,b'S',0,0), // regex_rewrite
-    f(20674,12,10,b's',65535,4,1,b'R',0,0), // path_rewrite
+    f(20594,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
+    f(20607,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
+    f(20620,13,3,b'e',22,0,255,b'S',0,0), // response_code
+    f(20633,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
+    f(20647,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
+    f(20661,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
+    f(20672,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
+    f(20687,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
+    f(20700,13,9,b'm',222,4,1,b'S',0,0), // regex_rewrite
+    f(20713,12,10,b's',65535,4,1,b'R',0,0), // path_rewrite
     // envoy.config.route.v3.Route
-    f(10059,5,1,b'm',159,4,255,b'S',0,0), // match
-    f(20713,5,2,b'm',148,4,0,b'S',0,0), // route
-    f(20718,8,3,b'm',146,4,0,b'S',0,0), // redirect
-    f(7819,8,4,b'm',91,4,255,b'I',20726,32), // metadata
-    f(20828,9,5,b'm',142,4,255,b'I',20758,70), // decorator
-    f(20837,15,7,b'm',143,4,0,b'S',0,0), // direct_response
-    f(20852,22,9,b'm',84,2,255,b'S',0,0), // request_headers_to_add
-    f(20874,23,10,b'm',84,2,255,b'S',0,0), // response_headers_to_add
-    f(20897,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(20923,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(21004,23,13,b'm',65535,1,255,b'R',20948,56), // typed_per_filter_config
+    f(10098,5,1,b'm',159,4,255,b'S',0,0), // match
+    f(20752,5,2,b'm',148,4,0,b'S',0,0), // route
+    f(20757,8,3,b'm',146,4,0,b'S',0,0), // redirect
+    f(7858,8,4,b'm',91,4,255,b'I',20765,32), // metadata
+    f(20867,9,5,b'm',142,4,255,b'I',20797,70), // decorator
+    f(20876,15,7,b'm',143,4,0,b'S',0,0), // direct_response
+    f(20891,22,9,b'm',84,2,255,b'S',0,0), // request_headers_to_add
+    f(20913,23,10,b'm',84,2,255,b'S',0,0), // response_headers_to_add
+    f(20936,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(20962,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(21043,23,13,b'm',65535,1,255,b'R',20987,56), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
-    f(3935,7,15,b'm',162,4,255,b'I',21027,35), // tracing
-    f(21062,30,16,b'm',263,4,255,b'R',0,0), // per_request_buffer_limit_bytes
-    f(21123,13,17,b'm',65535,4,0,b'R',21092,31), // filter_action
-    f(21185,21,18,b'm',65535,4,0,b'R',21136,49), // non_forwarding_action
-    f(18433,11,19,b's',65535,0,255,b'I',21206,31), // stat_prefix
-    f(21237,25,20,b'm',264,4,255,b'R',0,0), // request_body_buffer_limit
-    f(21262,16,21,b'm',109,2,255,b'R',0,0), // route_specifiers
+    f(3935,7,15,b'm',162,4,255,b'I',21066,35), // tracing
+    f(21101,30,16,b'm',263,4,255,b'R',0,0), // per_request_buffer_limit_bytes
+    f(21162,13,17,b'm',65535,4,0,b'R',21131,31), // filter_action
+    f(21224,21,18,b'm',65535,4,0,b'R',21175,49), // non_forwarding_action
+    f(18472,11,19,b's',65535,0,255,b'I',21245,31), // stat_prefix
+    f(21276,25,20,b'm',264,4,255,b'R',0,0), // request_body_buffer_limit
+    f(21301,16,21,b'm',109,2,255,b'R',0,0), // route_specifiers
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
-    f(21311,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
-    f(21325,17,3,b'm',165,4,0,b'S',0,0), // weighted_clusters
-    f(21401,14,4,b'm',91,4,255,b'I',21342,59), // metadata_match
-    f(20608,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
-    f(21415,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(21435,17,7,b'm',250,4,1,b'S',0,0), // auto_host_rewrite
-    f(12004,7,8,b'm',253,4,255,b'S',0,0), // timeout
-    f(12027,12,9,b'm',65535,4,255,b'R',21452,39), // retry_policy
+    f(21350,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
+    f(21364,17,3,b'm',165,4,0,b'S',0,0), // weighted_clusters
+    f(21440,14,4,b'm',91,4,255,b'I',21381,59), // metadata_match
+    f(20647,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
+    f(21454,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
+    f(21474,17,7,b'm',250,4,1,b'S',0,0), // auto_host_rewrite
+    f(12043,7,8,b'm',253,4,255,b'S',0,0), // timeout
+    f(12066,12,9,b'm',65535,4,255,b'R',21491,39), // retry_policy
     f(2011,8,11,b'e',17,0,255,b'S',0,0), // priority
-    f(21524,11,13,b'm',65535,2,255,b'R',21491,33), // rate_limits
-    f(21535,22,14,b'm',250,4,255,b'R',0,0), // include_vh_rate_limits
-    f(21635,11,15,b'm',149,2,255,b'I',21557,78), // hash_policy
-    f(21689,4,17,b'm',65535,4,255,b'R',21646,43), // cors
-    f(21693,31,20,b'e',23,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(21771,16,23,b'm',253,4,255,b'R',21724,47), // max_grpc_timeout
-    f(14195,12,24,b'm',253,4,255,b'S',0,0), // idle_timeout
-    f(21787,15,25,b'm',157,2,255,b'S',0,0), // upgrade_configs
-    f(21802,24,26,b'e',65535,0,255,b'R',0,0), // internal_redirect_action
-    f(21850,12,27,b'm',65535,4,255,b'R',21826,24), // hedge_policy
-    f(21912,19,28,b'm',253,4,255,b'R',21862,50), // grpc_timeout_offset
-    f(21931,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
-    f(21980,23,30,b'm',65535,2,255,b'R',21950,30), // request_mirror_policies
-    f(22003,22,31,b'm',263,4,255,b'R',0,0), // max_internal_redirects
-    f(20661,13,32,b'm',222,4,255,b'S',0,0), // regex_rewrite
-    f(22025,25,33,b'm',249,4,255,b'R',0,0), // retry_policy_typed_config
-    f(22082,24,34,b'm',65535,4,255,b'R',22050,32), // internal_redirect_policy
-    f(22182,23,35,b'm',222,4,1,b'R',22106,76), // host_rewrite_path_regex
-    f(14267,19,36,b'm',156,4,255,b'S',0,0), // max_stream_duration
-    f(22205,24,37,b's',65535,4,0,b'R',0,0), // cluster_specifier_plugin
-    f(22229,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
-    f(22252,31,39,b'm',65535,4,0,b'R',0,0), // inline_cluster_specifier_plugin
-    f(22283,17,40,b'm',109,4,255,b'R',0,0), // early_data_policy
-    f(22300,19,41,b'm',109,4,255,b'R',0,0), // path_rewrite_policy
-    f(22319,13,42,b'm',253,4,255,b'R',0,0), // flush_timeout
-    f(22332,12,44,b's',65535,4,1,b'R',0,0), // host_rewrite
-    f(20674,12,45,b's',65535,0,255,b'R',0,0), // path_rewrite
+    f(21563,11,13,b'm',65535,2,255,b'R',21530,33), // rate_limits
+    f(21574,22,14,b'm',250,4,255,b'R',0,0), // include_vh_rate_limits
+    f(21674,11,15,b'm',149,2,255,b'I',21596,78), // hash_policy
+    f(21728,4,17,b'm',65535,4,255,b'R',21685,43), // cors
+    f(21732,31,20,b'e',23,0,255,b'S',0,0), // cluster_not_found_response_code
+    f(21810,16,23,b'm',253,4,255,b'R',21763,47), // max_grpc_timeout
+    f(14234,12,24,b'm',253,4,255,b'S',0,0), // idle_timeout
+    f(21826,15,25,b'm',157,2,255,b'S',0,0), // upgrade_configs
+    f(21841,24,26,b'e',65535,0,255,b'R',0,0), // internal_redirect_action
+    f(21889,12,27,b'm',65535,4,255,b'R',21865,24), // hedge_policy
+    f(21951,19,28,b'm',253,4,255,b'R',21901,50), // grpc_timeout_offset
+    f(21970,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
+    f(22019,23,30,b'm',65535,2,255,b'R',21989,30), // request_mirror_policies
+    f(22042,22,31,b'm',263,4,255,b'R',0,0), // max_internal_redirects
+    f(20700,13,32,b'm',222,4,255,b'S',0,0), // regex_rewrite
+    f(22064,25,33,b'm',249,4,255,b'R',0,0), // retry_policy_typed_config
+    f(22121,24,34,b'm',65535,4,255,b'R',22089,32), // internal_redirect_policy
+    f(22221,23,35,b'm',222,4,1,b'R',22145,76), // host_rewrite_path_regex
+    f(14306,19,36,b'm',156,4,255,b'S',0,0), // max_stream_duration
+    f(22244,24,37,b's',65535,4,0,b'R',0,0), // cluster_specifier_plugin
+    f(22268,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
+    f(22291,31,39,b'm',65535,4,0,b'R',0,0), // inline_cluster_specifier_plugin
+    f(22322,17,40,b'm',109,4,255,b'R',0,0), // early_data_policy
+    f(22339,19,41,b'm',109,4,255,b'R',0,0), // path_rewrite_policy
+    f(22358,13,42,b'm',253,4,255,b'R',0,0), // flush_timeout
+    f(22371,12,44,b's',65535,4,1,b'R',0,0), // host_rewrite
+    f(20713,12,45,b's',65535,0,255,b'R',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
-    f(12326,6,1,b'm',154,4,0,b'I',5226,36), // header
-    f(22388,6,2,b'm',151,4,0,b'I',5226,36), // cookie
-    f(22394,21,3,b'm',150,4,0,b'I',5226,36), // connection_properties
-    f(22415,8,4,b'b',65535,0,255,b'I',5226,36), // terminal
-    f(22423,15,5,b'm',155,4,0,b'I',5226,36), // query_parameter
-    f(22438,12,6,b'm',153,4,0,b'I',5226,36), // filter_state
+    f(12365,6,1,b'm',154,4,0,b'I',5265,36), // header
+    f(22427,6,2,b'm',151,4,0,b'I',5265,36), // cookie
+    f(22433,21,3,b'm',150,4,0,b'I',5265,36), // connection_properties
+    f(22454,8,4,b'b',65535,0,255,b'I',5265,36), // terminal
+    f(22462,15,5,b'm',155,4,0,b'I',5265,36), // query_parameter
+    f(22477,12,6,b'm',153,4,0,b'I',5265,36), // filter_state
     // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    f(22515,9,1,b'b',65535,0,255,b'I',5226,36), // source_ip
+    f(22554,9,1,b'b',65535,0,255,b'I',5265,36), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
-    f(22575,3,2,b'm',253,4,255,b'I',5226,36), // ttl
-    f(131,4,3,b's',65535,0,255,b'I',5226,36), // path
-    f(22578,10,4,b'm',152,2,255,b'I',5226,36), // attributes
+    f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
+    f(22614,3,2,b'm',253,4,255,b'I',5265,36), // ttl
+    f(131,4,3,b's',65535,0,255,b'I',5265,36), // path
+    f(22617,10,4,b'm',152,2,255,b'I',5265,36), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
-    f(2972,5,2,b's',65535,0,255,b'I',5226,36), // value
+    f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
+    f(2972,5,2,b's',65535,0,255,b'I',5265,36), // value
     // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
-    f(10130,3,1,b's',65535,0,255,b'I',5226,36), // key
+    f(10169,3,1,b's',65535,0,255,b'I',5265,36), // key
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    f(22755,11,1,b's',65535,0,255,b'I',5226,36), // header_name
-    f(20661,13,2,b'm',222,4,255,b'I',5226,36), // regex_rewrite
+    f(22794,11,1,b's',65535,0,255,b'I',5265,36), // header_name
+    f(20700,13,2,b'm',222,4,255,b'I',5265,36), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
+    f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    f(14267,19,1,b'm',253,4,255,b'S',0,0), // max_stream_duration
-    f(22876,23,2,b'm',253,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(22899,26,3,b'm',253,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(14306,19,1,b'm',253,4,255,b'S',0,0), // max_stream_duration
+    f(22915,23,2,b'm',253,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(22938,26,3,b'm',253,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.UpgradeConfig
-    f(22972,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(22984,7,2,b'm',250,4,255,b'S',0,0), // enabled
-    f(23016,14,3,b'm',65535,4,255,b'R',22991,25), // connect_config
+    f(23011,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(23023,7,2,b'm',250,4,255,b'S',0,0), // enabled
+    f(23055,14,3,b'm',65535,4,255,b'R',23030,25), // connect_config
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(23070,13,2,b'm',164,2,255,b'S',0,0), // virtual_hosts
-    f(23125,21,3,b's',65535,2,255,b'R',23083,42), // internal_only_headers
-    f(20874,23,4,b'm',84,2,255,b'S',0,0), // response_headers_to_add
-    f(20897,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(20852,22,6,b'm',84,2,255,b'S',0,0), // request_headers_to_add
-    f(23146,17,7,b'm',250,4,255,b'S',0,0), // validate_clusters
-    f(20923,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(23209,4,9,b'm',65535,4,255,b'R',23163,46), // vhds
-    f(23213,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(23248,35,11,b'm',263,4,255,b'S',0,0), // max_direct_response_body_size_bytes
-    f(23283,25,12,b'm',65535,2,255,b'R',0,0), // cluster_specifier_plugins
-    f(21980,23,13,b'm',65535,2,255,b'R',21950,30), // request_mirror_policies
-    f(23308,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
-    f(23336,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
-    f(21004,23,16,b'm',65535,1,255,b'R',20948,56), // typed_per_filter_config
-    f(7819,8,17,b'm',91,4,255,b'I',23375,38), // metadata
-    f(23413,12,18,b's',65535,0,255,b'R',0,0), // vhost_header
-    f(21262,16,19,b'm',109,2,255,b'R',0,0), // route_specifiers
+    f(23109,13,2,b'm',164,2,255,b'S',0,0), // virtual_hosts
+    f(23164,21,3,b's',65535,2,255,b'R',23122,42), // internal_only_headers
+    f(20913,23,4,b'm',84,2,255,b'S',0,0), // response_headers_to_add
+    f(20936,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(20891,22,6,b'm',84,2,255,b'S',0,0), // request_headers_to_add
+    f(23185,17,7,b'm',250,4,255,b'S',0,0), // validate_clusters
+    f(20962,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(23248,4,9,b'm',65535,4,255,b'R',23202,46), // vhds
+    f(23252,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(23287,35,11,b'm',263,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(23322,25,12,b'm',65535,2,255,b'R',0,0), // cluster_specifier_plugins
+    f(22019,23,13,b'm',65535,2,255,b'R',21989,30), // request_mirror_policies
+    f(23347,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
+    f(23375,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
+    f(21043,23,16,b'm',65535,1,255,b'R',20987,56), // typed_per_filter_config
+    f(7858,8,17,b'm',91,4,255,b'I',23414,38), // metadata
+    f(23452,12,18,b's',65535,0,255,b'R',0,0), // vhost_header
+    f(21301,16,19,b'm',109,2,255,b'R',0,0), // route_specifiers
     // envoy.config.route.v3.RouteMatch
-    f(23457,6,1,b's',65535,4,0,b'S',0,0), // prefix
+    f(23496,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(23463,14,4,b'm',250,4,255,b'S',0,0), // case_sensitive
-    f(23477,7,6,b'm',144,2,255,b'S',0,0), // headers
-    f(23484,16,7,b'm',145,2,255,b'S',0,0), // query_parameters
-    f(23500,4,8,b'm',161,4,255,b'S',0,0), // grpc
-    f(23504,16,9,b'm',103,4,255,b'S',0,0), // runtime_fraction
-    f(23520,10,10,b'm',223,4,0,b'S',0,0), // safe_regex
-    f(23559,11,11,b'm',65535,4,255,b'R',23530,29), // tls_context
-    f(23570,15,12,b'm',160,4,0,b'S',0,0), // connect_matcher
-    f(23634,16,13,b'm',219,2,255,b'R',23585,49), // dynamic_metadata
-    f(23650,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
-    f(23723,17,15,b'm',109,4,0,b'R',23671,52), // path_match_policy
-    f(22438,12,16,b'm',65535,2,255,b'R',23740,45), // filter_state
-    f(23785,7,17,b'm',65535,2,255,b'R',0,0), // cookies
+    f(23502,14,4,b'm',250,4,255,b'S',0,0), // case_sensitive
+    f(23516,7,6,b'm',144,2,255,b'S',0,0), // headers
+    f(23523,16,7,b'm',145,2,255,b'S',0,0), // query_parameters
+    f(23539,4,8,b'm',161,4,255,b'S',0,0), // grpc
+    f(23543,16,9,b'm',103,4,255,b'S',0,0), // runtime_fraction
+    f(23559,10,10,b'm',223,4,0,b'S',0,0), // safe_regex
+    f(23598,11,11,b'm',65535,4,255,b'R',23569,29), // tls_context
+    f(23609,15,12,b'm',160,4,0,b'S',0,0), // connect_matcher
+    f(23673,16,13,b'm',219,2,255,b'R',23624,49), // dynamic_metadata
+    f(23689,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
+    f(23762,17,15,b'm',109,4,0,b'R',23710,52), // path_match_policy
+    f(22477,12,16,b'm',65535,2,255,b'R',23779,45), // filter_state
+    f(23824,7,17,b'm',65535,2,255,b'R',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.Tracing
-    f(23922,15,1,b'm',241,4,255,b'I',5226,36), // client_sampling
-    f(23937,15,2,b'm',241,4,255,b'I',5226,36), // random_sampling
-    f(23952,16,3,b'm',241,4,255,b'I',5226,36), // overall_sampling
-    f(23968,11,4,b'm',235,2,255,b'I',5226,36), // custom_tags
-    f(20218,9,5,b's',65535,0,255,b'I',5226,36), // operation
-    f(23979,18,6,b's',65535,0,255,b'I',5226,36), // upstream_operation
+    f(23961,15,1,b'm',241,4,255,b'I',5265,36), // client_sampling
+    f(23976,15,2,b'm',241,4,255,b'I',5265,36), // random_sampling
+    f(23991,16,3,b'm',241,4,255,b'I',5265,36), // overall_sampling
+    f(24007,11,4,b'm',235,2,255,b'I',5265,36), // custom_tags
+    f(20257,9,5,b's',65535,0,255,b'I',5265,36), // operation
+    f(24018,18,6,b's',65535,0,255,b'I',5265,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
-    f(345,4,2,b's',65535,0,255,b'I',5226,36), // name
-    f(23477,7,4,b'm',144,2,255,b'I',5226,36), // headers
+    f(345,4,2,b's',65535,0,255,b'I',5265,36), // name
+    f(23516,7,4,b'm',144,2,255,b'I',5265,36), // headers
     // envoy.config.route.v3.VirtualHost
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24066,7,2,b's',65535,2,255,b'S',0,0), // domains
-    f(24073,6,3,b'm',147,2,255,b'S',0,0), // routes
-    f(24079,11,4,b'e',24,0,255,b'S',0,0), // require_tls
-    f(24159,16,5,b'm',163,2,255,b'I',24090,69), // virtual_clusters
-    f(21524,11,6,b'm',65535,2,255,b'R',21491,33), // rate_limits
-    f(20852,22,7,b'm',84,2,255,b'S',0,0), // request_headers_to_add
-    f(21689,4,8,b'm',65535,4,255,b'R',21646,43), // cors
-    f(20874,23,10,b'm',84,2,255,b'S',0,0), // response_headers_to_add
-    f(20897,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(20923,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(24175,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
-    f(21004,23,15,b'm',65535,1,255,b'R',20948,56), // typed_per_filter_config
-    f(12027,12,16,b'm',65535,4,255,b'R',21452,39), // retry_policy
-    f(21850,12,17,b'm',65535,4,255,b'R',21826,24), // hedge_policy
-    f(21062,30,18,b'm',263,4,255,b'R',0,0), // per_request_buffer_limit_bytes
-    f(24204,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(22025,25,20,b'm',249,4,255,b'R',0,0), // retry_policy_typed_config
-    f(24247,7,21,b'm',65535,4,255,b'R',24237,10), // matcher
-    f(21980,23,22,b'm',65535,2,255,b'R',21950,30), // request_mirror_policies
-    f(24281,31,23,b'b',65535,0,255,b'I',24254,27), // include_is_timeout_retry_header
-    f(7819,8,24,b'm',91,4,255,b'I',24312,39), // metadata
-    f(21237,25,25,b'm',264,4,255,b'R',0,0), // request_body_buffer_limit
-    f(21262,16,26,b'm',109,2,255,b'R',0,0), // route_specifiers
+    f(24105,7,2,b's',65535,2,255,b'S',0,0), // domains
+    f(24112,6,3,b'm',147,2,255,b'S',0,0), // routes
+    f(24118,11,4,b'e',24,0,255,b'S',0,0), // require_tls
+    f(24198,16,5,b'm',163,2,255,b'I',24129,69), // virtual_clusters
+    f(21563,11,6,b'm',65535,2,255,b'R',21530,33), // rate_limits
+    f(20891,22,7,b'm',84,2,255,b'S',0,0), // request_headers_to_add
+    f(21728,4,8,b'm',65535,4,255,b'R',21685,43), // cors
+    f(20913,23,10,b'm',84,2,255,b'S',0,0), // response_headers_to_add
+    f(20936,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(20962,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(24214,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
+    f(21043,23,15,b'm',65535,1,255,b'R',20987,56), // typed_per_filter_config
+    f(12066,12,16,b'm',65535,4,255,b'R',21491,39), // retry_policy
+    f(21889,12,17,b'm',65535,4,255,b'R',21865,24), // hedge_policy
+    f(21101,30,18,b'm',263,4,255,b'R',0,0), // per_request_buffer_limit_bytes
+    f(24243,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
+    f(22064,25,20,b'm',249,4,255,b'R',0,0), // retry_policy_typed_config
+    f(24286,7,21,b'm',65535,4,255,b'R',24276,10), // matcher
+    f(22019,23,22,b'm',65535,2,255,b'R',21989,30), // request_mirror_policies
+    f(24320,31,23,b'b',65535,0,255,b'I',24293,27), // include_is_timeout_retry_header
+    f(7858,8,24,b'm',91,4,255,b'I',24351,39), // metadata
+    f(21276,25,25,b'm',264,4,255,b'R',0,0), // request_body_buffer_limit
+    f(21301,16,26,b'm',109,2,255,b'R',0,0), // route_specifiers
     // envoy.config.route.v3.WeightedCluster
-    f(5620,8,1,b'm',166,2,255,b'S',0,0), // clusters
-    f(24448,18,2,b's',65535,0,255,b'I',24388,60), // runtime_key_prefix
-    f(24509,12,3,b'm',263,4,255,b'I',24466,43), // total_weight
-    f(22755,11,4,b's',65535,4,0,b'R',24521,40), // header_name
-    f(24561,15,5,b'm',250,4,0,b'R',0,0), // use_hash_policy
+    f(5659,8,1,b'm',166,2,255,b'S',0,0), // clusters
+    f(24487,18,2,b's',65535,0,255,b'I',24427,60), // runtime_key_prefix
+    f(24548,12,3,b'm',263,4,255,b'I',24505,43), // total_weight
+    f(22794,11,4,b's',65535,4,0,b'R',24560,40), // header_name
+    f(24600,15,5,b'm',250,4,0,b'R',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'm',263,4,255,b'S',0,0), // weight
-    f(21401,14,3,b'm',91,4,255,b'I',21342,59), // metadata_match
-    f(20852,22,4,b'm',84,2,255,b'S',0,0), // request_headers_to_add
-    f(20874,23,5,b'm',84,2,255,b'S',0,0), // response_headers_to_add
-    f(20897,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(20923,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(21004,23,10,b'm',65535,1,255,b'R',20948,56), // typed_per_filter_config
-    f(21415,20,11,b's',65535,4,0,b'R',24627,19), // host_rewrite_literal
-    f(21311,14,12,b's',65535,0,255,b'R',0,0), // cluster_header
+    f(21440,14,3,b'm',91,4,255,b'I',21381,59), // metadata_match
+    f(20891,22,4,b'm',84,2,255,b'S',0,0), // request_headers_to_add
+    f(20913,23,5,b'm',84,2,255,b'S',0,0), // response_headers_to_add
+    f(20936,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(20962,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(21043,23,10,b'm',65535,1,255,b'R',20987,56), // typed_per_filter_config
+    f(21454,20,11,b's',65535,4,0,b'R',24666,19), // host_rewrite_literal
+    f(21350,14,12,b's',65535,0,255,b'R',0,0), // cluster_header
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(24699,6,2,b's',65535,4,0,b'S',0,0), // format
-    f(15713,11,3,b'm',260,4,0,b'S',0,0), // json_format
-    f(24705,17,4,b'm',260,4,0,b'S',0,0), // typed_json_format
+    f(24738,6,2,b's',65535,4,0,b'S',0,0), // format
+    f(15752,11,3,b'm',260,4,0,b'S',0,0), // json_format
+    f(24744,17,4,b'm',260,4,0,b'S',0,0), // typed_json_format
     f(942,10,5,b'm',106,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
     f(942,10,1,b'm',106,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
     f(942,10,1,b'm',106,4,0,b'S',0,0), // log_format
     // envoy.extensions.filters.http.router.v3.Router
-    f(24938,13,1,b'm',250,4,255,b'I',24882,56), // dynamic_stats
-    f(24951,16,2,b'b',65535,0,255,b'I',21027,35), // start_child_span
-    f(24967,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(24979,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(25001,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(25070,27,6,b'b',65535,0,255,b'I',25021,49), // respect_expected_rq_timeout
-    f(25123,40,7,b'b',65535,0,255,b'I',25097,26), // suppress_grpc_request_failure_code_stats
-    f(25163,21,8,b'm',180,2,255,b'R',8237,46), // upstream_http_filters
-    f(25245,20,9,b'm',171,4,255,b'I',25184,61), // upstream_log_options
-    f(25265,33,10,b'm',250,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(24977,13,1,b'm',250,4,255,b'I',24921,56), // dynamic_stats
+    f(24990,16,2,b'b',65535,0,255,b'I',21066,35), // start_child_span
+    f(25006,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(25018,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(25040,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(25109,27,6,b'b',65535,0,255,b'I',25060,49), // respect_expected_rq_timeout
+    f(25162,40,7,b'b',65535,0,255,b'I',25136,26), // suppress_grpc_request_failure_code_stats
+    f(25202,21,8,b'm',180,2,255,b'R',8276,46), // upstream_http_filters
+    f(25284,20,9,b'm',171,4,255,b'I',25223,61), // upstream_log_options
+    f(25304,33,10,b'm',250,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(25369,37,1,b'b',65535,0,255,b'I',5226,36), // flush_upstream_log_on_upstream_stream
-    f(25406,27,2,b'm',253,4,255,b'I',5226,36), // upstream_log_flush_interval
+    f(25408,37,1,b'b',65535,0,255,b'I',5265,36), // flush_upstream_log_on_upstream_stream
+    f(25445,27,2,b'm',253,4,255,b'I',5265,36), // upstream_log_flush_interval
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(25651,25,1,b'm',250,4,255,b'R',25622,29), // enable_ja3_fingerprinting
-    f(25732,24,2,b'm',263,4,255,b'I',25676,56), // initial_read_buffer_size
-    f(25756,25,3,b'm',250,4,255,b'R',25622,29), // enable_ja4_fingerprinting
-    f(25781,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(25877,21,5,b'm',263,4,255,b'I',25828,49), // max_client_hello_size
+    f(25690,25,1,b'm',250,4,255,b'R',25661,29), // enable_ja3_fingerprinting
+    f(25771,24,2,b'm',263,4,255,b'I',25715,56), // initial_read_buffer_size
+    f(25795,25,3,b'm',250,4,255,b'R',25661,29), // enable_ja4_fingerprinting
+    f(25820,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(25916,21,5,b'm',263,4,255,b'I',25867,49), // max_client_hello_size
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(25979,10,1,b'e',25,0,255,b'S',0,0), // codec_type
-    f(18433,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(25989,3,3,b'm',181,4,0,b'S',0,0), // rds
+    f(26018,10,1,b'e',25,0,255,b'S',0,0), // codec_type
+    f(18472,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(26028,3,3,b'm',181,4,0,b'S',0,0), // rds
     f(2551,12,4,b'm',158,4,0,b'S',0,0), // route_config
-    f(25992,12,5,b'm',180,2,255,b'S',0,0), // http_filters
-    f(26004,14,6,b'm',250,4,255,b'S',0,0), // add_user_agent
-    f(3935,7,7,b'm',65535,4,255,b'R',26018,28), // tracing
-    f(7459,21,8,b'm',85,4,255,b'S',0,0), // http_protocol_options
-    f(7480,22,9,b'm',87,4,255,b'S',0,0), // http2_protocol_options
-    f(26046,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(26057,13,12,b'm',253,4,255,b'S',0,0), // drain_timeout
+    f(26031,12,5,b'm',180,2,255,b'S',0,0), // http_filters
+    f(26043,14,6,b'm',250,4,255,b'S',0,0), // add_user_agent
+    f(3935,7,7,b'm',65535,4,255,b'R',26057,28), // tracing
+    f(7498,21,8,b'm',85,4,255,b'S',0,0), // http_protocol_options
+    f(7519,22,9,b'm',87,4,255,b'S',0,0), // http2_protocol_options
+    f(26085,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(26096,13,12,b'm',253,4,255,b'S',0,0), // drain_timeout
     f(3418,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(26070,18,14,b'm',250,4,255,b'S',0,0), // use_remote_address
-    f(26088,19,15,b'm',250,4,255,b'S',0,0), // generate_request_id
-    f(26107,27,16,b'e',26,0,255,b'S',0,0), // forward_client_cert_details
-    f(26134,31,17,b'm',178,4,255,b'S',0,0), // set_current_client_cert_details
-    f(26165,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(26183,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(26237,49,20,b'b',65535,0,255,b'I',26203,34), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(26286,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(26301,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(21787,15,23,b'm',179,2,255,b'S',0,0), // upgrade_configs
-    f(26304,19,24,b'm',253,4,255,b'S',0,0), // stream_idle_timeout
-    f(26323,23,25,b'm',177,4,255,b'S',0,0), // internal_address_config
-    f(26346,21,26,b'm',253,4,255,b'S',0,0), // delayed_close_timeout
-    f(10852,15,28,b'm',253,4,255,b'S',0,0), // request_timeout
-    f(26367,22,29,b'm',263,4,255,b'S',0,0), // max_request_headers_kb
-    f(26389,14,30,b'm',250,4,255,b'S',0,0), // normalize_path
-    f(26441,13,31,b'm',65535,4,0,b'R',26403,38), // scoped_routes
-    f(26454,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(26482,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(26495,28,34,b'e',28,0,255,b'S',0,0), // server_header_transformation
-    f(7874,28,35,b'm',88,4,255,b'S',0,0), // common_http_protocol_options
-    f(26544,20,36,b'm',65535,4,255,b'R',26523,21), // request_id_extension
-    f(26564,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(26632,18,38,b'm',65535,4,255,b'R',26597,35), // local_reply_config
-    f(26650,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(26754,36,40,b'm',250,4,255,b'I',26674,80), // stream_error_on_invalid_http_message
-    f(26790,23,41,b'm',253,4,255,b'S',0,0), // request_headers_timeout
-    f(26813,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(26868,26,43,b'm',65535,4,255,b'R',26832,36), // path_normalization_options
-    f(26917,22,44,b'm',65535,4,255,b'R',26894,23), // http3_protocol_options
-    f(26939,32,45,b'e',27,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(27036,32,46,b'm',109,2,255,b'R',26971,65), // original_ip_detection_extensions
-    f(27068,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(27091,28,48,b'm',65535,4,255,b'R',0,0), // scheme_header_transformation
-    f(27119,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(27138,30,50,b'm',109,4,255,b'R',0,0), // typed_header_validation_config
-    f(27168,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(27224,32,52,b'm',109,2,255,b'R',27191,33), // early_header_mutation_extensions
-    f(27256,35,53,b'm',250,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(27323,25,54,b'm',253,4,255,b'I',27291,32), // access_log_flush_interval
-    f(27348,31,55,b'b',65535,0,255,b'I',27291,32), // flush_access_log_on_new_request
-    f(27379,18,56,b'm',176,4,255,b'I',27291,32), // access_log_options
-    f(27425,21,57,b'b',65535,0,255,b'I',27397,28), // append_local_overload
-    f(27496,34,58,b'b',65535,0,255,b'I',27446,50), // http1_safe_max_connection_duration
-    f(27530,20,59,b'm',253,4,255,b'R',0,0), // stream_flush_timeout
-    f(27550,27,60,b'm',65535,4,255,b'R',0,0), // forward_client_cert_matcher
-    f(27577,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(27636,20,62,b'm',247,4,255,b'I',27597,39), // drain_timeout_jitter
+    f(26109,18,14,b'm',250,4,255,b'S',0,0), // use_remote_address
+    f(26127,19,15,b'm',250,4,255,b'S',0,0), // generate_request_id
+    f(26146,27,16,b'e',26,0,255,b'S',0,0), // forward_client_cert_details
+    f(26173,31,17,b'm',178,4,255,b'S',0,0), // set_current_client_cert_details
+    f(26204,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(26222,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(26276,49,20,b'b',65535,0,255,b'I',26242,34), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(26325,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(26340,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(21826,15,23,b'm',179,2,255,b'S',0,0), // upgrade_configs
+    f(26343,19,24,b'm',253,4,255,b'S',0,0), // stream_idle_timeout
+    f(26362,23,25,b'm',177,4,255,b'S',0,0), // internal_address_config
+    f(26385,21,26,b'm',253,4,255,b'S',0,0), // delayed_close_timeout
+    f(10891,15,28,b'm',253,4,255,b'S',0,0), // request_timeout
+    f(26406,22,29,b'm',263,4,255,b'S',0,0), // max_request_headers_kb
+    f(26428,14,30,b'm',250,4,255,b'S',0,0), // normalize_path
+    f(26480,13,31,b'm',65535,4,0,b'R',26442,38), // scoped_routes
+    f(26493,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(26521,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(26534,28,34,b'e',28,0,255,b'S',0,0), // server_header_transformation
+    f(7913,28,35,b'm',88,4,255,b'S',0,0), // common_http_protocol_options
+    f(26583,20,36,b'm',65535,4,255,b'R',26562,21), // request_id_extension
+    f(26603,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(26671,18,38,b'm',65535,4,255,b'R',26636,35), // local_reply_config
+    f(26689,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(26793,36,40,b'm',250,4,255,b'I',26713,80), // stream_error_on_invalid_http_message
+    f(26829,23,41,b'm',253,4,255,b'S',0,0), // request_headers_timeout
+    f(26852,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(26907,26,43,b'm',65535,4,255,b'R',26871,36), // path_normalization_options
+    f(26956,22,44,b'm',65535,4,255,b'R',26933,23), // http3_protocol_options
+    f(26978,32,45,b'e',27,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(27075,32,46,b'm',109,2,255,b'R',27010,65), // original_ip_detection_extensions
+    f(27107,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(27130,28,48,b'm',65535,4,255,b'R',0,0), // scheme_header_transformation
+    f(27158,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(27177,30,50,b'm',109,4,255,b'R',0,0), // typed_header_validation_config
+    f(27207,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(27263,32,52,b'm',109,2,255,b'R',27230,33), // early_header_mutation_extensions
+    f(27295,35,53,b'm',250,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(27362,25,54,b'm',253,4,255,b'I',27330,32), // access_log_flush_interval
+    f(27387,31,55,b'b',65535,0,255,b'I',27330,32), // flush_access_log_on_new_request
+    f(27418,18,56,b'm',176,4,255,b'I',27330,32), // access_log_options
+    f(27464,21,57,b'b',65535,0,255,b'I',27436,28), // append_local_overload
+    f(27535,34,58,b'b',65535,0,255,b'I',27485,50), // http1_safe_max_connection_duration
+    f(27569,20,59,b'm',253,4,255,b'R',0,0), // stream_flush_timeout
+    f(27589,27,60,b'm',65535,4,255,b'R',0,0), // forward_client_cert_matcher
+    f(27616,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(27675,20,62,b'm',247,4,255,b'I',27636,39), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(27323,25,1,b'm',253,4,255,b'I',5226,36), // access_log_flush_interval
-    f(27348,31,2,b'b',65535,0,255,b'I',5226,36), // flush_access_log_on_new_request
-    f(27757,44,3,b'b',65535,0,255,b'I',5226,36), // flush_log_on_tunnel_successfully_established
+    f(27362,25,1,b'm',253,4,255,b'I',5265,36), // access_log_flush_interval
+    f(27387,31,2,b'b',65535,0,255,b'I',5265,36), // flush_access_log_on_new_request
+    f(27796,44,3,b'b',65535,0,255,b'I',5265,36), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(27942,12,1,b'b',65535,0,255,b'I',27904,38), // unix_sockets
-    f(27954,11,2,b'm',72,2,255,b'S',0,0), // cidr_ranges
+    f(27981,12,1,b'b',65535,0,255,b'I',27943,38), // unix_sockets
+    f(27993,11,2,b'm',72,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(28074,7,1,b'm',250,4,255,b'S',0,0), // subject
-    f(28081,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(28113,7,1,b'm',250,4,255,b'S',0,0), // subject
+    f(28120,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(28085,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(24699,6,7,b'e',65535,0,255,b'R',0,0), // format
-    f(28090,6,8,b'b',65535,0,255,b'R',0,0), // issuer
+    f(28124,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(24738,6,7,b'e',65535,0,255,b'R',0,0), // format
+    f(28129,6,8,b'b',65535,0,255,b'R',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    f(22972,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(8283,7,2,b'm',180,2,255,b'R',28191,61), // filters
-    f(22984,7,3,b'm',250,4,255,b'S',0,0), // enabled
+    f(23011,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(8322,7,2,b'm',180,2,255,b'R',28230,61), // filters
+    f(23023,7,3,b'm',250,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3192,12,4,b'm',249,4,0,b'S',0,0), // typed_config
-    f(17302,16,5,b'm',65535,4,0,b'R',17259,43), // config_discovery
-    f(28322,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
-    f(11832,8,7,b'b',65535,0,255,b'S',0,0), // disabled
+    f(17341,16,5,b'm',65535,4,0,b'R',17298,43), // config_discovery
+    f(28361,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(11871,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(28396,13,1,b'm',73,4,255,b'S',0,0), // config_source
-    f(28409,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(28435,13,1,b'm',73,4,255,b'S',0,0), // config_source
+    f(28448,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    f(18433,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(18472,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(28480,23,3,b'm',253,4,255,b'I',16990,34), // downstream_idle_timeout
-    f(28503,21,4,b'm',253,4,255,b'I',16990,34), // upstream_idle_timeout
+    f(28519,23,3,b'm',253,4,255,b'I',17029,34), // downstream_idle_timeout
+    f(28542,21,4,b'm',253,4,255,b'I',17029,34), // upstream_idle_timeout
     f(3418,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(28524,20,7,b'm',263,4,255,b'S',0,0), // max_connect_attempts
-    f(14195,12,8,b'm',253,4,255,b'S',0,0), // idle_timeout
-    f(21401,14,9,b'm',91,4,255,b'I',21342,59), // metadata_match
-    f(21325,17,10,b'm',184,4,0,b'S',0,0), // weighted_clusters
-    f(21635,11,11,b'm',242,2,255,b'I',21557,78), // hash_policy
-    f(28584,16,12,b'm',65535,4,255,b'R',28544,40), // tunneling_config
-    f(28600,34,13,b'm',253,4,255,b'R',9701,23), // max_downstream_connection_duration
-    f(28683,9,14,b'm',65535,4,255,b'R',28634,49), // on_demand
-    f(27323,25,15,b'm',253,4,255,b'I',28692,35), // access_log_flush_interval
-    f(28727,29,16,b'b',65535,0,255,b'I',28692,35), // flush_access_log_on_connected
-    f(27379,18,17,b'm',183,4,255,b'I',28692,35), // access_log_options
-    f(28756,15,18,b'm',69,4,255,b'R',0,0), // backoff_options
-    f(28771,19,19,b'm',65535,2,255,b'R',0,0), // proxy_protocol_tlvs
-    f(28790,52,20,b'm',247,4,255,b'R',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(28842,21,21,b'e',65535,0,255,b'R',0,0), // upstream_connect_mode
-    f(28863,20,22,b'm',263,4,255,b'R',0,0), // max_early_data_bytes
-    f(28883,31,23,b'e',65535,0,255,b'R',0,0), // proxy_protocol_tlv_merge_policy
-    f(28914,17,24,b'm',250,4,255,b'R',0,0), // check_drain_close
+    f(28563,20,7,b'm',263,4,255,b'S',0,0), // max_connect_attempts
+    f(14234,12,8,b'm',253,4,255,b'S',0,0), // idle_timeout
+    f(21440,14,9,b'm',91,4,255,b'I',21381,59), // metadata_match
+    f(21364,17,10,b'm',184,4,0,b'S',0,0), // weighted_clusters
+    f(21674,11,11,b'm',242,2,255,b'I',21596,78), // hash_policy
+    f(28623,16,12,b'm',65535,4,255,b'R',28583,40), // tunneling_config
+    f(28639,34,13,b'm',253,4,255,b'R',9740,23), // max_downstream_connection_duration
+    f(28722,9,14,b'm',65535,4,255,b'R',28673,49), // on_demand
+    f(27362,25,15,b'm',253,4,255,b'I',28731,35), // access_log_flush_interval
+    f(28766,29,16,b'b',65535,0,255,b'I',28731,35), // flush_access_log_on_connected
+    f(27418,18,17,b'm',183,4,255,b'I',28731,35), // access_log_options
+    f(28795,15,18,b'm',69,4,255,b'R',0,0), // backoff_options
+    f(28810,19,19,b'm',65535,2,255,b'R',0,0), // proxy_protocol_tlvs
+    f(28829,52,20,b'm',247,4,255,b'R',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(28881,21,21,b'e',65535,0,255,b'R',0,0), // upstream_connect_mode
+    f(28902,20,22,b'm',263,4,255,b'R',0,0), // max_early_data_bytes
+    f(28922,31,23,b'e',65535,0,255,b'R',0,0), // proxy_protocol_tlv_merge_policy
+    f(28953,17,24,b'm',250,4,255,b'R',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(27323,25,1,b'm',253,4,255,b'I',5226,36), // access_log_flush_interval
-    f(28727,29,2,b'b',65535,0,255,b'I',5226,36), // flush_access_log_on_connected
-    f(29005,25,3,b'b',65535,0,255,b'I',5226,36), // flush_access_log_on_start
+    f(27362,25,1,b'm',253,4,255,b'I',5265,36), // access_log_flush_interval
+    f(28766,29,2,b'b',65535,0,255,b'I',5265,36), // flush_access_log_on_connected
+    f(29044,25,3,b'b',65535,0,255,b'I',5265,36), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    f(5620,8,1,b'm',185,2,255,b'S',0,0), // clusters
+    f(5659,8,1,b'm',185,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
-    f(21401,14,3,b'm',91,4,255,b'I',21342,59), // metadata_match
+    f(21440,14,3,b'm',91,4,255,b'I',21381,59), // metadata_match
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(29312,10,1,b'm',75,4,255,b'S',0,0), // trusted_ca
-    f(29322,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(29372,23,3,b's',65535,2,255,b'R',29345,27), // verify_certificate_spki
-    f(29395,36,6,b'm',250,4,255,b'R',16990,34), // require_signed_certificate_timestamp
-    f(29469,3,7,b'm',75,4,255,b'R',29431,38), // crl
-    f(29512,25,8,b'b',65535,0,255,b'R',29472,40), // allow_expired_certificate
-    f(29537,23,9,b'm',225,2,255,b'S',0,0), // match_subject_alt_names
-    f(29560,24,10,b'e',29,0,255,b'S',0,0), // trust_chain_verification
-    f(11579,17,11,b'm',111,4,255,b'S',0,0), // watched_directory
-    f(29638,23,12,b'm',109,4,255,b'R',29584,54), // custom_validator_config
-    f(29661,32,13,b'm',65535,4,255,b'R',0,0), // ca_certificate_provider_instance
-    f(29693,25,14,b'b',65535,0,255,b'R',0,0), // only_verify_leaf_cert_crl
-    f(29718,29,15,b'm',193,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(29747,16,16,b'm',263,4,255,b'R',0,0), // max_verify_depth
-    f(29806,17,17,b'm',65535,4,255,b'R',29763,43), // system_root_certs
-    f(29852,23,18,b'b',65535,0,255,b'I',29823,29), // suppress_client_ca_list
+    f(29351,10,1,b'm',75,4,255,b'S',0,0), // trusted_ca
+    f(29361,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(29411,23,3,b's',65535,2,255,b'R',29384,27), // verify_certificate_spki
+    f(29434,36,6,b'm',250,4,255,b'R',17029,34), // require_signed_certificate_timestamp
+    f(29508,3,7,b'm',75,4,255,b'R',29470,38), // crl
+    f(29551,25,8,b'b',65535,0,255,b'R',29511,40), // allow_expired_certificate
+    f(29576,23,9,b'm',225,2,255,b'S',0,0), // match_subject_alt_names
+    f(29599,24,10,b'e',29,0,255,b'S',0,0), // trust_chain_verification
+    f(11618,17,11,b'm',111,4,255,b'S',0,0), // watched_directory
+    f(29677,23,12,b'm',109,4,255,b'R',29623,54), // custom_validator_config
+    f(29700,32,13,b'm',65535,4,255,b'R',0,0), // ca_certificate_provider_instance
+    f(29732,25,14,b'b',65535,0,255,b'R',0,0), // only_verify_leaf_cert_crl
+    f(29757,29,15,b'm',193,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(29786,16,16,b'm',263,4,255,b'R',0,0), // max_verify_depth
+    f(29845,17,17,b'm',65535,4,255,b'R',29802,43), // system_root_certs
+    f(29891,23,18,b'b',65535,0,255,b'I',29862,29), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(29933,10,1,b'm',195,4,255,b'S',0,0), // tls_params
-    f(29943,16,2,b'm',194,2,255,b'S',0,0), // tls_certificates
-    f(29959,18,3,b'm',187,4,0,b'S',0,0), // validation_context
-    f(29977,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(29991,34,6,b'm',191,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(30025,36,7,b'm',191,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(30061,27,8,b'm',189,4,0,b'S',0,0), // combined_validation_context
-    f(30088,36,9,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider
-    f(30124,39,10,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider
-    f(30163,45,11,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider_instance
-    f(30208,48,12,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider_instance
-    f(30311,17,13,b'm',109,4,255,b'R',30256,55), // custom_handshaker
-    f(30328,33,14,b'm',65535,4,255,b'R',0,0), // tls_certificate_provider_instance
-    f(30400,7,15,b'm',65535,4,255,b'R',30361,39), // key_log
-    f(30472,31,16,b'm',109,4,255,b'R',30407,65), // custom_tls_certificate_selector
+    f(29972,10,1,b'm',195,4,255,b'S',0,0), // tls_params
+    f(29982,16,2,b'm',194,2,255,b'S',0,0), // tls_certificates
+    f(29998,18,3,b'm',187,4,0,b'S',0,0), // validation_context
+    f(30016,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(30030,34,6,b'm',191,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(30064,36,7,b'm',191,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(30100,27,8,b'm',189,4,0,b'S',0,0), // combined_validation_context
+    f(30127,36,9,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider
+    f(30163,39,10,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider
+    f(30202,45,11,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider_instance
+    f(30247,48,12,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider_instance
+    f(30350,17,13,b'm',109,4,255,b'R',30295,55), // custom_handshaker
+    f(30367,33,14,b'm',65535,4,255,b'R',0,0), // tls_certificate_provider_instance
+    f(30439,7,15,b'm',65535,4,255,b'R',30400,39), // key_log
+    f(30511,31,16,b'm',109,4,255,b'R',30446,65), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(30598,26,1,b'm',187,4,255,b'S',0,0), // default_validation_context
-    f(30025,36,2,b'm',191,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(30124,39,3,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider
-    f(30208,48,4,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider_instance
+    f(30637,26,1,b'm',187,4,255,b'S',0,0), // default_validation_context
+    f(30064,36,2,b'm',191,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(30163,39,3,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider
+    f(30247,48,4,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(30686,18,1,b'm',188,4,255,b'S',0,0), // common_tls_context
-    f(30704,26,2,b'm',250,4,255,b'S',0,0), // require_client_certificate
-    f(30730,11,3,b'm',250,4,255,b'S',0,0), // require_sni
-    f(30795,19,4,b'm',65535,4,0,b'R',30741,54), // session_ticket_keys
-    f(30814,37,5,b'm',191,4,0,b'R',30741,54), // session_ticket_keys_sds_secret_config
-    f(30851,15,6,b'm',253,4,255,b'S',0,0), // session_timeout
-    f(30866,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(30960,18,8,b'e',30,0,255,b'I',30902,58), // ocsp_staple_policy
-    f(31007,31,9,b'm',250,4,255,b'I',30978,29), // full_scan_certs_on_sni_mismatch
-    f(31038,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(31137,21,11,b'b',65535,0,255,b'I',31073,64), // prefer_client_ciphers
+    f(30725,18,1,b'm',188,4,255,b'S',0,0), // common_tls_context
+    f(30743,26,2,b'm',250,4,255,b'S',0,0), // require_client_certificate
+    f(30769,11,3,b'm',250,4,255,b'S',0,0), // require_sni
+    f(30834,19,4,b'm',65535,4,0,b'R',30780,54), // session_ticket_keys
+    f(30853,37,5,b'm',191,4,0,b'R',30780,54), // session_ticket_keys_sds_secret_config
+    f(30890,15,6,b'm',253,4,255,b'S',0,0), // session_timeout
+    f(30905,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(30999,18,8,b'e',30,0,255,b'I',30941,58), // ocsp_staple_policy
+    f(31046,31,9,b'm',250,4,255,b'I',31017,29), // full_scan_certs_on_sni_mismatch
+    f(31077,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(31176,21,11,b'b',65535,0,255,b'I',31112,64), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(31215,10,2,b'm',73,4,255,b'S',0,0), // sds_config
+    f(31254,10,2,b'm',73,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(31273,15,2,b'm',194,4,0,b'S',0,0), // tls_certificate
-    f(30795,19,3,b'm',65535,4,0,b'R',30741,54), // session_ticket_keys
-    f(29959,18,4,b'm',187,4,0,b'S',0,0), // validation_context
-    f(31338,14,5,b'm',65535,4,0,b'R',31288,50), // generic_secret
+    f(31312,15,2,b'm',194,4,0,b'S',0,0), // tls_certificate
+    f(30834,19,3,b'm',65535,4,0,b'R',30780,54), // session_ticket_keys
+    f(29998,18,4,b'm',187,4,0,b'S',0,0), // validation_context
+    f(31377,14,5,b'm',65535,4,0,b'R',31327,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(31415,8,1,b'e',31,0,255,b'S',0,0), // san_type
-    f(24247,7,2,b'm',225,4,255,b'S',0,0), // matcher
-    f(31450,3,3,b's',65535,0,255,b'R',31423,27), // oid
+    f(31454,8,1,b'e',31,0,255,b'S',0,0), // san_type
+    f(24286,7,2,b'm',225,4,255,b'S',0,0), // matcher
+    f(31489,3,3,b's',65535,0,255,b'R',31462,27), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(31509,17,1,b'm',75,4,255,b'S',0,0), // certificate_chain
-    f(31526,11,2,b'm',75,12,255,b'S',0,0), // private_key
-    f(31577,8,3,b'm',75,12,255,b'R',31537,40), // password
-    f(31626,11,4,b'm',75,4,255,b'I',31585,41), // ocsp_staple
-    f(31637,28,5,b'm',75,2,255,b'R',0,0), // signed_certificate_timestamp
-    f(31694,20,6,b'm',65535,4,255,b'R',31665,29), // private_key_provider
-    f(11579,17,7,b'm',111,4,255,b'S',0,0), // watched_directory
-    f(31751,6,8,b'm',75,12,255,b'R',31714,37), // pkcs12
-    f(29933,10,9,b'm',195,4,255,b'R',0,0), // tls_params
+    f(31548,17,1,b'm',75,4,255,b'S',0,0), // certificate_chain
+    f(31565,11,2,b'm',75,12,255,b'S',0,0), // private_key
+    f(31616,8,3,b'm',75,12,255,b'R',31576,40), // password
+    f(31665,11,4,b'm',75,4,255,b'I',31624,41), // ocsp_staple
+    f(31676,28,5,b'm',75,2,255,b'R',0,0), // signed_certificate_timestamp
+    f(31733,20,6,b'm',65535,4,255,b'R',31704,29), // private_key_provider
+    f(11618,17,7,b'm',111,4,255,b'S',0,0), // watched_directory
+    f(31790,6,8,b'm',75,12,255,b'R',31753,37), // pkcs12
+    f(29972,10,9,b'm',195,4,255,b'R',0,0), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(31812,28,1,b'e',32,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(31840,28,2,b'e',32,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(31868,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(31881,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(31945,20,5,b's',65535,2,255,b'R',31892,53), // signature_algorithms
-    f(32002,19,6,b'e',65535,2,255,b'R',31965,37), // compliance_policies
+    f(31851,28,1,b'e',32,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(31879,28,2,b'e',32,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(31907,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(31920,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(31984,20,5,b's',65535,2,255,b'R',31931,53), // signature_algorithms
+    f(32041,19,6,b'e',65535,2,255,b'R',32004,37), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(30686,18,1,b'm',188,4,255,b'S',0,0), // common_tls_context
-    f(32081,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(32107,19,3,b'b',65535,0,255,b'R',32084,23), // allow_renegotiation
-    f(32126,16,4,b'm',263,4,255,b'S',0,0), // max_session_keys
-    f(32169,21,5,b'm',250,4,255,b'I',32142,27), // enforce_rsa_key_usage
-    f(32190,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(32203,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(30725,18,1,b'm',188,4,255,b'S',0,0), // common_tls_context
+    f(32120,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(32146,19,3,b'b',65535,0,255,b'R',32123,23), // allow_renegotiation
+    f(32165,16,4,b'm',263,4,255,b'S',0,0), // max_session_keys
+    f(32208,21,5,b'm',250,4,255,b'I',32181,27), // enforce_rsa_key_usage
+    f(32229,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(32242,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    f(7874,28,1,b'm',88,4,255,b'S',0,0), // common_http_protocol_options
-    f(8412,30,2,b'm',110,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(32280,20,3,b'm',199,4,0,b'S',0,0), // explicit_http_config
-    f(32300,30,4,b'm',200,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(32330,11,5,b'm',198,4,0,b'S',0,0), // auto_config
-    f(25992,12,6,b'm',180,2,255,b'R',8237,46), // http_filters
-    f(32341,24,7,b'm',109,4,255,b'R',0,0), // header_validation_config
-    f(5833,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
-    f(21980,23,9,b'm',65535,2,255,b'R',0,0), // request_mirror_policies
-    f(21635,11,10,b'm',149,2,255,b'R',0,0), // hash_policy
-    f(12027,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
+    f(7913,28,1,b'm',88,4,255,b'S',0,0), // common_http_protocol_options
+    f(8451,30,2,b'm',110,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(32319,20,3,b'm',199,4,0,b'S',0,0), // explicit_http_config
+    f(32339,30,4,b'm',200,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(32369,11,5,b'm',198,4,0,b'S',0,0), // auto_config
+    f(26031,12,6,b'm',180,2,255,b'R',8276,46), // http_filters
+    f(32380,24,7,b'm',109,4,255,b'R',0,0), // header_validation_config
+    f(5872,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
+    f(22019,23,9,b'm',65535,2,255,b'R',0,0), // request_mirror_policies
+    f(21674,11,10,b'm',149,2,255,b'R',0,0), // hash_policy
+    f(12066,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    f(7459,21,1,b'm',85,4,255,b'S',0,0), // http_protocol_options
-    f(7480,22,2,b'm',87,4,255,b'S',0,0), // http2_protocol_options
-    f(26917,22,3,b'm',65535,4,255,b'R',26894,23), // http3_protocol_options
-    f(32434,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(7498,21,1,b'm',85,4,255,b'S',0,0), // http_protocol_options
+    f(7519,22,2,b'm',87,4,255,b'S',0,0), // http2_protocol_options
+    f(26956,22,3,b'm',65535,4,255,b'R',26933,23), // http3_protocol_options
+    f(32473,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    f(7459,21,1,b'm',85,4,0,b'S',0,0), // http_protocol_options
-    f(7480,22,2,b'm',87,4,0,b'S',0,0), // http2_protocol_options
-    f(26917,22,3,b'm',65535,4,0,b'R',26894,23), // http3_protocol_options
+    f(7498,21,1,b'm',85,4,0,b'S',0,0), // http_protocol_options
+    f(7519,22,2,b'm',87,4,0,b'S',0,0), // http2_protocol_options
+    f(26956,22,3,b'm',65535,4,0,b'R',26933,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    f(7459,21,1,b'm',85,4,255,b'S',0,0), // http_protocol_options
-    f(7480,22,2,b'm',87,4,255,b'S',0,0), // http2_protocol_options
-    f(26917,22,3,b'm',65535,4,255,b'R',26894,23), // http3_protocol_options
+    f(7498,21,1,b'm',85,4,255,b'S',0,0), // http_protocol_options
+    f(7519,22,2,b'm',87,4,255,b'S',0,0), // http2_protocol_options
+    f(26956,22,3,b'm',65535,4,255,b'R',26933,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
     f(2913,4,1,b'm',94,4,255,b'S',0,0), // node
-    f(32666,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(32674,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(32698,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(32724,25,5,b'm',202,1,255,b'S',0,0), // initial_resource_versions
-    f(32749,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(32763,12,7,b'm',266,4,255,b'S',0,0), // error_detail
-    f(32775,27,8,b'm',213,2,255,b'S',0,0), // resource_locators_subscribe
-    f(32802,29,9,b'm',213,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(32705,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(32713,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(32737,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(32763,25,5,b'm',202,1,255,b'S',0,0), // initial_resource_versions
+    f(32788,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(32802,12,7,b'm',266,4,255,b'S',0,0), // error_detail
+    f(32814,27,8,b'm',213,2,255,b'S',0,0), // resource_locators_subscribe
+    f(32841,29,9,b'm',213,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    f(10130,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(32957,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(32976,9,2,b'm',210,2,255,b'S',0,0), // resources
-    f(32666,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(32985,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(32990,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(33007,13,7,b'm',74,4,255,b'S',0,0), // control_plane
-    f(33020,22,8,b'm',215,2,255,b'S',0,0), // removed_resource_names
-    f(33042,15,9,b'm',212,2,255,b'S',0,0), // resource_errors
+    f(32996,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(33015,9,2,b'm',210,2,255,b'S',0,0), // resources
+    f(32705,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(33024,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(33029,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(33046,13,7,b'm',74,4,255,b'S',0,0), // control_plane
+    f(33059,22,8,b'm',215,2,255,b'S',0,0), // removed_resource_names
+    f(33081,15,9,b'm',212,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
     f(2913,4,2,b'm',94,4,255,b'S',0,0), // node
-    f(33100,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(32666,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(32749,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(32763,12,6,b'm',266,4,255,b'S',0,0), // error_detail
-    f(33114,17,7,b'm',213,2,255,b'S',0,0), // resource_locators
+    f(33139,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(32705,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(32788,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(32802,12,6,b'm',266,4,255,b'S',0,0), // error_detail
+    f(33153,17,7,b'm',213,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(32976,9,2,b'm',249,2,255,b'S',0,0), // resources
-    f(33175,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(32666,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(32985,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(33007,13,6,b'm',74,4,255,b'S',0,0), // control_plane
-    f(33042,15,7,b'm',212,2,255,b'S',0,0), // resource_errors
+    f(33015,9,2,b'm',249,2,255,b'S',0,0), // resources
+    f(33214,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(32705,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(33024,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(33046,13,6,b'm',74,4,255,b'S',0,0), // control_plane
+    f(33081,15,7,b'm',212,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(33235,10,1,b'm',208,4,0,b'S',0,0), // constraint
-    f(33245,14,2,b'm',207,4,0,b'S',0,0), // or_constraints
-    f(33259,15,3,b'm',207,4,0,b'S',0,0), // and_constraints
-    f(33274,15,4,b'm',206,4,0,b'S',0,0), // not_constraints
+    f(33274,10,1,b'm',208,4,0,b'S',0,0), // constraint
+    f(33284,14,2,b'm',207,4,0,b'S',0,0), // or_constraints
+    f(33298,15,3,b'm',207,4,0,b'S',0,0), // and_constraints
+    f(33313,15,4,b'm',206,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(33358,11,1,b'm',206,2,255,b'S',0,0), // constraints
+    f(33397,11,1,b'm',206,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    f(10130,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(33440,6,3,b'm',209,4,0,b'S',0,0), // exists
+    f(33479,6,3,b'm',209,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(33559,8,2,b'm',249,4,255,b'S',0,0), // resource
+    f(33598,8,2,b'm',249,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(33567,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(22575,3,6,b'm',253,4,255,b'S',0,0), // ttl
-    f(33574,13,7,b'm',211,4,255,b'S',0,0), // cache_control
-    f(33587,13,8,b'm',215,4,255,b'S',0,0), // resource_name
-    f(7819,8,9,b'm',91,4,255,b'S',0,0), // metadata
+    f(33606,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(22614,3,6,b'm',253,4,255,b'S',0,0), // ttl
+    f(33613,13,7,b'm',211,4,255,b'S',0,0), // cache_control
+    f(33626,13,8,b'm',215,4,255,b'S',0,0), // resource_name
+    f(7858,8,9,b'm',91,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(33648,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(33687,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(33587,13,1,b'm',215,4,255,b'S',0,0), // resource_name
-    f(32763,12,2,b'm',266,4,255,b'S',0,0), // error_detail
+    f(33626,13,1,b'm',215,4,255,b'S',0,0), // resource_name
+    f(32802,12,2,b'm',266,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(14818,18,2,b'm',214,1,255,b'S',0,0), // dynamic_parameters
+    f(14857,18,2,b'm',214,1,255,b'S',0,0), // dynamic_parameters
     // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    f(10130,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(33846,29,2,b'm',206,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(33885,29,2,b'm',206,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.type.matcher.v3.DoubleMatcher
-    f(33910,5,1,b'm',240,4,0,b'I',5226,36), // range
-    f(33915,5,2,b'd',65535,4,0,b'I',5226,36), // exact
+    f(33949,5,1,b'm',240,4,0,b'I',5265,36), // range
+    f(33954,5,2,b'd',65535,4,0,b'I',5265,36), // exact
     // envoy.type.matcher.v3.ListMatcher
-    f(33953,6,1,b'm',226,4,0,b'I',5226,36), // one_of
+    f(33992,6,1,b'm',226,4,0,b'I',5265,36), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(33998,8,1,b'm',225,2,255,b'I',5226,36), // patterns
+    f(34037,8,1,b'm',225,2,255,b'I',5265,36), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
-    f(3186,6,1,b's',65535,0,255,b'I',5226,36), // filter
-    f(131,4,2,b'm',220,2,255,b'I',5226,36), // path
-    f(2972,5,3,b'm',226,4,255,b'I',5226,36), // value
-    f(34043,6,4,b'b',65535,0,255,b'I',5226,36), // invert
+    f(3186,6,1,b's',65535,0,255,b'I',5265,36), // filter
+    f(131,4,2,b'm',220,2,255,b'I',5265,36), // path
+    f(2972,5,3,b'm',226,4,255,b'I',5265,36), // value
+    f(34082,6,4,b'b',65535,0,255,b'I',5265,36), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    f(10130,3,1,b's',65535,4,0,b'I',5226,36), // key
+    f(10169,3,1,b's',65535,4,0,b'I',5265,36), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(34129,14,1,b'm',226,2,255,b'I',5226,36), // value_matchers
+    f(34168,14,1,b'm',226,2,255,b'I',5265,36), // value_matchers
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(34188,7,1,b'm',223,4,255,b'S',0,0), // pattern
-    f(34195,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(34227,7,1,b'm',223,4,255,b'S',0,0), // pattern
+    f(34234,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(34305,10,1,b'm',224,4,0,b'I',34241,64), // google_re2
-    f(19693,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(34344,10,1,b'm',224,4,0,b'I',34280,64), // google_re2
+    f(19732,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(34359,16,1,b'm',263,4,255,b'I',5226,36), // max_program_size
+    f(34398,16,1,b'm',263,4,255,b'I',5265,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(33915,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(23457,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(34410,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(23520,10,5,b'm',223,4,0,b'S',0,0), // safe_regex
-    f(34416,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(34427,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(34435,6,8,b'm',65535,4,0,b'R',23671,52), // custom
+    f(33954,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(23496,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(34449,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(23559,10,5,b'm',223,4,0,b'S',0,0), // safe_regex
+    f(34455,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(34466,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(34474,6,8,b'm',65535,4,0,b'R',23710,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(34475,10,1,b'm',227,4,0,b'I',5226,36), // null_match
-    f(34485,12,2,b'm',216,4,0,b'I',5226,36), // double_match
-    f(20435,12,3,b'm',225,4,0,b'I',5226,36), // string_match
-    f(34497,10,4,b'b',65535,4,0,b'I',5226,36), // bool_match
-    f(20356,13,5,b'b',65535,4,0,b'I',5226,36), // present_match
-    f(34507,10,6,b'm',217,4,0,b'I',5226,36), // list_match
-    f(19136,8,7,b'm',221,4,0,b'I',5226,36), // or_match
+    f(34514,10,1,b'm',227,4,0,b'I',5265,36), // null_match
+    f(34524,12,2,b'm',216,4,0,b'I',5265,36), // double_match
+    f(20474,12,3,b'm',225,4,0,b'I',5265,36), // string_match
+    f(34536,10,4,b'b',65535,4,0,b'I',5265,36), // bool_match
+    f(20395,13,5,b'b',65535,4,0,b'I',5265,36), // present_match
+    f(34546,10,6,b'm',217,4,0,b'I',5265,36), // list_match
+    f(19175,8,7,b'm',221,4,0,b'I',5265,36), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
-    f(10130,3,1,b's',65535,0,255,b'I',5226,36), // key
-    f(131,4,2,b'm',229,2,255,b'I',5226,36), // path
+    f(10169,3,1,b's',65535,0,255,b'I',5265,36), // key
+    f(131,4,2,b'm',229,2,255,b'I',5265,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
-    f(10130,3,1,b's',65535,4,0,b'I',5226,36), // key
-    f(34641,5,2,b'u',65535,4,0,b'I',5226,36), // index
+    f(10169,3,1,b's',65535,4,0,b'I',5265,36), // key
+    f(34680,5,2,b'u',65535,4,0,b'I',5265,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(34681,7,1,b'm',233,4,0,b'I',5226,36), // request
-    f(20713,5,2,b'm',234,4,0,b'I',5226,36), // route
-    f(694,7,3,b'm',231,4,0,b'I',5226,36), // cluster
-    f(34688,4,4,b'm',232,4,0,b'I',5226,36), // host
+    f(34720,7,1,b'm',233,4,0,b'I',5265,36), // request
+    f(20752,5,2,b'm',234,4,0,b'I',5265,36), // route
+    f(694,7,3,b'm',231,4,0,b'I',5265,36), // cluster
+    f(34727,4,4,b'm',232,4,0,b'I',5265,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(34890,3,1,b's',65535,0,255,b'I',5226,36), // tag
-    f(34893,7,2,b'm',238,4,0,b'I',5226,36), // literal
-    f(34900,11,3,b'm',236,4,0,b'I',5226,36), // environment
-    f(34911,14,4,b'm',237,4,0,b'I',5226,36), // request_header
-    f(7819,8,5,b'm',239,4,0,b'I',5226,36), // metadata
-    f(2972,5,6,b's',65535,4,0,b'I',5226,36), // value
+    f(34929,3,1,b's',65535,0,255,b'I',5265,36), // tag
+    f(34932,7,2,b'm',238,4,0,b'I',5265,36), // literal
+    f(34939,11,3,b'm',236,4,0,b'I',5265,36), // environment
+    f(34950,14,4,b'm',237,4,0,b'I',5265,36), // request_header
+    f(7858,8,5,b'm',239,4,0,b'I',5265,36), // metadata
+    f(2972,5,6,b's',65535,4,0,b'I',5265,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
-    f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
-    f(15328,13,2,b's',65535,0,255,b'I',5226,36), // default_value
+    f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
+    f(15367,13,2,b's',65535,0,255,b'I',5265,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Header
-    f(345,4,1,b's',65535,0,255,b'I',5226,36), // name
-    f(15328,13,2,b's',65535,0,255,b'I',5226,36), // default_value
+    f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
+    f(15367,13,2,b's',65535,0,255,b'I',5265,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Literal
-    f(2972,5,1,b's',65535,0,255,b'I',5226,36), // value
+    f(2972,5,1,b's',65535,0,255,b'I',5265,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(35085,4,1,b'm',230,4,255,b'I',5226,36), // kind
-    f(9746,12,2,b'm',228,4,255,b'I',5226,36), // metadata_key
-    f(15328,13,3,b's',65535,0,255,b'I',5226,36), // default_value
+    f(35124,4,1,b'm',230,4,255,b'I',5265,36), // kind
+    f(9785,12,2,b'm',228,4,255,b'I',5265,36), // metadata_key
+    f(15367,13,3,b's',65535,0,255,b'I',5265,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(35114,5,1,b'd',65535,0,255,b'I',5226,36), // start
-    f(35119,3,2,b'd',65535,0,255,b'I',5226,36), // end
+    f(35153,5,1,b'd',65535,0,255,b'I',5265,36), // start
+    f(35158,3,2,b'd',65535,0,255,b'I',5265,36), // end
     // envoy.type.v3.FractionalPercent
-    f(35153,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(35162,11,2,b'e',33,0,255,b'S',0,0), // denominator
+    f(35192,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(35201,11,2,b'e',33,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(22515,9,1,b'm',244,4,0,b'I',5226,36), // source_ip
-    f(22438,12,2,b'm',243,4,0,b'I',5226,36), // filter_state
+    f(22554,9,1,b'm',244,4,0,b'I',5265,36), // source_ip
+    f(22477,12,2,b'm',243,4,0,b'I',5265,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
-    f(10130,3,1,b's',65535,0,255,b'I',5226,36), // key
+    f(10169,3,1,b's',65535,0,255,b'I',5265,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.Int32Range
-    f(35114,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(35119,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(35153,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(35158,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(35114,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(35119,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(35153,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(35158,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(35364,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(35376,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(35388,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(35403,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(35415,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(35427,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // google.protobuf.Any
-    f(32666,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(32705,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -3291,8 +3291,8 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(35514,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(35521,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(35553,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(35560,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -3301,242 +3301,242 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(35650,6,1,b'm',265,2,255,b'S',0,0), // values
+    f(35689,6,1,b'm',265,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(35705,6,1,b'm',261,1,255,b'S',0,0), // fields
+    f(35744,6,1,b'm',261,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
-    f(10130,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',265,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(35514,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(35521,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(35553,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(35560,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(35845,10,1,b'e',34,4,0,b'S',0,0), // null_value
-    f(35855,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(35867,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(35879,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(35889,12,5,b'm',260,4,0,b'S',0,0), // struct_value
-    f(35901,10,6,b'm',258,4,0,b'S',0,0), // list_value
+    f(35884,10,1,b'e',34,4,0,b'S',0,0), // null_value
+    f(35894,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(35906,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(35918,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(35928,12,5,b'm',260,4,0,b'S',0,0), // struct_value
+    f(35940,10,6,b'm',258,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(35928,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(35932,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(35967,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(35971,7,2,b's',65535,0,255,b'S',0,0), // message
     f(3100,7,3,b'm',249,2,255,b'S',0,0), // details
     // xds.core.v3.ContextParams
-    f(35964,6,1,b'm',268,1,255,b'S',0,0), // params
+    f(36003,6,1,b'm',268,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
-    f(10130,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
 ];
 
 pub(crate) static ENUMS: [EnumRow; 35] = [
-    e(36007,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(36104,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(36167,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(36214,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(36273,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(36344,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(36388,63,20,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(36476,56,25,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(36578,45,27,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(36665,47,32,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(36745,40,37,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(36874,75,44,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(36972,44,49,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(37107,31,55,3), // envoy.config.core.v3.ApiVersion
-    e(37142,57,58,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(37280,33,62,6), // envoy.config.core.v3.HealthStatus
-    e(37337,69,68,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(37436,36,71,2), // envoy.config.core.v3.RoutingPriority
-    e(37476,43,73,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(37525,37,75,3), // envoy.config.core.v3.TrafficDirection
-    e(37588,62,78,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(37680,43,81,2), // envoy.config.listener.v3.Listener.DrainType
-    e(37734,57,83,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(37858,61,88,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(37968,52,91,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(38037,91,94,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(38143,106,98,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(38314,110,103,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(38510,108,108,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(38655,93,111,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(38782,79,113,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(38903,71,116,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(39025,67,122,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(39128,47,127,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(39201,25,130,1), // google.protobuf.NullValue
+    e(36046,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(36143,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(36206,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(36253,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(36312,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(36383,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(36427,63,20,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(36515,56,25,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(36617,45,27,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(36704,47,32,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(36784,40,37,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(36913,75,44,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(37011,44,49,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(37146,31,55,3), // envoy.config.core.v3.ApiVersion
+    e(37181,57,58,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(37319,33,62,6), // envoy.config.core.v3.HealthStatus
+    e(37376,69,68,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(37475,36,71,2), // envoy.config.core.v3.RoutingPriority
+    e(37515,43,73,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(37564,37,75,3), // envoy.config.core.v3.TrafficDirection
+    e(37627,62,78,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(37719,43,81,2), // envoy.config.listener.v3.Listener.DrainType
+    e(37773,57,83,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(37897,61,88,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(38007,52,91,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(38076,91,94,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(38182,106,98,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(38353,110,103,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(38549,108,108,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(38694,93,111,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(38821,79,113,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(38942,71,116,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(39064,67,122,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(39167,47,127,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(39240,25,130,1), // google.protobuf.NullValue
 ];
 
 pub(crate) static VALUES: [ValueRow; 131] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(36042,7,0), // UNKNOWN
-    v(36049,9,1), // REQUESTED
-    v(36058,14,2), // DOES_NOT_EXIST
-    v(36072,5,3), // ACKED
-    v(36077,6,4), // NACKED
-    v(36083,14,5), // RECEIVED_ERROR
-    v(36097,7,6), // TIMEOUT
+    v(36081,7,0), // UNKNOWN
+    v(36088,9,1), // REQUESTED
+    v(36097,14,2), // DOES_NOT_EXIST
+    v(36111,5,3), // ACKED
+    v(36116,6,4), // NACKED
+    v(36122,14,5), // RECEIVED_ERROR
+    v(36136,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(36151,7,0), // Gradual
-    v(36158,9,1), // Immediate
+    v(36190,7,0), // Gradual
+    v(36197,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(36210,2,0), // v4
-    v(36212,2,1), // v6
+    v(36249,2,0), // v4
+    v(36251,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(36252,5,0), // Serve
-    v(36257,8,1), // Validate
-    v(36265,8,2), // InitOnly
+    v(36291,5,0), // Serve
+    v(36296,8,1), // Validate
+    v(36304,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(36304,4,0), // LIVE
-    v(36308,8,1), // DRAINING
-    v(36316,16,2), // PRE_INITIALIZING
-    v(36332,12,3), // INITIALIZING
+    v(36343,4,0), // LIVE
+    v(36347,8,1), // DRAINING
+    v(36355,16,2), // PRE_INITIALIZING
+    v(36371,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(36376,7,0), // COUNTER
-    v(36383,5,1), // GAUGE
+    v(36415,7,0), // COUNTER
+    v(36422,5,1), // GAUGE
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(36042,7,0), // UNKNOWN
-    v(36451,4,1), // KILL
-    v(36455,9,2), // MULTIKILL
-    v(36464,8,3), // MEGAMISS
-    v(36472,4,4), // MISS
+    v(36081,7,0), // UNKNOWN
+    v(36490,4,1), // KILL
+    v(36494,9,2), // MULTIKILL
+    v(36503,8,3), // MEGAMISS
+    v(36511,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(36532,23,0), // USE_CONFIGURED_PROTOCOL
-    v(36555,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(36571,23,0), // USE_CONFIGURED_PROTOCOL
+    v(36594,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(36623,6,0), // STATIC
-    v(36629,10,1), // STRICT_DNS
-    v(36639,11,2), // LOGICAL_DNS
-    v(36650,3,3), // EDS
-    v(36653,12,4), // ORIGINAL_DST
+    v(36662,6,0), // STATIC
+    v(36668,10,1), // STRICT_DNS
+    v(36678,11,2), // LOGICAL_DNS
+    v(36689,3,3), // EDS
+    v(36692,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(36712,4,0), // AUTO
-    v(36716,7,1), // V4_ONLY
-    v(36723,7,2), // V6_ONLY
-    v(36730,12,3), // V4_PREFERRED
-    v(36742,3,4), // ALL
+    v(36751,4,0), // AUTO
+    v(36755,7,1), // V4_ONLY
+    v(36762,7,2), // V6_ONLY
+    v(36769,12,3), // V4_PREFERRED
+    v(36781,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(36785,11,0), // ROUND_ROBIN
-    v(36796,13,1), // LEAST_REQUEST
-    v(36809,9,2), // RING_HASH
-    v(36818,6,3), // RANDOM
-    v(36824,6,5), // MAGLEV
-    v(36830,16,6), // CLUSTER_PROVIDED
-    v(36846,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(36824,11,0), // ROUND_ROBIN
+    v(36835,13,1), // LEAST_REQUEST
+    v(36848,9,2), // RING_HASH
+    v(36857,6,3), // RANDOM
+    v(36863,6,5), // MAGLEV
+    v(36869,16,6), // CLUSTER_PROVIDED
+    v(36885,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(36949,7,0), // DEFAULT
-    v(36956,2,1), // V4
-    v(36958,2,2), // V6
-    v(36960,4,3), // PIPE
-    v(36964,8,4), // INTERNAL
+    v(36988,7,0), // DEFAULT
+    v(36995,2,1), // V4
+    v(36997,2,2), // V6
+    v(36999,4,3), // PIPE
+    v(37003,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(37016,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(37053,4,1), // REST
-    v(37057,4,2), // GRPC
-    v(37061,10,3), // DELTA_GRPC
-    v(37071,15,5), // AGGREGATED_GRPC
-    v(37086,21,6), // AGGREGATED_DELTA_GRPC
+    v(37055,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(37092,4,1), // REST
+    v(37096,4,2), // GRPC
+    v(37100,10,3), // DELTA_GRPC
+    v(37110,15,5), // AGGREGATED_GRPC
+    v(37125,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(36712,4,0), // AUTO
-    v(37138,2,1), // V2
-    v(37140,2,2), // V3
+    v(36751,4,0), // AUTO
+    v(37177,2,1), // V2
+    v(37179,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(37199,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(37222,13,1), // ADD_IF_ABSENT
-    v(37235,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(37261,19,3), // OVERWRITE_IF_EXISTS
+    v(37238,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(37261,13,1), // ADD_IF_ABSENT
+    v(37274,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(37300,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(36042,7,0), // UNKNOWN
-    v(37313,7,1), // HEALTHY
-    v(37320,9,2), // UNHEALTHY
-    v(36308,8,3), // DRAINING
-    v(36097,7,4), // TIMEOUT
-    v(37329,8,5), // DEGRADED
+    v(36081,7,0), // UNKNOWN
+    v(37352,7,1), // HEALTHY
+    v(37359,9,2), // UNHEALTHY
+    v(36347,8,3), // DRAINING
+    v(36136,7,4), // TIMEOUT
+    v(37368,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(37406,5,0), // ALLOW
-    v(37411,14,1), // REJECT_REQUEST
-    v(37425,11,2), // DROP_HEADER
+    v(37445,5,0), // ALLOW
+    v(37450,14,1), // REJECT_REQUEST
+    v(37464,11,2), // DROP_HEADER
     // envoy.config.core.v3.RoutingPriority
-    v(36949,7,0), // DEFAULT
-    v(37472,4,1), // HIGH
+    v(36988,7,0), // DEFAULT
+    v(37511,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(37519,3,0), // TCP
-    v(37522,3,1), // UDP
+    v(37558,3,0), // TCP
+    v(37561,3,1), // UDP
     // envoy.config.core.v3.TrafficDirection
-    v(37562,11,0), // UNSPECIFIED
-    v(37573,7,1), // INBOUND
-    v(37580,8,2), // OUTBOUND
+    v(37601,11,0), // UNSPECIFIED
+    v(37612,7,1), // INBOUND
+    v(37619,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(37650,3,0), // ANY
-    v(37653,19,1), // SAME_IP_OR_LOOPBACK
-    v(37672,8,2), // EXTERNAL
+    v(37689,3,0), // ANY
+    v(37692,19,1), // SAME_IP_OR_LOOPBACK
+    v(37711,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(36949,7,0), // DEFAULT
-    v(37723,11,1), // MODIFY_ONLY
+    v(36988,7,0), // DEFAULT
+    v(37762,11,1), // MODIFY_ONLY
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(37791,17,0), // MOVED_PERMANENTLY
-    v(37808,5,1), // FOUND
-    v(37813,9,2), // SEE_OTHER
-    v(37822,18,3), // TEMPORARY_REDIRECT
-    v(37840,18,4), // PERMANENT_REDIRECT
+    v(37830,17,0), // MOVED_PERMANENTLY
+    v(37847,5,1), // FOUND
+    v(37852,9,2), // SEE_OTHER
+    v(37861,18,3), // TEMPORARY_REDIRECT
+    v(37879,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(37919,19,0), // SERVICE_UNAVAILABLE
-    v(37938,9,1), // NOT_FOUND
-    v(37947,21,2), // INTERNAL_SERVER_ERROR
+    v(37958,19,0), // SERVICE_UNAVAILABLE
+    v(37977,9,1), // NOT_FOUND
+    v(37986,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(38020,4,0), // NONE
-    v(38024,13,1), // EXTERNAL_ONLY
-    v(36742,3,2), // ALL
+    v(38059,4,0), // NONE
+    v(38063,13,1), // EXTERNAL_ONLY
+    v(36781,3,2), // ALL
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(36712,4,0), // AUTO
-    v(38128,5,1), // HTTP1
-    v(38133,5,2), // HTTP2
-    v(38138,5,3), // HTTP3
+    v(36751,4,0), // AUTO
+    v(38167,5,1), // HTTP1
+    v(38172,5,2), // HTTP2
+    v(38177,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(38249,8,0), // SANITIZE
-    v(38257,12,1), // FORWARD_ONLY
-    v(38269,14,2), // APPEND_FORWARD
-    v(38283,12,3), // SANITIZE_SET
-    v(38295,19,4), // ALWAYS_FORWARD_ONLY
+    v(38288,8,0), // SANITIZE
+    v(38296,12,1), // FORWARD_ONLY
+    v(38308,14,2), // APPEND_FORWARD
+    v(38322,12,3), // SANITIZE_SET
+    v(38334,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(38424,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(38455,14,1), // KEEP_UNCHANGED
-    v(37411,14,2), // REJECT_REQUEST
-    v(38469,21,3), // UNESCAPE_AND_REDIRECT
-    v(38490,20,4), // UNESCAPE_AND_FORWARD
+    v(38463,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(38494,14,1), // KEEP_UNCHANGED
+    v(37450,14,2), // REJECT_REQUEST
+    v(38508,21,3), // UNESCAPE_AND_REDIRECT
+    v(38529,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(38618,9,0), // OVERWRITE
-    v(38627,16,1), // APPEND_IF_ABSENT
-    v(38643,12,2), // PASS_THROUGH
+    v(38657,9,0), // OVERWRITE
+    v(38666,16,1), // APPEND_IF_ABSENT
+    v(38682,12,2), // PASS_THROUGH
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(38748,18,0), // VERIFY_TRUST_CHAIN
-    v(38766,16,1), // ACCEPT_UNTRUSTED
+    v(38787,18,0), // VERIFY_TRUST_CHAIN
+    v(38805,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(38861,16,0), // LENIENT_STAPLING
-    v(38877,15,1), // STRICT_STAPLING
-    v(38892,11,2), // MUST_STAPLE
+    v(38900,16,0), // LENIENT_STAPLING
+    v(38916,15,1), // STRICT_STAPLING
+    v(38931,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(38974,20,0), // SAN_TYPE_UNSPECIFIED
-    v(38994,5,1), // EMAIL
-    v(38999,3,2), // DNS
-    v(39002,3,3), // URI
-    v(39005,10,4), // IP_ADDRESS
-    v(39015,10,5), // OTHER_NAME
+    v(39013,20,0), // SAN_TYPE_UNSPECIFIED
+    v(39033,5,1), // EMAIL
+    v(39038,3,2), // DNS
+    v(39041,3,3), // URI
+    v(39044,10,4), // IP_ADDRESS
+    v(39054,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(39092,8,0), // TLS_AUTO
-    v(39100,7,1), // TLSv1_0
-    v(39107,7,2), // TLSv1_1
-    v(39114,7,3), // TLSv1_2
-    v(39121,7,4), // TLSv1_3
+    v(39131,8,0), // TLS_AUTO
+    v(39139,7,1), // TLSv1_0
+    v(39146,7,2), // TLSv1_1
+    v(39153,7,3), // TLSv1_2
+    v(39160,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(39175,7,0), // HUNDRED
-    v(39182,12,1), // TEN_THOUSAND
-    v(39194,7,2), // MILLION
+    v(39214,7,0), // HUNDRED
+    v(39221,12,1), // TEN_THOUSAND
+    v(39233,7,2), // MILLION
     // google.protobuf.NullValue
-    v(39226,10,0), // NULL_VALUE
+    v(39265,10,0), // NULL_VALUE
 ];
