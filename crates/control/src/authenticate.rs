@@ -5,9 +5,10 @@ use std::time::SystemTime;
 use outrider_identity::{
     CertificateDetails, ServiceAccount, TokenError, TokenVerifier, TrustDomain,
 };
-use tonic::Extensions;
 use tonic::metadata::MetadataMap;
+use tonic::{Extensions, Status};
 
+use crate::kubernetes::token_review::{ReviewError, TokenReviewer};
 use crate::serve::Peer;
 
 /// Why a caller is refused. Never holds a token.
@@ -22,21 +23,75 @@ pub enum AuthenticateError {
     /// The token is refused.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// The token is refused, or cannot be judged at the moment, by the cluster.
+    #[error(transparent)]
+    Review(#[from] ReviewError),
     /// The certificate, which the mesh did sign, does not name a workload.
     #[error("the client certificate does not name a workload of trust domain {0}")]
     Certificate(TrustDomain),
 }
 
+impl AuthenticateError {
+    /// Whether the same credentials may be found good a little later.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Review(ReviewError::Unavailable(_)))
+    }
+}
+
+impl From<AuthenticateError> for Status {
+    fn from(error: AuthenticateError) -> Self {
+        if error.is_passing() {
+            Self::unavailable(error.to_string())
+        } else {
+            Self::unauthenticated(error.to_string())
+        }
+    }
+}
+
+/// A pod that a token is bound to: the token is void as soon as the pod is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct BoundPod {
+    /// Its name, in the namespace of the account.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+}
+
+/// Whom credentials vouch for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Caller {
+    /// The account.
+    pub account: ServiceAccount,
+    /// The pod; none where the credentials do not tell: a certificate, or a token that no cluster
+    /// made.
+    pub pod: Option<BoundPod>,
+}
+
+impl From<ServiceAccount> for Caller {
+    fn from(account: ServiceAccount) -> Self {
+        Self { account, pod: None }
+    }
+}
+
+/// Who knows whether a token is good.
+#[derive(Debug, Clone)]
+pub enum Tokens {
+    /// Our own key, which signed it.
+    Signed(TokenVerifier),
+    /// The cluster's API server.
+    Reviewed(TokenReviewer),
+}
+
 /// Knows which credentials to accept.
 #[derive(Debug, Clone)]
 pub struct Authenticator {
-    tokens: TokenVerifier,
+    tokens: Tokens,
     trust_domain: TrustDomain,
 }
 
 impl Authenticator {
     /// Accepts the tokens of `tokens` and the certificates of a trust domain.
-    pub fn new(tokens: TokenVerifier, trust_domain: TrustDomain) -> Self {
+    pub fn new(tokens: Tokens, trust_domain: TrustDomain) -> Self {
         Self {
             tokens,
             trust_domain,
@@ -49,41 +104,45 @@ impl Authenticator {
     }
 
     /// Whom the token or, if there is none, the connection's certificate vouches for. (The
-    /// connection has verified the certificate's chain already.)
+    /// connection has verified the certificate's chain already.) A token that cannot be judged at
+    /// the moment counts as none.
     ///
     /// # Errors
     /// Neither is there, or the one that is there is not good: a bad token is not made good by a
     /// certificate.
-    pub fn account(
+    pub async fn caller(
         &self,
         metadata: &MetadataMap,
         extensions: &Extensions,
         now: SystemTime,
-    ) -> Result<ServiceAccount, AuthenticateError> {
-        match self.token_account(metadata, now) {
-            Err(AuthenticateError::Nothing) => {}
+    ) -> Result<Caller, AuthenticateError> {
+        let without = match self.token_caller(metadata, now).await {
+            Err(error @ AuthenticateError::Nothing) => error,
+            Err(error) if error.is_passing() => error,
             other => return other,
-        }
-        let certificate = extensions.get::<Peer>().and_then(Peer::certificate);
-        let certificate = certificate.ok_or(AuthenticateError::Nothing)?;
+        };
+        let Some(certificate) = extensions.get::<Peer>().and_then(Peer::certificate) else {
+            return Err(without);
+        };
         let foreign = || AuthenticateError::Certificate(self.trust_domain.clone());
         let details = CertificateDetails::parse(certificate.der()).map_err(|_| foreign())?;
         let id = details.spiffe_id().ok_or_else(foreign)?;
         if *id.trust_domain() != self.trust_domain {
             return Err(foreign());
         }
-        ServiceAccount::new(id.namespace(), id.service_account()).map_err(|_| foreign())
+        let account = ServiceAccount::new(id.namespace(), id.service_account());
+        Ok(Caller::from(account.map_err(|_| foreign())?))
     }
 
     /// Whom the token vouches for.
     ///
     /// # Errors
-    /// There is none, or it is not good.
-    pub fn token_account(
+    /// There is none, it is not good, or nobody can tell at the moment.
+    pub async fn token_caller(
         &self,
         metadata: &MetadataMap,
         now: SystemTime,
-    ) -> Result<ServiceAccount, AuthenticateError> {
+    ) -> Result<Caller, AuthenticateError> {
         let header = metadata
             .get("authorization")
             .ok_or(AuthenticateError::Nothing)?;
@@ -93,6 +152,10 @@ impl Authenticator {
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(AuthenticateError::Header);
         }
-        Ok(self.tokens.verify(token.trim(), now)?)
+        let token = token.trim();
+        match &self.tokens {
+            Tokens::Signed(verifier) => Ok(Caller::from(verifier.verify(token, now)?)),
+            Tokens::Reviewed(reviewer) => Ok(reviewer.review(token, now).await?),
+        }
     }
 }

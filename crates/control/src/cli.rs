@@ -122,6 +122,15 @@ pub(crate) struct ClusterArguments {
     /// given certificates.
     #[arg(long, value_name = "NAME", requires = "kubernetes")]
     pub(crate) webhook: Option<String>,
+    /// How long a new root in that Secret is announced before certificates are signed that only it
+    /// vouches for; as long as a changed ConfigMap takes to reach every pod.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        default_value = "2m",
+        requires = "kubernetes"
+    )]
+    pub(crate) root_propagation: GatewayDuration,
     /// The pod that this runs in, and its namespace, where the objects of the control plane are.
     #[arg(
         long,

@@ -3,11 +3,15 @@
 mod cli;
 
 use std::io::{IsTerminal as _, Write as _};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser as _;
+use outrider_control::authenticate::Tokens;
+use outrider_control::kubernetes::{AuthorityOptions, ClusterOptions, Upkeep};
 use outrider_control::mesh::MeshSettings;
+use outrider_control::metrics::Metrics;
 use outrider_control::serve::{ControlPlane, RegistrySource, ServeOptions};
 use outrider_identity::authority::{AuthorityFiles, AuthorityMaterial, Lifetimes};
 use outrider_identity::{CertificateAuthority, ServiceAccount, TokenSigner};
@@ -52,18 +56,49 @@ fn serve(arguments: ServeArguments) -> Result<()> {
         lifetimes.max >= lifetimes.default,
         "--max-cert-ttl must not be less than --cert-ttl"
     );
-    let authority = authority(&arguments.authority)?.with_lifetimes(lifetimes);
-    let tokens = TokenSigner::open_or_create(&arguments.authority.ca_dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let registry = match arguments.config_dir {
-        Some(directory) => RegistrySource::Directory(directory),
-        None if arguments.kubernetes => RegistrySource::Cluster(runtime.block_on(cluster())?),
+    runtime.block_on(run(arguments, lifetimes))
+}
+
+async fn run(arguments: ServeArguments, lifetimes: Lifetimes) -> Result<()> {
+    // Before anything that takes time, so that a signal meanwhile is not lost.
+    let stop = stop_signal()?;
+    let metrics = Arc::new(Metrics::default());
+    let settings = MeshSettings {
+        trust_domain: arguments.authority.trust_domain.clone(),
+        cluster_domain: arguments.cluster_domain.clone(),
+        root_namespace: arguments.root_namespace.clone(),
+        access_log: arguments.access_log,
+    };
+    let (registry, upkeep) = match &arguments.config_dir {
+        Some(directory) => (RegistrySource::Directory(directory.clone()), None),
+        None if arguments.kubernetes => {
+            let client = cluster().await?;
+            let options = cluster_options(&arguments, lifetimes);
+            let metrics = Arc::clone(&metrics);
+            let upkeep = Upkeep::start(client.clone(), options, metrics, stop.clone());
+            let mut stopped = stop.clone();
+            let upkeep = tokio::select! {
+                upkeep = upkeep => upkeep?,
+                _ = stopped.wait_for(|stop| *stop) => return Ok(()),
+            };
+            (RegistrySource::Cluster(client), Some(upkeep))
+        }
         None => bail!(
             "--config-dir is missing: name the directory that holds the mesh's YAML, or give \
              --kubernetes to take it from the cluster (see --help)"
         ),
+    };
+    let (authority, tokens) = match &upkeep {
+        Some(upkeep) => (upkeep.authority.clone(), upkeep.tokens.clone()),
+        None => {
+            let authority = authority(&arguments.authority)?.with_lifetimes(lifetimes);
+            let tokens = TokenSigner::open_or_create(&arguments.authority.ca_dir)?;
+            let (_, authority) = watch::channel(Arc::new(authority));
+            (authority, Tokens::Signed(tokens.verifier()))
+        }
     };
     let options = ServeOptions {
         registry,
@@ -71,31 +106,48 @@ fn serve(arguments: ServeArguments) -> Result<()> {
         port: arguments.port,
         monitoring_port: arguments.monitoring_port,
         serving_names: arguments.serving_name,
-        settings: MeshSettings {
-            trust_domain: arguments.authority.trust_domain,
-            cluster_domain: arguments.cluster_domain,
-            root_namespace: arguments.root_namespace,
-            access_log: arguments.access_log,
-        },
+        settings,
     };
-    runtime.block_on(async {
-        let (stop, stopped) = watch::channel(false);
-        // Before anything that takes time, so that a signal meanwhile is not lost.
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            stop.send_replace(true);
-            // The sender lives on, or its end would be taken for another stop.
-            std::future::pending::<()>().await;
-        });
-        let control = ControlPlane::start(options, authority, &tokens).await?;
-        control.run(stopped).await?;
-        Ok(())
-    })
+    let control = ControlPlane::start(options, authority, tokens, metrics).await?;
+    control.run(stop).await?;
+    if let Some(upkeep) = upkeep {
+        upkeep.end().await;
+    }
+    Ok(())
+}
+
+/// Becomes true at SIGTERM or SIGINT.
+fn stop_signal() -> Result<watch::Receiver<bool>> {
+    let (stop, stopped) = watch::channel(false);
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop.send_replace(true);
+        // The sender lives on, or its end would be taken for another stop.
+        std::future::pending::<()>().await;
+    });
+    Ok(stopped)
+}
+
+fn cluster_options(arguments: &ServeArguments, lifetimes: Lifetimes) -> ClusterOptions {
+    let cluster = &arguments.cluster;
+    ClusterOptions {
+        pod_name: cluster.pod_name.clone(),
+        revision: cluster.revision.clone(),
+        authority: AuthorityOptions {
+            namespace: cluster.pod_namespace.clone(),
+            name: cluster.ca_secret.clone(),
+            trust_domain: arguments.authority.trust_domain.clone(),
+            lifetimes,
+            propagation: cluster.root_propagation.0,
+        },
+        webhook: cluster.webhook.clone(),
+        cluster_domain: arguments.cluster_domain.clone(),
+    }
 }
 
 /// Talks to the cluster that KUBECONFIG names, else to the one that this runs in.

@@ -40,6 +40,28 @@ pub struct Metrics {
     pub certificates: Number,
     /// Callers that were refused a stream or a certificate.
     pub refused_callers: Number,
+    /// Tokens that the cluster was asked about.
+    pub token_reviews: Number,
+    /// Those of which it could not tell.
+    pub token_reviews_unavailable: Number,
+    /// When the certificate that signs ends, in seconds since 1970.
+    pub authority_not_after: Number,
+    /// 1 while the authority's Secret is wrong and its last good version is in force.
+    pub authority_refused: Number,
+    /// 1 while this replica leads.
+    pub leads: Number,
+    /// Active namespaces that have the right trust bundle, by the leader.
+    pub trust_bundles: Number,
+    /// Trust bundles that were written.
+    pub trust_bundle_writes: Number,
+    /// Those that could not be written.
+    pub trust_bundle_failures: Number,
+    /// Times that the trust bundle was put into the webhooks.
+    pub webhook_bundles: Number,
+    /// Certificates issued for the injector.
+    pub webhook_certificates: Number,
+    /// Times that one of the two failed.
+    pub webhook_failures: Number,
     /// Files that were refused.
     pub refused_files: Number,
     /// Versions of a cluster's objects that were refused.
@@ -80,6 +102,72 @@ impl Metrics {
                 "counter",
                 "Callers that were refused a stream or a certificate.",
                 &self.refused_callers,
+            ),
+            (
+                "token_reviews_total",
+                "counter",
+                "Tokens that the API server was asked about.",
+                &self.token_reviews,
+            ),
+            (
+                "token_reviews_unavailable_total",
+                "counter",
+                "Tokens that could not be judged, as the API server did not answer or was busy.",
+                &self.token_reviews_unavailable,
+            ),
+            (
+                "authority_not_after_seconds",
+                "gauge",
+                "When the certificate that signs ends (Unix time); 0 if it is not in a Secret.",
+                &self.authority_not_after,
+            ),
+            (
+                "authority_refused",
+                "gauge",
+                "Whether the authority's Secret is wrong now and its last good version in force.",
+                &self.authority_refused,
+            ),
+            (
+                "leads",
+                "gauge",
+                "Whether this replica is the one that writes to the cluster.",
+                &self.leads,
+            ),
+            (
+                "trust_bundles",
+                "gauge",
+                "Namespaces that have the right trust bundle, if this replica leads.",
+                &self.trust_bundles,
+            ),
+            (
+                "trust_bundle_writes_total",
+                "counter",
+                "Trust bundles written to namespaces.",
+                &self.trust_bundle_writes,
+            ),
+            (
+                "trust_bundle_failures_total",
+                "counter",
+                "Trust bundles that could not be written.",
+                &self.trust_bundle_failures,
+            ),
+            (
+                "webhook_bundles_total",
+                "counter",
+                "Times that the trust bundle was put into the webhooks.",
+                &self.webhook_bundles,
+            ),
+            (
+                "webhook_certificates_total",
+                "counter",
+                "Certificates issued for the injector.",
+                &self.webhook_certificates,
+            ),
+            (
+                "webhook_failures_total",
+                "counter",
+                "Failures to give the injector or its webhooks what they need.",
+                &self.webhook_failures,
             ),
             (
                 "refused_files_total",

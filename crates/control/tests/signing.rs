@@ -6,15 +6,17 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use common::control::{Control, HOUR, bearer, message};
-use outrider_identity::authority::Lifetimes;
+use outrider_identity::authority::{AuthorityMaterial, Lifetimes, Text};
 use outrider_identity::certificate::certificates_from_pem;
 use outrider_identity::token::AUDIENCE;
 use outrider_identity::verify::unix_time;
 use outrider_identity::{
-    CertificateDetails, PeerRole, SpiffeId, TrustBundle, WorkloadKey, verify_chain,
+    CertificateAuthority, CertificateDetails, PeerRole, SpiffeId, TrustBundle, WorkloadKey,
+    verify_chain,
 };
 use outrider_xds::certificate::{CertificateRequest, create_certificate};
 use tonic::metadata::MetadataMap;
@@ -173,5 +175,60 @@ async fn the_serving_certificate_is_renewed_while_it_serves() {
         .await
         .unwrap();
     assert!(second.not_after > first.not_after);
+    control.stop().await;
+}
+
+#[tokio::test]
+async fn another_authority_signs_without_a_restart_and_both_roots_are_known_meanwhile() {
+    let control = Control::start("").await;
+    let first = control.serving_certificate().await;
+    let domain = common::settings().trust_domain;
+    let now = SystemTime::now();
+    let mut material = AuthorityMaterial::self_signed(&domain, now).unwrap();
+    let old = control.authority.trust_bundle().to_pem();
+    let new_root = material.certificate.pem.clone();
+    let bundle = format!("{old}{new_root}");
+    let roots = |pem: String| {
+        let origin = "ca.crt".to_owned();
+        Some(Text { origin, pem })
+    };
+    material.roots = roots(bundle.clone());
+    let both = CertificateAuthority::new(&material, &domain, now).unwrap();
+    control.authorities.send_replace(Arc::new(both));
+
+    // By the old root alone, as a sidecar that has not read the new bundle.
+    let sign = async || {
+        let channel = control.channel(None).await.unwrap();
+        let token = control.token("shop", "cart");
+        let csr = WorkloadKey::generate().unwrap().signing_request(None);
+        create_certificate(channel, token, request(csr.unwrap(), 0)).await
+    };
+    let answer = sign().await.unwrap();
+    assert_eq!(answer.cert_chain.last(), Some(&bundle));
+    let leaf = certificates_from_pem(answer.cert_chain[0].as_bytes()).unwrap();
+    let new_root = TrustBundle::from_pem(new_root.as_bytes()).unwrap();
+    verify_chain(
+        new_root.anchors(),
+        &leaf[0],
+        &[],
+        PeerRole::Client,
+        unix_time(SystemTime::now()),
+    )
+    .unwrap();
+    assert_eq!(control.serving_certificate().await.serial, first.serial);
+
+    // The old root goes, and with it what it vouched for.
+    material.roots = roots(new_root.to_pem());
+    let alone = CertificateAuthority::new(&material, &domain, now).unwrap();
+    control.authorities.send_replace(Arc::new(alone));
+    let renewed = async || {
+        let channel = control.channel_trusting(new_root.root_store(), None).await;
+        anyhow::ensure!(channel.is_ok(), "{channel:?}");
+        Ok(())
+    };
+    outrider_testkit::eventually_async(Duration::from_secs(5), renewed)
+        .await
+        .unwrap();
+    assert!(control.channel(None).await.is_err());
     control.stop().await;
 }

@@ -1,9 +1,172 @@
-//! What the control plane does with the API server of a cluster beside reading its registry: elect
-//! a leader, and (the leader) keep what the mesh needs in the cluster as it should be.
+//! What the control plane does with the API server of a cluster beside reading its registry: take
+//! its authority from a Secret, have tokens reviewed, elect a leader, and (the leader) keep what the
+//! mesh needs in the cluster as it should be.
 
+pub mod authority;
 mod election;
+mod injector_certificate;
 pub mod lease;
 pub mod owner;
+mod publication;
+mod rotation;
+pub mod token_review;
+pub mod trust_bundle;
+pub mod webhook;
 
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::authenticate::Tokens;
+use crate::metrics::Metrics;
+use crate::signing::CurrentAuthority;
+
+use authority::AuthoritySecret;
+use trust_bundle::TrustBundles;
+use webhook::WebhookUpkeep;
+
+pub use authority::{AuthorityOptions, SecretError};
 pub use lease::{Leadership, LeaseOptions};
 pub use owner::Owner;
+pub use token_review::{ReviewError, TokenReviewer};
+pub use webhook::WebhookOptions;
+
+/// Everything that the upkeep of a cluster is told.
+#[derive(Debug)]
+pub struct ClusterOptions {
+    /// The pod that this runs in.
+    pub pod_name: String,
+    /// The revision of this control plane; empty for the default one.
+    pub revision: String,
+    /// The authority's Secret, in the namespace of the control plane.
+    pub authority: AuthorityOptions,
+    /// The injector's MutatingWebhookConfiguration, whose Service has the same name; none when
+    /// somebody else gives it its certificates.
+    pub webhook: Option<String>,
+    /// The DNS suffix of services.
+    pub cluster_domain: String,
+}
+
+impl ClusterOptions {
+    /// The name of one of this revision's objects.
+    fn name(&self, base: &str) -> String {
+        match self.revision.as_str() {
+            "" => base.to_owned(),
+            revision => format!("{base}-{revision}"),
+        }
+    }
+
+    fn webhook(&self) -> Option<WebhookOptions> {
+        let configuration = self.webhook.clone()?;
+        let namespace = self.authority.namespace.clone();
+        let host = format!("{configuration}.{namespace}.svc");
+        Some(WebhookOptions {
+            names: vec![host.clone(), format!("{host}.{}", self.cluster_domain)],
+            secret: self.name("outrider-injector-tls"),
+            configuration,
+            namespace,
+        })
+    }
+}
+
+/// The upkeep of a cluster, while it lives.
+#[derive(Debug)]
+pub struct Upkeep {
+    /// The authority in force.
+    pub authority: CurrentAuthority,
+    /// Who judges tokens.
+    pub tokens: Tokens,
+    leadership: Leadership,
+    tasks: JoinSet<()>,
+}
+
+impl Upkeep {
+    /// Opens the authority, which an empty Secret is given, and takes up everything else.
+    ///
+    /// # Errors
+    /// There is no authority that could serve a mesh; see [`SecretError`].
+    pub async fn start(
+        client: kube::Client,
+        options: ClusterOptions,
+        metrics: Arc<Metrics>,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Self, SecretError> {
+        let control = options.name("outrider-control");
+        let owner = Owner::new(client.clone(), &control);
+        let webhook = options.webhook();
+        let lease = LeaseOptions {
+            namespace: options.authority.namespace.clone(),
+            name: control.clone(),
+            candidate: options.pod_name,
+        };
+        let secret = AuthoritySecret::new(client.clone(), options.authority, Arc::clone(&metrics));
+        let first = secret.open().await?;
+        let (sender, authority) = watch::channel(Arc::clone(&first.signer));
+        let leadership = Leadership::start(client.clone(), lease, owner.clone(), stop);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(secret.follow(first, sender));
+        tasks.spawn(count_leading(leadership.is_leader(), Arc::clone(&metrics)));
+        let bundles = TrustBundles {
+            client: client.clone(),
+            authority: authority.clone(),
+            owner,
+            manager: control,
+            metrics: Arc::clone(&metrics),
+        };
+        tasks.spawn(while_leading(leadership.is_leader(), move || {
+            bundles.clone().keep()
+        }));
+        if let Some(options) = webhook {
+            let webhook = WebhookUpkeep {
+                client: client.clone(),
+                authority: authority.clone(),
+                options,
+                metrics: Arc::clone(&metrics),
+            };
+            tasks.spawn(while_leading(leadership.is_leader(), move || {
+                webhook.clone().keep()
+            }));
+        }
+        Ok(Self {
+            authority,
+            tokens: Tokens::Reviewed(TokenReviewer::new(client, metrics)),
+            leadership,
+            tasks,
+        })
+    }
+
+    /// Whether this replica leads.
+    pub fn is_leader(&self) -> watch::Receiver<bool> {
+        self.leadership.is_leader()
+    }
+
+    /// Waits, after the stop was told, until another replica may lead.
+    pub async fn end(mut self) {
+        self.tasks.shutdown().await;
+        self.leadership.released().await;
+    }
+}
+
+/// Does the work of a leader whenever this replica is one, and drops it when it is no more.
+pub async fn while_leading<F>(mut leads: watch::Receiver<bool>, work: impl Fn() -> F)
+where
+    F: Future<Output = ()>,
+{
+    // An error means that the election is over.
+    while leads.wait_for(|leads| *leads).await.is_ok() {
+        tokio::select! {
+            () = work() => {}
+            _ = leads.wait_for(|leads| !*leads) => {}
+        }
+    }
+}
+
+async fn count_leading(mut leads: watch::Receiver<bool>, metrics: Arc<Metrics>) {
+    loop {
+        metrics.leads.set(usize::from(*leads.borrow_and_update()));
+        if leads.changed().await.is_err() {
+            return;
+        }
+    }
+}

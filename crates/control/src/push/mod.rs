@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::translate::{OutboundKey, Translation, outbound};
 
 pub use client::Client;
-pub use node::{NodeError, proxy_of};
+pub use node::{NodeError, confirm_addresses, proxy_of};
 
 /// How long a stream lasts before the proxy has to prove who it is again: 30 min, less up to a
 /// tenth, so that not all come at once.
@@ -126,19 +126,20 @@ impl Publisher {
         clients
     }
 
-    fn identify(
+    async fn identify(
         &self,
         node: &Node,
         metadata: &MetadataMap,
         extensions: &Extensions,
     ) -> Result<(ServiceAccount, crate::translate::Proxy), Status> {
-        let account = self
+        let caller = self
             .authenticator
-            .account(metadata, extensions, SystemTime::now())
-            .map_err(|error| Status::unauthenticated(error.to_string()))?;
-        let proxy = proxy_of(node, &account)
-            .map_err(|error| Status::permission_denied(error.to_string()))?;
-        Ok((account, proxy))
+            .caller(metadata, extensions, SystemTime::now())
+            .await?;
+        let refused = |error: NodeError| Status::permission_denied(error.to_string());
+        let proxy = proxy_of(node, &caller).map_err(refused)?;
+        confirm_addresses(&proxy, &caller, &self.mesh()).map_err(refused)?;
+        Ok((caller.account, proxy))
     }
 }
 
@@ -152,7 +153,7 @@ impl Source for Publisher {
         metadata: &MetadataMap,
         extensions: &Extensions,
     ) -> Result<Arc<Client>, Status> {
-        let (account, proxy) = match self.identify(&node, metadata, extensions) {
+        let (account, proxy) = match self.identify(&node, metadata, extensions).await {
             Ok(identified) => identified,
             Err(status) => {
                 self.metrics.refused_callers.increment();

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use outrider_identity::ServiceAccount;
 use outrider_xds::pb::envoy::config::core::v3::Node;
 use outrider_xds::pb::google::protobuf::value::Kind;
 use outrider_xds::pb::google::protobuf::{Struct, Value};
 
+use crate::authenticate::Caller;
+use crate::mesh::MeshState;
 use crate::translate::Proxy;
 
 /// Why a node gets nothing.
@@ -36,13 +37,22 @@ pub enum NodeError {
         /// Whose the credentials are.
         account: String,
     },
+    /// The node claims an address that is another's.
+    #[error("the node claims the address {address}, which is {owner}'s, not its own")]
+    Address {
+        /// Which.
+        address: IpAddr,
+        /// Whose it is, by the registry.
+        owner: String,
+    },
 }
 
 /// The proxy behind a node: what it says of itself, as far as its credentials confirm it.
 ///
 /// # Errors
-/// The node is malformed, or names another's namespace or account.
-pub fn proxy_of(node: &Node, account: &ServiceAccount) -> Result<Proxy, NodeError> {
+/// The node is malformed, or names another's namespace, account or pod.
+pub fn proxy_of(node: &Node, caller: &Caller) -> Result<Proxy, NodeError> {
+    let account = &caller.account;
     let (address, name, namespace) = parse_id(&node.id)?;
     let check = |field, claimed: &str, confirmed: &str| {
         if claimed == confirmed {
@@ -56,6 +66,15 @@ pub fn proxy_of(node: &Node, account: &ServiceAccount) -> Result<Proxy, NodeErro
         })
     };
     check("node.id", &namespace, account.namespace())?;
+    if let Some(pod) = &caller.pod
+        && pod.name != name
+    {
+        return Err(NodeError::Another {
+            field: "node.id",
+            claimed: name,
+            account: format!("pod {} of {account}", pod.name),
+        });
+    }
     let metadata = node.metadata.as_ref();
     if let Some(claimed) = text(metadata, "NAMESPACE")? {
         check("node.metadata.NAMESPACE", claimed, account.namespace())?;
@@ -87,6 +106,35 @@ pub fn proxy_of(node: &Node, account: &ServiceAccount) -> Result<Proxy, NodeErro
         addresses,
         labels,
     })
+}
+
+/// Checks that what a pod claims for its addresses is not known to be another workload's. One that
+/// the registry does not know (yet) is taken: it stands behind no service. Credentials that do not
+/// tell the pod get nothing of another account's workload either: the translation sees to that.
+///
+/// # Errors
+/// The registry knows an address as another's.
+pub fn confirm_addresses(
+    proxy: &Proxy,
+    caller: &Caller,
+    mesh: &MeshState,
+) -> Result<(), NodeError> {
+    let Some(pod) = &caller.pod else {
+        return Ok(());
+    };
+    for address in &proxy.addresses {
+        let Some(workload) = mesh.workload(*address) else {
+            continue;
+        };
+        let name = &workload.name;
+        if name.name != pod.name || name.namespace != caller.account.namespace() {
+            return Err(NodeError::Address {
+                address: *address,
+                owner: name.to_string(),
+            });
+        }
+    }
+    Ok(())
 }
 
 fn parse_id(id: &str) -> Result<(IpAddr, String, String), NodeError> {
@@ -157,6 +205,18 @@ fn labels(metadata: Option<&Struct>) -> Result<BTreeMap<String, String>, NodeErr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::authenticate::BoundPod;
+    use outrider_identity::ServiceAccount;
+
+    fn cart(pod: Option<&str>) -> Caller {
+        Caller {
+            account: ServiceAccount::new("shop", "cart").unwrap(),
+            pod: pod.map(|name| BoundPod {
+                name: name.to_owned(),
+                uid: "1".to_owned(),
+            }),
+        }
+    }
 
     fn node(id: &str, metadata: &[(&str, &str)]) -> Node {
         let value = |text: &str| Value {
@@ -178,21 +238,26 @@ mod tests {
 
     #[test]
     fn a_confirmed_node_is_a_proxy() {
-        let account = ServiceAccount::new("shop", "cart").unwrap();
         let metadata = [
             ("NAMESPACE", "shop"),
             ("SERVICE_ACCOUNT", "cart"),
             ("INSTANCE_IPS", "10.0.0.1, fd00::1"),
         ];
-        let proxy = proxy_of(&node(ID, &metadata), &account).unwrap();
+        let proxy = proxy_of(&node(ID, &metadata), &cart(None)).unwrap();
         assert_eq!(proxy.name, "cart-1.x.shop");
         assert_eq!(proxy.addresses.len(), 2);
-        assert!(proxy_of(&node(ID, &[]), &account).is_ok());
+        for pod in [None, Some("cart-1.x")] {
+            assert!(proxy_of(&node(ID, &[]), &cart(pod)).is_ok());
+        }
+        let error = proxy_of(&node(ID, &[]), &cart(Some("cart-2"))).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "node.id names \"cart-1.x\", but the credentials are those of pod cart-2 of shop/cart"
+        );
     }
 
     #[test]
     fn anything_else_is_refused() {
-        let account = ServiceAccount::new("shop", "cart").unwrap();
         type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
         let cases: &[Case<'_>] = &[
             ("", &[], "node.id"),
@@ -219,7 +284,7 @@ mod tests {
             (ID, &[("LABELS", "x")], "LABELS"),
         ];
         for (id, metadata, part) in cases {
-            let error = proxy_of(&node(id, metadata), &account)
+            let error = proxy_of(&node(id, metadata), &cart(None))
                 .unwrap_err()
                 .to_string();
             assert!(error.contains(part), "{error:?} should contain {part:?}");

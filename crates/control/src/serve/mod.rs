@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use outrider_identity::{AuthorityError, CertificateAuthority, TokenSigner, TrustDomain};
+use outrider_identity::{AuthorityError, TrustDomain};
 use outrider_xds::ads;
 use outrider_xds::certificate::CertificateService;
 use tokio::net::TcpListener;
@@ -19,12 +19,12 @@ use tonic::Extensions;
 use tonic::transport::Server;
 use tracing::{info, warn};
 
-use crate::authenticate::Authenticator;
+use crate::authenticate::{Authenticator, Tokens};
 use crate::mesh::MeshSettings;
 use crate::metrics::Metrics;
 use crate::push::Publisher;
 use crate::registry::RegistryError;
-use crate::signing::SigningService;
+use crate::signing::{CurrentAuthority, SigningService};
 
 use monitor::Monitor;
 use registry::Registry;
@@ -107,12 +107,12 @@ impl ControlPlane {
     /// One of these failed. A wrong file is no failure: it is logged and left out.
     pub async fn start(
         options: ServeOptions,
-        authority: CertificateAuthority,
-        tokens: &TokenSigner,
+        authority: CurrentAuthority,
+        tokens: Tokens,
+        metrics: Arc<Metrics>,
     ) -> Result<Self, ServeError> {
-        let metrics = Arc::new(Metrics::default());
-        let authority = Arc::new(authority);
         let left = authority
+            .borrow()
             .signer_not_after()
             .duration_since(SystemTime::now());
         let left = left.unwrap_or_default();
@@ -124,12 +124,9 @@ impl ControlPlane {
             );
         }
         let trust_domain: TrustDomain = options.settings.trust_domain.clone();
-        let authenticator = Authenticator::new(tokens.verifier(), trust_domain);
-        let certificate = ServingCertificate::new(
-            Arc::clone(&authority),
-            options.serving_names,
-            SystemTime::now(),
-        )?;
+        let authenticator = Authenticator::new(tokens, trust_domain);
+        let certificate =
+            ServingCertificate::new(authority.clone(), options.serving_names, SystemTime::now())?;
         let settings = Arc::new(options.settings);
         let mut registry = Registry::open(options.registry, settings, Arc::clone(&metrics))?;
         let mesh = registry.mesh();

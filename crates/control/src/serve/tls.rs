@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use outrider_identity::{AuthorityError, CertificateAuthority};
+use outrider_identity::{AuthorityError, CertificateAuthority, IssuedCertificate, WorkloadKey};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
@@ -23,6 +23,8 @@ use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 use tracing::{debug, error, info, warn};
+
+use crate::signing::CurrentAuthority;
 
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -50,7 +52,7 @@ pub enum TlsError {
 /// The certificate that the port serves with, always fresh.
 #[derive(Debug, Clone)]
 pub struct ServingCertificate {
-    authority: Arc<CertificateAuthority>,
+    authority: CurrentAuthority,
     names: Arc<Vec<String>>,
     current: Arc<ArcSwap<Current>>,
 }
@@ -58,7 +60,8 @@ pub struct ServingCertificate {
 #[derive(Debug)]
 struct Current {
     config: Arc<ServerConfig>,
-    not_after: SystemTime,
+    key: Arc<WorkloadKey>,
+    issued: IssuedCertificate,
 }
 
 impl ServingCertificate {
@@ -67,11 +70,11 @@ impl ServingCertificate {
     /// # Errors
     /// The authority does not sign, for example because a name is none.
     pub fn new(
-        authority: Arc<CertificateAuthority>,
+        authority: CurrentAuthority,
         names: Vec<String>,
         now: SystemTime,
     ) -> Result<Self, TlsError> {
-        let current = issue(&authority, &names, now)?;
+        let current = Current::issue(&authority.borrow(), &names, now)?;
         Ok(Self {
             authority,
             names: Arc::new(names),
@@ -79,20 +82,32 @@ impl ServingCertificate {
         })
     }
 
-    /// Renews it at half of what is left of its life, for ever. A failure is logged and tried
-    /// again while the old one serves.
-    pub(super) async fn renew(self) {
+    /// Renews it at half of what is left of its life, and follows the authority, for ever. A
+    /// failure is logged and tried again while the old one serves.
+    pub(super) async fn renew(mut self) {
         loop {
-            let left = self
-                .current
-                .load()
+            let current = self.current.load_full();
+            let left = current
+                .issued
                 .not_after
-                .duration_since(SystemTime::now());
-            sleep((left.unwrap_or_default() / 2).max(SHORTEST_RENEWAL)).await;
-            match issue(&self.authority, &self.names, SystemTime::now()) {
-                Ok(current) => {
-                    self.current.store(Arc::new(current));
-                    info!("renewed the serving certificate");
+                .duration_since(SystemTime::now())
+                .unwrap_or_default();
+            let next = tokio::select! {
+                () = sleep((left / 2).max(SHORTEST_RENEWAL)) => {
+                    let authority = Arc::clone(&self.authority.borrow());
+                    Current::issue(&authority, &self.names, SystemTime::now())
+                }
+                authority = changed(&mut self.authority) => {
+                    current.follow(&authority, &self.names, SystemTime::now())
+                }
+            };
+            match next {
+                Ok(next) => {
+                    let renewed = next.issued.chain[0] != current.issued.chain[0];
+                    self.current.store(Arc::new(next));
+                    if renewed {
+                        info!("renewed the serving certificate");
+                    }
                 }
                 Err(error) => {
                     error!("{error}; the old one stays in use");
@@ -107,12 +122,53 @@ impl ServingCertificate {
     }
 }
 
-fn issue(
+/// The authority after its next change. One that never changes again is waited for in vain.
+async fn changed(authority: &mut CurrentAuthority) -> Arc<CertificateAuthority> {
+    if authority.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    Arc::clone(&authority.borrow_and_update())
+}
+
+impl Current {
+    fn issue(
+        authority: &CertificateAuthority,
+        names: &[String],
+        now: SystemTime,
+    ) -> Result<Self, TlsError> {
+        let (key, issued) = authority.issue_serving(names, None, now)?;
+        Ok(Self {
+            config: Arc::new(configure(authority, &key, &issued)?),
+            key: Arc::new(key),
+            issued,
+        })
+    }
+
+    /// Trusts clients by another authority's roots. The certificate itself stays for as long as
+    /// those roots vouch for it: a client that has not learnt of a new root yet knows it by the old
+    /// one, and who has the bundle knows both.
+    fn follow(
+        &self,
+        authority: &CertificateAuthority,
+        names: &[String],
+        now: SystemTime,
+    ) -> Result<Self, TlsError> {
+        if authority.verify(&self.issued.chain, now).is_err() {
+            return Self::issue(authority, names, now);
+        }
+        Ok(Self {
+            config: Arc::new(configure(authority, &self.key, &self.issued)?),
+            key: Arc::clone(&self.key),
+            issued: self.issued.clone(),
+        })
+    }
+}
+
+fn configure(
     authority: &CertificateAuthority,
-    names: &[String],
-    now: SystemTime,
-) -> Result<Current, TlsError> {
-    let (key, issued) = authority.issue_serving(names, None, now)?;
+    key: &WorkloadKey,
+    issued: &IssuedCertificate,
+) -> Result<ServerConfig, TlsError> {
     let provider = Arc::new(default_provider());
     let roots = Arc::new(authority.trust_bundle().root_store());
     // A certificate is welcome but not needed: the first that a workload asks for is its own.
@@ -122,15 +178,12 @@ fn issue(
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(issued.chain, key.private_der())?;
+        .with_single_cert(issued.chain.clone(), key.private_der())?;
     config.alpn_protocols = vec![b"h2".to_vec()];
     // A resumed session would bring a certificate that nobody looks at again.
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-    Ok(Current {
-        config: Arc::new(config),
-        not_after: issued.not_after,
-    })
+    Ok(config)
 }
 
 /// The certificate that a caller made its connection with, verified against the trust bundle.

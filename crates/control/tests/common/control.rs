@@ -4,6 +4,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use outrider_control::authenticate::Tokens;
 use outrider_control::serve::{ControlPlane, RegistrySource, ServeError, ServeOptions};
 use outrider_identity::authority::Lifetimes;
 use outrider_identity::token::AUDIENCE;
@@ -31,6 +32,8 @@ pub struct Control {
     pub address: std::net::SocketAddr,
     pub monitoring: std::net::SocketAddr,
     pub authority: CertificateAuthority,
+    /// What the server signs with: another may be put in its place.
+    pub authorities: watch::Sender<Arc<CertificateAuthority>>,
     pub tokens: TokenSigner,
     stop: watch::Sender<bool>,
     task: JoinHandle<Result<(), ServeError>>,
@@ -61,7 +64,10 @@ impl Control {
             serving_names: vec!["localhost".to_owned(), "127.0.0.1".to_owned()],
             settings,
         };
-        let control = ControlPlane::start(options, serving.with_lifetimes(lifetimes), &tokens)
+        let serving = Arc::new(serving.with_lifetimes(lifetimes));
+        let (authorities, current) = watch::channel(serving);
+        let judge = Tokens::Signed(tokens.verifier());
+        let control = ControlPlane::start(options, current, judge, Arc::default())
             .await
             .unwrap();
         let (address, monitoring) = (
@@ -75,6 +81,7 @@ impl Control {
             address,
             monitoring,
             authority,
+            authorities,
             tokens,
             stop,
             task,

@@ -57,7 +57,7 @@ impl CertificateAuthority {
             .collect::<Result<_, _>>()?;
         let key = WorkloadKey::generate()?;
         let issued = self.sign(key.pair(), wanted, lifetime, now)?;
-        self.verify(&issued, now)
+        self.verify(&issued.chain, now)
             .map_err(|source| AuthorityError::Serving {
                 names: names.join(", "),
                 source,

@@ -19,7 +19,9 @@ use rustls_pki_types::CertificateDer;
 use crate::certificate::certificate_to_pem;
 use crate::owner_only::StoreError;
 use crate::verify::unix_time;
-use crate::{CertificateError, KeyError, PeerRole, TrustBundle, TrustError, VerifyError};
+use crate::{
+    CertificateError, KeyError, PeerRole, TrustBundle, TrustDomain, TrustError, VerifyError,
+};
 
 pub use material::{AuthorityFiles, AuthorityMaterial, Text};
 pub use open::AUTHORITY_FILE;
@@ -141,8 +143,8 @@ impl IssuedCertificate {
 /// Signs the certificates of the mesh.
 pub struct CertificateAuthority {
     issuer: Issuer<'static, KeyPair>,
-    /// What signs, as a trust anchor.
     signer: CertificateDer<'static>,
+    trust_domain: TrustDomain,
     /// The signing certificate and the intermediates above it; empty when the root signs.
     intermediates: Vec<CertificateDer<'static>>,
     signer_not_after: SystemTime,

@@ -8,9 +8,7 @@ use rustls_pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::{
-    AuthorityError, AuthorityMaterial, CertificateAuthority, IssuedCertificate, Lifetimes, Text,
-};
+use super::{AuthorityError, AuthorityMaterial, CertificateAuthority, Lifetimes, Text};
 use crate::verify::unix_time;
 use crate::{
     CertificateDetails, PeerRole, TrustBundle, TrustDomain, VerifyError, WorkloadKey, owner_only,
@@ -119,43 +117,45 @@ impl CertificateAuthority {
         let authority = Self {
             issuer: Issuer::from_ca_cert_der(&signer, key).map_err(AuthorityError::Sign)?,
             signer,
+            trust_domain: trust_domain.clone(),
             intermediates: chain,
             signer_not_after: details[0].not_after,
             bundle,
             lifetimes: Lifetimes::default(),
         };
-        authority
-            .prove(trust_domain, now)
-            .map_err(|error| match &material.roots {
+        // As a peer would, so that a chain that does not fit is found here and not by every
+        // workload.
+        let sample = authority.sample(now)?;
+        authority.verify(&sample, now).map_err(|error| {
+            unsuitable(match &material.roots {
                 Some(roots) => format!("does not lead to the root in {}: {error}", roots.origin),
                 None => format!("does not lead to the root: {error}"),
             })
-            .map_err(unsuitable)?;
+        })?;
         Ok(authority)
     }
 
-    /// Signs a workload's certificate and verifies it as a peer would, so that a chain that does
-    /// not fit is found at the start and not by every workload.
-    fn prove(&self, trust_domain: &TrustDomain, now: SystemTime) -> Result<(), String> {
-        let trial = WorkloadKey::generate().map_err(|error| error.to_string())?;
-        let name = format!("spiffe://{trust_domain}/ns/default/sa/default");
-        let name = name.try_into().map_err(|error| format!("{error}"))?;
-        let issued = self
-            .sign(trial.pair(), vec![SanType::URI(name)], None, now)
-            .map_err(|error| error.to_string())?;
-        self.verify(&issued, now).map_err(|error| error.to_string())
+    /// Signs a workload's certificate for a key that is thrown away, to see what peers say of it.
+    ///
+    /// # Errors
+    /// The signing certificate has expired, or the cryptographic library failed.
+    pub fn sample(&self, now: SystemTime) -> Result<Vec<CertificateDer<'static>>, AuthorityError> {
+        let key = WorkloadKey::generate()?;
+        let name = format!("spiffe://{}/ns/default/sa/default", self.trust_domain);
+        let name = SanType::URI(name.try_into().map_err(AuthorityError::Sign)?);
+        Ok(self.sign(key.pair(), vec![name], None, now)?.chain)
     }
 
-    /// As a peer verifies it who has the trust bundle.
-    pub(super) fn verify(
-        &self,
-        issued: &IssuedCertificate,
-        now: SystemTime,
-    ) -> Result<(), VerifyError> {
+    /// Verifies a chain, its end first, as a peer does who has the trust bundle.
+    ///
+    /// # Errors
+    /// [`VerifyError`], by what is wrong.
+    pub fn verify(&self, chain: &[CertificateDer<'_>], now: SystemTime) -> Result<(), VerifyError> {
+        let (end, intermediates) = chain.split_first().ok_or(VerifyError::UnknownIssuer)?;
         crate::verify_chain(
             self.bundle.anchors(),
-            &issued.chain[0],
-            &issued.chain[1..],
+            end,
+            intermediates,
             PeerRole::Server,
             unix_time(now),
         )
