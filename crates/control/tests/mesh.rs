@@ -84,7 +84,10 @@ fn what_does_not_fit_together_is_said() {
             "(HTTPRoute shop/r): spec.parentRefs[0]: there is no Service shop/nowhere",
         ),
         (
-            format!("service a: {{ports: [{{name: tcp, port: 80}}]}}\nroute r: {{{parent}a}}]}}"),
+            format!(
+                "service a: {{clusterIP: 10.96.0.1, ports: [{{name: tcp, port: 80}}]}}\n\
+                 route r: {{{parent}a}}]}}"
+            ),
             "spec.parentRefs[0]: Service shop/a has no such HTTP port",
         ),
     ] {

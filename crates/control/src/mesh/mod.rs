@@ -2,6 +2,7 @@
 //! translation needs. Nothing here knows where the documents came from, nor xDS.
 
 mod build;
+mod builder;
 mod policy;
 mod protocol;
 mod route;
@@ -16,9 +17,9 @@ use std::sync::Arc;
 
 use outrider_identity::TrustDomain;
 
-use crate::registry::{FieldError, NamespacedName, ObjectRef, Source};
+use crate::registry::{FieldError, NamespacedName, Object, ObjectRef, Source};
 
-pub use build::MeshBuilder;
+pub use builder::MeshBuilder;
 pub use policy::PeerPolicies;
 pub use protocol::AppProtocol;
 pub use route::{JudgedRoute, MeshRoute, RouteKind};
@@ -66,22 +67,60 @@ pub struct MeshState {
     /// What holds for the whole mesh.
     pub settings: Arc<MeshSettings>,
     /// Services by name.
-    pub services: BTreeMap<NamespacedName, MeshService>,
+    pub services: Arc<BTreeMap<NamespacedName, Arc<MeshService>>>,
     /// Who must speak mutual TLS.
-    pub policies: PeerPolicies,
+    pub policies: Arc<PeerPolicies>,
     /// What is wrong with objects that only their neighbours show.
-    pub warnings: BTreeSet<Warning>,
+    pub warnings: Arc<BTreeSet<Warning>>,
     /// What is wrong with the latest versions of objects whose last good versions are in force.
-    pub faults: Arc<BTreeMap<ObjectRef, FieldError>>,
-    workloads: HashMap<IpAddr, Arc<Workload>>,
+    pub faults: Arc<BTreeMap<ObjectRef, Fault>>,
+    workloads: Arc<HashMap<IpAddr, Arc<Workload>>>,
     /// Names of the services that an address stands behind.
-    services_at: HashMap<IpAddr, BTreeSet<NamespacedName>>,
-    routes: BTreeMap<NamespacedName, Vec<MeshRoute>>,
-    verdicts: BTreeMap<ObjectRef, Verdict>,
-    sources: BTreeMap<ObjectRef, Source>,
+    services_at: Arc<HashMap<IpAddr, Arc<BTreeSet<NamespacedName>>>>,
+    routes: Arc<BTreeMap<NamespacedName, Vec<MeshRoute>>>,
+    /// Grows whenever a route, or what routes may lead to, becomes another.
+    routing: u64,
+    verdicts: Arc<BTreeMap<ObjectRef, Verdict>>,
+    /// Of the objects that files declare.
+    sources: Arc<BTreeMap<ObjectRef, Source>>,
+}
+
+/// What is wrong with the latest version of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// The generation of that version; 0 outside of a cluster.
+    pub generation: i64,
+    /// What is wrong.
+    pub error: FieldError,
 }
 
 impl MeshState {
+    /// Puts documents together.
+    pub fn build<'a>(
+        settings: Arc<MeshSettings>,
+        documents: impl Iterator<Item = &'a (Source, Arc<Object>)>,
+    ) -> Self {
+        let mut builder = MeshBuilder::new(settings);
+        builder.replace(documents);
+        builder.build()
+    }
+
+    fn empty(settings: Arc<MeshSettings>) -> Self {
+        Self {
+            settings,
+            services: Arc::default(),
+            policies: Arc::default(),
+            warnings: Arc::default(),
+            faults: Arc::default(),
+            workloads: Arc::default(),
+            services_at: Arc::default(),
+            routes: Arc::default(),
+            routing: 0,
+            verdicts: Arc::default(),
+            sources: Arc::default(),
+        }
+    }
+
     /// The workload that has an address.
     pub fn workload(&self, address: IpAddr) -> Option<&Arc<Workload>> {
         self.workloads.get(&address)
@@ -95,12 +134,24 @@ impl MeshState {
         let names: BTreeSet<_> = addresses
             .iter()
             .filter_map(|address| self.services_at.get(address))
-            .flatten()
+            .flat_map(|names| names.iter())
             .collect();
-        names.into_iter().filter_map(|name| self.services.get(name))
+        let services = names.into_iter().filter_map(|name| self.services.get(name));
+        services.map(Arc::as_ref)
     }
 
-    /// What is said of each route that has a Service for a parent.
+    /// Whether routes are the same as in another state of the same mesh, and what they lead to.
+    pub fn routes_like(&self, other: &Self) -> bool {
+        self.routing == other.routing
+    }
+
+    /// Whether routes are attached to a service.
+    pub fn has_routes(&self, service: &MeshService) -> bool {
+        self.routes.contains_key(&service.name)
+    }
+
+    /// What is said of each route that has a Service for a parent, and of each object of our own
+    /// kinds.
     pub fn verdicts(&self) -> &BTreeMap<ObjectRef, Verdict> {
         &self.verdicts
     }

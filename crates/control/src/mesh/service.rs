@@ -60,6 +60,15 @@ pub struct MeshEndpoint {
     pub mutual_tls: bool,
 }
 
+impl MeshService {
+    /// What routes see of it: not who stands behind it at the moment.
+    pub(super) fn shape(&self) -> impl PartialEq + use<> {
+        let port = |port: &MeshPort| (port.name.clone(), port.number, port.protocol);
+        let ports: Vec<_> = self.ports.iter().map(port).collect();
+        (self.headless, ports)
+    }
+}
+
 impl MeshPort {
     /// The identities that may answer on this port.
     pub fn identities(&self) -> BTreeSet<&SpiffeId> {

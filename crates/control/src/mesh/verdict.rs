@@ -7,7 +7,7 @@ use crate::registry::kinds::{BackendRef, ParentRef, ProblemKind};
 use crate::registry::{NamespacedName, Object, ObjectRef};
 
 use super::route::names;
-use super::{AppProtocol, JudgedRoute, MeshPort, MeshService, MeshState, RouteKind};
+use super::{AppProtocol, Fault, JudgedRoute, MeshPort, MeshService, MeshState, RouteKind};
 
 /// The judgement on one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,19 +73,38 @@ impl Finding {
 }
 
 impl Verdict {
-    /// The verdict on an object that was taken as it is.
-    pub fn accepted(object: &Object) -> Self {
+    /// The verdict on an object that was taken, with what its neighbours show to be wrong with it.
+    pub fn accepted(object: &Object, found: &[String]) -> Self {
+        let mut message = "in force".to_owned();
+        for text in found {
+            message += "; ";
+            message += text;
+        }
         Self {
             generation: object.metadata().generation,
-            findings: Findings::Object(Finding::holds("Accepted", "in force")),
+            findings: Findings::Object(Finding::holds("Accepted", message)),
         }
     }
 
-    /// The verdict on an object that is not taken.
-    pub fn refused(generation: i64, message: impl Into<String>) -> Self {
+    /// The verdict on an object whose latest version is not taken.
+    pub fn refused(fault: &Fault) -> Self {
         Self {
-            generation,
-            findings: Findings::Object(Finding::fails("Invalid", message)),
+            generation: fault.generation,
+            findings: Findings::Object(refusal("Invalid", fault)),
+        }
+    }
+
+    /// The latest version is not taken, of which this is the last good one.
+    pub(super) fn refuse(&mut self, fault: &Fault) {
+        self.generation = fault.generation;
+        match &mut self.findings {
+            Findings::Object(finding) => *finding = refusal("Invalid", fault),
+            Findings::Route(parents) => {
+                for parent in parents {
+                    parent.accepted = refusal("UnsupportedValue", fault);
+                    parent.partially_invalid = None;
+                }
+            }
         }
     }
 
@@ -137,6 +156,11 @@ impl Verdict {
         messages.dedup();
         messages
     }
+}
+
+fn refusal(reason: &'static str, fault: &Fault) -> Finding {
+    let message = format!("{}; the last good version stays in force", fault.error);
+    Finding::fails(reason, message)
 }
 
 fn accepted(mesh: &MeshState, route: &JudgedRoute, index: usize, parent: &ParentRef) -> Finding {

@@ -51,7 +51,7 @@ enum Origin {
 struct Assembly {
     builder: MeshBuilder,
     metrics: Arc<Metrics>,
-    warned: BTreeSet<Warning>,
+    warned: Arc<BTreeSet<Warning>>,
 }
 
 impl Registry {
@@ -68,7 +68,7 @@ impl Registry {
         let mut assembly = Assembly {
             builder: MeshBuilder::new(settings),
             metrics,
-            warned: BTreeSet::new(),
+            warned: Arc::default(),
         };
         let origin = match source {
             RegistrySource::Directory(path) => {
@@ -159,10 +159,14 @@ impl Assembly {
             match event {
                 Event::Set(object) => self.builder.set(Source::Cluster, object),
                 Event::Gone(reference) => self.builder.remove(&reference),
-                Event::Refused(reference, fault) => {
+                Event::Refused {
+                    object,
+                    generation,
+                    error,
+                } => {
                     self.metrics.refused_objects.increment();
-                    error!("{reference}: {fault}; its last good version, if any, stays in force");
-                    self.builder.refuse(reference, fault);
+                    error!("{object}: {error}; its last good version, if any, stays in force");
+                    self.builder.refuse(object, generation, error);
                 }
                 Event::Present(..) | Event::Synced(_) => {}
             }
@@ -176,7 +180,7 @@ impl Assembly {
         for warning in mesh.warnings.difference(&self.warned) {
             warn!("{warning}");
         }
-        self.warned.clone_from(&mesh.warnings);
+        self.warned = Arc::clone(&mesh.warnings);
         mesh
     }
 

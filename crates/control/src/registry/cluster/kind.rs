@@ -44,6 +44,7 @@ pub struct Present {
 /// An object as it came.
 pub(super) struct Read {
     pub(super) reference: ObjectRef,
+    pub(super) generation: i64,
     pub(super) object: Result<Object, FieldError>,
     /// Of kinds that get a status.
     pub(super) present: Option<Present>,
@@ -214,6 +215,7 @@ impl Kind {
         let object = object.and_then(|object| object.validate().map(|()| object));
         Read {
             reference,
+            generation: metadata.generation.unwrap_or_default(),
             object,
             present,
         }

@@ -31,7 +31,14 @@ pub enum Event {
     /// It is no more.
     Gone(ObjectRef),
     /// What it says now is wrong; what it said before stays in force.
-    Refused(ObjectRef, FieldError),
+    Refused {
+        /// Which.
+        object: ObjectRef,
+        /// The generation of the wrong version.
+        generation: i64,
+        /// The field, and what is wrong with it.
+        error: FieldError,
+    },
     /// What the server has of it beside that. Of kinds that get a status.
     Present(ObjectRef, Present),
     /// All objects of the kind were told of.

@@ -217,7 +217,11 @@ impl Follower {
         }
         self.send(match read.object {
             Ok(object) => Event::Set(Arc::new(object)),
-            Err(error) => Event::Refused(reference.clone(), error),
+            Err(error) => Event::Refused {
+                object: reference.clone(),
+                generation: read.generation,
+                error,
+            },
         })
         .await?;
         Ok(reference)
