@@ -3,6 +3,7 @@
 mod bench;
 mod cluster;
 mod codegen;
+mod conformance;
 mod demo;
 mod images;
 mod lint;
@@ -23,6 +24,7 @@ enum Verb {
     Bench(bench::Bench),
     Cluster(cluster::Cluster),
     Codegen(codegen::Codegen),
+    Conformance(conformance::Conformance),
     Demo(demo::Demo),
     Images(images::Images),
     Lint(lint::Lint),
@@ -35,6 +37,7 @@ fn main() -> Result<()> {
         Verb::Bench(verb) => verb.run(),
         Verb::Cluster(verb) => verb.run(),
         Verb::Codegen(verb) => verb.run(),
+        Verb::Conformance(verb) => verb.run(),
         Verb::Demo(verb) => verb.run(),
         Verb::Images(verb) => verb.run(),
         Verb::Lint(verb) => verb.run(),

@@ -16,6 +16,7 @@ use nix::sys::socket::{
     sockopt,
 };
 
+use crate::cluster::Cluster;
 use crate::netns::Pod;
 use crate::poll::eventually;
 
@@ -23,7 +24,7 @@ use crate::poll::eventually;
 /// asks, for the answer would be wrong.
 const MOST: usize = 256 << 20;
 
-/// Records the TCP streams on the `eth0` of a pod from its start to its drop.
+/// Records the TCP streams on one interface, a pod's, from its start to its drop.
 pub struct Sniffer {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -60,7 +61,19 @@ impl Sniffer {
     /// # Errors
     /// When the socket cannot be made, for which root is needed.
     pub fn start(pod: &Pod) -> Result<Self> {
-        let (descriptor, interface) = pod.run(open)??;
+        Self::record_on(pod.run(|| open("eth0"))??)
+    }
+
+    /// Starts to record on the node's end of the cable of a cluster's pod, by the pod's address.
+    ///
+    /// # Errors
+    /// No pod has the address, or the socket cannot be made.
+    pub fn on_cable(cluster: &Cluster, address: IpAddr) -> Result<Self> {
+        let interface = cluster.cable(address)?;
+        Self::record_on(cluster.run(|| open(&interface))??)
+    }
+
+    fn record_on((descriptor, interface): (OwnedFd, usize)) -> Result<Self> {
         let shared: Arc<Shared> = Arc::default();
         let recorder = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
@@ -160,8 +173,9 @@ impl Drop for Sniffer {
 }
 
 /// A socket that sees every packet of the namespace, and the index of the interface that counts.
-fn open() -> Result<(OwnedFd, usize)> {
-    let interface = nix::net::if_::if_nametoindex("eth0").context("find eth0")?;
+fn open(interface: &str) -> Result<(OwnedFd, usize)> {
+    let interface = nix::net::if_::if_nametoindex(interface)
+        .with_context(|| format!("find the interface {interface}"))?;
     let descriptor = socket(
         AddressFamily::Packet,
         SockType::Raw,

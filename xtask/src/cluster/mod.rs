@@ -11,6 +11,7 @@ mod configuration;
 mod daemon;
 mod down;
 mod groups;
+mod mesh;
 mod network;
 mod node;
 mod status;
@@ -21,6 +22,7 @@ use clap::Subcommand;
 use outrider_testkit::cluster::{Cluster as Running, Program};
 
 pub(crate) use down::down;
+pub(crate) use mesh::install;
 pub(crate) use up::up;
 
 use crate::{machine, shell};
@@ -46,6 +48,12 @@ enum Verb {
     Status,
     /// Build its programs and those of the conformance suite into the cache
     Build,
+    /// Build the images of this checkout and install the mesh with them, by Helm
+    Install {
+        /// Install what the machine lacks
+        #[arg(long)]
+        install: bool,
+    },
     /// Run a program inside its network, with its kubeconfig: `exec kubectl get pods -A`
     Exec {
         /// The program and its arguments
@@ -72,6 +80,10 @@ impl Cluster {
                 down()
             }
             Verb::Status => status::print(),
+            Verb::Install { install } => {
+                require_root()?;
+                mesh::install(*install)
+            }
             Verb::Exec { command } => {
                 require_root()?;
                 exec(command)

@@ -41,6 +41,8 @@ enum Verb {
         #[arg(long, default_value_t = 0.0)]
         linger: f64,
     },
+    /// Does nothing until it is ended: what holds a pod that requests are made from.
+    Pause,
     /// Sends one GET and prints the answer; fails unless its status is 2xx.
     Get {
         /// The URL, `http://HOST[:PORT]/PATH`.
@@ -51,6 +53,9 @@ enum Verb {
         /// Speaks HTTP/2 with prior knowledge.
         #[arg(long)]
         h2: bool,
+        /// Prints the whole answer as JSON, and takes any status for an answer.
+        #[arg(long, conflicts_with = "h2")]
+        json: bool,
     },
     /// Sends requests for a time and prints the count, with every failure, as JSON; fails if any
     /// failed.
@@ -63,6 +68,12 @@ enum Verb {
         /// How long, in seconds.
         #[arg(long, default_value_t = 1.0)]
         seconds: f64,
+        /// At least this many requests, however long they take.
+        #[arg(long, default_value_t = 0)]
+        requests: u64,
+        /// Until its standard input ends: for as long as whoever started it wants.
+        #[arg(long)]
+        until_eof: bool,
         /// The pause of each connection after a request, in milliseconds.
         #[arg(long, default_value_t = 0)]
         pause: u64,
@@ -139,12 +150,22 @@ fn main() -> Result<()> {
                 Ok(())
             })
         }
-        Verb::Get { url, header, h2 } if h2 => block_on(get_http2(&url, &header)),
-        Verb::Get { url, header, .. } => get_http1(&url, &header),
+        Verb::Pause => End::catch()?.wait(),
+        Verb::Get {
+            url,
+            header,
+            h2: true,
+            ..
+        } => block_on(get_http2(&url, &header)),
+        Verb::Get {
+            url, header, json, ..
+        } => get_http1(&url, &header, json),
         Verb::Load {
             url,
             connections,
             seconds,
+            requests,
+            until_eof,
             pause,
             close,
         } => {
@@ -156,6 +177,12 @@ fn main() -> Result<()> {
             };
             let load = Load::start(&options)?;
             std::thread::sleep(Duration::from_secs_f64(seconds));
+            if until_eof {
+                std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
+            }
+            while load.requests() < requests {
+                std::thread::sleep(Duration::from_millis(10));
+            }
             let report = load.stop();
             print(serde_json::to_string(&report)?.as_bytes())?;
             ensure!(report.failed() == 0, "{} requests failed", report.failed());
@@ -233,7 +260,7 @@ fn serve(
     ended()
 }
 
-fn get_http1(url: &str, headers: &[String]) -> Result<()> {
+fn get_http1(url: &str, headers: &[String], json: bool) -> Result<()> {
     let url = Url::parse(url)?;
     let mut client = http1::Client::connect((url.host.as_str(), url.port))?;
     let mut request = format!("GET {} HTTP/1.1\r\nHost: {}\r\n", url.path, url.authority);
@@ -241,6 +268,14 @@ fn get_http1(url: &str, headers: &[String]) -> Result<()> {
         request.push_str(&format!("{header}\r\n"));
     }
     let response = client.exchange(request + "\r\n")?;
+    if json {
+        let answer = serde_json::json!({
+            "status": response.status()?,
+            "headers": response.head.headers,
+            "body": response.text(),
+        });
+        return print(answer.to_string().as_bytes());
+    }
     print(response.head.start.as_bytes())?;
     print(&response.body)?;
     let status = response.status()?;

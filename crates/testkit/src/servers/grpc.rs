@@ -70,7 +70,9 @@ pub fn echo(listener: TcpListener, name: &str) -> Result<AsyncServer> {
     };
     AsyncServer::start(listener, move |listener| async move {
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
-        let server = tonic::transport::Server::builder().add_service(service);
+        let server = tonic::transport::Server::builder()
+            .add_service(service)
+            .add_service(super::health::Health);
         if let Err(error) = server.serve_with_incoming(incoming).await {
             eprintln!("testkit: a gRPC server ended: {error}");
         }

@@ -5,6 +5,7 @@
 
 mod answer;
 pub mod grpc;
+mod health;
 pub mod http1;
 pub mod http2;
 pub mod script;
