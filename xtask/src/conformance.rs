@@ -120,7 +120,9 @@ fn outcomes(log: &Path) -> Result<BTreeMap<String, String>> {
 
 /// `    --- PASS: TestConformance/MeshBasic (0.36s)`, and not the parts of one.
 fn outcome(line: &str) -> Option<(&str, &str)> {
-    let (outcome, rest) = line.strip_prefix("    --- ")?.split_once(": TestConformance/")?;
+    let (outcome, rest) = line
+        .strip_prefix("    --- ")?
+        .split_once(": TestConformance/")?;
     let (name, _) = rest.split_once(' ')?;
     (outcome != "SKIP" && !name.contains('/')).then_some((outcome, name))
 }
@@ -168,8 +170,14 @@ mod tests {
                 "    --- FAIL: TestConformance/MeshPorts (30.01s)",
                 Some(("FAIL", "MeshPorts")),
             ),
-            ("    --- SKIP: TestConformance/GatewayInfrastructure (0.00s)", None),
-            ("        --- PASS: TestConformance/MeshBasic/send (0.01s)", None),
+            (
+                "    --- SKIP: TestConformance/GatewayInfrastructure (0.00s)",
+                None,
+            ),
+            (
+                "        --- PASS: TestConformance/MeshBasic/send (0.01s)",
+                None,
+            ),
             ("--- PASS: TestConformance (80.00s)", None),
         ];
         for (line, expected) in cases {

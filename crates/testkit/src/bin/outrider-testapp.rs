@@ -125,6 +125,8 @@ enum Protocol {
     Http1,
     /// HTTP/2 with prior knowledge that answers what it saw.
     Http2,
+    /// HTTP/1 over TLS that answers the status that it is asked for.
+    Https,
     /// The gRPC echo.
     Grpc,
     /// TCP that sends back what comes.
@@ -251,6 +253,7 @@ fn serve(
         }
         Protocol::Http2 => _futures = servers::http2::echo(listener, name)?,
         Protocol::Grpc => _futures = servers::grpc::echo(listener, name)?,
+        Protocol::Https => _blocking = servers::https::start(listener)?,
         Protocol::Tcp => _blocking = servers::tcp::echo(listener)?,
         Protocol::Banner => {
             _blocking = servers::tcp::banner(listener, format!("hello from {name}\n").as_bytes())?;

@@ -8,6 +8,7 @@ pub mod grpc;
 mod health;
 pub mod http1;
 pub mod http2;
+pub mod https;
 pub mod script;
 pub mod tcp;
 
