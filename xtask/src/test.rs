@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 
 use crate::demo::Demo;
-use crate::{machine, shell};
+use crate::{cluster, machine, shell};
 
 /// Build the programs and run the tests
 #[derive(clap::Args, Debug)]
@@ -30,6 +30,8 @@ enum Suite {
     Integration,
     /// The built programs in pods with real redirects, and the demo; needs root
     Netns,
+    /// The mesh on a real Kubernetes, and the Gateway API's conformance suite; needs root
+    Kube,
     /// All of them
     All,
 }
@@ -51,6 +53,9 @@ impl Test {
         let mut needed = vec![machine::ENVOY];
         if root {
             needed.push(machine::NAMESPACES);
+        }
+        if root && self.suite.includes(Suite::Kube) {
+            needed.push(machine::CLUSTER);
         }
         machine::require(&needed, self.install)?;
         shell::step(
@@ -83,13 +88,15 @@ impl Test {
                 if self.filter.is_none() {
                     Demo::default().run()?;
                 }
-            } else if shell::in_ci() {
-                bail!("the namespace tests need root, and CI skips nothing");
             } else {
-                println!(
-                    "==> namespace tests: skipped, they need root: {} test netns",
-                    shell::AS_ROOT
-                );
+                skip("namespace tests", "netns")?;
+            }
+        }
+        if self.suite.includes(Suite::Kube) {
+            if root {
+                cluster::test(self.install, self.filter.as_deref())?;
+            } else {
+                skip("tests on a cluster", "kube")?;
             }
         }
         Ok(())
@@ -100,4 +107,14 @@ impl Test {
         command.args(&self.filter);
         shell::step(what, command)
     }
+}
+
+/// Says that a suite is skipped for want of root, which is a failure where `CI` is set.
+fn skip(what: &str, suite: &str) -> Result<()> {
+    if shell::in_ci() {
+        bail!("the {what} need root, and CI skips nothing");
+    }
+    let as_root = shell::AS_ROOT;
+    println!("==> {what}: skipped, they need root: {as_root} test {suite}");
+    Ok(())
 }

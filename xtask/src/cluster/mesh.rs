@@ -16,11 +16,7 @@ const RELEASE: &str = "outrider";
 /// An image does not build, or Helm fails; its words are in the error.
 pub(crate) fn install(tools: bool) -> Result<()> {
     let cluster = Cluster::running()?;
-    let images = Images::for_tests(tools).write()?;
-    println!("==> load {} images", images.len());
-    for image in &images {
-        cluster.load_image(image)?;
-    }
+    Images::for_tests(tools).run()?;
     let installed = !cluster
         .helm(&["list", "--namespace", NAMESPACE, "--short"])?
         .trim()

@@ -15,15 +15,18 @@ mod mesh;
 mod network;
 mod node;
 mod status;
+mod suite;
 mod up;
 
 use anyhow::{Result, bail, ensure};
 use clap::Subcommand;
 use outrider_testkit::cluster::{Cluster as Running, Program};
 
-pub(crate) use down::down;
-pub(crate) use mesh::install;
-pub(crate) use up::up;
+pub(crate) use suite::test;
+
+use down::down;
+use mesh::install;
+use up::up;
 
 use crate::{machine, shell};
 
@@ -82,7 +85,7 @@ impl Cluster {
             Verb::Status => status::print(),
             Verb::Install { install } => {
                 require_root()?;
-                mesh::install(*install)
+                self::install(*install)
             }
             Verb::Exec { command } => {
                 require_root()?;

@@ -52,6 +52,19 @@ enum Profile {
 }
 
 impl Images {
+    /// All images, those of the tests too, from programs built quickly, given to the cluster that
+    /// runs here.
+    pub(crate) fn for_tests(install: bool) -> Self {
+        Self {
+            profile: Profile::Quick,
+            only: Vec::new(),
+            test_apps: true,
+            unpacked: false,
+            load: true,
+            install,
+        }
+    }
+
     /// Runs the verb.
     ///
     /// # Errors
