@@ -2,24 +2,26 @@
 
 use std::path::Path;
 
+use outrider_injector::config::ConfigError;
 use outrider_injector::document::{Edited, NoteKind};
 use outrider_injector::{Config, inject_document, uninject_document};
 use serde::Deserialize as _;
 use serde_json::Value;
 
-fn config() -> Config {
+fn config() -> Result<Config, ConfigError> {
     let text = "images: {sidecar: s, init: i}\ncontrolAddress: c.m.svc:15012\n";
-    Config::from_yaml(text, Path::new("config")).unwrap()
+    Config::from_yaml(text, Path::new("config"))
 }
 
 fn injected(yaml: &str) -> Result<Edited, String> {
-    inject_document(yaml, "shop", None, &config()).map_err(|error| error.to_string())
+    let config = config().map_err(|error| error.to_string())?;
+    inject_document(yaml, "shop", None, &config).map_err(|error| error.to_string())
 }
 
-fn documents(yaml: &str) -> Vec<Value> {
+fn documents(yaml: &str) -> Result<Vec<Value>, serde_norway::Error> {
     serde_norway::Deserializer::from_str(yaml)
-        .map(|document| Value::deserialize(document).unwrap())
-        .filter(|document| !document.is_null())
+        .map(Value::deserialize)
+        .filter(|document| !document.as_ref().is_ok_and(Value::is_null))
         .collect()
 }
 
@@ -73,7 +75,7 @@ fn every_kind_is_injected_and_taken_back_and_others_stay_byte_for_byte() {
     );
     assert!(edited.text.starts_with("# what we run\n---\n"));
     assert!(edited.text.contains("kind: Service   # stays as it is"));
-    let after = documents(&edited.text);
+    let after = documents(&edited.text).unwrap();
     let sidecar = |pod: &Value| pod["spec"]["initContainers"][1]["name"] == "outrider-sidecar";
     assert!(sidecar(&after[1]["spec"]["template"]));
     assert!(sidecar(
@@ -86,7 +88,7 @@ fn every_kind_is_injected_and_taken_back_and_others_stay_byte_for_byte() {
     assert!(again.notes.iter().all(|note| note.kind == NoteKind::Left));
 
     let back = uninject_document(&edited.text, "shop").unwrap();
-    assert_eq!(documents(&back.text), documents(MANY));
+    assert_eq!(documents(&back.text).unwrap(), documents(MANY).unwrap());
     assert_eq!(uninject_document(MANY, "shop").unwrap().text, MANY);
 }
 

@@ -58,9 +58,9 @@ fn every_case_of_every_file() {
 impl Case {
     fn check(&self) -> Result<(), String> {
         let config = self.config()?;
-        let server = self.server.as_ref().map(|text| {
-            let (major, minor) = text.split_once('.').unwrap();
-            ServerVersion::parse(major, minor).unwrap()
+        let server = self.server.as_ref().and_then(|text| {
+            let (major, minor) = text.split_once('.')?;
+            ServerVersion::parse(major, minor)
         });
         let surroundings = Surroundings {
             server,
@@ -83,10 +83,11 @@ impl Case {
         if let Some(expected) = &self.result {
             // Its text is checked by what it does when it is taken back.
             let mut shown = result.clone();
-            shown["metadata"]["annotations"]
-                .as_object_mut()
-                .unwrap()
-                .remove("outrider.dev/status");
+            let annotations = shown["metadata"]["annotations"].as_object_mut();
+            annotations
+                .ok_or("it has no annotations")?
+                .remove("outrider.dev/status")
+                .ok_or("it has no status")?;
             compare(expected, &shown, "", true, &mut differences);
         } else if let Some(expected) = &self.contains {
             compare(expected, &result, "", false, &mut differences);
@@ -122,9 +123,10 @@ impl Case {
     fn config(&self) -> Result<Config, String> {
         let standard = "images: {sidecar: 'example/sidecar:1', init: 'example/init:1'}\n\
                         controlAddress: outrider-control.outrider-system.svc:15012\n";
-        let mut fields: BTreeMap<String, Value> = serde_norway::from_str(standard).unwrap();
+        let mut fields: BTreeMap<String, Value> =
+            serde_norway::from_str(standard).map_err(|error| error.to_string())?;
         fields.extend(self.config.clone());
-        let text = serde_norway::to_string(&fields).unwrap();
+        let text = serde_norway::to_string(&fields).map_err(|error| error.to_string())?;
         Config::from_yaml(&text, Path::new("config")).map_err(|error| error.to_string())
     }
 }

@@ -165,7 +165,8 @@ async fn without_a_certificate_it_is_not_ready_and_with_one_it_is() -> Result<()
     .await
 }
 
-#[tokio::test]
+// The client has to answer while the test waits for the process.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn told_to_stop_it_is_not_ready_but_answers_until_the_api_server_knows() -> Result<()> {
     let files = Files::new()?;
     let mut command = files.command();
@@ -182,6 +183,8 @@ async fn told_to_stop_it_is_not_ready_but_answers_until_the_api_server_knows() -
     before.inject().await?;
     running.client(files.roots(), "h2").await?.inject().await?;
     assert!(running.process.wait(PATIENCE)?.success());
+    let output = running.process.output();
+    assert!(!output.contains("still open"), "{output}");
     assert!(before.inject().await.is_err());
     Ok(())
 }

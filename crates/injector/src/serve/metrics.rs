@@ -23,6 +23,9 @@ impl Counter {
     }
 }
 
+/// A name, what it counts, and its series by their label.
+type Family<'a> = (&'a str, &'a str, &'a [(&'a str, &'a Counter)]);
+
 /// How long answers took.
 #[derive(Debug, Default)]
 struct Histogram {
@@ -80,7 +83,7 @@ impl Metrics {
     /// In the text format of Prometheus (version 0.0.4).
     pub(crate) fn render(&self) -> String {
         let mut text = String::new();
-        let families: [(&str, &str, &[(&str, &Counter)]); 5] = [
+        let families: [Family<'_>; 5] = [
             (
                 "reviews_total",
                 "Admission reviews, by what became of the pod.",
