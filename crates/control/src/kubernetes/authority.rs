@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
 
+use super::describe;
 use super::rotation::{Authority, Rotation};
 use crate::metrics::Metrics;
 
@@ -73,7 +74,7 @@ pub enum SecretError {
     #[error(transparent)]
     Authority(#[from] AuthorityError),
     /// The API server refused or did not answer.
-    #[error("{action} {secret}: {source}")]
+    #[error("{action} {secret}: {}", describe(.source))]
     Api {
         /// What was being done.
         action: &'static str,
@@ -104,6 +105,8 @@ pub(super) struct AuthoritySecret {
     secrets: Api<Secret>,
     options: AuthorityOptions,
     metrics: Arc<Metrics>,
+    /// Whether the Secret was wrong when it was last seen.
+    is_refused: bool,
 }
 
 impl AuthoritySecret {
@@ -116,6 +119,7 @@ impl AuthoritySecret {
             secrets: Api::namespaced(client, &options.namespace),
             options,
             metrics,
+            is_refused: false,
         }
     }
 
@@ -191,7 +195,7 @@ impl AuthoritySecret {
 
     /// Takes what the Secret becomes, for ever.
     pub(super) async fn follow(
-        self,
+        mut self,
         first: Authority,
         current: watch::Sender<Arc<CertificateAuthority>>,
     ) {
@@ -222,7 +226,7 @@ impl AuthoritySecret {
     }
 
     fn take(
-        &self,
+        &mut self,
         secret: Option<&Secret>,
         rotation: &mut Rotation,
         current: &watch::Sender<Arc<CertificateAuthority>>,
@@ -231,8 +235,10 @@ impl AuthoritySecret {
         let title = self.title();
         let next = match secret.map(|secret| material(secret, &title)) {
             Some(Ok(Some(material))) if rotation.is_known(&material) => {
-                self.metrics.authority_refused.set(0);
-                return;
+                if self.is_refused {
+                    info!("{title} is in order again");
+                }
+                return self.accept();
             }
             Some(Ok(Some(material))) => self.authority(material, now),
             Some(Ok(None)) => {
@@ -243,7 +249,7 @@ impl AuthoritySecret {
         };
         match next.and_then(|next| Ok(rotation.offer(next, Instant::now(), now)?)) {
             Ok(signer) => {
-                self.metrics.authority_refused.set(0);
+                self.accept();
                 match rotation.due() {
                     Some(_) => info!(
                         seconds = self.options.propagation.as_secs(),
@@ -258,7 +264,13 @@ impl AuthoritySecret {
         }
     }
 
-    fn refuse(&self, reason: &str) {
+    fn accept(&mut self) {
+        self.is_refused = false;
+        self.metrics.authority_refused.set(0);
+    }
+
+    fn refuse(&mut self, reason: &str) {
+        self.is_refused = true;
         self.metrics.authority_refused.set(1);
         error!("{reason}; the last good authority stays in force");
     }
@@ -375,84 +387,5 @@ pub(super) fn with_texts(mut secret: Secret, texts: BTreeMap<&str, &String>) -> 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TITLE: &str = "Secret outrider-system/outrider-ca";
-
-    fn new() -> AuthorityMaterial {
-        let domain = TrustDomain::new("cluster.local").unwrap();
-        AuthorityMaterial::self_signed(&domain, SystemTime::now()).unwrap()
-    }
-
-    #[test]
-    fn an_empty_secret_is_filled_with_what_is_read_back() {
-        let empty = Secret::default();
-        assert_eq!(material(&empty, TITLE).unwrap(), None);
-        let nothing = String::new();
-        let blank = BTreeMap::from([(CERTIFICATE, &nothing), (KEY, &nothing), (ROOTS, &nothing)]);
-        let blank = with_texts(Secret::default(), blank);
-        assert_eq!(material(&blank, TITLE).unwrap(), None);
-
-        let mut other = empty;
-        other.data = Some(BTreeMap::from([("x".to_owned(), ByteString(vec![1]))]));
-        let new = new();
-        let filled = fill(other, &new);
-        assert_eq!(filled.data.as_ref().unwrap().len(), 4, "the rest stays");
-        let read = material(&filled, TITLE).unwrap().unwrap();
-        assert_eq!(read.key.pem, new.key.pem);
-        assert_eq!(read.key.origin, format!("{TITLE}, key tls.key"));
-        let domain = TrustDomain::new("cluster.local").unwrap();
-        let lifetimes = Lifetimes::default();
-        assert!(Authority::new(read, &domain, lifetimes, SystemTime::now()).is_ok());
-    }
-
-    #[test]
-    fn what_is_missing_or_wrong_is_named_and_never_quoted() {
-        let (new, other) = (new(), new());
-        let secret = |texts: &[(&'static str, &String)]| {
-            with_texts(Secret::default(), texts.iter().copied().collect())
-        };
-        let (certificate, key) = (&new.certificate.pem, &new.key.pem);
-        let garbage = "garbage".to_owned();
-        let cases: &[(&[(&'static str, &String)], &str)] = &[
-            (&[(KEY, key), (ROOTS, certificate)], "no tls.crt"),
-            (&[(CERTIFICATE, certificate)], "no tls.key"),
-            (&[(ROOTS, certificate)], "no tls.crt"),
-            (
-                &[(CERTIFICATE, certificate), (KEY, &other.key.pem)],
-                "another key than the one in Secret outrider-system/outrider-ca, key tls.key",
-            ),
-            (
-                &[(CERTIFICATE, certificate), (KEY, &garbage)],
-                "key tls.key: not a usable private key",
-            ),
-            (
-                &[(CERTIFICATE, &garbage), (KEY, key)],
-                "key tls.crt: no CERTIFICATE",
-            ),
-            (
-                &[
-                    (CERTIFICATE, certificate),
-                    (KEY, key),
-                    (ROOTS, &other.certificate.pem),
-                ],
-                "root in Secret outrider-system/outrider-ca, key ca.crt",
-            ),
-        ];
-        let domain = TrustDomain::new("cluster.local").unwrap();
-        for (texts, reason) in cases {
-            let read = material(&secret(texts), TITLE);
-            let error = read
-                .and_then(|read| {
-                    let (lifetimes, now) = (Lifetimes::default(), SystemTime::now());
-                    Ok(Authority::new(read.unwrap(), &domain, lifetimes, now)?)
-                })
-                .unwrap_err()
-                .to_string();
-            assert!(error.contains(TITLE) && error.contains(reason), "{error}");
-            let secret_line = other.key.pem.lines().nth(1).unwrap();
-            assert!(!error.contains(secret_line) && !error.contains("garbage"));
-        }
-    }
-}
+#[path = "authority_tests.rs"]
+mod tests;

@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
+use super::describe;
 use super::election::Election;
 use super::owner::Owner;
 
@@ -118,7 +119,8 @@ impl Candidate {
                 RETRY
             }
             Ok(Err(error)) => {
-                warn!(lease = self.name, "renewing the lease failed: {error}");
+                let reason = describe(&error);
+                warn!(lease = self.name, "renewing the lease failed: {reason}");
                 RETRY
             }
             Err(_elapsed) => {
@@ -193,23 +195,32 @@ impl Candidate {
         match timeout(EXCHANGE, self.give_up()).await {
             Ok(Ok(true)) => info!(lease = self.name, "released the lease"),
             Ok(Ok(false)) => {}
-            Ok(Err(error)) => warn!(lease = self.name, "releasing the lease failed: {error}"),
+            Ok(Err(error)) => {
+                let reason = describe(&error);
+                warn!(lease = self.name, "releasing the lease failed: {reason}");
+            }
             Err(_elapsed) => warn!(lease = self.name, "releasing the lease took too long"),
         }
     }
 
-    /// Reads the Lease again, as a write of ours may have been under way. False when it is not ours.
+    /// Reads the Lease again, as a write of ours may be under way still. False when it is not ours.
     async fn give_up(&mut self) -> Result<bool, kube::Error> {
-        let Some(mut lease) = self.leases.get_opt(&self.name).await? else {
-            return Ok(false);
-        };
-        let spec = lease.spec.take().unwrap_or_default();
-        let Some(spec) = self.election.release(spec, Timestamp::now()) else {
-            return Ok(false);
-        };
-        lease.spec = Some(spec);
-        let parameters = PostParams::default();
-        self.leases.replace(&self.name, &parameters, &lease).await?;
-        Ok(true)
+        loop {
+            let Some(mut lease) = self.leases.get_opt(&self.name).await? else {
+                return Ok(false);
+            };
+            let spec = lease.spec.take().unwrap_or_default();
+            let Some(spec) = self.election.release(spec, Timestamp::now()) else {
+                return Ok(false);
+            };
+            lease.spec = Some(spec);
+            let parameters = PostParams::default();
+            match self.leases.replace(&self.name, &parameters, &lease).await {
+                Ok(_) => return Ok(true),
+                // That write has arrived in between.
+                Err(kube::Error::Api(status)) if status.is_conflict() => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 }

@@ -170,3 +170,25 @@ async fn count_leading(mut leads: watch::Receiver<bool>, metrics: Arc<Metrics>) 
         }
     }
 }
+
+/// An error of the API server in its own words, or of the way to it with its causes. The text that
+/// `kube` gives repeats the whole status, and names no cause.
+pub(crate) fn describe(error: &kube::Error) -> String {
+    if let kube::Error::Api(status) = error {
+        return if status.message.is_empty() {
+            format!("status {}", status.code)
+        } else {
+            status.message.clone()
+        };
+    }
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}

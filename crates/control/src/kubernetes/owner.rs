@@ -10,6 +10,8 @@ use tokio::sync::Mutex;
 use tokio::time::{Duration, Instant, timeout};
 use tracing::warn;
 
+use super::describe;
+
 /// How long an answer is taken for true.
 const FRESH: Duration = Duration::from_secs(30);
 /// The longest that the API server may take.
@@ -56,7 +58,7 @@ impl Owner {
                 None
             }
             Ok(Err(error)) => {
-                warn!(role = %self.name, "reading the ClusterRole failed: {error}");
+                warn!(role = %self.name, "reading the ClusterRole failed: {}", describe(&error));
                 None
             }
             Err(_elapsed) => {

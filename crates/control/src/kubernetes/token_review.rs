@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::warn;
 
+use super::describe;
 use crate::authenticate::{BoundPod, Caller};
 use crate::metrics::Metrics;
 
@@ -176,7 +177,7 @@ impl Reviewer {
         });
         let outcome = match answer.await {
             Ok(Ok(review)) => judge(&review.status.unwrap_or_default()),
-            Ok(Err(error)) => Err(ReviewError::Unavailable(shorten(&plain(&error)))),
+            Ok(Err(error)) => Err(ReviewError::Unavailable(shorten(&describe(&error)))),
             Err(_elapsed) => Err(ReviewError::Unavailable(
                 "the API server did not answer in time".to_owned(),
             )),
@@ -309,14 +310,6 @@ fn judge(status: &TokenReviewStatus) -> Outcome {
         account,
         pod: Some(BoundPod { name, uid }),
     })
-}
-
-/// `kube`'s own text of an API error repeats the whole status.
-fn plain(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => status.message.clone(),
-        other => other.to_string(),
-    }
 }
 
 fn shorten(text: &str) -> String {

@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
+use super::describe;
 use super::owner::Owner;
 use super::publication::Publication;
 use crate::metrics::Metrics;
@@ -141,7 +142,11 @@ impl TrustBundles {
             }
             Err(error) => {
                 self.metrics.trust_bundle_failures.increment();
-                warn!(namespace, "writing ConfigMap {NAME}: {error}; trying again");
+                let reason = describe(&error);
+                warn!(
+                    namespace,
+                    "writing ConfigMap {NAME}: {reason}; trying again"
+                );
                 publication.failed(namespace, Instant::now());
             }
         }

@@ -18,6 +18,7 @@ use tokio::time::{Duration, Instant, sleep_until, timeout};
 use tracing::{error, info, warn};
 
 use super::authority::{CERTIFICATE, KEY, ROOTS, title, with_texts};
+use super::describe;
 use super::injector_certificate::{Verdict, judge};
 use crate::metrics::Metrics;
 use crate::signing::CurrentAuthority;
@@ -104,7 +105,8 @@ impl WebhookUpkeep {
                 }
                 Err(error) => {
                     self.metrics.webhook_failures.increment();
-                    warn!("keeping the webhook right: {error}; trying again");
+                    let reason = describe(&error);
+                    warn!("keeping the webhook right: {reason}; trying again");
                     let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(10));
                     failures = failures.saturating_add(1);
                     Some(Instant::now() + pause.min(LONGEST_PAUSE))
