@@ -9,10 +9,11 @@ use std::time::SystemTime;
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser as _;
 use outrider_control::authenticate::Tokens;
+use outrider_control::kubernetes::status::StatusOptions;
 use outrider_control::kubernetes::{AuthorityOptions, ClusterOptions, Upkeep};
 use outrider_control::mesh::MeshSettings;
 use outrider_control::metrics::Metrics;
-use outrider_control::serve::{ControlPlane, RegistrySource, ServeOptions};
+use outrider_control::serve::{ControlPlane, RegistrySource, Replica, ServeOptions};
 use outrider_identity::authority::{AuthorityFiles, AuthorityMaterial, Lifetimes};
 use outrider_identity::{CertificateAuthority, ServiceAccount, TokenSigner};
 use tokio::signal::unix::{SignalKind, signal};
@@ -72,11 +73,13 @@ async fn run(arguments: ServeArguments, lifetimes: Lifetimes) -> Result<()> {
         root_namespace: arguments.root_namespace.clone(),
         access_log: arguments.access_log,
     };
+    let mut status = None;
     let (registry, upkeep) = match &arguments.config_dir {
         Some(directory) => (RegistrySource::Directory(directory.clone()), None),
         None if arguments.kubernetes => {
             let client = cluster().await?;
             let options = cluster_options(&arguments, lifetimes);
+            let (namespace, lease) = (options.authority.namespace.clone(), options.lease());
             let metrics = Arc::clone(&metrics);
             let upkeep = Upkeep::start(client.clone(), options, metrics, stop.clone());
             let mut stopped = stop.clone();
@@ -84,6 +87,12 @@ async fn run(arguments: ServeArguments, lifetimes: Lifetimes) -> Result<()> {
                 upkeep = upkeep => upkeep?,
                 _ = stopped.wait_for(|stop| *stop) => return Ok(()),
             };
+            status = Some(StatusOptions {
+                client: client.clone(),
+                leads: upkeep.is_leader(),
+                namespace,
+                lease,
+            });
             (RegistrySource::Cluster(client), Some(upkeep))
         }
         None => bail!(
@@ -107,6 +116,13 @@ async fn run(arguments: ServeArguments, lifetimes: Lifetimes) -> Result<()> {
         monitoring_port: arguments.monitoring_port,
         serving_names: arguments.serving_name,
         settings,
+        replica: Replica {
+            name: upkeep
+                .as_ref()
+                .map_or_else(String::new, |_| arguments.cluster.pod_name),
+            revision: arguments.cluster.revision,
+        },
+        status,
     };
     let control = ControlPlane::start(options, authority, tokens, metrics).await?;
     control.run(stop).await?;

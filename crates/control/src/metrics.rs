@@ -66,6 +66,8 @@ pub struct Metrics {
     pub refused_files: Number,
     /// Versions of a cluster's objects that were refused.
     pub refused_objects: Number,
+    /// Statuses that were written to a cluster's objects.
+    pub statuses: Number,
     /// Objects in force.
     pub objects: Number,
     /// Objects that do not do what their author wanted.
@@ -180,6 +182,12 @@ impl Metrics {
                 "counter",
                 "Versions of objects that were refused.",
                 &self.refused_objects,
+            ),
+            (
+                "statuses_total",
+                "counter",
+                "Statuses that were written to objects.",
+                &self.statuses,
             ),
             ("objects", "gauge", "Objects in force.", &self.objects),
             (

@@ -18,7 +18,9 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use crate::ads::ResourceType;
-use crate::ads::server::{Answer, ResourceSet, SotwStream, first, stream_delta, stream_sotw};
+use crate::ads::server::{
+    Answer, Progress, ResourceSet, SotwStream, first, stream_delta, stream_sotw,
+};
 use crate::pb::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
 };
@@ -95,7 +97,7 @@ impl SecretDiscoveryService for Secrets {
             secret.clone_into(&mut opening.type_url);
         }
         let watch = self.secrets.clone();
-        let responses = stream_delta(&self.identifier, opening, requests, watch, answered);
+        let responses = stream_delta(&self.identifier, opening, requests, watch, observe);
         Ok(Response::new(Box::pin(responses)))
     }
 
@@ -111,7 +113,7 @@ impl SecretDiscoveryService for Secrets {
             stream.on_request(opening);
             stream
         };
-        let responses = stream_sotw(stream, requests, self.secrets.clone(), answered);
+        let responses = stream_sotw(stream, requests, self.secrets.clone(), observe);
         Ok(Response::new(Box::pin(responses)))
     }
 
@@ -125,9 +127,14 @@ impl SecretDiscoveryService for Secrets {
     }
 }
 
-fn answered(answer: Answer) {
-    if let Some(refusal) = answer.refusal {
-        tracing::warn!(names = ?answer.names, "a client refused a secret: {refusal}");
+fn observe(progress: Progress) {
+    if let Progress::Answered(Answer {
+        names,
+        refusal: Some(refusal),
+        ..
+    }) = progress
+    {
+        tracing::warn!(names = ?names, "a client refused a secret: {refusal}");
     }
 }
 

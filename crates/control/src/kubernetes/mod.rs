@@ -8,7 +8,9 @@ mod injector_certificate;
 pub mod lease;
 pub mod owner;
 mod publication;
+mod refusals;
 mod rotation;
+pub mod status;
 pub mod token_review;
 pub mod trust_bundle;
 pub mod webhook;
@@ -49,6 +51,11 @@ pub struct ClusterOptions {
 }
 
 impl ClusterOptions {
+    /// The Lease of this revision's replicas.
+    pub fn lease(&self) -> String {
+        self.name("outrider-control")
+    }
+
     /// The name of one of this revision's objects.
     fn name(&self, base: &str) -> String {
         match self.revision.as_str() {
@@ -92,7 +99,7 @@ impl Upkeep {
         metrics: Arc<Metrics>,
         stop: watch::Receiver<bool>,
     ) -> Result<Self, SecretError> {
-        let control = options.name("outrider-control");
+        let control = options.lease();
         let owner = Owner::new(client.clone(), &control);
         let webhook = options.webhook();
         let lease = LeaseOptions {

@@ -1,48 +1,84 @@
 //! One stream of one proxy.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use outrider_xds::ads::ResourceType;
-use outrider_xds::ads::server::{Answer, ResourceSet};
+use outrider_xds::ads::server::{Answer, ResourceSet, Resources};
 use tokio::sync::watch;
 
 use crate::mesh::MeshState;
 use crate::registry::ObjectRef;
-use crate::translate::{OutboundKey, Proxy, complete};
+use crate::translate::{Origins, Outbound, Proxy, Translation, inbound};
 
-use super::Generation;
+use super::node::NodeDescription;
+use super::report::{KindReport, ProxyReport, Refusal, kind_name, timestamp};
 
 /// A proxy with what it was given.
 #[derive(Debug)]
 pub struct Client {
     proxy: Proxy,
+    node: NodeDescription,
+    since: SystemTime,
     ends: Instant,
+    /// Told when what it refuses becomes another.
+    refusals: watch::Sender<()>,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
     generation: u64,
-    origins: BTreeMap<(ResourceType, String), ObjectRef>,
+    /// What the resources are put together from: those that others share, and its own.
+    shared: [Arc<Resources>; ResourceType::ALL.len()],
+    shared_origins: Arc<Origins>,
+    own: Translation,
+    progress: [Progress; ResourceType::ALL.len()],
     /// Dropped to end the stream.
     sender: Option<watch::Sender<Arc<ResourceSet>>>,
     receiver: watch::Receiver<Arc<ResourceSet>>,
 }
 
+/// How the resources of a kind fared.
+#[derive(Debug, Default)]
+struct Progress {
+    sent: Option<String>,
+    accepted: Option<String>,
+    refused: Option<Refused>,
+}
+
+#[derive(Debug)]
+struct Refused {
+    version: String,
+    reason: String,
+    objects: BTreeSet<ObjectRef>,
+}
+
 impl Client {
-    pub(super) fn new(proxy: Proxy, ends: Instant) -> Self {
+    pub(super) fn new(
+        proxy: Proxy,
+        node: NodeDescription,
+        since: SystemTime,
+        ends: Instant,
+        refusals: watch::Sender<()>,
+    ) -> Self {
         let (sender, receiver) = watch::channel(Arc::new(ResourceSet::default()));
         let state = State {
             generation: 0,
-            origins: BTreeMap::new(),
+            shared: Default::default(),
+            shared_origins: Arc::default(),
+            own: Translation::default(),
+            progress: Default::default(),
             sender: Some(sender),
             receiver,
         };
         Self {
             proxy,
+            node,
+            since,
             ends,
+            refusals,
             state: Mutex::new(state),
         }
     }
@@ -50,6 +86,10 @@ impl Client {
     /// What it calls itself.
     pub fn name(&self) -> &str {
         &self.proxy.name
+    }
+
+    pub(super) fn proxy(&self) -> &Proxy {
+        &self.proxy
     }
 
     pub(super) fn ends(&self) -> Instant {
@@ -65,61 +105,144 @@ impl Client {
     }
 
     /// Gives it the resources of a generation, unless it has those of a later one.
-    pub(super) fn refresh(&self, generation: &Generation) {
+    pub(super) fn refresh(&self, generation: u64, mesh: &MeshState, outbound: &Outbound) {
         let mut state = self.state();
-        if state.generation >= generation.number {
+        if state.generation >= generation {
             return;
         }
-        let outbound = generation.outbound(OutboundKey::of(&generation.mesh, &self.proxy));
-        let translation = complete(&generation.mesh, &self.proxy, &outbound);
+        let own = inbound(mesh, &self.proxy);
         let present = Arc::clone(&state.receiver.borrow());
-        let mut set = ResourceSet::new(generation.number.to_string());
+        let mut set = ResourceSet::new(generation.to_string());
         for kind in ResourceType::ALL {
-            let Some(resources) = translation.kind(kind) else {
+            let shared = outbound.kind(kind);
+            let Some(added) = own.kind(kind) else {
                 continue;
             };
             // The same allocation tells the stream that there is nothing to look at.
-            let shared = Some(present.kind(kind)).filter(|present| present.as_ref() == resources);
-            let resources = shared.map_or_else(|| Arc::new(resources.clone()), Arc::clone);
+            let same = Arc::ptr_eq(shared, &state.shared[kind.index()])
+                && state.own.kind(kind) == Some(added);
+            let resources = if same {
+                Arc::clone(present.kind(kind))
+            } else if added.is_empty() {
+                Arc::clone(shared)
+            } else {
+                let mut all = shared.as_ref().clone();
+                all.extend(
+                    added
+                        .iter()
+                        .map(|(name, each)| (name.clone(), each.clone())),
+                );
+                Arc::new(all)
+            };
+            state.shared[kind.index()] = Arc::clone(shared);
             set = set.with(kind, resources);
         }
-        state.generation = generation.number;
-        state.origins = translation.origins;
+        state.generation = generation;
+        state.shared_origins = Arc::clone(outbound.origins());
+        state.own = own;
         if let Some(sender) = &state.sender {
             sender.send_replace(Arc::new(set));
         }
     }
 
-    /// The objects behind what a client refused: of the resources that its text names, or of all
-    /// in the response if it names none.
-    pub(super) fn origins(&self, answer: &Answer, mesh: &MeshState) -> Vec<String> {
+    pub(super) fn sent(&self, kind: ResourceType, version: &str) {
+        self.state().progress[kind.index()].sent = Some(version.to_owned());
+    }
+
+    pub(super) fn accepted(&self, answer: &Answer) {
+        let progress = &mut self.state().progress[answer.resource_type.index()];
+        progress.accepted = Some(answer.version.clone());
+        if progress.refused.take().is_some() {
+            self.refusals.send_replace(());
+        }
+    }
+
+    /// Notes a refusal. Returns the objects behind it: of the resources that its text names, or of
+    /// all in the response if it names none.
+    pub(super) fn refused(&self, answer: &Answer, reason: String) -> BTreeSet<ObjectRef> {
         let text = answer.refusal.as_deref().unwrap_or_default();
-        let named: Vec<&String> = answer
-            .names
-            .iter()
-            .filter(|name| text.contains(name.as_str()))
-            .collect();
-        let names = if named.is_empty() {
-            answer.names.iter().collect()
-        } else {
-            named
+        let named = |name: &&String| text.contains(name.as_str());
+        let mut names: Vec<&String> = answer.names.iter().filter(named).collect();
+        if names.is_empty() {
+            names = answer.names.iter().collect();
+        }
+        let mut state = self.state();
+        let origin = |name: &String| {
+            let key = (answer.resource_type, name.clone());
+            let origins = [&state.own.origins, state.shared_origins.as_ref()];
+            origins
+                .iter()
+                .find_map(|origins| origins.get(&key))
+                .cloned()
         };
+        let objects: BTreeSet<ObjectRef> = names.into_iter().filter_map(origin).collect();
+        state.progress[answer.resource_type.index()].refused = Some(Refused {
+            version: answer.version.clone(),
+            reason,
+            objects: objects.clone(),
+        });
+        self.refusals.send_replace(());
+        objects
+    }
+
+    /// The objects that it refuses now.
+    pub(super) fn refuses(&self) -> BTreeSet<ObjectRef> {
         let state = self.state();
-        let mut objects: Vec<&ObjectRef> = names
-            .into_iter()
-            .filter_map(|name| state.origins.get(&(answer.resource_type, name.clone())))
-            .collect();
-        objects.sort();
-        objects.dedup();
-        let describe = |object: &ObjectRef| match mesh.source(object) {
-            Some(source) => format!("{object} ({source})"),
-            None => object.to_string(),
+        let refused = state
+            .progress
+            .iter()
+            .filter_map(|each| each.refused.as_ref());
+        refused
+            .flat_map(|refused| refused.objects.iter().cloned())
+            .collect()
+    }
+
+    /// What is to be told of it.
+    pub(super) fn report(&self, certificate_ends: Option<SystemTime>) -> ProxyReport {
+        let state = self.state();
+        let set = state.receiver.borrow();
+        let kind = |kind: ResourceType| {
+            let progress = &state.progress[kind.index()];
+            let sent = progress.sent.clone()?;
+            Some(KindReport {
+                kind: kind_name(kind).to_owned(),
+                resources: set.kind(kind).len(),
+                sent: Some(sent),
+                accepted: progress.accepted.clone(),
+                refusal: progress.refused.as_ref().map(|refused| Refusal {
+                    version: refused.version.clone(),
+                    reason: refused.reason.clone(),
+                    objects: refused.objects.iter().map(ToString::to_string).collect(),
+                }),
+            })
         };
-        objects.into_iter().map(describe).collect()
+        let namespace = self.proxy.account.namespace();
+        let name = self.proxy.name.as_str();
+        let name = name.strip_suffix(&format!(".{namespace}")).unwrap_or(name);
+        ProxyReport {
+            name: name.to_owned(),
+            namespace: namespace.to_owned(),
+            service_account: self.proxy.account.name().to_owned(),
+            addresses: self.proxy.addresses.clone(),
+            version: self.node.version.clone(),
+            revision: self.node.revision.clone(),
+            node: self.node.node.clone(),
+            connected_since: timestamp(self.since),
+            certificate_expires: certificate_ends.map(timestamp),
+            kinds: ResourceType::ALL.into_iter().filter_map(kind).collect(),
+        }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         // Every change is whole before the lock is let go.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if !self.refuses().is_empty() {
+            self.refusals.send_replace(());
+        }
     }
 }

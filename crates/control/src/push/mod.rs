@@ -4,12 +4,13 @@ mod client;
 mod node;
 pub mod report;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use outrider_identity::ServiceAccount;
+use outrider_xds::ads::ResourceType;
 use outrider_xds::ads::server::{Answer, ResourceSet, Source};
 use outrider_xds::pb::envoy::config::core::v3::Node;
 use tokio::sync::watch;
@@ -20,10 +21,14 @@ use tracing::{info, warn};
 use crate::authenticate::Authenticator;
 use crate::mesh::MeshState;
 use crate::metrics::Metrics;
-use crate::translate::{OutboundKey, Translation, outbound};
+use crate::registry::ObjectRef;
+use crate::signing::IssuedCertificates;
+use crate::translate::{Outbound, OutboundKey};
+
+use report::ProxyReport;
 
 pub use client::Client;
-pub use node::{NodeError, confirm_addresses, proxy_of};
+pub use node::{NodeDescription, NodeError, confirm_addresses, proxy_of};
 
 /// How long a stream lasts before the proxy has to prove who it is again: 30 min, less up to a
 /// tenth, so that not all come at once.
@@ -31,23 +36,18 @@ const STREAM_LIFETIME: Duration = Duration::from_secs(30 * 60);
 /// The longest text of a refusal that is logged.
 const MAX_REFUSAL: usize = 4096;
 
-/// One state of the mesh, with the translations that proxies share.
+/// One state of the mesh.
 #[derive(Debug)]
 struct Generation {
     number: u64,
     mesh: Arc<MeshState>,
-    shared: Mutex<HashMap<OutboundKey, Arc<Translation>>>,
 }
 
-impl Generation {
-    fn outbound(&self, key: OutboundKey) -> Arc<Translation> {
-        // A poisoned map is still a map of finished translations.
-        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let translation = shared
-            .entry(key)
-            .or_insert_with_key(|key| Arc::new(outbound(&self.mesh, key)));
-        Arc::clone(translation)
-    }
+/// What proxies of one key share, as of a generation.
+#[derive(Debug)]
+struct Shared {
+    generation: u64,
+    outbound: Outbound,
 }
 
 /// Holds the mesh and the connected proxies.
@@ -55,7 +55,10 @@ impl Generation {
 pub struct Publisher {
     authenticator: Authenticator,
     generation: ArcSwap<Generation>,
+    shared: Mutex<HashMap<OutboundKey, Shared>>,
     clients: Mutex<Vec<Weak<Client>>>,
+    /// Told when the mesh changed, or what proxies refuse of it.
+    changed: watch::Sender<()>,
     metrics: Arc<Metrics>,
 }
 
@@ -65,12 +68,13 @@ impl Publisher {
         let generation = Generation {
             number: 1,
             mesh: Arc::new(mesh),
-            shared: Mutex::default(),
         };
         Self {
             authenticator,
             generation: ArcSwap::from_pointee(generation),
+            shared: Mutex::default(),
             clients: Mutex::default(),
+            changed: watch::Sender::new(()),
             metrics,
         }
     }
@@ -78,23 +82,51 @@ impl Publisher {
     /// Puts another state of the mesh in place and sends every proxy what it changes for it.
     /// Translates on the calling thread.
     pub fn publish(&self, mesh: MeshState) {
-        let generation = Arc::new(Generation {
-            number: self.generation.load().number + 1,
-            mesh: Arc::new(mesh),
-            shared: Mutex::default(),
-        });
-        self.generation.store(Arc::clone(&generation));
+        let number = self.generation.load().number + 1;
+        let mesh = Arc::new(mesh);
+        self.generation.store(Arc::new(Generation { number, mesh }));
         // A proxy that is admitted from here on begins with the new state.
         let clients = self.clients();
         for client in &clients {
-            client.refresh(&generation);
+            self.refresh(client);
         }
+        // What no proxy uses any more was not brought up to date.
+        self.shared()
+            .retain(|_, shared| shared.generation >= number);
+        self.changed.send_replace(());
         self.metrics.pushes.increment();
         info!(
-            generation = generation.number,
+            generation = number,
             proxies = clients.len(),
             "pushed the mesh"
         );
+    }
+
+    /// Gives a proxy the present state.
+    fn refresh(&self, client: &Client) {
+        let mut shared = self.shared();
+        // Loaded under the lock, so that what is shared never goes back to an older one.
+        let Generation { number, mesh } = &**self.generation.load();
+        let key = OutboundKey::of(mesh, client.proxy());
+        let shared = shared.entry(key).or_insert_with_key(|key| Shared {
+            generation: *number,
+            outbound: Outbound::new(mesh, key.clone()),
+        });
+        if shared.generation < *number {
+            shared.generation = *number;
+            shared.outbound.update(mesh);
+        }
+        client.refresh(*number, mesh, &shared.outbound);
+    }
+
+    fn shared(&self) -> MutexGuard<'_, HashMap<OutboundKey, Shared>> {
+        // What a panic left half up to date must not be used: it is made anew.
+        self.shared.lock().unwrap_or_else(|poisoned| {
+            let mut shared = poisoned.into_inner();
+            shared.clear();
+            self.shared.clear_poison();
+            shared
+        })
     }
 
     /// The mesh that is in place.
@@ -124,6 +156,35 @@ impl Publisher {
         let clients: Vec<_> = clients.iter().filter_map(Weak::upgrade).collect();
         self.metrics.proxies.set(clients.len());
         clients
+    }
+
+    /// How many connected proxies refuse what became of an object, for each of which there are any.
+    pub fn refusals(&self) -> BTreeMap<ObjectRef, usize> {
+        let mut counts = BTreeMap::new();
+        for object in self.clients().iter().flat_map(|client| client.refuses()) {
+            *counts.entry(object).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Tells when [`Publisher::mesh`] or [`Publisher::refusals`] changed.
+    pub fn changed(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// What is to be told of every connected proxy, by namespace and name.
+    pub fn report(&self, issued: &IssuedCertificates) -> Vec<ProxyReport> {
+        let report = |client: &Arc<Client>| {
+            let proxy = client.proxy();
+            let suffix = format!(".{}", proxy.account.namespace());
+            let pod = proxy.name.strip_suffix(&suffix).unwrap_or(&proxy.name);
+            client.report(issued.not_after(&proxy.account, pod))
+        };
+        let mut reports: Vec<_> = self.clients().iter().map(report).collect();
+        reports.sort_by(|one, other| {
+            (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name))
+        });
+        reports
     }
 
     async fn identify(
@@ -164,13 +225,21 @@ impl Source for Publisher {
         };
         info!(proxy = proxy.name, %account, addresses = ?proxy.addresses, "a proxy connected");
         let lifetime = STREAM_LIFETIME.mul_f64(1.0 - rand::random::<f64>() / 10.0);
-        let client = Arc::new(Client::new(proxy, Instant::now() + lifetime));
+        let description = NodeDescription::of(&node);
+        let (since, ends) = (SystemTime::now(), Instant::now() + lifetime);
+        let client = Arc::new(Client::new(
+            proxy,
+            description,
+            since,
+            ends,
+            self.changed.clone(),
+        ));
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         clients.push(Arc::downgrade(&client));
         drop(clients);
         // After it is listed: a state that is published meanwhile reaches it either way, and an
         // older one does not replace a newer.
-        client.refresh(&self.generation.load_full());
+        self.refresh(&client);
         self.metrics.proxies.set(self.clients().len());
         Ok(client)
     }
@@ -179,13 +248,23 @@ impl Source for Publisher {
         client.watch()
     }
 
+    fn sent(&self, client: &Arc<Client>, kind: ResourceType, version: &str) {
+        client.sent(kind, version);
+    }
+
     fn answered(&self, client: &Arc<Client>, answer: Answer) {
         let Some(refusal) = &answer.refusal else {
-            return;
+            return client.accepted(&answer);
         };
         self.metrics.refused_resources.increment();
         let text: String = refusal.chars().take(MAX_REFUSAL).collect();
-        let objects = client.origins(&answer, &self.mesh());
+        let objects = client.refused(&answer, text.clone());
+        let mesh = self.mesh();
+        let describe = |object: &ObjectRef| match mesh.source(object) {
+            Some(source) => format!("{object} ({source})"),
+            None => object.to_string(),
+        };
+        let objects: Vec<String> = objects.iter().map(describe).collect();
         warn!(
             proxy = client.name(),
             kind = %answer.resource_type,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use outrider_xds::pb::envoy::config::core::v3::Node;
+use outrider_xds::pb::envoy::config::core::v3::node::UserAgentVersionType;
 use outrider_xds::pb::google::protobuf::value::Kind;
 use outrider_xds::pb::google::protobuf::{Struct, Value};
 
@@ -45,6 +46,47 @@ pub enum NodeError {
         /// Whose it is, by the registry.
         owner: String,
     },
+}
+
+/// What a node tells of itself for people to read; nothing depends on it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeDescription {
+    /// The proxy's version.
+    pub version: Option<String>,
+    /// The revision of the mesh that it was injected by; empty for the default one.
+    pub revision: String,
+    /// The machine that it runs on.
+    pub node: Option<String>,
+}
+
+/// The longest text that a description holds.
+const MAX_DESCRIPTION: usize = 256;
+
+impl NodeDescription {
+    /// As far as the node tells.
+    pub fn of(node: &Node) -> Self {
+        let short = |text: &str| text.chars().take(MAX_DESCRIPTION).collect::<String>();
+        let metadata = |name| match field(node.metadata.as_ref(), name) {
+            Some(Kind::StringValue(text)) => Some(short(text)),
+            _ => None,
+        };
+        let version = match &node.user_agent_version_type {
+            Some(UserAgentVersionType::UserAgentVersion(version)) => Some(short(version)),
+            Some(UserAgentVersionType::UserAgentBuildVersion(build)) => {
+                build.version.as_ref().map(|version| {
+                    let [major, minor, patch] =
+                        [version.major_number, version.minor_number, version.patch];
+                    format!("{major}.{minor}.{patch}")
+                })
+            }
+            None => None,
+        };
+        Self {
+            version,
+            revision: metadata("REVISION").unwrap_or_default(),
+            node: metadata("NODE_NAME"),
+        }
+    }
 }
 
 /// The proxy behind a node: what it says of itself, as far as its credentials confirm it.

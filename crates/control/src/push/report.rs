@@ -2,9 +2,12 @@
 //! they were sent fared. The `outrider` command reads the same types.
 
 use std::net::IpAddr;
+use std::time::SystemTime;
 
 use outrider_xds::ads::ResourceType;
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// The answer of one replica.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +47,10 @@ pub struct ProxyReport {
     pub node: Option<String>,
     /// When this stream began, RFC 3339 in UTC.
     pub connected_since: String,
+    /// When the last certificate that this replica signed for the pod ends, RFC 3339 in UTC; none
+    /// where another replica signed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_expires: Option<String>,
     /// One entry for each kind of resource that the proxy asked for, in [`ResourceType`]'s order.
     pub kinds: Vec<KindReport>,
 }
@@ -78,6 +85,14 @@ pub struct Refusal {
     /// The objects of the mesh that the refused resources were made from.
     #[serde(default)]
     pub objects: Vec<String>,
+}
+
+/// A time as the reports have it.
+pub(super) fn timestamp(time: SystemTime) -> String {
+    let time = OffsetDateTime::from(time);
+    let whole = time.replace_nanosecond(0).unwrap_or(time);
+    // Only years that no clock shows cannot be written.
+    whole.format(&Rfc3339).unwrap_or_default()
 }
 
 /// The name of a kind in [`KindReport`]: `clusters`, `endpoints`, `listeners`, `routes`, `secrets`.

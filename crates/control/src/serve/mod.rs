@@ -20,6 +20,7 @@ use tonic::transport::Server;
 use tracing::{info, warn};
 
 use crate::authenticate::{Authenticator, Tokens};
+use crate::kubernetes::status::{self, StatusOptions};
 use crate::mesh::MeshSettings;
 use crate::metrics::Metrics;
 use crate::push::Publisher;
@@ -86,6 +87,19 @@ pub struct ServeOptions {
     pub serving_names: Vec<String>,
     /// What holds for the whole mesh.
     pub settings: MeshSettings,
+    /// Which of several this is.
+    pub replica: Replica,
+    /// Who writes statuses to a cluster's objects; nobody in a directory.
+    pub status: Option<StatusOptions>,
+}
+
+/// One process of the control plane.
+#[derive(Debug, Clone, Default)]
+pub struct Replica {
+    /// Its pod; empty outside of a cluster.
+    pub name: String,
+    /// Its revision; empty for the default one.
+    pub revision: String,
 }
 
 /// A server whose sockets are bound. Those of a directory have read it.
@@ -98,6 +112,8 @@ pub struct ControlPlane {
     signing: Arc<SigningService>,
     registry: Registry,
     metrics: Arc<Metrics>,
+    replica: Replica,
+    status: Option<StatusOptions>,
 }
 
 impl ControlPlane {
@@ -142,6 +158,8 @@ impl ControlPlane {
             signing: Arc::new(signing),
             registry,
             metrics,
+            replica: options.replica,
+            status: options.status,
         })
     }
 
@@ -172,12 +190,19 @@ impl ControlPlane {
         let publisher = Arc::clone(&self.publisher);
         let (synced, ready) = watch::channel(false);
         let monitor = Monitor {
-            metrics: self.metrics,
+            metrics: Arc::clone(&self.metrics),
+            publisher: Arc::clone(&publisher),
+            issued: Arc::clone(self.signing.issued()),
+            replica: self.replica,
             ready: ready.clone(),
             stop: stop.clone(),
         };
         let mut background = JoinSet::new();
         background.spawn(monitor.serve(self.monitor));
+        if let Some(options) = self.status {
+            let (publisher, presents) = (Arc::clone(&publisher), self.registry.presents());
+            background.spawn(status::keep(options, publisher, presents, self.metrics));
+        }
         background.spawn(self.registry.follow(Arc::clone(&publisher), synced));
         background.spawn(keep_house(Arc::clone(&publisher)));
         background.spawn(self.certificate.clone().renew());

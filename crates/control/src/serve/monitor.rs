@@ -16,15 +16,23 @@ use tokio::sync::watch;
 use tracing::{debug, warn};
 
 use crate::metrics::Metrics;
+use crate::push::Publisher;
+use crate::push::report::ReplicaReport;
+use crate::signing::IssuedCertificates;
+
+use super::Replica;
 
 const RETRY: Duration = Duration::from_secs(1);
 const HEAD: Duration = Duration::from_secs(10);
 
-/// Answers `/healthz/live`, `/healthz/ready` and `/metrics` for as long as the process lives; ready
+/// Answers `/healthz/live`, `/healthz/ready`, `/metrics` and `/debug/proxies` for as long as the process lives; ready
 /// from the first sync of the registry until it is told to stop.
 #[derive(Debug, Clone)]
 pub(super) struct Monitor {
     pub(super) metrics: Arc<Metrics>,
+    pub(super) publisher: Arc<Publisher>,
+    pub(super) issued: Arc<IssuedCertificates>,
+    pub(super) replica: Replica,
     pub(super) ready: watch::Receiver<bool>,
     pub(super) stop: watch::Receiver<bool>,
 }
@@ -56,6 +64,8 @@ impl Monitor {
     }
 
     fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+        let text = "text/plain; version=0.0.4; charset=utf-8";
+        let mut content_type = http::HeaderValue::from_static(text);
         let (status, body) = match path {
             _ if method != Method::GET && method != Method::HEAD => {
                 (StatusCode::METHOD_NOT_ALLOWED, "only GET\n".to_owned())
@@ -70,17 +80,31 @@ impl Monitor {
             ),
             "/healthz/ready" => (StatusCode::OK, "ready\n".to_owned()),
             "/metrics" => (StatusCode::OK, self.metrics.render()),
+            "/debug/proxies" => {
+                content_type = http::HeaderValue::from_static("application/json");
+                match serde_json::to_string(&self.report()) {
+                    Ok(report) => (StatusCode::OK, report),
+                    Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+                }
+            }
             _ => (
                 StatusCode::NOT_FOUND,
-                "there are /healthz/live, /healthz/ready and /metrics\n".to_owned(),
+                "there are /healthz/live, /healthz/ready, /metrics and /debug/proxies\n".to_owned(),
             ),
         };
         let mut response = Response::new(Full::new(Bytes::from(body)));
         *response.status_mut() = status;
-        let text = http::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+        let headers = response.headers_mut();
+        headers.insert(http::header::CONTENT_TYPE, content_type);
         response
-            .headers_mut()
-            .insert(http::header::CONTENT_TYPE, text);
-        response
+    }
+
+    fn report(&self) -> ReplicaReport {
+        ReplicaReport {
+            replica: self.replica.name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            revision: self.replica.revision.clone(),
+            proxies: self.publisher.report(&self.issued),
+        }
     }
 }

@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 use crate::mesh::{MeshBuilder, MeshSettings, MeshState, Warning};
 use crate::metrics::Metrics;
 use crate::push::Publisher;
-use crate::registry::cluster::{Cluster, Event};
+use crate::registry::cluster::{Cluster, Event, Presents};
 use crate::registry::watch::Watch;
 use crate::registry::{Directory, RegistryError, Scan, Source};
 
@@ -50,6 +50,7 @@ enum Origin {
 #[derive(Debug)]
 struct Assembly {
     builder: MeshBuilder,
+    presents: Arc<Presents>,
     metrics: Arc<Metrics>,
     warned: Arc<BTreeSet<Warning>>,
 }
@@ -67,6 +68,7 @@ impl Registry {
     ) -> Result<Self, RegistryError> {
         let mut assembly = Assembly {
             builder: MeshBuilder::new(settings),
+            presents: Arc::default(),
             metrics,
             warned: Arc::default(),
         };
@@ -84,6 +86,11 @@ impl Registry {
             }
         };
         Ok(Self { origin, assembly })
+    }
+
+    /// What a cluster has of the objects that get a status.
+    pub(super) fn presents(&self) -> Arc<Presents> {
+        Arc::clone(&self.assembly.presents)
     }
 
     /// The mesh as far as it was read.
@@ -158,7 +165,10 @@ impl Assembly {
         for event in events {
             match event {
                 Event::Set(object) => self.builder.set(Source::Cluster, object),
-                Event::Gone(reference) => self.builder.remove(&reference),
+                Event::Gone(reference) => {
+                    self.presents.forget(&reference);
+                    self.builder.remove(&reference);
+                }
                 Event::Refused {
                     object,
                     generation,
@@ -168,7 +178,8 @@ impl Assembly {
                     error!("{object}: {error}; its last good version, if any, stays in force");
                     self.builder.refuse(object, generation, error);
                 }
-                Event::Present(..) | Event::Synced(_) => {}
+                Event::Present(object, present) => self.presents.see(object, present),
+                Event::Synced(_) => {}
             }
         }
     }

@@ -22,6 +22,7 @@ mod redirect;
 mod resource;
 mod route;
 mod rule;
+mod shared;
 mod stream_route;
 mod tls;
 
@@ -32,7 +33,8 @@ use crate::registry::kinds::IpFamily;
 
 pub use names::{INBOUND_PORT, OUTBOUND_PORT, SDS_CLUSTER};
 pub use proxy::Proxy;
-pub use resource::Translation;
+pub use resource::{Origins, Translation};
+pub use shared::Outbound;
 
 /// All that the outbound side depends on beside the mesh: proxies that agree on it share its
 /// resources.
@@ -52,23 +54,15 @@ impl OutboundKey {
     }
 }
 
-/// What the connections of proxies with this key meet on their way out.
-pub fn outbound(mesh: &MeshState, key: &OutboundKey) -> Translation {
-    outbound::translate(mesh, key)
-}
-
-/// All resources of a sidecar, of which `outbound` has those that others share.
-pub fn complete(mesh: &MeshState, proxy: &Proxy, outbound: &Arc<Translation>) -> Translation {
-    let mut all = Translation::clone(outbound);
-    all.extend(inbound::translate(mesh, proxy));
-    all
+/// What a sidecar has beside what it shares with others.
+pub fn inbound(mesh: &MeshState, proxy: &Proxy) -> Translation {
+    inbound::translate(mesh, proxy)
 }
 
 /// All resources of a sidecar.
 pub fn translate(mesh: &MeshState, proxy: &Proxy) -> Translation {
-    complete(
-        mesh,
-        proxy,
-        &Arc::new(outbound(mesh, &OutboundKey::of(mesh, proxy))),
-    )
+    let shared = Outbound::new(&Arc::new(mesh.clone()), OutboundKey::of(mesh, proxy));
+    let mut all = shared.to_translation();
+    all.extend(inbound(mesh, proxy));
+    all
 }

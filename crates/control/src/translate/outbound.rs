@@ -23,18 +23,24 @@ use super::{OutboundKey, Translation, cluster, endpoint, filter, route, stream_r
 /// What HTTP detection calls the protocols that it finds in plaintext.
 pub(super) const DETECTED_HTTP: [&str; 3] = ["http/1.0", "http/1.1", "h2c"];
 
-pub(super) fn translate(mesh: &MeshState, key: &OutboundKey) -> Translation {
+/// What every proxy has, whatever services there are.
+pub(super) fn fixed(mesh: &MeshState, key: &OutboundKey) -> Translation {
     let mut resources = Translation::default();
     for cluster in [cluster::passthrough(), cluster::blackhole()] {
         resources.add(ResourceType::Cluster, &cluster.name, &cluster, None);
     }
     let listener = virtual_listener(mesh, &key.families);
     resources.add(ResourceType::Listener, &listener.name, &listener, None);
+    resources
+}
+
+/// What one service is to them. It depends on the service, on its routes and on the services that
+/// those lead to; a listener that another service has too is settled by the caller.
+pub(super) fn service(mesh: &MeshState, key: &OutboundKey, service: &MeshService) -> Translation {
+    let mut resources = Translation::default();
     let mut taken = BTreeSet::new();
-    for service in mesh.services.values() {
-        for port in &service.ports {
-            translate_port(mesh, key, service, port, &mut taken, &mut resources);
-        }
+    for port in &service.ports {
+        translate_port(mesh, key, service, port, &mut taken, &mut resources);
     }
     resources
 }
@@ -92,7 +98,7 @@ fn translate_port(
     let routes: Vec<&JudgedRoute> = routes.into_iter().map(AsRef::as_ref).collect();
     let mut tables = BTreeSet::new();
     for (address, direct) in own.chain(workloads) {
-        // Two headless services over the same workload: the first by name has it.
+        // Two ports that lead to the same one of a workload: the first has it.
         if !taken.insert(address) {
             continue;
         }

@@ -21,8 +21,11 @@ pub struct Translation {
     /// RDS.
     pub routes: Resources,
     /// The object that a resource comes from, for what proxies say of it; the fixed ones have none.
-    pub origins: BTreeMap<(ResourceType, String), ObjectRef>,
+    pub origins: Origins,
 }
+
+/// The object that a resource comes from.
+pub type Origins = BTreeMap<(ResourceType, String), ObjectRef>;
 
 impl Translation {
     /// The resources of a kind; secrets are not the control plane's to send.
@@ -32,6 +35,16 @@ impl Translation {
             ResourceType::Endpoint => Some(&self.endpoints),
             ResourceType::Listener => Some(&self.listeners),
             ResourceType::Route => Some(&self.routes),
+            ResourceType::Secret => None,
+        }
+    }
+
+    pub(super) fn kind_mut(&mut self, kind: ResourceType) -> Option<&mut Resources> {
+        match kind {
+            ResourceType::Cluster => Some(&mut self.clusters),
+            ResourceType::Endpoint => Some(&mut self.endpoints),
+            ResourceType::Listener => Some(&mut self.listeners),
+            ResourceType::Route => Some(&mut self.routes),
             ResourceType::Secret => None,
         }
     }
@@ -52,12 +65,8 @@ impl Translation {
         message: &M,
         origin: Option<&ObjectRef>,
     ) {
-        let resources = match kind {
-            ResourceType::Cluster => &mut self.clusters,
-            ResourceType::Endpoint => &mut self.endpoints,
-            ResourceType::Listener => &mut self.listeners,
-            ResourceType::Route => &mut self.routes,
-            ResourceType::Secret => return,
+        let Some(resources) = self.kind_mut(kind) else {
+            return;
         };
         resources.insert(name.to_owned(), Versioned::new(kind, message));
         if let Some(origin) = origin {

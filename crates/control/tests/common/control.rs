@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use outrider_control::authenticate::Tokens;
-use outrider_control::serve::{ControlPlane, RegistrySource, ServeError, ServeOptions};
+use outrider_control::serve::{ControlPlane, RegistrySource, Replica, ServeError, ServeOptions};
 use outrider_identity::authority::Lifetimes;
 use outrider_identity::token::AUDIENCE;
 use outrider_identity::{
@@ -63,6 +63,8 @@ impl Control {
             monitoring_port: 0,
             serving_names: vec!["localhost".to_owned(), "127.0.0.1".to_owned()],
             settings,
+            replica: Replica::default(),
+            status: None,
         };
         let serving = Arc::new(serving.with_lifetimes(lifetimes));
         let (authorities, current) = watch::channel(serving);

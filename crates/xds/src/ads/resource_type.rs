@@ -61,7 +61,9 @@ impl ResourceType {
         matches!(self, Self::Cluster | Self::Listener)
     }
 
-    pub(crate) fn index(self) -> usize {
+    /// Its place in [`ResourceType::ALL`].
+    #[must_use]
+    pub fn index(self) -> usize {
         self as usize
     }
 }

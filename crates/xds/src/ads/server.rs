@@ -15,6 +15,15 @@ pub use sotw::SotwStream;
 
 use super::ResourceType;
 
+/// How a stream goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// Resources of a kind were sent, from this version of the set.
+    Sent(ResourceType, String),
+    /// The client said what it makes of them.
+    Answered(Answer),
+}
+
 /// What a client said of a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {

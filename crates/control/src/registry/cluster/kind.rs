@@ -1,10 +1,13 @@
 //! The kinds that are watched.
 
+use std::sync::Arc;
+
 use kube::core::ApiResource;
 use kube::core::dynamic::DynamicObject;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
+use super::present::Present;
 use crate::registry::lenient;
 use crate::registry::{FieldError, NamespacedName, Object, ObjectRef};
 
@@ -26,19 +29,6 @@ pub(super) struct Kind {
     pub(super) labels: Option<&'static str>,
     pub(super) fields: Option<&'static str>,
     decode: fn(Value) -> Result<Object, FieldError>,
-}
-
-/// What the server has of an object beside what it says.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Present {
-    /// Counts the changes of what it says.
-    pub generation: i64,
-    /// Tells it from another of the same name that was there before.
-    pub uid: String,
-    /// The version of the API that it was read by, such as `outrider.dev/v1alpha1`.
-    pub api_version: String,
-    /// Its status; null when it has none.
-    pub status: Value,
 }
 
 /// An object as it came.
@@ -186,7 +176,7 @@ impl Kind {
     }
 
     /// Reads an object and drops what the mesh has no use for.
-    pub(super) fn read(&self, resource: &ApiResource, object: DynamicObject) -> Read {
+    pub(super) fn read(&self, resource: &Arc<ApiResource>, object: DynamicObject) -> Read {
         let reference = self.reference(&object);
         let DynamicObject { metadata, data, .. } = object;
         let mut data = match data {
@@ -194,9 +184,9 @@ impl Kind {
             _ => Map::new(),
         };
         let present = self.reports.then(|| Present {
+            resource: Arc::clone(resource),
             generation: metadata.generation.unwrap_or_default(),
-            uid: metadata.uid.unwrap_or_default(),
-            api_version: resource.api_version.clone(),
+            resource_version: metadata.resource_version.unwrap_or_default(),
             status: data.remove("status").unwrap_or_default(),
         });
         data.insert("apiVersion".to_owned(), json!(resource.api_version));
@@ -229,7 +219,7 @@ mod tests {
     fn read_one(kind: &str, object: Value) -> Read {
         let kind = KINDS.iter().find(|each| each.name == kind).unwrap();
         let object = serde_json::from_value(object).unwrap();
-        kind.read(&kind.resource(kind.versions[0]), object)
+        kind.read(&Arc::new(kind.resource(kind.versions[0])), object)
     }
 
     #[test]
@@ -246,7 +236,10 @@ mod tests {
         assert_eq!(read.reference.to_string(), "PeerAuthentication shop/p");
         assert_eq!(read.object.unwrap().metadata().generation, 3);
         let present = read.present.unwrap();
-        assert_eq!((present.generation, present.uid.as_str()), (3, "u"));
+        assert_eq!(
+            (present.generation, present.resource_version.as_str()),
+            (3, "7")
+        );
         assert_eq!(present.status, json!({"rejectedBy": 2}));
     }
 

@@ -6,6 +6,7 @@
 
 mod health;
 mod kind;
+mod present;
 mod watch;
 
 use std::collections::BTreeSet;
@@ -18,7 +19,7 @@ use super::quiet::gather;
 use super::{FieldError, Object, ObjectRef};
 
 pub use health::Health;
-pub use kind::Present;
+pub use present::{Present, Presents};
 
 /// How many events wait to be taken; then the watches wait.
 const WAITING: usize = 4096;

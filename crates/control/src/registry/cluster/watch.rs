@@ -110,7 +110,7 @@ impl Follower {
     /// Finds the kind and watches it until that ends.
     async fn once(&mut self) -> Result<(), Closed> {
         match self.find().await {
-            Ok(resource) => self.watch(&resource).await,
+            Ok(resource) => self.watch(&Arc::new(resource)).await,
             Err(error) => {
                 let obstacle = Obstacle::of(&error);
                 self.meet(obstacle, &error.to_string()).await
@@ -137,8 +137,8 @@ impl Follower {
         outcome
     }
 
-    async fn watch(&mut self, resource: &ApiResource) -> Result<(), Closed> {
-        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), resource);
+    async fn watch(&mut self, resource: &Arc<ApiResource>) -> Result<(), Closed> {
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), resource.as_ref());
         let mut config = watcher::Config {
             label_selector: self.kind.labels.map(str::to_owned),
             field_selector: self.kind.fields.map(str::to_owned),
@@ -171,7 +171,7 @@ impl Follower {
 
     async fn take(
         &mut self,
-        resource: &ApiResource,
+        resource: &Arc<ApiResource>,
         event: watcher::Event<DynamicObject>,
     ) -> Result<(), Closed> {
         match event {
@@ -205,7 +205,7 @@ impl Follower {
 
     async fn set(
         &mut self,
-        resource: &ApiResource,
+        resource: &Arc<ApiResource>,
         object: DynamicObject,
     ) -> Result<ObjectRef, Closed> {
         let read = self.kind.read(resource, object);
@@ -237,7 +237,11 @@ impl Follower {
         let (kind, now) = (self.kind.name, Instant::now());
         if let Some(before) = self.health.note(kind, Watching::Live, now) {
             self.backoff.reset();
-            info!(kind, after = ?before, "watching");
+            if before.is_zero() {
+                info!(kind, "watching");
+            } else {
+                info!(kind, after = ?before, "watching again");
+            }
         }
     }
 

@@ -10,7 +10,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Request, Response, Status, Streaming, async_trait};
 
-use super::{Answer, DeltaStream, ResourceSet, SotwStream};
+use super::{Answer, DeltaStream, Progress, ResourceSet, SotwStream};
+use crate::ads::ResourceType;
 use crate::pb::envoy::config::core::v3::Node;
 use crate::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::{
     AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
@@ -46,6 +47,9 @@ pub trait Source: Send + Sync + 'static {
 
     /// The resources for a client, as they change. When the sender is dropped the stream ends.
     fn watch(&self, client: &Self::Client) -> watch::Receiver<Arc<ResourceSet>>;
+
+    /// A client is being sent resources of a kind, made from this version of its set.
+    fn sent(&self, _client: &Self::Client, _kind: ResourceType, _version: &str) {}
 
     /// A client took or refused a response.
     fn answered(&self, client: &Self::Client, answer: Answer);
@@ -100,8 +104,11 @@ impl<S: Source> AggregatedDiscoveryService for Aggregated<S> {
         let client = self.source.admit(node, &metadata, &extensions).await?;
         let watch = self.source.watch(&client);
         let source = Arc::clone(&self.source);
-        let answered = move |answer| source.answered(&client, answer);
-        let responses = stream_delta(&self.identifier, opening, requests, watch, answered);
+        let observe = move |progress| match progress {
+            Progress::Sent(kind, version) => source.sent(&client, kind, &version),
+            Progress::Answered(answer) => source.answered(&client, answer),
+        };
+        let responses = stream_delta(&self.identifier, opening, requests, watch, observe);
         Ok(Response::new(Box::pin(responses)))
     }
 }
@@ -120,12 +127,12 @@ pub(crate) fn stream_delta(
     opening: DeltaDiscoveryRequest,
     requests: Streaming<DeltaDiscoveryRequest>,
     mut watch: watch::Receiver<Arc<ResourceSet>>,
-    answered: impl FnMut(Answer) + Send + 'static,
+    observe: impl FnMut(Progress) + Send + 'static,
 ) -> ReceiverStream<Result<DeltaDiscoveryResponse, Status>> {
     let set = Arc::clone(&watch.borrow_and_update());
     let mut stream = DeltaStream::new(identifier, set);
     stream.on_request(opening);
-    run(stream, requests, watch, answered)
+    run(stream, requests, watch, observe)
 }
 
 /// Runs a state-of-the-world stream, which `stream` makes, until either side ends it.
@@ -133,10 +140,10 @@ pub(crate) fn stream_sotw(
     stream: impl FnOnce(Arc<ResourceSet>) -> SotwStream,
     requests: Streaming<DiscoveryRequest>,
     mut watch: watch::Receiver<Arc<ResourceSet>>,
-    answered: impl FnMut(Answer) + Send + 'static,
+    observe: impl FnMut(Progress) + Send + 'static,
 ) -> ReceiverStream<Result<DiscoveryResponse, Status>> {
     let set = Arc::clone(&watch.borrow_and_update());
-    run(stream(set), requests, watch, answered)
+    run(stream(set), requests, watch, observe)
 }
 
 /// What the two kinds of streams have in common.
@@ -146,10 +153,12 @@ trait Machine: Send + 'static {
     fn on_request(&mut self, request: Self::Request) -> Option<Answer>;
     fn on_resources(&mut self, set: Arc<ResourceSet>);
     fn next_response(&mut self) -> Option<Self::Response>;
+    /// The type and the version of a response.
+    fn describe(response: &Self::Response) -> (&str, &str);
 }
 
 macro_rules! machine {
-    ($machine:ty, $request:ty, $response:ty) => {
+    ($machine:ty, $request:ty, $response:ty, $version:ident) => {
         impl Machine for $machine {
             type Request = $request;
             type Response = $response;
@@ -165,23 +174,41 @@ macro_rules! machine {
             fn next_response(&mut self) -> Option<$response> {
                 <$machine>::next_response(self)
             }
+
+            fn describe(response: &$response) -> (&str, &str) {
+                (&response.type_url, &response.$version)
+            }
         }
     };
 }
 
-machine!(DeltaStream, DeltaDiscoveryRequest, DeltaDiscoveryResponse);
-machine!(SotwStream, DiscoveryRequest, DiscoveryResponse);
+machine!(
+    DeltaStream,
+    DeltaDiscoveryRequest,
+    DeltaDiscoveryResponse,
+    system_version_info
+);
+machine!(
+    SotwStream,
+    DiscoveryRequest,
+    DiscoveryResponse,
+    version_info
+);
 
 fn run<M: Machine>(
     mut machine: M,
     mut requests: Streaming<M::Request>,
     mut watch: watch::Receiver<Arc<ResourceSet>>,
-    mut answered: impl FnMut(Answer) + Send + 'static,
+    mut observe: impl FnMut(Progress) + Send + 'static,
 ) -> ReceiverStream<Result<M::Response, Status>> {
     let (send, responses) = mpsc::channel(RESPONSES);
     tokio::spawn(async move {
         loop {
             while let Some(response) = machine.next_response() {
+                let (type_url, version) = M::describe(&response);
+                if let Some(kind) = ResourceType::of_type_url(type_url) {
+                    observe(Progress::Sent(kind, version.to_owned()));
+                }
                 if send.send(Ok(response)).await.is_err() {
                     return;
                 }
@@ -190,7 +217,7 @@ fn run<M: Machine>(
                 request = requests.message() => match request {
                     Ok(Some(request)) => {
                         if let Some(answer) = machine.on_request(request) {
-                            answered(answer);
+                            observe(Progress::Answered(answer));
                         }
                     }
                     // The client is gone, and whoever could read a status with it.
