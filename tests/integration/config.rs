@@ -88,7 +88,7 @@ fn bad_files_end_with_1_and_the_path_of_the_field() {
         ),
         (
             cluster("type: STRICT_DNS"),
-            "static_resources.clusters[0].type: STRICT_DNS is not supported".into(),
+            "static_resources.clusters[0].load_assignment: has no endpoint to resolve".into(),
         ),
         (
             cluster("lrs_report_endpoint_metrics: [x]"),
@@ -163,4 +163,60 @@ fn no_message_shows_a_key() {
         "{message}"
     );
     assert!(!message.contains("SECRETSECRET"), "{message}");
+}
+
+#[test]
+fn without_a_file_the_environment_must_be_that_of_a_pod() {
+    let run = |environment: &[(&str, &str)]| {
+        let output = Command::new(bins::path("outrider-sidecar").unwrap())
+            .env_clear()
+            .envs(environment.iter().copied())
+            .args(["--mode", "validate"])
+            .output()
+            .unwrap();
+        let message = String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), message)
+    };
+    let (code, message) = run(&[("POD_NAME", "cart")]);
+    assert_eq!(code, Some(1));
+    assert!(message.contains("give a bootstrap file (-c FILE), or the environment of a pod"));
+    assert!(
+        message.contains("POD_IPS") && !message.contains("POD_NAME "),
+        "{message}"
+    );
+
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("root.pem");
+    let pod = [
+        ("POD_NAME", "cart"),
+        ("POD_NAMESPACE", "shop"),
+        ("POD_IPS", "10.0.0.1"),
+        ("SERVICE_ACCOUNT", "cart"),
+        ("OUTRIDER_CA_ADDRESS", "control.mesh.svc:15012"),
+        ("OUTRIDER_TOKEN_FILE", "/token"),
+        ("OUTRIDER_ROOT_FILE", root.to_str().unwrap()),
+    ];
+    let (code, message) = run(&pod);
+    assert_eq!(code, Some(1));
+    assert!(
+        message.contains("(environment): static_resources.clusters[0]"),
+        "{message}"
+    );
+    assert!(message.contains("root.pem"), "{message}");
+    let authority = outrider_testkit::certs::Authority::new("root").unwrap();
+    std::fs::write(&root, authority.certificate()).unwrap();
+    assert_eq!(run(&pod).0, Some(0));
+}
+
+#[test]
+fn names_are_resolved_for_discovery_servers_only() {
+    let cluster = "{name: c, type: STRICT_DNS, load_assignment: {cluster_name: c, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: control.mesh.svc, port_value: 9}}}}]}]}}";
+    let fixed = format!("static_resources: {{clusters: [{cluster}]}}\n");
+    let (code, message) = validate(&fixed, "yaml");
+    assert_eq!(code, Some(1));
+    let expected = "static_resources.clusters[0].type: STRICT_DNS and LOGICAL_DNS are supported only for static clusters that a discovery server is reached by";
+    assert!(message.contains(expected), "{message}");
+    let discovery = "dynamic_resources: {ads_config: {api_type: DELTA_GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: c}}]}}\n";
+    let (code, message) = validate(&format!("{fixed}{discovery}"), "yaml");
+    assert_eq!(code, Some(0), "{message}");
 }

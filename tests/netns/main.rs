@@ -8,4 +8,5 @@ mod init_rules;
 mod init_traffic;
 mod mesh;
 mod meshed;
+mod pod;
 mod traffic;

@@ -13,7 +13,7 @@ use super::{
 use crate::common::{SECRET, listen};
 
 for_pairs!(server: one_of_two_servers);
-for_pairs!(ours: the_client quiet_http2 the_deadline);
+for_pairs!(ours: the_client quiet_http2 the_deadline native);
 for_pairs!(all: death);
 
 /// One of two servers leaves, as in a rolling restart: its endpoint is no longer ready, and its
@@ -123,6 +123,40 @@ fn the_deadline(pair: Pair) {
     let status = proxy.wait(Duration::from_secs(12)).unwrap();
     assert!(status.success(), "{status}");
     assert!(client.read(1).is_err());
+}
+
+/// The application of a native sidecar has ended when the sidecar is told to: peers that have not
+/// noticed do not keep it, but what other sidecars of the pod still send out goes on.
+fn native(mut pair: Pair) {
+    pair.client.set("OUTRIDER_NATIVE", "true");
+    pair.server.set("OUTRIDER_NATIVE", "true");
+    let mut pair = pair.start(&[]);
+    let _app = pair.http_app();
+    let _echo = servers::tcp::echo(listen(&pair.server.pod, TCP)).unwrap();
+    let mut options = pair.load("/", 2);
+    options.pause = Duration::from_millis(2);
+    let load = pair.start_load(&options);
+    let mut quiet = Client::connect_from(&pair.client.pod, (HOST, TCP)).unwrap();
+    quiet.send("hello").unwrap();
+    quiet.read(5).unwrap();
+
+    pair.client
+        .proxy()
+        .unwrap()
+        .signal(Signal::SIGTERM)
+        .unwrap();
+    wait_for_requests(&load, 500);
+    assert_no_failures(load);
+    pair.server
+        .proxy()
+        .unwrap()
+        .signal(Signal::SIGTERM)
+        .unwrap();
+    for proxy in [pair.client.proxy().unwrap(), pair.server.proxy().unwrap()] {
+        let status = proxy.wait(Duration::from_secs(5)).unwrap();
+        assert!(status.success(), "{status}");
+    }
+    drop(quiet);
 }
 
 /// A sidecar that dies takes its pod's traffic with it: nothing passes in plaintext. A new one

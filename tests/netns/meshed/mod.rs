@@ -2,9 +2,11 @@
 
 mod churn;
 mod control;
+mod disk;
 mod drain;
 mod http;
 mod identity;
+mod kubelet;
 mod policy;
 mod resilience;
 mod tcp;

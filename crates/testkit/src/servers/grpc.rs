@@ -42,25 +42,8 @@ pub const UNARY: &str = "/outrider.test.Echo/Unary";
 /// The path of the method that streams in both directions.
 pub const STREAM: &str = "/outrider.test.Echo/Stream";
 
-/// The path of the health check that every gRPC server has.
-const HEALTH: &str = "/grpc.health.v1.Health/Check";
-
-/// `grpc.health.v1.HealthCheckRequest`
-#[derive(Clone, PartialEq, prost::Message)]
-struct HealthRequest {
-    #[prost(string, tag = "1")]
-    service: String,
-}
-
-/// `grpc.health.v1.HealthCheckResponse`
-#[derive(Clone, Copy, PartialEq, prost::Message)]
-struct HealthResponse {
-    #[prost(int32, tag = "1")]
-    status: i32,
-}
-
 /// Serves the two methods. Each message is answered by one with the same text. Its health service
-/// says SERVING of the server as a whole, NOT_SERVING of the service `down`, and knows no other.
+/// says that the server as a whole serves, and no service by name.
 ///
 /// # Errors
 /// When it cannot be started.
@@ -124,20 +107,6 @@ impl UnaryService<Echo> for Service {
     }
 }
 
-impl UnaryService<HealthRequest> for Service {
-    type Response = HealthResponse;
-    type Future = Answer<HealthResponse>;
-
-    fn call(&mut self, request: Request<HealthRequest>) -> Self::Future {
-        let status = match request.into_inner().service.as_str() {
-            "" => Ok(1),
-            "down" => Ok(2),
-            other => Err(Status::not_found(format!("no service {other}"))),
-        };
-        Box::pin(async move { Ok(Response::new(HealthResponse { status: status? })) })
-    }
-}
-
 impl StreamingService<Echo> for Service {
     type Response = Echo;
     type ResponseStream = Answers;
@@ -184,11 +153,6 @@ where
             Ok(match request.uri().path() {
                 UNARY => server.unary(service, request).await,
                 STREAM => server.streaming(service, request).await,
-                HEALTH => {
-                    let mut health =
-                        Grpc::new(ProstCodec::<HealthResponse, HealthRequest>::default());
-                    health.unary(service, request).await
-                }
                 _ => Status::unimplemented("no such method").into_http(),
             })
         })
