@@ -17,6 +17,7 @@ mod handshake;
 mod http1;
 mod http2;
 mod malformed;
+mod mirror;
 mod parity;
 mod retry;
 mod routes;

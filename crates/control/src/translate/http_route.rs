@@ -1,7 +1,11 @@
 //! HTTPRoutes.
 
 use envoy_types::pb::envoy::config::route::v3::route::Action;
-use envoy_types::pb::envoy::config::route::v3::route_action::HostRewriteSpecifier;
+use envoy_types::pb::envoy::config::route::v3::route_action::{
+    ClusterSpecifier, HostRewriteSpecifier,
+};
+use envoy_types::pb::envoy::config::route::v3::weighted_cluster::ClusterWeight;
+use envoy_types::pb::envoy::config::route::v3::weighted_cluster::cluster_weight::HostRewriteSpecifier as ShareHost;
 use envoy_types::pb::envoy::config::route::v3::{Route, RouteAction};
 use envoy_types::pb::envoy::r#type::matcher::v3::{RegexMatchAndSubstitute, RegexMatcher};
 
@@ -90,7 +94,32 @@ fn forward(
     if let Some(rewrite) = rule.filters.iter().find_map(rewrite) {
         apply_rewrite(&mut action, &rewrite);
     }
+    prefer_backend_hosts(&mut action);
     Action::Route(action)
+}
+
+/// A proxy applies the host of a share before that of its route, but the filters of a backend come
+/// after those of its rule: where a share has a host, the others get the rule's.
+fn prefer_backend_hosts(action: &mut RouteAction) {
+    let (Some(HostRewriteSpecifier::HostRewriteLiteral(host)), Some(clusters)) = (
+        &action.host_rewrite_specifier,
+        &mut action.cluster_specifier,
+    ) else {
+        return;
+    };
+    let ClusterSpecifier::WeightedClusters(weighted) = clusters else {
+        return;
+    };
+    let has_host = |share: &ClusterWeight| share.host_rewrite_specifier.is_some();
+    if !weighted.clusters.iter().any(has_host) {
+        return;
+    }
+    for share in &mut weighted.clusters {
+        share
+            .host_rewrite_specifier
+            .get_or_insert_with(|| ShareHost::HostRewriteLiteral(host.clone()));
+    }
+    action.host_rewrite_specifier = None;
 }
 
 fn apply_rewrite(action: &mut RouteAction, rewrite: &UrlRewrite) {

@@ -141,6 +141,8 @@ pub struct Forward {
     pub grpc_timeout: Option<GrpcTimeout>,
     /// `append_x_forwarded_host`: where the host is rewritten, the old one is kept in that header.
     pub append_x_forwarded_host: bool,
+    /// `request_mirror_policies` of the route, else of its virtual host, else of its table.
+    pub mirrors: Arc<[Mirror]>,
     /// `upgrade_configs` of the route: type in lower case to whether it is enabled.
     pub upgrades: Vec<(Box<[u8]>, bool)>,
 }
@@ -179,6 +181,31 @@ pub struct WeightedCluster {
     pub weight: u32,
     /// Header changes for its share.
     pub headers: HeaderChanges,
+    /// `host_rewrite_literal`; what the route makes of the host comes after it.
+    pub host: Option<Box<[u8]>>,
+}
+
+/// `RequestMirrorPolicy`: where copies of requests go.
+#[derive(Debug)]
+pub struct Mirror {
+    /// To which cluster.
+    pub cluster: MirrorCluster,
+    /// `runtime_fraction.default_value` as parts of a million; all unless set.
+    pub fraction: Option<u32>,
+    /// `host_rewrite_literal`
+    pub host: Option<Box<[u8]>>,
+    /// Whether `-shadow` is added to the host: unless `disable_shadow_host_suffix_append` or
+    /// `host_rewrite_literal` is set.
+    pub marks_host: bool,
+}
+
+/// The cluster of a [`Mirror`].
+#[derive(Debug)]
+pub enum MirrorCluster {
+    /// `cluster`
+    Named(Box<str>),
+    /// `cluster_header`: the name of the header, in lower case. Without it there is no copy.
+    Header(Box<[u8]>),
 }
 
 /// How the path is rewritten.

@@ -53,7 +53,7 @@ http_stats! {
         downstream_rq_timeout, downstream_rq_header_timeout, downstream_rq_idle_timeout,
         downstream_rq_response_before_rq_complete, downstream_rq_ws_on_non_ws_route,
         downstream_rq_max_duration_reached, downstream_rq_non_relative_path, no_route, no_cluster,
-        rq_direct_response, rq_total;
+        rq_direct_response, rq_mirror_dropped, rq_total;
     gauges:
         downstream_cx_active, downstream_cx_http1_active, downstream_cx_http2_active,
         downstream_cx_ssl_active, downstream_cx_upgrades_active, downstream_rq_active;

@@ -1,6 +1,6 @@
 //! One worker: what its connections share. Nothing here is touched by another thread.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -36,6 +36,8 @@ pub struct Worker {
     pub date: DateCache,
     /// The tasks that serve HTTP/2 streams.
     pub stream_tasks: Rc<StreamTasks>,
+    /// Copies of requests that are under way.
+    pub mirrored: Cell<usize>,
     random: Random,
     http_stats: RefCell<HashMap<Arc<str>, Rc<HttpStats>>>,
     tcp_stats: RefCell<HashMap<Arc<str>, Rc<TcpStats>>>,
@@ -53,6 +55,7 @@ impl Worker {
             access_log,
             date: DateCache::default(),
             stream_tasks: Rc::default(),
+            mirrored: Cell::new(0),
             random: Random::new(),
             http_stats: RefCell::default(),
             tcp_stats: RefCell::default(),

@@ -21,6 +21,7 @@ mod http_connection_manager;
 mod http_protocol;
 pub mod listener;
 mod matcher;
+mod mirror;
 mod regex;
 pub mod resource;
 pub mod route;

@@ -11,9 +11,9 @@ use super::fields::{
     Within as _, each, enumeration, flag, named, refuse, required, uint, uri_text,
 };
 use super::header_changes::changes;
-use super::{route_action, route_match};
+use super::{mirror, route_action, route_match};
 use crate::config::error::{ConfigError, Result};
-use crate::config::route::{Action, RequireTls, Route, RouteTable, VirtualHost};
+use crate::config::route::{Action, Mirror, RequireTls, Route, RouteTable, VirtualHost};
 
 /// `max_direct_response_body_size_bytes` unless set.
 const DIRECT_RESPONSE_BODY: u32 = 4096;
@@ -32,6 +32,7 @@ pub fn build(proto: &proto::RouteConfiguration, fingerprint: u64) -> Result<Rout
     )?;
     let body_limit =
         uint(&proto.max_direct_response_body_size_bytes).unwrap_or(DIRECT_RESPONSE_BODY) as usize;
+    let mirrors = mirror::build(&proto.request_mirror_policies, &Arc::default())?;
     let mut names = HashMap::new();
     let virtual_hosts = each(
         "virtual_hosts",
@@ -43,7 +44,7 @@ pub fn build(proto: &proto::RouteConfiguration, fingerprint: u64) -> Result<Rout
                     format_args!("virtual_hosts[{other}] has the name `{}` too", host.name),
                 ));
             }
-            virtual_host(host, body_limit).map(Arc::new)
+            virtual_host(host, body_limit, &mirrors).map(Arc::new)
         },
     )?;
     let mut table = RouteTable {
@@ -117,12 +118,17 @@ fn file(wildcards: &mut Vec<(Box<[u8]>, usize)>, text: &[u8], index: usize) -> O
     None
 }
 
-fn virtual_host(proto: &proto::VirtualHost, body_limit: usize) -> Result<VirtualHost> {
+fn virtual_host(
+    proto: &proto::VirtualHost,
+    body_limit: usize,
+    mirrors: &Arc<[Mirror]>,
+) -> Result<VirtualHost> {
+    let mirrors = mirror::build(&proto.request_mirror_policies, mirrors)?;
     let require_tls: TlsRequirementType = enumeration(proto.require_tls, "require_tls")?;
     Ok(VirtualHost {
         name: named(&proto.name, "name")?.into(),
         routes: each("routes", &proto.routes, |proto| {
-            route(proto, body_limit).map(Arc::new)
+            route(proto, body_limit, &mirrors).map(Arc::new)
         })?,
         require_tls: match require_tls {
             TlsRequirementType::None => RequireTls::No,
@@ -140,10 +146,10 @@ fn virtual_host(proto: &proto::VirtualHost, body_limit: usize) -> Result<Virtual
     })
 }
 
-fn route(proto: &proto::Route, body_limit: usize) -> Result<Route> {
+fn route(proto: &proto::Route, body_limit: usize, mirrors: &Arc<[Mirror]>) -> Result<Route> {
     let matcher = route_match::build(required(&proto.r#match, "match")?).within("match")?;
     let action = match required(&proto.action, "action")? {
-        ProtoAction::Route(action) => route_action::forward(action)
+        ProtoAction::Route(action) => route_action::forward(action, mirrors)
             .map(|forward| Action::Forward(Box::new(forward)))
             .within("route")?,
         ProtoAction::Redirect(action) => route_action::redirect(action)

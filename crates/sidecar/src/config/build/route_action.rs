@@ -11,26 +11,27 @@ use envoy_types::pb::envoy::config::route::v3::redirect_action::{
 use envoy_types::pb::envoy::config::route::v3::route_action::{
     ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier, MaxStreamDuration,
 };
+use envoy_types::pb::envoy::config::route::v3::weighted_cluster::cluster_weight::HostRewriteSpecifier as PartHost;
 use envoy_types::pb::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 
-use super::data_source;
 use super::fields::{
     Within as _, duration, each, enumeration, flag, header_name, named, port, refuse, required,
     timeout, uint, uri_text,
 };
 use super::header_changes::changes;
 use super::regex;
+use super::{data_source, mirror};
 use crate::config::error::{ConfigError, Result};
 use crate::config::route::{
-    Action, ClusterChoice, Forward, GrpcTimeout, HostRewrite, PathRewrite, Redirect,
+    Action, ClusterChoice, Forward, GrpcTimeout, HostRewrite, Mirror, PathRewrite, Redirect,
     WeightedCluster,
 };
 
 /// `timeout` of a route that sets none.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// `route`.
-pub fn forward(proto: &route::RouteAction) -> Result<Forward> {
+/// `route`, which has the mirrors of its virtual host where it has none of its own.
+pub fn forward(proto: &route::RouteAction, mirrors: &Arc<[Mirror]>) -> Result<Forward> {
     let priority: RoutingPriority = enumeration(proto.priority, "priority")?;
     refuse(
         priority != RoutingPriority::Default,
@@ -64,6 +65,7 @@ pub fn forward(proto: &route::RouteAction) -> Result<Forward> {
         max_stream_duration,
         grpc_timeout,
         append_x_forwarded_host: proto.append_x_forwarded_host,
+        mirrors: mirror::build(&proto.request_mirror_policies, mirrors)?,
         upgrades: each("upgrade_configs", &proto.upgrade_configs, |upgrade| {
             let kind = header_name(&upgrade.upgrade_type, "upgrade_type")?;
             Ok((kind, flag(&upgrade.enabled).unwrap_or(true)))
@@ -116,6 +118,13 @@ fn weighted(proto: &route::WeightedCluster) -> Result<ClusterChoice> {
         Ok(WeightedCluster {
             name: named(&part.name, "name")?.into(),
             weight: uint(&part.weight).unwrap_or(0),
+            host: match &part.host_rewrite_specifier {
+                None => None,
+                Some(PartHost::HostRewriteLiteral(host)) => {
+                    let host = named(host, "host_rewrite_literal")?;
+                    Some(uri_text(host, "host_rewrite_literal")?.into())
+                }
+            },
             headers: changes(
                 &part.request_headers_to_add,
                 &part.request_headers_to_remove,

@@ -61,7 +61,7 @@ fn path_text(text: &str, field: &str) -> Result<Box<[u8]>> {
 }
 
 /// Parts of a million.
-fn fraction(proto: &core::RuntimeFractionalPercent) -> Result<u32> {
+pub fn fraction(proto: &core::RuntimeFractionalPercent) -> Result<u32> {
     let percent = required(&proto.default_value, "default_value")?;
     let denominator: DenominatorType =
         enumeration(percent.denominator, "denominator").within("default_value")?;

@@ -185,3 +185,51 @@ fn errors_name_the_field() {
         assert_error(build(&message(&yaml), 0), expect);
     }
 }
+
+#[test]
+fn mirrors_of_the_narrowest_level_hold() {
+    let table = route_table(
+        "request_mirror_policies: [{cluster: table}]\nvirtual_hosts: [\
+         {name: a, domains: [a], routes: [{match: {prefix: /}, route: {cluster: c}}]}, \
+         {name: b, domains: [b], request_mirror_policies: [{cluster: host}], routes: [\
+          {match: {prefix: /}, route: {cluster: c}}, \
+          {match: {prefix: /}, route: {cluster: c, request_mirror_policies: [{cluster: one, \
+           runtime_fraction: {default_value: {numerator: 5, denominator: TEN_THOUSAND}}}, \
+           {cluster_header: X-To, host_rewrite_literal: h.example}]}}]}]",
+    );
+    let routes = table.virtual_hosts.iter().flat_map(|host| &host.routes);
+    let mirrors: Vec<String> = routes
+        .map(|route| match &route.action {
+            Action::Forward(forward) => format!("{:?}", forward.mirrors),
+            _ => panic!(),
+        })
+        .collect();
+    for (text, part) in mirrors.iter().zip([
+        &["Named(\"table\")", "fraction: None", "marks_host: true"][..],
+        &["Named(\"host\")"],
+        &[
+            "Named(\"one\")",
+            "Some(500)",
+            "Header(",
+            "marks_host: false",
+        ],
+    ]) {
+        assert!(part.iter().all(|part| text.contains(part)), "{text}");
+    }
+    let policy = |policy: &str| {
+        one_route(&format!(
+            "{{match: {{prefix: /}}, route: {{cluster: c, request_mirror_policies: [{policy}]}}}}"
+        ))
+    };
+    for (text, field) in [
+        ("{}", "cluster"),
+        ("{cluster: a, cluster_header: b}", "cluster_header"),
+        (
+            "{cluster: a, runtime_fraction: {}}",
+            "runtime_fraction.default_value",
+        ),
+    ] {
+        let path = format!("virtual_hosts[0].routes[0].route.request_mirror_policies[0].{field}");
+        assert_error(build(&message(&policy(text)), 0), &path);
+    }
+}

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 pub use self::redirect::{write_https_location, write_location};
 pub use self::rewrite::rewrite_path;
 use crate::config::route::{
-    ClusterChoice, Forward, HeaderChanges, RequireTls, Route, RouteTable, VirtualHost,
+    ClusterChoice, Forward, RequireTls, Route, RouteTable, VirtualHost, WeightedCluster,
 };
 use crate::http::headers::Name;
 use crate::http::message::RequestHead;
@@ -100,7 +100,7 @@ impl RouteTable {
 }
 
 impl Forward {
-    /// The cluster that this request goes to, and the header changes for its share. `None` where a
+    /// The cluster that this request goes to, and what else its share has. `None` where a
     /// header should name the cluster and does not, which is answered as an unknown cluster is.
     pub fn choose_cluster<'f, 'r>(
         &'f self,
@@ -108,10 +108,7 @@ impl Forward {
         random: u64,
     ) -> Option<ChosenCluster<'f, 'r>> {
         match &self.cluster {
-            ClusterChoice::Named(name) => Some(ChosenCluster::Configured {
-                name,
-                headers: None,
-            }),
+            ClusterChoice::Named(name) => Some(ChosenCluster::Configured { name, share: None }),
             ClusterChoice::Weighted { parts, total } => {
                 let mut at = random % u64::from((*total).max(1));
                 for part in parts {
@@ -119,7 +116,7 @@ impl Forward {
                     if at < weight {
                         return Some(ChosenCluster::Configured {
                             name: &part.name,
-                            headers: Some(&part.headers),
+                            share: Some(part),
                         });
                     }
                     at -= weight;
@@ -144,8 +141,8 @@ pub enum ChosenCluster<'f, 'r> {
     Configured {
         /// The cluster.
         name: &'f Arc<str>,
-        /// The header changes of its share, if it was chosen by weight.
-        headers: Option<&'f HeaderChanges>,
+        /// Its share, if it was chosen by weight.
+        share: Option<&'f WeightedCluster>,
     },
     /// By `cluster_header`.
     Requested(&'r str),

@@ -2,6 +2,7 @@
 
 mod failure;
 mod header_changes;
+mod mirror;
 mod relay;
 mod request;
 mod response;
@@ -76,15 +77,16 @@ pub async fn forward<'f>(
 ) -> Forwarded {
     let clusters = &stream.context.worker.clusters;
     let mut levels = levels;
+    let mut host = None;
     let chosen = forward
         .choose_cluster(stream.request, stream.random)
         .and_then(|chosen| {
             if let ChosenCluster::Configured {
-                headers: Some(changes),
-                ..
+                share: Some(share), ..
             } = chosen
             {
-                levels = levels.with_cluster(changes);
+                levels = levels.with_cluster(&share.headers);
+                host = share.host.as_deref();
             }
             clusters.cluster(chosen.name())
         });
@@ -99,9 +101,13 @@ pub async fn forward<'f>(
     };
     stream.info.cluster = Some(cluster.config().name.clone());
     let deadlines = deadlines(stream, forward);
-    request::finish(stream, route, forward, levels, deadlines.response);
+    request::finish(stream, route, forward, host, levels, deadlines.response);
     request::speak_of_upgrade(stream);
-    attempt_and_retry(stream, &cluster, forward, levels, deadlines).await
+    let mut replay = Replay::default();
+    if !forward.mirrors.is_empty() {
+        replay.copies = mirror::begin(stream, forward, deadlines.response);
+    }
+    attempt_and_retry(stream, &cluster, forward, levels, deadlines, replay).await
 }
 
 /// The first attempt and, where that was on a pooled connection which turned out dead before it
@@ -112,8 +118,8 @@ async fn attempt_and_retry(
     forward: &Forward,
     levels: Levels<'_>,
     deadlines: Deadlines,
+    mut replay: Replay,
 ) -> Forwarded {
-    let mut replay = Replay::default();
     // An upgrade's request lasts as long as its tunnel.
     let whole = stream.request.body == BodyLength::None && stream.upgrade.is_none();
     let mut request_ended = whole.then(|| Instant::from_std(stream.info.started));
@@ -155,6 +161,7 @@ async fn attempt_and_retry(
             stream.upgrade.is_some(),
         );
         let mut relay = Relay::new(
+            stream.context,
             stream.request,
             stream.response,
             stream.downstream,

@@ -7,6 +7,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::time::Instant;
 
+use super::mirror::Copies;
+use crate::http::connection_manager::context::Context as HttpContext;
 use crate::http::downstream::Downstream;
 use crate::http::error::StreamError;
 use crate::http::headers::Headers;
@@ -25,6 +27,8 @@ pub struct Replay {
     pub ended: bool,
     trailers: Option<Headers>,
     overflowed: bool,
+    /// Who else is told what the client sends.
+    pub copies: Copies,
 }
 
 impl Replay {
@@ -123,6 +127,7 @@ pub enum HeadOutcome {
 
 /// The state of relaying one exchange.
 pub struct Relay<'a, 'd> {
+    context: &'a HttpContext,
     pub request: &'a RequestHead,
     pub response: &'a mut ResponseHead,
     pub downstream: &'a mut Downstream<'d>,
@@ -150,6 +155,7 @@ impl<'a, 'd> Relay<'a, 'd> {
     /// request had been read to its end, if it has.
     #[expect(clippy::too_many_arguments, reason = "each is a part of one stream")]
     pub fn new(
+        context: &'a HttpContext,
         request: &'a RequestHead,
         response: &'a mut ResponseHead,
         downstream: &'a mut Downstream<'d>,
@@ -160,6 +166,7 @@ impl<'a, 'd> Relay<'a, 'd> {
         timer: &'a mut Timer,
     ) -> Self {
         Relay {
+            context,
             request,
             response,
             downstream,
@@ -311,6 +318,9 @@ impl<'a, 'd> Relay<'a, 'd> {
                     if self.keeps {
                         self.replay.keep(&data[..taken]);
                     }
+                    if !self.replay.copies.is_empty() {
+                        self.replay.copies.data(self.context, &data[..taken]);
+                    }
                     self.downstream.consume(taken);
                     self.bytes_received += taken as u64;
                     self.touch();
@@ -321,6 +331,7 @@ impl<'a, 'd> Relay<'a, 'd> {
                         Ok(()) => Upload::Done,
                         Err(_) => Upload::Abandoned,
                     };
+                    self.replay.copies.end(trailers.as_ref());
                     self.replay.ended = true;
                     self.replay.trailers = trailers;
                     self.touch();

@@ -86,11 +86,13 @@ pub fn count_attempt(stream: &mut Stream<'_, '_>) {
     }
 }
 
-/// Applies the route's changes to the head: headers, host, path.
+/// Applies the route's changes to the head: headers, host (`share` is that of a weighted cluster),
+/// path.
 pub fn finish(
     stream: &mut Stream<'_, '_>,
     route: &Arc<Route>,
     forward: &Forward,
+    share: Option<&[u8]>,
     levels: Levels<'_>,
     timeout: Option<Duration>,
 ) {
@@ -116,6 +118,10 @@ pub fn finish(
             addition.value.render(&record, &mut value);
             header_changes::add(&mut stream.request.headers, addition, &value);
         }
+    }
+    if let Some(host) = share {
+        // As with Envoy this comes first and is told to nobody.
+        stream.request.authority = host.to_vec();
     }
     match &forward.host_rewrite {
         HostRewrite::No | HostRewrite::Auto => {}

@@ -880,7 +880,6 @@ hedge_policy\
 use max_stream_duration.grpc_timeout_header_offset\
 grpc_timeout_offset\
 host_rewrite_header\
-mirroring is not supported yet\
 request_mirror_policies\
 max_internal_redirects\
 retry_policy_typed_config\
@@ -914,6 +913,12 @@ envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter\
 envoy.config.route.v3.RouteAction.MaxStreamDuration\
 grpc_timeout_header_max\
 grpc_timeout_header_offset\
+envoy.config.route.v3.RouteAction.RequestMirrorPolicy\
+runtime_fraction\
+trace_sampled\
+disable_shadow_host_suffix_append\
+change the headers on the route\
+request_headers_mutations\
 envoy.config.route.v3.RouteAction.UpgradeConfig\
 upgrade_type\
 enabled\
@@ -939,7 +944,6 @@ case_sensitive\
 headers\
 query_parameters\
 grpc\
-runtime_fraction\
 safe_regex\
 choose a filter chain instead\
 tls_context\
@@ -981,7 +985,6 @@ total_weight\
 the choice is random, or by nothing else\
 use_hash_policy\
 envoy.config.route.v3.WeightedCluster.ClusterWeight\
-set it on the route\
 envoy.extensions.access_loggers.file.v3.FileAccessLog\
 format\
 typed_json_format\
@@ -1534,7 +1537,7 @@ google.protobuf.NullValue\
 NULL_VALUE\
 ";
 
-pub(crate) static MESSAGES: [MessageRow; 269] = [
+pub(crate) static MESSAGES: [MessageRow; 270] = [
     m(0,34,0,2), // envoy.admin.v3.BootstrapConfigDump
     m(55,26,2,2), // envoy.admin.v3.Certificate
     m(98,33,4,7), // envoy.admin.v3.CertificateDetails
@@ -1684,132 +1687,133 @@ pub(crate) static MESSAGES: [MessageRow; 269] = [
     m(20558,36,696,10), // envoy.config.route.v3.RedirectAction
     m(20725,27,706,19), // envoy.config.route.v3.Route
     m(21317,33,725,37), // envoy.config.route.v3.RouteAction
-    m(22383,44,762,6), // envoy.config.route.v3.RouteAction.HashPolicy
-    m(22489,65,768,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    m(22563,51,769,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    m(22627,60,773,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    m(22687,56,775,1), // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
-    m(22743,51,776,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    m(22805,59,778,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    m(22864,51,779,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    m(22964,47,782,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
-    m(23069,40,785,19), // envoy.config.route.v3.RouteConfiguration
-    m(23464,32,804,15), // envoy.config.route.v3.RouteMatch
-    m(23831,47,819,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
-    m(23878,54,819,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
-    m(23932,29,819,6), // envoy.config.route.v3.Tracing
-    m(24036,36,825,2), // envoy.config.route.v3.VirtualCluster
-    m(24072,33,827,24), // envoy.config.route.v3.VirtualHost
-    m(24390,37,851,5), // envoy.config.route.v3.WeightedCluster
-    m(24615,51,856,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
-    m(24685,53,866,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
-    m(24761,57,871,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    m(24818,57,872,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    m(24875,46,873,10), // envoy.extensions.filters.http.router.v3.Router
-    m(25337,71,883,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(25472,65,885,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(25537,61,885,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(25598,63,885,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(25937,81,890,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(27695,101,950,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(27840,103,953,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(28004,109,955,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(28135,95,962,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(28291,70,965,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(28372,63,970,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(28465,54,972,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(28970,74,995,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(29069,70,998,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(29139,84,999,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(29223,58,1002,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(29281,70,1002,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(29914,58,1018,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(30542,95,1033,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(30663,62,1037,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(31197,57,1048,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(31264,48,1050,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(31391,63,1055,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(31492,56,1058,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(31796,55,1067,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(32060,60,1073,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(32265,54,1080,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(32404,69,1091,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(32506,73,1095,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(32579,78,1098,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(32657,48,1101,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(32870,77,1110,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(32947,49,1112,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(33096,43,1120,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(33170,44,1127,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(33220,54,1134,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(33328,69,1138,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(33408,71,1139,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(33485,78,1142,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(33563,35,1142,8), // envoy.service.discovery.v3.Resource
-    m(33639,48,1150,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(33699,40,1151,2), // envoy.service.discovery.v3.ResourceError
-    m(33739,42,1153,2), // envoy.service.discovery.v3.ResourceLocator
-    m(33781,65,1155,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(33846,39,1157,2), // envoy.service.discovery.v3.ResourceName
-    m(33914,35,1159,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(33959,33,1161,1), // envoy.type.matcher.v3.ListMatcher
-    m(33998,39,1162,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(34045,37,1163,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(34088,49,1167,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(34137,31,1168,1), // envoy.type.matcher.v3.OrMatcher
-    m(34182,45,1169,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(34246,34,1171,2), // envoy.type.matcher.v3.RegexMatcher
-    m(34354,44,1173,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(34414,35,1174,7), // envoy.type.matcher.v3.StringMatcher
-    m(34480,34,1181,7), // envoy.type.matcher.v3.ValueMatcher
-    m(34556,44,1188,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(34600,34,1188,2), // envoy.type.metadata.v3.MetadataKey
-    m(34634,46,1190,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(34685,35,1192,4), // envoy.type.metadata.v3.MetadataKind
-    m(34731,43,1196,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(34774,40,1196,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(34814,43,1196,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(34857,41,1196,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(34898,31,1196,6), // envoy.type.tracing.v3.CustomTag
-    m(34964,43,1202,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(35007,38,1204,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(35045,39,1206,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(35084,40,1207,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(35128,25,1210,2), // envoy.type.v3.DoubleRange
-    m(35161,31,1212,2), // envoy.type.v3.FractionalPercent
-    m(35212,24,1214,2), // envoy.type.v3.HashPolicy
-    m(35236,36,1216,1), // envoy.type.v3.HashPolicy.FilterState
-    m(35272,33,1217,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(35305,24,1217,2), // envoy.type.v3.Int32Range
-    m(35329,24,1219,2), // envoy.type.v3.Int64Range
-    m(35353,21,1221,1), // envoy.type.v3.Percent
-    m(35374,29,1222,3), // envoy.type.v3.SemanticVersion
-    m(35432,19,1225,2), // google.protobuf.Any
-    m(35451,25,1227,1), // google.protobuf.BoolValue
-    m(35476,26,1228,1), // google.protobuf.BytesValue
-    m(35502,27,1229,1), // google.protobuf.DoubleValue
-    m(35529,24,1230,2), // google.protobuf.Duration
-    m(35565,21,1232,0), // google.protobuf.Empty
-    m(35586,26,1232,1), // google.protobuf.FloatValue
-    m(35612,26,1233,1), // google.protobuf.Int32Value
-    m(35638,26,1234,1), // google.protobuf.Int64Value
-    m(35664,25,1235,1), // google.protobuf.ListValue
-    m(35695,27,1236,1), // google.protobuf.StringValue
-    m(35722,22,1237,1), // google.protobuf.Struct
-    m(35750,34,1238,2), // google.protobuf.Struct.FieldsEntry
-    m(35784,25,1240,2), // google.protobuf.Timestamp
-    m(35809,27,1242,1), // google.protobuf.UInt32Value
-    m(35836,27,1243,1), // google.protobuf.UInt64Value
-    m(35863,21,1244,6), // google.protobuf.Value
-    m(35950,17,1250,3), // google.rpc.Status
-    m(35978,25,1253,1), // xds.core.v3.ContextParams
-    m(36009,37,1254,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(22353,44,762,6), // envoy.config.route.v3.RouteAction.HashPolicy
+    m(22459,65,768,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
+    m(22533,51,769,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
+    m(22597,60,773,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
+    m(22657,56,775,1), // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
+    m(22713,51,776,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
+    m(22775,59,778,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
+    m(22834,51,779,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
+    m(22934,53,782,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
+    m(23105,47,789,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
+    m(23210,40,792,19), // envoy.config.route.v3.RouteConfiguration
+    m(23605,32,811,15), // envoy.config.route.v3.RouteMatch
+    m(23956,47,826,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
+    m(24003,54,826,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
+    m(24057,29,826,6), // envoy.config.route.v3.Tracing
+    m(24161,36,832,2), // envoy.config.route.v3.VirtualCluster
+    m(24197,33,834,24), // envoy.config.route.v3.VirtualHost
+    m(24515,37,858,5), // envoy.config.route.v3.WeightedCluster
+    m(24740,51,863,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
+    m(24791,53,873,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
+    m(24867,57,878,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+    m(24924,57,879,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    m(24981,46,880,10), // envoy.extensions.filters.http.router.v3.Router
+    m(25443,71,890,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(25578,65,892,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(25643,61,892,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(25704,63,892,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(26043,81,897,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(27801,101,957,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(27946,103,960,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(28110,109,962,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(28241,95,969,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(28397,70,972,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(28478,63,977,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(28571,54,979,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(29076,74,1002,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(29175,70,1005,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(29245,84,1006,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(29329,58,1009,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(29387,70,1009,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(30020,58,1025,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(30648,95,1040,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(30769,62,1044,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(31303,57,1055,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(31370,48,1057,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(31497,63,1062,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(31598,56,1065,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(31902,55,1074,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(32166,60,1080,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(32371,54,1087,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(32510,69,1098,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(32612,73,1102,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(32685,78,1105,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(32763,48,1108,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(32976,77,1117,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(33053,49,1119,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(33202,43,1127,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(33276,44,1134,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(33326,54,1141,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(33434,69,1145,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(33514,71,1146,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(33591,78,1149,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(33669,35,1149,8), // envoy.service.discovery.v3.Resource
+    m(33745,48,1157,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(33805,40,1158,2), // envoy.service.discovery.v3.ResourceError
+    m(33845,42,1160,2), // envoy.service.discovery.v3.ResourceLocator
+    m(33887,65,1162,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(33952,39,1164,2), // envoy.service.discovery.v3.ResourceName
+    m(34020,35,1166,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(34065,33,1168,1), // envoy.type.matcher.v3.ListMatcher
+    m(34104,39,1169,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(34151,37,1170,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(34194,49,1174,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(34243,31,1175,1), // envoy.type.matcher.v3.OrMatcher
+    m(34288,45,1176,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(34352,34,1178,2), // envoy.type.matcher.v3.RegexMatcher
+    m(34460,44,1180,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(34520,35,1181,7), // envoy.type.matcher.v3.StringMatcher
+    m(34586,34,1188,7), // envoy.type.matcher.v3.ValueMatcher
+    m(34662,44,1195,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(34706,34,1195,2), // envoy.type.metadata.v3.MetadataKey
+    m(34740,46,1197,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(34791,35,1199,4), // envoy.type.metadata.v3.MetadataKind
+    m(34837,43,1203,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(34880,40,1203,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(34920,43,1203,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(34963,41,1203,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(35004,31,1203,6), // envoy.type.tracing.v3.CustomTag
+    m(35070,43,1209,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(35113,38,1211,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(35151,39,1213,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(35190,40,1214,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(35234,25,1217,2), // envoy.type.v3.DoubleRange
+    m(35267,31,1219,2), // envoy.type.v3.FractionalPercent
+    m(35318,24,1221,2), // envoy.type.v3.HashPolicy
+    m(35342,36,1223,1), // envoy.type.v3.HashPolicy.FilterState
+    m(35378,33,1224,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(35411,24,1224,2), // envoy.type.v3.Int32Range
+    m(35435,24,1226,2), // envoy.type.v3.Int64Range
+    m(35459,21,1228,1), // envoy.type.v3.Percent
+    m(35480,29,1229,3), // envoy.type.v3.SemanticVersion
+    m(35538,19,1232,2), // google.protobuf.Any
+    m(35557,25,1234,1), // google.protobuf.BoolValue
+    m(35582,26,1235,1), // google.protobuf.BytesValue
+    m(35608,27,1236,1), // google.protobuf.DoubleValue
+    m(35635,24,1237,2), // google.protobuf.Duration
+    m(35671,21,1239,0), // google.protobuf.Empty
+    m(35692,26,1239,1), // google.protobuf.FloatValue
+    m(35718,26,1240,1), // google.protobuf.Int32Value
+    m(35744,26,1241,1), // google.protobuf.Int64Value
+    m(35770,25,1242,1), // google.protobuf.ListValue
+    m(35801,27,1243,1), // google.protobuf.StringValue
+    m(35828,22,1244,1), // google.protobuf.Struct
+    m(35856,34,1245,2), // google.protobuf.Struct.FieldsEntry
+    m(35890,25,1247,2), // google.protobuf.Timestamp
+    m(35915,27,1249,1), // google.protobuf.UInt32Value
+    m(35942,27,1250,1), // google.protobuf.UInt64Value
+    m(35969,21,1251,6), // google.protobuf.Value
+    m(36056,17,1257,3), // google.rpc.Status
+    m(36084,25,1260,1), // xds.core.v3.ContextParams
+    m(36115,37,1261,2), // xds.core.v3.ContextParams.ParamsEntry
 ];
 
-pub(crate) static FIELDS: [FieldRow; 1256] = [
+pub(crate) static FIELDS: [FieldRow; 1263] = [
     // envoy.admin.v3.BootstrapConfigDump
     f(34,9,1,b'm',35,4,255,b'S',0,0), // bootstrap
-    f(43,12,2,b'm',262,4,255,b'S',0,0), // last_updated
+    f(43,12,2,b'm',263,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.Certificate
     f(81,7,1,b'm',2,2,255,b'S',0,0), // ca_cert
     f(88,10,2,b'm',2,2,255,b'S',0,0), // cert_chain
@@ -1818,20 +1822,20 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     f(135,13,2,b's',65535,0,255,b'S',0,0), // serial_number
     f(148,17,3,b'm',31,2,255,b'S',0,0), // subject_alt_names
     f(165,21,4,b'w',65535,0,255,b'S',0,0), // days_until_expiration
-    f(186,10,5,b'm',262,4,255,b'S',0,0), // valid_from
-    f(196,15,6,b'm',262,4,255,b'S',0,0), // expiration_time
+    f(186,10,5,b'm',263,4,255,b'S',0,0), // valid_from
+    f(196,15,6,b'm',263,4,255,b'S',0,0), // expiration_time
     f(211,12,7,b'm',3,4,255,b'S',0,0), // ocsp_details
     // envoy.admin.v3.CertificateDetails.OcspDetails
-    f(186,10,1,b'm',262,4,255,b'S',0,0), // valid_from
-    f(268,10,2,b'm',262,4,255,b'S',0,0), // expiration
+    f(186,10,1,b'm',263,4,255,b'S',0,0), // valid_from
+    f(268,10,2,b'm',263,4,255,b'S',0,0), // expiration
     // envoy.admin.v3.Certificates
     f(305,12,1,b'm',1,2,255,b'S',0,0), // certificates
     // envoy.admin.v3.ClusterStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(349,13,2,b'b',65535,0,255,b'S',0,0), // added_via_api
-    f(362,31,3,b'm',247,4,255,b'S',0,0), // success_rate_ejection_threshold
+    f(362,31,3,b'm',248,4,255,b'S',0,0), // success_rate_ejection_threshold
     f(393,13,4,b'm',16,2,255,b'S',0,0), // host_statuses
-    f(406,44,5,b'm',247,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
+    f(406,44,5,b'm',248,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
     f(450,16,6,b'm',51,4,255,b'S',0,0), // circuit_breakers
     f(466,18,7,b's',65535,0,255,b'S',0,0), // observability_name
     f(484,16,8,b's',65535,0,255,b'S',0,0), // eds_service_name
@@ -1844,13 +1848,13 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     f(622,24,4,b'm',8,2,255,b'S',0,0), // dynamic_warming_clusters
     // envoy.admin.v3.ClustersConfigDump.DynamicCluster
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(694,7,2,b'm',249,4,255,b'S',0,0), // cluster
-    f(43,12,3,b'm',262,4,255,b'S',0,0), // last_updated
+    f(694,7,2,b'm',250,4,255,b'S',0,0), // cluster
+    f(43,12,3,b'm',263,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ClustersConfigDump.StaticCluster
-    f(694,7,1,b'm',249,4,255,b'S',0,0), // cluster
-    f(43,12,2,b'm',262,4,255,b'S',0,0), // last_updated
+    f(694,7,1,b'm',250,4,255,b'S',0,0), // cluster
+    f(43,12,2,b'm',263,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.CommandLineOptions
     f(805,7,1,b'w',65535,0,255,b'S',0,0), // base_id
     f(812,11,2,b'u',65535,0,255,b'S',0,0), // concurrency
@@ -1866,9 +1870,9 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     f(960,15,13,b's',65535,0,255,b'S',0,0), // service_cluster
     f(975,12,14,b's',65535,0,255,b'S',0,0), // service_node
     f(987,12,15,b's',65535,0,255,b'S',0,0), // service_zone
-    f(999,19,16,b'm',253,4,255,b'S',0,0), // file_flush_interval
-    f(1018,10,17,b'm',253,4,255,b'S',0,0), // drain_time
-    f(1028,20,18,b'm',253,4,255,b'S',0,0), // parent_shutdown_time
+    f(999,19,16,b'm',254,4,255,b'S',0,0), // file_flush_interval
+    f(1018,10,17,b'm',254,4,255,b'S',0,0), // drain_time
+    f(1028,20,18,b'm',254,4,255,b'S',0,0), // parent_shutdown_time
     f(1048,4,19,b'e',3,0,255,b'S',0,0), // mode
     f(1052,19,22,b'b',65535,0,255,b'S',0,0), // disable_hot_restart
     f(1071,20,23,b'b',65535,0,255,b'S',0,0), // enable_mutex_tracing
@@ -1892,19 +1896,19 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     f(1408,19,42,b'u',65535,0,255,b'S',0,0), // file_flush_min_size
     f(1427,27,43,b'b',65535,0,255,b'S',0,0), // log_stacktrace_single_entry
     // envoy.admin.v3.ConfigDump
-    f(1479,7,1,b'm',249,2,255,b'S',0,0), // configs
+    f(1479,7,1,b'm',250,2,255,b'S',0,0), // configs
     // envoy.admin.v3.EndpointsConfigDump
     f(1520,23,2,b'm',14,2,255,b'S',0,0), // static_endpoint_configs
     f(1543,24,3,b'm',13,2,255,b'S',0,0), // dynamic_endpoint_configs
     // envoy.admin.v3.EndpointsConfigDump.DynamicEndpointConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(1623,15,2,b'm',249,4,255,b'S',0,0), // endpoint_config
-    f(43,12,3,b'm',262,4,255,b'S',0,0), // last_updated
+    f(1623,15,2,b'm',250,4,255,b'S',0,0), // endpoint_config
+    f(43,12,3,b'm',263,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.EndpointsConfigDump.StaticEndpointConfig
-    f(1623,15,1,b'm',249,4,255,b'S',0,0), // endpoint_config
-    f(43,12,2,b'm',262,4,255,b'S',0,0), // last_updated
+    f(1623,15,1,b'm',250,4,255,b'S',0,0), // endpoint_config
+    f(43,12,2,b'm',263,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.HostHealthStatus
     f(1724,26,1,b'b',65535,0,255,b'S',0,0), // failed_active_health_check
     f(1750,20,2,b'b',65535,0,255,b'S',0,0), // failed_outlier_check
@@ -1919,11 +1923,11 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     f(1960,7,1,b'm',66,4,255,b'S',0,0), // address
     f(1967,5,2,b'm',30,2,255,b'S',0,0), // stats
     f(1972,13,3,b'm',15,4,255,b'S',0,0), // health_status
-    f(1985,12,4,b'm',247,4,255,b'S',0,0), // success_rate
+    f(1985,12,4,b'm',248,4,255,b'S',0,0), // success_rate
     f(1997,6,5,b'u',65535,0,255,b'S',0,0), // weight
     f(2003,8,6,b's',65535,0,255,b'S',0,0), // hostname
     f(2011,8,7,b'u',65535,0,255,b'S',0,0), // priority
-    f(2019,25,8,b'm',247,4,255,b'S',0,0), // local_origin_success_rate
+    f(2019,25,8,b'm',248,4,255,b'S',0,0), // local_origin_success_rate
     f(2044,8,9,b'm',90,4,255,b'S',0,0), // locality
     // envoy.admin.v3.ListenerStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
@@ -1944,23 +1948,23 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ListenersConfigDump.DynamicListenerState
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2372,8,2,b'm',249,4,255,b'S',0,0), // listener
-    f(43,12,3,b'm',262,4,255,b'S',0,0), // last_updated
+    f(2372,8,2,b'm',250,4,255,b'S',0,0), // listener
+    f(43,12,3,b'm',263,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.ListenersConfigDump.StaticListener
-    f(2372,8,1,b'm',249,4,255,b'S',0,0), // listener
-    f(43,12,2,b'm',262,4,255,b'S',0,0), // last_updated
+    f(2372,8,1,b'm',250,4,255,b'S',0,0), // listener
+    f(43,12,2,b'm',263,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.RoutesConfigDump
     f(2460,20,2,b'm',25,2,255,b'S',0,0), // static_route_configs
     f(2480,21,3,b'm',24,2,255,b'S',0,0), // dynamic_route_configs
     // envoy.admin.v3.RoutesConfigDump.DynamicRouteConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2551,12,2,b'm',249,4,255,b'S',0,0), // route_config
-    f(43,12,3,b'm',262,4,255,b'S',0,0), // last_updated
+    f(2551,12,2,b'm',250,4,255,b'S',0,0), // route_config
+    f(43,12,3,b'm',263,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.RoutesConfigDump.StaticRouteConfig
-    f(2551,12,1,b'm',249,4,255,b'S',0,0), // route_config
-    f(43,12,2,b'm',262,4,255,b'S',0,0), // last_updated
+    f(2551,12,1,b'm',250,4,255,b'S',0,0), // route_config
+    f(43,12,2,b'm',263,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.SecretsConfigDump
     f(2644,14,1,b'm',28,2,255,b'S',0,0), // static_secrets
     f(2658,22,2,b'm',27,2,255,b'S',0,0), // dynamic_active_secrets
@@ -1968,19 +1972,19 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     // envoy.admin.v3.SecretsConfigDump.DynamicSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(572,12,2,b's',65535,0,255,b'S',0,0), // version_info
-    f(43,12,3,b'm',262,4,255,b'S',0,0), // last_updated
-    f(2749,6,4,b'm',249,4,255,b'S',0,0), // secret
+    f(43,12,3,b'm',263,4,255,b'S',0,0), // last_updated
+    f(2749,6,4,b'm',250,4,255,b'S',0,0), // secret
     f(701,11,5,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.SecretsConfigDump.StaticSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43,12,2,b'm',262,4,255,b'S',0,0), // last_updated
-    f(2749,6,3,b'm',249,4,255,b'S',0,0), // secret
+    f(43,12,2,b'm',263,4,255,b'S',0,0), // last_updated
+    f(2749,6,3,b'm',250,4,255,b'S',0,0), // secret
     // envoy.admin.v3.ServerInfo
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
     f(2832,5,2,b'e',4,0,255,b'S',0,0), // state
-    f(2837,20,3,b'm',253,4,255,b'S',0,0), // uptime_current_epoch
-    f(2857,17,4,b'm',253,4,255,b'S',0,0), // uptime_all_epochs
+    f(2837,20,3,b'm',254,4,255,b'S',0,0), // uptime_current_epoch
+    f(2857,17,4,b'm',254,4,255,b'S',0,0), // uptime_all_epochs
     f(2874,19,5,b's',65535,0,255,b'S',0,0), // hot_restart_version
     f(2893,20,6,b'm',10,4,255,b'S',0,0), // command_line_options
     f(2913,4,7,b'm',94,4,255,b'S',0,0), // node
@@ -1994,14 +1998,14 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     f(3015,3,2,b's',65535,4,0,b'S',0,0), // uri
     f(3018,10,3,b's',65535,4,0,b'S',0,0), // ip_address
     // envoy.admin.v3.UpdateFailureState
-    f(3061,20,1,b'm',249,4,255,b'S',0,0), // failed_configuration
-    f(3081,19,2,b'm',262,4,255,b'S',0,0), // last_update_attempt
+    f(3061,20,1,b'm',250,4,255,b'S',0,0), // failed_configuration
+    f(3081,19,2,b'm',263,4,255,b'S',0,0), // last_update_attempt
     f(3100,7,3,b's',65535,0,255,b'S',0,0), // details
     f(572,12,4,b's',65535,0,255,b'S',0,0), // version_info
     // envoy.config.accesslog.v3.AccessLog
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3186,6,2,b'm',65535,4,255,b'R',3142,44), // filter
-    f(3192,12,4,b'm',249,4,0,b'S',0,0), // typed_config
+    f(3192,12,4,b'm',250,4,0,b'S',0,0), // typed_config
     // envoy.config.bootstrap.v3.Admin
     f(3276,15,1,b's',65535,0,255,b'I',3235,41), // access_log_path
     f(3338,12,2,b's',65535,0,255,b'I',3291,47), // profile_path
@@ -2009,7 +2013,7 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     f(3404,14,4,b'm',65535,2,255,b'R',3350,54), // socket_options
     f(3418,10,5,b'm',33,2,255,b'I',3235,41), // access_log
     f(3467,24,6,b'b',65535,0,255,b'I',3428,39), // ignore_global_conn_limit
-    f(3491,11,7,b'm',225,2,255,b'R',0,0), // allow_paths
+    f(3491,11,7,b'm',226,2,255,b'R',0,0), // allow_paths
     // envoy.config.bootstrap.v3.Bootstrap
     f(2913,4,1,b'm',94,4,255,b'S',0,0), // node
     f(3537,16,2,b'm',39,4,255,b'S',0,0), // static_resources
@@ -2017,7 +2021,7 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     f(3570,15,4,b'm',40,4,255,b'S',0,0), // cluster_manager
     f(3656,10,5,b's',65535,0,255,b'I',3585,71), // flags_path
     f(3711,11,6,b'm',65535,2,255,b'R',3666,45), // stats_sinks
-    f(3792,20,7,b'm',253,4,255,b'I',3722,70), // stats_flush_interval
+    f(3792,20,7,b'm',254,4,255,b'I',3722,70), // stats_flush_interval
     f(3880,8,8,b'm',48,4,255,b'I',3812,68), // watchdog
     f(3935,7,9,b'm',65535,4,255,b'R',3888,47), // tracing
     f(3942,5,12,b'm',34,4,255,b'S',0,0), // admin
@@ -2027,7 +2031,7 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     f(4142,23,16,b'b',65535,0,255,b'I',4096,46), // enable_dispatcher_stats
     f(4233,15,17,b'm',42,4,255,b'I',4165,68), // layered_runtime
     f(4276,13,18,b's',65535,0,255,b'R',4248,28), // header_prefix
-    f(4289,29,19,b'm',264,4,255,b'R',0,0), // stats_server_version_override
+    f(4289,29,19,b'm',265,4,255,b'R',0,0), // stats_server_version_override
     f(4408,23,20,b'b',65535,0,255,b'I',4318,90), // use_tcp_for_dns_lookups
     f(4466,20,21,b'm',109,2,255,b'R',4431,35), // bootstrap_extensions
     f(4486,14,22,b'm',73,2,255,b'R',0,0), // config_sources
@@ -2050,7 +2054,7 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     f(4993,21,39,b'm',36,4,255,b'I',4951,42), // deferred_stat_options
     f(5055,32,40,b'm',38,4,255,b'I',5014,41), // grpc_async_client_manager_config
     f(5137,24,41,b'm',43,4,255,b'I',5087,50), // memory_allocator_manager
-    f(5161,23,42,b'm',253,4,1,b'R',0,0), // stats_eviction_interval
+    f(5161,23,42,b'm',254,4,1,b'R',0,0), // stats_eviction_interval
     f(5184,26,43,b'b',65535,0,255,b'R',0,0), // enable_worker_cpu_affinity
     // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
     f(5301,30,1,b'b',65535,0,255,b'I',5265,36), // enable_deferred_creation_stats
@@ -2061,11 +2065,11 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     f(5463,21,5,b's',65535,0,255,b'R',5413,50), // lds_resources_locator
     f(5484,21,6,b's',65535,0,255,b'R',5413,50), // cds_resources_locator
     // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    f(5569,30,1,b'm',253,4,255,b'I',5265,36), // max_cached_entry_idle_duration
+    f(5569,30,1,b'm',254,4,255,b'I',5265,36), // max_cached_entry_idle_duration
     // envoy.config.bootstrap.v3.Bootstrap.StaticResources
     f(5650,9,1,b'm',122,2,255,b'S',0,0), // listeners
     f(5659,8,2,b'm',53,2,255,b'S',0,0), // clusters
-    f(5667,7,3,b'm',192,2,255,b'S',0,0), // secrets
+    f(5667,7,3,b'm',193,2,255,b'S',0,0), // secrets
     // envoy.config.bootstrap.v3.ClusterManager
     f(5781,18,1,b's',65535,0,255,b'I',5714,67), // local_cluster_name
     f(5872,17,2,b'm',41,4,255,b'I',5799,73), // outlier_detection
@@ -2079,13 +2083,13 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     f(6138,6,1,b'm',44,2,255,b'I',5265,36), // layers
     // envoy.config.bootstrap.v3.MemoryAllocatorManager
     f(6192,16,1,b'w',65535,0,255,b'I',5265,36), // bytes_to_release
-    f(6208,23,2,b'm',253,4,255,b'I',5265,36), // memory_release_interval
-    f(6231,23,3,b'm',264,4,255,b'I',5265,36), // soft_memory_limit_bytes
-    f(6254,28,4,b'm',263,4,255,b'I',5265,36), // max_per_cpu_cache_size_bytes
+    f(6208,23,2,b'm',254,4,255,b'I',5265,36), // memory_release_interval
+    f(6231,23,3,b'm',265,4,255,b'I',5265,36), // soft_memory_limit_bytes
+    f(6254,28,4,b'm',264,4,255,b'I',5265,36), // max_per_cpu_cache_size_bytes
     f(6282,24,5,b'w',65535,0,255,b'I',5265,36), // max_unfreed_memory_bytes
     // envoy.config.bootstrap.v3.RuntimeLayer
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(6344,12,2,b'm',260,4,0,b'I',5265,36), // static_layer
+    f(6344,12,2,b'm',261,4,0,b'I',5265,36), // static_layer
     f(6356,10,3,b'm',46,4,0,b'I',5265,36), // disk_layer
     f(6366,11,4,b'm',45,4,0,b'I',5265,36), // admin_layer
     f(6377,10,5,b'm',47,4,0,b'I',5265,36), // rtds_layer
@@ -2098,12 +2102,12 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
     f(6578,11,2,b'm',73,4,255,b'I',5265,36), // rtds_config
     // envoy.config.bootstrap.v3.Watchdog
-    f(6623,12,1,b'm',253,4,255,b'I',5265,36), // miss_timeout
-    f(6635,16,2,b'm',253,4,255,b'I',5265,36), // megamiss_timeout
-    f(6651,12,3,b'm',253,4,255,b'I',5265,36), // kill_timeout
-    f(6663,17,4,b'm',253,4,255,b'I',5265,36), // multikill_timeout
-    f(6680,19,5,b'm',247,4,255,b'I',5265,36), // multikill_threshold
-    f(6699,23,6,b'm',253,4,255,b'I',5265,36), // max_kill_timeout_jitter
+    f(6623,12,1,b'm',254,4,255,b'I',5265,36), // miss_timeout
+    f(6635,16,2,b'm',254,4,255,b'I',5265,36), // megamiss_timeout
+    f(6651,12,3,b'm',254,4,255,b'I',5265,36), // kill_timeout
+    f(6663,17,4,b'm',254,4,255,b'I',5265,36), // multikill_timeout
+    f(6680,19,5,b'm',248,4,255,b'I',5265,36), // multikill_threshold
+    f(6699,23,6,b'm',254,4,255,b'I',5265,36), // max_kill_timeout_jitter
     f(6722,7,7,b'm',49,2,255,b'I',5265,36), // actions
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
     f(6778,6,1,b'm',109,4,255,b'I',5265,36), // config
@@ -2116,30 +2120,30 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     f(6934,19,2,b'm',52,2,255,b'R',6908,26), // per_host_thresholds
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds
     f(2011,8,1,b'e',17,0,255,b'S',0,0), // priority
-    f(7003,15,2,b'm',263,4,255,b'S',0,0), // max_connections
-    f(7018,20,3,b'm',263,4,255,b'S',0,0), // max_pending_requests
-    f(7038,12,4,b'm',263,4,255,b'S',0,0), // max_requests
-    f(7050,11,5,b'm',263,4,255,b'S',0,0), // max_retries
+    f(7003,15,2,b'm',264,4,255,b'S',0,0), // max_connections
+    f(7018,20,3,b'm',264,4,255,b'S',0,0), // max_pending_requests
+    f(7038,12,4,b'm',264,4,255,b'S',0,0), // max_requests
+    f(7050,11,5,b'm',264,4,255,b'S',0,0), // max_retries
     f(7130,15,6,b'b',65535,0,255,b'I',7061,69), // track_remaining
-    f(7195,20,7,b'm',263,4,255,b'I',7145,50), // max_connection_pools
+    f(7195,20,7,b'm',264,4,255,b'I',7145,50), // max_connection_pools
     f(7230,12,8,b'm',65535,4,255,b'R',7215,15), // retry_budget
     // envoy.config.cluster.v3.Cluster
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(2968,4,2,b'e',8,4,0,b'S',0,0), // type
     f(7273,18,3,b'm',55,4,255,b'S',0,0), // eds_cluster_config
-    f(7291,15,4,b'm',253,4,255,b'S',0,0), // connect_timeout
-    f(7374,33,5,b'm',263,4,255,b'I',7306,68), // per_connection_buffer_limit_bytes
+    f(7291,15,4,b'm',254,4,255,b'S',0,0), // connect_timeout
+    f(7374,33,5,b'm',264,4,255,b'I',7306,68), // per_connection_buffer_limit_bytes
     f(7407,9,6,b'e',10,0,255,b'S',0,0), // lb_policy
     f(7458,13,8,b'm',65535,2,255,b'R',7416,42), // health_checks
-    f(7471,27,9,b'm',263,4,255,b'S',0,0), // max_requests_per_connection
+    f(7471,27,9,b'm',264,4,255,b'S',0,0), // max_requests_per_connection
     f(450,16,10,b'm',51,4,255,b'S',0,0), // circuit_breakers
     f(7498,21,13,b'm',85,4,255,b'S',0,0), // http_protocol_options
     f(7519,22,14,b'm',87,4,255,b'S',0,0), // http2_protocol_options
-    f(7541,16,16,b'm',253,4,255,b'I',4318,90), // dns_refresh_rate
+    f(7541,16,16,b'm',254,4,255,b'I',4318,90), // dns_refresh_rate
     f(7557,17,17,b'e',9,0,255,b'I',4318,90), // dns_lookup_family
     f(7574,13,18,b'm',66,2,255,b'I',4318,90), // dns_resolvers
     f(5872,17,19,b'm',65535,4,255,b'R',7587,38), // outlier_detection
-    f(7684,16,20,b'm',253,4,255,b'I',7625,59), // cleanup_interval
+    f(7684,16,20,b'm',254,4,255,b'I',7625,59), // cleanup_interval
     f(5889,20,21,b'm',70,4,255,b'S',0,0), // upstream_bind_config
     f(7725,16,22,b'm',65535,4,255,b'R',7700,25), // lb_subset_config
     f(7789,19,23,b'm',65535,4,1,b'R',7741,48), // ring_hash_lb_config
@@ -2172,20 +2176,20 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     f(8653,41,51,b'b',65535,0,255,b'R',0,0), // connection_pool_per_downstream_connection
     f(8694,16,52,b'm',65535,4,1,b'R',7741,48), // maglev_lb_config
     f(4702,21,53,b'm',76,4,255,b'I',4318,90), // dns_resolution_config
-    f(8752,21,54,b'm',250,4,255,b'I',8710,42), // wait_for_warm_on_init
+    f(8752,21,54,b'm',251,4,255,b'I',8710,42), // wait_for_warm_on_init
     f(4723,25,55,b'm',109,4,255,b'I',4318,90), // typed_dns_resolver_config
     f(8773,21,56,b'm',60,4,1,b'S',0,0), // round_robin_lb_config
     f(8794,27,57,b's',65535,2,255,b'R',0,0), // lrs_report_endpoint_metrics
-    f(8821,10,58,b'm',253,4,255,b'I',4318,90), // dns_jitter
+    f(8821,10,58,b'm',254,4,255,b'I',4318,90), // dns_jitter
     f(8831,24,59,b'm',65535,4,255,b'R',0,0), // transport_socket_matcher
-    f(8855,44,60,b'm',253,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
+    f(8855,44,60,b'm',254,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
     f(8922,13,61,b'm',132,4,255,b'I',8899,23), // stats_matcher
     f(8935,16,62,b'm',65535,4,255,b'R',0,0), // queuing_policies
     // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    f(8997,23,1,b'm',247,4,255,b'S',0,0), // healthy_panic_threshold
+    f(8997,23,1,b'm',248,4,255,b'S',0,0), // healthy_panic_threshold
     f(9059,20,2,b'm',65535,4,0,b'R',9020,39), // zone_aware_lb_config
     f(9127,27,3,b'm',65535,4,0,b'R',9079,48), // locality_weighted_lb_config
-    f(9206,19,4,b'm',253,4,255,b'I',9154,52), // update_merge_window
+    f(9206,19,4,b'm',254,4,255,b'I',9154,52), // update_merge_window
     f(9277,31,5,b'b',65535,0,255,b'I',9225,52), // ignore_new_hosts_until_first_hc
     f(9308,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
     f(9344,28,7,b'm',65535,4,255,b'R',7741,48), // consistent_hashing_lb_config
@@ -2194,30 +2198,30 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     f(9440,10,1,b'm',73,4,255,b'S',0,0), // eds_config
     f(9450,12,2,b's',65535,0,255,b'S',0,0), // service_name
     // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    f(9514,12,1,b'm',263,4,255,b'S',0,0), // choice_count
+    f(9514,12,1,b'm',264,4,255,b'S',0,0), // choice_count
     f(9526,19,2,b'm',102,4,255,b'S',0,0), // active_request_bias
     f(9576,17,3,b'm',65535,4,255,b'R',9545,31), // slow_start_config
     // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
     f(9644,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
     f(9724,16,2,b's',65535,0,255,b'I',9659,65), // http_header_name
-    f(9763,22,3,b'm',263,4,255,b'R',9740,23), // upstream_port_override
-    f(9785,12,4,b'm',228,4,255,b'R',0,0), // metadata_key
+    f(9763,22,3,b'm',264,4,255,b'R',9740,23), // upstream_port_override
+    f(9785,12,4,b'm',229,4,255,b'R',0,0), // metadata_key
     // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    f(9845,29,1,b'm',252,4,255,b'I',5265,36), // per_upstream_preconnect_ratio
-    f(9874,27,2,b'm',252,4,255,b'I',5265,36), // predictive_preconnect_ratio
-    f(9901,27,3,b'm',219,4,255,b'I',5265,36), // preconnect_enabled_metadata
+    f(9845,29,1,b'm',253,4,255,b'I',5265,36), // per_upstream_preconnect_ratio
+    f(9874,27,2,b'm',253,4,255,b'I',5265,36), // predictive_preconnect_ratio
+    f(9901,27,3,b'm',220,4,255,b'I',5265,36), // preconnect_enabled_metadata
     // envoy.config.cluster.v3.Cluster.RefreshRate
-    f(9971,13,1,b'm',253,4,255,b'I',5265,36), // base_interval
-    f(9984,12,2,b'm',253,4,255,b'I',5265,36), // max_interval
+    f(9971,13,1,b'm',254,4,255,b'I',5265,36), // base_interval
+    f(9984,12,2,b'm',254,4,255,b'I',5265,36), // max_interval
     // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
     f(9576,17,1,b'm',65535,4,255,b'R',9545,31), // slow_start_config
     // envoy.config.cluster.v3.Cluster.TransportSocketMatch
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(10098,5,2,b'm',260,4,255,b'S',0,0), // match
+    f(10098,5,2,b'm',261,4,255,b'S',0,0), // match
     f(7808,16,3,b'm',108,4,255,b'S',0,0), // transport_socket
     // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
     f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',249,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',250,4,255,b'S',0,0), // value
     // envoy.config.cluster.v3.TrackClusterStats
     f(10213,15,1,b'b',65535,0,255,b'I',5265,36), // timeout_budgets
     f(10228,22,2,b'b',65535,0,255,b'I',5265,36), // request_response_sizes
@@ -2228,7 +2232,7 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     f(10428,21,3,b'm',65,4,255,b'I',10401,27), // happy_eyeballs_config
     // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
     f(10518,28,1,b'e',11,0,255,b'I',5265,36), // first_address_family_version
-    f(10546,26,2,b'm',263,4,255,b'I',5265,36), // first_address_family_count
+    f(10546,26,2,b'm',264,4,255,b'I',5265,36), // first_address_family_count
     // envoy.config.core.v3.Address
     f(10600,14,1,b'm',105,4,0,b'S',0,0), // socket_address
     f(10614,4,2,b'm',97,4,0,b'S',0,0), // pipe
@@ -2237,35 +2241,35 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     // envoy.config.core.v3.ApiConfigSource
     f(10755,8,1,b'e',12,0,255,b'S',0,0), // api_type
     f(10807,13,2,b's',65535,2,255,b'R',10763,44), // cluster_names
-    f(10865,13,3,b'm',253,4,255,b'I',10820,45), // refresh_delay
+    f(10865,13,3,b'm',254,4,255,b'I',10820,45), // refresh_delay
     f(10878,13,4,b'm',81,2,255,b'S',0,0), // grpc_services
-    f(10891,15,5,b'm',253,4,255,b'I',10820,45), // request_timeout
+    f(10891,15,5,b'm',254,4,255,b'I',10820,45), // request_timeout
     f(10967,19,6,b'm',98,4,255,b'I',10906,61), // rate_limit_settings
     f(10986,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
     f(11016,21,8,b'e',13,0,255,b'S',0,0), // transport_api_version
     f(11037,17,9,b'm',109,2,255,b'R',0,0), // config_validators
     // envoy.config.core.v3.BackoffStrategy
-    f(9971,13,1,b'm',253,4,255,b'I',5265,36), // base_interval
-    f(9984,12,2,b'm',253,4,255,b'I',5265,36), // max_interval
+    f(9971,13,1,b'm',254,4,255,b'I',5265,36), // base_interval
+    f(9984,12,2,b'm',254,4,255,b'I',5265,36), // max_interval
     // envoy.config.core.v3.BindConfig
     f(11121,14,1,b'm',105,4,255,b'S',0,0), // source_address
-    f(11135,8,2,b'm',250,4,255,b'S',0,0), // freebind
+    f(11135,8,2,b'm',251,4,255,b'S',0,0), // freebind
     f(3404,14,3,b'm',65535,2,255,b'R',11143,36), // socket_options
     f(11179,27,4,b'm',105,2,255,b'R',0,0), // additional_source_addresses
     f(11206,22,5,b'm',80,2,255,b'S',0,0), // extra_source_addresses
     f(11228,22,6,b'm',109,4,255,b'R',0,0), // local_address_selector
     f(11250,27,7,b'b',65535,0,255,b'R',0,0), // validate_network_namespaces
     // envoy.config.core.v3.BuildVersion
-    f(2825,7,1,b'm',248,4,255,b'S',0,0), // version
-    f(7858,8,2,b'm',260,4,255,b'S',0,0), // metadata
+    f(2825,7,1,b'm',249,4,255,b'S',0,0), // version
+    f(7858,8,2,b'm',261,4,255,b'S',0,0), // metadata
     // envoy.config.core.v3.CidrRange
     f(11340,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(11354,10,2,b'm',263,4,255,b'S',0,0), // prefix_len
+    f(11354,10,2,b'm',264,4,255,b'S',0,0), // prefix_len
     // envoy.config.core.v3.ConfigSource
     f(131,4,1,b's',65535,4,0,b'S',0,0), // path
     f(11397,17,2,b'm',68,4,0,b'S',0,0), // api_config_source
     f(11414,3,3,b'm',67,4,0,b'S',0,0), // ads
-    f(11417,21,4,b'm',253,4,255,b'S',0,0), // initial_fetch_timeout
+    f(11417,21,4,b'm',254,4,255,b'S',0,0), // initial_fetch_timeout
     f(11438,4,5,b'm',104,4,0,b'S',0,0), // self
     f(11442,20,6,b'e',13,0,255,b'S',0,0), // resource_api_version
     f(11462,11,7,b'm',65535,2,255,b'R',5413,50), // authorities
@@ -2299,14 +2303,14 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     // envoy.config.core.v3.GrpcService
     f(11959,10,1,b'm',82,4,0,b'S',0,0), // envoy_grpc
     f(11998,11,2,b'm',65535,4,0,b'R',11969,29), // google_grpc
-    f(12043,7,3,b'm',253,4,255,b'I',12009,34), // timeout
+    f(12043,7,3,b'm',254,4,255,b'I',12009,34), // timeout
     f(12050,16,5,b'm',83,2,255,b'S',0,0), // initial_metadata
     f(12066,12,6,b'm',99,4,255,b'R',0,0), // retry_policy
     // envoy.config.core.v3.GrpcService.EnvoyGrpc
     f(12120,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
     f(12132,9,2,b's',65535,0,255,b'S',0,0), // authority
     f(12066,12,3,b'm',99,4,255,b'I',12141,53), // retry_policy
-    f(12194,26,4,b'm',263,4,255,b'S',0,0), // max_receive_message_length
+    f(12194,26,4,b'm',264,4,255,b'S',0,0), // max_receive_message_length
     f(12268,18,5,b'b',65535,0,255,b'I',12220,48), // skip_envoy_headers
     // envoy.config.core.v3.HeaderValue
     f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
@@ -2314,56 +2318,56 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     f(12318,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
     // envoy.config.core.v3.HeaderValueOption
     f(12365,6,1,b'm',83,4,255,b'S',0,0), // header
-    f(12371,6,2,b'm',250,4,255,b'S',0,0), // append
+    f(12371,6,2,b'm',251,4,255,b'S',0,0), // append
     f(12377,13,3,b'e',14,0,255,b'S',0,0), // append_action
     f(12390,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
     // envoy.config.core.v3.Http1ProtocolOptions
-    f(12447,18,1,b'm',250,4,255,b'S',0,0), // allow_absolute_url
+    f(12447,18,1,b'm',251,4,255,b'S',0,0), // allow_absolute_url
     f(12465,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
     f(12532,24,3,b's',65535,0,255,b'R',12479,53), // default_host_for_http_10
     f(12556,17,4,b'm',86,4,255,b'S',0,0), // header_key_format
     f(12573,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
     f(12646,20,6,b'b',65535,0,255,b'R',12588,58), // allow_chunked_length
-    f(12703,45,7,b'm',250,4,255,b'I',12666,37), // override_stream_error_on_invalid_http_message
+    f(12703,45,7,b'm',251,4,255,b'I',12666,37), // override_stream_error_on_invalid_http_message
     f(12748,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
-    f(12811,16,9,b'm',250,4,255,b'I',12772,39), // use_balsa_parser
+    f(12811,16,9,b'm',251,4,255,b'I',12772,39), // use_balsa_parser
     f(12866,20,10,b'b',65535,0,255,b'I',12827,39), // allow_custom_methods
-    f(12925,22,11,b'm',225,2,255,b'R',12886,39), // ignore_http_11_upgrade
+    f(12925,22,11,b'm',226,2,255,b'R',12886,39), // ignore_http_11_upgrade
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
     f(13042,17,1,b'm',65535,4,0,b'R',13004,38), // proper_case_words
     f(13104,18,8,b'm',109,4,0,b'I',13059,45), // stateful_formatter
     // envoy.config.core.v3.Http2ProtocolOptions
-    f(13206,16,1,b'm',263,4,255,b'I',13163,43), // hpack_table_size
-    f(13222,22,2,b'm',263,4,255,b'S',0,0), // max_concurrent_streams
-    f(13244,26,3,b'm',263,4,255,b'S',0,0), // initial_stream_window_size
-    f(13270,30,4,b'm',263,4,255,b'S',0,0), // initial_connection_window_size
+    f(13206,16,1,b'm',264,4,255,b'I',13163,43), // hpack_table_size
+    f(13222,22,2,b'm',264,4,255,b'S',0,0), // max_concurrent_streams
+    f(13244,26,3,b'm',264,4,255,b'S',0,0), // initial_stream_window_size
+    f(13270,30,4,b'm',264,4,255,b'S',0,0), // initial_connection_window_size
     f(13300,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
     f(13313,14,6,b'b',65535,0,255,b'R',0,0), // allow_metadata
-    f(13361,19,7,b'm',263,4,255,b'I',13327,34), // max_outbound_frames
-    f(13425,27,8,b'm',263,4,255,b'I',13380,45), // max_outbound_control_frames
-    f(13493,49,9,b'm',263,4,255,b'I',13452,41), // max_consecutive_inbound_frames_with_empty_payload
-    f(13588,38,10,b'm',263,4,255,b'I',13542,46), // max_inbound_priority_frames_per_stream
-    f(13626,52,11,b'm',263,4,255,b'I',13452,41), // max_inbound_window_update_frames_per_data_frame_sent
+    f(13361,19,7,b'm',264,4,255,b'I',13327,34), // max_outbound_frames
+    f(13425,27,8,b'm',264,4,255,b'I',13380,45), // max_outbound_control_frames
+    f(13493,49,9,b'm',264,4,255,b'I',13452,41), // max_consecutive_inbound_frames_with_empty_payload
+    f(13588,38,10,b'm',264,4,255,b'I',13542,46), // max_inbound_priority_frames_per_stream
+    f(13626,52,11,b'm',264,4,255,b'I',13452,41), // max_inbound_window_update_frames_per_data_frame_sent
     f(13718,38,12,b'b',65535,0,255,b'I',13678,40), // stream_error_on_invalid_http_messaging
     f(13756,26,13,b'm',65535,2,255,b'R',0,0), // custom_settings_parameters
-    f(12703,45,14,b'm',250,4,255,b'I',13678,40), // override_stream_error_on_invalid_http_message
+    f(12703,45,14,b'm',251,4,255,b'I',13678,40), // override_stream_error_on_invalid_http_message
     f(13824,20,15,b'm',65535,4,255,b'R',13782,42), // connection_keepalive
-    f(13882,17,16,b'm',250,4,255,b'I',13844,38), // use_oghttp2_codec
-    f(13960,17,17,b'm',264,4,255,b'I',13899,61), // max_metadata_size
-    f(14014,23,18,b'm',250,4,255,b'I',13977,37), // enable_huffman_encoding
-    f(14037,24,19,b'm',263,4,255,b'R',0,0), // max_header_field_size_kb
-    f(14100,17,20,b'm',250,4,255,b'I',14061,39), // disallow_obs_text
-    f(14159,18,21,b'm',264,4,255,b'I',14117,42), // stream_reset_burst
-    f(14177,17,22,b'm',264,4,255,b'I',14117,42), // stream_reset_rate
+    f(13882,17,16,b'm',251,4,255,b'I',13844,38), // use_oghttp2_codec
+    f(13960,17,17,b'm',265,4,255,b'I',13899,61), // max_metadata_size
+    f(14014,23,18,b'm',251,4,255,b'I',13977,37), // enable_huffman_encoding
+    f(14037,24,19,b'm',264,4,255,b'R',0,0), // max_header_field_size_kb
+    f(14100,17,20,b'm',251,4,255,b'I',14061,39), // disallow_obs_text
+    f(14159,18,21,b'm',265,4,255,b'I',14117,42), // stream_reset_burst
+    f(14177,17,22,b'm',265,4,255,b'I',14117,42), // stream_reset_rate
     // envoy.config.core.v3.HttpProtocolOptions
-    f(14234,12,1,b'm',253,4,255,b'S',0,0), // idle_timeout
-    f(14246,17,2,b'm',263,4,255,b'S',0,0), // max_headers_count
-    f(14263,23,3,b'm',253,4,255,b'S',0,0), // max_connection_duration
-    f(14306,19,4,b'm',253,4,255,b'R',14286,20), // max_stream_duration
+    f(14234,12,1,b'm',254,4,255,b'S',0,0), // idle_timeout
+    f(14246,17,2,b'm',264,4,255,b'S',0,0), // max_headers_count
+    f(14263,23,3,b'm',254,4,255,b'S',0,0), // max_connection_duration
+    f(14306,19,4,b'm',254,4,255,b'R',14286,20), // max_stream_duration
     f(14325,31,5,b'e',16,0,255,b'S',0,0), // headers_with_underscores_action
-    f(7471,27,6,b'm',263,4,255,b'S',0,0), // max_requests_per_connection
-    f(14374,23,7,b'm',263,4,255,b'R',14356,18), // max_response_headers_kb
-    f(14397,30,8,b'm',247,4,255,b'R',0,0), // max_connection_duration_jitter
+    f(7471,27,6,b'm',264,4,255,b'S',0,0), // max_requests_per_connection
+    f(14374,23,7,b'm',264,4,255,b'R',14356,18), // max_response_headers_kb
+    f(14397,30,8,b'm',248,4,255,b'R',0,0), // max_connection_duration_jitter
     // envoy.config.core.v3.JsonFormatOptions
     f(14465,15,1,b'b',65535,0,255,b'I',5265,36), // sort_properties
     // envoy.config.core.v3.Locality
@@ -2375,14 +2379,14 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     f(14605,21,2,b'm',93,1,255,b'I',14571,34), // typed_filter_metadata
     // envoy.config.core.v3.Metadata.FilterMetadataEntry
     f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',260,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',261,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
     f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',249,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',250,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Node
     f(14754,2,1,b's',65535,0,255,b'S',0,0), // id
     f(694,7,2,b's',65535,0,255,b'S',0,0), // cluster
-    f(7858,8,3,b'm',260,4,255,b'S',0,0), // metadata
+    f(7858,8,3,b'm',261,4,255,b'S',0,0), // metadata
     f(2044,8,4,b'm',90,4,255,b'S',0,0), // locality
     f(14756,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
     f(14771,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
@@ -2393,35 +2397,35 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     f(14857,18,12,b'm',95,1,255,b'S',0,0), // dynamic_parameters
     // envoy.config.core.v3.Node.DynamicParametersEntry
     f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',267,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',268,4,255,b'S',0,0), // value
     // envoy.config.core.v3.PathConfigSource
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(11618,17,2,b'm',111,4,255,b'S',0,0), // watched_directory
-    f(14960,13,3,b'm',253,4,255,b'R',0,0), // poll_interval
+    f(14960,13,3,b'm',254,4,255,b'R',0,0), // poll_interval
     // envoy.config.core.v3.Pipe
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(1048,4,2,b'u',65535,0,255,b'I',14998,49), // mode
     // envoy.config.core.v3.RateLimitSettings
-    f(15085,10,1,b'm',263,4,255,b'I',5265,36), // max_tokens
-    f(15095,9,2,b'm',252,4,255,b'I',5265,36), // fill_rate
+    f(15085,10,1,b'm',264,4,255,b'I',5265,36), // max_tokens
+    f(15095,9,2,b'm',253,4,255,b'I',5265,36), // fill_rate
     // envoy.config.core.v3.RetryPolicy
     f(15136,14,1,b'm',69,4,255,b'I',5265,36), // retry_back_off
-    f(15150,11,2,b'm',263,4,255,b'I',5265,36), // num_retries
+    f(15150,11,2,b'm',264,4,255,b'I',5265,36), // num_retries
     f(15161,8,3,b's',65535,0,255,b'I',5265,36), // retry_on
     f(15169,14,4,b'm',101,4,255,b'I',5265,36), // retry_priority
     f(15183,20,5,b'm',100,2,255,b'I',5265,36), // retry_host_predicate
     f(15203,33,6,b'l',65535,0,255,b'I',5265,36), // host_selection_retry_max_attempts
     // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(3192,12,2,b'm',249,4,0,b'I',5265,36), // typed_config
+    f(3192,12,2,b'm',250,4,0,b'I',5265,36), // typed_config
     // envoy.config.core.v3.RetryPolicy.RetryPriority
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(3192,12,2,b'm',249,4,0,b'I',5265,36), // typed_config
+    f(3192,12,2,b'm',250,4,0,b'I',5265,36), // typed_config
     // envoy.config.core.v3.RuntimeDouble
     f(15367,13,1,b'd',65535,0,255,b'S',0,0), // default_value
     f(15439,11,2,b's',65535,0,255,b'I',15380,59), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
-    f(15367,13,1,b'm',241,4,255,b'S',0,0), // default_value
+    f(15367,13,1,b'm',242,4,255,b'S',0,0), // default_value
     f(15439,11,2,b's',65535,0,255,b'I',15380,59), // runtime_key
     // envoy.config.core.v3.SelfConfigSource
     f(11016,21,1,b'e',13,0,255,b'S',0,0), // transport_api_version
@@ -2435,22 +2439,22 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     f(15670,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
     // envoy.config.core.v3.SubstitutionFormatString
     f(15741,11,1,b's',65535,4,0,b'S',0,0), // text_format
-    f(15752,11,2,b'm',260,4,0,b'S',0,0), // json_format
+    f(15752,11,2,b'm',261,4,0,b'S',0,0), // json_format
     f(15763,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
     f(15799,12,4,b's',65535,0,255,b'I',15780,19), // content_type
     f(15811,18,5,b'm',75,4,0,b'S',0,0), // text_format_source
     f(15882,10,6,b'm',109,2,255,b'R',15829,53), // formatters
     f(15928,19,7,b'm',89,4,255,b'I',15892,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(15980,16,1,b'm',263,4,255,b'S',0,0), // keepalive_probes
-    f(15996,14,2,b'm',263,4,255,b'S',0,0), // keepalive_time
-    f(16010,18,3,b'm',263,4,255,b'S',0,0), // keepalive_interval
+    f(15980,16,1,b'm',264,4,255,b'S',0,0), // keepalive_probes
+    f(15996,14,2,b'm',264,4,255,b'S',0,0), // keepalive_time
+    f(16010,18,3,b'm',264,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,3,b'm',249,4,0,b'S',0,0), // typed_config
+    f(3192,12,3,b'm',250,4,0,b'S',0,0), // typed_config
     // envoy.config.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(3192,12,2,b'm',249,4,255,b'I',5265,36), // typed_config
+    f(3192,12,2,b'm',250,4,255,b'I',5265,36), // typed_config
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
     f(16153,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
     f(16161,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
@@ -2465,8 +2469,8 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     f(16400,15,5,b'm',65535,1,255,b'R',16372,28), // named_endpoints
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
     f(16521,14,2,b'm',65535,2,255,b'R',16468,53), // drop_overloads
-    f(16535,23,3,b'm',263,4,255,b'S',0,0), // overprovisioning_factor
-    f(16600,20,4,b'm',253,4,255,b'R',16558,42), // endpoint_stale_after
+    f(16535,23,3,b'm',264,4,255,b'S',0,0), // overprovisioning_factor
+    f(16600,20,4,b'm',254,4,255,b'R',16558,42), // endpoint_stale_after
     f(16620,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
     // envoy.config.endpoint.v3.Endpoint
     f(1960,7,1,b'm',66,4,255,b'S',0,0), // address
@@ -2483,14 +2487,14 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     f(16864,8,1,b'm',114,4,0,b'S',0,0), // endpoint
     f(1972,13,2,b'e',15,0,255,b'S',0,0), // health_status
     f(7858,8,3,b'm',91,4,255,b'S',0,0), // metadata
-    f(16872,21,4,b'm',263,4,255,b'S',0,0), // load_balancing_weight
+    f(16872,21,4,b'm',264,4,255,b'S',0,0), // load_balancing_weight
     f(16893,13,5,b's',65535,4,0,b'R',16372,28), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
     f(2044,8,1,b'm',90,4,255,b'S',0,0), // locality
     f(16950,12,2,b'm',116,2,255,b'S',0,0), // lb_endpoints
-    f(16872,21,3,b'm',263,4,255,b'I',16962,67), // load_balancing_weight
+    f(16872,21,3,b'm',264,4,255,b'I',16962,67), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(17063,9,6,b'm',263,4,255,b'I',17029,34), // proximity
+    f(17063,9,6,b'm',264,4,255,b'I',17029,34), // proximity
     f(17088,23,7,b'm',65535,4,0,b'R',17072,16), // load_balancer_endpoints
     f(17162,28,8,b'm',65535,4,0,b'R',17111,51), // leds_cluster_locality_config
     f(7858,8,9,b'm',91,4,255,b'I',17190,35), // metadata
@@ -2500,23 +2504,23 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     f(10317,13,3,b'm',107,4,255,b'R',0,0), // tcp_keepalive
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,4,b'm',249,4,0,b'S',0,0), // typed_config
+    f(3192,12,4,b'm',250,4,0,b'S',0,0), // typed_config
     f(17341,16,5,b'm',65535,4,0,b'R',17298,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
     f(17393,18,1,b'm',121,4,255,b'S',0,0), // filter_chain_match
     f(8322,7,3,b'm',119,2,255,b'S',0,0), // filters
-    f(17446,15,4,b'm',250,4,255,b'R',17411,35), // use_proxy_proto
+    f(17446,15,4,b'm',251,4,255,b'R',17411,35), // use_proxy_proto
     f(7858,8,5,b'm',91,4,255,b'I',17461,39), // metadata
     f(7808,16,6,b'm',108,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(17500,32,9,b'm',253,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(17500,32,9,b'm',254,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
     f(17573,13,3,b'm',72,2,255,b'S',0,0), // prefix_ranges
     f(17586,14,4,b's',65535,0,255,b'R',17029,34), // address_suffix
-    f(17600,10,5,b'm',263,4,255,b'R',17029,34), // suffix_len
+    f(17600,10,5,b'm',264,4,255,b'R',17029,34), // suffix_len
     f(17610,20,6,b'm',72,2,255,b'S',0,0), // source_prefix_ranges
     f(17630,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(17642,16,8,b'm',263,4,255,b'S',0,0), // destination_port
+    f(17642,16,8,b'm',264,4,255,b'S',0,0), // destination_port
     f(17658,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
     f(17676,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
     f(17697,12,11,b's',65535,2,255,b'S',0,0), // server_names
@@ -2526,17 +2530,17 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1960,7,2,b'm',66,4,255,b'S',0,0), // address
     f(17780,13,3,b'm',120,2,255,b'S',0,0), // filter_chains
-    f(17793,16,4,b'm',250,4,255,b'S',0,0), // use_original_dst
-    f(7374,33,5,b'm',263,4,255,b'I',7306,68), // per_connection_buffer_limit_bytes
+    f(17793,16,4,b'm',251,4,255,b'S',0,0), // use_original_dst
+    f(7374,33,5,b'm',264,4,255,b'I',7306,68), // per_connection_buffer_limit_bytes
     f(7858,8,6,b'm',91,4,255,b'I',17809,35), // metadata
     f(17844,13,7,b'm',126,4,255,b'S',0,0), // deprecated_v1
     f(17931,10,8,b'e',21,0,255,b'I',17857,74), // drain_type
     f(17941,16,9,b'm',127,2,255,b'S',0,0), // listener_filters
-    f(17957,11,10,b'm',250,4,255,b'S',0,0), // transparent
-    f(11135,8,11,b'm',250,4,255,b'S',0,0), // freebind
-    f(17968,26,12,b'm',263,4,255,b'R',0,0), // tcp_fast_open_queue_length
+    f(17957,11,10,b'm',251,4,255,b'S',0,0), // transparent
+    f(11135,8,11,b'm',251,4,255,b'S',0,0), // freebind
+    f(17968,26,12,b'm',264,4,255,b'R',0,0), // tcp_fast_open_queue_length
     f(3404,14,13,b'm',65535,2,255,b'R',11143,36), // socket_options
-    f(17994,24,15,b'm',253,4,255,b'S',0,0), // listener_filters_timeout
+    f(17994,24,15,b'm',254,4,255,b'S',0,0), // listener_filters_timeout
     f(18018,17,16,b'e',19,0,255,b'S',0,0), // traffic_direction
     f(18035,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
     f(18090,19,18,b'm',65535,4,255,b'R',18071,19), // udp_listener_config
@@ -2544,21 +2548,21 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     f(18206,25,20,b'm',123,4,255,b'I',18150,56), // connection_balance_config
     f(18273,10,21,b'b',65535,0,255,b'I',18231,42), // reuse_port
     f(3418,10,22,b'm',33,2,255,b'I',18283,124), // access_log
-    f(18407,16,24,b'm',263,4,255,b'S',0,0), // tcp_backlog_size
+    f(18407,16,24,b'm',264,4,255,b'S',0,0), // tcp_backlog_size
     f(18423,20,25,b'm',120,4,255,b'S',0,0), // default_filter_chain
-    f(18443,12,26,b'm',250,4,255,b'S',0,0), // bind_to_port
+    f(18443,12,26,b'm',251,4,255,b'S',0,0), // bind_to_port
     f(18455,17,27,b'm',65535,4,0,b'R',10618,36), // internal_listener
     f(18472,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(18483,17,29,b'm',250,4,255,b'I',18231,42), // enable_reuse_port
+    f(18483,17,29,b'm',251,4,255,b'I',18231,42), // enable_reuse_port
     f(18500,12,30,b'b',65535,0,255,b'R',0,0), // enable_mptcp
     f(3467,24,31,b'b',65535,0,255,b'I',3428,39), // ignore_global_conn_limit
     f(18534,20,32,b'm',65535,4,255,b'R',18512,22), // filter_chain_matcher
     f(16696,20,33,b'm',118,2,255,b'S',0,0), // additional_addresses
-    f(18597,42,34,b'm',263,4,255,b'I',18554,43), // max_connections_to_accept_per_socket_event
+    f(18597,42,34,b'm',264,4,255,b'I',18554,43), // max_connections_to_accept_per_socket_event
     f(18677,23,35,b'b',65535,0,255,b'I',18639,38), // bypass_overload_manager
     f(18700,11,36,b'm',65535,4,255,b'R',0,0), // fcds_config
     f(10317,13,37,b'm',107,4,255,b'R',18711,56), // tcp_keepalive
-    f(8855,44,38,b'm',253,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
+    f(8855,44,38,b'm',254,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
     f(8922,13,39,b'm',132,4,255,b'I',8899,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
     f(18824,13,1,b'm',125,4,0,b'I',5265,36), // exact_balance
@@ -2567,10 +2571,10 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(18443,12,1,b'm',250,4,255,b'S',0,0), // bind_to_port
+    f(18443,12,1,b'm',251,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,3,b'm',249,4,0,b'S',0,0), // typed_config
+    f(3192,12,3,b'm',250,4,0,b'S',0,0), // typed_config
     f(19102,15,4,b'm',128,4,255,b'S',0,0), // filter_disabled
     f(17341,16,5,b'm',65535,4,0,b'R',17298,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
@@ -2578,23 +2582,23 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     f(19183,9,2,b'm',129,4,0,b'S',0,0), // and_match
     f(19192,9,3,b'm',128,4,0,b'S',0,0), // not_match
     f(19201,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(19210,22,5,b'm',245,4,0,b'S',0,0), // destination_port_range
+    f(19210,22,5,b'm',246,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
     f(19299,5,1,b'm',128,2,255,b'S',0,0), // rules
     // envoy.config.metrics.v3.HistogramBucketSettings
-    f(10098,5,1,b'm',225,4,255,b'I',5265,36), // match
+    f(10098,5,1,b'm',226,4,255,b'I',5265,36), // match
     f(19351,7,2,b'd',65535,2,255,b'I',5265,36), // buckets
-    f(19358,4,3,b'm',263,4,255,b'I',5265,36), // bins
+    f(19358,4,3,b'm',264,4,255,b'I',5265,36), // bins
     // envoy.config.metrics.v3.StatsConfig
     f(19436,10,1,b'm',133,2,255,b'I',19397,39), // stats_tags
-    f(19446,20,2,b'm',250,4,255,b'I',19397,39), // use_all_default_tags
+    f(19446,20,2,b'm',251,4,255,b'I',19397,39), // use_all_default_tags
     f(8922,13,3,b'm',132,4,255,b'I',19466,61), // stats_matcher
     f(19562,25,4,b'm',130,2,255,b'I',19527,35), // histogram_bucket_settings
-    f(19587,27,5,b'm',250,4,255,b'I',19397,39), // allow_default_tag_overrides
+    f(19587,27,5,b'm',251,4,255,b'I',19397,39), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
     f(19650,10,1,b'b',65535,4,0,b'I',5265,36), // reject_all
-    f(19660,14,2,b'm',218,4,0,b'I',5265,36), // exclusion_list
-    f(19674,14,3,b'm',218,4,0,b'I',5265,36), // inclusion_list
+    f(19660,14,2,b'm',219,4,0,b'I',5265,36), // exclusion_list
+    f(19674,14,3,b'm',219,4,0,b'I',5265,36), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
     f(19724,8,1,b's',65535,0,255,b'I',5265,36), // tag_name
     f(19732,5,2,b's',65535,4,0,b'I',5265,36), // regex
@@ -2607,16 +2611,16 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     // envoy.config.overload.v3.OverloadAction
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
     f(19867,8,2,b'm',141,2,255,b'I',5265,36), // triggers
-    f(3192,12,3,b'm',249,4,255,b'I',5265,36), // typed_config
+    f(3192,12,3,b'm',250,4,255,b'I',5265,36), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(19954,16,1,b'm',253,4,255,b'I',5265,36), // refresh_interval
+    f(19954,16,1,b'm',254,4,255,b'I',5265,36), // refresh_interval
     f(19970,17,2,b'm',138,2,255,b'I',5265,36), // resource_monitors
     f(6722,7,3,b'm',136,2,255,b'I',5265,36), // actions
     f(19987,21,4,b'm',134,4,255,b'I',5265,36), // buffer_factory_config
     f(20008,15,5,b'm',135,2,255,b'I',5265,36), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(3192,12,3,b'm',249,4,0,b'I',5265,36), // typed_config
+    f(3192,12,3,b'm',250,4,0,b'I',5265,36), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
     f(20101,17,1,b'd',65535,0,255,b'I',5265,36), // scaling_threshold
     f(20118,20,2,b'd',65535,0,255,b'I',5265,36), // saturation_threshold
@@ -2628,7 +2632,7 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     f(20220,6,3,b'm',139,4,0,b'I',5265,36), // scaled
     // envoy.config.route.v3.Decorator
     f(20257,9,1,b's',65535,0,255,b'I',5265,36), // operation
-    f(20266,9,2,b'm',250,4,255,b'I',5265,36), // propagate
+    f(20266,9,2,b'm',251,4,255,b'I',5265,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
     f(20317,6,1,b'u',65535,0,255,b'S',0,0), // status
     f(20323,4,2,b'm',75,4,255,b'S',0,0), // body
@@ -2636,18 +2640,18 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(20373,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(20384,11,6,b'm',246,4,0,b'S',0,0), // range_match
+    f(20384,11,6,b'm',247,4,0,b'S',0,0), // range_match
     f(20395,13,7,b'b',65535,4,0,b'S',0,0), // present_match
     f(20408,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
     f(20420,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
     f(20432,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(20444,16,11,b'm',223,4,0,b'S',0,0), // safe_regex_match
+    f(20444,16,11,b'm',224,4,0,b'S',0,0), // safe_regex_match
     f(20460,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(20474,12,13,b'm',225,4,0,b'S',0,0), // string_match
+    f(20474,12,13,b'm',226,4,0,b'S',0,0), // string_match
     f(20486,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(20474,12,5,b'm',225,4,0,b'S',0,0), // string_match
+    f(20474,12,5,b'm',226,4,0,b'S',0,0), // string_match
     f(20395,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
     f(20594,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
@@ -2658,10 +2662,10 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     f(20661,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
     f(20672,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
     f(20687,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(20700,13,9,b'm',222,4,1,b'S',0,0), // regex_rewrite
+    f(20700,13,9,b'm',223,4,1,b'S',0,0), // regex_rewrite
     f(20713,12,10,b's',65535,4,1,b'R',0,0), // path_rewrite
     // envoy.config.route.v3.Route
-    f(10098,5,1,b'm',159,4,255,b'S',0,0), // match
+    f(10098,5,1,b'm',160,4,255,b'S',0,0), // match
     f(20752,5,2,b'm',148,4,0,b'S',0,0), // route
     f(20757,8,3,b'm',146,4,0,b'S',0,0), // redirect
     f(7858,8,4,b'm',91,4,255,b'I',20765,32), // metadata
@@ -2673,577 +2677,585 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     f(20962,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
     f(21043,23,13,b'm',65535,1,255,b'R',20987,56), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
-    f(3935,7,15,b'm',162,4,255,b'I',21066,35), // tracing
-    f(21101,30,16,b'm',263,4,255,b'R',0,0), // per_request_buffer_limit_bytes
+    f(3935,7,15,b'm',163,4,255,b'I',21066,35), // tracing
+    f(21101,30,16,b'm',264,4,255,b'R',0,0), // per_request_buffer_limit_bytes
     f(21162,13,17,b'm',65535,4,0,b'R',21131,31), // filter_action
     f(21224,21,18,b'm',65535,4,0,b'R',21175,49), // non_forwarding_action
     f(18472,11,19,b's',65535,0,255,b'I',21245,31), // stat_prefix
-    f(21276,25,20,b'm',264,4,255,b'R',0,0), // request_body_buffer_limit
+    f(21276,25,20,b'm',265,4,255,b'R',0,0), // request_body_buffer_limit
     f(21301,16,21,b'm',109,2,255,b'R',0,0), // route_specifiers
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
     f(21350,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
-    f(21364,17,3,b'm',165,4,0,b'S',0,0), // weighted_clusters
+    f(21364,17,3,b'm',166,4,0,b'S',0,0), // weighted_clusters
     f(21440,14,4,b'm',91,4,255,b'I',21381,59), // metadata_match
     f(20647,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
     f(21454,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(21474,17,7,b'm',250,4,1,b'S',0,0), // auto_host_rewrite
-    f(12043,7,8,b'm',253,4,255,b'S',0,0), // timeout
+    f(21474,17,7,b'm',251,4,1,b'S',0,0), // auto_host_rewrite
+    f(12043,7,8,b'm',254,4,255,b'S',0,0), // timeout
     f(12066,12,9,b'm',65535,4,255,b'R',21491,39), // retry_policy
     f(2011,8,11,b'e',17,0,255,b'S',0,0), // priority
     f(21563,11,13,b'm',65535,2,255,b'R',21530,33), // rate_limits
-    f(21574,22,14,b'm',250,4,255,b'R',0,0), // include_vh_rate_limits
+    f(21574,22,14,b'm',251,4,255,b'R',0,0), // include_vh_rate_limits
     f(21674,11,15,b'm',149,2,255,b'I',21596,78), // hash_policy
     f(21728,4,17,b'm',65535,4,255,b'R',21685,43), // cors
     f(21732,31,20,b'e',23,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(21810,16,23,b'm',253,4,255,b'R',21763,47), // max_grpc_timeout
-    f(14234,12,24,b'm',253,4,255,b'S',0,0), // idle_timeout
-    f(21826,15,25,b'm',157,2,255,b'S',0,0), // upgrade_configs
+    f(21810,16,23,b'm',254,4,255,b'R',21763,47), // max_grpc_timeout
+    f(14234,12,24,b'm',254,4,255,b'S',0,0), // idle_timeout
+    f(21826,15,25,b'm',158,2,255,b'S',0,0), // upgrade_configs
     f(21841,24,26,b'e',65535,0,255,b'R',0,0), // internal_redirect_action
     f(21889,12,27,b'm',65535,4,255,b'R',21865,24), // hedge_policy
-    f(21951,19,28,b'm',253,4,255,b'R',21901,50), // grpc_timeout_offset
+    f(21951,19,28,b'm',254,4,255,b'R',21901,50), // grpc_timeout_offset
     f(21970,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
-    f(22019,23,30,b'm',65535,2,255,b'R',21989,30), // request_mirror_policies
-    f(22042,22,31,b'm',263,4,255,b'R',0,0), // max_internal_redirects
-    f(20700,13,32,b'm',222,4,255,b'S',0,0), // regex_rewrite
-    f(22064,25,33,b'm',249,4,255,b'R',0,0), // retry_policy_typed_config
-    f(22121,24,34,b'm',65535,4,255,b'R',22089,32), // internal_redirect_policy
-    f(22221,23,35,b'm',222,4,1,b'R',22145,76), // host_rewrite_path_regex
+    f(21989,23,30,b'm',157,2,255,b'S',0,0), // request_mirror_policies
+    f(22012,22,31,b'm',264,4,255,b'R',0,0), // max_internal_redirects
+    f(20700,13,32,b'm',223,4,255,b'S',0,0), // regex_rewrite
+    f(22034,25,33,b'm',250,4,255,b'R',0,0), // retry_policy_typed_config
+    f(22091,24,34,b'm',65535,4,255,b'R',22059,32), // internal_redirect_policy
+    f(22191,23,35,b'm',223,4,1,b'R',22115,76), // host_rewrite_path_regex
     f(14306,19,36,b'm',156,4,255,b'S',0,0), // max_stream_duration
-    f(22244,24,37,b's',65535,4,0,b'R',0,0), // cluster_specifier_plugin
-    f(22268,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
-    f(22291,31,39,b'm',65535,4,0,b'R',0,0), // inline_cluster_specifier_plugin
-    f(22322,17,40,b'm',109,4,255,b'R',0,0), // early_data_policy
-    f(22339,19,41,b'm',109,4,255,b'R',0,0), // path_rewrite_policy
-    f(22358,13,42,b'm',253,4,255,b'R',0,0), // flush_timeout
-    f(22371,12,44,b's',65535,4,1,b'R',0,0), // host_rewrite
+    f(22214,24,37,b's',65535,4,0,b'R',0,0), // cluster_specifier_plugin
+    f(22238,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
+    f(22261,31,39,b'm',65535,4,0,b'R',0,0), // inline_cluster_specifier_plugin
+    f(22292,17,40,b'm',109,4,255,b'R',0,0), // early_data_policy
+    f(22309,19,41,b'm',109,4,255,b'R',0,0), // path_rewrite_policy
+    f(22328,13,42,b'm',254,4,255,b'R',0,0), // flush_timeout
+    f(22341,12,44,b's',65535,4,1,b'R',0,0), // host_rewrite
     f(20713,12,45,b's',65535,0,255,b'R',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
     f(12365,6,1,b'm',154,4,0,b'I',5265,36), // header
-    f(22427,6,2,b'm',151,4,0,b'I',5265,36), // cookie
-    f(22433,21,3,b'm',150,4,0,b'I',5265,36), // connection_properties
-    f(22454,8,4,b'b',65535,0,255,b'I',5265,36), // terminal
-    f(22462,15,5,b'm',155,4,0,b'I',5265,36), // query_parameter
-    f(22477,12,6,b'm',153,4,0,b'I',5265,36), // filter_state
+    f(22397,6,2,b'm',151,4,0,b'I',5265,36), // cookie
+    f(22403,21,3,b'm',150,4,0,b'I',5265,36), // connection_properties
+    f(22424,8,4,b'b',65535,0,255,b'I',5265,36), // terminal
+    f(22432,15,5,b'm',155,4,0,b'I',5265,36), // query_parameter
+    f(22447,12,6,b'm',153,4,0,b'I',5265,36), // filter_state
     // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    f(22554,9,1,b'b',65535,0,255,b'I',5265,36), // source_ip
+    f(22524,9,1,b'b',65535,0,255,b'I',5265,36), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(22614,3,2,b'm',253,4,255,b'I',5265,36), // ttl
+    f(22584,3,2,b'm',254,4,255,b'I',5265,36), // ttl
     f(131,4,3,b's',65535,0,255,b'I',5265,36), // path
-    f(22617,10,4,b'm',152,2,255,b'I',5265,36), // attributes
+    f(22587,10,4,b'm',152,2,255,b'I',5265,36), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
     f(2972,5,2,b's',65535,0,255,b'I',5265,36), // value
     // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
     f(10169,3,1,b's',65535,0,255,b'I',5265,36), // key
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    f(22794,11,1,b's',65535,0,255,b'I',5265,36), // header_name
-    f(20700,13,2,b'm',222,4,255,b'I',5265,36), // regex_rewrite
+    f(22764,11,1,b's',65535,0,255,b'I',5265,36), // header_name
+    f(20700,13,2,b'm',223,4,255,b'I',5265,36), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    f(14306,19,1,b'm',253,4,255,b'S',0,0), // max_stream_duration
-    f(22915,23,2,b'm',253,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(22938,26,3,b'm',253,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(14306,19,1,b'm',254,4,255,b'S',0,0), // max_stream_duration
+    f(22885,23,2,b'm',254,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(22908,26,3,b'm',254,4,255,b'S',0,0), // grpc_timeout_header_offset
+    // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
+    f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
+    f(22987,16,3,b'm',103,4,255,b'S',0,0), // runtime_fraction
+    f(23003,13,4,b'm',251,4,255,b'I',21066,35), // trace_sampled
+    f(21350,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(23016,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
+    f(23080,25,7,b'm',65535,2,255,b'R',23049,31), // request_headers_mutations
+    f(21454,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
     // envoy.config.route.v3.RouteAction.UpgradeConfig
-    f(23011,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(23023,7,2,b'm',250,4,255,b'S',0,0), // enabled
-    f(23055,14,3,b'm',65535,4,255,b'R',23030,25), // connect_config
+    f(23152,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(23164,7,2,b'm',251,4,255,b'S',0,0), // enabled
+    f(23196,14,3,b'm',65535,4,255,b'R',23171,25), // connect_config
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(23109,13,2,b'm',164,2,255,b'S',0,0), // virtual_hosts
-    f(23164,21,3,b's',65535,2,255,b'R',23122,42), // internal_only_headers
+    f(23250,13,2,b'm',165,2,255,b'S',0,0), // virtual_hosts
+    f(23305,21,3,b's',65535,2,255,b'R',23263,42), // internal_only_headers
     f(20913,23,4,b'm',84,2,255,b'S',0,0), // response_headers_to_add
     f(20936,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
     f(20891,22,6,b'm',84,2,255,b'S',0,0), // request_headers_to_add
-    f(23185,17,7,b'm',250,4,255,b'S',0,0), // validate_clusters
+    f(23326,17,7,b'm',251,4,255,b'S',0,0), // validate_clusters
     f(20962,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(23248,4,9,b'm',65535,4,255,b'R',23202,46), // vhds
-    f(23252,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(23287,35,11,b'm',263,4,255,b'S',0,0), // max_direct_response_body_size_bytes
-    f(23322,25,12,b'm',65535,2,255,b'R',0,0), // cluster_specifier_plugins
-    f(22019,23,13,b'm',65535,2,255,b'R',21989,30), // request_mirror_policies
-    f(23347,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
-    f(23375,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
+    f(23389,4,9,b'm',65535,4,255,b'R',23343,46), // vhds
+    f(23393,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(23428,35,11,b'm',264,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(23463,25,12,b'm',65535,2,255,b'R',0,0), // cluster_specifier_plugins
+    f(21989,23,13,b'm',157,2,255,b'S',0,0), // request_mirror_policies
+    f(23488,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
+    f(23516,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
     f(21043,23,16,b'm',65535,1,255,b'R',20987,56), // typed_per_filter_config
-    f(7858,8,17,b'm',91,4,255,b'I',23414,38), // metadata
-    f(23452,12,18,b's',65535,0,255,b'R',0,0), // vhost_header
+    f(7858,8,17,b'm',91,4,255,b'I',23555,38), // metadata
+    f(23593,12,18,b's',65535,0,255,b'R',0,0), // vhost_header
     f(21301,16,19,b'm',109,2,255,b'R',0,0), // route_specifiers
     // envoy.config.route.v3.RouteMatch
-    f(23496,6,1,b's',65535,4,0,b'S',0,0), // prefix
+    f(23637,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(23502,14,4,b'm',250,4,255,b'S',0,0), // case_sensitive
-    f(23516,7,6,b'm',144,2,255,b'S',0,0), // headers
-    f(23523,16,7,b'm',145,2,255,b'S',0,0), // query_parameters
-    f(23539,4,8,b'm',161,4,255,b'S',0,0), // grpc
-    f(23543,16,9,b'm',103,4,255,b'S',0,0), // runtime_fraction
-    f(23559,10,10,b'm',223,4,0,b'S',0,0), // safe_regex
-    f(23598,11,11,b'm',65535,4,255,b'R',23569,29), // tls_context
-    f(23609,15,12,b'm',160,4,0,b'S',0,0), // connect_matcher
-    f(23673,16,13,b'm',219,2,255,b'R',23624,49), // dynamic_metadata
-    f(23689,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
-    f(23762,17,15,b'm',109,4,0,b'R',23710,52), // path_match_policy
-    f(22477,12,16,b'm',65535,2,255,b'R',23779,45), // filter_state
-    f(23824,7,17,b'm',65535,2,255,b'R',0,0), // cookies
+    f(23643,14,4,b'm',251,4,255,b'S',0,0), // case_sensitive
+    f(23657,7,6,b'm',144,2,255,b'S',0,0), // headers
+    f(23664,16,7,b'm',145,2,255,b'S',0,0), // query_parameters
+    f(23680,4,8,b'm',162,4,255,b'S',0,0), // grpc
+    f(22987,16,9,b'm',103,4,255,b'S',0,0), // runtime_fraction
+    f(23684,10,10,b'm',224,4,0,b'S',0,0), // safe_regex
+    f(23723,11,11,b'm',65535,4,255,b'R',23694,29), // tls_context
+    f(23734,15,12,b'm',161,4,0,b'S',0,0), // connect_matcher
+    f(23798,16,13,b'm',220,2,255,b'R',23749,49), // dynamic_metadata
+    f(23814,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
+    f(23887,17,15,b'm',109,4,0,b'R',23835,52), // path_match_policy
+    f(22447,12,16,b'm',65535,2,255,b'R',23904,45), // filter_state
+    f(23949,7,17,b'm',65535,2,255,b'R',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.Tracing
-    f(23961,15,1,b'm',241,4,255,b'I',5265,36), // client_sampling
-    f(23976,15,2,b'm',241,4,255,b'I',5265,36), // random_sampling
-    f(23991,16,3,b'm',241,4,255,b'I',5265,36), // overall_sampling
-    f(24007,11,4,b'm',235,2,255,b'I',5265,36), // custom_tags
+    f(24086,15,1,b'm',242,4,255,b'I',5265,36), // client_sampling
+    f(24101,15,2,b'm',242,4,255,b'I',5265,36), // random_sampling
+    f(24116,16,3,b'm',242,4,255,b'I',5265,36), // overall_sampling
+    f(24132,11,4,b'm',236,2,255,b'I',5265,36), // custom_tags
     f(20257,9,5,b's',65535,0,255,b'I',5265,36), // operation
-    f(24018,18,6,b's',65535,0,255,b'I',5265,36), // upstream_operation
+    f(24143,18,6,b's',65535,0,255,b'I',5265,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
     f(345,4,2,b's',65535,0,255,b'I',5265,36), // name
-    f(23516,7,4,b'm',144,2,255,b'I',5265,36), // headers
+    f(23657,7,4,b'm',144,2,255,b'I',5265,36), // headers
     // envoy.config.route.v3.VirtualHost
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24105,7,2,b's',65535,2,255,b'S',0,0), // domains
-    f(24112,6,3,b'm',147,2,255,b'S',0,0), // routes
-    f(24118,11,4,b'e',24,0,255,b'S',0,0), // require_tls
-    f(24198,16,5,b'm',163,2,255,b'I',24129,69), // virtual_clusters
+    f(24230,7,2,b's',65535,2,255,b'S',0,0), // domains
+    f(24237,6,3,b'm',147,2,255,b'S',0,0), // routes
+    f(24243,11,4,b'e',24,0,255,b'S',0,0), // require_tls
+    f(24323,16,5,b'm',164,2,255,b'I',24254,69), // virtual_clusters
     f(21563,11,6,b'm',65535,2,255,b'R',21530,33), // rate_limits
     f(20891,22,7,b'm',84,2,255,b'S',0,0), // request_headers_to_add
     f(21728,4,8,b'm',65535,4,255,b'R',21685,43), // cors
     f(20913,23,10,b'm',84,2,255,b'S',0,0), // response_headers_to_add
     f(20936,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
     f(20962,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(24214,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
+    f(24339,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
     f(21043,23,15,b'm',65535,1,255,b'R',20987,56), // typed_per_filter_config
     f(12066,12,16,b'm',65535,4,255,b'R',21491,39), // retry_policy
     f(21889,12,17,b'm',65535,4,255,b'R',21865,24), // hedge_policy
-    f(21101,30,18,b'm',263,4,255,b'R',0,0), // per_request_buffer_limit_bytes
-    f(24243,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(22064,25,20,b'm',249,4,255,b'R',0,0), // retry_policy_typed_config
-    f(24286,7,21,b'm',65535,4,255,b'R',24276,10), // matcher
-    f(22019,23,22,b'm',65535,2,255,b'R',21989,30), // request_mirror_policies
-    f(24320,31,23,b'b',65535,0,255,b'I',24293,27), // include_is_timeout_retry_header
-    f(7858,8,24,b'm',91,4,255,b'I',24351,39), // metadata
-    f(21276,25,25,b'm',264,4,255,b'R',0,0), // request_body_buffer_limit
+    f(21101,30,18,b'm',264,4,255,b'R',0,0), // per_request_buffer_limit_bytes
+    f(24368,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
+    f(22034,25,20,b'm',250,4,255,b'R',0,0), // retry_policy_typed_config
+    f(24411,7,21,b'm',65535,4,255,b'R',24401,10), // matcher
+    f(21989,23,22,b'm',157,2,255,b'S',0,0), // request_mirror_policies
+    f(24445,31,23,b'b',65535,0,255,b'I',24418,27), // include_is_timeout_retry_header
+    f(7858,8,24,b'm',91,4,255,b'I',24476,39), // metadata
+    f(21276,25,25,b'm',265,4,255,b'R',0,0), // request_body_buffer_limit
     f(21301,16,26,b'm',109,2,255,b'R',0,0), // route_specifiers
     // envoy.config.route.v3.WeightedCluster
-    f(5659,8,1,b'm',166,2,255,b'S',0,0), // clusters
-    f(24487,18,2,b's',65535,0,255,b'I',24427,60), // runtime_key_prefix
-    f(24548,12,3,b'm',263,4,255,b'I',24505,43), // total_weight
-    f(22794,11,4,b's',65535,4,0,b'R',24560,40), // header_name
-    f(24600,15,5,b'm',250,4,0,b'R',0,0), // use_hash_policy
+    f(5659,8,1,b'm',167,2,255,b'S',0,0), // clusters
+    f(24612,18,2,b's',65535,0,255,b'I',24552,60), // runtime_key_prefix
+    f(24673,12,3,b'm',264,4,255,b'I',24630,43), // total_weight
+    f(22764,11,4,b's',65535,4,0,b'R',24685,40), // header_name
+    f(24725,15,5,b'm',251,4,0,b'R',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(1997,6,2,b'm',263,4,255,b'S',0,0), // weight
+    f(1997,6,2,b'm',264,4,255,b'S',0,0), // weight
     f(21440,14,3,b'm',91,4,255,b'I',21381,59), // metadata_match
     f(20891,22,4,b'm',84,2,255,b'S',0,0), // request_headers_to_add
     f(20913,23,5,b'm',84,2,255,b'S',0,0), // response_headers_to_add
     f(20936,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
     f(20962,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
     f(21043,23,10,b'm',65535,1,255,b'R',20987,56), // typed_per_filter_config
-    f(21454,20,11,b's',65535,4,0,b'R',24666,19), // host_rewrite_literal
+    f(21454,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
     f(21350,14,12,b's',65535,0,255,b'R',0,0), // cluster_header
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(24738,6,2,b's',65535,4,0,b'S',0,0), // format
-    f(15752,11,3,b'm',260,4,0,b'S',0,0), // json_format
-    f(24744,17,4,b'm',260,4,0,b'S',0,0), // typed_json_format
+    f(24844,6,2,b's',65535,4,0,b'S',0,0), // format
+    f(15752,11,3,b'm',261,4,0,b'S',0,0), // json_format
+    f(24850,17,4,b'm',261,4,0,b'S',0,0), // typed_json_format
     f(942,10,5,b'm',106,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
     f(942,10,1,b'm',106,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
     f(942,10,1,b'm',106,4,0,b'S',0,0), // log_format
     // envoy.extensions.filters.http.router.v3.Router
-    f(24977,13,1,b'm',250,4,255,b'I',24921,56), // dynamic_stats
-    f(24990,16,2,b'b',65535,0,255,b'I',21066,35), // start_child_span
-    f(25006,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(25018,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(25040,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(25109,27,6,b'b',65535,0,255,b'I',25060,49), // respect_expected_rq_timeout
-    f(25162,40,7,b'b',65535,0,255,b'I',25136,26), // suppress_grpc_request_failure_code_stats
-    f(25202,21,8,b'm',180,2,255,b'R',8276,46), // upstream_http_filters
-    f(25284,20,9,b'm',171,4,255,b'I',25223,61), // upstream_log_options
-    f(25304,33,10,b'm',250,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(25083,13,1,b'm',251,4,255,b'I',25027,56), // dynamic_stats
+    f(25096,16,2,b'b',65535,0,255,b'I',21066,35), // start_child_span
+    f(25112,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(25124,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(25146,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(25215,27,6,b'b',65535,0,255,b'I',25166,49), // respect_expected_rq_timeout
+    f(25268,40,7,b'b',65535,0,255,b'I',25242,26), // suppress_grpc_request_failure_code_stats
+    f(25308,21,8,b'm',181,2,255,b'R',8276,46), // upstream_http_filters
+    f(25390,20,9,b'm',172,4,255,b'I',25329,61), // upstream_log_options
+    f(25410,33,10,b'm',251,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(25408,37,1,b'b',65535,0,255,b'I',5265,36), // flush_upstream_log_on_upstream_stream
-    f(25445,27,2,b'm',253,4,255,b'I',5265,36), // upstream_log_flush_interval
+    f(25514,37,1,b'b',65535,0,255,b'I',5265,36), // flush_upstream_log_on_upstream_stream
+    f(25551,27,2,b'm',254,4,255,b'I',5265,36), // upstream_log_flush_interval
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(25690,25,1,b'm',250,4,255,b'R',25661,29), // enable_ja3_fingerprinting
-    f(25771,24,2,b'm',263,4,255,b'I',25715,56), // initial_read_buffer_size
-    f(25795,25,3,b'm',250,4,255,b'R',25661,29), // enable_ja4_fingerprinting
-    f(25820,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(25916,21,5,b'm',263,4,255,b'I',25867,49), // max_client_hello_size
+    f(25796,25,1,b'm',251,4,255,b'R',25767,29), // enable_ja3_fingerprinting
+    f(25877,24,2,b'm',264,4,255,b'I',25821,56), // initial_read_buffer_size
+    f(25901,25,3,b'm',251,4,255,b'R',25767,29), // enable_ja4_fingerprinting
+    f(25926,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(26022,21,5,b'm',264,4,255,b'I',25973,49), // max_client_hello_size
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(26018,10,1,b'e',25,0,255,b'S',0,0), // codec_type
+    f(26124,10,1,b'e',25,0,255,b'S',0,0), // codec_type
     f(18472,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(26028,3,3,b'm',181,4,0,b'S',0,0), // rds
-    f(2551,12,4,b'm',158,4,0,b'S',0,0), // route_config
-    f(26031,12,5,b'm',180,2,255,b'S',0,0), // http_filters
-    f(26043,14,6,b'm',250,4,255,b'S',0,0), // add_user_agent
-    f(3935,7,7,b'm',65535,4,255,b'R',26057,28), // tracing
+    f(26134,3,3,b'm',182,4,0,b'S',0,0), // rds
+    f(2551,12,4,b'm',159,4,0,b'S',0,0), // route_config
+    f(26137,12,5,b'm',181,2,255,b'S',0,0), // http_filters
+    f(26149,14,6,b'm',251,4,255,b'S',0,0), // add_user_agent
+    f(3935,7,7,b'm',65535,4,255,b'R',26163,28), // tracing
     f(7498,21,8,b'm',85,4,255,b'S',0,0), // http_protocol_options
     f(7519,22,9,b'm',87,4,255,b'S',0,0), // http2_protocol_options
-    f(26085,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(26096,13,12,b'm',253,4,255,b'S',0,0), // drain_timeout
+    f(26191,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(26202,13,12,b'm',254,4,255,b'S',0,0), // drain_timeout
     f(3418,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(26109,18,14,b'm',250,4,255,b'S',0,0), // use_remote_address
-    f(26127,19,15,b'm',250,4,255,b'S',0,0), // generate_request_id
-    f(26146,27,16,b'e',26,0,255,b'S',0,0), // forward_client_cert_details
-    f(26173,31,17,b'm',178,4,255,b'S',0,0), // set_current_client_cert_details
-    f(26204,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(26222,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(26276,49,20,b'b',65535,0,255,b'I',26242,34), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(26325,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(26340,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(21826,15,23,b'm',179,2,255,b'S',0,0), // upgrade_configs
-    f(26343,19,24,b'm',253,4,255,b'S',0,0), // stream_idle_timeout
-    f(26362,23,25,b'm',177,4,255,b'S',0,0), // internal_address_config
-    f(26385,21,26,b'm',253,4,255,b'S',0,0), // delayed_close_timeout
-    f(10891,15,28,b'm',253,4,255,b'S',0,0), // request_timeout
-    f(26406,22,29,b'm',263,4,255,b'S',0,0), // max_request_headers_kb
-    f(26428,14,30,b'm',250,4,255,b'S',0,0), // normalize_path
-    f(26480,13,31,b'm',65535,4,0,b'R',26442,38), // scoped_routes
-    f(26493,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(26521,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(26534,28,34,b'e',28,0,255,b'S',0,0), // server_header_transformation
+    f(26215,18,14,b'm',251,4,255,b'S',0,0), // use_remote_address
+    f(26233,19,15,b'm',251,4,255,b'S',0,0), // generate_request_id
+    f(26252,27,16,b'e',26,0,255,b'S',0,0), // forward_client_cert_details
+    f(26279,31,17,b'm',179,4,255,b'S',0,0), // set_current_client_cert_details
+    f(26310,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(26328,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(26382,49,20,b'b',65535,0,255,b'I',26348,34), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(26431,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(26446,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(21826,15,23,b'm',180,2,255,b'S',0,0), // upgrade_configs
+    f(26449,19,24,b'm',254,4,255,b'S',0,0), // stream_idle_timeout
+    f(26468,23,25,b'm',178,4,255,b'S',0,0), // internal_address_config
+    f(26491,21,26,b'm',254,4,255,b'S',0,0), // delayed_close_timeout
+    f(10891,15,28,b'm',254,4,255,b'S',0,0), // request_timeout
+    f(26512,22,29,b'm',264,4,255,b'S',0,0), // max_request_headers_kb
+    f(26534,14,30,b'm',251,4,255,b'S',0,0), // normalize_path
+    f(26586,13,31,b'm',65535,4,0,b'R',26548,38), // scoped_routes
+    f(26599,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(26627,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(26640,28,34,b'e',28,0,255,b'S',0,0), // server_header_transformation
     f(7913,28,35,b'm',88,4,255,b'S',0,0), // common_http_protocol_options
-    f(26583,20,36,b'm',65535,4,255,b'R',26562,21), // request_id_extension
-    f(26603,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(26671,18,38,b'm',65535,4,255,b'R',26636,35), // local_reply_config
-    f(26689,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(26793,36,40,b'm',250,4,255,b'I',26713,80), // stream_error_on_invalid_http_message
-    f(26829,23,41,b'm',253,4,255,b'S',0,0), // request_headers_timeout
-    f(26852,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(26907,26,43,b'm',65535,4,255,b'R',26871,36), // path_normalization_options
-    f(26956,22,44,b'm',65535,4,255,b'R',26933,23), // http3_protocol_options
-    f(26978,32,45,b'e',27,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(27075,32,46,b'm',109,2,255,b'R',27010,65), // original_ip_detection_extensions
-    f(27107,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(27130,28,48,b'm',65535,4,255,b'R',0,0), // scheme_header_transformation
-    f(27158,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(27177,30,50,b'm',109,4,255,b'R',0,0), // typed_header_validation_config
-    f(27207,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(27263,32,52,b'm',109,2,255,b'R',27230,33), // early_header_mutation_extensions
-    f(27295,35,53,b'm',250,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(27362,25,54,b'm',253,4,255,b'I',27330,32), // access_log_flush_interval
-    f(27387,31,55,b'b',65535,0,255,b'I',27330,32), // flush_access_log_on_new_request
-    f(27418,18,56,b'm',176,4,255,b'I',27330,32), // access_log_options
-    f(27464,21,57,b'b',65535,0,255,b'I',27436,28), // append_local_overload
-    f(27535,34,58,b'b',65535,0,255,b'I',27485,50), // http1_safe_max_connection_duration
-    f(27569,20,59,b'm',253,4,255,b'R',0,0), // stream_flush_timeout
-    f(27589,27,60,b'm',65535,4,255,b'R',0,0), // forward_client_cert_matcher
-    f(27616,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(27675,20,62,b'm',247,4,255,b'I',27636,39), // drain_timeout_jitter
+    f(26689,20,36,b'm',65535,4,255,b'R',26668,21), // request_id_extension
+    f(26709,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(26777,18,38,b'm',65535,4,255,b'R',26742,35), // local_reply_config
+    f(26795,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(26899,36,40,b'm',251,4,255,b'I',26819,80), // stream_error_on_invalid_http_message
+    f(26935,23,41,b'm',254,4,255,b'S',0,0), // request_headers_timeout
+    f(26958,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(27013,26,43,b'm',65535,4,255,b'R',26977,36), // path_normalization_options
+    f(27062,22,44,b'm',65535,4,255,b'R',27039,23), // http3_protocol_options
+    f(27084,32,45,b'e',27,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(27181,32,46,b'm',109,2,255,b'R',27116,65), // original_ip_detection_extensions
+    f(27213,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(27236,28,48,b'm',65535,4,255,b'R',0,0), // scheme_header_transformation
+    f(27264,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(27283,30,50,b'm',109,4,255,b'R',0,0), // typed_header_validation_config
+    f(27313,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(27369,32,52,b'm',109,2,255,b'R',27336,33), // early_header_mutation_extensions
+    f(27401,35,53,b'm',251,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(27468,25,54,b'm',254,4,255,b'I',27436,32), // access_log_flush_interval
+    f(27493,31,55,b'b',65535,0,255,b'I',27436,32), // flush_access_log_on_new_request
+    f(27524,18,56,b'm',177,4,255,b'I',27436,32), // access_log_options
+    f(27570,21,57,b'b',65535,0,255,b'I',27542,28), // append_local_overload
+    f(27641,34,58,b'b',65535,0,255,b'I',27591,50), // http1_safe_max_connection_duration
+    f(27675,20,59,b'm',254,4,255,b'R',0,0), // stream_flush_timeout
+    f(27695,27,60,b'm',65535,4,255,b'R',0,0), // forward_client_cert_matcher
+    f(27722,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(27781,20,62,b'm',248,4,255,b'I',27742,39), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(27362,25,1,b'm',253,4,255,b'I',5265,36), // access_log_flush_interval
-    f(27387,31,2,b'b',65535,0,255,b'I',5265,36), // flush_access_log_on_new_request
-    f(27796,44,3,b'b',65535,0,255,b'I',5265,36), // flush_log_on_tunnel_successfully_established
+    f(27468,25,1,b'm',254,4,255,b'I',5265,36), // access_log_flush_interval
+    f(27493,31,2,b'b',65535,0,255,b'I',5265,36), // flush_access_log_on_new_request
+    f(27902,44,3,b'b',65535,0,255,b'I',5265,36), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(27981,12,1,b'b',65535,0,255,b'I',27943,38), // unix_sockets
-    f(27993,11,2,b'm',72,2,255,b'S',0,0), // cidr_ranges
+    f(28087,12,1,b'b',65535,0,255,b'I',28049,38), // unix_sockets
+    f(28099,11,2,b'm',72,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(28113,7,1,b'm',250,4,255,b'S',0,0), // subject
-    f(28120,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(28219,7,1,b'm',251,4,255,b'S',0,0), // subject
+    f(28226,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(28124,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(24738,6,7,b'e',65535,0,255,b'R',0,0), // format
-    f(28129,6,8,b'b',65535,0,255,b'R',0,0), // issuer
+    f(28230,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(24844,6,7,b'e',65535,0,255,b'R',0,0), // format
+    f(28235,6,8,b'b',65535,0,255,b'R',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    f(23011,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(8322,7,2,b'm',180,2,255,b'R',28230,61), // filters
-    f(23023,7,3,b'm',250,4,255,b'S',0,0), // enabled
+    f(23152,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(8322,7,2,b'm',181,2,255,b'R',28336,61), // filters
+    f(23164,7,3,b'm',251,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,4,b'm',249,4,0,b'S',0,0), // typed_config
+    f(3192,12,4,b'm',250,4,0,b'S',0,0), // typed_config
     f(17341,16,5,b'm',65535,4,0,b'R',17298,43), // config_discovery
-    f(28361,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(28467,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
     f(11871,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(28435,13,1,b'm',73,4,255,b'S',0,0), // config_source
-    f(28448,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(28541,13,1,b'm',73,4,255,b'S',0,0), // config_source
+    f(28554,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
     f(18472,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(28519,23,3,b'm',253,4,255,b'I',17029,34), // downstream_idle_timeout
-    f(28542,21,4,b'm',253,4,255,b'I',17029,34), // upstream_idle_timeout
+    f(28625,23,3,b'm',254,4,255,b'I',17029,34), // downstream_idle_timeout
+    f(28648,21,4,b'm',254,4,255,b'I',17029,34), // upstream_idle_timeout
     f(3418,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(28563,20,7,b'm',263,4,255,b'S',0,0), // max_connect_attempts
-    f(14234,12,8,b'm',253,4,255,b'S',0,0), // idle_timeout
+    f(28669,20,7,b'm',264,4,255,b'S',0,0), // max_connect_attempts
+    f(14234,12,8,b'm',254,4,255,b'S',0,0), // idle_timeout
     f(21440,14,9,b'm',91,4,255,b'I',21381,59), // metadata_match
-    f(21364,17,10,b'm',184,4,0,b'S',0,0), // weighted_clusters
-    f(21674,11,11,b'm',242,2,255,b'I',21596,78), // hash_policy
-    f(28623,16,12,b'm',65535,4,255,b'R',28583,40), // tunneling_config
-    f(28639,34,13,b'm',253,4,255,b'R',9740,23), // max_downstream_connection_duration
-    f(28722,9,14,b'm',65535,4,255,b'R',28673,49), // on_demand
-    f(27362,25,15,b'm',253,4,255,b'I',28731,35), // access_log_flush_interval
-    f(28766,29,16,b'b',65535,0,255,b'I',28731,35), // flush_access_log_on_connected
-    f(27418,18,17,b'm',183,4,255,b'I',28731,35), // access_log_options
-    f(28795,15,18,b'm',69,4,255,b'R',0,0), // backoff_options
-    f(28810,19,19,b'm',65535,2,255,b'R',0,0), // proxy_protocol_tlvs
-    f(28829,52,20,b'm',247,4,255,b'R',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(28881,21,21,b'e',65535,0,255,b'R',0,0), // upstream_connect_mode
-    f(28902,20,22,b'm',263,4,255,b'R',0,0), // max_early_data_bytes
-    f(28922,31,23,b'e',65535,0,255,b'R',0,0), // proxy_protocol_tlv_merge_policy
-    f(28953,17,24,b'm',250,4,255,b'R',0,0), // check_drain_close
+    f(21364,17,10,b'm',185,4,0,b'S',0,0), // weighted_clusters
+    f(21674,11,11,b'm',243,2,255,b'I',21596,78), // hash_policy
+    f(28729,16,12,b'm',65535,4,255,b'R',28689,40), // tunneling_config
+    f(28745,34,13,b'm',254,4,255,b'R',9740,23), // max_downstream_connection_duration
+    f(28828,9,14,b'm',65535,4,255,b'R',28779,49), // on_demand
+    f(27468,25,15,b'm',254,4,255,b'I',28837,35), // access_log_flush_interval
+    f(28872,29,16,b'b',65535,0,255,b'I',28837,35), // flush_access_log_on_connected
+    f(27524,18,17,b'm',184,4,255,b'I',28837,35), // access_log_options
+    f(28901,15,18,b'm',69,4,255,b'R',0,0), // backoff_options
+    f(28916,19,19,b'm',65535,2,255,b'R',0,0), // proxy_protocol_tlvs
+    f(28935,52,20,b'm',248,4,255,b'R',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(28987,21,21,b'e',65535,0,255,b'R',0,0), // upstream_connect_mode
+    f(29008,20,22,b'm',264,4,255,b'R',0,0), // max_early_data_bytes
+    f(29028,31,23,b'e',65535,0,255,b'R',0,0), // proxy_protocol_tlv_merge_policy
+    f(29059,17,24,b'm',251,4,255,b'R',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(27362,25,1,b'm',253,4,255,b'I',5265,36), // access_log_flush_interval
-    f(28766,29,2,b'b',65535,0,255,b'I',5265,36), // flush_access_log_on_connected
-    f(29044,25,3,b'b',65535,0,255,b'I',5265,36), // flush_access_log_on_start
+    f(27468,25,1,b'm',254,4,255,b'I',5265,36), // access_log_flush_interval
+    f(28872,29,2,b'b',65535,0,255,b'I',5265,36), // flush_access_log_on_connected
+    f(29150,25,3,b'b',65535,0,255,b'I',5265,36), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    f(5659,8,1,b'm',185,2,255,b'S',0,0), // clusters
+    f(5659,8,1,b'm',186,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
     f(21440,14,3,b'm',91,4,255,b'I',21381,59), // metadata_match
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(29351,10,1,b'm',75,4,255,b'S',0,0), // trusted_ca
-    f(29361,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(29411,23,3,b's',65535,2,255,b'R',29384,27), // verify_certificate_spki
-    f(29434,36,6,b'm',250,4,255,b'R',17029,34), // require_signed_certificate_timestamp
-    f(29508,3,7,b'm',75,4,255,b'R',29470,38), // crl
-    f(29551,25,8,b'b',65535,0,255,b'R',29511,40), // allow_expired_certificate
-    f(29576,23,9,b'm',225,2,255,b'S',0,0), // match_subject_alt_names
-    f(29599,24,10,b'e',29,0,255,b'S',0,0), // trust_chain_verification
+    f(29457,10,1,b'm',75,4,255,b'S',0,0), // trusted_ca
+    f(29467,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(29517,23,3,b's',65535,2,255,b'R',29490,27), // verify_certificate_spki
+    f(29540,36,6,b'm',251,4,255,b'R',17029,34), // require_signed_certificate_timestamp
+    f(29614,3,7,b'm',75,4,255,b'R',29576,38), // crl
+    f(29657,25,8,b'b',65535,0,255,b'R',29617,40), // allow_expired_certificate
+    f(29682,23,9,b'm',226,2,255,b'S',0,0), // match_subject_alt_names
+    f(29705,24,10,b'e',29,0,255,b'S',0,0), // trust_chain_verification
     f(11618,17,11,b'm',111,4,255,b'S',0,0), // watched_directory
-    f(29677,23,12,b'm',109,4,255,b'R',29623,54), // custom_validator_config
-    f(29700,32,13,b'm',65535,4,255,b'R',0,0), // ca_certificate_provider_instance
-    f(29732,25,14,b'b',65535,0,255,b'R',0,0), // only_verify_leaf_cert_crl
-    f(29757,29,15,b'm',193,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(29786,16,16,b'm',263,4,255,b'R',0,0), // max_verify_depth
-    f(29845,17,17,b'm',65535,4,255,b'R',29802,43), // system_root_certs
-    f(29891,23,18,b'b',65535,0,255,b'I',29862,29), // suppress_client_ca_list
+    f(29783,23,12,b'm',109,4,255,b'R',29729,54), // custom_validator_config
+    f(29806,32,13,b'm',65535,4,255,b'R',0,0), // ca_certificate_provider_instance
+    f(29838,25,14,b'b',65535,0,255,b'R',0,0), // only_verify_leaf_cert_crl
+    f(29863,29,15,b'm',194,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(29892,16,16,b'm',264,4,255,b'R',0,0), // max_verify_depth
+    f(29951,17,17,b'm',65535,4,255,b'R',29908,43), // system_root_certs
+    f(29997,23,18,b'b',65535,0,255,b'I',29968,29), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(29972,10,1,b'm',195,4,255,b'S',0,0), // tls_params
-    f(29982,16,2,b'm',194,2,255,b'S',0,0), // tls_certificates
-    f(29998,18,3,b'm',187,4,0,b'S',0,0), // validation_context
-    f(30016,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(30030,34,6,b'm',191,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(30064,36,7,b'm',191,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(30100,27,8,b'm',189,4,0,b'S',0,0), // combined_validation_context
-    f(30127,36,9,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider
-    f(30163,39,10,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider
-    f(30202,45,11,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider_instance
-    f(30247,48,12,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider_instance
-    f(30350,17,13,b'm',109,4,255,b'R',30295,55), // custom_handshaker
-    f(30367,33,14,b'm',65535,4,255,b'R',0,0), // tls_certificate_provider_instance
-    f(30439,7,15,b'm',65535,4,255,b'R',30400,39), // key_log
-    f(30511,31,16,b'm',109,4,255,b'R',30446,65), // custom_tls_certificate_selector
+    f(30078,10,1,b'm',196,4,255,b'S',0,0), // tls_params
+    f(30088,16,2,b'm',195,2,255,b'S',0,0), // tls_certificates
+    f(30104,18,3,b'm',188,4,0,b'S',0,0), // validation_context
+    f(30122,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(30136,34,6,b'm',192,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(30170,36,7,b'm',192,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(30206,27,8,b'm',190,4,0,b'S',0,0), // combined_validation_context
+    f(30233,36,9,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider
+    f(30269,39,10,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider
+    f(30308,45,11,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider_instance
+    f(30353,48,12,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider_instance
+    f(30456,17,13,b'm',109,4,255,b'R',30401,55), // custom_handshaker
+    f(30473,33,14,b'm',65535,4,255,b'R',0,0), // tls_certificate_provider_instance
+    f(30545,7,15,b'm',65535,4,255,b'R',30506,39), // key_log
+    f(30617,31,16,b'm',109,4,255,b'R',30552,65), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(30637,26,1,b'm',187,4,255,b'S',0,0), // default_validation_context
-    f(30064,36,2,b'm',191,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(30163,39,3,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider
-    f(30247,48,4,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider_instance
+    f(30743,26,1,b'm',188,4,255,b'S',0,0), // default_validation_context
+    f(30170,36,2,b'm',192,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(30269,39,3,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider
+    f(30353,48,4,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(30725,18,1,b'm',188,4,255,b'S',0,0), // common_tls_context
-    f(30743,26,2,b'm',250,4,255,b'S',0,0), // require_client_certificate
-    f(30769,11,3,b'm',250,4,255,b'S',0,0), // require_sni
-    f(30834,19,4,b'm',65535,4,0,b'R',30780,54), // session_ticket_keys
-    f(30853,37,5,b'm',191,4,0,b'R',30780,54), // session_ticket_keys_sds_secret_config
-    f(30890,15,6,b'm',253,4,255,b'S',0,0), // session_timeout
-    f(30905,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(30999,18,8,b'e',30,0,255,b'I',30941,58), // ocsp_staple_policy
-    f(31046,31,9,b'm',250,4,255,b'I',31017,29), // full_scan_certs_on_sni_mismatch
-    f(31077,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(31176,21,11,b'b',65535,0,255,b'I',31112,64), // prefer_client_ciphers
+    f(30831,18,1,b'm',189,4,255,b'S',0,0), // common_tls_context
+    f(30849,26,2,b'm',251,4,255,b'S',0,0), // require_client_certificate
+    f(30875,11,3,b'm',251,4,255,b'S',0,0), // require_sni
+    f(30940,19,4,b'm',65535,4,0,b'R',30886,54), // session_ticket_keys
+    f(30959,37,5,b'm',192,4,0,b'R',30886,54), // session_ticket_keys_sds_secret_config
+    f(30996,15,6,b'm',254,4,255,b'S',0,0), // session_timeout
+    f(31011,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(31105,18,8,b'e',30,0,255,b'I',31047,58), // ocsp_staple_policy
+    f(31152,31,9,b'm',251,4,255,b'I',31123,29), // full_scan_certs_on_sni_mismatch
+    f(31183,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(31282,21,11,b'b',65535,0,255,b'I',31218,64), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(31254,10,2,b'm',73,4,255,b'S',0,0), // sds_config
+    f(31360,10,2,b'm',73,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(31312,15,2,b'm',194,4,0,b'S',0,0), // tls_certificate
-    f(30834,19,3,b'm',65535,4,0,b'R',30780,54), // session_ticket_keys
-    f(29998,18,4,b'm',187,4,0,b'S',0,0), // validation_context
-    f(31377,14,5,b'm',65535,4,0,b'R',31327,50), // generic_secret
+    f(31418,15,2,b'm',195,4,0,b'S',0,0), // tls_certificate
+    f(30940,19,3,b'm',65535,4,0,b'R',30886,54), // session_ticket_keys
+    f(30104,18,4,b'm',188,4,0,b'S',0,0), // validation_context
+    f(31483,14,5,b'm',65535,4,0,b'R',31433,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(31454,8,1,b'e',31,0,255,b'S',0,0), // san_type
-    f(24286,7,2,b'm',225,4,255,b'S',0,0), // matcher
-    f(31489,3,3,b's',65535,0,255,b'R',31462,27), // oid
+    f(31560,8,1,b'e',31,0,255,b'S',0,0), // san_type
+    f(24411,7,2,b'm',226,4,255,b'S',0,0), // matcher
+    f(31595,3,3,b's',65535,0,255,b'R',31568,27), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(31548,17,1,b'm',75,4,255,b'S',0,0), // certificate_chain
-    f(31565,11,2,b'm',75,12,255,b'S',0,0), // private_key
-    f(31616,8,3,b'm',75,12,255,b'R',31576,40), // password
-    f(31665,11,4,b'm',75,4,255,b'I',31624,41), // ocsp_staple
-    f(31676,28,5,b'm',75,2,255,b'R',0,0), // signed_certificate_timestamp
-    f(31733,20,6,b'm',65535,4,255,b'R',31704,29), // private_key_provider
+    f(31654,17,1,b'm',75,4,255,b'S',0,0), // certificate_chain
+    f(31671,11,2,b'm',75,12,255,b'S',0,0), // private_key
+    f(31722,8,3,b'm',75,12,255,b'R',31682,40), // password
+    f(31771,11,4,b'm',75,4,255,b'I',31730,41), // ocsp_staple
+    f(31782,28,5,b'm',75,2,255,b'R',0,0), // signed_certificate_timestamp
+    f(31839,20,6,b'm',65535,4,255,b'R',31810,29), // private_key_provider
     f(11618,17,7,b'm',111,4,255,b'S',0,0), // watched_directory
-    f(31790,6,8,b'm',75,12,255,b'R',31753,37), // pkcs12
-    f(29972,10,9,b'm',195,4,255,b'R',0,0), // tls_params
+    f(31896,6,8,b'm',75,12,255,b'R',31859,37), // pkcs12
+    f(30078,10,9,b'm',196,4,255,b'R',0,0), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(31851,28,1,b'e',32,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(31879,28,2,b'e',32,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(31907,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(31920,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(31984,20,5,b's',65535,2,255,b'R',31931,53), // signature_algorithms
-    f(32041,19,6,b'e',65535,2,255,b'R',32004,37), // compliance_policies
+    f(31957,28,1,b'e',32,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(31985,28,2,b'e',32,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(32013,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(32026,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(32090,20,5,b's',65535,2,255,b'R',32037,53), // signature_algorithms
+    f(32147,19,6,b'e',65535,2,255,b'R',32110,37), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(30725,18,1,b'm',188,4,255,b'S',0,0), // common_tls_context
-    f(32120,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(32146,19,3,b'b',65535,0,255,b'R',32123,23), // allow_renegotiation
-    f(32165,16,4,b'm',263,4,255,b'S',0,0), // max_session_keys
-    f(32208,21,5,b'm',250,4,255,b'I',32181,27), // enforce_rsa_key_usage
-    f(32229,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(32242,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(30831,18,1,b'm',189,4,255,b'S',0,0), // common_tls_context
+    f(32226,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(32252,19,3,b'b',65535,0,255,b'R',32229,23), // allow_renegotiation
+    f(32271,16,4,b'm',264,4,255,b'S',0,0), // max_session_keys
+    f(32314,21,5,b'm',251,4,255,b'I',32287,27), // enforce_rsa_key_usage
+    f(32335,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(32348,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
     f(7913,28,1,b'm',88,4,255,b'S',0,0), // common_http_protocol_options
     f(8451,30,2,b'm',110,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(32319,20,3,b'm',199,4,0,b'S',0,0), // explicit_http_config
-    f(32339,30,4,b'm',200,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(32369,11,5,b'm',198,4,0,b'S',0,0), // auto_config
-    f(26031,12,6,b'm',180,2,255,b'R',8276,46), // http_filters
-    f(32380,24,7,b'm',109,4,255,b'R',0,0), // header_validation_config
+    f(32425,20,3,b'm',200,4,0,b'S',0,0), // explicit_http_config
+    f(32445,30,4,b'm',201,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(32475,11,5,b'm',199,4,0,b'S',0,0), // auto_config
+    f(26137,12,6,b'm',181,2,255,b'R',8276,46), // http_filters
+    f(32486,24,7,b'm',109,4,255,b'R',0,0), // header_validation_config
     f(5872,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
-    f(22019,23,9,b'm',65535,2,255,b'R',0,0), // request_mirror_policies
+    f(21989,23,9,b'm',157,2,255,b'R',0,0), // request_mirror_policies
     f(21674,11,10,b'm',149,2,255,b'R',0,0), // hash_policy
     f(12066,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
     f(7498,21,1,b'm',85,4,255,b'S',0,0), // http_protocol_options
     f(7519,22,2,b'm',87,4,255,b'S',0,0), // http2_protocol_options
-    f(26956,22,3,b'm',65535,4,255,b'R',26933,23), // http3_protocol_options
-    f(32473,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(27062,22,3,b'm',65535,4,255,b'R',27039,23), // http3_protocol_options
+    f(32579,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
     f(7498,21,1,b'm',85,4,0,b'S',0,0), // http_protocol_options
     f(7519,22,2,b'm',87,4,0,b'S',0,0), // http2_protocol_options
-    f(26956,22,3,b'm',65535,4,0,b'R',26933,23), // http3_protocol_options
+    f(27062,22,3,b'm',65535,4,0,b'R',27039,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
     f(7498,21,1,b'm',85,4,255,b'S',0,0), // http_protocol_options
     f(7519,22,2,b'm',87,4,255,b'S',0,0), // http2_protocol_options
-    f(26956,22,3,b'm',65535,4,255,b'R',26933,23), // http3_protocol_options
+    f(27062,22,3,b'm',65535,4,255,b'R',27039,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
     f(2913,4,1,b'm',94,4,255,b'S',0,0), // node
-    f(32705,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(32713,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(32737,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(32763,25,5,b'm',202,1,255,b'S',0,0), // initial_resource_versions
-    f(32788,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(32802,12,7,b'm',266,4,255,b'S',0,0), // error_detail
-    f(32814,27,8,b'm',213,2,255,b'S',0,0), // resource_locators_subscribe
-    f(32841,29,9,b'm',213,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(32811,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(32819,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(32843,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(32869,25,5,b'm',203,1,255,b'S',0,0), // initial_resource_versions
+    f(32894,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(32908,12,7,b'm',267,4,255,b'S',0,0), // error_detail
+    f(32920,27,8,b'm',214,2,255,b'S',0,0), // resource_locators_subscribe
+    f(32947,29,9,b'm',214,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
     f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(32996,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(33015,9,2,b'm',210,2,255,b'S',0,0), // resources
-    f(32705,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(33024,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(33029,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(33046,13,7,b'm',74,4,255,b'S',0,0), // control_plane
-    f(33059,22,8,b'm',215,2,255,b'S',0,0), // removed_resource_names
-    f(33081,15,9,b'm',212,2,255,b'S',0,0), // resource_errors
+    f(33102,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(33121,9,2,b'm',211,2,255,b'S',0,0), // resources
+    f(32811,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(33130,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(33135,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(33152,13,7,b'm',74,4,255,b'S',0,0), // control_plane
+    f(33165,22,8,b'm',216,2,255,b'S',0,0), // removed_resource_names
+    f(33187,15,9,b'm',213,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
     f(2913,4,2,b'm',94,4,255,b'S',0,0), // node
-    f(33139,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(32705,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(32788,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(32802,12,6,b'm',266,4,255,b'S',0,0), // error_detail
-    f(33153,17,7,b'm',213,2,255,b'S',0,0), // resource_locators
+    f(33245,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(32811,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(32894,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(32908,12,6,b'm',267,4,255,b'S',0,0), // error_detail
+    f(33259,17,7,b'm',214,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(33015,9,2,b'm',249,2,255,b'S',0,0), // resources
-    f(33214,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(32705,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(33024,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(33046,13,6,b'm',74,4,255,b'S',0,0), // control_plane
-    f(33081,15,7,b'm',212,2,255,b'S',0,0), // resource_errors
+    f(33121,9,2,b'm',250,2,255,b'S',0,0), // resources
+    f(33320,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(32811,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(33130,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(33152,13,6,b'm',74,4,255,b'S',0,0), // control_plane
+    f(33187,15,7,b'm',213,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(33274,10,1,b'm',208,4,0,b'S',0,0), // constraint
-    f(33284,14,2,b'm',207,4,0,b'S',0,0), // or_constraints
-    f(33298,15,3,b'm',207,4,0,b'S',0,0), // and_constraints
-    f(33313,15,4,b'm',206,4,0,b'S',0,0), // not_constraints
+    f(33380,10,1,b'm',209,4,0,b'S',0,0), // constraint
+    f(33390,14,2,b'm',208,4,0,b'S',0,0), // or_constraints
+    f(33404,15,3,b'm',208,4,0,b'S',0,0), // and_constraints
+    f(33419,15,4,b'm',207,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(33397,11,1,b'm',206,2,255,b'S',0,0), // constraints
+    f(33503,11,1,b'm',207,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
     f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(33479,6,3,b'm',209,4,0,b'S',0,0), // exists
+    f(33585,6,3,b'm',210,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(33598,8,2,b'm',249,4,255,b'S',0,0), // resource
+    f(33704,8,2,b'm',250,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(33606,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(22614,3,6,b'm',253,4,255,b'S',0,0), // ttl
-    f(33613,13,7,b'm',211,4,255,b'S',0,0), // cache_control
-    f(33626,13,8,b'm',215,4,255,b'S',0,0), // resource_name
+    f(33712,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(22584,3,6,b'm',254,4,255,b'S',0,0), // ttl
+    f(33719,13,7,b'm',212,4,255,b'S',0,0), // cache_control
+    f(33732,13,8,b'm',216,4,255,b'S',0,0), // resource_name
     f(7858,8,9,b'm',91,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(33687,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(33793,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(33626,13,1,b'm',215,4,255,b'S',0,0), // resource_name
-    f(32802,12,2,b'm',266,4,255,b'S',0,0), // error_detail
+    f(33732,13,1,b'm',216,4,255,b'S',0,0), // resource_name
+    f(32908,12,2,b'm',267,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(14857,18,2,b'm',214,1,255,b'S',0,0), // dynamic_parameters
+    f(14857,18,2,b'm',215,1,255,b'S',0,0), // dynamic_parameters
     // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
     f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(33885,29,2,b'm',206,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(33991,29,2,b'm',207,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.type.matcher.v3.DoubleMatcher
-    f(33949,5,1,b'm',240,4,0,b'I',5265,36), // range
-    f(33954,5,2,b'd',65535,4,0,b'I',5265,36), // exact
+    f(34055,5,1,b'm',241,4,0,b'I',5265,36), // range
+    f(34060,5,2,b'd',65535,4,0,b'I',5265,36), // exact
     // envoy.type.matcher.v3.ListMatcher
-    f(33992,6,1,b'm',226,4,0,b'I',5265,36), // one_of
+    f(34098,6,1,b'm',227,4,0,b'I',5265,36), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(34037,8,1,b'm',225,2,255,b'I',5265,36), // patterns
+    f(34143,8,1,b'm',226,2,255,b'I',5265,36), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3186,6,1,b's',65535,0,255,b'I',5265,36), // filter
-    f(131,4,2,b'm',220,2,255,b'I',5265,36), // path
-    f(2972,5,3,b'm',226,4,255,b'I',5265,36), // value
-    f(34082,6,4,b'b',65535,0,255,b'I',5265,36), // invert
+    f(131,4,2,b'm',221,2,255,b'I',5265,36), // path
+    f(2972,5,3,b'm',227,4,255,b'I',5265,36), // value
+    f(34188,6,4,b'b',65535,0,255,b'I',5265,36), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
     f(10169,3,1,b's',65535,4,0,b'I',5265,36), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(34168,14,1,b'm',226,2,255,b'I',5265,36), // value_matchers
+    f(34274,14,1,b'm',227,2,255,b'I',5265,36), // value_matchers
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(34227,7,1,b'm',223,4,255,b'S',0,0), // pattern
-    f(34234,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(34333,7,1,b'm',224,4,255,b'S',0,0), // pattern
+    f(34340,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(34344,10,1,b'm',224,4,0,b'I',34280,64), // google_re2
+    f(34450,10,1,b'm',225,4,0,b'I',34386,64), // google_re2
     f(19732,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(34398,16,1,b'm',263,4,255,b'I',5265,36), // max_program_size
+    f(34504,16,1,b'm',264,4,255,b'I',5265,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(33954,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(23496,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(34449,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(23559,10,5,b'm',223,4,0,b'S',0,0), // safe_regex
-    f(34455,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(34466,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(34474,6,8,b'm',65535,4,0,b'R',23710,52), // custom
+    f(34060,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(23637,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(34555,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(23684,10,5,b'm',224,4,0,b'S',0,0), // safe_regex
+    f(34561,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(34572,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(34580,6,8,b'm',65535,4,0,b'R',23835,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(34514,10,1,b'm',227,4,0,b'I',5265,36), // null_match
-    f(34524,12,2,b'm',216,4,0,b'I',5265,36), // double_match
-    f(20474,12,3,b'm',225,4,0,b'I',5265,36), // string_match
-    f(34536,10,4,b'b',65535,4,0,b'I',5265,36), // bool_match
+    f(34620,10,1,b'm',228,4,0,b'I',5265,36), // null_match
+    f(34630,12,2,b'm',217,4,0,b'I',5265,36), // double_match
+    f(20474,12,3,b'm',226,4,0,b'I',5265,36), // string_match
+    f(34642,10,4,b'b',65535,4,0,b'I',5265,36), // bool_match
     f(20395,13,5,b'b',65535,4,0,b'I',5265,36), // present_match
-    f(34546,10,6,b'm',217,4,0,b'I',5265,36), // list_match
-    f(19175,8,7,b'm',221,4,0,b'I',5265,36), // or_match
+    f(34652,10,6,b'm',218,4,0,b'I',5265,36), // list_match
+    f(19175,8,7,b'm',222,4,0,b'I',5265,36), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
     f(10169,3,1,b's',65535,0,255,b'I',5265,36), // key
-    f(131,4,2,b'm',229,2,255,b'I',5265,36), // path
+    f(131,4,2,b'm',230,2,255,b'I',5265,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
     f(10169,3,1,b's',65535,4,0,b'I',5265,36), // key
-    f(34680,5,2,b'u',65535,4,0,b'I',5265,36), // index
+    f(34786,5,2,b'u',65535,4,0,b'I',5265,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(34720,7,1,b'm',233,4,0,b'I',5265,36), // request
-    f(20752,5,2,b'm',234,4,0,b'I',5265,36), // route
-    f(694,7,3,b'm',231,4,0,b'I',5265,36), // cluster
-    f(34727,4,4,b'm',232,4,0,b'I',5265,36), // host
+    f(34826,7,1,b'm',234,4,0,b'I',5265,36), // request
+    f(20752,5,2,b'm',235,4,0,b'I',5265,36), // route
+    f(694,7,3,b'm',232,4,0,b'I',5265,36), // cluster
+    f(34833,4,4,b'm',233,4,0,b'I',5265,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(34929,3,1,b's',65535,0,255,b'I',5265,36), // tag
-    f(34932,7,2,b'm',238,4,0,b'I',5265,36), // literal
-    f(34939,11,3,b'm',236,4,0,b'I',5265,36), // environment
-    f(34950,14,4,b'm',237,4,0,b'I',5265,36), // request_header
-    f(7858,8,5,b'm',239,4,0,b'I',5265,36), // metadata
+    f(35035,3,1,b's',65535,0,255,b'I',5265,36), // tag
+    f(35038,7,2,b'm',239,4,0,b'I',5265,36), // literal
+    f(35045,11,3,b'm',237,4,0,b'I',5265,36), // environment
+    f(35056,14,4,b'm',238,4,0,b'I',5265,36), // request_header
+    f(7858,8,5,b'm',240,4,0,b'I',5265,36), // metadata
     f(2972,5,6,b's',65535,4,0,b'I',5265,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
@@ -3254,35 +3266,35 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     // envoy.type.tracing.v3.CustomTag.Literal
     f(2972,5,1,b's',65535,0,255,b'I',5265,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(35124,4,1,b'm',230,4,255,b'I',5265,36), // kind
-    f(9785,12,2,b'm',228,4,255,b'I',5265,36), // metadata_key
+    f(35230,4,1,b'm',231,4,255,b'I',5265,36), // kind
+    f(9785,12,2,b'm',229,4,255,b'I',5265,36), // metadata_key
     f(15367,13,3,b's',65535,0,255,b'I',5265,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(35153,5,1,b'd',65535,0,255,b'I',5265,36), // start
-    f(35158,3,2,b'd',65535,0,255,b'I',5265,36), // end
+    f(35259,5,1,b'd',65535,0,255,b'I',5265,36), // start
+    f(35264,3,2,b'd',65535,0,255,b'I',5265,36), // end
     // envoy.type.v3.FractionalPercent
-    f(35192,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(35201,11,2,b'e',33,0,255,b'S',0,0), // denominator
+    f(35298,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(35307,11,2,b'e',33,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(22554,9,1,b'm',244,4,0,b'I',5265,36), // source_ip
-    f(22477,12,2,b'm',243,4,0,b'I',5265,36), // filter_state
+    f(22524,9,1,b'm',245,4,0,b'I',5265,36), // source_ip
+    f(22447,12,2,b'm',244,4,0,b'I',5265,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
     f(10169,3,1,b's',65535,0,255,b'I',5265,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.Int32Range
-    f(35153,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(35158,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(35259,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(35264,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(35153,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(35158,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(35259,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(35264,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(35403,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(35415,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(35427,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(35509,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(35521,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(35533,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // google.protobuf.Any
-    f(32705,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(32811,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -3291,8 +3303,8 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(35553,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(35560,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(35659,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(35666,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -3301,242 +3313,242 @@ pub(crate) static FIELDS: [FieldRow; 1256] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(35689,6,1,b'm',265,2,255,b'S',0,0), // values
+    f(35795,6,1,b'm',266,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(35744,6,1,b'm',261,1,255,b'S',0,0), // fields
+    f(35850,6,1,b'm',262,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
     f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',265,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',266,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(35553,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(35560,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(35659,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(35666,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(35884,10,1,b'e',34,4,0,b'S',0,0), // null_value
-    f(35894,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(35906,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(35918,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(35928,12,5,b'm',260,4,0,b'S',0,0), // struct_value
-    f(35940,10,6,b'm',258,4,0,b'S',0,0), // list_value
+    f(35990,10,1,b'e',34,4,0,b'S',0,0), // null_value
+    f(36000,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(36012,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(36024,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(36034,12,5,b'm',261,4,0,b'S',0,0), // struct_value
+    f(36046,10,6,b'm',259,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(35967,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(35971,7,2,b's',65535,0,255,b'S',0,0), // message
-    f(3100,7,3,b'm',249,2,255,b'S',0,0), // details
+    f(36073,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(36077,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(3100,7,3,b'm',250,2,255,b'S',0,0), // details
     // xds.core.v3.ContextParams
-    f(36003,6,1,b'm',268,1,255,b'S',0,0), // params
+    f(36109,6,1,b'm',269,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
     f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
 ];
 
 pub(crate) static ENUMS: [EnumRow; 35] = [
-    e(36046,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(36143,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(36206,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(36253,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(36312,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(36383,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(36427,63,20,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(36515,56,25,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(36617,45,27,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(36704,47,32,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(36784,40,37,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(36913,75,44,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(37011,44,49,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(37146,31,55,3), // envoy.config.core.v3.ApiVersion
-    e(37181,57,58,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(37319,33,62,6), // envoy.config.core.v3.HealthStatus
-    e(37376,69,68,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(37475,36,71,2), // envoy.config.core.v3.RoutingPriority
-    e(37515,43,73,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(37564,37,75,3), // envoy.config.core.v3.TrafficDirection
-    e(37627,62,78,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(37719,43,81,2), // envoy.config.listener.v3.Listener.DrainType
-    e(37773,57,83,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(37897,61,88,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(38007,52,91,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(38076,91,94,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(38182,106,98,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(38353,110,103,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(38549,108,108,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(38694,93,111,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(38821,79,113,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(38942,71,116,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(39064,67,122,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(39167,47,127,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(39240,25,130,1), // google.protobuf.NullValue
+    e(36152,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(36249,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(36312,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(36359,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(36418,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(36489,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(36533,63,20,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(36621,56,25,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(36723,45,27,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(36810,47,32,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(36890,40,37,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(37019,75,44,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(37117,44,49,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(37252,31,55,3), // envoy.config.core.v3.ApiVersion
+    e(37287,57,58,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(37425,33,62,6), // envoy.config.core.v3.HealthStatus
+    e(37482,69,68,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(37581,36,71,2), // envoy.config.core.v3.RoutingPriority
+    e(37621,43,73,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(37670,37,75,3), // envoy.config.core.v3.TrafficDirection
+    e(37733,62,78,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(37825,43,81,2), // envoy.config.listener.v3.Listener.DrainType
+    e(37879,57,83,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(38003,61,88,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(38113,52,91,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(38182,91,94,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(38288,106,98,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(38459,110,103,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(38655,108,108,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(38800,93,111,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(38927,79,113,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(39048,71,116,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(39170,67,122,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(39273,47,127,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(39346,25,130,1), // google.protobuf.NullValue
 ];
 
 pub(crate) static VALUES: [ValueRow; 131] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(36081,7,0), // UNKNOWN
-    v(36088,9,1), // REQUESTED
-    v(36097,14,2), // DOES_NOT_EXIST
-    v(36111,5,3), // ACKED
-    v(36116,6,4), // NACKED
-    v(36122,14,5), // RECEIVED_ERROR
-    v(36136,7,6), // TIMEOUT
+    v(36187,7,0), // UNKNOWN
+    v(36194,9,1), // REQUESTED
+    v(36203,14,2), // DOES_NOT_EXIST
+    v(36217,5,3), // ACKED
+    v(36222,6,4), // NACKED
+    v(36228,14,5), // RECEIVED_ERROR
+    v(36242,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(36190,7,0), // Gradual
-    v(36197,9,1), // Immediate
+    v(36296,7,0), // Gradual
+    v(36303,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(36249,2,0), // v4
-    v(36251,2,1), // v6
+    v(36355,2,0), // v4
+    v(36357,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(36291,5,0), // Serve
-    v(36296,8,1), // Validate
-    v(36304,8,2), // InitOnly
+    v(36397,5,0), // Serve
+    v(36402,8,1), // Validate
+    v(36410,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(36343,4,0), // LIVE
-    v(36347,8,1), // DRAINING
-    v(36355,16,2), // PRE_INITIALIZING
-    v(36371,12,3), // INITIALIZING
+    v(36449,4,0), // LIVE
+    v(36453,8,1), // DRAINING
+    v(36461,16,2), // PRE_INITIALIZING
+    v(36477,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(36415,7,0), // COUNTER
-    v(36422,5,1), // GAUGE
+    v(36521,7,0), // COUNTER
+    v(36528,5,1), // GAUGE
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(36081,7,0), // UNKNOWN
-    v(36490,4,1), // KILL
-    v(36494,9,2), // MULTIKILL
-    v(36503,8,3), // MEGAMISS
-    v(36511,4,4), // MISS
+    v(36187,7,0), // UNKNOWN
+    v(36596,4,1), // KILL
+    v(36600,9,2), // MULTIKILL
+    v(36609,8,3), // MEGAMISS
+    v(36617,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(36571,23,0), // USE_CONFIGURED_PROTOCOL
-    v(36594,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(36677,23,0), // USE_CONFIGURED_PROTOCOL
+    v(36700,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(36662,6,0), // STATIC
-    v(36668,10,1), // STRICT_DNS
-    v(36678,11,2), // LOGICAL_DNS
-    v(36689,3,3), // EDS
-    v(36692,12,4), // ORIGINAL_DST
+    v(36768,6,0), // STATIC
+    v(36774,10,1), // STRICT_DNS
+    v(36784,11,2), // LOGICAL_DNS
+    v(36795,3,3), // EDS
+    v(36798,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(36751,4,0), // AUTO
-    v(36755,7,1), // V4_ONLY
-    v(36762,7,2), // V6_ONLY
-    v(36769,12,3), // V4_PREFERRED
-    v(36781,3,4), // ALL
+    v(36857,4,0), // AUTO
+    v(36861,7,1), // V4_ONLY
+    v(36868,7,2), // V6_ONLY
+    v(36875,12,3), // V4_PREFERRED
+    v(36887,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(36824,11,0), // ROUND_ROBIN
-    v(36835,13,1), // LEAST_REQUEST
-    v(36848,9,2), // RING_HASH
-    v(36857,6,3), // RANDOM
-    v(36863,6,5), // MAGLEV
-    v(36869,16,6), // CLUSTER_PROVIDED
-    v(36885,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(36930,11,0), // ROUND_ROBIN
+    v(36941,13,1), // LEAST_REQUEST
+    v(36954,9,2), // RING_HASH
+    v(36963,6,3), // RANDOM
+    v(36969,6,5), // MAGLEV
+    v(36975,16,6), // CLUSTER_PROVIDED
+    v(36991,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(36988,7,0), // DEFAULT
-    v(36995,2,1), // V4
-    v(36997,2,2), // V6
-    v(36999,4,3), // PIPE
-    v(37003,8,4), // INTERNAL
+    v(37094,7,0), // DEFAULT
+    v(37101,2,1), // V4
+    v(37103,2,2), // V6
+    v(37105,4,3), // PIPE
+    v(37109,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(37055,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(37092,4,1), // REST
-    v(37096,4,2), // GRPC
-    v(37100,10,3), // DELTA_GRPC
-    v(37110,15,5), // AGGREGATED_GRPC
-    v(37125,21,6), // AGGREGATED_DELTA_GRPC
+    v(37161,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(37198,4,1), // REST
+    v(37202,4,2), // GRPC
+    v(37206,10,3), // DELTA_GRPC
+    v(37216,15,5), // AGGREGATED_GRPC
+    v(37231,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(36751,4,0), // AUTO
-    v(37177,2,1), // V2
-    v(37179,2,2), // V3
+    v(36857,4,0), // AUTO
+    v(37283,2,1), // V2
+    v(37285,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(37238,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(37261,13,1), // ADD_IF_ABSENT
-    v(37274,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(37300,19,3), // OVERWRITE_IF_EXISTS
+    v(37344,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(37367,13,1), // ADD_IF_ABSENT
+    v(37380,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(37406,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(36081,7,0), // UNKNOWN
-    v(37352,7,1), // HEALTHY
-    v(37359,9,2), // UNHEALTHY
-    v(36347,8,3), // DRAINING
-    v(36136,7,4), // TIMEOUT
-    v(37368,8,5), // DEGRADED
+    v(36187,7,0), // UNKNOWN
+    v(37458,7,1), // HEALTHY
+    v(37465,9,2), // UNHEALTHY
+    v(36453,8,3), // DRAINING
+    v(36242,7,4), // TIMEOUT
+    v(37474,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(37445,5,0), // ALLOW
-    v(37450,14,1), // REJECT_REQUEST
-    v(37464,11,2), // DROP_HEADER
+    v(37551,5,0), // ALLOW
+    v(37556,14,1), // REJECT_REQUEST
+    v(37570,11,2), // DROP_HEADER
     // envoy.config.core.v3.RoutingPriority
-    v(36988,7,0), // DEFAULT
-    v(37511,4,1), // HIGH
+    v(37094,7,0), // DEFAULT
+    v(37617,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(37558,3,0), // TCP
-    v(37561,3,1), // UDP
+    v(37664,3,0), // TCP
+    v(37667,3,1), // UDP
     // envoy.config.core.v3.TrafficDirection
-    v(37601,11,0), // UNSPECIFIED
-    v(37612,7,1), // INBOUND
-    v(37619,8,2), // OUTBOUND
+    v(37707,11,0), // UNSPECIFIED
+    v(37718,7,1), // INBOUND
+    v(37725,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(37689,3,0), // ANY
-    v(37692,19,1), // SAME_IP_OR_LOOPBACK
-    v(37711,8,2), // EXTERNAL
+    v(37795,3,0), // ANY
+    v(37798,19,1), // SAME_IP_OR_LOOPBACK
+    v(37817,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(36988,7,0), // DEFAULT
-    v(37762,11,1), // MODIFY_ONLY
+    v(37094,7,0), // DEFAULT
+    v(37868,11,1), // MODIFY_ONLY
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(37830,17,0), // MOVED_PERMANENTLY
-    v(37847,5,1), // FOUND
-    v(37852,9,2), // SEE_OTHER
-    v(37861,18,3), // TEMPORARY_REDIRECT
-    v(37879,18,4), // PERMANENT_REDIRECT
+    v(37936,17,0), // MOVED_PERMANENTLY
+    v(37953,5,1), // FOUND
+    v(37958,9,2), // SEE_OTHER
+    v(37967,18,3), // TEMPORARY_REDIRECT
+    v(37985,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(37958,19,0), // SERVICE_UNAVAILABLE
-    v(37977,9,1), // NOT_FOUND
-    v(37986,21,2), // INTERNAL_SERVER_ERROR
+    v(38064,19,0), // SERVICE_UNAVAILABLE
+    v(38083,9,1), // NOT_FOUND
+    v(38092,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(38059,4,0), // NONE
-    v(38063,13,1), // EXTERNAL_ONLY
-    v(36781,3,2), // ALL
+    v(38165,4,0), // NONE
+    v(38169,13,1), // EXTERNAL_ONLY
+    v(36887,3,2), // ALL
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(36751,4,0), // AUTO
-    v(38167,5,1), // HTTP1
-    v(38172,5,2), // HTTP2
-    v(38177,5,3), // HTTP3
+    v(36857,4,0), // AUTO
+    v(38273,5,1), // HTTP1
+    v(38278,5,2), // HTTP2
+    v(38283,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(38288,8,0), // SANITIZE
-    v(38296,12,1), // FORWARD_ONLY
-    v(38308,14,2), // APPEND_FORWARD
-    v(38322,12,3), // SANITIZE_SET
-    v(38334,19,4), // ALWAYS_FORWARD_ONLY
+    v(38394,8,0), // SANITIZE
+    v(38402,12,1), // FORWARD_ONLY
+    v(38414,14,2), // APPEND_FORWARD
+    v(38428,12,3), // SANITIZE_SET
+    v(38440,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(38463,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(38494,14,1), // KEEP_UNCHANGED
-    v(37450,14,2), // REJECT_REQUEST
-    v(38508,21,3), // UNESCAPE_AND_REDIRECT
-    v(38529,20,4), // UNESCAPE_AND_FORWARD
+    v(38569,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(38600,14,1), // KEEP_UNCHANGED
+    v(37556,14,2), // REJECT_REQUEST
+    v(38614,21,3), // UNESCAPE_AND_REDIRECT
+    v(38635,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(38657,9,0), // OVERWRITE
-    v(38666,16,1), // APPEND_IF_ABSENT
-    v(38682,12,2), // PASS_THROUGH
+    v(38763,9,0), // OVERWRITE
+    v(38772,16,1), // APPEND_IF_ABSENT
+    v(38788,12,2), // PASS_THROUGH
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(38787,18,0), // VERIFY_TRUST_CHAIN
-    v(38805,16,1), // ACCEPT_UNTRUSTED
+    v(38893,18,0), // VERIFY_TRUST_CHAIN
+    v(38911,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(38900,16,0), // LENIENT_STAPLING
-    v(38916,15,1), // STRICT_STAPLING
-    v(38931,11,2), // MUST_STAPLE
+    v(39006,16,0), // LENIENT_STAPLING
+    v(39022,15,1), // STRICT_STAPLING
+    v(39037,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(39013,20,0), // SAN_TYPE_UNSPECIFIED
-    v(39033,5,1), // EMAIL
-    v(39038,3,2), // DNS
-    v(39041,3,3), // URI
-    v(39044,10,4), // IP_ADDRESS
-    v(39054,10,5), // OTHER_NAME
+    v(39119,20,0), // SAN_TYPE_UNSPECIFIED
+    v(39139,5,1), // EMAIL
+    v(39144,3,2), // DNS
+    v(39147,3,3), // URI
+    v(39150,10,4), // IP_ADDRESS
+    v(39160,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(39131,8,0), // TLS_AUTO
-    v(39139,7,1), // TLSv1_0
-    v(39146,7,2), // TLSv1_1
-    v(39153,7,3), // TLSv1_2
-    v(39160,7,4), // TLSv1_3
+    v(39237,8,0), // TLS_AUTO
+    v(39245,7,1), // TLSv1_0
+    v(39252,7,2), // TLSv1_1
+    v(39259,7,3), // TLSv1_2
+    v(39266,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(39214,7,0), // HUNDRED
-    v(39221,12,1), // TEN_THOUSAND
-    v(39233,7,2), // MILLION
+    v(39320,7,0), // HUNDRED
+    v(39327,12,1), // TEN_THOUSAND
+    v(39339,7,2), // MILLION
     // google.protobuf.NullValue
-    v(39265,10,0), // NULL_VALUE
+    v(39371,10,0), // NULL_VALUE
 ];

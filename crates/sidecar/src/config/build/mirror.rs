@@ -1,0 +1,44 @@
+//! `RequestMirrorPolicy`.
+
+use std::sync::Arc;
+
+use envoy_types::pb::envoy::config::route::v3::route_action::RequestMirrorPolicy;
+
+use super::fields::{Within as _, each, header_name, refuse, uri_text};
+use super::route_match::fraction;
+use crate::config::error::{ConfigError, Result};
+use crate::config::route::{Mirror, MirrorCluster};
+
+/// `request_mirror_policies` of a route, a virtual host or a route table; those of the wider one
+/// hold where the narrower has none.
+pub fn build(policies: &[RequestMirrorPolicy], wider: &Arc<[Mirror]>) -> Result<Arc<[Mirror]>> {
+    if policies.is_empty() {
+        return Ok(Arc::clone(wider));
+    }
+    each("request_mirror_policies", policies, policy).map(Into::into)
+}
+
+fn policy(proto: &RequestMirrorPolicy) -> Result<Mirror> {
+    let cluster = match (proto.cluster.as_str(), proto.cluster_header.as_str()) {
+        ("", "") => return Err(ConfigError::new("cluster", "must be set")),
+        (name, "") => MirrorCluster::Named(name.into()),
+        ("", header) => MirrorCluster::Header(header_name(header, "cluster_header")?),
+        _ => {
+            let reason = "cluster is set too, and only one of the two can be";
+            return Err(ConfigError::new("cluster_header", reason));
+        }
+    };
+    refuse(
+        !proto.request_headers_mutations.is_empty(),
+        "request_headers_mutations",
+        "is not supported",
+    )?;
+    let host = uri_text(&proto.host_rewrite_literal, "host_rewrite_literal")?;
+    let fraction = proto.runtime_fraction.as_ref().map(fraction).transpose();
+    Ok(Mirror {
+        cluster,
+        fraction: fraction.within("runtime_fraction")?,
+        host: (!host.is_empty()).then(|| host.into()),
+        marks_host: !proto.disable_shadow_host_suffix_append && host.is_empty(),
+    })
+}
