@@ -20,10 +20,24 @@ fn main() -> std::process::ExitCode {
     match run(Cli::parse()) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("outrider-injector: {error:#}");
+            eprintln!("outrider-injector: {}", told_once(&error));
             std::process::ExitCode::FAILURE
         }
     }
+}
+
+/// An error with its causes, but for those that its text has already.
+fn told_once(error: &anyhow::Error) -> String {
+    error
+        .chain()
+        .skip(1)
+        .fold(error.to_string(), |text, cause| {
+            let cause = cause.to_string();
+            match text.contains(&cause) {
+                true => text,
+                false => format!("{text}: {cause}"),
+            }
+        })
 }
 
 fn run(cli: Cli) -> Result<()> {

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use http::StatusCode;
 use nix::sys::signal::Signal;
+use outrider_testkit::bins;
 use outrider_testkit::poll::eventually_async;
 use support::{CONFIG, Client, Files, PATIENCE, Running, pod, request, review};
 
 #[tokio::test]
 async fn answers_reviews_and_refuses_everything_else() -> Result<()> {
     let files = Files::new()?;
-    let running = Running::start(files.command())?;
+    let running = Running::start(files.command()?)?;
     for protocol in ["h2", "http/1.1"] {
         let mut client = running.client(files.roots(), protocol).await?;
         let injected = client.inject().await?;
@@ -96,7 +97,7 @@ async fn answers_reviews_and_refuses_everything_else() -> Result<()> {
 #[tokio::test]
 async fn a_new_certificate_serves_the_next_handshake_and_a_bad_one_does_not() -> Result<()> {
     let mut files = Files::new()?;
-    let running = Running::start(files.command())?;
+    let running = Running::start(files.command()?)?;
     let mut old = running.client(files.roots(), "h2").await?;
     old.inject().await?;
 
@@ -126,7 +127,7 @@ async fn a_new_certificate_serves_the_next_handshake_and_a_bad_one_does_not() ->
 #[tokio::test]
 async fn a_new_configuration_holds_for_the_next_pod_and_a_bad_one_does_not() -> Result<()> {
     let files = Files::new()?;
-    let mut running = Running::start(files.command())?;
+    let mut running = Running::start(files.command()?)?;
     let mut client = running.client(files.roots(), "h2").await?;
 
     files.write("config.yaml", "images: {sidecar: s}\n")?;
@@ -151,7 +152,7 @@ async fn without_a_certificate_it_is_not_ready_and_with_one_it_is() -> Result<()
     let (chain, key) = (files.path("tls.crt"), files.path("tls.key"));
     std::fs::remove_file(chain)?;
     std::fs::remove_file(key)?;
-    let running = Running::start(files.command())?;
+    let running = Running::start(files.command()?)?;
     let (status, reason) = running.monitor("/healthz/ready").await?;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(reason.contains("no serving certificate"), "{reason}");
@@ -169,7 +170,7 @@ async fn without_a_certificate_it_is_not_ready_and_with_one_it_is() -> Result<()
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn told_to_stop_it_is_not_ready_but_answers_until_the_api_server_knows() -> Result<()> {
     let files = Files::new()?;
-    let mut command = files.command();
+    let mut command = files.command()?;
     command.arg("--drain-seconds=2");
     let mut running = Running::start(command)?;
     let mut before = running.client(files.roots(), "h2").await?;
@@ -193,12 +194,16 @@ async fn told_to_stop_it_is_not_ready_but_answers_until_the_api_server_knows() -
 fn what_it_cannot_start_with_is_named() -> Result<()> {
     let files = Files::new()?;
     files.write("config.yaml", &format!("{CONFIG}logLevel: loud\n"))?;
-    let output = files.command().output()?;
+    let output = files.command()?.output()?;
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8(output.stderr)?;
     assert!(text.contains("config.yaml: logLevel: `loud`"), "{text}");
 
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_outrider-injector"));
+    std::fs::remove_file(files.path("config.yaml"))?;
+    let text = String::from_utf8(files.command()?.output()?.stderr)?;
+    assert_eq!(text.matches("No such file").count(), 1, "{text}");
+
+    let mut command = std::process::Command::new(bins::path("outrider-injector")?);
     let output = command.env_clear().output()?;
     let text = String::from_utf8(output.stderr)?;
     assert!(text.contains("--namespace is missing"), "{text}");
@@ -210,7 +215,7 @@ fn what_it_cannot_start_with_is_named() -> Result<()> {
 #[ignore = "a measurement, which wants a quiet machine and a quick build"]
 async fn answers_200_pods_a_second_within_50_ms() -> Result<()> {
     let files = Files::new()?;
-    let running = Running::start(files.command())?;
+    let running = Running::start(files.command()?)?;
     let Client::Http2(sender) = running.client(files.roots(), "h2").await? else {
         anyhow::bail!("not HTTP/2");
     };
@@ -234,6 +239,11 @@ async fn answers_200_pods_a_second_within_50_ms() -> Result<()> {
     times.sort_unstable();
     let (half, most) = (times[times.len() / 2], times[times.len() * 99 / 100]);
     println!("p50 {half:?}, p99 {most:?}, longest {:?}", times.last());
+    let (_, metrics) = running.monitor("/metrics").await?;
+    let own = metrics
+        .lines()
+        .filter(|line| line.contains("review_seconds"));
+    println!("{}", own.collect::<Vec<_>>().join("\n"));
     assert!(most < Duration::from_millis(50));
     Ok(())
 }

@@ -71,14 +71,14 @@ impl Files {
         self.authority.trust_bundle().root_store()
     }
 
-    pub fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_outrider-injector"));
+    pub fn command(&self) -> Result<Command> {
+        let mut command = Command::new(outrider_testkit::bins::path("outrider-injector")?);
         command.env_clear();
         command.args(["--port=0", "--monitoring-port=0", "--address=127.0.0.1"]);
         command.arg("--config").arg(self.path("config.yaml"));
         command.arg("--tls-cert").arg(self.path("tls.crt"));
         command.arg("--tls-key").arg(self.path("tls.key"));
-        command
+        Ok(command)
     }
 }
 
