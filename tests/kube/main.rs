@@ -7,7 +7,9 @@
 
 mod bad_input;
 mod connections;
+mod control_client;
 mod harness;
+mod identity;
 mod injection;
 mod jobs;
 mod network_policy;

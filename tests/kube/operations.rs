@@ -13,7 +13,8 @@ use crate::harness::{Load, PATIENCE, Place, SYSTEM, client, container, is_ready,
 
 /// How many requests flow while something happens.
 const REQUESTS: u32 = 10_000;
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+/// What a test holds that troubles the control plane.
+pub static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// Three servers, a client, and a first answer.
 fn place(label: &str) -> Option<(Place, String)> {

@@ -43,6 +43,40 @@ impl Authority {
         })
     }
 
+    /// A root that exists already, as PEM.
+    ///
+    /// # Errors
+    /// When one of the two cannot be read.
+    pub fn from_pem(certificate: &str, key: &str) -> Result<Self> {
+        let key = KeyPair::from_pem(key).context("read the root's key")?;
+        Ok(Self {
+            issuer: Issuer::from_ca_cert_pem(certificate, key).context("read the root")?,
+            certificate: certificate.to_owned(),
+        })
+    }
+
+    /// An intermediate authority of that common name below this one.
+    ///
+    /// # Errors
+    /// When the certificate cannot be made.
+    pub fn subordinate(&self, name: &str) -> Result<Leaf> {
+        let key = KeyPair::generate().context("make the intermediate's key")?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let signed = params.signed_by(&key, &self.issuer);
+        Ok(Leaf {
+            certificate: signed.context("sign the intermediate")?.pem(),
+            key: key.serialize_pem(),
+        })
+    }
+
+    /// The root's key, as PEM (PKCS#8).
+    pub fn key(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
     /// The root's certificate, as PEM.
     pub fn certificate(&self) -> &str {
         &self.certificate

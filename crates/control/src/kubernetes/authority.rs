@@ -74,14 +74,14 @@ pub enum SecretError {
     #[error(transparent)]
     Authority(#[from] AuthorityError),
     /// The API server refused or did not answer.
-    #[error("{action} {secret}: {}", describe(.source))]
+    #[error("{action} {secret}: {}", describe(.error))]
     Api {
         /// What was being done.
         action: &'static str,
         /// With which.
         secret: String,
-        /// What it said.
-        source: kube::Error,
+        /// What it said. Its own text of that is repetitive, so it is no source to be printed too.
+        error: kube::Error,
     },
 }
 
@@ -131,7 +131,7 @@ impl AuthoritySecret {
         let mut attempt = 1;
         loop {
             match self.read_or_fill().await {
-                Err(SecretError::Api { source, .. }) if matches!(&source, kube::Error::Api(status) if status.is_conflict()) =>
+                Err(SecretError::Api { error, .. }) if matches!(&error, kube::Error::Api(status) if status.is_conflict()) =>
                 {
                     info!("another replica has made the root; reading it");
                 }
@@ -153,7 +153,7 @@ impl AuthoritySecret {
             .secrets
             .get_opt(&self.options.name)
             .await
-            .map_err(|source| self.api("reading", source))?
+            .map_err(|error| self.api("reading", error))?
             .ok_or_else(|| SecretError::Missing {
                 secret: self.title(),
             })?;
@@ -169,7 +169,7 @@ impl AuthoritySecret {
                 &fill(secret, &new),
             )
             .await
-            .map_err(|source| self.api("filling", source))?;
+            .map_err(|error| self.api("filling", error))?;
         info!("made the root of the mesh and put it into {}", self.title());
         let material = material(&filled, &self.title())?.ok_or_else(|| SecretError::Key {
             secret: self.title(),
@@ -288,11 +288,11 @@ impl AuthoritySecret {
         title(&self.options.namespace, &self.options.name)
     }
 
-    fn api(&self, action: &'static str, source: kube::Error) -> SecretError {
+    fn api(&self, action: &'static str, error: kube::Error) -> SecretError {
         SecretError::Api {
             action,
             secret: self.title(),
-            source,
+            error,
         }
     }
 }
@@ -313,7 +313,7 @@ pub(super) fn title(namespace: &str, name: &str) -> String {
 /// Whether the API server may answer otherwise a little later.
 fn is_passing(error: &SecretError) -> bool {
     match error {
-        SecretError::Api { source, .. } => match source {
+        SecretError::Api { error, .. } => match error {
             kube::Error::Api(status) => status.code >= 500 || status.code == 429,
             _ => true,
         },

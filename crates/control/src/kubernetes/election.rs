@@ -39,12 +39,12 @@ impl Election {
 
     /// Whether this candidate leads at `now`.
     pub(super) fn leads(&self, now: Instant) -> bool {
-        self.until.is_some_and(|until| now < until)
+        self.until(now).is_some()
     }
 
-    /// When this candidate stops to lead unless it renews before.
-    pub(super) fn until(&self) -> Option<Instant> {
-        self.until
+    /// When this candidate stops to lead unless it renews before; none if it does not lead.
+    pub(super) fn until(&self, now: Instant) -> Option<Instant> {
+        self.until.filter(|until| now < *until)
     }
 
     /// Looks at the Lease (none when there is no such object) and says what to write in its place;
@@ -171,6 +171,8 @@ mod tests {
         assert!(world.round(&mut a, 0));
         assert!(!world.round(&mut b, 0));
         assert!(a.leads(world.at(9)) && !a.leads(world.at(10)));
+        assert_eq!(a.until(world.at(9)), Some(world.at(10)));
+        assert_eq!(a.until(world.at(10)), None, "there is no more to wait for");
         assert!(!world.round(&mut b, 14));
         assert!(world.round(&mut b, 15), "15 s unchanged by its own clock");
         assert_eq!(world.transitions(), Some(2));

@@ -103,12 +103,13 @@ impl Candidate {
 
     /// One look and, where due, one write; then how long to wait for the next.
     async fn round(&mut self) -> Duration {
-        let bound = match self.election.until() {
+        let now = Instant::now();
+        let bound = match self.election.until(now) {
             // Not longer than we lead, so that the end is noticed in time.
-            Some(until) => EXCHANGE.min(until.saturating_duration_since(Instant::now())),
+            Some(until) => EXCHANGE.min(until - now),
             None => EXCHANGE,
         };
-        let outcome = timeout(bound.max(Duration::from_millis(1)), self.exchange()).await;
+        let outcome = timeout(bound, self.exchange()).await;
         let pause = match outcome {
             // Half a second of jitter, so that the candidates do not come together.
             Ok(Ok(())) => ROUND + Duration::from_millis(rand::random_range(0..500)),
@@ -135,8 +136,10 @@ impl Candidate {
     /// Waits, and steps down when the time of leading ends meanwhile.
     async fn pause(&self, pause: Duration) {
         let now = Instant::now();
-        if let Some(until) = self.election.until().filter(|until| *until < now + pause) {
-            sleep(until.saturating_duration_since(now)).await;
+        if let Some(until) = self.election.until(now)
+            && until < now + pause
+        {
+            sleep(until - now).await;
             self.announce();
             return;
         }
