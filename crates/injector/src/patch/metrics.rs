@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use http::uri::PathAndQuery;
 use k8s_openapi::api::core::v1::PodSpec;
 use serde_json::{Value, json};
 
@@ -36,16 +37,28 @@ pub(super) fn merge(
     let mut merged = Merged::default();
     match of_app(SCRAPE) {
         Some("true") => {
-            let Some(port) = port(of_app(PORT), spec) else {
-                merged.warning = Some(format!(
-                    "annotation {PORT}: `{}` is not a port: the annotations of Prometheus are left \
-                     as they are",
-                    of_app(PORT).unwrap_or_default()
-                ));
-                return Ok(merged);
-            };
             let path = of_app(PATH).filter(|path| !path.is_empty());
             let scheme = of_app(SCHEME).filter(|scheme| !scheme.is_empty());
+            // What the sidecar could not read would keep it from starting.
+            let wrong = |key: &str, what: &str| {
+                let value = of_app(key).unwrap_or_default();
+                Some(format!(
+                    "annotation {key}: `{value}` is not {what}: the annotations of Prometheus are \
+                     left as they are"
+                ))
+            };
+            let Some(port) = port(of_app(PORT), spec) else {
+                merged.warning = wrong(PORT, "a port");
+                return Ok(merged);
+            };
+            if path.is_some_and(|path| format!("/{path}").parse::<PathAndQuery>().is_err()) {
+                merged.warning = wrong(PATH, "the path of a URL");
+                return Ok(merged);
+            }
+            if !matches!(scheme, None | Some("http" | "https")) {
+                merged.warning = wrong(SCHEME, "http or https");
+                return Ok(merged);
+            }
             if port != HEALTH_PORT {
                 merged.app = Some(json!({
                     "port": port,

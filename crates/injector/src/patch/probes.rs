@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use http::uri::PathAndQuery;
+use http::{HeaderName, HeaderValue};
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 use serde_json::{Map, Value, json};
 
@@ -106,6 +108,15 @@ impl Rewritten {
             ));
             return Ok(());
         };
+        if let Some(problem) = unaskable(handler) {
+            let what = place.last().copied().unwrap_or_default();
+            self.warnings.push(format!(
+                "{what} of container `{}` has {problem}: it is left as it is, and fails where the \
+                 app takes mutual TLS only",
+                container.name
+            ));
+            return Ok(());
+        }
         let mut handler = handler.clone();
         handler["port"] = json!(port);
         let mut entry = json!({ kind: handler });
@@ -183,6 +194,22 @@ fn is_ours(handler: &Value) -> bool {
     let path = handler.get("path").and_then(Value::as_str);
     let port = handler.get("port").and_then(Value::as_i64);
     port == Some(HEALTH_PORT.into()) && path.is_some_and(|path| path.starts_with(PATH))
+}
+
+/// What the sidecar cannot ask for, though Kubernetes takes it.
+fn unaskable(handler: &Value) -> Option<String> {
+    let path = handler.get("path").and_then(Value::as_str);
+    let path = path.filter(|path| format!("/{path}").parse::<PathAndQuery>().is_err());
+    if let Some(path) = path {
+        return Some(format!("`{path}`, which is not the path of a URL"));
+    }
+    let headers = handler.get("httpHeaders").and_then(Value::as_array);
+    headers.into_iter().flatten().find_map(|header| {
+        let text = |key: &str| header.get(key).and_then(Value::as_str).unwrap_or_default();
+        let good = HeaderName::try_from(text("name")).is_ok()
+            && HeaderValue::try_from(text("value")).is_ok();
+        (!good).then(|| format!("the header `{}`, which is none", text("name")))
+    })
 }
 
 /// As the kubelet finds it: a text is the name of one of the container's ports, else a number.
