@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use common::{documents, settings};
 use outrider_control::mesh::{MeshBuilder, MeshState};
-use outrider_control::registry::{NamespacedName, Object, Source, document};
+use outrider_control::registry::{NamespacedName, Object, Source, document, lenient};
 
 const SERVICES: usize = 5000;
 
@@ -45,10 +45,14 @@ fn service(number: usize) -> String {
     )
 }
 
-/// A cluster of many services.
 fn large() -> MeshBuilder {
+    cluster(SERVICES)
+}
+
+/// A cluster of many services.
+fn cluster(services: usize) -> MeshBuilder {
     let mut text = String::new();
-    for number in 0..SERVICES {
+    for number in 0..services {
         let (high, low) = (number / 250, number % 250 + 1);
         text += &service(number);
         let _ = write!(
@@ -125,6 +129,81 @@ spec: {mtls: {mode: DISABLED}}
     let after = apply(&mut builder, policy);
     assert_eq!(replaced(&before, &after), 1);
     assert!(!after.services[&name(3)].ports[0].endpoints[0].mutual_tls);
+}
+
+fn pod(label: &str, spec: &str, status: &str) -> Arc<Object> {
+    let text = format!(
+        "{{metadata: {{name: p, namespace: shop, labels: {{{label}}}}}, spec: {{{spec}}}, \
+         status: {{{status}}}}}"
+    );
+    let value = serde_norway::from_str(&text).unwrap();
+    Arc::new(Object::Pod(lenient::decode(value).unwrap()))
+}
+
+#[test]
+fn a_pod_is_who_its_label_and_its_account_say_for_as_long_as_it_has_its_address() {
+    let label = "outrider.dev/mutual-tls: enabled";
+    let (account, running) = (
+        "serviceAccountName: cart",
+        "phase: Running, podIPs: [{ip: 10.1.0.8}, {ip: 'fd00::8'}]",
+    );
+    let ended = "phase: Succeeded, podIPs: [{ip: 10.1.0.8}]";
+    // Whether there is a workload, and its identity's account.
+    for (label, spec, status, expected) in [
+        (label, account, running, Some(Some("cart"))),
+        (label, "", running, Some(Some("default"))),
+        ("", account, running, Some(None)),
+        (
+            "outrider.dev/mutual-tls: other",
+            account,
+            running,
+            Some(None),
+        ),
+        (label, account, ended, None),
+        (label, account, "phase: Pending", None),
+        (label, "hostNetwork: true", running, None),
+    ] {
+        let mut builder = cluster(8);
+        builder.set(Source::Cluster, pod(label, spec, status));
+        let mesh = builder.build();
+        let workload = mesh.workload("10.1.0.8".parse().unwrap());
+        let found = workload.map(|workload| {
+            let identity = workload.identity.as_ref();
+            identity.map(|identity| identity.service_account().to_owned())
+        });
+        let expected = expected.map(|account: Option<&str>| account.map(str::to_owned));
+        assert_eq!(found, expected, "{label} {spec} {status}");
+        let endpoint = &mesh.services[&name(7)].ports[0].endpoints[0];
+        assert_eq!(endpoint.mutual_tls, matches!(expected, Some(Some(_))));
+        // Its other news are none to the mesh.
+        let before = builder.revision();
+        builder.set(
+            Source::Cluster,
+            pod(label, spec, &format!("{status}, reason: x")),
+        );
+        builder.build();
+        assert_eq!(builder.revision(), before);
+    }
+}
+
+#[test]
+fn pods_that_end_take_traffic_only_when_no_other_is_there() {
+    let ending = |address: &str, serving: bool| {
+        format!(
+            "{{addresses: [{address}], conditions: {{ready: false, serving: {serving}, terminating: true}}}}"
+        )
+    };
+    let ready = "{addresses: [10.1.0.2]}";
+    for (endpoints, expected) in [
+        (format!("{}, {ready}", ending("10.1.0.1", true)), [false, true]),
+        (format!("{}, {}", ending("10.1.0.1", true), ending("10.1.0.2", false)), [true, false]),
+        ("{addresses: [10.1.0.1], conditions: {ready: false}}, {addresses: [10.1.0.2], conditions: {ready: false}}".to_owned(), [false, false]),
+    ] {
+        let mut builder = MeshBuilder::new(Arc::new(settings()));
+        let mesh = apply(&mut builder, &format!("{}{}", service(1), slice(1, &endpoints)));
+        let found = mesh.services[&name(1)].ports[0].endpoints.iter();
+        assert_eq!(found.map(|endpoint| endpoint.ready).collect::<Vec<_>>(), expected);
+    }
 }
 
 /// Whatever the order in which a cluster's objects come and go, the mesh is that of the objects.

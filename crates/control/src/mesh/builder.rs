@@ -9,17 +9,14 @@ use crate::registry::kinds::{EndpointSlice, Service};
 use crate::registry::{FieldError, NamespacedName, Object, ObjectRef, Source};
 
 use super::build::Parts;
-use super::{
-    Fault, JudgedRoute, MeshRoute, MeshService, MeshSettings, MeshState, PeerPolicies, RouteKind,
-    Verdict, Warning, Workload,
-};
+use super::{Fault, MeshService, MeshSettings, MeshState, PeerPolicies, RouteKind, Workload};
 
 /// See the module.
 #[derive(Debug)]
 pub struct MeshBuilder {
-    objects: BTreeMap<ObjectRef, (Source, Arc<Object>)>,
+    pub(super) objects: BTreeMap<ObjectRef, (Source, Arc<Object>)>,
     /// The mesh as it was built last.
-    state: MeshState,
+    pub(super) state: MeshState,
     /// The slices of each service.
     slices: HashMap<NamespacedName, BTreeSet<ObjectRef>>,
     workloads: HashMap<ObjectRef, Arc<Workload>>,
@@ -27,21 +24,25 @@ pub struct MeshBuilder {
     holders: HashMap<IpAddr, BTreeSet<ObjectRef>>,
     claims: HashMap<IpAddr, BTreeSet<NamespacedName>>,
     /// What the neighbours of an object show to be wrong with it.
-    findings: BTreeMap<ObjectRef, Vec<String>>,
-    dirty: Dirty,
+    pub(super) findings: BTreeMap<ObjectRef, Vec<String>>,
+    pub(super) dirty: Dirty,
+    /// Grows with every difference in what is built.
+    revision: u64,
     rebuilt: usize,
 }
 
 /// What changed since the last build.
 #[derive(Debug, Default)]
-struct Dirty {
-    services: BTreeSet<NamespacedName>,
-    workloads: BTreeSet<ObjectRef>,
-    policies: bool,
-    /// Routes, what they lead to, or objects that a verdict is due on.
-    verdicts: bool,
-    warnings: bool,
-    any: bool,
+pub(super) struct Dirty {
+    pub(super) services: BTreeSet<NamespacedName>,
+    pub(super) workloads: BTreeSet<ObjectRef>,
+    pub(super) policies: bool,
+    /// Routes, or what they may lead to.
+    pub(super) routes: bool,
+    /// Objects that a verdict is due on.
+    pub(super) verdicts: bool,
+    pub(super) warnings: bool,
+    pub(super) any: bool,
 }
 
 fn as_service(object: &Object) -> Option<&Service> {
@@ -90,6 +91,7 @@ impl MeshBuilder {
             claims: HashMap::new(),
             findings: BTreeMap::new(),
             dirty: Dirty::default(),
+            revision: 0,
             rebuilt: 0,
         }
     }
@@ -105,6 +107,7 @@ impl MeshBuilder {
         if matches!(source, Source::File { .. }) {
             let sources = Arc::make_mut(&mut self.state.sources);
             sources.insert(reference.clone(), source.clone());
+            self.revision += 1;
         }
         let entry = (source, Arc::clone(&object));
         let old = self.objects.insert(reference.clone(), entry);
@@ -124,14 +127,17 @@ impl MeshBuilder {
         }
     }
 
-    /// Notes that an object's new version is wrong. Its last good one stays.
-    pub fn refuse(&mut self, reference: ObjectRef, generation: i64, error: FieldError) {
+    /// Notes that an object's new version is wrong. Its last good one stays. Returns whether that
+    /// is news.
+    pub fn refuse(&mut self, reference: ObjectRef, generation: i64, error: FieldError) -> bool {
         let fault = Fault { generation, error };
-        if self.state.faults.get(&reference) != Some(&fault) {
+        let is_news = self.state.faults.get(&reference) != Some(&fault);
+        if is_news {
             Arc::make_mut(&mut self.state.faults).insert(reference, fault);
             self.dirty.verdicts = true;
             self.dirty.any = true;
         }
+        is_news
     }
 
     fn absolve(&mut self, reference: &ObjectRef) {
@@ -164,9 +170,14 @@ impl MeshBuilder {
         self.objects.is_empty()
     }
 
-    /// Whether anything changed since the last [`MeshBuilder::build`].
+    /// Whether objects changed since the last [`MeshBuilder::build`].
     pub fn is_changed(&self) -> bool {
         self.dirty.any
+    }
+
+    /// Grows whenever [`MeshBuilder::build`] gives another mesh than before.
+    pub fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// How many services the last [`MeshBuilder::build`] looked at.
@@ -187,11 +198,14 @@ impl MeshBuilder {
         for name in services {
             self.build_service(name);
         }
-        if std::mem::take(&mut self.dirty.verdicts) {
-            self.judge();
+        let routes = std::mem::take(&mut self.dirty.routes);
+        if std::mem::take(&mut self.dirty.verdicts) || routes {
+            self.judge(routes);
+            self.revision += 1;
         }
         if std::mem::take(&mut self.dirty.warnings) {
             self.state.warnings = Arc::new(self.warnings());
+            self.revision += 1;
         }
         self.dirty.any = false;
         self.state.clone()
@@ -243,12 +257,15 @@ impl MeshBuilder {
                 self.dirty.policies = true;
                 self.dirty.verdicts = true;
             }
-            Some(object) => self.dirty.verdicts |= RouteKind::of(object).is_some(),
+            Some(object) => self.dirty.routes |= RouteKind::of(object).is_some(),
             None => {}
         }
     }
 
-    fn of_kind(&self, kind: &'static str) -> impl Iterator<Item = (&ObjectRef, &Arc<Object>)> {
+    pub(super) fn of_kind(
+        &self,
+        kind: &'static str,
+    ) -> impl Iterator<Item = (&ObjectRef, &Arc<Object>)> {
         let first = ObjectRef {
             kind,
             name: NamespacedName::new("", ""),
@@ -286,6 +303,7 @@ impl MeshBuilder {
         }
         if *self.state.policies != policies {
             self.state.policies = Arc::new(policies);
+            self.revision += 1;
             // They tell of every endpoint whether it speaks mutual TLS. What is then as it was is
             // not replaced.
             self.dirty
@@ -316,6 +334,7 @@ impl MeshBuilder {
         if self.workloads.get(reference).map(Arc::as_ref) == new.as_ref() {
             return;
         }
+        self.revision += 1;
         let new = new.map(Arc::new);
         let old = match &new {
             Some(new) => self.workloads.insert(reference.clone(), Arc::clone(new)),
@@ -399,7 +418,8 @@ impl MeshBuilder {
         if old.map(Arc::as_ref) == new.as_ref() {
             return;
         }
-        self.dirty.verdicts |= old.map(|old| old.shape()) != new.as_ref().map(MeshService::shape);
+        self.dirty.routes |= old.map(|old| old.shape()) != new.as_ref().map(MeshService::shape);
+        self.revision += 1;
         let services = Arc::make_mut(&mut self.state.services);
         let new = new.map(Arc::new);
         let old = match &new {
@@ -459,93 +479,5 @@ impl MeshBuilder {
         };
         let (service, findings) = parts.service(reference, service);
         (Some(service), findings)
-    }
-
-    fn find(&mut self, reference: ObjectRef, findings: Vec<String>) {
-        let before = self.findings.get(&reference).map_or(&[][..], Vec::as_slice);
-        if before == findings {
-            return;
-        }
-        self.dirty.warnings = true;
-        self.dirty.verdicts |= reference.kind == "WorkloadEntry";
-        if findings.is_empty() {
-            self.findings.remove(&reference);
-        } else {
-            self.findings.insert(reference, findings);
-        }
-    }
-
-    /// Attaches the routes, and says of every object with a status what became of it.
-    fn judge(&mut self) {
-        let kinds = [
-            RouteKind::Grpc,
-            RouteKind::Http,
-            RouteKind::Tls,
-            RouteKind::Tcp,
-        ];
-        let routes = kinds.iter().flat_map(|kind| self.of_kind(kind.as_str()));
-        let routes: Vec<Arc<JudgedRoute>> = routes
-            .filter_map(|(_, object)| JudgedRoute::new(object).map(Arc::new))
-            .collect();
-        let mut attached: BTreeMap<NamespacedName, Vec<MeshRoute>> = BTreeMap::new();
-        for route in &routes {
-            for (service, attachment) in MeshRoute::attachments(route) {
-                attached.entry(service).or_default().push(attachment);
-            }
-        }
-        self.state.routes = Arc::new(attached);
-        self.state.routing += 1;
-        let mut verdicts = BTreeMap::new();
-        for route in &routes {
-            let mut verdict = Verdict::of_route(&self.state, route);
-            let complaints = verdict
-                .complaints()
-                .into_iter()
-                .map(str::to_owned)
-                .collect();
-            self.find(route.reference(), complaints);
-            if let Some(fault) = self.state.faults.get(&route.reference()) {
-                verdict.refuse(fault);
-            }
-            verdicts.insert(route.reference(), verdict);
-        }
-        for kind in ["PeerAuthentication", "WorkloadEntry"] {
-            for (reference, object) in self.of_kind(kind) {
-                let findings = self.findings.get(reference);
-                let findings = findings.map_or(&[][..], Vec::as_slice);
-                verdicts.insert(reference.clone(), Verdict::accepted(object, findings));
-            }
-            let faults = self.state.faults.iter();
-            for (reference, fault) in faults.filter(|(reference, _)| reference.kind == kind) {
-                verdicts.insert(reference.clone(), Verdict::refused(fault));
-            }
-        }
-        self.state.verdicts = Arc::new(verdicts);
-    }
-
-    fn warnings(&self) -> BTreeSet<Warning> {
-        let warning = |reference: &ObjectRef, message: String| {
-            let (source, _) = self.objects.get(reference)?;
-            Some(Warning {
-                object: reference.clone(),
-                source: source.clone(),
-                message,
-            })
-        };
-        let found = self.findings.iter().flat_map(|(reference, findings)| {
-            findings
-                .iter()
-                .filter_map(|text| warning(reference, text.clone()))
-        });
-        // In a directory these are errors, and such an object is not here. Of a route the verdict
-        // tells.
-        let limited = self.objects.iter().filter(|(_, (source, object))| {
-            *source == Source::Cluster && RouteKind::of(object).is_none()
-        });
-        let limits = limited.flat_map(|(reference, (_, object))| {
-            let limits = object.limits().into_iter();
-            limits.filter_map(|limit| warning(reference, limit.to_string()))
-        });
-        found.chain(limits).collect()
     }
 }

@@ -3,6 +3,7 @@
 
 mod build;
 mod builder;
+mod judge;
 mod policy;
 mod protocol;
 mod route;

@@ -174,9 +174,12 @@ impl Assembly {
                     generation,
                     error,
                 } => {
-                    self.metrics.refused_objects.increment();
-                    error!("{object}: {error}; its last good version, if any, stays in force");
-                    self.builder.refuse(object, generation, error);
+                    let text =
+                        format!("{object}: {error}; its last good version, if any, stays in force");
+                    if self.builder.refuse(object, generation, error) {
+                        self.metrics.refused_objects.increment();
+                        error!("{text}");
+                    }
                 }
                 Event::Present(object, present) => self.presents.see(object, present),
                 Event::Synced(_) => {}
@@ -196,8 +199,14 @@ impl Assembly {
     }
 
     fn publish(&mut self, publisher: &Publisher) {
-        if self.builder.is_changed() {
-            publisher.publish(self.mesh());
+        if !self.builder.is_changed() {
+            return;
+        }
+        let before = self.builder.revision();
+        let mesh = self.mesh();
+        // Much of what happens in a cluster is nothing to the mesh.
+        if self.builder.revision() != before {
+            publisher.publish(mesh);
         }
     }
 }
