@@ -7,10 +7,11 @@
 mod common;
 
 use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use common::control::{Control, message};
+use outrider_control::push::report::{KindReport, ReplicaReport};
 use outrider_testkit::clients::http1::Client;
 use outrider_xds::pb::envoy::config::core::v3::Node;
 use outrider_xds::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
@@ -102,6 +103,7 @@ fn names(response: &DeltaDiscoveryResponse) -> Vec<&str> {
 
 #[tokio::test]
 async fn a_token_or_a_certificate_admits_its_own_node_and_no_other() {
+    log();
     let control = Control::start(MESH).await;
     let bank = "sidecar~10.0.0.9~till-1.bank~bank.svc.cluster.local";
     let open = async |certificate: bool, token: bool, id: &str| {
@@ -137,6 +139,7 @@ async fn a_token_or_a_certificate_admits_its_own_node_and_no_other() {
 
 #[tokio::test]
 async fn a_change_sends_what_it_changes_and_a_bad_file_nothing() {
+    log();
     let control = Control::start(MESH).await;
     let channel = control.channel(None).await.unwrap();
     let mut stream = Stream::open(channel, control.token("shop", "cart"), ID)
@@ -206,6 +209,61 @@ async fn a_change_sends_what_it_changes_and_a_bad_file_nothing() {
     );
 }
 
+/// What the control plane tells of its proxies is what they said.
+#[tokio::test]
+async fn the_report_tells_what_each_proxy_took_and_refused() {
+    log();
+    let control = Control::start(MESH).await;
+    let channel = control.channel(None).await.unwrap();
+    let token = control.token("shop", "cart");
+    let mut stream = Stream::open(channel, token, ID).await.unwrap();
+    let address = control.monitoring;
+    let report = async |expected: fn(&KindReport) -> bool| {
+        let look = async || {
+            let get = move || Client::connect(address)?.get("localhost", "/debug/proxies");
+            let answer = tokio::task::spawn_blocking(get).await??;
+            let report: ReplicaReport = serde_json::from_slice(&answer.body)?;
+            let mut clusters = report.proxies.iter().flat_map(|proxy| &proxy.kinds);
+            let found = clusters.any(|kind| kind.kind == "clusters" && expected(kind));
+            anyhow::ensure!(found, "{report:?}");
+            Ok(report)
+        };
+        outrider_testkit::eventually_async(DEADLINE, look)
+            .await
+            .unwrap()
+    };
+    stream.next(Some(&format!("{WEB}: no"))).await.unwrap();
+    let first = report(|kind| {
+        let refusal = kind.refusal.as_ref();
+        kind.accepted.is_none()
+            && refusal.is_some_and(|refusal| refusal.objects == ["Service shop/web"])
+    })
+    .await;
+    let proxy = &first.proxies[0];
+    assert_eq!(
+        (proxy.name.as_str(), proxy.namespace.as_str()),
+        ("cart-1", "shop")
+    );
+    assert!(proxy.connected_since.ends_with('Z'), "{proxy:?}");
+    // Another resource that it takes is no word on the one that it refused.
+    control.write(
+        "more.yaml",
+        "service b: {clusterIP: 10.96.0.2, ports: [{name: http, port: 80}]}",
+    );
+    let response = stream.next(None).await.unwrap();
+    assert!(!names(&response).contains(&WEB));
+    report(|kind| kind.accepted.is_some() && kind.accepted == kind.sent && kind.refusal.is_some())
+        .await;
+    // But a later version of it is, or that it is no more.
+    control.write(
+        "mesh.yaml",
+        "service c: {clusterIP: 10.96.0.3, ports: [{name: http, port: 80}]}",
+    );
+    stream.next(None).await.unwrap();
+    report(|kind| kind.refusal.is_none()).await;
+    control.stop().await;
+}
+
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -213,6 +271,23 @@ impl Log {
     fn text(&self) -> String {
         String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
     }
+}
+
+/// What all tests of this file log. Each of them begins with this: a place in the code that is
+/// reached before there is a subscriber may stay silent.
+fn log() -> &'static Log {
+    static LOG: OnceLock<Log> = OnceLock::new();
+    LOG.get_or_init(|| {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_max_level(tracing::Level::TRACE)
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::set_global_default(subscriber).unwrap();
+        log
+    })
 }
 
 impl Write for Log {
@@ -226,17 +301,9 @@ impl Write for Log {
     }
 }
 
-/// The runtime is of one thread, so what is set for the thread holds for the server too.
 #[tokio::test]
 async fn refusals_are_logged_with_their_object_and_without_secrets() {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_ansi(false)
-        .with_max_level(tracing::Level::TRACE)
-        .with_writer(move || writer.clone())
-        .finish();
-    let guard = tracing::subscriber::set_default(subscriber);
+    let log = log();
     let control = Control::start(MESH).await;
     let token = control.token("shop", "cart");
     let channel = control.channel(None).await.unwrap();
@@ -274,6 +341,5 @@ async fn refusals_are_logged_with_their_object_and_without_secrets() {
         }
     }
     assert!(!text.contains("PRIVATE KEY"));
-    drop(guard);
     control.stop().await;
 }

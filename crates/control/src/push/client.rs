@@ -1,6 +1,6 @@
 //! One stream of one proxy.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
@@ -48,11 +48,20 @@ struct Progress {
     refused: Option<Refused>,
 }
 
+/// What a proxy refused and has not taken a later version of: that it takes other resources of the
+/// kind says nothing of these.
 #[derive(Debug)]
 struct Refused {
     version: String,
     reason: String,
-    objects: BTreeSet<ObjectRef>,
+    /// The resources, each with the object that it comes from.
+    resources: BTreeMap<String, Option<ObjectRef>>,
+}
+
+impl Refused {
+    fn objects(&self) -> BTreeSet<ObjectRef> {
+        self.resources.values().flatten().cloned().collect()
+    }
 }
 
 impl Client {
@@ -135,6 +144,16 @@ impl Client {
                 Arc::new(all)
             };
             state.shared[kind.index()] = Arc::clone(shared);
+            let progress = &mut state.progress[kind.index()];
+            if let Some(refused) = &mut progress.refused {
+                // What is to be no more is refused no more.
+                refused
+                    .resources
+                    .retain(|name, _| resources.contains_key(name));
+                if refused.resources.is_empty() {
+                    progress.refused = None;
+                }
+            }
             set = set.with(kind, resources);
         }
         state.generation = generation;
@@ -152,9 +171,16 @@ impl Client {
     pub(super) fn accepted(&self, answer: &Answer) {
         let progress = &mut self.state().progress[answer.resource_type.index()];
         progress.accepted = Some(answer.version.clone());
-        if progress.refused.take().is_some() {
-            self.refusals.send_replace(());
+        let Some(refused) = &mut progress.refused else {
+            return;
+        };
+        refused
+            .resources
+            .retain(|name, _| !answer.names.contains(name));
+        if refused.resources.is_empty() {
+            progress.refused = None;
         }
+        self.refusals.send_replace(());
     }
 
     /// Notes a refusal. Returns the objects behind it: of the resources that its text names, or of
@@ -175,11 +201,20 @@ impl Client {
                 .find_map(|origins| origins.get(&key))
                 .cloned()
         };
-        let objects: BTreeSet<ObjectRef> = names.into_iter().filter_map(origin).collect();
-        state.progress[answer.resource_type.index()].refused = Some(Refused {
+        let refused: BTreeMap<_, _> = names
+            .into_iter()
+            .map(|name| (name.clone(), origin(name)))
+            .collect();
+        let objects = refused.values().flatten().cloned().collect();
+        let progress = &mut state.progress[answer.resource_type.index()];
+        let before = progress.refused.take();
+        let mut resources = before.map(|before| before.resources).unwrap_or_default();
+        resources.retain(|name, _| !answer.names.contains(name));
+        resources.extend(refused);
+        progress.refused = Some(Refused {
             version: answer.version.clone(),
             reason,
-            objects: objects.clone(),
+            resources,
         });
         self.refusals.send_replace(());
         objects
@@ -192,9 +227,7 @@ impl Client {
             .progress
             .iter()
             .filter_map(|each| each.refused.as_ref());
-        refused
-            .flat_map(|refused| refused.objects.iter().cloned())
-            .collect()
+        refused.flat_map(Refused::objects).collect()
     }
 
     /// What is to be told of it.
@@ -212,7 +245,7 @@ impl Client {
                 refusal: progress.refused.as_ref().map(|refused| Refusal {
                     version: refused.version.clone(),
                     reason: refused.reason.clone(),
-                    objects: refused.objects.iter().map(ToString::to_string).collect(),
+                    objects: refused.objects().iter().map(ToString::to_string).collect(),
                 }),
             })
         };
