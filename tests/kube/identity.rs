@@ -67,6 +67,8 @@ fn the_roots_are_in_every_namespace_and_put_right() {
     let Some(place) = Place::plain("roots") else {
         return;
     };
+    // Others change the roots, or which replica leads.
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let wanted = root(&place.cluster).unwrap();
     wait_for_bundle(&place, &wanted).unwrap();
     let bundle = place.get(ROOT).unwrap();

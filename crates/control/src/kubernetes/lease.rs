@@ -16,8 +16,10 @@ use super::describe;
 use super::election::Election;
 use super::owner::Owner;
 
-/// How often a leader renews and a candidate looks.
-const ROUND: Duration = Duration::from_secs(5);
+/// How often a leader renews.
+const RENEWAL: Duration = Duration::from_secs(5);
+/// How often a candidate looks, so that one that was released does not lie for long.
+const LOOK: Duration = Duration::from_secs(2);
 /// After a failure.
 const RETRY: Duration = Duration::from_secs(1);
 /// The longest that one exchange with the API server may take.
@@ -112,7 +114,11 @@ impl Candidate {
         let outcome = timeout(bound, self.exchange()).await;
         let pause = match outcome {
             // Half a second of jitter, so that the candidates do not come together.
-            Ok(Ok(())) => ROUND + Duration::from_millis(rand::random_range(0..500)),
+            Ok(Ok(())) => {
+                let leads = self.election.leads(Instant::now());
+                let round = if leads { RENEWAL } else { LOOK };
+                round + Duration::from_millis(rand::random_range(0..500))
+            }
             Ok(Err(kube::Error::Api(status)))
                 if status.is_conflict() || status.is_already_exists() =>
             {
