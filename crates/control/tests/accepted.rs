@@ -46,7 +46,20 @@ route r: {parentRefs: [{group: '', kind: Service, name: web}], rules: [
     scheme: https, port: 8443, path: {type: ReplacePrefixMatch, replacePrefixMatch: /b}}}]},
   {matches: [{path: {type: RegularExpression, value: '/r.*'}, method: GET,
     headers: [{name: a, type: RegularExpression, value: b+}], queryParams: [{name: q, value: v}]}],
-    backendRefs: [{name: nowhere, port: 80}]}]}
+    backendRefs: [{name: nowhere, port: 80}]},
+  {matches: [{path: {value: /copied}}], filters: [
+    {type: RequestMirror, requestMirror: {backendRef: {name: v2, port: 80}, percent: 10}},
+    {type: RequestMirror, requestMirror: {backendRef: {name: v1, port: 80}}}],
+    backendRefs: [{name: v1, port: 80, filters: [{type: URLRewrite, urlRewrite: {hostname: s.example}}]}]}]}
+grpc-route g: {parentRefs: [{group: '', kind: Service, name: cart, port: 81}], rules: [
+  {matches: [{method: {service: a.B, method: C}}, {method: {method: D}, headers: [{name: x, value: y}]}],
+    filters: [{type: RequestMirror, requestMirror: {backendRef: {name: v2, port: 80},
+      fraction: {numerator: 1, denominator: 3}}}],
+    backendRefs: [{name: cart, port: 81, weight: 1}, {name: v1, port: 80, weight: 2}]}]}
+tls-route t: {parentRefs: [{group: '', kind: Service, name: cart, port: 82}],
+  hostnames: [a.example, '*.b.example'], rules: [{backendRefs: [{name: cart, port: 82}]}]}
+tcp-route b: {parentRefs: [{group: '', kind: Service, name: cart, port: 83}],
+  rules: [{backendRefs: [{name: cart, port: 83, weight: 3}, {name: cart, port: 82, weight: 1}]}]}
 ";
     let mut settings = settings();
     settings.access_log = true;

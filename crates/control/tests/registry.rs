@@ -84,9 +84,24 @@ spec:
     - {type: RequestHeaderModifier, requestHeaderModifier: {add: [{name: a, value: b}]}}
     backendRefs: [{name: web, port: 80, weight: 90}, {name: v2, port: 80, weight: 10}]
     timeouts: {request: 10s, backendRequest: 500ms}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: calls, namespace: shop}
+spec: {parentRefs: [{group: '', kind: Service, name: web}], rules: [{matches: [{method: {service: a.B}}]}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TLSRoute
+metadata: {name: names, namespace: shop}
+spec: {parentRefs: [{group: '', kind: Service, name: web}], hostnames: ['*.a.example'], rules: [{}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: TCPRoute
+metadata: {name: bytes, namespace: shop}
+spec: {parentRefs: [{group: '', kind: Service, name: web}], rules: [{backendRefs: [{name: web, port: 80}]}]}
 ";
     let objects = document::parse(&Arc::new(PathBuf::from("all.yaml")), text).unwrap();
-    assert_eq!(objects.len(), 7);
+    assert_eq!(objects.len(), 10);
     assert_eq!(objects[2].0.to_string(), "all.yaml, document 4");
 }
 
@@ -98,6 +113,10 @@ fn what_is_wrong_is_named_by_document_object_and_field() {
         "apiVersion: outrider.dev/v1alpha1\nkind: PeerAuthentication\nmetadata: {name: p}\n";
     let parent = "parentRefs: [{group: '', kind: Service, name: s}]";
     let rule = |rule: &str| format!("{route}spec: {{{parent}, rules: [{{{rule}}}]}}");
+    let route_of = |kind: &str, spec: &str| {
+        let head = route.replace("HTTPRoute", kind);
+        format!("{head}spec: {{{parent}, {spec}}}")
+    };
     let cases: &[(String, &[&str])] = &[
         (format!("{SERVICE}spec: {{prots: []}}"), &["spec", "prots", "line 8"]),
         (format!("{SERVICE}spec: {{ports: [{{port: 0}}]}}"), &["spec.ports[0].port"]),
@@ -140,6 +159,15 @@ fn what_is_wrong_is_named_by_document_object_and_field() {
             &["spec.rules[0].matches[0].path.value", "regular expression"],
         ),
         (rule("matches: [{headers: [{name: 'a b', value: x}]}]"), &["matches[0].headers[0].name"]),
+        (route_of("GRPCRoute", "rules: [{matches: [{method: {service: a/b}}]}]"), &["spec.rules[0].matches[0].method.service"]),
+        (route_of("GRPCRoute", "rules: [{filters: [{type: URLRewrite, urlRewrite: {}}]}]"), &["spec.rules[0].filters[0].type"]),
+        (route_of("TLSRoute", "hostnames: ['a.*'], rules: [{}]"), &["spec.hostnames[0]"]),
+        (route_of("TLSRoute", "rules: [{}]"), &["spec.hostnames"]),
+        (route_of("TCPRoute", "rules: []"), &["spec.rules"]),
+        (route_of("TCPRoute", "rules: [{backendRefs: [{name: a, port: 1, filters: [{type: CORS}]}]}]"), &["spec.rules[0].backendRefs[0].filters"]),
+        (rule("filters: [{type: RequestMirror, requestMirror: {backendRef: {name: a, port: 1}, percent: 101}}]"), &["filters[0].requestMirror.percent"]),
+        (rule("backendRefs: [{name: a}]"), &["spec.rules[0].backendRefs[0].port"]),
+        (rule("retry: {attempts: 3}"), &["spec.rules[0].retry"]),
         (rule("filters: [{type: CORS, cors: {}}]"), &["spec.rules[0].filters[0].type"]),
         (
             rule("filters: [{type: URLRewrite, requestRedirect: {}}]"),

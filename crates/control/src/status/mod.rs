@@ -40,7 +40,11 @@ pub fn wanted(
         }
         Findings::Route(parents) => {
             let old = list(present.get("parents"));
-            status["parents"] = route_parents(old, parents, generation, rejecting, now);
+            let wanted = route_parents(old, parents, generation, rejecting, now);
+            // A route of other controllers alone is left alone.
+            if !old.is_empty() || wanted != json!([]) {
+                status["parents"] = wanted;
+            }
         }
     }
     (status != *present).then_some(status)

@@ -92,6 +92,7 @@ fn entries_of_others_stay_and_stale_ones_of_ours_go() {
     let none = wanted(Some(&second), &route(2, &[]), 0, LATER).unwrap();
     assert_eq!(none["parents"], json!([other]));
     // And one that never was: nothing is added.
+    assert_eq!(wanted(None, &route(1, &[]), 0, NOW), None);
     assert_eq!(
         wanted(Some(&json!({"parents": [other]})), &route(1, &[]), 0, NOW),
         None

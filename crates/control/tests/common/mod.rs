@@ -78,6 +78,11 @@ pub fn mesh(short: &str) -> MeshState {
 
 /// The mesh of objects that a cluster has let in: what a directory would refuse is judged.
 pub fn lenient_mesh(short: &str) -> MeshState {
+    cluster_mesh(&documents(short))
+}
+
+/// The same, of whole documents.
+pub fn cluster_mesh(text: &str) -> MeshState {
     let read = |document: serde_norway::Deserializer<'_>| -> Object {
         let value = serde_json::Value::deserialize(document).unwrap();
         let kind = value["kind"].as_str().unwrap().to_owned();
@@ -95,8 +100,7 @@ pub fn lenient_mesh(short: &str) -> MeshState {
             other => panic!("{other}"),
         }
     };
-    let text = documents(short);
-    let objects: Vec<_> = serde_norway::Deserializer::from_str(&text)
+    let objects: Vec<_> = serde_norway::Deserializer::from_str(text)
         .map(|document| (Source::Cluster, Arc::new(read(document))))
         .collect();
     MeshState::build(Arc::new(settings()), objects.iter())
