@@ -13,6 +13,8 @@ use serde::Deserialize;
 const PROBES: &str = "OUTRIDER_PROBES";
 /// Where the application's metrics are.
 const METRICS: &str = "OUTRIDER_APP_METRICS";
+/// How long a hook may take: the kubelet sets it no limit but the pod's grace period.
+const HOOK_SECONDS: u64 = 3600;
 /// What every such path begins with.
 const PREFIX: &str = "/app-health/";
 
@@ -151,7 +153,7 @@ fn json<'a, T: Deserialize<'a>>(
 
 /// Kubernetes' own fields.
 mod raw {
-    use super::{Action, Deserialize, Duration, PREFIX, PathAndQuery, Target};
+    use super::{Action, Deserialize, Duration, HOOK_SECONDS, PREFIX, PathAndQuery, Target};
 
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -215,10 +217,12 @@ mod raw {
                 },
                 _ => return Err("it must have one of httpGet, tcpSocket and grpc".to_owned()),
             };
+            let is_hook = matches!(name, "prestop" | "poststart");
+            let default = if is_hook { HOOK_SECONDS } else { 1 };
             Ok(super::Probe {
                 action,
-                timeout: Duration::from_secs(self.timeout_seconds.unwrap_or(1).max(1)),
-                is_hook: matches!(name, "prestop" | "poststart"),
+                timeout: Duration::from_secs(self.timeout_seconds.unwrap_or(default).max(1)),
+                is_hook,
             })
         }
     }
@@ -298,6 +302,7 @@ mod tests {
         let service = "s".to_owned();
         assert_eq!(probe("startupz").action, Action::Grpc { port: 2, service });
         assert!(probe("prestop").is_hook && !probe("livez").is_hook);
+        assert_eq!(probe("prestop").timeout, Duration::from_secs(3600));
     }
 
     #[test]
