@@ -1,7 +1,8 @@
 //! The small HTTP servers of the control thread: the admin API and those for the pod.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,7 +20,9 @@ pub type Page = Response<Full<Bytes>>;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many connections of one server are open at once: each takes memory of the control thread, and
 /// some of the servers can be reached from everywhere.
-const MAX_CONNECTIONS: usize = 128;
+const MAX_CONNECTIONS: usize = 256;
+/// How many of them one address of another machine may have: nobody keeps the kubelet out.
+const MAX_OF_ONE: usize = 16;
 /// The wait after a connection that could not be accepted, for want of descriptors most likely.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -35,6 +38,7 @@ where
     F: Future<Output = Result<Page, Hangup>> + Send + 'static,
 {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let peers = Arc::<Peers>::default();
     loop {
         let Ok(permit) = permits.clone().acquire_owned().await else {
             return;
@@ -47,6 +51,10 @@ where
                 continue;
             }
         };
+        let Some(place) = Peers::admit(&peers, peer.ip().to_canonical()) else {
+            tracing::debug!(%peer, "{name}: too many connections of one address");
+            continue;
+        };
         let answer = answer.clone();
         tokio::spawn(async move {
             let service = hyper::service::service_fn(move |request| answer(peer, request));
@@ -57,7 +65,71 @@ where
             if let Err(error) = served.await {
                 tracing::debug!(%error, "{name}: a connection ended");
             }
-            drop(permit);
+            drop((permit, place));
         });
+    }
+}
+
+/// How many connections each address has.
+#[derive(Default)]
+struct Peers(Mutex<HashMap<IpAddr, usize>>);
+
+/// One of them, until it is dropped.
+struct Place {
+    peers: Arc<Peers>,
+    address: IpAddr,
+}
+
+impl Peers {
+    fn counts(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for one more; `None` where the address has enough. This machine may have all.
+    fn admit(peers: &Arc<Self>, address: IpAddr) -> Option<Place> {
+        let mut counts = peers.counts();
+        let count = counts.entry(address).or_default();
+        if *count >= MAX_OF_ONE && !address.is_loopback() {
+            return None;
+        }
+        *count += 1;
+        drop(counts);
+        Some(Place {
+            peers: peers.clone(),
+            address,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.peers.counts();
+        if let Some(count) = counts.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_does_not_keep_others_out() {
+        let peers = Arc::<Peers>::default();
+        let [near, far, other] = ["127.0.0.1", "10.0.0.1", "fd00::1"];
+        let admit = |address: &str| Peers::admit(&peers, address.parse().unwrap());
+        let mut places: Vec<_> = (0..MAX_OF_ONE).filter_map(|_| admit(far)).collect();
+        assert_eq!(places.len(), MAX_OF_ONE);
+        assert!(admit(far).is_none());
+        assert!(admit(other).is_some());
+        assert!((0..100).all(|_| admit(near).is_some()));
+        places.pop();
+        assert!(admit(far).is_some());
+        drop(places);
+        assert!(peers.counts().is_empty());
     }
 }
