@@ -91,6 +91,8 @@ fn kubelet() -> Value {
         // The machine is the developer's: it is neither reserved nor protected.
         "enforceNodeAllocatable": [],
         "evictionHard": {},
+        // Images are given, not pulled: what is removed for a full disk never returns.
+        "imageGCHighThresholdPercent": 100,
         "maxPods": 200,
         "podLogsDir": format!("{STATE}/pod-logs"),
         "volumePluginDir": format!("{STATE}/kubelet/volume-plugins"),
