@@ -21,7 +21,7 @@ fn a_bad_object_of_ours_is_refused_with_its_field() {
         (json!({"mtls": {"mode": "LOUD"}}), "spec.mtls.mode"),
         (json!({"mtls": {"mode": "STRICT"}, "mtsl": {}}), "mtsl"),
         (
-            json!({"mtls": {"mode": "STRICT"}, "portLevelMtls": {"80": {"mode": "DISABLE"}}}),
+            json!({"mtls": {"mode": "STRICT"}, "portLevelMtls": {"80": {"mode": "DISABLED"}}}),
             "portLevelMtls needs a selector",
         ),
         (json!({}), "mtls must be set"),

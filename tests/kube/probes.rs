@@ -19,7 +19,6 @@ fn probed(name: &str, kind: &str, probe: &Value) -> Value {
         "image": IMAGE,
         "args": ["pause"],
         kind: probe,
-        "terminationGracePeriodSeconds": null,
     })
 }
 

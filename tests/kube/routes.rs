@@ -269,7 +269,7 @@ fn a_route_that_leads_nowhere_says_so() {
         ),
         (
             json!({"name": "kubernetes", "namespace": "default", "port": 443}),
-            "RefNotPermitted",
+            "UnsupportedProtocol",
         ),
     ];
     for (backend, reason) in cases {
