@@ -38,7 +38,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Serve discovery and certificates until SIGTERM.
-    Serve(ServeArguments),
+    Serve(Box<ServeArguments>),
     /// Print a token that proves to be a service account. Whoever has it can be that account, so
     /// keep it in a file that only the workload's sidecar can read.
     Token(TokenArguments),

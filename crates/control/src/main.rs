@@ -27,7 +27,7 @@ fn main() -> std::process::ExitCode {
     let outcome = match cli.verb {
         Some(Verb::Token(arguments)) => token(&arguments),
         Some(Verb::Root(arguments)) => root(&arguments),
-        Some(Verb::Serve(arguments)) => serve(arguments),
+        Some(Verb::Serve(arguments)) => serve(*arguments),
         None => serve(cli.serve),
     };
     match outcome {
@@ -40,7 +40,13 @@ fn main() -> std::process::ExitCode {
 }
 
 fn serve(arguments: ServeArguments) -> Result<()> {
-    let filter = EnvFilter::try_new(&arguments.log_level).context("--log-level")?;
+    let mut filter = EnvFilter::try_new(&arguments.log_level).context("--log-level")?;
+    for chatty in ["kube_client", "kube_runtime"] {
+        // They log every attempt at an API server that is away, which we say once.
+        if !arguments.log_level.contains("kube") {
+            filter = filter.add_directive(format!("{chatty}=off").parse()?);
+        }
+    }
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())

@@ -240,14 +240,14 @@ fn the_order_of_events_does_not_matter() {
     assert!(expected.contains("10.1.0.9") && !expected.contains("BackendNotFound"));
     assert_eq!(describe(&build(&back).build()), expected);
     // What goes and comes back leaves no trace.
-    for index in 0..all.len() {
+    for (index, each) in all.iter().enumerate() {
         let mut builder = build(&forth);
-        for object in &all[index] {
+        for object in each {
             builder.remove(&object.reference());
         }
         let without = describe(&builder.build());
         assert_ne!(without, expected, "{index}");
-        for object in &all[index] {
+        for object in each {
             builder.set(Source::Cluster, Arc::clone(object));
         }
         assert_eq!(describe(&builder.build()), expected, "{index}");

@@ -62,7 +62,7 @@ impl Board {
     /// Keeps the note of this replica right, for ever.
     pub(super) async fn keep(self, publisher: Arc<Publisher>) {
         let mut changed = publisher.changed();
-        let mut noted = Counts::new();
+        let (mut noted, mut is_blocked) = (Counts::new(), false);
         loop {
             let renewal = async {
                 if noted.is_empty() {
@@ -83,9 +83,15 @@ impl Board {
                 continue;
             }
             match self.write(&counts).await {
-                Ok(()) => noted = counts,
+                Ok(()) => {
+                    noted = counts;
+                    is_blocked = false;
+                }
                 Err(error) => {
-                    warn!("noting refusals in Lease {}: {error}", self.lease);
+                    // Said once.
+                    if !std::mem::replace(&mut is_blocked, true) {
+                        warn!("noting refusals in Lease {}: {error}", self.lease);
+                    }
                     // Looked at again, whatever happens meanwhile.
                     changed.mark_changed();
                 }

@@ -94,13 +94,21 @@ impl Writer {
     async fn write(self) {
         let (mut changed, mut seen) = (self.publisher.changed(), self.presents.changed());
         let (mut others, mut looked) = (Counts::new(), None::<Instant>);
-        let mut pause = FIRST_PAUSE;
+        let (mut pause, mut is_blind) = (FIRST_PAUSE, false);
         loop {
             if looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
                 looked = Some(Instant::now());
                 match self.board.others().await {
-                    Ok(counts) => others = counts,
-                    Err(error) => warn!("reading the refusals at other replicas: {error}"),
+                    Ok(counts) => {
+                        others = counts;
+                        is_blind = false;
+                    }
+                    Err(error) => {
+                        // Said once; what was last read counts meanwhile.
+                        if !std::mem::replace(&mut is_blind, true) {
+                            warn!("reading the refusals at other replicas: {error}");
+                        }
+                    }
                 }
             }
             if self.round(&others).await {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
-use kube::api::Api;
+use kube::api::{Api, ListParams};
 use kube::core::dynamic::DynamicObject;
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::error::DiscoveryError;
@@ -43,6 +43,7 @@ pub(super) async fn follow(
         known: BTreeSet::new(),
         seen: None,
         missing_since: None,
+        failing: false,
         backoff: DefaultBackoff::default(),
     };
     while follower.once().await.is_ok() {}
@@ -62,6 +63,8 @@ struct Follower {
     /// While a list is being read, what was in it so far.
     seen: Option<BTreeSet<ObjectRef>>,
     missing_since: Option<Instant>,
+    /// Whether the last that was heard of the server was an error.
+    failing: bool,
     backoff: DefaultBackoff,
 }
 
@@ -147,8 +150,21 @@ impl Follower {
         if self.streaming {
             config = config.streaming_lists();
         }
-        let mut events = watcher(api, config).boxed();
-        while let Some(event) = events.next().await {
+        let mut events = watcher(api.clone(), config).boxed();
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event,
+                // A watch that goes on tells nothing until something happens.
+                () = sleep(LOOK_AGAIN), if self.failing && self.seen.is_none() => {
+                    if api.list(&ListParams::default().limit(1)).await.is_ok() {
+                        self.live();
+                    }
+                    continue;
+                }
+            };
+            let Some(event) = event else {
+                return Ok(());
+            };
             match event {
                 Ok(event) => self.take(resource, event).await?,
                 Err(error) => match Obstacle::of_watch(&error) {
@@ -166,7 +182,6 @@ impl Follower {
                 },
             }
         }
-        Ok(())
     }
 
     async fn take(
@@ -234,6 +249,7 @@ impl Follower {
 
     fn live(&mut self) {
         self.missing_since = None;
+        self.failing = false;
         let (kind, now) = (self.kind.name, Instant::now());
         if let Some(before) = self.health.note(kind, Watching::Live, now) {
             self.backoff.reset();
@@ -282,6 +298,7 @@ impl Follower {
                 sleep(LOOK_AGAIN).await;
             }
             Obstacle::NoStreaming | Obstacle::Other => {
+                self.failing = true;
                 if self.health.note(kind, Watching::Failing, now).is_some() {
                     warn!(
                         kind,
