@@ -70,11 +70,7 @@ impl Directory {
     /// The directory itself cannot be read; then everything stays as it is. A wrong file is no
     /// error here: it is in [`Scan::refused`].
     pub fn scan(&mut self) -> Result<Scan, RegistryError> {
-        let mut paths = BTreeSet::new();
-        list(&self.path, 0, &mut paths).map_err(|source| RegistryError::Read {
-            path: self.path.clone(),
-            source,
-        })?;
+        let paths = files(&self.path)?;
         let before: HashMap<_, _> = self
             .files
             .iter()
@@ -197,7 +193,20 @@ fn same(one: &Objects, other: &Objects) -> bool {
     Arc::ptr_eq(one, other)
 }
 
-/// Collects the `.yaml`, `.yml` and `.json` files. Names that begin with a dot are editors'
+/// The `.yaml`, `.yml` and `.json` files below a directory.
+///
+/// # Errors
+/// It cannot be read.
+pub fn files(directory: &Path) -> Result<BTreeSet<PathBuf>, RegistryError> {
+    let mut paths = BTreeSet::new();
+    list(directory, 0, &mut paths).map_err(|source| RegistryError::Read {
+        path: directory.to_owned(),
+        source,
+    })?;
+    Ok(paths)
+}
+
+/// Collects the files. Names that begin with a dot are editors'
 /// temporary files and Kubernetes' volume internals.
 fn list(directory: &Path, depth: usize, paths: &mut BTreeSet<PathBuf>) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {

@@ -69,38 +69,9 @@ const KINDS: &[(&str, &str, Decode)] = &[
 pub fn parse(file: &Arc<PathBuf>, text: &str) -> Result<Vec<(Source, Object)>, RegistryError> {
     let mut objects = Vec::new();
     let mut seen = HashMap::new();
-    // Twice over the text: the header alone says which type to read the document as, and reading
-    // from the text (not from a tree) is what puts field paths and lines into the errors.
-    let headers = Deserializer::from_str(text);
-    for (index, (header, body)) in headers.zip(Deserializer::from_str(text)).enumerate() {
-        let at = Source::File {
-            file: Arc::clone(file),
-            document: index + 1,
-        };
-        let shape = |error: serde_norway::Error| RegistryError::Shape {
-            at: at.clone(),
-            detail: error.to_string(),
-        };
-        // Nothing between two separators is no document.
-        let Some(header) = Option::<Header>::deserialize(header).map_err(shape)? else {
-            continue;
-        };
-        let known = |(version, kind, _): &&(&str, &str, Decode)| {
-            *version == header.api_version && *kind == header.kind
-        };
-        let Some((_, _, decode)) = KINDS.iter().find(known) else {
-            return Err(unknown_kind(at, header));
-        };
-        let object = decode(body).map_err(shape)?;
+    for document in documents(file, text) {
+        let (at, object) = document?;
         let reference = object.reference();
-        let limit = || object.limits().into_iter().next();
-        if let Some(error) = object.validate().err().or_else(limit) {
-            return Err(RegistryError::Field {
-                at,
-                object: Box::new(reference),
-                error,
-            });
-        }
         if let Some(other) = seen.insert(reference.clone(), at.clone()) {
             return Err(RegistryError::Duplicate {
                 at,
@@ -111,6 +82,64 @@ pub fn parse(file: &Arc<PathBuf>, text: &str) -> Result<Vec<(Source, Object)>, R
         objects.push((at, object));
     }
     Ok(objects)
+}
+
+/// Reads every document of a file by itself: what is wrong with one says nothing of the others.
+/// But one that is not YAML, or no map of fields, is the last: it has no end.
+pub fn documents(
+    file: &Arc<PathBuf>,
+    text: &str,
+) -> impl Iterator<Item = Result<(Source, Object), RegistryError>> {
+    // Twice over the text: the header alone says which type to read the document as, and reading
+    // from the text (not from a tree) is what puts field paths and lines into the errors.
+    let headers = Deserializer::from_str(text);
+    let pairs = headers.zip(Deserializer::from_str(text)).enumerate();
+    let mut ended = false;
+    let documents = pairs.map_while(move |(index, (header, body))| {
+        if ended {
+            return None;
+        }
+        let at = Source::File {
+            file: Arc::clone(file),
+            document: index + 1,
+        };
+        let shape = |error: serde_norway::Error| RegistryError::Shape {
+            at: at.clone(),
+            detail: error.to_string(),
+        };
+        // Nothing between two separators is no document.
+        let object = match Option::<Header>::deserialize(header) {
+            Ok(header) => header.map(|header| read(&at, header, body)),
+            Err(error) => {
+                ended = true;
+                Some(Err(shape(error)))
+            }
+        };
+        Some(object.map(|object| object.map(|object| (at, object))))
+    });
+    documents.flatten()
+}
+
+fn read(at: &Source, header: Header, body: Deserializer<'_>) -> Result<Object, RegistryError> {
+    let known = |(version, kind, _): &&(&str, &str, Decode)| {
+        *version == header.api_version && *kind == header.kind
+    };
+    let Some((_, _, decode)) = KINDS.iter().find(known) else {
+        return Err(unknown_kind(at.clone(), header));
+    };
+    let object = decode(body).map_err(|error| RegistryError::Shape {
+        at: at.clone(),
+        detail: error.to_string(),
+    })?;
+    let limit = || object.limits().into_iter().next();
+    if let Some(error) = object.validate().err().or_else(limit) {
+        return Err(RegistryError::Field {
+            at: at.clone(),
+            object: Box::new(object.reference()),
+            error,
+        });
+    }
+    Ok(object)
 }
 
 fn unknown_kind(at: Source, header: Header) -> RegistryError {

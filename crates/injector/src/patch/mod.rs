@@ -34,9 +34,10 @@ use crate::config::{Config, ServerVersion};
 use annotations::{MUTUAL_TLS, Settings};
 use containers::Told;
 use editor::{Editor, Place};
-use names::{INIT, SIDECAR};
+use names::INIT;
 
 pub use annotations::PREFIX;
+pub use names::SIDECAR;
 pub use outcome::{Left, Outcome, Refusal};
 pub use status::Status;
 pub use undo::{UndoError, uninject};

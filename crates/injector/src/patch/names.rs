@@ -1,7 +1,7 @@
 //! Names and numbers that a pod's parts share.
 
 /// The container that is the sidecar.
-pub(super) const SIDECAR: &str = "outrider-sidecar";
+pub const SIDECAR: &str = "outrider-sidecar";
 /// The init container that sets the redirects.
 pub(super) const INIT: &str = "outrider-init";
 /// The user and the group of the sidecar, whose own traffic the redirects let through.

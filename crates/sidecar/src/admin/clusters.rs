@@ -51,6 +51,18 @@ fn address(address: &Address) -> Value {
     }
 }
 
+/// `envoy.config.core.v3.Locality`, from `region/zone/sub_zone`.
+fn locality(text: &str) -> Value {
+    let mut parts = text.split('/');
+    let names = ["region", "zone", "sub_zone"].into_iter();
+    let known = names.filter_map(|name| Some((name, parts.next()?)));
+    let known = known.filter(|(_, part)| !part.is_empty());
+    known
+        .map(|(name, part)| (name.to_owned(), Value::from(part)))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
+}
+
 pub fn json(snapshot: &Snapshot) -> Value {
     let clusters = snapshot.clusters.iter().map(|(name, cluster)| {
         let hosts = cluster.view().hosts.into_iter().map(|host| {
@@ -63,6 +75,7 @@ pub fn json(snapshot: &Snapshot) -> Value {
                 "hostname": &*host.hostname,
                 "weight": host.weight,
                 "priority": host.priority,
+                "locality": locality(&host.locality),
                 "health_status": {"eds_health_status": host.health_status()},
                 "stats": stats.collect::<Vec<_>>(),
             })
@@ -70,4 +83,17 @@ pub fn json(snapshot: &Snapshot) -> Value {
         json!({"name": &**name, "host_statuses": hosts.collect::<Vec<_>>()})
     });
     json!({ "cluster_statuses": clusters.collect::<Vec<_>>() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn localities_are_told_in_parts() {
+        let whole = json!({"region": "r", "zone": "z", "sub_zone": "s"});
+        assert_eq!(locality("r/z/s"), whole);
+        assert_eq!(locality("r//"), json!({"region": "r"}));
+        assert_eq!(locality(""), json!({}));
+    }
 }

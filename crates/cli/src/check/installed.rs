@@ -1,0 +1,40 @@
+//! `outrider check --installed`
+
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::api::ListParams;
+
+use super::finding::Finding;
+use super::{certificates, webhook, workloads};
+use crate::cluster::{Cluster, Installation};
+use crate::survey::survey;
+
+/// Looks at everything that an installation consists of, and at the pods of the mesh.
+pub(super) async fn check(
+    cluster: &Cluster,
+    installation: &Installation,
+    findings: &mut Vec<Finding>,
+) {
+    let namespace = &installation.namespace;
+    let (control, injector) = (installation.control(), installation.injector());
+    workloads::deployment(cluster, namespace, "control plane", &control, findings).await;
+    let injector = workloads::deployment(cluster, namespace, "injector", &injector, findings).await;
+    webhook::configuration(cluster, installation, findings).await;
+    let namespaces = match cluster.list_global::<Namespace>().await {
+        Ok(namespaces) => namespaces,
+        Err(error) => return findings.push(Finding::unknown("namespaces", &error)),
+    };
+    webhook::dry_run(cluster, installation, &namespaces, findings).await;
+    certificates::check(cluster, installation, &namespaces, findings).await;
+    let revision = &installation.revision;
+    match survey(cluster, namespace, None).await {
+        Ok(survey) => {
+            findings.extend(workloads::proxies(&survey, revision));
+            findings.push(workloads::versions(&survey, revision, injector.as_deref()));
+        }
+        Err(error) => findings.push(Finding::unknown("proxies", &error)),
+    }
+    match cluster.list::<Pod>(None, &ListParams::default()).await {
+        Ok(pods) => findings.push(workloads::bare(&namespaces, &pods, revision)),
+        Err(error) => findings.push(Finding::unknown("pods without a sidecar", &error)),
+    }
+}
