@@ -9,13 +9,12 @@ use outrider_injector::document::{DocumentError, Edited, NoteKind};
 use outrider_injector::{Config, inject_document, uninject_document};
 
 use crate::cluster::{Cluster, ClusterError, Installation};
+use crate::defaults;
 use crate::flags::Global;
 use crate::output::{self, OutputError};
 
 /// Where the injector's ConfigMap keeps its file.
 const KEY: &str = "config.yaml";
-/// Where the images of this version are.
-const REGISTRY: &str = "ghcr.io/outrider";
 
 /// Add the sidecar to the pods of a YAML file, as the webhook would
 ///
@@ -123,7 +122,7 @@ pub(crate) async fn inject(
     } else if let Some(path) = &arguments.config {
         (Config::load(path)?, None)
     } else {
-        (defaults(&installation)?, None)
+        (defaults::configuration(&installation)?, None)
     };
     let namespace = namespace.unwrap_or_else(|| "default".to_owned());
     let (file, text) = arguments.file.read()?;
@@ -172,20 +171,6 @@ impl FileArgument {
             Err(source) => Err(InjectError::Read { file, source }),
         }
     }
-}
-
-/// What the chart's default values make of the configuration.
-fn defaults(installation: &Installation) -> Result<Config, ConfigError> {
-    let version = crate::version::OWN;
-    let text = format!(
-        "images: {{sidecar: '{REGISTRY}/outrider-sidecar:{version}', \
-         init: '{REGISTRY}/outrider-init:{version}'}}\n\
-         controlAddress: '{}.{}.svc:15012'\nrevision: '{}'\n",
-        installation.control(),
-        installation.namespace,
-        installation.revision
-    );
-    Config::from_yaml(&text, Path::new("--system-namespace and --revision"))
 }
 
 async fn from_cluster(

@@ -3,6 +3,7 @@
 mod check;
 mod cluster;
 mod completion;
+mod defaults;
 mod flags;
 mod inject;
 mod output;

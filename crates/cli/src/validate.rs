@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use outrider_control::mesh::{MeshSettings, MeshState};
+use outrider_control::mesh::{Findings, MeshSettings, MeshState, ParentFindings};
 use outrider_control::registry::directory::files;
 use outrider_control::registry::document::documents;
 use outrider_control::registry::{Object, ObjectRef, RegistryError, Source};
@@ -166,8 +167,14 @@ impl Validation {
         Ok(())
     }
 
-    fn add(&mut self, at: Source, object: Object) {
+    fn add(&mut self, at: Source, mut object: Object) {
         self.report.objects += 1;
+        if let Object::Service(service) = &mut object {
+            // Any will do that no other has; this block is for tests (RFC 2544).
+            let count = u32::try_from(self.report.objects).unwrap_or(u32::MAX);
+            let address = u32::from(Ipv4Addr::new(198, 18, 0, 0)).saturating_add(count);
+            service.allot(Ipv4Addr::from(address).into());
+        }
         let object_ref = object.reference();
         if let Some(other) = self.seen.get(&object_ref) {
             let other = other.clone();
@@ -198,6 +205,9 @@ impl Validation {
                 let message = match (kind.as_str(), api_version.as_str()) {
                     ("", _) => "kind: is missing".to_owned(),
                     (_, "") => "apiVersion: is missing".to_owned(),
+                    _ if group == "gateway.networking.k8s.io" => {
+                        format!("{kind} of {api_version} means nothing to the mesh")
+                    }
                     _ => format!("the mesh knows no {kind} of {api_version}; it knows {known}"),
                 };
                 // Gateways and their classes are not of the mesh, but of the same API.
@@ -233,7 +243,21 @@ impl Validation {
 
     fn finish(mut self, settings: MeshSettings) -> Report {
         let mesh = MeshState::build(Arc::new(settings), self.objects.iter());
-        for warning in &mesh.warnings {
+        let mut judged = BTreeSet::new();
+        for (object, verdict) in mesh.verdicts() {
+            let (Findings::Route(parents), Some(at)) = (&verdict.findings, self.seen.get(object))
+            else {
+                continue;
+            };
+            judged.insert(object.clone());
+            let at = at.clone();
+            for (severity, message) in parents.iter().flat_map(judgements) {
+                self.push(severity, &at, Some(object.to_string()), message);
+            }
+        }
+        // What is wrong with a route is told above, with how bad it is.
+        let others = mesh.warnings.iter();
+        for warning in others.filter(|warning| !judged.contains(&warning.object)) {
             let object = Some(warning.object.to_string());
             let message = warning.message.clone();
             self.push(Severity::Warning, &warning.source, object, message);
@@ -243,6 +267,32 @@ impl Validation {
         self.report.ok = errors.count() == 0;
         self.report
     }
+}
+
+/// What the status of a route would say that is not good.
+fn judgements(parent: &ParentFindings) -> Vec<(Severity, String)> {
+    let mut found = Vec::new();
+    let accepted = &parent.accepted;
+    if !accepted.holds {
+        // The Service may be one that only the cluster has.
+        let severity = match accepted.reason {
+            "NoMatchingParent" => Severity::Warning,
+            _ => Severity::Error,
+        };
+        let (reason, message) = (accepted.reason, &accepted.message);
+        found.push((severity, format!("not accepted ({reason}): {message}")));
+    }
+    if !parent.resolved_refs.holds {
+        let refs = &parent.resolved_refs;
+        found.push((
+            Severity::Warning,
+            format!("{}: {}", refs.reason, refs.message),
+        ));
+    }
+    if let Some(partial) = &parent.partially_invalid {
+        found.push((Severity::Error, partial.message.clone()));
+    }
+    found
 }
 
 fn render(report: &Report) -> String {

@@ -123,7 +123,6 @@ fn each_thing_that_is_wrong_is_told_with_what_to_do() {
         found,
         [
             ("API server", "pass"),
-            ("native sidecars", "pass"),
             ("clock", "pass"),
             ("permissions", "failure"),
             ("nodes", "pass"),

@@ -9,7 +9,7 @@ use outrider_identity::trust::TrustBundle;
 use outrider_identity::verify::{PeerRole, unix_time, verify_chain};
 
 use super::finding::{Finding, some};
-use crate::cluster::{AUTHORITY, Cluster, Installation, ROOT};
+use crate::cluster::{Cluster, Installation, ROOT};
 use crate::output::{lifetime, rfc3339};
 
 const CHECK: &str = "certificate authority";
@@ -63,12 +63,11 @@ pub(super) fn serving(
 pub(super) async fn check(
     cluster: &Cluster,
     installation: &Installation,
+    name: &str,
     namespaces: &[Namespace],
     findings: &mut Vec<Finding>,
 ) {
-    let secret = cluster
-        .find::<Secret>(&installation.namespace, AUTHORITY)
-        .await;
+    let secret = cluster.find::<Secret>(&installation.namespace, name).await;
     let roots = match secret {
         Err(error) => return findings.push(Finding::unknown(CHECK, &error)),
         Ok(secret) => {
@@ -77,6 +76,7 @@ pub(super) async fn check(
             let (certificate, roots) = (key("tls.crt"), key("ca.crt"));
             let now = SystemTime::now();
             findings.push(authority(
+                name,
                 &certificate,
                 !key("tls.key").is_empty(),
                 installation,
@@ -94,13 +94,14 @@ pub(super) async fn check(
 }
 
 fn authority(
+    name: &str,
     certificate: &[u8],
     has_key: bool,
     installation: &Installation,
     now: SystemTime,
 ) -> Finding {
     let logs = format!(
-        "the control plane fills Secret {AUTHORITY} at its first start; see why it does not: \
+        "the control plane fills Secret {name} at its first start; see why it does not: \
          kubectl logs -n {} deployment/{}",
         installation.namespace,
         installation.control()
@@ -109,7 +110,7 @@ fn authority(
         return Finding::failure(
             CHECK,
             format!(
-                "Secret {}/{AUTHORITY} has no certificate and key",
+                "Secret {}/{name} has no certificate and key",
                 installation.namespace
             ),
             logs,
@@ -122,7 +123,7 @@ fn authority(
     let details = match details {
         Ok(details) => details,
         Err(error) => {
-            return Finding::failure(CHECK, format!("Secret {AUTHORITY}, tls.crt: {error}"), logs);
+            return Finding::failure(CHECK, format!("Secret {name}, tls.crt: {error}"), logs);
         }
     };
     let validity = format!(
@@ -254,13 +255,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let pem = made(directory.path()).trust_bundle().to_pem();
         let now = SystemTime::now();
-        let at = |now| authority(pem.as_bytes(), true, &installation(), now).outcome;
+        let at = |now| authority("ca", pem.as_bytes(), true, &installation(), now).outcome;
         let days = |count: u64| Duration::from_secs(count * 24 * 3600);
         assert_eq!(at(now), Outcome::Pass);
         assert_eq!(at(now + days(3640)), Outcome::Warning);
         assert_eq!(at(now + days(3700)), Outcome::Failure);
         assert_eq!(at(now - days(1)), Outcome::Failure);
-        let keyless = authority(pem.as_bytes(), false, &installation(), now);
+        let keyless = authority("ca", pem.as_bytes(), false, &installation(), now);
         assert_eq!(keyless.outcome, Outcome::Failure);
     }
 

@@ -1,12 +1,12 @@
 //! `outrider check --installed`
 
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{Container, Namespace, Pod};
 use kube::api::ListParams;
 
 use super::finding::Finding;
 use super::{certificates, webhook, workloads};
-use crate::cluster::{Cluster, Installation};
-use crate::survey::survey;
+use crate::cluster::{AUTHORITY, Cluster, Installation};
+use crate::survey::{image_version, survey};
 
 /// Looks at everything that an installation consists of, and at the pods of the mesh.
 pub(super) async fn check(
@@ -16,15 +16,18 @@ pub(super) async fn check(
 ) {
     let namespace = &installation.namespace;
     let (control, injector) = (installation.control(), installation.injector());
-    workloads::deployment(cluster, namespace, "control plane", &control, findings).await;
+    let name = "control plane";
+    let control = workloads::deployment(cluster, namespace, name, &control, findings).await;
     let injector = workloads::deployment(cluster, namespace, "injector", &injector, findings).await;
+    let injector = injector.as_ref().and_then(image_version);
     webhook::configuration(cluster, installation, findings).await;
     let namespaces = match cluster.list_global::<Namespace>().await {
         Ok(namespaces) => namespaces,
         Err(error) => return findings.push(Finding::unknown("namespaces", &error)),
     };
     webhook::dry_run(cluster, installation, &namespaces, findings).await;
-    certificates::check(cluster, installation, &namespaces, findings).await;
+    let secret = authority_secret(control.as_ref());
+    certificates::check(cluster, installation, &secret, &namespaces, findings).await;
     let revision = &installation.revision;
     match survey(cluster, namespace, None).await {
         Ok(survey) => {
@@ -37,4 +40,12 @@ pub(super) async fn check(
         Ok(pods) => findings.push(workloads::bare(&namespaces, &pods, revision)),
         Err(error) => findings.push(Finding::unknown("pods without a sidecar", &error)),
     }
+}
+
+/// The Secret that the control plane was told to use.
+fn authority_secret(control: Option<&Container>) -> String {
+    let arguments = control.and_then(|container| container.args.as_ref());
+    let mut arguments = arguments.into_iter().flatten();
+    let told = arguments.find_map(|argument| argument.strip_prefix("--ca-secret="));
+    told.unwrap_or(AUTHORITY).to_owned()
 }

@@ -42,14 +42,10 @@ fn mark<'a>(namespace: &'a Namespace, name: &str) -> Option<&'a str> {
     found.map(String::as_str)
 }
 
-/// Whether the labels of a namespace ask for a sidecar.
+/// Whether the labels of a namespace ask this revision for sidecars, as the chart's webhooks select.
 pub(super) fn is_injected(namespace: &Namespace, revision: &str) -> bool {
-    match mark(namespace, INJECT) {
-        Some("disabled") => return false,
-        Some("enabled") if revision.is_empty() => return mark(namespace, REVISION).is_none(),
-        _ => {}
-    }
-    !revision.is_empty() && mark(namespace, REVISION) == Some(revision)
+    mark(namespace, INJECT) == Some("enabled")
+        && mark(namespace, REVISION).unwrap_or_default() == revision
 }
 
 fn name(namespace: &Namespace) -> String {
@@ -81,8 +77,7 @@ fn others(namespaces: &[Namespace]) -> Finding {
 fn security(namespaces: &[Namespace]) -> Finding {
     let strict = |namespace: &&Namespace| {
         let level = mark(namespace, "pod-security.kubernetes.io/enforce");
-        let asked =
-            mark(namespace, INJECT) == Some("enabled") || mark(namespace, REVISION).is_some();
+        let asked = mark(namespace, INJECT) == Some("enabled");
         asked && matches!(level, Some("baseline" | "restricted"))
     };
     let names: Vec<String> = namespaces.iter().filter(strict).map(name).collect();
@@ -149,7 +144,7 @@ mod tests {
                 false,
                 false,
             ),
-            (json!({REVISION: "canary"}), false, true),
+            (json!({REVISION: "canary"}), false, false),
             (json!({INJECT: "enabled", REVISION: "canary"}), false, true),
         ] {
             let namespace = namespace("n", labels);

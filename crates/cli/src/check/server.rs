@@ -13,12 +13,10 @@ use super::finding::Finding;
 use crate::cluster::{Cluster, describe};
 
 const REACHED: &str = "API server";
-const SIDECARS: &str = "native sidecars";
 const CLOCK: &str = "clock";
-/// From here on init containers with `restartPolicy: Always` are on by default (KEP-753).
-const NATIVE: (u32, u32) = (1, 29);
-/// The oldest that the chart installs on: CEL rules in CRDs are on by default from here on.
-const OLDEST: (u32, u32) = (1, 25);
+/// The oldest that the chart installs on. From here on init containers with `restartPolicy: Always`
+/// are on by default (KEP-753), and so are CEL rules in CRDs.
+const OLDEST: (u32, u32) = (1, 29);
 /// Certificates are valid from two minutes before they are made; half of that is worth a word.
 const NOTABLE: Duration = Duration::from_secs(60);
 /// From here on fresh certificates and tokens are refused.
@@ -39,7 +37,7 @@ pub(super) async fn check(cluster: &Cluster, findings: &mut Vec<Finding>) -> boo
             return false;
         }
     };
-    findings.extend(version(&info, cluster.server()));
+    findings.push(version(&info, cluster.server()));
     let middle = before + before.elapsed().unwrap_or_default() / 2;
     findings.push(clock(date.as_deref(), middle));
     true
@@ -63,36 +61,29 @@ async fn ask(cluster: &Cluster) -> Result<(Info, Option<String>), String> {
     Ok((info, date))
 }
 
-fn version(info: &Info, server: &str) -> Vec<Finding> {
+fn version(info: &Info, server: &str) -> Finding {
     // Providers append signs to the minor version, such as 27+.
     let number = |text: &str| {
         let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
         digits.parse::<u32>().ok()
     };
     let (Some(major), Some(minor)) = (number(&info.major), number(&info.minor)) else {
-        return vec![Finding::failure(
+        return Finding::failure(
             REACHED,
             format!("its version is not one: {:?}.{:?}", info.major, info.minor),
             "is this address a Kubernetes API server?",
-        )];
+        );
     };
     let told = format!("Kubernetes {} at {server}", info.git_version);
     if (major, minor) < OLDEST {
-        let fix = format!("upgrade the cluster to {}.{} or newer", NATIVE.0, NATIVE.1);
-        return vec![Finding::failure(REACHED, format!("{told} is too old"), fix)];
+        let (major, minor) = OLDEST;
+        return Finding::failure(
+            REACHED,
+            format!("{told} is too old: it has no native sidecars"),
+            format!("upgrade the cluster to {major}.{minor} or newer"),
+        );
     }
-    let reached = Finding::pass(REACHED, told);
-    let sidecars = if (major, minor) < NATIVE {
-        Finding::warning(
-            SIDECARS,
-            format!("Kubernetes {major}.{minor} has none, so sidecars take the plain form"),
-            "Jobs do not end by themselves and init containers have no network through the mesh \
-             in that form; upgrade to 1.29 or newer to have both",
-        )
-    } else {
-        Finding::pass(SIDECARS, "supported")
-    };
-    vec![reached, sidecars]
+    Finding::pass(REACHED, format!("{told}, with native sidecars"))
 }
 
 fn clock(date: Option<&str>, here: SystemTime) -> Finding {
@@ -132,25 +123,20 @@ mod tests {
 
     #[test]
     fn versions_are_judged() {
-        use Outcome::{Failure, Pass, Warning};
+        use Outcome::{Failure, Pass};
         for (major, minor, expected) in [
-            ("1", "34", &[Pass, Pass][..]),
-            ("1", "29+", &[Pass, Pass]),
-            ("1", "28", &[Pass, Warning]),
-            ("1", "24", &[Failure]),
-            ("2", "0", &[Pass, Pass]),
-            ("", "x", &[Failure]),
+            ("1", "34", Pass),
+            ("1", "29+", Pass),
+            ("1", "28", Failure),
+            ("2", "0", Pass),
+            ("", "x", Failure),
         ] {
             let info = Info {
                 major: major.to_owned(),
                 minor: minor.to_owned(),
                 ..Info::default()
             };
-            let outcomes: Vec<_> = version(&info, "s")
-                .iter()
-                .map(|each| each.outcome)
-                .collect();
-            assert_eq!(outcomes, expected, "{major}.{minor}");
+            assert_eq!(version(&info, "s").outcome, expected, "{major}.{minor}");
         }
     }
 

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{Container, Namespace, Pod};
 
 use super::finding::{Finding, some};
 use super::namespaces::is_injected;
 use crate::cluster::{Cluster, INJECT};
-use crate::survey::{NOT_CONNECTED, SidecarPod, Survey, image_version};
+use crate::survey::{NOT_CONNECTED, SidecarPod, Survey};
 use crate::version::OWN;
 
 const REPLICAS: &str = "control plane";
@@ -17,19 +17,19 @@ const REFUSED: &str = "configuration";
 const VERSIONS: &str = "versions";
 const BARE: &str = "pods without a sidecar";
 
-/// One deployment of the installation; the version is that of its image.
+/// One deployment of the installation.
 pub(super) async fn deployment(
     cluster: &Cluster,
     namespace: &str,
     check: &'static str,
     name: &str,
     findings: &mut Vec<Finding>,
-) -> Option<String> {
+) -> Option<Container> {
     match cluster.find::<Deployment>(namespace, name).await {
         Ok(Some(deployment)) => {
             findings.push(readiness(check, &deployment));
             let template = deployment.spec?.template.spec?;
-            image_version(template.containers.first()?)
+            template.containers.into_iter().next()
         }
         Ok(None) => {
             findings.push(Finding::failure(

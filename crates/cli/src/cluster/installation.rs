@@ -17,7 +17,7 @@ pub(crate) const INJECT: &str = "outrider.dev/inject";
 pub(crate) const REVISION: &str = "outrider.dev/rev";
 /// The ConfigMap with the trust bundle, and its key.
 pub(crate) const ROOT: (&str, &str) = ("outrider-root", "root.pem");
-/// The Secret of the certificate authority.
+/// The Secret of the certificate authority, unless the chart is given another.
 pub(crate) const AUTHORITY: &str = "outrider-ca";
 
 impl Installation {

@@ -189,6 +189,13 @@ impl Service {
             .is_none_or(|(_, text)| text == "None")
     }
 
+    /// Gives it an address where an API server would: a file that is yet to be applied has none.
+    pub fn allot(&mut self, address: IpAddr) {
+        if self.is_served() && self.address_texts().next().is_none() {
+            self.spec.cluster_ip = Some(address.to_string());
+        }
+    }
+
     fn address_texts(&self) -> impl Iterator<Item = (String, &str)> {
         let listed = self.spec.cluster_ips.iter().enumerate();
         let listed =
