@@ -45,6 +45,15 @@ impl Control {
     }
 
     pub async fn start_with(mesh: &str, lifetimes: Lifetimes) -> Self {
+        Self::start_judging(mesh, lifetimes, |tokens| Tokens::Signed(tokens.verifier())).await
+    }
+
+    /// With somebody else to judge tokens.
+    pub async fn start_judging(
+        mesh: &str,
+        lifetimes: Lifetimes,
+        judge: impl FnOnce(&TokenSigner) -> Tokens,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (ca, config) = (folder.path().join("ca"), folder.path().join("mesh"));
         fs::create_dir(&config).unwrap();
@@ -68,7 +77,7 @@ impl Control {
         };
         let serving = Arc::new(serving.with_lifetimes(lifetimes));
         let (authorities, current) = watch::channel(serving);
-        let judge = Tokens::Signed(tokens.verifier());
+        let judge = judge(&tokens);
         let control = ControlPlane::start(options, current, judge, Arc::default())
             .await
             .unwrap();
