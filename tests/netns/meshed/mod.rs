@@ -9,6 +9,7 @@ mod identity;
 mod kubelet;
 mod policy;
 mod resilience;
+mod routes;
 mod tcp;
 
 use std::time::Duration;
