@@ -55,7 +55,7 @@ pub(super) fn routes(mesh: &MeshState, attached: &[&JudgedRoute]) -> Vec<Route> 
             }
         }
     }
-    routes.sort_by(|(one, _), (other, _)| one.cmp(other));
+    routes.sort_by_key(|(precedence, _)| *precedence);
     routes.into_iter().map(|(_, route)| route).collect()
 }
 

@@ -42,7 +42,7 @@ pub(super) fn routes(mesh: &MeshState, attached: &[&JudgedRoute], port: u16) -> 
             }
         }
     }
-    routes.sort_by(|(one, _), (other, _)| one.cmp(other));
+    routes.sort_by_key(|(precedence, _)| *precedence);
     routes.into_iter().map(|(_, route)| route).collect()
 }
 
