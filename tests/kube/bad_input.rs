@@ -1,6 +1,5 @@
 //! What is wrong is refused with its field named, and harms nothing else.
 
-use std::path::PathBuf;
 use std::process::Output;
 
 use anyhow::ensure;
@@ -9,6 +8,7 @@ use outrider_testkit::eventually;
 use serde_json::{Value, json};
 
 use crate::harness::{PATIENCE, Place, SYSTEM, cluster};
+use crate::operations::chart;
 use crate::routes::route;
 
 /// The schema refuses what it can, by the field's path.
@@ -140,8 +140,7 @@ fn a_control_plane_without_its_authority_says_which_secret_it_lacks() {
         },
     });
     cluster.apply(&secret.to_string()).unwrap();
-    let chart = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../charts/outrider");
-    let chart = chart.to_string_lossy().into_owned();
+    let chart = chart();
     for (revision, name) in [("absent", "absent-ca"), ("mismatched", "mismatched-ca")] {
         let release = format!("outrider-{revision}");
         let values = format!(

@@ -7,14 +7,12 @@ use anyhow::ensure;
 use outrider_testkit::eventually;
 use serde_json::{Value, json};
 
-use crate::harness::{App, PATIENCE, Place, client, container, server};
+use crate::harness::{App, PATIENCE, Place, client, container, container_spec, server};
 
 /// Whether the pod has a sidecar, of the native form.
 fn is_injected(pod: &Value) -> bool {
-    let containers = pod["spec"]["initContainers"].as_array();
-    let mut containers = containers.into_iter().flatten();
-    let sidecar = containers.find(|container| container["name"] == "outrider-sidecar");
-    sidecar.is_some_and(|sidecar| sidecar["restartPolicy"] == "Always")
+    container_spec(pod, "outrider-sidecar")
+        .is_some_and(|sidecar| sidecar["restartPolicy"] == "Always")
 }
 
 /// A label on the namespace takes its pods in, and one on the pod wins over it, both ways.

@@ -16,6 +16,7 @@ mod network_policy;
 mod operations;
 mod policy;
 mod probes;
+mod revisions;
 mod routes;
 mod stateful;
 mod uninstall;

@@ -37,10 +37,15 @@ fn assert_flawless(load: Load) {
     );
 }
 
-/// `helm upgrade` of the mesh to the chart of this checkout with a value changed.
-pub fn helm_upgrade(cluster: &Cluster, value: &str) -> Result<()> {
+/// The chart of this checkout.
+pub fn chart() -> String {
     let chart = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../charts/outrider");
-    let chart = chart.to_string_lossy().into_owned();
+    chart.to_string_lossy().into_owned()
+}
+
+/// `helm upgrade` of the mesh to the chart of this checkout with a value changed.
+fn helm_upgrade(cluster: &Cluster, value: &str) -> Result<()> {
+    let chart = chart();
     let arguments = [
         "upgrade",
         "outrider",

@@ -58,10 +58,13 @@ impl Test {
             needed.push(machine::CLUSTER);
         }
         machine::require(&needed, self.install)?;
-        shell::step(
-            "build the programs",
-            shell::cargo(&["build", "--workspace", "--bins"])?,
-        )?;
+        // The cluster's are built for its images.
+        if self.suite != Suite::Kube {
+            shell::step(
+                "build the programs",
+                shell::cargo(&["build", "--workspace", "--bins"])?,
+            )?;
+        }
         if self.suite.includes(Suite::Unit) {
             let arguments = ["test", "--workspace", "--exclude", "outrider-tests"];
             self.cargo_test("unit tests", &arguments)?;

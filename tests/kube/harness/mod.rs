@@ -69,15 +69,16 @@ pub struct Answer {
 impl Place {
     /// A namespace whose pods are injected.
     pub fn meshed(label: &str) -> Option<Self> {
-        Self::new(label, &json!({"outrider.dev/inject": "enabled"}))
+        Self::labelled(label, &json!({"outrider.dev/inject": "enabled"}))
     }
 
     /// A namespace whose pods are not.
     pub fn plain(label: &str) -> Option<Self> {
-        Self::new(label, &json!({}))
+        Self::labelled(label, &json!({}))
     }
 
-    fn new(label: &str, labels: &Value) -> Option<Self> {
+    /// A namespace with these labels.
+    pub fn labelled(label: &str, labels: &Value) -> Option<Self> {
         static SEQUENCE: AtomicU32 = AtomicU32::new(0);
         let cluster = cluster()?;
         let sequence = SEQUENCE.fetch_add(1, Ordering::Relaxed);
@@ -286,6 +287,14 @@ pub fn condition<'a>(conditions: &'a Value, kind: &str) -> Option<&'a str> {
 pub fn container<'a>(pod: &'a Value, name: &str) -> Option<&'a Value> {
     let of = |list: &str| pod["status"][list].as_array();
     let all = [of("initContainerStatuses"), of("containerStatuses")];
+    let mut all = all.into_iter().flatten().flatten();
+    all.find(|container| container["name"] == name)
+}
+
+/// What was asked for of one container, the init containers among them.
+pub fn container_spec<'a>(pod: &'a Value, name: &str) -> Option<&'a Value> {
+    let of = |list: &str| pod["spec"][list].as_array();
+    let all = [of("initContainers"), of("containers")];
     let mut all = all.into_iter().flatten().flatten();
     all.find(|container| container["name"] == name)
 }

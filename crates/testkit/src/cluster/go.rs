@@ -23,6 +23,8 @@ pub(super) fn command(folder: &Path, arguments: &[&str]) -> Result<Command> {
     command
         .current_dir(folder)
         .env("CGO_ENABLED", "0")
+        // Of the compiler itself: a sixth less time for more memory.
+        .env("GOGC", "300")
         .args(arguments);
     Ok(command)
 }
