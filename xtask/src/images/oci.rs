@@ -128,7 +128,9 @@ pub(crate) fn write(
     let folder = out.parent().context("the image's file has no folder")?;
     std::fs::create_dir_all(folder).with_context(|| format!("create {}", folder.display()))?;
     // Renamed when it is whole, so that nobody finds half an image.
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    let mut file = tempfile::Builder::new()
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .tempfile_in(folder)?;
     let mut archive = tar::Builder::new(file.as_file_mut());
     append(
         &mut archive,
