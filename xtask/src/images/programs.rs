@@ -241,8 +241,8 @@ fn extensions() -> Result<PathBuf> {
         .context("no folder /usr/lib*/xtables with libxt_owner.so: apt-get install iptables")
 }
 
-/// A static busybox under all its names, and curl, whose resolver is the C library's own: that of a
-/// static program is not to be relied on.
+/// A static busybox under all its names, whose resolver crashes now and then; so curl, with the
+/// libraries of this machine, makes the requests.
 fn tools() -> Result<Vec<Entry>> {
     let mut borrowed = Borrowed::default();
     let busybox = machine::path("busybox")?;
