@@ -218,3 +218,74 @@ fn the_charts_version_and_its_images_are_the_workspaces() {
     let label = &check["metadata"]["labels"]["helm.sh/chart"];
     assert_eq!(label, &format!("outrider-{version}"));
 }
+
+/// The arguments of every container of ours, by its program.
+fn all_arguments(objects: &Objects) -> Vec<(&'static str, Vec<String>)> {
+    let check = objects.of("Pod").next().unwrap();
+    let mut all = vec![("outrider", check["spec"].clone())];
+    for deployment in objects.of("Deployment") {
+        let name = deployment["metadata"]["name"].as_str().unwrap();
+        let program = match name.starts_with("outrider-control") {
+            true => "outrider-control",
+            false => "outrider-injector",
+        };
+        all.push((program, deployment["spec"]["template"]["spec"].clone()));
+    }
+    let text = |argument: &Value| argument.as_str().unwrap().to_owned();
+    all.into_iter()
+        .map(|(program, spec)| {
+            let arguments = items(&spec["containers"][0]["args"]);
+            (program, arguments.iter().map(text).collect())
+        })
+        .collect()
+}
+
+const MANY: &[&str] = &[
+    "revision=blue",
+    "ca.existingSecret=corporate",
+    "ca.certificateLifetime=1h30m",
+    "control.logLevel=info\\,outrider_control=debug",
+    "image.pullPolicy=Never",
+    "image.pullSecrets={key}",
+    "sidecar.accessLog=true",
+    "sidecar.native=false",
+    "sidecar.concurrency=3",
+    "sidecar.drainSeconds=40",
+    "sidecar.logLevel=debug",
+    "sidecar.resources.limits.cpu=2",
+    "sidecar.capture.includeCidrs=*",
+    "sidecar.capture.excludeInboundPorts=22\\,9000",
+];
+
+#[test]
+fn the_programs_know_the_flags_that_they_are_given() {
+    for values in [&[][..], MANY] {
+        let objects = render(values).unwrap();
+        let all = all_arguments(&objects);
+        assert_eq!(all.len(), 3);
+        for (program, arguments) in all {
+            let path = outrider_testkit::bins::path(program).unwrap();
+            // Help is given once all that comes before it was understood.
+            let output = std::process::Command::new(path)
+                .args(&arguments)
+                .arg("--help")
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{program} {arguments:?}: {said}");
+        }
+    }
+}
+
+#[test]
+fn the_injector_takes_its_configuration() {
+    for (values, suffix) in [(&[][..], ""), (MANY, "-blue")] {
+        let objects = render(values).unwrap();
+        let name = format!("outrider-injector{suffix}");
+        let text = &objects.one("ConfigMap", &name)["data"]["config.yaml"];
+        let text = text.as_str().unwrap();
+        let config = outrider_injector::Config::from_yaml(text, name.as_ref()).unwrap();
+        assert_eq!(config.concurrency, (!suffix.is_empty()).then_some(3));
+        assert_eq!(config.capture.len(), if suffix.is_empty() { 0 } else { 2 });
+    }
+}
