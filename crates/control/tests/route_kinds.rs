@@ -14,6 +14,7 @@ use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::TcpProx
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::ClusterSpecifier;
 use outrider_control::mesh::MeshState;
 use outrider_control::translate::translate;
+use outrider_xds::ads::ResourceType;
 use prost::Message as _;
 
 const PARENT: &str = "parentRefs: [{group: '', kind: Service, name: web}]";
@@ -223,6 +224,14 @@ fn among_equals_the_older_route_and_the_earlier_rule_goes_first() {
         routes.into_iter().map(|route| route.name).collect()
     };
     assert_eq!(names(&text), ["shop/a/0", "shop/a/1", "shop/b/0"]);
+    let origins = translate(&cluster_mesh(&text), &cart(&["10.0.0.9"])).origins;
+    let table = (
+        ResourceType::Route,
+        "web.shop.svc.cluster.local:80".to_owned(),
+    );
+    let told = origins[&table].iter().map(ToString::to_string);
+    let told: Vec<String> = told.collect();
+    assert_eq!(told, ["HTTPRoute shop/a", "HTTPRoute shop/b"]);
     let aged = |text: &str, name: &str, time: &str| {
         let (head, aged) = (
             format!("metadata: {{name: {name},"),

@@ -9,6 +9,9 @@ use crate::registry::{NamespacedName, Object, ObjectRef};
 use super::route::names;
 use super::{AppProtocol, Fault, JudgedRoute, MeshPort, MeshService, MeshState, RouteKind};
 
+/// What is said where there is nothing to say.
+const IN_FORCE: &str = "in force";
+
 /// The judgement on one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
@@ -75,7 +78,7 @@ impl Finding {
 impl Verdict {
     /// The verdict on an object that was taken, with what its neighbours show to be wrong with it.
     pub fn accepted(object: &Object, found: &[String]) -> Self {
-        let mut message = "in force".to_owned();
+        let mut message = IN_FORCE.to_owned();
         for text in found {
             message += "; ";
             message += text;
@@ -132,7 +135,7 @@ impl Verdict {
         }
     }
 
-    /// What does not hold, for logs.
+    /// What does not hold, or does without doing what its author may expect, for logs.
     pub fn complaints(&self) -> Vec<&str> {
         let bad = |finding: &&Finding| !finding.holds;
         let mut messages: Vec<&str> = match &self.findings {
@@ -144,10 +147,11 @@ impl Verdict {
             Findings::Route(parents) => parents
                 .iter()
                 .flat_map(|parent| {
-                    let bad = [&parent.accepted, &parent.resolved_refs]
-                        .into_iter()
-                        .filter(bad);
-                    bad.chain(&parent.partially_invalid)
+                    let idle = parent.accepted.message != IN_FORCE;
+                    let accepted = Some(&parent.accepted).filter(|_| idle);
+                    let resolved = Some(&parent.resolved_refs).filter(bad);
+                    let found = accepted.into_iter().chain(resolved);
+                    found.chain(&parent.partially_invalid)
                 })
                 .map(|finding| finding.message.as_str())
                 .collect(),
@@ -240,7 +244,7 @@ fn conflict(
             .iter()
             .any(|other| other.reference() == route.reference())
         {
-            let mut message = "in force".to_owned();
+            let mut message = IN_FORCE.to_owned();
             if route.has_idle_hostnames() {
                 message += "; spec.hostnames means nothing where a Service is the parent";
             }

@@ -54,13 +54,17 @@ struct Progress {
 struct Refused {
     version: String,
     reason: String,
-    /// The resources, each with the object that it comes from.
-    resources: BTreeMap<String, Option<ObjectRef>>,
+    /// The resources, each with the objects that it comes from.
+    resources: BTreeMap<String, Arc<[ObjectRef]>>,
 }
 
 impl Refused {
     fn objects(&self) -> BTreeSet<ObjectRef> {
-        self.resources.values().flatten().cloned().collect()
+        let objects = self.resources.values();
+        objects
+            .flat_map(|objects| objects.iter())
+            .cloned()
+            .collect()
     }
 }
 
@@ -200,12 +204,14 @@ impl Client {
                 .iter()
                 .find_map(|origins| origins.get(&key))
                 .cloned()
+                .unwrap_or_default()
         };
         let refused: BTreeMap<_, _> = names
             .into_iter()
             .map(|name| (name.clone(), origin(name)))
             .collect();
-        let objects = refused.values().flatten().cloned().collect();
+        let objects = refused.values().flat_map(|objects| objects.iter());
+        let objects = objects.cloned().collect();
         let progress = &mut state.progress[answer.resource_type.index()];
         let before = progress.refused.take();
         let mut resources = before.map(|before| before.resources).unwrap_or_default();

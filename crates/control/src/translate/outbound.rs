@@ -11,6 +11,7 @@ use envoy_types::pb::google::protobuf::{BoolValue, UInt32Value};
 use outrider_xds::ads::ResourceType;
 
 use crate::mesh::{AppProtocol, JudgedRoute, MeshPort, MeshService, MeshState, RouteKind};
+use crate::registry::ObjectRef;
 use crate::registry::kinds::IpFamily;
 
 use super::bind::{address, any_address};
@@ -96,6 +97,13 @@ fn translate_port(
     let workloads = workloads.filter(|_| service.headless);
     let routes = mesh.routes(service, port, &key.namespace);
     let routes: Vec<&JudgedRoute> = routes.into_iter().map(AsRef::as_ref).collect();
+    let by_bytes = routes.first().is_some_and(routes_bytes);
+    // What a proxy says of the routes' resource is said to each of them.
+    let sources: Vec<ObjectRef> = routes.iter().map(|route| route.reference()).collect();
+    let from_routes = |theirs: bool| match origin {
+        Some(service) if sources.is_empty() || !theirs => std::slice::from_ref(service),
+        _ => &sources[..],
+    };
     let mut tables = BTreeSet::new();
     for (address, direct) in own.chain(workloads) {
         // Two ports that lead to the same one of a workload: the first has it.
@@ -112,21 +120,17 @@ fn translate_port(
             ),
         };
         let listener = service_listener(mesh, address, port, &cluster_name, &table, &routes);
-        let source = routes.first().filter(|route| routes_bytes(route));
-        let source = source.map(|route| route.reference());
-        let from = source.as_ref().or(origin);
-        resources.add(ResourceType::Listener, &listener.name, &listener, from);
+        let from = from_routes(by_bytes);
+        resources.add_of(ResourceType::Listener, &listener.name, &listener, from);
         if tables.insert(table.clone()) {
             if let Some(mutual_tls) = direct {
                 let cluster = cluster::direct(mesh, service, port, mutual_tls);
                 resources.add(ResourceType::Cluster, &cluster_name, &cluster, origin);
             }
-            if port.protocol.may_be_http() && !routes.first().is_some_and(routes_bytes) {
-                let source = routes.first().map(|route| route.reference());
+            if port.protocol.may_be_http() && !by_bytes {
                 let table_of =
                     route::service_table(mesh, &table, &cluster_name, &routes, port.number);
-                let from = source.as_ref().or(origin);
-                resources.add(ResourceType::Route, &table, &table_of, from);
+                resources.add_of(ResourceType::Route, &table, &table_of, from_routes(true));
             }
         }
     }

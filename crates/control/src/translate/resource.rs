@@ -1,6 +1,7 @@
 //! Resources as they are sent.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use envoy_types::pb::google::protobuf::Any;
 use outrider_xds::ads::ResourceType;
@@ -20,12 +21,12 @@ pub struct Translation {
     pub listeners: Resources,
     /// RDS.
     pub routes: Resources,
-    /// The object that a resource comes from, for what proxies say of it; the fixed ones have none.
+    /// The objects that a resource comes from, for what proxies say of it; the fixed ones have none.
     pub origins: Origins,
 }
 
-/// The object that a resource comes from.
-pub type Origins = BTreeMap<(ResourceType, String), ObjectRef>;
+/// The objects that a resource comes from: several where routes of one port were put together.
+pub type Origins = BTreeMap<(ResourceType, String), Arc<[ObjectRef]>>;
 
 impl Translation {
     /// The resources of a kind; secrets are not the control plane's to send.
@@ -65,12 +66,27 @@ impl Translation {
         message: &M,
         origin: Option<&ObjectRef>,
     ) {
+        self.add_of(
+            kind,
+            name,
+            message,
+            origin.map_or(&[], std::slice::from_ref),
+        );
+    }
+
+    pub(super) fn add_of<M: Message + Name>(
+        &mut self,
+        kind: ResourceType,
+        name: &str,
+        message: &M,
+        origins: &[ObjectRef],
+    ) {
         let Some(resources) = self.kind_mut(kind) else {
             return;
         };
         resources.insert(name.to_owned(), Versioned::new(kind, message));
-        if let Some(origin) = origin {
-            self.origins.insert((kind, name.to_owned()), origin.clone());
+        if !origins.is_empty() {
+            self.origins.insert((kind, name.to_owned()), origins.into());
         }
     }
 }
