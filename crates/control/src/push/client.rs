@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use outrider_xds::ads::ResourceType;
-use outrider_xds::ads::server::{Answer, ResourceSet, Resources};
+use outrider_xds::ads::server::{Answer, ResourceSet};
 use tokio::sync::watch;
 
 use crate::mesh::MeshState;
 use crate::registry::ObjectRef;
-use crate::translate::{Origins, Outbound, Proxy, Translation, inbound};
+use crate::translate::{Origins, Outbound, Proxy, inbound};
 
 use super::node::NodeDescription;
 use super::report::{KindReport, ProxyReport, Refusal, kind_name, timestamp};
@@ -30,10 +30,9 @@ pub struct Client {
 #[derive(Debug)]
 struct State {
     generation: u64,
-    /// What the resources are put together from: those that others share, and its own.
-    shared: [Arc<Resources>; ResourceType::ALL.len()],
+    /// Of the resources that others share, and of its own.
     shared_origins: Arc<Origins>,
-    own: Translation,
+    own_origins: Origins,
     progress: [Progress; ResourceType::ALL.len()],
     /// Dropped to end the stream.
     sender: Option<watch::Sender<Arc<ResourceSet>>>,
@@ -79,9 +78,8 @@ impl Client {
         let (sender, receiver) = watch::channel(Arc::new(ResourceSet::default()));
         let state = State {
             generation: 0,
-            shared: Default::default(),
             shared_origins: Arc::default(),
-            own: Translation::default(),
+            own_origins: Origins::default(),
             progress: Default::default(),
             sender: Some(sender),
             receiver,
@@ -127,27 +125,14 @@ impl Client {
         let present = Arc::clone(&state.receiver.borrow());
         let mut set = ResourceSet::new(generation.to_string());
         for kind in ResourceType::ALL {
-            let shared = outbound.kind(kind);
             let Some(added) = own.kind(kind) else {
                 continue;
             };
             // The same allocation tells the stream that there is nothing to look at.
-            let same = Arc::ptr_eq(shared, &state.shared[kind.index()])
-                && state.own.kind(kind) == Some(added);
-            let resources = if same {
-                Arc::clone(present.kind(kind))
-            } else if added.is_empty() {
-                Arc::clone(shared)
-            } else {
-                let mut all = shared.as_ref().clone();
-                all.extend(
-                    added
-                        .iter()
-                        .map(|(name, each)| (name.clone(), each.clone())),
-                );
-                Arc::new(all)
-            };
-            state.shared[kind.index()] = Arc::clone(shared);
+            let own = Some(present.kind(kind).own()).filter(|own| own.as_ref() == added);
+            let own = own.map_or_else(|| Arc::new(added.clone()), Arc::clone);
+            set = set.with_own(kind, Arc::clone(outbound.kind(kind)), own);
+            let resources = set.kind(kind);
             let progress = &mut state.progress[kind.index()];
             if let Some(refused) = &mut progress.refused {
                 // What is to be no more is refused no more.
@@ -158,11 +143,10 @@ impl Client {
                     progress.refused = None;
                 }
             }
-            set = set.with(kind, resources);
         }
         state.generation = generation;
         state.shared_origins = Arc::clone(outbound.origins());
-        state.own = own;
+        state.own_origins = own.origins;
         if let Some(sender) = &state.sender {
             sender.send_replace(Arc::new(set));
         }
@@ -199,7 +183,7 @@ impl Client {
         let mut state = self.state();
         let origin = |name: &String| {
             let key = (answer.resource_type, name.clone());
-            let origins = [&state.own.origins, state.shared_origins.as_ref()];
+            let origins = [&state.own_origins, state.shared_origins.as_ref()];
             origins
                 .iter()
                 .find_map(|origins| origins.get(&key))

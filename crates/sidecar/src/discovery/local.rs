@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use outrider_xds::ads::ResourceType;
 use outrider_xds::ads::client::{Event, Resource, Subscription, Update};
-use outrider_xds::ads::server::{ResourceSet, Resources};
+use outrider_xds::ads::server::ResourceSet;
 use tokio::sync::{mpsc, watch};
 
 /// Where updates go, with the key of the origin that they come from.
@@ -105,14 +105,14 @@ impl Ledger {
         wanted: &Subscription,
         set: &ResourceSet,
     ) -> Option<Update> {
-        let resources: &Resources = set.kind(kind);
+        let resources = set.kind(kind);
         // Who waits for all there is waits for an answer even where there is nothing.
         let greeting = wanted.wildcard && !self.told.contains_key(&kind);
         let told = self.told.entry(kind).or_default();
         told.retain(|name, _| wanted.wildcard || wanted.names.contains(name));
 
         let mut added = Vec::new();
-        for (name, resource) in resources {
+        for (name, resource) in resources.iter() {
             let is_wanted = wanted.wildcard || wanted.names.contains(name);
             let is_known = matches!(told.get(name), Some(Some(told)) if *told == resource.version);
             if is_wanted && !is_known {
@@ -153,7 +153,7 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
-    use outrider_xds::ads::server::Versioned;
+    use outrider_xds::ads::server::{Resources, Versioned};
     use outrider_xds::pb::envoy::extensions::transport_sockets::tls::v3::Secret;
 
     use super::*;

@@ -8,7 +8,7 @@ mod sotw;
 mod tests;
 
 pub use delta::DeltaStream;
-pub use resources::{ResourceSet, Resources, Versioned};
+pub use resources::{KindResources, ResourceSet, Resources, Versioned};
 pub use service::{Aggregated, Source, service};
 pub(crate) use service::{first, stream_delta, stream_sotw};
 pub use sotw::SotwStream;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use prost::Message as _;
 
-use super::{Answer, ResourceSet, Resources, Versioned};
+use super::{Answer, KindResources, ResourceSet, Versioned};
 use crate::ads::{ResourceType, WILDCARD};
 use crate::pb::envoy::config::cluster::v3::Cluster;
 use crate::pb::envoy::config::core::v3::ControlPlane;
@@ -113,7 +113,10 @@ impl DeltaStream {
     /// The client may have these resources now.
     pub fn on_resources(&mut self, set: Arc<ResourceSet>) {
         for resource_type in ResourceType::ALL {
-            if !Arc::ptr_eq(set.kind(resource_type), self.set.kind(resource_type)) {
+            if !set
+                .kind(resource_type)
+                .is_same(self.set.kind(resource_type))
+            {
                 self.kinds[resource_type.index()].changed = true;
             }
         }
@@ -126,16 +129,17 @@ impl DeltaStream {
             return Some(response);
         }
         for resource_type in ResourceType::ALL {
-            let resources = Arc::clone(self.set.kind(resource_type));
+            let set = Arc::clone(&self.set);
+            let resources = set.kind(resource_type);
             let kind = &mut self.kinds[resource_type.index()];
             if !kind.requested || !kind.changed || kind.unanswered.is_some() {
                 continue;
             }
-            let mut news = kind.news(&resources);
+            let mut news = kind.news(resources);
             if breaks(resource_type) {
                 kind.shrunk = true;
             } else if !kind.changed {
-                news.removed.extend(kind.losses(&resources));
+                news.removed.extend(kind.losses(resources));
             }
             if !news.is_empty() || std::mem::take(&mut kind.greeting) {
                 kind.greeting = false;
@@ -150,10 +154,11 @@ impl DeltaStream {
             return None;
         }
         for resource_type in ResourceType::ALL {
-            let resources = Arc::clone(self.set.kind(resource_type));
+            let set = Arc::clone(&self.set);
+            let resources = set.kind(resource_type);
             let kind = &mut self.kinds[resource_type.index()];
             if std::mem::take(&mut kind.shrunk) {
-                let removed = kind.losses(&resources);
+                let removed = kind.losses(resources);
                 if !removed.is_empty() {
                     return Some(self.respond(
                         resource_type,
@@ -297,7 +302,7 @@ impl Kind {
 
     /// New and changed resources, and names that were asked for and do not exist. Leaves `changed`
     /// set if there was more than fits.
-    fn news(&mut self, resources: &Resources) -> News {
+    fn news(&mut self, resources: &KindResources) -> News {
         self.changed = false;
         let mut news = News {
             added: Vec::new(),
@@ -346,7 +351,7 @@ impl Kind {
     }
 
     /// Resources that the client has and that are gone.
-    fn losses(&mut self, resources: &Resources) -> Vec<String> {
+    fn losses(&mut self, resources: &KindResources) -> Vec<String> {
         let lost: Vec<String> = self
             .sent
             .keys()
