@@ -14,7 +14,7 @@ use outrider_testkit::eventually;
 use serde_json::{Value, json};
 
 use crate::control_client::Control;
-use crate::harness::{PATIENCE, Place, SYSTEM, client, cluster};
+use crate::harness::{Load, PATIENCE, Place, SYSTEM, client, cluster, server};
 use crate::operations::ONE_AT_A_TIME;
 
 /// How fast the control plane puts things right: a second, and what `kubectl` takes to see it.
@@ -327,6 +327,63 @@ fn another_signer_and_another_root_are_taken_without_a_restart() {
     drop(guard);
     wait_for_bundle(&place, &own).unwrap();
     assert_eq!(control_pods(cluster).unwrap(), pods);
+}
+
+/// A whole rotation of the root, one write of the Secret: the new root is announced, the old signer
+/// goes on meanwhile, and then the new one signs. The old root stays in the bundle, as it must until
+/// the last certificate that it vouches for has ended. Takes as long as an announcement, so it runs
+/// only when it is asked for by name.
+#[test]
+#[ignore = "takes three minutes, and leaves a root more in the bundle"]
+fn a_new_root_takes_over_under_load_and_fails_no_request() {
+    let Some(place) = Place::meshed("new-root") else {
+        return;
+    };
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let cluster = &place.cluster;
+    place
+        .run(&[server("server").replicas(2), client("client")])
+        .unwrap();
+    let url = format!("http://{}/", place.host("server"));
+    place.request_until_ok("client", &url).unwrap();
+    let before = texts(cluster, AUTHORITY).unwrap();
+    let new = Authority::new("the new root").unwrap();
+    let both = format!("{}{}", before["ca.crt"], new.certificate());
+    let after = BTreeMap::from([
+        ("tls.crt".to_owned(), new.certificate().to_owned()),
+        ("tls.key".to_owned(), new.key()),
+        ("ca.crt".to_owned(), both.clone()),
+    ]);
+    let mut end = before;
+    end.insert("ca.crt".to_owned(), both.clone());
+    let guard = Restore {
+        cluster,
+        texts: end,
+    };
+    let load = Load::start(&place, "client", &url, 10_000).unwrap();
+    guard.write(&after).unwrap();
+    wait_for_bundle(&place, &both).unwrap();
+    eventually(2 * PATIENCE, || {
+        let injector = texts(cluster, "secret/outrider-injector-tls")?;
+        let issuer = certificates_from_pem(injector["tls.crt"].as_bytes())?;
+        let issuer = CertificateDetails::parse(&issuer[0])?.issuer;
+        ensure!(issuer.contains("the new root"), "{issuer}");
+        Ok(())
+    })
+    .unwrap();
+    // The servers come back with certificates of the new root; the client has one of the old.
+    place
+        .kubectl(&["rollout", "restart", "deployment/server"])
+        .unwrap();
+    place.rolled_out("deployment/server").unwrap();
+    let report = load.finish().unwrap();
+    assert_eq!(report["failures"], json!({}), "{report}");
+    // And the other way round.
+    place
+        .kubectl(&["rollout", "restart", "deployment/client"])
+        .unwrap();
+    place.rolled_out("deployment/client").unwrap();
+    place.request_until_ok("client", &url).unwrap();
 }
 
 /// Which pod leads, by the Lease.
