@@ -630,7 +630,7 @@ protocol\
 port_value\
 ports are numbers\
 named_port\
-no resolver is asked for an address\
+names are resolved by /etc/resolv.conf of the pod\
 resolver_name\
 ipv4_compat\
 network_namespace_filepath\
@@ -1644,170 +1644,170 @@ pub(crate) static MESSAGES: [MessageRow; 270] = [
     m(15450,45,510,2), // envoy.config.core.v3.RuntimeFractionalPercent
     m(15495,37,512,1), // envoy.config.core.v3.SelfConfigSource
     m(15532,34,513,7), // envoy.config.core.v3.SocketAddress
-    m(15696,45,520,7), // envoy.config.core.v3.SubstitutionFormatString
-    m(15947,33,527,3), // envoy.config.core.v3.TcpKeepalive
-    m(16028,36,530,2), // envoy.config.core.v3.TransportSocket
-    m(16064,41,532,2), // envoy.config.core.v3.TypedExtensionConfig
-    m(16105,48,534,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    m(16262,37,537,2), // envoy.config.core.v3.WatchedDirectory
-    m(16311,46,539,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
-    m(16415,53,543,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    m(16644,33,547,5), // envoy.config.endpoint.v3.Endpoint
-    m(16751,51,552,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    m(16829,35,556,5), // envoy.config.endpoint.v3.LbEndpoint
-    m(16906,44,561,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
-    m(17225,42,569,3), // envoy.config.listener.v3.AdditionalAddress
-    m(17267,31,572,3), // envoy.config.listener.v3.Filter
-    m(17357,36,575,7), // envoy.config.listener.v3.FilterChain
-    m(17532,41,582,11), // envoy.config.listener.v3.FilterChainMatch
-    m(17747,33,593,37), // envoy.config.listener.v3.Listener
-    m(18767,57,630,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    m(18871,76,633,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
-    m(18947,70,633,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
-    m(19017,46,633,1), // envoy.config.listener.v3.Listener.DeprecatedV1
-    m(19063,39,634,4), // envoy.config.listener.v3.ListenerFilter
-    m(19117,58,638,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    m(19232,67,643,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    m(19304,47,644,3), // envoy.config.metrics.v3.HistogramBucketSettings
-    m(19362,35,647,5), // envoy.config.metrics.v3.StatsConfig
-    m(19614,36,652,3), // envoy.config.metrics.v3.StatsMatcher
-    m(19688,36,655,3), // envoy.config.metrics.v3.TagSpecifier
-    m(19748,44,658,1), // envoy.config.overload.v3.BufferFactoryConfig
-    m(19829,38,659,2), // envoy.config.overload.v3.LoadShedPoint
-    m(19875,39,661,3), // envoy.config.overload.v3.OverloadAction
-    m(19914,40,664,5), // envoy.config.overload.v3.OverloadManager
-    m(20023,40,669,2), // envoy.config.overload.v3.ResourceMonitor
-    m(20063,38,671,2), // envoy.config.overload.v3.ScaledTrigger
-    m(20138,41,673,1), // envoy.config.overload.v3.ThresholdTrigger
-    m(20179,32,674,3), // envoy.config.overload.v3.Trigger
-    m(20226,31,677,2), // envoy.config.route.v3.Decorator
-    m(20275,42,679,3), // envoy.config.route.v3.DirectResponseAction
-    m(20338,35,682,11), // envoy.config.route.v3.HeaderMatcher
-    m(20515,43,693,3), // envoy.config.route.v3.QueryParameterMatcher
-    m(20558,36,696,10), // envoy.config.route.v3.RedirectAction
-    m(20725,27,706,19), // envoy.config.route.v3.Route
-    m(21317,33,725,37), // envoy.config.route.v3.RouteAction
-    m(22353,44,762,6), // envoy.config.route.v3.RouteAction.HashPolicy
-    m(22459,65,768,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    m(22533,51,769,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    m(22597,60,773,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    m(22657,56,775,1), // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
-    m(22713,51,776,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    m(22775,59,778,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    m(22834,51,779,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    m(22934,53,782,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
-    m(23105,47,789,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
-    m(23210,40,792,19), // envoy.config.route.v3.RouteConfiguration
-    m(23605,32,811,15), // envoy.config.route.v3.RouteMatch
-    m(23956,47,826,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
-    m(24003,54,826,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
-    m(24057,29,826,6), // envoy.config.route.v3.Tracing
-    m(24161,36,832,2), // envoy.config.route.v3.VirtualCluster
-    m(24197,33,834,24), // envoy.config.route.v3.VirtualHost
-    m(24515,37,858,5), // envoy.config.route.v3.WeightedCluster
-    m(24740,51,863,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
-    m(24791,53,873,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
-    m(24867,57,878,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    m(24924,57,879,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    m(24981,46,880,10), // envoy.extensions.filters.http.router.v3.Router
-    m(25443,71,890,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(25578,65,892,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(25643,61,892,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(25704,63,892,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(26043,81,897,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(27801,101,957,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(27946,103,960,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(28110,109,962,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(28241,95,969,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(28397,70,972,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(28478,63,977,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(28571,54,979,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(29076,74,1002,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(29175,70,1005,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(29245,84,1006,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(29329,58,1009,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(29387,70,1009,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(30020,58,1025,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(30648,95,1040,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(30769,62,1044,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(31303,57,1055,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(31370,48,1057,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(31497,63,1062,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(31598,56,1065,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(31902,55,1074,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(32166,60,1080,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(32371,54,1087,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(32510,69,1098,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(32612,73,1102,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(32685,78,1105,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(32763,48,1108,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(32976,77,1117,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(33053,49,1119,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(33202,43,1127,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(33276,44,1134,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(33326,54,1141,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(33434,69,1145,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(33514,71,1146,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(33591,78,1149,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(33669,35,1149,8), // envoy.service.discovery.v3.Resource
-    m(33745,48,1157,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(33805,40,1158,2), // envoy.service.discovery.v3.ResourceError
-    m(33845,42,1160,2), // envoy.service.discovery.v3.ResourceLocator
-    m(33887,65,1162,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(33952,39,1164,2), // envoy.service.discovery.v3.ResourceName
-    m(34020,35,1166,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(34065,33,1168,1), // envoy.type.matcher.v3.ListMatcher
-    m(34104,39,1169,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(34151,37,1170,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(34194,49,1174,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(34243,31,1175,1), // envoy.type.matcher.v3.OrMatcher
-    m(34288,45,1176,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(34352,34,1178,2), // envoy.type.matcher.v3.RegexMatcher
-    m(34460,44,1180,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(34520,35,1181,7), // envoy.type.matcher.v3.StringMatcher
-    m(34586,34,1188,7), // envoy.type.matcher.v3.ValueMatcher
-    m(34662,44,1195,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(34706,34,1195,2), // envoy.type.metadata.v3.MetadataKey
-    m(34740,46,1197,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(34791,35,1199,4), // envoy.type.metadata.v3.MetadataKind
-    m(34837,43,1203,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(34880,40,1203,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(34920,43,1203,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(34963,41,1203,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(35004,31,1203,6), // envoy.type.tracing.v3.CustomTag
-    m(35070,43,1209,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(35113,38,1211,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(35151,39,1213,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(35190,40,1214,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(35234,25,1217,2), // envoy.type.v3.DoubleRange
-    m(35267,31,1219,2), // envoy.type.v3.FractionalPercent
-    m(35318,24,1221,2), // envoy.type.v3.HashPolicy
-    m(35342,36,1223,1), // envoy.type.v3.HashPolicy.FilterState
-    m(35378,33,1224,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(35411,24,1224,2), // envoy.type.v3.Int32Range
-    m(35435,24,1226,2), // envoy.type.v3.Int64Range
-    m(35459,21,1228,1), // envoy.type.v3.Percent
-    m(35480,29,1229,3), // envoy.type.v3.SemanticVersion
-    m(35538,19,1232,2), // google.protobuf.Any
-    m(35557,25,1234,1), // google.protobuf.BoolValue
-    m(35582,26,1235,1), // google.protobuf.BytesValue
-    m(35608,27,1236,1), // google.protobuf.DoubleValue
-    m(35635,24,1237,2), // google.protobuf.Duration
-    m(35671,21,1239,0), // google.protobuf.Empty
-    m(35692,26,1239,1), // google.protobuf.FloatValue
-    m(35718,26,1240,1), // google.protobuf.Int32Value
-    m(35744,26,1241,1), // google.protobuf.Int64Value
-    m(35770,25,1242,1), // google.protobuf.ListValue
-    m(35801,27,1243,1), // google.protobuf.StringValue
-    m(35828,22,1244,1), // google.protobuf.Struct
-    m(35856,34,1245,2), // google.protobuf.Struct.FieldsEntry
-    m(35890,25,1247,2), // google.protobuf.Timestamp
-    m(35915,27,1249,1), // google.protobuf.UInt32Value
-    m(35942,27,1250,1), // google.protobuf.UInt64Value
-    m(35969,21,1251,6), // google.protobuf.Value
-    m(36056,17,1257,3), // google.rpc.Status
-    m(36084,25,1260,1), // xds.core.v3.ContextParams
-    m(36115,37,1261,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(15710,45,520,7), // envoy.config.core.v3.SubstitutionFormatString
+    m(15961,33,527,3), // envoy.config.core.v3.TcpKeepalive
+    m(16042,36,530,2), // envoy.config.core.v3.TransportSocket
+    m(16078,41,532,2), // envoy.config.core.v3.TypedExtensionConfig
+    m(16119,48,534,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
+    m(16276,37,537,2), // envoy.config.core.v3.WatchedDirectory
+    m(16325,46,539,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
+    m(16429,53,543,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
+    m(16658,33,547,5), // envoy.config.endpoint.v3.Endpoint
+    m(16765,51,552,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
+    m(16843,35,556,5), // envoy.config.endpoint.v3.LbEndpoint
+    m(16920,44,561,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
+    m(17239,42,569,3), // envoy.config.listener.v3.AdditionalAddress
+    m(17281,31,572,3), // envoy.config.listener.v3.Filter
+    m(17371,36,575,7), // envoy.config.listener.v3.FilterChain
+    m(17546,41,582,11), // envoy.config.listener.v3.FilterChainMatch
+    m(17761,33,593,37), // envoy.config.listener.v3.Listener
+    m(18781,57,630,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
+    m(18885,76,633,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
+    m(18961,70,633,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
+    m(19031,46,633,1), // envoy.config.listener.v3.Listener.DeprecatedV1
+    m(19077,39,634,4), // envoy.config.listener.v3.ListenerFilter
+    m(19131,58,638,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
+    m(19246,67,643,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
+    m(19318,47,644,3), // envoy.config.metrics.v3.HistogramBucketSettings
+    m(19376,35,647,5), // envoy.config.metrics.v3.StatsConfig
+    m(19628,36,652,3), // envoy.config.metrics.v3.StatsMatcher
+    m(19702,36,655,3), // envoy.config.metrics.v3.TagSpecifier
+    m(19762,44,658,1), // envoy.config.overload.v3.BufferFactoryConfig
+    m(19843,38,659,2), // envoy.config.overload.v3.LoadShedPoint
+    m(19889,39,661,3), // envoy.config.overload.v3.OverloadAction
+    m(19928,40,664,5), // envoy.config.overload.v3.OverloadManager
+    m(20037,40,669,2), // envoy.config.overload.v3.ResourceMonitor
+    m(20077,38,671,2), // envoy.config.overload.v3.ScaledTrigger
+    m(20152,41,673,1), // envoy.config.overload.v3.ThresholdTrigger
+    m(20193,32,674,3), // envoy.config.overload.v3.Trigger
+    m(20240,31,677,2), // envoy.config.route.v3.Decorator
+    m(20289,42,679,3), // envoy.config.route.v3.DirectResponseAction
+    m(20352,35,682,11), // envoy.config.route.v3.HeaderMatcher
+    m(20529,43,693,3), // envoy.config.route.v3.QueryParameterMatcher
+    m(20572,36,696,10), // envoy.config.route.v3.RedirectAction
+    m(20739,27,706,19), // envoy.config.route.v3.Route
+    m(21331,33,725,37), // envoy.config.route.v3.RouteAction
+    m(22367,44,762,6), // envoy.config.route.v3.RouteAction.HashPolicy
+    m(22473,65,768,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
+    m(22547,51,769,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
+    m(22611,60,773,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
+    m(22671,56,775,1), // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
+    m(22727,51,776,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
+    m(22789,59,778,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
+    m(22848,51,779,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
+    m(22948,53,782,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
+    m(23119,47,789,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
+    m(23224,40,792,19), // envoy.config.route.v3.RouteConfiguration
+    m(23619,32,811,15), // envoy.config.route.v3.RouteMatch
+    m(23970,47,826,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
+    m(24017,54,826,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
+    m(24071,29,826,6), // envoy.config.route.v3.Tracing
+    m(24175,36,832,2), // envoy.config.route.v3.VirtualCluster
+    m(24211,33,834,24), // envoy.config.route.v3.VirtualHost
+    m(24529,37,858,5), // envoy.config.route.v3.WeightedCluster
+    m(24754,51,863,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
+    m(24805,53,873,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
+    m(24881,57,878,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+    m(24938,57,879,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    m(24995,46,880,10), // envoy.extensions.filters.http.router.v3.Router
+    m(25457,71,890,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(25592,65,892,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(25657,61,892,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(25718,63,892,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(26057,81,897,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(27815,101,957,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(27960,103,960,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(28124,109,962,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(28255,95,969,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(28411,70,972,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(28492,63,977,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(28585,54,979,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(29090,74,1002,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(29189,70,1005,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(29259,84,1006,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(29343,58,1009,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(29401,70,1009,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(30034,58,1025,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(30662,95,1040,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(30783,62,1044,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(31317,57,1055,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(31384,48,1057,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(31511,63,1062,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(31612,56,1065,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(31916,55,1074,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(32180,60,1080,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(32385,54,1087,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(32524,69,1098,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(32626,73,1102,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(32699,78,1105,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(32777,48,1108,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(32990,77,1117,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(33067,49,1119,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(33216,43,1127,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(33290,44,1134,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(33340,54,1141,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(33448,69,1145,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(33528,71,1146,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(33605,78,1149,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(33683,35,1149,8), // envoy.service.discovery.v3.Resource
+    m(33759,48,1157,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(33819,40,1158,2), // envoy.service.discovery.v3.ResourceError
+    m(33859,42,1160,2), // envoy.service.discovery.v3.ResourceLocator
+    m(33901,65,1162,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(33966,39,1164,2), // envoy.service.discovery.v3.ResourceName
+    m(34034,35,1166,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(34079,33,1168,1), // envoy.type.matcher.v3.ListMatcher
+    m(34118,39,1169,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(34165,37,1170,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(34208,49,1174,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(34257,31,1175,1), // envoy.type.matcher.v3.OrMatcher
+    m(34302,45,1176,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(34366,34,1178,2), // envoy.type.matcher.v3.RegexMatcher
+    m(34474,44,1180,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(34534,35,1181,7), // envoy.type.matcher.v3.StringMatcher
+    m(34600,34,1188,7), // envoy.type.matcher.v3.ValueMatcher
+    m(34676,44,1195,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(34720,34,1195,2), // envoy.type.metadata.v3.MetadataKey
+    m(34754,46,1197,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(34805,35,1199,4), // envoy.type.metadata.v3.MetadataKind
+    m(34851,43,1203,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(34894,40,1203,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(34934,43,1203,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(34977,41,1203,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(35018,31,1203,6), // envoy.type.tracing.v3.CustomTag
+    m(35084,43,1209,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(35127,38,1211,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(35165,39,1213,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(35204,40,1214,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(35248,25,1217,2), // envoy.type.v3.DoubleRange
+    m(35281,31,1219,2), // envoy.type.v3.FractionalPercent
+    m(35332,24,1221,2), // envoy.type.v3.HashPolicy
+    m(35356,36,1223,1), // envoy.type.v3.HashPolicy.FilterState
+    m(35392,33,1224,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(35425,24,1224,2), // envoy.type.v3.Int32Range
+    m(35449,24,1226,2), // envoy.type.v3.Int64Range
+    m(35473,21,1228,1), // envoy.type.v3.Percent
+    m(35494,29,1229,3), // envoy.type.v3.SemanticVersion
+    m(35552,19,1232,2), // google.protobuf.Any
+    m(35571,25,1234,1), // google.protobuf.BoolValue
+    m(35596,26,1235,1), // google.protobuf.BytesValue
+    m(35622,27,1236,1), // google.protobuf.DoubleValue
+    m(35649,24,1237,2), // google.protobuf.Duration
+    m(35685,21,1239,0), // google.protobuf.Empty
+    m(35706,26,1239,1), // google.protobuf.FloatValue
+    m(35732,26,1240,1), // google.protobuf.Int32Value
+    m(35758,26,1241,1), // google.protobuf.Int64Value
+    m(35784,25,1242,1), // google.protobuf.ListValue
+    m(35815,27,1243,1), // google.protobuf.StringValue
+    m(35842,22,1244,1), // google.protobuf.Struct
+    m(35870,34,1245,2), // google.protobuf.Struct.FieldsEntry
+    m(35904,25,1247,2), // google.protobuf.Timestamp
+    m(35929,27,1249,1), // google.protobuf.UInt32Value
+    m(35956,27,1250,1), // google.protobuf.UInt64Value
+    m(35983,21,1251,6), // google.protobuf.Value
+    m(36070,17,1257,3), // google.rpc.Status
+    m(36098,25,1260,1), // xds.core.v3.ContextParams
+    m(36129,37,1261,2), // xds.core.v3.ContextParams.ParamsEntry
 ];
 
 pub(crate) static FIELDS: [FieldRow; 1263] = [
@@ -2434,21 +2434,21 @@ pub(crate) static FIELDS: [FieldRow; 1263] = [
     f(1960,7,2,b's',65535,0,255,b'S',0,0), // address
     f(15574,10,3,b'u',65535,4,0,b'S',0,0), // port_value
     f(15601,10,4,b's',65535,4,0,b'R',15584,17), // named_port
-    f(15646,13,5,b's',65535,0,255,b'R',15611,35), // resolver_name
-    f(15659,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
-    f(15670,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
+    f(15660,13,5,b's',65535,0,255,b'R',15611,49), // resolver_name
+    f(15673,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
+    f(15684,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
     // envoy.config.core.v3.SubstitutionFormatString
-    f(15741,11,1,b's',65535,4,0,b'S',0,0), // text_format
-    f(15752,11,2,b'm',261,4,0,b'S',0,0), // json_format
-    f(15763,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
-    f(15799,12,4,b's',65535,0,255,b'I',15780,19), // content_type
-    f(15811,18,5,b'm',75,4,0,b'S',0,0), // text_format_source
-    f(15882,10,6,b'm',109,2,255,b'R',15829,53), // formatters
-    f(15928,19,7,b'm',89,4,255,b'I',15892,36), // json_format_options
+    f(15755,11,1,b's',65535,4,0,b'S',0,0), // text_format
+    f(15766,11,2,b'm',261,4,0,b'S',0,0), // json_format
+    f(15777,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
+    f(15813,12,4,b's',65535,0,255,b'I',15794,19), // content_type
+    f(15825,18,5,b'm',75,4,0,b'S',0,0), // text_format_source
+    f(15896,10,6,b'm',109,2,255,b'R',15843,53), // formatters
+    f(15942,19,7,b'm',89,4,255,b'I',15906,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(15980,16,1,b'm',264,4,255,b'S',0,0), // keepalive_probes
-    f(15996,14,2,b'm',264,4,255,b'S',0,0), // keepalive_time
-    f(16010,18,3,b'm',264,4,255,b'S',0,0), // keepalive_interval
+    f(15994,16,1,b'm',264,4,255,b'S',0,0), // keepalive_probes
+    f(16010,14,2,b'm',264,4,255,b'S',0,0), // keepalive_time
+    f(16024,18,3,b'm',264,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3192,12,3,b'm',250,4,0,b'S',0,0), // typed_config
@@ -2456,48 +2456,48 @@ pub(crate) static FIELDS: [FieldRow; 1263] = [
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
     f(3192,12,2,b'm',250,4,255,b'I',5265,36), // typed_config
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    f(16153,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
-    f(16161,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
-    f(16238,24,3,b's',65535,0,255,b'I',16180,58), // override_auto_sni_header
+    f(16167,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
+    f(16175,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
+    f(16252,24,3,b's',65535,0,255,b'I',16194,58), // override_auto_sni_header
     // envoy.config.core.v3.WatchedDirectory
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(16299,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
+    f(16313,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
     // envoy.config.endpoint.v3.ClusterLoadAssignment
     f(12120,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(16357,9,2,b'm',117,2,255,b'S',0,0), // endpoints
-    f(16366,6,4,b'm',113,4,255,b'S',0,0), // policy
-    f(16400,15,5,b'm',65535,1,255,b'R',16372,28), // named_endpoints
+    f(16371,9,2,b'm',117,2,255,b'S',0,0), // endpoints
+    f(16380,6,4,b'm',113,4,255,b'S',0,0), // policy
+    f(16414,15,5,b'm',65535,1,255,b'R',16386,28), // named_endpoints
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    f(16521,14,2,b'm',65535,2,255,b'R',16468,53), // drop_overloads
-    f(16535,23,3,b'm',264,4,255,b'S',0,0), // overprovisioning_factor
-    f(16600,20,4,b'm',254,4,255,b'R',16558,42), // endpoint_stale_after
-    f(16620,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
+    f(16535,14,2,b'm',65535,2,255,b'R',16482,53), // drop_overloads
+    f(16549,23,3,b'm',264,4,255,b'S',0,0), // overprovisioning_factor
+    f(16614,20,4,b'm',254,4,255,b'R',16572,42), // endpoint_stale_after
+    f(16634,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
     // envoy.config.endpoint.v3.Endpoint
     f(1960,7,1,b'm',66,4,255,b'S',0,0), // address
-    f(16677,19,2,b'm',115,4,255,b'I',9225,52), // health_check_config
+    f(16691,19,2,b'm',115,4,255,b'I',9225,52), // health_check_config
     f(2003,8,3,b's',65535,0,255,b'S',0,0), // hostname
-    f(16696,20,4,b'm',65535,2,255,b'R',10401,27), // additional_addresses
-    f(466,18,5,b's',65535,0,255,b'I',16716,35), // observability_name
+    f(16710,20,4,b'm',65535,2,255,b'R',10401,27), // additional_addresses
+    f(466,18,5,b's',65535,0,255,b'I',16730,35), // observability_name
     // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
     f(15574,10,1,b'u',65535,0,255,b'I',5265,36), // port_value
     f(2003,8,2,b's',65535,0,255,b'I',5265,36), // hostname
     f(1960,7,3,b'm',66,4,255,b'I',5265,36), // address
-    f(16802,27,4,b'b',65535,0,255,b'I',5265,36), // disable_active_health_check
+    f(16816,27,4,b'b',65535,0,255,b'I',5265,36), // disable_active_health_check
     // envoy.config.endpoint.v3.LbEndpoint
-    f(16864,8,1,b'm',114,4,0,b'S',0,0), // endpoint
+    f(16878,8,1,b'm',114,4,0,b'S',0,0), // endpoint
     f(1972,13,2,b'e',15,0,255,b'S',0,0), // health_status
     f(7858,8,3,b'm',91,4,255,b'S',0,0), // metadata
-    f(16872,21,4,b'm',264,4,255,b'S',0,0), // load_balancing_weight
-    f(16893,13,5,b's',65535,4,0,b'R',16372,28), // endpoint_name
+    f(16886,21,4,b'm',264,4,255,b'S',0,0), // load_balancing_weight
+    f(16907,13,5,b's',65535,4,0,b'R',16386,28), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
     f(2044,8,1,b'm',90,4,255,b'S',0,0), // locality
-    f(16950,12,2,b'm',116,2,255,b'S',0,0), // lb_endpoints
-    f(16872,21,3,b'm',264,4,255,b'I',16962,67), // load_balancing_weight
+    f(16964,12,2,b'm',116,2,255,b'S',0,0), // lb_endpoints
+    f(16886,21,3,b'm',264,4,255,b'I',16976,67), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(17063,9,6,b'm',264,4,255,b'I',17029,34), // proximity
-    f(17088,23,7,b'm',65535,4,0,b'R',17072,16), // load_balancer_endpoints
-    f(17162,28,8,b'm',65535,4,0,b'R',17111,51), // leds_cluster_locality_config
-    f(7858,8,9,b'm',91,4,255,b'I',17190,35), // metadata
+    f(17077,9,6,b'm',264,4,255,b'I',17043,34), // proximity
+    f(17102,23,7,b'm',65535,4,0,b'R',17086,16), // load_balancer_endpoints
+    f(17176,28,8,b'm',65535,4,0,b'R',17125,51), // leds_cluster_locality_config
+    f(7858,8,9,b'm',91,4,255,b'I',17204,35), // metadata
     // envoy.config.listener.v3.AdditionalAddress
     f(1960,7,1,b'm',66,4,255,b'S',0,0), // address
     f(3404,14,2,b'm',65535,4,255,b'R',0,0), // socket_options
@@ -2505,686 +2505,686 @@ pub(crate) static FIELDS: [FieldRow; 1263] = [
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3192,12,4,b'm',250,4,0,b'S',0,0), // typed_config
-    f(17341,16,5,b'm',65535,4,0,b'R',17298,43), // config_discovery
+    f(17355,16,5,b'm',65535,4,0,b'R',17312,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
-    f(17393,18,1,b'm',121,4,255,b'S',0,0), // filter_chain_match
+    f(17407,18,1,b'm',121,4,255,b'S',0,0), // filter_chain_match
     f(8322,7,3,b'm',119,2,255,b'S',0,0), // filters
-    f(17446,15,4,b'm',251,4,255,b'R',17411,35), // use_proxy_proto
-    f(7858,8,5,b'm',91,4,255,b'I',17461,39), // metadata
+    f(17460,15,4,b'm',251,4,255,b'R',17425,35), // use_proxy_proto
+    f(7858,8,5,b'm',91,4,255,b'I',17475,39), // metadata
     f(7808,16,6,b'm',108,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(17500,32,9,b'm',254,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(17514,32,9,b'm',254,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
-    f(17573,13,3,b'm',72,2,255,b'S',0,0), // prefix_ranges
-    f(17586,14,4,b's',65535,0,255,b'R',17029,34), // address_suffix
-    f(17600,10,5,b'm',264,4,255,b'R',17029,34), // suffix_len
-    f(17610,20,6,b'm',72,2,255,b'S',0,0), // source_prefix_ranges
-    f(17630,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(17642,16,8,b'm',264,4,255,b'S',0,0), // destination_port
-    f(17658,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
-    f(17676,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
-    f(17697,12,11,b's',65535,2,255,b'S',0,0), // server_names
-    f(17709,11,12,b'e',20,0,255,b'S',0,0), // source_type
-    f(17720,27,13,b'm',72,2,255,b'S',0,0), // direct_source_prefix_ranges
+    f(17587,13,3,b'm',72,2,255,b'S',0,0), // prefix_ranges
+    f(17600,14,4,b's',65535,0,255,b'R',17043,34), // address_suffix
+    f(17614,10,5,b'm',264,4,255,b'R',17043,34), // suffix_len
+    f(17624,20,6,b'm',72,2,255,b'S',0,0), // source_prefix_ranges
+    f(17644,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
+    f(17656,16,8,b'm',264,4,255,b'S',0,0), // destination_port
+    f(17672,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
+    f(17690,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
+    f(17711,12,11,b's',65535,2,255,b'S',0,0), // server_names
+    f(17723,11,12,b'e',20,0,255,b'S',0,0), // source_type
+    f(17734,27,13,b'm',72,2,255,b'S',0,0), // direct_source_prefix_ranges
     // envoy.config.listener.v3.Listener
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1960,7,2,b'm',66,4,255,b'S',0,0), // address
-    f(17780,13,3,b'm',120,2,255,b'S',0,0), // filter_chains
-    f(17793,16,4,b'm',251,4,255,b'S',0,0), // use_original_dst
+    f(17794,13,3,b'm',120,2,255,b'S',0,0), // filter_chains
+    f(17807,16,4,b'm',251,4,255,b'S',0,0), // use_original_dst
     f(7374,33,5,b'm',264,4,255,b'I',7306,68), // per_connection_buffer_limit_bytes
-    f(7858,8,6,b'm',91,4,255,b'I',17809,35), // metadata
-    f(17844,13,7,b'm',126,4,255,b'S',0,0), // deprecated_v1
-    f(17931,10,8,b'e',21,0,255,b'I',17857,74), // drain_type
-    f(17941,16,9,b'm',127,2,255,b'S',0,0), // listener_filters
-    f(17957,11,10,b'm',251,4,255,b'S',0,0), // transparent
+    f(7858,8,6,b'm',91,4,255,b'I',17823,35), // metadata
+    f(17858,13,7,b'm',126,4,255,b'S',0,0), // deprecated_v1
+    f(17945,10,8,b'e',21,0,255,b'I',17871,74), // drain_type
+    f(17955,16,9,b'm',127,2,255,b'S',0,0), // listener_filters
+    f(17971,11,10,b'm',251,4,255,b'S',0,0), // transparent
     f(11135,8,11,b'm',251,4,255,b'S',0,0), // freebind
-    f(17968,26,12,b'm',264,4,255,b'R',0,0), // tcp_fast_open_queue_length
+    f(17982,26,12,b'm',264,4,255,b'R',0,0), // tcp_fast_open_queue_length
     f(3404,14,13,b'm',65535,2,255,b'R',11143,36), // socket_options
-    f(17994,24,15,b'm',254,4,255,b'S',0,0), // listener_filters_timeout
-    f(18018,17,16,b'e',19,0,255,b'S',0,0), // traffic_direction
-    f(18035,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
-    f(18090,19,18,b'm',65535,4,255,b'R',18071,19), // udp_listener_config
-    f(18138,12,19,b'm',65535,4,255,b'R',18109,29), // api_listener
-    f(18206,25,20,b'm',123,4,255,b'I',18150,56), // connection_balance_config
-    f(18273,10,21,b'b',65535,0,255,b'I',18231,42), // reuse_port
-    f(3418,10,22,b'm',33,2,255,b'I',18283,124), // access_log
-    f(18407,16,24,b'm',264,4,255,b'S',0,0), // tcp_backlog_size
-    f(18423,20,25,b'm',120,4,255,b'S',0,0), // default_filter_chain
-    f(18443,12,26,b'm',251,4,255,b'S',0,0), // bind_to_port
-    f(18455,17,27,b'm',65535,4,0,b'R',10618,36), // internal_listener
-    f(18472,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(18483,17,29,b'm',251,4,255,b'I',18231,42), // enable_reuse_port
-    f(18500,12,30,b'b',65535,0,255,b'R',0,0), // enable_mptcp
+    f(18008,24,15,b'm',254,4,255,b'S',0,0), // listener_filters_timeout
+    f(18032,17,16,b'e',19,0,255,b'S',0,0), // traffic_direction
+    f(18049,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
+    f(18104,19,18,b'm',65535,4,255,b'R',18085,19), // udp_listener_config
+    f(18152,12,19,b'm',65535,4,255,b'R',18123,29), // api_listener
+    f(18220,25,20,b'm',123,4,255,b'I',18164,56), // connection_balance_config
+    f(18287,10,21,b'b',65535,0,255,b'I',18245,42), // reuse_port
+    f(3418,10,22,b'm',33,2,255,b'I',18297,124), // access_log
+    f(18421,16,24,b'm',264,4,255,b'S',0,0), // tcp_backlog_size
+    f(18437,20,25,b'm',120,4,255,b'S',0,0), // default_filter_chain
+    f(18457,12,26,b'm',251,4,255,b'S',0,0), // bind_to_port
+    f(18469,17,27,b'm',65535,4,0,b'R',10618,36), // internal_listener
+    f(18486,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(18497,17,29,b'm',251,4,255,b'I',18245,42), // enable_reuse_port
+    f(18514,12,30,b'b',65535,0,255,b'R',0,0), // enable_mptcp
     f(3467,24,31,b'b',65535,0,255,b'I',3428,39), // ignore_global_conn_limit
-    f(18534,20,32,b'm',65535,4,255,b'R',18512,22), // filter_chain_matcher
-    f(16696,20,33,b'm',118,2,255,b'S',0,0), // additional_addresses
-    f(18597,42,34,b'm',264,4,255,b'I',18554,43), // max_connections_to_accept_per_socket_event
-    f(18677,23,35,b'b',65535,0,255,b'I',18639,38), // bypass_overload_manager
-    f(18700,11,36,b'm',65535,4,255,b'R',0,0), // fcds_config
-    f(10317,13,37,b'm',107,4,255,b'R',18711,56), // tcp_keepalive
+    f(18548,20,32,b'm',65535,4,255,b'R',18526,22), // filter_chain_matcher
+    f(16710,20,33,b'm',118,2,255,b'S',0,0), // additional_addresses
+    f(18611,42,34,b'm',264,4,255,b'I',18568,43), // max_connections_to_accept_per_socket_event
+    f(18691,23,35,b'b',65535,0,255,b'I',18653,38), // bypass_overload_manager
+    f(18714,11,36,b'm',65535,4,255,b'R',0,0), // fcds_config
+    f(10317,13,37,b'm',107,4,255,b'R',18725,56), // tcp_keepalive
     f(8855,44,38,b'm',254,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
     f(8922,13,39,b'm',132,4,255,b'I',8899,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    f(18824,13,1,b'm',125,4,0,b'I',5265,36), // exact_balance
-    f(18837,14,2,b'm',109,4,0,b'I',5265,36), // extend_balance
-    f(18851,20,3,b'm',124,4,0,b'I',5265,36), // cpu_locality_balance
+    f(18838,13,1,b'm',125,4,0,b'I',5265,36), // exact_balance
+    f(18851,14,2,b'm',109,4,0,b'I',5265,36), // extend_balance
+    f(18865,20,3,b'm',124,4,0,b'I',5265,36), // cpu_locality_balance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(18443,12,1,b'm',251,4,255,b'S',0,0), // bind_to_port
+    f(18457,12,1,b'm',251,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3192,12,3,b'm',250,4,0,b'S',0,0), // typed_config
-    f(19102,15,4,b'm',128,4,255,b'S',0,0), // filter_disabled
-    f(17341,16,5,b'm',65535,4,0,b'R',17298,43), // config_discovery
+    f(19116,15,4,b'm',128,4,255,b'S',0,0), // filter_disabled
+    f(17355,16,5,b'm',65535,4,0,b'R',17312,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    f(19175,8,1,b'm',129,4,0,b'S',0,0), // or_match
-    f(19183,9,2,b'm',129,4,0,b'S',0,0), // and_match
-    f(19192,9,3,b'm',128,4,0,b'S',0,0), // not_match
-    f(19201,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(19210,22,5,b'm',246,4,0,b'S',0,0), // destination_port_range
+    f(19189,8,1,b'm',129,4,0,b'S',0,0), // or_match
+    f(19197,9,2,b'm',129,4,0,b'S',0,0), // and_match
+    f(19206,9,3,b'm',128,4,0,b'S',0,0), // not_match
+    f(19215,9,4,b'b',65535,4,0,b'S',0,0), // any_match
+    f(19224,22,5,b'm',246,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    f(19299,5,1,b'm',128,2,255,b'S',0,0), // rules
+    f(19313,5,1,b'm',128,2,255,b'S',0,0), // rules
     // envoy.config.metrics.v3.HistogramBucketSettings
     f(10098,5,1,b'm',226,4,255,b'I',5265,36), // match
-    f(19351,7,2,b'd',65535,2,255,b'I',5265,36), // buckets
-    f(19358,4,3,b'm',264,4,255,b'I',5265,36), // bins
+    f(19365,7,2,b'd',65535,2,255,b'I',5265,36), // buckets
+    f(19372,4,3,b'm',264,4,255,b'I',5265,36), // bins
     // envoy.config.metrics.v3.StatsConfig
-    f(19436,10,1,b'm',133,2,255,b'I',19397,39), // stats_tags
-    f(19446,20,2,b'm',251,4,255,b'I',19397,39), // use_all_default_tags
-    f(8922,13,3,b'm',132,4,255,b'I',19466,61), // stats_matcher
-    f(19562,25,4,b'm',130,2,255,b'I',19527,35), // histogram_bucket_settings
-    f(19587,27,5,b'm',251,4,255,b'I',19397,39), // allow_default_tag_overrides
+    f(19450,10,1,b'm',133,2,255,b'I',19411,39), // stats_tags
+    f(19460,20,2,b'm',251,4,255,b'I',19411,39), // use_all_default_tags
+    f(8922,13,3,b'm',132,4,255,b'I',19480,61), // stats_matcher
+    f(19576,25,4,b'm',130,2,255,b'I',19541,35), // histogram_bucket_settings
+    f(19601,27,5,b'm',251,4,255,b'I',19411,39), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
-    f(19650,10,1,b'b',65535,4,0,b'I',5265,36), // reject_all
-    f(19660,14,2,b'm',219,4,0,b'I',5265,36), // exclusion_list
-    f(19674,14,3,b'm',219,4,0,b'I',5265,36), // inclusion_list
+    f(19664,10,1,b'b',65535,4,0,b'I',5265,36), // reject_all
+    f(19674,14,2,b'm',219,4,0,b'I',5265,36), // exclusion_list
+    f(19688,14,3,b'm',219,4,0,b'I',5265,36), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
-    f(19724,8,1,b's',65535,0,255,b'I',5265,36), // tag_name
-    f(19732,5,2,b's',65535,4,0,b'I',5265,36), // regex
-    f(19737,11,3,b's',65535,4,0,b'I',5265,36), // fixed_value
+    f(19738,8,1,b's',65535,0,255,b'I',5265,36), // tag_name
+    f(19746,5,2,b's',65535,4,0,b'I',5265,36), // regex
+    f(19751,11,3,b's',65535,4,0,b'I',5265,36), // fixed_value
     // envoy.config.overload.v3.BufferFactoryConfig
-    f(19792,37,1,b'u',65535,0,255,b'I',5265,36), // minimum_account_to_track_power_of_two
+    f(19806,37,1,b'u',65535,0,255,b'I',5265,36), // minimum_account_to_track_power_of_two
     // envoy.config.overload.v3.LoadShedPoint
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(19867,8,2,b'm',141,2,255,b'I',5265,36), // triggers
+    f(19881,8,2,b'm',141,2,255,b'I',5265,36), // triggers
     // envoy.config.overload.v3.OverloadAction
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(19867,8,2,b'm',141,2,255,b'I',5265,36), // triggers
+    f(19881,8,2,b'm',141,2,255,b'I',5265,36), // triggers
     f(3192,12,3,b'm',250,4,255,b'I',5265,36), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(19954,16,1,b'm',254,4,255,b'I',5265,36), // refresh_interval
-    f(19970,17,2,b'm',138,2,255,b'I',5265,36), // resource_monitors
+    f(19968,16,1,b'm',254,4,255,b'I',5265,36), // refresh_interval
+    f(19984,17,2,b'm',138,2,255,b'I',5265,36), // resource_monitors
     f(6722,7,3,b'm',136,2,255,b'I',5265,36), // actions
-    f(19987,21,4,b'm',134,4,255,b'I',5265,36), // buffer_factory_config
-    f(20008,15,5,b'm',135,2,255,b'I',5265,36), // loadshed_points
+    f(20001,21,4,b'm',134,4,255,b'I',5265,36), // buffer_factory_config
+    f(20022,15,5,b'm',135,2,255,b'I',5265,36), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
     f(3192,12,3,b'm',250,4,0,b'I',5265,36), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
-    f(20101,17,1,b'd',65535,0,255,b'I',5265,36), // scaling_threshold
-    f(20118,20,2,b'd',65535,0,255,b'I',5265,36), // saturation_threshold
+    f(20115,17,1,b'd',65535,0,255,b'I',5265,36), // scaling_threshold
+    f(20132,20,2,b'd',65535,0,255,b'I',5265,36), // saturation_threshold
     // envoy.config.overload.v3.ThresholdTrigger
     f(2972,5,1,b'd',65535,0,255,b'I',5265,36), // value
     // envoy.config.overload.v3.Trigger
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(20211,9,2,b'm',140,4,0,b'I',5265,36), // threshold
-    f(20220,6,3,b'm',139,4,0,b'I',5265,36), // scaled
+    f(20225,9,2,b'm',140,4,0,b'I',5265,36), // threshold
+    f(20234,6,3,b'm',139,4,0,b'I',5265,36), // scaled
     // envoy.config.route.v3.Decorator
-    f(20257,9,1,b's',65535,0,255,b'I',5265,36), // operation
-    f(20266,9,2,b'm',251,4,255,b'I',5265,36), // propagate
+    f(20271,9,1,b's',65535,0,255,b'I',5265,36), // operation
+    f(20280,9,2,b'm',251,4,255,b'I',5265,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
-    f(20317,6,1,b'u',65535,0,255,b'S',0,0), // status
-    f(20323,4,2,b'm',75,4,255,b'S',0,0), // body
-    f(20327,11,3,b'm',106,4,255,b'R',0,0), // body_format
+    f(20331,6,1,b'u',65535,0,255,b'S',0,0), // status
+    f(20337,4,2,b'm',75,4,255,b'S',0,0), // body
+    f(20341,11,3,b'm',106,4,255,b'R',0,0), // body_format
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(20373,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(20384,11,6,b'm',247,4,0,b'S',0,0), // range_match
-    f(20395,13,7,b'b',65535,4,0,b'S',0,0), // present_match
-    f(20408,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
-    f(20420,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
-    f(20432,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(20444,16,11,b'm',224,4,0,b'S',0,0), // safe_regex_match
-    f(20460,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(20474,12,13,b'm',226,4,0,b'S',0,0), // string_match
-    f(20486,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
+    f(20387,11,4,b's',65535,4,0,b'S',0,0), // exact_match
+    f(20398,11,6,b'm',247,4,0,b'S',0,0), // range_match
+    f(20409,13,7,b'b',65535,4,0,b'S',0,0), // present_match
+    f(20422,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(20434,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
+    f(20446,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
+    f(20458,16,11,b'm',224,4,0,b'S',0,0), // safe_regex_match
+    f(20474,14,12,b's',65535,4,0,b'S',0,0), // contains_match
+    f(20488,12,13,b'm',226,4,0,b'S',0,0), // string_match
+    f(20500,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(20474,12,5,b'm',226,4,0,b'S',0,0), // string_match
-    f(20395,13,6,b'b',65535,4,0,b'S',0,0), // present_match
+    f(20488,12,5,b'm',226,4,0,b'S',0,0), // string_match
+    f(20409,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
-    f(20594,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
-    f(20607,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
-    f(20620,13,3,b'e',22,0,255,b'S',0,0), // response_code
-    f(20633,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
-    f(20647,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
-    f(20661,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
-    f(20672,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
-    f(20687,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(20700,13,9,b'm',223,4,1,b'S',0,0), // regex_rewrite
-    f(20713,12,10,b's',65535,4,1,b'R',0,0), // path_rewrite
+    f(20608,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
+    f(20621,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
+    f(20634,13,3,b'e',22,0,255,b'S',0,0), // response_code
+    f(20647,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
+    f(20661,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
+    f(20675,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
+    f(20686,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
+    f(20701,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
+    f(20714,13,9,b'm',223,4,1,b'S',0,0), // regex_rewrite
+    f(20727,12,10,b's',65535,4,1,b'R',0,0), // path_rewrite
     // envoy.config.route.v3.Route
     f(10098,5,1,b'm',160,4,255,b'S',0,0), // match
-    f(20752,5,2,b'm',148,4,0,b'S',0,0), // route
-    f(20757,8,3,b'm',146,4,0,b'S',0,0), // redirect
-    f(7858,8,4,b'm',91,4,255,b'I',20765,32), // metadata
-    f(20867,9,5,b'm',142,4,255,b'I',20797,70), // decorator
-    f(20876,15,7,b'm',143,4,0,b'S',0,0), // direct_response
-    f(20891,22,9,b'm',84,2,255,b'S',0,0), // request_headers_to_add
-    f(20913,23,10,b'm',84,2,255,b'S',0,0), // response_headers_to_add
-    f(20936,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(20962,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(21043,23,13,b'm',65535,1,255,b'R',20987,56), // typed_per_filter_config
+    f(20766,5,2,b'm',148,4,0,b'S',0,0), // route
+    f(20771,8,3,b'm',146,4,0,b'S',0,0), // redirect
+    f(7858,8,4,b'm',91,4,255,b'I',20779,32), // metadata
+    f(20881,9,5,b'm',142,4,255,b'I',20811,70), // decorator
+    f(20890,15,7,b'm',143,4,0,b'S',0,0), // direct_response
+    f(20905,22,9,b'm',84,2,255,b'S',0,0), // request_headers_to_add
+    f(20927,23,10,b'm',84,2,255,b'S',0,0), // response_headers_to_add
+    f(20950,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(20976,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(21057,23,13,b'm',65535,1,255,b'R',21001,56), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
-    f(3935,7,15,b'm',163,4,255,b'I',21066,35), // tracing
-    f(21101,30,16,b'm',264,4,255,b'R',0,0), // per_request_buffer_limit_bytes
-    f(21162,13,17,b'm',65535,4,0,b'R',21131,31), // filter_action
-    f(21224,21,18,b'm',65535,4,0,b'R',21175,49), // non_forwarding_action
-    f(18472,11,19,b's',65535,0,255,b'I',21245,31), // stat_prefix
-    f(21276,25,20,b'm',265,4,255,b'R',0,0), // request_body_buffer_limit
-    f(21301,16,21,b'm',109,2,255,b'R',0,0), // route_specifiers
+    f(3935,7,15,b'm',163,4,255,b'I',21080,35), // tracing
+    f(21115,30,16,b'm',264,4,255,b'R',0,0), // per_request_buffer_limit_bytes
+    f(21176,13,17,b'm',65535,4,0,b'R',21145,31), // filter_action
+    f(21238,21,18,b'm',65535,4,0,b'R',21189,49), // non_forwarding_action
+    f(18486,11,19,b's',65535,0,255,b'I',21259,31), // stat_prefix
+    f(21290,25,20,b'm',265,4,255,b'R',0,0), // request_body_buffer_limit
+    f(21315,16,21,b'm',109,2,255,b'R',0,0), // route_specifiers
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
-    f(21350,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
-    f(21364,17,3,b'm',166,4,0,b'S',0,0), // weighted_clusters
-    f(21440,14,4,b'm',91,4,255,b'I',21381,59), // metadata_match
-    f(20647,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
-    f(21454,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(21474,17,7,b'm',251,4,1,b'S',0,0), // auto_host_rewrite
+    f(21364,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
+    f(21378,17,3,b'm',166,4,0,b'S',0,0), // weighted_clusters
+    f(21454,14,4,b'm',91,4,255,b'I',21395,59), // metadata_match
+    f(20661,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
+    f(21468,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
+    f(21488,17,7,b'm',251,4,1,b'S',0,0), // auto_host_rewrite
     f(12043,7,8,b'm',254,4,255,b'S',0,0), // timeout
-    f(12066,12,9,b'm',65535,4,255,b'R',21491,39), // retry_policy
+    f(12066,12,9,b'm',65535,4,255,b'R',21505,39), // retry_policy
     f(2011,8,11,b'e',17,0,255,b'S',0,0), // priority
-    f(21563,11,13,b'm',65535,2,255,b'R',21530,33), // rate_limits
-    f(21574,22,14,b'm',251,4,255,b'R',0,0), // include_vh_rate_limits
-    f(21674,11,15,b'm',149,2,255,b'I',21596,78), // hash_policy
-    f(21728,4,17,b'm',65535,4,255,b'R',21685,43), // cors
-    f(21732,31,20,b'e',23,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(21810,16,23,b'm',254,4,255,b'R',21763,47), // max_grpc_timeout
+    f(21577,11,13,b'm',65535,2,255,b'R',21544,33), // rate_limits
+    f(21588,22,14,b'm',251,4,255,b'R',0,0), // include_vh_rate_limits
+    f(21688,11,15,b'm',149,2,255,b'I',21610,78), // hash_policy
+    f(21742,4,17,b'm',65535,4,255,b'R',21699,43), // cors
+    f(21746,31,20,b'e',23,0,255,b'S',0,0), // cluster_not_found_response_code
+    f(21824,16,23,b'm',254,4,255,b'R',21777,47), // max_grpc_timeout
     f(14234,12,24,b'm',254,4,255,b'S',0,0), // idle_timeout
-    f(21826,15,25,b'm',158,2,255,b'S',0,0), // upgrade_configs
-    f(21841,24,26,b'e',65535,0,255,b'R',0,0), // internal_redirect_action
-    f(21889,12,27,b'm',65535,4,255,b'R',21865,24), // hedge_policy
-    f(21951,19,28,b'm',254,4,255,b'R',21901,50), // grpc_timeout_offset
-    f(21970,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
-    f(21989,23,30,b'm',157,2,255,b'S',0,0), // request_mirror_policies
-    f(22012,22,31,b'm',264,4,255,b'R',0,0), // max_internal_redirects
-    f(20700,13,32,b'm',223,4,255,b'S',0,0), // regex_rewrite
-    f(22034,25,33,b'm',250,4,255,b'R',0,0), // retry_policy_typed_config
-    f(22091,24,34,b'm',65535,4,255,b'R',22059,32), // internal_redirect_policy
-    f(22191,23,35,b'm',223,4,1,b'R',22115,76), // host_rewrite_path_regex
+    f(21840,15,25,b'm',158,2,255,b'S',0,0), // upgrade_configs
+    f(21855,24,26,b'e',65535,0,255,b'R',0,0), // internal_redirect_action
+    f(21903,12,27,b'm',65535,4,255,b'R',21879,24), // hedge_policy
+    f(21965,19,28,b'm',254,4,255,b'R',21915,50), // grpc_timeout_offset
+    f(21984,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
+    f(22003,23,30,b'm',157,2,255,b'S',0,0), // request_mirror_policies
+    f(22026,22,31,b'm',264,4,255,b'R',0,0), // max_internal_redirects
+    f(20714,13,32,b'm',223,4,255,b'S',0,0), // regex_rewrite
+    f(22048,25,33,b'm',250,4,255,b'R',0,0), // retry_policy_typed_config
+    f(22105,24,34,b'm',65535,4,255,b'R',22073,32), // internal_redirect_policy
+    f(22205,23,35,b'm',223,4,1,b'R',22129,76), // host_rewrite_path_regex
     f(14306,19,36,b'm',156,4,255,b'S',0,0), // max_stream_duration
-    f(22214,24,37,b's',65535,4,0,b'R',0,0), // cluster_specifier_plugin
-    f(22238,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
-    f(22261,31,39,b'm',65535,4,0,b'R',0,0), // inline_cluster_specifier_plugin
-    f(22292,17,40,b'm',109,4,255,b'R',0,0), // early_data_policy
-    f(22309,19,41,b'm',109,4,255,b'R',0,0), // path_rewrite_policy
-    f(22328,13,42,b'm',254,4,255,b'R',0,0), // flush_timeout
-    f(22341,12,44,b's',65535,4,1,b'R',0,0), // host_rewrite
-    f(20713,12,45,b's',65535,0,255,b'R',0,0), // path_rewrite
+    f(22228,24,37,b's',65535,4,0,b'R',0,0), // cluster_specifier_plugin
+    f(22252,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
+    f(22275,31,39,b'm',65535,4,0,b'R',0,0), // inline_cluster_specifier_plugin
+    f(22306,17,40,b'm',109,4,255,b'R',0,0), // early_data_policy
+    f(22323,19,41,b'm',109,4,255,b'R',0,0), // path_rewrite_policy
+    f(22342,13,42,b'm',254,4,255,b'R',0,0), // flush_timeout
+    f(22355,12,44,b's',65535,4,1,b'R',0,0), // host_rewrite
+    f(20727,12,45,b's',65535,0,255,b'R',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
     f(12365,6,1,b'm',154,4,0,b'I',5265,36), // header
-    f(22397,6,2,b'm',151,4,0,b'I',5265,36), // cookie
-    f(22403,21,3,b'm',150,4,0,b'I',5265,36), // connection_properties
-    f(22424,8,4,b'b',65535,0,255,b'I',5265,36), // terminal
-    f(22432,15,5,b'm',155,4,0,b'I',5265,36), // query_parameter
-    f(22447,12,6,b'm',153,4,0,b'I',5265,36), // filter_state
+    f(22411,6,2,b'm',151,4,0,b'I',5265,36), // cookie
+    f(22417,21,3,b'm',150,4,0,b'I',5265,36), // connection_properties
+    f(22438,8,4,b'b',65535,0,255,b'I',5265,36), // terminal
+    f(22446,15,5,b'm',155,4,0,b'I',5265,36), // query_parameter
+    f(22461,12,6,b'm',153,4,0,b'I',5265,36), // filter_state
     // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    f(22524,9,1,b'b',65535,0,255,b'I',5265,36), // source_ip
+    f(22538,9,1,b'b',65535,0,255,b'I',5265,36), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(22584,3,2,b'm',254,4,255,b'I',5265,36), // ttl
+    f(22598,3,2,b'm',254,4,255,b'I',5265,36), // ttl
     f(131,4,3,b's',65535,0,255,b'I',5265,36), // path
-    f(22587,10,4,b'm',152,2,255,b'I',5265,36), // attributes
+    f(22601,10,4,b'm',152,2,255,b'I',5265,36), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
     f(2972,5,2,b's',65535,0,255,b'I',5265,36), // value
     // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
     f(10169,3,1,b's',65535,0,255,b'I',5265,36), // key
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    f(22764,11,1,b's',65535,0,255,b'I',5265,36), // header_name
-    f(20700,13,2,b'm',223,4,255,b'I',5265,36), // regex_rewrite
+    f(22778,11,1,b's',65535,0,255,b'I',5265,36), // header_name
+    f(20714,13,2,b'm',223,4,255,b'I',5265,36), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
     f(14306,19,1,b'm',254,4,255,b'S',0,0), // max_stream_duration
-    f(22885,23,2,b'm',254,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(22908,26,3,b'm',254,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(22899,23,2,b'm',254,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(22922,26,3,b'm',254,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
-    f(22987,16,3,b'm',103,4,255,b'S',0,0), // runtime_fraction
-    f(23003,13,4,b'm',251,4,255,b'I',21066,35), // trace_sampled
-    f(21350,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
-    f(23016,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
-    f(23080,25,7,b'm',65535,2,255,b'R',23049,31), // request_headers_mutations
-    f(21454,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
+    f(23001,16,3,b'm',103,4,255,b'S',0,0), // runtime_fraction
+    f(23017,13,4,b'm',251,4,255,b'I',21080,35), // trace_sampled
+    f(21364,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(23030,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
+    f(23094,25,7,b'm',65535,2,255,b'R',23063,31), // request_headers_mutations
+    f(21468,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
     // envoy.config.route.v3.RouteAction.UpgradeConfig
-    f(23152,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(23164,7,2,b'm',251,4,255,b'S',0,0), // enabled
-    f(23196,14,3,b'm',65535,4,255,b'R',23171,25), // connect_config
+    f(23166,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(23178,7,2,b'm',251,4,255,b'S',0,0), // enabled
+    f(23210,14,3,b'm',65535,4,255,b'R',23185,25), // connect_config
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(23250,13,2,b'm',165,2,255,b'S',0,0), // virtual_hosts
-    f(23305,21,3,b's',65535,2,255,b'R',23263,42), // internal_only_headers
-    f(20913,23,4,b'm',84,2,255,b'S',0,0), // response_headers_to_add
-    f(20936,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(20891,22,6,b'm',84,2,255,b'S',0,0), // request_headers_to_add
-    f(23326,17,7,b'm',251,4,255,b'S',0,0), // validate_clusters
-    f(20962,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(23389,4,9,b'm',65535,4,255,b'R',23343,46), // vhds
-    f(23393,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(23428,35,11,b'm',264,4,255,b'S',0,0), // max_direct_response_body_size_bytes
-    f(23463,25,12,b'm',65535,2,255,b'R',0,0), // cluster_specifier_plugins
-    f(21989,23,13,b'm',157,2,255,b'S',0,0), // request_mirror_policies
-    f(23488,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
-    f(23516,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
-    f(21043,23,16,b'm',65535,1,255,b'R',20987,56), // typed_per_filter_config
-    f(7858,8,17,b'm',91,4,255,b'I',23555,38), // metadata
-    f(23593,12,18,b's',65535,0,255,b'R',0,0), // vhost_header
-    f(21301,16,19,b'm',109,2,255,b'R',0,0), // route_specifiers
+    f(23264,13,2,b'm',165,2,255,b'S',0,0), // virtual_hosts
+    f(23319,21,3,b's',65535,2,255,b'R',23277,42), // internal_only_headers
+    f(20927,23,4,b'm',84,2,255,b'S',0,0), // response_headers_to_add
+    f(20950,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(20905,22,6,b'm',84,2,255,b'S',0,0), // request_headers_to_add
+    f(23340,17,7,b'm',251,4,255,b'S',0,0), // validate_clusters
+    f(20976,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(23403,4,9,b'm',65535,4,255,b'R',23357,46), // vhds
+    f(23407,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(23442,35,11,b'm',264,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(23477,25,12,b'm',65535,2,255,b'R',0,0), // cluster_specifier_plugins
+    f(22003,23,13,b'm',157,2,255,b'S',0,0), // request_mirror_policies
+    f(23502,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
+    f(23530,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
+    f(21057,23,16,b'm',65535,1,255,b'R',21001,56), // typed_per_filter_config
+    f(7858,8,17,b'm',91,4,255,b'I',23569,38), // metadata
+    f(23607,12,18,b's',65535,0,255,b'R',0,0), // vhost_header
+    f(21315,16,19,b'm',109,2,255,b'R',0,0), // route_specifiers
     // envoy.config.route.v3.RouteMatch
-    f(23637,6,1,b's',65535,4,0,b'S',0,0), // prefix
+    f(23651,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(23643,14,4,b'm',251,4,255,b'S',0,0), // case_sensitive
-    f(23657,7,6,b'm',144,2,255,b'S',0,0), // headers
-    f(23664,16,7,b'm',145,2,255,b'S',0,0), // query_parameters
-    f(23680,4,8,b'm',162,4,255,b'S',0,0), // grpc
-    f(22987,16,9,b'm',103,4,255,b'S',0,0), // runtime_fraction
-    f(23684,10,10,b'm',224,4,0,b'S',0,0), // safe_regex
-    f(23723,11,11,b'm',65535,4,255,b'R',23694,29), // tls_context
-    f(23734,15,12,b'm',161,4,0,b'S',0,0), // connect_matcher
-    f(23798,16,13,b'm',220,2,255,b'R',23749,49), // dynamic_metadata
-    f(23814,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
-    f(23887,17,15,b'm',109,4,0,b'R',23835,52), // path_match_policy
-    f(22447,12,16,b'm',65535,2,255,b'R',23904,45), // filter_state
-    f(23949,7,17,b'm',65535,2,255,b'R',0,0), // cookies
+    f(23657,14,4,b'm',251,4,255,b'S',0,0), // case_sensitive
+    f(23671,7,6,b'm',144,2,255,b'S',0,0), // headers
+    f(23678,16,7,b'm',145,2,255,b'S',0,0), // query_parameters
+    f(23694,4,8,b'm',162,4,255,b'S',0,0), // grpc
+    f(23001,16,9,b'm',103,4,255,b'S',0,0), // runtime_fraction
+    f(23698,10,10,b'm',224,4,0,b'S',0,0), // safe_regex
+    f(23737,11,11,b'm',65535,4,255,b'R',23708,29), // tls_context
+    f(23748,15,12,b'm',161,4,0,b'S',0,0), // connect_matcher
+    f(23812,16,13,b'm',220,2,255,b'R',23763,49), // dynamic_metadata
+    f(23828,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
+    f(23901,17,15,b'm',109,4,0,b'R',23849,52), // path_match_policy
+    f(22461,12,16,b'm',65535,2,255,b'R',23918,45), // filter_state
+    f(23963,7,17,b'm',65535,2,255,b'R',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.Tracing
-    f(24086,15,1,b'm',242,4,255,b'I',5265,36), // client_sampling
-    f(24101,15,2,b'm',242,4,255,b'I',5265,36), // random_sampling
-    f(24116,16,3,b'm',242,4,255,b'I',5265,36), // overall_sampling
-    f(24132,11,4,b'm',236,2,255,b'I',5265,36), // custom_tags
-    f(20257,9,5,b's',65535,0,255,b'I',5265,36), // operation
-    f(24143,18,6,b's',65535,0,255,b'I',5265,36), // upstream_operation
+    f(24100,15,1,b'm',242,4,255,b'I',5265,36), // client_sampling
+    f(24115,15,2,b'm',242,4,255,b'I',5265,36), // random_sampling
+    f(24130,16,3,b'm',242,4,255,b'I',5265,36), // overall_sampling
+    f(24146,11,4,b'm',236,2,255,b'I',5265,36), // custom_tags
+    f(20271,9,5,b's',65535,0,255,b'I',5265,36), // operation
+    f(24157,18,6,b's',65535,0,255,b'I',5265,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
     f(345,4,2,b's',65535,0,255,b'I',5265,36), // name
-    f(23657,7,4,b'm',144,2,255,b'I',5265,36), // headers
+    f(23671,7,4,b'm',144,2,255,b'I',5265,36), // headers
     // envoy.config.route.v3.VirtualHost
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24230,7,2,b's',65535,2,255,b'S',0,0), // domains
-    f(24237,6,3,b'm',147,2,255,b'S',0,0), // routes
-    f(24243,11,4,b'e',24,0,255,b'S',0,0), // require_tls
-    f(24323,16,5,b'm',164,2,255,b'I',24254,69), // virtual_clusters
-    f(21563,11,6,b'm',65535,2,255,b'R',21530,33), // rate_limits
-    f(20891,22,7,b'm',84,2,255,b'S',0,0), // request_headers_to_add
-    f(21728,4,8,b'm',65535,4,255,b'R',21685,43), // cors
-    f(20913,23,10,b'm',84,2,255,b'S',0,0), // response_headers_to_add
-    f(20936,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(20962,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(24339,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
-    f(21043,23,15,b'm',65535,1,255,b'R',20987,56), // typed_per_filter_config
-    f(12066,12,16,b'm',65535,4,255,b'R',21491,39), // retry_policy
-    f(21889,12,17,b'm',65535,4,255,b'R',21865,24), // hedge_policy
-    f(21101,30,18,b'm',264,4,255,b'R',0,0), // per_request_buffer_limit_bytes
-    f(24368,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(22034,25,20,b'm',250,4,255,b'R',0,0), // retry_policy_typed_config
-    f(24411,7,21,b'm',65535,4,255,b'R',24401,10), // matcher
-    f(21989,23,22,b'm',157,2,255,b'S',0,0), // request_mirror_policies
-    f(24445,31,23,b'b',65535,0,255,b'I',24418,27), // include_is_timeout_retry_header
-    f(7858,8,24,b'm',91,4,255,b'I',24476,39), // metadata
-    f(21276,25,25,b'm',265,4,255,b'R',0,0), // request_body_buffer_limit
-    f(21301,16,26,b'm',109,2,255,b'R',0,0), // route_specifiers
+    f(24244,7,2,b's',65535,2,255,b'S',0,0), // domains
+    f(24251,6,3,b'm',147,2,255,b'S',0,0), // routes
+    f(24257,11,4,b'e',24,0,255,b'S',0,0), // require_tls
+    f(24337,16,5,b'm',164,2,255,b'I',24268,69), // virtual_clusters
+    f(21577,11,6,b'm',65535,2,255,b'R',21544,33), // rate_limits
+    f(20905,22,7,b'm',84,2,255,b'S',0,0), // request_headers_to_add
+    f(21742,4,8,b'm',65535,4,255,b'R',21699,43), // cors
+    f(20927,23,10,b'm',84,2,255,b'S',0,0), // response_headers_to_add
+    f(20950,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(20976,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(24353,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
+    f(21057,23,15,b'm',65535,1,255,b'R',21001,56), // typed_per_filter_config
+    f(12066,12,16,b'm',65535,4,255,b'R',21505,39), // retry_policy
+    f(21903,12,17,b'm',65535,4,255,b'R',21879,24), // hedge_policy
+    f(21115,30,18,b'm',264,4,255,b'R',0,0), // per_request_buffer_limit_bytes
+    f(24382,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
+    f(22048,25,20,b'm',250,4,255,b'R',0,0), // retry_policy_typed_config
+    f(24425,7,21,b'm',65535,4,255,b'R',24415,10), // matcher
+    f(22003,23,22,b'm',157,2,255,b'S',0,0), // request_mirror_policies
+    f(24459,31,23,b'b',65535,0,255,b'I',24432,27), // include_is_timeout_retry_header
+    f(7858,8,24,b'm',91,4,255,b'I',24490,39), // metadata
+    f(21290,25,25,b'm',265,4,255,b'R',0,0), // request_body_buffer_limit
+    f(21315,16,26,b'm',109,2,255,b'R',0,0), // route_specifiers
     // envoy.config.route.v3.WeightedCluster
     f(5659,8,1,b'm',167,2,255,b'S',0,0), // clusters
-    f(24612,18,2,b's',65535,0,255,b'I',24552,60), // runtime_key_prefix
-    f(24673,12,3,b'm',264,4,255,b'I',24630,43), // total_weight
-    f(22764,11,4,b's',65535,4,0,b'R',24685,40), // header_name
-    f(24725,15,5,b'm',251,4,0,b'R',0,0), // use_hash_policy
+    f(24626,18,2,b's',65535,0,255,b'I',24566,60), // runtime_key_prefix
+    f(24687,12,3,b'm',264,4,255,b'I',24644,43), // total_weight
+    f(22778,11,4,b's',65535,4,0,b'R',24699,40), // header_name
+    f(24739,15,5,b'm',251,4,0,b'R',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'm',264,4,255,b'S',0,0), // weight
-    f(21440,14,3,b'm',91,4,255,b'I',21381,59), // metadata_match
-    f(20891,22,4,b'm',84,2,255,b'S',0,0), // request_headers_to_add
-    f(20913,23,5,b'm',84,2,255,b'S',0,0), // response_headers_to_add
-    f(20936,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(20962,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(21043,23,10,b'm',65535,1,255,b'R',20987,56), // typed_per_filter_config
-    f(21454,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
-    f(21350,14,12,b's',65535,0,255,b'R',0,0), // cluster_header
+    f(21454,14,3,b'm',91,4,255,b'I',21395,59), // metadata_match
+    f(20905,22,4,b'm',84,2,255,b'S',0,0), // request_headers_to_add
+    f(20927,23,5,b'm',84,2,255,b'S',0,0), // response_headers_to_add
+    f(20950,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(20976,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(21057,23,10,b'm',65535,1,255,b'R',21001,56), // typed_per_filter_config
+    f(21468,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
+    f(21364,14,12,b's',65535,0,255,b'R',0,0), // cluster_header
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(24844,6,2,b's',65535,4,0,b'S',0,0), // format
-    f(15752,11,3,b'm',261,4,0,b'S',0,0), // json_format
-    f(24850,17,4,b'm',261,4,0,b'S',0,0), // typed_json_format
+    f(24858,6,2,b's',65535,4,0,b'S',0,0), // format
+    f(15766,11,3,b'm',261,4,0,b'S',0,0), // json_format
+    f(24864,17,4,b'm',261,4,0,b'S',0,0), // typed_json_format
     f(942,10,5,b'm',106,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
     f(942,10,1,b'm',106,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
     f(942,10,1,b'm',106,4,0,b'S',0,0), // log_format
     // envoy.extensions.filters.http.router.v3.Router
-    f(25083,13,1,b'm',251,4,255,b'I',25027,56), // dynamic_stats
-    f(25096,16,2,b'b',65535,0,255,b'I',21066,35), // start_child_span
-    f(25112,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(25124,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(25146,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(25215,27,6,b'b',65535,0,255,b'I',25166,49), // respect_expected_rq_timeout
-    f(25268,40,7,b'b',65535,0,255,b'I',25242,26), // suppress_grpc_request_failure_code_stats
-    f(25308,21,8,b'm',181,2,255,b'R',8276,46), // upstream_http_filters
-    f(25390,20,9,b'm',172,4,255,b'I',25329,61), // upstream_log_options
-    f(25410,33,10,b'm',251,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(25097,13,1,b'm',251,4,255,b'I',25041,56), // dynamic_stats
+    f(25110,16,2,b'b',65535,0,255,b'I',21080,35), // start_child_span
+    f(25126,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(25138,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(25160,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(25229,27,6,b'b',65535,0,255,b'I',25180,49), // respect_expected_rq_timeout
+    f(25282,40,7,b'b',65535,0,255,b'I',25256,26), // suppress_grpc_request_failure_code_stats
+    f(25322,21,8,b'm',181,2,255,b'R',8276,46), // upstream_http_filters
+    f(25404,20,9,b'm',172,4,255,b'I',25343,61), // upstream_log_options
+    f(25424,33,10,b'm',251,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(25514,37,1,b'b',65535,0,255,b'I',5265,36), // flush_upstream_log_on_upstream_stream
-    f(25551,27,2,b'm',254,4,255,b'I',5265,36), // upstream_log_flush_interval
+    f(25528,37,1,b'b',65535,0,255,b'I',5265,36), // flush_upstream_log_on_upstream_stream
+    f(25565,27,2,b'm',254,4,255,b'I',5265,36), // upstream_log_flush_interval
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(25796,25,1,b'm',251,4,255,b'R',25767,29), // enable_ja3_fingerprinting
-    f(25877,24,2,b'm',264,4,255,b'I',25821,56), // initial_read_buffer_size
-    f(25901,25,3,b'm',251,4,255,b'R',25767,29), // enable_ja4_fingerprinting
-    f(25926,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(26022,21,5,b'm',264,4,255,b'I',25973,49), // max_client_hello_size
+    f(25810,25,1,b'm',251,4,255,b'R',25781,29), // enable_ja3_fingerprinting
+    f(25891,24,2,b'm',264,4,255,b'I',25835,56), // initial_read_buffer_size
+    f(25915,25,3,b'm',251,4,255,b'R',25781,29), // enable_ja4_fingerprinting
+    f(25940,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(26036,21,5,b'm',264,4,255,b'I',25987,49), // max_client_hello_size
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(26124,10,1,b'e',25,0,255,b'S',0,0), // codec_type
-    f(18472,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(26134,3,3,b'm',182,4,0,b'S',0,0), // rds
+    f(26138,10,1,b'e',25,0,255,b'S',0,0), // codec_type
+    f(18486,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(26148,3,3,b'm',182,4,0,b'S',0,0), // rds
     f(2551,12,4,b'm',159,4,0,b'S',0,0), // route_config
-    f(26137,12,5,b'm',181,2,255,b'S',0,0), // http_filters
-    f(26149,14,6,b'm',251,4,255,b'S',0,0), // add_user_agent
-    f(3935,7,7,b'm',65535,4,255,b'R',26163,28), // tracing
+    f(26151,12,5,b'm',181,2,255,b'S',0,0), // http_filters
+    f(26163,14,6,b'm',251,4,255,b'S',0,0), // add_user_agent
+    f(3935,7,7,b'm',65535,4,255,b'R',26177,28), // tracing
     f(7498,21,8,b'm',85,4,255,b'S',0,0), // http_protocol_options
     f(7519,22,9,b'm',87,4,255,b'S',0,0), // http2_protocol_options
-    f(26191,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(26202,13,12,b'm',254,4,255,b'S',0,0), // drain_timeout
+    f(26205,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(26216,13,12,b'm',254,4,255,b'S',0,0), // drain_timeout
     f(3418,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(26215,18,14,b'm',251,4,255,b'S',0,0), // use_remote_address
-    f(26233,19,15,b'm',251,4,255,b'S',0,0), // generate_request_id
-    f(26252,27,16,b'e',26,0,255,b'S',0,0), // forward_client_cert_details
-    f(26279,31,17,b'm',179,4,255,b'S',0,0), // set_current_client_cert_details
-    f(26310,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(26328,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(26382,49,20,b'b',65535,0,255,b'I',26348,34), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(26431,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(26446,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(21826,15,23,b'm',180,2,255,b'S',0,0), // upgrade_configs
-    f(26449,19,24,b'm',254,4,255,b'S',0,0), // stream_idle_timeout
-    f(26468,23,25,b'm',178,4,255,b'S',0,0), // internal_address_config
-    f(26491,21,26,b'm',254,4,255,b'S',0,0), // delayed_close_timeout
+    f(26229,18,14,b'm',251,4,255,b'S',0,0), // use_remote_address
+    f(26247,19,15,b'm',251,4,255,b'S',0,0), // generate_request_id
+    f(26266,27,16,b'e',26,0,255,b'S',0,0), // forward_client_cert_details
+    f(26293,31,17,b'm',179,4,255,b'S',0,0), // set_current_client_cert_details
+    f(26324,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(26342,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(26396,49,20,b'b',65535,0,255,b'I',26362,34), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(26445,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(26460,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(21840,15,23,b'm',180,2,255,b'S',0,0), // upgrade_configs
+    f(26463,19,24,b'm',254,4,255,b'S',0,0), // stream_idle_timeout
+    f(26482,23,25,b'm',178,4,255,b'S',0,0), // internal_address_config
+    f(26505,21,26,b'm',254,4,255,b'S',0,0), // delayed_close_timeout
     f(10891,15,28,b'm',254,4,255,b'S',0,0), // request_timeout
-    f(26512,22,29,b'm',264,4,255,b'S',0,0), // max_request_headers_kb
-    f(26534,14,30,b'm',251,4,255,b'S',0,0), // normalize_path
-    f(26586,13,31,b'm',65535,4,0,b'R',26548,38), // scoped_routes
-    f(26599,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(26627,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(26640,28,34,b'e',28,0,255,b'S',0,0), // server_header_transformation
+    f(26526,22,29,b'm',264,4,255,b'S',0,0), // max_request_headers_kb
+    f(26548,14,30,b'm',251,4,255,b'S',0,0), // normalize_path
+    f(26600,13,31,b'm',65535,4,0,b'R',26562,38), // scoped_routes
+    f(26613,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(26641,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(26654,28,34,b'e',28,0,255,b'S',0,0), // server_header_transformation
     f(7913,28,35,b'm',88,4,255,b'S',0,0), // common_http_protocol_options
-    f(26689,20,36,b'm',65535,4,255,b'R',26668,21), // request_id_extension
-    f(26709,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(26777,18,38,b'm',65535,4,255,b'R',26742,35), // local_reply_config
-    f(26795,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(26899,36,40,b'm',251,4,255,b'I',26819,80), // stream_error_on_invalid_http_message
-    f(26935,23,41,b'm',254,4,255,b'S',0,0), // request_headers_timeout
-    f(26958,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(27013,26,43,b'm',65535,4,255,b'R',26977,36), // path_normalization_options
-    f(27062,22,44,b'm',65535,4,255,b'R',27039,23), // http3_protocol_options
-    f(27084,32,45,b'e',27,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(27181,32,46,b'm',109,2,255,b'R',27116,65), // original_ip_detection_extensions
-    f(27213,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(27236,28,48,b'm',65535,4,255,b'R',0,0), // scheme_header_transformation
-    f(27264,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(27283,30,50,b'm',109,4,255,b'R',0,0), // typed_header_validation_config
-    f(27313,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(27369,32,52,b'm',109,2,255,b'R',27336,33), // early_header_mutation_extensions
-    f(27401,35,53,b'm',251,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(27468,25,54,b'm',254,4,255,b'I',27436,32), // access_log_flush_interval
-    f(27493,31,55,b'b',65535,0,255,b'I',27436,32), // flush_access_log_on_new_request
-    f(27524,18,56,b'm',177,4,255,b'I',27436,32), // access_log_options
-    f(27570,21,57,b'b',65535,0,255,b'I',27542,28), // append_local_overload
-    f(27641,34,58,b'b',65535,0,255,b'I',27591,50), // http1_safe_max_connection_duration
-    f(27675,20,59,b'm',254,4,255,b'R',0,0), // stream_flush_timeout
-    f(27695,27,60,b'm',65535,4,255,b'R',0,0), // forward_client_cert_matcher
-    f(27722,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(27781,20,62,b'm',248,4,255,b'I',27742,39), // drain_timeout_jitter
+    f(26703,20,36,b'm',65535,4,255,b'R',26682,21), // request_id_extension
+    f(26723,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(26791,18,38,b'm',65535,4,255,b'R',26756,35), // local_reply_config
+    f(26809,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(26913,36,40,b'm',251,4,255,b'I',26833,80), // stream_error_on_invalid_http_message
+    f(26949,23,41,b'm',254,4,255,b'S',0,0), // request_headers_timeout
+    f(26972,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(27027,26,43,b'm',65535,4,255,b'R',26991,36), // path_normalization_options
+    f(27076,22,44,b'm',65535,4,255,b'R',27053,23), // http3_protocol_options
+    f(27098,32,45,b'e',27,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(27195,32,46,b'm',109,2,255,b'R',27130,65), // original_ip_detection_extensions
+    f(27227,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(27250,28,48,b'm',65535,4,255,b'R',0,0), // scheme_header_transformation
+    f(27278,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(27297,30,50,b'm',109,4,255,b'R',0,0), // typed_header_validation_config
+    f(27327,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(27383,32,52,b'm',109,2,255,b'R',27350,33), // early_header_mutation_extensions
+    f(27415,35,53,b'm',251,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(27482,25,54,b'm',254,4,255,b'I',27450,32), // access_log_flush_interval
+    f(27507,31,55,b'b',65535,0,255,b'I',27450,32), // flush_access_log_on_new_request
+    f(27538,18,56,b'm',177,4,255,b'I',27450,32), // access_log_options
+    f(27584,21,57,b'b',65535,0,255,b'I',27556,28), // append_local_overload
+    f(27655,34,58,b'b',65535,0,255,b'I',27605,50), // http1_safe_max_connection_duration
+    f(27689,20,59,b'm',254,4,255,b'R',0,0), // stream_flush_timeout
+    f(27709,27,60,b'm',65535,4,255,b'R',0,0), // forward_client_cert_matcher
+    f(27736,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(27795,20,62,b'm',248,4,255,b'I',27756,39), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(27468,25,1,b'm',254,4,255,b'I',5265,36), // access_log_flush_interval
-    f(27493,31,2,b'b',65535,0,255,b'I',5265,36), // flush_access_log_on_new_request
-    f(27902,44,3,b'b',65535,0,255,b'I',5265,36), // flush_log_on_tunnel_successfully_established
+    f(27482,25,1,b'm',254,4,255,b'I',5265,36), // access_log_flush_interval
+    f(27507,31,2,b'b',65535,0,255,b'I',5265,36), // flush_access_log_on_new_request
+    f(27916,44,3,b'b',65535,0,255,b'I',5265,36), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(28087,12,1,b'b',65535,0,255,b'I',28049,38), // unix_sockets
-    f(28099,11,2,b'm',72,2,255,b'S',0,0), // cidr_ranges
+    f(28101,12,1,b'b',65535,0,255,b'I',28063,38), // unix_sockets
+    f(28113,11,2,b'm',72,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(28219,7,1,b'm',251,4,255,b'S',0,0), // subject
-    f(28226,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(28233,7,1,b'm',251,4,255,b'S',0,0), // subject
+    f(28240,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(28230,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(24844,6,7,b'e',65535,0,255,b'R',0,0), // format
-    f(28235,6,8,b'b',65535,0,255,b'R',0,0), // issuer
+    f(28244,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(24858,6,7,b'e',65535,0,255,b'R',0,0), // format
+    f(28249,6,8,b'b',65535,0,255,b'R',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    f(23152,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(8322,7,2,b'm',181,2,255,b'R',28336,61), // filters
-    f(23164,7,3,b'm',251,4,255,b'S',0,0), // enabled
+    f(23166,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(8322,7,2,b'm',181,2,255,b'R',28350,61), // filters
+    f(23178,7,3,b'm',251,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3192,12,4,b'm',250,4,0,b'S',0,0), // typed_config
-    f(17341,16,5,b'm',65535,4,0,b'R',17298,43), // config_discovery
-    f(28467,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(17355,16,5,b'm',65535,4,0,b'R',17312,43), // config_discovery
+    f(28481,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
     f(11871,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(28541,13,1,b'm',73,4,255,b'S',0,0), // config_source
-    f(28554,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(28555,13,1,b'm',73,4,255,b'S',0,0), // config_source
+    f(28568,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    f(18472,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(18486,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(28625,23,3,b'm',254,4,255,b'I',17029,34), // downstream_idle_timeout
-    f(28648,21,4,b'm',254,4,255,b'I',17029,34), // upstream_idle_timeout
+    f(28639,23,3,b'm',254,4,255,b'I',17043,34), // downstream_idle_timeout
+    f(28662,21,4,b'm',254,4,255,b'I',17043,34), // upstream_idle_timeout
     f(3418,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(28669,20,7,b'm',264,4,255,b'S',0,0), // max_connect_attempts
+    f(28683,20,7,b'm',264,4,255,b'S',0,0), // max_connect_attempts
     f(14234,12,8,b'm',254,4,255,b'S',0,0), // idle_timeout
-    f(21440,14,9,b'm',91,4,255,b'I',21381,59), // metadata_match
-    f(21364,17,10,b'm',185,4,0,b'S',0,0), // weighted_clusters
-    f(21674,11,11,b'm',243,2,255,b'I',21596,78), // hash_policy
-    f(28729,16,12,b'm',65535,4,255,b'R',28689,40), // tunneling_config
-    f(28745,34,13,b'm',254,4,255,b'R',9740,23), // max_downstream_connection_duration
-    f(28828,9,14,b'm',65535,4,255,b'R',28779,49), // on_demand
-    f(27468,25,15,b'm',254,4,255,b'I',28837,35), // access_log_flush_interval
-    f(28872,29,16,b'b',65535,0,255,b'I',28837,35), // flush_access_log_on_connected
-    f(27524,18,17,b'm',184,4,255,b'I',28837,35), // access_log_options
-    f(28901,15,18,b'm',69,4,255,b'R',0,0), // backoff_options
-    f(28916,19,19,b'm',65535,2,255,b'R',0,0), // proxy_protocol_tlvs
-    f(28935,52,20,b'm',248,4,255,b'R',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(28987,21,21,b'e',65535,0,255,b'R',0,0), // upstream_connect_mode
-    f(29008,20,22,b'm',264,4,255,b'R',0,0), // max_early_data_bytes
-    f(29028,31,23,b'e',65535,0,255,b'R',0,0), // proxy_protocol_tlv_merge_policy
-    f(29059,17,24,b'm',251,4,255,b'R',0,0), // check_drain_close
+    f(21454,14,9,b'm',91,4,255,b'I',21395,59), // metadata_match
+    f(21378,17,10,b'm',185,4,0,b'S',0,0), // weighted_clusters
+    f(21688,11,11,b'm',243,2,255,b'I',21610,78), // hash_policy
+    f(28743,16,12,b'm',65535,4,255,b'R',28703,40), // tunneling_config
+    f(28759,34,13,b'm',254,4,255,b'R',9740,23), // max_downstream_connection_duration
+    f(28842,9,14,b'm',65535,4,255,b'R',28793,49), // on_demand
+    f(27482,25,15,b'm',254,4,255,b'I',28851,35), // access_log_flush_interval
+    f(28886,29,16,b'b',65535,0,255,b'I',28851,35), // flush_access_log_on_connected
+    f(27538,18,17,b'm',184,4,255,b'I',28851,35), // access_log_options
+    f(28915,15,18,b'm',69,4,255,b'R',0,0), // backoff_options
+    f(28930,19,19,b'm',65535,2,255,b'R',0,0), // proxy_protocol_tlvs
+    f(28949,52,20,b'm',248,4,255,b'R',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(29001,21,21,b'e',65535,0,255,b'R',0,0), // upstream_connect_mode
+    f(29022,20,22,b'm',264,4,255,b'R',0,0), // max_early_data_bytes
+    f(29042,31,23,b'e',65535,0,255,b'R',0,0), // proxy_protocol_tlv_merge_policy
+    f(29073,17,24,b'm',251,4,255,b'R',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(27468,25,1,b'm',254,4,255,b'I',5265,36), // access_log_flush_interval
-    f(28872,29,2,b'b',65535,0,255,b'I',5265,36), // flush_access_log_on_connected
-    f(29150,25,3,b'b',65535,0,255,b'I',5265,36), // flush_access_log_on_start
+    f(27482,25,1,b'm',254,4,255,b'I',5265,36), // access_log_flush_interval
+    f(28886,29,2,b'b',65535,0,255,b'I',5265,36), // flush_access_log_on_connected
+    f(29164,25,3,b'b',65535,0,255,b'I',5265,36), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
     f(5659,8,1,b'm',186,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
-    f(21440,14,3,b'm',91,4,255,b'I',21381,59), // metadata_match
+    f(21454,14,3,b'm',91,4,255,b'I',21395,59), // metadata_match
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(29457,10,1,b'm',75,4,255,b'S',0,0), // trusted_ca
-    f(29467,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(29517,23,3,b's',65535,2,255,b'R',29490,27), // verify_certificate_spki
-    f(29540,36,6,b'm',251,4,255,b'R',17029,34), // require_signed_certificate_timestamp
-    f(29614,3,7,b'm',75,4,255,b'R',29576,38), // crl
-    f(29657,25,8,b'b',65535,0,255,b'R',29617,40), // allow_expired_certificate
-    f(29682,23,9,b'm',226,2,255,b'S',0,0), // match_subject_alt_names
-    f(29705,24,10,b'e',29,0,255,b'S',0,0), // trust_chain_verification
+    f(29471,10,1,b'm',75,4,255,b'S',0,0), // trusted_ca
+    f(29481,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(29531,23,3,b's',65535,2,255,b'R',29504,27), // verify_certificate_spki
+    f(29554,36,6,b'm',251,4,255,b'R',17043,34), // require_signed_certificate_timestamp
+    f(29628,3,7,b'm',75,4,255,b'R',29590,38), // crl
+    f(29671,25,8,b'b',65535,0,255,b'R',29631,40), // allow_expired_certificate
+    f(29696,23,9,b'm',226,2,255,b'S',0,0), // match_subject_alt_names
+    f(29719,24,10,b'e',29,0,255,b'S',0,0), // trust_chain_verification
     f(11618,17,11,b'm',111,4,255,b'S',0,0), // watched_directory
-    f(29783,23,12,b'm',109,4,255,b'R',29729,54), // custom_validator_config
-    f(29806,32,13,b'm',65535,4,255,b'R',0,0), // ca_certificate_provider_instance
-    f(29838,25,14,b'b',65535,0,255,b'R',0,0), // only_verify_leaf_cert_crl
-    f(29863,29,15,b'm',194,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(29892,16,16,b'm',264,4,255,b'R',0,0), // max_verify_depth
-    f(29951,17,17,b'm',65535,4,255,b'R',29908,43), // system_root_certs
-    f(29997,23,18,b'b',65535,0,255,b'I',29968,29), // suppress_client_ca_list
+    f(29797,23,12,b'm',109,4,255,b'R',29743,54), // custom_validator_config
+    f(29820,32,13,b'm',65535,4,255,b'R',0,0), // ca_certificate_provider_instance
+    f(29852,25,14,b'b',65535,0,255,b'R',0,0), // only_verify_leaf_cert_crl
+    f(29877,29,15,b'm',194,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(29906,16,16,b'm',264,4,255,b'R',0,0), // max_verify_depth
+    f(29965,17,17,b'm',65535,4,255,b'R',29922,43), // system_root_certs
+    f(30011,23,18,b'b',65535,0,255,b'I',29982,29), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(30078,10,1,b'm',196,4,255,b'S',0,0), // tls_params
-    f(30088,16,2,b'm',195,2,255,b'S',0,0), // tls_certificates
-    f(30104,18,3,b'm',188,4,0,b'S',0,0), // validation_context
-    f(30122,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(30136,34,6,b'm',192,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(30170,36,7,b'm',192,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(30206,27,8,b'm',190,4,0,b'S',0,0), // combined_validation_context
-    f(30233,36,9,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider
-    f(30269,39,10,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider
-    f(30308,45,11,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider_instance
-    f(30353,48,12,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider_instance
-    f(30456,17,13,b'm',109,4,255,b'R',30401,55), // custom_handshaker
-    f(30473,33,14,b'm',65535,4,255,b'R',0,0), // tls_certificate_provider_instance
-    f(30545,7,15,b'm',65535,4,255,b'R',30506,39), // key_log
-    f(30617,31,16,b'm',109,4,255,b'R',30552,65), // custom_tls_certificate_selector
+    f(30092,10,1,b'm',196,4,255,b'S',0,0), // tls_params
+    f(30102,16,2,b'm',195,2,255,b'S',0,0), // tls_certificates
+    f(30118,18,3,b'm',188,4,0,b'S',0,0), // validation_context
+    f(30136,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(30150,34,6,b'm',192,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(30184,36,7,b'm',192,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(30220,27,8,b'm',190,4,0,b'S',0,0), // combined_validation_context
+    f(30247,36,9,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider
+    f(30283,39,10,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider
+    f(30322,45,11,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider_instance
+    f(30367,48,12,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider_instance
+    f(30470,17,13,b'm',109,4,255,b'R',30415,55), // custom_handshaker
+    f(30487,33,14,b'm',65535,4,255,b'R',0,0), // tls_certificate_provider_instance
+    f(30559,7,15,b'm',65535,4,255,b'R',30520,39), // key_log
+    f(30631,31,16,b'm',109,4,255,b'R',30566,65), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(30743,26,1,b'm',188,4,255,b'S',0,0), // default_validation_context
-    f(30170,36,2,b'm',192,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(30269,39,3,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider
-    f(30353,48,4,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider_instance
+    f(30757,26,1,b'm',188,4,255,b'S',0,0), // default_validation_context
+    f(30184,36,2,b'm',192,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(30283,39,3,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider
+    f(30367,48,4,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(30831,18,1,b'm',189,4,255,b'S',0,0), // common_tls_context
-    f(30849,26,2,b'm',251,4,255,b'S',0,0), // require_client_certificate
-    f(30875,11,3,b'm',251,4,255,b'S',0,0), // require_sni
-    f(30940,19,4,b'm',65535,4,0,b'R',30886,54), // session_ticket_keys
-    f(30959,37,5,b'm',192,4,0,b'R',30886,54), // session_ticket_keys_sds_secret_config
-    f(30996,15,6,b'm',254,4,255,b'S',0,0), // session_timeout
-    f(31011,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(31105,18,8,b'e',30,0,255,b'I',31047,58), // ocsp_staple_policy
-    f(31152,31,9,b'm',251,4,255,b'I',31123,29), // full_scan_certs_on_sni_mismatch
-    f(31183,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(31282,21,11,b'b',65535,0,255,b'I',31218,64), // prefer_client_ciphers
+    f(30845,18,1,b'm',189,4,255,b'S',0,0), // common_tls_context
+    f(30863,26,2,b'm',251,4,255,b'S',0,0), // require_client_certificate
+    f(30889,11,3,b'm',251,4,255,b'S',0,0), // require_sni
+    f(30954,19,4,b'm',65535,4,0,b'R',30900,54), // session_ticket_keys
+    f(30973,37,5,b'm',192,4,0,b'R',30900,54), // session_ticket_keys_sds_secret_config
+    f(31010,15,6,b'm',254,4,255,b'S',0,0), // session_timeout
+    f(31025,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(31119,18,8,b'e',30,0,255,b'I',31061,58), // ocsp_staple_policy
+    f(31166,31,9,b'm',251,4,255,b'I',31137,29), // full_scan_certs_on_sni_mismatch
+    f(31197,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(31296,21,11,b'b',65535,0,255,b'I',31232,64), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(31360,10,2,b'm',73,4,255,b'S',0,0), // sds_config
+    f(31374,10,2,b'm',73,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(31418,15,2,b'm',195,4,0,b'S',0,0), // tls_certificate
-    f(30940,19,3,b'm',65535,4,0,b'R',30886,54), // session_ticket_keys
-    f(30104,18,4,b'm',188,4,0,b'S',0,0), // validation_context
-    f(31483,14,5,b'm',65535,4,0,b'R',31433,50), // generic_secret
+    f(31432,15,2,b'm',195,4,0,b'S',0,0), // tls_certificate
+    f(30954,19,3,b'm',65535,4,0,b'R',30900,54), // session_ticket_keys
+    f(30118,18,4,b'm',188,4,0,b'S',0,0), // validation_context
+    f(31497,14,5,b'm',65535,4,0,b'R',31447,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(31560,8,1,b'e',31,0,255,b'S',0,0), // san_type
-    f(24411,7,2,b'm',226,4,255,b'S',0,0), // matcher
-    f(31595,3,3,b's',65535,0,255,b'R',31568,27), // oid
+    f(31574,8,1,b'e',31,0,255,b'S',0,0), // san_type
+    f(24425,7,2,b'm',226,4,255,b'S',0,0), // matcher
+    f(31609,3,3,b's',65535,0,255,b'R',31582,27), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(31654,17,1,b'm',75,4,255,b'S',0,0), // certificate_chain
-    f(31671,11,2,b'm',75,12,255,b'S',0,0), // private_key
-    f(31722,8,3,b'm',75,12,255,b'R',31682,40), // password
-    f(31771,11,4,b'm',75,4,255,b'I',31730,41), // ocsp_staple
-    f(31782,28,5,b'm',75,2,255,b'R',0,0), // signed_certificate_timestamp
-    f(31839,20,6,b'm',65535,4,255,b'R',31810,29), // private_key_provider
+    f(31668,17,1,b'm',75,4,255,b'S',0,0), // certificate_chain
+    f(31685,11,2,b'm',75,12,255,b'S',0,0), // private_key
+    f(31736,8,3,b'm',75,12,255,b'R',31696,40), // password
+    f(31785,11,4,b'm',75,4,255,b'I',31744,41), // ocsp_staple
+    f(31796,28,5,b'm',75,2,255,b'R',0,0), // signed_certificate_timestamp
+    f(31853,20,6,b'm',65535,4,255,b'R',31824,29), // private_key_provider
     f(11618,17,7,b'm',111,4,255,b'S',0,0), // watched_directory
-    f(31896,6,8,b'm',75,12,255,b'R',31859,37), // pkcs12
-    f(30078,10,9,b'm',196,4,255,b'R',0,0), // tls_params
+    f(31910,6,8,b'm',75,12,255,b'R',31873,37), // pkcs12
+    f(30092,10,9,b'm',196,4,255,b'R',0,0), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(31957,28,1,b'e',32,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(31985,28,2,b'e',32,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(32013,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(32026,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(32090,20,5,b's',65535,2,255,b'R',32037,53), // signature_algorithms
-    f(32147,19,6,b'e',65535,2,255,b'R',32110,37), // compliance_policies
+    f(31971,28,1,b'e',32,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(31999,28,2,b'e',32,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(32027,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(32040,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(32104,20,5,b's',65535,2,255,b'R',32051,53), // signature_algorithms
+    f(32161,19,6,b'e',65535,2,255,b'R',32124,37), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(30831,18,1,b'm',189,4,255,b'S',0,0), // common_tls_context
-    f(32226,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(32252,19,3,b'b',65535,0,255,b'R',32229,23), // allow_renegotiation
-    f(32271,16,4,b'm',264,4,255,b'S',0,0), // max_session_keys
-    f(32314,21,5,b'm',251,4,255,b'I',32287,27), // enforce_rsa_key_usage
-    f(32335,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(32348,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(30845,18,1,b'm',189,4,255,b'S',0,0), // common_tls_context
+    f(32240,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(32266,19,3,b'b',65535,0,255,b'R',32243,23), // allow_renegotiation
+    f(32285,16,4,b'm',264,4,255,b'S',0,0), // max_session_keys
+    f(32328,21,5,b'm',251,4,255,b'I',32301,27), // enforce_rsa_key_usage
+    f(32349,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(32362,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
     f(7913,28,1,b'm',88,4,255,b'S',0,0), // common_http_protocol_options
     f(8451,30,2,b'm',110,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(32425,20,3,b'm',200,4,0,b'S',0,0), // explicit_http_config
-    f(32445,30,4,b'm',201,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(32475,11,5,b'm',199,4,0,b'S',0,0), // auto_config
-    f(26137,12,6,b'm',181,2,255,b'R',8276,46), // http_filters
-    f(32486,24,7,b'm',109,4,255,b'R',0,0), // header_validation_config
+    f(32439,20,3,b'm',200,4,0,b'S',0,0), // explicit_http_config
+    f(32459,30,4,b'm',201,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(32489,11,5,b'm',199,4,0,b'S',0,0), // auto_config
+    f(26151,12,6,b'm',181,2,255,b'R',8276,46), // http_filters
+    f(32500,24,7,b'm',109,4,255,b'R',0,0), // header_validation_config
     f(5872,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
-    f(21989,23,9,b'm',157,2,255,b'R',0,0), // request_mirror_policies
-    f(21674,11,10,b'm',149,2,255,b'R',0,0), // hash_policy
+    f(22003,23,9,b'm',157,2,255,b'R',0,0), // request_mirror_policies
+    f(21688,11,10,b'm',149,2,255,b'R',0,0), // hash_policy
     f(12066,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
     f(7498,21,1,b'm',85,4,255,b'S',0,0), // http_protocol_options
     f(7519,22,2,b'm',87,4,255,b'S',0,0), // http2_protocol_options
-    f(27062,22,3,b'm',65535,4,255,b'R',27039,23), // http3_protocol_options
-    f(32579,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(27076,22,3,b'm',65535,4,255,b'R',27053,23), // http3_protocol_options
+    f(32593,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
     f(7498,21,1,b'm',85,4,0,b'S',0,0), // http_protocol_options
     f(7519,22,2,b'm',87,4,0,b'S',0,0), // http2_protocol_options
-    f(27062,22,3,b'm',65535,4,0,b'R',27039,23), // http3_protocol_options
+    f(27076,22,3,b'm',65535,4,0,b'R',27053,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
     f(7498,21,1,b'm',85,4,255,b'S',0,0), // http_protocol_options
     f(7519,22,2,b'm',87,4,255,b'S',0,0), // http2_protocol_options
-    f(27062,22,3,b'm',65535,4,255,b'R',27039,23), // http3_protocol_options
+    f(27076,22,3,b'm',65535,4,255,b'R',27053,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
     f(2913,4,1,b'm',94,4,255,b'S',0,0), // node
-    f(32811,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(32819,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(32843,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(32869,25,5,b'm',203,1,255,b'S',0,0), // initial_resource_versions
-    f(32894,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(32908,12,7,b'm',267,4,255,b'S',0,0), // error_detail
-    f(32920,27,8,b'm',214,2,255,b'S',0,0), // resource_locators_subscribe
-    f(32947,29,9,b'm',214,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(32825,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(32833,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(32857,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(32883,25,5,b'm',203,1,255,b'S',0,0), // initial_resource_versions
+    f(32908,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(32922,12,7,b'm',267,4,255,b'S',0,0), // error_detail
+    f(32934,27,8,b'm',214,2,255,b'S',0,0), // resource_locators_subscribe
+    f(32961,29,9,b'm',214,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
     f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(33102,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(33121,9,2,b'm',211,2,255,b'S',0,0), // resources
-    f(32811,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(33130,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(33135,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(33152,13,7,b'm',74,4,255,b'S',0,0), // control_plane
-    f(33165,22,8,b'm',216,2,255,b'S',0,0), // removed_resource_names
-    f(33187,15,9,b'm',213,2,255,b'S',0,0), // resource_errors
+    f(33116,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(33135,9,2,b'm',211,2,255,b'S',0,0), // resources
+    f(32825,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(33144,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(33149,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(33166,13,7,b'm',74,4,255,b'S',0,0), // control_plane
+    f(33179,22,8,b'm',216,2,255,b'S',0,0), // removed_resource_names
+    f(33201,15,9,b'm',213,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
     f(2913,4,2,b'm',94,4,255,b'S',0,0), // node
-    f(33245,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(32811,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(32894,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(32908,12,6,b'm',267,4,255,b'S',0,0), // error_detail
-    f(33259,17,7,b'm',214,2,255,b'S',0,0), // resource_locators
+    f(33259,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(32825,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(32908,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(32922,12,6,b'm',267,4,255,b'S',0,0), // error_detail
+    f(33273,17,7,b'm',214,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(33121,9,2,b'm',250,2,255,b'S',0,0), // resources
-    f(33320,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(32811,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(33130,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(33152,13,6,b'm',74,4,255,b'S',0,0), // control_plane
-    f(33187,15,7,b'm',213,2,255,b'S',0,0), // resource_errors
+    f(33135,9,2,b'm',250,2,255,b'S',0,0), // resources
+    f(33334,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(32825,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(33144,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(33166,13,6,b'm',74,4,255,b'S',0,0), // control_plane
+    f(33201,15,7,b'm',213,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(33380,10,1,b'm',209,4,0,b'S',0,0), // constraint
-    f(33390,14,2,b'm',208,4,0,b'S',0,0), // or_constraints
-    f(33404,15,3,b'm',208,4,0,b'S',0,0), // and_constraints
-    f(33419,15,4,b'm',207,4,0,b'S',0,0), // not_constraints
+    f(33394,10,1,b'm',209,4,0,b'S',0,0), // constraint
+    f(33404,14,2,b'm',208,4,0,b'S',0,0), // or_constraints
+    f(33418,15,3,b'm',208,4,0,b'S',0,0), // and_constraints
+    f(33433,15,4,b'm',207,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(33503,11,1,b'm',207,2,255,b'S',0,0), // constraints
+    f(33517,11,1,b'm',207,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
     f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(33585,6,3,b'm',210,4,0,b'S',0,0), // exists
+    f(33599,6,3,b'm',210,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(33704,8,2,b'm',250,4,255,b'S',0,0), // resource
+    f(33718,8,2,b'm',250,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(33712,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(22584,3,6,b'm',254,4,255,b'S',0,0), // ttl
-    f(33719,13,7,b'm',212,4,255,b'S',0,0), // cache_control
-    f(33732,13,8,b'm',216,4,255,b'S',0,0), // resource_name
+    f(33726,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(22598,3,6,b'm',254,4,255,b'S',0,0), // ttl
+    f(33733,13,7,b'm',212,4,255,b'S',0,0), // cache_control
+    f(33746,13,8,b'm',216,4,255,b'S',0,0), // resource_name
     f(7858,8,9,b'm',91,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(33793,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(33807,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(33732,13,1,b'm',216,4,255,b'S',0,0), // resource_name
-    f(32908,12,2,b'm',267,4,255,b'S',0,0), // error_detail
+    f(33746,13,1,b'm',216,4,255,b'S',0,0), // resource_name
+    f(32922,12,2,b'm',267,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(14857,18,2,b'm',215,1,255,b'S',0,0), // dynamic_parameters
@@ -3193,68 +3193,68 @@ pub(crate) static FIELDS: [FieldRow; 1263] = [
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(33991,29,2,b'm',207,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(34005,29,2,b'm',207,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.type.matcher.v3.DoubleMatcher
-    f(34055,5,1,b'm',241,4,0,b'I',5265,36), // range
-    f(34060,5,2,b'd',65535,4,0,b'I',5265,36), // exact
+    f(34069,5,1,b'm',241,4,0,b'I',5265,36), // range
+    f(34074,5,2,b'd',65535,4,0,b'I',5265,36), // exact
     // envoy.type.matcher.v3.ListMatcher
-    f(34098,6,1,b'm',227,4,0,b'I',5265,36), // one_of
+    f(34112,6,1,b'm',227,4,0,b'I',5265,36), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(34143,8,1,b'm',226,2,255,b'I',5265,36), // patterns
+    f(34157,8,1,b'm',226,2,255,b'I',5265,36), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3186,6,1,b's',65535,0,255,b'I',5265,36), // filter
     f(131,4,2,b'm',221,2,255,b'I',5265,36), // path
     f(2972,5,3,b'm',227,4,255,b'I',5265,36), // value
-    f(34188,6,4,b'b',65535,0,255,b'I',5265,36), // invert
+    f(34202,6,4,b'b',65535,0,255,b'I',5265,36), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
     f(10169,3,1,b's',65535,4,0,b'I',5265,36), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(34274,14,1,b'm',227,2,255,b'I',5265,36), // value_matchers
+    f(34288,14,1,b'm',227,2,255,b'I',5265,36), // value_matchers
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(34333,7,1,b'm',224,4,255,b'S',0,0), // pattern
-    f(34340,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(34347,7,1,b'm',224,4,255,b'S',0,0), // pattern
+    f(34354,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(34450,10,1,b'm',225,4,0,b'I',34386,64), // google_re2
-    f(19732,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(34464,10,1,b'm',225,4,0,b'I',34400,64), // google_re2
+    f(19746,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(34504,16,1,b'm',264,4,255,b'I',5265,36), // max_program_size
+    f(34518,16,1,b'm',264,4,255,b'I',5265,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(34060,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(23637,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(34555,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(23684,10,5,b'm',224,4,0,b'S',0,0), // safe_regex
-    f(34561,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(34572,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(34580,6,8,b'm',65535,4,0,b'R',23835,52), // custom
+    f(34074,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(23651,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(34569,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(23698,10,5,b'm',224,4,0,b'S',0,0), // safe_regex
+    f(34575,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(34586,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(34594,6,8,b'm',65535,4,0,b'R',23849,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(34620,10,1,b'm',228,4,0,b'I',5265,36), // null_match
-    f(34630,12,2,b'm',217,4,0,b'I',5265,36), // double_match
-    f(20474,12,3,b'm',226,4,0,b'I',5265,36), // string_match
-    f(34642,10,4,b'b',65535,4,0,b'I',5265,36), // bool_match
-    f(20395,13,5,b'b',65535,4,0,b'I',5265,36), // present_match
-    f(34652,10,6,b'm',218,4,0,b'I',5265,36), // list_match
-    f(19175,8,7,b'm',222,4,0,b'I',5265,36), // or_match
+    f(34634,10,1,b'm',228,4,0,b'I',5265,36), // null_match
+    f(34644,12,2,b'm',217,4,0,b'I',5265,36), // double_match
+    f(20488,12,3,b'm',226,4,0,b'I',5265,36), // string_match
+    f(34656,10,4,b'b',65535,4,0,b'I',5265,36), // bool_match
+    f(20409,13,5,b'b',65535,4,0,b'I',5265,36), // present_match
+    f(34666,10,6,b'm',218,4,0,b'I',5265,36), // list_match
+    f(19189,8,7,b'm',222,4,0,b'I',5265,36), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
     f(10169,3,1,b's',65535,0,255,b'I',5265,36), // key
     f(131,4,2,b'm',230,2,255,b'I',5265,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
     f(10169,3,1,b's',65535,4,0,b'I',5265,36), // key
-    f(34786,5,2,b'u',65535,4,0,b'I',5265,36), // index
+    f(34800,5,2,b'u',65535,4,0,b'I',5265,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(34826,7,1,b'm',234,4,0,b'I',5265,36), // request
-    f(20752,5,2,b'm',235,4,0,b'I',5265,36), // route
+    f(34840,7,1,b'm',234,4,0,b'I',5265,36), // request
+    f(20766,5,2,b'm',235,4,0,b'I',5265,36), // route
     f(694,7,3,b'm',232,4,0,b'I',5265,36), // cluster
-    f(34833,4,4,b'm',233,4,0,b'I',5265,36), // host
+    f(34847,4,4,b'm',233,4,0,b'I',5265,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(35035,3,1,b's',65535,0,255,b'I',5265,36), // tag
-    f(35038,7,2,b'm',239,4,0,b'I',5265,36), // literal
-    f(35045,11,3,b'm',237,4,0,b'I',5265,36), // environment
-    f(35056,14,4,b'm',238,4,0,b'I',5265,36), // request_header
+    f(35049,3,1,b's',65535,0,255,b'I',5265,36), // tag
+    f(35052,7,2,b'm',239,4,0,b'I',5265,36), // literal
+    f(35059,11,3,b'm',237,4,0,b'I',5265,36), // environment
+    f(35070,14,4,b'm',238,4,0,b'I',5265,36), // request_header
     f(7858,8,5,b'm',240,4,0,b'I',5265,36), // metadata
     f(2972,5,6,b's',65535,4,0,b'I',5265,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
@@ -3266,35 +3266,35 @@ pub(crate) static FIELDS: [FieldRow; 1263] = [
     // envoy.type.tracing.v3.CustomTag.Literal
     f(2972,5,1,b's',65535,0,255,b'I',5265,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(35230,4,1,b'm',231,4,255,b'I',5265,36), // kind
+    f(35244,4,1,b'm',231,4,255,b'I',5265,36), // kind
     f(9785,12,2,b'm',229,4,255,b'I',5265,36), // metadata_key
     f(15367,13,3,b's',65535,0,255,b'I',5265,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(35259,5,1,b'd',65535,0,255,b'I',5265,36), // start
-    f(35264,3,2,b'd',65535,0,255,b'I',5265,36), // end
+    f(35273,5,1,b'd',65535,0,255,b'I',5265,36), // start
+    f(35278,3,2,b'd',65535,0,255,b'I',5265,36), // end
     // envoy.type.v3.FractionalPercent
-    f(35298,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(35307,11,2,b'e',33,0,255,b'S',0,0), // denominator
+    f(35312,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(35321,11,2,b'e',33,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(22524,9,1,b'm',245,4,0,b'I',5265,36), // source_ip
-    f(22447,12,2,b'm',244,4,0,b'I',5265,36), // filter_state
+    f(22538,9,1,b'm',245,4,0,b'I',5265,36), // source_ip
+    f(22461,12,2,b'm',244,4,0,b'I',5265,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
     f(10169,3,1,b's',65535,0,255,b'I',5265,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.Int32Range
-    f(35259,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(35264,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(35273,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(35278,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(35259,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(35264,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(35273,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(35278,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(35509,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(35521,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(35533,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(35523,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(35535,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(35547,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // google.protobuf.Any
-    f(32811,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(32825,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -3303,8 +3303,8 @@ pub(crate) static FIELDS: [FieldRow; 1263] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(35659,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(35666,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(35673,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(35680,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -3313,242 +3313,242 @@ pub(crate) static FIELDS: [FieldRow; 1263] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(35795,6,1,b'm',266,2,255,b'S',0,0), // values
+    f(35809,6,1,b'm',266,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(35850,6,1,b'm',262,1,255,b'S',0,0), // fields
+    f(35864,6,1,b'm',262,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
     f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',266,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(35659,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(35666,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(35673,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(35680,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(35990,10,1,b'e',34,4,0,b'S',0,0), // null_value
-    f(36000,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(36012,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(36024,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(36034,12,5,b'm',261,4,0,b'S',0,0), // struct_value
-    f(36046,10,6,b'm',259,4,0,b'S',0,0), // list_value
+    f(36004,10,1,b'e',34,4,0,b'S',0,0), // null_value
+    f(36014,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(36026,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(36038,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(36048,12,5,b'm',261,4,0,b'S',0,0), // struct_value
+    f(36060,10,6,b'm',259,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(36073,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(36077,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(36087,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(36091,7,2,b's',65535,0,255,b'S',0,0), // message
     f(3100,7,3,b'm',250,2,255,b'S',0,0), // details
     // xds.core.v3.ContextParams
-    f(36109,6,1,b'm',269,1,255,b'S',0,0), // params
+    f(36123,6,1,b'm',269,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
     f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
 ];
 
 pub(crate) static ENUMS: [EnumRow; 35] = [
-    e(36152,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(36249,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(36312,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(36359,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(36418,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(36489,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(36533,63,20,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(36621,56,25,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(36723,45,27,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(36810,47,32,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(36890,40,37,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(37019,75,44,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(37117,44,49,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(37252,31,55,3), // envoy.config.core.v3.ApiVersion
-    e(37287,57,58,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(37425,33,62,6), // envoy.config.core.v3.HealthStatus
-    e(37482,69,68,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(37581,36,71,2), // envoy.config.core.v3.RoutingPriority
-    e(37621,43,73,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(37670,37,75,3), // envoy.config.core.v3.TrafficDirection
-    e(37733,62,78,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(37825,43,81,2), // envoy.config.listener.v3.Listener.DrainType
-    e(37879,57,83,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(38003,61,88,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(38113,52,91,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(38182,91,94,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(38288,106,98,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(38459,110,103,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(38655,108,108,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(38800,93,111,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(38927,79,113,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(39048,71,116,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(39170,67,122,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(39273,47,127,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(39346,25,130,1), // google.protobuf.NullValue
+    e(36166,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(36263,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(36326,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(36373,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(36432,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(36503,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(36547,63,20,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(36635,56,25,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(36737,45,27,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(36824,47,32,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(36904,40,37,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(37033,75,44,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(37131,44,49,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(37266,31,55,3), // envoy.config.core.v3.ApiVersion
+    e(37301,57,58,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(37439,33,62,6), // envoy.config.core.v3.HealthStatus
+    e(37496,69,68,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(37595,36,71,2), // envoy.config.core.v3.RoutingPriority
+    e(37635,43,73,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(37684,37,75,3), // envoy.config.core.v3.TrafficDirection
+    e(37747,62,78,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(37839,43,81,2), // envoy.config.listener.v3.Listener.DrainType
+    e(37893,57,83,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(38017,61,88,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(38127,52,91,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(38196,91,94,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(38302,106,98,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(38473,110,103,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(38669,108,108,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(38814,93,111,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(38941,79,113,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(39062,71,116,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(39184,67,122,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(39287,47,127,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(39360,25,130,1), // google.protobuf.NullValue
 ];
 
 pub(crate) static VALUES: [ValueRow; 131] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(36187,7,0), // UNKNOWN
-    v(36194,9,1), // REQUESTED
-    v(36203,14,2), // DOES_NOT_EXIST
-    v(36217,5,3), // ACKED
-    v(36222,6,4), // NACKED
-    v(36228,14,5), // RECEIVED_ERROR
-    v(36242,7,6), // TIMEOUT
+    v(36201,7,0), // UNKNOWN
+    v(36208,9,1), // REQUESTED
+    v(36217,14,2), // DOES_NOT_EXIST
+    v(36231,5,3), // ACKED
+    v(36236,6,4), // NACKED
+    v(36242,14,5), // RECEIVED_ERROR
+    v(36256,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(36296,7,0), // Gradual
-    v(36303,9,1), // Immediate
+    v(36310,7,0), // Gradual
+    v(36317,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(36355,2,0), // v4
-    v(36357,2,1), // v6
+    v(36369,2,0), // v4
+    v(36371,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(36397,5,0), // Serve
-    v(36402,8,1), // Validate
-    v(36410,8,2), // InitOnly
+    v(36411,5,0), // Serve
+    v(36416,8,1), // Validate
+    v(36424,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(36449,4,0), // LIVE
-    v(36453,8,1), // DRAINING
-    v(36461,16,2), // PRE_INITIALIZING
-    v(36477,12,3), // INITIALIZING
+    v(36463,4,0), // LIVE
+    v(36467,8,1), // DRAINING
+    v(36475,16,2), // PRE_INITIALIZING
+    v(36491,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(36521,7,0), // COUNTER
-    v(36528,5,1), // GAUGE
+    v(36535,7,0), // COUNTER
+    v(36542,5,1), // GAUGE
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(36187,7,0), // UNKNOWN
-    v(36596,4,1), // KILL
-    v(36600,9,2), // MULTIKILL
-    v(36609,8,3), // MEGAMISS
-    v(36617,4,4), // MISS
+    v(36201,7,0), // UNKNOWN
+    v(36610,4,1), // KILL
+    v(36614,9,2), // MULTIKILL
+    v(36623,8,3), // MEGAMISS
+    v(36631,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(36677,23,0), // USE_CONFIGURED_PROTOCOL
-    v(36700,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(36691,23,0), // USE_CONFIGURED_PROTOCOL
+    v(36714,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(36768,6,0), // STATIC
-    v(36774,10,1), // STRICT_DNS
-    v(36784,11,2), // LOGICAL_DNS
-    v(36795,3,3), // EDS
-    v(36798,12,4), // ORIGINAL_DST
+    v(36782,6,0), // STATIC
+    v(36788,10,1), // STRICT_DNS
+    v(36798,11,2), // LOGICAL_DNS
+    v(36809,3,3), // EDS
+    v(36812,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(36857,4,0), // AUTO
-    v(36861,7,1), // V4_ONLY
-    v(36868,7,2), // V6_ONLY
-    v(36875,12,3), // V4_PREFERRED
-    v(36887,3,4), // ALL
+    v(36871,4,0), // AUTO
+    v(36875,7,1), // V4_ONLY
+    v(36882,7,2), // V6_ONLY
+    v(36889,12,3), // V4_PREFERRED
+    v(36901,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(36930,11,0), // ROUND_ROBIN
-    v(36941,13,1), // LEAST_REQUEST
-    v(36954,9,2), // RING_HASH
-    v(36963,6,3), // RANDOM
-    v(36969,6,5), // MAGLEV
-    v(36975,16,6), // CLUSTER_PROVIDED
-    v(36991,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(36944,11,0), // ROUND_ROBIN
+    v(36955,13,1), // LEAST_REQUEST
+    v(36968,9,2), // RING_HASH
+    v(36977,6,3), // RANDOM
+    v(36983,6,5), // MAGLEV
+    v(36989,16,6), // CLUSTER_PROVIDED
+    v(37005,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(37094,7,0), // DEFAULT
-    v(37101,2,1), // V4
-    v(37103,2,2), // V6
-    v(37105,4,3), // PIPE
-    v(37109,8,4), // INTERNAL
+    v(37108,7,0), // DEFAULT
+    v(37115,2,1), // V4
+    v(37117,2,2), // V6
+    v(37119,4,3), // PIPE
+    v(37123,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(37161,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(37198,4,1), // REST
-    v(37202,4,2), // GRPC
-    v(37206,10,3), // DELTA_GRPC
-    v(37216,15,5), // AGGREGATED_GRPC
-    v(37231,21,6), // AGGREGATED_DELTA_GRPC
+    v(37175,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(37212,4,1), // REST
+    v(37216,4,2), // GRPC
+    v(37220,10,3), // DELTA_GRPC
+    v(37230,15,5), // AGGREGATED_GRPC
+    v(37245,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(36857,4,0), // AUTO
-    v(37283,2,1), // V2
-    v(37285,2,2), // V3
+    v(36871,4,0), // AUTO
+    v(37297,2,1), // V2
+    v(37299,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(37344,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(37367,13,1), // ADD_IF_ABSENT
-    v(37380,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(37406,19,3), // OVERWRITE_IF_EXISTS
+    v(37358,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(37381,13,1), // ADD_IF_ABSENT
+    v(37394,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(37420,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(36187,7,0), // UNKNOWN
-    v(37458,7,1), // HEALTHY
-    v(37465,9,2), // UNHEALTHY
-    v(36453,8,3), // DRAINING
-    v(36242,7,4), // TIMEOUT
-    v(37474,8,5), // DEGRADED
+    v(36201,7,0), // UNKNOWN
+    v(37472,7,1), // HEALTHY
+    v(37479,9,2), // UNHEALTHY
+    v(36467,8,3), // DRAINING
+    v(36256,7,4), // TIMEOUT
+    v(37488,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(37551,5,0), // ALLOW
-    v(37556,14,1), // REJECT_REQUEST
-    v(37570,11,2), // DROP_HEADER
+    v(37565,5,0), // ALLOW
+    v(37570,14,1), // REJECT_REQUEST
+    v(37584,11,2), // DROP_HEADER
     // envoy.config.core.v3.RoutingPriority
-    v(37094,7,0), // DEFAULT
-    v(37617,4,1), // HIGH
+    v(37108,7,0), // DEFAULT
+    v(37631,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(37664,3,0), // TCP
-    v(37667,3,1), // UDP
+    v(37678,3,0), // TCP
+    v(37681,3,1), // UDP
     // envoy.config.core.v3.TrafficDirection
-    v(37707,11,0), // UNSPECIFIED
-    v(37718,7,1), // INBOUND
-    v(37725,8,2), // OUTBOUND
+    v(37721,11,0), // UNSPECIFIED
+    v(37732,7,1), // INBOUND
+    v(37739,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(37795,3,0), // ANY
-    v(37798,19,1), // SAME_IP_OR_LOOPBACK
-    v(37817,8,2), // EXTERNAL
+    v(37809,3,0), // ANY
+    v(37812,19,1), // SAME_IP_OR_LOOPBACK
+    v(37831,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(37094,7,0), // DEFAULT
-    v(37868,11,1), // MODIFY_ONLY
+    v(37108,7,0), // DEFAULT
+    v(37882,11,1), // MODIFY_ONLY
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(37936,17,0), // MOVED_PERMANENTLY
-    v(37953,5,1), // FOUND
-    v(37958,9,2), // SEE_OTHER
-    v(37967,18,3), // TEMPORARY_REDIRECT
-    v(37985,18,4), // PERMANENT_REDIRECT
+    v(37950,17,0), // MOVED_PERMANENTLY
+    v(37967,5,1), // FOUND
+    v(37972,9,2), // SEE_OTHER
+    v(37981,18,3), // TEMPORARY_REDIRECT
+    v(37999,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(38064,19,0), // SERVICE_UNAVAILABLE
-    v(38083,9,1), // NOT_FOUND
-    v(38092,21,2), // INTERNAL_SERVER_ERROR
+    v(38078,19,0), // SERVICE_UNAVAILABLE
+    v(38097,9,1), // NOT_FOUND
+    v(38106,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(38165,4,0), // NONE
-    v(38169,13,1), // EXTERNAL_ONLY
-    v(36887,3,2), // ALL
+    v(38179,4,0), // NONE
+    v(38183,13,1), // EXTERNAL_ONLY
+    v(36901,3,2), // ALL
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(36857,4,0), // AUTO
-    v(38273,5,1), // HTTP1
-    v(38278,5,2), // HTTP2
-    v(38283,5,3), // HTTP3
+    v(36871,4,0), // AUTO
+    v(38287,5,1), // HTTP1
+    v(38292,5,2), // HTTP2
+    v(38297,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(38394,8,0), // SANITIZE
-    v(38402,12,1), // FORWARD_ONLY
-    v(38414,14,2), // APPEND_FORWARD
-    v(38428,12,3), // SANITIZE_SET
-    v(38440,19,4), // ALWAYS_FORWARD_ONLY
+    v(38408,8,0), // SANITIZE
+    v(38416,12,1), // FORWARD_ONLY
+    v(38428,14,2), // APPEND_FORWARD
+    v(38442,12,3), // SANITIZE_SET
+    v(38454,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(38569,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(38600,14,1), // KEEP_UNCHANGED
-    v(37556,14,2), // REJECT_REQUEST
-    v(38614,21,3), // UNESCAPE_AND_REDIRECT
-    v(38635,20,4), // UNESCAPE_AND_FORWARD
+    v(38583,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(38614,14,1), // KEEP_UNCHANGED
+    v(37570,14,2), // REJECT_REQUEST
+    v(38628,21,3), // UNESCAPE_AND_REDIRECT
+    v(38649,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(38763,9,0), // OVERWRITE
-    v(38772,16,1), // APPEND_IF_ABSENT
-    v(38788,12,2), // PASS_THROUGH
+    v(38777,9,0), // OVERWRITE
+    v(38786,16,1), // APPEND_IF_ABSENT
+    v(38802,12,2), // PASS_THROUGH
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(38893,18,0), // VERIFY_TRUST_CHAIN
-    v(38911,16,1), // ACCEPT_UNTRUSTED
+    v(38907,18,0), // VERIFY_TRUST_CHAIN
+    v(38925,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(39006,16,0), // LENIENT_STAPLING
-    v(39022,15,1), // STRICT_STAPLING
-    v(39037,11,2), // MUST_STAPLE
+    v(39020,16,0), // LENIENT_STAPLING
+    v(39036,15,1), // STRICT_STAPLING
+    v(39051,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(39119,20,0), // SAN_TYPE_UNSPECIFIED
-    v(39139,5,1), // EMAIL
-    v(39144,3,2), // DNS
-    v(39147,3,3), // URI
-    v(39150,10,4), // IP_ADDRESS
-    v(39160,10,5), // OTHER_NAME
+    v(39133,20,0), // SAN_TYPE_UNSPECIFIED
+    v(39153,5,1), // EMAIL
+    v(39158,3,2), // DNS
+    v(39161,3,3), // URI
+    v(39164,10,4), // IP_ADDRESS
+    v(39174,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(39237,8,0), // TLS_AUTO
-    v(39245,7,1), // TLSv1_0
-    v(39252,7,2), // TLSv1_1
-    v(39259,7,3), // TLSv1_2
-    v(39266,7,4), // TLSv1_3
+    v(39251,8,0), // TLS_AUTO
+    v(39259,7,1), // TLSv1_0
+    v(39266,7,2), // TLSv1_1
+    v(39273,7,3), // TLSv1_2
+    v(39280,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(39320,7,0), // HUNDRED
-    v(39327,12,1), // TEN_THOUSAND
-    v(39339,7,2), // MILLION
+    v(39334,7,0), // HUNDRED
+    v(39341,12,1), // TEN_THOUSAND
+    v(39353,7,2), // MILLION
     // google.protobuf.NullValue
-    v(39371,10,0), // NULL_VALUE
+    v(39385,10,0), // NULL_VALUE
 ];
