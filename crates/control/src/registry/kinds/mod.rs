@@ -13,6 +13,7 @@ mod http_route;
 mod metadata;
 mod peer_authentication;
 mod pod;
+mod request_mirror;
 mod route;
 mod service;
 mod status;
@@ -25,7 +26,7 @@ pub use endpoint_slice::{AddressType, EndpointPort, EndpointSlice, SliceEndpoint
 pub use grpc_route::{GrpcMatch, GrpcRoute, GrpcRouteRule, MethodMatch};
 pub use http_filter::{
     FilterKind, HeaderModifier, HeaderValue, HttpFilter, PathModifier, PathModifierKind,
-    RequestMirror, RequestRedirect, UrlRewrite,
+    RequestRedirect, UrlRewrite,
 };
 pub use http_match::{HttpMatch, MatchKind, Method, PathMatch, PathMatchKind, ValueMatch};
 pub use http_route::{HttpRoute, HttpRouteRule, RuleTimeouts};
@@ -34,6 +35,7 @@ pub use peer_authentication::{
     MutualTls, MutualTlsMode, PeerAuthentication, PeerAuthenticationSpec, Selector,
 };
 pub use pod::{MUTUAL_TLS_LABEL, Pod};
+pub use request_mirror::RequestMirror;
 pub use route::{BackendRef, ParentRef, ProblemKind, RuleProblem};
 pub use service::{IpFamily, PortName, Service, ServicePort, TransportProtocol};
 pub use status::ObjectStatus;
