@@ -289,3 +289,30 @@ fn the_injector_takes_its_configuration() {
         assert_eq!(config.capture.len(), if suffix.is_empty() { 0 } else { 2 });
     }
 }
+
+/// `outrider inject` without a cluster does what the webhook of an untouched installation does.
+#[test]
+fn the_command_has_the_charts_values_built_in() {
+    let objects = render(&[]).unwrap();
+    let config = objects.one("ConfigMap", "outrider-injector");
+    let config = config["data"]["config.yaml"].as_str().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (config_file, pod_file) = (folder.path().join("config"), folder.path().join("pod"));
+    std::fs::write(&config_file, config).unwrap();
+    let pod = "{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {containers: [{name: a}]}}";
+    std::fs::write(&pod_file, pod).unwrap();
+    let inject = |arguments: &[&str]| {
+        let outrider = outrider_testkit::bins::path("outrider").unwrap();
+        let mut command = std::process::Command::new(outrider);
+        command.args(["inject", "--filename", pod_file.to_str().unwrap()]);
+        let output = command.args(arguments).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let by_values = inject(&["--system-namespace", NAMESPACE]);
+    assert!(by_values.contains("outrider-sidecar"), "{by_values}");
+    assert_eq!(
+        by_values,
+        inject(&["--config", config_file.to_str().unwrap()])
+    );
+}

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)] // All of it is tests.
 
 mod bad_input;
+mod command;
 mod connections;
 mod control_client;
 mod harness;

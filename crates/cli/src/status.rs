@@ -172,6 +172,7 @@ fn problems(survey: &Survey) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::ForwardError;
     use crate::proxy::Certificate;
     use crate::survey::{SidecarPod, Stage, merge};
     use outrider_control::push::report::ReplicaReport;
@@ -184,8 +185,9 @@ mod tests {
             .into_iter()
             .map(|report| (report.replica.clone(), Ok(report)))
             .collect();
-        let refused = Err("no port-forward to it".to_owned());
-        answers.push(("outrider-control-7c9-fghij".to_owned(), refused));
+        let pod = "outrider-system/outrider-control-7c9-fghij".to_owned();
+        let late = ForwardError::Deadline { pod, port: 15014 };
+        answers.push(("outrider-control-7c9-fghij".to_owned(), Err(Box::new(late))));
         let pod = |name: &str, stage| SidecarPod {
             name: name.to_owned(),
             namespace: "shop".to_owned(),

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::cluster::ClusterError;
 use crate::output::Table;
 
 /// How bad it is.
@@ -67,13 +68,19 @@ impl Finding {
         }
     }
 
-    /// The cluster did not let it be looked at.
-    pub(crate) fn unknown(check: &'static str, error: &impl std::fmt::Display) -> Self {
-        Self::failure(
-            check,
-            format!("cannot tell: {error}"),
-            "run this as somebody who may read that, such as a cluster administrator",
-        )
+    /// It could not be looked at. That the caller may not is no fault of what it is about.
+    pub(crate) fn unknown(check: &'static str, error: &ClusterError) -> Self {
+        let message = format!("not looked at: {error}");
+        let fix = "run this as somebody who may read that, such as a cluster administrator";
+        if error.is_forbidden() {
+            Self::warning(check, message, fix)
+        } else {
+            Self::failure(
+                check,
+                message,
+                "see whether the API server is well, and try again",
+            )
+        }
     }
 }
 

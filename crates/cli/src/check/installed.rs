@@ -21,8 +21,8 @@ pub(super) async fn check(
     let injector = workloads::deployment(cluster, namespace, "injector", &injector, findings).await;
     let injector = injector.as_ref().and_then(image_version);
     webhook::configuration(cluster, installation, findings).await;
-    let namespaces = match cluster.list_global::<Namespace>().await {
-        Ok(namespaces) => namespaces,
+    let namespaces: Vec<Namespace> = match cluster.list_global().await {
+        Ok(namespaces) => namespaces.into_iter().filter(stays).collect(),
         Err(error) => return findings.push(Finding::unknown("namespaces", &error)),
     };
     webhook::dry_run(cluster, installation, &namespaces, findings).await;
@@ -40,6 +40,11 @@ pub(super) async fn check(
         Ok(pods) => findings.push(workloads::bare(&namespaces, &pods, revision)),
         Err(error) => findings.push(Finding::unknown("pods without a sidecar", &error)),
     }
+}
+
+/// Whether a namespace is not on its way out: nothing can be made in one that is.
+fn stays(namespace: &Namespace) -> bool {
+    namespace.metadata.deletion_timestamp.is_none()
 }
 
 /// The Secret that the control plane was told to use.

@@ -8,7 +8,7 @@ use kube::Api;
 use kube::api::PostParams;
 
 use super::finding::Finding;
-use crate::cluster::{Cluster, describe};
+use crate::cluster::{Cluster, ClusterError};
 
 const CHECK: &str = "permissions";
 
@@ -77,7 +77,7 @@ async fn allowed(
     group: &str,
     resource: &str,
     namespace: Option<&str>,
-) -> Result<bool, String> {
+) -> Result<bool, ClusterError> {
     let review = SelfSubjectAccessReview {
         spec: SelfSubjectAccessReviewSpec {
             resource_attributes: Some(ResourceAttributes {
@@ -93,6 +93,9 @@ async fn allowed(
     };
     let reviews: Api<SelfSubjectAccessReview> = Api::all(cluster.client().clone());
     let review = reviews.create(&PostParams::default(), &review).await;
-    let review = review.map_err(|error| describe(&error))?;
+    let review = review.map_err(|source| ClusterError::Api {
+        what: "asking what you may do".to_owned(),
+        source: Box::new(source),
+    })?;
     Ok(review.status.is_some_and(|status| status.allowed))
 }

@@ -1,11 +1,13 @@
 //! The admission webhook.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
-use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
+use k8s_openapi::api::core::v1::{Container, Namespace, Pod, PodSpec, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::api::PostParams;
 use outrider_injector::patch::SIDECAR;
-use serde_json::json;
 
 use super::certificates;
 use super::finding::{Finding, some};
@@ -121,17 +123,25 @@ pub(super) async fn dry_run(
     let name = injected.and_then(|namespace| namespace.metadata.name.as_deref());
     // Where no namespace asks for sidecars, a pod can ask for itself.
     let namespace = name.unwrap_or("default");
-    let mut labels = json!({INJECT: "enabled"});
+    let mut labels = BTreeMap::from([(INJECT.to_owned(), "enabled".to_owned())]);
     if !revision.is_empty() {
-        labels[REVISION] = revision.as_str().into();
+        labels.insert(REVISION.to_owned(), revision.clone());
     }
-    let pod = json!({
-        "metadata": {"generateName": "outrider-check-", "labels": labels},
-        "spec": {"containers": [{"name": "app", "image": "outrider.dev/never-started:0"}]},
-    });
-    let pod: Pod = match serde_json::from_value(pod) {
-        Ok(pod) => pod,
-        Err(error) => return findings.push(Finding::unknown(PATCH, &error)),
+    let pod = Pod {
+        metadata: ObjectMeta {
+            generate_name: Some("outrider-check-".to_owned()),
+            labels: Some(labels),
+            ..ObjectMeta::default()
+        },
+        spec: Some(PodSpec {
+            containers: vec![Container {
+                name: "app".to_owned(),
+                image: Some("outrider.dev/never-started:0".to_owned()),
+                ..Container::default()
+            }],
+            ..PodSpec::default()
+        }),
+        ..Pod::default()
     };
     let parameters = PostParams {
         dry_run: true,
@@ -152,6 +162,12 @@ pub(super) async fn dry_run(
             PATCH,
             format!("a pod in namespace {namespace} would get no sidecar"),
             format!("the webhook was not asked, or refused; see {logs}"),
+        ),
+        // An injector's denial is a 403 as well, but has other words.
+        Err(error) if describe(&error).contains("cannot create resource") => Finding::warning(
+            PATCH,
+            format!("not tried: {}", describe(&error)),
+            "run this as somebody who may create pods (it is a dry run: none is made)",
         ),
         Err(error) => Finding::failure(
             PATCH,

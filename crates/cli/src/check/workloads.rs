@@ -87,14 +87,21 @@ fn readiness(check: &'static str, deployment: &Deployment) -> Finding {
 /// The replicas' own answers, and every proxy's connection and configuration.
 pub(super) fn proxies(survey: &Survey, revision: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let mut deaf = false;
     for replica in &survey.control_plane {
-        if let Some(error) = &replica.error {
-            findings.push(Finding::failure(
-                REPLICAS,
-                format!("{} does not tell of its proxies: {error}", replica.name),
-                "you need the permission to create pods/portforward in its namespace",
-            ));
-        }
+        let Some(error) = &replica.error else {
+            continue;
+        };
+        deaf = true;
+        let message = format!("{} does not tell of its proxies: {error}", replica.name);
+        findings.push(if replica.forbidden {
+            let fix = "run this as somebody who may create and get pods/portforward there";
+            Finding::warning(REPLICAS, message, fix)
+        } else {
+            let fix = "see its log; a proxy that is connected to it cannot be told from one that \
+                       is not connected";
+            Finding::failure(REPLICAS, message, fix)
+        });
     }
     let own = survey
         .proxies
@@ -112,7 +119,13 @@ pub(super) fn proxies(survey: &Survey, revision: &str) -> Vec<Finding> {
         let kinds = proxy.kinds.iter().filter(|kind| kind.refusal.is_some());
         refused.extend(kinds.map(|kind| format!("{name} ({})", kind.kind)));
     }
-    findings.push(if !lost.is_empty() {
+    findings.push(if deaf && !lost.is_empty() {
+        Finding::warning(
+            PROXIES,
+            format!("{} of {count} may be connected or not", lost.len()),
+            "not every replica of the control plane told of its own",
+        )
+    } else if !lost.is_empty() {
         Finding::failure(
             PROXIES,
             format!(
@@ -340,6 +353,7 @@ mod tests {
                 version: Some(control.to_owned()),
                 proxies: 1,
                 error: None,
+                forbidden: false,
             };
             Survey {
                 control_plane: vec![replica],
@@ -365,6 +379,14 @@ mod tests {
         );
         let lost = proxies(&survey(OWN, OWN, Some(NOT_CONNECTED)), "");
         assert_eq!(lost[0].outcome, Outcome::Failure);
+        let mut deaf = survey(OWN, OWN, Some(NOT_CONNECTED));
+        deaf.control_plane[0].error = Some("no".to_owned());
+        deaf.control_plane[0].forbidden = true;
+        let outcomes: Vec<_> = proxies(&deaf, "").iter().map(|each| each.outcome).collect();
+        assert_eq!(
+            outcomes,
+            [Outcome::Warning, Outcome::Warning, Outcome::Pass]
+        );
         let young = proxies(&survey(OWN, OWN, Some("its pod is Pending")), "");
         assert_eq!(young[0].outcome, Outcome::Warning);
     }

@@ -15,7 +15,7 @@ use kube::Api;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-use super::{Cluster, describe};
+use super::{Cluster, describe, is_forbidden};
 
 /// How long a pod may take for one page.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -25,6 +25,12 @@ const MAX_PAGE: usize = 256 << 20;
 /// Why a page of a pod could not be had.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ForwardError {
+    /// The caller may not.
+    #[error("you may not forward ports of {pod} (create and get pods/portforward)")]
+    Forbidden {
+        /// The pod.
+        pod: String,
+    },
     /// The API server or the kubelet refused.
     #[error("no port-forward to {pod}: {}", describe(.source))]
     Refused {
@@ -73,6 +79,13 @@ pub(crate) enum ForwardError {
         /// What is wrong.
         source: serde_json::Error,
     },
+}
+
+impl ForwardError {
+    /// Whether the caller may not.
+    pub(crate) fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Forbidden { .. })
+    }
 }
 
 /// Asks pods.
@@ -138,9 +151,12 @@ impl Forwarder {
         let pods: Api<Pod> = Api::namespaced(self.cluster.client().clone(), namespace);
         let shown = format!("{namespace}/{pod}");
         let forwarded = pods.portforward(pod, &[port]).await;
-        let mut forwarded = forwarded.map_err(|source| ForwardError::Refused {
-            pod: shown.clone(),
-            source: Box::new(source),
+        let mut forwarded = forwarded.map_err(|source| match is_forbidden(&source) {
+            true => ForwardError::Forbidden { pod: shown.clone() },
+            false => ForwardError::Refused {
+                pod: shown.clone(),
+                source: Box::new(source),
+            },
         })?;
         let broken = |reason: String| ForwardError::Broken {
             pod: shown.clone(),

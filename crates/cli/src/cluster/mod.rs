@@ -6,6 +6,7 @@ mod installation;
 use std::fmt::Debug;
 
 use kube::api::ListParams;
+use kube::client::UpgradeConnectionError;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config, Resource};
 use serde::de::DeserializeOwned;
@@ -48,6 +49,24 @@ pub(crate) enum ClusterError {
         /// Why not.
         source: Box<kube::Error>,
     },
+}
+
+impl ClusterError {
+    /// Whether the API server answered, and that this caller may not.
+    pub(crate) fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Api { source, .. } if is_forbidden(source))
+    }
+}
+
+/// Whether an error is the API server's refusal to this caller.
+pub(crate) fn is_forbidden(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => status.code == 403,
+        kube::Error::UpgradeConnection(UpgradeConnectionError::ProtocolSwitch(status)) => {
+            *status == http::StatusCode::FORBIDDEN
+        }
+        _ => false,
+    }
 }
 
 /// The words of an error without the noise around them.

@@ -37,6 +37,7 @@ pub(crate) fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {
+        (365.., ..) => format!("{}y{}d", days / 365, days % 365),
         (0, 0, 0) => format!("{seconds}s"),
         (0, 0, _) => format!("{minutes}m{}s", seconds % 60),
         (0, _, _) => format!("{hours}h{minutes}m"),
@@ -57,7 +58,8 @@ mod tests {
             (3_600, "1h0m"),
             (86_399, "23h59m"),
             (90_000, "1d1h"),
-            (315_360_000, "3650d0h"),
+            (2_592_000, "30d0h"),
+            (315_446_400, "10y1d"),
         ] {
             let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
             assert_eq!(lifetime(now + Duration::from_secs(seconds), now), text);

@@ -12,7 +12,7 @@ use outrider_control::push::report::{KindReport, ProxyReport, ReplicaReport};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::cluster::{Cluster, ClusterError, Forwarder};
+use crate::cluster::{Cluster, ClusterError, ForwardError, Forwarder};
 use crate::proxy::{ADMIN_PORT, Certificate, own_certificate};
 
 pub(crate) use pods::{SidecarPod, Stage, image_version, selector};
@@ -48,6 +48,9 @@ pub(crate) struct Replica {
     /// Why it could not be asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<String>,
+    /// Whether that is only for want of permission.
+    #[serde(skip)]
+    pub(crate) forbidden: bool,
 }
 
 /// One proxy.
@@ -93,7 +96,7 @@ impl Proxy {
 pub(crate) const NOT_CONNECTED: &str = "its sidecar runs, but no control plane knows it";
 
 /// The answer of one replica, or why there is none.
-pub(crate) type Answer = (String, Result<ReplicaReport, String>);
+pub(crate) type Answer = (String, Result<ReplicaReport, Box<ForwardError>>);
 
 /// Asks every replica of every control plane in `system`, and every pod in `namespace` (or all)
 /// with a sidecar.
@@ -170,7 +173,7 @@ pub(crate) async fn ask_replicas(
         let forwarder = &forwarder;
         async move {
             let report = forwarder.json(system, &name, MONITORING_PORT, "/debug/proxies");
-            let report = report.await.map_err(|error| error.to_string());
+            let report = report.await.map_err(Box::new);
             (name, report)
         }
     });
@@ -215,7 +218,8 @@ pub(crate) fn merge(answers: &[Answer], pods: &[SidecarPod], namespace: Option<&
                 .unwrap_or_default(),
             version: report.map(|report| report.version.clone()),
             proxies: report.map_or(0, |report| report.proxies.len()),
-            error: answer.as_ref().err().cloned(),
+            error: answer.as_ref().err().map(ToString::to_string),
+            forbidden: matches!(answer, Err(error) if error.is_forbidden()),
         });
         let reported = report.into_iter().flat_map(|report| &report.proxies);
         let asked = |proxy: &&ProxyReport| namespace.is_none_or(|only| only == proxy.namespace);
@@ -287,6 +291,10 @@ mod tests {
 
     #[test]
     fn a_proxy_counts_where_it_connected_last_and_the_lost_are_told() {
+        let gone = ForwardError::Deadline {
+            pod: "control-d".to_owned(),
+            port: 15014,
+        };
         let answers = [
             answer(
                 "control-a",
@@ -297,7 +305,7 @@ mod tests {
             ),
             answer("control-b", &[("moved", "2026-01-01T00:00:10Z")]),
             answer("control-c", &[("moved", "2026-01-01T00:00:01Z")]),
-            ("control-d".to_owned(), Err("no answer".to_owned())),
+            ("control-d".to_owned(), Err(Box::new(gone))),
         ];
         let pods = [
             pod("moved", Stage::Running),
@@ -325,7 +333,8 @@ mod tests {
                 ("young", None, true),
             ]
         );
-        assert_eq!(survey.control_plane[3].error.as_deref(), Some("no answer"));
+        let error = survey.control_plane[3].error.as_deref().unwrap();
+        assert_eq!(error, "port 15014 of control-d did not answer within 10 s");
         assert!(merge(&answers, &[], Some("other")).proxies.is_empty());
     }
 }
