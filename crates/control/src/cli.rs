@@ -22,10 +22,10 @@ use outrider_identity::token::AUDIENCE;
 A sidecar with OUTRIDER_CA_ADDRESS=<this host>:15012, OUTRIDER_ROOT_FILE=root.pem and
 OUTRIDER_TOKEN_FILE=token is then cart of namespace shop.
 
-Kinds in --config-dir: Service, EndpointSlice, ServiceAccount, Namespace, HTTPRoute (attached to
-Services), and of outrider.dev/v1alpha1 WorkloadEntry and PeerAuthentication. The files are
-watched. One that is wrong is reported by file, document and field, and its last good version
-stays in force."
+Kinds in --config-dir: Service, EndpointSlice, ServiceAccount, Namespace; HTTPRoute, GRPCRoute,
+TLSRoute and TCPRoute, attached to Services; and of outrider.dev/v1alpha1 WorkloadEntry and
+PeerAuthentication. The files are watched. One that is wrong is reported by file, document and
+field, and its last good version stays in force."
 )]
 pub(crate) struct Cli {
     /// What to do; serve, if nothing is said.
@@ -64,7 +64,8 @@ pub(crate) struct ServeArguments {
     /// The port of discovery (delta ADS) and of the certificate authority, over TLS.
     #[arg(long, value_name = "PORT", default_value_t = 15012)]
     pub(crate) port: u16,
-    /// The port of /healthz/live, /healthz/ready and /metrics.
+    /// The port of /healthz/live, /healthz/ready, /metrics and /debug/proxies (the connected
+    /// proxies and what they took or refused, as JSON).
     #[arg(long, value_name = "PORT", default_value_t = 15014)]
     pub(crate) monitoring_port: u16,
     /// The DNS names and addresses by which sidecars reach this server; repeat, or separate by

@@ -27,6 +27,10 @@ const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// does not know its custom kinds at once.
 const GONE: Duration = Duration::from_secs(30);
 
+/// How long a streamed list may be silent: servers that do not know streamed lists send none, and
+/// never say that there was no more.
+const SILENCE: Duration = Duration::from_secs(30);
+
 /// Follows a kind until nobody listens any more.
 pub(super) async fn follow(
     client: kube::Client,
@@ -40,6 +44,7 @@ pub(super) async fn follow(
         sender,
         health,
         streaming: true,
+        listed: false,
         known: BTreeSet::new(),
         seen: None,
         missing_since: None,
@@ -59,6 +64,8 @@ struct Follower {
     health: Arc<Health>,
     /// Whether to ask for the first list as a stream.
     streaming: bool,
+    /// Whether a list has come to its end so far.
+    listed: bool,
     known: BTreeSet<ObjectRef>,
     /// While a list is being read, what was in it so far.
     seen: Option<BTreeSet<ObjectRef>>,
@@ -155,11 +162,17 @@ impl Follower {
             let event = tokio::select! {
                 event = events.next() => event,
                 // A watch that goes on tells nothing until something happens.
-                () = sleep(LOOK_AGAIN), if self.failing && self.seen.is_none() => {
+                () = sleep(LOOK_AGAIN), if self.failing && self.listed && self.seen.is_none() => {
                     if api.list(&ListParams::default().limit(1)).await.is_ok() {
                         self.live();
                     }
                     continue;
+                }
+                () = sleep(SILENCE), if self.streaming && !self.listed => {
+                    let kind = self.kind.name;
+                    info!(kind, "the API server does not end a streamed list: listing instead");
+                    self.streaming = false;
+                    return Ok(());
                 }
             };
             let Some(event) = event else {
@@ -203,6 +216,7 @@ impl Follower {
                 for reference in gone {
                     self.forget(reference).await?;
                 }
+                self.listed = true;
                 self.live();
                 self.send(Event::Synced(self.kind.name)).await?;
             }

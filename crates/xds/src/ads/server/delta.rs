@@ -339,7 +339,7 @@ impl Kind {
         let absent: Vec<String> = self
             .asked
             .iter()
-            .filter(|name| !resources.contains_key(*name))
+            .filter(|name| !resources.contains_key(name))
             .cloned()
             .collect();
         for name in absent {
@@ -355,7 +355,7 @@ impl Kind {
         let lost: Vec<String> = self
             .sent
             .keys()
-            .filter(|name| !resources.contains_key(*name))
+            .filter(|name| !resources.contains_key(name))
             .cloned()
             .collect();
         for name in &lost {
