@@ -136,6 +136,9 @@ fn no_role_has_more_than_it_needs() {
                     "a Secret of any namespace: {rule}"
                 );
                 assert!(!words[2].contains(&Value::from("delete")), "{rule}");
+                let makes_pods = words[1].contains(&Value::from("pods"))
+                    && words[2].contains(&Value::from("create"));
+                assert!(!makes_pods, "a pod may be of any account: {rule}");
             }
         }
     }
