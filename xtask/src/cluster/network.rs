@@ -1,4 +1,4 @@
-//! The node's network: one namespace, whose bridges the node and the pods are on.
+//! The node's network: one namespace, in which the node is and every pod has a cable.
 
 use std::fs;
 use std::path::Path;
@@ -88,11 +88,10 @@ fn plugins() -> Value {
         "name": NETWORK,
         "plugins": [
             {
-                "type": "bridge",
-                "bridge": "pods0",
-                "isGateway": true,
-                // A pod may reach its own Service.
-                "hairpinMode": true,
+                // A cable of its own for each pod, so that all goes through the node's rules. On a
+                // bridge the answers of a Service would pass them by, unless the kernel filters
+                // bridges.
+                "type": "ptp",
                 "ipam": {
                     "type": "host-local",
                     "dataDir": format!("{STATE}/network/addresses"),

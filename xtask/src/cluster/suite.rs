@@ -34,6 +34,8 @@ pub(crate) fn test(tools: bool, filter: Option<&str>) -> Result<()> {
 fn run(filter: Option<&str>, whole: bool) -> Result<()> {
     let tests = ["test", "--package", "outrider-tests", "--test", "kube"];
     let mut command = shell::cargo(&tests)?;
+    // The command that was built for its image.
+    command.env("OUTRIDER_BIN_DIR", shell::static_folder("quick")?);
     command.args(filter);
     shell::step("tests on the cluster", command)?;
     if filter.is_some() {
