@@ -215,6 +215,7 @@ async fn serve(options: &Options, bootstrap: Bootstrap) -> Result<(), AppError> 
             snapshot: snapshots.clone(),
             dump: dump.clone(),
             lifecycle: lifecycle.clone(),
+            drain: drain.clone(),
             options: admin::Options {
                 concurrency: workers,
                 drain_seconds: options.drain_time_s,
@@ -310,11 +311,6 @@ impl Control<'_> {
             tokio::select! {
                 () = streams.step() => {}
                 Some(command) = self.commands.recv() => match command {
-                    Command::DrainInbound => self.drain.begin_inbound(Duration::ZERO, self.grace),
-                    Command::DrainListeners => {
-                        self.drain.begin_inbound(Duration::ZERO, self.grace);
-                        self.drain.begin_outbound();
-                    }
                     Command::Quit if ending.is_some() => return,
                     Command::Quit => ending = Some(self.end()),
                 },

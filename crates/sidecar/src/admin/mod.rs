@@ -7,7 +7,7 @@ mod server_info;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::discovery::dump::Dump;
+use crate::runtime::drain::DrainControl;
 use crate::runtime::http_server::{self, Page};
 use crate::runtime::lifecycle::{Command, Lifecycle, Stage};
 use crate::runtime::snapshot::Snapshot;
@@ -50,6 +51,8 @@ pub struct Admin {
     pub dump: Arc<Dump>,
     /// Readiness and commands.
     pub lifecycle: Lifecycle,
+    /// Told to drain without ending: done when the answer goes out, as with Envoy.
+    pub drain: Arc<DrainControl>,
     /// Flags and node, for `/server_info`.
     pub options: server_info::Options,
     /// `server.*`, brought up to date when they are read.
@@ -179,12 +182,11 @@ impl Admin {
                 text(StatusCode::OK, "OK\n")
             }
             "/drain_listeners" => {
-                let command = if query.has("inboundonly") {
-                    Command::DrainInbound
-                } else {
-                    Command::DrainListeners
-                };
-                self.lifecycle.command(command);
+                let within = Duration::from_secs(self.options.drain_seconds);
+                self.drain.begin_inbound(Duration::ZERO, within);
+                if !query.has("inboundonly") {
+                    self.drain.begin_outbound();
+                }
                 text(StatusCode::OK, "OK\n")
             }
             "/quitquitquit" => {

@@ -34,10 +34,6 @@ impl Stage {
 /// What the admin API or a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Drain inbound listeners and go on with the rest.
-    DrainInbound,
-    /// Drain all listeners and stay.
-    DrainListeners,
     /// Drain, then end.
     Quit,
 }
