@@ -9,6 +9,7 @@ use std::sync::Arc;
 use outrider_control::mesh::{Findings, MeshSettings, MeshState, ParentFindings};
 use outrider_control::registry::directory::files;
 use outrider_control::registry::document::documents;
+use outrider_control::registry::kinds::MutualTlsMode;
 use outrider_control::registry::{Object, ObjectRef, RegistryError, Source};
 use outrider_identity::TrustDomain;
 use serde::Serialize;
@@ -107,6 +108,7 @@ pub(crate) fn run(arguments: &Arguments, flags: &Global) -> Result<bool, Validat
         trust_domain: arguments.trust_domain.clone(),
         cluster_domain: arguments.cluster_domain.clone(),
         root_namespace: flags.system_namespace.clone(),
+        mutual_tls: MutualTlsMode::Permissive,
         access_log: false,
     };
     let mut validation = Validation::default();

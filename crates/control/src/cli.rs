@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use outrider_control::registry::kinds::GatewayDuration;
+use outrider_control::registry::kinds::{GatewayDuration, MutualTlsMode};
 use outrider_identity::TrustDomain;
 use outrider_identity::token::AUDIENCE;
 
@@ -90,6 +90,10 @@ pub(crate) struct ServeArguments {
     /// The namespace whose PeerAuthentication without a selector holds for the whole mesh.
     #[arg(long, value_name = "NAMESPACE", default_value = "outrider-system")]
     pub(crate) root_namespace: String,
+    /// What ports accept where no PeerAuthentication says it: STRICT (only mutual TLS), PERMISSIVE
+    /// (plain text too) or DISABLED.
+    #[arg(long, value_name = "MODE", value_enum, default_value_t = MutualTlsMode::Permissive, ignore_case = true)]
+    pub(crate) mutual_tls: MutualTlsMode,
     /// Have every sidecar write an access log to its standard output.
     #[arg(long)]
     pub(crate) access_log: bool,

@@ -77,6 +77,7 @@ async fn run(arguments: ServeArguments, lifetimes: Lifetimes) -> Result<()> {
         trust_domain: arguments.authority.trust_domain.clone(),
         cluster_domain: arguments.cluster_domain.clone(),
         root_namespace: arguments.root_namespace.clone(),
+        mutual_tls: arguments.mutual_tls,
         access_log: arguments.access_log,
     };
     let mut status = None;

@@ -295,7 +295,7 @@ impl MeshBuilder {
     }
 
     fn build_policies(&mut self) {
-        let mut policies = PeerPolicies::default();
+        let mut policies = PeerPolicies::new(self.state.settings.mutual_tls);
         for (_, object) in self.of_kind("PeerAuthentication") {
             if let Object::PeerAuthentication(policy) = object.as_ref() {
                 policies.add(policy, &self.state.settings.root_namespace);

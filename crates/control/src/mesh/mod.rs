@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use outrider_identity::TrustDomain;
 
+use crate::registry::kinds::MutualTlsMode;
 use crate::registry::{FieldError, NamespacedName, Object, ObjectRef, Source};
 
 pub use builder::MeshBuilder;
@@ -37,6 +38,8 @@ pub struct MeshSettings {
     pub cluster_domain: String,
     /// The namespace whose policies concern all.
     pub root_namespace: String,
+    /// What ports accept where no PeerAuthentication says it.
+    pub mutual_tls: MutualTlsMode,
     /// Whether proxies write an access log to their standard output.
     pub access_log: bool,
 }
@@ -108,9 +111,9 @@ impl MeshState {
 
     fn empty(settings: Arc<MeshSettings>) -> Self {
         Self {
+            policies: Arc::new(PeerPolicies::new(settings.mutual_tls)),
             settings,
             services: Arc::default(),
-            policies: Arc::default(),
             warnings: Arc::default(),
             faults: Arc::default(),
             workloads: Arc::default(),

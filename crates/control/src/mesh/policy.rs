@@ -7,14 +7,26 @@ use crate::registry::kinds::{MutualTlsMode, PeerAuthentication};
 use super::workload::matches;
 
 /// The policies by reach.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PeerPolicies {
+    /// What holds where no policy does.
+    default: MutualTlsMode,
     mesh: Option<MutualTlsMode>,
     namespaces: BTreeMap<String, MutualTlsMode>,
     workloads: BTreeMap<String, Vec<PeerAuthentication>>,
 }
 
 impl PeerPolicies {
+    /// No policy yet: `default` holds for all.
+    pub(super) fn new(default: MutualTlsMode) -> Self {
+        Self {
+            default,
+            mesh: None,
+            namespaces: BTreeMap::new(),
+            workloads: BTreeMap::new(),
+        }
+    }
+
     pub(super) fn add(&mut self, policy: &PeerAuthentication, root_namespace: &str) {
         let namespace = policy.metadata.namespace();
         if policy.spec.selector.is_some() {
@@ -34,7 +46,7 @@ impl PeerPolicies {
     }
 
     /// The mode of one port of a workload: a policy for the port, else one for the workload, its
-    /// namespace, the mesh; else permissive. Of several of the same reach the strictest.
+    /// namespace, the mesh; else the default. Of several of the same reach the strictest.
     pub fn mode(
         &self,
         namespace: &str,
@@ -64,7 +76,7 @@ impl PeerPolicies {
             .max()
             .or_else(|| self.namespaces.get(namespace).copied())
             .or(self.mesh)
-            .unwrap_or(MutualTlsMode::Permissive)
+            .unwrap_or(self.default)
     }
 
     /// The ports that policies name for a workload, each with its mode.
@@ -107,7 +119,7 @@ mod tests {
     use MutualTlsMode::{Disabled, Permissive, Strict};
 
     fn policies(specs: &[(&str, &str)]) -> PeerPolicies {
-        let mut policies = PeerPolicies::default();
+        let mut policies = PeerPolicies::new(Permissive);
         for (namespace, spec) in specs {
             let text = format!(
                 "apiVersion: a\nkind: k\nmetadata: {{name: p, namespace: {namespace}}}\nspec: {spec}"
@@ -115,6 +127,17 @@ mod tests {
             policies.add(&serde_norway::from_str(&text).unwrap(), "root");
         }
         policies
+    }
+
+    #[test]
+    fn what_no_policy_names_has_the_default() {
+        let none = BTreeMap::new();
+        let mut policies = PeerPolicies::new(Strict);
+        assert_eq!(policies.mode("n", &none, 80), Strict);
+        let text = "apiVersion: a\nkind: k\nmetadata: {name: p, namespace: n}\nspec: {mtls: {mode: PERMISSIVE}}";
+        policies.add(&serde_norway::from_str(text).unwrap(), "root");
+        assert_eq!(policies.mode("n", &none, 80), Permissive);
+        assert_eq!(policies.mode("other", &none, 80), Strict);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use envoy_types::pb::envoy::config::core::v3::{
 use envoy_types::pb::envoy::config::listener::v3::{Filter, filter};
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use outrider_control::mesh::{MeshSettings, MeshState};
+use outrider_control::registry::kinds::MutualTlsMode;
 use outrider_control::registry::{Object, Source, document, lenient};
 use outrider_control::translate::Proxy;
 use outrider_identity::{ServiceAccount, TrustDomain};
@@ -27,6 +28,7 @@ pub fn settings() -> MeshSettings {
         trust_domain: TrustDomain::new("cluster.local").unwrap(),
         cluster_domain: "cluster.local".to_owned(),
         root_namespace: "outrider-system".to_owned(),
+        mutual_tls: MutualTlsMode::Permissive,
         access_log: false,
     }
 }

@@ -80,8 +80,11 @@ pub struct MutualTls {
 }
 
 /// What an inbound port accepts, ordered from lax to strict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema, clap::ValueEnum,
+)]
 #[serde(rename_all = "UPPERCASE")]
+#[value(rename_all = "UPPER")]
 pub enum MutualTlsMode {
     /// Plaintext; callers do not offer mutual TLS.
     Disabled,
