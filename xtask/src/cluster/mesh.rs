@@ -46,3 +46,23 @@ pub(crate) fn install(tools: bool) -> Result<()> {
     }
     Ok(())
 }
+
+/// Runs the chart's own test: `outrider check` from within the cluster.
+///
+/// # Errors
+/// It finds something wrong, which the error tells.
+pub(super) fn check() -> Result<()> {
+    println!("==> helm test {RELEASE}");
+    let arguments = [
+        "test",
+        RELEASE,
+        "--namespace",
+        NAMESPACE,
+        "--logs",
+        "--timeout",
+        "90s",
+    ];
+    let report = Cluster::running()?.helm(&arguments)?;
+    println!("{}", report.trim());
+    Ok(())
+}

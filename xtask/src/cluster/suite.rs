@@ -3,7 +3,7 @@
 use anyhow::Result;
 use outrider_testkit::cluster::{Cluster, Program};
 
-use super::{build, down, install, up};
+use super::{build, down, install, mesh, up};
 use crate::conformance::Conformance;
 use crate::shell;
 
@@ -19,6 +19,8 @@ pub(crate) fn test(tools: bool, filter: Option<&str>) -> Result<()> {
     }
     let outcome = up()
         .and_then(|()| install(tools))
+        // While nothing else is there that could be found unwell.
+        .and_then(|()| mesh::check())
         .and_then(|()| run(filter, is_ours));
     if outcome.is_err() {
         show_state();
