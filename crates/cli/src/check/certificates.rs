@@ -146,7 +146,7 @@ fn authority(
         lifetime(details.not_after, now)
     );
     let renew = "put a new certificate and key into the Secret (tls.crt, tls.key, and ca.crt with \
-                 the old root and the new one), and restart the control plane";
+                 the old root and the new one); it is taken while the control plane runs";
     if details.not_after <= now {
         Finding::failure(CHECK, format!("it has expired: {validity}"), renew)
     } else if details.not_before > now {

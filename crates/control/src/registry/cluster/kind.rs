@@ -116,12 +116,15 @@ pub(super) const KINDS: &[Kind] = &[
     },
     Kind {
         name: "TLSRoute",
+        // Before Gateway API 1.5 it had only these; what they say is the same.
+        versions: &["v1", "v1alpha3", "v1alpha2"],
         plural: "tlsroutes",
         decode: |value| read(value, Object::TlsRoute),
         ..GATEWAY
     },
     Kind {
         name: "TCPRoute",
+        versions: &["v1", "v1alpha2"],
         plural: "tcproutes",
         decode: |value| read(value, Object::TcpRoute),
         ..GATEWAY
@@ -241,6 +244,30 @@ mod tests {
             (3, "7")
         );
         assert_eq!(present.status, json!({"rejectedBy": 2}));
+    }
+
+    #[test]
+    fn routes_are_read_in_every_version_that_servers_have() {
+        for name in ["TCPRoute", "TLSRoute"] {
+            let kind = KINDS.iter().find(|each| each.name == name).unwrap();
+            assert!(kind.versions.len() > 1 && kind.versions[0] == "v1");
+            for version in kind.versions {
+                let resource = Arc::new(kind.resource(version));
+                let object = json!({
+                    "apiVersion": resource.api_version, "kind": name,
+                    "metadata": {"name": "r", "namespace": "n"},
+                    "spec": {
+                        "hostnames": ["a.example"],
+                        "parentRefs": [{"group": "", "kind": "Service", "name": "s", "port": 1}],
+                        "rules": [{"backendRefs": [{"name": "s", "port": 1}]}],
+                    },
+                });
+                let read = kind.read(&resource, serde_json::from_value(object).unwrap());
+                assert!(read.object.is_ok(), "{version}: {:?}", read.object);
+                // Its status goes to the version that it came by.
+                assert_eq!(&read.present.unwrap().resource.version, version);
+            }
+        }
     }
 
     #[test]

@@ -116,6 +116,15 @@ impl Obstacle {
     }
 }
 
+/// Whether a kind that has been missing for so long is not there, and with it none of its objects.
+///
+/// What has never been there is not waited for, unless the mesh were less safe without it: an API
+/// server that has just started may miss any custom kind, and no PeerAuthentication would mean that
+/// plain text is taken.
+fn is_gone(kind: &Kind, has_objects: bool, missing: Duration) -> bool {
+    missing >= GONE || !(has_objects || kind.required)
+}
+
 impl Follower {
     /// Finds the kind and watches it until that ends.
     async fn once(&mut self) -> Result<(), Closed> {
@@ -287,7 +296,7 @@ impl Follower {
                     );
                 }
                 let since = *self.missing_since.get_or_insert(now);
-                if self.known.is_empty() || now - since >= GONE {
+                if is_gone(self.kind, !self.known.is_empty(), now - since) {
                     for reference in self.known.clone() {
                         self.forget(reference).await?;
                     }
@@ -327,5 +336,29 @@ impl Follower {
 
     async fn send(&self, event: Event) -> Result<(), Closed> {
         self.sender.send(event).await.map_err(|_| Closed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::kind::KINDS;
+    use super::*;
+
+    #[test]
+    fn what_the_safety_of_the_mesh_needs_is_waited_for_at_the_start_too() {
+        for (name, has_objects, seconds, gone) in [
+            ("HTTPRoute", false, 0, true),
+            ("HTTPRoute", true, 29, false),
+            ("HTTPRoute", true, 30, true),
+            ("PeerAuthentication", false, 0, false),
+            ("PeerAuthentication", false, 29, false),
+            ("PeerAuthentication", false, 30, true),
+            ("PeerAuthentication", true, 29, false),
+        ] {
+            let kind = KINDS.iter().find(|each| each.name == name).unwrap();
+            let missing = Duration::from_secs(seconds);
+            let verdict = is_gone(kind, has_objects, missing);
+            assert_eq!(verdict, gone, "{name} {has_objects} {seconds}");
+        }
     }
 }
