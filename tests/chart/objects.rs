@@ -247,6 +247,7 @@ const MANY: &[&str] = &[
     "revision=blue",
     "ca.existingSecret=corporate",
     "ca.certificateLifetime=1h30m",
+    "ca.rootPropagation=5m",
     "control.logLevel=info\\,outrider_control=debug",
     "image.pullPolicy=Never",
     "image.pullSecrets={key}",

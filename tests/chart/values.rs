@@ -22,6 +22,7 @@ fn a_wrong_value_is_refused_with_its_field_named() {
         ("trustDomain=Example.com", "/trustDomain"),
         ("mutualTLS.mode=strict", "/mutualTLS/mode"),
         ("ca.certificateLifetime=1day", "/ca/certificateLifetime"),
+        ("ca.rootPropagation=soon", "/ca/rootPropagation"),
         ("control.replicas=0", "/control/replicas"),
         ("control.resources.limits.memory=1GB", "/limits/memory"),
         ("control.replica=3", "'replica'"),
@@ -57,6 +58,7 @@ fn what_the_values_page_shows_is_taken() {
             "mutualTLS.mode=STRICT",
             "ca.existingSecret=my.ca",
             "ca.certificateLifetime=1h30m",
+            "ca.rootPropagation=5m",
         ],
         &[
             "sidecar.native=false",

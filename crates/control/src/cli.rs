@@ -115,7 +115,7 @@ pub(crate) struct ClusterArguments {
     #[arg(long, value_name = "NAME", default_value = "", requires = "kubernetes")]
     pub(crate) revision: String,
     /// The Secret of the authority: tls.crt, tls.key and ca.crt. An empty one is filled with a new
-    /// root.
+    /// root, unless the mesh has one already.
     #[arg(
         long,
         value_name = "NAME",

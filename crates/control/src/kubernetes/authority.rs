@@ -1,37 +1,34 @@
 //! The certificate authority of a cluster: a Secret, in the layout that cert-manager writes.
 //!
 //! An empty Secret is filled with a new root by the first replica that sees it; the API server's
-//! resource version decides which one is first, and all others read what it wrote. A Secret that
-//! changes is taken while we serve; one that is wrong at the start stops us, and one that becomes
-//! wrong later changes nothing.
+//! resource version decides which one is first, and all others read what it wrote. Where the mesh
+//! has a root already, the Secret was emptied, and another root would split the mesh: whoever still
+//! has the material writes it back. A Secret that changes is taken while we serve; one that is wrong
+//! at the start stops us, and one that becomes wrong later changes nothing.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::StreamExt as _;
-use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::Api;
 use kube::api::PostParams;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::watch_object;
-use outrider_identity::authority::{AuthorityMaterial, Lifetimes, Text};
+use outrider_identity::authority::{AuthorityMaterial, Lifetimes};
 use outrider_identity::{AuthorityError, CertificateAuthority, TrustDomain};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
 
+use super::announcement::Published;
 use super::describe;
 use super::rotation::{Authority, Rotation};
+use super::secret_texts::{
+    CERTIFICATE, KEY, NEW_ROOT, ROOTS, fill, material, permits_new_root, texts, title, with_texts,
+};
+use super::trust_bundle;
 use crate::metrics::Metrics;
-
-/// The signer's certificate, then its chain.
-pub(super) const CERTIFICATE: &str = "tls.crt";
-/// The signer's private key.
-pub(super) const KEY: &str = "tls.key";
-/// The roots.
-pub(super) const ROOTS: &str = "ca.crt";
 
 /// How often an API server that does not answer is asked at the start.
 const ATTEMPTS: u32 = 30;
@@ -49,6 +46,20 @@ pub enum SecretError {
     Missing {
         /// Which.
         secret: String,
+    },
+    /// It was emptied.
+    #[error(
+        "{secret} is empty, but {bundle} publishes the root of a mesh, which another root would \
+         split: restore the Secret from a backup; or, to begin anew with another root, annotate it \
+         with {}={}",
+        NEW_ROOT.0,
+        NEW_ROOT.1
+    )]
+    Emptied {
+        /// Which.
+        secret: String,
+        /// Where the root is.
+        bundle: String,
     },
     /// Some of it is there, but not all.
     #[error(
@@ -103,10 +114,13 @@ pub struct AuthorityOptions {
 /// The Secret.
 pub(super) struct AuthoritySecret {
     secrets: Api<Secret>,
+    bundles: Api<ConfigMap>,
     options: AuthorityOptions,
     metrics: Arc<Metrics>,
     /// Whether the Secret was wrong when it was last seen.
     is_refused: bool,
+    /// The Secret as somebody emptied it, until it is restored.
+    emptied: Option<Secret>,
 }
 
 impl AuthoritySecret {
@@ -116,18 +130,21 @@ impl AuthoritySecret {
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
-            secrets: Api::namespaced(client, &options.namespace),
+            secrets: Api::namespaced(client.clone(), &options.namespace),
+            bundles: Api::namespaced(client, &options.namespace),
             options,
             metrics,
             is_refused: false,
+            emptied: None,
         }
     }
 
-    /// Reads the Secret, and fills it if it is empty.
+    /// Reads the Secret, and fills it if it is empty and the mesh has no root yet.
     ///
     /// # Errors
-    /// It is missing or wrong, or the API server refuses, or does not answer for a minute.
-    pub(super) async fn open(&self) -> Result<Authority, SecretError> {
+    /// It is missing or wrong, or the API server refuses; or it does not answer, or the Secret of a
+    /// mesh stays empty, for a minute.
+    pub(super) async fn open(&self) -> Result<Rotation, SecretError> {
         let mut attempt = 1;
         loop {
             match self.read_or_fill().await {
@@ -135,9 +152,7 @@ impl AuthoritySecret {
                 {
                     info!("another replica has made the root; reading it");
                 }
-                Err(error @ SecretError::Api { .. })
-                    if attempt < ATTEMPTS && is_passing(&error) =>
-                {
+                Err(error) if attempt < ATTEMPTS && is_passing(&error) => {
                     attempt += 1;
                     warn!("{error}; trying again");
                     sleep(RETRY).await;
@@ -147,8 +162,9 @@ impl AuthoritySecret {
         }
     }
 
-    async fn read_or_fill(&self) -> Result<Authority, SecretError> {
+    async fn read_or_fill(&self) -> Result<Rotation, SecretError> {
         let now = SystemTime::now();
+        let published = self.published().await?;
         let secret = self
             .secrets
             .get_opt(&self.options.name)
@@ -158,7 +174,13 @@ impl AuthoritySecret {
                 secret: self.title(),
             })?;
         if let Some(material) = material(&secret, &self.title())? {
-            return self.authority(material, now);
+            return self.begin(material, published.as_ref(), now);
+        }
+        if published.is_some() && !permits_new_root(&secret) {
+            return Err(SecretError::Emptied {
+                secret: self.title(),
+                bundle: self.bundle_title(),
+            });
         }
         let new = AuthorityMaterial::self_signed(&self.options.trust_domain, now)?;
         let filled = self
@@ -176,7 +198,40 @@ impl AuthoritySecret {
             key: CERTIFICATE,
             what: "the signer's certificate",
         })?;
-        self.authority(material, now)
+        self.begin(material, published.as_ref(), now)
+    }
+
+    /// What the mesh is told to trust so far.
+    async fn published(&self) -> Result<Option<Published>, SecretError> {
+        let bundle = self.bundles.get_opt(trust_bundle::NAME).await;
+        let bundle = bundle.map_err(|error| SecretError::Api {
+            action: "reading",
+            secret: self.bundle_title(),
+            error,
+        })?;
+        Ok(Published::of(bundle.as_ref()))
+    }
+
+    /// Signs at once where the mesh has the root, or has none yet.
+    fn begin(
+        &self,
+        material: AuthorityMaterial,
+        published: Option<&Published>,
+        now: SystemTime,
+    ) -> Result<Rotation, SecretError> {
+        let first = self.authority(material, now)?;
+        let propagation = self.options.propagation;
+        let is_withheld = !is_announced(published, &first, propagation, now)?;
+        if is_withheld {
+            warn!(
+                seconds = propagation.as_secs(),
+                "the root in {} is new to the mesh: it is announced, and nothing is signed before \
+                 it has had time to reach everybody",
+                self.title()
+            );
+        }
+        let domain = self.options.trust_domain.clone();
+        Ok(Rotation::new(first, is_withheld, domain, propagation))
     }
 
     fn authority(
@@ -196,22 +251,23 @@ impl AuthoritySecret {
     /// Takes what the Secret becomes, for ever.
     pub(super) async fn follow(
         mut self,
-        first: Authority,
+        mut rotation: Rotation,
         current: watch::Sender<Arc<CertificateAuthority>>,
     ) {
-        self.observe(&first.signer);
+        self.observe(&rotation.latest().signer);
         let name = self.options.name.clone();
         let mut secrets = watch_object(self.secrets.clone(), &name)
             .default_backoff()
             .boxed();
-        let options = self.options.clone();
-        let mut rotation = Rotation::new(first, options.trust_domain, options.propagation);
         loop {
             let due = rotation.due();
             tokio::select! {
                 // A watch with backoff never ends.
                 Some(event) = secrets.next() => match event {
-                    Ok(secret) => self.take(secret.as_ref(), &mut rotation, &current),
+                    Ok(secret) => {
+                        self.take(secret.as_ref(), &mut rotation, &current);
+                        self.restore(rotation.latest()).await;
+                    }
                     Err(error) => warn!("watching {}: {error}", self.title()),
                 },
                 () = until(due) => {
@@ -220,6 +276,55 @@ impl AuthoritySecret {
                         self.observe(&signer);
                         current.send_replace(signer);
                     }
+                }
+                () = sleep(RETRY), if rotation.is_withheld() || self.emptied.is_some() => {
+                    self.restore(rotation.latest()).await;
+                    if rotation.is_withheld() && self.may_sign(rotation.latest()).await {
+                        info!("the new root has had time to reach everybody: signing by it");
+                        current.send_replace(rotation.release());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether everybody has the root by now, as the ConfigMap tells.
+    async fn may_sign(&self, authority: &Authority) -> bool {
+        let now = SystemTime::now();
+        let announced = self.published().await.and_then(|published| {
+            let propagation = self.options.propagation;
+            Ok(is_announced(
+                published.as_ref(),
+                authority,
+                propagation,
+                now,
+            )?)
+        });
+        announced.unwrap_or_else(|error| {
+            warn!("{error}; still signing nothing");
+            false
+        })
+    }
+
+    /// Writes the material back into the Secret if that was emptied, unless it has changed since:
+    /// then the watch tells.
+    async fn restore(&mut self, authority: &Authority) {
+        let Some(emptied) = self.emptied.take() else {
+            return;
+        };
+        let restored = with_texts(emptied.clone(), texts(&authority.material));
+        let (name, title) = (&self.options.name, self.title());
+        let parameters = PostParams::default();
+        match self.secrets.replace(name, &parameters, &restored).await {
+            Ok(_) => warn!("wrote the authority back into {title}, which somebody had emptied"),
+            Err(kube::Error::Api(status)) if status.is_conflict() => {}
+            Err(error) => {
+                let error = self.api("restoring", error);
+                if is_passing(&error) {
+                    warn!("{error}; trying again");
+                    self.emptied = Some(emptied);
+                } else {
+                    error!("{error}: restore it from a backup");
                 }
             }
         }
@@ -233,6 +338,7 @@ impl AuthoritySecret {
     ) {
         let now = SystemTime::now();
         let title = self.title();
+        self.emptied = None;
         let next = match secret.map(|secret| material(secret, &title)) {
             Some(Ok(Some(material))) if rotation.is_known(&material) => {
                 if self.is_refused {
@@ -242,7 +348,14 @@ impl AuthoritySecret {
             }
             Some(Ok(Some(material))) => self.authority(material, now),
             Some(Ok(None)) => {
-                return self.refuse(&format!("{title} was emptied: restore it from a backup"));
+                let (advice, emptied) = match secret {
+                    Some(secret) if permits_new_root(secret) => {
+                        ("restart the control plane to have the new root made", None)
+                    }
+                    secret => ("it is written back", secret.cloned()),
+                };
+                self.emptied = emptied;
+                return self.refuse(&format!("{title} was emptied: {advice}"));
             }
             Some(Err(error)) => Err(error),
             None => Err(SecretError::Missing { secret: title }),
@@ -288,6 +401,14 @@ impl AuthoritySecret {
         title(&self.options.namespace, &self.options.name)
     }
 
+    fn bundle_title(&self) -> String {
+        format!(
+            "ConfigMap {}/{}",
+            self.options.namespace,
+            trust_bundle::NAME
+        )
+    }
+
     fn api(&self, action: &'static str, error: kube::Error) -> SecretError {
         SecretError::Api {
             action,
@@ -305,85 +426,32 @@ async fn until(due: Option<Instant>) {
     }
 }
 
-/// What messages call a Secret.
-pub(super) fn title(namespace: &str, name: &str) -> String {
-    format!("Secret {namespace}/{name}")
+/// Whether everybody in the mesh has what vouches for the authority. Where nothing is published
+/// there is no mesh yet.
+fn is_announced(
+    published: Option<&Published>,
+    authority: &Authority,
+    propagation: Duration,
+    now: SystemTime,
+) -> Result<bool, AuthorityError> {
+    let Some(published) = published else {
+        return Ok(true);
+    };
+    Ok(published.vouches(&authority.sample(now)?, propagation, now))
 }
 
-/// Whether the API server may answer otherwise a little later.
+/// Whether it may be otherwise a little later.
 fn is_passing(error: &SecretError) -> bool {
     match error {
         SecretError::Api { error, .. } => match error {
             kube::Error::Api(status) => status.code >= 500 || status.code == 429,
             _ => true,
         },
+        // A replica that runs writes it back; and the bundle of a mesh that was uninstalled just now
+        // goes.
+        SecretError::Emptied { .. } => true,
         _ => false,
     }
-}
-
-/// The texts of a Secret; none if it is empty.
-fn material(secret: &Secret, title: &str) -> Result<Option<AuthorityMaterial>, SecretError> {
-    let text = |key| part(secret, title, key);
-    let (certificate, private, roots) = (text(CERTIFICATE)?, text(KEY)?, text(ROOTS)?);
-    let missing = |key, what| SecretError::Key {
-        secret: title.to_owned(),
-        key,
-        what,
-    };
-    match (certificate, private, roots) {
-        (None, None, None) => Ok(None),
-        (None, _, _) => Err(missing(
-            CERTIFICATE,
-            "the signer's certificate and its chain",
-        )),
-        (_, None, _) => Err(missing(KEY, "the private key of tls.crt")),
-        // Without roots the chain has to end in one.
-        (Some(certificate), Some(key), roots) => Ok(Some(AuthorityMaterial {
-            key,
-            certificate,
-            roots,
-        })),
-    }
-}
-
-/// One text of a Secret, if it is there and not blank.
-pub(super) fn part(
-    secret: &Secret,
-    title: &str,
-    key: &'static str,
-) -> Result<Option<Text>, SecretError> {
-    let Some(ByteString(bytes)) = secret.data.as_ref().and_then(|data| data.get(key)) else {
-        return Ok(None);
-    };
-    let pem = std::str::from_utf8(bytes).map_err(|_| SecretError::Text {
-        secret: title.to_owned(),
-        key,
-    })?;
-    if pem.trim().is_empty() {
-        return Ok(None);
-    }
-    Ok(Some(Text {
-        origin: format!("{title}, key {key}"),
-        pem: pem.to_owned(),
-    }))
-}
-
-fn fill(secret: Secret, new: &AuthorityMaterial) -> Secret {
-    let texts = BTreeMap::from([
-        (CERTIFICATE, &new.certificate.pem),
-        (KEY, &new.key.pem),
-        (ROOTS, &new.certificate.pem),
-    ]);
-    with_texts(secret, texts)
-}
-
-/// The Secret with these texts; the rest of it stays.
-pub(super) fn with_texts(mut secret: Secret, texts: BTreeMap<&str, &String>) -> Secret {
-    let data = secret.data.get_or_insert_default();
-    for (key, text) in texts {
-        data.insert(key.to_owned(), ByteString(text.clone().into_bytes()));
-    }
-    secret
 }
 
 #[cfg(test)]

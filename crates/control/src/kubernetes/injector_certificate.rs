@@ -10,7 +10,7 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject as _;
 
-use super::authority::{CERTIFICATE, KEY, ROOTS, part};
+use super::secret_texts::{CERTIFICATE, KEY, ROOTS, part};
 
 /// What to do about the certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,7 +97,7 @@ mod tests {
     use outrider_identity::TrustDomain;
     use outrider_identity::authority::AuthorityMaterial;
 
-    use super::super::authority::with_texts;
+    use super::super::secret_texts::with_texts;
     use super::*;
 
     const TITLE: &str = "Secret outrider-system/outrider-injector-tls";

@@ -2,6 +2,7 @@
 //! its authority from a Secret, have tokens reviewed, elect a leader, and (the leader) keep what the
 //! mesh needs in the cluster as it should be.
 
+mod announcement;
 pub mod authority;
 mod election;
 mod injector_certificate;
@@ -10,12 +11,14 @@ pub mod owner;
 mod publication;
 mod refusals;
 mod rotation;
+mod secret_texts;
 pub mod status;
 pub mod token_review;
 pub mod trust_bundle;
 pub mod webhook;
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -107,17 +110,19 @@ impl Upkeep {
             name: control.clone(),
             candidate: options.pod_name,
         };
+        let namespace = options.authority.namespace.clone();
         let secret = AuthoritySecret::new(client.clone(), options.authority, Arc::clone(&metrics));
-        let first = secret.open().await?;
-        let (sender, authority) = watch::channel(Arc::clone(&first.signer));
+        let rotation = secret.open().await?;
+        let (sender, authority) = watch::channel(rotation.in_force(SystemTime::now())?);
         let leadership = Leadership::start(client.clone(), lease, owner.clone(), stop);
         let mut tasks = JoinSet::new();
-        tasks.spawn(secret.follow(first, sender));
+        tasks.spawn(secret.follow(rotation, sender));
         tasks.spawn(count_leading(leadership.is_leader(), Arc::clone(&metrics)));
         let bundles = TrustBundles {
             client: client.clone(),
             authority: authority.clone(),
             owner,
+            namespace,
             manager: control,
             metrics: Arc::clone(&metrics),
         };

@@ -2,7 +2,10 @@
 //!
 //! Whoever trusts only the old root refuses what is signed under a new one, and it takes a while
 //! until everybody has read a new bundle. So where the new bundle still has the old root, the old
-//! signer goes on, with the new bundle, until that time is over.
+//! signer goes on, with the new bundle, until that time is over. A process that starts with a root
+//! that is new to the mesh does not have the old signer: it signs for no workload until then. Its
+//! own serving certificate it cannot have from anybody else; clients that do not know the root yet
+//! go to another replica, or try again.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -38,7 +41,10 @@ impl Authority {
     }
 
     /// A certificate as a workload gets it.
-    fn sample(&self, now: SystemTime) -> Result<Vec<CertificateDer<'static>>, AuthorityError> {
+    pub(super) fn sample(
+        &self,
+        now: SystemTime,
+    ) -> Result<Vec<CertificateDer<'static>>, AuthorityError> {
         self.signer.sample(now)
     }
 }
@@ -48,15 +54,24 @@ impl Authority {
 pub(super) struct Rotation {
     current: Authority,
     next: Option<(Authority, Instant)>,
+    /// The root was new to the mesh at the start and is still being announced.
+    is_withheld: bool,
     trust_domain: TrustDomain,
     propagation: Duration,
 }
 
 impl Rotation {
-    pub(super) fn new(first: Authority, trust_domain: TrustDomain, propagation: Duration) -> Self {
+    /// Begins with an authority whose root everybody has, or, with `is_withheld`, not.
+    pub(super) fn new(
+        first: Authority,
+        is_withheld: bool,
+        trust_domain: TrustDomain,
+        propagation: Duration,
+    ) -> Self {
         Self {
             current: first,
             next: None,
+            is_withheld,
             trust_domain,
             propagation,
         }
@@ -64,8 +79,44 @@ impl Rotation {
 
     /// Whether this is what was offered last.
     pub(super) fn is_known(&self, material: &AuthorityMaterial) -> bool {
+        self.latest().material == *material
+    }
+
+    /// What was offered last.
+    pub(super) fn latest(&self) -> &Authority {
         let next = self.next.as_ref().map(|(next, _)| next);
-        next.unwrap_or(&self.current).material == *material
+        next.unwrap_or(&self.current)
+    }
+
+    /// Whether nothing is signed until [`Self::release`].
+    pub(super) fn is_withheld(&self) -> bool {
+        self.is_withheld
+    }
+
+    /// Everybody has the root: what signs from now on.
+    pub(super) fn release(&mut self) -> Arc<CertificateAuthority> {
+        self.is_withheld = false;
+        Arc::clone(&self.current.signer)
+    }
+
+    /// What signs now.
+    ///
+    /// # Errors
+    /// The signing certificate has ended meanwhile.
+    pub(super) fn in_force(
+        &self,
+        wall: SystemTime,
+    ) -> Result<Arc<CertificateAuthority>, AuthorityError> {
+        if !self.is_withheld {
+            return Ok(Arc::clone(&self.current.signer));
+        }
+        let Authority {
+            material,
+            lifetimes,
+            ..
+        } = &self.current;
+        let signer = CertificateAuthority::new(material, &self.trust_domain, wall)?;
+        Ok(Arc::new(signer.with_lifetimes(*lifetimes).withheld()))
     }
 
     /// When the next one begins to sign; none if there is none.
@@ -84,15 +135,16 @@ impl Rotation {
         wall: SystemTime,
     ) -> Result<Arc<CertificateAuthority>, AuthorityError> {
         let sample = next.sample(wall)?;
-        let welcome = self.current.signer.verify(&sample, wall).is_ok();
-        if !welcome && let Some(bridge) = self.bridge(&next, wall) {
+        // What is withheld has signed nothing that could go on.
+        let at_once = self.is_withheld || self.current.signer.verify(&sample, wall).is_ok();
+        if !at_once && let Some(bridge) = self.bridge(&next, wall) {
             self.current = bridge;
             self.next = Some((next, now + self.propagation));
         } else {
             self.current = next;
             self.next = None;
         }
-        Ok(Arc::clone(&self.current.signer))
+        self.in_force(wall)
     }
 
     /// The time of the old signer is over: what signs from now on.
@@ -151,7 +203,7 @@ mod tests {
         let after = authority(&new, &[&new, &old]);
         let old_sample = before.sample(wall).unwrap();
         let new_sample = after.sample(wall).unwrap();
-        let mut rotation = Rotation::new(before, domain(), minute);
+        let mut rotation = Rotation::new(before, false, domain(), minute);
 
         let signer = rotation.offer(after.clone(), start, wall).unwrap();
         assert_eq!(rotation.due(), Some(start + minute));
@@ -178,14 +230,45 @@ mod tests {
         let minute = Duration::from_secs(60);
         let both = authority(&old, &[&old, &new]);
         // The roots were announced before by their owner.
-        let mut rotation = Rotation::new(both, domain(), minute);
+        let mut rotation = Rotation::new(both, false, domain(), minute);
         let signer = rotation.offer(authority(&new, &[&old, &new]), start, wall);
         let sample = authority(&new, &[&new]).sample(wall).unwrap();
         assert!(signer.unwrap().signed(&sample[0], wall) && rotation.due().is_none());
         // The old root is gone, so the old signer would be refused by whoever has the bundle.
-        let mut rotation = Rotation::new(authority(&old, &[&old]), domain(), minute);
+        let mut rotation = Rotation::new(authority(&old, &[&old]), false, domain(), minute);
         let signer = rotation.offer(authority(&new, &[&new]), start, wall);
         assert!(signer.unwrap().signed(&sample[0], wall) && rotation.due().is_none());
+    }
+
+    #[test]
+    fn a_start_amid_a_rotation_signs_nothing_until_it_is_released() {
+        let (old, new) = (root(), root());
+        let (start, wall) = (Instant::now(), SystemTime::now());
+        let id = "spiffe://cluster.local/ns/shop/sa/cart".parse().unwrap();
+        let key = outrider_identity::WorkloadKey::generate().unwrap();
+        let request = key.signing_request(None).unwrap();
+        let issue = |signer: &CertificateAuthority| signer.issue(&request, &id, None, wall);
+        let first = authority(&new, &[&new, &old]);
+        let mut rotation = Rotation::new(first, true, domain(), Duration::from_secs(60));
+        let signer = rotation.in_force(wall).unwrap();
+        assert!(matches!(issue(&signer), Err(AuthorityError::Withheld)));
+        assert_eq!(signer.trust_bundle().roots().len(), 2, "both are announced");
+        // It can serve meanwhile.
+        assert!(
+            signer
+                .issue_serving(&["control".to_owned()], None, wall)
+                .is_ok()
+        );
+
+        // Another change meanwhile, even back, waits for the release too.
+        let back = authority(&old, &[&new, &old]);
+        let signer = rotation.offer(back.clone(), start, wall).unwrap();
+        assert!(matches!(issue(&signer), Err(AuthorityError::Withheld)));
+        assert!(rotation.due().is_none() && rotation.is_known(&back.material));
+        let signer = rotation.release();
+        let issued = issue(&signer).unwrap();
+        let old = authority(&old, &[&old]);
+        assert!(old.signer.verify(&issued.chain, wall).is_ok() && !rotation.is_withheld());
     }
 
     #[test]
@@ -194,7 +277,7 @@ mod tests {
         let (start, wall) = (Instant::now(), SystemTime::now());
         let minute = Duration::from_secs(60);
         let before = authority(&old, &[&old]);
-        let mut rotation = Rotation::new(before.clone(), domain(), minute);
+        let mut rotation = Rotation::new(before.clone(), false, domain(), minute);
         let announced = authority(&new, &[&old, &new]);
         rotation.offer(announced, start, wall).unwrap();
         let later = start + minute / 2;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
@@ -15,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 use tracing::{debug, info, warn};
 
+use super::announcement;
 use super::describe;
 use super::owner::Owner;
 use super::publication::Publication;
@@ -34,6 +36,8 @@ pub(super) struct TrustBundles {
     pub(super) client: Client,
     pub(super) authority: CurrentAuthority,
     pub(super) owner: Owner,
+    /// Where the control plane is, and keeps since when each root has been announced.
+    pub(super) namespace: String,
     /// Under which name the API server remembers what we wrote.
     pub(super) manager: String,
     pub(super) metrics: Arc<Metrics>,
@@ -102,22 +106,33 @@ impl TrustBundles {
     }
 
     async fn write(&self, namespace: &str, pem: &str) -> Result<(), kube::Error> {
+        match timeout(EXCHANGE, self.apply(namespace, pem)).await {
+            Ok(written) => written,
+            Err(elapsed) => Err(kube::Error::Service(elapsed.into())),
+        }
+    }
+
+    async fn apply(&self, namespace: &str, pem: &str) -> Result<(), kube::Error> {
+        let bundles = Api::<ConfigMap>::namespaced(self.client.clone(), namespace);
+        let annotations = if namespace == self.namespace {
+            let present = bundles.get_opt(NAME).await?;
+            announcement::annotations(present.as_ref(), pem, SystemTime::now())
+        } else {
+            None
+        };
         let bundle = ConfigMap {
             metadata: ObjectMeta {
                 name: Some(NAME.to_owned()),
+                annotations,
                 owner_references: self.owner.references().await,
                 ..ObjectMeta::default()
             },
             data: Some(BTreeMap::from([(KEY.to_owned(), pem.to_owned())])),
             ..ConfigMap::default()
         };
-        let bundles = Api::<ConfigMap>::namespaced(self.client.clone(), namespace);
         let parameters = PatchParams::apply(&self.manager).force();
         let patch = Patch::Apply(&bundle);
-        match timeout(EXCHANGE, bundles.patch(NAME, &parameters, &patch)).await {
-            Ok(written) => written.map(|_| ()),
-            Err(elapsed) => Err(kube::Error::Service(elapsed.into())),
-        }
+        bundles.patch(NAME, &parameters, &patch).await.map(|_| ())
     }
 
     fn wrote(

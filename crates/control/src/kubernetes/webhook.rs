@@ -17,9 +17,9 @@ use serde_json::json;
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 use tracing::{error, info, warn};
 
-use super::authority::{CERTIFICATE, KEY, ROOTS, title, with_texts};
 use super::describe;
 use super::injector_certificate::{Verdict, judge};
+use super::secret_texts::{CERTIFICATE, KEY, ROOTS, title, with_texts};
 use crate::metrics::Metrics;
 use crate::signing::CurrentAuthority;
 

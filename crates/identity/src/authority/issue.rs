@@ -26,7 +26,8 @@ impl CertificateAuthority {
     ///
     /// # Errors
     /// The request is malformed, its key is not P-256, its signature does not prove possession of
-    /// the key; or the signing certificate has expired.
+    /// the key; or the signing certificate has expired, or the authority is
+    /// [withheld](Self::withheld).
     pub fn issue(
         &self,
         request_pem: &str,
@@ -34,6 +35,9 @@ impl CertificateAuthority {
         lifetime: Option<Duration>,
         now: SystemTime,
     ) -> Result<IssuedCertificate, AuthorityError> {
+        if self.is_withheld {
+            return Err(AuthorityError::Withheld);
+        }
         let key = requested_key(request_pem)?;
         let uri = id.to_string().try_into().map_err(AuthorityError::Sign)?;
         self.sign(&key, vec![SanType::URI(uri)], lifetime, now)

@@ -93,6 +93,11 @@ pub enum AuthorityError {
     /// The signing certificate ends too soon to sign anything.
     #[error("the certificate authority's own certificate has expired: renew it")]
     Expired,
+    /// Not everybody has the root yet.
+    #[error(
+        "the root is new: nothing is signed before it has had time to reach everybody; try again"
+    )]
+    Withheld,
     /// The cryptographic library failed.
     #[error("certificate authority: {0}")]
     Sign(rcgen::Error),
@@ -150,6 +155,7 @@ pub struct CertificateAuthority {
     signer_not_after: SystemTime,
     bundle: TrustBundle,
     lifetimes: Lifetimes,
+    is_withheld: bool,
 }
 
 impl CertificateAuthority {
@@ -161,6 +167,12 @@ impl CertificateAuthority {
     /// Sets how long issued certificates live.
     pub fn with_lifetimes(mut self, lifetimes: Lifetimes) -> Self {
         self.lifetimes = lifetimes;
+        self
+    }
+
+    /// Signs no workload's certificate: peers that do not have the root yet would refuse it.
+    pub fn withheld(mut self) -> Self {
+        self.is_withheld = true;
         self
     }
 

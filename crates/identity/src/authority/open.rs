@@ -122,6 +122,7 @@ impl CertificateAuthority {
             signer_not_after: details[0].not_after,
             bundle,
             lifetimes: Lifetimes::default(),
+            is_withheld: false,
         };
         // As a peer would, so that a chain that does not fit is found here and not by every
         // workload.
