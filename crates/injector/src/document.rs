@@ -5,7 +5,7 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 use crate::config::{Config, ServerVersion};
-use crate::patch::{self, Outcome, Refusal, Surroundings, UndoError};
+use crate::patch::{self, HookSecret, Outcome, Refusal, Surroundings, UndoError};
 
 /// Why a text is not taken. Nothing of it is then returned.
 #[derive(Debug, thiserror::Error)]
@@ -100,11 +100,12 @@ pub fn inject_document(
     server: Option<ServerVersion>,
     config: &Config,
 ) -> Result<Edited, DocumentError> {
-    let surroundings = Surroundings {
-        server,
-        pod_security: None,
-    };
     edit(yaml, namespace, &|object, pod, notes| {
+        let surroundings = Surroundings {
+            server,
+            pod_security: None,
+            hook_secret: HookSecret::random(),
+        };
         let mut note = |kind, message: String| {
             notes.push(Note {
                 object: object.to_owned(),

@@ -13,4 +13,4 @@ pub mod values;
 
 pub use config::Config;
 pub use document::{inject_document, uninject_document};
-pub use patch::{Left, Outcome, Refusal, Surroundings, inject, uninject};
+pub use patch::{HookSecret, Left, Outcome, Refusal, Surroundings, inject, uninject};

@@ -102,9 +102,9 @@ fn what_cannot_be_read_or_run_is_named() {
             "Deployment shop/x: it has no spec.template",
         ),
         (
-            "apiVersion: v1\nkind: Pod\nmetadata: {name: x, annotations: {outrider.dev/x: y}}\n\
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: x, annotations: {outrider.dev/concurrency: y}}\n\
              spec: {containers: [{name: a}]}\n",
-            "Pod shop/x: annotation outrider.dev/x",
+            "Pod shop/x: annotation outrider.dev/concurrency",
         ),
     ] {
         let error = injected(yaml).unwrap_err();

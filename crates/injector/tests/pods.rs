@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use outrider_injector::config::ServerVersion;
-use outrider_injector::{Config, Left, Outcome, Surroundings, inject, uninject};
+use outrider_injector::{Config, HookSecret, Left, Outcome, Surroundings, inject, uninject};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -65,6 +65,7 @@ impl Case {
         let surroundings = Surroundings {
             server,
             pod_security: self.pod_security.as_deref(),
+            hook_secret: HookSecret::from(0xabc),
         };
         let outcome = inject(&self.pod, surroundings, &config);
         let (operations, warnings) = match outcome {
@@ -102,7 +103,11 @@ impl Case {
         {
             differences.push(format!("warnings: {warnings:?}"));
         }
-        match inject(&result, surroundings, &config) {
+        let later = Surroundings {
+            hook_secret: HookSecret::from(0xdef),
+            ..surroundings
+        };
+        match inject(&result, later, &config) {
             Outcome::Left(Left::AlreadyInjected) => {}
             again => differences.push(format!("when it comes again: {again:?}")),
         }

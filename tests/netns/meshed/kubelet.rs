@@ -63,6 +63,8 @@ fn ask(pair: &Pair, port: u16, path: &str) -> anyhow::Result<Message> {
     ))
 }
 
+const CLOSED_HOOK: &str = "/app-health/closed/prestop/0123456789abcdef0123456789abcdef";
+
 /// Probes of all four kinds pass and fail as the app does, where the app's ports take mutual TLS
 /// only.
 fn probes(mut pair: Pair) {
@@ -108,16 +110,18 @@ fn probes(mut pair: Pair) {
             "the service is NOT_SERVING",
         ),
         ("closed/startupz", grpc(CLOSED, ""), 500, "refused"),
-        ("http/prestop", get("/sick"), 503, "answered 503"),
+        (
+            "http/prestop/0123456789abcdef0123456789abcdef",
+            get("/sick"),
+            503,
+            "answered 503",
+        ),
     ];
     let all = cases
         .iter()
         .map(|(path, probe, ..)| (format!("/app-health/{path}"), probe.clone()));
     let mut all: serde_json::Map<String, serde_json::Value> = all.collect();
-    all.insert(
-        "/app-health/closed/prestop".into(),
-        json!({"httpGet": {"port": CLOSED}}),
-    );
+    all.insert(CLOSED_HOOK.into(), json!({"httpGet": {"port": CLOSED}}));
     pair.server.set(
         "OUTRIDER_PROBES",
         serde_json::Value::Object(all).to_string(),
@@ -141,9 +145,18 @@ fn probes(mut pair: Pair) {
         assert!(answer.text().contains(reason), "{path}: {}", answer.text());
     }
     // Of a hook the kubelet asks whether there is an answer.
-    assert!(ask(&pair, AGENT, "/app-health/closed/prestop").is_err());
-    let unknown = ask(&pair, AGENT, "/app-health/http/startupz").unwrap();
-    assert_eq!(unknown.status().unwrap(), 404);
+    assert!(ask(&pair, AGENT, CLOSED_HOOK).is_err());
+    // Nobody else runs a hook: its path has to be known.
+    for unknown in [
+        "http/startupz",
+        "http/prestop",
+        "http/prestop/",
+        "http/prestop/0123456789abcdef0123456789abcdee",
+        "http/prestop/0123456789abcdef0123456789abcdef0",
+    ] {
+        let answer = ask(&pair, AGENT, &format!("/app-health/{unknown}")).unwrap();
+        assert_eq!(answer.status().unwrap(), 404, "{unknown}");
+    }
 }
 
 /// The app's metrics and ours on one page; ours alone, and a count, where the app has none.

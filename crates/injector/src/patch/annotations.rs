@@ -50,6 +50,9 @@ pub(super) struct Settings {
     pub(super) drain_seconds: Option<u32>,
     pub(super) resources: ResourceRequirements,
     pub(super) capture: BTreeMap<CaptureItem, String>,
+    /// Of annotations that do nothing. They do not keep a pod from running: those of a newer
+    /// injector must not once an older one is back.
+    pub(super) warnings: Vec<String>,
 }
 
 /// What the labels ask for: `Some` if nothing.
@@ -94,20 +97,22 @@ impl Settings {
             drain_seconds: config.drain_seconds,
             resources: config.resources.sidecar.clone(),
             capture: config.capture.clone(),
+            warnings: Vec::new(),
         };
         for (key, value) in annotations {
             let Some(name) = key.strip_prefix(PREFIX) else {
                 continue;
             };
-            settings
-                .apply(name, value, server)
-                .map_err(|problem| match problem {
-                    Problem::Value(problem) => Refusal::Annotation {
+            match settings.apply(name, value, server) {
+                Ok(()) => {}
+                Err(Problem::Name) => settings.warnings.push(unknown(name)),
+                Err(Problem::Value(problem)) => {
+                    return Err(Refusal::Annotation {
                         name: name.to_owned(),
                         problem,
-                    },
-                    Problem::Name => unknown(name),
-                })?;
+                    });
+                }
+            }
         }
         settings.check(annotations)?;
         Ok(settings)
@@ -231,9 +236,9 @@ fn native(wanted: bool, server: Option<ServerVersion>) -> Result<bool, String> {
     Ok(wanted)
 }
 
-fn unknown(name: &str) -> Refusal {
+fn unknown(name: &str) -> String {
     let nearest = match name {
-        "inject" | "rev" => format!("{PREFIX}{name} is a label: set it among the pod's labels"),
+        "inject" | "rev" => format!("; {PREFIX}{name} is a label: set it among the pod's labels"),
         name => {
             let capture = CaptureItem::ALL.into_iter().map(CaptureItem::annotation);
             let alike = NAMES
@@ -243,14 +248,14 @@ fn unknown(name: &str) -> Refusal {
                 .max_by(|(one, _), (other, _)| one.total_cmp(other));
             match alike {
                 Some((measure, known)) if measure >= ALIKE => {
-                    format!("did you mean {PREFIX}{known}?")
+                    format!("; did you mean {PREFIX}{known}?")
                 }
                 _ => String::new(),
             }
         }
     };
-    Refusal::UnknownAnnotation {
-        name: name.to_owned(),
-        nearest,
-    }
+    format!(
+        "annotation {PREFIX}{name}: this injector knows no such annotation, so that it does \
+         nothing{nearest}"
+    )
 }

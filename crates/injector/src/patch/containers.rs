@@ -9,14 +9,12 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Map, Value};
 
 use super::annotations::Settings;
-use super::names::{INIT, METRICS_PORT, PROBES_VARIABLE, READY_PORT, SIDECAR};
+use super::names::{GRACE_SECONDS, INIT, METRICS_PORT, PROBES_VARIABLE, READY_PORT, SIDECAR};
 use super::{security, volumes};
 use crate::config::{self, Config, ResourceAmounts};
 
 /// The plain form's app starts once the sidecar is ready, or after this many seconds does not.
 const WAIT_SECONDS: &str = "60";
-/// What a pod gets when it does not say (Kubernetes' default).
-const GRACE_SECONDS: i64 = 30;
 
 /// What the sidecar is told of its pod, beyond what is the same for all.
 #[derive(Debug)]

@@ -39,6 +39,7 @@ use names::INIT;
 pub use annotations::PREFIX;
 pub use names::SIDECAR;
 pub use outcome::{Left, Outcome, Refusal};
+pub use probes::HookSecret;
 pub use status::Status;
 pub use undo::{UndoError, uninject};
 
@@ -48,13 +49,15 @@ const MIRROR: &str = "kubernetes.io/config.mirror";
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 
 /// What matters of the place that a pod is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Surroundings<'a> {
     /// The version of the API server, where it is known.
     pub server: Option<ServerVersion>,
     /// The level of Pod Security that the namespace enforces, where it is known: the value of its
     /// label `pod-security.kubernetes.io/enforce`.
     pub pod_security: Option<&'a str>,
+    /// A new one for each pod.
+    pub hook_secret: HookSecret,
 }
 
 /// What to do with a pod, or with the template of one (which has `metadata` and `spec` as well).
@@ -89,15 +92,17 @@ fn decide(
     match (status, has_sidecar) {
         (Some(status), true) => {
             security::check(&spec)?;
-            refresh(pod, &spec, status, &settings)
+            refresh(pod, &spec, status, &settings, surroundings.hook_secret)
         }
         (None, true) => Ok(Outcome::Left(Left::HasSidecar)),
         // A status without a sidecar was copied from another pod.
         (_, false) => {
             security::check(&spec)?;
             security::check_names(&spec)?;
-            let mut outcome = add(pod, &spec, &annotations, &settings, config)?;
+            let secret = surroundings.hook_secret;
+            let mut outcome = add(pod, &spec, &annotations, &settings, secret, config)?;
             if let Outcome::Patch { warnings, .. } = &mut outcome {
+                warnings.extend_from_slice(&settings.warnings);
                 warnings.extend(of_pod_security(surroundings.pod_security));
                 warnings.extend(of_drain(&settings, &spec));
             }
@@ -127,6 +132,7 @@ fn add(
     spec: &PodSpec,
     annotations: &BTreeMap<String, String>,
     settings: &Settings,
+    hook_secret: HookSecret,
     config: &Config,
 ) -> Result<Outcome, Refusal> {
     let mut editor = Editor::new(pod.clone());
@@ -138,7 +144,7 @@ fn add(
     let mut warnings = Vec::new();
     // Before anything moves the containers.
     let rewritten = if settings.rewrite_probes {
-        probes::rewrite(&mut editor, spec)?
+        probes::rewrite(&mut editor, spec, hook_secret)?
     } else {
         probes::Rewritten::default()
     };
@@ -210,12 +216,13 @@ fn refresh(
     spec: &PodSpec,
     mut status: Status,
     settings: &Settings,
+    hook_secret: HookSecret,
 ) -> Result<Outcome, Refusal> {
     let mut editor = Editor::new(pod.clone());
     if !settings.rewrite_probes {
         return Ok(Outcome::Left(Left::AlreadyInjected));
     }
-    let rewritten = probes::rewrite(&mut editor, spec)?;
+    let rewritten = probes::rewrite(&mut editor, spec, hook_secret)?;
     if rewritten.probes.is_empty() {
         return Ok(Outcome::Left(Left::AlreadyInjected));
     }

@@ -16,6 +16,8 @@ pub(super) const METRICS_PORT: u16 = 15090;
 pub(super) const METRICS_PATH: &str = "/stats/prometheus";
 /// The variable that tells the sidecar of the app's probes.
 pub(super) const PROBES_VARIABLE: &str = "OUTRIDER_PROBES";
+/// What a pod gets as its `terminationGracePeriodSeconds` when it does not say (Kubernetes' default).
+pub(super) const GRACE_SECONDS: i64 = 30;
 
 /// Every port on which the sidecar listens, and for what.
 pub(super) const PORTS: [(u16, &str); 6] = [

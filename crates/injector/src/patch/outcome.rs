@@ -89,17 +89,6 @@ pub enum Refusal {
         /// What is wrong, and what to write.
         problem: String,
     },
-    /// An annotation that does nothing: a typing error, most likely.
-    #[error(
-        "annotation {PREFIX}{name}: there is no such annotation{}",
-        hint(nearest)
-    )]
-    UnknownAnnotation {
-        /// Without the prefix.
-        name: String,
-        /// What may be meant.
-        nearest: String,
-    },
     /// The redirects let everything of this user through: the container would bypass the mesh.
     #[error(
         "container `{container}` runs as {kind} {id}, which is the sidecar's own: its traffic \
@@ -148,12 +137,5 @@ impl Refusal {
     /// Whether the document is not even a pod, so that the fault is the caller's.
     pub fn is_malformed(&self) -> bool {
         matches!(self, Self::NotAPod(_) | Self::NoSpec)
-    }
-}
-
-fn hint(nearest: &str) -> String {
-    match nearest {
-        "" => String::new(),
-        nearest => format!("; {nearest}"),
     }
 }

@@ -2,9 +2,13 @@
 //! the pod's policy, and a `tcpSocket` would always succeed, for the sidecar accepts. So the
 //! kubelet is sent to the sidecar's port 15020, and the sidecar asks the app.
 //!
+//! Whoever reaches the pod may ask for its probes, but a hook does something (it may end the app):
+//! the paths of hooks end with a secret, which only who may read the pod knows.
+//!
 //! `exec` runs in the container and is left alone. So is a handler whose port has no number.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue};
@@ -13,7 +17,7 @@ use serde_json::{Map, Value, json};
 
 use super::Refusal;
 use super::editor::{Editor, find};
-use super::names::{HEALTH_PORT, SIDECAR};
+use super::names::{GRACE_SECONDS, HEALTH_PORT, SIDECAR};
 
 /// What the path of every rewritten probe begins with.
 const PATH: &str = "/app-health/";
@@ -30,6 +34,39 @@ const DIALLED: [&str; 3] = ["httpGet", "tcpSocket", "grpc"];
 /// What a hook can dial: the kubelet fails those with `tcpSocket`.
 const DIALLED_BY_HOOKS: [&str; 1] = ["httpGet"];
 
+/// What the paths of a pod's hooks end with, so that nobody guesses them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct HookSecret(u128);
+
+impl HookSecret {
+    /// One that nobody knows.
+    pub fn random() -> Self {
+        Self(rand::random())
+    }
+}
+
+impl From<u128> for HookSecret {
+    fn from(bits: u128) -> Self {
+        Self(bits)
+    }
+}
+
+impl fmt::Debug for HookSecret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("HookSecret")
+    }
+}
+
+/// How one handler is asked for.
+struct Way {
+    /// The path on the sidecar's port.
+    path: String,
+    /// What it may dial.
+    kinds: &'static [&'static str],
+    /// Where it says none itself, which a hook cannot, in seconds.
+    timeout: i64,
+}
+
 /// The probes that the sidecar is to make for the kubelet.
 #[derive(Debug, Default)]
 pub(super) struct Rewritten {
@@ -42,17 +79,28 @@ pub(super) struct Rewritten {
 
 /// Sends the probes of every container but the sidecar's own to the sidecar. Those that go there
 /// already are not touched.
-pub(super) fn rewrite(editor: &mut Editor, spec: &PodSpec) -> Result<Rewritten, Refusal> {
+pub(super) fn rewrite(
+    editor: &mut Editor,
+    spec: &PodSpec,
+    secret: HookSecret,
+) -> Result<Rewritten, Refusal> {
     let mut rewritten = Rewritten::default();
+    // The pod's end waits no longer for a hook.
+    let grace = spec.termination_grace_period_seconds;
+    let hook = |container: &Container, verb: &str| Way {
+        path: format!("{PATH}{}/{verb}/{:032x}", container.name, secret.0),
+        kinds: &DIALLED_BY_HOOKS,
+        timeout: grace.unwrap_or(GRACE_SECONDS).max(1),
+    };
     let init = spec.init_containers.iter().flatten();
     for (index, container) in init.enumerate() {
         // Others end before anything is probed, and may have no probes.
         if container.restart_policy.as_deref() == Some("Always") {
-            rewritten.container(editor, "initContainers", index, container)?;
+            rewritten.container(editor, "initContainers", index, container, &hook)?;
         }
     }
     for (index, container) in spec.containers.iter().enumerate() {
-        rewritten.container(editor, "containers", index, container)?;
+        rewritten.container(editor, "containers", index, container, &hook)?;
     }
     Ok(rewritten)
 }
@@ -64,6 +112,7 @@ impl Rewritten {
         list: &str,
         index: usize,
         container: &Container,
+        hook: &dyn Fn(&Container, &str) -> Way,
     ) -> Result<(), Refusal> {
         if container.name == SIDECAR {
             return Ok(());
@@ -71,11 +120,17 @@ impl Rewritten {
         let index = index.to_string();
         for (field, verb) in PROBES {
             let place = ["spec", list, &index, field];
-            self.handler(editor, &place, verb, &DIALLED, container)?;
+            let way = Way {
+                path: format!("{PATH}{}/{verb}", container.name),
+                kinds: &DIALLED,
+                // Kubernetes' default, which is not yet filled in everywhere.
+                timeout: 1,
+            };
+            self.handler(editor, &place, way, container)?;
         }
         for (field, verb) in HOOKS {
             let place = ["spec", list, &index, "lifecycle", field];
-            self.handler(editor, &place, verb, &DIALLED_BY_HOOKS, container)?;
+            self.handler(editor, &place, hook(container, verb), container)?;
         }
         Ok(())
     }
@@ -84,20 +139,18 @@ impl Rewritten {
         &mut self,
         editor: &mut Editor,
         place: &[&str],
-        verb: &str,
-        kinds: &[&'static str],
+        way: Way,
         container: &Container,
     ) -> Result<(), Refusal> {
         let Some(probe) = editor.at(place) else {
             return Ok(());
         };
-        let Some((kind, handler)) = dialled(probe, kinds) else {
+        let Some((kind, handler)) = dialled(probe, way.kinds) else {
             return Ok(());
         };
         if is_ours(handler) {
             return Ok(());
         }
-        let path = format!("{PATH}{}/{verb}", container.name);
         let written = handler.get("port").cloned().unwrap_or_default();
         let Some(port) = number(&written, container) else {
             let what = place.last().copied().unwrap_or_default();
@@ -120,11 +173,9 @@ impl Rewritten {
         let mut handler = handler.clone();
         handler["port"] = json!(port);
         let mut entry = json!({ kind: handler });
-        if PROBES.iter().any(|(_, of_probe)| *of_probe == verb) {
-            // One second is Kubernetes' default, which is not yet filled in everywhere.
-            let timeout = find(probe, &["timeoutSeconds"]).cloned();
-            entry["timeoutSeconds"] = timeout.unwrap_or_else(|| json!(1));
-        }
+        let timeout = find(probe, &["timeoutSeconds"]).cloned();
+        entry["timeoutSeconds"] = timeout.unwrap_or_else(|| json!(way.timeout));
+        let path = way.path;
         if let Value::String(name) = written {
             self.ports.insert(path.clone(), name);
         }

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{
     ObjectFieldSelector, ProjectedVolumeSource, ServiceAccountTokenProjection, Volume, VolumeMount,
     VolumeProjection,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use crate::config::Config;
 
@@ -17,6 +18,9 @@ const TOKEN: &str = "outrider-token";
 const ROOT: &str = "outrider-root";
 const POD: &str = "outrider-pod";
 const STATE: &str = "outrider-state";
+/// The most that the sidecar may keep: the memory counts as its pod's. A configuration is at most
+/// some MiB, and is written twice while it is replaced.
+const STATE_SIZE: &str = "64Mi";
 /// All volumes that are added.
 pub(super) const NAMES: [&str; 4] = [TOKEN, ROOT, POD, STATE];
 
@@ -79,7 +83,7 @@ pub(super) fn volumes(config: &Config) -> [Volume; 4] {
             // A key does not belong on the node's disk.
             empty_dir: Some(EmptyDirVolumeSource {
                 medium: Some("Memory".to_owned()),
-                size_limit: None,
+                size_limit: Some(Quantity(STATE_SIZE.to_owned())),
             }),
             ..Volume::default()
         },

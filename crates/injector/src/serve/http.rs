@@ -18,6 +18,7 @@ use tracing::{debug, info, warn};
 
 use super::Shared;
 use super::review::{self, Became, Context};
+use crate::patch::HookSecret;
 
 /// The path that the webhook's configuration names.
 const PATH: &str = "/inject";
@@ -137,6 +138,7 @@ fn review(body: &[u8], shared: &Shared) -> Response<Full<Bytes>> {
         config: &config,
         server: shared.server,
         pod_security: &|namespace| shared.pod_security(namespace),
+        hook_secret: HookSecret::random(),
     };
     let answer = match review::answer(body, &context) {
         Ok(answer) => answer,

@@ -11,7 +11,7 @@ use kube::core::response::StatusSummary;
 use serde_json::Value;
 
 use crate::config::{Config, ServerVersion};
-use crate::patch::{Outcome, Surroundings, inject};
+use crate::patch::{HookSecret, Outcome, Surroundings, inject};
 
 /// Why a request is not answered with a review.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +75,8 @@ pub(crate) struct Context<'a> {
     pub(crate) server: Option<ServerVersion>,
     /// The level of Pod Security that a namespace enforces.
     pub(crate) pod_security: &'a dyn Fn(&str) -> Option<String>,
+    /// A new one for each review.
+    pub(crate) hook_secret: HookSecret,
 }
 
 /// Answers a review.
@@ -138,6 +140,7 @@ fn decide(
     let surroundings = Surroundings {
         server: context.server,
         pod_security: pod_security.as_deref(),
+        hook_secret: context.hook_secret,
     };
     match inject(pod, surroundings, context.config) {
         Outcome::Patch {
@@ -292,6 +295,7 @@ mod tests {
                 config: &config,
                 server: None,
                 pod_security: &|namespace| (namespace == "tight").then(|| "restricted".to_owned()),
+                hook_secret: HookSecret::from(1),
             },
         )
     }
@@ -337,7 +341,8 @@ mod tests {
     #[test]
     fn reasons_are_told_to_who_asks_and_to_the_controller_but_not_of_a_dry_run() {
         let refused = |review: &mut Value| {
-            review["request"]["object"]["metadata"]["annotations"] = json!({"outrider.dev/x": "y"});
+            review["request"]["object"]["metadata"]["annotations"] =
+                json!({"outrider.dev/concurrency": "y"});
         };
         let answer = answered(&review(refused)).unwrap();
         assert_eq!(answer.became, Became::Refused);
@@ -345,7 +350,10 @@ mod tests {
         assert_eq!(told["allowed"], false);
         assert_eq!(told["status"]["code"], 403);
         let message = told["status"]["message"].as_str().unwrap();
-        assert!(message.contains("annotation outrider.dev/x"), "{message}");
+        assert!(
+            message.contains("annotation outrider.dev/concurrency"),
+            "{message}"
+        );
         let [report] = &answer.reports[..] else {
             panic!("{answer:?}")
         };
@@ -357,6 +365,17 @@ mod tests {
             review["request"]["dryRun"] = json!(true);
         });
         assert_eq!(answered(&dry).unwrap().reports, []);
+
+        let odd = answered(&review(|review| {
+            review["request"]["object"]["metadata"]["annotations"] =
+                json!({"outrider.dev/drain-second": "5"});
+        }));
+        let odd = odd.unwrap();
+        assert_eq!(odd.became, Became::Patched);
+        let warnings = response(&odd)["warnings"].clone();
+        let warning = warnings[0].as_str().unwrap();
+        assert!(warning.contains("outrider.dev/drain-seconds?"), "{warning}");
+        assert_eq!(odd.reports[0].message, warning);
 
         let left = answered(&review(|review| {
             review["request"]["object"]["spec"]["hostNetwork"] = json!(true);

@@ -13,8 +13,10 @@ use serde::Deserialize;
 const PROBES: &str = "OUTRIDER_PROBES";
 /// Where the application's metrics are.
 const METRICS: &str = "OUTRIDER_APP_METRICS";
-/// How long a hook may take: the kubelet sets it no limit but the pod's grace period.
-const HOOK_SECONDS: u64 = 3600;
+/// How long a hook may take that says nothing of it: what a pod's end takes that says nothing either.
+const HOOK_SECONDS: u64 = 30;
+/// How many hexadecimal digits keep a hook from whom it is not for.
+const SECRET_DIGITS: usize = 32;
 /// What every such path begins with.
 const PREFIX: &str = "/app-health/";
 
@@ -80,6 +82,12 @@ pub struct HttpGet {
 #[derive(Debug, PartialEq)]
 pub struct Metrics(pub HttpGet);
 
+/// What may be told of a path: all but the secret of a hook.
+pub fn shown(path: &str) -> &str {
+    let secret = path.match_indices('/').nth(3);
+    secret.map_or(path, |(index, _)| &path[..index])
+}
+
 /// What is wrong with what the environment says.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApplicationError {
@@ -125,7 +133,10 @@ fn probes(text: &str) -> Result<BTreeMap<String, Probe>, ApplicationError> {
     let raw: BTreeMap<String, raw::Probe> = json(PROBES, text)?;
     let built = raw.into_iter().map(|(key, raw)| match raw.build(&key) {
         Ok(probe) => Ok((key, probe)),
-        Err(reason) => Err(ApplicationError::Probe { key, reason }),
+        Err(reason) => Err(ApplicationError::Probe {
+            key: shown(&key).to_owned(),
+            reason,
+        }),
     });
     built.collect()
 }
@@ -153,7 +164,9 @@ fn json<'a, T: Deserialize<'a>>(
 
 /// Kubernetes' own fields.
 mod raw {
-    use super::{Action, Deserialize, Duration, HOOK_SECONDS, PREFIX, PathAndQuery, Target};
+    use super::{
+        Action, Deserialize, Duration, HOOK_SECONDS, PREFIX, PathAndQuery, SECRET_DIGITS, Target,
+    };
 
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -201,6 +214,18 @@ mod raw {
             let Some((_, name)) = rest else {
                 return Err(format!("it must be {PREFIX}<container>/<probe>"));
             };
+            let (name, secret) = match name.split_once('/') {
+                Some((name, secret)) => (name, Some(secret)),
+                None => (name, None),
+            };
+            let is_hook = matches!(name, "prestop" | "poststart");
+            // Everybody reaches this port, and a hook does something.
+            if is_hook && !secret.is_some_and(is_secret) {
+                return Err(format!(
+                    "the path of a hook must end with / and {SECRET_DIGITS} random hexadecimal \
+                     digits, as the injector writes it"
+                ));
+            }
             let action = match (self.http_get, self.tcp_socket, self.grpc) {
                 (Some(http), None, None) => Action::Http(
                     http.build("/")
@@ -217,7 +242,6 @@ mod raw {
                 },
                 _ => return Err("it must have one of httpGet, tcpSocket and grpc".to_owned()),
             };
-            let is_hook = matches!(name, "prestop" | "poststart");
             let default = if is_hook { HOOK_SECONDS } else { 1 };
             Ok(super::Probe {
                 action,
@@ -258,6 +282,10 @@ mod raw {
         }
     }
 
+    fn is_secret(text: &str) -> bool {
+        text.len() == SECRET_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+    }
+
     fn target(host: Option<String>, port: u16) -> Result<Target, String> {
         match port {
             0 => Err("port: must not be 0".to_owned()),
@@ -282,7 +310,9 @@ mod tests {
                 "timeoutSeconds": 3, "periodSeconds": 5},
             "/app-health/cart/readyz": {"tcpSocket": {"port": 1, "host": "127.0.0.1"}},
             "/app-health/cart/startupz": {"grpc": {"port": 2, "service": "s"}},
-            "/app-health/cart/prestop": {"httpGet": {"port": 8080}}
+            "/app-health/cart/prestop/0123456789abcdef0123456789abcdef": {"httpGet": {"port": 8080}},
+            "/app-health/cart/poststart/0123456789abcdef0123456789abcdef":
+                {"httpGet": {"port": 8080}, "timeoutSeconds": 90}
         }"#,
         )
         .unwrap();
@@ -301,8 +331,10 @@ mod tests {
         assert_eq!(probe("readyz").timeout, Duration::from_secs(1));
         let service = "s".to_owned();
         assert_eq!(probe("startupz").action, Action::Grpc { port: 2, service });
-        assert!(probe("prestop").is_hook && !probe("livez").is_hook);
-        assert_eq!(probe("prestop").timeout, Duration::from_secs(3600));
+        let hook = |name: &str| probe(&format!("{name}/0123456789abcdef0123456789abcdef"));
+        assert!(hook("prestop").is_hook && hook("poststart").is_hook && !probe("livez").is_hook);
+        assert_eq!(hook("prestop").timeout, Duration::from_secs(30));
+        assert_eq!(hook("poststart").timeout, Duration::from_secs(90));
     }
 
     #[test]
@@ -312,6 +344,14 @@ mod tests {
             (
                 r#"{"/x/livez": {"tcpSocket": {"port": 1}}}"#,
                 "it must be /app-health/<container>/<probe>",
+            ),
+            (
+                r#"{"/app-health/a/prestop": {"httpGet": {"port": 1}}}"#,
+                "\"/app-health/a/prestop\": the path of a hook must end with / and 32 random",
+            ),
+            (
+                r#"{"/app-health/a/prestop/0123456789abcdef": {"httpGet": {"port": 1}}}"#,
+                "\"/app-health/a/prestop\": the path of a hook",
             ),
             (
                 r#"{"/app-health/a/livez": {}}"#,

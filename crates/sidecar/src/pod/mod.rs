@@ -204,7 +204,7 @@ impl Pod {
             Ok(()) => return Ok(text(StatusCode::OK, "OK\n")),
             Err(error) => error,
         };
-        tracing::debug!(path, %error, "a probe of the application failed");
+        tracing::debug!(path = application::shown(path), %error, "a probe of the application failed");
         let status = match &error {
             probe::ProbeError::Status(status) => StatusCode::from_u16(*status).ok(),
             // Of a hook the kubelet asks whether there is an answer, not which.
