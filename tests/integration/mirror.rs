@@ -166,3 +166,30 @@ fn a_weighted_cluster_can_have_a_host_of_its_own() {
         Pair::start(&bootstrap).check("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     }
 }
+
+#[test]
+fn copies_share_a_budget_of_memory() {
+    let app = servers::http1::echo(bind(), "app").unwrap();
+    // It takes one connection, so that the other copies wait with their bodies.
+    let stuck = servers::tcp::silent(bind()).unwrap();
+    let manager = route("request_mirror_policies: [{ cluster: stuck }], timeout: 0s");
+    let one = "circuit_breakers: { thresholds: [{ max_connections: 1 }] }";
+    let bootstrap = Bootstrap::http(&manager)
+        .cluster("up", app.address(), "")
+        .cluster("stuck", stuck.address(), one);
+    let proxy = Proxy::ours(&bootstrap);
+    let body = "x".repeat(1_000_000);
+    let request = format!(
+        "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    // All on the worker of one connection. 16 of those that wait fit, and a part of one more.
+    let mut client = proxy.client();
+    for _ in 0..24 {
+        let answer = client.exchange(&request).unwrap();
+        assert_eq!(answer.status().unwrap(), 200);
+        assert_eq!(answer.json().unwrap()["body_length"], body.len());
+    }
+    let dropped = proxy.stat("http.in.rq_mirror_dropped").unwrap();
+    assert!((7..=9).contains(&dropped), "{dropped}");
+}

@@ -1,5 +1,6 @@
 //! Threads and what runs on them: workers, drain, timers.
 
+pub mod budget;
 pub mod concurrency;
 pub mod date;
 pub mod drain;

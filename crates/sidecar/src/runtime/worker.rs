@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::budget::Budget;
 use super::date::DateCache;
 use super::drain::DrainSignal;
 use super::random::Random;
@@ -17,6 +18,9 @@ use crate::network::tcp_proxy::stats::TcpStats;
 use crate::telemetry::access_log::writer::Writer;
 use crate::telemetry::metrics::Stats;
 use crate::upstream::Clusters;
+
+/// The most that the copies of requests of one worker hold: 16 MiB.
+const MIRROR_BYTES: usize = 16 * 1024 * 1024;
 
 /// The state of one worker thread.
 pub struct Worker {
@@ -38,6 +42,8 @@ pub struct Worker {
     pub stream_tasks: Rc<StreamTasks>,
     /// Copies of requests that are under way.
     pub mirrored: Cell<usize>,
+    /// The memory that they may hold.
+    pub mirror_budget: Rc<Budget>,
     random: Random,
     http_stats: RefCell<HashMap<Arc<str>, Rc<HttpStats>>>,
     tcp_stats: RefCell<HashMap<Arc<str>, Rc<TcpStats>>>,
@@ -56,6 +62,7 @@ impl Worker {
             date: DateCache::default(),
             stream_tasks: Rc::default(),
             mirrored: Cell::new(0),
+            mirror_budget: Budget::new(MIRROR_BYTES),
             random: Random::new(),
             http_stats: RefCell::default(),
             tcp_stats: RefCell::default(),

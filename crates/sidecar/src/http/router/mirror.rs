@@ -2,7 +2,8 @@
 //! what comes back is read and dropped.
 //!
 //! A copy never holds up its request. It is a task of its own that is given the body as it is read;
-//! one whose endpoint lags too far behind is given up, and so is one too many on its worker.
+//! one whose endpoint lags too far behind is given up, and so is one too many on its worker, and
+//! one for which the worker's memory for copies does not suffice.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -20,6 +21,7 @@ use crate::http::error::StreamError;
 use crate::http::headers::{Headers, Name};
 use crate::http::message::{BodyLength, RequestHead, ResponseHead};
 use crate::http::route::split_port;
+use crate::runtime::budget::{Budget, Held};
 use crate::runtime::timer::Timer;
 use crate::runtime::worker::Worker;
 use crate::upstream::exchange::Exchange;
@@ -37,18 +39,55 @@ const IDLE: Duration = Duration::from_secs(60);
 pub struct Copies(Vec<Rc<RefCell<Body>>>);
 
 /// What of a request's body waits to be sent once more.
-#[derive(Default)]
 struct Body {
     waiting: BytesMut,
+    /// As much as `waiting` has had at most since it was empty: only then is its memory freed.
+    held: Held,
     /// The body is whole.
     ended: bool,
     trailers: Option<Headers>,
+    trailers_held: Held,
     /// It never will be.
     broken: bool,
     task: Option<Waker>,
 }
 
 impl Body {
+    fn new(budget: &Rc<Budget>) -> Self {
+        Body {
+            waiting: BytesMut::new(),
+            held: Held::none(budget),
+            ended: false,
+            trailers: None,
+            trailers_held: Held::none(budget),
+            broken: false,
+            task: None,
+        }
+    }
+
+    /// Takes more of it, if there is room.
+    fn push(&mut self, data: &[u8]) -> bool {
+        let length = self.waiting.len() + data.len();
+        let room = length <= MOST_WAITING && self.held.grow(length);
+        if room {
+            self.waiting.extend_from_slice(data);
+        }
+        room
+    }
+
+    /// Drops so many bytes that were sent.
+    fn advance(&mut self, count: usize) {
+        self.waiting.advance(count);
+        if self.waiting.is_empty() {
+            self.forget();
+        }
+    }
+
+    fn forget(&mut self) {
+        self.waiting = BytesMut::new();
+        self.held.release();
+    }
+
     fn wake(&mut self) {
         if let Some(task) = self.task.take() {
             task.wake();
@@ -65,12 +104,10 @@ impl Copies {
                 return false;
             }
             let mut body = body.borrow_mut();
-            if body.waiting.len() + data.len() > MOST_WAITING {
+            if !body.push(data) {
                 context.stats.rq_mirror_dropped.increment(1);
                 body.broken = true;
-                body.waiting = BytesMut::new();
-            } else {
-                body.waiting.extend_from_slice(data);
+                body.forget();
             }
             body.wake();
             !body.broken
@@ -78,11 +115,17 @@ impl Copies {
     }
 
     /// The body has ended.
-    pub fn end(&mut self, trailers: Option<&Headers>) {
+    pub fn end(&mut self, context: &Context, trailers: Option<&Headers>) {
         for body in self.0.drain(..) {
             let mut body = body.borrow_mut();
+            match trailers {
+                Some(trailers) if !body.trailers_held.grow(trailers.capacity()) => {
+                    context.stats.rq_mirror_dropped.increment(1);
+                    body.broken = true;
+                }
+                trailers => body.trailers = trailers.cloned(),
+            }
             body.ended = true;
-            body.trailers = trailers.cloned();
             body.wake();
         }
     }
@@ -119,17 +162,18 @@ pub fn begin(stream: &Stream<'_, '_>, forward: &Forward, timeout: Option<Duratio
             stream.context.stats.no_cluster.increment(1);
             continue;
         };
-        let Some(active) = Active::count(worker) else {
+        let head = head(mirror, stream.request);
+        let Some(active) = Active::count(worker, &head) else {
             stream.context.stats.rq_mirror_dropped.increment(1);
             continue;
         };
         let body = (stream.request.body != BodyLength::None).then(|| {
-            let body = Rc::<RefCell<Body>>::default();
+            let body = Rc::new(RefCell::new(Body::new(&worker.mirror_budget)));
             copies.0.push(Rc::clone(&body));
             body
         });
         let copy = Copy {
-            head: head(mirror, stream.request),
+            head,
             want: ExchangeRequest {
                 downstream: stream.request.version,
                 original_destination: Some(stream.context.connection.local),
@@ -170,22 +214,31 @@ fn head(mirror: &Mirror, request: &RequestHead) -> RequestHead {
     head
 }
 
-/// Counts a copy for as long as it lasts.
-struct Active(Rc<Worker>);
+/// Counts a copy and its head for as long as it lasts.
+struct Active {
+    worker: Rc<Worker>,
+    _held: Held,
+}
 
 impl Active {
-    fn count(worker: &Rc<Worker>) -> Option<Self> {
+    fn count(worker: &Rc<Worker>, head: &RequestHead) -> Option<Self> {
         let active = worker.mirrored.get();
-        (active < MOST_ACTIVE).then(|| {
-            worker.mirrored.set(active + 1);
-            Active(Rc::clone(worker))
+        let mut held = Held::none(&worker.mirror_budget);
+        let bytes = head.headers.capacity() + head.authority.len() + head.path.len();
+        if active >= MOST_ACTIVE || !held.grow(bytes) {
+            return None;
+        }
+        worker.mirrored.set(active + 1);
+        Some(Active {
+            worker: Rc::clone(worker),
+            _held: held,
         })
     }
 }
 
 impl Drop for Active {
     fn drop(&mut self) {
-        self.0.mirrored.set(self.0.mirrored.get() - 1);
+        self.worker.mirrored.set(self.worker.mirrored.get() - 1);
     }
 }
 
@@ -334,7 +387,7 @@ fn upload(
                 }
             },
             Ok(taken) => {
-                body.waiting.advance(taken);
+                body.advance(taken);
                 progress.moved = Instant::now();
             }
             Err(_) => progress.upload_done = true,

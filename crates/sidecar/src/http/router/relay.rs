@@ -331,7 +331,7 @@ impl<'a, 'd> Relay<'a, 'd> {
                         Ok(()) => Upload::Done,
                         Err(_) => Upload::Abandoned,
                     };
-                    self.replay.copies.end(trailers.as_ref());
+                    self.replay.copies.end(self.context, trailers.as_ref());
                     self.replay.ended = true;
                     self.replay.trailers = trailers;
                     self.touch();
