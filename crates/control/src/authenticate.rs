@@ -116,12 +116,14 @@ impl Authenticator {
         extensions: &Extensions,
         now: SystemTime,
     ) -> Result<Caller, AuthenticateError> {
-        let without = match self.token_caller(metadata, now).await {
+        let without = match self.token_caller(metadata, extensions, now).await {
             Err(error @ AuthenticateError::Nothing) => error,
             Err(error) if error.is_passing() => error,
             other => return other,
         };
-        let Some(certificate) = extensions.get::<Peer>().and_then(Peer::certificate) else {
+        let peer = extensions.get::<Peer>();
+        let Some((peer, certificate)) = peer.and_then(|peer| Some((peer, peer.certificate()?)))
+        else {
             return Err(without);
         };
         let foreign = || AuthenticateError::Certificate(self.trust_domain.clone());
@@ -131,7 +133,9 @@ impl Authenticator {
             return Err(foreign());
         }
         let account = ServiceAccount::new(id.namespace(), id.service_account());
-        Ok(Caller::from(account.map_err(|_| foreign())?))
+        let caller = Caller::from(account.map_err(|_| foreign())?);
+        peer.authenticated();
+        Ok(caller)
     }
 
     /// Whom the token vouches for.
@@ -141,6 +145,7 @@ impl Authenticator {
     pub async fn token_caller(
         &self,
         metadata: &MetadataMap,
+        extensions: &Extensions,
         now: SystemTime,
     ) -> Result<Caller, AuthenticateError> {
         let header = metadata
@@ -153,9 +158,16 @@ impl Authenticator {
             return Err(AuthenticateError::Header);
         }
         let token = token.trim();
-        match &self.tokens {
-            Tokens::Signed(verifier) => Ok(Caller::from(verifier.verify(token, now)?)),
-            Tokens::Reviewed(reviewer) => Ok(reviewer.review(token, now).await?),
+        let peer = extensions.get::<Peer>();
+        let caller = match &self.tokens {
+            Tokens::Signed(verifier) => Caller::from(verifier.verify(token, now)?),
+            Tokens::Reviewed(reviewer) => {
+                reviewer.review(token, peer.map(Peer::address), now).await?
+            }
+        };
+        if let Some(peer) = peer {
+            peer.authenticated();
         }
+        Ok(caller)
     }
 }

@@ -64,10 +64,17 @@ pub(crate) struct ServeArguments {
     /// The port of discovery (delta ADS) and of the certificate authority, over TLS.
     #[arg(long, value_name = "PORT", default_value_t = 15012)]
     pub(crate) port: u16,
-    /// The port of /healthz/live, /healthz/ready, /metrics and /debug/proxies (the connected
-    /// proxies and what they took or refused, as JSON).
+    /// The port of /healthz/live, /healthz/ready, /metrics and, for this machine or pod alone,
+    /// /debug/proxies (the connected proxies and what they took or refused, as JSON).
     #[arg(long, value_name = "PORT", default_value_t = 15014)]
     pub(crate) monitoring_port: u16,
+    /// How many connections --port has at most: one of each sidecar, and some more for certificates.
+    #[arg(long, value_name = "NUMBER", default_value_t = 20_000)]
+    pub(crate) max_connections: usize,
+    /// How many of them one address of another machine has at most. Raise it where many sidecars
+    /// share an address: behind a translation of addresses, or in a host's network.
+    #[arg(long, value_name = "NUMBER", default_value_t = 64)]
+    pub(crate) max_connections_per_address: usize,
     /// The DNS names and addresses by which sidecars reach this server; repeat, or separate by
     /// commas. They are in its certificate, which the mesh's own authority signs.
     #[arg(

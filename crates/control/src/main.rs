@@ -13,7 +13,9 @@ use outrider_control::kubernetes::status::StatusOptions;
 use outrider_control::kubernetes::{AuthorityOptions, ClusterOptions, Upkeep};
 use outrider_control::mesh::MeshSettings;
 use outrider_control::metrics::Metrics;
-use outrider_control::serve::{ControlPlane, RegistrySource, Replica, ServeOptions};
+use outrider_control::serve::{
+    ConnectionLimits, ControlPlane, RegistrySource, Replica, ServeOptions,
+};
 use outrider_identity::authority::{AuthorityFiles, AuthorityMaterial, Lifetimes};
 use outrider_identity::{CertificateAuthority, ServiceAccount, TokenSigner};
 use tokio::signal::unix::{SignalKind, signal};
@@ -121,6 +123,10 @@ async fn run(arguments: ServeArguments, lifetimes: Lifetimes) -> Result<()> {
         address: arguments.address,
         port: arguments.port,
         monitoring_port: arguments.monitoring_port,
+        connections: ConnectionLimits {
+            total: arguments.max_connections,
+            per_address: arguments.max_connections_per_address,
+        },
         serving_names: arguments.serving_name,
         settings,
         replica: Replica {

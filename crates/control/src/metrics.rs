@@ -40,6 +40,8 @@ pub struct Metrics {
     pub certificates: Number,
     /// Callers that were refused a stream or a certificate.
     pub refused_callers: Number,
+    /// Connections that were closed at once for their number.
+    pub refused_connections: Number,
     /// Tokens that the cluster was asked about.
     pub token_reviews: Number,
     /// Those of which it could not tell.
@@ -104,6 +106,12 @@ impl Metrics {
                 "counter",
                 "Callers that were refused a stream or a certificate.",
                 &self.refused_callers,
+            ),
+            (
+                "refused_connections_total",
+                "counter",
+                "Connections that were closed at once for their number.",
+                &self.refused_connections,
             ),
             (
                 "token_reviews_total",

@@ -140,7 +140,11 @@ impl Authority for SigningService {
     ) -> Result<CertificateResponse, Status> {
         let now = SystemTime::now();
         // A certificate alone does not do: who stole one could renew it for ever.
-        let signed = match self.authenticator.token_caller(metadata, now).await {
+        let signed = match self
+            .authenticator
+            .token_caller(metadata, extensions, now)
+            .await
+        {
             Ok(caller) => self.sign(&request, &caller, now),
             Err(error) => Err(error.into()),
         };

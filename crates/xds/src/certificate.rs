@@ -7,8 +7,10 @@ use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use tokio::time::timeout;
 use tonic::body::Body;
 use tonic::codegen::http;
 use tonic::metadata::MetadataMap;
@@ -23,8 +25,13 @@ use crate::pb::google::protobuf::Struct;
 const SERVICE: &str = "istio.v1.auth.IstioCertificateService";
 /// The path of its only method.
 const METHOD: &str = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
-/// The largest message in bytes. A CSR or a chain takes a few thousand.
+/// The largest answer in bytes. A chain takes a few thousand.
 const MAX_MESSAGE: usize = 1 << 20;
+/// The largest request in bytes: it is read before its caller is known. A CSR takes about a
+/// thousand.
+const MAX_REQUEST: usize = 64 << 10;
+/// How long a call may take, the request's arrival included.
+const DEADLINE: Duration = Duration::from_secs(15);
 
 /// A request for a certificate.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -131,8 +138,10 @@ impl<A: Authority> tonic::codegen::Service<http::Request<Body>> for CertificateS
                 return Ok(Status::unimplemented("there is no such method").into_http());
             }
             let codec = ProstCodec::<CertificateResponse, CertificateRequest>::default();
-            let mut grpc = tonic::server::Grpc::new(codec).max_decoding_message_size(MAX_MESSAGE);
-            Ok(grpc.unary(Method(authority), request).await)
+            let mut grpc = tonic::server::Grpc::new(codec).max_decoding_message_size(MAX_REQUEST);
+            let answer = timeout(DEADLINE, grpc.unary(Method(authority), request)).await;
+            let late = |_| Status::deadline_exceeded("the call took too long").into_http();
+            Ok(answer.unwrap_or_else(late))
         })
     }
 }

@@ -35,9 +35,14 @@ struct Mesh {
 
 #[async_trait]
 impl Source for Mesh {
+    type Caller = ();
     type Client = ();
 
-    async fn admit(&self, node: Node, _: &MetadataMap, _: &Extensions) -> Result<(), Status> {
+    async fn authenticate(&self, _: &MetadataMap, _: &Extensions) -> Result<(), Status> {
+        Ok(())
+    }
+
+    async fn admit(&self, node: Node, (): ()) -> Result<(), Status> {
         if node.id == "real-envoy" {
             Ok(())
         } else {

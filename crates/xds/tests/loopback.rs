@@ -15,6 +15,8 @@ use outrider_xds::certificate::{
 use outrider_xds::pb::envoy::config::cluster::v3::Cluster as ClusterProto;
 use outrider_xds::pb::envoy::config::core::v3::Node;
 use outrider_xds::pb::envoy::extensions::transport_sockets::tls::v3::Secret as SecretProto;
+use outrider_xds::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
+use outrider_xds::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use outrider_xds::sds;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
@@ -39,15 +41,14 @@ fn authorized(metadata: &MetadataMap) -> Result<(), Status> {
 
 #[async_trait]
 impl Source for Mesh {
+    type Caller = ();
     type Client = String;
 
-    async fn admit(
-        &self,
-        node: Node,
-        metadata: &MetadataMap,
-        _extensions: &Extensions,
-    ) -> Result<String, Status> {
-        authorized(metadata)?;
+    async fn authenticate(&self, metadata: &MetadataMap, _: &Extensions) -> Result<(), Status> {
+        authorized(metadata)
+    }
+
+    async fn admit(&self, node: Node, (): ()) -> Result<String, Status> {
         Ok(node.id)
     }
 
@@ -109,6 +110,26 @@ fn node() -> Node {
         id: "sidecar~10.0.0.1~a.b~b.svc".to_owned(),
         ..Default::default()
     }
+}
+
+/// Whoever is nobody is told so before it has said anything: what it says would take memory.
+#[tokio::test]
+async fn a_stranger_is_refused_before_its_first_message_is_read() {
+    let (_sender, set) = watch::channel(Arc::new(ResourceSet::new("1")));
+    let (answers, _answered) = mpsc::unbounded_channel();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let service = server::service(Arc::new(Mesh { set, answers }), "loopback");
+    let server = tonic::transport::Server::builder().add_service(service);
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    let channel = channel::tcp(&address).await.unwrap();
+    let mut client = AggregatedDiscoveryServiceClient::new(channel);
+    let silence = tokio_stream::pending::<DeltaDiscoveryRequest>();
+    let opened = client.delta_aggregated_resources(silence);
+    // Well before a first message would be given up.
+    let refused = tokio::time::timeout(Duration::from_secs(10), opened).await;
+    let status = refused.unwrap().unwrap_err();
+    assert_eq!(status.code(), tonic::Code::Unauthenticated, "{status}");
 }
 
 #[tokio::test]

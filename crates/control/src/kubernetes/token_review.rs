@@ -2,7 +2,9 @@
 //! TokenReview), and bound to a pod (KEP-1205).
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -27,12 +29,16 @@ use crate::metrics::Metrics;
 
 /// For how long an answer is remembered at most; as long may a deleted pod's token work.
 const REMEMBERED: Duration = Duration::from_secs(60);
-/// How many answers are remembered at most, each of about 300 bytes.
+/// For how long a refusal is remembered.
+const REFUSED: Duration = Duration::from_secs(5);
+/// How many answers of either kind are remembered at most, each of about 300 bytes.
 const MAX_REMEMBERED: usize = 20_000;
 /// How many reviews the API server does for us at a time.
 const PARALLEL: usize = 16;
 /// How many wait for their turn at most.
 const MAX_WAITING: usize = 4096;
+/// How many of those come from one address at most.
+const MAX_WAITING_OF_ONE: usize = 8;
 /// The longest that a review may take, the wait for its turn included.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A token of a cluster has 1 to 2 KiB.
@@ -96,6 +102,7 @@ struct Reviewer {
 struct State {
     remembered: Remembered,
     running: HashMap<Digest, Running>,
+    waiting: Waiting,
 }
 
 impl TokenReviewer {
@@ -112,17 +119,18 @@ impl TokenReviewer {
         }
     }
 
-    /// Whom a token vouches for. Callers with the same token share one review.
+    /// Whom a token vouches for that comes from an address. Callers with the same token share one
+    /// review.
     ///
     /// # Errors
     /// [`ReviewError`], by what is wrong. One that cannot be judged is not accepted.
-    pub async fn review(&self, token: &str, now: SystemTime) -> Outcome {
+    pub async fn review(&self, token: &str, peer: Option<IpAddr>, now: SystemTime) -> Outcome {
         let left = life(token, now)?;
         let digest = sha256(token.as_bytes());
         let running = {
             let mut state = self.shared.state();
-            if let Some(caller) = state.remembered.caller(&digest, Instant::now()) {
-                return Ok(caller);
+            if let Some(outcome) = state.remembered.outcome(&digest, Instant::now()) {
+                return outcome;
             }
             if let Some(running) = state.running.get(&digest) {
                 running.clone()
@@ -130,8 +138,12 @@ impl TokenReviewer {
                 self.shared.metrics.token_reviews_unavailable.increment();
                 let reason = "too many other tokens are waiting for their review";
                 return Err(ReviewError::Unavailable(reason.to_owned()));
+            } else if !state.waiting.enter(peer) {
+                self.shared.metrics.token_reviews_unavailable.increment();
+                let reason = "too many other tokens of this address are waiting for their review";
+                return Err(ReviewError::Unavailable(reason.to_owned()));
             } else {
-                let running = self.start(token.to_owned(), digest, left);
+                let running = self.start(token.to_owned(), peer, digest, left);
                 state.running.insert(digest, running.clone());
                 running
             }
@@ -140,17 +152,22 @@ impl TokenReviewer {
     }
 
     /// A task of its own, so that it ends even if nobody waits for it any more.
-    fn start(&self, token: String, digest: Digest, left: Duration) -> Running {
+    fn start(
+        &self,
+        token: String,
+        peer: Option<IpAddr>,
+        digest: Digest,
+        left: Duration,
+    ) -> Running {
         let reviewer = Arc::clone(&self.shared);
         let task = tokio::spawn(async move {
             let outcome = reviewer.ask(token).await;
             let mut state = reviewer.state();
             state.running.remove(&digest);
-            if let Ok(caller) = &outcome {
-                state
-                    .remembered
-                    .remember(digest, caller.clone(), left, Instant::now());
-            }
+            state.waiting.leave(peer);
+            state
+                .remembered
+                .remember(digest, &outcome, left, Instant::now());
             outcome
         });
         let outcome = task.map(|ended| {
@@ -202,27 +219,87 @@ impl fmt::Debug for TokenReviewer {
     }
 }
 
-/// What was found good, by the SHA-256 of the token.
+/// How many reviews each address waits for: whoever sends forged tokens does not take the turns of
+/// all others.
+#[derive(Default)]
+struct Waiting(HashMap<IpAddr, usize>);
+
+impl Waiting {
+    /// One more, unless the address has enough.
+    fn enter(&mut self, peer: Option<IpAddr>) -> bool {
+        let Some(peer) = peer else {
+            return true;
+        };
+        let count = self.0.entry(peer).or_default();
+        let enters = *count < MAX_WAITING_OF_ONE;
+        *count += usize::from(enters);
+        enters
+    }
+
+    fn leave(&mut self, peer: Option<IpAddr>) {
+        if let Some(peer) = peer
+            && let Entry::Occupied(mut count) = self.0.entry(peer)
+        {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}
+
+/// What was found, by the SHA-256 of the token.
 #[derive(Default)]
 struct Remembered {
-    callers: HashMap<Digest, (Caller, Instant)>,
+    callers: Memory<Caller>,
+    refusals: Memory<ReviewError>,
 }
 
 impl Remembered {
-    fn caller(&self, digest: &Digest, now: Instant) -> Option<Caller> {
-        let (caller, until) = self.callers.get(digest)?;
-        (now < *until).then(|| caller.clone())
+    fn outcome(&self, digest: &Digest, now: Instant) -> Option<Outcome> {
+        let caller = self.callers.recall(digest, now).map(Ok);
+        caller.or_else(|| self.refusals.recall(digest, now).map(Err))
     }
 
-    /// Remembers a caller, but never longer than its token lives. When there are too many, it is
-    /// forgotten at once: that costs a review more, not a caller.
-    fn remember(&mut self, digest: Digest, caller: Caller, left: Duration, now: Instant) {
-        if self.callers.len() >= MAX_REMEMBERED {
-            self.callers.retain(|_, (_, until)| now < *until);
+    /// Remembers a caller, but never longer than its token lives, and a refusal for a moment. That
+    /// nobody could tell is not remembered.
+    fn remember(&mut self, digest: Digest, outcome: &Outcome, left: Duration, now: Instant) {
+        match outcome {
+            Ok(caller) => {
+                let until = now + left.min(REMEMBERED);
+                self.callers.remember(digest, caller.clone(), until, now);
+            }
+            Err(ReviewError::Unavailable(_)) => {}
+            Err(refusal) => {
+                let until = now + REFUSED;
+                self.refusals.remember(digest, refusal.clone(), until, now);
+            }
         }
-        if self.callers.len() < MAX_REMEMBERED {
-            let until = now + left.min(REMEMBERED);
-            self.callers.insert(digest, (caller, until));
+    }
+}
+
+/// Outcomes of one kind. When there are too many, a new one is forgotten at once: that costs a
+/// review more, not a caller.
+struct Memory<T>(HashMap<Digest, (T, Instant)>);
+
+impl<T> Default for Memory<T> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<T: Clone> Memory<T> {
+    fn recall(&self, digest: &Digest, now: Instant) -> Option<T> {
+        let (value, until) = self.0.get(digest)?;
+        (now < *until).then(|| value.clone())
+    }
+
+    fn remember(&mut self, digest: Digest, value: T, until: Instant, now: Instant) {
+        if self.0.len() >= MAX_REMEMBERED {
+            self.0.retain(|_, (_, until)| now < *until);
+        }
+        if self.0.len() < MAX_REMEMBERED {
+            self.0.insert(digest, (value, until));
         }
     }
 }

@@ -146,25 +146,35 @@ fn a_caller_is_remembered_briefly_and_never_beyond_its_token() {
     let mut remembered = Remembered::default();
     let start = Instant::now();
     let at = |seconds| start + Duration::from_secs(seconds);
-    remembered.remember([1; 32], cart(), Duration::from_secs(HOUR), start);
-    remembered.remember([2; 32], cart(), Duration::from_secs(5), start);
+    let hour = Duration::from_secs(HOUR);
+    let refusal = Err(ReviewError::Refused("forged".to_owned()));
+    let unavailable = Err(ReviewError::Unavailable("away".to_owned()));
+    remembered.remember([1; 32], &Ok(cart()), hour, start);
+    remembered.remember([2; 32], &Ok(cart()), Duration::from_secs(5), start);
+    remembered.remember([3; 32], &refusal, hour, start);
+    remembered.remember([4; 32], &unavailable, hour, start);
     for (digest, seconds, known) in [
-        (1, 59, true),
-        (1, 60, false),
-        (2, 4, true),
-        (2, 5, false),
-        (3, 0, false),
+        (1, 59, Some(Ok(cart()))),
+        (1, 60, None),
+        (2, 4, Some(Ok(cart()))),
+        (2, 5, None),
+        (3, 4, Some(refusal.clone())),
+        (3, 5, None),
+        (4, 0, None),
+        (5, 0, None),
     ] {
-        let caller = remembered.caller(&[digest; 32], at(seconds));
-        assert_eq!(caller.is_some(), known, "{digest} after {seconds} s");
+        let outcome = remembered.outcome(&[digest; 32], at(seconds));
+        assert_eq!(outcome, known, "{digest} after {seconds} s");
     }
     for number in 0..MAX_REMEMBERED as u64 + 10 {
         let digest = sha256(&number.to_be_bytes());
-        remembered.remember(digest, cart(), Duration::from_secs(HOUR), start);
+        remembered.remember(digest, &Ok(cart()), hour, start);
+        remembered.remember(digest, &refusal, hour, start);
     }
-    assert_eq!(remembered.callers.len(), MAX_REMEMBERED);
-    remembered.remember([9; 32], cart(), Duration::from_secs(HOUR), at(60));
-    assert_eq!(remembered.callers.len(), 1, "those of the past make room");
+    assert_eq!(remembered.callers.0.len(), MAX_REMEMBERED);
+    assert_eq!(remembered.refusals.0.len(), MAX_REMEMBERED);
+    remembered.remember([9; 32], &Ok(cart()), hour, at(60));
+    assert_eq!(remembered.callers.0.len(), 1, "those of the past make room");
 }
 
 /// An API server that answers reviews with `answer`, after it was allowed to.
@@ -217,7 +227,7 @@ async fn callers_with_one_token_share_a_review_and_its_memory() {
     let mut callers = tokio::task::JoinSet::new();
     for _ in 0..20 {
         let (reviewer, token) = (reviewer.clone(), token.clone());
-        callers.spawn(async move { reviewer.review(&token, now()).await });
+        callers.spawn(async move { reviewer.review(&token, None, now()).await });
     }
     outrider_testkit::eventually_async(Duration::from_secs(5), async || {
         anyhow::ensure!(asked.load(Ordering::SeqCst) == 1);
@@ -229,7 +239,7 @@ async fn callers_with_one_token_share_a_review_and_its_memory() {
     while let Some(outcome) = callers.join_next().await {
         assert_eq!(outcome.unwrap(), Ok(cart()));
     }
-    assert_eq!(reviewer.review(&token, now()).await, Ok(cart()));
+    assert_eq!(reviewer.review(&token, None, now()).await, Ok(cart()));
     assert_eq!(asked.load(Ordering::SeqCst), 1);
 }
 
@@ -245,7 +255,7 @@ async fn an_api_server_that_fails_makes_nobody_good_and_nobody_bad() {
     let (reviewer, asked, metrics) = reviewer(failure, Arc::new(Semaphore::new(10)));
     let token = token(&good());
     for round in 1..3 {
-        let error = reviewer.review(&token, now()).await.unwrap_err();
+        let error = reviewer.review(&token, None, now()).await.unwrap_err();
         assert_eq!(error, ReviewError::Unavailable("etcd is away".to_owned()));
         assert_eq!(asked.load(Ordering::SeqCst), round, "it is asked again");
     }
@@ -258,4 +268,44 @@ async fn an_api_server_that_fails_makes_nobody_good_and_nobody_bad() {
         ReviewError::Unavailable("x".to_owned()),
     ));
     assert_eq!(status.code(), tonic::Code::Unavailable);
+}
+
+/// Forged tokens of one address wait among themselves.
+#[tokio::test]
+async fn one_address_does_not_take_the_turns_of_others() {
+    let gate = Arc::new(Semaphore::new(0));
+    let (reviewer, asked, _) = reviewer(|| (201, answered(&status())), Arc::clone(&gate));
+    let numbered = |number: u64| {
+        let mut claims = good();
+        claims["jti"] = json!(number);
+        token(&claims)
+    };
+    let [busy, other] = ["10.0.0.1", "10.0.0.2"].map(|address| address.parse().ok());
+    let mut callers = tokio::task::JoinSet::new();
+    for number in 0..MAX_WAITING_OF_ONE as u64 {
+        let (reviewer, token) = (reviewer.clone(), numbered(number));
+        callers.spawn(async move { reviewer.review(&token, busy, now()).await });
+    }
+    outrider_testkit::eventually_async(Duration::from_secs(5), async || {
+        anyhow::ensure!(asked.load(Ordering::SeqCst) == MAX_WAITING_OF_ONE);
+        Ok(())
+    })
+    .await
+    .unwrap();
+    let refused = reviewer.review(&numbered(100), busy, now()).await;
+    assert!(
+        matches!(&refused, Err(ReviewError::Unavailable(reason)) if reason.contains("this address")),
+        "{refused:?}"
+    );
+    let (another, token) = (reviewer.clone(), numbered(101));
+    callers.spawn(async move { another.review(&token, other, now()).await });
+    gate.add_permits(MAX_WAITING_OF_ONE + 2);
+    while let Some(outcome) = callers.join_next().await {
+        assert_eq!(outcome.unwrap(), Ok(cart()));
+    }
+    assert_eq!(
+        reviewer.review(&numbered(100), busy, now()).await,
+        Ok(cart())
+    );
+    assert!(reviewer.shared.state().waiting.0.is_empty());
 }

@@ -3,29 +3,29 @@
 mod client;
 mod node;
 pub mod report;
+mod translations;
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use arc_swap::ArcSwap;
-use outrider_identity::ServiceAccount;
 use outrider_xds::ads::ResourceType;
 use outrider_xds::ads::server::{Answer, ResourceSet, Source};
 use outrider_xds::pb::envoy::config::core::v3::Node;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Status, async_trait};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
-use crate::authenticate::Authenticator;
+use crate::authenticate::{Authenticator, Caller};
 use crate::mesh::MeshState;
 use crate::metrics::Metrics;
 use crate::registry::ObjectRef;
 use crate::signing::IssuedCertificates;
-use crate::translate::{Outbound, OutboundKey};
+use crate::translate::Proxy;
 
 use report::ProxyReport;
+use translations::Translations;
 
 pub use client::Client;
 pub use node::{NodeDescription, NodeError, confirm_addresses, proxy_of};
@@ -36,26 +36,21 @@ const STREAM_LIFETIME: Duration = Duration::from_secs(30 * 60);
 /// The longest text of a refusal that is logged.
 const MAX_REFUSAL: usize = 4096;
 
-/// One state of the mesh.
+/// A caller that has proved who it is.
 #[derive(Debug)]
-struct Generation {
-    number: u64,
-    mesh: Arc<MeshState>,
-}
-
-/// What proxies of one key share, as of a generation.
-#[derive(Debug)]
-struct Shared {
-    generation: u64,
-    outbound: Outbound,
+pub struct Authenticated {
+    caller: Caller,
+    /// Its address, for logs.
+    peer: String,
 }
 
 /// Holds the mesh and the connected proxies.
 #[derive(Debug)]
 pub struct Publisher {
     authenticator: Authenticator,
-    generation: ArcSwap<Generation>,
-    shared: Mutex<HashMap<OutboundKey, Shared>>,
+    translations: Arc<Translations>,
+    /// To translate for a proxy that comes: no more at a time than there are processors.
+    turns: Arc<Semaphore>,
     clients: Mutex<Vec<Weak<Client>>>,
     /// Told when the mesh changed, or what proxies refuse of it.
     changed: watch::Sender<()>,
@@ -65,14 +60,11 @@ pub struct Publisher {
 impl Publisher {
     /// Starts with a mesh.
     pub fn new(authenticator: Authenticator, mesh: MeshState, metrics: Arc<Metrics>) -> Self {
-        let generation = Generation {
-            number: 1,
-            mesh: Arc::new(mesh),
-        };
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             authenticator,
-            generation: ArcSwap::from_pointee(generation),
-            shared: Mutex::default(),
+            translations: Arc::new(Translations::new(mesh)),
+            turns: Arc::new(Semaphore::new(processors)),
             clients: Mutex::default(),
             changed: watch::Sender::new(()),
             metrics,
@@ -82,17 +74,13 @@ impl Publisher {
     /// Puts another state of the mesh in place and sends every proxy what it changes for it.
     /// Translates on the calling thread.
     pub fn publish(&self, mesh: MeshState) {
-        let number = self.generation.load().number + 1;
-        let mesh = Arc::new(mesh);
-        self.generation.store(Arc::new(Generation { number, mesh }));
+        let number = self.translations.replace(mesh);
         // A proxy that is admitted from here on begins with the new state.
         let clients = self.clients();
         for client in &clients {
-            self.refresh(client);
+            self.translations.refresh(client);
         }
-        // What no proxy uses any more was not brought up to date.
-        self.shared()
-            .retain(|_, shared| shared.generation >= number);
+        self.translations.forget_before(number);
         self.changed.send_replace(());
         self.metrics.pushes.increment();
         info!(
@@ -102,36 +90,9 @@ impl Publisher {
         );
     }
 
-    /// Gives a proxy the present state.
-    fn refresh(&self, client: &Client) {
-        let mut shared = self.shared();
-        // Loaded under the lock, so that what is shared never goes back to an older one.
-        let Generation { number, mesh } = &**self.generation.load();
-        let key = OutboundKey::of(mesh, client.proxy());
-        let shared = shared.entry(key).or_insert_with_key(|key| Shared {
-            generation: *number,
-            outbound: Outbound::new(mesh, key.clone()),
-        });
-        if shared.generation < *number {
-            shared.generation = *number;
-            shared.outbound.update(mesh);
-        }
-        client.refresh(*number, mesh, &shared.outbound);
-    }
-
-    fn shared(&self) -> MutexGuard<'_, HashMap<OutboundKey, Shared>> {
-        // What a panic left half up to date must not be used: it is made anew.
-        self.shared.lock().unwrap_or_else(|poisoned| {
-            let mut shared = poisoned.into_inner();
-            shared.clear();
-            self.shared.clear_poison();
-            shared
-        })
-    }
-
     /// The mesh that is in place.
     pub fn mesh(&self) -> Arc<MeshState> {
-        Arc::clone(&self.generation.load().mesh)
+        self.translations.mesh()
     }
 
     /// Ends the streams that have lasted long enough at `now`; their proxies come back at once and
@@ -147,6 +108,11 @@ impl Publisher {
         for client in self.clients() {
             client.end();
         }
+    }
+
+    fn enlist(&self, client: &Arc<Client>) {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.push(Arc::downgrade(client));
     }
 
     /// The connected proxies.
@@ -187,42 +153,59 @@ impl Publisher {
         reports
     }
 
-    async fn identify(
-        &self,
-        node: &Node,
-        metadata: &MetadataMap,
-        extensions: &Extensions,
-    ) -> Result<(ServiceAccount, crate::translate::Proxy), Status> {
-        let caller = self
-            .authenticator
-            .caller(metadata, extensions, SystemTime::now())
-            .await?;
+    /// The proxy that a node says it is, if the caller may be that one.
+    fn identify(&self, node: &Node, caller: &Caller) -> Result<Proxy, Status> {
         let refused = |error: NodeError| Status::permission_denied(error.to_string());
-        let proxy = proxy_of(node, &caller).map_err(refused)?;
-        confirm_addresses(&proxy, &caller, &self.mesh()).map_err(refused)?;
-        Ok((caller.account, proxy))
+        let proxy = proxy_of(node, caller).map_err(refused)?;
+        confirm_addresses(&proxy, caller, &self.mesh()).map_err(refused)?;
+        Ok(proxy)
+    }
+
+    /// Gives a proxy the present state, on a thread that may take its time: a first translation
+    /// must not hold up the streams of the others.
+    async fn begin(&self, client: &Arc<Client>) -> Result<(), Status> {
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        let (translations, client) = (Arc::clone(&self.translations), Arc::clone(client));
+        let translated = tokio::task::spawn_blocking(move || {
+            translations.refresh(&client);
+            drop(turn);
+        });
+        translated.await.map_err(|error| {
+            error!("translating for a proxy failed: {error}");
+            Status::internal("the translation failed")
+        })
     }
 }
 
 #[async_trait]
 impl Source for Publisher {
+    type Caller = Authenticated;
     type Client = Arc<Client>;
 
-    async fn admit(
+    async fn authenticate(
         &self,
-        node: Node,
         metadata: &MetadataMap,
         extensions: &Extensions,
-    ) -> Result<Arc<Client>, Status> {
-        let (account, proxy) = match self.identify(&node, metadata, extensions).await {
-            Ok(identified) => identified,
-            Err(status) => {
+    ) -> Result<Authenticated, Status> {
+        let peer = crate::serve::peer_of(extensions);
+        let now = SystemTime::now();
+        match self.authenticator.caller(metadata, extensions, now).await {
+            Ok(caller) => Ok(Authenticated { caller, peer }),
+            Err(error) => {
                 self.metrics.refused_callers.increment();
-                let peer = crate::serve::peer_of(extensions);
-                warn!(peer, node = ?node.id, reason = status.message(), "refused a proxy");
-                return Err(status);
+                warn!(peer, reason = %error, "refused a caller");
+                Err(error.into())
             }
-        };
+        }
+    }
+
+    async fn admit(&self, node: Node, caller: Authenticated) -> Result<Arc<Client>, Status> {
+        let Authenticated { caller, peer } = caller;
+        let proxy = self.identify(&node, &caller).inspect_err(|status| {
+            self.metrics.refused_callers.increment();
+            warn!(peer, node = ?node.id, reason = status.message(), "refused a proxy");
+        })?;
+        let account = caller.account;
         info!(proxy = proxy.name, %account, addresses = ?proxy.addresses, "a proxy connected");
         let lifetime = STREAM_LIFETIME.mul_f64(1.0 - rand::random::<f64>() / 10.0);
         let description = NodeDescription::of(&node);
@@ -234,12 +217,10 @@ impl Source for Publisher {
             ends,
             self.changed.clone(),
         ));
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        clients.push(Arc::downgrade(&client));
-        drop(clients);
+        self.enlist(&client);
         // After it is listed: a state that is published meanwhile reaches it either way, and an
         // older one does not replace a newer.
-        self.refresh(&client);
+        self.begin(&client).await?;
         self.metrics.proxies.set(self.clients().len());
         Ok(client)
     }

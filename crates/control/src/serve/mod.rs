@@ -2,6 +2,7 @@
 
 mod bind;
 mod monitor;
+mod places;
 mod registry;
 mod tls;
 
@@ -30,6 +31,7 @@ use crate::signing::{CurrentAuthority, SigningService};
 use monitor::Monitor;
 use registry::Registry;
 
+pub use places::ConnectionLimits;
 pub use registry::RegistrySource;
 pub use tls::{Peer, PeerCertificate, ServingCertificate, TlsError};
 
@@ -43,6 +45,12 @@ const SHUTDOWN: Duration = Duration::from_secs(5);
 const AUTHORITY_WARNING: Duration = Duration::from_secs(30 * 24 * 3600);
 /// A stream that is silent is asked whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+/// Calls at a time on one connection. A sidecar has one stream, and asks for a certificate now and
+/// then.
+const CALLS: u32 = 16;
+/// How many bytes of one call, and of one connection, are taken before anybody wants them.
+const CALL_WINDOW: u32 = 64 << 10;
+const CONNECTION_WINDOW: u32 = 256 << 10;
 
 /// Why the server cannot start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +91,8 @@ pub struct ServeOptions {
     pub port: u16,
     /// The port of health and metrics; 0 lets the system choose.
     pub monitoring_port: u16,
+    /// How many connections discovery and signing have at most.
+    pub connections: ConnectionLimits,
     /// The names of the serving certificate.
     pub serving_names: Vec<String>,
     /// What holds for the whole mesh.
@@ -107,6 +117,7 @@ pub struct Replica {
 pub struct ControlPlane {
     listener: TcpListener,
     monitor: TcpListener,
+    connections: ConnectionLimits,
     certificate: ServingCertificate,
     publisher: Arc<Publisher>,
     signing: Arc<SigningService>,
@@ -153,6 +164,7 @@ impl ControlPlane {
         Ok(Self {
             listener,
             monitor,
+            connections: options.connections,
             certificate,
             publisher: Arc::new(publisher),
             signing: Arc::new(signing),
@@ -188,6 +200,7 @@ impl ControlPlane {
             "listening for discovery and for certificate requests"
         );
         let publisher = Arc::clone(&self.publisher);
+        let metrics = Arc::clone(&self.metrics);
         let (synced, ready) = watch::channel(false);
         let monitor = Monitor {
             metrics: Arc::clone(&self.metrics),
@@ -220,9 +233,12 @@ impl ControlPlane {
             }
         };
         let mut abandoned = stop;
-        let incoming = tls::incoming(self.listener, self.certificate);
+        let incoming = tls::incoming(self.listener, self.certificate, self.connections, metrics);
         let serving = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
+            .max_concurrent_streams(CALLS)
+            .initial_stream_window_size(CALL_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .add_service(ads::server::service(publisher, IDENTIFIER))
             .add_service(CertificateService::new(self.signing))
             .serve_with_incoming_shutdown(incoming, stopped);

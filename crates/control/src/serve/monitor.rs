@@ -1,6 +1,7 @@
 //! Health and metrics.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use crate::metrics::Metrics;
@@ -21,12 +23,22 @@ use crate::push::report::ReplicaReport;
 use crate::signing::IssuedCertificates;
 
 use super::Replica;
+use super::places::{ConnectionLimits, Places};
 
 const RETRY: Duration = Duration::from_secs(1);
 const HEAD: Duration = Duration::from_secs(10);
+/// How long a connection may last: it is for one request.
+const CONNECTION: Duration = Duration::from_secs(30);
+/// The port can be reached from everywhere; nobody keeps the kubelet out.
+const LIMITS: ConnectionLimits = ConnectionLimits {
+    total: 64,
+    per_address: 16,
+};
 
-/// Answers `/healthz/live`, `/healthz/ready`, `/metrics` and `/debug/proxies` for as long as the process lives; ready
-/// from the first sync of the registry until it is told to stop.
+/// Answers `/healthz/live`, `/healthz/ready`, `/metrics` and `/debug/proxies` for as long as the
+/// process lives; ready from the first sync of the registry until it is told to stop. Only this
+/// machine or pod, which a port-forward reaches, is told of the proxies: the names and addresses
+/// of everybody's pods are not for everybody.
 #[derive(Debug, Clone)]
 pub(super) struct Monitor {
     pub(super) metrics: Arc<Metrics>,
@@ -39,8 +51,9 @@ pub(super) struct Monitor {
 
 impl Monitor {
     pub(super) async fn serve(self, listener: TcpListener) {
+        let places = Places::new(LIMITS);
         loop {
-            let (stream, _) = match listener.accept().await {
+            let (stream, peer) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     warn!("accepting a connection failed: {error}");
@@ -48,22 +61,31 @@ impl Monitor {
                     continue;
                 }
             };
+            let Some(place) = places.take(peer.ip()) else {
+                debug!(%peer, "too many monitoring connections");
+                continue;
+            };
             let monitor = self.clone();
             let service = service_fn(move |request: Request<Incoming>| {
-                let response = monitor.answer(request.method(), request.uri().path());
+                let response = monitor.answer(peer.ip(), request.method(), request.uri().path());
                 async move { Ok::<_, Infallible>(response) }
             });
             tokio::spawn(async move {
                 let mut server = http1::Builder::new();
-                let server = server.timer(TokioTimer::new()).header_read_timeout(HEAD);
-                if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
-                    debug!("a monitoring connection ended: {error}");
+                server.timer(TokioTimer::new()).header_read_timeout(HEAD);
+                server.keep_alive(false);
+                let served = server.serve_connection(TokioIo::new(stream), service);
+                match timeout(CONNECTION, served).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => debug!(%peer, "a monitoring connection ended: {error}"),
+                    Err(_elapsed) => debug!(%peer, "a monitoring connection took too long"),
                 }
+                drop(place);
             });
         }
     }
 
-    fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+    fn answer(&self, peer: IpAddr, method: &Method, path: &str) -> Response<Full<Bytes>> {
         let text = "text/plain; version=0.0.4; charset=utf-8";
         let mut content_type = http::HeaderValue::from_static(text);
         let (status, body) = match path {
@@ -80,6 +102,10 @@ impl Monitor {
             ),
             "/healthz/ready" => (StatusCode::OK, "ready\n".to_owned()),
             "/metrics" => (StatusCode::OK, self.metrics.render()),
+            "/debug/proxies" if !peer.to_canonical().is_loopback() => (
+                StatusCode::FORBIDDEN,
+                "only through a port-forward to this pod\n".to_owned(),
+            ),
             "/debug/proxies" => {
                 content_type = http::HeaderValue::from_static("application/json");
                 match serde_json::to_string(&self.report()) {

@@ -2,9 +2,10 @@
 //! client's certificate, which it may bring instead of a token.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
@@ -17,17 +18,21 @@ use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 use tracing::{debug, error, info, warn};
 
+use super::places::{ConnectionLimits, Place, Places};
+use crate::metrics::Metrics;
 use crate::signing::CurrentAuthority;
 
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a connection may last of which no call has proved who makes it.
+const ANONYMOUS: Duration = Duration::from_secs(15);
 /// How many connections with a finished handshake wait for the server.
 const WAITING: usize = 64;
 /// After a failed accept (no file descriptors, say) or renewal.
@@ -202,20 +207,35 @@ impl PeerCertificate {
 pub struct Peer {
     pub(super) address: SocketAddr,
     certificate: Option<PeerCertificate>,
+    authenticated: Arc<AtomicBool>,
 }
 
 impl Peer {
+    /// Where it calls from.
+    pub(crate) fn address(&self) -> IpAddr {
+        self.address.ip().to_canonical()
+    }
+
+    /// Notes that a call on its connection proved who makes it: the connection may stay.
+    pub(crate) fn authenticated(&self) {
+        self.authenticated.store(true, Ordering::Relaxed);
+    }
+
     pub(crate) fn certificate(&self) -> Option<&PeerCertificate> {
         self.certificate.as_ref()
     }
 }
 
 /// Accepts connections, each with its handshake on its own, so that a slow one holds up nobody.
+/// Those beyond `limits` are closed at once.
 pub(super) fn incoming(
     listener: TcpListener,
     certificate: ServingCertificate,
+    limits: ConnectionLimits,
+    metrics: Arc<Metrics>,
 ) -> ReceiverStream<io::Result<Connection>> {
     let (sender, receiver) = mpsc::channel(WAITING);
+    let places = Places::new(limits);
     tokio::spawn(async move {
         loop {
             let accepted = tokio::select! {
@@ -224,7 +244,12 @@ pub(super) fn incoming(
             };
             match accepted {
                 Ok((stream, address)) => {
-                    let handshake = shake_hands(stream, address, certificate.acceptor());
+                    let Some(place) = places.take(address.ip()) else {
+                        metrics.refused_connections.increment();
+                        debug!(%address, "too many connections");
+                        continue;
+                    };
+                    let handshake = shake_hands(stream, address, place, certificate.acceptor());
                     let sender = sender.clone();
                     tokio::spawn(async move {
                         if let Some(connection) = handshake.await {
@@ -246,6 +271,7 @@ pub(super) fn incoming(
 async fn shake_hands(
     stream: TcpStream,
     address: SocketAddr,
+    place: Place,
     acceptor: TlsAcceptor,
 ) -> Option<Connection> {
     if let Err(error) = stream.set_nodelay(true) {
@@ -262,7 +288,10 @@ async fn shake_hands(
                 peer: Peer {
                     address,
                     certificate,
+                    authenticated: Arc::default(),
                 },
+                anonymous: Some(Box::pin(sleep(ANONYMOUS))),
+                _place: place,
             })
         }
         // A probe of the port.
@@ -283,6 +312,26 @@ async fn shake_hands(
 pub(super) struct Connection {
     stream: TlsStream<TcpStream>,
     peer: Peer,
+    /// When it ends unless a call has proved who makes it; none once one has.
+    anonymous: Option<Pin<Box<Sleep>>>,
+    _place: Place,
+}
+
+impl Connection {
+    /// An error when the time of an anonymous connection is over. The server, which reads always,
+    /// is woken then.
+    fn may_stay(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let Some(anonymous) = &mut self.anonymous else {
+            return Ok(());
+        };
+        if self.peer.authenticated.load(Ordering::Relaxed) {
+            self.anonymous = None;
+        } else if anonymous.as_mut().poll(context).is_ready() {
+            debug!(address = %self.peer.address, "nobody proved in time who it is");
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        Ok(())
+    }
 }
 
 impl Connected for Connection {
@@ -299,6 +348,7 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.may_stay(context)?;
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }

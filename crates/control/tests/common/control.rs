@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use outrider_control::authenticate::Tokens;
-use outrider_control::serve::{ControlPlane, RegistrySource, Replica, ServeError, ServeOptions};
+use outrider_control::serve::{
+    ConnectionLimits, ControlPlane, RegistrySource, Replica, ServeError, ServeOptions,
+};
 use outrider_identity::authority::Lifetimes;
 use outrider_identity::token::AUDIENCE;
 use outrider_identity::{
@@ -70,6 +72,7 @@ impl Control {
             address: Some("127.0.0.1".parse().unwrap()),
             port: 0,
             monitoring_port: 0,
+            connections: ConnectionLimits::default(),
             serving_names: vec!["localhost".to_owned(), "127.0.0.1".to_owned()],
             settings,
             replica: Replica::default(),

@@ -12,16 +12,27 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::Shared;
 
 const RETRY: Duration = Duration::from_secs(1);
 const HEAD: Duration = Duration::from_secs(10);
+/// How long a connection may last: it is for one request.
+const CONNECTION: Duration = Duration::from_secs(30);
+/// How many connections are open at a time: the port can be reached from everywhere.
+const CONNECTIONS: usize = 64;
 
 /// Answers for as long as the process lives.
 pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            // It is never closed.
+            return;
+        };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -37,10 +48,15 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
         });
         tokio::spawn(async move {
             let mut server = http1::Builder::new();
-            let server = server.timer(TokioTimer::new()).header_read_timeout(HEAD);
-            if let Err(error) = server.serve_connection(TokioIo::new(stream), service).await {
-                debug!("a monitoring connection ended: {error}");
+            server.timer(TokioTimer::new()).header_read_timeout(HEAD);
+            server.keep_alive(false);
+            let served = server.serve_connection(TokioIo::new(stream), service);
+            match timeout(CONNECTION, served).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => debug!("a monitoring connection ended: {error}"),
+                Err(_elapsed) => debug!("a monitoring connection took too long"),
             }
+            drop(place);
         });
     }
 }

@@ -68,10 +68,15 @@ struct Recorder(
 
 #[async_trait]
 impl Source for Recorder {
+    type Caller = ();
     type Client = ();
 
-    async fn admit(&self, _: Node, got: &MetadataMap, _: &Extensions) -> Result<(), Status> {
+    async fn authenticate(&self, got: &MetadataMap, _: &Extensions) -> Result<(), Status> {
         self.0.send(got.clone()).unwrap();
+        Ok(())
+    }
+
+    async fn admit(&self, _: Node, (): ()) -> Result<(), Status> {
         Ok(())
     }
 

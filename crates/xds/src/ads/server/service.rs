@@ -30,20 +30,27 @@ const RESPONSES: usize = 4;
 /// Where the resources come from.
 #[async_trait]
 pub trait Source: Send + Sync + 'static {
+    /// Who calls, as proved before anything that it says is read.
+    type Caller: Send + 'static;
     /// A client that was admitted. It is dropped when its stream ends.
     type Client: Send + Sync + 'static;
 
-    /// Decides whether a client may have a stream: `metadata` has its token, `extensions` what the
-    /// transport knows of it.
+    /// Finds out who calls: `metadata` has its token, `extensions` what the transport knows of it.
+    /// No message of a caller that cannot prove who it is is read: messages take memory.
+    ///
+    /// # Errors
+    /// What to tell a caller that is nobody.
+    async fn authenticate(
+        &self,
+        metadata: &MetadataMap,
+        extensions: &Extensions,
+    ) -> Result<Self::Caller, Status>;
+
+    /// Decides whether a caller may have the stream of a node.
     ///
     /// # Errors
     /// What to tell a client that may not.
-    async fn admit(
-        &self,
-        node: Node,
-        metadata: &MetadataMap,
-        extensions: &Extensions,
-    ) -> Result<Self::Client, Status>;
+    async fn admit(&self, node: Node, caller: Self::Caller) -> Result<Self::Client, Status>;
 
     /// The resources for a client, as they change. When the sender is dropped the stream ends.
     fn watch(&self, client: &Self::Client) -> watch::Receiver<Arc<ResourceSet>>;
@@ -96,12 +103,13 @@ impl<S: Source> AggregatedDiscoveryService for Aggregated<S> {
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
         let (metadata, extensions, mut requests) = request.into_parts();
+        let caller = self.source.authenticate(&metadata, &extensions).await?;
         let mut opening = first(&mut requests).await?;
         let node = opening
             .node
             .take()
             .ok_or_else(|| Status::invalid_argument("the first request has no node"))?;
-        let client = self.source.admit(node, &metadata, &extensions).await?;
+        let client = self.source.admit(node, caller).await?;
         let watch = self.source.watch(&client);
         let source = Arc::clone(&self.source);
         let observe = move |progress| match progress {
