@@ -19,6 +19,7 @@ use outrider_xds::pb::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse,
 };
 use outrider_xds::pb::google::rpc::Status as RpcStatus;
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::metadata::MetadataMap;
@@ -134,6 +135,26 @@ async fn a_token_or_a_certificate_admits_its_own_node_and_no_other() {
             "{refused}"
         );
     }
+    control.stop().await;
+}
+
+/// It takes as long as a connection may be anonymous.
+#[tokio::test]
+async fn a_connection_of_nobody_is_closed_and_one_of_somebody_is_not() {
+    log();
+    let control = Control::start(MESH).await;
+    let channel = control.channel(None).await.unwrap();
+    let token = control.token("shop", "cart");
+    let mut known = Stream::open(channel, token, ID).await.unwrap();
+    known.next(None).await.unwrap();
+    let mut silent = control.connect().await;
+    let mut bytes = Vec::new();
+    let read = silent.read_to_end(&mut bytes);
+    // However it is closed.
+    let _ = tokio::time::timeout(3 * DEADLINE, read).await.unwrap();
+    known.requests.send(subscribe(EDS, &[WEB])).unwrap();
+    let endpoints = known.next(None).await.unwrap();
+    assert_eq!(names(&endpoints), vec![WEB]);
     control.stop().await;
 }
 

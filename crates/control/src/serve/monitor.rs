@@ -134,3 +134,51 @@ impl Monitor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authenticate::{Authenticator, Tokens};
+    use crate::kubernetes::token_review::TokenReviewer;
+    use crate::mesh::{MeshBuilder, MeshSettings};
+    use outrider_identity::TrustDomain;
+
+    #[tokio::test]
+    async fn only_this_machine_is_told_of_the_proxies() {
+        let metrics = Arc::<Metrics>::default();
+        let nobody = tower::service_fn(|_: Request<kube::client::Body>| async {
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+        });
+        let reviewer =
+            TokenReviewer::new(kube::Client::new(nobody, "default"), Arc::clone(&metrics));
+        let trust_domain = TrustDomain::new("cluster.local").unwrap();
+        let settings = MeshSettings {
+            trust_domain: trust_domain.clone(),
+            cluster_domain: "cluster.local".to_owned(),
+            root_namespace: "outrider-system".to_owned(),
+            access_log: false,
+        };
+        let authenticator = Authenticator::new(Tokens::Reviewed(reviewer), trust_domain);
+        let mesh = MeshBuilder::new(Arc::new(settings)).build();
+        let monitor = Monitor {
+            metrics: Arc::clone(&metrics),
+            publisher: Arc::new(Publisher::new(authenticator, mesh, metrics)),
+            issued: Arc::default(),
+            replica: Replica::default(),
+            ready: watch::Sender::new(true).subscribe(),
+            stop: watch::Sender::new(false).subscribe(),
+        };
+        for (peer, path, status) in [
+            ("127.0.0.1", "/debug/proxies", 200),
+            ("::1", "/debug/proxies", 200),
+            ("::ffff:127.0.0.1", "/debug/proxies", 200),
+            ("10.0.0.1", "/debug/proxies", 403),
+            ("::ffff:10.0.0.1", "/debug/proxies", 403),
+            ("fd00::1", "/debug/proxies", 403),
+            ("10.0.0.1", "/healthz/ready", 200),
+        ] {
+            let answer = monitor.answer(peer.parse().unwrap(), &Method::GET, path);
+            assert_eq!(answer.status(), status, "{peer} {path}");
+        }
+    }
+}

@@ -23,6 +23,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
@@ -151,11 +152,16 @@ impl Control {
 
     /// The certificate that the port serves with at the moment.
     pub async fn serving_certificate(&self) -> CertificateDetails {
+        let stream = self.connect().await;
+        CertificateDetails::parse(&stream.get_ref().1.peer_certificates().unwrap()[0]).unwrap()
+    }
+
+    /// A connection on which nothing was said yet.
+    pub async fn connect(&self) -> TlsStream<TcpStream> {
         let connector = TlsConnector::from(Arc::new(config(self.roots(), None)));
         let stream = TcpStream::connect(self.address).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
-        let stream = connector.connect(name, stream).await.unwrap();
-        CertificateDetails::parse(&stream.get_ref().1.peer_certificates().unwrap()[0]).unwrap()
+        connector.connect(name, stream).await.unwrap()
     }
 
     fn roots(&self) -> RootCertStore {
