@@ -156,6 +156,7 @@ mod tests {
             trust_domain: trust_domain.clone(),
             cluster_domain: "cluster.local".to_owned(),
             root_namespace: "outrider-system".to_owned(),
+            mutual_tls: crate::registry::kinds::MutualTlsMode::Permissive,
             access_log: false,
         };
         let authenticator = Authenticator::new(Tokens::Reviewed(reviewer), trust_domain);
