@@ -246,7 +246,7 @@ impl Validation {
     fn finish(mut self, settings: MeshSettings) -> Report {
         let mesh = MeshState::build(Arc::new(settings), self.objects.iter());
         let mut judged = BTreeSet::new();
-        for (object, verdict) in mesh.verdicts() {
+        for (object, verdict) in mesh.verdicts().iter() {
             let (Findings::Route(parents), Some(at)) = (&verdict.findings, self.seen.get(object))
             else {
                 continue;

@@ -88,7 +88,7 @@ async fn run(arguments: ServeArguments, lifetimes: Lifetimes) -> Result<()> {
         None if arguments.kubernetes => {
             let client = cluster().await?;
             let options = cluster_options(&arguments, lifetimes);
-            let (namespace, lease) = (options.authority.namespace.clone(), options.lease());
+            let namespace = options.authority.namespace.clone();
             let metrics = Arc::clone(&metrics);
             let upkeep = Upkeep::start(client.clone(), options, metrics, stop.clone());
             let mut stopped = stop.clone();
@@ -98,9 +98,8 @@ async fn run(arguments: ServeArguments, lifetimes: Lifetimes) -> Result<()> {
             };
             status = Some(StatusOptions {
                 client: client.clone(),
-                leads: upkeep.is_leader(),
+                leads: upkeep.writes_statuses(),
                 namespace,
-                lease,
             });
             (RegistrySource::Cluster(client), Some(upkeep))
         }

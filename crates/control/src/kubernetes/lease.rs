@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::PostParams;
@@ -45,7 +45,8 @@ pub struct Leadership {
 }
 
 impl Leadership {
-    /// Becomes a candidate. The Lease is made if it is missing, owned by `owner`.
+    /// Becomes a candidate. The Lease is made if it is missing. `owner` owns it beside others from
+    /// the time on that this candidate first leads.
     pub fn start(
         client: kube::Client,
         options: LeaseOptions,
@@ -168,6 +169,10 @@ impl Candidate {
         let parameters = PostParams::default();
         match present {
             Some(mut lease) => {
+                let holder = |spec: &LeaseSpec| spec.holder_identity.clone();
+                if lease.spec.as_ref().and_then(holder) != spec.holder_identity {
+                    adopt(&mut lease.metadata, self.owner.references().await?);
+                }
                 // With the resource version that was read: a change meanwhile is a conflict.
                 lease.spec = Some(spec);
                 self.leases.replace(&self.name, &parameters, &lease).await
@@ -176,7 +181,7 @@ impl Candidate {
                 let lease = Lease {
                     metadata: ObjectMeta {
                         name: Some(self.name.clone()),
-                        owner_references: self.owner.references().await,
+                        owner_references: self.owner.references().await?,
                         ..ObjectMeta::default()
                     },
                     spec: Some(spec),
@@ -231,5 +236,38 @@ impl Candidate {
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+/// Adds owners to those that an object has: releases that share it own it together, and it goes
+/// with the last of them.
+fn adopt(metadata: &mut ObjectMeta, owners: Option<Vec<OwnerReference>>) {
+    let present = metadata.owner_references.get_or_insert_default();
+    for owner in owners.unwrap_or_default() {
+        if present.iter().all(|present| present.uid != owner.uid) {
+            present.push(owner);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_is_owned_by_every_release_that_led_by_it() {
+        let owner = |uid: &str| OwnerReference {
+            uid: uid.to_owned(),
+            ..OwnerReference::default()
+        };
+        let mut metadata = ObjectMeta::default();
+        for uid in ["1", "2", "1"] {
+            adopt(&mut metadata, Some(vec![owner(uid)]));
+        }
+        adopt(&mut metadata, None);
+        assert_eq!(
+            metadata.owner_references,
+            Some(vec![owner("1"), owner("2")])
+        );
     }
 }

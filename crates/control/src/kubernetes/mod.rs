@@ -10,6 +10,7 @@ pub mod lease;
 pub mod owner;
 mod publication;
 mod refusals;
+mod retries;
 mod rotation;
 mod secret_texts;
 pub mod status;
@@ -54,8 +55,8 @@ pub struct ClusterOptions {
 }
 
 impl ClusterOptions {
-    /// The Lease of this revision's replicas.
-    pub fn lease(&self) -> String {
+    /// The Lease of this revision's replicas, and its ClusterRole.
+    fn lease(&self) -> String {
         self.name("outrider-control")
     }
 
@@ -88,6 +89,8 @@ pub struct Upkeep {
     /// Who judges tokens.
     pub tokens: Tokens,
     leadership: Leadership,
+    /// Of the Lease that all revisions share.
+    status: Leadership,
     tasks: JoinSet<()>,
 }
 
@@ -105,16 +108,18 @@ impl Upkeep {
         let control = options.lease();
         let owner = Owner::new(client.clone(), &control);
         let webhook = options.webhook();
-        let lease = LeaseOptions {
+        let lease = |name: &str| LeaseOptions {
             namespace: options.authority.namespace.clone(),
-            name: control.clone(),
-            candidate: options.pod_name,
+            name: name.to_owned(),
+            candidate: options.pod_name.clone(),
         };
+        let (own, shared) = (lease(&control), lease(status::LEASE));
         let namespace = options.authority.namespace.clone();
         let secret = AuthoritySecret::new(client.clone(), options.authority, Arc::clone(&metrics));
         let rotation = secret.open().await?;
         let (sender, authority) = watch::channel(rotation.in_force(SystemTime::now())?);
-        let leadership = Leadership::start(client.clone(), lease, owner.clone(), stop);
+        let elect = |lease| Leadership::start(client.clone(), lease, owner.clone(), stop.clone());
+        let (leadership, status) = (elect(own), elect(shared));
         let mut tasks = JoinSet::new();
         tasks.spawn(secret.follow(rotation, sender));
         tasks.spawn(count_leading(leadership.is_leader(), Arc::clone(&metrics)));
@@ -144,19 +149,20 @@ impl Upkeep {
             authority,
             tokens: Tokens::Reviewed(TokenReviewer::new(client, metrics)),
             leadership,
+            status,
             tasks,
         })
     }
 
-    /// Whether this replica leads.
-    pub fn is_leader(&self) -> watch::Receiver<bool> {
-        self.leadership.is_leader()
+    /// Whether this replica is the one, of all revisions', that writes statuses.
+    pub fn writes_statuses(&self) -> watch::Receiver<bool> {
+        self.status.is_leader()
     }
 
     /// Waits, after the stop was told, until another replica may lead.
     pub async fn end(mut self) {
         self.tasks.shutdown().await;
-        self.leadership.released().await;
+        tokio::join!(self.leadership.released(), self.status.released());
     }
 }
 

@@ -10,8 +10,6 @@ use tokio::sync::Mutex;
 use tokio::time::{Duration, Instant, timeout};
 use tracing::warn;
 
-use super::describe;
-
 /// How long an answer is taken for true.
 const FRESH: Duration = Duration::from_secs(30);
 /// The longest that the API server may take.
@@ -28,7 +26,7 @@ pub struct Owner {
 
 struct Known {
     at: Instant,
-    reference: Option<OwnerReference>,
+    references: Option<Vec<OwnerReference>>,
 }
 
 impl Owner {
@@ -41,36 +39,36 @@ impl Owner {
         }
     }
 
-    /// What goes into an object's `metadata.ownerReferences`. None when the ClusterRole does not
-    /// exist or cannot be read, which is logged: then the object stays after an uninstall.
+    /// What goes into an object's `metadata.ownerReferences`. None when there is no such ClusterRole,
+    /// which is logged: then the object stays after an uninstall.
     ///
     /// It is asked for anew now and then: an object that refers to a ClusterRole of old would be
     /// collected as soon as it is made.
-    pub async fn references(&self) -> Option<Vec<OwnerReference>> {
+    ///
+    /// # Errors
+    /// The ClusterRole could not be read. That says nothing of whether it exists: an object must not
+    /// be written without its owner for that.
+    pub async fn references(&self) -> Result<Option<Vec<OwnerReference>>, kube::Error> {
         let mut known = self.known.lock().await;
         if let Some(known) = known.as_ref().filter(|known| known.at.elapsed() < FRESH) {
-            return known.reference.clone().map(|reference| vec![reference]);
+            return Ok(known.references.clone());
         }
-        let reference = match timeout(EXCHANGE, self.roles.get_metadata_opt(&self.name)).await {
-            Ok(Ok(Some(role))) => reference(&role),
-            Ok(Ok(None)) => {
-                warn!(role = %self.name, "there is no such ClusterRole: what is made stays after an uninstall");
-                None
-            }
-            Ok(Err(error)) => {
-                warn!(role = %self.name, "reading the ClusterRole failed: {}", describe(&error));
-                None
-            }
+        let role = match timeout(EXCHANGE, self.roles.get_metadata_opt(&self.name)).await {
+            Ok(role) => role?,
             Err(_elapsed) => {
-                warn!(role = %self.name, "reading the ClusterRole took too long");
-                None
+                let reason = format!("reading ClusterRole {} took too long", self.name);
+                return Err(kube::Error::Service(reason.into()));
             }
         };
+        if role.is_none() {
+            warn!(role = %self.name, "there is no such ClusterRole: what is made stays after an uninstall");
+        }
+        let references = role.as_ref().and_then(reference).map(|one| vec![one]);
         *known = Some(Known {
             at: Instant::now(),
-            reference: reference.clone(),
+            references: references.clone(),
         });
-        reference.map(|reference| vec![reference])
+        Ok(references)
     }
 }
 
@@ -87,5 +85,59 @@ fn reference(role: &PartialObjectMeta<ClusterRole>) -> Option<OwnerReference> {
 impl std::fmt::Debug for Owner {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_tuple("Owner").field(&self.name).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use http_body_util::Full;
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_role_that_cannot_be_read_is_not_an_absent_one() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let service = tower::service_fn(move |_: http::Request<kube::client::Body>| {
+            let status = match count.fetch_add(1, Ordering::Relaxed) {
+                0 => 403,
+                1 => 500,
+                _ => 200,
+            };
+            let body = match status {
+                200 => json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
+                    "metadata": {"name": "outrider-control", "uid": "u-1"}}),
+                _ => json!({"apiVersion": "v1", "kind": "Status", "status": "Failure",
+                    "message": "no", "code": status}),
+            };
+            let answer = http::Response::builder().status(status);
+            let answer = answer.body(Full::from(body.to_string())).unwrap();
+            std::future::ready(Ok::<_, Infallible>(answer))
+        });
+        let owner = Owner::new(kube::Client::new(service, "default"), "outrider-control");
+        assert!(owner.references().await.is_err());
+        assert!(owner.references().await.is_err(), "it is asked anew");
+        for _ in 0..2 {
+            let references = owner.references().await.unwrap().unwrap();
+            assert_eq!(references[0].uid, "u-1");
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 3, "what is known is kept");
+    }
+
+    #[tokio::test]
+    async fn an_absent_role_owns_nothing() {
+        let service = tower::service_fn(|_: http::Request<kube::client::Body>| {
+            let body = json!({"apiVersion": "v1", "kind": "Status", "status": "Failure",
+                "reason": "NotFound", "message": "none", "code": 404});
+            let answer = http::Response::builder().status(404);
+            let answer = answer.body(Full::from(body.to_string())).unwrap();
+            std::future::ready(Ok::<_, Infallible>(answer))
+        });
+        let owner = Owner::new(kube::Client::new(service, "default"), "outrider-control");
+        assert_eq!(owner.references().await.unwrap(), None);
     }
 }

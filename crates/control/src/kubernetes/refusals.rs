@@ -1,5 +1,6 @@
 //! How many proxies of all replicas refuse what became of an object. Each replica knows its own, and
-//! notes them in an annotation of the Lease that all replicas share; the leader adds them up.
+//! notes them in an annotation of the Lease that all replicas of all revisions share; the one that
+//! holds it adds them up.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

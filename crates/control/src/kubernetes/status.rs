@@ -1,5 +1,7 @@
 //! Writes the status of objects: what the mesh makes of them, and how many proxies refused that.
-//! The leader writes; every replica notes the refusals of its own proxies.
+//! One replica writes, of all that there are: two revisions side by side may judge an object
+//! differently, and two writers would undo each other's words for ever. Every replica notes the
+//! refusals of its own proxies, so that the count is whole.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, warn};
 
 use crate::mesh::Verdict;
@@ -23,18 +25,17 @@ use crate::registry::cluster::{Present, Presents};
 use crate::status;
 
 use super::refusals::{Board, Counts, counts_of};
+use super::retries::Retries;
 use super::while_leading;
 
+/// The Lease that the replicas of all revisions in the namespace share.
+pub const LEASE: &str = "outrider-status";
 /// What changes within this time of a first change is written with it.
 const SETTLE: Duration = Duration::from_millis(200);
 /// How often the refusals at other replicas are looked at.
 const LOOK: Duration = Duration::from_secs(5);
 /// The shortest time between two writes: a storm of changes is no storm for the API server.
 const PACE: Duration = Duration::from_millis(20);
-/// The pause after a failure; it doubles with each further one.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// The longest that one write may take.
 const EXCHANGE: Duration = Duration::from_secs(5);
 /// Whom the API server records as the writer.
@@ -45,19 +46,17 @@ const MANAGER: &str = "outrider-control";
 pub struct StatusOptions {
     /// The cluster.
     pub client: kube::Client,
-    /// Whether this replica leads.
+    /// Whether this replica holds [`LEASE`].
     pub leads: watch::Receiver<bool>,
     /// The namespace of the control plane.
     pub namespace: String,
-    /// The Lease that the replicas share.
-    pub lease: String,
 }
 
 impl std::fmt::Debug for StatusOptions {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut debug = formatter.debug_struct("StatusOptions");
         debug.field("namespace", &self.namespace);
-        debug.field("lease", &self.lease).finish_non_exhaustive()
+        debug.finish_non_exhaustive()
     }
 }
 
@@ -68,7 +67,7 @@ pub async fn keep(
     presents: Arc<Presents>,
     metrics: Arc<Metrics>,
 ) {
-    let board = Board::new(options.client.clone(), &options.namespace, &options.lease);
+    let board = Board::new(options.client.clone(), &options.namespace, LEASE);
     let mut tasks = JoinSet::new();
     tasks.spawn(board.clone().keep(Arc::clone(&publisher)));
     let writer = Writer {
@@ -90,14 +89,23 @@ struct Writer {
     metrics: Arc<Metrics>,
 }
 
+/// What a round made statuses from. Where nothing of it changed, there is nothing to write.
+#[derive(PartialEq)]
+struct Basis {
+    verdicts: Arc<BTreeMap<ObjectRef, Verdict>>,
+    counts: Counts,
+    /// [`Presents::revision`]
+    presents: u64,
+}
+
 impl Writer {
     async fn write(self) {
         let (mut changed, mut seen) = (self.publisher.changed(), self.presents.changed());
-        let (mut others, mut looked) = (Counts::new(), None::<Instant>);
-        let (mut pause, mut is_blind) = (FIRST_PAUSE, false);
+        let (mut others, mut is_blind) = (Counts::new(), false);
+        let mut look = Instant::now();
+        let (mut basis, mut retries) = (None, Retries::default());
         loop {
-            if looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
-                looked = Some(Instant::now());
+            if look <= Instant::now() {
                 match self.board.others().await {
                     Ok(counts) => {
                         others = counts;
@@ -110,40 +118,54 @@ impl Writer {
                         }
                     }
                 }
+                look = Instant::now() + LOOK;
             }
-            if self.round(&others).await {
-                pause = FIRST_PAUSE;
-            } else {
-                sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
-                continue;
-            }
+            self.round(&others, &mut basis, &mut retries).await;
+            let wake = retries.next().map_or(look, |retry| retry.min(look));
             tokio::select! {
                 _ = changed.changed() => {}
                 _ = seen.changed() => {}
-                () = sleep(LOOK) => {}
+                () = sleep_until(wake) => {}
             }
             sleep(SETTLE).await;
         }
     }
 
-    /// Writes what is not as it should be. Whether that worked.
-    async fn round(&self, others: &Counts) -> bool {
-        let mesh = self.publisher.mesh();
-        let own = counts_of(&self.publisher.refusals());
-        let due = due(mesh.verdicts(), self.presents.all(), &[&own, others]);
-        let mut worked = true;
+    /// Writes what is not as it should be, if that may be anything else than last time.
+    async fn round(&self, others: &Counts, basis: &mut Option<Basis>, retries: &mut Retries) {
+        let mut counts = counts_of(&self.publisher.refusals());
+        for (object, count) in others {
+            *counts.entry(object.clone()).or_default() += count;
+        }
+        let present = Basis {
+            verdicts: Arc::clone(self.publisher.mesh().verdicts()),
+            counts,
+            // Read before the objects: what changes in between is looked at once more.
+            presents: self.presents.revision(),
+        };
+        let is_retry = retries.next().is_some_and(|next| next <= Instant::now());
+        if basis.as_ref() == Some(&present) && !is_retry {
+            return;
+        }
+        let due = due(&present.verdicts, self.presents.all(), &present.counts);
+        *basis = Some(present);
+        retries.retain(&due.iter().map(|(object, ..)| object).collect());
         for (object, present, status) in due {
+            if retries.is_early(&object, Instant::now()) {
+                continue;
+            }
             match self.patch(&object, present, status).await {
-                Ok(()) => self.metrics.statuses.increment(),
+                Ok(()) => {
+                    retries.succeeded(&object);
+                    self.metrics.statuses.increment();
+                }
                 Err(error) => {
-                    worked = false;
                     warn!("writing the status of {object}: {error}");
+                    retries.failed(object, Instant::now());
                 }
             }
             sleep(PACE).await;
         }
-        worked
     }
 
     async fn patch(
@@ -172,8 +194,8 @@ impl Writer {
                 let status = written.data.get("status").cloned().unwrap_or_default();
                 let metadata = written.metadata;
                 // Seen at once, so that it is not written again before the watch tells of it.
-                self.presents.see(
-                    object.clone(),
+                self.presents.wrote(
+                    object,
                     Present {
                         generation: metadata.generation.unwrap_or(present.generation),
                         resource_version: metadata.resource_version.unwrap_or_default(),
@@ -198,7 +220,7 @@ impl Writer {
 fn due(
     verdicts: &BTreeMap<ObjectRef, Verdict>,
     presents: Vec<(ObjectRef, Present)>,
-    counts: &[&Counts],
+    counts: &Counts,
 ) -> Vec<(ObjectRef, Present, Value)> {
     let now = OffsetDateTime::now_utc();
     let mut due = Vec::new();
@@ -209,8 +231,7 @@ fn due(
         else {
             continue;
         };
-        let name = object.to_string();
-        let rejecting = counts.iter().filter_map(|counts| counts.get(&name)).sum();
+        let rejecting = counts.get(&object.to_string()).copied().unwrap_or_default();
         let status = status::wanted(Some(&present.status), verdict, rejecting, now);
         due.extend(status.map(|status| (object, present, status)));
     }
@@ -251,13 +272,9 @@ mod tests {
             };
             vec![(object.clone(), present)]
         };
-        let counts = Counts::from([(object.to_string(), 2)]);
+        let counts = Counts::from([(object.to_string(), 4)]);
         let due = |verdict, generation, status| {
-            let due = due(
-                &verdicts(verdict),
-                present(generation, status),
-                &[&counts, &counts],
-            );
+            let due = due(&verdicts(verdict), present(generation, status), &counts);
             due.into_iter().map(|(_, _, status)| status).next()
         };
         assert_eq!(

@@ -85,7 +85,12 @@ impl TrustBundles {
                 Some(event) = bundles.next() => match event {
                     Ok(event) => {
                         let owner = self.owner.references().await;
-                        see_bundle(&mut publication, &event, &pem, owner.as_deref());
+                        see_bundle(&mut publication, &event, |bundle| match &owner {
+                            Ok(owner) => is_right(bundle, &pem, owner.as_deref()),
+                            // It may lack its owner. The write asks for that again, and is tried
+                            // again until there is an answer.
+                            Err(_) => false,
+                        });
                     }
                     Err(error) => warn!("watching the ConfigMaps {NAME}: {error}"),
                 },
@@ -124,7 +129,7 @@ impl TrustBundles {
             metadata: ObjectMeta {
                 name: Some(NAME.to_owned()),
                 annotations,
-                owner_references: self.owner.references().await,
+                owner_references: self.owner.references().await?,
                 ..ObjectMeta::default()
             },
             data: Some(BTreeMap::from([(KEY.to_owned(), pem.to_owned())])),
@@ -197,15 +202,14 @@ fn see_namespace(publication: &mut Publication, event: &Event<PartialObjectMeta<
 fn see_bundle(
     publication: &mut Publication,
     event: &Event<ConfigMap>,
-    pem: &str,
-    owner: Option<&[OwnerReference]>,
+    is_right: impl Fn(&ConfigMap) -> bool,
 ) {
     match event {
         Event::Init => publication.begin_bundles(),
         Event::InitDone => publication.end_bundles(),
         Event::Apply(bundle) | Event::InitApply(bundle) => {
             if let Some(namespace) = &bundle.metadata.namespace {
-                publication.bundle(namespace, is_right(bundle, pem, owner));
+                publication.bundle(namespace, is_right(bundle));
             }
         }
         Event::Delete(bundle) => {

@@ -156,7 +156,7 @@ impl MeshState {
 
     /// What is said of each route that has a Service for a parent, and of each object of our own
     /// kinds.
-    pub fn verdicts(&self) -> &BTreeMap<ObjectRef, Verdict> {
+    pub fn verdicts(&self) -> &Arc<BTreeMap<ObjectRef, Verdict>> {
         &self.verdicts
     }
 
