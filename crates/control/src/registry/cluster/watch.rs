@@ -340,25 +340,5 @@ impl Follower {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::kind::KINDS;
-    use super::*;
-
-    #[test]
-    fn what_the_safety_of_the_mesh_needs_is_waited_for_at_the_start_too() {
-        for (name, has_objects, seconds, gone) in [
-            ("HTTPRoute", false, 0, true),
-            ("HTTPRoute", true, 29, false),
-            ("HTTPRoute", true, 30, true),
-            ("PeerAuthentication", false, 0, false),
-            ("PeerAuthentication", false, 29, false),
-            ("PeerAuthentication", false, 30, true),
-            ("PeerAuthentication", true, 29, false),
-        ] {
-            let kind = KINDS.iter().find(|each| each.name == name).unwrap();
-            let missing = Duration::from_secs(seconds);
-            let verdict = is_gone(kind, has_objects, missing);
-            assert_eq!(verdict, gone, "{name} {has_objects} {seconds}");
-        }
-    }
-}
+#[path = "watch_tests.rs"]
+mod tests;
