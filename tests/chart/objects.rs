@@ -100,6 +100,20 @@ fn arguments(objects: &Objects, name: &str) -> Vec<String> {
         .collect()
 }
 
+/// By a flag, which a rollback carries with the pods: an object of the release would come and go.
+#[test]
+fn the_mode_of_the_mesh_is_told_to_the_control_plane() {
+    for (values, mode) in [
+        (&[][..], "PERMISSIVE"),
+        (&["mutualTLS.mode=STRICT"][..], "STRICT"),
+    ] {
+        let objects = render(values).unwrap();
+        let flag = format!("--mutual-tls={mode}");
+        assert!(arguments(&objects, "outrider-control").contains(&flag));
+        assert_eq!(objects.of("PeerAuthentication").count(), 0);
+    }
+}
+
 #[test]
 fn every_pod_of_ours_is_held_to_the_restricted_standard() {
     let objects = render(&[]).unwrap();
