@@ -2,7 +2,7 @@
 //! definitions of our kinds for a cluster.
 //!
 //! The descriptor set that `envoy-types` ships inside its source package says what the messages
-//! look like; `crates/xds/schema/fields.yaml` says what we do with each field. Together they become
+//! look like; `crates/xds/schema` says what we do with each field. Together they become
 //! constants that `outrider-xds` walks without a descriptor pool, and `SUPPORTED.md` for users.
 
 mod model;
@@ -19,7 +19,7 @@ use prost_reflect::DescriptorPool;
 use model::{Annotations, Model};
 
 /// Where the hand-written annotations are, from the top of the workspace.
-const ANNOTATIONS: &str = "crates/xds/schema/fields.yaml";
+const ANNOTATIONS: &str = "crates/xds/schema";
 /// Where the tables go.
 const TABLES: &str = "crates/xds/src/schema/generated/tables.rs";
 /// Where the page for users goes.
@@ -28,7 +28,7 @@ const SUPPORTED: &str = "crates/sidecar/SUPPORTED.md";
 /// Where the definitions of our kinds go, one file each.
 const DEFINITIONS: &str = "charts/outrider/files/crds";
 
-/// Regenerate the schema tables and SUPPORTED.md from the protos and schema/fields.yaml, and the
+/// Regenerate the schema tables and SUPPORTED.md from the protos and crates/xds/schema, and the
 /// chart's CRDs from the control plane's types
 #[derive(clap::Args, Debug)]
 pub(crate) struct Codegen {
@@ -76,10 +76,7 @@ fn generate(top: &Path) -> Result<Vec<(String, String)>> {
     let (version, descriptors) = descriptor_set(top)?;
     let pool = DescriptorPool::decode(descriptors.as_slice())
         .context("the descriptor set of envoy-types does not decode")?;
-    let text = std::fs::read_to_string(top.join(ANNOTATIONS))
-        .with_context(|| format!("reading {ANNOTATIONS}"))?;
-    let annotations =
-        Annotations::parse(&text).with_context(|| format!("{ANNOTATIONS} does not parse"))?;
+    let annotations = annotations(top)?;
     let model = Model::build(&pool, &annotations)
         .with_context(|| format!("{ANNOTATIONS} does not fit the protos"))?;
     let mut files = vec![
@@ -94,6 +91,25 @@ fn generate(top: &Path) -> Result<Vec<(String, String)>> {
         files.push((format!("{DEFINITIONS}/{name}.yaml"), text));
     }
     Ok(files)
+}
+
+/// What is written by hand, of all files together.
+fn annotations(top: &Path) -> Result<Annotations> {
+    let mut all = Annotations::default();
+    let folder = top.join(ANNOTATIONS);
+    let files = std::fs::read_dir(&folder).with_context(|| format!("reading {ANNOTATIONS}"))?;
+    for file in files {
+        let path = file?.path();
+        if path.extension().is_none_or(|extension| extension != "yaml") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("reading {}", path.display()))?;
+        Annotations::parse(&text)
+            .and_then(|annotations| all.add(annotations))
+            .with_context(|| format!("{} does not parse", path.display()))?;
+    }
+    Ok(all)
 }
 
 /// The version of envoy-types that the workspace uses, and its descriptor set.

@@ -2,7 +2,7 @@
 //!
 //! The tables are integers and one string in read-only pages: nothing is built, relocated or
 //! allocated when a program starts (`prost-reflect` needs 51 MiB and 82 ms for the same facts).
-//! `cargo xtask codegen` makes them; `schema/fields.yaml` has the judgements.
+//! `cargo xtask codegen` makes them; `crates/xds/schema` has the judgements.
 
 #[rustfmt::skip]
 mod generated {

@@ -8,12 +8,14 @@ use prost_reflect::{
 };
 use serde::Deserialize;
 
-/// `schema/fields.yaml` as it is written by hand.
-#[derive(Debug, Deserialize)]
+/// The files of `crates/xds/schema`, as they are written by hand.
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Annotations {
     /// The messages that bytes or documents start with, or that an `Any` may hold.
+    #[serde(default)]
     roots: Vec<String>,
+    #[serde(default)]
     messages: BTreeMap<String, Rule>,
 }
 
@@ -51,6 +53,17 @@ impl Annotations {
         }
         Ok(parsed)
     }
+
+    /// Adds those of another file.
+    pub(crate) fn add(&mut self, other: Self) -> Result<()> {
+        self.roots.extend(other.roots);
+        for (name, rule) in other.messages {
+            if self.messages.insert(name.clone(), rule).is_some() {
+                bail!("{name}: is in another file too");
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What we do with a field that is set.
@@ -74,9 +87,9 @@ pub(crate) struct Field {
 pub(crate) struct Message {
     /// By number.
     pub(crate) fields: Vec<Field>,
-    /// Whether `fields.yaml` names it, rather than that it lies inside an ignored field.
+    /// Whether the schema names it, rather than that it lies inside an ignored field.
     pub(crate) listed: bool,
-    /// Whether `fields.yaml` says `all`.
+    /// Whether the schema says `all`.
     pub(crate) whole: bool,
 }
 

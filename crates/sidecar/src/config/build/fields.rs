@@ -25,18 +25,77 @@ impl<T> Within for Result<T> {
     }
 }
 
-/// Builds each item of a repeated field; an error gets the index.
+/// Builds each item of a repeated field; a problem gets the index. All items are looked at, so that
+/// the error has the problems of every one.
 pub fn each<T, U>(
     field: &str,
     items: impl IntoIterator<Item = T>,
     mut build: impl FnMut(T) -> Result<U>,
 ) -> Result<Vec<U>> {
-    items
-        .into_iter()
-        .enumerate()
-        .map(|(index, item)| build(item).within(format_args!("{field}[{index}]")))
-        .collect()
+    let mut all = Ok(Vec::new());
+    for (index, item) in items.into_iter().enumerate() {
+        let built = build(item).within(format_args!("{field}[{index}]"));
+        all = match (all, built) {
+            (Ok(mut all), Ok(built)) => {
+                all.push(built);
+                Ok(all)
+            }
+            (Ok(_), Err(error)) | (Err(error), Ok(_)) => Err(error),
+            (Err(error), Err(other)) => Err(error.and(other)),
+        };
+    }
+    all
 }
+
+/// What fields of one message were built to, taken together: where `?` after each would tell of the
+/// first that is wrong, `(a, b, c).together()?` tells of all.
+pub trait Together {
+    /// The values, without their results.
+    type Values;
+
+    /// All values, or the problems of all.
+    fn together(self) -> Result<Self::Values>;
+}
+
+macro_rules! together {
+    ($($value:ident)+) => {
+        impl<$($value),+> Together for ($(Result<$value>,)+) {
+            type Values = ($($value,)+);
+
+            #[allow(non_snake_case)]
+            fn together(self) -> Result<Self::Values> {
+                let ($($value,)+) = self;
+                let mut problems: Option<ConfigError> = None;
+                $(
+                    let $value = match $value {
+                        Ok(value) => Some(value),
+                        Err(error) => {
+                            problems = Some(match problems.take() {
+                                None => error,
+                                Some(before) => before.and(error),
+                            });
+                            None
+                        }
+                    };
+                )+
+                match (problems, $($value,)+) {
+                    (None, $(Some($value),)+) => Ok(($($value,)+)),
+                    (problems, ..) => Err(problems.unwrap_or_else(|| ConfigError::new("", "invalid"))),
+                }
+            }
+        }
+    };
+}
+
+together!(A B);
+together!(A B C);
+together!(A B C D);
+together!(A B C D E);
+together!(A B C D E F);
+together!(A B C D E F G);
+together!(A B C D E F G H);
+together!(A B C D E F G H I);
+together!(A B C D E F G H I J);
 
 /// Refuses a value that this version does not act on.
 pub fn refuse(set: bool, field: impl Display, reason: impl Display) -> Result<()> {

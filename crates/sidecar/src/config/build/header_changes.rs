@@ -5,7 +5,9 @@ use std::sync::Arc;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 
-use super::fields::{Within as _, each, enumeration, header_name, header_text, refuse, required};
+use super::fields::{
+    Together as _, Within as _, each, enumeration, header_name, header_text, refuse, required,
+};
 use crate::config::error::{ConfigError, Result};
 use crate::config::route::{AppendAction, HeaderAddition, HeaderChanges};
 use crate::telemetry::access_log::format::{Format, Missing};
@@ -17,15 +19,22 @@ pub fn changes(
     response_add: &[core::HeaderValueOption],
     response_remove: &[String],
 ) -> Result<HeaderChanges> {
+    let (request_add, request_remove, response_add, response_remove) = (
+        each("request_headers_to_add", request_add, addition),
+        each("request_headers_to_remove", request_remove, |name| {
+            removal(name)
+        }),
+        each("response_headers_to_add", response_add, addition),
+        each("response_headers_to_remove", response_remove, |name| {
+            removal(name)
+        }),
+    )
+        .together()?;
     Ok(HeaderChanges {
-        request_add: each("request_headers_to_add", request_add, addition)?,
-        request_remove: each("request_headers_to_remove", request_remove, |name| {
-            removal(name)
-        })?,
-        response_add: each("response_headers_to_add", response_add, addition)?,
-        response_remove: each("response_headers_to_remove", response_remove, |name| {
-            removal(name)
-        })?,
+        request_add,
+        request_remove,
+        response_add,
+        response_remove,
     })
 }
 

@@ -73,19 +73,15 @@ pub fn secret(bytes: &[u8]) -> Result<Built> {
 ///
 /// # Errors
 ///
-/// All fields that are not, the first of them as the error's path.
+/// All fields that are not.
 pub fn checked<M: Message + Name + Default>(bytes: &[u8]) -> Result<M> {
     let type_name = M::full_name();
     let ignored = transcode::check(&type_name, bytes).map_err(|violations| {
-        let mut violations = violations.into_iter();
-        let first = violations.next();
-        let (path, mut reason) = first
-            .map(|first| (first.path, first.reason))
-            .unwrap_or_default();
-        for other in violations {
-            reason = format!("{reason}; {other}");
-        }
-        ConfigError { path, reason }
+        let each = violations
+            .into_iter()
+            .map(|violation| ConfigError::new(violation.path, violation.reason));
+        each.reduce(ConfigError::and)
+            .unwrap_or_else(|| ConfigError::new("", "malformed"))
     })?;
     for field in ignored {
         told(&type_name, &field.path, field.reason);

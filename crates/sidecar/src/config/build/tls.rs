@@ -95,10 +95,7 @@ fn settings(proto: &tls::CommonTlsContext, context: &dyn Context) -> Result<TlsS
     let (min_version, max_version) = versions(&parameters).within("tls_params")?;
     let mut certificates = each("tls_certificates", &proto.tls_certificates, |certificate| {
         let secret = tls::secret::Type::TlsCertificate(certificate.clone());
-        inline(secret, context).map_err(|error| ConfigError {
-            path: strip(error.path, "tls_certificate"),
-            ..error
-        })
+        inline(secret, context).map_err(|error| error.at(|path| strip(path, "tls_certificate")))
     })?;
     certificates.extend(each(
         "tls_certificate_sds_secret_configs",
@@ -137,8 +134,8 @@ fn inline(secret: tls::secret::Type, context: &dyn Context) -> Result<Arc<Slot<S
 }
 
 /// The path without the name of the field that [`inline`] has wrapped around it.
-fn strip(path: String, wrapper: &str) -> String {
-    let rest = path.strip_prefix(wrapper).unwrap_or(&path);
+fn strip(path: &str, wrapper: &str) -> String {
+    let rest = path.strip_prefix(wrapper).unwrap_or(path);
     rest.strip_prefix('.').unwrap_or(rest).to_owned()
 }
 

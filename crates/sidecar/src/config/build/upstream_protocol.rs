@@ -42,11 +42,8 @@ pub fn build(proto: &cluster::Cluster) -> Result<Protocol> {
         "typed_extension_protocol_options",
         "must hold one set of options",
     )?;
-    let extension =
-        resolve(OPTIONS, "set of protocol options", any).map_err(|error| ConfigError {
-            path: field.clone(),
-            ..error
-        })?;
+    let extension = resolve(OPTIONS, "set of protocol options", any)
+        .map_err(|error| error.at(|_| field.clone()))?;
     (extension.build)(&any.value).within(field)
 }
 
