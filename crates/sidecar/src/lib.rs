@@ -11,6 +11,7 @@ mod listener;
 mod network;
 mod pod;
 mod runtime;
+mod runtime_layer;
 mod telemetry;
 mod tls;
 mod upstream;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::matcher::{HeaderMatcher, QueryMatcher, Regex};
+use crate::runtime_layer::Fraction;
 
 /// One validated `RouteConfiguration`. `http::route` matches requests against it.
 #[derive(Debug)]
@@ -85,8 +86,8 @@ pub struct RouteMatch {
     pub query: Vec<QueryMatcher>,
     /// `grpc`: only gRPC requests.
     pub grpc: bool,
-    /// `runtime_fraction.default_value` as parts of a million, if set.
-    pub fraction: Option<u32>,
+    /// `runtime_fraction`: of the requests that match, how many do.
+    pub fraction: Option<Fraction>,
 }
 
 /// `path_specifier`
@@ -190,8 +191,8 @@ pub struct WeightedCluster {
 pub struct Mirror {
     /// To which cluster.
     pub cluster: MirrorCluster,
-    /// `runtime_fraction.default_value` as parts of a million; all unless set.
-    pub fraction: Option<u32>,
+    /// `runtime_fraction`; all unless set.
+    pub fraction: Option<Fraction>,
     /// `host_rewrite_literal`
     pub host: Option<Box<[u8]>>,
     /// Whether `-shadow` is added to the host: unless `disable_shadow_host_suffix_append` or

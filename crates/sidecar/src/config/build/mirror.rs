@@ -5,9 +5,9 @@ use std::sync::Arc;
 use envoy_types::pb::envoy::config::route::v3::route_action::RequestMirrorPolicy;
 
 use super::fields::{Within as _, each, header_name, refuse, uri_text};
-use super::route_match::fraction;
 use crate::config::error::{ConfigError, Result};
 use crate::config::route::{Mirror, MirrorCluster};
+use crate::runtime_layer;
 
 /// `request_mirror_policies` of a route, a virtual host or a route table; those of the wider one
 /// hold where the narrower has none.
@@ -34,7 +34,11 @@ fn policy(proto: &RequestMirrorPolicy) -> Result<Mirror> {
         "is not supported",
     )?;
     let host = uri_text(&proto.host_rewrite_literal, "host_rewrite_literal")?;
-    let fraction = proto.runtime_fraction.as_ref().map(fraction).transpose();
+    let fraction = proto
+        .runtime_fraction
+        .as_ref()
+        .map(runtime_layer::fraction)
+        .transpose();
     Ok(Mirror {
         cluster,
         fraction: fraction.within("runtime_fraction")?,

@@ -14,7 +14,7 @@ pub mod context;
 mod data_source;
 pub mod endpoint;
 mod extension;
-mod fields;
+pub mod fields;
 mod filter_chain;
 mod header_changes;
 mod http_connection_manager;

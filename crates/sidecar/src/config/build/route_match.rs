@@ -1,14 +1,13 @@
 //! `RouteMatch`.
 
-use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::route::v3 as route;
 use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
-use envoy_types::pb::envoy::r#type::v3::fractional_percent::DenominatorType;
 
-use super::fields::{Within as _, each, enumeration, flag, named, refuse, required, uri_text};
+use super::fields::{Within as _, each, flag, named, refuse, required, uri_text};
 use super::matcher;
 use crate::config::error::{ConfigError, Result};
 use crate::config::route::{PathMatch, RouteMatch};
+use crate::runtime_layer;
 
 /// `RouteMatch`.
 pub fn build(proto: &route::RouteMatch) -> Result<RouteMatch> {
@@ -44,7 +43,7 @@ pub fn build(proto: &route::RouteMatch) -> Result<RouteMatch> {
         fraction: proto
             .runtime_fraction
             .as_ref()
-            .map(fraction)
+            .map(runtime_layer::fraction)
             .transpose()
             .within("runtime_fraction")?,
     })
@@ -58,17 +57,4 @@ fn path_text(text: &str, field: &str) -> Result<Box<[u8]>> {
         "must not hold ? or #: the query is not part of what is matched; use query_parameters",
     )?;
     Ok(uri_text(text, field)?.into())
-}
-
-/// Parts of a million.
-pub fn fraction(proto: &core::RuntimeFractionalPercent) -> Result<u32> {
-    let percent = required(&proto.default_value, "default_value")?;
-    let denominator: DenominatorType =
-        enumeration(percent.denominator, "denominator").within("default_value")?;
-    let unit = match denominator {
-        DenominatorType::Hundred => 10_000,
-        DenominatorType::TenThousand => 100,
-        DenominatorType::Million => 1,
-    };
-    Ok(percent.numerator.saturating_mul(unit))
 }

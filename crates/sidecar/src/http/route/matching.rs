@@ -50,7 +50,8 @@ impl RouteMatch {
                 .all(|matcher| matcher.matches(target.query))
             && self
                 .fraction
-                .is_none_or(|parts| random % 1_000_000 < u64::from(parts))
+                .as_ref()
+                .is_none_or(|fraction| fraction.happens(random))
     }
 
     fn path_matches(&self, target: &Target<'_>) -> bool {

@@ -154,8 +154,8 @@ pub fn begin(stream: &Stream<'_, '_>, forward: &Forward, timeout: Option<Duratio
     }
     let worker = &stream.context.worker;
     for mirror in &*forward.mirrors {
-        let chance = u32::try_from(stream.random % 1_000_000).unwrap_or(0);
-        if mirror.fraction.is_some_and(|parts| chance >= parts) {
+        let chance = &mirror.fraction;
+        if chance.as_ref().is_some_and(|c| !c.happens(stream.random)) {
             continue;
         }
         let Some(cluster) = cluster(worker, mirror, stream.request) else {

@@ -2426,7 +2426,7 @@ pub(crate) static FIELDS: [FieldRow; 1263] = [
     f(15439,11,2,b's',65535,0,255,b'I',15380,59), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
     f(15367,13,1,b'm',242,4,255,b'S',0,0), // default_value
-    f(15439,11,2,b's',65535,0,255,b'I',15380,59), // runtime_key
+    f(15439,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.SelfConfigSource
     f(11016,21,1,b'e',13,0,255,b'S',0,0), // transport_api_version
     // envoy.config.core.v3.SocketAddress
