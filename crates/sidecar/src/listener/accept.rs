@@ -14,6 +14,7 @@ use super::filter_chain_match::MatchInput;
 use super::inspect::{self, Found};
 use super::original_dst::original_destination;
 use super::running::Running;
+use crate::config::address::Address;
 use crate::config::listener::{
     DownstreamTransport, FilterChain, Listener, NetworkFilter, TrafficDirection,
 };
@@ -124,9 +125,10 @@ async fn serve(worker: Rc<Worker>, running: Rc<Running>, tcp: TcpStream, peer: S
     };
     let connection = Rc::new(Connection {
         id: CONNECTIONS.fetch_add(1, Relaxed),
-        peer,
-        local,
-        direct_local,
+        peer: Address::Socket(peer),
+        direct_peer: Address::Socket(peer),
+        local: Address::Socket(local),
+        direct_local: Address::Socket(direct_local),
         server_name,
         tls: stream.handshake().cloned(),
         accepted,
@@ -259,7 +261,7 @@ async fn inspection(
                 {
                     let (proxy, chain) = (proxy.clone(), chain.clone());
                     dialling = Some(Box::pin(async move {
-                        let server = tcp_proxy::dial(worker, &proxy, local).await?;
+                        let server = tcp_proxy::dial(worker, &proxy, Some(local)).await?;
                         Ok::<_, tcp_proxy::DialError>((chain, server))
                     }));
                 }

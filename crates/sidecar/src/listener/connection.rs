@@ -1,13 +1,13 @@
 //! What is known about an accepted connection once its filter chain is chosen.
 
 use std::cell::Cell;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use tokio::sync::Notify;
 
+use crate::config::address::Address;
 use crate::config::listener::{FilterChain, Listener};
 use crate::tls::stream::Handshake;
 
@@ -16,13 +16,16 @@ use crate::tls::stream::Handshake;
 pub struct Connection {
     /// Unique in this process (`%CONNECTION_ID%`).
     pub id: u64,
+    /// The client: as the PROXY protocol tells, where it is spoken, else the other end of the
+    /// socket.
+    pub peer: Address,
     /// The other end of the socket.
-    pub peer: SocketAddr,
+    pub direct_peer: Address,
     /// The address that the client was connecting to: the original destination where it was
-    /// redirected, else our own end.
-    pub local: SocketAddr,
+    /// redirected, or what the PROXY protocol tells, else our own end.
+    pub local: Address,
     /// Our own end of the socket.
-    pub direct_local: SocketAddr,
+    pub direct_local: Address,
     /// The listener that took it in the end (after a hand-over).
     pub listener: Arc<Listener>,
     /// The filter chain chosen.

@@ -72,7 +72,7 @@ pub fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut Strea
         request.join_cookies();
     }
     hop_by_hop::remove(&mut request.headers, upgrade.is_some());
-    let caller = forwarded::apply(manager, context.connection.peer, tls, request);
+    let caller = forwarded::apply(manager, context.connection.peer.ip(), tls, request);
     info.client = caller.told.map(|ip| SocketAddr::new(ip, 0));
     forwarded::request_id(manager, caller, || context.worker.random_128(), request);
     client_certificate::apply(manager, context.client_certificate.as_deref(), request);
@@ -160,7 +160,7 @@ fn strip_port(context: &Context, request: &mut RequestHead) {
         .and_then(|port| std::str::from_utf8(port).ok())
         .and_then(|port| port.parse::<u16>().ok());
     if context.manager.strip_host_port == StripPort::Any
-        || port == Some(context.connection.local.port())
+        || port.is_some() && port == context.connection.local.port()
     {
         let keep = host.len();
         request.authority.truncate(keep);

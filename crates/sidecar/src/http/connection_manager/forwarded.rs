@@ -5,7 +5,7 @@
 //! `use_remote_address` the connection's peer is the client and is appended; without it the proxy
 //! is one more hop behind somebody who has done so.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use smallvec::SmallVec;
 
@@ -51,10 +51,11 @@ pub struct Caller {
     pub told: Option<IpAddr>,
 }
 
-/// Sets the forwarding headers of a request that came from `peer`, over TLS or not.
+/// Sets the forwarding headers of a request that came from `peer`, over TLS or not. A client of a
+/// Unix socket has no address, and is told of to nobody.
 pub fn apply(
     manager: &HttpConnectionManager,
-    peer: SocketAddr,
+    peer: Option<IpAddr>,
     tls: bool,
     request: &mut RequestHead,
 ) -> Caller {
@@ -66,11 +67,11 @@ pub fn apply(
         let told = hops
             .checked_sub(1)
             .and_then(|skip| told_address(request, skip));
-        if !manager.skip_xff_append {
+        if let Some(peer) = peer.filter(|_| !manager.skip_xff_append) {
             let mut text = IpText::new();
             request
                 .headers
-                .append_to_list(Name::XForwardedFor, text.write(peer.ip()));
+                .append_to_list(Name::XForwardedFor, text.write(peer));
         }
         if hops == 0 {
             request.headers.set(Name::XForwardedProto, proto);
@@ -83,7 +84,7 @@ pub fn apply(
         (told_address(request, hops), sole)
     };
     let client = match told {
-        None if manager.use_remote_address => Some(peer.ip().to_canonical()),
+        None if manager.use_remote_address => peer,
         told => told,
     };
     let internal = direct

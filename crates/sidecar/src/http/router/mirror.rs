@@ -176,7 +176,7 @@ pub fn begin(stream: &Stream<'_, '_>, forward: &Forward, timeout: Option<Duratio
             head,
             want: ExchangeRequest {
                 downstream: stream.request.version,
-                original_destination: Some(stream.context.connection.local),
+                original_destination: stream.context.connection.local.socket(),
                 upgrade: false,
                 fresh: false,
             },

@@ -130,7 +130,7 @@ async fn attempt_and_retry(
         request::count_attempt(stream);
         let want = ExchangeRequest {
             downstream: stream.request.version,
-            original_destination: Some(stream.context.connection.local),
+            original_destination: stream.context.connection.local.socket(),
             upgrade: stream.upgrade.is_some(),
             fresh: retry.is_some(),
         };

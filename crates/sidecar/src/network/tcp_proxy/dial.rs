@@ -86,7 +86,7 @@ impl DialError {
 pub async fn dial(
     worker: &Rc<Worker>,
     proxy: &TcpProxy,
-    original_destination: SocketAddr,
+    original_destination: Option<SocketAddr>,
 ) -> Result<Dialled, DialError> {
     let name = choose(proxy, worker.random());
     let cluster = worker
@@ -94,7 +94,7 @@ pub async fn dial(
         .cluster(name)
         .ok_or_else(|| DialError::NoCluster(Arc::clone(name)))?;
     let want = ConnectRequest {
-        original_destination: Some(original_destination),
+        original_destination,
     };
     let mut attempts = 0;
     loop {

@@ -46,7 +46,7 @@ pub async fn serve(
     keep_alive(stream.socket());
     let dialled = match dialled {
         Some(dialled) => Ok(dialled),
-        None => dial(worker, &session.proxy, session.connection.local).await,
+        None => dial(worker, &session.proxy, session.connection.local.socket()).await,
     };
     match dialled {
         Ok(dialled) => session.relay(stream, dialled).await,

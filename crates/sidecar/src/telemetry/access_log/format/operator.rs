@@ -246,7 +246,8 @@ impl Operator {
 impl Simple {
     fn write(self, record: &Record<'_>, out: &mut Vec<u8>) -> bool {
         let connection = record.connection;
-        let client = record.client.unwrap_or(connection.peer);
+        let told = record.client.map(Address::Socket);
+        let client = told.as_ref().unwrap_or(&connection.peer);
         match self {
             Simple::Protocol => record
                 .request
@@ -274,19 +275,13 @@ impl Simple {
                 .response_duration
                 .is_some_and(|first| milliseconds(record.duration.saturating_sub(first), out)),
             Simple::GrpcStatusNumber => grpc_status(record).is_some_and(|code| integer(code, out)),
-            Simple::UpstreamHost | Simple::UpstreamRemoteAddress => match record.upstream_host {
-                Some(Address::Socket(at)) => socket(*at, out),
-                Some(Address::Pipe(path)) => text(path.as_os_str().as_encoded_bytes(), out),
-                None => false,
-            },
-            Simple::UpstreamRemoteAddressWithoutPort => match record.upstream_host {
-                Some(Address::Socket(at)) => ip(at.ip(), out),
-                _ => false,
-            },
-            Simple::UpstreamRemotePort => match record.upstream_host {
-                Some(Address::Socket(at)) => integer(at.port().into(), out),
-                _ => false,
-            },
+            Simple::UpstreamHost | Simple::UpstreamRemoteAddress => {
+                record.upstream_host.is_some_and(|at| address(at, out))
+            }
+            Simple::UpstreamRemoteAddressWithoutPort => {
+                record.upstream_host.is_some_and(|at| without_port(at, out))
+            }
+            Simple::UpstreamRemotePort => record.upstream_host.is_some_and(|at| port(at, out)),
             Simple::UpstreamCluster | Simple::UpstreamClusterRaw => record
                 .upstream_cluster
                 .is_some_and(|name| text(name.as_bytes(), out)),
@@ -301,22 +296,22 @@ impl Simple {
                 spaceless(record.upstream_failure.as_bytes(), out)
             }
             Simple::UpstreamRequestAttemptCount => integer(record.attempts.into(), out),
-            Simple::DownstreamRemoteAddress => socket(client, out),
-            Simple::DownstreamRemoteAddressWithoutPort => ip(client.ip(), out),
-            Simple::DownstreamRemotePort => integer(client.port().into(), out),
-            Simple::DownstreamDirectRemoteAddress => socket(connection.peer, out),
-            Simple::DownstreamDirectRemoteAddressWithoutPort => ip(connection.peer.ip(), out),
-            Simple::DownstreamDirectRemotePort => integer(connection.peer.port().into(), out),
-            Simple::DownstreamLocalAddress => socket(connection.local, out),
-            Simple::DownstreamLocalAddressWithoutPort => ip(connection.local.ip(), out),
-            Simple::DownstreamLocalPort => integer(connection.local.port().into(), out),
-            Simple::DownstreamDirectLocalAddress => socket(connection.direct_local, out),
+            Simple::DownstreamRemoteAddress => address(client, out),
+            Simple::DownstreamRemoteAddressWithoutPort => without_port(client, out),
+            Simple::DownstreamRemotePort => port(client, out),
+            Simple::DownstreamDirectRemoteAddress => address(&connection.direct_peer, out),
+            Simple::DownstreamDirectRemoteAddressWithoutPort => {
+                without_port(&connection.direct_peer, out)
+            }
+            Simple::DownstreamDirectRemotePort => port(&connection.direct_peer, out),
+            Simple::DownstreamLocalAddress => address(&connection.local, out),
+            Simple::DownstreamLocalAddressWithoutPort => without_port(&connection.local, out),
+            Simple::DownstreamLocalPort => port(&connection.local, out),
+            Simple::DownstreamDirectLocalAddress => address(&connection.direct_local, out),
             Simple::DownstreamDirectLocalAddressWithoutPort => {
-                ip(connection.direct_local.ip(), out)
+                without_port(&connection.direct_local, out)
             }
-            Simple::DownstreamDirectLocalPort => {
-                integer(connection.direct_local.port().into(), out)
-            }
+            Simple::DownstreamDirectLocalPort => port(&connection.direct_local, out),
             Simple::DownstreamTlsVersion => connection.tls.as_ref().is_some_and(|tls| {
                 let version: &[u8] = match tls.version {
                     TlsVersion::V1_2 => b"TLSv1.2",
@@ -443,6 +438,25 @@ fn socket(address: SocketAddr, out: &mut Vec<u8>) -> bool {
     use std::io::Write as _;
     let canonical = SocketAddr::new(address.ip().to_canonical(), address.port());
     write!(out, "{canonical}").is_ok()
+}
+
+/// With its port; a Unix socket by its path.
+fn address(address: &Address, out: &mut Vec<u8>) -> bool {
+    match address {
+        Address::Socket(at) => socket(*at, out),
+        Address::Pipe(path) => text(path.as_os_str().as_encoded_bytes(), out),
+    }
+}
+
+fn without_port(at: &Address, out: &mut Vec<u8>) -> bool {
+    match at {
+        Address::Socket(at) => ip(at.ip(), out),
+        Address::Pipe(_) => address(at, out),
+    }
+}
+
+fn port(address: &Address, out: &mut Vec<u8>) -> bool {
+    address.port().is_some_and(|port| integer(port.into(), out))
 }
 
 /// The kernel's name of this machine or pod.

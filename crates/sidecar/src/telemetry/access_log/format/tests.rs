@@ -49,9 +49,10 @@ fn connection() -> Connection {
     });
     Connection {
         id: 7,
-        peer: "[::ffff:10.0.0.1]:5000".parse().unwrap(),
-        local: "10.0.0.2:80".parse().unwrap(),
-        direct_local: "10.0.0.2:15006".parse().unwrap(),
+        peer: Address::Socket("[::ffff:10.0.0.1]:5000".parse().unwrap()),
+        direct_peer: Address::Socket("[::ffff:10.0.0.9]:5009".parse().unwrap()),
+        local: Address::Socket("10.0.0.2:80".parse().unwrap()),
+        direct_local: Address::Socket("10.0.0.2:15006".parse().unwrap()),
         listener,
         chain,
         server_name: Some("a\nb.example".into()),
