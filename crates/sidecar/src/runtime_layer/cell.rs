@@ -1,5 +1,6 @@
 //! What the data path reads.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
@@ -59,10 +60,22 @@ fn packed(numerator: u32, denominator: u32) -> u64 {
 }
 
 /// `RuntimeFractionalPercent`: how often something happens.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Fraction {
     default: u64,
     cell: Option<Arc<Cell>>,
+}
+
+impl fmt::Debug for Fraction {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (numerator, denominator) = (self.default & u64::from(u32::MAX), self.default >> 32);
+        let by = if self.cell.is_some() {
+            " unless the runtime says"
+        } else {
+            ""
+        };
+        write!(out, "{numerator}/{denominator}{by}")
+    }
 }
 
 impl Fraction {

@@ -209,7 +209,7 @@ fn mirrors_of_the_narrowest_level_hold() {
         &["Named(\"host\")"],
         &[
             "Named(\"one\")",
-            "Some(500)",
+            "Some(5/10000)",
             "Header(",
             "marks_host: false",
         ],
