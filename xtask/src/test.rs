@@ -51,6 +51,9 @@ impl Test {
     pub(crate) fn run(&self) -> Result<()> {
         let root = nix::unistd::geteuid().is_root();
         let mut needed = vec![machine::ENVOY];
+        if self.suite.includes(Suite::Integration) {
+            needed.push(machine::HTTP);
+        }
         if root {
             needed.push(machine::NAMESPACES);
         }

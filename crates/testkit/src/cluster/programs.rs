@@ -1,7 +1,9 @@
-//! The programs of a cluster, built from their Go modules into the cache once a version.
+//! The programs of a cluster, and what else is written in Go, built from their modules into the
+//! cache once a version.
 //!
-//! Two modules, because Kubernetes pins its own staging modules; everything else shares one, and
-//! so compiles what its parts have in common once. Neither has code of ours: requirements, sums
+//! Kubernetes has a module of its own, because it pins its staging modules; what works with a
+//! cluster shares one, and so compiles what its parts have in common once; `h2spec`, which every
+//! run of the integration tests needs, is built alone in seconds. None has code of ours: requirements, sums
 //! and `tool` lines only.
 
 use std::fs::{self, File};
@@ -43,6 +45,13 @@ static TOOLS_MODULE: Module = Module {
     link: "",
 };
 
+static H2SPEC_MODULE: Module = Module {
+    name: "h2spec",
+    requirements: include_str!("../../go/h2spec/go.mod"),
+    sums: include_str!("../../go/h2spec/go.sum"),
+    link: "",
+};
+
 /// How a thing comes out of a module.
 #[derive(Clone, Copy)]
 enum How {
@@ -78,6 +87,8 @@ pub enum Program {
     EchoServer,
     /// The client of the suite's mesh tests.
     EchoClient,
+    /// The conformance suite of HTTP/2 servers.
+    H2spec,
 }
 
 impl Program {
@@ -135,6 +146,11 @@ impl Program {
             Self::EchoClient => tools(
                 "echo-client",
                 How::Program("istio.io/istio/pkg/test/echo/cmd/client"),
+            ),
+            Self::H2spec => (
+                &H2SPEC_MODULE,
+                "h2spec",
+                How::Program("github.com/summerwind/h2spec/cmd/h2spec"),
             ),
         }
     }

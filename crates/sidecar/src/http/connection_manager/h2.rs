@@ -36,16 +36,18 @@ async fn streams(context: &Rc<Context>, stream: Stream) -> Result<(), StreamErro
         accept_http_10: false,
     };
     let mut timer = Timer::new();
-    let mut idle_since = Instant::now();
+    let idle_since = Instant::now();
+    let idle = manager.idle_timeout.map(|idle| idle_since + idle);
     let old = manager
         .max_connection_duration
         .map(|max| Instant::from_std(context.connection.accepted) + max);
-    let end_of = |idle: Option<Instant>| [idle, old].into_iter().flatten().min();
     // A client that never sends its preface is idle, too.
-    let deadline = end_of(manager.idle_timeout.map(|idle| idle_since + idle));
+    let deadline = [idle, old].into_iter().flatten().min();
     let mut connection = tokio::select! {
         biased;
-        begun = Connection::handshake(stream, &manager.http2, limits) => begun?,
+        begun = Connection::handshake(
+            stream, &manager.http2, limits, manager.delayed_close_timeout
+        ) => begun?,
         () = timer.until(deadline) => {
             context.stats.downstream_cx_idle_timeout.increment(1);
             return Ok(());
@@ -54,6 +56,23 @@ async fn streams(context: &Rc<Context>, stream: Stream) -> Result<(), StreamErro
     if context.connection.tls.is_some() {
         connection.set_scheme("https");
     }
+    let ended = serve_streams(context, &mut connection, timer, idle_since).await;
+    connection.close(manager.delayed_close_timeout).await;
+    ended
+}
+
+/// Until the connection has ended, or has been at rest for too long.
+async fn serve_streams(
+    context: &Rc<Context>,
+    connection: &mut Connection<Stream>,
+    mut timer: Timer,
+    mut idle_since: Instant,
+) -> Result<(), StreamError> {
+    let manager = &context.manager;
+    let old = manager
+        .max_connection_duration
+        .map(|max| Instant::from_std(context.connection.accepted) + max);
+    let end_of = |idle: Option<Instant>| [idle, old].into_iter().flatten().min();
     let active = Rc::new(Active::default());
     let mut going_away: Option<Instant> = None;
     let mut drain = std::pin::pin!(context.drain_begun());

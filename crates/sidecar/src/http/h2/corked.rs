@@ -5,10 +5,12 @@
 //! which wakes the peer.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -153,6 +155,30 @@ impl<IO: AsyncWrite + Unpin> Cork<IO> {
             Poll::Ready(Ok(())) => std::mem::take(&mut shared.blocked),
             Poll::Ready(Err(_)) => true,
         }
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Cork<IO> {
+    /// Closes for writing, and throws away what the peer still sends until it closes too, for at most
+    /// `patience`: a socket that is closed over unread bytes is reset, and the reset overtakes what
+    /// was sent last, such as the GOAWAY that says why.
+    pub async fn linger(self, patience: Duration) {
+        // On the heap, for this is rare and the future of each connection has room for it.
+        let mut waste = vec![0; 4096];
+        let closed = poll_fn(|cx| {
+            let shared = &mut *self.shared.borrow_mut();
+            ready!(shared.poll_flush(cx))?;
+            ready!(Pin::new(&mut shared.io).poll_shutdown(cx))?;
+            loop {
+                let mut buffer = ReadBuf::new(&mut waste);
+                ready!(Pin::new(&mut shared.io).poll_read(cx, &mut buffer))?;
+                if buffer.filled().is_empty() {
+                    return Poll::Ready(io::Result::Ok(()));
+                }
+            }
+        });
+        // The peer is gone, or it is not worth more patience.
+        let _ = tokio::time::timeout(patience, closed).await;
     }
 }
 

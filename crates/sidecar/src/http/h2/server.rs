@@ -61,11 +61,13 @@ impl Resets {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
-    /// Exchanges the preface and the settings.
+    /// Exchanges the preface and the settings. A client that speaks something else is closed; it may
+    /// take `patience` to notice.
     pub async fn handshake(
         io: IO,
         settings: &Http2Settings,
         limits: Limits,
+        patience: Duration,
     ) -> Result<Self, StreamError> {
         let mut builder = ::h2::server::Builder::new();
         builder
@@ -80,7 +82,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
             builder.enable_connect_protocol();
         }
         let (io, cork) = corked::cork(io);
-        let inner = builder.handshake(io).await.map_err(StreamError::from_h2)?;
+        let inner = match builder.handshake(io).await {
+            Ok(inner) => inner,
+            Err(error) => {
+                cork.linger(patience).await;
+                return Err(StreamError::from_h2(error));
+            }
+        };
         cork.close();
         Ok(Connection {
             inner,
@@ -159,6 +167,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
                 return polled;
             }
         }
+    }
+
+    /// Closes the connection, whose client has `patience` to notice.
+    pub async fn close(self, patience: Duration) {
+        let Connection { inner, cork, .. } = self;
+        drop(inner);
+        cork.linger(patience).await;
     }
 
     /// GOAWAY at once; the streams that there are finish, then `accept` says `None`.

@@ -25,7 +25,7 @@ async fn pair() -> (Connection<DuplexStream>, SendRequest<Bytes>) {
         ..Limits::default()
     };
     let (server, client) = tokio::join!(
-        Connection::handshake(ours, &SETTINGS, limits),
+        Connection::handshake(ours, &SETTINGS, limits, std::time::Duration::ZERO),
         ::h2::client::handshake(theirs)
     );
     let (send, connection) = client.unwrap();
@@ -361,7 +361,9 @@ async fn flood(first: &[u8], again: &[u8]) -> usize {
     let (ours, mut theirs) = tokio::io::duplex(1 << 14);
     let serve = async {
         let limits = Limits::default();
-        let Ok(mut server) = Connection::handshake(ours, &SETTINGS, limits).await else {
+        let Ok(mut server) =
+            Connection::handshake(ours, &SETTINGS, limits, std::time::Duration::ZERO).await
+        else {
             return;
         };
         while let Some(Ok((_, mut stream))) = server.accept(RequestHead::new).await {

@@ -214,7 +214,12 @@ fn both_sides_of_ours_stream_both_ways_without_delay() {
     run(async {
         let (ours, theirs) = tokio::io::duplex(1 << 16);
         let (server, (connection, _)) = tokio::join!(
-            server::Connection::handshake(theirs, &SETTINGS, Limits::default()),
+            server::Connection::handshake(
+                theirs,
+                &SETTINGS,
+                Limits::default(),
+                std::time::Duration::ZERO
+            ),
             connect(ours)
         );
         let mut server = server.unwrap();
