@@ -5,6 +5,7 @@ mod cluster;
 mod codegen;
 mod conformance;
 mod demo;
+mod fuzz;
 mod images;
 mod lint;
 mod machine;
@@ -26,6 +27,7 @@ enum Verb {
     Codegen(codegen::Codegen),
     Conformance(conformance::Conformance),
     Demo(demo::Demo),
+    Fuzz(fuzz::Fuzz),
     Images(images::Images),
     Lint(lint::Lint),
     Test(test::Test),
@@ -33,12 +35,16 @@ enum Verb {
 }
 
 fn main() -> Result<()> {
+    if fuzz::is_compiler() {
+        return fuzz::compile();
+    }
     match Verb::parse() {
         Verb::Bench(verb) => verb.run(),
         Verb::Cluster(verb) => verb.run(),
         Verb::Codegen(verb) => verb.run(),
         Verb::Conformance(verb) => verb.run(),
         Verb::Demo(verb) => verb.run(),
+        Verb::Fuzz(verb) => verb.run(),
         Verb::Images(verb) => verb.run(),
         Verb::Lint(verb) => verb.run(),
         Verb::Test(verb) => verb.run(),

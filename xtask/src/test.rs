@@ -4,6 +4,7 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 
 use crate::demo::Demo;
+use crate::fuzz::Fuzz;
 use crate::{cluster, machine, shell};
 
 /// Build the programs and run the tests
@@ -32,6 +33,8 @@ enum Suite {
     Netns,
     /// The mesh on a real Kubernetes, and the Gateway API's conformance suite; needs root
     Kube,
+    /// Every decoder of what comes from the network, for a minute each
+    Fuzz,
     /// All of them
     All,
 }
@@ -104,6 +107,9 @@ impl Test {
             } else {
                 skip("tests on a cluster", "kube")?;
             }
+        }
+        if self.suite.includes(Suite::Fuzz) && self.filter.is_none() {
+            Fuzz::all(self.install).run()?;
         }
         Ok(())
     }

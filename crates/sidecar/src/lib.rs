@@ -6,6 +6,8 @@ mod app;
 mod bootstrap;
 mod config;
 mod discovery;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod http;
 mod listener;
 mod network;

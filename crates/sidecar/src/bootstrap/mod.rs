@@ -124,6 +124,14 @@ pub fn load(
     parse(path, &text, options)
 }
 
+/// Checks a text that no file has.
+#[cfg(feature = "fuzzing")]
+pub fn check_text(text: &str) {
+    use clap::Parser as _;
+    let options = Options::parse_from(["outrider-sidecar"]);
+    let _ = parse(Path::new("fuzzed.yaml"), text, &options);
+}
+
 /// Checks a file's text.
 fn parse(path: &Path, text: &str, options: &Options) -> Result<Bootstrap, BootstrapError> {
     let syntax = |reason: String| BootstrapError::Syntax {

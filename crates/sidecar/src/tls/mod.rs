@@ -11,7 +11,7 @@ pub mod error;
 mod handshake;
 mod messages;
 mod peer;
-mod record;
+pub mod record;
 #[cfg(test)]
 mod record_tests;
 pub mod scratch;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::secret::SecretFiles;
 use crate::config::cluster::BindConfig;
 use crate::config::endpoint::LoadAssignment;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 use crate::config::error::ConfigError;
 use crate::config::error::Result;
 use crate::config::route::RouteTable;
@@ -83,11 +83,11 @@ pub trait Context {
 }
 
 /// A context without discovery: slots stay empty, and files are read once.
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 #[derive(Debug, Default)]
 pub struct Detached;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 impl Context for Detached {
     fn route_slot(&self, name: &str, _: &ResourceSource) -> Result<Arc<Slot<RouteTable>>> {
         Ok(Slot::empty(name))
