@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use crate::admin::{self, Admin, AdminError};
 use crate::bootstrap::options::{Mode, Options};
 use crate::bootstrap::{self, Bootstrap, BootstrapError, StaticResource};
+use crate::config::build::context::LocalNode;
 use crate::config::error::ConfigError;
 use crate::config::listener::TrafficDirection;
 use crate::config::source::Origin;
@@ -108,6 +109,10 @@ fn load_static(
         error,
     };
     manager.references.set_default_bind(bootstrap.default_bind);
+    manager.references.set_node(LocalNode {
+        id: bootstrap.node.id.as_str().into(),
+        cluster: bootstrap.node.cluster.as_str().into(),
+    });
     let here = manager.references.key(&Origin::Ads);
     let kinds = [
         (ResourceType::Secret, &bootstrap.secrets),

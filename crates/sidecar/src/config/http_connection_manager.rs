@@ -27,6 +27,12 @@ pub struct HttpConnectionManager {
     pub idle_timeout: Option<Duration>,
     /// `max_connection_duration`
     pub max_connection_duration: Option<Duration>,
+    /// `max_connection_duration_jitter`: by so much of it, at most, a connection lives longer.
+    pub max_connection_jitter: f64,
+    /// `max_stream_duration`, where the route has none; `None` is no limit.
+    pub max_stream_duration: Option<Duration>,
+    /// `headers_with_underscores_action`
+    pub underscores: Underscores,
     /// `max_requests_per_connection`
     pub max_requests_per_connection: Option<u32>,
     /// `request_timeout`: the whole request must have been received; `None` is off.
@@ -35,8 +41,13 @@ pub struct HttpConnectionManager {
     pub request_headers_timeout: Option<Duration>,
     /// `stream_idle_timeout`: 5 min unless set; `None` is off.
     pub stream_idle_timeout: Option<Duration>,
+    /// `stream_flush_timeout`: how long a client may take no byte of a response that is complete;
+    /// `stream_idle_timeout` unless set.
+    pub stream_flush_timeout: Option<Duration>,
     /// `drain_timeout`: from GOAWAY to the close, 5 s unless set.
     pub drain_timeout: Duration,
+    /// `drain_timeout_jitter`: by so much of it, at most, it is longer.
+    pub drain_jitter: f64,
     /// `delayed_close_timeout`: 1 s unless set.
     pub delayed_close_timeout: Duration,
     /// `max_request_headers_kb` in bytes: 60 KiB unless set.
@@ -49,8 +60,17 @@ pub struct HttpConnectionManager {
     pub server_header: ServerHeader,
     /// `use_remote_address`
     pub use_remote_address: bool,
-    /// `xff_num_trusted_hops`
+    /// `xff_num_trusted_hops`, where `use_remote_address` is set.
     pub xff_trusted_hops: u32,
+    /// `original_ip_detection_extensions`, or what `xff_num_trusted_hops` stands for: who the client
+    /// is where `use_remote_address` is not set. The first that knows is believed.
+    pub original_ip: Vec<OriginalIp>,
+    /// `append_x_forwarded_port`
+    pub append_forwarded_port: bool,
+    /// `scheme_header_transformation`
+    pub scheme: SchemeRule,
+    /// `add_user_agent`: the node's cluster and id.
+    pub user_agent: Option<UserAgent>,
     /// `skip_xff_append`
     pub skip_xff_append: bool,
     /// `generate_request_id`: on unless set.
@@ -67,6 +87,8 @@ pub struct HttpConnectionManager {
     pub proxy_100_continue: bool,
     /// `internal_address_config.cidr_ranges`: clients whose requests are internal.
     pub internal_addresses: Vec<IpNet>,
+    /// `internal_address_config.unix_sockets`: so are those of clients on Unix sockets.
+    pub internal_unix_sockets: bool,
     /// `upgrade_configs`: types allowed on every route, in lower case.
     pub upgrades: Vec<Box<[u8]>>,
     /// `normalize_path`
@@ -77,12 +99,73 @@ pub struct HttpConnectionManager {
     pub escaped_slashes: EscapedSlashes,
     /// `strip_matching_host_port` or `strip_any_host_port`
     pub strip_host_port: StripPort,
+    /// `strip_trailing_host_dot`
+    pub strip_host_dot: bool,
     /// `via`, or empty
     pub via: Arc<[u8]>,
     /// Per-filter settings of the router: `suppress_envoy_headers`.
     pub suppress_envoy_headers: bool,
     /// `access_log`
     pub access_log: Vec<AccessLog>,
+}
+
+/// `original_ip_detection_extensions`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OriginalIp {
+    /// `xff` with `xff_num_trusted_hops`: the entry before so many trusted ones.
+    Hops {
+        /// `xff_num_trusted_hops`
+        hops: u32,
+        /// Unless `skip_xff_append`, the peer is appended to the list.
+        append: bool,
+    },
+    /// `xff` with `xff_trusted_cidrs`: the last entry that is not a trusted proxy's.
+    Trusted {
+        /// `xff_trusted_cidrs`
+        ranges: Vec<IpNet>,
+        /// Unless `skip_xff_append`, the peer is appended to the list.
+        append: bool,
+    },
+    /// `custom_header`
+    Header {
+        /// `header_name`, in lower case.
+        name: Box<[u8]>,
+        /// `allow_extension_to_set_address_as_trusted`: the address may be an internal one.
+        trusted: bool,
+        /// `reject_with_status`: the answer to a request without it.
+        reject: Option<u16>,
+    },
+}
+
+/// `scheme_header_transformation`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SchemeRule {
+    /// As x-forwarded-proto or the client says.
+    Keep,
+    /// `scheme_to_overwrite`
+    Overwrite(&'static str),
+    /// `match_upstream`: that of the connection to the endpoint.
+    MatchUpstream,
+}
+
+/// What `add_user_agent` tells the next hop.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserAgent {
+    /// `x-envoy-downstream-service-cluster`, and `user-agent` where the client sent none.
+    pub cluster: Box<[u8]>,
+    /// `x-envoy-downstream-service-node`; empty: it is not sent.
+    pub node: Box<[u8]>,
+}
+
+/// `headers_with_underscores_action`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Underscores {
+    /// ALLOW
+    Allow,
+    /// REJECT_REQUEST
+    Reject,
+    /// DROP_HEADER
+    Drop,
 }
 
 /// `codec_type`

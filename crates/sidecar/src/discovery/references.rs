@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::dump::Dump;
 use super::slot::Slot;
 use super::sources::Check;
-use crate::config::build::context::Context;
+use crate::config::build::context::{Context, LocalNode};
 use crate::config::build::secret::{Built, SecretFiles};
 use crate::config::cluster::BindConfig;
 use crate::config::endpoint::LoadAssignment;
@@ -36,6 +36,7 @@ pub struct References {
     static_secrets: RefCell<BTreeMap<Arc<str>, Arc<Slot<Secret>>>>,
     file_secrets: RefCell<Vec<FileSecret>>,
     default_bind: Cell<Option<BindConfig>>,
+    node: RefCell<LocalNode>,
     /// `None` while the bootstrap's own resources are taken, which say what can be asked.
     check: RefCell<Option<Check>>,
     dump: Arc<Dump>,
@@ -97,6 +98,10 @@ impl Context for References {
         slot
     }
 
+    fn node(&self) -> LocalNode {
+        self.node.borrow().clone()
+    }
+
     fn default_bind(&self) -> Option<BindConfig> {
         self.default_bind.get()
     }
@@ -113,6 +118,7 @@ impl References {
             static_secrets: RefCell::default(),
             file_secrets: RefCell::default(),
             default_bind: Cell::new(None),
+            node: RefCell::default(),
             check: RefCell::default(),
             dump,
         }
@@ -179,6 +185,11 @@ impl References {
     /// Takes the secrets that come from files and are not watched yet.
     pub fn take_file_secrets(&self) -> Vec<FileSecret> {
         self.file_secrets.take()
+    }
+
+    /// Says who this proxy is, before the first resource is taken.
+    pub fn set_node(&self, node: LocalNode) {
+        self.node.replace(node);
     }
 
     /// `cluster_manager.upstream_bind_config`

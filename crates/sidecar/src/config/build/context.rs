@@ -76,10 +76,24 @@ pub trait Context {
         Slot::filled("", Arc::new(secret))
     }
 
+    /// The bootstrap's `node`: its id and its cluster.
+    fn node(&self) -> LocalNode {
+        LocalNode::default()
+    }
+
     /// The bootstrap's `cluster_manager.upstream_bind_config`.
     fn default_bind(&self) -> Option<BindConfig> {
         None
     }
+}
+
+/// Who this proxy is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LocalNode {
+    /// `node.id`
+    pub id: Arc<str>,
+    /// `node.cluster`
+    pub cluster: Arc<str>,
 }
 
 /// A context without discovery: slots stay empty, and files are read once.

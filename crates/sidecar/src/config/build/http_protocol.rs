@@ -8,6 +8,7 @@ use envoy_types::pb::envoy::config::core::v3::http_protocol_options::HeadersWith
 use super::fields::{bounded, enumeration, flag, refuse, timeout, uint};
 use crate::config::cluster::Http2Settings;
 use crate::config::error::Result;
+use crate::config::http_connection_manager::Underscores;
 
 /// `idle_timeout` unless set.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -30,6 +31,12 @@ pub struct Common {
     pub max_requests_per_connection: Option<u32>,
     /// `max_headers_count`
     pub max_headers_count: Option<u32>,
+    /// `max_connection_duration_jitter` as a fraction.
+    pub max_connection_jitter: f64,
+    /// `max_stream_duration`; `None` (also a zero) is no limit.
+    pub max_stream_duration: Option<Duration>,
+    /// `headers_with_underscores_action`, which only concerns what clients send.
+    pub underscores: Underscores,
 }
 
 /// `HttpProtocolOptions`.
@@ -38,11 +45,6 @@ pub fn common(proto: &Option<core::HttpProtocolOptions>) -> Result<Common> {
     let underscores: HeadersWithUnderscoresAction = enumeration(
         proto.headers_with_underscores_action,
         "headers_with_underscores_action",
-    )?;
-    refuse(
-        underscores != HeadersWithUnderscoresAction::Allow,
-        "headers_with_underscores_action",
-        "only ALLOW is supported",
     )?;
     Ok(Common {
         idle_timeout: timeout(&proto.idle_timeout, Some(IDLE_TIMEOUT), "idle_timeout")?,
@@ -58,7 +60,28 @@ pub fn common(proto: &Option<core::HttpProtocolOptions>) -> Result<Common> {
             1..=u32::from(u16::MAX),
             "max_headers_count",
         )?,
+        max_connection_jitter: percent(
+            &proto.max_connection_duration_jitter,
+            "max_connection_duration_jitter",
+        )?,
+        max_stream_duration: timeout(&proto.max_stream_duration, None, "max_stream_duration")?,
+        underscores: match underscores {
+            HeadersWithUnderscoresAction::Allow => Underscores::Allow,
+            HeadersWithUnderscoresAction::RejectRequest => Underscores::Reject,
+            HeadersWithUnderscoresAction::DropHeader => Underscores::Drop,
+        },
     })
+}
+
+/// `Percent` as a fraction; 0 unless set.
+pub fn percent(proto: &Option<envoy_types::pb::envoy::r#type::v3::Percent>, field: &str) -> Result<f64> {
+    let percent = proto.map_or(0.0, |percent| percent.value);
+    refuse(
+        !(0.0..=100.0).contains(&percent),
+        field,
+        "must be between 0 and 100",
+    )?;
+    Ok(percent / 100.0)
 }
 
 /// `Http1ProtocolOptions`: everything is as it should be by default.

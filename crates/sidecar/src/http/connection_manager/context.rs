@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::http_connection_manager::{ForwardClientCert, HttpConnectionManager};
 use crate::http::stats::HttpStats;
@@ -19,6 +20,10 @@ pub struct Context {
     pub stats: Rc<HttpStats>,
     /// The element that `x-forwarded-client-cert` gets, if the client gave a certificate.
     pub client_certificate: Option<Vec<u8>>,
+    /// `max_connection_duration` with this connection's share of the jitter.
+    pub max_age: Option<Duration>,
+    /// `drain_timeout` with this connection's share of the jitter.
+    pub drain_timeout: Duration,
     /// Requests begun on this connection.
     requests: Cell<u32>,
     /// It is we who end the connection, not the client.
@@ -51,12 +56,25 @@ impl Context {
                     manager.client_cert_details,
                 )
             });
+        let later = |time: Duration, jitter: f64| {
+            if jitter == 0.0 {
+                return time;
+            }
+            let share = (worker.random() >> 11) as f64 / (1_u64 << 53) as f64;
+            time.saturating_add(time.mul_f64(jitter * share))
+        };
+        let max_age = manager
+            .max_connection_duration
+            .map(|max| later(max, manager.max_connection_jitter));
+        let drain_timeout = later(manager.drain_timeout, manager.drain_jitter);
         Rc::new(Context {
             worker: worker.clone(),
             connection,
             manager,
             stats,
             client_certificate,
+            max_age,
+            drain_timeout,
             requests: Cell::new(0),
             ends_here: Cell::new(false),
         })
@@ -73,8 +91,7 @@ impl Context {
             self.stats.downstream_cx_max_requests_reached.increment(1);
         }
         let old = self
-            .manager
-            .max_connection_duration
+            .max_age
             .is_some_and(|max| self.connection.accepted.elapsed() >= max);
         if old {
             self.stats.downstream_cx_max_duration_reached.increment(1);

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use super::context::Context;
 use super::local_reply::LocalReply;
 use super::{client_certificate, forwarded, hop_by_hop, path};
-use crate::config::http_connection_manager::StripPort;
+use crate::config::http_connection_manager::{StripPort, Underscores};
 use crate::config::route::{Action, Route, RouteTable, VirtualHost};
-use crate::http::headers::Name;
+use crate::http::headers::{Headers, Name};
 use crate::http::message::{RequestHead, Version};
 use crate::http::route::{self, RouteMatchResult};
 use crate::http::router::Levels;
@@ -20,6 +20,8 @@ use crate::telemetry::access_log::flags::Flags;
 pub enum Decision {
     /// Answer it ourselves.
     Reply(LocalReply),
+    /// It breaks a rule of its protocol: an HTTP/1 client is told so, an HTTP/2 stream is reset.
+    Refuse(LocalReply),
     /// A route matched.
     Route {
         route: Arc<Route>,
@@ -52,6 +54,19 @@ impl Held {
 pub fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut StreamInfo) -> Decision {
     let manager = &context.manager;
     let tls = context.connection.tls.is_some();
+    if manager.underscores != Underscores::Allow && has_underscores(&request.headers) {
+        if manager.underscores == Underscores::Reject {
+            let details = match request.version {
+                Version::Http2 => "http2.unexpected_underscore",
+                Version::Http10 | Version::Http11 => "http1.unexpected_underscore",
+            };
+            let answer = LocalReply::new(400, "", details, Flags::DOWNSTREAM_PROTOCOL_ERROR);
+            return Decision::Refuse(answer.closing());
+        }
+        request
+            .headers
+            .retain(|_, name, _| !name.contains(&b'_'));
+    }
     if request.path == b"*" {
         // OPTIONS of the whole server: there is none behind a router.
         context.stats.downstream_rq_non_relative_path.increment(1);
@@ -61,7 +76,7 @@ pub fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut Strea
     if let Err(answer) = path::normalize(manager, &mut request.path) {
         return Decision::Reply(answer);
     }
-    strip_port(context, request);
+    shorten_host(context, &mut request.authority);
     let upgrade = if request.method == b"CONNECT" {
         let protocol = request.protocol.as_deref().unwrap_or(b"connect");
         Some(protocol.to_ascii_lowercase())
@@ -72,7 +87,10 @@ pub fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut Strea
         request.join_cookies();
     }
     hop_by_hop::remove(&mut request.headers, upgrade.is_some());
-    let caller = forwarded::apply(manager, context.connection.peer.ip(), tls, request);
+    let caller = match forwarded::apply(manager, &context.connection, request) {
+        Ok(caller) => caller,
+        Err(answer) => return Decision::Reply(answer),
+    };
     info.client = caller.told.map(|ip| SocketAddr::new(ip, 0));
     forwarded::request_id(manager, caller, || context.worker.random_128(), request);
     client_certificate::apply(manager, context.client_certificate.as_deref(), request);
@@ -150,19 +168,31 @@ pub fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut Strea
     }
 }
 
-fn strip_port(context: &Context, request: &mut RequestHead) {
-    if context.manager.strip_host_port == StripPort::No {
+fn has_underscores(headers: &Headers) -> bool {
+    headers.iter().any(|(_, name, _)| name.contains(&b'_'))
+}
+
+/// `strip_trailing_host_dot`, `strip_matching_host_port`, `strip_any_host_port`
+fn shorten_host(context: &Context, authority: &mut Vec<u8>) {
+    let manager = &context.manager;
+    if manager.strip_host_dot {
+        let host = route::split_port(authority).0.len();
+        if host > 0 && authority[host - 1] == b'.' {
+            authority.remove(host - 1);
+        }
+    }
+    if manager.strip_host_port == StripPort::No {
         return;
     }
-    let (host, port) = route::split_port(&request.authority);
+    let (host, port) = route::split_port(authority);
     let port = port
         .get(1..)
         .and_then(|port| std::str::from_utf8(port).ok())
         .and_then(|port| port.parse::<u16>().ok());
-    if context.manager.strip_host_port == StripPort::Any
+    if manager.strip_host_port == StripPort::Any
         || port.is_some() && port == context.connection.local.port()
     {
         let keep = host.len();
-        request.authority.truncate(keep);
+        authority.truncate(keep);
     }
 }

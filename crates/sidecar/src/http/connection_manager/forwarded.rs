@@ -9,9 +9,16 @@ use std::net::IpAddr;
 
 use smallvec::SmallVec;
 
-use crate::config::http_connection_manager::HttpConnectionManager;
+use super::local_reply::LocalReply;
+use crate::config::http_connection_manager::{
+    HttpConnectionManager, OriginalIp, SchemeRule, UserAgent,
+};
 use crate::http::headers::Name;
 use crate::http::message::RequestHead;
+use crate::listener::connection::Connection;
+use crate::telemetry::access_log::flags::Flags;
+
+const FORWARDED_PORT: &[u8] = b"x-forwarded-port";
 
 /// Headers by which a trusted caller steers the router, without the `x-envoy-` that they begin
 /// with: those of a stranger are not believed.
@@ -51,53 +58,78 @@ pub struct Caller {
     pub told: Option<IpAddr>,
 }
 
-/// Sets the forwarding headers of a request that came from `peer`, over TLS or not. A client of a
-/// Unix socket has no address, and is told of to nobody.
+/// Sets the forwarding headers of a request that came over `connection`; a client of a Unix socket
+/// has no address, and is told of to nobody. `Err` is the answer to one
+/// that does not say where it comes from, and should.
 pub fn apply(
     manager: &HttpConnectionManager,
-    peer: Option<IpAddr>,
-    tls: bool,
+    connection: &Connection,
     request: &mut RequestHead,
-) -> Caller {
-    let proto: &[u8] = if tls { b"https" } else { b"http" };
+) -> Result<Caller, LocalReply> {
+    let peer = connection.peer.ip().map(|peer| peer.to_canonical());
+    let proto = if connection.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
     let hops = manager.xff_trusted_hops as usize;
-    let (told, direct) = if manager.use_remote_address {
-        let direct = !request.headers.contains(Name::XForwardedFor);
+    let found = if manager.use_remote_address {
+        let trusted = !request.headers.contains(Name::XForwardedFor);
         // The peer is the first of the trusted hops.
         let told = hops
             .checked_sub(1)
             .and_then(|skip| told_address(request, skip));
-        if let Some(peer) = peer.filter(|_| !manager.skip_xff_append) {
-            let mut text = IpText::new();
-            request
-                .headers
-                .append_to_list(Name::XForwardedFor, text.write(peer));
+        if !manager.skip_xff_append {
+            append_peer(peer, request);
         }
         if hops == 0 {
-            request.headers.set(Name::XForwardedProto, proto);
+            request
+                .headers
+                .set(Name::XForwardedProto, proto.as_bytes());
         }
-        (told, direct)
+        if manager.append_forwarded_port && hops == 0 {
+            request.headers.remove_named(FORWARDED_PORT);
+        }
+        Found { told, trusted }
     } else {
-        let mut lists = request.headers.all(Name::XForwardedFor);
-        let sole = lists.next().is_some_and(|list| !list.contains(&b','));
-        let sole = sole && hops == 0 && lists.next().is_none();
-        (told_address(request, hops), sole)
+        detect(manager, peer, request)?
     };
-    let client = match told {
+    if !request.headers.contains(Name::XForwardedProto) {
+        request
+            .headers
+            .push_known(Name::XForwardedProto, proto.as_bytes());
+    }
+    if manager.append_forwarded_port
+        && let Some(port) = connection.local.port()
+        && request.headers.named(FORWARDED_PORT).next().is_none()
+    {
+        let mut text = itoa::Buffer::new();
+        let text = text.format(port);
+        request.headers.push(FORWARDED_PORT, text.as_bytes());
+    }
+    set_scheme(manager.scheme, request);
+    let client = match found.told {
         None if manager.use_remote_address => peer,
         told => told,
     };
-    let internal = direct
-        && client.is_some_and(|client| {
-            let ranges = &manager.internal_addresses;
-            ranges.iter().any(|range| range.contains(&client))
-        });
+    let internal = found.trusted
+        && match client {
+            Some(client) => {
+                let ranges = &manager.internal_addresses;
+                ranges.iter().any(|range| range.contains(&client))
+            }
+            // The client of a Unix socket has no address.
+            None => manager.use_remote_address && manager.internal_unix_sockets,
+        };
     let caller = Caller {
         internal,
         edge: !internal && manager.use_remote_address,
-        told,
+        told: found.told,
     };
     sanitise(caller, request);
+    if let Some(agent) = &manager.user_agent {
+        tell_agent(agent, request);
+    }
     if caller.edge
         && let Some(client) = client
     {
@@ -106,13 +138,131 @@ pub fn apply(
             .headers
             .set(Name::XEnvoyExternalAddress, text.write(client));
     }
-    if !request.headers.contains(Name::XForwardedProto) {
-        request.headers.push_known(Name::XForwardedProto, proto);
-    }
     if !manager.via.is_empty() {
         request.headers.append_after(Name::Via, b", ", &manager.via);
     }
-    caller
+    Ok(caller)
+}
+
+fn append_peer(peer: Option<IpAddr>, request: &mut RequestHead) {
+    let Some(peer) = peer else { return };
+    let mut text = IpText::new();
+    request
+        .headers
+        .append_to_list(Name::XForwardedFor, text.write(peer));
+}
+
+/// An HTTP/1 request has the scheme that the hop before it tells; HTTP/2 says its own.
+fn set_scheme(rule: SchemeRule, request: &mut RequestHead) {
+    if let SchemeRule::Overwrite(scheme) = rule {
+        request.scheme = scheme;
+        request
+            .headers
+            .set(Name::XForwardedProto, scheme.as_bytes());
+    } else if request.version.is_http1() {
+        let told = request.headers.first(Name::XForwardedProto);
+        request.scheme = match told {
+            Some(b"http") => "http",
+            Some(b"https") => "https",
+            _ => request.scheme,
+        };
+    }
+}
+
+/// `add_user_agent`
+fn tell_agent(agent: &UserAgent, request: &mut RequestHead) {
+    let headers = &mut request.headers;
+    headers.set_named(b"x-envoy-downstream-service-cluster", &agent.cluster);
+    if headers.first(Name::UserAgent).is_none_or(<[u8]>::is_empty) {
+        headers.set(Name::UserAgent, &agent.cluster);
+    }
+    if !agent.node.is_empty() {
+        headers.set_named(b"x-envoy-downstream-service-node", &agent.node);
+    }
+}
+
+/// What is known of a request's client.
+#[derive(Default)]
+struct Found {
+    /// Where it is, if the request tells.
+    told: Option<IpAddr>,
+    /// Whether that may be an internal address.
+    trusted: bool,
+}
+
+/// Asks those who are configured for the client's address; the first that knows is believed.
+fn detect(
+    manager: &HttpConnectionManager,
+    peer: Option<IpAddr>,
+    request: &mut RequestHead,
+) -> Result<Found, LocalReply> {
+    for source in &manager.original_ip {
+        let (found, append) = match source {
+            OriginalIp::Hops { hops, append } => {
+                let mut lists = request.headers.all(Name::XForwardedFor);
+                let sole = lists.next().is_some_and(|list| !list.contains(&b','));
+                let trusted = sole && *hops == 0 && lists.next().is_none();
+                let told = told_address(request, *hops as usize);
+                (Found { told, trusted }, *append)
+            }
+            OriginalIp::Trusted { ranges, append } => {
+                let known = |address: &IpAddr| ranges.iter().any(|range| range.contains(address));
+                if !peer.as_ref().is_some_and(known) {
+                    continue;
+                }
+                let told = first_stranger(request, known);
+                let trusted = false;
+                (Found { told, trusted }, *append)
+            }
+            OriginalIp::Header {
+                name,
+                trusted,
+                reject,
+            } => {
+                let told = request.headers.named(name).next().and_then(address);
+                if let (None, Some(status)) = (told, *reject) {
+                    let details = "rejected_because_original_IP_detection_failed";
+                    return Err(LocalReply::new(status, "", details, Flags::NONE));
+                }
+                let trusted = *trusted;
+                (Found { told, trusted }, false)
+            }
+        };
+        if found.told.is_some() {
+            if append {
+                append_peer(peer, request);
+            }
+            return Ok(found);
+        }
+    }
+    Ok(Found::default())
+}
+
+/// The last entry of x-forwarded-for that is not known, seen from the nearest hop; the first of all
+/// where every one is known. An entry that is no address ends the search: nobody vouches for more.
+fn first_stranger(request: &RequestHead, known: impl Fn(&IpAddr) -> bool) -> Option<IpAddr> {
+    let fields: SmallVec<[&[u8]; 4]> = request.headers.all(Name::XForwardedFor).collect();
+    let mut last = None;
+    for entry in entries(&fields) {
+        let address = address(entry)?;
+        if !known(&address) {
+            return Some(address);
+        }
+        last = Some(address);
+    }
+    last
+}
+
+/// The entries of a list, from its end.
+fn entries<'a>(fields: &'a [&'a [u8]]) -> impl Iterator<Item = &'a [u8]> {
+    let fields = fields.iter().rev();
+    fields.flat_map(|field| field.rsplit(|byte| *byte == b','))
+}
+
+/// An address as text.
+fn address(text: &[u8]) -> Option<IpAddr> {
+    let address: IpAddr = std::str::from_utf8(text.trim_ascii()).ok()?.parse().ok()?;
+    Some(address.to_canonical())
 }
 
 /// Takes away what this caller may not say, in one pass.
@@ -137,13 +287,7 @@ fn sanitise(caller: Caller, request: &mut RequestHead) {
 /// The entry of x-forwarded-for that is `skip` from its end.
 fn told_address(request: &RequestHead, skip: usize) -> Option<IpAddr> {
     let fields: SmallVec<[&[u8]; 4]> = request.headers.all(Name::XForwardedFor).collect();
-    let mut entries = fields
-        .iter()
-        .rev()
-        .flat_map(|field| field.rsplit(|byte| *byte == b','));
-    let entry = entries.nth(skip)?.trim_ascii();
-    let address: IpAddr = std::str::from_utf8(entry).ok()?.parse().ok()?;
-    Some(address.to_canonical())
+    entries(&fields).nth(skip).and_then(address)
 }
 
 /// Makes sure that the request has an x-request-id; one that a stranger sent is replaced.

@@ -101,8 +101,8 @@ async fn another(
 ) -> bool {
     let manager = &context.manager;
     let idle_since = Instant::now();
-    let old = manager
-        .max_connection_duration
+    let old = context
+        .max_age
         .map(|max| Instant::from_std(context.connection.accepted) + max);
     let mut drain = std::pin::pin!(context.drain_begun());
     let mut draining = None;
@@ -115,7 +115,7 @@ async fn another(
             // Most clients will send another request and be told to close. One that does not gets
             // as long as an HTTP/2 client after its GOAWAY.
             () = &mut drain, if draining.is_none() => {
-                draining = Some(Instant::now() + manager.drain_timeout);
+                draining = Some(Instant::now() + context.drain_timeout);
             }
             () = scratch.timer.until(deadline) => {
                 let stats = &context.stats;

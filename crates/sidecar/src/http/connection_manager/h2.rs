@@ -38,8 +38,8 @@ async fn streams(context: &Rc<Context>, stream: Stream) -> Result<(), StreamErro
     let mut timer = Timer::new();
     let idle_since = Instant::now();
     let idle = manager.idle_timeout.map(|idle| idle_since + idle);
-    let old = manager
-        .max_connection_duration
+    let old = context
+        .max_age
         .map(|max| Instant::from_std(context.connection.accepted) + max);
     // A client that never sends its preface is idle, too.
     let deadline = [idle, old].into_iter().flatten().min();
@@ -69,8 +69,8 @@ async fn serve_streams(
     mut idle_since: Instant,
 ) -> Result<(), StreamError> {
     let manager = &context.manager;
-    let old = manager
-        .max_connection_duration
+    let old = context
+        .max_age
         .map(|max| Instant::from_std(context.connection.accepted) + max);
     let end_of = |idle: Option<Instant>| [idle, old].into_iter().flatten().min();
     let active = Rc::new(Active::default());
@@ -80,7 +80,7 @@ async fn serve_streams(
     loop {
         let deadline = match (going_away, active.count.get()) {
             (Some(since), _) => {
-                Some(since + manager.drain_timeout.max(std::time::Duration::from_secs(1)))
+                Some(since + context.drain_timeout.max(std::time::Duration::from_secs(1)))
                     .filter(|_| active.count.get() == 0)
             }
             (None, 0) => end_of(manager.idle_timeout.map(|idle| idle_since + idle)),

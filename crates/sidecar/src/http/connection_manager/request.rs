@@ -3,6 +3,8 @@
 use std::rc::Rc;
 use std::task::Poll;
 
+use tokio::time::Instant;
+
 use super::context::Context;
 use super::decide::{Decision, decide};
 use super::hop_by_hop;
@@ -13,7 +15,7 @@ use crate::config::route::{Action, Route};
 use crate::http::downstream::Downstream;
 use crate::http::error::Reset;
 use crate::http::headers::{Headers, Name};
-use crate::http::message::{BodyLength, RequestHead, ResponseHead};
+use crate::http::message::{BodyLength, RequestHead, ResponseHead, Version};
 use crate::http::route;
 use crate::http::router::{self, Forwarded, Levels};
 use crate::http::stream_info::StreamInfo;
@@ -71,6 +73,20 @@ pub async fn serve(
     }
     let next = match decide(context, request, &mut info) {
         Decision::Reply(answer) => {
+            let levels = Levels::default();
+            reply(
+                context, request, response, downstream, &mut info, answer, levels,
+            )
+            .await
+        }
+        Decision::Refuse(answer) => {
+            if request.version == Version::Http2 {
+                info.flags |= answer.flags;
+                info.details = answer.details;
+                log(context, &mut info, request, response, None);
+                downstream.reset(Reset::InternalError);
+                return Next::Close;
+            }
             let levels = Levels::default();
             reply(
                 context, request, response, downstream, &mut info, answer, levels,
@@ -229,7 +245,21 @@ async fn reply(
         }
         std::future::poll_fn(|cx| downstream.poll_flush(cx)).await
     };
-    if sent.await.is_err() {
+    // A client that takes nothing does not hold the answer for ever.
+    let mut timer = Timer::new();
+    let mut deadline = None;
+    let mut sent = std::pin::pin!(sent);
+    let sent = std::future::poll_fn(|cx| {
+        if let Poll::Ready(outcome) = sent.as_mut().poll(cx) {
+            return Poll::Ready(outcome.is_ok());
+        }
+        let patience = context.manager.stream_flush_timeout;
+        if deadline.is_none() {
+            deadline = patience.map(|patience| Instant::now() + patience);
+        }
+        timer.poll(cx, deadline).map(|()| false)
+    });
+    if !sent.await {
         info.flags |= Flags::DOWNSTREAM_CONNECTION_TERMINATION;
         return Next::Close;
     }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::config::http_connection_manager::SchemeRule;
 use crate::config::route::{Forward, Route, VirtualHost};
 use crate::http::connection_manager::context::Context;
 use crate::http::connection_manager::local_reply::LocalReply;
@@ -140,6 +141,9 @@ async fn attempt_and_retry(
         };
         stream.info.endpoint = Some(exchange.endpoint().clone());
         stream.info.upstream_local = exchange.local_addr();
+        if stream.context.manager.scheme == SchemeRule::MatchUpstream {
+            stream.request.scheme = request::scheme_of(cluster);
+        }
         request::rewrite_host_for_endpoint(stream, forward, exchange.endpoint());
         let has_body = stream.request.body != BodyLength::None;
         if let Err(error) = exchange.send_head(stream.request, !has_body) {
@@ -285,10 +289,13 @@ async fn acquire(
 fn deadlines(stream: &mut Stream<'_, '_>, forward: &Forward) -> Deadlines {
     let started = Instant::from_std(stream.info.started);
     let manager = &stream.context.manager;
-    let duration = request::grpc_timeout(forward, stream.request).or(forward.max_stream_duration);
+    let duration = request::grpc_timeout(forward, stream.request)
+        .or(forward.max_stream_duration)
+        .or(manager.max_stream_duration);
     Deadlines {
         response: request::timeout(forward, stream.request, stream.context),
         idle: forward.idle_timeout.unwrap_or(manager.stream_idle_timeout),
+        flush: manager.stream_flush_timeout,
         request: manager.request_timeout.map(|timeout| started + timeout),
         stream: duration.map(|duration| started + duration),
     }

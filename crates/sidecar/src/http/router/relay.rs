@@ -71,6 +71,8 @@ pub struct Deadlines {
     pub response: Option<std::time::Duration>,
     /// Idle timeout.
     pub idle: Option<std::time::Duration>,
+    /// The same for a response that is complete, which the client does not take.
+    pub flush: Option<std::time::Duration>,
     /// The request must have come by then.
     pub request: Option<Instant>,
     /// The stream must be over by then.
@@ -247,7 +249,11 @@ impl<'a, 'd> Relay<'a, 'd> {
         } else {
             self.deadlines.request
         };
-        let idle = self.deadlines.idle.map(|after| self.last_activity + after);
+        let idle = match self.download {
+            Download::Flush => self.deadlines.flush,
+            _ => self.deadlines.idle,
+        };
+        let idle = idle.map(|after| self.last_activity + after);
         let first = [response, request, idle, self.deadlines.stream]
             .into_iter()
             .flatten()

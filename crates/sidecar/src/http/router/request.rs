@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use super::Stream;
 use super::header_changes::{self, Levels};
+use crate::config::cluster::UpstreamTransport;
 use crate::config::endpoint::Endpoint;
 use crate::config::route::{Forward, HostRewrite, Route};
 use crate::http::connection_manager::context::Context;
 use crate::http::headers::Name;
 use crate::http::message::{BodyLength, RequestHead};
 use crate::http::route;
+use crate::upstream::Cluster;
 
 /// The route's timeout, or the one that a trusted caller asks for in `x-envoy-upstream-rq-timeout-ms`.
 pub fn timeout(
@@ -31,6 +33,14 @@ pub fn timeout(
         Some(0) => None,
         Some(milliseconds) => Some(Duration::from_millis(milliseconds)),
         None => forward.timeout,
+    }
+}
+
+/// `match_upstream`: the scheme of what this cluster's endpoints are spoken to over.
+pub fn scheme_of(cluster: &Cluster) -> &'static str {
+    match cluster.config().transport_socket {
+        UpstreamTransport::Plain => "http",
+        UpstreamTransport::Tls(_) => "https",
     }
 }
 

@@ -575,7 +575,6 @@ envoy.config.core.v3.HttpProtocolOptions\
 idle_timeout\
 max_headers_count\
 max_connection_duration\
-set it on the routes\
 max_stream_duration\
 headers_with_underscores_action\
 the limit is fixed\
@@ -624,6 +623,9 @@ default_value\
 no setting here is a runtime key; the default value is used\
 runtime_key\
 envoy.config.core.v3.RuntimeFractionalPercent\
+envoy.config.core.v3.SchemeHeaderTransformation\
+scheme_to_overwrite\
+match_upstream\
 envoy.config.core.v3.SelfConfigSource\
 envoy.config.core.v3.SocketAddress\
 protocol\
@@ -1033,7 +1035,7 @@ forward_client_cert_details\
 set_current_client_cert_details\
 proxy_100_continue\
 xff_num_trusted_hops\
-IPv4 sockets report IPv4 addresses\
+an IPv4 client has an IPv4 address everywhere, also on a socket of IPv6\
 represent_ipv4_remote_address_as_ipv4_mapped_ipv6\
 skip_xff_append\
 via\
@@ -1047,7 +1049,6 @@ scoped_routes\
 preserve_external_request_id\
 merge_slashes\
 server_header_transformation\
-request ids are UUIDs\
 request_id_extension\
 always_set_request_id_in_response\
 local replies cannot be changed yet\
@@ -1062,7 +1063,6 @@ path_normalization_options\
 HTTP/3 is not supported\
 http3_protocol_options\
 path_with_escaped_slashes_action\
-the client\'s address comes from the connection or x-forwarded-for\
 original_ip_detection_extensions\
 strip_trailing_host_dot\
 scheme_header_transformation\
@@ -1076,19 +1076,17 @@ a request is logged when it ends\
 access_log_flush_interval\
 flush_access_log_on_new_request\
 access_log_options\
-there is no overload manager\
+the header tells of an overload in which requests are still served, and there is no such state\
 append_local_overload\
 the end of a connection never cuts a request short\
 http1_safe_max_connection_duration\
 stream_flush_timeout\
 forward_client_cert_matcher\
 forward_proto_config\
-connections drain as their requests end\
 drain_timeout_jitter\
 envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions\
 flush_log_on_tunnel_successfully_established\
 envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig\
-listeners on Unix sockets are rejected\
 unix_sockets\
 cidr_ranges\
 envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails\
@@ -1103,6 +1101,7 @@ is_optional\
 envoy.extensions.filters.network.http_connection_manager.v3.Rds\
 config_source\
 route_config_name\
+envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension\
 envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy\
 downstream_idle_timeout\
 upstream_idle_timeout\
@@ -1125,6 +1124,18 @@ envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions\
 flush_access_log_on_start\
 envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster\
 envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight\
+envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig\
+allow_extension_to_set_address_as_trusted\
+reject_with_status\
+envoy.extensions.http.original_ip_detection.xff.v3.XffConfig\
+xff_trusted_cidrs\
+envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs\
+cidrs\
+envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig\
+only a traced request is marked so, and tracing is rejected where it is set\
+pack_trace_reason\
+nothing is sampled, for tracing is rejected where it is set\
+use_request_id_for_trace_sampling\
 envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer\
 envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext\
 trusted_ca\
@@ -1339,6 +1350,8 @@ denominator\
 envoy.type.v3.HashPolicy\
 envoy.type.v3.HashPolicy.FilterState\
 envoy.type.v3.HashPolicy.SourceIp\
+envoy.type.v3.HttpStatus\
+code\
 envoy.type.v3.Int32Range\
 envoy.type.v3.Int64Range\
 envoy.type.v3.Percent\
@@ -1374,7 +1387,6 @@ bool_value\
 struct_value\
 list_value\
 google.rpc.Status\
-code\
 message\
 xds.core.v3.ContextParams\
 params\
@@ -1533,11 +1545,69 @@ envoy.type.v3.FractionalPercent.DenominatorType\
 HUNDRED\
 TEN_THOUSAND\
 MILLION\
+envoy.type.v3.StatusCode\
+Empty\
+Continue\
+OK\
+Created\
+Accepted\
+NonAuthoritativeInformation\
+NoContent\
+ResetContent\
+PartialContent\
+MultiStatus\
+AlreadyReported\
+IMUsed\
+MultipleChoices\
+MovedPermanently\
+Found\
+SeeOther\
+NotModified\
+UseProxy\
+TemporaryRedirect\
+PermanentRedirect\
+BadRequest\
+Unauthorized\
+PaymentRequired\
+Forbidden\
+NotFound\
+MethodNotAllowed\
+NotAcceptable\
+ProxyAuthenticationRequired\
+RequestTimeout\
+Conflict\
+Gone\
+LengthRequired\
+PreconditionFailed\
+PayloadTooLarge\
+URITooLong\
+UnsupportedMediaType\
+RangeNotSatisfiable\
+ExpectationFailed\
+MisdirectedRequest\
+UnprocessableEntity\
+Locked\
+FailedDependency\
+UpgradeRequired\
+PreconditionRequired\
+TooManyRequests\
+RequestHeaderFieldsTooLarge\
+InternalServerError\
+NotImplemented\
+BadGateway\
+ServiceUnavailable\
+GatewayTimeout\
+HTTPVersionNotSupported\
+VariantAlsoNegotiates\
+InsufficientStorage\
+LoopDetected\
+NotExtended\
+NetworkAuthenticationRequired\
 google.protobuf.NullValue\
 NULL_VALUE\
 ";
 
-pub(crate) static MESSAGES: [MessageRow; 270] = [
+pub(crate) static MESSAGES: [MessageRow; 277] = [
     m(0,34,0,2), // envoy.admin.v3.BootstrapConfigDump
     m(55,26,2,2), // envoy.admin.v3.Certificate
     m(98,33,4,7), // envoy.admin.v3.CertificateDetails
@@ -1627,193 +1697,200 @@ pub(crate) static MESSAGES: [MessageRow; 270] = [
     m(12947,57,436,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
     m(13122,41,438,22), // envoy.config.core.v3.Http2ProtocolOptions
     m(14194,40,460,8), // envoy.config.core.v3.HttpProtocolOptions
-    m(14427,38,468,1), // envoy.config.core.v3.JsonFormatOptions
-    m(14480,29,469,3), // envoy.config.core.v3.Locality
-    m(14527,29,472,2), // envoy.config.core.v3.Metadata
-    m(14626,49,474,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
-    m(14675,54,476,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
-    m(14729,25,478,11), // envoy.config.core.v3.Node
-    m(14875,48,489,2), // envoy.config.core.v3.Node.DynamicParametersEntry
-    m(14923,37,491,3), // envoy.config.core.v3.PathConfigSource
-    m(14973,25,494,2), // envoy.config.core.v3.Pipe
-    m(15047,38,496,2), // envoy.config.core.v3.RateLimitSettings
-    m(15104,32,498,6), // envoy.config.core.v3.RetryPolicy
-    m(15236,51,504,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
-    m(15287,46,506,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
-    m(15333,34,508,2), // envoy.config.core.v3.RuntimeDouble
-    m(15450,45,510,2), // envoy.config.core.v3.RuntimeFractionalPercent
-    m(15495,37,512,1), // envoy.config.core.v3.SelfConfigSource
-    m(15532,34,513,7), // envoy.config.core.v3.SocketAddress
-    m(15710,45,520,7), // envoy.config.core.v3.SubstitutionFormatString
-    m(15961,33,527,3), // envoy.config.core.v3.TcpKeepalive
-    m(16042,36,530,2), // envoy.config.core.v3.TransportSocket
-    m(16078,41,532,2), // envoy.config.core.v3.TypedExtensionConfig
-    m(16119,48,534,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    m(16276,37,537,2), // envoy.config.core.v3.WatchedDirectory
-    m(16325,46,539,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
-    m(16429,53,543,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    m(16658,33,547,5), // envoy.config.endpoint.v3.Endpoint
-    m(16765,51,552,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    m(16843,35,556,5), // envoy.config.endpoint.v3.LbEndpoint
-    m(16920,44,561,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
-    m(17239,42,569,3), // envoy.config.listener.v3.AdditionalAddress
-    m(17281,31,572,3), // envoy.config.listener.v3.Filter
-    m(17371,36,575,7), // envoy.config.listener.v3.FilterChain
-    m(17546,41,582,11), // envoy.config.listener.v3.FilterChainMatch
-    m(17761,33,593,37), // envoy.config.listener.v3.Listener
-    m(18781,57,630,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    m(18885,76,633,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
-    m(18961,70,633,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
-    m(19031,46,633,1), // envoy.config.listener.v3.Listener.DeprecatedV1
-    m(19077,39,634,4), // envoy.config.listener.v3.ListenerFilter
-    m(19131,58,638,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    m(19246,67,643,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    m(19318,47,644,3), // envoy.config.metrics.v3.HistogramBucketSettings
-    m(19376,35,647,5), // envoy.config.metrics.v3.StatsConfig
-    m(19628,36,652,3), // envoy.config.metrics.v3.StatsMatcher
-    m(19702,36,655,3), // envoy.config.metrics.v3.TagSpecifier
-    m(19762,44,658,1), // envoy.config.overload.v3.BufferFactoryConfig
-    m(19843,38,659,2), // envoy.config.overload.v3.LoadShedPoint
-    m(19889,39,661,3), // envoy.config.overload.v3.OverloadAction
-    m(19928,40,664,5), // envoy.config.overload.v3.OverloadManager
-    m(20037,40,669,2), // envoy.config.overload.v3.ResourceMonitor
-    m(20077,38,671,2), // envoy.config.overload.v3.ScaledTrigger
-    m(20152,41,673,1), // envoy.config.overload.v3.ThresholdTrigger
-    m(20193,32,674,3), // envoy.config.overload.v3.Trigger
-    m(20240,31,677,2), // envoy.config.route.v3.Decorator
-    m(20289,42,679,3), // envoy.config.route.v3.DirectResponseAction
-    m(20352,35,682,11), // envoy.config.route.v3.HeaderMatcher
-    m(20529,43,693,3), // envoy.config.route.v3.QueryParameterMatcher
-    m(20572,36,696,10), // envoy.config.route.v3.RedirectAction
-    m(20739,27,706,19), // envoy.config.route.v3.Route
-    m(21331,33,725,37), // envoy.config.route.v3.RouteAction
-    m(22367,44,762,6), // envoy.config.route.v3.RouteAction.HashPolicy
-    m(22473,65,768,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    m(22547,51,769,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    m(22611,60,773,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    m(22671,56,775,1), // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
-    m(22727,51,776,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    m(22789,59,778,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    m(22848,51,779,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    m(22948,53,782,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
-    m(23119,47,789,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
-    m(23224,40,792,19), // envoy.config.route.v3.RouteConfiguration
-    m(23619,32,811,15), // envoy.config.route.v3.RouteMatch
-    m(23970,47,826,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
-    m(24017,54,826,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
-    m(24071,29,826,6), // envoy.config.route.v3.Tracing
-    m(24175,36,832,2), // envoy.config.route.v3.VirtualCluster
-    m(24211,33,834,24), // envoy.config.route.v3.VirtualHost
-    m(24529,37,858,5), // envoy.config.route.v3.WeightedCluster
-    m(24754,51,863,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
-    m(24805,53,873,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
-    m(24881,57,878,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    m(24938,57,879,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    m(24995,46,880,10), // envoy.extensions.filters.http.router.v3.Router
-    m(25457,71,890,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(25592,65,892,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(25657,61,892,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(25718,63,892,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(26057,81,897,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(27815,101,957,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(27960,103,960,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(28124,109,962,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(28255,95,969,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(28411,70,972,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(28492,63,977,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(28585,54,979,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(29090,74,1002,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(29189,70,1005,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(29259,84,1006,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(29343,58,1009,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(29401,70,1009,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(30034,58,1025,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(30662,95,1040,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(30783,62,1044,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(31317,57,1055,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(31384,48,1057,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(31511,63,1062,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(31612,56,1065,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(31916,55,1074,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(32180,60,1080,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(32385,54,1087,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(32524,69,1098,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(32626,73,1102,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(32699,78,1105,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(32777,48,1108,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(32990,77,1117,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(33067,49,1119,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(33216,43,1127,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(33290,44,1134,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(33340,54,1141,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(33448,69,1145,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(33528,71,1146,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(33605,78,1149,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(33683,35,1149,8), // envoy.service.discovery.v3.Resource
-    m(33759,48,1157,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(33819,40,1158,2), // envoy.service.discovery.v3.ResourceError
-    m(33859,42,1160,2), // envoy.service.discovery.v3.ResourceLocator
-    m(33901,65,1162,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(33966,39,1164,2), // envoy.service.discovery.v3.ResourceName
-    m(34034,35,1166,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(34079,33,1168,1), // envoy.type.matcher.v3.ListMatcher
-    m(34118,39,1169,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(34165,37,1170,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(34208,49,1174,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(34257,31,1175,1), // envoy.type.matcher.v3.OrMatcher
-    m(34302,45,1176,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(34366,34,1178,2), // envoy.type.matcher.v3.RegexMatcher
-    m(34474,44,1180,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(34534,35,1181,7), // envoy.type.matcher.v3.StringMatcher
-    m(34600,34,1188,7), // envoy.type.matcher.v3.ValueMatcher
-    m(34676,44,1195,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(34720,34,1195,2), // envoy.type.metadata.v3.MetadataKey
-    m(34754,46,1197,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(34805,35,1199,4), // envoy.type.metadata.v3.MetadataKind
-    m(34851,43,1203,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(34894,40,1203,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(34934,43,1203,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(34977,41,1203,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(35018,31,1203,6), // envoy.type.tracing.v3.CustomTag
-    m(35084,43,1209,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(35127,38,1211,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(35165,39,1213,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(35204,40,1214,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(35248,25,1217,2), // envoy.type.v3.DoubleRange
-    m(35281,31,1219,2), // envoy.type.v3.FractionalPercent
-    m(35332,24,1221,2), // envoy.type.v3.HashPolicy
-    m(35356,36,1223,1), // envoy.type.v3.HashPolicy.FilterState
-    m(35392,33,1224,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(35425,24,1224,2), // envoy.type.v3.Int32Range
-    m(35449,24,1226,2), // envoy.type.v3.Int64Range
-    m(35473,21,1228,1), // envoy.type.v3.Percent
-    m(35494,29,1229,3), // envoy.type.v3.SemanticVersion
-    m(35552,19,1232,2), // google.protobuf.Any
-    m(35571,25,1234,1), // google.protobuf.BoolValue
-    m(35596,26,1235,1), // google.protobuf.BytesValue
-    m(35622,27,1236,1), // google.protobuf.DoubleValue
-    m(35649,24,1237,2), // google.protobuf.Duration
-    m(35685,21,1239,0), // google.protobuf.Empty
-    m(35706,26,1239,1), // google.protobuf.FloatValue
-    m(35732,26,1240,1), // google.protobuf.Int32Value
-    m(35758,26,1241,1), // google.protobuf.Int64Value
-    m(35784,25,1242,1), // google.protobuf.ListValue
-    m(35815,27,1243,1), // google.protobuf.StringValue
-    m(35842,22,1244,1), // google.protobuf.Struct
-    m(35870,34,1245,2), // google.protobuf.Struct.FieldsEntry
-    m(35904,25,1247,2), // google.protobuf.Timestamp
-    m(35929,27,1249,1), // google.protobuf.UInt32Value
-    m(35956,27,1250,1), // google.protobuf.UInt64Value
-    m(35983,21,1251,6), // google.protobuf.Value
-    m(36070,17,1257,3), // google.rpc.Status
-    m(36098,25,1260,1), // xds.core.v3.ContextParams
-    m(36129,37,1261,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(14407,38,468,1), // envoy.config.core.v3.JsonFormatOptions
+    m(14460,29,469,3), // envoy.config.core.v3.Locality
+    m(14507,29,472,2), // envoy.config.core.v3.Metadata
+    m(14606,49,474,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
+    m(14655,54,476,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
+    m(14709,25,478,11), // envoy.config.core.v3.Node
+    m(14855,48,489,2), // envoy.config.core.v3.Node.DynamicParametersEntry
+    m(14903,37,491,3), // envoy.config.core.v3.PathConfigSource
+    m(14953,25,494,2), // envoy.config.core.v3.Pipe
+    m(15027,38,496,2), // envoy.config.core.v3.RateLimitSettings
+    m(15084,32,498,6), // envoy.config.core.v3.RetryPolicy
+    m(15216,51,504,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
+    m(15267,46,506,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
+    m(15313,34,508,2), // envoy.config.core.v3.RuntimeDouble
+    m(15430,45,510,2), // envoy.config.core.v3.RuntimeFractionalPercent
+    m(15475,47,512,2), // envoy.config.core.v3.SchemeHeaderTransformation
+    m(15555,37,514,1), // envoy.config.core.v3.SelfConfigSource
+    m(15592,34,515,7), // envoy.config.core.v3.SocketAddress
+    m(15770,45,522,7), // envoy.config.core.v3.SubstitutionFormatString
+    m(16021,33,529,3), // envoy.config.core.v3.TcpKeepalive
+    m(16102,36,532,2), // envoy.config.core.v3.TransportSocket
+    m(16138,41,534,2), // envoy.config.core.v3.TypedExtensionConfig
+    m(16179,48,536,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
+    m(16336,37,539,2), // envoy.config.core.v3.WatchedDirectory
+    m(16385,46,541,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
+    m(16489,53,545,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
+    m(16718,33,549,5), // envoy.config.endpoint.v3.Endpoint
+    m(16825,51,554,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
+    m(16903,35,558,5), // envoy.config.endpoint.v3.LbEndpoint
+    m(16980,44,563,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
+    m(17299,42,571,3), // envoy.config.listener.v3.AdditionalAddress
+    m(17341,31,574,3), // envoy.config.listener.v3.Filter
+    m(17431,36,577,7), // envoy.config.listener.v3.FilterChain
+    m(17606,41,584,11), // envoy.config.listener.v3.FilterChainMatch
+    m(17821,33,595,37), // envoy.config.listener.v3.Listener
+    m(18841,57,632,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
+    m(18945,76,635,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
+    m(19021,70,635,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
+    m(19091,46,635,1), // envoy.config.listener.v3.Listener.DeprecatedV1
+    m(19137,39,636,4), // envoy.config.listener.v3.ListenerFilter
+    m(19191,58,640,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
+    m(19306,67,645,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
+    m(19378,47,646,3), // envoy.config.metrics.v3.HistogramBucketSettings
+    m(19436,35,649,5), // envoy.config.metrics.v3.StatsConfig
+    m(19688,36,654,3), // envoy.config.metrics.v3.StatsMatcher
+    m(19762,36,657,3), // envoy.config.metrics.v3.TagSpecifier
+    m(19822,44,660,1), // envoy.config.overload.v3.BufferFactoryConfig
+    m(19903,38,661,2), // envoy.config.overload.v3.LoadShedPoint
+    m(19949,39,663,3), // envoy.config.overload.v3.OverloadAction
+    m(19988,40,666,5), // envoy.config.overload.v3.OverloadManager
+    m(20097,40,671,2), // envoy.config.overload.v3.ResourceMonitor
+    m(20137,38,673,2), // envoy.config.overload.v3.ScaledTrigger
+    m(20212,41,675,1), // envoy.config.overload.v3.ThresholdTrigger
+    m(20253,32,676,3), // envoy.config.overload.v3.Trigger
+    m(20300,31,679,2), // envoy.config.route.v3.Decorator
+    m(20349,42,681,3), // envoy.config.route.v3.DirectResponseAction
+    m(20412,35,684,11), // envoy.config.route.v3.HeaderMatcher
+    m(20589,43,695,3), // envoy.config.route.v3.QueryParameterMatcher
+    m(20632,36,698,10), // envoy.config.route.v3.RedirectAction
+    m(20799,27,708,19), // envoy.config.route.v3.Route
+    m(21391,33,727,37), // envoy.config.route.v3.RouteAction
+    m(22427,44,764,6), // envoy.config.route.v3.RouteAction.HashPolicy
+    m(22533,65,770,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
+    m(22607,51,771,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
+    m(22671,60,775,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
+    m(22731,56,777,1), // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
+    m(22787,51,778,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
+    m(22849,59,780,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
+    m(22908,51,781,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
+    m(23008,53,784,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
+    m(23179,47,791,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
+    m(23284,40,794,19), // envoy.config.route.v3.RouteConfiguration
+    m(23679,32,813,15), // envoy.config.route.v3.RouteMatch
+    m(24030,47,828,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
+    m(24077,54,828,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
+    m(24131,29,828,6), // envoy.config.route.v3.Tracing
+    m(24235,36,834,2), // envoy.config.route.v3.VirtualCluster
+    m(24271,33,836,24), // envoy.config.route.v3.VirtualHost
+    m(24589,37,860,5), // envoy.config.route.v3.WeightedCluster
+    m(24814,51,865,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
+    m(24865,53,875,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
+    m(24941,57,880,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+    m(24998,57,881,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    m(25055,46,882,10), // envoy.extensions.filters.http.router.v3.Router
+    m(25517,71,892,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(25652,65,894,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(25717,61,894,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(25778,63,894,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(26117,81,899,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(27853,101,959,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(27998,103,962,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(28124,109,964,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(28255,95,971,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(28411,70,974,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(28492,63,979,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(28585,78,981,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
+    m(28663,54,982,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(29168,74,1005,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(29267,70,1008,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(29337,84,1009,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(29421,79,1012,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
+    m(29559,60,1015,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
+    m(29636,66,1018,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
+    m(29707,55,1019,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+    m(29946,58,1021,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(30004,70,1021,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(30637,58,1037,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(31265,95,1052,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(31386,62,1056,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(31920,57,1067,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(31987,48,1069,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(32114,63,1074,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(32215,56,1077,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(32519,55,1086,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(32783,60,1092,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(32988,54,1099,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(33127,69,1110,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(33229,73,1114,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(33302,78,1117,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(33380,48,1120,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(33593,77,1129,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(33670,49,1131,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(33819,43,1139,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(33893,44,1146,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(33943,54,1153,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(34051,69,1157,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(34131,71,1158,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(34208,78,1161,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(34286,35,1161,8), // envoy.service.discovery.v3.Resource
+    m(34362,48,1169,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(34422,40,1170,2), // envoy.service.discovery.v3.ResourceError
+    m(34462,42,1172,2), // envoy.service.discovery.v3.ResourceLocator
+    m(34504,65,1174,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(34569,39,1176,2), // envoy.service.discovery.v3.ResourceName
+    m(34637,35,1178,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(34682,33,1180,1), // envoy.type.matcher.v3.ListMatcher
+    m(34721,39,1181,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(34768,37,1182,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(34811,49,1186,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(34860,31,1187,1), // envoy.type.matcher.v3.OrMatcher
+    m(34905,45,1188,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(34969,34,1190,2), // envoy.type.matcher.v3.RegexMatcher
+    m(35077,44,1192,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(35137,35,1193,7), // envoy.type.matcher.v3.StringMatcher
+    m(35203,34,1200,7), // envoy.type.matcher.v3.ValueMatcher
+    m(35279,44,1207,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(35323,34,1207,2), // envoy.type.metadata.v3.MetadataKey
+    m(35357,46,1209,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(35408,35,1211,4), // envoy.type.metadata.v3.MetadataKind
+    m(35454,43,1215,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(35497,40,1215,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(35537,43,1215,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(35580,41,1215,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(35621,31,1215,6), // envoy.type.tracing.v3.CustomTag
+    m(35687,43,1221,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(35730,38,1223,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(35768,39,1225,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(35807,40,1226,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(35851,25,1229,2), // envoy.type.v3.DoubleRange
+    m(35884,31,1231,2), // envoy.type.v3.FractionalPercent
+    m(35935,24,1233,2), // envoy.type.v3.HashPolicy
+    m(35959,36,1235,1), // envoy.type.v3.HashPolicy.FilterState
+    m(35995,33,1236,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(36028,24,1236,1), // envoy.type.v3.HttpStatus
+    m(36056,24,1237,2), // envoy.type.v3.Int32Range
+    m(36080,24,1239,2), // envoy.type.v3.Int64Range
+    m(36104,21,1241,1), // envoy.type.v3.Percent
+    m(36125,29,1242,3), // envoy.type.v3.SemanticVersion
+    m(36183,19,1245,2), // google.protobuf.Any
+    m(36202,25,1247,1), // google.protobuf.BoolValue
+    m(36227,26,1248,1), // google.protobuf.BytesValue
+    m(36253,27,1249,1), // google.protobuf.DoubleValue
+    m(36280,24,1250,2), // google.protobuf.Duration
+    m(36316,21,1252,0), // google.protobuf.Empty
+    m(36337,26,1252,1), // google.protobuf.FloatValue
+    m(36363,26,1253,1), // google.protobuf.Int32Value
+    m(36389,26,1254,1), // google.protobuf.Int64Value
+    m(36415,25,1255,1), // google.protobuf.ListValue
+    m(36446,27,1256,1), // google.protobuf.StringValue
+    m(36473,22,1257,1), // google.protobuf.Struct
+    m(36501,34,1258,2), // google.protobuf.Struct.FieldsEntry
+    m(36535,25,1260,2), // google.protobuf.Timestamp
+    m(36560,27,1262,1), // google.protobuf.UInt32Value
+    m(36587,27,1263,1), // google.protobuf.UInt64Value
+    m(36614,21,1264,6), // google.protobuf.Value
+    m(36701,17,1270,3), // google.rpc.Status
+    m(36725,25,1273,1), // xds.core.v3.ContextParams
+    m(36756,37,1274,2), // xds.core.v3.ContextParams.ParamsEntry
 ];
 
-pub(crate) static FIELDS: [FieldRow; 1263] = [
+pub(crate) static FIELDS: [FieldRow; 1276] = [
     // envoy.admin.v3.BootstrapConfigDump
     f(34,9,1,b'm',35,4,255,b'S',0,0), // bootstrap
-    f(43,12,2,b'm',263,4,255,b'S',0,0), // last_updated
+    f(43,12,2,b'm',270,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.Certificate
     f(81,7,1,b'm',2,2,255,b'S',0,0), // ca_cert
     f(88,10,2,b'm',2,2,255,b'S',0,0), // cert_chain
@@ -1822,20 +1899,20 @@ pub(crate) static FIELDS: [FieldRow; 1263] = [
     f(135,13,2,b's',65535,0,255,b'S',0,0), // serial_number
     f(148,17,3,b'm',31,2,255,b'S',0,0), // subject_alt_names
     f(165,21,4,b'w',65535,0,255,b'S',0,0), // days_until_expiration
-    f(186,10,5,b'm',263,4,255,b'S',0,0), // valid_from
-    f(196,15,6,b'm',263,4,255,b'S',0,0), // expiration_time
+    f(186,10,5,b'm',270,4,255,b'S',0,0), // valid_from
+    f(196,15,6,b'm',270,4,255,b'S',0,0), // expiration_time
     f(211,12,7,b'm',3,4,255,b'S',0,0), // ocsp_details
     // envoy.admin.v3.CertificateDetails.OcspDetails
-    f(186,10,1,b'm',263,4,255,b'S',0,0), // valid_from
-    f(268,10,2,b'm',263,4,255,b'S',0,0), // expiration
+    f(186,10,1,b'm',270,4,255,b'S',0,0), // valid_from
+    f(268,10,2,b'm',270,4,255,b'S',0,0), // expiration
     // envoy.admin.v3.Certificates
     f(305,12,1,b'm',1,2,255,b'S',0,0), // certificates
     // envoy.admin.v3.ClusterStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(349,13,2,b'b',65535,0,255,b'S',0,0), // added_via_api
-    f(362,31,3,b'm',248,4,255,b'S',0,0), // success_rate_ejection_threshold
+    f(362,31,3,b'm',255,4,255,b'S',0,0), // success_rate_ejection_threshold
     f(393,13,4,b'm',16,2,255,b'S',0,0), // host_statuses
-    f(406,44,5,b'm',248,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
+    f(406,44,5,b'm',255,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
     f(450,16,6,b'm',51,4,255,b'S',0,0), // circuit_breakers
     f(466,18,7,b's',65535,0,255,b'S',0,0), // observability_name
     f(484,16,8,b's',65535,0,255,b'S',0,0), // eds_service_name
@@ -1848,13 +1925,13 @@ pub(crate) static FIELDS: [FieldRow; 1263] = [
     f(622,24,4,b'm',8,2,255,b'S',0,0), // dynamic_warming_clusters
     // envoy.admin.v3.ClustersConfigDump.DynamicCluster
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(694,7,2,b'm',250,4,255,b'S',0,0), // cluster
-    f(43,12,3,b'm',263,4,255,b'S',0,0), // last_updated
+    f(694,7,2,b'm',257,4,255,b'S',0,0), // cluster
+    f(43,12,3,b'm',270,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ClustersConfigDump.StaticCluster
-    f(694,7,1,b'm',250,4,255,b'S',0,0), // cluster
-    f(43,12,2,b'm',263,4,255,b'S',0,0), // last_updated
+    f(694,7,1,b'm',257,4,255,b'S',0,0), // cluster
+    f(43,12,2,b'm',270,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.CommandLineOptions
     f(805,7,1,b'w',65535,0,255,b'S',0,0), // base_id
     f(812,11,2,b'u',65535,0,255,b'S',0,0), // concurrency
@@ -1870,9 +1947,9 @@ pub(crate) static FIELDS: [FieldRow; 1263] = [
     f(960,15,13,b's',65535,0,255,b'S',0,0), // service_cluster
     f(975,12,14,b's',65535,0,255,b'S',0,0), // service_node
     f(987,12,15,b's',65535,0,255,b'S',0,0), // service_zone
-    f(999,19,16,b'm',254,4,255,b'S',0,0), // file_flush_interval
-    f(1018,10,17,b'm',254,4,255,b'S',0,0), // drain_time
-    f(1028,20,18,b'm',254,4,255,b'S',0,0), // parent_shutdown_time
+    f(999,19,16,b'm',261,4,255,b'S',0,0), // file_flush_interval
+    f(1018,10,17,b'm',261,4,255,b'S',0,0), // drain_time
+    f(1028,20,18,b'm',261,4,255,b'S',0,0), // parent_shutdown_time
     f(1048,4,19,b'e',3,0,255,b'S',0,0), // mode
     f(1052,19,22,b'b',65535,0,255,b'S',0,0), // disable_hot_restart
     f(1071,20,23,b'b',65535,0,255,b'S',0,0), // enable_mutex_tracing
@@ -1896,19 +1973,19 @@ pub(crate) static FIELDS: [FieldRow; 1263] = [
     f(1408,19,42,b'u',65535,0,255,b'S',0,0), // file_flush_min_size
     f(1427,27,43,b'b',65535,0,255,b'S',0,0), // log_stacktrace_single_entry
     // envoy.admin.v3.ConfigDump
-    f(1479,7,1,b'm',250,2,255,b'S',0,0), // configs
+    f(1479,7,1,b'm',257,2,255,b'S',0,0), // configs
     // envoy.admin.v3.EndpointsConfigDump
     f(1520,23,2,b'm',14,2,255,b'S',0,0), // static_endpoint_configs
     f(1543,24,3,b'm',13,2,255,b'S',0,0), // dynamic_endpoint_configs
     // envoy.admin.v3.EndpointsConfigDump.DynamicEndpointConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(1623,15,2,b'm',250,4,255,b'S',0,0), // endpoint_config
-    f(43,12,3,b'm',263,4,255,b'S',0,0), // last_updated
+    f(1623,15,2,b'm',257,4,255,b'S',0,0), // endpoint_config
+    f(43,12,3,b'm',270,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.EndpointsConfigDump.StaticEndpointConfig
-    f(1623,15,1,b'm',250,4,255,b'S',0,0), // endpoint_config
-    f(43,12,2,b'm',263,4,255,b'S',0,0), // last_updated
+    f(1623,15,1,b'm',257,4,255,b'S',0,0), // endpoint_config
+    f(43,12,2,b'm',270,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.HostHealthStatus
     f(1724,26,1,b'b',65535,0,255,b'S',0,0), // failed_active_health_check
     f(1750,20,2,b'b',65535,0,255,b'S',0,0), // failed_outlier_check
@@ -1923,11 +2000,11 @@ pub(crate) static FIELDS: [FieldRow; 1263] = [
     f(1960,7,1,b'm',66,4,255,b'S',0,0), // address
     f(1967,5,2,b'm',30,2,255,b'S',0,0), // stats
     f(1972,13,3,b'm',15,4,255,b'S',0,0), // health_status
-    f(1985,12,4,b'm',248,4,255,b'S',0,0), // success_rate
+    f(1985,12,4,b'm',255,4,255,b'S',0,0), // success_rate
     f(1997,6,5,b'u',65535,0,255,b'S',0,0), // weight
     f(2003,8,6,b's',65535,0,255,b'S',0,0), // hostname
     f(2011,8,7,b'u',65535,0,255,b'S',0,0), // priority
-    f(2019,25,8,b'm',248,4,255,b'S',0,0), // local_origin_success_rate
+    f(2019,25,8,b'm',255,4,255,b'S',0,0), // local_origin_success_rate
     f(2044,8,9,b'm',90,4,255,b'S',0,0), // locality
     // envoy.admin.v3.ListenerStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
@@ -1948,23 +2025,23 @@ pub(crate) static FIELDS: [FieldRow; 1263] = [
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ListenersConfigDump.DynamicListenerState
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2372,8,2,b'm',250,4,255,b'S',0,0), // listener
-    f(43,12,3,b'm',263,4,255,b'S',0,0), // last_updated
+    f(2372,8,2,b'm',257,4,255,b'S',0,0), // listener
+    f(43,12,3,b'm',270,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.ListenersConfigDump.StaticListener
-    f(2372,8,1,b'm',250,4,255,b'S',0,0), // listener
-    f(43,12,2,b'm',263,4,255,b'S',0,0), // last_updated
+    f(2372,8,1,b'm',257,4,255,b'S',0,0), // listener
+    f(43,12,2,b'm',270,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.RoutesConfigDump
     f(2460,20,2,b'm',25,2,255,b'S',0,0), // static_route_configs
     f(2480,21,3,b'm',24,2,255,b'S',0,0), // dynamic_route_configs
     // envoy.admin.v3.RoutesConfigDump.DynamicRouteConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2551,12,2,b'm',250,4,255,b'S',0,0), // route_config
-    f(43,12,3,b'm',263,4,255,b'S',0,0), // last_updated
+    f(2551,12,2,b'm',257,4,255,b'S',0,0), // route_config
+    f(43,12,3,b'm',270,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.RoutesConfigDump.StaticRouteConfig
-    f(2551,12,1,b'm',250,4,255,b'S',0,0), // route_config
-    f(43,12,2,b'm',263,4,255,b'S',0,0), // last_updated
+    f(2551,12,1,b'm',257,4,255,b'S',0,0), // route_config
+    f(43,12,2,b'm',270,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.SecretsConfigDump
     f(2644,14,1,b'm',28,2,255,b'S',0,0), // static_secrets
     f(2658,22,2,b'm',27,2,255,b'S',0,0), // dynamic_active_secrets
@@ -1972,19 +2049,19 @@ pub(crate) static FIELDS: [FieldRow; 1263] = [
     // envoy.admin.v3.SecretsConfigDump.DynamicSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(572,12,2,b's',65535,0,255,b'S',0,0), // version_info
-    f(43,12,3,b'm',263,4,255,b'S',0,0), // last_updated
-    f(2749,6,4,b'm',250,4,255,b'S',0,0), // secret
+    f(43,12,3,b'm',270,4,255,b'S',0,0), // last_updated
+    f(2749,6,4,b'm',257,4,255,b'S',0,0), // secret
     f(701,11,5,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.SecretsConfigDump.StaticSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43,12,2,b'm',263,4,255,b'S',0,0), // last_updated
-    f(2749,6,3,b'm',250,4,255,b'S',0,0), // secret
+    f(43,12,2,b'm',270,4,255,b'S',0,0), // last_updated
+    f(2749,6,3,b'm',257,4,255,b'S',0,0), // secret
     // envoy.admin.v3.ServerInfo
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
     f(2832,5,2,b'e',4,0,255,b'S',0,0), // state
-    f(2837,20,3,b'm',254,4,255,b'S',0,0), // uptime_current_epoch
-    f(2857,17,4,b'm',254,4,255,b'S',0,0), // uptime_all_epochs
+    f(2837,20,3,b'm',261,4,255,b'S',0,0), // uptime_current_epoch
+    f(2857,17,4,b'm',261,4,255,b'S',0,0), // uptime_all_epochs
     f(2874,19,5,b's',65535,0,255,b'S',0,0), // hot_restart_version
     f(2893,20,6,b'm',10,4,255,b'S',0,0), // command_line_options
     f(2913,4,7,b'm',94,4,255,b'S',0,0), // node
@@ -1998,14 +2075,14 @@ pub(crate) static FIELDS: [FieldRow; 1263] = [
     f(3015,3,2,b's',65535,4,0,b'S',0,0), // uri
     f(3018,10,3,b's',65535,4,0,b'S',0,0), // ip_address
     // envoy.admin.v3.UpdateFailureState
-    f(3061,20,1,b'm',250,4,255,b'S',0,0), // failed_configuration
-    f(3081,19,2,b'm',263,4,255,b'S',0,0), // last_update_attempt
+    f(3061,20,1,b'm',257,4,255,b'S',0,0), // failed_configuration
+    f(3081,19,2,b'm',270,4,255,b'S',0,0), // last_update_attempt
     f(3100,7,3,b's',65535,0,255,b'S',0,0), // details
     f(572,12,4,b's',65535,0,255,b'S',0,0), // version_info
     // envoy.config.accesslog.v3.AccessLog
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3186,6,2,b'm',65535,4,255,b'R',3142,44), // filter
-    f(3192,12,4,b'm',250,4,0,b'S',0,0), // typed_config
+    f(3192,12,4,b'm',257,4,0,b'S',0,0), // typed_config
     // envoy.config.bootstrap.v3.Admin
     f(3276,15,1,b's',65535,0,255,b'I',3235,41), // access_log_path
     f(3338,12,2,b's',65535,0,255,b'I',3291,47), // profile_path
@@ -2013,7 +2090,7 @@ pub(crate) static FIELDS: [FieldRow; 1263] = [
     f(3404,14,4,b'm',65535,2,255,b'R',3350,54), // socket_options
     f(3418,10,5,b'm',33,2,255,b'I',3235,41), // access_log
     f(3467,24,6,b'b',65535,0,255,b'I',3428,39), // ignore_global_conn_limit
-    f(3491,11,7,b'm',226,2,255,b'R',0,0), // allow_paths
+    f(3491,11,7,b'm',232,2,255,b'R',0,0), // allow_paths
     // envoy.config.bootstrap.v3.Bootstrap
     f(2913,4,1,b'm',94,4,255,b'S',0,0), // node
     f(3537,16,2,b'm',39,4,255,b'S',0,0), // static_resources
@@ -2021,19 +2098,19 @@ pub(crate) static FIELDS: [FieldRow; 1263] = [
     f(3570,15,4,b'm',40,4,255,b'S',0,0), // cluster_manager
     f(3656,10,5,b's',65535,0,255,b'I',3585,71), // flags_path
     f(3711,11,6,b'm',65535,2,255,b'R',3666,45), // stats_sinks
-    f(3792,20,7,b'm',254,4,255,b'I',3722,70), // stats_flush_interval
+    f(3792,20,7,b'm',261,4,255,b'I',3722,70), // stats_flush_interval
     f(3880,8,8,b'm',48,4,255,b'I',3812,68), // watchdog
     f(3935,7,9,b'm',65535,4,255,b'R',3888,47), // tracing
     f(3942,5,12,b'm',34,4,255,b'S',0,0), // admin
-    f(3947,12,13,b'm',131,4,255,b'S',0,0), // stats_config
+    f(3947,12,13,b'm',132,4,255,b'S',0,0), // stats_config
     f(4004,10,14,b'm',68,4,255,b'R',3959,45), // hds_config
-    f(4080,16,15,b'm',137,4,255,b'I',4014,66), // overload_manager
+    f(4080,16,15,b'm',138,4,255,b'I',4014,66), // overload_manager
     f(4142,23,16,b'b',65535,0,255,b'I',4096,46), // enable_dispatcher_stats
     f(4233,15,17,b'm',42,4,255,b'I',4165,68), // layered_runtime
     f(4276,13,18,b's',65535,0,255,b'R',4248,28), // header_prefix
-    f(4289,29,19,b'm',265,4,255,b'R',0,0), // stats_server_version_override
+    f(4289,29,19,b'm',272,4,255,b'R',0,0), // stats_server_version_override
     f(4408,23,20,b'b',65535,0,255,b'I',4318,90), // use_tcp_for_dns_lookups
-    f(4466,20,21,b'm',109,2,255,b'R',4431,35), // bootstrap_extensions
+    f(4466,20,21,b'm',110,2,255,b'R',4431,35), // bootstrap_extensions
     f(4486,14,22,b'm',73,2,255,b'R',0,0), // config_sources
     f(4532,21,23,b'm',73,4,255,b'R',4500,32), // default_config_source
     f(4587,24,24,b's',65535,0,255,b'I',4553,34), // default_socket_interface
@@ -2043,18 +2120,18 @@ pub(crate) static FIELDS: [FieldRow; 1263] = [
     f(4669,13,28,b'm',65535,2,255,b'R',0,0), // fatal_actions
     f(4682,20,29,b'b',65535,4,0,b'I',3722,70), // stats_flush_on_admin
     f(4702,21,30,b'm',76,4,255,b'I',4318,90), // dns_resolution_config
-    f(4723,25,31,b'm',109,4,255,b'I',4318,90), // typed_dns_resolver_config
+    f(4723,25,31,b'm',110,4,255,b'I',4318,90), // typed_dns_resolver_config
     f(4748,14,32,b'm',65535,2,255,b'R',0,0), // inline_headers
     f(4821,22,33,b's',65535,0,255,b'I',4762,59), // perf_tracing_file_path
-    f(4843,20,34,b'm',109,4,255,b'R',0,0), // default_regex_engine
-    f(4863,22,35,b'm',109,4,255,b'R',0,0), // xds_delegate_extension
-    f(4885,28,36,b'm',109,4,255,b'R',0,0), // xds_config_tracker_extension
-    f(4913,16,37,b'm',109,4,255,b'R',0,0), // listener_manager
+    f(4843,20,34,b'm',110,4,255,b'R',0,0), // default_regex_engine
+    f(4863,22,35,b'm',110,4,255,b'R',0,0), // xds_delegate_extension
+    f(4885,28,36,b'm',110,4,255,b'R',0,0), // xds_config_tracker_extension
+    f(4913,16,37,b'm',110,4,255,b'R',0,0), // listener_manager
     f(4929,22,38,b'm',65535,4,255,b'R',0,0), // application_log_config
     f(4993,21,39,b'm',36,4,255,b'I',4951,42), // deferred_stat_options
     f(5055,32,40,b'm',38,4,255,b'I',5014,41), // grpc_async_client_manager_config
     f(5137,24,41,b'm',43,4,255,b'I',5087,50), // memory_allocator_manager
-    f(5161,23,42,b'm',254,4,1,b'R',0,0), // stats_eviction_interval
+    f(5161,23,42,b'm',261,4,1,b'R',0,0), // stats_eviction_interval
     f(5184,26,43,b'b',65535,0,255,b'R',0,0), // enable_worker_cpu_affinity
     // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
     f(5301,30,1,b'b',65535,0,255,b'I',5265,36), // enable_deferred_creation_stats
@@ -2065,11 +2142,11 @@ pub(crate) static FIELDS: [FieldRow; 1263] = [
     f(5463,21,5,b's',65535,0,255,b'R',5413,50), // lds_resources_locator
     f(5484,21,6,b's',65535,0,255,b'R',5413,50), // cds_resources_locator
     // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    f(5569,30,1,b'm',254,4,255,b'I',5265,36), // max_cached_entry_idle_duration
+    f(5569,30,1,b'm',261,4,255,b'I',5265,36), // max_cached_entry_idle_duration
     // envoy.config.bootstrap.v3.Bootstrap.StaticResources
-    f(5650,9,1,b'm',122,2,255,b'S',0,0), // listeners
+    f(5650,9,1,b'm',123,2,255,b'S',0,0), // listeners
     f(5659,8,2,b'm',53,2,255,b'S',0,0), // clusters
-    f(5667,7,3,b'm',193,2,255,b'S',0,0), // secrets
+    f(5667,7,3,b'm',199,2,255,b'S',0,0), // secrets
     // envoy.config.bootstrap.v3.ClusterManager
     f(5781,18,1,b's',65535,0,255,b'I',5714,67), // local_cluster_name
     f(5872,17,2,b'm',41,4,255,b'I',5799,73), // outlier_detection
@@ -2083,13 +2160,13 @@ pub(crate) static FIELDS: [FieldRow; 1263] = [
     f(6138,6,1,b'm',44,2,255,b'I',5265,36), // layers
     // envoy.config.bootstrap.v3.MemoryAllocatorManager
     f(6192,16,1,b'w',65535,0,255,b'I',5265,36), // bytes_to_release
-    f(6208,23,2,b'm',254,4,255,b'I',5265,36), // memory_release_interval
-    f(6231,23,3,b'm',265,4,255,b'I',5265,36), // soft_memory_limit_bytes
-    f(6254,28,4,b'm',264,4,255,b'I',5265,36), // max_per_cpu_cache_size_bytes
+    f(6208,23,2,b'm',261,4,255,b'I',5265,36), // memory_release_interval
+    f(6231,23,3,b'm',272,4,255,b'I',5265,36), // soft_memory_limit_bytes
+    f(6254,28,4,b'm',271,4,255,b'I',5265,36), // max_per_cpu_cache_size_bytes
     f(6282,24,5,b'w',65535,0,255,b'I',5265,36), // max_unfreed_memory_bytes
     // envoy.config.bootstrap.v3.RuntimeLayer
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(6344,12,2,b'm',261,4,0,b'I',5265,36), // static_layer
+    f(6344,12,2,b'm',268,4,0,b'I',5265,36), // static_layer
     f(6356,10,3,b'm',46,4,0,b'I',5265,36), // disk_layer
     f(6366,11,4,b'm',45,4,0,b'I',5265,36), // admin_layer
     f(6377,10,5,b'm',47,4,0,b'I',5265,36), // rtds_layer
@@ -2102,15 +2179,15 @@ pub(crate) static FIELDS: [FieldRow; 1263] = [
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
     f(6578,11,2,b'm',73,4,255,b'I',5265,36), // rtds_config
     // envoy.config.bootstrap.v3.Watchdog
-    f(6623,12,1,b'm',254,4,255,b'I',5265,36), // miss_timeout
-    f(6635,16,2,b'm',254,4,255,b'I',5265,36), // megamiss_timeout
-    f(6651,12,3,b'm',254,4,255,b'I',5265,36), // kill_timeout
-    f(6663,17,4,b'm',254,4,255,b'I',5265,36), // multikill_timeout
-    f(6680,19,5,b'm',248,4,255,b'I',5265,36), // multikill_threshold
-    f(6699,23,6,b'm',254,4,255,b'I',5265,36), // max_kill_timeout_jitter
+    f(6623,12,1,b'm',261,4,255,b'I',5265,36), // miss_timeout
+    f(6635,16,2,b'm',261,4,255,b'I',5265,36), // megamiss_timeout
+    f(6651,12,3,b'm',261,4,255,b'I',5265,36), // kill_timeout
+    f(6663,17,4,b'm',261,4,255,b'I',5265,36), // multikill_timeout
+    f(6680,19,5,b'm',255,4,255,b'I',5265,36), // multikill_threshold
+    f(6699,23,6,b'm',261,4,255,b'I',5265,36), // max_kill_timeout_jitter
     f(6722,7,7,b'm',49,2,255,b'I',5265,36), // actions
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
-    f(6778,6,1,b'm',109,4,255,b'I',5265,36), // config
+    f(6778,6,1,b'm',110,4,255,b'I',5265,36), // config
     f(6784,5,2,b'e',6,0,255,b'I',5265,36), // event
     // envoy.config.bootstrap.v3.Watchdogs
     f(6824,20,1,b'm',48,4,255,b'I',5265,36), // main_thread_watchdog
@@ -2120,34 +2197,34 @@ pub(crate) static FIELDS: [FieldRow; 1263] = [
     f(6934,19,2,b'm',52,2,255,b'R',6908,26), // per_host_thresholds
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds
     f(2011,8,1,b'e',17,0,255,b'S',0,0), // priority
-    f(7003,15,2,b'm',264,4,255,b'S',0,0), // max_connections
-    f(7018,20,3,b'm',264,4,255,b'S',0,0), // max_pending_requests
-    f(7038,12,4,b'm',264,4,255,b'S',0,0), // max_requests
-    f(7050,11,5,b'm',264,4,255,b'S',0,0), // max_retries
+    f(7003,15,2,b'm',271,4,255,b'S',0,0), // max_connections
+    f(7018,20,3,b'm',271,4,255,b'S',0,0), // max_pending_requests
+    f(7038,12,4,b'm',271,4,255,b'S',0,0), // max_requests
+    f(7050,11,5,b'm',271,4,255,b'S',0,0), // max_retries
     f(7130,15,6,b'b',65535,0,255,b'I',7061,69), // track_remaining
-    f(7195,20,7,b'm',264,4,255,b'I',7145,50), // max_connection_pools
+    f(7195,20,7,b'm',271,4,255,b'I',7145,50), // max_connection_pools
     f(7230,12,8,b'm',65535,4,255,b'R',7215,15), // retry_budget
     // envoy.config.cluster.v3.Cluster
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(2968,4,2,b'e',8,4,0,b'S',0,0), // type
     f(7273,18,3,b'm',55,4,255,b'S',0,0), // eds_cluster_config
-    f(7291,15,4,b'm',254,4,255,b'S',0,0), // connect_timeout
-    f(7374,33,5,b'm',264,4,255,b'I',7306,68), // per_connection_buffer_limit_bytes
+    f(7291,15,4,b'm',261,4,255,b'S',0,0), // connect_timeout
+    f(7374,33,5,b'm',271,4,255,b'I',7306,68), // per_connection_buffer_limit_bytes
     f(7407,9,6,b'e',10,0,255,b'S',0,0), // lb_policy
     f(7458,13,8,b'm',65535,2,255,b'R',7416,42), // health_checks
-    f(7471,27,9,b'm',264,4,255,b'S',0,0), // max_requests_per_connection
+    f(7471,27,9,b'm',271,4,255,b'S',0,0), // max_requests_per_connection
     f(450,16,10,b'm',51,4,255,b'S',0,0), // circuit_breakers
     f(7498,21,13,b'm',85,4,255,b'S',0,0), // http_protocol_options
     f(7519,22,14,b'm',87,4,255,b'S',0,0), // http2_protocol_options
-    f(7541,16,16,b'm',254,4,255,b'I',4318,90), // dns_refresh_rate
+    f(7541,16,16,b'm',261,4,255,b'I',4318,90), // dns_refresh_rate
     f(7557,17,17,b'e',9,0,255,b'I',4318,90), // dns_lookup_family
     f(7574,13,18,b'm',66,2,255,b'I',4318,90), // dns_resolvers
     f(5872,17,19,b'm',65535,4,255,b'R',7587,38), // outlier_detection
-    f(7684,16,20,b'm',254,4,255,b'I',7625,59), // cleanup_interval
+    f(7684,16,20,b'm',261,4,255,b'I',7625,59), // cleanup_interval
     f(5889,20,21,b'm',70,4,255,b'S',0,0), // upstream_bind_config
     f(7725,16,22,b'm',65535,4,255,b'R',7700,25), // lb_subset_config
     f(7789,19,23,b'm',65535,4,1,b'R',7741,48), // ring_hash_lb_config
-    f(7808,16,24,b'm',108,4,255,b'S',0,0), // transport_socket
+    f(7808,16,24,b'm',109,4,255,b'S',0,0), // transport_socket
     f(7858,8,25,b'm',91,4,255,b'I',7824,34), // metadata
     f(7866,18,26,b'e',7,0,255,b'S',0,0), // protocol_selection
     f(7884,16,27,b'm',54,4,255,b'S',0,0), // common_lb_config
@@ -2156,7 +2233,7 @@ pub(crate) static FIELDS: [FieldRow; 1263] = [
     f(7941,27,30,b'm',64,4,255,b'S',0,0), // upstream_connection_options
     f(7968,40,31,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_health_failure
     f(8071,29,32,b'b',65535,0,255,b'I',8008,63), // ignore_health_on_host_removal
-    f(8100,15,33,b'm',112,4,255,b'S',0,0), // load_assignment
+    f(8100,15,33,b'm',113,4,255,b'S',0,0), // load_assignment
     f(8115,22,34,b'm',57,4,1,b'S',0,0), // original_dst_lb_config
     f(8137,32,36,b'm',62,1,255,b'S',0,0), // typed_extension_protocol_options
     f(8169,23,37,b'm',56,4,1,b'S',0,0), // least_request_lb_config
@@ -2168,28 +2245,28 @@ pub(crate) static FIELDS: [FieldRow; 1263] = [
     f(8403,24,43,b'm',61,2,255,b'S',0,0), // transport_socket_matches
     f(8427,24,44,b'm',59,4,255,b'I',4318,90), // dns_failure_refresh_rate
     f(4408,23,45,b'b',65535,0,255,b'I',4318,90), // use_tcp_for_dns_lookups
-    f(8451,30,46,b'm',110,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(8451,30,46,b'm',111,4,255,b'S',0,0), // upstream_http_protocol_options
     f(8507,21,47,b'b',65535,0,255,b'I',8481,26), // track_timeout_budgets
-    f(8528,15,48,b'm',109,4,255,b'R',0,0), // upstream_config
+    f(8528,15,48,b'm',110,4,255,b'R',0,0), // upstream_config
     f(8572,19,49,b'm',63,4,255,b'I',8543,29), // track_cluster_stats
     f(8636,17,50,b'm',58,4,255,b'I',8591,45), // preconnect_policy
     f(8653,41,51,b'b',65535,0,255,b'R',0,0), // connection_pool_per_downstream_connection
     f(8694,16,52,b'm',65535,4,1,b'R',7741,48), // maglev_lb_config
     f(4702,21,53,b'm',76,4,255,b'I',4318,90), // dns_resolution_config
-    f(8752,21,54,b'm',251,4,255,b'I',8710,42), // wait_for_warm_on_init
-    f(4723,25,55,b'm',109,4,255,b'I',4318,90), // typed_dns_resolver_config
+    f(8752,21,54,b'm',258,4,255,b'I',8710,42), // wait_for_warm_on_init
+    f(4723,25,55,b'm',110,4,255,b'I',4318,90), // typed_dns_resolver_config
     f(8773,21,56,b'm',60,4,1,b'S',0,0), // round_robin_lb_config
     f(8794,27,57,b's',65535,2,255,b'R',0,0), // lrs_report_endpoint_metrics
-    f(8821,10,58,b'm',254,4,255,b'I',4318,90), // dns_jitter
+    f(8821,10,58,b'm',261,4,255,b'I',4318,90), // dns_jitter
     f(8831,24,59,b'm',65535,4,255,b'R',0,0), // transport_socket_matcher
-    f(8855,44,60,b'm',254,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
-    f(8922,13,61,b'm',132,4,255,b'I',8899,23), // stats_matcher
+    f(8855,44,60,b'm',261,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
+    f(8922,13,61,b'm',133,4,255,b'I',8899,23), // stats_matcher
     f(8935,16,62,b'm',65535,4,255,b'R',0,0), // queuing_policies
     // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    f(8997,23,1,b'm',248,4,255,b'S',0,0), // healthy_panic_threshold
+    f(8997,23,1,b'm',255,4,255,b'S',0,0), // healthy_panic_threshold
     f(9059,20,2,b'm',65535,4,0,b'R',9020,39), // zone_aware_lb_config
     f(9127,27,3,b'm',65535,4,0,b'R',9079,48), // locality_weighted_lb_config
-    f(9206,19,4,b'm',254,4,255,b'I',9154,52), // update_merge_window
+    f(9206,19,4,b'm',261,4,255,b'I',9154,52), // update_merge_window
     f(9277,31,5,b'b',65535,0,255,b'I',9225,52), // ignore_new_hosts_until_first_hc
     f(9308,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
     f(9344,28,7,b'm',65535,4,255,b'R',7741,48), // consistent_hashing_lb_config
@@ -2198,79 +2275,79 @@ pub(crate) static FIELDS: [FieldRow; 1263] = [
     f(9440,10,1,b'm',73,4,255,b'S',0,0), // eds_config
     f(9450,12,2,b's',65535,0,255,b'S',0,0), // service_name
     // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    f(9514,12,1,b'm',264,4,255,b'S',0,0), // choice_count
+    f(9514,12,1,b'm',271,4,255,b'S',0,0), // choice_count
     f(9526,19,2,b'm',102,4,255,b'S',0,0), // active_request_bias
     f(9576,17,3,b'm',65535,4,255,b'R',9545,31), // slow_start_config
     // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
     f(9644,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
     f(9724,16,2,b's',65535,0,255,b'I',9659,65), // http_header_name
-    f(9763,22,3,b'm',264,4,255,b'R',9740,23), // upstream_port_override
-    f(9785,12,4,b'm',229,4,255,b'R',0,0), // metadata_key
+    f(9763,22,3,b'm',271,4,255,b'R',9740,23), // upstream_port_override
+    f(9785,12,4,b'm',235,4,255,b'R',0,0), // metadata_key
     // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    f(9845,29,1,b'm',253,4,255,b'I',5265,36), // per_upstream_preconnect_ratio
-    f(9874,27,2,b'm',253,4,255,b'I',5265,36), // predictive_preconnect_ratio
-    f(9901,27,3,b'm',220,4,255,b'I',5265,36), // preconnect_enabled_metadata
+    f(9845,29,1,b'm',260,4,255,b'I',5265,36), // per_upstream_preconnect_ratio
+    f(9874,27,2,b'm',260,4,255,b'I',5265,36), // predictive_preconnect_ratio
+    f(9901,27,3,b'm',226,4,255,b'I',5265,36), // preconnect_enabled_metadata
     // envoy.config.cluster.v3.Cluster.RefreshRate
-    f(9971,13,1,b'm',254,4,255,b'I',5265,36), // base_interval
-    f(9984,12,2,b'm',254,4,255,b'I',5265,36), // max_interval
+    f(9971,13,1,b'm',261,4,255,b'I',5265,36), // base_interval
+    f(9984,12,2,b'm',261,4,255,b'I',5265,36), // max_interval
     // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
     f(9576,17,1,b'm',65535,4,255,b'R',9545,31), // slow_start_config
     // envoy.config.cluster.v3.Cluster.TransportSocketMatch
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(10098,5,2,b'm',261,4,255,b'S',0,0), // match
-    f(7808,16,3,b'm',108,4,255,b'S',0,0), // transport_socket
+    f(10098,5,2,b'm',268,4,255,b'S',0,0), // match
+    f(7808,16,3,b'm',109,4,255,b'S',0,0), // transport_socket
     // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
     f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',250,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',257,4,255,b'S',0,0), // value
     // envoy.config.cluster.v3.TrackClusterStats
     f(10213,15,1,b'b',65535,0,255,b'I',5265,36), // timeout_budgets
     f(10228,22,2,b'b',65535,0,255,b'I',5265,36), // request_response_sizes
     f(10250,18,3,b'b',65535,0,255,b'I',5265,36), // per_endpoint_stats
     // envoy.config.cluster.v3.UpstreamConnectionOptions
-    f(10317,13,1,b'm',107,4,255,b'S',0,0), // tcp_keepalive
+    f(10317,13,1,b'm',108,4,255,b'S',0,0), // tcp_keepalive
     f(10353,48,2,b'b',65535,0,255,b'I',10330,23), // set_local_interface_name_on_upstream_connections
     f(10428,21,3,b'm',65,4,255,b'I',10401,27), // happy_eyeballs_config
     // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
     f(10518,28,1,b'e',11,0,255,b'I',5265,36), // first_address_family_version
-    f(10546,26,2,b'm',264,4,255,b'I',5265,36), // first_address_family_count
+    f(10546,26,2,b'm',271,4,255,b'I',5265,36), // first_address_family_count
     // envoy.config.core.v3.Address
-    f(10600,14,1,b'm',105,4,0,b'S',0,0), // socket_address
+    f(10600,14,1,b'm',106,4,0,b'S',0,0), // socket_address
     f(10614,4,2,b'm',97,4,0,b'S',0,0), // pipe
     f(10654,22,3,b'm',65535,4,0,b'R',10618,36), // envoy_internal_address
     // envoy.config.core.v3.AggregatedConfigSource
     // envoy.config.core.v3.ApiConfigSource
     f(10755,8,1,b'e',12,0,255,b'S',0,0), // api_type
     f(10807,13,2,b's',65535,2,255,b'R',10763,44), // cluster_names
-    f(10865,13,3,b'm',254,4,255,b'I',10820,45), // refresh_delay
+    f(10865,13,3,b'm',261,4,255,b'I',10820,45), // refresh_delay
     f(10878,13,4,b'm',81,2,255,b'S',0,0), // grpc_services
-    f(10891,15,5,b'm',254,4,255,b'I',10820,45), // request_timeout
+    f(10891,15,5,b'm',261,4,255,b'I',10820,45), // request_timeout
     f(10967,19,6,b'm',98,4,255,b'I',10906,61), // rate_limit_settings
     f(10986,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
     f(11016,21,8,b'e',13,0,255,b'S',0,0), // transport_api_version
-    f(11037,17,9,b'm',109,2,255,b'R',0,0), // config_validators
+    f(11037,17,9,b'm',110,2,255,b'R',0,0), // config_validators
     // envoy.config.core.v3.BackoffStrategy
-    f(9971,13,1,b'm',254,4,255,b'I',5265,36), // base_interval
-    f(9984,12,2,b'm',254,4,255,b'I',5265,36), // max_interval
+    f(9971,13,1,b'm',261,4,255,b'I',5265,36), // base_interval
+    f(9984,12,2,b'm',261,4,255,b'I',5265,36), // max_interval
     // envoy.config.core.v3.BindConfig
-    f(11121,14,1,b'm',105,4,255,b'S',0,0), // source_address
-    f(11135,8,2,b'm',251,4,255,b'S',0,0), // freebind
+    f(11121,14,1,b'm',106,4,255,b'S',0,0), // source_address
+    f(11135,8,2,b'm',258,4,255,b'S',0,0), // freebind
     f(3404,14,3,b'm',65535,2,255,b'R',11143,36), // socket_options
-    f(11179,27,4,b'm',105,2,255,b'R',0,0), // additional_source_addresses
+    f(11179,27,4,b'm',106,2,255,b'R',0,0), // additional_source_addresses
     f(11206,22,5,b'm',80,2,255,b'S',0,0), // extra_source_addresses
-    f(11228,22,6,b'm',109,4,255,b'R',0,0), // local_address_selector
+    f(11228,22,6,b'm',110,4,255,b'R',0,0), // local_address_selector
     f(11250,27,7,b'b',65535,0,255,b'R',0,0), // validate_network_namespaces
     // envoy.config.core.v3.BuildVersion
-    f(2825,7,1,b'm',249,4,255,b'S',0,0), // version
-    f(7858,8,2,b'm',261,4,255,b'S',0,0), // metadata
+    f(2825,7,1,b'm',256,4,255,b'S',0,0), // version
+    f(7858,8,2,b'm',268,4,255,b'S',0,0), // metadata
     // envoy.config.core.v3.CidrRange
     f(11340,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(11354,10,2,b'm',264,4,255,b'S',0,0), // prefix_len
+    f(11354,10,2,b'm',271,4,255,b'S',0,0), // prefix_len
     // envoy.config.core.v3.ConfigSource
     f(131,4,1,b's',65535,4,0,b'S',0,0), // path
     f(11397,17,2,b'm',68,4,0,b'S',0,0), // api_config_source
     f(11414,3,3,b'm',67,4,0,b'S',0,0), // ads
-    f(11417,21,4,b'm',254,4,255,b'S',0,0), // initial_fetch_timeout
-    f(11438,4,5,b'm',104,4,0,b'S',0,0), // self
+    f(11417,21,4,b'm',261,4,255,b'S',0,0), // initial_fetch_timeout
+    f(11438,4,5,b'm',105,4,0,b'S',0,0), // self
     f(11442,20,6,b'e',13,0,255,b'S',0,0), // resource_api_version
     f(11462,11,7,b'm',65535,2,255,b'R',5413,50), // authorities
     f(11473,18,8,b'm',96,4,0,b'S',0,0), // path_config_source
@@ -2281,7 +2358,7 @@ pub(crate) static FIELDS: [FieldRow; 1263] = [
     f(11573,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
     f(11585,13,3,b's',65535,4,0,b'S',0,0), // inline_string
     f(11598,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
-    f(11618,17,5,b'm',111,4,255,b'S',0,0), // watched_directory
+    f(11618,17,5,b'm',112,4,255,b'S',0,0), // watched_directory
     // envoy.config.core.v3.DnsResolutionConfig
     f(11675,9,1,b'm',66,2,255,b'I',5265,36), // resolvers
     f(11684,20,2,b'm',77,4,255,b'I',5265,36), // dns_resolver_options
@@ -2298,19 +2375,19 @@ pub(crate) static FIELDS: [FieldRow; 1263] = [
     f(11871,8,5,b'b',65535,0,255,b'S',0,0), // disabled
     f(11879,9,6,b's',65535,2,255,b'S',0,0), // type_urls
     // envoy.config.core.v3.ExtraSourceAddress
-    f(1960,7,1,b'm',105,4,255,b'S',0,0), // address
+    f(1960,7,1,b'm',106,4,255,b'S',0,0), // address
     f(3404,14,2,b'm',65535,4,255,b'R',0,0), // socket_options
     // envoy.config.core.v3.GrpcService
     f(11959,10,1,b'm',82,4,0,b'S',0,0), // envoy_grpc
     f(11998,11,2,b'm',65535,4,0,b'R',11969,29), // google_grpc
-    f(12043,7,3,b'm',254,4,255,b'I',12009,34), // timeout
+    f(12043,7,3,b'm',261,4,255,b'I',12009,34), // timeout
     f(12050,16,5,b'm',83,2,255,b'S',0,0), // initial_metadata
     f(12066,12,6,b'm',99,4,255,b'R',0,0), // retry_policy
     // envoy.config.core.v3.GrpcService.EnvoyGrpc
     f(12120,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
     f(12132,9,2,b's',65535,0,255,b'S',0,0), // authority
     f(12066,12,3,b'm',99,4,255,b'I',12141,53), // retry_policy
-    f(12194,26,4,b'm',264,4,255,b'S',0,0), // max_receive_message_length
+    f(12194,26,4,b'm',271,4,255,b'S',0,0), // max_receive_message_length
     f(12268,18,5,b'b',65535,0,255,b'I',12220,48), // skip_envoy_headers
     // envoy.config.core.v3.HeaderValue
     f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
@@ -2318,983 +2395,1003 @@ pub(crate) static FIELDS: [FieldRow; 1263] = [
     f(12318,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
     // envoy.config.core.v3.HeaderValueOption
     f(12365,6,1,b'm',83,4,255,b'S',0,0), // header
-    f(12371,6,2,b'm',251,4,255,b'S',0,0), // append
+    f(12371,6,2,b'm',258,4,255,b'S',0,0), // append
     f(12377,13,3,b'e',14,0,255,b'S',0,0), // append_action
     f(12390,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
     // envoy.config.core.v3.Http1ProtocolOptions
-    f(12447,18,1,b'm',251,4,255,b'S',0,0), // allow_absolute_url
+    f(12447,18,1,b'm',258,4,255,b'S',0,0), // allow_absolute_url
     f(12465,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
     f(12532,24,3,b's',65535,0,255,b'R',12479,53), // default_host_for_http_10
     f(12556,17,4,b'm',86,4,255,b'S',0,0), // header_key_format
     f(12573,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
     f(12646,20,6,b'b',65535,0,255,b'R',12588,58), // allow_chunked_length
-    f(12703,45,7,b'm',251,4,255,b'I',12666,37), // override_stream_error_on_invalid_http_message
+    f(12703,45,7,b'm',258,4,255,b'I',12666,37), // override_stream_error_on_invalid_http_message
     f(12748,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
-    f(12811,16,9,b'm',251,4,255,b'I',12772,39), // use_balsa_parser
+    f(12811,16,9,b'm',258,4,255,b'I',12772,39), // use_balsa_parser
     f(12866,20,10,b'b',65535,0,255,b'I',12827,39), // allow_custom_methods
-    f(12925,22,11,b'm',226,2,255,b'R',12886,39), // ignore_http_11_upgrade
+    f(12925,22,11,b'm',232,2,255,b'R',12886,39), // ignore_http_11_upgrade
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
     f(13042,17,1,b'm',65535,4,0,b'R',13004,38), // proper_case_words
-    f(13104,18,8,b'm',109,4,0,b'I',13059,45), // stateful_formatter
+    f(13104,18,8,b'm',110,4,0,b'I',13059,45), // stateful_formatter
     // envoy.config.core.v3.Http2ProtocolOptions
-    f(13206,16,1,b'm',264,4,255,b'I',13163,43), // hpack_table_size
-    f(13222,22,2,b'm',264,4,255,b'S',0,0), // max_concurrent_streams
-    f(13244,26,3,b'm',264,4,255,b'S',0,0), // initial_stream_window_size
-    f(13270,30,4,b'm',264,4,255,b'S',0,0), // initial_connection_window_size
+    f(13206,16,1,b'm',271,4,255,b'I',13163,43), // hpack_table_size
+    f(13222,22,2,b'm',271,4,255,b'S',0,0), // max_concurrent_streams
+    f(13244,26,3,b'm',271,4,255,b'S',0,0), // initial_stream_window_size
+    f(13270,30,4,b'm',271,4,255,b'S',0,0), // initial_connection_window_size
     f(13300,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
     f(13313,14,6,b'b',65535,0,255,b'R',0,0), // allow_metadata
-    f(13361,19,7,b'm',264,4,255,b'I',13327,34), // max_outbound_frames
-    f(13425,27,8,b'm',264,4,255,b'I',13380,45), // max_outbound_control_frames
-    f(13493,49,9,b'm',264,4,255,b'I',13452,41), // max_consecutive_inbound_frames_with_empty_payload
-    f(13588,38,10,b'm',264,4,255,b'I',13542,46), // max_inbound_priority_frames_per_stream
-    f(13626,52,11,b'm',264,4,255,b'I',13452,41), // max_inbound_window_update_frames_per_data_frame_sent
+    f(13361,19,7,b'm',271,4,255,b'I',13327,34), // max_outbound_frames
+    f(13425,27,8,b'm',271,4,255,b'I',13380,45), // max_outbound_control_frames
+    f(13493,49,9,b'm',271,4,255,b'I',13452,41), // max_consecutive_inbound_frames_with_empty_payload
+    f(13588,38,10,b'm',271,4,255,b'I',13542,46), // max_inbound_priority_frames_per_stream
+    f(13626,52,11,b'm',271,4,255,b'I',13452,41), // max_inbound_window_update_frames_per_data_frame_sent
     f(13718,38,12,b'b',65535,0,255,b'I',13678,40), // stream_error_on_invalid_http_messaging
     f(13756,26,13,b'm',65535,2,255,b'R',0,0), // custom_settings_parameters
-    f(12703,45,14,b'm',251,4,255,b'I',13678,40), // override_stream_error_on_invalid_http_message
+    f(12703,45,14,b'm',258,4,255,b'I',13678,40), // override_stream_error_on_invalid_http_message
     f(13824,20,15,b'm',65535,4,255,b'R',13782,42), // connection_keepalive
-    f(13882,17,16,b'm',251,4,255,b'I',13844,38), // use_oghttp2_codec
-    f(13960,17,17,b'm',265,4,255,b'I',13899,61), // max_metadata_size
-    f(14014,23,18,b'm',251,4,255,b'I',13977,37), // enable_huffman_encoding
-    f(14037,24,19,b'm',264,4,255,b'R',0,0), // max_header_field_size_kb
-    f(14100,17,20,b'm',251,4,255,b'I',14061,39), // disallow_obs_text
-    f(14159,18,21,b'm',265,4,255,b'I',14117,42), // stream_reset_burst
-    f(14177,17,22,b'm',265,4,255,b'I',14117,42), // stream_reset_rate
+    f(13882,17,16,b'm',258,4,255,b'I',13844,38), // use_oghttp2_codec
+    f(13960,17,17,b'm',272,4,255,b'I',13899,61), // max_metadata_size
+    f(14014,23,18,b'm',258,4,255,b'I',13977,37), // enable_huffman_encoding
+    f(14037,24,19,b'm',271,4,255,b'R',0,0), // max_header_field_size_kb
+    f(14100,17,20,b'm',258,4,255,b'I',14061,39), // disallow_obs_text
+    f(14159,18,21,b'm',272,4,255,b'I',14117,42), // stream_reset_burst
+    f(14177,17,22,b'm',272,4,255,b'I',14117,42), // stream_reset_rate
     // envoy.config.core.v3.HttpProtocolOptions
-    f(14234,12,1,b'm',254,4,255,b'S',0,0), // idle_timeout
-    f(14246,17,2,b'm',264,4,255,b'S',0,0), // max_headers_count
-    f(14263,23,3,b'm',254,4,255,b'S',0,0), // max_connection_duration
-    f(14306,19,4,b'm',254,4,255,b'R',14286,20), // max_stream_duration
-    f(14325,31,5,b'e',16,0,255,b'S',0,0), // headers_with_underscores_action
-    f(7471,27,6,b'm',264,4,255,b'S',0,0), // max_requests_per_connection
-    f(14374,23,7,b'm',264,4,255,b'R',14356,18), // max_response_headers_kb
-    f(14397,30,8,b'm',248,4,255,b'R',0,0), // max_connection_duration_jitter
+    f(14234,12,1,b'm',261,4,255,b'S',0,0), // idle_timeout
+    f(14246,17,2,b'm',271,4,255,b'S',0,0), // max_headers_count
+    f(14263,23,3,b'm',261,4,255,b'S',0,0), // max_connection_duration
+    f(14286,19,4,b'm',261,4,255,b'S',0,0), // max_stream_duration
+    f(14305,31,5,b'e',16,0,255,b'S',0,0), // headers_with_underscores_action
+    f(7471,27,6,b'm',271,4,255,b'S',0,0), // max_requests_per_connection
+    f(14354,23,7,b'm',271,4,255,b'R',14336,18), // max_response_headers_kb
+    f(14377,30,8,b'm',255,4,255,b'S',0,0), // max_connection_duration_jitter
     // envoy.config.core.v3.JsonFormatOptions
-    f(14465,15,1,b'b',65535,0,255,b'I',5265,36), // sort_properties
+    f(14445,15,1,b'b',65535,0,255,b'I',5265,36), // sort_properties
     // envoy.config.core.v3.Locality
-    f(14509,6,1,b's',65535,0,255,b'S',0,0), // region
-    f(14515,4,2,b's',65535,0,255,b'S',0,0), // zone
-    f(14519,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
+    f(14489,6,1,b's',65535,0,255,b'S',0,0), // region
+    f(14495,4,2,b's',65535,0,255,b'S',0,0), // zone
+    f(14499,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
     // envoy.config.core.v3.Metadata
-    f(14556,15,1,b'm',92,1,255,b'S',0,0), // filter_metadata
-    f(14605,21,2,b'm',93,1,255,b'I',14571,34), // typed_filter_metadata
+    f(14536,15,1,b'm',92,1,255,b'S',0,0), // filter_metadata
+    f(14585,21,2,b'm',93,1,255,b'I',14551,34), // typed_filter_metadata
     // envoy.config.core.v3.Metadata.FilterMetadataEntry
     f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',261,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',268,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
     f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',250,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',257,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Node
-    f(14754,2,1,b's',65535,0,255,b'S',0,0), // id
+    f(14734,2,1,b's',65535,0,255,b'S',0,0), // id
     f(694,7,2,b's',65535,0,255,b'S',0,0), // cluster
-    f(7858,8,3,b'm',261,4,255,b'S',0,0), // metadata
+    f(7858,8,3,b'm',268,4,255,b'S',0,0), // metadata
     f(2044,8,4,b'm',90,4,255,b'S',0,0), // locality
-    f(14756,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
-    f(14771,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
-    f(14789,24,8,b'm',71,4,0,b'S',0,0), // user_agent_build_version
-    f(14813,10,9,b'm',79,2,255,b'S',0,0), // extensions
-    f(14823,15,10,b's',65535,2,255,b'S',0,0), // client_features
-    f(14838,19,11,b'm',66,2,255,b'S',0,0), // listening_addresses
-    f(14857,18,12,b'm',95,1,255,b'S',0,0), // dynamic_parameters
+    f(14736,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
+    f(14751,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
+    f(14769,24,8,b'm',71,4,0,b'S',0,0), // user_agent_build_version
+    f(14793,10,9,b'm',79,2,255,b'S',0,0), // extensions
+    f(14803,15,10,b's',65535,2,255,b'S',0,0), // client_features
+    f(14818,19,11,b'm',66,2,255,b'S',0,0), // listening_addresses
+    f(14837,18,12,b'm',95,1,255,b'S',0,0), // dynamic_parameters
     // envoy.config.core.v3.Node.DynamicParametersEntry
     f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',268,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',275,4,255,b'S',0,0), // value
     // envoy.config.core.v3.PathConfigSource
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(11618,17,2,b'm',111,4,255,b'S',0,0), // watched_directory
-    f(14960,13,3,b'm',254,4,255,b'R',0,0), // poll_interval
+    f(11618,17,2,b'm',112,4,255,b'S',0,0), // watched_directory
+    f(14940,13,3,b'm',261,4,255,b'R',0,0), // poll_interval
     // envoy.config.core.v3.Pipe
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(1048,4,2,b'u',65535,0,255,b'I',14998,49), // mode
+    f(1048,4,2,b'u',65535,0,255,b'I',14978,49), // mode
     // envoy.config.core.v3.RateLimitSettings
-    f(15085,10,1,b'm',264,4,255,b'I',5265,36), // max_tokens
-    f(15095,9,2,b'm',253,4,255,b'I',5265,36), // fill_rate
+    f(15065,10,1,b'm',271,4,255,b'I',5265,36), // max_tokens
+    f(15075,9,2,b'm',260,4,255,b'I',5265,36), // fill_rate
     // envoy.config.core.v3.RetryPolicy
-    f(15136,14,1,b'm',69,4,255,b'I',5265,36), // retry_back_off
-    f(15150,11,2,b'm',264,4,255,b'I',5265,36), // num_retries
-    f(15161,8,3,b's',65535,0,255,b'I',5265,36), // retry_on
-    f(15169,14,4,b'm',101,4,255,b'I',5265,36), // retry_priority
-    f(15183,20,5,b'm',100,2,255,b'I',5265,36), // retry_host_predicate
-    f(15203,33,6,b'l',65535,0,255,b'I',5265,36), // host_selection_retry_max_attempts
+    f(15116,14,1,b'm',69,4,255,b'I',5265,36), // retry_back_off
+    f(15130,11,2,b'm',271,4,255,b'I',5265,36), // num_retries
+    f(15141,8,3,b's',65535,0,255,b'I',5265,36), // retry_on
+    f(15149,14,4,b'm',101,4,255,b'I',5265,36), // retry_priority
+    f(15163,20,5,b'm',100,2,255,b'I',5265,36), // retry_host_predicate
+    f(15183,33,6,b'l',65535,0,255,b'I',5265,36), // host_selection_retry_max_attempts
     // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(3192,12,2,b'm',250,4,0,b'I',5265,36), // typed_config
+    f(3192,12,2,b'm',257,4,0,b'I',5265,36), // typed_config
     // envoy.config.core.v3.RetryPolicy.RetryPriority
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(3192,12,2,b'm',250,4,0,b'I',5265,36), // typed_config
+    f(3192,12,2,b'm',257,4,0,b'I',5265,36), // typed_config
     // envoy.config.core.v3.RuntimeDouble
-    f(15367,13,1,b'd',65535,0,255,b'S',0,0), // default_value
-    f(15439,11,2,b's',65535,0,255,b'I',15380,59), // runtime_key
+    f(15347,13,1,b'd',65535,0,255,b'S',0,0), // default_value
+    f(15419,11,2,b's',65535,0,255,b'I',15360,59), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
-    f(15367,13,1,b'm',242,4,255,b'S',0,0), // default_value
-    f(15439,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
+    f(15347,13,1,b'm',248,4,255,b'S',0,0), // default_value
+    f(15419,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
+    // envoy.config.core.v3.SchemeHeaderTransformation
+    f(15522,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
+    f(15541,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
     // envoy.config.core.v3.SelfConfigSource
     f(11016,21,1,b'e',13,0,255,b'S',0,0), // transport_api_version
     // envoy.config.core.v3.SocketAddress
-    f(15566,8,1,b'e',18,0,255,b'S',0,0), // protocol
+    f(15626,8,1,b'e',18,0,255,b'S',0,0), // protocol
     f(1960,7,2,b's',65535,0,255,b'S',0,0), // address
-    f(15574,10,3,b'u',65535,4,0,b'S',0,0), // port_value
-    f(15601,10,4,b's',65535,4,0,b'R',15584,17), // named_port
-    f(15660,13,5,b's',65535,0,255,b'R',15611,49), // resolver_name
-    f(15673,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
-    f(15684,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
+    f(15634,10,3,b'u',65535,4,0,b'S',0,0), // port_value
+    f(15661,10,4,b's',65535,4,0,b'R',15644,17), // named_port
+    f(15720,13,5,b's',65535,0,255,b'R',15671,49), // resolver_name
+    f(15733,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
+    f(15744,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
     // envoy.config.core.v3.SubstitutionFormatString
-    f(15755,11,1,b's',65535,4,0,b'S',0,0), // text_format
-    f(15766,11,2,b'm',261,4,0,b'S',0,0), // json_format
-    f(15777,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
-    f(15813,12,4,b's',65535,0,255,b'I',15794,19), // content_type
-    f(15825,18,5,b'm',75,4,0,b'S',0,0), // text_format_source
-    f(15896,10,6,b'm',109,2,255,b'R',15843,53), // formatters
-    f(15942,19,7,b'm',89,4,255,b'I',15906,36), // json_format_options
+    f(15815,11,1,b's',65535,4,0,b'S',0,0), // text_format
+    f(15826,11,2,b'm',268,4,0,b'S',0,0), // json_format
+    f(15837,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
+    f(15873,12,4,b's',65535,0,255,b'I',15854,19), // content_type
+    f(15885,18,5,b'm',75,4,0,b'S',0,0), // text_format_source
+    f(15956,10,6,b'm',110,2,255,b'R',15903,53), // formatters
+    f(16002,19,7,b'm',89,4,255,b'I',15966,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(15994,16,1,b'm',264,4,255,b'S',0,0), // keepalive_probes
-    f(16010,14,2,b'm',264,4,255,b'S',0,0), // keepalive_time
-    f(16024,18,3,b'm',264,4,255,b'S',0,0), // keepalive_interval
+    f(16054,16,1,b'm',271,4,255,b'S',0,0), // keepalive_probes
+    f(16070,14,2,b'm',271,4,255,b'S',0,0), // keepalive_time
+    f(16084,18,3,b'm',271,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,3,b'm',250,4,0,b'S',0,0), // typed_config
+    f(3192,12,3,b'm',257,4,0,b'S',0,0), // typed_config
     // envoy.config.core.v3.TypedExtensionConfig
-    f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(3192,12,2,b'm',250,4,255,b'I',5265,36), // typed_config
+    f(345,4,1,b's',65535,0,255,b'S',0,0), // name
+    f(3192,12,2,b'm',257,4,255,b'S',0,0), // typed_config
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    f(16167,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
-    f(16175,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
-    f(16252,24,3,b's',65535,0,255,b'I',16194,58), // override_auto_sni_header
+    f(16227,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
+    f(16235,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
+    f(16312,24,3,b's',65535,0,255,b'I',16254,58), // override_auto_sni_header
     // envoy.config.core.v3.WatchedDirectory
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(16313,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
+    f(16373,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
     // envoy.config.endpoint.v3.ClusterLoadAssignment
     f(12120,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(16371,9,2,b'm',117,2,255,b'S',0,0), // endpoints
-    f(16380,6,4,b'm',113,4,255,b'S',0,0), // policy
-    f(16414,15,5,b'm',65535,1,255,b'R',16386,28), // named_endpoints
+    f(16431,9,2,b'm',118,2,255,b'S',0,0), // endpoints
+    f(16440,6,4,b'm',114,4,255,b'S',0,0), // policy
+    f(16474,15,5,b'm',65535,1,255,b'R',16446,28), // named_endpoints
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    f(16535,14,2,b'm',65535,2,255,b'R',16482,53), // drop_overloads
-    f(16549,23,3,b'm',264,4,255,b'S',0,0), // overprovisioning_factor
-    f(16614,20,4,b'm',254,4,255,b'R',16572,42), // endpoint_stale_after
-    f(16634,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
+    f(16595,14,2,b'm',65535,2,255,b'R',16542,53), // drop_overloads
+    f(16609,23,3,b'm',271,4,255,b'S',0,0), // overprovisioning_factor
+    f(16674,20,4,b'm',261,4,255,b'R',16632,42), // endpoint_stale_after
+    f(16694,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
     // envoy.config.endpoint.v3.Endpoint
     f(1960,7,1,b'm',66,4,255,b'S',0,0), // address
-    f(16691,19,2,b'm',115,4,255,b'I',9225,52), // health_check_config
+    f(16751,19,2,b'm',116,4,255,b'I',9225,52), // health_check_config
     f(2003,8,3,b's',65535,0,255,b'S',0,0), // hostname
-    f(16710,20,4,b'm',65535,2,255,b'R',10401,27), // additional_addresses
-    f(466,18,5,b's',65535,0,255,b'I',16730,35), // observability_name
+    f(16770,20,4,b'm',65535,2,255,b'R',10401,27), // additional_addresses
+    f(466,18,5,b's',65535,0,255,b'I',16790,35), // observability_name
     // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    f(15574,10,1,b'u',65535,0,255,b'I',5265,36), // port_value
+    f(15634,10,1,b'u',65535,0,255,b'I',5265,36), // port_value
     f(2003,8,2,b's',65535,0,255,b'I',5265,36), // hostname
     f(1960,7,3,b'm',66,4,255,b'I',5265,36), // address
-    f(16816,27,4,b'b',65535,0,255,b'I',5265,36), // disable_active_health_check
+    f(16876,27,4,b'b',65535,0,255,b'I',5265,36), // disable_active_health_check
     // envoy.config.endpoint.v3.LbEndpoint
-    f(16878,8,1,b'm',114,4,0,b'S',0,0), // endpoint
+    f(16938,8,1,b'm',115,4,0,b'S',0,0), // endpoint
     f(1972,13,2,b'e',15,0,255,b'S',0,0), // health_status
     f(7858,8,3,b'm',91,4,255,b'S',0,0), // metadata
-    f(16886,21,4,b'm',264,4,255,b'S',0,0), // load_balancing_weight
-    f(16907,13,5,b's',65535,4,0,b'R',16386,28), // endpoint_name
+    f(16946,21,4,b'm',271,4,255,b'S',0,0), // load_balancing_weight
+    f(16967,13,5,b's',65535,4,0,b'R',16446,28), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
     f(2044,8,1,b'm',90,4,255,b'S',0,0), // locality
-    f(16964,12,2,b'm',116,2,255,b'S',0,0), // lb_endpoints
-    f(16886,21,3,b'm',264,4,255,b'I',16976,67), // load_balancing_weight
+    f(17024,12,2,b'm',117,2,255,b'S',0,0), // lb_endpoints
+    f(16946,21,3,b'm',271,4,255,b'I',17036,67), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(17077,9,6,b'm',264,4,255,b'I',17043,34), // proximity
-    f(17102,23,7,b'm',65535,4,0,b'R',17086,16), // load_balancer_endpoints
-    f(17176,28,8,b'm',65535,4,0,b'R',17125,51), // leds_cluster_locality_config
-    f(7858,8,9,b'm',91,4,255,b'I',17204,35), // metadata
+    f(17137,9,6,b'm',271,4,255,b'I',17103,34), // proximity
+    f(17162,23,7,b'm',65535,4,0,b'R',17146,16), // load_balancer_endpoints
+    f(17236,28,8,b'm',65535,4,0,b'R',17185,51), // leds_cluster_locality_config
+    f(7858,8,9,b'm',91,4,255,b'I',17264,35), // metadata
     // envoy.config.listener.v3.AdditionalAddress
     f(1960,7,1,b'm',66,4,255,b'S',0,0), // address
     f(3404,14,2,b'm',65535,4,255,b'R',0,0), // socket_options
-    f(10317,13,3,b'm',107,4,255,b'R',0,0), // tcp_keepalive
+    f(10317,13,3,b'm',108,4,255,b'R',0,0), // tcp_keepalive
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,4,b'm',250,4,0,b'S',0,0), // typed_config
-    f(17355,16,5,b'm',65535,4,0,b'R',17312,43), // config_discovery
+    f(3192,12,4,b'm',257,4,0,b'S',0,0), // typed_config
+    f(17415,16,5,b'm',65535,4,0,b'R',17372,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
-    f(17407,18,1,b'm',121,4,255,b'S',0,0), // filter_chain_match
-    f(8322,7,3,b'm',119,2,255,b'S',0,0), // filters
-    f(17460,15,4,b'm',251,4,255,b'R',17425,35), // use_proxy_proto
-    f(7858,8,5,b'm',91,4,255,b'I',17475,39), // metadata
-    f(7808,16,6,b'm',108,4,255,b'S',0,0), // transport_socket
+    f(17467,18,1,b'm',122,4,255,b'S',0,0), // filter_chain_match
+    f(8322,7,3,b'm',120,2,255,b'S',0,0), // filters
+    f(17520,15,4,b'm',258,4,255,b'R',17485,35), // use_proxy_proto
+    f(7858,8,5,b'm',91,4,255,b'I',17535,39), // metadata
+    f(7808,16,6,b'm',109,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(17514,32,9,b'm',254,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(17574,32,9,b'm',261,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
-    f(17587,13,3,b'm',72,2,255,b'S',0,0), // prefix_ranges
-    f(17600,14,4,b's',65535,0,255,b'R',17043,34), // address_suffix
-    f(17614,10,5,b'm',264,4,255,b'R',17043,34), // suffix_len
-    f(17624,20,6,b'm',72,2,255,b'S',0,0), // source_prefix_ranges
-    f(17644,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(17656,16,8,b'm',264,4,255,b'S',0,0), // destination_port
-    f(17672,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
-    f(17690,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
-    f(17711,12,11,b's',65535,2,255,b'S',0,0), // server_names
-    f(17723,11,12,b'e',20,0,255,b'S',0,0), // source_type
-    f(17734,27,13,b'm',72,2,255,b'S',0,0), // direct_source_prefix_ranges
+    f(17647,13,3,b'm',72,2,255,b'S',0,0), // prefix_ranges
+    f(17660,14,4,b's',65535,0,255,b'R',17103,34), // address_suffix
+    f(17674,10,5,b'm',271,4,255,b'R',17103,34), // suffix_len
+    f(17684,20,6,b'm',72,2,255,b'S',0,0), // source_prefix_ranges
+    f(17704,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
+    f(17716,16,8,b'm',271,4,255,b'S',0,0), // destination_port
+    f(17732,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
+    f(17750,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
+    f(17771,12,11,b's',65535,2,255,b'S',0,0), // server_names
+    f(17783,11,12,b'e',20,0,255,b'S',0,0), // source_type
+    f(17794,27,13,b'm',72,2,255,b'S',0,0), // direct_source_prefix_ranges
     // envoy.config.listener.v3.Listener
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1960,7,2,b'm',66,4,255,b'S',0,0), // address
-    f(17794,13,3,b'm',120,2,255,b'S',0,0), // filter_chains
-    f(17807,16,4,b'm',251,4,255,b'S',0,0), // use_original_dst
-    f(7374,33,5,b'm',264,4,255,b'I',7306,68), // per_connection_buffer_limit_bytes
-    f(7858,8,6,b'm',91,4,255,b'I',17823,35), // metadata
-    f(17858,13,7,b'm',126,4,255,b'S',0,0), // deprecated_v1
-    f(17945,10,8,b'e',21,0,255,b'I',17871,74), // drain_type
-    f(17955,16,9,b'm',127,2,255,b'S',0,0), // listener_filters
-    f(17971,11,10,b'm',251,4,255,b'S',0,0), // transparent
-    f(11135,8,11,b'm',251,4,255,b'S',0,0), // freebind
-    f(17982,26,12,b'm',264,4,255,b'R',0,0), // tcp_fast_open_queue_length
+    f(17854,13,3,b'm',121,2,255,b'S',0,0), // filter_chains
+    f(17867,16,4,b'm',258,4,255,b'S',0,0), // use_original_dst
+    f(7374,33,5,b'm',271,4,255,b'I',7306,68), // per_connection_buffer_limit_bytes
+    f(7858,8,6,b'm',91,4,255,b'I',17883,35), // metadata
+    f(17918,13,7,b'm',127,4,255,b'S',0,0), // deprecated_v1
+    f(18005,10,8,b'e',21,0,255,b'I',17931,74), // drain_type
+    f(18015,16,9,b'm',128,2,255,b'S',0,0), // listener_filters
+    f(18031,11,10,b'm',258,4,255,b'S',0,0), // transparent
+    f(11135,8,11,b'm',258,4,255,b'S',0,0), // freebind
+    f(18042,26,12,b'm',271,4,255,b'R',0,0), // tcp_fast_open_queue_length
     f(3404,14,13,b'm',65535,2,255,b'R',11143,36), // socket_options
-    f(18008,24,15,b'm',254,4,255,b'S',0,0), // listener_filters_timeout
-    f(18032,17,16,b'e',19,0,255,b'S',0,0), // traffic_direction
-    f(18049,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
-    f(18104,19,18,b'm',65535,4,255,b'R',18085,19), // udp_listener_config
-    f(18152,12,19,b'm',65535,4,255,b'R',18123,29), // api_listener
-    f(18220,25,20,b'm',123,4,255,b'I',18164,56), // connection_balance_config
-    f(18287,10,21,b'b',65535,0,255,b'I',18245,42), // reuse_port
-    f(3418,10,22,b'm',33,2,255,b'I',18297,124), // access_log
-    f(18421,16,24,b'm',264,4,255,b'S',0,0), // tcp_backlog_size
-    f(18437,20,25,b'm',120,4,255,b'S',0,0), // default_filter_chain
-    f(18457,12,26,b'm',251,4,255,b'S',0,0), // bind_to_port
-    f(18469,17,27,b'm',65535,4,0,b'R',10618,36), // internal_listener
-    f(18486,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(18497,17,29,b'm',251,4,255,b'I',18245,42), // enable_reuse_port
-    f(18514,12,30,b'b',65535,0,255,b'R',0,0), // enable_mptcp
+    f(18068,24,15,b'm',261,4,255,b'S',0,0), // listener_filters_timeout
+    f(18092,17,16,b'e',19,0,255,b'S',0,0), // traffic_direction
+    f(18109,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
+    f(18164,19,18,b'm',65535,4,255,b'R',18145,19), // udp_listener_config
+    f(18212,12,19,b'm',65535,4,255,b'R',18183,29), // api_listener
+    f(18280,25,20,b'm',124,4,255,b'I',18224,56), // connection_balance_config
+    f(18347,10,21,b'b',65535,0,255,b'I',18305,42), // reuse_port
+    f(3418,10,22,b'm',33,2,255,b'I',18357,124), // access_log
+    f(18481,16,24,b'm',271,4,255,b'S',0,0), // tcp_backlog_size
+    f(18497,20,25,b'm',121,4,255,b'S',0,0), // default_filter_chain
+    f(18517,12,26,b'm',258,4,255,b'S',0,0), // bind_to_port
+    f(18529,17,27,b'm',65535,4,0,b'R',10618,36), // internal_listener
+    f(18546,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(18557,17,29,b'm',258,4,255,b'I',18305,42), // enable_reuse_port
+    f(18574,12,30,b'b',65535,0,255,b'R',0,0), // enable_mptcp
     f(3467,24,31,b'b',65535,0,255,b'I',3428,39), // ignore_global_conn_limit
-    f(18548,20,32,b'm',65535,4,255,b'R',18526,22), // filter_chain_matcher
-    f(16710,20,33,b'm',118,2,255,b'S',0,0), // additional_addresses
-    f(18611,42,34,b'm',264,4,255,b'I',18568,43), // max_connections_to_accept_per_socket_event
-    f(18691,23,35,b'b',65535,0,255,b'I',18653,38), // bypass_overload_manager
-    f(18714,11,36,b'm',65535,4,255,b'R',0,0), // fcds_config
-    f(10317,13,37,b'm',107,4,255,b'R',18725,56), // tcp_keepalive
-    f(8855,44,38,b'm',254,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
-    f(8922,13,39,b'm',132,4,255,b'I',8899,23), // stats_matcher
+    f(18608,20,32,b'm',65535,4,255,b'R',18586,22), // filter_chain_matcher
+    f(16770,20,33,b'm',119,2,255,b'S',0,0), // additional_addresses
+    f(18671,42,34,b'm',271,4,255,b'I',18628,43), // max_connections_to_accept_per_socket_event
+    f(18751,23,35,b'b',65535,0,255,b'I',18713,38), // bypass_overload_manager
+    f(18774,11,36,b'm',65535,4,255,b'R',0,0), // fcds_config
+    f(10317,13,37,b'm',108,4,255,b'R',18785,56), // tcp_keepalive
+    f(8855,44,38,b'm',261,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
+    f(8922,13,39,b'm',133,4,255,b'I',8899,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    f(18838,13,1,b'm',125,4,0,b'I',5265,36), // exact_balance
-    f(18851,14,2,b'm',109,4,0,b'I',5265,36), // extend_balance
-    f(18865,20,3,b'm',124,4,0,b'I',5265,36), // cpu_locality_balance
+    f(18898,13,1,b'm',126,4,0,b'I',5265,36), // exact_balance
+    f(18911,14,2,b'm',110,4,0,b'I',5265,36), // extend_balance
+    f(18925,20,3,b'm',125,4,0,b'I',5265,36), // cpu_locality_balance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(18457,12,1,b'm',251,4,255,b'S',0,0), // bind_to_port
+    f(18517,12,1,b'm',258,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,3,b'm',250,4,0,b'S',0,0), // typed_config
-    f(19116,15,4,b'm',128,4,255,b'S',0,0), // filter_disabled
-    f(17355,16,5,b'm',65535,4,0,b'R',17312,43), // config_discovery
+    f(3192,12,3,b'm',257,4,0,b'S',0,0), // typed_config
+    f(19176,15,4,b'm',129,4,255,b'S',0,0), // filter_disabled
+    f(17415,16,5,b'm',65535,4,0,b'R',17372,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    f(19189,8,1,b'm',129,4,0,b'S',0,0), // or_match
-    f(19197,9,2,b'm',129,4,0,b'S',0,0), // and_match
-    f(19206,9,3,b'm',128,4,0,b'S',0,0), // not_match
-    f(19215,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(19224,22,5,b'm',246,4,0,b'S',0,0), // destination_port_range
+    f(19249,8,1,b'm',130,4,0,b'S',0,0), // or_match
+    f(19257,9,2,b'm',130,4,0,b'S',0,0), // and_match
+    f(19266,9,3,b'm',129,4,0,b'S',0,0), // not_match
+    f(19275,9,4,b'b',65535,4,0,b'S',0,0), // any_match
+    f(19284,22,5,b'm',253,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    f(19313,5,1,b'm',128,2,255,b'S',0,0), // rules
+    f(19373,5,1,b'm',129,2,255,b'S',0,0), // rules
     // envoy.config.metrics.v3.HistogramBucketSettings
-    f(10098,5,1,b'm',226,4,255,b'I',5265,36), // match
-    f(19365,7,2,b'd',65535,2,255,b'I',5265,36), // buckets
-    f(19372,4,3,b'm',264,4,255,b'I',5265,36), // bins
+    f(10098,5,1,b'm',232,4,255,b'I',5265,36), // match
+    f(19425,7,2,b'd',65535,2,255,b'I',5265,36), // buckets
+    f(19432,4,3,b'm',271,4,255,b'I',5265,36), // bins
     // envoy.config.metrics.v3.StatsConfig
-    f(19450,10,1,b'm',133,2,255,b'I',19411,39), // stats_tags
-    f(19460,20,2,b'm',251,4,255,b'I',19411,39), // use_all_default_tags
-    f(8922,13,3,b'm',132,4,255,b'I',19480,61), // stats_matcher
-    f(19576,25,4,b'm',130,2,255,b'I',19541,35), // histogram_bucket_settings
-    f(19601,27,5,b'm',251,4,255,b'I',19411,39), // allow_default_tag_overrides
+    f(19510,10,1,b'm',134,2,255,b'I',19471,39), // stats_tags
+    f(19520,20,2,b'm',258,4,255,b'I',19471,39), // use_all_default_tags
+    f(8922,13,3,b'm',133,4,255,b'I',19540,61), // stats_matcher
+    f(19636,25,4,b'm',131,2,255,b'I',19601,35), // histogram_bucket_settings
+    f(19661,27,5,b'm',258,4,255,b'I',19471,39), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
-    f(19664,10,1,b'b',65535,4,0,b'I',5265,36), // reject_all
-    f(19674,14,2,b'm',219,4,0,b'I',5265,36), // exclusion_list
-    f(19688,14,3,b'm',219,4,0,b'I',5265,36), // inclusion_list
+    f(19724,10,1,b'b',65535,4,0,b'I',5265,36), // reject_all
+    f(19734,14,2,b'm',225,4,0,b'I',5265,36), // exclusion_list
+    f(19748,14,3,b'm',225,4,0,b'I',5265,36), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
-    f(19738,8,1,b's',65535,0,255,b'I',5265,36), // tag_name
-    f(19746,5,2,b's',65535,4,0,b'I',5265,36), // regex
-    f(19751,11,3,b's',65535,4,0,b'I',5265,36), // fixed_value
+    f(19798,8,1,b's',65535,0,255,b'I',5265,36), // tag_name
+    f(19806,5,2,b's',65535,4,0,b'I',5265,36), // regex
+    f(19811,11,3,b's',65535,4,0,b'I',5265,36), // fixed_value
     // envoy.config.overload.v3.BufferFactoryConfig
-    f(19806,37,1,b'u',65535,0,255,b'I',5265,36), // minimum_account_to_track_power_of_two
+    f(19866,37,1,b'u',65535,0,255,b'I',5265,36), // minimum_account_to_track_power_of_two
     // envoy.config.overload.v3.LoadShedPoint
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(19881,8,2,b'm',141,2,255,b'I',5265,36), // triggers
+    f(19941,8,2,b'm',142,2,255,b'I',5265,36), // triggers
     // envoy.config.overload.v3.OverloadAction
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(19881,8,2,b'm',141,2,255,b'I',5265,36), // triggers
-    f(3192,12,3,b'm',250,4,255,b'I',5265,36), // typed_config
+    f(19941,8,2,b'm',142,2,255,b'I',5265,36), // triggers
+    f(3192,12,3,b'm',257,4,255,b'I',5265,36), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(19968,16,1,b'm',254,4,255,b'I',5265,36), // refresh_interval
-    f(19984,17,2,b'm',138,2,255,b'I',5265,36), // resource_monitors
-    f(6722,7,3,b'm',136,2,255,b'I',5265,36), // actions
-    f(20001,21,4,b'm',134,4,255,b'I',5265,36), // buffer_factory_config
-    f(20022,15,5,b'm',135,2,255,b'I',5265,36), // loadshed_points
+    f(20028,16,1,b'm',261,4,255,b'I',5265,36), // refresh_interval
+    f(20044,17,2,b'm',139,2,255,b'I',5265,36), // resource_monitors
+    f(6722,7,3,b'm',137,2,255,b'I',5265,36), // actions
+    f(20061,21,4,b'm',135,4,255,b'I',5265,36), // buffer_factory_config
+    f(20082,15,5,b'm',136,2,255,b'I',5265,36), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(3192,12,3,b'm',250,4,0,b'I',5265,36), // typed_config
+    f(3192,12,3,b'm',257,4,0,b'I',5265,36), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
-    f(20115,17,1,b'd',65535,0,255,b'I',5265,36), // scaling_threshold
-    f(20132,20,2,b'd',65535,0,255,b'I',5265,36), // saturation_threshold
+    f(20175,17,1,b'd',65535,0,255,b'I',5265,36), // scaling_threshold
+    f(20192,20,2,b'd',65535,0,255,b'I',5265,36), // saturation_threshold
     // envoy.config.overload.v3.ThresholdTrigger
     f(2972,5,1,b'd',65535,0,255,b'I',5265,36), // value
     // envoy.config.overload.v3.Trigger
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(20225,9,2,b'm',140,4,0,b'I',5265,36), // threshold
-    f(20234,6,3,b'm',139,4,0,b'I',5265,36), // scaled
+    f(20285,9,2,b'm',141,4,0,b'I',5265,36), // threshold
+    f(20294,6,3,b'm',140,4,0,b'I',5265,36), // scaled
     // envoy.config.route.v3.Decorator
-    f(20271,9,1,b's',65535,0,255,b'I',5265,36), // operation
-    f(20280,9,2,b'm',251,4,255,b'I',5265,36), // propagate
+    f(20331,9,1,b's',65535,0,255,b'I',5265,36), // operation
+    f(20340,9,2,b'm',258,4,255,b'I',5265,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
-    f(20331,6,1,b'u',65535,0,255,b'S',0,0), // status
-    f(20337,4,2,b'm',75,4,255,b'S',0,0), // body
-    f(20341,11,3,b'm',106,4,255,b'R',0,0), // body_format
+    f(20391,6,1,b'u',65535,0,255,b'S',0,0), // status
+    f(20397,4,2,b'm',75,4,255,b'S',0,0), // body
+    f(20401,11,3,b'm',107,4,255,b'R',0,0), // body_format
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(20387,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(20398,11,6,b'm',247,4,0,b'S',0,0), // range_match
-    f(20409,13,7,b'b',65535,4,0,b'S',0,0), // present_match
-    f(20422,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
-    f(20434,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
-    f(20446,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(20458,16,11,b'm',224,4,0,b'S',0,0), // safe_regex_match
-    f(20474,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(20488,12,13,b'm',226,4,0,b'S',0,0), // string_match
-    f(20500,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
+    f(20447,11,4,b's',65535,4,0,b'S',0,0), // exact_match
+    f(20458,11,6,b'm',254,4,0,b'S',0,0), // range_match
+    f(20469,13,7,b'b',65535,4,0,b'S',0,0), // present_match
+    f(20482,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(20494,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
+    f(20506,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
+    f(20518,16,11,b'm',230,4,0,b'S',0,0), // safe_regex_match
+    f(20534,14,12,b's',65535,4,0,b'S',0,0), // contains_match
+    f(20548,12,13,b'm',232,4,0,b'S',0,0), // string_match
+    f(20560,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(20488,12,5,b'm',226,4,0,b'S',0,0), // string_match
-    f(20409,13,6,b'b',65535,4,0,b'S',0,0), // present_match
+    f(20548,12,5,b'm',232,4,0,b'S',0,0), // string_match
+    f(20469,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
-    f(20608,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
-    f(20621,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
-    f(20634,13,3,b'e',22,0,255,b'S',0,0), // response_code
-    f(20647,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
-    f(20661,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
-    f(20675,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
-    f(20686,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
-    f(20701,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(20714,13,9,b'm',223,4,1,b'S',0,0), // regex_rewrite
-    f(20727,12,10,b's',65535,4,1,b'R',0,0), // path_rewrite
+    f(20668,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
+    f(20681,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
+    f(20694,13,3,b'e',22,0,255,b'S',0,0), // response_code
+    f(20707,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
+    f(20721,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
+    f(20735,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
+    f(20746,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
+    f(20761,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
+    f(20774,13,9,b'm',229,4,1,b'S',0,0), // regex_rewrite
+    f(20787,12,10,b's',65535,4,1,b'R',0,0), // path_rewrite
     // envoy.config.route.v3.Route
-    f(10098,5,1,b'm',160,4,255,b'S',0,0), // match
-    f(20766,5,2,b'm',148,4,0,b'S',0,0), // route
-    f(20771,8,3,b'm',146,4,0,b'S',0,0), // redirect
-    f(7858,8,4,b'm',91,4,255,b'I',20779,32), // metadata
-    f(20881,9,5,b'm',142,4,255,b'I',20811,70), // decorator
-    f(20890,15,7,b'm',143,4,0,b'S',0,0), // direct_response
-    f(20905,22,9,b'm',84,2,255,b'S',0,0), // request_headers_to_add
-    f(20927,23,10,b'm',84,2,255,b'S',0,0), // response_headers_to_add
-    f(20950,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(20976,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(21057,23,13,b'm',65535,1,255,b'R',21001,56), // typed_per_filter_config
+    f(10098,5,1,b'm',161,4,255,b'S',0,0), // match
+    f(20826,5,2,b'm',149,4,0,b'S',0,0), // route
+    f(20831,8,3,b'm',147,4,0,b'S',0,0), // redirect
+    f(7858,8,4,b'm',91,4,255,b'I',20839,32), // metadata
+    f(20941,9,5,b'm',143,4,255,b'I',20871,70), // decorator
+    f(20950,15,7,b'm',144,4,0,b'S',0,0), // direct_response
+    f(20965,22,9,b'm',84,2,255,b'S',0,0), // request_headers_to_add
+    f(20987,23,10,b'm',84,2,255,b'S',0,0), // response_headers_to_add
+    f(21010,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(21036,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(21117,23,13,b'm',65535,1,255,b'R',21061,56), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
-    f(3935,7,15,b'm',163,4,255,b'I',21080,35), // tracing
-    f(21115,30,16,b'm',264,4,255,b'R',0,0), // per_request_buffer_limit_bytes
-    f(21176,13,17,b'm',65535,4,0,b'R',21145,31), // filter_action
-    f(21238,21,18,b'm',65535,4,0,b'R',21189,49), // non_forwarding_action
-    f(18486,11,19,b's',65535,0,255,b'I',21259,31), // stat_prefix
-    f(21290,25,20,b'm',265,4,255,b'R',0,0), // request_body_buffer_limit
-    f(21315,16,21,b'm',109,2,255,b'R',0,0), // route_specifiers
+    f(3935,7,15,b'm',164,4,255,b'I',21140,35), // tracing
+    f(21175,30,16,b'm',271,4,255,b'R',0,0), // per_request_buffer_limit_bytes
+    f(21236,13,17,b'm',65535,4,0,b'R',21205,31), // filter_action
+    f(21298,21,18,b'm',65535,4,0,b'R',21249,49), // non_forwarding_action
+    f(18546,11,19,b's',65535,0,255,b'I',21319,31), // stat_prefix
+    f(21350,25,20,b'm',272,4,255,b'R',0,0), // request_body_buffer_limit
+    f(21375,16,21,b'm',110,2,255,b'R',0,0), // route_specifiers
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
-    f(21364,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
-    f(21378,17,3,b'm',166,4,0,b'S',0,0), // weighted_clusters
-    f(21454,14,4,b'm',91,4,255,b'I',21395,59), // metadata_match
-    f(20661,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
-    f(21468,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(21488,17,7,b'm',251,4,1,b'S',0,0), // auto_host_rewrite
-    f(12043,7,8,b'm',254,4,255,b'S',0,0), // timeout
-    f(12066,12,9,b'm',65535,4,255,b'R',21505,39), // retry_policy
+    f(21424,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
+    f(21438,17,3,b'm',167,4,0,b'S',0,0), // weighted_clusters
+    f(21514,14,4,b'm',91,4,255,b'I',21455,59), // metadata_match
+    f(20721,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
+    f(21528,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
+    f(21548,17,7,b'm',258,4,1,b'S',0,0), // auto_host_rewrite
+    f(12043,7,8,b'm',261,4,255,b'S',0,0), // timeout
+    f(12066,12,9,b'm',65535,4,255,b'R',21565,39), // retry_policy
     f(2011,8,11,b'e',17,0,255,b'S',0,0), // priority
-    f(21577,11,13,b'm',65535,2,255,b'R',21544,33), // rate_limits
-    f(21588,22,14,b'm',251,4,255,b'R',0,0), // include_vh_rate_limits
-    f(21688,11,15,b'm',149,2,255,b'I',21610,78), // hash_policy
-    f(21742,4,17,b'm',65535,4,255,b'R',21699,43), // cors
-    f(21746,31,20,b'e',23,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(21824,16,23,b'm',254,4,255,b'R',21777,47), // max_grpc_timeout
-    f(14234,12,24,b'm',254,4,255,b'S',0,0), // idle_timeout
-    f(21840,15,25,b'm',158,2,255,b'S',0,0), // upgrade_configs
-    f(21855,24,26,b'e',65535,0,255,b'R',0,0), // internal_redirect_action
-    f(21903,12,27,b'm',65535,4,255,b'R',21879,24), // hedge_policy
-    f(21965,19,28,b'm',254,4,255,b'R',21915,50), // grpc_timeout_offset
-    f(21984,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
-    f(22003,23,30,b'm',157,2,255,b'S',0,0), // request_mirror_policies
-    f(22026,22,31,b'm',264,4,255,b'R',0,0), // max_internal_redirects
-    f(20714,13,32,b'm',223,4,255,b'S',0,0), // regex_rewrite
-    f(22048,25,33,b'm',250,4,255,b'R',0,0), // retry_policy_typed_config
-    f(22105,24,34,b'm',65535,4,255,b'R',22073,32), // internal_redirect_policy
-    f(22205,23,35,b'm',223,4,1,b'R',22129,76), // host_rewrite_path_regex
-    f(14306,19,36,b'm',156,4,255,b'S',0,0), // max_stream_duration
-    f(22228,24,37,b's',65535,4,0,b'R',0,0), // cluster_specifier_plugin
-    f(22252,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
-    f(22275,31,39,b'm',65535,4,0,b'R',0,0), // inline_cluster_specifier_plugin
-    f(22306,17,40,b'm',109,4,255,b'R',0,0), // early_data_policy
-    f(22323,19,41,b'm',109,4,255,b'R',0,0), // path_rewrite_policy
-    f(22342,13,42,b'm',254,4,255,b'R',0,0), // flush_timeout
-    f(22355,12,44,b's',65535,4,1,b'R',0,0), // host_rewrite
-    f(20727,12,45,b's',65535,0,255,b'R',0,0), // path_rewrite
+    f(21637,11,13,b'm',65535,2,255,b'R',21604,33), // rate_limits
+    f(21648,22,14,b'm',258,4,255,b'R',0,0), // include_vh_rate_limits
+    f(21748,11,15,b'm',150,2,255,b'I',21670,78), // hash_policy
+    f(21802,4,17,b'm',65535,4,255,b'R',21759,43), // cors
+    f(21806,31,20,b'e',23,0,255,b'S',0,0), // cluster_not_found_response_code
+    f(21884,16,23,b'm',261,4,255,b'R',21837,47), // max_grpc_timeout
+    f(14234,12,24,b'm',261,4,255,b'S',0,0), // idle_timeout
+    f(21900,15,25,b'm',159,2,255,b'S',0,0), // upgrade_configs
+    f(21915,24,26,b'e',65535,0,255,b'R',0,0), // internal_redirect_action
+    f(21963,12,27,b'm',65535,4,255,b'R',21939,24), // hedge_policy
+    f(22025,19,28,b'm',261,4,255,b'R',21975,50), // grpc_timeout_offset
+    f(22044,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
+    f(22063,23,30,b'm',158,2,255,b'S',0,0), // request_mirror_policies
+    f(22086,22,31,b'm',271,4,255,b'R',0,0), // max_internal_redirects
+    f(20774,13,32,b'm',229,4,255,b'S',0,0), // regex_rewrite
+    f(22108,25,33,b'm',257,4,255,b'R',0,0), // retry_policy_typed_config
+    f(22165,24,34,b'm',65535,4,255,b'R',22133,32), // internal_redirect_policy
+    f(22265,23,35,b'm',229,4,1,b'R',22189,76), // host_rewrite_path_regex
+    f(14286,19,36,b'm',157,4,255,b'S',0,0), // max_stream_duration
+    f(22288,24,37,b's',65535,4,0,b'R',0,0), // cluster_specifier_plugin
+    f(22312,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
+    f(22335,31,39,b'm',65535,4,0,b'R',0,0), // inline_cluster_specifier_plugin
+    f(22366,17,40,b'm',110,4,255,b'R',0,0), // early_data_policy
+    f(22383,19,41,b'm',110,4,255,b'R',0,0), // path_rewrite_policy
+    f(22402,13,42,b'm',261,4,255,b'R',0,0), // flush_timeout
+    f(22415,12,44,b's',65535,4,1,b'R',0,0), // host_rewrite
+    f(20787,12,45,b's',65535,0,255,b'R',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
-    f(12365,6,1,b'm',154,4,0,b'I',5265,36), // header
-    f(22411,6,2,b'm',151,4,0,b'I',5265,36), // cookie
-    f(22417,21,3,b'm',150,4,0,b'I',5265,36), // connection_properties
-    f(22438,8,4,b'b',65535,0,255,b'I',5265,36), // terminal
-    f(22446,15,5,b'm',155,4,0,b'I',5265,36), // query_parameter
-    f(22461,12,6,b'm',153,4,0,b'I',5265,36), // filter_state
+    f(12365,6,1,b'm',155,4,0,b'I',5265,36), // header
+    f(22471,6,2,b'm',152,4,0,b'I',5265,36), // cookie
+    f(22477,21,3,b'm',151,4,0,b'I',5265,36), // connection_properties
+    f(22498,8,4,b'b',65535,0,255,b'I',5265,36), // terminal
+    f(22506,15,5,b'm',156,4,0,b'I',5265,36), // query_parameter
+    f(22521,12,6,b'm',154,4,0,b'I',5265,36), // filter_state
     // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    f(22538,9,1,b'b',65535,0,255,b'I',5265,36), // source_ip
+    f(22598,9,1,b'b',65535,0,255,b'I',5265,36), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(22598,3,2,b'm',254,4,255,b'I',5265,36), // ttl
+    f(22658,3,2,b'm',261,4,255,b'I',5265,36), // ttl
     f(131,4,3,b's',65535,0,255,b'I',5265,36), // path
-    f(22601,10,4,b'm',152,2,255,b'I',5265,36), // attributes
+    f(22661,10,4,b'm',153,2,255,b'I',5265,36), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
     f(2972,5,2,b's',65535,0,255,b'I',5265,36), // value
     // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
     f(10169,3,1,b's',65535,0,255,b'I',5265,36), // key
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    f(22778,11,1,b's',65535,0,255,b'I',5265,36), // header_name
-    f(20714,13,2,b'm',223,4,255,b'I',5265,36), // regex_rewrite
+    f(22838,11,1,b's',65535,0,255,b'I',5265,36), // header_name
+    f(20774,13,2,b'm',229,4,255,b'I',5265,36), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    f(14306,19,1,b'm',254,4,255,b'S',0,0), // max_stream_duration
-    f(22899,23,2,b'm',254,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(22922,26,3,b'm',254,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(14286,19,1,b'm',261,4,255,b'S',0,0), // max_stream_duration
+    f(22959,23,2,b'm',261,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(22982,26,3,b'm',261,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
-    f(23001,16,3,b'm',103,4,255,b'S',0,0), // runtime_fraction
-    f(23017,13,4,b'm',251,4,255,b'I',21080,35), // trace_sampled
-    f(21364,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
-    f(23030,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
-    f(23094,25,7,b'm',65535,2,255,b'R',23063,31), // request_headers_mutations
-    f(21468,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
+    f(23061,16,3,b'm',103,4,255,b'S',0,0), // runtime_fraction
+    f(23077,13,4,b'm',258,4,255,b'I',21140,35), // trace_sampled
+    f(21424,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(23090,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
+    f(23154,25,7,b'm',65535,2,255,b'R',23123,31), // request_headers_mutations
+    f(21528,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
     // envoy.config.route.v3.RouteAction.UpgradeConfig
-    f(23166,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(23178,7,2,b'm',251,4,255,b'S',0,0), // enabled
-    f(23210,14,3,b'm',65535,4,255,b'R',23185,25), // connect_config
+    f(23226,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(23238,7,2,b'm',258,4,255,b'S',0,0), // enabled
+    f(23270,14,3,b'm',65535,4,255,b'R',23245,25), // connect_config
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(23264,13,2,b'm',165,2,255,b'S',0,0), // virtual_hosts
-    f(23319,21,3,b's',65535,2,255,b'R',23277,42), // internal_only_headers
-    f(20927,23,4,b'm',84,2,255,b'S',0,0), // response_headers_to_add
-    f(20950,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(20905,22,6,b'm',84,2,255,b'S',0,0), // request_headers_to_add
-    f(23340,17,7,b'm',251,4,255,b'S',0,0), // validate_clusters
-    f(20976,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(23403,4,9,b'm',65535,4,255,b'R',23357,46), // vhds
-    f(23407,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(23442,35,11,b'm',264,4,255,b'S',0,0), // max_direct_response_body_size_bytes
-    f(23477,25,12,b'm',65535,2,255,b'R',0,0), // cluster_specifier_plugins
-    f(22003,23,13,b'm',157,2,255,b'S',0,0), // request_mirror_policies
-    f(23502,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
-    f(23530,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
-    f(21057,23,16,b'm',65535,1,255,b'R',21001,56), // typed_per_filter_config
-    f(7858,8,17,b'm',91,4,255,b'I',23569,38), // metadata
-    f(23607,12,18,b's',65535,0,255,b'R',0,0), // vhost_header
-    f(21315,16,19,b'm',109,2,255,b'R',0,0), // route_specifiers
+    f(23324,13,2,b'm',166,2,255,b'S',0,0), // virtual_hosts
+    f(23379,21,3,b's',65535,2,255,b'R',23337,42), // internal_only_headers
+    f(20987,23,4,b'm',84,2,255,b'S',0,0), // response_headers_to_add
+    f(21010,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(20965,22,6,b'm',84,2,255,b'S',0,0), // request_headers_to_add
+    f(23400,17,7,b'm',258,4,255,b'S',0,0), // validate_clusters
+    f(21036,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(23463,4,9,b'm',65535,4,255,b'R',23417,46), // vhds
+    f(23467,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(23502,35,11,b'm',271,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(23537,25,12,b'm',65535,2,255,b'R',0,0), // cluster_specifier_plugins
+    f(22063,23,13,b'm',158,2,255,b'S',0,0), // request_mirror_policies
+    f(23562,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
+    f(23590,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
+    f(21117,23,16,b'm',65535,1,255,b'R',21061,56), // typed_per_filter_config
+    f(7858,8,17,b'm',91,4,255,b'I',23629,38), // metadata
+    f(23667,12,18,b's',65535,0,255,b'R',0,0), // vhost_header
+    f(21375,16,19,b'm',110,2,255,b'R',0,0), // route_specifiers
     // envoy.config.route.v3.RouteMatch
-    f(23651,6,1,b's',65535,4,0,b'S',0,0), // prefix
+    f(23711,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(23657,14,4,b'm',251,4,255,b'S',0,0), // case_sensitive
-    f(23671,7,6,b'm',144,2,255,b'S',0,0), // headers
-    f(23678,16,7,b'm',145,2,255,b'S',0,0), // query_parameters
-    f(23694,4,8,b'm',162,4,255,b'S',0,0), // grpc
-    f(23001,16,9,b'm',103,4,255,b'S',0,0), // runtime_fraction
-    f(23698,10,10,b'm',224,4,0,b'S',0,0), // safe_regex
-    f(23737,11,11,b'm',65535,4,255,b'R',23708,29), // tls_context
-    f(23748,15,12,b'm',161,4,0,b'S',0,0), // connect_matcher
-    f(23812,16,13,b'm',220,2,255,b'R',23763,49), // dynamic_metadata
-    f(23828,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
-    f(23901,17,15,b'm',109,4,0,b'R',23849,52), // path_match_policy
-    f(22461,12,16,b'm',65535,2,255,b'R',23918,45), // filter_state
-    f(23963,7,17,b'm',65535,2,255,b'R',0,0), // cookies
+    f(23717,14,4,b'm',258,4,255,b'S',0,0), // case_sensitive
+    f(23731,7,6,b'm',145,2,255,b'S',0,0), // headers
+    f(23738,16,7,b'm',146,2,255,b'S',0,0), // query_parameters
+    f(23754,4,8,b'm',163,4,255,b'S',0,0), // grpc
+    f(23061,16,9,b'm',103,4,255,b'S',0,0), // runtime_fraction
+    f(23758,10,10,b'm',230,4,0,b'S',0,0), // safe_regex
+    f(23797,11,11,b'm',65535,4,255,b'R',23768,29), // tls_context
+    f(23808,15,12,b'm',162,4,0,b'S',0,0), // connect_matcher
+    f(23872,16,13,b'm',226,2,255,b'R',23823,49), // dynamic_metadata
+    f(23888,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
+    f(23961,17,15,b'm',110,4,0,b'R',23909,52), // path_match_policy
+    f(22521,12,16,b'm',65535,2,255,b'R',23978,45), // filter_state
+    f(24023,7,17,b'm',65535,2,255,b'R',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.Tracing
-    f(24100,15,1,b'm',242,4,255,b'I',5265,36), // client_sampling
-    f(24115,15,2,b'm',242,4,255,b'I',5265,36), // random_sampling
-    f(24130,16,3,b'm',242,4,255,b'I',5265,36), // overall_sampling
-    f(24146,11,4,b'm',236,2,255,b'I',5265,36), // custom_tags
-    f(20271,9,5,b's',65535,0,255,b'I',5265,36), // operation
-    f(24157,18,6,b's',65535,0,255,b'I',5265,36), // upstream_operation
+    f(24160,15,1,b'm',248,4,255,b'I',5265,36), // client_sampling
+    f(24175,15,2,b'm',248,4,255,b'I',5265,36), // random_sampling
+    f(24190,16,3,b'm',248,4,255,b'I',5265,36), // overall_sampling
+    f(24206,11,4,b'm',242,2,255,b'I',5265,36), // custom_tags
+    f(20331,9,5,b's',65535,0,255,b'I',5265,36), // operation
+    f(24217,18,6,b's',65535,0,255,b'I',5265,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
     f(345,4,2,b's',65535,0,255,b'I',5265,36), // name
-    f(23671,7,4,b'm',144,2,255,b'I',5265,36), // headers
+    f(23731,7,4,b'm',145,2,255,b'I',5265,36), // headers
     // envoy.config.route.v3.VirtualHost
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24244,7,2,b's',65535,2,255,b'S',0,0), // domains
-    f(24251,6,3,b'm',147,2,255,b'S',0,0), // routes
-    f(24257,11,4,b'e',24,0,255,b'S',0,0), // require_tls
-    f(24337,16,5,b'm',164,2,255,b'I',24268,69), // virtual_clusters
-    f(21577,11,6,b'm',65535,2,255,b'R',21544,33), // rate_limits
-    f(20905,22,7,b'm',84,2,255,b'S',0,0), // request_headers_to_add
-    f(21742,4,8,b'm',65535,4,255,b'R',21699,43), // cors
-    f(20927,23,10,b'm',84,2,255,b'S',0,0), // response_headers_to_add
-    f(20950,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(20976,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(24353,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
-    f(21057,23,15,b'm',65535,1,255,b'R',21001,56), // typed_per_filter_config
-    f(12066,12,16,b'm',65535,4,255,b'R',21505,39), // retry_policy
-    f(21903,12,17,b'm',65535,4,255,b'R',21879,24), // hedge_policy
-    f(21115,30,18,b'm',264,4,255,b'R',0,0), // per_request_buffer_limit_bytes
-    f(24382,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(22048,25,20,b'm',250,4,255,b'R',0,0), // retry_policy_typed_config
-    f(24425,7,21,b'm',65535,4,255,b'R',24415,10), // matcher
-    f(22003,23,22,b'm',157,2,255,b'S',0,0), // request_mirror_policies
-    f(24459,31,23,b'b',65535,0,255,b'I',24432,27), // include_is_timeout_retry_header
-    f(7858,8,24,b'm',91,4,255,b'I',24490,39), // metadata
-    f(21290,25,25,b'm',265,4,255,b'R',0,0), // request_body_buffer_limit
-    f(21315,16,26,b'm',109,2,255,b'R',0,0), // route_specifiers
+    f(24304,7,2,b's',65535,2,255,b'S',0,0), // domains
+    f(24311,6,3,b'm',148,2,255,b'S',0,0), // routes
+    f(24317,11,4,b'e',24,0,255,b'S',0,0), // require_tls
+    f(24397,16,5,b'm',165,2,255,b'I',24328,69), // virtual_clusters
+    f(21637,11,6,b'm',65535,2,255,b'R',21604,33), // rate_limits
+    f(20965,22,7,b'm',84,2,255,b'S',0,0), // request_headers_to_add
+    f(21802,4,8,b'm',65535,4,255,b'R',21759,43), // cors
+    f(20987,23,10,b'm',84,2,255,b'S',0,0), // response_headers_to_add
+    f(21010,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(21036,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(24413,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
+    f(21117,23,15,b'm',65535,1,255,b'R',21061,56), // typed_per_filter_config
+    f(12066,12,16,b'm',65535,4,255,b'R',21565,39), // retry_policy
+    f(21963,12,17,b'm',65535,4,255,b'R',21939,24), // hedge_policy
+    f(21175,30,18,b'm',271,4,255,b'R',0,0), // per_request_buffer_limit_bytes
+    f(24442,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
+    f(22108,25,20,b'm',257,4,255,b'R',0,0), // retry_policy_typed_config
+    f(24485,7,21,b'm',65535,4,255,b'R',24475,10), // matcher
+    f(22063,23,22,b'm',158,2,255,b'S',0,0), // request_mirror_policies
+    f(24519,31,23,b'b',65535,0,255,b'I',24492,27), // include_is_timeout_retry_header
+    f(7858,8,24,b'm',91,4,255,b'I',24550,39), // metadata
+    f(21350,25,25,b'm',272,4,255,b'R',0,0), // request_body_buffer_limit
+    f(21375,16,26,b'm',110,2,255,b'R',0,0), // route_specifiers
     // envoy.config.route.v3.WeightedCluster
-    f(5659,8,1,b'm',167,2,255,b'S',0,0), // clusters
-    f(24626,18,2,b's',65535,0,255,b'I',24566,60), // runtime_key_prefix
-    f(24687,12,3,b'm',264,4,255,b'I',24644,43), // total_weight
-    f(22778,11,4,b's',65535,4,0,b'R',24699,40), // header_name
-    f(24739,15,5,b'm',251,4,0,b'R',0,0), // use_hash_policy
+    f(5659,8,1,b'm',168,2,255,b'S',0,0), // clusters
+    f(24686,18,2,b's',65535,0,255,b'I',24626,60), // runtime_key_prefix
+    f(24747,12,3,b'm',271,4,255,b'I',24704,43), // total_weight
+    f(22838,11,4,b's',65535,4,0,b'R',24759,40), // header_name
+    f(24799,15,5,b'm',258,4,0,b'R',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(1997,6,2,b'm',264,4,255,b'S',0,0), // weight
-    f(21454,14,3,b'm',91,4,255,b'I',21395,59), // metadata_match
-    f(20905,22,4,b'm',84,2,255,b'S',0,0), // request_headers_to_add
-    f(20927,23,5,b'm',84,2,255,b'S',0,0), // response_headers_to_add
-    f(20950,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(20976,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(21057,23,10,b'm',65535,1,255,b'R',21001,56), // typed_per_filter_config
-    f(21468,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
-    f(21364,14,12,b's',65535,0,255,b'R',0,0), // cluster_header
+    f(1997,6,2,b'm',271,4,255,b'S',0,0), // weight
+    f(21514,14,3,b'm',91,4,255,b'I',21455,59), // metadata_match
+    f(20965,22,4,b'm',84,2,255,b'S',0,0), // request_headers_to_add
+    f(20987,23,5,b'm',84,2,255,b'S',0,0), // response_headers_to_add
+    f(21010,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(21036,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(21117,23,10,b'm',65535,1,255,b'R',21061,56), // typed_per_filter_config
+    f(21528,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
+    f(21424,14,12,b's',65535,0,255,b'R',0,0), // cluster_header
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(24858,6,2,b's',65535,4,0,b'S',0,0), // format
-    f(15766,11,3,b'm',261,4,0,b'S',0,0), // json_format
-    f(24864,17,4,b'm',261,4,0,b'S',0,0), // typed_json_format
-    f(942,10,5,b'm',106,4,0,b'S',0,0), // log_format
+    f(24918,6,2,b's',65535,4,0,b'S',0,0), // format
+    f(15826,11,3,b'm',268,4,0,b'S',0,0), // json_format
+    f(24924,17,4,b'm',268,4,0,b'S',0,0), // typed_json_format
+    f(942,10,5,b'm',107,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    f(942,10,1,b'm',106,4,0,b'S',0,0), // log_format
+    f(942,10,1,b'm',107,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    f(942,10,1,b'm',106,4,0,b'S',0,0), // log_format
+    f(942,10,1,b'm',107,4,0,b'S',0,0), // log_format
     // envoy.extensions.filters.http.router.v3.Router
-    f(25097,13,1,b'm',251,4,255,b'I',25041,56), // dynamic_stats
-    f(25110,16,2,b'b',65535,0,255,b'I',21080,35), // start_child_span
-    f(25126,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(25138,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(25160,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(25229,27,6,b'b',65535,0,255,b'I',25180,49), // respect_expected_rq_timeout
-    f(25282,40,7,b'b',65535,0,255,b'I',25256,26), // suppress_grpc_request_failure_code_stats
-    f(25322,21,8,b'm',181,2,255,b'R',8276,46), // upstream_http_filters
-    f(25404,20,9,b'm',172,4,255,b'I',25343,61), // upstream_log_options
-    f(25424,33,10,b'm',251,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(25157,13,1,b'm',258,4,255,b'I',25101,56), // dynamic_stats
+    f(25170,16,2,b'b',65535,0,255,b'I',21140,35), // start_child_span
+    f(25186,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(25198,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(25220,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(25289,27,6,b'b',65535,0,255,b'I',25240,49), // respect_expected_rq_timeout
+    f(25342,40,7,b'b',65535,0,255,b'I',25316,26), // suppress_grpc_request_failure_code_stats
+    f(25382,21,8,b'm',182,2,255,b'R',8276,46), // upstream_http_filters
+    f(25464,20,9,b'm',173,4,255,b'I',25403,61), // upstream_log_options
+    f(25484,33,10,b'm',258,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(25528,37,1,b'b',65535,0,255,b'I',5265,36), // flush_upstream_log_on_upstream_stream
-    f(25565,27,2,b'm',254,4,255,b'I',5265,36), // upstream_log_flush_interval
+    f(25588,37,1,b'b',65535,0,255,b'I',5265,36), // flush_upstream_log_on_upstream_stream
+    f(25625,27,2,b'm',261,4,255,b'I',5265,36), // upstream_log_flush_interval
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(25810,25,1,b'm',251,4,255,b'R',25781,29), // enable_ja3_fingerprinting
-    f(25891,24,2,b'm',264,4,255,b'I',25835,56), // initial_read_buffer_size
-    f(25915,25,3,b'm',251,4,255,b'R',25781,29), // enable_ja4_fingerprinting
-    f(25940,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(26036,21,5,b'm',264,4,255,b'I',25987,49), // max_client_hello_size
+    f(25870,25,1,b'm',258,4,255,b'R',25841,29), // enable_ja3_fingerprinting
+    f(25951,24,2,b'm',271,4,255,b'I',25895,56), // initial_read_buffer_size
+    f(25975,25,3,b'm',258,4,255,b'R',25841,29), // enable_ja4_fingerprinting
+    f(26000,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(26096,21,5,b'm',271,4,255,b'I',26047,49), // max_client_hello_size
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(26138,10,1,b'e',25,0,255,b'S',0,0), // codec_type
-    f(18486,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(26148,3,3,b'm',182,4,0,b'S',0,0), // rds
-    f(2551,12,4,b'm',159,4,0,b'S',0,0), // route_config
-    f(26151,12,5,b'm',181,2,255,b'S',0,0), // http_filters
-    f(26163,14,6,b'm',251,4,255,b'S',0,0), // add_user_agent
-    f(3935,7,7,b'm',65535,4,255,b'R',26177,28), // tracing
+    f(26198,10,1,b'e',25,0,255,b'S',0,0), // codec_type
+    f(18546,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(26208,3,3,b'm',183,4,0,b'S',0,0), // rds
+    f(2551,12,4,b'm',160,4,0,b'S',0,0), // route_config
+    f(26211,12,5,b'm',182,2,255,b'S',0,0), // http_filters
+    f(26223,14,6,b'm',258,4,255,b'S',0,0), // add_user_agent
+    f(3935,7,7,b'm',65535,4,255,b'R',26237,28), // tracing
     f(7498,21,8,b'm',85,4,255,b'S',0,0), // http_protocol_options
     f(7519,22,9,b'm',87,4,255,b'S',0,0), // http2_protocol_options
-    f(26205,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(26216,13,12,b'm',254,4,255,b'S',0,0), // drain_timeout
+    f(26265,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(26276,13,12,b'm',261,4,255,b'S',0,0), // drain_timeout
     f(3418,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(26229,18,14,b'm',251,4,255,b'S',0,0), // use_remote_address
-    f(26247,19,15,b'm',251,4,255,b'S',0,0), // generate_request_id
-    f(26266,27,16,b'e',26,0,255,b'S',0,0), // forward_client_cert_details
-    f(26293,31,17,b'm',179,4,255,b'S',0,0), // set_current_client_cert_details
-    f(26324,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(26342,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(26396,49,20,b'b',65535,0,255,b'I',26362,34), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(26445,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(26460,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(21840,15,23,b'm',180,2,255,b'S',0,0), // upgrade_configs
-    f(26463,19,24,b'm',254,4,255,b'S',0,0), // stream_idle_timeout
-    f(26482,23,25,b'm',178,4,255,b'S',0,0), // internal_address_config
-    f(26505,21,26,b'm',254,4,255,b'S',0,0), // delayed_close_timeout
-    f(10891,15,28,b'm',254,4,255,b'S',0,0), // request_timeout
-    f(26526,22,29,b'm',264,4,255,b'S',0,0), // max_request_headers_kb
-    f(26548,14,30,b'm',251,4,255,b'S',0,0), // normalize_path
-    f(26600,13,31,b'm',65535,4,0,b'R',26562,38), // scoped_routes
-    f(26613,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(26641,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(26654,28,34,b'e',28,0,255,b'S',0,0), // server_header_transformation
+    f(26289,18,14,b'm',258,4,255,b'S',0,0), // use_remote_address
+    f(26307,19,15,b'm',258,4,255,b'S',0,0), // generate_request_id
+    f(26326,27,16,b'e',26,0,255,b'S',0,0), // forward_client_cert_details
+    f(26353,31,17,b'm',180,4,255,b'S',0,0), // set_current_client_cert_details
+    f(26384,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(26402,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(26493,49,20,b'b',65535,0,255,b'I',26422,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(26542,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(26557,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(21900,15,23,b'm',181,2,255,b'S',0,0), // upgrade_configs
+    f(26560,19,24,b'm',261,4,255,b'S',0,0), // stream_idle_timeout
+    f(26579,23,25,b'm',179,4,255,b'S',0,0), // internal_address_config
+    f(26602,21,26,b'm',261,4,255,b'S',0,0), // delayed_close_timeout
+    f(10891,15,28,b'm',261,4,255,b'S',0,0), // request_timeout
+    f(26623,22,29,b'm',271,4,255,b'S',0,0), // max_request_headers_kb
+    f(26645,14,30,b'm',258,4,255,b'S',0,0), // normalize_path
+    f(26697,13,31,b'm',65535,4,0,b'R',26659,38), // scoped_routes
+    f(26710,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(26738,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(26751,28,34,b'e',28,0,255,b'S',0,0), // server_header_transformation
     f(7913,28,35,b'm',88,4,255,b'S',0,0), // common_http_protocol_options
-    f(26703,20,36,b'm',65535,4,255,b'R',26682,21), // request_id_extension
-    f(26723,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(26791,18,38,b'm',65535,4,255,b'R',26756,35), // local_reply_config
-    f(26809,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(26913,36,40,b'm',251,4,255,b'I',26833,80), // stream_error_on_invalid_http_message
-    f(26949,23,41,b'm',254,4,255,b'S',0,0), // request_headers_timeout
-    f(26972,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(27027,26,43,b'm',65535,4,255,b'R',26991,36), // path_normalization_options
-    f(27076,22,44,b'm',65535,4,255,b'R',27053,23), // http3_protocol_options
-    f(27098,32,45,b'e',27,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(27195,32,46,b'm',109,2,255,b'R',27130,65), // original_ip_detection_extensions
-    f(27227,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(27250,28,48,b'm',65535,4,255,b'R',0,0), // scheme_header_transformation
-    f(27278,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(27297,30,50,b'm',109,4,255,b'R',0,0), // typed_header_validation_config
-    f(27327,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(27383,32,52,b'm',109,2,255,b'R',27350,33), // early_header_mutation_extensions
-    f(27415,35,53,b'm',251,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(27482,25,54,b'm',254,4,255,b'I',27450,32), // access_log_flush_interval
-    f(27507,31,55,b'b',65535,0,255,b'I',27450,32), // flush_access_log_on_new_request
-    f(27538,18,56,b'm',177,4,255,b'I',27450,32), // access_log_options
-    f(27584,21,57,b'b',65535,0,255,b'I',27556,28), // append_local_overload
-    f(27655,34,58,b'b',65535,0,255,b'I',27605,50), // http1_safe_max_connection_duration
-    f(27689,20,59,b'm',254,4,255,b'R',0,0), // stream_flush_timeout
-    f(27709,27,60,b'm',65535,4,255,b'R',0,0), // forward_client_cert_matcher
-    f(27736,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(27795,20,62,b'm',248,4,255,b'I',27756,39), // drain_timeout_jitter
+    f(26779,20,36,b'm',184,4,255,b'S',0,0), // request_id_extension
+    f(26799,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(26867,18,38,b'm',65535,4,255,b'R',26832,35), // local_reply_config
+    f(26885,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(26989,36,40,b'm',258,4,255,b'I',26909,80), // stream_error_on_invalid_http_message
+    f(27025,23,41,b'm',261,4,255,b'S',0,0), // request_headers_timeout
+    f(27048,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(27103,26,43,b'm',65535,4,255,b'R',27067,36), // path_normalization_options
+    f(27152,22,44,b'm',65535,4,255,b'R',27129,23), // http3_protocol_options
+    f(27174,32,45,b'e',27,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(27206,32,46,b'm',110,2,255,b'S',0,0), // original_ip_detection_extensions
+    f(27238,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(27261,28,48,b'm',104,4,255,b'S',0,0), // scheme_header_transformation
+    f(27289,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(27308,30,50,b'm',110,4,255,b'R',0,0), // typed_header_validation_config
+    f(27338,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(27394,32,52,b'm',110,2,255,b'R',27361,33), // early_header_mutation_extensions
+    f(27426,35,53,b'm',258,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(27493,25,54,b'm',261,4,255,b'I',27461,32), // access_log_flush_interval
+    f(27518,31,55,b'b',65535,0,255,b'I',27461,32), // flush_access_log_on_new_request
+    f(27549,18,56,b'm',178,4,255,b'I',27461,32), // access_log_options
+    f(27661,21,57,b'b',65535,0,255,b'I',27567,94), // append_local_overload
+    f(27732,34,58,b'b',65535,0,255,b'I',27682,50), // http1_safe_max_connection_duration
+    f(27766,20,59,b'm',261,4,255,b'S',0,0), // stream_flush_timeout
+    f(27786,27,60,b'm',65535,4,255,b'R',0,0), // forward_client_cert_matcher
+    f(27813,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(27833,20,62,b'm',255,4,255,b'S',0,0), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(27482,25,1,b'm',254,4,255,b'I',5265,36), // access_log_flush_interval
-    f(27507,31,2,b'b',65535,0,255,b'I',5265,36), // flush_access_log_on_new_request
-    f(27916,44,3,b'b',65535,0,255,b'I',5265,36), // flush_log_on_tunnel_successfully_established
+    f(27493,25,1,b'm',261,4,255,b'I',5265,36), // access_log_flush_interval
+    f(27518,31,2,b'b',65535,0,255,b'I',5265,36), // flush_access_log_on_new_request
+    f(27954,44,3,b'b',65535,0,255,b'I',5265,36), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(28101,12,1,b'b',65535,0,255,b'I',28063,38), // unix_sockets
+    f(28101,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
     f(28113,11,2,b'm',72,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(28233,7,1,b'm',251,4,255,b'S',0,0), // subject
+    f(28233,7,1,b'm',258,4,255,b'S',0,0), // subject
     f(28240,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
     f(28244,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(24858,6,7,b'e',65535,0,255,b'R',0,0), // format
+    f(24918,6,7,b'e',65535,0,255,b'R',0,0), // format
     f(28249,6,8,b'b',65535,0,255,b'R',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    f(23166,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(8322,7,2,b'm',181,2,255,b'R',28350,61), // filters
-    f(23178,7,3,b'm',251,4,255,b'S',0,0), // enabled
+    f(23226,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(8322,7,2,b'm',182,2,255,b'R',28350,61), // filters
+    f(23238,7,3,b'm',258,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,4,b'm',250,4,0,b'S',0,0), // typed_config
-    f(17355,16,5,b'm',65535,4,0,b'R',17312,43), // config_discovery
+    f(3192,12,4,b'm',257,4,0,b'S',0,0), // typed_config
+    f(17415,16,5,b'm',65535,4,0,b'R',17372,43), // config_discovery
     f(28481,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
     f(11871,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
     f(28555,13,1,b'm',73,4,255,b'S',0,0), // config_source
     f(28568,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
+    f(3192,12,1,b'm',257,4,255,b'S',0,0), // typed_config
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    f(18486,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(18546,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(28639,23,3,b'm',254,4,255,b'I',17043,34), // downstream_idle_timeout
-    f(28662,21,4,b'm',254,4,255,b'I',17043,34), // upstream_idle_timeout
+    f(28717,23,3,b'm',261,4,255,b'I',17103,34), // downstream_idle_timeout
+    f(28740,21,4,b'm',261,4,255,b'I',17103,34), // upstream_idle_timeout
     f(3418,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(28683,20,7,b'm',264,4,255,b'S',0,0), // max_connect_attempts
-    f(14234,12,8,b'm',254,4,255,b'S',0,0), // idle_timeout
-    f(21454,14,9,b'm',91,4,255,b'I',21395,59), // metadata_match
-    f(21378,17,10,b'm',185,4,0,b'S',0,0), // weighted_clusters
-    f(21688,11,11,b'm',243,2,255,b'I',21610,78), // hash_policy
-    f(28743,16,12,b'm',65535,4,255,b'R',28703,40), // tunneling_config
-    f(28759,34,13,b'm',254,4,255,b'R',9740,23), // max_downstream_connection_duration
-    f(28842,9,14,b'm',65535,4,255,b'R',28793,49), // on_demand
-    f(27482,25,15,b'm',254,4,255,b'I',28851,35), // access_log_flush_interval
-    f(28886,29,16,b'b',65535,0,255,b'I',28851,35), // flush_access_log_on_connected
-    f(27538,18,17,b'm',184,4,255,b'I',28851,35), // access_log_options
-    f(28915,15,18,b'm',69,4,255,b'R',0,0), // backoff_options
-    f(28930,19,19,b'm',65535,2,255,b'R',0,0), // proxy_protocol_tlvs
-    f(28949,52,20,b'm',248,4,255,b'R',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(29001,21,21,b'e',65535,0,255,b'R',0,0), // upstream_connect_mode
-    f(29022,20,22,b'm',264,4,255,b'R',0,0), // max_early_data_bytes
-    f(29042,31,23,b'e',65535,0,255,b'R',0,0), // proxy_protocol_tlv_merge_policy
-    f(29073,17,24,b'm',251,4,255,b'R',0,0), // check_drain_close
+    f(28761,20,7,b'm',271,4,255,b'S',0,0), // max_connect_attempts
+    f(14234,12,8,b'm',261,4,255,b'S',0,0), // idle_timeout
+    f(21514,14,9,b'm',91,4,255,b'I',21455,59), // metadata_match
+    f(21438,17,10,b'm',187,4,0,b'S',0,0), // weighted_clusters
+    f(21748,11,11,b'm',249,2,255,b'I',21670,78), // hash_policy
+    f(28821,16,12,b'm',65535,4,255,b'R',28781,40), // tunneling_config
+    f(28837,34,13,b'm',261,4,255,b'R',9740,23), // max_downstream_connection_duration
+    f(28920,9,14,b'm',65535,4,255,b'R',28871,49), // on_demand
+    f(27493,25,15,b'm',261,4,255,b'I',28929,35), // access_log_flush_interval
+    f(28964,29,16,b'b',65535,0,255,b'I',28929,35), // flush_access_log_on_connected
+    f(27549,18,17,b'm',186,4,255,b'I',28929,35), // access_log_options
+    f(28993,15,18,b'm',69,4,255,b'R',0,0), // backoff_options
+    f(29008,19,19,b'm',65535,2,255,b'R',0,0), // proxy_protocol_tlvs
+    f(29027,52,20,b'm',255,4,255,b'R',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(29079,21,21,b'e',65535,0,255,b'R',0,0), // upstream_connect_mode
+    f(29100,20,22,b'm',271,4,255,b'R',0,0), // max_early_data_bytes
+    f(29120,31,23,b'e',65535,0,255,b'R',0,0), // proxy_protocol_tlv_merge_policy
+    f(29151,17,24,b'm',258,4,255,b'R',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(27482,25,1,b'm',254,4,255,b'I',5265,36), // access_log_flush_interval
-    f(28886,29,2,b'b',65535,0,255,b'I',5265,36), // flush_access_log_on_connected
-    f(29164,25,3,b'b',65535,0,255,b'I',5265,36), // flush_access_log_on_start
+    f(27493,25,1,b'm',261,4,255,b'I',5265,36), // access_log_flush_interval
+    f(28964,29,2,b'b',65535,0,255,b'I',5265,36), // flush_access_log_on_connected
+    f(29242,25,3,b'b',65535,0,255,b'I',5265,36), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    f(5659,8,1,b'm',186,2,255,b'S',0,0), // clusters
+    f(5659,8,1,b'm',188,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
-    f(21454,14,3,b'm',91,4,255,b'I',21395,59), // metadata_match
+    f(21514,14,3,b'm',91,4,255,b'I',21455,59), // metadata_match
+    // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
+    f(22838,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(29500,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
+    f(29541,18,3,b'm',252,4,255,b'S',0,0), // reject_with_status
+    // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
+    f(26402,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(29619,17,2,b'm',191,4,255,b'S',0,0), // xff_trusted_cidrs
+    f(26542,15,3,b'm',258,4,255,b'S',0,0), // skip_xff_append
+    // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
+    f(29702,5,1,b'm',72,2,255,b'S',0,0), // cidrs
+    // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+    f(29837,17,1,b'm',258,4,255,b'I',29762,75), // pack_trace_reason
+    f(29913,33,2,b'm',258,4,255,b'I',29854,59), // use_request_id_for_trace_sampling
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(29471,10,1,b'm',75,4,255,b'S',0,0), // trusted_ca
-    f(29481,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(29531,23,3,b's',65535,2,255,b'R',29504,27), // verify_certificate_spki
-    f(29554,36,6,b'm',251,4,255,b'R',17043,34), // require_signed_certificate_timestamp
-    f(29628,3,7,b'm',75,4,255,b'R',29590,38), // crl
-    f(29671,25,8,b'b',65535,0,255,b'R',29631,40), // allow_expired_certificate
-    f(29696,23,9,b'm',226,2,255,b'S',0,0), // match_subject_alt_names
-    f(29719,24,10,b'e',29,0,255,b'S',0,0), // trust_chain_verification
-    f(11618,17,11,b'm',111,4,255,b'S',0,0), // watched_directory
-    f(29797,23,12,b'm',109,4,255,b'R',29743,54), // custom_validator_config
-    f(29820,32,13,b'm',65535,4,255,b'R',0,0), // ca_certificate_provider_instance
-    f(29852,25,14,b'b',65535,0,255,b'R',0,0), // only_verify_leaf_cert_crl
-    f(29877,29,15,b'm',194,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(29906,16,16,b'm',264,4,255,b'R',0,0), // max_verify_depth
-    f(29965,17,17,b'm',65535,4,255,b'R',29922,43), // system_root_certs
-    f(30011,23,18,b'b',65535,0,255,b'I',29982,29), // suppress_client_ca_list
+    f(30074,10,1,b'm',75,4,255,b'S',0,0), // trusted_ca
+    f(30084,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(30134,23,3,b's',65535,2,255,b'R',30107,27), // verify_certificate_spki
+    f(30157,36,6,b'm',258,4,255,b'R',17103,34), // require_signed_certificate_timestamp
+    f(30231,3,7,b'm',75,4,255,b'R',30193,38), // crl
+    f(30274,25,8,b'b',65535,0,255,b'R',30234,40), // allow_expired_certificate
+    f(30299,23,9,b'm',232,2,255,b'S',0,0), // match_subject_alt_names
+    f(30322,24,10,b'e',29,0,255,b'S',0,0), // trust_chain_verification
+    f(11618,17,11,b'm',112,4,255,b'S',0,0), // watched_directory
+    f(30400,23,12,b'm',110,4,255,b'R',30346,54), // custom_validator_config
+    f(30423,32,13,b'm',65535,4,255,b'R',0,0), // ca_certificate_provider_instance
+    f(30455,25,14,b'b',65535,0,255,b'R',0,0), // only_verify_leaf_cert_crl
+    f(30480,29,15,b'm',200,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(30509,16,16,b'm',271,4,255,b'R',0,0), // max_verify_depth
+    f(30568,17,17,b'm',65535,4,255,b'R',30525,43), // system_root_certs
+    f(30614,23,18,b'b',65535,0,255,b'I',30585,29), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(30092,10,1,b'm',196,4,255,b'S',0,0), // tls_params
-    f(30102,16,2,b'm',195,2,255,b'S',0,0), // tls_certificates
-    f(30118,18,3,b'm',188,4,0,b'S',0,0), // validation_context
-    f(30136,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(30150,34,6,b'm',192,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(30184,36,7,b'm',192,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(30220,27,8,b'm',190,4,0,b'S',0,0), // combined_validation_context
-    f(30247,36,9,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider
-    f(30283,39,10,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider
-    f(30322,45,11,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider_instance
-    f(30367,48,12,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider_instance
-    f(30470,17,13,b'm',109,4,255,b'R',30415,55), // custom_handshaker
-    f(30487,33,14,b'm',65535,4,255,b'R',0,0), // tls_certificate_provider_instance
-    f(30559,7,15,b'm',65535,4,255,b'R',30520,39), // key_log
-    f(30631,31,16,b'm',109,4,255,b'R',30566,65), // custom_tls_certificate_selector
+    f(30695,10,1,b'm',202,4,255,b'S',0,0), // tls_params
+    f(30705,16,2,b'm',201,2,255,b'S',0,0), // tls_certificates
+    f(30721,18,3,b'm',194,4,0,b'S',0,0), // validation_context
+    f(30739,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(30753,34,6,b'm',198,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(30787,36,7,b'm',198,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(30823,27,8,b'm',196,4,0,b'S',0,0), // combined_validation_context
+    f(30850,36,9,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider
+    f(30886,39,10,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider
+    f(30925,45,11,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider_instance
+    f(30970,48,12,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider_instance
+    f(31073,17,13,b'm',110,4,255,b'R',31018,55), // custom_handshaker
+    f(31090,33,14,b'm',65535,4,255,b'R',0,0), // tls_certificate_provider_instance
+    f(31162,7,15,b'm',65535,4,255,b'R',31123,39), // key_log
+    f(31234,31,16,b'm',110,4,255,b'R',31169,65), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(30757,26,1,b'm',188,4,255,b'S',0,0), // default_validation_context
-    f(30184,36,2,b'm',192,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(30283,39,3,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider
-    f(30367,48,4,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider_instance
+    f(31360,26,1,b'm',194,4,255,b'S',0,0), // default_validation_context
+    f(30787,36,2,b'm',198,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(30886,39,3,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider
+    f(30970,48,4,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(30845,18,1,b'm',189,4,255,b'S',0,0), // common_tls_context
-    f(30863,26,2,b'm',251,4,255,b'S',0,0), // require_client_certificate
-    f(30889,11,3,b'm',251,4,255,b'S',0,0), // require_sni
-    f(30954,19,4,b'm',65535,4,0,b'R',30900,54), // session_ticket_keys
-    f(30973,37,5,b'm',192,4,0,b'R',30900,54), // session_ticket_keys_sds_secret_config
-    f(31010,15,6,b'm',254,4,255,b'S',0,0), // session_timeout
-    f(31025,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(31119,18,8,b'e',30,0,255,b'I',31061,58), // ocsp_staple_policy
-    f(31166,31,9,b'm',251,4,255,b'I',31137,29), // full_scan_certs_on_sni_mismatch
-    f(31197,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(31296,21,11,b'b',65535,0,255,b'I',31232,64), // prefer_client_ciphers
+    f(31448,18,1,b'm',195,4,255,b'S',0,0), // common_tls_context
+    f(31466,26,2,b'm',258,4,255,b'S',0,0), // require_client_certificate
+    f(31492,11,3,b'm',258,4,255,b'S',0,0), // require_sni
+    f(31557,19,4,b'm',65535,4,0,b'R',31503,54), // session_ticket_keys
+    f(31576,37,5,b'm',198,4,0,b'R',31503,54), // session_ticket_keys_sds_secret_config
+    f(31613,15,6,b'm',261,4,255,b'S',0,0), // session_timeout
+    f(31628,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(31722,18,8,b'e',30,0,255,b'I',31664,58), // ocsp_staple_policy
+    f(31769,31,9,b'm',258,4,255,b'I',31740,29), // full_scan_certs_on_sni_mismatch
+    f(31800,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(31899,21,11,b'b',65535,0,255,b'I',31835,64), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(31374,10,2,b'm',73,4,255,b'S',0,0), // sds_config
+    f(31977,10,2,b'm',73,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(31432,15,2,b'm',195,4,0,b'S',0,0), // tls_certificate
-    f(30954,19,3,b'm',65535,4,0,b'R',30900,54), // session_ticket_keys
-    f(30118,18,4,b'm',188,4,0,b'S',0,0), // validation_context
-    f(31497,14,5,b'm',65535,4,0,b'R',31447,50), // generic_secret
+    f(32035,15,2,b'm',201,4,0,b'S',0,0), // tls_certificate
+    f(31557,19,3,b'm',65535,4,0,b'R',31503,54), // session_ticket_keys
+    f(30721,18,4,b'm',194,4,0,b'S',0,0), // validation_context
+    f(32100,14,5,b'm',65535,4,0,b'R',32050,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(31574,8,1,b'e',31,0,255,b'S',0,0), // san_type
-    f(24425,7,2,b'm',226,4,255,b'S',0,0), // matcher
-    f(31609,3,3,b's',65535,0,255,b'R',31582,27), // oid
+    f(32177,8,1,b'e',31,0,255,b'S',0,0), // san_type
+    f(24485,7,2,b'm',232,4,255,b'S',0,0), // matcher
+    f(32212,3,3,b's',65535,0,255,b'R',32185,27), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(31668,17,1,b'm',75,4,255,b'S',0,0), // certificate_chain
-    f(31685,11,2,b'm',75,12,255,b'S',0,0), // private_key
-    f(31736,8,3,b'm',75,12,255,b'R',31696,40), // password
-    f(31785,11,4,b'm',75,4,255,b'I',31744,41), // ocsp_staple
-    f(31796,28,5,b'm',75,2,255,b'R',0,0), // signed_certificate_timestamp
-    f(31853,20,6,b'm',65535,4,255,b'R',31824,29), // private_key_provider
-    f(11618,17,7,b'm',111,4,255,b'S',0,0), // watched_directory
-    f(31910,6,8,b'm',75,12,255,b'R',31873,37), // pkcs12
-    f(30092,10,9,b'm',196,4,255,b'R',0,0), // tls_params
+    f(32271,17,1,b'm',75,4,255,b'S',0,0), // certificate_chain
+    f(32288,11,2,b'm',75,12,255,b'S',0,0), // private_key
+    f(32339,8,3,b'm',75,12,255,b'R',32299,40), // password
+    f(32388,11,4,b'm',75,4,255,b'I',32347,41), // ocsp_staple
+    f(32399,28,5,b'm',75,2,255,b'R',0,0), // signed_certificate_timestamp
+    f(32456,20,6,b'm',65535,4,255,b'R',32427,29), // private_key_provider
+    f(11618,17,7,b'm',112,4,255,b'S',0,0), // watched_directory
+    f(32513,6,8,b'm',75,12,255,b'R',32476,37), // pkcs12
+    f(30695,10,9,b'm',202,4,255,b'R',0,0), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(31971,28,1,b'e',32,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(31999,28,2,b'e',32,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(32027,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(32040,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(32104,20,5,b's',65535,2,255,b'R',32051,53), // signature_algorithms
-    f(32161,19,6,b'e',65535,2,255,b'R',32124,37), // compliance_policies
+    f(32574,28,1,b'e',32,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(32602,28,2,b'e',32,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(32630,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(32643,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(32707,20,5,b's',65535,2,255,b'R',32654,53), // signature_algorithms
+    f(32764,19,6,b'e',65535,2,255,b'R',32727,37), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(30845,18,1,b'm',189,4,255,b'S',0,0), // common_tls_context
-    f(32240,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(32266,19,3,b'b',65535,0,255,b'R',32243,23), // allow_renegotiation
-    f(32285,16,4,b'm',264,4,255,b'S',0,0), // max_session_keys
-    f(32328,21,5,b'm',251,4,255,b'I',32301,27), // enforce_rsa_key_usage
-    f(32349,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(32362,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(31448,18,1,b'm',195,4,255,b'S',0,0), // common_tls_context
+    f(32843,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(32869,19,3,b'b',65535,0,255,b'R',32846,23), // allow_renegotiation
+    f(32888,16,4,b'm',271,4,255,b'S',0,0), // max_session_keys
+    f(32931,21,5,b'm',258,4,255,b'I',32904,27), // enforce_rsa_key_usage
+    f(32952,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(32965,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
     f(7913,28,1,b'm',88,4,255,b'S',0,0), // common_http_protocol_options
-    f(8451,30,2,b'm',110,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(32439,20,3,b'm',200,4,0,b'S',0,0), // explicit_http_config
-    f(32459,30,4,b'm',201,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(32489,11,5,b'm',199,4,0,b'S',0,0), // auto_config
-    f(26151,12,6,b'm',181,2,255,b'R',8276,46), // http_filters
-    f(32500,24,7,b'm',109,4,255,b'R',0,0), // header_validation_config
+    f(8451,30,2,b'm',111,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(33042,20,3,b'm',206,4,0,b'S',0,0), // explicit_http_config
+    f(33062,30,4,b'm',207,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(33092,11,5,b'm',205,4,0,b'S',0,0), // auto_config
+    f(26211,12,6,b'm',182,2,255,b'R',8276,46), // http_filters
+    f(33103,24,7,b'm',110,4,255,b'R',0,0), // header_validation_config
     f(5872,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
-    f(22003,23,9,b'm',157,2,255,b'R',0,0), // request_mirror_policies
-    f(21688,11,10,b'm',149,2,255,b'R',0,0), // hash_policy
+    f(22063,23,9,b'm',158,2,255,b'R',0,0), // request_mirror_policies
+    f(21748,11,10,b'm',150,2,255,b'R',0,0), // hash_policy
     f(12066,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
     f(7498,21,1,b'm',85,4,255,b'S',0,0), // http_protocol_options
     f(7519,22,2,b'm',87,4,255,b'S',0,0), // http2_protocol_options
-    f(27076,22,3,b'm',65535,4,255,b'R',27053,23), // http3_protocol_options
-    f(32593,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(27152,22,3,b'm',65535,4,255,b'R',27129,23), // http3_protocol_options
+    f(33196,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
     f(7498,21,1,b'm',85,4,0,b'S',0,0), // http_protocol_options
     f(7519,22,2,b'm',87,4,0,b'S',0,0), // http2_protocol_options
-    f(27076,22,3,b'm',65535,4,0,b'R',27053,23), // http3_protocol_options
+    f(27152,22,3,b'm',65535,4,0,b'R',27129,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
     f(7498,21,1,b'm',85,4,255,b'S',0,0), // http_protocol_options
     f(7519,22,2,b'm',87,4,255,b'S',0,0), // http2_protocol_options
-    f(27076,22,3,b'm',65535,4,255,b'R',27053,23), // http3_protocol_options
+    f(27152,22,3,b'm',65535,4,255,b'R',27129,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
     f(2913,4,1,b'm',94,4,255,b'S',0,0), // node
-    f(32825,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(32833,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(32857,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(32883,25,5,b'm',203,1,255,b'S',0,0), // initial_resource_versions
-    f(32908,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(32922,12,7,b'm',267,4,255,b'S',0,0), // error_detail
-    f(32934,27,8,b'm',214,2,255,b'S',0,0), // resource_locators_subscribe
-    f(32961,29,9,b'm',214,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(33428,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(33436,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(33460,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(33486,25,5,b'm',209,1,255,b'S',0,0), // initial_resource_versions
+    f(33511,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(33525,12,7,b'm',274,4,255,b'S',0,0), // error_detail
+    f(33537,27,8,b'm',220,2,255,b'S',0,0), // resource_locators_subscribe
+    f(33564,29,9,b'm',220,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
     f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(33116,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(33135,9,2,b'm',211,2,255,b'S',0,0), // resources
-    f(32825,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(33144,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(33149,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(33166,13,7,b'm',74,4,255,b'S',0,0), // control_plane
-    f(33179,22,8,b'm',216,2,255,b'S',0,0), // removed_resource_names
-    f(33201,15,9,b'm',213,2,255,b'S',0,0), // resource_errors
+    f(33719,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(33738,9,2,b'm',217,2,255,b'S',0,0), // resources
+    f(33428,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(33747,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(33752,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(33769,13,7,b'm',74,4,255,b'S',0,0), // control_plane
+    f(33782,22,8,b'm',222,2,255,b'S',0,0), // removed_resource_names
+    f(33804,15,9,b'm',219,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
     f(2913,4,2,b'm',94,4,255,b'S',0,0), // node
-    f(33259,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(32825,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(32908,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(32922,12,6,b'm',267,4,255,b'S',0,0), // error_detail
-    f(33273,17,7,b'm',214,2,255,b'S',0,0), // resource_locators
+    f(33862,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(33428,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(33511,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(33525,12,6,b'm',274,4,255,b'S',0,0), // error_detail
+    f(33876,17,7,b'm',220,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(33135,9,2,b'm',250,2,255,b'S',0,0), // resources
-    f(33334,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(32825,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(33144,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(33166,13,6,b'm',74,4,255,b'S',0,0), // control_plane
-    f(33201,15,7,b'm',213,2,255,b'S',0,0), // resource_errors
+    f(33738,9,2,b'm',257,2,255,b'S',0,0), // resources
+    f(33937,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(33428,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(33747,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(33769,13,6,b'm',74,4,255,b'S',0,0), // control_plane
+    f(33804,15,7,b'm',219,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(33394,10,1,b'm',209,4,0,b'S',0,0), // constraint
-    f(33404,14,2,b'm',208,4,0,b'S',0,0), // or_constraints
-    f(33418,15,3,b'm',208,4,0,b'S',0,0), // and_constraints
-    f(33433,15,4,b'm',207,4,0,b'S',0,0), // not_constraints
+    f(33997,10,1,b'm',215,4,0,b'S',0,0), // constraint
+    f(34007,14,2,b'm',214,4,0,b'S',0,0), // or_constraints
+    f(34021,15,3,b'm',214,4,0,b'S',0,0), // and_constraints
+    f(34036,15,4,b'm',213,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(33517,11,1,b'm',207,2,255,b'S',0,0), // constraints
+    f(34120,11,1,b'm',213,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
     f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(33599,6,3,b'm',210,4,0,b'S',0,0), // exists
+    f(34202,6,3,b'm',216,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(33718,8,2,b'm',250,4,255,b'S',0,0), // resource
+    f(34321,8,2,b'm',257,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(33726,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(22598,3,6,b'm',254,4,255,b'S',0,0), // ttl
-    f(33733,13,7,b'm',212,4,255,b'S',0,0), // cache_control
-    f(33746,13,8,b'm',216,4,255,b'S',0,0), // resource_name
+    f(34329,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(22658,3,6,b'm',261,4,255,b'S',0,0), // ttl
+    f(34336,13,7,b'm',218,4,255,b'S',0,0), // cache_control
+    f(34349,13,8,b'm',222,4,255,b'S',0,0), // resource_name
     f(7858,8,9,b'm',91,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(33807,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(34410,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(33746,13,1,b'm',216,4,255,b'S',0,0), // resource_name
-    f(32922,12,2,b'm',267,4,255,b'S',0,0), // error_detail
+    f(34349,13,1,b'm',222,4,255,b'S',0,0), // resource_name
+    f(33525,12,2,b'm',274,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(14857,18,2,b'm',215,1,255,b'S',0,0), // dynamic_parameters
+    f(14837,18,2,b'm',221,1,255,b'S',0,0), // dynamic_parameters
     // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
     f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(34005,29,2,b'm',207,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(34608,29,2,b'm',213,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.type.matcher.v3.DoubleMatcher
-    f(34069,5,1,b'm',241,4,0,b'I',5265,36), // range
-    f(34074,5,2,b'd',65535,4,0,b'I',5265,36), // exact
+    f(34672,5,1,b'm',247,4,0,b'I',5265,36), // range
+    f(34677,5,2,b'd',65535,4,0,b'I',5265,36), // exact
     // envoy.type.matcher.v3.ListMatcher
-    f(34112,6,1,b'm',227,4,0,b'I',5265,36), // one_of
+    f(34715,6,1,b'm',233,4,0,b'I',5265,36), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(34157,8,1,b'm',226,2,255,b'I',5265,36), // patterns
+    f(34760,8,1,b'm',232,2,255,b'I',5265,36), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3186,6,1,b's',65535,0,255,b'I',5265,36), // filter
-    f(131,4,2,b'm',221,2,255,b'I',5265,36), // path
-    f(2972,5,3,b'm',227,4,255,b'I',5265,36), // value
-    f(34202,6,4,b'b',65535,0,255,b'I',5265,36), // invert
+    f(131,4,2,b'm',227,2,255,b'I',5265,36), // path
+    f(2972,5,3,b'm',233,4,255,b'I',5265,36), // value
+    f(34805,6,4,b'b',65535,0,255,b'I',5265,36), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
     f(10169,3,1,b's',65535,4,0,b'I',5265,36), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(34288,14,1,b'm',227,2,255,b'I',5265,36), // value_matchers
+    f(34891,14,1,b'm',233,2,255,b'I',5265,36), // value_matchers
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(34347,7,1,b'm',224,4,255,b'S',0,0), // pattern
-    f(34354,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(34950,7,1,b'm',230,4,255,b'S',0,0), // pattern
+    f(34957,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(34464,10,1,b'm',225,4,0,b'I',34400,64), // google_re2
-    f(19746,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(35067,10,1,b'm',231,4,0,b'I',35003,64), // google_re2
+    f(19806,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(34518,16,1,b'm',264,4,255,b'I',5265,36), // max_program_size
+    f(35121,16,1,b'm',271,4,255,b'I',5265,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(34074,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(23651,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(34569,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(23698,10,5,b'm',224,4,0,b'S',0,0), // safe_regex
-    f(34575,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(34586,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(34594,6,8,b'm',65535,4,0,b'R',23849,52), // custom
+    f(34677,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(23711,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(35172,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(23758,10,5,b'm',230,4,0,b'S',0,0), // safe_regex
+    f(35178,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(35189,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(35197,6,8,b'm',65535,4,0,b'R',23909,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(34634,10,1,b'm',228,4,0,b'I',5265,36), // null_match
-    f(34644,12,2,b'm',217,4,0,b'I',5265,36), // double_match
-    f(20488,12,3,b'm',226,4,0,b'I',5265,36), // string_match
-    f(34656,10,4,b'b',65535,4,0,b'I',5265,36), // bool_match
-    f(20409,13,5,b'b',65535,4,0,b'I',5265,36), // present_match
-    f(34666,10,6,b'm',218,4,0,b'I',5265,36), // list_match
-    f(19189,8,7,b'm',222,4,0,b'I',5265,36), // or_match
+    f(35237,10,1,b'm',234,4,0,b'I',5265,36), // null_match
+    f(35247,12,2,b'm',223,4,0,b'I',5265,36), // double_match
+    f(20548,12,3,b'm',232,4,0,b'I',5265,36), // string_match
+    f(35259,10,4,b'b',65535,4,0,b'I',5265,36), // bool_match
+    f(20469,13,5,b'b',65535,4,0,b'I',5265,36), // present_match
+    f(35269,10,6,b'm',224,4,0,b'I',5265,36), // list_match
+    f(19249,8,7,b'm',228,4,0,b'I',5265,36), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
     f(10169,3,1,b's',65535,0,255,b'I',5265,36), // key
-    f(131,4,2,b'm',230,2,255,b'I',5265,36), // path
+    f(131,4,2,b'm',236,2,255,b'I',5265,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
     f(10169,3,1,b's',65535,4,0,b'I',5265,36), // key
-    f(34800,5,2,b'u',65535,4,0,b'I',5265,36), // index
+    f(35403,5,2,b'u',65535,4,0,b'I',5265,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(34840,7,1,b'm',234,4,0,b'I',5265,36), // request
-    f(20766,5,2,b'm',235,4,0,b'I',5265,36), // route
-    f(694,7,3,b'm',232,4,0,b'I',5265,36), // cluster
-    f(34847,4,4,b'm',233,4,0,b'I',5265,36), // host
+    f(35443,7,1,b'm',240,4,0,b'I',5265,36), // request
+    f(20826,5,2,b'm',241,4,0,b'I',5265,36), // route
+    f(694,7,3,b'm',238,4,0,b'I',5265,36), // cluster
+    f(35450,4,4,b'm',239,4,0,b'I',5265,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(35049,3,1,b's',65535,0,255,b'I',5265,36), // tag
-    f(35052,7,2,b'm',239,4,0,b'I',5265,36), // literal
-    f(35059,11,3,b'm',237,4,0,b'I',5265,36), // environment
-    f(35070,14,4,b'm',238,4,0,b'I',5265,36), // request_header
-    f(7858,8,5,b'm',240,4,0,b'I',5265,36), // metadata
+    f(35652,3,1,b's',65535,0,255,b'I',5265,36), // tag
+    f(35655,7,2,b'm',245,4,0,b'I',5265,36), // literal
+    f(35662,11,3,b'm',243,4,0,b'I',5265,36), // environment
+    f(35673,14,4,b'm',244,4,0,b'I',5265,36), // request_header
+    f(7858,8,5,b'm',246,4,0,b'I',5265,36), // metadata
     f(2972,5,6,b's',65535,4,0,b'I',5265,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(15367,13,2,b's',65535,0,255,b'I',5265,36), // default_value
+    f(15347,13,2,b's',65535,0,255,b'I',5265,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Header
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(15367,13,2,b's',65535,0,255,b'I',5265,36), // default_value
+    f(15347,13,2,b's',65535,0,255,b'I',5265,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Literal
     f(2972,5,1,b's',65535,0,255,b'I',5265,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(35244,4,1,b'm',231,4,255,b'I',5265,36), // kind
-    f(9785,12,2,b'm',229,4,255,b'I',5265,36), // metadata_key
-    f(15367,13,3,b's',65535,0,255,b'I',5265,36), // default_value
+    f(35847,4,1,b'm',237,4,255,b'I',5265,36), // kind
+    f(9785,12,2,b'm',235,4,255,b'I',5265,36), // metadata_key
+    f(15347,13,3,b's',65535,0,255,b'I',5265,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(35273,5,1,b'd',65535,0,255,b'I',5265,36), // start
-    f(35278,3,2,b'd',65535,0,255,b'I',5265,36), // end
+    f(35876,5,1,b'd',65535,0,255,b'I',5265,36), // start
+    f(35881,3,2,b'd',65535,0,255,b'I',5265,36), // end
     // envoy.type.v3.FractionalPercent
-    f(35312,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(35321,11,2,b'e',33,0,255,b'S',0,0), // denominator
+    f(35915,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(35924,11,2,b'e',33,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(22538,9,1,b'm',245,4,0,b'I',5265,36), // source_ip
-    f(22461,12,2,b'm',244,4,0,b'I',5265,36), // filter_state
+    f(22598,9,1,b'm',251,4,0,b'I',5265,36), // source_ip
+    f(22521,12,2,b'm',250,4,0,b'I',5265,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
     f(10169,3,1,b's',65535,0,255,b'I',5265,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
+    // envoy.type.v3.HttpStatus
+    f(36052,4,1,b'e',34,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(35273,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(35278,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(35876,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(35881,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(35273,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(35278,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(35876,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(35881,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(35523,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(35535,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(35547,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(36154,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(36166,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(36178,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // google.protobuf.Any
-    f(32825,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(33428,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -3303,8 +3400,8 @@ pub(crate) static FIELDS: [FieldRow; 1263] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(35673,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(35680,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(36304,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(36311,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -3313,242 +3410,301 @@ pub(crate) static FIELDS: [FieldRow; 1263] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(35809,6,1,b'm',266,2,255,b'S',0,0), // values
+    f(36440,6,1,b'm',273,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(35864,6,1,b'm',262,1,255,b'S',0,0), // fields
+    f(36495,6,1,b'm',269,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
     f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',266,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',273,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(35673,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(35680,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(36304,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(36311,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(36004,10,1,b'e',34,4,0,b'S',0,0), // null_value
-    f(36014,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(36026,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(36038,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(36048,12,5,b'm',261,4,0,b'S',0,0), // struct_value
-    f(36060,10,6,b'm',259,4,0,b'S',0,0), // list_value
+    f(36635,10,1,b'e',35,4,0,b'S',0,0), // null_value
+    f(36645,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(36657,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(36669,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(36679,12,5,b'm',268,4,0,b'S',0,0), // struct_value
+    f(36691,10,6,b'm',266,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(36087,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(36091,7,2,b's',65535,0,255,b'S',0,0), // message
-    f(3100,7,3,b'm',250,2,255,b'S',0,0), // details
+    f(36052,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(36718,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(3100,7,3,b'm',257,2,255,b'S',0,0), // details
     // xds.core.v3.ContextParams
-    f(36123,6,1,b'm',269,1,255,b'S',0,0), // params
+    f(36750,6,1,b'm',276,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
     f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
 ];
 
-pub(crate) static ENUMS: [EnumRow; 35] = [
-    e(36166,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(36263,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(36326,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(36373,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(36432,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(36503,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(36547,63,20,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(36635,56,25,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(36737,45,27,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(36824,47,32,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(36904,40,37,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(37033,75,44,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(37131,44,49,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(37266,31,55,3), // envoy.config.core.v3.ApiVersion
-    e(37301,57,58,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(37439,33,62,6), // envoy.config.core.v3.HealthStatus
-    e(37496,69,68,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(37595,36,71,2), // envoy.config.core.v3.RoutingPriority
-    e(37635,43,73,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(37684,37,75,3), // envoy.config.core.v3.TrafficDirection
-    e(37747,62,78,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(37839,43,81,2), // envoy.config.listener.v3.Listener.DrainType
-    e(37893,57,83,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(38017,61,88,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(38127,52,91,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(38196,91,94,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(38302,106,98,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(38473,110,103,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(38669,108,108,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(38814,93,111,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(38941,79,113,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(39062,71,116,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(39184,67,122,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(39287,47,127,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(39360,25,130,1), // google.protobuf.NullValue
+pub(crate) static ENUMS: [EnumRow; 36] = [
+    e(36793,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(36890,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(36953,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(37000,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(37059,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(37130,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(37174,63,20,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(37262,56,25,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(37364,45,27,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(37451,47,32,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(37531,40,37,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(37660,75,44,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(37758,44,49,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(37893,31,55,3), // envoy.config.core.v3.ApiVersion
+    e(37928,57,58,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(38066,33,62,6), // envoy.config.core.v3.HealthStatus
+    e(38123,69,68,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(38222,36,71,2), // envoy.config.core.v3.RoutingPriority
+    e(38262,43,73,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(38311,37,75,3), // envoy.config.core.v3.TrafficDirection
+    e(38374,62,78,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(38466,43,81,2), // envoy.config.listener.v3.Listener.DrainType
+    e(38520,57,83,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(38644,61,88,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(38754,52,91,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(38823,91,94,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(38929,106,98,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(39100,110,103,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(39296,108,108,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(39441,93,111,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(39568,79,113,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(39689,71,116,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(39811,67,122,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(39914,47,127,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(39987,24,130,57), // envoy.type.v3.StatusCode
+    e(40807,25,187,1), // google.protobuf.NullValue
 ];
 
-pub(crate) static VALUES: [ValueRow; 131] = [
+pub(crate) static VALUES: [ValueRow; 188] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(36201,7,0), // UNKNOWN
-    v(36208,9,1), // REQUESTED
-    v(36217,14,2), // DOES_NOT_EXIST
-    v(36231,5,3), // ACKED
-    v(36236,6,4), // NACKED
-    v(36242,14,5), // RECEIVED_ERROR
-    v(36256,7,6), // TIMEOUT
+    v(36828,7,0), // UNKNOWN
+    v(36835,9,1), // REQUESTED
+    v(36844,14,2), // DOES_NOT_EXIST
+    v(36858,5,3), // ACKED
+    v(36863,6,4), // NACKED
+    v(36869,14,5), // RECEIVED_ERROR
+    v(36883,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(36310,7,0), // Gradual
-    v(36317,9,1), // Immediate
+    v(36937,7,0), // Gradual
+    v(36944,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(36369,2,0), // v4
-    v(36371,2,1), // v6
+    v(36996,2,0), // v4
+    v(36998,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(36411,5,0), // Serve
-    v(36416,8,1), // Validate
-    v(36424,8,2), // InitOnly
+    v(37038,5,0), // Serve
+    v(37043,8,1), // Validate
+    v(37051,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(36463,4,0), // LIVE
-    v(36467,8,1), // DRAINING
-    v(36475,16,2), // PRE_INITIALIZING
-    v(36491,12,3), // INITIALIZING
+    v(37090,4,0), // LIVE
+    v(37094,8,1), // DRAINING
+    v(37102,16,2), // PRE_INITIALIZING
+    v(37118,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(36535,7,0), // COUNTER
-    v(36542,5,1), // GAUGE
+    v(37162,7,0), // COUNTER
+    v(37169,5,1), // GAUGE
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(36201,7,0), // UNKNOWN
-    v(36610,4,1), // KILL
-    v(36614,9,2), // MULTIKILL
-    v(36623,8,3), // MEGAMISS
-    v(36631,4,4), // MISS
+    v(36828,7,0), // UNKNOWN
+    v(37237,4,1), // KILL
+    v(37241,9,2), // MULTIKILL
+    v(37250,8,3), // MEGAMISS
+    v(37258,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(36691,23,0), // USE_CONFIGURED_PROTOCOL
-    v(36714,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(37318,23,0), // USE_CONFIGURED_PROTOCOL
+    v(37341,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(36782,6,0), // STATIC
-    v(36788,10,1), // STRICT_DNS
-    v(36798,11,2), // LOGICAL_DNS
-    v(36809,3,3), // EDS
-    v(36812,12,4), // ORIGINAL_DST
+    v(37409,6,0), // STATIC
+    v(37415,10,1), // STRICT_DNS
+    v(37425,11,2), // LOGICAL_DNS
+    v(37436,3,3), // EDS
+    v(37439,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(36871,4,0), // AUTO
-    v(36875,7,1), // V4_ONLY
-    v(36882,7,2), // V6_ONLY
-    v(36889,12,3), // V4_PREFERRED
-    v(36901,3,4), // ALL
+    v(37498,4,0), // AUTO
+    v(37502,7,1), // V4_ONLY
+    v(37509,7,2), // V6_ONLY
+    v(37516,12,3), // V4_PREFERRED
+    v(37528,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(36944,11,0), // ROUND_ROBIN
-    v(36955,13,1), // LEAST_REQUEST
-    v(36968,9,2), // RING_HASH
-    v(36977,6,3), // RANDOM
-    v(36983,6,5), // MAGLEV
-    v(36989,16,6), // CLUSTER_PROVIDED
-    v(37005,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(37571,11,0), // ROUND_ROBIN
+    v(37582,13,1), // LEAST_REQUEST
+    v(37595,9,2), // RING_HASH
+    v(37604,6,3), // RANDOM
+    v(37610,6,5), // MAGLEV
+    v(37616,16,6), // CLUSTER_PROVIDED
+    v(37632,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(37108,7,0), // DEFAULT
-    v(37115,2,1), // V4
-    v(37117,2,2), // V6
-    v(37119,4,3), // PIPE
-    v(37123,8,4), // INTERNAL
+    v(37735,7,0), // DEFAULT
+    v(37742,2,1), // V4
+    v(37744,2,2), // V6
+    v(37746,4,3), // PIPE
+    v(37750,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(37175,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(37212,4,1), // REST
-    v(37216,4,2), // GRPC
-    v(37220,10,3), // DELTA_GRPC
-    v(37230,15,5), // AGGREGATED_GRPC
-    v(37245,21,6), // AGGREGATED_DELTA_GRPC
+    v(37802,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(37839,4,1), // REST
+    v(37843,4,2), // GRPC
+    v(37847,10,3), // DELTA_GRPC
+    v(37857,15,5), // AGGREGATED_GRPC
+    v(37872,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(36871,4,0), // AUTO
-    v(37297,2,1), // V2
-    v(37299,2,2), // V3
+    v(37498,4,0), // AUTO
+    v(37924,2,1), // V2
+    v(37926,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(37358,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(37381,13,1), // ADD_IF_ABSENT
-    v(37394,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(37420,19,3), // OVERWRITE_IF_EXISTS
+    v(37985,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(38008,13,1), // ADD_IF_ABSENT
+    v(38021,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(38047,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(36201,7,0), // UNKNOWN
-    v(37472,7,1), // HEALTHY
-    v(37479,9,2), // UNHEALTHY
-    v(36467,8,3), // DRAINING
-    v(36256,7,4), // TIMEOUT
-    v(37488,8,5), // DEGRADED
+    v(36828,7,0), // UNKNOWN
+    v(38099,7,1), // HEALTHY
+    v(38106,9,2), // UNHEALTHY
+    v(37094,8,3), // DRAINING
+    v(36883,7,4), // TIMEOUT
+    v(38115,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(37565,5,0), // ALLOW
-    v(37570,14,1), // REJECT_REQUEST
-    v(37584,11,2), // DROP_HEADER
+    v(38192,5,0), // ALLOW
+    v(38197,14,1), // REJECT_REQUEST
+    v(38211,11,2), // DROP_HEADER
     // envoy.config.core.v3.RoutingPriority
-    v(37108,7,0), // DEFAULT
-    v(37631,4,1), // HIGH
+    v(37735,7,0), // DEFAULT
+    v(38258,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(37678,3,0), // TCP
-    v(37681,3,1), // UDP
+    v(38305,3,0), // TCP
+    v(38308,3,1), // UDP
     // envoy.config.core.v3.TrafficDirection
-    v(37721,11,0), // UNSPECIFIED
-    v(37732,7,1), // INBOUND
-    v(37739,8,2), // OUTBOUND
+    v(38348,11,0), // UNSPECIFIED
+    v(38359,7,1), // INBOUND
+    v(38366,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(37809,3,0), // ANY
-    v(37812,19,1), // SAME_IP_OR_LOOPBACK
-    v(37831,8,2), // EXTERNAL
+    v(38436,3,0), // ANY
+    v(38439,19,1), // SAME_IP_OR_LOOPBACK
+    v(38458,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(37108,7,0), // DEFAULT
-    v(37882,11,1), // MODIFY_ONLY
+    v(37735,7,0), // DEFAULT
+    v(38509,11,1), // MODIFY_ONLY
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(37950,17,0), // MOVED_PERMANENTLY
-    v(37967,5,1), // FOUND
-    v(37972,9,2), // SEE_OTHER
-    v(37981,18,3), // TEMPORARY_REDIRECT
-    v(37999,18,4), // PERMANENT_REDIRECT
+    v(38577,17,0), // MOVED_PERMANENTLY
+    v(38594,5,1), // FOUND
+    v(38599,9,2), // SEE_OTHER
+    v(38608,18,3), // TEMPORARY_REDIRECT
+    v(38626,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(38078,19,0), // SERVICE_UNAVAILABLE
-    v(38097,9,1), // NOT_FOUND
-    v(38106,21,2), // INTERNAL_SERVER_ERROR
+    v(38705,19,0), // SERVICE_UNAVAILABLE
+    v(38724,9,1), // NOT_FOUND
+    v(38733,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(38179,4,0), // NONE
-    v(38183,13,1), // EXTERNAL_ONLY
-    v(36901,3,2), // ALL
+    v(38806,4,0), // NONE
+    v(38810,13,1), // EXTERNAL_ONLY
+    v(37528,3,2), // ALL
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(36871,4,0), // AUTO
-    v(38287,5,1), // HTTP1
-    v(38292,5,2), // HTTP2
-    v(38297,5,3), // HTTP3
+    v(37498,4,0), // AUTO
+    v(38914,5,1), // HTTP1
+    v(38919,5,2), // HTTP2
+    v(38924,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(38408,8,0), // SANITIZE
-    v(38416,12,1), // FORWARD_ONLY
-    v(38428,14,2), // APPEND_FORWARD
-    v(38442,12,3), // SANITIZE_SET
-    v(38454,19,4), // ALWAYS_FORWARD_ONLY
+    v(39035,8,0), // SANITIZE
+    v(39043,12,1), // FORWARD_ONLY
+    v(39055,14,2), // APPEND_FORWARD
+    v(39069,12,3), // SANITIZE_SET
+    v(39081,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(38583,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(38614,14,1), // KEEP_UNCHANGED
-    v(37570,14,2), // REJECT_REQUEST
-    v(38628,21,3), // UNESCAPE_AND_REDIRECT
-    v(38649,20,4), // UNESCAPE_AND_FORWARD
+    v(39210,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(39241,14,1), // KEEP_UNCHANGED
+    v(38197,14,2), // REJECT_REQUEST
+    v(39255,21,3), // UNESCAPE_AND_REDIRECT
+    v(39276,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(38777,9,0), // OVERWRITE
-    v(38786,16,1), // APPEND_IF_ABSENT
-    v(38802,12,2), // PASS_THROUGH
+    v(39404,9,0), // OVERWRITE
+    v(39413,16,1), // APPEND_IF_ABSENT
+    v(39429,12,2), // PASS_THROUGH
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(38907,18,0), // VERIFY_TRUST_CHAIN
-    v(38925,16,1), // ACCEPT_UNTRUSTED
+    v(39534,18,0), // VERIFY_TRUST_CHAIN
+    v(39552,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(39020,16,0), // LENIENT_STAPLING
-    v(39036,15,1), // STRICT_STAPLING
-    v(39051,11,2), // MUST_STAPLE
+    v(39647,16,0), // LENIENT_STAPLING
+    v(39663,15,1), // STRICT_STAPLING
+    v(39678,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(39133,20,0), // SAN_TYPE_UNSPECIFIED
-    v(39153,5,1), // EMAIL
-    v(39158,3,2), // DNS
-    v(39161,3,3), // URI
-    v(39164,10,4), // IP_ADDRESS
-    v(39174,10,5), // OTHER_NAME
+    v(39760,20,0), // SAN_TYPE_UNSPECIFIED
+    v(39780,5,1), // EMAIL
+    v(39785,3,2), // DNS
+    v(39788,3,3), // URI
+    v(39791,10,4), // IP_ADDRESS
+    v(39801,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(39251,8,0), // TLS_AUTO
-    v(39259,7,1), // TLSv1_0
-    v(39266,7,2), // TLSv1_1
-    v(39273,7,3), // TLSv1_2
-    v(39280,7,4), // TLSv1_3
+    v(39878,8,0), // TLS_AUTO
+    v(39886,7,1), // TLSv1_0
+    v(39893,7,2), // TLSv1_1
+    v(39900,7,3), // TLSv1_2
+    v(39907,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(39334,7,0), // HUNDRED
-    v(39341,12,1), // TEN_THOUSAND
-    v(39353,7,2), // MILLION
+    v(39961,7,0), // HUNDRED
+    v(39968,12,1), // TEN_THOUSAND
+    v(39980,7,2), // MILLION
+    // envoy.type.v3.StatusCode
+    v(40011,5,0), // Empty
+    v(40016,8,100), // Continue
+    v(40024,2,200), // OK
+    v(40026,7,201), // Created
+    v(40033,8,202), // Accepted
+    v(40041,27,203), // NonAuthoritativeInformation
+    v(40068,9,204), // NoContent
+    v(40077,12,205), // ResetContent
+    v(40089,14,206), // PartialContent
+    v(40103,11,207), // MultiStatus
+    v(40114,15,208), // AlreadyReported
+    v(40129,6,226), // IMUsed
+    v(40135,15,300), // MultipleChoices
+    v(40150,16,301), // MovedPermanently
+    v(40166,5,302), // Found
+    v(40171,8,303), // SeeOther
+    v(40179,11,304), // NotModified
+    v(40190,8,305), // UseProxy
+    v(40198,17,307), // TemporaryRedirect
+    v(40215,17,308), // PermanentRedirect
+    v(40232,10,400), // BadRequest
+    v(40242,12,401), // Unauthorized
+    v(40254,15,402), // PaymentRequired
+    v(40269,9,403), // Forbidden
+    v(40278,8,404), // NotFound
+    v(40286,16,405), // MethodNotAllowed
+    v(40302,13,406), // NotAcceptable
+    v(40315,27,407), // ProxyAuthenticationRequired
+    v(40342,14,408), // RequestTimeout
+    v(40356,8,409), // Conflict
+    v(40364,4,410), // Gone
+    v(40368,14,411), // LengthRequired
+    v(40382,18,412), // PreconditionFailed
+    v(40400,15,413), // PayloadTooLarge
+    v(40415,10,414), // URITooLong
+    v(40425,20,415), // UnsupportedMediaType
+    v(40445,19,416), // RangeNotSatisfiable
+    v(40464,17,417), // ExpectationFailed
+    v(40481,18,421), // MisdirectedRequest
+    v(40499,19,422), // UnprocessableEntity
+    v(40518,6,423), // Locked
+    v(40524,16,424), // FailedDependency
+    v(40540,15,426), // UpgradeRequired
+    v(40555,20,428), // PreconditionRequired
+    v(40575,15,429), // TooManyRequests
+    v(40590,27,431), // RequestHeaderFieldsTooLarge
+    v(40617,19,500), // InternalServerError
+    v(40636,14,501), // NotImplemented
+    v(40650,10,502), // BadGateway
+    v(40660,18,503), // ServiceUnavailable
+    v(40678,14,504), // GatewayTimeout
+    v(40692,23,505), // HTTPVersionNotSupported
+    v(40715,21,506), // VariantAlsoNegotiates
+    v(40736,19,507), // InsufficientStorage
+    v(40755,12,508), // LoopDetected
+    v(40767,11,510), // NotExtended
+    v(40778,29,511), // NetworkAuthenticationRequired
     // google.protobuf.NullValue
-    v(39385,10,0), // NULL_VALUE
+    v(40832,10,0), // NULL_VALUE
 ];

@@ -1,0 +1,138 @@
+//! What is done to the heads of requests and responses.
+
+use envoy_types::pb::envoy::config::core::v3::scheme_header_transformation::Transformation;
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager as fields_of;
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::StripPortMode;
+use ipnet::IpNet;
+
+use crate::config::build::context::Context;
+use crate::config::build::fields::{Within as _, cidr, each, enumeration, flag, header_text, refuse};
+use crate::config::error::{ConfigError, Result};
+use crate::config::http_connection_manager::{
+    ClientCertDetails, EscapedSlashes, ForwardClientCert, SchemeRule, ServerHeader, StripPort,
+    UserAgent,
+};
+
+/// `server_header_transformation`
+pub fn server_header(proto: &hcm::HttpConnectionManager) -> Result<ServerHeader> {
+    use fields_of::ServerHeaderTransformation as Proto;
+    let field = "server_header_transformation";
+    Ok(
+        match enumeration(proto.server_header_transformation, field)? {
+            Proto::Overwrite => ServerHeader::Overwrite,
+            Proto::AppendIfAbsent => ServerHeader::AppendIfAbsent,
+            Proto::PassThrough => ServerHeader::PassThrough,
+        },
+    )
+}
+
+/// `forward_client_cert_details`
+pub fn forward_client_cert(proto: &hcm::HttpConnectionManager) -> Result<ForwardClientCert> {
+    use fields_of::ForwardClientCertDetails as Proto;
+    let field = "forward_client_cert_details";
+    Ok(
+        match enumeration(proto.forward_client_cert_details, field)? {
+            Proto::Sanitize => ForwardClientCert::Sanitize,
+            Proto::ForwardOnly => ForwardClientCert::ForwardOnly,
+            Proto::AppendForward => ForwardClientCert::AppendForward,
+            Proto::SanitizeSet => ForwardClientCert::SanitizeSet,
+            Proto::AlwaysForwardOnly => ForwardClientCert::AlwaysForwardOnly,
+        },
+    )
+}
+
+/// `set_current_client_cert_details`
+pub fn client_cert_details(proto: &hcm::HttpConnectionManager) -> Result<ClientCertDetails> {
+    let details = proto.set_current_client_cert_details.unwrap_or_default();
+    Ok(ClientCertDetails {
+        subject: flag(&details.subject).unwrap_or(false),
+        cert: details.cert,
+        chain: details.chain,
+        dns: details.dns,
+        uri: details.uri,
+    })
+}
+
+/// `internal_address_config`
+pub fn internal_addresses(proto: &hcm::HttpConnectionManager) -> Result<Vec<IpNet>> {
+    // As in Envoy since 1.33 no address is internal unless it is named.
+    match &proto.internal_address_config {
+        None => Ok(Vec::new()),
+        Some(config) => {
+            each("cidr_ranges", &config.cidr_ranges, cidr).within("internal_address_config")
+        }
+    }
+}
+
+/// `path_with_escaped_slashes_action`
+pub fn escaped_slashes(proto: &hcm::HttpConnectionManager) -> Result<EscapedSlashes> {
+    use fields_of::PathWithEscapedSlashesAction as Proto;
+    let field = "path_with_escaped_slashes_action";
+    Ok(
+        match enumeration(proto.path_with_escaped_slashes_action, field)? {
+            Proto::ImplementationSpecificDefault | Proto::KeepUnchanged => EscapedSlashes::Keep,
+            Proto::RejectRequest => EscapedSlashes::Reject,
+            Proto::UnescapeAndRedirect => EscapedSlashes::Redirect,
+            Proto::UnescapeAndForward => EscapedSlashes::Forward,
+        },
+    )
+}
+
+/// `strip_matching_host_port` and `strip_any_host_port`
+pub fn strip_port(proto: &hcm::HttpConnectionManager) -> StripPort {
+    match proto.strip_port_mode {
+        Some(StripPortMode::StripAnyHostPort(true)) => StripPort::Any,
+        _ if proto.strip_matching_host_port => StripPort::Matching,
+        _ => StripPort::No,
+    }
+}
+
+/// `scheme_header_transformation`
+pub fn scheme(proto: &hcm::HttpConnectionManager) -> Result<SchemeRule> {
+    let Some(rule) = &proto.scheme_header_transformation else {
+        return Ok(SchemeRule::Keep);
+    };
+    match &rule.transformation {
+        Some(Transformation::SchemeToOverwrite(scheme)) => {
+            refuse(
+                rule.match_upstream,
+                "scheme_header_transformation.match_upstream",
+                "scheme_to_overwrite is set too, and only one of the two can be",
+            )?;
+            match scheme.as_str() {
+                "http" => Ok(SchemeRule::Overwrite("http")),
+                "https" => Ok(SchemeRule::Overwrite("https")),
+                _ => Err(ConfigError::new(
+                    "scheme_header_transformation.scheme_to_overwrite",
+                    "must be http or https",
+                )),
+            }
+        }
+        None if rule.match_upstream => Ok(SchemeRule::MatchUpstream),
+        None => Ok(SchemeRule::Keep),
+    }
+}
+
+/// `add_user_agent`
+pub fn user_agent(
+    proto: &hcm::HttpConnectionManager,
+    context: &dyn Context,
+) -> Result<Option<UserAgent>> {
+    if flag(&proto.add_user_agent) != Some(true) {
+        return Ok(None);
+    }
+    let node = context.node();
+    let text = |value: &str, what| {
+        header_text(value.as_bytes(), "add_user_agent")
+            .map(Into::into)
+            .map_err(|_| {
+                let reason = format_args!("the node's {what} holds control characters");
+                ConfigError::new("add_user_agent", reason)
+            })
+    };
+    Ok(Some(UserAgent {
+        cluster: text(&node.cluster, "cluster")?,
+        node: text(&node.id, "id")?,
+    }))
+}
