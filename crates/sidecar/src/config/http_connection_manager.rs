@@ -77,6 +77,8 @@ pub struct HttpConnectionManager {
     pub generate_request_id: bool,
     /// `preserve_external_request_id`
     pub preserve_external_request_id: bool,
+    /// `request_id_extension`'s `pack_trace_reason`: on unless turned off.
+    pub pack_trace_reason: bool,
     /// `always_set_request_id_in_response`
     pub request_id_in_response: bool,
     /// `forward_client_cert_details`

@@ -61,6 +61,7 @@ known_names! {
     Date = "date",
     Server = "server",
     Location = "location",
+    Referer = "referer",
     UserAgent = "user-agent",
     Via = "via",
     GrpcStatus = "grpc-status",

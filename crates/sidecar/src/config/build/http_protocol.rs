@@ -74,7 +74,10 @@ pub fn common(proto: &Option<core::HttpProtocolOptions>) -> Result<Common> {
 }
 
 /// `Percent` as a fraction; 0 unless set.
-pub fn percent(proto: &Option<envoy_types::pb::envoy::r#type::v3::Percent>, field: &str) -> Result<f64> {
+pub fn percent(
+    proto: &Option<envoy_types::pb::envoy::r#type::v3::Percent>,
+    field: &str,
+) -> Result<f64> {
     let percent = proto.map_or(0.0, |percent| percent.value);
     refuse(
         !(0.0..=100.0).contains(&percent),

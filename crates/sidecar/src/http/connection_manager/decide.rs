@@ -60,12 +60,15 @@ pub fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut Strea
                 Version::Http2 => "http2.unexpected_underscore",
                 Version::Http10 | Version::Http11 => "http1.unexpected_underscore",
             };
-            let answer = LocalReply::new(400, "", details, Flags::DOWNSTREAM_PROTOCOL_ERROR);
+            let answer = LocalReply::new(
+                400,
+                "Bad Request",
+                details,
+                Flags::DOWNSTREAM_PROTOCOL_ERROR,
+            );
             return Decision::Refuse(answer.closing());
         }
-        request
-            .headers
-            .retain(|_, name, _| !name.contains(&b'_'));
+        request.headers.retain(|_, name, _| !name.contains(&b'_'));
     }
     if request.path == b"*" {
         // OPTIONS of the whole server: there is none behind a router.

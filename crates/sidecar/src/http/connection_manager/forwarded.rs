@@ -15,6 +15,7 @@ use crate::config::http_connection_manager::{
 };
 use crate::http::headers::Name;
 use crate::http::message::RequestHead;
+use crate::http::route::split_port;
 use crate::listener::connection::Connection;
 use crate::telemetry::access_log::flags::Flags;
 
@@ -72,6 +73,8 @@ pub fn apply(
     } else {
         "http"
     };
+    request.headers.join(Name::XForwardedFor, b",");
+    check_referer(request);
     let hops = manager.xff_trusted_hops as usize;
     let found = if manager.use_remote_address {
         let trusted = !request.headers.contains(Name::XForwardedFor);
@@ -83,9 +86,7 @@ pub fn apply(
             append_peer(peer, request);
         }
         if hops == 0 {
-            request
-                .headers
-                .set(Name::XForwardedProto, proto.as_bytes());
+            request.headers.set(Name::XForwardedProto, proto.as_bytes());
         }
         if manager.append_forwarded_port && hops == 0 {
             request.headers.remove_named(FORWARDED_PORT);
@@ -144,6 +145,44 @@ pub fn apply(
     Ok(caller)
 }
 
+/// A `referer` that is there twice or is no URL is not handed on.
+fn check_referer(request: &mut RequestHead) {
+    let mut all = request.headers.all(Name::Referer);
+    let Some(first) = all.next() else { return };
+    let good = is_absolute_url(first) && all.next().is_none();
+    drop(all);
+    if !good {
+        request.headers.remove(Name::Referer);
+    }
+}
+
+/// `scheme://host`, with whatever behind it (RFC 3986, section 3).
+fn is_absolute_url(text: &[u8]) -> bool {
+    let Some(at) = memchr::memmem::find(text, b"://") else {
+        return false;
+    };
+    let (scheme, rest) = (&text[..at], &text[at + 3..]);
+    let of_scheme = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.".contains(byte);
+    let end = rest.iter().position(|byte| b"/?#\\".contains(byte));
+    let authority = &rest[..end.unwrap_or(rest.len())];
+    let host = match memchr::memrchr(b'@', authority) {
+        Some(at) => &authority[at + 1..],
+        None => authority,
+    };
+    let (host, port) = split_port(host);
+    let port = port.get(1..).filter(|port| !port.is_empty());
+    scheme.first().is_some_and(u8::is_ascii_alphabetic)
+        && scheme.iter().all(of_scheme)
+        && !host.is_empty()
+        && host
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._~%[]:!$&'()*+,;=".contains(byte))
+        && port.is_none_or(|port| {
+            let port = std::str::from_utf8(port).ok();
+            port.is_some_and(|port| port.parse::<u16>().is_ok())
+        })
+}
+
 fn append_peer(peer: Option<IpAddr>, request: &mut RequestHead) {
     let Some(peer) = peer else { return };
     let mut text = IpText::new();
@@ -199,20 +238,19 @@ fn detect(
     for source in &manager.original_ip {
         let (found, append) = match source {
             OriginalIp::Hops { hops, append } => {
-                let mut lists = request.headers.all(Name::XForwardedFor);
-                let sole = lists.next().is_some_and(|list| !list.contains(&b','));
-                let trusted = sole && *hops == 0 && lists.next().is_none();
+                let trusted = *hops == 0 && is_sole(request);
                 let told = told_address(request, *hops as usize);
                 (Found { told, trusted }, *append)
             }
             OriginalIp::Trusted { ranges, append } => {
                 let known = |address: &IpAddr| ranges.iter().any(|range| range.contains(address));
-                if !peer.as_ref().is_some_and(known) {
-                    continue;
+                if peer.as_ref().is_some_and(known) {
+                    let told = first_stranger(request, known);
+                    let trusted = is_sole(request);
+                    (Found { told, trusted }, *append)
+                } else {
+                    (Found::default(), true)
                 }
-                let told = first_stranger(request, known);
-                let trusted = false;
-                (Found { told, trusted }, *append)
             }
             OriginalIp::Header {
                 name,
@@ -221,21 +259,27 @@ fn detect(
             } => {
                 let told = request.headers.named(name).next().and_then(address);
                 if let (None, Some(status)) = (told, *reject) {
-                    let details = "rejected_because_original_IP_detection_failed";
+                    let details = "rejecting_because_detection_failed";
                     return Err(LocalReply::new(status, "", details, Flags::NONE));
                 }
                 let trusted = *trusted;
                 (Found { told, trusted }, false)
             }
         };
+        if append {
+            append_peer(peer, request);
+        }
         if found.told.is_some() {
-            if append {
-                append_peer(peer, request);
-            }
             return Ok(found);
         }
     }
     Ok(Found::default())
+}
+
+/// Whether x-forwarded-for, whose fields have been joined, has one entry.
+fn is_sole(request: &RequestHead) -> bool {
+    let list = request.headers.first(Name::XForwardedFor);
+    list.is_some_and(|list| !list.contains(&b','))
 }
 
 /// The last entry of x-forwarded-for that is not known, seen from the nearest hop; the first of all
@@ -301,11 +345,26 @@ pub fn request_id(
         return;
     }
     let replace = caller.edge && !manager.preserve_external_request_id;
+    if caller.edge && manager.preserve_external_request_id && manager.pack_trace_reason {
+        forget_trace_reason(request);
+    }
     if replace || !request.headers.contains(Name::XRequestId) {
         let id = uuid::Builder::from_random_bytes(random().to_ne_bytes()).into_uuid();
         let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
         let text = id.hyphenated().encode_lower(&mut text).as_bytes();
         request.headers.set(Name::XRequestId, text);
+    }
+}
+
+/// A stranger has no say in whether its request is traced, which one digit of a UUID would tell.
+fn forget_trace_reason(request: &mut RequestHead) {
+    let id = request.headers.first(Name::XRequestId);
+    let id: Option<[u8; uuid::fmt::Hyphenated::LENGTH]> = id.and_then(|id| id.try_into().ok());
+    if let Some(mut id) = id
+        && id[14] != b'4'
+    {
+        id[14] = b'4';
+        request.headers.set(Name::XRequestId, &id);
     }
 }
 

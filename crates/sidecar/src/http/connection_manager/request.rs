@@ -170,10 +170,10 @@ fn wants_tunnel(request: &RequestHead) -> bool {
     request.method == b"CONNECT" || hop_by_hop::upgrade(request).is_some()
 }
 
-/// Whether the client waits for leave to send its body, and we are the ones to give it.
+/// Whether the client waits for leave to send its body, and we are the ones to give it. As with
+/// Envoy one that sends no body gets it, too.
 fn expects_continue(context: &Context, request: &RequestHead) -> bool {
     !context.manager.proxy_100_continue
-        && request.body != BodyLength::None
         && request
             .headers
             .first(Name::Expect)

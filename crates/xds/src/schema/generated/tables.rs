@@ -1132,7 +1132,6 @@ xff_trusted_cidrs\
 envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs\
 cidrs\
 envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig\
-only a traced request is marked so, and tracing is rejected where it is set\
 pack_trace_reason\
 nothing is sampled, for tracing is rejected where it is set\
 use_request_id_for_trace_sampling\
@@ -1801,90 +1800,90 @@ pub(crate) static MESSAGES: [MessageRow; 277] = [
     m(29559,60,1015,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
     m(29636,66,1018,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
     m(29707,55,1019,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    m(29946,58,1021,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(30004,70,1021,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(30637,58,1037,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(31265,95,1052,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(31386,62,1056,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(31920,57,1067,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(31987,48,1069,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(32114,63,1074,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(32215,56,1077,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(32519,55,1086,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(32783,60,1092,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(32988,54,1099,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(33127,69,1110,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(33229,73,1114,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(33302,78,1117,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(33380,48,1120,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(33593,77,1129,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(33670,49,1131,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(33819,43,1139,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(33893,44,1146,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(33943,54,1153,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(34051,69,1157,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(34131,71,1158,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(34208,78,1161,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(34286,35,1161,8), // envoy.service.discovery.v3.Resource
-    m(34362,48,1169,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(34422,40,1170,2), // envoy.service.discovery.v3.ResourceError
-    m(34462,42,1172,2), // envoy.service.discovery.v3.ResourceLocator
-    m(34504,65,1174,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(34569,39,1176,2), // envoy.service.discovery.v3.ResourceName
-    m(34637,35,1178,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(34682,33,1180,1), // envoy.type.matcher.v3.ListMatcher
-    m(34721,39,1181,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(34768,37,1182,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(34811,49,1186,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(34860,31,1187,1), // envoy.type.matcher.v3.OrMatcher
-    m(34905,45,1188,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(34969,34,1190,2), // envoy.type.matcher.v3.RegexMatcher
-    m(35077,44,1192,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(35137,35,1193,7), // envoy.type.matcher.v3.StringMatcher
-    m(35203,34,1200,7), // envoy.type.matcher.v3.ValueMatcher
-    m(35279,44,1207,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(35323,34,1207,2), // envoy.type.metadata.v3.MetadataKey
-    m(35357,46,1209,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(35408,35,1211,4), // envoy.type.metadata.v3.MetadataKind
-    m(35454,43,1215,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(35497,40,1215,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(35537,43,1215,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(35580,41,1215,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(35621,31,1215,6), // envoy.type.tracing.v3.CustomTag
-    m(35687,43,1221,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(35730,38,1223,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(35768,39,1225,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(35807,40,1226,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(35851,25,1229,2), // envoy.type.v3.DoubleRange
-    m(35884,31,1231,2), // envoy.type.v3.FractionalPercent
-    m(35935,24,1233,2), // envoy.type.v3.HashPolicy
-    m(35959,36,1235,1), // envoy.type.v3.HashPolicy.FilterState
-    m(35995,33,1236,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(36028,24,1236,1), // envoy.type.v3.HttpStatus
-    m(36056,24,1237,2), // envoy.type.v3.Int32Range
-    m(36080,24,1239,2), // envoy.type.v3.Int64Range
-    m(36104,21,1241,1), // envoy.type.v3.Percent
-    m(36125,29,1242,3), // envoy.type.v3.SemanticVersion
-    m(36183,19,1245,2), // google.protobuf.Any
-    m(36202,25,1247,1), // google.protobuf.BoolValue
-    m(36227,26,1248,1), // google.protobuf.BytesValue
-    m(36253,27,1249,1), // google.protobuf.DoubleValue
-    m(36280,24,1250,2), // google.protobuf.Duration
-    m(36316,21,1252,0), // google.protobuf.Empty
-    m(36337,26,1252,1), // google.protobuf.FloatValue
-    m(36363,26,1253,1), // google.protobuf.Int32Value
-    m(36389,26,1254,1), // google.protobuf.Int64Value
-    m(36415,25,1255,1), // google.protobuf.ListValue
-    m(36446,27,1256,1), // google.protobuf.StringValue
-    m(36473,22,1257,1), // google.protobuf.Struct
-    m(36501,34,1258,2), // google.protobuf.Struct.FieldsEntry
-    m(36535,25,1260,2), // google.protobuf.Timestamp
-    m(36560,27,1262,1), // google.protobuf.UInt32Value
-    m(36587,27,1263,1), // google.protobuf.UInt64Value
-    m(36614,21,1264,6), // google.protobuf.Value
-    m(36701,17,1270,3), // google.rpc.Status
-    m(36725,25,1273,1), // xds.core.v3.ContextParams
-    m(36756,37,1274,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(29871,58,1021,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(29929,70,1021,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(30562,58,1037,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(31190,95,1052,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(31311,62,1056,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(31845,57,1067,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(31912,48,1069,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(32039,63,1074,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(32140,56,1077,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(32444,55,1086,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(32708,60,1092,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(32913,54,1099,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(33052,69,1110,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(33154,73,1114,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(33227,78,1117,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(33305,48,1120,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(33518,77,1129,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(33595,49,1131,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(33744,43,1139,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(33818,44,1146,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(33868,54,1153,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(33976,69,1157,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(34056,71,1158,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(34133,78,1161,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(34211,35,1161,8), // envoy.service.discovery.v3.Resource
+    m(34287,48,1169,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(34347,40,1170,2), // envoy.service.discovery.v3.ResourceError
+    m(34387,42,1172,2), // envoy.service.discovery.v3.ResourceLocator
+    m(34429,65,1174,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(34494,39,1176,2), // envoy.service.discovery.v3.ResourceName
+    m(34562,35,1178,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(34607,33,1180,1), // envoy.type.matcher.v3.ListMatcher
+    m(34646,39,1181,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(34693,37,1182,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(34736,49,1186,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(34785,31,1187,1), // envoy.type.matcher.v3.OrMatcher
+    m(34830,45,1188,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(34894,34,1190,2), // envoy.type.matcher.v3.RegexMatcher
+    m(35002,44,1192,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(35062,35,1193,7), // envoy.type.matcher.v3.StringMatcher
+    m(35128,34,1200,7), // envoy.type.matcher.v3.ValueMatcher
+    m(35204,44,1207,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(35248,34,1207,2), // envoy.type.metadata.v3.MetadataKey
+    m(35282,46,1209,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(35333,35,1211,4), // envoy.type.metadata.v3.MetadataKind
+    m(35379,43,1215,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(35422,40,1215,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(35462,43,1215,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(35505,41,1215,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(35546,31,1215,6), // envoy.type.tracing.v3.CustomTag
+    m(35612,43,1221,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(35655,38,1223,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(35693,39,1225,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(35732,40,1226,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(35776,25,1229,2), // envoy.type.v3.DoubleRange
+    m(35809,31,1231,2), // envoy.type.v3.FractionalPercent
+    m(35860,24,1233,2), // envoy.type.v3.HashPolicy
+    m(35884,36,1235,1), // envoy.type.v3.HashPolicy.FilterState
+    m(35920,33,1236,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(35953,24,1236,1), // envoy.type.v3.HttpStatus
+    m(35981,24,1237,2), // envoy.type.v3.Int32Range
+    m(36005,24,1239,2), // envoy.type.v3.Int64Range
+    m(36029,21,1241,1), // envoy.type.v3.Percent
+    m(36050,29,1242,3), // envoy.type.v3.SemanticVersion
+    m(36108,19,1245,2), // google.protobuf.Any
+    m(36127,25,1247,1), // google.protobuf.BoolValue
+    m(36152,26,1248,1), // google.protobuf.BytesValue
+    m(36178,27,1249,1), // google.protobuf.DoubleValue
+    m(36205,24,1250,2), // google.protobuf.Duration
+    m(36241,21,1252,0), // google.protobuf.Empty
+    m(36262,26,1252,1), // google.protobuf.FloatValue
+    m(36288,26,1253,1), // google.protobuf.Int32Value
+    m(36314,26,1254,1), // google.protobuf.Int64Value
+    m(36340,25,1255,1), // google.protobuf.ListValue
+    m(36371,27,1256,1), // google.protobuf.StringValue
+    m(36398,22,1257,1), // google.protobuf.Struct
+    m(36426,34,1258,2), // google.protobuf.Struct.FieldsEntry
+    m(36460,25,1260,2), // google.protobuf.Timestamp
+    m(36485,27,1262,1), // google.protobuf.UInt32Value
+    m(36512,27,1263,1), // google.protobuf.UInt64Value
+    m(36539,21,1264,6), // google.protobuf.Value
+    m(36626,17,1270,3), // google.rpc.Status
+    m(36650,25,1273,1), // xds.core.v3.ContextParams
+    m(36681,37,1274,2), // xds.core.v3.ContextParams.ParamsEntry
 ];
 
 pub(crate) static FIELDS: [FieldRow; 1276] = [
@@ -3100,105 +3099,105 @@ pub(crate) static FIELDS: [FieldRow; 1276] = [
     // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
     f(29702,5,1,b'm',72,2,255,b'S',0,0), // cidrs
     // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    f(29837,17,1,b'm',258,4,255,b'I',29762,75), // pack_trace_reason
-    f(29913,33,2,b'm',258,4,255,b'I',29854,59), // use_request_id_for_trace_sampling
+    f(29762,17,1,b'm',258,4,255,b'S',0,0), // pack_trace_reason
+    f(29838,33,2,b'm',258,4,255,b'I',29779,59), // use_request_id_for_trace_sampling
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(30074,10,1,b'm',75,4,255,b'S',0,0), // trusted_ca
-    f(30084,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(30134,23,3,b's',65535,2,255,b'R',30107,27), // verify_certificate_spki
-    f(30157,36,6,b'm',258,4,255,b'R',17103,34), // require_signed_certificate_timestamp
-    f(30231,3,7,b'm',75,4,255,b'R',30193,38), // crl
-    f(30274,25,8,b'b',65535,0,255,b'R',30234,40), // allow_expired_certificate
-    f(30299,23,9,b'm',232,2,255,b'S',0,0), // match_subject_alt_names
-    f(30322,24,10,b'e',29,0,255,b'S',0,0), // trust_chain_verification
+    f(29999,10,1,b'm',75,4,255,b'S',0,0), // trusted_ca
+    f(30009,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(30059,23,3,b's',65535,2,255,b'R',30032,27), // verify_certificate_spki
+    f(30082,36,6,b'm',258,4,255,b'R',17103,34), // require_signed_certificate_timestamp
+    f(30156,3,7,b'm',75,4,255,b'R',30118,38), // crl
+    f(30199,25,8,b'b',65535,0,255,b'R',30159,40), // allow_expired_certificate
+    f(30224,23,9,b'm',232,2,255,b'S',0,0), // match_subject_alt_names
+    f(30247,24,10,b'e',29,0,255,b'S',0,0), // trust_chain_verification
     f(11618,17,11,b'm',112,4,255,b'S',0,0), // watched_directory
-    f(30400,23,12,b'm',110,4,255,b'R',30346,54), // custom_validator_config
-    f(30423,32,13,b'm',65535,4,255,b'R',0,0), // ca_certificate_provider_instance
-    f(30455,25,14,b'b',65535,0,255,b'R',0,0), // only_verify_leaf_cert_crl
-    f(30480,29,15,b'm',200,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(30509,16,16,b'm',271,4,255,b'R',0,0), // max_verify_depth
-    f(30568,17,17,b'm',65535,4,255,b'R',30525,43), // system_root_certs
-    f(30614,23,18,b'b',65535,0,255,b'I',30585,29), // suppress_client_ca_list
+    f(30325,23,12,b'm',110,4,255,b'R',30271,54), // custom_validator_config
+    f(30348,32,13,b'm',65535,4,255,b'R',0,0), // ca_certificate_provider_instance
+    f(30380,25,14,b'b',65535,0,255,b'R',0,0), // only_verify_leaf_cert_crl
+    f(30405,29,15,b'm',200,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(30434,16,16,b'm',271,4,255,b'R',0,0), // max_verify_depth
+    f(30493,17,17,b'm',65535,4,255,b'R',30450,43), // system_root_certs
+    f(30539,23,18,b'b',65535,0,255,b'I',30510,29), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(30695,10,1,b'm',202,4,255,b'S',0,0), // tls_params
-    f(30705,16,2,b'm',201,2,255,b'S',0,0), // tls_certificates
-    f(30721,18,3,b'm',194,4,0,b'S',0,0), // validation_context
-    f(30739,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(30753,34,6,b'm',198,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(30787,36,7,b'm',198,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(30823,27,8,b'm',196,4,0,b'S',0,0), // combined_validation_context
-    f(30850,36,9,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider
-    f(30886,39,10,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider
-    f(30925,45,11,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider_instance
-    f(30970,48,12,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider_instance
-    f(31073,17,13,b'm',110,4,255,b'R',31018,55), // custom_handshaker
-    f(31090,33,14,b'm',65535,4,255,b'R',0,0), // tls_certificate_provider_instance
-    f(31162,7,15,b'm',65535,4,255,b'R',31123,39), // key_log
-    f(31234,31,16,b'm',110,4,255,b'R',31169,65), // custom_tls_certificate_selector
+    f(30620,10,1,b'm',202,4,255,b'S',0,0), // tls_params
+    f(30630,16,2,b'm',201,2,255,b'S',0,0), // tls_certificates
+    f(30646,18,3,b'm',194,4,0,b'S',0,0), // validation_context
+    f(30664,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(30678,34,6,b'm',198,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(30712,36,7,b'm',198,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(30748,27,8,b'm',196,4,0,b'S',0,0), // combined_validation_context
+    f(30775,36,9,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider
+    f(30811,39,10,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider
+    f(30850,45,11,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider_instance
+    f(30895,48,12,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider_instance
+    f(30998,17,13,b'm',110,4,255,b'R',30943,55), // custom_handshaker
+    f(31015,33,14,b'm',65535,4,255,b'R',0,0), // tls_certificate_provider_instance
+    f(31087,7,15,b'm',65535,4,255,b'R',31048,39), // key_log
+    f(31159,31,16,b'm',110,4,255,b'R',31094,65), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(31360,26,1,b'm',194,4,255,b'S',0,0), // default_validation_context
-    f(30787,36,2,b'm',198,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(30886,39,3,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider
-    f(30970,48,4,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider_instance
+    f(31285,26,1,b'm',194,4,255,b'S',0,0), // default_validation_context
+    f(30712,36,2,b'm',198,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(30811,39,3,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider
+    f(30895,48,4,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(31448,18,1,b'm',195,4,255,b'S',0,0), // common_tls_context
-    f(31466,26,2,b'm',258,4,255,b'S',0,0), // require_client_certificate
-    f(31492,11,3,b'm',258,4,255,b'S',0,0), // require_sni
-    f(31557,19,4,b'm',65535,4,0,b'R',31503,54), // session_ticket_keys
-    f(31576,37,5,b'm',198,4,0,b'R',31503,54), // session_ticket_keys_sds_secret_config
-    f(31613,15,6,b'm',261,4,255,b'S',0,0), // session_timeout
-    f(31628,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(31722,18,8,b'e',30,0,255,b'I',31664,58), // ocsp_staple_policy
-    f(31769,31,9,b'm',258,4,255,b'I',31740,29), // full_scan_certs_on_sni_mismatch
-    f(31800,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(31899,21,11,b'b',65535,0,255,b'I',31835,64), // prefer_client_ciphers
+    f(31373,18,1,b'm',195,4,255,b'S',0,0), // common_tls_context
+    f(31391,26,2,b'm',258,4,255,b'S',0,0), // require_client_certificate
+    f(31417,11,3,b'm',258,4,255,b'S',0,0), // require_sni
+    f(31482,19,4,b'm',65535,4,0,b'R',31428,54), // session_ticket_keys
+    f(31501,37,5,b'm',198,4,0,b'R',31428,54), // session_ticket_keys_sds_secret_config
+    f(31538,15,6,b'm',261,4,255,b'S',0,0), // session_timeout
+    f(31553,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(31647,18,8,b'e',30,0,255,b'I',31589,58), // ocsp_staple_policy
+    f(31694,31,9,b'm',258,4,255,b'I',31665,29), // full_scan_certs_on_sni_mismatch
+    f(31725,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(31824,21,11,b'b',65535,0,255,b'I',31760,64), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(31977,10,2,b'm',73,4,255,b'S',0,0), // sds_config
+    f(31902,10,2,b'm',73,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(32035,15,2,b'm',201,4,0,b'S',0,0), // tls_certificate
-    f(31557,19,3,b'm',65535,4,0,b'R',31503,54), // session_ticket_keys
-    f(30721,18,4,b'm',194,4,0,b'S',0,0), // validation_context
-    f(32100,14,5,b'm',65535,4,0,b'R',32050,50), // generic_secret
+    f(31960,15,2,b'm',201,4,0,b'S',0,0), // tls_certificate
+    f(31482,19,3,b'm',65535,4,0,b'R',31428,54), // session_ticket_keys
+    f(30646,18,4,b'm',194,4,0,b'S',0,0), // validation_context
+    f(32025,14,5,b'm',65535,4,0,b'R',31975,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(32177,8,1,b'e',31,0,255,b'S',0,0), // san_type
+    f(32102,8,1,b'e',31,0,255,b'S',0,0), // san_type
     f(24485,7,2,b'm',232,4,255,b'S',0,0), // matcher
-    f(32212,3,3,b's',65535,0,255,b'R',32185,27), // oid
+    f(32137,3,3,b's',65535,0,255,b'R',32110,27), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(32271,17,1,b'm',75,4,255,b'S',0,0), // certificate_chain
-    f(32288,11,2,b'm',75,12,255,b'S',0,0), // private_key
-    f(32339,8,3,b'm',75,12,255,b'R',32299,40), // password
-    f(32388,11,4,b'm',75,4,255,b'I',32347,41), // ocsp_staple
-    f(32399,28,5,b'm',75,2,255,b'R',0,0), // signed_certificate_timestamp
-    f(32456,20,6,b'm',65535,4,255,b'R',32427,29), // private_key_provider
+    f(32196,17,1,b'm',75,4,255,b'S',0,0), // certificate_chain
+    f(32213,11,2,b'm',75,12,255,b'S',0,0), // private_key
+    f(32264,8,3,b'm',75,12,255,b'R',32224,40), // password
+    f(32313,11,4,b'm',75,4,255,b'I',32272,41), // ocsp_staple
+    f(32324,28,5,b'm',75,2,255,b'R',0,0), // signed_certificate_timestamp
+    f(32381,20,6,b'm',65535,4,255,b'R',32352,29), // private_key_provider
     f(11618,17,7,b'm',112,4,255,b'S',0,0), // watched_directory
-    f(32513,6,8,b'm',75,12,255,b'R',32476,37), // pkcs12
-    f(30695,10,9,b'm',202,4,255,b'R',0,0), // tls_params
+    f(32438,6,8,b'm',75,12,255,b'R',32401,37), // pkcs12
+    f(30620,10,9,b'm',202,4,255,b'R',0,0), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(32574,28,1,b'e',32,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(32602,28,2,b'e',32,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(32630,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(32643,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(32707,20,5,b's',65535,2,255,b'R',32654,53), // signature_algorithms
-    f(32764,19,6,b'e',65535,2,255,b'R',32727,37), // compliance_policies
+    f(32499,28,1,b'e',32,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(32527,28,2,b'e',32,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(32555,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(32568,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(32632,20,5,b's',65535,2,255,b'R',32579,53), // signature_algorithms
+    f(32689,19,6,b'e',65535,2,255,b'R',32652,37), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(31448,18,1,b'm',195,4,255,b'S',0,0), // common_tls_context
-    f(32843,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(32869,19,3,b'b',65535,0,255,b'R',32846,23), // allow_renegotiation
-    f(32888,16,4,b'm',271,4,255,b'S',0,0), // max_session_keys
-    f(32931,21,5,b'm',258,4,255,b'I',32904,27), // enforce_rsa_key_usage
-    f(32952,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(32965,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(31373,18,1,b'm',195,4,255,b'S',0,0), // common_tls_context
+    f(32768,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(32794,19,3,b'b',65535,0,255,b'R',32771,23), // allow_renegotiation
+    f(32813,16,4,b'm',271,4,255,b'S',0,0), // max_session_keys
+    f(32856,21,5,b'm',258,4,255,b'I',32829,27), // enforce_rsa_key_usage
+    f(32877,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(32890,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
     f(7913,28,1,b'm',88,4,255,b'S',0,0), // common_http_protocol_options
     f(8451,30,2,b'm',111,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(33042,20,3,b'm',206,4,0,b'S',0,0), // explicit_http_config
-    f(33062,30,4,b'm',207,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(33092,11,5,b'm',205,4,0,b'S',0,0), // auto_config
+    f(32967,20,3,b'm',206,4,0,b'S',0,0), // explicit_http_config
+    f(32987,30,4,b'm',207,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(33017,11,5,b'm',205,4,0,b'S',0,0), // auto_config
     f(26211,12,6,b'm',182,2,255,b'R',8276,46), // http_filters
-    f(33103,24,7,b'm',110,4,255,b'R',0,0), // header_validation_config
+    f(33028,24,7,b'm',110,4,255,b'R',0,0), // header_validation_config
     f(5872,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
     f(22063,23,9,b'm',158,2,255,b'R',0,0), // request_mirror_policies
     f(21748,11,10,b'm',150,2,255,b'R',0,0), // hash_policy
@@ -3207,7 +3206,7 @@ pub(crate) static FIELDS: [FieldRow; 1276] = [
     f(7498,21,1,b'm',85,4,255,b'S',0,0), // http_protocol_options
     f(7519,22,2,b'm',87,4,255,b'S',0,0), // http2_protocol_options
     f(27152,22,3,b'm',65535,4,255,b'R',27129,23), // http3_protocol_options
-    f(33196,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(33121,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
     f(7498,21,1,b'm',85,4,0,b'S',0,0), // http_protocol_options
     f(7519,22,2,b'm',87,4,0,b'S',0,0), // http2_protocol_options
@@ -3218,68 +3217,68 @@ pub(crate) static FIELDS: [FieldRow; 1276] = [
     f(27152,22,3,b'm',65535,4,255,b'R',27129,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
     f(2913,4,1,b'm',94,4,255,b'S',0,0), // node
-    f(33428,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(33436,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(33460,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(33486,25,5,b'm',209,1,255,b'S',0,0), // initial_resource_versions
-    f(33511,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(33525,12,7,b'm',274,4,255,b'S',0,0), // error_detail
-    f(33537,27,8,b'm',220,2,255,b'S',0,0), // resource_locators_subscribe
-    f(33564,29,9,b'm',220,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(33353,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(33361,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(33385,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(33411,25,5,b'm',209,1,255,b'S',0,0), // initial_resource_versions
+    f(33436,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(33450,12,7,b'm',274,4,255,b'S',0,0), // error_detail
+    f(33462,27,8,b'm',220,2,255,b'S',0,0), // resource_locators_subscribe
+    f(33489,29,9,b'm',220,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
     f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(33719,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(33738,9,2,b'm',217,2,255,b'S',0,0), // resources
-    f(33428,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(33747,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(33752,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(33769,13,7,b'm',74,4,255,b'S',0,0), // control_plane
-    f(33782,22,8,b'm',222,2,255,b'S',0,0), // removed_resource_names
-    f(33804,15,9,b'm',219,2,255,b'S',0,0), // resource_errors
+    f(33644,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(33663,9,2,b'm',217,2,255,b'S',0,0), // resources
+    f(33353,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(33672,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(33677,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(33694,13,7,b'm',74,4,255,b'S',0,0), // control_plane
+    f(33707,22,8,b'm',222,2,255,b'S',0,0), // removed_resource_names
+    f(33729,15,9,b'm',219,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
     f(2913,4,2,b'm',94,4,255,b'S',0,0), // node
-    f(33862,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(33428,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(33511,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(33525,12,6,b'm',274,4,255,b'S',0,0), // error_detail
-    f(33876,17,7,b'm',220,2,255,b'S',0,0), // resource_locators
+    f(33787,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(33353,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(33436,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(33450,12,6,b'm',274,4,255,b'S',0,0), // error_detail
+    f(33801,17,7,b'm',220,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(33738,9,2,b'm',257,2,255,b'S',0,0), // resources
-    f(33937,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(33428,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(33747,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(33769,13,6,b'm',74,4,255,b'S',0,0), // control_plane
-    f(33804,15,7,b'm',219,2,255,b'S',0,0), // resource_errors
+    f(33663,9,2,b'm',257,2,255,b'S',0,0), // resources
+    f(33862,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(33353,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(33672,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(33694,13,6,b'm',74,4,255,b'S',0,0), // control_plane
+    f(33729,15,7,b'm',219,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(33997,10,1,b'm',215,4,0,b'S',0,0), // constraint
-    f(34007,14,2,b'm',214,4,0,b'S',0,0), // or_constraints
-    f(34021,15,3,b'm',214,4,0,b'S',0,0), // and_constraints
-    f(34036,15,4,b'm',213,4,0,b'S',0,0), // not_constraints
+    f(33922,10,1,b'm',215,4,0,b'S',0,0), // constraint
+    f(33932,14,2,b'm',214,4,0,b'S',0,0), // or_constraints
+    f(33946,15,3,b'm',214,4,0,b'S',0,0), // and_constraints
+    f(33961,15,4,b'm',213,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(34120,11,1,b'm',213,2,255,b'S',0,0), // constraints
+    f(34045,11,1,b'm',213,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
     f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(34202,6,3,b'm',216,4,0,b'S',0,0), // exists
+    f(34127,6,3,b'm',216,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(34321,8,2,b'm',257,4,255,b'S',0,0), // resource
+    f(34246,8,2,b'm',257,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(34329,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(34254,7,4,b's',65535,2,255,b'S',0,0), // aliases
     f(22658,3,6,b'm',261,4,255,b'S',0,0), // ttl
-    f(34336,13,7,b'm',218,4,255,b'S',0,0), // cache_control
-    f(34349,13,8,b'm',222,4,255,b'S',0,0), // resource_name
+    f(34261,13,7,b'm',218,4,255,b'S',0,0), // cache_control
+    f(34274,13,8,b'm',222,4,255,b'S',0,0), // resource_name
     f(7858,8,9,b'm',91,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(34410,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(34335,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(34349,13,1,b'm',222,4,255,b'S',0,0), // resource_name
-    f(33525,12,2,b'm',274,4,255,b'S',0,0), // error_detail
+    f(34274,13,1,b'm',222,4,255,b'S',0,0), // resource_name
+    f(33450,12,2,b'm',274,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(14837,18,2,b'm',221,1,255,b'S',0,0), // dynamic_parameters
@@ -3288,46 +3287,46 @@ pub(crate) static FIELDS: [FieldRow; 1276] = [
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(34608,29,2,b'm',213,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(34533,29,2,b'm',213,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.type.matcher.v3.DoubleMatcher
-    f(34672,5,1,b'm',247,4,0,b'I',5265,36), // range
-    f(34677,5,2,b'd',65535,4,0,b'I',5265,36), // exact
+    f(34597,5,1,b'm',247,4,0,b'I',5265,36), // range
+    f(34602,5,2,b'd',65535,4,0,b'I',5265,36), // exact
     // envoy.type.matcher.v3.ListMatcher
-    f(34715,6,1,b'm',233,4,0,b'I',5265,36), // one_of
+    f(34640,6,1,b'm',233,4,0,b'I',5265,36), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(34760,8,1,b'm',232,2,255,b'I',5265,36), // patterns
+    f(34685,8,1,b'm',232,2,255,b'I',5265,36), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3186,6,1,b's',65535,0,255,b'I',5265,36), // filter
     f(131,4,2,b'm',227,2,255,b'I',5265,36), // path
     f(2972,5,3,b'm',233,4,255,b'I',5265,36), // value
-    f(34805,6,4,b'b',65535,0,255,b'I',5265,36), // invert
+    f(34730,6,4,b'b',65535,0,255,b'I',5265,36), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
     f(10169,3,1,b's',65535,4,0,b'I',5265,36), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(34891,14,1,b'm',233,2,255,b'I',5265,36), // value_matchers
+    f(34816,14,1,b'm',233,2,255,b'I',5265,36), // value_matchers
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(34950,7,1,b'm',230,4,255,b'S',0,0), // pattern
-    f(34957,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(34875,7,1,b'm',230,4,255,b'S',0,0), // pattern
+    f(34882,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(35067,10,1,b'm',231,4,0,b'I',35003,64), // google_re2
+    f(34992,10,1,b'm',231,4,0,b'I',34928,64), // google_re2
     f(19806,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(35121,16,1,b'm',271,4,255,b'I',5265,36), // max_program_size
+    f(35046,16,1,b'm',271,4,255,b'I',5265,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(34677,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(34602,5,1,b's',65535,4,0,b'S',0,0), // exact
     f(23711,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(35172,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(35097,6,3,b's',65535,4,0,b'S',0,0), // suffix
     f(23758,10,5,b'm',230,4,0,b'S',0,0), // safe_regex
-    f(35178,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(35189,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(35197,6,8,b'm',65535,4,0,b'R',23909,52), // custom
+    f(35103,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(35114,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(35122,6,8,b'm',65535,4,0,b'R',23909,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(35237,10,1,b'm',234,4,0,b'I',5265,36), // null_match
-    f(35247,12,2,b'm',223,4,0,b'I',5265,36), // double_match
+    f(35162,10,1,b'm',234,4,0,b'I',5265,36), // null_match
+    f(35172,12,2,b'm',223,4,0,b'I',5265,36), // double_match
     f(20548,12,3,b'm',232,4,0,b'I',5265,36), // string_match
-    f(35259,10,4,b'b',65535,4,0,b'I',5265,36), // bool_match
+    f(35184,10,4,b'b',65535,4,0,b'I',5265,36), // bool_match
     f(20469,13,5,b'b',65535,4,0,b'I',5265,36), // present_match
-    f(35269,10,6,b'm',224,4,0,b'I',5265,36), // list_match
+    f(35194,10,6,b'm',224,4,0,b'I',5265,36), // list_match
     f(19249,8,7,b'm',228,4,0,b'I',5265,36), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
@@ -3335,21 +3334,21 @@ pub(crate) static FIELDS: [FieldRow; 1276] = [
     f(131,4,2,b'm',236,2,255,b'I',5265,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
     f(10169,3,1,b's',65535,4,0,b'I',5265,36), // key
-    f(35403,5,2,b'u',65535,4,0,b'I',5265,36), // index
+    f(35328,5,2,b'u',65535,4,0,b'I',5265,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(35443,7,1,b'm',240,4,0,b'I',5265,36), // request
+    f(35368,7,1,b'm',240,4,0,b'I',5265,36), // request
     f(20826,5,2,b'm',241,4,0,b'I',5265,36), // route
     f(694,7,3,b'm',238,4,0,b'I',5265,36), // cluster
-    f(35450,4,4,b'm',239,4,0,b'I',5265,36), // host
+    f(35375,4,4,b'm',239,4,0,b'I',5265,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(35652,3,1,b's',65535,0,255,b'I',5265,36), // tag
-    f(35655,7,2,b'm',245,4,0,b'I',5265,36), // literal
-    f(35662,11,3,b'm',243,4,0,b'I',5265,36), // environment
-    f(35673,14,4,b'm',244,4,0,b'I',5265,36), // request_header
+    f(35577,3,1,b's',65535,0,255,b'I',5265,36), // tag
+    f(35580,7,2,b'm',245,4,0,b'I',5265,36), // literal
+    f(35587,11,3,b'm',243,4,0,b'I',5265,36), // environment
+    f(35598,14,4,b'm',244,4,0,b'I',5265,36), // request_header
     f(7858,8,5,b'm',246,4,0,b'I',5265,36), // metadata
     f(2972,5,6,b's',65535,4,0,b'I',5265,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
@@ -3361,15 +3360,15 @@ pub(crate) static FIELDS: [FieldRow; 1276] = [
     // envoy.type.tracing.v3.CustomTag.Literal
     f(2972,5,1,b's',65535,0,255,b'I',5265,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(35847,4,1,b'm',237,4,255,b'I',5265,36), // kind
+    f(35772,4,1,b'm',237,4,255,b'I',5265,36), // kind
     f(9785,12,2,b'm',235,4,255,b'I',5265,36), // metadata_key
     f(15347,13,3,b's',65535,0,255,b'I',5265,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(35876,5,1,b'd',65535,0,255,b'I',5265,36), // start
-    f(35881,3,2,b'd',65535,0,255,b'I',5265,36), // end
+    f(35801,5,1,b'd',65535,0,255,b'I',5265,36), // start
+    f(35806,3,2,b'd',65535,0,255,b'I',5265,36), // end
     // envoy.type.v3.FractionalPercent
-    f(35915,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(35924,11,2,b'e',33,0,255,b'S',0,0), // denominator
+    f(35840,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(35849,11,2,b'e',33,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
     f(22598,9,1,b'm',251,4,0,b'I',5265,36), // source_ip
     f(22521,12,2,b'm',250,4,0,b'I',5265,36), // filter_state
@@ -3377,21 +3376,21 @@ pub(crate) static FIELDS: [FieldRow; 1276] = [
     f(10169,3,1,b's',65535,0,255,b'I',5265,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(36052,4,1,b'e',34,0,255,b'S',0,0), // code
+    f(35977,4,1,b'e',34,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(35876,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(35881,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(35801,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(35806,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(35876,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(35881,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(35801,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(35806,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(36154,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(36166,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(36178,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(36079,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(36091,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(36103,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // google.protobuf.Any
-    f(33428,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(33353,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -3400,8 +3399,8 @@ pub(crate) static FIELDS: [FieldRow; 1276] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(36304,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(36311,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(36229,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(36236,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -3410,301 +3409,301 @@ pub(crate) static FIELDS: [FieldRow; 1276] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(36440,6,1,b'm',273,2,255,b'S',0,0), // values
+    f(36365,6,1,b'm',273,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(36495,6,1,b'm',269,1,255,b'S',0,0), // fields
+    f(36420,6,1,b'm',269,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
     f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',273,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(36304,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(36311,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(36229,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(36236,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(36635,10,1,b'e',35,4,0,b'S',0,0), // null_value
-    f(36645,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(36657,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(36669,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(36679,12,5,b'm',268,4,0,b'S',0,0), // struct_value
-    f(36691,10,6,b'm',266,4,0,b'S',0,0), // list_value
+    f(36560,10,1,b'e',35,4,0,b'S',0,0), // null_value
+    f(36570,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(36582,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(36594,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(36604,12,5,b'm',268,4,0,b'S',0,0), // struct_value
+    f(36616,10,6,b'm',266,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(36052,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(36718,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(35977,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(36643,7,2,b's',65535,0,255,b'S',0,0), // message
     f(3100,7,3,b'm',257,2,255,b'S',0,0), // details
     // xds.core.v3.ContextParams
-    f(36750,6,1,b'm',276,1,255,b'S',0,0), // params
+    f(36675,6,1,b'm',276,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
     f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
 ];
 
 pub(crate) static ENUMS: [EnumRow; 36] = [
-    e(36793,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(36890,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(36953,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(37000,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(37059,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(37130,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(37174,63,20,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(37262,56,25,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(37364,45,27,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(37451,47,32,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(37531,40,37,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(37660,75,44,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(37758,44,49,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(37893,31,55,3), // envoy.config.core.v3.ApiVersion
-    e(37928,57,58,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(38066,33,62,6), // envoy.config.core.v3.HealthStatus
-    e(38123,69,68,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(38222,36,71,2), // envoy.config.core.v3.RoutingPriority
-    e(38262,43,73,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(38311,37,75,3), // envoy.config.core.v3.TrafficDirection
-    e(38374,62,78,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(38466,43,81,2), // envoy.config.listener.v3.Listener.DrainType
-    e(38520,57,83,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(38644,61,88,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(38754,52,91,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(38823,91,94,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(38929,106,98,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(39100,110,103,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(39296,108,108,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(39441,93,111,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(39568,79,113,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(39689,71,116,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(39811,67,122,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(39914,47,127,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(39987,24,130,57), // envoy.type.v3.StatusCode
-    e(40807,25,187,1), // google.protobuf.NullValue
+    e(36718,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(36815,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(36878,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(36925,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(36984,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(37055,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(37099,63,20,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(37187,56,25,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(37289,45,27,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(37376,47,32,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(37456,40,37,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(37585,75,44,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(37683,44,49,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(37818,31,55,3), // envoy.config.core.v3.ApiVersion
+    e(37853,57,58,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(37991,33,62,6), // envoy.config.core.v3.HealthStatus
+    e(38048,69,68,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(38147,36,71,2), // envoy.config.core.v3.RoutingPriority
+    e(38187,43,73,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(38236,37,75,3), // envoy.config.core.v3.TrafficDirection
+    e(38299,62,78,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(38391,43,81,2), // envoy.config.listener.v3.Listener.DrainType
+    e(38445,57,83,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(38569,61,88,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(38679,52,91,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(38748,91,94,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(38854,106,98,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(39025,110,103,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(39221,108,108,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(39366,93,111,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(39493,79,113,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(39614,71,116,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(39736,67,122,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(39839,47,127,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(39912,24,130,57), // envoy.type.v3.StatusCode
+    e(40732,25,187,1), // google.protobuf.NullValue
 ];
 
 pub(crate) static VALUES: [ValueRow; 188] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(36828,7,0), // UNKNOWN
-    v(36835,9,1), // REQUESTED
-    v(36844,14,2), // DOES_NOT_EXIST
-    v(36858,5,3), // ACKED
-    v(36863,6,4), // NACKED
-    v(36869,14,5), // RECEIVED_ERROR
-    v(36883,7,6), // TIMEOUT
+    v(36753,7,0), // UNKNOWN
+    v(36760,9,1), // REQUESTED
+    v(36769,14,2), // DOES_NOT_EXIST
+    v(36783,5,3), // ACKED
+    v(36788,6,4), // NACKED
+    v(36794,14,5), // RECEIVED_ERROR
+    v(36808,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(36937,7,0), // Gradual
-    v(36944,9,1), // Immediate
+    v(36862,7,0), // Gradual
+    v(36869,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(36996,2,0), // v4
-    v(36998,2,1), // v6
+    v(36921,2,0), // v4
+    v(36923,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(37038,5,0), // Serve
-    v(37043,8,1), // Validate
-    v(37051,8,2), // InitOnly
+    v(36963,5,0), // Serve
+    v(36968,8,1), // Validate
+    v(36976,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(37090,4,0), // LIVE
-    v(37094,8,1), // DRAINING
-    v(37102,16,2), // PRE_INITIALIZING
-    v(37118,12,3), // INITIALIZING
+    v(37015,4,0), // LIVE
+    v(37019,8,1), // DRAINING
+    v(37027,16,2), // PRE_INITIALIZING
+    v(37043,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(37162,7,0), // COUNTER
-    v(37169,5,1), // GAUGE
+    v(37087,7,0), // COUNTER
+    v(37094,5,1), // GAUGE
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(36828,7,0), // UNKNOWN
-    v(37237,4,1), // KILL
-    v(37241,9,2), // MULTIKILL
-    v(37250,8,3), // MEGAMISS
-    v(37258,4,4), // MISS
+    v(36753,7,0), // UNKNOWN
+    v(37162,4,1), // KILL
+    v(37166,9,2), // MULTIKILL
+    v(37175,8,3), // MEGAMISS
+    v(37183,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(37318,23,0), // USE_CONFIGURED_PROTOCOL
-    v(37341,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(37243,23,0), // USE_CONFIGURED_PROTOCOL
+    v(37266,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(37409,6,0), // STATIC
-    v(37415,10,1), // STRICT_DNS
-    v(37425,11,2), // LOGICAL_DNS
-    v(37436,3,3), // EDS
-    v(37439,12,4), // ORIGINAL_DST
+    v(37334,6,0), // STATIC
+    v(37340,10,1), // STRICT_DNS
+    v(37350,11,2), // LOGICAL_DNS
+    v(37361,3,3), // EDS
+    v(37364,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(37498,4,0), // AUTO
-    v(37502,7,1), // V4_ONLY
-    v(37509,7,2), // V6_ONLY
-    v(37516,12,3), // V4_PREFERRED
-    v(37528,3,4), // ALL
+    v(37423,4,0), // AUTO
+    v(37427,7,1), // V4_ONLY
+    v(37434,7,2), // V6_ONLY
+    v(37441,12,3), // V4_PREFERRED
+    v(37453,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(37571,11,0), // ROUND_ROBIN
-    v(37582,13,1), // LEAST_REQUEST
-    v(37595,9,2), // RING_HASH
-    v(37604,6,3), // RANDOM
-    v(37610,6,5), // MAGLEV
-    v(37616,16,6), // CLUSTER_PROVIDED
-    v(37632,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(37496,11,0), // ROUND_ROBIN
+    v(37507,13,1), // LEAST_REQUEST
+    v(37520,9,2), // RING_HASH
+    v(37529,6,3), // RANDOM
+    v(37535,6,5), // MAGLEV
+    v(37541,16,6), // CLUSTER_PROVIDED
+    v(37557,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(37735,7,0), // DEFAULT
-    v(37742,2,1), // V4
-    v(37744,2,2), // V6
-    v(37746,4,3), // PIPE
-    v(37750,8,4), // INTERNAL
+    v(37660,7,0), // DEFAULT
+    v(37667,2,1), // V4
+    v(37669,2,2), // V6
+    v(37671,4,3), // PIPE
+    v(37675,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(37802,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(37839,4,1), // REST
-    v(37843,4,2), // GRPC
-    v(37847,10,3), // DELTA_GRPC
-    v(37857,15,5), // AGGREGATED_GRPC
-    v(37872,21,6), // AGGREGATED_DELTA_GRPC
+    v(37727,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(37764,4,1), // REST
+    v(37768,4,2), // GRPC
+    v(37772,10,3), // DELTA_GRPC
+    v(37782,15,5), // AGGREGATED_GRPC
+    v(37797,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(37498,4,0), // AUTO
-    v(37924,2,1), // V2
-    v(37926,2,2), // V3
+    v(37423,4,0), // AUTO
+    v(37849,2,1), // V2
+    v(37851,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(37985,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(38008,13,1), // ADD_IF_ABSENT
-    v(38021,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(38047,19,3), // OVERWRITE_IF_EXISTS
+    v(37910,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(37933,13,1), // ADD_IF_ABSENT
+    v(37946,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(37972,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(36828,7,0), // UNKNOWN
-    v(38099,7,1), // HEALTHY
-    v(38106,9,2), // UNHEALTHY
-    v(37094,8,3), // DRAINING
-    v(36883,7,4), // TIMEOUT
-    v(38115,8,5), // DEGRADED
+    v(36753,7,0), // UNKNOWN
+    v(38024,7,1), // HEALTHY
+    v(38031,9,2), // UNHEALTHY
+    v(37019,8,3), // DRAINING
+    v(36808,7,4), // TIMEOUT
+    v(38040,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(38192,5,0), // ALLOW
-    v(38197,14,1), // REJECT_REQUEST
-    v(38211,11,2), // DROP_HEADER
+    v(38117,5,0), // ALLOW
+    v(38122,14,1), // REJECT_REQUEST
+    v(38136,11,2), // DROP_HEADER
     // envoy.config.core.v3.RoutingPriority
-    v(37735,7,0), // DEFAULT
-    v(38258,4,1), // HIGH
+    v(37660,7,0), // DEFAULT
+    v(38183,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(38305,3,0), // TCP
-    v(38308,3,1), // UDP
+    v(38230,3,0), // TCP
+    v(38233,3,1), // UDP
     // envoy.config.core.v3.TrafficDirection
-    v(38348,11,0), // UNSPECIFIED
-    v(38359,7,1), // INBOUND
-    v(38366,8,2), // OUTBOUND
+    v(38273,11,0), // UNSPECIFIED
+    v(38284,7,1), // INBOUND
+    v(38291,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(38436,3,0), // ANY
-    v(38439,19,1), // SAME_IP_OR_LOOPBACK
-    v(38458,8,2), // EXTERNAL
+    v(38361,3,0), // ANY
+    v(38364,19,1), // SAME_IP_OR_LOOPBACK
+    v(38383,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(37735,7,0), // DEFAULT
-    v(38509,11,1), // MODIFY_ONLY
+    v(37660,7,0), // DEFAULT
+    v(38434,11,1), // MODIFY_ONLY
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(38577,17,0), // MOVED_PERMANENTLY
-    v(38594,5,1), // FOUND
-    v(38599,9,2), // SEE_OTHER
-    v(38608,18,3), // TEMPORARY_REDIRECT
-    v(38626,18,4), // PERMANENT_REDIRECT
+    v(38502,17,0), // MOVED_PERMANENTLY
+    v(38519,5,1), // FOUND
+    v(38524,9,2), // SEE_OTHER
+    v(38533,18,3), // TEMPORARY_REDIRECT
+    v(38551,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(38705,19,0), // SERVICE_UNAVAILABLE
-    v(38724,9,1), // NOT_FOUND
-    v(38733,21,2), // INTERNAL_SERVER_ERROR
+    v(38630,19,0), // SERVICE_UNAVAILABLE
+    v(38649,9,1), // NOT_FOUND
+    v(38658,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(38806,4,0), // NONE
-    v(38810,13,1), // EXTERNAL_ONLY
-    v(37528,3,2), // ALL
+    v(38731,4,0), // NONE
+    v(38735,13,1), // EXTERNAL_ONLY
+    v(37453,3,2), // ALL
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(37498,4,0), // AUTO
-    v(38914,5,1), // HTTP1
-    v(38919,5,2), // HTTP2
-    v(38924,5,3), // HTTP3
+    v(37423,4,0), // AUTO
+    v(38839,5,1), // HTTP1
+    v(38844,5,2), // HTTP2
+    v(38849,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(39035,8,0), // SANITIZE
-    v(39043,12,1), // FORWARD_ONLY
-    v(39055,14,2), // APPEND_FORWARD
-    v(39069,12,3), // SANITIZE_SET
-    v(39081,19,4), // ALWAYS_FORWARD_ONLY
+    v(38960,8,0), // SANITIZE
+    v(38968,12,1), // FORWARD_ONLY
+    v(38980,14,2), // APPEND_FORWARD
+    v(38994,12,3), // SANITIZE_SET
+    v(39006,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(39210,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(39241,14,1), // KEEP_UNCHANGED
-    v(38197,14,2), // REJECT_REQUEST
-    v(39255,21,3), // UNESCAPE_AND_REDIRECT
-    v(39276,20,4), // UNESCAPE_AND_FORWARD
+    v(39135,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(39166,14,1), // KEEP_UNCHANGED
+    v(38122,14,2), // REJECT_REQUEST
+    v(39180,21,3), // UNESCAPE_AND_REDIRECT
+    v(39201,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(39404,9,0), // OVERWRITE
-    v(39413,16,1), // APPEND_IF_ABSENT
-    v(39429,12,2), // PASS_THROUGH
+    v(39329,9,0), // OVERWRITE
+    v(39338,16,1), // APPEND_IF_ABSENT
+    v(39354,12,2), // PASS_THROUGH
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(39534,18,0), // VERIFY_TRUST_CHAIN
-    v(39552,16,1), // ACCEPT_UNTRUSTED
+    v(39459,18,0), // VERIFY_TRUST_CHAIN
+    v(39477,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(39647,16,0), // LENIENT_STAPLING
-    v(39663,15,1), // STRICT_STAPLING
-    v(39678,11,2), // MUST_STAPLE
+    v(39572,16,0), // LENIENT_STAPLING
+    v(39588,15,1), // STRICT_STAPLING
+    v(39603,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(39760,20,0), // SAN_TYPE_UNSPECIFIED
-    v(39780,5,1), // EMAIL
-    v(39785,3,2), // DNS
-    v(39788,3,3), // URI
-    v(39791,10,4), // IP_ADDRESS
-    v(39801,10,5), // OTHER_NAME
+    v(39685,20,0), // SAN_TYPE_UNSPECIFIED
+    v(39705,5,1), // EMAIL
+    v(39710,3,2), // DNS
+    v(39713,3,3), // URI
+    v(39716,10,4), // IP_ADDRESS
+    v(39726,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(39878,8,0), // TLS_AUTO
-    v(39886,7,1), // TLSv1_0
-    v(39893,7,2), // TLSv1_1
-    v(39900,7,3), // TLSv1_2
-    v(39907,7,4), // TLSv1_3
+    v(39803,8,0), // TLS_AUTO
+    v(39811,7,1), // TLSv1_0
+    v(39818,7,2), // TLSv1_1
+    v(39825,7,3), // TLSv1_2
+    v(39832,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(39961,7,0), // HUNDRED
-    v(39968,12,1), // TEN_THOUSAND
-    v(39980,7,2), // MILLION
+    v(39886,7,0), // HUNDRED
+    v(39893,12,1), // TEN_THOUSAND
+    v(39905,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(40011,5,0), // Empty
-    v(40016,8,100), // Continue
-    v(40024,2,200), // OK
-    v(40026,7,201), // Created
-    v(40033,8,202), // Accepted
-    v(40041,27,203), // NonAuthoritativeInformation
-    v(40068,9,204), // NoContent
-    v(40077,12,205), // ResetContent
-    v(40089,14,206), // PartialContent
-    v(40103,11,207), // MultiStatus
-    v(40114,15,208), // AlreadyReported
-    v(40129,6,226), // IMUsed
-    v(40135,15,300), // MultipleChoices
-    v(40150,16,301), // MovedPermanently
-    v(40166,5,302), // Found
-    v(40171,8,303), // SeeOther
-    v(40179,11,304), // NotModified
-    v(40190,8,305), // UseProxy
-    v(40198,17,307), // TemporaryRedirect
-    v(40215,17,308), // PermanentRedirect
-    v(40232,10,400), // BadRequest
-    v(40242,12,401), // Unauthorized
-    v(40254,15,402), // PaymentRequired
-    v(40269,9,403), // Forbidden
-    v(40278,8,404), // NotFound
-    v(40286,16,405), // MethodNotAllowed
-    v(40302,13,406), // NotAcceptable
-    v(40315,27,407), // ProxyAuthenticationRequired
-    v(40342,14,408), // RequestTimeout
-    v(40356,8,409), // Conflict
-    v(40364,4,410), // Gone
-    v(40368,14,411), // LengthRequired
-    v(40382,18,412), // PreconditionFailed
-    v(40400,15,413), // PayloadTooLarge
-    v(40415,10,414), // URITooLong
-    v(40425,20,415), // UnsupportedMediaType
-    v(40445,19,416), // RangeNotSatisfiable
-    v(40464,17,417), // ExpectationFailed
-    v(40481,18,421), // MisdirectedRequest
-    v(40499,19,422), // UnprocessableEntity
-    v(40518,6,423), // Locked
-    v(40524,16,424), // FailedDependency
-    v(40540,15,426), // UpgradeRequired
-    v(40555,20,428), // PreconditionRequired
-    v(40575,15,429), // TooManyRequests
-    v(40590,27,431), // RequestHeaderFieldsTooLarge
-    v(40617,19,500), // InternalServerError
-    v(40636,14,501), // NotImplemented
-    v(40650,10,502), // BadGateway
-    v(40660,18,503), // ServiceUnavailable
-    v(40678,14,504), // GatewayTimeout
-    v(40692,23,505), // HTTPVersionNotSupported
-    v(40715,21,506), // VariantAlsoNegotiates
-    v(40736,19,507), // InsufficientStorage
-    v(40755,12,508), // LoopDetected
-    v(40767,11,510), // NotExtended
-    v(40778,29,511), // NetworkAuthenticationRequired
+    v(39936,5,0), // Empty
+    v(39941,8,100), // Continue
+    v(39949,2,200), // OK
+    v(39951,7,201), // Created
+    v(39958,8,202), // Accepted
+    v(39966,27,203), // NonAuthoritativeInformation
+    v(39993,9,204), // NoContent
+    v(40002,12,205), // ResetContent
+    v(40014,14,206), // PartialContent
+    v(40028,11,207), // MultiStatus
+    v(40039,15,208), // AlreadyReported
+    v(40054,6,226), // IMUsed
+    v(40060,15,300), // MultipleChoices
+    v(40075,16,301), // MovedPermanently
+    v(40091,5,302), // Found
+    v(40096,8,303), // SeeOther
+    v(40104,11,304), // NotModified
+    v(40115,8,305), // UseProxy
+    v(40123,17,307), // TemporaryRedirect
+    v(40140,17,308), // PermanentRedirect
+    v(40157,10,400), // BadRequest
+    v(40167,12,401), // Unauthorized
+    v(40179,15,402), // PaymentRequired
+    v(40194,9,403), // Forbidden
+    v(40203,8,404), // NotFound
+    v(40211,16,405), // MethodNotAllowed
+    v(40227,13,406), // NotAcceptable
+    v(40240,27,407), // ProxyAuthenticationRequired
+    v(40267,14,408), // RequestTimeout
+    v(40281,8,409), // Conflict
+    v(40289,4,410), // Gone
+    v(40293,14,411), // LengthRequired
+    v(40307,18,412), // PreconditionFailed
+    v(40325,15,413), // PayloadTooLarge
+    v(40340,10,414), // URITooLong
+    v(40350,20,415), // UnsupportedMediaType
+    v(40370,19,416), // RangeNotSatisfiable
+    v(40389,17,417), // ExpectationFailed
+    v(40406,18,421), // MisdirectedRequest
+    v(40424,19,422), // UnprocessableEntity
+    v(40443,6,423), // Locked
+    v(40449,16,424), // FailedDependency
+    v(40465,15,426), // UpgradeRequired
+    v(40480,20,428), // PreconditionRequired
+    v(40500,15,429), // TooManyRequests
+    v(40515,27,431), // RequestHeaderFieldsTooLarge
+    v(40542,19,500), // InternalServerError
+    v(40561,14,501), // NotImplemented
+    v(40575,10,502), // BadGateway
+    v(40585,18,503), // ServiceUnavailable
+    v(40603,14,504), // GatewayTimeout
+    v(40617,23,505), // HTTPVersionNotSupported
+    v(40640,21,506), // VariantAlsoNegotiates
+    v(40661,19,507), // InsufficientStorage
+    v(40680,12,508), // LoopDetected
+    v(40692,11,510), // NotExtended
+    v(40703,29,511), // NetworkAuthenticationRequired
     // google.protobuf.NullValue
-    v(40832,10,0), // NULL_VALUE
+    v(40757,10,0), // NULL_VALUE
 ];

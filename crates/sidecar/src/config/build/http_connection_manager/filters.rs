@@ -68,4 +68,3 @@ fn http_filter(proto: &hcm::HttpFilter) -> Result<Option<Router>> {
     let filter = (extension.build)(&any.value).within("typed_config")?;
     Ok((!proto.disabled).then_some(filter))
 }
-

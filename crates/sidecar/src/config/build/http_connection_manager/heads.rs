@@ -4,10 +4,14 @@ use envoy_types::pb::envoy::config::core::v3::scheme_header_transformation::Tran
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager as fields_of;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::StripPortMode;
+use envoy_types::pb::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig;
 use ipnet::IpNet;
 
 use crate::config::build::context::Context;
-use crate::config::build::fields::{Within as _, cidr, each, enumeration, flag, header_text, refuse};
+use crate::config::build::extension::{Build, Extension, decode, resolve};
+use crate::config::build::fields::{
+    Within as _, cidr, each, enumeration, flag, header_text, refuse, required,
+};
 use crate::config::error::{ConfigError, Result};
 use crate::config::http_connection_manager::{
     ClientCertDetails, EscapedSlashes, ForwardClientCert, SchemeRule, ServerHeader, StripPort,
@@ -135,4 +139,23 @@ pub fn user_agent(
         cluster: text(&node.cluster, "cluster")?,
         node: text(&node.id, "id")?,
     }))
+}
+
+const REQUEST_IDS: &[Extension<Build<bool>>] = &[Extension {
+    type_name: "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig",
+    build: |bytes| {
+        let proto = decode::<UuidRequestIdConfig>(bytes)?;
+        Ok(flag(&proto.pack_trace_reason).unwrap_or(true))
+    },
+}];
+
+/// `request_id_extension`: whether an id tells if its request is traced.
+pub fn pack_trace_reason(proto: &hcm::HttpConnectionManager) -> Result<bool> {
+    let Some(extension) = &proto.request_id_extension else {
+        return Ok(true);
+    };
+    let any = required(&extension.typed_config, "typed_config").within("request_id_extension")?;
+    resolve(REQUEST_IDS, "request id extension", any)
+        .and_then(|extension| (extension.build)(&any.value))
+        .within("request_id_extension")
 }

@@ -105,6 +105,7 @@ pub fn build(
         user_agent: heads::user_agent(proto, context)?,
         generate_request_id: flag(&proto.generate_request_id).unwrap_or(true),
         preserve_external_request_id: proto.preserve_external_request_id,
+        pack_trace_reason: heads::pack_trace_reason(proto)?,
         request_id_in_response: proto.always_set_request_id_in_response,
         forward_client_cert: heads::forward_client_cert(proto)?,
         client_cert_details: heads::client_cert_details(proto)?,

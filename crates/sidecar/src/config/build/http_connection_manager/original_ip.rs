@@ -23,11 +23,15 @@ const EXTENSIONS: &[Extension<Build<OriginalIp>>] = &[
 /// Who is asked, in order, for the client's address.
 pub fn build(proto: &hcm::HttpConnectionManager) -> Result<Vec<OriginalIp>> {
     let field = "original_ip_detection_extensions";
-    let configured = each(field, &proto.original_ip_detection_extensions, |extension| {
-        let any = required(&extension.typed_config, "typed_config")?;
-        let extension = resolve(EXTENSIONS, "original IP detection extension", any)?;
-        (extension.build)(&any.value).within("typed_config")
-    })?;
+    let configured = each(
+        field,
+        &proto.original_ip_detection_extensions,
+        |extension| {
+            let any = required(&extension.typed_config, "typed_config")?;
+            let extension = resolve(EXTENSIONS, "original IP detection extension", any)?;
+            (extension.build)(&any.value).within("typed_config")
+        },
+    )?;
     if configured.is_empty() {
         return Ok(vec![OriginalIp::Hops {
             hops: proto.xff_num_trusted_hops,
