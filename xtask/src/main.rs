@@ -3,6 +3,7 @@
 mod bench;
 mod cluster;
 mod codegen;
+mod conform;
 mod conformance;
 mod demo;
 mod fuzz;
@@ -25,6 +26,7 @@ enum Verb {
     Bench(bench::Bench),
     Cluster(cluster::Cluster),
     Codegen(codegen::Codegen),
+    Conform(conform::Conform),
     Conformance(conformance::Conformance),
     Demo(demo::Demo),
     Fuzz(fuzz::Fuzz),
@@ -42,6 +44,7 @@ fn main() -> Result<()> {
         Verb::Bench(verb) => verb.run(),
         Verb::Cluster(verb) => verb.run(),
         Verb::Codegen(verb) => verb.run(),
+        Verb::Conform(verb) => verb.run(),
         Verb::Conformance(verb) => verb.run(),
         Verb::Demo(verb) => verb.run(),
         Verb::Fuzz(verb) => verb.run(),

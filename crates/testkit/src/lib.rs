@@ -14,9 +14,11 @@ pub mod message;
 pub mod netns;
 pub mod poll;
 pub mod process;
+pub mod proxy;
 pub mod servers;
 pub mod sniffer;
 
 pub use poll::{eventually, eventually_async};
 pub use process::Process;
+pub use proxy::Proxy;
 pub use sniffer::Sniffer;

@@ -131,5 +131,5 @@ pub fn bind() -> std::net::TcpListener {
 
 /// An address at which nothing listens.
 pub fn closed_address() -> SocketAddr {
-    bind().local_addr().unwrap()
+    outrider_testkit::proxy::closed_address().unwrap()
 }

@@ -1,32 +1,38 @@
-//! One running proxy.
+//! One running proxy, for tests: what fails panics.
 
 use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, ensure};
 use outrider_testkit::clients::http1::Client;
-use outrider_testkit::{Process, bins, envoy, eventually};
+use outrider_testkit::eventually;
+pub use outrider_testkit::proxy::Kind;
 use serde_json::Value;
 
-use super::{Bootstrap, PATIENCE, closed_address};
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    Ours,
-    Envoy,
-}
+use super::Bootstrap;
 
 /// A sidecar or an Envoy with the bootstrap that it was started with.
 pub struct Proxy {
-    pub kind: Kind,
-    pub process: Process,
-    pub admin: SocketAddr,
+    inner: outrider_testkit::Proxy,
     listeners: Vec<(String, SocketAddr)>,
     log: PathBuf,
     log_read: usize,
-    _folder: tempfile::TempDir,
+}
+
+impl Deref for Proxy {
+    type Target = outrider_testkit::Proxy;
+
+    fn deref(&self) -> &Self::Target {
+        &self.inner
+    }
+}
+
+impl DerefMut for Proxy {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.inner
+    }
 }
 
 impl Proxy {
@@ -42,52 +48,22 @@ impl Proxy {
 
     /// The same, with more arguments.
     pub fn spawn_with(kind: Kind, bootstrap: &Bootstrap, arguments: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let log = folder.path().join("access.log");
-        let admin = closed_address();
-        let file = folder.path().join("bootstrap.json");
-        std::fs::write(&file, bootstrap.text(admin, &log)).unwrap();
-        let mut command = match kind {
-            Kind::Ours => Command::new(bins::path("outrider-sidecar").unwrap()),
-            Kind::Envoy => {
-                let mut command = Command::new(envoy::binary().unwrap());
-                command.args(["--use-dynamic-base-id", "--file-flush-interval-msec", "5"]);
-                command
-            }
-        };
-        command.arg("-c").arg(&file);
-        command.args(["--concurrency", "1", "-l", "warn"]);
-        command.args(arguments);
-        let name = format!("{kind:?}").to_lowercase();
+        let inner = outrider_testkit::Proxy::spawn(kind, arguments, |folder, admin| {
+            Ok(bootstrap.text(admin, &folder.join("access.log")))
+        })
+        .unwrap();
         Proxy {
-            kind,
-            process: Process::start(&name, command).unwrap(),
-            admin,
+            log: inner.folder().join("access.log"),
+            inner,
             listeners: Vec::new(),
-            log,
             log_read: 0,
-            _folder: folder,
         }
     }
 
     /// Waits until it serves, and learns its listeners' addresses.
     pub fn ready(mut self) -> Self {
-        let admin = self.admin;
-        let ready = || page(admin, "GET", "/ready").is_ok_and(|(status, _)| status == 200);
-        self.process
-            .wait_for("it is ready", PATIENCE, |_| ready())
-            .unwrap();
-        let listeners = self.admin_json("/listeners?format=json");
-        for listener in listeners["listener_statuses"].as_array().unwrap() {
-            let address = &listener["local_address"]["socket_address"];
-            let address = format!(
-                "{}:{}",
-                address["address"].as_str().unwrap(),
-                address["port_value"]
-            );
-            let name = listener["name"].as_str().unwrap().to_owned();
-            self.listeners.push((name, address.parse().unwrap()));
-        }
+        self.inner.wait_until_ready().unwrap();
+        self.listeners = self.inner.listeners().unwrap();
         self
     }
 
@@ -103,7 +79,8 @@ impl Proxy {
 
     /// Asks the admin API; the status and the page.
     pub fn admin(&self, method: &str, path: &str) -> (u16, String) {
-        page(self.admin, method, path).unwrap()
+        let page = self.inner.page(method, path).unwrap();
+        (page.status().unwrap(), page.text())
     }
 
     /// A page of the admin API that is JSON.
@@ -115,11 +92,7 @@ impl Proxy {
 
     /// A counter's or gauge's value, if there is one of that name.
     pub fn stat(&self, name: &str) -> Option<i64> {
-        let pattern = name.replace('.', "%5C.");
-        let (_, text) = self.admin("GET", &format!("/stats?filter=^{pattern}$"));
-        let mut lines = text.lines().filter_map(|line| line.split_once(": "));
-        let (_, value) = lines.find(|(found, _)| *found == name)?;
-        value.parse().ok()
+        self.inner.stat(name).unwrap()
     }
 
     /// Waits until a stat has that value.
@@ -150,12 +123,4 @@ impl Proxy {
         self.log_read += line.len() + 1;
         line
     }
-}
-
-fn page(admin: SocketAddr, method: &str, path: &str) -> Result<(u16, String)> {
-    let mut client = Client::connect(admin)?;
-    let request =
-        format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    let answer = client.exchange(request)?;
-    Ok((answer.status()?, answer.text()))
 }

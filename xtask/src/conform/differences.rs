@@ -1,0 +1,34 @@
+//! The differences that are meant: the headings of tests/conform/differences.md.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+
+pub(super) struct Differences(BTreeSet<String>);
+
+impl Differences {
+    /// Reads the page. A heading is `## key`; what follows is the reason.
+    ///
+    /// # Errors
+    /// When a heading has no reason.
+    pub(super) fn read(path: &Path) -> Result<Self> {
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+        let mut keys = BTreeSet::new();
+        for section in text.split("\n## ").skip(1) {
+            let (key, reason) = section.split_once('\n').unwrap_or((section, ""));
+            ensure!(
+                !reason.trim().is_empty(),
+                "{}: {key}: say why ours is better",
+                path.display()
+            );
+            keys.insert(key.trim().to_owned());
+        }
+        Ok(Self(keys))
+    }
+
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.0.contains(key)
+    }
+}

@@ -1,0 +1,193 @@
+//! `cargo xtask conform`: a real Envoy and our sidecar with the same configuration, the same servers
+//! behind them and the same bytes sent to both; every difference in what comes of it.
+//!
+//! What a case can say is in tests/conform/README.md. A side ([`side`]) is one proxy with servers of
+//! its own ([`upstream`]) and connections of its own ([`connection`]); both are led through the steps
+//! of a case together ([`play`]), and what each saw is lines of text, which are compared
+//! ([`compare`]).
+
+mod bytes;
+mod compare;
+mod config;
+mod connection;
+mod differences;
+mod file;
+mod frames;
+mod http1;
+mod names;
+mod pages;
+mod play;
+mod side;
+mod tls;
+mod upstream;
+mod xds;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::shell;
+use differences::Differences;
+use play::{Outcome, Verdict};
+
+/// Hold the sidecar against a real Envoy, case by case
+#[derive(clap::Args, Debug, Default)]
+pub(crate) struct Conform {
+    /// Only the files whose names contain this, such as route/ or http/framing
+    #[arg(long, default_value = "")]
+    filter: String,
+    /// Only tell the files and their cases
+    #[arg(long)]
+    list: bool,
+    /// How many files run at a time
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+    /// Use the sidecar that is built
+    #[arg(long)]
+    no_build: bool,
+}
+
+/// How many cases of an area there are, and how many of them are well.
+#[derive(Default)]
+struct Tally {
+    agreed: usize,
+    explained: usize,
+    total: usize,
+}
+
+impl Conform {
+    /// Runs the verb.
+    ///
+    /// # Errors
+    /// When a file is wrong, or something differs that nobody has explained.
+    pub(crate) fn run(&self) -> Result<()> {
+        let folder = shell::top()?.join("tests/conform");
+        let files = file::all(&folder, &self.filter)?;
+        ensure!(
+            !files.is_empty(),
+            "no file's name contains {:?}",
+            self.filter
+        );
+        if self.list {
+            for file in &files {
+                println!("{}", file.name);
+                for case in &file.cases {
+                    println!("    {}", case.script.about);
+                }
+            }
+            return Ok(());
+        }
+        if !self.no_build {
+            let build = shell::cargo(&["build", "--package", "outrider-sidecar"])?;
+            shell::step("build the sidecar", build)?;
+        }
+        let differences = Arc::new(Differences::read(&folder.join("differences.md"))?);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(4)
+            .enable_all()
+            .build()
+            .context("make a runtime")?;
+        let began = Instant::now();
+        let tallies = runtime.block_on(self.run_files(files, differences))?;
+        report(&tallies, began)
+    }
+
+    async fn run_files(
+        &self,
+        files: Vec<file::CaseFile>,
+        differences: Arc<Differences>,
+    ) -> Result<BTreeMap<String, Tally>> {
+        let jobs = Arc::new(Semaphore::new(self.jobs.max(1)));
+        let mut running = JoinSet::new();
+        let count = files.len();
+        for file in files {
+            let (jobs, differences) = (Arc::clone(&jobs), Arc::clone(&differences));
+            running.spawn(async move {
+                let _permit = jobs.acquire().await;
+                let outcome = play::file(&file, &differences).await;
+                (file, outcome)
+            });
+        }
+        let mut tallies: BTreeMap<String, Tally> = BTreeMap::new();
+        let mut done = 0;
+        while let Some(finished) = running.join_next().await {
+            let (file, outcome) = finished.context("a file's run panicked")?;
+            done += 1;
+            let tally = tallies.entry(file.area().to_owned()).or_default();
+            show(&format!("[{done}/{count}] {}", file.name), &outcome, tally);
+        }
+        Ok(tallies)
+    }
+}
+
+/// Prints what came of a file.
+fn show(name: &str, outcome: &Outcome, tally: &mut Tally) {
+    let total = outcome.verdicts.len();
+    let agreed = outcome
+        .verdicts
+        .iter()
+        .filter(|(_, verdict)| *verdict == Verdict::Agreed)
+        .count();
+    let explained = outcome
+        .verdicts
+        .iter()
+        .filter(|(_, verdict)| *verdict == Verdict::Explained)
+        .count();
+    tally.total += total;
+    tally.agreed += agreed;
+    tally.explained += explained;
+    let note = if explained > 0 {
+        format!(", {explained} explained")
+    } else {
+        String::new()
+    };
+    let word = if agreed + explained == total {
+        "agree"
+    } else {
+        "DIFFER"
+    };
+    println!("{name}: {word}: {agreed}/{total}{note}");
+    for (about, verdict) in &outcome.verdicts {
+        if let Verdict::Differs(lines) = verdict {
+            println!("  {about}");
+            for line in lines {
+                println!("{line}");
+            }
+        }
+    }
+}
+
+/// Prints the numbers of each area.
+fn report(tallies: &BTreeMap<String, Tally>, began: Instant) -> Result<()> {
+    let mut sum = Tally::default();
+    println!(
+        "\n{:<12} {:>8} {:>10} {:>8} {:>8}",
+        "area", "agreed", "explained", "total", ""
+    );
+    let line = |name: &str, tally: &Tally| {
+        let well = tally.agreed + tally.explained;
+        let percent = 100.0 * well as f64 / tally.total.max(1) as f64;
+        println!(
+            "{name:<12} {:>8} {:>10} {:>8} {percent:>7.1}%",
+            tally.agreed, tally.explained, tally.total
+        );
+    };
+    for (area, tally) in tallies {
+        line(area, tally);
+        sum.agreed += tally.agreed;
+        sum.explained += tally.explained;
+        sum.total += tally.total;
+    }
+    line("all", &sum);
+    println!("in {:.0} s", began.elapsed().as_secs_f64());
+    let differing = sum.total - sum.agreed - sum.explained;
+    ensure!(
+        differing == 0,
+        "{differing} cases differ from Envoy, unexplained"
+    );
+    Ok(())
+}
