@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::http_connection_manager::HttpConnectionManager;
+use super::network::ConnectionFilter;
 use super::tcp_proxy::TcpProxy;
 use crate::listener::filter_chain_match::FilterChainIndex;
 use crate::tls::server::ServerContext;
@@ -124,6 +125,8 @@ pub struct FilterChain {
     /// `transport_socket_connect_timeout`; 15 s unless set. A zero, which means no limit, is
     /// [`Duration::MAX`].
     pub transport_timeout: Duration,
+    /// The filters before the terminal one, in order; mostly none.
+    pub filters: Box<[ConnectionFilter]>,
     /// The terminal filter.
     pub filter: NetworkFilter,
     /// Fingerprint of the proto: an update keeps the connections of chains that did not change.
@@ -146,6 +149,10 @@ pub enum NetworkFilter {
     TcpProxy(Arc<TcpProxy>),
     /// `http_connection_manager`
     Http(Arc<HttpConnectionManager>),
+    /// `direct_response`: what everybody is told.
+    DirectResponse(Arc<[u8]>),
+    /// `echo`
+    Echo,
 }
 
 /// `FilterChainMatch`: empty lists match everything.

@@ -13,6 +13,7 @@ pub mod error;
 pub mod http_connection_manager;
 pub mod listener;
 pub mod matcher;
+pub mod network;
 pub mod route;
 pub mod secret;
 pub mod source;

@@ -17,8 +17,80 @@ pub struct TcpProxy {
     /// `idle_timeout`; unless set, or where it is zero, never: databases keep idle connections for
     /// days, and keep-alive finds peers that are gone. (Envoy would cut them after an hour.)
     pub idle_timeout: Option<Duration>,
+    /// `max_downstream_connection_duration`
+    pub max_duration: Option<Duration>,
+    /// `max_downstream_connection_duration_jitter_percentage`: so much longer at most.
+    pub max_duration_jitter: f64,
     /// `max_connect_attempts`, 1 unless set.
     pub max_connect_attempts: u32,
+    /// `backoff_options`
+    pub backoff: Option<Backoff>,
+    /// `upstream_connect_mode`
+    pub connect_mode: ConnectMode,
+    /// `check_drain_close`: a connection of a listener that drains ends with the next bytes.
+    pub check_drain_close: bool,
     /// `access_log`
     pub access_log: Vec<AccessLog>,
+    /// `access_log_options`
+    pub log_options: LogOptions,
+}
+
+/// `BackoffStrategy`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    /// `base_interval`
+    pub base: Duration,
+    /// `max_interval`; ten times the base unless set.
+    pub most: Duration,
+}
+
+/// When the endpoint is connected to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectMode {
+    /// IMMEDIATE, and ON_DOWNSTREAM_TLS_HANDSHAKE: filters run when TLS is established.
+    AtOnce,
+    /// ON_DOWNSTREAM_DATA: when the client has said something.
+    OnData {
+        /// `max_early_data_bytes`: how much of it is read before.
+        most: u32,
+    },
+}
+
+/// `TcpAccessLogOptions`: when a connection is logged beside at its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogOptions {
+    /// `access_log_flush_interval`
+    pub interval: Option<Duration>,
+    /// `flush_access_log_on_start`
+    pub on_start: bool,
+    /// `flush_access_log_on_connected`
+    pub on_connected: bool,
+}
+
+impl TcpProxy {
+    /// Whether the endpoint may be connected to before the client has said anything.
+    pub fn connects_at_once(&self) -> bool {
+        self.connect_mode == ConnectMode::AtOnce
+    }
+}
+
+#[cfg(test)]
+impl TcpProxy {
+    /// All defaults, to the cluster `cluster`.
+    pub fn to(cluster: &str) -> Self {
+        TcpProxy {
+            stat_prefix: "t".into(),
+            clusters: vec![(cluster.into(), 1)],
+            total_weight: 1,
+            idle_timeout: None,
+            max_duration: None,
+            max_duration_jitter: 0.0,
+            max_connect_attempts: 1,
+            backoff: None,
+            connect_mode: ConnectMode::AtOnce,
+            check_drain_close: false,
+            access_log: Vec::new(),
+            log_options: LogOptions::default(),
+        }
+    }
 }

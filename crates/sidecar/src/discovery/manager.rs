@@ -420,7 +420,9 @@ fn awaits_listener(references: &References, listener: &Listener, now: Instant) -
                 NetworkFilter::Http(manager) => {
                     manager.rds && references.awaits_route(&manager.routes, now)
                 }
-                NetworkFilter::TcpProxy(_) => false,
+                NetworkFilter::TcpProxy(_)
+                | NetworkFilter::DirectResponse(_)
+                | NetworkFilter::Echo => false,
             };
             let secrets = match &chain.transport {
                 DownstreamTransport::Tls(context) => context

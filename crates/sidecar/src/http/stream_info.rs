@@ -12,7 +12,7 @@ use crate::http::headers::Headers;
 use crate::http::message::{RequestHead, ResponseHead};
 use crate::listener::connection::Connection;
 use crate::telemetry::access_log::flags::Flags;
-use crate::telemetry::access_log::record::Record;
+use crate::telemetry::access_log::record::{LogKind, Record};
 
 /// The facts of one stream, filled in as they become known.
 pub struct StreamInfo {
@@ -81,6 +81,7 @@ impl StreamInfo {
         let duration = self.started.elapsed();
         let now = SystemTime::now();
         Record {
+            kind: LogKind::DownstreamEnd,
             connection,
             client: self.client,
             started: now.checked_sub(duration).unwrap_or(now),

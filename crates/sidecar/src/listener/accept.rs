@@ -19,7 +19,10 @@ use crate::config::listener::{
     DownstreamTransport, FilterChain, Listener, NetworkFilter, TrafficDirection,
 };
 use crate::http::connection_manager;
+use crate::network::filters::{self, Admission};
+use crate::network::state::ConnectionState;
 use crate::network::tcp_proxy::{self, Dialled};
+use crate::network::{direct_response, echo};
 use crate::runtime::worker::Worker;
 use crate::tls::stream::{Socket, Stream};
 
@@ -136,7 +139,16 @@ async fn serve(worker: Rc<Worker>, running: Rc<Running>, tcp: TcpStream, peer: S
         drain: running.drain_of(&chain),
         listener,
         chain: chain.clone(),
+        state: ConnectionState::default(),
     });
+    let _admission = if chain.filters.is_empty() {
+        Admission::default()
+    } else {
+        match Box::pin(filters::admit(&worker, &connection)).await {
+            Ok(admission) => admission,
+            Err(refusal) => return filters::refused(&worker, &connection, refusal, stream).await,
+        }
+    };
     match &chain.filter {
         NetworkFilter::TcpProxy(proxy) => {
             tcp_proxy::serve(&worker, connection, proxy.clone(), stream, dialled).await;
@@ -147,6 +159,8 @@ async fn serve(worker: Rc<Worker>, running: Rc<Running>, tcp: TcpStream, peer: S
             drop(dialled);
             connection_manager::serve(&worker, connection, manager.clone(), stream).await;
         }
+        NetworkFilter::DirectResponse(response) => direct_response::serve(response, stream).await,
+        NetworkFilter::Echo => echo::serve(stream).await,
     }
 }
 
@@ -256,7 +270,10 @@ async fn inspection(
             () = &mut silent, if may_dial => {
                 may_dial = false;
                 if let Some(chain) = choose(listener, &client.found, peer, local)
+                    // Filters may want another cluster, or none.
+                    && chain.filters.is_empty()
                     && let NetworkFilter::TcpProxy(proxy) = &chain.filter
+                    && proxy.connects_at_once()
                     && matches!(chain.transport, DownstreamTransport::Plain)
                 {
                     let (proxy, chain) = (proxy.clone(), chain.clone());

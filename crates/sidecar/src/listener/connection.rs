@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use crate::config::address::Address;
 use crate::config::listener::{FilterChain, Listener};
+use crate::network::state::ConnectionState;
 use crate::tls::stream::Handshake;
 
 /// One downstream connection. Shared by its streams, on one worker.
@@ -40,6 +41,8 @@ pub struct Connection {
     pub accepted_at: SystemTime,
     /// Tells when its filter chain is no longer configured.
     pub drain: Rc<ChainDrain>,
+    /// What filters left on it.
+    pub state: ConnectionState,
 }
 
 /// Whether the connections of one filter chain are to end, because the chain was changed or removed.

@@ -10,14 +10,8 @@ fn chain(name: &str, matcher: FilterChainMatch) -> Arc<FilterChain> {
         matcher,
         transport: DownstreamTransport::Plain,
         transport_timeout: Duration::from_secs(15),
-        filter: NetworkFilter::TcpProxy(Arc::new(TcpProxy {
-            stat_prefix: "".into(),
-            clusters: vec![("c".into(), 1)],
-            total_weight: 1,
-            idle_timeout: None,
-            max_connect_attempts: 1,
-            access_log: Vec::new(),
-        })),
+        filters: Box::default(),
+        filter: NetworkFilter::TcpProxy(Arc::new(TcpProxy::to("c"))),
         fingerprint: 0,
     })
 }

@@ -311,6 +311,7 @@ fn mutual_tls_ends_here_and_plaintext_is_refused() {
             matcher: chain.matcher.clone(),
             transport: DownstreamTransport::Tls(context),
             transport_timeout: chain.transport_timeout,
+            filters: chain.filters.clone(),
             filter: chain.filter.clone(),
             fingerprint: chain.fingerprint,
         });

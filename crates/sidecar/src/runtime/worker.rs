@@ -11,9 +11,11 @@ use super::drain::DrainSignal;
 use super::random::Random;
 use super::snapshot::Snapshot;
 use crate::config::listener::NetworkFilter;
+use crate::config::network::ConnectionFilter;
 use crate::http::connection_manager::stream_tasks::StreamTasks;
 use crate::http::stats::HttpStats;
 use crate::listener::Listeners;
+use crate::network::stats::{ConnectionLimitStats, LocalRateLimitStats};
 use crate::network::tcp_proxy::stats::TcpStats;
 use crate::telemetry::access_log::writer::Writer;
 use crate::telemetry::metrics::Stats;
@@ -47,6 +49,8 @@ pub struct Worker {
     random: Random,
     http_stats: RefCell<HashMap<Arc<str>, Rc<HttpStats>>>,
     tcp_stats: RefCell<HashMap<Arc<str>, Rc<TcpStats>>>,
+    connection_limit_stats: RefCell<HashMap<Arc<str>, Rc<ConnectionLimitStats>>>,
+    local_rate_limit_stats: RefCell<HashMap<Arc<str>, Rc<LocalRateLimitStats>>>,
 }
 
 impl Worker {
@@ -66,6 +70,8 @@ impl Worker {
             random: Random::new(),
             http_stats: RefCell::default(),
             tcp_stats: RefCell::default(),
+            connection_limit_stats: RefCell::default(),
+            local_rate_limit_stats: RefCell::default(),
         })
     }
 
@@ -86,33 +92,26 @@ impl Worker {
         if !self.drain.is_complete() {
             self.listeners.apply(self, &snapshot.listeners);
         }
-        let filters = || {
-            let listeners = snapshot.listeners.values().map(|listener| &listener.config);
-            listeners
-                .flat_map(|l| l.filter_chains.iter().chain(&l.default_filter_chain))
-                .map(|chain| &chain.filter)
-        };
-        let of_http = |filter: &NetworkFilter| match filter {
-            NetworkFilter::Http(manager) => Some(manager.stat_prefix.clone()),
-            NetworkFilter::TcpProxy(_) => None,
-        };
-        let of_tcp = |filter: &NetworkFilter| match filter {
-            NetworkFilter::TcpProxy(proxy) => Some(proxy.stat_prefix.clone()),
-            NetworkFilter::Http(_) => None,
-        };
-        let http: HashSet<_> = filters().filter_map(of_http).collect();
-        let tcp: HashSet<_> = filters().filter_map(of_tcp).collect();
-        self.http_stats
-            .borrow_mut()
-            .retain(|prefix, stats| http.contains(prefix) || Rc::strong_count(stats) > 1);
-        self.tcp_stats
-            .borrow_mut()
-            .retain(|prefix, stats| tcp.contains(prefix) || Rc::strong_count(stats) > 1);
-        for prefix in &http {
+        self.keep_stats(&StatPrefixes::of(snapshot));
+    }
+
+    /// Makes the stats of all filters that there are, and drops those of filters that have gone.
+    fn keep_stats(&self, prefixes: &StatPrefixes) {
+        keep(&self.http_stats, &prefixes.http);
+        keep(&self.tcp_stats, &prefixes.tcp);
+        keep(&self.connection_limit_stats, &prefixes.connection_limit);
+        keep(&self.local_rate_limit_stats, &prefixes.local_rate_limit);
+        for prefix in &prefixes.http {
             self.http_stats(prefix);
         }
-        for prefix in &tcp {
+        for prefix in &prefixes.tcp {
             self.tcp_stats(prefix);
+        }
+        for prefix in &prefixes.connection_limit {
+            self.connection_limit_stats(prefix);
+        }
+        for prefix in &prefixes.local_rate_limit {
+            self.local_rate_limit_stats(prefix);
         }
     }
 
@@ -129,6 +128,64 @@ impl Worker {
             TcpStats::new(&self.stats, prefix)
         })
     }
+
+    /// The stats of connection limits with this prefix; looked up once per connection.
+    pub fn connection_limit_stats(&self, prefix: &Arc<str>) -> Rc<ConnectionLimitStats> {
+        shared(&self.connection_limit_stats, prefix, |prefix| {
+            ConnectionLimitStats::new(&self.stats, prefix)
+        })
+    }
+
+    /// The stats of rate limits with this prefix; looked up where one refuses a connection.
+    pub fn local_rate_limit_stats(&self, prefix: &Arc<str>) -> Rc<LocalRateLimitStats> {
+        shared(&self.local_rate_limit_stats, prefix, |prefix| {
+            LocalRateLimitStats::new(&self.stats, prefix)
+        })
+    }
+}
+
+/// The stat prefixes of all network filters.
+#[derive(Default)]
+struct StatPrefixes {
+    http: HashSet<Arc<str>>,
+    tcp: HashSet<Arc<str>>,
+    connection_limit: HashSet<Arc<str>>,
+    local_rate_limit: HashSet<Arc<str>>,
+}
+
+impl StatPrefixes {
+    fn of(snapshot: &Snapshot) -> Self {
+        let mut prefixes = StatPrefixes::default();
+        let listeners = snapshot.listeners.values().map(|listener| &listener.config);
+        for chain in listeners.flat_map(|l| l.filter_chains.iter().chain(&l.default_filter_chain)) {
+            for filter in &chain.filters {
+                match filter {
+                    ConnectionFilter::ConnectionLimit(limit) => {
+                        prefixes.connection_limit.insert(limit.stat_prefix.clone());
+                    }
+                    ConnectionFilter::LocalRateLimit(limit) => {
+                        prefixes.local_rate_limit.insert(limit.stat_prefix.clone());
+                    }
+                    ConnectionFilter::SetFilterState(_) | ConnectionFilter::SniCluster => {}
+                }
+            }
+            match &chain.filter {
+                NetworkFilter::Http(manager) => {
+                    prefixes.http.insert(manager.stat_prefix.clone());
+                }
+                NetworkFilter::TcpProxy(proxy) => {
+                    prefixes.tcp.insert(proxy.stat_prefix.clone());
+                }
+                NetworkFilter::DirectResponse(_) | NetworkFilter::Echo => {}
+            }
+        }
+        prefixes
+    }
+}
+
+fn keep<T>(all: &RefCell<HashMap<Arc<str>, Rc<T>>>, prefixes: &HashSet<Arc<str>>) {
+    all.borrow_mut()
+        .retain(|prefix, stats| prefixes.contains(prefix) || Rc::strong_count(stats) > 1);
 }
 
 fn shared<T>(

@@ -46,6 +46,7 @@ cluster_stats! {
         cx_http2_total = "upstream_cx_http2_total": "HTTP/2 connections.",
         cx_connect_fail = "upstream_cx_connect_fail": "Connections that failed to come about.",
         cx_connect_timeout = "upstream_cx_connect_timeout": "Those of them that took too long.",
+        cx_connect_attempts_exceeded = "upstream_cx_connect_attempts_exceeded": "Clients for which every attempt to connect failed.",
         cx_idle_timeout = "upstream_cx_idle_timeout": "Connections closed because nobody used them.",
         cx_overflow = "upstream_cx_overflow": "Connections that the breaker held back.",
         cx_destroy = "upstream_cx_destroy": "Connections that ended.",

@@ -88,7 +88,8 @@ fn of_stream(sink: LogSink, format: Option<SubstitutionFormatString>) -> Result<
     })
 }
 
-fn substitution(proto: &SubstitutionFormatString) -> Result<Format> {
+/// A `SubstitutionFormatString`, of a log or of any other text.
+pub fn substitution(proto: &SubstitutionFormatString) -> Result<Format> {
     let missing = if proto.omit_empty_values {
         Missing::Nothing
     } else {

@@ -1,49 +1,22 @@
 //! `FilterChain` and `FilterChainMatch`.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::listener::v3 as listener;
-use envoy_types::pb::envoy::config::listener::v3::filter::ConfigType;
 use envoy_types::pb::envoy::config::listener::v3::filter_chain_match::ConnectionSourceType;
-use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
-use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp;
 use prost::Message as _;
 
 use super::context::Context;
-use super::extension::{BuildWith, Extension, decode, resolve};
 use super::fields::{
-    Within as _, cidr, duration, each, enumeration, fingerprint, named, port, refuse, required,
-    uint,
+    Within as _, cidr, duration, each, enumeration, fingerprint, named, port, refuse, uint,
 };
 use super::transport_socket::DOWNSTREAM;
-use super::{http_connection_manager, tcp_proxy, transport_socket};
-use crate::config::error::{ConfigError, Result};
-use crate::config::listener::{
-    DownstreamTransport, FilterChain, FilterChainMatch, NetworkFilter, SourceType,
-};
+use super::{network, transport_socket};
+use crate::config::error::Result;
+use crate::config::listener::{DownstreamTransport, FilterChain, FilterChainMatch, SourceType};
 
 /// `transport_socket_connect_timeout` unless set.
 const TRANSPORT_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// Network filters. All of them are terminal so far.
-pub const NETWORK_FILTERS: &[Extension<BuildWith<NetworkFilter>>] = &[
-    Extension {
-        type_name: "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
-        build: |bytes, _| {
-            tcp_proxy::build(&decode::<tcp::TcpProxy>(bytes)?)
-                .map(|proxy| NetworkFilter::TcpProxy(Arc::new(proxy)))
-        },
-    },
-    Extension {
-        type_name: "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        build: |bytes, context| {
-            let proto = decode::<hcm::HttpConnectionManager>(bytes)?;
-            http_connection_manager::build(&proto, context)
-                .map(|manager| NetworkFilter::Http(Arc::new(manager)))
-        },
-    },
-];
 
 /// Builds a filter chain; one without a name gets `unnamed`, which is its index.
 pub fn build(
@@ -55,6 +28,7 @@ pub fn build(
         &proto.transport_socket_connect_timeout,
         "transport_socket_connect_timeout",
     )?;
+    let (filters, filter) = network::build(&proto.filters, context)?;
     Ok(FilterChain {
         name: match proto.name.as_str() {
             "" => unnamed.into(),
@@ -75,7 +49,8 @@ pub fn build(
             Some(Duration::ZERO) => Duration::MAX,
             Some(timeout) => timeout,
         },
-        filter: filters(&proto.filters, context)?,
+        filters,
+        filter,
         fingerprint: fingerprint_of(proto),
     })
 }
@@ -86,34 +61,6 @@ fn fingerprint_of(proto: &listener::FilterChain) -> u64 {
     let mut proto = proto.clone();
     proto.metadata = None;
     fingerprint(&proto.encode_to_vec())
-}
-
-fn filters(proto: &[listener::Filter], context: &dyn Context) -> Result<NetworkFilter> {
-    let mut built = each("filters", proto, |filter| {
-        let any = match required(&filter.config_type, "typed_config")? {
-            ConfigType::TypedConfig(any) => any,
-            ConfigType::ConfigDiscovery(_) => {
-                return Err(ConfigError::new(
-                    "config_discovery",
-                    "extension discovery (ECDS) is not supported",
-                ));
-            }
-        };
-        let extension = resolve(NETWORK_FILTERS, "network filter", any)?;
-        (extension.build)(&any.value, context).within("typed_config")
-    })?;
-    let Some(last) = built.pop() else {
-        return Err(ConfigError::new(
-            "filters",
-            "must end with a terminal filter, such as tcp_proxy",
-        ));
-    };
-    refuse(
-        !built.is_empty(),
-        "filters[0]",
-        "is a terminal filter, which must be the last",
-    )?;
-    Ok(last)
 }
 
 fn matcher(proto: &listener::FilterChainMatch) -> Result<FilterChainMatch> {

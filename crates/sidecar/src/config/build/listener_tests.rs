@@ -33,7 +33,7 @@ fn manager(rest: &str) -> std::sync::Arc<HttpConnectionManager> {
     let yaml = one_filter(&http(&format!("http_filters: [{}], {rest}", router(""))));
     match &listener(&yaml).unwrap().filter_chains[0].filter {
         NetworkFilter::Http(manager) => std::sync::Arc::clone(manager),
-        NetworkFilter::TcpProxy(_) => panic!(),
+        _ => panic!(),
     }
 }
 

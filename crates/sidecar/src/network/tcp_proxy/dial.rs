@@ -4,10 +4,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
 
-use crate::config::tcp_proxy::TcpProxy;
+use crate::config::tcp_proxy::{Backoff, TcpProxy};
+use crate::network::filter_state::{FilterState, ORIGINAL_DST_ADDRESS, TCP_CLUSTER};
 use crate::runtime::worker::Worker;
 use crate::telemetry::access_log::flags::Flags;
 use crate::upstream::{Cluster, ConnectRequest, TcpUpstream, UpstreamError};
@@ -51,16 +53,27 @@ pub enum DialError {
 }
 
 impl DialError {
+    /// Attempts that were made and failed count as used up, even where there was to be but one.
     pub(super) fn flags(&self) -> Flags {
         match self {
             DialError::NoCluster(_) => Flags::NO_CLUSTER_FOUND,
-            DialError::Upstream { error, .. } => error.flags(),
+            DialError::Upstream {
+                attempts, error, ..
+            } => {
+                let mut flags = error.flags();
+                if *attempts > 0 {
+                    flags |= Flags::UPSTREAM_RETRY_LIMIT_EXCEEDED;
+                }
+                flags
+            }
         }
     }
 
-    pub(super) fn cluster(&self) -> &Arc<str> {
+    /// The cluster, if there is one.
+    pub(super) fn cluster(&self) -> Option<&Arc<str>> {
         match self {
-            DialError::NoCluster(cluster) | DialError::Upstream { cluster, .. } => cluster,
+            DialError::NoCluster(_) => None,
+            DialError::Upstream { cluster, .. } => Some(cluster),
         }
     }
 
@@ -77,46 +90,105 @@ impl DialError {
             DialError::Upstream { error, .. } => error.transport_failure().into_owned(),
         }
     }
+
+    /// Envoy's word for it (its spelling, too), with its number of the reason.
+    pub(super) fn close_reason(&self) -> &'static str {
+        match self {
+            DialError::NoCluster(_) => "tcp_initializion_failure:3",
+            DialError::Upstream { error, .. } => match error {
+                UpstreamError::NoHealthyUpstream => "tcp_initializion_failure:1",
+                UpstreamError::Overflow => "tcp_initializion_failure:2",
+                _ => "tcp_initializion_failure:0",
+            },
+        }
+    }
 }
 
-/// Connects to the proxy's cluster, `max_connect_attempts` times at most.
+/// The cluster of a connection: as filter state says, else by weight.
+pub fn route(worker: &Worker, proxy: &TcpProxy, state: &FilterState) -> Arc<str> {
+    match state.text(TCP_CLUSTER) {
+        Some(name) => name.into(),
+        None => Arc::clone(choose(proxy, worker.random())),
+    }
+}
+
+/// What a connection asks for beside its cluster.
+#[derive(Debug, Default)]
+pub struct Wishes {
+    /// Where an ORIGINAL_DST cluster connects to.
+    pub destination: Option<SocketAddr>,
+}
+
+impl Wishes {
+    /// As filter state says, else what the client asked for.
+    pub fn new(state: &FilterState, destination: Option<SocketAddr>) -> Self {
+        Wishes {
+            destination: state.address(ORIGINAL_DST_ADDRESS).or(destination),
+        }
+    }
+}
+
+/// Connects to the cluster, `max_connect_attempts` times at most.
 ///
 /// # Errors
 /// [`DialError`]
 pub async fn dial(
     worker: &Rc<Worker>,
     proxy: &TcpProxy,
-    original_destination: Option<SocketAddr>,
+    name: &Arc<str>,
+    wishes: &Wishes,
 ) -> Result<Dialled, DialError> {
-    let name = choose(proxy, worker.random());
     let cluster = worker
         .clusters
         .cluster(name)
         .ok_or_else(|| DialError::NoCluster(Arc::clone(name)))?;
     let want = ConnectRequest {
-        original_destination,
+        original_destination: wishes.destination,
     };
     let mut attempts = 0;
     loop {
-        attempts += 1;
+        let failed = |attempts, error| DialError::Upstream {
+            cluster: Arc::clone(name),
+            attempts,
+            error,
+        };
         match Cluster::connect(&cluster, want).await {
             Ok(upstream) => {
                 return Ok(Dialled {
                     upstream,
                     cluster: Arc::clone(name),
-                    attempts,
+                    attempts: attempts + 1,
                     broken: None,
                 });
             }
-            Err(error) if attempts >= proxy.max_connect_attempts => {
-                return Err(DialError::Upstream {
-                    cluster: Arc::clone(name),
-                    attempts,
-                    error,
-                });
+            // Nothing was tried, and trying again at once would end alike.
+            Err(error @ (UpstreamError::NoHealthyUpstream | UpstreamError::Overflow)) => {
+                return Err(failed(attempts, error));
             }
-            Err(error) => tracing::debug!(cluster = %name, attempts, %error, "trying again"),
+            Err(error) => {
+                attempts += 1;
+                if attempts >= proxy.max_connect_attempts {
+                    cluster.stats().cx_connect_attempts_exceeded.increment(1);
+                    return Err(failed(attempts, error));
+                }
+                tracing::debug!(cluster = %name, attempts, %error, "trying again");
+            }
         }
+        if let Some(backoff) = &proxy.backoff {
+            tokio::time::sleep(backoff.pause(attempts, worker.random())).await;
+        }
+    }
+}
+
+impl Backoff {
+    /// How long to wait after so many failed attempts: a random part of an interval that doubles.
+    fn pause(&self, attempts: u32, random: u64) -> Duration {
+        let doubled = 1u32
+            .checked_shl(attempts.saturating_sub(1))
+            .unwrap_or(u32::MAX);
+        let interval = self.base.saturating_mul(doubled).min(self.most);
+        let nanos = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
+        Duration::from_nanos(random % nanos.max(1))
     }
 }
 
@@ -139,14 +211,26 @@ mod tests {
     #[test]
     fn clusters_are_chosen_by_weight() {
         let proxy = TcpProxy {
-            stat_prefix: "t".into(),
             clusters: vec![("a".into(), 1), ("b".into(), 0), ("c".into(), 3)],
             total_weight: 4,
-            idle_timeout: None,
-            max_connect_attempts: 1,
-            access_log: Vec::new(),
+            ..TcpProxy::to("a")
         };
         let chosen: Vec<&str> = (0..8).map(|random| &**choose(&proxy, random)).collect();
         assert_eq!(chosen, ["a", "c", "c", "c", "a", "c", "c", "c"]);
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_longest() {
+        let millis = Duration::from_millis;
+        let backoff = Backoff {
+            base: millis(100),
+            most: millis(350),
+        };
+        for (attempts, below) in [(1, 100), (2, 200), (3, 350), (4, 350), (99, 350)] {
+            let longest = u64::try_from(millis(below).as_nanos()).unwrap() - 1;
+            let pause = backoff.pause(attempts, longest);
+            assert_eq!(pause, millis(below) - Duration::from_nanos(1), "{attempts}");
+            assert_eq!(backoff.pause(attempts, longest + 1), Duration::ZERO);
+        }
     }
 }

@@ -9,6 +9,7 @@ mod dial;
 mod relay;
 #[cfg(test)]
 mod relay_tests;
+mod session;
 pub mod stats;
 
 use std::net::SocketAddr;
@@ -17,21 +18,41 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::AsyncReadExt as _;
+use tokio::time::Instant;
 
-pub use dial::{DialError, Dialled, dial};
-use relay::{End, Way, relay};
-use stats::TcpStats;
+pub use dial::{DialError, Dialled};
+use dial::{Wishes, route};
+use session::Session;
 
-use crate::config::endpoint::Endpoint;
-use crate::config::tcp_proxy::TcpProxy;
+use super::filter_state::{FilterState, TCP_IDLE_TIMEOUT};
+use super::filters;
+use crate::config::tcp_proxy::{ConnectMode, TcpProxy};
 use crate::listener::connection::Connection;
+use crate::runtime::timer::Timer;
 use crate::runtime::worker::Worker;
 use crate::telemetry::access_log::flags::Flags;
-use crate::telemetry::access_log::record::Record;
+use crate::telemetry::access_log::record::LogKind;
 use crate::tls::stream::{Socket, Stream};
 
 /// A connection that says nothing is asked whether it is alive after so long, and so often then.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(30));
+
+/// Connects to an endpoint for a client that is silent and whose connection no filter has seen: its
+/// server may be one that speaks first.
+///
+/// # Errors
+/// [`DialError`]
+pub async fn dial(
+    worker: &Rc<Worker>,
+    proxy: &TcpProxy,
+    original_destination: Option<SocketAddr>,
+) -> Result<Dialled, DialError> {
+    let state = FilterState::EMPTY;
+    let cluster = route(worker, proxy, &state);
+    let wishes = Wishes::new(&state, original_destination);
+    dial::dial(worker, proxy, &cluster, &wishes).await
+}
 
 /// Relays a client's connection until it ends. `dialled` is the server, where it was connected to
 /// while the client was silent.
@@ -39,23 +60,57 @@ pub async fn serve(
     worker: &Rc<Worker>,
     connection: Rc<Connection>,
     proxy: Arc<TcpProxy>,
-    stream: Stream,
+    mut stream: Stream,
     dialled: Option<Dialled>,
 ) {
     let mut session = Session::begin(worker, connection, proxy);
     keep_alive(stream.socket());
+    if session.proxy.log_options.on_start {
+        session.log(LogKind::TcpConnectionStart);
+    }
+    let until = session.until();
+    let cluster = {
+        let state = session.connection.state.filter_state.borrow();
+        route(worker, &session.proxy, &state)
+    };
+    let mut awaits_data = !session.connection.chain.filters.is_empty();
+    if let ConnectMode::OnData { most } = session.proxy.connect_mode
+        && dialled.is_none()
+    {
+        match first_data(&mut stream, most, session.idle_timeout(), until).await {
+            First::Data => session.stats.early_data_received_count_total.increment(1),
+            First::End => return,
+            First::Idle => return session.idle(),
+            First::Expired => return session.expired(),
+        }
+        filters::on_data(&session.connection);
+        awaits_data = false;
+    }
     let dialled = match dialled {
         Some(dialled) => Ok(dialled),
-        None => dial(worker, &session.proxy, session.connection.local.socket()).await,
+        None => match within(until, session.dial(&cluster)).await {
+            Some(outcome) => outcome,
+            None => return session.expired(),
+        },
     };
     match dialled {
-        Ok(dialled) => session.relay(stream, dialled).await,
+        Ok(dialled) => session.relay(stream, dialled, until, awaits_data).await,
         Err(error) => {
             // The client was told that it is connected: a reset tells it that it is not.
             stream.abort();
             session.failed(&error);
         }
     }
+}
+
+/// Counts and logs a connection that a filter before the tcp_proxy ended.
+pub fn refused(
+    worker: &Rc<Worker>,
+    connection: Rc<Connection>,
+    proxy: Arc<TcpProxy>,
+    flags: Flags,
+) {
+    Session::begin(worker, connection, proxy).flags |= flags;
 }
 
 fn keep_alive(socket: &Socket) {
@@ -68,124 +123,57 @@ fn keep_alive(socket: &Socket) {
     }
 }
 
-/// Counts and logs one connection, however it ends.
-struct Session {
-    worker: Rc<Worker>,
-    connection: Rc<Connection>,
-    proxy: Arc<TcpProxy>,
-    stats: Rc<TcpStats>,
-    received: u64,
-    sent: u64,
-    flags: Flags,
-    failure: String,
-    cluster: Option<Arc<str>>,
-    endpoint: Option<Arc<Endpoint>>,
-    upstream_local: Option<SocketAddr>,
-    attempts: u32,
+/// What a client did first.
+enum First {
+    /// It sent bytes, which are to be read again.
+    Data,
+    /// It went away.
+    End,
+    /// Neither, in the time that it may be idle.
+    Idle,
+    /// Neither, in the time that it may last.
+    Expired,
 }
 
-impl Session {
-    fn begin(worker: &Rc<Worker>, connection: Rc<Connection>, proxy: Arc<TcpProxy>) -> Self {
-        let stats = worker.tcp_stats(&proxy.stat_prefix);
-        stats.downstream_cx_total.increment(1);
-        Session {
-            worker: Rc::clone(worker),
-            connection,
-            proxy,
-            stats,
-            received: 0,
-            sent: 0,
-            flags: Flags::NONE,
-            failure: String::new(),
-            cluster: None,
-            endpoint: None,
-            upstream_local: None,
-            attempts: 0,
-        }
-    }
-
-    async fn relay(&mut self, downstream: Stream, dialled: Dialled) {
-        let upstream = dialled.upstream;
-        self.cluster = Some(dialled.cluster);
-        self.attempts = dialled.attempts;
-        self.upstream_local = upstream.stream.local_addr();
-        self.endpoint = Some(upstream.endpoint);
-        if let Some(error) = dialled.broken {
-            tracing::debug!(connection = self.connection.id, %error, "upstream broke at once");
-            self.flags |= Flags::UPSTREAM_CONNECTION_TERMINATION;
-            upstream.stream.abort();
-            downstream.abort();
-            return;
-        }
-        keep_alive(upstream.stream.socket());
-        let idle = self.proxy.idle_timeout;
-        let end = relay(downstream, upstream.stream, idle, |way, length| {
-            let length = length as u64;
-            match way {
-                Way::Up => {
-                    self.received += length;
-                    self.stats.downstream_cx_rx_bytes_total.increment(length);
-                    upstream.guard.count_bytes(0, length);
-                }
-                Way::Down => {
-                    self.sent += length;
-                    self.stats.downstream_cx_tx_bytes_total.increment(length);
-                    upstream.guard.count_bytes(length, 0);
-                }
+/// Waits for the first bytes of a client, of which at most `most` are taken from the system.
+async fn first_data(
+    stream: &mut Stream,
+    most: u32,
+    idle: Option<Duration>,
+    until: Option<Instant>,
+) -> First {
+    let most = usize::try_from(most)
+        .unwrap_or(usize::MAX)
+        .clamp(1, 16 << 10);
+    let mut bytes = vec![0; most];
+    let (mut idle_timer, mut end_timer) = (Timer::new(), Timer::new());
+    tokio::select! {
+        biased;
+        read = stream.read(&mut bytes) => match read {
+            Ok(length) if length > 0 => {
+                stream.unread(&bytes[..length]);
+                First::Data
             }
-        })
-        .await;
-        tracing::debug!(connection = self.connection.id, ?end, "connection ended");
-        match end {
-            End::Closed => {}
-            End::Idle => self.stats.idle_timeout.increment(1),
-            End::DownstreamBroke(_) => {
-                self.flags |= Flags::DOWNSTREAM_CONNECTION_TERMINATION;
-            }
-            End::UpstreamBroke(_) => self.flags |= Flags::UPSTREAM_CONNECTION_TERMINATION,
-        }
-    }
-
-    fn failed(&mut self, error: &DialError) {
-        tracing::debug!(connection = self.connection.id, %error, "no connection upstream");
-        if let DialError::NoCluster(_) = error {
-            self.stats.downstream_cx_no_route.increment(1);
-        }
-        self.flags |= error.flags();
-        self.failure = error.transport_failure();
-        self.attempts = error.attempts();
-        self.cluster = Some(Arc::clone(error.cluster()));
+            _ => First::End,
+        },
+        () = end_timer.until(until) => First::Expired,
+        () = idle_timer.until(idle.map(|idle| Instant::now() + idle)) => First::Idle,
     }
 }
 
-impl Drop for Session {
-    fn drop(&mut self) {
-        if self.proxy.access_log.is_empty() {
-            return;
-        }
-        let record = Record {
-            connection: &self.connection,
-            client: None,
-            started: self.connection.accepted_at,
-            request: None,
-            response: None,
-            trailers: None,
-            status: 0,
-            flags: self.flags,
-            details: "",
-            upstream_failure: &self.failure,
-            bytes_received: self.received,
-            bytes_sent: self.sent,
-            duration: self.connection.accepted.elapsed(),
-            response_duration: None,
-            upstream_host: self.endpoint.as_ref().map(|endpoint| &endpoint.address),
-            upstream_local: self.upstream_local,
-            upstream_cluster: self.cluster.as_ref(),
-            route_name: "",
-            attempts: self.attempts,
-        };
-        self.worker
-            .access_log
-            .write(&self.proxy.access_log, &record);
+/// The future's output, unless `until` comes before it.
+async fn within<F: Future>(until: Option<Instant>, future: F) -> Option<F::Output> {
+    match until {
+        None => Some(future.await),
+        Some(until) => tokio::time::timeout_at(until, future).await.ok(),
+    }
+}
+
+/// `idle_timeout`, or what filter state says in its place.
+fn idle_timeout(proxy: &TcpProxy, state: &FilterState) -> Option<Duration> {
+    match state.milliseconds(TCP_IDLE_TIMEOUT) {
+        Some(Duration::ZERO) => None,
+        Some(timeout) => Some(timeout),
+        None => proxy.idle_timeout,
     }
 }

@@ -3,6 +3,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -33,6 +34,19 @@ pub enum End {
     UpstreamBroke(io::ErrorKind),
     /// Nothing was relayed for too long.
     Idle,
+    /// It has lasted for as long as it may.
+    Expired,
+    /// Whoever was told of the bytes said that they are the last.
+    Told,
+}
+
+/// How long a relay may last.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Limits {
+    /// Without a byte.
+    pub idle: Option<Duration>,
+    /// Whatever is said.
+    pub until: Option<Instant>,
 }
 
 /// Which way bytes go.
@@ -47,21 +61,24 @@ pub enum Way {
 /// Relays until both ways have ended or one side breaks. A break of one side is passed on to the
 /// other as a reset, across TLS too: nobody is to take it for the end of the data.
 ///
-/// `passed` is told of every piece that was read.
+/// `passed` is told of every piece that was read. Where it breaks, the relay ends as soon as what
+/// was read has been passed on.
 pub async fn relay(
     mut downstream: Stream,
     mut upstream: Stream,
-    idle: Option<Duration>,
-    mut passed: impl FnMut(Way, usize),
+    limits: Limits,
+    mut passed: impl FnMut(Way, usize) -> ControlFlow<()>,
 ) -> End {
+    let Limits { idle, until } = limits;
     let (mut up, mut down) = (Flow::new(), Flow::new());
     let mut timer = Timer::new();
-    let mut deadline = idle.map(|idle| Instant::now() + idle);
+    let mut told = false;
+    let mut idle_at = idle.map(|idle| Instant::now() + idle);
     let end = poll_fn(|cx| {
         let mut moved = false;
         let mut count = |way, length| {
             moved = true;
-            passed(way, length);
+            told |= passed(way, length).is_break();
         };
         let downstream_takes = !down.is_broken();
         let upward = up.poll(cx, &mut downstream, &mut upstream, downstream_takes, |n| {
@@ -89,15 +106,23 @@ pub async fn relay(
             }
             _ => {}
         }
-        if moved && let Some(idle) = idle {
-            deadline = Some(Instant::now() + idle);
+        if told && up.pending.is_empty() && down.pending.is_empty() {
+            return Poll::Ready(End::Told);
         }
-        timer.poll(cx, deadline).map(|()| End::Idle)
+        if moved && let Some(idle) = idle {
+            idle_at = Some(Instant::now() + idle);
+        }
+        let (deadline, end) = match (idle_at, until) {
+            (Some(idle_at), Some(until)) if until < idle_at => (Some(until), End::Expired),
+            (None, Some(until)) => (Some(until), End::Expired),
+            (idle_at, _) => (idle_at, End::Idle),
+        };
+        timer.poll(cx, deadline).map(|()| end)
     })
     .await;
     match end {
         End::Closed => {}
-        End::Idle => {
+        End::Idle | End::Expired | End::Told => {
             close(&mut downstream).await;
             close(&mut upstream).await;
         }

@@ -1,12 +1,14 @@
 //! Relays over loopback: a client, our two ends (plain or TLS between them) and a server.
 
 use std::io::ErrorKind;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 
-use super::relay::{End, Way, relay};
+use super::relay::{End, Limits, Way, relay};
 use crate::tls::stream::Stream;
 use crate::tls::testing::mutual;
 
@@ -45,10 +47,11 @@ async fn through_two_sidecars(idle: Option<Duration>) -> Path {
     let (out, into) = encrypted().await;
     let near = Stream::plain(near, Vec::new());
     let far = Stream::plain(far, Vec::new());
+    let limits = Limits { idle, until: None };
     let ends = tokio::task::spawn_local(async move {
         tokio::join!(
-            relay(near, out, idle, |_, _| {}),
-            relay(into, far, idle, |_, _| {})
+            relay(near, out, limits, |_, _| ControlFlow::Continue(())),
+            relay(into, far, limits, |_, _| ControlFlow::Continue(()))
         )
     });
     Path {
@@ -179,11 +182,12 @@ async fn a_slow_reader_holds_its_writer_back() {
         tokio::task::spawn_local(relay(
             Stream::plain(near, Vec::new()),
             Stream::plain(far, Vec::new()),
-            None,
+            Limits::default(),
             move |way, length| {
                 if way == Way::Up {
                     counted.set(counted.get() + length);
                 }
+                ControlFlow::Continue(())
             },
         ));
         // Nobody reads: sooner or later the writer can write no more.
@@ -214,6 +218,35 @@ async fn a_slow_reader_holds_its_writer_back() {
             left -= server.read(&mut buffer).await.unwrap();
         }
         assert_eq!(passed.get(), written);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_relay_ends_in_time_or_when_it_is_told_to() {
+    locally(async {
+        for told in [false, true] {
+            let (mut client, near) = sockets().await;
+            let (far, mut server) = sockets().await;
+            let limits = Limits {
+                idle: Some(Duration::from_secs(60)),
+                until: (!told).then(|| Instant::now() + Duration::from_millis(50)),
+            };
+            let near = Stream::plain(near, Vec::new());
+            let far = Stream::plain(far, Vec::new());
+            let relay = relay(near, far, limits, move |_, _| match told {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            });
+            let relay = tokio::task::spawn_local(relay);
+            client.write_all(b"last words").await.unwrap();
+            let mut heard = String::new();
+            server.read_to_string(&mut heard).await.unwrap();
+            assert_eq!(heard, "last words");
+            assert_eq!(client.read(&mut [0; 8]).await.unwrap(), 0);
+            let end = if told { End::Told } else { End::Expired };
+            assert_eq!(relay.await.unwrap(), end);
+        }
     })
     .await;
 }

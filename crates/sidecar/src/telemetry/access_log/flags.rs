@@ -25,6 +25,8 @@ flags! {
     UPSTREAM_CONNECTION_TERMINATION = 11, "UC", "UpstreamConnectionTermination";
     STREAM_IDLE_TIMEOUT = 12, "SI", "StreamIdleTimeout";
     DOWNSTREAM_PROTOCOL_ERROR = 13, "DPE", "DownstreamProtocolError";
+    UPSTREAM_RETRY_LIMIT_EXCEEDED = 15, "URX", "UpstreamRetryLimitExceeded";
+    DURATION_TIMEOUT = 16, "DT", "DurationTimeout";
     UPSTREAM_PROTOCOL_ERROR = 14, "UPE", "UpstreamProtocolError";
 }
 

@@ -11,9 +11,43 @@ use crate::http::headers::Headers;
 use crate::http::message::{RequestHead, ResponseHead};
 use crate::listener::connection::Connection;
 
+/// Why a line is written (`%ACCESS_LOG_TYPE%`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogKind {
+    /// For no access log, or by a listener.
+    #[default]
+    NotSet,
+    /// tcp_proxy begins.
+    TcpConnectionStart,
+    /// tcp_proxy has connected to an endpoint.
+    TcpUpstreamConnected,
+    /// A tcp_proxy's connection lasts.
+    TcpPeriodic,
+    /// A tcp_proxy's connection has ended.
+    TcpConnectionEnd,
+    /// A request has ended.
+    DownstreamEnd,
+}
+
+impl LogKind {
+    /// Envoy's name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            LogKind::NotSet => "NotSet",
+            LogKind::TcpConnectionStart => "TcpConnectionStart",
+            LogKind::TcpUpstreamConnected => "TcpUpstreamConnected",
+            LogKind::TcpPeriodic => "TcpPeriodic",
+            LogKind::TcpConnectionEnd => "TcpConnectionEnd",
+            LogKind::DownstreamEnd => "DownstreamEnd",
+        }
+    }
+}
+
 /// The facts of one stream; what is not known yet is `None`.
 #[derive(Clone, Copy)]
 pub struct Record<'a> {
+    /// Why it is written.
+    pub kind: LogKind,
     /// The downstream connection: addresses, TLS, peer certificate, listener and chain.
     pub connection: &'a Connection,
     /// The client as x-forwarded-for tells it, where the configuration says to believe that; else
@@ -53,4 +87,32 @@ pub struct Record<'a> {
     pub route_name: &'a str,
     /// `%UPSTREAM_REQUEST_ATTEMPT_COUNT%`
     pub attempts: u32,
+}
+
+impl<'a> Record<'a> {
+    /// What is known of a connection by itself.
+    pub fn of_connection(connection: &'a Connection) -> Self {
+        Record {
+            kind: LogKind::NotSet,
+            connection,
+            client: None,
+            started: connection.accepted_at,
+            request: None,
+            response: None,
+            trailers: None,
+            status: 0,
+            flags: Flags::NONE,
+            details: "",
+            upstream_failure: "",
+            bytes_received: 0,
+            bytes_sent: 0,
+            duration: connection.accepted.elapsed(),
+            response_duration: None,
+            upstream_host: None,
+            upstream_local: None,
+            upstream_cluster: None,
+            route_name: "",
+            attempts: 0,
+        }
+    }
 }

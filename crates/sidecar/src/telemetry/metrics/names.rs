@@ -17,6 +17,8 @@ impl Family {
             Family::ControlPlane => "control_plane",
             Family::Sds => "sds",
             Family::AccessLog => "access_log",
+            Family::ConnectionLimit => "connection_limit",
+            Family::LocalRateLimit => "local_rate_limit",
         }
     }
 
@@ -28,6 +30,8 @@ impl Family {
             Family::Tcp => Some("envoy_tcp_prefix"),
             Family::Listener => Some("envoy_listener_address"),
             Family::Sds => Some("envoy_secret"),
+            Family::ConnectionLimit => Some("envoy_connection_limit_prefix"),
+            Family::LocalRateLimit => Some("envoy_local_network_ratelimit_prefix"),
             _ => None,
         }
     }

@@ -30,6 +30,10 @@ pub enum Family {
     Sds,
     /// `access_log.`, without a subject
     AccessLog,
+    /// `connection_limit.<stat_prefix>.`
+    ConnectionLimit,
+    /// `local_rate_limit.<stat_prefix>.`, of network filters
+    LocalRateLimit,
 }
 
 type Key = (Family, Arc<str>);

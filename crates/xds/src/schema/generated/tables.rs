@@ -622,6 +622,7 @@ envoy.config.core.v3.RuntimeDouble\
 default_value\
 no setting here is a runtime key; the default value is used\
 runtime_key\
+envoy.config.core.v3.RuntimeFeatureFlag\
 envoy.config.core.v3.RuntimeFractionalPercent\
 envoy.config.core.v3.SchemeHeaderTransformation\
 scheme_to_overwrite\
@@ -992,6 +993,15 @@ format\
 typed_json_format\
 envoy.extensions.access_loggers.stream.v3.StderrAccessLog\
 envoy.extensions.access_loggers.stream.v3.StdoutAccessLog\
+envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue\
+object_key\
+format_string\
+deprecated, and without effect in Envoy as well\
+read_only\
+only internal listeners would see it, which are rejected where they are configured\
+shared_with_upstream\
+skip_if_empty\
+factory_key\
 envoy.extensions.filters.http.router.v3.Router\
 statistics of a cluster cost nothing until they are used\
 dynamic_stats\
@@ -1021,6 +1031,12 @@ enable_ja4_fingerprinting\
 close_connection_on_client_hello_parsing_errors\
 the limit is 64 KiB, as it is in Envoy unless set\
 max_client_hello_size\
+envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit\
+delay\
+runtime_enabled\
+envoy.extensions.filters.network.direct_response.v3.Config\
+response\
+envoy.extensions.filters.network.echo.v3.Echo\
 envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager\
 codec_type\
 rds\
@@ -1102,6 +1118,14 @@ envoy.extensions.filters.network.http_connection_manager.v3.Rds\
 config_source\
 route_config_name\
 envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension\
+envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit\
+token_bucket\
+share_key\
+envoy.extensions.filters.network.set_filter_state.v3.Config\
+on_new_connection\
+on_downstream_tls_handshake\
+on_downstream_data\
+envoy.extensions.filters.network.sni_cluster.v3.SniCluster\
 envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy\
 downstream_idle_timeout\
 upstream_idle_timeout\
@@ -1109,15 +1133,16 @@ max_connect_attempts\
 tunnelling over CONNECT is not supported\
 tunneling_config\
 max_downstream_connection_duration\
-on-demand cluster discovery is not supported here\
+clusters are not discovered for a connection here; have the control plane send the cluster with CDS\
 on_demand\
-a connection is logged when it ends\
 flush_access_log_on_connected\
 backoff_options\
+own TLVs are not added to the PROXY protocol; those of the client can be passed through\
 proxy_protocol_tlvs\
 max_downstream_connection_duration_jitter_percentage\
 upstream_connect_mode\
 max_early_data_bytes\
+own TLVs are not added to the PROXY protocol\
 proxy_protocol_tlv_merge_policy\
 check_drain_close\
 envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions\
@@ -1358,6 +1383,9 @@ envoy.type.v3.SemanticVersion\
 major_number\
 minor_number\
 patch\
+envoy.type.v3.TokenBucket\
+tokens_per_fill\
+fill_interval\
 google.protobuf.Any\
 google.protobuf.BoolValue\
 google.protobuf.BytesValue\
@@ -1501,6 +1529,9 @@ INTERNAL_SERVER_ERROR\
 envoy.config.route.v3.VirtualHost.TlsRequirementType\
 NONE\
 EXTERNAL_ONLY\
+envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream\
+ONCE\
+TRANSITIVE\
 envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType\
 HTTP1\
 HTTP2\
@@ -1520,6 +1551,10 @@ envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManage
 OVERWRITE\
 APPEND_IF_ABSENT\
 PASS_THROUGH\
+envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode\
+IMMEDIATE\
+ON_DOWNSTREAM_DATA\
+ON_DOWNSTREAM_TLS_HANDSHAKE\
 envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification\
 VERIFY_TRUST_CHAIN\
 ACCEPT_UNTRUSTED\
@@ -1606,7 +1641,7 @@ google.protobuf.NullValue\
 NULL_VALUE\
 ";
 
-pub(crate) static MESSAGES: [MessageRow; 277] = [
+pub(crate) static MESSAGES: [MessageRow; 286] = [
     m(0,34,0,2), // envoy.admin.v3.BootstrapConfigDump
     m(55,26,2,2), // envoy.admin.v3.Certificate
     m(98,33,4,7), // envoy.admin.v3.CertificateDetails
@@ -1710,186 +1745,195 @@ pub(crate) static MESSAGES: [MessageRow; 277] = [
     m(15216,51,504,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
     m(15267,46,506,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
     m(15313,34,508,2), // envoy.config.core.v3.RuntimeDouble
-    m(15430,45,510,2), // envoy.config.core.v3.RuntimeFractionalPercent
-    m(15475,47,512,2), // envoy.config.core.v3.SchemeHeaderTransformation
-    m(15555,37,514,1), // envoy.config.core.v3.SelfConfigSource
-    m(15592,34,515,7), // envoy.config.core.v3.SocketAddress
-    m(15770,45,522,7), // envoy.config.core.v3.SubstitutionFormatString
-    m(16021,33,529,3), // envoy.config.core.v3.TcpKeepalive
-    m(16102,36,532,2), // envoy.config.core.v3.TransportSocket
-    m(16138,41,534,2), // envoy.config.core.v3.TypedExtensionConfig
-    m(16179,48,536,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    m(16336,37,539,2), // envoy.config.core.v3.WatchedDirectory
-    m(16385,46,541,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
-    m(16489,53,545,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    m(16718,33,549,5), // envoy.config.endpoint.v3.Endpoint
-    m(16825,51,554,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    m(16903,35,558,5), // envoy.config.endpoint.v3.LbEndpoint
-    m(16980,44,563,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
-    m(17299,42,571,3), // envoy.config.listener.v3.AdditionalAddress
-    m(17341,31,574,3), // envoy.config.listener.v3.Filter
-    m(17431,36,577,7), // envoy.config.listener.v3.FilterChain
-    m(17606,41,584,11), // envoy.config.listener.v3.FilterChainMatch
-    m(17821,33,595,37), // envoy.config.listener.v3.Listener
-    m(18841,57,632,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    m(18945,76,635,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
-    m(19021,70,635,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
-    m(19091,46,635,1), // envoy.config.listener.v3.Listener.DeprecatedV1
-    m(19137,39,636,4), // envoy.config.listener.v3.ListenerFilter
-    m(19191,58,640,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    m(19306,67,645,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    m(19378,47,646,3), // envoy.config.metrics.v3.HistogramBucketSettings
-    m(19436,35,649,5), // envoy.config.metrics.v3.StatsConfig
-    m(19688,36,654,3), // envoy.config.metrics.v3.StatsMatcher
-    m(19762,36,657,3), // envoy.config.metrics.v3.TagSpecifier
-    m(19822,44,660,1), // envoy.config.overload.v3.BufferFactoryConfig
-    m(19903,38,661,2), // envoy.config.overload.v3.LoadShedPoint
-    m(19949,39,663,3), // envoy.config.overload.v3.OverloadAction
-    m(19988,40,666,5), // envoy.config.overload.v3.OverloadManager
-    m(20097,40,671,2), // envoy.config.overload.v3.ResourceMonitor
-    m(20137,38,673,2), // envoy.config.overload.v3.ScaledTrigger
-    m(20212,41,675,1), // envoy.config.overload.v3.ThresholdTrigger
-    m(20253,32,676,3), // envoy.config.overload.v3.Trigger
-    m(20300,31,679,2), // envoy.config.route.v3.Decorator
-    m(20349,42,681,3), // envoy.config.route.v3.DirectResponseAction
-    m(20412,35,684,11), // envoy.config.route.v3.HeaderMatcher
-    m(20589,43,695,3), // envoy.config.route.v3.QueryParameterMatcher
-    m(20632,36,698,10), // envoy.config.route.v3.RedirectAction
-    m(20799,27,708,19), // envoy.config.route.v3.Route
-    m(21391,33,727,37), // envoy.config.route.v3.RouteAction
-    m(22427,44,764,6), // envoy.config.route.v3.RouteAction.HashPolicy
-    m(22533,65,770,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    m(22607,51,771,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    m(22671,60,775,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    m(22731,56,777,1), // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
-    m(22787,51,778,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    m(22849,59,780,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    m(22908,51,781,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    m(23008,53,784,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
-    m(23179,47,791,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
-    m(23284,40,794,19), // envoy.config.route.v3.RouteConfiguration
-    m(23679,32,813,15), // envoy.config.route.v3.RouteMatch
-    m(24030,47,828,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
-    m(24077,54,828,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
-    m(24131,29,828,6), // envoy.config.route.v3.Tracing
-    m(24235,36,834,2), // envoy.config.route.v3.VirtualCluster
-    m(24271,33,836,24), // envoy.config.route.v3.VirtualHost
-    m(24589,37,860,5), // envoy.config.route.v3.WeightedCluster
-    m(24814,51,865,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
-    m(24865,53,875,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
-    m(24941,57,880,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    m(24998,57,881,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    m(25055,46,882,10), // envoy.extensions.filters.http.router.v3.Router
-    m(25517,71,892,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(25652,65,894,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(25717,61,894,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(25778,63,894,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(26117,81,899,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(27853,101,959,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(27998,103,962,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(28124,109,964,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(28255,95,971,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(28411,70,974,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(28492,63,979,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(28585,78,981,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    m(28663,54,982,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(29168,74,1005,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(29267,70,1008,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(29337,84,1009,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(29421,79,1012,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    m(29559,60,1015,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    m(29636,66,1018,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    m(29707,55,1019,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    m(29871,58,1021,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(29929,70,1021,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(30562,58,1037,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(31190,95,1052,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(31311,62,1056,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(31845,57,1067,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(31912,48,1069,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(32039,63,1074,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(32140,56,1077,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(32444,55,1086,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(32708,60,1092,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(32913,54,1099,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(33052,69,1110,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(33154,73,1114,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(33227,78,1117,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(33305,48,1120,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(33518,77,1129,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(33595,49,1131,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(33744,43,1139,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(33818,44,1146,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(33868,54,1153,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(33976,69,1157,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(34056,71,1158,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(34133,78,1161,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(34211,35,1161,8), // envoy.service.discovery.v3.Resource
-    m(34287,48,1169,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(34347,40,1170,2), // envoy.service.discovery.v3.ResourceError
-    m(34387,42,1172,2), // envoy.service.discovery.v3.ResourceLocator
-    m(34429,65,1174,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(34494,39,1176,2), // envoy.service.discovery.v3.ResourceName
-    m(34562,35,1178,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(34607,33,1180,1), // envoy.type.matcher.v3.ListMatcher
-    m(34646,39,1181,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(34693,37,1182,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(34736,49,1186,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(34785,31,1187,1), // envoy.type.matcher.v3.OrMatcher
-    m(34830,45,1188,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(34894,34,1190,2), // envoy.type.matcher.v3.RegexMatcher
-    m(35002,44,1192,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(35062,35,1193,7), // envoy.type.matcher.v3.StringMatcher
-    m(35128,34,1200,7), // envoy.type.matcher.v3.ValueMatcher
-    m(35204,44,1207,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(35248,34,1207,2), // envoy.type.metadata.v3.MetadataKey
-    m(35282,46,1209,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(35333,35,1211,4), // envoy.type.metadata.v3.MetadataKind
-    m(35379,43,1215,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(35422,40,1215,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(35462,43,1215,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(35505,41,1215,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(35546,31,1215,6), // envoy.type.tracing.v3.CustomTag
-    m(35612,43,1221,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(35655,38,1223,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(35693,39,1225,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(35732,40,1226,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(35776,25,1229,2), // envoy.type.v3.DoubleRange
-    m(35809,31,1231,2), // envoy.type.v3.FractionalPercent
-    m(35860,24,1233,2), // envoy.type.v3.HashPolicy
-    m(35884,36,1235,1), // envoy.type.v3.HashPolicy.FilterState
-    m(35920,33,1236,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(35953,24,1236,1), // envoy.type.v3.HttpStatus
-    m(35981,24,1237,2), // envoy.type.v3.Int32Range
-    m(36005,24,1239,2), // envoy.type.v3.Int64Range
-    m(36029,21,1241,1), // envoy.type.v3.Percent
-    m(36050,29,1242,3), // envoy.type.v3.SemanticVersion
-    m(36108,19,1245,2), // google.protobuf.Any
-    m(36127,25,1247,1), // google.protobuf.BoolValue
-    m(36152,26,1248,1), // google.protobuf.BytesValue
-    m(36178,27,1249,1), // google.protobuf.DoubleValue
-    m(36205,24,1250,2), // google.protobuf.Duration
-    m(36241,21,1252,0), // google.protobuf.Empty
-    m(36262,26,1252,1), // google.protobuf.FloatValue
-    m(36288,26,1253,1), // google.protobuf.Int32Value
-    m(36314,26,1254,1), // google.protobuf.Int64Value
-    m(36340,25,1255,1), // google.protobuf.ListValue
-    m(36371,27,1256,1), // google.protobuf.StringValue
-    m(36398,22,1257,1), // google.protobuf.Struct
-    m(36426,34,1258,2), // google.protobuf.Struct.FieldsEntry
-    m(36460,25,1260,2), // google.protobuf.Timestamp
-    m(36485,27,1262,1), // google.protobuf.UInt32Value
-    m(36512,27,1263,1), // google.protobuf.UInt64Value
-    m(36539,21,1264,6), // google.protobuf.Value
-    m(36626,17,1270,3), // google.rpc.Status
-    m(36650,25,1273,1), // xds.core.v3.ContextParams
-    m(36681,37,1274,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(15430,39,510,2), // envoy.config.core.v3.RuntimeFeatureFlag
+    m(15469,45,512,2), // envoy.config.core.v3.RuntimeFractionalPercent
+    m(15514,47,514,2), // envoy.config.core.v3.SchemeHeaderTransformation
+    m(15594,37,516,1), // envoy.config.core.v3.SelfConfigSource
+    m(15631,34,517,7), // envoy.config.core.v3.SocketAddress
+    m(15809,45,524,7), // envoy.config.core.v3.SubstitutionFormatString
+    m(16060,33,531,3), // envoy.config.core.v3.TcpKeepalive
+    m(16141,36,534,2), // envoy.config.core.v3.TransportSocket
+    m(16177,41,536,2), // envoy.config.core.v3.TypedExtensionConfig
+    m(16218,48,538,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
+    m(16375,37,541,2), // envoy.config.core.v3.WatchedDirectory
+    m(16424,46,543,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
+    m(16528,53,547,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
+    m(16757,33,551,5), // envoy.config.endpoint.v3.Endpoint
+    m(16864,51,556,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
+    m(16942,35,560,5), // envoy.config.endpoint.v3.LbEndpoint
+    m(17019,44,565,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
+    m(17338,42,573,3), // envoy.config.listener.v3.AdditionalAddress
+    m(17380,31,576,3), // envoy.config.listener.v3.Filter
+    m(17470,36,579,7), // envoy.config.listener.v3.FilterChain
+    m(17645,41,586,11), // envoy.config.listener.v3.FilterChainMatch
+    m(17860,33,597,37), // envoy.config.listener.v3.Listener
+    m(18880,57,634,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
+    m(18984,76,637,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
+    m(19060,70,637,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
+    m(19130,46,637,1), // envoy.config.listener.v3.Listener.DeprecatedV1
+    m(19176,39,638,4), // envoy.config.listener.v3.ListenerFilter
+    m(19230,58,642,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
+    m(19345,67,647,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
+    m(19417,47,648,3), // envoy.config.metrics.v3.HistogramBucketSettings
+    m(19475,35,651,5), // envoy.config.metrics.v3.StatsConfig
+    m(19727,36,656,3), // envoy.config.metrics.v3.StatsMatcher
+    m(19801,36,659,3), // envoy.config.metrics.v3.TagSpecifier
+    m(19861,44,662,1), // envoy.config.overload.v3.BufferFactoryConfig
+    m(19942,38,663,2), // envoy.config.overload.v3.LoadShedPoint
+    m(19988,39,665,3), // envoy.config.overload.v3.OverloadAction
+    m(20027,40,668,5), // envoy.config.overload.v3.OverloadManager
+    m(20136,40,673,2), // envoy.config.overload.v3.ResourceMonitor
+    m(20176,38,675,2), // envoy.config.overload.v3.ScaledTrigger
+    m(20251,41,677,1), // envoy.config.overload.v3.ThresholdTrigger
+    m(20292,32,678,3), // envoy.config.overload.v3.Trigger
+    m(20339,31,681,2), // envoy.config.route.v3.Decorator
+    m(20388,42,683,3), // envoy.config.route.v3.DirectResponseAction
+    m(20451,35,686,11), // envoy.config.route.v3.HeaderMatcher
+    m(20628,43,697,3), // envoy.config.route.v3.QueryParameterMatcher
+    m(20671,36,700,10), // envoy.config.route.v3.RedirectAction
+    m(20838,27,710,19), // envoy.config.route.v3.Route
+    m(21430,33,729,37), // envoy.config.route.v3.RouteAction
+    m(22466,44,766,6), // envoy.config.route.v3.RouteAction.HashPolicy
+    m(22572,65,772,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
+    m(22646,51,773,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
+    m(22710,60,777,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
+    m(22770,56,779,1), // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
+    m(22826,51,780,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
+    m(22888,59,782,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
+    m(22947,51,783,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
+    m(23047,53,786,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
+    m(23218,47,793,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
+    m(23323,40,796,19), // envoy.config.route.v3.RouteConfiguration
+    m(23718,32,815,15), // envoy.config.route.v3.RouteMatch
+    m(24069,47,830,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
+    m(24116,54,830,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
+    m(24170,29,830,6), // envoy.config.route.v3.Tracing
+    m(24274,36,836,2), // envoy.config.route.v3.VirtualCluster
+    m(24310,33,838,24), // envoy.config.route.v3.VirtualHost
+    m(24628,37,862,5), // envoy.config.route.v3.WeightedCluster
+    m(24853,51,867,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
+    m(24904,53,877,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
+    m(24980,57,882,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+    m(25037,57,883,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    m(25094,68,884,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
+    m(25367,46,890,10), // envoy.extensions.filters.http.router.v3.Router
+    m(25829,71,900,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(25964,65,902,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(26029,61,902,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(26090,63,902,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(26429,68,907,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
+    m(26517,58,911,1), // envoy.extensions.filters.network.direct_response.v3.Config
+    m(26583,45,912,0), // envoy.extensions.filters.network.echo.v3.Echo
+    m(26628,81,912,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(28364,101,972,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(28509,103,975,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(28635,109,977,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(28766,95,984,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(28922,70,987,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(29003,63,992,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(29096,78,994,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
+    m(29174,66,995,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
+    m(29261,59,999,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
+    m(29382,58,1002,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
+    m(29440,54,1002,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(30091,74,1025,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(30190,70,1028,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(30260,84,1029,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(30344,79,1032,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
+    m(30482,60,1035,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
+    m(30559,66,1038,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
+    m(30630,55,1039,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+    m(30794,58,1041,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(30852,70,1041,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(31485,58,1057,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(32113,95,1072,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(32234,62,1076,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(32768,57,1087,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(32835,48,1089,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(32962,63,1094,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(33063,56,1097,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(33367,55,1106,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(33631,60,1112,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(33836,54,1119,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(33975,69,1130,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(34077,73,1134,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(34150,78,1137,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(34228,48,1140,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(34441,77,1149,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(34518,49,1151,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(34667,43,1159,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(34741,44,1166,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(34791,54,1173,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(34899,69,1177,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(34979,71,1178,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(35056,78,1181,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(35134,35,1181,8), // envoy.service.discovery.v3.Resource
+    m(35210,48,1189,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(35270,40,1190,2), // envoy.service.discovery.v3.ResourceError
+    m(35310,42,1192,2), // envoy.service.discovery.v3.ResourceLocator
+    m(35352,65,1194,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(35417,39,1196,2), // envoy.service.discovery.v3.ResourceName
+    m(35485,35,1198,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(35530,33,1200,1), // envoy.type.matcher.v3.ListMatcher
+    m(35569,39,1201,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(35616,37,1202,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(35659,49,1206,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(35708,31,1207,1), // envoy.type.matcher.v3.OrMatcher
+    m(35753,45,1208,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(35817,34,1210,2), // envoy.type.matcher.v3.RegexMatcher
+    m(35925,44,1212,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(35985,35,1213,7), // envoy.type.matcher.v3.StringMatcher
+    m(36051,34,1220,7), // envoy.type.matcher.v3.ValueMatcher
+    m(36127,44,1227,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(36171,34,1227,2), // envoy.type.metadata.v3.MetadataKey
+    m(36205,46,1229,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(36256,35,1231,4), // envoy.type.metadata.v3.MetadataKind
+    m(36302,43,1235,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(36345,40,1235,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(36385,43,1235,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(36428,41,1235,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(36469,31,1235,6), // envoy.type.tracing.v3.CustomTag
+    m(36535,43,1241,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(36578,38,1243,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(36616,39,1245,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(36655,40,1246,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(36699,25,1249,2), // envoy.type.v3.DoubleRange
+    m(36732,31,1251,2), // envoy.type.v3.FractionalPercent
+    m(36783,24,1253,2), // envoy.type.v3.HashPolicy
+    m(36807,36,1255,1), // envoy.type.v3.HashPolicy.FilterState
+    m(36843,33,1256,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(36876,24,1256,1), // envoy.type.v3.HttpStatus
+    m(36904,24,1257,2), // envoy.type.v3.Int32Range
+    m(36928,24,1259,2), // envoy.type.v3.Int64Range
+    m(36952,21,1261,1), // envoy.type.v3.Percent
+    m(36973,29,1262,3), // envoy.type.v3.SemanticVersion
+    m(37031,25,1265,3), // envoy.type.v3.TokenBucket
+    m(37084,19,1268,2), // google.protobuf.Any
+    m(37103,25,1270,1), // google.protobuf.BoolValue
+    m(37128,26,1271,1), // google.protobuf.BytesValue
+    m(37154,27,1272,1), // google.protobuf.DoubleValue
+    m(37181,24,1273,2), // google.protobuf.Duration
+    m(37217,21,1275,0), // google.protobuf.Empty
+    m(37238,26,1275,1), // google.protobuf.FloatValue
+    m(37264,26,1276,1), // google.protobuf.Int32Value
+    m(37290,26,1277,1), // google.protobuf.Int64Value
+    m(37316,25,1278,1), // google.protobuf.ListValue
+    m(37347,27,1279,1), // google.protobuf.StringValue
+    m(37374,22,1280,1), // google.protobuf.Struct
+    m(37402,34,1281,2), // google.protobuf.Struct.FieldsEntry
+    m(37436,25,1283,2), // google.protobuf.Timestamp
+    m(37461,27,1285,1), // google.protobuf.UInt32Value
+    m(37488,27,1286,1), // google.protobuf.UInt64Value
+    m(37515,21,1287,6), // google.protobuf.Value
+    m(37602,17,1293,3), // google.rpc.Status
+    m(37626,25,1296,1), // xds.core.v3.ContextParams
+    m(37657,37,1297,2), // xds.core.v3.ContextParams.ParamsEntry
 ];
 
-pub(crate) static FIELDS: [FieldRow; 1276] = [
+pub(crate) static FIELDS: [FieldRow; 1299] = [
     // envoy.admin.v3.BootstrapConfigDump
     f(34,9,1,b'm',35,4,255,b'S',0,0), // bootstrap
-    f(43,12,2,b'm',270,4,255,b'S',0,0), // last_updated
+    f(43,12,2,b'm',279,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.Certificate
     f(81,7,1,b'm',2,2,255,b'S',0,0), // ca_cert
     f(88,10,2,b'm',2,2,255,b'S',0,0), // cert_chain
@@ -1898,20 +1942,20 @@ pub(crate) static FIELDS: [FieldRow; 1276] = [
     f(135,13,2,b's',65535,0,255,b'S',0,0), // serial_number
     f(148,17,3,b'm',31,2,255,b'S',0,0), // subject_alt_names
     f(165,21,4,b'w',65535,0,255,b'S',0,0), // days_until_expiration
-    f(186,10,5,b'm',270,4,255,b'S',0,0), // valid_from
-    f(196,15,6,b'm',270,4,255,b'S',0,0), // expiration_time
+    f(186,10,5,b'm',279,4,255,b'S',0,0), // valid_from
+    f(196,15,6,b'm',279,4,255,b'S',0,0), // expiration_time
     f(211,12,7,b'm',3,4,255,b'S',0,0), // ocsp_details
     // envoy.admin.v3.CertificateDetails.OcspDetails
-    f(186,10,1,b'm',270,4,255,b'S',0,0), // valid_from
-    f(268,10,2,b'm',270,4,255,b'S',0,0), // expiration
+    f(186,10,1,b'm',279,4,255,b'S',0,0), // valid_from
+    f(268,10,2,b'm',279,4,255,b'S',0,0), // expiration
     // envoy.admin.v3.Certificates
     f(305,12,1,b'm',1,2,255,b'S',0,0), // certificates
     // envoy.admin.v3.ClusterStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(349,13,2,b'b',65535,0,255,b'S',0,0), // added_via_api
-    f(362,31,3,b'm',255,4,255,b'S',0,0), // success_rate_ejection_threshold
+    f(362,31,3,b'm',263,4,255,b'S',0,0), // success_rate_ejection_threshold
     f(393,13,4,b'm',16,2,255,b'S',0,0), // host_statuses
-    f(406,44,5,b'm',255,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
+    f(406,44,5,b'm',263,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
     f(450,16,6,b'm',51,4,255,b'S',0,0), // circuit_breakers
     f(466,18,7,b's',65535,0,255,b'S',0,0), // observability_name
     f(484,16,8,b's',65535,0,255,b'S',0,0), // eds_service_name
@@ -1924,13 +1968,13 @@ pub(crate) static FIELDS: [FieldRow; 1276] = [
     f(622,24,4,b'm',8,2,255,b'S',0,0), // dynamic_warming_clusters
     // envoy.admin.v3.ClustersConfigDump.DynamicCluster
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(694,7,2,b'm',257,4,255,b'S',0,0), // cluster
-    f(43,12,3,b'm',270,4,255,b'S',0,0), // last_updated
+    f(694,7,2,b'm',266,4,255,b'S',0,0), // cluster
+    f(43,12,3,b'm',279,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ClustersConfigDump.StaticCluster
-    f(694,7,1,b'm',257,4,255,b'S',0,0), // cluster
-    f(43,12,2,b'm',270,4,255,b'S',0,0), // last_updated
+    f(694,7,1,b'm',266,4,255,b'S',0,0), // cluster
+    f(43,12,2,b'm',279,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.CommandLineOptions
     f(805,7,1,b'w',65535,0,255,b'S',0,0), // base_id
     f(812,11,2,b'u',65535,0,255,b'S',0,0), // concurrency
@@ -1946,9 +1990,9 @@ pub(crate) static FIELDS: [FieldRow; 1276] = [
     f(960,15,13,b's',65535,0,255,b'S',0,0), // service_cluster
     f(975,12,14,b's',65535,0,255,b'S',0,0), // service_node
     f(987,12,15,b's',65535,0,255,b'S',0,0), // service_zone
-    f(999,19,16,b'm',261,4,255,b'S',0,0), // file_flush_interval
-    f(1018,10,17,b'm',261,4,255,b'S',0,0), // drain_time
-    f(1028,20,18,b'm',261,4,255,b'S',0,0), // parent_shutdown_time
+    f(999,19,16,b'm',270,4,255,b'S',0,0), // file_flush_interval
+    f(1018,10,17,b'm',270,4,255,b'S',0,0), // drain_time
+    f(1028,20,18,b'm',270,4,255,b'S',0,0), // parent_shutdown_time
     f(1048,4,19,b'e',3,0,255,b'S',0,0), // mode
     f(1052,19,22,b'b',65535,0,255,b'S',0,0), // disable_hot_restart
     f(1071,20,23,b'b',65535,0,255,b'S',0,0), // enable_mutex_tracing
@@ -1972,19 +2016,19 @@ pub(crate) static FIELDS: [FieldRow; 1276] = [
     f(1408,19,42,b'u',65535,0,255,b'S',0,0), // file_flush_min_size
     f(1427,27,43,b'b',65535,0,255,b'S',0,0), // log_stacktrace_single_entry
     // envoy.admin.v3.ConfigDump
-    f(1479,7,1,b'm',257,2,255,b'S',0,0), // configs
+    f(1479,7,1,b'm',266,2,255,b'S',0,0), // configs
     // envoy.admin.v3.EndpointsConfigDump
     f(1520,23,2,b'm',14,2,255,b'S',0,0), // static_endpoint_configs
     f(1543,24,3,b'm',13,2,255,b'S',0,0), // dynamic_endpoint_configs
     // envoy.admin.v3.EndpointsConfigDump.DynamicEndpointConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(1623,15,2,b'm',257,4,255,b'S',0,0), // endpoint_config
-    f(43,12,3,b'm',270,4,255,b'S',0,0), // last_updated
+    f(1623,15,2,b'm',266,4,255,b'S',0,0), // endpoint_config
+    f(43,12,3,b'm',279,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.EndpointsConfigDump.StaticEndpointConfig
-    f(1623,15,1,b'm',257,4,255,b'S',0,0), // endpoint_config
-    f(43,12,2,b'm',270,4,255,b'S',0,0), // last_updated
+    f(1623,15,1,b'm',266,4,255,b'S',0,0), // endpoint_config
+    f(43,12,2,b'm',279,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.HostHealthStatus
     f(1724,26,1,b'b',65535,0,255,b'S',0,0), // failed_active_health_check
     f(1750,20,2,b'b',65535,0,255,b'S',0,0), // failed_outlier_check
@@ -1999,11 +2043,11 @@ pub(crate) static FIELDS: [FieldRow; 1276] = [
     f(1960,7,1,b'm',66,4,255,b'S',0,0), // address
     f(1967,5,2,b'm',30,2,255,b'S',0,0), // stats
     f(1972,13,3,b'm',15,4,255,b'S',0,0), // health_status
-    f(1985,12,4,b'm',255,4,255,b'S',0,0), // success_rate
+    f(1985,12,4,b'm',263,4,255,b'S',0,0), // success_rate
     f(1997,6,5,b'u',65535,0,255,b'S',0,0), // weight
     f(2003,8,6,b's',65535,0,255,b'S',0,0), // hostname
     f(2011,8,7,b'u',65535,0,255,b'S',0,0), // priority
-    f(2019,25,8,b'm',255,4,255,b'S',0,0), // local_origin_success_rate
+    f(2019,25,8,b'm',263,4,255,b'S',0,0), // local_origin_success_rate
     f(2044,8,9,b'm',90,4,255,b'S',0,0), // locality
     // envoy.admin.v3.ListenerStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
@@ -2024,23 +2068,23 @@ pub(crate) static FIELDS: [FieldRow; 1276] = [
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ListenersConfigDump.DynamicListenerState
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2372,8,2,b'm',257,4,255,b'S',0,0), // listener
-    f(43,12,3,b'm',270,4,255,b'S',0,0), // last_updated
+    f(2372,8,2,b'm',266,4,255,b'S',0,0), // listener
+    f(43,12,3,b'm',279,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.ListenersConfigDump.StaticListener
-    f(2372,8,1,b'm',257,4,255,b'S',0,0), // listener
-    f(43,12,2,b'm',270,4,255,b'S',0,0), // last_updated
+    f(2372,8,1,b'm',266,4,255,b'S',0,0), // listener
+    f(43,12,2,b'm',279,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.RoutesConfigDump
     f(2460,20,2,b'm',25,2,255,b'S',0,0), // static_route_configs
     f(2480,21,3,b'm',24,2,255,b'S',0,0), // dynamic_route_configs
     // envoy.admin.v3.RoutesConfigDump.DynamicRouteConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2551,12,2,b'm',257,4,255,b'S',0,0), // route_config
-    f(43,12,3,b'm',270,4,255,b'S',0,0), // last_updated
+    f(2551,12,2,b'm',266,4,255,b'S',0,0), // route_config
+    f(43,12,3,b'm',279,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.RoutesConfigDump.StaticRouteConfig
-    f(2551,12,1,b'm',257,4,255,b'S',0,0), // route_config
-    f(43,12,2,b'm',270,4,255,b'S',0,0), // last_updated
+    f(2551,12,1,b'm',266,4,255,b'S',0,0), // route_config
+    f(43,12,2,b'm',279,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.SecretsConfigDump
     f(2644,14,1,b'm',28,2,255,b'S',0,0), // static_secrets
     f(2658,22,2,b'm',27,2,255,b'S',0,0), // dynamic_active_secrets
@@ -2048,19 +2092,19 @@ pub(crate) static FIELDS: [FieldRow; 1276] = [
     // envoy.admin.v3.SecretsConfigDump.DynamicSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(572,12,2,b's',65535,0,255,b'S',0,0), // version_info
-    f(43,12,3,b'm',270,4,255,b'S',0,0), // last_updated
-    f(2749,6,4,b'm',257,4,255,b'S',0,0), // secret
+    f(43,12,3,b'm',279,4,255,b'S',0,0), // last_updated
+    f(2749,6,4,b'm',266,4,255,b'S',0,0), // secret
     f(701,11,5,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.SecretsConfigDump.StaticSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43,12,2,b'm',270,4,255,b'S',0,0), // last_updated
-    f(2749,6,3,b'm',257,4,255,b'S',0,0), // secret
+    f(43,12,2,b'm',279,4,255,b'S',0,0), // last_updated
+    f(2749,6,3,b'm',266,4,255,b'S',0,0), // secret
     // envoy.admin.v3.ServerInfo
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
     f(2832,5,2,b'e',4,0,255,b'S',0,0), // state
-    f(2837,20,3,b'm',261,4,255,b'S',0,0), // uptime_current_epoch
-    f(2857,17,4,b'm',261,4,255,b'S',0,0), // uptime_all_epochs
+    f(2837,20,3,b'm',270,4,255,b'S',0,0), // uptime_current_epoch
+    f(2857,17,4,b'm',270,4,255,b'S',0,0), // uptime_all_epochs
     f(2874,19,5,b's',65535,0,255,b'S',0,0), // hot_restart_version
     f(2893,20,6,b'm',10,4,255,b'S',0,0), // command_line_options
     f(2913,4,7,b'm',94,4,255,b'S',0,0), // node
@@ -2074,14 +2118,14 @@ pub(crate) static FIELDS: [FieldRow; 1276] = [
     f(3015,3,2,b's',65535,4,0,b'S',0,0), // uri
     f(3018,10,3,b's',65535,4,0,b'S',0,0), // ip_address
     // envoy.admin.v3.UpdateFailureState
-    f(3061,20,1,b'm',257,4,255,b'S',0,0), // failed_configuration
-    f(3081,19,2,b'm',270,4,255,b'S',0,0), // last_update_attempt
+    f(3061,20,1,b'm',266,4,255,b'S',0,0), // failed_configuration
+    f(3081,19,2,b'm',279,4,255,b'S',0,0), // last_update_attempt
     f(3100,7,3,b's',65535,0,255,b'S',0,0), // details
     f(572,12,4,b's',65535,0,255,b'S',0,0), // version_info
     // envoy.config.accesslog.v3.AccessLog
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3186,6,2,b'm',65535,4,255,b'R',3142,44), // filter
-    f(3192,12,4,b'm',257,4,0,b'S',0,0), // typed_config
+    f(3192,12,4,b'm',266,4,0,b'S',0,0), // typed_config
     // envoy.config.bootstrap.v3.Admin
     f(3276,15,1,b's',65535,0,255,b'I',3235,41), // access_log_path
     f(3338,12,2,b's',65535,0,255,b'I',3291,47), // profile_path
@@ -2089,7 +2133,7 @@ pub(crate) static FIELDS: [FieldRow; 1276] = [
     f(3404,14,4,b'm',65535,2,255,b'R',3350,54), // socket_options
     f(3418,10,5,b'm',33,2,255,b'I',3235,41), // access_log
     f(3467,24,6,b'b',65535,0,255,b'I',3428,39), // ignore_global_conn_limit
-    f(3491,11,7,b'm',232,2,255,b'R',0,0), // allow_paths
+    f(3491,11,7,b'm',240,2,255,b'R',0,0), // allow_paths
     // envoy.config.bootstrap.v3.Bootstrap
     f(2913,4,1,b'm',94,4,255,b'S',0,0), // node
     f(3537,16,2,b'm',39,4,255,b'S',0,0), // static_resources
@@ -2097,19 +2141,19 @@ pub(crate) static FIELDS: [FieldRow; 1276] = [
     f(3570,15,4,b'm',40,4,255,b'S',0,0), // cluster_manager
     f(3656,10,5,b's',65535,0,255,b'I',3585,71), // flags_path
     f(3711,11,6,b'm',65535,2,255,b'R',3666,45), // stats_sinks
-    f(3792,20,7,b'm',261,4,255,b'I',3722,70), // stats_flush_interval
+    f(3792,20,7,b'm',270,4,255,b'I',3722,70), // stats_flush_interval
     f(3880,8,8,b'm',48,4,255,b'I',3812,68), // watchdog
     f(3935,7,9,b'm',65535,4,255,b'R',3888,47), // tracing
     f(3942,5,12,b'm',34,4,255,b'S',0,0), // admin
-    f(3947,12,13,b'm',132,4,255,b'S',0,0), // stats_config
+    f(3947,12,13,b'm',133,4,255,b'S',0,0), // stats_config
     f(4004,10,14,b'm',68,4,255,b'R',3959,45), // hds_config
-    f(4080,16,15,b'm',138,4,255,b'I',4014,66), // overload_manager
+    f(4080,16,15,b'm',139,4,255,b'I',4014,66), // overload_manager
     f(4142,23,16,b'b',65535,0,255,b'I',4096,46), // enable_dispatcher_stats
     f(4233,15,17,b'm',42,4,255,b'I',4165,68), // layered_runtime
     f(4276,13,18,b's',65535,0,255,b'R',4248,28), // header_prefix
-    f(4289,29,19,b'm',272,4,255,b'R',0,0), // stats_server_version_override
+    f(4289,29,19,b'm',281,4,255,b'R',0,0), // stats_server_version_override
     f(4408,23,20,b'b',65535,0,255,b'I',4318,90), // use_tcp_for_dns_lookups
-    f(4466,20,21,b'm',110,2,255,b'R',4431,35), // bootstrap_extensions
+    f(4466,20,21,b'm',111,2,255,b'R',4431,35), // bootstrap_extensions
     f(4486,14,22,b'm',73,2,255,b'R',0,0), // config_sources
     f(4532,21,23,b'm',73,4,255,b'R',4500,32), // default_config_source
     f(4587,24,24,b's',65535,0,255,b'I',4553,34), // default_socket_interface
@@ -2119,18 +2163,18 @@ pub(crate) static FIELDS: [FieldRow; 1276] = [
     f(4669,13,28,b'm',65535,2,255,b'R',0,0), // fatal_actions
     f(4682,20,29,b'b',65535,4,0,b'I',3722,70), // stats_flush_on_admin
     f(4702,21,30,b'm',76,4,255,b'I',4318,90), // dns_resolution_config
-    f(4723,25,31,b'm',110,4,255,b'I',4318,90), // typed_dns_resolver_config
+    f(4723,25,31,b'm',111,4,255,b'I',4318,90), // typed_dns_resolver_config
     f(4748,14,32,b'm',65535,2,255,b'R',0,0), // inline_headers
     f(4821,22,33,b's',65535,0,255,b'I',4762,59), // perf_tracing_file_path
-    f(4843,20,34,b'm',110,4,255,b'R',0,0), // default_regex_engine
-    f(4863,22,35,b'm',110,4,255,b'R',0,0), // xds_delegate_extension
-    f(4885,28,36,b'm',110,4,255,b'R',0,0), // xds_config_tracker_extension
-    f(4913,16,37,b'm',110,4,255,b'R',0,0), // listener_manager
+    f(4843,20,34,b'm',111,4,255,b'R',0,0), // default_regex_engine
+    f(4863,22,35,b'm',111,4,255,b'R',0,0), // xds_delegate_extension
+    f(4885,28,36,b'm',111,4,255,b'R',0,0), // xds_config_tracker_extension
+    f(4913,16,37,b'm',111,4,255,b'R',0,0), // listener_manager
     f(4929,22,38,b'm',65535,4,255,b'R',0,0), // application_log_config
     f(4993,21,39,b'm',36,4,255,b'I',4951,42), // deferred_stat_options
     f(5055,32,40,b'm',38,4,255,b'I',5014,41), // grpc_async_client_manager_config
     f(5137,24,41,b'm',43,4,255,b'I',5087,50), // memory_allocator_manager
-    f(5161,23,42,b'm',261,4,1,b'R',0,0), // stats_eviction_interval
+    f(5161,23,42,b'm',270,4,1,b'R',0,0), // stats_eviction_interval
     f(5184,26,43,b'b',65535,0,255,b'R',0,0), // enable_worker_cpu_affinity
     // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
     f(5301,30,1,b'b',65535,0,255,b'I',5265,36), // enable_deferred_creation_stats
@@ -2141,11 +2185,11 @@ pub(crate) static FIELDS: [FieldRow; 1276] = [
     f(5463,21,5,b's',65535,0,255,b'R',5413,50), // lds_resources_locator
     f(5484,21,6,b's',65535,0,255,b'R',5413,50), // cds_resources_locator
     // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    f(5569,30,1,b'm',261,4,255,b'I',5265,36), // max_cached_entry_idle_duration
+    f(5569,30,1,b'm',270,4,255,b'I',5265,36), // max_cached_entry_idle_duration
     // envoy.config.bootstrap.v3.Bootstrap.StaticResources
-    f(5650,9,1,b'm',123,2,255,b'S',0,0), // listeners
+    f(5650,9,1,b'm',124,2,255,b'S',0,0), // listeners
     f(5659,8,2,b'm',53,2,255,b'S',0,0), // clusters
-    f(5667,7,3,b'm',199,2,255,b'S',0,0), // secrets
+    f(5667,7,3,b'm',207,2,255,b'S',0,0), // secrets
     // envoy.config.bootstrap.v3.ClusterManager
     f(5781,18,1,b's',65535,0,255,b'I',5714,67), // local_cluster_name
     f(5872,17,2,b'm',41,4,255,b'I',5799,73), // outlier_detection
@@ -2159,13 +2203,13 @@ pub(crate) static FIELDS: [FieldRow; 1276] = [
     f(6138,6,1,b'm',44,2,255,b'I',5265,36), // layers
     // envoy.config.bootstrap.v3.MemoryAllocatorManager
     f(6192,16,1,b'w',65535,0,255,b'I',5265,36), // bytes_to_release
-    f(6208,23,2,b'm',261,4,255,b'I',5265,36), // memory_release_interval
-    f(6231,23,3,b'm',272,4,255,b'I',5265,36), // soft_memory_limit_bytes
-    f(6254,28,4,b'm',271,4,255,b'I',5265,36), // max_per_cpu_cache_size_bytes
+    f(6208,23,2,b'm',270,4,255,b'I',5265,36), // memory_release_interval
+    f(6231,23,3,b'm',281,4,255,b'I',5265,36), // soft_memory_limit_bytes
+    f(6254,28,4,b'm',280,4,255,b'I',5265,36), // max_per_cpu_cache_size_bytes
     f(6282,24,5,b'w',65535,0,255,b'I',5265,36), // max_unfreed_memory_bytes
     // envoy.config.bootstrap.v3.RuntimeLayer
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(6344,12,2,b'm',268,4,0,b'I',5265,36), // static_layer
+    f(6344,12,2,b'm',277,4,0,b'I',5265,36), // static_layer
     f(6356,10,3,b'm',46,4,0,b'I',5265,36), // disk_layer
     f(6366,11,4,b'm',45,4,0,b'I',5265,36), // admin_layer
     f(6377,10,5,b'm',47,4,0,b'I',5265,36), // rtds_layer
@@ -2178,15 +2222,15 @@ pub(crate) static FIELDS: [FieldRow; 1276] = [
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
     f(6578,11,2,b'm',73,4,255,b'I',5265,36), // rtds_config
     // envoy.config.bootstrap.v3.Watchdog
-    f(6623,12,1,b'm',261,4,255,b'I',5265,36), // miss_timeout
-    f(6635,16,2,b'm',261,4,255,b'I',5265,36), // megamiss_timeout
-    f(6651,12,3,b'm',261,4,255,b'I',5265,36), // kill_timeout
-    f(6663,17,4,b'm',261,4,255,b'I',5265,36), // multikill_timeout
-    f(6680,19,5,b'm',255,4,255,b'I',5265,36), // multikill_threshold
-    f(6699,23,6,b'm',261,4,255,b'I',5265,36), // max_kill_timeout_jitter
+    f(6623,12,1,b'm',270,4,255,b'I',5265,36), // miss_timeout
+    f(6635,16,2,b'm',270,4,255,b'I',5265,36), // megamiss_timeout
+    f(6651,12,3,b'm',270,4,255,b'I',5265,36), // kill_timeout
+    f(6663,17,4,b'm',270,4,255,b'I',5265,36), // multikill_timeout
+    f(6680,19,5,b'm',263,4,255,b'I',5265,36), // multikill_threshold
+    f(6699,23,6,b'm',270,4,255,b'I',5265,36), // max_kill_timeout_jitter
     f(6722,7,7,b'm',49,2,255,b'I',5265,36), // actions
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
-    f(6778,6,1,b'm',110,4,255,b'I',5265,36), // config
+    f(6778,6,1,b'm',111,4,255,b'I',5265,36), // config
     f(6784,5,2,b'e',6,0,255,b'I',5265,36), // event
     // envoy.config.bootstrap.v3.Watchdogs
     f(6824,20,1,b'm',48,4,255,b'I',5265,36), // main_thread_watchdog
@@ -2196,34 +2240,34 @@ pub(crate) static FIELDS: [FieldRow; 1276] = [
     f(6934,19,2,b'm',52,2,255,b'R',6908,26), // per_host_thresholds
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds
     f(2011,8,1,b'e',17,0,255,b'S',0,0), // priority
-    f(7003,15,2,b'm',271,4,255,b'S',0,0), // max_connections
-    f(7018,20,3,b'm',271,4,255,b'S',0,0), // max_pending_requests
-    f(7038,12,4,b'm',271,4,255,b'S',0,0), // max_requests
-    f(7050,11,5,b'm',271,4,255,b'S',0,0), // max_retries
+    f(7003,15,2,b'm',280,4,255,b'S',0,0), // max_connections
+    f(7018,20,3,b'm',280,4,255,b'S',0,0), // max_pending_requests
+    f(7038,12,4,b'm',280,4,255,b'S',0,0), // max_requests
+    f(7050,11,5,b'm',280,4,255,b'S',0,0), // max_retries
     f(7130,15,6,b'b',65535,0,255,b'I',7061,69), // track_remaining
-    f(7195,20,7,b'm',271,4,255,b'I',7145,50), // max_connection_pools
+    f(7195,20,7,b'm',280,4,255,b'I',7145,50), // max_connection_pools
     f(7230,12,8,b'm',65535,4,255,b'R',7215,15), // retry_budget
     // envoy.config.cluster.v3.Cluster
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(2968,4,2,b'e',8,4,0,b'S',0,0), // type
     f(7273,18,3,b'm',55,4,255,b'S',0,0), // eds_cluster_config
-    f(7291,15,4,b'm',261,4,255,b'S',0,0), // connect_timeout
-    f(7374,33,5,b'm',271,4,255,b'I',7306,68), // per_connection_buffer_limit_bytes
+    f(7291,15,4,b'm',270,4,255,b'S',0,0), // connect_timeout
+    f(7374,33,5,b'm',280,4,255,b'I',7306,68), // per_connection_buffer_limit_bytes
     f(7407,9,6,b'e',10,0,255,b'S',0,0), // lb_policy
     f(7458,13,8,b'm',65535,2,255,b'R',7416,42), // health_checks
-    f(7471,27,9,b'm',271,4,255,b'S',0,0), // max_requests_per_connection
+    f(7471,27,9,b'm',280,4,255,b'S',0,0), // max_requests_per_connection
     f(450,16,10,b'm',51,4,255,b'S',0,0), // circuit_breakers
     f(7498,21,13,b'm',85,4,255,b'S',0,0), // http_protocol_options
     f(7519,22,14,b'm',87,4,255,b'S',0,0), // http2_protocol_options
-    f(7541,16,16,b'm',261,4,255,b'I',4318,90), // dns_refresh_rate
+    f(7541,16,16,b'm',270,4,255,b'I',4318,90), // dns_refresh_rate
     f(7557,17,17,b'e',9,0,255,b'I',4318,90), // dns_lookup_family
     f(7574,13,18,b'm',66,2,255,b'I',4318,90), // dns_resolvers
     f(5872,17,19,b'm',65535,4,255,b'R',7587,38), // outlier_detection
-    f(7684,16,20,b'm',261,4,255,b'I',7625,59), // cleanup_interval
+    f(7684,16,20,b'm',270,4,255,b'I',7625,59), // cleanup_interval
     f(5889,20,21,b'm',70,4,255,b'S',0,0), // upstream_bind_config
     f(7725,16,22,b'm',65535,4,255,b'R',7700,25), // lb_subset_config
     f(7789,19,23,b'm',65535,4,1,b'R',7741,48), // ring_hash_lb_config
-    f(7808,16,24,b'm',109,4,255,b'S',0,0), // transport_socket
+    f(7808,16,24,b'm',110,4,255,b'S',0,0), // transport_socket
     f(7858,8,25,b'm',91,4,255,b'I',7824,34), // metadata
     f(7866,18,26,b'e',7,0,255,b'S',0,0), // protocol_selection
     f(7884,16,27,b'm',54,4,255,b'S',0,0), // common_lb_config
@@ -2232,7 +2276,7 @@ pub(crate) static FIELDS: [FieldRow; 1276] = [
     f(7941,27,30,b'm',64,4,255,b'S',0,0), // upstream_connection_options
     f(7968,40,31,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_health_failure
     f(8071,29,32,b'b',65535,0,255,b'I',8008,63), // ignore_health_on_host_removal
-    f(8100,15,33,b'm',113,4,255,b'S',0,0), // load_assignment
+    f(8100,15,33,b'm',114,4,255,b'S',0,0), // load_assignment
     f(8115,22,34,b'm',57,4,1,b'S',0,0), // original_dst_lb_config
     f(8137,32,36,b'm',62,1,255,b'S',0,0), // typed_extension_protocol_options
     f(8169,23,37,b'm',56,4,1,b'S',0,0), // least_request_lb_config
@@ -2244,28 +2288,28 @@ pub(crate) static FIELDS: [FieldRow; 1276] = [
     f(8403,24,43,b'm',61,2,255,b'S',0,0), // transport_socket_matches
     f(8427,24,44,b'm',59,4,255,b'I',4318,90), // dns_failure_refresh_rate
     f(4408,23,45,b'b',65535,0,255,b'I',4318,90), // use_tcp_for_dns_lookups
-    f(8451,30,46,b'm',111,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(8451,30,46,b'm',112,4,255,b'S',0,0), // upstream_http_protocol_options
     f(8507,21,47,b'b',65535,0,255,b'I',8481,26), // track_timeout_budgets
-    f(8528,15,48,b'm',110,4,255,b'R',0,0), // upstream_config
+    f(8528,15,48,b'm',111,4,255,b'R',0,0), // upstream_config
     f(8572,19,49,b'm',63,4,255,b'I',8543,29), // track_cluster_stats
     f(8636,17,50,b'm',58,4,255,b'I',8591,45), // preconnect_policy
     f(8653,41,51,b'b',65535,0,255,b'R',0,0), // connection_pool_per_downstream_connection
     f(8694,16,52,b'm',65535,4,1,b'R',7741,48), // maglev_lb_config
     f(4702,21,53,b'm',76,4,255,b'I',4318,90), // dns_resolution_config
-    f(8752,21,54,b'm',258,4,255,b'I',8710,42), // wait_for_warm_on_init
-    f(4723,25,55,b'm',110,4,255,b'I',4318,90), // typed_dns_resolver_config
+    f(8752,21,54,b'm',267,4,255,b'I',8710,42), // wait_for_warm_on_init
+    f(4723,25,55,b'm',111,4,255,b'I',4318,90), // typed_dns_resolver_config
     f(8773,21,56,b'm',60,4,1,b'S',0,0), // round_robin_lb_config
     f(8794,27,57,b's',65535,2,255,b'R',0,0), // lrs_report_endpoint_metrics
-    f(8821,10,58,b'm',261,4,255,b'I',4318,90), // dns_jitter
+    f(8821,10,58,b'm',270,4,255,b'I',4318,90), // dns_jitter
     f(8831,24,59,b'm',65535,4,255,b'R',0,0), // transport_socket_matcher
-    f(8855,44,60,b'm',261,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
-    f(8922,13,61,b'm',133,4,255,b'I',8899,23), // stats_matcher
+    f(8855,44,60,b'm',270,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
+    f(8922,13,61,b'm',134,4,255,b'I',8899,23), // stats_matcher
     f(8935,16,62,b'm',65535,4,255,b'R',0,0), // queuing_policies
     // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    f(8997,23,1,b'm',255,4,255,b'S',0,0), // healthy_panic_threshold
+    f(8997,23,1,b'm',263,4,255,b'S',0,0), // healthy_panic_threshold
     f(9059,20,2,b'm',65535,4,0,b'R',9020,39), // zone_aware_lb_config
     f(9127,27,3,b'm',65535,4,0,b'R',9079,48), // locality_weighted_lb_config
-    f(9206,19,4,b'm',261,4,255,b'I',9154,52), // update_merge_window
+    f(9206,19,4,b'm',270,4,255,b'I',9154,52), // update_merge_window
     f(9277,31,5,b'b',65535,0,255,b'I',9225,52), // ignore_new_hosts_until_first_hc
     f(9308,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
     f(9344,28,7,b'm',65535,4,255,b'R',7741,48), // consistent_hashing_lb_config
@@ -2274,79 +2318,79 @@ pub(crate) static FIELDS: [FieldRow; 1276] = [
     f(9440,10,1,b'm',73,4,255,b'S',0,0), // eds_config
     f(9450,12,2,b's',65535,0,255,b'S',0,0), // service_name
     // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    f(9514,12,1,b'm',271,4,255,b'S',0,0), // choice_count
+    f(9514,12,1,b'm',280,4,255,b'S',0,0), // choice_count
     f(9526,19,2,b'm',102,4,255,b'S',0,0), // active_request_bias
     f(9576,17,3,b'm',65535,4,255,b'R',9545,31), // slow_start_config
     // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
     f(9644,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
     f(9724,16,2,b's',65535,0,255,b'I',9659,65), // http_header_name
-    f(9763,22,3,b'm',271,4,255,b'R',9740,23), // upstream_port_override
-    f(9785,12,4,b'm',235,4,255,b'R',0,0), // metadata_key
+    f(9763,22,3,b'm',280,4,255,b'R',9740,23), // upstream_port_override
+    f(9785,12,4,b'm',243,4,255,b'R',0,0), // metadata_key
     // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    f(9845,29,1,b'm',260,4,255,b'I',5265,36), // per_upstream_preconnect_ratio
-    f(9874,27,2,b'm',260,4,255,b'I',5265,36), // predictive_preconnect_ratio
-    f(9901,27,3,b'm',226,4,255,b'I',5265,36), // preconnect_enabled_metadata
+    f(9845,29,1,b'm',269,4,255,b'I',5265,36), // per_upstream_preconnect_ratio
+    f(9874,27,2,b'm',269,4,255,b'I',5265,36), // predictive_preconnect_ratio
+    f(9901,27,3,b'm',234,4,255,b'I',5265,36), // preconnect_enabled_metadata
     // envoy.config.cluster.v3.Cluster.RefreshRate
-    f(9971,13,1,b'm',261,4,255,b'I',5265,36), // base_interval
-    f(9984,12,2,b'm',261,4,255,b'I',5265,36), // max_interval
+    f(9971,13,1,b'm',270,4,255,b'I',5265,36), // base_interval
+    f(9984,12,2,b'm',270,4,255,b'I',5265,36), // max_interval
     // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
     f(9576,17,1,b'm',65535,4,255,b'R',9545,31), // slow_start_config
     // envoy.config.cluster.v3.Cluster.TransportSocketMatch
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(10098,5,2,b'm',268,4,255,b'S',0,0), // match
-    f(7808,16,3,b'm',109,4,255,b'S',0,0), // transport_socket
+    f(10098,5,2,b'm',277,4,255,b'S',0,0), // match
+    f(7808,16,3,b'm',110,4,255,b'S',0,0), // transport_socket
     // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
     f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',257,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',266,4,255,b'S',0,0), // value
     // envoy.config.cluster.v3.TrackClusterStats
     f(10213,15,1,b'b',65535,0,255,b'I',5265,36), // timeout_budgets
     f(10228,22,2,b'b',65535,0,255,b'I',5265,36), // request_response_sizes
     f(10250,18,3,b'b',65535,0,255,b'I',5265,36), // per_endpoint_stats
     // envoy.config.cluster.v3.UpstreamConnectionOptions
-    f(10317,13,1,b'm',108,4,255,b'S',0,0), // tcp_keepalive
+    f(10317,13,1,b'm',109,4,255,b'S',0,0), // tcp_keepalive
     f(10353,48,2,b'b',65535,0,255,b'I',10330,23), // set_local_interface_name_on_upstream_connections
     f(10428,21,3,b'm',65,4,255,b'I',10401,27), // happy_eyeballs_config
     // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
     f(10518,28,1,b'e',11,0,255,b'I',5265,36), // first_address_family_version
-    f(10546,26,2,b'm',271,4,255,b'I',5265,36), // first_address_family_count
+    f(10546,26,2,b'm',280,4,255,b'I',5265,36), // first_address_family_count
     // envoy.config.core.v3.Address
-    f(10600,14,1,b'm',106,4,0,b'S',0,0), // socket_address
+    f(10600,14,1,b'm',107,4,0,b'S',0,0), // socket_address
     f(10614,4,2,b'm',97,4,0,b'S',0,0), // pipe
     f(10654,22,3,b'm',65535,4,0,b'R',10618,36), // envoy_internal_address
     // envoy.config.core.v3.AggregatedConfigSource
     // envoy.config.core.v3.ApiConfigSource
     f(10755,8,1,b'e',12,0,255,b'S',0,0), // api_type
     f(10807,13,2,b's',65535,2,255,b'R',10763,44), // cluster_names
-    f(10865,13,3,b'm',261,4,255,b'I',10820,45), // refresh_delay
+    f(10865,13,3,b'm',270,4,255,b'I',10820,45), // refresh_delay
     f(10878,13,4,b'm',81,2,255,b'S',0,0), // grpc_services
-    f(10891,15,5,b'm',261,4,255,b'I',10820,45), // request_timeout
+    f(10891,15,5,b'm',270,4,255,b'I',10820,45), // request_timeout
     f(10967,19,6,b'm',98,4,255,b'I',10906,61), // rate_limit_settings
     f(10986,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
     f(11016,21,8,b'e',13,0,255,b'S',0,0), // transport_api_version
-    f(11037,17,9,b'm',110,2,255,b'R',0,0), // config_validators
+    f(11037,17,9,b'm',111,2,255,b'R',0,0), // config_validators
     // envoy.config.core.v3.BackoffStrategy
-    f(9971,13,1,b'm',261,4,255,b'I',5265,36), // base_interval
-    f(9984,12,2,b'm',261,4,255,b'I',5265,36), // max_interval
+    f(9971,13,1,b'm',270,4,255,b'S',0,0), // base_interval
+    f(9984,12,2,b'm',270,4,255,b'S',0,0), // max_interval
     // envoy.config.core.v3.BindConfig
-    f(11121,14,1,b'm',106,4,255,b'S',0,0), // source_address
-    f(11135,8,2,b'm',258,4,255,b'S',0,0), // freebind
+    f(11121,14,1,b'm',107,4,255,b'S',0,0), // source_address
+    f(11135,8,2,b'm',267,4,255,b'S',0,0), // freebind
     f(3404,14,3,b'm',65535,2,255,b'R',11143,36), // socket_options
-    f(11179,27,4,b'm',106,2,255,b'R',0,0), // additional_source_addresses
+    f(11179,27,4,b'm',107,2,255,b'R',0,0), // additional_source_addresses
     f(11206,22,5,b'm',80,2,255,b'S',0,0), // extra_source_addresses
-    f(11228,22,6,b'm',110,4,255,b'R',0,0), // local_address_selector
+    f(11228,22,6,b'm',111,4,255,b'R',0,0), // local_address_selector
     f(11250,27,7,b'b',65535,0,255,b'R',0,0), // validate_network_namespaces
     // envoy.config.core.v3.BuildVersion
-    f(2825,7,1,b'm',256,4,255,b'S',0,0), // version
-    f(7858,8,2,b'm',268,4,255,b'S',0,0), // metadata
+    f(2825,7,1,b'm',264,4,255,b'S',0,0), // version
+    f(7858,8,2,b'm',277,4,255,b'S',0,0), // metadata
     // envoy.config.core.v3.CidrRange
     f(11340,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(11354,10,2,b'm',271,4,255,b'S',0,0), // prefix_len
+    f(11354,10,2,b'm',280,4,255,b'S',0,0), // prefix_len
     // envoy.config.core.v3.ConfigSource
     f(131,4,1,b's',65535,4,0,b'S',0,0), // path
     f(11397,17,2,b'm',68,4,0,b'S',0,0), // api_config_source
     f(11414,3,3,b'm',67,4,0,b'S',0,0), // ads
-    f(11417,21,4,b'm',261,4,255,b'S',0,0), // initial_fetch_timeout
-    f(11438,4,5,b'm',105,4,0,b'S',0,0), // self
+    f(11417,21,4,b'm',270,4,255,b'S',0,0), // initial_fetch_timeout
+    f(11438,4,5,b'm',106,4,0,b'S',0,0), // self
     f(11442,20,6,b'e',13,0,255,b'S',0,0), // resource_api_version
     f(11462,11,7,b'm',65535,2,255,b'R',5413,50), // authorities
     f(11473,18,8,b'm',96,4,0,b'S',0,0), // path_config_source
@@ -2357,7 +2401,7 @@ pub(crate) static FIELDS: [FieldRow; 1276] = [
     f(11573,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
     f(11585,13,3,b's',65535,4,0,b'S',0,0), // inline_string
     f(11598,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
-    f(11618,17,5,b'm',112,4,255,b'S',0,0), // watched_directory
+    f(11618,17,5,b'm',113,4,255,b'S',0,0), // watched_directory
     // envoy.config.core.v3.DnsResolutionConfig
     f(11675,9,1,b'm',66,2,255,b'I',5265,36), // resolvers
     f(11684,20,2,b'm',77,4,255,b'I',5265,36), // dns_resolver_options
@@ -2374,19 +2418,19 @@ pub(crate) static FIELDS: [FieldRow; 1276] = [
     f(11871,8,5,b'b',65535,0,255,b'S',0,0), // disabled
     f(11879,9,6,b's',65535,2,255,b'S',0,0), // type_urls
     // envoy.config.core.v3.ExtraSourceAddress
-    f(1960,7,1,b'm',106,4,255,b'S',0,0), // address
+    f(1960,7,1,b'm',107,4,255,b'S',0,0), // address
     f(3404,14,2,b'm',65535,4,255,b'R',0,0), // socket_options
     // envoy.config.core.v3.GrpcService
     f(11959,10,1,b'm',82,4,0,b'S',0,0), // envoy_grpc
     f(11998,11,2,b'm',65535,4,0,b'R',11969,29), // google_grpc
-    f(12043,7,3,b'm',261,4,255,b'I',12009,34), // timeout
+    f(12043,7,3,b'm',270,4,255,b'I',12009,34), // timeout
     f(12050,16,5,b'm',83,2,255,b'S',0,0), // initial_metadata
     f(12066,12,6,b'm',99,4,255,b'R',0,0), // retry_policy
     // envoy.config.core.v3.GrpcService.EnvoyGrpc
     f(12120,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
     f(12132,9,2,b's',65535,0,255,b'S',0,0), // authority
     f(12066,12,3,b'm',99,4,255,b'I',12141,53), // retry_policy
-    f(12194,26,4,b'm',271,4,255,b'S',0,0), // max_receive_message_length
+    f(12194,26,4,b'm',280,4,255,b'S',0,0), // max_receive_message_length
     f(12268,18,5,b'b',65535,0,255,b'I',12220,48), // skip_envoy_headers
     // envoy.config.core.v3.HeaderValue
     f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
@@ -2394,56 +2438,56 @@ pub(crate) static FIELDS: [FieldRow; 1276] = [
     f(12318,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
     // envoy.config.core.v3.HeaderValueOption
     f(12365,6,1,b'm',83,4,255,b'S',0,0), // header
-    f(12371,6,2,b'm',258,4,255,b'S',0,0), // append
+    f(12371,6,2,b'm',267,4,255,b'S',0,0), // append
     f(12377,13,3,b'e',14,0,255,b'S',0,0), // append_action
     f(12390,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
     // envoy.config.core.v3.Http1ProtocolOptions
-    f(12447,18,1,b'm',258,4,255,b'S',0,0), // allow_absolute_url
+    f(12447,18,1,b'm',267,4,255,b'S',0,0), // allow_absolute_url
     f(12465,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
     f(12532,24,3,b's',65535,0,255,b'R',12479,53), // default_host_for_http_10
     f(12556,17,4,b'm',86,4,255,b'S',0,0), // header_key_format
     f(12573,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
     f(12646,20,6,b'b',65535,0,255,b'R',12588,58), // allow_chunked_length
-    f(12703,45,7,b'm',258,4,255,b'I',12666,37), // override_stream_error_on_invalid_http_message
+    f(12703,45,7,b'm',267,4,255,b'I',12666,37), // override_stream_error_on_invalid_http_message
     f(12748,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
-    f(12811,16,9,b'm',258,4,255,b'I',12772,39), // use_balsa_parser
+    f(12811,16,9,b'm',267,4,255,b'I',12772,39), // use_balsa_parser
     f(12866,20,10,b'b',65535,0,255,b'I',12827,39), // allow_custom_methods
-    f(12925,22,11,b'm',232,2,255,b'R',12886,39), // ignore_http_11_upgrade
+    f(12925,22,11,b'm',240,2,255,b'R',12886,39), // ignore_http_11_upgrade
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
     f(13042,17,1,b'm',65535,4,0,b'R',13004,38), // proper_case_words
-    f(13104,18,8,b'm',110,4,0,b'I',13059,45), // stateful_formatter
+    f(13104,18,8,b'm',111,4,0,b'I',13059,45), // stateful_formatter
     // envoy.config.core.v3.Http2ProtocolOptions
-    f(13206,16,1,b'm',271,4,255,b'I',13163,43), // hpack_table_size
-    f(13222,22,2,b'm',271,4,255,b'S',0,0), // max_concurrent_streams
-    f(13244,26,3,b'm',271,4,255,b'S',0,0), // initial_stream_window_size
-    f(13270,30,4,b'm',271,4,255,b'S',0,0), // initial_connection_window_size
+    f(13206,16,1,b'm',280,4,255,b'I',13163,43), // hpack_table_size
+    f(13222,22,2,b'm',280,4,255,b'S',0,0), // max_concurrent_streams
+    f(13244,26,3,b'm',280,4,255,b'S',0,0), // initial_stream_window_size
+    f(13270,30,4,b'm',280,4,255,b'S',0,0), // initial_connection_window_size
     f(13300,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
     f(13313,14,6,b'b',65535,0,255,b'R',0,0), // allow_metadata
-    f(13361,19,7,b'm',271,4,255,b'I',13327,34), // max_outbound_frames
-    f(13425,27,8,b'm',271,4,255,b'I',13380,45), // max_outbound_control_frames
-    f(13493,49,9,b'm',271,4,255,b'I',13452,41), // max_consecutive_inbound_frames_with_empty_payload
-    f(13588,38,10,b'm',271,4,255,b'I',13542,46), // max_inbound_priority_frames_per_stream
-    f(13626,52,11,b'm',271,4,255,b'I',13452,41), // max_inbound_window_update_frames_per_data_frame_sent
+    f(13361,19,7,b'm',280,4,255,b'I',13327,34), // max_outbound_frames
+    f(13425,27,8,b'm',280,4,255,b'I',13380,45), // max_outbound_control_frames
+    f(13493,49,9,b'm',280,4,255,b'I',13452,41), // max_consecutive_inbound_frames_with_empty_payload
+    f(13588,38,10,b'm',280,4,255,b'I',13542,46), // max_inbound_priority_frames_per_stream
+    f(13626,52,11,b'm',280,4,255,b'I',13452,41), // max_inbound_window_update_frames_per_data_frame_sent
     f(13718,38,12,b'b',65535,0,255,b'I',13678,40), // stream_error_on_invalid_http_messaging
     f(13756,26,13,b'm',65535,2,255,b'R',0,0), // custom_settings_parameters
-    f(12703,45,14,b'm',258,4,255,b'I',13678,40), // override_stream_error_on_invalid_http_message
+    f(12703,45,14,b'm',267,4,255,b'I',13678,40), // override_stream_error_on_invalid_http_message
     f(13824,20,15,b'm',65535,4,255,b'R',13782,42), // connection_keepalive
-    f(13882,17,16,b'm',258,4,255,b'I',13844,38), // use_oghttp2_codec
-    f(13960,17,17,b'm',272,4,255,b'I',13899,61), // max_metadata_size
-    f(14014,23,18,b'm',258,4,255,b'I',13977,37), // enable_huffman_encoding
-    f(14037,24,19,b'm',271,4,255,b'R',0,0), // max_header_field_size_kb
-    f(14100,17,20,b'm',258,4,255,b'I',14061,39), // disallow_obs_text
-    f(14159,18,21,b'm',272,4,255,b'I',14117,42), // stream_reset_burst
-    f(14177,17,22,b'm',272,4,255,b'I',14117,42), // stream_reset_rate
+    f(13882,17,16,b'm',267,4,255,b'I',13844,38), // use_oghttp2_codec
+    f(13960,17,17,b'm',281,4,255,b'I',13899,61), // max_metadata_size
+    f(14014,23,18,b'm',267,4,255,b'I',13977,37), // enable_huffman_encoding
+    f(14037,24,19,b'm',280,4,255,b'R',0,0), // max_header_field_size_kb
+    f(14100,17,20,b'm',267,4,255,b'I',14061,39), // disallow_obs_text
+    f(14159,18,21,b'm',281,4,255,b'I',14117,42), // stream_reset_burst
+    f(14177,17,22,b'm',281,4,255,b'I',14117,42), // stream_reset_rate
     // envoy.config.core.v3.HttpProtocolOptions
-    f(14234,12,1,b'm',261,4,255,b'S',0,0), // idle_timeout
-    f(14246,17,2,b'm',271,4,255,b'S',0,0), // max_headers_count
-    f(14263,23,3,b'm',261,4,255,b'S',0,0), // max_connection_duration
-    f(14286,19,4,b'm',261,4,255,b'S',0,0), // max_stream_duration
+    f(14234,12,1,b'm',270,4,255,b'S',0,0), // idle_timeout
+    f(14246,17,2,b'm',280,4,255,b'S',0,0), // max_headers_count
+    f(14263,23,3,b'm',270,4,255,b'S',0,0), // max_connection_duration
+    f(14286,19,4,b'm',270,4,255,b'S',0,0), // max_stream_duration
     f(14305,31,5,b'e',16,0,255,b'S',0,0), // headers_with_underscores_action
-    f(7471,27,6,b'm',271,4,255,b'S',0,0), // max_requests_per_connection
-    f(14354,23,7,b'm',271,4,255,b'R',14336,18), // max_response_headers_kb
-    f(14377,30,8,b'm',255,4,255,b'S',0,0), // max_connection_duration_jitter
+    f(7471,27,6,b'm',280,4,255,b'S',0,0), // max_requests_per_connection
+    f(14354,23,7,b'm',280,4,255,b'R',14336,18), // max_response_headers_kb
+    f(14377,30,8,b'm',263,4,255,b'S',0,0), // max_connection_duration_jitter
     // envoy.config.core.v3.JsonFormatOptions
     f(14445,15,1,b'b',65535,0,255,b'I',5265,36), // sort_properties
     // envoy.config.core.v3.Locality
@@ -2455,14 +2499,14 @@ pub(crate) static FIELDS: [FieldRow; 1276] = [
     f(14585,21,2,b'm',93,1,255,b'I',14551,34), // typed_filter_metadata
     // envoy.config.core.v3.Metadata.FilterMetadataEntry
     f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',268,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',277,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
     f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',257,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',266,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Node
     f(14734,2,1,b's',65535,0,255,b'S',0,0), // id
     f(694,7,2,b's',65535,0,255,b'S',0,0), // cluster
-    f(7858,8,3,b'm',268,4,255,b'S',0,0), // metadata
+    f(7858,8,3,b'm',277,4,255,b'S',0,0), // metadata
     f(2044,8,4,b'm',90,4,255,b'S',0,0), // locality
     f(14736,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
     f(14751,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
@@ -2473,883 +2517,911 @@ pub(crate) static FIELDS: [FieldRow; 1276] = [
     f(14837,18,12,b'm',95,1,255,b'S',0,0), // dynamic_parameters
     // envoy.config.core.v3.Node.DynamicParametersEntry
     f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',275,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',284,4,255,b'S',0,0), // value
     // envoy.config.core.v3.PathConfigSource
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(11618,17,2,b'm',112,4,255,b'S',0,0), // watched_directory
-    f(14940,13,3,b'm',261,4,255,b'R',0,0), // poll_interval
+    f(11618,17,2,b'm',113,4,255,b'S',0,0), // watched_directory
+    f(14940,13,3,b'm',270,4,255,b'R',0,0), // poll_interval
     // envoy.config.core.v3.Pipe
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(1048,4,2,b'u',65535,0,255,b'I',14978,49), // mode
     // envoy.config.core.v3.RateLimitSettings
-    f(15065,10,1,b'm',271,4,255,b'I',5265,36), // max_tokens
-    f(15075,9,2,b'm',260,4,255,b'I',5265,36), // fill_rate
+    f(15065,10,1,b'm',280,4,255,b'I',5265,36), // max_tokens
+    f(15075,9,2,b'm',269,4,255,b'I',5265,36), // fill_rate
     // envoy.config.core.v3.RetryPolicy
     f(15116,14,1,b'm',69,4,255,b'I',5265,36), // retry_back_off
-    f(15130,11,2,b'm',271,4,255,b'I',5265,36), // num_retries
+    f(15130,11,2,b'm',280,4,255,b'I',5265,36), // num_retries
     f(15141,8,3,b's',65535,0,255,b'I',5265,36), // retry_on
     f(15149,14,4,b'm',101,4,255,b'I',5265,36), // retry_priority
     f(15163,20,5,b'm',100,2,255,b'I',5265,36), // retry_host_predicate
     f(15183,33,6,b'l',65535,0,255,b'I',5265,36), // host_selection_retry_max_attempts
     // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(3192,12,2,b'm',257,4,0,b'I',5265,36), // typed_config
+    f(3192,12,2,b'm',266,4,0,b'I',5265,36), // typed_config
     // envoy.config.core.v3.RetryPolicy.RetryPriority
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(3192,12,2,b'm',257,4,0,b'I',5265,36), // typed_config
+    f(3192,12,2,b'm',266,4,0,b'I',5265,36), // typed_config
     // envoy.config.core.v3.RuntimeDouble
     f(15347,13,1,b'd',65535,0,255,b'S',0,0), // default_value
     f(15419,11,2,b's',65535,0,255,b'I',15360,59), // runtime_key
+    // envoy.config.core.v3.RuntimeFeatureFlag
+    f(15347,13,1,b'm',267,4,255,b'S',0,0), // default_value
+    f(15419,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
-    f(15347,13,1,b'm',248,4,255,b'S',0,0), // default_value
+    f(15347,13,1,b'm',256,4,255,b'S',0,0), // default_value
     f(15419,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.SchemeHeaderTransformation
-    f(15522,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
-    f(15541,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
+    f(15561,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
+    f(15580,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
     // envoy.config.core.v3.SelfConfigSource
     f(11016,21,1,b'e',13,0,255,b'S',0,0), // transport_api_version
     // envoy.config.core.v3.SocketAddress
-    f(15626,8,1,b'e',18,0,255,b'S',0,0), // protocol
+    f(15665,8,1,b'e',18,0,255,b'S',0,0), // protocol
     f(1960,7,2,b's',65535,0,255,b'S',0,0), // address
-    f(15634,10,3,b'u',65535,4,0,b'S',0,0), // port_value
-    f(15661,10,4,b's',65535,4,0,b'R',15644,17), // named_port
-    f(15720,13,5,b's',65535,0,255,b'R',15671,49), // resolver_name
-    f(15733,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
-    f(15744,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
+    f(15673,10,3,b'u',65535,4,0,b'S',0,0), // port_value
+    f(15700,10,4,b's',65535,4,0,b'R',15683,17), // named_port
+    f(15759,13,5,b's',65535,0,255,b'R',15710,49), // resolver_name
+    f(15772,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
+    f(15783,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
     // envoy.config.core.v3.SubstitutionFormatString
-    f(15815,11,1,b's',65535,4,0,b'S',0,0), // text_format
-    f(15826,11,2,b'm',268,4,0,b'S',0,0), // json_format
-    f(15837,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
-    f(15873,12,4,b's',65535,0,255,b'I',15854,19), // content_type
-    f(15885,18,5,b'm',75,4,0,b'S',0,0), // text_format_source
-    f(15956,10,6,b'm',110,2,255,b'R',15903,53), // formatters
-    f(16002,19,7,b'm',89,4,255,b'I',15966,36), // json_format_options
+    f(15854,11,1,b's',65535,4,0,b'S',0,0), // text_format
+    f(15865,11,2,b'm',277,4,0,b'S',0,0), // json_format
+    f(15876,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
+    f(15912,12,4,b's',65535,0,255,b'I',15893,19), // content_type
+    f(15924,18,5,b'm',75,4,0,b'S',0,0), // text_format_source
+    f(15995,10,6,b'm',111,2,255,b'R',15942,53), // formatters
+    f(16041,19,7,b'm',89,4,255,b'I',16005,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(16054,16,1,b'm',271,4,255,b'S',0,0), // keepalive_probes
-    f(16070,14,2,b'm',271,4,255,b'S',0,0), // keepalive_time
-    f(16084,18,3,b'm',271,4,255,b'S',0,0), // keepalive_interval
+    f(16093,16,1,b'm',280,4,255,b'S',0,0), // keepalive_probes
+    f(16109,14,2,b'm',280,4,255,b'S',0,0), // keepalive_time
+    f(16123,18,3,b'm',280,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,3,b'm',257,4,0,b'S',0,0), // typed_config
+    f(3192,12,3,b'm',266,4,0,b'S',0,0), // typed_config
     // envoy.config.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,2,b'm',257,4,255,b'S',0,0), // typed_config
+    f(3192,12,2,b'm',266,4,255,b'S',0,0), // typed_config
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    f(16227,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
-    f(16235,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
-    f(16312,24,3,b's',65535,0,255,b'I',16254,58), // override_auto_sni_header
+    f(16266,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
+    f(16274,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
+    f(16351,24,3,b's',65535,0,255,b'I',16293,58), // override_auto_sni_header
     // envoy.config.core.v3.WatchedDirectory
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(16373,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
+    f(16412,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
     // envoy.config.endpoint.v3.ClusterLoadAssignment
     f(12120,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(16431,9,2,b'm',118,2,255,b'S',0,0), // endpoints
-    f(16440,6,4,b'm',114,4,255,b'S',0,0), // policy
-    f(16474,15,5,b'm',65535,1,255,b'R',16446,28), // named_endpoints
+    f(16470,9,2,b'm',119,2,255,b'S',0,0), // endpoints
+    f(16479,6,4,b'm',115,4,255,b'S',0,0), // policy
+    f(16513,15,5,b'm',65535,1,255,b'R',16485,28), // named_endpoints
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    f(16595,14,2,b'm',65535,2,255,b'R',16542,53), // drop_overloads
-    f(16609,23,3,b'm',271,4,255,b'S',0,0), // overprovisioning_factor
-    f(16674,20,4,b'm',261,4,255,b'R',16632,42), // endpoint_stale_after
-    f(16694,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
+    f(16634,14,2,b'm',65535,2,255,b'R',16581,53), // drop_overloads
+    f(16648,23,3,b'm',280,4,255,b'S',0,0), // overprovisioning_factor
+    f(16713,20,4,b'm',270,4,255,b'R',16671,42), // endpoint_stale_after
+    f(16733,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
     // envoy.config.endpoint.v3.Endpoint
     f(1960,7,1,b'm',66,4,255,b'S',0,0), // address
-    f(16751,19,2,b'm',116,4,255,b'I',9225,52), // health_check_config
+    f(16790,19,2,b'm',117,4,255,b'I',9225,52), // health_check_config
     f(2003,8,3,b's',65535,0,255,b'S',0,0), // hostname
-    f(16770,20,4,b'm',65535,2,255,b'R',10401,27), // additional_addresses
-    f(466,18,5,b's',65535,0,255,b'I',16790,35), // observability_name
+    f(16809,20,4,b'm',65535,2,255,b'R',10401,27), // additional_addresses
+    f(466,18,5,b's',65535,0,255,b'I',16829,35), // observability_name
     // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    f(15634,10,1,b'u',65535,0,255,b'I',5265,36), // port_value
+    f(15673,10,1,b'u',65535,0,255,b'I',5265,36), // port_value
     f(2003,8,2,b's',65535,0,255,b'I',5265,36), // hostname
     f(1960,7,3,b'm',66,4,255,b'I',5265,36), // address
-    f(16876,27,4,b'b',65535,0,255,b'I',5265,36), // disable_active_health_check
+    f(16915,27,4,b'b',65535,0,255,b'I',5265,36), // disable_active_health_check
     // envoy.config.endpoint.v3.LbEndpoint
-    f(16938,8,1,b'm',115,4,0,b'S',0,0), // endpoint
+    f(16977,8,1,b'm',116,4,0,b'S',0,0), // endpoint
     f(1972,13,2,b'e',15,0,255,b'S',0,0), // health_status
     f(7858,8,3,b'm',91,4,255,b'S',0,0), // metadata
-    f(16946,21,4,b'm',271,4,255,b'S',0,0), // load_balancing_weight
-    f(16967,13,5,b's',65535,4,0,b'R',16446,28), // endpoint_name
+    f(16985,21,4,b'm',280,4,255,b'S',0,0), // load_balancing_weight
+    f(17006,13,5,b's',65535,4,0,b'R',16485,28), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
     f(2044,8,1,b'm',90,4,255,b'S',0,0), // locality
-    f(17024,12,2,b'm',117,2,255,b'S',0,0), // lb_endpoints
-    f(16946,21,3,b'm',271,4,255,b'I',17036,67), // load_balancing_weight
+    f(17063,12,2,b'm',118,2,255,b'S',0,0), // lb_endpoints
+    f(16985,21,3,b'm',280,4,255,b'I',17075,67), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(17137,9,6,b'm',271,4,255,b'I',17103,34), // proximity
-    f(17162,23,7,b'm',65535,4,0,b'R',17146,16), // load_balancer_endpoints
-    f(17236,28,8,b'm',65535,4,0,b'R',17185,51), // leds_cluster_locality_config
-    f(7858,8,9,b'm',91,4,255,b'I',17264,35), // metadata
+    f(17176,9,6,b'm',280,4,255,b'I',17142,34), // proximity
+    f(17201,23,7,b'm',65535,4,0,b'R',17185,16), // load_balancer_endpoints
+    f(17275,28,8,b'm',65535,4,0,b'R',17224,51), // leds_cluster_locality_config
+    f(7858,8,9,b'm',91,4,255,b'I',17303,35), // metadata
     // envoy.config.listener.v3.AdditionalAddress
     f(1960,7,1,b'm',66,4,255,b'S',0,0), // address
     f(3404,14,2,b'm',65535,4,255,b'R',0,0), // socket_options
-    f(10317,13,3,b'm',108,4,255,b'R',0,0), // tcp_keepalive
+    f(10317,13,3,b'm',109,4,255,b'R',0,0), // tcp_keepalive
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,4,b'm',257,4,0,b'S',0,0), // typed_config
-    f(17415,16,5,b'm',65535,4,0,b'R',17372,43), // config_discovery
+    f(3192,12,4,b'm',266,4,0,b'S',0,0), // typed_config
+    f(17454,16,5,b'm',65535,4,0,b'R',17411,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
-    f(17467,18,1,b'm',122,4,255,b'S',0,0), // filter_chain_match
-    f(8322,7,3,b'm',120,2,255,b'S',0,0), // filters
-    f(17520,15,4,b'm',258,4,255,b'R',17485,35), // use_proxy_proto
-    f(7858,8,5,b'm',91,4,255,b'I',17535,39), // metadata
-    f(7808,16,6,b'm',109,4,255,b'S',0,0), // transport_socket
+    f(17506,18,1,b'm',123,4,255,b'S',0,0), // filter_chain_match
+    f(8322,7,3,b'm',121,2,255,b'S',0,0), // filters
+    f(17559,15,4,b'm',267,4,255,b'R',17524,35), // use_proxy_proto
+    f(7858,8,5,b'm',91,4,255,b'I',17574,39), // metadata
+    f(7808,16,6,b'm',110,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(17574,32,9,b'm',261,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(17613,32,9,b'm',270,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
-    f(17647,13,3,b'm',72,2,255,b'S',0,0), // prefix_ranges
-    f(17660,14,4,b's',65535,0,255,b'R',17103,34), // address_suffix
-    f(17674,10,5,b'm',271,4,255,b'R',17103,34), // suffix_len
-    f(17684,20,6,b'm',72,2,255,b'S',0,0), // source_prefix_ranges
-    f(17704,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(17716,16,8,b'm',271,4,255,b'S',0,0), // destination_port
-    f(17732,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
-    f(17750,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
-    f(17771,12,11,b's',65535,2,255,b'S',0,0), // server_names
-    f(17783,11,12,b'e',20,0,255,b'S',0,0), // source_type
-    f(17794,27,13,b'm',72,2,255,b'S',0,0), // direct_source_prefix_ranges
+    f(17686,13,3,b'm',72,2,255,b'S',0,0), // prefix_ranges
+    f(17699,14,4,b's',65535,0,255,b'R',17142,34), // address_suffix
+    f(17713,10,5,b'm',280,4,255,b'R',17142,34), // suffix_len
+    f(17723,20,6,b'm',72,2,255,b'S',0,0), // source_prefix_ranges
+    f(17743,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
+    f(17755,16,8,b'm',280,4,255,b'S',0,0), // destination_port
+    f(17771,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
+    f(17789,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
+    f(17810,12,11,b's',65535,2,255,b'S',0,0), // server_names
+    f(17822,11,12,b'e',20,0,255,b'S',0,0), // source_type
+    f(17833,27,13,b'm',72,2,255,b'S',0,0), // direct_source_prefix_ranges
     // envoy.config.listener.v3.Listener
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1960,7,2,b'm',66,4,255,b'S',0,0), // address
-    f(17854,13,3,b'm',121,2,255,b'S',0,0), // filter_chains
-    f(17867,16,4,b'm',258,4,255,b'S',0,0), // use_original_dst
-    f(7374,33,5,b'm',271,4,255,b'I',7306,68), // per_connection_buffer_limit_bytes
-    f(7858,8,6,b'm',91,4,255,b'I',17883,35), // metadata
-    f(17918,13,7,b'm',127,4,255,b'S',0,0), // deprecated_v1
-    f(18005,10,8,b'e',21,0,255,b'I',17931,74), // drain_type
-    f(18015,16,9,b'm',128,2,255,b'S',0,0), // listener_filters
-    f(18031,11,10,b'm',258,4,255,b'S',0,0), // transparent
-    f(11135,8,11,b'm',258,4,255,b'S',0,0), // freebind
-    f(18042,26,12,b'm',271,4,255,b'R',0,0), // tcp_fast_open_queue_length
+    f(17893,13,3,b'm',122,2,255,b'S',0,0), // filter_chains
+    f(17906,16,4,b'm',267,4,255,b'S',0,0), // use_original_dst
+    f(7374,33,5,b'm',280,4,255,b'I',7306,68), // per_connection_buffer_limit_bytes
+    f(7858,8,6,b'm',91,4,255,b'I',17922,35), // metadata
+    f(17957,13,7,b'm',128,4,255,b'S',0,0), // deprecated_v1
+    f(18044,10,8,b'e',21,0,255,b'I',17970,74), // drain_type
+    f(18054,16,9,b'm',129,2,255,b'S',0,0), // listener_filters
+    f(18070,11,10,b'm',267,4,255,b'S',0,0), // transparent
+    f(11135,8,11,b'm',267,4,255,b'S',0,0), // freebind
+    f(18081,26,12,b'm',280,4,255,b'R',0,0), // tcp_fast_open_queue_length
     f(3404,14,13,b'm',65535,2,255,b'R',11143,36), // socket_options
-    f(18068,24,15,b'm',261,4,255,b'S',0,0), // listener_filters_timeout
-    f(18092,17,16,b'e',19,0,255,b'S',0,0), // traffic_direction
-    f(18109,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
-    f(18164,19,18,b'm',65535,4,255,b'R',18145,19), // udp_listener_config
-    f(18212,12,19,b'm',65535,4,255,b'R',18183,29), // api_listener
-    f(18280,25,20,b'm',124,4,255,b'I',18224,56), // connection_balance_config
-    f(18347,10,21,b'b',65535,0,255,b'I',18305,42), // reuse_port
-    f(3418,10,22,b'm',33,2,255,b'I',18357,124), // access_log
-    f(18481,16,24,b'm',271,4,255,b'S',0,0), // tcp_backlog_size
-    f(18497,20,25,b'm',121,4,255,b'S',0,0), // default_filter_chain
-    f(18517,12,26,b'm',258,4,255,b'S',0,0), // bind_to_port
-    f(18529,17,27,b'm',65535,4,0,b'R',10618,36), // internal_listener
-    f(18546,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(18557,17,29,b'm',258,4,255,b'I',18305,42), // enable_reuse_port
-    f(18574,12,30,b'b',65535,0,255,b'R',0,0), // enable_mptcp
+    f(18107,24,15,b'm',270,4,255,b'S',0,0), // listener_filters_timeout
+    f(18131,17,16,b'e',19,0,255,b'S',0,0), // traffic_direction
+    f(18148,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
+    f(18203,19,18,b'm',65535,4,255,b'R',18184,19), // udp_listener_config
+    f(18251,12,19,b'm',65535,4,255,b'R',18222,29), // api_listener
+    f(18319,25,20,b'm',125,4,255,b'I',18263,56), // connection_balance_config
+    f(18386,10,21,b'b',65535,0,255,b'I',18344,42), // reuse_port
+    f(3418,10,22,b'm',33,2,255,b'I',18396,124), // access_log
+    f(18520,16,24,b'm',280,4,255,b'S',0,0), // tcp_backlog_size
+    f(18536,20,25,b'm',122,4,255,b'S',0,0), // default_filter_chain
+    f(18556,12,26,b'm',267,4,255,b'S',0,0), // bind_to_port
+    f(18568,17,27,b'm',65535,4,0,b'R',10618,36), // internal_listener
+    f(18585,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(18596,17,29,b'm',267,4,255,b'I',18344,42), // enable_reuse_port
+    f(18613,12,30,b'b',65535,0,255,b'R',0,0), // enable_mptcp
     f(3467,24,31,b'b',65535,0,255,b'I',3428,39), // ignore_global_conn_limit
-    f(18608,20,32,b'm',65535,4,255,b'R',18586,22), // filter_chain_matcher
-    f(16770,20,33,b'm',119,2,255,b'S',0,0), // additional_addresses
-    f(18671,42,34,b'm',271,4,255,b'I',18628,43), // max_connections_to_accept_per_socket_event
-    f(18751,23,35,b'b',65535,0,255,b'I',18713,38), // bypass_overload_manager
-    f(18774,11,36,b'm',65535,4,255,b'R',0,0), // fcds_config
-    f(10317,13,37,b'm',108,4,255,b'R',18785,56), // tcp_keepalive
-    f(8855,44,38,b'm',261,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
-    f(8922,13,39,b'm',133,4,255,b'I',8899,23), // stats_matcher
+    f(18647,20,32,b'm',65535,4,255,b'R',18625,22), // filter_chain_matcher
+    f(16809,20,33,b'm',120,2,255,b'S',0,0), // additional_addresses
+    f(18710,42,34,b'm',280,4,255,b'I',18667,43), // max_connections_to_accept_per_socket_event
+    f(18790,23,35,b'b',65535,0,255,b'I',18752,38), // bypass_overload_manager
+    f(18813,11,36,b'm',65535,4,255,b'R',0,0), // fcds_config
+    f(10317,13,37,b'm',109,4,255,b'R',18824,56), // tcp_keepalive
+    f(8855,44,38,b'm',270,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
+    f(8922,13,39,b'm',134,4,255,b'I',8899,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    f(18898,13,1,b'm',126,4,0,b'I',5265,36), // exact_balance
-    f(18911,14,2,b'm',110,4,0,b'I',5265,36), // extend_balance
-    f(18925,20,3,b'm',125,4,0,b'I',5265,36), // cpu_locality_balance
+    f(18937,13,1,b'm',127,4,0,b'I',5265,36), // exact_balance
+    f(18950,14,2,b'm',111,4,0,b'I',5265,36), // extend_balance
+    f(18964,20,3,b'm',126,4,0,b'I',5265,36), // cpu_locality_balance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(18517,12,1,b'm',258,4,255,b'S',0,0), // bind_to_port
+    f(18556,12,1,b'm',267,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,3,b'm',257,4,0,b'S',0,0), // typed_config
-    f(19176,15,4,b'm',129,4,255,b'S',0,0), // filter_disabled
-    f(17415,16,5,b'm',65535,4,0,b'R',17372,43), // config_discovery
+    f(3192,12,3,b'm',266,4,0,b'S',0,0), // typed_config
+    f(19215,15,4,b'm',130,4,255,b'S',0,0), // filter_disabled
+    f(17454,16,5,b'm',65535,4,0,b'R',17411,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    f(19249,8,1,b'm',130,4,0,b'S',0,0), // or_match
-    f(19257,9,2,b'm',130,4,0,b'S',0,0), // and_match
-    f(19266,9,3,b'm',129,4,0,b'S',0,0), // not_match
-    f(19275,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(19284,22,5,b'm',253,4,0,b'S',0,0), // destination_port_range
+    f(19288,8,1,b'm',131,4,0,b'S',0,0), // or_match
+    f(19296,9,2,b'm',131,4,0,b'S',0,0), // and_match
+    f(19305,9,3,b'm',130,4,0,b'S',0,0), // not_match
+    f(19314,9,4,b'b',65535,4,0,b'S',0,0), // any_match
+    f(19323,22,5,b'm',261,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    f(19373,5,1,b'm',129,2,255,b'S',0,0), // rules
+    f(19412,5,1,b'm',130,2,255,b'S',0,0), // rules
     // envoy.config.metrics.v3.HistogramBucketSettings
-    f(10098,5,1,b'm',232,4,255,b'I',5265,36), // match
-    f(19425,7,2,b'd',65535,2,255,b'I',5265,36), // buckets
-    f(19432,4,3,b'm',271,4,255,b'I',5265,36), // bins
+    f(10098,5,1,b'm',240,4,255,b'I',5265,36), // match
+    f(19464,7,2,b'd',65535,2,255,b'I',5265,36), // buckets
+    f(19471,4,3,b'm',280,4,255,b'I',5265,36), // bins
     // envoy.config.metrics.v3.StatsConfig
-    f(19510,10,1,b'm',134,2,255,b'I',19471,39), // stats_tags
-    f(19520,20,2,b'm',258,4,255,b'I',19471,39), // use_all_default_tags
-    f(8922,13,3,b'm',133,4,255,b'I',19540,61), // stats_matcher
-    f(19636,25,4,b'm',131,2,255,b'I',19601,35), // histogram_bucket_settings
-    f(19661,27,5,b'm',258,4,255,b'I',19471,39), // allow_default_tag_overrides
+    f(19549,10,1,b'm',135,2,255,b'I',19510,39), // stats_tags
+    f(19559,20,2,b'm',267,4,255,b'I',19510,39), // use_all_default_tags
+    f(8922,13,3,b'm',134,4,255,b'I',19579,61), // stats_matcher
+    f(19675,25,4,b'm',132,2,255,b'I',19640,35), // histogram_bucket_settings
+    f(19700,27,5,b'm',267,4,255,b'I',19510,39), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
-    f(19724,10,1,b'b',65535,4,0,b'I',5265,36), // reject_all
-    f(19734,14,2,b'm',225,4,0,b'I',5265,36), // exclusion_list
-    f(19748,14,3,b'm',225,4,0,b'I',5265,36), // inclusion_list
+    f(19763,10,1,b'b',65535,4,0,b'I',5265,36), // reject_all
+    f(19773,14,2,b'm',233,4,0,b'I',5265,36), // exclusion_list
+    f(19787,14,3,b'm',233,4,0,b'I',5265,36), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
-    f(19798,8,1,b's',65535,0,255,b'I',5265,36), // tag_name
-    f(19806,5,2,b's',65535,4,0,b'I',5265,36), // regex
-    f(19811,11,3,b's',65535,4,0,b'I',5265,36), // fixed_value
+    f(19837,8,1,b's',65535,0,255,b'I',5265,36), // tag_name
+    f(19845,5,2,b's',65535,4,0,b'I',5265,36), // regex
+    f(19850,11,3,b's',65535,4,0,b'I',5265,36), // fixed_value
     // envoy.config.overload.v3.BufferFactoryConfig
-    f(19866,37,1,b'u',65535,0,255,b'I',5265,36), // minimum_account_to_track_power_of_two
+    f(19905,37,1,b'u',65535,0,255,b'I',5265,36), // minimum_account_to_track_power_of_two
     // envoy.config.overload.v3.LoadShedPoint
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(19941,8,2,b'm',142,2,255,b'I',5265,36), // triggers
+    f(19980,8,2,b'm',143,2,255,b'I',5265,36), // triggers
     // envoy.config.overload.v3.OverloadAction
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(19941,8,2,b'm',142,2,255,b'I',5265,36), // triggers
-    f(3192,12,3,b'm',257,4,255,b'I',5265,36), // typed_config
+    f(19980,8,2,b'm',143,2,255,b'I',5265,36), // triggers
+    f(3192,12,3,b'm',266,4,255,b'I',5265,36), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(20028,16,1,b'm',261,4,255,b'I',5265,36), // refresh_interval
-    f(20044,17,2,b'm',139,2,255,b'I',5265,36), // resource_monitors
-    f(6722,7,3,b'm',137,2,255,b'I',5265,36), // actions
-    f(20061,21,4,b'm',135,4,255,b'I',5265,36), // buffer_factory_config
-    f(20082,15,5,b'm',136,2,255,b'I',5265,36), // loadshed_points
+    f(20067,16,1,b'm',270,4,255,b'I',5265,36), // refresh_interval
+    f(20083,17,2,b'm',140,2,255,b'I',5265,36), // resource_monitors
+    f(6722,7,3,b'm',138,2,255,b'I',5265,36), // actions
+    f(20100,21,4,b'm',136,4,255,b'I',5265,36), // buffer_factory_config
+    f(20121,15,5,b'm',137,2,255,b'I',5265,36), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(3192,12,3,b'm',257,4,0,b'I',5265,36), // typed_config
+    f(3192,12,3,b'm',266,4,0,b'I',5265,36), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
-    f(20175,17,1,b'd',65535,0,255,b'I',5265,36), // scaling_threshold
-    f(20192,20,2,b'd',65535,0,255,b'I',5265,36), // saturation_threshold
+    f(20214,17,1,b'd',65535,0,255,b'I',5265,36), // scaling_threshold
+    f(20231,20,2,b'd',65535,0,255,b'I',5265,36), // saturation_threshold
     // envoy.config.overload.v3.ThresholdTrigger
     f(2972,5,1,b'd',65535,0,255,b'I',5265,36), // value
     // envoy.config.overload.v3.Trigger
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(20285,9,2,b'm',141,4,0,b'I',5265,36), // threshold
-    f(20294,6,3,b'm',140,4,0,b'I',5265,36), // scaled
+    f(20324,9,2,b'm',142,4,0,b'I',5265,36), // threshold
+    f(20333,6,3,b'm',141,4,0,b'I',5265,36), // scaled
     // envoy.config.route.v3.Decorator
-    f(20331,9,1,b's',65535,0,255,b'I',5265,36), // operation
-    f(20340,9,2,b'm',258,4,255,b'I',5265,36), // propagate
+    f(20370,9,1,b's',65535,0,255,b'I',5265,36), // operation
+    f(20379,9,2,b'm',267,4,255,b'I',5265,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
-    f(20391,6,1,b'u',65535,0,255,b'S',0,0), // status
-    f(20397,4,2,b'm',75,4,255,b'S',0,0), // body
-    f(20401,11,3,b'm',107,4,255,b'R',0,0), // body_format
+    f(20430,6,1,b'u',65535,0,255,b'S',0,0), // status
+    f(20436,4,2,b'm',75,4,255,b'S',0,0), // body
+    f(20440,11,3,b'm',108,4,255,b'R',0,0), // body_format
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(20447,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(20458,11,6,b'm',254,4,0,b'S',0,0), // range_match
-    f(20469,13,7,b'b',65535,4,0,b'S',0,0), // present_match
-    f(20482,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
-    f(20494,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
-    f(20506,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(20518,16,11,b'm',230,4,0,b'S',0,0), // safe_regex_match
-    f(20534,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(20548,12,13,b'm',232,4,0,b'S',0,0), // string_match
-    f(20560,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
+    f(20486,11,4,b's',65535,4,0,b'S',0,0), // exact_match
+    f(20497,11,6,b'm',262,4,0,b'S',0,0), // range_match
+    f(20508,13,7,b'b',65535,4,0,b'S',0,0), // present_match
+    f(20521,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(20533,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
+    f(20545,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
+    f(20557,16,11,b'm',238,4,0,b'S',0,0), // safe_regex_match
+    f(20573,14,12,b's',65535,4,0,b'S',0,0), // contains_match
+    f(20587,12,13,b'm',240,4,0,b'S',0,0), // string_match
+    f(20599,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(20548,12,5,b'm',232,4,0,b'S',0,0), // string_match
-    f(20469,13,6,b'b',65535,4,0,b'S',0,0), // present_match
+    f(20587,12,5,b'm',240,4,0,b'S',0,0), // string_match
+    f(20508,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
-    f(20668,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
-    f(20681,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
-    f(20694,13,3,b'e',22,0,255,b'S',0,0), // response_code
-    f(20707,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
-    f(20721,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
-    f(20735,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
-    f(20746,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
-    f(20761,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(20774,13,9,b'm',229,4,1,b'S',0,0), // regex_rewrite
-    f(20787,12,10,b's',65535,4,1,b'R',0,0), // path_rewrite
+    f(20707,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
+    f(20720,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
+    f(20733,13,3,b'e',22,0,255,b'S',0,0), // response_code
+    f(20746,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
+    f(20760,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
+    f(20774,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
+    f(20785,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
+    f(20800,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
+    f(20813,13,9,b'm',237,4,1,b'S',0,0), // regex_rewrite
+    f(20826,12,10,b's',65535,4,1,b'R',0,0), // path_rewrite
     // envoy.config.route.v3.Route
-    f(10098,5,1,b'm',161,4,255,b'S',0,0), // match
-    f(20826,5,2,b'm',149,4,0,b'S',0,0), // route
-    f(20831,8,3,b'm',147,4,0,b'S',0,0), // redirect
-    f(7858,8,4,b'm',91,4,255,b'I',20839,32), // metadata
-    f(20941,9,5,b'm',143,4,255,b'I',20871,70), // decorator
-    f(20950,15,7,b'm',144,4,0,b'S',0,0), // direct_response
-    f(20965,22,9,b'm',84,2,255,b'S',0,0), // request_headers_to_add
-    f(20987,23,10,b'm',84,2,255,b'S',0,0), // response_headers_to_add
-    f(21010,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(21036,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(21117,23,13,b'm',65535,1,255,b'R',21061,56), // typed_per_filter_config
+    f(10098,5,1,b'm',162,4,255,b'S',0,0), // match
+    f(20865,5,2,b'm',150,4,0,b'S',0,0), // route
+    f(20870,8,3,b'm',148,4,0,b'S',0,0), // redirect
+    f(7858,8,4,b'm',91,4,255,b'I',20878,32), // metadata
+    f(20980,9,5,b'm',144,4,255,b'I',20910,70), // decorator
+    f(20989,15,7,b'm',145,4,0,b'S',0,0), // direct_response
+    f(21004,22,9,b'm',84,2,255,b'S',0,0), // request_headers_to_add
+    f(21026,23,10,b'm',84,2,255,b'S',0,0), // response_headers_to_add
+    f(21049,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(21075,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(21156,23,13,b'm',65535,1,255,b'R',21100,56), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
-    f(3935,7,15,b'm',164,4,255,b'I',21140,35), // tracing
-    f(21175,30,16,b'm',271,4,255,b'R',0,0), // per_request_buffer_limit_bytes
-    f(21236,13,17,b'm',65535,4,0,b'R',21205,31), // filter_action
-    f(21298,21,18,b'm',65535,4,0,b'R',21249,49), // non_forwarding_action
-    f(18546,11,19,b's',65535,0,255,b'I',21319,31), // stat_prefix
-    f(21350,25,20,b'm',272,4,255,b'R',0,0), // request_body_buffer_limit
-    f(21375,16,21,b'm',110,2,255,b'R',0,0), // route_specifiers
+    f(3935,7,15,b'm',165,4,255,b'I',21179,35), // tracing
+    f(21214,30,16,b'm',280,4,255,b'R',0,0), // per_request_buffer_limit_bytes
+    f(21275,13,17,b'm',65535,4,0,b'R',21244,31), // filter_action
+    f(21337,21,18,b'm',65535,4,0,b'R',21288,49), // non_forwarding_action
+    f(18585,11,19,b's',65535,0,255,b'I',21358,31), // stat_prefix
+    f(21389,25,20,b'm',281,4,255,b'R',0,0), // request_body_buffer_limit
+    f(21414,16,21,b'm',111,2,255,b'R',0,0), // route_specifiers
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
-    f(21424,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
-    f(21438,17,3,b'm',167,4,0,b'S',0,0), // weighted_clusters
-    f(21514,14,4,b'm',91,4,255,b'I',21455,59), // metadata_match
-    f(20721,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
-    f(21528,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(21548,17,7,b'm',258,4,1,b'S',0,0), // auto_host_rewrite
-    f(12043,7,8,b'm',261,4,255,b'S',0,0), // timeout
-    f(12066,12,9,b'm',65535,4,255,b'R',21565,39), // retry_policy
+    f(21463,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
+    f(21477,17,3,b'm',168,4,0,b'S',0,0), // weighted_clusters
+    f(21553,14,4,b'm',91,4,255,b'I',21494,59), // metadata_match
+    f(20760,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
+    f(21567,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
+    f(21587,17,7,b'm',267,4,1,b'S',0,0), // auto_host_rewrite
+    f(12043,7,8,b'm',270,4,255,b'S',0,0), // timeout
+    f(12066,12,9,b'm',65535,4,255,b'R',21604,39), // retry_policy
     f(2011,8,11,b'e',17,0,255,b'S',0,0), // priority
-    f(21637,11,13,b'm',65535,2,255,b'R',21604,33), // rate_limits
-    f(21648,22,14,b'm',258,4,255,b'R',0,0), // include_vh_rate_limits
-    f(21748,11,15,b'm',150,2,255,b'I',21670,78), // hash_policy
-    f(21802,4,17,b'm',65535,4,255,b'R',21759,43), // cors
-    f(21806,31,20,b'e',23,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(21884,16,23,b'm',261,4,255,b'R',21837,47), // max_grpc_timeout
-    f(14234,12,24,b'm',261,4,255,b'S',0,0), // idle_timeout
-    f(21900,15,25,b'm',159,2,255,b'S',0,0), // upgrade_configs
-    f(21915,24,26,b'e',65535,0,255,b'R',0,0), // internal_redirect_action
-    f(21963,12,27,b'm',65535,4,255,b'R',21939,24), // hedge_policy
-    f(22025,19,28,b'm',261,4,255,b'R',21975,50), // grpc_timeout_offset
-    f(22044,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
-    f(22063,23,30,b'm',158,2,255,b'S',0,0), // request_mirror_policies
-    f(22086,22,31,b'm',271,4,255,b'R',0,0), // max_internal_redirects
-    f(20774,13,32,b'm',229,4,255,b'S',0,0), // regex_rewrite
-    f(22108,25,33,b'm',257,4,255,b'R',0,0), // retry_policy_typed_config
-    f(22165,24,34,b'm',65535,4,255,b'R',22133,32), // internal_redirect_policy
-    f(22265,23,35,b'm',229,4,1,b'R',22189,76), // host_rewrite_path_regex
-    f(14286,19,36,b'm',157,4,255,b'S',0,0), // max_stream_duration
-    f(22288,24,37,b's',65535,4,0,b'R',0,0), // cluster_specifier_plugin
-    f(22312,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
-    f(22335,31,39,b'm',65535,4,0,b'R',0,0), // inline_cluster_specifier_plugin
-    f(22366,17,40,b'm',110,4,255,b'R',0,0), // early_data_policy
-    f(22383,19,41,b'm',110,4,255,b'R',0,0), // path_rewrite_policy
-    f(22402,13,42,b'm',261,4,255,b'R',0,0), // flush_timeout
-    f(22415,12,44,b's',65535,4,1,b'R',0,0), // host_rewrite
-    f(20787,12,45,b's',65535,0,255,b'R',0,0), // path_rewrite
+    f(21676,11,13,b'm',65535,2,255,b'R',21643,33), // rate_limits
+    f(21687,22,14,b'm',267,4,255,b'R',0,0), // include_vh_rate_limits
+    f(21787,11,15,b'm',151,2,255,b'I',21709,78), // hash_policy
+    f(21841,4,17,b'm',65535,4,255,b'R',21798,43), // cors
+    f(21845,31,20,b'e',23,0,255,b'S',0,0), // cluster_not_found_response_code
+    f(21923,16,23,b'm',270,4,255,b'R',21876,47), // max_grpc_timeout
+    f(14234,12,24,b'm',270,4,255,b'S',0,0), // idle_timeout
+    f(21939,15,25,b'm',160,2,255,b'S',0,0), // upgrade_configs
+    f(21954,24,26,b'e',65535,0,255,b'R',0,0), // internal_redirect_action
+    f(22002,12,27,b'm',65535,4,255,b'R',21978,24), // hedge_policy
+    f(22064,19,28,b'm',270,4,255,b'R',22014,50), // grpc_timeout_offset
+    f(22083,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
+    f(22102,23,30,b'm',159,2,255,b'S',0,0), // request_mirror_policies
+    f(22125,22,31,b'm',280,4,255,b'R',0,0), // max_internal_redirects
+    f(20813,13,32,b'm',237,4,255,b'S',0,0), // regex_rewrite
+    f(22147,25,33,b'm',266,4,255,b'R',0,0), // retry_policy_typed_config
+    f(22204,24,34,b'm',65535,4,255,b'R',22172,32), // internal_redirect_policy
+    f(22304,23,35,b'm',237,4,1,b'R',22228,76), // host_rewrite_path_regex
+    f(14286,19,36,b'm',158,4,255,b'S',0,0), // max_stream_duration
+    f(22327,24,37,b's',65535,4,0,b'R',0,0), // cluster_specifier_plugin
+    f(22351,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
+    f(22374,31,39,b'm',65535,4,0,b'R',0,0), // inline_cluster_specifier_plugin
+    f(22405,17,40,b'm',111,4,255,b'R',0,0), // early_data_policy
+    f(22422,19,41,b'm',111,4,255,b'R',0,0), // path_rewrite_policy
+    f(22441,13,42,b'm',270,4,255,b'R',0,0), // flush_timeout
+    f(22454,12,44,b's',65535,4,1,b'R',0,0), // host_rewrite
+    f(20826,12,45,b's',65535,0,255,b'R',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
-    f(12365,6,1,b'm',155,4,0,b'I',5265,36), // header
-    f(22471,6,2,b'm',152,4,0,b'I',5265,36), // cookie
-    f(22477,21,3,b'm',151,4,0,b'I',5265,36), // connection_properties
-    f(22498,8,4,b'b',65535,0,255,b'I',5265,36), // terminal
-    f(22506,15,5,b'm',156,4,0,b'I',5265,36), // query_parameter
-    f(22521,12,6,b'm',154,4,0,b'I',5265,36), // filter_state
+    f(12365,6,1,b'm',156,4,0,b'I',5265,36), // header
+    f(22510,6,2,b'm',153,4,0,b'I',5265,36), // cookie
+    f(22516,21,3,b'm',152,4,0,b'I',5265,36), // connection_properties
+    f(22537,8,4,b'b',65535,0,255,b'I',5265,36), // terminal
+    f(22545,15,5,b'm',157,4,0,b'I',5265,36), // query_parameter
+    f(22560,12,6,b'm',155,4,0,b'I',5265,36), // filter_state
     // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    f(22598,9,1,b'b',65535,0,255,b'I',5265,36), // source_ip
+    f(22637,9,1,b'b',65535,0,255,b'I',5265,36), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(22658,3,2,b'm',261,4,255,b'I',5265,36), // ttl
+    f(22697,3,2,b'm',270,4,255,b'I',5265,36), // ttl
     f(131,4,3,b's',65535,0,255,b'I',5265,36), // path
-    f(22661,10,4,b'm',153,2,255,b'I',5265,36), // attributes
+    f(22700,10,4,b'm',154,2,255,b'I',5265,36), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
     f(2972,5,2,b's',65535,0,255,b'I',5265,36), // value
     // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
     f(10169,3,1,b's',65535,0,255,b'I',5265,36), // key
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    f(22838,11,1,b's',65535,0,255,b'I',5265,36), // header_name
-    f(20774,13,2,b'm',229,4,255,b'I',5265,36), // regex_rewrite
+    f(22877,11,1,b's',65535,0,255,b'I',5265,36), // header_name
+    f(20813,13,2,b'm',237,4,255,b'I',5265,36), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    f(14286,19,1,b'm',261,4,255,b'S',0,0), // max_stream_duration
-    f(22959,23,2,b'm',261,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(22982,26,3,b'm',261,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(14286,19,1,b'm',270,4,255,b'S',0,0), // max_stream_duration
+    f(22998,23,2,b'm',270,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(23021,26,3,b'm',270,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
-    f(23061,16,3,b'm',103,4,255,b'S',0,0), // runtime_fraction
-    f(23077,13,4,b'm',258,4,255,b'I',21140,35), // trace_sampled
-    f(21424,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
-    f(23090,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
-    f(23154,25,7,b'm',65535,2,255,b'R',23123,31), // request_headers_mutations
-    f(21528,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
+    f(23100,16,3,b'm',104,4,255,b'S',0,0), // runtime_fraction
+    f(23116,13,4,b'm',267,4,255,b'I',21179,35), // trace_sampled
+    f(21463,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(23129,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
+    f(23193,25,7,b'm',65535,2,255,b'R',23162,31), // request_headers_mutations
+    f(21567,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
     // envoy.config.route.v3.RouteAction.UpgradeConfig
-    f(23226,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(23238,7,2,b'm',258,4,255,b'S',0,0), // enabled
-    f(23270,14,3,b'm',65535,4,255,b'R',23245,25), // connect_config
+    f(23265,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(23277,7,2,b'm',267,4,255,b'S',0,0), // enabled
+    f(23309,14,3,b'm',65535,4,255,b'R',23284,25), // connect_config
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(23324,13,2,b'm',166,2,255,b'S',0,0), // virtual_hosts
-    f(23379,21,3,b's',65535,2,255,b'R',23337,42), // internal_only_headers
-    f(20987,23,4,b'm',84,2,255,b'S',0,0), // response_headers_to_add
-    f(21010,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(20965,22,6,b'm',84,2,255,b'S',0,0), // request_headers_to_add
-    f(23400,17,7,b'm',258,4,255,b'S',0,0), // validate_clusters
-    f(21036,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(23463,4,9,b'm',65535,4,255,b'R',23417,46), // vhds
-    f(23467,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(23502,35,11,b'm',271,4,255,b'S',0,0), // max_direct_response_body_size_bytes
-    f(23537,25,12,b'm',65535,2,255,b'R',0,0), // cluster_specifier_plugins
-    f(22063,23,13,b'm',158,2,255,b'S',0,0), // request_mirror_policies
-    f(23562,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
-    f(23590,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
-    f(21117,23,16,b'm',65535,1,255,b'R',21061,56), // typed_per_filter_config
-    f(7858,8,17,b'm',91,4,255,b'I',23629,38), // metadata
-    f(23667,12,18,b's',65535,0,255,b'R',0,0), // vhost_header
-    f(21375,16,19,b'm',110,2,255,b'R',0,0), // route_specifiers
+    f(23363,13,2,b'm',167,2,255,b'S',0,0), // virtual_hosts
+    f(23418,21,3,b's',65535,2,255,b'R',23376,42), // internal_only_headers
+    f(21026,23,4,b'm',84,2,255,b'S',0,0), // response_headers_to_add
+    f(21049,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(21004,22,6,b'm',84,2,255,b'S',0,0), // request_headers_to_add
+    f(23439,17,7,b'm',267,4,255,b'S',0,0), // validate_clusters
+    f(21075,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(23502,4,9,b'm',65535,4,255,b'R',23456,46), // vhds
+    f(23506,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(23541,35,11,b'm',280,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(23576,25,12,b'm',65535,2,255,b'R',0,0), // cluster_specifier_plugins
+    f(22102,23,13,b'm',159,2,255,b'S',0,0), // request_mirror_policies
+    f(23601,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
+    f(23629,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
+    f(21156,23,16,b'm',65535,1,255,b'R',21100,56), // typed_per_filter_config
+    f(7858,8,17,b'm',91,4,255,b'I',23668,38), // metadata
+    f(23706,12,18,b's',65535,0,255,b'R',0,0), // vhost_header
+    f(21414,16,19,b'm',111,2,255,b'R',0,0), // route_specifiers
     // envoy.config.route.v3.RouteMatch
-    f(23711,6,1,b's',65535,4,0,b'S',0,0), // prefix
+    f(23750,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(23717,14,4,b'm',258,4,255,b'S',0,0), // case_sensitive
-    f(23731,7,6,b'm',145,2,255,b'S',0,0), // headers
-    f(23738,16,7,b'm',146,2,255,b'S',0,0), // query_parameters
-    f(23754,4,8,b'm',163,4,255,b'S',0,0), // grpc
-    f(23061,16,9,b'm',103,4,255,b'S',0,0), // runtime_fraction
-    f(23758,10,10,b'm',230,4,0,b'S',0,0), // safe_regex
-    f(23797,11,11,b'm',65535,4,255,b'R',23768,29), // tls_context
-    f(23808,15,12,b'm',162,4,0,b'S',0,0), // connect_matcher
-    f(23872,16,13,b'm',226,2,255,b'R',23823,49), // dynamic_metadata
-    f(23888,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
-    f(23961,17,15,b'm',110,4,0,b'R',23909,52), // path_match_policy
-    f(22521,12,16,b'm',65535,2,255,b'R',23978,45), // filter_state
-    f(24023,7,17,b'm',65535,2,255,b'R',0,0), // cookies
+    f(23756,14,4,b'm',267,4,255,b'S',0,0), // case_sensitive
+    f(23770,7,6,b'm',146,2,255,b'S',0,0), // headers
+    f(23777,16,7,b'm',147,2,255,b'S',0,0), // query_parameters
+    f(23793,4,8,b'm',164,4,255,b'S',0,0), // grpc
+    f(23100,16,9,b'm',104,4,255,b'S',0,0), // runtime_fraction
+    f(23797,10,10,b'm',238,4,0,b'S',0,0), // safe_regex
+    f(23836,11,11,b'm',65535,4,255,b'R',23807,29), // tls_context
+    f(23847,15,12,b'm',163,4,0,b'S',0,0), // connect_matcher
+    f(23911,16,13,b'm',234,2,255,b'R',23862,49), // dynamic_metadata
+    f(23927,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
+    f(24000,17,15,b'm',111,4,0,b'R',23948,52), // path_match_policy
+    f(22560,12,16,b'm',65535,2,255,b'R',24017,45), // filter_state
+    f(24062,7,17,b'm',65535,2,255,b'R',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.Tracing
-    f(24160,15,1,b'm',248,4,255,b'I',5265,36), // client_sampling
-    f(24175,15,2,b'm',248,4,255,b'I',5265,36), // random_sampling
-    f(24190,16,3,b'm',248,4,255,b'I',5265,36), // overall_sampling
-    f(24206,11,4,b'm',242,2,255,b'I',5265,36), // custom_tags
-    f(20331,9,5,b's',65535,0,255,b'I',5265,36), // operation
-    f(24217,18,6,b's',65535,0,255,b'I',5265,36), // upstream_operation
+    f(24199,15,1,b'm',256,4,255,b'I',5265,36), // client_sampling
+    f(24214,15,2,b'm',256,4,255,b'I',5265,36), // random_sampling
+    f(24229,16,3,b'm',256,4,255,b'I',5265,36), // overall_sampling
+    f(24245,11,4,b'm',250,2,255,b'I',5265,36), // custom_tags
+    f(20370,9,5,b's',65535,0,255,b'I',5265,36), // operation
+    f(24256,18,6,b's',65535,0,255,b'I',5265,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
     f(345,4,2,b's',65535,0,255,b'I',5265,36), // name
-    f(23731,7,4,b'm',145,2,255,b'I',5265,36), // headers
+    f(23770,7,4,b'm',146,2,255,b'I',5265,36), // headers
     // envoy.config.route.v3.VirtualHost
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24304,7,2,b's',65535,2,255,b'S',0,0), // domains
-    f(24311,6,3,b'm',148,2,255,b'S',0,0), // routes
-    f(24317,11,4,b'e',24,0,255,b'S',0,0), // require_tls
-    f(24397,16,5,b'm',165,2,255,b'I',24328,69), // virtual_clusters
-    f(21637,11,6,b'm',65535,2,255,b'R',21604,33), // rate_limits
-    f(20965,22,7,b'm',84,2,255,b'S',0,0), // request_headers_to_add
-    f(21802,4,8,b'm',65535,4,255,b'R',21759,43), // cors
-    f(20987,23,10,b'm',84,2,255,b'S',0,0), // response_headers_to_add
-    f(21010,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(21036,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(24413,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
-    f(21117,23,15,b'm',65535,1,255,b'R',21061,56), // typed_per_filter_config
-    f(12066,12,16,b'm',65535,4,255,b'R',21565,39), // retry_policy
-    f(21963,12,17,b'm',65535,4,255,b'R',21939,24), // hedge_policy
-    f(21175,30,18,b'm',271,4,255,b'R',0,0), // per_request_buffer_limit_bytes
-    f(24442,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(22108,25,20,b'm',257,4,255,b'R',0,0), // retry_policy_typed_config
-    f(24485,7,21,b'm',65535,4,255,b'R',24475,10), // matcher
-    f(22063,23,22,b'm',158,2,255,b'S',0,0), // request_mirror_policies
-    f(24519,31,23,b'b',65535,0,255,b'I',24492,27), // include_is_timeout_retry_header
-    f(7858,8,24,b'm',91,4,255,b'I',24550,39), // metadata
-    f(21350,25,25,b'm',272,4,255,b'R',0,0), // request_body_buffer_limit
-    f(21375,16,26,b'm',110,2,255,b'R',0,0), // route_specifiers
+    f(24343,7,2,b's',65535,2,255,b'S',0,0), // domains
+    f(24350,6,3,b'm',149,2,255,b'S',0,0), // routes
+    f(24356,11,4,b'e',24,0,255,b'S',0,0), // require_tls
+    f(24436,16,5,b'm',166,2,255,b'I',24367,69), // virtual_clusters
+    f(21676,11,6,b'm',65535,2,255,b'R',21643,33), // rate_limits
+    f(21004,22,7,b'm',84,2,255,b'S',0,0), // request_headers_to_add
+    f(21841,4,8,b'm',65535,4,255,b'R',21798,43), // cors
+    f(21026,23,10,b'm',84,2,255,b'S',0,0), // response_headers_to_add
+    f(21049,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(21075,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(24452,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
+    f(21156,23,15,b'm',65535,1,255,b'R',21100,56), // typed_per_filter_config
+    f(12066,12,16,b'm',65535,4,255,b'R',21604,39), // retry_policy
+    f(22002,12,17,b'm',65535,4,255,b'R',21978,24), // hedge_policy
+    f(21214,30,18,b'm',280,4,255,b'R',0,0), // per_request_buffer_limit_bytes
+    f(24481,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
+    f(22147,25,20,b'm',266,4,255,b'R',0,0), // retry_policy_typed_config
+    f(24524,7,21,b'm',65535,4,255,b'R',24514,10), // matcher
+    f(22102,23,22,b'm',159,2,255,b'S',0,0), // request_mirror_policies
+    f(24558,31,23,b'b',65535,0,255,b'I',24531,27), // include_is_timeout_retry_header
+    f(7858,8,24,b'm',91,4,255,b'I',24589,39), // metadata
+    f(21389,25,25,b'm',281,4,255,b'R',0,0), // request_body_buffer_limit
+    f(21414,16,26,b'm',111,2,255,b'R',0,0), // route_specifiers
     // envoy.config.route.v3.WeightedCluster
-    f(5659,8,1,b'm',168,2,255,b'S',0,0), // clusters
-    f(24686,18,2,b's',65535,0,255,b'I',24626,60), // runtime_key_prefix
-    f(24747,12,3,b'm',271,4,255,b'I',24704,43), // total_weight
-    f(22838,11,4,b's',65535,4,0,b'R',24759,40), // header_name
-    f(24799,15,5,b'm',258,4,0,b'R',0,0), // use_hash_policy
+    f(5659,8,1,b'm',169,2,255,b'S',0,0), // clusters
+    f(24725,18,2,b's',65535,0,255,b'I',24665,60), // runtime_key_prefix
+    f(24786,12,3,b'm',280,4,255,b'I',24743,43), // total_weight
+    f(22877,11,4,b's',65535,4,0,b'R',24798,40), // header_name
+    f(24838,15,5,b'm',267,4,0,b'R',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(1997,6,2,b'm',271,4,255,b'S',0,0), // weight
-    f(21514,14,3,b'm',91,4,255,b'I',21455,59), // metadata_match
-    f(20965,22,4,b'm',84,2,255,b'S',0,0), // request_headers_to_add
-    f(20987,23,5,b'm',84,2,255,b'S',0,0), // response_headers_to_add
-    f(21010,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(21036,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(21117,23,10,b'm',65535,1,255,b'R',21061,56), // typed_per_filter_config
-    f(21528,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
-    f(21424,14,12,b's',65535,0,255,b'R',0,0), // cluster_header
+    f(1997,6,2,b'm',280,4,255,b'S',0,0), // weight
+    f(21553,14,3,b'm',91,4,255,b'I',21494,59), // metadata_match
+    f(21004,22,4,b'm',84,2,255,b'S',0,0), // request_headers_to_add
+    f(21026,23,5,b'm',84,2,255,b'S',0,0), // response_headers_to_add
+    f(21049,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(21075,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(21156,23,10,b'm',65535,1,255,b'R',21100,56), // typed_per_filter_config
+    f(21567,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
+    f(21463,14,12,b's',65535,0,255,b'R',0,0), // cluster_header
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(24918,6,2,b's',65535,4,0,b'S',0,0), // format
-    f(15826,11,3,b'm',268,4,0,b'S',0,0), // json_format
-    f(24924,17,4,b'm',268,4,0,b'S',0,0), // typed_json_format
-    f(942,10,5,b'm',107,4,0,b'S',0,0), // log_format
+    f(24957,6,2,b's',65535,4,0,b'S',0,0), // format
+    f(15865,11,3,b'm',277,4,0,b'S',0,0), // json_format
+    f(24963,17,4,b'm',277,4,0,b'S',0,0), // typed_json_format
+    f(942,10,5,b'm',108,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    f(942,10,1,b'm',107,4,0,b'S',0,0), // log_format
+    f(942,10,1,b'm',108,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    f(942,10,1,b'm',107,4,0,b'S',0,0), // log_format
+    f(942,10,1,b'm',108,4,0,b'S',0,0), // log_format
+    // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
+    f(25162,10,1,b's',65535,4,0,b'S',0,0), // object_key
+    f(25172,13,2,b'm',108,4,1,b'S',0,0), // format_string
+    f(25232,9,3,b'b',65535,0,255,b'I',25185,47), // read_only
+    f(25323,20,4,b'e',25,0,255,b'I',25241,82), // shared_with_upstream
+    f(25343,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
+    f(25356,11,6,b's',65535,0,255,b'S',0,0), // factory_key
     // envoy.extensions.filters.http.router.v3.Router
-    f(25157,13,1,b'm',258,4,255,b'I',25101,56), // dynamic_stats
-    f(25170,16,2,b'b',65535,0,255,b'I',21140,35), // start_child_span
-    f(25186,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(25198,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(25220,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(25289,27,6,b'b',65535,0,255,b'I',25240,49), // respect_expected_rq_timeout
-    f(25342,40,7,b'b',65535,0,255,b'I',25316,26), // suppress_grpc_request_failure_code_stats
-    f(25382,21,8,b'm',182,2,255,b'R',8276,46), // upstream_http_filters
-    f(25464,20,9,b'm',173,4,255,b'I',25403,61), // upstream_log_options
-    f(25484,33,10,b'm',258,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(25469,13,1,b'm',267,4,255,b'I',25413,56), // dynamic_stats
+    f(25482,16,2,b'b',65535,0,255,b'I',21179,35), // start_child_span
+    f(25498,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(25510,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(25532,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(25601,27,6,b'b',65535,0,255,b'I',25552,49), // respect_expected_rq_timeout
+    f(25654,40,7,b'b',65535,0,255,b'I',25628,26), // suppress_grpc_request_failure_code_stats
+    f(25694,21,8,b'm',187,2,255,b'R',8276,46), // upstream_http_filters
+    f(25776,20,9,b'm',175,4,255,b'I',25715,61), // upstream_log_options
+    f(25796,33,10,b'm',267,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(25588,37,1,b'b',65535,0,255,b'I',5265,36), // flush_upstream_log_on_upstream_stream
-    f(25625,27,2,b'm',261,4,255,b'I',5265,36), // upstream_log_flush_interval
+    f(25900,37,1,b'b',65535,0,255,b'I',5265,36), // flush_upstream_log_on_upstream_stream
+    f(25937,27,2,b'm',270,4,255,b'I',5265,36), // upstream_log_flush_interval
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(25870,25,1,b'm',258,4,255,b'R',25841,29), // enable_ja3_fingerprinting
-    f(25951,24,2,b'm',271,4,255,b'I',25895,56), // initial_read_buffer_size
-    f(25975,25,3,b'm',258,4,255,b'R',25841,29), // enable_ja4_fingerprinting
-    f(26000,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(26096,21,5,b'm',271,4,255,b'I',26047,49), // max_client_hello_size
+    f(26182,25,1,b'm',267,4,255,b'R',26153,29), // enable_ja3_fingerprinting
+    f(26263,24,2,b'm',280,4,255,b'I',26207,56), // initial_read_buffer_size
+    f(26287,25,3,b'm',267,4,255,b'R',26153,29), // enable_ja4_fingerprinting
+    f(26312,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(26408,21,5,b'm',280,4,255,b'I',26359,49), // max_client_hello_size
+    // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
+    f(18585,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(7003,15,2,b'm',281,4,255,b'S',0,0), // max_connections
+    f(26497,5,3,b'm',270,4,255,b'S',0,0), // delay
+    f(26502,15,4,b'm',103,4,255,b'S',0,0), // runtime_enabled
+    // envoy.extensions.filters.network.direct_response.v3.Config
+    f(26575,8,1,b'm',75,4,255,b'S',0,0), // response
+    // envoy.extensions.filters.network.echo.v3.Echo
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(26198,10,1,b'e',25,0,255,b'S',0,0), // codec_type
-    f(18546,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(26208,3,3,b'm',183,4,0,b'S',0,0), // rds
-    f(2551,12,4,b'm',160,4,0,b'S',0,0), // route_config
-    f(26211,12,5,b'm',182,2,255,b'S',0,0), // http_filters
-    f(26223,14,6,b'm',258,4,255,b'S',0,0), // add_user_agent
-    f(3935,7,7,b'm',65535,4,255,b'R',26237,28), // tracing
+    f(26709,10,1,b'e',26,0,255,b'S',0,0), // codec_type
+    f(18585,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(26719,3,3,b'm',188,4,0,b'S',0,0), // rds
+    f(2551,12,4,b'm',161,4,0,b'S',0,0), // route_config
+    f(26722,12,5,b'm',187,2,255,b'S',0,0), // http_filters
+    f(26734,14,6,b'm',267,4,255,b'S',0,0), // add_user_agent
+    f(3935,7,7,b'm',65535,4,255,b'R',26748,28), // tracing
     f(7498,21,8,b'm',85,4,255,b'S',0,0), // http_protocol_options
     f(7519,22,9,b'm',87,4,255,b'S',0,0), // http2_protocol_options
-    f(26265,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(26276,13,12,b'm',261,4,255,b'S',0,0), // drain_timeout
+    f(26776,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(26787,13,12,b'm',270,4,255,b'S',0,0), // drain_timeout
     f(3418,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(26289,18,14,b'm',258,4,255,b'S',0,0), // use_remote_address
-    f(26307,19,15,b'm',258,4,255,b'S',0,0), // generate_request_id
-    f(26326,27,16,b'e',26,0,255,b'S',0,0), // forward_client_cert_details
-    f(26353,31,17,b'm',180,4,255,b'S',0,0), // set_current_client_cert_details
-    f(26384,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(26402,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(26493,49,20,b'b',65535,0,255,b'I',26422,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(26542,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(26557,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(21900,15,23,b'm',181,2,255,b'S',0,0), // upgrade_configs
-    f(26560,19,24,b'm',261,4,255,b'S',0,0), // stream_idle_timeout
-    f(26579,23,25,b'm',179,4,255,b'S',0,0), // internal_address_config
-    f(26602,21,26,b'm',261,4,255,b'S',0,0), // delayed_close_timeout
-    f(10891,15,28,b'm',261,4,255,b'S',0,0), // request_timeout
-    f(26623,22,29,b'm',271,4,255,b'S',0,0), // max_request_headers_kb
-    f(26645,14,30,b'm',258,4,255,b'S',0,0), // normalize_path
-    f(26697,13,31,b'm',65535,4,0,b'R',26659,38), // scoped_routes
-    f(26710,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(26738,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(26751,28,34,b'e',28,0,255,b'S',0,0), // server_header_transformation
+    f(26800,18,14,b'm',267,4,255,b'S',0,0), // use_remote_address
+    f(26818,19,15,b'm',267,4,255,b'S',0,0), // generate_request_id
+    f(26837,27,16,b'e',27,0,255,b'S',0,0), // forward_client_cert_details
+    f(26864,31,17,b'm',185,4,255,b'S',0,0), // set_current_client_cert_details
+    f(26895,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(26913,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(27004,49,20,b'b',65535,0,255,b'I',26933,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(27053,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(27068,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(21939,15,23,b'm',186,2,255,b'S',0,0), // upgrade_configs
+    f(27071,19,24,b'm',270,4,255,b'S',0,0), // stream_idle_timeout
+    f(27090,23,25,b'm',184,4,255,b'S',0,0), // internal_address_config
+    f(27113,21,26,b'm',270,4,255,b'S',0,0), // delayed_close_timeout
+    f(10891,15,28,b'm',270,4,255,b'S',0,0), // request_timeout
+    f(27134,22,29,b'm',280,4,255,b'S',0,0), // max_request_headers_kb
+    f(27156,14,30,b'm',267,4,255,b'S',0,0), // normalize_path
+    f(27208,13,31,b'm',65535,4,0,b'R',27170,38), // scoped_routes
+    f(27221,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(27249,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(27262,28,34,b'e',29,0,255,b'S',0,0), // server_header_transformation
     f(7913,28,35,b'm',88,4,255,b'S',0,0), // common_http_protocol_options
-    f(26779,20,36,b'm',184,4,255,b'S',0,0), // request_id_extension
-    f(26799,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(26867,18,38,b'm',65535,4,255,b'R',26832,35), // local_reply_config
-    f(26885,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(26989,36,40,b'm',258,4,255,b'I',26909,80), // stream_error_on_invalid_http_message
-    f(27025,23,41,b'm',261,4,255,b'S',0,0), // request_headers_timeout
-    f(27048,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(27103,26,43,b'm',65535,4,255,b'R',27067,36), // path_normalization_options
-    f(27152,22,44,b'm',65535,4,255,b'R',27129,23), // http3_protocol_options
-    f(27174,32,45,b'e',27,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(27206,32,46,b'm',110,2,255,b'S',0,0), // original_ip_detection_extensions
-    f(27238,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(27261,28,48,b'm',104,4,255,b'S',0,0), // scheme_header_transformation
-    f(27289,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(27308,30,50,b'm',110,4,255,b'R',0,0), // typed_header_validation_config
-    f(27338,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(27394,32,52,b'm',110,2,255,b'R',27361,33), // early_header_mutation_extensions
-    f(27426,35,53,b'm',258,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(27493,25,54,b'm',261,4,255,b'I',27461,32), // access_log_flush_interval
-    f(27518,31,55,b'b',65535,0,255,b'I',27461,32), // flush_access_log_on_new_request
-    f(27549,18,56,b'm',178,4,255,b'I',27461,32), // access_log_options
-    f(27661,21,57,b'b',65535,0,255,b'I',27567,94), // append_local_overload
-    f(27732,34,58,b'b',65535,0,255,b'I',27682,50), // http1_safe_max_connection_duration
-    f(27766,20,59,b'm',261,4,255,b'S',0,0), // stream_flush_timeout
-    f(27786,27,60,b'm',65535,4,255,b'R',0,0), // forward_client_cert_matcher
-    f(27813,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(27833,20,62,b'm',255,4,255,b'S',0,0), // drain_timeout_jitter
+    f(27290,20,36,b'm',189,4,255,b'S',0,0), // request_id_extension
+    f(27310,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(27378,18,38,b'm',65535,4,255,b'R',27343,35), // local_reply_config
+    f(27396,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(27500,36,40,b'm',267,4,255,b'I',27420,80), // stream_error_on_invalid_http_message
+    f(27536,23,41,b'm',270,4,255,b'S',0,0), // request_headers_timeout
+    f(27559,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(27614,26,43,b'm',65535,4,255,b'R',27578,36), // path_normalization_options
+    f(27663,22,44,b'm',65535,4,255,b'R',27640,23), // http3_protocol_options
+    f(27685,32,45,b'e',28,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(27717,32,46,b'm',111,2,255,b'S',0,0), // original_ip_detection_extensions
+    f(27749,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(27772,28,48,b'm',105,4,255,b'S',0,0), // scheme_header_transformation
+    f(27800,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(27819,30,50,b'm',111,4,255,b'R',0,0), // typed_header_validation_config
+    f(27849,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(27905,32,52,b'm',111,2,255,b'R',27872,33), // early_header_mutation_extensions
+    f(27937,35,53,b'm',267,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(28004,25,54,b'm',270,4,255,b'I',27972,32), // access_log_flush_interval
+    f(28029,31,55,b'b',65535,0,255,b'I',27972,32), // flush_access_log_on_new_request
+    f(28060,18,56,b'm',183,4,255,b'I',27972,32), // access_log_options
+    f(28172,21,57,b'b',65535,0,255,b'I',28078,94), // append_local_overload
+    f(28243,34,58,b'b',65535,0,255,b'I',28193,50), // http1_safe_max_connection_duration
+    f(28277,20,59,b'm',270,4,255,b'S',0,0), // stream_flush_timeout
+    f(28297,27,60,b'm',65535,4,255,b'R',0,0), // forward_client_cert_matcher
+    f(28324,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(28344,20,62,b'm',263,4,255,b'S',0,0), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(27493,25,1,b'm',261,4,255,b'I',5265,36), // access_log_flush_interval
-    f(27518,31,2,b'b',65535,0,255,b'I',5265,36), // flush_access_log_on_new_request
-    f(27954,44,3,b'b',65535,0,255,b'I',5265,36), // flush_log_on_tunnel_successfully_established
+    f(28004,25,1,b'm',270,4,255,b'I',5265,36), // access_log_flush_interval
+    f(28029,31,2,b'b',65535,0,255,b'I',5265,36), // flush_access_log_on_new_request
+    f(28465,44,3,b'b',65535,0,255,b'I',5265,36), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(28101,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
-    f(28113,11,2,b'm',72,2,255,b'S',0,0), // cidr_ranges
+    f(28612,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
+    f(28624,11,2,b'm',72,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(28233,7,1,b'm',258,4,255,b'S',0,0), // subject
-    f(28240,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(28744,7,1,b'm',267,4,255,b'S',0,0), // subject
+    f(28751,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(28244,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(24918,6,7,b'e',65535,0,255,b'R',0,0), // format
-    f(28249,6,8,b'b',65535,0,255,b'R',0,0), // issuer
+    f(28755,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(24957,6,7,b'e',65535,0,255,b'R',0,0), // format
+    f(28760,6,8,b'b',65535,0,255,b'R',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    f(23226,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(8322,7,2,b'm',182,2,255,b'R',28350,61), // filters
-    f(23238,7,3,b'm',258,4,255,b'S',0,0), // enabled
+    f(23265,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(8322,7,2,b'm',187,2,255,b'R',28861,61), // filters
+    f(23277,7,3,b'm',267,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,4,b'm',257,4,0,b'S',0,0), // typed_config
-    f(17415,16,5,b'm',65535,4,0,b'R',17372,43), // config_discovery
-    f(28481,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(3192,12,4,b'm',266,4,0,b'S',0,0), // typed_config
+    f(17454,16,5,b'm',65535,4,0,b'R',17411,43), // config_discovery
+    f(28992,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
     f(11871,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(28555,13,1,b'm',73,4,255,b'S',0,0), // config_source
-    f(28568,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(29066,13,1,b'm',73,4,255,b'S',0,0), // config_source
+    f(29079,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    f(3192,12,1,b'm',257,4,255,b'S',0,0), // typed_config
+    f(3192,12,1,b'm',266,4,255,b'S',0,0), // typed_config
+    // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
+    f(18585,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(29240,12,2,b'm',265,4,255,b'S',0,0), // token_bucket
+    f(26502,15,3,b'm',103,4,255,b'S',0,0), // runtime_enabled
+    f(29252,9,4,b's',65535,0,255,b'S',0,0), // share_key
+    // envoy.extensions.filters.network.set_filter_state.v3.Config
+    f(29320,17,1,b'm',173,2,255,b'S',0,0), // on_new_connection
+    f(29337,27,2,b'm',173,2,255,b'S',0,0), // on_downstream_tls_handshake
+    f(29364,18,3,b'm',173,2,255,b'S',0,0), // on_downstream_data
+    // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    f(18546,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(18585,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(28717,23,3,b'm',261,4,255,b'I',17103,34), // downstream_idle_timeout
-    f(28740,21,4,b'm',261,4,255,b'I',17103,34), // upstream_idle_timeout
+    f(29494,23,3,b'm',270,4,255,b'I',17142,34), // downstream_idle_timeout
+    f(29517,21,4,b'm',270,4,255,b'I',17142,34), // upstream_idle_timeout
     f(3418,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(28761,20,7,b'm',271,4,255,b'S',0,0), // max_connect_attempts
-    f(14234,12,8,b'm',261,4,255,b'S',0,0), // idle_timeout
-    f(21514,14,9,b'm',91,4,255,b'I',21455,59), // metadata_match
-    f(21438,17,10,b'm',187,4,0,b'S',0,0), // weighted_clusters
-    f(21748,11,11,b'm',249,2,255,b'I',21670,78), // hash_policy
-    f(28821,16,12,b'm',65535,4,255,b'R',28781,40), // tunneling_config
-    f(28837,34,13,b'm',261,4,255,b'R',9740,23), // max_downstream_connection_duration
-    f(28920,9,14,b'm',65535,4,255,b'R',28871,49), // on_demand
-    f(27493,25,15,b'm',261,4,255,b'I',28929,35), // access_log_flush_interval
-    f(28964,29,16,b'b',65535,0,255,b'I',28929,35), // flush_access_log_on_connected
-    f(27549,18,17,b'm',186,4,255,b'I',28929,35), // access_log_options
-    f(28993,15,18,b'm',69,4,255,b'R',0,0), // backoff_options
-    f(29008,19,19,b'm',65535,2,255,b'R',0,0), // proxy_protocol_tlvs
-    f(29027,52,20,b'm',255,4,255,b'R',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(29079,21,21,b'e',65535,0,255,b'R',0,0), // upstream_connect_mode
-    f(29100,20,22,b'm',271,4,255,b'R',0,0), // max_early_data_bytes
-    f(29120,31,23,b'e',65535,0,255,b'R',0,0), // proxy_protocol_tlv_merge_policy
-    f(29151,17,24,b'm',258,4,255,b'R',0,0), // check_drain_close
+    f(29538,20,7,b'm',280,4,255,b'S',0,0), // max_connect_attempts
+    f(14234,12,8,b'm',270,4,255,b'S',0,0), // idle_timeout
+    f(21553,14,9,b'm',91,4,255,b'I',21494,59), // metadata_match
+    f(21477,17,10,b'm',195,4,0,b'S',0,0), // weighted_clusters
+    f(21787,11,11,b'm',257,2,255,b'I',21709,78), // hash_policy
+    f(29598,16,12,b'm',65535,4,255,b'R',29558,40), // tunneling_config
+    f(29614,34,13,b'm',270,4,255,b'S',0,0), // max_downstream_connection_duration
+    f(29747,9,14,b'm',65535,4,255,b'R',29648,99), // on_demand
+    f(28004,25,15,b'm',270,4,255,b'S',0,0), // access_log_flush_interval
+    f(29756,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(28060,18,17,b'm',194,4,255,b'S',0,0), // access_log_options
+    f(29785,15,18,b'm',69,4,255,b'S',0,0), // backoff_options
+    f(29887,19,19,b'm',65535,2,255,b'R',29800,87), // proxy_protocol_tlvs
+    f(29906,52,20,b'm',263,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(29958,21,21,b'e',30,0,255,b'S',0,0), // upstream_connect_mode
+    f(29979,20,22,b'm',280,4,255,b'S',0,0), // max_early_data_bytes
+    f(30043,31,23,b'e',65535,0,255,b'R',29999,44), // proxy_protocol_tlv_merge_policy
+    f(30074,17,24,b'm',267,4,255,b'S',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(27493,25,1,b'm',261,4,255,b'I',5265,36), // access_log_flush_interval
-    f(28964,29,2,b'b',65535,0,255,b'I',5265,36), // flush_access_log_on_connected
-    f(29242,25,3,b'b',65535,0,255,b'I',5265,36), // flush_access_log_on_start
+    f(28004,25,1,b'm',270,4,255,b'S',0,0), // access_log_flush_interval
+    f(29756,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(30165,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    f(5659,8,1,b'm',188,2,255,b'S',0,0), // clusters
+    f(5659,8,1,b'm',196,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
-    f(21514,14,3,b'm',91,4,255,b'I',21455,59), // metadata_match
+    f(21553,14,3,b'm',91,4,255,b'I',21494,59), // metadata_match
     // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    f(22838,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(29500,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
-    f(29541,18,3,b'm',252,4,255,b'S',0,0), // reject_with_status
+    f(22877,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(30423,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
+    f(30464,18,3,b'm',260,4,255,b'S',0,0), // reject_with_status
     // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    f(26402,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(29619,17,2,b'm',191,4,255,b'S',0,0), // xff_trusted_cidrs
-    f(26542,15,3,b'm',258,4,255,b'S',0,0), // skip_xff_append
+    f(26913,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(30542,17,2,b'm',199,4,255,b'S',0,0), // xff_trusted_cidrs
+    f(27053,15,3,b'm',267,4,255,b'S',0,0), // skip_xff_append
     // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    f(29702,5,1,b'm',72,2,255,b'S',0,0), // cidrs
+    f(30625,5,1,b'm',72,2,255,b'S',0,0), // cidrs
     // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    f(29762,17,1,b'm',258,4,255,b'S',0,0), // pack_trace_reason
-    f(29838,33,2,b'm',258,4,255,b'I',29779,59), // use_request_id_for_trace_sampling
+    f(30685,17,1,b'm',267,4,255,b'S',0,0), // pack_trace_reason
+    f(30761,33,2,b'm',267,4,255,b'I',30702,59), // use_request_id_for_trace_sampling
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(29999,10,1,b'm',75,4,255,b'S',0,0), // trusted_ca
-    f(30009,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(30059,23,3,b's',65535,2,255,b'R',30032,27), // verify_certificate_spki
-    f(30082,36,6,b'm',258,4,255,b'R',17103,34), // require_signed_certificate_timestamp
-    f(30156,3,7,b'm',75,4,255,b'R',30118,38), // crl
-    f(30199,25,8,b'b',65535,0,255,b'R',30159,40), // allow_expired_certificate
-    f(30224,23,9,b'm',232,2,255,b'S',0,0), // match_subject_alt_names
-    f(30247,24,10,b'e',29,0,255,b'S',0,0), // trust_chain_verification
-    f(11618,17,11,b'm',112,4,255,b'S',0,0), // watched_directory
-    f(30325,23,12,b'm',110,4,255,b'R',30271,54), // custom_validator_config
-    f(30348,32,13,b'm',65535,4,255,b'R',0,0), // ca_certificate_provider_instance
-    f(30380,25,14,b'b',65535,0,255,b'R',0,0), // only_verify_leaf_cert_crl
-    f(30405,29,15,b'm',200,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(30434,16,16,b'm',271,4,255,b'R',0,0), // max_verify_depth
-    f(30493,17,17,b'm',65535,4,255,b'R',30450,43), // system_root_certs
-    f(30539,23,18,b'b',65535,0,255,b'I',30510,29), // suppress_client_ca_list
+    f(30922,10,1,b'm',75,4,255,b'S',0,0), // trusted_ca
+    f(30932,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(30982,23,3,b's',65535,2,255,b'R',30955,27), // verify_certificate_spki
+    f(31005,36,6,b'm',267,4,255,b'R',17142,34), // require_signed_certificate_timestamp
+    f(31079,3,7,b'm',75,4,255,b'R',31041,38), // crl
+    f(31122,25,8,b'b',65535,0,255,b'R',31082,40), // allow_expired_certificate
+    f(31147,23,9,b'm',240,2,255,b'S',0,0), // match_subject_alt_names
+    f(31170,24,10,b'e',31,0,255,b'S',0,0), // trust_chain_verification
+    f(11618,17,11,b'm',113,4,255,b'S',0,0), // watched_directory
+    f(31248,23,12,b'm',111,4,255,b'R',31194,54), // custom_validator_config
+    f(31271,32,13,b'm',65535,4,255,b'R',0,0), // ca_certificate_provider_instance
+    f(31303,25,14,b'b',65535,0,255,b'R',0,0), // only_verify_leaf_cert_crl
+    f(31328,29,15,b'm',208,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(31357,16,16,b'm',280,4,255,b'R',0,0), // max_verify_depth
+    f(31416,17,17,b'm',65535,4,255,b'R',31373,43), // system_root_certs
+    f(31462,23,18,b'b',65535,0,255,b'I',31433,29), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(30620,10,1,b'm',202,4,255,b'S',0,0), // tls_params
-    f(30630,16,2,b'm',201,2,255,b'S',0,0), // tls_certificates
-    f(30646,18,3,b'm',194,4,0,b'S',0,0), // validation_context
-    f(30664,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(30678,34,6,b'm',198,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(30712,36,7,b'm',198,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(30748,27,8,b'm',196,4,0,b'S',0,0), // combined_validation_context
-    f(30775,36,9,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider
-    f(30811,39,10,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider
-    f(30850,45,11,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider_instance
-    f(30895,48,12,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider_instance
-    f(30998,17,13,b'm',110,4,255,b'R',30943,55), // custom_handshaker
-    f(31015,33,14,b'm',65535,4,255,b'R',0,0), // tls_certificate_provider_instance
-    f(31087,7,15,b'm',65535,4,255,b'R',31048,39), // key_log
-    f(31159,31,16,b'm',110,4,255,b'R',31094,65), // custom_tls_certificate_selector
+    f(31543,10,1,b'm',210,4,255,b'S',0,0), // tls_params
+    f(31553,16,2,b'm',209,2,255,b'S',0,0), // tls_certificates
+    f(31569,18,3,b'm',202,4,0,b'S',0,0), // validation_context
+    f(31587,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(31601,34,6,b'm',206,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(31635,36,7,b'm',206,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(31671,27,8,b'm',204,4,0,b'S',0,0), // combined_validation_context
+    f(31698,36,9,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider
+    f(31734,39,10,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider
+    f(31773,45,11,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider_instance
+    f(31818,48,12,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider_instance
+    f(31921,17,13,b'm',111,4,255,b'R',31866,55), // custom_handshaker
+    f(31938,33,14,b'm',65535,4,255,b'R',0,0), // tls_certificate_provider_instance
+    f(32010,7,15,b'm',65535,4,255,b'R',31971,39), // key_log
+    f(32082,31,16,b'm',111,4,255,b'R',32017,65), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(31285,26,1,b'm',194,4,255,b'S',0,0), // default_validation_context
-    f(30712,36,2,b'm',198,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(30811,39,3,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider
-    f(30895,48,4,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider_instance
+    f(32208,26,1,b'm',202,4,255,b'S',0,0), // default_validation_context
+    f(31635,36,2,b'm',206,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(31734,39,3,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider
+    f(31818,48,4,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(31373,18,1,b'm',195,4,255,b'S',0,0), // common_tls_context
-    f(31391,26,2,b'm',258,4,255,b'S',0,0), // require_client_certificate
-    f(31417,11,3,b'm',258,4,255,b'S',0,0), // require_sni
-    f(31482,19,4,b'm',65535,4,0,b'R',31428,54), // session_ticket_keys
-    f(31501,37,5,b'm',198,4,0,b'R',31428,54), // session_ticket_keys_sds_secret_config
-    f(31538,15,6,b'm',261,4,255,b'S',0,0), // session_timeout
-    f(31553,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(31647,18,8,b'e',30,0,255,b'I',31589,58), // ocsp_staple_policy
-    f(31694,31,9,b'm',258,4,255,b'I',31665,29), // full_scan_certs_on_sni_mismatch
-    f(31725,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(31824,21,11,b'b',65535,0,255,b'I',31760,64), // prefer_client_ciphers
+    f(32296,18,1,b'm',203,4,255,b'S',0,0), // common_tls_context
+    f(32314,26,2,b'm',267,4,255,b'S',0,0), // require_client_certificate
+    f(32340,11,3,b'm',267,4,255,b'S',0,0), // require_sni
+    f(32405,19,4,b'm',65535,4,0,b'R',32351,54), // session_ticket_keys
+    f(32424,37,5,b'm',206,4,0,b'R',32351,54), // session_ticket_keys_sds_secret_config
+    f(32461,15,6,b'm',270,4,255,b'S',0,0), // session_timeout
+    f(32476,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(32570,18,8,b'e',32,0,255,b'I',32512,58), // ocsp_staple_policy
+    f(32617,31,9,b'm',267,4,255,b'I',32588,29), // full_scan_certs_on_sni_mismatch
+    f(32648,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(32747,21,11,b'b',65535,0,255,b'I',32683,64), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(31902,10,2,b'm',73,4,255,b'S',0,0), // sds_config
+    f(32825,10,2,b'm',73,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(31960,15,2,b'm',201,4,0,b'S',0,0), // tls_certificate
-    f(31482,19,3,b'm',65535,4,0,b'R',31428,54), // session_ticket_keys
-    f(30646,18,4,b'm',194,4,0,b'S',0,0), // validation_context
-    f(32025,14,5,b'm',65535,4,0,b'R',31975,50), // generic_secret
+    f(32883,15,2,b'm',209,4,0,b'S',0,0), // tls_certificate
+    f(32405,19,3,b'm',65535,4,0,b'R',32351,54), // session_ticket_keys
+    f(31569,18,4,b'm',202,4,0,b'S',0,0), // validation_context
+    f(32948,14,5,b'm',65535,4,0,b'R',32898,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(32102,8,1,b'e',31,0,255,b'S',0,0), // san_type
-    f(24485,7,2,b'm',232,4,255,b'S',0,0), // matcher
-    f(32137,3,3,b's',65535,0,255,b'R',32110,27), // oid
+    f(33025,8,1,b'e',33,0,255,b'S',0,0), // san_type
+    f(24524,7,2,b'm',240,4,255,b'S',0,0), // matcher
+    f(33060,3,3,b's',65535,0,255,b'R',33033,27), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(32196,17,1,b'm',75,4,255,b'S',0,0), // certificate_chain
-    f(32213,11,2,b'm',75,12,255,b'S',0,0), // private_key
-    f(32264,8,3,b'm',75,12,255,b'R',32224,40), // password
-    f(32313,11,4,b'm',75,4,255,b'I',32272,41), // ocsp_staple
-    f(32324,28,5,b'm',75,2,255,b'R',0,0), // signed_certificate_timestamp
-    f(32381,20,6,b'm',65535,4,255,b'R',32352,29), // private_key_provider
-    f(11618,17,7,b'm',112,4,255,b'S',0,0), // watched_directory
-    f(32438,6,8,b'm',75,12,255,b'R',32401,37), // pkcs12
-    f(30620,10,9,b'm',202,4,255,b'R',0,0), // tls_params
+    f(33119,17,1,b'm',75,4,255,b'S',0,0), // certificate_chain
+    f(33136,11,2,b'm',75,12,255,b'S',0,0), // private_key
+    f(33187,8,3,b'm',75,12,255,b'R',33147,40), // password
+    f(33236,11,4,b'm',75,4,255,b'I',33195,41), // ocsp_staple
+    f(33247,28,5,b'm',75,2,255,b'R',0,0), // signed_certificate_timestamp
+    f(33304,20,6,b'm',65535,4,255,b'R',33275,29), // private_key_provider
+    f(11618,17,7,b'm',113,4,255,b'S',0,0), // watched_directory
+    f(33361,6,8,b'm',75,12,255,b'R',33324,37), // pkcs12
+    f(31543,10,9,b'm',210,4,255,b'R',0,0), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(32499,28,1,b'e',32,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(32527,28,2,b'e',32,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(32555,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(32568,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(32632,20,5,b's',65535,2,255,b'R',32579,53), // signature_algorithms
-    f(32689,19,6,b'e',65535,2,255,b'R',32652,37), // compliance_policies
+    f(33422,28,1,b'e',34,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(33450,28,2,b'e',34,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(33478,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(33491,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(33555,20,5,b's',65535,2,255,b'R',33502,53), // signature_algorithms
+    f(33612,19,6,b'e',65535,2,255,b'R',33575,37), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(31373,18,1,b'm',195,4,255,b'S',0,0), // common_tls_context
-    f(32768,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(32794,19,3,b'b',65535,0,255,b'R',32771,23), // allow_renegotiation
-    f(32813,16,4,b'm',271,4,255,b'S',0,0), // max_session_keys
-    f(32856,21,5,b'm',258,4,255,b'I',32829,27), // enforce_rsa_key_usage
-    f(32877,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(32890,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(32296,18,1,b'm',203,4,255,b'S',0,0), // common_tls_context
+    f(33691,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(33717,19,3,b'b',65535,0,255,b'R',33694,23), // allow_renegotiation
+    f(33736,16,4,b'm',280,4,255,b'S',0,0), // max_session_keys
+    f(33779,21,5,b'm',267,4,255,b'I',33752,27), // enforce_rsa_key_usage
+    f(33800,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(33813,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
     f(7913,28,1,b'm',88,4,255,b'S',0,0), // common_http_protocol_options
-    f(8451,30,2,b'm',111,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(32967,20,3,b'm',206,4,0,b'S',0,0), // explicit_http_config
-    f(32987,30,4,b'm',207,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(33017,11,5,b'm',205,4,0,b'S',0,0), // auto_config
-    f(26211,12,6,b'm',182,2,255,b'R',8276,46), // http_filters
-    f(33028,24,7,b'm',110,4,255,b'R',0,0), // header_validation_config
+    f(8451,30,2,b'm',112,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(33890,20,3,b'm',214,4,0,b'S',0,0), // explicit_http_config
+    f(33910,30,4,b'm',215,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(33940,11,5,b'm',213,4,0,b'S',0,0), // auto_config
+    f(26722,12,6,b'm',187,2,255,b'R',8276,46), // http_filters
+    f(33951,24,7,b'm',111,4,255,b'R',0,0), // header_validation_config
     f(5872,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
-    f(22063,23,9,b'm',158,2,255,b'R',0,0), // request_mirror_policies
-    f(21748,11,10,b'm',150,2,255,b'R',0,0), // hash_policy
+    f(22102,23,9,b'm',159,2,255,b'R',0,0), // request_mirror_policies
+    f(21787,11,10,b'm',151,2,255,b'R',0,0), // hash_policy
     f(12066,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
     f(7498,21,1,b'm',85,4,255,b'S',0,0), // http_protocol_options
     f(7519,22,2,b'm',87,4,255,b'S',0,0), // http2_protocol_options
-    f(27152,22,3,b'm',65535,4,255,b'R',27129,23), // http3_protocol_options
-    f(33121,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(27663,22,3,b'm',65535,4,255,b'R',27640,23), // http3_protocol_options
+    f(34044,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
     f(7498,21,1,b'm',85,4,0,b'S',0,0), // http_protocol_options
     f(7519,22,2,b'm',87,4,0,b'S',0,0), // http2_protocol_options
-    f(27152,22,3,b'm',65535,4,0,b'R',27129,23), // http3_protocol_options
+    f(27663,22,3,b'm',65535,4,0,b'R',27640,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
     f(7498,21,1,b'm',85,4,255,b'S',0,0), // http_protocol_options
     f(7519,22,2,b'm',87,4,255,b'S',0,0), // http2_protocol_options
-    f(27152,22,3,b'm',65535,4,255,b'R',27129,23), // http3_protocol_options
+    f(27663,22,3,b'm',65535,4,255,b'R',27640,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
     f(2913,4,1,b'm',94,4,255,b'S',0,0), // node
-    f(33353,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(33361,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(33385,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(33411,25,5,b'm',209,1,255,b'S',0,0), // initial_resource_versions
-    f(33436,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(33450,12,7,b'm',274,4,255,b'S',0,0), // error_detail
-    f(33462,27,8,b'm',220,2,255,b'S',0,0), // resource_locators_subscribe
-    f(33489,29,9,b'm',220,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(34276,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(34284,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(34308,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(34334,25,5,b'm',217,1,255,b'S',0,0), // initial_resource_versions
+    f(34359,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(34373,12,7,b'm',283,4,255,b'S',0,0), // error_detail
+    f(34385,27,8,b'm',228,2,255,b'S',0,0), // resource_locators_subscribe
+    f(34412,29,9,b'm',228,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
     f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(33644,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(33663,9,2,b'm',217,2,255,b'S',0,0), // resources
-    f(33353,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(33672,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(33677,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(33694,13,7,b'm',74,4,255,b'S',0,0), // control_plane
-    f(33707,22,8,b'm',222,2,255,b'S',0,0), // removed_resource_names
-    f(33729,15,9,b'm',219,2,255,b'S',0,0), // resource_errors
+    f(34567,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(34586,9,2,b'm',225,2,255,b'S',0,0), // resources
+    f(34276,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(34595,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(34600,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(34617,13,7,b'm',74,4,255,b'S',0,0), // control_plane
+    f(34630,22,8,b'm',230,2,255,b'S',0,0), // removed_resource_names
+    f(34652,15,9,b'm',227,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
     f(2913,4,2,b'm',94,4,255,b'S',0,0), // node
-    f(33787,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(33353,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(33436,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(33450,12,6,b'm',274,4,255,b'S',0,0), // error_detail
-    f(33801,17,7,b'm',220,2,255,b'S',0,0), // resource_locators
+    f(34710,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(34276,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(34359,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(34373,12,6,b'm',283,4,255,b'S',0,0), // error_detail
+    f(34724,17,7,b'm',228,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(33663,9,2,b'm',257,2,255,b'S',0,0), // resources
-    f(33862,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(33353,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(33672,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(33694,13,6,b'm',74,4,255,b'S',0,0), // control_plane
-    f(33729,15,7,b'm',219,2,255,b'S',0,0), // resource_errors
+    f(34586,9,2,b'm',266,2,255,b'S',0,0), // resources
+    f(34785,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(34276,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(34595,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(34617,13,6,b'm',74,4,255,b'S',0,0), // control_plane
+    f(34652,15,7,b'm',227,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(33922,10,1,b'm',215,4,0,b'S',0,0), // constraint
-    f(33932,14,2,b'm',214,4,0,b'S',0,0), // or_constraints
-    f(33946,15,3,b'm',214,4,0,b'S',0,0), // and_constraints
-    f(33961,15,4,b'm',213,4,0,b'S',0,0), // not_constraints
+    f(34845,10,1,b'm',223,4,0,b'S',0,0), // constraint
+    f(34855,14,2,b'm',222,4,0,b'S',0,0), // or_constraints
+    f(34869,15,3,b'm',222,4,0,b'S',0,0), // and_constraints
+    f(34884,15,4,b'm',221,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(34045,11,1,b'm',213,2,255,b'S',0,0), // constraints
+    f(34968,11,1,b'm',221,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
     f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(34127,6,3,b'm',216,4,0,b'S',0,0), // exists
+    f(35050,6,3,b'm',224,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(34246,8,2,b'm',257,4,255,b'S',0,0), // resource
+    f(35169,8,2,b'm',266,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(34254,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(22658,3,6,b'm',261,4,255,b'S',0,0), // ttl
-    f(34261,13,7,b'm',218,4,255,b'S',0,0), // cache_control
-    f(34274,13,8,b'm',222,4,255,b'S',0,0), // resource_name
+    f(35177,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(22697,3,6,b'm',270,4,255,b'S',0,0), // ttl
+    f(35184,13,7,b'm',226,4,255,b'S',0,0), // cache_control
+    f(35197,13,8,b'm',230,4,255,b'S',0,0), // resource_name
     f(7858,8,9,b'm',91,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(34335,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(35258,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(34274,13,1,b'm',222,4,255,b'S',0,0), // resource_name
-    f(33450,12,2,b'm',274,4,255,b'S',0,0), // error_detail
+    f(35197,13,1,b'm',230,4,255,b'S',0,0), // resource_name
+    f(34373,12,2,b'm',283,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(14837,18,2,b'm',221,1,255,b'S',0,0), // dynamic_parameters
+    f(14837,18,2,b'm',229,1,255,b'S',0,0), // dynamic_parameters
     // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
     f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(34533,29,2,b'm',213,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(35456,29,2,b'm',221,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.type.matcher.v3.DoubleMatcher
-    f(34597,5,1,b'm',247,4,0,b'I',5265,36), // range
-    f(34602,5,2,b'd',65535,4,0,b'I',5265,36), // exact
+    f(35520,5,1,b'm',255,4,0,b'I',5265,36), // range
+    f(35525,5,2,b'd',65535,4,0,b'I',5265,36), // exact
     // envoy.type.matcher.v3.ListMatcher
-    f(34640,6,1,b'm',233,4,0,b'I',5265,36), // one_of
+    f(35563,6,1,b'm',241,4,0,b'I',5265,36), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(34685,8,1,b'm',232,2,255,b'I',5265,36), // patterns
+    f(35608,8,1,b'm',240,2,255,b'I',5265,36), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3186,6,1,b's',65535,0,255,b'I',5265,36), // filter
-    f(131,4,2,b'm',227,2,255,b'I',5265,36), // path
-    f(2972,5,3,b'm',233,4,255,b'I',5265,36), // value
-    f(34730,6,4,b'b',65535,0,255,b'I',5265,36), // invert
+    f(131,4,2,b'm',235,2,255,b'I',5265,36), // path
+    f(2972,5,3,b'm',241,4,255,b'I',5265,36), // value
+    f(35653,6,4,b'b',65535,0,255,b'I',5265,36), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
     f(10169,3,1,b's',65535,4,0,b'I',5265,36), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(34816,14,1,b'm',233,2,255,b'I',5265,36), // value_matchers
+    f(35739,14,1,b'm',241,2,255,b'I',5265,36), // value_matchers
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(34875,7,1,b'm',230,4,255,b'S',0,0), // pattern
-    f(34882,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(35798,7,1,b'm',238,4,255,b'S',0,0), // pattern
+    f(35805,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(34992,10,1,b'm',231,4,0,b'I',34928,64), // google_re2
-    f(19806,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(35915,10,1,b'm',239,4,0,b'I',35851,64), // google_re2
+    f(19845,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(35046,16,1,b'm',271,4,255,b'I',5265,36), // max_program_size
+    f(35969,16,1,b'm',280,4,255,b'I',5265,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(34602,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(23711,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(35097,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(23758,10,5,b'm',230,4,0,b'S',0,0), // safe_regex
-    f(35103,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(35114,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(35122,6,8,b'm',65535,4,0,b'R',23909,52), // custom
+    f(35525,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(23750,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(36020,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(23797,10,5,b'm',238,4,0,b'S',0,0), // safe_regex
+    f(36026,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(36037,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(36045,6,8,b'm',65535,4,0,b'R',23948,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(35162,10,1,b'm',234,4,0,b'I',5265,36), // null_match
-    f(35172,12,2,b'm',223,4,0,b'I',5265,36), // double_match
-    f(20548,12,3,b'm',232,4,0,b'I',5265,36), // string_match
-    f(35184,10,4,b'b',65535,4,0,b'I',5265,36), // bool_match
-    f(20469,13,5,b'b',65535,4,0,b'I',5265,36), // present_match
-    f(35194,10,6,b'm',224,4,0,b'I',5265,36), // list_match
-    f(19249,8,7,b'm',228,4,0,b'I',5265,36), // or_match
+    f(36085,10,1,b'm',242,4,0,b'I',5265,36), // null_match
+    f(36095,12,2,b'm',231,4,0,b'I',5265,36), // double_match
+    f(20587,12,3,b'm',240,4,0,b'I',5265,36), // string_match
+    f(36107,10,4,b'b',65535,4,0,b'I',5265,36), // bool_match
+    f(20508,13,5,b'b',65535,4,0,b'I',5265,36), // present_match
+    f(36117,10,6,b'm',232,4,0,b'I',5265,36), // list_match
+    f(19288,8,7,b'm',236,4,0,b'I',5265,36), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
     f(10169,3,1,b's',65535,0,255,b'I',5265,36), // key
-    f(131,4,2,b'm',236,2,255,b'I',5265,36), // path
+    f(131,4,2,b'm',244,2,255,b'I',5265,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
     f(10169,3,1,b's',65535,4,0,b'I',5265,36), // key
-    f(35328,5,2,b'u',65535,4,0,b'I',5265,36), // index
+    f(36251,5,2,b'u',65535,4,0,b'I',5265,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(35368,7,1,b'm',240,4,0,b'I',5265,36), // request
-    f(20826,5,2,b'm',241,4,0,b'I',5265,36), // route
-    f(694,7,3,b'm',238,4,0,b'I',5265,36), // cluster
-    f(35375,4,4,b'm',239,4,0,b'I',5265,36), // host
+    f(36291,7,1,b'm',248,4,0,b'I',5265,36), // request
+    f(20865,5,2,b'm',249,4,0,b'I',5265,36), // route
+    f(694,7,3,b'm',246,4,0,b'I',5265,36), // cluster
+    f(36298,4,4,b'm',247,4,0,b'I',5265,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(35577,3,1,b's',65535,0,255,b'I',5265,36), // tag
-    f(35580,7,2,b'm',245,4,0,b'I',5265,36), // literal
-    f(35587,11,3,b'm',243,4,0,b'I',5265,36), // environment
-    f(35598,14,4,b'm',244,4,0,b'I',5265,36), // request_header
-    f(7858,8,5,b'm',246,4,0,b'I',5265,36), // metadata
+    f(36500,3,1,b's',65535,0,255,b'I',5265,36), // tag
+    f(36503,7,2,b'm',253,4,0,b'I',5265,36), // literal
+    f(36510,11,3,b'm',251,4,0,b'I',5265,36), // environment
+    f(36521,14,4,b'm',252,4,0,b'I',5265,36), // request_header
+    f(7858,8,5,b'm',254,4,0,b'I',5265,36), // metadata
     f(2972,5,6,b's',65535,4,0,b'I',5265,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
@@ -3360,37 +3432,41 @@ pub(crate) static FIELDS: [FieldRow; 1276] = [
     // envoy.type.tracing.v3.CustomTag.Literal
     f(2972,5,1,b's',65535,0,255,b'I',5265,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(35772,4,1,b'm',237,4,255,b'I',5265,36), // kind
-    f(9785,12,2,b'm',235,4,255,b'I',5265,36), // metadata_key
+    f(36695,4,1,b'm',245,4,255,b'I',5265,36), // kind
+    f(9785,12,2,b'm',243,4,255,b'I',5265,36), // metadata_key
     f(15347,13,3,b's',65535,0,255,b'I',5265,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(35801,5,1,b'd',65535,0,255,b'I',5265,36), // start
-    f(35806,3,2,b'd',65535,0,255,b'I',5265,36), // end
+    f(36724,5,1,b'd',65535,0,255,b'I',5265,36), // start
+    f(36729,3,2,b'd',65535,0,255,b'I',5265,36), // end
     // envoy.type.v3.FractionalPercent
-    f(35840,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(35849,11,2,b'e',33,0,255,b'S',0,0), // denominator
+    f(36763,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(36772,11,2,b'e',35,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(22598,9,1,b'm',251,4,0,b'I',5265,36), // source_ip
-    f(22521,12,2,b'm',250,4,0,b'I',5265,36), // filter_state
+    f(22637,9,1,b'm',259,4,0,b'I',5265,36), // source_ip
+    f(22560,12,2,b'm',258,4,0,b'I',5265,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
     f(10169,3,1,b's',65535,0,255,b'I',5265,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(35977,4,1,b'e',34,0,255,b'S',0,0), // code
+    f(36900,4,1,b'e',36,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(35801,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(35806,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(36724,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(36729,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(35801,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(35806,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(36724,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(36729,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(36079,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(36091,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(36103,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(37002,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(37014,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(37026,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    // envoy.type.v3.TokenBucket
+    f(15065,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
+    f(37056,15,2,b'm',280,4,255,b'S',0,0), // tokens_per_fill
+    f(37071,13,3,b'm',270,4,255,b'S',0,0), // fill_interval
     // google.protobuf.Any
-    f(33353,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(34276,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -3399,8 +3475,8 @@ pub(crate) static FIELDS: [FieldRow; 1276] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(36229,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(36236,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(37205,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(37212,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -3409,301 +3485,311 @@ pub(crate) static FIELDS: [FieldRow; 1276] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(36365,6,1,b'm',273,2,255,b'S',0,0), // values
+    f(37341,6,1,b'm',282,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(36420,6,1,b'm',269,1,255,b'S',0,0), // fields
+    f(37396,6,1,b'm',278,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
     f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',273,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',282,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(36229,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(36236,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(37205,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(37212,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(36560,10,1,b'e',35,4,0,b'S',0,0), // null_value
-    f(36570,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(36582,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(36594,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(36604,12,5,b'm',268,4,0,b'S',0,0), // struct_value
-    f(36616,10,6,b'm',266,4,0,b'S',0,0), // list_value
+    f(37536,10,1,b'e',37,4,0,b'S',0,0), // null_value
+    f(37546,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(37558,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(37570,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(37580,12,5,b'm',277,4,0,b'S',0,0), // struct_value
+    f(37592,10,6,b'm',275,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(35977,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(36643,7,2,b's',65535,0,255,b'S',0,0), // message
-    f(3100,7,3,b'm',257,2,255,b'S',0,0), // details
+    f(36900,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(37619,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(3100,7,3,b'm',266,2,255,b'S',0,0), // details
     // xds.core.v3.ContextParams
-    f(36675,6,1,b'm',276,1,255,b'S',0,0), // params
+    f(37651,6,1,b'm',285,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
     f(10169,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
 ];
 
-pub(crate) static ENUMS: [EnumRow; 36] = [
-    e(36718,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(36815,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(36878,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(36925,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(36984,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(37055,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(37099,63,20,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(37187,56,25,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(37289,45,27,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(37376,47,32,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(37456,40,37,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(37585,75,44,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(37683,44,49,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(37818,31,55,3), // envoy.config.core.v3.ApiVersion
-    e(37853,57,58,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(37991,33,62,6), // envoy.config.core.v3.HealthStatus
-    e(38048,69,68,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(38147,36,71,2), // envoy.config.core.v3.RoutingPriority
-    e(38187,43,73,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(38236,37,75,3), // envoy.config.core.v3.TrafficDirection
-    e(38299,62,78,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(38391,43,81,2), // envoy.config.listener.v3.Listener.DrainType
-    e(38445,57,83,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(38569,61,88,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(38679,52,91,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(38748,91,94,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(38854,106,98,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(39025,110,103,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(39221,108,108,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(39366,93,111,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(39493,79,113,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(39614,71,116,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(39736,67,122,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(39839,47,127,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(39912,24,130,57), // envoy.type.v3.StatusCode
-    e(40732,25,187,1), // google.protobuf.NullValue
+pub(crate) static ENUMS: [EnumRow; 38] = [
+    e(37694,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(37791,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(37854,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(37901,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(37960,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(38031,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(38075,63,20,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(38163,56,25,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(38265,45,27,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(38352,47,32,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(38432,40,37,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(38561,75,44,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(38659,44,49,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(38794,31,55,3), // envoy.config.core.v3.ApiVersion
+    e(38829,57,58,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(38967,33,62,6), // envoy.config.core.v3.HealthStatus
+    e(39024,69,68,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(39123,36,71,2), // envoy.config.core.v3.RoutingPriority
+    e(39163,43,73,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(39212,37,75,3), // envoy.config.core.v3.TrafficDirection
+    e(39275,62,78,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(39367,43,81,2), // envoy.config.listener.v3.Listener.DrainType
+    e(39421,57,83,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(39545,61,88,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(39655,52,91,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(39724,87,94,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(39825,91,97,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(39931,106,101,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(40102,110,106,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(40298,108,111,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(40443,65,114,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(40562,93,117,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(40689,79,119,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(40810,71,122,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(40932,67,128,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(41035,47,133,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(41108,24,136,57), // envoy.type.v3.StatusCode
+    e(41928,25,193,1), // google.protobuf.NullValue
 ];
 
-pub(crate) static VALUES: [ValueRow; 188] = [
+pub(crate) static VALUES: [ValueRow; 194] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(36753,7,0), // UNKNOWN
-    v(36760,9,1), // REQUESTED
-    v(36769,14,2), // DOES_NOT_EXIST
-    v(36783,5,3), // ACKED
-    v(36788,6,4), // NACKED
-    v(36794,14,5), // RECEIVED_ERROR
-    v(36808,7,6), // TIMEOUT
+    v(37729,7,0), // UNKNOWN
+    v(37736,9,1), // REQUESTED
+    v(37745,14,2), // DOES_NOT_EXIST
+    v(37759,5,3), // ACKED
+    v(37764,6,4), // NACKED
+    v(37770,14,5), // RECEIVED_ERROR
+    v(37784,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(36862,7,0), // Gradual
-    v(36869,9,1), // Immediate
+    v(37838,7,0), // Gradual
+    v(37845,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(36921,2,0), // v4
-    v(36923,2,1), // v6
+    v(37897,2,0), // v4
+    v(37899,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(36963,5,0), // Serve
-    v(36968,8,1), // Validate
-    v(36976,8,2), // InitOnly
+    v(37939,5,0), // Serve
+    v(37944,8,1), // Validate
+    v(37952,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(37015,4,0), // LIVE
-    v(37019,8,1), // DRAINING
-    v(37027,16,2), // PRE_INITIALIZING
-    v(37043,12,3), // INITIALIZING
+    v(37991,4,0), // LIVE
+    v(37995,8,1), // DRAINING
+    v(38003,16,2), // PRE_INITIALIZING
+    v(38019,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(37087,7,0), // COUNTER
-    v(37094,5,1), // GAUGE
+    v(38063,7,0), // COUNTER
+    v(38070,5,1), // GAUGE
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(36753,7,0), // UNKNOWN
-    v(37162,4,1), // KILL
-    v(37166,9,2), // MULTIKILL
-    v(37175,8,3), // MEGAMISS
-    v(37183,4,4), // MISS
+    v(37729,7,0), // UNKNOWN
+    v(38138,4,1), // KILL
+    v(38142,9,2), // MULTIKILL
+    v(38151,8,3), // MEGAMISS
+    v(38159,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(37243,23,0), // USE_CONFIGURED_PROTOCOL
-    v(37266,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(38219,23,0), // USE_CONFIGURED_PROTOCOL
+    v(38242,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(37334,6,0), // STATIC
-    v(37340,10,1), // STRICT_DNS
-    v(37350,11,2), // LOGICAL_DNS
-    v(37361,3,3), // EDS
-    v(37364,12,4), // ORIGINAL_DST
+    v(38310,6,0), // STATIC
+    v(38316,10,1), // STRICT_DNS
+    v(38326,11,2), // LOGICAL_DNS
+    v(38337,3,3), // EDS
+    v(38340,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(37423,4,0), // AUTO
-    v(37427,7,1), // V4_ONLY
-    v(37434,7,2), // V6_ONLY
-    v(37441,12,3), // V4_PREFERRED
-    v(37453,3,4), // ALL
+    v(38399,4,0), // AUTO
+    v(38403,7,1), // V4_ONLY
+    v(38410,7,2), // V6_ONLY
+    v(38417,12,3), // V4_PREFERRED
+    v(38429,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(37496,11,0), // ROUND_ROBIN
-    v(37507,13,1), // LEAST_REQUEST
-    v(37520,9,2), // RING_HASH
-    v(37529,6,3), // RANDOM
-    v(37535,6,5), // MAGLEV
-    v(37541,16,6), // CLUSTER_PROVIDED
-    v(37557,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(38472,11,0), // ROUND_ROBIN
+    v(38483,13,1), // LEAST_REQUEST
+    v(38496,9,2), // RING_HASH
+    v(38505,6,3), // RANDOM
+    v(38511,6,5), // MAGLEV
+    v(38517,16,6), // CLUSTER_PROVIDED
+    v(38533,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(37660,7,0), // DEFAULT
-    v(37667,2,1), // V4
-    v(37669,2,2), // V6
-    v(37671,4,3), // PIPE
-    v(37675,8,4), // INTERNAL
+    v(38636,7,0), // DEFAULT
+    v(38643,2,1), // V4
+    v(38645,2,2), // V6
+    v(38647,4,3), // PIPE
+    v(38651,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(37727,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(37764,4,1), // REST
-    v(37768,4,2), // GRPC
-    v(37772,10,3), // DELTA_GRPC
-    v(37782,15,5), // AGGREGATED_GRPC
-    v(37797,21,6), // AGGREGATED_DELTA_GRPC
+    v(38703,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(38740,4,1), // REST
+    v(38744,4,2), // GRPC
+    v(38748,10,3), // DELTA_GRPC
+    v(38758,15,5), // AGGREGATED_GRPC
+    v(38773,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(37423,4,0), // AUTO
-    v(37849,2,1), // V2
-    v(37851,2,2), // V3
+    v(38399,4,0), // AUTO
+    v(38825,2,1), // V2
+    v(38827,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(37910,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(37933,13,1), // ADD_IF_ABSENT
-    v(37946,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(37972,19,3), // OVERWRITE_IF_EXISTS
+    v(38886,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(38909,13,1), // ADD_IF_ABSENT
+    v(38922,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(38948,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(36753,7,0), // UNKNOWN
-    v(38024,7,1), // HEALTHY
-    v(38031,9,2), // UNHEALTHY
-    v(37019,8,3), // DRAINING
-    v(36808,7,4), // TIMEOUT
-    v(38040,8,5), // DEGRADED
+    v(37729,7,0), // UNKNOWN
+    v(39000,7,1), // HEALTHY
+    v(39007,9,2), // UNHEALTHY
+    v(37995,8,3), // DRAINING
+    v(37784,7,4), // TIMEOUT
+    v(39016,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(38117,5,0), // ALLOW
-    v(38122,14,1), // REJECT_REQUEST
-    v(38136,11,2), // DROP_HEADER
+    v(39093,5,0), // ALLOW
+    v(39098,14,1), // REJECT_REQUEST
+    v(39112,11,2), // DROP_HEADER
     // envoy.config.core.v3.RoutingPriority
-    v(37660,7,0), // DEFAULT
-    v(38183,4,1), // HIGH
+    v(38636,7,0), // DEFAULT
+    v(39159,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(38230,3,0), // TCP
-    v(38233,3,1), // UDP
+    v(39206,3,0), // TCP
+    v(39209,3,1), // UDP
     // envoy.config.core.v3.TrafficDirection
-    v(38273,11,0), // UNSPECIFIED
-    v(38284,7,1), // INBOUND
-    v(38291,8,2), // OUTBOUND
+    v(39249,11,0), // UNSPECIFIED
+    v(39260,7,1), // INBOUND
+    v(39267,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(38361,3,0), // ANY
-    v(38364,19,1), // SAME_IP_OR_LOOPBACK
-    v(38383,8,2), // EXTERNAL
+    v(39337,3,0), // ANY
+    v(39340,19,1), // SAME_IP_OR_LOOPBACK
+    v(39359,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(37660,7,0), // DEFAULT
-    v(38434,11,1), // MODIFY_ONLY
+    v(38636,7,0), // DEFAULT
+    v(39410,11,1), // MODIFY_ONLY
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(38502,17,0), // MOVED_PERMANENTLY
-    v(38519,5,1), // FOUND
-    v(38524,9,2), // SEE_OTHER
-    v(38533,18,3), // TEMPORARY_REDIRECT
-    v(38551,18,4), // PERMANENT_REDIRECT
+    v(39478,17,0), // MOVED_PERMANENTLY
+    v(39495,5,1), // FOUND
+    v(39500,9,2), // SEE_OTHER
+    v(39509,18,3), // TEMPORARY_REDIRECT
+    v(39527,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(38630,19,0), // SERVICE_UNAVAILABLE
-    v(38649,9,1), // NOT_FOUND
-    v(38658,21,2), // INTERNAL_SERVER_ERROR
+    v(39606,19,0), // SERVICE_UNAVAILABLE
+    v(39625,9,1), // NOT_FOUND
+    v(39634,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(38731,4,0), // NONE
-    v(38735,13,1), // EXTERNAL_ONLY
-    v(37453,3,2), // ALL
+    v(39707,4,0), // NONE
+    v(39711,13,1), // EXTERNAL_ONLY
+    v(38429,3,2), // ALL
+    // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    v(39707,4,0), // NONE
+    v(39811,4,1), // ONCE
+    v(39815,10,2), // TRANSITIVE
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(37423,4,0), // AUTO
-    v(38839,5,1), // HTTP1
-    v(38844,5,2), // HTTP2
-    v(38849,5,3), // HTTP3
+    v(38399,4,0), // AUTO
+    v(39916,5,1), // HTTP1
+    v(39921,5,2), // HTTP2
+    v(39926,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(38960,8,0), // SANITIZE
-    v(38968,12,1), // FORWARD_ONLY
-    v(38980,14,2), // APPEND_FORWARD
-    v(38994,12,3), // SANITIZE_SET
-    v(39006,19,4), // ALWAYS_FORWARD_ONLY
+    v(40037,8,0), // SANITIZE
+    v(40045,12,1), // FORWARD_ONLY
+    v(40057,14,2), // APPEND_FORWARD
+    v(40071,12,3), // SANITIZE_SET
+    v(40083,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(39135,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(39166,14,1), // KEEP_UNCHANGED
-    v(38122,14,2), // REJECT_REQUEST
-    v(39180,21,3), // UNESCAPE_AND_REDIRECT
-    v(39201,20,4), // UNESCAPE_AND_FORWARD
+    v(40212,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(40243,14,1), // KEEP_UNCHANGED
+    v(39098,14,2), // REJECT_REQUEST
+    v(40257,21,3), // UNESCAPE_AND_REDIRECT
+    v(40278,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(39329,9,0), // OVERWRITE
-    v(39338,16,1), // APPEND_IF_ABSENT
-    v(39354,12,2), // PASS_THROUGH
+    v(40406,9,0), // OVERWRITE
+    v(40415,16,1), // APPEND_IF_ABSENT
+    v(40431,12,2), // PASS_THROUGH
+    // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    v(40508,9,0), // IMMEDIATE
+    v(40517,18,1), // ON_DOWNSTREAM_DATA
+    v(40535,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(39459,18,0), // VERIFY_TRUST_CHAIN
-    v(39477,16,1), // ACCEPT_UNTRUSTED
+    v(40655,18,0), // VERIFY_TRUST_CHAIN
+    v(40673,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(39572,16,0), // LENIENT_STAPLING
-    v(39588,15,1), // STRICT_STAPLING
-    v(39603,11,2), // MUST_STAPLE
+    v(40768,16,0), // LENIENT_STAPLING
+    v(40784,15,1), // STRICT_STAPLING
+    v(40799,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(39685,20,0), // SAN_TYPE_UNSPECIFIED
-    v(39705,5,1), // EMAIL
-    v(39710,3,2), // DNS
-    v(39713,3,3), // URI
-    v(39716,10,4), // IP_ADDRESS
-    v(39726,10,5), // OTHER_NAME
+    v(40881,20,0), // SAN_TYPE_UNSPECIFIED
+    v(40901,5,1), // EMAIL
+    v(40906,3,2), // DNS
+    v(40909,3,3), // URI
+    v(40912,10,4), // IP_ADDRESS
+    v(40922,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(39803,8,0), // TLS_AUTO
-    v(39811,7,1), // TLSv1_0
-    v(39818,7,2), // TLSv1_1
-    v(39825,7,3), // TLSv1_2
-    v(39832,7,4), // TLSv1_3
+    v(40999,8,0), // TLS_AUTO
+    v(41007,7,1), // TLSv1_0
+    v(41014,7,2), // TLSv1_1
+    v(41021,7,3), // TLSv1_2
+    v(41028,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(39886,7,0), // HUNDRED
-    v(39893,12,1), // TEN_THOUSAND
-    v(39905,7,2), // MILLION
+    v(41082,7,0), // HUNDRED
+    v(41089,12,1), // TEN_THOUSAND
+    v(41101,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(39936,5,0), // Empty
-    v(39941,8,100), // Continue
-    v(39949,2,200), // OK
-    v(39951,7,201), // Created
-    v(39958,8,202), // Accepted
-    v(39966,27,203), // NonAuthoritativeInformation
-    v(39993,9,204), // NoContent
-    v(40002,12,205), // ResetContent
-    v(40014,14,206), // PartialContent
-    v(40028,11,207), // MultiStatus
-    v(40039,15,208), // AlreadyReported
-    v(40054,6,226), // IMUsed
-    v(40060,15,300), // MultipleChoices
-    v(40075,16,301), // MovedPermanently
-    v(40091,5,302), // Found
-    v(40096,8,303), // SeeOther
-    v(40104,11,304), // NotModified
-    v(40115,8,305), // UseProxy
-    v(40123,17,307), // TemporaryRedirect
-    v(40140,17,308), // PermanentRedirect
-    v(40157,10,400), // BadRequest
-    v(40167,12,401), // Unauthorized
-    v(40179,15,402), // PaymentRequired
-    v(40194,9,403), // Forbidden
-    v(40203,8,404), // NotFound
-    v(40211,16,405), // MethodNotAllowed
-    v(40227,13,406), // NotAcceptable
-    v(40240,27,407), // ProxyAuthenticationRequired
-    v(40267,14,408), // RequestTimeout
-    v(40281,8,409), // Conflict
-    v(40289,4,410), // Gone
-    v(40293,14,411), // LengthRequired
-    v(40307,18,412), // PreconditionFailed
-    v(40325,15,413), // PayloadTooLarge
-    v(40340,10,414), // URITooLong
-    v(40350,20,415), // UnsupportedMediaType
-    v(40370,19,416), // RangeNotSatisfiable
-    v(40389,17,417), // ExpectationFailed
-    v(40406,18,421), // MisdirectedRequest
-    v(40424,19,422), // UnprocessableEntity
-    v(40443,6,423), // Locked
-    v(40449,16,424), // FailedDependency
-    v(40465,15,426), // UpgradeRequired
-    v(40480,20,428), // PreconditionRequired
-    v(40500,15,429), // TooManyRequests
-    v(40515,27,431), // RequestHeaderFieldsTooLarge
-    v(40542,19,500), // InternalServerError
-    v(40561,14,501), // NotImplemented
-    v(40575,10,502), // BadGateway
-    v(40585,18,503), // ServiceUnavailable
-    v(40603,14,504), // GatewayTimeout
-    v(40617,23,505), // HTTPVersionNotSupported
-    v(40640,21,506), // VariantAlsoNegotiates
-    v(40661,19,507), // InsufficientStorage
-    v(40680,12,508), // LoopDetected
-    v(40692,11,510), // NotExtended
-    v(40703,29,511), // NetworkAuthenticationRequired
+    v(41132,5,0), // Empty
+    v(41137,8,100), // Continue
+    v(41145,2,200), // OK
+    v(41147,7,201), // Created
+    v(41154,8,202), // Accepted
+    v(41162,27,203), // NonAuthoritativeInformation
+    v(41189,9,204), // NoContent
+    v(41198,12,205), // ResetContent
+    v(41210,14,206), // PartialContent
+    v(41224,11,207), // MultiStatus
+    v(41235,15,208), // AlreadyReported
+    v(41250,6,226), // IMUsed
+    v(41256,15,300), // MultipleChoices
+    v(41271,16,301), // MovedPermanently
+    v(41287,5,302), // Found
+    v(41292,8,303), // SeeOther
+    v(41300,11,304), // NotModified
+    v(41311,8,305), // UseProxy
+    v(41319,17,307), // TemporaryRedirect
+    v(41336,17,308), // PermanentRedirect
+    v(41353,10,400), // BadRequest
+    v(41363,12,401), // Unauthorized
+    v(41375,15,402), // PaymentRequired
+    v(41390,9,403), // Forbidden
+    v(41399,8,404), // NotFound
+    v(41407,16,405), // MethodNotAllowed
+    v(41423,13,406), // NotAcceptable
+    v(41436,27,407), // ProxyAuthenticationRequired
+    v(41463,14,408), // RequestTimeout
+    v(41477,8,409), // Conflict
+    v(41485,4,410), // Gone
+    v(41489,14,411), // LengthRequired
+    v(41503,18,412), // PreconditionFailed
+    v(41521,15,413), // PayloadTooLarge
+    v(41536,10,414), // URITooLong
+    v(41546,20,415), // UnsupportedMediaType
+    v(41566,19,416), // RangeNotSatisfiable
+    v(41585,17,417), // ExpectationFailed
+    v(41602,18,421), // MisdirectedRequest
+    v(41620,19,422), // UnprocessableEntity
+    v(41639,6,423), // Locked
+    v(41645,16,424), // FailedDependency
+    v(41661,15,426), // UpgradeRequired
+    v(41676,20,428), // PreconditionRequired
+    v(41696,15,429), // TooManyRequests
+    v(41711,27,431), // RequestHeaderFieldsTooLarge
+    v(41738,19,500), // InternalServerError
+    v(41757,14,501), // NotImplemented
+    v(41771,10,502), // BadGateway
+    v(41781,18,503), // ServiceUnavailable
+    v(41799,14,504), // GatewayTimeout
+    v(41813,23,505), // HTTPVersionNotSupported
+    v(41836,21,506), // VariantAlsoNegotiates
+    v(41857,19,507), // InsufficientStorage
+    v(41876,12,508), // LoopDetected
+    v(41888,11,510), // NotExtended
+    v(41899,29,511), // NetworkAuthenticationRequired
     // google.protobuf.NullValue
-    v(40757,10,0), // NULL_VALUE
+    v(41953,10,0), // NULL_VALUE
 ];

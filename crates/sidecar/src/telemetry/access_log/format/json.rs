@@ -107,6 +107,11 @@ fn value(piece: &Piece, record: &Record<'_>, out: &mut Vec<u8>) -> bool {
     if operator.is_number() {
         return write_limited(operator, *limit, record, out);
     }
+    if let Some(json) = operator.json(record) {
+        // Writing to a Vec cannot fail.
+        let _ = write!(out, "{json}");
+        return true;
+    }
     let mut plain = Vec::new();
     let present = write_limited(operator, *limit, record, &mut plain);
     if present {

@@ -2,6 +2,7 @@
 //! for each line or header (Envoy's documentation, "Access logging, Command Operators").
 
 mod certificate;
+mod connection_state;
 mod json;
 mod operator;
 mod parse;

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::certificate::PeerFact;
+use super::connection_state::{FilterStateView, MetadataPath};
 use super::parse::FormatError;
 use super::time::TimeFormat;
 use crate::config::address::Address;
@@ -26,6 +27,8 @@ pub(super) enum Operator {
     /// `ENVIRONMENT` and `HOSTNAME`: read when the format is parsed.
     Constant(Option<Box<[u8]>>),
     GrpcStatus,
+    FilterState(FilterStateView),
+    DynamicMetadata(MetadataPath),
     Simple(Simple),
 }
 
@@ -90,6 +93,8 @@ simple! {
     FilterChainName = "FILTER_CHAIN_NAME",
     ListenerName = "LISTENER_NAME",
     ConnectionId = "CONNECTION_ID",
+    DownstreamLocalCloseReason = "DOWNSTREAM_LOCAL_CLOSE_REASON",
+    AccessLogType = "ACCESS_LOG_TYPE",
 }
 
 const WITH_ARGUMENT: &[&str] = &[
@@ -99,6 +104,8 @@ const WITH_ARGUMENT: &[&str] = &[
     "START_TIME",
     "ENVIRONMENT",
     "GRPC_STATUS",
+    "FILTER_STATE",
+    "DYNAMIC_METADATA",
     "HOSTNAME",
     "DOWNSTREAM_PEER_URI_SAN",
     "DOWNSTREAM_PEER_DNS_SAN",
@@ -162,6 +169,8 @@ impl Operator {
                     });
                 }
             },
+            "FILTER_STATE" => Operator::FilterState(FilterStateView::parse(name, argument)?),
+            "DYNAMIC_METADATA" => Operator::DynamicMetadata(MetadataPath::parse(name, argument)?),
             _ if argument.is_some() => return Err(FormatError::TakesNoArgument(name)),
             "HOSTNAME" => Operator::Constant(hostname()),
             "DOWNSTREAM_PEER_URI_SAN" => Operator::Peer(PeerFact::UriSan),
@@ -238,7 +247,18 @@ impl Operator {
                     }
                 })
             }
+            Operator::FilterState(view) => view.write(record.connection, out),
+            Operator::DynamicMetadata(path) => path.write(record.connection, out),
             Operator::Simple(simple) => simple.write(record, out),
+        }
+    }
+
+    /// The value in typed JSON, where it is more than text or a number.
+    pub(super) fn json(&self, record: &Record<'_>) -> Option<serde_json::Value> {
+        match self {
+            Operator::FilterState(view) => view.json(record.connection),
+            Operator::DynamicMetadata(path) => path.json(record.connection),
+            _ => None,
         }
     }
 }
@@ -254,8 +274,14 @@ impl Simple {
                 .is_some_and(|request| text(request.version.as_str().as_bytes(), out)),
             Simple::ResponseCode => integer(record.status.into(), out),
             Simple::ResponseCodeDetails => spaceless(record.details.as_bytes(), out),
-            // Written by filters that end a connection with a reason, of which there is none yet.
-            Simple::ConnectionTerminationDetails => false,
+            Simple::ConnectionTerminationDetails => {
+                let details = connection.state.termination_details.borrow();
+                spaceless(details.as_bytes(), out)
+            }
+            Simple::DownstreamLocalCloseReason => {
+                spaceless(connection.state.close_reason.get().as_bytes(), out)
+            }
+            Simple::AccessLogType => text(record.kind.as_str().as_bytes(), out),
             // No flag is a value of its own, written `-` everywhere.
             Simple::ResponseFlags => {
                 record.flags.write_short(out);

@@ -11,6 +11,7 @@ use crate::config::tls::TlsVersion;
 use crate::http::message::{RequestHead, ResponseHead, Version};
 use crate::listener::connection::Connection;
 use crate::telemetry::access_log::flags::Flags;
+use crate::telemetry::access_log::record::LogKind;
 use crate::tls::stream::Handshake;
 
 fn connection() -> Connection {
@@ -19,14 +20,8 @@ fn connection() -> Connection {
         matcher: Default::default(),
         transport: DownstreamTransport::Plain,
         transport_timeout: Duration::from_secs(15),
-        filter: NetworkFilter::TcpProxy(Arc::new(TcpProxy {
-            stat_prefix: "".into(),
-            clusters: vec![("c".into(), 1)],
-            total_weight: 1,
-            idle_timeout: None,
-            max_connect_attempts: 1,
-            access_log: Vec::new(),
-        })),
+        filters: Box::default(),
+        filter: NetworkFilter::TcpProxy(Arc::new(TcpProxy::to("c"))),
         fingerprint: 0,
     });
     let listener = Arc::new(Listener {
@@ -67,6 +62,7 @@ fn connection() -> Connection {
         accepted: Instant::now(),
         accepted_at: SystemTime::UNIX_EPOCH,
         drain: std::rc::Rc::default(),
+        state: Default::default(),
     }
 }
 
@@ -92,6 +88,7 @@ fn rendered(format: &Format, http: bool) -> String {
     let mut out = Vec::new();
     format.render(
         &Record {
+            kind: LogKind::TcpConnectionEnd,
             connection: &connection,
             client: None,
             started: SystemTime::UNIX_EPOCH + Duration::from_nanos(1_459_995_017_310_020_007),

@@ -1,0 +1,32 @@
+//! What filters learn about a connection and leave on it, for other filters, formats and the access
+//! log.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+
+use super::filter_state::FilterState;
+
+/// Dynamic metadata: JSON objects by namespace.
+pub type Metadata = BTreeMap<Box<str>, serde_json::Map<String, serde_json::Value>>;
+
+/// The state of one connection. Empty, as mostly, it holds no memory of its own.
+#[derive(Debug, Default)]
+pub struct ConnectionState {
+    /// Typed values by name.
+    pub filter_state: RefCell<FilterState>,
+    /// `%DYNAMIC_METADATA(namespace:...)%`
+    pub metadata: RefCell<Metadata>,
+    /// `%DOWNSTREAM_LOCAL_CLOSE_REASON%`: why we closed it, in Envoy's words; empty where we did not.
+    pub close_reason: Cell<&'static str>,
+    /// `%CONNECTION_TERMINATION_DETAILS%`: which filter ended it and why; empty if none did.
+    pub termination_details: RefCell<Box<str>>,
+}
+
+impl ConnectionState {
+    /// Sets one value of the dynamic metadata.
+    pub fn set_metadata(&self, namespace: &str, key: &str, value: serde_json::Value) {
+        let mut metadata = self.metadata.borrow_mut();
+        let object = metadata.entry(namespace.into()).or_default();
+        object.insert(key.to_owned(), value);
+    }
+}

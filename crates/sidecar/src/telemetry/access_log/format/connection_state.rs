@@ -1,0 +1,121 @@
+//! `%FILTER_STATE(...)%` and `%DYNAMIC_METADATA(...)%`: what filters left on the connection.
+
+use super::operator::visible;
+use super::parse::FormatError;
+use crate::listener::connection::Connection;
+use crate::network::filter_state::Value;
+
+/// `FILTER_STATE(key:form)`
+#[derive(Debug)]
+pub(super) struct FilterStateView {
+    key: Box<str>,
+    form: Form,
+}
+
+#[derive(Debug)]
+enum Form {
+    Plain,
+    Typed,
+    Field(Box<str>),
+}
+
+impl FilterStateView {
+    pub(super) fn parse(
+        operator: &'static str,
+        argument: Option<&str>,
+    ) -> Result<Self, FormatError> {
+        let argument = argument.ok_or(FormatError::NeedsArgument(operator))?;
+        let invalid = |reason| FormatError::Argument {
+            operator,
+            argument: argument.to_owned(),
+            reason,
+        };
+        let mut parts = argument.splitn(3, ':');
+        let key = parts.next().filter(|key| !key.is_empty());
+        let key = key.ok_or_else(|| invalid("must begin with the key of a value"))?;
+        let form = match (parts.next(), parts.next()) {
+            (None | Some("TYPED"), None) => Form::Typed,
+            (Some("PLAIN"), None) => Form::Plain,
+            (Some("FIELD"), Some(field)) if !field.is_empty() => Form::Field(field.into()),
+            _ => return Err(invalid("after the key may come PLAIN, TYPED or FIELD:name")),
+        };
+        Ok(FilterStateView {
+            key: key.into(),
+            form,
+        })
+    }
+
+    fn view<T>(&self, connection: &Connection, view: impl Fn(&Value) -> Option<T>) -> Option<T> {
+        view(connection.state.filter_state.borrow().value(&self.key)?)
+    }
+
+    pub(super) fn write(&self, connection: &Connection, out: &mut Vec<u8>) -> bool {
+        let shown = self.view(connection, |value| match &self.form {
+            Form::Plain => value.plain(),
+            Form::Field(name) => value.field(name),
+            Form::Typed => value.typed().map(|json| json.to_string()),
+        });
+        written(shown, out)
+    }
+
+    /// The value in typed JSON.
+    pub(super) fn json(&self, connection: &Connection) -> Option<serde_json::Value> {
+        match self.form {
+            Form::Typed => self.view(connection, Value::typed),
+            Form::Plain | Form::Field(_) => None,
+        }
+    }
+}
+
+/// `DYNAMIC_METADATA(namespace:key:key...)`
+#[derive(Debug)]
+pub(super) struct MetadataPath {
+    namespace: Box<str>,
+    keys: Box<[Box<str>]>,
+}
+
+impl MetadataPath {
+    pub(super) fn parse(
+        operator: &'static str,
+        argument: Option<&str>,
+    ) -> Result<Self, FormatError> {
+        let argument = argument
+            .filter(|argument| !argument.is_empty())
+            .ok_or(FormatError::NeedsArgument(operator))?;
+        let mut parts = argument.split(':');
+        let namespace = parts.next().unwrap_or_default();
+        Ok(MetadataPath {
+            namespace: namespace.into(),
+            keys: parts.map(Into::into).collect(),
+        })
+    }
+
+    pub(super) fn json(&self, connection: &Connection) -> Option<serde_json::Value> {
+        let metadata = connection.state.metadata.borrow();
+        let object = metadata.get(&self.namespace)?;
+        let Some((first, rest)) = self.keys.split_first() else {
+            return Some(serde_json::Value::Object(object.clone()));
+        };
+        let first = object.get(&**first)?;
+        rest.iter()
+            .try_fold(first, |value, key| value.get(&**key))
+            .cloned()
+    }
+
+    /// Text is written as it is, everything else as JSON.
+    pub(super) fn write(&self, connection: &Connection, out: &mut Vec<u8>) -> bool {
+        let shown = self.json(connection).and_then(|value| match value {
+            serde_json::Value::Null => None,
+            serde_json::Value::String(text) => Some(text),
+            value => Some(value.to_string()),
+        });
+        written(shown, out)
+    }
+}
+
+fn written(shown: Option<String>, out: &mut Vec<u8>) -> bool {
+    shown.is_some_and(|text| {
+        visible(text.as_bytes(), out);
+        true
+    })
+}
