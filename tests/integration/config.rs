@@ -87,8 +87,8 @@ fn bad_files_end_with_1_and_the_path_of_the_field() {
             "static_resources.clusters[0].lb_policy: FASTEST is not a value".into(),
         ),
         (
-            cluster("type: STRICT_DNS"),
-            "static_resources.clusters[0].load_assignment: has no endpoint to resolve".into(),
+            cluster("type: LOGICAL_DNS"),
+            "static_resources.clusters[0].load_assignment: must have exactly one endpoint".into(),
         ),
         (
             cluster("lrs_report_endpoint_metrics: [x]"),
@@ -206,17 +206,4 @@ fn without_a_file_the_environment_must_be_that_of_a_pod() {
     let authority = outrider_testkit::certs::Authority::new("root").unwrap();
     std::fs::write(&root, authority.certificate()).unwrap();
     assert_eq!(run(&pod).0, Some(0));
-}
-
-#[test]
-fn names_are_resolved_for_discovery_servers_only() {
-    let cluster = "{name: c, type: STRICT_DNS, load_assignment: {cluster_name: c, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: control.mesh.svc, port_value: 9}}}}]}]}}";
-    let fixed = format!("static_resources: {{clusters: [{cluster}]}}\n");
-    let (code, message) = validate(&fixed, "yaml");
-    assert_eq!(code, Some(1));
-    let expected = "static_resources.clusters[0].type: STRICT_DNS and LOGICAL_DNS are supported only for static clusters that a discovery server is reached by";
-    assert!(message.contains(expected), "{message}");
-    let discovery = "dynamic_resources: {ads_config: {api_type: DELTA_GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: c}}]}}\n";
-    let (code, message) = validate(&format!("{fixed}{discovery}"), "yaml");
-    assert_eq!(code, Some(0), "{message}");
 }

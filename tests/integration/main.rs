@@ -9,6 +9,7 @@ mod harness;
 mod access_log;
 mod admin;
 mod config;
+mod dns;
 mod drain;
 mod failures;
 mod files;

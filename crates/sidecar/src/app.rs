@@ -1,6 +1,5 @@
 //! The one place where everything is wired, in the order of start-up.
 
-use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -21,7 +20,7 @@ use crate::discovery::dial::Dialer;
 use crate::discovery::disk::{DiskCopy, StateFolder};
 use crate::discovery::dump::Dump;
 use crate::discovery::files::FileWatcher;
-use crate::discovery::manager::{Incoming, Manager, ONLY_FOR_DISCOVERY};
+use crate::discovery::manager::{Incoming, Manager};
 use crate::discovery::sds_socket::{self, SDS_SOCKET};
 use crate::discovery::sources::Sources;
 use crate::discovery::stats::DiscoveryStats;
@@ -91,7 +90,7 @@ fn validate(bootstrap: &Bootstrap) -> Result<(), AppError> {
     runtime.block_on(async {
         // No worker: a listener has no socket. The environment is that of where it will run, so
         // the built-in secrets may be there.
-        let mut manager = Manager::new(Arc::default(), 0);
+        let mut manager = Manager::new(Arc::default(), Registry::default().thread(), 0);
         load_static(bootstrap, &mut manager, true).map(drop)
     })
 }
@@ -148,16 +147,6 @@ fn load_static(
             return Err(refused(ConfigError::new(field, error)));
         }
     }
-    let used: BTreeSet<_> = manager.references.servers();
-    let ads = bootstrap.ads.as_ref().map(|ads| &ads.cluster);
-    for StaticResource { name, path, .. } in &bootstrap.clusters {
-        let cluster = dialer.clusters.get(name);
-        let by_name = cluster.is_some_and(|cluster| !cluster.named_endpoints.is_empty());
-        if by_name && Some(name) != ads && !used.contains(name) {
-            let error = ConfigError::new("type", ONLY_FOR_DISCOVERY);
-            return Err(refused(error.within(path)));
-        }
-    }
     let checking = dialer.clone();
     let check = Box::new(move |origin: &Origin| checking.check(origin));
     manager.references.set_check(check).map_err(refused)?;
@@ -179,7 +168,7 @@ async fn serve(options: &Options, bootstrap: Bootstrap) -> Result<(), AppError> 
     dump.set_bootstrap(bootstrap.bytes.clone());
 
     // The file is checked as a whole, and what it asks for in sockets is had, before anything runs.
-    let mut manager = Manager::new(dump.clone(), workers);
+    let mut manager = Manager::new(dump.clone(), stats.clone(), workers);
     let dialer = load_static(&bootstrap, &mut manager, builtin.is_some())?;
     manager.bind_fixed().map_err(|error| AppError::Static {
         file: bootstrap.origin.clone(),

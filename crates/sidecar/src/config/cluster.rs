@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::endpoint::{LoadAssignment, NamedEndpoint};
+use super::dns::Dns;
+use super::endpoint::LoadAssignment;
 use crate::discovery::slot::Slot;
 use crate::tls::client::ClientContext;
 
@@ -18,9 +19,6 @@ pub struct Cluster {
     pub stat_name: Arc<str>,
     /// Where its endpoints come from.
     pub discovery: ClusterDiscovery,
-    /// The endpoints of STRICT_DNS and LOGICAL_DNS, which are resolved at each connection to a
-    /// discovery server. Empty for all other types; requests find no endpoint in such a cluster.
-    pub named_endpoints: Vec<NamedEndpoint>,
     /// How one is chosen.
     pub load_balancer: LoadBalancer,
     /// `common_lb_config.healthy_panic_threshold`, percent (50 unless set): where fewer endpoints
@@ -55,16 +53,26 @@ pub struct Cluster {
 /// `type` and what belongs to it.
 #[derive(Debug)]
 pub enum ClusterDiscovery {
-    /// STATIC, with the assignment inline; STRICT_DNS and LOGICAL_DNS, whose endpoints are all
-    /// among [`Cluster::named_endpoints`]; or EDS, whose slot discovery fills.
+    /// Endpoints that are listed.
     Assignment {
-        /// The endpoints; static ones are filled from the start.
+        /// The endpoints now.
         slot: Arc<Slot<LoadAssignment>>,
-        /// True for EDS.
-        eds: bool,
+        /// Who fills the slot.
+        source: AssignmentSource,
     },
     /// ORIGINAL_DST: the address that the downstream connection was going to.
     OriginalDestination,
+}
+
+/// Where listed endpoints come from.
+#[derive(Clone, Debug)]
+pub enum AssignmentSource {
+    /// STATIC: the slot is filled from the start.
+    Static,
+    /// EDS: discovery fills it.
+    Eds,
+    /// STRICT_DNS and LOGICAL_DNS: lookups fill it.
+    Dns(Arc<Dns>),
 }
 
 /// `lb_policy`.

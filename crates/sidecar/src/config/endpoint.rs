@@ -1,33 +1,59 @@
 //! `ClusterLoadAssignment`: the endpoints of a cluster.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::address::Address;
 
-/// All endpoints of one cluster.
-#[derive(Clone, Debug, Default)]
-pub struct LoadAssignment {
+/// `overprovisioning_factor` unless set, percent.
+pub const OVERPROVISIONING_FACTOR: u32 = 140;
+
+/// All endpoints of one cluster: where they are, or by which name they are found.
+#[derive(Clone, Debug)]
+pub struct LoadAssignment<Place = Address> {
     /// Groups of endpoints in the order given.
-    pub localities: Vec<Locality>,
+    pub localities: Vec<Locality<Place>>,
+    /// `policy.overprovisioning_factor`, percent.
+    pub overprovisioning_factor: u32,
+}
+
+impl<Place> Default for LoadAssignment<Place> {
+    fn default() -> Self {
+        LoadAssignment {
+            localities: Vec::new(),
+            overprovisioning_factor: OVERPROVISIONING_FACTOR,
+        }
+    }
+}
+
+impl<Place> LoadAssignment<Place> {
+    /// Its endpoints in the order given.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint<Place>>> {
+        self.localities
+            .iter()
+            .flat_map(|locality| &locality.endpoints)
+    }
 }
 
 /// `LocalityLbEndpoints`.
 #[derive(Clone, Debug)]
-pub struct Locality {
+pub struct Locality<Place = Address> {
     /// 0 is used first; the next only where no healthier one is left.
     pub priority: u32,
     /// `region/zone/sub_zone` for display.
     pub name: Arc<str>,
     /// The endpoints.
-    pub endpoints: Vec<Arc<Endpoint>>,
+    pub endpoints: Vec<Arc<Endpoint<Place>>>,
 }
 
 /// `LbEndpoint`.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Endpoint {
+pub struct Endpoint<Place = Address> {
     /// Where it is.
-    pub address: Address,
+    pub address: Place,
+    /// Where else it is, to be tried where `address` does not answer at once (RFC 8305).
+    pub additional_addresses: Vec<SocketAddr>,
     /// `load_balancing_weight`, at least 1.
     pub weight: u32,
     /// What discovery says of its health.
@@ -38,15 +64,18 @@ pub struct Endpoint {
     pub transport_socket_match: BTreeMap<String, serde_json::Value>,
 }
 
-/// An endpoint that is given by its name, of a cluster whose type is STRICT_DNS or LOGICAL_DNS.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NamedEndpoint {
-    /// The name, or an address.
-    pub host: Arc<str>,
-    /// The port.
-    pub port: u16,
-    /// As [`Endpoint::transport_socket_match`].
-    pub transport_socket_match: BTreeMap<String, serde_json::Value>,
+impl<Place> Endpoint<Place> {
+    /// The same endpoint at another place.
+    pub fn moved<To>(&self, address: To, additional_addresses: Vec<SocketAddr>) -> Endpoint<To> {
+        Endpoint {
+            address,
+            additional_addresses,
+            weight: self.weight,
+            health: self.health,
+            hostname: self.hostname.clone(),
+            transport_socket_match: self.transport_socket_match.clone(),
+        }
+    }
 }
 
 /// `core.v3.HealthStatus`, as far as load balancing distinguishes it.

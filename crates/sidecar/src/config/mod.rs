@@ -8,6 +8,7 @@ pub mod access_log;
 pub mod address;
 pub mod build;
 pub mod cluster;
+pub mod dns;
 pub mod endpoint;
 pub mod error;
 pub mod http_connection_manager;

@@ -18,7 +18,9 @@ use super::builtin;
 use super::resolve;
 use super::token::TokenFile;
 use crate::config::address::Address;
-use crate::config::cluster::{Cluster, ClusterDiscovery, UpstreamTransport};
+use crate::config::cluster::{AssignmentSource, Cluster, ClusterDiscovery, UpstreamTransport};
+use crate::config::dns::{Dns, LookupFamily, LookupSettings, Name};
+use crate::config::endpoint::{Endpoint, LoadAssignment};
 use crate::config::secret::{Secret, ValidationContext};
 use crate::config::source::{GrpcSource, Origin};
 use crate::config::tls::{TlsSettings, Validation};
@@ -112,7 +114,10 @@ impl Dialer {
             .get(&source.cluster)
             .ok_or_else(|| DialError::NoCluster(source.cluster.clone()))?;
         match &cluster.discovery {
-            ClusterDiscovery::Assignment { eds: false, .. } => {}
+            ClusterDiscovery::Assignment {
+                source: AssignmentSource::Static | AssignmentSource::Dns(_),
+                ..
+            } => {}
             _ => return Err(DialError::NotStatic(source.cluster.clone())),
         }
         let variant = match source.delta {
@@ -251,34 +256,34 @@ type Metadata = BTreeMap<String, serde_json::Value>;
 /// Connects to the first address of the first endpoint that can be connected to, within
 /// `connect_timeout` each. Names are resolved now.
 async fn open(cluster: &Cluster) -> io::Result<Box<dyn Connection>> {
-    let ClusterDiscovery::Assignment { slot, .. } = &cluster.discovery else {
+    let ClusterDiscovery::Assignment { slot, source } = &cluster.discovery else {
         return Err(io::Error::other("the cluster has no endpoints of its own"));
     };
-    let assignment = slot.load().unwrap_or_default();
-    let mut localities: Vec<_> = assignment.localities.iter().collect();
-    localities.sort_by_key(|locality| locality.priority);
-    let endpoints = localities.iter().flat_map(|locality| &locality.endpoints);
     let mut failures = Vec::new();
-    for endpoint in endpoints {
-        let metadata = &endpoint.transport_socket_match;
-        match open_in_time(cluster, &endpoint.address, metadata).await {
-            Ok(stream) => return Ok(stream),
-            Err(failure) => failures.push(failure),
-        }
-    }
-    for endpoint in &cluster.named_endpoints {
-        let addresses = match resolve::addresses(&endpoint.host, endpoint.port).await {
-            Ok(addresses) => addresses,
-            Err(error) => {
-                failures.push(error.to_string());
-                continue;
+    if let AssignmentSource::Dns(dns) = source {
+        for endpoint in by_priority(&dns.assignment) {
+            let Name { host, port } = &endpoint.address;
+            let addresses = resolve::addresses_by(host, *port, &settings(dns)).await;
+            match addresses {
+                Ok(addresses) => {
+                    for address in addresses {
+                        let address = Address::Socket(address);
+                        let metadata = &endpoint.transport_socket_match;
+                        match open_in_time(cluster, &address, metadata).await {
+                            Ok(stream) => return Ok(stream),
+                            Err(failure) => failures.push(format!("{host}: {failure}")),
+                        }
+                    }
+                }
+                Err(error) => failures.push(error.to_string()),
             }
-        };
-        for address in addresses {
-            let address = Address::Socket(address);
-            match open_in_time(cluster, &address, &endpoint.transport_socket_match).await {
+        }
+    } else {
+        for endpoint in by_priority(&slot.load().unwrap_or_default()) {
+            let metadata = &endpoint.transport_socket_match;
+            match open_in_time(cluster, &endpoint.address, metadata).await {
                 Ok(stream) => return Ok(stream),
-                Err(failure) => failures.push(format!("{}: {failure}", endpoint.host)),
+                Err(failure) => failures.push(failure),
             }
         }
     }
@@ -290,6 +295,27 @@ async fn open(cluster: &Cluster) -> io::Result<Box<dyn Connection>> {
         "cluster `{}`: {reason}",
         cluster.name
     )))
+}
+
+fn by_priority<P>(assignment: &LoadAssignment<P>) -> impl Iterator<Item = &Arc<Endpoint<P>>> {
+    let mut localities: Vec<_> = assignment.localities.iter().collect();
+    localities.sort_by_key(|locality| locality.priority);
+    localities
+        .into_iter()
+        .flat_map(|locality| &locality.endpoints)
+}
+
+/// How the names of a discovery server are looked up: as the cluster says, but where it prefers a
+/// family the other one is tried as well, since each address is tried in its turn.
+fn settings(dns: &Dns) -> LookupSettings {
+    let mut settings = dns.lookup.clone();
+    if matches!(
+        settings.family,
+        LookupFamily::Auto | LookupFamily::V4Preferred
+    ) {
+        settings.family = LookupFamily::All;
+    }
+    settings
 }
 
 /// One attempt, or why it failed.

@@ -11,14 +11,16 @@ use outrider_xds::ads::ResourceType;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::dns::Lookups;
 use super::dump::{Dump, Kind, State};
 use super::references::{OriginKey, References};
 use crate::config::build::resource as build;
-use crate::config::cluster::{Cluster, ClusterDiscovery, UpstreamTransport};
+use crate::config::cluster::{AssignmentSource, Cluster, ClusterDiscovery, UpstreamTransport};
 use crate::config::error::ConfigError;
 use crate::config::listener::{DownstreamTransport, Listener, NetworkFilter};
 use crate::listener::binding::ActiveListener;
 use crate::runtime::snapshot::Snapshot;
+use crate::telemetry::metrics::Stats;
 use crate::upstream::shared::ClusterShared;
 
 /// A resource as it came.
@@ -33,11 +35,6 @@ pub struct Incoming {
     /// From the bootstrap file: it is never removed.
     pub fixed: bool,
 }
-
-/// Why a cluster whose endpoints are names is refused for requests.
-pub const ONLY_FOR_DISCOVERY: &str = "STRICT_DNS and LOGICAL_DNS are supported only for static \
-                                      clusters that a discovery server is reached by; supported \
-                                      for all: STATIC, EDS, ORIGINAL_DST";
 
 /// One resource by name: in force, warming, or both.
 struct Warm<W, A> {
@@ -62,6 +59,8 @@ pub struct Manager {
     pub references: References,
     listeners: BTreeMap<Arc<str>, Warm<ActiveListener, ActiveListener>>,
     clusters: BTreeMap<Arc<str>, Warm<Cluster, ClusterShared>>,
+    /// Of names of endpoints.
+    pub lookups: Lookups,
     workers: usize,
     dump: Arc<Dump>,
     published: watch::Sender<Arc<Snapshot>>,
@@ -69,11 +68,12 @@ pub struct Manager {
 
 impl Manager {
     /// Nothing in force yet. Each listener gets a socket for each of `workers`.
-    pub fn new(dump: Arc<Dump>, workers: usize) -> Self {
+    pub fn new(dump: Arc<Dump>, stats: Stats, workers: usize) -> Self {
         Manager {
             references: References::new(dump.clone()),
             listeners: BTreeMap::new(),
             clusters: BTreeMap::new(),
+            lookups: Lookups::new(stats),
             workers,
             dump,
             published: watch::Sender::new(Arc::default()),
@@ -116,9 +116,6 @@ impl Manager {
 
     fn accept_cluster(&mut self, incoming: &Incoming) -> Result<(), ConfigError> {
         let cluster = Arc::new(build::cluster(&incoming.bytes, &self.references)?);
-        if !cluster.named_endpoints.is_empty() && !incoming.fixed {
-            return Err(ConfigError::new("type", ONLY_FOR_DISCOVERY));
-        }
         let entry = self.clusters.entry(incoming.name.clone()).or_default();
         if entry.fixed && !incoming.fixed {
             return Err(ConfigError::new(
@@ -306,6 +303,9 @@ impl Manager {
     pub fn advance(&mut self, now: Instant) {
         let references = &self.references;
         for (name, entry) in &mut self.clusters {
+            if let Some(cluster) = &entry.warming {
+                self.lookups.start(cluster);
+            }
             if let Some(cluster) = entry
                 .warming
                 .take_if(|cluster| !awaits_cluster(references, cluster, now))
@@ -391,6 +391,10 @@ fn dump_kind(kind: ResourceType) -> Kind {
 /// A cluster is warm with its endpoints and its secrets.
 fn awaits_cluster(references: &References, cluster: &Cluster, now: Instant) -> bool {
     let endpoints = match &cluster.discovery {
+        ClusterDiscovery::Assignment {
+            slot,
+            source: AssignmentSource::Dns(dns),
+        } => dns.wait && !slot.is_filled(),
         ClusterDiscovery::Assignment { slot, .. } => references.awaits_endpoints(slot, now),
         ClusterDiscovery::OriginalDestination => false,
     };

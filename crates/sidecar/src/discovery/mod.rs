@@ -6,6 +6,7 @@
 pub mod builtin;
 pub mod dial;
 pub mod disk;
+pub mod dns;
 pub mod dump;
 pub mod files;
 pub mod local;

@@ -163,16 +163,6 @@ impl References {
         self.origins.borrow().get(key).cloned()
     }
 
-    /// The clusters by which discovery servers are reached that were named so far.
-    pub fn servers(&self) -> BTreeSet<Arc<str>> {
-        let origins = self.origins.borrow();
-        let servers = origins.iter().filter_map(|origin| match origin {
-            Origin::Grpc(source) => Some(source.cluster.clone()),
-            Origin::Ads | Origin::File { .. } => None,
-        });
-        servers.collect()
-    }
-
     /// A discovered secret is made of files: they are to be watched.
     pub fn watch_files(&self, origin: OriginKey, name: &str, files: SecretFiles) {
         if let Some(slot) = self.secrets.find(origin, name) {

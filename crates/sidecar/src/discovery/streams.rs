@@ -139,12 +139,14 @@ impl Streams {
         self.settle();
         let patience = self.manager.references.next_patience(Instant::now());
         let due = self.disk.as_ref().and_then(DiskCopy::due);
+        let looked_up = self.manager.lookups.answered();
         tokio::select! {
             event = self.events.recv() => {
                 if let Some((origin, event)) = event {
                     self.happened(origin, event);
                 }
             }
+            () = looked_up.notified() => {}
             () = async { tokio::time::sleep_until(patience.unwrap_or_else(Instant::now)).await }, if patience.is_some() => {}
             () = async { tokio::time::sleep_until(due.unwrap_or_else(Instant::now)).await }, if due.is_some() => self.save(),
         }

@@ -114,6 +114,7 @@ impl ClusterShared {
 pub(super) fn original_destination(address: Address) -> Endpoint {
     Endpoint {
         address,
+        additional_addresses: Vec::new(),
         weight: 1,
         health: HealthStatus::Healthy,
         hostname: "".into(),

@@ -4,6 +4,7 @@
 //! (`pod.run(|| TcpListener::bind("0.0.0.0:80"))`), and ends, with its connections, on drop.
 
 mod answer;
+pub mod dns;
 pub mod grpc;
 mod health;
 pub mod http1;

@@ -12,18 +12,21 @@ use outrider_xds::pb::envoy::config::bootstrap::v3::bootstrap::{
     DynamicResources, StaticResources,
 };
 use outrider_xds::pb::envoy::config::cluster::v3::Cluster;
-use outrider_xds::pb::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
+use outrider_xds::pb::envoy::config::cluster::v3::cluster::{
+    ClusterDiscoveryType, CustomClusterType, DiscoveryType,
+};
 use outrider_xds::pb::envoy::config::core::v3 as core;
 use outrider_xds::pb::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
 use outrider_xds::pb::envoy::config::core::v3::socket_address::PortSpecifier;
 use outrider_xds::pb::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint,
 };
+use outrider_xds::pb::envoy::extensions::clusters::dns::v3::DnsCluster;
 use outrider_xds::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
 use outrider_xds::pb::envoy::extensions::upstreams::http::v3 as upstream;
 use outrider_xds::pb::envoy::r#type::matcher::v3::{StringMatcher, string_matcher};
 use outrider_xds::pb::google::protobuf::value::Kind;
-use outrider_xds::pb::google::protobuf::{Any, Duration, Struct, Value};
+use outrider_xds::pb::google::protobuf::{Any, BoolValue, Duration, Struct, Value};
 use prost::{Message, Name};
 
 pub use environment::EnvironmentError;
@@ -145,8 +148,18 @@ impl Mesh {
         let (host, port) = &self.control;
         let is_address = host.parse::<IpAddr>().is_ok();
         let kind = match is_address {
-            true => DiscoveryType::Static,
-            false => DiscoveryType::StrictDns,
+            true => ClusterDiscoveryType::Type(DiscoveryType::Static.into()),
+            // The name is looked up at each connection; what is known in between is for display.
+            false => ClusterDiscoveryType::ClusterType(CustomClusterType {
+                name: "envoy.cluster.dns".into(),
+                typed_config: Some(any(&DnsCluster {
+                    dns_refresh_rate: Some(Duration {
+                        seconds: 300,
+                        nanos: 0,
+                    }),
+                    ..Default::default()
+                })),
+            }),
         };
         let endpoint = Endpoint {
             address: Some(socket_address(host, (*port).into())),
@@ -158,11 +171,12 @@ impl Mesh {
         };
         Cluster {
             name: CONTROL.into(),
-            cluster_discovery_type: Some(ClusterDiscoveryType::Type(kind.into())),
+            cluster_discovery_type: Some(kind),
             connect_timeout: Some(Duration {
                 seconds: 5,
                 nanos: 0,
             }),
+            wait_for_warm_on_init: Some(BoolValue { value: false }),
             typed_extension_protocol_options: [(
                 upstream::HttpProtocolOptions::full_name(),
                 any(&http2()),

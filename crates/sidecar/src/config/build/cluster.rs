@@ -9,6 +9,7 @@ use envoy_types::pb::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, CommonLbConfig, DiscoveryType, LbConfig, LbPolicy,
 };
 use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::google::protobuf::Any;
 
 use super::context::Context;
 use super::fields::{
@@ -16,12 +17,13 @@ use super::fields::{
     socket_address, uint,
 };
 use super::transport_socket::UPSTREAM;
-use super::{endpoint, source, struct_value, transport_socket, upstream_protocol};
+use super::{dns, endpoint, source, struct_value, transport_socket, upstream_protocol};
 use crate::config::cluster::{
-    BindConfig, Cluster, ClusterDiscovery, LoadBalancer, Thresholds, TransportSocketMatch,
-    UpstreamTransport,
+    AssignmentSource, BindConfig, Cluster, ClusterDiscovery, LoadBalancer, Thresholds,
+    TransportSocketMatch, UpstreamTransport,
 };
-use crate::config::endpoint::{LoadAssignment, NamedEndpoint};
+use crate::config::dns::Dns;
+use crate::config::endpoint::LoadAssignment;
 use crate::config::error::{ConfigError, Result};
 use crate::discovery::slot::Slot;
 
@@ -47,15 +49,15 @@ pub fn build(proto: &cluster::Cluster, fingerprint: u64, context: &dyn Context) 
         "is not supported yet",
     )?;
     let protocol = upstream_protocol::build(proto)?;
+    let kind = kind(proto)?;
     Ok(Cluster {
         name: name.into(),
         stat_name: match proto.alt_stat_name.as_str() {
             "" => name.into(),
             other => other.into(),
         },
-        discovery: discovery(proto, context)?,
-        named_endpoints: named_endpoints(proto)?,
-        load_balancer: load_balancer(proto)?,
+        discovery: discovery(proto, kind, context)?,
+        load_balancer: load_balancer(proto, kind)?,
         panic_threshold: panic_threshold(&proto.common_lb_config).within("common_lb_config")?,
         connect_timeout: positive(&proto.connect_timeout, "connect_timeout")?
             .unwrap_or(CONNECT_TIMEOUT),
@@ -90,43 +92,80 @@ pub fn build(proto: &cluster::Cluster, fingerprint: u64, context: &dyn Context) 
     })
 }
 
-/// The types that are supported.
-#[derive(PartialEq)]
-enum Kind {
+/// `type`, or the extension of the same kind.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind<'a> {
     Static,
-    /// STRICT_DNS and LOGICAL_DNS.
-    Dns,
+    StrictDns,
+    LogicalDns,
+    /// `envoy.clusters.dns`, with its configuration.
+    Dns(&'a Any),
     Eds,
     OriginalDestination,
 }
 
-fn discovery(proto: &cluster::Cluster, context: &dyn Context) -> Result<ClusterDiscovery> {
+fn kind(proto: &cluster::Cluster) -> Result<Kind<'_>> {
     let kind: DiscoveryType = match &proto.cluster_discovery_type {
         None => DiscoveryType::Static,
         Some(ClusterDiscoveryType::Type(kind)) => enumeration(*kind, "type")?,
-        Some(ClusterDiscoveryType::ClusterType(_)) => {
-            return Err(ConfigError::new(
-                "cluster_type",
-                "cluster types that come from extensions are not supported",
-            ));
+        Some(ClusterDiscoveryType::ClusterType(extension)) => {
+            return extension_kind(extension).within("cluster_type");
         }
     };
-    let kind = match kind {
+    Ok(match kind {
         DiscoveryType::Static => Kind::Static,
         DiscoveryType::Eds => Kind::Eds,
         DiscoveryType::OriginalDst => Kind::OriginalDestination,
-        DiscoveryType::StrictDns | DiscoveryType::LogicalDns => Kind::Dns,
-    };
+        DiscoveryType::StrictDns => Kind::StrictDns,
+        DiscoveryType::LogicalDns => Kind::LogicalDns,
+    })
+}
+
+fn extension_kind(proto: &cluster::cluster::CustomClusterType) -> Result<Kind<'_>> {
+    if let Some(any) = &proto.typed_config
+        && any.type_url.ends_with(dns::CLUSTER)
+    {
+        return Ok(Kind::Dns(any));
+    }
+    Ok(match &*proto.name {
+        "envoy.cluster.static" => Kind::Static,
+        "envoy.cluster.strict_dns" => Kind::StrictDns,
+        "envoy.cluster.logical_dns" => Kind::LogicalDns,
+        "envoy.cluster.eds" => Kind::Eds,
+        "envoy.cluster.original_dst" => Kind::OriginalDestination,
+        other => {
+            return Err(ConfigError::new(
+                "name",
+                format_args!(
+                    "`{other}` is not supported; supported: envoy.cluster.static, \
+                     envoy.cluster.strict_dns, envoy.cluster.logical_dns, envoy.cluster.eds, \
+                     envoy.cluster.original_dst, and any name with a typed_config of {}",
+                    dns::CLUSTER
+                ),
+            ));
+        }
+    })
+}
+
+fn discovery(
+    proto: &cluster::Cluster,
+    kind: Kind<'_>,
+    context: &dyn Context,
+) -> Result<ClusterDiscovery> {
     refuse(
         kind != Kind::Eds && proto.eds_cluster_config.is_some(),
         "eds_cluster_config",
         "is only for clusters of type EDS",
     )?;
     refuse(
-        kind != Kind::Static && kind != Kind::Dns && proto.load_assignment.is_some(),
+        matches!(kind, Kind::Eds | Kind::OriginalDestination) && proto.load_assignment.is_some(),
         "load_assignment",
         "is only for clusters of type STATIC, STRICT_DNS and LOGICAL_DNS",
     )?;
+    let by_name = |dns: Dns| ClusterDiscovery::Assignment {
+        slot: Slot::empty(proto.name.as_str()),
+        source: AssignmentSource::Dns(Arc::new(dns)),
+    };
     match kind {
         Kind::Static => {
             let assignment = match &proto.load_assignment {
@@ -135,13 +174,12 @@ fn discovery(proto: &cluster::Cluster, context: &dyn Context) -> Result<ClusterD
             };
             Ok(ClusterDiscovery::Assignment {
                 slot: Slot::filled(proto.name.as_str(), Arc::new(assignment)),
-                eds: false,
+                source: AssignmentSource::Static,
             })
         }
-        Kind::Dns => Ok(ClusterDiscovery::Assignment {
-            slot: Slot::filled(proto.name.as_str(), Arc::default()),
-            eds: false,
-        }),
+        Kind::StrictDns => dns::of_older_fields(proto, false).map(by_name),
+        Kind::LogicalDns => dns::of_older_fields(proto, true).map(by_name),
+        Kind::Dns(any) => dns::of_extension(proto, any).map(by_name),
         Kind::Eds => {
             let eds = required(&proto.eds_cluster_config, "eds_cluster_config")?;
             let source = required(&eds.eds_config, "eds_config")
@@ -155,46 +193,16 @@ fn discovery(proto: &cluster::Cluster, context: &dyn Context) -> Result<ClusterD
                 slot: context
                     .endpoint_slot(service, &source)
                     .within("eds_cluster_config")?,
-                eds: true,
+                source: AssignmentSource::Eds,
             })
         }
         Kind::OriginalDestination => Ok(ClusterDiscovery::OriginalDestination),
     }
 }
 
-/// The endpoints of STRICT_DNS and LOGICAL_DNS; none for other types.
-fn named_endpoints(proto: &cluster::Cluster) -> Result<Vec<NamedEndpoint>> {
-    let of_type = |kind: DiscoveryType| {
-        matches!(
-            proto.cluster_discovery_type,
-            Some(ClusterDiscoveryType::Type(found)) if found == kind as i32
-        )
-    };
-    let logical = of_type(DiscoveryType::LogicalDns);
-    if !logical && !of_type(DiscoveryType::StrictDns) {
-        return Ok(Vec::new());
-    }
-    let assignment = required(&proto.load_assignment, "load_assignment")?;
-    let endpoints = endpoint::build_named(assignment).within("load_assignment")?;
-    refuse(
-        logical && endpoints.len() != 1,
-        "load_assignment",
-        "must have exactly one endpoint in a cluster of type LOGICAL_DNS",
-    )?;
-    refuse(
-        endpoints.is_empty(),
-        "load_assignment",
-        "has no endpoint to resolve",
-    )?;
-    Ok(endpoints)
-}
-
-fn load_balancer(proto: &cluster::Cluster) -> Result<LoadBalancer> {
+fn load_balancer(proto: &cluster::Cluster, kind: Kind<'_>) -> Result<LoadBalancer> {
     let policy: LbPolicy = enumeration(proto.lb_policy, "lb_policy")?;
-    let original_destination = matches!(
-        proto.cluster_discovery_type,
-        Some(ClusterDiscoveryType::Type(kind)) if kind == DiscoveryType::OriginalDst as i32
-    );
+    let original_destination = kind == Kind::OriginalDestination;
     refuse(
         original_destination != (policy == LbPolicy::ClusterProvided),
         "lb_policy",

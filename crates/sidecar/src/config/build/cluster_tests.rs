@@ -2,7 +2,9 @@ use std::time::Duration;
 
 use super::super::testing::{assert_error, cluster};
 use crate::config::address::Address;
-use crate::config::cluster::{ClusterDiscovery, LoadBalancer, UpstreamProtocol, UpstreamTransport};
+use crate::config::cluster::{
+    AssignmentSource, ClusterDiscovery, LoadBalancer, UpstreamProtocol, UpstreamTransport,
+};
 use crate::config::endpoint::HealthStatus;
 
 const STATIC: &str = "name: c\nload_assignment: {cluster_name: c}\n";
@@ -80,7 +82,11 @@ load_assignment:
     let bind = cluster.bind.unwrap();
     assert_eq!(bind.v4, Some("127.0.0.6:0".parse().unwrap()));
     assert_eq!(bind.v6, Some("[::6]:0".parse().unwrap()));
-    let ClusterDiscovery::Assignment { slot, eds: false } = &cluster.discovery else {
+    let ClusterDiscovery::Assignment {
+        slot,
+        source: AssignmentSource::Static,
+    } = &cluster.discovery
+    else {
         panic!()
     };
     let assignment = slot.load().unwrap();
@@ -107,7 +113,11 @@ fn kinds_of_discovery() {
     let eds =
         cluster("name: c\ntype: EDS\neds_cluster_config: {service_name: s, eds_config: {ads: {}}}")
             .unwrap();
-    let ClusterDiscovery::Assignment { slot, eds: true } = &eds.discovery else {
+    let ClusterDiscovery::Assignment {
+        slot,
+        source: AssignmentSource::Eds,
+    } = &eds.discovery
+    else {
         panic!()
     };
     assert_eq!((&**slot.name(), slot.is_filled()), ("s", false));

@@ -11,21 +11,55 @@ use super::fields::{
     Within as _, address, bounded, each, enumeration, host_and_port, refuse, required, uint,
 };
 use super::struct_value;
-use crate::config::endpoint::{Endpoint, HealthStatus, LoadAssignment, Locality, NamedEndpoint};
+use crate::config::dns::Name;
+use crate::config::endpoint::{
+    Endpoint, HealthStatus, LoadAssignment, Locality, OVERPROVISIONING_FACTOR,
+};
 use crate::config::error::{ConfigError, Result};
 
 /// The metadata that `transport_socket_matches` look at.
 const TRANSPORT_SOCKET_MATCH: &str = "envoy.transport_socket_match";
 
-/// Envoy's, and the only one here.
-const OVERPROVISIONING_FACTOR: u32 = 140;
-
 /// Builds the endpoints of a cluster.
 ///
 /// # Errors
 ///
-/// The first field that is invalid, by its path.
+/// The fields that are invalid, by their paths.
 pub fn build(proto: &endpoint::ClusterLoadAssignment) -> Result<LoadAssignment> {
+    build_at(proto, &|proto| {
+        address(&proto.address, "address").within("endpoint")
+    })
+}
+
+/// The endpoints of a cluster that gives them by name.
+///
+/// # Errors
+///
+/// The fields that are invalid, by their paths.
+pub fn build_named(proto: &endpoint::ClusterLoadAssignment) -> Result<LoadAssignment<Name>> {
+    build_at(proto, &|proto| {
+        let address = proto.address.as_ref();
+        let (host, port) = match address.and_then(|address| address.address.as_ref()) {
+            Some(core::address::Address::SocketAddress(socket)) => {
+                host_and_port(socket).within("socket_address")
+            }
+            _ => Err(ConfigError::new("socket_address", "must be set")),
+        }
+        .within("endpoint.address")?;
+        Ok(Name {
+            host: host.into(),
+            port,
+        })
+    })
+}
+
+/// Reads where an endpoint is.
+type Place<'a, P> = &'a dyn Fn(&endpoint::Endpoint) -> Result<P>;
+
+fn build_at<P>(
+    proto: &endpoint::ClusterLoadAssignment,
+    place: Place<'_, P>,
+) -> Result<LoadAssignment<P>> {
     if let Some(policy) = &proto.policy {
         let factor = uint(&policy.overprovisioning_factor).unwrap_or(OVERPROVISIONING_FACTOR);
         refuse(
@@ -40,43 +74,14 @@ pub fn build(proto: &endpoint::ClusterLoadAssignment) -> Result<LoadAssignment> 
         )?;
     }
     Ok(LoadAssignment {
-        localities: each("endpoints", &proto.endpoints, locality)?,
+        localities: each("endpoints", &proto.endpoints, |proto| {
+            locality(proto, place)
+        })?,
+        overprovisioning_factor: OVERPROVISIONING_FACTOR,
     })
 }
 
-/// The endpoints of a cluster that gives them by name, in the order of their priorities.
-///
-/// # Errors
-///
-/// The first field that is invalid, by its path.
-pub fn build_named(proto: &endpoint::ClusterLoadAssignment) -> Result<Vec<NamedEndpoint>> {
-    let localities = each("endpoints", &proto.endpoints, |locality| {
-        let endpoints = each("lb_endpoints", &locality.lb_endpoints, named_endpoint)?;
-        Ok((locality.priority, endpoints))
-    });
-    let mut localities = localities?;
-    localities.sort_by_key(|(priority, _)| *priority);
-    let endpoints = localities.into_iter().flat_map(|(_, endpoints)| endpoints);
-    Ok(endpoints.collect())
-}
-
-fn named_endpoint(proto: &endpoint::LbEndpoint) -> Result<NamedEndpoint> {
-    let address = endpoint_of(proto)?.address.as_ref();
-    let (host, port) = match address.and_then(|address| address.address.as_ref()) {
-        Some(core::address::Address::SocketAddress(socket)) => {
-            host_and_port(socket).within("socket_address")
-        }
-        _ => Err(ConfigError::new("socket_address", "must be set")),
-    }
-    .within("endpoint.address")?;
-    Ok(NamedEndpoint {
-        host: host.into(),
-        port,
-        transport_socket_match: transport_socket_match(proto),
-    })
-}
-
-fn locality(proto: &endpoint::LocalityLbEndpoints) -> Result<Locality> {
+fn locality<P>(proto: &endpoint::LocalityLbEndpoints, place: Place<'_, P>) -> Result<Locality<P>> {
     refuse(
         proto.priority > 128,
         "priority",
@@ -90,7 +95,7 @@ fn locality(proto: &endpoint::LocalityLbEndpoints) -> Result<Locality> {
         None => String::new(),
     };
     let endpoints = each("lb_endpoints", &proto.lb_endpoints, |proto| {
-        endpoint(proto).map(Arc::new)
+        endpoint(proto, place).map(Arc::new)
     })?;
     let total: u64 = endpoints.iter().map(|e| u64::from(e.weight)).sum();
     refuse(
@@ -105,11 +110,12 @@ fn locality(proto: &endpoint::LocalityLbEndpoints) -> Result<Locality> {
     })
 }
 
-fn endpoint(proto: &endpoint::LbEndpoint) -> Result<Endpoint> {
+fn endpoint<P>(proto: &endpoint::LbEndpoint, place: Place<'_, P>) -> Result<Endpoint<P>> {
     let endpoint = endpoint_of(proto)?;
     let health: core::HealthStatus = enumeration(proto.health_status, "health_status")?;
     Ok(Endpoint {
-        address: address(&endpoint.address, "address").within("endpoint")?,
+        address: place(endpoint)?,
+        additional_addresses: Vec::new(),
         weight: bounded(
             &proto.load_balancing_weight,
             1..=u32::MAX,

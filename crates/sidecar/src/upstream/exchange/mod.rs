@@ -180,6 +180,7 @@ pub(crate) mod tests {
     pub fn endpoint(address: SocketAddr) -> Arc<Endpoint> {
         Arc::new(Endpoint {
             address: Address::Socket(address),
+            additional_addresses: Vec::new(),
             weight: 1,
             health: HealthStatus::Healthy,
             hostname: "".into(),

@@ -25,8 +25,8 @@ use super::shared::{ClusterSet, ClusterShared};
 use super::{Cluster, Clusters, ExchangeRequest, UpstreamError};
 use crate::config::address::Address;
 use crate::config::cluster::{
-    self, ClusterDiscovery, Http2Settings, LoadBalancer, Thresholds, UpstreamProtocol,
-    UpstreamTransport,
+    self, AssignmentSource, ClusterDiscovery, Http2Settings, LoadBalancer, Thresholds,
+    UpstreamProtocol, UpstreamTransport,
 };
 use crate::config::endpoint::{Endpoint, HealthStatus, LoadAssignment, Locality};
 use crate::discovery::slot::Slot;
@@ -61,6 +61,7 @@ pub async fn is_pending(mut future: Pin<&mut impl Future>) -> bool {
 pub fn endpoint(address: SocketAddr) -> Endpoint {
     Endpoint {
         address: Address::Socket(address),
+        additional_addresses: Vec::new(),
         weight: 1,
         health: HealthStatus::Healthy,
         hostname: "".into(),
@@ -76,6 +77,7 @@ pub fn assignment(endpoints: impl IntoIterator<Item = Endpoint>) -> Arc<LoadAssi
             name: "".into(),
             endpoints: endpoints.into_iter().map(Arc::new).collect(),
         }],
+        ..LoadAssignment::default()
     })
 }
 
@@ -85,8 +87,10 @@ pub fn config(endpoints: impl IntoIterator<Item = Endpoint>) -> cluster::Cluster
     cluster::Cluster {
         name: "backend".into(),
         stat_name: "backend".into(),
-        discovery: ClusterDiscovery::Assignment { slot, eds: true },
-        named_endpoints: Vec::new(),
+        discovery: ClusterDiscovery::Assignment {
+            slot,
+            source: AssignmentSource::Eds,
+        },
         load_balancer: LoadBalancer::RoundRobin,
         panic_threshold: 50,
         connect_timeout: Duration::from_secs(5),
