@@ -107,3 +107,14 @@ pub struct QueryMatcher {
     /// `present_match: false`: it must be absent.
     pub absent: bool,
 }
+
+/// `CookieMatcher`.
+#[derive(Clone, Debug)]
+pub struct CookieMatcher {
+    /// The cookie's name.
+    pub name: Box<[u8]>,
+    /// What its value must be.
+    pub condition: StringMatcher,
+    /// `invert_match`
+    pub invert: bool,
+}

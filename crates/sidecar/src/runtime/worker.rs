@@ -13,6 +13,7 @@ use super::snapshot::Snapshot;
 use crate::config::listener::NetworkFilter;
 use crate::config::network::ConnectionFilter;
 use crate::http::connection_manager::stream_tasks::StreamTasks;
+use crate::http::route::stats::{RouteStats, RouteStatsOfWorker, StatName};
 use crate::http::stats::HttpStats;
 use crate::listener::Listeners;
 use crate::network::stats::{ConnectionLimitStats, LocalRateLimitStats};
@@ -47,6 +48,7 @@ pub struct Worker {
     /// The memory that they may hold.
     pub mirror_budget: Rc<Budget>,
     random: Random,
+    route_stats: RouteStatsOfWorker,
     http_stats: RefCell<HashMap<Arc<str>, Rc<HttpStats>>>,
     tcp_stats: RefCell<HashMap<Arc<str>, Rc<TcpStats>>>,
     connection_limit_stats: RefCell<HashMap<Arc<str>, Rc<ConnectionLimitStats>>>,
@@ -68,6 +70,7 @@ impl Worker {
             mirrored: Cell::new(0),
             mirror_budget: Budget::new(MIRROR_BYTES),
             random: Random::new(),
+            route_stats: RouteStatsOfWorker::default(),
             http_stats: RefCell::default(),
             tcp_stats: RefCell::default(),
             connection_limit_stats: RefCell::default(),
@@ -101,6 +104,7 @@ impl Worker {
         keep(&self.tcp_stats, &prefixes.tcp);
         keep(&self.connection_limit_stats, &prefixes.connection_limit);
         keep(&self.local_rate_limit_stats, &prefixes.local_rate_limit);
+        self.route_stats.forget_gone();
         for prefix in &prefixes.http {
             self.http_stats(prefix);
         }
@@ -113,6 +117,11 @@ impl Worker {
         for prefix in &prefixes.local_rate_limit {
             self.local_rate_limit_stats(prefix);
         }
+    }
+
+    /// The stats of a virtual cluster or of routes; looked up once per request, by number.
+    pub fn route_stats(&self, name: &Arc<StatName>) -> Rc<RouteStats> {
+        self.route_stats.of(&self.stats, name)
     }
 
     /// The stats of connection managers with this prefix; looked up once per connection.

@@ -23,4 +23,5 @@ mod tests;
 pub use cluster::{Cluster, ConnectRequest, ExchangeRequest, TcpUpstream};
 pub use clusters::Clusters;
 pub use error::UpstreamError;
+pub use stats::code_name;
 pub use target::transport_of;

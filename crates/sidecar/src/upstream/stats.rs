@@ -109,6 +109,12 @@ static CODE_NAMES: LazyLock<Vec<String>> = LazyLock::new(|| {
         .collect()
 });
 
+/// The name of the counter of one status.
+pub fn code_name(status: u16) -> Option<&'static str> {
+    let at = usize::from(status).checked_sub(100)?;
+    CODE_NAMES.get(at).map(String::as_str)
+}
+
 impl ClusterStats {
     /// Counts the head of a final response.
     pub fn response(&self, status: u16) {

@@ -3,11 +3,11 @@
 use envoy_types::pb::envoy::config::route::v3 as route;
 use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
 
-use super::fields::{Within as _, header_name, named, refuse, required};
+use super::fields::{Together as _, Within as _, header_name, named, refuse, required};
 use super::regex;
 use crate::config::error::{ConfigError, Result};
 use crate::config::matcher::{
-    Case, HeaderCondition, HeaderMatcher, QueryMatcher, Regex, StringMatcher,
+    Case, CookieMatcher, HeaderCondition, HeaderMatcher, QueryMatcher, Regex, StringMatcher,
 };
 
 /// `RegexMatcher`, for the whole text.
@@ -63,16 +63,21 @@ fn with_case(text: &str, ignore_case: bool) -> (Box<[u8]>, Case) {
     }
 }
 
+/// The name of a header or pseudo-header, in lower case.
+pub fn header_or_pseudo(name: &str, field: &str) -> Result<Box<[u8]>> {
+    match name.strip_prefix(':') {
+        None => header_name(name, field),
+        Some(pseudo) => {
+            header_name(pseudo, field)?;
+            Ok(name.to_ascii_lowercase().into_bytes().into())
+        }
+    }
+}
+
 /// `HeaderMatcher`.
 pub fn header(proto: &route::HeaderMatcher) -> Result<HeaderMatcher> {
     use route::header_matcher::HeaderMatchSpecifier as Specifier;
-    let name = match proto.name.strip_prefix(':') {
-        Some(pseudo) => {
-            header_name(pseudo, "name")?;
-            proto.name.to_ascii_lowercase().into_bytes().into()
-        }
-        None => header_name(&proto.name, "name")?,
-    };
+    let name = header_or_pseudo(&proto.name, "name")?;
     let condition = match &proto.header_match_specifier {
         None => HeaderCondition::Present(true),
         Some(Specifier::PresentMatch(present)) => HeaderCondition::Present(*present),
@@ -125,4 +130,21 @@ pub fn query(proto: &route::QueryParameterMatcher) -> Result<QueryMatcher> {
         condition,
         absent,
     })
+}
+
+/// `CookieMatcher`.
+pub fn cookie(proto: &route::CookieMatcher) -> Result<CookieMatcher> {
+    let condition = required(&proto.string_match, "string_match")
+        .and_then(|matcher| string(matcher).within("string_match"));
+    let (name, condition) = (cookie_name(&proto.name), condition).together()?;
+    Ok(CookieMatcher {
+        name,
+        condition,
+        invert: proto.invert_match,
+    })
+}
+
+fn cookie_name(name: &str) -> Result<Box<[u8]>> {
+    refuse(name.len() > 1024, "name", "is longer than 1024 bytes")?;
+    Ok(named(name, "name")?.as_bytes().into())
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::route::v3::route_action::RequestMirrorPolicy;
 
-use super::fields::{Within as _, each, header_name, refuse, uri_text};
+use super::fields::{Together as _, Within as _, each, header_name, uri_text};
+use super::header_changes;
 use crate::config::error::{ConfigError, Result};
 use crate::config::route::{Mirror, MirrorCluster};
 use crate::runtime_layer;
@@ -20,29 +21,34 @@ pub fn build(policies: &[RequestMirrorPolicy], wider: &Arc<[Mirror]>) -> Result<
 
 fn policy(proto: &RequestMirrorPolicy) -> Result<Mirror> {
     let cluster = match (proto.cluster.as_str(), proto.cluster_header.as_str()) {
-        ("", "") => return Err(ConfigError::new("cluster", "must be set")),
-        (name, "") => MirrorCluster::Named(name.into()),
-        ("", header) => MirrorCluster::Header(header_name(header, "cluster_header")?),
+        ("", "") => Err(ConfigError::new("cluster", "must be set")),
+        (name, "") => Ok(MirrorCluster::Named(name.into())),
+        ("", header) => header_name(header, "cluster_header").map(MirrorCluster::Header),
         _ => {
             let reason = "cluster is set too, and only one of the two can be";
-            return Err(ConfigError::new("cluster_header", reason));
+            Err(ConfigError::new("cluster_header", reason))
         }
     };
-    refuse(
-        !proto.request_headers_mutations.is_empty(),
-        "request_headers_mutations",
-        "is not supported",
-    )?;
-    let host = uri_text(&proto.host_rewrite_literal, "host_rewrite_literal")?;
     let fraction = proto
         .runtime_fraction
         .as_ref()
         .map(runtime_layer::fraction)
         .transpose();
+    let (cluster, host, headers, fraction) = (
+        cluster,
+        uri_text(&proto.host_rewrite_literal, "host_rewrite_literal"),
+        header_changes::mutations(
+            "request_headers_mutations",
+            &proto.request_headers_mutations,
+        ),
+        fraction.within("runtime_fraction"),
+    )
+        .together()?;
     Ok(Mirror {
         cluster,
-        fraction: fraction.within("runtime_fraction")?,
+        fraction,
         host: (!host.is_empty()).then(|| host.into()),
         marks_host: !proto.disable_shadow_host_suffix_append && host.is_empty(),
+        headers,
     })
 }

@@ -24,10 +24,12 @@ pub mod listener;
 mod matcher;
 mod mirror;
 mod network;
+mod path_rewrite;
 mod regex;
 pub mod resource;
 pub mod route;
 mod route_action;
+mod route_answer;
 mod route_match;
 pub mod secret;
 pub mod source;
@@ -35,6 +37,7 @@ mod struct_value;
 mod tls;
 mod transport_socket;
 mod upstream_protocol;
+mod uri_template;
 
 #[cfg(test)]
 pub mod testing;

@@ -8,12 +8,18 @@ use envoy_types::pb::envoy::config::route::v3::route::Action as ProtoAction;
 use envoy_types::pb::envoy::config::route::v3::virtual_host::TlsRequirementType;
 
 use super::fields::{
-    Within as _, each, enumeration, flag, named, refuse, required, uint, uri_text,
+    Together as _, Within as _, each, enumeration, flag, header_name, named, refuse, required,
+    uint, uri_text,
 };
 use super::header_changes::changes;
-use super::{mirror, route_action, route_match};
+use super::{matcher, mirror, route_action, route_answer, route_match};
 use crate::config::error::{ConfigError, Result};
-use crate::config::route::{Action, Mirror, RequireTls, Route, RouteTable, VirtualHost};
+use crate::config::route::{
+    Action, Mirror, PathMatch, RequireTls, Route, RouteTable, VirtualCluster, VirtualHost,
+};
+use crate::http::route::domains::{DomainError, Domains};
+use crate::http::route::index::RouteIndex;
+use crate::http::route::stats::StatName;
 
 /// `max_direct_response_body_size_bytes` unless set.
 const DIRECT_RESPONSE_BODY: u32 = 4096;
@@ -22,163 +28,212 @@ const DIRECT_RESPONSE_BODY: u32 = 4096;
 ///
 /// # Errors
 ///
-/// The first field that is invalid, by its path.
+/// The fields that are invalid, by their paths.
 pub fn build(proto: &proto::RouteConfiguration, fingerprint: u64) -> Result<RouteTable> {
-    refuse(
+    let validate = refuse(
         flag(&proto.validate_clusters) == Some(true),
         "validate_clusters",
         "must not be true: clusters come and go, and a request for one that does not exist is \
          answered by cluster_not_found_response_code",
-    )?;
-    let body_limit =
-        uint(&proto.max_direct_response_body_size_bytes).unwrap_or(DIRECT_RESPONSE_BODY) as usize;
-    let mirrors = mirror::build(&proto.request_mirror_policies, &Arc::default())?;
+    );
+    let host_header = Some(&proto.vhost_header).filter(|name| !name.is_empty());
+    let host_header = host_header.map(|name| matcher::header_or_pseudo(name, "vhost_header"));
+    let headers = changes(
+        &proto.request_headers_to_add,
+        &proto.request_headers_to_remove,
+        &proto.response_headers_to_add,
+        &proto.response_headers_to_remove,
+    );
+    let internal_only = each(
+        "internal_only_headers",
+        &proto.internal_only_headers,
+        |name| header_name(name, ""),
+    );
+    // What the hosts need cannot wait for them; what is wrong in it is told with theirs.
+    let mirrors = mirror::build(&proto.request_mirror_policies, &Arc::default());
+    let defaults = Defaults {
+        body_limit: uint(&proto.max_direct_response_body_size_bytes).unwrap_or(DIRECT_RESPONSE_BODY)
+            as usize,
+        mirrors: mirrors.clone().unwrap_or_default(),
+    };
+    let mut domains = Domains::default();
     let mut names = HashMap::new();
-    let virtual_hosts = each(
+    let hosts = each(
         "virtual_hosts",
         proto.virtual_hosts.iter().enumerate(),
         |(index, host)| {
-            if let Some(other) = names.insert(host.name.as_str(), index) {
-                return Err(ConfigError::new(
+            let name = match names.insert(host.name.as_str(), index) {
+                None => Ok(()),
+                Some(other) => Err(ConfigError::new(
                     "name",
                     format_args!("virtual_hosts[{other}] has the name `{}` too", host.name),
-                ));
-            }
-            virtual_host(host, body_limit, &mirrors).map(Arc::new)
+                )),
+            };
+            let domains = file(&host.domains, index, &mut domains, proto);
+            let host = virtual_host(host, &defaults);
+            let ((), (), host) = (name, domains, host).together()?;
+            Ok(Arc::new(host))
         },
-    )?;
-    let mut table = RouteTable {
+    );
+    let (virtual_hosts, (), host_header, headers, internal_only, _) = (
+        hosts,
+        validate,
+        host_header.transpose(),
+        headers,
+        internal_only,
+        mirrors,
+    )
+        .together()?;
+    Ok(RouteTable {
         virtual_hosts,
-        exact: HashMap::new(),
-        suffixes: Vec::new(),
-        prefixes: Vec::new(),
-        any: None,
+        domains,
+        host_header,
         ignore_port: proto.ignore_port_in_host_matching,
         ignore_path_parameters: proto.ignore_path_parameters_in_path_matching,
-        headers: changes(
-            &proto.request_headers_to_add,
-            &proto.request_headers_to_remove,
-            &proto.response_headers_to_add,
-            &proto.response_headers_to_remove,
-        )?,
+        internal_only,
+        headers,
         most_specific_wins: proto.most_specific_header_mutations_wins,
         fingerprint,
-    };
-    for (index, host) in proto.virtual_hosts.iter().enumerate() {
-        domains(&host.domains, index, &mut table).within(format_args!("virtual_hosts[{index}]"))?;
-    }
-    let longest_first = |domains: &mut Vec<(Box<[u8]>, usize)>| {
-        domains.sort_by_key(|(text, _)| std::cmp::Reverse(text.len()));
-    };
-    longest_first(&mut table.suffixes);
-    longest_first(&mut table.prefixes);
-    Ok(table)
+    })
+}
+
+/// What the whole table gives to its virtual hosts and routes.
+struct Defaults {
+    body_limit: usize,
+    mirrors: Arc<[Mirror]>,
 }
 
 /// Files the domains of one virtual host.
-fn domains(domains: &[String], index: usize, table: &mut RouteTable) -> Result<()> {
-    refuse(domains.is_empty(), "domains", "must name at least one")?;
-    for (at, domain) in domains.iter().enumerate() {
-        let field = format!("domains[{at}]");
-        let text = uri_text(named(domain, &field)?, &field)?;
-        let text: Box<[u8]> = text.to_ascii_lowercase().into();
-        let stars = text.iter().filter(|byte| **byte == b'*').count();
-        let other = match &*text {
-            b"*" => table.any.replace(index),
-            [b'*', suffix @ ..] if stars == 1 => file(&mut table.suffixes, suffix, index),
-            [prefix @ .., b'*'] if stars == 1 => file(&mut table.prefixes, prefix, index),
-            _ => {
-                refuse(
-                    stars > 0,
-                    &field,
-                    "a * can only be the first or the last character",
-                )?;
-                table.exact.insert(text, index)
-            }
-        };
-        if let Some(other) = other {
-            return Err(ConfigError::new(
-                field,
+fn file(
+    list: &[String],
+    index: usize,
+    domains: &mut Domains,
+    table: &proto::RouteConfiguration,
+) -> Result<()> {
+    refuse(list.is_empty(), "domains", "must name at least one")?;
+    each("domains", list, |domain| {
+        let text = named(domain, "").and_then(|domain| uri_text(domain, ""))?;
+        domains.insert(text, index).map_err(|error| match error {
+            DomainError::Star => ConfigError::new("", error),
+            DomainError::Taken(other) => ConfigError::new(
+                "",
                 format_args!(
                     "`{domain}` is a domain of virtual_hosts[{other}] (`{}`) too",
                     table.virtual_hosts[other].name
                 ),
-            ));
-        }
-    }
-    Ok(())
+            ),
+        })
+    })
+    .map(drop)
 }
 
-fn file(wildcards: &mut Vec<(Box<[u8]>, usize)>, text: &[u8], index: usize) -> Option<usize> {
-    let other = wildcards.iter().find(|(known, _)| **known == *text);
-    if let Some((_, other)) = other {
-        return Some(*other);
-    }
-    wildcards.push((text.into(), index));
-    None
-}
-
-fn virtual_host(
-    proto: &proto::VirtualHost,
-    body_limit: usize,
-    mirrors: &Arc<[Mirror]>,
-) -> Result<VirtualHost> {
-    let mirrors = mirror::build(&proto.request_mirror_policies, mirrors)?;
-    let require_tls: TlsRequirementType = enumeration(proto.require_tls, "require_tls")?;
+fn virtual_host(proto: &proto::VirtualHost, defaults: &Defaults) -> Result<VirtualHost> {
+    let mirrors = mirror::build(&proto.request_mirror_policies, &defaults.mirrors);
+    let defaults = Defaults {
+        body_limit: defaults.body_limit,
+        mirrors: mirrors.clone().unwrap_or_default(),
+    };
+    let headers = changes(
+        &proto.request_headers_to_add,
+        &proto.request_headers_to_remove,
+        &proto.response_headers_to_add,
+        &proto.response_headers_to_remove,
+    );
+    let (_, routes, require_tls, virtual_clusters, headers, _) = (
+        named(&proto.name, "name"),
+        each("routes", &proto.routes, |route_proto| {
+            route(route_proto, &proto.name, &defaults).map(Arc::new)
+        }),
+        enumeration(proto.require_tls, "require_tls"),
+        virtual_clusters(proto),
+        headers,
+        mirrors,
+    )
+        .together()?;
     Ok(VirtualHost {
-        name: named(&proto.name, "name")?.into(),
-        routes: each("routes", &proto.routes, |proto| {
-            route(proto, body_limit, &mirrors).map(Arc::new)
-        })?,
+        index: RouteIndex::new(&routes),
+        routes,
         require_tls: match require_tls {
             TlsRequirementType::None => RequireTls::No,
             TlsRequirementType::ExternalOnly => RequireTls::ExternalOnly,
             TlsRequirementType::All => RequireTls::All,
         },
+        virtual_clusters,
         attempt_count_in_request: proto.include_request_attempt_count,
         attempt_count_in_response: proto.include_attempt_count_in_response,
-        headers: changes(
-            &proto.request_headers_to_add,
-            &proto.request_headers_to_remove,
-            &proto.response_headers_to_add,
-            &proto.response_headers_to_remove,
-        )?,
+        headers,
     })
 }
 
-fn route(proto: &proto::Route, body_limit: usize, mirrors: &Arc<[Mirror]>) -> Result<Route> {
-    let matcher = route_match::build(required(&proto.r#match, "match")?).within("match")?;
-    let action = match required(&proto.action, "action")? {
-        ProtoAction::Route(action) => route_action::forward(action, mirrors)
-            .map(|forward| Action::Forward(Box::new(forward)))
-            .within("route")?,
-        ProtoAction::Redirect(action) => route_action::redirect(action)
-            .map(|redirect| Action::Redirect(Box::new(redirect)))
-            .within("redirect")?,
-        ProtoAction::DirectResponse(action) => {
-            route_action::direct_response(action, body_limit).within("direct_response")?
-        }
-        ProtoAction::FilterAction(_) => {
-            return Err(ConfigError::new("filter_action", "is not supported"));
-        }
-        ProtoAction::NonForwardingAction(_) => {
-            return Err(ConfigError::new(
-                "non_forwarding_action",
-                "is for clients that use routes without a proxy",
-            ));
-        }
-    };
+fn virtual_clusters(host: &proto::VirtualHost) -> Result<Vec<VirtualCluster>> {
+    let mut all = each("virtual_clusters", &host.virtual_clusters, |cluster| {
+        refuse(cluster.headers.is_empty(), "headers", "must not be empty")?;
+        let (name, headers) = (
+            named(&cluster.name, "name"),
+            each("headers", &cluster.headers, matcher::header),
+        )
+            .together()?;
+        Ok(VirtualCluster {
+            headers,
+            stat: StatName::virtual_cluster(&host.name, name),
+        })
+    })?;
+    if !all.is_empty() {
+        all.push(VirtualCluster {
+            headers: Vec::new(),
+            stat: StatName::virtual_cluster(&host.name, "other"),
+        });
+    }
+    Ok(all)
+}
+
+fn route(proto: &proto::Route, host: &str, defaults: &Defaults) -> Result<Route> {
+    let matcher =
+        required(&proto.r#match, "match").and_then(|m| route_match::build(m).within("match"));
+    let headers = changes(
+        &proto.request_headers_to_add,
+        &proto.request_headers_to_remove,
+        &proto.response_headers_to_add,
+        &proto.response_headers_to_remove,
+    );
+    // A rewrite by template needs to know what is matched.
+    let matched = matcher.as_ref().ok().map(|matcher| &matcher.path);
+    let action =
+        required(&proto.action, "action").and_then(|proto| action(proto, defaults, matched));
+    let (matcher, headers, action) = (matcher, headers, action).together()?;
+    let prefix = proto.stat_prefix.as_str();
     Ok(Route {
         name: proto.name.as_str().into(),
         matcher,
         action,
-        headers: changes(
-            &proto.request_headers_to_add,
-            &proto.request_headers_to_remove,
-            &proto.response_headers_to_add,
-            &proto.response_headers_to_remove,
-        )?,
+        headers,
+        stat: (!prefix.is_empty()).then(|| StatName::route(host, prefix)),
     })
+}
+
+fn action(proto: &ProtoAction, defaults: &Defaults, matched: Option<&PathMatch>) -> Result<Action> {
+    match proto {
+        ProtoAction::Route(action) => route_action::forward(action, &defaults.mirrors, matched)
+            .map(|forward| Action::Forward(Box::new(forward)))
+            .within("route"),
+        ProtoAction::Redirect(action) => route_answer::redirect(action)
+            .map(|redirect| Action::Redirect(Box::new(redirect)))
+            .within("redirect"),
+        ProtoAction::DirectResponse(action) => {
+            route_answer::direct_response(action, defaults.body_limit)
+                .map(|response| Action::Direct(Box::new(response)))
+                .within("direct_response")
+        }
+        // Envoy reserves it for the matchers of filters, and refuses it in routes as well.
+        ProtoAction::FilterAction(_) => Err(ConfigError::new(
+            "filter_action",
+            "is not an action for requests: use route, redirect or direct_response",
+        )),
+        ProtoAction::NonForwardingAction(_) => Err(ConfigError::new(
+            "non_forwarding_action",
+            "is for clients that use routes without a proxy",
+        )),
+    }
 }
 
 #[cfg(test)]

@@ -1,75 +1,125 @@
-//! `RouteAction`, `RedirectAction`, `DirectResponseAction`.
+//! `RouteAction`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::RoutingPriority;
 use envoy_types::pb::envoy::config::route::v3 as route;
-use envoy_types::pb::envoy::config::route::v3::redirect_action::{
-    PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
-};
+use envoy_types::pb::envoy::config::route::v3::route_action::hash_policy::PolicySpecifier;
 use envoy_types::pb::envoy::config::route::v3::route_action::{
     ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier, MaxStreamDuration,
+    UpgradeConfig,
 };
+use envoy_types::pb::envoy::config::route::v3::weighted_cluster::RandomValueSpecifier;
 use envoy_types::pb::envoy::config::route::v3::weighted_cluster::cluster_weight::HostRewriteSpecifier as PartHost;
-use envoy_types::pb::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 
 use super::fields::{
-    Within as _, duration, each, enumeration, flag, header_name, named, port, refuse, required,
-    timeout, uint, uri_text,
+    Together as _, Within as _, duration, each, enumeration, flag, header_name, named, refuse,
+    required, timeout, uint, uri_text,
 };
 use super::header_changes::changes;
-use super::regex;
-use super::{data_source, mirror};
+use super::{matcher, mirror, path_rewrite};
 use crate::config::error::{ConfigError, Result};
 use crate::config::route::{
-    Action, ClusterChoice, Forward, GrpcTimeout, HostRewrite, Mirror, PathRewrite, Redirect,
-    WeightedCluster,
+    ClusterChoice, Forward, GrpcTimeout, HashInput, HashPolicy, HostRewrite, Mirror, PathMatch,
+    RandomSource, ShareCluster, WeightedCluster, WeightedClusters,
 };
+use crate::runtime_layer;
 
 /// `timeout` of a route that sets none.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// `route`, which has the mirrors of its virtual host where it has none of its own.
-pub fn forward(proto: &route::RouteAction, mirrors: &Arc<[Mirror]>) -> Result<Forward> {
+/// `route`, which has the mirrors of its virtual host where it has none of its own, of a route that
+/// matches so (`None`: what it matches is invalid).
+pub fn forward(
+    proto: &route::RouteAction,
+    mirrors: &Arc<[Mirror]>,
+    matched: Option<&PathMatch>,
+) -> Result<Forward> {
+    let rewrite = path_rewrite::of_route(
+        &proto.prefix_rewrite,
+        &proto.regex_rewrite,
+        &proto.path_rewrite,
+        &proto.path_rewrite_policy,
+        matched,
+    );
+    let (cluster, not_found_status, rewrite, host_rewrite, times, mirrors, upgrades, hash) = (
+        cluster(&proto.cluster_specifier),
+        not_found_status(proto.cluster_not_found_response_code),
+        rewrite,
+        host_rewrite(&proto.host_rewrite_specifier),
+        times(proto),
+        mirror::build(&proto.request_mirror_policies, mirrors),
+        each("upgrade_configs", &proto.upgrade_configs, upgrade),
+        each("hash_policy", &proto.hash_policy, hash_policy),
+    )
+        .together()?;
     let priority: RoutingPriority = enumeration(proto.priority, "priority")?;
     refuse(
         priority != RoutingPriority::Default,
         "priority",
         "only DEFAULT is supported",
     )?;
-    let not_found: ClusterNotFoundResponseCode = enumeration(
-        proto.cluster_not_found_response_code,
-        "cluster_not_found_response_code",
-    )?;
-    let idle_timeout = match duration(&proto.idle_timeout, "idle_timeout")? {
-        None => None,
-        Some(Duration::ZERO) => Some(None),
-        set => Some(set),
-    };
-    let (max_stream_duration, grpc_timeout) =
-        stream_duration(&proto.max_stream_duration).within("max_stream_duration")?;
     Ok(Forward {
-        cluster: cluster(&proto.cluster_specifier)?,
-        not_found_status: match not_found {
-            ClusterNotFoundResponseCode::ServiceUnavailable => 503,
-            ClusterNotFoundResponseCode::NotFound => 404,
-            ClusterNotFoundResponseCode::InternalServerError => 500,
-        },
-        rewrite: rewrite(&proto.prefix_rewrite, &proto.regex_rewrite)?,
-        host_rewrite: host_rewrite(&proto.host_rewrite_specifier)?,
-        // Envoy's rule: where the newer field is present, the older one is not looked at.
-        timeout: timeout(&proto.timeout, Some(TIMEOUT), "timeout")?
-            .filter(|_| proto.max_stream_duration.is_none()),
-        idle_timeout,
-        max_stream_duration,
-        grpc_timeout,
+        cluster,
+        not_found_status,
+        rewrite: rewrite.map(Box::new),
+        host_rewrite,
+        timeout: times.timeout,
+        idle_timeout: times.idle,
+        max_stream_duration: times.stream,
+        grpc_timeout: times.grpc,
+        older_grpc_timeout: times.older_grpc,
         append_x_forwarded_host: proto.append_x_forwarded_host,
-        mirrors: mirror::build(&proto.request_mirror_policies, mirrors)?,
-        upgrades: each("upgrade_configs", &proto.upgrade_configs, |upgrade| {
-            let kind = header_name(&upgrade.upgrade_type, "upgrade_type")?;
-            Ok((kind, flag(&upgrade.enabled).unwrap_or(true)))
-        })?,
+        mirrors,
+        upgrades,
+        hash,
+    })
+}
+
+fn not_found_status(code: i32) -> Result<u16> {
+    let code = enumeration(code, "cluster_not_found_response_code")?;
+    Ok(match code {
+        ClusterNotFoundResponseCode::ServiceUnavailable => 503,
+        ClusterNotFoundResponseCode::NotFound => 404,
+        ClusterNotFoundResponseCode::InternalServerError => 500,
+    })
+}
+
+fn upgrade(proto: &UpgradeConfig) -> Result<(Box<[u8]>, bool)> {
+    let kind = header_name(&proto.upgrade_type, "upgrade_type")?;
+    Ok((kind, flag(&proto.enabled).unwrap_or(true)))
+}
+
+/// How long things may take.
+struct Times {
+    timeout: Option<Duration>,
+    idle: Option<Option<Duration>>,
+    stream: Option<Duration>,
+    grpc: Option<GrpcTimeout>,
+    older_grpc: Option<GrpcTimeout>,
+}
+
+fn times(proto: &route::RouteAction) -> Result<Times> {
+    let (all, idle, (stream, grpc), older_max, older_offset) = (
+        timeout(&proto.timeout, Some(TIMEOUT), "timeout"),
+        duration(&proto.idle_timeout, "idle_timeout"),
+        stream_duration(&proto.max_stream_duration).within("max_stream_duration"),
+        duration(&proto.max_grpc_timeout, "max_grpc_timeout"),
+        duration(&proto.grpc_timeout_offset, "grpc_timeout_offset"),
+    )
+        .together()?;
+    // Envoy's rule: where the newer field is present, the older ones are not looked at.
+    let older = proto.max_stream_duration.is_none();
+    Ok(Times {
+        timeout: all.filter(|_| older),
+        idle: idle.map(|idle| (idle > Duration::ZERO).then_some(idle)),
+        stream,
+        grpc,
+        older_grpc: older_max.filter(|_| older).map(|max| GrpcTimeout {
+            max: (max > Duration::ZERO).then_some(max),
+            offset: older_offset.unwrap_or_default(),
+        }),
     })
 }
 
@@ -114,27 +164,63 @@ fn cluster(proto: &Option<ClusterSpecifier>) -> Result<ClusterChoice> {
 }
 
 fn weighted(proto: &route::WeightedCluster) -> Result<ClusterChoice> {
-    let parts = each("clusters", &proto.clusters, |part| {
-        Ok(WeightedCluster {
-            name: named(&part.name, "name")?.into(),
-            weight: uint(&part.weight).unwrap_or(0),
-            host: match &part.host_rewrite_specifier {
-                None => None,
-                Some(PartHost::HostRewriteLiteral(host)) => {
-                    let host = named(host, "host_rewrite_literal")?;
-                    Some(uri_text(host, "host_rewrite_literal")?.into())
-                }
-            },
-            headers: changes(
-                &part.request_headers_to_add,
-                &part.request_headers_to_remove,
-                &part.response_headers_to_add,
-                &part.response_headers_to_remove,
-            )?,
-        })
-    })?;
-    let total = total_weight(parts.iter().map(|part| part.weight), "clusters")?;
-    Ok(ClusterChoice::Weighted { parts, total })
+    refuse(proto.clusters.is_empty(), "clusters", "must not be empty")?;
+    let prefix = &proto.runtime_key_prefix;
+    let parts = each("clusters", &proto.clusters, |part| share(part, prefix))?;
+    let weights = proto.clusters.iter();
+    let weights = weights.map(|part| uint(&part.weight).unwrap_or(0));
+    total_weight(weights, "clusters")?;
+    let random = match &proto.random_value_specifier {
+        None => RandomSource::Own,
+        Some(RandomValueSpecifier::HeaderName(name)) => {
+            RandomSource::Header(header_name(name, "header_name")?)
+        }
+        Some(RandomValueSpecifier::UseHashPolicy(on)) if on.value => RandomSource::Hash,
+        Some(RandomValueSpecifier::UseHashPolicy(_)) => RandomSource::Own,
+    };
+    Ok(ClusterChoice::Weighted(Box::new(WeightedClusters {
+        parts,
+        random,
+    })))
+}
+
+fn share(
+    part: &route::weighted_cluster::ClusterWeight,
+    runtime_prefix: &str,
+) -> Result<WeightedCluster> {
+    let cluster = match (part.name.as_str(), part.cluster_header.as_str()) {
+        ("", "") => Err(ConfigError::new("name", "must not be empty")),
+        (name, "") => Ok(ShareCluster::Named(name.into())),
+        ("", header) => header_name(header, "cluster_header").map(ShareCluster::Header),
+        _ => Err(ConfigError::new(
+            "cluster_header",
+            "name is set too, and only one of the two can be",
+        )),
+    };
+    let host = match &part.host_rewrite_specifier {
+        None => Ok(None),
+        Some(PartHost::HostRewriteLiteral(host)) => named(host, "host_rewrite_literal")
+            .and_then(|host| uri_text(host, "host_rewrite_literal"))
+            .map(|host| Some(host.into())),
+    };
+    let headers = changes(
+        &part.request_headers_to_add,
+        &part.request_headers_to_remove,
+        &part.response_headers_to_add,
+        &part.response_headers_to_remove,
+    );
+    let (cluster, host, headers) = (cluster, host, headers).together()?;
+    let key = if runtime_prefix.is_empty() {
+        String::new()
+    } else {
+        format!("{runtime_prefix}.{}", part.name)
+    };
+    Ok(WeightedCluster {
+        cluster,
+        weight: runtime_layer::number_at(&key, uint(&part.weight).unwrap_or(0)),
+        headers,
+        host,
+    })
 }
 
 /// The sum of weights, which must be positive and fit 32 bits.
@@ -150,44 +236,6 @@ pub fn total_weight(weights: impl Iterator<Item = u32>, field: &str) -> Result<u
     }
 }
 
-fn rewrite(prefix: &str, regex: &Option<RegexMatchAndSubstitute>) -> Result<Option<PathRewrite>> {
-    match (prefix, regex) {
-        ("", None) => Ok(None),
-        ("", Some(regex)) => regex_rewrite(regex).map(Some).within("regex_rewrite"),
-        (prefix, None) => prefix_rewrite(prefix).map(Some),
-        (_, Some(_)) => Err(ConfigError::new(
-            "regex_rewrite",
-            "prefix_rewrite is set too, and only one of the two can be",
-        )),
-    }
-}
-
-fn prefix_rewrite(prefix: &str) -> Result<PathRewrite> {
-    refuse(
-        prefix.contains(['?', '#']),
-        "prefix_rewrite",
-        "must not hold ? or #",
-    )?;
-    let prefix = uri_text(prefix, "prefix_rewrite")?;
-    Ok(PathRewrite::Prefix(prefix.into()))
-}
-
-fn regex_rewrite(proto: &RegexMatchAndSubstitute) -> Result<PathRewrite> {
-    let pattern = required(&proto.pattern, "pattern")?;
-    let pattern = named(&pattern.regex, "regex")
-        .and_then(|pattern| regex::anywhere(pattern, "regex"))
-        .within("pattern")?;
-    refuse(
-        proto.substitution.contains(['?', '#']),
-        "substitution",
-        "must not hold ? or #",
-    )?;
-    Ok(PathRewrite::Regex {
-        substitution: regex::substitution(&proto.substitution, &pattern, "substitution")?,
-        pattern,
-    })
-}
-
 fn host_rewrite(proto: &Option<HostRewriteSpecifier>) -> Result<HostRewrite> {
     Ok(match proto {
         None => HostRewrite::No,
@@ -200,105 +248,67 @@ fn host_rewrite(proto: &Option<HostRewriteSpecifier>) -> Result<HostRewrite> {
         Some(HostRewriteSpecifier::HostRewriteHeader(name)) => {
             HostRewrite::Header(header_name(name, "host_rewrite_header")?)
         }
-        Some(HostRewriteSpecifier::HostRewritePathRegex(_)) => {
+        Some(HostRewriteSpecifier::HostRewritePathRegex(regex)) => {
+            let (pattern, substitution) =
+                path_rewrite::substitute(regex).within("host_rewrite_path_regex")?;
+            HostRewrite::PathRegex {
+                pattern: Box::new(pattern),
+                substitution,
+            }
+        }
+        Some(HostRewriteSpecifier::HostRewrite(text)) => {
+            let text = named(text, "host_rewrite")?;
+            HostRewrite::Format(Box::new(path_rewrite::operators(text, "host_rewrite")?))
+        }
+    })
+}
+
+fn hash_policy(proto: &route::route_action::HashPolicy) -> Result<HashPolicy> {
+    let input = match required(&proto.policy_specifier, "policy_specifier")? {
+        PolicySpecifier::Header(header) => {
+            let rewrite = header.regex_rewrite.as_ref();
+            let rewrite = rewrite.map(path_rewrite::substitute).transpose();
+            let (name, rewrite) = (
+                matcher::header_or_pseudo(&header.header_name, "header_name"),
+                rewrite.within("regex_rewrite"),
+            )
+                .together()
+                .within("header")?;
+            HashInput::Header {
+                name,
+                rewrite: rewrite.map(|(pattern, by)| (Box::new(pattern), by)),
+            }
+        }
+        PolicySpecifier::Cookie(cookie) => {
+            refuse(
+                cookie.ttl.is_some() || !cookie.attributes.is_empty(),
+                "cookie.ttl",
+                "is not supported: no cookie is made for a client that has none",
+            )?;
+            let name = named(&cookie.name, "name").within("cookie")?;
+            HashInput::Cookie(name.as_bytes().into())
+        }
+        PolicySpecifier::ConnectionProperties(properties) => {
+            refuse(
+                !properties.source_ip,
+                "connection_properties.source_ip",
+                "must be true: there is no other property",
+            )?;
+            HashInput::SourceIp
+        }
+        PolicySpecifier::QueryParameter(parameter) => {
+            let name = named(&parameter.name, "name").within("query_parameter")?;
+            HashInput::QueryParameter(name.as_bytes().into())
+        }
+        PolicySpecifier::FilterState(_) => {
             return Err(ConfigError::new(
-                "host_rewrite_path_regex",
-                "is not supported",
+                "filter_state",
+                "is not supported: nothing that runs here stores an object that has a hash",
             ));
         }
-        Some(HostRewriteSpecifier::HostRewrite(_)) => {
-            return Err(ConfigError::new("host_rewrite", "is not supported"));
-        }
+    };
+    Ok(HashPolicy {
+        input,
+        terminal: proto.terminal,
     })
-}
-
-/// `redirect`.
-pub fn redirect(proto: &route::RedirectAction) -> Result<Redirect> {
-    let code: RedirectResponseCode = enumeration(proto.response_code, "response_code")?;
-    let scheme = match &proto.scheme_rewrite_specifier {
-        None | Some(SchemeRewriteSpecifier::HttpsRedirect(false)) => None,
-        Some(SchemeRewriteSpecifier::HttpsRedirect(true)) => Some(b"https".as_slice().into()),
-        Some(SchemeRewriteSpecifier::SchemeRedirect(scheme)) if scheme.is_empty() => None,
-        Some(SchemeRewriteSpecifier::SchemeRedirect(scheme)) => {
-            // RFC 3986, section 3.1.
-            let valid = |(at, byte): (usize, u8)| {
-                byte.is_ascii_alphabetic()
-                    || (at > 0 && (byte.is_ascii_digit() || b"+-.".contains(&byte)))
-            };
-            refuse(
-                !scheme.bytes().enumerate().all(valid),
-                "scheme_redirect",
-                "is not a URI scheme",
-            )?;
-            Some(scheme.to_ascii_lowercase().into_bytes().into())
-        }
-    };
-    let (path, rewrite) = match &proto.path_rewrite_specifier {
-        None => (None, None),
-        Some(PathRewriteSpecifier::PathRedirect(path)) if path.is_empty() => (None, None),
-        Some(PathRewriteSpecifier::PathRedirect(path)) => {
-            refuse(
-                !path.starts_with('/'),
-                "path_redirect",
-                "must begin with a slash",
-            )?;
-            (Some(uri_text(path, "path_redirect")?.into()), None)
-        }
-        Some(PathRewriteSpecifier::PrefixRewrite(prefix)) if prefix.is_empty() => (None, None),
-        Some(PathRewriteSpecifier::PrefixRewrite(prefix)) => (None, Some(prefix_rewrite(prefix)?)),
-        Some(PathRewriteSpecifier::RegexRewrite(regex)) => {
-            (None, Some(regex_rewrite(regex).within("regex_rewrite")?))
-        }
-        Some(PathRewriteSpecifier::PathRewrite(_)) => {
-            return Err(ConfigError::new("path_rewrite", "is not supported"));
-        }
-    };
-    let host = uri_text(&proto.host_redirect, "host_redirect")?;
-    Ok(Redirect {
-        status: match code {
-            RedirectResponseCode::MovedPermanently => 301,
-            RedirectResponseCode::Found => 302,
-            RedirectResponseCode::SeeOther => 303,
-            RedirectResponseCode::TemporaryRedirect => 307,
-            RedirectResponseCode::PermanentRedirect => 308,
-        },
-        scheme,
-        host: (!host.is_empty()).then(|| host.into()),
-        port: match proto.port_redirect {
-            0 => None,
-            other => Some(port(other, false, "port_redirect")?),
-        },
-        path,
-        rewrite,
-        strip_query: proto.strip_query,
-    })
-}
-
-/// `direct_response`, with a body of at most `limit` bytes.
-pub fn direct_response(proto: &route::DirectResponseAction, limit: usize) -> Result<Action> {
-    let status = u16::try_from(proto.status)
-        .ok()
-        .filter(|status| (200..600).contains(status))
-        .ok_or_else(|| {
-            ConfigError::new(
-                "status",
-                format_args!("{} is not between 200 and 599", proto.status),
-            )
-        })?;
-    let body: Arc<[u8]> = match &proto.body {
-        None => Arc::default(),
-        Some(source) => data_source::read_once(source)
-            .within("body")?
-            .map(|data| data.bytes.into())
-            .unwrap_or_default(),
-    };
-    refuse(
-        body.len() > limit,
-        "body",
-        format_args!(
-            "has {} bytes, and max_direct_response_body_size_bytes is {limit}",
-            body.len()
-        ),
-    )?;
-    Ok(Action::Direct { status, body })
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::http_connection_manager::{ForwardClientCert, HttpConnectionManager};
+use crate::http::route::ClientCertificate;
 use crate::http::stats::HttpStats;
 use crate::listener::connection::Connection;
 use crate::runtime::worker::Worker;
@@ -24,6 +25,8 @@ pub struct Context {
     pub max_age: Option<Duration>,
     /// `drain_timeout` with this connection's share of the jitter.
     pub drain_timeout: Duration,
+    /// Whether it gave one, for routes that ask.
+    pub certificate: ClientCertificate,
     /// Requests begun on this connection.
     requests: Cell<u32>,
     /// It is we who end the connection, not the client.
@@ -67,6 +70,15 @@ impl Context {
             .max_connection_duration
             .map(|max| later(max, manager.max_connection_jitter));
         let drain_timeout = later(manager.drain_timeout, manager.drain_jitter);
+        // A chain that was not verified never gets so far.
+        let presented = connection
+            .tls
+            .as_ref()
+            .is_some_and(|tls| !tls.peer_chain.is_empty());
+        let certificate = ClientCertificate {
+            presented,
+            validated: presented,
+        };
         Rc::new(Context {
             worker: worker.clone(),
             connection,
@@ -75,6 +87,7 @@ impl Context {
             client_certificate,
             max_age,
             drain_timeout,
+            certificate,
             requests: Cell::new(0),
             ends_here: Cell::new(false),
         })

@@ -8,10 +8,11 @@ use super::context::Context;
 use super::local_reply::LocalReply;
 use super::{client_certificate, forwarded, hop_by_hop, path};
 use crate::config::http_connection_manager::{StripPort, Underscores};
-use crate::config::route::{Action, Route, RouteTable, VirtualHost};
+use crate::config::route::{Action, Route, RouteTable, VirtualCluster, VirtualHost};
 use crate::http::headers::{Headers, Name};
 use crate::http::message::{RequestHead, Version};
-use crate::http::route::{self, RouteMatchResult};
+use crate::http::route::stats::Counted;
+use crate::http::route::{self, Facts, RouteMatchResult};
 use crate::http::router::Levels;
 use crate::http::stream_info::StreamInfo;
 use crate::telemetry::access_log::flags::Flags;
@@ -48,6 +49,25 @@ impl Held {
         }
         Levels::new(levels)
     }
+}
+
+/// The counters of a request's virtual cluster and of its route.
+pub fn counted(
+    context: &Context,
+    host: &VirtualHost,
+    route: &Route,
+    request: &RequestHead,
+) -> Counted {
+    let stats = |name| context.worker.route_stats(name);
+    let all = |cluster: &&VirtualCluster| {
+        let mut matchers = cluster.headers.iter();
+        matchers.all(|matcher| matcher.matches(request))
+    };
+    let cluster = host.virtual_clusters.iter().find(all);
+    Counted::new(
+        cluster.map(|cluster| stats(&cluster.stat)),
+        route.stat.as_ref().map(stats),
+    )
 }
 
 /// Sanitises the head and finds its route.
@@ -113,8 +133,18 @@ pub fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut Strea
             Flags::NO_ROUTE_FOUND,
         ));
     };
+    if !caller.internal {
+        for name in &table.internal_only {
+            request.headers.remove_named(name);
+        }
+    }
     let random = context.worker.random();
-    match table.route(request, random, tls) {
+    let facts = Facts {
+        request,
+        random,
+        certificate: context.certificate,
+    };
+    match table.route(&facts) {
         RouteMatchResult::NotFound => {
             context.stats.no_route.increment(1);
             Decision::Reply(LocalReply::new(

@@ -6,7 +6,7 @@ use std::task::Poll;
 use tokio::time::Instant;
 
 use super::context::Context;
-use super::decide::{Decision, decide};
+use super::decide::{Decision, counted, decide};
 use super::hop_by_hop;
 use super::local_reply::LocalReply;
 use super::response_head;
@@ -21,6 +21,7 @@ use crate::http::router::{self, Forwarded, Levels};
 use crate::http::stream_info::StreamInfo;
 use crate::runtime::timer::Timer;
 use crate::telemetry::access_log::flags::Flags;
+use crate::telemetry::access_log::format::Format;
 
 /// What the codec does with the connection (HTTP/1) or stream (HTTP/2) next.
 pub enum Next {
@@ -101,8 +102,11 @@ pub async fn serve(
         } => {
             let levels = held.levels();
             let answer = match &route.action {
-                Action::Direct { .. } | Action::Redirect(_) => own_answer(context, &route, request),
+                Action::Direct(_) | Action::Redirect(_) => {
+                    own_answer(context, &info, &route, request)
+                }
                 Action::Forward(forward) => {
+                    let counted = counted(context, &held.host, &route, request);
                     let mut stream = router::Stream {
                         context,
                         request,
@@ -113,6 +117,7 @@ pub async fn serve(
                         host: &held.host,
                         upgrade,
                         random,
+                        counted,
                     };
                     match router::forward(&mut stream, &route, forward, levels).await {
                         Forwarded::Done {
@@ -191,19 +196,28 @@ fn go_ahead(response: &mut ResponseHead, downstream: &mut Downstream<'_>) {
 }
 
 /// The answer of a direct_response or redirect route.
-fn own_answer(context: &Context, route: &Route, request: &RequestHead) -> LocalReply {
+fn own_answer(
+    context: &Context,
+    info: &StreamInfo,
+    route: &Route,
+    request: &RequestHead,
+) -> LocalReply {
     context.stats.rq_direct_response.increment(1);
     let mut answer = LocalReply::new(500, "", "direct_response", Flags::NONE);
     match &route.action {
         Action::Redirect(redirect) => {
             let mut location = Vec::new();
-            route::write_location(redirect, &route.matcher, request, &mut location);
+            let render = |format: &Format, out: &mut Vec<u8>| {
+                let record = info.record(&context.connection, Some(request), None, None);
+                format.render(&record, out);
+            };
+            route::write_location(redirect, &route.matcher, request, render, &mut location);
             answer.status = redirect.status;
             answer.location = Some(location);
         }
-        Action::Direct { status, body } => {
-            answer.status = *status;
-            answer.body = body.to_vec().into();
+        Action::Direct(direct) => {
+            answer.status = direct.status;
+            answer.body = direct.body.to_vec().into();
         }
         // Never asked for one.
         Action::Forward(_) => {}

@@ -1,34 +1,37 @@
 //! Matching one request against one route.
 
-use crate::config::matcher::{Case, HeaderCondition, HeaderMatcher, QueryMatcher};
-use crate::config::route::{PathMatch, RouteMatch};
+use super::Facts;
+use crate::config::matcher::{Case, CookieMatcher, HeaderCondition, HeaderMatcher, QueryMatcher};
+use crate::config::route::{Criteria, PathMatch, RouteMatch};
+use crate::http::headers::Name;
 use crate::http::message::{BodyLength, RequestHead};
 
 /// A request with what is computed once for all routes.
 pub(super) struct Target<'a> {
-    request: &'a RequestHead,
-    /// What path specifiers match: no query, and no path parameters where they are ignored.
-    path: &'a [u8],
+    facts: &'a Facts<'a>,
+    /// What path specifiers match: no query, and no path parameters where they are ignored. `None`
+    /// for a CONNECT that has no path.
+    pub(super) path: Option<&'a [u8]>,
     /// What follows the `?`; empty if nothing does.
     query: &'a [u8],
 }
 
 impl<'a> Target<'a> {
-    pub(super) fn new(request: &'a RequestHead, ignore_path_parameters: bool) -> Self {
-        let (mut path, query) = split_query(&request.path);
+    pub(super) fn new(facts: &'a Facts<'a>, ignore_path_parameters: bool) -> Self {
+        let (mut path, query) = split_query(&facts.request.path);
         if ignore_path_parameters && let Some(at) = memchr::memchr(b';', path) {
             path = &path[..at];
         }
         Target {
-            request,
-            path,
+            facts,
+            path: Some(path).filter(|_| !facts.request.path.is_empty()),
             query: query.get(1..).unwrap_or_default(),
         }
     }
 }
 
 /// Splits a path into what path specifiers match, and the query or fragment with its `?` or `#`.
-pub(super) fn split_query(path: &[u8]) -> (&[u8], &[u8]) {
+pub fn split_query(path: &[u8]) -> (&[u8], &[u8]) {
     match memchr::memchr2(b'?', b'#', path) {
         Some(at) => path.split_at(at),
         None => (path, b""),
@@ -36,26 +39,24 @@ pub(super) fn split_query(path: &[u8]) -> (&[u8], &[u8]) {
 }
 
 impl RouteMatch {
-    /// Whether all criteria hold. The cheap ones are looked at first.
-    pub(super) fn matches(&self, target: &Target<'_>, random: u64) -> bool {
+    /// Whether all criteria hold.
+    pub(super) fn matches(&self, target: &Target<'_>) -> bool {
         self.path_matches(target)
-            && (!self.grpc || target.request.is_grpc())
             && self
-                .headers
-                .iter()
-                .all(|matcher| matcher.matches(target.request))
-            && self
-                .query
-                .iter()
-                .all(|matcher| matcher.matches(target.query))
-            && self
-                .fraction
+                .criteria
                 .as_ref()
-                .is_none_or(|fraction| fraction.happens(random))
+                .is_none_or(|criteria| criteria.hold(target))
     }
 
     fn path_matches(&self, target: &Target<'_>) -> bool {
-        let path = target.path;
+        if matches!(self.path, PathMatch::Connect) {
+            let request = target.facts.request;
+            // An extended CONNECT (RFC 8441) stands for an upgrade.
+            return request.method == b"CONNECT" && request.protocol.is_none();
+        }
+        let Some(path) = target.path else {
+            return false;
+        };
         let case = if self.case_sensitive {
             Case::Sensitive
         } else {
@@ -71,9 +72,34 @@ impl RouteMatch {
             PathMatch::SeparatedPrefix(prefix) => {
                 starts_with(prefix) && path.get(prefix.len()).is_none_or(|next| *next == b'/')
             }
-            PathMatch::Regex(regex) => regex.matches(path),
-            PathMatch::Connect => target.request.method == b"CONNECT",
+            PathMatch::Regex(regex) | PathMatch::Template(regex) => regex.matches(path),
+            PathMatch::Connect => false,
         }
+    }
+}
+
+impl Criteria {
+    /// Whether all hold. The cheap ones are looked at first.
+    fn hold(&self, target: &Target<'_>) -> bool {
+        let Facts {
+            request,
+            random,
+            certificate,
+        } = target.facts;
+        let equal = |wanted: Option<bool>, is: bool| wanted.is_none_or(|wanted| wanted == is);
+        (!self.grpc || request.is_grpc())
+            && equal(self.certificate_presented, certificate.presented)
+            && equal(self.certificate_validated, certificate.validated)
+            && self
+                .fraction
+                .as_ref()
+                .is_none_or(|fraction| fraction.happens(*random))
+            && self.headers.iter().all(|matcher| matcher.matches(request))
+            && self
+                .query
+                .iter()
+                .all(|matcher| matcher.matches(target.query))
+            && self.cookies.iter().all(|matcher| matcher.matches(request))
     }
 }
 
@@ -145,6 +171,36 @@ fn integer(value: &[u8]) -> Option<i64> {
     std::str::from_utf8(value).ok()?.trim().parse().ok()
 }
 
+impl CookieMatcher {
+    /// Whether a request has what is wanted. Of a cookie that came several times the first counts;
+    /// one that did not come is not the wanted one.
+    fn matches(&self, request: &RequestHead) -> bool {
+        let holds = cookie(request, &self.name).is_some_and(|value| self.condition.matches(value));
+        holds != self.invert
+    }
+}
+
+/// The first value of a cookie, without the quotes around it.
+pub(super) fn cookie<'a>(request: &'a RequestHead, name: &[u8]) -> Option<&'a [u8]> {
+    let pairs = request
+        .headers
+        .all(Name::Cookie)
+        .flat_map(|header| header.split(|byte| *byte == b';'));
+    pairs
+        .filter_map(|pair| {
+            let rest = pair.trim_ascii().strip_prefix(name)?;
+            rest.trim_ascii_start().strip_prefix(b"=")
+        })
+        .map(|value| {
+            let value = value.trim_ascii();
+            match value {
+                [b'"', inner @ .., b'"'] => inner,
+                value => value,
+            }
+        })
+        .next()
+}
+
 impl QueryMatcher {
     /// Whether a query has what is wanted. Of a parameter that came several times the first counts.
     fn matches(&self, query: &[u8]) -> bool {
@@ -159,7 +215,7 @@ impl QueryMatcher {
 }
 
 /// The first value of a parameter as it was sent, still percent-encoded.
-fn parameter<'a>(query: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+pub(super) fn parameter<'a>(query: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     if query.is_empty() {
         return None;
     }

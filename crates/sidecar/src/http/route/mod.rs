@@ -1,20 +1,42 @@
 //! Which route takes a request, and what it makes of the path.
 
+mod choice;
+pub mod domains;
+mod hash;
+pub mod index;
 mod matching;
 mod redirect;
 mod rewrite;
+pub mod stats;
 
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
+pub use self::matching::split_query;
 pub use self::redirect::{write_https_location, write_location};
 pub use self::rewrite::rewrite_path;
-use crate::config::route::{
-    ClusterChoice, Forward, RequireTls, Route, RouteTable, VirtualHost, WeightedCluster,
-};
+use crate::config::route::{RequireTls, Route, RouteTable, VirtualHost};
 use crate::http::headers::Name;
 use crate::http::message::RequestHead;
+
+/// What routes look at.
+pub struct Facts<'a> {
+    /// The head, with the headers as the next hop is told them.
+    pub request: &'a RequestHead,
+    /// The request's own random number, which decides fractions here and weights in
+    /// [`Forward::choose_cluster`](crate::config::route::Forward::choose_cluster).
+    pub random: u64,
+    /// The client's certificate.
+    pub certificate: ClientCertificate,
+}
+
+/// Whether the client of a TLS connection has a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// It showed one.
+    pub presented: bool,
+    /// It was verified.
+    pub validated: bool,
+}
 
 /// What a route table says about a request.
 #[derive(Debug)]
@@ -33,26 +55,16 @@ pub enum RouteMatchResult<'a> {
 }
 
 impl RouteTable {
-    /// Finds the route of a request. `random` is the request's own random number, which decides
-    /// fractions here and weights in [`Forward::choose_cluster`]; `tls` tells whether the client
-    /// used TLS, as far as is known (`x-forwarded-proto`).
-    pub fn route(&self, request: &RequestHead, random: u64, tls: bool) -> RouteMatchResult<'_> {
-        let Some(virtual_host) = self.virtual_host(&request.authority) else {
+    /// Finds the route of a request.
+    pub fn route(&self, facts: &Facts<'_>) -> RouteMatchResult<'_> {
+        let Some(virtual_host) = self.virtual_host(facts.request) else {
             return RouteMatchResult::NotFound;
         };
-        let needs_tls = match virtual_host.require_tls {
-            RequireTls::No => false,
-            RequireTls::ExternalOnly => !is_internal(request),
-            RequireTls::All => true,
-        };
-        if needs_tls && !tls {
+        if virtual_host.needs_tls(facts.request) {
             return RouteMatchResult::NeedsTls;
         }
-        let target = matching::Target::new(request, self.ignore_path_parameters);
         virtual_host
-            .routes
-            .iter()
-            .find(|route| route.matcher.matches(&target, random))
+            .route(facts, self.ignore_path_parameters)
             .map_or(RouteMatchResult::NotFound, |route| {
                 RouteMatchResult::Found {
                     virtual_host,
@@ -61,101 +73,45 @@ impl RouteTable {
             })
     }
 
-    /// The virtual host of an authority: exact, then the longest suffix wildcard, then the longest
-    /// prefix wildcard, then `*`.
-    pub fn virtual_host(&self, authority: &[u8]) -> Option<&Arc<VirtualHost>> {
-        let host = if self.ignore_port {
-            without_port(authority)
-        } else {
-            authority
+    /// The virtual host of a request.
+    pub fn virtual_host(&self, request: &RequestHead) -> Option<&Arc<VirtualHost>> {
+        let host = match &self.host_header {
+            None => &request.authority[..],
+            Some(name) if **name == *b":authority" || **name == *b"host" => &request.authority,
+            Some(name) => request.headers.named(name).next()?,
         };
-        let index = if host.iter().any(u8::is_ascii_uppercase) {
-            let mut lower: SmallVec<[u8; 128]> = SmallVec::from_slice(host);
-            lower.make_ascii_lowercase();
-            self.virtual_host_index(&lower)
-        } else {
-            self.virtual_host_index(host)
-        };
-        self.virtual_hosts.get(index?)
-    }
-
-    fn virtual_host_index(&self, host: &[u8]) -> Option<usize> {
-        if !self.exact.is_empty()
-            && let Some(index) = self.exact.get(host)
-        {
-            return Some(*index);
-        }
-        // A wildcard stands for at least one character.
-        let suffix =
-            |(suffix, _): &&(Box<[u8]>, usize)| host.len() > suffix.len() && host.ends_with(suffix);
-        let prefix = |(prefix, _): &&(Box<[u8]>, usize)| {
-            host.len() > prefix.len() && host.starts_with(prefix)
-        };
-        let wildcard = self.suffixes.iter().find(suffix);
-        wildcard
-            .or_else(|| self.prefixes.iter().find(prefix))
-            .map(|(_, index)| *index)
-            .or(self.any)
+        let index = self.domains.find(host, self.ignore_port)?;
+        self.virtual_hosts.get(index)
     }
 }
 
-impl Forward {
-    /// The cluster that this request goes to, and what else its share has. `None` where a
-    /// header should name the cluster and does not, which is answered as an unknown cluster is.
-    pub fn choose_cluster<'f, 'r>(
-        &'f self,
-        request: &'r RequestHead,
-        random: u64,
-    ) -> Option<ChosenCluster<'f, 'r>> {
-        match &self.cluster {
-            ClusterChoice::Named(name) => Some(ChosenCluster::Configured { name, share: None }),
-            ClusterChoice::Weighted { parts, total } => {
-                let mut at = random % u64::from((*total).max(1));
-                for part in parts {
-                    let weight = u64::from(part.weight);
-                    if at < weight {
-                        return Some(ChosenCluster::Configured {
-                            name: &part.name,
-                            share: Some(part),
-                        });
-                    }
-                    at -= weight;
-                }
-                None
-            }
-            ClusterChoice::Header(name) => request
-                .headers
-                .named(name)
-                .next()
-                .and_then(|value| std::str::from_utf8(value).ok())
-                .filter(|value| !value.is_empty())
-                .map(ChosenCluster::Requested),
-        }
+impl VirtualHost {
+    fn needs_tls(&self, request: &RequestHead) -> bool {
+        let wanted = match self.require_tls {
+            RequireTls::No => false,
+            RequireTls::ExternalOnly => !is_internal(request),
+            RequireTls::All => true,
+        };
+        wanted && proto(request) == b"http"
+    }
+
+    /// The first route that matches.
+    fn route(&self, facts: &Facts<'_>, ignore_path_parameters: bool) -> Option<&Arc<Route>> {
+        let target = matching::Target::new(facts, ignore_path_parameters);
+        let matches = |index: usize| {
+            self.routes
+                .get(index)
+                .is_some_and(|route| route.matcher.matches(&target))
+        };
+        let found = self.index.find(target.path.unwrap_or_default(), matches)?;
+        self.routes.get(found)
     }
 }
 
-/// Where a request goes.
-#[derive(Clone, Copy, Debug)]
-pub enum ChosenCluster<'f, 'r> {
-    /// By configuration.
-    Configured {
-        /// The cluster.
-        name: &'f Arc<str>,
-        /// Its share, if it was chosen by weight.
-        share: Option<&'f WeightedCluster>,
-    },
-    /// By `cluster_header`.
-    Requested(&'r str),
-}
-
-impl ChosenCluster<'_, '_> {
-    /// The cluster's name.
-    pub fn name(&self) -> &str {
-        match self {
-            ChosenCluster::Configured { name, .. } => name,
-            ChosenCluster::Requested(name) => name,
-        }
-    }
+/// How the client came, as far as is known.
+fn proto(request: &RequestHead) -> &[u8] {
+    let told = request.headers.first(Name::XForwardedProto);
+    told.unwrap_or(request.scheme.as_bytes())
 }
 
 fn is_internal(request: &RequestHead) -> bool {
@@ -178,10 +134,6 @@ pub fn split_port(authority: &[u8]) -> (&[u8], &[u8]) {
     } else {
         (authority, b"")
     }
-}
-
-fn without_port(authority: &[u8]) -> &[u8] {
-    split_port(authority).0
 }
 
 #[cfg(test)]

@@ -5,12 +5,15 @@ use super::rewrite::rewrite_path;
 use super::split_port;
 use crate::config::route::{Redirect, RouteMatch};
 use crate::http::message::RequestHead;
+use crate::telemetry::access_log::format::Format;
 
-/// Appends where `redirect` sends a request that `matcher` has matched.
+/// Appends where `redirect` sends a request that `matcher` has matched. `render` writes what a
+/// format stands for.
 pub fn write_location(
     redirect: &Redirect,
     matcher: &RouteMatch,
     request: &RequestHead,
+    render: impl FnOnce(&Format, &mut Vec<u8>),
     out: &mut Vec<u8>,
 ) {
     let scheme = redirect
@@ -37,7 +40,7 @@ pub fn write_location(
         }
         out.extend_from_slice(query);
     } else if let Some(rewrite) = &redirect.rewrite {
-        rewrite_path(rewrite, matcher, &request.path, out);
+        rewrite_path(rewrite, matcher, &request.path, render, out);
     } else {
         out.extend_from_slice(&request.path);
     }

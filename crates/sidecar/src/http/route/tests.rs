@@ -2,6 +2,7 @@ use super::*;
 use crate::config::build::testing::route_table;
 use crate::config::route::Action;
 use crate::http::message::BodyLength;
+use crate::telemetry::access_log::format::Format;
 
 fn request(method: &str, authority: &str, path: &str, headers: &[(&str, &str)]) -> RequestHead {
     let mut request = RequestHead::new();
@@ -14,8 +15,20 @@ fn request(method: &str, authority: &str, path: &str, headers: &[(&str, &str)]) 
     request
 }
 
+fn facts(request: &RequestHead, random: u64) -> Facts<'_> {
+    Facts {
+        request,
+        random,
+        certificate: ClientCertificate::default(),
+    }
+}
+
+fn render(format: &Format, out: &mut Vec<u8>) {
+    out.extend_from_slice(format.as_literal().unwrap());
+}
+
 fn route_name<'a>(table: &'a RouteTable, request: &RequestHead, random: u64) -> &'a str {
-    match table.route(request, random, false) {
+    match table.route(&facts(request, random)) {
         RouteMatchResult::Found { route, .. } => &route.name,
         RouteMatchResult::NeedsTls => "(tls)",
         RouteMatchResult::NotFound => "(none)",
@@ -27,7 +40,7 @@ fn virtual_hosts_by_authority() {
     let hosts = |ignore_port: bool| {
         let host = |name: &str, domains: &str| {
             format!(
-                "- {{name: {name}, domains: [{domains}], routes: [{{match: {{prefix: ''}}, direct_response: {{status: 200}}}}]}}\n"
+                "- {{name: {name}, domains: [{domains}], routes: [{{name: {name}, match: {{prefix: ''}}, direct_response: {{status: 200}}}}]}}\n"
             )
         };
         route_table(&format!(
@@ -59,12 +72,14 @@ fn virtual_hosts_by_authority() {
         (false, "", "any"),
     ] {
         let table = hosts(ignore_port);
-        let found = table.virtual_host(authority.as_bytes()).unwrap();
-        assert_eq!(&*found.name, expect, "{authority} {ignore_port}");
+        let found = table
+            .virtual_host(&request("GET", authority, "/", &[]))
+            .unwrap();
+        assert_eq!(&*found.routes[0].name, expect, "{authority} {ignore_port}");
     }
     assert!(
         route_table("virtual_hosts: [{name: a, domains: [a]}]")
-            .virtual_host(b"b")
+            .virtual_host(&request("GET", "b", "/", &[]))
             .is_none()
     );
 }
@@ -155,13 +170,13 @@ fn clusters_by_weight_and_header() {
          {match: {prefix: /h}, route: {cluster_header: X-To}}]}]",
     );
     let chosen = |request: &RequestHead, random| {
-        let RouteMatchResult::Found { route, .. } = table.route(request, random, false) else {
+        let RouteMatchResult::Found { route, .. } = table.route(&facts(request, random)) else {
             panic!()
         };
         let Action::Forward(forward) = &route.action else {
             panic!()
         };
-        let chosen = forward.choose_cluster(request, random);
+        let chosen = forward.choose_cluster(request, random, || None);
         chosen.map(|chosen| chosen.name().to_owned())
     };
     let weighted = request("GET", "h", "/w", &[]);
@@ -188,8 +203,9 @@ fn tls_can_be_required() {
     assert_eq!(route_name(&table("ALL"), &inside, 0), "(tls)");
     assert_eq!(route_name(&table("EXTERNAL_ONLY"), &outside, 0), "(tls)");
     assert_eq!(route_name(&table("EXTERNAL_ONLY"), &inside, 0), "r");
+    let over_tls = request("GET", "h", "/", &[("x-forwarded-proto", "https")]);
     assert!(matches!(
-        table("ALL").route(&outside, 0, true),
+        table("ALL").route(&facts(&over_tls, 0)),
         RouteMatchResult::Found { .. }
     ));
     let mut out = Vec::new();
@@ -244,9 +260,8 @@ fn paths_are_rewritten() {
         let table = route_table(&format!(
             "virtual_hosts: [{{name: a, domains: ['*'], routes: [{{match: {matcher}, route: {{cluster: c, {rewrite}}}}}]}}]"
         ));
-        let RouteMatchResult::Found { route, .. } =
-            table.route(&request("GET", "h", path, &[]), 0, false)
-        else {
+        let request = request("GET", "h", path, &[]);
+        let RouteMatchResult::Found { route, .. } = table.route(&facts(&request, 0)) else {
             panic!("{path}")
         };
         let Action::Forward(forward) = &route.action else {
@@ -254,9 +269,10 @@ fn paths_are_rewritten() {
         };
         let mut out = Vec::new();
         rewrite_path(
-            forward.rewrite.as_ref().unwrap(),
+            forward.rewrite.as_deref().unwrap(),
             &route.matcher,
             path.as_bytes(),
+            render,
             &mut out,
         );
         assert_eq!(
@@ -349,14 +365,14 @@ fn redirects_go_where_envoys_go() {
         ));
         let mut request = request("GET", authority, path, &[]);
         request.scheme = scheme;
-        let RouteMatchResult::Found { route, .. } = table.route(&request, 0, false) else {
+        let RouteMatchResult::Found { route, .. } = table.route(&facts(&request, 0)) else {
             panic!()
         };
         let Action::Redirect(redirect_to) = &route.action else {
             panic!()
         };
         let mut out = Vec::new();
-        write_location(redirect_to, &route.matcher, &request, &mut out);
+        write_location(redirect_to, &route.matcher, &request, render, &mut out);
         assert_eq!(
             String::from_utf8(out).unwrap(),
             expect,

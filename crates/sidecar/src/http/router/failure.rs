@@ -33,7 +33,7 @@ pub fn no_exchange(
     error: &UpstreamError,
 ) -> Forwarded {
     stream.info.upstream_failure = error.transport_failure().into_owned();
-    cluster.stats().response(error.status());
+    stream.count_response(cluster, error.status());
     Forwarded::Reply(LocalReply {
         status: error.status(),
         body: match error.body() {
@@ -75,14 +75,17 @@ pub fn reply(
             }
             let answer = reset(&error, started, version);
             if !started {
-                upstream.response(answer.status);
+                stream.count_response(cluster, answer.status);
             }
             answer
         }
         RelayError::Timeout => {
             upstream.rq_timeout.increment(1);
+            for stats in stream.counted.iter() {
+                stats.timeout.increment(1);
+            }
             if !started {
-                upstream.response(504);
+                stream.count_response(cluster, 504);
             }
             LocalReply::new(
                 504,

@@ -1,7 +1,10 @@
 //! Header changes that routes, virtual hosts and route tables ask for.
 
-use crate::config::route::{AppendAction, HeaderAddition, HeaderChanges};
-use crate::http::headers::Headers;
+use smallvec::SmallVec;
+
+use crate::config::route::{AppendAction, HeaderChange, HeaderChanges};
+use crate::http::headers::{Headers, Name};
+use crate::telemetry::access_log::format::Format;
 
 /// The levels that apply to one request: weighted cluster, then route, virtual host, route table, or
 /// these three in reverse. What is applied last wins.
@@ -28,24 +31,78 @@ impl<'a> Levels<'a> {
     }
 }
 
-/// Applies one addition whose value has been rendered.
-pub fn add(headers: &mut Headers, addition: &HeaderAddition, value: &[u8]) {
-    if value.is_empty() && !addition.keep_empty {
-        return;
-    }
-    let exists = headers.named(&addition.name).next().is_some();
-    match addition.action {
-        AppendAction::Append => headers.push(&addition.name, value),
-        AppendAction::AddIfAbsent if !exists => headers.push(&addition.name, value),
-        AppendAction::Overwrite => headers.set_named(&addition.name, value),
-        AppendAction::OverwriteIfExists if exists => headers.set_named(&addition.name, value),
-        AppendAction::AddIfAbsent | AppendAction::OverwriteIfExists => {}
+/// What one level adds, decided and rendered before it changes anything: as in Envoy the additions
+/// of a level do not see each other.
+#[derive(Default)]
+pub struct Additions<'a> {
+    text: Vec<u8>,
+    fields: SmallVec<[(&'a [u8], AppendAction, usize); 8]>,
+}
+
+/// Removes what one level removes.
+pub fn remove(headers: &mut Headers, change: &HeaderChange) {
+    for name in &change.remove {
+        headers.remove_named(name);
     }
 }
 
-/// Removes names.
-pub fn remove(headers: &mut Headers, names: &[Box<[u8]>]) {
-    for name in names {
-        headers.remove_named(name);
+impl<'a> Additions<'a> {
+    /// What `change` adds to `headers`; `render` writes a value.
+    pub fn of(
+        change: &'a HeaderChange,
+        headers: &Headers,
+        mut render: impl FnMut(&Format, &mut Vec<u8>),
+    ) -> Self {
+        let mut additions = Additions::default();
+        for addition in &change.add {
+            let start = additions.text.len();
+            render(&addition.value, &mut additions.text);
+            let wanted = (additions.text.len() > start || addition.keep_empty)
+                && match addition.action {
+                    AppendAction::AddIfAbsent => !has(headers, &addition.name),
+                    AppendAction::OverwriteIfExists => has(headers, &addition.name),
+                    AppendAction::Append | AppendAction::AppendToList | AppendAction::Overwrite => {
+                        true
+                    }
+                };
+            if wanted {
+                let end = additions.text.len();
+                let field = (&*addition.name, addition.action, end - start);
+                additions.fields.push(field);
+            } else {
+                additions.text.truncate(start);
+            }
+        }
+        additions
     }
+
+    /// Applies them: first what overwrites, then what adds.
+    pub fn apply(&self, headers: &mut Headers) {
+        for overwrites in [true, false] {
+            let mut rest = &self.text[..];
+            for (name, action, length) in &self.fields {
+                let (value, behind) = rest.split_at(*length);
+                rest = behind;
+                let is_overwrite = matches!(
+                    action,
+                    AppendAction::Overwrite | AppendAction::OverwriteIfExists
+                );
+                if is_overwrite != overwrites {
+                    continue;
+                }
+                match action {
+                    _ if overwrites => headers.set_named(name, value),
+                    AppendAction::AppendToList => match Name::recognise(name) {
+                        Name::Other => headers.push(name, value),
+                        known => headers.append_to_list(known, value),
+                    },
+                    _ => headers.push(name, value),
+                }
+            }
+        }
+    }
+}
+
+fn has(headers: &Headers, name: &[u8]) -> bool {
+    headers.named(name).next().is_some()
 }

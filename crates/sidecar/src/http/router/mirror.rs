@@ -15,6 +15,7 @@ use bytes::{Buf as _, BytesMut};
 use tokio::time::Instant;
 
 use super::Stream;
+use super::header_changes::{self, Additions};
 use crate::config::route::{Forward, Mirror, MirrorCluster};
 use crate::http::connection_manager::context::Context;
 use crate::http::error::StreamError;
@@ -162,7 +163,7 @@ pub fn begin(stream: &Stream<'_, '_>, forward: &Forward, timeout: Option<Duratio
             stream.context.stats.no_cluster.increment(1);
             continue;
         };
-        let head = head(mirror, stream.request);
+        let head = head(mirror, stream);
         let Some(active) = Active::count(worker, &head) else {
             stream.context.stats.rq_mirror_dropped.increment(1);
             continue;
@@ -202,13 +203,18 @@ fn cluster(worker: &Worker, mirror: &Mirror, request: &RequestHead) -> Option<Rc
 }
 
 /// The head of a copy. As with Envoy it says that it is one in its host, unless that is turned off.
-fn head(mirror: &Mirror, request: &RequestHead) -> RequestHead {
-    let mut head = request.clone();
+fn head(mirror: &Mirror, stream: &Stream<'_, '_>) -> RequestHead {
+    let mut head = stream.request.clone();
     head.headers.set(Name::XEnvoyInternal, b"true");
+    header_changes::remove(&mut head.headers, &mirror.headers);
+    Additions::of(&mirror.headers, &head.headers, |format, out| {
+        stream.render(format, out)
+    })
+    .apply(&mut head.headers);
     if let Some(host) = &mirror.host {
         head.authority = host.to_vec();
     } else if mirror.marks_host {
-        let (host, port) = split_port(&request.authority);
+        let (host, port) = split_port(&stream.request.authority);
         head.authority = [host, b"-shadow", port].concat();
     }
     head

@@ -22,10 +22,11 @@ use crate::http::downstream::Downstream;
 use crate::http::error::StreamError;
 use crate::http::headers::Headers;
 use crate::http::message::{BodyLength, RequestHead, ResponseHead};
-use crate::http::route::ChosenCluster;
+use crate::http::route::stats::Counted;
 use crate::http::stream_info::StreamInfo;
 use crate::runtime::timer::Timer;
 use crate::telemetry::access_log::flags::Flags;
+use crate::telemetry::access_log::format::Format;
 use crate::upstream::exchange::Exchange;
 use crate::upstream::{Cluster, ExchangeRequest};
 
@@ -67,6 +68,27 @@ pub struct Stream<'a, 'd> {
     pub random: u64,
     /// The upgrade that the client asks for and the route allows.
     pub upgrade: Option<Vec<u8>>,
+    /// The counters of its virtual cluster and of its route.
+    pub counted: Counted,
+}
+
+impl Stream<'_, '_> {
+    /// Writes what a format stands for before there is a response.
+    fn render(&self, format: &Format, out: &mut Vec<u8>) {
+        let request = Some(&*self.request);
+        let record = self
+            .info
+            .record(&self.context.connection, request, None, None);
+        format.render(&record, out);
+    }
+
+    /// Counts a status that stands for the endpoint's answer.
+    fn count_response(&self, cluster: &Cluster, status: u16) {
+        cluster.stats().response(status);
+        for stats in self.counted.iter() {
+            stats.response(status);
+        }
+    }
 }
 
 /// Forwards one request by its route.
@@ -79,18 +101,19 @@ pub async fn forward<'f>(
     let clusters = &stream.context.worker.clusters;
     let mut levels = levels;
     let mut host = None;
-    let chosen = forward
-        .choose_cluster(stream.request, stream.random)
-        .and_then(|chosen| {
-            if let ChosenCluster::Configured {
-                share: Some(share), ..
-            } = chosen
-            {
-                levels = levels.with_cluster(&share.headers);
-                host = share.host.as_deref();
-            }
-            clusters.cluster(chosen.name())
-        });
+    let client = stream
+        .info
+        .client
+        .or(stream.context.connection.peer.socket());
+    let hash = || forward.hash(stream.request, client.map(|client| client.ip()));
+    let chosen = forward.choose_cluster(stream.request, stream.random, hash);
+    let chosen = chosen.and_then(|chosen| {
+        if let Some(share) = chosen.share() {
+            levels = levels.with_cluster(&share.headers);
+            host = share.host.as_deref();
+        }
+        clusters.cluster(chosen.name())
+    });
     let Some(cluster) = chosen else {
         stream.context.stats.no_cluster.increment(1);
         return Forwarded::Reply(LocalReply::new(
@@ -144,6 +167,9 @@ async fn attempt_and_retry(
         if stream.context.manager.scheme == SchemeRule::MatchUpstream {
             stream.request.scheme = request::scheme_of(cluster);
         }
+        for stats in stream.counted.iter() {
+            stats.total.increment(1);
+        }
         request::rewrite_host_for_endpoint(stream, forward, exchange.endpoint());
         let has_body = stream.request.body != BodyLength::None;
         if let Err(error) = exchange.send_head(stream.request, !has_body) {
@@ -162,6 +188,7 @@ async fn attempt_and_retry(
             stream.context,
             stream.info,
             levels,
+            &stream.counted,
             stream.upgrade.is_some(),
         );
         let mut relay = Relay::new(
@@ -193,7 +220,11 @@ async fn attempt_and_retry(
             }
             Ok(()) => {
                 let took = stream.info.started.elapsed();
-                cluster.stats().rq_time.record(took.as_secs_f64() * 1000.0);
+                let took = took.as_secs_f64() * 1000.0;
+                cluster.stats().rq_time.record(took);
+                for stats in stream.counted.iter() {
+                    stats.time.record(took);
+                }
                 if retry.is_some() {
                     cluster.stats().rq_retry_success.increment(1);
                 }

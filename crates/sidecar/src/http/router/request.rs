@@ -4,35 +4,35 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Stream;
-use super::header_changes::{self, Levels};
+use super::header_changes::{self, Additions, Levels};
 use crate::config::cluster::UpstreamTransport;
 use crate::config::endpoint::Endpoint;
-use crate::config::route::{Forward, HostRewrite, Route};
+use crate::config::route::{Forward, GrpcTimeout, HeaderChanges, HostRewrite, Route};
 use crate::http::connection_manager::context::Context;
 use crate::http::headers::Name;
 use crate::http::message::{BodyLength, RequestHead};
 use crate::http::route;
 use crate::upstream::Cluster;
 
-/// The route's timeout, or the one that a trusted caller asks for in `x-envoy-upstream-rq-timeout-ms`.
+/// The route's timeout, or the one that a gRPC client sets itself where the route has the older
+/// fields for it, or the one that a trusted caller asks for in `x-envoy-upstream-rq-timeout-ms`.
 pub fn timeout(
     forward: &Forward,
     request: &mut RequestHead,
     context: &Context,
 ) -> Option<Duration> {
-    let asked = request.headers.first(Name::XEnvoyUpstreamRqTimeoutMs);
-    let Some(asked) = asked else {
-        return forward.timeout;
+    let older = forward.older_grpc_timeout.filter(|_| request.is_grpc());
+    let of_route = match older {
+        Some(rule) => older_grpc_timeout(rule, request),
+        None => forward.timeout,
     };
-    let asked = std::str::from_utf8(asked)
-        .ok()
-        .and_then(|text| text.parse().ok());
+    let asked = asked_timeout(request);
     request.headers.remove(Name::XEnvoyUpstreamRqTimeoutMs);
     match asked {
-        _ if context.manager.suppress_envoy_headers => forward.timeout,
+        _ if context.manager.suppress_envoy_headers => of_route,
         Some(0) => None,
         Some(milliseconds) => Some(Duration::from_millis(milliseconds)),
-        None => forward.timeout,
+        None => of_route,
     }
 }
 
@@ -42,6 +42,48 @@ pub fn scheme_of(cluster: &Cluster) -> &'static str {
         UpstreamTransport::Plain => "http",
         UpstreamTransport::Tls(_) => "https",
     }
+}
+
+fn asked_timeout(request: &RequestHead) -> Option<u64> {
+    let asked = request.headers.first(Name::XEnvoyUpstreamRqTimeoutMs)?;
+    std::str::from_utf8(asked).ok()?.parse().ok()
+}
+
+/// `max_grpc_timeout`: what the client says, or without it no end, but at most so long.
+fn older_grpc_timeout(rule: GrpcTimeout, request: &RequestHead) -> Option<Duration> {
+    let asked = request.headers.first(Name::GrpcTimeout);
+    let asked = asked.and_then(parse_grpc_timeout);
+    let asked = asked.filter(|asked| *asked > Duration::ZERO).map(|asked| {
+        // An offset that would leave nothing is not applied, for nothing means no end.
+        asked
+            .checked_sub(rule.offset)
+            .filter(|left| *left > Duration::ZERO)
+            .unwrap_or(asked)
+    });
+    match (asked, rule.max) {
+        (Some(asked), Some(max)) => Some(asked.min(max)),
+        (asked, max) => asked.or(max),
+    }
+}
+
+/// Tells a gRPC endpoint of the timeout in its own header, where the route has the older fields.
+fn tell_grpc_timeout(forward: &Forward, request: &mut RequestHead, timeout: Duration) {
+    if forward.older_grpc_timeout.is_none() || !request.is_grpc() {
+        return;
+    }
+    let mut amount = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+    let mut unit = b'm';
+    // At most eight digits.
+    for (larger, step) in [(b'S', 1000), (b'M', 60), (b'H', 60)] {
+        if amount > 99_999_999 {
+            amount /= step;
+            unit = larger;
+        }
+    }
+    let mut text = itoa::Buffer::new();
+    let mut value = text.format(amount.min(99_999_999)).as_bytes().to_vec();
+    value.push(unit);
+    request.headers.set(Name::GrpcTimeout, &value);
 }
 
 /// Says an extended CONNECT (RFC 8441) as the upgrade that it stands for, since tunnels go to their
@@ -116,42 +158,29 @@ pub fn finish(
             .headers
             .set(Name::XEnvoyExpectedRqTimeoutMs, text.as_bytes());
     }
-    let mut value = Vec::new();
-    for changes in levels.iter() {
-        header_changes::remove(&mut stream.request.headers, &changes.request_remove);
-        for addition in &changes.request_add {
-            value.clear();
-            let record =
-                stream
-                    .info
-                    .record(&stream.context.connection, Some(stream.request), None, None);
-            addition.value.render(&record, &mut value);
-            header_changes::add(&mut stream.request.headers, addition, &value);
-        }
+    if let Some(timeout) = timeout {
+        tell_grpc_timeout(forward, stream.request, timeout);
+    }
+    for changes in levels.iter().filter_map(HeaderChanges::request) {
+        header_changes::remove(&mut stream.request.headers, changes);
+        let headers = &stream.request.headers;
+        Additions::of(changes, headers, |format, out| stream.render(format, out))
+            .apply(&mut stream.request.headers);
     }
     if let Some(host) = share {
         // As with Envoy this comes first and is told to nobody.
         stream.request.authority = host.to_vec();
     }
-    match &forward.host_rewrite {
-        HostRewrite::No | HostRewrite::Auto => {}
-        HostRewrite::Literal(host) => replace_host(stream, forward, host),
-        HostRewrite::Header(name) => {
-            let host = stream
-                .request
-                .headers
-                .named(name)
-                .next()
-                .map(<[u8]>::to_vec);
-            if let Some(host) = host {
-                replace_host(stream, forward, &host);
-            }
-        }
-    }
+    rewrite_host(stream, forward);
     if let Some(rewrite) = &forward.rewrite {
         let mut path = Vec::with_capacity(stream.request.path.len());
-        let rewritten =
-            route::rewrite_path(rewrite, &route.matcher, &stream.request.path, &mut path);
+        let rewritten = route::rewrite_path(
+            rewrite,
+            &route.matcher,
+            &stream.request.path,
+            |format, out| stream.render(format, out),
+            &mut path,
+        );
         if rewritten && !stream.context.manager.suppress_envoy_headers {
             let original = std::mem::take(&mut stream.request.path);
             stream
@@ -163,13 +192,39 @@ pub fn finish(
     }
 }
 
+fn rewrite_host(stream: &mut Stream<'_, '_>, forward: &Forward) {
+    let host = match &forward.host_rewrite {
+        HostRewrite::No | HostRewrite::Auto => return,
+        HostRewrite::Literal(host) => host.to_vec(),
+        HostRewrite::Header(name) => {
+            let mut values = stream.request.headers.named(name);
+            values.next().unwrap_or_default().to_vec()
+        }
+        HostRewrite::PathRegex {
+            pattern,
+            substitution,
+        } => {
+            let (path, _) = route::split_query(&stream.request.path);
+            pattern.replace_all(path, &**substitution).into_owned()
+        }
+        HostRewrite::Format(format) => {
+            let mut host = Vec::new();
+            stream.render(format, &mut host);
+            host
+        }
+    };
+    if !host.is_empty() {
+        replace_host(stream, forward, &host);
+    }
+}
+
 /// `auto_host_rewrite`: known only when the endpoint is.
 pub fn rewrite_host_for_endpoint(
     stream: &mut Stream<'_, '_>,
     forward: &Forward,
     endpoint: &Endpoint,
 ) {
-    if forward.host_rewrite == HostRewrite::Auto && !endpoint.hostname.is_empty() {
+    if matches!(forward.host_rewrite, HostRewrite::Auto) && !endpoint.hostname.is_empty() {
         replace_host(stream, forward, endpoint.hostname.as_bytes());
     }
 }
@@ -177,9 +232,6 @@ pub fn rewrite_host_for_endpoint(
 /// Replaces the host; the old one is told in the headers that exist for it.
 fn replace_host(stream: &mut Stream<'_, '_>, forward: &Forward, host: &[u8]) {
     let request = &mut *stream.request;
-    if request.authority == host {
-        return;
-    }
     let original = std::mem::replace(&mut request.authority, host.to_vec());
     if forward.append_x_forwarded_host && !original.is_empty() {
         request

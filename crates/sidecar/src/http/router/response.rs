@@ -4,12 +4,14 @@ use std::rc::Rc;
 
 use tokio::time::Instant;
 
-use super::header_changes::{self, Levels};
+use super::header_changes::{self, Additions, Levels};
 use super::relay::{HeadOutcome, OnHead};
+use crate::config::route::HeaderChanges;
 use crate::http::connection_manager::context::Context;
 use crate::http::connection_manager::{hop_by_hop, response_head};
 use crate::http::headers::Name;
 use crate::http::message::{RequestHead, ResponseHead, Version};
+use crate::http::route::stats::Counted;
 use crate::http::stream_info::StreamInfo;
 
 /// The rules that apply to the response of one request.
@@ -17,6 +19,7 @@ pub struct ResponseRules<'a> {
     context: &'a Rc<Context>,
     info: &'a mut StreamInfo,
     levels: Levels<'a>,
+    counted: &'a Counted,
     upgrade_asked: bool,
     /// Upstream has accepted the upgrade.
     pub upgraded: bool,
@@ -27,12 +30,14 @@ impl<'a> ResponseRules<'a> {
         context: &'a Rc<Context>,
         info: &'a mut StreamInfo,
         levels: Levels<'a>,
+        counted: &'a Counted,
         upgrade_asked: bool,
     ) -> Self {
         ResponseRules {
             context,
             info,
             levels,
+            counted,
             upgrade_asked,
             upgraded: false,
         }
@@ -80,6 +85,9 @@ impl OnHead for ResponseRules<'_> {
                 .set(Name::XEnvoyUpstreamServiceTime, text.as_bytes());
         }
         self.info.status = response.status;
+        for stats in self.counted.iter() {
+            stats.response(response.status);
+        }
         change_headers(self.context, self.info, self.levels, request, response);
         response_head::finish(self.context, request, response);
         if self.upgraded {
@@ -105,14 +113,12 @@ pub fn change_headers(
         let headers = &mut response.headers;
         headers.set(Name::XEnvoyAttemptCount, text.as_bytes());
     }
-    let mut value = Vec::new();
-    for changes in levels.iter() {
-        header_changes::remove(&mut response.headers, &changes.response_remove);
-        for addition in &changes.response_add {
-            value.clear();
+    for changes in levels.iter().filter_map(HeaderChanges::response) {
+        header_changes::remove(&mut response.headers, changes);
+        let additions = Additions::of(changes, &response.headers, |format, out| {
             let record = info.record(&context.connection, Some(request), Some(response), None);
-            addition.value.render(&record, &mut value);
-            header_changes::add(&mut response.headers, addition, &value);
-        }
+            format.render(&record, out);
+        });
+        additions.apply(&mut response.headers);
     }
 }

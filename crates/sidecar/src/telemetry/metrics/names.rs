@@ -19,6 +19,7 @@ impl Family {
             Family::AccessLog => "access_log",
             Family::ConnectionLimit => "connection_limit",
             Family::LocalRateLimit => "local_rate_limit",
+            Family::VirtualCluster | Family::Route => "vhost",
         }
     }
 
@@ -61,7 +62,18 @@ pub struct Sample {
 /// Prometheus's form of a stat.
 pub fn prometheus(family: Family, subject: &str, stat: &str) -> Sample {
     let (stat, code) = split_code(stat);
-    let mut name = format!("envoy_{}_{stat}", family.prefix());
+    // The one family whose subject has two parts.
+    let parts = match family {
+        Family::VirtualCluster => subject.split_once(".vcluster."),
+        Family::Route => subject.split_once(".route."),
+        _ => None,
+    };
+    let kind = match family {
+        Family::VirtualCluster => "_vcluster",
+        Family::Route => "_route",
+        _ => "",
+    };
+    let mut name = format!("envoy_{}{kind}_{stat}", family.prefix());
     name = name
         .chars()
         .map(|c| {
@@ -76,15 +88,29 @@ pub fn prometheus(family: Family, subject: &str, stat: &str) -> Sample {
     if let Some((label, value)) = code {
         labels = format!("{label}=\"{value}\"");
     }
-    if let Some(label) = family.label().filter(|_| !subject.is_empty()) {
+    let mut label = |label: &str, value: &str| {
         if !labels.is_empty() {
             labels.push(',');
         }
-        let value = subject
+        let value = value
             .replace('\\', "\\\\")
             .replace('"', "\\\"")
             .replace('\n', "\\n");
         labels.push_str(&format!("{label}=\"{value}\""));
+    };
+    if let Some(name) = family.label().filter(|_| !subject.is_empty()) {
+        label(name, subject);
+    }
+    match (family, parts) {
+        (Family::VirtualCluster, Some((host, cluster))) => {
+            label("envoy_virtual_cluster", cluster);
+            label("envoy_virtual_host", host);
+        }
+        (Family::Route, Some((host, route))) => {
+            label("envoy_virtual_host", host);
+            label("envoy_route", route);
+        }
+        _ => {}
     }
     Sample { name, labels }
 }

@@ -34,6 +34,10 @@ pub enum Family {
     ConnectionLimit,
     /// `local_rate_limit.<stat_prefix>.`, of network filters
     LocalRateLimit,
+    /// `vhost.<virtual host>.vcluster.<name>.`
+    VirtualCluster,
+    /// `vhost.<virtual host>.route.<stat_prefix>.`
+    Route,
 }
 
 type Key = (Family, Arc<str>);

@@ -430,6 +430,11 @@ happy_eyeballs_config\
 envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig\
 first_address_family_version\
 first_address_family_count\
+envoy.config.common.mutation_rules.v3.HeaderMutation\
+remove\
+append\
+name each header with remove\
+remove_on_match\
 envoy.config.core.v3.Address\
 socket_address\
 pipe\
@@ -510,7 +515,6 @@ envoy.config.core.v3.HeaderValue\
 raw_value\
 envoy.config.core.v3.HeaderValueOption\
 header\
-append\
 append_action\
 keep_empty_value\
 envoy.config.core.v3.Http1ProtocolOptions\
@@ -805,23 +809,25 @@ envoy.config.overload.v3.ThresholdTrigger\
 envoy.config.overload.v3.Trigger\
 threshold\
 scaled\
+envoy.config.route.v3.CookieMatcher\
+string_match\
+invert_match\
 envoy.config.route.v3.Decorator\
 operation\
 propagate\
 envoy.config.route.v3.DirectResponseAction\
 status\
 body\
+give the text in body\
 body_format\
 envoy.config.route.v3.HeaderMatcher\
 exact_match\
 range_match\
 present_match\
-invert_match\
 prefix_match\
 suffix_match\
 safe_regex_match\
 contains_match\
-string_match\
 treat_missing_header_as_empty\
 envoy.config.route.v3.QueryParameterMatcher\
 envoy.config.route.v3.RedirectAction\
@@ -849,13 +855,14 @@ request_headers_to_remove\
 no HTTP filter that has a setting per route is supported\
 typed_per_filter_config\
 tracing is rejected where it is set\
+it bounds what is kept of a request for retries and copies, which is bounded anyway\
 per_request_buffer_limit_bytes\
-no matching filter is supported\
+it is not an action for requests; use route, redirect or direct_response\
 filter_action\
 it is for clients that use routes without a proxy\
 non_forwarding_action\
-statistics are kept per cluster\
 request_body_buffer_limit\
+extensions that change a route after it was found are not supported; use matches and weighted_clusters\
 route_specifiers\
 envoy.config.route.v3.RouteAction\
 cluster_header\
@@ -864,36 +871,37 @@ only subsets read it, which are rejected where they are set\
 metadata_match\
 host_rewrite_literal\
 auto_host_rewrite\
-retries by policy are not supported yet\
-rate limits are not supported yet\
+retries by policy are not supported yet; a request that a dead connection lost is sent again without it\
+no rate limit service is asked; they come with the rate limit filters\
 rate_limits\
+rate_limits are rejected where they are set\
 include_vh_rate_limits\
-only the hashing load balancers read it, which are rejected where they are set\
 hash_policy\
-cross-origin policies are not supported yet\
+answer cross-origin requests in the application; the filter for them is not supported yet\
 cors\
 cluster_not_found_response_code\
-use max_stream_duration.grpc_timeout_header_max\
 max_grpc_timeout\
 upgrade_configs\
+redirects are left to the client\
 internal_redirect_action\
-hedging is not supported\
+hedging, which sends a request a second time, comes with retries by policy\
 hedge_policy\
-use max_stream_duration.grpc_timeout_header_offset\
 grpc_timeout_offset\
 host_rewrite_header\
 request_mirror_policies\
 max_internal_redirects\
+retries by policy are not supported\
 retry_policy_typed_config\
-redirects are left to the client\
 internal_redirect_policy\
-the host can be rewritten to a literal, a header or the name of the endpoint\
 host_rewrite_path_regex\
+a cluster is chosen by cluster, cluster_header or weighted_clusters, not by a plugin\
 cluster_specifier_plugin\
 append_x_forwarded_host\
 inline_cluster_specifier_plugin\
+only HTTP/3 sends requests before the handshake is complete, and it is rejected where it is set\
 early_data_policy\
 path_rewrite_policy\
+a client that takes nothing of its response is cut off by idle_timeout\
 flush_timeout\
 host_rewrite\
 envoy.config.route.v3.RouteAction.HashPolicy\
@@ -901,14 +909,15 @@ cookie\
 connection_properties\
 terminal\
 query_parameter\
+nothing that runs here stores an object that has a hash\
 filter_state\
 envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties\
 source_ip\
 envoy.config.route.v3.RouteAction.HashPolicy.Cookie\
+no cookie is made for a client that has none\
 ttl\
+it is an attribute of a cookie that is made for a client that has none, and ttl is rejected\
 attributes\
-envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute\
-envoy.config.route.v3.RouteAction.HashPolicy.FilterState\
 envoy.config.route.v3.RouteAction.HashPolicy.Header\
 header_name\
 envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter\
@@ -919,19 +928,17 @@ envoy.config.route.v3.RouteAction.RequestMirrorPolicy\
 runtime_fraction\
 trace_sampled\
 disable_shadow_host_suffix_append\
-change the headers on the route\
 request_headers_mutations\
 envoy.config.route.v3.RouteAction.UpgradeConfig\
 upgrade_type\
 enabled\
-CONNECT is not terminated\
+CONNECT is relayed to the endpoint as a request, not ended here\
 connect_config\
 envoy.config.route.v3.RouteConfiguration\
 virtual_hosts\
-remove them with request_headers_to_remove\
 internal_only_headers\
 validate_clusters\
-virtual host discovery (VHDS) is not supported\
+give the virtual hosts in virtual_hosts, or the table by RDS; they are not discovered one by one\
 vhds\
 most_specific_header_mutations_wins\
 max_direct_response_body_size_bytes\
@@ -947,18 +954,19 @@ headers\
 query_parameters\
 grpc\
 safe_regex\
-choose a filter chain instead\
 tls_context\
 connect_matcher\
-no filter that sets dynamic metadata is supported\
+no filter that runs here sets dynamic metadata; match a header instead\
 dynamic_metadata\
 path_separated_prefix\
-matchers that come from extensions are not supported\
 path_match_policy\
-no filter that sets filter state is supported\
+match a header instead; what network filters store is not looked at here\
 cookies\
 envoy.config.route.v3.RouteMatch.ConnectMatcher\
 envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions\
+envoy.config.route.v3.RouteMatch.TlsContextMatchOptions\
+presented\
+validated\
 envoy.config.route.v3.Tracing\
 client_sampling\
 random_sampling\
@@ -970,21 +978,18 @@ envoy.config.route.v3.VirtualHost\
 domains\
 routes\
 require_tls\
-they only name statistics, which are kept per route\'s cluster instead\
 virtual_clusters\
 include_request_attempt_count\
 include_attempt_count_in_response\
 use routes\
 matcher\
-no retry has a time per try\
+it marks retries after a timeout per try, and no retry has one\
 include_is_timeout_retry_header\
 nothing reads a virtual host\'s metadata\
 envoy.config.route.v3.WeightedCluster\
-no setting here is a runtime key; the weights given are used\
 runtime_key_prefix\
 the sum of the weights is used, as in Envoy\
 total_weight\
-the choice is random, or by nothing else\
 use_hash_policy\
 envoy.config.route.v3.WeightedCluster.ClusterWeight\
 envoy.extensions.access_loggers.file.v3.FileAccessLog\
@@ -1133,6 +1138,7 @@ envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy\
 downstream_idle_timeout\
 upstream_idle_timeout\
 max_connect_attempts\
+only the hashing load balancers read it, which are rejected where they are set\
 tunnelling over CONNECT is not supported\
 tunneling_config\
 max_downstream_connection_duration\
@@ -1185,6 +1191,10 @@ enable_dnssec\
 cache_size\
 use_system_config\
 query_timeout\
+envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig\
+path_template\
+envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig\
+path_template_rewrite\
 envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig\
 pack_trace_reason\
 nothing is sampled, for tracing is rejected where it is set\
@@ -1367,6 +1377,7 @@ envoy.type.matcher.v3.StringMatcher\
 suffix\
 ignore_case\
 contains\
+matchers that come from extensions are not supported\
 custom\
 envoy.type.matcher.v3.ValueMatcher\
 null_match\
@@ -1671,7 +1682,7 @@ google.protobuf.NullValue\
 NULL_VALUE\
 ";
 
-pub(crate) static MESSAGES: [MessageRow; 292] = [
+pub(crate) static MESSAGES: [MessageRow; 295] = [
     m(0,34,0,2), // envoy.admin.v3.BootstrapConfigDump
     m(55,26,2,2), // envoy.admin.v3.Certificate
     m(98,33,4,7), // envoy.admin.v3.CertificateDetails
@@ -1739,237 +1750,240 @@ pub(crate) static MESSAGES: [MessageRow; 292] = [
     m(10122,41,350,3), // envoy.config.cluster.v3.TrackClusterStats
     m(10218,49,353,3), // envoy.config.cluster.v3.UpstreamConnectionOptions
     m(10399,69,356,2), // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
-    m(10522,28,358,3), // envoy.config.core.v3.Address
-    m(10626,43,361,0), // envoy.config.core.v3.AggregatedConfigSource
-    m(10669,36,361,9), // envoy.config.core.v3.ApiConfigSource
-    m(11004,36,370,2), // envoy.config.core.v3.BackoffStrategy
-    m(11040,31,372,7), // envoy.config.core.v3.BindConfig
-    m(11227,33,379,2), // envoy.config.core.v3.BuildVersion
-    m(11260,30,381,2), // envoy.config.core.v3.CidrRange
-    m(11314,33,383,8), // envoy.config.core.v3.ConfigSource
-    m(11441,33,391,1), // envoy.config.core.v3.ControlPlane
-    m(11484,31,392,5), // envoy.config.core.v3.DataSource
-    m(11585,40,397,2), // envoy.config.core.v3.DnsResolutionConfig
-    m(11654,39,399,2), // envoy.config.core.v3.DnsResolverOptions
-    m(11717,39,401,1), // envoy.config.core.v3.EventServiceConfig
-    m(11768,30,402,6), // envoy.config.core.v3.Extension
-    m(11838,39,408,2), // envoy.config.core.v3.ExtraSourceAddress
-    m(11877,32,410,5), // envoy.config.core.v3.GrpcService
-    m(12028,42,415,5), // envoy.config.core.v3.GrpcService.EnvoyGrpc
-    m(12236,32,420,3), // envoy.config.core.v3.HeaderValue
-    m(12277,38,423,4), // envoy.config.core.v3.HeaderValueOption
-    m(12356,41,427,11), // envoy.config.core.v3.Http1ProtocolOptions
-    m(12897,57,438,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    m(13072,41,440,22), // envoy.config.core.v3.Http2ProtocolOptions
-    m(14144,40,462,8), // envoy.config.core.v3.HttpProtocolOptions
-    m(14357,38,470,1), // envoy.config.core.v3.JsonFormatOptions
-    m(14410,29,471,3), // envoy.config.core.v3.Locality
-    m(14457,29,474,2), // envoy.config.core.v3.Metadata
-    m(14556,49,476,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
-    m(14605,54,478,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
-    m(14659,25,480,11), // envoy.config.core.v3.Node
-    m(14805,48,491,2), // envoy.config.core.v3.Node.DynamicParametersEntry
-    m(14853,37,493,3), // envoy.config.core.v3.PathConfigSource
-    m(14903,25,496,2), // envoy.config.core.v3.Pipe
-    m(14977,38,498,2), // envoy.config.core.v3.RateLimitSettings
-    m(15034,32,500,6), // envoy.config.core.v3.RetryPolicy
-    m(15166,51,506,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
-    m(15217,46,508,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
-    m(15263,34,510,2), // envoy.config.core.v3.RuntimeDouble
-    m(15380,39,512,2), // envoy.config.core.v3.RuntimeFeatureFlag
-    m(15419,45,514,2), // envoy.config.core.v3.RuntimeFractionalPercent
-    m(15464,47,516,2), // envoy.config.core.v3.SchemeHeaderTransformation
-    m(15544,37,518,1), // envoy.config.core.v3.SelfConfigSource
-    m(15581,34,519,7), // envoy.config.core.v3.SocketAddress
-    m(15759,45,526,7), // envoy.config.core.v3.SubstitutionFormatString
-    m(16010,33,533,3), // envoy.config.core.v3.TcpKeepalive
-    m(16091,36,536,2), // envoy.config.core.v3.TransportSocket
-    m(16127,41,538,2), // envoy.config.core.v3.TypedExtensionConfig
-    m(16168,48,540,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    m(16325,37,543,2), // envoy.config.core.v3.WatchedDirectory
-    m(16374,46,545,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
-    m(16478,53,549,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    m(16707,33,553,5), // envoy.config.endpoint.v3.Endpoint
-    m(16814,51,558,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    m(16892,35,562,5), // envoy.config.endpoint.v3.LbEndpoint
-    m(16969,44,567,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
-    m(17288,42,575,3), // envoy.config.listener.v3.AdditionalAddress
-    m(17330,31,578,3), // envoy.config.listener.v3.Filter
-    m(17420,36,581,7), // envoy.config.listener.v3.FilterChain
-    m(17595,41,588,11), // envoy.config.listener.v3.FilterChainMatch
-    m(17810,33,599,37), // envoy.config.listener.v3.Listener
-    m(18830,57,636,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    m(18934,76,639,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
-    m(19010,70,639,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
-    m(19080,46,639,1), // envoy.config.listener.v3.Listener.DeprecatedV1
-    m(19126,39,640,4), // envoy.config.listener.v3.ListenerFilter
-    m(19180,58,644,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    m(19295,67,649,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    m(19367,47,650,3), // envoy.config.metrics.v3.HistogramBucketSettings
-    m(19425,35,653,5), // envoy.config.metrics.v3.StatsConfig
-    m(19677,36,658,3), // envoy.config.metrics.v3.StatsMatcher
-    m(19751,36,661,3), // envoy.config.metrics.v3.TagSpecifier
-    m(19811,44,664,1), // envoy.config.overload.v3.BufferFactoryConfig
-    m(19892,38,665,2), // envoy.config.overload.v3.LoadShedPoint
-    m(19938,39,667,3), // envoy.config.overload.v3.OverloadAction
-    m(19977,40,670,5), // envoy.config.overload.v3.OverloadManager
-    m(20086,40,675,2), // envoy.config.overload.v3.ResourceMonitor
-    m(20126,38,677,2), // envoy.config.overload.v3.ScaledTrigger
-    m(20201,41,679,1), // envoy.config.overload.v3.ThresholdTrigger
-    m(20242,32,680,3), // envoy.config.overload.v3.Trigger
-    m(20289,31,683,2), // envoy.config.route.v3.Decorator
-    m(20338,42,685,3), // envoy.config.route.v3.DirectResponseAction
-    m(20401,35,688,11), // envoy.config.route.v3.HeaderMatcher
-    m(20578,43,699,3), // envoy.config.route.v3.QueryParameterMatcher
-    m(20621,36,702,10), // envoy.config.route.v3.RedirectAction
-    m(20788,27,712,19), // envoy.config.route.v3.Route
-    m(21380,33,731,37), // envoy.config.route.v3.RouteAction
-    m(22416,44,768,6), // envoy.config.route.v3.RouteAction.HashPolicy
-    m(22522,65,774,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    m(22596,51,775,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    m(22660,60,779,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    m(22720,56,781,1), // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
-    m(22776,51,782,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    m(22838,59,784,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    m(22897,51,785,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    m(22997,53,788,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
-    m(23168,47,795,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
-    m(23273,40,798,19), // envoy.config.route.v3.RouteConfiguration
-    m(23668,32,817,15), // envoy.config.route.v3.RouteMatch
-    m(24019,47,832,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
-    m(24066,54,832,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
-    m(24120,29,832,6), // envoy.config.route.v3.Tracing
-    m(24224,36,838,2), // envoy.config.route.v3.VirtualCluster
-    m(24260,33,840,24), // envoy.config.route.v3.VirtualHost
-    m(24578,37,864,5), // envoy.config.route.v3.WeightedCluster
-    m(24803,51,869,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
-    m(24854,53,879,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
-    m(24930,57,884,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    m(24987,57,885,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    m(25044,43,886,8), // envoy.extensions.clusters.dns.v3.DnsCluster
-    m(25139,55,894,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    m(25194,68,896,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    m(25467,46,902,10), // envoy.extensions.filters.http.router.v3.Router
-    m(25929,71,912,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(26064,65,914,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(26129,61,914,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(26190,63,914,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(26529,68,919,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    m(26617,58,923,1), // envoy.extensions.filters.network.direct_response.v3.Config
-    m(26683,45,924,0), // envoy.extensions.filters.network.echo.v3.Echo
-    m(26728,81,924,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(28464,101,984,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(28609,103,987,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(28735,109,989,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(28866,95,996,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(29022,70,999,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(29103,63,1004,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(29196,78,1006,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    m(29274,66,1007,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    m(29361,59,1011,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
-    m(29482,58,1014,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
-    m(29540,54,1014,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(30191,74,1037,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(30290,70,1040,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(30360,84,1041,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(30444,79,1044,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    m(30582,60,1047,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    m(30659,66,1050,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    m(30730,69,1051,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    m(31103,81,1063,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    m(31235,73,1065,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    m(31599,55,1074,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    m(31763,58,1076,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(31821,70,1076,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(32454,58,1092,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(33082,95,1107,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(33203,62,1111,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(33737,57,1122,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(33804,48,1124,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(33931,63,1129,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(34032,56,1132,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(34336,55,1141,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(34600,60,1147,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(34805,54,1154,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(34944,69,1165,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(35046,73,1169,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(35119,78,1172,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(35197,48,1175,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(35410,77,1184,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(35487,49,1186,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(35636,43,1194,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(35710,44,1201,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(35760,54,1208,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(35868,69,1212,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(35948,71,1213,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(36025,78,1216,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(36103,35,1216,8), // envoy.service.discovery.v3.Resource
-    m(36179,48,1224,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(36239,40,1225,2), // envoy.service.discovery.v3.ResourceError
-    m(36279,42,1227,2), // envoy.service.discovery.v3.ResourceLocator
-    m(36321,65,1229,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(36386,39,1231,2), // envoy.service.discovery.v3.ResourceName
-    m(36454,35,1233,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(36499,33,1235,1), // envoy.type.matcher.v3.ListMatcher
-    m(36538,39,1236,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(36585,37,1237,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(36628,49,1241,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(36677,31,1242,1), // envoy.type.matcher.v3.OrMatcher
-    m(36722,45,1243,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(36786,34,1245,2), // envoy.type.matcher.v3.RegexMatcher
-    m(36894,44,1247,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(36954,35,1248,7), // envoy.type.matcher.v3.StringMatcher
-    m(37020,34,1255,7), // envoy.type.matcher.v3.ValueMatcher
-    m(37096,44,1262,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(37140,34,1262,2), // envoy.type.metadata.v3.MetadataKey
-    m(37174,46,1264,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(37225,35,1266,4), // envoy.type.metadata.v3.MetadataKind
-    m(37271,43,1270,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(37314,40,1270,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(37354,43,1270,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(37397,41,1270,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(37438,31,1270,6), // envoy.type.tracing.v3.CustomTag
-    m(37504,43,1276,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(37547,38,1278,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(37585,39,1280,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(37624,40,1281,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(37668,25,1284,2), // envoy.type.v3.DoubleRange
-    m(37701,31,1286,2), // envoy.type.v3.FractionalPercent
-    m(37752,24,1288,2), // envoy.type.v3.HashPolicy
-    m(37776,36,1290,1), // envoy.type.v3.HashPolicy.FilterState
-    m(37812,33,1291,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(37845,24,1291,1), // envoy.type.v3.HttpStatus
-    m(37873,24,1292,2), // envoy.type.v3.Int32Range
-    m(37897,24,1294,2), // envoy.type.v3.Int64Range
-    m(37921,21,1296,1), // envoy.type.v3.Percent
-    m(37942,29,1297,3), // envoy.type.v3.SemanticVersion
-    m(38000,25,1300,3), // envoy.type.v3.TokenBucket
-    m(38053,19,1303,2), // google.protobuf.Any
-    m(38072,25,1305,1), // google.protobuf.BoolValue
-    m(38097,26,1306,1), // google.protobuf.BytesValue
-    m(38123,27,1307,1), // google.protobuf.DoubleValue
-    m(38150,24,1308,2), // google.protobuf.Duration
-    m(38186,21,1310,0), // google.protobuf.Empty
-    m(38207,26,1310,1), // google.protobuf.FloatValue
-    m(38233,26,1311,1), // google.protobuf.Int32Value
-    m(38259,26,1312,1), // google.protobuf.Int64Value
-    m(38285,25,1313,1), // google.protobuf.ListValue
-    m(38316,27,1314,1), // google.protobuf.StringValue
-    m(38343,22,1315,1), // google.protobuf.Struct
-    m(38371,34,1316,2), // google.protobuf.Struct.FieldsEntry
-    m(38405,25,1318,2), // google.protobuf.Timestamp
-    m(38430,27,1320,1), // google.protobuf.UInt32Value
-    m(38457,27,1321,1), // google.protobuf.UInt64Value
-    m(38484,21,1322,6), // google.protobuf.Value
-    m(38571,17,1328,3), // google.rpc.Status
-    m(38595,25,1331,1), // xds.core.v3.ContextParams
-    m(38626,37,1332,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(10522,52,358,3), // envoy.config.common.mutation_rules.v3.HeaderMutation
+    m(10629,28,361,3), // envoy.config.core.v3.Address
+    m(10733,43,364,0), // envoy.config.core.v3.AggregatedConfigSource
+    m(10776,36,364,9), // envoy.config.core.v3.ApiConfigSource
+    m(11111,36,373,2), // envoy.config.core.v3.BackoffStrategy
+    m(11147,31,375,7), // envoy.config.core.v3.BindConfig
+    m(11334,33,382,2), // envoy.config.core.v3.BuildVersion
+    m(11367,30,384,2), // envoy.config.core.v3.CidrRange
+    m(11421,33,386,8), // envoy.config.core.v3.ConfigSource
+    m(11548,33,394,1), // envoy.config.core.v3.ControlPlane
+    m(11591,31,395,5), // envoy.config.core.v3.DataSource
+    m(11692,40,400,2), // envoy.config.core.v3.DnsResolutionConfig
+    m(11761,39,402,2), // envoy.config.core.v3.DnsResolverOptions
+    m(11824,39,404,1), // envoy.config.core.v3.EventServiceConfig
+    m(11875,30,405,6), // envoy.config.core.v3.Extension
+    m(11945,39,411,2), // envoy.config.core.v3.ExtraSourceAddress
+    m(11984,32,413,5), // envoy.config.core.v3.GrpcService
+    m(12135,42,418,5), // envoy.config.core.v3.GrpcService.EnvoyGrpc
+    m(12343,32,423,3), // envoy.config.core.v3.HeaderValue
+    m(12384,38,426,4), // envoy.config.core.v3.HeaderValueOption
+    m(12457,41,430,11), // envoy.config.core.v3.Http1ProtocolOptions
+    m(12998,57,441,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
+    m(13173,41,443,22), // envoy.config.core.v3.Http2ProtocolOptions
+    m(14245,40,465,8), // envoy.config.core.v3.HttpProtocolOptions
+    m(14458,38,473,1), // envoy.config.core.v3.JsonFormatOptions
+    m(14511,29,474,3), // envoy.config.core.v3.Locality
+    m(14558,29,477,2), // envoy.config.core.v3.Metadata
+    m(14657,49,479,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
+    m(14706,54,481,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
+    m(14760,25,483,11), // envoy.config.core.v3.Node
+    m(14906,48,494,2), // envoy.config.core.v3.Node.DynamicParametersEntry
+    m(14954,37,496,3), // envoy.config.core.v3.PathConfigSource
+    m(15004,25,499,2), // envoy.config.core.v3.Pipe
+    m(15078,38,501,2), // envoy.config.core.v3.RateLimitSettings
+    m(15135,32,503,6), // envoy.config.core.v3.RetryPolicy
+    m(15267,51,509,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
+    m(15318,46,511,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
+    m(15364,34,513,2), // envoy.config.core.v3.RuntimeDouble
+    m(15481,39,515,2), // envoy.config.core.v3.RuntimeFeatureFlag
+    m(15520,45,517,2), // envoy.config.core.v3.RuntimeFractionalPercent
+    m(15565,47,519,2), // envoy.config.core.v3.SchemeHeaderTransformation
+    m(15645,37,521,1), // envoy.config.core.v3.SelfConfigSource
+    m(15682,34,522,7), // envoy.config.core.v3.SocketAddress
+    m(15860,45,529,7), // envoy.config.core.v3.SubstitutionFormatString
+    m(16111,33,536,3), // envoy.config.core.v3.TcpKeepalive
+    m(16192,36,539,2), // envoy.config.core.v3.TransportSocket
+    m(16228,41,541,2), // envoy.config.core.v3.TypedExtensionConfig
+    m(16269,48,543,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
+    m(16426,37,546,2), // envoy.config.core.v3.WatchedDirectory
+    m(16475,46,548,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
+    m(16579,53,552,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
+    m(16808,33,556,5), // envoy.config.endpoint.v3.Endpoint
+    m(16915,51,561,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
+    m(16993,35,565,5), // envoy.config.endpoint.v3.LbEndpoint
+    m(17070,44,570,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
+    m(17389,42,578,3), // envoy.config.listener.v3.AdditionalAddress
+    m(17431,31,581,3), // envoy.config.listener.v3.Filter
+    m(17521,36,584,7), // envoy.config.listener.v3.FilterChain
+    m(17696,41,591,11), // envoy.config.listener.v3.FilterChainMatch
+    m(17911,33,602,37), // envoy.config.listener.v3.Listener
+    m(18931,57,639,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
+    m(19035,76,642,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
+    m(19111,70,642,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
+    m(19181,46,642,1), // envoy.config.listener.v3.Listener.DeprecatedV1
+    m(19227,39,643,4), // envoy.config.listener.v3.ListenerFilter
+    m(19281,58,647,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
+    m(19396,67,652,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
+    m(19468,47,653,3), // envoy.config.metrics.v3.HistogramBucketSettings
+    m(19526,35,656,5), // envoy.config.metrics.v3.StatsConfig
+    m(19778,36,661,3), // envoy.config.metrics.v3.StatsMatcher
+    m(19852,36,664,3), // envoy.config.metrics.v3.TagSpecifier
+    m(19912,44,667,1), // envoy.config.overload.v3.BufferFactoryConfig
+    m(19993,38,668,2), // envoy.config.overload.v3.LoadShedPoint
+    m(20039,39,670,3), // envoy.config.overload.v3.OverloadAction
+    m(20078,40,673,5), // envoy.config.overload.v3.OverloadManager
+    m(20187,40,678,2), // envoy.config.overload.v3.ResourceMonitor
+    m(20227,38,680,2), // envoy.config.overload.v3.ScaledTrigger
+    m(20302,41,682,1), // envoy.config.overload.v3.ThresholdTrigger
+    m(20343,32,683,3), // envoy.config.overload.v3.Trigger
+    m(20390,35,686,3), // envoy.config.route.v3.CookieMatcher
+    m(20449,31,689,2), // envoy.config.route.v3.Decorator
+    m(20498,42,691,3), // envoy.config.route.v3.DirectResponseAction
+    m(20582,35,694,11), // envoy.config.route.v3.HeaderMatcher
+    m(20735,43,705,3), // envoy.config.route.v3.QueryParameterMatcher
+    m(20778,36,708,10), // envoy.config.route.v3.RedirectAction
+    m(20945,27,718,19), // envoy.config.route.v3.Route
+    m(21732,33,737,37), // envoy.config.route.v3.RouteAction
+    m(23040,44,774,6), // envoy.config.route.v3.RouteAction.HashPolicy
+    m(23201,65,780,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
+    m(23275,51,781,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
+    m(23474,51,785,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
+    m(23536,59,787,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
+    m(23595,51,788,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
+    m(23695,53,791,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
+    m(23835,47,798,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
+    m(23978,40,801,19), // envoy.config.route.v3.RouteConfiguration
+    m(24381,32,820,15), // envoy.config.route.v3.RouteMatch
+    m(24699,47,835,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
+    m(24746,54,835,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
+    m(24800,55,835,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
+    m(24873,29,837,6), // envoy.config.route.v3.Tracing
+    m(24977,36,843,2), // envoy.config.route.v3.VirtualCluster
+    m(25013,33,845,24), // envoy.config.route.v3.VirtualHost
+    m(25297,37,869,5), // envoy.config.route.v3.WeightedCluster
+    m(25422,51,874,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
+    m(25473,53,884,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
+    m(25549,57,889,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+    m(25606,57,890,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    m(25663,43,891,8), // envoy.extensions.clusters.dns.v3.DnsCluster
+    m(25758,55,899,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
+    m(25813,68,901,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
+    m(26086,46,907,10), // envoy.extensions.filters.http.router.v3.Router
+    m(26548,71,917,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(26683,65,919,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(26748,61,919,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(26809,63,919,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(27148,68,924,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
+    m(27236,58,928,1), // envoy.extensions.filters.network.direct_response.v3.Config
+    m(27302,45,929,0), // envoy.extensions.filters.network.echo.v3.Echo
+    m(27347,81,929,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(29083,101,989,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(29228,103,992,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(29354,109,994,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(29485,95,1001,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(29641,70,1004,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(29722,63,1009,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(29815,78,1011,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
+    m(29893,66,1012,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
+    m(29980,59,1016,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
+    m(30101,58,1019,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
+    m(30159,54,1019,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(30888,74,1042,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(30987,70,1045,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(31057,84,1046,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(31141,79,1049,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
+    m(31279,60,1052,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
+    m(31356,66,1055,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
+    m(31427,69,1056,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+    m(31800,81,1068,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
+    m(31932,73,1070,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
+    m(32296,66,1079,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
+    m(32375,70,1080,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
+    m(32466,55,1081,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+    m(32630,58,1083,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(32688,70,1083,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(33321,58,1099,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(33949,95,1114,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(34070,62,1118,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(34604,57,1129,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(34671,48,1131,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(34798,63,1136,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(34899,56,1139,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(35203,55,1148,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(35467,60,1154,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(35672,54,1161,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(35811,69,1172,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(35913,73,1176,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(35986,78,1179,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(36064,48,1182,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(36277,77,1191,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(36354,49,1193,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(36503,43,1201,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(36577,44,1208,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(36627,54,1215,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(36735,69,1219,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(36815,71,1220,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(36892,78,1223,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(36970,35,1223,8), // envoy.service.discovery.v3.Resource
+    m(37046,48,1231,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(37106,40,1232,2), // envoy.service.discovery.v3.ResourceError
+    m(37146,42,1234,2), // envoy.service.discovery.v3.ResourceLocator
+    m(37188,65,1236,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(37253,39,1238,2), // envoy.service.discovery.v3.ResourceName
+    m(37321,35,1240,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(37366,33,1242,1), // envoy.type.matcher.v3.ListMatcher
+    m(37405,39,1243,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(37452,37,1244,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(37495,49,1248,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(37544,31,1249,1), // envoy.type.matcher.v3.OrMatcher
+    m(37589,45,1250,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(37653,34,1252,2), // envoy.type.matcher.v3.RegexMatcher
+    m(37761,44,1254,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(37821,35,1255,7), // envoy.type.matcher.v3.StringMatcher
+    m(37939,34,1262,7), // envoy.type.matcher.v3.ValueMatcher
+    m(38015,44,1269,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(38059,34,1269,2), // envoy.type.metadata.v3.MetadataKey
+    m(38093,46,1271,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(38144,35,1273,4), // envoy.type.metadata.v3.MetadataKind
+    m(38190,43,1277,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(38233,40,1277,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(38273,43,1277,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(38316,41,1277,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(38357,31,1277,6), // envoy.type.tracing.v3.CustomTag
+    m(38423,43,1283,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(38466,38,1285,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(38504,39,1287,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(38543,40,1288,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(38587,25,1291,2), // envoy.type.v3.DoubleRange
+    m(38620,31,1293,2), // envoy.type.v3.FractionalPercent
+    m(38671,24,1295,2), // envoy.type.v3.HashPolicy
+    m(38695,36,1297,1), // envoy.type.v3.HashPolicy.FilterState
+    m(38731,33,1298,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(38764,24,1298,1), // envoy.type.v3.HttpStatus
+    m(38792,24,1299,2), // envoy.type.v3.Int32Range
+    m(38816,24,1301,2), // envoy.type.v3.Int64Range
+    m(38840,21,1303,1), // envoy.type.v3.Percent
+    m(38861,29,1304,3), // envoy.type.v3.SemanticVersion
+    m(38919,25,1307,3), // envoy.type.v3.TokenBucket
+    m(38972,19,1310,2), // google.protobuf.Any
+    m(38991,25,1312,1), // google.protobuf.BoolValue
+    m(39016,26,1313,1), // google.protobuf.BytesValue
+    m(39042,27,1314,1), // google.protobuf.DoubleValue
+    m(39069,24,1315,2), // google.protobuf.Duration
+    m(39105,21,1317,0), // google.protobuf.Empty
+    m(39126,26,1317,1), // google.protobuf.FloatValue
+    m(39152,26,1318,1), // google.protobuf.Int32Value
+    m(39178,26,1319,1), // google.protobuf.Int64Value
+    m(39204,25,1320,1), // google.protobuf.ListValue
+    m(39235,27,1321,1), // google.protobuf.StringValue
+    m(39262,22,1322,1), // google.protobuf.Struct
+    m(39290,34,1323,2), // google.protobuf.Struct.FieldsEntry
+    m(39324,25,1325,2), // google.protobuf.Timestamp
+    m(39349,27,1327,1), // google.protobuf.UInt32Value
+    m(39376,27,1328,1), // google.protobuf.UInt64Value
+    m(39403,21,1329,6), // google.protobuf.Value
+    m(39490,17,1335,3), // google.rpc.Status
+    m(39514,25,1338,1), // xds.core.v3.ContextParams
+    m(39545,37,1339,2), // xds.core.v3.ContextParams.ParamsEntry
 ];
 
-pub(crate) static FIELDS: [FieldRow; 1334] = [
+pub(crate) static FIELDS: [FieldRow; 1341] = [
     // envoy.admin.v3.BootstrapConfigDump
     f(34,9,1,b'm',35,4,255,b'S',0,0), // bootstrap
-    f(43,12,2,b'm',285,4,255,b'S',0,0), // last_updated
+    f(43,12,2,b'm',288,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.Certificate
     f(81,7,1,b'm',2,2,255,b'S',0,0), // ca_cert
     f(88,10,2,b'm',2,2,255,b'S',0,0), // cert_chain
@@ -1978,20 +1992,20 @@ pub(crate) static FIELDS: [FieldRow; 1334] = [
     f(135,13,2,b's',65535,0,255,b'S',0,0), // serial_number
     f(148,17,3,b'm',31,2,255,b'S',0,0), // subject_alt_names
     f(165,21,4,b'w',65535,0,255,b'S',0,0), // days_until_expiration
-    f(186,10,5,b'm',285,4,255,b'S',0,0), // valid_from
-    f(196,15,6,b'm',285,4,255,b'S',0,0), // expiration_time
+    f(186,10,5,b'm',288,4,255,b'S',0,0), // valid_from
+    f(196,15,6,b'm',288,4,255,b'S',0,0), // expiration_time
     f(211,12,7,b'm',3,4,255,b'S',0,0), // ocsp_details
     // envoy.admin.v3.CertificateDetails.OcspDetails
-    f(186,10,1,b'm',285,4,255,b'S',0,0), // valid_from
-    f(268,10,2,b'm',285,4,255,b'S',0,0), // expiration
+    f(186,10,1,b'm',288,4,255,b'S',0,0), // valid_from
+    f(268,10,2,b'm',288,4,255,b'S',0,0), // expiration
     // envoy.admin.v3.Certificates
     f(305,12,1,b'm',1,2,255,b'S',0,0), // certificates
     // envoy.admin.v3.ClusterStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(349,13,2,b'b',65535,0,255,b'S',0,0), // added_via_api
-    f(362,31,3,b'm',269,4,255,b'S',0,0), // success_rate_ejection_threshold
+    f(362,31,3,b'm',272,4,255,b'S',0,0), // success_rate_ejection_threshold
     f(393,13,4,b'm',16,2,255,b'S',0,0), // host_statuses
-    f(406,44,5,b'm',269,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
+    f(406,44,5,b'm',272,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
     f(450,16,6,b'm',51,4,255,b'S',0,0), // circuit_breakers
     f(466,18,7,b's',65535,0,255,b'S',0,0), // observability_name
     f(484,16,8,b's',65535,0,255,b'S',0,0), // eds_service_name
@@ -2004,13 +2018,13 @@ pub(crate) static FIELDS: [FieldRow; 1334] = [
     f(622,24,4,b'm',8,2,255,b'S',0,0), // dynamic_warming_clusters
     // envoy.admin.v3.ClustersConfigDump.DynamicCluster
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(694,7,2,b'm',272,4,255,b'S',0,0), // cluster
-    f(43,12,3,b'm',285,4,255,b'S',0,0), // last_updated
+    f(694,7,2,b'm',275,4,255,b'S',0,0), // cluster
+    f(43,12,3,b'm',288,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ClustersConfigDump.StaticCluster
-    f(694,7,1,b'm',272,4,255,b'S',0,0), // cluster
-    f(43,12,2,b'm',285,4,255,b'S',0,0), // last_updated
+    f(694,7,1,b'm',275,4,255,b'S',0,0), // cluster
+    f(43,12,2,b'm',288,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.CommandLineOptions
     f(805,7,1,b'w',65535,0,255,b'S',0,0), // base_id
     f(812,11,2,b'u',65535,0,255,b'S',0,0), // concurrency
@@ -2026,9 +2040,9 @@ pub(crate) static FIELDS: [FieldRow; 1334] = [
     f(960,15,13,b's',65535,0,255,b'S',0,0), // service_cluster
     f(975,12,14,b's',65535,0,255,b'S',0,0), // service_node
     f(987,12,15,b's',65535,0,255,b'S',0,0), // service_zone
-    f(999,19,16,b'm',276,4,255,b'S',0,0), // file_flush_interval
-    f(1018,10,17,b'm',276,4,255,b'S',0,0), // drain_time
-    f(1028,20,18,b'm',276,4,255,b'S',0,0), // parent_shutdown_time
+    f(999,19,16,b'm',279,4,255,b'S',0,0), // file_flush_interval
+    f(1018,10,17,b'm',279,4,255,b'S',0,0), // drain_time
+    f(1028,20,18,b'm',279,4,255,b'S',0,0), // parent_shutdown_time
     f(1048,4,19,b'e',3,0,255,b'S',0,0), // mode
     f(1052,19,22,b'b',65535,0,255,b'S',0,0), // disable_hot_restart
     f(1071,20,23,b'b',65535,0,255,b'S',0,0), // enable_mutex_tracing
@@ -2052,19 +2066,19 @@ pub(crate) static FIELDS: [FieldRow; 1334] = [
     f(1408,19,42,b'u',65535,0,255,b'S',0,0), // file_flush_min_size
     f(1427,27,43,b'b',65535,0,255,b'S',0,0), // log_stacktrace_single_entry
     // envoy.admin.v3.ConfigDump
-    f(1479,7,1,b'm',272,2,255,b'S',0,0), // configs
+    f(1479,7,1,b'm',275,2,255,b'S',0,0), // configs
     // envoy.admin.v3.EndpointsConfigDump
     f(1520,23,2,b'm',14,2,255,b'S',0,0), // static_endpoint_configs
     f(1543,24,3,b'm',13,2,255,b'S',0,0), // dynamic_endpoint_configs
     // envoy.admin.v3.EndpointsConfigDump.DynamicEndpointConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(1623,15,2,b'm',272,4,255,b'S',0,0), // endpoint_config
-    f(43,12,3,b'm',285,4,255,b'S',0,0), // last_updated
+    f(1623,15,2,b'm',275,4,255,b'S',0,0), // endpoint_config
+    f(43,12,3,b'm',288,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.EndpointsConfigDump.StaticEndpointConfig
-    f(1623,15,1,b'm',272,4,255,b'S',0,0), // endpoint_config
-    f(43,12,2,b'm',285,4,255,b'S',0,0), // last_updated
+    f(1623,15,1,b'm',275,4,255,b'S',0,0), // endpoint_config
+    f(43,12,2,b'm',288,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.HostHealthStatus
     f(1724,26,1,b'b',65535,0,255,b'S',0,0), // failed_active_health_check
     f(1750,20,2,b'b',65535,0,255,b'S',0,0), // failed_outlier_check
@@ -2076,19 +2090,19 @@ pub(crate) static FIELDS: [FieldRow; 1334] = [
     f(1885,17,8,b'b',65535,0,255,b'S',0,0), // active_hc_timeout
     f(1902,33,9,b'b',65535,0,255,b'S',0,0), // failed_degraded_outlier_detection
     // envoy.admin.v3.HostStatus
-    f(1960,7,1,b'm',67,4,255,b'S',0,0), // address
+    f(1960,7,1,b'm',68,4,255,b'S',0,0), // address
     f(1967,5,2,b'm',30,2,255,b'S',0,0), // stats
     f(1972,13,3,b'm',15,4,255,b'S',0,0), // health_status
-    f(1985,12,4,b'm',269,4,255,b'S',0,0), // success_rate
+    f(1985,12,4,b'm',272,4,255,b'S',0,0), // success_rate
     f(1997,6,5,b'u',65535,0,255,b'S',0,0), // weight
     f(2003,8,6,b's',65535,0,255,b'S',0,0), // hostname
     f(2011,8,7,b'u',65535,0,255,b'S',0,0), // priority
-    f(2019,25,8,b'm',269,4,255,b'S',0,0), // local_origin_success_rate
-    f(2044,8,9,b'm',91,4,255,b'S',0,0), // locality
+    f(2019,25,8,b'm',272,4,255,b'S',0,0), // local_origin_success_rate
+    f(2044,8,9,b'm',92,4,255,b'S',0,0), // locality
     // envoy.admin.v3.ListenerStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(2081,13,2,b'm',67,4,255,b'S',0,0), // local_address
-    f(2094,26,3,b'm',67,2,255,b'S',0,0), // additional_local_addresses
+    f(2081,13,2,b'm',68,4,255,b'S',0,0), // local_address
+    f(2094,26,3,b'm',68,2,255,b'S',0,0), // additional_local_addresses
     // envoy.admin.v3.Listeners
     f(2144,17,1,b'm',17,2,255,b'S',0,0), // listener_statuses
     // envoy.admin.v3.ListenersConfigDump
@@ -2104,23 +2118,23 @@ pub(crate) static FIELDS: [FieldRow; 1334] = [
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ListenersConfigDump.DynamicListenerState
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2372,8,2,b'm',272,4,255,b'S',0,0), // listener
-    f(43,12,3,b'm',285,4,255,b'S',0,0), // last_updated
+    f(2372,8,2,b'm',275,4,255,b'S',0,0), // listener
+    f(43,12,3,b'm',288,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.ListenersConfigDump.StaticListener
-    f(2372,8,1,b'm',272,4,255,b'S',0,0), // listener
-    f(43,12,2,b'm',285,4,255,b'S',0,0), // last_updated
+    f(2372,8,1,b'm',275,4,255,b'S',0,0), // listener
+    f(43,12,2,b'm',288,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.RoutesConfigDump
     f(2460,20,2,b'm',25,2,255,b'S',0,0), // static_route_configs
     f(2480,21,3,b'm',24,2,255,b'S',0,0), // dynamic_route_configs
     // envoy.admin.v3.RoutesConfigDump.DynamicRouteConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2551,12,2,b'm',272,4,255,b'S',0,0), // route_config
-    f(43,12,3,b'm',285,4,255,b'S',0,0), // last_updated
+    f(2551,12,2,b'm',275,4,255,b'S',0,0), // route_config
+    f(43,12,3,b'm',288,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.RoutesConfigDump.StaticRouteConfig
-    f(2551,12,1,b'm',272,4,255,b'S',0,0), // route_config
-    f(43,12,2,b'm',285,4,255,b'S',0,0), // last_updated
+    f(2551,12,1,b'm',275,4,255,b'S',0,0), // route_config
+    f(43,12,2,b'm',288,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.SecretsConfigDump
     f(2644,14,1,b'm',28,2,255,b'S',0,0), // static_secrets
     f(2658,22,2,b'm',27,2,255,b'S',0,0), // dynamic_active_secrets
@@ -2128,22 +2142,22 @@ pub(crate) static FIELDS: [FieldRow; 1334] = [
     // envoy.admin.v3.SecretsConfigDump.DynamicSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(572,12,2,b's',65535,0,255,b'S',0,0), // version_info
-    f(43,12,3,b'm',285,4,255,b'S',0,0), // last_updated
-    f(2749,6,4,b'm',272,4,255,b'S',0,0), // secret
+    f(43,12,3,b'm',288,4,255,b'S',0,0), // last_updated
+    f(2749,6,4,b'm',275,4,255,b'S',0,0), // secret
     f(701,11,5,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.SecretsConfigDump.StaticSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43,12,2,b'm',285,4,255,b'S',0,0), // last_updated
-    f(2749,6,3,b'm',272,4,255,b'S',0,0), // secret
+    f(43,12,2,b'm',288,4,255,b'S',0,0), // last_updated
+    f(2749,6,3,b'm',275,4,255,b'S',0,0), // secret
     // envoy.admin.v3.ServerInfo
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
     f(2832,5,2,b'e',4,0,255,b'S',0,0), // state
-    f(2837,20,3,b'm',276,4,255,b'S',0,0), // uptime_current_epoch
-    f(2857,17,4,b'm',276,4,255,b'S',0,0), // uptime_all_epochs
+    f(2837,20,3,b'm',279,4,255,b'S',0,0), // uptime_current_epoch
+    f(2857,17,4,b'm',279,4,255,b'S',0,0), // uptime_all_epochs
     f(2874,19,5,b's',65535,0,255,b'S',0,0), // hot_restart_version
     f(2893,20,6,b'm',10,4,255,b'S',0,0), // command_line_options
-    f(2913,4,7,b'm',95,4,255,b'S',0,0), // node
+    f(2913,4,7,b'm',96,4,255,b'S',0,0), // node
     f(2917,24,8,b'b',65535,0,255,b'S',0,0), // hot_restart_initializing
     // envoy.admin.v3.SimpleMetric
     f(2968,4,1,b'e',5,0,255,b'S',0,0), // type
@@ -2154,98 +2168,98 @@ pub(crate) static FIELDS: [FieldRow; 1334] = [
     f(3015,3,2,b's',65535,4,0,b'S',0,0), // uri
     f(3018,10,3,b's',65535,4,0,b'S',0,0), // ip_address
     // envoy.admin.v3.UpdateFailureState
-    f(3061,20,1,b'm',272,4,255,b'S',0,0), // failed_configuration
-    f(3081,19,2,b'm',285,4,255,b'S',0,0), // last_update_attempt
+    f(3061,20,1,b'm',275,4,255,b'S',0,0), // failed_configuration
+    f(3081,19,2,b'm',288,4,255,b'S',0,0), // last_update_attempt
     f(3100,7,3,b's',65535,0,255,b'S',0,0), // details
     f(572,12,4,b's',65535,0,255,b'S',0,0), // version_info
     // envoy.config.accesslog.v3.AccessLog
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3186,6,2,b'm',65535,4,255,b'R',3142,44), // filter
-    f(3192,12,4,b'm',272,4,0,b'S',0,0), // typed_config
+    f(3192,12,4,b'm',275,4,0,b'S',0,0), // typed_config
     // envoy.config.bootstrap.v3.Admin
     f(3276,15,1,b's',65535,0,255,b'I',3235,41), // access_log_path
     f(3338,12,2,b's',65535,0,255,b'I',3291,47), // profile_path
-    f(1960,7,3,b'm',67,4,255,b'S',0,0), // address
+    f(1960,7,3,b'm',68,4,255,b'S',0,0), // address
     f(3404,14,4,b'm',65535,2,255,b'R',3350,54), // socket_options
     f(3418,10,5,b'm',33,2,255,b'I',3235,41), // access_log
     f(3467,24,6,b'b',65535,0,255,b'I',3428,39), // ignore_global_conn_limit
-    f(3491,11,7,b'm',246,2,255,b'R',0,0), // allow_paths
+    f(3491,11,7,b'm',249,2,255,b'R',0,0), // allow_paths
     // envoy.config.bootstrap.v3.Bootstrap
-    f(2913,4,1,b'm',95,4,255,b'S',0,0), // node
+    f(2913,4,1,b'm',96,4,255,b'S',0,0), // node
     f(3537,16,2,b'm',39,4,255,b'S',0,0), // static_resources
     f(3553,17,3,b'm',37,4,255,b'S',0,0), // dynamic_resources
     f(3570,15,4,b'm',40,4,255,b'S',0,0), // cluster_manager
     f(3656,10,5,b's',65535,0,255,b'I',3585,71), // flags_path
     f(3711,11,6,b'm',65535,2,255,b'R',3666,45), // stats_sinks
-    f(3792,20,7,b'm',276,4,255,b'I',3722,70), // stats_flush_interval
+    f(3792,20,7,b'm',279,4,255,b'I',3722,70), // stats_flush_interval
     f(3880,8,8,b'm',48,4,255,b'I',3812,68), // watchdog
     f(3935,7,9,b'm',65535,4,255,b'R',3888,47), // tracing
     f(3942,5,12,b'm',34,4,255,b'S',0,0), // admin
-    f(3947,12,13,b'm',134,4,255,b'S',0,0), // stats_config
-    f(4004,10,14,b'm',69,4,255,b'R',3959,45), // hds_config
-    f(4080,16,15,b'm',140,4,255,b'I',4014,66), // overload_manager
+    f(3947,12,13,b'm',135,4,255,b'S',0,0), // stats_config
+    f(4004,10,14,b'm',70,4,255,b'R',3959,45), // hds_config
+    f(4080,16,15,b'm',141,4,255,b'I',4014,66), // overload_manager
     f(4142,23,16,b'b',65535,0,255,b'I',4096,46), // enable_dispatcher_stats
     f(4233,15,17,b'm',42,4,255,b'I',4165,68), // layered_runtime
     f(4276,13,18,b's',65535,0,255,b'R',4248,28), // header_prefix
-    f(4289,29,19,b'm',287,4,255,b'R',0,0), // stats_server_version_override
+    f(4289,29,19,b'm',290,4,255,b'R',0,0), // stats_server_version_override
     f(4408,23,20,b'b',65535,0,255,b'I',4318,90), // use_tcp_for_dns_lookups
-    f(4466,20,21,b'm',112,2,255,b'R',4431,35), // bootstrap_extensions
-    f(4486,14,22,b'm',74,2,255,b'R',0,0), // config_sources
-    f(4532,21,23,b'm',74,4,255,b'R',4500,32), // default_config_source
+    f(4466,20,21,b'm',113,2,255,b'R',4431,35), // bootstrap_extensions
+    f(4486,14,22,b'm',75,2,255,b'R',0,0), // config_sources
+    f(4532,21,23,b'm',75,4,255,b'R',4500,32), // default_config_source
     f(4587,24,24,b's',65535,0,255,b'I',4553,34), // default_socket_interface
     f(4611,30,25,b'm',65535,1,255,b'R',0,0), // certificate_provider_instances
     f(4641,19,26,b's',65535,2,255,b'R',0,0), // node_context_params
     f(4660,9,27,b'm',50,4,255,b'I',3812,68), // watchdogs
     f(4669,13,28,b'm',65535,2,255,b'R',0,0), // fatal_actions
     f(4682,20,29,b'b',65535,4,0,b'I',3722,70), // stats_flush_on_admin
-    f(4702,21,30,b'm',77,4,255,b'I',4318,90), // dns_resolution_config
-    f(4723,25,31,b'm',112,4,255,b'I',4318,90), // typed_dns_resolver_config
+    f(4702,21,30,b'm',78,4,255,b'I',4318,90), // dns_resolution_config
+    f(4723,25,31,b'm',113,4,255,b'I',4318,90), // typed_dns_resolver_config
     f(4748,14,32,b'm',65535,2,255,b'R',0,0), // inline_headers
     f(4821,22,33,b's',65535,0,255,b'I',4762,59), // perf_tracing_file_path
-    f(4843,20,34,b'm',112,4,255,b'R',0,0), // default_regex_engine
-    f(4863,22,35,b'm',112,4,255,b'R',0,0), // xds_delegate_extension
-    f(4885,28,36,b'm',112,4,255,b'R',0,0), // xds_config_tracker_extension
-    f(4913,16,37,b'm',112,4,255,b'R',0,0), // listener_manager
+    f(4843,20,34,b'm',113,4,255,b'R',0,0), // default_regex_engine
+    f(4863,22,35,b'm',113,4,255,b'R',0,0), // xds_delegate_extension
+    f(4885,28,36,b'm',113,4,255,b'R',0,0), // xds_config_tracker_extension
+    f(4913,16,37,b'm',113,4,255,b'R',0,0), // listener_manager
     f(4929,22,38,b'm',65535,4,255,b'R',0,0), // application_log_config
     f(4993,21,39,b'm',36,4,255,b'I',4951,42), // deferred_stat_options
     f(5055,32,40,b'm',38,4,255,b'I',5014,41), // grpc_async_client_manager_config
     f(5137,24,41,b'm',43,4,255,b'I',5087,50), // memory_allocator_manager
-    f(5161,23,42,b'm',276,4,1,b'R',0,0), // stats_eviction_interval
+    f(5161,23,42,b'm',279,4,1,b'R',0,0), // stats_eviction_interval
     f(5184,26,43,b'b',65535,0,255,b'R',0,0), // enable_worker_cpu_affinity
     // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
     f(5301,30,1,b'b',65535,0,255,b'I',5265,36), // enable_deferred_creation_stats
     // envoy.config.bootstrap.v3.Bootstrap.DynamicResources
-    f(5383,10,1,b'm',74,4,255,b'S',0,0), // lds_config
-    f(5393,10,2,b'm',74,4,255,b'S',0,0), // cds_config
-    f(5403,10,3,b'm',69,4,255,b'S',0,0), // ads_config
+    f(5383,10,1,b'm',75,4,255,b'S',0,0), // lds_config
+    f(5393,10,2,b'm',75,4,255,b'S',0,0), // cds_config
+    f(5403,10,3,b'm',70,4,255,b'S',0,0), // ads_config
     f(5463,21,5,b's',65535,0,255,b'R',5413,50), // lds_resources_locator
     f(5484,21,6,b's',65535,0,255,b'R',5413,50), // cds_resources_locator
     // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    f(5569,30,1,b'm',276,4,255,b'I',5265,36), // max_cached_entry_idle_duration
+    f(5569,30,1,b'm',279,4,255,b'I',5265,36), // max_cached_entry_idle_duration
     // envoy.config.bootstrap.v3.Bootstrap.StaticResources
-    f(5650,9,1,b'm',125,2,255,b'S',0,0), // listeners
+    f(5650,9,1,b'm',126,2,255,b'S',0,0), // listeners
     f(5659,8,2,b'm',53,2,255,b'S',0,0), // clusters
-    f(5667,7,3,b'm',213,2,255,b'S',0,0), // secrets
+    f(5667,7,3,b'm',216,2,255,b'S',0,0), // secrets
     // envoy.config.bootstrap.v3.ClusterManager
     f(5781,18,1,b's',65535,0,255,b'I',5714,67), // local_cluster_name
     f(5872,17,2,b'm',41,4,255,b'I',5799,73), // outlier_detection
-    f(5889,20,3,b'm',71,4,255,b'S',0,0), // upstream_bind_config
-    f(5909,17,4,b'm',69,4,255,b'R',0,0), // load_stats_config
+    f(5889,20,3,b'm',72,4,255,b'S',0,0), // upstream_bind_config
+    f(5909,17,4,b'm',70,4,255,b'R',0,0), // load_stats_config
     f(5982,32,5,b'b',65535,0,255,b'I',5926,56), // enable_deferred_cluster_creation
     // envoy.config.bootstrap.v3.ClusterManager.OutlierDetection
     f(6071,14,1,b's',65535,0,255,b'I',5265,36), // event_log_path
-    f(6085,13,2,b'm',79,4,255,b'I',5265,36), // event_service
+    f(6085,13,2,b'm',80,4,255,b'I',5265,36), // event_service
     // envoy.config.bootstrap.v3.LayeredRuntime
     f(6138,6,1,b'm',44,2,255,b'I',5265,36), // layers
     // envoy.config.bootstrap.v3.MemoryAllocatorManager
     f(6192,16,1,b'w',65535,0,255,b'I',5265,36), // bytes_to_release
-    f(6208,23,2,b'm',276,4,255,b'I',5265,36), // memory_release_interval
-    f(6231,23,3,b'm',287,4,255,b'I',5265,36), // soft_memory_limit_bytes
-    f(6254,28,4,b'm',286,4,255,b'I',5265,36), // max_per_cpu_cache_size_bytes
+    f(6208,23,2,b'm',279,4,255,b'I',5265,36), // memory_release_interval
+    f(6231,23,3,b'm',290,4,255,b'I',5265,36), // soft_memory_limit_bytes
+    f(6254,28,4,b'm',289,4,255,b'I',5265,36), // max_per_cpu_cache_size_bytes
     f(6282,24,5,b'w',65535,0,255,b'I',5265,36), // max_unfreed_memory_bytes
     // envoy.config.bootstrap.v3.RuntimeLayer
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(6344,12,2,b'm',283,4,0,b'I',5265,36), // static_layer
+    f(6344,12,2,b'm',286,4,0,b'I',5265,36), // static_layer
     f(6356,10,3,b'm',46,4,0,b'I',5265,36), // disk_layer
     f(6366,11,4,b'm',45,4,0,b'I',5265,36), // admin_layer
     f(6377,10,5,b'm',47,4,0,b'I',5265,36), // rtds_layer
@@ -2256,17 +2270,17 @@ pub(crate) static FIELDS: [FieldRow; 1334] = [
     f(6518,12,3,b's',65535,0,255,b'I',5265,36), // subdirectory
     // envoy.config.bootstrap.v3.RuntimeLayer.RtdsLayer
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(6578,11,2,b'm',74,4,255,b'I',5265,36), // rtds_config
+    f(6578,11,2,b'm',75,4,255,b'I',5265,36), // rtds_config
     // envoy.config.bootstrap.v3.Watchdog
-    f(6623,12,1,b'm',276,4,255,b'I',5265,36), // miss_timeout
-    f(6635,16,2,b'm',276,4,255,b'I',5265,36), // megamiss_timeout
-    f(6651,12,3,b'm',276,4,255,b'I',5265,36), // kill_timeout
-    f(6663,17,4,b'm',276,4,255,b'I',5265,36), // multikill_timeout
-    f(6680,19,5,b'm',269,4,255,b'I',5265,36), // multikill_threshold
-    f(6699,23,6,b'm',276,4,255,b'I',5265,36), // max_kill_timeout_jitter
+    f(6623,12,1,b'm',279,4,255,b'I',5265,36), // miss_timeout
+    f(6635,16,2,b'm',279,4,255,b'I',5265,36), // megamiss_timeout
+    f(6651,12,3,b'm',279,4,255,b'I',5265,36), // kill_timeout
+    f(6663,17,4,b'm',279,4,255,b'I',5265,36), // multikill_timeout
+    f(6680,19,5,b'm',272,4,255,b'I',5265,36), // multikill_threshold
+    f(6699,23,6,b'm',279,4,255,b'I',5265,36), // max_kill_timeout_jitter
     f(6722,7,7,b'm',49,2,255,b'I',5265,36), // actions
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
-    f(6778,6,1,b'm',112,4,255,b'I',5265,36), // config
+    f(6778,6,1,b'm',113,4,255,b'I',5265,36), // config
     f(6784,5,2,b'e',6,0,255,b'I',5265,36), // event
     // envoy.config.bootstrap.v3.Watchdogs
     f(6824,20,1,b'm',48,4,255,b'I',5265,36), // main_thread_watchdog
@@ -2276,43 +2290,43 @@ pub(crate) static FIELDS: [FieldRow; 1334] = [
     f(6934,19,2,b'm',52,2,255,b'R',6908,26), // per_host_thresholds
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds
     f(2011,8,1,b'e',17,0,255,b'S',0,0), // priority
-    f(7003,15,2,b'm',286,4,255,b'S',0,0), // max_connections
-    f(7018,20,3,b'm',286,4,255,b'S',0,0), // max_pending_requests
-    f(7038,12,4,b'm',286,4,255,b'S',0,0), // max_requests
-    f(7050,11,5,b'm',286,4,255,b'S',0,0), // max_retries
+    f(7003,15,2,b'm',289,4,255,b'S',0,0), // max_connections
+    f(7018,20,3,b'm',289,4,255,b'S',0,0), // max_pending_requests
+    f(7038,12,4,b'm',289,4,255,b'S',0,0), // max_requests
+    f(7050,11,5,b'm',289,4,255,b'S',0,0), // max_retries
     f(7130,15,6,b'b',65535,0,255,b'I',7061,69), // track_remaining
-    f(7195,20,7,b'm',286,4,255,b'I',7145,50), // max_connection_pools
+    f(7195,20,7,b'm',289,4,255,b'I',7145,50), // max_connection_pools
     f(7230,12,8,b'm',65535,4,255,b'R',7215,15), // retry_budget
     // envoy.config.cluster.v3.Cluster
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(2968,4,2,b'e',8,4,0,b'S',0,0), // type
     f(7273,18,3,b'm',56,4,255,b'S',0,0), // eds_cluster_config
-    f(7291,15,4,b'm',276,4,255,b'S',0,0), // connect_timeout
-    f(7374,33,5,b'm',286,4,255,b'I',7306,68), // per_connection_buffer_limit_bytes
+    f(7291,15,4,b'm',279,4,255,b'S',0,0), // connect_timeout
+    f(7374,33,5,b'm',289,4,255,b'I',7306,68), // per_connection_buffer_limit_bytes
     f(7407,9,6,b'e',10,0,255,b'S',0,0), // lb_policy
     f(7458,13,8,b'm',65535,2,255,b'R',7416,42), // health_checks
-    f(7471,27,9,b'm',286,4,255,b'S',0,0), // max_requests_per_connection
+    f(7471,27,9,b'm',289,4,255,b'S',0,0), // max_requests_per_connection
     f(450,16,10,b'm',51,4,255,b'S',0,0), // circuit_breakers
-    f(7498,21,13,b'm',86,4,255,b'S',0,0), // http_protocol_options
-    f(7519,22,14,b'm',88,4,255,b'S',0,0), // http2_protocol_options
-    f(7541,16,16,b'm',276,4,255,b'S',0,0), // dns_refresh_rate
+    f(7498,21,13,b'm',87,4,255,b'S',0,0), // http_protocol_options
+    f(7519,22,14,b'm',89,4,255,b'S',0,0), // http2_protocol_options
+    f(7541,16,16,b'm',279,4,255,b'S',0,0), // dns_refresh_rate
     f(7557,17,17,b'e',9,0,255,b'S',0,0), // dns_lookup_family
-    f(7574,13,18,b'm',67,2,255,b'S',0,0), // dns_resolvers
+    f(7574,13,18,b'm',68,2,255,b'S',0,0), // dns_resolvers
     f(5872,17,19,b'm',65535,4,255,b'R',7587,38), // outlier_detection
-    f(7684,16,20,b'm',276,4,255,b'I',7625,59), // cleanup_interval
-    f(5889,20,21,b'm',71,4,255,b'S',0,0), // upstream_bind_config
+    f(7684,16,20,b'm',279,4,255,b'I',7625,59), // cleanup_interval
+    f(5889,20,21,b'm',72,4,255,b'S',0,0), // upstream_bind_config
     f(7725,16,22,b'm',65535,4,255,b'R',7700,25), // lb_subset_config
     f(7789,19,23,b'm',65535,4,1,b'R',7741,48), // ring_hash_lb_config
-    f(7808,16,24,b'm',111,4,255,b'S',0,0), // transport_socket
-    f(7858,8,25,b'm',92,4,255,b'I',7824,34), // metadata
+    f(7808,16,24,b'm',112,4,255,b'S',0,0), // transport_socket
+    f(7858,8,25,b'm',93,4,255,b'I',7824,34), // metadata
     f(7866,18,26,b'e',7,0,255,b'S',0,0), // protocol_selection
     f(7884,16,27,b'm',54,4,255,b'S',0,0), // common_lb_config
     f(7900,13,28,b's',65535,0,255,b'S',0,0), // alt_stat_name
-    f(7913,28,29,b'm',89,4,255,b'S',0,0), // common_http_protocol_options
+    f(7913,28,29,b'm',90,4,255,b'S',0,0), // common_http_protocol_options
     f(7941,27,30,b'm',65,4,255,b'S',0,0), // upstream_connection_options
     f(7968,40,31,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_health_failure
     f(8071,29,32,b'b',65535,0,255,b'I',8008,63), // ignore_health_on_host_removal
-    f(8100,15,33,b'm',115,4,255,b'S',0,0), // load_assignment
+    f(8100,15,33,b'm',116,4,255,b'S',0,0), // load_assignment
     f(8115,22,34,b'm',58,4,1,b'S',0,0), // original_dst_lb_config
     f(8137,32,36,b'm',63,1,255,b'S',0,0), // typed_extension_protocol_options
     f(8169,23,37,b'm',57,4,1,b'S',0,0), // least_request_lb_config
@@ -2320,1230 +2334,1240 @@ pub(crate) static FIELDS: [FieldRow; 1334] = [
     f(8204,15,39,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
     f(8265,7,40,b'm',65535,2,255,b'R',8219,46), // filters
     f(8285,21,41,b'm',65535,4,255,b'R',8272,13), // load_balancing_policy
-    f(8336,10,42,b'm',74,4,255,b'R',8306,30), // lrs_server
+    f(8336,10,42,b'm',75,4,255,b'R',8306,30), // lrs_server
     f(8346,24,43,b'm',62,2,255,b'S',0,0), // transport_socket_matches
     f(8370,24,44,b'm',60,4,255,b'S',0,0), // dns_failure_refresh_rate
     f(4408,23,45,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
-    f(8394,30,46,b'm',113,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(8394,30,46,b'm',114,4,255,b'S',0,0), // upstream_http_protocol_options
     f(8450,21,47,b'b',65535,0,255,b'I',8424,26), // track_timeout_budgets
-    f(8471,15,48,b'm',112,4,255,b'R',0,0), // upstream_config
+    f(8471,15,48,b'm',113,4,255,b'R',0,0), // upstream_config
     f(8515,19,49,b'm',64,4,255,b'I',8486,29), // track_cluster_stats
     f(8579,17,50,b'm',59,4,255,b'I',8534,45), // preconnect_policy
     f(8596,41,51,b'b',65535,0,255,b'R',0,0), // connection_pool_per_downstream_connection
     f(8637,16,52,b'm',65535,4,1,b'R',7741,48), // maglev_lb_config
-    f(4702,21,53,b'm',77,4,255,b'S',0,0), // dns_resolution_config
-    f(8653,21,54,b'm',273,4,255,b'S',0,0), // wait_for_warm_on_init
-    f(4723,25,55,b'm',112,4,255,b'S',0,0), // typed_dns_resolver_config
+    f(4702,21,53,b'm',78,4,255,b'S',0,0), // dns_resolution_config
+    f(8653,21,54,b'm',276,4,255,b'S',0,0), // wait_for_warm_on_init
+    f(4723,25,55,b'm',113,4,255,b'S',0,0), // typed_dns_resolver_config
     f(8674,21,56,b'm',61,4,1,b'S',0,0), // round_robin_lb_config
     f(8695,27,57,b's',65535,2,255,b'R',0,0), // lrs_report_endpoint_metrics
-    f(8722,10,58,b'm',276,4,255,b'S',0,0), // dns_jitter
+    f(8722,10,58,b'm',279,4,255,b'S',0,0), // dns_jitter
     f(8732,24,59,b'm',65535,4,255,b'R',0,0), // transport_socket_matcher
-    f(8756,44,60,b'm',276,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
-    f(8823,13,61,b'm',135,4,255,b'I',8800,23), // stats_matcher
+    f(8756,44,60,b'm',279,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
+    f(8823,13,61,b'm',136,4,255,b'I',8800,23), // stats_matcher
     f(8836,16,62,b'm',65535,4,255,b'R',0,0), // queuing_policies
     // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    f(8898,23,1,b'm',269,4,255,b'S',0,0), // healthy_panic_threshold
+    f(8898,23,1,b'm',272,4,255,b'S',0,0), // healthy_panic_threshold
     f(8960,20,2,b'm',65535,4,0,b'R',8921,39), // zone_aware_lb_config
     f(9028,27,3,b'm',65535,4,0,b'R',8980,48), // locality_weighted_lb_config
-    f(9107,19,4,b'm',276,4,255,b'I',9055,52), // update_merge_window
+    f(9107,19,4,b'm',279,4,255,b'I',9055,52), // update_merge_window
     f(9178,31,5,b'b',65535,0,255,b'I',9126,52), // ignore_new_hosts_until_first_hc
     f(9209,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
     f(9245,28,7,b'm',65535,4,255,b'R',7741,48), // consistent_hashing_lb_config
     f(9273,20,8,b'm',65535,4,255,b'R',0,0), // override_host_status
     // envoy.config.cluster.v3.Cluster.CustomClusterType
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,2,b'm',272,4,255,b'S',0,0), // typed_config
+    f(3192,12,2,b'm',275,4,255,b'S',0,0), // typed_config
     // envoy.config.cluster.v3.Cluster.EdsClusterConfig
-    f(9390,10,1,b'm',74,4,255,b'S',0,0), // eds_config
+    f(9390,10,1,b'm',75,4,255,b'S',0,0), // eds_config
     f(9400,12,2,b's',65535,0,255,b'S',0,0), // service_name
     // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    f(9464,12,1,b'm',286,4,255,b'S',0,0), // choice_count
-    f(9476,19,2,b'm',103,4,255,b'S',0,0), // active_request_bias
+    f(9464,12,1,b'm',289,4,255,b'S',0,0), // choice_count
+    f(9476,19,2,b'm',104,4,255,b'S',0,0), // active_request_bias
     f(9526,17,3,b'm',65535,4,255,b'R',9495,31), // slow_start_config
     // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
     f(9594,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
     f(9674,16,2,b's',65535,0,255,b'I',9609,65), // http_header_name
-    f(9713,22,3,b'm',286,4,255,b'R',9690,23), // upstream_port_override
-    f(9735,12,4,b'm',249,4,255,b'R',0,0), // metadata_key
+    f(9713,22,3,b'm',289,4,255,b'R',9690,23), // upstream_port_override
+    f(9735,12,4,b'm',252,4,255,b'R',0,0), // metadata_key
     // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    f(9795,29,1,b'm',275,4,255,b'I',5265,36), // per_upstream_preconnect_ratio
-    f(9824,27,2,b'm',275,4,255,b'I',5265,36), // predictive_preconnect_ratio
-    f(9851,27,3,b'm',240,4,255,b'I',5265,36), // preconnect_enabled_metadata
+    f(9795,29,1,b'm',278,4,255,b'I',5265,36), // per_upstream_preconnect_ratio
+    f(9824,27,2,b'm',278,4,255,b'I',5265,36), // predictive_preconnect_ratio
+    f(9851,27,3,b'm',243,4,255,b'I',5265,36), // preconnect_enabled_metadata
     // envoy.config.cluster.v3.Cluster.RefreshRate
-    f(9921,13,1,b'm',276,4,255,b'S',0,0), // base_interval
-    f(9934,12,2,b'm',276,4,255,b'S',0,0), // max_interval
+    f(9921,13,1,b'm',279,4,255,b'S',0,0), // base_interval
+    f(9934,12,2,b'm',279,4,255,b'S',0,0), // max_interval
     // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
     f(9526,17,1,b'm',65535,4,255,b'R',9495,31), // slow_start_config
     // envoy.config.cluster.v3.Cluster.TransportSocketMatch
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(10048,5,2,b'm',283,4,255,b'S',0,0), // match
-    f(7808,16,3,b'm',111,4,255,b'S',0,0), // transport_socket
+    f(10048,5,2,b'm',286,4,255,b'S',0,0), // match
+    f(7808,16,3,b'm',112,4,255,b'S',0,0), // transport_socket
     // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
     f(10119,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',272,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',275,4,255,b'S',0,0), // value
     // envoy.config.cluster.v3.TrackClusterStats
     f(10163,15,1,b'b',65535,0,255,b'I',5265,36), // timeout_budgets
     f(10178,22,2,b'b',65535,0,255,b'I',5265,36), // request_response_sizes
     f(10200,18,3,b'b',65535,0,255,b'I',5265,36), // per_endpoint_stats
     // envoy.config.cluster.v3.UpstreamConnectionOptions
-    f(10267,13,1,b'm',110,4,255,b'S',0,0), // tcp_keepalive
+    f(10267,13,1,b'm',111,4,255,b'S',0,0), // tcp_keepalive
     f(10303,48,2,b'b',65535,0,255,b'I',10280,23), // set_local_interface_name_on_upstream_connections
     f(10378,21,3,b'm',66,4,255,b'I',10351,27), // happy_eyeballs_config
     // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
     f(10468,28,1,b'e',11,0,255,b'I',5265,36), // first_address_family_version
-    f(10496,26,2,b'm',286,4,255,b'I',5265,36), // first_address_family_count
+    f(10496,26,2,b'm',289,4,255,b'I',5265,36), // first_address_family_count
+    // envoy.config.common.mutation_rules.v3.HeaderMutation
+    f(10574,6,1,b's',65535,4,0,b'S',0,0), // remove
+    f(10580,6,2,b'm',86,4,0,b'S',0,0), // append
+    f(10614,15,3,b'm',65535,4,0,b'R',10586,28), // remove_on_match
     // envoy.config.core.v3.Address
-    f(10550,14,1,b'm',108,4,0,b'S',0,0), // socket_address
-    f(10564,4,2,b'm',98,4,0,b'S',0,0), // pipe
-    f(10604,22,3,b'm',65535,4,0,b'R',10568,36), // envoy_internal_address
+    f(10657,14,1,b'm',109,4,0,b'S',0,0), // socket_address
+    f(10671,4,2,b'm',99,4,0,b'S',0,0), // pipe
+    f(10711,22,3,b'm',65535,4,0,b'R',10675,36), // envoy_internal_address
     // envoy.config.core.v3.AggregatedConfigSource
     // envoy.config.core.v3.ApiConfigSource
-    f(10705,8,1,b'e',12,0,255,b'S',0,0), // api_type
-    f(10757,13,2,b's',65535,2,255,b'R',10713,44), // cluster_names
-    f(10815,13,3,b'm',276,4,255,b'I',10770,45), // refresh_delay
-    f(10828,13,4,b'm',82,2,255,b'S',0,0), // grpc_services
-    f(10841,15,5,b'm',276,4,255,b'I',10770,45), // request_timeout
-    f(10917,19,6,b'm',99,4,255,b'I',10856,61), // rate_limit_settings
-    f(10936,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
-    f(10966,21,8,b'e',13,0,255,b'S',0,0), // transport_api_version
-    f(10987,17,9,b'm',112,2,255,b'R',0,0), // config_validators
+    f(10812,8,1,b'e',12,0,255,b'S',0,0), // api_type
+    f(10864,13,2,b's',65535,2,255,b'R',10820,44), // cluster_names
+    f(10922,13,3,b'm',279,4,255,b'I',10877,45), // refresh_delay
+    f(10935,13,4,b'm',83,2,255,b'S',0,0), // grpc_services
+    f(10948,15,5,b'm',279,4,255,b'I',10877,45), // request_timeout
+    f(11024,19,6,b'm',100,4,255,b'I',10963,61), // rate_limit_settings
+    f(11043,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
+    f(11073,21,8,b'e',13,0,255,b'S',0,0), // transport_api_version
+    f(11094,17,9,b'm',113,2,255,b'R',0,0), // config_validators
     // envoy.config.core.v3.BackoffStrategy
-    f(9921,13,1,b'm',276,4,255,b'S',0,0), // base_interval
-    f(9934,12,2,b'm',276,4,255,b'S',0,0), // max_interval
+    f(9921,13,1,b'm',279,4,255,b'S',0,0), // base_interval
+    f(9934,12,2,b'm',279,4,255,b'S',0,0), // max_interval
     // envoy.config.core.v3.BindConfig
-    f(11071,14,1,b'm',108,4,255,b'S',0,0), // source_address
-    f(11085,8,2,b'm',273,4,255,b'S',0,0), // freebind
-    f(3404,14,3,b'm',65535,2,255,b'R',11093,36), // socket_options
-    f(11129,27,4,b'm',108,2,255,b'R',0,0), // additional_source_addresses
-    f(11156,22,5,b'm',81,2,255,b'S',0,0), // extra_source_addresses
-    f(11178,22,6,b'm',112,4,255,b'R',0,0), // local_address_selector
-    f(11200,27,7,b'b',65535,0,255,b'R',0,0), // validate_network_namespaces
+    f(11178,14,1,b'm',109,4,255,b'S',0,0), // source_address
+    f(11192,8,2,b'm',276,4,255,b'S',0,0), // freebind
+    f(3404,14,3,b'm',65535,2,255,b'R',11200,36), // socket_options
+    f(11236,27,4,b'm',109,2,255,b'R',0,0), // additional_source_addresses
+    f(11263,22,5,b'm',82,2,255,b'S',0,0), // extra_source_addresses
+    f(11285,22,6,b'm',113,4,255,b'R',0,0), // local_address_selector
+    f(11307,27,7,b'b',65535,0,255,b'R',0,0), // validate_network_namespaces
     // envoy.config.core.v3.BuildVersion
-    f(2825,7,1,b'm',270,4,255,b'S',0,0), // version
-    f(7858,8,2,b'm',283,4,255,b'S',0,0), // metadata
+    f(2825,7,1,b'm',273,4,255,b'S',0,0), // version
+    f(7858,8,2,b'm',286,4,255,b'S',0,0), // metadata
     // envoy.config.core.v3.CidrRange
-    f(11290,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(11304,10,2,b'm',286,4,255,b'S',0,0), // prefix_len
+    f(11397,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
+    f(11411,10,2,b'm',289,4,255,b'S',0,0), // prefix_len
     // envoy.config.core.v3.ConfigSource
     f(131,4,1,b's',65535,4,0,b'S',0,0), // path
-    f(11347,17,2,b'm',69,4,0,b'S',0,0), // api_config_source
-    f(11364,3,3,b'm',68,4,0,b'S',0,0), // ads
-    f(11367,21,4,b'm',276,4,255,b'S',0,0), // initial_fetch_timeout
-    f(11388,4,5,b'm',107,4,0,b'S',0,0), // self
-    f(11392,20,6,b'e',13,0,255,b'S',0,0), // resource_api_version
-    f(11412,11,7,b'm',65535,2,255,b'R',5413,50), // authorities
-    f(11423,18,8,b'm',97,4,0,b'S',0,0), // path_config_source
+    f(11454,17,2,b'm',70,4,0,b'S',0,0), // api_config_source
+    f(11471,3,3,b'm',69,4,0,b'S',0,0), // ads
+    f(11474,21,4,b'm',279,4,255,b'S',0,0), // initial_fetch_timeout
+    f(11495,4,5,b'm',108,4,0,b'S',0,0), // self
+    f(11499,20,6,b'e',13,0,255,b'S',0,0), // resource_api_version
+    f(11519,11,7,b'm',65535,2,255,b'R',5413,50), // authorities
+    f(11530,18,8,b'm',98,4,0,b'S',0,0), // path_config_source
     // envoy.config.core.v3.ControlPlane
-    f(11474,10,1,b's',65535,0,255,b'S',0,0), // identifier
+    f(11581,10,1,b's',65535,0,255,b'S',0,0), // identifier
     // envoy.config.core.v3.DataSource
-    f(11515,8,1,b's',65535,4,0,b'S',0,0), // filename
-    f(11523,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
-    f(11535,13,3,b's',65535,4,0,b'S',0,0), // inline_string
-    f(11548,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
-    f(11568,17,5,b'm',114,4,255,b'S',0,0), // watched_directory
+    f(11622,8,1,b's',65535,4,0,b'S',0,0), // filename
+    f(11630,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
+    f(11642,13,3,b's',65535,4,0,b'S',0,0), // inline_string
+    f(11655,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
+    f(11675,17,5,b'm',115,4,255,b'S',0,0), // watched_directory
     // envoy.config.core.v3.DnsResolutionConfig
-    f(11625,9,1,b'm',67,2,255,b'S',0,0), // resolvers
-    f(11634,20,2,b'm',78,4,255,b'S',0,0), // dns_resolver_options
+    f(11732,9,1,b'm',68,2,255,b'S',0,0), // resolvers
+    f(11741,20,2,b'm',79,4,255,b'S',0,0), // dns_resolver_options
     // envoy.config.core.v3.DnsResolverOptions
     f(4408,23,1,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
-    f(11693,24,2,b'b',65535,0,255,b'S',0,0), // no_default_search_domain
+    f(11800,24,2,b'b',65535,0,255,b'S',0,0), // no_default_search_domain
     // envoy.config.core.v3.EventServiceConfig
-    f(11756,12,1,b'm',82,4,0,b'I',5265,36), // grpc_service
+    f(11863,12,1,b'm',83,4,0,b'I',5265,36), // grpc_service
     // envoy.config.core.v3.Extension
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(11798,8,2,b's',65535,0,255,b'S',0,0), // category
-    f(11806,15,3,b's',65535,0,255,b'S',0,0), // type_descriptor
-    f(2825,7,4,b'm',72,4,255,b'S',0,0), // version
-    f(11821,8,5,b'b',65535,0,255,b'S',0,0), // disabled
-    f(11829,9,6,b's',65535,2,255,b'S',0,0), // type_urls
+    f(11905,8,2,b's',65535,0,255,b'S',0,0), // category
+    f(11913,15,3,b's',65535,0,255,b'S',0,0), // type_descriptor
+    f(2825,7,4,b'm',73,4,255,b'S',0,0), // version
+    f(11928,8,5,b'b',65535,0,255,b'S',0,0), // disabled
+    f(11936,9,6,b's',65535,2,255,b'S',0,0), // type_urls
     // envoy.config.core.v3.ExtraSourceAddress
-    f(1960,7,1,b'm',108,4,255,b'S',0,0), // address
+    f(1960,7,1,b'm',109,4,255,b'S',0,0), // address
     f(3404,14,2,b'm',65535,4,255,b'R',0,0), // socket_options
     // envoy.config.core.v3.GrpcService
-    f(11909,10,1,b'm',83,4,0,b'S',0,0), // envoy_grpc
-    f(11948,11,2,b'm',65535,4,0,b'R',11919,29), // google_grpc
-    f(11993,7,3,b'm',276,4,255,b'I',11959,34), // timeout
-    f(12000,16,5,b'm',84,2,255,b'S',0,0), // initial_metadata
-    f(12016,12,6,b'm',100,4,255,b'R',0,0), // retry_policy
+    f(12016,10,1,b'm',84,4,0,b'S',0,0), // envoy_grpc
+    f(12055,11,2,b'm',65535,4,0,b'R',12026,29), // google_grpc
+    f(12100,7,3,b'm',279,4,255,b'I',12066,34), // timeout
+    f(12107,16,5,b'm',85,2,255,b'S',0,0), // initial_metadata
+    f(12123,12,6,b'm',101,4,255,b'R',0,0), // retry_policy
     // envoy.config.core.v3.GrpcService.EnvoyGrpc
-    f(12070,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(12082,9,2,b's',65535,0,255,b'S',0,0), // authority
-    f(12016,12,3,b'm',100,4,255,b'I',12091,53), // retry_policy
-    f(12144,26,4,b'm',286,4,255,b'S',0,0), // max_receive_message_length
-    f(12218,18,5,b'b',65535,0,255,b'I',12170,48), // skip_envoy_headers
+    f(12177,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
+    f(12189,9,2,b's',65535,0,255,b'S',0,0), // authority
+    f(12123,12,3,b'm',101,4,255,b'I',12198,53), // retry_policy
+    f(12251,26,4,b'm',289,4,255,b'S',0,0), // max_receive_message_length
+    f(12325,18,5,b'b',65535,0,255,b'I',12277,48), // skip_envoy_headers
     // envoy.config.core.v3.HeaderValue
     f(10119,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
-    f(12268,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
+    f(12375,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
     // envoy.config.core.v3.HeaderValueOption
-    f(12315,6,1,b'm',84,4,255,b'S',0,0), // header
-    f(12321,6,2,b'm',273,4,255,b'S',0,0), // append
-    f(12327,13,3,b'e',14,0,255,b'S',0,0), // append_action
-    f(12340,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
+    f(12422,6,1,b'm',85,4,255,b'S',0,0), // header
+    f(10580,6,2,b'm',276,4,255,b'S',0,0), // append
+    f(12428,13,3,b'e',14,0,255,b'S',0,0), // append_action
+    f(12441,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
     // envoy.config.core.v3.Http1ProtocolOptions
-    f(12397,18,1,b'm',273,4,255,b'S',0,0), // allow_absolute_url
-    f(12415,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
-    f(12482,24,3,b's',65535,0,255,b'R',12429,53), // default_host_for_http_10
-    f(12506,17,4,b'm',87,4,255,b'S',0,0), // header_key_format
-    f(12523,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
-    f(12596,20,6,b'b',65535,0,255,b'R',12538,58), // allow_chunked_length
-    f(12653,45,7,b'm',273,4,255,b'I',12616,37), // override_stream_error_on_invalid_http_message
-    f(12698,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
-    f(12761,16,9,b'm',273,4,255,b'I',12722,39), // use_balsa_parser
-    f(12816,20,10,b'b',65535,0,255,b'I',12777,39), // allow_custom_methods
-    f(12875,22,11,b'm',246,2,255,b'R',12836,39), // ignore_http_11_upgrade
+    f(12498,18,1,b'm',276,4,255,b'S',0,0), // allow_absolute_url
+    f(12516,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
+    f(12583,24,3,b's',65535,0,255,b'R',12530,53), // default_host_for_http_10
+    f(12607,17,4,b'm',88,4,255,b'S',0,0), // header_key_format
+    f(12624,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
+    f(12697,20,6,b'b',65535,0,255,b'R',12639,58), // allow_chunked_length
+    f(12754,45,7,b'm',276,4,255,b'I',12717,37), // override_stream_error_on_invalid_http_message
+    f(12799,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
+    f(12862,16,9,b'm',276,4,255,b'I',12823,39), // use_balsa_parser
+    f(12917,20,10,b'b',65535,0,255,b'I',12878,39), // allow_custom_methods
+    f(12976,22,11,b'm',249,2,255,b'R',12937,39), // ignore_http_11_upgrade
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    f(12992,17,1,b'm',65535,4,0,b'R',12954,38), // proper_case_words
-    f(13054,18,8,b'm',112,4,0,b'I',13009,45), // stateful_formatter
+    f(13093,17,1,b'm',65535,4,0,b'R',13055,38), // proper_case_words
+    f(13155,18,8,b'm',113,4,0,b'I',13110,45), // stateful_formatter
     // envoy.config.core.v3.Http2ProtocolOptions
-    f(13156,16,1,b'm',286,4,255,b'I',13113,43), // hpack_table_size
-    f(13172,22,2,b'm',286,4,255,b'S',0,0), // max_concurrent_streams
-    f(13194,26,3,b'm',286,4,255,b'S',0,0), // initial_stream_window_size
-    f(13220,30,4,b'm',286,4,255,b'S',0,0), // initial_connection_window_size
-    f(13250,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
-    f(13263,14,6,b'b',65535,0,255,b'R',0,0), // allow_metadata
-    f(13311,19,7,b'm',286,4,255,b'I',13277,34), // max_outbound_frames
-    f(13375,27,8,b'm',286,4,255,b'I',13330,45), // max_outbound_control_frames
-    f(13443,49,9,b'm',286,4,255,b'I',13402,41), // max_consecutive_inbound_frames_with_empty_payload
-    f(13538,38,10,b'm',286,4,255,b'I',13492,46), // max_inbound_priority_frames_per_stream
-    f(13576,52,11,b'm',286,4,255,b'I',13402,41), // max_inbound_window_update_frames_per_data_frame_sent
-    f(13668,38,12,b'b',65535,0,255,b'I',13628,40), // stream_error_on_invalid_http_messaging
-    f(13706,26,13,b'm',65535,2,255,b'R',0,0), // custom_settings_parameters
-    f(12653,45,14,b'm',273,4,255,b'I',13628,40), // override_stream_error_on_invalid_http_message
-    f(13774,20,15,b'm',65535,4,255,b'R',13732,42), // connection_keepalive
-    f(13832,17,16,b'm',273,4,255,b'I',13794,38), // use_oghttp2_codec
-    f(13910,17,17,b'm',287,4,255,b'I',13849,61), // max_metadata_size
-    f(13964,23,18,b'm',273,4,255,b'I',13927,37), // enable_huffman_encoding
-    f(13987,24,19,b'm',286,4,255,b'R',0,0), // max_header_field_size_kb
-    f(14050,17,20,b'm',273,4,255,b'I',14011,39), // disallow_obs_text
-    f(14109,18,21,b'm',287,4,255,b'I',14067,42), // stream_reset_burst
-    f(14127,17,22,b'm',287,4,255,b'I',14067,42), // stream_reset_rate
+    f(13257,16,1,b'm',289,4,255,b'I',13214,43), // hpack_table_size
+    f(13273,22,2,b'm',289,4,255,b'S',0,0), // max_concurrent_streams
+    f(13295,26,3,b'm',289,4,255,b'S',0,0), // initial_stream_window_size
+    f(13321,30,4,b'm',289,4,255,b'S',0,0), // initial_connection_window_size
+    f(13351,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
+    f(13364,14,6,b'b',65535,0,255,b'R',0,0), // allow_metadata
+    f(13412,19,7,b'm',289,4,255,b'I',13378,34), // max_outbound_frames
+    f(13476,27,8,b'm',289,4,255,b'I',13431,45), // max_outbound_control_frames
+    f(13544,49,9,b'm',289,4,255,b'I',13503,41), // max_consecutive_inbound_frames_with_empty_payload
+    f(13639,38,10,b'm',289,4,255,b'I',13593,46), // max_inbound_priority_frames_per_stream
+    f(13677,52,11,b'm',289,4,255,b'I',13503,41), // max_inbound_window_update_frames_per_data_frame_sent
+    f(13769,38,12,b'b',65535,0,255,b'I',13729,40), // stream_error_on_invalid_http_messaging
+    f(13807,26,13,b'm',65535,2,255,b'R',0,0), // custom_settings_parameters
+    f(12754,45,14,b'm',276,4,255,b'I',13729,40), // override_stream_error_on_invalid_http_message
+    f(13875,20,15,b'm',65535,4,255,b'R',13833,42), // connection_keepalive
+    f(13933,17,16,b'm',276,4,255,b'I',13895,38), // use_oghttp2_codec
+    f(14011,17,17,b'm',290,4,255,b'I',13950,61), // max_metadata_size
+    f(14065,23,18,b'm',276,4,255,b'I',14028,37), // enable_huffman_encoding
+    f(14088,24,19,b'm',289,4,255,b'R',0,0), // max_header_field_size_kb
+    f(14151,17,20,b'm',276,4,255,b'I',14112,39), // disallow_obs_text
+    f(14210,18,21,b'm',290,4,255,b'I',14168,42), // stream_reset_burst
+    f(14228,17,22,b'm',290,4,255,b'I',14168,42), // stream_reset_rate
     // envoy.config.core.v3.HttpProtocolOptions
-    f(14184,12,1,b'm',276,4,255,b'S',0,0), // idle_timeout
-    f(14196,17,2,b'm',286,4,255,b'S',0,0), // max_headers_count
-    f(14213,23,3,b'm',276,4,255,b'S',0,0), // max_connection_duration
-    f(14236,19,4,b'm',276,4,255,b'S',0,0), // max_stream_duration
-    f(14255,31,5,b'e',16,0,255,b'S',0,0), // headers_with_underscores_action
-    f(7471,27,6,b'm',286,4,255,b'S',0,0), // max_requests_per_connection
-    f(14304,23,7,b'm',286,4,255,b'R',14286,18), // max_response_headers_kb
-    f(14327,30,8,b'm',269,4,255,b'S',0,0), // max_connection_duration_jitter
+    f(14285,12,1,b'm',279,4,255,b'S',0,0), // idle_timeout
+    f(14297,17,2,b'm',289,4,255,b'S',0,0), // max_headers_count
+    f(14314,23,3,b'm',279,4,255,b'S',0,0), // max_connection_duration
+    f(14337,19,4,b'm',279,4,255,b'S',0,0), // max_stream_duration
+    f(14356,31,5,b'e',16,0,255,b'S',0,0), // headers_with_underscores_action
+    f(7471,27,6,b'm',289,4,255,b'S',0,0), // max_requests_per_connection
+    f(14405,23,7,b'm',289,4,255,b'R',14387,18), // max_response_headers_kb
+    f(14428,30,8,b'm',272,4,255,b'S',0,0), // max_connection_duration_jitter
     // envoy.config.core.v3.JsonFormatOptions
-    f(14395,15,1,b'b',65535,0,255,b'I',5265,36), // sort_properties
+    f(14496,15,1,b'b',65535,0,255,b'I',5265,36), // sort_properties
     // envoy.config.core.v3.Locality
-    f(14439,6,1,b's',65535,0,255,b'S',0,0), // region
-    f(14445,4,2,b's',65535,0,255,b'S',0,0), // zone
-    f(14449,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
+    f(14540,6,1,b's',65535,0,255,b'S',0,0), // region
+    f(14546,4,2,b's',65535,0,255,b'S',0,0), // zone
+    f(14550,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
     // envoy.config.core.v3.Metadata
-    f(14486,15,1,b'm',93,1,255,b'S',0,0), // filter_metadata
-    f(14535,21,2,b'm',94,1,255,b'I',14501,34), // typed_filter_metadata
+    f(14587,15,1,b'm',94,1,255,b'S',0,0), // filter_metadata
+    f(14636,21,2,b'm',95,1,255,b'I',14602,34), // typed_filter_metadata
     // envoy.config.core.v3.Metadata.FilterMetadataEntry
     f(10119,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',283,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',286,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
     f(10119,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',272,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',275,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Node
-    f(14684,2,1,b's',65535,0,255,b'S',0,0), // id
+    f(14785,2,1,b's',65535,0,255,b'S',0,0), // id
     f(694,7,2,b's',65535,0,255,b'S',0,0), // cluster
-    f(7858,8,3,b'm',283,4,255,b'S',0,0), // metadata
-    f(2044,8,4,b'm',91,4,255,b'S',0,0), // locality
-    f(14686,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
-    f(14701,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
-    f(14719,24,8,b'm',72,4,0,b'S',0,0), // user_agent_build_version
-    f(14743,10,9,b'm',80,2,255,b'S',0,0), // extensions
-    f(14753,15,10,b's',65535,2,255,b'S',0,0), // client_features
-    f(14768,19,11,b'm',67,2,255,b'S',0,0), // listening_addresses
-    f(14787,18,12,b'm',96,1,255,b'S',0,0), // dynamic_parameters
+    f(7858,8,3,b'm',286,4,255,b'S',0,0), // metadata
+    f(2044,8,4,b'm',92,4,255,b'S',0,0), // locality
+    f(14787,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
+    f(14802,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
+    f(14820,24,8,b'm',73,4,0,b'S',0,0), // user_agent_build_version
+    f(14844,10,9,b'm',81,2,255,b'S',0,0), // extensions
+    f(14854,15,10,b's',65535,2,255,b'S',0,0), // client_features
+    f(14869,19,11,b'm',68,2,255,b'S',0,0), // listening_addresses
+    f(14888,18,12,b'm',97,1,255,b'S',0,0), // dynamic_parameters
     // envoy.config.core.v3.Node.DynamicParametersEntry
     f(10119,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',290,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',293,4,255,b'S',0,0), // value
     // envoy.config.core.v3.PathConfigSource
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(11568,17,2,b'm',114,4,255,b'S',0,0), // watched_directory
-    f(14890,13,3,b'm',276,4,255,b'R',0,0), // poll_interval
+    f(11675,17,2,b'm',115,4,255,b'S',0,0), // watched_directory
+    f(14991,13,3,b'm',279,4,255,b'R',0,0), // poll_interval
     // envoy.config.core.v3.Pipe
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(1048,4,2,b'u',65535,0,255,b'I',14928,49), // mode
+    f(1048,4,2,b'u',65535,0,255,b'I',15029,49), // mode
     // envoy.config.core.v3.RateLimitSettings
-    f(15015,10,1,b'm',286,4,255,b'I',5265,36), // max_tokens
-    f(15025,9,2,b'm',275,4,255,b'I',5265,36), // fill_rate
+    f(15116,10,1,b'm',289,4,255,b'I',5265,36), // max_tokens
+    f(15126,9,2,b'm',278,4,255,b'I',5265,36), // fill_rate
     // envoy.config.core.v3.RetryPolicy
-    f(15066,14,1,b'm',70,4,255,b'I',5265,36), // retry_back_off
-    f(15080,11,2,b'm',286,4,255,b'I',5265,36), // num_retries
-    f(15091,8,3,b's',65535,0,255,b'I',5265,36), // retry_on
-    f(15099,14,4,b'm',102,4,255,b'I',5265,36), // retry_priority
-    f(15113,20,5,b'm',101,2,255,b'I',5265,36), // retry_host_predicate
-    f(15133,33,6,b'l',65535,0,255,b'I',5265,36), // host_selection_retry_max_attempts
+    f(15167,14,1,b'm',71,4,255,b'I',5265,36), // retry_back_off
+    f(15181,11,2,b'm',289,4,255,b'I',5265,36), // num_retries
+    f(15192,8,3,b's',65535,0,255,b'I',5265,36), // retry_on
+    f(15200,14,4,b'm',103,4,255,b'I',5265,36), // retry_priority
+    f(15214,20,5,b'm',102,2,255,b'I',5265,36), // retry_host_predicate
+    f(15234,33,6,b'l',65535,0,255,b'I',5265,36), // host_selection_retry_max_attempts
     // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(3192,12,2,b'm',272,4,0,b'I',5265,36), // typed_config
+    f(3192,12,2,b'm',275,4,0,b'I',5265,36), // typed_config
     // envoy.config.core.v3.RetryPolicy.RetryPriority
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(3192,12,2,b'm',272,4,0,b'I',5265,36), // typed_config
+    f(3192,12,2,b'm',275,4,0,b'I',5265,36), // typed_config
     // envoy.config.core.v3.RuntimeDouble
-    f(15297,13,1,b'd',65535,0,255,b'S',0,0), // default_value
-    f(15369,11,2,b's',65535,0,255,b'I',15310,59), // runtime_key
+    f(15398,13,1,b'd',65535,0,255,b'S',0,0), // default_value
+    f(15470,11,2,b's',65535,0,255,b'I',15411,59), // runtime_key
     // envoy.config.core.v3.RuntimeFeatureFlag
-    f(15297,13,1,b'm',273,4,255,b'S',0,0), // default_value
-    f(15369,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
+    f(15398,13,1,b'm',276,4,255,b'S',0,0), // default_value
+    f(15470,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
-    f(15297,13,1,b'm',262,4,255,b'S',0,0), // default_value
-    f(15369,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
+    f(15398,13,1,b'm',265,4,255,b'S',0,0), // default_value
+    f(15470,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.SchemeHeaderTransformation
-    f(15511,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
-    f(15530,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
+    f(15612,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
+    f(15631,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
     // envoy.config.core.v3.SelfConfigSource
-    f(10966,21,1,b'e',13,0,255,b'S',0,0), // transport_api_version
+    f(11073,21,1,b'e',13,0,255,b'S',0,0), // transport_api_version
     // envoy.config.core.v3.SocketAddress
-    f(15615,8,1,b'e',18,0,255,b'S',0,0), // protocol
+    f(15716,8,1,b'e',18,0,255,b'S',0,0), // protocol
     f(1960,7,2,b's',65535,0,255,b'S',0,0), // address
-    f(15623,10,3,b'u',65535,4,0,b'S',0,0), // port_value
-    f(15650,10,4,b's',65535,4,0,b'R',15633,17), // named_port
-    f(15709,13,5,b's',65535,0,255,b'R',15660,49), // resolver_name
-    f(15722,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
-    f(15733,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
+    f(15724,10,3,b'u',65535,4,0,b'S',0,0), // port_value
+    f(15751,10,4,b's',65535,4,0,b'R',15734,17), // named_port
+    f(15810,13,5,b's',65535,0,255,b'R',15761,49), // resolver_name
+    f(15823,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
+    f(15834,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
     // envoy.config.core.v3.SubstitutionFormatString
-    f(15804,11,1,b's',65535,4,0,b'S',0,0), // text_format
-    f(15815,11,2,b'm',283,4,0,b'S',0,0), // json_format
-    f(15826,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
-    f(15862,12,4,b's',65535,0,255,b'I',15843,19), // content_type
-    f(15874,18,5,b'm',76,4,0,b'S',0,0), // text_format_source
-    f(15945,10,6,b'm',112,2,255,b'R',15892,53), // formatters
-    f(15991,19,7,b'm',90,4,255,b'I',15955,36), // json_format_options
+    f(15905,11,1,b's',65535,4,0,b'S',0,0), // text_format
+    f(15916,11,2,b'm',286,4,0,b'S',0,0), // json_format
+    f(15927,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
+    f(15963,12,4,b's',65535,0,255,b'I',15944,19), // content_type
+    f(15975,18,5,b'm',77,4,0,b'S',0,0), // text_format_source
+    f(16046,10,6,b'm',113,2,255,b'R',15993,53), // formatters
+    f(16092,19,7,b'm',91,4,255,b'I',16056,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(16043,16,1,b'm',286,4,255,b'S',0,0), // keepalive_probes
-    f(16059,14,2,b'm',286,4,255,b'S',0,0), // keepalive_time
-    f(16073,18,3,b'm',286,4,255,b'S',0,0), // keepalive_interval
+    f(16144,16,1,b'm',289,4,255,b'S',0,0), // keepalive_probes
+    f(16160,14,2,b'm',289,4,255,b'S',0,0), // keepalive_time
+    f(16174,18,3,b'm',289,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,3,b'm',272,4,0,b'S',0,0), // typed_config
+    f(3192,12,3,b'm',275,4,0,b'S',0,0), // typed_config
     // envoy.config.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,2,b'm',272,4,255,b'S',0,0), // typed_config
+    f(3192,12,2,b'm',275,4,255,b'S',0,0), // typed_config
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    f(16216,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
-    f(16224,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
-    f(16301,24,3,b's',65535,0,255,b'I',16243,58), // override_auto_sni_header
+    f(16317,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
+    f(16325,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
+    f(16402,24,3,b's',65535,0,255,b'I',16344,58), // override_auto_sni_header
     // envoy.config.core.v3.WatchedDirectory
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(16362,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
+    f(16463,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
     // envoy.config.endpoint.v3.ClusterLoadAssignment
-    f(12070,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(16420,9,2,b'm',120,2,255,b'S',0,0), // endpoints
-    f(16429,6,4,b'm',116,4,255,b'S',0,0), // policy
-    f(16463,15,5,b'm',65535,1,255,b'R',16435,28), // named_endpoints
+    f(12177,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
+    f(16521,9,2,b'm',121,2,255,b'S',0,0), // endpoints
+    f(16530,6,4,b'm',117,4,255,b'S',0,0), // policy
+    f(16564,15,5,b'm',65535,1,255,b'R',16536,28), // named_endpoints
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    f(16584,14,2,b'm',65535,2,255,b'R',16531,53), // drop_overloads
-    f(16598,23,3,b'm',286,4,255,b'S',0,0), // overprovisioning_factor
-    f(16663,20,4,b'm',276,4,255,b'R',16621,42), // endpoint_stale_after
-    f(16683,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
+    f(16685,14,2,b'm',65535,2,255,b'R',16632,53), // drop_overloads
+    f(16699,23,3,b'm',289,4,255,b'S',0,0), // overprovisioning_factor
+    f(16764,20,4,b'm',279,4,255,b'R',16722,42), // endpoint_stale_after
+    f(16784,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
     // envoy.config.endpoint.v3.Endpoint
-    f(1960,7,1,b'm',67,4,255,b'S',0,0), // address
-    f(16740,19,2,b'm',118,4,255,b'I',9126,52), // health_check_config
+    f(1960,7,1,b'm',68,4,255,b'S',0,0), // address
+    f(16841,19,2,b'm',119,4,255,b'I',9126,52), // health_check_config
     f(2003,8,3,b's',65535,0,255,b'S',0,0), // hostname
-    f(16759,20,4,b'm',65535,2,255,b'R',10351,27), // additional_addresses
-    f(466,18,5,b's',65535,0,255,b'I',16779,35), // observability_name
+    f(16860,20,4,b'm',65535,2,255,b'R',10351,27), // additional_addresses
+    f(466,18,5,b's',65535,0,255,b'I',16880,35), // observability_name
     // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    f(15623,10,1,b'u',65535,0,255,b'I',5265,36), // port_value
+    f(15724,10,1,b'u',65535,0,255,b'I',5265,36), // port_value
     f(2003,8,2,b's',65535,0,255,b'I',5265,36), // hostname
-    f(1960,7,3,b'm',67,4,255,b'I',5265,36), // address
-    f(16865,27,4,b'b',65535,0,255,b'I',5265,36), // disable_active_health_check
+    f(1960,7,3,b'm',68,4,255,b'I',5265,36), // address
+    f(16966,27,4,b'b',65535,0,255,b'I',5265,36), // disable_active_health_check
     // envoy.config.endpoint.v3.LbEndpoint
-    f(16927,8,1,b'm',117,4,0,b'S',0,0), // endpoint
+    f(17028,8,1,b'm',118,4,0,b'S',0,0), // endpoint
     f(1972,13,2,b'e',15,0,255,b'S',0,0), // health_status
-    f(7858,8,3,b'm',92,4,255,b'S',0,0), // metadata
-    f(16935,21,4,b'm',286,4,255,b'S',0,0), // load_balancing_weight
-    f(16956,13,5,b's',65535,4,0,b'R',16435,28), // endpoint_name
+    f(7858,8,3,b'm',93,4,255,b'S',0,0), // metadata
+    f(17036,21,4,b'm',289,4,255,b'S',0,0), // load_balancing_weight
+    f(17057,13,5,b's',65535,4,0,b'R',16536,28), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
-    f(2044,8,1,b'm',91,4,255,b'S',0,0), // locality
-    f(17013,12,2,b'm',119,2,255,b'S',0,0), // lb_endpoints
-    f(16935,21,3,b'm',286,4,255,b'I',17025,67), // load_balancing_weight
+    f(2044,8,1,b'm',92,4,255,b'S',0,0), // locality
+    f(17114,12,2,b'm',120,2,255,b'S',0,0), // lb_endpoints
+    f(17036,21,3,b'm',289,4,255,b'I',17126,67), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(17126,9,6,b'm',286,4,255,b'I',17092,34), // proximity
-    f(17151,23,7,b'm',65535,4,0,b'R',17135,16), // load_balancer_endpoints
-    f(17225,28,8,b'm',65535,4,0,b'R',17174,51), // leds_cluster_locality_config
-    f(7858,8,9,b'm',92,4,255,b'I',17253,35), // metadata
+    f(17227,9,6,b'm',289,4,255,b'I',17193,34), // proximity
+    f(17252,23,7,b'm',65535,4,0,b'R',17236,16), // load_balancer_endpoints
+    f(17326,28,8,b'm',65535,4,0,b'R',17275,51), // leds_cluster_locality_config
+    f(7858,8,9,b'm',93,4,255,b'I',17354,35), // metadata
     // envoy.config.listener.v3.AdditionalAddress
-    f(1960,7,1,b'm',67,4,255,b'S',0,0), // address
+    f(1960,7,1,b'm',68,4,255,b'S',0,0), // address
     f(3404,14,2,b'm',65535,4,255,b'R',0,0), // socket_options
-    f(10267,13,3,b'm',110,4,255,b'R',0,0), // tcp_keepalive
+    f(10267,13,3,b'm',111,4,255,b'R',0,0), // tcp_keepalive
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,4,b'm',272,4,0,b'S',0,0), // typed_config
-    f(17404,16,5,b'm',65535,4,0,b'R',17361,43), // config_discovery
+    f(3192,12,4,b'm',275,4,0,b'S',0,0), // typed_config
+    f(17505,16,5,b'm',65535,4,0,b'R',17462,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
-    f(17456,18,1,b'm',124,4,255,b'S',0,0), // filter_chain_match
-    f(8265,7,3,b'm',122,2,255,b'S',0,0), // filters
-    f(17509,15,4,b'm',273,4,255,b'R',17474,35), // use_proxy_proto
-    f(7858,8,5,b'm',92,4,255,b'I',17524,39), // metadata
-    f(7808,16,6,b'm',111,4,255,b'S',0,0), // transport_socket
+    f(17557,18,1,b'm',125,4,255,b'S',0,0), // filter_chain_match
+    f(8265,7,3,b'm',123,2,255,b'S',0,0), // filters
+    f(17610,15,4,b'm',276,4,255,b'R',17575,35), // use_proxy_proto
+    f(7858,8,5,b'm',93,4,255,b'I',17625,39), // metadata
+    f(7808,16,6,b'm',112,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(17563,32,9,b'm',276,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(17664,32,9,b'm',279,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
-    f(17636,13,3,b'm',73,2,255,b'S',0,0), // prefix_ranges
-    f(17649,14,4,b's',65535,0,255,b'R',17092,34), // address_suffix
-    f(17663,10,5,b'm',286,4,255,b'R',17092,34), // suffix_len
-    f(17673,20,6,b'm',73,2,255,b'S',0,0), // source_prefix_ranges
-    f(17693,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(17705,16,8,b'm',286,4,255,b'S',0,0), // destination_port
-    f(17721,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
-    f(17739,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
-    f(17760,12,11,b's',65535,2,255,b'S',0,0), // server_names
-    f(17772,11,12,b'e',20,0,255,b'S',0,0), // source_type
-    f(17783,27,13,b'm',73,2,255,b'S',0,0), // direct_source_prefix_ranges
+    f(17737,13,3,b'm',74,2,255,b'S',0,0), // prefix_ranges
+    f(17750,14,4,b's',65535,0,255,b'R',17193,34), // address_suffix
+    f(17764,10,5,b'm',289,4,255,b'R',17193,34), // suffix_len
+    f(17774,20,6,b'm',74,2,255,b'S',0,0), // source_prefix_ranges
+    f(17794,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
+    f(17806,16,8,b'm',289,4,255,b'S',0,0), // destination_port
+    f(17822,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
+    f(17840,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
+    f(17861,12,11,b's',65535,2,255,b'S',0,0), // server_names
+    f(17873,11,12,b'e',20,0,255,b'S',0,0), // source_type
+    f(17884,27,13,b'm',74,2,255,b'S',0,0), // direct_source_prefix_ranges
     // envoy.config.listener.v3.Listener
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(1960,7,2,b'm',67,4,255,b'S',0,0), // address
-    f(17843,13,3,b'm',123,2,255,b'S',0,0), // filter_chains
-    f(17856,16,4,b'm',273,4,255,b'S',0,0), // use_original_dst
-    f(7374,33,5,b'm',286,4,255,b'I',7306,68), // per_connection_buffer_limit_bytes
-    f(7858,8,6,b'm',92,4,255,b'I',17872,35), // metadata
-    f(17907,13,7,b'm',129,4,255,b'S',0,0), // deprecated_v1
-    f(17994,10,8,b'e',21,0,255,b'I',17920,74), // drain_type
-    f(18004,16,9,b'm',130,2,255,b'S',0,0), // listener_filters
-    f(18020,11,10,b'm',273,4,255,b'S',0,0), // transparent
-    f(11085,8,11,b'm',273,4,255,b'S',0,0), // freebind
-    f(18031,26,12,b'm',286,4,255,b'R',0,0), // tcp_fast_open_queue_length
-    f(3404,14,13,b'm',65535,2,255,b'R',11093,36), // socket_options
-    f(18057,24,15,b'm',276,4,255,b'S',0,0), // listener_filters_timeout
-    f(18081,17,16,b'e',19,0,255,b'S',0,0), // traffic_direction
-    f(18098,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
-    f(18153,19,18,b'm',65535,4,255,b'R',18134,19), // udp_listener_config
-    f(18201,12,19,b'm',65535,4,255,b'R',18172,29), // api_listener
-    f(18269,25,20,b'm',126,4,255,b'I',18213,56), // connection_balance_config
-    f(18336,10,21,b'b',65535,0,255,b'I',18294,42), // reuse_port
-    f(3418,10,22,b'm',33,2,255,b'I',18346,124), // access_log
-    f(18470,16,24,b'm',286,4,255,b'S',0,0), // tcp_backlog_size
-    f(18486,20,25,b'm',123,4,255,b'S',0,0), // default_filter_chain
-    f(18506,12,26,b'm',273,4,255,b'S',0,0), // bind_to_port
-    f(18518,17,27,b'm',65535,4,0,b'R',10568,36), // internal_listener
-    f(18535,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(18546,17,29,b'm',273,4,255,b'I',18294,42), // enable_reuse_port
-    f(18563,12,30,b'b',65535,0,255,b'R',0,0), // enable_mptcp
+    f(1960,7,2,b'm',68,4,255,b'S',0,0), // address
+    f(17944,13,3,b'm',124,2,255,b'S',0,0), // filter_chains
+    f(17957,16,4,b'm',276,4,255,b'S',0,0), // use_original_dst
+    f(7374,33,5,b'm',289,4,255,b'I',7306,68), // per_connection_buffer_limit_bytes
+    f(7858,8,6,b'm',93,4,255,b'I',17973,35), // metadata
+    f(18008,13,7,b'm',130,4,255,b'S',0,0), // deprecated_v1
+    f(18095,10,8,b'e',21,0,255,b'I',18021,74), // drain_type
+    f(18105,16,9,b'm',131,2,255,b'S',0,0), // listener_filters
+    f(18121,11,10,b'm',276,4,255,b'S',0,0), // transparent
+    f(11192,8,11,b'm',276,4,255,b'S',0,0), // freebind
+    f(18132,26,12,b'm',289,4,255,b'R',0,0), // tcp_fast_open_queue_length
+    f(3404,14,13,b'm',65535,2,255,b'R',11200,36), // socket_options
+    f(18158,24,15,b'm',279,4,255,b'S',0,0), // listener_filters_timeout
+    f(18182,17,16,b'e',19,0,255,b'S',0,0), // traffic_direction
+    f(18199,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
+    f(18254,19,18,b'm',65535,4,255,b'R',18235,19), // udp_listener_config
+    f(18302,12,19,b'm',65535,4,255,b'R',18273,29), // api_listener
+    f(18370,25,20,b'm',127,4,255,b'I',18314,56), // connection_balance_config
+    f(18437,10,21,b'b',65535,0,255,b'I',18395,42), // reuse_port
+    f(3418,10,22,b'm',33,2,255,b'I',18447,124), // access_log
+    f(18571,16,24,b'm',289,4,255,b'S',0,0), // tcp_backlog_size
+    f(18587,20,25,b'm',124,4,255,b'S',0,0), // default_filter_chain
+    f(18607,12,26,b'm',276,4,255,b'S',0,0), // bind_to_port
+    f(18619,17,27,b'm',65535,4,0,b'R',10675,36), // internal_listener
+    f(18636,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(18647,17,29,b'm',276,4,255,b'I',18395,42), // enable_reuse_port
+    f(18664,12,30,b'b',65535,0,255,b'R',0,0), // enable_mptcp
     f(3467,24,31,b'b',65535,0,255,b'I',3428,39), // ignore_global_conn_limit
-    f(18597,20,32,b'm',65535,4,255,b'R',18575,22), // filter_chain_matcher
-    f(16759,20,33,b'm',121,2,255,b'S',0,0), // additional_addresses
-    f(18660,42,34,b'm',286,4,255,b'I',18617,43), // max_connections_to_accept_per_socket_event
-    f(18740,23,35,b'b',65535,0,255,b'I',18702,38), // bypass_overload_manager
-    f(18763,11,36,b'm',65535,4,255,b'R',0,0), // fcds_config
-    f(10267,13,37,b'm',110,4,255,b'R',18774,56), // tcp_keepalive
-    f(8756,44,38,b'm',276,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
-    f(8823,13,39,b'm',135,4,255,b'I',8800,23), // stats_matcher
+    f(18698,20,32,b'm',65535,4,255,b'R',18676,22), // filter_chain_matcher
+    f(16860,20,33,b'm',122,2,255,b'S',0,0), // additional_addresses
+    f(18761,42,34,b'm',289,4,255,b'I',18718,43), // max_connections_to_accept_per_socket_event
+    f(18841,23,35,b'b',65535,0,255,b'I',18803,38), // bypass_overload_manager
+    f(18864,11,36,b'm',65535,4,255,b'R',0,0), // fcds_config
+    f(10267,13,37,b'm',111,4,255,b'R',18875,56), // tcp_keepalive
+    f(8756,44,38,b'm',279,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
+    f(8823,13,39,b'm',136,4,255,b'I',8800,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    f(18887,13,1,b'm',128,4,0,b'I',5265,36), // exact_balance
-    f(18900,14,2,b'm',112,4,0,b'I',5265,36), // extend_balance
-    f(18914,20,3,b'm',127,4,0,b'I',5265,36), // cpu_locality_balance
+    f(18988,13,1,b'm',129,4,0,b'I',5265,36), // exact_balance
+    f(19001,14,2,b'm',113,4,0,b'I',5265,36), // extend_balance
+    f(19015,20,3,b'm',128,4,0,b'I',5265,36), // cpu_locality_balance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(18506,12,1,b'm',273,4,255,b'S',0,0), // bind_to_port
+    f(18607,12,1,b'm',276,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,3,b'm',272,4,0,b'S',0,0), // typed_config
-    f(19165,15,4,b'm',131,4,255,b'S',0,0), // filter_disabled
-    f(17404,16,5,b'm',65535,4,0,b'R',17361,43), // config_discovery
+    f(3192,12,3,b'm',275,4,0,b'S',0,0), // typed_config
+    f(19266,15,4,b'm',132,4,255,b'S',0,0), // filter_disabled
+    f(17505,16,5,b'm',65535,4,0,b'R',17462,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    f(19238,8,1,b'm',132,4,0,b'S',0,0), // or_match
-    f(19246,9,2,b'm',132,4,0,b'S',0,0), // and_match
-    f(19255,9,3,b'm',131,4,0,b'S',0,0), // not_match
-    f(19264,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(19273,22,5,b'm',267,4,0,b'S',0,0), // destination_port_range
+    f(19339,8,1,b'm',133,4,0,b'S',0,0), // or_match
+    f(19347,9,2,b'm',133,4,0,b'S',0,0), // and_match
+    f(19356,9,3,b'm',132,4,0,b'S',0,0), // not_match
+    f(19365,9,4,b'b',65535,4,0,b'S',0,0), // any_match
+    f(19374,22,5,b'm',270,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    f(19362,5,1,b'm',131,2,255,b'S',0,0), // rules
+    f(19463,5,1,b'm',132,2,255,b'S',0,0), // rules
     // envoy.config.metrics.v3.HistogramBucketSettings
-    f(10048,5,1,b'm',246,4,255,b'I',5265,36), // match
-    f(19414,7,2,b'd',65535,2,255,b'I',5265,36), // buckets
-    f(19421,4,3,b'm',286,4,255,b'I',5265,36), // bins
+    f(10048,5,1,b'm',249,4,255,b'I',5265,36), // match
+    f(19515,7,2,b'd',65535,2,255,b'I',5265,36), // buckets
+    f(19522,4,3,b'm',289,4,255,b'I',5265,36), // bins
     // envoy.config.metrics.v3.StatsConfig
-    f(19499,10,1,b'm',136,2,255,b'I',19460,39), // stats_tags
-    f(19509,20,2,b'm',273,4,255,b'I',19460,39), // use_all_default_tags
-    f(8823,13,3,b'm',135,4,255,b'I',19529,61), // stats_matcher
-    f(19625,25,4,b'm',133,2,255,b'I',19590,35), // histogram_bucket_settings
-    f(19650,27,5,b'm',273,4,255,b'I',19460,39), // allow_default_tag_overrides
+    f(19600,10,1,b'm',137,2,255,b'I',19561,39), // stats_tags
+    f(19610,20,2,b'm',276,4,255,b'I',19561,39), // use_all_default_tags
+    f(8823,13,3,b'm',136,4,255,b'I',19630,61), // stats_matcher
+    f(19726,25,4,b'm',134,2,255,b'I',19691,35), // histogram_bucket_settings
+    f(19751,27,5,b'm',276,4,255,b'I',19561,39), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
-    f(19713,10,1,b'b',65535,4,0,b'I',5265,36), // reject_all
-    f(19723,14,2,b'm',239,4,0,b'I',5265,36), // exclusion_list
-    f(19737,14,3,b'm',239,4,0,b'I',5265,36), // inclusion_list
+    f(19814,10,1,b'b',65535,4,0,b'I',5265,36), // reject_all
+    f(19824,14,2,b'm',242,4,0,b'I',5265,36), // exclusion_list
+    f(19838,14,3,b'm',242,4,0,b'I',5265,36), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
-    f(19787,8,1,b's',65535,0,255,b'I',5265,36), // tag_name
-    f(19795,5,2,b's',65535,4,0,b'I',5265,36), // regex
-    f(19800,11,3,b's',65535,4,0,b'I',5265,36), // fixed_value
+    f(19888,8,1,b's',65535,0,255,b'I',5265,36), // tag_name
+    f(19896,5,2,b's',65535,4,0,b'I',5265,36), // regex
+    f(19901,11,3,b's',65535,4,0,b'I',5265,36), // fixed_value
     // envoy.config.overload.v3.BufferFactoryConfig
-    f(19855,37,1,b'u',65535,0,255,b'I',5265,36), // minimum_account_to_track_power_of_two
+    f(19956,37,1,b'u',65535,0,255,b'I',5265,36), // minimum_account_to_track_power_of_two
     // envoy.config.overload.v3.LoadShedPoint
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(19930,8,2,b'm',144,2,255,b'I',5265,36), // triggers
+    f(20031,8,2,b'm',145,2,255,b'I',5265,36), // triggers
     // envoy.config.overload.v3.OverloadAction
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(19930,8,2,b'm',144,2,255,b'I',5265,36), // triggers
-    f(3192,12,3,b'm',272,4,255,b'I',5265,36), // typed_config
+    f(20031,8,2,b'm',145,2,255,b'I',5265,36), // triggers
+    f(3192,12,3,b'm',275,4,255,b'I',5265,36), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(20017,16,1,b'm',276,4,255,b'I',5265,36), // refresh_interval
-    f(20033,17,2,b'm',141,2,255,b'I',5265,36), // resource_monitors
-    f(6722,7,3,b'm',139,2,255,b'I',5265,36), // actions
-    f(20050,21,4,b'm',137,4,255,b'I',5265,36), // buffer_factory_config
-    f(20071,15,5,b'm',138,2,255,b'I',5265,36), // loadshed_points
+    f(20118,16,1,b'm',279,4,255,b'I',5265,36), // refresh_interval
+    f(20134,17,2,b'm',142,2,255,b'I',5265,36), // resource_monitors
+    f(6722,7,3,b'm',140,2,255,b'I',5265,36), // actions
+    f(20151,21,4,b'm',138,4,255,b'I',5265,36), // buffer_factory_config
+    f(20172,15,5,b'm',139,2,255,b'I',5265,36), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(3192,12,3,b'm',272,4,0,b'I',5265,36), // typed_config
+    f(3192,12,3,b'm',275,4,0,b'I',5265,36), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
-    f(20164,17,1,b'd',65535,0,255,b'I',5265,36), // scaling_threshold
-    f(20181,20,2,b'd',65535,0,255,b'I',5265,36), // saturation_threshold
+    f(20265,17,1,b'd',65535,0,255,b'I',5265,36), // scaling_threshold
+    f(20282,20,2,b'd',65535,0,255,b'I',5265,36), // saturation_threshold
     // envoy.config.overload.v3.ThresholdTrigger
     f(2972,5,1,b'd',65535,0,255,b'I',5265,36), // value
     // envoy.config.overload.v3.Trigger
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(20274,9,2,b'm',143,4,0,b'I',5265,36), // threshold
-    f(20283,6,3,b'm',142,4,0,b'I',5265,36), // scaled
+    f(20375,9,2,b'm',144,4,0,b'I',5265,36), // threshold
+    f(20384,6,3,b'm',143,4,0,b'I',5265,36), // scaled
+    // envoy.config.route.v3.CookieMatcher
+    f(345,4,1,b's',65535,0,255,b'S',0,0), // name
+    f(20425,12,2,b'm',249,4,255,b'S',0,0), // string_match
+    f(20437,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.config.route.v3.Decorator
-    f(20320,9,1,b's',65535,0,255,b'I',5265,36), // operation
-    f(20329,9,2,b'm',273,4,255,b'I',5265,36), // propagate
+    f(20480,9,1,b's',65535,0,255,b'I',5265,36), // operation
+    f(20489,9,2,b'm',276,4,255,b'I',5265,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
-    f(20380,6,1,b'u',65535,0,255,b'S',0,0), // status
-    f(20386,4,2,b'm',76,4,255,b'S',0,0), // body
-    f(20390,11,3,b'm',109,4,255,b'R',0,0), // body_format
+    f(20540,6,1,b'u',65535,0,255,b'S',0,0), // status
+    f(20546,4,2,b'm',77,4,255,b'S',0,0), // body
+    f(20571,11,3,b'm',110,4,255,b'R',20550,21), // body_format
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(20436,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(20447,11,6,b'm',268,4,0,b'S',0,0), // range_match
-    f(20458,13,7,b'b',65535,4,0,b'S',0,0), // present_match
-    f(20471,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
-    f(20483,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
-    f(20495,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(20507,16,11,b'm',244,4,0,b'S',0,0), // safe_regex_match
-    f(20523,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(20537,12,13,b'm',246,4,0,b'S',0,0), // string_match
-    f(20549,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
+    f(20617,11,4,b's',65535,4,0,b'S',0,0), // exact_match
+    f(20628,11,6,b'm',271,4,0,b'S',0,0), // range_match
+    f(20639,13,7,b'b',65535,4,0,b'S',0,0), // present_match
+    f(20437,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(20652,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
+    f(20664,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
+    f(20676,16,11,b'm',247,4,0,b'S',0,0), // safe_regex_match
+    f(20692,14,12,b's',65535,4,0,b'S',0,0), // contains_match
+    f(20425,12,13,b'm',249,4,0,b'S',0,0), // string_match
+    f(20706,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(20537,12,5,b'm',246,4,0,b'S',0,0), // string_match
-    f(20458,13,6,b'b',65535,4,0,b'S',0,0), // present_match
+    f(20425,12,5,b'm',249,4,0,b'S',0,0), // string_match
+    f(20639,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
-    f(20657,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
-    f(20670,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
-    f(20683,13,3,b'e',22,0,255,b'S',0,0), // response_code
-    f(20696,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
-    f(20710,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
-    f(20724,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
-    f(20735,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
-    f(20750,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(20763,13,9,b'm',243,4,1,b'S',0,0), // regex_rewrite
-    f(20776,12,10,b's',65535,4,1,b'R',0,0), // path_rewrite
+    f(20814,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
+    f(20827,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
+    f(20840,13,3,b'e',22,0,255,b'S',0,0), // response_code
+    f(20853,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
+    f(20867,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
+    f(20881,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
+    f(20892,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
+    f(20907,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
+    f(20920,13,9,b'm',246,4,1,b'S',0,0), // regex_rewrite
+    f(20933,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.Route
     f(10048,5,1,b'm',163,4,255,b'S',0,0), // match
-    f(20815,5,2,b'm',151,4,0,b'S',0,0), // route
-    f(20820,8,3,b'm',149,4,0,b'S',0,0), // redirect
-    f(7858,8,4,b'm',92,4,255,b'I',20828,32), // metadata
-    f(20930,9,5,b'm',145,4,255,b'I',20860,70), // decorator
-    f(20939,15,7,b'm',146,4,0,b'S',0,0), // direct_response
-    f(20954,22,9,b'm',85,2,255,b'S',0,0), // request_headers_to_add
-    f(20976,23,10,b'm',85,2,255,b'S',0,0), // response_headers_to_add
-    f(20999,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(21025,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(21106,23,13,b'm',65535,1,255,b'R',21050,56), // typed_per_filter_config
+    f(20972,5,2,b'm',153,4,0,b'S',0,0), // route
+    f(20977,8,3,b'm',151,4,0,b'S',0,0), // redirect
+    f(7858,8,4,b'm',93,4,255,b'I',20985,32), // metadata
+    f(21087,9,5,b'm',147,4,255,b'I',21017,70), // decorator
+    f(21096,15,7,b'm',148,4,0,b'S',0,0), // direct_response
+    f(21111,22,9,b'm',86,2,255,b'S',0,0), // request_headers_to_add
+    f(21133,23,10,b'm',86,2,255,b'S',0,0), // response_headers_to_add
+    f(21156,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(21182,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(21263,23,13,b'm',65535,1,255,b'R',21207,56), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
-    f(3935,7,15,b'm',166,4,255,b'I',21129,35), // tracing
-    f(21164,30,16,b'm',286,4,255,b'R',0,0), // per_request_buffer_limit_bytes
-    f(21225,13,17,b'm',65535,4,0,b'R',21194,31), // filter_action
-    f(21287,21,18,b'm',65535,4,0,b'R',21238,49), // non_forwarding_action
-    f(18535,11,19,b's',65535,0,255,b'I',21308,31), // stat_prefix
-    f(21339,25,20,b'm',287,4,255,b'R',0,0), // request_body_buffer_limit
-    f(21364,16,21,b'm',112,2,255,b'R',0,0), // route_specifiers
+    f(3935,7,15,b'm',167,4,255,b'I',21286,35), // tracing
+    f(21404,30,16,b'm',289,4,255,b'I',21321,83), // per_request_buffer_limit_bytes
+    f(21506,13,17,b'm',65535,4,0,b'R',21434,72), // filter_action
+    f(21568,21,18,b'm',65535,4,0,b'R',21519,49), // non_forwarding_action
+    f(18636,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(21589,25,20,b'm',290,4,255,b'I',21321,83), // request_body_buffer_limit
+    f(21716,16,21,b'm',113,2,255,b'R',21614,102), // route_specifiers
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
-    f(21413,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
-    f(21427,17,3,b'm',169,4,0,b'S',0,0), // weighted_clusters
-    f(21503,14,4,b'm',92,4,255,b'I',21444,59), // metadata_match
-    f(20710,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
-    f(21517,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(21537,17,7,b'm',273,4,1,b'S',0,0), // auto_host_rewrite
-    f(11993,7,8,b'm',276,4,255,b'S',0,0), // timeout
-    f(12016,12,9,b'm',65535,4,255,b'R',21554,39), // retry_policy
+    f(21765,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
+    f(21779,17,3,b'm',170,4,0,b'S',0,0), // weighted_clusters
+    f(21855,14,4,b'm',93,4,255,b'I',21796,59), // metadata_match
+    f(20867,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
+    f(21869,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
+    f(21889,17,7,b'm',276,4,1,b'S',0,0), // auto_host_rewrite
+    f(12100,7,8,b'm',279,4,255,b'S',0,0), // timeout
+    f(12123,12,9,b'm',65535,4,255,b'R',21906,103), // retry_policy
     f(2011,8,11,b'e',17,0,255,b'S',0,0), // priority
-    f(21626,11,13,b'm',65535,2,255,b'R',21593,33), // rate_limits
-    f(21637,22,14,b'm',273,4,255,b'R',0,0), // include_vh_rate_limits
-    f(21737,11,15,b'm',152,2,255,b'I',21659,78), // hash_policy
-    f(21791,4,17,b'm',65535,4,255,b'R',21748,43), // cors
-    f(21795,31,20,b'e',23,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(21873,16,23,b'm',276,4,255,b'R',21826,47), // max_grpc_timeout
-    f(14184,12,24,b'm',276,4,255,b'S',0,0), // idle_timeout
-    f(21889,15,25,b'm',161,2,255,b'S',0,0), // upgrade_configs
-    f(21904,24,26,b'e',65535,0,255,b'R',0,0), // internal_redirect_action
-    f(21952,12,27,b'm',65535,4,255,b'R',21928,24), // hedge_policy
-    f(22014,19,28,b'm',276,4,255,b'R',21964,50), // grpc_timeout_offset
-    f(22033,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
-    f(22052,23,30,b'm',160,2,255,b'S',0,0), // request_mirror_policies
-    f(22075,22,31,b'm',286,4,255,b'R',0,0), // max_internal_redirects
-    f(20763,13,32,b'm',243,4,255,b'S',0,0), // regex_rewrite
-    f(22097,25,33,b'm',272,4,255,b'R',0,0), // retry_policy_typed_config
-    f(22154,24,34,b'm',65535,4,255,b'R',22122,32), // internal_redirect_policy
-    f(22254,23,35,b'm',243,4,1,b'R',22178,76), // host_rewrite_path_regex
-    f(14236,19,36,b'm',159,4,255,b'S',0,0), // max_stream_duration
-    f(22277,24,37,b's',65535,4,0,b'R',0,0), // cluster_specifier_plugin
-    f(22301,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
-    f(22324,31,39,b'm',65535,4,0,b'R',0,0), // inline_cluster_specifier_plugin
-    f(22355,17,40,b'm',112,4,255,b'R',0,0), // early_data_policy
-    f(22372,19,41,b'm',112,4,255,b'R',0,0), // path_rewrite_policy
-    f(22391,13,42,b'm',276,4,255,b'R',0,0), // flush_timeout
-    f(22404,12,44,b's',65535,4,1,b'R',0,0), // host_rewrite
-    f(20776,12,45,b's',65535,0,255,b'R',0,0), // path_rewrite
+    f(22078,11,13,b'm',65535,2,255,b'R',22009,69), // rate_limits
+    f(22132,22,14,b'm',276,4,255,b'I',22089,43), // include_vh_rate_limits
+    f(22154,11,15,b'm',154,2,255,b'S',0,0), // hash_policy
+    f(22254,4,17,b'm',65535,4,255,b'R',22165,89), // cors
+    f(22258,31,20,b'e',23,0,255,b'S',0,0), // cluster_not_found_response_code
+    f(22289,16,23,b'm',279,4,255,b'S',0,0), // max_grpc_timeout
+    f(14285,12,24,b'm',279,4,255,b'S',0,0), // idle_timeout
+    f(22305,15,25,b'm',161,2,255,b'S',0,0), // upgrade_configs
+    f(22352,24,26,b'e',65535,0,255,b'R',22320,32), // internal_redirect_action
+    f(22450,12,27,b'm',65535,4,255,b'R',22376,74), // hedge_policy
+    f(22462,19,28,b'm',279,4,255,b'S',0,0), // grpc_timeout_offset
+    f(22481,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
+    f(22500,23,30,b'm',160,2,255,b'S',0,0), // request_mirror_policies
+    f(22523,22,31,b'm',289,4,255,b'R',22320,32), // max_internal_redirects
+    f(20920,13,32,b'm',246,4,255,b'S',0,0), // regex_rewrite
+    f(22580,25,33,b'm',275,4,255,b'R',22545,35), // retry_policy_typed_config
+    f(22605,24,34,b'm',65535,4,255,b'R',22320,32), // internal_redirect_policy
+    f(22629,23,35,b'm',246,4,1,b'S',0,0), // host_rewrite_path_regex
+    f(14337,19,36,b'm',159,4,255,b'S',0,0), // max_stream_duration
+    f(22736,24,37,b's',65535,4,0,b'R',22652,84), // cluster_specifier_plugin
+    f(22760,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
+    f(22783,31,39,b'm',65535,4,0,b'R',22652,84), // inline_cluster_specifier_plugin
+    f(22909,17,40,b'm',113,4,255,b'I',22814,95), // early_data_policy
+    f(22926,19,41,b'm',113,4,255,b'S',0,0), // path_rewrite_policy
+    f(23015,13,42,b'm',279,4,255,b'I',22945,70), // flush_timeout
+    f(23028,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
+    f(20933,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
-    f(12315,6,1,b'm',157,4,0,b'I',5265,36), // header
-    f(22460,6,2,b'm',154,4,0,b'I',5265,36), // cookie
-    f(22466,21,3,b'm',153,4,0,b'I',5265,36), // connection_properties
-    f(22487,8,4,b'b',65535,0,255,b'I',5265,36), // terminal
-    f(22495,15,5,b'm',158,4,0,b'I',5265,36), // query_parameter
-    f(22510,12,6,b'm',156,4,0,b'I',5265,36), // filter_state
+    f(12422,6,1,b'm',157,4,0,b'S',0,0), // header
+    f(23084,6,2,b'm',156,4,0,b'S',0,0), // cookie
+    f(23090,21,3,b'm',155,4,0,b'S',0,0), // connection_properties
+    f(23111,8,4,b'b',65535,0,255,b'S',0,0), // terminal
+    f(23119,15,5,b'm',158,4,0,b'S',0,0), // query_parameter
+    f(23189,12,6,b'm',65535,4,0,b'R',23134,55), // filter_state
     // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    f(22587,9,1,b'b',65535,0,255,b'I',5265,36), // source_ip
+    f(23266,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(22647,3,2,b'm',276,4,255,b'I',5265,36), // ttl
-    f(131,4,3,b's',65535,0,255,b'I',5265,36), // path
-    f(22650,10,4,b'm',155,2,255,b'I',5265,36), // attributes
-    // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(2972,5,2,b's',65535,0,255,b'I',5265,36), // value
-    // envoy.config.route.v3.RouteAction.HashPolicy.FilterState
-    f(10119,3,1,b's',65535,0,255,b'I',5265,36), // key
+    f(345,4,1,b's',65535,0,255,b'S',0,0), // name
+    f(23370,3,2,b'm',279,4,255,b'R',23326,44), // ttl
+    f(131,4,3,b's',65535,0,255,b'I',23373,91), // path
+    f(23464,10,4,b'm',65535,2,255,b'R',23326,44), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    f(22827,11,1,b's',65535,0,255,b'I',5265,36), // header_name
-    f(20763,13,2,b'm',243,4,255,b'I',5265,36), // regex_rewrite
+    f(23525,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(20920,13,2,b'm',246,4,255,b'S',0,0), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
+    f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    f(14236,19,1,b'm',276,4,255,b'S',0,0), // max_stream_duration
-    f(22948,23,2,b'm',276,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(22971,26,3,b'm',276,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(14337,19,1,b'm',279,4,255,b'S',0,0), // max_stream_duration
+    f(23646,23,2,b'm',279,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(23669,26,3,b'm',279,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
-    f(23050,16,3,b'm',105,4,255,b'S',0,0), // runtime_fraction
-    f(23066,13,4,b'm',273,4,255,b'I',21129,35), // trace_sampled
-    f(21413,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
-    f(23079,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
-    f(23143,25,7,b'm',65535,2,255,b'R',23112,31), // request_headers_mutations
-    f(21517,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
+    f(23748,16,3,b'm',106,4,255,b'S',0,0), // runtime_fraction
+    f(23764,13,4,b'm',276,4,255,b'I',21286,35), // trace_sampled
+    f(21765,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(23777,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
+    f(23810,25,7,b'm',67,2,255,b'S',0,0), // request_headers_mutations
+    f(21869,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
     // envoy.config.route.v3.RouteAction.UpgradeConfig
-    f(23215,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(23227,7,2,b'm',273,4,255,b'S',0,0), // enabled
-    f(23259,14,3,b'm',65535,4,255,b'R',23234,25), // connect_config
+    f(23882,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(23894,7,2,b'm',276,4,255,b'S',0,0), // enabled
+    f(23964,14,3,b'm',65535,4,255,b'R',23901,63), // connect_config
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(23313,13,2,b'm',168,2,255,b'S',0,0), // virtual_hosts
-    f(23368,21,3,b's',65535,2,255,b'R',23326,42), // internal_only_headers
-    f(20976,23,4,b'm',85,2,255,b'S',0,0), // response_headers_to_add
-    f(20999,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(20954,22,6,b'm',85,2,255,b'S',0,0), // request_headers_to_add
-    f(23389,17,7,b'm',273,4,255,b'S',0,0), // validate_clusters
-    f(21025,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(23452,4,9,b'm',65535,4,255,b'R',23406,46), // vhds
-    f(23456,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(23491,35,11,b'm',286,4,255,b'S',0,0), // max_direct_response_body_size_bytes
-    f(23526,25,12,b'm',65535,2,255,b'R',0,0), // cluster_specifier_plugins
-    f(22052,23,13,b'm',160,2,255,b'S',0,0), // request_mirror_policies
-    f(23551,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
-    f(23579,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
-    f(21106,23,16,b'm',65535,1,255,b'R',21050,56), // typed_per_filter_config
-    f(7858,8,17,b'm',92,4,255,b'I',23618,38), // metadata
-    f(23656,12,18,b's',65535,0,255,b'R',0,0), // vhost_header
-    f(21364,16,19,b'm',112,2,255,b'R',0,0), // route_specifiers
+    f(24018,13,2,b'm',169,2,255,b'S',0,0), // virtual_hosts
+    f(24031,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
+    f(21133,23,4,b'm',86,2,255,b'S',0,0), // response_headers_to_add
+    f(21156,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(21111,22,6,b'm',86,2,255,b'S',0,0), // request_headers_to_add
+    f(24052,17,7,b'm',276,4,255,b'S',0,0), // validate_clusters
+    f(21182,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(24165,4,9,b'm',65535,4,255,b'R',24069,96), // vhds
+    f(24169,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(24204,35,11,b'm',289,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(24239,25,12,b'm',65535,2,255,b'R',22652,84), // cluster_specifier_plugins
+    f(22500,23,13,b'm',160,2,255,b'S',0,0), // request_mirror_policies
+    f(24264,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
+    f(24292,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
+    f(21263,23,16,b'm',65535,1,255,b'R',21207,56), // typed_per_filter_config
+    f(7858,8,17,b'm',93,4,255,b'I',24331,38), // metadata
+    f(24369,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
+    f(21716,16,19,b'm',113,2,255,b'R',21614,102), // route_specifiers
     // envoy.config.route.v3.RouteMatch
-    f(23700,6,1,b's',65535,4,0,b'S',0,0), // prefix
+    f(24413,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(23706,14,4,b'm',273,4,255,b'S',0,0), // case_sensitive
-    f(23720,7,6,b'm',147,2,255,b'S',0,0), // headers
-    f(23727,16,7,b'm',148,2,255,b'S',0,0), // query_parameters
-    f(23743,4,8,b'm',165,4,255,b'S',0,0), // grpc
-    f(23050,16,9,b'm',105,4,255,b'S',0,0), // runtime_fraction
-    f(23747,10,10,b'm',244,4,0,b'S',0,0), // safe_regex
-    f(23786,11,11,b'm',65535,4,255,b'R',23757,29), // tls_context
-    f(23797,15,12,b'm',164,4,0,b'S',0,0), // connect_matcher
-    f(23861,16,13,b'm',240,2,255,b'R',23812,49), // dynamic_metadata
-    f(23877,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
-    f(23950,17,15,b'm',112,4,0,b'R',23898,52), // path_match_policy
-    f(22510,12,16,b'm',65535,2,255,b'R',23967,45), // filter_state
-    f(24012,7,17,b'm',65535,2,255,b'R',0,0), // cookies
+    f(24419,14,4,b'm',276,4,255,b'S',0,0), // case_sensitive
+    f(24433,7,6,b'm',149,2,255,b'S',0,0), // headers
+    f(24440,16,7,b'm',150,2,255,b'S',0,0), // query_parameters
+    f(24456,4,8,b'm',165,4,255,b'S',0,0), // grpc
+    f(23748,16,9,b'm',106,4,255,b'S',0,0), // runtime_fraction
+    f(24460,10,10,b'm',247,4,0,b'S',0,0), // safe_regex
+    f(24470,11,11,b'm',166,4,255,b'S',0,0), // tls_context
+    f(24481,15,12,b'm',164,4,0,b'S',0,0), // connect_matcher
+    f(24566,16,13,b'm',243,2,255,b'R',24496,70), // dynamic_metadata
+    f(24582,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
+    f(24603,17,15,b'm',113,4,0,b'S',0,0), // path_match_policy
+    f(23189,12,16,b'm',65535,2,255,b'R',24620,72), // filter_state
+    f(24692,7,17,b'm',146,2,255,b'S',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
+    // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
+    f(24855,9,1,b'm',276,4,255,b'S',0,0), // presented
+    f(24864,9,2,b'm',276,4,255,b'S',0,0), // validated
     // envoy.config.route.v3.Tracing
-    f(24149,15,1,b'm',262,4,255,b'I',5265,36), // client_sampling
-    f(24164,15,2,b'm',262,4,255,b'I',5265,36), // random_sampling
-    f(24179,16,3,b'm',262,4,255,b'I',5265,36), // overall_sampling
-    f(24195,11,4,b'm',256,2,255,b'I',5265,36), // custom_tags
-    f(20320,9,5,b's',65535,0,255,b'I',5265,36), // operation
-    f(24206,18,6,b's',65535,0,255,b'I',5265,36), // upstream_operation
+    f(24902,15,1,b'm',265,4,255,b'I',5265,36), // client_sampling
+    f(24917,15,2,b'm',265,4,255,b'I',5265,36), // random_sampling
+    f(24932,16,3,b'm',265,4,255,b'I',5265,36), // overall_sampling
+    f(24948,11,4,b'm',259,2,255,b'I',5265,36), // custom_tags
+    f(20480,9,5,b's',65535,0,255,b'I',5265,36), // operation
+    f(24959,18,6,b's',65535,0,255,b'I',5265,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
-    f(345,4,2,b's',65535,0,255,b'I',5265,36), // name
-    f(23720,7,4,b'm',147,2,255,b'I',5265,36), // headers
+    f(345,4,2,b's',65535,0,255,b'S',0,0), // name
+    f(24433,7,4,b'm',149,2,255,b'S',0,0), // headers
     // envoy.config.route.v3.VirtualHost
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24293,7,2,b's',65535,2,255,b'S',0,0), // domains
-    f(24300,6,3,b'm',150,2,255,b'S',0,0), // routes
-    f(24306,11,4,b'e',24,0,255,b'S',0,0), // require_tls
-    f(24386,16,5,b'm',167,2,255,b'I',24317,69), // virtual_clusters
-    f(21626,11,6,b'm',65535,2,255,b'R',21593,33), // rate_limits
-    f(20954,22,7,b'm',85,2,255,b'S',0,0), // request_headers_to_add
-    f(21791,4,8,b'm',65535,4,255,b'R',21748,43), // cors
-    f(20976,23,10,b'm',85,2,255,b'S',0,0), // response_headers_to_add
-    f(20999,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(21025,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(24402,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
-    f(21106,23,15,b'm',65535,1,255,b'R',21050,56), // typed_per_filter_config
-    f(12016,12,16,b'm',65535,4,255,b'R',21554,39), // retry_policy
-    f(21952,12,17,b'm',65535,4,255,b'R',21928,24), // hedge_policy
-    f(21164,30,18,b'm',286,4,255,b'R',0,0), // per_request_buffer_limit_bytes
-    f(24431,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(22097,25,20,b'm',272,4,255,b'R',0,0), // retry_policy_typed_config
-    f(24474,7,21,b'm',65535,4,255,b'R',24464,10), // matcher
-    f(22052,23,22,b'm',160,2,255,b'S',0,0), // request_mirror_policies
-    f(24508,31,23,b'b',65535,0,255,b'I',24481,27), // include_is_timeout_retry_header
-    f(7858,8,24,b'm',92,4,255,b'I',24539,39), // metadata
-    f(21339,25,25,b'm',287,4,255,b'R',0,0), // request_body_buffer_limit
-    f(21364,16,26,b'm',112,2,255,b'R',0,0), // route_specifiers
+    f(25046,7,2,b's',65535,2,255,b'S',0,0), // domains
+    f(25053,6,3,b'm',152,2,255,b'S',0,0), // routes
+    f(25059,11,4,b'e',24,0,255,b'S',0,0), // require_tls
+    f(25070,16,5,b'm',168,2,255,b'S',0,0), // virtual_clusters
+    f(22078,11,6,b'm',65535,2,255,b'R',22009,69), // rate_limits
+    f(21111,22,7,b'm',86,2,255,b'S',0,0), // request_headers_to_add
+    f(22254,4,8,b'm',65535,4,255,b'R',22165,89), // cors
+    f(21133,23,10,b'm',86,2,255,b'S',0,0), // response_headers_to_add
+    f(21156,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(21182,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(25086,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
+    f(21263,23,15,b'm',65535,1,255,b'R',21207,56), // typed_per_filter_config
+    f(12123,12,16,b'm',65535,4,255,b'R',21906,103), // retry_policy
+    f(22450,12,17,b'm',65535,4,255,b'R',22376,74), // hedge_policy
+    f(21404,30,18,b'm',289,4,255,b'I',21321,83), // per_request_buffer_limit_bytes
+    f(25115,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
+    f(22580,25,20,b'm',275,4,255,b'R',22545,35), // retry_policy_typed_config
+    f(25158,7,21,b'm',65535,4,255,b'R',25148,10), // matcher
+    f(22500,23,22,b'm',160,2,255,b'S',0,0), // request_mirror_policies
+    f(25227,31,23,b'b',65535,0,255,b'I',25165,62), // include_is_timeout_retry_header
+    f(7858,8,24,b'm',93,4,255,b'I',25258,39), // metadata
+    f(21589,25,25,b'm',290,4,255,b'I',21321,83), // request_body_buffer_limit
+    f(21716,16,26,b'm',113,2,255,b'R',21614,102), // route_specifiers
     // envoy.config.route.v3.WeightedCluster
-    f(5659,8,1,b'm',170,2,255,b'S',0,0), // clusters
-    f(24675,18,2,b's',65535,0,255,b'I',24615,60), // runtime_key_prefix
-    f(24736,12,3,b'm',286,4,255,b'I',24693,43), // total_weight
-    f(22827,11,4,b's',65535,4,0,b'R',24748,40), // header_name
-    f(24788,15,5,b'm',273,4,0,b'R',0,0), // use_hash_policy
+    f(5659,8,1,b'm',171,2,255,b'S',0,0), // clusters
+    f(25334,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
+    f(25395,12,3,b'm',289,4,255,b'I',25352,43), // total_weight
+    f(23525,11,4,b's',65535,4,0,b'S',0,0), // header_name
+    f(25407,15,5,b'm',276,4,0,b'S',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(1997,6,2,b'm',286,4,255,b'S',0,0), // weight
-    f(21503,14,3,b'm',92,4,255,b'I',21444,59), // metadata_match
-    f(20954,22,4,b'm',85,2,255,b'S',0,0), // request_headers_to_add
-    f(20976,23,5,b'm',85,2,255,b'S',0,0), // response_headers_to_add
-    f(20999,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(21025,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(21106,23,10,b'm',65535,1,255,b'R',21050,56), // typed_per_filter_config
-    f(21517,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
-    f(21413,14,12,b's',65535,0,255,b'R',0,0), // cluster_header
+    f(1997,6,2,b'm',289,4,255,b'S',0,0), // weight
+    f(21855,14,3,b'm',93,4,255,b'I',21796,59), // metadata_match
+    f(21111,22,4,b'm',86,2,255,b'S',0,0), // request_headers_to_add
+    f(21133,23,5,b'm',86,2,255,b'S',0,0), // response_headers_to_add
+    f(21156,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(21182,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(21263,23,10,b'm',65535,1,255,b'R',21207,56), // typed_per_filter_config
+    f(21869,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
+    f(21765,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(24907,6,2,b's',65535,4,0,b'S',0,0), // format
-    f(15815,11,3,b'm',283,4,0,b'S',0,0), // json_format
-    f(24913,17,4,b'm',283,4,0,b'S',0,0), // typed_json_format
-    f(942,10,5,b'm',109,4,0,b'S',0,0), // log_format
+    f(25526,6,2,b's',65535,4,0,b'S',0,0), // format
+    f(15916,11,3,b'm',286,4,0,b'S',0,0), // json_format
+    f(25532,17,4,b'm',286,4,0,b'S',0,0), // typed_json_format
+    f(942,10,5,b'm',110,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    f(942,10,1,b'm',109,4,0,b'S',0,0), // log_format
+    f(942,10,1,b'm',110,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    f(942,10,1,b'm',109,4,0,b'S',0,0), // log_format
+    f(942,10,1,b'm',110,4,0,b'S',0,0), // log_format
     // envoy.extensions.clusters.dns.v3.DnsCluster
-    f(7541,16,3,b'm',276,4,255,b'S',0,0), // dns_refresh_rate
-    f(8370,24,4,b'm',175,4,255,b'S',0,0), // dns_failure_refresh_rate
+    f(7541,16,3,b'm',279,4,255,b'S',0,0), // dns_refresh_rate
+    f(8370,24,4,b'm',176,4,255,b'S',0,0), // dns_failure_refresh_rate
     f(8204,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(8722,10,6,b'm',276,4,255,b'S',0,0), // dns_jitter
-    f(4723,25,7,b'm',112,4,255,b'S',0,0), // typed_dns_resolver_config
+    f(8722,10,6,b'm',279,4,255,b'S',0,0), // dns_jitter
+    f(4723,25,7,b'm',113,4,255,b'S',0,0), // typed_dns_resolver_config
     f(7557,17,8,b'e',25,0,255,b'S',0,0), // dns_lookup_family
-    f(25087,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
-    f(25119,20,10,b'm',276,4,255,b'S',0,0), // dns_min_refresh_rate
+    f(25706,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
+    f(25738,20,10,b'm',279,4,255,b'S',0,0), // dns_min_refresh_rate
     // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    f(9921,13,1,b'm',276,4,255,b'S',0,0), // base_interval
-    f(9934,12,2,b'm',276,4,255,b'S',0,0), // max_interval
+    f(9921,13,1,b'm',279,4,255,b'S',0,0), // base_interval
+    f(9934,12,2,b'm',279,4,255,b'S',0,0), // max_interval
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    f(25262,10,1,b's',65535,4,0,b'S',0,0), // object_key
-    f(25272,13,2,b'm',109,4,1,b'S',0,0), // format_string
-    f(25332,9,3,b'b',65535,0,255,b'I',25285,47), // read_only
-    f(25423,20,4,b'e',26,0,255,b'I',25341,82), // shared_with_upstream
-    f(25443,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
-    f(25456,11,6,b's',65535,0,255,b'S',0,0), // factory_key
+    f(25881,10,1,b's',65535,4,0,b'S',0,0), // object_key
+    f(25891,13,2,b'm',110,4,1,b'S',0,0), // format_string
+    f(25951,9,3,b'b',65535,0,255,b'I',25904,47), // read_only
+    f(26042,20,4,b'e',26,0,255,b'I',25960,82), // shared_with_upstream
+    f(26062,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
+    f(26075,11,6,b's',65535,0,255,b'S',0,0), // factory_key
     // envoy.extensions.filters.http.router.v3.Router
-    f(25569,13,1,b'm',273,4,255,b'I',25513,56), // dynamic_stats
-    f(25582,16,2,b'b',65535,0,255,b'I',21129,35), // start_child_span
-    f(25598,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(25610,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(25632,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(25701,27,6,b'b',65535,0,255,b'I',25652,49), // respect_expected_rq_timeout
-    f(25754,40,7,b'b',65535,0,255,b'I',25728,26), // suppress_grpc_request_failure_code_stats
-    f(25794,21,8,b'm',190,2,255,b'R',8219,46), // upstream_http_filters
-    f(25876,20,9,b'm',178,4,255,b'I',25815,61), // upstream_log_options
-    f(25896,33,10,b'm',273,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(26188,13,1,b'm',276,4,255,b'I',26132,56), // dynamic_stats
+    f(26201,16,2,b'b',65535,0,255,b'I',21286,35), // start_child_span
+    f(26217,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(26229,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(26251,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(26320,27,6,b'b',65535,0,255,b'I',26271,49), // respect_expected_rq_timeout
+    f(26373,40,7,b'b',65535,0,255,b'I',26347,26), // suppress_grpc_request_failure_code_stats
+    f(26413,21,8,b'm',191,2,255,b'R',8219,46), // upstream_http_filters
+    f(26495,20,9,b'm',179,4,255,b'I',26434,61), // upstream_log_options
+    f(26515,33,10,b'm',276,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(26000,37,1,b'b',65535,0,255,b'I',5265,36), // flush_upstream_log_on_upstream_stream
-    f(26037,27,2,b'm',276,4,255,b'I',5265,36), // upstream_log_flush_interval
+    f(26619,37,1,b'b',65535,0,255,b'I',5265,36), // flush_upstream_log_on_upstream_stream
+    f(26656,27,2,b'm',279,4,255,b'I',5265,36), // upstream_log_flush_interval
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(26282,25,1,b'm',273,4,255,b'R',26253,29), // enable_ja3_fingerprinting
-    f(26363,24,2,b'm',286,4,255,b'I',26307,56), // initial_read_buffer_size
-    f(26387,25,3,b'm',273,4,255,b'R',26253,29), // enable_ja4_fingerprinting
-    f(26412,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(26508,21,5,b'm',286,4,255,b'I',26459,49), // max_client_hello_size
+    f(26901,25,1,b'm',276,4,255,b'R',26872,29), // enable_ja3_fingerprinting
+    f(26982,24,2,b'm',289,4,255,b'I',26926,56), // initial_read_buffer_size
+    f(27006,25,3,b'm',276,4,255,b'R',26872,29), // enable_ja4_fingerprinting
+    f(27031,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(27127,21,5,b'm',289,4,255,b'I',27078,49), // max_client_hello_size
     // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    f(18535,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(7003,15,2,b'm',287,4,255,b'S',0,0), // max_connections
-    f(26597,5,3,b'm',276,4,255,b'S',0,0), // delay
-    f(26602,15,4,b'm',104,4,255,b'S',0,0), // runtime_enabled
+    f(18636,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(7003,15,2,b'm',290,4,255,b'S',0,0), // max_connections
+    f(27216,5,3,b'm',279,4,255,b'S',0,0), // delay
+    f(27221,15,4,b'm',105,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.network.direct_response.v3.Config
-    f(26675,8,1,b'm',76,4,255,b'S',0,0), // response
+    f(27294,8,1,b'm',77,4,255,b'S',0,0), // response
     // envoy.extensions.filters.network.echo.v3.Echo
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(26809,10,1,b'e',27,0,255,b'S',0,0), // codec_type
-    f(18535,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(26819,3,3,b'm',191,4,0,b'S',0,0), // rds
+    f(27428,10,1,b'e',27,0,255,b'S',0,0), // codec_type
+    f(18636,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(27438,3,3,b'm',192,4,0,b'S',0,0), // rds
     f(2551,12,4,b'm',162,4,0,b'S',0,0), // route_config
-    f(26822,12,5,b'm',190,2,255,b'S',0,0), // http_filters
-    f(26834,14,6,b'm',273,4,255,b'S',0,0), // add_user_agent
-    f(3935,7,7,b'm',65535,4,255,b'R',26848,28), // tracing
-    f(7498,21,8,b'm',86,4,255,b'S',0,0), // http_protocol_options
-    f(7519,22,9,b'm',88,4,255,b'S',0,0), // http2_protocol_options
-    f(26876,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(26887,13,12,b'm',276,4,255,b'S',0,0), // drain_timeout
+    f(27441,12,5,b'm',191,2,255,b'S',0,0), // http_filters
+    f(27453,14,6,b'm',276,4,255,b'S',0,0), // add_user_agent
+    f(3935,7,7,b'm',65535,4,255,b'R',27467,28), // tracing
+    f(7498,21,8,b'm',87,4,255,b'S',0,0), // http_protocol_options
+    f(7519,22,9,b'm',89,4,255,b'S',0,0), // http2_protocol_options
+    f(27495,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(27506,13,12,b'm',279,4,255,b'S',0,0), // drain_timeout
     f(3418,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(26900,18,14,b'm',273,4,255,b'S',0,0), // use_remote_address
-    f(26918,19,15,b'm',273,4,255,b'S',0,0), // generate_request_id
-    f(26937,27,16,b'e',28,0,255,b'S',0,0), // forward_client_cert_details
-    f(26964,31,17,b'm',188,4,255,b'S',0,0), // set_current_client_cert_details
-    f(26995,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(27013,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(27104,49,20,b'b',65535,0,255,b'I',27033,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(27153,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(27168,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(21889,15,23,b'm',189,2,255,b'S',0,0), // upgrade_configs
-    f(27171,19,24,b'm',276,4,255,b'S',0,0), // stream_idle_timeout
-    f(27190,23,25,b'm',187,4,255,b'S',0,0), // internal_address_config
-    f(27213,21,26,b'm',276,4,255,b'S',0,0), // delayed_close_timeout
-    f(10841,15,28,b'm',276,4,255,b'S',0,0), // request_timeout
-    f(27234,22,29,b'm',286,4,255,b'S',0,0), // max_request_headers_kb
-    f(27256,14,30,b'm',273,4,255,b'S',0,0), // normalize_path
-    f(27308,13,31,b'm',65535,4,0,b'R',27270,38), // scoped_routes
-    f(27321,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(27349,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(27362,28,34,b'e',30,0,255,b'S',0,0), // server_header_transformation
-    f(7913,28,35,b'm',89,4,255,b'S',0,0), // common_http_protocol_options
-    f(27390,20,36,b'm',192,4,255,b'S',0,0), // request_id_extension
-    f(27410,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(27478,18,38,b'm',65535,4,255,b'R',27443,35), // local_reply_config
-    f(27496,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(27600,36,40,b'm',273,4,255,b'I',27520,80), // stream_error_on_invalid_http_message
-    f(27636,23,41,b'm',276,4,255,b'S',0,0), // request_headers_timeout
-    f(27659,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(27714,26,43,b'm',65535,4,255,b'R',27678,36), // path_normalization_options
-    f(27763,22,44,b'm',65535,4,255,b'R',27740,23), // http3_protocol_options
-    f(27785,32,45,b'e',29,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(27817,32,46,b'm',112,2,255,b'S',0,0), // original_ip_detection_extensions
-    f(27849,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(27872,28,48,b'm',106,4,255,b'S',0,0), // scheme_header_transformation
-    f(27900,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(27919,30,50,b'm',112,4,255,b'R',0,0), // typed_header_validation_config
-    f(27949,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(28005,32,52,b'm',112,2,255,b'R',27972,33), // early_header_mutation_extensions
-    f(28037,35,53,b'm',273,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(28104,25,54,b'm',276,4,255,b'I',28072,32), // access_log_flush_interval
-    f(28129,31,55,b'b',65535,0,255,b'I',28072,32), // flush_access_log_on_new_request
-    f(28160,18,56,b'm',186,4,255,b'I',28072,32), // access_log_options
-    f(28272,21,57,b'b',65535,0,255,b'I',28178,94), // append_local_overload
-    f(28343,34,58,b'b',65535,0,255,b'I',28293,50), // http1_safe_max_connection_duration
-    f(28377,20,59,b'm',276,4,255,b'S',0,0), // stream_flush_timeout
-    f(28397,27,60,b'm',65535,4,255,b'R',0,0), // forward_client_cert_matcher
-    f(28424,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(28444,20,62,b'm',269,4,255,b'S',0,0), // drain_timeout_jitter
+    f(27519,18,14,b'm',276,4,255,b'S',0,0), // use_remote_address
+    f(27537,19,15,b'm',276,4,255,b'S',0,0), // generate_request_id
+    f(27556,27,16,b'e',28,0,255,b'S',0,0), // forward_client_cert_details
+    f(27583,31,17,b'm',189,4,255,b'S',0,0), // set_current_client_cert_details
+    f(27614,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(27632,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(27723,49,20,b'b',65535,0,255,b'I',27652,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(27772,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(27787,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(22305,15,23,b'm',190,2,255,b'S',0,0), // upgrade_configs
+    f(27790,19,24,b'm',279,4,255,b'S',0,0), // stream_idle_timeout
+    f(27809,23,25,b'm',188,4,255,b'S',0,0), // internal_address_config
+    f(27832,21,26,b'm',279,4,255,b'S',0,0), // delayed_close_timeout
+    f(10948,15,28,b'm',279,4,255,b'S',0,0), // request_timeout
+    f(27853,22,29,b'm',289,4,255,b'S',0,0), // max_request_headers_kb
+    f(27875,14,30,b'm',276,4,255,b'S',0,0), // normalize_path
+    f(27927,13,31,b'm',65535,4,0,b'R',27889,38), // scoped_routes
+    f(27940,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(27968,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(27981,28,34,b'e',30,0,255,b'S',0,0), // server_header_transformation
+    f(7913,28,35,b'm',90,4,255,b'S',0,0), // common_http_protocol_options
+    f(28009,20,36,b'm',193,4,255,b'S',0,0), // request_id_extension
+    f(28029,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(28097,18,38,b'm',65535,4,255,b'R',28062,35), // local_reply_config
+    f(28115,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(28219,36,40,b'm',276,4,255,b'I',28139,80), // stream_error_on_invalid_http_message
+    f(28255,23,41,b'm',279,4,255,b'S',0,0), // request_headers_timeout
+    f(28278,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(28333,26,43,b'm',65535,4,255,b'R',28297,36), // path_normalization_options
+    f(28382,22,44,b'm',65535,4,255,b'R',28359,23), // http3_protocol_options
+    f(28404,32,45,b'e',29,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(28436,32,46,b'm',113,2,255,b'S',0,0), // original_ip_detection_extensions
+    f(28468,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(28491,28,48,b'm',107,4,255,b'S',0,0), // scheme_header_transformation
+    f(28519,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(28538,30,50,b'm',113,4,255,b'R',0,0), // typed_header_validation_config
+    f(28568,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(28624,32,52,b'm',113,2,255,b'R',28591,33), // early_header_mutation_extensions
+    f(28656,35,53,b'm',276,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(28723,25,54,b'm',279,4,255,b'I',28691,32), // access_log_flush_interval
+    f(28748,31,55,b'b',65535,0,255,b'I',28691,32), // flush_access_log_on_new_request
+    f(28779,18,56,b'm',187,4,255,b'I',28691,32), // access_log_options
+    f(28891,21,57,b'b',65535,0,255,b'I',28797,94), // append_local_overload
+    f(28962,34,58,b'b',65535,0,255,b'I',28912,50), // http1_safe_max_connection_duration
+    f(28996,20,59,b'm',279,4,255,b'S',0,0), // stream_flush_timeout
+    f(29016,27,60,b'm',65535,4,255,b'R',0,0), // forward_client_cert_matcher
+    f(29043,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(29063,20,62,b'm',272,4,255,b'S',0,0), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(28104,25,1,b'm',276,4,255,b'I',5265,36), // access_log_flush_interval
-    f(28129,31,2,b'b',65535,0,255,b'I',5265,36), // flush_access_log_on_new_request
-    f(28565,44,3,b'b',65535,0,255,b'I',5265,36), // flush_log_on_tunnel_successfully_established
+    f(28723,25,1,b'm',279,4,255,b'I',5265,36), // access_log_flush_interval
+    f(28748,31,2,b'b',65535,0,255,b'I',5265,36), // flush_access_log_on_new_request
+    f(29184,44,3,b'b',65535,0,255,b'I',5265,36), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(28712,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
-    f(28724,11,2,b'm',73,2,255,b'S',0,0), // cidr_ranges
+    f(29331,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
+    f(29343,11,2,b'm',74,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(28844,7,1,b'm',273,4,255,b'S',0,0), // subject
-    f(28851,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(29463,7,1,b'm',276,4,255,b'S',0,0), // subject
+    f(29470,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(28855,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(24907,6,7,b'e',65535,0,255,b'R',0,0), // format
-    f(28860,6,8,b'b',65535,0,255,b'R',0,0), // issuer
+    f(29474,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(25526,6,7,b'e',65535,0,255,b'R',0,0), // format
+    f(29479,6,8,b'b',65535,0,255,b'R',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    f(23215,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(8265,7,2,b'm',190,2,255,b'R',28961,61), // filters
-    f(23227,7,3,b'm',273,4,255,b'S',0,0), // enabled
+    f(23882,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(8265,7,2,b'm',191,2,255,b'R',29580,61), // filters
+    f(23894,7,3,b'm',276,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,4,b'm',272,4,0,b'S',0,0), // typed_config
-    f(17404,16,5,b'm',65535,4,0,b'R',17361,43), // config_discovery
-    f(29092,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
-    f(11821,8,7,b'b',65535,0,255,b'S',0,0), // disabled
+    f(3192,12,4,b'm',275,4,0,b'S',0,0), // typed_config
+    f(17505,16,5,b'm',65535,4,0,b'R',17462,43), // config_discovery
+    f(29711,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(11928,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(29166,13,1,b'm',74,4,255,b'S',0,0), // config_source
-    f(29179,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(29785,13,1,b'm',75,4,255,b'S',0,0), // config_source
+    f(29798,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    f(3192,12,1,b'm',272,4,255,b'S',0,0), // typed_config
+    f(3192,12,1,b'm',275,4,255,b'S',0,0), // typed_config
     // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    f(18535,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(29340,12,2,b'm',271,4,255,b'S',0,0), // token_bucket
-    f(26602,15,3,b'm',104,4,255,b'S',0,0), // runtime_enabled
-    f(29352,9,4,b's',65535,0,255,b'S',0,0), // share_key
+    f(18636,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(29959,12,2,b'm',274,4,255,b'S',0,0), // token_bucket
+    f(27221,15,3,b'm',105,4,255,b'S',0,0), // runtime_enabled
+    f(29971,9,4,b's',65535,0,255,b'S',0,0), // share_key
     // envoy.extensions.filters.network.set_filter_state.v3.Config
-    f(29420,17,1,b'm',176,2,255,b'S',0,0), // on_new_connection
-    f(29437,27,2,b'm',176,2,255,b'S',0,0), // on_downstream_tls_handshake
-    f(29464,18,3,b'm',176,2,255,b'S',0,0), // on_downstream_data
+    f(30039,17,1,b'm',177,2,255,b'S',0,0), // on_new_connection
+    f(30056,27,2,b'm',177,2,255,b'S',0,0), // on_downstream_tls_handshake
+    f(30083,18,3,b'm',177,2,255,b'S',0,0), // on_downstream_data
     // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    f(18535,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(18636,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(29594,23,3,b'm',276,4,255,b'I',17092,34), // downstream_idle_timeout
-    f(29617,21,4,b'm',276,4,255,b'I',17092,34), // upstream_idle_timeout
+    f(30213,23,3,b'm',279,4,255,b'I',17193,34), // downstream_idle_timeout
+    f(30236,21,4,b'm',279,4,255,b'I',17193,34), // upstream_idle_timeout
     f(3418,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(29638,20,7,b'm',286,4,255,b'S',0,0), // max_connect_attempts
-    f(14184,12,8,b'm',276,4,255,b'S',0,0), // idle_timeout
-    f(21503,14,9,b'm',92,4,255,b'I',21444,59), // metadata_match
-    f(21427,17,10,b'm',198,4,0,b'S',0,0), // weighted_clusters
-    f(21737,11,11,b'm',263,2,255,b'I',21659,78), // hash_policy
-    f(29698,16,12,b'm',65535,4,255,b'R',29658,40), // tunneling_config
-    f(29714,34,13,b'm',276,4,255,b'S',0,0), // max_downstream_connection_duration
-    f(29847,9,14,b'm',65535,4,255,b'R',29748,99), // on_demand
-    f(28104,25,15,b'm',276,4,255,b'S',0,0), // access_log_flush_interval
-    f(29856,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(28160,18,17,b'm',197,4,255,b'S',0,0), // access_log_options
-    f(29885,15,18,b'm',70,4,255,b'S',0,0), // backoff_options
-    f(29987,19,19,b'm',65535,2,255,b'R',29900,87), // proxy_protocol_tlvs
-    f(30006,52,20,b'm',269,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(30058,21,21,b'e',31,0,255,b'S',0,0), // upstream_connect_mode
-    f(30079,20,22,b'm',286,4,255,b'S',0,0), // max_early_data_bytes
-    f(30143,31,23,b'e',65535,0,255,b'R',30099,44), // proxy_protocol_tlv_merge_policy
-    f(30174,17,24,b'm',273,4,255,b'S',0,0), // check_drain_close
+    f(30257,20,7,b'm',289,4,255,b'S',0,0), // max_connect_attempts
+    f(14285,12,8,b'm',279,4,255,b'S',0,0), // idle_timeout
+    f(21855,14,9,b'm',93,4,255,b'I',21796,59), // metadata_match
+    f(21779,17,10,b'm',199,4,0,b'S',0,0), // weighted_clusters
+    f(22154,11,11,b'm',266,2,255,b'I',30277,78), // hash_policy
+    f(30395,16,12,b'm',65535,4,255,b'R',30355,40), // tunneling_config
+    f(30411,34,13,b'm',279,4,255,b'S',0,0), // max_downstream_connection_duration
+    f(30544,9,14,b'm',65535,4,255,b'R',30445,99), // on_demand
+    f(28723,25,15,b'm',279,4,255,b'S',0,0), // access_log_flush_interval
+    f(30553,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(28779,18,17,b'm',198,4,255,b'S',0,0), // access_log_options
+    f(30582,15,18,b'm',71,4,255,b'S',0,0), // backoff_options
+    f(30684,19,19,b'm',65535,2,255,b'R',30597,87), // proxy_protocol_tlvs
+    f(30703,52,20,b'm',272,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(30755,21,21,b'e',31,0,255,b'S',0,0), // upstream_connect_mode
+    f(30776,20,22,b'm',289,4,255,b'S',0,0), // max_early_data_bytes
+    f(30840,31,23,b'e',65535,0,255,b'R',30796,44), // proxy_protocol_tlv_merge_policy
+    f(30871,17,24,b'm',276,4,255,b'S',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(28104,25,1,b'm',276,4,255,b'S',0,0), // access_log_flush_interval
-    f(29856,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(30265,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
+    f(28723,25,1,b'm',279,4,255,b'S',0,0), // access_log_flush_interval
+    f(30553,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(30962,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    f(5659,8,1,b'm',199,2,255,b'S',0,0), // clusters
+    f(5659,8,1,b'm',200,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
-    f(21503,14,3,b'm',92,4,255,b'I',21444,59), // metadata_match
+    f(21855,14,3,b'm',93,4,255,b'I',21796,59), // metadata_match
     // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    f(22827,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(30523,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
-    f(30564,18,3,b'm',266,4,255,b'S',0,0), // reject_with_status
+    f(23525,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(31220,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
+    f(31261,18,3,b'm',269,4,255,b'S',0,0), // reject_with_status
     // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    f(27013,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(30642,17,2,b'm',202,4,255,b'S',0,0), // xff_trusted_cidrs
-    f(27153,15,3,b'm',273,4,255,b'S',0,0), // skip_xff_append
+    f(27632,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(31339,17,2,b'm',203,4,255,b'S',0,0), // xff_trusted_cidrs
+    f(27772,15,3,b'm',276,4,255,b'S',0,0), // skip_xff_append
     // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    f(30725,5,1,b'm',73,2,255,b'S',0,0), // cidrs
+    f(31422,5,1,b'm',74,2,255,b'S',0,0), // cidrs
     // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    f(11625,9,1,b'm',67,2,255,b'S',0,0), // resolvers
-    f(11634,20,2,b'm',78,4,255,b'S',0,0), // dns_resolver_options
-    f(30799,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
-    f(30824,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
-    f(30887,15,5,b'm',286,4,255,b'I',30850,37), // udp_max_queries
-    f(30902,21,6,b'm',287,4,255,b'S',0,0), // query_timeout_seconds
-    f(30923,11,7,b'm',286,4,255,b'S',0,0), // query_tries
-    f(30934,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
-    f(30952,22,9,b'm',286,4,255,b'S',0,0), // edns0_max_payload_size
-    f(30974,24,10,b'm',276,4,255,b'I',30850,37), // max_udp_channel_duration
-    f(30998,25,11,b'b',65535,0,255,b'I',30850,37), // reinit_channel_on_timeout
-    f(31089,14,12,b'm',286,4,255,b'I',31023,66), // qcache_max_ttl
+    f(11732,9,1,b'm',68,2,255,b'S',0,0), // resolvers
+    f(11741,20,2,b'm',79,4,255,b'S',0,0), // dns_resolver_options
+    f(31496,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
+    f(31521,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
+    f(31584,15,5,b'm',289,4,255,b'I',31547,37), // udp_max_queries
+    f(31599,21,6,b'm',290,4,255,b'S',0,0), // query_timeout_seconds
+    f(31620,11,7,b'm',289,4,255,b'S',0,0), // query_tries
+    f(31631,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
+    f(31649,22,9,b'm',289,4,255,b'S',0,0), // edns0_max_payload_size
+    f(31671,24,10,b'm',279,4,255,b'I',31547,37), // max_udp_channel_duration
+    f(31695,25,11,b'b',65535,0,255,b'I',31547,37), // reinit_channel_on_timeout
+    f(31786,14,12,b'm',289,4,255,b'I',31720,66), // qcache_max_ttl
     // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    f(15080,11,1,b'm',286,4,255,b'S',0,0), // num_retries
-    f(31215,20,2,b'm',286,4,255,b'I',31184,31), // num_resolver_threads
+    f(15181,11,1,b'm',289,4,255,b'S',0,0), // num_retries
+    f(31912,20,2,b'm',289,4,255,b'I',31881,31), // num_resolver_threads
     // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    f(11625,9,1,b'm',67,2,255,b'S',0,0), // resolvers
-    f(31387,12,2,b'm',65535,4,255,b'R',31308,79), // dns_over_tls
-    f(31480,14,3,b'm',65535,4,255,b'R',31399,81), // dns_over_https
-    f(31546,13,4,b'b',65535,0,255,b'R',31494,52), // enable_dnssec
-    f(31559,10,5,b'm',286,4,255,b'I',31023,66), // cache_size
-    f(31215,20,6,b'm',286,4,255,b'I',31184,31), // num_resolver_threads
-    f(31569,17,7,b'm',273,4,255,b'S',0,0), // use_system_config
-    f(31586,13,8,b'm',276,4,255,b'S',0,0), // query_timeout
-    f(30923,11,9,b'm',286,4,255,b'S',0,0), // query_tries
+    f(11732,9,1,b'm',68,2,255,b'S',0,0), // resolvers
+    f(32084,12,2,b'm',65535,4,255,b'R',32005,79), // dns_over_tls
+    f(32177,14,3,b'm',65535,4,255,b'R',32096,81), // dns_over_https
+    f(32243,13,4,b'b',65535,0,255,b'R',32191,52), // enable_dnssec
+    f(32256,10,5,b'm',289,4,255,b'I',31720,66), // cache_size
+    f(31912,20,6,b'm',289,4,255,b'I',31881,31), // num_resolver_threads
+    f(32266,17,7,b'm',276,4,255,b'S',0,0), // use_system_config
+    f(32283,13,8,b'm',279,4,255,b'S',0,0), // query_timeout
+    f(31620,11,9,b'm',289,4,255,b'S',0,0), // query_tries
+    // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
+    f(32362,13,1,b's',65535,0,255,b'S',0,0), // path_template
+    // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
+    f(32445,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
     // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    f(31654,17,1,b'm',273,4,255,b'S',0,0), // pack_trace_reason
-    f(31730,33,2,b'm',273,4,255,b'I',31671,59), // use_request_id_for_trace_sampling
+    f(32521,17,1,b'm',276,4,255,b'S',0,0), // pack_trace_reason
+    f(32597,33,2,b'm',276,4,255,b'I',32538,59), // use_request_id_for_trace_sampling
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(31891,10,1,b'm',76,4,255,b'S',0,0), // trusted_ca
-    f(31901,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(31951,23,3,b's',65535,2,255,b'R',31924,27), // verify_certificate_spki
-    f(31974,36,6,b'm',273,4,255,b'R',17092,34), // require_signed_certificate_timestamp
-    f(32048,3,7,b'm',76,4,255,b'R',32010,38), // crl
-    f(32091,25,8,b'b',65535,0,255,b'R',32051,40), // allow_expired_certificate
-    f(32116,23,9,b'm',246,2,255,b'S',0,0), // match_subject_alt_names
-    f(32139,24,10,b'e',32,0,255,b'S',0,0), // trust_chain_verification
-    f(11568,17,11,b'm',114,4,255,b'S',0,0), // watched_directory
-    f(32217,23,12,b'm',112,4,255,b'R',32163,54), // custom_validator_config
-    f(32240,32,13,b'm',65535,4,255,b'R',0,0), // ca_certificate_provider_instance
-    f(32272,25,14,b'b',65535,0,255,b'R',0,0), // only_verify_leaf_cert_crl
-    f(32297,29,15,b'm',214,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(32326,16,16,b'm',286,4,255,b'R',0,0), // max_verify_depth
-    f(32385,17,17,b'm',65535,4,255,b'R',32342,43), // system_root_certs
-    f(32431,23,18,b'b',65535,0,255,b'I',32402,29), // suppress_client_ca_list
+    f(32758,10,1,b'm',77,4,255,b'S',0,0), // trusted_ca
+    f(32768,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(32818,23,3,b's',65535,2,255,b'R',32791,27), // verify_certificate_spki
+    f(32841,36,6,b'm',276,4,255,b'R',17193,34), // require_signed_certificate_timestamp
+    f(32915,3,7,b'm',77,4,255,b'R',32877,38), // crl
+    f(32958,25,8,b'b',65535,0,255,b'R',32918,40), // allow_expired_certificate
+    f(32983,23,9,b'm',249,2,255,b'S',0,0), // match_subject_alt_names
+    f(33006,24,10,b'e',32,0,255,b'S',0,0), // trust_chain_verification
+    f(11675,17,11,b'm',115,4,255,b'S',0,0), // watched_directory
+    f(33084,23,12,b'm',113,4,255,b'R',33030,54), // custom_validator_config
+    f(33107,32,13,b'm',65535,4,255,b'R',0,0), // ca_certificate_provider_instance
+    f(33139,25,14,b'b',65535,0,255,b'R',0,0), // only_verify_leaf_cert_crl
+    f(33164,29,15,b'm',217,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(33193,16,16,b'm',289,4,255,b'R',0,0), // max_verify_depth
+    f(33252,17,17,b'm',65535,4,255,b'R',33209,43), // system_root_certs
+    f(33298,23,18,b'b',65535,0,255,b'I',33269,29), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(32512,10,1,b'm',216,4,255,b'S',0,0), // tls_params
-    f(32522,16,2,b'm',215,2,255,b'S',0,0), // tls_certificates
-    f(32538,18,3,b'm',208,4,0,b'S',0,0), // validation_context
-    f(32556,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(32570,34,6,b'm',212,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(32604,36,7,b'm',212,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(32640,27,8,b'm',210,4,0,b'S',0,0), // combined_validation_context
-    f(32667,36,9,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider
-    f(32703,39,10,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider
-    f(32742,45,11,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider_instance
-    f(32787,48,12,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider_instance
-    f(32890,17,13,b'm',112,4,255,b'R',32835,55), // custom_handshaker
-    f(32907,33,14,b'm',65535,4,255,b'R',0,0), // tls_certificate_provider_instance
-    f(32979,7,15,b'm',65535,4,255,b'R',32940,39), // key_log
-    f(33051,31,16,b'm',112,4,255,b'R',32986,65), // custom_tls_certificate_selector
+    f(33379,10,1,b'm',219,4,255,b'S',0,0), // tls_params
+    f(33389,16,2,b'm',218,2,255,b'S',0,0), // tls_certificates
+    f(33405,18,3,b'm',211,4,0,b'S',0,0), // validation_context
+    f(33423,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(33437,34,6,b'm',215,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(33471,36,7,b'm',215,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(33507,27,8,b'm',213,4,0,b'S',0,0), // combined_validation_context
+    f(33534,36,9,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider
+    f(33570,39,10,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider
+    f(33609,45,11,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider_instance
+    f(33654,48,12,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider_instance
+    f(33757,17,13,b'm',113,4,255,b'R',33702,55), // custom_handshaker
+    f(33774,33,14,b'm',65535,4,255,b'R',0,0), // tls_certificate_provider_instance
+    f(33846,7,15,b'm',65535,4,255,b'R',33807,39), // key_log
+    f(33918,31,16,b'm',113,4,255,b'R',33853,65), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(33177,26,1,b'm',208,4,255,b'S',0,0), // default_validation_context
-    f(32604,36,2,b'm',212,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(32703,39,3,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider
-    f(32787,48,4,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider_instance
+    f(34044,26,1,b'm',211,4,255,b'S',0,0), // default_validation_context
+    f(33471,36,2,b'm',215,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(33570,39,3,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider
+    f(33654,48,4,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(33265,18,1,b'm',209,4,255,b'S',0,0), // common_tls_context
-    f(33283,26,2,b'm',273,4,255,b'S',0,0), // require_client_certificate
-    f(33309,11,3,b'm',273,4,255,b'S',0,0), // require_sni
-    f(33374,19,4,b'm',65535,4,0,b'R',33320,54), // session_ticket_keys
-    f(33393,37,5,b'm',212,4,0,b'R',33320,54), // session_ticket_keys_sds_secret_config
-    f(33430,15,6,b'm',276,4,255,b'S',0,0), // session_timeout
-    f(33445,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(33539,18,8,b'e',33,0,255,b'I',33481,58), // ocsp_staple_policy
-    f(33586,31,9,b'm',273,4,255,b'I',33557,29), // full_scan_certs_on_sni_mismatch
-    f(33617,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(33716,21,11,b'b',65535,0,255,b'I',33652,64), // prefer_client_ciphers
+    f(34132,18,1,b'm',212,4,255,b'S',0,0), // common_tls_context
+    f(34150,26,2,b'm',276,4,255,b'S',0,0), // require_client_certificate
+    f(34176,11,3,b'm',276,4,255,b'S',0,0), // require_sni
+    f(34241,19,4,b'm',65535,4,0,b'R',34187,54), // session_ticket_keys
+    f(34260,37,5,b'm',215,4,0,b'R',34187,54), // session_ticket_keys_sds_secret_config
+    f(34297,15,6,b'm',279,4,255,b'S',0,0), // session_timeout
+    f(34312,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(34406,18,8,b'e',33,0,255,b'I',34348,58), // ocsp_staple_policy
+    f(34453,31,9,b'm',276,4,255,b'I',34424,29), // full_scan_certs_on_sni_mismatch
+    f(34484,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(34583,21,11,b'b',65535,0,255,b'I',34519,64), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(33794,10,2,b'm',74,4,255,b'S',0,0), // sds_config
+    f(34661,10,2,b'm',75,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(33852,15,2,b'm',215,4,0,b'S',0,0), // tls_certificate
-    f(33374,19,3,b'm',65535,4,0,b'R',33320,54), // session_ticket_keys
-    f(32538,18,4,b'm',208,4,0,b'S',0,0), // validation_context
-    f(33917,14,5,b'm',65535,4,0,b'R',33867,50), // generic_secret
+    f(34719,15,2,b'm',218,4,0,b'S',0,0), // tls_certificate
+    f(34241,19,3,b'm',65535,4,0,b'R',34187,54), // session_ticket_keys
+    f(33405,18,4,b'm',211,4,0,b'S',0,0), // validation_context
+    f(34784,14,5,b'm',65535,4,0,b'R',34734,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(33994,8,1,b'e',34,0,255,b'S',0,0), // san_type
-    f(24474,7,2,b'm',246,4,255,b'S',0,0), // matcher
-    f(34029,3,3,b's',65535,0,255,b'R',34002,27), // oid
+    f(34861,8,1,b'e',34,0,255,b'S',0,0), // san_type
+    f(25158,7,2,b'm',249,4,255,b'S',0,0), // matcher
+    f(34896,3,3,b's',65535,0,255,b'R',34869,27), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(34088,17,1,b'm',76,4,255,b'S',0,0), // certificate_chain
-    f(34105,11,2,b'm',76,12,255,b'S',0,0), // private_key
-    f(34156,8,3,b'm',76,12,255,b'R',34116,40), // password
-    f(34205,11,4,b'm',76,4,255,b'I',34164,41), // ocsp_staple
-    f(34216,28,5,b'm',76,2,255,b'R',0,0), // signed_certificate_timestamp
-    f(34273,20,6,b'm',65535,4,255,b'R',34244,29), // private_key_provider
-    f(11568,17,7,b'm',114,4,255,b'S',0,0), // watched_directory
-    f(34330,6,8,b'm',76,12,255,b'R',34293,37), // pkcs12
-    f(32512,10,9,b'm',216,4,255,b'R',0,0), // tls_params
+    f(34955,17,1,b'm',77,4,255,b'S',0,0), // certificate_chain
+    f(34972,11,2,b'm',77,12,255,b'S',0,0), // private_key
+    f(35023,8,3,b'm',77,12,255,b'R',34983,40), // password
+    f(35072,11,4,b'm',77,4,255,b'I',35031,41), // ocsp_staple
+    f(35083,28,5,b'm',77,2,255,b'R',0,0), // signed_certificate_timestamp
+    f(35140,20,6,b'm',65535,4,255,b'R',35111,29), // private_key_provider
+    f(11675,17,7,b'm',115,4,255,b'S',0,0), // watched_directory
+    f(35197,6,8,b'm',77,12,255,b'R',35160,37), // pkcs12
+    f(33379,10,9,b'm',219,4,255,b'R',0,0), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(34391,28,1,b'e',35,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(34419,28,2,b'e',35,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(34447,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(34460,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(34524,20,5,b's',65535,2,255,b'R',34471,53), // signature_algorithms
-    f(34581,19,6,b'e',65535,2,255,b'R',34544,37), // compliance_policies
+    f(35258,28,1,b'e',35,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(35286,28,2,b'e',35,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(35314,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(35327,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(35391,20,5,b's',65535,2,255,b'R',35338,53), // signature_algorithms
+    f(35448,19,6,b'e',65535,2,255,b'R',35411,37), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(33265,18,1,b'm',209,4,255,b'S',0,0), // common_tls_context
-    f(34660,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(34686,19,3,b'b',65535,0,255,b'R',34663,23), // allow_renegotiation
-    f(34705,16,4,b'm',286,4,255,b'S',0,0), // max_session_keys
-    f(34748,21,5,b'm',273,4,255,b'I',34721,27), // enforce_rsa_key_usage
-    f(34769,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(34782,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(34132,18,1,b'm',212,4,255,b'S',0,0), // common_tls_context
+    f(35527,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(35553,19,3,b'b',65535,0,255,b'R',35530,23), // allow_renegotiation
+    f(35572,16,4,b'm',289,4,255,b'S',0,0), // max_session_keys
+    f(35615,21,5,b'm',276,4,255,b'I',35588,27), // enforce_rsa_key_usage
+    f(35636,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(35649,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    f(7913,28,1,b'm',89,4,255,b'S',0,0), // common_http_protocol_options
-    f(8394,30,2,b'm',113,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(34859,20,3,b'm',220,4,0,b'S',0,0), // explicit_http_config
-    f(34879,30,4,b'm',221,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(34909,11,5,b'm',219,4,0,b'S',0,0), // auto_config
-    f(26822,12,6,b'm',190,2,255,b'R',8219,46), // http_filters
-    f(34920,24,7,b'm',112,4,255,b'R',0,0), // header_validation_config
+    f(7913,28,1,b'm',90,4,255,b'S',0,0), // common_http_protocol_options
+    f(8394,30,2,b'm',114,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(35726,20,3,b'm',223,4,0,b'S',0,0), // explicit_http_config
+    f(35746,30,4,b'm',224,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(35776,11,5,b'm',222,4,0,b'S',0,0), // auto_config
+    f(27441,12,6,b'm',191,2,255,b'R',8219,46), // http_filters
+    f(35787,24,7,b'm',113,4,255,b'R',0,0), // header_validation_config
     f(5872,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
-    f(22052,23,9,b'm',160,2,255,b'R',0,0), // request_mirror_policies
-    f(21737,11,10,b'm',152,2,255,b'R',0,0), // hash_policy
-    f(12016,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
+    f(22500,23,9,b'm',160,2,255,b'R',0,0), // request_mirror_policies
+    f(22154,11,10,b'm',154,2,255,b'R',0,0), // hash_policy
+    f(12123,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    f(7498,21,1,b'm',86,4,255,b'S',0,0), // http_protocol_options
-    f(7519,22,2,b'm',88,4,255,b'S',0,0), // http2_protocol_options
-    f(27763,22,3,b'm',65535,4,255,b'R',27740,23), // http3_protocol_options
-    f(35013,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(7498,21,1,b'm',87,4,255,b'S',0,0), // http_protocol_options
+    f(7519,22,2,b'm',89,4,255,b'S',0,0), // http2_protocol_options
+    f(28382,22,3,b'm',65535,4,255,b'R',28359,23), // http3_protocol_options
+    f(35880,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    f(7498,21,1,b'm',86,4,0,b'S',0,0), // http_protocol_options
-    f(7519,22,2,b'm',88,4,0,b'S',0,0), // http2_protocol_options
-    f(27763,22,3,b'm',65535,4,0,b'R',27740,23), // http3_protocol_options
+    f(7498,21,1,b'm',87,4,0,b'S',0,0), // http_protocol_options
+    f(7519,22,2,b'm',89,4,0,b'S',0,0), // http2_protocol_options
+    f(28382,22,3,b'm',65535,4,0,b'R',28359,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    f(7498,21,1,b'm',86,4,255,b'S',0,0), // http_protocol_options
-    f(7519,22,2,b'm',88,4,255,b'S',0,0), // http2_protocol_options
-    f(27763,22,3,b'm',65535,4,255,b'R',27740,23), // http3_protocol_options
+    f(7498,21,1,b'm',87,4,255,b'S',0,0), // http_protocol_options
+    f(7519,22,2,b'm',89,4,255,b'S',0,0), // http2_protocol_options
+    f(28382,22,3,b'm',65535,4,255,b'R',28359,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    f(2913,4,1,b'm',95,4,255,b'S',0,0), // node
-    f(35245,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(35253,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(35277,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(35303,25,5,b'm',223,1,255,b'S',0,0), // initial_resource_versions
-    f(35328,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(35342,12,7,b'm',289,4,255,b'S',0,0), // error_detail
-    f(35354,27,8,b'm',234,2,255,b'S',0,0), // resource_locators_subscribe
-    f(35381,29,9,b'm',234,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(2913,4,1,b'm',96,4,255,b'S',0,0), // node
+    f(36112,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(36120,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(36144,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(36170,25,5,b'm',226,1,255,b'S',0,0), // initial_resource_versions
+    f(36195,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(36209,12,7,b'm',292,4,255,b'S',0,0), // error_detail
+    f(36221,27,8,b'm',237,2,255,b'S',0,0), // resource_locators_subscribe
+    f(36248,29,9,b'm',237,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
     f(10119,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(35536,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(35555,9,2,b'm',231,2,255,b'S',0,0), // resources
-    f(35245,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(35564,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(35569,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(35586,13,7,b'm',75,4,255,b'S',0,0), // control_plane
-    f(35599,22,8,b'm',236,2,255,b'S',0,0), // removed_resource_names
-    f(35621,15,9,b'm',233,2,255,b'S',0,0), // resource_errors
+    f(36403,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(36422,9,2,b'm',234,2,255,b'S',0,0), // resources
+    f(36112,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(36431,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(36436,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(36453,13,7,b'm',76,4,255,b'S',0,0), // control_plane
+    f(36466,22,8,b'm',239,2,255,b'S',0,0), // removed_resource_names
+    f(36488,15,9,b'm',236,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2913,4,2,b'm',95,4,255,b'S',0,0), // node
-    f(35679,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(35245,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(35328,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(35342,12,6,b'm',289,4,255,b'S',0,0), // error_detail
-    f(35693,17,7,b'm',234,2,255,b'S',0,0), // resource_locators
+    f(2913,4,2,b'm',96,4,255,b'S',0,0), // node
+    f(36546,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(36112,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(36195,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(36209,12,6,b'm',292,4,255,b'S',0,0), // error_detail
+    f(36560,17,7,b'm',237,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(35555,9,2,b'm',272,2,255,b'S',0,0), // resources
-    f(35754,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(35245,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(35564,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(35586,13,6,b'm',75,4,255,b'S',0,0), // control_plane
-    f(35621,15,7,b'm',233,2,255,b'S',0,0), // resource_errors
+    f(36422,9,2,b'm',275,2,255,b'S',0,0), // resources
+    f(36621,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(36112,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(36431,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(36453,13,6,b'm',76,4,255,b'S',0,0), // control_plane
+    f(36488,15,7,b'm',236,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(35814,10,1,b'm',229,4,0,b'S',0,0), // constraint
-    f(35824,14,2,b'm',228,4,0,b'S',0,0), // or_constraints
-    f(35838,15,3,b'm',228,4,0,b'S',0,0), // and_constraints
-    f(35853,15,4,b'm',227,4,0,b'S',0,0), // not_constraints
+    f(36681,10,1,b'm',232,4,0,b'S',0,0), // constraint
+    f(36691,14,2,b'm',231,4,0,b'S',0,0), // or_constraints
+    f(36705,15,3,b'm',231,4,0,b'S',0,0), // and_constraints
+    f(36720,15,4,b'm',230,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(35937,11,1,b'm',227,2,255,b'S',0,0), // constraints
+    f(36804,11,1,b'm',230,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
     f(10119,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(36019,6,3,b'm',230,4,0,b'S',0,0), // exists
+    f(36886,6,3,b'm',233,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(36138,8,2,b'm',272,4,255,b'S',0,0), // resource
+    f(37005,8,2,b'm',275,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(36146,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(22647,3,6,b'm',276,4,255,b'S',0,0), // ttl
-    f(36153,13,7,b'm',232,4,255,b'S',0,0), // cache_control
-    f(36166,13,8,b'm',236,4,255,b'S',0,0), // resource_name
-    f(7858,8,9,b'm',92,4,255,b'S',0,0), // metadata
+    f(37013,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(23370,3,6,b'm',279,4,255,b'S',0,0), // ttl
+    f(37020,13,7,b'm',235,4,255,b'S',0,0), // cache_control
+    f(37033,13,8,b'm',239,4,255,b'S',0,0), // resource_name
+    f(7858,8,9,b'm',93,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(36227,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(37094,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(36166,13,1,b'm',236,4,255,b'S',0,0), // resource_name
-    f(35342,12,2,b'm',289,4,255,b'S',0,0), // error_detail
+    f(37033,13,1,b'm',239,4,255,b'S',0,0), // resource_name
+    f(36209,12,2,b'm',292,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(14787,18,2,b'm',235,1,255,b'S',0,0), // dynamic_parameters
+    f(14888,18,2,b'm',238,1,255,b'S',0,0), // dynamic_parameters
     // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
     f(10119,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(36425,29,2,b'm',227,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(37292,29,2,b'm',230,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.type.matcher.v3.DoubleMatcher
-    f(36489,5,1,b'm',261,4,0,b'I',5265,36), // range
-    f(36494,5,2,b'd',65535,4,0,b'I',5265,36), // exact
+    f(37356,5,1,b'm',264,4,0,b'I',5265,36), // range
+    f(37361,5,2,b'd',65535,4,0,b'I',5265,36), // exact
     // envoy.type.matcher.v3.ListMatcher
-    f(36532,6,1,b'm',247,4,0,b'I',5265,36), // one_of
+    f(37399,6,1,b'm',250,4,0,b'I',5265,36), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(36577,8,1,b'm',246,2,255,b'I',5265,36), // patterns
+    f(37444,8,1,b'm',249,2,255,b'I',5265,36), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3186,6,1,b's',65535,0,255,b'I',5265,36), // filter
-    f(131,4,2,b'm',241,2,255,b'I',5265,36), // path
-    f(2972,5,3,b'm',247,4,255,b'I',5265,36), // value
-    f(36622,6,4,b'b',65535,0,255,b'I',5265,36), // invert
+    f(131,4,2,b'm',244,2,255,b'I',5265,36), // path
+    f(2972,5,3,b'm',250,4,255,b'I',5265,36), // value
+    f(37489,6,4,b'b',65535,0,255,b'I',5265,36), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
     f(10119,3,1,b's',65535,4,0,b'I',5265,36), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(36708,14,1,b'm',247,2,255,b'I',5265,36), // value_matchers
+    f(37575,14,1,b'm',250,2,255,b'I',5265,36), // value_matchers
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(36767,7,1,b'm',244,4,255,b'S',0,0), // pattern
-    f(36774,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(37634,7,1,b'm',247,4,255,b'S',0,0), // pattern
+    f(37641,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(36884,10,1,b'm',245,4,0,b'I',36820,64), // google_re2
-    f(19795,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(37751,10,1,b'm',248,4,0,b'I',37687,64), // google_re2
+    f(19896,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(36938,16,1,b'm',286,4,255,b'I',5265,36), // max_program_size
+    f(37805,16,1,b'm',289,4,255,b'I',5265,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(36494,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(23700,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(36989,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(23747,10,5,b'm',244,4,0,b'S',0,0), // safe_regex
-    f(36995,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(37006,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(37014,6,8,b'm',65535,4,0,b'R',23898,52), // custom
+    f(37361,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(24413,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(37856,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(24460,10,5,b'm',247,4,0,b'S',0,0), // safe_regex
+    f(37862,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(37873,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(37933,6,8,b'm',65535,4,0,b'R',37881,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(37054,10,1,b'm',248,4,0,b'I',5265,36), // null_match
-    f(37064,12,2,b'm',237,4,0,b'I',5265,36), // double_match
-    f(20537,12,3,b'm',246,4,0,b'I',5265,36), // string_match
-    f(37076,10,4,b'b',65535,4,0,b'I',5265,36), // bool_match
-    f(20458,13,5,b'b',65535,4,0,b'I',5265,36), // present_match
-    f(37086,10,6,b'm',238,4,0,b'I',5265,36), // list_match
-    f(19238,8,7,b'm',242,4,0,b'I',5265,36), // or_match
+    f(37973,10,1,b'm',251,4,0,b'I',5265,36), // null_match
+    f(37983,12,2,b'm',240,4,0,b'I',5265,36), // double_match
+    f(20425,12,3,b'm',249,4,0,b'I',5265,36), // string_match
+    f(37995,10,4,b'b',65535,4,0,b'I',5265,36), // bool_match
+    f(20639,13,5,b'b',65535,4,0,b'I',5265,36), // present_match
+    f(38005,10,6,b'm',241,4,0,b'I',5265,36), // list_match
+    f(19339,8,7,b'm',245,4,0,b'I',5265,36), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
     f(10119,3,1,b's',65535,0,255,b'I',5265,36), // key
-    f(131,4,2,b'm',250,2,255,b'I',5265,36), // path
+    f(131,4,2,b'm',253,2,255,b'I',5265,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
     f(10119,3,1,b's',65535,4,0,b'I',5265,36), // key
-    f(37220,5,2,b'u',65535,4,0,b'I',5265,36), // index
+    f(38139,5,2,b'u',65535,4,0,b'I',5265,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(37260,7,1,b'm',254,4,0,b'I',5265,36), // request
-    f(20815,5,2,b'm',255,4,0,b'I',5265,36), // route
-    f(694,7,3,b'm',252,4,0,b'I',5265,36), // cluster
-    f(37267,4,4,b'm',253,4,0,b'I',5265,36), // host
+    f(38179,7,1,b'm',257,4,0,b'I',5265,36), // request
+    f(20972,5,2,b'm',258,4,0,b'I',5265,36), // route
+    f(694,7,3,b'm',255,4,0,b'I',5265,36), // cluster
+    f(38186,4,4,b'm',256,4,0,b'I',5265,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(37469,3,1,b's',65535,0,255,b'I',5265,36), // tag
-    f(37472,7,2,b'm',259,4,0,b'I',5265,36), // literal
-    f(37479,11,3,b'm',257,4,0,b'I',5265,36), // environment
-    f(37490,14,4,b'm',258,4,0,b'I',5265,36), // request_header
-    f(7858,8,5,b'm',260,4,0,b'I',5265,36), // metadata
+    f(38388,3,1,b's',65535,0,255,b'I',5265,36), // tag
+    f(38391,7,2,b'm',262,4,0,b'I',5265,36), // literal
+    f(38398,11,3,b'm',260,4,0,b'I',5265,36), // environment
+    f(38409,14,4,b'm',261,4,0,b'I',5265,36), // request_header
+    f(7858,8,5,b'm',263,4,0,b'I',5265,36), // metadata
     f(2972,5,6,b's',65535,4,0,b'I',5265,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(15297,13,2,b's',65535,0,255,b'I',5265,36), // default_value
+    f(15398,13,2,b's',65535,0,255,b'I',5265,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Header
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(15297,13,2,b's',65535,0,255,b'I',5265,36), // default_value
+    f(15398,13,2,b's',65535,0,255,b'I',5265,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Literal
     f(2972,5,1,b's',65535,0,255,b'I',5265,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(37664,4,1,b'm',251,4,255,b'I',5265,36), // kind
-    f(9735,12,2,b'm',249,4,255,b'I',5265,36), // metadata_key
-    f(15297,13,3,b's',65535,0,255,b'I',5265,36), // default_value
+    f(38583,4,1,b'm',254,4,255,b'I',5265,36), // kind
+    f(9735,12,2,b'm',252,4,255,b'I',5265,36), // metadata_key
+    f(15398,13,3,b's',65535,0,255,b'I',5265,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(37693,5,1,b'd',65535,0,255,b'I',5265,36), // start
-    f(37698,3,2,b'd',65535,0,255,b'I',5265,36), // end
+    f(38612,5,1,b'd',65535,0,255,b'I',5265,36), // start
+    f(38617,3,2,b'd',65535,0,255,b'I',5265,36), // end
     // envoy.type.v3.FractionalPercent
-    f(37732,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(37741,11,2,b'e',36,0,255,b'S',0,0), // denominator
+    f(38651,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(38660,11,2,b'e',36,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(22587,9,1,b'm',265,4,0,b'I',5265,36), // source_ip
-    f(22510,12,2,b'm',264,4,0,b'I',5265,36), // filter_state
+    f(23266,9,1,b'm',268,4,0,b'I',5265,36), // source_ip
+    f(23189,12,2,b'm',267,4,0,b'I',5265,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
     f(10119,3,1,b's',65535,0,255,b'I',5265,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(37869,4,1,b'e',37,0,255,b'S',0,0), // code
+    f(38788,4,1,b'e',37,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(37693,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(37698,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(38612,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(38617,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(37693,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(37698,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(38612,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(38617,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(37971,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(37983,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(37995,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(38890,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(38902,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(38914,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // envoy.type.v3.TokenBucket
-    f(15015,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
-    f(38025,15,2,b'm',286,4,255,b'S',0,0), // tokens_per_fill
-    f(38040,13,3,b'm',276,4,255,b'S',0,0), // fill_interval
+    f(15116,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
+    f(38944,15,2,b'm',289,4,255,b'S',0,0), // tokens_per_fill
+    f(38959,13,3,b'm',279,4,255,b'S',0,0), // fill_interval
     // google.protobuf.Any
-    f(35245,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(36112,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -3552,8 +3576,8 @@ pub(crate) static FIELDS: [FieldRow; 1334] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(38174,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(38181,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(39093,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(39100,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -3562,319 +3586,319 @@ pub(crate) static FIELDS: [FieldRow; 1334] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(38310,6,1,b'm',288,2,255,b'S',0,0), // values
+    f(39229,6,1,b'm',291,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(38365,6,1,b'm',284,1,255,b'S',0,0), // fields
+    f(39284,6,1,b'm',287,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
     f(10119,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',288,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',291,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(38174,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(38181,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(39093,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(39100,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(38505,10,1,b'e',38,4,0,b'S',0,0), // null_value
-    f(38515,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(38527,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(38539,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(38549,12,5,b'm',283,4,0,b'S',0,0), // struct_value
-    f(38561,10,6,b'm',281,4,0,b'S',0,0), // list_value
+    f(39424,10,1,b'e',38,4,0,b'S',0,0), // null_value
+    f(39434,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(39446,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(39458,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(39468,12,5,b'm',286,4,0,b'S',0,0), // struct_value
+    f(39480,10,6,b'm',284,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(37869,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(38588,7,2,b's',65535,0,255,b'S',0,0), // message
-    f(3100,7,3,b'm',272,2,255,b'S',0,0), // details
+    f(38788,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(39507,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(3100,7,3,b'm',275,2,255,b'S',0,0), // details
     // xds.core.v3.ContextParams
-    f(38620,6,1,b'm',291,1,255,b'S',0,0), // params
+    f(39539,6,1,b'm',294,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
     f(10119,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
 ];
 
 pub(crate) static ENUMS: [EnumRow; 39] = [
-    e(38663,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(38760,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(38823,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(38870,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(38929,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(39000,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(39044,63,20,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(39132,56,25,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(39234,45,27,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(39321,47,32,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(39401,40,37,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(39530,75,44,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(39628,44,49,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(39763,31,55,3), // envoy.config.core.v3.ApiVersion
-    e(39798,57,58,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(39936,33,62,6), // envoy.config.core.v3.HealthStatus
-    e(39993,69,68,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(40092,36,71,2), // envoy.config.core.v3.RoutingPriority
-    e(40132,43,73,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(40181,37,75,3), // envoy.config.core.v3.TrafficDirection
-    e(40244,62,78,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(40336,43,81,2), // envoy.config.listener.v3.Listener.DrainType
-    e(40390,57,83,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(40514,61,88,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(40624,52,91,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(40693,55,94,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    e(40748,87,100,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    e(40849,91,103,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(40955,106,107,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(41126,110,112,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(41322,108,117,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(41467,65,120,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    e(41586,93,123,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(41713,79,125,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(41834,71,128,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(41956,67,134,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(42059,47,139,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(42132,24,142,57), // envoy.type.v3.StatusCode
-    e(42952,25,199,1), // google.protobuf.NullValue
+    e(39582,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(39679,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(39742,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(39789,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(39848,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(39919,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(39963,63,20,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(40051,56,25,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(40153,45,27,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(40240,47,32,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(40320,40,37,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(40449,75,44,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(40547,44,49,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(40682,31,55,3), // envoy.config.core.v3.ApiVersion
+    e(40717,57,58,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(40855,33,62,6), // envoy.config.core.v3.HealthStatus
+    e(40912,69,68,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(41011,36,71,2), // envoy.config.core.v3.RoutingPriority
+    e(41051,43,73,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(41100,37,75,3), // envoy.config.core.v3.TrafficDirection
+    e(41163,62,78,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(41255,43,81,2), // envoy.config.listener.v3.Listener.DrainType
+    e(41309,57,83,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(41433,61,88,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(41543,52,91,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(41612,55,94,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
+    e(41667,87,100,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(41768,91,103,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(41874,106,107,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(42045,110,112,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(42241,108,117,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(42386,65,120,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(42505,93,123,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(42632,79,125,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(42753,71,128,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(42875,67,134,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(42978,47,139,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(43051,24,142,57), // envoy.type.v3.StatusCode
+    e(43871,25,199,1), // google.protobuf.NullValue
 ];
 
 pub(crate) static VALUES: [ValueRow; 200] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(38698,7,0), // UNKNOWN
-    v(38705,9,1), // REQUESTED
-    v(38714,14,2), // DOES_NOT_EXIST
-    v(38728,5,3), // ACKED
-    v(38733,6,4), // NACKED
-    v(38739,14,5), // RECEIVED_ERROR
-    v(38753,7,6), // TIMEOUT
+    v(39617,7,0), // UNKNOWN
+    v(39624,9,1), // REQUESTED
+    v(39633,14,2), // DOES_NOT_EXIST
+    v(39647,5,3), // ACKED
+    v(39652,6,4), // NACKED
+    v(39658,14,5), // RECEIVED_ERROR
+    v(39672,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(38807,7,0), // Gradual
-    v(38814,9,1), // Immediate
+    v(39726,7,0), // Gradual
+    v(39733,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(38866,2,0), // v4
-    v(38868,2,1), // v6
+    v(39785,2,0), // v4
+    v(39787,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(38908,5,0), // Serve
-    v(38913,8,1), // Validate
-    v(38921,8,2), // InitOnly
+    v(39827,5,0), // Serve
+    v(39832,8,1), // Validate
+    v(39840,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(38960,4,0), // LIVE
-    v(38964,8,1), // DRAINING
-    v(38972,16,2), // PRE_INITIALIZING
-    v(38988,12,3), // INITIALIZING
+    v(39879,4,0), // LIVE
+    v(39883,8,1), // DRAINING
+    v(39891,16,2), // PRE_INITIALIZING
+    v(39907,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(39032,7,0), // COUNTER
-    v(39039,5,1), // GAUGE
+    v(39951,7,0), // COUNTER
+    v(39958,5,1), // GAUGE
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(38698,7,0), // UNKNOWN
-    v(39107,4,1), // KILL
-    v(39111,9,2), // MULTIKILL
-    v(39120,8,3), // MEGAMISS
-    v(39128,4,4), // MISS
+    v(39617,7,0), // UNKNOWN
+    v(40026,4,1), // KILL
+    v(40030,9,2), // MULTIKILL
+    v(40039,8,3), // MEGAMISS
+    v(40047,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(39188,23,0), // USE_CONFIGURED_PROTOCOL
-    v(39211,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(40107,23,0), // USE_CONFIGURED_PROTOCOL
+    v(40130,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(39279,6,0), // STATIC
-    v(39285,10,1), // STRICT_DNS
-    v(39295,11,2), // LOGICAL_DNS
-    v(39306,3,3), // EDS
-    v(39309,12,4), // ORIGINAL_DST
+    v(40198,6,0), // STATIC
+    v(40204,10,1), // STRICT_DNS
+    v(40214,11,2), // LOGICAL_DNS
+    v(40225,3,3), // EDS
+    v(40228,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(39368,4,0), // AUTO
-    v(39372,7,1), // V4_ONLY
-    v(39379,7,2), // V6_ONLY
-    v(39386,12,3), // V4_PREFERRED
-    v(39398,3,4), // ALL
+    v(40287,4,0), // AUTO
+    v(40291,7,1), // V4_ONLY
+    v(40298,7,2), // V6_ONLY
+    v(40305,12,3), // V4_PREFERRED
+    v(40317,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(39441,11,0), // ROUND_ROBIN
-    v(39452,13,1), // LEAST_REQUEST
-    v(39465,9,2), // RING_HASH
-    v(39474,6,3), // RANDOM
-    v(39480,6,5), // MAGLEV
-    v(39486,16,6), // CLUSTER_PROVIDED
-    v(39502,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(40360,11,0), // ROUND_ROBIN
+    v(40371,13,1), // LEAST_REQUEST
+    v(40384,9,2), // RING_HASH
+    v(40393,6,3), // RANDOM
+    v(40399,6,5), // MAGLEV
+    v(40405,16,6), // CLUSTER_PROVIDED
+    v(40421,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(39605,7,0), // DEFAULT
-    v(39612,2,1), // V4
-    v(39614,2,2), // V6
-    v(39616,4,3), // PIPE
-    v(39620,8,4), // INTERNAL
+    v(40524,7,0), // DEFAULT
+    v(40531,2,1), // V4
+    v(40533,2,2), // V6
+    v(40535,4,3), // PIPE
+    v(40539,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(39672,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(39709,4,1), // REST
-    v(39713,4,2), // GRPC
-    v(39717,10,3), // DELTA_GRPC
-    v(39727,15,5), // AGGREGATED_GRPC
-    v(39742,21,6), // AGGREGATED_DELTA_GRPC
+    v(40591,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(40628,4,1), // REST
+    v(40632,4,2), // GRPC
+    v(40636,10,3), // DELTA_GRPC
+    v(40646,15,5), // AGGREGATED_GRPC
+    v(40661,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(39368,4,0), // AUTO
-    v(39794,2,1), // V2
-    v(39796,2,2), // V3
+    v(40287,4,0), // AUTO
+    v(40713,2,1), // V2
+    v(40715,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(39855,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(39878,13,1), // ADD_IF_ABSENT
-    v(39891,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(39917,19,3), // OVERWRITE_IF_EXISTS
+    v(40774,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(40797,13,1), // ADD_IF_ABSENT
+    v(40810,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(40836,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(38698,7,0), // UNKNOWN
-    v(39969,7,1), // HEALTHY
-    v(39976,9,2), // UNHEALTHY
-    v(38964,8,3), // DRAINING
-    v(38753,7,4), // TIMEOUT
-    v(39985,8,5), // DEGRADED
+    v(39617,7,0), // UNKNOWN
+    v(40888,7,1), // HEALTHY
+    v(40895,9,2), // UNHEALTHY
+    v(39883,8,3), // DRAINING
+    v(39672,7,4), // TIMEOUT
+    v(40904,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(40062,5,0), // ALLOW
-    v(40067,14,1), // REJECT_REQUEST
-    v(40081,11,2), // DROP_HEADER
+    v(40981,5,0), // ALLOW
+    v(40986,14,1), // REJECT_REQUEST
+    v(41000,11,2), // DROP_HEADER
     // envoy.config.core.v3.RoutingPriority
-    v(39605,7,0), // DEFAULT
-    v(40128,4,1), // HIGH
+    v(40524,7,0), // DEFAULT
+    v(41047,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(40175,3,0), // TCP
-    v(40178,3,1), // UDP
+    v(41094,3,0), // TCP
+    v(41097,3,1), // UDP
     // envoy.config.core.v3.TrafficDirection
-    v(40218,11,0), // UNSPECIFIED
-    v(40229,7,1), // INBOUND
-    v(40236,8,2), // OUTBOUND
+    v(41137,11,0), // UNSPECIFIED
+    v(41148,7,1), // INBOUND
+    v(41155,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(40306,3,0), // ANY
-    v(40309,19,1), // SAME_IP_OR_LOOPBACK
-    v(40328,8,2), // EXTERNAL
+    v(41225,3,0), // ANY
+    v(41228,19,1), // SAME_IP_OR_LOOPBACK
+    v(41247,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(39605,7,0), // DEFAULT
-    v(40379,11,1), // MODIFY_ONLY
+    v(40524,7,0), // DEFAULT
+    v(41298,11,1), // MODIFY_ONLY
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(40447,17,0), // MOVED_PERMANENTLY
-    v(40464,5,1), // FOUND
-    v(40469,9,2), // SEE_OTHER
-    v(40478,18,3), // TEMPORARY_REDIRECT
-    v(40496,18,4), // PERMANENT_REDIRECT
+    v(41366,17,0), // MOVED_PERMANENTLY
+    v(41383,5,1), // FOUND
+    v(41388,9,2), // SEE_OTHER
+    v(41397,18,3), // TEMPORARY_REDIRECT
+    v(41415,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(40575,19,0), // SERVICE_UNAVAILABLE
-    v(40594,9,1), // NOT_FOUND
-    v(40603,21,2), // INTERNAL_SERVER_ERROR
+    v(41494,19,0), // SERVICE_UNAVAILABLE
+    v(41513,9,1), // NOT_FOUND
+    v(41522,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(40676,4,0), // NONE
-    v(40680,13,1), // EXTERNAL_ONLY
-    v(39398,3,2), // ALL
+    v(41595,4,0), // NONE
+    v(41599,13,1), // EXTERNAL_ONLY
+    v(40317,3,2), // ALL
     // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    v(40218,11,0), // UNSPECIFIED
-    v(39368,4,1), // AUTO
-    v(39372,7,2), // V4_ONLY
-    v(39379,7,3), // V6_ONLY
-    v(39386,12,4), // V4_PREFERRED
-    v(39398,3,5), // ALL
+    v(41137,11,0), // UNSPECIFIED
+    v(40287,4,1), // AUTO
+    v(40291,7,2), // V4_ONLY
+    v(40298,7,3), // V6_ONLY
+    v(40305,12,4), // V4_PREFERRED
+    v(40317,3,5), // ALL
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    v(40676,4,0), // NONE
-    v(40835,4,1), // ONCE
-    v(40839,10,2), // TRANSITIVE
+    v(41595,4,0), // NONE
+    v(41754,4,1), // ONCE
+    v(41758,10,2), // TRANSITIVE
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(39368,4,0), // AUTO
-    v(40940,5,1), // HTTP1
-    v(40945,5,2), // HTTP2
-    v(40950,5,3), // HTTP3
+    v(40287,4,0), // AUTO
+    v(41859,5,1), // HTTP1
+    v(41864,5,2), // HTTP2
+    v(41869,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(41061,8,0), // SANITIZE
-    v(41069,12,1), // FORWARD_ONLY
-    v(41081,14,2), // APPEND_FORWARD
-    v(41095,12,3), // SANITIZE_SET
-    v(41107,19,4), // ALWAYS_FORWARD_ONLY
+    v(41980,8,0), // SANITIZE
+    v(41988,12,1), // FORWARD_ONLY
+    v(42000,14,2), // APPEND_FORWARD
+    v(42014,12,3), // SANITIZE_SET
+    v(42026,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(41236,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(41267,14,1), // KEEP_UNCHANGED
-    v(40067,14,2), // REJECT_REQUEST
-    v(41281,21,3), // UNESCAPE_AND_REDIRECT
-    v(41302,20,4), // UNESCAPE_AND_FORWARD
+    v(42155,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(42186,14,1), // KEEP_UNCHANGED
+    v(40986,14,2), // REJECT_REQUEST
+    v(42200,21,3), // UNESCAPE_AND_REDIRECT
+    v(42221,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(41430,9,0), // OVERWRITE
-    v(41439,16,1), // APPEND_IF_ABSENT
-    v(41455,12,2), // PASS_THROUGH
+    v(42349,9,0), // OVERWRITE
+    v(42358,16,1), // APPEND_IF_ABSENT
+    v(42374,12,2), // PASS_THROUGH
     // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    v(41532,9,0), // IMMEDIATE
-    v(41541,18,1), // ON_DOWNSTREAM_DATA
-    v(41559,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    v(42451,9,0), // IMMEDIATE
+    v(42460,18,1), // ON_DOWNSTREAM_DATA
+    v(42478,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(41679,18,0), // VERIFY_TRUST_CHAIN
-    v(41697,16,1), // ACCEPT_UNTRUSTED
+    v(42598,18,0), // VERIFY_TRUST_CHAIN
+    v(42616,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(41792,16,0), // LENIENT_STAPLING
-    v(41808,15,1), // STRICT_STAPLING
-    v(41823,11,2), // MUST_STAPLE
+    v(42711,16,0), // LENIENT_STAPLING
+    v(42727,15,1), // STRICT_STAPLING
+    v(42742,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(41905,20,0), // SAN_TYPE_UNSPECIFIED
-    v(41925,5,1), // EMAIL
-    v(41930,3,2), // DNS
-    v(41933,3,3), // URI
-    v(41936,10,4), // IP_ADDRESS
-    v(41946,10,5), // OTHER_NAME
+    v(42824,20,0), // SAN_TYPE_UNSPECIFIED
+    v(42844,5,1), // EMAIL
+    v(42849,3,2), // DNS
+    v(42852,3,3), // URI
+    v(42855,10,4), // IP_ADDRESS
+    v(42865,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(42023,8,0), // TLS_AUTO
-    v(42031,7,1), // TLSv1_0
-    v(42038,7,2), // TLSv1_1
-    v(42045,7,3), // TLSv1_2
-    v(42052,7,4), // TLSv1_3
+    v(42942,8,0), // TLS_AUTO
+    v(42950,7,1), // TLSv1_0
+    v(42957,7,2), // TLSv1_1
+    v(42964,7,3), // TLSv1_2
+    v(42971,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(42106,7,0), // HUNDRED
-    v(42113,12,1), // TEN_THOUSAND
-    v(42125,7,2), // MILLION
+    v(43025,7,0), // HUNDRED
+    v(43032,12,1), // TEN_THOUSAND
+    v(43044,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(42156,5,0), // Empty
-    v(42161,8,100), // Continue
-    v(42169,2,200), // OK
-    v(42171,7,201), // Created
-    v(42178,8,202), // Accepted
-    v(42186,27,203), // NonAuthoritativeInformation
-    v(42213,9,204), // NoContent
-    v(42222,12,205), // ResetContent
-    v(42234,14,206), // PartialContent
-    v(42248,11,207), // MultiStatus
-    v(42259,15,208), // AlreadyReported
-    v(42274,6,226), // IMUsed
-    v(42280,15,300), // MultipleChoices
-    v(42295,16,301), // MovedPermanently
-    v(42311,5,302), // Found
-    v(42316,8,303), // SeeOther
-    v(42324,11,304), // NotModified
-    v(42335,8,305), // UseProxy
-    v(42343,17,307), // TemporaryRedirect
-    v(42360,17,308), // PermanentRedirect
-    v(42377,10,400), // BadRequest
-    v(42387,12,401), // Unauthorized
-    v(42399,15,402), // PaymentRequired
-    v(42414,9,403), // Forbidden
-    v(42423,8,404), // NotFound
-    v(42431,16,405), // MethodNotAllowed
-    v(42447,13,406), // NotAcceptable
-    v(42460,27,407), // ProxyAuthenticationRequired
-    v(42487,14,408), // RequestTimeout
-    v(42501,8,409), // Conflict
-    v(42509,4,410), // Gone
-    v(42513,14,411), // LengthRequired
-    v(42527,18,412), // PreconditionFailed
-    v(42545,15,413), // PayloadTooLarge
-    v(42560,10,414), // URITooLong
-    v(42570,20,415), // UnsupportedMediaType
-    v(42590,19,416), // RangeNotSatisfiable
-    v(42609,17,417), // ExpectationFailed
-    v(42626,18,421), // MisdirectedRequest
-    v(42644,19,422), // UnprocessableEntity
-    v(42663,6,423), // Locked
-    v(42669,16,424), // FailedDependency
-    v(42685,15,426), // UpgradeRequired
-    v(42700,20,428), // PreconditionRequired
-    v(42720,15,429), // TooManyRequests
-    v(42735,27,431), // RequestHeaderFieldsTooLarge
-    v(42762,19,500), // InternalServerError
-    v(42781,14,501), // NotImplemented
-    v(42795,10,502), // BadGateway
-    v(42805,18,503), // ServiceUnavailable
-    v(42823,14,504), // GatewayTimeout
-    v(42837,23,505), // HTTPVersionNotSupported
-    v(42860,21,506), // VariantAlsoNegotiates
-    v(42881,19,507), // InsufficientStorage
-    v(42900,12,508), // LoopDetected
-    v(42912,11,510), // NotExtended
-    v(42923,29,511), // NetworkAuthenticationRequired
+    v(43075,5,0), // Empty
+    v(43080,8,100), // Continue
+    v(43088,2,200), // OK
+    v(43090,7,201), // Created
+    v(43097,8,202), // Accepted
+    v(43105,27,203), // NonAuthoritativeInformation
+    v(43132,9,204), // NoContent
+    v(43141,12,205), // ResetContent
+    v(43153,14,206), // PartialContent
+    v(43167,11,207), // MultiStatus
+    v(43178,15,208), // AlreadyReported
+    v(43193,6,226), // IMUsed
+    v(43199,15,300), // MultipleChoices
+    v(43214,16,301), // MovedPermanently
+    v(43230,5,302), // Found
+    v(43235,8,303), // SeeOther
+    v(43243,11,304), // NotModified
+    v(43254,8,305), // UseProxy
+    v(43262,17,307), // TemporaryRedirect
+    v(43279,17,308), // PermanentRedirect
+    v(43296,10,400), // BadRequest
+    v(43306,12,401), // Unauthorized
+    v(43318,15,402), // PaymentRequired
+    v(43333,9,403), // Forbidden
+    v(43342,8,404), // NotFound
+    v(43350,16,405), // MethodNotAllowed
+    v(43366,13,406), // NotAcceptable
+    v(43379,27,407), // ProxyAuthenticationRequired
+    v(43406,14,408), // RequestTimeout
+    v(43420,8,409), // Conflict
+    v(43428,4,410), // Gone
+    v(43432,14,411), // LengthRequired
+    v(43446,18,412), // PreconditionFailed
+    v(43464,15,413), // PayloadTooLarge
+    v(43479,10,414), // URITooLong
+    v(43489,20,415), // UnsupportedMediaType
+    v(43509,19,416), // RangeNotSatisfiable
+    v(43528,17,417), // ExpectationFailed
+    v(43545,18,421), // MisdirectedRequest
+    v(43563,19,422), // UnprocessableEntity
+    v(43582,6,423), // Locked
+    v(43588,16,424), // FailedDependency
+    v(43604,15,426), // UpgradeRequired
+    v(43619,20,428), // PreconditionRequired
+    v(43639,15,429), // TooManyRequests
+    v(43654,27,431), // RequestHeaderFieldsTooLarge
+    v(43681,19,500), // InternalServerError
+    v(43700,14,501), // NotImplemented
+    v(43714,10,502), // BadGateway
+    v(43724,18,503), // ServiceUnavailable
+    v(43742,14,504), // GatewayTimeout
+    v(43756,23,505), // HTTPVersionNotSupported
+    v(43779,21,506), // VariantAlsoNegotiates
+    v(43800,19,507), // InsufficientStorage
+    v(43819,12,508), // LoopDetected
+    v(43831,11,510), // NotExtended
+    v(43842,29,511), // NetworkAuthenticationRequired
     // google.protobuf.NullValue
-    v(42977,10,0), // NULL_VALUE
+    v(43896,10,0), // NULL_VALUE
 ];

@@ -1,0 +1,176 @@
+//! `RouteAction`: where a request is forwarded to, and how.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{HeaderChange, HeaderChanges, PathRewrite};
+use crate::runtime_layer::{Fraction, Number};
+use crate::telemetry::access_log::format::Format;
+
+/// `RouteAction`.
+#[derive(Debug)]
+pub struct Forward {
+    /// Where to.
+    pub cluster: ClusterChoice,
+    /// `cluster_not_found_response_code`: 503 unless set.
+    pub not_found_status: u16,
+    /// `prefix_rewrite`, `regex_rewrite`, `path_rewrite`, `path_rewrite_policy`
+    pub rewrite: Option<Box<PathRewrite>>,
+    /// `host_rewrite_*`
+    pub host_rewrite: HostRewrite,
+    /// `timeout`: 15 s unless set; `None` (a zero, or where `max_stream_duration` is set) never.
+    pub timeout: Option<Duration>,
+    /// `idle_timeout` of the stream: overrides the connection manager's. `Some(None)` turns it off.
+    pub idle_timeout: Option<Option<Duration>>,
+    /// `max_stream_duration.max_stream_duration`; `None` (also a zero) is no limit.
+    pub max_stream_duration: Option<Duration>,
+    /// `max_stream_duration.grpc_timeout_header_max`: whether and how `grpc-timeout` limits a stream.
+    pub grpc_timeout: Option<GrpcTimeout>,
+    /// `max_grpc_timeout`: whether and how `grpc-timeout` takes the place of `timeout`. Never set
+    /// beside `max_stream_duration`.
+    pub older_grpc_timeout: Option<GrpcTimeout>,
+    /// `append_x_forwarded_host`: where the host is rewritten, the old one is kept in that header.
+    pub append_x_forwarded_host: bool,
+    /// `request_mirror_policies` of the route, else of its virtual host, else of its table.
+    pub mirrors: Arc<[Mirror]>,
+    /// `upgrade_configs` of the route: type in lower case to whether it is enabled.
+    pub upgrades: Vec<(Box<[u8]>, bool)>,
+    /// `hash_policy`
+    pub hash: Vec<HashPolicy>,
+}
+
+/// How the `grpc-timeout` header becomes the limit of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GrpcTimeout {
+    /// The most that the header may ask for; `None` (a zero) takes the header as it is.
+    pub max: Option<Duration>,
+    /// Subtracted from what the header says.
+    pub offset: Duration,
+}
+
+/// `cluster_specifier`
+#[derive(Debug)]
+pub enum ClusterChoice {
+    /// `cluster`
+    Named(Arc<str>),
+    /// `weighted_clusters`
+    Weighted(Box<WeightedClusters>),
+    /// `cluster_header`: the name of the header, in lower case
+    Header(Box<[u8]>),
+}
+
+/// `WeightedCluster`.
+#[derive(Debug)]
+pub struct WeightedClusters {
+    /// The parts.
+    pub parts: Vec<WeightedCluster>,
+    /// What decides.
+    pub random: RandomSource,
+}
+
+/// `random_value_specifier`
+#[derive(Debug)]
+pub enum RandomSource {
+    /// The request's own random number.
+    Own,
+    /// `header_name`: the number in that header, in lower case, if there is one.
+    Header(Box<[u8]>),
+    /// `use_hash_policy`: the route's hash, if the request has one.
+    Hash,
+}
+
+/// `WeightedCluster.ClusterWeight`.
+#[derive(Debug)]
+pub struct WeightedCluster {
+    /// The cluster.
+    pub cluster: ShareCluster,
+    /// Its share.
+    pub weight: Number,
+    /// Header changes for its share.
+    pub headers: HeaderChanges,
+    /// `host_rewrite_literal`; what the route makes of the host comes after it.
+    pub host: Option<Box<[u8]>>,
+}
+
+/// The cluster of a [`WeightedCluster`].
+#[derive(Debug)]
+pub enum ShareCluster {
+    /// `name`
+    Named(Arc<str>),
+    /// `cluster_header`: the name of the header, in lower case
+    Header(Box<[u8]>),
+}
+
+/// `RequestMirrorPolicy`: where copies of requests go.
+#[derive(Debug)]
+pub struct Mirror {
+    /// To which cluster.
+    pub cluster: MirrorCluster,
+    /// `runtime_fraction`; all unless set.
+    pub fraction: Option<Fraction>,
+    /// `host_rewrite_literal`
+    pub host: Option<Box<[u8]>>,
+    /// Whether `-shadow` is added to the host: unless `disable_shadow_host_suffix_append` or
+    /// `host_rewrite_literal` is set.
+    pub marks_host: bool,
+    /// `request_headers_mutations`
+    pub headers: HeaderChange,
+}
+
+/// The cluster of a [`Mirror`].
+#[derive(Debug)]
+pub enum MirrorCluster {
+    /// `cluster`
+    Named(Box<str>),
+    /// `cluster_header`: the name of the header, in lower case. Without it there is no copy.
+    Header(Box<[u8]>),
+}
+
+/// `host_rewrite_specifier`
+#[derive(Debug)]
+pub enum HostRewrite {
+    /// As it came.
+    No,
+    /// `host_rewrite_literal`
+    Literal(Box<[u8]>),
+    /// `auto_host_rewrite`: the endpoint's `hostname`
+    Auto,
+    /// `host_rewrite_header`, in lower case
+    Header(Box<[u8]>),
+    /// `host_rewrite_path_regex`: what a substitution makes of the path without its query
+    PathRegex {
+        /// `pattern`, not anchored
+        pattern: Box<regex::bytes::Regex>,
+        /// As in [`PathRewrite::Regex`].
+        substitution: Box<[u8]>,
+    },
+    /// `host_rewrite`: text with operators.
+    Format(Box<Format>),
+}
+
+/// `HashPolicy`: a part of a request by which load balancers choose the same endpoint again.
+#[derive(Debug)]
+pub struct HashPolicy {
+    /// Which part.
+    pub input: HashInput,
+    /// `terminal`: if this gave a hash, the policies after it are not looked at.
+    pub terminal: bool,
+}
+
+/// `policy_specifier`
+#[derive(Debug)]
+pub enum HashInput {
+    /// `header`, in lower case: all its values, in whatever order they came.
+    Header {
+        /// `header_name`
+        name: Box<[u8]>,
+        /// `regex_rewrite`: what is made of each value, and the replacement.
+        rewrite: Option<(Box<regex::bytes::Regex>, Box<[u8]>)>,
+    },
+    /// `cookie`
+    Cookie(Box<[u8]>),
+    /// `connection_properties.source_ip`
+    SourceIp,
+    /// `query_parameter`
+    QueryParameter(Box<[u8]>),
+}

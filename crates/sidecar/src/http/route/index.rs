@@ -1,0 +1,141 @@
+//! Which routes of a virtual host come in question for a path.
+//!
+//! Routes are tried in order, and the first that matches takes the request. Where there are many,
+//! most are a literal path or prefix that a few binary searches in one small array find, and the
+//! routes themselves, which lie scattered in memory, are touched only where they may match.
+
+use smallvec::SmallVec;
+
+use crate::config::route::{PathMatch, Route};
+use std::sync::Arc;
+
+/// Up to so many routes are tried one after another.
+const FEW: usize = 4;
+
+/// The index of one virtual host.
+#[derive(Debug, Default)]
+pub struct RouteIndex {
+    /// Literal paths and prefixes, sorted.
+    literals: Box<[Literal]>,
+    /// The lengths of the prefixes among them, shortest first.
+    prefix_lengths: Box<[u32]>,
+    /// The longest literal.
+    longest: usize,
+    /// Routes that are to be tried whatever the path is, in order.
+    others: Box<[u32]>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Literal {
+    key: u64,
+    route: u32,
+}
+
+/// A text of which only the beginning matters (a prefix) or all of it, by its hash. Two texts with
+/// the same key cost one comparison more and no mistake, since each candidate is looked at.
+fn key(hash: u64, length: usize, exact: bool) -> u64 {
+    (hash & !0xffff_ffff) | ((length as u64) << 1 & 0xffff_ffff) | u64::from(exact)
+}
+
+const SEED: u64 = 0xcbf2_9ce4_8422_2325;
+
+fn add(hash: u64, byte: u8) -> u64 {
+    (hash ^ u64::from(byte)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+impl RouteIndex {
+    /// Files the routes of one virtual host.
+    pub fn new(routes: &[Arc<Route>]) -> Self {
+        if routes.len() <= FEW {
+            return RouteIndex {
+                others: (0..routes.len() as u32).collect(),
+                ..RouteIndex::default()
+            };
+        }
+        let mut index = RouteIndex::default();
+        let (mut literals, mut lengths, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        for (number, route) in (0..).zip(routes) {
+            let (text, exact) = match &route.matcher.path {
+                PathMatch::Exact(text) if route.matcher.case_sensitive => (text, true),
+                PathMatch::Prefix(text) | PathMatch::SeparatedPrefix(text)
+                    if route.matcher.case_sensitive =>
+                {
+                    (text, false)
+                }
+                _ => {
+                    others.push(number);
+                    continue;
+                }
+            };
+            if !exact {
+                lengths.push(text.len() as u32);
+            }
+            index.longest = index.longest.max(text.len());
+            let hash = text.iter().fold(SEED, |hash, byte| add(hash, *byte));
+            literals.push(Literal {
+                key: key(hash, text.len(), exact),
+                route: number,
+            });
+        }
+        literals.sort_unstable();
+        lengths.sort_unstable();
+        lengths.dedup();
+        index.literals = literals.into();
+        index.prefix_lengths = lengths.into();
+        index.others = others.into();
+        index
+    }
+
+    /// The first route, in their order, that may match this path and does.
+    pub fn find(&self, path: &[u8], mut matches: impl FnMut(usize) -> bool) -> Option<usize> {
+        let mut literals = self.candidates(path).into_iter().peekable();
+        let mut others = self.others.iter().copied().peekable();
+        loop {
+            let next = match (literals.peek(), others.peek()) {
+                (None, None) => return None,
+                (Some(literal), Some(other)) if other < literal => others.next(),
+                (Some(_), _) => literals.next(),
+                (None, Some(_)) => others.next(),
+            };
+            let route = next? as usize;
+            if matches(route) {
+                return Some(route);
+            }
+        }
+    }
+
+    /// The routes whose literal is this path or its beginning, in order.
+    fn candidates(&self, path: &[u8]) -> SmallVec<[u32; 16]> {
+        let mut found = SmallVec::new();
+        if self.literals.is_empty() {
+            return found;
+        }
+        let mut hash = SEED;
+        let mut hashed = 0;
+        for length in &*self.prefix_lengths {
+            let length = *length as usize;
+            let Some(more) = path.get(hashed..length) else {
+                break;
+            };
+            hash = more.iter().fold(hash, |hash, byte| add(hash, *byte));
+            hashed = length;
+            self.of_key(key(hash, length, false), &mut found);
+        }
+        if path.len() <= self.longest {
+            hash = path[hashed..]
+                .iter()
+                .fold(hash, |hash, byte| add(hash, *byte));
+            self.of_key(key(hash, path.len(), true), &mut found);
+        }
+        found.sort_unstable();
+        found
+    }
+
+    fn of_key(&self, key: u64, found: &mut SmallVec<[u32; 16]>) {
+        let first = self.literals.partition_point(|literal| literal.key < key);
+        let same = self.literals[first..]
+            .iter()
+            .take_while(|literal| literal.key == key);
+        found.extend(same.map(|literal| literal.route));
+    }
+}
