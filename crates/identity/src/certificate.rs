@@ -55,6 +55,17 @@ pub struct CertificateDetails {
     pub ip_addresses: Vec<IpAddr>,
     /// Mail addresses, in the certificate's order.
     pub emails: Vec<String>,
+    /// Names of other kinds by their object identifiers, those of them whose value is text.
+    pub other_names: Vec<(String, String)>,
+    /// Common names of the subject.
+    pub common_names: Vec<String>,
+    /// Whether the key may sign handshakes (RFC 5280, section 4.2.1.3: `digitalSignature`); so may
+    /// one whose usage is not limited.
+    pub may_sign_handshakes: bool,
+    /// Whether the key's usage names the signing of certificates or revocation lists.
+    pub may_sign_certificates: bool,
+    /// Whether a server must staple an OCSP response (RFC 7633).
+    pub must_staple: bool,
     /// SHA-256 of the whole DER: `Hash` of `x-forwarded-client-cert`.
     pub sha256: [u8; 32],
     /// Whether it may sign other certificates.
@@ -72,6 +83,10 @@ impl CertificateDetails {
         if !rest.is_empty() {
             return Err(CertificateError::Parse("bytes after its end".to_owned()));
         }
+        let usage = certificate
+            .key_usage()
+            .map_err(|error| CertificateError::Parse(error.to_string()))?
+            .map(|extension| extension.value);
         let mut details = Self {
             subject: rfc2253(certificate.subject()),
             issuer: rfc2253(certificate.issuer()),
@@ -82,6 +97,19 @@ impl CertificateDetails {
             dns_names: Vec::new(),
             ip_addresses: Vec::new(),
             emails: Vec::new(),
+            other_names: Vec::new(),
+            common_names: certificate
+                .subject()
+                .iter_common_name()
+                .filter_map(|name| Some(name.as_str().ok()?.to_owned()))
+                .collect(),
+            may_sign_handshakes: usage.is_none_or(|usage| usage.digital_signature()),
+            may_sign_certificates: usage
+                .is_some_and(|usage| usage.key_cert_sign() || usage.crl_sign()),
+            must_staple: certificate
+                .extensions()
+                .iter()
+                .any(|extension| must_staple(&extension.oid, extension.value)),
             sha256: sha256(der),
             is_authority: certificate.is_ca(),
         };
@@ -100,6 +128,9 @@ impl CertificateDetails {
                 GeneralName::Invalid(tag, _) => {
                     return Err(CertificateError::AlternativeName(format!("kind {}", tag.0)));
                 }
+                GeneralName::OtherName(kind, value) => details
+                    .other_names
+                    .extend(text(value).map(|text| (kind.to_id_string(), text))),
                 // Kinds that no configuration can match.
                 _ => {}
             }
@@ -120,6 +151,43 @@ impl CertificateDetails {
     pub fn sha256_hex(&self) -> String {
         hex(&self.sha256)
     }
+}
+
+/// Whether the key of a certificate may sign handshakes. Unlike [`CertificateDetails::parse`] it
+/// looks at nothing else.
+///
+/// # Errors
+/// It is not X.509, or its key usage is malformed.
+pub fn may_sign_handshakes(der: &[u8]) -> Result<bool, CertificateError> {
+    let parse = |error: String| CertificateError::Parse(error);
+    let (_, certificate) =
+        X509Certificate::from_der(der).map_err(|error| parse(error.to_string()))?;
+    let usage = certificate
+        .key_usage()
+        .map_err(|error| parse(error.to_string()))?;
+    Ok(usage.is_none_or(|extension| extension.value.digital_signature()))
+}
+
+/// RFC 7633: the TLS features that a server must have, of which `status_request` is number 5.
+fn must_staple(oid: &Oid<'_>, value: &[u8]) -> bool {
+    const STATUS_REQUEST: [u8; 3] = [2, 1, 5];
+    oid.to_id_string() == "1.3.6.1.5.5.7.1.24"
+        && value
+            .get(2..)
+            .is_some_and(|features| features.chunks(3).any(|one| one == STATUS_REQUEST))
+}
+
+/// The value of an `otherName`: `[0] EXPLICIT`, of one of the types that hold text.
+fn text(value: &[u8]) -> Option<String> {
+    use x509_parser::asn1_rs::{Any, FromDer as _};
+    let (_, wrapper) = Any::from_der(value).ok()?;
+    let (_, inner) = Any::from_der(wrapper.data).ok()?;
+    const OCTETS_UTF8_PRINTABLE_T61_IA5_VISIBLE: [u32; 6] = [4, 12, 19, 20, 22, 26];
+    if !OCTETS_UTF8_PRINTABLE_T61_IA5_VISIBLE.contains(&inner.tag().0) {
+        return None;
+    }
+    let text = std::str::from_utf8(inner.data).ok()?;
+    (!text.chars().any(char::is_control)).then(|| text.to_owned())
 }
 
 /// Reads every `CERTIFICATE` section of a PEM text, in order.

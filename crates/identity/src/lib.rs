@@ -20,4 +20,4 @@ pub use owner_only::StoreError;
 pub use spiffe::{SpiffeError, SpiffeId, TrustDomain};
 pub use token::{ServiceAccount, TokenError, TokenSigner, TokenVerifier};
 pub use trust::{TrustBundle, TrustBundles, TrustError};
-pub use verify::{PeerRole, VerifyError, verify_chain};
+pub use verify::{PeerRole, VerifyError, verify_chain, verify_listed, verify_path};

@@ -1,8 +1,8 @@
 //! Files that only their owner can read: the authority's own key store.
 
 use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// Why the key store cannot be used.
@@ -31,7 +31,29 @@ pub enum StoreError {
         /// The mode that it should have.
         wanted: u32,
     },
+    /// Another user owns the file or directory, and can read and replace what is in it.
+    #[error(
+        "{path} belongs to user {owner} and this program runs as user {user}: run \
+         `chown -R {user} {path}`, or make new keys if that user may have read them"
+    )]
+    Owner {
+        /// The file or directory.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+        /// Who we are.
+        user: u32,
+    },
+    /// It is no file, or one of a size that no key has.
+    #[error("{path} is not a file of at most {LIMIT} bytes, so it is no key store")]
+    NotAKey {
+        /// The file.
+        path: PathBuf,
+    },
 }
+
+/// The longest file of keys that is read.
+const LIMIT: u64 = 1 << 20;
 
 impl StoreError {
     fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
@@ -51,16 +73,41 @@ pub(crate) fn ensure_directory(directory: &Path) -> Result<(), StoreError> {
         .mode(0o700)
         .create(directory)
         .map_err(StoreError::io("making the directory", directory))?;
-    check_mode(directory, 0o700)
+    let metadata = fs::metadata(directory).map_err(StoreError::io("looking at", directory))?;
+    check(directory, &metadata, 0o700)
 }
 
-/// Reads a file that only its owner can read; `None` if it does not exist.
+/// Reads a file that only its owner can read; `None` if it does not exist. What is looked at is the
+/// open file: the name may lead elsewhere a moment later.
 pub(crate) fn read(path: &Path) -> Result<Option<String>, StoreError> {
-    match fs::read_to_string(path) {
-        Ok(text) => check_mode(path, 0o600).map(|()| Some(text)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(StoreError::io("reading", path)(error)),
+    let opened = OpenOptions::new()
+        .read(true)
+        // A pipe would keep us waiting for its writer.
+        .custom_flags(nix::libc::O_NONBLOCK)
+        .open(path);
+    let file = match opened {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(StoreError::io("reading", path)(error)),
+    };
+    let metadata = file
+        .metadata()
+        .map_err(StoreError::io("looking at", path))?;
+    check(path, &metadata, 0o600)?;
+    let not_a_key = || StoreError::NotAKey {
+        path: path.to_owned(),
+    };
+    if !metadata.is_file() {
+        return Err(not_a_key());
     }
+    let mut text = String::new();
+    file.take(LIMIT + 1)
+        .read_to_string(&mut text)
+        .map_err(StoreError::io("reading", path))?;
+    if text.len() as u64 > LIMIT {
+        return Err(not_a_key());
+    }
+    Ok(Some(text))
 }
 
 /// Reads the file, or creates it with what `make` gives. The content appears whole or not at all,
@@ -105,9 +152,17 @@ fn write_and_link(temporary: &Path, path: &Path, content: &[u8]) -> Result<bool,
     }
 }
 
-fn check_mode(path: &Path, wanted: u32) -> Result<(), StoreError> {
-    let metadata = fs::metadata(path).map_err(StoreError::io("looking at", path))?;
-    let mode = metadata.permissions().mode() & 0o7777;
+fn check(path: &Path, metadata: &fs::Metadata, wanted: u32) -> Result<(), StoreError> {
+    let user = nix::unistd::geteuid().as_raw();
+    // What belongs to root is no less safe than this process, which root can read.
+    if metadata.uid() != user && metadata.uid() != 0 {
+        return Err(StoreError::Owner {
+            path: path.to_owned(),
+            owner: metadata.uid(),
+            user,
+        });
+    }
+    let mode = metadata.mode() & 0o7777;
     if mode & 0o077 != 0 {
         return Err(StoreError::Permissions {
             path: path.to_owned(),

@@ -11,14 +11,18 @@ use crate::config::secret::Secret;
 use crate::discovery::dump::Dump;
 
 pub fn page(dump: &Dump) -> Value {
-    let certificates = dump.secrets().into_iter().map(|secret| match &*secret {
-        Secret::Certificate(certificate) => {
-            json!({"ca_cert": [], "cert_chain": all(&certificate.certified.cert)})
-        }
-        Secret::Validation(context) => {
-            json!({"ca_cert": all(&context.trusted_ca), "cert_chain": []})
-        }
-    });
+    let certificates = dump
+        .secrets()
+        .into_iter()
+        .filter_map(|secret| match &*secret {
+            Secret::Certificate(certificate) => {
+                Some(json!({"ca_cert": [], "cert_chain": all(&certificate.certified.cert)}))
+            }
+            Secret::Validation(context) => {
+                Some(json!({"ca_cert": all(&context.trusted_ca), "cert_chain": []}))
+            }
+            Secret::TicketKeys(_) => None,
+        });
     json!({ "certificates": certificates.collect::<Vec<_>>() })
 }
 

@@ -23,7 +23,8 @@ use crate::config::dns::{Dns, LookupFamily, LookupSettings, Name};
 use crate::config::endpoint::{Endpoint, LoadAssignment};
 use crate::config::secret::{Secret, ValidationContext};
 use crate::config::source::{GrpcSource, Origin};
-use crate::config::tls::{TlsSettings, Validation};
+use crate::config::tls::{UpstreamTls, Validation};
+use crate::tls::client::ServerNames;
 use crate::upstream::{connect, transport_of};
 
 /// What can be asked: the clusters that servers are reached by, and as whom.
@@ -201,13 +202,13 @@ fn token_is_safe(cluster: &Cluster) -> Result<(), &'static str> {
         let UpstreamTransport::Tls(context) = transport else {
             return Err("the cluster's transport_socket is not TLS");
         };
-        verifies(&context.settings().settings)?;
+        verifies(context.settings())?;
     }
     Ok(())
 }
 
-fn verifies(settings: &TlsSettings) -> Result<(), &'static str> {
-    let (defaults, slot) = match &settings.validation {
+fn verifies(tls: &UpstreamTls) -> Result<(), &'static str> {
+    let (defaults, slot) = match &tls.settings.validation {
         Validation::None => (None, None),
         Validation::Context(slot) => (None, Some(slot)),
         Validation::Combined { defaults, slot } => (Some(defaults), Some(slot)),
@@ -222,21 +223,22 @@ fn verifies(settings: &TlsSettings) -> Result<(), &'static str> {
         .into_iter()
         .chain(discovered)
         .collect();
-    if contexts
-        .iter()
-        .any(|context| !context.certificate_hashes.is_empty())
-    {
+    if contexts.iter().any(|context| {
+        !context.certificate_hashes.is_empty() || !context.public_key_hashes.is_empty()
+    }) {
         return Ok(());
     }
     let has_roots = contexts
         .iter()
-        .any(|context| !context.trusted_ca.is_empty());
+        .any(|context| !context.trusted_ca.is_empty() || context.spiffe.is_some());
     if !has_roots || contexts.iter().any(|context| context.accept_untrusted) {
         return Err("the cluster's validation_context does not verify the server: set trusted_ca");
     }
-    if contexts
-        .iter()
-        .all(|context| context.subject_alt_names.is_empty())
+    let by_server_name = tls.auto_sni_san_validation && !tls.sni.is_empty();
+    if !by_server_name
+        && contexts
+            .iter()
+            .all(|context| context.subject_alt_names.is_empty())
     {
         return Err(
             "the cluster's validation_context takes any certificate of the mesh for the server's: \
@@ -344,7 +346,9 @@ async fn open_one(
     let UpstreamTransport::Tls(context) = transport_of(cluster, metadata) else {
         return Ok(socket);
     };
-    let (config, name) = context.rustls_config(&[b"h2"]).map_err(io::Error::other)?;
+    let (config, name) = context
+        .rustls_config(&[b"h2"], ServerNames::default())
+        .map_err(io::Error::other)?;
     let tls = TlsConnector::from(Arc::new(config))
         .connect(name, socket)
         .await?;

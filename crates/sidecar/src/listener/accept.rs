@@ -367,12 +367,12 @@ async fn secure(running: &Rc<Running>, chain: &FilterChain, client: Client) -> O
         Ok(Ok(stream)) => {
             let stream = Stream::from(stream);
             if let Some(handshake) = stream.handshake() {
-                running.stats.shook_hands(handshake.version);
+                running.stats.ssl.shook_hands(handshake);
             }
             Some(stream)
         }
         Ok(Err(error)) => {
-            running.stats.ssl_connection_error.increment(1);
+            running.stats.ssl.failed(&error);
             tracing::debug!(chain = %chain.name, %error, "TLS handshake failed");
             None
         }

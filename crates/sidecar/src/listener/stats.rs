@@ -2,8 +2,8 @@
 
 use metrics::{Counter, Gauge, Histogram};
 
-use crate::config::tls::TlsVersion;
 use crate::telemetry::metrics::{Family, Scope, Stats};
+use crate::tls::stats::TlsStats;
 
 /// Handles of one listener on one worker, under Envoy's names.
 pub struct ListenerStats {
@@ -14,10 +14,7 @@ pub struct ListenerStats {
     pub no_filter_chain_match: Counter,
     /// Connections that were made to the listener's own port although it takes only redirected ones.
     pub downstream_cx_direct: Counter,
-    ssl_handshake: Counter,
-    pub ssl_connection_error: Counter,
-    ssl_versions_1_2: Counter,
-    ssl_versions_1_3: Counter,
+    pub ssl: TlsStats,
     pub downstream_cx_active: Gauge,
     pub downstream_pre_cx_active: Gauge,
     pub downstream_cx_length_ms: Histogram,
@@ -36,23 +33,11 @@ impl ListenerStats {
                 .counter("downstream_cx_transport_socket_connect_timeout"),
             no_filter_chain_match: scope.counter("no_filter_chain_match"),
             downstream_cx_direct: scope.counter("downstream_cx_direct"),
-            ssl_handshake: scope.counter("ssl.handshake"),
-            ssl_connection_error: scope.counter("ssl.connection_error"),
-            ssl_versions_1_2: scope.counter("ssl.versions.TLSv1.2"),
-            ssl_versions_1_3: scope.counter("ssl.versions.TLSv1.3"),
+            ssl: TlsStats::downstream(stats.scope(Family::Listener, prefix)),
             downstream_cx_active: scope.gauge("downstream_cx_active"),
             downstream_pre_cx_active: scope.gauge("downstream_pre_cx_active"),
             downstream_cx_length_ms: scope.histogram("downstream_cx_length_ms"),
             _scope: scope,
-        }
-    }
-
-    /// Counts a handshake that succeeded.
-    pub fn shook_hands(&self, version: TlsVersion) {
-        self.ssl_handshake.increment(1);
-        match version {
-            TlsVersion::V1_2 => self.ssl_versions_1_2.increment(1),
-            TlsVersion::V1_3 => self.ssl_versions_1_3.increment(1),
         }
     }
 }

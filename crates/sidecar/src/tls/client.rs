@@ -3,15 +3,15 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use rustls::client::{
-    ClientSessionMemoryCache, ResolvesClientCert, Resumption, UnbufferedClientConnection,
-};
-use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, SignatureScheme};
+use rustls::ClientConfig;
+use rustls::client::{ClientSessionMemoryCache, Resumption, UnbufferedClientConnection};
 use rustls_pki_types::ServerName;
 
+use super::certificates::ClientCertificates;
 use super::error::TlsError;
 use super::handshake;
+use super::key_log::KeyLog;
+use super::peer::{PeerPolicy, Use};
 use super::secrets::{Cached, Secrets};
 use super::socket::Socket;
 use super::stream::TlsStream;
@@ -25,8 +25,26 @@ const DEFAULT_SESSION_KEYS: u32 = 1;
 /// An `UpstreamTlsContext` at work.
 pub struct ClientContext {
     tls: UpstreamTls,
+    /// The name of `sni`.
     name: ServerName<'static>,
-    config: Cached<ClientConfig>,
+    configs: Cached<Configs>,
+    key_log: Option<KeyLog>,
+}
+
+/// The configurations of one moment's secrets.
+struct Configs {
+    usual: Arc<ClientConfig>,
+    /// The same with a key log.
+    logged: Option<Arc<ClientConfig>>,
+}
+
+/// Names of the server that a connection may be for, beside what is configured.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ServerNames<'a> {
+    /// The endpoint's host name; empty where it has none.
+    pub host: &'a str,
+    /// What the request or the downstream connection asks for; goes before all else.
+    pub requested: Option<&'a str>,
 }
 
 impl ClientContext {
@@ -37,21 +55,19 @@ impl ClientContext {
     pub fn new(tls: UpstreamTls) -> Result<Arc<Self>, TlsError> {
         tls.settings.versions()?;
         let name = if tls.sni.is_empty() {
-            // A name of this kind is never sent, and our own verifier looks at none.
-            ServerName::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST).into())
+            nameless()
         } else {
-            ServerName::try_from(tls.sni.to_string())
-                .ok()
-                .filter(|name| matches!(name, ServerName::DnsName(_)))
-                .ok_or_else(|| TlsError::ServerName(Arc::clone(&tls.sni)))?
+            dns_name(&tls.sni).ok_or_else(|| TlsError::ServerName(Arc::clone(&tls.sni)))?
         };
+        let key_log = tls.settings.open_key_log()?;
         let context = ClientContext {
             tls,
             name,
-            config: Cached::new(),
+            configs: Cached::new(),
+            key_log,
         };
         if context.is_ready() {
-            context.config()?;
+            context.configs()?;
         }
         Ok(Arc::new(context))
     }
@@ -81,12 +97,24 @@ impl ClientContext {
         &self,
         socket: impl Into<Socket>,
         fallback_alpn: &[&[u8]],
+        names: ServerNames<'_>,
     ) -> Result<TlsStream, TlsError> {
-        let config = self.config()?;
+        let configs = self.configs()?;
+        let socket = socket.into();
+        let wants_log = self
+            .key_log
+            .as_ref()
+            .is_some_and(|log| log.wants(socket.local_addr(), socket.peer_addr()));
+        let config = configs
+            .logged
+            .as_ref()
+            .filter(|_| wants_log)
+            .unwrap_or(&configs.usual);
         let alpn = self.alpn(fallback_alpn);
-        let connection = UnbufferedClientConnection::new_with_alpn(config, self.name.clone(), alpn)
+        let name = self.server_name(names)?;
+        let connection = UnbufferedClientConnection::new_with_alpn(Arc::clone(config), name, alpn)
             .map_err(TlsError::Settings)?;
-        handshake::connect(connection, socket.into()).await
+        handshake::connect(connection, socket).await
     }
 
     /// The present configuration and the server's name, for connections that are not proxied and
@@ -97,10 +125,22 @@ impl ClientContext {
     pub fn rustls_config(
         &self,
         fallback_alpn: &[&[u8]],
+        names: ServerNames<'_>,
     ) -> Result<(ClientConfig, ServerName<'static>), TlsError> {
-        let mut config = ClientConfig::clone(&*self.config()?);
+        let mut config = ClientConfig::clone(&self.configs()?.usual);
         config.alpn_protocols = self.alpn(fallback_alpn);
-        Ok((config, self.name.clone()))
+        Ok((config, self.server_name(names)?))
+    }
+
+    /// The name to send. A host name that is an address cannot be sent; then none is.
+    fn server_name(&self, names: ServerNames<'_>) -> Result<ServerName<'static>, TlsError> {
+        if let Some(requested) = names.requested {
+            return dns_name(requested).ok_or_else(|| TlsError::ServerName(requested.into()));
+        }
+        if self.tls.auto_host_sni && !names.host.is_empty() {
+            return Ok(dns_name(names.host).unwrap_or_else(nameless));
+        }
+        Ok(self.name.clone())
     }
 
     fn alpn(&self, fallback: &[&[u8]]) -> Vec<Vec<u8>> {
@@ -112,12 +152,12 @@ impl ClientContext {
         }
     }
 
-    fn config(&self) -> Result<Arc<ClientConfig>, TlsError> {
-        self.config
+    fn configs(&self) -> Result<Arc<Configs>, TlsError> {
+        self.configs
             .current(&self.tls.settings, |secrets| self.build(secrets))
     }
 
-    fn build(&self, secrets: &Secrets) -> Result<ClientConfig, TlsError> {
+    fn build(&self, secrets: &Secrets) -> Result<Configs, TlsError> {
         let settings = &self.tls.settings;
         let certificates = secrets.certificates(settings)?;
         let resumes = match self.tls.max_session_keys {
@@ -127,46 +167,52 @@ impl ClientContext {
             DEFAULT_SESSION_KEYS => certificates.is_empty(),
             _ => true,
         };
+        let certificates = ClientCertificates::new(&certificates, &settings.signature_schemes);
+        let used = Use {
+            require_certificate: false,
+            match_server_name: self.tls.auto_sni_san_validation,
+            schemes: settings.signature_schemes.clone(),
+            provider: settings.provider(),
+        };
+        let policy = PeerPolicy::new(&secrets.validation(settings)?, used)?;
         let mut config = ClientConfig::builder_with_provider(settings.provider())
             .with_protocol_versions(settings.versions()?)
             .map_err(TlsError::Settings)?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(secrets.peer_policy(settings, false)?))
-            .with_client_cert_resolver(Arc::new(Certificates(certificates)));
+            .with_custom_certificate_verifier(Arc::new(policy))
+            .with_client_cert_resolver(Arc::new(certificates));
         config.enable_secret_extraction = true;
-        config.enable_sni = !self.tls.sni.is_empty();
         config.resumption = if resumes {
             let keys = self.tls.max_session_keys as usize;
             Resumption::store(Arc::new(ClientSessionMemoryCache::new(keys)))
         } else {
             Resumption::disabled()
         };
-        Ok(config)
+        let logged = self.key_log.as_ref().map(|log| {
+            let mut config = config.clone();
+            config.key_log = log.sink();
+            Arc::new(config)
+        });
+        Ok(Configs {
+            usual: Arc::new(config),
+            logged,
+        })
     }
+}
+
+/// A name of this kind is never sent, and our own verifier looks at none.
+fn nameless() -> ServerName<'static> {
+    ServerName::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST).into())
+}
+
+fn dns_name(name: &str) -> Option<ServerName<'static>> {
+    ServerName::try_from(name.to_owned())
+        .ok()
+        .filter(|name| matches!(name, ServerName::DnsName(_)))
 }
 
 impl std::fmt::Debug for ClientContext {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("ClientContext").field(&self.tls).finish()
-    }
-}
-
-/// The client's certificates, in the configuration's order.
-#[derive(Debug)]
-struct Certificates(Vec<Arc<CertifiedKey>>);
-
-impl ResolvesClientCert for Certificates {
-    fn resolve(
-        &self,
-        _root_hint_subjects: &[&[u8]],
-        schemes: &[SignatureScheme],
-    ) -> Option<Arc<CertifiedKey>> {
-        let usable =
-            |certified: &&Arc<CertifiedKey>| certified.key.choose_scheme(schemes).is_some();
-        self.0.iter().find(usable).cloned()
-    }
-
-    fn has_certs(&self) -> bool {
-        !self.0.is_empty()
     }
 }

@@ -12,6 +12,7 @@ pub const MAX_HELLO: usize = 1 << 16;
 
 const CLIENT_HELLO: u8 = 1;
 const SERVER_NAME: u16 = 0;
+const STATUS_REQUEST: u16 = 5;
 const ALPN: u16 = 16;
 const SUPPORTED_VERSIONS: u16 = 43;
 
@@ -24,6 +25,8 @@ pub struct ClientHello {
     pub alpn: Vec<Box<[u8]>>,
     /// The newest version that the client speaks, of those that we know.
     pub newest_version: Option<TlsVersion>,
+    /// Whether it asks for an OCSP response (RFC 6066, section 8).
+    pub asks_for_staple: bool,
 }
 
 /// What the bytes received so far are.
@@ -140,6 +143,7 @@ fn hello(message: &[u8]) -> Result<ClientHello, Malformed> {
         let mut body = Reader(extensions.vector16()?);
         match kind {
             SERVER_NAME => hello.server_name = server_name(&mut body)?,
+            STATUS_REQUEST => hello.asks_for_staple = body.u8()? == 1,
             ALPN => hello.alpn = protocols(&mut body)?,
             SUPPORTED_VERSIONS => hello.newest_version = newest_version(&mut body)?,
             _ => {}
@@ -250,6 +254,7 @@ mod tests {
             server_name: Some("a.example.com".into()),
             alpn: vec![Box::from(*b"istio"), Box::from(*b"h2")],
             newest_version: Some(TlsVersion::V1_3),
+            asks_for_staple: true,
         }
     }
 

@@ -6,28 +6,40 @@ use outrider_identity::CertificateDetails;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, UnbufferedStatus};
-use rustls::{CommonState, ProtocolVersion};
+use rustls::{CipherSuite, CommonState, HandshakeKind, ProtocolVersion};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::encrypted::TlsStream;
 use super::error::TlsError;
 use super::messages::{Keys, confidentiality_limit};
+use super::peer::PeerPolicy;
 use super::record::{Opener, RecordError, Sealer, record_length};
 use super::socket::Socket;
 use super::stream::{Handshake, PlainStream};
+use super::witness::{Refusal, Staple, Witness};
 use crate::config::tls::TlsVersion;
 
-/// Does the server's side of a handshake. `received` is what the client has sent already; `own_uri`
-/// is who we say that we are.
+/// Does the server's side of a handshake. `received` is what the client has sent already;
+/// `asks_for_staple` is known of its hello. Who comes back with a ticket is held to `policy` again.
 pub async fn accept(
     mut connection: UnbufferedServerConnection,
     socket: Socket,
     received: Vec<u8>,
-    own_uri: Option<Arc<str>>,
+    asks_for_staple: bool,
+    policy: &PeerPolicy,
 ) -> Result<TlsStream, TlsError> {
-    let mut driver = Driver::new(socket, received);
+    let witness = Witness {
+        asks_for_staple,
+        ..Witness::default()
+    };
+    let mut driver = Driver::new(socket, received, witness);
     driver.run(&mut connection).await?;
-    let handshake = describe(&connection, own_uri)?;
+    let handshake = describe(&connection, &mut driver.witness)?;
+    if handshake.resumed {
+        policy
+            .verify_again(&handshake.peer_chain)
+            .map_err(TlsError::Refused)?;
+    }
     if handshake.version == TlsVersion::V1_2 {
         // The server has the last word, and the client waits for it.
         driver.flush().await?;
@@ -44,9 +56,9 @@ pub async fn connect(
     mut connection: UnbufferedClientConnection,
     socket: Socket,
 ) -> Result<TlsStream, TlsError> {
-    let mut driver = Driver::new(socket, Vec::new());
+    let mut driver = Driver::new(socket, Vec::new(), Witness::default());
     driver.run(&mut connection).await?;
-    let handshake = describe(&connection, None)?;
+    let handshake = describe(&connection, &mut driver.witness)?;
     let (secrets, keys) = connection
         .dangerous_into_kernel_connection()
         .map_err(TlsError::Handshake)?;
@@ -97,15 +109,17 @@ struct Driver {
     /// never opens one that comes after the handshake: those are ours.
     shown: usize,
     outgoing: Vec<u8>,
+    witness: Witness,
 }
 
 impl Driver {
-    fn new(socket: Socket, incoming: Vec<u8>) -> Self {
+    fn new(socket: Socket, incoming: Vec<u8>, witness: Witness) -> Self {
         Driver {
             socket: PlainStream::new(socket, Vec::new()),
             incoming,
             shown: 0,
             outgoing: Vec::new(),
+            witness,
         }
     }
 
@@ -121,15 +135,25 @@ impl Driver {
                     let _ = self.step(connection);
                     // The peer may be gone; the handshake's failure is what matters.
                     let _ = self.socket.write_all(&self.outgoing).await;
-                    return Err(TlsError::Handshake(error));
+                    return Err(match (self.witness.refusal.take(), error) {
+                        (Some(refusal), _) => TlsError::Refused(refusal),
+                        (None, rustls::Error::NoCertificatesPresented) => {
+                            TlsError::Refused(Refusal::NoCertificate)
+                        }
+                        (None, _) if self.witness.staple == Some(Staple::Failed) => {
+                            TlsError::NoStaple
+                        }
+                        (None, error) => TlsError::Handshake(error),
+                    });
                 }
             }
         }
     }
 
     fn step<C: Connection>(&mut self, connection: &mut C) -> Result<Step, rustls::Error> {
+        let incoming = &mut self.incoming[..self.shown];
         let UnbufferedStatus { discard, state } =
-            connection.process(&mut self.incoming[..self.shown]);
+            self.witness.during(|| connection.process(incoming));
         let step = act(state, &mut self.outgoing);
         self.incoming.drain(..discard);
         self.shown -= discard;
@@ -220,7 +244,7 @@ fn act<Data>(
     }
 }
 
-fn describe(connection: &CommonState, own_uri: Option<Arc<str>>) -> Result<Handshake, TlsError> {
+fn describe(connection: &CommonState, witness: &mut Witness) -> Result<Handshake, TlsError> {
     let unfinished = || TlsError::Handshake(rustls::Error::HandshakeNotComplete);
     let suite = connection
         .negotiated_cipher_suite()
@@ -239,20 +263,42 @@ fn describe(connection: &CommonState, own_uri: Option<Arc<str>>) -> Result<Hands
             .unwrap_or_default(),
         None => Vec::new(),
     };
+    let own = witness.own.take();
     Ok(Handshake {
         version: match connection.protocol_version().ok_or_else(unfinished)? {
             ProtocolVersion::TLSv1_2 => TlsVersion::V1_2,
             _ => TlsVersion::V1_3,
         },
-        cipher: suite.suite().as_str().map_or("unknown", |name| match name {
-            "TLS13_AES_128_GCM_SHA256" => "TLS_AES_128_GCM_SHA256",
-            "TLS13_AES_256_GCM_SHA384" => "TLS_AES_256_GCM_SHA384",
-            "TLS13_CHACHA20_POLY1305_SHA256" => "TLS_CHACHA20_POLY1305_SHA256",
-            name => name,
-        }),
+        cipher: cipher_name(suite.suite()),
+        group: connection
+            .negotiated_key_exchange_group()
+            .map(|group| group.name()),
+        peer_scheme: witness.peer_scheme,
+        resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
+        staple: witness.staple,
         alpn: connection.alpn_protocol().unwrap_or_default().to_vec(),
         peer_chain,
         peer_uris,
-        own_uri,
+        own_uri: own.as_ref().and_then(|own| own.uri.clone()),
+        own_certificate: own.and_then(|own| own.certified.cert.first().cloned()),
     })
+}
+
+/// BoringSSL's name of a suite, which Envoy's stats and logs have: OpenSSL's for TLS 1.2, IANA's for
+/// 1.3.
+fn cipher_name(suite: CipherSuite) -> &'static str {
+    match suite {
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
+        CipherSuite::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => "TLS_CHACHA20_POLY1305_SHA256",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 => "ECDHE-ECDSA-AES128-GCM-SHA256",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 => "ECDHE-ECDSA-AES256-GCM-SHA384",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 => {
+            "ECDHE-ECDSA-CHACHA20-POLY1305"
+        }
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => "ECDHE-RSA-AES128-GCM-SHA256",
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 => "ECDHE-RSA-AES256-GCM-SHA384",
+        CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-RSA-CHACHA20-POLY1305",
+        _ => "unknown",
+    }
 }

@@ -4,12 +4,16 @@
 //! their secrets; then the connection is a [`stream::Stream`] whose records `encrypted` seals and
 //! opens.
 
+mod certificates;
 pub mod client;
 pub mod client_hello;
 mod encrypted;
 pub mod error;
 mod handshake;
+mod key_log;
 mod messages;
+mod names;
+pub mod ocsp;
 mod peer;
 pub mod record;
 #[cfg(test)]
@@ -18,8 +22,11 @@ pub mod scratch;
 mod secrets;
 pub mod server;
 pub mod socket;
+pub mod stats;
 pub mod stream;
 #[cfg(test)]
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod tickets;
+mod witness;

@@ -3,13 +3,13 @@
 use std::sync::{Arc, LazyLock};
 
 use arc_swap::ArcSwapOption;
+use aws_lc_rs::digest::{Context, SHA256};
 use rustls::SupportedProtocolVersion;
 use rustls::crypto::CryptoProvider;
-use rustls::sign::CertifiedKey;
 
 use super::error::TlsError;
-use super::peer::PeerPolicy;
-use crate::config::secret::{Secret, ValidationContext};
+use super::key_log::KeyLog;
+use crate::config::secret::{Secret, TicketKey, TlsCertificate, ValidationContext};
 use crate::config::tls::{TlsSettings, TlsVersion, Validation};
 use crate::discovery::slot::Slot;
 
@@ -27,7 +27,10 @@ impl TlsSettings {
             Validation::None => None,
             Validation::Context(slot) | Validation::Combined { slot, .. } => Some(slot),
         };
-        self.certificates.iter().chain(validation)
+        self.certificates
+            .iter()
+            .chain(validation)
+            .chain(&self.ticket_keys)
     }
 
     /// The process's cryptography, as far as these settings allow it. Cipher suites can be chosen
@@ -39,9 +42,16 @@ impl TlsSettings {
         }
         let mut provider = CryptoProvider::clone(&provider);
         if !self.cipher_suites.is_empty() {
-            provider.cipher_suites.retain(|suite| {
-                suite.tls13().is_some() || self.cipher_suites.contains(&suite.suite())
-            });
+            let place = |suite: rustls::CipherSuite| {
+                self.cipher_suites.iter().position(|other| *other == suite)
+            };
+            provider
+                .cipher_suites
+                .retain(|suite| suite.tls13().is_some() || place(suite.suite()).is_some());
+            // Those of 1.3, which have no place, stay first.
+            provider
+                .cipher_suites
+                .sort_by_key(|suite| place(suite.suite()));
         }
         if !self.groups.is_empty() {
             let place = |group: rustls::NamedGroup| self.groups.iter().position(|g| *g == group);
@@ -51,6 +61,18 @@ impl TlsSettings {
             provider.kx_groups.sort_by_key(|group| place(group.name()));
         }
         Arc::new(provider)
+    }
+
+    /// Opens the key log, where one is configured.
+    pub(super) fn open_key_log(&self) -> Result<Option<KeyLog>, TlsError> {
+        let Some(settings) = &self.key_log else {
+            return Ok(None);
+        };
+        let opened = KeyLog::open(settings.clone()).map_err(|source| TlsError::KeyLog {
+            path: settings.path.clone(),
+            source,
+        });
+        opened.map(Some)
     }
 
     /// The versions that rustls may agree on.
@@ -100,44 +122,104 @@ impl Secrets {
     }
 
     /// The certificates with their keys.
-    pub fn certificates(&self, settings: &TlsSettings) -> Result<Vec<Arc<CertifiedKey>>, TlsError> {
+    pub fn certificates<'s>(
+        &'s self,
+        settings: &TlsSettings,
+    ) -> Result<Vec<&'s TlsCertificate>, TlsError> {
         settings
             .certificates
             .iter()
             .zip(&self.values)
             .map(|(slot, secret)| match &**secret {
-                Secret::Certificate(certificate) => Ok(Arc::clone(&certificate.certified)),
-                Secret::Validation(_) => Err(TlsError::SecretKind {
-                    name: Arc::clone(slot.name()),
-                    expected: "TLS certificate",
-                }),
+                Secret::Certificate(certificate) => Ok(certificate),
+                _ => Err(wrong_kind(slot, "TLS certificate")),
             })
             .collect()
     }
 
-    /// What peers are held to.
-    pub fn peer_policy(
+    /// The keys of tickets, where they are configured.
+    pub fn ticket_keys(&self, settings: &TlsSettings) -> Result<Option<&[TicketKey]>, TlsError> {
+        let Some(slot) = &settings.ticket_keys else {
+            return Ok(None);
+        };
+        match self.values.last().map(|secret| &**secret) {
+            Some(Secret::TicketKeys(keys)) => Ok(Some(keys)),
+            _ => Err(wrong_kind(slot, "session ticket keys")),
+        }
+    }
+
+    /// The validation contexts to be merged, in order.
+    pub fn validation<'s>(
+        &'s self,
+        settings: &'s TlsSettings,
+    ) -> Result<Vec<&'s ValidationContext>, TlsError> {
+        let (defaults, slot) = match &settings.validation {
+            Validation::None => return Ok(Vec::new()),
+            Validation::Context(slot) => (None, slot),
+            Validation::Combined { defaults, slot } => (Some(&**defaults), slot),
+        };
+        match self.values.get(settings.certificates.len()).map(|s| &**s) {
+            Some(Secret::Validation(context)) => {
+                Ok(defaults.into_iter().chain([context]).collect())
+            }
+            _ => Err(wrong_kind(slot, "validation context")),
+        }
+    }
+
+    /// A digest of what a client of these settings is let in by: two contexts with the same one may
+    /// take each other's sessions. It holds neither keys nor validity, so that renewed certificates
+    /// change nothing.
+    pub fn admission(
         &self,
         settings: &TlsSettings,
         require_certificate: bool,
-    ) -> Result<PeerPolicy, TlsError> {
-        let mut contexts: Vec<&ValidationContext> = Vec::new();
-        if let Validation::Combined { defaults, .. } = &settings.validation {
-            contexts.push(defaults);
-        }
-        if let Validation::Context(slot) | Validation::Combined { slot, .. } = &settings.validation
-        {
-            match self.values.last().map(|secret| &**secret) {
-                Some(Secret::Validation(context)) => contexts.push(context),
-                _ => {
-                    return Err(TlsError::SecretKind {
-                        name: Arc::clone(slot.name()),
-                        expected: "validation context",
-                    });
-                }
+    ) -> Result<[u8; 32], TlsError> {
+        let mut digest = Context::new(&SHA256);
+        // Each part with its length, so that none can pass for another.
+        let mut part = |bytes: &[u8]| {
+            digest.update(&(bytes.len() as u64).to_be_bytes());
+            digest.update(bytes);
+        };
+        part(&[u8::from(require_certificate)]);
+        for certificate in self.certificates(settings)? {
+            for name in &certificate.server_names {
+                part(name.as_bytes());
             }
         }
-        PeerPolicy::new(&contexts, require_certificate, settings.provider())
+        for context in self.validation(settings)? {
+            for root in &context.trusted_ca {
+                part(root);
+            }
+            for (domain, bundle) in context.spiffe.iter().flat_map(|bundles| bundles.iter()) {
+                part(domain.as_str().as_bytes());
+                for root in bundle.roots() {
+                    part(root);
+                }
+            }
+            let hashes = context.certificate_hashes.iter();
+            for hash in hashes.chain(&context.public_key_hashes) {
+                part(hash);
+            }
+            let rest = (
+                &context.subject_alt_names,
+                context.revocation_lists.len(),
+                context.only_leaf_revocation,
+                context.allow_expired,
+                context.max_depth,
+                context.accept_untrusted,
+            );
+            part(format!("{rest:?}").as_bytes());
+        }
+        let mut admission = [0; 32];
+        admission.copy_from_slice(digest.finish().as_ref());
+        Ok(admission)
+    }
+}
+
+fn wrong_kind(slot: &Slot<Secret>, expected: &'static str) -> TlsError {
+    TlsError::SecretKind {
+        name: Arc::clone(slot.name()),
+        expected,
     }
 }
 

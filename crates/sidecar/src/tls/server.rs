@@ -2,41 +2,49 @@
 
 use std::sync::Arc;
 
-use outrider_identity::certificate::CertificateDetails;
 use rustls::ServerConfig;
-use rustls::server::{
-    ClientHello as RustlsHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert,
-    UnbufferedServerConnection,
-};
-use rustls::sign::CertifiedKey;
+use rustls::server::{NoServerSessionStorage, ProducesTickets, UnbufferedServerConnection};
 use tokio::io::AsyncReadExt as _;
 
+use super::certificates::ServerCertificates;
 use super::client_hello::{self, ClientHello, Parsed};
 use super::error::TlsError;
 use super::handshake;
+use super::key_log::KeyLog;
+use super::peer::{PeerPolicy, Use};
 use super::secrets::{Cached, Secrets};
 use super::socket::Socket;
 use super::stream::{PlainStream, TlsStream};
+use super::tickets::{Remembered, Tickets};
 use crate::config::secret::Secret;
-use crate::config::tls::{DownstreamTls, Validation};
+use crate::config::tls::{DownstreamTls, ServerResumption};
 use crate::discovery::slot::Slot;
 
 /// A `DownstreamTlsContext` at work.
 pub struct ServerContext {
     tls: DownstreamTls,
     configs: Cached<Configs>,
-    /// Where clients are not verified, they may resume. Where they are, they may not: rustls takes
-    /// the client's chain from the ticket as it was, so a ticket would outlive a revocation.
-    ticketer: Option<Arc<dyn ProducesTickets>>,
+    /// The keys of tickets where none are configured. They outlive a change of secrets, for sessions
+    /// are bound to what admitted them.
+    own_keys: Option<Arc<dyn ProducesTickets>>,
+    key_log: Option<KeyLog>,
+}
+
+/// The configurations of one moment's secrets.
+struct Configs {
+    usual: ByProtocol,
+    /// The same with a key log.
+    logged: Option<ByProtocol>,
+    policy: Arc<PeerPolicy>,
+    /// Whether it matters what the client's hello says, beside what rustls makes of it.
+    needs_hello: bool,
 }
 
 /// One configuration for each choice of ALPN: rustls fails a handshake where nothing overlaps, and
 /// the field (BoringSSL) goes on without a protocol.
-struct Configs {
-    by_protocol: Vec<(Arc<[u8]>, Arc<ServerConfig>)>,
+struct ByProtocol {
+    protocols: Vec<(Arc<[u8]>, Arc<ServerConfig>)>,
     without: Arc<ServerConfig>,
-    /// The first URI name of the first certificate.
-    own_uri: Option<Arc<str>>,
 }
 
 impl ServerContext {
@@ -49,17 +57,18 @@ impl ServerContext {
         if tls.settings.certificates.is_empty() {
             return Err(TlsError::NoCertificate);
         }
-        let verifies =
-            tls.require_client_certificate || !matches!(tls.settings.validation, Validation::None);
-        let ticketer = if verifies {
-            None
-        } else {
-            Some(rustls::crypto::aws_lc_rs::Ticketer::new().map_err(TlsError::Settings)?)
-        };
+        let needs_keys =
+            tls.resumption == ServerResumption::Tickets && tls.settings.ticket_keys.is_none();
+        let own_keys = needs_keys
+            .then(rustls::crypto::aws_lc_rs::Ticketer::new)
+            .transpose()
+            .map_err(TlsError::Settings)?;
+        let key_log = tls.settings.open_key_log()?;
         let context = ServerContext {
             tls,
             configs: Cached::new(),
-            ticketer,
+            own_keys,
+            key_log,
         };
         if context.is_ready() {
             context.configs()?;
@@ -99,15 +108,25 @@ impl ServerContext {
         let looked;
         let hello = match hello {
             Some(hello) => Some(hello),
-            None if configs.by_protocol.is_empty() => None,
+            None if !configs.needs_hello => None,
             None => {
                 (socket, looked) = read_hello(socket, &mut read_ahead).await?;
                 looked.as_ref()
             }
         };
-        let connection =
-            UnbufferedServerConnection::new(configs.choose(hello)).map_err(TlsError::Settings)?;
-        handshake::accept(connection, socket, read_ahead, configs.own_uri.clone()).await
+        let wants_log = self
+            .key_log
+            .as_ref()
+            .is_some_and(|log| log.wants(socket.local_addr(), socket.peer_addr()));
+        let by_protocol = configs
+            .logged
+            .as_ref()
+            .filter(|_| wants_log)
+            .unwrap_or(&configs.usual);
+        let connection = UnbufferedServerConnection::new(by_protocol.choose(hello))
+            .map_err(TlsError::Settings)?;
+        let asks = hello.is_some_and(|hello| hello.asks_for_staple);
+        handshake::accept(connection, socket, read_ahead, asks, &configs.policy).await
     }
 
     fn configs(&self) -> Result<Arc<Configs>, TlsError> {
@@ -117,44 +136,66 @@ impl ServerContext {
 
     fn build(&self, secrets: &Secrets) -> Result<Configs, TlsError> {
         let settings = &self.tls.settings;
-        let certificates = Certificates(secrets.certificates(settings)?);
-        let own_uri = certificates
-            .0
-            .first()
-            .and_then(|own| own.cert.first())
-            .and_then(|leaf| {
-                let details = CertificateDetails::parse(leaf).ok()?;
-                details.uris.into_iter().next().map(Arc::from)
-            });
-        let policy = secrets.peer_policy(settings, self.tls.require_client_certificate)?;
+        let certificates = ServerCertificates::new(
+            &secrets.certificates(settings)?,
+            &settings.signature_schemes,
+            self.tls.staple_policy,
+            self.tls.full_scan,
+        )?;
+        let needs_hello = !settings.alpn.is_empty() || certificates.has_staples();
+        let used = Use {
+            require_certificate: self.tls.require_client_certificate,
+            match_server_name: false,
+            schemes: settings.signature_schemes.clone(),
+            provider: settings.provider(),
+        };
+        let policy = Arc::new(PeerPolicy::new(&secrets.validation(settings)?, used)?);
         let mut config = ServerConfig::builder_with_provider(settings.provider())
             .with_protocol_versions(settings.versions()?)
             .map_err(TlsError::Settings)?
-            .with_client_cert_verifier(Arc::new(policy))
+            .with_client_cert_verifier(policy.clone())
             .with_cert_resolver(Arc::new(certificates));
         config.enable_secret_extraction = true;
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        match &self.ticketer {
-            Some(ticketer) => {
-                config.ticketer = Arc::clone(ticketer);
-                config.send_tls13_tickets = 1;
-            }
-            None => config.send_tls13_tickets = 0,
-        }
-        let by_protocol = settings
-            .alpn
-            .iter()
-            .map(|protocol| {
-                let mut config = config.clone();
-                config.alpn_protocols = vec![protocol.to_vec()];
-                (Arc::clone(protocol), Arc::new(config))
-            })
-            .collect();
+        // An order that somebody chose is kept; the library's own is no better than the client's.
+        config.ignore_client_order =
+            !settings.cipher_suites.is_empty() && !self.tls.prefer_client_ciphers;
+        self.let_resume(secrets, &mut config)?;
+        let logged = self.key_log.as_ref().map(|log| {
+            let mut config = config.clone();
+            config.key_log = log.sink();
+            ByProtocol::new(config, &settings.alpn)
+        });
         Ok(Configs {
-            by_protocol,
-            without: Arc::new(config),
-            own_uri,
+            usual: ByProtocol::new(config, &settings.alpn),
+            logged,
+            policy,
+            needs_hello,
         })
+    }
+
+    /// Who may come back without a full handshake.
+    fn let_resume(&self, secrets: &Secrets, config: &mut ServerConfig) -> Result<(), TlsError> {
+        let settings = &self.tls.settings;
+        let timeout = self.tls.session_timeout;
+        let admission = || secrets.admission(settings, self.tls.require_client_certificate);
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        match self.tls.resumption {
+            ServerResumption::None => {}
+            ServerResumption::Remembered => {
+                config.session_storage = Remembered::new(admission()?, timeout);
+            }
+            ServerResumption::Tickets => {
+                if let Some(keys) = secrets.ticket_keys(settings)? {
+                    config.ticketer = Tickets::configured(keys.to_vec(), admission()?, timeout);
+                    config.send_tls13_tickets = 1;
+                } else if let Some(keys) = &self.own_keys {
+                    config.ticketer = Tickets::own(Arc::clone(keys), admission()?, timeout);
+                    config.send_tls13_tickets = 1;
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -164,12 +205,27 @@ impl std::fmt::Debug for ServerContext {
     }
 }
 
-impl Configs {
+impl ByProtocol {
+    fn new(config: ServerConfig, protocols: &[Arc<[u8]>]) -> Self {
+        let protocols = protocols
+            .iter()
+            .map(|protocol| {
+                let mut config = config.clone();
+                config.alpn_protocols = vec![protocol.to_vec()];
+                (Arc::clone(protocol), Arc::new(config))
+            })
+            .collect();
+        ByProtocol {
+            protocols,
+            without: Arc::new(config),
+        }
+    }
+
     /// The first of our protocols that the client offers, too.
     fn choose(&self, hello: Option<&ClientHello>) -> Arc<ServerConfig> {
         let offered = hello.map_or(&[][..], |hello| &hello.alpn);
         let agreed = self
-            .by_protocol
+            .protocols
             .iter()
             .find(|(protocol, _)| offered.iter().any(|offer| **offer == **protocol));
         Arc::clone(agreed.map_or(&self.without, |(_, config)| config))
@@ -192,39 +248,5 @@ async fn read_hello(
         if socket.read_buf(received).await? == 0 {
             return Err(TlsError::Closed);
         }
-    }
-}
-
-/// The server's certificates, in the configuration's order.
-#[derive(Debug)]
-struct Certificates(Vec<Arc<CertifiedKey>>);
-
-impl ResolvesServerCert for Certificates {
-    /// The first whose key the client can verify and whose names cover the server name that it
-    /// asks for; else the first whose key it can verify.
-    fn resolve(&self, hello: RustlsHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let usable = |certified: &&Arc<CertifiedKey>| {
-            certified
-                .key
-                .choose_scheme(hello.signature_schemes())
-                .is_some()
-        };
-        let mut candidates = self.0.iter().filter(usable);
-        let first = candidates.next()?;
-        let covers = |certified: &&Arc<CertifiedKey>| {
-            let name = hello
-                .server_name()
-                .and_then(|name| rustls_pki_types::ServerName::try_from(name).ok());
-            match (name, certified.end_entity_cert().ok()) {
-                (Some(name), Some(leaf)) => webpki::EndEntityCert::try_from(leaf)
-                    .is_ok_and(|leaf| leaf.verify_is_valid_for_subject_name(&name).is_ok()),
-                _ => false,
-            }
-        };
-        if self.0.len() == 1 || covers(&first) {
-            return Some(Arc::clone(first));
-        }
-        let better = candidates.find(covers);
-        Some(Arc::clone(better.unwrap_or(first)))
     }
 }

@@ -58,6 +58,14 @@ impl Socket {
         }
     }
 
+    /// The other end's address; `None` for a Unix socket.
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Socket::Tcp(tcp) => tcp.peer_addr().ok(),
+            Socket::Unix(_) => None,
+        }
+    }
+
     /// Closes it at once: the peer of a TCP connection sees RST, and what it has not read is lost.
     pub fn abort(self) {
         // It fails only where the connection is gone already.

@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 
 pub use super::encrypted::TlsStream;
 pub use super::socket::Socket;
+pub use super::witness::Staple;
 use crate::config::tls::TlsVersion;
 
 /// What a finished TLS handshake agreed on.
@@ -19,8 +20,16 @@ use crate::config::tls::TlsVersion;
 pub struct Handshake {
     /// TLS 1.2 or 1.3.
     pub version: TlsVersion,
-    /// IANA's name of the cipher suite.
+    /// BoringSSL's name of the cipher suite.
     pub cipher: &'static str,
+    /// The group of the key exchange; `None` where a session of TLS 1.2 was resumed.
+    pub group: Option<rustls::NamedGroup>,
+    /// How the peer signed, if it did.
+    pub peer_scheme: Option<rustls::SignatureScheme>,
+    /// Whether it continues an earlier session.
+    pub resumed: bool,
+    /// What became of the OCSP response, if the client asked for one.
+    pub staple: Option<Staple>,
     /// The protocol agreed by ALPN; empty if none.
     pub alpn: Vec<u8>,
     /// The peer's verified certificates, leaf first; empty if it gave none.
@@ -29,6 +38,8 @@ pub struct Handshake {
     pub peer_uris: Vec<Arc<str>>,
     /// The first URI name of our own certificate, if we showed one: our SPIFFE id.
     pub own_uri: Option<Arc<str>>,
+    /// Our own certificate, if we showed one.
+    pub own_certificate: Option<rustls_pki_types::CertificateDer<'static>>,
 }
 
 /// A connection's bytes. One task drives it, both ways.

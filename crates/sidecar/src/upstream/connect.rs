@@ -5,7 +5,6 @@ use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::SockRef;
@@ -15,7 +14,7 @@ use super::error::UpstreamError;
 use super::target::Target;
 use crate::config::address::Address;
 use crate::config::cluster::{BindConfig, TcpKeepalive, UpstreamTransport};
-use crate::tls::error::TlsError;
+use crate::tls::client::ServerNames;
 use crate::tls::socket::expect_same_host;
 use crate::tls::stream::{PlainStream, Socket, Stream};
 
@@ -39,11 +38,20 @@ async fn connect_unbounded(target: &Target, alpn: &[&[u8]]) -> Result<Stream, Up
         UpstreamTransport::Plain => Ok(Stream::Plain(PlainStream::new(socket, Vec::new()))),
         UpstreamTransport::Tls(context) => {
             let stats = &target.context.stats;
-            let tls = context.connect(socket, alpn).await.map_err(|error| {
-                stats.ssl_connection_error.increment(1);
-                tls_error(error)
-            })?;
-            stats.ssl_handshake.increment(1);
+            let names = ServerNames {
+                host: &target.endpoint.hostname,
+                requested: None,
+            };
+            let tls = context
+                .connect(socket, alpn, names)
+                .await
+                .map_err(|error| {
+                    stats.ssl.failed(&error);
+                    UpstreamError::Tls {
+                        reason: error.reason().into(),
+                    }
+                })?;
+            stats.ssl.shook_hands(tls.handshake());
             Ok(Stream::from(tls))
         }
     }
@@ -167,12 +175,6 @@ fn remote_error(error: io::Error) -> UpstreamError {
             refused: kind == io::ErrorKind::ConnectionRefused,
             reason: format!("delayed connect error: {}", describe(&error)).into(),
         },
-    }
-}
-
-fn tls_error(error: TlsError) -> UpstreamError {
-    UpstreamError::Tls {
-        reason: Arc::from(error.to_string()),
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram};
 
 use crate::telemetry::metrics::{Family, Scope, Stats};
+use crate::tls::stats::TlsStats;
 
 macro_rules! cluster_stats {
     (
@@ -19,6 +20,8 @@ macro_rules! cluster_stats {
             $(#[doc = $counter_doc] pub $counter: Counter,)+
             $(#[doc = $gauge_doc] pub $gauge: Gauge,)+
             $(#[doc = $histogram_doc] pub $histogram: Histogram,)+
+            /// TLS handshakes.
+            pub ssl: TlsStats,
             codes: [OnceCell<Box<Codes>>; 5],
             scope: Scope,
         }
@@ -31,6 +34,7 @@ macro_rules! cluster_stats {
                     $($counter: scope.counter($counter_name),)+
                     $($gauge: scope.gauge($gauge_name),)+
                     $($histogram: scope.histogram($histogram_name),)+
+                    ssl: TlsStats::upstream(stats.scope(Family::Cluster, name)),
                     codes: Default::default(),
                     scope,
                 }
@@ -55,8 +59,6 @@ cluster_stats! {
         cx_none_healthy = "upstream_cx_none_healthy": "Times that no endpoint could be used.",
         cx_rx_bytes_total = "upstream_cx_rx_bytes_total": "Bytes received from endpoints.",
         cx_tx_bytes_total = "upstream_cx_tx_bytes_total": "Bytes sent to endpoints.",
-        ssl_handshake = "ssl.handshake": "TLS handshakes that succeeded.",
-        ssl_connection_error = "ssl.connection_error": "TLS handshakes that failed.",
         bind_errors = "bind_errors": "Sockets that could not have their configured source.",
         rq_total = "upstream_rq_total": "Requests that reached a connection.",
         rq_pending_total = "upstream_rq_pending_total": "Requests that waited for a connection.",

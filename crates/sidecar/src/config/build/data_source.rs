@@ -1,5 +1,8 @@
 //! `DataSource`: bytes that are given in place, or in a file or environment variable.
 
+use std::fs::OpenOptions;
+use std::io::{self, Read as _};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use envoy_types::pb::envoy::config::core::v3 as core;
@@ -7,6 +10,9 @@ use envoy_types::pb::envoy::config::core::v3::data_source::Specifier;
 
 use super::fields::{named, refuse};
 use crate::config::error::{ConfigError, Result};
+
+/// The longest file that is read: bundles and revocation lists have some megabytes at most.
+const LIMIT: u64 = 64 << 20;
 
 /// What a source held.
 pub struct Data {
@@ -48,7 +54,7 @@ pub fn read(source: &core::DataSource) -> Result<Option<Data>> {
         },
         Some(Specifier::Filename(name)) => {
             let path = Path::new(named(name, "filename")?);
-            let bytes = std::fs::read(path).map_err(|error| {
+            let bytes = read_file(path).map_err(|error| {
                 ConfigError::new(
                     "filename",
                     format_args!("cannot read {}: {error}", path.display()),
@@ -71,4 +77,22 @@ pub fn read(source: &core::DataSource) -> Result<Option<Data>> {
         }
     };
     Ok(Some(data))
+}
+
+/// Reads a file of at most [`LIMIT`] bytes: `/dev/zero` has no end, and a pipe would keep us waiting
+/// for its writer.
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    if file.metadata()?.file_type().is_fifo() {
+        return Err(io::Error::other("it is a pipe, not a file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(LIMIT + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LIMIT {
+        return Err(io::Error::other(format!("it is longer than {LIMIT} bytes")));
+    }
+    Ok(bytes)
 }

@@ -9,6 +9,7 @@
 #![allow(deprecated)]
 
 pub mod access_log;
+mod certificate;
 pub mod cluster;
 pub mod context;
 mod data_source;
@@ -33,11 +34,14 @@ mod route_answer;
 mod route_match;
 pub mod secret;
 pub mod source;
+mod spiffe_validator;
 mod struct_value;
 mod tls;
+mod tls_parameters;
 mod transport_socket;
 mod upstream_protocol;
 mod uri_template;
+mod validation_context;
 
 #[cfg(test)]
 pub mod testing;

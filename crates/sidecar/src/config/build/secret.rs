@@ -1,23 +1,16 @@
-//! `Secret`: certificates with their keys, and what peers are validated against.
+//! `Secret`: certificates with their keys, what peers are validated against, keys of tickets.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
-use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::certificate_validation_context::TrustChainVerification;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::secret::Type;
-use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::subject_alt_name_matcher::SanType;
-use outrider_identity::certificate::certificates_from_pem;
-use rustls::sign::CertifiedKey;
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::data_source;
-use super::fields::{Within as _, each, enumeration, refuse, required};
-use super::matcher;
+use super::fields::{Within as _, each, refuse, required};
+use super::{certificate, validation_context};
 use crate::config::error::{ConfigError, Result};
-use crate::config::secret::{SanKind, SanMatcher, Secret, TlsCertificate, ValidationContext};
+use crate::config::secret::{Secret, TicketKey, ValidationContext};
 
 /// A secret, and the files that it came from.
 #[derive(Debug)]
@@ -64,13 +57,17 @@ impl std::fmt::Debug for SecretFiles {
 
 /// What is read from the sources of one secret.
 #[derive(Default)]
-struct Reader {
+pub(super) struct Reader {
     watched: Vec<PathBuf>,
 }
 
 impl Reader {
     /// The bytes of a source; `None` where it is not set.
-    fn read(&mut self, source: &Option<core::DataSource>, field: &str) -> Result<Option<Vec<u8>>> {
+    pub(super) fn read(
+        &mut self,
+        source: &Option<core::DataSource>,
+        field: &str,
+    ) -> Result<Option<Vec<u8>>> {
         let Some(source) = source else {
             return Ok(None);
         };
@@ -82,7 +79,7 @@ impl Reader {
         }))
     }
 
-    fn watch(&mut self, directory: &Option<core::WatchedDirectory>) {
+    pub(super) fn watch(&mut self, directory: &Option<core::WatchedDirectory>) {
         self.watched
             .extend(directory.iter().map(|d| Path::new(&d.path).to_owned()));
     }
@@ -97,24 +94,17 @@ impl Reader {
 pub fn build(proto: &tls::Secret) -> Result<Built> {
     let mut reader = Reader::default();
     let secret = match required(&proto.r#type, "type")? {
-        Type::TlsCertificate(certificate) => tls_certificate(certificate, &mut reader)
+        Type::TlsCertificate(certificate) => certificate::build(certificate, &mut reader)
             .map(Secret::Certificate)
             .within("tls_certificate")?,
         Type::ValidationContext(context) => {
-            let built = validation_context(context, &mut reader).within("validation_context")?;
-            refuse(
-                built.trusted_ca.is_empty() && !built.subject_alt_names.is_empty(),
-                "validation_context.trusted_ca",
-                "must be set: names prove nothing in a certificate that anybody can make",
-            )?;
-            Secret::Validation(built)
+            let built = validation_context::build(context, &mut reader)
+                .and_then(|built| validation_context::check(&built).map(|()| built));
+            Secret::Validation(built.within("validation_context")?)
         }
-        Type::SessionTicketKeys(_) => {
-            return Err(ConfigError::new(
-                "session_ticket_keys",
-                "ticket keys are made in the process and never leave it",
-            ));
-        }
+        Type::SessionTicketKeys(keys) => ticket_keys(keys, &mut reader)
+            .map(Secret::TicketKeys)
+            .within("session_ticket_keys")?,
         Type::GenericSecret(_) => {
             return Err(ConfigError::new("generic_secret", "is not supported"));
         }
@@ -139,127 +129,44 @@ pub fn build(proto: &tls::Secret) -> Result<Built> {
 /// As [`build`]; also a root that comes from a file, which would not be loaded again.
 pub fn default_context(proto: &tls::CertificateValidationContext) -> Result<ValidationContext> {
     let mut reader = Reader::default();
-    let context = validation_context(proto, &mut reader)?;
+    let context = validation_context::build(proto, &mut reader)?;
     refuse(
         !reader.watched.is_empty(),
-        "trusted_ca",
-        "must be inline here, or come with the secret",
+        "",
+        "names a file or watched_directory: give the data inline here, or with the secret",
     )?;
     Ok(context)
 }
 
-fn tls_certificate(proto: &tls::TlsCertificate, reader: &mut Reader) -> Result<TlsCertificate> {
-    reader.watch(&proto.watched_directory);
-    let chain = reader
-        .read(&proto.certificate_chain, "certificate_chain")?
-        .ok_or_else(|| ConfigError::new("certificate_chain", "must be set"))?;
-    let chain = certificates(&chain, "certificate_chain")?;
-    let key = reader
-        .read(&proto.private_key, "private_key")?
-        .ok_or_else(|| ConfigError::new("private_key", "must be set"))?;
-    // The parser's own error quotes the line, which may be part of the key.
-    let key = PrivateKeyDer::from_pem_slice(&key).map_err(|_| {
-        ConfigError::new(
-            "private_key",
-            "holds no private key that is PEM, not encrypted, and in PKCS#8, PKCS#1 or SEC1",
-        )
-    })?;
-    let provider = rustls::crypto::aws_lc_rs::default_provider();
-    let certified = CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => ConfigError::new(
-            "private_key",
-            "does not belong to the first certificate of certificate_chain",
-        ),
-        other => ConfigError::new("private_key", format_args!("cannot be used: {other}")),
-    })?;
-    Ok(TlsCertificate {
-        certified: Arc::new(certified),
-    })
-}
-
-fn certificates(pem: &[u8], field: &str) -> Result<Vec<CertificateDer<'static>>> {
-    certificates_from_pem(pem).map_err(|error| ConfigError::new(field, error))
-}
-
-fn validation_context(
-    proto: &tls::CertificateValidationContext,
-    reader: &mut Reader,
-) -> Result<ValidationContext> {
-    reader.watch(&proto.watched_directory);
-    let trusted_ca = match reader.read(&proto.trusted_ca, "trusted_ca")? {
-        Some(pem) => certificates(&pem, "trusted_ca")?,
-        None => Vec::new(),
-    };
-    for (index, root) in trusted_ca.iter().enumerate() {
-        webpki::anchor_from_trusted_cert(root).map_err(|error| {
+/// `TlsSessionTicketKeys`: 80 random bytes a key. New tickets are made with the first; the others
+/// still open old ones.
+fn ticket_keys(proto: &tls::TlsSessionTicketKeys, reader: &mut Reader) -> Result<Vec<TicketKey>> {
+    refuse(
+        proto.keys.is_empty(),
+        "keys",
+        "must hold at least one key of 80 bytes",
+    )?;
+    each("keys", &proto.keys, |source| {
+        let bytes = reader
+            .read(&Some(source.clone()), "")?
+            .ok_or_else(|| ConfigError::new("", "must hold a key of 80 bytes"))?;
+        let parts = (bytes.len() == 80).then(|| bytes.split_at(16));
+        let parts = parts.and_then(|(name, rest)| {
+            let (hmac, aes) = rest.split_at_checked(32)?;
+            Some(TicketKey {
+                name: name.try_into().ok()?,
+                hmac: hmac.try_into().ok()?,
+                aes: aes.try_into().ok()?,
+            })
+        });
+        parts.ok_or_else(|| {
             ConfigError::new(
-                "trusted_ca",
-                format_args!("certificate {index} cannot be a root: {error}"),
+                "",
+                format_args!(
+                    "has {} bytes, and a key has 80: make one with `openssl rand 80`",
+                    bytes.len()
+                ),
             )
-        })?;
-    }
-    let mut subject_alt_names = each(
-        "match_typed_subject_alt_names",
-        &proto.match_typed_subject_alt_names,
-        subject_alt_name,
-    )?;
-    let untyped = each(
-        "match_subject_alt_names",
-        &proto.match_subject_alt_names,
-        matcher::string,
-    )?;
-    for matcher in untyped {
-        let kinds = [SanKind::Uri, SanKind::Dns, SanKind::Email, SanKind::Ip];
-        subject_alt_names.extend(kinds.map(|kind| SanMatcher {
-            kind,
-            matcher: matcher.clone(),
-        }));
-    }
-    let trust: TrustChainVerification =
-        enumeration(proto.trust_chain_verification, "trust_chain_verification")?;
-    Ok(ValidationContext {
-        trusted_ca,
-        subject_alt_names,
-        certificate_hashes: each(
-            "verify_certificate_hash",
-            &proto.verify_certificate_hash,
-            |hash| sha256(hash),
-        )?,
-        accept_untrusted: trust == TrustChainVerification::AcceptUntrusted,
+        })
     })
-}
-
-fn subject_alt_name(proto: &tls::SubjectAltNameMatcher) -> Result<SanMatcher> {
-    let kind: SanType = enumeration(proto.san_type, "san_type")?;
-    Ok(SanMatcher {
-        kind: match kind {
-            SanType::Uri => SanKind::Uri,
-            SanType::Dns => SanKind::Dns,
-            SanType::Email => SanKind::Email,
-            SanType::IpAddress => SanKind::Ip,
-            SanType::Unspecified | SanType::OtherName => {
-                return Err(ConfigError::new(
-                    "san_type",
-                    "must be URI, DNS, EMAIL or IP_ADDRESS",
-                ));
-            }
-        },
-        matcher: matcher::string(required(&proto.matcher, "matcher")?).within("matcher")?,
-    })
-}
-
-/// A SHA-256 in hexadecimal, with colons between the bytes or without.
-fn sha256(text: &str) -> Result<[u8; 32]> {
-    // The item itself is the field.
-    let error = || ConfigError::new("", "must be a SHA-256 in hexadecimal");
-    let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b':').collect();
-    let mut hash = [0; 32];
-    if digits.len() != 64 {
-        return Err(error());
-    }
-    for (byte, pair) in hash.iter_mut().zip(digits.chunks(2)) {
-        let pair = std::str::from_utf8(pair).map_err(|_| error())?;
-        *byte = u8::from_str_radix(pair, 16).map_err(|_| error())?;
-    }
-    Ok(hash)
 }

@@ -1,21 +1,28 @@
 //! `DownstreamTlsContext` and `UpstreamTlsContext`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::common_tls_context::{
     CombinedCertificateValidationContext, ValidationContextType,
 };
-use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::downstream_tls_context::SessionTicketKeysType;
-use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::tls_parameters::TlsProtocol;
-use rustls::{CipherSuite, NamedGroup};
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::downstream_tls_context::{
+    OcspStaplePolicy, SessionTicketKeysType,
+};
 
 use super::context::Context;
-use super::fields::{Within as _, each, enumeration, flag, named, refuse, required, uint};
-use super::{secret, source};
+use super::fields::{
+    Together as _, Within as _, cidr, duration, each, enumeration, flag, named, refuse, required,
+    uint,
+};
+use super::{secret, source, tls_parameters};
 use crate::config::error::{ConfigError, Result};
 use crate::config::secret::Secret;
-use crate::config::tls::{DownstreamTls, TlsSettings, TlsVersion, UpstreamTls, Validation};
+use crate::config::tls::{
+    DownstreamTls, KeyLogSettings, ServerResumption, StaplePolicy, TlsSettings, UpstreamTls,
+    Validation,
+};
 use crate::discovery::slot::Slot;
 
 /// `max_session_keys` unless set.
@@ -26,98 +33,148 @@ pub fn downstream(
     proto: &tls::DownstreamTlsContext,
     context: &dyn Context,
 ) -> Result<DownstreamTls> {
-    refuse(
-        flag(&proto.require_sni) == Some(true),
-        "require_sni",
-        "is not supported: match on server_names instead",
-    )?;
     let common = required(&proto.common_tls_context, "common_tls_context")?;
-    let settings = settings(common, context).within("common_tls_context")?;
+    let (mut settings, ticket_keys, timeout, staple_policy) = (
+        settings(common, context).within("common_tls_context"),
+        ticket_keys(proto, context),
+        duration(&proto.session_timeout, "session_timeout"),
+        enumeration(proto.ocsp_staple_policy, "ocsp_staple_policy"),
+    )
+        .together()?;
     refuse(
         settings.certificates.is_empty(),
         "common_tls_context",
         "needs a certificate: tls_certificates or tls_certificate_sds_secret_configs",
     )?;
     let require_client_certificate = flag(&proto.require_client_certificate).unwrap_or(false);
+    let verifies = !matches!(settings.validation, Validation::None);
     refuse(
-        require_client_certificate && matches!(settings.validation, Validation::None),
+        require_client_certificate && !verifies,
         "require_client_certificate",
         "needs a validation context: without one any certificate would do",
     )?;
-    if matches!(settings.validation, Validation::None) {
-        // Where clients are verified no session is ever resumed, which is what these ask for.
-        let stateless = matches!(
-            proto.session_ticket_keys_type,
-            Some(SessionTicketKeysType::DisableStatelessSessionResumption(
-                true
-            ))
+    if verifies && proto.require_client_certificate.is_none() {
+        tracing::warn!(
+            "a downstream TLS context has a validation context and no require_client_certificate: clients may come without a certificate"
         );
-        refuse(
-            stateless,
-            "disable_stateless_session_resumption",
-            "is not supported where clients are not verified",
-        )?;
-        refuse(
-            proto.session_timeout.is_some(),
-            "session_timeout",
-            "is not supported where clients are not verified",
-        )?;
     }
+    let stateless = !matches!(
+        proto.session_ticket_keys_type,
+        Some(SessionTicketKeysType::DisableStatelessSessionResumption(
+            true
+        ))
+    );
+    let asked_for = ticket_keys.is_some() || timeout.is_some();
+    let resumption = match (stateless, verifies) {
+        (true, false) => ServerResumption::Tickets,
+        (true, true) if asked_for => ServerResumption::Tickets,
+        (false, false) if !proto.disable_stateful_session_resumption => {
+            ServerResumption::Remembered
+        }
+        _ => ServerResumption::None,
+    };
+    settings.ticket_keys = ticket_keys;
     Ok(DownstreamTls {
         settings,
         require_client_certificate,
+        resumption,
+        // Only whole seconds count.
+        session_timeout: timeout.map(|timeout| Duration::from_secs(timeout.as_secs())),
+        staple_policy: match staple_policy {
+            OcspStaplePolicy::LenientStapling => StaplePolicy::Lenient,
+            OcspStaplePolicy::StrictStapling => StaplePolicy::Strict,
+            OcspStaplePolicy::MustStaple => StaplePolicy::Must,
+        },
+        full_scan: flag(&proto.full_scan_certs_on_sni_mismatch).unwrap_or(false),
+        prefer_client_ciphers: proto.prefer_client_ciphers,
     })
+}
+
+/// `session_ticket_keys_type`, as far as it names keys.
+fn ticket_keys(
+    proto: &tls::DownstreamTlsContext,
+    context: &dyn Context,
+) -> Result<Option<Arc<Slot<Secret>>>> {
+    match &proto.session_ticket_keys_type {
+        Some(SessionTicketKeysType::SessionTicketKeys(keys)) => {
+            let secret = tls::secret::Type::SessionTicketKeys(keys.clone());
+            inline(secret, context).map(Some)
+        }
+        Some(SessionTicketKeysType::SessionTicketKeysSdsSecretConfig(config)) => {
+            sds(config, context)
+                .map(Some)
+                .within("session_ticket_keys_sds_secret_config")
+        }
+        Some(SessionTicketKeysType::DisableStatelessSessionResumption(_)) | None => Ok(None),
+    }
 }
 
 /// `UpstreamTlsContext`.
 pub fn upstream(proto: &tls::UpstreamTlsContext, context: &dyn Context) -> Result<UpstreamTls> {
-    refuse(
-        proto.auto_host_sni,
-        "auto_host_sni",
-        "is not supported: set sni",
-    )?;
-    refuse(
-        proto.auto_sni_san_validation,
-        "auto_sni_san_validation",
-        "is not supported: use match_typed_subject_alt_names",
-    )?;
     let common = required(&proto.common_tls_context, "common_tls_context")?;
-    refuse(proto.sni.len() > 255, "sni", "is longer than 255 bytes")?;
+    let (settings, ()) = (
+        settings(common, context).within("common_tls_context"),
+        refuse(proto.sni.len() > 255, "sni", "is longer than 255 bytes"),
+    )
+        .together()?;
+    refuse(
+        proto.auto_sni_san_validation && matches!(settings.validation, Validation::None),
+        "auto_sni_san_validation",
+        "needs a validation context with trusted_ca: without one nothing is verified",
+    )?;
+    if matches!(settings.validation, Validation::None) {
+        tracing::warn!(
+            "an upstream TLS context has no validation context: anybody can pose as the server; set trusted_ca"
+        );
+    }
     Ok(UpstreamTls {
-        settings: settings(common, context).within("common_tls_context")?,
+        settings,
         sni: proto.sni.as_str().into(),
+        auto_host_sni: proto.auto_host_sni,
+        auto_sni_san_validation: proto.auto_sni_san_validation,
         max_session_keys: uint(&proto.max_session_keys).unwrap_or(SESSION_KEYS),
     })
 }
 
 fn settings(proto: &tls::CommonTlsContext, context: &dyn Context) -> Result<TlsSettings> {
     let parameters = proto.tls_params.clone().unwrap_or_default();
-    let (min_version, max_version) = versions(&parameters).within("tls_params")?;
-    let mut certificates = each("tls_certificates", &proto.tls_certificates, |certificate| {
-        let secret = tls::secret::Type::TlsCertificate(certificate.clone());
-        inline(secret, context).map_err(|error| error.at(|path| strip(path, "tls_certificate")))
-    })?;
-    certificates.extend(each(
-        "tls_certificate_sds_secret_configs",
-        &proto.tls_certificate_sds_secret_configs,
-        |config| sds(config, context),
-    )?);
-    Ok(TlsSettings {
-        min_version,
-        max_version,
-        cipher_suites: known(
-            &parameters.cipher_suites,
-            cipher_suite,
-            "tls_params.cipher_suites",
-        )?,
-        groups: known(&parameters.ecdh_curves, group, "tls_params.ecdh_curves")?,
-        alpn: each("alpn_protocols", &proto.alpn_protocols, |protocol| {
+    let (parameters, alpn, inline_certificates, discovered, validation, key_log) = (
+        tls_parameters::build(&parameters).within("tls_params"),
+        each("alpn_protocols", &proto.alpn_protocols, |protocol| {
             let valid = (1..=255).contains(&protocol.len());
             refuse(!valid, "", "must have between 1 and 255 bytes")?;
             Ok(Arc::from(protocol.as_bytes()))
-        })?,
-        certificates,
-        validation: validation(&proto.validation_context_type, context)?,
+        }),
+        each("tls_certificates", &proto.tls_certificates, |certificate| {
+            let secret = tls::secret::Type::TlsCertificate(certificate.clone());
+            inline(secret, context).map_err(|error| error.at(|path| strip(path, "tls_certificate")))
+        }),
+        each(
+            "tls_certificate_sds_secret_configs",
+            &proto.tls_certificate_sds_secret_configs,
+            |config| sds(config, context),
+        ),
+        validation(&proto.validation_context_type, context),
+        proto
+            .key_log
+            .as_ref()
+            .map(key_log)
+            .transpose()
+            .within("key_log"),
+    )
+        .together()?;
+    let (min_version, max_version) = parameters.versions;
+    Ok(TlsSettings {
+        min_version,
+        max_version,
+        cipher_suites: parameters.cipher_suites,
+        groups: parameters.groups,
+        signature_schemes: parameters.signature_schemes,
+        alpn,
+        certificates: inline_certificates.into_iter().chain(discovered).collect(),
+        validation,
+        ticket_keys: None,
+        key_log,
     })
 }
 
@@ -190,87 +247,18 @@ fn combined(
     })
 }
 
-/// The versions to offer. Both directions offer 1.2 and 1.3 unless told otherwise; Envoy's clients
-/// stop at 1.2, which no server needs.
-fn versions(proto: &tls::TlsParameters) -> Result<(TlsVersion, TlsVersion)> {
-    let version = |value: i32, unset: TlsVersion, field: &str| {
-        let version: TlsProtocol = enumeration(value, field)?;
-        match version {
-            TlsProtocol::TlsAuto => Ok(unset),
-            TlsProtocol::TlSv12 => Ok(TlsVersion::V1_2),
-            TlsProtocol::TlSv13 => Ok(TlsVersion::V1_3),
-            TlsProtocol::TlSv10 | TlsProtocol::TlSv11 => {
-                Err(ConfigError::new(field, "TLS 1.0 and 1.1 are not supported"))
-            }
-        }
-    };
-    let min = version(
-        proto.tls_minimum_protocol_version,
-        TlsVersion::V1_2,
-        "tls_minimum_protocol_version",
-    )?;
-    let max = version(
-        proto.tls_maximum_protocol_version,
-        TlsVersion::V1_3,
-        "tls_maximum_protocol_version",
-    )?;
-    refuse(
-        min > max,
-        "tls_minimum_protocol_version",
-        "is above tls_maximum_protocol_version",
-    )?;
-    Ok((min, max))
-}
-
-/// What of a list is on offer here. Names that are in use elsewhere and not here are left out, for
-/// that only narrows the choice; a list of which nothing is left is an error.
-fn known<T>(names: &[String], find: impl Fn(&str) -> Option<T>, field: &str) -> Result<Vec<T>> {
-    // `[A|B]` is BoringSSL's way to say that two are equally good.
-    let known: Vec<T> = names
-        .iter()
-        .flat_map(|name| name.trim_matches(['[', ']']).split('|'))
-        .filter_map(find)
-        .collect();
-    refuse(
-        known.is_empty() && !names.is_empty(),
-        field,
-        format_args!("none of these is supported: {}", names.join(", ")),
-    )?;
-    Ok(known)
-}
-
-/// By BoringSSL's name or by IANA's.
-fn cipher_suite(name: &str) -> Option<CipherSuite> {
-    Some(match name {
-        "ECDHE-ECDSA-AES128-GCM-SHA256" | "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256" => {
-            CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
-        }
-        "ECDHE-ECDSA-AES256-GCM-SHA384" | "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384" => {
-            CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384
-        }
-        "ECDHE-ECDSA-CHACHA20-POLY1305" | "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256" => {
-            CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
-        }
-        "ECDHE-RSA-AES128-GCM-SHA256" | "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256" => {
-            CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
-        }
-        "ECDHE-RSA-AES256-GCM-SHA384" | "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384" => {
-            CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384
-        }
-        "ECDHE-RSA-CHACHA20-POLY1305" | "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256" => {
-            CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256
-        }
-        _ => return None,
-    })
-}
-
-fn group(name: &str) -> Option<NamedGroup> {
-    Some(match name {
-        "X25519" => NamedGroup::X25519,
-        "P-256" => NamedGroup::secp256r1,
-        "P-384" => NamedGroup::secp384r1,
-        "X25519MLKEM768" => NamedGroup::X25519MLKEM768,
-        _ => return None,
+/// `TlsKeyLog`.
+fn key_log(proto: &tls::TlsKeyLog) -> Result<KeyLogSettings> {
+    let path = named(&proto.path, "path")?;
+    let (local, remote) = (
+        each("local_address_range", &proto.local_address_range, cidr),
+        each("remote_address_range", &proto.remote_address_range, cidr),
+    )
+        .together()?;
+    Ok(KeyLogSettings {
+        path: path.into(),
+        local,
+        remote,
     })
 }
 
