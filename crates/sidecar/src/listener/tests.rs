@@ -321,7 +321,12 @@ fn mutual_tls_ends_here_and_plaintext_is_refused() {
         let address = sidecar.put(config);
 
         let tcp = TcpStream::connect(address).await.unwrap();
-        let mut stream = Stream::from(client.connect(tcp, &[b"istio"]).await.unwrap());
+        let mut stream = Stream::from(
+            client
+                .connect(tcp, &[b"istio"], Default::default())
+                .await
+                .unwrap(),
+        );
         stream.write_all(b"secret").await.unwrap();
         expect(&mut stream, "secret").await;
         assert_eq!(sidecar.count(Family::Listener, "ssl.handshake"), 1);

@@ -10,7 +10,9 @@ use super::error::TlsError;
 use super::server::ServerContext;
 use crate::config::matcher::{Case, StringMatcher};
 use crate::config::secret::{SanKind, SanMatcher, Secret, TlsCertificate, ValidationContext};
-use crate::config::tls::{DownstreamTls, TlsSettings, TlsVersion, UpstreamTls, Validation};
+use crate::config::tls::{
+    DownstreamTls, ServerResumption, StaplePolicy, TlsSettings, TlsVersion, UpstreamTls, Validation,
+};
 use crate::discovery::slot::Slot;
 
 /// A certificate authority.
@@ -48,9 +50,9 @@ impl Authority {
     pub fn secret(&self, uri: &str) -> Arc<Secret> {
         let (certificate, key) = self.issue(uri, "workload.test");
         let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).unwrap();
-        Arc::new(Secret::Certificate(TlsCertificate {
-            certified: Arc::new(rustls::sign::CertifiedKey::new(vec![certificate], key)),
-        }))
+        Arc::new(Secret::Certificate(TlsCertificate::new(Arc::new(
+            rustls::sign::CertifiedKey::new(vec![certificate], key),
+        ))))
     }
 
     /// Trust in this authority and, unless empty, in this one URI only.
@@ -92,7 +94,10 @@ impl Side {
                 groups: Vec::new(),
                 alpn: Vec::new(),
                 certificates: vec![Arc::clone(&certificate)],
+                signature_schemes: Vec::new(),
                 validation: Validation::Context(Arc::clone(&trust)),
+                ticket_keys: None,
+                key_log: None,
             },
         }
     }
@@ -113,17 +118,37 @@ impl Side {
 
     pub fn server(&self) -> Result<Arc<ServerContext>, TlsError> {
         ServerContext::new(DownstreamTls {
-            settings: self.settings.clone(),
             require_client_certificate: true,
+            ..downstream(self.settings.clone())
         })
     }
 
     pub fn client(&self) -> Result<Arc<ClientContext>, TlsError> {
-        ClientContext::new(UpstreamTls {
-            settings: self.settings.clone(),
-            sni: "outbound_.8080_._.reviews.shop.svc.cluster.local".into(),
-            max_session_keys: 1,
-        })
+        ClientContext::new(upstream(self.settings.clone()))
+    }
+}
+
+/// A context that lets anybody in, and nobody resume.
+pub fn downstream(settings: TlsSettings) -> DownstreamTls {
+    DownstreamTls {
+        settings,
+        require_client_certificate: false,
+        resumption: ServerResumption::None,
+        session_timeout: None,
+        staple_policy: StaplePolicy::default(),
+        full_scan: false,
+        prefer_client_ciphers: false,
+    }
+}
+
+/// A context with a server name as the mesh has them.
+pub fn upstream(settings: TlsSettings) -> UpstreamTls {
+    UpstreamTls {
+        settings,
+        sni: "outbound_.8080_._.reviews.shop.svc.cluster.local".into(),
+        auto_host_sni: false,
+        auto_sni_san_validation: false,
+        max_session_keys: 1,
     }
 }
 

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::client::ClientContext;
+use super::client::{ClientContext, ServerNames};
 use super::error::TlsError;
 use super::server::ServerContext;
 use super::stream::Stream;
-use super::testing::{Authority, CLIENT, SERVER, Side, mutual};
+use super::testing::{Authority, CLIENT, SERVER, Side, downstream, mutual, upstream};
 use crate::config::secret::{Secret, ValidationContext};
-use crate::config::tls::{DownstreamTls, TlsVersion, UpstreamTls, Validation};
+use crate::config::tls::{TlsVersion, UpstreamTls, Validation};
 use crate::discovery::slot::Slot;
 
 async fn sockets() -> (TcpStream, TcpStream) {
@@ -27,7 +27,7 @@ type Ends = (Result<Stream, TlsError>, Result<Stream, TlsError>);
 async fn handshake(server: &ServerContext, client: &ClientContext, alpn: &[&[u8]]) -> Ends {
     let (near, far) = sockets().await;
     let connect = async {
-        let mut stream = Stream::from(client.connect(near, alpn).await?);
+        let mut stream = Stream::from(client.connect(near, alpn, ServerNames::default()).await?);
         stream.flush().await?;
         Ok(stream)
     };
@@ -257,7 +257,7 @@ async fn wrong_names_strangers_and_missing_certificates_are_refused() {
     let mut anonymous = Side::new(&ours, CLIENT, SERVER);
     anonymous.settings.certificates.clear();
     let (_, far) = handshake(&good.server().unwrap(), &anonymous.client().unwrap(), &[]).await;
-    assert!(matches!(far.unwrap_err(), TlsError::Handshake(_)));
+    assert!(matches!(far.unwrap_err(), TlsError::Refused(_)));
 
     // Plaintext at a TLS listener.
     let (mut near, far) = sockets().await;
@@ -298,21 +298,17 @@ async fn secrets_come_late_change_and_stay_in_use_when_the_new_ones_are_bad() {
 }
 
 #[tokio::test]
-async fn contexts_without_roots_do_as_envoy_does() {
+async fn contexts_without_roots_verify_nobody() {
     let authority = Authority::new();
     let mut server = Side::new(&authority, SERVER, CLIENT);
     server.settings.validation = Validation::None;
-    let open = ServerContext::new(DownstreamTls {
-        settings: server.settings.clone(),
-        require_client_certificate: false,
-    })
-    .unwrap();
+    let open = ServerContext::new(downstream(server.settings.clone())).unwrap();
     let mut client = Side::new(&authority, CLIENT, SERVER);
     client.settings.validation = Validation::None;
     let client = ClientContext::new(UpstreamTls {
-        settings: client.settings,
         sni: "".into(),
         max_session_keys: 0,
+        ..upstream(client.settings)
     })
     .unwrap();
     let (near, far) = established(&open, &client).await;
@@ -322,10 +318,10 @@ async fn contexts_without_roots_do_as_envoy_does() {
     );
     assert_eq!(near.handshake().unwrap().peer_chain.len(), 1);
 
-    // Any certificate will do where one is required and nothing says how to verify it.
-    let any = server.server().unwrap();
-    let (_near, far) = established(&any, &client).await;
-    assert_eq!(&*far.handshake().unwrap().peer_uris[0], CLIENT);
+    // No certificate will do where one is required and nothing says how to verify it.
+    let none = server.server().unwrap();
+    let (_, refused) = handshake(&none, &client, &[]).await;
+    assert!(matches!(refused, Err(TlsError::Refused(_))), "{refused:?}");
 
     let names_only = ValidationContext {
         trusted_ca: Vec::new(),

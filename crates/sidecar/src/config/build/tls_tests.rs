@@ -116,8 +116,8 @@ fn secrets_are_checked() {
             "validation_context.verify_certificate_hash[0]: must be a SHA-256",
         ),
         (
-            json!({"validation_context": {"crl": inline("x")}}),
-            "validation_context.crl: not supported: revocation lists",
+            json!({"validation_context": {"trusted_ca": inline(&pems.root), "crl": inline("x")}}),
+            "validation_context.crl: has no X509 CRL section",
         ),
     ] {
         let error = secret(&bad);
@@ -152,7 +152,7 @@ fn files_are_reported_and_loaded_again() {
     assert_eq!(files.watched(), watched);
     let leaf = |secret: Secret| match secret {
         Secret::Certificate(certificate) => certificate.certified.cert[0].clone(),
-        Secret::Validation(_) => panic!(),
+        _ => panic!(),
     };
     let old = leaf(built.secret);
     assert_eq!(leaf(files.load().unwrap()), old);
@@ -250,8 +250,24 @@ fn mistakes_in_contexts_are_named() {
         assert_error(downstream(&context), &format!("{at}.{expect}"));
     }
     let at = "transport_socket.typed_config.";
-    assert_error(
-        upstream(&json!({"auto_host_sni": true, "common_tls_context": {}})),
-        &format!("{at}auto_host_sni: is not supported"),
-    );
+    for (context, expect) in [
+        (
+            json!({"auto_sni_san_validation": true, "common_tls_context": {}}),
+            "auto_sni_san_validation: needs a validation context",
+        ),
+        (
+            json!({"common_tls_context": {"tls_params": {"ecdh_curves": ["X25519", "P-255"]}}}),
+            "common_tls_context.tls_params.ecdh_curves: `P-255` is not a name",
+        ),
+        (
+            json!({"common_tls_context": {"tls_params": {"signature_algorithms": ["rsa_pkcs1_sha1"]}}}),
+            "common_tls_context.tls_params.signature_algorithms: none of these is supported: rsa_pkcs1_sha1 (SHA-1 is broken)",
+        ),
+        (
+            json!({"allow_renegotiation": true, "common_tls_context": {}}),
+            "allow_renegotiation: not supported: renegotiation is insecure",
+        ),
+    ] {
+        assert_error(upstream(&context), &format!("{at}{expect}"));
+    }
 }

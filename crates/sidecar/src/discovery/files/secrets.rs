@@ -99,7 +99,7 @@ mod tests {
     fn leaf(secret: &Arc<Secret>) -> Vec<u8> {
         match &**secret {
             Secret::Certificate(certificate) => certificate.certified.cert[0].to_vec(),
-            Secret::Validation(_) => panic!("a certificate"),
+            _ => panic!("a certificate"),
         }
     }
 

@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 use super::relay::{End, Limits, Way, relay};
+use crate::tls::client::ServerNames;
 use crate::tls::stream::Stream;
 use crate::tls::testing::mutual;
 
@@ -25,7 +26,12 @@ async fn encrypted() -> (Stream, Stream) {
     let (near, far) = sockets().await;
     let (near, far) = tokio::join!(
         async {
-            let mut stream = Stream::from(client.connect(near, &[]).await.unwrap());
+            let mut stream = Stream::from(
+                client
+                    .connect(near, &[], ServerNames::default())
+                    .await
+                    .unwrap(),
+            );
             stream.flush().await.unwrap();
             stream
         },

@@ -1203,24 +1203,21 @@ envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer\
 envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext\
 trusted_ca\
 verify_certificate_hash\
-use verify_certificate_hash\
 verify_certificate_spki\
+Envoy does not implement it either; pin by verify_certificate_spki\
 require_signed_certificate_timestamp\
-revocation lists are not supported yet\
 crl\
-an expired certificate is never accepted\
 allow_expired_certificate\
 match_subject_alt_names\
 trust_chain_verification\
-validators that come from extensions are not supported\
 custom_validator_config\
+there are no certificate providers; use trusted_ca, or SDS\
 ca_certificate_provider_instance\
 only_verify_leaf_cert_crl\
 match_typed_subject_alt_names\
 max_verify_depth\
-name the trusted certificates in trusted_ca\
+Envoy does not implement it either; name the system\'s file in trusted_ca, such as /etc/ssl/certs/ca-certificates.crt\
 system_root_certs\
-the list is a hint to clients\
 suppress_client_ca_list\
 envoy.extensions.transport_sockets.tls.v3.CommonTlsContext\
 tls_params\
@@ -1230,35 +1227,41 @@ alpn_protocols\
 tls_certificate_sds_secret_configs\
 validation_context_sds_secret_config\
 combined_validation_context\
+there are no certificate providers; use tls_certificates or tls_certificate_sds_secret_configs\
 tls_certificate_certificate_provider\
+there are no certificate providers; use validation_context or validation_context_sds_secret_config\
 validation_context_certificate_provider\
 tls_certificate_certificate_provider_instance\
 validation_context_certificate_provider_instance\
-handshakers that come from extensions are not supported\
+handshakers that come from extensions are not supported; the built-in one does TLS 1.2 and 1.3\
 custom_handshaker\
 tls_certificate_provider_instance\
-session keys are never written anywhere\
 key_log\
-certificate selectors that come from extensions are not supported\
+certificate selectors that come from extensions are not supported; use tls_certificates, which are chosen by server name and key type\
 custom_tls_certificate_selector\
 envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext\
 default_validation_context\
+there are no certificate providers; use validation_context_sds_secret_config\
 envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext\
 common_tls_context\
 require_client_certificate\
+Envoy does not implement it either; match on server_names in filter_chain_match instead\
 require_sni\
-ticket keys are made in the process and never leave it\
 session_ticket_keys\
 session_ticket_keys_sds_secret_config\
 session_timeout\
 disable_stateless_session_resumption\
-staples are not used, which is the policy LENIENT_STAPLING\
 ocsp_staple_policy\
-a context has one certificate\
 full_scan_certs_on_sni_mismatch\
 disable_stateful_session_resumption\
-every cipher suite on offer is strong; the order does not matter\
 prefer_client_ciphers\
+envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig\
+trust_domains\
+trust_bundles\
+envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain\
+trust_bundle\
+bundles are chosen by the trust domain that the peer claims alone\
+workload_trust_domain\
 envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig\
 sds_config\
 envoy.extensions.transport_sockets.tls.v3.Secret\
@@ -1267,35 +1270,39 @@ no filter that reads a generic secret is supported\
 generic_secret\
 envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher\
 san_type\
-OTHER_NAME is not supported\
 oid\
 envoy.extensions.transport_sockets.tls.v3.TlsCertificate\
 certificate_chain\
 private_key\
-encrypted private keys are not supported\
+encrypted private keys are not supported; decrypt it by `openssl pkey` and protect the file by its mode, or use SDS\
 password\
-a staple is never required of a peer here\
 ocsp_staple\
+Envoy does not implement it either; certificates that clients accept carry their timestamps\
 signed_certificate_timestamp\
-the private key must be given\
+keys in hardware or another process are not supported; use private_key\
 private_key_provider\
-use certificate_chain and private_key\
+use certificate_chain and private_key, into which `openssl pkcs12` turns it\
 pkcs12\
+one context has one set; use tls_params of the TLS context, in a filter chain for the server names of this certificate\
+envoy.extensions.transport_sockets.tls.v3.TlsKeyLog\
+local_address_range\
+remote_address_range\
 envoy.extensions.transport_sockets.tls.v3.TlsParameters\
 tls_minimum_protocol_version\
 tls_maximum_protocol_version\
 cipher_suites\
 ecdh_curves\
-the signature algorithms are those of the TLS library\
 signature_algorithms\
-compliance policies are not supported\
+this build\'s cryptography is not a validated one; choose by cipher_suites, ecdh_curves and signature_algorithms\
 compliance_policies\
+envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys\
+keys\
 envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext\
 sni\
-renegotiation is unsafe\
+renegotiation is insecure, gone from TLS 1.3, and not in the TLS library; use TLS 1.3\
 allow_renegotiation\
 max_session_keys\
-key usage is always checked\
+a certificate\'s key usage is always enforced, as Envoy does since this field is deprecated\
 enforce_rsa_key_usage\
 auto_host_sni\
 auto_sni_san_validation\
@@ -1682,7 +1689,7 @@ google.protobuf.NullValue\
 NULL_VALUE\
 ";
 
-pub(crate) static MESSAGES: [MessageRow; 295] = [
+pub(crate) static MESSAGES: [MessageRow; 299] = [
     m(0,34,0,2), // envoy.admin.v3.BootstrapConfigDump
     m(55,26,2,2), // envoy.admin.v3.Certificate
     m(98,33,4,7), // envoy.admin.v3.CertificateDetails
@@ -1895,95 +1902,99 @@ pub(crate) static MESSAGES: [MessageRow; 295] = [
     m(32466,55,1081,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
     m(32630,58,1083,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     m(32688,70,1083,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(33321,58,1099,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(33949,95,1114,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(34070,62,1118,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(34604,57,1129,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(34671,48,1131,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(34798,63,1136,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(34899,56,1139,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(35203,55,1148,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(35467,60,1154,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(35672,54,1161,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(35811,69,1172,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(35913,73,1176,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(35986,78,1179,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(36064,48,1182,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(36277,77,1191,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(36354,49,1193,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(36503,43,1201,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(36577,44,1208,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(36627,54,1215,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(36735,69,1219,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(36815,71,1220,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(36892,78,1223,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(36970,35,1223,8), // envoy.service.discovery.v3.Resource
-    m(37046,48,1231,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(37106,40,1232,2), // envoy.service.discovery.v3.ResourceError
-    m(37146,42,1234,2), // envoy.service.discovery.v3.ResourceLocator
-    m(37188,65,1236,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(37253,39,1238,2), // envoy.service.discovery.v3.ResourceName
-    m(37321,35,1240,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(37366,33,1242,1), // envoy.type.matcher.v3.ListMatcher
-    m(37405,39,1243,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(37452,37,1244,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(37495,49,1248,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(37544,31,1249,1), // envoy.type.matcher.v3.OrMatcher
-    m(37589,45,1250,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(37653,34,1252,2), // envoy.type.matcher.v3.RegexMatcher
-    m(37761,44,1254,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(37821,35,1255,7), // envoy.type.matcher.v3.StringMatcher
-    m(37939,34,1262,7), // envoy.type.matcher.v3.ValueMatcher
-    m(38015,44,1269,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(38059,34,1269,2), // envoy.type.metadata.v3.MetadataKey
-    m(38093,46,1271,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(38144,35,1273,4), // envoy.type.metadata.v3.MetadataKind
-    m(38190,43,1277,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(38233,40,1277,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(38273,43,1277,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(38316,41,1277,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(38357,31,1277,6), // envoy.type.tracing.v3.CustomTag
-    m(38423,43,1283,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(38466,38,1285,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(38504,39,1287,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(38543,40,1288,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(38587,25,1291,2), // envoy.type.v3.DoubleRange
-    m(38620,31,1293,2), // envoy.type.v3.FractionalPercent
-    m(38671,24,1295,2), // envoy.type.v3.HashPolicy
-    m(38695,36,1297,1), // envoy.type.v3.HashPolicy.FilterState
-    m(38731,33,1298,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(38764,24,1298,1), // envoy.type.v3.HttpStatus
-    m(38792,24,1299,2), // envoy.type.v3.Int32Range
-    m(38816,24,1301,2), // envoy.type.v3.Int64Range
-    m(38840,21,1303,1), // envoy.type.v3.Percent
-    m(38861,29,1304,3), // envoy.type.v3.SemanticVersion
-    m(38919,25,1307,3), // envoy.type.v3.TokenBucket
-    m(38972,19,1310,2), // google.protobuf.Any
-    m(38991,25,1312,1), // google.protobuf.BoolValue
-    m(39016,26,1313,1), // google.protobuf.BytesValue
-    m(39042,27,1314,1), // google.protobuf.DoubleValue
-    m(39069,24,1315,2), // google.protobuf.Duration
-    m(39105,21,1317,0), // google.protobuf.Empty
-    m(39126,26,1317,1), // google.protobuf.FloatValue
-    m(39152,26,1318,1), // google.protobuf.Int32Value
-    m(39178,26,1319,1), // google.protobuf.Int64Value
-    m(39204,25,1320,1), // google.protobuf.ListValue
-    m(39235,27,1321,1), // google.protobuf.StringValue
-    m(39262,22,1322,1), // google.protobuf.Struct
-    m(39290,34,1323,2), // google.protobuf.Struct.FieldsEntry
-    m(39324,25,1325,2), // google.protobuf.Timestamp
-    m(39349,27,1327,1), // google.protobuf.UInt32Value
-    m(39376,27,1328,1), // google.protobuf.UInt64Value
-    m(39403,21,1329,6), // google.protobuf.Value
-    m(39490,17,1335,3), // google.rpc.Status
-    m(39514,25,1338,1), // xds.core.v3.ContextParams
-    m(39545,37,1339,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(33330,58,1099,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(34218,95,1114,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(34415,62,1118,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(34831,67,1129,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
+    m(34924,79,1131,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
+    m(35101,57,1134,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(35168,48,1136,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(35295,63,1141,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(35369,56,1144,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(35995,51,1153,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
+    m(36085,55,1156,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(36370,62,1162,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
+    m(36436,60,1163,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(36766,54,1170,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(36905,69,1181,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(37007,73,1185,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(37080,78,1188,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(37158,48,1191,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(37371,77,1200,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(37448,49,1202,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(37597,43,1210,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(37671,44,1217,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(37721,54,1224,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(37829,69,1228,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(37909,71,1229,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(37986,78,1232,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(38064,35,1232,8), // envoy.service.discovery.v3.Resource
+    m(38140,48,1240,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(38200,40,1241,2), // envoy.service.discovery.v3.ResourceError
+    m(38240,42,1243,2), // envoy.service.discovery.v3.ResourceLocator
+    m(38282,65,1245,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(38347,39,1247,2), // envoy.service.discovery.v3.ResourceName
+    m(38415,35,1249,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(38460,33,1251,1), // envoy.type.matcher.v3.ListMatcher
+    m(38499,39,1252,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(38546,37,1253,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(38589,49,1257,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(38638,31,1258,1), // envoy.type.matcher.v3.OrMatcher
+    m(38683,45,1259,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(38747,34,1261,2), // envoy.type.matcher.v3.RegexMatcher
+    m(38855,44,1263,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(38915,35,1264,7), // envoy.type.matcher.v3.StringMatcher
+    m(39033,34,1271,7), // envoy.type.matcher.v3.ValueMatcher
+    m(39109,44,1278,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(39153,34,1278,2), // envoy.type.metadata.v3.MetadataKey
+    m(39187,46,1280,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(39238,35,1282,4), // envoy.type.metadata.v3.MetadataKind
+    m(39284,43,1286,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(39327,40,1286,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(39367,43,1286,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(39410,41,1286,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(39451,31,1286,6), // envoy.type.tracing.v3.CustomTag
+    m(39517,43,1292,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(39560,38,1294,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(39598,39,1296,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(39637,40,1297,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(39681,25,1300,2), // envoy.type.v3.DoubleRange
+    m(39714,31,1302,2), // envoy.type.v3.FractionalPercent
+    m(39765,24,1304,2), // envoy.type.v3.HashPolicy
+    m(39789,36,1306,1), // envoy.type.v3.HashPolicy.FilterState
+    m(39825,33,1307,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(39858,24,1307,1), // envoy.type.v3.HttpStatus
+    m(39886,24,1308,2), // envoy.type.v3.Int32Range
+    m(39910,24,1310,2), // envoy.type.v3.Int64Range
+    m(39934,21,1312,1), // envoy.type.v3.Percent
+    m(39955,29,1313,3), // envoy.type.v3.SemanticVersion
+    m(40013,25,1316,3), // envoy.type.v3.TokenBucket
+    m(40066,19,1319,2), // google.protobuf.Any
+    m(40085,25,1321,1), // google.protobuf.BoolValue
+    m(40110,26,1322,1), // google.protobuf.BytesValue
+    m(40136,27,1323,1), // google.protobuf.DoubleValue
+    m(40163,24,1324,2), // google.protobuf.Duration
+    m(40199,21,1326,0), // google.protobuf.Empty
+    m(40220,26,1326,1), // google.protobuf.FloatValue
+    m(40246,26,1327,1), // google.protobuf.Int32Value
+    m(40272,26,1328,1), // google.protobuf.Int64Value
+    m(40298,25,1329,1), // google.protobuf.ListValue
+    m(40329,27,1330,1), // google.protobuf.StringValue
+    m(40356,22,1331,1), // google.protobuf.Struct
+    m(40384,34,1332,2), // google.protobuf.Struct.FieldsEntry
+    m(40418,25,1334,2), // google.protobuf.Timestamp
+    m(40443,27,1336,1), // google.protobuf.UInt32Value
+    m(40470,27,1337,1), // google.protobuf.UInt64Value
+    m(40497,21,1338,6), // google.protobuf.Value
+    m(40584,17,1344,3), // google.rpc.Status
+    m(40608,25,1347,1), // xds.core.v3.ContextParams
+    m(40639,37,1348,2), // xds.core.v3.ContextParams.ParamsEntry
 ];
 
-pub(crate) static FIELDS: [FieldRow; 1341] = [
+pub(crate) static FIELDS: [FieldRow; 1350] = [
     // envoy.admin.v3.BootstrapConfigDump
     f(34,9,1,b'm',35,4,255,b'S',0,0), // bootstrap
-    f(43,12,2,b'm',288,4,255,b'S',0,0), // last_updated
+    f(43,12,2,b'm',292,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.Certificate
     f(81,7,1,b'm',2,2,255,b'S',0,0), // ca_cert
     f(88,10,2,b'm',2,2,255,b'S',0,0), // cert_chain
@@ -1992,20 +2003,20 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(135,13,2,b's',65535,0,255,b'S',0,0), // serial_number
     f(148,17,3,b'm',31,2,255,b'S',0,0), // subject_alt_names
     f(165,21,4,b'w',65535,0,255,b'S',0,0), // days_until_expiration
-    f(186,10,5,b'm',288,4,255,b'S',0,0), // valid_from
-    f(196,15,6,b'm',288,4,255,b'S',0,0), // expiration_time
+    f(186,10,5,b'm',292,4,255,b'S',0,0), // valid_from
+    f(196,15,6,b'm',292,4,255,b'S',0,0), // expiration_time
     f(211,12,7,b'm',3,4,255,b'S',0,0), // ocsp_details
     // envoy.admin.v3.CertificateDetails.OcspDetails
-    f(186,10,1,b'm',288,4,255,b'S',0,0), // valid_from
-    f(268,10,2,b'm',288,4,255,b'S',0,0), // expiration
+    f(186,10,1,b'm',292,4,255,b'S',0,0), // valid_from
+    f(268,10,2,b'm',292,4,255,b'S',0,0), // expiration
     // envoy.admin.v3.Certificates
     f(305,12,1,b'm',1,2,255,b'S',0,0), // certificates
     // envoy.admin.v3.ClusterStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(349,13,2,b'b',65535,0,255,b'S',0,0), // added_via_api
-    f(362,31,3,b'm',272,4,255,b'S',0,0), // success_rate_ejection_threshold
+    f(362,31,3,b'm',276,4,255,b'S',0,0), // success_rate_ejection_threshold
     f(393,13,4,b'm',16,2,255,b'S',0,0), // host_statuses
-    f(406,44,5,b'm',272,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
+    f(406,44,5,b'm',276,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
     f(450,16,6,b'm',51,4,255,b'S',0,0), // circuit_breakers
     f(466,18,7,b's',65535,0,255,b'S',0,0), // observability_name
     f(484,16,8,b's',65535,0,255,b'S',0,0), // eds_service_name
@@ -2018,13 +2029,13 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(622,24,4,b'm',8,2,255,b'S',0,0), // dynamic_warming_clusters
     // envoy.admin.v3.ClustersConfigDump.DynamicCluster
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(694,7,2,b'm',275,4,255,b'S',0,0), // cluster
-    f(43,12,3,b'm',288,4,255,b'S',0,0), // last_updated
+    f(694,7,2,b'm',279,4,255,b'S',0,0), // cluster
+    f(43,12,3,b'm',292,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ClustersConfigDump.StaticCluster
-    f(694,7,1,b'm',275,4,255,b'S',0,0), // cluster
-    f(43,12,2,b'm',288,4,255,b'S',0,0), // last_updated
+    f(694,7,1,b'm',279,4,255,b'S',0,0), // cluster
+    f(43,12,2,b'm',292,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.CommandLineOptions
     f(805,7,1,b'w',65535,0,255,b'S',0,0), // base_id
     f(812,11,2,b'u',65535,0,255,b'S',0,0), // concurrency
@@ -2040,9 +2051,9 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(960,15,13,b's',65535,0,255,b'S',0,0), // service_cluster
     f(975,12,14,b's',65535,0,255,b'S',0,0), // service_node
     f(987,12,15,b's',65535,0,255,b'S',0,0), // service_zone
-    f(999,19,16,b'm',279,4,255,b'S',0,0), // file_flush_interval
-    f(1018,10,17,b'm',279,4,255,b'S',0,0), // drain_time
-    f(1028,20,18,b'm',279,4,255,b'S',0,0), // parent_shutdown_time
+    f(999,19,16,b'm',283,4,255,b'S',0,0), // file_flush_interval
+    f(1018,10,17,b'm',283,4,255,b'S',0,0), // drain_time
+    f(1028,20,18,b'm',283,4,255,b'S',0,0), // parent_shutdown_time
     f(1048,4,19,b'e',3,0,255,b'S',0,0), // mode
     f(1052,19,22,b'b',65535,0,255,b'S',0,0), // disable_hot_restart
     f(1071,20,23,b'b',65535,0,255,b'S',0,0), // enable_mutex_tracing
@@ -2066,19 +2077,19 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(1408,19,42,b'u',65535,0,255,b'S',0,0), // file_flush_min_size
     f(1427,27,43,b'b',65535,0,255,b'S',0,0), // log_stacktrace_single_entry
     // envoy.admin.v3.ConfigDump
-    f(1479,7,1,b'm',275,2,255,b'S',0,0), // configs
+    f(1479,7,1,b'm',279,2,255,b'S',0,0), // configs
     // envoy.admin.v3.EndpointsConfigDump
     f(1520,23,2,b'm',14,2,255,b'S',0,0), // static_endpoint_configs
     f(1543,24,3,b'm',13,2,255,b'S',0,0), // dynamic_endpoint_configs
     // envoy.admin.v3.EndpointsConfigDump.DynamicEndpointConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(1623,15,2,b'm',275,4,255,b'S',0,0), // endpoint_config
-    f(43,12,3,b'm',288,4,255,b'S',0,0), // last_updated
+    f(1623,15,2,b'm',279,4,255,b'S',0,0), // endpoint_config
+    f(43,12,3,b'm',292,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.EndpointsConfigDump.StaticEndpointConfig
-    f(1623,15,1,b'm',275,4,255,b'S',0,0), // endpoint_config
-    f(43,12,2,b'm',288,4,255,b'S',0,0), // last_updated
+    f(1623,15,1,b'm',279,4,255,b'S',0,0), // endpoint_config
+    f(43,12,2,b'm',292,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.HostHealthStatus
     f(1724,26,1,b'b',65535,0,255,b'S',0,0), // failed_active_health_check
     f(1750,20,2,b'b',65535,0,255,b'S',0,0), // failed_outlier_check
@@ -2093,11 +2104,11 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(1960,7,1,b'm',68,4,255,b'S',0,0), // address
     f(1967,5,2,b'm',30,2,255,b'S',0,0), // stats
     f(1972,13,3,b'm',15,4,255,b'S',0,0), // health_status
-    f(1985,12,4,b'm',272,4,255,b'S',0,0), // success_rate
+    f(1985,12,4,b'm',276,4,255,b'S',0,0), // success_rate
     f(1997,6,5,b'u',65535,0,255,b'S',0,0), // weight
     f(2003,8,6,b's',65535,0,255,b'S',0,0), // hostname
     f(2011,8,7,b'u',65535,0,255,b'S',0,0), // priority
-    f(2019,25,8,b'm',272,4,255,b'S',0,0), // local_origin_success_rate
+    f(2019,25,8,b'm',276,4,255,b'S',0,0), // local_origin_success_rate
     f(2044,8,9,b'm',92,4,255,b'S',0,0), // locality
     // envoy.admin.v3.ListenerStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
@@ -2118,23 +2129,23 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ListenersConfigDump.DynamicListenerState
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2372,8,2,b'm',275,4,255,b'S',0,0), // listener
-    f(43,12,3,b'm',288,4,255,b'S',0,0), // last_updated
+    f(2372,8,2,b'm',279,4,255,b'S',0,0), // listener
+    f(43,12,3,b'm',292,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.ListenersConfigDump.StaticListener
-    f(2372,8,1,b'm',275,4,255,b'S',0,0), // listener
-    f(43,12,2,b'm',288,4,255,b'S',0,0), // last_updated
+    f(2372,8,1,b'm',279,4,255,b'S',0,0), // listener
+    f(43,12,2,b'm',292,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.RoutesConfigDump
     f(2460,20,2,b'm',25,2,255,b'S',0,0), // static_route_configs
     f(2480,21,3,b'm',24,2,255,b'S',0,0), // dynamic_route_configs
     // envoy.admin.v3.RoutesConfigDump.DynamicRouteConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2551,12,2,b'm',275,4,255,b'S',0,0), // route_config
-    f(43,12,3,b'm',288,4,255,b'S',0,0), // last_updated
+    f(2551,12,2,b'm',279,4,255,b'S',0,0), // route_config
+    f(43,12,3,b'm',292,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.RoutesConfigDump.StaticRouteConfig
-    f(2551,12,1,b'm',275,4,255,b'S',0,0), // route_config
-    f(43,12,2,b'm',288,4,255,b'S',0,0), // last_updated
+    f(2551,12,1,b'm',279,4,255,b'S',0,0), // route_config
+    f(43,12,2,b'm',292,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.SecretsConfigDump
     f(2644,14,1,b'm',28,2,255,b'S',0,0), // static_secrets
     f(2658,22,2,b'm',27,2,255,b'S',0,0), // dynamic_active_secrets
@@ -2142,19 +2153,19 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     // envoy.admin.v3.SecretsConfigDump.DynamicSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(572,12,2,b's',65535,0,255,b'S',0,0), // version_info
-    f(43,12,3,b'm',288,4,255,b'S',0,0), // last_updated
-    f(2749,6,4,b'm',275,4,255,b'S',0,0), // secret
+    f(43,12,3,b'm',292,4,255,b'S',0,0), // last_updated
+    f(2749,6,4,b'm',279,4,255,b'S',0,0), // secret
     f(701,11,5,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.SecretsConfigDump.StaticSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43,12,2,b'm',288,4,255,b'S',0,0), // last_updated
-    f(2749,6,3,b'm',275,4,255,b'S',0,0), // secret
+    f(43,12,2,b'm',292,4,255,b'S',0,0), // last_updated
+    f(2749,6,3,b'm',279,4,255,b'S',0,0), // secret
     // envoy.admin.v3.ServerInfo
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
     f(2832,5,2,b'e',4,0,255,b'S',0,0), // state
-    f(2837,20,3,b'm',279,4,255,b'S',0,0), // uptime_current_epoch
-    f(2857,17,4,b'm',279,4,255,b'S',0,0), // uptime_all_epochs
+    f(2837,20,3,b'm',283,4,255,b'S',0,0), // uptime_current_epoch
+    f(2857,17,4,b'm',283,4,255,b'S',0,0), // uptime_all_epochs
     f(2874,19,5,b's',65535,0,255,b'S',0,0), // hot_restart_version
     f(2893,20,6,b'm',10,4,255,b'S',0,0), // command_line_options
     f(2913,4,7,b'm',96,4,255,b'S',0,0), // node
@@ -2168,14 +2179,14 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(3015,3,2,b's',65535,4,0,b'S',0,0), // uri
     f(3018,10,3,b's',65535,4,0,b'S',0,0), // ip_address
     // envoy.admin.v3.UpdateFailureState
-    f(3061,20,1,b'm',275,4,255,b'S',0,0), // failed_configuration
-    f(3081,19,2,b'm',288,4,255,b'S',0,0), // last_update_attempt
+    f(3061,20,1,b'm',279,4,255,b'S',0,0), // failed_configuration
+    f(3081,19,2,b'm',292,4,255,b'S',0,0), // last_update_attempt
     f(3100,7,3,b's',65535,0,255,b'S',0,0), // details
     f(572,12,4,b's',65535,0,255,b'S',0,0), // version_info
     // envoy.config.accesslog.v3.AccessLog
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3186,6,2,b'm',65535,4,255,b'R',3142,44), // filter
-    f(3192,12,4,b'm',275,4,0,b'S',0,0), // typed_config
+    f(3192,12,4,b'm',279,4,0,b'S',0,0), // typed_config
     // envoy.config.bootstrap.v3.Admin
     f(3276,15,1,b's',65535,0,255,b'I',3235,41), // access_log_path
     f(3338,12,2,b's',65535,0,255,b'I',3291,47), // profile_path
@@ -2183,7 +2194,7 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(3404,14,4,b'm',65535,2,255,b'R',3350,54), // socket_options
     f(3418,10,5,b'm',33,2,255,b'I',3235,41), // access_log
     f(3467,24,6,b'b',65535,0,255,b'I',3428,39), // ignore_global_conn_limit
-    f(3491,11,7,b'm',249,2,255,b'R',0,0), // allow_paths
+    f(3491,11,7,b'm',253,2,255,b'R',0,0), // allow_paths
     // envoy.config.bootstrap.v3.Bootstrap
     f(2913,4,1,b'm',96,4,255,b'S',0,0), // node
     f(3537,16,2,b'm',39,4,255,b'S',0,0), // static_resources
@@ -2191,7 +2202,7 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(3570,15,4,b'm',40,4,255,b'S',0,0), // cluster_manager
     f(3656,10,5,b's',65535,0,255,b'I',3585,71), // flags_path
     f(3711,11,6,b'm',65535,2,255,b'R',3666,45), // stats_sinks
-    f(3792,20,7,b'm',279,4,255,b'I',3722,70), // stats_flush_interval
+    f(3792,20,7,b'm',283,4,255,b'I',3722,70), // stats_flush_interval
     f(3880,8,8,b'm',48,4,255,b'I',3812,68), // watchdog
     f(3935,7,9,b'm',65535,4,255,b'R',3888,47), // tracing
     f(3942,5,12,b'm',34,4,255,b'S',0,0), // admin
@@ -2201,7 +2212,7 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(4142,23,16,b'b',65535,0,255,b'I',4096,46), // enable_dispatcher_stats
     f(4233,15,17,b'm',42,4,255,b'I',4165,68), // layered_runtime
     f(4276,13,18,b's',65535,0,255,b'R',4248,28), // header_prefix
-    f(4289,29,19,b'm',290,4,255,b'R',0,0), // stats_server_version_override
+    f(4289,29,19,b'm',294,4,255,b'R',0,0), // stats_server_version_override
     f(4408,23,20,b'b',65535,0,255,b'I',4318,90), // use_tcp_for_dns_lookups
     f(4466,20,21,b'm',113,2,255,b'R',4431,35), // bootstrap_extensions
     f(4486,14,22,b'm',75,2,255,b'R',0,0), // config_sources
@@ -2224,7 +2235,7 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(4993,21,39,b'm',36,4,255,b'I',4951,42), // deferred_stat_options
     f(5055,32,40,b'm',38,4,255,b'I',5014,41), // grpc_async_client_manager_config
     f(5137,24,41,b'm',43,4,255,b'I',5087,50), // memory_allocator_manager
-    f(5161,23,42,b'm',279,4,1,b'R',0,0), // stats_eviction_interval
+    f(5161,23,42,b'm',283,4,1,b'R',0,0), // stats_eviction_interval
     f(5184,26,43,b'b',65535,0,255,b'R',0,0), // enable_worker_cpu_affinity
     // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
     f(5301,30,1,b'b',65535,0,255,b'I',5265,36), // enable_deferred_creation_stats
@@ -2235,11 +2246,11 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(5463,21,5,b's',65535,0,255,b'R',5413,50), // lds_resources_locator
     f(5484,21,6,b's',65535,0,255,b'R',5413,50), // cds_resources_locator
     // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    f(5569,30,1,b'm',279,4,255,b'I',5265,36), // max_cached_entry_idle_duration
+    f(5569,30,1,b'm',283,4,255,b'I',5265,36), // max_cached_entry_idle_duration
     // envoy.config.bootstrap.v3.Bootstrap.StaticResources
     f(5650,9,1,b'm',126,2,255,b'S',0,0), // listeners
     f(5659,8,2,b'm',53,2,255,b'S',0,0), // clusters
-    f(5667,7,3,b'm',216,2,255,b'S',0,0), // secrets
+    f(5667,7,3,b'm',218,2,255,b'S',0,0), // secrets
     // envoy.config.bootstrap.v3.ClusterManager
     f(5781,18,1,b's',65535,0,255,b'I',5714,67), // local_cluster_name
     f(5872,17,2,b'm',41,4,255,b'I',5799,73), // outlier_detection
@@ -2253,13 +2264,13 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(6138,6,1,b'm',44,2,255,b'I',5265,36), // layers
     // envoy.config.bootstrap.v3.MemoryAllocatorManager
     f(6192,16,1,b'w',65535,0,255,b'I',5265,36), // bytes_to_release
-    f(6208,23,2,b'm',279,4,255,b'I',5265,36), // memory_release_interval
-    f(6231,23,3,b'm',290,4,255,b'I',5265,36), // soft_memory_limit_bytes
-    f(6254,28,4,b'm',289,4,255,b'I',5265,36), // max_per_cpu_cache_size_bytes
+    f(6208,23,2,b'm',283,4,255,b'I',5265,36), // memory_release_interval
+    f(6231,23,3,b'm',294,4,255,b'I',5265,36), // soft_memory_limit_bytes
+    f(6254,28,4,b'm',293,4,255,b'I',5265,36), // max_per_cpu_cache_size_bytes
     f(6282,24,5,b'w',65535,0,255,b'I',5265,36), // max_unfreed_memory_bytes
     // envoy.config.bootstrap.v3.RuntimeLayer
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(6344,12,2,b'm',286,4,0,b'I',5265,36), // static_layer
+    f(6344,12,2,b'm',290,4,0,b'I',5265,36), // static_layer
     f(6356,10,3,b'm',46,4,0,b'I',5265,36), // disk_layer
     f(6366,11,4,b'm',45,4,0,b'I',5265,36), // admin_layer
     f(6377,10,5,b'm',47,4,0,b'I',5265,36), // rtds_layer
@@ -2272,12 +2283,12 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
     f(6578,11,2,b'm',75,4,255,b'I',5265,36), // rtds_config
     // envoy.config.bootstrap.v3.Watchdog
-    f(6623,12,1,b'm',279,4,255,b'I',5265,36), // miss_timeout
-    f(6635,16,2,b'm',279,4,255,b'I',5265,36), // megamiss_timeout
-    f(6651,12,3,b'm',279,4,255,b'I',5265,36), // kill_timeout
-    f(6663,17,4,b'm',279,4,255,b'I',5265,36), // multikill_timeout
-    f(6680,19,5,b'm',272,4,255,b'I',5265,36), // multikill_threshold
-    f(6699,23,6,b'm',279,4,255,b'I',5265,36), // max_kill_timeout_jitter
+    f(6623,12,1,b'm',283,4,255,b'I',5265,36), // miss_timeout
+    f(6635,16,2,b'm',283,4,255,b'I',5265,36), // megamiss_timeout
+    f(6651,12,3,b'm',283,4,255,b'I',5265,36), // kill_timeout
+    f(6663,17,4,b'm',283,4,255,b'I',5265,36), // multikill_timeout
+    f(6680,19,5,b'm',276,4,255,b'I',5265,36), // multikill_threshold
+    f(6699,23,6,b'm',283,4,255,b'I',5265,36), // max_kill_timeout_jitter
     f(6722,7,7,b'm',49,2,255,b'I',5265,36), // actions
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
     f(6778,6,1,b'm',113,4,255,b'I',5265,36), // config
@@ -2290,30 +2301,30 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(6934,19,2,b'm',52,2,255,b'R',6908,26), // per_host_thresholds
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds
     f(2011,8,1,b'e',17,0,255,b'S',0,0), // priority
-    f(7003,15,2,b'm',289,4,255,b'S',0,0), // max_connections
-    f(7018,20,3,b'm',289,4,255,b'S',0,0), // max_pending_requests
-    f(7038,12,4,b'm',289,4,255,b'S',0,0), // max_requests
-    f(7050,11,5,b'm',289,4,255,b'S',0,0), // max_retries
+    f(7003,15,2,b'm',293,4,255,b'S',0,0), // max_connections
+    f(7018,20,3,b'm',293,4,255,b'S',0,0), // max_pending_requests
+    f(7038,12,4,b'm',293,4,255,b'S',0,0), // max_requests
+    f(7050,11,5,b'm',293,4,255,b'S',0,0), // max_retries
     f(7130,15,6,b'b',65535,0,255,b'I',7061,69), // track_remaining
-    f(7195,20,7,b'm',289,4,255,b'I',7145,50), // max_connection_pools
+    f(7195,20,7,b'm',293,4,255,b'I',7145,50), // max_connection_pools
     f(7230,12,8,b'm',65535,4,255,b'R',7215,15), // retry_budget
     // envoy.config.cluster.v3.Cluster
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(2968,4,2,b'e',8,4,0,b'S',0,0), // type
     f(7273,18,3,b'm',56,4,255,b'S',0,0), // eds_cluster_config
-    f(7291,15,4,b'm',279,4,255,b'S',0,0), // connect_timeout
-    f(7374,33,5,b'm',289,4,255,b'I',7306,68), // per_connection_buffer_limit_bytes
+    f(7291,15,4,b'm',283,4,255,b'S',0,0), // connect_timeout
+    f(7374,33,5,b'm',293,4,255,b'I',7306,68), // per_connection_buffer_limit_bytes
     f(7407,9,6,b'e',10,0,255,b'S',0,0), // lb_policy
     f(7458,13,8,b'm',65535,2,255,b'R',7416,42), // health_checks
-    f(7471,27,9,b'm',289,4,255,b'S',0,0), // max_requests_per_connection
+    f(7471,27,9,b'm',293,4,255,b'S',0,0), // max_requests_per_connection
     f(450,16,10,b'm',51,4,255,b'S',0,0), // circuit_breakers
     f(7498,21,13,b'm',87,4,255,b'S',0,0), // http_protocol_options
     f(7519,22,14,b'm',89,4,255,b'S',0,0), // http2_protocol_options
-    f(7541,16,16,b'm',279,4,255,b'S',0,0), // dns_refresh_rate
+    f(7541,16,16,b'm',283,4,255,b'S',0,0), // dns_refresh_rate
     f(7557,17,17,b'e',9,0,255,b'S',0,0), // dns_lookup_family
     f(7574,13,18,b'm',68,2,255,b'S',0,0), // dns_resolvers
     f(5872,17,19,b'm',65535,4,255,b'R',7587,38), // outlier_detection
-    f(7684,16,20,b'm',279,4,255,b'I',7625,59), // cleanup_interval
+    f(7684,16,20,b'm',283,4,255,b'I',7625,59), // cleanup_interval
     f(5889,20,21,b'm',72,4,255,b'S',0,0), // upstream_bind_config
     f(7725,16,22,b'm',65535,4,255,b'R',7700,25), // lb_subset_config
     f(7789,19,23,b'm',65535,4,1,b'R',7741,48), // ring_hash_lb_config
@@ -2346,55 +2357,55 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(8596,41,51,b'b',65535,0,255,b'R',0,0), // connection_pool_per_downstream_connection
     f(8637,16,52,b'm',65535,4,1,b'R',7741,48), // maglev_lb_config
     f(4702,21,53,b'm',78,4,255,b'S',0,0), // dns_resolution_config
-    f(8653,21,54,b'm',276,4,255,b'S',0,0), // wait_for_warm_on_init
+    f(8653,21,54,b'm',280,4,255,b'S',0,0), // wait_for_warm_on_init
     f(4723,25,55,b'm',113,4,255,b'S',0,0), // typed_dns_resolver_config
     f(8674,21,56,b'm',61,4,1,b'S',0,0), // round_robin_lb_config
     f(8695,27,57,b's',65535,2,255,b'R',0,0), // lrs_report_endpoint_metrics
-    f(8722,10,58,b'm',279,4,255,b'S',0,0), // dns_jitter
+    f(8722,10,58,b'm',283,4,255,b'S',0,0), // dns_jitter
     f(8732,24,59,b'm',65535,4,255,b'R',0,0), // transport_socket_matcher
-    f(8756,44,60,b'm',279,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
+    f(8756,44,60,b'm',283,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
     f(8823,13,61,b'm',136,4,255,b'I',8800,23), // stats_matcher
     f(8836,16,62,b'm',65535,4,255,b'R',0,0), // queuing_policies
     // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    f(8898,23,1,b'm',272,4,255,b'S',0,0), // healthy_panic_threshold
+    f(8898,23,1,b'm',276,4,255,b'S',0,0), // healthy_panic_threshold
     f(8960,20,2,b'm',65535,4,0,b'R',8921,39), // zone_aware_lb_config
     f(9028,27,3,b'm',65535,4,0,b'R',8980,48), // locality_weighted_lb_config
-    f(9107,19,4,b'm',279,4,255,b'I',9055,52), // update_merge_window
+    f(9107,19,4,b'm',283,4,255,b'I',9055,52), // update_merge_window
     f(9178,31,5,b'b',65535,0,255,b'I',9126,52), // ignore_new_hosts_until_first_hc
     f(9209,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
     f(9245,28,7,b'm',65535,4,255,b'R',7741,48), // consistent_hashing_lb_config
     f(9273,20,8,b'm',65535,4,255,b'R',0,0), // override_host_status
     // envoy.config.cluster.v3.Cluster.CustomClusterType
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,2,b'm',275,4,255,b'S',0,0), // typed_config
+    f(3192,12,2,b'm',279,4,255,b'S',0,0), // typed_config
     // envoy.config.cluster.v3.Cluster.EdsClusterConfig
     f(9390,10,1,b'm',75,4,255,b'S',0,0), // eds_config
     f(9400,12,2,b's',65535,0,255,b'S',0,0), // service_name
     // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    f(9464,12,1,b'm',289,4,255,b'S',0,0), // choice_count
+    f(9464,12,1,b'm',293,4,255,b'S',0,0), // choice_count
     f(9476,19,2,b'm',104,4,255,b'S',0,0), // active_request_bias
     f(9526,17,3,b'm',65535,4,255,b'R',9495,31), // slow_start_config
     // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
     f(9594,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
     f(9674,16,2,b's',65535,0,255,b'I',9609,65), // http_header_name
-    f(9713,22,3,b'm',289,4,255,b'R',9690,23), // upstream_port_override
-    f(9735,12,4,b'm',252,4,255,b'R',0,0), // metadata_key
+    f(9713,22,3,b'm',293,4,255,b'R',9690,23), // upstream_port_override
+    f(9735,12,4,b'm',256,4,255,b'R',0,0), // metadata_key
     // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    f(9795,29,1,b'm',278,4,255,b'I',5265,36), // per_upstream_preconnect_ratio
-    f(9824,27,2,b'm',278,4,255,b'I',5265,36), // predictive_preconnect_ratio
-    f(9851,27,3,b'm',243,4,255,b'I',5265,36), // preconnect_enabled_metadata
+    f(9795,29,1,b'm',282,4,255,b'I',5265,36), // per_upstream_preconnect_ratio
+    f(9824,27,2,b'm',282,4,255,b'I',5265,36), // predictive_preconnect_ratio
+    f(9851,27,3,b'm',247,4,255,b'I',5265,36), // preconnect_enabled_metadata
     // envoy.config.cluster.v3.Cluster.RefreshRate
-    f(9921,13,1,b'm',279,4,255,b'S',0,0), // base_interval
-    f(9934,12,2,b'm',279,4,255,b'S',0,0), // max_interval
+    f(9921,13,1,b'm',283,4,255,b'S',0,0), // base_interval
+    f(9934,12,2,b'm',283,4,255,b'S',0,0), // max_interval
     // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
     f(9526,17,1,b'm',65535,4,255,b'R',9495,31), // slow_start_config
     // envoy.config.cluster.v3.Cluster.TransportSocketMatch
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(10048,5,2,b'm',286,4,255,b'S',0,0), // match
+    f(10048,5,2,b'm',290,4,255,b'S',0,0), // match
     f(7808,16,3,b'm',112,4,255,b'S',0,0), // transport_socket
     // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
     f(10119,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',275,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',279,4,255,b'S',0,0), // value
     // envoy.config.cluster.v3.TrackClusterStats
     f(10163,15,1,b'b',65535,0,255,b'I',5265,36), // timeout_budgets
     f(10178,22,2,b'b',65535,0,255,b'I',5265,36), // request_response_sizes
@@ -2405,7 +2416,7 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(10378,21,3,b'm',66,4,255,b'I',10351,27), // happy_eyeballs_config
     // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
     f(10468,28,1,b'e',11,0,255,b'I',5265,36), // first_address_family_version
-    f(10496,26,2,b'm',289,4,255,b'I',5265,36), // first_address_family_count
+    f(10496,26,2,b'm',293,4,255,b'I',5265,36), // first_address_family_count
     // envoy.config.common.mutation_rules.v3.HeaderMutation
     f(10574,6,1,b's',65535,4,0,b'S',0,0), // remove
     f(10580,6,2,b'm',86,4,0,b'S',0,0), // append
@@ -2418,35 +2429,35 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     // envoy.config.core.v3.ApiConfigSource
     f(10812,8,1,b'e',12,0,255,b'S',0,0), // api_type
     f(10864,13,2,b's',65535,2,255,b'R',10820,44), // cluster_names
-    f(10922,13,3,b'm',279,4,255,b'I',10877,45), // refresh_delay
+    f(10922,13,3,b'm',283,4,255,b'I',10877,45), // refresh_delay
     f(10935,13,4,b'm',83,2,255,b'S',0,0), // grpc_services
-    f(10948,15,5,b'm',279,4,255,b'I',10877,45), // request_timeout
+    f(10948,15,5,b'm',283,4,255,b'I',10877,45), // request_timeout
     f(11024,19,6,b'm',100,4,255,b'I',10963,61), // rate_limit_settings
     f(11043,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
     f(11073,21,8,b'e',13,0,255,b'S',0,0), // transport_api_version
     f(11094,17,9,b'm',113,2,255,b'R',0,0), // config_validators
     // envoy.config.core.v3.BackoffStrategy
-    f(9921,13,1,b'm',279,4,255,b'S',0,0), // base_interval
-    f(9934,12,2,b'm',279,4,255,b'S',0,0), // max_interval
+    f(9921,13,1,b'm',283,4,255,b'S',0,0), // base_interval
+    f(9934,12,2,b'm',283,4,255,b'S',0,0), // max_interval
     // envoy.config.core.v3.BindConfig
     f(11178,14,1,b'm',109,4,255,b'S',0,0), // source_address
-    f(11192,8,2,b'm',276,4,255,b'S',0,0), // freebind
+    f(11192,8,2,b'm',280,4,255,b'S',0,0), // freebind
     f(3404,14,3,b'm',65535,2,255,b'R',11200,36), // socket_options
     f(11236,27,4,b'm',109,2,255,b'R',0,0), // additional_source_addresses
     f(11263,22,5,b'm',82,2,255,b'S',0,0), // extra_source_addresses
     f(11285,22,6,b'm',113,4,255,b'R',0,0), // local_address_selector
     f(11307,27,7,b'b',65535,0,255,b'R',0,0), // validate_network_namespaces
     // envoy.config.core.v3.BuildVersion
-    f(2825,7,1,b'm',273,4,255,b'S',0,0), // version
-    f(7858,8,2,b'm',286,4,255,b'S',0,0), // metadata
+    f(2825,7,1,b'm',277,4,255,b'S',0,0), // version
+    f(7858,8,2,b'm',290,4,255,b'S',0,0), // metadata
     // envoy.config.core.v3.CidrRange
     f(11397,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(11411,10,2,b'm',289,4,255,b'S',0,0), // prefix_len
+    f(11411,10,2,b'm',293,4,255,b'S',0,0), // prefix_len
     // envoy.config.core.v3.ConfigSource
     f(131,4,1,b's',65535,4,0,b'S',0,0), // path
     f(11454,17,2,b'm',70,4,0,b'S',0,0), // api_config_source
     f(11471,3,3,b'm',69,4,0,b'S',0,0), // ads
-    f(11474,21,4,b'm',279,4,255,b'S',0,0), // initial_fetch_timeout
+    f(11474,21,4,b'm',283,4,255,b'S',0,0), // initial_fetch_timeout
     f(11495,4,5,b'm',108,4,0,b'S',0,0), // self
     f(11499,20,6,b'e',13,0,255,b'S',0,0), // resource_api_version
     f(11519,11,7,b'm',65535,2,255,b'R',5413,50), // authorities
@@ -2480,14 +2491,14 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     // envoy.config.core.v3.GrpcService
     f(12016,10,1,b'm',84,4,0,b'S',0,0), // envoy_grpc
     f(12055,11,2,b'm',65535,4,0,b'R',12026,29), // google_grpc
-    f(12100,7,3,b'm',279,4,255,b'I',12066,34), // timeout
+    f(12100,7,3,b'm',283,4,255,b'I',12066,34), // timeout
     f(12107,16,5,b'm',85,2,255,b'S',0,0), // initial_metadata
     f(12123,12,6,b'm',101,4,255,b'R',0,0), // retry_policy
     // envoy.config.core.v3.GrpcService.EnvoyGrpc
     f(12177,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
     f(12189,9,2,b's',65535,0,255,b'S',0,0), // authority
     f(12123,12,3,b'm',101,4,255,b'I',12198,53), // retry_policy
-    f(12251,26,4,b'm',289,4,255,b'S',0,0), // max_receive_message_length
+    f(12251,26,4,b'm',293,4,255,b'S',0,0), // max_receive_message_length
     f(12325,18,5,b'b',65535,0,255,b'I',12277,48), // skip_envoy_headers
     // envoy.config.core.v3.HeaderValue
     f(10119,3,1,b's',65535,0,255,b'S',0,0), // key
@@ -2495,56 +2506,56 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(12375,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
     // envoy.config.core.v3.HeaderValueOption
     f(12422,6,1,b'm',85,4,255,b'S',0,0), // header
-    f(10580,6,2,b'm',276,4,255,b'S',0,0), // append
+    f(10580,6,2,b'm',280,4,255,b'S',0,0), // append
     f(12428,13,3,b'e',14,0,255,b'S',0,0), // append_action
     f(12441,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
     // envoy.config.core.v3.Http1ProtocolOptions
-    f(12498,18,1,b'm',276,4,255,b'S',0,0), // allow_absolute_url
+    f(12498,18,1,b'm',280,4,255,b'S',0,0), // allow_absolute_url
     f(12516,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
     f(12583,24,3,b's',65535,0,255,b'R',12530,53), // default_host_for_http_10
     f(12607,17,4,b'm',88,4,255,b'S',0,0), // header_key_format
     f(12624,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
     f(12697,20,6,b'b',65535,0,255,b'R',12639,58), // allow_chunked_length
-    f(12754,45,7,b'm',276,4,255,b'I',12717,37), // override_stream_error_on_invalid_http_message
+    f(12754,45,7,b'm',280,4,255,b'I',12717,37), // override_stream_error_on_invalid_http_message
     f(12799,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
-    f(12862,16,9,b'm',276,4,255,b'I',12823,39), // use_balsa_parser
+    f(12862,16,9,b'm',280,4,255,b'I',12823,39), // use_balsa_parser
     f(12917,20,10,b'b',65535,0,255,b'I',12878,39), // allow_custom_methods
-    f(12976,22,11,b'm',249,2,255,b'R',12937,39), // ignore_http_11_upgrade
+    f(12976,22,11,b'm',253,2,255,b'R',12937,39), // ignore_http_11_upgrade
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
     f(13093,17,1,b'm',65535,4,0,b'R',13055,38), // proper_case_words
     f(13155,18,8,b'm',113,4,0,b'I',13110,45), // stateful_formatter
     // envoy.config.core.v3.Http2ProtocolOptions
-    f(13257,16,1,b'm',289,4,255,b'I',13214,43), // hpack_table_size
-    f(13273,22,2,b'm',289,4,255,b'S',0,0), // max_concurrent_streams
-    f(13295,26,3,b'm',289,4,255,b'S',0,0), // initial_stream_window_size
-    f(13321,30,4,b'm',289,4,255,b'S',0,0), // initial_connection_window_size
+    f(13257,16,1,b'm',293,4,255,b'I',13214,43), // hpack_table_size
+    f(13273,22,2,b'm',293,4,255,b'S',0,0), // max_concurrent_streams
+    f(13295,26,3,b'm',293,4,255,b'S',0,0), // initial_stream_window_size
+    f(13321,30,4,b'm',293,4,255,b'S',0,0), // initial_connection_window_size
     f(13351,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
     f(13364,14,6,b'b',65535,0,255,b'R',0,0), // allow_metadata
-    f(13412,19,7,b'm',289,4,255,b'I',13378,34), // max_outbound_frames
-    f(13476,27,8,b'm',289,4,255,b'I',13431,45), // max_outbound_control_frames
-    f(13544,49,9,b'm',289,4,255,b'I',13503,41), // max_consecutive_inbound_frames_with_empty_payload
-    f(13639,38,10,b'm',289,4,255,b'I',13593,46), // max_inbound_priority_frames_per_stream
-    f(13677,52,11,b'm',289,4,255,b'I',13503,41), // max_inbound_window_update_frames_per_data_frame_sent
+    f(13412,19,7,b'm',293,4,255,b'I',13378,34), // max_outbound_frames
+    f(13476,27,8,b'm',293,4,255,b'I',13431,45), // max_outbound_control_frames
+    f(13544,49,9,b'm',293,4,255,b'I',13503,41), // max_consecutive_inbound_frames_with_empty_payload
+    f(13639,38,10,b'm',293,4,255,b'I',13593,46), // max_inbound_priority_frames_per_stream
+    f(13677,52,11,b'm',293,4,255,b'I',13503,41), // max_inbound_window_update_frames_per_data_frame_sent
     f(13769,38,12,b'b',65535,0,255,b'I',13729,40), // stream_error_on_invalid_http_messaging
     f(13807,26,13,b'm',65535,2,255,b'R',0,0), // custom_settings_parameters
-    f(12754,45,14,b'm',276,4,255,b'I',13729,40), // override_stream_error_on_invalid_http_message
+    f(12754,45,14,b'm',280,4,255,b'I',13729,40), // override_stream_error_on_invalid_http_message
     f(13875,20,15,b'm',65535,4,255,b'R',13833,42), // connection_keepalive
-    f(13933,17,16,b'm',276,4,255,b'I',13895,38), // use_oghttp2_codec
-    f(14011,17,17,b'm',290,4,255,b'I',13950,61), // max_metadata_size
-    f(14065,23,18,b'm',276,4,255,b'I',14028,37), // enable_huffman_encoding
-    f(14088,24,19,b'm',289,4,255,b'R',0,0), // max_header_field_size_kb
-    f(14151,17,20,b'm',276,4,255,b'I',14112,39), // disallow_obs_text
-    f(14210,18,21,b'm',290,4,255,b'I',14168,42), // stream_reset_burst
-    f(14228,17,22,b'm',290,4,255,b'I',14168,42), // stream_reset_rate
+    f(13933,17,16,b'm',280,4,255,b'I',13895,38), // use_oghttp2_codec
+    f(14011,17,17,b'm',294,4,255,b'I',13950,61), // max_metadata_size
+    f(14065,23,18,b'm',280,4,255,b'I',14028,37), // enable_huffman_encoding
+    f(14088,24,19,b'm',293,4,255,b'R',0,0), // max_header_field_size_kb
+    f(14151,17,20,b'm',280,4,255,b'I',14112,39), // disallow_obs_text
+    f(14210,18,21,b'm',294,4,255,b'I',14168,42), // stream_reset_burst
+    f(14228,17,22,b'm',294,4,255,b'I',14168,42), // stream_reset_rate
     // envoy.config.core.v3.HttpProtocolOptions
-    f(14285,12,1,b'm',279,4,255,b'S',0,0), // idle_timeout
-    f(14297,17,2,b'm',289,4,255,b'S',0,0), // max_headers_count
-    f(14314,23,3,b'm',279,4,255,b'S',0,0), // max_connection_duration
-    f(14337,19,4,b'm',279,4,255,b'S',0,0), // max_stream_duration
+    f(14285,12,1,b'm',283,4,255,b'S',0,0), // idle_timeout
+    f(14297,17,2,b'm',293,4,255,b'S',0,0), // max_headers_count
+    f(14314,23,3,b'm',283,4,255,b'S',0,0), // max_connection_duration
+    f(14337,19,4,b'm',283,4,255,b'S',0,0), // max_stream_duration
     f(14356,31,5,b'e',16,0,255,b'S',0,0), // headers_with_underscores_action
-    f(7471,27,6,b'm',289,4,255,b'S',0,0), // max_requests_per_connection
-    f(14405,23,7,b'm',289,4,255,b'R',14387,18), // max_response_headers_kb
-    f(14428,30,8,b'm',272,4,255,b'S',0,0), // max_connection_duration_jitter
+    f(7471,27,6,b'm',293,4,255,b'S',0,0), // max_requests_per_connection
+    f(14405,23,7,b'm',293,4,255,b'R',14387,18), // max_response_headers_kb
+    f(14428,30,8,b'm',276,4,255,b'S',0,0), // max_connection_duration_jitter
     // envoy.config.core.v3.JsonFormatOptions
     f(14496,15,1,b'b',65535,0,255,b'I',5265,36), // sort_properties
     // envoy.config.core.v3.Locality
@@ -2556,14 +2567,14 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(14636,21,2,b'm',95,1,255,b'I',14602,34), // typed_filter_metadata
     // envoy.config.core.v3.Metadata.FilterMetadataEntry
     f(10119,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',286,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',290,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
     f(10119,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',275,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',279,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Node
     f(14785,2,1,b's',65535,0,255,b'S',0,0), // id
     f(694,7,2,b's',65535,0,255,b'S',0,0), // cluster
-    f(7858,8,3,b'm',286,4,255,b'S',0,0), // metadata
+    f(7858,8,3,b'm',290,4,255,b'S',0,0), // metadata
     f(2044,8,4,b'm',92,4,255,b'S',0,0), // locality
     f(14787,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
     f(14802,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
@@ -2574,38 +2585,38 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(14888,18,12,b'm',97,1,255,b'S',0,0), // dynamic_parameters
     // envoy.config.core.v3.Node.DynamicParametersEntry
     f(10119,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',293,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',297,4,255,b'S',0,0), // value
     // envoy.config.core.v3.PathConfigSource
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(11675,17,2,b'm',115,4,255,b'S',0,0), // watched_directory
-    f(14991,13,3,b'm',279,4,255,b'R',0,0), // poll_interval
+    f(14991,13,3,b'm',283,4,255,b'R',0,0), // poll_interval
     // envoy.config.core.v3.Pipe
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(1048,4,2,b'u',65535,0,255,b'I',15029,49), // mode
     // envoy.config.core.v3.RateLimitSettings
-    f(15116,10,1,b'm',289,4,255,b'I',5265,36), // max_tokens
-    f(15126,9,2,b'm',278,4,255,b'I',5265,36), // fill_rate
+    f(15116,10,1,b'm',293,4,255,b'I',5265,36), // max_tokens
+    f(15126,9,2,b'm',282,4,255,b'I',5265,36), // fill_rate
     // envoy.config.core.v3.RetryPolicy
     f(15167,14,1,b'm',71,4,255,b'I',5265,36), // retry_back_off
-    f(15181,11,2,b'm',289,4,255,b'I',5265,36), // num_retries
+    f(15181,11,2,b'm',293,4,255,b'I',5265,36), // num_retries
     f(15192,8,3,b's',65535,0,255,b'I',5265,36), // retry_on
     f(15200,14,4,b'm',103,4,255,b'I',5265,36), // retry_priority
     f(15214,20,5,b'm',102,2,255,b'I',5265,36), // retry_host_predicate
     f(15234,33,6,b'l',65535,0,255,b'I',5265,36), // host_selection_retry_max_attempts
     // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(3192,12,2,b'm',275,4,0,b'I',5265,36), // typed_config
+    f(3192,12,2,b'm',279,4,0,b'I',5265,36), // typed_config
     // envoy.config.core.v3.RetryPolicy.RetryPriority
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(3192,12,2,b'm',275,4,0,b'I',5265,36), // typed_config
+    f(3192,12,2,b'm',279,4,0,b'I',5265,36), // typed_config
     // envoy.config.core.v3.RuntimeDouble
     f(15398,13,1,b'd',65535,0,255,b'S',0,0), // default_value
     f(15470,11,2,b's',65535,0,255,b'I',15411,59), // runtime_key
     // envoy.config.core.v3.RuntimeFeatureFlag
-    f(15398,13,1,b'm',276,4,255,b'S',0,0), // default_value
+    f(15398,13,1,b'm',280,4,255,b'S',0,0), // default_value
     f(15470,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
-    f(15398,13,1,b'm',265,4,255,b'S',0,0), // default_value
+    f(15398,13,1,b'm',269,4,255,b'S',0,0), // default_value
     f(15470,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.SchemeHeaderTransformation
     f(15612,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
@@ -2622,22 +2633,22 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(15834,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
     // envoy.config.core.v3.SubstitutionFormatString
     f(15905,11,1,b's',65535,4,0,b'S',0,0), // text_format
-    f(15916,11,2,b'm',286,4,0,b'S',0,0), // json_format
+    f(15916,11,2,b'm',290,4,0,b'S',0,0), // json_format
     f(15927,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
     f(15963,12,4,b's',65535,0,255,b'I',15944,19), // content_type
     f(15975,18,5,b'm',77,4,0,b'S',0,0), // text_format_source
     f(16046,10,6,b'm',113,2,255,b'R',15993,53), // formatters
     f(16092,19,7,b'm',91,4,255,b'I',16056,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(16144,16,1,b'm',289,4,255,b'S',0,0), // keepalive_probes
-    f(16160,14,2,b'm',289,4,255,b'S',0,0), // keepalive_time
-    f(16174,18,3,b'm',289,4,255,b'S',0,0), // keepalive_interval
+    f(16144,16,1,b'm',293,4,255,b'S',0,0), // keepalive_probes
+    f(16160,14,2,b'm',293,4,255,b'S',0,0), // keepalive_time
+    f(16174,18,3,b'm',293,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,3,b'm',275,4,0,b'S',0,0), // typed_config
+    f(3192,12,3,b'm',279,4,0,b'S',0,0), // typed_config
     // envoy.config.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,2,b'm',275,4,255,b'S',0,0), // typed_config
+    f(3192,12,2,b'm',279,4,255,b'S',0,0), // typed_config
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
     f(16317,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
     f(16325,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
@@ -2652,8 +2663,8 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(16564,15,5,b'm',65535,1,255,b'R',16536,28), // named_endpoints
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
     f(16685,14,2,b'm',65535,2,255,b'R',16632,53), // drop_overloads
-    f(16699,23,3,b'm',289,4,255,b'S',0,0), // overprovisioning_factor
-    f(16764,20,4,b'm',279,4,255,b'R',16722,42), // endpoint_stale_after
+    f(16699,23,3,b'm',293,4,255,b'S',0,0), // overprovisioning_factor
+    f(16764,20,4,b'm',283,4,255,b'R',16722,42), // endpoint_stale_after
     f(16784,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
     // envoy.config.endpoint.v3.Endpoint
     f(1960,7,1,b'm',68,4,255,b'S',0,0), // address
@@ -2670,14 +2681,14 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(17028,8,1,b'm',118,4,0,b'S',0,0), // endpoint
     f(1972,13,2,b'e',15,0,255,b'S',0,0), // health_status
     f(7858,8,3,b'm',93,4,255,b'S',0,0), // metadata
-    f(17036,21,4,b'm',289,4,255,b'S',0,0), // load_balancing_weight
+    f(17036,21,4,b'm',293,4,255,b'S',0,0), // load_balancing_weight
     f(17057,13,5,b's',65535,4,0,b'R',16536,28), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
     f(2044,8,1,b'm',92,4,255,b'S',0,0), // locality
     f(17114,12,2,b'm',120,2,255,b'S',0,0), // lb_endpoints
-    f(17036,21,3,b'm',289,4,255,b'I',17126,67), // load_balancing_weight
+    f(17036,21,3,b'm',293,4,255,b'I',17126,67), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(17227,9,6,b'm',289,4,255,b'I',17193,34), // proximity
+    f(17227,9,6,b'm',293,4,255,b'I',17193,34), // proximity
     f(17252,23,7,b'm',65535,4,0,b'R',17236,16), // load_balancer_endpoints
     f(17326,28,8,b'm',65535,4,0,b'R',17275,51), // leds_cluster_locality_config
     f(7858,8,9,b'm',93,4,255,b'I',17354,35), // metadata
@@ -2687,23 +2698,23 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(10267,13,3,b'm',111,4,255,b'R',0,0), // tcp_keepalive
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,4,b'm',275,4,0,b'S',0,0), // typed_config
+    f(3192,12,4,b'm',279,4,0,b'S',0,0), // typed_config
     f(17505,16,5,b'm',65535,4,0,b'R',17462,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
     f(17557,18,1,b'm',125,4,255,b'S',0,0), // filter_chain_match
     f(8265,7,3,b'm',123,2,255,b'S',0,0), // filters
-    f(17610,15,4,b'm',276,4,255,b'R',17575,35), // use_proxy_proto
+    f(17610,15,4,b'm',280,4,255,b'R',17575,35), // use_proxy_proto
     f(7858,8,5,b'm',93,4,255,b'I',17625,39), // metadata
     f(7808,16,6,b'm',112,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(17664,32,9,b'm',279,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(17664,32,9,b'm',283,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
     f(17737,13,3,b'm',74,2,255,b'S',0,0), // prefix_ranges
     f(17750,14,4,b's',65535,0,255,b'R',17193,34), // address_suffix
-    f(17764,10,5,b'm',289,4,255,b'R',17193,34), // suffix_len
+    f(17764,10,5,b'm',293,4,255,b'R',17193,34), // suffix_len
     f(17774,20,6,b'm',74,2,255,b'S',0,0), // source_prefix_ranges
     f(17794,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(17806,16,8,b'm',289,4,255,b'S',0,0), // destination_port
+    f(17806,16,8,b'm',293,4,255,b'S',0,0), // destination_port
     f(17822,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
     f(17840,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
     f(17861,12,11,b's',65535,2,255,b'S',0,0), // server_names
@@ -2713,17 +2724,17 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1960,7,2,b'm',68,4,255,b'S',0,0), // address
     f(17944,13,3,b'm',124,2,255,b'S',0,0), // filter_chains
-    f(17957,16,4,b'm',276,4,255,b'S',0,0), // use_original_dst
-    f(7374,33,5,b'm',289,4,255,b'I',7306,68), // per_connection_buffer_limit_bytes
+    f(17957,16,4,b'm',280,4,255,b'S',0,0), // use_original_dst
+    f(7374,33,5,b'm',293,4,255,b'I',7306,68), // per_connection_buffer_limit_bytes
     f(7858,8,6,b'm',93,4,255,b'I',17973,35), // metadata
     f(18008,13,7,b'm',130,4,255,b'S',0,0), // deprecated_v1
     f(18095,10,8,b'e',21,0,255,b'I',18021,74), // drain_type
     f(18105,16,9,b'm',131,2,255,b'S',0,0), // listener_filters
-    f(18121,11,10,b'm',276,4,255,b'S',0,0), // transparent
-    f(11192,8,11,b'm',276,4,255,b'S',0,0), // freebind
-    f(18132,26,12,b'm',289,4,255,b'R',0,0), // tcp_fast_open_queue_length
+    f(18121,11,10,b'm',280,4,255,b'S',0,0), // transparent
+    f(11192,8,11,b'm',280,4,255,b'S',0,0), // freebind
+    f(18132,26,12,b'm',293,4,255,b'R',0,0), // tcp_fast_open_queue_length
     f(3404,14,13,b'm',65535,2,255,b'R',11200,36), // socket_options
-    f(18158,24,15,b'm',279,4,255,b'S',0,0), // listener_filters_timeout
+    f(18158,24,15,b'm',283,4,255,b'S',0,0), // listener_filters_timeout
     f(18182,17,16,b'e',19,0,255,b'S',0,0), // traffic_direction
     f(18199,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
     f(18254,19,18,b'm',65535,4,255,b'R',18235,19), // udp_listener_config
@@ -2731,21 +2742,21 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(18370,25,20,b'm',127,4,255,b'I',18314,56), // connection_balance_config
     f(18437,10,21,b'b',65535,0,255,b'I',18395,42), // reuse_port
     f(3418,10,22,b'm',33,2,255,b'I',18447,124), // access_log
-    f(18571,16,24,b'm',289,4,255,b'S',0,0), // tcp_backlog_size
+    f(18571,16,24,b'm',293,4,255,b'S',0,0), // tcp_backlog_size
     f(18587,20,25,b'm',124,4,255,b'S',0,0), // default_filter_chain
-    f(18607,12,26,b'm',276,4,255,b'S',0,0), // bind_to_port
+    f(18607,12,26,b'm',280,4,255,b'S',0,0), // bind_to_port
     f(18619,17,27,b'm',65535,4,0,b'R',10675,36), // internal_listener
     f(18636,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(18647,17,29,b'm',276,4,255,b'I',18395,42), // enable_reuse_port
+    f(18647,17,29,b'm',280,4,255,b'I',18395,42), // enable_reuse_port
     f(18664,12,30,b'b',65535,0,255,b'R',0,0), // enable_mptcp
     f(3467,24,31,b'b',65535,0,255,b'I',3428,39), // ignore_global_conn_limit
     f(18698,20,32,b'm',65535,4,255,b'R',18676,22), // filter_chain_matcher
     f(16860,20,33,b'm',122,2,255,b'S',0,0), // additional_addresses
-    f(18761,42,34,b'm',289,4,255,b'I',18718,43), // max_connections_to_accept_per_socket_event
+    f(18761,42,34,b'm',293,4,255,b'I',18718,43), // max_connections_to_accept_per_socket_event
     f(18841,23,35,b'b',65535,0,255,b'I',18803,38), // bypass_overload_manager
     f(18864,11,36,b'm',65535,4,255,b'R',0,0), // fcds_config
     f(10267,13,37,b'm',111,4,255,b'R',18875,56), // tcp_keepalive
-    f(8756,44,38,b'm',279,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
+    f(8756,44,38,b'm',283,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
     f(8823,13,39,b'm',136,4,255,b'I',8800,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
     f(18988,13,1,b'm',129,4,0,b'I',5265,36), // exact_balance
@@ -2754,10 +2765,10 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(18607,12,1,b'm',276,4,255,b'S',0,0), // bind_to_port
+    f(18607,12,1,b'm',280,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,3,b'm',275,4,0,b'S',0,0), // typed_config
+    f(3192,12,3,b'm',279,4,0,b'S',0,0), // typed_config
     f(19266,15,4,b'm',132,4,255,b'S',0,0), // filter_disabled
     f(17505,16,5,b'm',65535,4,0,b'R',17462,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
@@ -2765,23 +2776,23 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(19347,9,2,b'm',133,4,0,b'S',0,0), // and_match
     f(19356,9,3,b'm',132,4,0,b'S',0,0), // not_match
     f(19365,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(19374,22,5,b'm',270,4,0,b'S',0,0), // destination_port_range
+    f(19374,22,5,b'm',274,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
     f(19463,5,1,b'm',132,2,255,b'S',0,0), // rules
     // envoy.config.metrics.v3.HistogramBucketSettings
-    f(10048,5,1,b'm',249,4,255,b'I',5265,36), // match
+    f(10048,5,1,b'm',253,4,255,b'I',5265,36), // match
     f(19515,7,2,b'd',65535,2,255,b'I',5265,36), // buckets
-    f(19522,4,3,b'm',289,4,255,b'I',5265,36), // bins
+    f(19522,4,3,b'm',293,4,255,b'I',5265,36), // bins
     // envoy.config.metrics.v3.StatsConfig
     f(19600,10,1,b'm',137,2,255,b'I',19561,39), // stats_tags
-    f(19610,20,2,b'm',276,4,255,b'I',19561,39), // use_all_default_tags
+    f(19610,20,2,b'm',280,4,255,b'I',19561,39), // use_all_default_tags
     f(8823,13,3,b'm',136,4,255,b'I',19630,61), // stats_matcher
     f(19726,25,4,b'm',134,2,255,b'I',19691,35), // histogram_bucket_settings
-    f(19751,27,5,b'm',276,4,255,b'I',19561,39), // allow_default_tag_overrides
+    f(19751,27,5,b'm',280,4,255,b'I',19561,39), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
     f(19814,10,1,b'b',65535,4,0,b'I',5265,36), // reject_all
-    f(19824,14,2,b'm',242,4,0,b'I',5265,36), // exclusion_list
-    f(19838,14,3,b'm',242,4,0,b'I',5265,36), // inclusion_list
+    f(19824,14,2,b'm',246,4,0,b'I',5265,36), // exclusion_list
+    f(19838,14,3,b'm',246,4,0,b'I',5265,36), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
     f(19888,8,1,b's',65535,0,255,b'I',5265,36), // tag_name
     f(19896,5,2,b's',65535,4,0,b'I',5265,36), // regex
@@ -2794,16 +2805,16 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     // envoy.config.overload.v3.OverloadAction
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
     f(20031,8,2,b'm',145,2,255,b'I',5265,36), // triggers
-    f(3192,12,3,b'm',275,4,255,b'I',5265,36), // typed_config
+    f(3192,12,3,b'm',279,4,255,b'I',5265,36), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(20118,16,1,b'm',279,4,255,b'I',5265,36), // refresh_interval
+    f(20118,16,1,b'm',283,4,255,b'I',5265,36), // refresh_interval
     f(20134,17,2,b'm',142,2,255,b'I',5265,36), // resource_monitors
     f(6722,7,3,b'm',140,2,255,b'I',5265,36), // actions
     f(20151,21,4,b'm',138,4,255,b'I',5265,36), // buffer_factory_config
     f(20172,15,5,b'm',139,2,255,b'I',5265,36), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(3192,12,3,b'm',275,4,0,b'I',5265,36), // typed_config
+    f(3192,12,3,b'm',279,4,0,b'I',5265,36), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
     f(20265,17,1,b'd',65535,0,255,b'I',5265,36), // scaling_threshold
     f(20282,20,2,b'd',65535,0,255,b'I',5265,36), // saturation_threshold
@@ -2815,11 +2826,11 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(20384,6,3,b'm',143,4,0,b'I',5265,36), // scaled
     // envoy.config.route.v3.CookieMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(20425,12,2,b'm',249,4,255,b'S',0,0), // string_match
+    f(20425,12,2,b'm',253,4,255,b'S',0,0), // string_match
     f(20437,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.config.route.v3.Decorator
     f(20480,9,1,b's',65535,0,255,b'I',5265,36), // operation
-    f(20489,9,2,b'm',276,4,255,b'I',5265,36), // propagate
+    f(20489,9,2,b'm',280,4,255,b'I',5265,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
     f(20540,6,1,b'u',65535,0,255,b'S',0,0), // status
     f(20546,4,2,b'm',77,4,255,b'S',0,0), // body
@@ -2827,18 +2838,18 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(20617,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(20628,11,6,b'm',271,4,0,b'S',0,0), // range_match
+    f(20628,11,6,b'm',275,4,0,b'S',0,0), // range_match
     f(20639,13,7,b'b',65535,4,0,b'S',0,0), // present_match
     f(20437,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
     f(20652,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
     f(20664,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(20676,16,11,b'm',247,4,0,b'S',0,0), // safe_regex_match
+    f(20676,16,11,b'm',251,4,0,b'S',0,0), // safe_regex_match
     f(20692,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(20425,12,13,b'm',249,4,0,b'S',0,0), // string_match
+    f(20425,12,13,b'm',253,4,0,b'S',0,0), // string_match
     f(20706,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(20425,12,5,b'm',249,4,0,b'S',0,0), // string_match
+    f(20425,12,5,b'm',253,4,0,b'S',0,0), // string_match
     f(20639,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
     f(20814,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
@@ -2849,7 +2860,7 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(20881,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
     f(20892,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
     f(20907,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(20920,13,9,b'm',246,4,1,b'S',0,0), // regex_rewrite
+    f(20920,13,9,b'm',250,4,1,b'S',0,0), // regex_rewrite
     f(20933,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.Route
     f(10048,5,1,b'm',163,4,255,b'S',0,0), // match
@@ -2865,11 +2876,11 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(21263,23,13,b'm',65535,1,255,b'R',21207,56), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
     f(3935,7,15,b'm',167,4,255,b'I',21286,35), // tracing
-    f(21404,30,16,b'm',289,4,255,b'I',21321,83), // per_request_buffer_limit_bytes
+    f(21404,30,16,b'm',293,4,255,b'I',21321,83), // per_request_buffer_limit_bytes
     f(21506,13,17,b'm',65535,4,0,b'R',21434,72), // filter_action
     f(21568,21,18,b'm',65535,4,0,b'R',21519,49), // non_forwarding_action
     f(18636,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(21589,25,20,b'm',290,4,255,b'I',21321,83), // request_body_buffer_limit
+    f(21589,25,20,b'm',294,4,255,b'I',21321,83), // request_body_buffer_limit
     f(21716,16,21,b'm',113,2,255,b'R',21614,102), // route_specifiers
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
@@ -2878,35 +2889,35 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(21855,14,4,b'm',93,4,255,b'I',21796,59), // metadata_match
     f(20867,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
     f(21869,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(21889,17,7,b'm',276,4,1,b'S',0,0), // auto_host_rewrite
-    f(12100,7,8,b'm',279,4,255,b'S',0,0), // timeout
+    f(21889,17,7,b'm',280,4,1,b'S',0,0), // auto_host_rewrite
+    f(12100,7,8,b'm',283,4,255,b'S',0,0), // timeout
     f(12123,12,9,b'm',65535,4,255,b'R',21906,103), // retry_policy
     f(2011,8,11,b'e',17,0,255,b'S',0,0), // priority
     f(22078,11,13,b'm',65535,2,255,b'R',22009,69), // rate_limits
-    f(22132,22,14,b'm',276,4,255,b'I',22089,43), // include_vh_rate_limits
+    f(22132,22,14,b'm',280,4,255,b'I',22089,43), // include_vh_rate_limits
     f(22154,11,15,b'm',154,2,255,b'S',0,0), // hash_policy
     f(22254,4,17,b'm',65535,4,255,b'R',22165,89), // cors
     f(22258,31,20,b'e',23,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(22289,16,23,b'm',279,4,255,b'S',0,0), // max_grpc_timeout
-    f(14285,12,24,b'm',279,4,255,b'S',0,0), // idle_timeout
+    f(22289,16,23,b'm',283,4,255,b'S',0,0), // max_grpc_timeout
+    f(14285,12,24,b'm',283,4,255,b'S',0,0), // idle_timeout
     f(22305,15,25,b'm',161,2,255,b'S',0,0), // upgrade_configs
     f(22352,24,26,b'e',65535,0,255,b'R',22320,32), // internal_redirect_action
     f(22450,12,27,b'm',65535,4,255,b'R',22376,74), // hedge_policy
-    f(22462,19,28,b'm',279,4,255,b'S',0,0), // grpc_timeout_offset
+    f(22462,19,28,b'm',283,4,255,b'S',0,0), // grpc_timeout_offset
     f(22481,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
     f(22500,23,30,b'm',160,2,255,b'S',0,0), // request_mirror_policies
-    f(22523,22,31,b'm',289,4,255,b'R',22320,32), // max_internal_redirects
-    f(20920,13,32,b'm',246,4,255,b'S',0,0), // regex_rewrite
-    f(22580,25,33,b'm',275,4,255,b'R',22545,35), // retry_policy_typed_config
+    f(22523,22,31,b'm',293,4,255,b'R',22320,32), // max_internal_redirects
+    f(20920,13,32,b'm',250,4,255,b'S',0,0), // regex_rewrite
+    f(22580,25,33,b'm',279,4,255,b'R',22545,35), // retry_policy_typed_config
     f(22605,24,34,b'm',65535,4,255,b'R',22320,32), // internal_redirect_policy
-    f(22629,23,35,b'm',246,4,1,b'S',0,0), // host_rewrite_path_regex
+    f(22629,23,35,b'm',250,4,1,b'S',0,0), // host_rewrite_path_regex
     f(14337,19,36,b'm',159,4,255,b'S',0,0), // max_stream_duration
     f(22736,24,37,b's',65535,4,0,b'R',22652,84), // cluster_specifier_plugin
     f(22760,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
     f(22783,31,39,b'm',65535,4,0,b'R',22652,84), // inline_cluster_specifier_plugin
     f(22909,17,40,b'm',113,4,255,b'I',22814,95), // early_data_policy
     f(22926,19,41,b'm',113,4,255,b'S',0,0), // path_rewrite_policy
-    f(23015,13,42,b'm',279,4,255,b'I',22945,70), // flush_timeout
+    f(23015,13,42,b'm',283,4,255,b'I',22945,70), // flush_timeout
     f(23028,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
     f(20933,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
@@ -2920,29 +2931,29 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(23266,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(23370,3,2,b'm',279,4,255,b'R',23326,44), // ttl
+    f(23370,3,2,b'm',283,4,255,b'R',23326,44), // ttl
     f(131,4,3,b's',65535,0,255,b'I',23373,91), // path
     f(23464,10,4,b'm',65535,2,255,b'R',23326,44), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
     f(23525,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(20920,13,2,b'm',246,4,255,b'S',0,0), // regex_rewrite
+    f(20920,13,2,b'm',250,4,255,b'S',0,0), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    f(14337,19,1,b'm',279,4,255,b'S',0,0), // max_stream_duration
-    f(23646,23,2,b'm',279,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(23669,26,3,b'm',279,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(14337,19,1,b'm',283,4,255,b'S',0,0), // max_stream_duration
+    f(23646,23,2,b'm',283,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(23669,26,3,b'm',283,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
     f(23748,16,3,b'm',106,4,255,b'S',0,0), // runtime_fraction
-    f(23764,13,4,b'm',276,4,255,b'I',21286,35), // trace_sampled
+    f(23764,13,4,b'm',280,4,255,b'I',21286,35), // trace_sampled
     f(21765,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
     f(23777,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
     f(23810,25,7,b'm',67,2,255,b'S',0,0), // request_headers_mutations
     f(21869,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
     // envoy.config.route.v3.RouteAction.UpgradeConfig
     f(23882,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(23894,7,2,b'm',276,4,255,b'S',0,0), // enabled
+    f(23894,7,2,b'm',280,4,255,b'S',0,0), // enabled
     f(23964,14,3,b'm',65535,4,255,b'R',23901,63), // connect_config
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
@@ -2951,11 +2962,11 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(21133,23,4,b'm',86,2,255,b'S',0,0), // response_headers_to_add
     f(21156,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
     f(21111,22,6,b'm',86,2,255,b'S',0,0), // request_headers_to_add
-    f(24052,17,7,b'm',276,4,255,b'S',0,0), // validate_clusters
+    f(24052,17,7,b'm',280,4,255,b'S',0,0), // validate_clusters
     f(21182,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
     f(24165,4,9,b'm',65535,4,255,b'R',24069,96), // vhds
     f(24169,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(24204,35,11,b'm',289,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(24204,35,11,b'm',293,4,255,b'S',0,0), // max_direct_response_body_size_bytes
     f(24239,25,12,b'm',65535,2,255,b'R',22652,84), // cluster_specifier_plugins
     f(22500,23,13,b'm',160,2,255,b'S',0,0), // request_mirror_policies
     f(24264,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
@@ -2967,15 +2978,15 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     // envoy.config.route.v3.RouteMatch
     f(24413,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(24419,14,4,b'm',276,4,255,b'S',0,0), // case_sensitive
+    f(24419,14,4,b'm',280,4,255,b'S',0,0), // case_sensitive
     f(24433,7,6,b'm',149,2,255,b'S',0,0), // headers
     f(24440,16,7,b'm',150,2,255,b'S',0,0), // query_parameters
     f(24456,4,8,b'm',165,4,255,b'S',0,0), // grpc
     f(23748,16,9,b'm',106,4,255,b'S',0,0), // runtime_fraction
-    f(24460,10,10,b'm',247,4,0,b'S',0,0), // safe_regex
+    f(24460,10,10,b'm',251,4,0,b'S',0,0), // safe_regex
     f(24470,11,11,b'm',166,4,255,b'S',0,0), // tls_context
     f(24481,15,12,b'm',164,4,0,b'S',0,0), // connect_matcher
-    f(24566,16,13,b'm',243,2,255,b'R',24496,70), // dynamic_metadata
+    f(24566,16,13,b'm',247,2,255,b'R',24496,70), // dynamic_metadata
     f(24582,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
     f(24603,17,15,b'm',113,4,0,b'S',0,0), // path_match_policy
     f(23189,12,16,b'm',65535,2,255,b'R',24620,72), // filter_state
@@ -2983,13 +2994,13 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    f(24855,9,1,b'm',276,4,255,b'S',0,0), // presented
-    f(24864,9,2,b'm',276,4,255,b'S',0,0), // validated
+    f(24855,9,1,b'm',280,4,255,b'S',0,0), // presented
+    f(24864,9,2,b'm',280,4,255,b'S',0,0), // validated
     // envoy.config.route.v3.Tracing
-    f(24902,15,1,b'm',265,4,255,b'I',5265,36), // client_sampling
-    f(24917,15,2,b'm',265,4,255,b'I',5265,36), // random_sampling
-    f(24932,16,3,b'm',265,4,255,b'I',5265,36), // overall_sampling
-    f(24948,11,4,b'm',259,2,255,b'I',5265,36), // custom_tags
+    f(24902,15,1,b'm',269,4,255,b'I',5265,36), // client_sampling
+    f(24917,15,2,b'm',269,4,255,b'I',5265,36), // random_sampling
+    f(24932,16,3,b'm',269,4,255,b'I',5265,36), // overall_sampling
+    f(24948,11,4,b'm',263,2,255,b'I',5265,36), // custom_tags
     f(20480,9,5,b's',65535,0,255,b'I',5265,36), // operation
     f(24959,18,6,b's',65535,0,255,b'I',5265,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
@@ -3011,24 +3022,24 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(21263,23,15,b'm',65535,1,255,b'R',21207,56), // typed_per_filter_config
     f(12123,12,16,b'm',65535,4,255,b'R',21906,103), // retry_policy
     f(22450,12,17,b'm',65535,4,255,b'R',22376,74), // hedge_policy
-    f(21404,30,18,b'm',289,4,255,b'I',21321,83), // per_request_buffer_limit_bytes
+    f(21404,30,18,b'm',293,4,255,b'I',21321,83), // per_request_buffer_limit_bytes
     f(25115,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(22580,25,20,b'm',275,4,255,b'R',22545,35), // retry_policy_typed_config
+    f(22580,25,20,b'm',279,4,255,b'R',22545,35), // retry_policy_typed_config
     f(25158,7,21,b'm',65535,4,255,b'R',25148,10), // matcher
     f(22500,23,22,b'm',160,2,255,b'S',0,0), // request_mirror_policies
     f(25227,31,23,b'b',65535,0,255,b'I',25165,62), // include_is_timeout_retry_header
     f(7858,8,24,b'm',93,4,255,b'I',25258,39), // metadata
-    f(21589,25,25,b'm',290,4,255,b'I',21321,83), // request_body_buffer_limit
+    f(21589,25,25,b'm',294,4,255,b'I',21321,83), // request_body_buffer_limit
     f(21716,16,26,b'm',113,2,255,b'R',21614,102), // route_specifiers
     // envoy.config.route.v3.WeightedCluster
     f(5659,8,1,b'm',171,2,255,b'S',0,0), // clusters
     f(25334,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
-    f(25395,12,3,b'm',289,4,255,b'I',25352,43), // total_weight
+    f(25395,12,3,b'm',293,4,255,b'I',25352,43), // total_weight
     f(23525,11,4,b's',65535,4,0,b'S',0,0), // header_name
-    f(25407,15,5,b'm',276,4,0,b'S',0,0), // use_hash_policy
+    f(25407,15,5,b'm',280,4,0,b'S',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(1997,6,2,b'm',289,4,255,b'S',0,0), // weight
+    f(1997,6,2,b'm',293,4,255,b'S',0,0), // weight
     f(21855,14,3,b'm',93,4,255,b'I',21796,59), // metadata_match
     f(21111,22,4,b'm',86,2,255,b'S',0,0), // request_headers_to_add
     f(21133,23,5,b'm',86,2,255,b'S',0,0), // response_headers_to_add
@@ -3040,25 +3051,25 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(25526,6,2,b's',65535,4,0,b'S',0,0), // format
-    f(15916,11,3,b'm',286,4,0,b'S',0,0), // json_format
-    f(25532,17,4,b'm',286,4,0,b'S',0,0), // typed_json_format
+    f(15916,11,3,b'm',290,4,0,b'S',0,0), // json_format
+    f(25532,17,4,b'm',290,4,0,b'S',0,0), // typed_json_format
     f(942,10,5,b'm',110,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
     f(942,10,1,b'm',110,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
     f(942,10,1,b'm',110,4,0,b'S',0,0), // log_format
     // envoy.extensions.clusters.dns.v3.DnsCluster
-    f(7541,16,3,b'm',279,4,255,b'S',0,0), // dns_refresh_rate
+    f(7541,16,3,b'm',283,4,255,b'S',0,0), // dns_refresh_rate
     f(8370,24,4,b'm',176,4,255,b'S',0,0), // dns_failure_refresh_rate
     f(8204,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(8722,10,6,b'm',279,4,255,b'S',0,0), // dns_jitter
+    f(8722,10,6,b'm',283,4,255,b'S',0,0), // dns_jitter
     f(4723,25,7,b'm',113,4,255,b'S',0,0), // typed_dns_resolver_config
     f(7557,17,8,b'e',25,0,255,b'S',0,0), // dns_lookup_family
     f(25706,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
-    f(25738,20,10,b'm',279,4,255,b'S',0,0), // dns_min_refresh_rate
+    f(25738,20,10,b'm',283,4,255,b'S',0,0), // dns_min_refresh_rate
     // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    f(9921,13,1,b'm',279,4,255,b'S',0,0), // base_interval
-    f(9934,12,2,b'm',279,4,255,b'S',0,0), // max_interval
+    f(9921,13,1,b'm',283,4,255,b'S',0,0), // base_interval
+    f(9934,12,2,b'm',283,4,255,b'S',0,0), // max_interval
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
     f(25881,10,1,b's',65535,4,0,b'S',0,0), // object_key
     f(25891,13,2,b'm',110,4,1,b'S',0,0), // format_string
@@ -3067,7 +3078,7 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(26062,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
     f(26075,11,6,b's',65535,0,255,b'S',0,0), // factory_key
     // envoy.extensions.filters.http.router.v3.Router
-    f(26188,13,1,b'm',276,4,255,b'I',26132,56), // dynamic_stats
+    f(26188,13,1,b'm',280,4,255,b'I',26132,56), // dynamic_stats
     f(26201,16,2,b'b',65535,0,255,b'I',21286,35), // start_child_span
     f(26217,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
     f(26229,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
@@ -3076,22 +3087,22 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(26373,40,7,b'b',65535,0,255,b'I',26347,26), // suppress_grpc_request_failure_code_stats
     f(26413,21,8,b'm',191,2,255,b'R',8219,46), // upstream_http_filters
     f(26495,20,9,b'm',179,4,255,b'I',26434,61), // upstream_log_options
-    f(26515,33,10,b'm',276,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(26515,33,10,b'm',280,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
     f(26619,37,1,b'b',65535,0,255,b'I',5265,36), // flush_upstream_log_on_upstream_stream
-    f(26656,27,2,b'm',279,4,255,b'I',5265,36), // upstream_log_flush_interval
+    f(26656,27,2,b'm',283,4,255,b'I',5265,36), // upstream_log_flush_interval
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(26901,25,1,b'm',276,4,255,b'R',26872,29), // enable_ja3_fingerprinting
-    f(26982,24,2,b'm',289,4,255,b'I',26926,56), // initial_read_buffer_size
-    f(27006,25,3,b'm',276,4,255,b'R',26872,29), // enable_ja4_fingerprinting
+    f(26901,25,1,b'm',280,4,255,b'R',26872,29), // enable_ja3_fingerprinting
+    f(26982,24,2,b'm',293,4,255,b'I',26926,56), // initial_read_buffer_size
+    f(27006,25,3,b'm',280,4,255,b'R',26872,29), // enable_ja4_fingerprinting
     f(27031,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(27127,21,5,b'm',289,4,255,b'I',27078,49), // max_client_hello_size
+    f(27127,21,5,b'm',293,4,255,b'I',27078,49), // max_client_hello_size
     // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
     f(18636,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(7003,15,2,b'm',290,4,255,b'S',0,0), // max_connections
-    f(27216,5,3,b'm',279,4,255,b'S',0,0), // delay
+    f(7003,15,2,b'm',294,4,255,b'S',0,0), // max_connections
+    f(27216,5,3,b'm',283,4,255,b'S',0,0), // delay
     f(27221,15,4,b'm',105,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.network.direct_response.v3.Config
     f(27294,8,1,b'm',77,4,255,b'S',0,0), // response
@@ -3102,15 +3113,15 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(27438,3,3,b'm',192,4,0,b'S',0,0), // rds
     f(2551,12,4,b'm',162,4,0,b'S',0,0), // route_config
     f(27441,12,5,b'm',191,2,255,b'S',0,0), // http_filters
-    f(27453,14,6,b'm',276,4,255,b'S',0,0), // add_user_agent
+    f(27453,14,6,b'm',280,4,255,b'S',0,0), // add_user_agent
     f(3935,7,7,b'm',65535,4,255,b'R',27467,28), // tracing
     f(7498,21,8,b'm',87,4,255,b'S',0,0), // http_protocol_options
     f(7519,22,9,b'm',89,4,255,b'S',0,0), // http2_protocol_options
     f(27495,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(27506,13,12,b'm',279,4,255,b'S',0,0), // drain_timeout
+    f(27506,13,12,b'm',283,4,255,b'S',0,0), // drain_timeout
     f(3418,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(27519,18,14,b'm',276,4,255,b'S',0,0), // use_remote_address
-    f(27537,19,15,b'm',276,4,255,b'S',0,0), // generate_request_id
+    f(27519,18,14,b'm',280,4,255,b'S',0,0), // use_remote_address
+    f(27537,19,15,b'm',280,4,255,b'S',0,0), // generate_request_id
     f(27556,27,16,b'e',28,0,255,b'S',0,0), // forward_client_cert_details
     f(27583,31,17,b'm',189,4,255,b'S',0,0), // set_current_client_cert_details
     f(27614,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
@@ -3119,12 +3130,12 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(27772,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
     f(27787,3,22,b's',65535,0,255,b'S',0,0), // via
     f(22305,15,23,b'm',190,2,255,b'S',0,0), // upgrade_configs
-    f(27790,19,24,b'm',279,4,255,b'S',0,0), // stream_idle_timeout
+    f(27790,19,24,b'm',283,4,255,b'S',0,0), // stream_idle_timeout
     f(27809,23,25,b'm',188,4,255,b'S',0,0), // internal_address_config
-    f(27832,21,26,b'm',279,4,255,b'S',0,0), // delayed_close_timeout
-    f(10948,15,28,b'm',279,4,255,b'S',0,0), // request_timeout
-    f(27853,22,29,b'm',289,4,255,b'S',0,0), // max_request_headers_kb
-    f(27875,14,30,b'm',276,4,255,b'S',0,0), // normalize_path
+    f(27832,21,26,b'm',283,4,255,b'S',0,0), // delayed_close_timeout
+    f(10948,15,28,b'm',283,4,255,b'S',0,0), // request_timeout
+    f(27853,22,29,b'm',293,4,255,b'S',0,0), // max_request_headers_kb
+    f(27875,14,30,b'm',280,4,255,b'S',0,0), // normalize_path
     f(27927,13,31,b'm',65535,4,0,b'R',27889,38), // scoped_routes
     f(27940,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
     f(27968,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
@@ -3134,8 +3145,8 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(28029,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
     f(28097,18,38,b'm',65535,4,255,b'R',28062,35), // local_reply_config
     f(28115,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(28219,36,40,b'm',276,4,255,b'I',28139,80), // stream_error_on_invalid_http_message
-    f(28255,23,41,b'm',279,4,255,b'S',0,0), // request_headers_timeout
+    f(28219,36,40,b'm',280,4,255,b'I',28139,80), // stream_error_on_invalid_http_message
+    f(28255,23,41,b'm',283,4,255,b'S',0,0), // request_headers_timeout
     f(28278,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
     f(28333,26,43,b'm',65535,4,255,b'R',28297,36), // path_normalization_options
     f(28382,22,44,b'm',65535,4,255,b'R',28359,23), // http3_protocol_options
@@ -3147,25 +3158,25 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(28538,30,50,b'm',113,4,255,b'R',0,0), // typed_header_validation_config
     f(28568,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
     f(28624,32,52,b'm',113,2,255,b'R',28591,33), // early_header_mutation_extensions
-    f(28656,35,53,b'm',276,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(28723,25,54,b'm',279,4,255,b'I',28691,32), // access_log_flush_interval
+    f(28656,35,53,b'm',280,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(28723,25,54,b'm',283,4,255,b'I',28691,32), // access_log_flush_interval
     f(28748,31,55,b'b',65535,0,255,b'I',28691,32), // flush_access_log_on_new_request
     f(28779,18,56,b'm',187,4,255,b'I',28691,32), // access_log_options
     f(28891,21,57,b'b',65535,0,255,b'I',28797,94), // append_local_overload
     f(28962,34,58,b'b',65535,0,255,b'I',28912,50), // http1_safe_max_connection_duration
-    f(28996,20,59,b'm',279,4,255,b'S',0,0), // stream_flush_timeout
+    f(28996,20,59,b'm',283,4,255,b'S',0,0), // stream_flush_timeout
     f(29016,27,60,b'm',65535,4,255,b'R',0,0), // forward_client_cert_matcher
     f(29043,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(29063,20,62,b'm',272,4,255,b'S',0,0), // drain_timeout_jitter
+    f(29063,20,62,b'm',276,4,255,b'S',0,0), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(28723,25,1,b'm',279,4,255,b'I',5265,36), // access_log_flush_interval
+    f(28723,25,1,b'm',283,4,255,b'I',5265,36), // access_log_flush_interval
     f(28748,31,2,b'b',65535,0,255,b'I',5265,36), // flush_access_log_on_new_request
     f(29184,44,3,b'b',65535,0,255,b'I',5265,36), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
     f(29331,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
     f(29343,11,2,b'm',74,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(29463,7,1,b'm',276,4,255,b'S',0,0), // subject
+    f(29463,7,1,b'm',280,4,255,b'S',0,0), // subject
     f(29470,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
@@ -3175,10 +3186,10 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
     f(23882,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
     f(8265,7,2,b'm',191,2,255,b'R',29580,61), // filters
-    f(23894,7,3,b'm',276,4,255,b'S',0,0), // enabled
+    f(23894,7,3,b'm',280,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,4,b'm',275,4,0,b'S',0,0), // typed_config
+    f(3192,12,4,b'm',279,4,0,b'S',0,0), // typed_config
     f(17505,16,5,b'm',65535,4,0,b'R',17462,43), // config_discovery
     f(29711,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
     f(11928,8,7,b'b',65535,0,255,b'S',0,0), // disabled
@@ -3186,10 +3197,10 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(29785,13,1,b'm',75,4,255,b'S',0,0), // config_source
     f(29798,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    f(3192,12,1,b'm',275,4,255,b'S',0,0), // typed_config
+    f(3192,12,1,b'm',279,4,255,b'S',0,0), // typed_config
     // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
     f(18636,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(29959,12,2,b'm',274,4,255,b'S',0,0), // token_bucket
+    f(29959,12,2,b'm',278,4,255,b'S',0,0), // token_bucket
     f(27221,15,3,b'm',105,4,255,b'S',0,0), // runtime_enabled
     f(29971,9,4,b's',65535,0,255,b'S',0,0), // share_key
     // envoy.extensions.filters.network.set_filter_state.v3.Config
@@ -3200,29 +3211,29 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
     f(18636,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(30213,23,3,b'm',279,4,255,b'I',17193,34), // downstream_idle_timeout
-    f(30236,21,4,b'm',279,4,255,b'I',17193,34), // upstream_idle_timeout
+    f(30213,23,3,b'm',283,4,255,b'I',17193,34), // downstream_idle_timeout
+    f(30236,21,4,b'm',283,4,255,b'I',17193,34), // upstream_idle_timeout
     f(3418,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(30257,20,7,b'm',289,4,255,b'S',0,0), // max_connect_attempts
-    f(14285,12,8,b'm',279,4,255,b'S',0,0), // idle_timeout
+    f(30257,20,7,b'm',293,4,255,b'S',0,0), // max_connect_attempts
+    f(14285,12,8,b'm',283,4,255,b'S',0,0), // idle_timeout
     f(21855,14,9,b'm',93,4,255,b'I',21796,59), // metadata_match
     f(21779,17,10,b'm',199,4,0,b'S',0,0), // weighted_clusters
-    f(22154,11,11,b'm',266,2,255,b'I',30277,78), // hash_policy
+    f(22154,11,11,b'm',270,2,255,b'I',30277,78), // hash_policy
     f(30395,16,12,b'm',65535,4,255,b'R',30355,40), // tunneling_config
-    f(30411,34,13,b'm',279,4,255,b'S',0,0), // max_downstream_connection_duration
+    f(30411,34,13,b'm',283,4,255,b'S',0,0), // max_downstream_connection_duration
     f(30544,9,14,b'm',65535,4,255,b'R',30445,99), // on_demand
-    f(28723,25,15,b'm',279,4,255,b'S',0,0), // access_log_flush_interval
+    f(28723,25,15,b'm',283,4,255,b'S',0,0), // access_log_flush_interval
     f(30553,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
     f(28779,18,17,b'm',198,4,255,b'S',0,0), // access_log_options
     f(30582,15,18,b'm',71,4,255,b'S',0,0), // backoff_options
     f(30684,19,19,b'm',65535,2,255,b'R',30597,87), // proxy_protocol_tlvs
-    f(30703,52,20,b'm',272,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(30703,52,20,b'm',276,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
     f(30755,21,21,b'e',31,0,255,b'S',0,0), // upstream_connect_mode
-    f(30776,20,22,b'm',289,4,255,b'S',0,0), // max_early_data_bytes
+    f(30776,20,22,b'm',293,4,255,b'S',0,0), // max_early_data_bytes
     f(30840,31,23,b'e',65535,0,255,b'R',30796,44), // proxy_protocol_tlv_merge_policy
-    f(30871,17,24,b'm',276,4,255,b'S',0,0), // check_drain_close
+    f(30871,17,24,b'm',280,4,255,b'S',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(28723,25,1,b'm',279,4,255,b'S',0,0), // access_log_flush_interval
+    f(28723,25,1,b'm',283,4,255,b'S',0,0), // access_log_flush_interval
     f(30553,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
     f(30962,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
@@ -3234,11 +3245,11 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
     f(23525,11,1,b's',65535,0,255,b'S',0,0), // header_name
     f(31220,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
-    f(31261,18,3,b'm',269,4,255,b'S',0,0), // reject_with_status
+    f(31261,18,3,b'm',273,4,255,b'S',0,0), // reject_with_status
     // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
     f(27632,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
     f(31339,17,2,b'm',203,4,255,b'S',0,0), // xff_trusted_cidrs
-    f(27772,15,3,b'm',276,4,255,b'S',0,0), // skip_xff_append
+    f(27772,15,3,b'm',280,4,255,b'S',0,0), // skip_xff_append
     // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
     f(31422,5,1,b'm',74,2,255,b'S',0,0), // cidrs
     // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
@@ -3246,131 +3257,144 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(11741,20,2,b'm',79,4,255,b'S',0,0), // dns_resolver_options
     f(31496,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
     f(31521,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
-    f(31584,15,5,b'm',289,4,255,b'I',31547,37), // udp_max_queries
-    f(31599,21,6,b'm',290,4,255,b'S',0,0), // query_timeout_seconds
-    f(31620,11,7,b'm',289,4,255,b'S',0,0), // query_tries
+    f(31584,15,5,b'm',293,4,255,b'I',31547,37), // udp_max_queries
+    f(31599,21,6,b'm',294,4,255,b'S',0,0), // query_timeout_seconds
+    f(31620,11,7,b'm',293,4,255,b'S',0,0), // query_tries
     f(31631,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
-    f(31649,22,9,b'm',289,4,255,b'S',0,0), // edns0_max_payload_size
-    f(31671,24,10,b'm',279,4,255,b'I',31547,37), // max_udp_channel_duration
+    f(31649,22,9,b'm',293,4,255,b'S',0,0), // edns0_max_payload_size
+    f(31671,24,10,b'm',283,4,255,b'I',31547,37), // max_udp_channel_duration
     f(31695,25,11,b'b',65535,0,255,b'I',31547,37), // reinit_channel_on_timeout
-    f(31786,14,12,b'm',289,4,255,b'I',31720,66), // qcache_max_ttl
+    f(31786,14,12,b'm',293,4,255,b'I',31720,66), // qcache_max_ttl
     // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    f(15181,11,1,b'm',289,4,255,b'S',0,0), // num_retries
-    f(31912,20,2,b'm',289,4,255,b'I',31881,31), // num_resolver_threads
+    f(15181,11,1,b'm',293,4,255,b'S',0,0), // num_retries
+    f(31912,20,2,b'm',293,4,255,b'I',31881,31), // num_resolver_threads
     // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
     f(11732,9,1,b'm',68,2,255,b'S',0,0), // resolvers
     f(32084,12,2,b'm',65535,4,255,b'R',32005,79), // dns_over_tls
     f(32177,14,3,b'm',65535,4,255,b'R',32096,81), // dns_over_https
     f(32243,13,4,b'b',65535,0,255,b'R',32191,52), // enable_dnssec
-    f(32256,10,5,b'm',289,4,255,b'I',31720,66), // cache_size
-    f(31912,20,6,b'm',289,4,255,b'I',31881,31), // num_resolver_threads
-    f(32266,17,7,b'm',276,4,255,b'S',0,0), // use_system_config
-    f(32283,13,8,b'm',279,4,255,b'S',0,0), // query_timeout
-    f(31620,11,9,b'm',289,4,255,b'S',0,0), // query_tries
+    f(32256,10,5,b'm',293,4,255,b'I',31720,66), // cache_size
+    f(31912,20,6,b'm',293,4,255,b'I',31881,31), // num_resolver_threads
+    f(32266,17,7,b'm',280,4,255,b'S',0,0), // use_system_config
+    f(32283,13,8,b'm',283,4,255,b'S',0,0), // query_timeout
+    f(31620,11,9,b'm',293,4,255,b'S',0,0), // query_tries
     // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
     f(32362,13,1,b's',65535,0,255,b'S',0,0), // path_template
     // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
     f(32445,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
     // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    f(32521,17,1,b'm',276,4,255,b'S',0,0), // pack_trace_reason
-    f(32597,33,2,b'm',276,4,255,b'I',32538,59), // use_request_id_for_trace_sampling
+    f(32521,17,1,b'm',280,4,255,b'S',0,0), // pack_trace_reason
+    f(32597,33,2,b'm',280,4,255,b'I',32538,59), // use_request_id_for_trace_sampling
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
     f(32758,10,1,b'm',77,4,255,b'S',0,0), // trusted_ca
     f(32768,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(32818,23,3,b's',65535,2,255,b'R',32791,27), // verify_certificate_spki
-    f(32841,36,6,b'm',276,4,255,b'R',17193,34), // require_signed_certificate_timestamp
-    f(32915,3,7,b'm',77,4,255,b'R',32877,38), // crl
-    f(32958,25,8,b'b',65535,0,255,b'R',32918,40), // allow_expired_certificate
-    f(32983,23,9,b'm',249,2,255,b'S',0,0), // match_subject_alt_names
-    f(33006,24,10,b'e',32,0,255,b'S',0,0), // trust_chain_verification
+    f(32791,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
+    f(32880,36,6,b'm',280,4,255,b'R',32814,66), // require_signed_certificate_timestamp
+    f(32916,3,7,b'm',77,4,255,b'S',0,0), // crl
+    f(32919,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
+    f(32944,23,9,b'm',253,2,255,b'S',0,0), // match_subject_alt_names
+    f(32967,24,10,b'e',32,0,255,b'S',0,0), // trust_chain_verification
     f(11675,17,11,b'm',115,4,255,b'S',0,0), // watched_directory
-    f(33084,23,12,b'm',113,4,255,b'R',33030,54), // custom_validator_config
-    f(33107,32,13,b'm',65535,4,255,b'R',0,0), // ca_certificate_provider_instance
-    f(33139,25,14,b'b',65535,0,255,b'R',0,0), // only_verify_leaf_cert_crl
-    f(33164,29,15,b'm',217,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(33193,16,16,b'm',289,4,255,b'R',0,0), // max_verify_depth
-    f(33252,17,17,b'm',65535,4,255,b'R',33209,43), // system_root_certs
-    f(33298,23,18,b'b',65535,0,255,b'I',33269,29), // suppress_client_ca_list
+    f(32991,23,12,b'm',113,4,255,b'S',0,0), // custom_validator_config
+    f(33072,32,13,b'm',65535,4,255,b'R',33014,58), // ca_certificate_provider_instance
+    f(33104,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
+    f(33129,29,15,b'm',219,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(33158,16,16,b'm',293,4,255,b'S',0,0), // max_verify_depth
+    f(33290,17,17,b'm',65535,4,255,b'R',33174,116), // system_root_certs
+    f(33307,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(33379,10,1,b'm',219,4,255,b'S',0,0), // tls_params
-    f(33389,16,2,b'm',218,2,255,b'S',0,0), // tls_certificates
-    f(33405,18,3,b'm',211,4,0,b'S',0,0), // validation_context
-    f(33423,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(33437,34,6,b'm',215,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(33471,36,7,b'm',215,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(33507,27,8,b'm',213,4,0,b'S',0,0), // combined_validation_context
-    f(33534,36,9,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider
-    f(33570,39,10,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider
-    f(33609,45,11,b'm',65535,4,255,b'R',0,0), // tls_certificate_certificate_provider_instance
-    f(33654,48,12,b'm',65535,4,0,b'R',0,0), // validation_context_certificate_provider_instance
-    f(33757,17,13,b'm',113,4,255,b'R',33702,55), // custom_handshaker
-    f(33774,33,14,b'm',65535,4,255,b'R',0,0), // tls_certificate_provider_instance
-    f(33846,7,15,b'm',65535,4,255,b'R',33807,39), // key_log
-    f(33918,31,16,b'm',113,4,255,b'R',33853,65), // custom_tls_certificate_selector
+    f(33388,10,1,b'm',222,4,255,b'S',0,0), // tls_params
+    f(33398,16,2,b'm',220,2,255,b'S',0,0), // tls_certificates
+    f(33414,18,3,b'm',211,4,0,b'S',0,0), // validation_context
+    f(33432,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(33446,34,6,b'm',217,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(33480,36,7,b'm',217,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(33516,27,8,b'm',213,4,0,b'S',0,0), // combined_validation_context
+    f(33637,36,9,b'm',65535,4,255,b'R',33543,94), // tls_certificate_certificate_provider
+    f(33771,39,10,b'm',65535,4,0,b'R',33673,98), // validation_context_certificate_provider
+    f(33810,45,11,b'm',65535,4,255,b'R',33543,94), // tls_certificate_certificate_provider_instance
+    f(33855,48,12,b'm',65535,4,0,b'R',33673,98), // validation_context_certificate_provider_instance
+    f(33997,17,13,b'm',113,4,255,b'R',33903,94), // custom_handshaker
+    f(34014,33,14,b'm',65535,4,255,b'R',33543,94), // tls_certificate_provider_instance
+    f(34047,7,15,b'm',221,4,255,b'S',0,0), // key_log
+    f(34187,31,16,b'm',113,4,255,b'R',34054,133), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(34044,26,1,b'm',211,4,255,b'S',0,0), // default_validation_context
-    f(33471,36,2,b'm',215,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(33570,39,3,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider
-    f(33654,48,4,b'm',65535,4,255,b'R',0,0), // validation_context_certificate_provider_instance
+    f(34313,26,1,b'm',211,4,255,b'S',0,0), // default_validation_context
+    f(33480,36,2,b'm',217,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(33771,39,3,b'm',65535,4,255,b'R',34339,76), // validation_context_certificate_provider
+    f(33855,48,4,b'm',65535,4,255,b'R',34339,76), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(34132,18,1,b'm',212,4,255,b'S',0,0), // common_tls_context
-    f(34150,26,2,b'm',276,4,255,b'S',0,0), // require_client_certificate
-    f(34176,11,3,b'm',276,4,255,b'S',0,0), // require_sni
-    f(34241,19,4,b'm',65535,4,0,b'R',34187,54), // session_ticket_keys
-    f(34260,37,5,b'm',215,4,0,b'R',34187,54), // session_ticket_keys_sds_secret_config
-    f(34297,15,6,b'm',279,4,255,b'S',0,0), // session_timeout
-    f(34312,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(34406,18,8,b'e',33,0,255,b'I',34348,58), // ocsp_staple_policy
-    f(34453,31,9,b'm',276,4,255,b'I',34424,29), // full_scan_certs_on_sni_mismatch
-    f(34484,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(34583,21,11,b'b',65535,0,255,b'I',34519,64), // prefer_client_ciphers
+    f(34477,18,1,b'm',212,4,255,b'S',0,0), // common_tls_context
+    f(34495,26,2,b'm',280,4,255,b'S',0,0), // require_client_certificate
+    f(34608,11,3,b'm',280,4,255,b'R',34521,87), // require_sni
+    f(34619,19,4,b'm',223,4,0,b'S',0,0), // session_ticket_keys
+    f(34638,37,5,b'm',217,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
+    f(34675,15,6,b'm',283,4,255,b'S',0,0), // session_timeout
+    f(34690,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(34726,18,8,b'e',33,0,255,b'S',0,0), // ocsp_staple_policy
+    f(34744,31,9,b'm',280,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
+    f(34775,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(34810,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
+    // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
+    f(34898,13,1,b'm',216,2,255,b'S',0,0), // trust_domains
+    f(34911,13,2,b'm',77,4,255,b'S',0,0), // trust_bundles
+    // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
+    f(345,4,1,b's',65535,0,255,b'S',0,0), // name
+    f(35003,12,2,b'm',77,4,255,b'S',0,0), // trust_bundle
+    f(35080,21,3,b's',65535,0,255,b'R',35015,65), // workload_trust_domain
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(34661,10,2,b'm',75,4,255,b'S',0,0), // sds_config
+    f(35158,10,2,b'm',75,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(34719,15,2,b'm',218,4,0,b'S',0,0), // tls_certificate
-    f(34241,19,3,b'm',65535,4,0,b'R',34187,54), // session_ticket_keys
-    f(33405,18,4,b'm',211,4,0,b'S',0,0), // validation_context
-    f(34784,14,5,b'm',65535,4,0,b'R',34734,50), // generic_secret
+    f(35216,15,2,b'm',220,4,0,b'S',0,0), // tls_certificate
+    f(34619,19,3,b'm',223,4,0,b'S',0,0), // session_ticket_keys
+    f(33414,18,4,b'm',211,4,0,b'S',0,0), // validation_context
+    f(35281,14,5,b'm',65535,4,0,b'R',35231,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(34861,8,1,b'e',34,0,255,b'S',0,0), // san_type
-    f(25158,7,2,b'm',249,4,255,b'S',0,0), // matcher
-    f(34896,3,3,b's',65535,0,255,b'R',34869,27), // oid
+    f(35358,8,1,b'e',34,0,255,b'S',0,0), // san_type
+    f(25158,7,2,b'm',253,4,255,b'S',0,0), // matcher
+    f(35366,3,3,b's',65535,0,255,b'S',0,0), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(34955,17,1,b'm',77,4,255,b'S',0,0), // certificate_chain
-    f(34972,11,2,b'm',77,12,255,b'S',0,0), // private_key
-    f(35023,8,3,b'm',77,12,255,b'R',34983,40), // password
-    f(35072,11,4,b'm',77,4,255,b'I',35031,41), // ocsp_staple
-    f(35083,28,5,b'm',77,2,255,b'R',0,0), // signed_certificate_timestamp
-    f(35140,20,6,b'm',65535,4,255,b'R',35111,29), // private_key_provider
+    f(35425,17,1,b'm',77,4,255,b'S',0,0), // certificate_chain
+    f(35442,11,2,b'm',77,12,255,b'S',0,0), // private_key
+    f(35568,8,3,b'm',77,12,255,b'R',35453,115), // password
+    f(35576,11,4,b'm',77,4,255,b'S',0,0), // ocsp_staple
+    f(35678,28,5,b'm',77,2,255,b'R',35587,91), // signed_certificate_timestamp
+    f(35776,20,6,b'm',65535,4,255,b'R',35706,70), // private_key_provider
     f(11675,17,7,b'm',115,4,255,b'S',0,0), // watched_directory
-    f(35197,6,8,b'm',77,12,255,b'R',35160,37), // pkcs12
-    f(33379,10,9,b'm',219,4,255,b'R',0,0), // tls_params
+    f(35871,6,8,b'm',77,12,255,b'R',35796,75), // pkcs12
+    f(33388,10,9,b'm',222,4,255,b'R',35877,118), // tls_params
+    // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
+    f(131,4,1,b's',65535,0,255,b'S',0,0), // path
+    f(36046,19,2,b'm',74,2,255,b'S',0,0), // local_address_range
+    f(36065,20,3,b'm',74,2,255,b'S',0,0), // remote_address_range
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(35258,28,1,b'e',35,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(35286,28,2,b'e',35,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(35314,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(35327,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(35391,20,5,b's',65535,2,255,b'R',35338,53), // signature_algorithms
-    f(35448,19,6,b'e',65535,2,255,b'R',35411,37), // compliance_policies
+    f(36140,28,1,b'e',35,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(36168,28,2,b'e',35,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(36196,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(36209,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(36220,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
+    f(36351,19,6,b'e',65535,2,255,b'R',36240,111), // compliance_policies
+    // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
+    f(36432,4,1,b'm',77,10,255,b'S',0,0), // keys
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(34132,18,1,b'm',212,4,255,b'S',0,0), // common_tls_context
-    f(35527,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(35553,19,3,b'b',65535,0,255,b'R',35530,23), // allow_renegotiation
-    f(35572,16,4,b'm',289,4,255,b'S',0,0), // max_session_keys
-    f(35615,21,5,b'm',276,4,255,b'I',35588,27), // enforce_rsa_key_usage
-    f(35636,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(35649,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(34477,18,1,b'm',212,4,255,b'S',0,0), // common_tls_context
+    f(36496,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(36584,19,3,b'b',65535,0,255,b'R',36499,85), // allow_renegotiation
+    f(36603,16,4,b'm',293,4,255,b'S',0,0), // max_session_keys
+    f(36709,21,5,b'm',280,4,255,b'I',36619,90), // enforce_rsa_key_usage
+    f(36730,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(36743,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
     f(7913,28,1,b'm',90,4,255,b'S',0,0), // common_http_protocol_options
     f(8394,30,2,b'm',114,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(35726,20,3,b'm',223,4,0,b'S',0,0), // explicit_http_config
-    f(35746,30,4,b'm',224,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(35776,11,5,b'm',222,4,0,b'S',0,0), // auto_config
+    f(36820,20,3,b'm',227,4,0,b'S',0,0), // explicit_http_config
+    f(36840,30,4,b'm',228,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(36870,11,5,b'm',226,4,0,b'S',0,0), // auto_config
     f(27441,12,6,b'm',191,2,255,b'R',8219,46), // http_filters
-    f(35787,24,7,b'm',113,4,255,b'R',0,0), // header_validation_config
+    f(36881,24,7,b'm',113,4,255,b'R',0,0), // header_validation_config
     f(5872,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
     f(22500,23,9,b'm',160,2,255,b'R',0,0), // request_mirror_policies
     f(22154,11,10,b'm',154,2,255,b'R',0,0), // hash_policy
@@ -3379,7 +3403,7 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(7498,21,1,b'm',87,4,255,b'S',0,0), // http_protocol_options
     f(7519,22,2,b'm',89,4,255,b'S',0,0), // http2_protocol_options
     f(28382,22,3,b'm',65535,4,255,b'R',28359,23), // http3_protocol_options
-    f(35880,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(36974,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
     f(7498,21,1,b'm',87,4,0,b'S',0,0), // http_protocol_options
     f(7519,22,2,b'm',89,4,0,b'S',0,0), // http2_protocol_options
@@ -3390,139 +3414,139 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     f(28382,22,3,b'm',65535,4,255,b'R',28359,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
     f(2913,4,1,b'm',96,4,255,b'S',0,0), // node
-    f(36112,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(36120,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(36144,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(36170,25,5,b'm',226,1,255,b'S',0,0), // initial_resource_versions
-    f(36195,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(36209,12,7,b'm',292,4,255,b'S',0,0), // error_detail
-    f(36221,27,8,b'm',237,2,255,b'S',0,0), // resource_locators_subscribe
-    f(36248,29,9,b'm',237,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(37206,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(37214,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(37238,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(37264,25,5,b'm',230,1,255,b'S',0,0), // initial_resource_versions
+    f(37289,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(37303,12,7,b'm',296,4,255,b'S',0,0), // error_detail
+    f(37315,27,8,b'm',241,2,255,b'S',0,0), // resource_locators_subscribe
+    f(37342,29,9,b'm',241,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
     f(10119,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(36403,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(36422,9,2,b'm',234,2,255,b'S',0,0), // resources
-    f(36112,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(36431,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(36436,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(36453,13,7,b'm',76,4,255,b'S',0,0), // control_plane
-    f(36466,22,8,b'm',239,2,255,b'S',0,0), // removed_resource_names
-    f(36488,15,9,b'm',236,2,255,b'S',0,0), // resource_errors
+    f(37497,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(37516,9,2,b'm',238,2,255,b'S',0,0), // resources
+    f(37206,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(37525,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(37530,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(37547,13,7,b'm',76,4,255,b'S',0,0), // control_plane
+    f(37560,22,8,b'm',243,2,255,b'S',0,0), // removed_resource_names
+    f(37582,15,9,b'm',240,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
     f(2913,4,2,b'm',96,4,255,b'S',0,0), // node
-    f(36546,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(36112,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(36195,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(36209,12,6,b'm',292,4,255,b'S',0,0), // error_detail
-    f(36560,17,7,b'm',237,2,255,b'S',0,0), // resource_locators
+    f(37640,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(37206,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(37289,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(37303,12,6,b'm',296,4,255,b'S',0,0), // error_detail
+    f(37654,17,7,b'm',241,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(36422,9,2,b'm',275,2,255,b'S',0,0), // resources
-    f(36621,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(36112,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(36431,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(36453,13,6,b'm',76,4,255,b'S',0,0), // control_plane
-    f(36488,15,7,b'm',236,2,255,b'S',0,0), // resource_errors
+    f(37516,9,2,b'm',279,2,255,b'S',0,0), // resources
+    f(37715,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(37206,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(37525,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(37547,13,6,b'm',76,4,255,b'S',0,0), // control_plane
+    f(37582,15,7,b'm',240,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(36681,10,1,b'm',232,4,0,b'S',0,0), // constraint
-    f(36691,14,2,b'm',231,4,0,b'S',0,0), // or_constraints
-    f(36705,15,3,b'm',231,4,0,b'S',0,0), // and_constraints
-    f(36720,15,4,b'm',230,4,0,b'S',0,0), // not_constraints
+    f(37775,10,1,b'm',236,4,0,b'S',0,0), // constraint
+    f(37785,14,2,b'm',235,4,0,b'S',0,0), // or_constraints
+    f(37799,15,3,b'm',235,4,0,b'S',0,0), // and_constraints
+    f(37814,15,4,b'm',234,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(36804,11,1,b'm',230,2,255,b'S',0,0), // constraints
+    f(37898,11,1,b'm',234,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
     f(10119,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(36886,6,3,b'm',233,4,0,b'S',0,0), // exists
+    f(37980,6,3,b'm',237,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(37005,8,2,b'm',275,4,255,b'S',0,0), // resource
+    f(38099,8,2,b'm',279,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(37013,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(23370,3,6,b'm',279,4,255,b'S',0,0), // ttl
-    f(37020,13,7,b'm',235,4,255,b'S',0,0), // cache_control
-    f(37033,13,8,b'm',239,4,255,b'S',0,0), // resource_name
+    f(38107,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(23370,3,6,b'm',283,4,255,b'S',0,0), // ttl
+    f(38114,13,7,b'm',239,4,255,b'S',0,0), // cache_control
+    f(38127,13,8,b'm',243,4,255,b'S',0,0), // resource_name
     f(7858,8,9,b'm',93,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(37094,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(38188,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(37033,13,1,b'm',239,4,255,b'S',0,0), // resource_name
-    f(36209,12,2,b'm',292,4,255,b'S',0,0), // error_detail
+    f(38127,13,1,b'm',243,4,255,b'S',0,0), // resource_name
+    f(37303,12,2,b'm',296,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(14888,18,2,b'm',238,1,255,b'S',0,0), // dynamic_parameters
+    f(14888,18,2,b'm',242,1,255,b'S',0,0), // dynamic_parameters
     // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
     f(10119,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(37292,29,2,b'm',230,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(38386,29,2,b'm',234,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.type.matcher.v3.DoubleMatcher
-    f(37356,5,1,b'm',264,4,0,b'I',5265,36), // range
-    f(37361,5,2,b'd',65535,4,0,b'I',5265,36), // exact
+    f(38450,5,1,b'm',268,4,0,b'I',5265,36), // range
+    f(38455,5,2,b'd',65535,4,0,b'I',5265,36), // exact
     // envoy.type.matcher.v3.ListMatcher
-    f(37399,6,1,b'm',250,4,0,b'I',5265,36), // one_of
+    f(38493,6,1,b'm',254,4,0,b'I',5265,36), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(37444,8,1,b'm',249,2,255,b'I',5265,36), // patterns
+    f(38538,8,1,b'm',253,2,255,b'I',5265,36), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3186,6,1,b's',65535,0,255,b'I',5265,36), // filter
-    f(131,4,2,b'm',244,2,255,b'I',5265,36), // path
-    f(2972,5,3,b'm',250,4,255,b'I',5265,36), // value
-    f(37489,6,4,b'b',65535,0,255,b'I',5265,36), // invert
+    f(131,4,2,b'm',248,2,255,b'I',5265,36), // path
+    f(2972,5,3,b'm',254,4,255,b'I',5265,36), // value
+    f(38583,6,4,b'b',65535,0,255,b'I',5265,36), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
     f(10119,3,1,b's',65535,4,0,b'I',5265,36), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(37575,14,1,b'm',250,2,255,b'I',5265,36), // value_matchers
+    f(38669,14,1,b'm',254,2,255,b'I',5265,36), // value_matchers
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(37634,7,1,b'm',247,4,255,b'S',0,0), // pattern
-    f(37641,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(38728,7,1,b'm',251,4,255,b'S',0,0), // pattern
+    f(38735,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(37751,10,1,b'm',248,4,0,b'I',37687,64), // google_re2
+    f(38845,10,1,b'm',252,4,0,b'I',38781,64), // google_re2
     f(19896,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(37805,16,1,b'm',289,4,255,b'I',5265,36), // max_program_size
+    f(38899,16,1,b'm',293,4,255,b'I',5265,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(37361,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(38455,5,1,b's',65535,4,0,b'S',0,0), // exact
     f(24413,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(37856,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(24460,10,5,b'm',247,4,0,b'S',0,0), // safe_regex
-    f(37862,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(37873,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(37933,6,8,b'm',65535,4,0,b'R',37881,52), // custom
+    f(38950,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(24460,10,5,b'm',251,4,0,b'S',0,0), // safe_regex
+    f(38956,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(38967,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(39027,6,8,b'm',65535,4,0,b'R',38975,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(37973,10,1,b'm',251,4,0,b'I',5265,36), // null_match
-    f(37983,12,2,b'm',240,4,0,b'I',5265,36), // double_match
-    f(20425,12,3,b'm',249,4,0,b'I',5265,36), // string_match
-    f(37995,10,4,b'b',65535,4,0,b'I',5265,36), // bool_match
+    f(39067,10,1,b'm',255,4,0,b'I',5265,36), // null_match
+    f(39077,12,2,b'm',244,4,0,b'I',5265,36), // double_match
+    f(20425,12,3,b'm',253,4,0,b'I',5265,36), // string_match
+    f(39089,10,4,b'b',65535,4,0,b'I',5265,36), // bool_match
     f(20639,13,5,b'b',65535,4,0,b'I',5265,36), // present_match
-    f(38005,10,6,b'm',241,4,0,b'I',5265,36), // list_match
-    f(19339,8,7,b'm',245,4,0,b'I',5265,36), // or_match
+    f(39099,10,6,b'm',245,4,0,b'I',5265,36), // list_match
+    f(19339,8,7,b'm',249,4,0,b'I',5265,36), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
     f(10119,3,1,b's',65535,0,255,b'I',5265,36), // key
-    f(131,4,2,b'm',253,2,255,b'I',5265,36), // path
+    f(131,4,2,b'm',257,2,255,b'I',5265,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
     f(10119,3,1,b's',65535,4,0,b'I',5265,36), // key
-    f(38139,5,2,b'u',65535,4,0,b'I',5265,36), // index
+    f(39233,5,2,b'u',65535,4,0,b'I',5265,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(38179,7,1,b'm',257,4,0,b'I',5265,36), // request
-    f(20972,5,2,b'm',258,4,0,b'I',5265,36), // route
-    f(694,7,3,b'm',255,4,0,b'I',5265,36), // cluster
-    f(38186,4,4,b'm',256,4,0,b'I',5265,36), // host
+    f(39273,7,1,b'm',261,4,0,b'I',5265,36), // request
+    f(20972,5,2,b'm',262,4,0,b'I',5265,36), // route
+    f(694,7,3,b'm',259,4,0,b'I',5265,36), // cluster
+    f(39280,4,4,b'm',260,4,0,b'I',5265,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(38388,3,1,b's',65535,0,255,b'I',5265,36), // tag
-    f(38391,7,2,b'm',262,4,0,b'I',5265,36), // literal
-    f(38398,11,3,b'm',260,4,0,b'I',5265,36), // environment
-    f(38409,14,4,b'm',261,4,0,b'I',5265,36), // request_header
-    f(7858,8,5,b'm',263,4,0,b'I',5265,36), // metadata
+    f(39482,3,1,b's',65535,0,255,b'I',5265,36), // tag
+    f(39485,7,2,b'm',266,4,0,b'I',5265,36), // literal
+    f(39492,11,3,b'm',264,4,0,b'I',5265,36), // environment
+    f(39503,14,4,b'm',265,4,0,b'I',5265,36), // request_header
+    f(7858,8,5,b'm',267,4,0,b'I',5265,36), // metadata
     f(2972,5,6,b's',65535,4,0,b'I',5265,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
@@ -3533,41 +3557,41 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     // envoy.type.tracing.v3.CustomTag.Literal
     f(2972,5,1,b's',65535,0,255,b'I',5265,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(38583,4,1,b'm',254,4,255,b'I',5265,36), // kind
-    f(9735,12,2,b'm',252,4,255,b'I',5265,36), // metadata_key
+    f(39677,4,1,b'm',258,4,255,b'I',5265,36), // kind
+    f(9735,12,2,b'm',256,4,255,b'I',5265,36), // metadata_key
     f(15398,13,3,b's',65535,0,255,b'I',5265,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(38612,5,1,b'd',65535,0,255,b'I',5265,36), // start
-    f(38617,3,2,b'd',65535,0,255,b'I',5265,36), // end
+    f(39706,5,1,b'd',65535,0,255,b'I',5265,36), // start
+    f(39711,3,2,b'd',65535,0,255,b'I',5265,36), // end
     // envoy.type.v3.FractionalPercent
-    f(38651,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(38660,11,2,b'e',36,0,255,b'S',0,0), // denominator
+    f(39745,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(39754,11,2,b'e',36,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(23266,9,1,b'm',268,4,0,b'I',5265,36), // source_ip
-    f(23189,12,2,b'm',267,4,0,b'I',5265,36), // filter_state
+    f(23266,9,1,b'm',272,4,0,b'I',5265,36), // source_ip
+    f(23189,12,2,b'm',271,4,0,b'I',5265,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
     f(10119,3,1,b's',65535,0,255,b'I',5265,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(38788,4,1,b'e',37,0,255,b'S',0,0), // code
+    f(39882,4,1,b'e',37,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(38612,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(38617,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(39706,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(39711,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(38612,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(38617,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(39706,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(39711,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(38890,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(38902,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(38914,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(39984,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(39996,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(40008,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // envoy.type.v3.TokenBucket
     f(15116,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
-    f(38944,15,2,b'm',289,4,255,b'S',0,0), // tokens_per_fill
-    f(38959,13,3,b'm',279,4,255,b'S',0,0), // fill_interval
+    f(40038,15,2,b'm',293,4,255,b'S',0,0), // tokens_per_fill
+    f(40053,13,3,b'm',283,4,255,b'S',0,0), // fill_interval
     // google.protobuf.Any
-    f(36112,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(37206,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -3576,8 +3600,8 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(39093,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(39100,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(40187,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(40194,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -3586,319 +3610,319 @@ pub(crate) static FIELDS: [FieldRow; 1341] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(39229,6,1,b'm',291,2,255,b'S',0,0), // values
+    f(40323,6,1,b'm',295,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(39284,6,1,b'm',287,1,255,b'S',0,0), // fields
+    f(40378,6,1,b'm',291,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
     f(10119,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',291,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',295,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(39093,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(39100,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(40187,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(40194,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(39424,10,1,b'e',38,4,0,b'S',0,0), // null_value
-    f(39434,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(39446,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(39458,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(39468,12,5,b'm',286,4,0,b'S',0,0), // struct_value
-    f(39480,10,6,b'm',284,4,0,b'S',0,0), // list_value
+    f(40518,10,1,b'e',38,4,0,b'S',0,0), // null_value
+    f(40528,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(40540,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(40552,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(40562,12,5,b'm',290,4,0,b'S',0,0), // struct_value
+    f(40574,10,6,b'm',288,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(38788,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(39507,7,2,b's',65535,0,255,b'S',0,0), // message
-    f(3100,7,3,b'm',275,2,255,b'S',0,0), // details
+    f(39882,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(40601,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(3100,7,3,b'm',279,2,255,b'S',0,0), // details
     // xds.core.v3.ContextParams
-    f(39539,6,1,b'm',294,1,255,b'S',0,0), // params
+    f(40633,6,1,b'm',298,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
     f(10119,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
 ];
 
 pub(crate) static ENUMS: [EnumRow; 39] = [
-    e(39582,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(39679,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(39742,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(39789,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(39848,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(39919,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(39963,63,20,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(40051,56,25,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(40153,45,27,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(40240,47,32,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(40320,40,37,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(40449,75,44,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(40547,44,49,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(40682,31,55,3), // envoy.config.core.v3.ApiVersion
-    e(40717,57,58,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(40855,33,62,6), // envoy.config.core.v3.HealthStatus
-    e(40912,69,68,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(41011,36,71,2), // envoy.config.core.v3.RoutingPriority
-    e(41051,43,73,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(41100,37,75,3), // envoy.config.core.v3.TrafficDirection
-    e(41163,62,78,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(41255,43,81,2), // envoy.config.listener.v3.Listener.DrainType
-    e(41309,57,83,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(41433,61,88,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(41543,52,91,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(41612,55,94,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    e(41667,87,100,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    e(41768,91,103,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(41874,106,107,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(42045,110,112,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(42241,108,117,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(42386,65,120,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    e(42505,93,123,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(42632,79,125,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(42753,71,128,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(42875,67,134,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(42978,47,139,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(43051,24,142,57), // envoy.type.v3.StatusCode
-    e(43871,25,199,1), // google.protobuf.NullValue
+    e(40676,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(40773,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(40836,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(40883,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(40942,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(41013,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(41057,63,20,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(41145,56,25,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(41247,45,27,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(41334,47,32,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(41414,40,37,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(41543,75,44,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(41641,44,49,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(41776,31,55,3), // envoy.config.core.v3.ApiVersion
+    e(41811,57,58,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(41949,33,62,6), // envoy.config.core.v3.HealthStatus
+    e(42006,69,68,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(42105,36,71,2), // envoy.config.core.v3.RoutingPriority
+    e(42145,43,73,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(42194,37,75,3), // envoy.config.core.v3.TrafficDirection
+    e(42257,62,78,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(42349,43,81,2), // envoy.config.listener.v3.Listener.DrainType
+    e(42403,57,83,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(42527,61,88,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(42637,52,91,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(42706,55,94,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
+    e(42761,87,100,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(42862,91,103,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(42968,106,107,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(43139,110,112,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(43335,108,117,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(43480,65,120,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(43599,93,123,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(43726,79,125,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(43847,71,128,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(43969,67,134,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(44072,47,139,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(44145,24,142,57), // envoy.type.v3.StatusCode
+    e(44965,25,199,1), // google.protobuf.NullValue
 ];
 
 pub(crate) static VALUES: [ValueRow; 200] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(39617,7,0), // UNKNOWN
-    v(39624,9,1), // REQUESTED
-    v(39633,14,2), // DOES_NOT_EXIST
-    v(39647,5,3), // ACKED
-    v(39652,6,4), // NACKED
-    v(39658,14,5), // RECEIVED_ERROR
-    v(39672,7,6), // TIMEOUT
+    v(40711,7,0), // UNKNOWN
+    v(40718,9,1), // REQUESTED
+    v(40727,14,2), // DOES_NOT_EXIST
+    v(40741,5,3), // ACKED
+    v(40746,6,4), // NACKED
+    v(40752,14,5), // RECEIVED_ERROR
+    v(40766,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(39726,7,0), // Gradual
-    v(39733,9,1), // Immediate
+    v(40820,7,0), // Gradual
+    v(40827,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(39785,2,0), // v4
-    v(39787,2,1), // v6
+    v(40879,2,0), // v4
+    v(40881,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(39827,5,0), // Serve
-    v(39832,8,1), // Validate
-    v(39840,8,2), // InitOnly
+    v(40921,5,0), // Serve
+    v(40926,8,1), // Validate
+    v(40934,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(39879,4,0), // LIVE
-    v(39883,8,1), // DRAINING
-    v(39891,16,2), // PRE_INITIALIZING
-    v(39907,12,3), // INITIALIZING
+    v(40973,4,0), // LIVE
+    v(40977,8,1), // DRAINING
+    v(40985,16,2), // PRE_INITIALIZING
+    v(41001,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(39951,7,0), // COUNTER
-    v(39958,5,1), // GAUGE
+    v(41045,7,0), // COUNTER
+    v(41052,5,1), // GAUGE
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(39617,7,0), // UNKNOWN
-    v(40026,4,1), // KILL
-    v(40030,9,2), // MULTIKILL
-    v(40039,8,3), // MEGAMISS
-    v(40047,4,4), // MISS
+    v(40711,7,0), // UNKNOWN
+    v(41120,4,1), // KILL
+    v(41124,9,2), // MULTIKILL
+    v(41133,8,3), // MEGAMISS
+    v(41141,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(40107,23,0), // USE_CONFIGURED_PROTOCOL
-    v(40130,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(41201,23,0), // USE_CONFIGURED_PROTOCOL
+    v(41224,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(40198,6,0), // STATIC
-    v(40204,10,1), // STRICT_DNS
-    v(40214,11,2), // LOGICAL_DNS
-    v(40225,3,3), // EDS
-    v(40228,12,4), // ORIGINAL_DST
+    v(41292,6,0), // STATIC
+    v(41298,10,1), // STRICT_DNS
+    v(41308,11,2), // LOGICAL_DNS
+    v(41319,3,3), // EDS
+    v(41322,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(40287,4,0), // AUTO
-    v(40291,7,1), // V4_ONLY
-    v(40298,7,2), // V6_ONLY
-    v(40305,12,3), // V4_PREFERRED
-    v(40317,3,4), // ALL
+    v(41381,4,0), // AUTO
+    v(41385,7,1), // V4_ONLY
+    v(41392,7,2), // V6_ONLY
+    v(41399,12,3), // V4_PREFERRED
+    v(41411,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(40360,11,0), // ROUND_ROBIN
-    v(40371,13,1), // LEAST_REQUEST
-    v(40384,9,2), // RING_HASH
-    v(40393,6,3), // RANDOM
-    v(40399,6,5), // MAGLEV
-    v(40405,16,6), // CLUSTER_PROVIDED
-    v(40421,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(41454,11,0), // ROUND_ROBIN
+    v(41465,13,1), // LEAST_REQUEST
+    v(41478,9,2), // RING_HASH
+    v(41487,6,3), // RANDOM
+    v(41493,6,5), // MAGLEV
+    v(41499,16,6), // CLUSTER_PROVIDED
+    v(41515,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(40524,7,0), // DEFAULT
-    v(40531,2,1), // V4
-    v(40533,2,2), // V6
-    v(40535,4,3), // PIPE
-    v(40539,8,4), // INTERNAL
+    v(41618,7,0), // DEFAULT
+    v(41625,2,1), // V4
+    v(41627,2,2), // V6
+    v(41629,4,3), // PIPE
+    v(41633,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(40591,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(40628,4,1), // REST
-    v(40632,4,2), // GRPC
-    v(40636,10,3), // DELTA_GRPC
-    v(40646,15,5), // AGGREGATED_GRPC
-    v(40661,21,6), // AGGREGATED_DELTA_GRPC
+    v(41685,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(41722,4,1), // REST
+    v(41726,4,2), // GRPC
+    v(41730,10,3), // DELTA_GRPC
+    v(41740,15,5), // AGGREGATED_GRPC
+    v(41755,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(40287,4,0), // AUTO
-    v(40713,2,1), // V2
-    v(40715,2,2), // V3
+    v(41381,4,0), // AUTO
+    v(41807,2,1), // V2
+    v(41809,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(40774,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(40797,13,1), // ADD_IF_ABSENT
-    v(40810,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(40836,19,3), // OVERWRITE_IF_EXISTS
+    v(41868,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(41891,13,1), // ADD_IF_ABSENT
+    v(41904,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(41930,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(39617,7,0), // UNKNOWN
-    v(40888,7,1), // HEALTHY
-    v(40895,9,2), // UNHEALTHY
-    v(39883,8,3), // DRAINING
-    v(39672,7,4), // TIMEOUT
-    v(40904,8,5), // DEGRADED
+    v(40711,7,0), // UNKNOWN
+    v(41982,7,1), // HEALTHY
+    v(41989,9,2), // UNHEALTHY
+    v(40977,8,3), // DRAINING
+    v(40766,7,4), // TIMEOUT
+    v(41998,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(40981,5,0), // ALLOW
-    v(40986,14,1), // REJECT_REQUEST
-    v(41000,11,2), // DROP_HEADER
+    v(42075,5,0), // ALLOW
+    v(42080,14,1), // REJECT_REQUEST
+    v(42094,11,2), // DROP_HEADER
     // envoy.config.core.v3.RoutingPriority
-    v(40524,7,0), // DEFAULT
-    v(41047,4,1), // HIGH
+    v(41618,7,0), // DEFAULT
+    v(42141,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(41094,3,0), // TCP
-    v(41097,3,1), // UDP
+    v(42188,3,0), // TCP
+    v(42191,3,1), // UDP
     // envoy.config.core.v3.TrafficDirection
-    v(41137,11,0), // UNSPECIFIED
-    v(41148,7,1), // INBOUND
-    v(41155,8,2), // OUTBOUND
+    v(42231,11,0), // UNSPECIFIED
+    v(42242,7,1), // INBOUND
+    v(42249,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(41225,3,0), // ANY
-    v(41228,19,1), // SAME_IP_OR_LOOPBACK
-    v(41247,8,2), // EXTERNAL
+    v(42319,3,0), // ANY
+    v(42322,19,1), // SAME_IP_OR_LOOPBACK
+    v(42341,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(40524,7,0), // DEFAULT
-    v(41298,11,1), // MODIFY_ONLY
+    v(41618,7,0), // DEFAULT
+    v(42392,11,1), // MODIFY_ONLY
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(41366,17,0), // MOVED_PERMANENTLY
-    v(41383,5,1), // FOUND
-    v(41388,9,2), // SEE_OTHER
-    v(41397,18,3), // TEMPORARY_REDIRECT
-    v(41415,18,4), // PERMANENT_REDIRECT
+    v(42460,17,0), // MOVED_PERMANENTLY
+    v(42477,5,1), // FOUND
+    v(42482,9,2), // SEE_OTHER
+    v(42491,18,3), // TEMPORARY_REDIRECT
+    v(42509,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(41494,19,0), // SERVICE_UNAVAILABLE
-    v(41513,9,1), // NOT_FOUND
-    v(41522,21,2), // INTERNAL_SERVER_ERROR
+    v(42588,19,0), // SERVICE_UNAVAILABLE
+    v(42607,9,1), // NOT_FOUND
+    v(42616,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(41595,4,0), // NONE
-    v(41599,13,1), // EXTERNAL_ONLY
-    v(40317,3,2), // ALL
+    v(42689,4,0), // NONE
+    v(42693,13,1), // EXTERNAL_ONLY
+    v(41411,3,2), // ALL
     // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    v(41137,11,0), // UNSPECIFIED
-    v(40287,4,1), // AUTO
-    v(40291,7,2), // V4_ONLY
-    v(40298,7,3), // V6_ONLY
-    v(40305,12,4), // V4_PREFERRED
-    v(40317,3,5), // ALL
+    v(42231,11,0), // UNSPECIFIED
+    v(41381,4,1), // AUTO
+    v(41385,7,2), // V4_ONLY
+    v(41392,7,3), // V6_ONLY
+    v(41399,12,4), // V4_PREFERRED
+    v(41411,3,5), // ALL
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    v(41595,4,0), // NONE
-    v(41754,4,1), // ONCE
-    v(41758,10,2), // TRANSITIVE
+    v(42689,4,0), // NONE
+    v(42848,4,1), // ONCE
+    v(42852,10,2), // TRANSITIVE
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(40287,4,0), // AUTO
-    v(41859,5,1), // HTTP1
-    v(41864,5,2), // HTTP2
-    v(41869,5,3), // HTTP3
+    v(41381,4,0), // AUTO
+    v(42953,5,1), // HTTP1
+    v(42958,5,2), // HTTP2
+    v(42963,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(41980,8,0), // SANITIZE
-    v(41988,12,1), // FORWARD_ONLY
-    v(42000,14,2), // APPEND_FORWARD
-    v(42014,12,3), // SANITIZE_SET
-    v(42026,19,4), // ALWAYS_FORWARD_ONLY
+    v(43074,8,0), // SANITIZE
+    v(43082,12,1), // FORWARD_ONLY
+    v(43094,14,2), // APPEND_FORWARD
+    v(43108,12,3), // SANITIZE_SET
+    v(43120,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(42155,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(42186,14,1), // KEEP_UNCHANGED
-    v(40986,14,2), // REJECT_REQUEST
-    v(42200,21,3), // UNESCAPE_AND_REDIRECT
-    v(42221,20,4), // UNESCAPE_AND_FORWARD
+    v(43249,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(43280,14,1), // KEEP_UNCHANGED
+    v(42080,14,2), // REJECT_REQUEST
+    v(43294,21,3), // UNESCAPE_AND_REDIRECT
+    v(43315,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(42349,9,0), // OVERWRITE
-    v(42358,16,1), // APPEND_IF_ABSENT
-    v(42374,12,2), // PASS_THROUGH
+    v(43443,9,0), // OVERWRITE
+    v(43452,16,1), // APPEND_IF_ABSENT
+    v(43468,12,2), // PASS_THROUGH
     // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    v(42451,9,0), // IMMEDIATE
-    v(42460,18,1), // ON_DOWNSTREAM_DATA
-    v(42478,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    v(43545,9,0), // IMMEDIATE
+    v(43554,18,1), // ON_DOWNSTREAM_DATA
+    v(43572,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(42598,18,0), // VERIFY_TRUST_CHAIN
-    v(42616,16,1), // ACCEPT_UNTRUSTED
+    v(43692,18,0), // VERIFY_TRUST_CHAIN
+    v(43710,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(42711,16,0), // LENIENT_STAPLING
-    v(42727,15,1), // STRICT_STAPLING
-    v(42742,11,2), // MUST_STAPLE
+    v(43805,16,0), // LENIENT_STAPLING
+    v(43821,15,1), // STRICT_STAPLING
+    v(43836,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(42824,20,0), // SAN_TYPE_UNSPECIFIED
-    v(42844,5,1), // EMAIL
-    v(42849,3,2), // DNS
-    v(42852,3,3), // URI
-    v(42855,10,4), // IP_ADDRESS
-    v(42865,10,5), // OTHER_NAME
+    v(43918,20,0), // SAN_TYPE_UNSPECIFIED
+    v(43938,5,1), // EMAIL
+    v(43943,3,2), // DNS
+    v(43946,3,3), // URI
+    v(43949,10,4), // IP_ADDRESS
+    v(43959,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(42942,8,0), // TLS_AUTO
-    v(42950,7,1), // TLSv1_0
-    v(42957,7,2), // TLSv1_1
-    v(42964,7,3), // TLSv1_2
-    v(42971,7,4), // TLSv1_3
+    v(44036,8,0), // TLS_AUTO
+    v(44044,7,1), // TLSv1_0
+    v(44051,7,2), // TLSv1_1
+    v(44058,7,3), // TLSv1_2
+    v(44065,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(43025,7,0), // HUNDRED
-    v(43032,12,1), // TEN_THOUSAND
-    v(43044,7,2), // MILLION
+    v(44119,7,0), // HUNDRED
+    v(44126,12,1), // TEN_THOUSAND
+    v(44138,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(43075,5,0), // Empty
-    v(43080,8,100), // Continue
-    v(43088,2,200), // OK
-    v(43090,7,201), // Created
-    v(43097,8,202), // Accepted
-    v(43105,27,203), // NonAuthoritativeInformation
-    v(43132,9,204), // NoContent
-    v(43141,12,205), // ResetContent
-    v(43153,14,206), // PartialContent
-    v(43167,11,207), // MultiStatus
-    v(43178,15,208), // AlreadyReported
-    v(43193,6,226), // IMUsed
-    v(43199,15,300), // MultipleChoices
-    v(43214,16,301), // MovedPermanently
-    v(43230,5,302), // Found
-    v(43235,8,303), // SeeOther
-    v(43243,11,304), // NotModified
-    v(43254,8,305), // UseProxy
-    v(43262,17,307), // TemporaryRedirect
-    v(43279,17,308), // PermanentRedirect
-    v(43296,10,400), // BadRequest
-    v(43306,12,401), // Unauthorized
-    v(43318,15,402), // PaymentRequired
-    v(43333,9,403), // Forbidden
-    v(43342,8,404), // NotFound
-    v(43350,16,405), // MethodNotAllowed
-    v(43366,13,406), // NotAcceptable
-    v(43379,27,407), // ProxyAuthenticationRequired
-    v(43406,14,408), // RequestTimeout
-    v(43420,8,409), // Conflict
-    v(43428,4,410), // Gone
-    v(43432,14,411), // LengthRequired
-    v(43446,18,412), // PreconditionFailed
-    v(43464,15,413), // PayloadTooLarge
-    v(43479,10,414), // URITooLong
-    v(43489,20,415), // UnsupportedMediaType
-    v(43509,19,416), // RangeNotSatisfiable
-    v(43528,17,417), // ExpectationFailed
-    v(43545,18,421), // MisdirectedRequest
-    v(43563,19,422), // UnprocessableEntity
-    v(43582,6,423), // Locked
-    v(43588,16,424), // FailedDependency
-    v(43604,15,426), // UpgradeRequired
-    v(43619,20,428), // PreconditionRequired
-    v(43639,15,429), // TooManyRequests
-    v(43654,27,431), // RequestHeaderFieldsTooLarge
-    v(43681,19,500), // InternalServerError
-    v(43700,14,501), // NotImplemented
-    v(43714,10,502), // BadGateway
-    v(43724,18,503), // ServiceUnavailable
-    v(43742,14,504), // GatewayTimeout
-    v(43756,23,505), // HTTPVersionNotSupported
-    v(43779,21,506), // VariantAlsoNegotiates
-    v(43800,19,507), // InsufficientStorage
-    v(43819,12,508), // LoopDetected
-    v(43831,11,510), // NotExtended
-    v(43842,29,511), // NetworkAuthenticationRequired
+    v(44169,5,0), // Empty
+    v(44174,8,100), // Continue
+    v(44182,2,200), // OK
+    v(44184,7,201), // Created
+    v(44191,8,202), // Accepted
+    v(44199,27,203), // NonAuthoritativeInformation
+    v(44226,9,204), // NoContent
+    v(44235,12,205), // ResetContent
+    v(44247,14,206), // PartialContent
+    v(44261,11,207), // MultiStatus
+    v(44272,15,208), // AlreadyReported
+    v(44287,6,226), // IMUsed
+    v(44293,15,300), // MultipleChoices
+    v(44308,16,301), // MovedPermanently
+    v(44324,5,302), // Found
+    v(44329,8,303), // SeeOther
+    v(44337,11,304), // NotModified
+    v(44348,8,305), // UseProxy
+    v(44356,17,307), // TemporaryRedirect
+    v(44373,17,308), // PermanentRedirect
+    v(44390,10,400), // BadRequest
+    v(44400,12,401), // Unauthorized
+    v(44412,15,402), // PaymentRequired
+    v(44427,9,403), // Forbidden
+    v(44436,8,404), // NotFound
+    v(44444,16,405), // MethodNotAllowed
+    v(44460,13,406), // NotAcceptable
+    v(44473,27,407), // ProxyAuthenticationRequired
+    v(44500,14,408), // RequestTimeout
+    v(44514,8,409), // Conflict
+    v(44522,4,410), // Gone
+    v(44526,14,411), // LengthRequired
+    v(44540,18,412), // PreconditionFailed
+    v(44558,15,413), // PayloadTooLarge
+    v(44573,10,414), // URITooLong
+    v(44583,20,415), // UnsupportedMediaType
+    v(44603,19,416), // RangeNotSatisfiable
+    v(44622,17,417), // ExpectationFailed
+    v(44639,18,421), // MisdirectedRequest
+    v(44657,19,422), // UnprocessableEntity
+    v(44676,6,423), // Locked
+    v(44682,16,424), // FailedDependency
+    v(44698,15,426), // UpgradeRequired
+    v(44713,20,428), // PreconditionRequired
+    v(44733,15,429), // TooManyRequests
+    v(44748,27,431), // RequestHeaderFieldsTooLarge
+    v(44775,19,500), // InternalServerError
+    v(44794,14,501), // NotImplemented
+    v(44808,10,502), // BadGateway
+    v(44818,18,503), // ServiceUnavailable
+    v(44836,14,504), // GatewayTimeout
+    v(44850,23,505), // HTTPVersionNotSupported
+    v(44873,21,506), // VariantAlsoNegotiates
+    v(44894,19,507), // InsufficientStorage
+    v(44913,12,508), // LoopDetected
+    v(44925,11,510), // NotExtended
+    v(44936,29,511), // NetworkAuthenticationRequired
     // google.protobuf.NullValue
-    v(43896,10,0), // NULL_VALUE
+    v(44990,10,0), // NULL_VALUE
 ];

@@ -54,6 +54,11 @@ fn connection() -> Connection {
         tls: Some(Rc::new(Handshake {
             version: TlsVersion::V1_3,
             cipher: "TLS_AES_128_GCM_SHA256",
+            group: None,
+            peer_scheme: None,
+            resumed: false,
+            staple: None,
+            own_certificate: None,
             alpn: Vec::new(),
             peer_chain: Vec::new(),
             own_uri: None,
