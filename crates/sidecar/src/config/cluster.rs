@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::dns::Dns;
 use super::endpoint::LoadAssignment;
 use crate::discovery::slot::Slot;
+use crate::runtime_layer::Double;
 use crate::tls::client::ClientContext;
 
 /// One validated cluster.
@@ -20,10 +21,9 @@ pub struct Cluster {
     /// Where its endpoints come from.
     pub discovery: ClusterDiscovery,
     /// How one is chosen.
-    pub load_balancer: LoadBalancer,
-    /// `common_lb_config.healthy_panic_threshold`, percent (50 unless set): where fewer endpoints
-    /// are healthy, health is disregarded. 0 turns that off.
-    pub panic_threshold: u8,
+    pub load_balancing: LoadBalancing,
+    /// `common_lb_config.close_connections_on_host_set_change`
+    pub close_on_change: bool,
     /// `connect_timeout`; Envoy's default is 5 s. TCP and TLS handshakes together.
     pub connect_timeout: Duration,
     /// Limits for the default priority.
@@ -75,15 +75,45 @@ pub enum AssignmentSource {
     Dns(Arc<Dns>),
 }
 
+/// Everything by which an endpoint is chosen.
+#[derive(Clone, Debug)]
+pub struct LoadBalancing {
+    /// `lb_policy`, or the first of `load_balancing_policy`.
+    pub policy: LoadBalancer,
+    /// Localities share the traffic by their weights: `locality_weighted_lb_config`.
+    pub locality_weighted: bool,
+    /// `common_lb_config.healthy_panic_threshold`, percent (50 unless set): where fewer endpoints
+    /// are healthy, health is disregarded. 0 turns that off.
+    pub panic_threshold: u8,
+    /// `zone_aware_lb_config.fail_traffic_on_panic`: where fewer are healthy, none is used.
+    pub fail_on_panic: bool,
+}
+
+impl Default for LoadBalancing {
+    fn default() -> Self {
+        LoadBalancing {
+            policy: LoadBalancer::RoundRobin,
+            locality_weighted: false,
+            panic_threshold: 50,
+            fail_on_panic: false,
+        }
+    }
+}
+
 /// `lb_policy`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum LoadBalancer {
     /// Weighted round robin.
     RoundRobin,
-    /// The least busy of `choices` random ones (2 unless set).
+    /// Any, whatever its weight.
+    Random,
+    /// The least busy of some.
     LeastRequest {
-        /// `choice_count`
-        choices: u32,
+        /// `choice_count` random ones (2 unless set); `None`: of all (`FULL_SCAN`).
+        choices: Option<u32>,
+        /// `active_request_bias`: how much requests in flight count where weights differ; 1 unless
+        /// set.
+        bias: Option<Double>,
     },
     /// ORIGINAL_DST's: there is nothing to choose.
     Provided,

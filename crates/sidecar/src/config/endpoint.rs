@@ -16,6 +16,8 @@ pub struct LoadAssignment<Place = Address> {
     pub localities: Vec<Locality<Place>>,
     /// `policy.overprovisioning_factor`, percent.
     pub overprovisioning_factor: u32,
+    /// `policy.weighted_priority_health`: how healthy a priority is counts by weights, not heads.
+    pub weighted_priority_health: bool,
 }
 
 impl<Place> Default for LoadAssignment<Place> {
@@ -23,6 +25,7 @@ impl<Place> Default for LoadAssignment<Place> {
         LoadAssignment {
             localities: Vec::new(),
             overprovisioning_factor: OVERPROVISIONING_FACTOR,
+            weighted_priority_health: false,
         }
     }
 }
@@ -41,6 +44,8 @@ impl<Place> LoadAssignment<Place> {
 pub struct Locality<Place = Address> {
     /// 0 is used first; the next only where no healthier one is left.
     pub priority: u32,
+    /// `load_balancing_weight`; without one it gets no traffic where localities are weighted.
+    pub weight: u32,
     /// `region/zone/sub_zone` for display.
     pub name: Arc<str>,
     /// The endpoints.

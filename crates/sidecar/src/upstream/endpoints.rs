@@ -1,6 +1,6 @@
 //! The endpoints of a cluster on one worker: listed by an assignment, or made for each destination.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,11 +9,11 @@ use arc_swap::ArcSwapOption;
 use rand::rngs::SmallRng;
 
 use super::host::Host;
-use super::lb::{Balancer, Candidate};
+use super::lb::{Balancer, Candidate, Policy};
 use super::shared::original_destination;
 use super::target::{ClusterContext, Target};
 use crate::config::address::Address;
-use crate::config::endpoint::{HealthStatus, LoadAssignment};
+use crate::config::endpoint::{HealthStatus, LoadAssignment, OVERPROVISIONING_FACTOR};
 
 /// Sweeps (about a second each) without use after which an ORIGINAL_DST endpoint is forgotten.
 /// Envoy's `cleanup_interval` is 5 s.
@@ -65,7 +65,13 @@ impl Assigned {
         let mut candidates = Vec::new();
         let mut hosts = Vec::new();
         let mut membership = Membership::default();
-        for locality in seen.iter().flat_map(|assignment| &assignment.localities) {
+        if context.config.close_on_change && self.differs(seen.as_deref()) {
+            // None of the connections may stay, not even those of endpoints that do.
+            old.clear();
+        }
+        let mut localities = Vec::new();
+        for (at, locality) in seen.iter().flat_map(|seen| &seen.localities).enumerate() {
+            localities.push(locality.weight);
             for endpoint in &locality.endpoints {
                 let kept = old
                     .remove(&endpoint.address)
@@ -76,6 +82,7 @@ impl Assigned {
                 });
                 candidates.push(Candidate {
                     priority: locality.priority,
+                    locality: at as u32,
                     health: endpoint.health,
                     weight: endpoint.weight,
                 });
@@ -85,18 +92,31 @@ impl Assigned {
             }
         }
         drop(old);
-        let config = &context.config;
-        self.balancer = Balancer::new(
-            config.load_balancer,
-            config.panic_threshold,
-            &candidates,
-            random,
+        let (factor, by_weight) = seen.as_ref().map_or_else(
+            || (OVERPROVISIONING_FACTOR, false),
+            |seen| (seen.overprovisioning_factor, seen.weighted_priority_health),
         );
+        let policy = Policy {
+            overprovisioning_factor: factor,
+            weighted_priority_health: by_weight,
+            localities,
+        };
+        let config = &context.config.load_balancing;
+        self.balancer = Balancer::new(config, &policy, &candidates, random);
         self.seen = seen;
         Some(Replaced {
             membership,
             _hosts: std::mem::replace(&mut self.hosts, hosts),
         })
+    }
+
+    /// Whether endpoints come or go with the new assignment.
+    fn differs(&self, present: Option<&LoadAssignment>) -> bool {
+        let addresses = |assignment: Option<&LoadAssignment>| -> HashSet<Address> {
+            let endpoints = assignment.into_iter().flat_map(LoadAssignment::endpoints);
+            endpoints.map(|endpoint| endpoint.address.clone()).collect()
+        };
+        addresses(self.seen.as_deref()) != addresses(present)
     }
 
     /// The endpoint to use, if there is one, and whether its health was regarded.

@@ -6,21 +6,23 @@ use std::time::Duration;
 use envoy_types::pb::envoy::config::cluster::v3 as cluster;
 use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{
-    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, LbConfig, LbPolicy,
+    ClusterDiscoveryType, DiscoveryType, LbConfig,
 };
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::google::protobuf::Any;
 
 use super::context::Context;
 use super::fields::{
-    Within as _, bounded, each, enumeration, flag, keepalive, named, positive, refuse, required,
+    Within as _, each, enumeration, flag, keepalive, named, positive, refuse, required,
     socket_address, uint,
 };
 use super::transport_socket::UPSTREAM;
-use super::{dns, endpoint, source, struct_value, transport_socket, upstream_protocol};
+use super::{
+    dns, endpoint, load_balancing, source, struct_value, transport_socket, upstream_protocol,
+};
 use crate::config::cluster::{
-    AssignmentSource, BindConfig, Cluster, ClusterDiscovery, LoadBalancer, Thresholds,
-    TransportSocketMatch, UpstreamTransport,
+    AssignmentSource, BindConfig, Cluster, ClusterDiscovery, Thresholds, TransportSocketMatch,
+    UpstreamTransport,
 };
 use crate::config::dns::Dns;
 use crate::config::endpoint::LoadAssignment;
@@ -29,8 +31,6 @@ use crate::discovery::slot::Slot;
 
 /// `connect_timeout` unless set.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// `healthy_panic_threshold` unless set, percent.
-const PANIC_THRESHOLD: u8 = 50;
 /// `max_connections` and its like unless set.
 const MAX_IN_FLIGHT: u32 = 1024;
 /// `max_retries` unless set.
@@ -48,6 +48,13 @@ pub fn build(proto: &cluster::Cluster, fingerprint: u64, context: &dyn Context) 
         "close_connections_on_host_health_failure",
         "is not supported yet",
     )?;
+    if let Some(LbConfig::OriginalDstLbConfig(config)) = &proto.lb_config {
+        refuse(
+            config.use_http_header,
+            "original_dst_lb_config.use_http_header",
+            "is not supported: a client could choose any address",
+        )?;
+    }
     let protocol = upstream_protocol::build(proto)?;
     let kind = kind(proto)?;
     Ok(Cluster {
@@ -57,8 +64,11 @@ pub fn build(proto: &cluster::Cluster, fingerprint: u64, context: &dyn Context) 
             other => other.into(),
         },
         discovery: discovery(proto, kind, context)?,
-        load_balancer: load_balancer(proto, kind)?,
-        panic_threshold: panic_threshold(&proto.common_lb_config).within("common_lb_config")?,
+        load_balancing: load_balancing::build(proto, kind == Kind::OriginalDestination)?,
+        close_on_change: proto
+            .common_lb_config
+            .as_ref()
+            .is_some_and(|common| common.close_connections_on_host_set_change),
         connect_timeout: positive(&proto.connect_timeout, "connect_timeout")?
             .unwrap_or(CONNECT_TIMEOUT),
         circuit_breakers: circuit_breakers(&proto.circuit_breakers).within("circuit_breakers")?,
@@ -197,79 +207,6 @@ fn discovery(
             })
         }
         Kind::OriginalDestination => Ok(ClusterDiscovery::OriginalDestination),
-    }
-}
-
-fn load_balancer(proto: &cluster::Cluster, kind: Kind<'_>) -> Result<LoadBalancer> {
-    let policy: LbPolicy = enumeration(proto.lb_policy, "lb_policy")?;
-    let original_destination = kind == Kind::OriginalDestination;
-    refuse(
-        original_destination != (policy == LbPolicy::ClusterProvided),
-        "lb_policy",
-        "CLUSTER_PROVIDED goes with the type ORIGINAL_DST, and that type with no other policy",
-    )?;
-    match &proto.lb_config {
-        Some(LbConfig::OriginalDstLbConfig(config)) => {
-            refuse(
-                config.use_http_header,
-                "original_dst_lb_config.use_http_header",
-                "is not supported: a client could choose any address",
-            )?;
-        }
-        Some(LbConfig::LeastRequestLbConfig(config)) => {
-            // The bias weighs requests in flight against the endpoint's weight; 1 is the default.
-            let bias = config.active_request_bias.as_ref();
-            refuse(
-                bias.is_some_and(|bias| bias.default_value != 1.0),
-                "least_request_lb_config.active_request_bias",
-                "only 1.0 is supported",
-            )?;
-        }
-        _ => {}
-    }
-    Ok(match policy {
-        LbPolicy::RoundRobin => LoadBalancer::RoundRobin,
-        LbPolicy::LeastRequest => LoadBalancer::LeastRequest {
-            choices: match &proto.lb_config {
-                Some(LbConfig::LeastRequestLbConfig(config)) => bounded(
-                    &config.choice_count,
-                    2..=u32::MAX,
-                    "least_request_lb_config.choice_count",
-                )?
-                .unwrap_or(2),
-                _ => 2,
-            },
-        },
-        LbPolicy::ClusterProvided => LoadBalancer::Provided,
-        other => {
-            return Err(ConfigError::new(
-                "lb_policy",
-                format_args!(
-                    "{} is not supported; supported: ROUND_ROBIN, LEAST_REQUEST, CLUSTER_PROVIDED",
-                    other.as_str_name()
-                ),
-            ));
-        }
-    })
-}
-
-fn panic_threshold(proto: &Option<CommonLbConfig>) -> Result<u8> {
-    let Some(proto) = proto else {
-        return Ok(PANIC_THRESHOLD);
-    };
-    refuse(
-        proto.close_connections_on_host_set_change,
-        "close_connections_on_host_set_change",
-        "is not supported",
-    )?;
-    match &proto.healthy_panic_threshold {
-        None => Ok(PANIC_THRESHOLD),
-        // The bounds make the cast exact up to the fraction.
-        Some(percent) if (0.0..=100.0).contains(&percent.value) => Ok(percent.value.round() as u8),
-        Some(_) => Err(ConfigError::new(
-            "healthy_panic_threshold",
-            "must be between 0 and 100",
-        )),
     }
 }
 

@@ -14,8 +14,11 @@ fn defaults_are_envoys() {
     let cluster = cluster(STATIC).unwrap();
     assert_eq!((&*cluster.name, &*cluster.stat_name), ("c", "c"));
     assert_eq!(cluster.connect_timeout, Duration::from_secs(5));
-    assert_eq!(cluster.load_balancer, LoadBalancer::RoundRobin);
-    assert_eq!(cluster.panic_threshold, 50);
+    assert!(matches!(
+        cluster.load_balancing.policy,
+        LoadBalancer::RoundRobin
+    ));
+    assert_eq!(cluster.load_balancing.panic_threshold, 50);
     assert_eq!(cluster.circuit_breakers.max_requests, 1024);
     assert_eq!(cluster.circuit_breakers.max_retries, 3);
     assert_eq!(cluster.protocol, UpstreamProtocol::Http1);
@@ -63,11 +66,14 @@ load_assignment:
     )
     .unwrap();
     assert_eq!(&*cluster.stat_name, "outbound.80.svc");
-    assert_eq!(
-        cluster.load_balancer,
-        LoadBalancer::LeastRequest { choices: 4 }
-    );
-    assert_eq!(cluster.panic_threshold, 0);
+    assert!(matches!(
+        cluster.load_balancing.policy,
+        LoadBalancer::LeastRequest {
+            choices: Some(4),
+            bias: None
+        }
+    ));
+    assert_eq!(cluster.load_balancing.panic_threshold, 0);
     assert_eq!(cluster.circuit_breakers.max_connections, 7);
     assert_eq!(cluster.protocol, UpstreamProtocol::Http2);
     assert_eq!(cluster.http2.max_concurrent_streams, 10);
@@ -126,7 +132,10 @@ fn kinds_of_discovery() {
         original.discovery,
         ClusterDiscovery::OriginalDestination
     ));
-    assert_eq!(original.load_balancer, LoadBalancer::Provided);
+    assert!(matches!(
+        original.load_balancing.policy,
+        LoadBalancer::Provided
+    ));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `ClusterLoadAssignment`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
@@ -8,9 +9,11 @@ use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
 use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 
 use super::fields::{
-    Within as _, address, bounded, each, enumeration, host_and_port, refuse, required, uint,
+    Together as _, Within as _, address, bounded, each, enumeration, host_and_port, refuse,
+    required,
 };
 use super::struct_value;
+use crate::config::address::Address;
 use crate::config::dns::Name;
 use crate::config::endpoint::{
     Endpoint, HealthStatus, LoadAssignment, Locality, OVERPROVISIONING_FACTOR,
@@ -60,28 +63,33 @@ fn build_at<P>(
     proto: &endpoint::ClusterLoadAssignment,
     place: Place<'_, P>,
 ) -> Result<LoadAssignment<P>> {
-    if let Some(policy) = &proto.policy {
-        let factor = uint(&policy.overprovisioning_factor).unwrap_or(OVERPROVISIONING_FACTOR);
-        refuse(
-            factor != OVERPROVISIONING_FACTOR,
+    let policy = proto.policy.clone().unwrap_or_default();
+    let (localities, overprovisioning_factor) = (
+        each("endpoints", &proto.endpoints, |proto_locality| {
+            locality(proto_locality, &proto.named_endpoints, place)
+        }),
+        bounded(
+            &policy.overprovisioning_factor,
+            1..=u32::MAX,
             "policy.overprovisioning_factor",
-            "only 140 is supported",
-        )?;
-        refuse(
-            policy.weighted_priority_health,
-            "policy.weighted_priority_health",
-            "is not supported",
-        )?;
-    }
+        ),
+    )
+        .together()?;
     Ok(LoadAssignment {
-        localities: each("endpoints", &proto.endpoints, |proto| {
-            locality(proto, place)
-        })?,
-        overprovisioning_factor: OVERPROVISIONING_FACTOR,
+        localities,
+        overprovisioning_factor: overprovisioning_factor.unwrap_or(OVERPROVISIONING_FACTOR),
+        weighted_priority_health: policy.weighted_priority_health,
     })
 }
 
-fn locality<P>(proto: &endpoint::LocalityLbEndpoints, place: Place<'_, P>) -> Result<Locality<P>> {
+/// `named_endpoints`
+type Named = HashMap<String, endpoint::Endpoint>;
+
+fn locality<P>(
+    proto: &endpoint::LocalityLbEndpoints,
+    named: &Named,
+    place: Place<'_, P>,
+) -> Result<Locality<P>> {
     refuse(
         proto.priority > 128,
         "priority",
@@ -95,7 +103,7 @@ fn locality<P>(proto: &endpoint::LocalityLbEndpoints, place: Place<'_, P>) -> Re
         None => String::new(),
     };
     let endpoints = each("lb_endpoints", &proto.lb_endpoints, |proto| {
-        endpoint(proto, place).map(Arc::new)
+        endpoint(proto, named, place).map(Arc::new)
     })?;
     let total: u64 = endpoints.iter().map(|e| u64::from(e.weight)).sum();
     refuse(
@@ -105,17 +113,27 @@ fn locality<P>(proto: &endpoint::LocalityLbEndpoints, place: Place<'_, P>) -> Re
     )?;
     Ok(Locality {
         priority: proto.priority,
+        weight: bounded(
+            &proto.load_balancing_weight,
+            1..=u32::MAX,
+            "load_balancing_weight",
+        )?
+        .unwrap_or(0),
         name: name.into(),
         endpoints,
     })
 }
 
-fn endpoint<P>(proto: &endpoint::LbEndpoint, place: Place<'_, P>) -> Result<Endpoint<P>> {
-    let endpoint = endpoint_of(proto)?;
+fn endpoint<P>(
+    proto: &endpoint::LbEndpoint,
+    named: &Named,
+    place: Place<'_, P>,
+) -> Result<Endpoint<P>> {
+    let endpoint = endpoint_of(proto, named)?;
     let health: core::HealthStatus = enumeration(proto.health_status, "health_status")?;
     Ok(Endpoint {
         address: place(endpoint)?,
-        additional_addresses: Vec::new(),
+        additional_addresses: additional_addresses(endpoint)?,
         weight: bounded(
             &proto.load_balancing_weight,
             1..=u32::MAX,
@@ -133,13 +151,34 @@ fn endpoint<P>(proto: &endpoint::LbEndpoint, place: Place<'_, P>) -> Result<Endp
     })
 }
 
-fn endpoint_of(proto: &endpoint::LbEndpoint) -> Result<&endpoint::Endpoint> {
+fn additional_addresses(proto: &endpoint::Endpoint) -> Result<Vec<SocketAddr>> {
+    let field = "additional_addresses";
+    each(
+        field,
+        &proto.additional_addresses,
+        |additional| match address(&additional.address, "address")? {
+            Address::Socket(address) => Ok(address),
+            _ => Err(ConfigError::new(
+                "address.pipe",
+                "an additional address is a socket_address",
+            )),
+        },
+    )
+    .within("endpoint")
+}
+
+fn endpoint_of<'a>(
+    proto: &'a endpoint::LbEndpoint,
+    named: &'a Named,
+) -> Result<&'a endpoint::Endpoint> {
     match required(&proto.host_identifier, "endpoint")? {
         HostIdentifier::Endpoint(endpoint) => Ok(endpoint),
-        HostIdentifier::EndpointName(_) => Err(ConfigError::new(
-            "endpoint_name",
-            "is not supported: give the endpoint in place",
-        )),
+        HostIdentifier::EndpointName(name) => named.get(name).ok_or_else(|| {
+            ConfigError::new(
+                "endpoint_name",
+                format_args!("named_endpoints has no `{name}`"),
+            )
+        }),
     }
 }
 

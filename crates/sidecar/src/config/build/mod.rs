@@ -22,6 +22,7 @@ mod header_changes;
 mod http_connection_manager;
 mod http_protocol;
 pub mod listener;
+mod load_balancing;
 mod matcher;
 mod mirror;
 mod network;

@@ -107,6 +107,7 @@ impl Hosts {
             } else {
                 locality.priority
             },
+            weight: locality.weight,
             name: locality.name.clone(),
             endpoints: locality
                 .endpoints
@@ -118,6 +119,7 @@ impl Hosts {
         LoadAssignment {
             localities: localities.collect(),
             overprovisioning_factor: names.overprovisioning_factor,
+            weighted_priority_health: names.weighted_priority_health,
         }
     }
 

@@ -7,6 +7,9 @@ use std::collections::BinaryHeap;
 /// greatest step is 2^96 and 2^32 of those pass before an overflow.
 const UNIT: u128 = 1 << 64;
 
+/// Divisors are in units of this fraction of 1.
+pub const DIVISOR: u64 = 1 << 10;
+
 /// A schedule of entries `0..n`.
 #[derive(Debug, Default)]
 pub struct Schedule {
@@ -28,14 +31,14 @@ impl Schedule {
     pub fn new(weights: impl Iterator<Item = u32>) -> Self {
         let mut schedule = Schedule::default();
         for (at, weight) in (0u32..).zip(weights) {
-            schedule.push(at, weight, 1);
+            schedule.push(at, weight, DIVISOR);
         }
         schedule
     }
 
     /// Takes the entry whose turn it is and queues it again. `load` answers its weight and by how
-    /// much that is to be divided.
-    pub fn next(&mut self, load: impl FnOnce(usize) -> (u32, u32)) -> Option<usize> {
+    /// much that is to be divided, in units of 1/[`DIVISOR`].
+    pub fn next(&mut self, load: impl FnOnce(usize) -> (u32, u64)) -> Option<usize> {
         let Reverse(entry) = self.queue.pop()?;
         self.now = entry.deadline;
         let (weight, divisor) = load(entry.at as usize);
@@ -43,8 +46,9 @@ impl Schedule {
         Some(entry.at as usize)
     }
 
-    fn push(&mut self, at: u32, weight: u32, divisor: u32) {
-        let step = UNIT * u128::from(divisor.max(1)) / u128::from(weight.max(1));
+    fn push(&mut self, at: u32, weight: u32, divisor: u64) {
+        let unit = UNIT / u128::from(DIVISOR);
+        let step = unit * u128::from(divisor.max(1)) / u128::from(weight.max(1));
         self.queue.push(Reverse(Entry {
             deadline: self.now + step,
             turn: self.turns,
@@ -70,7 +74,7 @@ mod tests {
         for (weights, want) in cases {
             let mut schedule = Schedule::new(weights.iter().copied());
             let got: String = (0..want.len())
-                .filter_map(|_| schedule.next(|at| (weights[at], 1)))
+                .filter_map(|_| schedule.next(|at| (weights[at], DIVISOR)))
                 .map(|at| char::from(b'a' + at as u8))
                 .collect();
             assert_eq!(&got, want, "{weights:?}");
@@ -84,7 +88,7 @@ mod tests {
         let mut schedule = Schedule::new(weights.into_iter());
         let mut counts = [0; 4];
         for _ in 0..round {
-            if let Some(at) = schedule.next(|at| (weights[at], 1)) {
+            if let Some(at) = schedule.next(|at| (weights[at], DIVISOR)) {
                 counts[at] += 1;
             }
         }

@@ -1,10 +1,6 @@
 //! How traffic is divided over priorities, and when health is disregarded.
 //!
-//! The rules are Envoy's (its documentation on "priority levels" and "panic threshold"), with
-//! an overprovisioning factor of 1.4.
-
-/// A priority keeps all its traffic as long as 100/140 of its endpoints are available.
-const OVERPROVISIONING: u64 = 140;
+//! The rules are Envoy's (its documentation on "priority levels" and "panic threshold").
 
 /// The endpoints of one priority, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,6 +11,19 @@ pub struct Level {
     pub healthy: u64,
     /// Those that are degraded.
     pub degraded: u64,
+    /// The same by weight: all, the healthy ones, the degraded ones.
+    pub weights: [u64; 3],
+}
+
+/// How the division is configured.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Percent of available endpoints below which a priority panics.
+    pub panic_threshold: u8,
+    /// Percent: with 140, a priority keeps all its traffic as long as 100/140 of it is available.
+    pub overprovisioning_factor: u32,
+    /// Availability counts by weights.
+    pub by_weight: bool,
 }
 
 /// Which endpoints of a priority.
@@ -42,15 +51,23 @@ pub struct Share {
 /// Divides the traffic over the priorities. A priority of which less than `panic_threshold` percent
 /// are available panics, unless enough is available over all priorities: all of its endpoints are
 /// used, whatever their health. Empty if there is nothing to use.
-pub fn shares(levels: &[Level], panic_threshold: u8) -> Vec<Share> {
-    let available = |count: fn(&Level) -> u64| -> Vec<u64> {
-        levels
-            .iter()
-            .map(|level| (OVERPROVISIONING * count(level) / level.total.max(1)).min(100))
-            .collect()
+pub fn shares(levels: &[Level], rules: Rules) -> Vec<Share> {
+    let panic_threshold = rules.panic_threshold;
+    let factor = u128::from(rules.overprovisioning_factor);
+    let available = |counts: fn(&Level) -> (u64, u64), weights: fn(&Level) -> (u64, u64)| {
+        let percent = |level: &Level| {
+            let (part, whole) = if rules.by_weight {
+                weights(level)
+            } else {
+                counts(level)
+            };
+            // At most 100.
+            (factor * u128::from(part) / u128::from(whole.max(1))).min(100) as u64
+        };
+        levels.iter().map(percent).collect::<Vec<u64>>()
     };
-    let healthy = available(|level| level.healthy);
-    let degraded = available(|level| level.degraded);
+    let healthy = available(|l| (l.healthy, l.total), |l| (l.weights[1], l.weights[0]));
+    let degraded = available(|l| (l.degraded, l.total), |l| (l.weights[2], l.weights[0]));
     let sum = (healthy.iter().sum::<u64>() + degraded.iter().sum::<u64>()).min(100);
     let panics = |level: &Level| {
         sum < 100
@@ -193,9 +210,15 @@ mod tests {
                 total: *total,
                 healthy: *healthy,
                 degraded: *degraded,
+                weights: [*total, *healthy, *degraded],
             })
             .collect();
-        shares(&levels, threshold)
+        let rules = Rules {
+            panic_threshold: threshold,
+            overprovisioning_factor: 140,
+            by_weight: false,
+        };
+        shares(&levels, rules)
             .iter()
             .map(|s| (s.priority, s.members, s.percent))
             .collect()

@@ -1,6 +1,7 @@
 //! Updates of clusters and of their endpoints, and clusters without a list of endpoints.
 
 use super::*;
+use crate::config::cluster::LoadBalancer;
 
 #[test]
 fn endpoints_that_leave_are_left_and_those_that_stay_keep_their_connections() {
@@ -95,7 +96,7 @@ fn original_destinations_are_reached_and_forgotten() {
         );
         let mut passthrough = config([]);
         passthrough.discovery = ClusterDiscovery::OriginalDestination;
-        passthrough.load_balancer = LoadBalancer::Provided;
+        passthrough.load_balancing.policy = LoadBalancer::Provided;
         passthrough.idle_timeout = Some(Duration::from_millis(80));
         let worker = Worker::new(passthrough);
         let shown = || worker.shared.borrow().view().hosts.len();

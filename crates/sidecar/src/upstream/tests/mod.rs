@@ -25,7 +25,7 @@ use super::shared::{ClusterSet, ClusterShared};
 use super::{Cluster, Clusters, ExchangeRequest, UpstreamError};
 use crate::config::address::Address;
 use crate::config::cluster::{
-    self, AssignmentSource, ClusterDiscovery, Http2Settings, LoadBalancer, Thresholds,
+    self, AssignmentSource, ClusterDiscovery, Http2Settings, LoadBalancing, Thresholds,
     UpstreamProtocol, UpstreamTransport,
 };
 use crate::config::endpoint::{Endpoint, HealthStatus, LoadAssignment, Locality};
@@ -74,6 +74,7 @@ pub fn assignment(endpoints: impl IntoIterator<Item = Endpoint>) -> Arc<LoadAssi
     Arc::new(LoadAssignment {
         localities: vec![Locality {
             priority: 0,
+            weight: 0,
             name: "".into(),
             endpoints: endpoints.into_iter().map(Arc::new).collect(),
         }],
@@ -91,8 +92,8 @@ pub fn config(endpoints: impl IntoIterator<Item = Endpoint>) -> cluster::Cluster
             slot,
             source: AssignmentSource::Eds,
         },
-        load_balancer: LoadBalancer::RoundRobin,
-        panic_threshold: 50,
+        load_balancing: LoadBalancing::default(),
+        close_on_change: false,
         connect_timeout: Duration::from_secs(5),
         circuit_breakers: Thresholds {
             max_connections: 1024,

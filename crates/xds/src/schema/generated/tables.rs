@@ -330,7 +330,7 @@ connections to original destinations end when they are idle\
 cleanup_interval\
 subsets are not supported\
 lb_subset_config\
-only ROUND_ROBIN and LEAST_REQUEST are supported\
+RING_HASH is not supported; use LEAST_REQUEST, ROUND_ROBIN or RANDOM\
 ring_hash_lb_config\
 transport_socket\
 nothing reads a cluster\'s metadata\
@@ -351,7 +351,6 @@ cluster_type\
 respect_dns_ttl\
 filters on the upstream side are not supported\
 filters\
-use lb_policy\
 load_balancing_policy\
 load reports are not supported\
 lrs_server\
@@ -366,6 +365,7 @@ track_cluster_stats\
 connections are made when a request needs one\
 preconnect_policy\
 connection_pool_per_downstream_connection\
+MAGLEV is not supported; use LEAST_REQUEST, ROUND_ROBIN or RANDOM\
 maglev_lb_config\
 wait_for_warm_on_init\
 round_robin_lb_config\
@@ -378,17 +378,26 @@ stats_matcher\
 queuing_policies\
 envoy.config.cluster.v3.Cluster.CommonLbConfig\
 healthy_panic_threshold\
-zone-aware routing is not supported yet\
 zone_aware_lb_config\
-endpoints are chosen by their own weights so far\
 locality_weighted_lb_config\
 endpoints are swapped as a whole, which costs little\
 update_merge_window\
 active health checks are rejected where they are set\
 ignore_new_hosts_until_first_hc\
 close_connections_on_host_set_change\
+only RING_HASH and MAGLEV read it, which are rejected where they are set\
 consistent_hashing_lb_config\
+nothing overrides the choice of an endpoint; the filters that would are rejected where they are set\
 override_host_status\
+envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig\
+use_hostname_for_hashing\
+hash_balance_factor\
+envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig\
+envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig\
+as in Envoy without cluster_manager.local_cluster_name, which has no effect here, every locality is alike\
+routing_enabled\
+min_cluster_size\
+fail_traffic_on_panic\
 envoy.config.cluster.v3.Cluster.CustomClusterType\
 envoy.config.cluster.v3.Cluster.EdsClusterConfig\
 eds_config\
@@ -396,7 +405,7 @@ service_name\
 envoy.config.cluster.v3.Cluster.LeastRequestLbConfig\
 choice_count\
 active_request_bias\
-slow start is not supported yet\
+a new endpoint gets its whole share at once; leave the field out\
 slow_start_config\
 envoy.config.cluster.v3.Cluster.OriginalDstLbConfig\
 use_http_header\
@@ -417,6 +426,10 @@ envoy.config.cluster.v3.Cluster.TransportSocketMatch\
 match\
 envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry\
 key\
+envoy.config.cluster.v3.LoadBalancingPolicy\
+policies\
+envoy.config.cluster.v3.LoadBalancingPolicy.Policy\
+typed_extension_config\
 envoy.config.cluster.v3.TrackClusterStats\
 timeout_budgets\
 request_response_sizes\
@@ -517,6 +530,8 @@ envoy.config.core.v3.HeaderValueOption\
 header\
 append_action\
 keep_empty_value\
+envoy.config.core.v3.HealthStatusSet\
+statuses\
 envoy.config.core.v3.Http1ProtocolOptions\
 allow_absolute_url\
 accept_http_10\
@@ -623,7 +638,6 @@ envoy.config.core.v3.RetryPolicy.RetryHostPredicate\
 envoy.config.core.v3.RetryPolicy.RetryPriority\
 envoy.config.core.v3.RuntimeDouble\
 default_value\
-no setting here is a runtime key; the default value is used\
 runtime_key\
 envoy.config.core.v3.RuntimeFeatureFlag\
 envoy.config.core.v3.RuntimeFractionalPercent\
@@ -667,8 +681,8 @@ watch_modify\
 envoy.config.endpoint.v3.ClusterLoadAssignment\
 endpoints\
 policy\
-endpoints are given in place\
 named_endpoints\
+envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry\
 envoy.config.endpoint.v3.ClusterLoadAssignment.Policy\
 dropping a share of the requests is not supported yet\
 drop_overloads\
@@ -688,7 +702,6 @@ load_balancing_weight\
 endpoint_name\
 envoy.config.endpoint.v3.LocalityLbEndpoints\
 lb_endpoints\
-only locality weighting reads it, which is rejected where it is set\
 Envoy does not implement it either\
 proximity\
 use lb_endpoints\
@@ -1165,6 +1178,22 @@ envoy.extensions.http.original_ip_detection.xff.v3.XffConfig\
 xff_trusted_cidrs\
 envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs\
 cidrs\
+envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided\
+envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig\
+envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig\
+envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig\
+no locality is preferred; use priorities\
+force_locality_direct_routing\
+force_local_zone\
+locality_basis\
+envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest\
+locality_lb_config\
+enable_full_scan\
+selection_method\
+envoy.extensions.load_balancing_policies.random.v3.Random\
+envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin\
+envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality\
+endpoint_picking_policy\
 envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig\
 use_resolvers_as_fallback\
 filter_unroutable_families\
@@ -1603,6 +1632,9 @@ envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode\
 IMMEDIATE\
 ON_DOWNSTREAM_DATA\
 ON_DOWNSTREAM_TLS_HANDSHAKE\
+envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod\
+N_CHOICES\
+FULL_SCAN\
 envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification\
 VERIFY_TRUST_CHAIN\
 ACCEPT_UNTRUSTED\
@@ -1689,7 +1721,7 @@ google.protobuf.NullValue\
 NULL_VALUE\
 ";
 
-pub(crate) static MESSAGES: [MessageRow; 299] = [
+pub(crate) static MESSAGES: [MessageRow; 314] = [
     m(0,34,0,2), // envoy.admin.v3.BootstrapConfigDump
     m(55,26,2,2), // envoy.admin.v3.Certificate
     m(98,33,4,7), // envoy.admin.v3.CertificateDetails
@@ -1744,257 +1776,272 @@ pub(crate) static MESSAGES: [MessageRow; 299] = [
     m(6859,39,253,2), // envoy.config.cluster.v3.CircuitBreakers
     m(6953,50,255,8), // envoy.config.cluster.v3.CircuitBreakers.Thresholds
     m(7242,31,263,57), // envoy.config.cluster.v3.Cluster
-    m(8852,46,320,8), // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    m(9293,49,328,2), // envoy.config.cluster.v3.Cluster.CustomClusterType
-    m(9342,48,330,2), // envoy.config.cluster.v3.Cluster.EdsClusterConfig
-    m(9412,52,332,3), // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    m(9543,51,335,4), // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
-    m(9747,48,339,3), // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    m(9878,43,342,2), // envoy.config.cluster.v3.Cluster.RefreshRate
-    m(9946,50,344,1), // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
-    m(9996,52,345,3), // envoy.config.cluster.v3.Cluster.TransportSocketMatch
-    m(10053,66,348,2), // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
-    m(10122,41,350,3), // envoy.config.cluster.v3.TrackClusterStats
-    m(10218,49,353,3), // envoy.config.cluster.v3.UpstreamConnectionOptions
-    m(10399,69,356,2), // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
-    m(10522,52,358,3), // envoy.config.common.mutation_rules.v3.HeaderMutation
-    m(10629,28,361,3), // envoy.config.core.v3.Address
-    m(10733,43,364,0), // envoy.config.core.v3.AggregatedConfigSource
-    m(10776,36,364,9), // envoy.config.core.v3.ApiConfigSource
-    m(11111,36,373,2), // envoy.config.core.v3.BackoffStrategy
-    m(11147,31,375,7), // envoy.config.core.v3.BindConfig
-    m(11334,33,382,2), // envoy.config.core.v3.BuildVersion
-    m(11367,30,384,2), // envoy.config.core.v3.CidrRange
-    m(11421,33,386,8), // envoy.config.core.v3.ConfigSource
-    m(11548,33,394,1), // envoy.config.core.v3.ControlPlane
-    m(11591,31,395,5), // envoy.config.core.v3.DataSource
-    m(11692,40,400,2), // envoy.config.core.v3.DnsResolutionConfig
-    m(11761,39,402,2), // envoy.config.core.v3.DnsResolverOptions
-    m(11824,39,404,1), // envoy.config.core.v3.EventServiceConfig
-    m(11875,30,405,6), // envoy.config.core.v3.Extension
-    m(11945,39,411,2), // envoy.config.core.v3.ExtraSourceAddress
-    m(11984,32,413,5), // envoy.config.core.v3.GrpcService
-    m(12135,42,418,5), // envoy.config.core.v3.GrpcService.EnvoyGrpc
-    m(12343,32,423,3), // envoy.config.core.v3.HeaderValue
-    m(12384,38,426,4), // envoy.config.core.v3.HeaderValueOption
-    m(12457,41,430,11), // envoy.config.core.v3.Http1ProtocolOptions
-    m(12998,57,441,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    m(13173,41,443,22), // envoy.config.core.v3.Http2ProtocolOptions
-    m(14245,40,465,8), // envoy.config.core.v3.HttpProtocolOptions
-    m(14458,38,473,1), // envoy.config.core.v3.JsonFormatOptions
-    m(14511,29,474,3), // envoy.config.core.v3.Locality
-    m(14558,29,477,2), // envoy.config.core.v3.Metadata
-    m(14657,49,479,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
-    m(14706,54,481,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
-    m(14760,25,483,11), // envoy.config.core.v3.Node
-    m(14906,48,494,2), // envoy.config.core.v3.Node.DynamicParametersEntry
-    m(14954,37,496,3), // envoy.config.core.v3.PathConfigSource
-    m(15004,25,499,2), // envoy.config.core.v3.Pipe
-    m(15078,38,501,2), // envoy.config.core.v3.RateLimitSettings
-    m(15135,32,503,6), // envoy.config.core.v3.RetryPolicy
-    m(15267,51,509,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
-    m(15318,46,511,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
-    m(15364,34,513,2), // envoy.config.core.v3.RuntimeDouble
-    m(15481,39,515,2), // envoy.config.core.v3.RuntimeFeatureFlag
-    m(15520,45,517,2), // envoy.config.core.v3.RuntimeFractionalPercent
-    m(15565,47,519,2), // envoy.config.core.v3.SchemeHeaderTransformation
-    m(15645,37,521,1), // envoy.config.core.v3.SelfConfigSource
-    m(15682,34,522,7), // envoy.config.core.v3.SocketAddress
-    m(15860,45,529,7), // envoy.config.core.v3.SubstitutionFormatString
-    m(16111,33,536,3), // envoy.config.core.v3.TcpKeepalive
-    m(16192,36,539,2), // envoy.config.core.v3.TransportSocket
-    m(16228,41,541,2), // envoy.config.core.v3.TypedExtensionConfig
-    m(16269,48,543,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    m(16426,37,546,2), // envoy.config.core.v3.WatchedDirectory
-    m(16475,46,548,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
-    m(16579,53,552,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    m(16808,33,556,5), // envoy.config.endpoint.v3.Endpoint
-    m(16915,51,561,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    m(16993,35,565,5), // envoy.config.endpoint.v3.LbEndpoint
-    m(17070,44,570,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
-    m(17389,42,578,3), // envoy.config.listener.v3.AdditionalAddress
-    m(17431,31,581,3), // envoy.config.listener.v3.Filter
-    m(17521,36,584,7), // envoy.config.listener.v3.FilterChain
-    m(17696,41,591,11), // envoy.config.listener.v3.FilterChainMatch
-    m(17911,33,602,37), // envoy.config.listener.v3.Listener
-    m(18931,57,639,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    m(19035,76,642,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
-    m(19111,70,642,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
-    m(19181,46,642,1), // envoy.config.listener.v3.Listener.DeprecatedV1
-    m(19227,39,643,4), // envoy.config.listener.v3.ListenerFilter
-    m(19281,58,647,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    m(19396,67,652,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    m(19468,47,653,3), // envoy.config.metrics.v3.HistogramBucketSettings
-    m(19526,35,656,5), // envoy.config.metrics.v3.StatsConfig
-    m(19778,36,661,3), // envoy.config.metrics.v3.StatsMatcher
-    m(19852,36,664,3), // envoy.config.metrics.v3.TagSpecifier
-    m(19912,44,667,1), // envoy.config.overload.v3.BufferFactoryConfig
-    m(19993,38,668,2), // envoy.config.overload.v3.LoadShedPoint
-    m(20039,39,670,3), // envoy.config.overload.v3.OverloadAction
-    m(20078,40,673,5), // envoy.config.overload.v3.OverloadManager
-    m(20187,40,678,2), // envoy.config.overload.v3.ResourceMonitor
-    m(20227,38,680,2), // envoy.config.overload.v3.ScaledTrigger
-    m(20302,41,682,1), // envoy.config.overload.v3.ThresholdTrigger
-    m(20343,32,683,3), // envoy.config.overload.v3.Trigger
-    m(20390,35,686,3), // envoy.config.route.v3.CookieMatcher
-    m(20449,31,689,2), // envoy.config.route.v3.Decorator
-    m(20498,42,691,3), // envoy.config.route.v3.DirectResponseAction
-    m(20582,35,694,11), // envoy.config.route.v3.HeaderMatcher
-    m(20735,43,705,3), // envoy.config.route.v3.QueryParameterMatcher
-    m(20778,36,708,10), // envoy.config.route.v3.RedirectAction
-    m(20945,27,718,19), // envoy.config.route.v3.Route
-    m(21732,33,737,37), // envoy.config.route.v3.RouteAction
-    m(23040,44,774,6), // envoy.config.route.v3.RouteAction.HashPolicy
-    m(23201,65,780,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    m(23275,51,781,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    m(23474,51,785,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    m(23536,59,787,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    m(23595,51,788,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    m(23695,53,791,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
-    m(23835,47,798,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
-    m(23978,40,801,19), // envoy.config.route.v3.RouteConfiguration
-    m(24381,32,820,15), // envoy.config.route.v3.RouteMatch
-    m(24699,47,835,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
-    m(24746,54,835,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
-    m(24800,55,835,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    m(24873,29,837,6), // envoy.config.route.v3.Tracing
-    m(24977,36,843,2), // envoy.config.route.v3.VirtualCluster
-    m(25013,33,845,24), // envoy.config.route.v3.VirtualHost
-    m(25297,37,869,5), // envoy.config.route.v3.WeightedCluster
-    m(25422,51,874,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
-    m(25473,53,884,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
-    m(25549,57,889,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    m(25606,57,890,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    m(25663,43,891,8), // envoy.extensions.clusters.dns.v3.DnsCluster
-    m(25758,55,899,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    m(25813,68,901,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    m(26086,46,907,10), // envoy.extensions.filters.http.router.v3.Router
-    m(26548,71,917,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(26683,65,919,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(26748,61,919,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(26809,63,919,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(27148,68,924,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    m(27236,58,928,1), // envoy.extensions.filters.network.direct_response.v3.Config
-    m(27302,45,929,0), // envoy.extensions.filters.network.echo.v3.Echo
-    m(27347,81,929,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(29083,101,989,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(29228,103,992,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(29354,109,994,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(29485,95,1001,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(29641,70,1004,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(29722,63,1009,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(29815,78,1011,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    m(29893,66,1012,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    m(29980,59,1016,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
-    m(30101,58,1019,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
-    m(30159,54,1019,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(30888,74,1042,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(30987,70,1045,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(31057,84,1046,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(31141,79,1049,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    m(31279,60,1052,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    m(31356,66,1055,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    m(31427,69,1056,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    m(31800,81,1068,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    m(31932,73,1070,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    m(32296,66,1079,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    m(32375,70,1080,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    m(32466,55,1081,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    m(32630,58,1083,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(32688,70,1083,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(33330,58,1099,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(34218,95,1114,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(34415,62,1118,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(34831,67,1129,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    m(34924,79,1131,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
-    m(35101,57,1134,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(35168,48,1136,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(35295,63,1141,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(35369,56,1144,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(35995,51,1153,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
-    m(36085,55,1156,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(36370,62,1162,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    m(36436,60,1163,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(36766,54,1170,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(36905,69,1181,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(37007,73,1185,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(37080,78,1188,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(37158,48,1191,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(37371,77,1200,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(37448,49,1202,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(37597,43,1210,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(37671,44,1217,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(37721,54,1224,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(37829,69,1228,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(37909,71,1229,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(37986,78,1232,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(38064,35,1232,8), // envoy.service.discovery.v3.Resource
-    m(38140,48,1240,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(38200,40,1241,2), // envoy.service.discovery.v3.ResourceError
-    m(38240,42,1243,2), // envoy.service.discovery.v3.ResourceLocator
-    m(38282,65,1245,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(38347,39,1247,2), // envoy.service.discovery.v3.ResourceName
-    m(38415,35,1249,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(38460,33,1251,1), // envoy.type.matcher.v3.ListMatcher
-    m(38499,39,1252,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(38546,37,1253,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(38589,49,1257,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(38638,31,1258,1), // envoy.type.matcher.v3.OrMatcher
-    m(38683,45,1259,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(38747,34,1261,2), // envoy.type.matcher.v3.RegexMatcher
-    m(38855,44,1263,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(38915,35,1264,7), // envoy.type.matcher.v3.StringMatcher
-    m(39033,34,1271,7), // envoy.type.matcher.v3.ValueMatcher
-    m(39109,44,1278,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(39153,34,1278,2), // envoy.type.metadata.v3.MetadataKey
-    m(39187,46,1280,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(39238,35,1282,4), // envoy.type.metadata.v3.MetadataKind
-    m(39284,43,1286,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(39327,40,1286,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(39367,43,1286,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(39410,41,1286,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(39451,31,1286,6), // envoy.type.tracing.v3.CustomTag
-    m(39517,43,1292,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(39560,38,1294,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(39598,39,1296,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(39637,40,1297,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(39681,25,1300,2), // envoy.type.v3.DoubleRange
-    m(39714,31,1302,2), // envoy.type.v3.FractionalPercent
-    m(39765,24,1304,2), // envoy.type.v3.HashPolicy
-    m(39789,36,1306,1), // envoy.type.v3.HashPolicy.FilterState
-    m(39825,33,1307,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(39858,24,1307,1), // envoy.type.v3.HttpStatus
-    m(39886,24,1308,2), // envoy.type.v3.Int32Range
-    m(39910,24,1310,2), // envoy.type.v3.Int64Range
-    m(39934,21,1312,1), // envoy.type.v3.Percent
-    m(39955,29,1313,3), // envoy.type.v3.SemanticVersion
-    m(40013,25,1316,3), // envoy.type.v3.TokenBucket
-    m(40066,19,1319,2), // google.protobuf.Any
-    m(40085,25,1321,1), // google.protobuf.BoolValue
-    m(40110,26,1322,1), // google.protobuf.BytesValue
-    m(40136,27,1323,1), // google.protobuf.DoubleValue
-    m(40163,24,1324,2), // google.protobuf.Duration
-    m(40199,21,1326,0), // google.protobuf.Empty
-    m(40220,26,1326,1), // google.protobuf.FloatValue
-    m(40246,26,1327,1), // google.protobuf.Int32Value
-    m(40272,26,1328,1), // google.protobuf.Int64Value
-    m(40298,25,1329,1), // google.protobuf.ListValue
-    m(40329,27,1330,1), // google.protobuf.StringValue
-    m(40356,22,1331,1), // google.protobuf.Struct
-    m(40384,34,1332,2), // google.protobuf.Struct.FieldsEntry
-    m(40418,25,1334,2), // google.protobuf.Timestamp
-    m(40443,27,1336,1), // google.protobuf.UInt32Value
-    m(40470,27,1337,1), // google.protobuf.UInt64Value
-    m(40497,21,1338,6), // google.protobuf.Value
-    m(40584,17,1344,3), // google.rpc.Status
-    m(40608,25,1347,1), // xds.core.v3.ContextParams
-    m(40639,37,1348,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(8924,46,320,8), // envoy.config.cluster.v3.Cluster.CommonLbConfig
+    m(9449,72,328,2), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
+    m(9564,71,330,0), // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
+    m(9635,64,330,3), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
+    m(9856,49,333,2), // envoy.config.cluster.v3.Cluster.CustomClusterType
+    m(9905,48,335,2), // envoy.config.cluster.v3.Cluster.EdsClusterConfig
+    m(9975,52,337,3), // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
+    m(10139,51,340,4), // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
+    m(10343,48,344,3), // envoy.config.cluster.v3.Cluster.PreconnectPolicy
+    m(10474,43,347,2), // envoy.config.cluster.v3.Cluster.RefreshRate
+    m(10542,50,349,1), // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
+    m(10592,52,350,3), // envoy.config.cluster.v3.Cluster.TransportSocketMatch
+    m(10649,66,353,2), // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
+    m(10718,43,355,1), // envoy.config.cluster.v3.LoadBalancingPolicy
+    m(10769,50,356,1), // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
+    m(10841,41,357,3), // envoy.config.cluster.v3.TrackClusterStats
+    m(10937,49,360,3), // envoy.config.cluster.v3.UpstreamConnectionOptions
+    m(11118,69,363,2), // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
+    m(11241,52,365,3), // envoy.config.common.mutation_rules.v3.HeaderMutation
+    m(11348,28,368,3), // envoy.config.core.v3.Address
+    m(11452,43,371,0), // envoy.config.core.v3.AggregatedConfigSource
+    m(11495,36,371,9), // envoy.config.core.v3.ApiConfigSource
+    m(11830,36,380,2), // envoy.config.core.v3.BackoffStrategy
+    m(11866,31,382,7), // envoy.config.core.v3.BindConfig
+    m(12053,33,389,2), // envoy.config.core.v3.BuildVersion
+    m(12086,30,391,2), // envoy.config.core.v3.CidrRange
+    m(12140,33,393,8), // envoy.config.core.v3.ConfigSource
+    m(12267,33,401,1), // envoy.config.core.v3.ControlPlane
+    m(12310,31,402,5), // envoy.config.core.v3.DataSource
+    m(12411,40,407,2), // envoy.config.core.v3.DnsResolutionConfig
+    m(12480,39,409,2), // envoy.config.core.v3.DnsResolverOptions
+    m(12543,39,411,1), // envoy.config.core.v3.EventServiceConfig
+    m(12594,30,412,6), // envoy.config.core.v3.Extension
+    m(12664,39,418,2), // envoy.config.core.v3.ExtraSourceAddress
+    m(12703,32,420,5), // envoy.config.core.v3.GrpcService
+    m(12854,42,425,5), // envoy.config.core.v3.GrpcService.EnvoyGrpc
+    m(13062,32,430,3), // envoy.config.core.v3.HeaderValue
+    m(13103,38,433,4), // envoy.config.core.v3.HeaderValueOption
+    m(13176,36,437,1), // envoy.config.core.v3.HealthStatusSet
+    m(13220,41,438,11), // envoy.config.core.v3.Http1ProtocolOptions
+    m(13761,57,449,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
+    m(13936,41,451,22), // envoy.config.core.v3.Http2ProtocolOptions
+    m(15008,40,473,8), // envoy.config.core.v3.HttpProtocolOptions
+    m(15221,38,481,1), // envoy.config.core.v3.JsonFormatOptions
+    m(15274,29,482,3), // envoy.config.core.v3.Locality
+    m(15321,29,485,2), // envoy.config.core.v3.Metadata
+    m(15420,49,487,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
+    m(15469,54,489,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
+    m(15523,25,491,11), // envoy.config.core.v3.Node
+    m(15669,48,502,2), // envoy.config.core.v3.Node.DynamicParametersEntry
+    m(15717,37,504,3), // envoy.config.core.v3.PathConfigSource
+    m(15767,25,507,2), // envoy.config.core.v3.Pipe
+    m(15841,38,509,2), // envoy.config.core.v3.RateLimitSettings
+    m(15898,32,511,6), // envoy.config.core.v3.RetryPolicy
+    m(16030,51,517,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
+    m(16081,46,519,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
+    m(16127,34,521,2), // envoy.config.core.v3.RuntimeDouble
+    m(16185,39,523,2), // envoy.config.core.v3.RuntimeFeatureFlag
+    m(16224,45,525,2), // envoy.config.core.v3.RuntimeFractionalPercent
+    m(16269,47,527,2), // envoy.config.core.v3.SchemeHeaderTransformation
+    m(16349,37,529,1), // envoy.config.core.v3.SelfConfigSource
+    m(16386,34,530,7), // envoy.config.core.v3.SocketAddress
+    m(16564,45,537,7), // envoy.config.core.v3.SubstitutionFormatString
+    m(16815,33,544,3), // envoy.config.core.v3.TcpKeepalive
+    m(16896,36,547,2), // envoy.config.core.v3.TransportSocket
+    m(16932,41,549,2), // envoy.config.core.v3.TypedExtensionConfig
+    m(16973,48,551,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
+    m(17130,37,554,2), // envoy.config.core.v3.WatchedDirectory
+    m(17179,46,556,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
+    m(17255,66,560,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
+    m(17321,53,562,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
+    m(17550,33,566,5), // envoy.config.endpoint.v3.Endpoint
+    m(17657,51,571,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
+    m(17735,35,575,5), // envoy.config.endpoint.v3.LbEndpoint
+    m(17812,44,580,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
+    m(18064,42,588,3), // envoy.config.listener.v3.AdditionalAddress
+    m(18106,31,591,3), // envoy.config.listener.v3.Filter
+    m(18196,36,594,7), // envoy.config.listener.v3.FilterChain
+    m(18371,41,601,11), // envoy.config.listener.v3.FilterChainMatch
+    m(18586,33,612,37), // envoy.config.listener.v3.Listener
+    m(19606,57,649,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
+    m(19710,76,652,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
+    m(19786,70,652,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
+    m(19856,46,652,1), // envoy.config.listener.v3.Listener.DeprecatedV1
+    m(19902,39,653,4), // envoy.config.listener.v3.ListenerFilter
+    m(19956,58,657,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
+    m(20071,67,662,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
+    m(20143,47,663,3), // envoy.config.metrics.v3.HistogramBucketSettings
+    m(20201,35,666,5), // envoy.config.metrics.v3.StatsConfig
+    m(20453,36,671,3), // envoy.config.metrics.v3.StatsMatcher
+    m(20527,36,674,3), // envoy.config.metrics.v3.TagSpecifier
+    m(20587,44,677,1), // envoy.config.overload.v3.BufferFactoryConfig
+    m(20668,38,678,2), // envoy.config.overload.v3.LoadShedPoint
+    m(20714,39,680,3), // envoy.config.overload.v3.OverloadAction
+    m(20753,40,683,5), // envoy.config.overload.v3.OverloadManager
+    m(20862,40,688,2), // envoy.config.overload.v3.ResourceMonitor
+    m(20902,38,690,2), // envoy.config.overload.v3.ScaledTrigger
+    m(20977,41,692,1), // envoy.config.overload.v3.ThresholdTrigger
+    m(21018,32,693,3), // envoy.config.overload.v3.Trigger
+    m(21065,35,696,3), // envoy.config.route.v3.CookieMatcher
+    m(21124,31,699,2), // envoy.config.route.v3.Decorator
+    m(21173,42,701,3), // envoy.config.route.v3.DirectResponseAction
+    m(21257,35,704,11), // envoy.config.route.v3.HeaderMatcher
+    m(21410,43,715,3), // envoy.config.route.v3.QueryParameterMatcher
+    m(21453,36,718,10), // envoy.config.route.v3.RedirectAction
+    m(21620,27,728,19), // envoy.config.route.v3.Route
+    m(22407,33,747,37), // envoy.config.route.v3.RouteAction
+    m(23715,44,784,6), // envoy.config.route.v3.RouteAction.HashPolicy
+    m(23876,65,790,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
+    m(23950,51,791,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
+    m(24149,51,795,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
+    m(24211,59,797,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
+    m(24270,51,798,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
+    m(24370,53,801,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
+    m(24510,47,808,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
+    m(24653,40,811,19), // envoy.config.route.v3.RouteConfiguration
+    m(25056,32,830,15), // envoy.config.route.v3.RouteMatch
+    m(25374,47,845,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
+    m(25421,54,845,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
+    m(25475,55,845,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
+    m(25548,29,847,6), // envoy.config.route.v3.Tracing
+    m(25652,36,853,2), // envoy.config.route.v3.VirtualCluster
+    m(25688,33,855,24), // envoy.config.route.v3.VirtualHost
+    m(25972,37,879,5), // envoy.config.route.v3.WeightedCluster
+    m(26097,51,884,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
+    m(26148,53,894,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
+    m(26224,57,899,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+    m(26281,57,900,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    m(26338,43,901,8), // envoy.extensions.clusters.dns.v3.DnsCluster
+    m(26433,55,909,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
+    m(26488,68,911,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
+    m(26761,46,917,10), // envoy.extensions.filters.http.router.v3.Router
+    m(27223,71,927,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(27358,65,929,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(27423,61,929,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(27484,63,929,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(27823,68,934,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
+    m(27911,58,938,1), // envoy.extensions.filters.network.direct_response.v3.Config
+    m(27977,45,939,0), // envoy.extensions.filters.network.echo.v3.Echo
+    m(28022,81,939,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(29758,101,999,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(29903,103,1002,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(30029,109,1004,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(30160,95,1011,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(30316,70,1014,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(30397,63,1019,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(30490,78,1021,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
+    m(30568,66,1022,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
+    m(30655,59,1026,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
+    m(30776,58,1029,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
+    m(30834,54,1029,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(31563,74,1052,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(31662,70,1055,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(31732,84,1056,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(31816,79,1059,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
+    m(31954,60,1062,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
+    m(32031,66,1065,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
+    m(32102,76,1066,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
+    m(32178,67,1066,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
+    m(32245,92,1068,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
+    m(32337,85,1068,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
+    m(32521,70,1074,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
+    m(32641,57,1080,1), // envoy.extensions.load_balancing_policies.random.v3.Random
+    m(32698,66,1081,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
+    m(32764,68,1083,1), // envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality
+    m(32855,69,1084,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+    m(33228,81,1096,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
+    m(33360,73,1098,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
+    m(33724,66,1107,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
+    m(33803,70,1108,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
+    m(33894,55,1109,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+    m(34058,58,1111,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(34116,70,1111,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(34758,58,1127,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(35646,95,1142,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(35843,62,1146,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(36259,67,1157,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
+    m(36352,79,1159,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
+    m(36529,57,1162,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(36596,48,1164,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(36723,63,1169,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(36797,56,1172,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(37423,51,1181,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
+    m(37513,55,1184,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(37798,62,1190,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
+    m(37864,60,1191,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(38194,54,1198,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(38333,69,1209,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(38435,73,1213,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(38508,78,1216,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(38586,48,1219,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(38799,77,1228,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(38876,49,1230,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(39025,43,1238,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(39099,44,1245,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(39149,54,1252,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(39257,69,1256,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(39337,71,1257,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(39414,78,1260,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(39492,35,1260,8), // envoy.service.discovery.v3.Resource
+    m(39568,48,1268,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(39628,40,1269,2), // envoy.service.discovery.v3.ResourceError
+    m(39668,42,1271,2), // envoy.service.discovery.v3.ResourceLocator
+    m(39710,65,1273,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(39775,39,1275,2), // envoy.service.discovery.v3.ResourceName
+    m(39843,35,1277,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(39888,33,1279,1), // envoy.type.matcher.v3.ListMatcher
+    m(39927,39,1280,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(39974,37,1281,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(40017,49,1285,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(40066,31,1286,1), // envoy.type.matcher.v3.OrMatcher
+    m(40111,45,1287,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(40175,34,1289,2), // envoy.type.matcher.v3.RegexMatcher
+    m(40283,44,1291,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(40343,35,1292,7), // envoy.type.matcher.v3.StringMatcher
+    m(40461,34,1299,7), // envoy.type.matcher.v3.ValueMatcher
+    m(40537,44,1306,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(40581,34,1306,2), // envoy.type.metadata.v3.MetadataKey
+    m(40615,46,1308,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(40666,35,1310,4), // envoy.type.metadata.v3.MetadataKind
+    m(40712,43,1314,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(40755,40,1314,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(40795,43,1314,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(40838,41,1314,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(40879,31,1314,6), // envoy.type.tracing.v3.CustomTag
+    m(40945,43,1320,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(40988,38,1322,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(41026,39,1324,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(41065,40,1325,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(41109,25,1328,2), // envoy.type.v3.DoubleRange
+    m(41142,31,1330,2), // envoy.type.v3.FractionalPercent
+    m(41193,24,1332,2), // envoy.type.v3.HashPolicy
+    m(41217,36,1334,1), // envoy.type.v3.HashPolicy.FilterState
+    m(41253,33,1335,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(41286,24,1335,1), // envoy.type.v3.HttpStatus
+    m(41314,24,1336,2), // envoy.type.v3.Int32Range
+    m(41338,24,1338,2), // envoy.type.v3.Int64Range
+    m(41362,21,1340,1), // envoy.type.v3.Percent
+    m(41383,29,1341,3), // envoy.type.v3.SemanticVersion
+    m(41441,25,1344,3), // envoy.type.v3.TokenBucket
+    m(41494,19,1347,2), // google.protobuf.Any
+    m(41513,25,1349,1), // google.protobuf.BoolValue
+    m(41538,26,1350,1), // google.protobuf.BytesValue
+    m(41564,27,1351,1), // google.protobuf.DoubleValue
+    m(41591,24,1352,2), // google.protobuf.Duration
+    m(41627,21,1354,0), // google.protobuf.Empty
+    m(41648,26,1354,1), // google.protobuf.FloatValue
+    m(41674,26,1355,1), // google.protobuf.Int32Value
+    m(41700,26,1356,1), // google.protobuf.Int64Value
+    m(41726,25,1357,1), // google.protobuf.ListValue
+    m(41757,27,1358,1), // google.protobuf.StringValue
+    m(41784,22,1359,1), // google.protobuf.Struct
+    m(41812,34,1360,2), // google.protobuf.Struct.FieldsEntry
+    m(41846,25,1362,2), // google.protobuf.Timestamp
+    m(41871,27,1364,1), // google.protobuf.UInt32Value
+    m(41898,27,1365,1), // google.protobuf.UInt64Value
+    m(41925,21,1366,6), // google.protobuf.Value
+    m(42012,17,1372,3), // google.rpc.Status
+    m(42036,25,1375,1), // xds.core.v3.ContextParams
+    m(42067,37,1376,2), // xds.core.v3.ContextParams.ParamsEntry
 ];
 
-pub(crate) static FIELDS: [FieldRow; 1350] = [
+pub(crate) static FIELDS: [FieldRow; 1378] = [
     // envoy.admin.v3.BootstrapConfigDump
     f(34,9,1,b'm',35,4,255,b'S',0,0), // bootstrap
-    f(43,12,2,b'm',292,4,255,b'S',0,0), // last_updated
+    f(43,12,2,b'm',307,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.Certificate
     f(81,7,1,b'm',2,2,255,b'S',0,0), // ca_cert
     f(88,10,2,b'm',2,2,255,b'S',0,0), // cert_chain
@@ -2003,20 +2050,20 @@ pub(crate) static FIELDS: [FieldRow; 1350] = [
     f(135,13,2,b's',65535,0,255,b'S',0,0), // serial_number
     f(148,17,3,b'm',31,2,255,b'S',0,0), // subject_alt_names
     f(165,21,4,b'w',65535,0,255,b'S',0,0), // days_until_expiration
-    f(186,10,5,b'm',292,4,255,b'S',0,0), // valid_from
-    f(196,15,6,b'm',292,4,255,b'S',0,0), // expiration_time
+    f(186,10,5,b'm',307,4,255,b'S',0,0), // valid_from
+    f(196,15,6,b'm',307,4,255,b'S',0,0), // expiration_time
     f(211,12,7,b'm',3,4,255,b'S',0,0), // ocsp_details
     // envoy.admin.v3.CertificateDetails.OcspDetails
-    f(186,10,1,b'm',292,4,255,b'S',0,0), // valid_from
-    f(268,10,2,b'm',292,4,255,b'S',0,0), // expiration
+    f(186,10,1,b'm',307,4,255,b'S',0,0), // valid_from
+    f(268,10,2,b'm',307,4,255,b'S',0,0), // expiration
     // envoy.admin.v3.Certificates
     f(305,12,1,b'm',1,2,255,b'S',0,0), // certificates
     // envoy.admin.v3.ClusterStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(349,13,2,b'b',65535,0,255,b'S',0,0), // added_via_api
-    f(362,31,3,b'm',276,4,255,b'S',0,0), // success_rate_ejection_threshold
+    f(362,31,3,b'm',291,4,255,b'S',0,0), // success_rate_ejection_threshold
     f(393,13,4,b'm',16,2,255,b'S',0,0), // host_statuses
-    f(406,44,5,b'm',276,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
+    f(406,44,5,b'm',291,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
     f(450,16,6,b'm',51,4,255,b'S',0,0), // circuit_breakers
     f(466,18,7,b's',65535,0,255,b'S',0,0), // observability_name
     f(484,16,8,b's',65535,0,255,b'S',0,0), // eds_service_name
@@ -2029,13 +2076,13 @@ pub(crate) static FIELDS: [FieldRow; 1350] = [
     f(622,24,4,b'm',8,2,255,b'S',0,0), // dynamic_warming_clusters
     // envoy.admin.v3.ClustersConfigDump.DynamicCluster
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(694,7,2,b'm',279,4,255,b'S',0,0), // cluster
-    f(43,12,3,b'm',292,4,255,b'S',0,0), // last_updated
+    f(694,7,2,b'm',294,4,255,b'S',0,0), // cluster
+    f(43,12,3,b'm',307,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ClustersConfigDump.StaticCluster
-    f(694,7,1,b'm',279,4,255,b'S',0,0), // cluster
-    f(43,12,2,b'm',292,4,255,b'S',0,0), // last_updated
+    f(694,7,1,b'm',294,4,255,b'S',0,0), // cluster
+    f(43,12,2,b'm',307,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.CommandLineOptions
     f(805,7,1,b'w',65535,0,255,b'S',0,0), // base_id
     f(812,11,2,b'u',65535,0,255,b'S',0,0), // concurrency
@@ -2051,9 +2098,9 @@ pub(crate) static FIELDS: [FieldRow; 1350] = [
     f(960,15,13,b's',65535,0,255,b'S',0,0), // service_cluster
     f(975,12,14,b's',65535,0,255,b'S',0,0), // service_node
     f(987,12,15,b's',65535,0,255,b'S',0,0), // service_zone
-    f(999,19,16,b'm',283,4,255,b'S',0,0), // file_flush_interval
-    f(1018,10,17,b'm',283,4,255,b'S',0,0), // drain_time
-    f(1028,20,18,b'm',283,4,255,b'S',0,0), // parent_shutdown_time
+    f(999,19,16,b'm',298,4,255,b'S',0,0), // file_flush_interval
+    f(1018,10,17,b'm',298,4,255,b'S',0,0), // drain_time
+    f(1028,20,18,b'm',298,4,255,b'S',0,0), // parent_shutdown_time
     f(1048,4,19,b'e',3,0,255,b'S',0,0), // mode
     f(1052,19,22,b'b',65535,0,255,b'S',0,0), // disable_hot_restart
     f(1071,20,23,b'b',65535,0,255,b'S',0,0), // enable_mutex_tracing
@@ -2077,19 +2124,19 @@ pub(crate) static FIELDS: [FieldRow; 1350] = [
     f(1408,19,42,b'u',65535,0,255,b'S',0,0), // file_flush_min_size
     f(1427,27,43,b'b',65535,0,255,b'S',0,0), // log_stacktrace_single_entry
     // envoy.admin.v3.ConfigDump
-    f(1479,7,1,b'm',279,2,255,b'S',0,0), // configs
+    f(1479,7,1,b'm',294,2,255,b'S',0,0), // configs
     // envoy.admin.v3.EndpointsConfigDump
     f(1520,23,2,b'm',14,2,255,b'S',0,0), // static_endpoint_configs
     f(1543,24,3,b'm',13,2,255,b'S',0,0), // dynamic_endpoint_configs
     // envoy.admin.v3.EndpointsConfigDump.DynamicEndpointConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(1623,15,2,b'm',279,4,255,b'S',0,0), // endpoint_config
-    f(43,12,3,b'm',292,4,255,b'S',0,0), // last_updated
+    f(1623,15,2,b'm',294,4,255,b'S',0,0), // endpoint_config
+    f(43,12,3,b'm',307,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.EndpointsConfigDump.StaticEndpointConfig
-    f(1623,15,1,b'm',279,4,255,b'S',0,0), // endpoint_config
-    f(43,12,2,b'm',292,4,255,b'S',0,0), // last_updated
+    f(1623,15,1,b'm',294,4,255,b'S',0,0), // endpoint_config
+    f(43,12,2,b'm',307,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.HostHealthStatus
     f(1724,26,1,b'b',65535,0,255,b'S',0,0), // failed_active_health_check
     f(1750,20,2,b'b',65535,0,255,b'S',0,0), // failed_outlier_check
@@ -2101,19 +2148,19 @@ pub(crate) static FIELDS: [FieldRow; 1350] = [
     f(1885,17,8,b'b',65535,0,255,b'S',0,0), // active_hc_timeout
     f(1902,33,9,b'b',65535,0,255,b'S',0,0), // failed_degraded_outlier_detection
     // envoy.admin.v3.HostStatus
-    f(1960,7,1,b'm',68,4,255,b'S',0,0), // address
+    f(1960,7,1,b'm',73,4,255,b'S',0,0), // address
     f(1967,5,2,b'm',30,2,255,b'S',0,0), // stats
     f(1972,13,3,b'm',15,4,255,b'S',0,0), // health_status
-    f(1985,12,4,b'm',276,4,255,b'S',0,0), // success_rate
+    f(1985,12,4,b'm',291,4,255,b'S',0,0), // success_rate
     f(1997,6,5,b'u',65535,0,255,b'S',0,0), // weight
     f(2003,8,6,b's',65535,0,255,b'S',0,0), // hostname
     f(2011,8,7,b'u',65535,0,255,b'S',0,0), // priority
-    f(2019,25,8,b'm',276,4,255,b'S',0,0), // local_origin_success_rate
-    f(2044,8,9,b'm',92,4,255,b'S',0,0), // locality
+    f(2019,25,8,b'm',291,4,255,b'S',0,0), // local_origin_success_rate
+    f(2044,8,9,b'm',98,4,255,b'S',0,0), // locality
     // envoy.admin.v3.ListenerStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(2081,13,2,b'm',68,4,255,b'S',0,0), // local_address
-    f(2094,26,3,b'm',68,2,255,b'S',0,0), // additional_local_addresses
+    f(2081,13,2,b'm',73,4,255,b'S',0,0), // local_address
+    f(2094,26,3,b'm',73,2,255,b'S',0,0), // additional_local_addresses
     // envoy.admin.v3.Listeners
     f(2144,17,1,b'm',17,2,255,b'S',0,0), // listener_statuses
     // envoy.admin.v3.ListenersConfigDump
@@ -2129,23 +2176,23 @@ pub(crate) static FIELDS: [FieldRow; 1350] = [
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ListenersConfigDump.DynamicListenerState
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2372,8,2,b'm',279,4,255,b'S',0,0), // listener
-    f(43,12,3,b'm',292,4,255,b'S',0,0), // last_updated
+    f(2372,8,2,b'm',294,4,255,b'S',0,0), // listener
+    f(43,12,3,b'm',307,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.ListenersConfigDump.StaticListener
-    f(2372,8,1,b'm',279,4,255,b'S',0,0), // listener
-    f(43,12,2,b'm',292,4,255,b'S',0,0), // last_updated
+    f(2372,8,1,b'm',294,4,255,b'S',0,0), // listener
+    f(43,12,2,b'm',307,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.RoutesConfigDump
     f(2460,20,2,b'm',25,2,255,b'S',0,0), // static_route_configs
     f(2480,21,3,b'm',24,2,255,b'S',0,0), // dynamic_route_configs
     // envoy.admin.v3.RoutesConfigDump.DynamicRouteConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2551,12,2,b'm',279,4,255,b'S',0,0), // route_config
-    f(43,12,3,b'm',292,4,255,b'S',0,0), // last_updated
+    f(2551,12,2,b'm',294,4,255,b'S',0,0), // route_config
+    f(43,12,3,b'm',307,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.RoutesConfigDump.StaticRouteConfig
-    f(2551,12,1,b'm',279,4,255,b'S',0,0), // route_config
-    f(43,12,2,b'm',292,4,255,b'S',0,0), // last_updated
+    f(2551,12,1,b'm',294,4,255,b'S',0,0), // route_config
+    f(43,12,2,b'm',307,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.SecretsConfigDump
     f(2644,14,1,b'm',28,2,255,b'S',0,0), // static_secrets
     f(2658,22,2,b'm',27,2,255,b'S',0,0), // dynamic_active_secrets
@@ -2153,22 +2200,22 @@ pub(crate) static FIELDS: [FieldRow; 1350] = [
     // envoy.admin.v3.SecretsConfigDump.DynamicSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(572,12,2,b's',65535,0,255,b'S',0,0), // version_info
-    f(43,12,3,b'm',292,4,255,b'S',0,0), // last_updated
-    f(2749,6,4,b'm',279,4,255,b'S',0,0), // secret
+    f(43,12,3,b'm',307,4,255,b'S',0,0), // last_updated
+    f(2749,6,4,b'm',294,4,255,b'S',0,0), // secret
     f(701,11,5,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.SecretsConfigDump.StaticSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43,12,2,b'm',292,4,255,b'S',0,0), // last_updated
-    f(2749,6,3,b'm',279,4,255,b'S',0,0), // secret
+    f(43,12,2,b'm',307,4,255,b'S',0,0), // last_updated
+    f(2749,6,3,b'm',294,4,255,b'S',0,0), // secret
     // envoy.admin.v3.ServerInfo
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
     f(2832,5,2,b'e',4,0,255,b'S',0,0), // state
-    f(2837,20,3,b'm',283,4,255,b'S',0,0), // uptime_current_epoch
-    f(2857,17,4,b'm',283,4,255,b'S',0,0), // uptime_all_epochs
+    f(2837,20,3,b'm',298,4,255,b'S',0,0), // uptime_current_epoch
+    f(2857,17,4,b'm',298,4,255,b'S',0,0), // uptime_all_epochs
     f(2874,19,5,b's',65535,0,255,b'S',0,0), // hot_restart_version
     f(2893,20,6,b'm',10,4,255,b'S',0,0), // command_line_options
-    f(2913,4,7,b'm',96,4,255,b'S',0,0), // node
+    f(2913,4,7,b'm',102,4,255,b'S',0,0), // node
     f(2917,24,8,b'b',65535,0,255,b'S',0,0), // hot_restart_initializing
     // envoy.admin.v3.SimpleMetric
     f(2968,4,1,b'e',5,0,255,b'S',0,0), // type
@@ -2179,98 +2226,98 @@ pub(crate) static FIELDS: [FieldRow; 1350] = [
     f(3015,3,2,b's',65535,4,0,b'S',0,0), // uri
     f(3018,10,3,b's',65535,4,0,b'S',0,0), // ip_address
     // envoy.admin.v3.UpdateFailureState
-    f(3061,20,1,b'm',279,4,255,b'S',0,0), // failed_configuration
-    f(3081,19,2,b'm',292,4,255,b'S',0,0), // last_update_attempt
+    f(3061,20,1,b'm',294,4,255,b'S',0,0), // failed_configuration
+    f(3081,19,2,b'm',307,4,255,b'S',0,0), // last_update_attempt
     f(3100,7,3,b's',65535,0,255,b'S',0,0), // details
     f(572,12,4,b's',65535,0,255,b'S',0,0), // version_info
     // envoy.config.accesslog.v3.AccessLog
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3186,6,2,b'm',65535,4,255,b'R',3142,44), // filter
-    f(3192,12,4,b'm',279,4,0,b'S',0,0), // typed_config
+    f(3192,12,4,b'm',294,4,0,b'S',0,0), // typed_config
     // envoy.config.bootstrap.v3.Admin
     f(3276,15,1,b's',65535,0,255,b'I',3235,41), // access_log_path
     f(3338,12,2,b's',65535,0,255,b'I',3291,47), // profile_path
-    f(1960,7,3,b'm',68,4,255,b'S',0,0), // address
+    f(1960,7,3,b'm',73,4,255,b'S',0,0), // address
     f(3404,14,4,b'm',65535,2,255,b'R',3350,54), // socket_options
     f(3418,10,5,b'm',33,2,255,b'I',3235,41), // access_log
     f(3467,24,6,b'b',65535,0,255,b'I',3428,39), // ignore_global_conn_limit
-    f(3491,11,7,b'm',253,2,255,b'R',0,0), // allow_paths
+    f(3491,11,7,b'm',268,2,255,b'R',0,0), // allow_paths
     // envoy.config.bootstrap.v3.Bootstrap
-    f(2913,4,1,b'm',96,4,255,b'S',0,0), // node
+    f(2913,4,1,b'm',102,4,255,b'S',0,0), // node
     f(3537,16,2,b'm',39,4,255,b'S',0,0), // static_resources
     f(3553,17,3,b'm',37,4,255,b'S',0,0), // dynamic_resources
     f(3570,15,4,b'm',40,4,255,b'S',0,0), // cluster_manager
     f(3656,10,5,b's',65535,0,255,b'I',3585,71), // flags_path
     f(3711,11,6,b'm',65535,2,255,b'R',3666,45), // stats_sinks
-    f(3792,20,7,b'm',283,4,255,b'I',3722,70), // stats_flush_interval
+    f(3792,20,7,b'm',298,4,255,b'I',3722,70), // stats_flush_interval
     f(3880,8,8,b'm',48,4,255,b'I',3812,68), // watchdog
     f(3935,7,9,b'm',65535,4,255,b'R',3888,47), // tracing
     f(3942,5,12,b'm',34,4,255,b'S',0,0), // admin
-    f(3947,12,13,b'm',135,4,255,b'S',0,0), // stats_config
-    f(4004,10,14,b'm',70,4,255,b'R',3959,45), // hds_config
-    f(4080,16,15,b'm',141,4,255,b'I',4014,66), // overload_manager
+    f(3947,12,13,b'm',142,4,255,b'S',0,0), // stats_config
+    f(4004,10,14,b'm',75,4,255,b'R',3959,45), // hds_config
+    f(4080,16,15,b'm',148,4,255,b'I',4014,66), // overload_manager
     f(4142,23,16,b'b',65535,0,255,b'I',4096,46), // enable_dispatcher_stats
     f(4233,15,17,b'm',42,4,255,b'I',4165,68), // layered_runtime
     f(4276,13,18,b's',65535,0,255,b'R',4248,28), // header_prefix
-    f(4289,29,19,b'm',294,4,255,b'R',0,0), // stats_server_version_override
+    f(4289,29,19,b'm',309,4,255,b'R',0,0), // stats_server_version_override
     f(4408,23,20,b'b',65535,0,255,b'I',4318,90), // use_tcp_for_dns_lookups
-    f(4466,20,21,b'm',113,2,255,b'R',4431,35), // bootstrap_extensions
-    f(4486,14,22,b'm',75,2,255,b'R',0,0), // config_sources
-    f(4532,21,23,b'm',75,4,255,b'R',4500,32), // default_config_source
+    f(4466,20,21,b'm',119,2,255,b'R',4431,35), // bootstrap_extensions
+    f(4486,14,22,b'm',80,2,255,b'R',0,0), // config_sources
+    f(4532,21,23,b'm',80,4,255,b'R',4500,32), // default_config_source
     f(4587,24,24,b's',65535,0,255,b'I',4553,34), // default_socket_interface
     f(4611,30,25,b'm',65535,1,255,b'R',0,0), // certificate_provider_instances
     f(4641,19,26,b's',65535,2,255,b'R',0,0), // node_context_params
     f(4660,9,27,b'm',50,4,255,b'I',3812,68), // watchdogs
     f(4669,13,28,b'm',65535,2,255,b'R',0,0), // fatal_actions
     f(4682,20,29,b'b',65535,4,0,b'I',3722,70), // stats_flush_on_admin
-    f(4702,21,30,b'm',78,4,255,b'I',4318,90), // dns_resolution_config
-    f(4723,25,31,b'm',113,4,255,b'I',4318,90), // typed_dns_resolver_config
+    f(4702,21,30,b'm',83,4,255,b'I',4318,90), // dns_resolution_config
+    f(4723,25,31,b'm',119,4,255,b'I',4318,90), // typed_dns_resolver_config
     f(4748,14,32,b'm',65535,2,255,b'R',0,0), // inline_headers
     f(4821,22,33,b's',65535,0,255,b'I',4762,59), // perf_tracing_file_path
-    f(4843,20,34,b'm',113,4,255,b'R',0,0), // default_regex_engine
-    f(4863,22,35,b'm',113,4,255,b'R',0,0), // xds_delegate_extension
-    f(4885,28,36,b'm',113,4,255,b'R',0,0), // xds_config_tracker_extension
-    f(4913,16,37,b'm',113,4,255,b'R',0,0), // listener_manager
+    f(4843,20,34,b'm',119,4,255,b'R',0,0), // default_regex_engine
+    f(4863,22,35,b'm',119,4,255,b'R',0,0), // xds_delegate_extension
+    f(4885,28,36,b'm',119,4,255,b'R',0,0), // xds_config_tracker_extension
+    f(4913,16,37,b'm',119,4,255,b'R',0,0), // listener_manager
     f(4929,22,38,b'm',65535,4,255,b'R',0,0), // application_log_config
     f(4993,21,39,b'm',36,4,255,b'I',4951,42), // deferred_stat_options
     f(5055,32,40,b'm',38,4,255,b'I',5014,41), // grpc_async_client_manager_config
     f(5137,24,41,b'm',43,4,255,b'I',5087,50), // memory_allocator_manager
-    f(5161,23,42,b'm',283,4,1,b'R',0,0), // stats_eviction_interval
+    f(5161,23,42,b'm',298,4,1,b'R',0,0), // stats_eviction_interval
     f(5184,26,43,b'b',65535,0,255,b'R',0,0), // enable_worker_cpu_affinity
     // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
     f(5301,30,1,b'b',65535,0,255,b'I',5265,36), // enable_deferred_creation_stats
     // envoy.config.bootstrap.v3.Bootstrap.DynamicResources
-    f(5383,10,1,b'm',75,4,255,b'S',0,0), // lds_config
-    f(5393,10,2,b'm',75,4,255,b'S',0,0), // cds_config
-    f(5403,10,3,b'm',70,4,255,b'S',0,0), // ads_config
+    f(5383,10,1,b'm',80,4,255,b'S',0,0), // lds_config
+    f(5393,10,2,b'm',80,4,255,b'S',0,0), // cds_config
+    f(5403,10,3,b'm',75,4,255,b'S',0,0), // ads_config
     f(5463,21,5,b's',65535,0,255,b'R',5413,50), // lds_resources_locator
     f(5484,21,6,b's',65535,0,255,b'R',5413,50), // cds_resources_locator
     // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    f(5569,30,1,b'm',283,4,255,b'I',5265,36), // max_cached_entry_idle_duration
+    f(5569,30,1,b'm',298,4,255,b'I',5265,36), // max_cached_entry_idle_duration
     // envoy.config.bootstrap.v3.Bootstrap.StaticResources
-    f(5650,9,1,b'm',126,2,255,b'S',0,0), // listeners
+    f(5650,9,1,b'm',133,2,255,b'S',0,0), // listeners
     f(5659,8,2,b'm',53,2,255,b'S',0,0), // clusters
-    f(5667,7,3,b'm',218,2,255,b'S',0,0), // secrets
+    f(5667,7,3,b'm',233,2,255,b'S',0,0), // secrets
     // envoy.config.bootstrap.v3.ClusterManager
     f(5781,18,1,b's',65535,0,255,b'I',5714,67), // local_cluster_name
     f(5872,17,2,b'm',41,4,255,b'I',5799,73), // outlier_detection
-    f(5889,20,3,b'm',72,4,255,b'S',0,0), // upstream_bind_config
-    f(5909,17,4,b'm',70,4,255,b'R',0,0), // load_stats_config
+    f(5889,20,3,b'm',77,4,255,b'S',0,0), // upstream_bind_config
+    f(5909,17,4,b'm',75,4,255,b'R',0,0), // load_stats_config
     f(5982,32,5,b'b',65535,0,255,b'I',5926,56), // enable_deferred_cluster_creation
     // envoy.config.bootstrap.v3.ClusterManager.OutlierDetection
     f(6071,14,1,b's',65535,0,255,b'I',5265,36), // event_log_path
-    f(6085,13,2,b'm',80,4,255,b'I',5265,36), // event_service
+    f(6085,13,2,b'm',85,4,255,b'I',5265,36), // event_service
     // envoy.config.bootstrap.v3.LayeredRuntime
     f(6138,6,1,b'm',44,2,255,b'I',5265,36), // layers
     // envoy.config.bootstrap.v3.MemoryAllocatorManager
     f(6192,16,1,b'w',65535,0,255,b'I',5265,36), // bytes_to_release
-    f(6208,23,2,b'm',283,4,255,b'I',5265,36), // memory_release_interval
-    f(6231,23,3,b'm',294,4,255,b'I',5265,36), // soft_memory_limit_bytes
-    f(6254,28,4,b'm',293,4,255,b'I',5265,36), // max_per_cpu_cache_size_bytes
+    f(6208,23,2,b'm',298,4,255,b'I',5265,36), // memory_release_interval
+    f(6231,23,3,b'm',309,4,255,b'I',5265,36), // soft_memory_limit_bytes
+    f(6254,28,4,b'm',308,4,255,b'I',5265,36), // max_per_cpu_cache_size_bytes
     f(6282,24,5,b'w',65535,0,255,b'I',5265,36), // max_unfreed_memory_bytes
     // envoy.config.bootstrap.v3.RuntimeLayer
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(6344,12,2,b'm',290,4,0,b'I',5265,36), // static_layer
+    f(6344,12,2,b'm',305,4,0,b'I',5265,36), // static_layer
     f(6356,10,3,b'm',46,4,0,b'I',5265,36), // disk_layer
     f(6366,11,4,b'm',45,4,0,b'I',5265,36), // admin_layer
     f(6377,10,5,b'm',47,4,0,b'I',5265,36), // rtds_layer
@@ -2281,17 +2328,17 @@ pub(crate) static FIELDS: [FieldRow; 1350] = [
     f(6518,12,3,b's',65535,0,255,b'I',5265,36), // subdirectory
     // envoy.config.bootstrap.v3.RuntimeLayer.RtdsLayer
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(6578,11,2,b'm',75,4,255,b'I',5265,36), // rtds_config
+    f(6578,11,2,b'm',80,4,255,b'I',5265,36), // rtds_config
     // envoy.config.bootstrap.v3.Watchdog
-    f(6623,12,1,b'm',283,4,255,b'I',5265,36), // miss_timeout
-    f(6635,16,2,b'm',283,4,255,b'I',5265,36), // megamiss_timeout
-    f(6651,12,3,b'm',283,4,255,b'I',5265,36), // kill_timeout
-    f(6663,17,4,b'm',283,4,255,b'I',5265,36), // multikill_timeout
-    f(6680,19,5,b'm',276,4,255,b'I',5265,36), // multikill_threshold
-    f(6699,23,6,b'm',283,4,255,b'I',5265,36), // max_kill_timeout_jitter
+    f(6623,12,1,b'm',298,4,255,b'I',5265,36), // miss_timeout
+    f(6635,16,2,b'm',298,4,255,b'I',5265,36), // megamiss_timeout
+    f(6651,12,3,b'm',298,4,255,b'I',5265,36), // kill_timeout
+    f(6663,17,4,b'm',298,4,255,b'I',5265,36), // multikill_timeout
+    f(6680,19,5,b'm',291,4,255,b'I',5265,36), // multikill_threshold
+    f(6699,23,6,b'm',298,4,255,b'I',5265,36), // max_kill_timeout_jitter
     f(6722,7,7,b'm',49,2,255,b'I',5265,36), // actions
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
-    f(6778,6,1,b'm',113,4,255,b'I',5265,36), // config
+    f(6778,6,1,b'm',119,4,255,b'I',5265,36), // config
     f(6784,5,2,b'e',6,0,255,b'I',5265,36), // event
     // envoy.config.bootstrap.v3.Watchdogs
     f(6824,20,1,b'm',48,4,255,b'I',5265,36), // main_thread_watchdog
@@ -2301,1297 +2348,1340 @@ pub(crate) static FIELDS: [FieldRow; 1350] = [
     f(6934,19,2,b'm',52,2,255,b'R',6908,26), // per_host_thresholds
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds
     f(2011,8,1,b'e',17,0,255,b'S',0,0), // priority
-    f(7003,15,2,b'm',293,4,255,b'S',0,0), // max_connections
-    f(7018,20,3,b'm',293,4,255,b'S',0,0), // max_pending_requests
-    f(7038,12,4,b'm',293,4,255,b'S',0,0), // max_requests
-    f(7050,11,5,b'm',293,4,255,b'S',0,0), // max_retries
+    f(7003,15,2,b'm',308,4,255,b'S',0,0), // max_connections
+    f(7018,20,3,b'm',308,4,255,b'S',0,0), // max_pending_requests
+    f(7038,12,4,b'm',308,4,255,b'S',0,0), // max_requests
+    f(7050,11,5,b'm',308,4,255,b'S',0,0), // max_retries
     f(7130,15,6,b'b',65535,0,255,b'I',7061,69), // track_remaining
-    f(7195,20,7,b'm',293,4,255,b'I',7145,50), // max_connection_pools
+    f(7195,20,7,b'm',308,4,255,b'I',7145,50), // max_connection_pools
     f(7230,12,8,b'm',65535,4,255,b'R',7215,15), // retry_budget
     // envoy.config.cluster.v3.Cluster
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(2968,4,2,b'e',8,4,0,b'S',0,0), // type
-    f(7273,18,3,b'm',56,4,255,b'S',0,0), // eds_cluster_config
-    f(7291,15,4,b'm',283,4,255,b'S',0,0), // connect_timeout
-    f(7374,33,5,b'm',293,4,255,b'I',7306,68), // per_connection_buffer_limit_bytes
+    f(7273,18,3,b'm',59,4,255,b'S',0,0), // eds_cluster_config
+    f(7291,15,4,b'm',298,4,255,b'S',0,0), // connect_timeout
+    f(7374,33,5,b'm',308,4,255,b'I',7306,68), // per_connection_buffer_limit_bytes
     f(7407,9,6,b'e',10,0,255,b'S',0,0), // lb_policy
     f(7458,13,8,b'm',65535,2,255,b'R',7416,42), // health_checks
-    f(7471,27,9,b'm',293,4,255,b'S',0,0), // max_requests_per_connection
+    f(7471,27,9,b'm',308,4,255,b'S',0,0), // max_requests_per_connection
     f(450,16,10,b'm',51,4,255,b'S',0,0), // circuit_breakers
-    f(7498,21,13,b'm',87,4,255,b'S',0,0), // http_protocol_options
-    f(7519,22,14,b'm',89,4,255,b'S',0,0), // http2_protocol_options
-    f(7541,16,16,b'm',283,4,255,b'S',0,0), // dns_refresh_rate
+    f(7498,21,13,b'm',93,4,255,b'S',0,0), // http_protocol_options
+    f(7519,22,14,b'm',95,4,255,b'S',0,0), // http2_protocol_options
+    f(7541,16,16,b'm',298,4,255,b'S',0,0), // dns_refresh_rate
     f(7557,17,17,b'e',9,0,255,b'S',0,0), // dns_lookup_family
-    f(7574,13,18,b'm',68,2,255,b'S',0,0), // dns_resolvers
+    f(7574,13,18,b'm',73,2,255,b'S',0,0), // dns_resolvers
     f(5872,17,19,b'm',65535,4,255,b'R',7587,38), // outlier_detection
-    f(7684,16,20,b'm',283,4,255,b'I',7625,59), // cleanup_interval
-    f(5889,20,21,b'm',72,4,255,b'S',0,0), // upstream_bind_config
+    f(7684,16,20,b'm',298,4,255,b'I',7625,59), // cleanup_interval
+    f(5889,20,21,b'm',77,4,255,b'S',0,0), // upstream_bind_config
     f(7725,16,22,b'm',65535,4,255,b'R',7700,25), // lb_subset_config
-    f(7789,19,23,b'm',65535,4,1,b'R',7741,48), // ring_hash_lb_config
-    f(7808,16,24,b'm',112,4,255,b'S',0,0), // transport_socket
-    f(7858,8,25,b'm',93,4,255,b'I',7824,34), // metadata
-    f(7866,18,26,b'e',7,0,255,b'S',0,0), // protocol_selection
-    f(7884,16,27,b'm',54,4,255,b'S',0,0), // common_lb_config
-    f(7900,13,28,b's',65535,0,255,b'S',0,0), // alt_stat_name
-    f(7913,28,29,b'm',90,4,255,b'S',0,0), // common_http_protocol_options
-    f(7941,27,30,b'm',65,4,255,b'S',0,0), // upstream_connection_options
-    f(7968,40,31,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_health_failure
-    f(8071,29,32,b'b',65535,0,255,b'I',8008,63), // ignore_health_on_host_removal
-    f(8100,15,33,b'm',116,4,255,b'S',0,0), // load_assignment
-    f(8115,22,34,b'm',58,4,1,b'S',0,0), // original_dst_lb_config
-    f(8137,32,36,b'm',63,1,255,b'S',0,0), // typed_extension_protocol_options
-    f(8169,23,37,b'm',57,4,1,b'S',0,0), // least_request_lb_config
-    f(8192,12,38,b'm',55,4,0,b'S',0,0), // cluster_type
-    f(8204,15,39,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(8265,7,40,b'm',65535,2,255,b'R',8219,46), // filters
-    f(8285,21,41,b'm',65535,4,255,b'R',8272,13), // load_balancing_policy
-    f(8336,10,42,b'm',75,4,255,b'R',8306,30), // lrs_server
-    f(8346,24,43,b'm',62,2,255,b'S',0,0), // transport_socket_matches
-    f(8370,24,44,b'm',60,4,255,b'S',0,0), // dns_failure_refresh_rate
+    f(7809,19,23,b'm',65535,4,1,b'R',7741,68), // ring_hash_lb_config
+    f(7828,16,24,b'm',118,4,255,b'S',0,0), // transport_socket
+    f(7878,8,25,b'm',99,4,255,b'I',7844,34), // metadata
+    f(7886,18,26,b'e',7,0,255,b'S',0,0), // protocol_selection
+    f(7904,16,27,b'm',54,4,255,b'S',0,0), // common_lb_config
+    f(7920,13,28,b's',65535,0,255,b'S',0,0), // alt_stat_name
+    f(7933,28,29,b'm',96,4,255,b'S',0,0), // common_http_protocol_options
+    f(7961,27,30,b'm',70,4,255,b'S',0,0), // upstream_connection_options
+    f(7988,40,31,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_health_failure
+    f(8091,29,32,b'b',65535,0,255,b'I',8028,63), // ignore_health_on_host_removal
+    f(8120,15,33,b'm',122,4,255,b'S',0,0), // load_assignment
+    f(8135,22,34,b'm',61,4,1,b'S',0,0), // original_dst_lb_config
+    f(8157,32,36,b'm',66,1,255,b'S',0,0), // typed_extension_protocol_options
+    f(8189,23,37,b'm',60,4,1,b'S',0,0), // least_request_lb_config
+    f(8212,12,38,b'm',58,4,0,b'S',0,0), // cluster_type
+    f(8224,15,39,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
+    f(8285,7,40,b'm',65535,2,255,b'R',8239,46), // filters
+    f(8292,21,41,b'm',67,4,255,b'S',0,0), // load_balancing_policy
+    f(8343,10,42,b'm',80,4,255,b'R',8313,30), // lrs_server
+    f(8353,24,43,b'm',65,2,255,b'S',0,0), // transport_socket_matches
+    f(8377,24,44,b'm',63,4,255,b'S',0,0), // dns_failure_refresh_rate
     f(4408,23,45,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
-    f(8394,30,46,b'm',114,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(8450,21,47,b'b',65535,0,255,b'I',8424,26), // track_timeout_budgets
-    f(8471,15,48,b'm',113,4,255,b'R',0,0), // upstream_config
-    f(8515,19,49,b'm',64,4,255,b'I',8486,29), // track_cluster_stats
-    f(8579,17,50,b'm',59,4,255,b'I',8534,45), // preconnect_policy
-    f(8596,41,51,b'b',65535,0,255,b'R',0,0), // connection_pool_per_downstream_connection
-    f(8637,16,52,b'm',65535,4,1,b'R',7741,48), // maglev_lb_config
-    f(4702,21,53,b'm',78,4,255,b'S',0,0), // dns_resolution_config
-    f(8653,21,54,b'm',280,4,255,b'S',0,0), // wait_for_warm_on_init
-    f(4723,25,55,b'm',113,4,255,b'S',0,0), // typed_dns_resolver_config
-    f(8674,21,56,b'm',61,4,1,b'S',0,0), // round_robin_lb_config
-    f(8695,27,57,b's',65535,2,255,b'R',0,0), // lrs_report_endpoint_metrics
-    f(8722,10,58,b'm',283,4,255,b'S',0,0), // dns_jitter
-    f(8732,24,59,b'm',65535,4,255,b'R',0,0), // transport_socket_matcher
-    f(8756,44,60,b'm',283,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
-    f(8823,13,61,b'm',136,4,255,b'I',8800,23), // stats_matcher
-    f(8836,16,62,b'm',65535,4,255,b'R',0,0), // queuing_policies
+    f(8401,30,46,b'm',120,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(8457,21,47,b'b',65535,0,255,b'I',8431,26), // track_timeout_budgets
+    f(8478,15,48,b'm',119,4,255,b'R',0,0), // upstream_config
+    f(8522,19,49,b'm',69,4,255,b'I',8493,29), // track_cluster_stats
+    f(8586,17,50,b'm',62,4,255,b'I',8541,45), // preconnect_policy
+    f(8603,41,51,b'b',65535,0,255,b'R',0,0), // connection_pool_per_downstream_connection
+    f(8709,16,52,b'm',65535,4,1,b'R',8644,65), // maglev_lb_config
+    f(4702,21,53,b'm',83,4,255,b'S',0,0), // dns_resolution_config
+    f(8725,21,54,b'm',295,4,255,b'S',0,0), // wait_for_warm_on_init
+    f(4723,25,55,b'm',119,4,255,b'S',0,0), // typed_dns_resolver_config
+    f(8746,21,56,b'm',64,4,1,b'S',0,0), // round_robin_lb_config
+    f(8767,27,57,b's',65535,2,255,b'R',0,0), // lrs_report_endpoint_metrics
+    f(8794,10,58,b'm',298,4,255,b'S',0,0), // dns_jitter
+    f(8804,24,59,b'm',65535,4,255,b'R',0,0), // transport_socket_matcher
+    f(8828,44,60,b'm',298,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
+    f(8895,13,61,b'm',143,4,255,b'I',8872,23), // stats_matcher
+    f(8908,16,62,b'm',65535,4,255,b'R',0,0), // queuing_policies
     // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    f(8898,23,1,b'm',276,4,255,b'S',0,0), // healthy_panic_threshold
-    f(8960,20,2,b'm',65535,4,0,b'R',8921,39), // zone_aware_lb_config
-    f(9028,27,3,b'm',65535,4,0,b'R',8980,48), // locality_weighted_lb_config
-    f(9107,19,4,b'm',283,4,255,b'I',9055,52), // update_merge_window
-    f(9178,31,5,b'b',65535,0,255,b'I',9126,52), // ignore_new_hosts_until_first_hc
-    f(9209,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
-    f(9245,28,7,b'm',65535,4,255,b'R',7741,48), // consistent_hashing_lb_config
-    f(9273,20,8,b'm',65535,4,255,b'R',0,0), // override_host_status
+    f(8970,23,1,b'm',291,4,255,b'S',0,0), // healthy_panic_threshold
+    f(8993,20,2,b'm',57,4,0,b'S',0,0), // zone_aware_lb_config
+    f(9013,27,3,b'm',56,4,0,b'S',0,0), // locality_weighted_lb_config
+    f(9092,19,4,b'm',298,4,255,b'I',9040,52), // update_merge_window
+    f(9163,31,5,b'b',65535,0,255,b'I',9111,52), // ignore_new_hosts_until_first_hc
+    f(9194,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
+    f(9302,28,7,b'm',55,4,255,b'I',9230,72), // consistent_hashing_lb_config
+    f(9429,20,8,b'm',92,4,255,b'I',9330,99), // override_host_status
+    // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
+    f(9521,24,1,b'b',65535,0,255,b'I',5265,36), // use_hostname_for_hashing
+    f(9545,19,2,b'm',308,4,255,b'I',5265,36), // hash_balance_factor
+    // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
+    // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
+    f(9804,15,1,b'm',291,4,255,b'I',9699,105), // routing_enabled
+    f(9819,16,2,b'm',309,4,255,b'I',9699,105), // min_cluster_size
+    f(9835,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
     // envoy.config.cluster.v3.Cluster.CustomClusterType
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,2,b'm',279,4,255,b'S',0,0), // typed_config
+    f(3192,12,2,b'm',294,4,255,b'S',0,0), // typed_config
     // envoy.config.cluster.v3.Cluster.EdsClusterConfig
-    f(9390,10,1,b'm',75,4,255,b'S',0,0), // eds_config
-    f(9400,12,2,b's',65535,0,255,b'S',0,0), // service_name
+    f(9953,10,1,b'm',80,4,255,b'S',0,0), // eds_config
+    f(9963,12,2,b's',65535,0,255,b'S',0,0), // service_name
     // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    f(9464,12,1,b'm',293,4,255,b'S',0,0), // choice_count
-    f(9476,19,2,b'm',104,4,255,b'S',0,0), // active_request_bias
-    f(9526,17,3,b'm',65535,4,255,b'R',9495,31), // slow_start_config
+    f(10027,12,1,b'm',308,4,255,b'S',0,0), // choice_count
+    f(10039,19,2,b'm',110,4,255,b'S',0,0), // active_request_bias
+    f(10122,17,3,b'm',65535,4,255,b'R',10058,64), // slow_start_config
     // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
-    f(9594,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
-    f(9674,16,2,b's',65535,0,255,b'I',9609,65), // http_header_name
-    f(9713,22,3,b'm',293,4,255,b'R',9690,23), // upstream_port_override
-    f(9735,12,4,b'm',256,4,255,b'R',0,0), // metadata_key
+    f(10190,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
+    f(10270,16,2,b's',65535,0,255,b'I',10205,65), // http_header_name
+    f(10309,22,3,b'm',308,4,255,b'R',10286,23), // upstream_port_override
+    f(10331,12,4,b'm',271,4,255,b'R',0,0), // metadata_key
     // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    f(9795,29,1,b'm',282,4,255,b'I',5265,36), // per_upstream_preconnect_ratio
-    f(9824,27,2,b'm',282,4,255,b'I',5265,36), // predictive_preconnect_ratio
-    f(9851,27,3,b'm',247,4,255,b'I',5265,36), // preconnect_enabled_metadata
+    f(10391,29,1,b'm',297,4,255,b'I',5265,36), // per_upstream_preconnect_ratio
+    f(10420,27,2,b'm',297,4,255,b'I',5265,36), // predictive_preconnect_ratio
+    f(10447,27,3,b'm',262,4,255,b'I',5265,36), // preconnect_enabled_metadata
     // envoy.config.cluster.v3.Cluster.RefreshRate
-    f(9921,13,1,b'm',283,4,255,b'S',0,0), // base_interval
-    f(9934,12,2,b'm',283,4,255,b'S',0,0), // max_interval
+    f(10517,13,1,b'm',298,4,255,b'S',0,0), // base_interval
+    f(10530,12,2,b'm',298,4,255,b'S',0,0), // max_interval
     // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
-    f(9526,17,1,b'm',65535,4,255,b'R',9495,31), // slow_start_config
+    f(10122,17,1,b'm',65535,4,255,b'R',10058,64), // slow_start_config
     // envoy.config.cluster.v3.Cluster.TransportSocketMatch
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(10048,5,2,b'm',290,4,255,b'S',0,0), // match
-    f(7808,16,3,b'm',112,4,255,b'S',0,0), // transport_socket
+    f(10644,5,2,b'm',305,4,255,b'S',0,0), // match
+    f(7828,16,3,b'm',118,4,255,b'S',0,0), // transport_socket
     // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
-    f(10119,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',279,4,255,b'S',0,0), // value
+    f(10715,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',294,4,255,b'S',0,0), // value
+    // envoy.config.cluster.v3.LoadBalancingPolicy
+    f(10761,8,1,b'm',68,2,255,b'S',0,0), // policies
+    // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
+    f(10819,22,4,b'm',119,4,255,b'S',0,0), // typed_extension_config
     // envoy.config.cluster.v3.TrackClusterStats
-    f(10163,15,1,b'b',65535,0,255,b'I',5265,36), // timeout_budgets
-    f(10178,22,2,b'b',65535,0,255,b'I',5265,36), // request_response_sizes
-    f(10200,18,3,b'b',65535,0,255,b'I',5265,36), // per_endpoint_stats
+    f(10882,15,1,b'b',65535,0,255,b'I',5265,36), // timeout_budgets
+    f(10897,22,2,b'b',65535,0,255,b'I',5265,36), // request_response_sizes
+    f(10919,18,3,b'b',65535,0,255,b'I',5265,36), // per_endpoint_stats
     // envoy.config.cluster.v3.UpstreamConnectionOptions
-    f(10267,13,1,b'm',111,4,255,b'S',0,0), // tcp_keepalive
-    f(10303,48,2,b'b',65535,0,255,b'I',10280,23), // set_local_interface_name_on_upstream_connections
-    f(10378,21,3,b'm',66,4,255,b'I',10351,27), // happy_eyeballs_config
+    f(10986,13,1,b'm',117,4,255,b'S',0,0), // tcp_keepalive
+    f(11022,48,2,b'b',65535,0,255,b'I',10999,23), // set_local_interface_name_on_upstream_connections
+    f(11097,21,3,b'm',71,4,255,b'I',11070,27), // happy_eyeballs_config
     // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
-    f(10468,28,1,b'e',11,0,255,b'I',5265,36), // first_address_family_version
-    f(10496,26,2,b'm',293,4,255,b'I',5265,36), // first_address_family_count
+    f(11187,28,1,b'e',11,0,255,b'I',5265,36), // first_address_family_version
+    f(11215,26,2,b'm',308,4,255,b'I',5265,36), // first_address_family_count
     // envoy.config.common.mutation_rules.v3.HeaderMutation
-    f(10574,6,1,b's',65535,4,0,b'S',0,0), // remove
-    f(10580,6,2,b'm',86,4,0,b'S',0,0), // append
-    f(10614,15,3,b'm',65535,4,0,b'R',10586,28), // remove_on_match
+    f(11293,6,1,b's',65535,4,0,b'S',0,0), // remove
+    f(11299,6,2,b'm',91,4,0,b'S',0,0), // append
+    f(11333,15,3,b'm',65535,4,0,b'R',11305,28), // remove_on_match
     // envoy.config.core.v3.Address
-    f(10657,14,1,b'm',109,4,0,b'S',0,0), // socket_address
-    f(10671,4,2,b'm',99,4,0,b'S',0,0), // pipe
-    f(10711,22,3,b'm',65535,4,0,b'R',10675,36), // envoy_internal_address
+    f(11376,14,1,b'm',115,4,0,b'S',0,0), // socket_address
+    f(11390,4,2,b'm',105,4,0,b'S',0,0), // pipe
+    f(11430,22,3,b'm',65535,4,0,b'R',11394,36), // envoy_internal_address
     // envoy.config.core.v3.AggregatedConfigSource
     // envoy.config.core.v3.ApiConfigSource
-    f(10812,8,1,b'e',12,0,255,b'S',0,0), // api_type
-    f(10864,13,2,b's',65535,2,255,b'R',10820,44), // cluster_names
-    f(10922,13,3,b'm',283,4,255,b'I',10877,45), // refresh_delay
-    f(10935,13,4,b'm',83,2,255,b'S',0,0), // grpc_services
-    f(10948,15,5,b'm',283,4,255,b'I',10877,45), // request_timeout
-    f(11024,19,6,b'm',100,4,255,b'I',10963,61), // rate_limit_settings
-    f(11043,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
-    f(11073,21,8,b'e',13,0,255,b'S',0,0), // transport_api_version
-    f(11094,17,9,b'm',113,2,255,b'R',0,0), // config_validators
+    f(11531,8,1,b'e',12,0,255,b'S',0,0), // api_type
+    f(11583,13,2,b's',65535,2,255,b'R',11539,44), // cluster_names
+    f(11641,13,3,b'm',298,4,255,b'I',11596,45), // refresh_delay
+    f(11654,13,4,b'm',88,2,255,b'S',0,0), // grpc_services
+    f(11667,15,5,b'm',298,4,255,b'I',11596,45), // request_timeout
+    f(11743,19,6,b'm',106,4,255,b'I',11682,61), // rate_limit_settings
+    f(11762,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
+    f(11792,21,8,b'e',13,0,255,b'S',0,0), // transport_api_version
+    f(11813,17,9,b'm',119,2,255,b'R',0,0), // config_validators
     // envoy.config.core.v3.BackoffStrategy
-    f(9921,13,1,b'm',283,4,255,b'S',0,0), // base_interval
-    f(9934,12,2,b'm',283,4,255,b'S',0,0), // max_interval
+    f(10517,13,1,b'm',298,4,255,b'S',0,0), // base_interval
+    f(10530,12,2,b'm',298,4,255,b'S',0,0), // max_interval
     // envoy.config.core.v3.BindConfig
-    f(11178,14,1,b'm',109,4,255,b'S',0,0), // source_address
-    f(11192,8,2,b'm',280,4,255,b'S',0,0), // freebind
-    f(3404,14,3,b'm',65535,2,255,b'R',11200,36), // socket_options
-    f(11236,27,4,b'm',109,2,255,b'R',0,0), // additional_source_addresses
-    f(11263,22,5,b'm',82,2,255,b'S',0,0), // extra_source_addresses
-    f(11285,22,6,b'm',113,4,255,b'R',0,0), // local_address_selector
-    f(11307,27,7,b'b',65535,0,255,b'R',0,0), // validate_network_namespaces
+    f(11897,14,1,b'm',115,4,255,b'S',0,0), // source_address
+    f(11911,8,2,b'm',295,4,255,b'S',0,0), // freebind
+    f(3404,14,3,b'm',65535,2,255,b'R',11919,36), // socket_options
+    f(11955,27,4,b'm',115,2,255,b'R',0,0), // additional_source_addresses
+    f(11982,22,5,b'm',87,2,255,b'S',0,0), // extra_source_addresses
+    f(12004,22,6,b'm',119,4,255,b'R',0,0), // local_address_selector
+    f(12026,27,7,b'b',65535,0,255,b'R',0,0), // validate_network_namespaces
     // envoy.config.core.v3.BuildVersion
-    f(2825,7,1,b'm',277,4,255,b'S',0,0), // version
-    f(7858,8,2,b'm',290,4,255,b'S',0,0), // metadata
+    f(2825,7,1,b'm',292,4,255,b'S',0,0), // version
+    f(7878,8,2,b'm',305,4,255,b'S',0,0), // metadata
     // envoy.config.core.v3.CidrRange
-    f(11397,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(11411,10,2,b'm',293,4,255,b'S',0,0), // prefix_len
+    f(12116,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
+    f(12130,10,2,b'm',308,4,255,b'S',0,0), // prefix_len
     // envoy.config.core.v3.ConfigSource
     f(131,4,1,b's',65535,4,0,b'S',0,0), // path
-    f(11454,17,2,b'm',70,4,0,b'S',0,0), // api_config_source
-    f(11471,3,3,b'm',69,4,0,b'S',0,0), // ads
-    f(11474,21,4,b'm',283,4,255,b'S',0,0), // initial_fetch_timeout
-    f(11495,4,5,b'm',108,4,0,b'S',0,0), // self
-    f(11499,20,6,b'e',13,0,255,b'S',0,0), // resource_api_version
-    f(11519,11,7,b'm',65535,2,255,b'R',5413,50), // authorities
-    f(11530,18,8,b'm',98,4,0,b'S',0,0), // path_config_source
+    f(12173,17,2,b'm',75,4,0,b'S',0,0), // api_config_source
+    f(12190,3,3,b'm',74,4,0,b'S',0,0), // ads
+    f(12193,21,4,b'm',298,4,255,b'S',0,0), // initial_fetch_timeout
+    f(12214,4,5,b'm',114,4,0,b'S',0,0), // self
+    f(12218,20,6,b'e',13,0,255,b'S',0,0), // resource_api_version
+    f(12238,11,7,b'm',65535,2,255,b'R',5413,50), // authorities
+    f(12249,18,8,b'm',104,4,0,b'S',0,0), // path_config_source
     // envoy.config.core.v3.ControlPlane
-    f(11581,10,1,b's',65535,0,255,b'S',0,0), // identifier
+    f(12300,10,1,b's',65535,0,255,b'S',0,0), // identifier
     // envoy.config.core.v3.DataSource
-    f(11622,8,1,b's',65535,4,0,b'S',0,0), // filename
-    f(11630,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
-    f(11642,13,3,b's',65535,4,0,b'S',0,0), // inline_string
-    f(11655,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
-    f(11675,17,5,b'm',115,4,255,b'S',0,0), // watched_directory
+    f(12341,8,1,b's',65535,4,0,b'S',0,0), // filename
+    f(12349,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
+    f(12361,13,3,b's',65535,4,0,b'S',0,0), // inline_string
+    f(12374,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
+    f(12394,17,5,b'm',121,4,255,b'S',0,0), // watched_directory
     // envoy.config.core.v3.DnsResolutionConfig
-    f(11732,9,1,b'm',68,2,255,b'S',0,0), // resolvers
-    f(11741,20,2,b'm',79,4,255,b'S',0,0), // dns_resolver_options
+    f(12451,9,1,b'm',73,2,255,b'S',0,0), // resolvers
+    f(12460,20,2,b'm',84,4,255,b'S',0,0), // dns_resolver_options
     // envoy.config.core.v3.DnsResolverOptions
     f(4408,23,1,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
-    f(11800,24,2,b'b',65535,0,255,b'S',0,0), // no_default_search_domain
+    f(12519,24,2,b'b',65535,0,255,b'S',0,0), // no_default_search_domain
     // envoy.config.core.v3.EventServiceConfig
-    f(11863,12,1,b'm',83,4,0,b'I',5265,36), // grpc_service
+    f(12582,12,1,b'm',88,4,0,b'I',5265,36), // grpc_service
     // envoy.config.core.v3.Extension
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(11905,8,2,b's',65535,0,255,b'S',0,0), // category
-    f(11913,15,3,b's',65535,0,255,b'S',0,0), // type_descriptor
-    f(2825,7,4,b'm',73,4,255,b'S',0,0), // version
-    f(11928,8,5,b'b',65535,0,255,b'S',0,0), // disabled
-    f(11936,9,6,b's',65535,2,255,b'S',0,0), // type_urls
+    f(12624,8,2,b's',65535,0,255,b'S',0,0), // category
+    f(12632,15,3,b's',65535,0,255,b'S',0,0), // type_descriptor
+    f(2825,7,4,b'm',78,4,255,b'S',0,0), // version
+    f(12647,8,5,b'b',65535,0,255,b'S',0,0), // disabled
+    f(12655,9,6,b's',65535,2,255,b'S',0,0), // type_urls
     // envoy.config.core.v3.ExtraSourceAddress
-    f(1960,7,1,b'm',109,4,255,b'S',0,0), // address
+    f(1960,7,1,b'm',115,4,255,b'S',0,0), // address
     f(3404,14,2,b'm',65535,4,255,b'R',0,0), // socket_options
     // envoy.config.core.v3.GrpcService
-    f(12016,10,1,b'm',84,4,0,b'S',0,0), // envoy_grpc
-    f(12055,11,2,b'm',65535,4,0,b'R',12026,29), // google_grpc
-    f(12100,7,3,b'm',283,4,255,b'I',12066,34), // timeout
-    f(12107,16,5,b'm',85,2,255,b'S',0,0), // initial_metadata
-    f(12123,12,6,b'm',101,4,255,b'R',0,0), // retry_policy
+    f(12735,10,1,b'm',89,4,0,b'S',0,0), // envoy_grpc
+    f(12774,11,2,b'm',65535,4,0,b'R',12745,29), // google_grpc
+    f(12819,7,3,b'm',298,4,255,b'I',12785,34), // timeout
+    f(12826,16,5,b'm',90,2,255,b'S',0,0), // initial_metadata
+    f(12842,12,6,b'm',107,4,255,b'R',0,0), // retry_policy
     // envoy.config.core.v3.GrpcService.EnvoyGrpc
-    f(12177,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(12189,9,2,b's',65535,0,255,b'S',0,0), // authority
-    f(12123,12,3,b'm',101,4,255,b'I',12198,53), // retry_policy
-    f(12251,26,4,b'm',293,4,255,b'S',0,0), // max_receive_message_length
-    f(12325,18,5,b'b',65535,0,255,b'I',12277,48), // skip_envoy_headers
+    f(12896,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
+    f(12908,9,2,b's',65535,0,255,b'S',0,0), // authority
+    f(12842,12,3,b'm',107,4,255,b'I',12917,53), // retry_policy
+    f(12970,26,4,b'm',308,4,255,b'S',0,0), // max_receive_message_length
+    f(13044,18,5,b'b',65535,0,255,b'I',12996,48), // skip_envoy_headers
     // envoy.config.core.v3.HeaderValue
-    f(10119,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(10715,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
-    f(12375,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
+    f(13094,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
     // envoy.config.core.v3.HeaderValueOption
-    f(12422,6,1,b'm',85,4,255,b'S',0,0), // header
-    f(10580,6,2,b'm',280,4,255,b'S',0,0), // append
-    f(12428,13,3,b'e',14,0,255,b'S',0,0), // append_action
-    f(12441,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
+    f(13141,6,1,b'm',90,4,255,b'S',0,0), // header
+    f(11299,6,2,b'm',295,4,255,b'S',0,0), // append
+    f(13147,13,3,b'e',14,0,255,b'S',0,0), // append_action
+    f(13160,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
+    // envoy.config.core.v3.HealthStatusSet
+    f(13212,8,1,b'e',15,2,255,b'I',5265,36), // statuses
     // envoy.config.core.v3.Http1ProtocolOptions
-    f(12498,18,1,b'm',280,4,255,b'S',0,0), // allow_absolute_url
-    f(12516,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
-    f(12583,24,3,b's',65535,0,255,b'R',12530,53), // default_host_for_http_10
-    f(12607,17,4,b'm',88,4,255,b'S',0,0), // header_key_format
-    f(12624,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
-    f(12697,20,6,b'b',65535,0,255,b'R',12639,58), // allow_chunked_length
-    f(12754,45,7,b'm',280,4,255,b'I',12717,37), // override_stream_error_on_invalid_http_message
-    f(12799,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
-    f(12862,16,9,b'm',280,4,255,b'I',12823,39), // use_balsa_parser
-    f(12917,20,10,b'b',65535,0,255,b'I',12878,39), // allow_custom_methods
-    f(12976,22,11,b'm',253,2,255,b'R',12937,39), // ignore_http_11_upgrade
+    f(13261,18,1,b'm',295,4,255,b'S',0,0), // allow_absolute_url
+    f(13279,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
+    f(13346,24,3,b's',65535,0,255,b'R',13293,53), // default_host_for_http_10
+    f(13370,17,4,b'm',94,4,255,b'S',0,0), // header_key_format
+    f(13387,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
+    f(13460,20,6,b'b',65535,0,255,b'R',13402,58), // allow_chunked_length
+    f(13517,45,7,b'm',295,4,255,b'I',13480,37), // override_stream_error_on_invalid_http_message
+    f(13562,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
+    f(13625,16,9,b'm',295,4,255,b'I',13586,39), // use_balsa_parser
+    f(13680,20,10,b'b',65535,0,255,b'I',13641,39), // allow_custom_methods
+    f(13739,22,11,b'm',268,2,255,b'R',13700,39), // ignore_http_11_upgrade
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    f(13093,17,1,b'm',65535,4,0,b'R',13055,38), // proper_case_words
-    f(13155,18,8,b'm',113,4,0,b'I',13110,45), // stateful_formatter
+    f(13856,17,1,b'm',65535,4,0,b'R',13818,38), // proper_case_words
+    f(13918,18,8,b'm',119,4,0,b'I',13873,45), // stateful_formatter
     // envoy.config.core.v3.Http2ProtocolOptions
-    f(13257,16,1,b'm',293,4,255,b'I',13214,43), // hpack_table_size
-    f(13273,22,2,b'm',293,4,255,b'S',0,0), // max_concurrent_streams
-    f(13295,26,3,b'm',293,4,255,b'S',0,0), // initial_stream_window_size
-    f(13321,30,4,b'm',293,4,255,b'S',0,0), // initial_connection_window_size
-    f(13351,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
-    f(13364,14,6,b'b',65535,0,255,b'R',0,0), // allow_metadata
-    f(13412,19,7,b'm',293,4,255,b'I',13378,34), // max_outbound_frames
-    f(13476,27,8,b'm',293,4,255,b'I',13431,45), // max_outbound_control_frames
-    f(13544,49,9,b'm',293,4,255,b'I',13503,41), // max_consecutive_inbound_frames_with_empty_payload
-    f(13639,38,10,b'm',293,4,255,b'I',13593,46), // max_inbound_priority_frames_per_stream
-    f(13677,52,11,b'm',293,4,255,b'I',13503,41), // max_inbound_window_update_frames_per_data_frame_sent
-    f(13769,38,12,b'b',65535,0,255,b'I',13729,40), // stream_error_on_invalid_http_messaging
-    f(13807,26,13,b'm',65535,2,255,b'R',0,0), // custom_settings_parameters
-    f(12754,45,14,b'm',280,4,255,b'I',13729,40), // override_stream_error_on_invalid_http_message
-    f(13875,20,15,b'm',65535,4,255,b'R',13833,42), // connection_keepalive
-    f(13933,17,16,b'm',280,4,255,b'I',13895,38), // use_oghttp2_codec
-    f(14011,17,17,b'm',294,4,255,b'I',13950,61), // max_metadata_size
-    f(14065,23,18,b'm',280,4,255,b'I',14028,37), // enable_huffman_encoding
-    f(14088,24,19,b'm',293,4,255,b'R',0,0), // max_header_field_size_kb
-    f(14151,17,20,b'm',280,4,255,b'I',14112,39), // disallow_obs_text
-    f(14210,18,21,b'm',294,4,255,b'I',14168,42), // stream_reset_burst
-    f(14228,17,22,b'm',294,4,255,b'I',14168,42), // stream_reset_rate
+    f(14020,16,1,b'm',308,4,255,b'I',13977,43), // hpack_table_size
+    f(14036,22,2,b'm',308,4,255,b'S',0,0), // max_concurrent_streams
+    f(14058,26,3,b'm',308,4,255,b'S',0,0), // initial_stream_window_size
+    f(14084,30,4,b'm',308,4,255,b'S',0,0), // initial_connection_window_size
+    f(14114,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
+    f(14127,14,6,b'b',65535,0,255,b'R',0,0), // allow_metadata
+    f(14175,19,7,b'm',308,4,255,b'I',14141,34), // max_outbound_frames
+    f(14239,27,8,b'm',308,4,255,b'I',14194,45), // max_outbound_control_frames
+    f(14307,49,9,b'm',308,4,255,b'I',14266,41), // max_consecutive_inbound_frames_with_empty_payload
+    f(14402,38,10,b'm',308,4,255,b'I',14356,46), // max_inbound_priority_frames_per_stream
+    f(14440,52,11,b'm',308,4,255,b'I',14266,41), // max_inbound_window_update_frames_per_data_frame_sent
+    f(14532,38,12,b'b',65535,0,255,b'I',14492,40), // stream_error_on_invalid_http_messaging
+    f(14570,26,13,b'm',65535,2,255,b'R',0,0), // custom_settings_parameters
+    f(13517,45,14,b'm',295,4,255,b'I',14492,40), // override_stream_error_on_invalid_http_message
+    f(14638,20,15,b'm',65535,4,255,b'R',14596,42), // connection_keepalive
+    f(14696,17,16,b'm',295,4,255,b'I',14658,38), // use_oghttp2_codec
+    f(14774,17,17,b'm',309,4,255,b'I',14713,61), // max_metadata_size
+    f(14828,23,18,b'm',295,4,255,b'I',14791,37), // enable_huffman_encoding
+    f(14851,24,19,b'm',308,4,255,b'R',0,0), // max_header_field_size_kb
+    f(14914,17,20,b'm',295,4,255,b'I',14875,39), // disallow_obs_text
+    f(14973,18,21,b'm',309,4,255,b'I',14931,42), // stream_reset_burst
+    f(14991,17,22,b'm',309,4,255,b'I',14931,42), // stream_reset_rate
     // envoy.config.core.v3.HttpProtocolOptions
-    f(14285,12,1,b'm',283,4,255,b'S',0,0), // idle_timeout
-    f(14297,17,2,b'm',293,4,255,b'S',0,0), // max_headers_count
-    f(14314,23,3,b'm',283,4,255,b'S',0,0), // max_connection_duration
-    f(14337,19,4,b'm',283,4,255,b'S',0,0), // max_stream_duration
-    f(14356,31,5,b'e',16,0,255,b'S',0,0), // headers_with_underscores_action
-    f(7471,27,6,b'm',293,4,255,b'S',0,0), // max_requests_per_connection
-    f(14405,23,7,b'm',293,4,255,b'R',14387,18), // max_response_headers_kb
-    f(14428,30,8,b'm',276,4,255,b'S',0,0), // max_connection_duration_jitter
+    f(15048,12,1,b'm',298,4,255,b'S',0,0), // idle_timeout
+    f(15060,17,2,b'm',308,4,255,b'S',0,0), // max_headers_count
+    f(15077,23,3,b'm',298,4,255,b'S',0,0), // max_connection_duration
+    f(15100,19,4,b'm',298,4,255,b'S',0,0), // max_stream_duration
+    f(15119,31,5,b'e',16,0,255,b'S',0,0), // headers_with_underscores_action
+    f(7471,27,6,b'm',308,4,255,b'S',0,0), // max_requests_per_connection
+    f(15168,23,7,b'm',308,4,255,b'R',15150,18), // max_response_headers_kb
+    f(15191,30,8,b'm',291,4,255,b'S',0,0), // max_connection_duration_jitter
     // envoy.config.core.v3.JsonFormatOptions
-    f(14496,15,1,b'b',65535,0,255,b'I',5265,36), // sort_properties
+    f(15259,15,1,b'b',65535,0,255,b'I',5265,36), // sort_properties
     // envoy.config.core.v3.Locality
-    f(14540,6,1,b's',65535,0,255,b'S',0,0), // region
-    f(14546,4,2,b's',65535,0,255,b'S',0,0), // zone
-    f(14550,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
+    f(15303,6,1,b's',65535,0,255,b'S',0,0), // region
+    f(15309,4,2,b's',65535,0,255,b'S',0,0), // zone
+    f(15313,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
     // envoy.config.core.v3.Metadata
-    f(14587,15,1,b'm',94,1,255,b'S',0,0), // filter_metadata
-    f(14636,21,2,b'm',95,1,255,b'I',14602,34), // typed_filter_metadata
+    f(15350,15,1,b'm',100,1,255,b'S',0,0), // filter_metadata
+    f(15399,21,2,b'm',101,1,255,b'I',15365,34), // typed_filter_metadata
     // envoy.config.core.v3.Metadata.FilterMetadataEntry
-    f(10119,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',290,4,255,b'S',0,0), // value
+    f(10715,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',305,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
-    f(10119,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',279,4,255,b'S',0,0), // value
+    f(10715,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',294,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Node
-    f(14785,2,1,b's',65535,0,255,b'S',0,0), // id
+    f(15548,2,1,b's',65535,0,255,b'S',0,0), // id
     f(694,7,2,b's',65535,0,255,b'S',0,0), // cluster
-    f(7858,8,3,b'm',290,4,255,b'S',0,0), // metadata
-    f(2044,8,4,b'm',92,4,255,b'S',0,0), // locality
-    f(14787,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
-    f(14802,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
-    f(14820,24,8,b'm',73,4,0,b'S',0,0), // user_agent_build_version
-    f(14844,10,9,b'm',81,2,255,b'S',0,0), // extensions
-    f(14854,15,10,b's',65535,2,255,b'S',0,0), // client_features
-    f(14869,19,11,b'm',68,2,255,b'S',0,0), // listening_addresses
-    f(14888,18,12,b'm',97,1,255,b'S',0,0), // dynamic_parameters
+    f(7878,8,3,b'm',305,4,255,b'S',0,0), // metadata
+    f(2044,8,4,b'm',98,4,255,b'S',0,0), // locality
+    f(15550,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
+    f(15565,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
+    f(15583,24,8,b'm',78,4,0,b'S',0,0), // user_agent_build_version
+    f(15607,10,9,b'm',86,2,255,b'S',0,0), // extensions
+    f(15617,15,10,b's',65535,2,255,b'S',0,0), // client_features
+    f(15632,19,11,b'm',73,2,255,b'S',0,0), // listening_addresses
+    f(15651,18,12,b'm',103,1,255,b'S',0,0), // dynamic_parameters
     // envoy.config.core.v3.Node.DynamicParametersEntry
-    f(10119,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',297,4,255,b'S',0,0), // value
+    f(10715,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',312,4,255,b'S',0,0), // value
     // envoy.config.core.v3.PathConfigSource
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(11675,17,2,b'm',115,4,255,b'S',0,0), // watched_directory
-    f(14991,13,3,b'm',283,4,255,b'R',0,0), // poll_interval
+    f(12394,17,2,b'm',121,4,255,b'S',0,0), // watched_directory
+    f(15754,13,3,b'm',298,4,255,b'R',0,0), // poll_interval
     // envoy.config.core.v3.Pipe
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(1048,4,2,b'u',65535,0,255,b'I',15029,49), // mode
+    f(1048,4,2,b'u',65535,0,255,b'I',15792,49), // mode
     // envoy.config.core.v3.RateLimitSettings
-    f(15116,10,1,b'm',293,4,255,b'I',5265,36), // max_tokens
-    f(15126,9,2,b'm',282,4,255,b'I',5265,36), // fill_rate
+    f(15879,10,1,b'm',308,4,255,b'I',5265,36), // max_tokens
+    f(15889,9,2,b'm',297,4,255,b'I',5265,36), // fill_rate
     // envoy.config.core.v3.RetryPolicy
-    f(15167,14,1,b'm',71,4,255,b'I',5265,36), // retry_back_off
-    f(15181,11,2,b'm',293,4,255,b'I',5265,36), // num_retries
-    f(15192,8,3,b's',65535,0,255,b'I',5265,36), // retry_on
-    f(15200,14,4,b'm',103,4,255,b'I',5265,36), // retry_priority
-    f(15214,20,5,b'm',102,2,255,b'I',5265,36), // retry_host_predicate
-    f(15234,33,6,b'l',65535,0,255,b'I',5265,36), // host_selection_retry_max_attempts
+    f(15930,14,1,b'm',76,4,255,b'I',5265,36), // retry_back_off
+    f(15944,11,2,b'm',308,4,255,b'I',5265,36), // num_retries
+    f(15955,8,3,b's',65535,0,255,b'I',5265,36), // retry_on
+    f(15963,14,4,b'm',109,4,255,b'I',5265,36), // retry_priority
+    f(15977,20,5,b'm',108,2,255,b'I',5265,36), // retry_host_predicate
+    f(15997,33,6,b'l',65535,0,255,b'I',5265,36), // host_selection_retry_max_attempts
     // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(3192,12,2,b'm',279,4,0,b'I',5265,36), // typed_config
+    f(3192,12,2,b'm',294,4,0,b'I',5265,36), // typed_config
     // envoy.config.core.v3.RetryPolicy.RetryPriority
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(3192,12,2,b'm',279,4,0,b'I',5265,36), // typed_config
+    f(3192,12,2,b'm',294,4,0,b'I',5265,36), // typed_config
     // envoy.config.core.v3.RuntimeDouble
-    f(15398,13,1,b'd',65535,0,255,b'S',0,0), // default_value
-    f(15470,11,2,b's',65535,0,255,b'I',15411,59), // runtime_key
+    f(16161,13,1,b'd',65535,0,255,b'S',0,0), // default_value
+    f(16174,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFeatureFlag
-    f(15398,13,1,b'm',280,4,255,b'S',0,0), // default_value
-    f(15470,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
+    f(16161,13,1,b'm',295,4,255,b'S',0,0), // default_value
+    f(16174,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
-    f(15398,13,1,b'm',269,4,255,b'S',0,0), // default_value
-    f(15470,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
+    f(16161,13,1,b'm',284,4,255,b'S',0,0), // default_value
+    f(16174,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.SchemeHeaderTransformation
-    f(15612,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
-    f(15631,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
+    f(16316,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
+    f(16335,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
     // envoy.config.core.v3.SelfConfigSource
-    f(11073,21,1,b'e',13,0,255,b'S',0,0), // transport_api_version
+    f(11792,21,1,b'e',13,0,255,b'S',0,0), // transport_api_version
     // envoy.config.core.v3.SocketAddress
-    f(15716,8,1,b'e',18,0,255,b'S',0,0), // protocol
+    f(16420,8,1,b'e',18,0,255,b'S',0,0), // protocol
     f(1960,7,2,b's',65535,0,255,b'S',0,0), // address
-    f(15724,10,3,b'u',65535,4,0,b'S',0,0), // port_value
-    f(15751,10,4,b's',65535,4,0,b'R',15734,17), // named_port
-    f(15810,13,5,b's',65535,0,255,b'R',15761,49), // resolver_name
-    f(15823,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
-    f(15834,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
+    f(16428,10,3,b'u',65535,4,0,b'S',0,0), // port_value
+    f(16455,10,4,b's',65535,4,0,b'R',16438,17), // named_port
+    f(16514,13,5,b's',65535,0,255,b'R',16465,49), // resolver_name
+    f(16527,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
+    f(16538,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
     // envoy.config.core.v3.SubstitutionFormatString
-    f(15905,11,1,b's',65535,4,0,b'S',0,0), // text_format
-    f(15916,11,2,b'm',290,4,0,b'S',0,0), // json_format
-    f(15927,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
-    f(15963,12,4,b's',65535,0,255,b'I',15944,19), // content_type
-    f(15975,18,5,b'm',77,4,0,b'S',0,0), // text_format_source
-    f(16046,10,6,b'm',113,2,255,b'R',15993,53), // formatters
-    f(16092,19,7,b'm',91,4,255,b'I',16056,36), // json_format_options
+    f(16609,11,1,b's',65535,4,0,b'S',0,0), // text_format
+    f(16620,11,2,b'm',305,4,0,b'S',0,0), // json_format
+    f(16631,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
+    f(16667,12,4,b's',65535,0,255,b'I',16648,19), // content_type
+    f(16679,18,5,b'm',82,4,0,b'S',0,0), // text_format_source
+    f(16750,10,6,b'm',119,2,255,b'R',16697,53), // formatters
+    f(16796,19,7,b'm',97,4,255,b'I',16760,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(16144,16,1,b'm',293,4,255,b'S',0,0), // keepalive_probes
-    f(16160,14,2,b'm',293,4,255,b'S',0,0), // keepalive_time
-    f(16174,18,3,b'm',293,4,255,b'S',0,0), // keepalive_interval
+    f(16848,16,1,b'm',308,4,255,b'S',0,0), // keepalive_probes
+    f(16864,14,2,b'm',308,4,255,b'S',0,0), // keepalive_time
+    f(16878,18,3,b'm',308,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,3,b'm',279,4,0,b'S',0,0), // typed_config
+    f(3192,12,3,b'm',294,4,0,b'S',0,0), // typed_config
     // envoy.config.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,2,b'm',279,4,255,b'S',0,0), // typed_config
+    f(3192,12,2,b'm',294,4,255,b'S',0,0), // typed_config
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    f(16317,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
-    f(16325,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
-    f(16402,24,3,b's',65535,0,255,b'I',16344,58), // override_auto_sni_header
+    f(17021,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
+    f(17029,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
+    f(17106,24,3,b's',65535,0,255,b'I',17048,58), // override_auto_sni_header
     // envoy.config.core.v3.WatchedDirectory
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(16463,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
+    f(17167,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
     // envoy.config.endpoint.v3.ClusterLoadAssignment
-    f(12177,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(16521,9,2,b'm',121,2,255,b'S',0,0), // endpoints
-    f(16530,6,4,b'm',117,4,255,b'S',0,0), // policy
-    f(16564,15,5,b'm',65535,1,255,b'R',16536,28), // named_endpoints
+    f(12896,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
+    f(17225,9,2,b'm',128,2,255,b'S',0,0), // endpoints
+    f(17234,6,4,b'm',124,4,255,b'S',0,0), // policy
+    f(17240,15,5,b'm',123,1,255,b'S',0,0), // named_endpoints
+    // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
+    f(10715,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',125,4,255,b'S',0,0), // value
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    f(16685,14,2,b'm',65535,2,255,b'R',16632,53), // drop_overloads
-    f(16699,23,3,b'm',293,4,255,b'S',0,0), // overprovisioning_factor
-    f(16764,20,4,b'm',283,4,255,b'R',16722,42), // endpoint_stale_after
-    f(16784,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
+    f(17427,14,2,b'm',65535,2,255,b'R',17374,53), // drop_overloads
+    f(17441,23,3,b'm',308,4,255,b'S',0,0), // overprovisioning_factor
+    f(17506,20,4,b'm',298,4,255,b'R',17464,42), // endpoint_stale_after
+    f(17526,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
     // envoy.config.endpoint.v3.Endpoint
-    f(1960,7,1,b'm',68,4,255,b'S',0,0), // address
-    f(16841,19,2,b'm',119,4,255,b'I',9126,52), // health_check_config
+    f(1960,7,1,b'm',73,4,255,b'S',0,0), // address
+    f(17583,19,2,b'm',126,4,255,b'I',9111,52), // health_check_config
     f(2003,8,3,b's',65535,0,255,b'S',0,0), // hostname
-    f(16860,20,4,b'm',65535,2,255,b'R',10351,27), // additional_addresses
-    f(466,18,5,b's',65535,0,255,b'I',16880,35), // observability_name
+    f(17602,20,4,b'm',65535,2,255,b'R',11070,27), // additional_addresses
+    f(466,18,5,b's',65535,0,255,b'I',17622,35), // observability_name
     // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    f(15724,10,1,b'u',65535,0,255,b'I',5265,36), // port_value
+    f(16428,10,1,b'u',65535,0,255,b'I',5265,36), // port_value
     f(2003,8,2,b's',65535,0,255,b'I',5265,36), // hostname
-    f(1960,7,3,b'm',68,4,255,b'I',5265,36), // address
-    f(16966,27,4,b'b',65535,0,255,b'I',5265,36), // disable_active_health_check
+    f(1960,7,3,b'm',73,4,255,b'I',5265,36), // address
+    f(17708,27,4,b'b',65535,0,255,b'I',5265,36), // disable_active_health_check
     // envoy.config.endpoint.v3.LbEndpoint
-    f(17028,8,1,b'm',118,4,0,b'S',0,0), // endpoint
+    f(17770,8,1,b'm',125,4,0,b'S',0,0), // endpoint
     f(1972,13,2,b'e',15,0,255,b'S',0,0), // health_status
-    f(7858,8,3,b'm',93,4,255,b'S',0,0), // metadata
-    f(17036,21,4,b'm',293,4,255,b'S',0,0), // load_balancing_weight
-    f(17057,13,5,b's',65535,4,0,b'R',16536,28), // endpoint_name
+    f(7878,8,3,b'm',99,4,255,b'S',0,0), // metadata
+    f(17778,21,4,b'm',308,4,255,b'S',0,0), // load_balancing_weight
+    f(17799,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
-    f(2044,8,1,b'm',92,4,255,b'S',0,0), // locality
-    f(17114,12,2,b'm',120,2,255,b'S',0,0), // lb_endpoints
-    f(17036,21,3,b'm',293,4,255,b'I',17126,67), // load_balancing_weight
+    f(2044,8,1,b'm',98,4,255,b'S',0,0), // locality
+    f(17856,12,2,b'm',127,2,255,b'S',0,0), // lb_endpoints
+    f(17778,21,3,b'm',308,4,255,b'S',0,0), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(17227,9,6,b'm',293,4,255,b'I',17193,34), // proximity
-    f(17252,23,7,b'm',65535,4,0,b'R',17236,16), // load_balancer_endpoints
-    f(17326,28,8,b'm',65535,4,0,b'R',17275,51), // leds_cluster_locality_config
-    f(7858,8,9,b'm',93,4,255,b'I',17354,35), // metadata
+    f(17902,9,6,b'm',308,4,255,b'I',17868,34), // proximity
+    f(17927,23,7,b'm',65535,4,0,b'R',17911,16), // load_balancer_endpoints
+    f(18001,28,8,b'm',65535,4,0,b'R',17950,51), // leds_cluster_locality_config
+    f(7878,8,9,b'm',99,4,255,b'I',18029,35), // metadata
     // envoy.config.listener.v3.AdditionalAddress
-    f(1960,7,1,b'm',68,4,255,b'S',0,0), // address
+    f(1960,7,1,b'm',73,4,255,b'S',0,0), // address
     f(3404,14,2,b'm',65535,4,255,b'R',0,0), // socket_options
-    f(10267,13,3,b'm',111,4,255,b'R',0,0), // tcp_keepalive
+    f(10986,13,3,b'm',117,4,255,b'R',0,0), // tcp_keepalive
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,4,b'm',279,4,0,b'S',0,0), // typed_config
-    f(17505,16,5,b'm',65535,4,0,b'R',17462,43), // config_discovery
+    f(3192,12,4,b'm',294,4,0,b'S',0,0), // typed_config
+    f(18180,16,5,b'm',65535,4,0,b'R',18137,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
-    f(17557,18,1,b'm',125,4,255,b'S',0,0), // filter_chain_match
-    f(8265,7,3,b'm',123,2,255,b'S',0,0), // filters
-    f(17610,15,4,b'm',280,4,255,b'R',17575,35), // use_proxy_proto
-    f(7858,8,5,b'm',93,4,255,b'I',17625,39), // metadata
-    f(7808,16,6,b'm',112,4,255,b'S',0,0), // transport_socket
+    f(18232,18,1,b'm',132,4,255,b'S',0,0), // filter_chain_match
+    f(8285,7,3,b'm',130,2,255,b'S',0,0), // filters
+    f(18285,15,4,b'm',295,4,255,b'R',18250,35), // use_proxy_proto
+    f(7878,8,5,b'm',99,4,255,b'I',18300,39), // metadata
+    f(7828,16,6,b'm',118,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(17664,32,9,b'm',283,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(18339,32,9,b'm',298,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
-    f(17737,13,3,b'm',74,2,255,b'S',0,0), // prefix_ranges
-    f(17750,14,4,b's',65535,0,255,b'R',17193,34), // address_suffix
-    f(17764,10,5,b'm',293,4,255,b'R',17193,34), // suffix_len
-    f(17774,20,6,b'm',74,2,255,b'S',0,0), // source_prefix_ranges
-    f(17794,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(17806,16,8,b'm',293,4,255,b'S',0,0), // destination_port
-    f(17822,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
-    f(17840,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
-    f(17861,12,11,b's',65535,2,255,b'S',0,0), // server_names
-    f(17873,11,12,b'e',20,0,255,b'S',0,0), // source_type
-    f(17884,27,13,b'm',74,2,255,b'S',0,0), // direct_source_prefix_ranges
+    f(18412,13,3,b'm',79,2,255,b'S',0,0), // prefix_ranges
+    f(18425,14,4,b's',65535,0,255,b'R',17868,34), // address_suffix
+    f(18439,10,5,b'm',308,4,255,b'R',17868,34), // suffix_len
+    f(18449,20,6,b'm',79,2,255,b'S',0,0), // source_prefix_ranges
+    f(18469,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
+    f(18481,16,8,b'm',308,4,255,b'S',0,0), // destination_port
+    f(18497,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
+    f(18515,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
+    f(18536,12,11,b's',65535,2,255,b'S',0,0), // server_names
+    f(18548,11,12,b'e',20,0,255,b'S',0,0), // source_type
+    f(18559,27,13,b'm',79,2,255,b'S',0,0), // direct_source_prefix_ranges
     // envoy.config.listener.v3.Listener
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(1960,7,2,b'm',68,4,255,b'S',0,0), // address
-    f(17944,13,3,b'm',124,2,255,b'S',0,0), // filter_chains
-    f(17957,16,4,b'm',280,4,255,b'S',0,0), // use_original_dst
-    f(7374,33,5,b'm',293,4,255,b'I',7306,68), // per_connection_buffer_limit_bytes
-    f(7858,8,6,b'm',93,4,255,b'I',17973,35), // metadata
-    f(18008,13,7,b'm',130,4,255,b'S',0,0), // deprecated_v1
-    f(18095,10,8,b'e',21,0,255,b'I',18021,74), // drain_type
-    f(18105,16,9,b'm',131,2,255,b'S',0,0), // listener_filters
-    f(18121,11,10,b'm',280,4,255,b'S',0,0), // transparent
-    f(11192,8,11,b'm',280,4,255,b'S',0,0), // freebind
-    f(18132,26,12,b'm',293,4,255,b'R',0,0), // tcp_fast_open_queue_length
-    f(3404,14,13,b'm',65535,2,255,b'R',11200,36), // socket_options
-    f(18158,24,15,b'm',283,4,255,b'S',0,0), // listener_filters_timeout
-    f(18182,17,16,b'e',19,0,255,b'S',0,0), // traffic_direction
-    f(18199,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
-    f(18254,19,18,b'm',65535,4,255,b'R',18235,19), // udp_listener_config
-    f(18302,12,19,b'm',65535,4,255,b'R',18273,29), // api_listener
-    f(18370,25,20,b'm',127,4,255,b'I',18314,56), // connection_balance_config
-    f(18437,10,21,b'b',65535,0,255,b'I',18395,42), // reuse_port
-    f(3418,10,22,b'm',33,2,255,b'I',18447,124), // access_log
-    f(18571,16,24,b'm',293,4,255,b'S',0,0), // tcp_backlog_size
-    f(18587,20,25,b'm',124,4,255,b'S',0,0), // default_filter_chain
-    f(18607,12,26,b'm',280,4,255,b'S',0,0), // bind_to_port
-    f(18619,17,27,b'm',65535,4,0,b'R',10675,36), // internal_listener
-    f(18636,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(18647,17,29,b'm',280,4,255,b'I',18395,42), // enable_reuse_port
-    f(18664,12,30,b'b',65535,0,255,b'R',0,0), // enable_mptcp
+    f(1960,7,2,b'm',73,4,255,b'S',0,0), // address
+    f(18619,13,3,b'm',131,2,255,b'S',0,0), // filter_chains
+    f(18632,16,4,b'm',295,4,255,b'S',0,0), // use_original_dst
+    f(7374,33,5,b'm',308,4,255,b'I',7306,68), // per_connection_buffer_limit_bytes
+    f(7878,8,6,b'm',99,4,255,b'I',18648,35), // metadata
+    f(18683,13,7,b'm',137,4,255,b'S',0,0), // deprecated_v1
+    f(18770,10,8,b'e',21,0,255,b'I',18696,74), // drain_type
+    f(18780,16,9,b'm',138,2,255,b'S',0,0), // listener_filters
+    f(18796,11,10,b'm',295,4,255,b'S',0,0), // transparent
+    f(11911,8,11,b'm',295,4,255,b'S',0,0), // freebind
+    f(18807,26,12,b'm',308,4,255,b'R',0,0), // tcp_fast_open_queue_length
+    f(3404,14,13,b'm',65535,2,255,b'R',11919,36), // socket_options
+    f(18833,24,15,b'm',298,4,255,b'S',0,0), // listener_filters_timeout
+    f(18857,17,16,b'e',19,0,255,b'S',0,0), // traffic_direction
+    f(18874,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
+    f(18929,19,18,b'm',65535,4,255,b'R',18910,19), // udp_listener_config
+    f(18977,12,19,b'm',65535,4,255,b'R',18948,29), // api_listener
+    f(19045,25,20,b'm',134,4,255,b'I',18989,56), // connection_balance_config
+    f(19112,10,21,b'b',65535,0,255,b'I',19070,42), // reuse_port
+    f(3418,10,22,b'm',33,2,255,b'I',19122,124), // access_log
+    f(19246,16,24,b'm',308,4,255,b'S',0,0), // tcp_backlog_size
+    f(19262,20,25,b'm',131,4,255,b'S',0,0), // default_filter_chain
+    f(19282,12,26,b'm',295,4,255,b'S',0,0), // bind_to_port
+    f(19294,17,27,b'm',65535,4,0,b'R',11394,36), // internal_listener
+    f(19311,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(19322,17,29,b'm',295,4,255,b'I',19070,42), // enable_reuse_port
+    f(19339,12,30,b'b',65535,0,255,b'R',0,0), // enable_mptcp
     f(3467,24,31,b'b',65535,0,255,b'I',3428,39), // ignore_global_conn_limit
-    f(18698,20,32,b'm',65535,4,255,b'R',18676,22), // filter_chain_matcher
-    f(16860,20,33,b'm',122,2,255,b'S',0,0), // additional_addresses
-    f(18761,42,34,b'm',293,4,255,b'I',18718,43), // max_connections_to_accept_per_socket_event
-    f(18841,23,35,b'b',65535,0,255,b'I',18803,38), // bypass_overload_manager
-    f(18864,11,36,b'm',65535,4,255,b'R',0,0), // fcds_config
-    f(10267,13,37,b'm',111,4,255,b'R',18875,56), // tcp_keepalive
-    f(8756,44,38,b'm',283,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
-    f(8823,13,39,b'm',136,4,255,b'I',8800,23), // stats_matcher
+    f(19373,20,32,b'm',65535,4,255,b'R',19351,22), // filter_chain_matcher
+    f(17602,20,33,b'm',129,2,255,b'S',0,0), // additional_addresses
+    f(19436,42,34,b'm',308,4,255,b'I',19393,43), // max_connections_to_accept_per_socket_event
+    f(19516,23,35,b'b',65535,0,255,b'I',19478,38), // bypass_overload_manager
+    f(19539,11,36,b'm',65535,4,255,b'R',0,0), // fcds_config
+    f(10986,13,37,b'm',117,4,255,b'R',19550,56), // tcp_keepalive
+    f(8828,44,38,b'm',298,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
+    f(8895,13,39,b'm',143,4,255,b'I',8872,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    f(18988,13,1,b'm',129,4,0,b'I',5265,36), // exact_balance
-    f(19001,14,2,b'm',113,4,0,b'I',5265,36), // extend_balance
-    f(19015,20,3,b'm',128,4,0,b'I',5265,36), // cpu_locality_balance
+    f(19663,13,1,b'm',136,4,0,b'I',5265,36), // exact_balance
+    f(19676,14,2,b'm',119,4,0,b'I',5265,36), // extend_balance
+    f(19690,20,3,b'm',135,4,0,b'I',5265,36), // cpu_locality_balance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(18607,12,1,b'm',280,4,255,b'S',0,0), // bind_to_port
+    f(19282,12,1,b'm',295,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,3,b'm',279,4,0,b'S',0,0), // typed_config
-    f(19266,15,4,b'm',132,4,255,b'S',0,0), // filter_disabled
-    f(17505,16,5,b'm',65535,4,0,b'R',17462,43), // config_discovery
+    f(3192,12,3,b'm',294,4,0,b'S',0,0), // typed_config
+    f(19941,15,4,b'm',139,4,255,b'S',0,0), // filter_disabled
+    f(18180,16,5,b'm',65535,4,0,b'R',18137,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    f(19339,8,1,b'm',133,4,0,b'S',0,0), // or_match
-    f(19347,9,2,b'm',133,4,0,b'S',0,0), // and_match
-    f(19356,9,3,b'm',132,4,0,b'S',0,0), // not_match
-    f(19365,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(19374,22,5,b'm',274,4,0,b'S',0,0), // destination_port_range
+    f(20014,8,1,b'm',140,4,0,b'S',0,0), // or_match
+    f(20022,9,2,b'm',140,4,0,b'S',0,0), // and_match
+    f(20031,9,3,b'm',139,4,0,b'S',0,0), // not_match
+    f(20040,9,4,b'b',65535,4,0,b'S',0,0), // any_match
+    f(20049,22,5,b'm',289,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    f(19463,5,1,b'm',132,2,255,b'S',0,0), // rules
+    f(20138,5,1,b'm',139,2,255,b'S',0,0), // rules
     // envoy.config.metrics.v3.HistogramBucketSettings
-    f(10048,5,1,b'm',253,4,255,b'I',5265,36), // match
-    f(19515,7,2,b'd',65535,2,255,b'I',5265,36), // buckets
-    f(19522,4,3,b'm',293,4,255,b'I',5265,36), // bins
+    f(10644,5,1,b'm',268,4,255,b'I',5265,36), // match
+    f(20190,7,2,b'd',65535,2,255,b'I',5265,36), // buckets
+    f(20197,4,3,b'm',308,4,255,b'I',5265,36), // bins
     // envoy.config.metrics.v3.StatsConfig
-    f(19600,10,1,b'm',137,2,255,b'I',19561,39), // stats_tags
-    f(19610,20,2,b'm',280,4,255,b'I',19561,39), // use_all_default_tags
-    f(8823,13,3,b'm',136,4,255,b'I',19630,61), // stats_matcher
-    f(19726,25,4,b'm',134,2,255,b'I',19691,35), // histogram_bucket_settings
-    f(19751,27,5,b'm',280,4,255,b'I',19561,39), // allow_default_tag_overrides
+    f(20275,10,1,b'm',144,2,255,b'I',20236,39), // stats_tags
+    f(20285,20,2,b'm',295,4,255,b'I',20236,39), // use_all_default_tags
+    f(8895,13,3,b'm',143,4,255,b'I',20305,61), // stats_matcher
+    f(20401,25,4,b'm',141,2,255,b'I',20366,35), // histogram_bucket_settings
+    f(20426,27,5,b'm',295,4,255,b'I',20236,39), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
-    f(19814,10,1,b'b',65535,4,0,b'I',5265,36), // reject_all
-    f(19824,14,2,b'm',246,4,0,b'I',5265,36), // exclusion_list
-    f(19838,14,3,b'm',246,4,0,b'I',5265,36), // inclusion_list
+    f(20489,10,1,b'b',65535,4,0,b'I',5265,36), // reject_all
+    f(20499,14,2,b'm',261,4,0,b'I',5265,36), // exclusion_list
+    f(20513,14,3,b'm',261,4,0,b'I',5265,36), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
-    f(19888,8,1,b's',65535,0,255,b'I',5265,36), // tag_name
-    f(19896,5,2,b's',65535,4,0,b'I',5265,36), // regex
-    f(19901,11,3,b's',65535,4,0,b'I',5265,36), // fixed_value
+    f(20563,8,1,b's',65535,0,255,b'I',5265,36), // tag_name
+    f(20571,5,2,b's',65535,4,0,b'I',5265,36), // regex
+    f(20576,11,3,b's',65535,4,0,b'I',5265,36), // fixed_value
     // envoy.config.overload.v3.BufferFactoryConfig
-    f(19956,37,1,b'u',65535,0,255,b'I',5265,36), // minimum_account_to_track_power_of_two
+    f(20631,37,1,b'u',65535,0,255,b'I',5265,36), // minimum_account_to_track_power_of_two
     // envoy.config.overload.v3.LoadShedPoint
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(20031,8,2,b'm',145,2,255,b'I',5265,36), // triggers
+    f(20706,8,2,b'm',152,2,255,b'I',5265,36), // triggers
     // envoy.config.overload.v3.OverloadAction
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(20031,8,2,b'm',145,2,255,b'I',5265,36), // triggers
-    f(3192,12,3,b'm',279,4,255,b'I',5265,36), // typed_config
+    f(20706,8,2,b'm',152,2,255,b'I',5265,36), // triggers
+    f(3192,12,3,b'm',294,4,255,b'I',5265,36), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(20118,16,1,b'm',283,4,255,b'I',5265,36), // refresh_interval
-    f(20134,17,2,b'm',142,2,255,b'I',5265,36), // resource_monitors
-    f(6722,7,3,b'm',140,2,255,b'I',5265,36), // actions
-    f(20151,21,4,b'm',138,4,255,b'I',5265,36), // buffer_factory_config
-    f(20172,15,5,b'm',139,2,255,b'I',5265,36), // loadshed_points
+    f(20793,16,1,b'm',298,4,255,b'I',5265,36), // refresh_interval
+    f(20809,17,2,b'm',149,2,255,b'I',5265,36), // resource_monitors
+    f(6722,7,3,b'm',147,2,255,b'I',5265,36), // actions
+    f(20826,21,4,b'm',145,4,255,b'I',5265,36), // buffer_factory_config
+    f(20847,15,5,b'm',146,2,255,b'I',5265,36), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(3192,12,3,b'm',279,4,0,b'I',5265,36), // typed_config
+    f(3192,12,3,b'm',294,4,0,b'I',5265,36), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
-    f(20265,17,1,b'd',65535,0,255,b'I',5265,36), // scaling_threshold
-    f(20282,20,2,b'd',65535,0,255,b'I',5265,36), // saturation_threshold
+    f(20940,17,1,b'd',65535,0,255,b'I',5265,36), // scaling_threshold
+    f(20957,20,2,b'd',65535,0,255,b'I',5265,36), // saturation_threshold
     // envoy.config.overload.v3.ThresholdTrigger
     f(2972,5,1,b'd',65535,0,255,b'I',5265,36), // value
     // envoy.config.overload.v3.Trigger
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(20375,9,2,b'm',144,4,0,b'I',5265,36), // threshold
-    f(20384,6,3,b'm',143,4,0,b'I',5265,36), // scaled
+    f(21050,9,2,b'm',151,4,0,b'I',5265,36), // threshold
+    f(21059,6,3,b'm',150,4,0,b'I',5265,36), // scaled
     // envoy.config.route.v3.CookieMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(20425,12,2,b'm',253,4,255,b'S',0,0), // string_match
-    f(20437,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(21100,12,2,b'm',268,4,255,b'S',0,0), // string_match
+    f(21112,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.config.route.v3.Decorator
-    f(20480,9,1,b's',65535,0,255,b'I',5265,36), // operation
-    f(20489,9,2,b'm',280,4,255,b'I',5265,36), // propagate
+    f(21155,9,1,b's',65535,0,255,b'I',5265,36), // operation
+    f(21164,9,2,b'm',295,4,255,b'I',5265,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
-    f(20540,6,1,b'u',65535,0,255,b'S',0,0), // status
-    f(20546,4,2,b'm',77,4,255,b'S',0,0), // body
-    f(20571,11,3,b'm',110,4,255,b'R',20550,21), // body_format
+    f(21215,6,1,b'u',65535,0,255,b'S',0,0), // status
+    f(21221,4,2,b'm',82,4,255,b'S',0,0), // body
+    f(21246,11,3,b'm',116,4,255,b'R',21225,21), // body_format
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(20617,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(20628,11,6,b'm',275,4,0,b'S',0,0), // range_match
-    f(20639,13,7,b'b',65535,4,0,b'S',0,0), // present_match
-    f(20437,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
-    f(20652,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
-    f(20664,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(20676,16,11,b'm',251,4,0,b'S',0,0), // safe_regex_match
-    f(20692,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(20425,12,13,b'm',253,4,0,b'S',0,0), // string_match
-    f(20706,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
+    f(21292,11,4,b's',65535,4,0,b'S',0,0), // exact_match
+    f(21303,11,6,b'm',290,4,0,b'S',0,0), // range_match
+    f(21314,13,7,b'b',65535,4,0,b'S',0,0), // present_match
+    f(21112,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(21327,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
+    f(21339,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
+    f(21351,16,11,b'm',266,4,0,b'S',0,0), // safe_regex_match
+    f(21367,14,12,b's',65535,4,0,b'S',0,0), // contains_match
+    f(21100,12,13,b'm',268,4,0,b'S',0,0), // string_match
+    f(21381,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(20425,12,5,b'm',253,4,0,b'S',0,0), // string_match
-    f(20639,13,6,b'b',65535,4,0,b'S',0,0), // present_match
+    f(21100,12,5,b'm',268,4,0,b'S',0,0), // string_match
+    f(21314,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
-    f(20814,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
-    f(20827,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
-    f(20840,13,3,b'e',22,0,255,b'S',0,0), // response_code
-    f(20853,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
-    f(20867,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
-    f(20881,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
-    f(20892,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
-    f(20907,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(20920,13,9,b'm',250,4,1,b'S',0,0), // regex_rewrite
-    f(20933,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
+    f(21489,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
+    f(21502,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
+    f(21515,13,3,b'e',22,0,255,b'S',0,0), // response_code
+    f(21528,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
+    f(21542,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
+    f(21556,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
+    f(21567,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
+    f(21582,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
+    f(21595,13,9,b'm',265,4,1,b'S',0,0), // regex_rewrite
+    f(21608,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.Route
-    f(10048,5,1,b'm',163,4,255,b'S',0,0), // match
-    f(20972,5,2,b'm',153,4,0,b'S',0,0), // route
-    f(20977,8,3,b'm',151,4,0,b'S',0,0), // redirect
-    f(7858,8,4,b'm',93,4,255,b'I',20985,32), // metadata
-    f(21087,9,5,b'm',147,4,255,b'I',21017,70), // decorator
-    f(21096,15,7,b'm',148,4,0,b'S',0,0), // direct_response
-    f(21111,22,9,b'm',86,2,255,b'S',0,0), // request_headers_to_add
-    f(21133,23,10,b'm',86,2,255,b'S',0,0), // response_headers_to_add
-    f(21156,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(21182,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(21263,23,13,b'm',65535,1,255,b'R',21207,56), // typed_per_filter_config
+    f(10644,5,1,b'm',170,4,255,b'S',0,0), // match
+    f(21647,5,2,b'm',160,4,0,b'S',0,0), // route
+    f(21652,8,3,b'm',158,4,0,b'S',0,0), // redirect
+    f(7878,8,4,b'm',99,4,255,b'I',21660,32), // metadata
+    f(21762,9,5,b'm',154,4,255,b'I',21692,70), // decorator
+    f(21771,15,7,b'm',155,4,0,b'S',0,0), // direct_response
+    f(21786,22,9,b'm',91,2,255,b'S',0,0), // request_headers_to_add
+    f(21808,23,10,b'm',91,2,255,b'S',0,0), // response_headers_to_add
+    f(21831,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(21857,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(21938,23,13,b'm',65535,1,255,b'R',21882,56), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
-    f(3935,7,15,b'm',167,4,255,b'I',21286,35), // tracing
-    f(21404,30,16,b'm',293,4,255,b'I',21321,83), // per_request_buffer_limit_bytes
-    f(21506,13,17,b'm',65535,4,0,b'R',21434,72), // filter_action
-    f(21568,21,18,b'm',65535,4,0,b'R',21519,49), // non_forwarding_action
-    f(18636,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(21589,25,20,b'm',294,4,255,b'I',21321,83), // request_body_buffer_limit
-    f(21716,16,21,b'm',113,2,255,b'R',21614,102), // route_specifiers
+    f(3935,7,15,b'm',174,4,255,b'I',21961,35), // tracing
+    f(22079,30,16,b'm',308,4,255,b'I',21996,83), // per_request_buffer_limit_bytes
+    f(22181,13,17,b'm',65535,4,0,b'R',22109,72), // filter_action
+    f(22243,21,18,b'm',65535,4,0,b'R',22194,49), // non_forwarding_action
+    f(19311,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22264,25,20,b'm',309,4,255,b'I',21996,83), // request_body_buffer_limit
+    f(22391,16,21,b'm',119,2,255,b'R',22289,102), // route_specifiers
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
-    f(21765,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
-    f(21779,17,3,b'm',170,4,0,b'S',0,0), // weighted_clusters
-    f(21855,14,4,b'm',93,4,255,b'I',21796,59), // metadata_match
-    f(20867,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
-    f(21869,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(21889,17,7,b'm',280,4,1,b'S',0,0), // auto_host_rewrite
-    f(12100,7,8,b'm',283,4,255,b'S',0,0), // timeout
-    f(12123,12,9,b'm',65535,4,255,b'R',21906,103), // retry_policy
+    f(22440,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
+    f(22454,17,3,b'm',177,4,0,b'S',0,0), // weighted_clusters
+    f(22530,14,4,b'm',99,4,255,b'I',22471,59), // metadata_match
+    f(21542,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
+    f(22544,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
+    f(22564,17,7,b'm',295,4,1,b'S',0,0), // auto_host_rewrite
+    f(12819,7,8,b'm',298,4,255,b'S',0,0), // timeout
+    f(12842,12,9,b'm',65535,4,255,b'R',22581,103), // retry_policy
     f(2011,8,11,b'e',17,0,255,b'S',0,0), // priority
-    f(22078,11,13,b'm',65535,2,255,b'R',22009,69), // rate_limits
-    f(22132,22,14,b'm',280,4,255,b'I',22089,43), // include_vh_rate_limits
-    f(22154,11,15,b'm',154,2,255,b'S',0,0), // hash_policy
-    f(22254,4,17,b'm',65535,4,255,b'R',22165,89), // cors
-    f(22258,31,20,b'e',23,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(22289,16,23,b'm',283,4,255,b'S',0,0), // max_grpc_timeout
-    f(14285,12,24,b'm',283,4,255,b'S',0,0), // idle_timeout
-    f(22305,15,25,b'm',161,2,255,b'S',0,0), // upgrade_configs
-    f(22352,24,26,b'e',65535,0,255,b'R',22320,32), // internal_redirect_action
-    f(22450,12,27,b'm',65535,4,255,b'R',22376,74), // hedge_policy
-    f(22462,19,28,b'm',283,4,255,b'S',0,0), // grpc_timeout_offset
-    f(22481,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
-    f(22500,23,30,b'm',160,2,255,b'S',0,0), // request_mirror_policies
-    f(22523,22,31,b'm',293,4,255,b'R',22320,32), // max_internal_redirects
-    f(20920,13,32,b'm',250,4,255,b'S',0,0), // regex_rewrite
-    f(22580,25,33,b'm',279,4,255,b'R',22545,35), // retry_policy_typed_config
-    f(22605,24,34,b'm',65535,4,255,b'R',22320,32), // internal_redirect_policy
-    f(22629,23,35,b'm',250,4,1,b'S',0,0), // host_rewrite_path_regex
-    f(14337,19,36,b'm',159,4,255,b'S',0,0), // max_stream_duration
-    f(22736,24,37,b's',65535,4,0,b'R',22652,84), // cluster_specifier_plugin
-    f(22760,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
-    f(22783,31,39,b'm',65535,4,0,b'R',22652,84), // inline_cluster_specifier_plugin
-    f(22909,17,40,b'm',113,4,255,b'I',22814,95), // early_data_policy
-    f(22926,19,41,b'm',113,4,255,b'S',0,0), // path_rewrite_policy
-    f(23015,13,42,b'm',283,4,255,b'I',22945,70), // flush_timeout
-    f(23028,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
-    f(20933,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
+    f(22753,11,13,b'm',65535,2,255,b'R',22684,69), // rate_limits
+    f(22807,22,14,b'm',295,4,255,b'I',22764,43), // include_vh_rate_limits
+    f(22829,11,15,b'm',161,2,255,b'S',0,0), // hash_policy
+    f(22929,4,17,b'm',65535,4,255,b'R',22840,89), // cors
+    f(22933,31,20,b'e',23,0,255,b'S',0,0), // cluster_not_found_response_code
+    f(22964,16,23,b'm',298,4,255,b'S',0,0), // max_grpc_timeout
+    f(15048,12,24,b'm',298,4,255,b'S',0,0), // idle_timeout
+    f(22980,15,25,b'm',168,2,255,b'S',0,0), // upgrade_configs
+    f(23027,24,26,b'e',65535,0,255,b'R',22995,32), // internal_redirect_action
+    f(23125,12,27,b'm',65535,4,255,b'R',23051,74), // hedge_policy
+    f(23137,19,28,b'm',298,4,255,b'S',0,0), // grpc_timeout_offset
+    f(23156,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
+    f(23175,23,30,b'm',167,2,255,b'S',0,0), // request_mirror_policies
+    f(23198,22,31,b'm',308,4,255,b'R',22995,32), // max_internal_redirects
+    f(21595,13,32,b'm',265,4,255,b'S',0,0), // regex_rewrite
+    f(23255,25,33,b'm',294,4,255,b'R',23220,35), // retry_policy_typed_config
+    f(23280,24,34,b'm',65535,4,255,b'R',22995,32), // internal_redirect_policy
+    f(23304,23,35,b'm',265,4,1,b'S',0,0), // host_rewrite_path_regex
+    f(15100,19,36,b'm',166,4,255,b'S',0,0), // max_stream_duration
+    f(23411,24,37,b's',65535,4,0,b'R',23327,84), // cluster_specifier_plugin
+    f(23435,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
+    f(23458,31,39,b'm',65535,4,0,b'R',23327,84), // inline_cluster_specifier_plugin
+    f(23584,17,40,b'm',119,4,255,b'I',23489,95), // early_data_policy
+    f(23601,19,41,b'm',119,4,255,b'S',0,0), // path_rewrite_policy
+    f(23690,13,42,b'm',298,4,255,b'I',23620,70), // flush_timeout
+    f(23703,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
+    f(21608,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
-    f(12422,6,1,b'm',157,4,0,b'S',0,0), // header
-    f(23084,6,2,b'm',156,4,0,b'S',0,0), // cookie
-    f(23090,21,3,b'm',155,4,0,b'S',0,0), // connection_properties
-    f(23111,8,4,b'b',65535,0,255,b'S',0,0), // terminal
-    f(23119,15,5,b'm',158,4,0,b'S',0,0), // query_parameter
-    f(23189,12,6,b'm',65535,4,0,b'R',23134,55), // filter_state
+    f(13141,6,1,b'm',164,4,0,b'S',0,0), // header
+    f(23759,6,2,b'm',163,4,0,b'S',0,0), // cookie
+    f(23765,21,3,b'm',162,4,0,b'S',0,0), // connection_properties
+    f(23786,8,4,b'b',65535,0,255,b'S',0,0), // terminal
+    f(23794,15,5,b'm',165,4,0,b'S',0,0), // query_parameter
+    f(23864,12,6,b'm',65535,4,0,b'R',23809,55), // filter_state
     // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    f(23266,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
+    f(23941,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(23370,3,2,b'm',283,4,255,b'R',23326,44), // ttl
-    f(131,4,3,b's',65535,0,255,b'I',23373,91), // path
-    f(23464,10,4,b'm',65535,2,255,b'R',23326,44), // attributes
+    f(24045,3,2,b'm',298,4,255,b'R',24001,44), // ttl
+    f(131,4,3,b's',65535,0,255,b'I',24048,91), // path
+    f(24139,10,4,b'm',65535,2,255,b'R',24001,44), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    f(23525,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(20920,13,2,b'm',250,4,255,b'S',0,0), // regex_rewrite
+    f(24200,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(21595,13,2,b'm',265,4,255,b'S',0,0), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    f(14337,19,1,b'm',283,4,255,b'S',0,0), // max_stream_duration
-    f(23646,23,2,b'm',283,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(23669,26,3,b'm',283,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(15100,19,1,b'm',298,4,255,b'S',0,0), // max_stream_duration
+    f(24321,23,2,b'm',298,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(24344,26,3,b'm',298,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
-    f(23748,16,3,b'm',106,4,255,b'S',0,0), // runtime_fraction
-    f(23764,13,4,b'm',280,4,255,b'I',21286,35), // trace_sampled
-    f(21765,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
-    f(23777,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
-    f(23810,25,7,b'm',67,2,255,b'S',0,0), // request_headers_mutations
-    f(21869,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
+    f(24423,16,3,b'm',112,4,255,b'S',0,0), // runtime_fraction
+    f(24439,13,4,b'm',295,4,255,b'I',21961,35), // trace_sampled
+    f(22440,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(24452,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
+    f(24485,25,7,b'm',72,2,255,b'S',0,0), // request_headers_mutations
+    f(22544,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
     // envoy.config.route.v3.RouteAction.UpgradeConfig
-    f(23882,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(23894,7,2,b'm',280,4,255,b'S',0,0), // enabled
-    f(23964,14,3,b'm',65535,4,255,b'R',23901,63), // connect_config
+    f(24557,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(24569,7,2,b'm',295,4,255,b'S',0,0), // enabled
+    f(24639,14,3,b'm',65535,4,255,b'R',24576,63), // connect_config
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24018,13,2,b'm',169,2,255,b'S',0,0), // virtual_hosts
-    f(24031,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
-    f(21133,23,4,b'm',86,2,255,b'S',0,0), // response_headers_to_add
-    f(21156,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(21111,22,6,b'm',86,2,255,b'S',0,0), // request_headers_to_add
-    f(24052,17,7,b'm',280,4,255,b'S',0,0), // validate_clusters
-    f(21182,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(24165,4,9,b'm',65535,4,255,b'R',24069,96), // vhds
-    f(24169,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(24204,35,11,b'm',293,4,255,b'S',0,0), // max_direct_response_body_size_bytes
-    f(24239,25,12,b'm',65535,2,255,b'R',22652,84), // cluster_specifier_plugins
-    f(22500,23,13,b'm',160,2,255,b'S',0,0), // request_mirror_policies
-    f(24264,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
-    f(24292,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
-    f(21263,23,16,b'm',65535,1,255,b'R',21207,56), // typed_per_filter_config
-    f(7858,8,17,b'm',93,4,255,b'I',24331,38), // metadata
-    f(24369,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
-    f(21716,16,19,b'm',113,2,255,b'R',21614,102), // route_specifiers
+    f(24693,13,2,b'm',176,2,255,b'S',0,0), // virtual_hosts
+    f(24706,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
+    f(21808,23,4,b'm',91,2,255,b'S',0,0), // response_headers_to_add
+    f(21831,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(21786,22,6,b'm',91,2,255,b'S',0,0), // request_headers_to_add
+    f(24727,17,7,b'm',295,4,255,b'S',0,0), // validate_clusters
+    f(21857,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(24840,4,9,b'm',65535,4,255,b'R',24744,96), // vhds
+    f(24844,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(24879,35,11,b'm',308,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(24914,25,12,b'm',65535,2,255,b'R',23327,84), // cluster_specifier_plugins
+    f(23175,23,13,b'm',167,2,255,b'S',0,0), // request_mirror_policies
+    f(24939,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
+    f(24967,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
+    f(21938,23,16,b'm',65535,1,255,b'R',21882,56), // typed_per_filter_config
+    f(7878,8,17,b'm',99,4,255,b'I',25006,38), // metadata
+    f(25044,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
+    f(22391,16,19,b'm',119,2,255,b'R',22289,102), // route_specifiers
     // envoy.config.route.v3.RouteMatch
-    f(24413,6,1,b's',65535,4,0,b'S',0,0), // prefix
+    f(25088,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(24419,14,4,b'm',280,4,255,b'S',0,0), // case_sensitive
-    f(24433,7,6,b'm',149,2,255,b'S',0,0), // headers
-    f(24440,16,7,b'm',150,2,255,b'S',0,0), // query_parameters
-    f(24456,4,8,b'm',165,4,255,b'S',0,0), // grpc
-    f(23748,16,9,b'm',106,4,255,b'S',0,0), // runtime_fraction
-    f(24460,10,10,b'm',251,4,0,b'S',0,0), // safe_regex
-    f(24470,11,11,b'm',166,4,255,b'S',0,0), // tls_context
-    f(24481,15,12,b'm',164,4,0,b'S',0,0), // connect_matcher
-    f(24566,16,13,b'm',247,2,255,b'R',24496,70), // dynamic_metadata
-    f(24582,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
-    f(24603,17,15,b'm',113,4,0,b'S',0,0), // path_match_policy
-    f(23189,12,16,b'm',65535,2,255,b'R',24620,72), // filter_state
-    f(24692,7,17,b'm',146,2,255,b'S',0,0), // cookies
+    f(25094,14,4,b'm',295,4,255,b'S',0,0), // case_sensitive
+    f(25108,7,6,b'm',156,2,255,b'S',0,0), // headers
+    f(25115,16,7,b'm',157,2,255,b'S',0,0), // query_parameters
+    f(25131,4,8,b'm',172,4,255,b'S',0,0), // grpc
+    f(24423,16,9,b'm',112,4,255,b'S',0,0), // runtime_fraction
+    f(25135,10,10,b'm',266,4,0,b'S',0,0), // safe_regex
+    f(25145,11,11,b'm',173,4,255,b'S',0,0), // tls_context
+    f(25156,15,12,b'm',171,4,0,b'S',0,0), // connect_matcher
+    f(25241,16,13,b'm',262,2,255,b'R',25171,70), // dynamic_metadata
+    f(25257,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
+    f(25278,17,15,b'm',119,4,0,b'S',0,0), // path_match_policy
+    f(23864,12,16,b'm',65535,2,255,b'R',25295,72), // filter_state
+    f(25367,7,17,b'm',153,2,255,b'S',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    f(24855,9,1,b'm',280,4,255,b'S',0,0), // presented
-    f(24864,9,2,b'm',280,4,255,b'S',0,0), // validated
+    f(25530,9,1,b'm',295,4,255,b'S',0,0), // presented
+    f(25539,9,2,b'm',295,4,255,b'S',0,0), // validated
     // envoy.config.route.v3.Tracing
-    f(24902,15,1,b'm',269,4,255,b'I',5265,36), // client_sampling
-    f(24917,15,2,b'm',269,4,255,b'I',5265,36), // random_sampling
-    f(24932,16,3,b'm',269,4,255,b'I',5265,36), // overall_sampling
-    f(24948,11,4,b'm',263,2,255,b'I',5265,36), // custom_tags
-    f(20480,9,5,b's',65535,0,255,b'I',5265,36), // operation
-    f(24959,18,6,b's',65535,0,255,b'I',5265,36), // upstream_operation
+    f(25577,15,1,b'm',284,4,255,b'I',5265,36), // client_sampling
+    f(25592,15,2,b'm',284,4,255,b'I',5265,36), // random_sampling
+    f(25607,16,3,b'm',284,4,255,b'I',5265,36), // overall_sampling
+    f(25623,11,4,b'm',278,2,255,b'I',5265,36), // custom_tags
+    f(21155,9,5,b's',65535,0,255,b'I',5265,36), // operation
+    f(25634,18,6,b's',65535,0,255,b'I',5265,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
     f(345,4,2,b's',65535,0,255,b'S',0,0), // name
-    f(24433,7,4,b'm',149,2,255,b'S',0,0), // headers
+    f(25108,7,4,b'm',156,2,255,b'S',0,0), // headers
     // envoy.config.route.v3.VirtualHost
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25046,7,2,b's',65535,2,255,b'S',0,0), // domains
-    f(25053,6,3,b'm',152,2,255,b'S',0,0), // routes
-    f(25059,11,4,b'e',24,0,255,b'S',0,0), // require_tls
-    f(25070,16,5,b'm',168,2,255,b'S',0,0), // virtual_clusters
-    f(22078,11,6,b'm',65535,2,255,b'R',22009,69), // rate_limits
-    f(21111,22,7,b'm',86,2,255,b'S',0,0), // request_headers_to_add
-    f(22254,4,8,b'm',65535,4,255,b'R',22165,89), // cors
-    f(21133,23,10,b'm',86,2,255,b'S',0,0), // response_headers_to_add
-    f(21156,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(21182,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(25086,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
-    f(21263,23,15,b'm',65535,1,255,b'R',21207,56), // typed_per_filter_config
-    f(12123,12,16,b'm',65535,4,255,b'R',21906,103), // retry_policy
-    f(22450,12,17,b'm',65535,4,255,b'R',22376,74), // hedge_policy
-    f(21404,30,18,b'm',293,4,255,b'I',21321,83), // per_request_buffer_limit_bytes
-    f(25115,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(22580,25,20,b'm',279,4,255,b'R',22545,35), // retry_policy_typed_config
-    f(25158,7,21,b'm',65535,4,255,b'R',25148,10), // matcher
-    f(22500,23,22,b'm',160,2,255,b'S',0,0), // request_mirror_policies
-    f(25227,31,23,b'b',65535,0,255,b'I',25165,62), // include_is_timeout_retry_header
-    f(7858,8,24,b'm',93,4,255,b'I',25258,39), // metadata
-    f(21589,25,25,b'm',294,4,255,b'I',21321,83), // request_body_buffer_limit
-    f(21716,16,26,b'm',113,2,255,b'R',21614,102), // route_specifiers
+    f(25721,7,2,b's',65535,2,255,b'S',0,0), // domains
+    f(25728,6,3,b'm',159,2,255,b'S',0,0), // routes
+    f(25734,11,4,b'e',24,0,255,b'S',0,0), // require_tls
+    f(25745,16,5,b'm',175,2,255,b'S',0,0), // virtual_clusters
+    f(22753,11,6,b'm',65535,2,255,b'R',22684,69), // rate_limits
+    f(21786,22,7,b'm',91,2,255,b'S',0,0), // request_headers_to_add
+    f(22929,4,8,b'm',65535,4,255,b'R',22840,89), // cors
+    f(21808,23,10,b'm',91,2,255,b'S',0,0), // response_headers_to_add
+    f(21831,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(21857,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(25761,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
+    f(21938,23,15,b'm',65535,1,255,b'R',21882,56), // typed_per_filter_config
+    f(12842,12,16,b'm',65535,4,255,b'R',22581,103), // retry_policy
+    f(23125,12,17,b'm',65535,4,255,b'R',23051,74), // hedge_policy
+    f(22079,30,18,b'm',308,4,255,b'I',21996,83), // per_request_buffer_limit_bytes
+    f(25790,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
+    f(23255,25,20,b'm',294,4,255,b'R',23220,35), // retry_policy_typed_config
+    f(25833,7,21,b'm',65535,4,255,b'R',25823,10), // matcher
+    f(23175,23,22,b'm',167,2,255,b'S',0,0), // request_mirror_policies
+    f(25902,31,23,b'b',65535,0,255,b'I',25840,62), // include_is_timeout_retry_header
+    f(7878,8,24,b'm',99,4,255,b'I',25933,39), // metadata
+    f(22264,25,25,b'm',309,4,255,b'I',21996,83), // request_body_buffer_limit
+    f(22391,16,26,b'm',119,2,255,b'R',22289,102), // route_specifiers
     // envoy.config.route.v3.WeightedCluster
-    f(5659,8,1,b'm',171,2,255,b'S',0,0), // clusters
-    f(25334,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
-    f(25395,12,3,b'm',293,4,255,b'I',25352,43), // total_weight
-    f(23525,11,4,b's',65535,4,0,b'S',0,0), // header_name
-    f(25407,15,5,b'm',280,4,0,b'S',0,0), // use_hash_policy
+    f(5659,8,1,b'm',178,2,255,b'S',0,0), // clusters
+    f(26009,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
+    f(26070,12,3,b'm',308,4,255,b'I',26027,43), // total_weight
+    f(24200,11,4,b's',65535,4,0,b'S',0,0), // header_name
+    f(26082,15,5,b'm',295,4,0,b'S',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(1997,6,2,b'm',293,4,255,b'S',0,0), // weight
-    f(21855,14,3,b'm',93,4,255,b'I',21796,59), // metadata_match
-    f(21111,22,4,b'm',86,2,255,b'S',0,0), // request_headers_to_add
-    f(21133,23,5,b'm',86,2,255,b'S',0,0), // response_headers_to_add
-    f(21156,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(21182,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(21263,23,10,b'm',65535,1,255,b'R',21207,56), // typed_per_filter_config
-    f(21869,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
-    f(21765,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(1997,6,2,b'm',308,4,255,b'S',0,0), // weight
+    f(22530,14,3,b'm',99,4,255,b'I',22471,59), // metadata_match
+    f(21786,22,4,b'm',91,2,255,b'S',0,0), // request_headers_to_add
+    f(21808,23,5,b'm',91,2,255,b'S',0,0), // response_headers_to_add
+    f(21831,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(21857,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(21938,23,10,b'm',65535,1,255,b'R',21882,56), // typed_per_filter_config
+    f(22544,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
+    f(22440,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(25526,6,2,b's',65535,4,0,b'S',0,0), // format
-    f(15916,11,3,b'm',290,4,0,b'S',0,0), // json_format
-    f(25532,17,4,b'm',290,4,0,b'S',0,0), // typed_json_format
-    f(942,10,5,b'm',110,4,0,b'S',0,0), // log_format
+    f(26201,6,2,b's',65535,4,0,b'S',0,0), // format
+    f(16620,11,3,b'm',305,4,0,b'S',0,0), // json_format
+    f(26207,17,4,b'm',305,4,0,b'S',0,0), // typed_json_format
+    f(942,10,5,b'm',116,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    f(942,10,1,b'm',110,4,0,b'S',0,0), // log_format
+    f(942,10,1,b'm',116,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    f(942,10,1,b'm',110,4,0,b'S',0,0), // log_format
+    f(942,10,1,b'm',116,4,0,b'S',0,0), // log_format
     // envoy.extensions.clusters.dns.v3.DnsCluster
-    f(7541,16,3,b'm',283,4,255,b'S',0,0), // dns_refresh_rate
-    f(8370,24,4,b'm',176,4,255,b'S',0,0), // dns_failure_refresh_rate
-    f(8204,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(8722,10,6,b'm',283,4,255,b'S',0,0), // dns_jitter
-    f(4723,25,7,b'm',113,4,255,b'S',0,0), // typed_dns_resolver_config
+    f(7541,16,3,b'm',298,4,255,b'S',0,0), // dns_refresh_rate
+    f(8377,24,4,b'm',183,4,255,b'S',0,0), // dns_failure_refresh_rate
+    f(8224,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
+    f(8794,10,6,b'm',298,4,255,b'S',0,0), // dns_jitter
+    f(4723,25,7,b'm',119,4,255,b'S',0,0), // typed_dns_resolver_config
     f(7557,17,8,b'e',25,0,255,b'S',0,0), // dns_lookup_family
-    f(25706,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
-    f(25738,20,10,b'm',283,4,255,b'S',0,0), // dns_min_refresh_rate
+    f(26381,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
+    f(26413,20,10,b'm',298,4,255,b'S',0,0), // dns_min_refresh_rate
     // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    f(9921,13,1,b'm',283,4,255,b'S',0,0), // base_interval
-    f(9934,12,2,b'm',283,4,255,b'S',0,0), // max_interval
+    f(10517,13,1,b'm',298,4,255,b'S',0,0), // base_interval
+    f(10530,12,2,b'm',298,4,255,b'S',0,0), // max_interval
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    f(25881,10,1,b's',65535,4,0,b'S',0,0), // object_key
-    f(25891,13,2,b'm',110,4,1,b'S',0,0), // format_string
-    f(25951,9,3,b'b',65535,0,255,b'I',25904,47), // read_only
-    f(26042,20,4,b'e',26,0,255,b'I',25960,82), // shared_with_upstream
-    f(26062,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
-    f(26075,11,6,b's',65535,0,255,b'S',0,0), // factory_key
+    f(26556,10,1,b's',65535,4,0,b'S',0,0), // object_key
+    f(26566,13,2,b'm',116,4,1,b'S',0,0), // format_string
+    f(26626,9,3,b'b',65535,0,255,b'I',26579,47), // read_only
+    f(26717,20,4,b'e',26,0,255,b'I',26635,82), // shared_with_upstream
+    f(26737,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
+    f(26750,11,6,b's',65535,0,255,b'S',0,0), // factory_key
     // envoy.extensions.filters.http.router.v3.Router
-    f(26188,13,1,b'm',280,4,255,b'I',26132,56), // dynamic_stats
-    f(26201,16,2,b'b',65535,0,255,b'I',21286,35), // start_child_span
-    f(26217,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(26229,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(26251,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(26320,27,6,b'b',65535,0,255,b'I',26271,49), // respect_expected_rq_timeout
-    f(26373,40,7,b'b',65535,0,255,b'I',26347,26), // suppress_grpc_request_failure_code_stats
-    f(26413,21,8,b'm',191,2,255,b'R',8219,46), // upstream_http_filters
-    f(26495,20,9,b'm',179,4,255,b'I',26434,61), // upstream_log_options
-    f(26515,33,10,b'm',280,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(26863,13,1,b'm',295,4,255,b'I',26807,56), // dynamic_stats
+    f(26876,16,2,b'b',65535,0,255,b'I',21961,35), // start_child_span
+    f(26892,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(26904,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(26926,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(26995,27,6,b'b',65535,0,255,b'I',26946,49), // respect_expected_rq_timeout
+    f(27048,40,7,b'b',65535,0,255,b'I',27022,26), // suppress_grpc_request_failure_code_stats
+    f(27088,21,8,b'm',198,2,255,b'R',8239,46), // upstream_http_filters
+    f(27170,20,9,b'm',186,4,255,b'I',27109,61), // upstream_log_options
+    f(27190,33,10,b'm',295,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(26619,37,1,b'b',65535,0,255,b'I',5265,36), // flush_upstream_log_on_upstream_stream
-    f(26656,27,2,b'm',283,4,255,b'I',5265,36), // upstream_log_flush_interval
+    f(27294,37,1,b'b',65535,0,255,b'I',5265,36), // flush_upstream_log_on_upstream_stream
+    f(27331,27,2,b'm',298,4,255,b'I',5265,36), // upstream_log_flush_interval
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(26901,25,1,b'm',280,4,255,b'R',26872,29), // enable_ja3_fingerprinting
-    f(26982,24,2,b'm',293,4,255,b'I',26926,56), // initial_read_buffer_size
-    f(27006,25,3,b'm',280,4,255,b'R',26872,29), // enable_ja4_fingerprinting
-    f(27031,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(27127,21,5,b'm',293,4,255,b'I',27078,49), // max_client_hello_size
+    f(27576,25,1,b'm',295,4,255,b'R',27547,29), // enable_ja3_fingerprinting
+    f(27657,24,2,b'm',308,4,255,b'I',27601,56), // initial_read_buffer_size
+    f(27681,25,3,b'm',295,4,255,b'R',27547,29), // enable_ja4_fingerprinting
+    f(27706,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(27802,21,5,b'm',308,4,255,b'I',27753,49), // max_client_hello_size
     // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    f(18636,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(7003,15,2,b'm',294,4,255,b'S',0,0), // max_connections
-    f(27216,5,3,b'm',283,4,255,b'S',0,0), // delay
-    f(27221,15,4,b'm',105,4,255,b'S',0,0), // runtime_enabled
+    f(19311,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(7003,15,2,b'm',309,4,255,b'S',0,0), // max_connections
+    f(27891,5,3,b'm',298,4,255,b'S',0,0), // delay
+    f(27896,15,4,b'm',111,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.network.direct_response.v3.Config
-    f(27294,8,1,b'm',77,4,255,b'S',0,0), // response
+    f(27969,8,1,b'm',82,4,255,b'S',0,0), // response
     // envoy.extensions.filters.network.echo.v3.Echo
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(27428,10,1,b'e',27,0,255,b'S',0,0), // codec_type
-    f(18636,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(27438,3,3,b'm',192,4,0,b'S',0,0), // rds
-    f(2551,12,4,b'm',162,4,0,b'S',0,0), // route_config
-    f(27441,12,5,b'm',191,2,255,b'S',0,0), // http_filters
-    f(27453,14,6,b'm',280,4,255,b'S',0,0), // add_user_agent
-    f(3935,7,7,b'm',65535,4,255,b'R',27467,28), // tracing
-    f(7498,21,8,b'm',87,4,255,b'S',0,0), // http_protocol_options
-    f(7519,22,9,b'm',89,4,255,b'S',0,0), // http2_protocol_options
-    f(27495,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(27506,13,12,b'm',283,4,255,b'S',0,0), // drain_timeout
+    f(28103,10,1,b'e',27,0,255,b'S',0,0), // codec_type
+    f(19311,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(28113,3,3,b'm',199,4,0,b'S',0,0), // rds
+    f(2551,12,4,b'm',169,4,0,b'S',0,0), // route_config
+    f(28116,12,5,b'm',198,2,255,b'S',0,0), // http_filters
+    f(28128,14,6,b'm',295,4,255,b'S',0,0), // add_user_agent
+    f(3935,7,7,b'm',65535,4,255,b'R',28142,28), // tracing
+    f(7498,21,8,b'm',93,4,255,b'S',0,0), // http_protocol_options
+    f(7519,22,9,b'm',95,4,255,b'S',0,0), // http2_protocol_options
+    f(28170,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(28181,13,12,b'm',298,4,255,b'S',0,0), // drain_timeout
     f(3418,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(27519,18,14,b'm',280,4,255,b'S',0,0), // use_remote_address
-    f(27537,19,15,b'm',280,4,255,b'S',0,0), // generate_request_id
-    f(27556,27,16,b'e',28,0,255,b'S',0,0), // forward_client_cert_details
-    f(27583,31,17,b'm',189,4,255,b'S',0,0), // set_current_client_cert_details
-    f(27614,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(27632,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(27723,49,20,b'b',65535,0,255,b'I',27652,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(27772,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(27787,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(22305,15,23,b'm',190,2,255,b'S',0,0), // upgrade_configs
-    f(27790,19,24,b'm',283,4,255,b'S',0,0), // stream_idle_timeout
-    f(27809,23,25,b'm',188,4,255,b'S',0,0), // internal_address_config
-    f(27832,21,26,b'm',283,4,255,b'S',0,0), // delayed_close_timeout
-    f(10948,15,28,b'm',283,4,255,b'S',0,0), // request_timeout
-    f(27853,22,29,b'm',293,4,255,b'S',0,0), // max_request_headers_kb
-    f(27875,14,30,b'm',280,4,255,b'S',0,0), // normalize_path
-    f(27927,13,31,b'm',65535,4,0,b'R',27889,38), // scoped_routes
-    f(27940,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(27968,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(27981,28,34,b'e',30,0,255,b'S',0,0), // server_header_transformation
-    f(7913,28,35,b'm',90,4,255,b'S',0,0), // common_http_protocol_options
-    f(28009,20,36,b'm',193,4,255,b'S',0,0), // request_id_extension
-    f(28029,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(28097,18,38,b'm',65535,4,255,b'R',28062,35), // local_reply_config
-    f(28115,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(28219,36,40,b'm',280,4,255,b'I',28139,80), // stream_error_on_invalid_http_message
-    f(28255,23,41,b'm',283,4,255,b'S',0,0), // request_headers_timeout
-    f(28278,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(28333,26,43,b'm',65535,4,255,b'R',28297,36), // path_normalization_options
-    f(28382,22,44,b'm',65535,4,255,b'R',28359,23), // http3_protocol_options
-    f(28404,32,45,b'e',29,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(28436,32,46,b'm',113,2,255,b'S',0,0), // original_ip_detection_extensions
-    f(28468,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(28491,28,48,b'm',107,4,255,b'S',0,0), // scheme_header_transformation
-    f(28519,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(28538,30,50,b'm',113,4,255,b'R',0,0), // typed_header_validation_config
-    f(28568,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(28624,32,52,b'm',113,2,255,b'R',28591,33), // early_header_mutation_extensions
-    f(28656,35,53,b'm',280,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(28723,25,54,b'm',283,4,255,b'I',28691,32), // access_log_flush_interval
-    f(28748,31,55,b'b',65535,0,255,b'I',28691,32), // flush_access_log_on_new_request
-    f(28779,18,56,b'm',187,4,255,b'I',28691,32), // access_log_options
-    f(28891,21,57,b'b',65535,0,255,b'I',28797,94), // append_local_overload
-    f(28962,34,58,b'b',65535,0,255,b'I',28912,50), // http1_safe_max_connection_duration
-    f(28996,20,59,b'm',283,4,255,b'S',0,0), // stream_flush_timeout
-    f(29016,27,60,b'm',65535,4,255,b'R',0,0), // forward_client_cert_matcher
-    f(29043,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(29063,20,62,b'm',276,4,255,b'S',0,0), // drain_timeout_jitter
+    f(28194,18,14,b'm',295,4,255,b'S',0,0), // use_remote_address
+    f(28212,19,15,b'm',295,4,255,b'S',0,0), // generate_request_id
+    f(28231,27,16,b'e',28,0,255,b'S',0,0), // forward_client_cert_details
+    f(28258,31,17,b'm',196,4,255,b'S',0,0), // set_current_client_cert_details
+    f(28289,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(28307,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(28398,49,20,b'b',65535,0,255,b'I',28327,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(28447,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(28462,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(22980,15,23,b'm',197,2,255,b'S',0,0), // upgrade_configs
+    f(28465,19,24,b'm',298,4,255,b'S',0,0), // stream_idle_timeout
+    f(28484,23,25,b'm',195,4,255,b'S',0,0), // internal_address_config
+    f(28507,21,26,b'm',298,4,255,b'S',0,0), // delayed_close_timeout
+    f(11667,15,28,b'm',298,4,255,b'S',0,0), // request_timeout
+    f(28528,22,29,b'm',308,4,255,b'S',0,0), // max_request_headers_kb
+    f(28550,14,30,b'm',295,4,255,b'S',0,0), // normalize_path
+    f(28602,13,31,b'm',65535,4,0,b'R',28564,38), // scoped_routes
+    f(28615,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(28643,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(28656,28,34,b'e',30,0,255,b'S',0,0), // server_header_transformation
+    f(7933,28,35,b'm',96,4,255,b'S',0,0), // common_http_protocol_options
+    f(28684,20,36,b'm',200,4,255,b'S',0,0), // request_id_extension
+    f(28704,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(28772,18,38,b'm',65535,4,255,b'R',28737,35), // local_reply_config
+    f(28790,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(28894,36,40,b'm',295,4,255,b'I',28814,80), // stream_error_on_invalid_http_message
+    f(28930,23,41,b'm',298,4,255,b'S',0,0), // request_headers_timeout
+    f(28953,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(29008,26,43,b'm',65535,4,255,b'R',28972,36), // path_normalization_options
+    f(29057,22,44,b'm',65535,4,255,b'R',29034,23), // http3_protocol_options
+    f(29079,32,45,b'e',29,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(29111,32,46,b'm',119,2,255,b'S',0,0), // original_ip_detection_extensions
+    f(29143,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(29166,28,48,b'm',113,4,255,b'S',0,0), // scheme_header_transformation
+    f(29194,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(29213,30,50,b'm',119,4,255,b'R',0,0), // typed_header_validation_config
+    f(29243,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(29299,32,52,b'm',119,2,255,b'R',29266,33), // early_header_mutation_extensions
+    f(29331,35,53,b'm',295,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(29398,25,54,b'm',298,4,255,b'I',29366,32), // access_log_flush_interval
+    f(29423,31,55,b'b',65535,0,255,b'I',29366,32), // flush_access_log_on_new_request
+    f(29454,18,56,b'm',194,4,255,b'I',29366,32), // access_log_options
+    f(29566,21,57,b'b',65535,0,255,b'I',29472,94), // append_local_overload
+    f(29637,34,58,b'b',65535,0,255,b'I',29587,50), // http1_safe_max_connection_duration
+    f(29671,20,59,b'm',298,4,255,b'S',0,0), // stream_flush_timeout
+    f(29691,27,60,b'm',65535,4,255,b'R',0,0), // forward_client_cert_matcher
+    f(29718,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(29738,20,62,b'm',291,4,255,b'S',0,0), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(28723,25,1,b'm',283,4,255,b'I',5265,36), // access_log_flush_interval
-    f(28748,31,2,b'b',65535,0,255,b'I',5265,36), // flush_access_log_on_new_request
-    f(29184,44,3,b'b',65535,0,255,b'I',5265,36), // flush_log_on_tunnel_successfully_established
+    f(29398,25,1,b'm',298,4,255,b'I',5265,36), // access_log_flush_interval
+    f(29423,31,2,b'b',65535,0,255,b'I',5265,36), // flush_access_log_on_new_request
+    f(29859,44,3,b'b',65535,0,255,b'I',5265,36), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(29331,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
-    f(29343,11,2,b'm',74,2,255,b'S',0,0), // cidr_ranges
+    f(30006,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
+    f(30018,11,2,b'm',79,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(29463,7,1,b'm',280,4,255,b'S',0,0), // subject
-    f(29470,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(30138,7,1,b'm',295,4,255,b'S',0,0), // subject
+    f(30145,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(29474,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(25526,6,7,b'e',65535,0,255,b'R',0,0), // format
-    f(29479,6,8,b'b',65535,0,255,b'R',0,0), // issuer
+    f(30149,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(26201,6,7,b'e',65535,0,255,b'R',0,0), // format
+    f(30154,6,8,b'b',65535,0,255,b'R',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    f(23882,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(8265,7,2,b'm',191,2,255,b'R',29580,61), // filters
-    f(23894,7,3,b'm',280,4,255,b'S',0,0), // enabled
+    f(24557,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(8285,7,2,b'm',198,2,255,b'R',30255,61), // filters
+    f(24569,7,3,b'm',295,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,4,b'm',279,4,0,b'S',0,0), // typed_config
-    f(17505,16,5,b'm',65535,4,0,b'R',17462,43), // config_discovery
-    f(29711,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
-    f(11928,8,7,b'b',65535,0,255,b'S',0,0), // disabled
+    f(3192,12,4,b'm',294,4,0,b'S',0,0), // typed_config
+    f(18180,16,5,b'm',65535,4,0,b'R',18137,43), // config_discovery
+    f(30386,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(12647,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(29785,13,1,b'm',75,4,255,b'S',0,0), // config_source
-    f(29798,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(30460,13,1,b'm',80,4,255,b'S',0,0), // config_source
+    f(30473,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    f(3192,12,1,b'm',279,4,255,b'S',0,0), // typed_config
+    f(3192,12,1,b'm',294,4,255,b'S',0,0), // typed_config
     // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    f(18636,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(29959,12,2,b'm',278,4,255,b'S',0,0), // token_bucket
-    f(27221,15,3,b'm',105,4,255,b'S',0,0), // runtime_enabled
-    f(29971,9,4,b's',65535,0,255,b'S',0,0), // share_key
+    f(19311,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(30634,12,2,b'm',293,4,255,b'S',0,0), // token_bucket
+    f(27896,15,3,b'm',111,4,255,b'S',0,0), // runtime_enabled
+    f(30646,9,4,b's',65535,0,255,b'S',0,0), // share_key
     // envoy.extensions.filters.network.set_filter_state.v3.Config
-    f(30039,17,1,b'm',177,2,255,b'S',0,0), // on_new_connection
-    f(30056,27,2,b'm',177,2,255,b'S',0,0), // on_downstream_tls_handshake
-    f(30083,18,3,b'm',177,2,255,b'S',0,0), // on_downstream_data
+    f(30714,17,1,b'm',184,2,255,b'S',0,0), // on_new_connection
+    f(30731,27,2,b'm',184,2,255,b'S',0,0), // on_downstream_tls_handshake
+    f(30758,18,3,b'm',184,2,255,b'S',0,0), // on_downstream_data
     // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    f(18636,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(19311,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(30213,23,3,b'm',283,4,255,b'I',17193,34), // downstream_idle_timeout
-    f(30236,21,4,b'm',283,4,255,b'I',17193,34), // upstream_idle_timeout
+    f(30888,23,3,b'm',298,4,255,b'I',17868,34), // downstream_idle_timeout
+    f(30911,21,4,b'm',298,4,255,b'I',17868,34), // upstream_idle_timeout
     f(3418,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(30257,20,7,b'm',293,4,255,b'S',0,0), // max_connect_attempts
-    f(14285,12,8,b'm',283,4,255,b'S',0,0), // idle_timeout
-    f(21855,14,9,b'm',93,4,255,b'I',21796,59), // metadata_match
-    f(21779,17,10,b'm',199,4,0,b'S',0,0), // weighted_clusters
-    f(22154,11,11,b'm',270,2,255,b'I',30277,78), // hash_policy
-    f(30395,16,12,b'm',65535,4,255,b'R',30355,40), // tunneling_config
-    f(30411,34,13,b'm',283,4,255,b'S',0,0), // max_downstream_connection_duration
-    f(30544,9,14,b'm',65535,4,255,b'R',30445,99), // on_demand
-    f(28723,25,15,b'm',283,4,255,b'S',0,0), // access_log_flush_interval
-    f(30553,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(28779,18,17,b'm',198,4,255,b'S',0,0), // access_log_options
-    f(30582,15,18,b'm',71,4,255,b'S',0,0), // backoff_options
-    f(30684,19,19,b'm',65535,2,255,b'R',30597,87), // proxy_protocol_tlvs
-    f(30703,52,20,b'm',276,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(30755,21,21,b'e',31,0,255,b'S',0,0), // upstream_connect_mode
-    f(30776,20,22,b'm',293,4,255,b'S',0,0), // max_early_data_bytes
-    f(30840,31,23,b'e',65535,0,255,b'R',30796,44), // proxy_protocol_tlv_merge_policy
-    f(30871,17,24,b'm',280,4,255,b'S',0,0), // check_drain_close
+    f(30932,20,7,b'm',308,4,255,b'S',0,0), // max_connect_attempts
+    f(15048,12,8,b'm',298,4,255,b'S',0,0), // idle_timeout
+    f(22530,14,9,b'm',99,4,255,b'I',22471,59), // metadata_match
+    f(22454,17,10,b'm',206,4,0,b'S',0,0), // weighted_clusters
+    f(22829,11,11,b'm',285,2,255,b'I',30952,78), // hash_policy
+    f(31070,16,12,b'm',65535,4,255,b'R',31030,40), // tunneling_config
+    f(31086,34,13,b'm',298,4,255,b'S',0,0), // max_downstream_connection_duration
+    f(31219,9,14,b'm',65535,4,255,b'R',31120,99), // on_demand
+    f(29398,25,15,b'm',298,4,255,b'S',0,0), // access_log_flush_interval
+    f(31228,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(29454,18,17,b'm',205,4,255,b'S',0,0), // access_log_options
+    f(31257,15,18,b'm',76,4,255,b'S',0,0), // backoff_options
+    f(31359,19,19,b'm',65535,2,255,b'R',31272,87), // proxy_protocol_tlvs
+    f(31378,52,20,b'm',291,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(31430,21,21,b'e',31,0,255,b'S',0,0), // upstream_connect_mode
+    f(31451,20,22,b'm',308,4,255,b'S',0,0), // max_early_data_bytes
+    f(31515,31,23,b'e',65535,0,255,b'R',31471,44), // proxy_protocol_tlv_merge_policy
+    f(31546,17,24,b'm',295,4,255,b'S',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(28723,25,1,b'm',283,4,255,b'S',0,0), // access_log_flush_interval
-    f(30553,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(30962,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
+    f(29398,25,1,b'm',298,4,255,b'S',0,0), // access_log_flush_interval
+    f(31228,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(31637,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    f(5659,8,1,b'm',200,2,255,b'S',0,0), // clusters
+    f(5659,8,1,b'm',207,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
-    f(21855,14,3,b'm',93,4,255,b'I',21796,59), // metadata_match
+    f(22530,14,3,b'm',99,4,255,b'I',22471,59), // metadata_match
     // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    f(23525,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(31220,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
-    f(31261,18,3,b'm',273,4,255,b'S',0,0), // reject_with_status
+    f(24200,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(31895,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
+    f(31936,18,3,b'm',288,4,255,b'S',0,0), // reject_with_status
     // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    f(27632,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(31339,17,2,b'm',203,4,255,b'S',0,0), // xff_trusted_cidrs
-    f(27772,15,3,b'm',280,4,255,b'S',0,0), // skip_xff_append
+    f(28307,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(32014,17,2,b'm',210,4,255,b'S',0,0), // xff_trusted_cidrs
+    f(28447,15,3,b'm',295,4,255,b'S',0,0), // skip_xff_append
     // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    f(31422,5,1,b'm',74,2,255,b'S',0,0), // cidrs
+    f(32097,5,1,b'm',79,2,255,b'S',0,0), // cidrs
+    // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
+    // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
+    f(8993,20,1,b'm',214,4,0,b'S',0,0), // zone_aware_lb_config
+    f(9013,27,2,b'm',213,4,0,b'S',0,0), // locality_weighted_lb_config
+    // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
+    // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
+    f(9804,15,1,b'm',291,4,255,b'I',9699,105), // routing_enabled
+    f(9819,16,2,b'm',309,4,255,b'I',9699,105), // min_cluster_size
+    f(9835,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
+    f(32462,29,4,b'b',65535,0,255,b'R',32422,40), // force_locality_direct_routing
+    f(32491,16,5,b'm',65535,4,255,b'R',32422,40), // force_local_zone
+    f(32507,14,6,b'e',65535,0,255,b'R',32422,40), // locality_basis
+    // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
+    f(10027,12,1,b'm',308,4,255,b'S',0,0), // choice_count
+    f(10039,19,2,b'm',110,4,255,b'S',0,0), // active_request_bias
+    f(10122,17,3,b'm',65535,4,255,b'R',10058,64), // slow_start_config
+    f(32591,18,4,b'm',212,4,255,b'S',0,0), // locality_lb_config
+    f(32609,16,5,b'm',295,4,255,b'S',0,0), // enable_full_scan
+    f(32625,16,6,b'e',32,0,255,b'S',0,0), // selection_method
+    // envoy.extensions.load_balancing_policies.random.v3.Random
+    f(32591,18,1,b'm',212,4,255,b'S',0,0), // locality_lb_config
+    // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
+    f(10122,17,1,b'm',65535,4,255,b'R',10058,64), // slow_start_config
+    f(32591,18,2,b'm',212,4,255,b'S',0,0), // locality_lb_config
+    // envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality
+    f(32832,23,1,b'm',67,4,255,b'S',0,0), // endpoint_picking_policy
     // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    f(11732,9,1,b'm',68,2,255,b'S',0,0), // resolvers
-    f(11741,20,2,b'm',79,4,255,b'S',0,0), // dns_resolver_options
-    f(31496,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
-    f(31521,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
-    f(31584,15,5,b'm',293,4,255,b'I',31547,37), // udp_max_queries
-    f(31599,21,6,b'm',294,4,255,b'S',0,0), // query_timeout_seconds
-    f(31620,11,7,b'm',293,4,255,b'S',0,0), // query_tries
-    f(31631,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
-    f(31649,22,9,b'm',293,4,255,b'S',0,0), // edns0_max_payload_size
-    f(31671,24,10,b'm',283,4,255,b'I',31547,37), // max_udp_channel_duration
-    f(31695,25,11,b'b',65535,0,255,b'I',31547,37), // reinit_channel_on_timeout
-    f(31786,14,12,b'm',293,4,255,b'I',31720,66), // qcache_max_ttl
+    f(12451,9,1,b'm',73,2,255,b'S',0,0), // resolvers
+    f(12460,20,2,b'm',84,4,255,b'S',0,0), // dns_resolver_options
+    f(32924,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
+    f(32949,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
+    f(33012,15,5,b'm',308,4,255,b'I',32975,37), // udp_max_queries
+    f(33027,21,6,b'm',309,4,255,b'S',0,0), // query_timeout_seconds
+    f(33048,11,7,b'm',308,4,255,b'S',0,0), // query_tries
+    f(33059,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
+    f(33077,22,9,b'm',308,4,255,b'S',0,0), // edns0_max_payload_size
+    f(33099,24,10,b'm',298,4,255,b'I',32975,37), // max_udp_channel_duration
+    f(33123,25,11,b'b',65535,0,255,b'I',32975,37), // reinit_channel_on_timeout
+    f(33214,14,12,b'm',308,4,255,b'I',33148,66), // qcache_max_ttl
     // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    f(15181,11,1,b'm',293,4,255,b'S',0,0), // num_retries
-    f(31912,20,2,b'm',293,4,255,b'I',31881,31), // num_resolver_threads
+    f(15944,11,1,b'm',308,4,255,b'S',0,0), // num_retries
+    f(33340,20,2,b'm',308,4,255,b'I',33309,31), // num_resolver_threads
     // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    f(11732,9,1,b'm',68,2,255,b'S',0,0), // resolvers
-    f(32084,12,2,b'm',65535,4,255,b'R',32005,79), // dns_over_tls
-    f(32177,14,3,b'm',65535,4,255,b'R',32096,81), // dns_over_https
-    f(32243,13,4,b'b',65535,0,255,b'R',32191,52), // enable_dnssec
-    f(32256,10,5,b'm',293,4,255,b'I',31720,66), // cache_size
-    f(31912,20,6,b'm',293,4,255,b'I',31881,31), // num_resolver_threads
-    f(32266,17,7,b'm',280,4,255,b'S',0,0), // use_system_config
-    f(32283,13,8,b'm',283,4,255,b'S',0,0), // query_timeout
-    f(31620,11,9,b'm',293,4,255,b'S',0,0), // query_tries
+    f(12451,9,1,b'm',73,2,255,b'S',0,0), // resolvers
+    f(33512,12,2,b'm',65535,4,255,b'R',33433,79), // dns_over_tls
+    f(33605,14,3,b'm',65535,4,255,b'R',33524,81), // dns_over_https
+    f(33671,13,4,b'b',65535,0,255,b'R',33619,52), // enable_dnssec
+    f(33684,10,5,b'm',308,4,255,b'I',33148,66), // cache_size
+    f(33340,20,6,b'm',308,4,255,b'I',33309,31), // num_resolver_threads
+    f(33694,17,7,b'm',295,4,255,b'S',0,0), // use_system_config
+    f(33711,13,8,b'm',298,4,255,b'S',0,0), // query_timeout
+    f(33048,11,9,b'm',308,4,255,b'S',0,0), // query_tries
     // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    f(32362,13,1,b's',65535,0,255,b'S',0,0), // path_template
+    f(33790,13,1,b's',65535,0,255,b'S',0,0), // path_template
     // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    f(32445,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
+    f(33873,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
     // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    f(32521,17,1,b'm',280,4,255,b'S',0,0), // pack_trace_reason
-    f(32597,33,2,b'm',280,4,255,b'I',32538,59), // use_request_id_for_trace_sampling
+    f(33949,17,1,b'm',295,4,255,b'S',0,0), // pack_trace_reason
+    f(34025,33,2,b'm',295,4,255,b'I',33966,59), // use_request_id_for_trace_sampling
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(32758,10,1,b'm',77,4,255,b'S',0,0), // trusted_ca
-    f(32768,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(32791,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
-    f(32880,36,6,b'm',280,4,255,b'R',32814,66), // require_signed_certificate_timestamp
-    f(32916,3,7,b'm',77,4,255,b'S',0,0), // crl
-    f(32919,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
-    f(32944,23,9,b'm',253,2,255,b'S',0,0), // match_subject_alt_names
-    f(32967,24,10,b'e',32,0,255,b'S',0,0), // trust_chain_verification
-    f(11675,17,11,b'm',115,4,255,b'S',0,0), // watched_directory
-    f(32991,23,12,b'm',113,4,255,b'S',0,0), // custom_validator_config
-    f(33072,32,13,b'm',65535,4,255,b'R',33014,58), // ca_certificate_provider_instance
-    f(33104,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
-    f(33129,29,15,b'm',219,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(33158,16,16,b'm',293,4,255,b'S',0,0), // max_verify_depth
-    f(33290,17,17,b'm',65535,4,255,b'R',33174,116), // system_root_certs
-    f(33307,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
+    f(34186,10,1,b'm',82,4,255,b'S',0,0), // trusted_ca
+    f(34196,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(34219,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
+    f(34308,36,6,b'm',295,4,255,b'R',34242,66), // require_signed_certificate_timestamp
+    f(34344,3,7,b'm',82,4,255,b'S',0,0), // crl
+    f(34347,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
+    f(34372,23,9,b'm',268,2,255,b'S',0,0), // match_subject_alt_names
+    f(34395,24,10,b'e',33,0,255,b'S',0,0), // trust_chain_verification
+    f(12394,17,11,b'm',121,4,255,b'S',0,0), // watched_directory
+    f(34419,23,12,b'm',119,4,255,b'S',0,0), // custom_validator_config
+    f(34500,32,13,b'm',65535,4,255,b'R',34442,58), // ca_certificate_provider_instance
+    f(34532,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
+    f(34557,29,15,b'm',234,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(34586,16,16,b'm',308,4,255,b'S',0,0), // max_verify_depth
+    f(34718,17,17,b'm',65535,4,255,b'R',34602,116), // system_root_certs
+    f(34735,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(33388,10,1,b'm',222,4,255,b'S',0,0), // tls_params
-    f(33398,16,2,b'm',220,2,255,b'S',0,0), // tls_certificates
-    f(33414,18,3,b'm',211,4,0,b'S',0,0), // validation_context
-    f(33432,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(33446,34,6,b'm',217,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(33480,36,7,b'm',217,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(33516,27,8,b'm',213,4,0,b'S',0,0), // combined_validation_context
-    f(33637,36,9,b'm',65535,4,255,b'R',33543,94), // tls_certificate_certificate_provider
-    f(33771,39,10,b'm',65535,4,0,b'R',33673,98), // validation_context_certificate_provider
-    f(33810,45,11,b'm',65535,4,255,b'R',33543,94), // tls_certificate_certificate_provider_instance
-    f(33855,48,12,b'm',65535,4,0,b'R',33673,98), // validation_context_certificate_provider_instance
-    f(33997,17,13,b'm',113,4,255,b'R',33903,94), // custom_handshaker
-    f(34014,33,14,b'm',65535,4,255,b'R',33543,94), // tls_certificate_provider_instance
-    f(34047,7,15,b'm',221,4,255,b'S',0,0), // key_log
-    f(34187,31,16,b'm',113,4,255,b'R',34054,133), // custom_tls_certificate_selector
+    f(34816,10,1,b'm',237,4,255,b'S',0,0), // tls_params
+    f(34826,16,2,b'm',235,2,255,b'S',0,0), // tls_certificates
+    f(34842,18,3,b'm',226,4,0,b'S',0,0), // validation_context
+    f(34860,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(34874,34,6,b'm',232,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(34908,36,7,b'm',232,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(34944,27,8,b'm',228,4,0,b'S',0,0), // combined_validation_context
+    f(35065,36,9,b'm',65535,4,255,b'R',34971,94), // tls_certificate_certificate_provider
+    f(35199,39,10,b'm',65535,4,0,b'R',35101,98), // validation_context_certificate_provider
+    f(35238,45,11,b'm',65535,4,255,b'R',34971,94), // tls_certificate_certificate_provider_instance
+    f(35283,48,12,b'm',65535,4,0,b'R',35101,98), // validation_context_certificate_provider_instance
+    f(35425,17,13,b'm',119,4,255,b'R',35331,94), // custom_handshaker
+    f(35442,33,14,b'm',65535,4,255,b'R',34971,94), // tls_certificate_provider_instance
+    f(35475,7,15,b'm',236,4,255,b'S',0,0), // key_log
+    f(35615,31,16,b'm',119,4,255,b'R',35482,133), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(34313,26,1,b'm',211,4,255,b'S',0,0), // default_validation_context
-    f(33480,36,2,b'm',217,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(33771,39,3,b'm',65535,4,255,b'R',34339,76), // validation_context_certificate_provider
-    f(33855,48,4,b'm',65535,4,255,b'R',34339,76), // validation_context_certificate_provider_instance
+    f(35741,26,1,b'm',226,4,255,b'S',0,0), // default_validation_context
+    f(34908,36,2,b'm',232,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(35199,39,3,b'm',65535,4,255,b'R',35767,76), // validation_context_certificate_provider
+    f(35283,48,4,b'm',65535,4,255,b'R',35767,76), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(34477,18,1,b'm',212,4,255,b'S',0,0), // common_tls_context
-    f(34495,26,2,b'm',280,4,255,b'S',0,0), // require_client_certificate
-    f(34608,11,3,b'm',280,4,255,b'R',34521,87), // require_sni
-    f(34619,19,4,b'm',223,4,0,b'S',0,0), // session_ticket_keys
-    f(34638,37,5,b'm',217,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
-    f(34675,15,6,b'm',283,4,255,b'S',0,0), // session_timeout
-    f(34690,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(34726,18,8,b'e',33,0,255,b'S',0,0), // ocsp_staple_policy
-    f(34744,31,9,b'm',280,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
-    f(34775,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(34810,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
+    f(35905,18,1,b'm',227,4,255,b'S',0,0), // common_tls_context
+    f(35923,26,2,b'm',295,4,255,b'S',0,0), // require_client_certificate
+    f(36036,11,3,b'm',295,4,255,b'R',35949,87), // require_sni
+    f(36047,19,4,b'm',238,4,0,b'S',0,0), // session_ticket_keys
+    f(36066,37,5,b'm',232,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
+    f(36103,15,6,b'm',298,4,255,b'S',0,0), // session_timeout
+    f(36118,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(36154,18,8,b'e',34,0,255,b'S',0,0), // ocsp_staple_policy
+    f(36172,31,9,b'm',295,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
+    f(36203,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(36238,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    f(34898,13,1,b'm',216,2,255,b'S',0,0), // trust_domains
-    f(34911,13,2,b'm',77,4,255,b'S',0,0), // trust_bundles
+    f(36326,13,1,b'm',231,2,255,b'S',0,0), // trust_domains
+    f(36339,13,2,b'm',82,4,255,b'S',0,0), // trust_bundles
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(35003,12,2,b'm',77,4,255,b'S',0,0), // trust_bundle
-    f(35080,21,3,b's',65535,0,255,b'R',35015,65), // workload_trust_domain
+    f(36431,12,2,b'm',82,4,255,b'S',0,0), // trust_bundle
+    f(36508,21,3,b's',65535,0,255,b'R',36443,65), // workload_trust_domain
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(35158,10,2,b'm',75,4,255,b'S',0,0), // sds_config
+    f(36586,10,2,b'm',80,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(35216,15,2,b'm',220,4,0,b'S',0,0), // tls_certificate
-    f(34619,19,3,b'm',223,4,0,b'S',0,0), // session_ticket_keys
-    f(33414,18,4,b'm',211,4,0,b'S',0,0), // validation_context
-    f(35281,14,5,b'm',65535,4,0,b'R',35231,50), // generic_secret
+    f(36644,15,2,b'm',235,4,0,b'S',0,0), // tls_certificate
+    f(36047,19,3,b'm',238,4,0,b'S',0,0), // session_ticket_keys
+    f(34842,18,4,b'm',226,4,0,b'S',0,0), // validation_context
+    f(36709,14,5,b'm',65535,4,0,b'R',36659,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(35358,8,1,b'e',34,0,255,b'S',0,0), // san_type
-    f(25158,7,2,b'm',253,4,255,b'S',0,0), // matcher
-    f(35366,3,3,b's',65535,0,255,b'S',0,0), // oid
+    f(36786,8,1,b'e',35,0,255,b'S',0,0), // san_type
+    f(25833,7,2,b'm',268,4,255,b'S',0,0), // matcher
+    f(36794,3,3,b's',65535,0,255,b'S',0,0), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(35425,17,1,b'm',77,4,255,b'S',0,0), // certificate_chain
-    f(35442,11,2,b'm',77,12,255,b'S',0,0), // private_key
-    f(35568,8,3,b'm',77,12,255,b'R',35453,115), // password
-    f(35576,11,4,b'm',77,4,255,b'S',0,0), // ocsp_staple
-    f(35678,28,5,b'm',77,2,255,b'R',35587,91), // signed_certificate_timestamp
-    f(35776,20,6,b'm',65535,4,255,b'R',35706,70), // private_key_provider
-    f(11675,17,7,b'm',115,4,255,b'S',0,0), // watched_directory
-    f(35871,6,8,b'm',77,12,255,b'R',35796,75), // pkcs12
-    f(33388,10,9,b'm',222,4,255,b'R',35877,118), // tls_params
+    f(36853,17,1,b'm',82,4,255,b'S',0,0), // certificate_chain
+    f(36870,11,2,b'm',82,12,255,b'S',0,0), // private_key
+    f(36996,8,3,b'm',82,12,255,b'R',36881,115), // password
+    f(37004,11,4,b'm',82,4,255,b'S',0,0), // ocsp_staple
+    f(37106,28,5,b'm',82,2,255,b'R',37015,91), // signed_certificate_timestamp
+    f(37204,20,6,b'm',65535,4,255,b'R',37134,70), // private_key_provider
+    f(12394,17,7,b'm',121,4,255,b'S',0,0), // watched_directory
+    f(37299,6,8,b'm',82,12,255,b'R',37224,75), // pkcs12
+    f(34816,10,9,b'm',237,4,255,b'R',37305,118), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(36046,19,2,b'm',74,2,255,b'S',0,0), // local_address_range
-    f(36065,20,3,b'm',74,2,255,b'S',0,0), // remote_address_range
+    f(37474,19,2,b'm',79,2,255,b'S',0,0), // local_address_range
+    f(37493,20,3,b'm',79,2,255,b'S',0,0), // remote_address_range
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(36140,28,1,b'e',35,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(36168,28,2,b'e',35,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(36196,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(36209,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(36220,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
-    f(36351,19,6,b'e',65535,2,255,b'R',36240,111), // compliance_policies
+    f(37568,28,1,b'e',36,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(37596,28,2,b'e',36,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(37624,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(37637,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(37648,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
+    f(37779,19,6,b'e',65535,2,255,b'R',37668,111), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    f(36432,4,1,b'm',77,10,255,b'S',0,0), // keys
+    f(37860,4,1,b'm',82,10,255,b'S',0,0), // keys
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(34477,18,1,b'm',212,4,255,b'S',0,0), // common_tls_context
-    f(36496,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(36584,19,3,b'b',65535,0,255,b'R',36499,85), // allow_renegotiation
-    f(36603,16,4,b'm',293,4,255,b'S',0,0), // max_session_keys
-    f(36709,21,5,b'm',280,4,255,b'I',36619,90), // enforce_rsa_key_usage
-    f(36730,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(36743,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(35905,18,1,b'm',227,4,255,b'S',0,0), // common_tls_context
+    f(37924,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(38012,19,3,b'b',65535,0,255,b'R',37927,85), // allow_renegotiation
+    f(38031,16,4,b'm',308,4,255,b'S',0,0), // max_session_keys
+    f(38137,21,5,b'm',295,4,255,b'I',38047,90), // enforce_rsa_key_usage
+    f(38158,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(38171,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    f(7913,28,1,b'm',90,4,255,b'S',0,0), // common_http_protocol_options
-    f(8394,30,2,b'm',114,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(36820,20,3,b'm',227,4,0,b'S',0,0), // explicit_http_config
-    f(36840,30,4,b'm',228,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(36870,11,5,b'm',226,4,0,b'S',0,0), // auto_config
-    f(27441,12,6,b'm',191,2,255,b'R',8219,46), // http_filters
-    f(36881,24,7,b'm',113,4,255,b'R',0,0), // header_validation_config
+    f(7933,28,1,b'm',96,4,255,b'S',0,0), // common_http_protocol_options
+    f(8401,30,2,b'm',120,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(38248,20,3,b'm',242,4,0,b'S',0,0), // explicit_http_config
+    f(38268,30,4,b'm',243,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(38298,11,5,b'm',241,4,0,b'S',0,0), // auto_config
+    f(28116,12,6,b'm',198,2,255,b'R',8239,46), // http_filters
+    f(38309,24,7,b'm',119,4,255,b'R',0,0), // header_validation_config
     f(5872,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
-    f(22500,23,9,b'm',160,2,255,b'R',0,0), // request_mirror_policies
-    f(22154,11,10,b'm',154,2,255,b'R',0,0), // hash_policy
-    f(12123,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
+    f(23175,23,9,b'm',167,2,255,b'R',0,0), // request_mirror_policies
+    f(22829,11,10,b'm',161,2,255,b'R',0,0), // hash_policy
+    f(12842,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    f(7498,21,1,b'm',87,4,255,b'S',0,0), // http_protocol_options
-    f(7519,22,2,b'm',89,4,255,b'S',0,0), // http2_protocol_options
-    f(28382,22,3,b'm',65535,4,255,b'R',28359,23), // http3_protocol_options
-    f(36974,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(7498,21,1,b'm',93,4,255,b'S',0,0), // http_protocol_options
+    f(7519,22,2,b'm',95,4,255,b'S',0,0), // http2_protocol_options
+    f(29057,22,3,b'm',65535,4,255,b'R',29034,23), // http3_protocol_options
+    f(38402,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    f(7498,21,1,b'm',87,4,0,b'S',0,0), // http_protocol_options
-    f(7519,22,2,b'm',89,4,0,b'S',0,0), // http2_protocol_options
-    f(28382,22,3,b'm',65535,4,0,b'R',28359,23), // http3_protocol_options
+    f(7498,21,1,b'm',93,4,0,b'S',0,0), // http_protocol_options
+    f(7519,22,2,b'm',95,4,0,b'S',0,0), // http2_protocol_options
+    f(29057,22,3,b'm',65535,4,0,b'R',29034,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    f(7498,21,1,b'm',87,4,255,b'S',0,0), // http_protocol_options
-    f(7519,22,2,b'm',89,4,255,b'S',0,0), // http2_protocol_options
-    f(28382,22,3,b'm',65535,4,255,b'R',28359,23), // http3_protocol_options
+    f(7498,21,1,b'm',93,4,255,b'S',0,0), // http_protocol_options
+    f(7519,22,2,b'm',95,4,255,b'S',0,0), // http2_protocol_options
+    f(29057,22,3,b'm',65535,4,255,b'R',29034,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    f(2913,4,1,b'm',96,4,255,b'S',0,0), // node
-    f(37206,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(37214,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(37238,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(37264,25,5,b'm',230,1,255,b'S',0,0), // initial_resource_versions
-    f(37289,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(37303,12,7,b'm',296,4,255,b'S',0,0), // error_detail
-    f(37315,27,8,b'm',241,2,255,b'S',0,0), // resource_locators_subscribe
-    f(37342,29,9,b'm',241,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(2913,4,1,b'm',102,4,255,b'S',0,0), // node
+    f(38634,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(38642,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(38666,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(38692,25,5,b'm',245,1,255,b'S',0,0), // initial_resource_versions
+    f(38717,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(38731,12,7,b'm',311,4,255,b'S',0,0), // error_detail
+    f(38743,27,8,b'm',256,2,255,b'S',0,0), // resource_locators_subscribe
+    f(38770,29,9,b'm',256,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    f(10119,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(10715,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(37497,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(37516,9,2,b'm',238,2,255,b'S',0,0), // resources
-    f(37206,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(37525,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(37530,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(37547,13,7,b'm',76,4,255,b'S',0,0), // control_plane
-    f(37560,22,8,b'm',243,2,255,b'S',0,0), // removed_resource_names
-    f(37582,15,9,b'm',240,2,255,b'S',0,0), // resource_errors
+    f(38925,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(38944,9,2,b'm',253,2,255,b'S',0,0), // resources
+    f(38634,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(38953,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(38958,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(38975,13,7,b'm',81,4,255,b'S',0,0), // control_plane
+    f(38988,22,8,b'm',258,2,255,b'S',0,0), // removed_resource_names
+    f(39010,15,9,b'm',255,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2913,4,2,b'm',96,4,255,b'S',0,0), // node
-    f(37640,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(37206,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(37289,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(37303,12,6,b'm',296,4,255,b'S',0,0), // error_detail
-    f(37654,17,7,b'm',241,2,255,b'S',0,0), // resource_locators
+    f(2913,4,2,b'm',102,4,255,b'S',0,0), // node
+    f(39068,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(38634,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(38717,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(38731,12,6,b'm',311,4,255,b'S',0,0), // error_detail
+    f(39082,17,7,b'm',256,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(37516,9,2,b'm',279,2,255,b'S',0,0), // resources
-    f(37715,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(37206,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(37525,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(37547,13,6,b'm',76,4,255,b'S',0,0), // control_plane
-    f(37582,15,7,b'm',240,2,255,b'S',0,0), // resource_errors
+    f(38944,9,2,b'm',294,2,255,b'S',0,0), // resources
+    f(39143,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(38634,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(38953,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(38975,13,6,b'm',81,4,255,b'S',0,0), // control_plane
+    f(39010,15,7,b'm',255,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(37775,10,1,b'm',236,4,0,b'S',0,0), // constraint
-    f(37785,14,2,b'm',235,4,0,b'S',0,0), // or_constraints
-    f(37799,15,3,b'm',235,4,0,b'S',0,0), // and_constraints
-    f(37814,15,4,b'm',234,4,0,b'S',0,0), // not_constraints
+    f(39203,10,1,b'm',251,4,0,b'S',0,0), // constraint
+    f(39213,14,2,b'm',250,4,0,b'S',0,0), // or_constraints
+    f(39227,15,3,b'm',250,4,0,b'S',0,0), // and_constraints
+    f(39242,15,4,b'm',249,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(37898,11,1,b'm',234,2,255,b'S',0,0), // constraints
+    f(39326,11,1,b'm',249,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    f(10119,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(10715,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(37980,6,3,b'm',237,4,0,b'S',0,0), // exists
+    f(39408,6,3,b'm',252,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(38099,8,2,b'm',279,4,255,b'S',0,0), // resource
+    f(39527,8,2,b'm',294,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(38107,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(23370,3,6,b'm',283,4,255,b'S',0,0), // ttl
-    f(38114,13,7,b'm',239,4,255,b'S',0,0), // cache_control
-    f(38127,13,8,b'm',243,4,255,b'S',0,0), // resource_name
-    f(7858,8,9,b'm',93,4,255,b'S',0,0), // metadata
+    f(39535,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(24045,3,6,b'm',298,4,255,b'S',0,0), // ttl
+    f(39542,13,7,b'm',254,4,255,b'S',0,0), // cache_control
+    f(39555,13,8,b'm',258,4,255,b'S',0,0), // resource_name
+    f(7878,8,9,b'm',99,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(38188,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(39616,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(38127,13,1,b'm',243,4,255,b'S',0,0), // resource_name
-    f(37303,12,2,b'm',296,4,255,b'S',0,0), // error_detail
+    f(39555,13,1,b'm',258,4,255,b'S',0,0), // resource_name
+    f(38731,12,2,b'm',311,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(14888,18,2,b'm',242,1,255,b'S',0,0), // dynamic_parameters
+    f(15651,18,2,b'm',257,1,255,b'S',0,0), // dynamic_parameters
     // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    f(10119,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(10715,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(38386,29,2,b'm',234,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(39814,29,2,b'm',249,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.type.matcher.v3.DoubleMatcher
-    f(38450,5,1,b'm',268,4,0,b'I',5265,36), // range
-    f(38455,5,2,b'd',65535,4,0,b'I',5265,36), // exact
+    f(39878,5,1,b'm',283,4,0,b'I',5265,36), // range
+    f(39883,5,2,b'd',65535,4,0,b'I',5265,36), // exact
     // envoy.type.matcher.v3.ListMatcher
-    f(38493,6,1,b'm',254,4,0,b'I',5265,36), // one_of
+    f(39921,6,1,b'm',269,4,0,b'I',5265,36), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(38538,8,1,b'm',253,2,255,b'I',5265,36), // patterns
+    f(39966,8,1,b'm',268,2,255,b'I',5265,36), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3186,6,1,b's',65535,0,255,b'I',5265,36), // filter
-    f(131,4,2,b'm',248,2,255,b'I',5265,36), // path
-    f(2972,5,3,b'm',254,4,255,b'I',5265,36), // value
-    f(38583,6,4,b'b',65535,0,255,b'I',5265,36), // invert
+    f(131,4,2,b'm',263,2,255,b'I',5265,36), // path
+    f(2972,5,3,b'm',269,4,255,b'I',5265,36), // value
+    f(40011,6,4,b'b',65535,0,255,b'I',5265,36), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    f(10119,3,1,b's',65535,4,0,b'I',5265,36), // key
+    f(10715,3,1,b's',65535,4,0,b'I',5265,36), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(38669,14,1,b'm',254,2,255,b'I',5265,36), // value_matchers
+    f(40097,14,1,b'm',269,2,255,b'I',5265,36), // value_matchers
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(38728,7,1,b'm',251,4,255,b'S',0,0), // pattern
-    f(38735,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(40156,7,1,b'm',266,4,255,b'S',0,0), // pattern
+    f(40163,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(38845,10,1,b'm',252,4,0,b'I',38781,64), // google_re2
-    f(19896,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(40273,10,1,b'm',267,4,0,b'I',40209,64), // google_re2
+    f(20571,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(38899,16,1,b'm',293,4,255,b'I',5265,36), // max_program_size
+    f(40327,16,1,b'm',308,4,255,b'I',5265,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(38455,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(24413,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(38950,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(24460,10,5,b'm',251,4,0,b'S',0,0), // safe_regex
-    f(38956,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(38967,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(39027,6,8,b'm',65535,4,0,b'R',38975,52), // custom
+    f(39883,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(25088,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(40378,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(25135,10,5,b'm',266,4,0,b'S',0,0), // safe_regex
+    f(40384,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(40395,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(40455,6,8,b'm',65535,4,0,b'R',40403,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(39067,10,1,b'm',255,4,0,b'I',5265,36), // null_match
-    f(39077,12,2,b'm',244,4,0,b'I',5265,36), // double_match
-    f(20425,12,3,b'm',253,4,0,b'I',5265,36), // string_match
-    f(39089,10,4,b'b',65535,4,0,b'I',5265,36), // bool_match
-    f(20639,13,5,b'b',65535,4,0,b'I',5265,36), // present_match
-    f(39099,10,6,b'm',245,4,0,b'I',5265,36), // list_match
-    f(19339,8,7,b'm',249,4,0,b'I',5265,36), // or_match
+    f(40495,10,1,b'm',270,4,0,b'I',5265,36), // null_match
+    f(40505,12,2,b'm',259,4,0,b'I',5265,36), // double_match
+    f(21100,12,3,b'm',268,4,0,b'I',5265,36), // string_match
+    f(40517,10,4,b'b',65535,4,0,b'I',5265,36), // bool_match
+    f(21314,13,5,b'b',65535,4,0,b'I',5265,36), // present_match
+    f(40527,10,6,b'm',260,4,0,b'I',5265,36), // list_match
+    f(20014,8,7,b'm',264,4,0,b'I',5265,36), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
-    f(10119,3,1,b's',65535,0,255,b'I',5265,36), // key
-    f(131,4,2,b'm',257,2,255,b'I',5265,36), // path
+    f(10715,3,1,b's',65535,0,255,b'I',5265,36), // key
+    f(131,4,2,b'm',272,2,255,b'I',5265,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
-    f(10119,3,1,b's',65535,4,0,b'I',5265,36), // key
-    f(39233,5,2,b'u',65535,4,0,b'I',5265,36), // index
+    f(10715,3,1,b's',65535,4,0,b'I',5265,36), // key
+    f(40661,5,2,b'u',65535,4,0,b'I',5265,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(39273,7,1,b'm',261,4,0,b'I',5265,36), // request
-    f(20972,5,2,b'm',262,4,0,b'I',5265,36), // route
-    f(694,7,3,b'm',259,4,0,b'I',5265,36), // cluster
-    f(39280,4,4,b'm',260,4,0,b'I',5265,36), // host
+    f(40701,7,1,b'm',276,4,0,b'I',5265,36), // request
+    f(21647,5,2,b'm',277,4,0,b'I',5265,36), // route
+    f(694,7,3,b'm',274,4,0,b'I',5265,36), // cluster
+    f(40708,4,4,b'm',275,4,0,b'I',5265,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(39482,3,1,b's',65535,0,255,b'I',5265,36), // tag
-    f(39485,7,2,b'm',266,4,0,b'I',5265,36), // literal
-    f(39492,11,3,b'm',264,4,0,b'I',5265,36), // environment
-    f(39503,14,4,b'm',265,4,0,b'I',5265,36), // request_header
-    f(7858,8,5,b'm',267,4,0,b'I',5265,36), // metadata
+    f(40910,3,1,b's',65535,0,255,b'I',5265,36), // tag
+    f(40913,7,2,b'm',281,4,0,b'I',5265,36), // literal
+    f(40920,11,3,b'm',279,4,0,b'I',5265,36), // environment
+    f(40931,14,4,b'm',280,4,0,b'I',5265,36), // request_header
+    f(7878,8,5,b'm',282,4,0,b'I',5265,36), // metadata
     f(2972,5,6,b's',65535,4,0,b'I',5265,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(15398,13,2,b's',65535,0,255,b'I',5265,36), // default_value
+    f(16161,13,2,b's',65535,0,255,b'I',5265,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Header
     f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(15398,13,2,b's',65535,0,255,b'I',5265,36), // default_value
+    f(16161,13,2,b's',65535,0,255,b'I',5265,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Literal
     f(2972,5,1,b's',65535,0,255,b'I',5265,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(39677,4,1,b'm',258,4,255,b'I',5265,36), // kind
-    f(9735,12,2,b'm',256,4,255,b'I',5265,36), // metadata_key
-    f(15398,13,3,b's',65535,0,255,b'I',5265,36), // default_value
+    f(41105,4,1,b'm',273,4,255,b'I',5265,36), // kind
+    f(10331,12,2,b'm',271,4,255,b'I',5265,36), // metadata_key
+    f(16161,13,3,b's',65535,0,255,b'I',5265,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(39706,5,1,b'd',65535,0,255,b'I',5265,36), // start
-    f(39711,3,2,b'd',65535,0,255,b'I',5265,36), // end
+    f(41134,5,1,b'd',65535,0,255,b'I',5265,36), // start
+    f(41139,3,2,b'd',65535,0,255,b'I',5265,36), // end
     // envoy.type.v3.FractionalPercent
-    f(39745,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(39754,11,2,b'e',36,0,255,b'S',0,0), // denominator
+    f(41173,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(41182,11,2,b'e',37,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(23266,9,1,b'm',272,4,0,b'I',5265,36), // source_ip
-    f(23189,12,2,b'm',271,4,0,b'I',5265,36), // filter_state
+    f(23941,9,1,b'm',287,4,0,b'I',5265,36), // source_ip
+    f(23864,12,2,b'm',286,4,0,b'I',5265,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
-    f(10119,3,1,b's',65535,0,255,b'I',5265,36), // key
+    f(10715,3,1,b's',65535,0,255,b'I',5265,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(39882,4,1,b'e',37,0,255,b'S',0,0), // code
+    f(41310,4,1,b'e',38,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(39706,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(39711,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(41134,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(41139,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(39706,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(39711,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(41134,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(41139,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(39984,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(39996,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(40008,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(41412,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(41424,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(41436,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // envoy.type.v3.TokenBucket
-    f(15116,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
-    f(40038,15,2,b'm',293,4,255,b'S',0,0), // tokens_per_fill
-    f(40053,13,3,b'm',283,4,255,b'S',0,0), // fill_interval
+    f(15879,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
+    f(41466,15,2,b'm',308,4,255,b'S',0,0), // tokens_per_fill
+    f(41481,13,3,b'm',298,4,255,b'S',0,0), // fill_interval
     // google.protobuf.Any
-    f(37206,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(38634,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -3600,8 +3690,8 @@ pub(crate) static FIELDS: [FieldRow; 1350] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(40187,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(40194,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(41615,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(41622,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -3610,319 +3700,323 @@ pub(crate) static FIELDS: [FieldRow; 1350] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(40323,6,1,b'm',295,2,255,b'S',0,0), // values
+    f(41751,6,1,b'm',310,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(40378,6,1,b'm',291,1,255,b'S',0,0), // fields
+    f(41806,6,1,b'm',306,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
-    f(10119,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',295,4,255,b'S',0,0), // value
+    f(10715,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',310,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(40187,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(40194,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(41615,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(41622,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(40518,10,1,b'e',38,4,0,b'S',0,0), // null_value
-    f(40528,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(40540,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(40552,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(40562,12,5,b'm',290,4,0,b'S',0,0), // struct_value
-    f(40574,10,6,b'm',288,4,0,b'S',0,0), // list_value
+    f(41946,10,1,b'e',39,4,0,b'S',0,0), // null_value
+    f(41956,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(41968,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(41980,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(41990,12,5,b'm',305,4,0,b'S',0,0), // struct_value
+    f(42002,10,6,b'm',303,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(39882,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(40601,7,2,b's',65535,0,255,b'S',0,0), // message
-    f(3100,7,3,b'm',279,2,255,b'S',0,0), // details
+    f(41310,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(42029,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(3100,7,3,b'm',294,2,255,b'S',0,0), // details
     // xds.core.v3.ContextParams
-    f(40633,6,1,b'm',298,1,255,b'S',0,0), // params
+    f(42061,6,1,b'm',313,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
-    f(10119,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(10715,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
 ];
 
-pub(crate) static ENUMS: [EnumRow; 39] = [
-    e(40676,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(40773,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(40836,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(40883,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(40942,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(41013,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(41057,63,20,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(41145,56,25,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(41247,45,27,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(41334,47,32,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(41414,40,37,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(41543,75,44,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(41641,44,49,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(41776,31,55,3), // envoy.config.core.v3.ApiVersion
-    e(41811,57,58,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(41949,33,62,6), // envoy.config.core.v3.HealthStatus
-    e(42006,69,68,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(42105,36,71,2), // envoy.config.core.v3.RoutingPriority
-    e(42145,43,73,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(42194,37,75,3), // envoy.config.core.v3.TrafficDirection
-    e(42257,62,78,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(42349,43,81,2), // envoy.config.listener.v3.Listener.DrainType
-    e(42403,57,83,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(42527,61,88,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(42637,52,91,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(42706,55,94,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    e(42761,87,100,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    e(42862,91,103,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(42968,106,107,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(43139,110,112,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(43335,108,117,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(43480,65,120,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    e(43599,93,123,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(43726,79,125,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(43847,71,128,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(43969,67,134,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(44072,47,139,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(44145,24,142,57), // envoy.type.v3.StatusCode
-    e(44965,25,199,1), // google.protobuf.NullValue
+pub(crate) static ENUMS: [EnumRow; 40] = [
+    e(42104,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(42201,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(42264,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(42311,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(42370,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(42441,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(42485,63,20,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(42573,56,25,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(42675,45,27,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(42762,47,32,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(42842,40,37,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(42971,75,44,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(43069,44,49,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(43204,31,55,3), // envoy.config.core.v3.ApiVersion
+    e(43239,57,58,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(43377,33,62,6), // envoy.config.core.v3.HealthStatus
+    e(43434,69,68,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(43533,36,71,2), // envoy.config.core.v3.RoutingPriority
+    e(43573,43,73,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(43622,37,75,3), // envoy.config.core.v3.TrafficDirection
+    e(43685,62,78,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(43777,43,81,2), // envoy.config.listener.v3.Listener.DrainType
+    e(43831,57,83,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(43955,61,88,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(44065,52,91,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(44134,55,94,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
+    e(44189,87,100,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(44290,91,103,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(44396,106,107,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(44567,110,112,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(44763,108,117,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(44908,65,120,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(45027,86,123,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
+    e(45131,93,125,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(45258,79,127,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(45379,71,130,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(45501,67,136,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(45604,47,141,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(45677,24,144,57), // envoy.type.v3.StatusCode
+    e(46497,25,201,1), // google.protobuf.NullValue
 ];
 
-pub(crate) static VALUES: [ValueRow; 200] = [
+pub(crate) static VALUES: [ValueRow; 202] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(40711,7,0), // UNKNOWN
-    v(40718,9,1), // REQUESTED
-    v(40727,14,2), // DOES_NOT_EXIST
-    v(40741,5,3), // ACKED
-    v(40746,6,4), // NACKED
-    v(40752,14,5), // RECEIVED_ERROR
-    v(40766,7,6), // TIMEOUT
+    v(42139,7,0), // UNKNOWN
+    v(42146,9,1), // REQUESTED
+    v(42155,14,2), // DOES_NOT_EXIST
+    v(42169,5,3), // ACKED
+    v(42174,6,4), // NACKED
+    v(42180,14,5), // RECEIVED_ERROR
+    v(42194,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(40820,7,0), // Gradual
-    v(40827,9,1), // Immediate
+    v(42248,7,0), // Gradual
+    v(42255,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(40879,2,0), // v4
-    v(40881,2,1), // v6
+    v(42307,2,0), // v4
+    v(42309,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(40921,5,0), // Serve
-    v(40926,8,1), // Validate
-    v(40934,8,2), // InitOnly
+    v(42349,5,0), // Serve
+    v(42354,8,1), // Validate
+    v(42362,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(40973,4,0), // LIVE
-    v(40977,8,1), // DRAINING
-    v(40985,16,2), // PRE_INITIALIZING
-    v(41001,12,3), // INITIALIZING
+    v(42401,4,0), // LIVE
+    v(42405,8,1), // DRAINING
+    v(42413,16,2), // PRE_INITIALIZING
+    v(42429,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(41045,7,0), // COUNTER
-    v(41052,5,1), // GAUGE
+    v(42473,7,0), // COUNTER
+    v(42480,5,1), // GAUGE
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(40711,7,0), // UNKNOWN
-    v(41120,4,1), // KILL
-    v(41124,9,2), // MULTIKILL
-    v(41133,8,3), // MEGAMISS
-    v(41141,4,4), // MISS
+    v(42139,7,0), // UNKNOWN
+    v(42548,4,1), // KILL
+    v(42552,9,2), // MULTIKILL
+    v(42561,8,3), // MEGAMISS
+    v(42569,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(41201,23,0), // USE_CONFIGURED_PROTOCOL
-    v(41224,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(42629,23,0), // USE_CONFIGURED_PROTOCOL
+    v(42652,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(41292,6,0), // STATIC
-    v(41298,10,1), // STRICT_DNS
-    v(41308,11,2), // LOGICAL_DNS
-    v(41319,3,3), // EDS
-    v(41322,12,4), // ORIGINAL_DST
+    v(42720,6,0), // STATIC
+    v(42726,10,1), // STRICT_DNS
+    v(42736,11,2), // LOGICAL_DNS
+    v(42747,3,3), // EDS
+    v(42750,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(41381,4,0), // AUTO
-    v(41385,7,1), // V4_ONLY
-    v(41392,7,2), // V6_ONLY
-    v(41399,12,3), // V4_PREFERRED
-    v(41411,3,4), // ALL
+    v(42809,4,0), // AUTO
+    v(42813,7,1), // V4_ONLY
+    v(42820,7,2), // V6_ONLY
+    v(42827,12,3), // V4_PREFERRED
+    v(42839,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(41454,11,0), // ROUND_ROBIN
-    v(41465,13,1), // LEAST_REQUEST
-    v(41478,9,2), // RING_HASH
-    v(41487,6,3), // RANDOM
-    v(41493,6,5), // MAGLEV
-    v(41499,16,6), // CLUSTER_PROVIDED
-    v(41515,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(42882,11,0), // ROUND_ROBIN
+    v(42893,13,1), // LEAST_REQUEST
+    v(42906,9,2), // RING_HASH
+    v(42915,6,3), // RANDOM
+    v(42921,6,5), // MAGLEV
+    v(42927,16,6), // CLUSTER_PROVIDED
+    v(42943,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(41618,7,0), // DEFAULT
-    v(41625,2,1), // V4
-    v(41627,2,2), // V6
-    v(41629,4,3), // PIPE
-    v(41633,8,4), // INTERNAL
+    v(43046,7,0), // DEFAULT
+    v(43053,2,1), // V4
+    v(43055,2,2), // V6
+    v(43057,4,3), // PIPE
+    v(43061,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(41685,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(41722,4,1), // REST
-    v(41726,4,2), // GRPC
-    v(41730,10,3), // DELTA_GRPC
-    v(41740,15,5), // AGGREGATED_GRPC
-    v(41755,21,6), // AGGREGATED_DELTA_GRPC
+    v(43113,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(43150,4,1), // REST
+    v(43154,4,2), // GRPC
+    v(43158,10,3), // DELTA_GRPC
+    v(43168,15,5), // AGGREGATED_GRPC
+    v(43183,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(41381,4,0), // AUTO
-    v(41807,2,1), // V2
-    v(41809,2,2), // V3
+    v(42809,4,0), // AUTO
+    v(43235,2,1), // V2
+    v(43237,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(41868,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(41891,13,1), // ADD_IF_ABSENT
-    v(41904,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(41930,19,3), // OVERWRITE_IF_EXISTS
+    v(43296,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(43319,13,1), // ADD_IF_ABSENT
+    v(43332,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(43358,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(40711,7,0), // UNKNOWN
-    v(41982,7,1), // HEALTHY
-    v(41989,9,2), // UNHEALTHY
-    v(40977,8,3), // DRAINING
-    v(40766,7,4), // TIMEOUT
-    v(41998,8,5), // DEGRADED
+    v(42139,7,0), // UNKNOWN
+    v(43410,7,1), // HEALTHY
+    v(43417,9,2), // UNHEALTHY
+    v(42405,8,3), // DRAINING
+    v(42194,7,4), // TIMEOUT
+    v(43426,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(42075,5,0), // ALLOW
-    v(42080,14,1), // REJECT_REQUEST
-    v(42094,11,2), // DROP_HEADER
+    v(43503,5,0), // ALLOW
+    v(43508,14,1), // REJECT_REQUEST
+    v(43522,11,2), // DROP_HEADER
     // envoy.config.core.v3.RoutingPriority
-    v(41618,7,0), // DEFAULT
-    v(42141,4,1), // HIGH
+    v(43046,7,0), // DEFAULT
+    v(43569,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(42188,3,0), // TCP
-    v(42191,3,1), // UDP
+    v(43616,3,0), // TCP
+    v(43619,3,1), // UDP
     // envoy.config.core.v3.TrafficDirection
-    v(42231,11,0), // UNSPECIFIED
-    v(42242,7,1), // INBOUND
-    v(42249,8,2), // OUTBOUND
+    v(43659,11,0), // UNSPECIFIED
+    v(43670,7,1), // INBOUND
+    v(43677,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(42319,3,0), // ANY
-    v(42322,19,1), // SAME_IP_OR_LOOPBACK
-    v(42341,8,2), // EXTERNAL
+    v(43747,3,0), // ANY
+    v(43750,19,1), // SAME_IP_OR_LOOPBACK
+    v(43769,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(41618,7,0), // DEFAULT
-    v(42392,11,1), // MODIFY_ONLY
+    v(43046,7,0), // DEFAULT
+    v(43820,11,1), // MODIFY_ONLY
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(42460,17,0), // MOVED_PERMANENTLY
-    v(42477,5,1), // FOUND
-    v(42482,9,2), // SEE_OTHER
-    v(42491,18,3), // TEMPORARY_REDIRECT
-    v(42509,18,4), // PERMANENT_REDIRECT
+    v(43888,17,0), // MOVED_PERMANENTLY
+    v(43905,5,1), // FOUND
+    v(43910,9,2), // SEE_OTHER
+    v(43919,18,3), // TEMPORARY_REDIRECT
+    v(43937,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(42588,19,0), // SERVICE_UNAVAILABLE
-    v(42607,9,1), // NOT_FOUND
-    v(42616,21,2), // INTERNAL_SERVER_ERROR
+    v(44016,19,0), // SERVICE_UNAVAILABLE
+    v(44035,9,1), // NOT_FOUND
+    v(44044,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(42689,4,0), // NONE
-    v(42693,13,1), // EXTERNAL_ONLY
-    v(41411,3,2), // ALL
+    v(44117,4,0), // NONE
+    v(44121,13,1), // EXTERNAL_ONLY
+    v(42839,3,2), // ALL
     // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    v(42231,11,0), // UNSPECIFIED
-    v(41381,4,1), // AUTO
-    v(41385,7,2), // V4_ONLY
-    v(41392,7,3), // V6_ONLY
-    v(41399,12,4), // V4_PREFERRED
-    v(41411,3,5), // ALL
+    v(43659,11,0), // UNSPECIFIED
+    v(42809,4,1), // AUTO
+    v(42813,7,2), // V4_ONLY
+    v(42820,7,3), // V6_ONLY
+    v(42827,12,4), // V4_PREFERRED
+    v(42839,3,5), // ALL
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    v(42689,4,0), // NONE
-    v(42848,4,1), // ONCE
-    v(42852,10,2), // TRANSITIVE
+    v(44117,4,0), // NONE
+    v(44276,4,1), // ONCE
+    v(44280,10,2), // TRANSITIVE
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(41381,4,0), // AUTO
-    v(42953,5,1), // HTTP1
-    v(42958,5,2), // HTTP2
-    v(42963,5,3), // HTTP3
+    v(42809,4,0), // AUTO
+    v(44381,5,1), // HTTP1
+    v(44386,5,2), // HTTP2
+    v(44391,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(43074,8,0), // SANITIZE
-    v(43082,12,1), // FORWARD_ONLY
-    v(43094,14,2), // APPEND_FORWARD
-    v(43108,12,3), // SANITIZE_SET
-    v(43120,19,4), // ALWAYS_FORWARD_ONLY
+    v(44502,8,0), // SANITIZE
+    v(44510,12,1), // FORWARD_ONLY
+    v(44522,14,2), // APPEND_FORWARD
+    v(44536,12,3), // SANITIZE_SET
+    v(44548,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(43249,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(43280,14,1), // KEEP_UNCHANGED
-    v(42080,14,2), // REJECT_REQUEST
-    v(43294,21,3), // UNESCAPE_AND_REDIRECT
-    v(43315,20,4), // UNESCAPE_AND_FORWARD
+    v(44677,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(44708,14,1), // KEEP_UNCHANGED
+    v(43508,14,2), // REJECT_REQUEST
+    v(44722,21,3), // UNESCAPE_AND_REDIRECT
+    v(44743,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(43443,9,0), // OVERWRITE
-    v(43452,16,1), // APPEND_IF_ABSENT
-    v(43468,12,2), // PASS_THROUGH
+    v(44871,9,0), // OVERWRITE
+    v(44880,16,1), // APPEND_IF_ABSENT
+    v(44896,12,2), // PASS_THROUGH
     // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    v(43545,9,0), // IMMEDIATE
-    v(43554,18,1), // ON_DOWNSTREAM_DATA
-    v(43572,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    v(44973,9,0), // IMMEDIATE
+    v(44982,18,1), // ON_DOWNSTREAM_DATA
+    v(45000,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
+    v(45113,9,0), // N_CHOICES
+    v(45122,9,1), // FULL_SCAN
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(43692,18,0), // VERIFY_TRUST_CHAIN
-    v(43710,16,1), // ACCEPT_UNTRUSTED
+    v(45224,18,0), // VERIFY_TRUST_CHAIN
+    v(45242,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(43805,16,0), // LENIENT_STAPLING
-    v(43821,15,1), // STRICT_STAPLING
-    v(43836,11,2), // MUST_STAPLE
+    v(45337,16,0), // LENIENT_STAPLING
+    v(45353,15,1), // STRICT_STAPLING
+    v(45368,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(43918,20,0), // SAN_TYPE_UNSPECIFIED
-    v(43938,5,1), // EMAIL
-    v(43943,3,2), // DNS
-    v(43946,3,3), // URI
-    v(43949,10,4), // IP_ADDRESS
-    v(43959,10,5), // OTHER_NAME
+    v(45450,20,0), // SAN_TYPE_UNSPECIFIED
+    v(45470,5,1), // EMAIL
+    v(45475,3,2), // DNS
+    v(45478,3,3), // URI
+    v(45481,10,4), // IP_ADDRESS
+    v(45491,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(44036,8,0), // TLS_AUTO
-    v(44044,7,1), // TLSv1_0
-    v(44051,7,2), // TLSv1_1
-    v(44058,7,3), // TLSv1_2
-    v(44065,7,4), // TLSv1_3
+    v(45568,8,0), // TLS_AUTO
+    v(45576,7,1), // TLSv1_0
+    v(45583,7,2), // TLSv1_1
+    v(45590,7,3), // TLSv1_2
+    v(45597,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(44119,7,0), // HUNDRED
-    v(44126,12,1), // TEN_THOUSAND
-    v(44138,7,2), // MILLION
+    v(45651,7,0), // HUNDRED
+    v(45658,12,1), // TEN_THOUSAND
+    v(45670,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(44169,5,0), // Empty
-    v(44174,8,100), // Continue
-    v(44182,2,200), // OK
-    v(44184,7,201), // Created
-    v(44191,8,202), // Accepted
-    v(44199,27,203), // NonAuthoritativeInformation
-    v(44226,9,204), // NoContent
-    v(44235,12,205), // ResetContent
-    v(44247,14,206), // PartialContent
-    v(44261,11,207), // MultiStatus
-    v(44272,15,208), // AlreadyReported
-    v(44287,6,226), // IMUsed
-    v(44293,15,300), // MultipleChoices
-    v(44308,16,301), // MovedPermanently
-    v(44324,5,302), // Found
-    v(44329,8,303), // SeeOther
-    v(44337,11,304), // NotModified
-    v(44348,8,305), // UseProxy
-    v(44356,17,307), // TemporaryRedirect
-    v(44373,17,308), // PermanentRedirect
-    v(44390,10,400), // BadRequest
-    v(44400,12,401), // Unauthorized
-    v(44412,15,402), // PaymentRequired
-    v(44427,9,403), // Forbidden
-    v(44436,8,404), // NotFound
-    v(44444,16,405), // MethodNotAllowed
-    v(44460,13,406), // NotAcceptable
-    v(44473,27,407), // ProxyAuthenticationRequired
-    v(44500,14,408), // RequestTimeout
-    v(44514,8,409), // Conflict
-    v(44522,4,410), // Gone
-    v(44526,14,411), // LengthRequired
-    v(44540,18,412), // PreconditionFailed
-    v(44558,15,413), // PayloadTooLarge
-    v(44573,10,414), // URITooLong
-    v(44583,20,415), // UnsupportedMediaType
-    v(44603,19,416), // RangeNotSatisfiable
-    v(44622,17,417), // ExpectationFailed
-    v(44639,18,421), // MisdirectedRequest
-    v(44657,19,422), // UnprocessableEntity
-    v(44676,6,423), // Locked
-    v(44682,16,424), // FailedDependency
-    v(44698,15,426), // UpgradeRequired
-    v(44713,20,428), // PreconditionRequired
-    v(44733,15,429), // TooManyRequests
-    v(44748,27,431), // RequestHeaderFieldsTooLarge
-    v(44775,19,500), // InternalServerError
-    v(44794,14,501), // NotImplemented
-    v(44808,10,502), // BadGateway
-    v(44818,18,503), // ServiceUnavailable
-    v(44836,14,504), // GatewayTimeout
-    v(44850,23,505), // HTTPVersionNotSupported
-    v(44873,21,506), // VariantAlsoNegotiates
-    v(44894,19,507), // InsufficientStorage
-    v(44913,12,508), // LoopDetected
-    v(44925,11,510), // NotExtended
-    v(44936,29,511), // NetworkAuthenticationRequired
+    v(45701,5,0), // Empty
+    v(45706,8,100), // Continue
+    v(45714,2,200), // OK
+    v(45716,7,201), // Created
+    v(45723,8,202), // Accepted
+    v(45731,27,203), // NonAuthoritativeInformation
+    v(45758,9,204), // NoContent
+    v(45767,12,205), // ResetContent
+    v(45779,14,206), // PartialContent
+    v(45793,11,207), // MultiStatus
+    v(45804,15,208), // AlreadyReported
+    v(45819,6,226), // IMUsed
+    v(45825,15,300), // MultipleChoices
+    v(45840,16,301), // MovedPermanently
+    v(45856,5,302), // Found
+    v(45861,8,303), // SeeOther
+    v(45869,11,304), // NotModified
+    v(45880,8,305), // UseProxy
+    v(45888,17,307), // TemporaryRedirect
+    v(45905,17,308), // PermanentRedirect
+    v(45922,10,400), // BadRequest
+    v(45932,12,401), // Unauthorized
+    v(45944,15,402), // PaymentRequired
+    v(45959,9,403), // Forbidden
+    v(45968,8,404), // NotFound
+    v(45976,16,405), // MethodNotAllowed
+    v(45992,13,406), // NotAcceptable
+    v(46005,27,407), // ProxyAuthenticationRequired
+    v(46032,14,408), // RequestTimeout
+    v(46046,8,409), // Conflict
+    v(46054,4,410), // Gone
+    v(46058,14,411), // LengthRequired
+    v(46072,18,412), // PreconditionFailed
+    v(46090,15,413), // PayloadTooLarge
+    v(46105,10,414), // URITooLong
+    v(46115,20,415), // UnsupportedMediaType
+    v(46135,19,416), // RangeNotSatisfiable
+    v(46154,17,417), // ExpectationFailed
+    v(46171,18,421), // MisdirectedRequest
+    v(46189,19,422), // UnprocessableEntity
+    v(46208,6,423), // Locked
+    v(46214,16,424), // FailedDependency
+    v(46230,15,426), // UpgradeRequired
+    v(46245,20,428), // PreconditionRequired
+    v(46265,15,429), // TooManyRequests
+    v(46280,27,431), // RequestHeaderFieldsTooLarge
+    v(46307,19,500), // InternalServerError
+    v(46326,14,501), // NotImplemented
+    v(46340,10,502), // BadGateway
+    v(46350,18,503), // ServiceUnavailable
+    v(46368,14,504), // GatewayTimeout
+    v(46382,23,505), // HTTPVersionNotSupported
+    v(46405,21,506), // VariantAlsoNegotiates
+    v(46426,19,507), // InsufficientStorage
+    v(46445,12,508), // LoopDetected
+    v(46457,11,510), // NotExtended
+    v(46468,29,511), // NetworkAuthenticationRequired
     // google.protobuf.NullValue
-    v(44990,10,0), // NULL_VALUE
+    v(46522,10,0), // NULL_VALUE
 ];

@@ -1,0 +1,216 @@
+//! `lb_policy`, `common_lb_config`, and `load_balancing_policy`.
+
+use envoy_types::pb::envoy::config::cluster::v3 as cluster;
+use envoy_types::pb::envoy::config::cluster::v3::cluster::common_lb_config::LocalityConfigSpecifier;
+use envoy_types::pb::envoy::config::cluster::v3::cluster::{CommonLbConfig, LbConfig, LbPolicy};
+use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::extensions::load_balancing_policies::common::v3 as common;
+use envoy_types::pb::envoy::extensions::load_balancing_policies::least_request::v3 as least_request;
+use envoy_types::pb::envoy::extensions::load_balancing_policies::random::v3::Random;
+use envoy_types::pb::envoy::extensions::load_balancing_policies::round_robin::v3::RoundRobin;
+use envoy_types::pb::envoy::extensions::load_balancing_policies::wrr_locality::v3::WrrLocality;
+
+use super::extension::{Build, Extension, decode, resolve};
+use super::fields::{Within as _, bounded, enumeration, flag, refuse, required};
+use crate::config::cluster::{LoadBalancer, LoadBalancing};
+use crate::config::error::{ConfigError, Result};
+use crate::runtime_layer::{self, Double};
+
+/// `choice_count` unless set.
+const CHOICES: u32 = 2;
+
+/// What `load_balancing_policy.policies` may hold.
+const POLICIES: &[Extension<Build<LoadBalancing>>] = &[
+    Extension {
+        type_name: "envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin",
+        build: |bytes| {
+            let proto: RoundRobin = decode(bytes)?;
+            with_localities(LoadBalancer::RoundRobin, &proto.locality_lb_config)
+        },
+    },
+    Extension {
+        type_name: "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest",
+        build: |bytes| {
+            let proto: least_request::LeastRequest = decode(bytes)?;
+            with_localities(least_busy(&proto)?, &proto.locality_lb_config)
+        },
+    },
+    Extension {
+        type_name: "envoy.extensions.load_balancing_policies.random.v3.Random",
+        build: |bytes| {
+            let proto: Random = decode(bytes)?;
+            with_localities(LoadBalancer::Random, &proto.locality_lb_config)
+        },
+    },
+    Extension {
+        type_name: "envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality",
+        build: |bytes| {
+            let proto: WrrLocality = decode(bytes)?;
+            let field = "endpoint_picking_policy";
+            let inner = required(&proto.endpoint_picking_policy, field)?;
+            Ok(LoadBalancing {
+                locality_weighted: true,
+                ..policies(inner).within(field)?
+            })
+        },
+    },
+    Extension {
+        type_name: "envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided",
+        build: |_| Ok(of(LoadBalancer::Provided)),
+    },
+];
+
+/// How a cluster chooses its endpoints. `provided` says whether it finds them itself.
+pub fn build(proto: &cluster::Cluster, provided: bool) -> Result<LoadBalancing> {
+    let (policy, older) = of_older_fields(proto)?;
+    let chosen = match (&proto.load_balancing_policy, policy) {
+        (Some(policy), _) => LoadBalancing {
+            // The newer field has no other place for it.
+            panic_threshold: older.panic_threshold,
+            ..policies(policy).within("load_balancing_policy")?
+        },
+        (None, Some(policy)) => LoadBalancing { policy, ..older },
+        (None, None) => {
+            return Err(ConfigError::new(
+                "load_balancing_policy",
+                "must be set where lb_policy is LOAD_BALANCING_POLICY_CONFIG",
+            ));
+        }
+    };
+    refuse(
+        provided != matches!(chosen.policy, LoadBalancer::Provided),
+        "lb_policy",
+        "CLUSTER_PROVIDED goes with the type ORIGINAL_DST, and that type with no other policy",
+    )?;
+    Ok(chosen)
+}
+
+fn of(policy: LoadBalancer) -> LoadBalancing {
+    LoadBalancing {
+        policy,
+        ..LoadBalancing::default()
+    }
+}
+
+/// The first policy counts: Envoy goes on to the next only where it does not know one, and there is
+/// none here that it would not know.
+fn policies(proto: &cluster::LoadBalancingPolicy) -> Result<LoadBalancing> {
+    let first = proto
+        .policies
+        .first()
+        .ok_or_else(|| ConfigError::new("policies", "must not be empty"))?;
+    let field = "policies[0].typed_extension_config";
+    let extension = required(&first.typed_extension_config, field)?;
+    let any = required(&extension.typed_config, "typed_config").within(field)?;
+    let row = resolve(POLICIES, "load balancing policy", any).within(field)?;
+    (row.build)(&any.value).within(format_args!("{field}.typed_config"))
+}
+
+fn with_localities(
+    policy: LoadBalancer,
+    localities: &Option<common::LocalityLbConfig>,
+) -> Result<LoadBalancing> {
+    use common::locality_lb_config::LocalityConfigSpecifier as Specifier;
+    let mut chosen = of(policy);
+    let specifier = localities.as_ref();
+    match specifier.and_then(|config| config.locality_config_specifier.as_ref()) {
+        None => {}
+        Some(Specifier::LocalityWeightedLbConfig(_)) => chosen.locality_weighted = true,
+        Some(Specifier::ZoneAwareLbConfig(zone)) => {
+            chosen.fail_on_panic = zone.fail_traffic_on_panic;
+        }
+    }
+    Ok(chosen)
+}
+
+fn least_busy(proto: &least_request::LeastRequest) -> Result<LoadBalancer> {
+    use least_request::least_request::SelectionMethod;
+    let method: SelectionMethod = enumeration(proto.selection_method, "selection_method")?;
+    let all = method == SelectionMethod::FullScan || flag(&proto.enable_full_scan) == Some(true);
+    let choices = bounded(&proto.choice_count, 2..=u32::MAX, "choice_count")?;
+    Ok(LoadBalancer::LeastRequest {
+        choices: (!all).then_some(choices.unwrap_or(CHOICES)),
+        bias: bias(&proto.active_request_bias)?,
+    })
+}
+
+fn bias(proto: &Option<core::RuntimeDouble>) -> Result<Option<Double>> {
+    let Some(proto) = proto else {
+        return Ok(None);
+    };
+    let bias = runtime_layer::double(proto).within("active_request_bias")?;
+    refuse(
+        !proto.default_value.is_finite() || proto.default_value < 0.0,
+        "active_request_bias.default_value",
+        "must not be negative",
+    )?;
+    Ok(Some(bias))
+}
+
+/// The policy, and the rest as far as `common_lb_config` says it; the policy is in another field
+/// where it is `None`.
+fn of_older_fields(proto: &cluster::Cluster) -> Result<(Option<LoadBalancer>, LoadBalancing)> {
+    let policy: LbPolicy = enumeration(proto.lb_policy, "lb_policy")?;
+    let policy = match policy {
+        LbPolicy::RoundRobin => Some(LoadBalancer::RoundRobin),
+        LbPolicy::Random => Some(LoadBalancer::Random),
+        LbPolicy::LeastRequest => Some(match &proto.lb_config {
+            Some(LbConfig::LeastRequestLbConfig(config)) => {
+                let field = "least_request_lb_config";
+                let choices = bounded(&config.choice_count, 2..=u32::MAX, "choice_count");
+                LoadBalancer::LeastRequest {
+                    choices: Some(choices.within(field)?.unwrap_or(CHOICES)),
+                    bias: bias(&config.active_request_bias).within(field)?,
+                }
+            }
+            _ => LoadBalancer::LeastRequest {
+                choices: Some(CHOICES),
+                bias: None,
+            },
+        }),
+        LbPolicy::ClusterProvided => Some(LoadBalancer::Provided),
+        LbPolicy::LoadBalancingPolicyConfig => None,
+        // It only counts where there is no newer field.
+        _ if proto.load_balancing_policy.is_some() => None,
+        LbPolicy::RingHash | LbPolicy::Maglev => {
+            return Err(ConfigError::new(
+                "lb_policy",
+                format_args!(
+                    "{} is not supported; supported: ROUND_ROBIN, LEAST_REQUEST, RANDOM, \
+                     CLUSTER_PROVIDED",
+                    policy.as_str_name()
+                ),
+            ));
+        }
+    };
+    let common = proto.common_lb_config.as_ref();
+    let mut rest = LoadBalancing::default();
+    let threshold = common.map_or(Ok(None), panic_threshold);
+    if let Some(threshold) = threshold.within("common_lb_config")? {
+        rest.panic_threshold = threshold;
+    }
+    match common.and_then(|common| common.locality_config_specifier.as_ref()) {
+        None => {}
+        Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(_)) => {
+            rest.locality_weighted = true;
+        }
+        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(zone)) => {
+            rest.fail_on_panic = zone.fail_traffic_on_panic;
+        }
+    }
+    Ok((policy, rest))
+}
+
+fn panic_threshold(proto: &CommonLbConfig) -> Result<Option<u8>> {
+    match &proto.healthy_panic_threshold {
+        None => Ok(None),
+        // The bounds make the cast exact up to the fraction.
+        Some(percent) if (0.0..=100.0).contains(&percent.value) => {
+            Ok(Some(percent.value.round() as u8))
+        }
+        Some(_) => Err(ConfigError::new(
+            "healthy_panic_threshold",
+            "must be between 0 and 100",
+        )),
+    }
+}
