@@ -1,5 +1,6 @@
 //! The one place where everything is wired, in the order of start-up.
 
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -9,10 +10,11 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::admin::{self, Admin, AdminError};
-use crate::bootstrap::options::{Mode, Options};
+use crate::bootstrap::options::{Mode, Options, OptionsError};
 use crate::bootstrap::{self, Bootstrap, BootstrapError, StaticResource};
 use crate::config::build::context::LocalNode;
-use crate::config::error::ConfigError;
+use crate::config::build::resource::{LENIENCY, Leniency};
+use crate::config::error::{ConfigError, Problems};
 use crate::config::listener::TrafficDirection;
 use crate::config::source::Origin;
 use crate::discovery::builtin::{self, Builtin};
@@ -32,22 +34,27 @@ use crate::runtime::drain::DrainControl;
 use crate::runtime::ending::{Ending, Form, Open};
 use crate::runtime::lifecycle::{Command, Lifecycle, Stage};
 use crate::runtime::threads::{self, Start};
+use crate::runtime_layer;
 use crate::telemetry::access_log::writer::WriterThread;
 use crate::telemetry::metrics::Registry;
+use crate::telemetry::program_log;
 use crate::telemetry::server_stats::ServerStats;
 
 /// Why the process did not start, or did not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
+    /// The command line.
+    #[error(transparent)]
+    Options(#[from] OptionsError),
     /// The bootstrap file.
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
-    /// A static resource of the bootstrap file.
-    #[error("{file}: {error}")]
-    Static {
+    /// Fields of the bootstrap file: all that are wrong, a line for each.
+    #[error("{}", lines(.file, .error))]
+    Invalid {
         /// The file.
         file: String,
-        /// The field, and why.
+        /// The fields, and why.
         error: ConfigError,
     },
     /// The environment's settings of the built-in secrets.
@@ -62,9 +69,25 @@ pub enum AppError {
     /// The admin API.
     #[error(transparent)]
     Admin(#[from] AdminError),
+    /// A file that the command line asks for cannot be written.
+    #[error("{option} {}: {source}", .path.display())]
+    Write {
+        /// The option.
+        option: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// A thread or a runtime.
     #[error("cannot start: {0}")]
     System(#[from] std::io::Error),
+}
+
+fn lines(file: &str, error: &ConfigError) -> String {
+    let lines = error.problems().iter();
+    let lines: Vec<String> = lines.map(|problem| format!("{file}: {problem}")).collect();
+    lines.join("\n")
 }
 
 /// Does what the command line asks for; returns when the process is to end.
@@ -72,41 +95,63 @@ pub enum AppError {
 /// # Errors
 /// Why it could not start.
 pub fn run(options: &Options) -> Result<(), AppError> {
-    let bootstrap = bootstrap::load(options, |name| std::env::var_os(name))?;
-    if options.mode == Mode::Validate {
-        return validate(&bootstrap);
+    options.check()?;
+    // Only the first of a process counts, and there is one.
+    let _ = LENIENCY.set(Leniency {
+        unsupported: options.allow_unsupported,
+        unknown: options.ignore_unknown_dynamic_fields,
+    });
+    write(
+        "--base-id-path",
+        options.base_id_path.as_deref(),
+        &options.own_base_id().to_string(),
+    )?;
+    let mut problems = Problems::default();
+    let mut bootstrap = bootstrap::load(options, |name| std::env::var_os(name), &mut problems)?;
+    if let Some(pattern) = bootstrap.log_pattern.take() {
+        program_log::set_pattern(pattern);
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(serve(options, bootstrap))
+    runtime.block_on(async {
+        match options.mode {
+            Mode::Validate => validate(&bootstrap, problems),
+            Mode::Serve | Mode::InitOnly => serve(options, bootstrap, problems).await,
+        }
+    })
+}
+
+/// Writes a file that others read, where one is asked for.
+fn write(option: &'static str, path: Option<&Path>, text: &str) -> Result<(), AppError> {
+    let Some(path) = path else { return Ok(()) };
+    std::fs::write(path, text).map_err(|source| AppError::Write {
+        option,
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// Builds everything and binds nothing.
-fn validate(bootstrap: &Bootstrap) -> Result<(), AppError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()?;
-    runtime.block_on(async {
-        // No worker: a listener has no socket. The environment is that of where it will run, so
-        // the built-in secrets may be there.
-        let mut manager = Manager::new(Arc::default(), Registry::default().thread(), 0);
-        load_static(bootstrap, &mut manager, true).map(drop)
-    })
+fn validate(bootstrap: &Bootstrap, problems: Problems) -> Result<(), AppError> {
+    // No worker: a listener has no socket. The environment is that of where it will run, so
+    // the built-in secrets may be there.
+    let mut manager = Manager::new(Arc::default(), Registry::default().thread(), 0);
+    load_static(bootstrap, &mut manager, true, problems)?;
+    println!("configuration '{}' OK", bootstrap.origin);
+    Ok(())
 }
 
 /// Puts the bootstrap's own resources into the manager, in the order in which they refer to each
 /// other. Returns how the servers that they name are reached; from then on, what names another is
-/// refused. `builtin` says whether the built-in secrets are there.
+/// refused. `builtin` says whether the built-in secrets are there, `problems` what was found wrong
+/// with the file before.
 fn load_static(
     bootstrap: &Bootstrap,
     manager: &mut Manager,
     builtin: bool,
+    mut problems: Problems,
 ) -> Result<Dialer, AppError> {
-    let refused = |error| AppError::Static {
-        file: bootstrap.origin.clone(),
-        error,
-    };
     manager.references.set_default_bind(bootstrap.default_bind);
     manager.references.set_node(LocalNode {
         id: bootstrap.node.id.as_str().into(),
@@ -118,6 +163,7 @@ fn load_static(
         (ResourceType::Cluster, &bootstrap.clusters),
         (ResourceType::Listener, &bootstrap.listeners),
     ];
+    let mut all_built = true;
     for (kind, resources) in kinds {
         for StaticResource { name, path, bytes } in resources {
             let incoming = Incoming {
@@ -126,9 +172,10 @@ fn load_static(
                 bytes: bytes.clone(),
                 fixed: true,
             };
-            manager
-                .accept(kind, here, &incoming)
-                .map_err(|error| refused(error.within(path)))?;
+            if let Err(error) = manager.accept(kind, here, &incoming) {
+                problems.add(error.within(path));
+                all_built = false;
+            }
         }
     }
     let dialer = Dialer {
@@ -138,22 +185,44 @@ fn load_static(
         builtin,
         token_file: TokenFile::from_environment(|name| std::env::var_os(name)),
     };
+    // Without all clusters, what is missing of these says nothing.
+    if all_built {
+        check_references(bootstrap, manager, &dialer, &mut problems);
+    }
+    problems.into_error().map_err(|error| AppError::Invalid {
+        file: bootstrap.origin.clone(),
+        error,
+    })?;
+    Ok(dialer)
+}
+
+/// Whether the clusters are there by which discovery servers are reached, and those of names have
+/// no other use.
+fn check_references(
+    bootstrap: &Bootstrap,
+    manager: &Manager,
+    dialer: &Dialer,
+    problems: &mut Problems,
+) {
     for (field, origin) in [
         ("cds_config", &bootstrap.cds),
         ("lds_config", &bootstrap.lds),
     ] {
         if let Some(Err(error)) = origin.as_ref().map(|origin| dialer.check(origin)) {
             let field = format_args!("dynamic_resources.{field}");
-            return Err(refused(ConfigError::new(field, error)));
+            problems.add(ConfigError::new(field, error));
         }
     }
     let checking = dialer.clone();
     let check = Box::new(move |origin: &Origin| checking.check(origin));
-    manager.references.set_check(check).map_err(refused)?;
-    Ok(dialer)
+    problems.take(manager.references.set_check(check));
 }
 
-async fn serve(options: &Options, bootstrap: Bootstrap) -> Result<(), AppError> {
+async fn serve(
+    options: &Options,
+    bootstrap: Bootstrap,
+    problems: Problems,
+) -> Result<(), AppError> {
     let started = SystemTime::now();
     let builtin = builtin::Settings::from_environment(|name| std::env::var_os(name))?;
     let workers = options
@@ -167,10 +236,16 @@ async fn serve(options: &Options, bootstrap: Bootstrap) -> Result<(), AppError> 
     let dump = Arc::new(Dump::default());
     dump.set_bootstrap(bootstrap.bytes.clone());
 
+    let watcher = FileWatcher::new();
+    runtime_layer::disk::start(
+        runtime_layer::of_process(),
+        bootstrap.runtime.clone(),
+        &watcher,
+    );
     // The file is checked as a whole, and what it asks for in sockets is had, before anything runs.
     let mut manager = Manager::new(dump.clone(), stats.clone(), workers);
-    let dialer = load_static(&bootstrap, &mut manager, builtin.is_some())?;
-    manager.bind_fixed().map_err(|error| AppError::Static {
+    let dialer = load_static(&bootstrap, &mut manager, builtin.is_some(), problems)?;
+    manager.bind_fixed().map_err(|error| AppError::Invalid {
         file: bootstrap.origin.clone(),
         error,
     })?;
@@ -187,11 +262,15 @@ async fn serve(options: &Options, bootstrap: Bootstrap) -> Result<(), AppError> 
         let folder = mesh.state.as_ref()?;
         Some(StateFolder::new(folder, mesh.owner()))
     });
-    let sources = sources(dialer, builtin, state.clone())?;
-    let admin_listener = match bootstrap.admin {
-        Some(address) => Some(admin::bind(address).await?),
+    let sources = sources(dialer, builtin, state.clone(), watcher)?;
+    let admin_listener = match &bootstrap.admin.address {
+        Some(address) => Some(admin::bind(address)?),
         None => None,
     };
+    if let Some(listener) = &admin_listener {
+        let path = options.admin_address_path.as_deref();
+        write("--admin-address-path", path, &listener.address())?;
+    }
 
     let snapshots = manager.snapshots();
     for index in 0..workers {
@@ -265,8 +344,8 @@ fn sources(
     dialer: Dialer,
     builtin: Option<builtin::Settings>,
     state: Option<StateFolder>,
+    watcher: FileWatcher,
 ) -> Result<Rc<Sources>, AppError> {
-    let watcher = FileWatcher::new();
     let builtin = builtin.map(|settings| Builtin::start(settings, &watcher, state));
     if let Some(path) = sds_socket::from_environment(|name| std::env::var_os(name)) {
         let builtin = builtin.as_ref().ok_or(AppError::NothingToServe)?;

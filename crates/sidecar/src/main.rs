@@ -1,5 +1,6 @@
 //! The outrider-sidecar program: flags, then the application.
 
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
@@ -9,12 +10,23 @@ use outrider_sidecar::{Options, Verb};
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-fn main() -> anyhow::Result<()> {
-    let options = Options::parse();
-    outrider_sidecar::log_to_stderr(&options)?;
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> anyhow::Result<()> {
+    outrider_sidecar::open_log(options)?;
     match options.verb {
         Some(Verb::Wait { timeout_s }) => outrider_sidecar::wait(Duration::from_secs(timeout_s))?,
-        None => outrider_sidecar::run(&options)?,
+        // As Envoy says it where hot restarts are off.
+        None if options.hot_restart_version => println!("disabled"),
+        None => outrider_sidecar::run(options)?,
     }
     Ok(())
 }

@@ -19,9 +19,9 @@ mod wire;
 mod yaml;
 
 pub use canonical::canonicalize;
-pub use check::{Ignored, Opaque, Report, Violation, check, inspect};
+pub use check::{Fault, Ignored, Opaque, Report, Violation, check, inspect};
 pub use decode::proto_to_json;
-pub use encode::json_to_proto;
+pub use encode::{json_to_proto, json_to_proto_in_part};
 pub use error::{Error, Problem};
 pub use yaml::{YamlError, yaml_to_value};
 

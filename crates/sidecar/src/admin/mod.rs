@@ -4,8 +4,8 @@ mod certificates;
 mod clusters;
 mod listeners;
 mod server_info;
+mod socket;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -13,33 +13,16 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::discovery::dump::Dump;
 use crate::runtime::drain::DrainControl;
-use crate::runtime::http_server::{self, Page};
+use crate::runtime::http_server::Page;
 use crate::runtime::lifecycle::{Command, Lifecycle, Stage};
 use crate::runtime::snapshot::Snapshot;
 use crate::telemetry::metrics::Registry;
 use crate::telemetry::metrics::pages::{self, Selection};
 use crate::telemetry::server_stats::ServerStats;
-
-/// Why the admin API could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum AdminError {
-    /// The address is not on loopback: everything here is unauthenticated.
-    #[error("admin.address: {0} is not a loopback address; use 127.0.0.1 or ::1")]
-    NotLoopback(SocketAddr),
-    /// The address cannot be bound.
-    #[error("admin.address: cannot listen on {address}: {source}")]
-    Bind {
-        /// The address that was asked for.
-        address: SocketAddr,
-        /// Why not.
-        source: std::io::Error,
-    },
-}
 
 /// What the pages show and the commands act on.
 pub struct Admin {
@@ -62,25 +45,7 @@ pub struct Admin {
 }
 
 pub use server_info::Options;
-
-/// Binds the admin address.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, AdminError> {
-    if !address.ip().to_canonical().is_loopback() {
-        return Err(AdminError::NotLoopback(address));
-    }
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| AdminError::Bind { address, source })
-}
-
-/// Serves until the process ends.
-pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
-    let answer = move |_, request: Request<Incoming>| {
-        let admin = admin.clone();
-        async move { Ok(admin.answer(&request)) }
-    };
-    http_server::serve("admin", listener, answer).await;
-}
+pub use socket::{AdminError, bind, serve};
 
 const HELP: &[(&str, &str, bool)] = &[
     (

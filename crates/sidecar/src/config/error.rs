@@ -80,5 +80,44 @@ impl fmt::Display for ConfigError {
     }
 }
 
+/// Problems of a whole file, as its parts are built one after the other.
+#[derive(Debug, Default)]
+pub struct Problems(Vec<Problem>);
+
+impl Problems {
+    /// The value; or, where there is none, its default, and the problems are kept.
+    pub fn take<T: Default>(&mut self, built: Result<T>) -> T {
+        built.unwrap_or_else(|error| {
+            self.add(error);
+            T::default()
+        })
+    }
+
+    /// Keeps the problems of an error. Of what lies at a field of which something was said already,
+    /// or around it, nothing more is said: it may only follow from that.
+    pub fn add(&mut self, error: ConfigError) {
+        for problem in error.problems {
+            let is_told = |told: &Problem| {
+                told.path
+                    .strip_prefix(problem.path.as_str())
+                    .is_some_and(|rest| {
+                        rest.is_empty() || problem.path.is_empty() || rest.starts_with(['.', '['])
+                    })
+            };
+            if !self.0.iter().any(is_told) {
+                self.0.push(problem);
+            }
+        }
+    }
+
+    /// All of them, in the order in which they were found.
+    pub fn into_error(self) -> Result<()> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        Err(ConfigError { problems: self.0 })
+    }
+}
+
 /// What a build answers.
 pub type Result<T, E = ConfigError> = std::result::Result<T, E>;

@@ -133,7 +133,7 @@ impl Pod {
                 let pod = pod.clone();
                 async move { pod.answer(port, peer, &request).await }
             };
-            tokio::spawn(http_server::serve(name, socket, answer));
+            tokio::spawn(http_server::serve(name, socket.into(), answer));
         }
     }
 

@@ -1,7 +1,8 @@
 //! The small HTTP servers of the control thread: the admin API and those for the pod.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,8 +11,9 @@ use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
+use tokio_util::either::Either;
 
 /// What is answered.
 pub type Page = Response<Full<Bytes>>;
@@ -31,8 +33,38 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[error("closed without an answer")]
 pub struct Hangup;
 
+/// Where connections come from.
+pub enum Listener {
+    /// An address.
+    Tcp(TcpListener),
+    /// A Unix socket.
+    Unix(UnixListener),
+}
+
+impl From<TcpListener> for Listener {
+    fn from(listener: TcpListener) -> Self {
+        Listener::Tcp(listener)
+    }
+}
+
+impl Listener {
+    /// The next connection, and who it is of. Whoever reaches a Unix socket is on this machine.
+    async fn accept(&self) -> io::Result<(Either<TcpStream, UnixStream>, SocketAddr)> {
+        match self {
+            Listener::Tcp(listener) => {
+                let (socket, peer) = listener.accept().await?;
+                Ok((Either::Left(socket), peer))
+            }
+            Listener::Unix(listener) => {
+                let (socket, _) = listener.accept().await?;
+                Ok((Either::Right(socket), (Ipv4Addr::LOCALHOST, 0).into()))
+            }
+        }
+    }
+}
+
 /// Answers until the process ends. `answer` gets the address of who asks.
-pub async fn serve<A, F>(name: &'static str, listener: TcpListener, answer: A)
+pub async fn serve<A, F>(name: &'static str, listener: Listener, answer: A)
 where
     A: Fn(SocketAddr, Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Result<Page, Hangup>> + Send + 'static,

@@ -7,6 +7,8 @@
 //! fill. On the data path a read is a load and a comparison.
 
 pub mod cell;
+pub mod disk;
+pub mod layers;
 pub mod store;
 pub mod value;
 

@@ -44,6 +44,7 @@ struct Inner {
     /// So many cells may be known before those are forgotten that nobody holds any more.
     sweep_at: usize,
     loads: u64,
+    failures: u64,
 }
 
 impl Runtime {
@@ -84,8 +85,10 @@ impl Runtime {
         let mut inner = self.lock();
         let layer = inner.layers.iter_mut().find(|layer| layer.name == name);
         let layer = layer.ok_or_else(|| RuntimeError::NoLayer(name.to_owned()))?;
-        layer.values = values;
-        inner.fill();
+        if layer.values != values {
+            layer.values = values;
+            inner.fill();
+        }
         Ok(())
     }
 
@@ -116,9 +119,16 @@ impl Runtime {
         self.lock().layers.clone()
     }
 
-    /// How often values were taken over: `runtime.load_success`.
-    pub fn loads(&self) -> u64 {
-        self.lock().loads
+    /// A layer could not be read.
+    pub fn failed(&self) {
+        self.lock().failures += 1;
+    }
+
+    /// How often values were taken over, and how often not: `runtime.load_success` and
+    /// `runtime.load_error`.
+    pub fn loads(&self) -> (u64, u64) {
+        let inner = self.lock();
+        (inner.loads, inner.failures)
     }
 }
 

@@ -9,7 +9,7 @@ use super::{MAX_DEPTH, Problem, scalar};
 use crate::schema::{Field, Kind, Message, Support, WellKnown};
 
 /// How many violations are told; a hostile message could have millions.
-const MAX_TOLD: usize = 20;
+const MAX_TOLD: usize = 100;
 
 /// A set field that is left alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,9 +20,22 @@ pub struct Ignored {
     pub reason: &'static str,
 }
 
+/// Of what sort a [`Violation`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The field is one that is not supported.
+    Unsupported,
+    /// The field is not in the tables at all.
+    Unknown,
+    /// Its value cannot be one of this field.
+    Invalid,
+}
+
 /// A reason to refuse the message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
+    /// Of what sort it is.
+    pub fault: Fault,
     /// The path of the field; empty for the message itself.
     pub path: String,
     /// What is wrong with it.
@@ -53,7 +66,7 @@ pub struct Opaque {
 pub struct Report {
     /// Set fields that are left alone, each field of a message type once.
     pub ignored: Vec<Ignored>,
-    /// Set fields that are not supported, unknown fields, bytes that are malformed; at most 20.
+    /// Set fields that are not supported, unknown fields, bytes that are malformed; at most 100.
     pub violations: Vec<Violation>,
     /// What only the caller can judge.
     pub opaque: Vec<Opaque>,
@@ -95,8 +108,13 @@ struct Walker {
 
 impl Walker {
     fn violation(&mut self, path: &Path<'_>, reason: String) {
+        self.fault(Fault::Invalid, path, reason);
+    }
+
+    fn fault(&mut self, fault: Fault, path: &Path<'_>, reason: String) {
         if self.report.violations.len() < MAX_TOLD {
             self.report.violations.push(Violation {
+                fault,
                 path: path.to_string(),
                 reason,
             });
@@ -132,7 +150,7 @@ impl Walker {
                     None => {
                         let name = message.name();
                         let reason = format!("{name} has no field of number {number} that we know");
-                        self.violation(path, reason);
+                        self.fault(Fault::Unknown, path, reason);
                     }
                 },
                 Err(problem) => return self.violation(path, problem.to_string()),
@@ -155,7 +173,8 @@ impl Walker {
             }
             Support::Rejected(reason) => {
                 if at == 0 {
-                    self.violation(&path, format!("not supported{}", because(reason)));
+                    let reason = format!("not supported{}", because(reason));
+                    self.fault(Fault::Unsupported, &path, reason);
                 }
                 return;
             }

@@ -19,12 +19,26 @@ use crate::schema::{Field, Kind, Message, Support, WellKnown};
 /// # Errors
 /// The first thing that does not fit, with its path.
 pub fn json_to_proto(type_name: &str, value: &Value) -> Result<Vec<u8>, Error> {
-    let message = Message::named(type_name)
-        .ok_or_else(|| Problem::UnknownRoot(type_name.to_owned()).at(&Path::Root))?;
-    let mut out = Vec::new();
-    encode(&mut out, message, value, &Path::Root, 0)?;
-    Ok(out)
+    let (bytes, problems) = json_to_proto_in_part(type_name, value);
+    problems.into_iter().next().map_or(Ok(bytes), Err)
 }
+
+/// As [`json_to_proto`], but what does not fit is left out, and everything that was left out is
+/// told, with its path.
+#[must_use]
+pub fn json_to_proto_in_part(type_name: &str, value: &Value) -> (Vec<u8>, Vec<Error>) {
+    let mut out = Vec::new();
+    let mut left_out = Vec::new();
+    let encoded = match Message::named(type_name) {
+        Some(message) => encode(&mut out, message, value, &Path::Root, 0, &mut left_out),
+        None => Err(Problem::UnknownRoot(type_name.to_owned()).at(&Path::Root)),
+    };
+    left_out.extend(encoded.err());
+    (out, left_out)
+}
+
+/// What is left out, as it is found.
+type LeftOut = Vec<Error>;
 
 type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -34,13 +48,14 @@ fn encode(
     value: &Value,
     path: &Path<'_>,
     depth: usize,
+    left_out: &mut LeftOut,
 ) -> Result<()> {
     if depth > MAX_DEPTH {
         return Err(Problem::TooDeep.at(path));
     }
     match message.well_known() {
-        None => encode_fields(out, message, object(value, path)?, path, depth),
-        Some(WellKnown::Any) => encode_any(out, object(value, path)?, path, depth),
+        None => encode_fields(out, message, object(value, path)?, path, depth, left_out),
+        Some(WellKnown::Any) => encode_any(out, object(value, path)?, path, depth, left_out),
         Some(WellKnown::Struct) => encode_struct(out, object(value, path)?, path, depth),
         Some(WellKnown::Value) => encode_value(out, value, path, depth),
         Some(WellKnown::ListValue) => match value {
@@ -85,34 +100,38 @@ fn encode_fields(
     object: &Map<String, Value>,
     path: &Path<'_>,
     depth: usize,
+    left_out: &mut LeftOut,
 ) -> Result<()> {
     let mut set: Vec<(Field, &Value)> = Vec::with_capacity(object.len());
     for (key, value) in object {
         let Some(field) = message.field_for_key(key) else {
-            return Err(Problem::no_such_field(message, key).at(&path.field(key)));
+            left_out.push(Problem::no_such_field(message, key).at(&path.field(key)));
+            continue;
         };
         let here = path.field(field.name());
         // A google.protobuf.Value can be null itself; for every other type null means unset.
         if (value.is_null() && !takes_null(field)) || is_empty_collection(field, value) {
             continue;
         }
-        for (other, _) in &set {
+        let clash = set.iter().find_map(|(other, _)| {
             if *other == field {
-                return Err(Problem::GivenTwice.at(&here));
+                return Some(Problem::GivenTwice);
             }
-            if field.oneof().is_some() && field.oneof() == other.oneof() {
-                return Err(Problem::OneofConflict {
-                    other: other.name(),
-                }
-                .at(&here));
-            }
+            let same = field.oneof().is_some() && field.oneof() == other.oneof();
+            let other = other.name();
+            same.then_some(Problem::OneofConflict { other })
+        });
+        match clash {
+            Some(problem) => left_out.push(problem.at(&here)),
+            None => set.push((field, value)),
         }
-        set.push((field, value));
     }
     // In one order, so that the same settings give the same bytes, and so the same version.
     set.sort_by_key(|(field, _)| field.number());
     for (field, value) in set {
-        encode_field(out, field, value, &path.field(field.name()), depth)?;
+        let here = path.field(field.name());
+        let encoded = encode_field(out, field, value, &here, depth, left_out);
+        left_out.extend(encoded.err());
     }
     Ok(())
 }
@@ -136,6 +155,7 @@ fn encode_field(
     value: &Value,
     path: &Path<'_>,
     depth: usize,
+    left_out: &mut LeftOut,
 ) -> Result<()> {
     if let (Support::Rejected(reason), Kind::Message(None) | Kind::Enum(None)) =
         (field.support(), field.kind())
@@ -146,10 +166,18 @@ fn encode_field(
         let Kind::Message(Some(entry)) = field.kind() else {
             return Ok(());
         };
-        return encode_map(out, field, entry, object(value, path)?, path, depth);
+        return encode_map(
+            out,
+            field,
+            entry,
+            object(value, path)?,
+            path,
+            depth,
+            left_out,
+        );
     }
     if !field.is_repeated() {
-        let wire = encode_one(field.kind(), value, path, depth)?;
+        let wire = encode_one(field.kind(), value, path, depth, left_out)?;
         if field.has_presence() || !wire.is_default() {
             wire.put(out, field.number());
         }
@@ -160,7 +188,13 @@ fn encode_field(
     };
     let mut packed = Vec::new();
     for (at, item) in items.iter().enumerate() {
-        let wire = encode_one(field.kind(), item, &path.index(at), depth)?;
+        let wire = match encode_one(field.kind(), item, &path.index(at), depth, left_out) {
+            Ok(wire) => wire,
+            Err(error) => {
+                left_out.push(error);
+                continue;
+            }
+        };
         if scalar::is_packed(field.kind()) {
             wire.put_value(&mut packed);
         } else {
@@ -173,12 +207,18 @@ fn encode_field(
     Ok(())
 }
 
-fn encode_one(kind: Kind, value: &Value, path: &Path<'_>, depth: usize) -> Result<Wire> {
+fn encode_one(
+    kind: Kind,
+    value: &Value,
+    path: &Path<'_>,
+    depth: usize,
+    left_out: &mut LeftOut,
+) -> Result<Wire> {
     let Kind::Message(Some(message)) = kind else {
         return scalar::from_json(kind, value).map_err(|problem| problem.at(path));
     };
     let mut bytes = Vec::new();
-    encode(&mut bytes, message, value, path, depth + 1)?;
+    encode(&mut bytes, message, value, path, depth + 1, left_out)?;
     Ok(Wire::Bytes(bytes))
 }
 
@@ -189,6 +229,7 @@ fn encode_map(
     object: &Map<String, Value>,
     path: &Path<'_>,
     depth: usize,
+    left_out: &mut LeftOut,
 ) -> Result<()> {
     let (Some(key_field), Some(value_field)) = (entry.field(1), entry.field(2)) else {
         return Ok(());
@@ -203,7 +244,7 @@ fn encode_map(
         scalar::from_json(key_field.kind(), &json_key)
             .map_err(|problem| problem.at(&here))?
             .put(&mut bytes, 1);
-        encode_one(value_field.kind(), value, &here, depth)?.put(&mut bytes, 2);
+        encode_one(value_field.kind(), value, &here, depth, left_out)?.put(&mut bytes, 2);
         put_bytes(out, field.number(), &bytes);
     }
     Ok(())
@@ -214,6 +255,7 @@ fn encode_any(
     object: &Map<String, Value>,
     path: &Path<'_>,
     depth: usize,
+    left_out: &mut LeftOut,
 ) -> Result<()> {
     let url = match object.get("@type") {
         Some(Value::String(url)) => url,
@@ -226,12 +268,12 @@ fn encode_any(
         Some(message) if message.well_known().is_some() => {
             let value = object.get("value").unwrap_or(&Value::Null);
             only_value(object, path)?;
-            encode(&mut bytes, message, value, path, depth + 1)?;
+            encode(&mut bytes, message, value, path, depth + 1, left_out)?;
         }
         Some(message) => {
             let mut fields = object.clone();
             fields.shift_remove("@type");
-            encode_fields(&mut bytes, message, &fields, path, depth + 1)?;
+            encode_fields(&mut bytes, message, &fields, path, depth + 1, left_out)?;
         }
         // What `proto_to_json` writes for a type that it does not know can be read back.
         None => {

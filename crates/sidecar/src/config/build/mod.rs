@@ -36,7 +36,7 @@ mod route_match;
 pub mod secret;
 pub mod source;
 mod spiffe_validator;
-mod struct_value;
+pub mod struct_value;
 mod tls;
 mod tls_parameters;
 mod transport_socket;

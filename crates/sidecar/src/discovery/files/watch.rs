@@ -144,21 +144,26 @@ impl WatchedFiles {
     /// Resolves when the content of a file differs from when it was looked at last. Cancel safe.
     pub async fn changed(&mut self) {
         loop {
-            let first = Instant::now() + POLL;
-            if let Ok(Ok(())) = timeout_at(first, self.events.changed()).await {
-                let latest = Instant::now() + LATEST;
-                // Nobody waits for further events, so that in a folder where much is written they
-                // wake nobody either.
-                loop {
-                    sleep(QUIET).await;
-                    if !self.events.has_changed().unwrap_or(false) || Instant::now() >= latest {
-                        break;
-                    }
-                    self.events.mark_unchanged();
-                }
-            }
+            self.stirred().await;
             if self.differ() {
                 return;
+            }
+        }
+    }
+
+    /// Resolves when something may have happened in the folders. Cancel safe.
+    pub async fn stirred(&mut self) {
+        let first = Instant::now() + POLL;
+        if let Ok(Ok(())) = timeout_at(first, self.events.changed()).await {
+            let latest = Instant::now() + LATEST;
+            // Nobody waits for further events, so that in a folder where much is written they
+            // wake nobody either.
+            loop {
+                sleep(QUIET).await;
+                if !self.events.has_changed().unwrap_or(false) || Instant::now() >= latest {
+                    break;
+                }
+                self.events.mark_unchanged();
             }
         }
     }

@@ -197,7 +197,6 @@ overload actions come later; limits on listeners and clusters hold\
 overload_manager\
 there are no dispatchers of that kind to count\
 enable_dispatcher_stats\
-no setting here is a runtime key; defaults in the resources are used\
 layered_runtime\
 the x-envoy- prefix is fixed\
 header_prefix\
@@ -206,24 +205,33 @@ names are resolved when a discovery server is connected to, by /etc/resolv.conf 
 use_tcp_for_dns_lookups\
 no bootstrap extension is supported\
 bootstrap_extensions\
+only xdstp locators are looked up there; name the source where it is used\
 config_sources\
 name the source where it is used\
 default_config_source\
 there is one socket implementation\
 default_socket_interface\
+name the secret, with its source, where the certificate is used\
 certificate_provider_instances\
+only xdstp locators have such parameters, and they are rejected\
 node_context_params\
 watchdogs\
+they run when Envoy crashes, to log or to abort; a crash here ends the process at once\
 fatal_actions\
 stats_flush_on_admin\
 dns_resolution_config\
 typed_dns_resolver_config\
+it tunes the header map of Envoy, which is not the one here\
 inline_headers\
 performance tracing is compiled out, as in Envoy\'s releases\
 perf_tracing_file_path\
+every regular expression is in RE2\'s syntax and runs in linear time, whichever engine is named\
 default_regex_engine\
+the last configuration is kept by OUTRIDER_STATE_DIR\
 xds_delegate_extension\
+/config_dump shows what came, and what was refused and why\
 xds_config_tracker_extension\
+there is one kind of listener manager, which is Envoy\'s default\
 listener_manager\
 application_log_config\
 a statistic costs nothing until it is used\
@@ -232,8 +240,14 @@ it tunes a cache that does not exist here\
 grpc_async_client_manager_config\
 it tunes tcmalloc, which is not the allocator here\
 memory_allocator_manager\
+statistics go with the listener, cluster or connection manager that they belong to\
 stats_eviction_interval\
+threads are placed by the kernel\
 enable_worker_cpu_affinity\
+envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig\
+envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat\
+json_format\
+text_format\
 envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions\
 it is inside a field that is ignored\
 enable_deferred_creation_stats\
@@ -262,6 +276,11 @@ enable_deferred_cluster_creation\
 envoy.config.bootstrap.v3.ClusterManager.OutlierDetection\
 event_log_path\
 event_service\
+envoy.config.bootstrap.v3.CustomInlineHeader\
+inline_header_name\
+inline_header_type\
+envoy.config.bootstrap.v3.FatalAction\
+config\
 envoy.config.bootstrap.v3.LayeredRuntime\
 layers\
 envoy.config.bootstrap.v3.MemoryAllocatorManager\
@@ -274,14 +293,13 @@ envoy.config.bootstrap.v3.RuntimeLayer\
 static_layer\
 disk_layer\
 admin_layer\
+use a disk_layer, or POST to /runtime_modify\
 rtds_layer\
 envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer\
 envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer\
 symlink_root\
 append_service_cluster\
 subdirectory\
-envoy.config.bootstrap.v3.RuntimeLayer.RtdsLayer\
-rtds_config\
 envoy.config.bootstrap.v3.Watchdog\
 miss_timeout\
 megamiss_timeout\
@@ -291,7 +309,6 @@ multikill_threshold\
 max_kill_timeout_jitter\
 actions\
 envoy.config.bootstrap.v3.Watchdog.WatchdogAction\
-config\
 event\
 envoy.config.bootstrap.v3.Watchdogs\
 main_thread_watchdog\
@@ -655,8 +672,6 @@ resolver_name\
 ipv4_compat\
 network_namespace_filepath\
 envoy.config.core.v3.SubstitutionFormatString\
-text_format\
-json_format\
 omit_empty_values\
 a log line has none\
 content_type\
@@ -1520,6 +1535,11 @@ INITIALIZING\
 envoy.admin.v3.SimpleMetric.Type\
 COUNTER\
 GAUGE\
+envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType\
+REQUEST_HEADER\
+REQUEST_TRAILER\
+RESPONSE_HEADER\
+RESPONSE_TRAILER\
 envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent\
 KILL\
 MULTIKILL\
@@ -1721,7 +1741,7 @@ google.protobuf.NullValue\
 NULL_VALUE\
 ";
 
-pub(crate) static MESSAGES: [MessageRow; 314] = [
+pub(crate) static MESSAGES: [MessageRow; 317] = [
     m(0,34,0,2), // envoy.admin.v3.BootstrapConfigDump
     m(55,26,2,2), // envoy.admin.v3.Certificate
     m(98,33,4,7), // envoy.admin.v3.CertificateDetails
@@ -1758,290 +1778,293 @@ pub(crate) static MESSAGES: [MessageRow; 314] = [
     m(3107,35,158,3), // envoy.config.accesslog.v3.AccessLog
     m(3204,31,161,7), // envoy.config.bootstrap.v3.Admin
     m(3502,35,168,41), // envoy.config.bootstrap.v3.Bootstrap
-    m(5210,55,209,1), // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
-    m(5331,52,210,5), // envoy.config.bootstrap.v3.Bootstrap.DynamicResources
-    m(5505,64,215,1), // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    m(5599,51,216,3), // envoy.config.bootstrap.v3.Bootstrap.StaticResources
-    m(5674,40,219,5), // envoy.config.bootstrap.v3.ClusterManager
-    m(6014,57,224,2), // envoy.config.bootstrap.v3.ClusterManager.OutlierDetection
-    m(6098,40,226,1), // envoy.config.bootstrap.v3.LayeredRuntime
-    m(6144,48,227,5), // envoy.config.bootstrap.v3.MemoryAllocatorManager
-    m(6306,38,232,5), // envoy.config.bootstrap.v3.RuntimeLayer
-    m(6387,49,237,0), // envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer
-    m(6436,48,237,3), // envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer
-    m(6530,48,240,2), // envoy.config.bootstrap.v3.RuntimeLayer.RtdsLayer
-    m(6589,34,242,7), // envoy.config.bootstrap.v3.Watchdog
-    m(6729,49,249,2), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
-    m(6789,35,251,2), // envoy.config.bootstrap.v3.Watchdogs
-    m(6859,39,253,2), // envoy.config.cluster.v3.CircuitBreakers
-    m(6953,50,255,8), // envoy.config.cluster.v3.CircuitBreakers.Thresholds
-    m(7242,31,263,57), // envoy.config.cluster.v3.Cluster
-    m(8924,46,320,8), // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    m(9449,72,328,2), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
-    m(9564,71,330,0), // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
-    m(9635,64,330,3), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
-    m(9856,49,333,2), // envoy.config.cluster.v3.Cluster.CustomClusterType
-    m(9905,48,335,2), // envoy.config.cluster.v3.Cluster.EdsClusterConfig
-    m(9975,52,337,3), // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    m(10139,51,340,4), // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
-    m(10343,48,344,3), // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    m(10474,43,347,2), // envoy.config.cluster.v3.Cluster.RefreshRate
-    m(10542,50,349,1), // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
-    m(10592,52,350,3), // envoy.config.cluster.v3.Cluster.TransportSocketMatch
-    m(10649,66,353,2), // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
-    m(10718,43,355,1), // envoy.config.cluster.v3.LoadBalancingPolicy
-    m(10769,50,356,1), // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
-    m(10841,41,357,3), // envoy.config.cluster.v3.TrackClusterStats
-    m(10937,49,360,3), // envoy.config.cluster.v3.UpstreamConnectionOptions
-    m(11118,69,363,2), // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
-    m(11241,52,365,3), // envoy.config.common.mutation_rules.v3.HeaderMutation
-    m(11348,28,368,3), // envoy.config.core.v3.Address
-    m(11452,43,371,0), // envoy.config.core.v3.AggregatedConfigSource
-    m(11495,36,371,9), // envoy.config.core.v3.ApiConfigSource
-    m(11830,36,380,2), // envoy.config.core.v3.BackoffStrategy
-    m(11866,31,382,7), // envoy.config.core.v3.BindConfig
-    m(12053,33,389,2), // envoy.config.core.v3.BuildVersion
-    m(12086,30,391,2), // envoy.config.core.v3.CidrRange
-    m(12140,33,393,8), // envoy.config.core.v3.ConfigSource
-    m(12267,33,401,1), // envoy.config.core.v3.ControlPlane
-    m(12310,31,402,5), // envoy.config.core.v3.DataSource
-    m(12411,40,407,2), // envoy.config.core.v3.DnsResolutionConfig
-    m(12480,39,409,2), // envoy.config.core.v3.DnsResolverOptions
-    m(12543,39,411,1), // envoy.config.core.v3.EventServiceConfig
-    m(12594,30,412,6), // envoy.config.core.v3.Extension
-    m(12664,39,418,2), // envoy.config.core.v3.ExtraSourceAddress
-    m(12703,32,420,5), // envoy.config.core.v3.GrpcService
-    m(12854,42,425,5), // envoy.config.core.v3.GrpcService.EnvoyGrpc
-    m(13062,32,430,3), // envoy.config.core.v3.HeaderValue
-    m(13103,38,433,4), // envoy.config.core.v3.HeaderValueOption
-    m(13176,36,437,1), // envoy.config.core.v3.HealthStatusSet
-    m(13220,41,438,11), // envoy.config.core.v3.Http1ProtocolOptions
-    m(13761,57,449,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    m(13936,41,451,22), // envoy.config.core.v3.Http2ProtocolOptions
-    m(15008,40,473,8), // envoy.config.core.v3.HttpProtocolOptions
-    m(15221,38,481,1), // envoy.config.core.v3.JsonFormatOptions
-    m(15274,29,482,3), // envoy.config.core.v3.Locality
-    m(15321,29,485,2), // envoy.config.core.v3.Metadata
-    m(15420,49,487,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
-    m(15469,54,489,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
-    m(15523,25,491,11), // envoy.config.core.v3.Node
-    m(15669,48,502,2), // envoy.config.core.v3.Node.DynamicParametersEntry
-    m(15717,37,504,3), // envoy.config.core.v3.PathConfigSource
-    m(15767,25,507,2), // envoy.config.core.v3.Pipe
-    m(15841,38,509,2), // envoy.config.core.v3.RateLimitSettings
-    m(15898,32,511,6), // envoy.config.core.v3.RetryPolicy
-    m(16030,51,517,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
-    m(16081,46,519,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
-    m(16127,34,521,2), // envoy.config.core.v3.RuntimeDouble
-    m(16185,39,523,2), // envoy.config.core.v3.RuntimeFeatureFlag
-    m(16224,45,525,2), // envoy.config.core.v3.RuntimeFractionalPercent
-    m(16269,47,527,2), // envoy.config.core.v3.SchemeHeaderTransformation
-    m(16349,37,529,1), // envoy.config.core.v3.SelfConfigSource
-    m(16386,34,530,7), // envoy.config.core.v3.SocketAddress
-    m(16564,45,537,7), // envoy.config.core.v3.SubstitutionFormatString
-    m(16815,33,544,3), // envoy.config.core.v3.TcpKeepalive
-    m(16896,36,547,2), // envoy.config.core.v3.TransportSocket
-    m(16932,41,549,2), // envoy.config.core.v3.TypedExtensionConfig
-    m(16973,48,551,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    m(17130,37,554,2), // envoy.config.core.v3.WatchedDirectory
-    m(17179,46,556,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
-    m(17255,66,560,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
-    m(17321,53,562,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    m(17550,33,566,5), // envoy.config.endpoint.v3.Endpoint
-    m(17657,51,571,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    m(17735,35,575,5), // envoy.config.endpoint.v3.LbEndpoint
-    m(17812,44,580,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
-    m(18064,42,588,3), // envoy.config.listener.v3.AdditionalAddress
-    m(18106,31,591,3), // envoy.config.listener.v3.Filter
-    m(18196,36,594,7), // envoy.config.listener.v3.FilterChain
-    m(18371,41,601,11), // envoy.config.listener.v3.FilterChainMatch
-    m(18586,33,612,37), // envoy.config.listener.v3.Listener
-    m(19606,57,649,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    m(19710,76,652,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
-    m(19786,70,652,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
-    m(19856,46,652,1), // envoy.config.listener.v3.Listener.DeprecatedV1
-    m(19902,39,653,4), // envoy.config.listener.v3.ListenerFilter
-    m(19956,58,657,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    m(20071,67,662,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    m(20143,47,663,3), // envoy.config.metrics.v3.HistogramBucketSettings
-    m(20201,35,666,5), // envoy.config.metrics.v3.StatsConfig
-    m(20453,36,671,3), // envoy.config.metrics.v3.StatsMatcher
-    m(20527,36,674,3), // envoy.config.metrics.v3.TagSpecifier
-    m(20587,44,677,1), // envoy.config.overload.v3.BufferFactoryConfig
-    m(20668,38,678,2), // envoy.config.overload.v3.LoadShedPoint
-    m(20714,39,680,3), // envoy.config.overload.v3.OverloadAction
-    m(20753,40,683,5), // envoy.config.overload.v3.OverloadManager
-    m(20862,40,688,2), // envoy.config.overload.v3.ResourceMonitor
-    m(20902,38,690,2), // envoy.config.overload.v3.ScaledTrigger
-    m(20977,41,692,1), // envoy.config.overload.v3.ThresholdTrigger
-    m(21018,32,693,3), // envoy.config.overload.v3.Trigger
-    m(21065,35,696,3), // envoy.config.route.v3.CookieMatcher
-    m(21124,31,699,2), // envoy.config.route.v3.Decorator
-    m(21173,42,701,3), // envoy.config.route.v3.DirectResponseAction
-    m(21257,35,704,11), // envoy.config.route.v3.HeaderMatcher
-    m(21410,43,715,3), // envoy.config.route.v3.QueryParameterMatcher
-    m(21453,36,718,10), // envoy.config.route.v3.RedirectAction
-    m(21620,27,728,19), // envoy.config.route.v3.Route
-    m(22407,33,747,37), // envoy.config.route.v3.RouteAction
-    m(23715,44,784,6), // envoy.config.route.v3.RouteAction.HashPolicy
-    m(23876,65,790,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    m(23950,51,791,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    m(24149,51,795,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    m(24211,59,797,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    m(24270,51,798,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    m(24370,53,801,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
-    m(24510,47,808,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
-    m(24653,40,811,19), // envoy.config.route.v3.RouteConfiguration
-    m(25056,32,830,15), // envoy.config.route.v3.RouteMatch
-    m(25374,47,845,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
-    m(25421,54,845,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
-    m(25475,55,845,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    m(25548,29,847,6), // envoy.config.route.v3.Tracing
-    m(25652,36,853,2), // envoy.config.route.v3.VirtualCluster
-    m(25688,33,855,24), // envoy.config.route.v3.VirtualHost
-    m(25972,37,879,5), // envoy.config.route.v3.WeightedCluster
-    m(26097,51,884,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
-    m(26148,53,894,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
-    m(26224,57,899,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    m(26281,57,900,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    m(26338,43,901,8), // envoy.extensions.clusters.dns.v3.DnsCluster
-    m(26433,55,909,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    m(26488,68,911,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    m(26761,46,917,10), // envoy.extensions.filters.http.router.v3.Router
-    m(27223,71,927,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(27358,65,929,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(27423,61,929,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(27484,63,929,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(27823,68,934,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    m(27911,58,938,1), // envoy.extensions.filters.network.direct_response.v3.Config
-    m(27977,45,939,0), // envoy.extensions.filters.network.echo.v3.Echo
-    m(28022,81,939,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(29758,101,999,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(29903,103,1002,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(30029,109,1004,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(30160,95,1011,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(30316,70,1014,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(30397,63,1019,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(30490,78,1021,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    m(30568,66,1022,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    m(30655,59,1026,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
-    m(30776,58,1029,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
-    m(30834,54,1029,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(31563,74,1052,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(31662,70,1055,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(31732,84,1056,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(31816,79,1059,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    m(31954,60,1062,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    m(32031,66,1065,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    m(32102,76,1066,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
-    m(32178,67,1066,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    m(32245,92,1068,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
-    m(32337,85,1068,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    m(32521,70,1074,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    m(32641,57,1080,1), // envoy.extensions.load_balancing_policies.random.v3.Random
-    m(32698,66,1081,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    m(32764,68,1083,1), // envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality
-    m(32855,69,1084,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    m(33228,81,1096,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    m(33360,73,1098,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    m(33724,66,1107,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    m(33803,70,1108,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    m(33894,55,1109,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    m(34058,58,1111,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(34116,70,1111,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(34758,58,1127,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(35646,95,1142,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(35843,62,1146,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(36259,67,1157,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    m(36352,79,1159,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
-    m(36529,57,1162,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(36596,48,1164,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(36723,63,1169,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(36797,56,1172,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(37423,51,1181,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
-    m(37513,55,1184,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(37798,62,1190,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    m(37864,60,1191,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(38194,54,1198,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(38333,69,1209,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(38435,73,1213,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(38508,78,1216,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(38586,48,1219,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(38799,77,1228,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(38876,49,1230,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(39025,43,1238,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(39099,44,1245,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(39149,54,1252,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(39257,69,1256,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(39337,71,1257,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(39414,78,1260,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(39492,35,1260,8), // envoy.service.discovery.v3.Resource
-    m(39568,48,1268,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(39628,40,1269,2), // envoy.service.discovery.v3.ResourceError
-    m(39668,42,1271,2), // envoy.service.discovery.v3.ResourceLocator
-    m(39710,65,1273,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(39775,39,1275,2), // envoy.service.discovery.v3.ResourceName
-    m(39843,35,1277,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(39888,33,1279,1), // envoy.type.matcher.v3.ListMatcher
-    m(39927,39,1280,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(39974,37,1281,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(40017,49,1285,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(40066,31,1286,1), // envoy.type.matcher.v3.OrMatcher
-    m(40111,45,1287,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(40175,34,1289,2), // envoy.type.matcher.v3.RegexMatcher
-    m(40283,44,1291,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(40343,35,1292,7), // envoy.type.matcher.v3.StringMatcher
-    m(40461,34,1299,7), // envoy.type.matcher.v3.ValueMatcher
-    m(40537,44,1306,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(40581,34,1306,2), // envoy.type.metadata.v3.MetadataKey
-    m(40615,46,1308,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(40666,35,1310,4), // envoy.type.metadata.v3.MetadataKind
-    m(40712,43,1314,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(40755,40,1314,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(40795,43,1314,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(40838,41,1314,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(40879,31,1314,6), // envoy.type.tracing.v3.CustomTag
-    m(40945,43,1320,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(40988,38,1322,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(41026,39,1324,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(41065,40,1325,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(41109,25,1328,2), // envoy.type.v3.DoubleRange
-    m(41142,31,1330,2), // envoy.type.v3.FractionalPercent
-    m(41193,24,1332,2), // envoy.type.v3.HashPolicy
-    m(41217,36,1334,1), // envoy.type.v3.HashPolicy.FilterState
-    m(41253,33,1335,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(41286,24,1335,1), // envoy.type.v3.HttpStatus
-    m(41314,24,1336,2), // envoy.type.v3.Int32Range
-    m(41338,24,1338,2), // envoy.type.v3.Int64Range
-    m(41362,21,1340,1), // envoy.type.v3.Percent
-    m(41383,29,1341,3), // envoy.type.v3.SemanticVersion
-    m(41441,25,1344,3), // envoy.type.v3.TokenBucket
-    m(41494,19,1347,2), // google.protobuf.Any
-    m(41513,25,1349,1), // google.protobuf.BoolValue
-    m(41538,26,1350,1), // google.protobuf.BytesValue
-    m(41564,27,1351,1), // google.protobuf.DoubleValue
-    m(41591,24,1352,2), // google.protobuf.Duration
-    m(41627,21,1354,0), // google.protobuf.Empty
-    m(41648,26,1354,1), // google.protobuf.FloatValue
-    m(41674,26,1355,1), // google.protobuf.Int32Value
-    m(41700,26,1356,1), // google.protobuf.Int64Value
-    m(41726,25,1357,1), // google.protobuf.ListValue
-    m(41757,27,1358,1), // google.protobuf.StringValue
-    m(41784,22,1359,1), // google.protobuf.Struct
-    m(41812,34,1360,2), // google.protobuf.Struct.FieldsEntry
-    m(41846,25,1362,2), // google.protobuf.Timestamp
-    m(41871,27,1364,1), // google.protobuf.UInt32Value
-    m(41898,27,1365,1), // google.protobuf.UInt64Value
-    m(41925,21,1366,6), // google.protobuf.Value
-    m(42012,17,1372,3), // google.rpc.Status
-    m(42036,25,1375,1), // xds.core.v3.ContextParams
-    m(42067,37,1376,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(5867,56,209,1), // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig
+    m(5923,66,210,2), // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat
+    m(6011,55,212,1), // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
+    m(6132,52,213,5), // envoy.config.bootstrap.v3.Bootstrap.DynamicResources
+    m(6306,64,218,1), // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
+    m(6400,51,219,3), // envoy.config.bootstrap.v3.Bootstrap.StaticResources
+    m(6475,40,222,5), // envoy.config.bootstrap.v3.ClusterManager
+    m(6815,57,227,2), // envoy.config.bootstrap.v3.ClusterManager.OutlierDetection
+    m(6899,44,229,2), // envoy.config.bootstrap.v3.CustomInlineHeader
+    m(6979,37,231,1), // envoy.config.bootstrap.v3.FatalAction
+    m(7022,40,232,1), // envoy.config.bootstrap.v3.LayeredRuntime
+    m(7068,48,233,5), // envoy.config.bootstrap.v3.MemoryAllocatorManager
+    m(7230,38,238,5), // envoy.config.bootstrap.v3.RuntimeLayer
+    m(7355,49,243,0), // envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer
+    m(7404,48,243,3), // envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer
+    m(7498,34,246,7), // envoy.config.bootstrap.v3.Watchdog
+    m(7638,49,253,2), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
+    m(7692,35,255,2), // envoy.config.bootstrap.v3.Watchdogs
+    m(7762,39,257,2), // envoy.config.cluster.v3.CircuitBreakers
+    m(7856,50,259,8), // envoy.config.cluster.v3.CircuitBreakers.Thresholds
+    m(8145,31,267,57), // envoy.config.cluster.v3.Cluster
+    m(9827,46,324,8), // envoy.config.cluster.v3.Cluster.CommonLbConfig
+    m(10352,72,332,2), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
+    m(10467,71,334,0), // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
+    m(10538,64,334,3), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
+    m(10759,49,337,2), // envoy.config.cluster.v3.Cluster.CustomClusterType
+    m(10808,48,339,2), // envoy.config.cluster.v3.Cluster.EdsClusterConfig
+    m(10878,52,341,3), // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
+    m(11042,51,344,4), // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
+    m(11246,48,348,3), // envoy.config.cluster.v3.Cluster.PreconnectPolicy
+    m(11377,43,351,2), // envoy.config.cluster.v3.Cluster.RefreshRate
+    m(11445,50,353,1), // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
+    m(11495,52,354,3), // envoy.config.cluster.v3.Cluster.TransportSocketMatch
+    m(11552,66,357,2), // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
+    m(11621,43,359,1), // envoy.config.cluster.v3.LoadBalancingPolicy
+    m(11672,50,360,1), // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
+    m(11744,41,361,3), // envoy.config.cluster.v3.TrackClusterStats
+    m(11840,49,364,3), // envoy.config.cluster.v3.UpstreamConnectionOptions
+    m(12021,69,367,2), // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
+    m(12144,52,369,3), // envoy.config.common.mutation_rules.v3.HeaderMutation
+    m(12251,28,372,3), // envoy.config.core.v3.Address
+    m(12355,43,375,0), // envoy.config.core.v3.AggregatedConfigSource
+    m(12398,36,375,9), // envoy.config.core.v3.ApiConfigSource
+    m(12733,36,384,2), // envoy.config.core.v3.BackoffStrategy
+    m(12769,31,386,7), // envoy.config.core.v3.BindConfig
+    m(12956,33,393,2), // envoy.config.core.v3.BuildVersion
+    m(12989,30,395,2), // envoy.config.core.v3.CidrRange
+    m(13043,33,397,8), // envoy.config.core.v3.ConfigSource
+    m(13170,33,405,1), // envoy.config.core.v3.ControlPlane
+    m(13213,31,406,5), // envoy.config.core.v3.DataSource
+    m(13314,40,411,2), // envoy.config.core.v3.DnsResolutionConfig
+    m(13383,39,413,2), // envoy.config.core.v3.DnsResolverOptions
+    m(13446,39,415,1), // envoy.config.core.v3.EventServiceConfig
+    m(13497,30,416,6), // envoy.config.core.v3.Extension
+    m(13567,39,422,2), // envoy.config.core.v3.ExtraSourceAddress
+    m(13606,32,424,5), // envoy.config.core.v3.GrpcService
+    m(13757,42,429,5), // envoy.config.core.v3.GrpcService.EnvoyGrpc
+    m(13965,32,434,3), // envoy.config.core.v3.HeaderValue
+    m(14006,38,437,4), // envoy.config.core.v3.HeaderValueOption
+    m(14079,36,441,1), // envoy.config.core.v3.HealthStatusSet
+    m(14123,41,442,11), // envoy.config.core.v3.Http1ProtocolOptions
+    m(14664,57,453,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
+    m(14839,41,455,22), // envoy.config.core.v3.Http2ProtocolOptions
+    m(15911,40,477,8), // envoy.config.core.v3.HttpProtocolOptions
+    m(16124,38,485,1), // envoy.config.core.v3.JsonFormatOptions
+    m(16177,29,486,3), // envoy.config.core.v3.Locality
+    m(16224,29,489,2), // envoy.config.core.v3.Metadata
+    m(16323,49,491,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
+    m(16372,54,493,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
+    m(16426,25,495,11), // envoy.config.core.v3.Node
+    m(16572,48,506,2), // envoy.config.core.v3.Node.DynamicParametersEntry
+    m(16620,37,508,3), // envoy.config.core.v3.PathConfigSource
+    m(16670,25,511,2), // envoy.config.core.v3.Pipe
+    m(16744,38,513,2), // envoy.config.core.v3.RateLimitSettings
+    m(16801,32,515,6), // envoy.config.core.v3.RetryPolicy
+    m(16933,51,521,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
+    m(16984,46,523,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
+    m(17030,34,525,2), // envoy.config.core.v3.RuntimeDouble
+    m(17088,39,527,2), // envoy.config.core.v3.RuntimeFeatureFlag
+    m(17127,45,529,2), // envoy.config.core.v3.RuntimeFractionalPercent
+    m(17172,47,531,2), // envoy.config.core.v3.SchemeHeaderTransformation
+    m(17252,37,533,1), // envoy.config.core.v3.SelfConfigSource
+    m(17289,34,534,7), // envoy.config.core.v3.SocketAddress
+    m(17467,45,541,7), // envoy.config.core.v3.SubstitutionFormatString
+    m(17696,33,548,3), // envoy.config.core.v3.TcpKeepalive
+    m(17777,36,551,2), // envoy.config.core.v3.TransportSocket
+    m(17813,41,553,2), // envoy.config.core.v3.TypedExtensionConfig
+    m(17854,48,555,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
+    m(18011,37,558,2), // envoy.config.core.v3.WatchedDirectory
+    m(18060,46,560,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
+    m(18136,66,564,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
+    m(18202,53,566,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
+    m(18431,33,570,5), // envoy.config.endpoint.v3.Endpoint
+    m(18538,51,575,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
+    m(18616,35,579,5), // envoy.config.endpoint.v3.LbEndpoint
+    m(18693,44,584,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
+    m(18945,42,592,3), // envoy.config.listener.v3.AdditionalAddress
+    m(18987,31,595,3), // envoy.config.listener.v3.Filter
+    m(19077,36,598,7), // envoy.config.listener.v3.FilterChain
+    m(19252,41,605,11), // envoy.config.listener.v3.FilterChainMatch
+    m(19467,33,616,37), // envoy.config.listener.v3.Listener
+    m(20487,57,653,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
+    m(20591,76,656,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
+    m(20667,70,656,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
+    m(20737,46,656,1), // envoy.config.listener.v3.Listener.DeprecatedV1
+    m(20783,39,657,4), // envoy.config.listener.v3.ListenerFilter
+    m(20837,58,661,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
+    m(20952,67,666,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
+    m(21024,47,667,3), // envoy.config.metrics.v3.HistogramBucketSettings
+    m(21082,35,670,5), // envoy.config.metrics.v3.StatsConfig
+    m(21334,36,675,3), // envoy.config.metrics.v3.StatsMatcher
+    m(21408,36,678,3), // envoy.config.metrics.v3.TagSpecifier
+    m(21468,44,681,1), // envoy.config.overload.v3.BufferFactoryConfig
+    m(21549,38,682,2), // envoy.config.overload.v3.LoadShedPoint
+    m(21595,39,684,3), // envoy.config.overload.v3.OverloadAction
+    m(21634,40,687,5), // envoy.config.overload.v3.OverloadManager
+    m(21743,40,692,2), // envoy.config.overload.v3.ResourceMonitor
+    m(21783,38,694,2), // envoy.config.overload.v3.ScaledTrigger
+    m(21858,41,696,1), // envoy.config.overload.v3.ThresholdTrigger
+    m(21899,32,697,3), // envoy.config.overload.v3.Trigger
+    m(21946,35,700,3), // envoy.config.route.v3.CookieMatcher
+    m(22005,31,703,2), // envoy.config.route.v3.Decorator
+    m(22054,42,705,3), // envoy.config.route.v3.DirectResponseAction
+    m(22138,35,708,11), // envoy.config.route.v3.HeaderMatcher
+    m(22291,43,719,3), // envoy.config.route.v3.QueryParameterMatcher
+    m(22334,36,722,10), // envoy.config.route.v3.RedirectAction
+    m(22501,27,732,19), // envoy.config.route.v3.Route
+    m(23288,33,751,37), // envoy.config.route.v3.RouteAction
+    m(24596,44,788,6), // envoy.config.route.v3.RouteAction.HashPolicy
+    m(24757,65,794,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
+    m(24831,51,795,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
+    m(25030,51,799,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
+    m(25092,59,801,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
+    m(25151,51,802,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
+    m(25251,53,805,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
+    m(25391,47,812,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
+    m(25534,40,815,19), // envoy.config.route.v3.RouteConfiguration
+    m(25937,32,834,15), // envoy.config.route.v3.RouteMatch
+    m(26255,47,849,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
+    m(26302,54,849,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
+    m(26356,55,849,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
+    m(26429,29,851,6), // envoy.config.route.v3.Tracing
+    m(26533,36,857,2), // envoy.config.route.v3.VirtualCluster
+    m(26569,33,859,24), // envoy.config.route.v3.VirtualHost
+    m(26853,37,883,5), // envoy.config.route.v3.WeightedCluster
+    m(26978,51,888,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
+    m(27029,53,898,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
+    m(27105,57,903,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+    m(27162,57,904,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    m(27219,43,905,8), // envoy.extensions.clusters.dns.v3.DnsCluster
+    m(27314,55,913,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
+    m(27369,68,915,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
+    m(27642,46,921,10), // envoy.extensions.filters.http.router.v3.Router
+    m(28104,71,931,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(28239,65,933,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(28304,61,933,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(28365,63,933,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(28704,68,938,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
+    m(28792,58,942,1), // envoy.extensions.filters.network.direct_response.v3.Config
+    m(28858,45,943,0), // envoy.extensions.filters.network.echo.v3.Echo
+    m(28903,81,943,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(30639,101,1003,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(30784,103,1006,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(30910,109,1008,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(31041,95,1015,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(31197,70,1018,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(31278,63,1023,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(31371,78,1025,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
+    m(31449,66,1026,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
+    m(31536,59,1030,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
+    m(31657,58,1033,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
+    m(31715,54,1033,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(32444,74,1056,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(32543,70,1059,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(32613,84,1060,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(32697,79,1063,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
+    m(32835,60,1066,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
+    m(32912,66,1069,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
+    m(32983,76,1070,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
+    m(33059,67,1070,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
+    m(33126,92,1072,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
+    m(33218,85,1072,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
+    m(33402,70,1078,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
+    m(33522,57,1084,1), // envoy.extensions.load_balancing_policies.random.v3.Random
+    m(33579,66,1085,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
+    m(33645,68,1087,1), // envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality
+    m(33736,69,1088,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+    m(34109,81,1100,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
+    m(34241,73,1102,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
+    m(34605,66,1111,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
+    m(34684,70,1112,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
+    m(34775,55,1113,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+    m(34939,58,1115,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(34997,70,1115,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(35639,58,1131,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(36527,95,1146,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(36724,62,1150,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(37140,67,1161,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
+    m(37233,79,1163,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
+    m(37410,57,1166,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(37477,48,1168,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(37604,63,1173,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(37678,56,1176,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(38304,51,1185,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
+    m(38394,55,1188,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(38679,62,1194,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
+    m(38745,60,1195,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(39075,54,1202,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(39214,69,1213,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(39316,73,1217,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(39389,78,1220,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(39467,48,1223,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(39680,77,1232,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(39757,49,1234,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(39906,43,1242,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(39980,44,1249,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(40030,54,1256,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(40138,69,1260,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(40218,71,1261,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(40295,78,1264,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(40373,35,1264,8), // envoy.service.discovery.v3.Resource
+    m(40449,48,1272,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(40509,40,1273,2), // envoy.service.discovery.v3.ResourceError
+    m(40549,42,1275,2), // envoy.service.discovery.v3.ResourceLocator
+    m(40591,65,1277,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(40656,39,1279,2), // envoy.service.discovery.v3.ResourceName
+    m(40724,35,1281,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(40769,33,1283,1), // envoy.type.matcher.v3.ListMatcher
+    m(40808,39,1284,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(40855,37,1285,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(40898,49,1289,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(40947,31,1290,1), // envoy.type.matcher.v3.OrMatcher
+    m(40992,45,1291,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(41056,34,1293,2), // envoy.type.matcher.v3.RegexMatcher
+    m(41164,44,1295,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(41224,35,1296,7), // envoy.type.matcher.v3.StringMatcher
+    m(41342,34,1303,7), // envoy.type.matcher.v3.ValueMatcher
+    m(41418,44,1310,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(41462,34,1310,2), // envoy.type.metadata.v3.MetadataKey
+    m(41496,46,1312,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(41547,35,1314,4), // envoy.type.metadata.v3.MetadataKind
+    m(41593,43,1318,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(41636,40,1318,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(41676,43,1318,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(41719,41,1318,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(41760,31,1318,6), // envoy.type.tracing.v3.CustomTag
+    m(41826,43,1324,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(41869,38,1326,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(41907,39,1328,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(41946,40,1329,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(41990,25,1332,2), // envoy.type.v3.DoubleRange
+    m(42023,31,1334,2), // envoy.type.v3.FractionalPercent
+    m(42074,24,1336,2), // envoy.type.v3.HashPolicy
+    m(42098,36,1338,1), // envoy.type.v3.HashPolicy.FilterState
+    m(42134,33,1339,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(42167,24,1339,1), // envoy.type.v3.HttpStatus
+    m(42195,24,1340,2), // envoy.type.v3.Int32Range
+    m(42219,24,1342,2), // envoy.type.v3.Int64Range
+    m(42243,21,1344,1), // envoy.type.v3.Percent
+    m(42264,29,1345,3), // envoy.type.v3.SemanticVersion
+    m(42322,25,1348,3), // envoy.type.v3.TokenBucket
+    m(42375,19,1351,2), // google.protobuf.Any
+    m(42394,25,1353,1), // google.protobuf.BoolValue
+    m(42419,26,1354,1), // google.protobuf.BytesValue
+    m(42445,27,1355,1), // google.protobuf.DoubleValue
+    m(42472,24,1356,2), // google.protobuf.Duration
+    m(42508,21,1358,0), // google.protobuf.Empty
+    m(42529,26,1358,1), // google.protobuf.FloatValue
+    m(42555,26,1359,1), // google.protobuf.Int32Value
+    m(42581,26,1360,1), // google.protobuf.Int64Value
+    m(42607,25,1361,1), // google.protobuf.ListValue
+    m(42638,27,1362,1), // google.protobuf.StringValue
+    m(42665,22,1363,1), // google.protobuf.Struct
+    m(42693,34,1364,2), // google.protobuf.Struct.FieldsEntry
+    m(42727,25,1366,2), // google.protobuf.Timestamp
+    m(42752,27,1368,1), // google.protobuf.UInt32Value
+    m(42779,27,1369,1), // google.protobuf.UInt64Value
+    m(42806,21,1370,6), // google.protobuf.Value
+    m(42893,17,1376,3), // google.rpc.Status
+    m(42917,25,1379,1), // xds.core.v3.ContextParams
+    m(42948,37,1380,2), // xds.core.v3.ContextParams.ParamsEntry
 ];
 
-pub(crate) static FIELDS: [FieldRow; 1378] = [
+pub(crate) static FIELDS: [FieldRow; 1382] = [
     // envoy.admin.v3.BootstrapConfigDump
     f(34,9,1,b'm',35,4,255,b'S',0,0), // bootstrap
-    f(43,12,2,b'm',307,4,255,b'S',0,0), // last_updated
+    f(43,12,2,b'm',310,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.Certificate
     f(81,7,1,b'm',2,2,255,b'S',0,0), // ca_cert
     f(88,10,2,b'm',2,2,255,b'S',0,0), // cert_chain
@@ -2050,21 +2073,21 @@ pub(crate) static FIELDS: [FieldRow; 1378] = [
     f(135,13,2,b's',65535,0,255,b'S',0,0), // serial_number
     f(148,17,3,b'm',31,2,255,b'S',0,0), // subject_alt_names
     f(165,21,4,b'w',65535,0,255,b'S',0,0), // days_until_expiration
-    f(186,10,5,b'm',307,4,255,b'S',0,0), // valid_from
-    f(196,15,6,b'm',307,4,255,b'S',0,0), // expiration_time
+    f(186,10,5,b'm',310,4,255,b'S',0,0), // valid_from
+    f(196,15,6,b'm',310,4,255,b'S',0,0), // expiration_time
     f(211,12,7,b'm',3,4,255,b'S',0,0), // ocsp_details
     // envoy.admin.v3.CertificateDetails.OcspDetails
-    f(186,10,1,b'm',307,4,255,b'S',0,0), // valid_from
-    f(268,10,2,b'm',307,4,255,b'S',0,0), // expiration
+    f(186,10,1,b'm',310,4,255,b'S',0,0), // valid_from
+    f(268,10,2,b'm',310,4,255,b'S',0,0), // expiration
     // envoy.admin.v3.Certificates
     f(305,12,1,b'm',1,2,255,b'S',0,0), // certificates
     // envoy.admin.v3.ClusterStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(349,13,2,b'b',65535,0,255,b'S',0,0), // added_via_api
-    f(362,31,3,b'm',291,4,255,b'S',0,0), // success_rate_ejection_threshold
+    f(362,31,3,b'm',294,4,255,b'S',0,0), // success_rate_ejection_threshold
     f(393,13,4,b'm',16,2,255,b'S',0,0), // host_statuses
-    f(406,44,5,b'm',291,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
-    f(450,16,6,b'm',51,4,255,b'S',0,0), // circuit_breakers
+    f(406,44,5,b'm',294,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
+    f(450,16,6,b'm',54,4,255,b'S',0,0), // circuit_breakers
     f(466,18,7,b's',65535,0,255,b'S',0,0), // observability_name
     f(484,16,8,b's',65535,0,255,b'S',0,0), // eds_service_name
     // envoy.admin.v3.Clusters
@@ -2076,13 +2099,13 @@ pub(crate) static FIELDS: [FieldRow; 1378] = [
     f(622,24,4,b'm',8,2,255,b'S',0,0), // dynamic_warming_clusters
     // envoy.admin.v3.ClustersConfigDump.DynamicCluster
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(694,7,2,b'm',294,4,255,b'S',0,0), // cluster
-    f(43,12,3,b'm',307,4,255,b'S',0,0), // last_updated
+    f(694,7,2,b'm',297,4,255,b'S',0,0), // cluster
+    f(43,12,3,b'm',310,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ClustersConfigDump.StaticCluster
-    f(694,7,1,b'm',294,4,255,b'S',0,0), // cluster
-    f(43,12,2,b'm',307,4,255,b'S',0,0), // last_updated
+    f(694,7,1,b'm',297,4,255,b'S',0,0), // cluster
+    f(43,12,2,b'm',310,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.CommandLineOptions
     f(805,7,1,b'w',65535,0,255,b'S',0,0), // base_id
     f(812,11,2,b'u',65535,0,255,b'S',0,0), // concurrency
@@ -2098,9 +2121,9 @@ pub(crate) static FIELDS: [FieldRow; 1378] = [
     f(960,15,13,b's',65535,0,255,b'S',0,0), // service_cluster
     f(975,12,14,b's',65535,0,255,b'S',0,0), // service_node
     f(987,12,15,b's',65535,0,255,b'S',0,0), // service_zone
-    f(999,19,16,b'm',298,4,255,b'S',0,0), // file_flush_interval
-    f(1018,10,17,b'm',298,4,255,b'S',0,0), // drain_time
-    f(1028,20,18,b'm',298,4,255,b'S',0,0), // parent_shutdown_time
+    f(999,19,16,b'm',301,4,255,b'S',0,0), // file_flush_interval
+    f(1018,10,17,b'm',301,4,255,b'S',0,0), // drain_time
+    f(1028,20,18,b'm',301,4,255,b'S',0,0), // parent_shutdown_time
     f(1048,4,19,b'e',3,0,255,b'S',0,0), // mode
     f(1052,19,22,b'b',65535,0,255,b'S',0,0), // disable_hot_restart
     f(1071,20,23,b'b',65535,0,255,b'S',0,0), // enable_mutex_tracing
@@ -2124,23 +2147,23 @@ pub(crate) static FIELDS: [FieldRow; 1378] = [
     f(1408,19,42,b'u',65535,0,255,b'S',0,0), // file_flush_min_size
     f(1427,27,43,b'b',65535,0,255,b'S',0,0), // log_stacktrace_single_entry
     // envoy.admin.v3.ConfigDump
-    f(1479,7,1,b'm',294,2,255,b'S',0,0), // configs
+    f(1479,7,1,b'm',297,2,255,b'S',0,0), // configs
     // envoy.admin.v3.EndpointsConfigDump
     f(1520,23,2,b'm',14,2,255,b'S',0,0), // static_endpoint_configs
     f(1543,24,3,b'm',13,2,255,b'S',0,0), // dynamic_endpoint_configs
     // envoy.admin.v3.EndpointsConfigDump.DynamicEndpointConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(1623,15,2,b'm',294,4,255,b'S',0,0), // endpoint_config
-    f(43,12,3,b'm',307,4,255,b'S',0,0), // last_updated
+    f(1623,15,2,b'm',297,4,255,b'S',0,0), // endpoint_config
+    f(43,12,3,b'm',310,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.EndpointsConfigDump.StaticEndpointConfig
-    f(1623,15,1,b'm',294,4,255,b'S',0,0), // endpoint_config
-    f(43,12,2,b'm',307,4,255,b'S',0,0), // last_updated
+    f(1623,15,1,b'm',297,4,255,b'S',0,0), // endpoint_config
+    f(43,12,2,b'm',310,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.HostHealthStatus
     f(1724,26,1,b'b',65535,0,255,b'S',0,0), // failed_active_health_check
     f(1750,20,2,b'b',65535,0,255,b'S',0,0), // failed_outlier_check
-    f(1770,17,3,b'e',15,0,255,b'S',0,0), // eds_health_status
+    f(1770,17,3,b'e',16,0,255,b'S',0,0), // eds_health_status
     f(1787,28,4,b'b',65535,0,255,b'S',0,0), // failed_active_degraded_check
     f(1815,23,5,b'b',65535,0,255,b'S',0,0), // pending_dynamic_removal
     f(1838,17,6,b'b',65535,0,255,b'S',0,0), // pending_active_hc
@@ -2148,19 +2171,19 @@ pub(crate) static FIELDS: [FieldRow; 1378] = [
     f(1885,17,8,b'b',65535,0,255,b'S',0,0), // active_hc_timeout
     f(1902,33,9,b'b',65535,0,255,b'S',0,0), // failed_degraded_outlier_detection
     // envoy.admin.v3.HostStatus
-    f(1960,7,1,b'm',73,4,255,b'S',0,0), // address
+    f(1960,7,1,b'm',76,4,255,b'S',0,0), // address
     f(1967,5,2,b'm',30,2,255,b'S',0,0), // stats
     f(1972,13,3,b'm',15,4,255,b'S',0,0), // health_status
-    f(1985,12,4,b'm',291,4,255,b'S',0,0), // success_rate
+    f(1985,12,4,b'm',294,4,255,b'S',0,0), // success_rate
     f(1997,6,5,b'u',65535,0,255,b'S',0,0), // weight
     f(2003,8,6,b's',65535,0,255,b'S',0,0), // hostname
     f(2011,8,7,b'u',65535,0,255,b'S',0,0), // priority
-    f(2019,25,8,b'm',291,4,255,b'S',0,0), // local_origin_success_rate
-    f(2044,8,9,b'm',98,4,255,b'S',0,0), // locality
+    f(2019,25,8,b'm',294,4,255,b'S',0,0), // local_origin_success_rate
+    f(2044,8,9,b'm',101,4,255,b'S',0,0), // locality
     // envoy.admin.v3.ListenerStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(2081,13,2,b'm',73,4,255,b'S',0,0), // local_address
-    f(2094,26,3,b'm',73,2,255,b'S',0,0), // additional_local_addresses
+    f(2081,13,2,b'm',76,4,255,b'S',0,0), // local_address
+    f(2094,26,3,b'm',76,2,255,b'S',0,0), // additional_local_addresses
     // envoy.admin.v3.Listeners
     f(2144,17,1,b'm',17,2,255,b'S',0,0), // listener_statuses
     // envoy.admin.v3.ListenersConfigDump
@@ -2176,23 +2199,23 @@ pub(crate) static FIELDS: [FieldRow; 1378] = [
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ListenersConfigDump.DynamicListenerState
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2372,8,2,b'm',294,4,255,b'S',0,0), // listener
-    f(43,12,3,b'm',307,4,255,b'S',0,0), // last_updated
+    f(2372,8,2,b'm',297,4,255,b'S',0,0), // listener
+    f(43,12,3,b'm',310,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.ListenersConfigDump.StaticListener
-    f(2372,8,1,b'm',294,4,255,b'S',0,0), // listener
-    f(43,12,2,b'm',307,4,255,b'S',0,0), // last_updated
+    f(2372,8,1,b'm',297,4,255,b'S',0,0), // listener
+    f(43,12,2,b'm',310,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.RoutesConfigDump
     f(2460,20,2,b'm',25,2,255,b'S',0,0), // static_route_configs
     f(2480,21,3,b'm',24,2,255,b'S',0,0), // dynamic_route_configs
     // envoy.admin.v3.RoutesConfigDump.DynamicRouteConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2551,12,2,b'm',294,4,255,b'S',0,0), // route_config
-    f(43,12,3,b'm',307,4,255,b'S',0,0), // last_updated
+    f(2551,12,2,b'm',297,4,255,b'S',0,0), // route_config
+    f(43,12,3,b'm',310,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.RoutesConfigDump.StaticRouteConfig
-    f(2551,12,1,b'm',294,4,255,b'S',0,0), // route_config
-    f(43,12,2,b'm',307,4,255,b'S',0,0), // last_updated
+    f(2551,12,1,b'm',297,4,255,b'S',0,0), // route_config
+    f(43,12,2,b'm',310,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.SecretsConfigDump
     f(2644,14,1,b'm',28,2,255,b'S',0,0), // static_secrets
     f(2658,22,2,b'm',27,2,255,b'S',0,0), // dynamic_active_secrets
@@ -2200,22 +2223,22 @@ pub(crate) static FIELDS: [FieldRow; 1378] = [
     // envoy.admin.v3.SecretsConfigDump.DynamicSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(572,12,2,b's',65535,0,255,b'S',0,0), // version_info
-    f(43,12,3,b'm',307,4,255,b'S',0,0), // last_updated
-    f(2749,6,4,b'm',294,4,255,b'S',0,0), // secret
+    f(43,12,3,b'm',310,4,255,b'S',0,0), // last_updated
+    f(2749,6,4,b'm',297,4,255,b'S',0,0), // secret
     f(701,11,5,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.SecretsConfigDump.StaticSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43,12,2,b'm',307,4,255,b'S',0,0), // last_updated
-    f(2749,6,3,b'm',294,4,255,b'S',0,0), // secret
+    f(43,12,2,b'm',310,4,255,b'S',0,0), // last_updated
+    f(2749,6,3,b'm',297,4,255,b'S',0,0), // secret
     // envoy.admin.v3.ServerInfo
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
     f(2832,5,2,b'e',4,0,255,b'S',0,0), // state
-    f(2837,20,3,b'm',298,4,255,b'S',0,0), // uptime_current_epoch
-    f(2857,17,4,b'm',298,4,255,b'S',0,0), // uptime_all_epochs
+    f(2837,20,3,b'm',301,4,255,b'S',0,0), // uptime_current_epoch
+    f(2857,17,4,b'm',301,4,255,b'S',0,0), // uptime_all_epochs
     f(2874,19,5,b's',65535,0,255,b'S',0,0), // hot_restart_version
     f(2893,20,6,b'm',10,4,255,b'S',0,0), // command_line_options
-    f(2913,4,7,b'm',102,4,255,b'S',0,0), // node
+    f(2913,4,7,b'm',105,4,255,b'S',0,0), // node
     f(2917,24,8,b'b',65535,0,255,b'S',0,0), // hot_restart_initializing
     // envoy.admin.v3.SimpleMetric
     f(2968,4,1,b'e',5,0,255,b'S',0,0), // type
@@ -2226,1462 +2249,1469 @@ pub(crate) static FIELDS: [FieldRow; 1378] = [
     f(3015,3,2,b's',65535,4,0,b'S',0,0), // uri
     f(3018,10,3,b's',65535,4,0,b'S',0,0), // ip_address
     // envoy.admin.v3.UpdateFailureState
-    f(3061,20,1,b'm',294,4,255,b'S',0,0), // failed_configuration
-    f(3081,19,2,b'm',307,4,255,b'S',0,0), // last_update_attempt
+    f(3061,20,1,b'm',297,4,255,b'S',0,0), // failed_configuration
+    f(3081,19,2,b'm',310,4,255,b'S',0,0), // last_update_attempt
     f(3100,7,3,b's',65535,0,255,b'S',0,0), // details
     f(572,12,4,b's',65535,0,255,b'S',0,0), // version_info
     // envoy.config.accesslog.v3.AccessLog
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3186,6,2,b'm',65535,4,255,b'R',3142,44), // filter
-    f(3192,12,4,b'm',294,4,0,b'S',0,0), // typed_config
+    f(3192,12,4,b'm',297,4,0,b'S',0,0), // typed_config
     // envoy.config.bootstrap.v3.Admin
     f(3276,15,1,b's',65535,0,255,b'I',3235,41), // access_log_path
     f(3338,12,2,b's',65535,0,255,b'I',3291,47), // profile_path
-    f(1960,7,3,b'm',73,4,255,b'S',0,0), // address
+    f(1960,7,3,b'm',76,4,255,b'S',0,0), // address
     f(3404,14,4,b'm',65535,2,255,b'R',3350,54), // socket_options
     f(3418,10,5,b'm',33,2,255,b'I',3235,41), // access_log
     f(3467,24,6,b'b',65535,0,255,b'I',3428,39), // ignore_global_conn_limit
-    f(3491,11,7,b'm',268,2,255,b'R',0,0), // allow_paths
+    f(3491,11,7,b'm',271,2,255,b'R',0,0), // allow_paths
     // envoy.config.bootstrap.v3.Bootstrap
-    f(2913,4,1,b'm',102,4,255,b'S',0,0), // node
-    f(3537,16,2,b'm',39,4,255,b'S',0,0), // static_resources
-    f(3553,17,3,b'm',37,4,255,b'S',0,0), // dynamic_resources
-    f(3570,15,4,b'm',40,4,255,b'S',0,0), // cluster_manager
+    f(2913,4,1,b'm',105,4,255,b'S',0,0), // node
+    f(3537,16,2,b'm',41,4,255,b'S',0,0), // static_resources
+    f(3553,17,3,b'm',39,4,255,b'S',0,0), // dynamic_resources
+    f(3570,15,4,b'm',42,4,255,b'S',0,0), // cluster_manager
     f(3656,10,5,b's',65535,0,255,b'I',3585,71), // flags_path
     f(3711,11,6,b'm',65535,2,255,b'R',3666,45), // stats_sinks
-    f(3792,20,7,b'm',298,4,255,b'I',3722,70), // stats_flush_interval
-    f(3880,8,8,b'm',48,4,255,b'I',3812,68), // watchdog
+    f(3792,20,7,b'm',301,4,255,b'I',3722,70), // stats_flush_interval
+    f(3880,8,8,b'm',51,4,255,b'I',3812,68), // watchdog
     f(3935,7,9,b'm',65535,4,255,b'R',3888,47), // tracing
     f(3942,5,12,b'm',34,4,255,b'S',0,0), // admin
-    f(3947,12,13,b'm',142,4,255,b'S',0,0), // stats_config
-    f(4004,10,14,b'm',75,4,255,b'R',3959,45), // hds_config
-    f(4080,16,15,b'm',148,4,255,b'I',4014,66), // overload_manager
+    f(3947,12,13,b'm',145,4,255,b'S',0,0), // stats_config
+    f(4004,10,14,b'm',78,4,255,b'R',3959,45), // hds_config
+    f(4080,16,15,b'm',151,4,255,b'I',4014,66), // overload_manager
     f(4142,23,16,b'b',65535,0,255,b'I',4096,46), // enable_dispatcher_stats
-    f(4233,15,17,b'm',42,4,255,b'I',4165,68), // layered_runtime
-    f(4276,13,18,b's',65535,0,255,b'R',4248,28), // header_prefix
-    f(4289,29,19,b'm',309,4,255,b'R',0,0), // stats_server_version_override
-    f(4408,23,20,b'b',65535,0,255,b'I',4318,90), // use_tcp_for_dns_lookups
-    f(4466,20,21,b'm',119,2,255,b'R',4431,35), // bootstrap_extensions
-    f(4486,14,22,b'm',80,2,255,b'R',0,0), // config_sources
-    f(4532,21,23,b'm',80,4,255,b'R',4500,32), // default_config_source
-    f(4587,24,24,b's',65535,0,255,b'I',4553,34), // default_socket_interface
-    f(4611,30,25,b'm',65535,1,255,b'R',0,0), // certificate_provider_instances
-    f(4641,19,26,b's',65535,2,255,b'R',0,0), // node_context_params
-    f(4660,9,27,b'm',50,4,255,b'I',3812,68), // watchdogs
-    f(4669,13,28,b'm',65535,2,255,b'R',0,0), // fatal_actions
-    f(4682,20,29,b'b',65535,4,0,b'I',3722,70), // stats_flush_on_admin
-    f(4702,21,30,b'm',83,4,255,b'I',4318,90), // dns_resolution_config
-    f(4723,25,31,b'm',119,4,255,b'I',4318,90), // typed_dns_resolver_config
-    f(4748,14,32,b'm',65535,2,255,b'R',0,0), // inline_headers
-    f(4821,22,33,b's',65535,0,255,b'I',4762,59), // perf_tracing_file_path
-    f(4843,20,34,b'm',119,4,255,b'R',0,0), // default_regex_engine
-    f(4863,22,35,b'm',119,4,255,b'R',0,0), // xds_delegate_extension
-    f(4885,28,36,b'm',119,4,255,b'R',0,0), // xds_config_tracker_extension
-    f(4913,16,37,b'm',119,4,255,b'R',0,0), // listener_manager
-    f(4929,22,38,b'm',65535,4,255,b'R',0,0), // application_log_config
-    f(4993,21,39,b'm',36,4,255,b'I',4951,42), // deferred_stat_options
-    f(5055,32,40,b'm',38,4,255,b'I',5014,41), // grpc_async_client_manager_config
-    f(5137,24,41,b'm',43,4,255,b'I',5087,50), // memory_allocator_manager
-    f(5161,23,42,b'm',298,4,1,b'R',0,0), // stats_eviction_interval
-    f(5184,26,43,b'b',65535,0,255,b'R',0,0), // enable_worker_cpu_affinity
+    f(4165,15,17,b'm',46,4,255,b'S',0,0), // layered_runtime
+    f(4208,13,18,b's',65535,0,255,b'R',4180,28), // header_prefix
+    f(4221,29,19,b'm',312,4,255,b'S',0,0), // stats_server_version_override
+    f(4340,23,20,b'b',65535,0,255,b'I',4250,90), // use_tcp_for_dns_lookups
+    f(4398,20,21,b'm',122,2,255,b'R',4363,35), // bootstrap_extensions
+    f(4491,14,22,b'm',83,2,255,b'R',4418,73), // config_sources
+    f(4537,21,23,b'm',83,4,255,b'R',4505,32), // default_config_source
+    f(4592,24,24,b's',65535,0,255,b'I',4558,34), // default_socket_interface
+    f(4679,30,25,b'm',65535,1,255,b'R',4616,63), // certificate_provider_instances
+    f(4772,19,26,b's',65535,2,255,b'I',4709,63), // node_context_params
+    f(4791,9,27,b'm',53,4,255,b'I',3812,68), // watchdogs
+    f(4886,13,28,b'm',45,2,255,b'I',4800,86), // fatal_actions
+    f(4899,20,29,b'b',65535,4,0,b'I',3722,70), // stats_flush_on_admin
+    f(4919,21,30,b'm',86,4,255,b'I',4250,90), // dns_resolution_config
+    f(4940,25,31,b'm',122,4,255,b'I',4250,90), // typed_dns_resolver_config
+    f(5024,14,32,b'm',44,2,255,b'I',4965,59), // inline_headers
+    f(5097,22,33,b's',65535,0,255,b'I',5038,59), // perf_tracing_file_path
+    f(5213,20,34,b'm',122,4,255,b'I',5119,94), // default_regex_engine
+    f(5285,22,35,b'm',122,4,255,b'R',5233,52), // xds_delegate_extension
+    f(5365,28,36,b'm',122,4,255,b'R',5307,58), // xds_config_tracker_extension
+    f(5456,16,37,b'm',122,4,255,b'R',5393,63), // listener_manager
+    f(5472,22,38,b'm',36,4,255,b'S',0,0), // application_log_config
+    f(5536,21,39,b'm',38,4,255,b'I',5494,42), // deferred_stat_options
+    f(5598,32,40,b'm',40,4,255,b'I',5557,41), // grpc_async_client_manager_config
+    f(5680,24,41,b'm',47,4,255,b'I',5630,50), // memory_allocator_manager
+    f(5786,23,42,b'm',301,4,1,b'I',5704,82), // stats_eviction_interval
+    f(5841,26,43,b'b',65535,0,255,b'I',5809,32), // enable_worker_cpu_affinity
+    // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig
+    f(942,10,1,b'm',37,4,255,b'S',0,0), // log_format
+    // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat
+    f(5989,11,1,b'm',308,4,0,b'S',0,0), // json_format
+    f(6000,11,2,b's',65535,4,0,b'S',0,0), // text_format
     // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
-    f(5301,30,1,b'b',65535,0,255,b'I',5265,36), // enable_deferred_creation_stats
+    f(6102,30,1,b'b',65535,0,255,b'I',6066,36), // enable_deferred_creation_stats
     // envoy.config.bootstrap.v3.Bootstrap.DynamicResources
-    f(5383,10,1,b'm',80,4,255,b'S',0,0), // lds_config
-    f(5393,10,2,b'm',80,4,255,b'S',0,0), // cds_config
-    f(5403,10,3,b'm',75,4,255,b'S',0,0), // ads_config
-    f(5463,21,5,b's',65535,0,255,b'R',5413,50), // lds_resources_locator
-    f(5484,21,6,b's',65535,0,255,b'R',5413,50), // cds_resources_locator
+    f(6184,10,1,b'm',83,4,255,b'S',0,0), // lds_config
+    f(6194,10,2,b'm',83,4,255,b'S',0,0), // cds_config
+    f(6204,10,3,b'm',78,4,255,b'S',0,0), // ads_config
+    f(6264,21,5,b's',65535,0,255,b'R',6214,50), // lds_resources_locator
+    f(6285,21,6,b's',65535,0,255,b'R',6214,50), // cds_resources_locator
     // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    f(5569,30,1,b'm',298,4,255,b'I',5265,36), // max_cached_entry_idle_duration
+    f(6370,30,1,b'm',301,4,255,b'I',6066,36), // max_cached_entry_idle_duration
     // envoy.config.bootstrap.v3.Bootstrap.StaticResources
-    f(5650,9,1,b'm',133,2,255,b'S',0,0), // listeners
-    f(5659,8,2,b'm',53,2,255,b'S',0,0), // clusters
-    f(5667,7,3,b'm',233,2,255,b'S',0,0), // secrets
+    f(6451,9,1,b'm',136,2,255,b'S',0,0), // listeners
+    f(6460,8,2,b'm',56,2,255,b'S',0,0), // clusters
+    f(6468,7,3,b'm',236,2,255,b'S',0,0), // secrets
     // envoy.config.bootstrap.v3.ClusterManager
-    f(5781,18,1,b's',65535,0,255,b'I',5714,67), // local_cluster_name
-    f(5872,17,2,b'm',41,4,255,b'I',5799,73), // outlier_detection
-    f(5889,20,3,b'm',77,4,255,b'S',0,0), // upstream_bind_config
-    f(5909,17,4,b'm',75,4,255,b'R',0,0), // load_stats_config
-    f(5982,32,5,b'b',65535,0,255,b'I',5926,56), // enable_deferred_cluster_creation
+    f(6582,18,1,b's',65535,0,255,b'I',6515,67), // local_cluster_name
+    f(6673,17,2,b'm',43,4,255,b'I',6600,73), // outlier_detection
+    f(6690,20,3,b'm',80,4,255,b'S',0,0), // upstream_bind_config
+    f(6710,17,4,b'm',78,4,255,b'R',0,0), // load_stats_config
+    f(6783,32,5,b'b',65535,0,255,b'I',6727,56), // enable_deferred_cluster_creation
     // envoy.config.bootstrap.v3.ClusterManager.OutlierDetection
-    f(6071,14,1,b's',65535,0,255,b'I',5265,36), // event_log_path
-    f(6085,13,2,b'm',85,4,255,b'I',5265,36), // event_service
+    f(6872,14,1,b's',65535,0,255,b'I',6066,36), // event_log_path
+    f(6886,13,2,b'm',88,4,255,b'I',6066,36), // event_service
+    // envoy.config.bootstrap.v3.CustomInlineHeader
+    f(6943,18,1,b's',65535,0,255,b'I',6066,36), // inline_header_name
+    f(6961,18,2,b'e',6,0,255,b'I',6066,36), // inline_header_type
+    // envoy.config.bootstrap.v3.FatalAction
+    f(7016,6,1,b'm',122,4,255,b'I',6066,36), // config
     // envoy.config.bootstrap.v3.LayeredRuntime
-    f(6138,6,1,b'm',44,2,255,b'I',5265,36), // layers
+    f(7062,6,1,b'm',48,2,255,b'S',0,0), // layers
     // envoy.config.bootstrap.v3.MemoryAllocatorManager
-    f(6192,16,1,b'w',65535,0,255,b'I',5265,36), // bytes_to_release
-    f(6208,23,2,b'm',298,4,255,b'I',5265,36), // memory_release_interval
-    f(6231,23,3,b'm',309,4,255,b'I',5265,36), // soft_memory_limit_bytes
-    f(6254,28,4,b'm',308,4,255,b'I',5265,36), // max_per_cpu_cache_size_bytes
-    f(6282,24,5,b'w',65535,0,255,b'I',5265,36), // max_unfreed_memory_bytes
+    f(7116,16,1,b'w',65535,0,255,b'I',6066,36), // bytes_to_release
+    f(7132,23,2,b'm',301,4,255,b'I',6066,36), // memory_release_interval
+    f(7155,23,3,b'm',312,4,255,b'I',6066,36), // soft_memory_limit_bytes
+    f(7178,28,4,b'm',311,4,255,b'I',6066,36), // max_per_cpu_cache_size_bytes
+    f(7206,24,5,b'w',65535,0,255,b'I',6066,36), // max_unfreed_memory_bytes
     // envoy.config.bootstrap.v3.RuntimeLayer
-    f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(6344,12,2,b'm',305,4,0,b'I',5265,36), // static_layer
-    f(6356,10,3,b'm',46,4,0,b'I',5265,36), // disk_layer
-    f(6366,11,4,b'm',45,4,0,b'I',5265,36), // admin_layer
-    f(6377,10,5,b'm',47,4,0,b'I',5265,36), // rtds_layer
+    f(345,4,1,b's',65535,0,255,b'S',0,0), // name
+    f(7268,12,2,b'm',308,4,0,b'S',0,0), // static_layer
+    f(7280,10,3,b'm',50,4,0,b'S',0,0), // disk_layer
+    f(7290,11,4,b'm',49,4,0,b'S',0,0), // admin_layer
+    f(7345,10,5,b'm',65535,4,0,b'R',7301,44), // rtds_layer
     // envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer
     // envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer
-    f(6484,12,1,b's',65535,0,255,b'I',5265,36), // symlink_root
-    f(6496,22,2,b'b',65535,0,255,b'I',5265,36), // append_service_cluster
-    f(6518,12,3,b's',65535,0,255,b'I',5265,36), // subdirectory
-    // envoy.config.bootstrap.v3.RuntimeLayer.RtdsLayer
-    f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(6578,11,2,b'm',80,4,255,b'I',5265,36), // rtds_config
+    f(7452,12,1,b's',65535,0,255,b'S',0,0), // symlink_root
+    f(7464,22,2,b'b',65535,0,255,b'S',0,0), // append_service_cluster
+    f(7486,12,3,b's',65535,0,255,b'S',0,0), // subdirectory
     // envoy.config.bootstrap.v3.Watchdog
-    f(6623,12,1,b'm',298,4,255,b'I',5265,36), // miss_timeout
-    f(6635,16,2,b'm',298,4,255,b'I',5265,36), // megamiss_timeout
-    f(6651,12,3,b'm',298,4,255,b'I',5265,36), // kill_timeout
-    f(6663,17,4,b'm',298,4,255,b'I',5265,36), // multikill_timeout
-    f(6680,19,5,b'm',291,4,255,b'I',5265,36), // multikill_threshold
-    f(6699,23,6,b'm',298,4,255,b'I',5265,36), // max_kill_timeout_jitter
-    f(6722,7,7,b'm',49,2,255,b'I',5265,36), // actions
+    f(7532,12,1,b'm',301,4,255,b'I',6066,36), // miss_timeout
+    f(7544,16,2,b'm',301,4,255,b'I',6066,36), // megamiss_timeout
+    f(7560,12,3,b'm',301,4,255,b'I',6066,36), // kill_timeout
+    f(7572,17,4,b'm',301,4,255,b'I',6066,36), // multikill_timeout
+    f(7589,19,5,b'm',294,4,255,b'I',6066,36), // multikill_threshold
+    f(7608,23,6,b'm',301,4,255,b'I',6066,36), // max_kill_timeout_jitter
+    f(7631,7,7,b'm',52,2,255,b'I',6066,36), // actions
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
-    f(6778,6,1,b'm',119,4,255,b'I',5265,36), // config
-    f(6784,5,2,b'e',6,0,255,b'I',5265,36), // event
+    f(7016,6,1,b'm',122,4,255,b'I',6066,36), // config
+    f(7687,5,2,b'e',7,0,255,b'I',6066,36), // event
     // envoy.config.bootstrap.v3.Watchdogs
-    f(6824,20,1,b'm',48,4,255,b'I',5265,36), // main_thread_watchdog
-    f(6844,15,2,b'm',48,4,255,b'I',5265,36), // worker_watchdog
+    f(7727,20,1,b'm',51,4,255,b'I',6066,36), // main_thread_watchdog
+    f(7747,15,2,b'm',51,4,255,b'I',6066,36), // worker_watchdog
     // envoy.config.cluster.v3.CircuitBreakers
-    f(6898,10,1,b'm',52,2,255,b'S',0,0), // thresholds
-    f(6934,19,2,b'm',52,2,255,b'R',6908,26), // per_host_thresholds
+    f(7801,10,1,b'm',55,2,255,b'S',0,0), // thresholds
+    f(7837,19,2,b'm',55,2,255,b'R',7811,26), // per_host_thresholds
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds
-    f(2011,8,1,b'e',17,0,255,b'S',0,0), // priority
-    f(7003,15,2,b'm',308,4,255,b'S',0,0), // max_connections
-    f(7018,20,3,b'm',308,4,255,b'S',0,0), // max_pending_requests
-    f(7038,12,4,b'm',308,4,255,b'S',0,0), // max_requests
-    f(7050,11,5,b'm',308,4,255,b'S',0,0), // max_retries
-    f(7130,15,6,b'b',65535,0,255,b'I',7061,69), // track_remaining
-    f(7195,20,7,b'm',308,4,255,b'I',7145,50), // max_connection_pools
-    f(7230,12,8,b'm',65535,4,255,b'R',7215,15), // retry_budget
+    f(2011,8,1,b'e',18,0,255,b'S',0,0), // priority
+    f(7906,15,2,b'm',311,4,255,b'S',0,0), // max_connections
+    f(7921,20,3,b'm',311,4,255,b'S',0,0), // max_pending_requests
+    f(7941,12,4,b'm',311,4,255,b'S',0,0), // max_requests
+    f(7953,11,5,b'm',311,4,255,b'S',0,0), // max_retries
+    f(8033,15,6,b'b',65535,0,255,b'I',7964,69), // track_remaining
+    f(8098,20,7,b'm',311,4,255,b'I',8048,50), // max_connection_pools
+    f(8133,12,8,b'm',65535,4,255,b'R',8118,15), // retry_budget
     // envoy.config.cluster.v3.Cluster
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(2968,4,2,b'e',8,4,0,b'S',0,0), // type
-    f(7273,18,3,b'm',59,4,255,b'S',0,0), // eds_cluster_config
-    f(7291,15,4,b'm',298,4,255,b'S',0,0), // connect_timeout
-    f(7374,33,5,b'm',308,4,255,b'I',7306,68), // per_connection_buffer_limit_bytes
-    f(7407,9,6,b'e',10,0,255,b'S',0,0), // lb_policy
-    f(7458,13,8,b'm',65535,2,255,b'R',7416,42), // health_checks
-    f(7471,27,9,b'm',308,4,255,b'S',0,0), // max_requests_per_connection
-    f(450,16,10,b'm',51,4,255,b'S',0,0), // circuit_breakers
-    f(7498,21,13,b'm',93,4,255,b'S',0,0), // http_protocol_options
-    f(7519,22,14,b'm',95,4,255,b'S',0,0), // http2_protocol_options
-    f(7541,16,16,b'm',298,4,255,b'S',0,0), // dns_refresh_rate
-    f(7557,17,17,b'e',9,0,255,b'S',0,0), // dns_lookup_family
-    f(7574,13,18,b'm',73,2,255,b'S',0,0), // dns_resolvers
-    f(5872,17,19,b'm',65535,4,255,b'R',7587,38), // outlier_detection
-    f(7684,16,20,b'm',298,4,255,b'I',7625,59), // cleanup_interval
-    f(5889,20,21,b'm',77,4,255,b'S',0,0), // upstream_bind_config
-    f(7725,16,22,b'm',65535,4,255,b'R',7700,25), // lb_subset_config
-    f(7809,19,23,b'm',65535,4,1,b'R',7741,68), // ring_hash_lb_config
-    f(7828,16,24,b'm',118,4,255,b'S',0,0), // transport_socket
-    f(7878,8,25,b'm',99,4,255,b'I',7844,34), // metadata
-    f(7886,18,26,b'e',7,0,255,b'S',0,0), // protocol_selection
-    f(7904,16,27,b'm',54,4,255,b'S',0,0), // common_lb_config
-    f(7920,13,28,b's',65535,0,255,b'S',0,0), // alt_stat_name
-    f(7933,28,29,b'm',96,4,255,b'S',0,0), // common_http_protocol_options
-    f(7961,27,30,b'm',70,4,255,b'S',0,0), // upstream_connection_options
-    f(7988,40,31,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_health_failure
-    f(8091,29,32,b'b',65535,0,255,b'I',8028,63), // ignore_health_on_host_removal
-    f(8120,15,33,b'm',122,4,255,b'S',0,0), // load_assignment
-    f(8135,22,34,b'm',61,4,1,b'S',0,0), // original_dst_lb_config
-    f(8157,32,36,b'm',66,1,255,b'S',0,0), // typed_extension_protocol_options
-    f(8189,23,37,b'm',60,4,1,b'S',0,0), // least_request_lb_config
-    f(8212,12,38,b'm',58,4,0,b'S',0,0), // cluster_type
-    f(8224,15,39,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(8285,7,40,b'm',65535,2,255,b'R',8239,46), // filters
-    f(8292,21,41,b'm',67,4,255,b'S',0,0), // load_balancing_policy
-    f(8343,10,42,b'm',80,4,255,b'R',8313,30), // lrs_server
-    f(8353,24,43,b'm',65,2,255,b'S',0,0), // transport_socket_matches
-    f(8377,24,44,b'm',63,4,255,b'S',0,0), // dns_failure_refresh_rate
-    f(4408,23,45,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
-    f(8401,30,46,b'm',120,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(8457,21,47,b'b',65535,0,255,b'I',8431,26), // track_timeout_budgets
-    f(8478,15,48,b'm',119,4,255,b'R',0,0), // upstream_config
-    f(8522,19,49,b'm',69,4,255,b'I',8493,29), // track_cluster_stats
-    f(8586,17,50,b'm',62,4,255,b'I',8541,45), // preconnect_policy
-    f(8603,41,51,b'b',65535,0,255,b'R',0,0), // connection_pool_per_downstream_connection
-    f(8709,16,52,b'm',65535,4,1,b'R',8644,65), // maglev_lb_config
-    f(4702,21,53,b'm',83,4,255,b'S',0,0), // dns_resolution_config
-    f(8725,21,54,b'm',295,4,255,b'S',0,0), // wait_for_warm_on_init
-    f(4723,25,55,b'm',119,4,255,b'S',0,0), // typed_dns_resolver_config
-    f(8746,21,56,b'm',64,4,1,b'S',0,0), // round_robin_lb_config
-    f(8767,27,57,b's',65535,2,255,b'R',0,0), // lrs_report_endpoint_metrics
-    f(8794,10,58,b'm',298,4,255,b'S',0,0), // dns_jitter
-    f(8804,24,59,b'm',65535,4,255,b'R',0,0), // transport_socket_matcher
-    f(8828,44,60,b'm',298,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
-    f(8895,13,61,b'm',143,4,255,b'I',8872,23), // stats_matcher
-    f(8908,16,62,b'm',65535,4,255,b'R',0,0), // queuing_policies
+    f(2968,4,2,b'e',9,4,0,b'S',0,0), // type
+    f(8176,18,3,b'm',62,4,255,b'S',0,0), // eds_cluster_config
+    f(8194,15,4,b'm',301,4,255,b'S',0,0), // connect_timeout
+    f(8277,33,5,b'm',311,4,255,b'I',8209,68), // per_connection_buffer_limit_bytes
+    f(8310,9,6,b'e',11,0,255,b'S',0,0), // lb_policy
+    f(8361,13,8,b'm',65535,2,255,b'R',8319,42), // health_checks
+    f(8374,27,9,b'm',311,4,255,b'S',0,0), // max_requests_per_connection
+    f(450,16,10,b'm',54,4,255,b'S',0,0), // circuit_breakers
+    f(8401,21,13,b'm',96,4,255,b'S',0,0), // http_protocol_options
+    f(8422,22,14,b'm',98,4,255,b'S',0,0), // http2_protocol_options
+    f(8444,16,16,b'm',301,4,255,b'S',0,0), // dns_refresh_rate
+    f(8460,17,17,b'e',10,0,255,b'S',0,0), // dns_lookup_family
+    f(8477,13,18,b'm',76,2,255,b'S',0,0), // dns_resolvers
+    f(6673,17,19,b'm',65535,4,255,b'R',8490,38), // outlier_detection
+    f(8587,16,20,b'm',301,4,255,b'I',8528,59), // cleanup_interval
+    f(6690,20,21,b'm',80,4,255,b'S',0,0), // upstream_bind_config
+    f(8628,16,22,b'm',65535,4,255,b'R',8603,25), // lb_subset_config
+    f(8712,19,23,b'm',65535,4,1,b'R',8644,68), // ring_hash_lb_config
+    f(8731,16,24,b'm',121,4,255,b'S',0,0), // transport_socket
+    f(8781,8,25,b'm',102,4,255,b'I',8747,34), // metadata
+    f(8789,18,26,b'e',8,0,255,b'S',0,0), // protocol_selection
+    f(8807,16,27,b'm',57,4,255,b'S',0,0), // common_lb_config
+    f(8823,13,28,b's',65535,0,255,b'S',0,0), // alt_stat_name
+    f(8836,28,29,b'm',99,4,255,b'S',0,0), // common_http_protocol_options
+    f(8864,27,30,b'm',73,4,255,b'S',0,0), // upstream_connection_options
+    f(8891,40,31,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_health_failure
+    f(8994,29,32,b'b',65535,0,255,b'I',8931,63), // ignore_health_on_host_removal
+    f(9023,15,33,b'm',125,4,255,b'S',0,0), // load_assignment
+    f(9038,22,34,b'm',64,4,1,b'S',0,0), // original_dst_lb_config
+    f(9060,32,36,b'm',69,1,255,b'S',0,0), // typed_extension_protocol_options
+    f(9092,23,37,b'm',63,4,1,b'S',0,0), // least_request_lb_config
+    f(9115,12,38,b'm',61,4,0,b'S',0,0), // cluster_type
+    f(9127,15,39,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
+    f(9188,7,40,b'm',65535,2,255,b'R',9142,46), // filters
+    f(9195,21,41,b'm',70,4,255,b'S',0,0), // load_balancing_policy
+    f(9246,10,42,b'm',83,4,255,b'R',9216,30), // lrs_server
+    f(9256,24,43,b'm',68,2,255,b'S',0,0), // transport_socket_matches
+    f(9280,24,44,b'm',66,4,255,b'S',0,0), // dns_failure_refresh_rate
+    f(4340,23,45,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
+    f(9304,30,46,b'm',123,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(9360,21,47,b'b',65535,0,255,b'I',9334,26), // track_timeout_budgets
+    f(9381,15,48,b'm',122,4,255,b'R',0,0), // upstream_config
+    f(9425,19,49,b'm',72,4,255,b'I',9396,29), // track_cluster_stats
+    f(9489,17,50,b'm',65,4,255,b'I',9444,45), // preconnect_policy
+    f(9506,41,51,b'b',65535,0,255,b'R',0,0), // connection_pool_per_downstream_connection
+    f(9612,16,52,b'm',65535,4,1,b'R',9547,65), // maglev_lb_config
+    f(4919,21,53,b'm',86,4,255,b'S',0,0), // dns_resolution_config
+    f(9628,21,54,b'm',298,4,255,b'S',0,0), // wait_for_warm_on_init
+    f(4940,25,55,b'm',122,4,255,b'S',0,0), // typed_dns_resolver_config
+    f(9649,21,56,b'm',67,4,1,b'S',0,0), // round_robin_lb_config
+    f(9670,27,57,b's',65535,2,255,b'R',0,0), // lrs_report_endpoint_metrics
+    f(9697,10,58,b'm',301,4,255,b'S',0,0), // dns_jitter
+    f(9707,24,59,b'm',65535,4,255,b'R',0,0), // transport_socket_matcher
+    f(9731,44,60,b'm',301,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
+    f(9798,13,61,b'm',146,4,255,b'I',9775,23), // stats_matcher
+    f(9811,16,62,b'm',65535,4,255,b'R',0,0), // queuing_policies
     // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    f(8970,23,1,b'm',291,4,255,b'S',0,0), // healthy_panic_threshold
-    f(8993,20,2,b'm',57,4,0,b'S',0,0), // zone_aware_lb_config
-    f(9013,27,3,b'm',56,4,0,b'S',0,0), // locality_weighted_lb_config
-    f(9092,19,4,b'm',298,4,255,b'I',9040,52), // update_merge_window
-    f(9163,31,5,b'b',65535,0,255,b'I',9111,52), // ignore_new_hosts_until_first_hc
-    f(9194,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
-    f(9302,28,7,b'm',55,4,255,b'I',9230,72), // consistent_hashing_lb_config
-    f(9429,20,8,b'm',92,4,255,b'I',9330,99), // override_host_status
+    f(9873,23,1,b'm',294,4,255,b'S',0,0), // healthy_panic_threshold
+    f(9896,20,2,b'm',60,4,0,b'S',0,0), // zone_aware_lb_config
+    f(9916,27,3,b'm',59,4,0,b'S',0,0), // locality_weighted_lb_config
+    f(9995,19,4,b'm',301,4,255,b'I',9943,52), // update_merge_window
+    f(10066,31,5,b'b',65535,0,255,b'I',10014,52), // ignore_new_hosts_until_first_hc
+    f(10097,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
+    f(10205,28,7,b'm',58,4,255,b'I',10133,72), // consistent_hashing_lb_config
+    f(10332,20,8,b'm',95,4,255,b'I',10233,99), // override_host_status
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
-    f(9521,24,1,b'b',65535,0,255,b'I',5265,36), // use_hostname_for_hashing
-    f(9545,19,2,b'm',308,4,255,b'I',5265,36), // hash_balance_factor
+    f(10424,24,1,b'b',65535,0,255,b'I',6066,36), // use_hostname_for_hashing
+    f(10448,19,2,b'm',311,4,255,b'I',6066,36), // hash_balance_factor
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
-    f(9804,15,1,b'm',291,4,255,b'I',9699,105), // routing_enabled
-    f(9819,16,2,b'm',309,4,255,b'I',9699,105), // min_cluster_size
-    f(9835,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
+    f(10707,15,1,b'm',294,4,255,b'I',10602,105), // routing_enabled
+    f(10722,16,2,b'm',312,4,255,b'I',10602,105), // min_cluster_size
+    f(10738,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
     // envoy.config.cluster.v3.Cluster.CustomClusterType
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,2,b'm',294,4,255,b'S',0,0), // typed_config
+    f(3192,12,2,b'm',297,4,255,b'S',0,0), // typed_config
     // envoy.config.cluster.v3.Cluster.EdsClusterConfig
-    f(9953,10,1,b'm',80,4,255,b'S',0,0), // eds_config
-    f(9963,12,2,b's',65535,0,255,b'S',0,0), // service_name
+    f(10856,10,1,b'm',83,4,255,b'S',0,0), // eds_config
+    f(10866,12,2,b's',65535,0,255,b'S',0,0), // service_name
     // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    f(10027,12,1,b'm',308,4,255,b'S',0,0), // choice_count
-    f(10039,19,2,b'm',110,4,255,b'S',0,0), // active_request_bias
-    f(10122,17,3,b'm',65535,4,255,b'R',10058,64), // slow_start_config
+    f(10930,12,1,b'm',311,4,255,b'S',0,0), // choice_count
+    f(10942,19,2,b'm',113,4,255,b'S',0,0), // active_request_bias
+    f(11025,17,3,b'm',65535,4,255,b'R',10961,64), // slow_start_config
     // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
-    f(10190,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
-    f(10270,16,2,b's',65535,0,255,b'I',10205,65), // http_header_name
-    f(10309,22,3,b'm',308,4,255,b'R',10286,23), // upstream_port_override
-    f(10331,12,4,b'm',271,4,255,b'R',0,0), // metadata_key
+    f(11093,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
+    f(11173,16,2,b's',65535,0,255,b'I',11108,65), // http_header_name
+    f(11212,22,3,b'm',311,4,255,b'R',11189,23), // upstream_port_override
+    f(11234,12,4,b'm',274,4,255,b'R',0,0), // metadata_key
     // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    f(10391,29,1,b'm',297,4,255,b'I',5265,36), // per_upstream_preconnect_ratio
-    f(10420,27,2,b'm',297,4,255,b'I',5265,36), // predictive_preconnect_ratio
-    f(10447,27,3,b'm',262,4,255,b'I',5265,36), // preconnect_enabled_metadata
+    f(11294,29,1,b'm',300,4,255,b'I',6066,36), // per_upstream_preconnect_ratio
+    f(11323,27,2,b'm',300,4,255,b'I',6066,36), // predictive_preconnect_ratio
+    f(11350,27,3,b'm',265,4,255,b'I',6066,36), // preconnect_enabled_metadata
     // envoy.config.cluster.v3.Cluster.RefreshRate
-    f(10517,13,1,b'm',298,4,255,b'S',0,0), // base_interval
-    f(10530,12,2,b'm',298,4,255,b'S',0,0), // max_interval
+    f(11420,13,1,b'm',301,4,255,b'S',0,0), // base_interval
+    f(11433,12,2,b'm',301,4,255,b'S',0,0), // max_interval
     // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
-    f(10122,17,1,b'm',65535,4,255,b'R',10058,64), // slow_start_config
+    f(11025,17,1,b'm',65535,4,255,b'R',10961,64), // slow_start_config
     // envoy.config.cluster.v3.Cluster.TransportSocketMatch
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(10644,5,2,b'm',305,4,255,b'S',0,0), // match
-    f(7828,16,3,b'm',118,4,255,b'S',0,0), // transport_socket
+    f(11547,5,2,b'm',308,4,255,b'S',0,0), // match
+    f(8731,16,3,b'm',121,4,255,b'S',0,0), // transport_socket
     // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
-    f(10715,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',294,4,255,b'S',0,0), // value
+    f(11618,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',297,4,255,b'S',0,0), // value
     // envoy.config.cluster.v3.LoadBalancingPolicy
-    f(10761,8,1,b'm',68,2,255,b'S',0,0), // policies
+    f(11664,8,1,b'm',71,2,255,b'S',0,0), // policies
     // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
-    f(10819,22,4,b'm',119,4,255,b'S',0,0), // typed_extension_config
+    f(11722,22,4,b'm',122,4,255,b'S',0,0), // typed_extension_config
     // envoy.config.cluster.v3.TrackClusterStats
-    f(10882,15,1,b'b',65535,0,255,b'I',5265,36), // timeout_budgets
-    f(10897,22,2,b'b',65535,0,255,b'I',5265,36), // request_response_sizes
-    f(10919,18,3,b'b',65535,0,255,b'I',5265,36), // per_endpoint_stats
+    f(11785,15,1,b'b',65535,0,255,b'I',6066,36), // timeout_budgets
+    f(11800,22,2,b'b',65535,0,255,b'I',6066,36), // request_response_sizes
+    f(11822,18,3,b'b',65535,0,255,b'I',6066,36), // per_endpoint_stats
     // envoy.config.cluster.v3.UpstreamConnectionOptions
-    f(10986,13,1,b'm',117,4,255,b'S',0,0), // tcp_keepalive
-    f(11022,48,2,b'b',65535,0,255,b'I',10999,23), // set_local_interface_name_on_upstream_connections
-    f(11097,21,3,b'm',71,4,255,b'I',11070,27), // happy_eyeballs_config
+    f(11889,13,1,b'm',120,4,255,b'S',0,0), // tcp_keepalive
+    f(11925,48,2,b'b',65535,0,255,b'I',11902,23), // set_local_interface_name_on_upstream_connections
+    f(12000,21,3,b'm',74,4,255,b'I',11973,27), // happy_eyeballs_config
     // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
-    f(11187,28,1,b'e',11,0,255,b'I',5265,36), // first_address_family_version
-    f(11215,26,2,b'm',308,4,255,b'I',5265,36), // first_address_family_count
+    f(12090,28,1,b'e',12,0,255,b'I',6066,36), // first_address_family_version
+    f(12118,26,2,b'm',311,4,255,b'I',6066,36), // first_address_family_count
     // envoy.config.common.mutation_rules.v3.HeaderMutation
-    f(11293,6,1,b's',65535,4,0,b'S',0,0), // remove
-    f(11299,6,2,b'm',91,4,0,b'S',0,0), // append
-    f(11333,15,3,b'm',65535,4,0,b'R',11305,28), // remove_on_match
+    f(12196,6,1,b's',65535,4,0,b'S',0,0), // remove
+    f(12202,6,2,b'm',94,4,0,b'S',0,0), // append
+    f(12236,15,3,b'm',65535,4,0,b'R',12208,28), // remove_on_match
     // envoy.config.core.v3.Address
-    f(11376,14,1,b'm',115,4,0,b'S',0,0), // socket_address
-    f(11390,4,2,b'm',105,4,0,b'S',0,0), // pipe
-    f(11430,22,3,b'm',65535,4,0,b'R',11394,36), // envoy_internal_address
+    f(12279,14,1,b'm',118,4,0,b'S',0,0), // socket_address
+    f(12293,4,2,b'm',108,4,0,b'S',0,0), // pipe
+    f(12333,22,3,b'm',65535,4,0,b'R',12297,36), // envoy_internal_address
     // envoy.config.core.v3.AggregatedConfigSource
     // envoy.config.core.v3.ApiConfigSource
-    f(11531,8,1,b'e',12,0,255,b'S',0,0), // api_type
-    f(11583,13,2,b's',65535,2,255,b'R',11539,44), // cluster_names
-    f(11641,13,3,b'm',298,4,255,b'I',11596,45), // refresh_delay
-    f(11654,13,4,b'm',88,2,255,b'S',0,0), // grpc_services
-    f(11667,15,5,b'm',298,4,255,b'I',11596,45), // request_timeout
-    f(11743,19,6,b'm',106,4,255,b'I',11682,61), // rate_limit_settings
-    f(11762,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
-    f(11792,21,8,b'e',13,0,255,b'S',0,0), // transport_api_version
-    f(11813,17,9,b'm',119,2,255,b'R',0,0), // config_validators
+    f(12434,8,1,b'e',13,0,255,b'S',0,0), // api_type
+    f(12486,13,2,b's',65535,2,255,b'R',12442,44), // cluster_names
+    f(12544,13,3,b'm',301,4,255,b'I',12499,45), // refresh_delay
+    f(12557,13,4,b'm',91,2,255,b'S',0,0), // grpc_services
+    f(12570,15,5,b'm',301,4,255,b'I',12499,45), // request_timeout
+    f(12646,19,6,b'm',109,4,255,b'I',12585,61), // rate_limit_settings
+    f(12665,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
+    f(12695,21,8,b'e',14,0,255,b'S',0,0), // transport_api_version
+    f(12716,17,9,b'm',122,2,255,b'R',0,0), // config_validators
     // envoy.config.core.v3.BackoffStrategy
-    f(10517,13,1,b'm',298,4,255,b'S',0,0), // base_interval
-    f(10530,12,2,b'm',298,4,255,b'S',0,0), // max_interval
+    f(11420,13,1,b'm',301,4,255,b'S',0,0), // base_interval
+    f(11433,12,2,b'm',301,4,255,b'S',0,0), // max_interval
     // envoy.config.core.v3.BindConfig
-    f(11897,14,1,b'm',115,4,255,b'S',0,0), // source_address
-    f(11911,8,2,b'm',295,4,255,b'S',0,0), // freebind
-    f(3404,14,3,b'm',65535,2,255,b'R',11919,36), // socket_options
-    f(11955,27,4,b'm',115,2,255,b'R',0,0), // additional_source_addresses
-    f(11982,22,5,b'm',87,2,255,b'S',0,0), // extra_source_addresses
-    f(12004,22,6,b'm',119,4,255,b'R',0,0), // local_address_selector
-    f(12026,27,7,b'b',65535,0,255,b'R',0,0), // validate_network_namespaces
+    f(12800,14,1,b'm',118,4,255,b'S',0,0), // source_address
+    f(12814,8,2,b'm',298,4,255,b'S',0,0), // freebind
+    f(3404,14,3,b'm',65535,2,255,b'R',12822,36), // socket_options
+    f(12858,27,4,b'm',118,2,255,b'R',0,0), // additional_source_addresses
+    f(12885,22,5,b'm',90,2,255,b'S',0,0), // extra_source_addresses
+    f(12907,22,6,b'm',122,4,255,b'R',0,0), // local_address_selector
+    f(12929,27,7,b'b',65535,0,255,b'R',0,0), // validate_network_namespaces
     // envoy.config.core.v3.BuildVersion
-    f(2825,7,1,b'm',292,4,255,b'S',0,0), // version
-    f(7878,8,2,b'm',305,4,255,b'S',0,0), // metadata
+    f(2825,7,1,b'm',295,4,255,b'S',0,0), // version
+    f(8781,8,2,b'm',308,4,255,b'S',0,0), // metadata
     // envoy.config.core.v3.CidrRange
-    f(12116,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(12130,10,2,b'm',308,4,255,b'S',0,0), // prefix_len
+    f(13019,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
+    f(13033,10,2,b'm',311,4,255,b'S',0,0), // prefix_len
     // envoy.config.core.v3.ConfigSource
     f(131,4,1,b's',65535,4,0,b'S',0,0), // path
-    f(12173,17,2,b'm',75,4,0,b'S',0,0), // api_config_source
-    f(12190,3,3,b'm',74,4,0,b'S',0,0), // ads
-    f(12193,21,4,b'm',298,4,255,b'S',0,0), // initial_fetch_timeout
-    f(12214,4,5,b'm',114,4,0,b'S',0,0), // self
-    f(12218,20,6,b'e',13,0,255,b'S',0,0), // resource_api_version
-    f(12238,11,7,b'm',65535,2,255,b'R',5413,50), // authorities
-    f(12249,18,8,b'm',104,4,0,b'S',0,0), // path_config_source
+    f(13076,17,2,b'm',78,4,0,b'S',0,0), // api_config_source
+    f(13093,3,3,b'm',77,4,0,b'S',0,0), // ads
+    f(13096,21,4,b'm',301,4,255,b'S',0,0), // initial_fetch_timeout
+    f(13117,4,5,b'm',117,4,0,b'S',0,0), // self
+    f(13121,20,6,b'e',14,0,255,b'S',0,0), // resource_api_version
+    f(13141,11,7,b'm',65535,2,255,b'R',6214,50), // authorities
+    f(13152,18,8,b'm',107,4,0,b'S',0,0), // path_config_source
     // envoy.config.core.v3.ControlPlane
-    f(12300,10,1,b's',65535,0,255,b'S',0,0), // identifier
+    f(13203,10,1,b's',65535,0,255,b'S',0,0), // identifier
     // envoy.config.core.v3.DataSource
-    f(12341,8,1,b's',65535,4,0,b'S',0,0), // filename
-    f(12349,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
-    f(12361,13,3,b's',65535,4,0,b'S',0,0), // inline_string
-    f(12374,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
-    f(12394,17,5,b'm',121,4,255,b'S',0,0), // watched_directory
+    f(13244,8,1,b's',65535,4,0,b'S',0,0), // filename
+    f(13252,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
+    f(13264,13,3,b's',65535,4,0,b'S',0,0), // inline_string
+    f(13277,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
+    f(13297,17,5,b'm',124,4,255,b'S',0,0), // watched_directory
     // envoy.config.core.v3.DnsResolutionConfig
-    f(12451,9,1,b'm',73,2,255,b'S',0,0), // resolvers
-    f(12460,20,2,b'm',84,4,255,b'S',0,0), // dns_resolver_options
+    f(13354,9,1,b'm',76,2,255,b'S',0,0), // resolvers
+    f(13363,20,2,b'm',87,4,255,b'S',0,0), // dns_resolver_options
     // envoy.config.core.v3.DnsResolverOptions
-    f(4408,23,1,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
-    f(12519,24,2,b'b',65535,0,255,b'S',0,0), // no_default_search_domain
+    f(4340,23,1,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
+    f(13422,24,2,b'b',65535,0,255,b'S',0,0), // no_default_search_domain
     // envoy.config.core.v3.EventServiceConfig
-    f(12582,12,1,b'm',88,4,0,b'I',5265,36), // grpc_service
+    f(13485,12,1,b'm',91,4,0,b'I',6066,36), // grpc_service
     // envoy.config.core.v3.Extension
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(12624,8,2,b's',65535,0,255,b'S',0,0), // category
-    f(12632,15,3,b's',65535,0,255,b'S',0,0), // type_descriptor
-    f(2825,7,4,b'm',78,4,255,b'S',0,0), // version
-    f(12647,8,5,b'b',65535,0,255,b'S',0,0), // disabled
-    f(12655,9,6,b's',65535,2,255,b'S',0,0), // type_urls
+    f(13527,8,2,b's',65535,0,255,b'S',0,0), // category
+    f(13535,15,3,b's',65535,0,255,b'S',0,0), // type_descriptor
+    f(2825,7,4,b'm',81,4,255,b'S',0,0), // version
+    f(13550,8,5,b'b',65535,0,255,b'S',0,0), // disabled
+    f(13558,9,6,b's',65535,2,255,b'S',0,0), // type_urls
     // envoy.config.core.v3.ExtraSourceAddress
-    f(1960,7,1,b'm',115,4,255,b'S',0,0), // address
+    f(1960,7,1,b'm',118,4,255,b'S',0,0), // address
     f(3404,14,2,b'm',65535,4,255,b'R',0,0), // socket_options
     // envoy.config.core.v3.GrpcService
-    f(12735,10,1,b'm',89,4,0,b'S',0,0), // envoy_grpc
-    f(12774,11,2,b'm',65535,4,0,b'R',12745,29), // google_grpc
-    f(12819,7,3,b'm',298,4,255,b'I',12785,34), // timeout
-    f(12826,16,5,b'm',90,2,255,b'S',0,0), // initial_metadata
-    f(12842,12,6,b'm',107,4,255,b'R',0,0), // retry_policy
+    f(13638,10,1,b'm',92,4,0,b'S',0,0), // envoy_grpc
+    f(13677,11,2,b'm',65535,4,0,b'R',13648,29), // google_grpc
+    f(13722,7,3,b'm',301,4,255,b'I',13688,34), // timeout
+    f(13729,16,5,b'm',93,2,255,b'S',0,0), // initial_metadata
+    f(13745,12,6,b'm',110,4,255,b'R',0,0), // retry_policy
     // envoy.config.core.v3.GrpcService.EnvoyGrpc
-    f(12896,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(12908,9,2,b's',65535,0,255,b'S',0,0), // authority
-    f(12842,12,3,b'm',107,4,255,b'I',12917,53), // retry_policy
-    f(12970,26,4,b'm',308,4,255,b'S',0,0), // max_receive_message_length
-    f(13044,18,5,b'b',65535,0,255,b'I',12996,48), // skip_envoy_headers
+    f(13799,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
+    f(13811,9,2,b's',65535,0,255,b'S',0,0), // authority
+    f(13745,12,3,b'm',110,4,255,b'I',13820,53), // retry_policy
+    f(13873,26,4,b'm',311,4,255,b'S',0,0), // max_receive_message_length
+    f(13947,18,5,b'b',65535,0,255,b'I',13899,48), // skip_envoy_headers
     // envoy.config.core.v3.HeaderValue
-    f(10715,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(11618,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
-    f(13094,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
+    f(13997,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
     // envoy.config.core.v3.HeaderValueOption
-    f(13141,6,1,b'm',90,4,255,b'S',0,0), // header
-    f(11299,6,2,b'm',295,4,255,b'S',0,0), // append
-    f(13147,13,3,b'e',14,0,255,b'S',0,0), // append_action
-    f(13160,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
+    f(14044,6,1,b'm',93,4,255,b'S',0,0), // header
+    f(12202,6,2,b'm',298,4,255,b'S',0,0), // append
+    f(14050,13,3,b'e',15,0,255,b'S',0,0), // append_action
+    f(14063,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
     // envoy.config.core.v3.HealthStatusSet
-    f(13212,8,1,b'e',15,2,255,b'I',5265,36), // statuses
+    f(14115,8,1,b'e',16,2,255,b'I',6066,36), // statuses
     // envoy.config.core.v3.Http1ProtocolOptions
-    f(13261,18,1,b'm',295,4,255,b'S',0,0), // allow_absolute_url
-    f(13279,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
-    f(13346,24,3,b's',65535,0,255,b'R',13293,53), // default_host_for_http_10
-    f(13370,17,4,b'm',94,4,255,b'S',0,0), // header_key_format
-    f(13387,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
-    f(13460,20,6,b'b',65535,0,255,b'R',13402,58), // allow_chunked_length
-    f(13517,45,7,b'm',295,4,255,b'I',13480,37), // override_stream_error_on_invalid_http_message
-    f(13562,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
-    f(13625,16,9,b'm',295,4,255,b'I',13586,39), // use_balsa_parser
-    f(13680,20,10,b'b',65535,0,255,b'I',13641,39), // allow_custom_methods
-    f(13739,22,11,b'm',268,2,255,b'R',13700,39), // ignore_http_11_upgrade
+    f(14164,18,1,b'm',298,4,255,b'S',0,0), // allow_absolute_url
+    f(14182,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
+    f(14249,24,3,b's',65535,0,255,b'R',14196,53), // default_host_for_http_10
+    f(14273,17,4,b'm',97,4,255,b'S',0,0), // header_key_format
+    f(14290,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
+    f(14363,20,6,b'b',65535,0,255,b'R',14305,58), // allow_chunked_length
+    f(14420,45,7,b'm',298,4,255,b'I',14383,37), // override_stream_error_on_invalid_http_message
+    f(14465,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
+    f(14528,16,9,b'm',298,4,255,b'I',14489,39), // use_balsa_parser
+    f(14583,20,10,b'b',65535,0,255,b'I',14544,39), // allow_custom_methods
+    f(14642,22,11,b'm',271,2,255,b'R',14603,39), // ignore_http_11_upgrade
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    f(13856,17,1,b'm',65535,4,0,b'R',13818,38), // proper_case_words
-    f(13918,18,8,b'm',119,4,0,b'I',13873,45), // stateful_formatter
+    f(14759,17,1,b'm',65535,4,0,b'R',14721,38), // proper_case_words
+    f(14821,18,8,b'm',122,4,0,b'I',14776,45), // stateful_formatter
     // envoy.config.core.v3.Http2ProtocolOptions
-    f(14020,16,1,b'm',308,4,255,b'I',13977,43), // hpack_table_size
-    f(14036,22,2,b'm',308,4,255,b'S',0,0), // max_concurrent_streams
-    f(14058,26,3,b'm',308,4,255,b'S',0,0), // initial_stream_window_size
-    f(14084,30,4,b'm',308,4,255,b'S',0,0), // initial_connection_window_size
-    f(14114,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
-    f(14127,14,6,b'b',65535,0,255,b'R',0,0), // allow_metadata
-    f(14175,19,7,b'm',308,4,255,b'I',14141,34), // max_outbound_frames
-    f(14239,27,8,b'm',308,4,255,b'I',14194,45), // max_outbound_control_frames
-    f(14307,49,9,b'm',308,4,255,b'I',14266,41), // max_consecutive_inbound_frames_with_empty_payload
-    f(14402,38,10,b'm',308,4,255,b'I',14356,46), // max_inbound_priority_frames_per_stream
-    f(14440,52,11,b'm',308,4,255,b'I',14266,41), // max_inbound_window_update_frames_per_data_frame_sent
-    f(14532,38,12,b'b',65535,0,255,b'I',14492,40), // stream_error_on_invalid_http_messaging
-    f(14570,26,13,b'm',65535,2,255,b'R',0,0), // custom_settings_parameters
-    f(13517,45,14,b'm',295,4,255,b'I',14492,40), // override_stream_error_on_invalid_http_message
-    f(14638,20,15,b'm',65535,4,255,b'R',14596,42), // connection_keepalive
-    f(14696,17,16,b'm',295,4,255,b'I',14658,38), // use_oghttp2_codec
-    f(14774,17,17,b'm',309,4,255,b'I',14713,61), // max_metadata_size
-    f(14828,23,18,b'm',295,4,255,b'I',14791,37), // enable_huffman_encoding
-    f(14851,24,19,b'm',308,4,255,b'R',0,0), // max_header_field_size_kb
-    f(14914,17,20,b'm',295,4,255,b'I',14875,39), // disallow_obs_text
-    f(14973,18,21,b'm',309,4,255,b'I',14931,42), // stream_reset_burst
-    f(14991,17,22,b'm',309,4,255,b'I',14931,42), // stream_reset_rate
+    f(14923,16,1,b'm',311,4,255,b'I',14880,43), // hpack_table_size
+    f(14939,22,2,b'm',311,4,255,b'S',0,0), // max_concurrent_streams
+    f(14961,26,3,b'm',311,4,255,b'S',0,0), // initial_stream_window_size
+    f(14987,30,4,b'm',311,4,255,b'S',0,0), // initial_connection_window_size
+    f(15017,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
+    f(15030,14,6,b'b',65535,0,255,b'R',0,0), // allow_metadata
+    f(15078,19,7,b'm',311,4,255,b'I',15044,34), // max_outbound_frames
+    f(15142,27,8,b'm',311,4,255,b'I',15097,45), // max_outbound_control_frames
+    f(15210,49,9,b'm',311,4,255,b'I',15169,41), // max_consecutive_inbound_frames_with_empty_payload
+    f(15305,38,10,b'm',311,4,255,b'I',15259,46), // max_inbound_priority_frames_per_stream
+    f(15343,52,11,b'm',311,4,255,b'I',15169,41), // max_inbound_window_update_frames_per_data_frame_sent
+    f(15435,38,12,b'b',65535,0,255,b'I',15395,40), // stream_error_on_invalid_http_messaging
+    f(15473,26,13,b'm',65535,2,255,b'R',0,0), // custom_settings_parameters
+    f(14420,45,14,b'm',298,4,255,b'I',15395,40), // override_stream_error_on_invalid_http_message
+    f(15541,20,15,b'm',65535,4,255,b'R',15499,42), // connection_keepalive
+    f(15599,17,16,b'm',298,4,255,b'I',15561,38), // use_oghttp2_codec
+    f(15677,17,17,b'm',312,4,255,b'I',15616,61), // max_metadata_size
+    f(15731,23,18,b'm',298,4,255,b'I',15694,37), // enable_huffman_encoding
+    f(15754,24,19,b'm',311,4,255,b'R',0,0), // max_header_field_size_kb
+    f(15817,17,20,b'm',298,4,255,b'I',15778,39), // disallow_obs_text
+    f(15876,18,21,b'm',312,4,255,b'I',15834,42), // stream_reset_burst
+    f(15894,17,22,b'm',312,4,255,b'I',15834,42), // stream_reset_rate
     // envoy.config.core.v3.HttpProtocolOptions
-    f(15048,12,1,b'm',298,4,255,b'S',0,0), // idle_timeout
-    f(15060,17,2,b'm',308,4,255,b'S',0,0), // max_headers_count
-    f(15077,23,3,b'm',298,4,255,b'S',0,0), // max_connection_duration
-    f(15100,19,4,b'm',298,4,255,b'S',0,0), // max_stream_duration
-    f(15119,31,5,b'e',16,0,255,b'S',0,0), // headers_with_underscores_action
-    f(7471,27,6,b'm',308,4,255,b'S',0,0), // max_requests_per_connection
-    f(15168,23,7,b'm',308,4,255,b'R',15150,18), // max_response_headers_kb
-    f(15191,30,8,b'm',291,4,255,b'S',0,0), // max_connection_duration_jitter
+    f(15951,12,1,b'm',301,4,255,b'S',0,0), // idle_timeout
+    f(15963,17,2,b'm',311,4,255,b'S',0,0), // max_headers_count
+    f(15980,23,3,b'm',301,4,255,b'S',0,0), // max_connection_duration
+    f(16003,19,4,b'm',301,4,255,b'S',0,0), // max_stream_duration
+    f(16022,31,5,b'e',17,0,255,b'S',0,0), // headers_with_underscores_action
+    f(8374,27,6,b'm',311,4,255,b'S',0,0), // max_requests_per_connection
+    f(16071,23,7,b'm',311,4,255,b'R',16053,18), // max_response_headers_kb
+    f(16094,30,8,b'm',294,4,255,b'S',0,0), // max_connection_duration_jitter
     // envoy.config.core.v3.JsonFormatOptions
-    f(15259,15,1,b'b',65535,0,255,b'I',5265,36), // sort_properties
+    f(16162,15,1,b'b',65535,0,255,b'I',6066,36), // sort_properties
     // envoy.config.core.v3.Locality
-    f(15303,6,1,b's',65535,0,255,b'S',0,0), // region
-    f(15309,4,2,b's',65535,0,255,b'S',0,0), // zone
-    f(15313,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
+    f(16206,6,1,b's',65535,0,255,b'S',0,0), // region
+    f(16212,4,2,b's',65535,0,255,b'S',0,0), // zone
+    f(16216,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
     // envoy.config.core.v3.Metadata
-    f(15350,15,1,b'm',100,1,255,b'S',0,0), // filter_metadata
-    f(15399,21,2,b'm',101,1,255,b'I',15365,34), // typed_filter_metadata
+    f(16253,15,1,b'm',103,1,255,b'S',0,0), // filter_metadata
+    f(16302,21,2,b'm',104,1,255,b'I',16268,34), // typed_filter_metadata
     // envoy.config.core.v3.Metadata.FilterMetadataEntry
-    f(10715,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',305,4,255,b'S',0,0), // value
+    f(11618,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',308,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
-    f(10715,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',294,4,255,b'S',0,0), // value
+    f(11618,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',297,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Node
-    f(15548,2,1,b's',65535,0,255,b'S',0,0), // id
+    f(16451,2,1,b's',65535,0,255,b'S',0,0), // id
     f(694,7,2,b's',65535,0,255,b'S',0,0), // cluster
-    f(7878,8,3,b'm',305,4,255,b'S',0,0), // metadata
-    f(2044,8,4,b'm',98,4,255,b'S',0,0), // locality
-    f(15550,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
-    f(15565,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
-    f(15583,24,8,b'm',78,4,0,b'S',0,0), // user_agent_build_version
-    f(15607,10,9,b'm',86,2,255,b'S',0,0), // extensions
-    f(15617,15,10,b's',65535,2,255,b'S',0,0), // client_features
-    f(15632,19,11,b'm',73,2,255,b'S',0,0), // listening_addresses
-    f(15651,18,12,b'm',103,1,255,b'S',0,0), // dynamic_parameters
+    f(8781,8,3,b'm',308,4,255,b'S',0,0), // metadata
+    f(2044,8,4,b'm',101,4,255,b'S',0,0), // locality
+    f(16453,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
+    f(16468,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
+    f(16486,24,8,b'm',81,4,0,b'S',0,0), // user_agent_build_version
+    f(16510,10,9,b'm',89,2,255,b'S',0,0), // extensions
+    f(16520,15,10,b's',65535,2,255,b'S',0,0), // client_features
+    f(16535,19,11,b'm',76,2,255,b'S',0,0), // listening_addresses
+    f(16554,18,12,b'm',106,1,255,b'S',0,0), // dynamic_parameters
     // envoy.config.core.v3.Node.DynamicParametersEntry
-    f(10715,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',312,4,255,b'S',0,0), // value
+    f(11618,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',315,4,255,b'S',0,0), // value
     // envoy.config.core.v3.PathConfigSource
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(12394,17,2,b'm',121,4,255,b'S',0,0), // watched_directory
-    f(15754,13,3,b'm',298,4,255,b'R',0,0), // poll_interval
+    f(13297,17,2,b'm',124,4,255,b'S',0,0), // watched_directory
+    f(16657,13,3,b'm',301,4,255,b'R',0,0), // poll_interval
     // envoy.config.core.v3.Pipe
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(1048,4,2,b'u',65535,0,255,b'I',15792,49), // mode
+    f(1048,4,2,b'u',65535,0,255,b'I',16695,49), // mode
     // envoy.config.core.v3.RateLimitSettings
-    f(15879,10,1,b'm',308,4,255,b'I',5265,36), // max_tokens
-    f(15889,9,2,b'm',297,4,255,b'I',5265,36), // fill_rate
+    f(16782,10,1,b'm',311,4,255,b'I',6066,36), // max_tokens
+    f(16792,9,2,b'm',300,4,255,b'I',6066,36), // fill_rate
     // envoy.config.core.v3.RetryPolicy
-    f(15930,14,1,b'm',76,4,255,b'I',5265,36), // retry_back_off
-    f(15944,11,2,b'm',308,4,255,b'I',5265,36), // num_retries
-    f(15955,8,3,b's',65535,0,255,b'I',5265,36), // retry_on
-    f(15963,14,4,b'm',109,4,255,b'I',5265,36), // retry_priority
-    f(15977,20,5,b'm',108,2,255,b'I',5265,36), // retry_host_predicate
-    f(15997,33,6,b'l',65535,0,255,b'I',5265,36), // host_selection_retry_max_attempts
+    f(16833,14,1,b'm',79,4,255,b'I',6066,36), // retry_back_off
+    f(16847,11,2,b'm',311,4,255,b'I',6066,36), // num_retries
+    f(16858,8,3,b's',65535,0,255,b'I',6066,36), // retry_on
+    f(16866,14,4,b'm',112,4,255,b'I',6066,36), // retry_priority
+    f(16880,20,5,b'm',111,2,255,b'I',6066,36), // retry_host_predicate
+    f(16900,33,6,b'l',65535,0,255,b'I',6066,36), // host_selection_retry_max_attempts
     // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
-    f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(3192,12,2,b'm',294,4,0,b'I',5265,36), // typed_config
+    f(345,4,1,b's',65535,0,255,b'I',6066,36), // name
+    f(3192,12,2,b'm',297,4,0,b'I',6066,36), // typed_config
     // envoy.config.core.v3.RetryPolicy.RetryPriority
-    f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(3192,12,2,b'm',294,4,0,b'I',5265,36), // typed_config
+    f(345,4,1,b's',65535,0,255,b'I',6066,36), // name
+    f(3192,12,2,b'm',297,4,0,b'I',6066,36), // typed_config
     // envoy.config.core.v3.RuntimeDouble
-    f(16161,13,1,b'd',65535,0,255,b'S',0,0), // default_value
-    f(16174,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
+    f(17064,13,1,b'd',65535,0,255,b'S',0,0), // default_value
+    f(17077,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFeatureFlag
-    f(16161,13,1,b'm',295,4,255,b'S',0,0), // default_value
-    f(16174,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
+    f(17064,13,1,b'm',298,4,255,b'S',0,0), // default_value
+    f(17077,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
-    f(16161,13,1,b'm',284,4,255,b'S',0,0), // default_value
-    f(16174,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
+    f(17064,13,1,b'm',287,4,255,b'S',0,0), // default_value
+    f(17077,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.SchemeHeaderTransformation
-    f(16316,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
-    f(16335,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
+    f(17219,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
+    f(17238,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
     // envoy.config.core.v3.SelfConfigSource
-    f(11792,21,1,b'e',13,0,255,b'S',0,0), // transport_api_version
+    f(12695,21,1,b'e',14,0,255,b'S',0,0), // transport_api_version
     // envoy.config.core.v3.SocketAddress
-    f(16420,8,1,b'e',18,0,255,b'S',0,0), // protocol
+    f(17323,8,1,b'e',19,0,255,b'S',0,0), // protocol
     f(1960,7,2,b's',65535,0,255,b'S',0,0), // address
-    f(16428,10,3,b'u',65535,4,0,b'S',0,0), // port_value
-    f(16455,10,4,b's',65535,4,0,b'R',16438,17), // named_port
-    f(16514,13,5,b's',65535,0,255,b'R',16465,49), // resolver_name
-    f(16527,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
-    f(16538,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
+    f(17331,10,3,b'u',65535,4,0,b'S',0,0), // port_value
+    f(17358,10,4,b's',65535,4,0,b'R',17341,17), // named_port
+    f(17417,13,5,b's',65535,0,255,b'R',17368,49), // resolver_name
+    f(17430,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
+    f(17441,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
     // envoy.config.core.v3.SubstitutionFormatString
-    f(16609,11,1,b's',65535,4,0,b'S',0,0), // text_format
-    f(16620,11,2,b'm',305,4,0,b'S',0,0), // json_format
-    f(16631,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
-    f(16667,12,4,b's',65535,0,255,b'I',16648,19), // content_type
-    f(16679,18,5,b'm',82,4,0,b'S',0,0), // text_format_source
-    f(16750,10,6,b'm',119,2,255,b'R',16697,53), // formatters
-    f(16796,19,7,b'm',97,4,255,b'I',16760,36), // json_format_options
+    f(6000,11,1,b's',65535,4,0,b'S',0,0), // text_format
+    f(5989,11,2,b'm',308,4,0,b'S',0,0), // json_format
+    f(17512,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
+    f(17548,12,4,b's',65535,0,255,b'I',17529,19), // content_type
+    f(17560,18,5,b'm',85,4,0,b'S',0,0), // text_format_source
+    f(17631,10,6,b'm',122,2,255,b'R',17578,53), // formatters
+    f(17677,19,7,b'm',100,4,255,b'I',17641,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(16848,16,1,b'm',308,4,255,b'S',0,0), // keepalive_probes
-    f(16864,14,2,b'm',308,4,255,b'S',0,0), // keepalive_time
-    f(16878,18,3,b'm',308,4,255,b'S',0,0), // keepalive_interval
+    f(17729,16,1,b'm',311,4,255,b'S',0,0), // keepalive_probes
+    f(17745,14,2,b'm',311,4,255,b'S',0,0), // keepalive_time
+    f(17759,18,3,b'm',311,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,3,b'm',294,4,0,b'S',0,0), // typed_config
+    f(3192,12,3,b'm',297,4,0,b'S',0,0), // typed_config
     // envoy.config.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,2,b'm',294,4,255,b'S',0,0), // typed_config
+    f(3192,12,2,b'm',297,4,255,b'S',0,0), // typed_config
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    f(17021,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
-    f(17029,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
-    f(17106,24,3,b's',65535,0,255,b'I',17048,58), // override_auto_sni_header
+    f(17902,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
+    f(17910,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
+    f(17987,24,3,b's',65535,0,255,b'I',17929,58), // override_auto_sni_header
     // envoy.config.core.v3.WatchedDirectory
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(17167,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
+    f(18048,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
     // envoy.config.endpoint.v3.ClusterLoadAssignment
-    f(12896,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(17225,9,2,b'm',128,2,255,b'S',0,0), // endpoints
-    f(17234,6,4,b'm',124,4,255,b'S',0,0), // policy
-    f(17240,15,5,b'm',123,1,255,b'S',0,0), // named_endpoints
+    f(13799,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
+    f(18106,9,2,b'm',131,2,255,b'S',0,0), // endpoints
+    f(18115,6,4,b'm',127,4,255,b'S',0,0), // policy
+    f(18121,15,5,b'm',126,1,255,b'S',0,0), // named_endpoints
     // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
-    f(10715,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',125,4,255,b'S',0,0), // value
+    f(11618,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',128,4,255,b'S',0,0), // value
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    f(17427,14,2,b'm',65535,2,255,b'R',17374,53), // drop_overloads
-    f(17441,23,3,b'm',308,4,255,b'S',0,0), // overprovisioning_factor
-    f(17506,20,4,b'm',298,4,255,b'R',17464,42), // endpoint_stale_after
-    f(17526,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
+    f(18308,14,2,b'm',65535,2,255,b'R',18255,53), // drop_overloads
+    f(18322,23,3,b'm',311,4,255,b'S',0,0), // overprovisioning_factor
+    f(18387,20,4,b'm',301,4,255,b'R',18345,42), // endpoint_stale_after
+    f(18407,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
     // envoy.config.endpoint.v3.Endpoint
-    f(1960,7,1,b'm',73,4,255,b'S',0,0), // address
-    f(17583,19,2,b'm',126,4,255,b'I',9111,52), // health_check_config
+    f(1960,7,1,b'm',76,4,255,b'S',0,0), // address
+    f(18464,19,2,b'm',129,4,255,b'I',10014,52), // health_check_config
     f(2003,8,3,b's',65535,0,255,b'S',0,0), // hostname
-    f(17602,20,4,b'm',65535,2,255,b'R',11070,27), // additional_addresses
-    f(466,18,5,b's',65535,0,255,b'I',17622,35), // observability_name
+    f(18483,20,4,b'm',65535,2,255,b'R',11973,27), // additional_addresses
+    f(466,18,5,b's',65535,0,255,b'I',18503,35), // observability_name
     // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    f(16428,10,1,b'u',65535,0,255,b'I',5265,36), // port_value
-    f(2003,8,2,b's',65535,0,255,b'I',5265,36), // hostname
-    f(1960,7,3,b'm',73,4,255,b'I',5265,36), // address
-    f(17708,27,4,b'b',65535,0,255,b'I',5265,36), // disable_active_health_check
+    f(17331,10,1,b'u',65535,0,255,b'I',6066,36), // port_value
+    f(2003,8,2,b's',65535,0,255,b'I',6066,36), // hostname
+    f(1960,7,3,b'm',76,4,255,b'I',6066,36), // address
+    f(18589,27,4,b'b',65535,0,255,b'I',6066,36), // disable_active_health_check
     // envoy.config.endpoint.v3.LbEndpoint
-    f(17770,8,1,b'm',125,4,0,b'S',0,0), // endpoint
-    f(1972,13,2,b'e',15,0,255,b'S',0,0), // health_status
-    f(7878,8,3,b'm',99,4,255,b'S',0,0), // metadata
-    f(17778,21,4,b'm',308,4,255,b'S',0,0), // load_balancing_weight
-    f(17799,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
+    f(18651,8,1,b'm',128,4,0,b'S',0,0), // endpoint
+    f(1972,13,2,b'e',16,0,255,b'S',0,0), // health_status
+    f(8781,8,3,b'm',102,4,255,b'S',0,0), // metadata
+    f(18659,21,4,b'm',311,4,255,b'S',0,0), // load_balancing_weight
+    f(18680,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
-    f(2044,8,1,b'm',98,4,255,b'S',0,0), // locality
-    f(17856,12,2,b'm',127,2,255,b'S',0,0), // lb_endpoints
-    f(17778,21,3,b'm',308,4,255,b'S',0,0), // load_balancing_weight
+    f(2044,8,1,b'm',101,4,255,b'S',0,0), // locality
+    f(18737,12,2,b'm',130,2,255,b'S',0,0), // lb_endpoints
+    f(18659,21,3,b'm',311,4,255,b'S',0,0), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(17902,9,6,b'm',308,4,255,b'I',17868,34), // proximity
-    f(17927,23,7,b'm',65535,4,0,b'R',17911,16), // load_balancer_endpoints
-    f(18001,28,8,b'm',65535,4,0,b'R',17950,51), // leds_cluster_locality_config
-    f(7878,8,9,b'm',99,4,255,b'I',18029,35), // metadata
+    f(18783,9,6,b'm',311,4,255,b'I',18749,34), // proximity
+    f(18808,23,7,b'm',65535,4,0,b'R',18792,16), // load_balancer_endpoints
+    f(18882,28,8,b'm',65535,4,0,b'R',18831,51), // leds_cluster_locality_config
+    f(8781,8,9,b'm',102,4,255,b'I',18910,35), // metadata
     // envoy.config.listener.v3.AdditionalAddress
-    f(1960,7,1,b'm',73,4,255,b'S',0,0), // address
+    f(1960,7,1,b'm',76,4,255,b'S',0,0), // address
     f(3404,14,2,b'm',65535,4,255,b'R',0,0), // socket_options
-    f(10986,13,3,b'm',117,4,255,b'R',0,0), // tcp_keepalive
+    f(11889,13,3,b'm',120,4,255,b'R',0,0), // tcp_keepalive
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,4,b'm',294,4,0,b'S',0,0), // typed_config
-    f(18180,16,5,b'm',65535,4,0,b'R',18137,43), // config_discovery
+    f(3192,12,4,b'm',297,4,0,b'S',0,0), // typed_config
+    f(19061,16,5,b'm',65535,4,0,b'R',19018,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
-    f(18232,18,1,b'm',132,4,255,b'S',0,0), // filter_chain_match
-    f(8285,7,3,b'm',130,2,255,b'S',0,0), // filters
-    f(18285,15,4,b'm',295,4,255,b'R',18250,35), // use_proxy_proto
-    f(7878,8,5,b'm',99,4,255,b'I',18300,39), // metadata
-    f(7828,16,6,b'm',118,4,255,b'S',0,0), // transport_socket
+    f(19113,18,1,b'm',135,4,255,b'S',0,0), // filter_chain_match
+    f(9188,7,3,b'm',133,2,255,b'S',0,0), // filters
+    f(19166,15,4,b'm',298,4,255,b'R',19131,35), // use_proxy_proto
+    f(8781,8,5,b'm',102,4,255,b'I',19181,39), // metadata
+    f(8731,16,6,b'm',121,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(18339,32,9,b'm',298,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(19220,32,9,b'm',301,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
-    f(18412,13,3,b'm',79,2,255,b'S',0,0), // prefix_ranges
-    f(18425,14,4,b's',65535,0,255,b'R',17868,34), // address_suffix
-    f(18439,10,5,b'm',308,4,255,b'R',17868,34), // suffix_len
-    f(18449,20,6,b'm',79,2,255,b'S',0,0), // source_prefix_ranges
-    f(18469,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(18481,16,8,b'm',308,4,255,b'S',0,0), // destination_port
-    f(18497,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
-    f(18515,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
-    f(18536,12,11,b's',65535,2,255,b'S',0,0), // server_names
-    f(18548,11,12,b'e',20,0,255,b'S',0,0), // source_type
-    f(18559,27,13,b'm',79,2,255,b'S',0,0), // direct_source_prefix_ranges
+    f(19293,13,3,b'm',82,2,255,b'S',0,0), // prefix_ranges
+    f(19306,14,4,b's',65535,0,255,b'R',18749,34), // address_suffix
+    f(19320,10,5,b'm',311,4,255,b'R',18749,34), // suffix_len
+    f(19330,20,6,b'm',82,2,255,b'S',0,0), // source_prefix_ranges
+    f(19350,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
+    f(19362,16,8,b'm',311,4,255,b'S',0,0), // destination_port
+    f(19378,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
+    f(19396,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
+    f(19417,12,11,b's',65535,2,255,b'S',0,0), // server_names
+    f(19429,11,12,b'e',21,0,255,b'S',0,0), // source_type
+    f(19440,27,13,b'm',82,2,255,b'S',0,0), // direct_source_prefix_ranges
     // envoy.config.listener.v3.Listener
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(1960,7,2,b'm',73,4,255,b'S',0,0), // address
-    f(18619,13,3,b'm',131,2,255,b'S',0,0), // filter_chains
-    f(18632,16,4,b'm',295,4,255,b'S',0,0), // use_original_dst
-    f(7374,33,5,b'm',308,4,255,b'I',7306,68), // per_connection_buffer_limit_bytes
-    f(7878,8,6,b'm',99,4,255,b'I',18648,35), // metadata
-    f(18683,13,7,b'm',137,4,255,b'S',0,0), // deprecated_v1
-    f(18770,10,8,b'e',21,0,255,b'I',18696,74), // drain_type
-    f(18780,16,9,b'm',138,2,255,b'S',0,0), // listener_filters
-    f(18796,11,10,b'm',295,4,255,b'S',0,0), // transparent
-    f(11911,8,11,b'm',295,4,255,b'S',0,0), // freebind
-    f(18807,26,12,b'm',308,4,255,b'R',0,0), // tcp_fast_open_queue_length
-    f(3404,14,13,b'm',65535,2,255,b'R',11919,36), // socket_options
-    f(18833,24,15,b'm',298,4,255,b'S',0,0), // listener_filters_timeout
-    f(18857,17,16,b'e',19,0,255,b'S',0,0), // traffic_direction
-    f(18874,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
-    f(18929,19,18,b'm',65535,4,255,b'R',18910,19), // udp_listener_config
-    f(18977,12,19,b'm',65535,4,255,b'R',18948,29), // api_listener
-    f(19045,25,20,b'm',134,4,255,b'I',18989,56), // connection_balance_config
-    f(19112,10,21,b'b',65535,0,255,b'I',19070,42), // reuse_port
-    f(3418,10,22,b'm',33,2,255,b'I',19122,124), // access_log
-    f(19246,16,24,b'm',308,4,255,b'S',0,0), // tcp_backlog_size
-    f(19262,20,25,b'm',131,4,255,b'S',0,0), // default_filter_chain
-    f(19282,12,26,b'm',295,4,255,b'S',0,0), // bind_to_port
-    f(19294,17,27,b'm',65535,4,0,b'R',11394,36), // internal_listener
-    f(19311,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(19322,17,29,b'm',295,4,255,b'I',19070,42), // enable_reuse_port
-    f(19339,12,30,b'b',65535,0,255,b'R',0,0), // enable_mptcp
+    f(1960,7,2,b'm',76,4,255,b'S',0,0), // address
+    f(19500,13,3,b'm',134,2,255,b'S',0,0), // filter_chains
+    f(19513,16,4,b'm',298,4,255,b'S',0,0), // use_original_dst
+    f(8277,33,5,b'm',311,4,255,b'I',8209,68), // per_connection_buffer_limit_bytes
+    f(8781,8,6,b'm',102,4,255,b'I',19529,35), // metadata
+    f(19564,13,7,b'm',140,4,255,b'S',0,0), // deprecated_v1
+    f(19651,10,8,b'e',22,0,255,b'I',19577,74), // drain_type
+    f(19661,16,9,b'm',141,2,255,b'S',0,0), // listener_filters
+    f(19677,11,10,b'm',298,4,255,b'S',0,0), // transparent
+    f(12814,8,11,b'm',298,4,255,b'S',0,0), // freebind
+    f(19688,26,12,b'm',311,4,255,b'R',0,0), // tcp_fast_open_queue_length
+    f(3404,14,13,b'm',65535,2,255,b'R',12822,36), // socket_options
+    f(19714,24,15,b'm',301,4,255,b'S',0,0), // listener_filters_timeout
+    f(19738,17,16,b'e',20,0,255,b'S',0,0), // traffic_direction
+    f(19755,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
+    f(19810,19,18,b'm',65535,4,255,b'R',19791,19), // udp_listener_config
+    f(19858,12,19,b'm',65535,4,255,b'R',19829,29), // api_listener
+    f(19926,25,20,b'm',137,4,255,b'I',19870,56), // connection_balance_config
+    f(19993,10,21,b'b',65535,0,255,b'I',19951,42), // reuse_port
+    f(3418,10,22,b'm',33,2,255,b'I',20003,124), // access_log
+    f(20127,16,24,b'm',311,4,255,b'S',0,0), // tcp_backlog_size
+    f(20143,20,25,b'm',134,4,255,b'S',0,0), // default_filter_chain
+    f(20163,12,26,b'm',298,4,255,b'S',0,0), // bind_to_port
+    f(20175,17,27,b'm',65535,4,0,b'R',12297,36), // internal_listener
+    f(20192,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(20203,17,29,b'm',298,4,255,b'I',19951,42), // enable_reuse_port
+    f(20220,12,30,b'b',65535,0,255,b'R',0,0), // enable_mptcp
     f(3467,24,31,b'b',65535,0,255,b'I',3428,39), // ignore_global_conn_limit
-    f(19373,20,32,b'm',65535,4,255,b'R',19351,22), // filter_chain_matcher
-    f(17602,20,33,b'm',129,2,255,b'S',0,0), // additional_addresses
-    f(19436,42,34,b'm',308,4,255,b'I',19393,43), // max_connections_to_accept_per_socket_event
-    f(19516,23,35,b'b',65535,0,255,b'I',19478,38), // bypass_overload_manager
-    f(19539,11,36,b'm',65535,4,255,b'R',0,0), // fcds_config
-    f(10986,13,37,b'm',117,4,255,b'R',19550,56), // tcp_keepalive
-    f(8828,44,38,b'm',298,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
-    f(8895,13,39,b'm',143,4,255,b'I',8872,23), // stats_matcher
+    f(20254,20,32,b'm',65535,4,255,b'R',20232,22), // filter_chain_matcher
+    f(18483,20,33,b'm',132,2,255,b'S',0,0), // additional_addresses
+    f(20317,42,34,b'm',311,4,255,b'I',20274,43), // max_connections_to_accept_per_socket_event
+    f(20397,23,35,b'b',65535,0,255,b'I',20359,38), // bypass_overload_manager
+    f(20420,11,36,b'm',65535,4,255,b'R',0,0), // fcds_config
+    f(11889,13,37,b'm',120,4,255,b'R',20431,56), // tcp_keepalive
+    f(9731,44,38,b'm',301,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
+    f(9798,13,39,b'm',146,4,255,b'I',9775,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    f(19663,13,1,b'm',136,4,0,b'I',5265,36), // exact_balance
-    f(19676,14,2,b'm',119,4,0,b'I',5265,36), // extend_balance
-    f(19690,20,3,b'm',135,4,0,b'I',5265,36), // cpu_locality_balance
+    f(20544,13,1,b'm',139,4,0,b'I',6066,36), // exact_balance
+    f(20557,14,2,b'm',122,4,0,b'I',6066,36), // extend_balance
+    f(20571,20,3,b'm',138,4,0,b'I',6066,36), // cpu_locality_balance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(19282,12,1,b'm',295,4,255,b'S',0,0), // bind_to_port
+    f(20163,12,1,b'm',298,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,3,b'm',294,4,0,b'S',0,0), // typed_config
-    f(19941,15,4,b'm',139,4,255,b'S',0,0), // filter_disabled
-    f(18180,16,5,b'm',65535,4,0,b'R',18137,43), // config_discovery
+    f(3192,12,3,b'm',297,4,0,b'S',0,0), // typed_config
+    f(20822,15,4,b'm',142,4,255,b'S',0,0), // filter_disabled
+    f(19061,16,5,b'm',65535,4,0,b'R',19018,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    f(20014,8,1,b'm',140,4,0,b'S',0,0), // or_match
-    f(20022,9,2,b'm',140,4,0,b'S',0,0), // and_match
-    f(20031,9,3,b'm',139,4,0,b'S',0,0), // not_match
-    f(20040,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(20049,22,5,b'm',289,4,0,b'S',0,0), // destination_port_range
+    f(20895,8,1,b'm',143,4,0,b'S',0,0), // or_match
+    f(20903,9,2,b'm',143,4,0,b'S',0,0), // and_match
+    f(20912,9,3,b'm',142,4,0,b'S',0,0), // not_match
+    f(20921,9,4,b'b',65535,4,0,b'S',0,0), // any_match
+    f(20930,22,5,b'm',292,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    f(20138,5,1,b'm',139,2,255,b'S',0,0), // rules
+    f(21019,5,1,b'm',142,2,255,b'S',0,0), // rules
     // envoy.config.metrics.v3.HistogramBucketSettings
-    f(10644,5,1,b'm',268,4,255,b'I',5265,36), // match
-    f(20190,7,2,b'd',65535,2,255,b'I',5265,36), // buckets
-    f(20197,4,3,b'm',308,4,255,b'I',5265,36), // bins
+    f(11547,5,1,b'm',271,4,255,b'I',6066,36), // match
+    f(21071,7,2,b'd',65535,2,255,b'I',6066,36), // buckets
+    f(21078,4,3,b'm',311,4,255,b'I',6066,36), // bins
     // envoy.config.metrics.v3.StatsConfig
-    f(20275,10,1,b'm',144,2,255,b'I',20236,39), // stats_tags
-    f(20285,20,2,b'm',295,4,255,b'I',20236,39), // use_all_default_tags
-    f(8895,13,3,b'm',143,4,255,b'I',20305,61), // stats_matcher
-    f(20401,25,4,b'm',141,2,255,b'I',20366,35), // histogram_bucket_settings
-    f(20426,27,5,b'm',295,4,255,b'I',20236,39), // allow_default_tag_overrides
+    f(21156,10,1,b'm',147,2,255,b'I',21117,39), // stats_tags
+    f(21166,20,2,b'm',298,4,255,b'I',21117,39), // use_all_default_tags
+    f(9798,13,3,b'm',146,4,255,b'I',21186,61), // stats_matcher
+    f(21282,25,4,b'm',144,2,255,b'I',21247,35), // histogram_bucket_settings
+    f(21307,27,5,b'm',298,4,255,b'I',21117,39), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
-    f(20489,10,1,b'b',65535,4,0,b'I',5265,36), // reject_all
-    f(20499,14,2,b'm',261,4,0,b'I',5265,36), // exclusion_list
-    f(20513,14,3,b'm',261,4,0,b'I',5265,36), // inclusion_list
+    f(21370,10,1,b'b',65535,4,0,b'I',6066,36), // reject_all
+    f(21380,14,2,b'm',264,4,0,b'I',6066,36), // exclusion_list
+    f(21394,14,3,b'm',264,4,0,b'I',6066,36), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
-    f(20563,8,1,b's',65535,0,255,b'I',5265,36), // tag_name
-    f(20571,5,2,b's',65535,4,0,b'I',5265,36), // regex
-    f(20576,11,3,b's',65535,4,0,b'I',5265,36), // fixed_value
+    f(21444,8,1,b's',65535,0,255,b'I',6066,36), // tag_name
+    f(21452,5,2,b's',65535,4,0,b'I',6066,36), // regex
+    f(21457,11,3,b's',65535,4,0,b'I',6066,36), // fixed_value
     // envoy.config.overload.v3.BufferFactoryConfig
-    f(20631,37,1,b'u',65535,0,255,b'I',5265,36), // minimum_account_to_track_power_of_two
+    f(21512,37,1,b'u',65535,0,255,b'I',6066,36), // minimum_account_to_track_power_of_two
     // envoy.config.overload.v3.LoadShedPoint
-    f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(20706,8,2,b'm',152,2,255,b'I',5265,36), // triggers
+    f(345,4,1,b's',65535,0,255,b'I',6066,36), // name
+    f(21587,8,2,b'm',155,2,255,b'I',6066,36), // triggers
     // envoy.config.overload.v3.OverloadAction
-    f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(20706,8,2,b'm',152,2,255,b'I',5265,36), // triggers
-    f(3192,12,3,b'm',294,4,255,b'I',5265,36), // typed_config
+    f(345,4,1,b's',65535,0,255,b'I',6066,36), // name
+    f(21587,8,2,b'm',155,2,255,b'I',6066,36), // triggers
+    f(3192,12,3,b'm',297,4,255,b'I',6066,36), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(20793,16,1,b'm',298,4,255,b'I',5265,36), // refresh_interval
-    f(20809,17,2,b'm',149,2,255,b'I',5265,36), // resource_monitors
-    f(6722,7,3,b'm',147,2,255,b'I',5265,36), // actions
-    f(20826,21,4,b'm',145,4,255,b'I',5265,36), // buffer_factory_config
-    f(20847,15,5,b'm',146,2,255,b'I',5265,36), // loadshed_points
+    f(21674,16,1,b'm',301,4,255,b'I',6066,36), // refresh_interval
+    f(21690,17,2,b'm',152,2,255,b'I',6066,36), // resource_monitors
+    f(7631,7,3,b'm',150,2,255,b'I',6066,36), // actions
+    f(21707,21,4,b'm',148,4,255,b'I',6066,36), // buffer_factory_config
+    f(21728,15,5,b'm',149,2,255,b'I',6066,36), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
-    f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(3192,12,3,b'm',294,4,0,b'I',5265,36), // typed_config
+    f(345,4,1,b's',65535,0,255,b'I',6066,36), // name
+    f(3192,12,3,b'm',297,4,0,b'I',6066,36), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
-    f(20940,17,1,b'd',65535,0,255,b'I',5265,36), // scaling_threshold
-    f(20957,20,2,b'd',65535,0,255,b'I',5265,36), // saturation_threshold
+    f(21821,17,1,b'd',65535,0,255,b'I',6066,36), // scaling_threshold
+    f(21838,20,2,b'd',65535,0,255,b'I',6066,36), // saturation_threshold
     // envoy.config.overload.v3.ThresholdTrigger
-    f(2972,5,1,b'd',65535,0,255,b'I',5265,36), // value
+    f(2972,5,1,b'd',65535,0,255,b'I',6066,36), // value
     // envoy.config.overload.v3.Trigger
-    f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(21050,9,2,b'm',151,4,0,b'I',5265,36), // threshold
-    f(21059,6,3,b'm',150,4,0,b'I',5265,36), // scaled
+    f(345,4,1,b's',65535,0,255,b'I',6066,36), // name
+    f(21931,9,2,b'm',154,4,0,b'I',6066,36), // threshold
+    f(21940,6,3,b'm',153,4,0,b'I',6066,36), // scaled
     // envoy.config.route.v3.CookieMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(21100,12,2,b'm',268,4,255,b'S',0,0), // string_match
-    f(21112,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(21981,12,2,b'm',271,4,255,b'S',0,0), // string_match
+    f(21993,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.config.route.v3.Decorator
-    f(21155,9,1,b's',65535,0,255,b'I',5265,36), // operation
-    f(21164,9,2,b'm',295,4,255,b'I',5265,36), // propagate
+    f(22036,9,1,b's',65535,0,255,b'I',6066,36), // operation
+    f(22045,9,2,b'm',298,4,255,b'I',6066,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
-    f(21215,6,1,b'u',65535,0,255,b'S',0,0), // status
-    f(21221,4,2,b'm',82,4,255,b'S',0,0), // body
-    f(21246,11,3,b'm',116,4,255,b'R',21225,21), // body_format
+    f(22096,6,1,b'u',65535,0,255,b'S',0,0), // status
+    f(22102,4,2,b'm',85,4,255,b'S',0,0), // body
+    f(22127,11,3,b'm',119,4,255,b'R',22106,21), // body_format
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(21292,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(21303,11,6,b'm',290,4,0,b'S',0,0), // range_match
-    f(21314,13,7,b'b',65535,4,0,b'S',0,0), // present_match
-    f(21112,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
-    f(21327,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
-    f(21339,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(21351,16,11,b'm',266,4,0,b'S',0,0), // safe_regex_match
-    f(21367,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(21100,12,13,b'm',268,4,0,b'S',0,0), // string_match
-    f(21381,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
+    f(22173,11,4,b's',65535,4,0,b'S',0,0), // exact_match
+    f(22184,11,6,b'm',293,4,0,b'S',0,0), // range_match
+    f(22195,13,7,b'b',65535,4,0,b'S',0,0), // present_match
+    f(21993,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(22208,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
+    f(22220,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
+    f(22232,16,11,b'm',269,4,0,b'S',0,0), // safe_regex_match
+    f(22248,14,12,b's',65535,4,0,b'S',0,0), // contains_match
+    f(21981,12,13,b'm',271,4,0,b'S',0,0), // string_match
+    f(22262,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(21100,12,5,b'm',268,4,0,b'S',0,0), // string_match
-    f(21314,13,6,b'b',65535,4,0,b'S',0,0), // present_match
+    f(21981,12,5,b'm',271,4,0,b'S',0,0), // string_match
+    f(22195,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
-    f(21489,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
-    f(21502,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
-    f(21515,13,3,b'e',22,0,255,b'S',0,0), // response_code
-    f(21528,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
-    f(21542,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
-    f(21556,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
-    f(21567,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
-    f(21582,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(21595,13,9,b'm',265,4,1,b'S',0,0), // regex_rewrite
-    f(21608,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
+    f(22370,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
+    f(22383,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
+    f(22396,13,3,b'e',23,0,255,b'S',0,0), // response_code
+    f(22409,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
+    f(22423,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
+    f(22437,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
+    f(22448,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
+    f(22463,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
+    f(22476,13,9,b'm',268,4,1,b'S',0,0), // regex_rewrite
+    f(22489,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.Route
-    f(10644,5,1,b'm',170,4,255,b'S',0,0), // match
-    f(21647,5,2,b'm',160,4,0,b'S',0,0), // route
-    f(21652,8,3,b'm',158,4,0,b'S',0,0), // redirect
-    f(7878,8,4,b'm',99,4,255,b'I',21660,32), // metadata
-    f(21762,9,5,b'm',154,4,255,b'I',21692,70), // decorator
-    f(21771,15,7,b'm',155,4,0,b'S',0,0), // direct_response
-    f(21786,22,9,b'm',91,2,255,b'S',0,0), // request_headers_to_add
-    f(21808,23,10,b'm',91,2,255,b'S',0,0), // response_headers_to_add
-    f(21831,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(21857,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(21938,23,13,b'm',65535,1,255,b'R',21882,56), // typed_per_filter_config
+    f(11547,5,1,b'm',173,4,255,b'S',0,0), // match
+    f(22528,5,2,b'm',163,4,0,b'S',0,0), // route
+    f(22533,8,3,b'm',161,4,0,b'S',0,0), // redirect
+    f(8781,8,4,b'm',102,4,255,b'I',22541,32), // metadata
+    f(22643,9,5,b'm',157,4,255,b'I',22573,70), // decorator
+    f(22652,15,7,b'm',158,4,0,b'S',0,0), // direct_response
+    f(22667,22,9,b'm',94,2,255,b'S',0,0), // request_headers_to_add
+    f(22689,23,10,b'm',94,2,255,b'S',0,0), // response_headers_to_add
+    f(22712,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(22738,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(22819,23,13,b'm',65535,1,255,b'R',22763,56), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
-    f(3935,7,15,b'm',174,4,255,b'I',21961,35), // tracing
-    f(22079,30,16,b'm',308,4,255,b'I',21996,83), // per_request_buffer_limit_bytes
-    f(22181,13,17,b'm',65535,4,0,b'R',22109,72), // filter_action
-    f(22243,21,18,b'm',65535,4,0,b'R',22194,49), // non_forwarding_action
-    f(19311,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(22264,25,20,b'm',309,4,255,b'I',21996,83), // request_body_buffer_limit
-    f(22391,16,21,b'm',119,2,255,b'R',22289,102), // route_specifiers
+    f(3935,7,15,b'm',177,4,255,b'I',22842,35), // tracing
+    f(22960,30,16,b'm',311,4,255,b'I',22877,83), // per_request_buffer_limit_bytes
+    f(23062,13,17,b'm',65535,4,0,b'R',22990,72), // filter_action
+    f(23124,21,18,b'm',65535,4,0,b'R',23075,49), // non_forwarding_action
+    f(20192,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(23145,25,20,b'm',312,4,255,b'I',22877,83), // request_body_buffer_limit
+    f(23272,16,21,b'm',122,2,255,b'R',23170,102), // route_specifiers
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
-    f(22440,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
-    f(22454,17,3,b'm',177,4,0,b'S',0,0), // weighted_clusters
-    f(22530,14,4,b'm',99,4,255,b'I',22471,59), // metadata_match
-    f(21542,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
-    f(22544,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(22564,17,7,b'm',295,4,1,b'S',0,0), // auto_host_rewrite
-    f(12819,7,8,b'm',298,4,255,b'S',0,0), // timeout
-    f(12842,12,9,b'm',65535,4,255,b'R',22581,103), // retry_policy
-    f(2011,8,11,b'e',17,0,255,b'S',0,0), // priority
-    f(22753,11,13,b'm',65535,2,255,b'R',22684,69), // rate_limits
-    f(22807,22,14,b'm',295,4,255,b'I',22764,43), // include_vh_rate_limits
-    f(22829,11,15,b'm',161,2,255,b'S',0,0), // hash_policy
-    f(22929,4,17,b'm',65535,4,255,b'R',22840,89), // cors
-    f(22933,31,20,b'e',23,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(22964,16,23,b'm',298,4,255,b'S',0,0), // max_grpc_timeout
-    f(15048,12,24,b'm',298,4,255,b'S',0,0), // idle_timeout
-    f(22980,15,25,b'm',168,2,255,b'S',0,0), // upgrade_configs
-    f(23027,24,26,b'e',65535,0,255,b'R',22995,32), // internal_redirect_action
-    f(23125,12,27,b'm',65535,4,255,b'R',23051,74), // hedge_policy
-    f(23137,19,28,b'm',298,4,255,b'S',0,0), // grpc_timeout_offset
-    f(23156,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
-    f(23175,23,30,b'm',167,2,255,b'S',0,0), // request_mirror_policies
-    f(23198,22,31,b'm',308,4,255,b'R',22995,32), // max_internal_redirects
-    f(21595,13,32,b'm',265,4,255,b'S',0,0), // regex_rewrite
-    f(23255,25,33,b'm',294,4,255,b'R',23220,35), // retry_policy_typed_config
-    f(23280,24,34,b'm',65535,4,255,b'R',22995,32), // internal_redirect_policy
-    f(23304,23,35,b'm',265,4,1,b'S',0,0), // host_rewrite_path_regex
-    f(15100,19,36,b'm',166,4,255,b'S',0,0), // max_stream_duration
-    f(23411,24,37,b's',65535,4,0,b'R',23327,84), // cluster_specifier_plugin
-    f(23435,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
-    f(23458,31,39,b'm',65535,4,0,b'R',23327,84), // inline_cluster_specifier_plugin
-    f(23584,17,40,b'm',119,4,255,b'I',23489,95), // early_data_policy
-    f(23601,19,41,b'm',119,4,255,b'S',0,0), // path_rewrite_policy
-    f(23690,13,42,b'm',298,4,255,b'I',23620,70), // flush_timeout
-    f(23703,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
-    f(21608,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
+    f(23321,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
+    f(23335,17,3,b'm',180,4,0,b'S',0,0), // weighted_clusters
+    f(23411,14,4,b'm',102,4,255,b'I',23352,59), // metadata_match
+    f(22423,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
+    f(23425,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
+    f(23445,17,7,b'm',298,4,1,b'S',0,0), // auto_host_rewrite
+    f(13722,7,8,b'm',301,4,255,b'S',0,0), // timeout
+    f(13745,12,9,b'm',65535,4,255,b'R',23462,103), // retry_policy
+    f(2011,8,11,b'e',18,0,255,b'S',0,0), // priority
+    f(23634,11,13,b'm',65535,2,255,b'R',23565,69), // rate_limits
+    f(23688,22,14,b'm',298,4,255,b'I',23645,43), // include_vh_rate_limits
+    f(23710,11,15,b'm',164,2,255,b'S',0,0), // hash_policy
+    f(23810,4,17,b'm',65535,4,255,b'R',23721,89), // cors
+    f(23814,31,20,b'e',24,0,255,b'S',0,0), // cluster_not_found_response_code
+    f(23845,16,23,b'm',301,4,255,b'S',0,0), // max_grpc_timeout
+    f(15951,12,24,b'm',301,4,255,b'S',0,0), // idle_timeout
+    f(23861,15,25,b'm',171,2,255,b'S',0,0), // upgrade_configs
+    f(23908,24,26,b'e',65535,0,255,b'R',23876,32), // internal_redirect_action
+    f(24006,12,27,b'm',65535,4,255,b'R',23932,74), // hedge_policy
+    f(24018,19,28,b'm',301,4,255,b'S',0,0), // grpc_timeout_offset
+    f(24037,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
+    f(24056,23,30,b'm',170,2,255,b'S',0,0), // request_mirror_policies
+    f(24079,22,31,b'm',311,4,255,b'R',23876,32), // max_internal_redirects
+    f(22476,13,32,b'm',268,4,255,b'S',0,0), // regex_rewrite
+    f(24136,25,33,b'm',297,4,255,b'R',24101,35), // retry_policy_typed_config
+    f(24161,24,34,b'm',65535,4,255,b'R',23876,32), // internal_redirect_policy
+    f(24185,23,35,b'm',268,4,1,b'S',0,0), // host_rewrite_path_regex
+    f(16003,19,36,b'm',169,4,255,b'S',0,0), // max_stream_duration
+    f(24292,24,37,b's',65535,4,0,b'R',24208,84), // cluster_specifier_plugin
+    f(24316,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
+    f(24339,31,39,b'm',65535,4,0,b'R',24208,84), // inline_cluster_specifier_plugin
+    f(24465,17,40,b'm',122,4,255,b'I',24370,95), // early_data_policy
+    f(24482,19,41,b'm',122,4,255,b'S',0,0), // path_rewrite_policy
+    f(24571,13,42,b'm',301,4,255,b'I',24501,70), // flush_timeout
+    f(24584,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
+    f(22489,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
-    f(13141,6,1,b'm',164,4,0,b'S',0,0), // header
-    f(23759,6,2,b'm',163,4,0,b'S',0,0), // cookie
-    f(23765,21,3,b'm',162,4,0,b'S',0,0), // connection_properties
-    f(23786,8,4,b'b',65535,0,255,b'S',0,0), // terminal
-    f(23794,15,5,b'm',165,4,0,b'S',0,0), // query_parameter
-    f(23864,12,6,b'm',65535,4,0,b'R',23809,55), // filter_state
+    f(14044,6,1,b'm',167,4,0,b'S',0,0), // header
+    f(24640,6,2,b'm',166,4,0,b'S',0,0), // cookie
+    f(24646,21,3,b'm',165,4,0,b'S',0,0), // connection_properties
+    f(24667,8,4,b'b',65535,0,255,b'S',0,0), // terminal
+    f(24675,15,5,b'm',168,4,0,b'S',0,0), // query_parameter
+    f(24745,12,6,b'm',65535,4,0,b'R',24690,55), // filter_state
     // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    f(23941,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
+    f(24822,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24045,3,2,b'm',298,4,255,b'R',24001,44), // ttl
-    f(131,4,3,b's',65535,0,255,b'I',24048,91), // path
-    f(24139,10,4,b'm',65535,2,255,b'R',24001,44), // attributes
+    f(24926,3,2,b'm',301,4,255,b'R',24882,44), // ttl
+    f(131,4,3,b's',65535,0,255,b'I',24929,91), // path
+    f(25020,10,4,b'm',65535,2,255,b'R',24882,44), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    f(24200,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(21595,13,2,b'm',265,4,255,b'S',0,0), // regex_rewrite
+    f(25081,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(22476,13,2,b'm',268,4,255,b'S',0,0), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    f(15100,19,1,b'm',298,4,255,b'S',0,0), // max_stream_duration
-    f(24321,23,2,b'm',298,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(24344,26,3,b'm',298,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(16003,19,1,b'm',301,4,255,b'S',0,0), // max_stream_duration
+    f(25202,23,2,b'm',301,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(25225,26,3,b'm',301,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
-    f(24423,16,3,b'm',112,4,255,b'S',0,0), // runtime_fraction
-    f(24439,13,4,b'm',295,4,255,b'I',21961,35), // trace_sampled
-    f(22440,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
-    f(24452,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
-    f(24485,25,7,b'm',72,2,255,b'S',0,0), // request_headers_mutations
-    f(22544,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
+    f(25304,16,3,b'm',115,4,255,b'S',0,0), // runtime_fraction
+    f(25320,13,4,b'm',298,4,255,b'I',22842,35), // trace_sampled
+    f(23321,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(25333,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
+    f(25366,25,7,b'm',75,2,255,b'S',0,0), // request_headers_mutations
+    f(23425,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
     // envoy.config.route.v3.RouteAction.UpgradeConfig
-    f(24557,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(24569,7,2,b'm',295,4,255,b'S',0,0), // enabled
-    f(24639,14,3,b'm',65535,4,255,b'R',24576,63), // connect_config
+    f(25438,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(25450,7,2,b'm',298,4,255,b'S',0,0), // enabled
+    f(25520,14,3,b'm',65535,4,255,b'R',25457,63), // connect_config
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24693,13,2,b'm',176,2,255,b'S',0,0), // virtual_hosts
-    f(24706,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
-    f(21808,23,4,b'm',91,2,255,b'S',0,0), // response_headers_to_add
-    f(21831,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(21786,22,6,b'm',91,2,255,b'S',0,0), // request_headers_to_add
-    f(24727,17,7,b'm',295,4,255,b'S',0,0), // validate_clusters
-    f(21857,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(24840,4,9,b'm',65535,4,255,b'R',24744,96), // vhds
-    f(24844,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(24879,35,11,b'm',308,4,255,b'S',0,0), // max_direct_response_body_size_bytes
-    f(24914,25,12,b'm',65535,2,255,b'R',23327,84), // cluster_specifier_plugins
-    f(23175,23,13,b'm',167,2,255,b'S',0,0), // request_mirror_policies
-    f(24939,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
-    f(24967,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
-    f(21938,23,16,b'm',65535,1,255,b'R',21882,56), // typed_per_filter_config
-    f(7878,8,17,b'm',99,4,255,b'I',25006,38), // metadata
-    f(25044,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
-    f(22391,16,19,b'm',119,2,255,b'R',22289,102), // route_specifiers
+    f(25574,13,2,b'm',179,2,255,b'S',0,0), // virtual_hosts
+    f(25587,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
+    f(22689,23,4,b'm',94,2,255,b'S',0,0), // response_headers_to_add
+    f(22712,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(22667,22,6,b'm',94,2,255,b'S',0,0), // request_headers_to_add
+    f(25608,17,7,b'm',298,4,255,b'S',0,0), // validate_clusters
+    f(22738,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(25721,4,9,b'm',65535,4,255,b'R',25625,96), // vhds
+    f(25725,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(25760,35,11,b'm',311,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(25795,25,12,b'm',65535,2,255,b'R',24208,84), // cluster_specifier_plugins
+    f(24056,23,13,b'm',170,2,255,b'S',0,0), // request_mirror_policies
+    f(25820,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
+    f(25848,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
+    f(22819,23,16,b'm',65535,1,255,b'R',22763,56), // typed_per_filter_config
+    f(8781,8,17,b'm',102,4,255,b'I',25887,38), // metadata
+    f(25925,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
+    f(23272,16,19,b'm',122,2,255,b'R',23170,102), // route_specifiers
     // envoy.config.route.v3.RouteMatch
-    f(25088,6,1,b's',65535,4,0,b'S',0,0), // prefix
+    f(25969,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(25094,14,4,b'm',295,4,255,b'S',0,0), // case_sensitive
-    f(25108,7,6,b'm',156,2,255,b'S',0,0), // headers
-    f(25115,16,7,b'm',157,2,255,b'S',0,0), // query_parameters
-    f(25131,4,8,b'm',172,4,255,b'S',0,0), // grpc
-    f(24423,16,9,b'm',112,4,255,b'S',0,0), // runtime_fraction
-    f(25135,10,10,b'm',266,4,0,b'S',0,0), // safe_regex
-    f(25145,11,11,b'm',173,4,255,b'S',0,0), // tls_context
-    f(25156,15,12,b'm',171,4,0,b'S',0,0), // connect_matcher
-    f(25241,16,13,b'm',262,2,255,b'R',25171,70), // dynamic_metadata
-    f(25257,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
-    f(25278,17,15,b'm',119,4,0,b'S',0,0), // path_match_policy
-    f(23864,12,16,b'm',65535,2,255,b'R',25295,72), // filter_state
-    f(25367,7,17,b'm',153,2,255,b'S',0,0), // cookies
+    f(25975,14,4,b'm',298,4,255,b'S',0,0), // case_sensitive
+    f(25989,7,6,b'm',159,2,255,b'S',0,0), // headers
+    f(25996,16,7,b'm',160,2,255,b'S',0,0), // query_parameters
+    f(26012,4,8,b'm',175,4,255,b'S',0,0), // grpc
+    f(25304,16,9,b'm',115,4,255,b'S',0,0), // runtime_fraction
+    f(26016,10,10,b'm',269,4,0,b'S',0,0), // safe_regex
+    f(26026,11,11,b'm',176,4,255,b'S',0,0), // tls_context
+    f(26037,15,12,b'm',174,4,0,b'S',0,0), // connect_matcher
+    f(26122,16,13,b'm',265,2,255,b'R',26052,70), // dynamic_metadata
+    f(26138,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
+    f(26159,17,15,b'm',122,4,0,b'S',0,0), // path_match_policy
+    f(24745,12,16,b'm',65535,2,255,b'R',26176,72), // filter_state
+    f(26248,7,17,b'm',156,2,255,b'S',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    f(25530,9,1,b'm',295,4,255,b'S',0,0), // presented
-    f(25539,9,2,b'm',295,4,255,b'S',0,0), // validated
+    f(26411,9,1,b'm',298,4,255,b'S',0,0), // presented
+    f(26420,9,2,b'm',298,4,255,b'S',0,0), // validated
     // envoy.config.route.v3.Tracing
-    f(25577,15,1,b'm',284,4,255,b'I',5265,36), // client_sampling
-    f(25592,15,2,b'm',284,4,255,b'I',5265,36), // random_sampling
-    f(25607,16,3,b'm',284,4,255,b'I',5265,36), // overall_sampling
-    f(25623,11,4,b'm',278,2,255,b'I',5265,36), // custom_tags
-    f(21155,9,5,b's',65535,0,255,b'I',5265,36), // operation
-    f(25634,18,6,b's',65535,0,255,b'I',5265,36), // upstream_operation
+    f(26458,15,1,b'm',287,4,255,b'I',6066,36), // client_sampling
+    f(26473,15,2,b'm',287,4,255,b'I',6066,36), // random_sampling
+    f(26488,16,3,b'm',287,4,255,b'I',6066,36), // overall_sampling
+    f(26504,11,4,b'm',281,2,255,b'I',6066,36), // custom_tags
+    f(22036,9,5,b's',65535,0,255,b'I',6066,36), // operation
+    f(26515,18,6,b's',65535,0,255,b'I',6066,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
     f(345,4,2,b's',65535,0,255,b'S',0,0), // name
-    f(25108,7,4,b'm',156,2,255,b'S',0,0), // headers
+    f(25989,7,4,b'm',159,2,255,b'S',0,0), // headers
     // envoy.config.route.v3.VirtualHost
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25721,7,2,b's',65535,2,255,b'S',0,0), // domains
-    f(25728,6,3,b'm',159,2,255,b'S',0,0), // routes
-    f(25734,11,4,b'e',24,0,255,b'S',0,0), // require_tls
-    f(25745,16,5,b'm',175,2,255,b'S',0,0), // virtual_clusters
-    f(22753,11,6,b'm',65535,2,255,b'R',22684,69), // rate_limits
-    f(21786,22,7,b'm',91,2,255,b'S',0,0), // request_headers_to_add
-    f(22929,4,8,b'm',65535,4,255,b'R',22840,89), // cors
-    f(21808,23,10,b'm',91,2,255,b'S',0,0), // response_headers_to_add
-    f(21831,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(21857,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(25761,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
-    f(21938,23,15,b'm',65535,1,255,b'R',21882,56), // typed_per_filter_config
-    f(12842,12,16,b'm',65535,4,255,b'R',22581,103), // retry_policy
-    f(23125,12,17,b'm',65535,4,255,b'R',23051,74), // hedge_policy
-    f(22079,30,18,b'm',308,4,255,b'I',21996,83), // per_request_buffer_limit_bytes
-    f(25790,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(23255,25,20,b'm',294,4,255,b'R',23220,35), // retry_policy_typed_config
-    f(25833,7,21,b'm',65535,4,255,b'R',25823,10), // matcher
-    f(23175,23,22,b'm',167,2,255,b'S',0,0), // request_mirror_policies
-    f(25902,31,23,b'b',65535,0,255,b'I',25840,62), // include_is_timeout_retry_header
-    f(7878,8,24,b'm',99,4,255,b'I',25933,39), // metadata
-    f(22264,25,25,b'm',309,4,255,b'I',21996,83), // request_body_buffer_limit
-    f(22391,16,26,b'm',119,2,255,b'R',22289,102), // route_specifiers
+    f(26602,7,2,b's',65535,2,255,b'S',0,0), // domains
+    f(26609,6,3,b'm',162,2,255,b'S',0,0), // routes
+    f(26615,11,4,b'e',25,0,255,b'S',0,0), // require_tls
+    f(26626,16,5,b'm',178,2,255,b'S',0,0), // virtual_clusters
+    f(23634,11,6,b'm',65535,2,255,b'R',23565,69), // rate_limits
+    f(22667,22,7,b'm',94,2,255,b'S',0,0), // request_headers_to_add
+    f(23810,4,8,b'm',65535,4,255,b'R',23721,89), // cors
+    f(22689,23,10,b'm',94,2,255,b'S',0,0), // response_headers_to_add
+    f(22712,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(22738,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(26642,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
+    f(22819,23,15,b'm',65535,1,255,b'R',22763,56), // typed_per_filter_config
+    f(13745,12,16,b'm',65535,4,255,b'R',23462,103), // retry_policy
+    f(24006,12,17,b'm',65535,4,255,b'R',23932,74), // hedge_policy
+    f(22960,30,18,b'm',311,4,255,b'I',22877,83), // per_request_buffer_limit_bytes
+    f(26671,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
+    f(24136,25,20,b'm',297,4,255,b'R',24101,35), // retry_policy_typed_config
+    f(26714,7,21,b'm',65535,4,255,b'R',26704,10), // matcher
+    f(24056,23,22,b'm',170,2,255,b'S',0,0), // request_mirror_policies
+    f(26783,31,23,b'b',65535,0,255,b'I',26721,62), // include_is_timeout_retry_header
+    f(8781,8,24,b'm',102,4,255,b'I',26814,39), // metadata
+    f(23145,25,25,b'm',312,4,255,b'I',22877,83), // request_body_buffer_limit
+    f(23272,16,26,b'm',122,2,255,b'R',23170,102), // route_specifiers
     // envoy.config.route.v3.WeightedCluster
-    f(5659,8,1,b'm',178,2,255,b'S',0,0), // clusters
-    f(26009,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
-    f(26070,12,3,b'm',308,4,255,b'I',26027,43), // total_weight
-    f(24200,11,4,b's',65535,4,0,b'S',0,0), // header_name
-    f(26082,15,5,b'm',295,4,0,b'S',0,0), // use_hash_policy
+    f(6460,8,1,b'm',181,2,255,b'S',0,0), // clusters
+    f(26890,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
+    f(26951,12,3,b'm',311,4,255,b'I',26908,43), // total_weight
+    f(25081,11,4,b's',65535,4,0,b'S',0,0), // header_name
+    f(26963,15,5,b'm',298,4,0,b'S',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(1997,6,2,b'm',308,4,255,b'S',0,0), // weight
-    f(22530,14,3,b'm',99,4,255,b'I',22471,59), // metadata_match
-    f(21786,22,4,b'm',91,2,255,b'S',0,0), // request_headers_to_add
-    f(21808,23,5,b'm',91,2,255,b'S',0,0), // response_headers_to_add
-    f(21831,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(21857,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(21938,23,10,b'm',65535,1,255,b'R',21882,56), // typed_per_filter_config
-    f(22544,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
-    f(22440,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(1997,6,2,b'm',311,4,255,b'S',0,0), // weight
+    f(23411,14,3,b'm',102,4,255,b'I',23352,59), // metadata_match
+    f(22667,22,4,b'm',94,2,255,b'S',0,0), // request_headers_to_add
+    f(22689,23,5,b'm',94,2,255,b'S',0,0), // response_headers_to_add
+    f(22712,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(22738,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(22819,23,10,b'm',65535,1,255,b'R',22763,56), // typed_per_filter_config
+    f(23425,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
+    f(23321,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(26201,6,2,b's',65535,4,0,b'S',0,0), // format
-    f(16620,11,3,b'm',305,4,0,b'S',0,0), // json_format
-    f(26207,17,4,b'm',305,4,0,b'S',0,0), // typed_json_format
-    f(942,10,5,b'm',116,4,0,b'S',0,0), // log_format
+    f(27082,6,2,b's',65535,4,0,b'S',0,0), // format
+    f(5989,11,3,b'm',308,4,0,b'S',0,0), // json_format
+    f(27088,17,4,b'm',308,4,0,b'S',0,0), // typed_json_format
+    f(942,10,5,b'm',119,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    f(942,10,1,b'm',116,4,0,b'S',0,0), // log_format
+    f(942,10,1,b'm',119,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    f(942,10,1,b'm',116,4,0,b'S',0,0), // log_format
+    f(942,10,1,b'm',119,4,0,b'S',0,0), // log_format
     // envoy.extensions.clusters.dns.v3.DnsCluster
-    f(7541,16,3,b'm',298,4,255,b'S',0,0), // dns_refresh_rate
-    f(8377,24,4,b'm',183,4,255,b'S',0,0), // dns_failure_refresh_rate
-    f(8224,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(8794,10,6,b'm',298,4,255,b'S',0,0), // dns_jitter
-    f(4723,25,7,b'm',119,4,255,b'S',0,0), // typed_dns_resolver_config
-    f(7557,17,8,b'e',25,0,255,b'S',0,0), // dns_lookup_family
-    f(26381,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
-    f(26413,20,10,b'm',298,4,255,b'S',0,0), // dns_min_refresh_rate
+    f(8444,16,3,b'm',301,4,255,b'S',0,0), // dns_refresh_rate
+    f(9280,24,4,b'm',186,4,255,b'S',0,0), // dns_failure_refresh_rate
+    f(9127,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
+    f(9697,10,6,b'm',301,4,255,b'S',0,0), // dns_jitter
+    f(4940,25,7,b'm',122,4,255,b'S',0,0), // typed_dns_resolver_config
+    f(8460,17,8,b'e',26,0,255,b'S',0,0), // dns_lookup_family
+    f(27262,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
+    f(27294,20,10,b'm',301,4,255,b'S',0,0), // dns_min_refresh_rate
     // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    f(10517,13,1,b'm',298,4,255,b'S',0,0), // base_interval
-    f(10530,12,2,b'm',298,4,255,b'S',0,0), // max_interval
+    f(11420,13,1,b'm',301,4,255,b'S',0,0), // base_interval
+    f(11433,12,2,b'm',301,4,255,b'S',0,0), // max_interval
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    f(26556,10,1,b's',65535,4,0,b'S',0,0), // object_key
-    f(26566,13,2,b'm',116,4,1,b'S',0,0), // format_string
-    f(26626,9,3,b'b',65535,0,255,b'I',26579,47), // read_only
-    f(26717,20,4,b'e',26,0,255,b'I',26635,82), // shared_with_upstream
-    f(26737,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
-    f(26750,11,6,b's',65535,0,255,b'S',0,0), // factory_key
+    f(27437,10,1,b's',65535,4,0,b'S',0,0), // object_key
+    f(27447,13,2,b'm',119,4,1,b'S',0,0), // format_string
+    f(27507,9,3,b'b',65535,0,255,b'I',27460,47), // read_only
+    f(27598,20,4,b'e',27,0,255,b'I',27516,82), // shared_with_upstream
+    f(27618,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
+    f(27631,11,6,b's',65535,0,255,b'S',0,0), // factory_key
     // envoy.extensions.filters.http.router.v3.Router
-    f(26863,13,1,b'm',295,4,255,b'I',26807,56), // dynamic_stats
-    f(26876,16,2,b'b',65535,0,255,b'I',21961,35), // start_child_span
-    f(26892,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(26904,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(26926,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(26995,27,6,b'b',65535,0,255,b'I',26946,49), // respect_expected_rq_timeout
-    f(27048,40,7,b'b',65535,0,255,b'I',27022,26), // suppress_grpc_request_failure_code_stats
-    f(27088,21,8,b'm',198,2,255,b'R',8239,46), // upstream_http_filters
-    f(27170,20,9,b'm',186,4,255,b'I',27109,61), // upstream_log_options
-    f(27190,33,10,b'm',295,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(27744,13,1,b'm',298,4,255,b'I',27688,56), // dynamic_stats
+    f(27757,16,2,b'b',65535,0,255,b'I',22842,35), // start_child_span
+    f(27773,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(27785,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(27807,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(27876,27,6,b'b',65535,0,255,b'I',27827,49), // respect_expected_rq_timeout
+    f(27929,40,7,b'b',65535,0,255,b'I',27903,26), // suppress_grpc_request_failure_code_stats
+    f(27969,21,8,b'm',201,2,255,b'R',9142,46), // upstream_http_filters
+    f(28051,20,9,b'm',189,4,255,b'I',27990,61), // upstream_log_options
+    f(28071,33,10,b'm',298,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(27294,37,1,b'b',65535,0,255,b'I',5265,36), // flush_upstream_log_on_upstream_stream
-    f(27331,27,2,b'm',298,4,255,b'I',5265,36), // upstream_log_flush_interval
+    f(28175,37,1,b'b',65535,0,255,b'I',6066,36), // flush_upstream_log_on_upstream_stream
+    f(28212,27,2,b'm',301,4,255,b'I',6066,36), // upstream_log_flush_interval
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(27576,25,1,b'm',295,4,255,b'R',27547,29), // enable_ja3_fingerprinting
-    f(27657,24,2,b'm',308,4,255,b'I',27601,56), // initial_read_buffer_size
-    f(27681,25,3,b'm',295,4,255,b'R',27547,29), // enable_ja4_fingerprinting
-    f(27706,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(27802,21,5,b'm',308,4,255,b'I',27753,49), // max_client_hello_size
+    f(28457,25,1,b'm',298,4,255,b'R',28428,29), // enable_ja3_fingerprinting
+    f(28538,24,2,b'm',311,4,255,b'I',28482,56), // initial_read_buffer_size
+    f(28562,25,3,b'm',298,4,255,b'R',28428,29), // enable_ja4_fingerprinting
+    f(28587,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(28683,21,5,b'm',311,4,255,b'I',28634,49), // max_client_hello_size
     // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    f(19311,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(7003,15,2,b'm',309,4,255,b'S',0,0), // max_connections
-    f(27891,5,3,b'm',298,4,255,b'S',0,0), // delay
-    f(27896,15,4,b'm',111,4,255,b'S',0,0), // runtime_enabled
+    f(20192,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(7906,15,2,b'm',312,4,255,b'S',0,0), // max_connections
+    f(28772,5,3,b'm',301,4,255,b'S',0,0), // delay
+    f(28777,15,4,b'm',114,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.network.direct_response.v3.Config
-    f(27969,8,1,b'm',82,4,255,b'S',0,0), // response
+    f(28850,8,1,b'm',85,4,255,b'S',0,0), // response
     // envoy.extensions.filters.network.echo.v3.Echo
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(28103,10,1,b'e',27,0,255,b'S',0,0), // codec_type
-    f(19311,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(28113,3,3,b'm',199,4,0,b'S',0,0), // rds
-    f(2551,12,4,b'm',169,4,0,b'S',0,0), // route_config
-    f(28116,12,5,b'm',198,2,255,b'S',0,0), // http_filters
-    f(28128,14,6,b'm',295,4,255,b'S',0,0), // add_user_agent
-    f(3935,7,7,b'm',65535,4,255,b'R',28142,28), // tracing
-    f(7498,21,8,b'm',93,4,255,b'S',0,0), // http_protocol_options
-    f(7519,22,9,b'm',95,4,255,b'S',0,0), // http2_protocol_options
-    f(28170,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(28181,13,12,b'm',298,4,255,b'S',0,0), // drain_timeout
+    f(28984,10,1,b'e',28,0,255,b'S',0,0), // codec_type
+    f(20192,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(28994,3,3,b'm',202,4,0,b'S',0,0), // rds
+    f(2551,12,4,b'm',172,4,0,b'S',0,0), // route_config
+    f(28997,12,5,b'm',201,2,255,b'S',0,0), // http_filters
+    f(29009,14,6,b'm',298,4,255,b'S',0,0), // add_user_agent
+    f(3935,7,7,b'm',65535,4,255,b'R',29023,28), // tracing
+    f(8401,21,8,b'm',96,4,255,b'S',0,0), // http_protocol_options
+    f(8422,22,9,b'm',98,4,255,b'S',0,0), // http2_protocol_options
+    f(29051,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(29062,13,12,b'm',301,4,255,b'S',0,0), // drain_timeout
     f(3418,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(28194,18,14,b'm',295,4,255,b'S',0,0), // use_remote_address
-    f(28212,19,15,b'm',295,4,255,b'S',0,0), // generate_request_id
-    f(28231,27,16,b'e',28,0,255,b'S',0,0), // forward_client_cert_details
-    f(28258,31,17,b'm',196,4,255,b'S',0,0), // set_current_client_cert_details
-    f(28289,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(28307,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(28398,49,20,b'b',65535,0,255,b'I',28327,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(28447,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(28462,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(22980,15,23,b'm',197,2,255,b'S',0,0), // upgrade_configs
-    f(28465,19,24,b'm',298,4,255,b'S',0,0), // stream_idle_timeout
-    f(28484,23,25,b'm',195,4,255,b'S',0,0), // internal_address_config
-    f(28507,21,26,b'm',298,4,255,b'S',0,0), // delayed_close_timeout
-    f(11667,15,28,b'm',298,4,255,b'S',0,0), // request_timeout
-    f(28528,22,29,b'm',308,4,255,b'S',0,0), // max_request_headers_kb
-    f(28550,14,30,b'm',295,4,255,b'S',0,0), // normalize_path
-    f(28602,13,31,b'm',65535,4,0,b'R',28564,38), // scoped_routes
-    f(28615,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(28643,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(28656,28,34,b'e',30,0,255,b'S',0,0), // server_header_transformation
-    f(7933,28,35,b'm',96,4,255,b'S',0,0), // common_http_protocol_options
-    f(28684,20,36,b'm',200,4,255,b'S',0,0), // request_id_extension
-    f(28704,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(28772,18,38,b'm',65535,4,255,b'R',28737,35), // local_reply_config
-    f(28790,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(28894,36,40,b'm',295,4,255,b'I',28814,80), // stream_error_on_invalid_http_message
-    f(28930,23,41,b'm',298,4,255,b'S',0,0), // request_headers_timeout
-    f(28953,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(29008,26,43,b'm',65535,4,255,b'R',28972,36), // path_normalization_options
-    f(29057,22,44,b'm',65535,4,255,b'R',29034,23), // http3_protocol_options
-    f(29079,32,45,b'e',29,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(29111,32,46,b'm',119,2,255,b'S',0,0), // original_ip_detection_extensions
-    f(29143,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(29166,28,48,b'm',113,4,255,b'S',0,0), // scheme_header_transformation
-    f(29194,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(29213,30,50,b'm',119,4,255,b'R',0,0), // typed_header_validation_config
-    f(29243,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(29299,32,52,b'm',119,2,255,b'R',29266,33), // early_header_mutation_extensions
-    f(29331,35,53,b'm',295,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(29398,25,54,b'm',298,4,255,b'I',29366,32), // access_log_flush_interval
-    f(29423,31,55,b'b',65535,0,255,b'I',29366,32), // flush_access_log_on_new_request
-    f(29454,18,56,b'm',194,4,255,b'I',29366,32), // access_log_options
-    f(29566,21,57,b'b',65535,0,255,b'I',29472,94), // append_local_overload
-    f(29637,34,58,b'b',65535,0,255,b'I',29587,50), // http1_safe_max_connection_duration
-    f(29671,20,59,b'm',298,4,255,b'S',0,0), // stream_flush_timeout
-    f(29691,27,60,b'm',65535,4,255,b'R',0,0), // forward_client_cert_matcher
-    f(29718,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(29738,20,62,b'm',291,4,255,b'S',0,0), // drain_timeout_jitter
+    f(29075,18,14,b'm',298,4,255,b'S',0,0), // use_remote_address
+    f(29093,19,15,b'm',298,4,255,b'S',0,0), // generate_request_id
+    f(29112,27,16,b'e',29,0,255,b'S',0,0), // forward_client_cert_details
+    f(29139,31,17,b'm',199,4,255,b'S',0,0), // set_current_client_cert_details
+    f(29170,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(29188,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(29279,49,20,b'b',65535,0,255,b'I',29208,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(29328,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(29343,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(23861,15,23,b'm',200,2,255,b'S',0,0), // upgrade_configs
+    f(29346,19,24,b'm',301,4,255,b'S',0,0), // stream_idle_timeout
+    f(29365,23,25,b'm',198,4,255,b'S',0,0), // internal_address_config
+    f(29388,21,26,b'm',301,4,255,b'S',0,0), // delayed_close_timeout
+    f(12570,15,28,b'm',301,4,255,b'S',0,0), // request_timeout
+    f(29409,22,29,b'm',311,4,255,b'S',0,0), // max_request_headers_kb
+    f(29431,14,30,b'm',298,4,255,b'S',0,0), // normalize_path
+    f(29483,13,31,b'm',65535,4,0,b'R',29445,38), // scoped_routes
+    f(29496,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(29524,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(29537,28,34,b'e',31,0,255,b'S',0,0), // server_header_transformation
+    f(8836,28,35,b'm',99,4,255,b'S',0,0), // common_http_protocol_options
+    f(29565,20,36,b'm',203,4,255,b'S',0,0), // request_id_extension
+    f(29585,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(29653,18,38,b'm',65535,4,255,b'R',29618,35), // local_reply_config
+    f(29671,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(29775,36,40,b'm',298,4,255,b'I',29695,80), // stream_error_on_invalid_http_message
+    f(29811,23,41,b'm',301,4,255,b'S',0,0), // request_headers_timeout
+    f(29834,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(29889,26,43,b'm',65535,4,255,b'R',29853,36), // path_normalization_options
+    f(29938,22,44,b'm',65535,4,255,b'R',29915,23), // http3_protocol_options
+    f(29960,32,45,b'e',30,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(29992,32,46,b'm',122,2,255,b'S',0,0), // original_ip_detection_extensions
+    f(30024,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(30047,28,48,b'm',116,4,255,b'S',0,0), // scheme_header_transformation
+    f(30075,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(30094,30,50,b'm',122,4,255,b'R',0,0), // typed_header_validation_config
+    f(30124,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(30180,32,52,b'm',122,2,255,b'R',30147,33), // early_header_mutation_extensions
+    f(30212,35,53,b'm',298,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(30279,25,54,b'm',301,4,255,b'I',30247,32), // access_log_flush_interval
+    f(30304,31,55,b'b',65535,0,255,b'I',30247,32), // flush_access_log_on_new_request
+    f(30335,18,56,b'm',197,4,255,b'I',30247,32), // access_log_options
+    f(30447,21,57,b'b',65535,0,255,b'I',30353,94), // append_local_overload
+    f(30518,34,58,b'b',65535,0,255,b'I',30468,50), // http1_safe_max_connection_duration
+    f(30552,20,59,b'm',301,4,255,b'S',0,0), // stream_flush_timeout
+    f(30572,27,60,b'm',65535,4,255,b'R',0,0), // forward_client_cert_matcher
+    f(30599,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(30619,20,62,b'm',294,4,255,b'S',0,0), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(29398,25,1,b'm',298,4,255,b'I',5265,36), // access_log_flush_interval
-    f(29423,31,2,b'b',65535,0,255,b'I',5265,36), // flush_access_log_on_new_request
-    f(29859,44,3,b'b',65535,0,255,b'I',5265,36), // flush_log_on_tunnel_successfully_established
+    f(30279,25,1,b'm',301,4,255,b'I',6066,36), // access_log_flush_interval
+    f(30304,31,2,b'b',65535,0,255,b'I',6066,36), // flush_access_log_on_new_request
+    f(30740,44,3,b'b',65535,0,255,b'I',6066,36), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(30006,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
-    f(30018,11,2,b'm',79,2,255,b'S',0,0), // cidr_ranges
+    f(30887,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
+    f(30899,11,2,b'm',82,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(30138,7,1,b'm',295,4,255,b'S',0,0), // subject
-    f(30145,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(31019,7,1,b'm',298,4,255,b'S',0,0), // subject
+    f(31026,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(30149,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(26201,6,7,b'e',65535,0,255,b'R',0,0), // format
-    f(30154,6,8,b'b',65535,0,255,b'R',0,0), // issuer
+    f(31030,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(27082,6,7,b'e',65535,0,255,b'R',0,0), // format
+    f(31035,6,8,b'b',65535,0,255,b'R',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    f(24557,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(8285,7,2,b'm',198,2,255,b'R',30255,61), // filters
-    f(24569,7,3,b'm',295,4,255,b'S',0,0), // enabled
+    f(25438,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(9188,7,2,b'm',201,2,255,b'R',31136,61), // filters
+    f(25450,7,3,b'm',298,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,4,b'm',294,4,0,b'S',0,0), // typed_config
-    f(18180,16,5,b'm',65535,4,0,b'R',18137,43), // config_discovery
-    f(30386,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
-    f(12647,8,7,b'b',65535,0,255,b'S',0,0), // disabled
+    f(3192,12,4,b'm',297,4,0,b'S',0,0), // typed_config
+    f(19061,16,5,b'm',65535,4,0,b'R',19018,43), // config_discovery
+    f(31267,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(13550,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(30460,13,1,b'm',80,4,255,b'S',0,0), // config_source
-    f(30473,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(31341,13,1,b'm',83,4,255,b'S',0,0), // config_source
+    f(31354,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    f(3192,12,1,b'm',294,4,255,b'S',0,0), // typed_config
+    f(3192,12,1,b'm',297,4,255,b'S',0,0), // typed_config
     // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    f(19311,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(30634,12,2,b'm',293,4,255,b'S',0,0), // token_bucket
-    f(27896,15,3,b'm',111,4,255,b'S',0,0), // runtime_enabled
-    f(30646,9,4,b's',65535,0,255,b'S',0,0), // share_key
+    f(20192,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(31515,12,2,b'm',296,4,255,b'S',0,0), // token_bucket
+    f(28777,15,3,b'm',114,4,255,b'S',0,0), // runtime_enabled
+    f(31527,9,4,b's',65535,0,255,b'S',0,0), // share_key
     // envoy.extensions.filters.network.set_filter_state.v3.Config
-    f(30714,17,1,b'm',184,2,255,b'S',0,0), // on_new_connection
-    f(30731,27,2,b'm',184,2,255,b'S',0,0), // on_downstream_tls_handshake
-    f(30758,18,3,b'm',184,2,255,b'S',0,0), // on_downstream_data
+    f(31595,17,1,b'm',187,2,255,b'S',0,0), // on_new_connection
+    f(31612,27,2,b'm',187,2,255,b'S',0,0), // on_downstream_tls_handshake
+    f(31639,18,3,b'm',187,2,255,b'S',0,0), // on_downstream_data
     // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    f(19311,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(20192,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(30888,23,3,b'm',298,4,255,b'I',17868,34), // downstream_idle_timeout
-    f(30911,21,4,b'm',298,4,255,b'I',17868,34), // upstream_idle_timeout
+    f(31769,23,3,b'm',301,4,255,b'I',18749,34), // downstream_idle_timeout
+    f(31792,21,4,b'm',301,4,255,b'I',18749,34), // upstream_idle_timeout
     f(3418,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(30932,20,7,b'm',308,4,255,b'S',0,0), // max_connect_attempts
-    f(15048,12,8,b'm',298,4,255,b'S',0,0), // idle_timeout
-    f(22530,14,9,b'm',99,4,255,b'I',22471,59), // metadata_match
-    f(22454,17,10,b'm',206,4,0,b'S',0,0), // weighted_clusters
-    f(22829,11,11,b'm',285,2,255,b'I',30952,78), // hash_policy
-    f(31070,16,12,b'm',65535,4,255,b'R',31030,40), // tunneling_config
-    f(31086,34,13,b'm',298,4,255,b'S',0,0), // max_downstream_connection_duration
-    f(31219,9,14,b'm',65535,4,255,b'R',31120,99), // on_demand
-    f(29398,25,15,b'm',298,4,255,b'S',0,0), // access_log_flush_interval
-    f(31228,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(29454,18,17,b'm',205,4,255,b'S',0,0), // access_log_options
-    f(31257,15,18,b'm',76,4,255,b'S',0,0), // backoff_options
-    f(31359,19,19,b'm',65535,2,255,b'R',31272,87), // proxy_protocol_tlvs
-    f(31378,52,20,b'm',291,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(31430,21,21,b'e',31,0,255,b'S',0,0), // upstream_connect_mode
-    f(31451,20,22,b'm',308,4,255,b'S',0,0), // max_early_data_bytes
-    f(31515,31,23,b'e',65535,0,255,b'R',31471,44), // proxy_protocol_tlv_merge_policy
-    f(31546,17,24,b'm',295,4,255,b'S',0,0), // check_drain_close
+    f(31813,20,7,b'm',311,4,255,b'S',0,0), // max_connect_attempts
+    f(15951,12,8,b'm',301,4,255,b'S',0,0), // idle_timeout
+    f(23411,14,9,b'm',102,4,255,b'I',23352,59), // metadata_match
+    f(23335,17,10,b'm',209,4,0,b'S',0,0), // weighted_clusters
+    f(23710,11,11,b'm',288,2,255,b'I',31833,78), // hash_policy
+    f(31951,16,12,b'm',65535,4,255,b'R',31911,40), // tunneling_config
+    f(31967,34,13,b'm',301,4,255,b'S',0,0), // max_downstream_connection_duration
+    f(32100,9,14,b'm',65535,4,255,b'R',32001,99), // on_demand
+    f(30279,25,15,b'm',301,4,255,b'S',0,0), // access_log_flush_interval
+    f(32109,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(30335,18,17,b'm',208,4,255,b'S',0,0), // access_log_options
+    f(32138,15,18,b'm',79,4,255,b'S',0,0), // backoff_options
+    f(32240,19,19,b'm',65535,2,255,b'R',32153,87), // proxy_protocol_tlvs
+    f(32259,52,20,b'm',294,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(32311,21,21,b'e',32,0,255,b'S',0,0), // upstream_connect_mode
+    f(32332,20,22,b'm',311,4,255,b'S',0,0), // max_early_data_bytes
+    f(32396,31,23,b'e',65535,0,255,b'R',32352,44), // proxy_protocol_tlv_merge_policy
+    f(32427,17,24,b'm',298,4,255,b'S',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(29398,25,1,b'm',298,4,255,b'S',0,0), // access_log_flush_interval
-    f(31228,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(31637,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
+    f(30279,25,1,b'm',301,4,255,b'S',0,0), // access_log_flush_interval
+    f(32109,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(32518,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    f(5659,8,1,b'm',207,2,255,b'S',0,0), // clusters
+    f(6460,8,1,b'm',210,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
-    f(22530,14,3,b'm',99,4,255,b'I',22471,59), // metadata_match
+    f(23411,14,3,b'm',102,4,255,b'I',23352,59), // metadata_match
     // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    f(24200,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(31895,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
-    f(31936,18,3,b'm',288,4,255,b'S',0,0), // reject_with_status
+    f(25081,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(32776,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
+    f(32817,18,3,b'm',291,4,255,b'S',0,0), // reject_with_status
     // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    f(28307,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(32014,17,2,b'm',210,4,255,b'S',0,0), // xff_trusted_cidrs
-    f(28447,15,3,b'm',295,4,255,b'S',0,0), // skip_xff_append
+    f(29188,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(32895,17,2,b'm',213,4,255,b'S',0,0), // xff_trusted_cidrs
+    f(29328,15,3,b'm',298,4,255,b'S',0,0), // skip_xff_append
     // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    f(32097,5,1,b'm',79,2,255,b'S',0,0), // cidrs
+    f(32978,5,1,b'm',82,2,255,b'S',0,0), // cidrs
     // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    f(8993,20,1,b'm',214,4,0,b'S',0,0), // zone_aware_lb_config
-    f(9013,27,2,b'm',213,4,0,b'S',0,0), // locality_weighted_lb_config
+    f(9896,20,1,b'm',217,4,0,b'S',0,0), // zone_aware_lb_config
+    f(9916,27,2,b'm',216,4,0,b'S',0,0), // locality_weighted_lb_config
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    f(9804,15,1,b'm',291,4,255,b'I',9699,105), // routing_enabled
-    f(9819,16,2,b'm',309,4,255,b'I',9699,105), // min_cluster_size
-    f(9835,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
-    f(32462,29,4,b'b',65535,0,255,b'R',32422,40), // force_locality_direct_routing
-    f(32491,16,5,b'm',65535,4,255,b'R',32422,40), // force_local_zone
-    f(32507,14,6,b'e',65535,0,255,b'R',32422,40), // locality_basis
+    f(10707,15,1,b'm',294,4,255,b'I',10602,105), // routing_enabled
+    f(10722,16,2,b'm',312,4,255,b'I',10602,105), // min_cluster_size
+    f(10738,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
+    f(33343,29,4,b'b',65535,0,255,b'R',33303,40), // force_locality_direct_routing
+    f(33372,16,5,b'm',65535,4,255,b'R',33303,40), // force_local_zone
+    f(33388,14,6,b'e',65535,0,255,b'R',33303,40), // locality_basis
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    f(10027,12,1,b'm',308,4,255,b'S',0,0), // choice_count
-    f(10039,19,2,b'm',110,4,255,b'S',0,0), // active_request_bias
-    f(10122,17,3,b'm',65535,4,255,b'R',10058,64), // slow_start_config
-    f(32591,18,4,b'm',212,4,255,b'S',0,0), // locality_lb_config
-    f(32609,16,5,b'm',295,4,255,b'S',0,0), // enable_full_scan
-    f(32625,16,6,b'e',32,0,255,b'S',0,0), // selection_method
+    f(10930,12,1,b'm',311,4,255,b'S',0,0), // choice_count
+    f(10942,19,2,b'm',113,4,255,b'S',0,0), // active_request_bias
+    f(11025,17,3,b'm',65535,4,255,b'R',10961,64), // slow_start_config
+    f(33472,18,4,b'm',215,4,255,b'S',0,0), // locality_lb_config
+    f(33490,16,5,b'm',298,4,255,b'S',0,0), // enable_full_scan
+    f(33506,16,6,b'e',33,0,255,b'S',0,0), // selection_method
     // envoy.extensions.load_balancing_policies.random.v3.Random
-    f(32591,18,1,b'm',212,4,255,b'S',0,0), // locality_lb_config
+    f(33472,18,1,b'm',215,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    f(10122,17,1,b'm',65535,4,255,b'R',10058,64), // slow_start_config
-    f(32591,18,2,b'm',212,4,255,b'S',0,0), // locality_lb_config
+    f(11025,17,1,b'm',65535,4,255,b'R',10961,64), // slow_start_config
+    f(33472,18,2,b'm',215,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality
-    f(32832,23,1,b'm',67,4,255,b'S',0,0), // endpoint_picking_policy
+    f(33713,23,1,b'm',70,4,255,b'S',0,0), // endpoint_picking_policy
     // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    f(12451,9,1,b'm',73,2,255,b'S',0,0), // resolvers
-    f(12460,20,2,b'm',84,4,255,b'S',0,0), // dns_resolver_options
-    f(32924,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
-    f(32949,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
-    f(33012,15,5,b'm',308,4,255,b'I',32975,37), // udp_max_queries
-    f(33027,21,6,b'm',309,4,255,b'S',0,0), // query_timeout_seconds
-    f(33048,11,7,b'm',308,4,255,b'S',0,0), // query_tries
-    f(33059,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
-    f(33077,22,9,b'm',308,4,255,b'S',0,0), // edns0_max_payload_size
-    f(33099,24,10,b'm',298,4,255,b'I',32975,37), // max_udp_channel_duration
-    f(33123,25,11,b'b',65535,0,255,b'I',32975,37), // reinit_channel_on_timeout
-    f(33214,14,12,b'm',308,4,255,b'I',33148,66), // qcache_max_ttl
+    f(13354,9,1,b'm',76,2,255,b'S',0,0), // resolvers
+    f(13363,20,2,b'm',87,4,255,b'S',0,0), // dns_resolver_options
+    f(33805,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
+    f(33830,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
+    f(33893,15,5,b'm',311,4,255,b'I',33856,37), // udp_max_queries
+    f(33908,21,6,b'm',312,4,255,b'S',0,0), // query_timeout_seconds
+    f(33929,11,7,b'm',311,4,255,b'S',0,0), // query_tries
+    f(33940,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
+    f(33958,22,9,b'm',311,4,255,b'S',0,0), // edns0_max_payload_size
+    f(33980,24,10,b'm',301,4,255,b'I',33856,37), // max_udp_channel_duration
+    f(34004,25,11,b'b',65535,0,255,b'I',33856,37), // reinit_channel_on_timeout
+    f(34095,14,12,b'm',311,4,255,b'I',34029,66), // qcache_max_ttl
     // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    f(15944,11,1,b'm',308,4,255,b'S',0,0), // num_retries
-    f(33340,20,2,b'm',308,4,255,b'I',33309,31), // num_resolver_threads
+    f(16847,11,1,b'm',311,4,255,b'S',0,0), // num_retries
+    f(34221,20,2,b'm',311,4,255,b'I',34190,31), // num_resolver_threads
     // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    f(12451,9,1,b'm',73,2,255,b'S',0,0), // resolvers
-    f(33512,12,2,b'm',65535,4,255,b'R',33433,79), // dns_over_tls
-    f(33605,14,3,b'm',65535,4,255,b'R',33524,81), // dns_over_https
-    f(33671,13,4,b'b',65535,0,255,b'R',33619,52), // enable_dnssec
-    f(33684,10,5,b'm',308,4,255,b'I',33148,66), // cache_size
-    f(33340,20,6,b'm',308,4,255,b'I',33309,31), // num_resolver_threads
-    f(33694,17,7,b'm',295,4,255,b'S',0,0), // use_system_config
-    f(33711,13,8,b'm',298,4,255,b'S',0,0), // query_timeout
-    f(33048,11,9,b'm',308,4,255,b'S',0,0), // query_tries
+    f(13354,9,1,b'm',76,2,255,b'S',0,0), // resolvers
+    f(34393,12,2,b'm',65535,4,255,b'R',34314,79), // dns_over_tls
+    f(34486,14,3,b'm',65535,4,255,b'R',34405,81), // dns_over_https
+    f(34552,13,4,b'b',65535,0,255,b'R',34500,52), // enable_dnssec
+    f(34565,10,5,b'm',311,4,255,b'I',34029,66), // cache_size
+    f(34221,20,6,b'm',311,4,255,b'I',34190,31), // num_resolver_threads
+    f(34575,17,7,b'm',298,4,255,b'S',0,0), // use_system_config
+    f(34592,13,8,b'm',301,4,255,b'S',0,0), // query_timeout
+    f(33929,11,9,b'm',311,4,255,b'S',0,0), // query_tries
     // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    f(33790,13,1,b's',65535,0,255,b'S',0,0), // path_template
+    f(34671,13,1,b's',65535,0,255,b'S',0,0), // path_template
     // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    f(33873,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
+    f(34754,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
     // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    f(33949,17,1,b'm',295,4,255,b'S',0,0), // pack_trace_reason
-    f(34025,33,2,b'm',295,4,255,b'I',33966,59), // use_request_id_for_trace_sampling
+    f(34830,17,1,b'm',298,4,255,b'S',0,0), // pack_trace_reason
+    f(34906,33,2,b'm',298,4,255,b'I',34847,59), // use_request_id_for_trace_sampling
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(34186,10,1,b'm',82,4,255,b'S',0,0), // trusted_ca
-    f(34196,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(34219,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
-    f(34308,36,6,b'm',295,4,255,b'R',34242,66), // require_signed_certificate_timestamp
-    f(34344,3,7,b'm',82,4,255,b'S',0,0), // crl
-    f(34347,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
-    f(34372,23,9,b'm',268,2,255,b'S',0,0), // match_subject_alt_names
-    f(34395,24,10,b'e',33,0,255,b'S',0,0), // trust_chain_verification
-    f(12394,17,11,b'm',121,4,255,b'S',0,0), // watched_directory
-    f(34419,23,12,b'm',119,4,255,b'S',0,0), // custom_validator_config
-    f(34500,32,13,b'm',65535,4,255,b'R',34442,58), // ca_certificate_provider_instance
-    f(34532,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
-    f(34557,29,15,b'm',234,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(34586,16,16,b'm',308,4,255,b'S',0,0), // max_verify_depth
-    f(34718,17,17,b'm',65535,4,255,b'R',34602,116), // system_root_certs
-    f(34735,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
+    f(35067,10,1,b'm',85,4,255,b'S',0,0), // trusted_ca
+    f(35077,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(35100,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
+    f(35189,36,6,b'm',298,4,255,b'R',35123,66), // require_signed_certificate_timestamp
+    f(35225,3,7,b'm',85,4,255,b'S',0,0), // crl
+    f(35228,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
+    f(35253,23,9,b'm',271,2,255,b'S',0,0), // match_subject_alt_names
+    f(35276,24,10,b'e',34,0,255,b'S',0,0), // trust_chain_verification
+    f(13297,17,11,b'm',124,4,255,b'S',0,0), // watched_directory
+    f(35300,23,12,b'm',122,4,255,b'S',0,0), // custom_validator_config
+    f(35381,32,13,b'm',65535,4,255,b'R',35323,58), // ca_certificate_provider_instance
+    f(35413,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
+    f(35438,29,15,b'm',237,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(35467,16,16,b'm',311,4,255,b'S',0,0), // max_verify_depth
+    f(35599,17,17,b'm',65535,4,255,b'R',35483,116), // system_root_certs
+    f(35616,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(34816,10,1,b'm',237,4,255,b'S',0,0), // tls_params
-    f(34826,16,2,b'm',235,2,255,b'S',0,0), // tls_certificates
-    f(34842,18,3,b'm',226,4,0,b'S',0,0), // validation_context
-    f(34860,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(34874,34,6,b'm',232,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(34908,36,7,b'm',232,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(34944,27,8,b'm',228,4,0,b'S',0,0), // combined_validation_context
-    f(35065,36,9,b'm',65535,4,255,b'R',34971,94), // tls_certificate_certificate_provider
-    f(35199,39,10,b'm',65535,4,0,b'R',35101,98), // validation_context_certificate_provider
-    f(35238,45,11,b'm',65535,4,255,b'R',34971,94), // tls_certificate_certificate_provider_instance
-    f(35283,48,12,b'm',65535,4,0,b'R',35101,98), // validation_context_certificate_provider_instance
-    f(35425,17,13,b'm',119,4,255,b'R',35331,94), // custom_handshaker
-    f(35442,33,14,b'm',65535,4,255,b'R',34971,94), // tls_certificate_provider_instance
-    f(35475,7,15,b'm',236,4,255,b'S',0,0), // key_log
-    f(35615,31,16,b'm',119,4,255,b'R',35482,133), // custom_tls_certificate_selector
+    f(35697,10,1,b'm',240,4,255,b'S',0,0), // tls_params
+    f(35707,16,2,b'm',238,2,255,b'S',0,0), // tls_certificates
+    f(35723,18,3,b'm',229,4,0,b'S',0,0), // validation_context
+    f(35741,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(35755,34,6,b'm',235,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(35789,36,7,b'm',235,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(35825,27,8,b'm',231,4,0,b'S',0,0), // combined_validation_context
+    f(35946,36,9,b'm',65535,4,255,b'R',35852,94), // tls_certificate_certificate_provider
+    f(36080,39,10,b'm',65535,4,0,b'R',35982,98), // validation_context_certificate_provider
+    f(36119,45,11,b'm',65535,4,255,b'R',35852,94), // tls_certificate_certificate_provider_instance
+    f(36164,48,12,b'm',65535,4,0,b'R',35982,98), // validation_context_certificate_provider_instance
+    f(36306,17,13,b'm',122,4,255,b'R',36212,94), // custom_handshaker
+    f(36323,33,14,b'm',65535,4,255,b'R',35852,94), // tls_certificate_provider_instance
+    f(36356,7,15,b'm',239,4,255,b'S',0,0), // key_log
+    f(36496,31,16,b'm',122,4,255,b'R',36363,133), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(35741,26,1,b'm',226,4,255,b'S',0,0), // default_validation_context
-    f(34908,36,2,b'm',232,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(35199,39,3,b'm',65535,4,255,b'R',35767,76), // validation_context_certificate_provider
-    f(35283,48,4,b'm',65535,4,255,b'R',35767,76), // validation_context_certificate_provider_instance
+    f(36622,26,1,b'm',229,4,255,b'S',0,0), // default_validation_context
+    f(35789,36,2,b'm',235,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(36080,39,3,b'm',65535,4,255,b'R',36648,76), // validation_context_certificate_provider
+    f(36164,48,4,b'm',65535,4,255,b'R',36648,76), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(35905,18,1,b'm',227,4,255,b'S',0,0), // common_tls_context
-    f(35923,26,2,b'm',295,4,255,b'S',0,0), // require_client_certificate
-    f(36036,11,3,b'm',295,4,255,b'R',35949,87), // require_sni
-    f(36047,19,4,b'm',238,4,0,b'S',0,0), // session_ticket_keys
-    f(36066,37,5,b'm',232,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
-    f(36103,15,6,b'm',298,4,255,b'S',0,0), // session_timeout
-    f(36118,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(36154,18,8,b'e',34,0,255,b'S',0,0), // ocsp_staple_policy
-    f(36172,31,9,b'm',295,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
-    f(36203,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(36238,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
+    f(36786,18,1,b'm',230,4,255,b'S',0,0), // common_tls_context
+    f(36804,26,2,b'm',298,4,255,b'S',0,0), // require_client_certificate
+    f(36917,11,3,b'm',298,4,255,b'R',36830,87), // require_sni
+    f(36928,19,4,b'm',241,4,0,b'S',0,0), // session_ticket_keys
+    f(36947,37,5,b'm',235,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
+    f(36984,15,6,b'm',301,4,255,b'S',0,0), // session_timeout
+    f(36999,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(37035,18,8,b'e',35,0,255,b'S',0,0), // ocsp_staple_policy
+    f(37053,31,9,b'm',298,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
+    f(37084,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(37119,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    f(36326,13,1,b'm',231,2,255,b'S',0,0), // trust_domains
-    f(36339,13,2,b'm',82,4,255,b'S',0,0), // trust_bundles
+    f(37207,13,1,b'm',234,2,255,b'S',0,0), // trust_domains
+    f(37220,13,2,b'm',85,4,255,b'S',0,0), // trust_bundles
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(36431,12,2,b'm',82,4,255,b'S',0,0), // trust_bundle
-    f(36508,21,3,b's',65535,0,255,b'R',36443,65), // workload_trust_domain
+    f(37312,12,2,b'm',85,4,255,b'S',0,0), // trust_bundle
+    f(37389,21,3,b's',65535,0,255,b'R',37324,65), // workload_trust_domain
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(36586,10,2,b'm',80,4,255,b'S',0,0), // sds_config
+    f(37467,10,2,b'm',83,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(36644,15,2,b'm',235,4,0,b'S',0,0), // tls_certificate
-    f(36047,19,3,b'm',238,4,0,b'S',0,0), // session_ticket_keys
-    f(34842,18,4,b'm',226,4,0,b'S',0,0), // validation_context
-    f(36709,14,5,b'm',65535,4,0,b'R',36659,50), // generic_secret
+    f(37525,15,2,b'm',238,4,0,b'S',0,0), // tls_certificate
+    f(36928,19,3,b'm',241,4,0,b'S',0,0), // session_ticket_keys
+    f(35723,18,4,b'm',229,4,0,b'S',0,0), // validation_context
+    f(37590,14,5,b'm',65535,4,0,b'R',37540,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(36786,8,1,b'e',35,0,255,b'S',0,0), // san_type
-    f(25833,7,2,b'm',268,4,255,b'S',0,0), // matcher
-    f(36794,3,3,b's',65535,0,255,b'S',0,0), // oid
+    f(37667,8,1,b'e',36,0,255,b'S',0,0), // san_type
+    f(26714,7,2,b'm',271,4,255,b'S',0,0), // matcher
+    f(37675,3,3,b's',65535,0,255,b'S',0,0), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(36853,17,1,b'm',82,4,255,b'S',0,0), // certificate_chain
-    f(36870,11,2,b'm',82,12,255,b'S',0,0), // private_key
-    f(36996,8,3,b'm',82,12,255,b'R',36881,115), // password
-    f(37004,11,4,b'm',82,4,255,b'S',0,0), // ocsp_staple
-    f(37106,28,5,b'm',82,2,255,b'R',37015,91), // signed_certificate_timestamp
-    f(37204,20,6,b'm',65535,4,255,b'R',37134,70), // private_key_provider
-    f(12394,17,7,b'm',121,4,255,b'S',0,0), // watched_directory
-    f(37299,6,8,b'm',82,12,255,b'R',37224,75), // pkcs12
-    f(34816,10,9,b'm',237,4,255,b'R',37305,118), // tls_params
+    f(37734,17,1,b'm',85,4,255,b'S',0,0), // certificate_chain
+    f(37751,11,2,b'm',85,12,255,b'S',0,0), // private_key
+    f(37877,8,3,b'm',85,12,255,b'R',37762,115), // password
+    f(37885,11,4,b'm',85,4,255,b'S',0,0), // ocsp_staple
+    f(37987,28,5,b'm',85,2,255,b'R',37896,91), // signed_certificate_timestamp
+    f(38085,20,6,b'm',65535,4,255,b'R',38015,70), // private_key_provider
+    f(13297,17,7,b'm',124,4,255,b'S',0,0), // watched_directory
+    f(38180,6,8,b'm',85,12,255,b'R',38105,75), // pkcs12
+    f(35697,10,9,b'm',240,4,255,b'R',38186,118), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(37474,19,2,b'm',79,2,255,b'S',0,0), // local_address_range
-    f(37493,20,3,b'm',79,2,255,b'S',0,0), // remote_address_range
+    f(38355,19,2,b'm',82,2,255,b'S',0,0), // local_address_range
+    f(38374,20,3,b'm',82,2,255,b'S',0,0), // remote_address_range
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(37568,28,1,b'e',36,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(37596,28,2,b'e',36,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(37624,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(37637,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(37648,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
-    f(37779,19,6,b'e',65535,2,255,b'R',37668,111), // compliance_policies
+    f(38449,28,1,b'e',37,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(38477,28,2,b'e',37,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(38505,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(38518,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(38529,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
+    f(38660,19,6,b'e',65535,2,255,b'R',38549,111), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    f(37860,4,1,b'm',82,10,255,b'S',0,0), // keys
+    f(38741,4,1,b'm',85,10,255,b'S',0,0), // keys
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(35905,18,1,b'm',227,4,255,b'S',0,0), // common_tls_context
-    f(37924,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(38012,19,3,b'b',65535,0,255,b'R',37927,85), // allow_renegotiation
-    f(38031,16,4,b'm',308,4,255,b'S',0,0), // max_session_keys
-    f(38137,21,5,b'm',295,4,255,b'I',38047,90), // enforce_rsa_key_usage
-    f(38158,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(38171,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(36786,18,1,b'm',230,4,255,b'S',0,0), // common_tls_context
+    f(38805,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(38893,19,3,b'b',65535,0,255,b'R',38808,85), // allow_renegotiation
+    f(38912,16,4,b'm',311,4,255,b'S',0,0), // max_session_keys
+    f(39018,21,5,b'm',298,4,255,b'I',38928,90), // enforce_rsa_key_usage
+    f(39039,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(39052,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    f(7933,28,1,b'm',96,4,255,b'S',0,0), // common_http_protocol_options
-    f(8401,30,2,b'm',120,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(38248,20,3,b'm',242,4,0,b'S',0,0), // explicit_http_config
-    f(38268,30,4,b'm',243,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(38298,11,5,b'm',241,4,0,b'S',0,0), // auto_config
-    f(28116,12,6,b'm',198,2,255,b'R',8239,46), // http_filters
-    f(38309,24,7,b'm',119,4,255,b'R',0,0), // header_validation_config
-    f(5872,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
-    f(23175,23,9,b'm',167,2,255,b'R',0,0), // request_mirror_policies
-    f(22829,11,10,b'm',161,2,255,b'R',0,0), // hash_policy
-    f(12842,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
+    f(8836,28,1,b'm',99,4,255,b'S',0,0), // common_http_protocol_options
+    f(9304,30,2,b'm',123,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(39129,20,3,b'm',245,4,0,b'S',0,0), // explicit_http_config
+    f(39149,30,4,b'm',246,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(39179,11,5,b'm',244,4,0,b'S',0,0), // auto_config
+    f(28997,12,6,b'm',201,2,255,b'R',9142,46), // http_filters
+    f(39190,24,7,b'm',122,4,255,b'R',0,0), // header_validation_config
+    f(6673,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
+    f(24056,23,9,b'm',170,2,255,b'R',0,0), // request_mirror_policies
+    f(23710,11,10,b'm',164,2,255,b'R',0,0), // hash_policy
+    f(13745,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    f(7498,21,1,b'm',93,4,255,b'S',0,0), // http_protocol_options
-    f(7519,22,2,b'm',95,4,255,b'S',0,0), // http2_protocol_options
-    f(29057,22,3,b'm',65535,4,255,b'R',29034,23), // http3_protocol_options
-    f(38402,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(8401,21,1,b'm',96,4,255,b'S',0,0), // http_protocol_options
+    f(8422,22,2,b'm',98,4,255,b'S',0,0), // http2_protocol_options
+    f(29938,22,3,b'm',65535,4,255,b'R',29915,23), // http3_protocol_options
+    f(39283,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    f(7498,21,1,b'm',93,4,0,b'S',0,0), // http_protocol_options
-    f(7519,22,2,b'm',95,4,0,b'S',0,0), // http2_protocol_options
-    f(29057,22,3,b'm',65535,4,0,b'R',29034,23), // http3_protocol_options
+    f(8401,21,1,b'm',96,4,0,b'S',0,0), // http_protocol_options
+    f(8422,22,2,b'm',98,4,0,b'S',0,0), // http2_protocol_options
+    f(29938,22,3,b'm',65535,4,0,b'R',29915,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    f(7498,21,1,b'm',93,4,255,b'S',0,0), // http_protocol_options
-    f(7519,22,2,b'm',95,4,255,b'S',0,0), // http2_protocol_options
-    f(29057,22,3,b'm',65535,4,255,b'R',29034,23), // http3_protocol_options
+    f(8401,21,1,b'm',96,4,255,b'S',0,0), // http_protocol_options
+    f(8422,22,2,b'm',98,4,255,b'S',0,0), // http2_protocol_options
+    f(29938,22,3,b'm',65535,4,255,b'R',29915,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    f(2913,4,1,b'm',102,4,255,b'S',0,0), // node
-    f(38634,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(38642,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(38666,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(38692,25,5,b'm',245,1,255,b'S',0,0), // initial_resource_versions
-    f(38717,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(38731,12,7,b'm',311,4,255,b'S',0,0), // error_detail
-    f(38743,27,8,b'm',256,2,255,b'S',0,0), // resource_locators_subscribe
-    f(38770,29,9,b'm',256,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(2913,4,1,b'm',105,4,255,b'S',0,0), // node
+    f(39515,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(39523,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(39547,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(39573,25,5,b'm',248,1,255,b'S',0,0), // initial_resource_versions
+    f(39598,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(39612,12,7,b'm',314,4,255,b'S',0,0), // error_detail
+    f(39624,27,8,b'm',259,2,255,b'S',0,0), // resource_locators_subscribe
+    f(39651,29,9,b'm',259,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    f(10715,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(11618,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(38925,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(38944,9,2,b'm',253,2,255,b'S',0,0), // resources
-    f(38634,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(38953,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(38958,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(38975,13,7,b'm',81,4,255,b'S',0,0), // control_plane
-    f(38988,22,8,b'm',258,2,255,b'S',0,0), // removed_resource_names
-    f(39010,15,9,b'm',255,2,255,b'S',0,0), // resource_errors
+    f(39806,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(39825,9,2,b'm',256,2,255,b'S',0,0), // resources
+    f(39515,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(39834,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(39839,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(39856,13,7,b'm',84,4,255,b'S',0,0), // control_plane
+    f(39869,22,8,b'm',261,2,255,b'S',0,0), // removed_resource_names
+    f(39891,15,9,b'm',258,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2913,4,2,b'm',102,4,255,b'S',0,0), // node
-    f(39068,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(38634,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(38717,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(38731,12,6,b'm',311,4,255,b'S',0,0), // error_detail
-    f(39082,17,7,b'm',256,2,255,b'S',0,0), // resource_locators
+    f(2913,4,2,b'm',105,4,255,b'S',0,0), // node
+    f(39949,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(39515,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(39598,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(39612,12,6,b'm',314,4,255,b'S',0,0), // error_detail
+    f(39963,17,7,b'm',259,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(38944,9,2,b'm',294,2,255,b'S',0,0), // resources
-    f(39143,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(38634,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(38953,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(38975,13,6,b'm',81,4,255,b'S',0,0), // control_plane
-    f(39010,15,7,b'm',255,2,255,b'S',0,0), // resource_errors
+    f(39825,9,2,b'm',297,2,255,b'S',0,0), // resources
+    f(40024,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(39515,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(39834,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(39856,13,6,b'm',84,4,255,b'S',0,0), // control_plane
+    f(39891,15,7,b'm',258,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(39203,10,1,b'm',251,4,0,b'S',0,0), // constraint
-    f(39213,14,2,b'm',250,4,0,b'S',0,0), // or_constraints
-    f(39227,15,3,b'm',250,4,0,b'S',0,0), // and_constraints
-    f(39242,15,4,b'm',249,4,0,b'S',0,0), // not_constraints
+    f(40084,10,1,b'm',254,4,0,b'S',0,0), // constraint
+    f(40094,14,2,b'm',253,4,0,b'S',0,0), // or_constraints
+    f(40108,15,3,b'm',253,4,0,b'S',0,0), // and_constraints
+    f(40123,15,4,b'm',252,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(39326,11,1,b'm',249,2,255,b'S',0,0), // constraints
+    f(40207,11,1,b'm',252,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    f(10715,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(11618,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(39408,6,3,b'm',252,4,0,b'S',0,0), // exists
+    f(40289,6,3,b'm',255,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(39527,8,2,b'm',294,4,255,b'S',0,0), // resource
+    f(40408,8,2,b'm',297,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(39535,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(24045,3,6,b'm',298,4,255,b'S',0,0), // ttl
-    f(39542,13,7,b'm',254,4,255,b'S',0,0), // cache_control
-    f(39555,13,8,b'm',258,4,255,b'S',0,0), // resource_name
-    f(7878,8,9,b'm',99,4,255,b'S',0,0), // metadata
+    f(40416,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(24926,3,6,b'm',301,4,255,b'S',0,0), // ttl
+    f(40423,13,7,b'm',257,4,255,b'S',0,0), // cache_control
+    f(40436,13,8,b'm',261,4,255,b'S',0,0), // resource_name
+    f(8781,8,9,b'm',102,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(39616,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(40497,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(39555,13,1,b'm',258,4,255,b'S',0,0), // resource_name
-    f(38731,12,2,b'm',311,4,255,b'S',0,0), // error_detail
+    f(40436,13,1,b'm',261,4,255,b'S',0,0), // resource_name
+    f(39612,12,2,b'm',314,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(15651,18,2,b'm',257,1,255,b'S',0,0), // dynamic_parameters
+    f(16554,18,2,b'm',260,1,255,b'S',0,0), // dynamic_parameters
     // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    f(10715,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(11618,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(39814,29,2,b'm',249,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(40695,29,2,b'm',252,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.type.matcher.v3.DoubleMatcher
-    f(39878,5,1,b'm',283,4,0,b'I',5265,36), // range
-    f(39883,5,2,b'd',65535,4,0,b'I',5265,36), // exact
+    f(40759,5,1,b'm',286,4,0,b'I',6066,36), // range
+    f(40764,5,2,b'd',65535,4,0,b'I',6066,36), // exact
     // envoy.type.matcher.v3.ListMatcher
-    f(39921,6,1,b'm',269,4,0,b'I',5265,36), // one_of
+    f(40802,6,1,b'm',272,4,0,b'I',6066,36), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(39966,8,1,b'm',268,2,255,b'I',5265,36), // patterns
+    f(40847,8,1,b'm',271,2,255,b'I',6066,36), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
-    f(3186,6,1,b's',65535,0,255,b'I',5265,36), // filter
-    f(131,4,2,b'm',263,2,255,b'I',5265,36), // path
-    f(2972,5,3,b'm',269,4,255,b'I',5265,36), // value
-    f(40011,6,4,b'b',65535,0,255,b'I',5265,36), // invert
+    f(3186,6,1,b's',65535,0,255,b'I',6066,36), // filter
+    f(131,4,2,b'm',266,2,255,b'I',6066,36), // path
+    f(2972,5,3,b'm',272,4,255,b'I',6066,36), // value
+    f(40892,6,4,b'b',65535,0,255,b'I',6066,36), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    f(10715,3,1,b's',65535,4,0,b'I',5265,36), // key
+    f(11618,3,1,b's',65535,4,0,b'I',6066,36), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(40097,14,1,b'm',269,2,255,b'I',5265,36), // value_matchers
+    f(40978,14,1,b'm',272,2,255,b'I',6066,36), // value_matchers
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(40156,7,1,b'm',266,4,255,b'S',0,0), // pattern
-    f(40163,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(41037,7,1,b'm',269,4,255,b'S',0,0), // pattern
+    f(41044,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(40273,10,1,b'm',267,4,0,b'I',40209,64), // google_re2
-    f(20571,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(41154,10,1,b'm',270,4,0,b'I',41090,64), // google_re2
+    f(21452,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(40327,16,1,b'm',308,4,255,b'I',5265,36), // max_program_size
+    f(41208,16,1,b'm',311,4,255,b'I',6066,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(39883,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(25088,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(40378,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(25135,10,5,b'm',266,4,0,b'S',0,0), // safe_regex
-    f(40384,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(40395,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(40455,6,8,b'm',65535,4,0,b'R',40403,52), // custom
+    f(40764,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(25969,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(41259,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(26016,10,5,b'm',269,4,0,b'S',0,0), // safe_regex
+    f(41265,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(41276,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(41336,6,8,b'm',65535,4,0,b'R',41284,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(40495,10,1,b'm',270,4,0,b'I',5265,36), // null_match
-    f(40505,12,2,b'm',259,4,0,b'I',5265,36), // double_match
-    f(21100,12,3,b'm',268,4,0,b'I',5265,36), // string_match
-    f(40517,10,4,b'b',65535,4,0,b'I',5265,36), // bool_match
-    f(21314,13,5,b'b',65535,4,0,b'I',5265,36), // present_match
-    f(40527,10,6,b'm',260,4,0,b'I',5265,36), // list_match
-    f(20014,8,7,b'm',264,4,0,b'I',5265,36), // or_match
+    f(41376,10,1,b'm',273,4,0,b'I',6066,36), // null_match
+    f(41386,12,2,b'm',262,4,0,b'I',6066,36), // double_match
+    f(21981,12,3,b'm',271,4,0,b'I',6066,36), // string_match
+    f(41398,10,4,b'b',65535,4,0,b'I',6066,36), // bool_match
+    f(22195,13,5,b'b',65535,4,0,b'I',6066,36), // present_match
+    f(41408,10,6,b'm',263,4,0,b'I',6066,36), // list_match
+    f(20895,8,7,b'm',267,4,0,b'I',6066,36), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
-    f(10715,3,1,b's',65535,0,255,b'I',5265,36), // key
-    f(131,4,2,b'm',272,2,255,b'I',5265,36), // path
+    f(11618,3,1,b's',65535,0,255,b'I',6066,36), // key
+    f(131,4,2,b'm',275,2,255,b'I',6066,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
-    f(10715,3,1,b's',65535,4,0,b'I',5265,36), // key
-    f(40661,5,2,b'u',65535,4,0,b'I',5265,36), // index
+    f(11618,3,1,b's',65535,4,0,b'I',6066,36), // key
+    f(41542,5,2,b'u',65535,4,0,b'I',6066,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(40701,7,1,b'm',276,4,0,b'I',5265,36), // request
-    f(21647,5,2,b'm',277,4,0,b'I',5265,36), // route
-    f(694,7,3,b'm',274,4,0,b'I',5265,36), // cluster
-    f(40708,4,4,b'm',275,4,0,b'I',5265,36), // host
+    f(41582,7,1,b'm',279,4,0,b'I',6066,36), // request
+    f(22528,5,2,b'm',280,4,0,b'I',6066,36), // route
+    f(694,7,3,b'm',277,4,0,b'I',6066,36), // cluster
+    f(41589,4,4,b'm',278,4,0,b'I',6066,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(40910,3,1,b's',65535,0,255,b'I',5265,36), // tag
-    f(40913,7,2,b'm',281,4,0,b'I',5265,36), // literal
-    f(40920,11,3,b'm',279,4,0,b'I',5265,36), // environment
-    f(40931,14,4,b'm',280,4,0,b'I',5265,36), // request_header
-    f(7878,8,5,b'm',282,4,0,b'I',5265,36), // metadata
-    f(2972,5,6,b's',65535,4,0,b'I',5265,36), // value
+    f(41791,3,1,b's',65535,0,255,b'I',6066,36), // tag
+    f(41794,7,2,b'm',284,4,0,b'I',6066,36), // literal
+    f(41801,11,3,b'm',282,4,0,b'I',6066,36), // environment
+    f(41812,14,4,b'm',283,4,0,b'I',6066,36), // request_header
+    f(8781,8,5,b'm',285,4,0,b'I',6066,36), // metadata
+    f(2972,5,6,b's',65535,4,0,b'I',6066,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
-    f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(16161,13,2,b's',65535,0,255,b'I',5265,36), // default_value
+    f(345,4,1,b's',65535,0,255,b'I',6066,36), // name
+    f(17064,13,2,b's',65535,0,255,b'I',6066,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Header
-    f(345,4,1,b's',65535,0,255,b'I',5265,36), // name
-    f(16161,13,2,b's',65535,0,255,b'I',5265,36), // default_value
+    f(345,4,1,b's',65535,0,255,b'I',6066,36), // name
+    f(17064,13,2,b's',65535,0,255,b'I',6066,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Literal
-    f(2972,5,1,b's',65535,0,255,b'I',5265,36), // value
+    f(2972,5,1,b's',65535,0,255,b'I',6066,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(41105,4,1,b'm',273,4,255,b'I',5265,36), // kind
-    f(10331,12,2,b'm',271,4,255,b'I',5265,36), // metadata_key
-    f(16161,13,3,b's',65535,0,255,b'I',5265,36), // default_value
+    f(41986,4,1,b'm',276,4,255,b'I',6066,36), // kind
+    f(11234,12,2,b'm',274,4,255,b'I',6066,36), // metadata_key
+    f(17064,13,3,b's',65535,0,255,b'I',6066,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(41134,5,1,b'd',65535,0,255,b'I',5265,36), // start
-    f(41139,3,2,b'd',65535,0,255,b'I',5265,36), // end
+    f(42015,5,1,b'd',65535,0,255,b'I',6066,36), // start
+    f(42020,3,2,b'd',65535,0,255,b'I',6066,36), // end
     // envoy.type.v3.FractionalPercent
-    f(41173,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(41182,11,2,b'e',37,0,255,b'S',0,0), // denominator
+    f(42054,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(42063,11,2,b'e',38,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(23941,9,1,b'm',287,4,0,b'I',5265,36), // source_ip
-    f(23864,12,2,b'm',286,4,0,b'I',5265,36), // filter_state
+    f(24822,9,1,b'm',290,4,0,b'I',6066,36), // source_ip
+    f(24745,12,2,b'm',289,4,0,b'I',6066,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
-    f(10715,3,1,b's',65535,0,255,b'I',5265,36), // key
+    f(11618,3,1,b's',65535,0,255,b'I',6066,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(41310,4,1,b'e',38,0,255,b'S',0,0), // code
+    f(42191,4,1,b'e',39,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(41134,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(41139,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(42015,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(42020,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(41134,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(41139,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(42015,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(42020,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(41412,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(41424,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(41436,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(42293,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(42305,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(42317,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // envoy.type.v3.TokenBucket
-    f(15879,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
-    f(41466,15,2,b'm',308,4,255,b'S',0,0), // tokens_per_fill
-    f(41481,13,3,b'm',298,4,255,b'S',0,0), // fill_interval
+    f(16782,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
+    f(42347,15,2,b'm',311,4,255,b'S',0,0), // tokens_per_fill
+    f(42362,13,3,b'm',301,4,255,b'S',0,0), // fill_interval
     // google.protobuf.Any
-    f(38634,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(39515,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -3690,8 +3720,8 @@ pub(crate) static FIELDS: [FieldRow; 1378] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(41615,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(41622,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(42496,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(42503,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -3700,323 +3730,329 @@ pub(crate) static FIELDS: [FieldRow; 1378] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(41751,6,1,b'm',310,2,255,b'S',0,0), // values
+    f(42632,6,1,b'm',313,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(41806,6,1,b'm',306,1,255,b'S',0,0), // fields
+    f(42687,6,1,b'm',309,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
-    f(10715,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',310,4,255,b'S',0,0), // value
+    f(11618,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',313,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(41615,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(41622,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(42496,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(42503,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(41946,10,1,b'e',39,4,0,b'S',0,0), // null_value
-    f(41956,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(41968,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(41980,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(41990,12,5,b'm',305,4,0,b'S',0,0), // struct_value
-    f(42002,10,6,b'm',303,4,0,b'S',0,0), // list_value
+    f(42827,10,1,b'e',40,4,0,b'S',0,0), // null_value
+    f(42837,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(42849,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(42861,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(42871,12,5,b'm',308,4,0,b'S',0,0), // struct_value
+    f(42883,10,6,b'm',306,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(41310,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(42029,7,2,b's',65535,0,255,b'S',0,0), // message
-    f(3100,7,3,b'm',294,2,255,b'S',0,0), // details
+    f(42191,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(42910,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(3100,7,3,b'm',297,2,255,b'S',0,0), // details
     // xds.core.v3.ContextParams
-    f(42061,6,1,b'm',313,1,255,b'S',0,0), // params
+    f(42942,6,1,b'm',316,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
-    f(10715,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(11618,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
 ];
 
-pub(crate) static ENUMS: [EnumRow; 40] = [
-    e(42104,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(42201,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(42264,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(42311,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(42370,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(42441,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(42485,63,20,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(42573,56,25,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(42675,45,27,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(42762,47,32,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(42842,40,37,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(42971,75,44,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(43069,44,49,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(43204,31,55,3), // envoy.config.core.v3.ApiVersion
-    e(43239,57,58,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(43377,33,62,6), // envoy.config.core.v3.HealthStatus
-    e(43434,69,68,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(43533,36,71,2), // envoy.config.core.v3.RoutingPriority
-    e(43573,43,73,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(43622,37,75,3), // envoy.config.core.v3.TrafficDirection
-    e(43685,62,78,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(43777,43,81,2), // envoy.config.listener.v3.Listener.DrainType
-    e(43831,57,83,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(43955,61,88,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(44065,52,91,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(44134,55,94,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    e(44189,87,100,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    e(44290,91,103,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(44396,106,107,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(44567,110,112,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(44763,108,117,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(44908,65,120,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    e(45027,86,123,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    e(45131,93,125,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(45258,79,127,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(45379,71,130,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(45501,67,136,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(45604,47,141,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(45677,24,144,57), // envoy.type.v3.StatusCode
-    e(46497,25,201,1), // google.protobuf.NullValue
+pub(crate) static ENUMS: [EnumRow; 41] = [
+    e(42985,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(43082,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(43145,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(43192,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(43251,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(43322,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(43366,61,20,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
+    e(43487,63,24,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(43575,56,29,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(43677,45,31,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(43764,47,36,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(43844,40,41,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(43973,75,48,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(44071,44,53,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(44206,31,59,3), // envoy.config.core.v3.ApiVersion
+    e(44241,57,62,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(44379,33,66,6), // envoy.config.core.v3.HealthStatus
+    e(44436,69,72,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(44535,36,75,2), // envoy.config.core.v3.RoutingPriority
+    e(44575,43,77,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(44624,37,79,3), // envoy.config.core.v3.TrafficDirection
+    e(44687,62,82,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(44779,43,85,2), // envoy.config.listener.v3.Listener.DrainType
+    e(44833,57,87,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(44957,61,92,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(45067,52,95,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(45136,55,98,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
+    e(45191,87,104,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(45292,91,107,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(45398,106,111,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(45569,110,116,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(45765,108,121,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(45910,65,124,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(46029,86,127,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
+    e(46133,93,129,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(46260,79,131,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(46381,71,134,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(46503,67,140,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(46606,47,145,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(46679,24,148,57), // envoy.type.v3.StatusCode
+    e(47499,25,205,1), // google.protobuf.NullValue
 ];
 
-pub(crate) static VALUES: [ValueRow; 202] = [
+pub(crate) static VALUES: [ValueRow; 206] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(42139,7,0), // UNKNOWN
-    v(42146,9,1), // REQUESTED
-    v(42155,14,2), // DOES_NOT_EXIST
-    v(42169,5,3), // ACKED
-    v(42174,6,4), // NACKED
-    v(42180,14,5), // RECEIVED_ERROR
-    v(42194,7,6), // TIMEOUT
+    v(43020,7,0), // UNKNOWN
+    v(43027,9,1), // REQUESTED
+    v(43036,14,2), // DOES_NOT_EXIST
+    v(43050,5,3), // ACKED
+    v(43055,6,4), // NACKED
+    v(43061,14,5), // RECEIVED_ERROR
+    v(43075,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(42248,7,0), // Gradual
-    v(42255,9,1), // Immediate
+    v(43129,7,0), // Gradual
+    v(43136,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(42307,2,0), // v4
-    v(42309,2,1), // v6
+    v(43188,2,0), // v4
+    v(43190,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(42349,5,0), // Serve
-    v(42354,8,1), // Validate
-    v(42362,8,2), // InitOnly
+    v(43230,5,0), // Serve
+    v(43235,8,1), // Validate
+    v(43243,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(42401,4,0), // LIVE
-    v(42405,8,1), // DRAINING
-    v(42413,16,2), // PRE_INITIALIZING
-    v(42429,12,3), // INITIALIZING
+    v(43282,4,0), // LIVE
+    v(43286,8,1), // DRAINING
+    v(43294,16,2), // PRE_INITIALIZING
+    v(43310,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(42473,7,0), // COUNTER
-    v(42480,5,1), // GAUGE
+    v(43354,7,0), // COUNTER
+    v(43361,5,1), // GAUGE
+    // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
+    v(43427,14,0), // REQUEST_HEADER
+    v(43441,15,1), // REQUEST_TRAILER
+    v(43456,15,2), // RESPONSE_HEADER
+    v(43471,16,3), // RESPONSE_TRAILER
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(42139,7,0), // UNKNOWN
-    v(42548,4,1), // KILL
-    v(42552,9,2), // MULTIKILL
-    v(42561,8,3), // MEGAMISS
-    v(42569,4,4), // MISS
+    v(43020,7,0), // UNKNOWN
+    v(43550,4,1), // KILL
+    v(43554,9,2), // MULTIKILL
+    v(43563,8,3), // MEGAMISS
+    v(43571,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(42629,23,0), // USE_CONFIGURED_PROTOCOL
-    v(42652,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(43631,23,0), // USE_CONFIGURED_PROTOCOL
+    v(43654,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(42720,6,0), // STATIC
-    v(42726,10,1), // STRICT_DNS
-    v(42736,11,2), // LOGICAL_DNS
-    v(42747,3,3), // EDS
-    v(42750,12,4), // ORIGINAL_DST
+    v(43722,6,0), // STATIC
+    v(43728,10,1), // STRICT_DNS
+    v(43738,11,2), // LOGICAL_DNS
+    v(43749,3,3), // EDS
+    v(43752,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(42809,4,0), // AUTO
-    v(42813,7,1), // V4_ONLY
-    v(42820,7,2), // V6_ONLY
-    v(42827,12,3), // V4_PREFERRED
-    v(42839,3,4), // ALL
+    v(43811,4,0), // AUTO
+    v(43815,7,1), // V4_ONLY
+    v(43822,7,2), // V6_ONLY
+    v(43829,12,3), // V4_PREFERRED
+    v(43841,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(42882,11,0), // ROUND_ROBIN
-    v(42893,13,1), // LEAST_REQUEST
-    v(42906,9,2), // RING_HASH
-    v(42915,6,3), // RANDOM
-    v(42921,6,5), // MAGLEV
-    v(42927,16,6), // CLUSTER_PROVIDED
-    v(42943,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(43884,11,0), // ROUND_ROBIN
+    v(43895,13,1), // LEAST_REQUEST
+    v(43908,9,2), // RING_HASH
+    v(43917,6,3), // RANDOM
+    v(43923,6,5), // MAGLEV
+    v(43929,16,6), // CLUSTER_PROVIDED
+    v(43945,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(43046,7,0), // DEFAULT
-    v(43053,2,1), // V4
-    v(43055,2,2), // V6
-    v(43057,4,3), // PIPE
-    v(43061,8,4), // INTERNAL
+    v(44048,7,0), // DEFAULT
+    v(44055,2,1), // V4
+    v(44057,2,2), // V6
+    v(44059,4,3), // PIPE
+    v(44063,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(43113,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(43150,4,1), // REST
-    v(43154,4,2), // GRPC
-    v(43158,10,3), // DELTA_GRPC
-    v(43168,15,5), // AGGREGATED_GRPC
-    v(43183,21,6), // AGGREGATED_DELTA_GRPC
+    v(44115,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(44152,4,1), // REST
+    v(44156,4,2), // GRPC
+    v(44160,10,3), // DELTA_GRPC
+    v(44170,15,5), // AGGREGATED_GRPC
+    v(44185,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(42809,4,0), // AUTO
-    v(43235,2,1), // V2
-    v(43237,2,2), // V3
+    v(43811,4,0), // AUTO
+    v(44237,2,1), // V2
+    v(44239,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(43296,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(43319,13,1), // ADD_IF_ABSENT
-    v(43332,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(43358,19,3), // OVERWRITE_IF_EXISTS
+    v(44298,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(44321,13,1), // ADD_IF_ABSENT
+    v(44334,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(44360,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(42139,7,0), // UNKNOWN
-    v(43410,7,1), // HEALTHY
-    v(43417,9,2), // UNHEALTHY
-    v(42405,8,3), // DRAINING
-    v(42194,7,4), // TIMEOUT
-    v(43426,8,5), // DEGRADED
+    v(43020,7,0), // UNKNOWN
+    v(44412,7,1), // HEALTHY
+    v(44419,9,2), // UNHEALTHY
+    v(43286,8,3), // DRAINING
+    v(43075,7,4), // TIMEOUT
+    v(44428,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(43503,5,0), // ALLOW
-    v(43508,14,1), // REJECT_REQUEST
-    v(43522,11,2), // DROP_HEADER
+    v(44505,5,0), // ALLOW
+    v(44510,14,1), // REJECT_REQUEST
+    v(44524,11,2), // DROP_HEADER
     // envoy.config.core.v3.RoutingPriority
-    v(43046,7,0), // DEFAULT
-    v(43569,4,1), // HIGH
+    v(44048,7,0), // DEFAULT
+    v(44571,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(43616,3,0), // TCP
-    v(43619,3,1), // UDP
+    v(44618,3,0), // TCP
+    v(44621,3,1), // UDP
     // envoy.config.core.v3.TrafficDirection
-    v(43659,11,0), // UNSPECIFIED
-    v(43670,7,1), // INBOUND
-    v(43677,8,2), // OUTBOUND
+    v(44661,11,0), // UNSPECIFIED
+    v(44672,7,1), // INBOUND
+    v(44679,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(43747,3,0), // ANY
-    v(43750,19,1), // SAME_IP_OR_LOOPBACK
-    v(43769,8,2), // EXTERNAL
+    v(44749,3,0), // ANY
+    v(44752,19,1), // SAME_IP_OR_LOOPBACK
+    v(44771,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(43046,7,0), // DEFAULT
-    v(43820,11,1), // MODIFY_ONLY
+    v(44048,7,0), // DEFAULT
+    v(44822,11,1), // MODIFY_ONLY
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(43888,17,0), // MOVED_PERMANENTLY
-    v(43905,5,1), // FOUND
-    v(43910,9,2), // SEE_OTHER
-    v(43919,18,3), // TEMPORARY_REDIRECT
-    v(43937,18,4), // PERMANENT_REDIRECT
+    v(44890,17,0), // MOVED_PERMANENTLY
+    v(44907,5,1), // FOUND
+    v(44912,9,2), // SEE_OTHER
+    v(44921,18,3), // TEMPORARY_REDIRECT
+    v(44939,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(44016,19,0), // SERVICE_UNAVAILABLE
-    v(44035,9,1), // NOT_FOUND
-    v(44044,21,2), // INTERNAL_SERVER_ERROR
+    v(45018,19,0), // SERVICE_UNAVAILABLE
+    v(45037,9,1), // NOT_FOUND
+    v(45046,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(44117,4,0), // NONE
-    v(44121,13,1), // EXTERNAL_ONLY
-    v(42839,3,2), // ALL
+    v(45119,4,0), // NONE
+    v(45123,13,1), // EXTERNAL_ONLY
+    v(43841,3,2), // ALL
     // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    v(43659,11,0), // UNSPECIFIED
-    v(42809,4,1), // AUTO
-    v(42813,7,2), // V4_ONLY
-    v(42820,7,3), // V6_ONLY
-    v(42827,12,4), // V4_PREFERRED
-    v(42839,3,5), // ALL
+    v(44661,11,0), // UNSPECIFIED
+    v(43811,4,1), // AUTO
+    v(43815,7,2), // V4_ONLY
+    v(43822,7,3), // V6_ONLY
+    v(43829,12,4), // V4_PREFERRED
+    v(43841,3,5), // ALL
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    v(44117,4,0), // NONE
-    v(44276,4,1), // ONCE
-    v(44280,10,2), // TRANSITIVE
+    v(45119,4,0), // NONE
+    v(45278,4,1), // ONCE
+    v(45282,10,2), // TRANSITIVE
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(42809,4,0), // AUTO
-    v(44381,5,1), // HTTP1
-    v(44386,5,2), // HTTP2
-    v(44391,5,3), // HTTP3
+    v(43811,4,0), // AUTO
+    v(45383,5,1), // HTTP1
+    v(45388,5,2), // HTTP2
+    v(45393,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(44502,8,0), // SANITIZE
-    v(44510,12,1), // FORWARD_ONLY
-    v(44522,14,2), // APPEND_FORWARD
-    v(44536,12,3), // SANITIZE_SET
-    v(44548,19,4), // ALWAYS_FORWARD_ONLY
+    v(45504,8,0), // SANITIZE
+    v(45512,12,1), // FORWARD_ONLY
+    v(45524,14,2), // APPEND_FORWARD
+    v(45538,12,3), // SANITIZE_SET
+    v(45550,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(44677,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(44708,14,1), // KEEP_UNCHANGED
-    v(43508,14,2), // REJECT_REQUEST
-    v(44722,21,3), // UNESCAPE_AND_REDIRECT
-    v(44743,20,4), // UNESCAPE_AND_FORWARD
+    v(45679,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(45710,14,1), // KEEP_UNCHANGED
+    v(44510,14,2), // REJECT_REQUEST
+    v(45724,21,3), // UNESCAPE_AND_REDIRECT
+    v(45745,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(44871,9,0), // OVERWRITE
-    v(44880,16,1), // APPEND_IF_ABSENT
-    v(44896,12,2), // PASS_THROUGH
+    v(45873,9,0), // OVERWRITE
+    v(45882,16,1), // APPEND_IF_ABSENT
+    v(45898,12,2), // PASS_THROUGH
     // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    v(44973,9,0), // IMMEDIATE
-    v(44982,18,1), // ON_DOWNSTREAM_DATA
-    v(45000,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    v(45975,9,0), // IMMEDIATE
+    v(45984,18,1), // ON_DOWNSTREAM_DATA
+    v(46002,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    v(45113,9,0), // N_CHOICES
-    v(45122,9,1), // FULL_SCAN
+    v(46115,9,0), // N_CHOICES
+    v(46124,9,1), // FULL_SCAN
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(45224,18,0), // VERIFY_TRUST_CHAIN
-    v(45242,16,1), // ACCEPT_UNTRUSTED
+    v(46226,18,0), // VERIFY_TRUST_CHAIN
+    v(46244,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(45337,16,0), // LENIENT_STAPLING
-    v(45353,15,1), // STRICT_STAPLING
-    v(45368,11,2), // MUST_STAPLE
+    v(46339,16,0), // LENIENT_STAPLING
+    v(46355,15,1), // STRICT_STAPLING
+    v(46370,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(45450,20,0), // SAN_TYPE_UNSPECIFIED
-    v(45470,5,1), // EMAIL
-    v(45475,3,2), // DNS
-    v(45478,3,3), // URI
-    v(45481,10,4), // IP_ADDRESS
-    v(45491,10,5), // OTHER_NAME
+    v(46452,20,0), // SAN_TYPE_UNSPECIFIED
+    v(46472,5,1), // EMAIL
+    v(46477,3,2), // DNS
+    v(46480,3,3), // URI
+    v(46483,10,4), // IP_ADDRESS
+    v(46493,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(45568,8,0), // TLS_AUTO
-    v(45576,7,1), // TLSv1_0
-    v(45583,7,2), // TLSv1_1
-    v(45590,7,3), // TLSv1_2
-    v(45597,7,4), // TLSv1_3
+    v(46570,8,0), // TLS_AUTO
+    v(46578,7,1), // TLSv1_0
+    v(46585,7,2), // TLSv1_1
+    v(46592,7,3), // TLSv1_2
+    v(46599,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(45651,7,0), // HUNDRED
-    v(45658,12,1), // TEN_THOUSAND
-    v(45670,7,2), // MILLION
+    v(46653,7,0), // HUNDRED
+    v(46660,12,1), // TEN_THOUSAND
+    v(46672,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(45701,5,0), // Empty
-    v(45706,8,100), // Continue
-    v(45714,2,200), // OK
-    v(45716,7,201), // Created
-    v(45723,8,202), // Accepted
-    v(45731,27,203), // NonAuthoritativeInformation
-    v(45758,9,204), // NoContent
-    v(45767,12,205), // ResetContent
-    v(45779,14,206), // PartialContent
-    v(45793,11,207), // MultiStatus
-    v(45804,15,208), // AlreadyReported
-    v(45819,6,226), // IMUsed
-    v(45825,15,300), // MultipleChoices
-    v(45840,16,301), // MovedPermanently
-    v(45856,5,302), // Found
-    v(45861,8,303), // SeeOther
-    v(45869,11,304), // NotModified
-    v(45880,8,305), // UseProxy
-    v(45888,17,307), // TemporaryRedirect
-    v(45905,17,308), // PermanentRedirect
-    v(45922,10,400), // BadRequest
-    v(45932,12,401), // Unauthorized
-    v(45944,15,402), // PaymentRequired
-    v(45959,9,403), // Forbidden
-    v(45968,8,404), // NotFound
-    v(45976,16,405), // MethodNotAllowed
-    v(45992,13,406), // NotAcceptable
-    v(46005,27,407), // ProxyAuthenticationRequired
-    v(46032,14,408), // RequestTimeout
-    v(46046,8,409), // Conflict
-    v(46054,4,410), // Gone
-    v(46058,14,411), // LengthRequired
-    v(46072,18,412), // PreconditionFailed
-    v(46090,15,413), // PayloadTooLarge
-    v(46105,10,414), // URITooLong
-    v(46115,20,415), // UnsupportedMediaType
-    v(46135,19,416), // RangeNotSatisfiable
-    v(46154,17,417), // ExpectationFailed
-    v(46171,18,421), // MisdirectedRequest
-    v(46189,19,422), // UnprocessableEntity
-    v(46208,6,423), // Locked
-    v(46214,16,424), // FailedDependency
-    v(46230,15,426), // UpgradeRequired
-    v(46245,20,428), // PreconditionRequired
-    v(46265,15,429), // TooManyRequests
-    v(46280,27,431), // RequestHeaderFieldsTooLarge
-    v(46307,19,500), // InternalServerError
-    v(46326,14,501), // NotImplemented
-    v(46340,10,502), // BadGateway
-    v(46350,18,503), // ServiceUnavailable
-    v(46368,14,504), // GatewayTimeout
-    v(46382,23,505), // HTTPVersionNotSupported
-    v(46405,21,506), // VariantAlsoNegotiates
-    v(46426,19,507), // InsufficientStorage
-    v(46445,12,508), // LoopDetected
-    v(46457,11,510), // NotExtended
-    v(46468,29,511), // NetworkAuthenticationRequired
+    v(46703,5,0), // Empty
+    v(46708,8,100), // Continue
+    v(46716,2,200), // OK
+    v(46718,7,201), // Created
+    v(46725,8,202), // Accepted
+    v(46733,27,203), // NonAuthoritativeInformation
+    v(46760,9,204), // NoContent
+    v(46769,12,205), // ResetContent
+    v(46781,14,206), // PartialContent
+    v(46795,11,207), // MultiStatus
+    v(46806,15,208), // AlreadyReported
+    v(46821,6,226), // IMUsed
+    v(46827,15,300), // MultipleChoices
+    v(46842,16,301), // MovedPermanently
+    v(46858,5,302), // Found
+    v(46863,8,303), // SeeOther
+    v(46871,11,304), // NotModified
+    v(46882,8,305), // UseProxy
+    v(46890,17,307), // TemporaryRedirect
+    v(46907,17,308), // PermanentRedirect
+    v(46924,10,400), // BadRequest
+    v(46934,12,401), // Unauthorized
+    v(46946,15,402), // PaymentRequired
+    v(46961,9,403), // Forbidden
+    v(46970,8,404), // NotFound
+    v(46978,16,405), // MethodNotAllowed
+    v(46994,13,406), // NotAcceptable
+    v(47007,27,407), // ProxyAuthenticationRequired
+    v(47034,14,408), // RequestTimeout
+    v(47048,8,409), // Conflict
+    v(47056,4,410), // Gone
+    v(47060,14,411), // LengthRequired
+    v(47074,18,412), // PreconditionFailed
+    v(47092,15,413), // PayloadTooLarge
+    v(47107,10,414), // URITooLong
+    v(47117,20,415), // UnsupportedMediaType
+    v(47137,19,416), // RangeNotSatisfiable
+    v(47156,17,417), // ExpectationFailed
+    v(47173,18,421), // MisdirectedRequest
+    v(47191,19,422), // UnprocessableEntity
+    v(47210,6,423), // Locked
+    v(47216,16,424), // FailedDependency
+    v(47232,15,426), // UpgradeRequired
+    v(47247,20,428), // PreconditionRequired
+    v(47267,15,429), // TooManyRequests
+    v(47282,27,431), // RequestHeaderFieldsTooLarge
+    v(47309,19,500), // InternalServerError
+    v(47328,14,501), // NotImplemented
+    v(47342,10,502), // BadGateway
+    v(47352,18,503), // ServiceUnavailable
+    v(47370,14,504), // GatewayTimeout
+    v(47384,23,505), // HTTPVersionNotSupported
+    v(47407,21,506), // VariantAlsoNegotiates
+    v(47428,19,507), // InsufficientStorage
+    v(47447,12,508), // LoopDetected
+    v(47459,11,510), // NotExtended
+    v(47470,29,511), // NetworkAuthenticationRequired
     // google.protobuf.NullValue
-    v(46522,10,0), // NULL_VALUE
+    v(47524,10,0), // NULL_VALUE
 ];
