@@ -8,6 +8,8 @@ use std::sync::Arc;
 pub struct AccessLog {
     /// Where lines go.
     pub sink: LogSink,
+    /// `filter`: which requests or connections have a line; `None` is all.
+    pub filter: Option<crate::telemetry::access_log::filter::LogFilter>,
     /// The parsed format: literal text and operators.
     pub format: Arc<crate::telemetry::access_log::format::Format>,
 }

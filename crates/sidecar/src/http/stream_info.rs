@@ -9,10 +9,10 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::config::endpoint::Endpoint;
 use crate::config::route::Route;
 use crate::http::headers::Headers;
-use crate::http::message::{RequestHead, ResponseHead};
+use crate::http::message::{RequestHead, ResponseHead, Version};
 use crate::listener::connection::Connection;
 use crate::telemetry::access_log::flags::Flags;
-use crate::telemetry::access_log::record::{LogKind, Record};
+use crate::telemetry::access_log::record::{LogKind, Moments, Record, RequestState};
 
 /// The facts of one stream, filled in as they become known.
 pub struct StreamInfo {
@@ -32,8 +32,14 @@ pub struct StreamInfo {
     pub bytes_sent: u64,
     /// From the start to the first byte of upstream's response.
     pub response_after: Option<Duration>,
+    /// Further points in time.
+    pub moments: Moments,
     /// The endpoint that was used last.
     pub endpoint: Option<Arc<Endpoint>>,
+    /// Those that were tried before it.
+    pub endpoints_before: Vec<Arc<Endpoint>>,
+    /// The protocol that was spoken to it.
+    pub upstream_version: Option<Version>,
     /// Our end of that connection.
     pub upstream_local: Option<SocketAddr>,
     /// The cluster.
@@ -46,6 +52,10 @@ pub struct StreamInfo {
     pub tell_attempts: bool,
     /// The status sent to the client; 0 if none was.
     pub status: u16,
+    /// The body of an answer of our own.
+    pub local_reply_body: Cow<'static, [u8]>,
+    /// What filters left.
+    pub state: Option<Box<RequestState>>,
 }
 
 impl StreamInfo {
@@ -60,13 +70,18 @@ impl StreamInfo {
             bytes_received: 0,
             bytes_sent: 0,
             response_after: None,
+            moments: Moments::default(),
             endpoint: None,
+            endpoints_before: Vec::new(),
+            upstream_version: None,
             upstream_local: None,
             cluster: None,
             route: None,
             attempts: 0,
             tell_attempts: false,
             status: 0,
+            local_reply_body: Cow::Borrowed(b""),
+            state: None,
         }
     }
 
@@ -81,7 +96,7 @@ impl StreamInfo {
         let duration = self.started.elapsed();
         let now = SystemTime::now();
         Record {
-            kind: LogKind::DownstreamEnd,
+            kind: LogKind::NotSet,
             connection,
             client: self.client,
             started: now.checked_sub(duration).unwrap_or(now),
@@ -96,11 +111,20 @@ impl StreamInfo {
             bytes_sent: self.bytes_sent,
             duration,
             response_duration: self.response_after,
+            moments: self.moments,
+            upstream_hostname: self
+                .endpoint
+                .as_ref()
+                .map_or("", |endpoint| &endpoint.hostname),
+            upstream_before: &self.endpoints_before,
+            upstream_version: self.upstream_version,
             upstream_host: self.endpoint.as_ref().map(|endpoint| &endpoint.address),
             upstream_local: self.upstream_local,
             upstream_cluster: self.cluster.as_ref(),
             route_name: self.route.as_ref().map_or("", |route| &route.name),
             attempts: self.attempts,
+            local_reply_body: &self.local_reply_body,
+            state: self.state.as_deref(),
         }
     }
 }

@@ -12,8 +12,8 @@ use envoy_types::pb::envoy::extensions::access_loggers::file::v3::file_access_lo
 use envoy_types::pb::envoy::extensions::access_loggers::stream::v3 as stream;
 
 use super::extension::{Build, Extension, decode, resolve};
-use super::fields::{Within as _, each, named, required};
-use super::{data_source, struct_value};
+use super::fields::{Together as _, Within as _, each, named, required};
+use super::{access_log_filter, data_source, struct_value};
 use crate::config::access_log::{AccessLog, LogSink};
 use crate::config::error::{ConfigError, Result};
 use crate::telemetry::access_log::format::{DEFAULT, Format, Missing};
@@ -44,12 +44,33 @@ pub const LOGGERS: &[Extension<Build<AccessLog>>] = &[
     },
 ];
 
+/// Extensions of the formats; what these add is always there.
+const FORMATTERS: &[Extension<()>] = &[
+    Extension {
+        type_name: "envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery",
+        build: (),
+    },
+    Extension {
+        type_name: "envoy.extensions.formatter.metadata.v3.Metadata",
+        build: (),
+    },
+];
+
 /// The `access_log` field of a listener or filter.
 pub fn build(proto: &[accesslog::AccessLog]) -> Result<Vec<AccessLog>> {
     each("access_log", proto, |log| {
-        let ConfigType::TypedConfig(any) = required(&log.config_type, "typed_config")?;
-        let logger = resolve(LOGGERS, "access logger", any)?;
-        (logger.build)(&any.value).within("typed_config")
+        let built = required(&log.config_type, "typed_config").and_then(|config| {
+            let ConfigType::TypedConfig(any) = config;
+            let logger = resolve(LOGGERS, "access logger", any)?;
+            (logger.build)(&any.value).within("typed_config")
+        });
+        let filter = log
+            .filter
+            .as_ref()
+            .map(access_log_filter::build)
+            .transpose();
+        let (built, filter) = (built, filter.within("filter")).together()?;
+        Ok(AccessLog { filter, ..built })
     })
 }
 
@@ -73,6 +94,7 @@ fn of_file(proto: &file::FileAccessLog) -> Result<AccessLog> {
     };
     Ok(AccessLog {
         sink,
+        filter: None,
         format: Arc::new(format),
     })
 }
@@ -84,12 +106,17 @@ fn of_stream(sink: LogSink, format: Option<SubstitutionFormatString>) -> Result<
     };
     Ok(AccessLog {
         sink,
+        filter: None,
         format: Arc::new(format),
     })
 }
 
 /// A `SubstitutionFormatString`, of a log or of any other text.
 pub fn substitution(proto: &SubstitutionFormatString) -> Result<Format> {
+    each("formatters", &proto.formatters, |formatter| {
+        let any = required(&formatter.typed_config, "typed_config")?;
+        resolve(FORMATTERS, "formatter", any).map(drop)
+    })?;
     let missing = if proto.omit_empty_values {
         Missing::Nothing
     } else {

@@ -9,6 +9,7 @@
 #![allow(deprecated)]
 
 pub mod access_log;
+mod access_log_filter;
 mod certificate;
 pub mod cluster;
 pub mod context;

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use crate::http::headers::Name;
 use crate::http::message::{BodyLength, RequestHead, ResponseHead, Version};
 use crate::telemetry::access_log::flags::Flags;
+use crate::telemetry::access_log::format::grpc;
 
 /// An answer of our own instead of upstream's.
 #[derive(Debug)]
@@ -70,7 +71,10 @@ impl LocalReply {
             head.headers
                 .push_known(Name::ContentType, b"application/grpc");
             let mut code = itoa::Buffer::new();
-            let code = code.format(self.grpc_status.unwrap_or_else(|| grpc_status(self.status)));
+            let code = code.format(
+                self.grpc_status
+                    .unwrap_or_else(|| grpc::of_http(self.status)),
+            );
             head.headers.push_known(Name::GrpcStatus, code.as_bytes());
             if !self.body.is_empty() {
                 head.headers
@@ -95,19 +99,6 @@ impl LocalReply {
             return &[];
         }
         &self.body
-    }
-}
-
-/// How a gRPC client understands an HTTP status (gRPC's "HTTP to gRPC Status Code Mapping").
-fn grpc_status(status: u16) -> u8 {
-    match status {
-        200 => 0,
-        400 => 13,
-        401 => 16,
-        403 => 7,
-        404 => 12,
-        429 | 502 | 503 | 504 => 14,
-        _ => 2,
     }
 }
 

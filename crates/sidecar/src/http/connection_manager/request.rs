@@ -22,6 +22,7 @@ use crate::http::stream_info::StreamInfo;
 use crate::runtime::timer::Timer;
 use crate::telemetry::access_log::flags::Flags;
 use crate::telemetry::access_log::format::Format;
+use crate::telemetry::access_log::record::{LogKind, Record};
 
 /// What the codec does with the connection (HTTP/1) or stream (HTTP/2) next.
 pub enum Next {
@@ -324,7 +325,10 @@ pub fn log(
         .record(info.started.elapsed().as_secs_f64() * 1000.0);
     if !context.manager.access_log.is_empty() {
         let response = (info.status != 0).then_some(response);
-        let record = info.record(&context.connection, Some(request), response, trailers);
+        let record = Record {
+            kind: LogKind::DownstreamEnd,
+            ..info.record(&context.connection, Some(request), response, trailers)
+        };
         context
             .worker
             .access_log

@@ -162,7 +162,11 @@ async fn attempt_and_retry(
             Ok(exchange) => exchange,
             Err(ended) => return ended,
         };
-        stream.info.endpoint = Some(exchange.endpoint().clone());
+        let before = stream.info.endpoint.replace(exchange.endpoint().clone());
+        if stream.info.attempts > 1 {
+            stream.info.endpoints_before.extend(before);
+        }
+        stream.info.upstream_version = Some(exchange.version());
         stream.info.upstream_local = exchange.local_addr();
         if stream.context.manager.scheme == SchemeRule::MatchUpstream {
             stream.request.scheme = request::scheme_of(cluster);
@@ -209,6 +213,8 @@ async fn attempt_and_retry(
         let (received, sent) = (relay.bytes_received, relay.bytes_sent);
         let trailers = relay.trailers.take();
         let upgraded = rules.upgraded;
+        let moments = relay.moments(rules.started());
+        stream.info.moments = moments;
         stream.info.bytes_received += received;
         stream.info.bytes_sent += sent;
         let error = match outcome {

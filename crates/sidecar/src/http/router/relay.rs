@@ -12,8 +12,9 @@ use crate::http::connection_manager::context::Context as HttpContext;
 use crate::http::downstream::Downstream;
 use crate::http::error::StreamError;
 use crate::http::headers::Headers;
-use crate::http::message::{RequestHead, ResponseHead};
+use crate::http::message::{BodyLength, RequestHead, ResponseHead};
 use crate::runtime::timer::Timer;
+use crate::telemetry::access_log::record::Moments;
 use crate::upstream::exchange::Exchange;
 
 /// The most body bytes kept so that a request can be sent again; beyond it, it cannot.
@@ -145,6 +146,11 @@ pub struct Relay<'a, 'd> {
     /// When the request had been read to its end.
     request_ended: Option<Instant>,
     last_activity: Instant,
+    began: Instant,
+    /// When the whole request had been sent.
+    sent: Option<Instant>,
+    /// When the whole response had come.
+    response_ended: Option<Instant>,
     /// The time of the present poll, once somebody has asked for it.
     now: Option<Instant>,
     upload: Upload,
@@ -167,12 +173,13 @@ impl<'a, 'd> Relay<'a, 'd> {
         request_ended: Option<Instant>,
         timer: &'a mut Timer,
     ) -> Self {
+        let began = Instant::now();
         Relay {
             context,
             request,
             response,
             downstream,
-            upload: if request.body == crate::http::message::BodyLength::None {
+            upload: if request.body == BodyLength::None {
                 Upload::Done
             } else if !replay.bytes.is_empty() || replay.ended {
                 Upload::Replaying { sent: 0 }
@@ -187,7 +194,10 @@ impl<'a, 'd> Relay<'a, 'd> {
             bytes_sent: 0,
             trailers: None,
             request_ended,
-            last_activity: Instant::now(),
+            last_activity: began,
+            began,
+            sent: (request.body == BodyLength::None).then_some(began),
+            response_ended: None,
             now: None,
             download: Download::Head,
         }
@@ -196,6 +206,17 @@ impl<'a, 'd> Relay<'a, 'd> {
     /// When the request had been read to its end, if it has.
     pub fn request_ended(&self) -> Option<Instant> {
         self.request_ended
+    }
+
+    /// When what happened, for a request that came at `started`.
+    pub fn moments(&self, started: std::time::Instant) -> Moments {
+        let since = |at: Instant| at.into_std().saturating_duration_since(started);
+        Moments {
+            request_end: self.request_ended.map(since),
+            upstream_begin: Some(since(self.began)),
+            upstream_sent: self.sent.map(since),
+            response_end: self.response_ended.map(since),
+        }
     }
 
     /// Whether a final head has gone to the client.
@@ -342,6 +363,7 @@ impl<'a, 'd> Relay<'a, 'd> {
                     self.replay.trailers = trailers;
                     self.touch();
                     self.request_ended = Some(self.last_activity);
+                    self.sent = Some(self.last_activity);
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(RelayError::Downstream(error))),
             }
@@ -413,11 +435,16 @@ impl<'a, 'd> Relay<'a, 'd> {
                         self.download = Download::Flush;
                         continue;
                     }
-                    let end = self.response.body == crate::http::message::BodyLength::None;
+                    let end = self.response.body == BodyLength::None;
                     self.downstream
                         .send_head(self.response, end)
                         .map_err(RelayError::Downstream)?;
-                    self.download = if end { Download::Flush } else { Download::Body };
+                    if end {
+                        self.response_ended = Some(self.last_activity);
+                        self.download = Download::Flush;
+                    } else {
+                        self.download = Download::Body;
+                    }
                 }
                 Download::Body => match exchange.poll_data(cx) {
                     Poll::Pending => {
@@ -443,6 +470,8 @@ impl<'a, 'd> Relay<'a, 'd> {
                     }
                     Poll::Ready(Ok(None)) => {
                         self.trailers = exchange.take_trailers();
+                        self.touch();
+                        self.response_ended = Some(self.last_activity);
                         self.downstream
                             .send_end(self.trailers.as_ref())
                             .map_err(RelayError::Downstream)?;

@@ -42,6 +42,11 @@ impl<'a> ResponseRules<'a> {
             upgraded: false,
         }
     }
+
+    /// When the request came.
+    pub fn started(&self) -> std::time::Instant {
+        self.info.started
+    }
 }
 
 impl OnHead for ResponseRules<'_> {

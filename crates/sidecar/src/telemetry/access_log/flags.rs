@@ -7,27 +7,44 @@ pub struct Flags(u32);
 macro_rules! flags {
     ($($name:ident = $bit:literal, $short:literal, $long:literal;)+) => {
         impl Flags {
-            $(#[doc = $long] pub const $name: Flags = Flags(1 << $bit);)+
+            $(#[doc = $long] #[allow(dead_code, reason = "the set is Envoy's")] pub const $name: Flags = Flags(1 << $bit);)+
             const ALL: &'static [(Flags, &'static str, &'static str)] = &[$((Flags(1 << $bit), $short, $long)),+];
         }
     };
 }
 
+// In the order in which Envoy writes them; some are set by filters that are to come.
 flags! {
-    NO_HEALTHY_UPSTREAM = 0, "UH", "NoHealthyUpstream";
-    UPSTREAM_CONNECTION_FAILURE = 1, "UF", "UpstreamConnectionFailure";
-    UPSTREAM_OVERFLOW = 2, "UO", "UpstreamOverflow";
-    NO_ROUTE_FOUND = 3, "NR", "NoRouteFound";
-    NO_CLUSTER_FOUND = 5, "NC", "NoClusterFound";
-    DOWNSTREAM_CONNECTION_TERMINATION = 7, "DC", "DownstreamConnectionTermination";
-    UPSTREAM_REQUEST_TIMEOUT = 8, "UT", "UpstreamRequestTimeout";
-    UPSTREAM_REMOTE_RESET = 10, "UR", "UpstreamRemoteReset";
-    UPSTREAM_CONNECTION_TERMINATION = 11, "UC", "UpstreamConnectionTermination";
-    STREAM_IDLE_TIMEOUT = 12, "SI", "StreamIdleTimeout";
-    DOWNSTREAM_PROTOCOL_ERROR = 13, "DPE", "DownstreamProtocolError";
+    FAILED_LOCAL_HEALTH_CHECK = 0, "LH", "FailedLocalHealthCheck";
+    NO_HEALTHY_UPSTREAM = 1, "UH", "NoHealthyUpstream";
+    UPSTREAM_REQUEST_TIMEOUT = 2, "UT", "UpstreamRequestTimeout";
+    LOCAL_RESET = 3, "LR", "LocalReset";
+    UPSTREAM_REMOTE_RESET = 4, "UR", "UpstreamRemoteReset";
+    UPSTREAM_CONNECTION_FAILURE = 5, "UF", "UpstreamConnectionFailure";
+    UPSTREAM_CONNECTION_TERMINATION = 6, "UC", "UpstreamConnectionTermination";
+    UPSTREAM_OVERFLOW = 7, "UO", "UpstreamOverflow";
+    NO_ROUTE_FOUND = 8, "NR", "NoRouteFound";
+    DELAY_INJECTED = 9, "DI", "DelayInjected";
+    FAULT_INJECTED = 10, "FI", "FaultInjected";
+    RATE_LIMITED = 11, "RL", "RateLimited";
+    UNAUTHORIZED_EXTERNAL_SERVICE = 12, "UAEX", "UnauthorizedExternalService";
+    RATE_LIMIT_SERVICE_ERROR = 13, "RLSE", "RateLimitServiceError";
+    DOWNSTREAM_CONNECTION_TERMINATION = 14, "DC", "DownstreamConnectionTermination";
     UPSTREAM_RETRY_LIMIT_EXCEEDED = 15, "URX", "UpstreamRetryLimitExceeded";
-    DURATION_TIMEOUT = 16, "DT", "DurationTimeout";
-    UPSTREAM_PROTOCOL_ERROR = 14, "UPE", "UpstreamProtocolError";
+    STREAM_IDLE_TIMEOUT = 16, "SI", "StreamIdleTimeout";
+    INVALID_ENVOY_REQUEST_HEADERS = 17, "IH", "InvalidEnvoyRequestHeaders";
+    DOWNSTREAM_PROTOCOL_ERROR = 18, "DPE", "DownstreamProtocolError";
+    UPSTREAM_MAX_STREAM_DURATION_REACHED = 19, "UMSDR", "UpstreamMaxStreamDurationReached";
+    RESPONSE_FROM_CACHE_FILTER = 20, "RFCF", "ResponseFromCacheFilter";
+    NO_FILTER_CONFIG_FOUND = 21, "NFCF", "NoFilterConfigFound";
+    DURATION_TIMEOUT = 22, "DT", "DurationTimeout";
+    UPSTREAM_PROTOCOL_ERROR = 23, "UPE", "UpstreamProtocolError";
+    NO_CLUSTER_FOUND = 24, "NC", "NoClusterFound";
+    OVERLOAD_MANAGER = 25, "OM", "OverloadManagerTerminated";
+    DNS_RESOLUTION_FAILED = 26, "DF", "DnsResolutionFailed";
+    DROP_OVERLOAD = 27, "DO", "DropOverload";
+    DOWNSTREAM_REMOTE_RESET = 28, "DR", "DownstreamRemoteReset";
+    UNCONDITIONAL_DROP_OVERLOAD = 29, "UDO", "UnconditionalDropOverload";
 }
 
 impl std::ops::BitOrAssign for Flags {
@@ -43,6 +60,22 @@ impl Flags {
     /// Whether all of `other` are set.
     pub fn contains(self, other: Flags) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// Whether one of `other` is set.
+    pub fn intersects(self, other: Flags) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// The flag of this short name.
+    pub fn named(name: &str) -> Option<Flags> {
+        let row = Self::ALL.iter().find(|(_, short, _)| *short == name);
+        row.map(|(flag, ..)| *flag)
+    }
+
+    /// All short names.
+    pub fn names() -> Vec<&'static str> {
+        Self::ALL.iter().map(|(_, short, _)| *short).collect()
     }
 
     /// The short names joined by commas; `-` for none.

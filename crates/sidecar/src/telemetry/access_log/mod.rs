@@ -1,5 +1,6 @@
 //! Access logs.
 
+pub mod filter;
 pub mod flags;
 pub mod format;
 pub mod record;

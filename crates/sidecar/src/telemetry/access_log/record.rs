@@ -7,9 +7,12 @@ use std::time::{Duration, SystemTime};
 
 use super::flags::Flags;
 use crate::config::address::Address;
+use crate::config::endpoint::Endpoint;
 use crate::http::headers::Headers;
-use crate::http::message::{RequestHead, ResponseHead};
+use crate::http::message::{RequestHead, ResponseHead, Version};
 use crate::listener::connection::Connection;
+use crate::network::filter_state::FilterState;
+use crate::network::state::Metadata;
 
 /// Why a line is written (`%ACCESS_LOG_TYPE%`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,6 +28,12 @@ pub enum LogKind {
     TcpPeriodic,
     /// A tcp_proxy's connection has ended.
     TcpConnectionEnd,
+    /// A request has come.
+    DownstreamStart,
+    /// A request lasts.
+    DownstreamPeriodic,
+    /// A tunnel has been established.
+    DownstreamTunnelEstablished,
     /// A request has ended.
     DownstreamEnd,
 }
@@ -38,6 +47,9 @@ impl LogKind {
             LogKind::TcpUpstreamConnected => "TcpUpstreamConnected",
             LogKind::TcpPeriodic => "TcpPeriodic",
             LogKind::TcpConnectionEnd => "TcpConnectionEnd",
+            LogKind::DownstreamStart => "DownstreamStart",
+            LogKind::DownstreamPeriodic => "DownstreamPeriodic",
+            LogKind::DownstreamTunnelEstablished => "DownstreamTunnelSuccessfullyEstablished",
             LogKind::DownstreamEnd => "DownstreamEnd",
         }
     }
@@ -77,8 +89,16 @@ pub struct Record<'a> {
     pub duration: Duration,
     /// From the first byte of the request to the first byte of the response from upstream.
     pub response_duration: Option<Duration>,
+    /// Further points in time.
+    pub moments: Moments,
     /// The endpoint that was used.
     pub upstream_host: Option<&'a Address>,
+    /// Its name; empty if it has none.
+    pub upstream_hostname: &'a str,
+    /// The endpoints that were tried before it.
+    pub upstream_before: &'a [Arc<Endpoint>],
+    /// The protocol that was spoken to it.
+    pub upstream_version: Option<Version>,
     /// Our own address of the upstream connection.
     pub upstream_local: Option<SocketAddr>,
     /// The cluster that was used.
@@ -87,6 +107,32 @@ pub struct Record<'a> {
     pub route_name: &'a str,
     /// `%UPSTREAM_REQUEST_ATTEMPT_COUNT%`
     pub attempts: u32,
+    /// `%LOCAL_REPLY_BODY%`; empty where the answer is not ours.
+    pub local_reply_body: &'a [u8],
+    /// What filters left on the request.
+    pub state: Option<&'a RequestState>,
+}
+
+/// Points in time of a request, counted from its begin; `None` where it never came to them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Moments {
+    /// The whole request has come.
+    pub request_end: Option<Duration>,
+    /// The request begins to go to the endpoint.
+    pub upstream_begin: Option<Duration>,
+    /// All of it has gone there.
+    pub upstream_sent: Option<Duration>,
+    /// The whole response has come from there.
+    pub response_end: Option<Duration>,
+}
+
+/// What filters left on one request.
+#[derive(Debug, Default)]
+pub struct RequestState {
+    /// Typed values by name; those of the connection come after them.
+    pub filter_state: FilterState,
+    /// Dynamic metadata; likewise.
+    pub metadata: Metadata,
 }
 
 impl<'a> Record<'a> {
@@ -108,11 +154,17 @@ impl<'a> Record<'a> {
             bytes_sent: 0,
             duration: connection.accepted.elapsed(),
             response_duration: None,
+            moments: Moments::default(),
             upstream_host: None,
+            upstream_hostname: "",
+            upstream_before: &[],
+            upstream_version: None,
             upstream_local: None,
             upstream_cluster: None,
             route_name: "",
             attempts: 0,
+            local_reply_body: b"",
+            state: None,
         }
     }
 }

@@ -16,6 +16,7 @@ use metrics::Counter;
 
 use super::record::Record;
 use crate::config::access_log::{AccessLog, LogSink};
+use crate::runtime::random::Random;
 use crate::telemetry::metrics::{Family, Scope, Stats};
 
 /// A buffer of this many bytes is handed over at once.
@@ -111,6 +112,7 @@ impl Handle {
             shared: self.0,
             buffers: RefCell::default(),
             flush_pending: Cell::new(false),
+            random: Random::new(),
             dropped: scope.counter("lines_dropped"),
             _scope: scope,
         }))
@@ -180,6 +182,7 @@ struct Inner {
     shared: Arc<Shared>,
     buffers: RefCell<HashMap<LogSink, Batch>>,
     flush_pending: Cell<bool>,
+    random: Random,
     dropped: Counter,
     _scope: Scope,
 }
@@ -190,6 +193,10 @@ impl Writer {
         let inner = &self.0;
         let mut buffers = inner.buffers.borrow_mut();
         for log in logs {
+            let filter = log.filter.as_ref();
+            if filter.is_some_and(|filter| !filter.admits(record, &inner.random)) {
+                continue;
+            }
             if !buffers.contains_key(&log.sink) {
                 let sink = log.sink.clone();
                 buffers.insert(

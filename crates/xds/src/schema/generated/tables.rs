@@ -161,9 +161,47 @@ failed_configuration\
 last_update_attempt\
 details\
 envoy.config.accesslog.v3.AccessLog\
-filters on access logs are not supported yet\
 filter\
 typed_config\
+envoy.config.accesslog.v3.AccessLogFilter\
+status_code_filter\
+duration_filter\
+not_health_check_filter\
+traceable_filter\
+runtime_filter\
+and_filter\
+or_filter\
+header_filter\
+response_flag_filter\
+grpc_status_filter\
+no filter that comes from an extension (CEL, process rate limit) is supported\
+extension_filter\
+match a header with header_filter\
+metadata_filter\
+log_type_filter\
+envoy.config.accesslog.v3.AndFilter\
+filters\
+envoy.config.accesslog.v3.ComparisonFilter\
+op\
+envoy.config.accesslog.v3.DurationFilter\
+comparison\
+envoy.config.accesslog.v3.GrpcStatusFilter\
+statuses\
+exclude\
+envoy.config.accesslog.v3.HeaderFilter\
+header\
+envoy.config.accesslog.v3.LogTypeFilter\
+types\
+envoy.config.accesslog.v3.NotHealthCheckFilter\
+envoy.config.accesslog.v3.OrFilter\
+envoy.config.accesslog.v3.ResponseFlagFilter\
+flags\
+envoy.config.accesslog.v3.RuntimeFilter\
+runtime_key\
+percent_sampled\
+use_independent_randomness\
+envoy.config.accesslog.v3.StatusCodeFilter\
+envoy.config.accesslog.v3.TraceableFilter\
 envoy.config.bootstrap.v3.Admin\
 requests to the admin port are not logged\
 access_log_path\
@@ -367,7 +405,6 @@ least_request_lb_config\
 cluster_type\
 respect_dns_ttl\
 filters on the upstream side are not supported\
-filters\
 load_balancing_policy\
 load reports are not supported\
 lrs_server\
@@ -544,11 +581,9 @@ skip_envoy_headers\
 envoy.config.core.v3.HeaderValue\
 raw_value\
 envoy.config.core.v3.HeaderValueOption\
-header\
 append_action\
 keep_empty_value\
 envoy.config.core.v3.HealthStatusSet\
-statuses\
 envoy.config.core.v3.Http1ProtocolOptions\
 allow_absolute_url\
 accept_http_10\
@@ -655,9 +690,9 @@ envoy.config.core.v3.RetryPolicy.RetryHostPredicate\
 envoy.config.core.v3.RetryPolicy.RetryPriority\
 envoy.config.core.v3.RuntimeDouble\
 default_value\
-runtime_key\
 envoy.config.core.v3.RuntimeFeatureFlag\
 envoy.config.core.v3.RuntimeFractionalPercent\
+envoy.config.core.v3.RuntimeUInt32\
 envoy.config.core.v3.SchemeHeaderTransformation\
 scheme_to_overwrite\
 match_upstream\
@@ -673,10 +708,8 @@ ipv4_compat\
 network_namespace_filepath\
 envoy.config.core.v3.SubstitutionFormatString\
 omit_empty_values\
-a log line has none\
 content_type\
 text_format_source\
-operators that come from extensions are not supported\
 formatters\
 properties are always sorted by name\
 json_format_options\
@@ -1186,6 +1219,8 @@ envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions\
 flush_access_log_on_start\
 envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster\
 envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight\
+envoy.extensions.formatter.metadata.v3.Metadata\
+envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery\
 envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig\
 allow_extension_to_set_address_as_trusted\
 reject_with_status\
@@ -1535,6 +1570,28 @@ INITIALIZING\
 envoy.admin.v3.SimpleMetric.Type\
 COUNTER\
 GAUGE\
+envoy.config.accesslog.v3.ComparisonFilter.Op\
+EQ\
+GE\
+LE\
+NE\
+envoy.config.accesslog.v3.GrpcStatusFilter.Status\
+OK\
+CANCELED\
+INVALID_ARGUMENT\
+DEADLINE_EXCEEDED\
+NOT_FOUND\
+ALREADY_EXISTS\
+PERMISSION_DENIED\
+RESOURCE_EXHAUSTED\
+FAILED_PRECONDITION\
+ABORTED\
+OUT_OF_RANGE\
+UNIMPLEMENTED\
+INTERNAL\
+UNAVAILABLE\
+DATA_LOSS\
+UNAUTHENTICATED\
 envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType\
 REQUEST_HEADER\
 REQUEST_TRAILER\
@@ -1573,7 +1630,6 @@ DEFAULT\
 V4\
 V6\
 PIPE\
-INTERNAL\
 envoy.config.core.v3.ApiConfigSource.ApiType\
 DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE\
 REST\
@@ -1620,11 +1676,26 @@ TEMPORARY_REDIRECT\
 PERMANENT_REDIRECT\
 envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode\
 SERVICE_UNAVAILABLE\
-NOT_FOUND\
 INTERNAL_SERVER_ERROR\
 envoy.config.route.v3.VirtualHost.TlsRequirementType\
 NONE\
 EXTERNAL_ONLY\
+envoy.data.accesslog.v3.AccessLogType\
+NotSet\
+TcpUpstreamConnected\
+TcpPeriodic\
+TcpConnectionEnd\
+DownstreamStart\
+DownstreamPeriodic\
+DownstreamEnd\
+UpstreamPoolReady\
+UpstreamPeriodic\
+UpstreamEnd\
+DownstreamTunnelSuccessfullyEstablished\
+UdpTunnelUpstreamConnected\
+UdpPeriodic\
+UdpSessionEnd\
+TcpConnectionStart\
 envoy.extensions.clusters.common.dns.v3.DnsLookupFamily\
 envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream\
 ONCE\
@@ -1682,7 +1753,6 @@ MILLION\
 envoy.type.v3.StatusCode\
 Empty\
 Continue\
-OK\
 Created\
 Accepted\
 NonAuthoritativeInformation\
@@ -1741,7 +1811,7 @@ google.protobuf.NullValue\
 NULL_VALUE\
 ";
 
-pub(crate) static MESSAGES: [MessageRow; 317] = [
+pub(crate) static MESSAGES: [MessageRow; 333] = [
     m(0,34,0,2), // envoy.admin.v3.BootstrapConfigDump
     m(55,26,2,2), // envoy.admin.v3.Certificate
     m(98,33,4,7), // envoy.admin.v3.CertificateDetails
@@ -1776,295 +1846,311 @@ pub(crate) static MESSAGES: [MessageRow; 317] = [
     m(2977,35,151,3), // envoy.admin.v3.SubjectAlternateName
     m(3028,33,154,4), // envoy.admin.v3.UpdateFailureState
     m(3107,35,158,3), // envoy.config.accesslog.v3.AccessLog
-    m(3204,31,161,7), // envoy.config.bootstrap.v3.Admin
-    m(3502,35,168,41), // envoy.config.bootstrap.v3.Bootstrap
-    m(5867,56,209,1), // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig
-    m(5923,66,210,2), // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat
-    m(6011,55,212,1), // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
-    m(6132,52,213,5), // envoy.config.bootstrap.v3.Bootstrap.DynamicResources
-    m(6306,64,218,1), // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    m(6400,51,219,3), // envoy.config.bootstrap.v3.Bootstrap.StaticResources
-    m(6475,40,222,5), // envoy.config.bootstrap.v3.ClusterManager
-    m(6815,57,227,2), // envoy.config.bootstrap.v3.ClusterManager.OutlierDetection
-    m(6899,44,229,2), // envoy.config.bootstrap.v3.CustomInlineHeader
-    m(6979,37,231,1), // envoy.config.bootstrap.v3.FatalAction
-    m(7022,40,232,1), // envoy.config.bootstrap.v3.LayeredRuntime
-    m(7068,48,233,5), // envoy.config.bootstrap.v3.MemoryAllocatorManager
-    m(7230,38,238,5), // envoy.config.bootstrap.v3.RuntimeLayer
-    m(7355,49,243,0), // envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer
-    m(7404,48,243,3), // envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer
-    m(7498,34,246,7), // envoy.config.bootstrap.v3.Watchdog
-    m(7638,49,253,2), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
-    m(7692,35,255,2), // envoy.config.bootstrap.v3.Watchdogs
-    m(7762,39,257,2), // envoy.config.cluster.v3.CircuitBreakers
-    m(7856,50,259,8), // envoy.config.cluster.v3.CircuitBreakers.Thresholds
-    m(8145,31,267,57), // envoy.config.cluster.v3.Cluster
-    m(9827,46,324,8), // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    m(10352,72,332,2), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
-    m(10467,71,334,0), // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
-    m(10538,64,334,3), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
-    m(10759,49,337,2), // envoy.config.cluster.v3.Cluster.CustomClusterType
-    m(10808,48,339,2), // envoy.config.cluster.v3.Cluster.EdsClusterConfig
-    m(10878,52,341,3), // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    m(11042,51,344,4), // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
-    m(11246,48,348,3), // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    m(11377,43,351,2), // envoy.config.cluster.v3.Cluster.RefreshRate
-    m(11445,50,353,1), // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
-    m(11495,52,354,3), // envoy.config.cluster.v3.Cluster.TransportSocketMatch
-    m(11552,66,357,2), // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
-    m(11621,43,359,1), // envoy.config.cluster.v3.LoadBalancingPolicy
-    m(11672,50,360,1), // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
-    m(11744,41,361,3), // envoy.config.cluster.v3.TrackClusterStats
-    m(11840,49,364,3), // envoy.config.cluster.v3.UpstreamConnectionOptions
-    m(12021,69,367,2), // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
-    m(12144,52,369,3), // envoy.config.common.mutation_rules.v3.HeaderMutation
-    m(12251,28,372,3), // envoy.config.core.v3.Address
-    m(12355,43,375,0), // envoy.config.core.v3.AggregatedConfigSource
-    m(12398,36,375,9), // envoy.config.core.v3.ApiConfigSource
-    m(12733,36,384,2), // envoy.config.core.v3.BackoffStrategy
-    m(12769,31,386,7), // envoy.config.core.v3.BindConfig
-    m(12956,33,393,2), // envoy.config.core.v3.BuildVersion
-    m(12989,30,395,2), // envoy.config.core.v3.CidrRange
-    m(13043,33,397,8), // envoy.config.core.v3.ConfigSource
-    m(13170,33,405,1), // envoy.config.core.v3.ControlPlane
-    m(13213,31,406,5), // envoy.config.core.v3.DataSource
-    m(13314,40,411,2), // envoy.config.core.v3.DnsResolutionConfig
-    m(13383,39,413,2), // envoy.config.core.v3.DnsResolverOptions
-    m(13446,39,415,1), // envoy.config.core.v3.EventServiceConfig
-    m(13497,30,416,6), // envoy.config.core.v3.Extension
-    m(13567,39,422,2), // envoy.config.core.v3.ExtraSourceAddress
-    m(13606,32,424,5), // envoy.config.core.v3.GrpcService
-    m(13757,42,429,5), // envoy.config.core.v3.GrpcService.EnvoyGrpc
-    m(13965,32,434,3), // envoy.config.core.v3.HeaderValue
-    m(14006,38,437,4), // envoy.config.core.v3.HeaderValueOption
-    m(14079,36,441,1), // envoy.config.core.v3.HealthStatusSet
-    m(14123,41,442,11), // envoy.config.core.v3.Http1ProtocolOptions
-    m(14664,57,453,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    m(14839,41,455,22), // envoy.config.core.v3.Http2ProtocolOptions
-    m(15911,40,477,8), // envoy.config.core.v3.HttpProtocolOptions
-    m(16124,38,485,1), // envoy.config.core.v3.JsonFormatOptions
-    m(16177,29,486,3), // envoy.config.core.v3.Locality
-    m(16224,29,489,2), // envoy.config.core.v3.Metadata
-    m(16323,49,491,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
-    m(16372,54,493,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
-    m(16426,25,495,11), // envoy.config.core.v3.Node
-    m(16572,48,506,2), // envoy.config.core.v3.Node.DynamicParametersEntry
-    m(16620,37,508,3), // envoy.config.core.v3.PathConfigSource
-    m(16670,25,511,2), // envoy.config.core.v3.Pipe
-    m(16744,38,513,2), // envoy.config.core.v3.RateLimitSettings
-    m(16801,32,515,6), // envoy.config.core.v3.RetryPolicy
-    m(16933,51,521,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
-    m(16984,46,523,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
-    m(17030,34,525,2), // envoy.config.core.v3.RuntimeDouble
-    m(17088,39,527,2), // envoy.config.core.v3.RuntimeFeatureFlag
-    m(17127,45,529,2), // envoy.config.core.v3.RuntimeFractionalPercent
-    m(17172,47,531,2), // envoy.config.core.v3.SchemeHeaderTransformation
-    m(17252,37,533,1), // envoy.config.core.v3.SelfConfigSource
-    m(17289,34,534,7), // envoy.config.core.v3.SocketAddress
-    m(17467,45,541,7), // envoy.config.core.v3.SubstitutionFormatString
-    m(17696,33,548,3), // envoy.config.core.v3.TcpKeepalive
-    m(17777,36,551,2), // envoy.config.core.v3.TransportSocket
-    m(17813,41,553,2), // envoy.config.core.v3.TypedExtensionConfig
-    m(17854,48,555,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    m(18011,37,558,2), // envoy.config.core.v3.WatchedDirectory
-    m(18060,46,560,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
-    m(18136,66,564,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
-    m(18202,53,566,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    m(18431,33,570,5), // envoy.config.endpoint.v3.Endpoint
-    m(18538,51,575,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    m(18616,35,579,5), // envoy.config.endpoint.v3.LbEndpoint
-    m(18693,44,584,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
-    m(18945,42,592,3), // envoy.config.listener.v3.AdditionalAddress
-    m(18987,31,595,3), // envoy.config.listener.v3.Filter
-    m(19077,36,598,7), // envoy.config.listener.v3.FilterChain
-    m(19252,41,605,11), // envoy.config.listener.v3.FilterChainMatch
-    m(19467,33,616,37), // envoy.config.listener.v3.Listener
-    m(20487,57,653,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    m(20591,76,656,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
-    m(20667,70,656,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
-    m(20737,46,656,1), // envoy.config.listener.v3.Listener.DeprecatedV1
-    m(20783,39,657,4), // envoy.config.listener.v3.ListenerFilter
-    m(20837,58,661,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    m(20952,67,666,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    m(21024,47,667,3), // envoy.config.metrics.v3.HistogramBucketSettings
-    m(21082,35,670,5), // envoy.config.metrics.v3.StatsConfig
-    m(21334,36,675,3), // envoy.config.metrics.v3.StatsMatcher
-    m(21408,36,678,3), // envoy.config.metrics.v3.TagSpecifier
-    m(21468,44,681,1), // envoy.config.overload.v3.BufferFactoryConfig
-    m(21549,38,682,2), // envoy.config.overload.v3.LoadShedPoint
-    m(21595,39,684,3), // envoy.config.overload.v3.OverloadAction
-    m(21634,40,687,5), // envoy.config.overload.v3.OverloadManager
-    m(21743,40,692,2), // envoy.config.overload.v3.ResourceMonitor
-    m(21783,38,694,2), // envoy.config.overload.v3.ScaledTrigger
-    m(21858,41,696,1), // envoy.config.overload.v3.ThresholdTrigger
-    m(21899,32,697,3), // envoy.config.overload.v3.Trigger
-    m(21946,35,700,3), // envoy.config.route.v3.CookieMatcher
-    m(22005,31,703,2), // envoy.config.route.v3.Decorator
-    m(22054,42,705,3), // envoy.config.route.v3.DirectResponseAction
-    m(22138,35,708,11), // envoy.config.route.v3.HeaderMatcher
-    m(22291,43,719,3), // envoy.config.route.v3.QueryParameterMatcher
-    m(22334,36,722,10), // envoy.config.route.v3.RedirectAction
-    m(22501,27,732,19), // envoy.config.route.v3.Route
-    m(23288,33,751,37), // envoy.config.route.v3.RouteAction
-    m(24596,44,788,6), // envoy.config.route.v3.RouteAction.HashPolicy
-    m(24757,65,794,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    m(24831,51,795,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    m(25030,51,799,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    m(25092,59,801,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    m(25151,51,802,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    m(25251,53,805,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
-    m(25391,47,812,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
-    m(25534,40,815,19), // envoy.config.route.v3.RouteConfiguration
-    m(25937,32,834,15), // envoy.config.route.v3.RouteMatch
-    m(26255,47,849,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
-    m(26302,54,849,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
-    m(26356,55,849,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    m(26429,29,851,6), // envoy.config.route.v3.Tracing
-    m(26533,36,857,2), // envoy.config.route.v3.VirtualCluster
-    m(26569,33,859,24), // envoy.config.route.v3.VirtualHost
-    m(26853,37,883,5), // envoy.config.route.v3.WeightedCluster
-    m(26978,51,888,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
-    m(27029,53,898,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
-    m(27105,57,903,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    m(27162,57,904,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    m(27219,43,905,8), // envoy.extensions.clusters.dns.v3.DnsCluster
-    m(27314,55,913,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    m(27369,68,915,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    m(27642,46,921,10), // envoy.extensions.filters.http.router.v3.Router
-    m(28104,71,931,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(28239,65,933,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(28304,61,933,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(28365,63,933,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(28704,68,938,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    m(28792,58,942,1), // envoy.extensions.filters.network.direct_response.v3.Config
-    m(28858,45,943,0), // envoy.extensions.filters.network.echo.v3.Echo
-    m(28903,81,943,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(30639,101,1003,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(30784,103,1006,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(30910,109,1008,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(31041,95,1015,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(31197,70,1018,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(31278,63,1023,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(31371,78,1025,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    m(31449,66,1026,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    m(31536,59,1030,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
-    m(31657,58,1033,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
-    m(31715,54,1033,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(32444,74,1056,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(32543,70,1059,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(32613,84,1060,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(32697,79,1063,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    m(32835,60,1066,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    m(32912,66,1069,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    m(32983,76,1070,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
-    m(33059,67,1070,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    m(33126,92,1072,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
-    m(33218,85,1072,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    m(33402,70,1078,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    m(33522,57,1084,1), // envoy.extensions.load_balancing_policies.random.v3.Random
-    m(33579,66,1085,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    m(33645,68,1087,1), // envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality
-    m(33736,69,1088,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    m(34109,81,1100,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    m(34241,73,1102,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    m(34605,66,1111,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    m(34684,70,1112,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    m(34775,55,1113,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    m(34939,58,1115,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(34997,70,1115,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(35639,58,1131,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(36527,95,1146,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(36724,62,1150,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(37140,67,1161,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    m(37233,79,1163,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
-    m(37410,57,1166,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(37477,48,1168,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(37604,63,1173,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(37678,56,1176,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(38304,51,1185,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
-    m(38394,55,1188,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(38679,62,1194,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    m(38745,60,1195,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(39075,54,1202,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(39214,69,1213,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(39316,73,1217,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(39389,78,1220,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(39467,48,1223,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(39680,77,1232,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(39757,49,1234,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(39906,43,1242,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(39980,44,1249,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(40030,54,1256,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(40138,69,1260,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(40218,71,1261,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(40295,78,1264,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(40373,35,1264,8), // envoy.service.discovery.v3.Resource
-    m(40449,48,1272,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(40509,40,1273,2), // envoy.service.discovery.v3.ResourceError
-    m(40549,42,1275,2), // envoy.service.discovery.v3.ResourceLocator
-    m(40591,65,1277,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(40656,39,1279,2), // envoy.service.discovery.v3.ResourceName
-    m(40724,35,1281,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(40769,33,1283,1), // envoy.type.matcher.v3.ListMatcher
-    m(40808,39,1284,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(40855,37,1285,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(40898,49,1289,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(40947,31,1290,1), // envoy.type.matcher.v3.OrMatcher
-    m(40992,45,1291,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(41056,34,1293,2), // envoy.type.matcher.v3.RegexMatcher
-    m(41164,44,1295,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(41224,35,1296,7), // envoy.type.matcher.v3.StringMatcher
-    m(41342,34,1303,7), // envoy.type.matcher.v3.ValueMatcher
-    m(41418,44,1310,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(41462,34,1310,2), // envoy.type.metadata.v3.MetadataKey
-    m(41496,46,1312,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(41547,35,1314,4), // envoy.type.metadata.v3.MetadataKind
-    m(41593,43,1318,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(41636,40,1318,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(41676,43,1318,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(41719,41,1318,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(41760,31,1318,6), // envoy.type.tracing.v3.CustomTag
-    m(41826,43,1324,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(41869,38,1326,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(41907,39,1328,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(41946,40,1329,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(41990,25,1332,2), // envoy.type.v3.DoubleRange
-    m(42023,31,1334,2), // envoy.type.v3.FractionalPercent
-    m(42074,24,1336,2), // envoy.type.v3.HashPolicy
-    m(42098,36,1338,1), // envoy.type.v3.HashPolicy.FilterState
-    m(42134,33,1339,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(42167,24,1339,1), // envoy.type.v3.HttpStatus
-    m(42195,24,1340,2), // envoy.type.v3.Int32Range
-    m(42219,24,1342,2), // envoy.type.v3.Int64Range
-    m(42243,21,1344,1), // envoy.type.v3.Percent
-    m(42264,29,1345,3), // envoy.type.v3.SemanticVersion
-    m(42322,25,1348,3), // envoy.type.v3.TokenBucket
-    m(42375,19,1351,2), // google.protobuf.Any
-    m(42394,25,1353,1), // google.protobuf.BoolValue
-    m(42419,26,1354,1), // google.protobuf.BytesValue
-    m(42445,27,1355,1), // google.protobuf.DoubleValue
-    m(42472,24,1356,2), // google.protobuf.Duration
-    m(42508,21,1358,0), // google.protobuf.Empty
-    m(42529,26,1358,1), // google.protobuf.FloatValue
-    m(42555,26,1359,1), // google.protobuf.Int32Value
-    m(42581,26,1360,1), // google.protobuf.Int64Value
-    m(42607,25,1361,1), // google.protobuf.ListValue
-    m(42638,27,1362,1), // google.protobuf.StringValue
-    m(42665,22,1363,1), // google.protobuf.Struct
-    m(42693,34,1364,2), // google.protobuf.Struct.FieldsEntry
-    m(42727,25,1366,2), // google.protobuf.Timestamp
-    m(42752,27,1368,1), // google.protobuf.UInt32Value
-    m(42779,27,1369,1), // google.protobuf.UInt64Value
-    m(42806,21,1370,6), // google.protobuf.Value
-    m(42893,17,1376,3), // google.rpc.Status
-    m(42917,25,1379,1), // xds.core.v3.ContextParams
-    m(42948,37,1380,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(3160,41,161,13), // envoy.config.accesslog.v3.AccessLogFilter
+    m(3513,35,174,1), // envoy.config.accesslog.v3.AndFilter
+    m(3555,42,175,2), // envoy.config.accesslog.v3.ComparisonFilter
+    m(3599,40,177,1), // envoy.config.accesslog.v3.DurationFilter
+    m(3649,42,178,2), // envoy.config.accesslog.v3.GrpcStatusFilter
+    m(3706,38,180,1), // envoy.config.accesslog.v3.HeaderFilter
+    m(3750,39,181,2), // envoy.config.accesslog.v3.LogTypeFilter
+    m(3794,46,183,0), // envoy.config.accesslog.v3.NotHealthCheckFilter
+    m(3840,34,183,1), // envoy.config.accesslog.v3.OrFilter
+    m(3874,44,184,1), // envoy.config.accesslog.v3.ResponseFlagFilter
+    m(3923,39,185,3), // envoy.config.accesslog.v3.RuntimeFilter
+    m(4014,42,188,1), // envoy.config.accesslog.v3.StatusCodeFilter
+    m(4056,41,189,0), // envoy.config.accesslog.v3.TraceableFilter
+    m(4097,31,189,7), // envoy.config.bootstrap.v3.Admin
+    m(4395,35,196,41), // envoy.config.bootstrap.v3.Bootstrap
+    m(6760,56,237,1), // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig
+    m(6816,66,238,2), // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat
+    m(6904,55,240,1), // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
+    m(7025,52,241,5), // envoy.config.bootstrap.v3.Bootstrap.DynamicResources
+    m(7199,64,246,1), // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
+    m(7293,51,247,3), // envoy.config.bootstrap.v3.Bootstrap.StaticResources
+    m(7368,40,250,5), // envoy.config.bootstrap.v3.ClusterManager
+    m(7708,57,255,2), // envoy.config.bootstrap.v3.ClusterManager.OutlierDetection
+    m(7792,44,257,2), // envoy.config.bootstrap.v3.CustomInlineHeader
+    m(7872,37,259,1), // envoy.config.bootstrap.v3.FatalAction
+    m(7915,40,260,1), // envoy.config.bootstrap.v3.LayeredRuntime
+    m(7961,48,261,5), // envoy.config.bootstrap.v3.MemoryAllocatorManager
+    m(8123,38,266,5), // envoy.config.bootstrap.v3.RuntimeLayer
+    m(8248,49,271,0), // envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer
+    m(8297,48,271,3), // envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer
+    m(8391,34,274,7), // envoy.config.bootstrap.v3.Watchdog
+    m(8531,49,281,2), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
+    m(8585,35,283,2), // envoy.config.bootstrap.v3.Watchdogs
+    m(8655,39,285,2), // envoy.config.cluster.v3.CircuitBreakers
+    m(8749,50,287,8), // envoy.config.cluster.v3.CircuitBreakers.Thresholds
+    m(9038,31,295,57), // envoy.config.cluster.v3.Cluster
+    m(10713,46,352,8), // envoy.config.cluster.v3.Cluster.CommonLbConfig
+    m(11238,72,360,2), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
+    m(11353,71,362,0), // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
+    m(11424,64,362,3), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
+    m(11645,49,365,2), // envoy.config.cluster.v3.Cluster.CustomClusterType
+    m(11694,48,367,2), // envoy.config.cluster.v3.Cluster.EdsClusterConfig
+    m(11764,52,369,3), // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
+    m(11928,51,372,4), // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
+    m(12132,48,376,3), // envoy.config.cluster.v3.Cluster.PreconnectPolicy
+    m(12263,43,379,2), // envoy.config.cluster.v3.Cluster.RefreshRate
+    m(12331,50,381,1), // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
+    m(12381,52,382,3), // envoy.config.cluster.v3.Cluster.TransportSocketMatch
+    m(12438,66,385,2), // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
+    m(12507,43,387,1), // envoy.config.cluster.v3.LoadBalancingPolicy
+    m(12558,50,388,1), // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
+    m(12630,41,389,3), // envoy.config.cluster.v3.TrackClusterStats
+    m(12726,49,392,3), // envoy.config.cluster.v3.UpstreamConnectionOptions
+    m(12907,69,395,2), // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
+    m(13030,52,397,3), // envoy.config.common.mutation_rules.v3.HeaderMutation
+    m(13137,28,400,3), // envoy.config.core.v3.Address
+    m(13241,43,403,0), // envoy.config.core.v3.AggregatedConfigSource
+    m(13284,36,403,9), // envoy.config.core.v3.ApiConfigSource
+    m(13619,36,412,2), // envoy.config.core.v3.BackoffStrategy
+    m(13655,31,414,7), // envoy.config.core.v3.BindConfig
+    m(13842,33,421,2), // envoy.config.core.v3.BuildVersion
+    m(13875,30,423,2), // envoy.config.core.v3.CidrRange
+    m(13929,33,425,8), // envoy.config.core.v3.ConfigSource
+    m(14056,33,433,1), // envoy.config.core.v3.ControlPlane
+    m(14099,31,434,5), // envoy.config.core.v3.DataSource
+    m(14200,40,439,2), // envoy.config.core.v3.DnsResolutionConfig
+    m(14269,39,441,2), // envoy.config.core.v3.DnsResolverOptions
+    m(14332,39,443,1), // envoy.config.core.v3.EventServiceConfig
+    m(14383,30,444,6), // envoy.config.core.v3.Extension
+    m(14453,39,450,2), // envoy.config.core.v3.ExtraSourceAddress
+    m(14492,32,452,5), // envoy.config.core.v3.GrpcService
+    m(14643,42,457,5), // envoy.config.core.v3.GrpcService.EnvoyGrpc
+    m(14851,32,462,3), // envoy.config.core.v3.HeaderValue
+    m(14892,38,465,4), // envoy.config.core.v3.HeaderValueOption
+    m(14959,36,469,1), // envoy.config.core.v3.HealthStatusSet
+    m(14995,41,470,11), // envoy.config.core.v3.Http1ProtocolOptions
+    m(15536,57,481,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
+    m(15711,41,483,22), // envoy.config.core.v3.Http2ProtocolOptions
+    m(16783,40,505,8), // envoy.config.core.v3.HttpProtocolOptions
+    m(16996,38,513,1), // envoy.config.core.v3.JsonFormatOptions
+    m(17049,29,514,3), // envoy.config.core.v3.Locality
+    m(17096,29,517,2), // envoy.config.core.v3.Metadata
+    m(17195,49,519,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
+    m(17244,54,521,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
+    m(17298,25,523,11), // envoy.config.core.v3.Node
+    m(17444,48,534,2), // envoy.config.core.v3.Node.DynamicParametersEntry
+    m(17492,37,536,3), // envoy.config.core.v3.PathConfigSource
+    m(17542,25,539,2), // envoy.config.core.v3.Pipe
+    m(17616,38,541,2), // envoy.config.core.v3.RateLimitSettings
+    m(17673,32,543,6), // envoy.config.core.v3.RetryPolicy
+    m(17805,51,549,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
+    m(17856,46,551,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
+    m(17902,34,553,2), // envoy.config.core.v3.RuntimeDouble
+    m(17949,39,555,2), // envoy.config.core.v3.RuntimeFeatureFlag
+    m(17988,45,557,2), // envoy.config.core.v3.RuntimeFractionalPercent
+    m(18033,34,559,2), // envoy.config.core.v3.RuntimeUInt32
+    m(18067,47,561,2), // envoy.config.core.v3.SchemeHeaderTransformation
+    m(18147,37,563,1), // envoy.config.core.v3.SelfConfigSource
+    m(18184,34,564,7), // envoy.config.core.v3.SocketAddress
+    m(18362,45,571,7), // envoy.config.core.v3.SubstitutionFormatString
+    m(18519,33,578,3), // envoy.config.core.v3.TcpKeepalive
+    m(18600,36,581,2), // envoy.config.core.v3.TransportSocket
+    m(18636,41,583,2), // envoy.config.core.v3.TypedExtensionConfig
+    m(18677,48,585,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
+    m(18834,37,588,2), // envoy.config.core.v3.WatchedDirectory
+    m(18883,46,590,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
+    m(18959,66,594,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
+    m(19025,53,596,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
+    m(19254,33,600,5), // envoy.config.endpoint.v3.Endpoint
+    m(19361,51,605,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
+    m(19439,35,609,5), // envoy.config.endpoint.v3.LbEndpoint
+    m(19516,44,614,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
+    m(19768,42,622,3), // envoy.config.listener.v3.AdditionalAddress
+    m(19810,31,625,3), // envoy.config.listener.v3.Filter
+    m(19900,36,628,7), // envoy.config.listener.v3.FilterChain
+    m(20075,41,635,11), // envoy.config.listener.v3.FilterChainMatch
+    m(20290,33,646,37), // envoy.config.listener.v3.Listener
+    m(21310,57,683,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
+    m(21414,76,686,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
+    m(21490,70,686,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
+    m(21560,46,686,1), // envoy.config.listener.v3.Listener.DeprecatedV1
+    m(21606,39,687,4), // envoy.config.listener.v3.ListenerFilter
+    m(21660,58,691,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
+    m(21775,67,696,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
+    m(21847,47,697,3), // envoy.config.metrics.v3.HistogramBucketSettings
+    m(21905,35,700,5), // envoy.config.metrics.v3.StatsConfig
+    m(22157,36,705,3), // envoy.config.metrics.v3.StatsMatcher
+    m(22231,36,708,3), // envoy.config.metrics.v3.TagSpecifier
+    m(22291,44,711,1), // envoy.config.overload.v3.BufferFactoryConfig
+    m(22372,38,712,2), // envoy.config.overload.v3.LoadShedPoint
+    m(22418,39,714,3), // envoy.config.overload.v3.OverloadAction
+    m(22457,40,717,5), // envoy.config.overload.v3.OverloadManager
+    m(22566,40,722,2), // envoy.config.overload.v3.ResourceMonitor
+    m(22606,38,724,2), // envoy.config.overload.v3.ScaledTrigger
+    m(22681,41,726,1), // envoy.config.overload.v3.ThresholdTrigger
+    m(22722,32,727,3), // envoy.config.overload.v3.Trigger
+    m(22769,35,730,3), // envoy.config.route.v3.CookieMatcher
+    m(22828,31,733,2), // envoy.config.route.v3.Decorator
+    m(22877,42,735,3), // envoy.config.route.v3.DirectResponseAction
+    m(22961,35,738,11), // envoy.config.route.v3.HeaderMatcher
+    m(23114,43,749,3), // envoy.config.route.v3.QueryParameterMatcher
+    m(23157,36,752,10), // envoy.config.route.v3.RedirectAction
+    m(23324,27,762,19), // envoy.config.route.v3.Route
+    m(24111,33,781,37), // envoy.config.route.v3.RouteAction
+    m(25419,44,818,6), // envoy.config.route.v3.RouteAction.HashPolicy
+    m(25580,65,824,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
+    m(25654,51,825,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
+    m(25853,51,829,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
+    m(25915,59,831,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
+    m(25974,51,832,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
+    m(26074,53,835,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
+    m(26214,47,842,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
+    m(26357,40,845,19), // envoy.config.route.v3.RouteConfiguration
+    m(26760,32,864,15), // envoy.config.route.v3.RouteMatch
+    m(27078,47,879,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
+    m(27125,54,879,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
+    m(27179,55,879,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
+    m(27252,29,881,6), // envoy.config.route.v3.Tracing
+    m(27356,36,887,2), // envoy.config.route.v3.VirtualCluster
+    m(27392,33,889,24), // envoy.config.route.v3.VirtualHost
+    m(27676,37,913,5), // envoy.config.route.v3.WeightedCluster
+    m(27801,51,918,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
+    m(27852,53,928,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
+    m(27928,57,933,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+    m(27985,57,934,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    m(28042,43,935,8), // envoy.extensions.clusters.dns.v3.DnsCluster
+    m(28137,55,943,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
+    m(28192,68,945,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
+    m(28465,46,951,10), // envoy.extensions.filters.http.router.v3.Router
+    m(28927,71,961,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(29062,65,963,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(29127,61,963,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(29188,63,963,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(29527,68,968,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
+    m(29615,58,972,1), // envoy.extensions.filters.network.direct_response.v3.Config
+    m(29681,45,973,0), // envoy.extensions.filters.network.echo.v3.Echo
+    m(29726,81,973,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(31462,101,1033,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(31607,103,1036,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(31733,109,1038,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(31864,95,1045,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(32020,70,1048,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(32101,63,1053,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(32194,78,1055,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
+    m(32272,66,1056,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
+    m(32359,59,1060,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
+    m(32480,58,1063,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
+    m(32538,54,1063,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(33267,74,1086,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(33366,70,1089,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(33436,84,1090,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(33520,47,1093,0), // envoy.extensions.formatter.metadata.v3.Metadata
+    m(33567,63,1093,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
+    m(33630,79,1093,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
+    m(33768,60,1096,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
+    m(33845,66,1099,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
+    m(33916,76,1100,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
+    m(33992,67,1100,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
+    m(34059,92,1102,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
+    m(34151,85,1102,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
+    m(34335,70,1108,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
+    m(34455,57,1114,1), // envoy.extensions.load_balancing_policies.random.v3.Random
+    m(34512,66,1115,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
+    m(34578,68,1117,1), // envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality
+    m(34669,69,1118,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+    m(35042,81,1130,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
+    m(35174,73,1132,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
+    m(35538,66,1141,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
+    m(35617,70,1142,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
+    m(35708,55,1143,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+    m(35872,58,1145,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(35930,70,1145,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(36572,58,1161,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(37460,95,1176,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(37657,62,1180,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(38073,67,1191,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
+    m(38166,79,1193,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
+    m(38343,57,1196,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(38410,48,1198,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(38537,63,1203,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(38611,56,1206,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(39237,51,1215,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
+    m(39327,55,1218,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(39612,62,1224,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
+    m(39678,60,1225,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(40008,54,1232,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(40147,69,1243,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(40249,73,1247,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(40322,78,1250,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(40400,48,1253,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(40613,77,1262,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(40690,49,1264,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(40839,43,1272,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(40913,44,1279,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(40963,54,1286,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(41071,69,1290,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(41151,71,1291,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(41228,78,1294,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(41306,35,1294,8), // envoy.service.discovery.v3.Resource
+    m(41382,48,1302,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(41442,40,1303,2), // envoy.service.discovery.v3.ResourceError
+    m(41482,42,1305,2), // envoy.service.discovery.v3.ResourceLocator
+    m(41524,65,1307,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(41589,39,1309,2), // envoy.service.discovery.v3.ResourceName
+    m(41657,35,1311,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(41702,33,1313,1), // envoy.type.matcher.v3.ListMatcher
+    m(41741,39,1314,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(41788,37,1315,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(41831,49,1319,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(41880,31,1320,1), // envoy.type.matcher.v3.OrMatcher
+    m(41925,45,1321,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(41989,34,1323,2), // envoy.type.matcher.v3.RegexMatcher
+    m(42097,44,1325,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(42157,35,1326,7), // envoy.type.matcher.v3.StringMatcher
+    m(42275,34,1333,7), // envoy.type.matcher.v3.ValueMatcher
+    m(42351,44,1340,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(42395,34,1340,2), // envoy.type.metadata.v3.MetadataKey
+    m(42429,46,1342,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(42480,35,1344,4), // envoy.type.metadata.v3.MetadataKind
+    m(42526,43,1348,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(42569,40,1348,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(42609,43,1348,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(42652,41,1348,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(42693,31,1348,6), // envoy.type.tracing.v3.CustomTag
+    m(42759,43,1354,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(42802,38,1356,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(42840,39,1358,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(42879,40,1359,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(42923,25,1362,2), // envoy.type.v3.DoubleRange
+    m(42956,31,1364,2), // envoy.type.v3.FractionalPercent
+    m(43007,24,1366,2), // envoy.type.v3.HashPolicy
+    m(43031,36,1368,1), // envoy.type.v3.HashPolicy.FilterState
+    m(43067,33,1369,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(43100,24,1369,1), // envoy.type.v3.HttpStatus
+    m(43128,24,1370,2), // envoy.type.v3.Int32Range
+    m(43152,24,1372,2), // envoy.type.v3.Int64Range
+    m(43176,21,1374,1), // envoy.type.v3.Percent
+    m(43197,29,1375,3), // envoy.type.v3.SemanticVersion
+    m(43255,25,1378,3), // envoy.type.v3.TokenBucket
+    m(43308,19,1381,2), // google.protobuf.Any
+    m(43327,25,1383,1), // google.protobuf.BoolValue
+    m(43352,26,1384,1), // google.protobuf.BytesValue
+    m(43378,27,1385,1), // google.protobuf.DoubleValue
+    m(43405,24,1386,2), // google.protobuf.Duration
+    m(43441,21,1388,0), // google.protobuf.Empty
+    m(43462,26,1388,1), // google.protobuf.FloatValue
+    m(43488,26,1389,1), // google.protobuf.Int32Value
+    m(43514,26,1390,1), // google.protobuf.Int64Value
+    m(43540,25,1391,1), // google.protobuf.ListValue
+    m(43571,27,1392,1), // google.protobuf.StringValue
+    m(43598,22,1393,1), // google.protobuf.Struct
+    m(43626,34,1394,2), // google.protobuf.Struct.FieldsEntry
+    m(43660,25,1396,2), // google.protobuf.Timestamp
+    m(43685,27,1398,1), // google.protobuf.UInt32Value
+    m(43712,27,1399,1), // google.protobuf.UInt64Value
+    m(43739,21,1400,6), // google.protobuf.Value
+    m(43826,17,1406,3), // google.rpc.Status
+    m(43850,25,1409,1), // xds.core.v3.ContextParams
+    m(43881,37,1410,2), // xds.core.v3.ContextParams.ParamsEntry
 ];
 
-pub(crate) static FIELDS: [FieldRow; 1382] = [
+pub(crate) static FIELDS: [FieldRow; 1412] = [
     // envoy.admin.v3.BootstrapConfigDump
-    f(34,9,1,b'm',35,4,255,b'S',0,0), // bootstrap
-    f(43,12,2,b'm',310,4,255,b'S',0,0), // last_updated
+    f(34,9,1,b'm',48,4,255,b'S',0,0), // bootstrap
+    f(43,12,2,b'm',326,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.Certificate
     f(81,7,1,b'm',2,2,255,b'S',0,0), // ca_cert
     f(88,10,2,b'm',2,2,255,b'S',0,0), // cert_chain
@@ -2073,21 +2159,21 @@ pub(crate) static FIELDS: [FieldRow; 1382] = [
     f(135,13,2,b's',65535,0,255,b'S',0,0), // serial_number
     f(148,17,3,b'm',31,2,255,b'S',0,0), // subject_alt_names
     f(165,21,4,b'w',65535,0,255,b'S',0,0), // days_until_expiration
-    f(186,10,5,b'm',310,4,255,b'S',0,0), // valid_from
-    f(196,15,6,b'm',310,4,255,b'S',0,0), // expiration_time
+    f(186,10,5,b'm',326,4,255,b'S',0,0), // valid_from
+    f(196,15,6,b'm',326,4,255,b'S',0,0), // expiration_time
     f(211,12,7,b'm',3,4,255,b'S',0,0), // ocsp_details
     // envoy.admin.v3.CertificateDetails.OcspDetails
-    f(186,10,1,b'm',310,4,255,b'S',0,0), // valid_from
-    f(268,10,2,b'm',310,4,255,b'S',0,0), // expiration
+    f(186,10,1,b'm',326,4,255,b'S',0,0), // valid_from
+    f(268,10,2,b'm',326,4,255,b'S',0,0), // expiration
     // envoy.admin.v3.Certificates
     f(305,12,1,b'm',1,2,255,b'S',0,0), // certificates
     // envoy.admin.v3.ClusterStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(349,13,2,b'b',65535,0,255,b'S',0,0), // added_via_api
-    f(362,31,3,b'm',294,4,255,b'S',0,0), // success_rate_ejection_threshold
+    f(362,31,3,b'm',310,4,255,b'S',0,0), // success_rate_ejection_threshold
     f(393,13,4,b'm',16,2,255,b'S',0,0), // host_statuses
-    f(406,44,5,b'm',294,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
-    f(450,16,6,b'm',54,4,255,b'S',0,0), // circuit_breakers
+    f(406,44,5,b'm',310,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
+    f(450,16,6,b'm',67,4,255,b'S',0,0), // circuit_breakers
     f(466,18,7,b's',65535,0,255,b'S',0,0), // observability_name
     f(484,16,8,b's',65535,0,255,b'S',0,0), // eds_service_name
     // envoy.admin.v3.Clusters
@@ -2099,13 +2185,13 @@ pub(crate) static FIELDS: [FieldRow; 1382] = [
     f(622,24,4,b'm',8,2,255,b'S',0,0), // dynamic_warming_clusters
     // envoy.admin.v3.ClustersConfigDump.DynamicCluster
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(694,7,2,b'm',297,4,255,b'S',0,0), // cluster
-    f(43,12,3,b'm',310,4,255,b'S',0,0), // last_updated
+    f(694,7,2,b'm',313,4,255,b'S',0,0), // cluster
+    f(43,12,3,b'm',326,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ClustersConfigDump.StaticCluster
-    f(694,7,1,b'm',297,4,255,b'S',0,0), // cluster
-    f(43,12,2,b'm',310,4,255,b'S',0,0), // last_updated
+    f(694,7,1,b'm',313,4,255,b'S',0,0), // cluster
+    f(43,12,2,b'm',326,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.CommandLineOptions
     f(805,7,1,b'w',65535,0,255,b'S',0,0), // base_id
     f(812,11,2,b'u',65535,0,255,b'S',0,0), // concurrency
@@ -2121,9 +2207,9 @@ pub(crate) static FIELDS: [FieldRow; 1382] = [
     f(960,15,13,b's',65535,0,255,b'S',0,0), // service_cluster
     f(975,12,14,b's',65535,0,255,b'S',0,0), // service_node
     f(987,12,15,b's',65535,0,255,b'S',0,0), // service_zone
-    f(999,19,16,b'm',301,4,255,b'S',0,0), // file_flush_interval
-    f(1018,10,17,b'm',301,4,255,b'S',0,0), // drain_time
-    f(1028,20,18,b'm',301,4,255,b'S',0,0), // parent_shutdown_time
+    f(999,19,16,b'm',317,4,255,b'S',0,0), // file_flush_interval
+    f(1018,10,17,b'm',317,4,255,b'S',0,0), // drain_time
+    f(1028,20,18,b'm',317,4,255,b'S',0,0), // parent_shutdown_time
     f(1048,4,19,b'e',3,0,255,b'S',0,0), // mode
     f(1052,19,22,b'b',65535,0,255,b'S',0,0), // disable_hot_restart
     f(1071,20,23,b'b',65535,0,255,b'S',0,0), // enable_mutex_tracing
@@ -2147,23 +2233,23 @@ pub(crate) static FIELDS: [FieldRow; 1382] = [
     f(1408,19,42,b'u',65535,0,255,b'S',0,0), // file_flush_min_size
     f(1427,27,43,b'b',65535,0,255,b'S',0,0), // log_stacktrace_single_entry
     // envoy.admin.v3.ConfigDump
-    f(1479,7,1,b'm',297,2,255,b'S',0,0), // configs
+    f(1479,7,1,b'm',313,2,255,b'S',0,0), // configs
     // envoy.admin.v3.EndpointsConfigDump
     f(1520,23,2,b'm',14,2,255,b'S',0,0), // static_endpoint_configs
     f(1543,24,3,b'm',13,2,255,b'S',0,0), // dynamic_endpoint_configs
     // envoy.admin.v3.EndpointsConfigDump.DynamicEndpointConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(1623,15,2,b'm',297,4,255,b'S',0,0), // endpoint_config
-    f(43,12,3,b'm',310,4,255,b'S',0,0), // last_updated
+    f(1623,15,2,b'm',313,4,255,b'S',0,0), // endpoint_config
+    f(43,12,3,b'm',326,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.EndpointsConfigDump.StaticEndpointConfig
-    f(1623,15,1,b'm',297,4,255,b'S',0,0), // endpoint_config
-    f(43,12,2,b'm',310,4,255,b'S',0,0), // last_updated
+    f(1623,15,1,b'm',313,4,255,b'S',0,0), // endpoint_config
+    f(43,12,2,b'm',326,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.HostHealthStatus
     f(1724,26,1,b'b',65535,0,255,b'S',0,0), // failed_active_health_check
     f(1750,20,2,b'b',65535,0,255,b'S',0,0), // failed_outlier_check
-    f(1770,17,3,b'e',16,0,255,b'S',0,0), // eds_health_status
+    f(1770,17,3,b'e',18,0,255,b'S',0,0), // eds_health_status
     f(1787,28,4,b'b',65535,0,255,b'S',0,0), // failed_active_degraded_check
     f(1815,23,5,b'b',65535,0,255,b'S',0,0), // pending_dynamic_removal
     f(1838,17,6,b'b',65535,0,255,b'S',0,0), // pending_active_hc
@@ -2171,19 +2257,19 @@ pub(crate) static FIELDS: [FieldRow; 1382] = [
     f(1885,17,8,b'b',65535,0,255,b'S',0,0), // active_hc_timeout
     f(1902,33,9,b'b',65535,0,255,b'S',0,0), // failed_degraded_outlier_detection
     // envoy.admin.v3.HostStatus
-    f(1960,7,1,b'm',76,4,255,b'S',0,0), // address
+    f(1960,7,1,b'm',89,4,255,b'S',0,0), // address
     f(1967,5,2,b'm',30,2,255,b'S',0,0), // stats
     f(1972,13,3,b'm',15,4,255,b'S',0,0), // health_status
-    f(1985,12,4,b'm',294,4,255,b'S',0,0), // success_rate
+    f(1985,12,4,b'm',310,4,255,b'S',0,0), // success_rate
     f(1997,6,5,b'u',65535,0,255,b'S',0,0), // weight
     f(2003,8,6,b's',65535,0,255,b'S',0,0), // hostname
     f(2011,8,7,b'u',65535,0,255,b'S',0,0), // priority
-    f(2019,25,8,b'm',294,4,255,b'S',0,0), // local_origin_success_rate
-    f(2044,8,9,b'm',101,4,255,b'S',0,0), // locality
+    f(2019,25,8,b'm',310,4,255,b'S',0,0), // local_origin_success_rate
+    f(2044,8,9,b'm',114,4,255,b'S',0,0), // locality
     // envoy.admin.v3.ListenerStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(2081,13,2,b'm',76,4,255,b'S',0,0), // local_address
-    f(2094,26,3,b'm',76,2,255,b'S',0,0), // additional_local_addresses
+    f(2081,13,2,b'm',89,4,255,b'S',0,0), // local_address
+    f(2094,26,3,b'm',89,2,255,b'S',0,0), // additional_local_addresses
     // envoy.admin.v3.Listeners
     f(2144,17,1,b'm',17,2,255,b'S',0,0), // listener_statuses
     // envoy.admin.v3.ListenersConfigDump
@@ -2199,23 +2285,23 @@ pub(crate) static FIELDS: [FieldRow; 1382] = [
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ListenersConfigDump.DynamicListenerState
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2372,8,2,b'm',297,4,255,b'S',0,0), // listener
-    f(43,12,3,b'm',310,4,255,b'S',0,0), // last_updated
+    f(2372,8,2,b'm',313,4,255,b'S',0,0), // listener
+    f(43,12,3,b'm',326,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.ListenersConfigDump.StaticListener
-    f(2372,8,1,b'm',297,4,255,b'S',0,0), // listener
-    f(43,12,2,b'm',310,4,255,b'S',0,0), // last_updated
+    f(2372,8,1,b'm',313,4,255,b'S',0,0), // listener
+    f(43,12,2,b'm',326,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.RoutesConfigDump
     f(2460,20,2,b'm',25,2,255,b'S',0,0), // static_route_configs
     f(2480,21,3,b'm',24,2,255,b'S',0,0), // dynamic_route_configs
     // envoy.admin.v3.RoutesConfigDump.DynamicRouteConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2551,12,2,b'm',297,4,255,b'S',0,0), // route_config
-    f(43,12,3,b'm',310,4,255,b'S',0,0), // last_updated
+    f(2551,12,2,b'm',313,4,255,b'S',0,0), // route_config
+    f(43,12,3,b'm',326,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.RoutesConfigDump.StaticRouteConfig
-    f(2551,12,1,b'm',297,4,255,b'S',0,0), // route_config
-    f(43,12,2,b'm',310,4,255,b'S',0,0), // last_updated
+    f(2551,12,1,b'm',313,4,255,b'S',0,0), // route_config
+    f(43,12,2,b'm',326,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.SecretsConfigDump
     f(2644,14,1,b'm',28,2,255,b'S',0,0), // static_secrets
     f(2658,22,2,b'm',27,2,255,b'S',0,0), // dynamic_active_secrets
@@ -2223,22 +2309,22 @@ pub(crate) static FIELDS: [FieldRow; 1382] = [
     // envoy.admin.v3.SecretsConfigDump.DynamicSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(572,12,2,b's',65535,0,255,b'S',0,0), // version_info
-    f(43,12,3,b'm',310,4,255,b'S',0,0), // last_updated
-    f(2749,6,4,b'm',297,4,255,b'S',0,0), // secret
+    f(43,12,3,b'm',326,4,255,b'S',0,0), // last_updated
+    f(2749,6,4,b'm',313,4,255,b'S',0,0), // secret
     f(701,11,5,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.SecretsConfigDump.StaticSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43,12,2,b'm',310,4,255,b'S',0,0), // last_updated
-    f(2749,6,3,b'm',297,4,255,b'S',0,0), // secret
+    f(43,12,2,b'm',326,4,255,b'S',0,0), // last_updated
+    f(2749,6,3,b'm',313,4,255,b'S',0,0), // secret
     // envoy.admin.v3.ServerInfo
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
     f(2832,5,2,b'e',4,0,255,b'S',0,0), // state
-    f(2837,20,3,b'm',301,4,255,b'S',0,0), // uptime_current_epoch
-    f(2857,17,4,b'm',301,4,255,b'S',0,0), // uptime_all_epochs
+    f(2837,20,3,b'm',317,4,255,b'S',0,0), // uptime_current_epoch
+    f(2857,17,4,b'm',317,4,255,b'S',0,0), // uptime_all_epochs
     f(2874,19,5,b's',65535,0,255,b'S',0,0), // hot_restart_version
     f(2893,20,6,b'm',10,4,255,b'S',0,0), // command_line_options
-    f(2913,4,7,b'm',105,4,255,b'S',0,0), // node
+    f(2913,4,7,b'm',118,4,255,b'S',0,0), // node
     f(2917,24,8,b'b',65535,0,255,b'S',0,0), // hot_restart_initializing
     // envoy.admin.v3.SimpleMetric
     f(2968,4,1,b'e',5,0,255,b'S',0,0), // type
@@ -2249,1469 +2335,1515 @@ pub(crate) static FIELDS: [FieldRow; 1382] = [
     f(3015,3,2,b's',65535,4,0,b'S',0,0), // uri
     f(3018,10,3,b's',65535,4,0,b'S',0,0), // ip_address
     // envoy.admin.v3.UpdateFailureState
-    f(3061,20,1,b'm',297,4,255,b'S',0,0), // failed_configuration
-    f(3081,19,2,b'm',310,4,255,b'S',0,0), // last_update_attempt
+    f(3061,20,1,b'm',313,4,255,b'S',0,0), // failed_configuration
+    f(3081,19,2,b'm',326,4,255,b'S',0,0), // last_update_attempt
     f(3100,7,3,b's',65535,0,255,b'S',0,0), // details
     f(572,12,4,b's',65535,0,255,b'S',0,0), // version_info
     // envoy.config.accesslog.v3.AccessLog
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3186,6,2,b'm',65535,4,255,b'R',3142,44), // filter
-    f(3192,12,4,b'm',297,4,0,b'S',0,0), // typed_config
+    f(3142,6,2,b'm',34,4,255,b'S',0,0), // filter
+    f(3148,12,4,b'm',313,4,0,b'S',0,0), // typed_config
+    // envoy.config.accesslog.v3.AccessLogFilter
+    f(3201,18,1,b'm',45,4,0,b'S',0,0), // status_code_filter
+    f(3219,15,2,b'm',37,4,0,b'S',0,0), // duration_filter
+    f(3234,23,3,b'm',41,4,0,b'S',0,0), // not_health_check_filter
+    f(3257,16,4,b'm',46,4,0,b'S',0,0), // traceable_filter
+    f(3273,14,5,b'm',44,4,0,b'S',0,0), // runtime_filter
+    f(3287,10,6,b'm',35,4,0,b'S',0,0), // and_filter
+    f(3297,9,7,b'm',42,4,0,b'S',0,0), // or_filter
+    f(3306,13,8,b'm',39,4,0,b'S',0,0), // header_filter
+    f(3319,20,9,b'm',43,4,0,b'S',0,0), // response_flag_filter
+    f(3339,18,10,b'm',38,4,0,b'S',0,0), // grpc_status_filter
+    f(3434,16,11,b'm',65535,4,0,b'R',3357,77), // extension_filter
+    f(3483,15,12,b'm',65535,4,0,b'R',3450,33), // metadata_filter
+    f(3498,15,13,b'm',40,4,0,b'S',0,0), // log_type_filter
+    // envoy.config.accesslog.v3.AndFilter
+    f(3548,7,1,b'm',34,2,255,b'S',0,0), // filters
+    // envoy.config.accesslog.v3.ComparisonFilter
+    f(3597,2,1,b'e',6,0,255,b'S',0,0), // op
+    f(2972,5,2,b'm',129,4,255,b'S',0,0), // value
+    // envoy.config.accesslog.v3.DurationFilter
+    f(3639,10,1,b'm',36,4,255,b'S',0,0), // comparison
+    // envoy.config.accesslog.v3.GrpcStatusFilter
+    f(3691,8,1,b'e',7,2,255,b'S',0,0), // statuses
+    f(3699,7,2,b'b',65535,0,255,b'S',0,0), // exclude
+    // envoy.config.accesslog.v3.HeaderFilter
+    f(3744,6,1,b'm',173,4,255,b'S',0,0), // header
+    // envoy.config.accesslog.v3.LogTypeFilter
+    f(3789,5,1,b'e',28,2,255,b'S',0,0), // types
+    f(3699,7,2,b'b',65535,0,255,b'S',0,0), // exclude
+    // envoy.config.accesslog.v3.NotHealthCheckFilter
+    // envoy.config.accesslog.v3.OrFilter
+    f(3548,7,2,b'm',34,2,255,b'S',0,0), // filters
+    // envoy.config.accesslog.v3.ResponseFlagFilter
+    f(3918,5,1,b's',65535,2,255,b'S',0,0), // flags
+    // envoy.config.accesslog.v3.RuntimeFilter
+    f(3962,11,1,b's',65535,0,255,b'S',0,0), // runtime_key
+    f(3973,15,2,b'm',303,4,255,b'S',0,0), // percent_sampled
+    f(3988,26,3,b'b',65535,0,255,b'S',0,0), // use_independent_randomness
+    // envoy.config.accesslog.v3.StatusCodeFilter
+    f(3639,10,1,b'm',36,4,255,b'S',0,0), // comparison
+    // envoy.config.accesslog.v3.TraceableFilter
     // envoy.config.bootstrap.v3.Admin
-    f(3276,15,1,b's',65535,0,255,b'I',3235,41), // access_log_path
-    f(3338,12,2,b's',65535,0,255,b'I',3291,47), // profile_path
-    f(1960,7,3,b'm',76,4,255,b'S',0,0), // address
-    f(3404,14,4,b'm',65535,2,255,b'R',3350,54), // socket_options
-    f(3418,10,5,b'm',33,2,255,b'I',3235,41), // access_log
-    f(3467,24,6,b'b',65535,0,255,b'I',3428,39), // ignore_global_conn_limit
-    f(3491,11,7,b'm',271,2,255,b'R',0,0), // allow_paths
+    f(4169,15,1,b's',65535,0,255,b'I',4128,41), // access_log_path
+    f(4231,12,2,b's',65535,0,255,b'I',4184,47), // profile_path
+    f(1960,7,3,b'm',89,4,255,b'S',0,0), // address
+    f(4297,14,4,b'm',65535,2,255,b'R',4243,54), // socket_options
+    f(4311,10,5,b'm',33,2,255,b'I',4128,41), // access_log
+    f(4360,24,6,b'b',65535,0,255,b'I',4321,39), // ignore_global_conn_limit
+    f(4384,11,7,b'm',287,2,255,b'R',0,0), // allow_paths
     // envoy.config.bootstrap.v3.Bootstrap
-    f(2913,4,1,b'm',105,4,255,b'S',0,0), // node
-    f(3537,16,2,b'm',41,4,255,b'S',0,0), // static_resources
-    f(3553,17,3,b'm',39,4,255,b'S',0,0), // dynamic_resources
-    f(3570,15,4,b'm',42,4,255,b'S',0,0), // cluster_manager
-    f(3656,10,5,b's',65535,0,255,b'I',3585,71), // flags_path
-    f(3711,11,6,b'm',65535,2,255,b'R',3666,45), // stats_sinks
-    f(3792,20,7,b'm',301,4,255,b'I',3722,70), // stats_flush_interval
-    f(3880,8,8,b'm',51,4,255,b'I',3812,68), // watchdog
-    f(3935,7,9,b'm',65535,4,255,b'R',3888,47), // tracing
-    f(3942,5,12,b'm',34,4,255,b'S',0,0), // admin
-    f(3947,12,13,b'm',145,4,255,b'S',0,0), // stats_config
-    f(4004,10,14,b'm',78,4,255,b'R',3959,45), // hds_config
-    f(4080,16,15,b'm',151,4,255,b'I',4014,66), // overload_manager
-    f(4142,23,16,b'b',65535,0,255,b'I',4096,46), // enable_dispatcher_stats
-    f(4165,15,17,b'm',46,4,255,b'S',0,0), // layered_runtime
-    f(4208,13,18,b's',65535,0,255,b'R',4180,28), // header_prefix
-    f(4221,29,19,b'm',312,4,255,b'S',0,0), // stats_server_version_override
-    f(4340,23,20,b'b',65535,0,255,b'I',4250,90), // use_tcp_for_dns_lookups
-    f(4398,20,21,b'm',122,2,255,b'R',4363,35), // bootstrap_extensions
-    f(4491,14,22,b'm',83,2,255,b'R',4418,73), // config_sources
-    f(4537,21,23,b'm',83,4,255,b'R',4505,32), // default_config_source
-    f(4592,24,24,b's',65535,0,255,b'I',4558,34), // default_socket_interface
-    f(4679,30,25,b'm',65535,1,255,b'R',4616,63), // certificate_provider_instances
-    f(4772,19,26,b's',65535,2,255,b'I',4709,63), // node_context_params
-    f(4791,9,27,b'm',53,4,255,b'I',3812,68), // watchdogs
-    f(4886,13,28,b'm',45,2,255,b'I',4800,86), // fatal_actions
-    f(4899,20,29,b'b',65535,4,0,b'I',3722,70), // stats_flush_on_admin
-    f(4919,21,30,b'm',86,4,255,b'I',4250,90), // dns_resolution_config
-    f(4940,25,31,b'm',122,4,255,b'I',4250,90), // typed_dns_resolver_config
-    f(5024,14,32,b'm',44,2,255,b'I',4965,59), // inline_headers
-    f(5097,22,33,b's',65535,0,255,b'I',5038,59), // perf_tracing_file_path
-    f(5213,20,34,b'm',122,4,255,b'I',5119,94), // default_regex_engine
-    f(5285,22,35,b'm',122,4,255,b'R',5233,52), // xds_delegate_extension
-    f(5365,28,36,b'm',122,4,255,b'R',5307,58), // xds_config_tracker_extension
-    f(5456,16,37,b'm',122,4,255,b'R',5393,63), // listener_manager
-    f(5472,22,38,b'm',36,4,255,b'S',0,0), // application_log_config
-    f(5536,21,39,b'm',38,4,255,b'I',5494,42), // deferred_stat_options
-    f(5598,32,40,b'm',40,4,255,b'I',5557,41), // grpc_async_client_manager_config
-    f(5680,24,41,b'm',47,4,255,b'I',5630,50), // memory_allocator_manager
-    f(5786,23,42,b'm',301,4,1,b'I',5704,82), // stats_eviction_interval
-    f(5841,26,43,b'b',65535,0,255,b'I',5809,32), // enable_worker_cpu_affinity
+    f(2913,4,1,b'm',118,4,255,b'S',0,0), // node
+    f(4430,16,2,b'm',54,4,255,b'S',0,0), // static_resources
+    f(4446,17,3,b'm',52,4,255,b'S',0,0), // dynamic_resources
+    f(4463,15,4,b'm',55,4,255,b'S',0,0), // cluster_manager
+    f(4549,10,5,b's',65535,0,255,b'I',4478,71), // flags_path
+    f(4604,11,6,b'm',65535,2,255,b'R',4559,45), // stats_sinks
+    f(4685,20,7,b'm',317,4,255,b'I',4615,70), // stats_flush_interval
+    f(4773,8,8,b'm',64,4,255,b'I',4705,68), // watchdog
+    f(4828,7,9,b'm',65535,4,255,b'R',4781,47), // tracing
+    f(4835,5,12,b'm',47,4,255,b'S',0,0), // admin
+    f(4840,12,13,b'm',159,4,255,b'S',0,0), // stats_config
+    f(4897,10,14,b'm',91,4,255,b'R',4852,45), // hds_config
+    f(4973,16,15,b'm',165,4,255,b'I',4907,66), // overload_manager
+    f(5035,23,16,b'b',65535,0,255,b'I',4989,46), // enable_dispatcher_stats
+    f(5058,15,17,b'm',59,4,255,b'S',0,0), // layered_runtime
+    f(5101,13,18,b's',65535,0,255,b'R',5073,28), // header_prefix
+    f(5114,29,19,b'm',328,4,255,b'S',0,0), // stats_server_version_override
+    f(5233,23,20,b'b',65535,0,255,b'I',5143,90), // use_tcp_for_dns_lookups
+    f(5291,20,21,b'm',136,2,255,b'R',5256,35), // bootstrap_extensions
+    f(5384,14,22,b'm',96,2,255,b'R',5311,73), // config_sources
+    f(5430,21,23,b'm',96,4,255,b'R',5398,32), // default_config_source
+    f(5485,24,24,b's',65535,0,255,b'I',5451,34), // default_socket_interface
+    f(5572,30,25,b'm',65535,1,255,b'R',5509,63), // certificate_provider_instances
+    f(5665,19,26,b's',65535,2,255,b'I',5602,63), // node_context_params
+    f(5684,9,27,b'm',66,4,255,b'I',4705,68), // watchdogs
+    f(5779,13,28,b'm',58,2,255,b'I',5693,86), // fatal_actions
+    f(5792,20,29,b'b',65535,4,0,b'I',4615,70), // stats_flush_on_admin
+    f(5812,21,30,b'm',99,4,255,b'I',5143,90), // dns_resolution_config
+    f(5833,25,31,b'm',136,4,255,b'I',5143,90), // typed_dns_resolver_config
+    f(5917,14,32,b'm',57,2,255,b'I',5858,59), // inline_headers
+    f(5990,22,33,b's',65535,0,255,b'I',5931,59), // perf_tracing_file_path
+    f(6106,20,34,b'm',136,4,255,b'I',6012,94), // default_regex_engine
+    f(6178,22,35,b'm',136,4,255,b'R',6126,52), // xds_delegate_extension
+    f(6258,28,36,b'm',136,4,255,b'R',6200,58), // xds_config_tracker_extension
+    f(6349,16,37,b'm',136,4,255,b'R',6286,63), // listener_manager
+    f(6365,22,38,b'm',49,4,255,b'S',0,0), // application_log_config
+    f(6429,21,39,b'm',51,4,255,b'I',6387,42), // deferred_stat_options
+    f(6491,32,40,b'm',53,4,255,b'I',6450,41), // grpc_async_client_manager_config
+    f(6573,24,41,b'm',60,4,255,b'I',6523,50), // memory_allocator_manager
+    f(6679,23,42,b'm',317,4,1,b'I',6597,82), // stats_eviction_interval
+    f(6734,26,43,b'b',65535,0,255,b'I',6702,32), // enable_worker_cpu_affinity
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig
-    f(942,10,1,b'm',37,4,255,b'S',0,0), // log_format
+    f(942,10,1,b'm',50,4,255,b'S',0,0), // log_format
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat
-    f(5989,11,1,b'm',308,4,0,b'S',0,0), // json_format
-    f(6000,11,2,b's',65535,4,0,b'S',0,0), // text_format
+    f(6882,11,1,b'm',324,4,0,b'S',0,0), // json_format
+    f(6893,11,2,b's',65535,4,0,b'S',0,0), // text_format
     // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
-    f(6102,30,1,b'b',65535,0,255,b'I',6066,36), // enable_deferred_creation_stats
+    f(6995,30,1,b'b',65535,0,255,b'I',6959,36), // enable_deferred_creation_stats
     // envoy.config.bootstrap.v3.Bootstrap.DynamicResources
-    f(6184,10,1,b'm',83,4,255,b'S',0,0), // lds_config
-    f(6194,10,2,b'm',83,4,255,b'S',0,0), // cds_config
-    f(6204,10,3,b'm',78,4,255,b'S',0,0), // ads_config
-    f(6264,21,5,b's',65535,0,255,b'R',6214,50), // lds_resources_locator
-    f(6285,21,6,b's',65535,0,255,b'R',6214,50), // cds_resources_locator
+    f(7077,10,1,b'm',96,4,255,b'S',0,0), // lds_config
+    f(7087,10,2,b'm',96,4,255,b'S',0,0), // cds_config
+    f(7097,10,3,b'm',91,4,255,b'S',0,0), // ads_config
+    f(7157,21,5,b's',65535,0,255,b'R',7107,50), // lds_resources_locator
+    f(7178,21,6,b's',65535,0,255,b'R',7107,50), // cds_resources_locator
     // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    f(6370,30,1,b'm',301,4,255,b'I',6066,36), // max_cached_entry_idle_duration
+    f(7263,30,1,b'm',317,4,255,b'I',6959,36), // max_cached_entry_idle_duration
     // envoy.config.bootstrap.v3.Bootstrap.StaticResources
-    f(6451,9,1,b'm',136,2,255,b'S',0,0), // listeners
-    f(6460,8,2,b'm',56,2,255,b'S',0,0), // clusters
-    f(6468,7,3,b'm',236,2,255,b'S',0,0), // secrets
+    f(7344,9,1,b'm',150,2,255,b'S',0,0), // listeners
+    f(7353,8,2,b'm',69,2,255,b'S',0,0), // clusters
+    f(7361,7,3,b'm',252,2,255,b'S',0,0), // secrets
     // envoy.config.bootstrap.v3.ClusterManager
-    f(6582,18,1,b's',65535,0,255,b'I',6515,67), // local_cluster_name
-    f(6673,17,2,b'm',43,4,255,b'I',6600,73), // outlier_detection
-    f(6690,20,3,b'm',80,4,255,b'S',0,0), // upstream_bind_config
-    f(6710,17,4,b'm',78,4,255,b'R',0,0), // load_stats_config
-    f(6783,32,5,b'b',65535,0,255,b'I',6727,56), // enable_deferred_cluster_creation
+    f(7475,18,1,b's',65535,0,255,b'I',7408,67), // local_cluster_name
+    f(7566,17,2,b'm',56,4,255,b'I',7493,73), // outlier_detection
+    f(7583,20,3,b'm',93,4,255,b'S',0,0), // upstream_bind_config
+    f(7603,17,4,b'm',91,4,255,b'R',0,0), // load_stats_config
+    f(7676,32,5,b'b',65535,0,255,b'I',7620,56), // enable_deferred_cluster_creation
     // envoy.config.bootstrap.v3.ClusterManager.OutlierDetection
-    f(6872,14,1,b's',65535,0,255,b'I',6066,36), // event_log_path
-    f(6886,13,2,b'm',88,4,255,b'I',6066,36), // event_service
+    f(7765,14,1,b's',65535,0,255,b'I',6959,36), // event_log_path
+    f(7779,13,2,b'm',101,4,255,b'I',6959,36), // event_service
     // envoy.config.bootstrap.v3.CustomInlineHeader
-    f(6943,18,1,b's',65535,0,255,b'I',6066,36), // inline_header_name
-    f(6961,18,2,b'e',6,0,255,b'I',6066,36), // inline_header_type
+    f(7836,18,1,b's',65535,0,255,b'I',6959,36), // inline_header_name
+    f(7854,18,2,b'e',8,0,255,b'I',6959,36), // inline_header_type
     // envoy.config.bootstrap.v3.FatalAction
-    f(7016,6,1,b'm',122,4,255,b'I',6066,36), // config
+    f(7909,6,1,b'm',136,4,255,b'I',6959,36), // config
     // envoy.config.bootstrap.v3.LayeredRuntime
-    f(7062,6,1,b'm',48,2,255,b'S',0,0), // layers
+    f(7955,6,1,b'm',61,2,255,b'S',0,0), // layers
     // envoy.config.bootstrap.v3.MemoryAllocatorManager
-    f(7116,16,1,b'w',65535,0,255,b'I',6066,36), // bytes_to_release
-    f(7132,23,2,b'm',301,4,255,b'I',6066,36), // memory_release_interval
-    f(7155,23,3,b'm',312,4,255,b'I',6066,36), // soft_memory_limit_bytes
-    f(7178,28,4,b'm',311,4,255,b'I',6066,36), // max_per_cpu_cache_size_bytes
-    f(7206,24,5,b'w',65535,0,255,b'I',6066,36), // max_unfreed_memory_bytes
+    f(8009,16,1,b'w',65535,0,255,b'I',6959,36), // bytes_to_release
+    f(8025,23,2,b'm',317,4,255,b'I',6959,36), // memory_release_interval
+    f(8048,23,3,b'm',328,4,255,b'I',6959,36), // soft_memory_limit_bytes
+    f(8071,28,4,b'm',327,4,255,b'I',6959,36), // max_per_cpu_cache_size_bytes
+    f(8099,24,5,b'w',65535,0,255,b'I',6959,36), // max_unfreed_memory_bytes
     // envoy.config.bootstrap.v3.RuntimeLayer
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(7268,12,2,b'm',308,4,0,b'S',0,0), // static_layer
-    f(7280,10,3,b'm',50,4,0,b'S',0,0), // disk_layer
-    f(7290,11,4,b'm',49,4,0,b'S',0,0), // admin_layer
-    f(7345,10,5,b'm',65535,4,0,b'R',7301,44), // rtds_layer
+    f(8161,12,2,b'm',324,4,0,b'S',0,0), // static_layer
+    f(8173,10,3,b'm',63,4,0,b'S',0,0), // disk_layer
+    f(8183,11,4,b'm',62,4,0,b'S',0,0), // admin_layer
+    f(8238,10,5,b'm',65535,4,0,b'R',8194,44), // rtds_layer
     // envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer
     // envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer
-    f(7452,12,1,b's',65535,0,255,b'S',0,0), // symlink_root
-    f(7464,22,2,b'b',65535,0,255,b'S',0,0), // append_service_cluster
-    f(7486,12,3,b's',65535,0,255,b'S',0,0), // subdirectory
+    f(8345,12,1,b's',65535,0,255,b'S',0,0), // symlink_root
+    f(8357,22,2,b'b',65535,0,255,b'S',0,0), // append_service_cluster
+    f(8379,12,3,b's',65535,0,255,b'S',0,0), // subdirectory
     // envoy.config.bootstrap.v3.Watchdog
-    f(7532,12,1,b'm',301,4,255,b'I',6066,36), // miss_timeout
-    f(7544,16,2,b'm',301,4,255,b'I',6066,36), // megamiss_timeout
-    f(7560,12,3,b'm',301,4,255,b'I',6066,36), // kill_timeout
-    f(7572,17,4,b'm',301,4,255,b'I',6066,36), // multikill_timeout
-    f(7589,19,5,b'm',294,4,255,b'I',6066,36), // multikill_threshold
-    f(7608,23,6,b'm',301,4,255,b'I',6066,36), // max_kill_timeout_jitter
-    f(7631,7,7,b'm',52,2,255,b'I',6066,36), // actions
+    f(8425,12,1,b'm',317,4,255,b'I',6959,36), // miss_timeout
+    f(8437,16,2,b'm',317,4,255,b'I',6959,36), // megamiss_timeout
+    f(8453,12,3,b'm',317,4,255,b'I',6959,36), // kill_timeout
+    f(8465,17,4,b'm',317,4,255,b'I',6959,36), // multikill_timeout
+    f(8482,19,5,b'm',310,4,255,b'I',6959,36), // multikill_threshold
+    f(8501,23,6,b'm',317,4,255,b'I',6959,36), // max_kill_timeout_jitter
+    f(8524,7,7,b'm',65,2,255,b'I',6959,36), // actions
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
-    f(7016,6,1,b'm',122,4,255,b'I',6066,36), // config
-    f(7687,5,2,b'e',7,0,255,b'I',6066,36), // event
+    f(7909,6,1,b'm',136,4,255,b'I',6959,36), // config
+    f(8580,5,2,b'e',9,0,255,b'I',6959,36), // event
     // envoy.config.bootstrap.v3.Watchdogs
-    f(7727,20,1,b'm',51,4,255,b'I',6066,36), // main_thread_watchdog
-    f(7747,15,2,b'm',51,4,255,b'I',6066,36), // worker_watchdog
+    f(8620,20,1,b'm',64,4,255,b'I',6959,36), // main_thread_watchdog
+    f(8640,15,2,b'm',64,4,255,b'I',6959,36), // worker_watchdog
     // envoy.config.cluster.v3.CircuitBreakers
-    f(7801,10,1,b'm',55,2,255,b'S',0,0), // thresholds
-    f(7837,19,2,b'm',55,2,255,b'R',7811,26), // per_host_thresholds
+    f(8694,10,1,b'm',68,2,255,b'S',0,0), // thresholds
+    f(8730,19,2,b'm',68,2,255,b'R',8704,26), // per_host_thresholds
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds
-    f(2011,8,1,b'e',18,0,255,b'S',0,0), // priority
-    f(7906,15,2,b'm',311,4,255,b'S',0,0), // max_connections
-    f(7921,20,3,b'm',311,4,255,b'S',0,0), // max_pending_requests
-    f(7941,12,4,b'm',311,4,255,b'S',0,0), // max_requests
-    f(7953,11,5,b'm',311,4,255,b'S',0,0), // max_retries
-    f(8033,15,6,b'b',65535,0,255,b'I',7964,69), // track_remaining
-    f(8098,20,7,b'm',311,4,255,b'I',8048,50), // max_connection_pools
-    f(8133,12,8,b'm',65535,4,255,b'R',8118,15), // retry_budget
+    f(2011,8,1,b'e',20,0,255,b'S',0,0), // priority
+    f(8799,15,2,b'm',327,4,255,b'S',0,0), // max_connections
+    f(8814,20,3,b'm',327,4,255,b'S',0,0), // max_pending_requests
+    f(8834,12,4,b'm',327,4,255,b'S',0,0), // max_requests
+    f(8846,11,5,b'm',327,4,255,b'S',0,0), // max_retries
+    f(8926,15,6,b'b',65535,0,255,b'I',8857,69), // track_remaining
+    f(8991,20,7,b'm',327,4,255,b'I',8941,50), // max_connection_pools
+    f(9026,12,8,b'm',65535,4,255,b'R',9011,15), // retry_budget
     // envoy.config.cluster.v3.Cluster
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(2968,4,2,b'e',9,4,0,b'S',0,0), // type
-    f(8176,18,3,b'm',62,4,255,b'S',0,0), // eds_cluster_config
-    f(8194,15,4,b'm',301,4,255,b'S',0,0), // connect_timeout
-    f(8277,33,5,b'm',311,4,255,b'I',8209,68), // per_connection_buffer_limit_bytes
-    f(8310,9,6,b'e',11,0,255,b'S',0,0), // lb_policy
-    f(8361,13,8,b'm',65535,2,255,b'R',8319,42), // health_checks
-    f(8374,27,9,b'm',311,4,255,b'S',0,0), // max_requests_per_connection
-    f(450,16,10,b'm',54,4,255,b'S',0,0), // circuit_breakers
-    f(8401,21,13,b'm',96,4,255,b'S',0,0), // http_protocol_options
-    f(8422,22,14,b'm',98,4,255,b'S',0,0), // http2_protocol_options
-    f(8444,16,16,b'm',301,4,255,b'S',0,0), // dns_refresh_rate
-    f(8460,17,17,b'e',10,0,255,b'S',0,0), // dns_lookup_family
-    f(8477,13,18,b'm',76,2,255,b'S',0,0), // dns_resolvers
-    f(6673,17,19,b'm',65535,4,255,b'R',8490,38), // outlier_detection
-    f(8587,16,20,b'm',301,4,255,b'I',8528,59), // cleanup_interval
-    f(6690,20,21,b'm',80,4,255,b'S',0,0), // upstream_bind_config
-    f(8628,16,22,b'm',65535,4,255,b'R',8603,25), // lb_subset_config
-    f(8712,19,23,b'm',65535,4,1,b'R',8644,68), // ring_hash_lb_config
-    f(8731,16,24,b'm',121,4,255,b'S',0,0), // transport_socket
-    f(8781,8,25,b'm',102,4,255,b'I',8747,34), // metadata
-    f(8789,18,26,b'e',8,0,255,b'S',0,0), // protocol_selection
-    f(8807,16,27,b'm',57,4,255,b'S',0,0), // common_lb_config
-    f(8823,13,28,b's',65535,0,255,b'S',0,0), // alt_stat_name
-    f(8836,28,29,b'm',99,4,255,b'S',0,0), // common_http_protocol_options
-    f(8864,27,30,b'm',73,4,255,b'S',0,0), // upstream_connection_options
-    f(8891,40,31,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_health_failure
-    f(8994,29,32,b'b',65535,0,255,b'I',8931,63), // ignore_health_on_host_removal
-    f(9023,15,33,b'm',125,4,255,b'S',0,0), // load_assignment
-    f(9038,22,34,b'm',64,4,1,b'S',0,0), // original_dst_lb_config
-    f(9060,32,36,b'm',69,1,255,b'S',0,0), // typed_extension_protocol_options
-    f(9092,23,37,b'm',63,4,1,b'S',0,0), // least_request_lb_config
-    f(9115,12,38,b'm',61,4,0,b'S',0,0), // cluster_type
-    f(9127,15,39,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(9188,7,40,b'm',65535,2,255,b'R',9142,46), // filters
-    f(9195,21,41,b'm',70,4,255,b'S',0,0), // load_balancing_policy
-    f(9246,10,42,b'm',83,4,255,b'R',9216,30), // lrs_server
-    f(9256,24,43,b'm',68,2,255,b'S',0,0), // transport_socket_matches
-    f(9280,24,44,b'm',66,4,255,b'S',0,0), // dns_failure_refresh_rate
-    f(4340,23,45,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
-    f(9304,30,46,b'm',123,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(9360,21,47,b'b',65535,0,255,b'I',9334,26), // track_timeout_budgets
-    f(9381,15,48,b'm',122,4,255,b'R',0,0), // upstream_config
-    f(9425,19,49,b'm',72,4,255,b'I',9396,29), // track_cluster_stats
-    f(9489,17,50,b'm',65,4,255,b'I',9444,45), // preconnect_policy
-    f(9506,41,51,b'b',65535,0,255,b'R',0,0), // connection_pool_per_downstream_connection
-    f(9612,16,52,b'm',65535,4,1,b'R',9547,65), // maglev_lb_config
-    f(4919,21,53,b'm',86,4,255,b'S',0,0), // dns_resolution_config
-    f(9628,21,54,b'm',298,4,255,b'S',0,0), // wait_for_warm_on_init
-    f(4940,25,55,b'm',122,4,255,b'S',0,0), // typed_dns_resolver_config
-    f(9649,21,56,b'm',67,4,1,b'S',0,0), // round_robin_lb_config
-    f(9670,27,57,b's',65535,2,255,b'R',0,0), // lrs_report_endpoint_metrics
-    f(9697,10,58,b'm',301,4,255,b'S',0,0), // dns_jitter
-    f(9707,24,59,b'm',65535,4,255,b'R',0,0), // transport_socket_matcher
-    f(9731,44,60,b'm',301,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
-    f(9798,13,61,b'm',146,4,255,b'I',9775,23), // stats_matcher
-    f(9811,16,62,b'm',65535,4,255,b'R',0,0), // queuing_policies
+    f(2968,4,2,b'e',11,4,0,b'S',0,0), // type
+    f(9069,18,3,b'm',75,4,255,b'S',0,0), // eds_cluster_config
+    f(9087,15,4,b'm',317,4,255,b'S',0,0), // connect_timeout
+    f(9170,33,5,b'm',327,4,255,b'I',9102,68), // per_connection_buffer_limit_bytes
+    f(9203,9,6,b'e',13,0,255,b'S',0,0), // lb_policy
+    f(9254,13,8,b'm',65535,2,255,b'R',9212,42), // health_checks
+    f(9267,27,9,b'm',327,4,255,b'S',0,0), // max_requests_per_connection
+    f(450,16,10,b'm',67,4,255,b'S',0,0), // circuit_breakers
+    f(9294,21,13,b'm',109,4,255,b'S',0,0), // http_protocol_options
+    f(9315,22,14,b'm',111,4,255,b'S',0,0), // http2_protocol_options
+    f(9337,16,16,b'm',317,4,255,b'S',0,0), // dns_refresh_rate
+    f(9353,17,17,b'e',12,0,255,b'S',0,0), // dns_lookup_family
+    f(9370,13,18,b'm',89,2,255,b'S',0,0), // dns_resolvers
+    f(7566,17,19,b'm',65535,4,255,b'R',9383,38), // outlier_detection
+    f(9480,16,20,b'm',317,4,255,b'I',9421,59), // cleanup_interval
+    f(7583,20,21,b'm',93,4,255,b'S',0,0), // upstream_bind_config
+    f(9521,16,22,b'm',65535,4,255,b'R',9496,25), // lb_subset_config
+    f(9605,19,23,b'm',65535,4,1,b'R',9537,68), // ring_hash_lb_config
+    f(9624,16,24,b'm',135,4,255,b'S',0,0), // transport_socket
+    f(9674,8,25,b'm',115,4,255,b'I',9640,34), // metadata
+    f(9682,18,26,b'e',10,0,255,b'S',0,0), // protocol_selection
+    f(9700,16,27,b'm',70,4,255,b'S',0,0), // common_lb_config
+    f(9716,13,28,b's',65535,0,255,b'S',0,0), // alt_stat_name
+    f(9729,28,29,b'm',112,4,255,b'S',0,0), // common_http_protocol_options
+    f(9757,27,30,b'm',86,4,255,b'S',0,0), // upstream_connection_options
+    f(9784,40,31,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_health_failure
+    f(9887,29,32,b'b',65535,0,255,b'I',9824,63), // ignore_health_on_host_removal
+    f(9916,15,33,b'm',139,4,255,b'S',0,0), // load_assignment
+    f(9931,22,34,b'm',77,4,1,b'S',0,0), // original_dst_lb_config
+    f(9953,32,36,b'm',82,1,255,b'S',0,0), // typed_extension_protocol_options
+    f(9985,23,37,b'm',76,4,1,b'S',0,0), // least_request_lb_config
+    f(10008,12,38,b'm',74,4,0,b'S',0,0), // cluster_type
+    f(10020,15,39,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
+    f(3548,7,40,b'm',65535,2,255,b'R',10035,46), // filters
+    f(10081,21,41,b'm',83,4,255,b'S',0,0), // load_balancing_policy
+    f(10132,10,42,b'm',96,4,255,b'R',10102,30), // lrs_server
+    f(10142,24,43,b'm',81,2,255,b'S',0,0), // transport_socket_matches
+    f(10166,24,44,b'm',79,4,255,b'S',0,0), // dns_failure_refresh_rate
+    f(5233,23,45,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
+    f(10190,30,46,b'm',137,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(10246,21,47,b'b',65535,0,255,b'I',10220,26), // track_timeout_budgets
+    f(10267,15,48,b'm',136,4,255,b'R',0,0), // upstream_config
+    f(10311,19,49,b'm',85,4,255,b'I',10282,29), // track_cluster_stats
+    f(10375,17,50,b'm',78,4,255,b'I',10330,45), // preconnect_policy
+    f(10392,41,51,b'b',65535,0,255,b'R',0,0), // connection_pool_per_downstream_connection
+    f(10498,16,52,b'm',65535,4,1,b'R',10433,65), // maglev_lb_config
+    f(5812,21,53,b'm',99,4,255,b'S',0,0), // dns_resolution_config
+    f(10514,21,54,b'm',314,4,255,b'S',0,0), // wait_for_warm_on_init
+    f(5833,25,55,b'm',136,4,255,b'S',0,0), // typed_dns_resolver_config
+    f(10535,21,56,b'm',80,4,1,b'S',0,0), // round_robin_lb_config
+    f(10556,27,57,b's',65535,2,255,b'R',0,0), // lrs_report_endpoint_metrics
+    f(10583,10,58,b'm',317,4,255,b'S',0,0), // dns_jitter
+    f(10593,24,59,b'm',65535,4,255,b'R',0,0), // transport_socket_matcher
+    f(10617,44,60,b'm',317,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
+    f(10684,13,61,b'm',160,4,255,b'I',10661,23), // stats_matcher
+    f(10697,16,62,b'm',65535,4,255,b'R',0,0), // queuing_policies
     // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    f(9873,23,1,b'm',294,4,255,b'S',0,0), // healthy_panic_threshold
-    f(9896,20,2,b'm',60,4,0,b'S',0,0), // zone_aware_lb_config
-    f(9916,27,3,b'm',59,4,0,b'S',0,0), // locality_weighted_lb_config
-    f(9995,19,4,b'm',301,4,255,b'I',9943,52), // update_merge_window
-    f(10066,31,5,b'b',65535,0,255,b'I',10014,52), // ignore_new_hosts_until_first_hc
-    f(10097,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
-    f(10205,28,7,b'm',58,4,255,b'I',10133,72), // consistent_hashing_lb_config
-    f(10332,20,8,b'm',95,4,255,b'I',10233,99), // override_host_status
+    f(10759,23,1,b'm',310,4,255,b'S',0,0), // healthy_panic_threshold
+    f(10782,20,2,b'm',73,4,0,b'S',0,0), // zone_aware_lb_config
+    f(10802,27,3,b'm',72,4,0,b'S',0,0), // locality_weighted_lb_config
+    f(10881,19,4,b'm',317,4,255,b'I',10829,52), // update_merge_window
+    f(10952,31,5,b'b',65535,0,255,b'I',10900,52), // ignore_new_hosts_until_first_hc
+    f(10983,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
+    f(11091,28,7,b'm',71,4,255,b'I',11019,72), // consistent_hashing_lb_config
+    f(11218,20,8,b'm',108,4,255,b'I',11119,99), // override_host_status
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
-    f(10424,24,1,b'b',65535,0,255,b'I',6066,36), // use_hostname_for_hashing
-    f(10448,19,2,b'm',311,4,255,b'I',6066,36), // hash_balance_factor
+    f(11310,24,1,b'b',65535,0,255,b'I',6959,36), // use_hostname_for_hashing
+    f(11334,19,2,b'm',327,4,255,b'I',6959,36), // hash_balance_factor
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
-    f(10707,15,1,b'm',294,4,255,b'I',10602,105), // routing_enabled
-    f(10722,16,2,b'm',312,4,255,b'I',10602,105), // min_cluster_size
-    f(10738,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
+    f(11593,15,1,b'm',310,4,255,b'I',11488,105), // routing_enabled
+    f(11608,16,2,b'm',328,4,255,b'I',11488,105), // min_cluster_size
+    f(11624,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
     // envoy.config.cluster.v3.Cluster.CustomClusterType
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,2,b'm',297,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',313,4,255,b'S',0,0), // typed_config
     // envoy.config.cluster.v3.Cluster.EdsClusterConfig
-    f(10856,10,1,b'm',83,4,255,b'S',0,0), // eds_config
-    f(10866,12,2,b's',65535,0,255,b'S',0,0), // service_name
+    f(11742,10,1,b'm',96,4,255,b'S',0,0), // eds_config
+    f(11752,12,2,b's',65535,0,255,b'S',0,0), // service_name
     // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    f(10930,12,1,b'm',311,4,255,b'S',0,0), // choice_count
-    f(10942,19,2,b'm',113,4,255,b'S',0,0), // active_request_bias
-    f(11025,17,3,b'm',65535,4,255,b'R',10961,64), // slow_start_config
+    f(11816,12,1,b'm',327,4,255,b'S',0,0), // choice_count
+    f(11828,19,2,b'm',126,4,255,b'S',0,0), // active_request_bias
+    f(11911,17,3,b'm',65535,4,255,b'R',11847,64), // slow_start_config
     // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
-    f(11093,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
-    f(11173,16,2,b's',65535,0,255,b'I',11108,65), // http_header_name
-    f(11212,22,3,b'm',311,4,255,b'R',11189,23), // upstream_port_override
-    f(11234,12,4,b'm',274,4,255,b'R',0,0), // metadata_key
+    f(11979,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
+    f(12059,16,2,b's',65535,0,255,b'I',11994,65), // http_header_name
+    f(12098,22,3,b'm',327,4,255,b'R',12075,23), // upstream_port_override
+    f(12120,12,4,b'm',290,4,255,b'R',0,0), // metadata_key
     // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    f(11294,29,1,b'm',300,4,255,b'I',6066,36), // per_upstream_preconnect_ratio
-    f(11323,27,2,b'm',300,4,255,b'I',6066,36), // predictive_preconnect_ratio
-    f(11350,27,3,b'm',265,4,255,b'I',6066,36), // preconnect_enabled_metadata
+    f(12180,29,1,b'm',316,4,255,b'I',6959,36), // per_upstream_preconnect_ratio
+    f(12209,27,2,b'm',316,4,255,b'I',6959,36), // predictive_preconnect_ratio
+    f(12236,27,3,b'm',281,4,255,b'I',6959,36), // preconnect_enabled_metadata
     // envoy.config.cluster.v3.Cluster.RefreshRate
-    f(11420,13,1,b'm',301,4,255,b'S',0,0), // base_interval
-    f(11433,12,2,b'm',301,4,255,b'S',0,0), // max_interval
+    f(12306,13,1,b'm',317,4,255,b'S',0,0), // base_interval
+    f(12319,12,2,b'm',317,4,255,b'S',0,0), // max_interval
     // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
-    f(11025,17,1,b'm',65535,4,255,b'R',10961,64), // slow_start_config
+    f(11911,17,1,b'm',65535,4,255,b'R',11847,64), // slow_start_config
     // envoy.config.cluster.v3.Cluster.TransportSocketMatch
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(11547,5,2,b'm',308,4,255,b'S',0,0), // match
-    f(8731,16,3,b'm',121,4,255,b'S',0,0), // transport_socket
+    f(12433,5,2,b'm',324,4,255,b'S',0,0), // match
+    f(9624,16,3,b'm',135,4,255,b'S',0,0), // transport_socket
     // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
-    f(11618,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',297,4,255,b'S',0,0), // value
+    f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',313,4,255,b'S',0,0), // value
     // envoy.config.cluster.v3.LoadBalancingPolicy
-    f(11664,8,1,b'm',71,2,255,b'S',0,0), // policies
+    f(12550,8,1,b'm',84,2,255,b'S',0,0), // policies
     // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
-    f(11722,22,4,b'm',122,4,255,b'S',0,0), // typed_extension_config
+    f(12608,22,4,b'm',136,4,255,b'S',0,0), // typed_extension_config
     // envoy.config.cluster.v3.TrackClusterStats
-    f(11785,15,1,b'b',65535,0,255,b'I',6066,36), // timeout_budgets
-    f(11800,22,2,b'b',65535,0,255,b'I',6066,36), // request_response_sizes
-    f(11822,18,3,b'b',65535,0,255,b'I',6066,36), // per_endpoint_stats
+    f(12671,15,1,b'b',65535,0,255,b'I',6959,36), // timeout_budgets
+    f(12686,22,2,b'b',65535,0,255,b'I',6959,36), // request_response_sizes
+    f(12708,18,3,b'b',65535,0,255,b'I',6959,36), // per_endpoint_stats
     // envoy.config.cluster.v3.UpstreamConnectionOptions
-    f(11889,13,1,b'm',120,4,255,b'S',0,0), // tcp_keepalive
-    f(11925,48,2,b'b',65535,0,255,b'I',11902,23), // set_local_interface_name_on_upstream_connections
-    f(12000,21,3,b'm',74,4,255,b'I',11973,27), // happy_eyeballs_config
+    f(12775,13,1,b'm',134,4,255,b'S',0,0), // tcp_keepalive
+    f(12811,48,2,b'b',65535,0,255,b'I',12788,23), // set_local_interface_name_on_upstream_connections
+    f(12886,21,3,b'm',87,4,255,b'I',12859,27), // happy_eyeballs_config
     // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
-    f(12090,28,1,b'e',12,0,255,b'I',6066,36), // first_address_family_version
-    f(12118,26,2,b'm',311,4,255,b'I',6066,36), // first_address_family_count
+    f(12976,28,1,b'e',14,0,255,b'I',6959,36), // first_address_family_version
+    f(13004,26,2,b'm',327,4,255,b'I',6959,36), // first_address_family_count
     // envoy.config.common.mutation_rules.v3.HeaderMutation
-    f(12196,6,1,b's',65535,4,0,b'S',0,0), // remove
-    f(12202,6,2,b'm',94,4,0,b'S',0,0), // append
-    f(12236,15,3,b'm',65535,4,0,b'R',12208,28), // remove_on_match
+    f(13082,6,1,b's',65535,4,0,b'S',0,0), // remove
+    f(13088,6,2,b'm',107,4,0,b'S',0,0), // append
+    f(13122,15,3,b'm',65535,4,0,b'R',13094,28), // remove_on_match
     // envoy.config.core.v3.Address
-    f(12279,14,1,b'm',118,4,0,b'S',0,0), // socket_address
-    f(12293,4,2,b'm',108,4,0,b'S',0,0), // pipe
-    f(12333,22,3,b'm',65535,4,0,b'R',12297,36), // envoy_internal_address
+    f(13165,14,1,b'm',132,4,0,b'S',0,0), // socket_address
+    f(13179,4,2,b'm',121,4,0,b'S',0,0), // pipe
+    f(13219,22,3,b'm',65535,4,0,b'R',13183,36), // envoy_internal_address
     // envoy.config.core.v3.AggregatedConfigSource
     // envoy.config.core.v3.ApiConfigSource
-    f(12434,8,1,b'e',13,0,255,b'S',0,0), // api_type
-    f(12486,13,2,b's',65535,2,255,b'R',12442,44), // cluster_names
-    f(12544,13,3,b'm',301,4,255,b'I',12499,45), // refresh_delay
-    f(12557,13,4,b'm',91,2,255,b'S',0,0), // grpc_services
-    f(12570,15,5,b'm',301,4,255,b'I',12499,45), // request_timeout
-    f(12646,19,6,b'm',109,4,255,b'I',12585,61), // rate_limit_settings
-    f(12665,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
-    f(12695,21,8,b'e',14,0,255,b'S',0,0), // transport_api_version
-    f(12716,17,9,b'm',122,2,255,b'R',0,0), // config_validators
+    f(13320,8,1,b'e',15,0,255,b'S',0,0), // api_type
+    f(13372,13,2,b's',65535,2,255,b'R',13328,44), // cluster_names
+    f(13430,13,3,b'm',317,4,255,b'I',13385,45), // refresh_delay
+    f(13443,13,4,b'm',104,2,255,b'S',0,0), // grpc_services
+    f(13456,15,5,b'm',317,4,255,b'I',13385,45), // request_timeout
+    f(13532,19,6,b'm',122,4,255,b'I',13471,61), // rate_limit_settings
+    f(13551,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
+    f(13581,21,8,b'e',16,0,255,b'S',0,0), // transport_api_version
+    f(13602,17,9,b'm',136,2,255,b'R',0,0), // config_validators
     // envoy.config.core.v3.BackoffStrategy
-    f(11420,13,1,b'm',301,4,255,b'S',0,0), // base_interval
-    f(11433,12,2,b'm',301,4,255,b'S',0,0), // max_interval
+    f(12306,13,1,b'm',317,4,255,b'S',0,0), // base_interval
+    f(12319,12,2,b'm',317,4,255,b'S',0,0), // max_interval
     // envoy.config.core.v3.BindConfig
-    f(12800,14,1,b'm',118,4,255,b'S',0,0), // source_address
-    f(12814,8,2,b'm',298,4,255,b'S',0,0), // freebind
-    f(3404,14,3,b'm',65535,2,255,b'R',12822,36), // socket_options
-    f(12858,27,4,b'm',118,2,255,b'R',0,0), // additional_source_addresses
-    f(12885,22,5,b'm',90,2,255,b'S',0,0), // extra_source_addresses
-    f(12907,22,6,b'm',122,4,255,b'R',0,0), // local_address_selector
-    f(12929,27,7,b'b',65535,0,255,b'R',0,0), // validate_network_namespaces
+    f(13686,14,1,b'm',132,4,255,b'S',0,0), // source_address
+    f(13700,8,2,b'm',314,4,255,b'S',0,0), // freebind
+    f(4297,14,3,b'm',65535,2,255,b'R',13708,36), // socket_options
+    f(13744,27,4,b'm',132,2,255,b'R',0,0), // additional_source_addresses
+    f(13771,22,5,b'm',103,2,255,b'S',0,0), // extra_source_addresses
+    f(13793,22,6,b'm',136,4,255,b'R',0,0), // local_address_selector
+    f(13815,27,7,b'b',65535,0,255,b'R',0,0), // validate_network_namespaces
     // envoy.config.core.v3.BuildVersion
-    f(2825,7,1,b'm',295,4,255,b'S',0,0), // version
-    f(8781,8,2,b'm',308,4,255,b'S',0,0), // metadata
+    f(2825,7,1,b'm',311,4,255,b'S',0,0), // version
+    f(9674,8,2,b'm',324,4,255,b'S',0,0), // metadata
     // envoy.config.core.v3.CidrRange
-    f(13019,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(13033,10,2,b'm',311,4,255,b'S',0,0), // prefix_len
+    f(13905,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
+    f(13919,10,2,b'm',327,4,255,b'S',0,0), // prefix_len
     // envoy.config.core.v3.ConfigSource
     f(131,4,1,b's',65535,4,0,b'S',0,0), // path
-    f(13076,17,2,b'm',78,4,0,b'S',0,0), // api_config_source
-    f(13093,3,3,b'm',77,4,0,b'S',0,0), // ads
-    f(13096,21,4,b'm',301,4,255,b'S',0,0), // initial_fetch_timeout
-    f(13117,4,5,b'm',117,4,0,b'S',0,0), // self
-    f(13121,20,6,b'e',14,0,255,b'S',0,0), // resource_api_version
-    f(13141,11,7,b'm',65535,2,255,b'R',6214,50), // authorities
-    f(13152,18,8,b'm',107,4,0,b'S',0,0), // path_config_source
+    f(13962,17,2,b'm',91,4,0,b'S',0,0), // api_config_source
+    f(13979,3,3,b'm',90,4,0,b'S',0,0), // ads
+    f(13982,21,4,b'm',317,4,255,b'S',0,0), // initial_fetch_timeout
+    f(14003,4,5,b'm',131,4,0,b'S',0,0), // self
+    f(14007,20,6,b'e',16,0,255,b'S',0,0), // resource_api_version
+    f(14027,11,7,b'm',65535,2,255,b'R',7107,50), // authorities
+    f(14038,18,8,b'm',120,4,0,b'S',0,0), // path_config_source
     // envoy.config.core.v3.ControlPlane
-    f(13203,10,1,b's',65535,0,255,b'S',0,0), // identifier
+    f(14089,10,1,b's',65535,0,255,b'S',0,0), // identifier
     // envoy.config.core.v3.DataSource
-    f(13244,8,1,b's',65535,4,0,b'S',0,0), // filename
-    f(13252,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
-    f(13264,13,3,b's',65535,4,0,b'S',0,0), // inline_string
-    f(13277,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
-    f(13297,17,5,b'm',124,4,255,b'S',0,0), // watched_directory
+    f(14130,8,1,b's',65535,4,0,b'S',0,0), // filename
+    f(14138,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
+    f(14150,13,3,b's',65535,4,0,b'S',0,0), // inline_string
+    f(14163,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
+    f(14183,17,5,b'm',138,4,255,b'S',0,0), // watched_directory
     // envoy.config.core.v3.DnsResolutionConfig
-    f(13354,9,1,b'm',76,2,255,b'S',0,0), // resolvers
-    f(13363,20,2,b'm',87,4,255,b'S',0,0), // dns_resolver_options
+    f(14240,9,1,b'm',89,2,255,b'S',0,0), // resolvers
+    f(14249,20,2,b'm',100,4,255,b'S',0,0), // dns_resolver_options
     // envoy.config.core.v3.DnsResolverOptions
-    f(4340,23,1,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
-    f(13422,24,2,b'b',65535,0,255,b'S',0,0), // no_default_search_domain
+    f(5233,23,1,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
+    f(14308,24,2,b'b',65535,0,255,b'S',0,0), // no_default_search_domain
     // envoy.config.core.v3.EventServiceConfig
-    f(13485,12,1,b'm',91,4,0,b'I',6066,36), // grpc_service
+    f(14371,12,1,b'm',104,4,0,b'I',6959,36), // grpc_service
     // envoy.config.core.v3.Extension
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(13527,8,2,b's',65535,0,255,b'S',0,0), // category
-    f(13535,15,3,b's',65535,0,255,b'S',0,0), // type_descriptor
-    f(2825,7,4,b'm',81,4,255,b'S',0,0), // version
-    f(13550,8,5,b'b',65535,0,255,b'S',0,0), // disabled
-    f(13558,9,6,b's',65535,2,255,b'S',0,0), // type_urls
+    f(14413,8,2,b's',65535,0,255,b'S',0,0), // category
+    f(14421,15,3,b's',65535,0,255,b'S',0,0), // type_descriptor
+    f(2825,7,4,b'm',94,4,255,b'S',0,0), // version
+    f(14436,8,5,b'b',65535,0,255,b'S',0,0), // disabled
+    f(14444,9,6,b's',65535,2,255,b'S',0,0), // type_urls
     // envoy.config.core.v3.ExtraSourceAddress
-    f(1960,7,1,b'm',118,4,255,b'S',0,0), // address
-    f(3404,14,2,b'm',65535,4,255,b'R',0,0), // socket_options
+    f(1960,7,1,b'm',132,4,255,b'S',0,0), // address
+    f(4297,14,2,b'm',65535,4,255,b'R',0,0), // socket_options
     // envoy.config.core.v3.GrpcService
-    f(13638,10,1,b'm',92,4,0,b'S',0,0), // envoy_grpc
-    f(13677,11,2,b'm',65535,4,0,b'R',13648,29), // google_grpc
-    f(13722,7,3,b'm',301,4,255,b'I',13688,34), // timeout
-    f(13729,16,5,b'm',93,2,255,b'S',0,0), // initial_metadata
-    f(13745,12,6,b'm',110,4,255,b'R',0,0), // retry_policy
+    f(14524,10,1,b'm',105,4,0,b'S',0,0), // envoy_grpc
+    f(14563,11,2,b'm',65535,4,0,b'R',14534,29), // google_grpc
+    f(14608,7,3,b'm',317,4,255,b'I',14574,34), // timeout
+    f(14615,16,5,b'm',106,2,255,b'S',0,0), // initial_metadata
+    f(14631,12,6,b'm',123,4,255,b'R',0,0), // retry_policy
     // envoy.config.core.v3.GrpcService.EnvoyGrpc
-    f(13799,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(13811,9,2,b's',65535,0,255,b'S',0,0), // authority
-    f(13745,12,3,b'm',110,4,255,b'I',13820,53), // retry_policy
-    f(13873,26,4,b'm',311,4,255,b'S',0,0), // max_receive_message_length
-    f(13947,18,5,b'b',65535,0,255,b'I',13899,48), // skip_envoy_headers
+    f(14685,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
+    f(14697,9,2,b's',65535,0,255,b'S',0,0), // authority
+    f(14631,12,3,b'm',123,4,255,b'I',14706,53), // retry_policy
+    f(14759,26,4,b'm',327,4,255,b'S',0,0), // max_receive_message_length
+    f(14833,18,5,b'b',65535,0,255,b'I',14785,48), // skip_envoy_headers
     // envoy.config.core.v3.HeaderValue
-    f(11618,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
-    f(13997,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
+    f(14883,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
     // envoy.config.core.v3.HeaderValueOption
-    f(14044,6,1,b'm',93,4,255,b'S',0,0), // header
-    f(12202,6,2,b'm',298,4,255,b'S',0,0), // append
-    f(14050,13,3,b'e',15,0,255,b'S',0,0), // append_action
-    f(14063,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
+    f(3744,6,1,b'm',106,4,255,b'S',0,0), // header
+    f(13088,6,2,b'm',314,4,255,b'S',0,0), // append
+    f(14930,13,3,b'e',17,0,255,b'S',0,0), // append_action
+    f(14943,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
     // envoy.config.core.v3.HealthStatusSet
-    f(14115,8,1,b'e',16,2,255,b'I',6066,36), // statuses
+    f(3691,8,1,b'e',18,2,255,b'I',6959,36), // statuses
     // envoy.config.core.v3.Http1ProtocolOptions
-    f(14164,18,1,b'm',298,4,255,b'S',0,0), // allow_absolute_url
-    f(14182,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
-    f(14249,24,3,b's',65535,0,255,b'R',14196,53), // default_host_for_http_10
-    f(14273,17,4,b'm',97,4,255,b'S',0,0), // header_key_format
-    f(14290,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
-    f(14363,20,6,b'b',65535,0,255,b'R',14305,58), // allow_chunked_length
-    f(14420,45,7,b'm',298,4,255,b'I',14383,37), // override_stream_error_on_invalid_http_message
-    f(14465,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
-    f(14528,16,9,b'm',298,4,255,b'I',14489,39), // use_balsa_parser
-    f(14583,20,10,b'b',65535,0,255,b'I',14544,39), // allow_custom_methods
-    f(14642,22,11,b'm',271,2,255,b'R',14603,39), // ignore_http_11_upgrade
+    f(15036,18,1,b'm',314,4,255,b'S',0,0), // allow_absolute_url
+    f(15054,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
+    f(15121,24,3,b's',65535,0,255,b'R',15068,53), // default_host_for_http_10
+    f(15145,17,4,b'm',110,4,255,b'S',0,0), // header_key_format
+    f(15162,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
+    f(15235,20,6,b'b',65535,0,255,b'R',15177,58), // allow_chunked_length
+    f(15292,45,7,b'm',314,4,255,b'I',15255,37), // override_stream_error_on_invalid_http_message
+    f(15337,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
+    f(15400,16,9,b'm',314,4,255,b'I',15361,39), // use_balsa_parser
+    f(15455,20,10,b'b',65535,0,255,b'I',15416,39), // allow_custom_methods
+    f(15514,22,11,b'm',287,2,255,b'R',15475,39), // ignore_http_11_upgrade
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    f(14759,17,1,b'm',65535,4,0,b'R',14721,38), // proper_case_words
-    f(14821,18,8,b'm',122,4,0,b'I',14776,45), // stateful_formatter
+    f(15631,17,1,b'm',65535,4,0,b'R',15593,38), // proper_case_words
+    f(15693,18,8,b'm',136,4,0,b'I',15648,45), // stateful_formatter
     // envoy.config.core.v3.Http2ProtocolOptions
-    f(14923,16,1,b'm',311,4,255,b'I',14880,43), // hpack_table_size
-    f(14939,22,2,b'm',311,4,255,b'S',0,0), // max_concurrent_streams
-    f(14961,26,3,b'm',311,4,255,b'S',0,0), // initial_stream_window_size
-    f(14987,30,4,b'm',311,4,255,b'S',0,0), // initial_connection_window_size
-    f(15017,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
-    f(15030,14,6,b'b',65535,0,255,b'R',0,0), // allow_metadata
-    f(15078,19,7,b'm',311,4,255,b'I',15044,34), // max_outbound_frames
-    f(15142,27,8,b'm',311,4,255,b'I',15097,45), // max_outbound_control_frames
-    f(15210,49,9,b'm',311,4,255,b'I',15169,41), // max_consecutive_inbound_frames_with_empty_payload
-    f(15305,38,10,b'm',311,4,255,b'I',15259,46), // max_inbound_priority_frames_per_stream
-    f(15343,52,11,b'm',311,4,255,b'I',15169,41), // max_inbound_window_update_frames_per_data_frame_sent
-    f(15435,38,12,b'b',65535,0,255,b'I',15395,40), // stream_error_on_invalid_http_messaging
-    f(15473,26,13,b'm',65535,2,255,b'R',0,0), // custom_settings_parameters
-    f(14420,45,14,b'm',298,4,255,b'I',15395,40), // override_stream_error_on_invalid_http_message
-    f(15541,20,15,b'm',65535,4,255,b'R',15499,42), // connection_keepalive
-    f(15599,17,16,b'm',298,4,255,b'I',15561,38), // use_oghttp2_codec
-    f(15677,17,17,b'm',312,4,255,b'I',15616,61), // max_metadata_size
-    f(15731,23,18,b'm',298,4,255,b'I',15694,37), // enable_huffman_encoding
-    f(15754,24,19,b'm',311,4,255,b'R',0,0), // max_header_field_size_kb
-    f(15817,17,20,b'm',298,4,255,b'I',15778,39), // disallow_obs_text
-    f(15876,18,21,b'm',312,4,255,b'I',15834,42), // stream_reset_burst
-    f(15894,17,22,b'm',312,4,255,b'I',15834,42), // stream_reset_rate
+    f(15795,16,1,b'm',327,4,255,b'I',15752,43), // hpack_table_size
+    f(15811,22,2,b'm',327,4,255,b'S',0,0), // max_concurrent_streams
+    f(15833,26,3,b'm',327,4,255,b'S',0,0), // initial_stream_window_size
+    f(15859,30,4,b'm',327,4,255,b'S',0,0), // initial_connection_window_size
+    f(15889,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
+    f(15902,14,6,b'b',65535,0,255,b'R',0,0), // allow_metadata
+    f(15950,19,7,b'm',327,4,255,b'I',15916,34), // max_outbound_frames
+    f(16014,27,8,b'm',327,4,255,b'I',15969,45), // max_outbound_control_frames
+    f(16082,49,9,b'm',327,4,255,b'I',16041,41), // max_consecutive_inbound_frames_with_empty_payload
+    f(16177,38,10,b'm',327,4,255,b'I',16131,46), // max_inbound_priority_frames_per_stream
+    f(16215,52,11,b'm',327,4,255,b'I',16041,41), // max_inbound_window_update_frames_per_data_frame_sent
+    f(16307,38,12,b'b',65535,0,255,b'I',16267,40), // stream_error_on_invalid_http_messaging
+    f(16345,26,13,b'm',65535,2,255,b'R',0,0), // custom_settings_parameters
+    f(15292,45,14,b'm',314,4,255,b'I',16267,40), // override_stream_error_on_invalid_http_message
+    f(16413,20,15,b'm',65535,4,255,b'R',16371,42), // connection_keepalive
+    f(16471,17,16,b'm',314,4,255,b'I',16433,38), // use_oghttp2_codec
+    f(16549,17,17,b'm',328,4,255,b'I',16488,61), // max_metadata_size
+    f(16603,23,18,b'm',314,4,255,b'I',16566,37), // enable_huffman_encoding
+    f(16626,24,19,b'm',327,4,255,b'R',0,0), // max_header_field_size_kb
+    f(16689,17,20,b'm',314,4,255,b'I',16650,39), // disallow_obs_text
+    f(16748,18,21,b'm',328,4,255,b'I',16706,42), // stream_reset_burst
+    f(16766,17,22,b'm',328,4,255,b'I',16706,42), // stream_reset_rate
     // envoy.config.core.v3.HttpProtocolOptions
-    f(15951,12,1,b'm',301,4,255,b'S',0,0), // idle_timeout
-    f(15963,17,2,b'm',311,4,255,b'S',0,0), // max_headers_count
-    f(15980,23,3,b'm',301,4,255,b'S',0,0), // max_connection_duration
-    f(16003,19,4,b'm',301,4,255,b'S',0,0), // max_stream_duration
-    f(16022,31,5,b'e',17,0,255,b'S',0,0), // headers_with_underscores_action
-    f(8374,27,6,b'm',311,4,255,b'S',0,0), // max_requests_per_connection
-    f(16071,23,7,b'm',311,4,255,b'R',16053,18), // max_response_headers_kb
-    f(16094,30,8,b'm',294,4,255,b'S',0,0), // max_connection_duration_jitter
+    f(16823,12,1,b'm',317,4,255,b'S',0,0), // idle_timeout
+    f(16835,17,2,b'm',327,4,255,b'S',0,0), // max_headers_count
+    f(16852,23,3,b'm',317,4,255,b'S',0,0), // max_connection_duration
+    f(16875,19,4,b'm',317,4,255,b'S',0,0), // max_stream_duration
+    f(16894,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
+    f(9267,27,6,b'm',327,4,255,b'S',0,0), // max_requests_per_connection
+    f(16943,23,7,b'm',327,4,255,b'R',16925,18), // max_response_headers_kb
+    f(16966,30,8,b'm',310,4,255,b'S',0,0), // max_connection_duration_jitter
     // envoy.config.core.v3.JsonFormatOptions
-    f(16162,15,1,b'b',65535,0,255,b'I',6066,36), // sort_properties
+    f(17034,15,1,b'b',65535,0,255,b'I',6959,36), // sort_properties
     // envoy.config.core.v3.Locality
-    f(16206,6,1,b's',65535,0,255,b'S',0,0), // region
-    f(16212,4,2,b's',65535,0,255,b'S',0,0), // zone
-    f(16216,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
+    f(17078,6,1,b's',65535,0,255,b'S',0,0), // region
+    f(17084,4,2,b's',65535,0,255,b'S',0,0), // zone
+    f(17088,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
     // envoy.config.core.v3.Metadata
-    f(16253,15,1,b'm',103,1,255,b'S',0,0), // filter_metadata
-    f(16302,21,2,b'm',104,1,255,b'I',16268,34), // typed_filter_metadata
+    f(17125,15,1,b'm',116,1,255,b'S',0,0), // filter_metadata
+    f(17174,21,2,b'm',117,1,255,b'I',17140,34), // typed_filter_metadata
     // envoy.config.core.v3.Metadata.FilterMetadataEntry
-    f(11618,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',308,4,255,b'S',0,0), // value
+    f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',324,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
-    f(11618,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',297,4,255,b'S',0,0), // value
+    f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',313,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Node
-    f(16451,2,1,b's',65535,0,255,b'S',0,0), // id
+    f(17323,2,1,b's',65535,0,255,b'S',0,0), // id
     f(694,7,2,b's',65535,0,255,b'S',0,0), // cluster
-    f(8781,8,3,b'm',308,4,255,b'S',0,0), // metadata
-    f(2044,8,4,b'm',101,4,255,b'S',0,0), // locality
-    f(16453,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
-    f(16468,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
-    f(16486,24,8,b'm',81,4,0,b'S',0,0), // user_agent_build_version
-    f(16510,10,9,b'm',89,2,255,b'S',0,0), // extensions
-    f(16520,15,10,b's',65535,2,255,b'S',0,0), // client_features
-    f(16535,19,11,b'm',76,2,255,b'S',0,0), // listening_addresses
-    f(16554,18,12,b'm',106,1,255,b'S',0,0), // dynamic_parameters
+    f(9674,8,3,b'm',324,4,255,b'S',0,0), // metadata
+    f(2044,8,4,b'm',114,4,255,b'S',0,0), // locality
+    f(17325,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
+    f(17340,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
+    f(17358,24,8,b'm',94,4,0,b'S',0,0), // user_agent_build_version
+    f(17382,10,9,b'm',102,2,255,b'S',0,0), // extensions
+    f(17392,15,10,b's',65535,2,255,b'S',0,0), // client_features
+    f(17407,19,11,b'm',89,2,255,b'S',0,0), // listening_addresses
+    f(17426,18,12,b'm',119,1,255,b'S',0,0), // dynamic_parameters
     // envoy.config.core.v3.Node.DynamicParametersEntry
-    f(11618,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',315,4,255,b'S',0,0), // value
+    f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',331,4,255,b'S',0,0), // value
     // envoy.config.core.v3.PathConfigSource
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(13297,17,2,b'm',124,4,255,b'S',0,0), // watched_directory
-    f(16657,13,3,b'm',301,4,255,b'R',0,0), // poll_interval
+    f(14183,17,2,b'm',138,4,255,b'S',0,0), // watched_directory
+    f(17529,13,3,b'm',317,4,255,b'R',0,0), // poll_interval
     // envoy.config.core.v3.Pipe
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(1048,4,2,b'u',65535,0,255,b'I',16695,49), // mode
+    f(1048,4,2,b'u',65535,0,255,b'I',17567,49), // mode
     // envoy.config.core.v3.RateLimitSettings
-    f(16782,10,1,b'm',311,4,255,b'I',6066,36), // max_tokens
-    f(16792,9,2,b'm',300,4,255,b'I',6066,36), // fill_rate
+    f(17654,10,1,b'm',327,4,255,b'I',6959,36), // max_tokens
+    f(17664,9,2,b'm',316,4,255,b'I',6959,36), // fill_rate
     // envoy.config.core.v3.RetryPolicy
-    f(16833,14,1,b'm',79,4,255,b'I',6066,36), // retry_back_off
-    f(16847,11,2,b'm',311,4,255,b'I',6066,36), // num_retries
-    f(16858,8,3,b's',65535,0,255,b'I',6066,36), // retry_on
-    f(16866,14,4,b'm',112,4,255,b'I',6066,36), // retry_priority
-    f(16880,20,5,b'm',111,2,255,b'I',6066,36), // retry_host_predicate
-    f(16900,33,6,b'l',65535,0,255,b'I',6066,36), // host_selection_retry_max_attempts
+    f(17705,14,1,b'm',92,4,255,b'I',6959,36), // retry_back_off
+    f(17719,11,2,b'm',327,4,255,b'I',6959,36), // num_retries
+    f(17730,8,3,b's',65535,0,255,b'I',6959,36), // retry_on
+    f(17738,14,4,b'm',125,4,255,b'I',6959,36), // retry_priority
+    f(17752,20,5,b'm',124,2,255,b'I',6959,36), // retry_host_predicate
+    f(17772,33,6,b'l',65535,0,255,b'I',6959,36), // host_selection_retry_max_attempts
     // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
-    f(345,4,1,b's',65535,0,255,b'I',6066,36), // name
-    f(3192,12,2,b'm',297,4,0,b'I',6066,36), // typed_config
+    f(345,4,1,b's',65535,0,255,b'I',6959,36), // name
+    f(3148,12,2,b'm',313,4,0,b'I',6959,36), // typed_config
     // envoy.config.core.v3.RetryPolicy.RetryPriority
-    f(345,4,1,b's',65535,0,255,b'I',6066,36), // name
-    f(3192,12,2,b'm',297,4,0,b'I',6066,36), // typed_config
+    f(345,4,1,b's',65535,0,255,b'I',6959,36), // name
+    f(3148,12,2,b'm',313,4,0,b'I',6959,36), // typed_config
     // envoy.config.core.v3.RuntimeDouble
-    f(17064,13,1,b'd',65535,0,255,b'S',0,0), // default_value
-    f(17077,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
+    f(17936,13,1,b'd',65535,0,255,b'S',0,0), // default_value
+    f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFeatureFlag
-    f(17064,13,1,b'm',298,4,255,b'S',0,0), // default_value
-    f(17077,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
+    f(17936,13,1,b'm',314,4,255,b'S',0,0), // default_value
+    f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
-    f(17064,13,1,b'm',287,4,255,b'S',0,0), // default_value
-    f(17077,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
+    f(17936,13,1,b'm',303,4,255,b'S',0,0), // default_value
+    f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
+    // envoy.config.core.v3.RuntimeUInt32
+    f(17936,13,2,b'u',65535,0,255,b'S',0,0), // default_value
+    f(3962,11,3,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.SchemeHeaderTransformation
-    f(17219,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
-    f(17238,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
+    f(18114,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
+    f(18133,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
     // envoy.config.core.v3.SelfConfigSource
-    f(12695,21,1,b'e',14,0,255,b'S',0,0), // transport_api_version
+    f(13581,21,1,b'e',16,0,255,b'S',0,0), // transport_api_version
     // envoy.config.core.v3.SocketAddress
-    f(17323,8,1,b'e',19,0,255,b'S',0,0), // protocol
+    f(18218,8,1,b'e',21,0,255,b'S',0,0), // protocol
     f(1960,7,2,b's',65535,0,255,b'S',0,0), // address
-    f(17331,10,3,b'u',65535,4,0,b'S',0,0), // port_value
-    f(17358,10,4,b's',65535,4,0,b'R',17341,17), // named_port
-    f(17417,13,5,b's',65535,0,255,b'R',17368,49), // resolver_name
-    f(17430,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
-    f(17441,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
+    f(18226,10,3,b'u',65535,4,0,b'S',0,0), // port_value
+    f(18253,10,4,b's',65535,4,0,b'R',18236,17), // named_port
+    f(18312,13,5,b's',65535,0,255,b'R',18263,49), // resolver_name
+    f(18325,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
+    f(18336,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
     // envoy.config.core.v3.SubstitutionFormatString
-    f(6000,11,1,b's',65535,4,0,b'S',0,0), // text_format
-    f(5989,11,2,b'm',308,4,0,b'S',0,0), // json_format
-    f(17512,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
-    f(17548,12,4,b's',65535,0,255,b'I',17529,19), // content_type
-    f(17560,18,5,b'm',85,4,0,b'S',0,0), // text_format_source
-    f(17631,10,6,b'm',122,2,255,b'R',17578,53), // formatters
-    f(17677,19,7,b'm',100,4,255,b'I',17641,36), // json_format_options
+    f(6893,11,1,b's',65535,4,0,b'S',0,0), // text_format
+    f(6882,11,2,b'm',324,4,0,b'S',0,0), // json_format
+    f(18407,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
+    f(18424,12,4,b's',65535,0,255,b'S',0,0), // content_type
+    f(18436,18,5,b'm',98,4,0,b'S',0,0), // text_format_source
+    f(18454,10,6,b'm',136,2,255,b'S',0,0), // formatters
+    f(18500,19,7,b'm',113,4,255,b'I',18464,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(17729,16,1,b'm',311,4,255,b'S',0,0), // keepalive_probes
-    f(17745,14,2,b'm',311,4,255,b'S',0,0), // keepalive_time
-    f(17759,18,3,b'm',311,4,255,b'S',0,0), // keepalive_interval
+    f(18552,16,1,b'm',327,4,255,b'S',0,0), // keepalive_probes
+    f(18568,14,2,b'm',327,4,255,b'S',0,0), // keepalive_time
+    f(18582,18,3,b'm',327,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,3,b'm',297,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',313,4,0,b'S',0,0), // typed_config
     // envoy.config.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,2,b'm',297,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',313,4,255,b'S',0,0), // typed_config
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    f(17902,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
-    f(17910,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
-    f(17987,24,3,b's',65535,0,255,b'I',17929,58), // override_auto_sni_header
+    f(18725,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
+    f(18733,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
+    f(18810,24,3,b's',65535,0,255,b'I',18752,58), // override_auto_sni_header
     // envoy.config.core.v3.WatchedDirectory
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(18048,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
+    f(18871,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
     // envoy.config.endpoint.v3.ClusterLoadAssignment
-    f(13799,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(18106,9,2,b'm',131,2,255,b'S',0,0), // endpoints
-    f(18115,6,4,b'm',127,4,255,b'S',0,0), // policy
-    f(18121,15,5,b'm',126,1,255,b'S',0,0), // named_endpoints
+    f(14685,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
+    f(18929,9,2,b'm',145,2,255,b'S',0,0), // endpoints
+    f(18938,6,4,b'm',141,4,255,b'S',0,0), // policy
+    f(18944,15,5,b'm',140,1,255,b'S',0,0), // named_endpoints
     // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
-    f(11618,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',128,4,255,b'S',0,0), // value
+    f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',142,4,255,b'S',0,0), // value
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    f(18308,14,2,b'm',65535,2,255,b'R',18255,53), // drop_overloads
-    f(18322,23,3,b'm',311,4,255,b'S',0,0), // overprovisioning_factor
-    f(18387,20,4,b'm',301,4,255,b'R',18345,42), // endpoint_stale_after
-    f(18407,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
+    f(19131,14,2,b'm',65535,2,255,b'R',19078,53), // drop_overloads
+    f(19145,23,3,b'm',327,4,255,b'S',0,0), // overprovisioning_factor
+    f(19210,20,4,b'm',317,4,255,b'R',19168,42), // endpoint_stale_after
+    f(19230,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
     // envoy.config.endpoint.v3.Endpoint
-    f(1960,7,1,b'm',76,4,255,b'S',0,0), // address
-    f(18464,19,2,b'm',129,4,255,b'I',10014,52), // health_check_config
+    f(1960,7,1,b'm',89,4,255,b'S',0,0), // address
+    f(19287,19,2,b'm',143,4,255,b'I',10900,52), // health_check_config
     f(2003,8,3,b's',65535,0,255,b'S',0,0), // hostname
-    f(18483,20,4,b'm',65535,2,255,b'R',11973,27), // additional_addresses
-    f(466,18,5,b's',65535,0,255,b'I',18503,35), // observability_name
+    f(19306,20,4,b'm',65535,2,255,b'R',12859,27), // additional_addresses
+    f(466,18,5,b's',65535,0,255,b'I',19326,35), // observability_name
     // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    f(17331,10,1,b'u',65535,0,255,b'I',6066,36), // port_value
-    f(2003,8,2,b's',65535,0,255,b'I',6066,36), // hostname
-    f(1960,7,3,b'm',76,4,255,b'I',6066,36), // address
-    f(18589,27,4,b'b',65535,0,255,b'I',6066,36), // disable_active_health_check
+    f(18226,10,1,b'u',65535,0,255,b'I',6959,36), // port_value
+    f(2003,8,2,b's',65535,0,255,b'I',6959,36), // hostname
+    f(1960,7,3,b'm',89,4,255,b'I',6959,36), // address
+    f(19412,27,4,b'b',65535,0,255,b'I',6959,36), // disable_active_health_check
     // envoy.config.endpoint.v3.LbEndpoint
-    f(18651,8,1,b'm',128,4,0,b'S',0,0), // endpoint
-    f(1972,13,2,b'e',16,0,255,b'S',0,0), // health_status
-    f(8781,8,3,b'm',102,4,255,b'S',0,0), // metadata
-    f(18659,21,4,b'm',311,4,255,b'S',0,0), // load_balancing_weight
-    f(18680,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
+    f(19474,8,1,b'm',142,4,0,b'S',0,0), // endpoint
+    f(1972,13,2,b'e',18,0,255,b'S',0,0), // health_status
+    f(9674,8,3,b'm',115,4,255,b'S',0,0), // metadata
+    f(19482,21,4,b'm',327,4,255,b'S',0,0), // load_balancing_weight
+    f(19503,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
-    f(2044,8,1,b'm',101,4,255,b'S',0,0), // locality
-    f(18737,12,2,b'm',130,2,255,b'S',0,0), // lb_endpoints
-    f(18659,21,3,b'm',311,4,255,b'S',0,0), // load_balancing_weight
+    f(2044,8,1,b'm',114,4,255,b'S',0,0), // locality
+    f(19560,12,2,b'm',144,2,255,b'S',0,0), // lb_endpoints
+    f(19482,21,3,b'm',327,4,255,b'S',0,0), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(18783,9,6,b'm',311,4,255,b'I',18749,34), // proximity
-    f(18808,23,7,b'm',65535,4,0,b'R',18792,16), // load_balancer_endpoints
-    f(18882,28,8,b'm',65535,4,0,b'R',18831,51), // leds_cluster_locality_config
-    f(8781,8,9,b'm',102,4,255,b'I',18910,35), // metadata
+    f(19606,9,6,b'm',327,4,255,b'I',19572,34), // proximity
+    f(19631,23,7,b'm',65535,4,0,b'R',19615,16), // load_balancer_endpoints
+    f(19705,28,8,b'm',65535,4,0,b'R',19654,51), // leds_cluster_locality_config
+    f(9674,8,9,b'm',115,4,255,b'I',19733,35), // metadata
     // envoy.config.listener.v3.AdditionalAddress
-    f(1960,7,1,b'm',76,4,255,b'S',0,0), // address
-    f(3404,14,2,b'm',65535,4,255,b'R',0,0), // socket_options
-    f(11889,13,3,b'm',120,4,255,b'R',0,0), // tcp_keepalive
+    f(1960,7,1,b'm',89,4,255,b'S',0,0), // address
+    f(4297,14,2,b'm',65535,4,255,b'R',0,0), // socket_options
+    f(12775,13,3,b'm',134,4,255,b'R',0,0), // tcp_keepalive
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,4,b'm',297,4,0,b'S',0,0), // typed_config
-    f(19061,16,5,b'm',65535,4,0,b'R',19018,43), // config_discovery
+    f(3148,12,4,b'm',313,4,0,b'S',0,0), // typed_config
+    f(19884,16,5,b'm',65535,4,0,b'R',19841,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
-    f(19113,18,1,b'm',135,4,255,b'S',0,0), // filter_chain_match
-    f(9188,7,3,b'm',133,2,255,b'S',0,0), // filters
-    f(19166,15,4,b'm',298,4,255,b'R',19131,35), // use_proxy_proto
-    f(8781,8,5,b'm',102,4,255,b'I',19181,39), // metadata
-    f(8731,16,6,b'm',121,4,255,b'S',0,0), // transport_socket
+    f(19936,18,1,b'm',149,4,255,b'S',0,0), // filter_chain_match
+    f(3548,7,3,b'm',147,2,255,b'S',0,0), // filters
+    f(19989,15,4,b'm',314,4,255,b'R',19954,35), // use_proxy_proto
+    f(9674,8,5,b'm',115,4,255,b'I',20004,39), // metadata
+    f(9624,16,6,b'm',135,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(19220,32,9,b'm',301,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(20043,32,9,b'm',317,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
-    f(19293,13,3,b'm',82,2,255,b'S',0,0), // prefix_ranges
-    f(19306,14,4,b's',65535,0,255,b'R',18749,34), // address_suffix
-    f(19320,10,5,b'm',311,4,255,b'R',18749,34), // suffix_len
-    f(19330,20,6,b'm',82,2,255,b'S',0,0), // source_prefix_ranges
-    f(19350,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(19362,16,8,b'm',311,4,255,b'S',0,0), // destination_port
-    f(19378,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
-    f(19396,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
-    f(19417,12,11,b's',65535,2,255,b'S',0,0), // server_names
-    f(19429,11,12,b'e',21,0,255,b'S',0,0), // source_type
-    f(19440,27,13,b'm',82,2,255,b'S',0,0), // direct_source_prefix_ranges
+    f(20116,13,3,b'm',95,2,255,b'S',0,0), // prefix_ranges
+    f(20129,14,4,b's',65535,0,255,b'R',19572,34), // address_suffix
+    f(20143,10,5,b'm',327,4,255,b'R',19572,34), // suffix_len
+    f(20153,20,6,b'm',95,2,255,b'S',0,0), // source_prefix_ranges
+    f(20173,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
+    f(20185,16,8,b'm',327,4,255,b'S',0,0), // destination_port
+    f(20201,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
+    f(20219,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
+    f(20240,12,11,b's',65535,2,255,b'S',0,0), // server_names
+    f(20252,11,12,b'e',23,0,255,b'S',0,0), // source_type
+    f(20263,27,13,b'm',95,2,255,b'S',0,0), // direct_source_prefix_ranges
     // envoy.config.listener.v3.Listener
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(1960,7,2,b'm',76,4,255,b'S',0,0), // address
-    f(19500,13,3,b'm',134,2,255,b'S',0,0), // filter_chains
-    f(19513,16,4,b'm',298,4,255,b'S',0,0), // use_original_dst
-    f(8277,33,5,b'm',311,4,255,b'I',8209,68), // per_connection_buffer_limit_bytes
-    f(8781,8,6,b'm',102,4,255,b'I',19529,35), // metadata
-    f(19564,13,7,b'm',140,4,255,b'S',0,0), // deprecated_v1
-    f(19651,10,8,b'e',22,0,255,b'I',19577,74), // drain_type
-    f(19661,16,9,b'm',141,2,255,b'S',0,0), // listener_filters
-    f(19677,11,10,b'm',298,4,255,b'S',0,0), // transparent
-    f(12814,8,11,b'm',298,4,255,b'S',0,0), // freebind
-    f(19688,26,12,b'm',311,4,255,b'R',0,0), // tcp_fast_open_queue_length
-    f(3404,14,13,b'm',65535,2,255,b'R',12822,36), // socket_options
-    f(19714,24,15,b'm',301,4,255,b'S',0,0), // listener_filters_timeout
-    f(19738,17,16,b'e',20,0,255,b'S',0,0), // traffic_direction
-    f(19755,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
-    f(19810,19,18,b'm',65535,4,255,b'R',19791,19), // udp_listener_config
-    f(19858,12,19,b'm',65535,4,255,b'R',19829,29), // api_listener
-    f(19926,25,20,b'm',137,4,255,b'I',19870,56), // connection_balance_config
-    f(19993,10,21,b'b',65535,0,255,b'I',19951,42), // reuse_port
-    f(3418,10,22,b'm',33,2,255,b'I',20003,124), // access_log
-    f(20127,16,24,b'm',311,4,255,b'S',0,0), // tcp_backlog_size
-    f(20143,20,25,b'm',134,4,255,b'S',0,0), // default_filter_chain
-    f(20163,12,26,b'm',298,4,255,b'S',0,0), // bind_to_port
-    f(20175,17,27,b'm',65535,4,0,b'R',12297,36), // internal_listener
-    f(20192,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(20203,17,29,b'm',298,4,255,b'I',19951,42), // enable_reuse_port
-    f(20220,12,30,b'b',65535,0,255,b'R',0,0), // enable_mptcp
-    f(3467,24,31,b'b',65535,0,255,b'I',3428,39), // ignore_global_conn_limit
-    f(20254,20,32,b'm',65535,4,255,b'R',20232,22), // filter_chain_matcher
-    f(18483,20,33,b'm',132,2,255,b'S',0,0), // additional_addresses
-    f(20317,42,34,b'm',311,4,255,b'I',20274,43), // max_connections_to_accept_per_socket_event
-    f(20397,23,35,b'b',65535,0,255,b'I',20359,38), // bypass_overload_manager
-    f(20420,11,36,b'm',65535,4,255,b'R',0,0), // fcds_config
-    f(11889,13,37,b'm',120,4,255,b'R',20431,56), // tcp_keepalive
-    f(9731,44,38,b'm',301,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
-    f(9798,13,39,b'm',146,4,255,b'I',9775,23), // stats_matcher
+    f(1960,7,2,b'm',89,4,255,b'S',0,0), // address
+    f(20323,13,3,b'm',148,2,255,b'S',0,0), // filter_chains
+    f(20336,16,4,b'm',314,4,255,b'S',0,0), // use_original_dst
+    f(9170,33,5,b'm',327,4,255,b'I',9102,68), // per_connection_buffer_limit_bytes
+    f(9674,8,6,b'm',115,4,255,b'I',20352,35), // metadata
+    f(20387,13,7,b'm',154,4,255,b'S',0,0), // deprecated_v1
+    f(20474,10,8,b'e',24,0,255,b'I',20400,74), // drain_type
+    f(20484,16,9,b'm',155,2,255,b'S',0,0), // listener_filters
+    f(20500,11,10,b'm',314,4,255,b'S',0,0), // transparent
+    f(13700,8,11,b'm',314,4,255,b'S',0,0), // freebind
+    f(20511,26,12,b'm',327,4,255,b'R',0,0), // tcp_fast_open_queue_length
+    f(4297,14,13,b'm',65535,2,255,b'R',13708,36), // socket_options
+    f(20537,24,15,b'm',317,4,255,b'S',0,0), // listener_filters_timeout
+    f(20561,17,16,b'e',22,0,255,b'S',0,0), // traffic_direction
+    f(20578,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
+    f(20633,19,18,b'm',65535,4,255,b'R',20614,19), // udp_listener_config
+    f(20681,12,19,b'm',65535,4,255,b'R',20652,29), // api_listener
+    f(20749,25,20,b'm',151,4,255,b'I',20693,56), // connection_balance_config
+    f(20816,10,21,b'b',65535,0,255,b'I',20774,42), // reuse_port
+    f(4311,10,22,b'm',33,2,255,b'I',20826,124), // access_log
+    f(20950,16,24,b'm',327,4,255,b'S',0,0), // tcp_backlog_size
+    f(20966,20,25,b'm',148,4,255,b'S',0,0), // default_filter_chain
+    f(20986,12,26,b'm',314,4,255,b'S',0,0), // bind_to_port
+    f(20998,17,27,b'm',65535,4,0,b'R',13183,36), // internal_listener
+    f(21015,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(21026,17,29,b'm',314,4,255,b'I',20774,42), // enable_reuse_port
+    f(21043,12,30,b'b',65535,0,255,b'R',0,0), // enable_mptcp
+    f(4360,24,31,b'b',65535,0,255,b'I',4321,39), // ignore_global_conn_limit
+    f(21077,20,32,b'm',65535,4,255,b'R',21055,22), // filter_chain_matcher
+    f(19306,20,33,b'm',146,2,255,b'S',0,0), // additional_addresses
+    f(21140,42,34,b'm',327,4,255,b'I',21097,43), // max_connections_to_accept_per_socket_event
+    f(21220,23,35,b'b',65535,0,255,b'I',21182,38), // bypass_overload_manager
+    f(21243,11,36,b'm',65535,4,255,b'R',0,0), // fcds_config
+    f(12775,13,37,b'm',134,4,255,b'R',21254,56), // tcp_keepalive
+    f(10617,44,38,b'm',317,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
+    f(10684,13,39,b'm',160,4,255,b'I',10661,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    f(20544,13,1,b'm',139,4,0,b'I',6066,36), // exact_balance
-    f(20557,14,2,b'm',122,4,0,b'I',6066,36), // extend_balance
-    f(20571,20,3,b'm',138,4,0,b'I',6066,36), // cpu_locality_balance
+    f(21367,13,1,b'm',153,4,0,b'I',6959,36), // exact_balance
+    f(21380,14,2,b'm',136,4,0,b'I',6959,36), // extend_balance
+    f(21394,20,3,b'm',152,4,0,b'I',6959,36), // cpu_locality_balance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(20163,12,1,b'm',298,4,255,b'S',0,0), // bind_to_port
+    f(20986,12,1,b'm',314,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,3,b'm',297,4,0,b'S',0,0), // typed_config
-    f(20822,15,4,b'm',142,4,255,b'S',0,0), // filter_disabled
-    f(19061,16,5,b'm',65535,4,0,b'R',19018,43), // config_discovery
+    f(3148,12,3,b'm',313,4,0,b'S',0,0), // typed_config
+    f(21645,15,4,b'm',156,4,255,b'S',0,0), // filter_disabled
+    f(19884,16,5,b'm',65535,4,0,b'R',19841,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    f(20895,8,1,b'm',143,4,0,b'S',0,0), // or_match
-    f(20903,9,2,b'm',143,4,0,b'S',0,0), // and_match
-    f(20912,9,3,b'm',142,4,0,b'S',0,0), // not_match
-    f(20921,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(20930,22,5,b'm',292,4,0,b'S',0,0), // destination_port_range
+    f(21718,8,1,b'm',157,4,0,b'S',0,0), // or_match
+    f(21726,9,2,b'm',157,4,0,b'S',0,0), // and_match
+    f(21735,9,3,b'm',156,4,0,b'S',0,0), // not_match
+    f(21744,9,4,b'b',65535,4,0,b'S',0,0), // any_match
+    f(21753,22,5,b'm',308,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    f(21019,5,1,b'm',142,2,255,b'S',0,0), // rules
+    f(21842,5,1,b'm',156,2,255,b'S',0,0), // rules
     // envoy.config.metrics.v3.HistogramBucketSettings
-    f(11547,5,1,b'm',271,4,255,b'I',6066,36), // match
-    f(21071,7,2,b'd',65535,2,255,b'I',6066,36), // buckets
-    f(21078,4,3,b'm',311,4,255,b'I',6066,36), // bins
+    f(12433,5,1,b'm',287,4,255,b'I',6959,36), // match
+    f(21894,7,2,b'd',65535,2,255,b'I',6959,36), // buckets
+    f(21901,4,3,b'm',327,4,255,b'I',6959,36), // bins
     // envoy.config.metrics.v3.StatsConfig
-    f(21156,10,1,b'm',147,2,255,b'I',21117,39), // stats_tags
-    f(21166,20,2,b'm',298,4,255,b'I',21117,39), // use_all_default_tags
-    f(9798,13,3,b'm',146,4,255,b'I',21186,61), // stats_matcher
-    f(21282,25,4,b'm',144,2,255,b'I',21247,35), // histogram_bucket_settings
-    f(21307,27,5,b'm',298,4,255,b'I',21117,39), // allow_default_tag_overrides
+    f(21979,10,1,b'm',161,2,255,b'I',21940,39), // stats_tags
+    f(21989,20,2,b'm',314,4,255,b'I',21940,39), // use_all_default_tags
+    f(10684,13,3,b'm',160,4,255,b'I',22009,61), // stats_matcher
+    f(22105,25,4,b'm',158,2,255,b'I',22070,35), // histogram_bucket_settings
+    f(22130,27,5,b'm',314,4,255,b'I',21940,39), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
-    f(21370,10,1,b'b',65535,4,0,b'I',6066,36), // reject_all
-    f(21380,14,2,b'm',264,4,0,b'I',6066,36), // exclusion_list
-    f(21394,14,3,b'm',264,4,0,b'I',6066,36), // inclusion_list
+    f(22193,10,1,b'b',65535,4,0,b'I',6959,36), // reject_all
+    f(22203,14,2,b'm',280,4,0,b'I',6959,36), // exclusion_list
+    f(22217,14,3,b'm',280,4,0,b'I',6959,36), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
-    f(21444,8,1,b's',65535,0,255,b'I',6066,36), // tag_name
-    f(21452,5,2,b's',65535,4,0,b'I',6066,36), // regex
-    f(21457,11,3,b's',65535,4,0,b'I',6066,36), // fixed_value
+    f(22267,8,1,b's',65535,0,255,b'I',6959,36), // tag_name
+    f(22275,5,2,b's',65535,4,0,b'I',6959,36), // regex
+    f(22280,11,3,b's',65535,4,0,b'I',6959,36), // fixed_value
     // envoy.config.overload.v3.BufferFactoryConfig
-    f(21512,37,1,b'u',65535,0,255,b'I',6066,36), // minimum_account_to_track_power_of_two
+    f(22335,37,1,b'u',65535,0,255,b'I',6959,36), // minimum_account_to_track_power_of_two
     // envoy.config.overload.v3.LoadShedPoint
-    f(345,4,1,b's',65535,0,255,b'I',6066,36), // name
-    f(21587,8,2,b'm',155,2,255,b'I',6066,36), // triggers
+    f(345,4,1,b's',65535,0,255,b'I',6959,36), // name
+    f(22410,8,2,b'm',169,2,255,b'I',6959,36), // triggers
     // envoy.config.overload.v3.OverloadAction
-    f(345,4,1,b's',65535,0,255,b'I',6066,36), // name
-    f(21587,8,2,b'm',155,2,255,b'I',6066,36), // triggers
-    f(3192,12,3,b'm',297,4,255,b'I',6066,36), // typed_config
+    f(345,4,1,b's',65535,0,255,b'I',6959,36), // name
+    f(22410,8,2,b'm',169,2,255,b'I',6959,36), // triggers
+    f(3148,12,3,b'm',313,4,255,b'I',6959,36), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(21674,16,1,b'm',301,4,255,b'I',6066,36), // refresh_interval
-    f(21690,17,2,b'm',152,2,255,b'I',6066,36), // resource_monitors
-    f(7631,7,3,b'm',150,2,255,b'I',6066,36), // actions
-    f(21707,21,4,b'm',148,4,255,b'I',6066,36), // buffer_factory_config
-    f(21728,15,5,b'm',149,2,255,b'I',6066,36), // loadshed_points
+    f(22497,16,1,b'm',317,4,255,b'I',6959,36), // refresh_interval
+    f(22513,17,2,b'm',166,2,255,b'I',6959,36), // resource_monitors
+    f(8524,7,3,b'm',164,2,255,b'I',6959,36), // actions
+    f(22530,21,4,b'm',162,4,255,b'I',6959,36), // buffer_factory_config
+    f(22551,15,5,b'm',163,2,255,b'I',6959,36), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
-    f(345,4,1,b's',65535,0,255,b'I',6066,36), // name
-    f(3192,12,3,b'm',297,4,0,b'I',6066,36), // typed_config
+    f(345,4,1,b's',65535,0,255,b'I',6959,36), // name
+    f(3148,12,3,b'm',313,4,0,b'I',6959,36), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
-    f(21821,17,1,b'd',65535,0,255,b'I',6066,36), // scaling_threshold
-    f(21838,20,2,b'd',65535,0,255,b'I',6066,36), // saturation_threshold
+    f(22644,17,1,b'd',65535,0,255,b'I',6959,36), // scaling_threshold
+    f(22661,20,2,b'd',65535,0,255,b'I',6959,36), // saturation_threshold
     // envoy.config.overload.v3.ThresholdTrigger
-    f(2972,5,1,b'd',65535,0,255,b'I',6066,36), // value
+    f(2972,5,1,b'd',65535,0,255,b'I',6959,36), // value
     // envoy.config.overload.v3.Trigger
-    f(345,4,1,b's',65535,0,255,b'I',6066,36), // name
-    f(21931,9,2,b'm',154,4,0,b'I',6066,36), // threshold
-    f(21940,6,3,b'm',153,4,0,b'I',6066,36), // scaled
+    f(345,4,1,b's',65535,0,255,b'I',6959,36), // name
+    f(22754,9,2,b'm',168,4,0,b'I',6959,36), // threshold
+    f(22763,6,3,b'm',167,4,0,b'I',6959,36), // scaled
     // envoy.config.route.v3.CookieMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(21981,12,2,b'm',271,4,255,b'S',0,0), // string_match
-    f(21993,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(22804,12,2,b'm',287,4,255,b'S',0,0), // string_match
+    f(22816,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.config.route.v3.Decorator
-    f(22036,9,1,b's',65535,0,255,b'I',6066,36), // operation
-    f(22045,9,2,b'm',298,4,255,b'I',6066,36), // propagate
+    f(22859,9,1,b's',65535,0,255,b'I',6959,36), // operation
+    f(22868,9,2,b'm',314,4,255,b'I',6959,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
-    f(22096,6,1,b'u',65535,0,255,b'S',0,0), // status
-    f(22102,4,2,b'm',85,4,255,b'S',0,0), // body
-    f(22127,11,3,b'm',119,4,255,b'R',22106,21), // body_format
+    f(22919,6,1,b'u',65535,0,255,b'S',0,0), // status
+    f(22925,4,2,b'm',98,4,255,b'S',0,0), // body
+    f(22950,11,3,b'm',133,4,255,b'R',22929,21), // body_format
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(22173,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(22184,11,6,b'm',293,4,0,b'S',0,0), // range_match
-    f(22195,13,7,b'b',65535,4,0,b'S',0,0), // present_match
-    f(21993,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
-    f(22208,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
-    f(22220,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(22232,16,11,b'm',269,4,0,b'S',0,0), // safe_regex_match
-    f(22248,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(21981,12,13,b'm',271,4,0,b'S',0,0), // string_match
-    f(22262,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
+    f(22996,11,4,b's',65535,4,0,b'S',0,0), // exact_match
+    f(23007,11,6,b'm',309,4,0,b'S',0,0), // range_match
+    f(23018,13,7,b'b',65535,4,0,b'S',0,0), // present_match
+    f(22816,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(23031,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
+    f(23043,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
+    f(23055,16,11,b'm',285,4,0,b'S',0,0), // safe_regex_match
+    f(23071,14,12,b's',65535,4,0,b'S',0,0), // contains_match
+    f(22804,12,13,b'm',287,4,0,b'S',0,0), // string_match
+    f(23085,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(21981,12,5,b'm',271,4,0,b'S',0,0), // string_match
-    f(22195,13,6,b'b',65535,4,0,b'S',0,0), // present_match
+    f(22804,12,5,b'm',287,4,0,b'S',0,0), // string_match
+    f(23018,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
-    f(22370,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
-    f(22383,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
-    f(22396,13,3,b'e',23,0,255,b'S',0,0), // response_code
-    f(22409,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
-    f(22423,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
-    f(22437,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
-    f(22448,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
-    f(22463,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(22476,13,9,b'm',268,4,1,b'S',0,0), // regex_rewrite
-    f(22489,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
+    f(23193,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
+    f(23206,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
+    f(23219,13,3,b'e',25,0,255,b'S',0,0), // response_code
+    f(23232,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
+    f(23246,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
+    f(23260,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
+    f(23271,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
+    f(23286,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
+    f(23299,13,9,b'm',284,4,1,b'S',0,0), // regex_rewrite
+    f(23312,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.Route
-    f(11547,5,1,b'm',173,4,255,b'S',0,0), // match
-    f(22528,5,2,b'm',163,4,0,b'S',0,0), // route
-    f(22533,8,3,b'm',161,4,0,b'S',0,0), // redirect
-    f(8781,8,4,b'm',102,4,255,b'I',22541,32), // metadata
-    f(22643,9,5,b'm',157,4,255,b'I',22573,70), // decorator
-    f(22652,15,7,b'm',158,4,0,b'S',0,0), // direct_response
-    f(22667,22,9,b'm',94,2,255,b'S',0,0), // request_headers_to_add
-    f(22689,23,10,b'm',94,2,255,b'S',0,0), // response_headers_to_add
-    f(22712,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(22738,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(22819,23,13,b'm',65535,1,255,b'R',22763,56), // typed_per_filter_config
+    f(12433,5,1,b'm',187,4,255,b'S',0,0), // match
+    f(23351,5,2,b'm',177,4,0,b'S',0,0), // route
+    f(23356,8,3,b'm',175,4,0,b'S',0,0), // redirect
+    f(9674,8,4,b'm',115,4,255,b'I',23364,32), // metadata
+    f(23466,9,5,b'm',171,4,255,b'I',23396,70), // decorator
+    f(23475,15,7,b'm',172,4,0,b'S',0,0), // direct_response
+    f(23490,22,9,b'm',107,2,255,b'S',0,0), // request_headers_to_add
+    f(23512,23,10,b'm',107,2,255,b'S',0,0), // response_headers_to_add
+    f(23535,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(23561,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(23642,23,13,b'm',65535,1,255,b'R',23586,56), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
-    f(3935,7,15,b'm',177,4,255,b'I',22842,35), // tracing
-    f(22960,30,16,b'm',311,4,255,b'I',22877,83), // per_request_buffer_limit_bytes
-    f(23062,13,17,b'm',65535,4,0,b'R',22990,72), // filter_action
-    f(23124,21,18,b'm',65535,4,0,b'R',23075,49), // non_forwarding_action
-    f(20192,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(23145,25,20,b'm',312,4,255,b'I',22877,83), // request_body_buffer_limit
-    f(23272,16,21,b'm',122,2,255,b'R',23170,102), // route_specifiers
+    f(4828,7,15,b'm',191,4,255,b'I',23665,35), // tracing
+    f(23783,30,16,b'm',327,4,255,b'I',23700,83), // per_request_buffer_limit_bytes
+    f(23885,13,17,b'm',65535,4,0,b'R',23813,72), // filter_action
+    f(23947,21,18,b'm',65535,4,0,b'R',23898,49), // non_forwarding_action
+    f(21015,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(23968,25,20,b'm',328,4,255,b'I',23700,83), // request_body_buffer_limit
+    f(24095,16,21,b'm',136,2,255,b'R',23993,102), // route_specifiers
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
-    f(23321,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
-    f(23335,17,3,b'm',180,4,0,b'S',0,0), // weighted_clusters
-    f(23411,14,4,b'm',102,4,255,b'I',23352,59), // metadata_match
-    f(22423,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
-    f(23425,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(23445,17,7,b'm',298,4,1,b'S',0,0), // auto_host_rewrite
-    f(13722,7,8,b'm',301,4,255,b'S',0,0), // timeout
-    f(13745,12,9,b'm',65535,4,255,b'R',23462,103), // retry_policy
-    f(2011,8,11,b'e',18,0,255,b'S',0,0), // priority
-    f(23634,11,13,b'm',65535,2,255,b'R',23565,69), // rate_limits
-    f(23688,22,14,b'm',298,4,255,b'I',23645,43), // include_vh_rate_limits
-    f(23710,11,15,b'm',164,2,255,b'S',0,0), // hash_policy
-    f(23810,4,17,b'm',65535,4,255,b'R',23721,89), // cors
-    f(23814,31,20,b'e',24,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(23845,16,23,b'm',301,4,255,b'S',0,0), // max_grpc_timeout
-    f(15951,12,24,b'm',301,4,255,b'S',0,0), // idle_timeout
-    f(23861,15,25,b'm',171,2,255,b'S',0,0), // upgrade_configs
-    f(23908,24,26,b'e',65535,0,255,b'R',23876,32), // internal_redirect_action
-    f(24006,12,27,b'm',65535,4,255,b'R',23932,74), // hedge_policy
-    f(24018,19,28,b'm',301,4,255,b'S',0,0), // grpc_timeout_offset
-    f(24037,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
-    f(24056,23,30,b'm',170,2,255,b'S',0,0), // request_mirror_policies
-    f(24079,22,31,b'm',311,4,255,b'R',23876,32), // max_internal_redirects
-    f(22476,13,32,b'm',268,4,255,b'S',0,0), // regex_rewrite
-    f(24136,25,33,b'm',297,4,255,b'R',24101,35), // retry_policy_typed_config
-    f(24161,24,34,b'm',65535,4,255,b'R',23876,32), // internal_redirect_policy
-    f(24185,23,35,b'm',268,4,1,b'S',0,0), // host_rewrite_path_regex
-    f(16003,19,36,b'm',169,4,255,b'S',0,0), // max_stream_duration
-    f(24292,24,37,b's',65535,4,0,b'R',24208,84), // cluster_specifier_plugin
-    f(24316,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
-    f(24339,31,39,b'm',65535,4,0,b'R',24208,84), // inline_cluster_specifier_plugin
-    f(24465,17,40,b'm',122,4,255,b'I',24370,95), // early_data_policy
-    f(24482,19,41,b'm',122,4,255,b'S',0,0), // path_rewrite_policy
-    f(24571,13,42,b'm',301,4,255,b'I',24501,70), // flush_timeout
-    f(24584,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
-    f(22489,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
+    f(24144,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
+    f(24158,17,3,b'm',194,4,0,b'S',0,0), // weighted_clusters
+    f(24234,14,4,b'm',115,4,255,b'I',24175,59), // metadata_match
+    f(23246,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
+    f(24248,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
+    f(24268,17,7,b'm',314,4,1,b'S',0,0), // auto_host_rewrite
+    f(14608,7,8,b'm',317,4,255,b'S',0,0), // timeout
+    f(14631,12,9,b'm',65535,4,255,b'R',24285,103), // retry_policy
+    f(2011,8,11,b'e',20,0,255,b'S',0,0), // priority
+    f(24457,11,13,b'm',65535,2,255,b'R',24388,69), // rate_limits
+    f(24511,22,14,b'm',314,4,255,b'I',24468,43), // include_vh_rate_limits
+    f(24533,11,15,b'm',178,2,255,b'S',0,0), // hash_policy
+    f(24633,4,17,b'm',65535,4,255,b'R',24544,89), // cors
+    f(24637,31,20,b'e',26,0,255,b'S',0,0), // cluster_not_found_response_code
+    f(24668,16,23,b'm',317,4,255,b'S',0,0), // max_grpc_timeout
+    f(16823,12,24,b'm',317,4,255,b'S',0,0), // idle_timeout
+    f(24684,15,25,b'm',185,2,255,b'S',0,0), // upgrade_configs
+    f(24731,24,26,b'e',65535,0,255,b'R',24699,32), // internal_redirect_action
+    f(24829,12,27,b'm',65535,4,255,b'R',24755,74), // hedge_policy
+    f(24841,19,28,b'm',317,4,255,b'S',0,0), // grpc_timeout_offset
+    f(24860,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
+    f(24879,23,30,b'm',184,2,255,b'S',0,0), // request_mirror_policies
+    f(24902,22,31,b'm',327,4,255,b'R',24699,32), // max_internal_redirects
+    f(23299,13,32,b'm',284,4,255,b'S',0,0), // regex_rewrite
+    f(24959,25,33,b'm',313,4,255,b'R',24924,35), // retry_policy_typed_config
+    f(24984,24,34,b'm',65535,4,255,b'R',24699,32), // internal_redirect_policy
+    f(25008,23,35,b'm',284,4,1,b'S',0,0), // host_rewrite_path_regex
+    f(16875,19,36,b'm',183,4,255,b'S',0,0), // max_stream_duration
+    f(25115,24,37,b's',65535,4,0,b'R',25031,84), // cluster_specifier_plugin
+    f(25139,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
+    f(25162,31,39,b'm',65535,4,0,b'R',25031,84), // inline_cluster_specifier_plugin
+    f(25288,17,40,b'm',136,4,255,b'I',25193,95), // early_data_policy
+    f(25305,19,41,b'm',136,4,255,b'S',0,0), // path_rewrite_policy
+    f(25394,13,42,b'm',317,4,255,b'I',25324,70), // flush_timeout
+    f(25407,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
+    f(23312,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
-    f(14044,6,1,b'm',167,4,0,b'S',0,0), // header
-    f(24640,6,2,b'm',166,4,0,b'S',0,0), // cookie
-    f(24646,21,3,b'm',165,4,0,b'S',0,0), // connection_properties
-    f(24667,8,4,b'b',65535,0,255,b'S',0,0), // terminal
-    f(24675,15,5,b'm',168,4,0,b'S',0,0), // query_parameter
-    f(24745,12,6,b'm',65535,4,0,b'R',24690,55), // filter_state
+    f(3744,6,1,b'm',181,4,0,b'S',0,0), // header
+    f(25463,6,2,b'm',180,4,0,b'S',0,0), // cookie
+    f(25469,21,3,b'm',179,4,0,b'S',0,0), // connection_properties
+    f(25490,8,4,b'b',65535,0,255,b'S',0,0), // terminal
+    f(25498,15,5,b'm',182,4,0,b'S',0,0), // query_parameter
+    f(25568,12,6,b'm',65535,4,0,b'R',25513,55), // filter_state
     // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    f(24822,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
+    f(25645,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24926,3,2,b'm',301,4,255,b'R',24882,44), // ttl
-    f(131,4,3,b's',65535,0,255,b'I',24929,91), // path
-    f(25020,10,4,b'm',65535,2,255,b'R',24882,44), // attributes
+    f(25749,3,2,b'm',317,4,255,b'R',25705,44), // ttl
+    f(131,4,3,b's',65535,0,255,b'I',25752,91), // path
+    f(25843,10,4,b'm',65535,2,255,b'R',25705,44), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    f(25081,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(22476,13,2,b'm',268,4,255,b'S',0,0), // regex_rewrite
+    f(25904,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(23299,13,2,b'm',284,4,255,b'S',0,0), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    f(16003,19,1,b'm',301,4,255,b'S',0,0), // max_stream_duration
-    f(25202,23,2,b'm',301,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(25225,26,3,b'm',301,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(16875,19,1,b'm',317,4,255,b'S',0,0), // max_stream_duration
+    f(26025,23,2,b'm',317,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(26048,26,3,b'm',317,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
-    f(25304,16,3,b'm',115,4,255,b'S',0,0), // runtime_fraction
-    f(25320,13,4,b'm',298,4,255,b'I',22842,35), // trace_sampled
-    f(23321,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
-    f(25333,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
-    f(25366,25,7,b'm',75,2,255,b'S',0,0), // request_headers_mutations
-    f(23425,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
+    f(26127,16,3,b'm',128,4,255,b'S',0,0), // runtime_fraction
+    f(26143,13,4,b'm',314,4,255,b'I',23665,35), // trace_sampled
+    f(24144,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(26156,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
+    f(26189,25,7,b'm',88,2,255,b'S',0,0), // request_headers_mutations
+    f(24248,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
     // envoy.config.route.v3.RouteAction.UpgradeConfig
-    f(25438,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(25450,7,2,b'm',298,4,255,b'S',0,0), // enabled
-    f(25520,14,3,b'm',65535,4,255,b'R',25457,63), // connect_config
+    f(26261,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(26273,7,2,b'm',314,4,255,b'S',0,0), // enabled
+    f(26343,14,3,b'm',65535,4,255,b'R',26280,63), // connect_config
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25574,13,2,b'm',179,2,255,b'S',0,0), // virtual_hosts
-    f(25587,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
-    f(22689,23,4,b'm',94,2,255,b'S',0,0), // response_headers_to_add
-    f(22712,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(22667,22,6,b'm',94,2,255,b'S',0,0), // request_headers_to_add
-    f(25608,17,7,b'm',298,4,255,b'S',0,0), // validate_clusters
-    f(22738,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(25721,4,9,b'm',65535,4,255,b'R',25625,96), // vhds
-    f(25725,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(25760,35,11,b'm',311,4,255,b'S',0,0), // max_direct_response_body_size_bytes
-    f(25795,25,12,b'm',65535,2,255,b'R',24208,84), // cluster_specifier_plugins
-    f(24056,23,13,b'm',170,2,255,b'S',0,0), // request_mirror_policies
-    f(25820,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
-    f(25848,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
-    f(22819,23,16,b'm',65535,1,255,b'R',22763,56), // typed_per_filter_config
-    f(8781,8,17,b'm',102,4,255,b'I',25887,38), // metadata
-    f(25925,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
-    f(23272,16,19,b'm',122,2,255,b'R',23170,102), // route_specifiers
+    f(26397,13,2,b'm',193,2,255,b'S',0,0), // virtual_hosts
+    f(26410,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
+    f(23512,23,4,b'm',107,2,255,b'S',0,0), // response_headers_to_add
+    f(23535,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(23490,22,6,b'm',107,2,255,b'S',0,0), // request_headers_to_add
+    f(26431,17,7,b'm',314,4,255,b'S',0,0), // validate_clusters
+    f(23561,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(26544,4,9,b'm',65535,4,255,b'R',26448,96), // vhds
+    f(26548,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(26583,35,11,b'm',327,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(26618,25,12,b'm',65535,2,255,b'R',25031,84), // cluster_specifier_plugins
+    f(24879,23,13,b'm',184,2,255,b'S',0,0), // request_mirror_policies
+    f(26643,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
+    f(26671,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
+    f(23642,23,16,b'm',65535,1,255,b'R',23586,56), // typed_per_filter_config
+    f(9674,8,17,b'm',115,4,255,b'I',26710,38), // metadata
+    f(26748,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
+    f(24095,16,19,b'm',136,2,255,b'R',23993,102), // route_specifiers
     // envoy.config.route.v3.RouteMatch
-    f(25969,6,1,b's',65535,4,0,b'S',0,0), // prefix
+    f(26792,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(25975,14,4,b'm',298,4,255,b'S',0,0), // case_sensitive
-    f(25989,7,6,b'm',159,2,255,b'S',0,0), // headers
-    f(25996,16,7,b'm',160,2,255,b'S',0,0), // query_parameters
-    f(26012,4,8,b'm',175,4,255,b'S',0,0), // grpc
-    f(25304,16,9,b'm',115,4,255,b'S',0,0), // runtime_fraction
-    f(26016,10,10,b'm',269,4,0,b'S',0,0), // safe_regex
-    f(26026,11,11,b'm',176,4,255,b'S',0,0), // tls_context
-    f(26037,15,12,b'm',174,4,0,b'S',0,0), // connect_matcher
-    f(26122,16,13,b'm',265,2,255,b'R',26052,70), // dynamic_metadata
-    f(26138,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
-    f(26159,17,15,b'm',122,4,0,b'S',0,0), // path_match_policy
-    f(24745,12,16,b'm',65535,2,255,b'R',26176,72), // filter_state
-    f(26248,7,17,b'm',156,2,255,b'S',0,0), // cookies
+    f(26798,14,4,b'm',314,4,255,b'S',0,0), // case_sensitive
+    f(26812,7,6,b'm',173,2,255,b'S',0,0), // headers
+    f(26819,16,7,b'm',174,2,255,b'S',0,0), // query_parameters
+    f(26835,4,8,b'm',189,4,255,b'S',0,0), // grpc
+    f(26127,16,9,b'm',128,4,255,b'S',0,0), // runtime_fraction
+    f(26839,10,10,b'm',285,4,0,b'S',0,0), // safe_regex
+    f(26849,11,11,b'm',190,4,255,b'S',0,0), // tls_context
+    f(26860,15,12,b'm',188,4,0,b'S',0,0), // connect_matcher
+    f(26945,16,13,b'm',281,2,255,b'R',26875,70), // dynamic_metadata
+    f(26961,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
+    f(26982,17,15,b'm',136,4,0,b'S',0,0), // path_match_policy
+    f(25568,12,16,b'm',65535,2,255,b'R',26999,72), // filter_state
+    f(27071,7,17,b'm',170,2,255,b'S',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    f(26411,9,1,b'm',298,4,255,b'S',0,0), // presented
-    f(26420,9,2,b'm',298,4,255,b'S',0,0), // validated
+    f(27234,9,1,b'm',314,4,255,b'S',0,0), // presented
+    f(27243,9,2,b'm',314,4,255,b'S',0,0), // validated
     // envoy.config.route.v3.Tracing
-    f(26458,15,1,b'm',287,4,255,b'I',6066,36), // client_sampling
-    f(26473,15,2,b'm',287,4,255,b'I',6066,36), // random_sampling
-    f(26488,16,3,b'm',287,4,255,b'I',6066,36), // overall_sampling
-    f(26504,11,4,b'm',281,2,255,b'I',6066,36), // custom_tags
-    f(22036,9,5,b's',65535,0,255,b'I',6066,36), // operation
-    f(26515,18,6,b's',65535,0,255,b'I',6066,36), // upstream_operation
+    f(27281,15,1,b'm',303,4,255,b'I',6959,36), // client_sampling
+    f(27296,15,2,b'm',303,4,255,b'I',6959,36), // random_sampling
+    f(27311,16,3,b'm',303,4,255,b'I',6959,36), // overall_sampling
+    f(27327,11,4,b'm',297,2,255,b'I',6959,36), // custom_tags
+    f(22859,9,5,b's',65535,0,255,b'I',6959,36), // operation
+    f(27338,18,6,b's',65535,0,255,b'I',6959,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
     f(345,4,2,b's',65535,0,255,b'S',0,0), // name
-    f(25989,7,4,b'm',159,2,255,b'S',0,0), // headers
+    f(26812,7,4,b'm',173,2,255,b'S',0,0), // headers
     // envoy.config.route.v3.VirtualHost
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(26602,7,2,b's',65535,2,255,b'S',0,0), // domains
-    f(26609,6,3,b'm',162,2,255,b'S',0,0), // routes
-    f(26615,11,4,b'e',25,0,255,b'S',0,0), // require_tls
-    f(26626,16,5,b'm',178,2,255,b'S',0,0), // virtual_clusters
-    f(23634,11,6,b'm',65535,2,255,b'R',23565,69), // rate_limits
-    f(22667,22,7,b'm',94,2,255,b'S',0,0), // request_headers_to_add
-    f(23810,4,8,b'm',65535,4,255,b'R',23721,89), // cors
-    f(22689,23,10,b'm',94,2,255,b'S',0,0), // response_headers_to_add
-    f(22712,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(22738,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(26642,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
-    f(22819,23,15,b'm',65535,1,255,b'R',22763,56), // typed_per_filter_config
-    f(13745,12,16,b'm',65535,4,255,b'R',23462,103), // retry_policy
-    f(24006,12,17,b'm',65535,4,255,b'R',23932,74), // hedge_policy
-    f(22960,30,18,b'm',311,4,255,b'I',22877,83), // per_request_buffer_limit_bytes
-    f(26671,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(24136,25,20,b'm',297,4,255,b'R',24101,35), // retry_policy_typed_config
-    f(26714,7,21,b'm',65535,4,255,b'R',26704,10), // matcher
-    f(24056,23,22,b'm',170,2,255,b'S',0,0), // request_mirror_policies
-    f(26783,31,23,b'b',65535,0,255,b'I',26721,62), // include_is_timeout_retry_header
-    f(8781,8,24,b'm',102,4,255,b'I',26814,39), // metadata
-    f(23145,25,25,b'm',312,4,255,b'I',22877,83), // request_body_buffer_limit
-    f(23272,16,26,b'm',122,2,255,b'R',23170,102), // route_specifiers
+    f(27425,7,2,b's',65535,2,255,b'S',0,0), // domains
+    f(27432,6,3,b'm',176,2,255,b'S',0,0), // routes
+    f(27438,11,4,b'e',27,0,255,b'S',0,0), // require_tls
+    f(27449,16,5,b'm',192,2,255,b'S',0,0), // virtual_clusters
+    f(24457,11,6,b'm',65535,2,255,b'R',24388,69), // rate_limits
+    f(23490,22,7,b'm',107,2,255,b'S',0,0), // request_headers_to_add
+    f(24633,4,8,b'm',65535,4,255,b'R',24544,89), // cors
+    f(23512,23,10,b'm',107,2,255,b'S',0,0), // response_headers_to_add
+    f(23535,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(23561,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(27465,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
+    f(23642,23,15,b'm',65535,1,255,b'R',23586,56), // typed_per_filter_config
+    f(14631,12,16,b'm',65535,4,255,b'R',24285,103), // retry_policy
+    f(24829,12,17,b'm',65535,4,255,b'R',24755,74), // hedge_policy
+    f(23783,30,18,b'm',327,4,255,b'I',23700,83), // per_request_buffer_limit_bytes
+    f(27494,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
+    f(24959,25,20,b'm',313,4,255,b'R',24924,35), // retry_policy_typed_config
+    f(27537,7,21,b'm',65535,4,255,b'R',27527,10), // matcher
+    f(24879,23,22,b'm',184,2,255,b'S',0,0), // request_mirror_policies
+    f(27606,31,23,b'b',65535,0,255,b'I',27544,62), // include_is_timeout_retry_header
+    f(9674,8,24,b'm',115,4,255,b'I',27637,39), // metadata
+    f(23968,25,25,b'm',328,4,255,b'I',23700,83), // request_body_buffer_limit
+    f(24095,16,26,b'm',136,2,255,b'R',23993,102), // route_specifiers
     // envoy.config.route.v3.WeightedCluster
-    f(6460,8,1,b'm',181,2,255,b'S',0,0), // clusters
-    f(26890,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
-    f(26951,12,3,b'm',311,4,255,b'I',26908,43), // total_weight
-    f(25081,11,4,b's',65535,4,0,b'S',0,0), // header_name
-    f(26963,15,5,b'm',298,4,0,b'S',0,0), // use_hash_policy
+    f(7353,8,1,b'm',195,2,255,b'S',0,0), // clusters
+    f(27713,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
+    f(27774,12,3,b'm',327,4,255,b'I',27731,43), // total_weight
+    f(25904,11,4,b's',65535,4,0,b'S',0,0), // header_name
+    f(27786,15,5,b'm',314,4,0,b'S',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(1997,6,2,b'm',311,4,255,b'S',0,0), // weight
-    f(23411,14,3,b'm',102,4,255,b'I',23352,59), // metadata_match
-    f(22667,22,4,b'm',94,2,255,b'S',0,0), // request_headers_to_add
-    f(22689,23,5,b'm',94,2,255,b'S',0,0), // response_headers_to_add
-    f(22712,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(22738,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(22819,23,10,b'm',65535,1,255,b'R',22763,56), // typed_per_filter_config
-    f(23425,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
-    f(23321,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(1997,6,2,b'm',327,4,255,b'S',0,0), // weight
+    f(24234,14,3,b'm',115,4,255,b'I',24175,59), // metadata_match
+    f(23490,22,4,b'm',107,2,255,b'S',0,0), // request_headers_to_add
+    f(23512,23,5,b'm',107,2,255,b'S',0,0), // response_headers_to_add
+    f(23535,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(23561,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(23642,23,10,b'm',65535,1,255,b'R',23586,56), // typed_per_filter_config
+    f(24248,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
+    f(24144,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(27082,6,2,b's',65535,4,0,b'S',0,0), // format
-    f(5989,11,3,b'm',308,4,0,b'S',0,0), // json_format
-    f(27088,17,4,b'm',308,4,0,b'S',0,0), // typed_json_format
-    f(942,10,5,b'm',119,4,0,b'S',0,0), // log_format
+    f(27905,6,2,b's',65535,4,0,b'S',0,0), // format
+    f(6882,11,3,b'm',324,4,0,b'S',0,0), // json_format
+    f(27911,17,4,b'm',324,4,0,b'S',0,0), // typed_json_format
+    f(942,10,5,b'm',133,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    f(942,10,1,b'm',119,4,0,b'S',0,0), // log_format
+    f(942,10,1,b'm',133,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    f(942,10,1,b'm',119,4,0,b'S',0,0), // log_format
+    f(942,10,1,b'm',133,4,0,b'S',0,0), // log_format
     // envoy.extensions.clusters.dns.v3.DnsCluster
-    f(8444,16,3,b'm',301,4,255,b'S',0,0), // dns_refresh_rate
-    f(9280,24,4,b'm',186,4,255,b'S',0,0), // dns_failure_refresh_rate
-    f(9127,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(9697,10,6,b'm',301,4,255,b'S',0,0), // dns_jitter
-    f(4940,25,7,b'm',122,4,255,b'S',0,0), // typed_dns_resolver_config
-    f(8460,17,8,b'e',26,0,255,b'S',0,0), // dns_lookup_family
-    f(27262,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
-    f(27294,20,10,b'm',301,4,255,b'S',0,0), // dns_min_refresh_rate
+    f(9337,16,3,b'm',317,4,255,b'S',0,0), // dns_refresh_rate
+    f(10166,24,4,b'm',200,4,255,b'S',0,0), // dns_failure_refresh_rate
+    f(10020,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
+    f(10583,10,6,b'm',317,4,255,b'S',0,0), // dns_jitter
+    f(5833,25,7,b'm',136,4,255,b'S',0,0), // typed_dns_resolver_config
+    f(9353,17,8,b'e',29,0,255,b'S',0,0), // dns_lookup_family
+    f(28085,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
+    f(28117,20,10,b'm',317,4,255,b'S',0,0), // dns_min_refresh_rate
     // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    f(11420,13,1,b'm',301,4,255,b'S',0,0), // base_interval
-    f(11433,12,2,b'm',301,4,255,b'S',0,0), // max_interval
+    f(12306,13,1,b'm',317,4,255,b'S',0,0), // base_interval
+    f(12319,12,2,b'm',317,4,255,b'S',0,0), // max_interval
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    f(27437,10,1,b's',65535,4,0,b'S',0,0), // object_key
-    f(27447,13,2,b'm',119,4,1,b'S',0,0), // format_string
-    f(27507,9,3,b'b',65535,0,255,b'I',27460,47), // read_only
-    f(27598,20,4,b'e',27,0,255,b'I',27516,82), // shared_with_upstream
-    f(27618,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
-    f(27631,11,6,b's',65535,0,255,b'S',0,0), // factory_key
+    f(28260,10,1,b's',65535,4,0,b'S',0,0), // object_key
+    f(28270,13,2,b'm',133,4,1,b'S',0,0), // format_string
+    f(28330,9,3,b'b',65535,0,255,b'I',28283,47), // read_only
+    f(28421,20,4,b'e',30,0,255,b'I',28339,82), // shared_with_upstream
+    f(28441,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
+    f(28454,11,6,b's',65535,0,255,b'S',0,0), // factory_key
     // envoy.extensions.filters.http.router.v3.Router
-    f(27744,13,1,b'm',298,4,255,b'I',27688,56), // dynamic_stats
-    f(27757,16,2,b'b',65535,0,255,b'I',22842,35), // start_child_span
-    f(27773,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(27785,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(27807,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(27876,27,6,b'b',65535,0,255,b'I',27827,49), // respect_expected_rq_timeout
-    f(27929,40,7,b'b',65535,0,255,b'I',27903,26), // suppress_grpc_request_failure_code_stats
-    f(27969,21,8,b'm',201,2,255,b'R',9142,46), // upstream_http_filters
-    f(28051,20,9,b'm',189,4,255,b'I',27990,61), // upstream_log_options
-    f(28071,33,10,b'm',298,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(28567,13,1,b'm',314,4,255,b'I',28511,56), // dynamic_stats
+    f(28580,16,2,b'b',65535,0,255,b'I',23665,35), // start_child_span
+    f(28596,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(28608,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(28630,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(28699,27,6,b'b',65535,0,255,b'I',28650,49), // respect_expected_rq_timeout
+    f(28752,40,7,b'b',65535,0,255,b'I',28726,26), // suppress_grpc_request_failure_code_stats
+    f(28792,21,8,b'm',215,2,255,b'R',10035,46), // upstream_http_filters
+    f(28874,20,9,b'm',203,4,255,b'I',28813,61), // upstream_log_options
+    f(28894,33,10,b'm',314,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(28175,37,1,b'b',65535,0,255,b'I',6066,36), // flush_upstream_log_on_upstream_stream
-    f(28212,27,2,b'm',301,4,255,b'I',6066,36), // upstream_log_flush_interval
+    f(28998,37,1,b'b',65535,0,255,b'I',6959,36), // flush_upstream_log_on_upstream_stream
+    f(29035,27,2,b'm',317,4,255,b'I',6959,36), // upstream_log_flush_interval
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(28457,25,1,b'm',298,4,255,b'R',28428,29), // enable_ja3_fingerprinting
-    f(28538,24,2,b'm',311,4,255,b'I',28482,56), // initial_read_buffer_size
-    f(28562,25,3,b'm',298,4,255,b'R',28428,29), // enable_ja4_fingerprinting
-    f(28587,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(28683,21,5,b'm',311,4,255,b'I',28634,49), // max_client_hello_size
+    f(29280,25,1,b'm',314,4,255,b'R',29251,29), // enable_ja3_fingerprinting
+    f(29361,24,2,b'm',327,4,255,b'I',29305,56), // initial_read_buffer_size
+    f(29385,25,3,b'm',314,4,255,b'R',29251,29), // enable_ja4_fingerprinting
+    f(29410,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(29506,21,5,b'm',327,4,255,b'I',29457,49), // max_client_hello_size
     // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    f(20192,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(7906,15,2,b'm',312,4,255,b'S',0,0), // max_connections
-    f(28772,5,3,b'm',301,4,255,b'S',0,0), // delay
-    f(28777,15,4,b'm',114,4,255,b'S',0,0), // runtime_enabled
+    f(21015,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(8799,15,2,b'm',328,4,255,b'S',0,0), // max_connections
+    f(29595,5,3,b'm',317,4,255,b'S',0,0), // delay
+    f(29600,15,4,b'm',127,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.network.direct_response.v3.Config
-    f(28850,8,1,b'm',85,4,255,b'S',0,0), // response
+    f(29673,8,1,b'm',98,4,255,b'S',0,0), // response
     // envoy.extensions.filters.network.echo.v3.Echo
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(28984,10,1,b'e',28,0,255,b'S',0,0), // codec_type
-    f(20192,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(28994,3,3,b'm',202,4,0,b'S',0,0), // rds
-    f(2551,12,4,b'm',172,4,0,b'S',0,0), // route_config
-    f(28997,12,5,b'm',201,2,255,b'S',0,0), // http_filters
-    f(29009,14,6,b'm',298,4,255,b'S',0,0), // add_user_agent
-    f(3935,7,7,b'm',65535,4,255,b'R',29023,28), // tracing
-    f(8401,21,8,b'm',96,4,255,b'S',0,0), // http_protocol_options
-    f(8422,22,9,b'm',98,4,255,b'S',0,0), // http2_protocol_options
-    f(29051,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(29062,13,12,b'm',301,4,255,b'S',0,0), // drain_timeout
-    f(3418,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(29075,18,14,b'm',298,4,255,b'S',0,0), // use_remote_address
-    f(29093,19,15,b'm',298,4,255,b'S',0,0), // generate_request_id
-    f(29112,27,16,b'e',29,0,255,b'S',0,0), // forward_client_cert_details
-    f(29139,31,17,b'm',199,4,255,b'S',0,0), // set_current_client_cert_details
-    f(29170,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(29188,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(29279,49,20,b'b',65535,0,255,b'I',29208,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(29328,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(29343,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(23861,15,23,b'm',200,2,255,b'S',0,0), // upgrade_configs
-    f(29346,19,24,b'm',301,4,255,b'S',0,0), // stream_idle_timeout
-    f(29365,23,25,b'm',198,4,255,b'S',0,0), // internal_address_config
-    f(29388,21,26,b'm',301,4,255,b'S',0,0), // delayed_close_timeout
-    f(12570,15,28,b'm',301,4,255,b'S',0,0), // request_timeout
-    f(29409,22,29,b'm',311,4,255,b'S',0,0), // max_request_headers_kb
-    f(29431,14,30,b'm',298,4,255,b'S',0,0), // normalize_path
-    f(29483,13,31,b'm',65535,4,0,b'R',29445,38), // scoped_routes
-    f(29496,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(29524,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(29537,28,34,b'e',31,0,255,b'S',0,0), // server_header_transformation
-    f(8836,28,35,b'm',99,4,255,b'S',0,0), // common_http_protocol_options
-    f(29565,20,36,b'm',203,4,255,b'S',0,0), // request_id_extension
-    f(29585,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(29653,18,38,b'm',65535,4,255,b'R',29618,35), // local_reply_config
-    f(29671,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(29775,36,40,b'm',298,4,255,b'I',29695,80), // stream_error_on_invalid_http_message
-    f(29811,23,41,b'm',301,4,255,b'S',0,0), // request_headers_timeout
-    f(29834,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(29889,26,43,b'm',65535,4,255,b'R',29853,36), // path_normalization_options
-    f(29938,22,44,b'm',65535,4,255,b'R',29915,23), // http3_protocol_options
-    f(29960,32,45,b'e',30,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(29992,32,46,b'm',122,2,255,b'S',0,0), // original_ip_detection_extensions
-    f(30024,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(30047,28,48,b'm',116,4,255,b'S',0,0), // scheme_header_transformation
-    f(30075,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(30094,30,50,b'm',122,4,255,b'R',0,0), // typed_header_validation_config
-    f(30124,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(30180,32,52,b'm',122,2,255,b'R',30147,33), // early_header_mutation_extensions
-    f(30212,35,53,b'm',298,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(30279,25,54,b'm',301,4,255,b'I',30247,32), // access_log_flush_interval
-    f(30304,31,55,b'b',65535,0,255,b'I',30247,32), // flush_access_log_on_new_request
-    f(30335,18,56,b'm',197,4,255,b'I',30247,32), // access_log_options
-    f(30447,21,57,b'b',65535,0,255,b'I',30353,94), // append_local_overload
-    f(30518,34,58,b'b',65535,0,255,b'I',30468,50), // http1_safe_max_connection_duration
-    f(30552,20,59,b'm',301,4,255,b'S',0,0), // stream_flush_timeout
-    f(30572,27,60,b'm',65535,4,255,b'R',0,0), // forward_client_cert_matcher
-    f(30599,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(30619,20,62,b'm',294,4,255,b'S',0,0), // drain_timeout_jitter
+    f(29807,10,1,b'e',31,0,255,b'S',0,0), // codec_type
+    f(21015,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(29817,3,3,b'm',216,4,0,b'S',0,0), // rds
+    f(2551,12,4,b'm',186,4,0,b'S',0,0), // route_config
+    f(29820,12,5,b'm',215,2,255,b'S',0,0), // http_filters
+    f(29832,14,6,b'm',314,4,255,b'S',0,0), // add_user_agent
+    f(4828,7,7,b'm',65535,4,255,b'R',29846,28), // tracing
+    f(9294,21,8,b'm',109,4,255,b'S',0,0), // http_protocol_options
+    f(9315,22,9,b'm',111,4,255,b'S',0,0), // http2_protocol_options
+    f(29874,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(29885,13,12,b'm',317,4,255,b'S',0,0), // drain_timeout
+    f(4311,10,13,b'm',33,2,255,b'S',0,0), // access_log
+    f(29898,18,14,b'm',314,4,255,b'S',0,0), // use_remote_address
+    f(29916,19,15,b'm',314,4,255,b'S',0,0), // generate_request_id
+    f(29935,27,16,b'e',32,0,255,b'S',0,0), // forward_client_cert_details
+    f(29962,31,17,b'm',213,4,255,b'S',0,0), // set_current_client_cert_details
+    f(29993,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(30011,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(30102,49,20,b'b',65535,0,255,b'I',30031,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(30151,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(30166,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(24684,15,23,b'm',214,2,255,b'S',0,0), // upgrade_configs
+    f(30169,19,24,b'm',317,4,255,b'S',0,0), // stream_idle_timeout
+    f(30188,23,25,b'm',212,4,255,b'S',0,0), // internal_address_config
+    f(30211,21,26,b'm',317,4,255,b'S',0,0), // delayed_close_timeout
+    f(13456,15,28,b'm',317,4,255,b'S',0,0), // request_timeout
+    f(30232,22,29,b'm',327,4,255,b'S',0,0), // max_request_headers_kb
+    f(30254,14,30,b'm',314,4,255,b'S',0,0), // normalize_path
+    f(30306,13,31,b'm',65535,4,0,b'R',30268,38), // scoped_routes
+    f(30319,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(30347,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(30360,28,34,b'e',34,0,255,b'S',0,0), // server_header_transformation
+    f(9729,28,35,b'm',112,4,255,b'S',0,0), // common_http_protocol_options
+    f(30388,20,36,b'm',217,4,255,b'S',0,0), // request_id_extension
+    f(30408,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(30476,18,38,b'm',65535,4,255,b'R',30441,35), // local_reply_config
+    f(30494,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(30598,36,40,b'm',314,4,255,b'I',30518,80), // stream_error_on_invalid_http_message
+    f(30634,23,41,b'm',317,4,255,b'S',0,0), // request_headers_timeout
+    f(30657,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(30712,26,43,b'm',65535,4,255,b'R',30676,36), // path_normalization_options
+    f(30761,22,44,b'm',65535,4,255,b'R',30738,23), // http3_protocol_options
+    f(30783,32,45,b'e',33,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(30815,32,46,b'm',136,2,255,b'S',0,0), // original_ip_detection_extensions
+    f(30847,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(30870,28,48,b'm',130,4,255,b'S',0,0), // scheme_header_transformation
+    f(30898,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(30917,30,50,b'm',136,4,255,b'R',0,0), // typed_header_validation_config
+    f(30947,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(31003,32,52,b'm',136,2,255,b'R',30970,33), // early_header_mutation_extensions
+    f(31035,35,53,b'm',314,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(31102,25,54,b'm',317,4,255,b'I',31070,32), // access_log_flush_interval
+    f(31127,31,55,b'b',65535,0,255,b'I',31070,32), // flush_access_log_on_new_request
+    f(31158,18,56,b'm',211,4,255,b'I',31070,32), // access_log_options
+    f(31270,21,57,b'b',65535,0,255,b'I',31176,94), // append_local_overload
+    f(31341,34,58,b'b',65535,0,255,b'I',31291,50), // http1_safe_max_connection_duration
+    f(31375,20,59,b'm',317,4,255,b'S',0,0), // stream_flush_timeout
+    f(31395,27,60,b'm',65535,4,255,b'R',0,0), // forward_client_cert_matcher
+    f(31422,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(31442,20,62,b'm',310,4,255,b'S',0,0), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(30279,25,1,b'm',301,4,255,b'I',6066,36), // access_log_flush_interval
-    f(30304,31,2,b'b',65535,0,255,b'I',6066,36), // flush_access_log_on_new_request
-    f(30740,44,3,b'b',65535,0,255,b'I',6066,36), // flush_log_on_tunnel_successfully_established
+    f(31102,25,1,b'm',317,4,255,b'I',6959,36), // access_log_flush_interval
+    f(31127,31,2,b'b',65535,0,255,b'I',6959,36), // flush_access_log_on_new_request
+    f(31563,44,3,b'b',65535,0,255,b'I',6959,36), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(30887,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
-    f(30899,11,2,b'm',82,2,255,b'S',0,0), // cidr_ranges
+    f(31710,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
+    f(31722,11,2,b'm',95,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(31019,7,1,b'm',298,4,255,b'S',0,0), // subject
-    f(31026,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(31842,7,1,b'm',314,4,255,b'S',0,0), // subject
+    f(31849,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(31030,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(27082,6,7,b'e',65535,0,255,b'R',0,0), // format
-    f(31035,6,8,b'b',65535,0,255,b'R',0,0), // issuer
+    f(31853,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(27905,6,7,b'e',65535,0,255,b'R',0,0), // format
+    f(31858,6,8,b'b',65535,0,255,b'R',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    f(25438,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(9188,7,2,b'm',201,2,255,b'R',31136,61), // filters
-    f(25450,7,3,b'm',298,4,255,b'S',0,0), // enabled
+    f(26261,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(3548,7,2,b'm',215,2,255,b'R',31959,61), // filters
+    f(26273,7,3,b'm',314,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3192,12,4,b'm',297,4,0,b'S',0,0), // typed_config
-    f(19061,16,5,b'm',65535,4,0,b'R',19018,43), // config_discovery
-    f(31267,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
-    f(13550,8,7,b'b',65535,0,255,b'S',0,0), // disabled
+    f(3148,12,4,b'm',313,4,0,b'S',0,0), // typed_config
+    f(19884,16,5,b'm',65535,4,0,b'R',19841,43), // config_discovery
+    f(32090,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(14436,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(31341,13,1,b'm',83,4,255,b'S',0,0), // config_source
-    f(31354,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(32164,13,1,b'm',96,4,255,b'S',0,0), // config_source
+    f(32177,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    f(3192,12,1,b'm',297,4,255,b'S',0,0), // typed_config
+    f(3148,12,1,b'm',313,4,255,b'S',0,0), // typed_config
     // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    f(20192,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(31515,12,2,b'm',296,4,255,b'S',0,0), // token_bucket
-    f(28777,15,3,b'm',114,4,255,b'S',0,0), // runtime_enabled
-    f(31527,9,4,b's',65535,0,255,b'S',0,0), // share_key
+    f(21015,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(32338,12,2,b'm',312,4,255,b'S',0,0), // token_bucket
+    f(29600,15,3,b'm',127,4,255,b'S',0,0), // runtime_enabled
+    f(32350,9,4,b's',65535,0,255,b'S',0,0), // share_key
     // envoy.extensions.filters.network.set_filter_state.v3.Config
-    f(31595,17,1,b'm',187,2,255,b'S',0,0), // on_new_connection
-    f(31612,27,2,b'm',187,2,255,b'S',0,0), // on_downstream_tls_handshake
-    f(31639,18,3,b'm',187,2,255,b'S',0,0), // on_downstream_data
+    f(32418,17,1,b'm',201,2,255,b'S',0,0), // on_new_connection
+    f(32435,27,2,b'm',201,2,255,b'S',0,0), // on_downstream_tls_handshake
+    f(32462,18,3,b'm',201,2,255,b'S',0,0), // on_downstream_data
     // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    f(20192,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(21015,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(31769,23,3,b'm',301,4,255,b'I',18749,34), // downstream_idle_timeout
-    f(31792,21,4,b'm',301,4,255,b'I',18749,34), // upstream_idle_timeout
-    f(3418,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(31813,20,7,b'm',311,4,255,b'S',0,0), // max_connect_attempts
-    f(15951,12,8,b'm',301,4,255,b'S',0,0), // idle_timeout
-    f(23411,14,9,b'm',102,4,255,b'I',23352,59), // metadata_match
-    f(23335,17,10,b'm',209,4,0,b'S',0,0), // weighted_clusters
-    f(23710,11,11,b'm',288,2,255,b'I',31833,78), // hash_policy
-    f(31951,16,12,b'm',65535,4,255,b'R',31911,40), // tunneling_config
-    f(31967,34,13,b'm',301,4,255,b'S',0,0), // max_downstream_connection_duration
-    f(32100,9,14,b'm',65535,4,255,b'R',32001,99), // on_demand
-    f(30279,25,15,b'm',301,4,255,b'S',0,0), // access_log_flush_interval
-    f(32109,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(30335,18,17,b'm',208,4,255,b'S',0,0), // access_log_options
-    f(32138,15,18,b'm',79,4,255,b'S',0,0), // backoff_options
-    f(32240,19,19,b'm',65535,2,255,b'R',32153,87), // proxy_protocol_tlvs
-    f(32259,52,20,b'm',294,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(32311,21,21,b'e',32,0,255,b'S',0,0), // upstream_connect_mode
-    f(32332,20,22,b'm',311,4,255,b'S',0,0), // max_early_data_bytes
-    f(32396,31,23,b'e',65535,0,255,b'R',32352,44), // proxy_protocol_tlv_merge_policy
-    f(32427,17,24,b'm',298,4,255,b'S',0,0), // check_drain_close
+    f(32592,23,3,b'm',317,4,255,b'I',19572,34), // downstream_idle_timeout
+    f(32615,21,4,b'm',317,4,255,b'I',19572,34), // upstream_idle_timeout
+    f(4311,10,5,b'm',33,2,255,b'S',0,0), // access_log
+    f(32636,20,7,b'm',327,4,255,b'S',0,0), // max_connect_attempts
+    f(16823,12,8,b'm',317,4,255,b'S',0,0), // idle_timeout
+    f(24234,14,9,b'm',115,4,255,b'I',24175,59), // metadata_match
+    f(24158,17,10,b'm',223,4,0,b'S',0,0), // weighted_clusters
+    f(24533,11,11,b'm',304,2,255,b'I',32656,78), // hash_policy
+    f(32774,16,12,b'm',65535,4,255,b'R',32734,40), // tunneling_config
+    f(32790,34,13,b'm',317,4,255,b'S',0,0), // max_downstream_connection_duration
+    f(32923,9,14,b'm',65535,4,255,b'R',32824,99), // on_demand
+    f(31102,25,15,b'm',317,4,255,b'S',0,0), // access_log_flush_interval
+    f(32932,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(31158,18,17,b'm',222,4,255,b'S',0,0), // access_log_options
+    f(32961,15,18,b'm',92,4,255,b'S',0,0), // backoff_options
+    f(33063,19,19,b'm',65535,2,255,b'R',32976,87), // proxy_protocol_tlvs
+    f(33082,52,20,b'm',310,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(33134,21,21,b'e',35,0,255,b'S',0,0), // upstream_connect_mode
+    f(33155,20,22,b'm',327,4,255,b'S',0,0), // max_early_data_bytes
+    f(33219,31,23,b'e',65535,0,255,b'R',33175,44), // proxy_protocol_tlv_merge_policy
+    f(33250,17,24,b'm',314,4,255,b'S',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(30279,25,1,b'm',301,4,255,b'S',0,0), // access_log_flush_interval
-    f(32109,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(32518,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
+    f(31102,25,1,b'm',317,4,255,b'S',0,0), // access_log_flush_interval
+    f(32932,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(33341,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    f(6460,8,1,b'm',210,2,255,b'S',0,0), // clusters
+    f(7353,8,1,b'm',224,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
-    f(23411,14,3,b'm',102,4,255,b'I',23352,59), // metadata_match
+    f(24234,14,3,b'm',115,4,255,b'I',24175,59), // metadata_match
+    // envoy.extensions.formatter.metadata.v3.Metadata
+    // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
     // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    f(25081,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(32776,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
-    f(32817,18,3,b'm',291,4,255,b'S',0,0), // reject_with_status
+    f(25904,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(33709,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
+    f(33750,18,3,b'm',307,4,255,b'S',0,0), // reject_with_status
     // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    f(29188,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(32895,17,2,b'm',213,4,255,b'S',0,0), // xff_trusted_cidrs
-    f(29328,15,3,b'm',298,4,255,b'S',0,0), // skip_xff_append
+    f(30011,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(33828,17,2,b'm',229,4,255,b'S',0,0), // xff_trusted_cidrs
+    f(30151,15,3,b'm',314,4,255,b'S',0,0), // skip_xff_append
     // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    f(32978,5,1,b'm',82,2,255,b'S',0,0), // cidrs
+    f(33911,5,1,b'm',95,2,255,b'S',0,0), // cidrs
     // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    f(9896,20,1,b'm',217,4,0,b'S',0,0), // zone_aware_lb_config
-    f(9916,27,2,b'm',216,4,0,b'S',0,0), // locality_weighted_lb_config
+    f(10782,20,1,b'm',233,4,0,b'S',0,0), // zone_aware_lb_config
+    f(10802,27,2,b'm',232,4,0,b'S',0,0), // locality_weighted_lb_config
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    f(10707,15,1,b'm',294,4,255,b'I',10602,105), // routing_enabled
-    f(10722,16,2,b'm',312,4,255,b'I',10602,105), // min_cluster_size
-    f(10738,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
-    f(33343,29,4,b'b',65535,0,255,b'R',33303,40), // force_locality_direct_routing
-    f(33372,16,5,b'm',65535,4,255,b'R',33303,40), // force_local_zone
-    f(33388,14,6,b'e',65535,0,255,b'R',33303,40), // locality_basis
+    f(11593,15,1,b'm',310,4,255,b'I',11488,105), // routing_enabled
+    f(11608,16,2,b'm',328,4,255,b'I',11488,105), // min_cluster_size
+    f(11624,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
+    f(34276,29,4,b'b',65535,0,255,b'R',34236,40), // force_locality_direct_routing
+    f(34305,16,5,b'm',65535,4,255,b'R',34236,40), // force_local_zone
+    f(34321,14,6,b'e',65535,0,255,b'R',34236,40), // locality_basis
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    f(10930,12,1,b'm',311,4,255,b'S',0,0), // choice_count
-    f(10942,19,2,b'm',113,4,255,b'S',0,0), // active_request_bias
-    f(11025,17,3,b'm',65535,4,255,b'R',10961,64), // slow_start_config
-    f(33472,18,4,b'm',215,4,255,b'S',0,0), // locality_lb_config
-    f(33490,16,5,b'm',298,4,255,b'S',0,0), // enable_full_scan
-    f(33506,16,6,b'e',33,0,255,b'S',0,0), // selection_method
+    f(11816,12,1,b'm',327,4,255,b'S',0,0), // choice_count
+    f(11828,19,2,b'm',126,4,255,b'S',0,0), // active_request_bias
+    f(11911,17,3,b'm',65535,4,255,b'R',11847,64), // slow_start_config
+    f(34405,18,4,b'm',231,4,255,b'S',0,0), // locality_lb_config
+    f(34423,16,5,b'm',314,4,255,b'S',0,0), // enable_full_scan
+    f(34439,16,6,b'e',36,0,255,b'S',0,0), // selection_method
     // envoy.extensions.load_balancing_policies.random.v3.Random
-    f(33472,18,1,b'm',215,4,255,b'S',0,0), // locality_lb_config
+    f(34405,18,1,b'm',231,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    f(11025,17,1,b'm',65535,4,255,b'R',10961,64), // slow_start_config
-    f(33472,18,2,b'm',215,4,255,b'S',0,0), // locality_lb_config
+    f(11911,17,1,b'm',65535,4,255,b'R',11847,64), // slow_start_config
+    f(34405,18,2,b'm',231,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality
-    f(33713,23,1,b'm',70,4,255,b'S',0,0), // endpoint_picking_policy
+    f(34646,23,1,b'm',83,4,255,b'S',0,0), // endpoint_picking_policy
     // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    f(13354,9,1,b'm',76,2,255,b'S',0,0), // resolvers
-    f(13363,20,2,b'm',87,4,255,b'S',0,0), // dns_resolver_options
-    f(33805,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
-    f(33830,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
-    f(33893,15,5,b'm',311,4,255,b'I',33856,37), // udp_max_queries
-    f(33908,21,6,b'm',312,4,255,b'S',0,0), // query_timeout_seconds
-    f(33929,11,7,b'm',311,4,255,b'S',0,0), // query_tries
-    f(33940,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
-    f(33958,22,9,b'm',311,4,255,b'S',0,0), // edns0_max_payload_size
-    f(33980,24,10,b'm',301,4,255,b'I',33856,37), // max_udp_channel_duration
-    f(34004,25,11,b'b',65535,0,255,b'I',33856,37), // reinit_channel_on_timeout
-    f(34095,14,12,b'm',311,4,255,b'I',34029,66), // qcache_max_ttl
+    f(14240,9,1,b'm',89,2,255,b'S',0,0), // resolvers
+    f(14249,20,2,b'm',100,4,255,b'S',0,0), // dns_resolver_options
+    f(34738,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
+    f(34763,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
+    f(34826,15,5,b'm',327,4,255,b'I',34789,37), // udp_max_queries
+    f(34841,21,6,b'm',328,4,255,b'S',0,0), // query_timeout_seconds
+    f(34862,11,7,b'm',327,4,255,b'S',0,0), // query_tries
+    f(34873,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
+    f(34891,22,9,b'm',327,4,255,b'S',0,0), // edns0_max_payload_size
+    f(34913,24,10,b'm',317,4,255,b'I',34789,37), // max_udp_channel_duration
+    f(34937,25,11,b'b',65535,0,255,b'I',34789,37), // reinit_channel_on_timeout
+    f(35028,14,12,b'm',327,4,255,b'I',34962,66), // qcache_max_ttl
     // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    f(16847,11,1,b'm',311,4,255,b'S',0,0), // num_retries
-    f(34221,20,2,b'm',311,4,255,b'I',34190,31), // num_resolver_threads
+    f(17719,11,1,b'm',327,4,255,b'S',0,0), // num_retries
+    f(35154,20,2,b'm',327,4,255,b'I',35123,31), // num_resolver_threads
     // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    f(13354,9,1,b'm',76,2,255,b'S',0,0), // resolvers
-    f(34393,12,2,b'm',65535,4,255,b'R',34314,79), // dns_over_tls
-    f(34486,14,3,b'm',65535,4,255,b'R',34405,81), // dns_over_https
-    f(34552,13,4,b'b',65535,0,255,b'R',34500,52), // enable_dnssec
-    f(34565,10,5,b'm',311,4,255,b'I',34029,66), // cache_size
-    f(34221,20,6,b'm',311,4,255,b'I',34190,31), // num_resolver_threads
-    f(34575,17,7,b'm',298,4,255,b'S',0,0), // use_system_config
-    f(34592,13,8,b'm',301,4,255,b'S',0,0), // query_timeout
-    f(33929,11,9,b'm',311,4,255,b'S',0,0), // query_tries
+    f(14240,9,1,b'm',89,2,255,b'S',0,0), // resolvers
+    f(35326,12,2,b'm',65535,4,255,b'R',35247,79), // dns_over_tls
+    f(35419,14,3,b'm',65535,4,255,b'R',35338,81), // dns_over_https
+    f(35485,13,4,b'b',65535,0,255,b'R',35433,52), // enable_dnssec
+    f(35498,10,5,b'm',327,4,255,b'I',34962,66), // cache_size
+    f(35154,20,6,b'm',327,4,255,b'I',35123,31), // num_resolver_threads
+    f(35508,17,7,b'm',314,4,255,b'S',0,0), // use_system_config
+    f(35525,13,8,b'm',317,4,255,b'S',0,0), // query_timeout
+    f(34862,11,9,b'm',327,4,255,b'S',0,0), // query_tries
     // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    f(34671,13,1,b's',65535,0,255,b'S',0,0), // path_template
+    f(35604,13,1,b's',65535,0,255,b'S',0,0), // path_template
     // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    f(34754,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
+    f(35687,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
     // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    f(34830,17,1,b'm',298,4,255,b'S',0,0), // pack_trace_reason
-    f(34906,33,2,b'm',298,4,255,b'I',34847,59), // use_request_id_for_trace_sampling
+    f(35763,17,1,b'm',314,4,255,b'S',0,0), // pack_trace_reason
+    f(35839,33,2,b'm',314,4,255,b'I',35780,59), // use_request_id_for_trace_sampling
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(35067,10,1,b'm',85,4,255,b'S',0,0), // trusted_ca
-    f(35077,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(35100,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
-    f(35189,36,6,b'm',298,4,255,b'R',35123,66), // require_signed_certificate_timestamp
-    f(35225,3,7,b'm',85,4,255,b'S',0,0), // crl
-    f(35228,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
-    f(35253,23,9,b'm',271,2,255,b'S',0,0), // match_subject_alt_names
-    f(35276,24,10,b'e',34,0,255,b'S',0,0), // trust_chain_verification
-    f(13297,17,11,b'm',124,4,255,b'S',0,0), // watched_directory
-    f(35300,23,12,b'm',122,4,255,b'S',0,0), // custom_validator_config
-    f(35381,32,13,b'm',65535,4,255,b'R',35323,58), // ca_certificate_provider_instance
-    f(35413,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
-    f(35438,29,15,b'm',237,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(35467,16,16,b'm',311,4,255,b'S',0,0), // max_verify_depth
-    f(35599,17,17,b'm',65535,4,255,b'R',35483,116), // system_root_certs
-    f(35616,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
+    f(36000,10,1,b'm',98,4,255,b'S',0,0), // trusted_ca
+    f(36010,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(36033,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
+    f(36122,36,6,b'm',314,4,255,b'R',36056,66), // require_signed_certificate_timestamp
+    f(36158,3,7,b'm',98,4,255,b'S',0,0), // crl
+    f(36161,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
+    f(36186,23,9,b'm',287,2,255,b'S',0,0), // match_subject_alt_names
+    f(36209,24,10,b'e',37,0,255,b'S',0,0), // trust_chain_verification
+    f(14183,17,11,b'm',138,4,255,b'S',0,0), // watched_directory
+    f(36233,23,12,b'm',136,4,255,b'S',0,0), // custom_validator_config
+    f(36314,32,13,b'm',65535,4,255,b'R',36256,58), // ca_certificate_provider_instance
+    f(36346,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
+    f(36371,29,15,b'm',253,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(36400,16,16,b'm',327,4,255,b'S',0,0), // max_verify_depth
+    f(36532,17,17,b'm',65535,4,255,b'R',36416,116), // system_root_certs
+    f(36549,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(35697,10,1,b'm',240,4,255,b'S',0,0), // tls_params
-    f(35707,16,2,b'm',238,2,255,b'S',0,0), // tls_certificates
-    f(35723,18,3,b'm',229,4,0,b'S',0,0), // validation_context
-    f(35741,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(35755,34,6,b'm',235,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(35789,36,7,b'm',235,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(35825,27,8,b'm',231,4,0,b'S',0,0), // combined_validation_context
-    f(35946,36,9,b'm',65535,4,255,b'R',35852,94), // tls_certificate_certificate_provider
-    f(36080,39,10,b'm',65535,4,0,b'R',35982,98), // validation_context_certificate_provider
-    f(36119,45,11,b'm',65535,4,255,b'R',35852,94), // tls_certificate_certificate_provider_instance
-    f(36164,48,12,b'm',65535,4,0,b'R',35982,98), // validation_context_certificate_provider_instance
-    f(36306,17,13,b'm',122,4,255,b'R',36212,94), // custom_handshaker
-    f(36323,33,14,b'm',65535,4,255,b'R',35852,94), // tls_certificate_provider_instance
-    f(36356,7,15,b'm',239,4,255,b'S',0,0), // key_log
-    f(36496,31,16,b'm',122,4,255,b'R',36363,133), // custom_tls_certificate_selector
+    f(36630,10,1,b'm',256,4,255,b'S',0,0), // tls_params
+    f(36640,16,2,b'm',254,2,255,b'S',0,0), // tls_certificates
+    f(36656,18,3,b'm',245,4,0,b'S',0,0), // validation_context
+    f(36674,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(36688,34,6,b'm',251,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(36722,36,7,b'm',251,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(36758,27,8,b'm',247,4,0,b'S',0,0), // combined_validation_context
+    f(36879,36,9,b'm',65535,4,255,b'R',36785,94), // tls_certificate_certificate_provider
+    f(37013,39,10,b'm',65535,4,0,b'R',36915,98), // validation_context_certificate_provider
+    f(37052,45,11,b'm',65535,4,255,b'R',36785,94), // tls_certificate_certificate_provider_instance
+    f(37097,48,12,b'm',65535,4,0,b'R',36915,98), // validation_context_certificate_provider_instance
+    f(37239,17,13,b'm',136,4,255,b'R',37145,94), // custom_handshaker
+    f(37256,33,14,b'm',65535,4,255,b'R',36785,94), // tls_certificate_provider_instance
+    f(37289,7,15,b'm',255,4,255,b'S',0,0), // key_log
+    f(37429,31,16,b'm',136,4,255,b'R',37296,133), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(36622,26,1,b'm',229,4,255,b'S',0,0), // default_validation_context
-    f(35789,36,2,b'm',235,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(36080,39,3,b'm',65535,4,255,b'R',36648,76), // validation_context_certificate_provider
-    f(36164,48,4,b'm',65535,4,255,b'R',36648,76), // validation_context_certificate_provider_instance
+    f(37555,26,1,b'm',245,4,255,b'S',0,0), // default_validation_context
+    f(36722,36,2,b'm',251,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(37013,39,3,b'm',65535,4,255,b'R',37581,76), // validation_context_certificate_provider
+    f(37097,48,4,b'm',65535,4,255,b'R',37581,76), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(36786,18,1,b'm',230,4,255,b'S',0,0), // common_tls_context
-    f(36804,26,2,b'm',298,4,255,b'S',0,0), // require_client_certificate
-    f(36917,11,3,b'm',298,4,255,b'R',36830,87), // require_sni
-    f(36928,19,4,b'm',241,4,0,b'S',0,0), // session_ticket_keys
-    f(36947,37,5,b'm',235,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
-    f(36984,15,6,b'm',301,4,255,b'S',0,0), // session_timeout
-    f(36999,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(37035,18,8,b'e',35,0,255,b'S',0,0), // ocsp_staple_policy
-    f(37053,31,9,b'm',298,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
-    f(37084,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(37119,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
+    f(37719,18,1,b'm',246,4,255,b'S',0,0), // common_tls_context
+    f(37737,26,2,b'm',314,4,255,b'S',0,0), // require_client_certificate
+    f(37850,11,3,b'm',314,4,255,b'R',37763,87), // require_sni
+    f(37861,19,4,b'm',257,4,0,b'S',0,0), // session_ticket_keys
+    f(37880,37,5,b'm',251,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
+    f(37917,15,6,b'm',317,4,255,b'S',0,0), // session_timeout
+    f(37932,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(37968,18,8,b'e',38,0,255,b'S',0,0), // ocsp_staple_policy
+    f(37986,31,9,b'm',314,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
+    f(38017,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(38052,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    f(37207,13,1,b'm',234,2,255,b'S',0,0), // trust_domains
-    f(37220,13,2,b'm',85,4,255,b'S',0,0), // trust_bundles
+    f(38140,13,1,b'm',250,2,255,b'S',0,0), // trust_domains
+    f(38153,13,2,b'm',98,4,255,b'S',0,0), // trust_bundles
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(37312,12,2,b'm',85,4,255,b'S',0,0), // trust_bundle
-    f(37389,21,3,b's',65535,0,255,b'R',37324,65), // workload_trust_domain
+    f(38245,12,2,b'm',98,4,255,b'S',0,0), // trust_bundle
+    f(38322,21,3,b's',65535,0,255,b'R',38257,65), // workload_trust_domain
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(37467,10,2,b'm',83,4,255,b'S',0,0), // sds_config
+    f(38400,10,2,b'm',96,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(37525,15,2,b'm',238,4,0,b'S',0,0), // tls_certificate
-    f(36928,19,3,b'm',241,4,0,b'S',0,0), // session_ticket_keys
-    f(35723,18,4,b'm',229,4,0,b'S',0,0), // validation_context
-    f(37590,14,5,b'm',65535,4,0,b'R',37540,50), // generic_secret
+    f(38458,15,2,b'm',254,4,0,b'S',0,0), // tls_certificate
+    f(37861,19,3,b'm',257,4,0,b'S',0,0), // session_ticket_keys
+    f(36656,18,4,b'm',245,4,0,b'S',0,0), // validation_context
+    f(38523,14,5,b'm',65535,4,0,b'R',38473,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(37667,8,1,b'e',36,0,255,b'S',0,0), // san_type
-    f(26714,7,2,b'm',271,4,255,b'S',0,0), // matcher
-    f(37675,3,3,b's',65535,0,255,b'S',0,0), // oid
+    f(38600,8,1,b'e',39,0,255,b'S',0,0), // san_type
+    f(27537,7,2,b'm',287,4,255,b'S',0,0), // matcher
+    f(38608,3,3,b's',65535,0,255,b'S',0,0), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(37734,17,1,b'm',85,4,255,b'S',0,0), // certificate_chain
-    f(37751,11,2,b'm',85,12,255,b'S',0,0), // private_key
-    f(37877,8,3,b'm',85,12,255,b'R',37762,115), // password
-    f(37885,11,4,b'm',85,4,255,b'S',0,0), // ocsp_staple
-    f(37987,28,5,b'm',85,2,255,b'R',37896,91), // signed_certificate_timestamp
-    f(38085,20,6,b'm',65535,4,255,b'R',38015,70), // private_key_provider
-    f(13297,17,7,b'm',124,4,255,b'S',0,0), // watched_directory
-    f(38180,6,8,b'm',85,12,255,b'R',38105,75), // pkcs12
-    f(35697,10,9,b'm',240,4,255,b'R',38186,118), // tls_params
+    f(38667,17,1,b'm',98,4,255,b'S',0,0), // certificate_chain
+    f(38684,11,2,b'm',98,12,255,b'S',0,0), // private_key
+    f(38810,8,3,b'm',98,12,255,b'R',38695,115), // password
+    f(38818,11,4,b'm',98,4,255,b'S',0,0), // ocsp_staple
+    f(38920,28,5,b'm',98,2,255,b'R',38829,91), // signed_certificate_timestamp
+    f(39018,20,6,b'm',65535,4,255,b'R',38948,70), // private_key_provider
+    f(14183,17,7,b'm',138,4,255,b'S',0,0), // watched_directory
+    f(39113,6,8,b'm',98,12,255,b'R',39038,75), // pkcs12
+    f(36630,10,9,b'm',256,4,255,b'R',39119,118), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(38355,19,2,b'm',82,2,255,b'S',0,0), // local_address_range
-    f(38374,20,3,b'm',82,2,255,b'S',0,0), // remote_address_range
+    f(39288,19,2,b'm',95,2,255,b'S',0,0), // local_address_range
+    f(39307,20,3,b'm',95,2,255,b'S',0,0), // remote_address_range
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(38449,28,1,b'e',37,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(38477,28,2,b'e',37,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(38505,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(38518,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(38529,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
-    f(38660,19,6,b'e',65535,2,255,b'R',38549,111), // compliance_policies
+    f(39382,28,1,b'e',40,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(39410,28,2,b'e',40,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(39438,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(39451,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(39462,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
+    f(39593,19,6,b'e',65535,2,255,b'R',39482,111), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    f(38741,4,1,b'm',85,10,255,b'S',0,0), // keys
+    f(39674,4,1,b'm',98,10,255,b'S',0,0), // keys
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(36786,18,1,b'm',230,4,255,b'S',0,0), // common_tls_context
-    f(38805,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(38893,19,3,b'b',65535,0,255,b'R',38808,85), // allow_renegotiation
-    f(38912,16,4,b'm',311,4,255,b'S',0,0), // max_session_keys
-    f(39018,21,5,b'm',298,4,255,b'I',38928,90), // enforce_rsa_key_usage
-    f(39039,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(39052,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(37719,18,1,b'm',246,4,255,b'S',0,0), // common_tls_context
+    f(39738,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(39826,19,3,b'b',65535,0,255,b'R',39741,85), // allow_renegotiation
+    f(39845,16,4,b'm',327,4,255,b'S',0,0), // max_session_keys
+    f(39951,21,5,b'm',314,4,255,b'I',39861,90), // enforce_rsa_key_usage
+    f(39972,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(39985,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    f(8836,28,1,b'm',99,4,255,b'S',0,0), // common_http_protocol_options
-    f(9304,30,2,b'm',123,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(39129,20,3,b'm',245,4,0,b'S',0,0), // explicit_http_config
-    f(39149,30,4,b'm',246,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(39179,11,5,b'm',244,4,0,b'S',0,0), // auto_config
-    f(28997,12,6,b'm',201,2,255,b'R',9142,46), // http_filters
-    f(39190,24,7,b'm',122,4,255,b'R',0,0), // header_validation_config
-    f(6673,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
-    f(24056,23,9,b'm',170,2,255,b'R',0,0), // request_mirror_policies
-    f(23710,11,10,b'm',164,2,255,b'R',0,0), // hash_policy
-    f(13745,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
+    f(9729,28,1,b'm',112,4,255,b'S',0,0), // common_http_protocol_options
+    f(10190,30,2,b'm',137,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(40062,20,3,b'm',261,4,0,b'S',0,0), // explicit_http_config
+    f(40082,30,4,b'm',262,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(40112,11,5,b'm',260,4,0,b'S',0,0), // auto_config
+    f(29820,12,6,b'm',215,2,255,b'R',10035,46), // http_filters
+    f(40123,24,7,b'm',136,4,255,b'R',0,0), // header_validation_config
+    f(7566,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
+    f(24879,23,9,b'm',184,2,255,b'R',0,0), // request_mirror_policies
+    f(24533,11,10,b'm',178,2,255,b'R',0,0), // hash_policy
+    f(14631,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    f(8401,21,1,b'm',96,4,255,b'S',0,0), // http_protocol_options
-    f(8422,22,2,b'm',98,4,255,b'S',0,0), // http2_protocol_options
-    f(29938,22,3,b'm',65535,4,255,b'R',29915,23), // http3_protocol_options
-    f(39283,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(9294,21,1,b'm',109,4,255,b'S',0,0), // http_protocol_options
+    f(9315,22,2,b'm',111,4,255,b'S',0,0), // http2_protocol_options
+    f(30761,22,3,b'm',65535,4,255,b'R',30738,23), // http3_protocol_options
+    f(40216,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    f(8401,21,1,b'm',96,4,0,b'S',0,0), // http_protocol_options
-    f(8422,22,2,b'm',98,4,0,b'S',0,0), // http2_protocol_options
-    f(29938,22,3,b'm',65535,4,0,b'R',29915,23), // http3_protocol_options
+    f(9294,21,1,b'm',109,4,0,b'S',0,0), // http_protocol_options
+    f(9315,22,2,b'm',111,4,0,b'S',0,0), // http2_protocol_options
+    f(30761,22,3,b'm',65535,4,0,b'R',30738,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    f(8401,21,1,b'm',96,4,255,b'S',0,0), // http_protocol_options
-    f(8422,22,2,b'm',98,4,255,b'S',0,0), // http2_protocol_options
-    f(29938,22,3,b'm',65535,4,255,b'R',29915,23), // http3_protocol_options
+    f(9294,21,1,b'm',109,4,255,b'S',0,0), // http_protocol_options
+    f(9315,22,2,b'm',111,4,255,b'S',0,0), // http2_protocol_options
+    f(30761,22,3,b'm',65535,4,255,b'R',30738,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    f(2913,4,1,b'm',105,4,255,b'S',0,0), // node
-    f(39515,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(39523,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(39547,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(39573,25,5,b'm',248,1,255,b'S',0,0), // initial_resource_versions
-    f(39598,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(39612,12,7,b'm',314,4,255,b'S',0,0), // error_detail
-    f(39624,27,8,b'm',259,2,255,b'S',0,0), // resource_locators_subscribe
-    f(39651,29,9,b'm',259,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(2913,4,1,b'm',118,4,255,b'S',0,0), // node
+    f(40448,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(40456,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(40480,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(40506,25,5,b'm',264,1,255,b'S',0,0), // initial_resource_versions
+    f(40531,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(40545,12,7,b'm',330,4,255,b'S',0,0), // error_detail
+    f(40557,27,8,b'm',275,2,255,b'S',0,0), // resource_locators_subscribe
+    f(40584,29,9,b'm',275,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    f(11618,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(39806,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(39825,9,2,b'm',256,2,255,b'S',0,0), // resources
-    f(39515,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(39834,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(39839,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(39856,13,7,b'm',84,4,255,b'S',0,0), // control_plane
-    f(39869,22,8,b'm',261,2,255,b'S',0,0), // removed_resource_names
-    f(39891,15,9,b'm',258,2,255,b'S',0,0), // resource_errors
+    f(40739,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(40758,9,2,b'm',272,2,255,b'S',0,0), // resources
+    f(40448,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(40767,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(40772,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(40789,13,7,b'm',97,4,255,b'S',0,0), // control_plane
+    f(40802,22,8,b'm',277,2,255,b'S',0,0), // removed_resource_names
+    f(40824,15,9,b'm',274,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2913,4,2,b'm',105,4,255,b'S',0,0), // node
-    f(39949,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(39515,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(39598,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(39612,12,6,b'm',314,4,255,b'S',0,0), // error_detail
-    f(39963,17,7,b'm',259,2,255,b'S',0,0), // resource_locators
+    f(2913,4,2,b'm',118,4,255,b'S',0,0), // node
+    f(40882,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(40448,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(40531,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(40545,12,6,b'm',330,4,255,b'S',0,0), // error_detail
+    f(40896,17,7,b'm',275,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(39825,9,2,b'm',297,2,255,b'S',0,0), // resources
-    f(40024,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(39515,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(39834,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(39856,13,6,b'm',84,4,255,b'S',0,0), // control_plane
-    f(39891,15,7,b'm',258,2,255,b'S',0,0), // resource_errors
+    f(40758,9,2,b'm',313,2,255,b'S',0,0), // resources
+    f(40957,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(40448,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(40767,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(40789,13,6,b'm',97,4,255,b'S',0,0), // control_plane
+    f(40824,15,7,b'm',274,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(40084,10,1,b'm',254,4,0,b'S',0,0), // constraint
-    f(40094,14,2,b'm',253,4,0,b'S',0,0), // or_constraints
-    f(40108,15,3,b'm',253,4,0,b'S',0,0), // and_constraints
-    f(40123,15,4,b'm',252,4,0,b'S',0,0), // not_constraints
+    f(41017,10,1,b'm',270,4,0,b'S',0,0), // constraint
+    f(41027,14,2,b'm',269,4,0,b'S',0,0), // or_constraints
+    f(41041,15,3,b'm',269,4,0,b'S',0,0), // and_constraints
+    f(41056,15,4,b'm',268,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(40207,11,1,b'm',252,2,255,b'S',0,0), // constraints
+    f(41140,11,1,b'm',268,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    f(11618,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(40289,6,3,b'm',255,4,0,b'S',0,0), // exists
+    f(41222,6,3,b'm',271,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(40408,8,2,b'm',297,4,255,b'S',0,0), // resource
+    f(41341,8,2,b'm',313,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(40416,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(24926,3,6,b'm',301,4,255,b'S',0,0), // ttl
-    f(40423,13,7,b'm',257,4,255,b'S',0,0), // cache_control
-    f(40436,13,8,b'm',261,4,255,b'S',0,0), // resource_name
-    f(8781,8,9,b'm',102,4,255,b'S',0,0), // metadata
+    f(41349,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(25749,3,6,b'm',317,4,255,b'S',0,0), // ttl
+    f(41356,13,7,b'm',273,4,255,b'S',0,0), // cache_control
+    f(41369,13,8,b'm',277,4,255,b'S',0,0), // resource_name
+    f(9674,8,9,b'm',115,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(40497,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(41430,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(40436,13,1,b'm',261,4,255,b'S',0,0), // resource_name
-    f(39612,12,2,b'm',314,4,255,b'S',0,0), // error_detail
+    f(41369,13,1,b'm',277,4,255,b'S',0,0), // resource_name
+    f(40545,12,2,b'm',330,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(16554,18,2,b'm',260,1,255,b'S',0,0), // dynamic_parameters
+    f(17426,18,2,b'm',276,1,255,b'S',0,0), // dynamic_parameters
     // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    f(11618,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(40695,29,2,b'm',252,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(41628,29,2,b'm',268,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.type.matcher.v3.DoubleMatcher
-    f(40759,5,1,b'm',286,4,0,b'I',6066,36), // range
-    f(40764,5,2,b'd',65535,4,0,b'I',6066,36), // exact
+    f(41692,5,1,b'm',302,4,0,b'I',6959,36), // range
+    f(41697,5,2,b'd',65535,4,0,b'I',6959,36), // exact
     // envoy.type.matcher.v3.ListMatcher
-    f(40802,6,1,b'm',272,4,0,b'I',6066,36), // one_of
+    f(41735,6,1,b'm',288,4,0,b'I',6959,36), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(40847,8,1,b'm',271,2,255,b'I',6066,36), // patterns
+    f(41780,8,1,b'm',287,2,255,b'I',6959,36), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
-    f(3186,6,1,b's',65535,0,255,b'I',6066,36), // filter
-    f(131,4,2,b'm',266,2,255,b'I',6066,36), // path
-    f(2972,5,3,b'm',272,4,255,b'I',6066,36), // value
-    f(40892,6,4,b'b',65535,0,255,b'I',6066,36), // invert
+    f(3142,6,1,b's',65535,0,255,b'I',6959,36), // filter
+    f(131,4,2,b'm',282,2,255,b'I',6959,36), // path
+    f(2972,5,3,b'm',288,4,255,b'I',6959,36), // value
+    f(41825,6,4,b'b',65535,0,255,b'I',6959,36), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    f(11618,3,1,b's',65535,4,0,b'I',6066,36), // key
+    f(12504,3,1,b's',65535,4,0,b'I',6959,36), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(40978,14,1,b'm',272,2,255,b'I',6066,36), // value_matchers
+    f(41911,14,1,b'm',288,2,255,b'I',6959,36), // value_matchers
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(41037,7,1,b'm',269,4,255,b'S',0,0), // pattern
-    f(41044,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(41970,7,1,b'm',285,4,255,b'S',0,0), // pattern
+    f(41977,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(41154,10,1,b'm',270,4,0,b'I',41090,64), // google_re2
-    f(21452,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(42087,10,1,b'm',286,4,0,b'I',42023,64), // google_re2
+    f(22275,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(41208,16,1,b'm',311,4,255,b'I',6066,36), // max_program_size
+    f(42141,16,1,b'm',327,4,255,b'I',6959,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(40764,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(25969,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(41259,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(26016,10,5,b'm',269,4,0,b'S',0,0), // safe_regex
-    f(41265,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(41276,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(41336,6,8,b'm',65535,4,0,b'R',41284,52), // custom
+    f(41697,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(26792,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(42192,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(26839,10,5,b'm',285,4,0,b'S',0,0), // safe_regex
+    f(42198,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(42209,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(42269,6,8,b'm',65535,4,0,b'R',42217,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(41376,10,1,b'm',273,4,0,b'I',6066,36), // null_match
-    f(41386,12,2,b'm',262,4,0,b'I',6066,36), // double_match
-    f(21981,12,3,b'm',271,4,0,b'I',6066,36), // string_match
-    f(41398,10,4,b'b',65535,4,0,b'I',6066,36), // bool_match
-    f(22195,13,5,b'b',65535,4,0,b'I',6066,36), // present_match
-    f(41408,10,6,b'm',263,4,0,b'I',6066,36), // list_match
-    f(20895,8,7,b'm',267,4,0,b'I',6066,36), // or_match
+    f(42309,10,1,b'm',289,4,0,b'I',6959,36), // null_match
+    f(42319,12,2,b'm',278,4,0,b'I',6959,36), // double_match
+    f(22804,12,3,b'm',287,4,0,b'I',6959,36), // string_match
+    f(42331,10,4,b'b',65535,4,0,b'I',6959,36), // bool_match
+    f(23018,13,5,b'b',65535,4,0,b'I',6959,36), // present_match
+    f(42341,10,6,b'm',279,4,0,b'I',6959,36), // list_match
+    f(21718,8,7,b'm',283,4,0,b'I',6959,36), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
-    f(11618,3,1,b's',65535,0,255,b'I',6066,36), // key
-    f(131,4,2,b'm',275,2,255,b'I',6066,36), // path
+    f(12504,3,1,b's',65535,0,255,b'I',6959,36), // key
+    f(131,4,2,b'm',291,2,255,b'I',6959,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
-    f(11618,3,1,b's',65535,4,0,b'I',6066,36), // key
-    f(41542,5,2,b'u',65535,4,0,b'I',6066,36), // index
+    f(12504,3,1,b's',65535,4,0,b'I',6959,36), // key
+    f(42475,5,2,b'u',65535,4,0,b'I',6959,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(41582,7,1,b'm',279,4,0,b'I',6066,36), // request
-    f(22528,5,2,b'm',280,4,0,b'I',6066,36), // route
-    f(694,7,3,b'm',277,4,0,b'I',6066,36), // cluster
-    f(41589,4,4,b'm',278,4,0,b'I',6066,36), // host
+    f(42515,7,1,b'm',295,4,0,b'I',6959,36), // request
+    f(23351,5,2,b'm',296,4,0,b'I',6959,36), // route
+    f(694,7,3,b'm',293,4,0,b'I',6959,36), // cluster
+    f(42522,4,4,b'm',294,4,0,b'I',6959,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(41791,3,1,b's',65535,0,255,b'I',6066,36), // tag
-    f(41794,7,2,b'm',284,4,0,b'I',6066,36), // literal
-    f(41801,11,3,b'm',282,4,0,b'I',6066,36), // environment
-    f(41812,14,4,b'm',283,4,0,b'I',6066,36), // request_header
-    f(8781,8,5,b'm',285,4,0,b'I',6066,36), // metadata
-    f(2972,5,6,b's',65535,4,0,b'I',6066,36), // value
+    f(42724,3,1,b's',65535,0,255,b'I',6959,36), // tag
+    f(42727,7,2,b'm',300,4,0,b'I',6959,36), // literal
+    f(42734,11,3,b'm',298,4,0,b'I',6959,36), // environment
+    f(42745,14,4,b'm',299,4,0,b'I',6959,36), // request_header
+    f(9674,8,5,b'm',301,4,0,b'I',6959,36), // metadata
+    f(2972,5,6,b's',65535,4,0,b'I',6959,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
-    f(345,4,1,b's',65535,0,255,b'I',6066,36), // name
-    f(17064,13,2,b's',65535,0,255,b'I',6066,36), // default_value
+    f(345,4,1,b's',65535,0,255,b'I',6959,36), // name
+    f(17936,13,2,b's',65535,0,255,b'I',6959,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Header
-    f(345,4,1,b's',65535,0,255,b'I',6066,36), // name
-    f(17064,13,2,b's',65535,0,255,b'I',6066,36), // default_value
+    f(345,4,1,b's',65535,0,255,b'I',6959,36), // name
+    f(17936,13,2,b's',65535,0,255,b'I',6959,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Literal
-    f(2972,5,1,b's',65535,0,255,b'I',6066,36), // value
+    f(2972,5,1,b's',65535,0,255,b'I',6959,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(41986,4,1,b'm',276,4,255,b'I',6066,36), // kind
-    f(11234,12,2,b'm',274,4,255,b'I',6066,36), // metadata_key
-    f(17064,13,3,b's',65535,0,255,b'I',6066,36), // default_value
+    f(42919,4,1,b'm',292,4,255,b'I',6959,36), // kind
+    f(12120,12,2,b'm',290,4,255,b'I',6959,36), // metadata_key
+    f(17936,13,3,b's',65535,0,255,b'I',6959,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(42015,5,1,b'd',65535,0,255,b'I',6066,36), // start
-    f(42020,3,2,b'd',65535,0,255,b'I',6066,36), // end
+    f(42948,5,1,b'd',65535,0,255,b'I',6959,36), // start
+    f(42953,3,2,b'd',65535,0,255,b'I',6959,36), // end
     // envoy.type.v3.FractionalPercent
-    f(42054,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(42063,11,2,b'e',38,0,255,b'S',0,0), // denominator
+    f(42987,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(42996,11,2,b'e',41,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(24822,9,1,b'm',290,4,0,b'I',6066,36), // source_ip
-    f(24745,12,2,b'm',289,4,0,b'I',6066,36), // filter_state
+    f(25645,9,1,b'm',306,4,0,b'I',6959,36), // source_ip
+    f(25568,12,2,b'm',305,4,0,b'I',6959,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
-    f(11618,3,1,b's',65535,0,255,b'I',6066,36), // key
+    f(12504,3,1,b's',65535,0,255,b'I',6959,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(42191,4,1,b'e',39,0,255,b'S',0,0), // code
+    f(43124,4,1,b'e',42,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(42015,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(42020,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(42948,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(42953,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(42015,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(42020,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(42948,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(42953,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(42293,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(42305,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(42317,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(43226,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(43238,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(43250,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // envoy.type.v3.TokenBucket
-    f(16782,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
-    f(42347,15,2,b'm',311,4,255,b'S',0,0), // tokens_per_fill
-    f(42362,13,3,b'm',301,4,255,b'S',0,0), // fill_interval
+    f(17654,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
+    f(43280,15,2,b'm',327,4,255,b'S',0,0), // tokens_per_fill
+    f(43295,13,3,b'm',317,4,255,b'S',0,0), // fill_interval
     // google.protobuf.Any
-    f(39515,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(40448,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -3720,8 +3852,8 @@ pub(crate) static FIELDS: [FieldRow; 1382] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(42496,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(42503,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(43429,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(43436,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -3730,329 +3862,371 @@ pub(crate) static FIELDS: [FieldRow; 1382] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(42632,6,1,b'm',313,2,255,b'S',0,0), // values
+    f(43565,6,1,b'm',329,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(42687,6,1,b'm',309,1,255,b'S',0,0), // fields
+    f(43620,6,1,b'm',325,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
-    f(11618,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',313,4,255,b'S',0,0), // value
+    f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',329,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(42496,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(42503,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(43429,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(43436,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(42827,10,1,b'e',40,4,0,b'S',0,0), // null_value
-    f(42837,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(42849,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(42861,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(42871,12,5,b'm',308,4,0,b'S',0,0), // struct_value
-    f(42883,10,6,b'm',306,4,0,b'S',0,0), // list_value
+    f(43760,10,1,b'e',43,4,0,b'S',0,0), // null_value
+    f(43770,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(43782,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(43794,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(43804,12,5,b'm',324,4,0,b'S',0,0), // struct_value
+    f(43816,10,6,b'm',322,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(42191,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(42910,7,2,b's',65535,0,255,b'S',0,0), // message
-    f(3100,7,3,b'm',297,2,255,b'S',0,0), // details
+    f(43124,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(43843,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(3100,7,3,b'm',313,2,255,b'S',0,0), // details
     // xds.core.v3.ContextParams
-    f(42942,6,1,b'm',316,1,255,b'S',0,0), // params
+    f(43875,6,1,b'm',332,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
-    f(11618,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
 ];
 
-pub(crate) static ENUMS: [EnumRow; 41] = [
-    e(42985,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(43082,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(43145,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(43192,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(43251,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(43322,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(43366,61,20,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    e(43487,63,24,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(43575,56,29,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(43677,45,31,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(43764,47,36,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(43844,40,41,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(43973,75,48,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(44071,44,53,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(44206,31,59,3), // envoy.config.core.v3.ApiVersion
-    e(44241,57,62,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(44379,33,66,6), // envoy.config.core.v3.HealthStatus
-    e(44436,69,72,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(44535,36,75,2), // envoy.config.core.v3.RoutingPriority
-    e(44575,43,77,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(44624,37,79,3), // envoy.config.core.v3.TrafficDirection
-    e(44687,62,82,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(44779,43,85,2), // envoy.config.listener.v3.Listener.DrainType
-    e(44833,57,87,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(44957,61,92,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(45067,52,95,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(45136,55,98,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    e(45191,87,104,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    e(45292,91,107,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(45398,106,111,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(45569,110,116,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(45765,108,121,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(45910,65,124,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    e(46029,86,127,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    e(46133,93,129,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(46260,79,131,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(46381,71,134,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(46503,67,140,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(46606,47,145,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(46679,24,148,57), // envoy.type.v3.StatusCode
-    e(47499,25,205,1), // google.protobuf.NullValue
+pub(crate) static ENUMS: [EnumRow; 44] = [
+    e(43918,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(44015,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(44078,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(44125,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(44184,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(44255,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(44299,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
+    e(44352,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
+    e(44596,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
+    e(44717,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(44805,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(44907,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(44994,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(45074,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(45203,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(45293,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(45428,31,80,3), // envoy.config.core.v3.ApiVersion
+    e(45463,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(45601,33,87,6), // envoy.config.core.v3.HealthStatus
+    e(45658,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(45757,36,96,2), // envoy.config.core.v3.RoutingPriority
+    e(45797,43,98,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(45846,37,100,3), // envoy.config.core.v3.TrafficDirection
+    e(45909,62,103,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(46001,43,106,2), // envoy.config.listener.v3.Listener.DrainType
+    e(46055,57,108,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(46179,61,113,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(46280,52,116,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(46349,37,119,15), // envoy.data.accesslog.v3.AccessLogType
+    e(46636,55,134,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
+    e(46691,87,140,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(46792,91,143,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(46898,106,147,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(47069,110,152,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(47265,108,157,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(47410,65,160,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(47529,86,163,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
+    e(47633,93,165,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(47760,79,167,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(47881,71,170,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(48003,67,176,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(48106,47,181,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(48179,24,184,57), // envoy.type.v3.StatusCode
+    e(48997,25,241,1), // google.protobuf.NullValue
 ];
 
-pub(crate) static VALUES: [ValueRow; 206] = [
+pub(crate) static VALUES: [ValueRow; 242] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(43020,7,0), // UNKNOWN
-    v(43027,9,1), // REQUESTED
-    v(43036,14,2), // DOES_NOT_EXIST
-    v(43050,5,3), // ACKED
-    v(43055,6,4), // NACKED
-    v(43061,14,5), // RECEIVED_ERROR
-    v(43075,7,6), // TIMEOUT
+    v(43953,7,0), // UNKNOWN
+    v(43960,9,1), // REQUESTED
+    v(43969,14,2), // DOES_NOT_EXIST
+    v(43983,5,3), // ACKED
+    v(43988,6,4), // NACKED
+    v(43994,14,5), // RECEIVED_ERROR
+    v(44008,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(43129,7,0), // Gradual
-    v(43136,9,1), // Immediate
+    v(44062,7,0), // Gradual
+    v(44069,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(43188,2,0), // v4
-    v(43190,2,1), // v6
+    v(44121,2,0), // v4
+    v(44123,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(43230,5,0), // Serve
-    v(43235,8,1), // Validate
-    v(43243,8,2), // InitOnly
+    v(44163,5,0), // Serve
+    v(44168,8,1), // Validate
+    v(44176,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(43282,4,0), // LIVE
-    v(43286,8,1), // DRAINING
-    v(43294,16,2), // PRE_INITIALIZING
-    v(43310,12,3), // INITIALIZING
+    v(44215,4,0), // LIVE
+    v(44219,8,1), // DRAINING
+    v(44227,16,2), // PRE_INITIALIZING
+    v(44243,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(43354,7,0), // COUNTER
-    v(43361,5,1), // GAUGE
+    v(44287,7,0), // COUNTER
+    v(44294,5,1), // GAUGE
+    // envoy.config.accesslog.v3.ComparisonFilter.Op
+    v(44344,2,0), // EQ
+    v(44346,2,1), // GE
+    v(44348,2,2), // LE
+    v(44350,2,3), // NE
+    // envoy.config.accesslog.v3.GrpcStatusFilter.Status
+    v(44401,2,0), // OK
+    v(44403,8,1), // CANCELED
+    v(43953,7,2), // UNKNOWN
+    v(44411,16,3), // INVALID_ARGUMENT
+    v(44427,17,4), // DEADLINE_EXCEEDED
+    v(44444,9,5), // NOT_FOUND
+    v(44453,14,6), // ALREADY_EXISTS
+    v(44467,17,7), // PERMISSION_DENIED
+    v(44484,18,8), // RESOURCE_EXHAUSTED
+    v(44502,19,9), // FAILED_PRECONDITION
+    v(44521,7,10), // ABORTED
+    v(44528,12,11), // OUT_OF_RANGE
+    v(44540,13,12), // UNIMPLEMENTED
+    v(44553,8,13), // INTERNAL
+    v(44561,11,14), // UNAVAILABLE
+    v(44572,9,15), // DATA_LOSS
+    v(44581,15,16), // UNAUTHENTICATED
     // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    v(43427,14,0), // REQUEST_HEADER
-    v(43441,15,1), // REQUEST_TRAILER
-    v(43456,15,2), // RESPONSE_HEADER
-    v(43471,16,3), // RESPONSE_TRAILER
+    v(44657,14,0), // REQUEST_HEADER
+    v(44671,15,1), // REQUEST_TRAILER
+    v(44686,15,2), // RESPONSE_HEADER
+    v(44701,16,3), // RESPONSE_TRAILER
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(43020,7,0), // UNKNOWN
-    v(43550,4,1), // KILL
-    v(43554,9,2), // MULTIKILL
-    v(43563,8,3), // MEGAMISS
-    v(43571,4,4), // MISS
+    v(43953,7,0), // UNKNOWN
+    v(44780,4,1), // KILL
+    v(44784,9,2), // MULTIKILL
+    v(44793,8,3), // MEGAMISS
+    v(44801,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(43631,23,0), // USE_CONFIGURED_PROTOCOL
-    v(43654,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(44861,23,0), // USE_CONFIGURED_PROTOCOL
+    v(44884,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(43722,6,0), // STATIC
-    v(43728,10,1), // STRICT_DNS
-    v(43738,11,2), // LOGICAL_DNS
-    v(43749,3,3), // EDS
-    v(43752,12,4), // ORIGINAL_DST
+    v(44952,6,0), // STATIC
+    v(44958,10,1), // STRICT_DNS
+    v(44968,11,2), // LOGICAL_DNS
+    v(44979,3,3), // EDS
+    v(44982,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(43811,4,0), // AUTO
-    v(43815,7,1), // V4_ONLY
-    v(43822,7,2), // V6_ONLY
-    v(43829,12,3), // V4_PREFERRED
-    v(43841,3,4), // ALL
+    v(45041,4,0), // AUTO
+    v(45045,7,1), // V4_ONLY
+    v(45052,7,2), // V6_ONLY
+    v(45059,12,3), // V4_PREFERRED
+    v(45071,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(43884,11,0), // ROUND_ROBIN
-    v(43895,13,1), // LEAST_REQUEST
-    v(43908,9,2), // RING_HASH
-    v(43917,6,3), // RANDOM
-    v(43923,6,5), // MAGLEV
-    v(43929,16,6), // CLUSTER_PROVIDED
-    v(43945,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(45114,11,0), // ROUND_ROBIN
+    v(45125,13,1), // LEAST_REQUEST
+    v(45138,9,2), // RING_HASH
+    v(45147,6,3), // RANDOM
+    v(45153,6,5), // MAGLEV
+    v(45159,16,6), // CLUSTER_PROVIDED
+    v(45175,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(44048,7,0), // DEFAULT
-    v(44055,2,1), // V4
-    v(44057,2,2), // V6
-    v(44059,4,3), // PIPE
-    v(44063,8,4), // INTERNAL
+    v(45278,7,0), // DEFAULT
+    v(45285,2,1), // V4
+    v(45287,2,2), // V6
+    v(45289,4,3), // PIPE
+    v(44553,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(44115,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(44152,4,1), // REST
-    v(44156,4,2), // GRPC
-    v(44160,10,3), // DELTA_GRPC
-    v(44170,15,5), // AGGREGATED_GRPC
-    v(44185,21,6), // AGGREGATED_DELTA_GRPC
+    v(45337,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(45374,4,1), // REST
+    v(45378,4,2), // GRPC
+    v(45382,10,3), // DELTA_GRPC
+    v(45392,15,5), // AGGREGATED_GRPC
+    v(45407,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(43811,4,0), // AUTO
-    v(44237,2,1), // V2
-    v(44239,2,2), // V3
+    v(45041,4,0), // AUTO
+    v(45459,2,1), // V2
+    v(45461,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(44298,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(44321,13,1), // ADD_IF_ABSENT
-    v(44334,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(44360,19,3), // OVERWRITE_IF_EXISTS
+    v(45520,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(45543,13,1), // ADD_IF_ABSENT
+    v(45556,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(45582,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(43020,7,0), // UNKNOWN
-    v(44412,7,1), // HEALTHY
-    v(44419,9,2), // UNHEALTHY
-    v(43286,8,3), // DRAINING
-    v(43075,7,4), // TIMEOUT
-    v(44428,8,5), // DEGRADED
+    v(43953,7,0), // UNKNOWN
+    v(45634,7,1), // HEALTHY
+    v(45641,9,2), // UNHEALTHY
+    v(44219,8,3), // DRAINING
+    v(44008,7,4), // TIMEOUT
+    v(45650,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(44505,5,0), // ALLOW
-    v(44510,14,1), // REJECT_REQUEST
-    v(44524,11,2), // DROP_HEADER
+    v(45727,5,0), // ALLOW
+    v(45732,14,1), // REJECT_REQUEST
+    v(45746,11,2), // DROP_HEADER
     // envoy.config.core.v3.RoutingPriority
-    v(44048,7,0), // DEFAULT
-    v(44571,4,1), // HIGH
+    v(45278,7,0), // DEFAULT
+    v(45793,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(44618,3,0), // TCP
-    v(44621,3,1), // UDP
+    v(45840,3,0), // TCP
+    v(45843,3,1), // UDP
     // envoy.config.core.v3.TrafficDirection
-    v(44661,11,0), // UNSPECIFIED
-    v(44672,7,1), // INBOUND
-    v(44679,8,2), // OUTBOUND
+    v(45883,11,0), // UNSPECIFIED
+    v(45894,7,1), // INBOUND
+    v(45901,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(44749,3,0), // ANY
-    v(44752,19,1), // SAME_IP_OR_LOOPBACK
-    v(44771,8,2), // EXTERNAL
+    v(45971,3,0), // ANY
+    v(45974,19,1), // SAME_IP_OR_LOOPBACK
+    v(45993,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(44048,7,0), // DEFAULT
-    v(44822,11,1), // MODIFY_ONLY
+    v(45278,7,0), // DEFAULT
+    v(46044,11,1), // MODIFY_ONLY
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(44890,17,0), // MOVED_PERMANENTLY
-    v(44907,5,1), // FOUND
-    v(44912,9,2), // SEE_OTHER
-    v(44921,18,3), // TEMPORARY_REDIRECT
-    v(44939,18,4), // PERMANENT_REDIRECT
+    v(46112,17,0), // MOVED_PERMANENTLY
+    v(46129,5,1), // FOUND
+    v(46134,9,2), // SEE_OTHER
+    v(46143,18,3), // TEMPORARY_REDIRECT
+    v(46161,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(45018,19,0), // SERVICE_UNAVAILABLE
-    v(45037,9,1), // NOT_FOUND
-    v(45046,21,2), // INTERNAL_SERVER_ERROR
+    v(46240,19,0), // SERVICE_UNAVAILABLE
+    v(44444,9,1), // NOT_FOUND
+    v(46259,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(45119,4,0), // NONE
-    v(45123,13,1), // EXTERNAL_ONLY
-    v(43841,3,2), // ALL
+    v(46332,4,0), // NONE
+    v(46336,13,1), // EXTERNAL_ONLY
+    v(45071,3,2), // ALL
+    // envoy.data.accesslog.v3.AccessLogType
+    v(46386,6,0), // NotSet
+    v(46392,20,1), // TcpUpstreamConnected
+    v(46412,11,2), // TcpPeriodic
+    v(46423,16,3), // TcpConnectionEnd
+    v(46439,15,4), // DownstreamStart
+    v(46454,18,5), // DownstreamPeriodic
+    v(46472,13,6), // DownstreamEnd
+    v(46485,17,7), // UpstreamPoolReady
+    v(46502,16,8), // UpstreamPeriodic
+    v(46518,11,9), // UpstreamEnd
+    v(46529,39,10), // DownstreamTunnelSuccessfullyEstablished
+    v(46568,26,11), // UdpTunnelUpstreamConnected
+    v(46594,11,12), // UdpPeriodic
+    v(46605,13,13), // UdpSessionEnd
+    v(46618,18,14), // TcpConnectionStart
     // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    v(44661,11,0), // UNSPECIFIED
-    v(43811,4,1), // AUTO
-    v(43815,7,2), // V4_ONLY
-    v(43822,7,3), // V6_ONLY
-    v(43829,12,4), // V4_PREFERRED
-    v(43841,3,5), // ALL
+    v(45883,11,0), // UNSPECIFIED
+    v(45041,4,1), // AUTO
+    v(45045,7,2), // V4_ONLY
+    v(45052,7,3), // V6_ONLY
+    v(45059,12,4), // V4_PREFERRED
+    v(45071,3,5), // ALL
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    v(45119,4,0), // NONE
-    v(45278,4,1), // ONCE
-    v(45282,10,2), // TRANSITIVE
+    v(46332,4,0), // NONE
+    v(46778,4,1), // ONCE
+    v(46782,10,2), // TRANSITIVE
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(43811,4,0), // AUTO
-    v(45383,5,1), // HTTP1
-    v(45388,5,2), // HTTP2
-    v(45393,5,3), // HTTP3
+    v(45041,4,0), // AUTO
+    v(46883,5,1), // HTTP1
+    v(46888,5,2), // HTTP2
+    v(46893,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(45504,8,0), // SANITIZE
-    v(45512,12,1), // FORWARD_ONLY
-    v(45524,14,2), // APPEND_FORWARD
-    v(45538,12,3), // SANITIZE_SET
-    v(45550,19,4), // ALWAYS_FORWARD_ONLY
+    v(47004,8,0), // SANITIZE
+    v(47012,12,1), // FORWARD_ONLY
+    v(47024,14,2), // APPEND_FORWARD
+    v(47038,12,3), // SANITIZE_SET
+    v(47050,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(45679,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(45710,14,1), // KEEP_UNCHANGED
-    v(44510,14,2), // REJECT_REQUEST
-    v(45724,21,3), // UNESCAPE_AND_REDIRECT
-    v(45745,20,4), // UNESCAPE_AND_FORWARD
+    v(47179,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(47210,14,1), // KEEP_UNCHANGED
+    v(45732,14,2), // REJECT_REQUEST
+    v(47224,21,3), // UNESCAPE_AND_REDIRECT
+    v(47245,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(45873,9,0), // OVERWRITE
-    v(45882,16,1), // APPEND_IF_ABSENT
-    v(45898,12,2), // PASS_THROUGH
+    v(47373,9,0), // OVERWRITE
+    v(47382,16,1), // APPEND_IF_ABSENT
+    v(47398,12,2), // PASS_THROUGH
     // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    v(45975,9,0), // IMMEDIATE
-    v(45984,18,1), // ON_DOWNSTREAM_DATA
-    v(46002,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    v(47475,9,0), // IMMEDIATE
+    v(47484,18,1), // ON_DOWNSTREAM_DATA
+    v(47502,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    v(46115,9,0), // N_CHOICES
-    v(46124,9,1), // FULL_SCAN
+    v(47615,9,0), // N_CHOICES
+    v(47624,9,1), // FULL_SCAN
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(46226,18,0), // VERIFY_TRUST_CHAIN
-    v(46244,16,1), // ACCEPT_UNTRUSTED
+    v(47726,18,0), // VERIFY_TRUST_CHAIN
+    v(47744,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(46339,16,0), // LENIENT_STAPLING
-    v(46355,15,1), // STRICT_STAPLING
-    v(46370,11,2), // MUST_STAPLE
+    v(47839,16,0), // LENIENT_STAPLING
+    v(47855,15,1), // STRICT_STAPLING
+    v(47870,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(46452,20,0), // SAN_TYPE_UNSPECIFIED
-    v(46472,5,1), // EMAIL
-    v(46477,3,2), // DNS
-    v(46480,3,3), // URI
-    v(46483,10,4), // IP_ADDRESS
-    v(46493,10,5), // OTHER_NAME
+    v(47952,20,0), // SAN_TYPE_UNSPECIFIED
+    v(47972,5,1), // EMAIL
+    v(47977,3,2), // DNS
+    v(47980,3,3), // URI
+    v(47983,10,4), // IP_ADDRESS
+    v(47993,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(46570,8,0), // TLS_AUTO
-    v(46578,7,1), // TLSv1_0
-    v(46585,7,2), // TLSv1_1
-    v(46592,7,3), // TLSv1_2
-    v(46599,7,4), // TLSv1_3
+    v(48070,8,0), // TLS_AUTO
+    v(48078,7,1), // TLSv1_0
+    v(48085,7,2), // TLSv1_1
+    v(48092,7,3), // TLSv1_2
+    v(48099,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(46653,7,0), // HUNDRED
-    v(46660,12,1), // TEN_THOUSAND
-    v(46672,7,2), // MILLION
+    v(48153,7,0), // HUNDRED
+    v(48160,12,1), // TEN_THOUSAND
+    v(48172,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(46703,5,0), // Empty
-    v(46708,8,100), // Continue
-    v(46716,2,200), // OK
-    v(46718,7,201), // Created
-    v(46725,8,202), // Accepted
-    v(46733,27,203), // NonAuthoritativeInformation
-    v(46760,9,204), // NoContent
-    v(46769,12,205), // ResetContent
-    v(46781,14,206), // PartialContent
-    v(46795,11,207), // MultiStatus
-    v(46806,15,208), // AlreadyReported
-    v(46821,6,226), // IMUsed
-    v(46827,15,300), // MultipleChoices
-    v(46842,16,301), // MovedPermanently
-    v(46858,5,302), // Found
-    v(46863,8,303), // SeeOther
-    v(46871,11,304), // NotModified
-    v(46882,8,305), // UseProxy
-    v(46890,17,307), // TemporaryRedirect
-    v(46907,17,308), // PermanentRedirect
-    v(46924,10,400), // BadRequest
-    v(46934,12,401), // Unauthorized
-    v(46946,15,402), // PaymentRequired
-    v(46961,9,403), // Forbidden
-    v(46970,8,404), // NotFound
-    v(46978,16,405), // MethodNotAllowed
-    v(46994,13,406), // NotAcceptable
-    v(47007,27,407), // ProxyAuthenticationRequired
-    v(47034,14,408), // RequestTimeout
-    v(47048,8,409), // Conflict
-    v(47056,4,410), // Gone
-    v(47060,14,411), // LengthRequired
-    v(47074,18,412), // PreconditionFailed
-    v(47092,15,413), // PayloadTooLarge
-    v(47107,10,414), // URITooLong
-    v(47117,20,415), // UnsupportedMediaType
-    v(47137,19,416), // RangeNotSatisfiable
-    v(47156,17,417), // ExpectationFailed
-    v(47173,18,421), // MisdirectedRequest
-    v(47191,19,422), // UnprocessableEntity
-    v(47210,6,423), // Locked
-    v(47216,16,424), // FailedDependency
-    v(47232,15,426), // UpgradeRequired
-    v(47247,20,428), // PreconditionRequired
-    v(47267,15,429), // TooManyRequests
-    v(47282,27,431), // RequestHeaderFieldsTooLarge
-    v(47309,19,500), // InternalServerError
-    v(47328,14,501), // NotImplemented
-    v(47342,10,502), // BadGateway
-    v(47352,18,503), // ServiceUnavailable
-    v(47370,14,504), // GatewayTimeout
-    v(47384,23,505), // HTTPVersionNotSupported
-    v(47407,21,506), // VariantAlsoNegotiates
-    v(47428,19,507), // InsufficientStorage
-    v(47447,12,508), // LoopDetected
-    v(47459,11,510), // NotExtended
-    v(47470,29,511), // NetworkAuthenticationRequired
+    v(48203,5,0), // Empty
+    v(48208,8,100), // Continue
+    v(44401,2,200), // OK
+    v(48216,7,201), // Created
+    v(48223,8,202), // Accepted
+    v(48231,27,203), // NonAuthoritativeInformation
+    v(48258,9,204), // NoContent
+    v(48267,12,205), // ResetContent
+    v(48279,14,206), // PartialContent
+    v(48293,11,207), // MultiStatus
+    v(48304,15,208), // AlreadyReported
+    v(48319,6,226), // IMUsed
+    v(48325,15,300), // MultipleChoices
+    v(48340,16,301), // MovedPermanently
+    v(48356,5,302), // Found
+    v(48361,8,303), // SeeOther
+    v(48369,11,304), // NotModified
+    v(48380,8,305), // UseProxy
+    v(48388,17,307), // TemporaryRedirect
+    v(48405,17,308), // PermanentRedirect
+    v(48422,10,400), // BadRequest
+    v(48432,12,401), // Unauthorized
+    v(48444,15,402), // PaymentRequired
+    v(48459,9,403), // Forbidden
+    v(48468,8,404), // NotFound
+    v(48476,16,405), // MethodNotAllowed
+    v(48492,13,406), // NotAcceptable
+    v(48505,27,407), // ProxyAuthenticationRequired
+    v(48532,14,408), // RequestTimeout
+    v(48546,8,409), // Conflict
+    v(48554,4,410), // Gone
+    v(48558,14,411), // LengthRequired
+    v(48572,18,412), // PreconditionFailed
+    v(48590,15,413), // PayloadTooLarge
+    v(48605,10,414), // URITooLong
+    v(48615,20,415), // UnsupportedMediaType
+    v(48635,19,416), // RangeNotSatisfiable
+    v(48654,17,417), // ExpectationFailed
+    v(48671,18,421), // MisdirectedRequest
+    v(48689,19,422), // UnprocessableEntity
+    v(48708,6,423), // Locked
+    v(48714,16,424), // FailedDependency
+    v(48730,15,426), // UpgradeRequired
+    v(48745,20,428), // PreconditionRequired
+    v(48765,15,429), // TooManyRequests
+    v(48780,27,431), // RequestHeaderFieldsTooLarge
+    v(48807,19,500), // InternalServerError
+    v(48826,14,501), // NotImplemented
+    v(48840,10,502), // BadGateway
+    v(48850,18,503), // ServiceUnavailable
+    v(48868,14,504), // GatewayTimeout
+    v(48882,23,505), // HTTPVersionNotSupported
+    v(48905,21,506), // VariantAlsoNegotiates
+    v(48926,19,507), // InsufficientStorage
+    v(48945,12,508), // LoopDetected
+    v(48957,11,510), // NotExtended
+    v(48968,29,511), // NetworkAuthenticationRequired
     // google.protobuf.NullValue
-    v(47524,10,0), // NULL_VALUE
+    v(49022,10,0), // NULL_VALUE
 ];

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use outrider_identity::CertificateDetails;
 use outrider_identity::certificate::certificate_to_pem;
 
-use super::operator::visible;
+use super::text::visible;
 use super::time::TimeFormat;
 use crate::tls::stream::Handshake;
 
@@ -22,6 +22,11 @@ pub(super) enum PeerFact {
     Serial,
     /// SHA-256 of the certificate in hexadecimal.
     Fingerprint,
+    /// The same of every certificate of the chain, and their serial numbers.
+    Fingerprints,
+    Serials,
+    /// The URI name of our own certificate.
+    OwnUriSan,
     /// The certificate as percent-encoded PEM.
     Certificate,
     ValidFrom(TimeFormat),
@@ -34,8 +39,16 @@ impl PeerFact {
         let Some(handshake) = handshake else {
             return false;
         };
-        if let PeerFact::UriSan = self {
-            return list(handshake.peer_uris.iter(), out);
+        let each = |fact: fn(CertificateDetails) -> String| {
+            let chain = handshake.peer_chain.iter();
+            chain.filter_map(move |der| CertificateDetails::parse(der).ok().map(fact))
+        };
+        match self {
+            PeerFact::UriSan => return list(handshake.peer_uris.iter(), out),
+            PeerFact::OwnUriSan => return list(handshake.own_uri.iter(), out),
+            PeerFact::Fingerprints => return list(each(|details| details.sha256_hex()), out),
+            PeerFact::Serials => return list(each(|details| details.serial), out),
+            _ => {}
         }
         let Some(leaf) = handshake.peer_chain.first() else {
             return false;
@@ -45,7 +58,9 @@ impl PeerFact {
             return false;
         };
         match self {
-            PeerFact::UriSan => list(details.uris.iter(), out),
+            PeerFact::UriSan | PeerFact::OwnUriSan | PeerFact::Fingerprints | PeerFact::Serials => {
+                false
+            }
             PeerFact::DnsSan => list(details.dns_names.iter(), out),
             PeerFact::EmailSan => list(details.emails.iter(), out),
             PeerFact::IpSan => list(details.ip_addresses.iter().map(ToString::to_string), out),

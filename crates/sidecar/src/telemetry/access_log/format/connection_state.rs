@@ -1,9 +1,10 @@
-//! `%FILTER_STATE(...)%` and `%DYNAMIC_METADATA(...)%`: what filters left on the connection.
+//! `%FILTER_STATE(...)%` and `%DYNAMIC_METADATA(...)%`: what filters left on the request or
+//! the connection.
 
-use super::operator::visible;
 use super::parse::FormatError;
-use crate::listener::connection::Connection;
+use super::text::visible;
 use crate::network::filter_state::Value;
+use crate::telemetry::access_log::record::Record;
 
 /// `FILTER_STATE(key:form)`
 #[derive(Debug)]
@@ -45,12 +46,21 @@ impl FilterStateView {
         })
     }
 
-    fn view<T>(&self, connection: &Connection, view: impl Fn(&Value) -> Option<T>) -> Option<T> {
-        view(connection.state.filter_state.borrow().value(&self.key)?)
+    fn view<T>(&self, record: &Record<'_>, view: impl Fn(&Value) -> Option<T>) -> Option<T> {
+        let of_request = record
+            .state
+            .and_then(|state| state.filter_state.value(&self.key));
+        match of_request {
+            Some(value) => view(value),
+            None => {
+                let of_connection = record.connection.state.filter_state.borrow();
+                view(of_connection.value(&self.key)?)
+            }
+        }
     }
 
-    pub(super) fn write(&self, connection: &Connection, out: &mut Vec<u8>) -> bool {
-        let shown = self.view(connection, |value| match &self.form {
+    pub(super) fn write(&self, record: &Record<'_>, out: &mut Vec<u8>) -> bool {
+        let shown = self.view(record, |value| match &self.form {
             Form::Plain => value.plain(),
             Form::Field(name) => value.field(name),
             Form::Typed => value.typed().map(|json| json.to_string()),
@@ -59,9 +69,9 @@ impl FilterStateView {
     }
 
     /// The value in typed JSON.
-    pub(super) fn json(&self, connection: &Connection) -> Option<serde_json::Value> {
+    pub(super) fn json(&self, record: &Record<'_>) -> Option<serde_json::Value> {
         match self.form {
-            Form::Typed => self.view(connection, Value::typed),
+            Form::Typed => self.view(record, Value::typed),
             Form::Plain | Form::Field(_) => None,
         }
     }
@@ -90,9 +100,20 @@ impl MetadataPath {
         })
     }
 
-    pub(super) fn json(&self, connection: &Connection) -> Option<serde_json::Value> {
-        let metadata = connection.state.metadata.borrow();
-        let object = metadata.get(&self.namespace)?;
+    pub(super) fn json(&self, record: &Record<'_>) -> Option<serde_json::Value> {
+        let of_request = record
+            .state
+            .and_then(|state| self.find(state.metadata.get(&self.namespace)?));
+        of_request.or_else(|| {
+            let of_connection = record.connection.state.metadata.borrow();
+            self.find(of_connection.get(&self.namespace)?)
+        })
+    }
+
+    fn find(
+        &self,
+        object: &serde_json::Map<String, serde_json::Value>,
+    ) -> Option<serde_json::Value> {
         let Some((first, rest)) = self.keys.split_first() else {
             return Some(serde_json::Value::Object(object.clone()));
         };
@@ -103,8 +124,8 @@ impl MetadataPath {
     }
 
     /// Text is written as it is, everything else as JSON.
-    pub(super) fn write(&self, connection: &Connection, out: &mut Vec<u8>) -> bool {
-        let shown = self.json(connection).and_then(|value| match value {
+    pub(super) fn write(&self, record: &Record<'_>, out: &mut Vec<u8>) -> bool {
+        let shown = self.json(record).and_then(|value| match value {
             serde_json::Value::Null => None,
             serde_json::Value::String(text) => Some(text),
             value => Some(value.to_string()),

@@ -3,9 +3,16 @@
 
 mod certificate;
 mod connection_state;
+pub mod grpc;
+mod header;
 mod json;
+mod masked;
+mod moments;
 mod operator;
 mod parse;
+mod simple;
+mod target;
+mod text;
 mod time;
 
 use self::json::Json;

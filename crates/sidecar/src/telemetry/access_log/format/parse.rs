@@ -15,6 +15,14 @@ pub enum FormatError {
         /// The name as it was written.
         name: String,
     },
+    /// Envoy has it, and we do not.
+    #[error("%{name}% is not supported: {reason}")]
+    Lacking {
+        /// The name as it was written.
+        name: String,
+        /// Why, and what to use instead.
+        reason: &'static str,
+    },
     /// It needs something in parentheses.
     #[error("%{0}% needs an argument in parentheses")]
     NeedsArgument(&'static str),

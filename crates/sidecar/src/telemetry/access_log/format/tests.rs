@@ -11,7 +11,7 @@ use crate::config::tls::TlsVersion;
 use crate::http::message::{RequestHead, ResponseHead, Version};
 use crate::listener::connection::Connection;
 use crate::telemetry::access_log::flags::Flags;
-use crate::telemetry::access_log::record::LogKind;
+use crate::telemetry::access_log::record::{LogKind, Moments};
 use crate::tls::stream::Handshake;
 
 fn connection() -> Connection {
@@ -79,6 +79,8 @@ fn rendered(format: &Format, http: bool) -> String {
     request.authority = b"svc".to_vec();
     request.version = Version::Http11;
     request.headers.push(b"User-Agent", b"curl\"/8");
+    request.headers.push(b"content-type", b"application/grpc");
+    request.headers.push(b"x-envoy-original-path", b"/old?q");
     request.headers.push(b"X-Two", b"first");
     request.headers.push(b"X-Two", b"second");
     let mut response = ResponseHead::new();
@@ -94,25 +96,26 @@ fn rendered(format: &Format, http: bool) -> String {
     format.render(
         &Record {
             kind: LogKind::TcpConnectionEnd,
-            connection: &connection,
-            client: None,
             started: SystemTime::UNIX_EPOCH + Duration::from_nanos(1_459_995_017_310_020_007),
             request: http.then_some(&request),
             response: http.then_some(&response),
-            trailers: None,
             status: if http { 200 } else { 0 },
             flags,
             details: "via upstream",
-            upstream_failure: "",
             bytes_received: 12,
             bytes_sent: 34,
             duration: Duration::from_millis(56),
             response_duration: http.then_some(Duration::from_millis(50)),
+            moments: Moments {
+                request_end: Some(Duration::from_micros(1500)),
+                upstream_begin: Some(Duration::from_millis(2)),
+                ..Moments::default()
+            },
             upstream_host: Some(&host),
-            upstream_local: None,
+            upstream_hostname: "app.example:8080",
             upstream_cluster: Some(&cluster),
-            route_name: "",
             attempts: 1,
+            ..Record::of_connection(&connection)
         },
         &mut out,
     );
@@ -124,7 +127,7 @@ fn the_default_line() {
     let format = Format::text(DEFAULT, Missing::Dash).unwrap();
     assert_eq!(
         rendered(&format, true),
-        "[2016-04-07T02:10:17.310Z] \"GET /a/b?c=d HTTP/1.1\" 200 - 12 34 56 - \"-\" \"curl\"/8\" \
+        "[2016-04-07T02:10:17.310Z] \"GET /old?q HTTP/1.1\" 200 - 12 34 56 - \"-\" \"curl\"/8\" \
          \"-\" \"svc\" \"10.0.0.9:8080\"\n"
     );
     assert_eq!(
@@ -174,6 +177,43 @@ fn operators() {
         (
             "%UPSTREAM_CLUSTER% %UPSTREAM_LOCAL_ADDRESS% %ROUTE_NAME% %CONNECTION_ID%",
             "outbound - - 7",
+        ),
+        (
+            "%GRPC_STATUS(SNAKE_STRING)% %GRPC_STATUS(NUMBER)%",
+            "UNAVAILABLE 14",
+        ),
+        (
+            "%PATH% %PATH(NQ)% %PATH(WQ:PATH)% %PATH(NQ:PATH)%",
+            "/old?q /old /a/b?c=d /a/b",
+        ),
+        (
+            "%QUERY_PARAM(c)% %QUERY_PARAM(d)% %QUERY_PARAMS(DECODED)%",
+            "d - c=d",
+        ),
+        ("%REQ_WITHOUT_QUERY(:path)%", "/a/b"),
+        (
+            "%REQUESTED_SERVER_NAME(HOST_FIRST:HOST)% %REQUESTED_SERVER_NAME(SNI_FIRST)%",
+            "svc ab.example",
+        ),
+        (
+            "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(8)% %DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(64)%",
+            "10.0.0.0/8 -",
+        ),
+        (
+            "%UPSTREAM_HOST_NAME% %UPSTREAM_HOST_NAME_WITHOUT_PORT% %UPSTREAM_HOSTS_ATTEMPTED%",
+            "app.example:8080 app.example 10.0.0.9:8080",
+        ),
+        (
+            "%COMMON_DURATION(DS_RX_BEG:DS_RX_END:us)% %COMMON_DURATION(US_RX_BEG:US_TX_BEG:ms)% %REQUEST_DURATION%",
+            "1500 -48 1",
+        ),
+        (
+            "%COALESCE({\"operators\": [\"ROUTE_NAME\", {\"command\": \"REQ\", \"param\": \"x-two\", \"max_length\": 3}]})%",
+            "fir",
+        ),
+        (
+            "%RESPONSE_CODE_DETAILS(ALLOW_WHITESPACES)% %TRACE_ID% %CUSTOM_FLAGS%",
+            "via upstream - -",
         ),
         (
             "%LISTENER_NAME%/%FILTER_CHAIN_NAME% %ENVIRONMENT(NO_SUCH_VARIABLE)%",
@@ -228,6 +268,10 @@ fn mistakes_are_named() {
         ("%PROTOCOL(x)%", "%PROTOCOL% takes no argument"),
         ("%REQ(a):x%", "length after the colon of %REQ%"),
         ("%START_TIME(%Q)%", "unknown time specifier"),
+        ("%CEL(1)%", "CEL expressions in formats are not supported"),
+        ("%COMMON_DURATION(A:B:ms)%", "supported points are"),
+        ("%METADATA(ROUTE:a)%", "supported is DYNAMIC"),
+        ("%COALESCE({})%", "must be a JSON object"),
     ] {
         let error = Format::text(format, Missing::Dash).unwrap_err().to_string();
         assert!(error.contains(expect), "{format}: {error}");

@@ -1,13 +1,19 @@
-//! `%START_TIME(...)%`: a point in time by a strftime pattern, always in UTC.
+//! `%START_TIME(...)%`: a point in time by a strftime pattern, in UTC or in the machine's time zone.
 
 use std::io::Write as _;
 use std::time::{Duration, SystemTime};
 
-use time::OffsetDateTime;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use time::{OffsetDateTime, UtcOffset};
 
 /// A parsed pattern.
 #[derive(Debug)]
-pub(super) struct TimeFormat(Vec<Part>);
+pub(super) struct TimeFormat {
+    parts: Vec<Part>,
+    /// `None` is UTC.
+    zone: Option<TimeZone>,
+}
 
 #[derive(Debug, PartialEq, Eq)]
 enum Part {
@@ -26,12 +32,18 @@ enum Part {
     Minute,
     Second,
     EpochSeconds,
+    /// `+0100`
+    ZoneOffset,
+    /// `CET`
+    ZoneName,
     /// So many digits of the fraction of the second.
     Fraction(u8),
 }
 
 /// RFC 3339 with milliseconds.
 const DEFAULT: &str = "%Y-%m-%dT%H:%M:%E3SZ";
+/// The same where it is not UTC.
+const DEFAULT_LOCAL: &str = "%Y-%m-%dT%H:%M:%E3S%z";
 
 const MONTHS: [&str; 12] = [
     "January",
@@ -59,16 +71,23 @@ const WEEKDAYS: [&str; 7] = [
 
 impl TimeFormat {
     /// Parses a pattern; an empty one is the default.
-    pub(super) fn parse(pattern: &str) -> Result<TimeFormat, &'static str> {
+    pub(super) fn parse(pattern: &str, local: bool) -> Result<TimeFormat, &'static str> {
         let mut parts = Vec::new();
-        let pattern = if pattern.is_empty() { DEFAULT } else { pattern };
+        let pattern = match pattern {
+            "" if local => DEFAULT_LOCAL,
+            "" => DEFAULT,
+            pattern => pattern,
+        };
         let mut rest = pattern;
         while let Some(percent) = rest.find('%') {
             literal(&mut parts, &rest[..percent]);
             rest = specifier(&rest[percent + 1..], &mut parts)?;
         }
         literal(&mut parts, rest);
-        Ok(TimeFormat(parts))
+        Ok(TimeFormat {
+            parts,
+            zone: local.then(TimeZone::system),
+        })
     }
 
     /// Appends `time`.
@@ -77,7 +96,14 @@ impl TimeFormat {
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or(Duration::ZERO);
         let date = OffsetDateTime::from(SystemTime::UNIX_EPOCH + epoch);
-        for part in &self.0 {
+        let zone = self.zone.as_ref().and_then(|zone| {
+            let at = Timestamp::from_second(i64::try_from(epoch.as_secs()).ok()?).ok()?;
+            Some(zone.to_offset_info(at))
+        });
+        let seconds = zone.as_ref().map_or(0, |zone| zone.offset().seconds());
+        let date =
+            UtcOffset::from_whole_seconds(seconds).map_or(date, |offset| date.to_offset(offset));
+        for part in &self.parts {
             match part {
                 Part::Literal(text) => out.extend_from_slice(text.as_bytes()),
                 Part::Year => number(out, date.year().unsigned_abs().into(), 4),
@@ -99,6 +125,15 @@ impl TimeFormat {
                 Part::Minute => number(out, date.minute().into(), 2),
                 Part::Second => number(out, date.second().into(), 2),
                 Part::EpochSeconds => number(out, epoch.as_secs(), 1),
+                Part::ZoneOffset => {
+                    out.push(if seconds < 0 { b'-' } else { b'+' });
+                    let minutes = u64::from(seconds.unsigned_abs() / 60);
+                    number(out, minutes / 60 * 100 + minutes % 60, 4);
+                }
+                Part::ZoneName => {
+                    let name = zone.as_ref().map_or("UTC", |zone| zone.abbreviation());
+                    out.extend_from_slice(name.as_bytes());
+                }
                 Part::Fraction(digits) => {
                     let unit = 10_u32.pow(9 - u32::from(*digits));
                     number(out, (epoch.subsec_nanos() / unit).into(), *digits);
@@ -185,15 +220,10 @@ fn specifier<'a>(text: &'a str, parts: &mut Vec<Part>) -> Result<&'a str, &'stat
             literal(parts, ":");
             Part::Second
         }
-        'z' | 'Z' | '%' => {
-            literal(
-                parts,
-                match first {
-                    'z' => "+0000",
-                    'Z' => "UTC",
-                    _ => "%",
-                },
-            );
+        'z' => Part::ZoneOffset,
+        'Z' => Part::ZoneName,
+        '%' => {
+            literal(parts, "%");
             return Ok(characters.as_str());
         }
         _ => {

@@ -1,0 +1,153 @@
+//! `AccessLogFilter`.
+
+use envoy_types::pb::envoy::config::accesslog::v3 as proto;
+use envoy_types::pb::envoy::config::accesslog::v3::access_log_filter::FilterSpecifier;
+use envoy_types::pb::envoy::config::accesslog::v3::comparison_filter::Op;
+use envoy_types::pb::envoy::config::accesslog::v3::grpc_status_filter::Status;
+use envoy_types::pb::envoy::data::accesslog::v3::AccessLogType;
+
+use super::fields::{Within as _, each, enumeration, named, refuse, required};
+use super::matcher;
+use crate::config::error::{ConfigError, Result};
+use crate::runtime_layer;
+use crate::telemetry::access_log::filter::{Comparison, LogFilter, Operation};
+use crate::telemetry::access_log::flags::Flags;
+use crate::telemetry::access_log::record::LogKind;
+
+/// Builds a filter.
+pub fn build(proto: &proto::AccessLogFilter) -> Result<LogFilter> {
+    use FilterSpecifier as Proto;
+    Ok(
+        match required(&proto.filter_specifier, "filter_specifier")? {
+            Proto::StatusCodeFilter(filter) => comparison(&filter.comparison)
+                .map(LogFilter::Status)
+                .within("status_code_filter")?,
+            Proto::DurationFilter(filter) => comparison(&filter.comparison)
+                .map(LogFilter::Duration)
+                .within("duration_filter")?,
+            Proto::NotHealthCheckFilter(_) => LogFilter::NotHealthCheck,
+            Proto::TraceableFilter(_) => LogFilter::Traceable,
+            Proto::RuntimeFilter(filter) => runtime(filter).within("runtime_filter")?,
+            Proto::AndFilter(filter) => several(&filter.filters)
+                .map(LogFilter::And)
+                .within("and_filter")?,
+            Proto::OrFilter(filter) => several(&filter.filters)
+                .map(LogFilter::Or)
+                .within("or_filter")?,
+            Proto::HeaderFilter(filter) => required(&filter.header, "header")
+                .and_then(|header| matcher::header(header).within("header"))
+                .map(|matcher| LogFilter::Header(Box::new(matcher)))
+                .within("header_filter")?,
+            Proto::ResponseFlagFilter(filter) => {
+                flags(&filter.flags).within("response_flag_filter")?
+            }
+            Proto::GrpcStatusFilter(filter) => grpc(filter).within("grpc_status_filter")?,
+            Proto::LogTypeFilter(filter) => kinds(filter).within("log_type_filter")?,
+            Proto::ExtensionFilter(_) => {
+                return Err(ConfigError::new(
+                    "extension_filter",
+                    "no filter that comes from an extension is supported; CEL and process filters are such",
+                ));
+            }
+            Proto::MetadataFilter(_) => {
+                return Err(ConfigError::new(
+                    "metadata_filter",
+                    "is not supported: match a header with header_filter",
+                ));
+            }
+        },
+    )
+}
+
+fn several(filters: &[proto::AccessLogFilter]) -> Result<Vec<LogFilter>> {
+    refuse(
+        filters.len() < 2,
+        "filters",
+        "must hold two filters or more",
+    )?;
+    each("filters", filters, build)
+}
+
+fn comparison(proto: &Option<proto::ComparisonFilter>) -> Result<Comparison> {
+    let proto = required(proto, "comparison")?;
+    let operation = match enumeration(proto.op, "op").within("comparison")? {
+        Op::Eq => Operation::Equal,
+        Op::Ge => Operation::AtLeast,
+        Op::Le => Operation::AtMost,
+        Op::Ne => Operation::NotEqual,
+    };
+    let value = required(&proto.value, "value")
+        .and_then(|value| runtime_layer::number(value).within("value"))
+        .within("comparison")?;
+    Ok(Comparison { operation, value })
+}
+
+fn runtime(proto: &proto::RuntimeFilter) -> Result<LogFilter> {
+    let key = named(&proto.runtime_key, "runtime_key")?;
+    let (numerator, denominator) = match &proto.percent_sampled {
+        None => (0, 100),
+        Some(percent) => runtime_layer::fractional_percent(percent).within("percent_sampled")?,
+    };
+    Ok(LogFilter::Runtime {
+        fraction: runtime_layer::fraction_at(key, numerator, denominator),
+        independent: proto.use_independent_randomness,
+    })
+}
+
+fn flags(names: &[String]) -> Result<LogFilter> {
+    let flags = each("flags", names, |name| {
+        Flags::named(name).ok_or_else(|| {
+            let known = Flags::names().join(", ");
+            ConfigError::new(
+                "",
+                format_args!("`{name}` is no response flag; there are {known}"),
+            )
+        })
+    })?;
+    let all = flags.into_iter().reduce(|mut all, flag| {
+        all |= flag;
+        all
+    });
+    Ok(LogFilter::Flags(all))
+}
+
+fn grpc(proto: &proto::GrpcStatusFilter) -> Result<LogFilter> {
+    let statuses = each("statuses", &proto.statuses, |status| {
+        enumeration::<Status>(*status, "")
+    })?;
+    Ok(LogFilter::Grpc {
+        statuses: statuses
+            .into_iter()
+            .fold(0, |all, status| all | 1 << status as u32),
+        exclude: proto.exclude,
+    })
+}
+
+fn kinds(proto: &proto::LogTypeFilter) -> Result<LogFilter> {
+    let kinds = each("types", &proto.types, |kind| {
+        let kind: AccessLogType = enumeration(*kind, "")?;
+        Ok(kind_of(kind))
+    })?;
+    Ok(LogFilter::Kind {
+        // What we never write for matches nothing.
+        kinds: kinds.into_iter().flatten().collect(),
+        exclude: proto.exclude,
+    })
+}
+
+fn kind_of(kind: AccessLogType) -> Option<LogKind> {
+    Some(match kind {
+        AccessLogType::NotSet => LogKind::NotSet,
+        AccessLogType::TcpUpstreamConnected => LogKind::TcpUpstreamConnected,
+        AccessLogType::TcpPeriodic => LogKind::TcpPeriodic,
+        AccessLogType::TcpConnectionStart => LogKind::TcpConnectionStart,
+        AccessLogType::TcpConnectionEnd => LogKind::TcpConnectionEnd,
+        AccessLogType::DownstreamStart => LogKind::DownstreamStart,
+        AccessLogType::DownstreamPeriodic => LogKind::DownstreamPeriodic,
+        AccessLogType::DownstreamEnd => LogKind::DownstreamEnd,
+        AccessLogType::DownstreamTunnelSuccessfullyEstablished => {
+            LogKind::DownstreamTunnelEstablished
+        }
+        _ => return None,
+    })
+}
