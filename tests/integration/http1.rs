@@ -193,3 +193,65 @@ fn connections_end_after_their_last_request() {
     });
     pair.same_stats(&["http.in.downstream_cx_max_requests_reached"]);
 }
+
+/// Neither takes HTTP/1.0 unless told to, and then a host can be given to requests without one.
+#[test]
+fn http10_is_taken_where_it_is_allowed() {
+    let app = servers::http1::echo(bind(), "app").unwrap();
+    for options in [
+        "http_protocol_options: { accept_http_10: false }",
+        "http_protocol_options: { accept_http_10: true, default_host_for_http_10: old.example }",
+    ] {
+        let mut pair = Pair::start(&Bootstrap::forward(app.address(), options));
+        for request in [
+            "GET / HTTP/1.0\r\nHost: example.com\r\n\r\n",
+            "GET / HTTP/1.0\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: example.com\r\n\r\n",
+        ] {
+            pair.check_with(request, |outcome| {
+                // The text of a refusal is ours.
+                if outcome.status() == 426 {
+                    outcome.body = outcome.body.as_str().map(|_| "").into();
+                    outcome.ignore("content-length");
+                    outcome.log = None;
+                }
+            });
+        }
+    }
+}
+
+/// Names in proper case, both ways, compared as they were written.
+#[test]
+fn names_are_written_in_proper_case_where_that_is_asked() {
+    let style = "http_protocol_options: { header_key_format: { proper_case_words: {} } }";
+    let cluster = format!(
+        "typed_extension_protocol_options:
+  envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+    '@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    explicit_http_config: {{ {style} }}"
+    );
+    let app = servers::http1::echo(bind(), "app").unwrap();
+    let bootstrap = Bootstrap::forward(app.address(), style).amend_cluster(&cluster);
+    let mut pair = Pair::start(&bootstrap);
+    let request = "POST /?header=x-lower-CASE_name:1&header=ETAG:2 HTTP/1.1\r\nhost: example.com\r\n\
+                   x-one: 1\r\nX-TWO_three.four: 2\r\ncontent-length: 2\r\n\r\nok";
+    pair.same("names", |proxy| {
+        let mut client = proxy.client();
+        client.send(request).unwrap();
+        let response = client.read_response(Kind::Response).unwrap();
+        let names = |fields: &[(String, String)]| {
+            let mut names: Vec<String> = fields.iter().map(|(name, _)| name.clone()).collect();
+            names.sort();
+            names
+        };
+        let echo: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
+        let mut seen: Vec<String> = echo["headers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|field| field[0].as_str().unwrap().to_owned())
+            .collect();
+        seen.sort();
+        (names(&response.head.headers), seen)
+    });
+}

@@ -350,3 +350,56 @@ fn many_streams_share_few_connections() {
     assert_eq!(proxy.stat("cluster.up.upstream_cx_http2_total"), Some(1));
     assert_eq!(proxy.stat("http.in.downstream_rq_http2_total"), Some(100));
 }
+
+/// A client that answers no ping is dead, or as good as: its connection is not kept. One that does
+/// is kept for longer than it takes to find that out.
+#[test]
+fn pings_tell_a_dead_client_from_a_quiet_one() {
+    use std::io::{ErrorKind, Read as _, Write as _};
+    use std::time::{Duration, Instant};
+
+    const PING: u8 = 6;
+    let app = servers::http1::echo(bind(), "app").unwrap();
+    let options = "http2_protocol_options:
+  connection_keepalive: { interval: 0.1s, timeout: 0.3s, interval_jitter: { value: 0 } }";
+    let mut pair = Pair::start(&Bootstrap::forward(app.address(), options));
+    for answers in [false, true] {
+        let fate = |proxy: &mut Proxy| {
+            let mut client = std::net::TcpStream::connect(proxy.listener()).unwrap();
+            client
+                .set_read_timeout(Some(Duration::from_secs(10)))
+                .unwrap();
+            // The preface, and empty settings.
+            client
+                .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
+                .unwrap();
+            let began = Instant::now();
+            let mut answered = 0;
+            let mut head = [0; 9];
+            while answered < 10 {
+                match client.read_exact(&mut head) {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                        assert!(began.elapsed() >= Duration::from_millis(300));
+                        return "closed";
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+                let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+                let mut payload = vec![0; length as usize];
+                client.read_exact(&mut payload).unwrap();
+                if head[3] == PING && answers {
+                    // The same with the flag ACK.
+                    let answer = [&[0, 0, 8, PING, 1, 0, 0, 0, 0], &payload[..]].concat();
+                    client.write_all(&answer).unwrap();
+                    answered += 1;
+                }
+            }
+            "kept"
+        };
+        assert_eq!(
+            pair.same("fate", fate),
+            if answers { "kept" } else { "closed" }
+        );
+    }
+}

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::bootstrap;
 use crate::config::build::context::Detached;
 use crate::config::build::resource;
-use crate::config::cluster::Http2Settings;
+use crate::config::http_protocol::Http2Settings;
 use crate::config::tls::TlsVersion;
 use crate::http::h1::Limits;
 use crate::http::h1::decoder::{Decoder, Step};
@@ -236,6 +236,8 @@ fn http2_frames(bytes: &[u8]) {
         initial_stream_window: 65_535,
         initial_connection_window: 65_535,
         allow_connect: true,
+        header_table_size: 4096,
+        keepalive: None,
     };
     let (piece, frames) = bytes.split_first().unwrap_or((&0, bytes));
     let sent = [&[*piece], &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], frames].concat();

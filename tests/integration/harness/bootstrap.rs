@@ -143,7 +143,7 @@ pub fn http_filter(manager: &str) -> Value {
             "name": "envoy.filters.http.router",
             "typed_config": { "@type": format!("{TYPE}.filters.http.router.v3.Router") },
         }],
-        // Envoy refuses HTTP/1.0 unless told otherwise; ours takes it always.
+        // What else there is of HTTP/1 is in the cases of `conform`.
         "http_protocol_options": { "accept_http_10": true },
     });
     merge(&mut base, yaml(manager));

@@ -1,5 +1,6 @@
 //! `Cluster`: how upstream endpoints are found, chosen and connected to.
 
+use super::http_protocol::{Http1Settings, Http2Settings};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,6 +31,8 @@ pub struct Cluster {
     pub circuit_breakers: Thresholds,
     /// Which protocol requests take upstream.
     pub protocol: UpstreamProtocol,
+    /// `http_protocol_options` of the upstream.
+    pub http1: Http1Settings,
     /// `http2_protocol_options` of the upstream.
     pub http2: Http2Settings,
     /// `common_http_protocol_options.idle_timeout` of pooled connections (1 h unless set; `None` = never).
@@ -143,19 +146,6 @@ pub enum UpstreamProtocol {
     Downstream,
     /// `auto_config`: what ALPN agrees on; HTTP/1.1 without TLS
     Auto,
-}
-
-/// `Http2ProtocolOptions`, both directions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Http2Settings {
-    /// `max_concurrent_streams`; Envoy's default of 1024.
-    pub max_concurrent_streams: u32,
-    /// `initial_stream_window_size`, bytes; Envoy's default is 16 MiB.
-    pub initial_stream_window: u32,
-    /// `initial_connection_window_size`, bytes; Envoy's default is 24 MiB.
-    pub initial_connection_window: u32,
-    /// `allow_connect`
-    pub allow_connect: bool,
 }
 
 /// How bytes travel to an endpoint.

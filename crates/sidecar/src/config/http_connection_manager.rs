@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::access_log::AccessLog;
-use super::cluster::Http2Settings;
+use super::http_protocol::{Http1Settings, Http2Settings};
 use super::route::RouteTable;
 use crate::discovery::slot::Slot;
 
@@ -21,6 +21,8 @@ pub struct HttpConnectionManager {
     pub routes: Arc<Slot<RouteTable>>,
     /// Whether the routes come by RDS, for discovery and warming.
     pub rds: bool,
+    /// HTTP/1 settings towards clients.
+    pub http1: Http1Settings,
     /// HTTP/2 settings towards clients.
     pub http2: Http2Settings,
     /// `common_http_protocol_options.idle_timeout`: 1 h unless set; `None` never.

@@ -12,6 +12,7 @@ pub mod dns;
 pub mod endpoint;
 pub mod error;
 pub mod http_connection_manager;
+pub mod http_protocol;
 pub mod listener;
 pub mod matcher;
 pub mod network;

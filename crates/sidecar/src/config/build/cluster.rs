@@ -73,6 +73,7 @@ pub fn build(proto: &cluster::Cluster, fingerprint: u64, context: &dyn Context) 
             .unwrap_or(CONNECT_TIMEOUT),
         circuit_breakers: circuit_breakers(&proto.circuit_breakers).within("circuit_breakers")?,
         protocol: protocol.protocol,
+        http1: protocol.http1,
         http2: protocol.http2,
         idle_timeout: protocol.common.idle_timeout,
         max_requests_per_connection: protocol

@@ -1,14 +1,20 @@
 //! `Http1ProtocolOptions`, `Http2ProtocolOptions` and `HttpProtocolOptions`, of either direction.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::core::v3::http_protocol_options::HeadersWithUnderscoresAction;
+use envoy_types::pb::envoy::r#type::v3::Percent;
 
-use super::fields::{bounded, enumeration, flag, refuse, timeout, uint};
-use crate::config::cluster::Http2Settings;
+use super::fields::{
+    Together as _, Within as _, bounded, enumeration, flag, header_text, positive, refuse,
+    required, timeout, uint,
+};
 use crate::config::error::Result;
 use crate::config::http_connection_manager::Underscores;
+use crate::config::http_protocol::{Http1Settings, Http2Settings, Keepalive};
+use crate::http::h1::encoder::{Dialect, Style};
 
 /// `idle_timeout` unless set.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -16,6 +22,11 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 const MAX_CONCURRENT_STREAMS: u32 = 1024;
 const INITIAL_STREAM_WINDOW: u32 = 16 << 20;
 const INITIAL_CONNECTION_WINDOW: u32 = 24 << 20;
+
+/// `hpack_table_size`, bytes, unless set (RFC 9113, section 6.5.2).
+const HEADER_TABLE: u32 = 4096;
+/// `interval_jitter` unless set, in percent.
+const DEFAULT_JITTER: Percent = Percent { value: 15.0 };
 
 /// The least and the most that a flow-control window can be (RFC 9113, section 6.9).
 const WINDOW: std::ops::RangeInclusive<u32> = 65_535..=i32::MAX as u32;
@@ -74,10 +85,7 @@ pub fn common(proto: &Option<core::HttpProtocolOptions>) -> Result<Common> {
 }
 
 /// `Percent` as a fraction; 0 unless set.
-pub fn percent(
-    proto: &Option<envoy_types::pb::envoy::r#type::v3::Percent>,
-    field: &str,
-) -> Result<f64> {
+pub fn percent(proto: &Option<Percent>, field: &str) -> Result<f64> {
     let percent = proto.map_or(0.0, |percent| percent.value);
     refuse(
         !(0.0..=100.0).contains(&percent),
@@ -87,16 +95,59 @@ pub fn percent(
     Ok(percent / 100.0)
 }
 
-/// `Http1ProtocolOptions`: everything is as it should be by default.
-pub fn http1(proto: &Option<core::Http1ProtocolOptions>) -> Result<()> {
-    let Some(proto) = proto else {
-        return Ok(());
-    };
-    refuse(
-        flag(&proto.allow_absolute_url) == Some(false),
-        "allow_absolute_url",
-        "cannot be turned off",
+/// `Http1ProtocolOptions`.
+pub fn http1(proto: &Option<core::Http1ProtocolOptions>) -> Result<Http1Settings> {
+    let proto = proto.clone().unwrap_or_default();
+    let (_, default_host, style) = (
+        refuse(
+            flag(&proto.allow_absolute_url) == Some(false),
+            "allow_absolute_url",
+            "cannot be turned off: RFC 9112, section 3.2.2, wants every server to take them",
+        ),
+        match proto.default_host_for_http_10.as_str() {
+            "" => Ok(None),
+            host => header_text(host.as_bytes(), "default_host_for_http_10")
+                .map(|host| Some(Arc::from(host))),
+        },
+        style(&proto).within("header_key_format"),
     )
+        .together()?;
+    Ok(Http1Settings {
+        accept_http_10: proto.accept_http_10,
+        default_host,
+        dialect: Dialect {
+            style,
+            trailers: proto.enable_trailers,
+        },
+    })
+}
+
+fn style(proto: &core::Http1ProtocolOptions) -> Result<Style> {
+    use core::http1_protocol_options::header_key_format::HeaderFormat;
+
+    let format = proto.header_key_format.as_ref();
+    Ok(
+        match format.and_then(|format| format.header_format.as_ref()) {
+            Some(HeaderFormat::ProperCaseWords(_)) => Style::ProperCase,
+            // The only formatter that there is keeps the case in which names came, which we do anyway.
+            Some(HeaderFormat::StatefulFormatter(_)) | None => Style::AsCame,
+        },
+    )
+}
+
+/// `connection_keepalive`.
+fn keepalive(proto: &core::KeepaliveSettings) -> Result<Keepalive> {
+    let (interval, timeout) = (
+        positive(&proto.interval, "interval"),
+        positive(&proto.timeout, "timeout"),
+    )
+        .together()?;
+    let jitter = proto.interval_jitter.or(Some(DEFAULT_JITTER));
+    Ok(Keepalive {
+        interval: *required(&interval, "interval")?,
+        timeout: *required(&timeout, "timeout")?,
+        jitter: percent(&jitter, "interval_jitter")?,
+    })
 }
 
 /// `Http2ProtocolOptions`.
@@ -122,5 +173,12 @@ pub fn http2(proto: &Option<core::Http2ProtocolOptions>) -> Result<Http2Settings
         )?
         .unwrap_or(INITIAL_CONNECTION_WINDOW),
         allow_connect: proto.allow_connect,
+        header_table_size: uint(&proto.hpack_table_size).unwrap_or(HEADER_TABLE),
+        keepalive: proto
+            .connection_keepalive
+            .as_ref()
+            .map(keepalive)
+            .transpose()
+            .within("connection_keepalive")?,
     })
 }

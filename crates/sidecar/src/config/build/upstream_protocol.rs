@@ -10,14 +10,17 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_optio
 use super::extension::{Build, Extension, decode, resolve};
 use super::fields::{Within as _, enumeration, refuse, required};
 use super::http_protocol::{self, Common};
-use crate::config::cluster::{Http2Settings, UpstreamProtocol};
+use crate::config::cluster::UpstreamProtocol;
 use crate::config::error::{ConfigError, Result};
+use crate::config::http_protocol::{Http1Settings, Http2Settings};
 
 /// What a cluster's HTTP connections are like.
 #[derive(Debug)]
 pub struct Protocol {
     /// Which protocol.
     pub protocol: UpstreamProtocol,
+    /// HTTP/1's settings, where it comes to that.
+    pub http1: Http1Settings,
     /// HTTP/2's settings, where it comes to that.
     pub http2: Http2Settings,
     /// What both protocols have.
@@ -50,7 +53,6 @@ pub fn build(proto: &cluster::Cluster) -> Result<Protocol> {
 fn of_older_fields(proto: &cluster::Cluster) -> Result<Protocol> {
     let selection: ClusterProtocolSelection =
         enumeration(proto.protocol_selection, "protocol_selection")?;
-    http_protocol::http1(&proto.http_protocol_options).within("http_protocol_options")?;
     refuse_upstream(&proto.upstream_http_protocol_options)?;
     Ok(Protocol {
         protocol: match selection {
@@ -62,6 +64,8 @@ fn of_older_fields(proto: &cluster::Cluster) -> Result<Protocol> {
             }
             ClusterProtocolSelection::UseConfiguredProtocol => UpstreamProtocol::Http1,
         },
+        http1: http_protocol::http1(&proto.http_protocol_options)
+            .within("http_protocol_options")?,
         http2: http_protocol::http2(&proto.http2_protocol_options)
             .within("http2_protocol_options")?,
         common: http_protocol::common(&proto.common_http_protocol_options)
@@ -114,11 +118,11 @@ fn options(proto: &upstreams::HttpProtocolOptions) -> Result<Protocol> {
             both.http2_protocol_options.clone(),
         ),
     };
-    http_protocol::http1(&http1)
-        .within("http_protocol_options")
-        .within(field)?;
     Ok(Protocol {
         protocol,
+        http1: http_protocol::http1(&http1)
+            .within("http_protocol_options")
+            .within(field)?,
         http2: http_protocol::http2(&http2)
             .within("http2_protocol_options")
             .within(field)?,

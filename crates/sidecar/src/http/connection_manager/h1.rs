@@ -11,6 +11,7 @@ use super::request::{self, Next, Scratch};
 use super::tunnel::{self, Tunnel};
 use crate::http::downstream::Downstream;
 use crate::http::h1::Limits;
+use crate::http::h1::encoder;
 use crate::http::h1::error::HeadError;
 use crate::http::h1::server::{After, Connection};
 use crate::telemetry::access_log::flags::Flags;
@@ -25,7 +26,8 @@ pub async fn serve(context: &Rc<Context>, stream: Stream) {
     let limits = Limits {
         head_bytes: manager.max_request_headers_bytes,
         headers: manager.max_headers_count,
-        accept_http_10: true,
+        trailers: manager.http1.dialect.trailers,
+        accept_http_10: manager.http1.accept_http_10,
     };
     let scheme = if context.connection.tls.is_some() {
         "https"
@@ -33,6 +35,7 @@ pub async fn serve(context: &Rc<Context>, stream: Stream) {
         "http"
     };
     let mut connection = Connection::new(stream, scheme, limits);
+    connection.set_dialect(manager.http1.dialect);
     let ended = requests(context, &mut connection).await;
     stats.downstream_cx_http1_active.decrement(1.0);
     if matches!(ended, Ended::Close) {
@@ -147,7 +150,15 @@ async fn head(
     tokio::select! {
         biased;
         outcome = connection.next_request(request) => match outcome {
-            Ok(more) => Ok(more),
+            Ok(more) => {
+                // Only HTTP/1.0 may come without one.
+                if request.authority.is_empty()
+                    && let Some(host) = &context.manager.http1.default_host
+                {
+                    request.authority.extend_from_slice(host);
+                }
+                Ok(more)
+            }
             Err(error) => refusal(context, &error).map_or(Ok(false), Err),
         },
         () = timer.until(deadline) => {
@@ -164,9 +175,11 @@ fn refusal(context: &Context, error: &HeadError) -> Option<LocalReply> {
     let details = match error {
         HeadError::TooLarge => "http1.headers_too_large",
         HeadError::TooManyFields => "http1.too_many_headers",
+        HeadError::TwoLengths => "http1.content_length_and_chunked_not_allowed",
         _ => "http1.codec_error",
     };
     let mut answer = LocalReply::new(status, "", details, Flags::DOWNSTREAM_PROTOCOL_ERROR);
-    answer.body = error.to_string().into_bytes().into();
+    tracing::debug!(connection = context.connection.id, %error, "request refused");
+    answer.body = encoder::reason(status).as_bytes().into();
     Some(answer.closing())
 }

@@ -10,6 +10,7 @@ use super::context::Context;
 use super::stream_tasks::Work;
 use crate::http::error::{Fault, StreamError};
 use crate::http::h1::Limits;
+use crate::http::h2::keepalive;
 use crate::http::h2::server::Connection;
 use crate::runtime::timer::Timer;
 use crate::tls::stream::Stream;
@@ -33,6 +34,8 @@ async fn streams(context: &Rc<Context>, stream: Stream) -> Result<(), StreamErro
     let limits = Limits {
         head_bytes: manager.max_request_headers_bytes,
         headers: manager.max_headers_count,
+        // Of HTTP/2 they always are.
+        trailers: true,
         accept_http_10: false,
     };
     let mut timer = Timer::new();
@@ -76,6 +79,13 @@ async fn serve_streams(
     let active = Rc::new(Active::default());
     let mut going_away: Option<Instant> = None;
     let mut drain = std::pin::pin!(context.drain_begun());
+    let pings = manager.http2.keepalive.zip(connection.pings());
+    // Boxed, for few have it and every connection would have room for it.
+    let mut dead = pings.map(|(settings, pings)| {
+        Box::pin(keepalive::until_dead(pings, settings, || {
+            context.worker.random()
+        }))
+    });
     let tasks = &context.worker.stream_tasks;
     loop {
         let deadline = match (going_away, active.count.get()) {
@@ -111,6 +121,15 @@ async fn serve_streams(
                 connection.graceful();
                 going_away = Some(Instant::now());
                         context.ends_here.set(true);
+            }
+            () = async {
+                match &mut dead {
+                    Some(dead) => dead.await,
+                    None => std::future::pending().await,
+                }
+            } => {
+                tracing::debug!(connection = context.connection.id, "answers no ping");
+                return Ok(());
             }
             () = active.idle.notified() => idle_since = Instant::now(),
             () = timer.until(deadline) => {

@@ -191,7 +191,7 @@ impl Decoder {
         }
         self.trailer_fields += 1;
         let name = Name::recognise(text);
-        if !is_forbidden_trailer(name, text) {
+        if limits.trailers && !is_forbidden_trailer(name, text) {
             self.trailers.push_recognised(name, text, value);
         }
         Ok(Step::Skip(line.len() + 2))
@@ -237,6 +237,7 @@ mod tests {
         let limits = Limits {
             head_bytes: 64,
             headers: 3,
+            trailers: true,
             accept_http_10: true,
         };
         let mut decoder = decoder();

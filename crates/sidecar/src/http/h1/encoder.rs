@@ -25,6 +25,27 @@ pub struct Encoder {
     /// The head is written.
     begun: bool,
     ended: bool,
+    dialect: Dialect,
+}
+
+/// What of HTTP/1 is a matter of configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dialect {
+    /// `header_key_format`
+    pub style: Style,
+    /// `enable_trailers`: they are neither sent nor taken otherwise.
+    pub trailers: bool,
+}
+
+/// How the names of fields are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Style {
+    /// As they came; those that the codec adds as the message's others are.
+    #[default]
+    AsCame,
+    /// `header_key_format.proper_case_words`: a capital after each character that is no letter or
+    /// digit.
+    ProperCase,
 }
 
 /// What a response's head depends on besides itself.
@@ -42,11 +63,12 @@ pub struct ResponseContext {
 
 impl Encoder {
     /// For the next message.
-    pub const fn new() -> Self {
+    pub const fn new(dialect: Dialect) -> Self {
         Encoder {
             framing: Framing::None,
             begun: false,
             ended: false,
+            dialect,
         }
     }
 
@@ -62,7 +84,8 @@ impl Encoder {
 
     /// The head of a request. It is always HTTP/1.1, which every server answers as it can.
     pub fn request(&mut self, out: &mut Buffer, head: &RequestHead, end: bool) {
-        let names = Names::of(head.title_case);
+        let style = self.dialect.style;
+        let names = Names::of(head.title_case || style == Style::ProperCase);
         out.put(&head.method);
         out.put(b" ");
         if head.method == b"CONNECT" {
@@ -79,7 +102,7 @@ impl Encoder {
                 name,
                 Name::Host | Name::ContentLength | Name::TransferEncoding
             ) {
-                put_field(out, text, value);
+                put_styled(out, style, text, value);
             }
         }
         self.framing = match head.body {
@@ -98,7 +121,8 @@ impl Encoder {
         context: ResponseContext,
         end: bool,
     ) {
-        let names = Names::of(head.title_case);
+        let style = self.dialect.style;
+        let names = Names::of(head.title_case || style == Style::ProperCase);
         put_status(out, context.version, head);
         // A response without a body may tell the length that GET would have given.
         let keeps_length = context.bodiless && head.status >= 200 && head.status != 204;
@@ -108,7 +132,7 @@ impl Encoder {
                 Name::TransferEncoding => false,
                 _ => true,
             } {
-                put_field(out, text, value);
+                put_styled(out, style, text, value);
             }
         }
         self.framing = if context.tunnel {
@@ -206,12 +230,13 @@ impl Encoder {
         }
         if self.framing == Framing::Chunked {
             out.put(b"0\r\n");
+            let trailers = trailers.filter(|_| self.dialect.trailers);
             for (name, text, value) in trailers.into_iter().flat_map(Headers::iter) {
                 if !matches!(
                     name,
                     Name::ContentLength | Name::TransferEncoding | Name::Host
                 ) {
-                    put_field(out, text, value);
+                    put_styled(out, self.dialect.style, text, value);
                 }
             }
             out.put(b"\r\n");
@@ -250,6 +275,28 @@ fn put_status(out: &mut Buffer, version: Version, head: &ResponseHead) {
     out.put(b"\r\n");
 }
 
+/// A field that others named.
+fn put_styled(out: &mut Buffer, style: Style, name: &[u8], value: &[u8]) {
+    match style {
+        Style::AsCame => put_field(out, name, value),
+        Style::ProperCase => {
+            let mut after_letter = false;
+            for part in name.chunks(64) {
+                let mut text = [0; 64];
+                for (to, from) in text.iter_mut().zip(part) {
+                    *to = match after_letter {
+                        true => from.to_ascii_lowercase(),
+                        false => from.to_ascii_uppercase(),
+                    };
+                    after_letter = from.is_ascii_alphanumeric();
+                }
+                out.put(&text[..part.len()]);
+            }
+            put_field(out, b"", value);
+        }
+    }
+}
+
 fn put_field(out: &mut Buffer, name: &[u8], value: &[u8]) {
     out.put(name);
     out.put(b": ");
@@ -276,6 +323,10 @@ fn put_chunk_size(out: &mut Buffer, size: usize) {
 
 /// The reason phrase that goes with a status (RFC 9110, section 15, and IANA's registry).
 pub fn reason(status: u16) -> &'static str {
+    // Envoy has not been told of the teapot, and programs compare.
+    if status == 418 {
+        return "Unknown";
+    }
     ::http::StatusCode::from_u16(status)
         .ok()
         .and_then(|status| status.canonical_reason())

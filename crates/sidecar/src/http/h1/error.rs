@@ -8,6 +8,9 @@ pub enum HeadError {
     /// Not by the grammar, or ambiguous; the text says which rule.
     #[error("malformed head: {0}")]
     Malformed(&'static str),
+    /// Both `content-length` and `transfer-encoding`: two hops may end the message at two places.
+    #[error("content-length and transfer-encoding are both there")]
+    TwoLengths,
     /// Over the limit of bytes.
     #[error("the head is larger than the limit")]
     TooLarge,
@@ -33,7 +36,7 @@ impl HeadError {
     /// answer. After the answer the connection is closed.
     pub fn status(&self) -> Option<u16> {
         match self {
-            HeadError::Malformed(_) => Some(400),
+            HeadError::Malformed(_) | HeadError::TwoLengths => Some(400),
             HeadError::TooLarge | HeadError::TooManyFields => Some(431),
             HeadError::Version => Some(505),
             HeadError::Http10 => Some(426),

@@ -47,9 +47,7 @@ impl Framing {
 
     fn check(&self) -> Result<(), HeadError> {
         if self.chunked && self.length.is_some() {
-            return Err(HeadError::Malformed(
-                "content-length together with transfer-encoding",
-            ));
+            return Err(HeadError::TwoLengths);
         }
         Ok(())
     }

@@ -28,6 +28,8 @@ pub struct Limits {
     pub head_bytes: usize,
     /// Fields of a head (or of the trailers); more is answered with 431.
     pub headers: usize,
+    /// Whether trailers are taken; they are thrown away otherwise.
+    pub trailers: bool,
     /// Whether HTTP/1.0 is spoken; otherwise it is answered with 426.
     pub accept_http_10: bool,
 }
@@ -38,6 +40,7 @@ impl Default for Limits {
         Limits {
             head_bytes: 60 * 1024,
             headers: 100,
+            trailers: true,
             accept_http_10: true,
         }
     }

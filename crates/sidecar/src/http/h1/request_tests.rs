@@ -301,6 +301,7 @@ fn limits() {
     let limits = Limits {
         head_bytes: 100,
         headers: 3,
+        trailers: true,
         accept_http_10: false,
     };
     let of = |text: &str| parse_with(text.as_bytes(), &limits).map(|(_, taken)| taken);
@@ -354,6 +355,7 @@ fn mutants_are_judged_alike_whole_and_in_pieces() {
     let limits = Limits {
         head_bytes: 80,
         headers: 3,
+        trailers: true,
         accept_http_10: true,
     };
     for round in 0..20_000 {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use super::decoder::{Decoder, Step};
-use super::encoder::{self, Encoder, ResponseContext};
+use super::encoder::{self, Dialect, Encoder, ResponseContext};
 use super::error::HeadError;
 use super::request::{self, RequestParser};
 use super::response::Asked;
@@ -37,6 +37,7 @@ pub struct Connection<IO = Transport> {
     wire: Wire<IO>,
     scheme: &'static str,
     limits: Limits,
+    dialect: Dialect,
     /// The head being read, across calls.
     parser: Option<RequestParser>,
     version: Version,
@@ -58,16 +59,29 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
             wire: Wire::new(io),
             scheme,
             limits,
+            dialect: Dialect {
+                trailers: limits.trailers,
+                ..Dialect::default()
+            },
             parser: None,
             version: Version::Http11,
             asked: Asked::Body,
             decoder: Decoder::none(),
-            encoder: Encoder::new(),
+            encoder: Encoder::new(Dialect {
+                trailers: limits.trailers,
+                ..Dialect::default()
+            }),
             persists: true,
             closing: false,
             tunnel: false,
             aborted: false,
         }
+    }
+
+    /// How responses are written; names as they came unless set.
+    pub fn set_dialect(&mut self, dialect: Dialect) {
+        self.dialect = dialect;
+        self.encoder = Encoder::new(dialect);
     }
 
     /// Waits until there is a byte of a next request: true, or the clean end of the connection:
@@ -122,7 +136,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
                 Ok(false) => {}
                 Err(error) => {
                     // Whatever follows cannot be told apart from this head.
-                    self.version = head.version;
+                    self.version = match error {
+                        // Told in the version that it should speak.
+                        HeadError::Http10 => Version::Http11,
+                        _ => head.version,
+                    };
                     self.closing = true;
                     return Poll::Ready(Err(error));
                 }
@@ -144,7 +162,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
         self.parser = Some(RequestParser::default());
         self.wire.reset_counts();
         self.asked = Asked::Body;
-        self.encoder = Encoder::new();
+        self.encoder = Encoder::new(self.dialect);
         // An undecided body is one that is never whole: after a bad head nothing can follow.
         self.decoder = Decoder::until_close();
     }

@@ -7,5 +7,6 @@
 
 pub mod convert;
 pub mod corked;
+pub mod keepalive;
 pub mod server;
 pub mod stream;

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::convert::{self, Refusal};
 use super::corked::{self, Cork, Corked};
 use super::stream::{Receiver, Sender, closed_by};
-use crate::config::cluster::Http2Settings;
+use crate::config::http_protocol::Http2Settings;
 use crate::http::error::{Reset, StreamError};
 use crate::http::h1::{Limits, Transport};
 use crate::http::headers::Headers;
@@ -74,6 +74,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
             .initial_window_size(settings.initial_stream_window)
             .initial_connection_window_size(settings.initial_connection_window)
             .max_concurrent_streams(settings.max_concurrent_streams)
+            .header_table_size(settings.header_table_size)
             .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
             .max_send_buffer_size(SEND_BUFFER)
             .max_pending_accept_reset_streams(PENDING_RESETS)
@@ -102,6 +103,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
     /// The scheme of requests that come without `:authority`; `http` unless set.
     pub fn set_scheme(&mut self, scheme: &'static str) {
         self.scheme = scheme;
+    }
+
+    /// For [`super::keepalive`]; there is one.
+    pub fn pings(&mut self) -> Option<::h2::PingPong> {
+        self.inner.ping_pong()
     }
 
     /// The next request; `None` when the connection has ended, all its streams included. Requests

@@ -16,6 +16,8 @@ const SETTINGS: Http2Settings = Http2Settings {
     initial_stream_window: 65_535,
     initial_connection_window: 65_535,
     allow_connect: false,
+    header_table_size: 4096,
+    keepalive: None,
 };
 
 async fn pair() -> (Connection<DuplexStream>, SendRequest<Bytes>) {

@@ -9,7 +9,7 @@ use super::lease::{Event, Lease};
 use crate::config::endpoint::Endpoint;
 use crate::http::error::{Reset, StreamError};
 use crate::http::h1::decoder::Decoder;
-use crate::http::h1::encoder::Encoder;
+use crate::http::h1::encoder::{Dialect, Encoder};
 use crate::http::h1::error::HeadError;
 use crate::http::h1::response::{self, Asked, ResponseParser};
 use crate::http::h1::wire::{HIGH_WATERMARK, Wire};
@@ -115,7 +115,7 @@ pub struct Exchange {
 
 impl Exchange {
     /// Begins an exchange on a new connection or one that was kept.
-    pub fn new(mut connection: Box<Connection>, lease: Lease) -> Self {
+    pub fn new(mut connection: Box<Connection>, lease: Lease, dialect: Dialect) -> Self {
         connection.wire.reset_counts();
         Exchange {
             endpoint: Arc::clone(lease.endpoint()),
@@ -123,7 +123,7 @@ impl Exchange {
             local: connection.local,
             connection: Some(connection),
             lease: Some(lease),
-            encoder: Encoder::new(),
+            encoder: Encoder::new(dialect),
             receiving: Receiving::Head(ResponseParser::default()),
             asked: Asked::Body,
             asked_upgrade: false,
@@ -442,6 +442,9 @@ impl Drop for Exchange {
 fn of_head(error: HeadError) -> StreamError {
     match error {
         HeadError::Malformed(rule) => StreamError::Protocol(rule),
+        HeadError::TwoLengths => {
+            StreamError::Protocol("content-length together with transfer-encoding")
+        }
         HeadError::Version | HeadError::Http10 => {
             StreamError::Protocol("the version of HTTP is not supported")
         }

@@ -46,7 +46,14 @@ async fn connected() -> (Box<Connection>, TcpStream, Rc<Pool>) {
 }
 
 fn begin(connection: Box<Connection>, pool: &Rc<Pool>) -> super::super::Exchange {
-    super::super::Exchange::H1(Exchange::new(connection, Lease::new(pool.clone())))
+    super::super::Exchange::H1(Exchange::new(
+        connection,
+        Lease::new(pool.clone()),
+        Dialect {
+            trailers: true,
+            ..Dialect::default()
+        },
+    ))
 }
 
 fn request(method: &str, body: BodyLength) -> RequestHead {

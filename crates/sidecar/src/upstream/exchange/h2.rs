@@ -15,13 +15,13 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::lease::{Event, Lease};
-use crate::config::cluster::Http2Settings;
 use crate::config::endpoint::Endpoint;
+use crate::config::http_protocol::Http2Settings;
 use crate::http::error::{Reset, StreamError};
 use crate::http::h1::Limits;
 use crate::http::h2::server::SEND_BUFFER;
 use crate::http::h2::stream::{Receiver, Sender};
-use crate::http::h2::{convert, corked};
+use crate::http::h2::{convert, corked, keepalive};
 use crate::http::headers::Headers;
 use crate::http::message::{RequestHead, ResponseHead};
 
@@ -68,6 +68,7 @@ impl Connection {
             .initial_window_size(settings.initial_stream_window)
             .initial_connection_window_size(settings.initial_connection_window)
             .max_header_list_size(u32::try_from(limits.head_bytes).unwrap_or(u32::MAX))
+            .header_table_size(settings.header_table_size)
             .max_send_buffer_size(SEND_BUFFER)
             .enable_push(false)
             .handshake(io)
@@ -82,6 +83,15 @@ impl Connection {
             served: Cell::new(0),
             closed: Cell::new(false),
         });
+        let pings = settings.keepalive.zip(connection.ping_pong());
+        let alive = async move {
+            match pings {
+                Some((settings, pings)) => {
+                    keepalive::until_dead(pings, settings, rand::random).await
+                }
+                None => std::future::pending().await,
+            }
+        };
         // The task must not keep the connection open: it ends when the last handle is gone.
         let weak = Rc::downgrade(&shared);
         tokio::task::spawn_local(async move {
@@ -93,8 +103,14 @@ impl Connection {
                     }
                 }
             });
-            if let Err(error) = ended.await {
-                tracing::debug!(%error, "HTTP/2 connection to an endpoint ended");
+            tokio::select! {
+                biased;
+                ended = ended => if let Err(error) = ended {
+                    tracing::debug!(%error, "HTTP/2 connection to an endpoint ended");
+                },
+                () = alive => {
+                    tracing::debug!("HTTP/2 connection to an endpoint answers no ping");
+                }
             }
             if let Some(shared) = weak.upgrade() {
                 shared.closed.set(true);

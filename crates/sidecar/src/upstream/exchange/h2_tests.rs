@@ -17,6 +17,8 @@ const SETTINGS: Http2Settings = Http2Settings {
     initial_stream_window: 1 << 20,
     initial_connection_window: 1 << 20,
     allow_connect: false,
+    header_table_size: 4096,
+    keepalive: None,
 };
 
 struct Pool {

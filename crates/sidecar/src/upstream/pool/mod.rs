@@ -155,7 +155,11 @@ impl Pool {
 
     fn begin_http1(self: &Rc<Self>, connection: Box<h1::Connection>) -> Outcome {
         match self.target.begin() {
-            Ok(()) => Ok(Exchange::H1(h1::Exchange::new(connection, self.lease()))),
+            Ok(()) => {
+                let dialect = self.target.context.config.http1.dialect;
+                let exchange = h1::Exchange::new(connection, self.lease(), dialect);
+                Ok(Exchange::H1(exchange))
+            }
             Err(error) => {
                 self.put_back(connection);
                 Err(error)
@@ -251,7 +255,11 @@ impl Pool {
         match agreed {
             Agreed::Http1 => {
                 context.stats.cx_http1_total.increment(1);
-                let connection = h1::Connection::new(stream, local, Limits::default(), guard);
+                let limits = Limits {
+                    trailers: context.config.http1.dialect.trailers,
+                    ..Limits::default()
+                };
+                let connection = h1::Connection::new(stream, local, limits, guard);
                 Ok(Connected::Http1(Box::new(connection)))
             }
             Agreed::Http2 => {

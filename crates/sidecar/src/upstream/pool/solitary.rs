@@ -31,12 +31,17 @@ pub async fn solitary(target: &Rc<Target>) -> Result<Exchange, UpstreamError> {
     guard.connected();
     target.context.stats.cx_http1_total.increment(1);
     target.begin()?;
+    let dialect = target.context.config.http1.dialect;
     let local = stream.local_addr();
-    let connection = h1::Connection::new(stream, local, Limits::default(), Box::new(guard));
+    let limits = Limits {
+        trailers: dialect.trailers,
+        ..Limits::default()
+    };
+    let connection = h1::Connection::new(stream, local, limits, Box::new(guard));
     let owner = Rc::new(Solitary {
         target: target.clone(),
     });
-    let exchange = h1::Exchange::new(Box::new(connection), Lease::new(owner));
+    let exchange = h1::Exchange::new(Box::new(connection), Lease::new(owner), dialect);
     Ok(Exchange::H1(exchange))
 }
 

@@ -25,8 +25,8 @@ use super::shared::{ClusterSet, ClusterShared};
 use super::{Cluster, Clusters, ExchangeRequest, UpstreamError};
 use crate::config::address::Address;
 use crate::config::cluster::{
-    self, AssignmentSource, ClusterDiscovery, Http2Settings, LoadBalancing, Thresholds,
-    UpstreamProtocol, UpstreamTransport,
+    self, AssignmentSource, ClusterDiscovery, LoadBalancing, Thresholds, UpstreamProtocol,
+    UpstreamTransport,
 };
 use crate::config::endpoint::{Endpoint, HealthStatus, LoadAssignment, Locality};
 use crate::discovery::slot::Slot;
@@ -102,11 +102,14 @@ pub fn config(endpoints: impl IntoIterator<Item = Endpoint>) -> cluster::Cluster
             max_retries: 3,
         },
         protocol: UpstreamProtocol::Http1,
-        http2: Http2Settings {
+        http1: crate::config::http_protocol::Http1Settings::default(),
+        http2: crate::config::http_protocol::Http2Settings {
             max_concurrent_streams: 1024,
             initial_stream_window: 1 << 20,
             initial_connection_window: 1 << 20,
             allow_connect: false,
+            header_table_size: 4096,
+            keepalive: None,
         },
         idle_timeout: Some(Duration::from_secs(3600)),
         max_requests_per_connection: None,

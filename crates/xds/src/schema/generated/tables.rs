@@ -587,7 +587,6 @@ envoy.config.core.v3.HealthStatusSet\
 envoy.config.core.v3.Http1ProtocolOptions\
 allow_absolute_url\
 accept_http_10\
-a request without a host goes to the virtual host `*`\
 default_host_for_http_10\
 header_key_format\
 enable_trailers\
@@ -603,17 +602,17 @@ allow_custom_methods\
 name what is allowed in upgrade_configs\
 ignore_http_11_upgrade\
 envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat\
-names keep the case in which they came\
 proper_case_words\
 names keep the case in which they came anyway\
 stateful_formatter\
+envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords\
 envoy.config.core.v3.Http2ProtocolOptions\
-it only trades memory for bytes on the wire\
 hpack_table_size\
 max_concurrent_streams\
 initial_stream_window_size\
 initial_connection_window_size\
 allow_connect\
+METADATA frames are an extension that only Envoy speaks\
 allow_metadata\
 flow control bounds what is queued\
 max_outbound_frames\
@@ -626,8 +625,8 @@ max_inbound_priority_frames_per_stream\
 max_inbound_window_update_frames_per_data_frame_sent\
 what is malformed ends what the RFC says\
 stream_error_on_invalid_http_messaging\
+settings that we do not know cannot be acted on\
 custom_settings_parameters\
-it is not supported yet; use tcp_keepalive\
 connection_keepalive\
 it chooses between codecs inside Envoy\
 use_oghttp2_codec\
@@ -652,6 +651,11 @@ max_response_headers_kb\
 max_connection_duration_jitter\
 envoy.config.core.v3.JsonFormatOptions\
 sort_properties\
+envoy.config.core.v3.KeepaliveSettings\
+interval\
+interval_jitter\
+use interval, which probes connections that are at rest, too\
+connection_idle_interval\
 envoy.config.core.v3.Locality\
 region\
 zone\
@@ -1811,7 +1815,7 @@ google.protobuf.NullValue\
 NULL_VALUE\
 ";
 
-pub(crate) static MESSAGES: [MessageRow; 333] = [
+pub(crate) static MESSAGES: [MessageRow; 335] = [
     m(0,34,0,2), // envoy.admin.v3.BootstrapConfigDump
     m(55,26,2,2), // envoy.admin.v3.Certificate
     m(98,33,4,7), // envoy.admin.v3.CertificateDetails
@@ -1922,235 +1926,237 @@ pub(crate) static MESSAGES: [MessageRow; 333] = [
     m(14892,38,465,4), // envoy.config.core.v3.HeaderValueOption
     m(14959,36,469,1), // envoy.config.core.v3.HealthStatusSet
     m(14995,41,470,11), // envoy.config.core.v3.Http1ProtocolOptions
-    m(15536,57,481,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    m(15711,41,483,22), // envoy.config.core.v3.Http2ProtocolOptions
-    m(16783,40,505,8), // envoy.config.core.v3.HttpProtocolOptions
-    m(16996,38,513,1), // envoy.config.core.v3.JsonFormatOptions
-    m(17049,29,514,3), // envoy.config.core.v3.Locality
-    m(17096,29,517,2), // envoy.config.core.v3.Metadata
-    m(17195,49,519,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
-    m(17244,54,521,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
-    m(17298,25,523,11), // envoy.config.core.v3.Node
-    m(17444,48,534,2), // envoy.config.core.v3.Node.DynamicParametersEntry
-    m(17492,37,536,3), // envoy.config.core.v3.PathConfigSource
-    m(17542,25,539,2), // envoy.config.core.v3.Pipe
-    m(17616,38,541,2), // envoy.config.core.v3.RateLimitSettings
-    m(17673,32,543,6), // envoy.config.core.v3.RetryPolicy
-    m(17805,51,549,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
-    m(17856,46,551,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
-    m(17902,34,553,2), // envoy.config.core.v3.RuntimeDouble
-    m(17949,39,555,2), // envoy.config.core.v3.RuntimeFeatureFlag
-    m(17988,45,557,2), // envoy.config.core.v3.RuntimeFractionalPercent
-    m(18033,34,559,2), // envoy.config.core.v3.RuntimeUInt32
-    m(18067,47,561,2), // envoy.config.core.v3.SchemeHeaderTransformation
-    m(18147,37,563,1), // envoy.config.core.v3.SelfConfigSource
-    m(18184,34,564,7), // envoy.config.core.v3.SocketAddress
-    m(18362,45,571,7), // envoy.config.core.v3.SubstitutionFormatString
-    m(18519,33,578,3), // envoy.config.core.v3.TcpKeepalive
-    m(18600,36,581,2), // envoy.config.core.v3.TransportSocket
-    m(18636,41,583,2), // envoy.config.core.v3.TypedExtensionConfig
-    m(18677,48,585,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    m(18834,37,588,2), // envoy.config.core.v3.WatchedDirectory
-    m(18883,46,590,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
-    m(18959,66,594,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
-    m(19025,53,596,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    m(19254,33,600,5), // envoy.config.endpoint.v3.Endpoint
-    m(19361,51,605,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    m(19439,35,609,5), // envoy.config.endpoint.v3.LbEndpoint
-    m(19516,44,614,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
-    m(19768,42,622,3), // envoy.config.listener.v3.AdditionalAddress
-    m(19810,31,625,3), // envoy.config.listener.v3.Filter
-    m(19900,36,628,7), // envoy.config.listener.v3.FilterChain
-    m(20075,41,635,11), // envoy.config.listener.v3.FilterChainMatch
-    m(20290,33,646,37), // envoy.config.listener.v3.Listener
-    m(21310,57,683,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    m(21414,76,686,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
-    m(21490,70,686,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
-    m(21560,46,686,1), // envoy.config.listener.v3.Listener.DeprecatedV1
-    m(21606,39,687,4), // envoy.config.listener.v3.ListenerFilter
-    m(21660,58,691,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    m(21775,67,696,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    m(21847,47,697,3), // envoy.config.metrics.v3.HistogramBucketSettings
-    m(21905,35,700,5), // envoy.config.metrics.v3.StatsConfig
-    m(22157,36,705,3), // envoy.config.metrics.v3.StatsMatcher
-    m(22231,36,708,3), // envoy.config.metrics.v3.TagSpecifier
-    m(22291,44,711,1), // envoy.config.overload.v3.BufferFactoryConfig
-    m(22372,38,712,2), // envoy.config.overload.v3.LoadShedPoint
-    m(22418,39,714,3), // envoy.config.overload.v3.OverloadAction
-    m(22457,40,717,5), // envoy.config.overload.v3.OverloadManager
-    m(22566,40,722,2), // envoy.config.overload.v3.ResourceMonitor
-    m(22606,38,724,2), // envoy.config.overload.v3.ScaledTrigger
-    m(22681,41,726,1), // envoy.config.overload.v3.ThresholdTrigger
-    m(22722,32,727,3), // envoy.config.overload.v3.Trigger
-    m(22769,35,730,3), // envoy.config.route.v3.CookieMatcher
-    m(22828,31,733,2), // envoy.config.route.v3.Decorator
-    m(22877,42,735,3), // envoy.config.route.v3.DirectResponseAction
-    m(22961,35,738,11), // envoy.config.route.v3.HeaderMatcher
-    m(23114,43,749,3), // envoy.config.route.v3.QueryParameterMatcher
-    m(23157,36,752,10), // envoy.config.route.v3.RedirectAction
-    m(23324,27,762,19), // envoy.config.route.v3.Route
-    m(24111,33,781,37), // envoy.config.route.v3.RouteAction
-    m(25419,44,818,6), // envoy.config.route.v3.RouteAction.HashPolicy
-    m(25580,65,824,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    m(25654,51,825,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    m(25853,51,829,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    m(25915,59,831,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    m(25974,51,832,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    m(26074,53,835,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
-    m(26214,47,842,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
-    m(26357,40,845,19), // envoy.config.route.v3.RouteConfiguration
-    m(26760,32,864,15), // envoy.config.route.v3.RouteMatch
-    m(27078,47,879,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
-    m(27125,54,879,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
-    m(27179,55,879,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    m(27252,29,881,6), // envoy.config.route.v3.Tracing
-    m(27356,36,887,2), // envoy.config.route.v3.VirtualCluster
-    m(27392,33,889,24), // envoy.config.route.v3.VirtualHost
-    m(27676,37,913,5), // envoy.config.route.v3.WeightedCluster
-    m(27801,51,918,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
-    m(27852,53,928,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
-    m(27928,57,933,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    m(27985,57,934,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    m(28042,43,935,8), // envoy.extensions.clusters.dns.v3.DnsCluster
-    m(28137,55,943,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    m(28192,68,945,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    m(28465,46,951,10), // envoy.extensions.filters.http.router.v3.Router
-    m(28927,71,961,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(29062,65,963,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(29127,61,963,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(29188,63,963,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(29527,68,968,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    m(29615,58,972,1), // envoy.extensions.filters.network.direct_response.v3.Config
-    m(29681,45,973,0), // envoy.extensions.filters.network.echo.v3.Echo
-    m(29726,81,973,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(31462,101,1033,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(31607,103,1036,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(31733,109,1038,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(31864,95,1045,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(32020,70,1048,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(32101,63,1053,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(32194,78,1055,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    m(32272,66,1056,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    m(32359,59,1060,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
-    m(32480,58,1063,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
-    m(32538,54,1063,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(33267,74,1086,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(33366,70,1089,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(33436,84,1090,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(33520,47,1093,0), // envoy.extensions.formatter.metadata.v3.Metadata
-    m(33567,63,1093,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
-    m(33630,79,1093,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    m(33768,60,1096,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    m(33845,66,1099,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    m(33916,76,1100,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
-    m(33992,67,1100,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    m(34059,92,1102,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
-    m(34151,85,1102,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    m(34335,70,1108,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    m(34455,57,1114,1), // envoy.extensions.load_balancing_policies.random.v3.Random
-    m(34512,66,1115,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    m(34578,68,1117,1), // envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality
-    m(34669,69,1118,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    m(35042,81,1130,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    m(35174,73,1132,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    m(35538,66,1141,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    m(35617,70,1142,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    m(35708,55,1143,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    m(35872,58,1145,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(35930,70,1145,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(36572,58,1161,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(37460,95,1176,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(37657,62,1180,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(38073,67,1191,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    m(38166,79,1193,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
-    m(38343,57,1196,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(38410,48,1198,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(38537,63,1203,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(38611,56,1206,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(39237,51,1215,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
-    m(39327,55,1218,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(39612,62,1224,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    m(39678,60,1225,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(40008,54,1232,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(40147,69,1243,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(40249,73,1247,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(40322,78,1250,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(40400,48,1253,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(40613,77,1262,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(40690,49,1264,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(40839,43,1272,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(40913,44,1279,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(40963,54,1286,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(41071,69,1290,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(41151,71,1291,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(41228,78,1294,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(41306,35,1294,8), // envoy.service.discovery.v3.Resource
-    m(41382,48,1302,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(41442,40,1303,2), // envoy.service.discovery.v3.ResourceError
-    m(41482,42,1305,2), // envoy.service.discovery.v3.ResourceLocator
-    m(41524,65,1307,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(41589,39,1309,2), // envoy.service.discovery.v3.ResourceName
-    m(41657,35,1311,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(41702,33,1313,1), // envoy.type.matcher.v3.ListMatcher
-    m(41741,39,1314,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(41788,37,1315,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(41831,49,1319,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(41880,31,1320,1), // envoy.type.matcher.v3.OrMatcher
-    m(41925,45,1321,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(41989,34,1323,2), // envoy.type.matcher.v3.RegexMatcher
-    m(42097,44,1325,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(42157,35,1326,7), // envoy.type.matcher.v3.StringMatcher
-    m(42275,34,1333,7), // envoy.type.matcher.v3.ValueMatcher
-    m(42351,44,1340,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(42395,34,1340,2), // envoy.type.metadata.v3.MetadataKey
-    m(42429,46,1342,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(42480,35,1344,4), // envoy.type.metadata.v3.MetadataKind
-    m(42526,43,1348,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(42569,40,1348,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(42609,43,1348,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(42652,41,1348,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(42693,31,1348,6), // envoy.type.tracing.v3.CustomTag
-    m(42759,43,1354,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(42802,38,1356,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(42840,39,1358,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(42879,40,1359,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(42923,25,1362,2), // envoy.type.v3.DoubleRange
-    m(42956,31,1364,2), // envoy.type.v3.FractionalPercent
-    m(43007,24,1366,2), // envoy.type.v3.HashPolicy
-    m(43031,36,1368,1), // envoy.type.v3.HashPolicy.FilterState
-    m(43067,33,1369,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(43100,24,1369,1), // envoy.type.v3.HttpStatus
-    m(43128,24,1370,2), // envoy.type.v3.Int32Range
-    m(43152,24,1372,2), // envoy.type.v3.Int64Range
-    m(43176,21,1374,1), // envoy.type.v3.Percent
-    m(43197,29,1375,3), // envoy.type.v3.SemanticVersion
-    m(43255,25,1378,3), // envoy.type.v3.TokenBucket
-    m(43308,19,1381,2), // google.protobuf.Any
-    m(43327,25,1383,1), // google.protobuf.BoolValue
-    m(43352,26,1384,1), // google.protobuf.BytesValue
-    m(43378,27,1385,1), // google.protobuf.DoubleValue
-    m(43405,24,1386,2), // google.protobuf.Duration
-    m(43441,21,1388,0), // google.protobuf.Empty
-    m(43462,26,1388,1), // google.protobuf.FloatValue
-    m(43488,26,1389,1), // google.protobuf.Int32Value
-    m(43514,26,1390,1), // google.protobuf.Int64Value
-    m(43540,25,1391,1), // google.protobuf.ListValue
-    m(43571,27,1392,1), // google.protobuf.StringValue
-    m(43598,22,1393,1), // google.protobuf.Struct
-    m(43626,34,1394,2), // google.protobuf.Struct.FieldsEntry
-    m(43660,25,1396,2), // google.protobuf.Timestamp
-    m(43685,27,1398,1), // google.protobuf.UInt32Value
-    m(43712,27,1399,1), // google.protobuf.UInt64Value
-    m(43739,21,1400,6), // google.protobuf.Value
-    m(43826,17,1406,3), // google.rpc.Status
-    m(43850,25,1409,1), // xds.core.v3.ContextParams
-    m(43881,37,1410,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(15483,57,481,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
+    m(15620,73,483,0), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
+    m(15693,41,483,22), // envoy.config.core.v3.Http2ProtocolOptions
+    m(16782,40,505,8), // envoy.config.core.v3.HttpProtocolOptions
+    m(16995,38,513,1), // envoy.config.core.v3.JsonFormatOptions
+    m(17048,38,514,4), // envoy.config.core.v3.KeepaliveSettings
+    m(17193,29,518,3), // envoy.config.core.v3.Locality
+    m(17240,29,521,2), // envoy.config.core.v3.Metadata
+    m(17339,49,523,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
+    m(17388,54,525,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
+    m(17442,25,527,11), // envoy.config.core.v3.Node
+    m(17588,48,538,2), // envoy.config.core.v3.Node.DynamicParametersEntry
+    m(17636,37,540,3), // envoy.config.core.v3.PathConfigSource
+    m(17686,25,543,2), // envoy.config.core.v3.Pipe
+    m(17760,38,545,2), // envoy.config.core.v3.RateLimitSettings
+    m(17817,32,547,6), // envoy.config.core.v3.RetryPolicy
+    m(17949,51,553,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
+    m(18000,46,555,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
+    m(18046,34,557,2), // envoy.config.core.v3.RuntimeDouble
+    m(18093,39,559,2), // envoy.config.core.v3.RuntimeFeatureFlag
+    m(18132,45,561,2), // envoy.config.core.v3.RuntimeFractionalPercent
+    m(18177,34,563,2), // envoy.config.core.v3.RuntimeUInt32
+    m(18211,47,565,2), // envoy.config.core.v3.SchemeHeaderTransformation
+    m(18291,37,567,1), // envoy.config.core.v3.SelfConfigSource
+    m(18328,34,568,7), // envoy.config.core.v3.SocketAddress
+    m(18506,45,575,7), // envoy.config.core.v3.SubstitutionFormatString
+    m(18663,33,582,3), // envoy.config.core.v3.TcpKeepalive
+    m(18744,36,585,2), // envoy.config.core.v3.TransportSocket
+    m(18780,41,587,2), // envoy.config.core.v3.TypedExtensionConfig
+    m(18821,48,589,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
+    m(18978,37,592,2), // envoy.config.core.v3.WatchedDirectory
+    m(19027,46,594,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
+    m(19103,66,598,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
+    m(19169,53,600,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
+    m(19398,33,604,5), // envoy.config.endpoint.v3.Endpoint
+    m(19505,51,609,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
+    m(19583,35,613,5), // envoy.config.endpoint.v3.LbEndpoint
+    m(19660,44,618,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
+    m(19912,42,626,3), // envoy.config.listener.v3.AdditionalAddress
+    m(19954,31,629,3), // envoy.config.listener.v3.Filter
+    m(20044,36,632,7), // envoy.config.listener.v3.FilterChain
+    m(20219,41,639,11), // envoy.config.listener.v3.FilterChainMatch
+    m(20434,33,650,37), // envoy.config.listener.v3.Listener
+    m(21454,57,687,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
+    m(21558,76,690,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
+    m(21634,70,690,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
+    m(21704,46,690,1), // envoy.config.listener.v3.Listener.DeprecatedV1
+    m(21750,39,691,4), // envoy.config.listener.v3.ListenerFilter
+    m(21804,58,695,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
+    m(21919,67,700,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
+    m(21991,47,701,3), // envoy.config.metrics.v3.HistogramBucketSettings
+    m(22049,35,704,5), // envoy.config.metrics.v3.StatsConfig
+    m(22301,36,709,3), // envoy.config.metrics.v3.StatsMatcher
+    m(22375,36,712,3), // envoy.config.metrics.v3.TagSpecifier
+    m(22435,44,715,1), // envoy.config.overload.v3.BufferFactoryConfig
+    m(22516,38,716,2), // envoy.config.overload.v3.LoadShedPoint
+    m(22562,39,718,3), // envoy.config.overload.v3.OverloadAction
+    m(22601,40,721,5), // envoy.config.overload.v3.OverloadManager
+    m(22710,40,726,2), // envoy.config.overload.v3.ResourceMonitor
+    m(22750,38,728,2), // envoy.config.overload.v3.ScaledTrigger
+    m(22825,41,730,1), // envoy.config.overload.v3.ThresholdTrigger
+    m(22866,32,731,3), // envoy.config.overload.v3.Trigger
+    m(22913,35,734,3), // envoy.config.route.v3.CookieMatcher
+    m(22972,31,737,2), // envoy.config.route.v3.Decorator
+    m(23021,42,739,3), // envoy.config.route.v3.DirectResponseAction
+    m(23105,35,742,11), // envoy.config.route.v3.HeaderMatcher
+    m(23258,43,753,3), // envoy.config.route.v3.QueryParameterMatcher
+    m(23301,36,756,10), // envoy.config.route.v3.RedirectAction
+    m(23468,27,766,19), // envoy.config.route.v3.Route
+    m(24255,33,785,37), // envoy.config.route.v3.RouteAction
+    m(25563,44,822,6), // envoy.config.route.v3.RouteAction.HashPolicy
+    m(25724,65,828,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
+    m(25798,51,829,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
+    m(25997,51,833,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
+    m(26059,59,835,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
+    m(26118,51,836,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
+    m(26218,53,839,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
+    m(26358,47,846,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
+    m(26501,40,849,19), // envoy.config.route.v3.RouteConfiguration
+    m(26904,32,868,15), // envoy.config.route.v3.RouteMatch
+    m(27222,47,883,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
+    m(27269,54,883,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
+    m(27323,55,883,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
+    m(27396,29,885,6), // envoy.config.route.v3.Tracing
+    m(27500,36,891,2), // envoy.config.route.v3.VirtualCluster
+    m(27536,33,893,24), // envoy.config.route.v3.VirtualHost
+    m(27820,37,917,5), // envoy.config.route.v3.WeightedCluster
+    m(27945,51,922,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
+    m(27996,53,932,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
+    m(28072,57,937,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+    m(28129,57,938,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    m(28186,43,939,8), // envoy.extensions.clusters.dns.v3.DnsCluster
+    m(28281,55,947,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
+    m(28336,68,949,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
+    m(28609,46,955,10), // envoy.extensions.filters.http.router.v3.Router
+    m(29071,71,965,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(29206,65,967,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(29271,61,967,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(29332,63,967,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(29671,68,972,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
+    m(29759,58,976,1), // envoy.extensions.filters.network.direct_response.v3.Config
+    m(29825,45,977,0), // envoy.extensions.filters.network.echo.v3.Echo
+    m(29870,81,977,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(31606,101,1037,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(31751,103,1040,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(31877,109,1042,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(32008,95,1049,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(32164,70,1052,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(32245,63,1057,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(32338,78,1059,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
+    m(32416,66,1060,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
+    m(32503,59,1064,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
+    m(32624,58,1067,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
+    m(32682,54,1067,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(33411,74,1090,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(33510,70,1093,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(33580,84,1094,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(33664,47,1097,0), // envoy.extensions.formatter.metadata.v3.Metadata
+    m(33711,63,1097,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
+    m(33774,79,1097,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
+    m(33912,60,1100,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
+    m(33989,66,1103,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
+    m(34060,76,1104,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
+    m(34136,67,1104,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
+    m(34203,92,1106,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
+    m(34295,85,1106,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
+    m(34479,70,1112,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
+    m(34599,57,1118,1), // envoy.extensions.load_balancing_policies.random.v3.Random
+    m(34656,66,1119,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
+    m(34722,68,1121,1), // envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality
+    m(34813,69,1122,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+    m(35186,81,1134,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
+    m(35318,73,1136,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
+    m(35682,66,1145,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
+    m(35761,70,1146,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
+    m(35852,55,1147,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+    m(36016,58,1149,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(36074,70,1149,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(36716,58,1165,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(37604,95,1180,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(37801,62,1184,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(38217,67,1195,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
+    m(38310,79,1197,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
+    m(38487,57,1200,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(38554,48,1202,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(38681,63,1207,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(38755,56,1210,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(39381,51,1219,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
+    m(39471,55,1222,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(39756,62,1228,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
+    m(39822,60,1229,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(40152,54,1236,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(40291,69,1247,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(40393,73,1251,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(40466,78,1254,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(40544,48,1257,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(40757,77,1266,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(40834,49,1268,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(40983,43,1276,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(41057,44,1283,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(41107,54,1290,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(41215,69,1294,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(41295,71,1295,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(41372,78,1298,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(41450,35,1298,8), // envoy.service.discovery.v3.Resource
+    m(41526,48,1306,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(41586,40,1307,2), // envoy.service.discovery.v3.ResourceError
+    m(41626,42,1309,2), // envoy.service.discovery.v3.ResourceLocator
+    m(41668,65,1311,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(41733,39,1313,2), // envoy.service.discovery.v3.ResourceName
+    m(41801,35,1315,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(41846,33,1317,1), // envoy.type.matcher.v3.ListMatcher
+    m(41885,39,1318,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(41932,37,1319,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(41975,49,1323,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(42024,31,1324,1), // envoy.type.matcher.v3.OrMatcher
+    m(42069,45,1325,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(42133,34,1327,2), // envoy.type.matcher.v3.RegexMatcher
+    m(42241,44,1329,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(42301,35,1330,7), // envoy.type.matcher.v3.StringMatcher
+    m(42419,34,1337,7), // envoy.type.matcher.v3.ValueMatcher
+    m(42495,44,1344,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(42539,34,1344,2), // envoy.type.metadata.v3.MetadataKey
+    m(42573,46,1346,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(42624,35,1348,4), // envoy.type.metadata.v3.MetadataKind
+    m(42670,43,1352,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(42713,40,1352,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(42753,43,1352,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(42796,41,1352,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(42837,31,1352,6), // envoy.type.tracing.v3.CustomTag
+    m(42903,43,1358,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(42946,38,1360,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(42984,39,1362,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(43023,40,1363,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(43067,25,1366,2), // envoy.type.v3.DoubleRange
+    m(43100,31,1368,2), // envoy.type.v3.FractionalPercent
+    m(43151,24,1370,2), // envoy.type.v3.HashPolicy
+    m(43175,36,1372,1), // envoy.type.v3.HashPolicy.FilterState
+    m(43211,33,1373,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(43244,24,1373,1), // envoy.type.v3.HttpStatus
+    m(43272,24,1374,2), // envoy.type.v3.Int32Range
+    m(43296,24,1376,2), // envoy.type.v3.Int64Range
+    m(43320,21,1378,1), // envoy.type.v3.Percent
+    m(43341,29,1379,3), // envoy.type.v3.SemanticVersion
+    m(43399,25,1382,3), // envoy.type.v3.TokenBucket
+    m(43452,19,1385,2), // google.protobuf.Any
+    m(43471,25,1387,1), // google.protobuf.BoolValue
+    m(43496,26,1388,1), // google.protobuf.BytesValue
+    m(43522,27,1389,1), // google.protobuf.DoubleValue
+    m(43549,24,1390,2), // google.protobuf.Duration
+    m(43585,21,1392,0), // google.protobuf.Empty
+    m(43606,26,1392,1), // google.protobuf.FloatValue
+    m(43632,26,1393,1), // google.protobuf.Int32Value
+    m(43658,26,1394,1), // google.protobuf.Int64Value
+    m(43684,25,1395,1), // google.protobuf.ListValue
+    m(43715,27,1396,1), // google.protobuf.StringValue
+    m(43742,22,1397,1), // google.protobuf.Struct
+    m(43770,34,1398,2), // google.protobuf.Struct.FieldsEntry
+    m(43804,25,1400,2), // google.protobuf.Timestamp
+    m(43829,27,1402,1), // google.protobuf.UInt32Value
+    m(43856,27,1403,1), // google.protobuf.UInt64Value
+    m(43883,21,1404,6), // google.protobuf.Value
+    m(43970,17,1410,3), // google.rpc.Status
+    m(43994,25,1413,1), // xds.core.v3.ContextParams
+    m(44025,37,1414,2), // xds.core.v3.ContextParams.ParamsEntry
 ];
 
-pub(crate) static FIELDS: [FieldRow; 1412] = [
+pub(crate) static FIELDS: [FieldRow; 1416] = [
     // envoy.admin.v3.BootstrapConfigDump
     f(34,9,1,b'm',48,4,255,b'S',0,0), // bootstrap
-    f(43,12,2,b'm',326,4,255,b'S',0,0), // last_updated
+    f(43,12,2,b'm',328,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.Certificate
     f(81,7,1,b'm',2,2,255,b'S',0,0), // ca_cert
     f(88,10,2,b'm',2,2,255,b'S',0,0), // cert_chain
@@ -2159,20 +2165,20 @@ pub(crate) static FIELDS: [FieldRow; 1412] = [
     f(135,13,2,b's',65535,0,255,b'S',0,0), // serial_number
     f(148,17,3,b'm',31,2,255,b'S',0,0), // subject_alt_names
     f(165,21,4,b'w',65535,0,255,b'S',0,0), // days_until_expiration
-    f(186,10,5,b'm',326,4,255,b'S',0,0), // valid_from
-    f(196,15,6,b'm',326,4,255,b'S',0,0), // expiration_time
+    f(186,10,5,b'm',328,4,255,b'S',0,0), // valid_from
+    f(196,15,6,b'm',328,4,255,b'S',0,0), // expiration_time
     f(211,12,7,b'm',3,4,255,b'S',0,0), // ocsp_details
     // envoy.admin.v3.CertificateDetails.OcspDetails
-    f(186,10,1,b'm',326,4,255,b'S',0,0), // valid_from
-    f(268,10,2,b'm',326,4,255,b'S',0,0), // expiration
+    f(186,10,1,b'm',328,4,255,b'S',0,0), // valid_from
+    f(268,10,2,b'm',328,4,255,b'S',0,0), // expiration
     // envoy.admin.v3.Certificates
     f(305,12,1,b'm',1,2,255,b'S',0,0), // certificates
     // envoy.admin.v3.ClusterStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(349,13,2,b'b',65535,0,255,b'S',0,0), // added_via_api
-    f(362,31,3,b'm',310,4,255,b'S',0,0), // success_rate_ejection_threshold
+    f(362,31,3,b'm',312,4,255,b'S',0,0), // success_rate_ejection_threshold
     f(393,13,4,b'm',16,2,255,b'S',0,0), // host_statuses
-    f(406,44,5,b'm',310,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
+    f(406,44,5,b'm',312,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
     f(450,16,6,b'm',67,4,255,b'S',0,0), // circuit_breakers
     f(466,18,7,b's',65535,0,255,b'S',0,0), // observability_name
     f(484,16,8,b's',65535,0,255,b'S',0,0), // eds_service_name
@@ -2185,13 +2191,13 @@ pub(crate) static FIELDS: [FieldRow; 1412] = [
     f(622,24,4,b'm',8,2,255,b'S',0,0), // dynamic_warming_clusters
     // envoy.admin.v3.ClustersConfigDump.DynamicCluster
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(694,7,2,b'm',313,4,255,b'S',0,0), // cluster
-    f(43,12,3,b'm',326,4,255,b'S',0,0), // last_updated
+    f(694,7,2,b'm',315,4,255,b'S',0,0), // cluster
+    f(43,12,3,b'm',328,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ClustersConfigDump.StaticCluster
-    f(694,7,1,b'm',313,4,255,b'S',0,0), // cluster
-    f(43,12,2,b'm',326,4,255,b'S',0,0), // last_updated
+    f(694,7,1,b'm',315,4,255,b'S',0,0), // cluster
+    f(43,12,2,b'm',328,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.CommandLineOptions
     f(805,7,1,b'w',65535,0,255,b'S',0,0), // base_id
     f(812,11,2,b'u',65535,0,255,b'S',0,0), // concurrency
@@ -2207,9 +2213,9 @@ pub(crate) static FIELDS: [FieldRow; 1412] = [
     f(960,15,13,b's',65535,0,255,b'S',0,0), // service_cluster
     f(975,12,14,b's',65535,0,255,b'S',0,0), // service_node
     f(987,12,15,b's',65535,0,255,b'S',0,0), // service_zone
-    f(999,19,16,b'm',317,4,255,b'S',0,0), // file_flush_interval
-    f(1018,10,17,b'm',317,4,255,b'S',0,0), // drain_time
-    f(1028,20,18,b'm',317,4,255,b'S',0,0), // parent_shutdown_time
+    f(999,19,16,b'm',319,4,255,b'S',0,0), // file_flush_interval
+    f(1018,10,17,b'm',319,4,255,b'S',0,0), // drain_time
+    f(1028,20,18,b'm',319,4,255,b'S',0,0), // parent_shutdown_time
     f(1048,4,19,b'e',3,0,255,b'S',0,0), // mode
     f(1052,19,22,b'b',65535,0,255,b'S',0,0), // disable_hot_restart
     f(1071,20,23,b'b',65535,0,255,b'S',0,0), // enable_mutex_tracing
@@ -2233,19 +2239,19 @@ pub(crate) static FIELDS: [FieldRow; 1412] = [
     f(1408,19,42,b'u',65535,0,255,b'S',0,0), // file_flush_min_size
     f(1427,27,43,b'b',65535,0,255,b'S',0,0), // log_stacktrace_single_entry
     // envoy.admin.v3.ConfigDump
-    f(1479,7,1,b'm',313,2,255,b'S',0,0), // configs
+    f(1479,7,1,b'm',315,2,255,b'S',0,0), // configs
     // envoy.admin.v3.EndpointsConfigDump
     f(1520,23,2,b'm',14,2,255,b'S',0,0), // static_endpoint_configs
     f(1543,24,3,b'm',13,2,255,b'S',0,0), // dynamic_endpoint_configs
     // envoy.admin.v3.EndpointsConfigDump.DynamicEndpointConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(1623,15,2,b'm',313,4,255,b'S',0,0), // endpoint_config
-    f(43,12,3,b'm',326,4,255,b'S',0,0), // last_updated
+    f(1623,15,2,b'm',315,4,255,b'S',0,0), // endpoint_config
+    f(43,12,3,b'm',328,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.EndpointsConfigDump.StaticEndpointConfig
-    f(1623,15,1,b'm',313,4,255,b'S',0,0), // endpoint_config
-    f(43,12,2,b'm',326,4,255,b'S',0,0), // last_updated
+    f(1623,15,1,b'm',315,4,255,b'S',0,0), // endpoint_config
+    f(43,12,2,b'm',328,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.HostHealthStatus
     f(1724,26,1,b'b',65535,0,255,b'S',0,0), // failed_active_health_check
     f(1750,20,2,b'b',65535,0,255,b'S',0,0), // failed_outlier_check
@@ -2260,12 +2266,12 @@ pub(crate) static FIELDS: [FieldRow; 1412] = [
     f(1960,7,1,b'm',89,4,255,b'S',0,0), // address
     f(1967,5,2,b'm',30,2,255,b'S',0,0), // stats
     f(1972,13,3,b'm',15,4,255,b'S',0,0), // health_status
-    f(1985,12,4,b'm',310,4,255,b'S',0,0), // success_rate
+    f(1985,12,4,b'm',312,4,255,b'S',0,0), // success_rate
     f(1997,6,5,b'u',65535,0,255,b'S',0,0), // weight
     f(2003,8,6,b's',65535,0,255,b'S',0,0), // hostname
     f(2011,8,7,b'u',65535,0,255,b'S',0,0), // priority
-    f(2019,25,8,b'm',310,4,255,b'S',0,0), // local_origin_success_rate
-    f(2044,8,9,b'm',114,4,255,b'S',0,0), // locality
+    f(2019,25,8,b'm',312,4,255,b'S',0,0), // local_origin_success_rate
+    f(2044,8,9,b'm',116,4,255,b'S',0,0), // locality
     // envoy.admin.v3.ListenerStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(2081,13,2,b'm',89,4,255,b'S',0,0), // local_address
@@ -2285,23 +2291,23 @@ pub(crate) static FIELDS: [FieldRow; 1412] = [
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ListenersConfigDump.DynamicListenerState
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2372,8,2,b'm',313,4,255,b'S',0,0), // listener
-    f(43,12,3,b'm',326,4,255,b'S',0,0), // last_updated
+    f(2372,8,2,b'm',315,4,255,b'S',0,0), // listener
+    f(43,12,3,b'm',328,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.ListenersConfigDump.StaticListener
-    f(2372,8,1,b'm',313,4,255,b'S',0,0), // listener
-    f(43,12,2,b'm',326,4,255,b'S',0,0), // last_updated
+    f(2372,8,1,b'm',315,4,255,b'S',0,0), // listener
+    f(43,12,2,b'm',328,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.RoutesConfigDump
     f(2460,20,2,b'm',25,2,255,b'S',0,0), // static_route_configs
     f(2480,21,3,b'm',24,2,255,b'S',0,0), // dynamic_route_configs
     // envoy.admin.v3.RoutesConfigDump.DynamicRouteConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2551,12,2,b'm',313,4,255,b'S',0,0), // route_config
-    f(43,12,3,b'm',326,4,255,b'S',0,0), // last_updated
+    f(2551,12,2,b'm',315,4,255,b'S',0,0), // route_config
+    f(43,12,3,b'm',328,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.RoutesConfigDump.StaticRouteConfig
-    f(2551,12,1,b'm',313,4,255,b'S',0,0), // route_config
-    f(43,12,2,b'm',326,4,255,b'S',0,0), // last_updated
+    f(2551,12,1,b'm',315,4,255,b'S',0,0), // route_config
+    f(43,12,2,b'm',328,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.SecretsConfigDump
     f(2644,14,1,b'm',28,2,255,b'S',0,0), // static_secrets
     f(2658,22,2,b'm',27,2,255,b'S',0,0), // dynamic_active_secrets
@@ -2309,22 +2315,22 @@ pub(crate) static FIELDS: [FieldRow; 1412] = [
     // envoy.admin.v3.SecretsConfigDump.DynamicSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(572,12,2,b's',65535,0,255,b'S',0,0), // version_info
-    f(43,12,3,b'm',326,4,255,b'S',0,0), // last_updated
-    f(2749,6,4,b'm',313,4,255,b'S',0,0), // secret
+    f(43,12,3,b'm',328,4,255,b'S',0,0), // last_updated
+    f(2749,6,4,b'm',315,4,255,b'S',0,0), // secret
     f(701,11,5,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.SecretsConfigDump.StaticSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43,12,2,b'm',326,4,255,b'S',0,0), // last_updated
-    f(2749,6,3,b'm',313,4,255,b'S',0,0), // secret
+    f(43,12,2,b'm',328,4,255,b'S',0,0), // last_updated
+    f(2749,6,3,b'm',315,4,255,b'S',0,0), // secret
     // envoy.admin.v3.ServerInfo
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
     f(2832,5,2,b'e',4,0,255,b'S',0,0), // state
-    f(2837,20,3,b'm',317,4,255,b'S',0,0), // uptime_current_epoch
-    f(2857,17,4,b'm',317,4,255,b'S',0,0), // uptime_all_epochs
+    f(2837,20,3,b'm',319,4,255,b'S',0,0), // uptime_current_epoch
+    f(2857,17,4,b'm',319,4,255,b'S',0,0), // uptime_all_epochs
     f(2874,19,5,b's',65535,0,255,b'S',0,0), // hot_restart_version
     f(2893,20,6,b'm',10,4,255,b'S',0,0), // command_line_options
-    f(2913,4,7,b'm',118,4,255,b'S',0,0), // node
+    f(2913,4,7,b'm',120,4,255,b'S',0,0), // node
     f(2917,24,8,b'b',65535,0,255,b'S',0,0), // hot_restart_initializing
     // envoy.admin.v3.SimpleMetric
     f(2968,4,1,b'e',5,0,255,b'S',0,0), // type
@@ -2335,14 +2341,14 @@ pub(crate) static FIELDS: [FieldRow; 1412] = [
     f(3015,3,2,b's',65535,4,0,b'S',0,0), // uri
     f(3018,10,3,b's',65535,4,0,b'S',0,0), // ip_address
     // envoy.admin.v3.UpdateFailureState
-    f(3061,20,1,b'm',313,4,255,b'S',0,0), // failed_configuration
-    f(3081,19,2,b'm',326,4,255,b'S',0,0), // last_update_attempt
+    f(3061,20,1,b'm',315,4,255,b'S',0,0), // failed_configuration
+    f(3081,19,2,b'm',328,4,255,b'S',0,0), // last_update_attempt
     f(3100,7,3,b's',65535,0,255,b'S',0,0), // details
     f(572,12,4,b's',65535,0,255,b'S',0,0), // version_info
     // envoy.config.accesslog.v3.AccessLog
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3142,6,2,b'm',34,4,255,b'S',0,0), // filter
-    f(3148,12,4,b'm',313,4,0,b'S',0,0), // typed_config
+    f(3148,12,4,b'm',315,4,0,b'S',0,0), // typed_config
     // envoy.config.accesslog.v3.AccessLogFilter
     f(3201,18,1,b'm',45,4,0,b'S',0,0), // status_code_filter
     f(3219,15,2,b'm',37,4,0,b'S',0,0), // duration_filter
@@ -2361,14 +2367,14 @@ pub(crate) static FIELDS: [FieldRow; 1412] = [
     f(3548,7,1,b'm',34,2,255,b'S',0,0), // filters
     // envoy.config.accesslog.v3.ComparisonFilter
     f(3597,2,1,b'e',6,0,255,b'S',0,0), // op
-    f(2972,5,2,b'm',129,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',131,4,255,b'S',0,0), // value
     // envoy.config.accesslog.v3.DurationFilter
     f(3639,10,1,b'm',36,4,255,b'S',0,0), // comparison
     // envoy.config.accesslog.v3.GrpcStatusFilter
     f(3691,8,1,b'e',7,2,255,b'S',0,0), // statuses
     f(3699,7,2,b'b',65535,0,255,b'S',0,0), // exclude
     // envoy.config.accesslog.v3.HeaderFilter
-    f(3744,6,1,b'm',173,4,255,b'S',0,0), // header
+    f(3744,6,1,b'm',175,4,255,b'S',0,0), // header
     // envoy.config.accesslog.v3.LogTypeFilter
     f(3789,5,1,b'e',28,2,255,b'S',0,0), // types
     f(3699,7,2,b'b',65535,0,255,b'S',0,0), // exclude
@@ -2379,7 +2385,7 @@ pub(crate) static FIELDS: [FieldRow; 1412] = [
     f(3918,5,1,b's',65535,2,255,b'S',0,0), // flags
     // envoy.config.accesslog.v3.RuntimeFilter
     f(3962,11,1,b's',65535,0,255,b'S',0,0), // runtime_key
-    f(3973,15,2,b'm',303,4,255,b'S',0,0), // percent_sampled
+    f(3973,15,2,b'm',305,4,255,b'S',0,0), // percent_sampled
     f(3988,26,3,b'b',65535,0,255,b'S',0,0), // use_independent_randomness
     // envoy.config.accesslog.v3.StatusCodeFilter
     f(3639,10,1,b'm',36,4,255,b'S',0,0), // comparison
@@ -2391,27 +2397,27 @@ pub(crate) static FIELDS: [FieldRow; 1412] = [
     f(4297,14,4,b'm',65535,2,255,b'R',4243,54), // socket_options
     f(4311,10,5,b'm',33,2,255,b'I',4128,41), // access_log
     f(4360,24,6,b'b',65535,0,255,b'I',4321,39), // ignore_global_conn_limit
-    f(4384,11,7,b'm',287,2,255,b'R',0,0), // allow_paths
+    f(4384,11,7,b'm',289,2,255,b'R',0,0), // allow_paths
     // envoy.config.bootstrap.v3.Bootstrap
-    f(2913,4,1,b'm',118,4,255,b'S',0,0), // node
+    f(2913,4,1,b'm',120,4,255,b'S',0,0), // node
     f(4430,16,2,b'm',54,4,255,b'S',0,0), // static_resources
     f(4446,17,3,b'm',52,4,255,b'S',0,0), // dynamic_resources
     f(4463,15,4,b'm',55,4,255,b'S',0,0), // cluster_manager
     f(4549,10,5,b's',65535,0,255,b'I',4478,71), // flags_path
     f(4604,11,6,b'm',65535,2,255,b'R',4559,45), // stats_sinks
-    f(4685,20,7,b'm',317,4,255,b'I',4615,70), // stats_flush_interval
+    f(4685,20,7,b'm',319,4,255,b'I',4615,70), // stats_flush_interval
     f(4773,8,8,b'm',64,4,255,b'I',4705,68), // watchdog
     f(4828,7,9,b'm',65535,4,255,b'R',4781,47), // tracing
     f(4835,5,12,b'm',47,4,255,b'S',0,0), // admin
-    f(4840,12,13,b'm',159,4,255,b'S',0,0), // stats_config
+    f(4840,12,13,b'm',161,4,255,b'S',0,0), // stats_config
     f(4897,10,14,b'm',91,4,255,b'R',4852,45), // hds_config
-    f(4973,16,15,b'm',165,4,255,b'I',4907,66), // overload_manager
+    f(4973,16,15,b'm',167,4,255,b'I',4907,66), // overload_manager
     f(5035,23,16,b'b',65535,0,255,b'I',4989,46), // enable_dispatcher_stats
     f(5058,15,17,b'm',59,4,255,b'S',0,0), // layered_runtime
     f(5101,13,18,b's',65535,0,255,b'R',5073,28), // header_prefix
-    f(5114,29,19,b'm',328,4,255,b'S',0,0), // stats_server_version_override
+    f(5114,29,19,b'm',330,4,255,b'S',0,0), // stats_server_version_override
     f(5233,23,20,b'b',65535,0,255,b'I',5143,90), // use_tcp_for_dns_lookups
-    f(5291,20,21,b'm',136,2,255,b'R',5256,35), // bootstrap_extensions
+    f(5291,20,21,b'm',138,2,255,b'R',5256,35), // bootstrap_extensions
     f(5384,14,22,b'm',96,2,255,b'R',5311,73), // config_sources
     f(5430,21,23,b'm',96,4,255,b'R',5398,32), // default_config_source
     f(5485,24,24,b's',65535,0,255,b'I',5451,34), // default_socket_interface
@@ -2421,23 +2427,23 @@ pub(crate) static FIELDS: [FieldRow; 1412] = [
     f(5779,13,28,b'm',58,2,255,b'I',5693,86), // fatal_actions
     f(5792,20,29,b'b',65535,4,0,b'I',4615,70), // stats_flush_on_admin
     f(5812,21,30,b'm',99,4,255,b'I',5143,90), // dns_resolution_config
-    f(5833,25,31,b'm',136,4,255,b'I',5143,90), // typed_dns_resolver_config
+    f(5833,25,31,b'm',138,4,255,b'I',5143,90), // typed_dns_resolver_config
     f(5917,14,32,b'm',57,2,255,b'I',5858,59), // inline_headers
     f(5990,22,33,b's',65535,0,255,b'I',5931,59), // perf_tracing_file_path
-    f(6106,20,34,b'm',136,4,255,b'I',6012,94), // default_regex_engine
-    f(6178,22,35,b'm',136,4,255,b'R',6126,52), // xds_delegate_extension
-    f(6258,28,36,b'm',136,4,255,b'R',6200,58), // xds_config_tracker_extension
-    f(6349,16,37,b'm',136,4,255,b'R',6286,63), // listener_manager
+    f(6106,20,34,b'm',138,4,255,b'I',6012,94), // default_regex_engine
+    f(6178,22,35,b'm',138,4,255,b'R',6126,52), // xds_delegate_extension
+    f(6258,28,36,b'm',138,4,255,b'R',6200,58), // xds_config_tracker_extension
+    f(6349,16,37,b'm',138,4,255,b'R',6286,63), // listener_manager
     f(6365,22,38,b'm',49,4,255,b'S',0,0), // application_log_config
     f(6429,21,39,b'm',51,4,255,b'I',6387,42), // deferred_stat_options
     f(6491,32,40,b'm',53,4,255,b'I',6450,41), // grpc_async_client_manager_config
     f(6573,24,41,b'm',60,4,255,b'I',6523,50), // memory_allocator_manager
-    f(6679,23,42,b'm',317,4,1,b'I',6597,82), // stats_eviction_interval
+    f(6679,23,42,b'm',319,4,1,b'I',6597,82), // stats_eviction_interval
     f(6734,26,43,b'b',65535,0,255,b'I',6702,32), // enable_worker_cpu_affinity
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig
     f(942,10,1,b'm',50,4,255,b'S',0,0), // log_format
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat
-    f(6882,11,1,b'm',324,4,0,b'S',0,0), // json_format
+    f(6882,11,1,b'm',326,4,0,b'S',0,0), // json_format
     f(6893,11,2,b's',65535,4,0,b'S',0,0), // text_format
     // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
     f(6995,30,1,b'b',65535,0,255,b'I',6959,36), // enable_deferred_creation_stats
@@ -2448,11 +2454,11 @@ pub(crate) static FIELDS: [FieldRow; 1412] = [
     f(7157,21,5,b's',65535,0,255,b'R',7107,50), // lds_resources_locator
     f(7178,21,6,b's',65535,0,255,b'R',7107,50), // cds_resources_locator
     // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    f(7263,30,1,b'm',317,4,255,b'I',6959,36), // max_cached_entry_idle_duration
+    f(7263,30,1,b'm',319,4,255,b'I',6959,36), // max_cached_entry_idle_duration
     // envoy.config.bootstrap.v3.Bootstrap.StaticResources
-    f(7344,9,1,b'm',150,2,255,b'S',0,0), // listeners
+    f(7344,9,1,b'm',152,2,255,b'S',0,0), // listeners
     f(7353,8,2,b'm',69,2,255,b'S',0,0), // clusters
-    f(7361,7,3,b'm',252,2,255,b'S',0,0), // secrets
+    f(7361,7,3,b'm',254,2,255,b'S',0,0), // secrets
     // envoy.config.bootstrap.v3.ClusterManager
     f(7475,18,1,b's',65535,0,255,b'I',7408,67), // local_cluster_name
     f(7566,17,2,b'm',56,4,255,b'I',7493,73), // outlier_detection
@@ -2466,18 +2472,18 @@ pub(crate) static FIELDS: [FieldRow; 1412] = [
     f(7836,18,1,b's',65535,0,255,b'I',6959,36), // inline_header_name
     f(7854,18,2,b'e',8,0,255,b'I',6959,36), // inline_header_type
     // envoy.config.bootstrap.v3.FatalAction
-    f(7909,6,1,b'm',136,4,255,b'I',6959,36), // config
+    f(7909,6,1,b'm',138,4,255,b'I',6959,36), // config
     // envoy.config.bootstrap.v3.LayeredRuntime
     f(7955,6,1,b'm',61,2,255,b'S',0,0), // layers
     // envoy.config.bootstrap.v3.MemoryAllocatorManager
     f(8009,16,1,b'w',65535,0,255,b'I',6959,36), // bytes_to_release
-    f(8025,23,2,b'm',317,4,255,b'I',6959,36), // memory_release_interval
-    f(8048,23,3,b'm',328,4,255,b'I',6959,36), // soft_memory_limit_bytes
-    f(8071,28,4,b'm',327,4,255,b'I',6959,36), // max_per_cpu_cache_size_bytes
+    f(8025,23,2,b'm',319,4,255,b'I',6959,36), // memory_release_interval
+    f(8048,23,3,b'm',330,4,255,b'I',6959,36), // soft_memory_limit_bytes
+    f(8071,28,4,b'm',329,4,255,b'I',6959,36), // max_per_cpu_cache_size_bytes
     f(8099,24,5,b'w',65535,0,255,b'I',6959,36), // max_unfreed_memory_bytes
     // envoy.config.bootstrap.v3.RuntimeLayer
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(8161,12,2,b'm',324,4,0,b'S',0,0), // static_layer
+    f(8161,12,2,b'm',326,4,0,b'S',0,0), // static_layer
     f(8173,10,3,b'm',63,4,0,b'S',0,0), // disk_layer
     f(8183,11,4,b'm',62,4,0,b'S',0,0), // admin_layer
     f(8238,10,5,b'm',65535,4,0,b'R',8194,44), // rtds_layer
@@ -2487,15 +2493,15 @@ pub(crate) static FIELDS: [FieldRow; 1412] = [
     f(8357,22,2,b'b',65535,0,255,b'S',0,0), // append_service_cluster
     f(8379,12,3,b's',65535,0,255,b'S',0,0), // subdirectory
     // envoy.config.bootstrap.v3.Watchdog
-    f(8425,12,1,b'm',317,4,255,b'I',6959,36), // miss_timeout
-    f(8437,16,2,b'm',317,4,255,b'I',6959,36), // megamiss_timeout
-    f(8453,12,3,b'm',317,4,255,b'I',6959,36), // kill_timeout
-    f(8465,17,4,b'm',317,4,255,b'I',6959,36), // multikill_timeout
-    f(8482,19,5,b'm',310,4,255,b'I',6959,36), // multikill_threshold
-    f(8501,23,6,b'm',317,4,255,b'I',6959,36), // max_kill_timeout_jitter
+    f(8425,12,1,b'm',319,4,255,b'I',6959,36), // miss_timeout
+    f(8437,16,2,b'm',319,4,255,b'I',6959,36), // megamiss_timeout
+    f(8453,12,3,b'm',319,4,255,b'I',6959,36), // kill_timeout
+    f(8465,17,4,b'm',319,4,255,b'I',6959,36), // multikill_timeout
+    f(8482,19,5,b'm',312,4,255,b'I',6959,36), // multikill_threshold
+    f(8501,23,6,b'm',319,4,255,b'I',6959,36), // max_kill_timeout_jitter
     f(8524,7,7,b'm',65,2,255,b'I',6959,36), // actions
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
-    f(7909,6,1,b'm',136,4,255,b'I',6959,36), // config
+    f(7909,6,1,b'm',138,4,255,b'I',6959,36), // config
     f(8580,5,2,b'e',9,0,255,b'I',6959,36), // event
     // envoy.config.bootstrap.v3.Watchdogs
     f(8620,20,1,b'm',64,4,255,b'I',6959,36), // main_thread_watchdog
@@ -2505,43 +2511,43 @@ pub(crate) static FIELDS: [FieldRow; 1412] = [
     f(8730,19,2,b'm',68,2,255,b'R',8704,26), // per_host_thresholds
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds
     f(2011,8,1,b'e',20,0,255,b'S',0,0), // priority
-    f(8799,15,2,b'm',327,4,255,b'S',0,0), // max_connections
-    f(8814,20,3,b'm',327,4,255,b'S',0,0), // max_pending_requests
-    f(8834,12,4,b'm',327,4,255,b'S',0,0), // max_requests
-    f(8846,11,5,b'm',327,4,255,b'S',0,0), // max_retries
+    f(8799,15,2,b'm',329,4,255,b'S',0,0), // max_connections
+    f(8814,20,3,b'm',329,4,255,b'S',0,0), // max_pending_requests
+    f(8834,12,4,b'm',329,4,255,b'S',0,0), // max_requests
+    f(8846,11,5,b'm',329,4,255,b'S',0,0), // max_retries
     f(8926,15,6,b'b',65535,0,255,b'I',8857,69), // track_remaining
-    f(8991,20,7,b'm',327,4,255,b'I',8941,50), // max_connection_pools
+    f(8991,20,7,b'm',329,4,255,b'I',8941,50), // max_connection_pools
     f(9026,12,8,b'm',65535,4,255,b'R',9011,15), // retry_budget
     // envoy.config.cluster.v3.Cluster
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(2968,4,2,b'e',11,4,0,b'S',0,0), // type
     f(9069,18,3,b'm',75,4,255,b'S',0,0), // eds_cluster_config
-    f(9087,15,4,b'm',317,4,255,b'S',0,0), // connect_timeout
-    f(9170,33,5,b'm',327,4,255,b'I',9102,68), // per_connection_buffer_limit_bytes
+    f(9087,15,4,b'm',319,4,255,b'S',0,0), // connect_timeout
+    f(9170,33,5,b'm',329,4,255,b'I',9102,68), // per_connection_buffer_limit_bytes
     f(9203,9,6,b'e',13,0,255,b'S',0,0), // lb_policy
     f(9254,13,8,b'm',65535,2,255,b'R',9212,42), // health_checks
-    f(9267,27,9,b'm',327,4,255,b'S',0,0), // max_requests_per_connection
+    f(9267,27,9,b'm',329,4,255,b'S',0,0), // max_requests_per_connection
     f(450,16,10,b'm',67,4,255,b'S',0,0), // circuit_breakers
     f(9294,21,13,b'm',109,4,255,b'S',0,0), // http_protocol_options
-    f(9315,22,14,b'm',111,4,255,b'S',0,0), // http2_protocol_options
-    f(9337,16,16,b'm',317,4,255,b'S',0,0), // dns_refresh_rate
+    f(9315,22,14,b'm',112,4,255,b'S',0,0), // http2_protocol_options
+    f(9337,16,16,b'm',319,4,255,b'S',0,0), // dns_refresh_rate
     f(9353,17,17,b'e',12,0,255,b'S',0,0), // dns_lookup_family
     f(9370,13,18,b'm',89,2,255,b'S',0,0), // dns_resolvers
     f(7566,17,19,b'm',65535,4,255,b'R',9383,38), // outlier_detection
-    f(9480,16,20,b'm',317,4,255,b'I',9421,59), // cleanup_interval
+    f(9480,16,20,b'm',319,4,255,b'I',9421,59), // cleanup_interval
     f(7583,20,21,b'm',93,4,255,b'S',0,0), // upstream_bind_config
     f(9521,16,22,b'm',65535,4,255,b'R',9496,25), // lb_subset_config
     f(9605,19,23,b'm',65535,4,1,b'R',9537,68), // ring_hash_lb_config
-    f(9624,16,24,b'm',135,4,255,b'S',0,0), // transport_socket
-    f(9674,8,25,b'm',115,4,255,b'I',9640,34), // metadata
+    f(9624,16,24,b'm',137,4,255,b'S',0,0), // transport_socket
+    f(9674,8,25,b'm',117,4,255,b'I',9640,34), // metadata
     f(9682,18,26,b'e',10,0,255,b'S',0,0), // protocol_selection
     f(9700,16,27,b'm',70,4,255,b'S',0,0), // common_lb_config
     f(9716,13,28,b's',65535,0,255,b'S',0,0), // alt_stat_name
-    f(9729,28,29,b'm',112,4,255,b'S',0,0), // common_http_protocol_options
+    f(9729,28,29,b'm',113,4,255,b'S',0,0), // common_http_protocol_options
     f(9757,27,30,b'm',86,4,255,b'S',0,0), // upstream_connection_options
     f(9784,40,31,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_health_failure
     f(9887,29,32,b'b',65535,0,255,b'I',9824,63), // ignore_health_on_host_removal
-    f(9916,15,33,b'm',139,4,255,b'S',0,0), // load_assignment
+    f(9916,15,33,b'm',141,4,255,b'S',0,0), // load_assignment
     f(9931,22,34,b'm',77,4,1,b'S',0,0), // original_dst_lb_config
     f(9953,32,36,b'm',82,1,255,b'S',0,0), // typed_extension_protocol_options
     f(9985,23,37,b'm',76,4,1,b'S',0,0), // least_request_lb_config
@@ -2553,131 +2559,131 @@ pub(crate) static FIELDS: [FieldRow; 1412] = [
     f(10142,24,43,b'm',81,2,255,b'S',0,0), // transport_socket_matches
     f(10166,24,44,b'm',79,4,255,b'S',0,0), // dns_failure_refresh_rate
     f(5233,23,45,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
-    f(10190,30,46,b'm',137,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(10190,30,46,b'm',139,4,255,b'S',0,0), // upstream_http_protocol_options
     f(10246,21,47,b'b',65535,0,255,b'I',10220,26), // track_timeout_budgets
-    f(10267,15,48,b'm',136,4,255,b'R',0,0), // upstream_config
+    f(10267,15,48,b'm',138,4,255,b'R',0,0), // upstream_config
     f(10311,19,49,b'm',85,4,255,b'I',10282,29), // track_cluster_stats
     f(10375,17,50,b'm',78,4,255,b'I',10330,45), // preconnect_policy
     f(10392,41,51,b'b',65535,0,255,b'R',0,0), // connection_pool_per_downstream_connection
     f(10498,16,52,b'm',65535,4,1,b'R',10433,65), // maglev_lb_config
     f(5812,21,53,b'm',99,4,255,b'S',0,0), // dns_resolution_config
-    f(10514,21,54,b'm',314,4,255,b'S',0,0), // wait_for_warm_on_init
-    f(5833,25,55,b'm',136,4,255,b'S',0,0), // typed_dns_resolver_config
+    f(10514,21,54,b'm',316,4,255,b'S',0,0), // wait_for_warm_on_init
+    f(5833,25,55,b'm',138,4,255,b'S',0,0), // typed_dns_resolver_config
     f(10535,21,56,b'm',80,4,1,b'S',0,0), // round_robin_lb_config
     f(10556,27,57,b's',65535,2,255,b'R',0,0), // lrs_report_endpoint_metrics
-    f(10583,10,58,b'm',317,4,255,b'S',0,0), // dns_jitter
+    f(10583,10,58,b'm',319,4,255,b'S',0,0), // dns_jitter
     f(10593,24,59,b'm',65535,4,255,b'R',0,0), // transport_socket_matcher
-    f(10617,44,60,b'm',317,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
-    f(10684,13,61,b'm',160,4,255,b'I',10661,23), // stats_matcher
+    f(10617,44,60,b'm',319,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
+    f(10684,13,61,b'm',162,4,255,b'I',10661,23), // stats_matcher
     f(10697,16,62,b'm',65535,4,255,b'R',0,0), // queuing_policies
     // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    f(10759,23,1,b'm',310,4,255,b'S',0,0), // healthy_panic_threshold
+    f(10759,23,1,b'm',312,4,255,b'S',0,0), // healthy_panic_threshold
     f(10782,20,2,b'm',73,4,0,b'S',0,0), // zone_aware_lb_config
     f(10802,27,3,b'm',72,4,0,b'S',0,0), // locality_weighted_lb_config
-    f(10881,19,4,b'm',317,4,255,b'I',10829,52), // update_merge_window
+    f(10881,19,4,b'm',319,4,255,b'I',10829,52), // update_merge_window
     f(10952,31,5,b'b',65535,0,255,b'I',10900,52), // ignore_new_hosts_until_first_hc
     f(10983,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
     f(11091,28,7,b'm',71,4,255,b'I',11019,72), // consistent_hashing_lb_config
     f(11218,20,8,b'm',108,4,255,b'I',11119,99), // override_host_status
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
     f(11310,24,1,b'b',65535,0,255,b'I',6959,36), // use_hostname_for_hashing
-    f(11334,19,2,b'm',327,4,255,b'I',6959,36), // hash_balance_factor
+    f(11334,19,2,b'm',329,4,255,b'I',6959,36), // hash_balance_factor
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
-    f(11593,15,1,b'm',310,4,255,b'I',11488,105), // routing_enabled
-    f(11608,16,2,b'm',328,4,255,b'I',11488,105), // min_cluster_size
+    f(11593,15,1,b'm',312,4,255,b'I',11488,105), // routing_enabled
+    f(11608,16,2,b'm',330,4,255,b'I',11488,105), // min_cluster_size
     f(11624,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
     // envoy.config.cluster.v3.Cluster.CustomClusterType
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',313,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',315,4,255,b'S',0,0), // typed_config
     // envoy.config.cluster.v3.Cluster.EdsClusterConfig
     f(11742,10,1,b'm',96,4,255,b'S',0,0), // eds_config
     f(11752,12,2,b's',65535,0,255,b'S',0,0), // service_name
     // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    f(11816,12,1,b'm',327,4,255,b'S',0,0), // choice_count
-    f(11828,19,2,b'm',126,4,255,b'S',0,0), // active_request_bias
+    f(11816,12,1,b'm',329,4,255,b'S',0,0), // choice_count
+    f(11828,19,2,b'm',128,4,255,b'S',0,0), // active_request_bias
     f(11911,17,3,b'm',65535,4,255,b'R',11847,64), // slow_start_config
     // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
     f(11979,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
     f(12059,16,2,b's',65535,0,255,b'I',11994,65), // http_header_name
-    f(12098,22,3,b'm',327,4,255,b'R',12075,23), // upstream_port_override
-    f(12120,12,4,b'm',290,4,255,b'R',0,0), // metadata_key
+    f(12098,22,3,b'm',329,4,255,b'R',12075,23), // upstream_port_override
+    f(12120,12,4,b'm',292,4,255,b'R',0,0), // metadata_key
     // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    f(12180,29,1,b'm',316,4,255,b'I',6959,36), // per_upstream_preconnect_ratio
-    f(12209,27,2,b'm',316,4,255,b'I',6959,36), // predictive_preconnect_ratio
-    f(12236,27,3,b'm',281,4,255,b'I',6959,36), // preconnect_enabled_metadata
+    f(12180,29,1,b'm',318,4,255,b'I',6959,36), // per_upstream_preconnect_ratio
+    f(12209,27,2,b'm',318,4,255,b'I',6959,36), // predictive_preconnect_ratio
+    f(12236,27,3,b'm',283,4,255,b'I',6959,36), // preconnect_enabled_metadata
     // envoy.config.cluster.v3.Cluster.RefreshRate
-    f(12306,13,1,b'm',317,4,255,b'S',0,0), // base_interval
-    f(12319,12,2,b'm',317,4,255,b'S',0,0), // max_interval
+    f(12306,13,1,b'm',319,4,255,b'S',0,0), // base_interval
+    f(12319,12,2,b'm',319,4,255,b'S',0,0), // max_interval
     // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
     f(11911,17,1,b'm',65535,4,255,b'R',11847,64), // slow_start_config
     // envoy.config.cluster.v3.Cluster.TransportSocketMatch
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(12433,5,2,b'm',324,4,255,b'S',0,0), // match
-    f(9624,16,3,b'm',135,4,255,b'S',0,0), // transport_socket
+    f(12433,5,2,b'm',326,4,255,b'S',0,0), // match
+    f(9624,16,3,b'm',137,4,255,b'S',0,0), // transport_socket
     // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',313,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',315,4,255,b'S',0,0), // value
     // envoy.config.cluster.v3.LoadBalancingPolicy
     f(12550,8,1,b'm',84,2,255,b'S',0,0), // policies
     // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
-    f(12608,22,4,b'm',136,4,255,b'S',0,0), // typed_extension_config
+    f(12608,22,4,b'm',138,4,255,b'S',0,0), // typed_extension_config
     // envoy.config.cluster.v3.TrackClusterStats
     f(12671,15,1,b'b',65535,0,255,b'I',6959,36), // timeout_budgets
     f(12686,22,2,b'b',65535,0,255,b'I',6959,36), // request_response_sizes
     f(12708,18,3,b'b',65535,0,255,b'I',6959,36), // per_endpoint_stats
     // envoy.config.cluster.v3.UpstreamConnectionOptions
-    f(12775,13,1,b'm',134,4,255,b'S',0,0), // tcp_keepalive
+    f(12775,13,1,b'm',136,4,255,b'S',0,0), // tcp_keepalive
     f(12811,48,2,b'b',65535,0,255,b'I',12788,23), // set_local_interface_name_on_upstream_connections
     f(12886,21,3,b'm',87,4,255,b'I',12859,27), // happy_eyeballs_config
     // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
     f(12976,28,1,b'e',14,0,255,b'I',6959,36), // first_address_family_version
-    f(13004,26,2,b'm',327,4,255,b'I',6959,36), // first_address_family_count
+    f(13004,26,2,b'm',329,4,255,b'I',6959,36), // first_address_family_count
     // envoy.config.common.mutation_rules.v3.HeaderMutation
     f(13082,6,1,b's',65535,4,0,b'S',0,0), // remove
     f(13088,6,2,b'm',107,4,0,b'S',0,0), // append
     f(13122,15,3,b'm',65535,4,0,b'R',13094,28), // remove_on_match
     // envoy.config.core.v3.Address
-    f(13165,14,1,b'm',132,4,0,b'S',0,0), // socket_address
-    f(13179,4,2,b'm',121,4,0,b'S',0,0), // pipe
+    f(13165,14,1,b'm',134,4,0,b'S',0,0), // socket_address
+    f(13179,4,2,b'm',123,4,0,b'S',0,0), // pipe
     f(13219,22,3,b'm',65535,4,0,b'R',13183,36), // envoy_internal_address
     // envoy.config.core.v3.AggregatedConfigSource
     // envoy.config.core.v3.ApiConfigSource
     f(13320,8,1,b'e',15,0,255,b'S',0,0), // api_type
     f(13372,13,2,b's',65535,2,255,b'R',13328,44), // cluster_names
-    f(13430,13,3,b'm',317,4,255,b'I',13385,45), // refresh_delay
+    f(13430,13,3,b'm',319,4,255,b'I',13385,45), // refresh_delay
     f(13443,13,4,b'm',104,2,255,b'S',0,0), // grpc_services
-    f(13456,15,5,b'm',317,4,255,b'I',13385,45), // request_timeout
-    f(13532,19,6,b'm',122,4,255,b'I',13471,61), // rate_limit_settings
+    f(13456,15,5,b'm',319,4,255,b'I',13385,45), // request_timeout
+    f(13532,19,6,b'm',124,4,255,b'I',13471,61), // rate_limit_settings
     f(13551,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
     f(13581,21,8,b'e',16,0,255,b'S',0,0), // transport_api_version
-    f(13602,17,9,b'm',136,2,255,b'R',0,0), // config_validators
+    f(13602,17,9,b'm',138,2,255,b'R',0,0), // config_validators
     // envoy.config.core.v3.BackoffStrategy
-    f(12306,13,1,b'm',317,4,255,b'S',0,0), // base_interval
-    f(12319,12,2,b'm',317,4,255,b'S',0,0), // max_interval
+    f(12306,13,1,b'm',319,4,255,b'S',0,0), // base_interval
+    f(12319,12,2,b'm',319,4,255,b'S',0,0), // max_interval
     // envoy.config.core.v3.BindConfig
-    f(13686,14,1,b'm',132,4,255,b'S',0,0), // source_address
-    f(13700,8,2,b'm',314,4,255,b'S',0,0), // freebind
+    f(13686,14,1,b'm',134,4,255,b'S',0,0), // source_address
+    f(13700,8,2,b'm',316,4,255,b'S',0,0), // freebind
     f(4297,14,3,b'm',65535,2,255,b'R',13708,36), // socket_options
-    f(13744,27,4,b'm',132,2,255,b'R',0,0), // additional_source_addresses
+    f(13744,27,4,b'm',134,2,255,b'R',0,0), // additional_source_addresses
     f(13771,22,5,b'm',103,2,255,b'S',0,0), // extra_source_addresses
-    f(13793,22,6,b'm',136,4,255,b'R',0,0), // local_address_selector
+    f(13793,22,6,b'm',138,4,255,b'R',0,0), // local_address_selector
     f(13815,27,7,b'b',65535,0,255,b'R',0,0), // validate_network_namespaces
     // envoy.config.core.v3.BuildVersion
-    f(2825,7,1,b'm',311,4,255,b'S',0,0), // version
-    f(9674,8,2,b'm',324,4,255,b'S',0,0), // metadata
+    f(2825,7,1,b'm',313,4,255,b'S',0,0), // version
+    f(9674,8,2,b'm',326,4,255,b'S',0,0), // metadata
     // envoy.config.core.v3.CidrRange
     f(13905,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(13919,10,2,b'm',327,4,255,b'S',0,0), // prefix_len
+    f(13919,10,2,b'm',329,4,255,b'S',0,0), // prefix_len
     // envoy.config.core.v3.ConfigSource
     f(131,4,1,b's',65535,4,0,b'S',0,0), // path
     f(13962,17,2,b'm',91,4,0,b'S',0,0), // api_config_source
     f(13979,3,3,b'm',90,4,0,b'S',0,0), // ads
-    f(13982,21,4,b'm',317,4,255,b'S',0,0), // initial_fetch_timeout
-    f(14003,4,5,b'm',131,4,0,b'S',0,0), // self
+    f(13982,21,4,b'm',319,4,255,b'S',0,0), // initial_fetch_timeout
+    f(14003,4,5,b'm',133,4,0,b'S',0,0), // self
     f(14007,20,6,b'e',16,0,255,b'S',0,0), // resource_api_version
     f(14027,11,7,b'm',65535,2,255,b'R',7107,50), // authorities
-    f(14038,18,8,b'm',120,4,0,b'S',0,0), // path_config_source
+    f(14038,18,8,b'm',122,4,0,b'S',0,0), // path_config_source
     // envoy.config.core.v3.ControlPlane
     f(14089,10,1,b's',65535,0,255,b'S',0,0), // identifier
     // envoy.config.core.v3.DataSource
@@ -2685,7 +2691,7 @@ pub(crate) static FIELDS: [FieldRow; 1412] = [
     f(14138,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
     f(14150,13,3,b's',65535,4,0,b'S',0,0), // inline_string
     f(14163,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
-    f(14183,17,5,b'm',138,4,255,b'S',0,0), // watched_directory
+    f(14183,17,5,b'm',140,4,255,b'S',0,0), // watched_directory
     // envoy.config.core.v3.DnsResolutionConfig
     f(14240,9,1,b'm',89,2,255,b'S',0,0), // resolvers
     f(14249,20,2,b'm',100,4,255,b'S',0,0), // dns_resolver_options
@@ -2702,19 +2708,19 @@ pub(crate) static FIELDS: [FieldRow; 1412] = [
     f(14436,8,5,b'b',65535,0,255,b'S',0,0), // disabled
     f(14444,9,6,b's',65535,2,255,b'S',0,0), // type_urls
     // envoy.config.core.v3.ExtraSourceAddress
-    f(1960,7,1,b'm',132,4,255,b'S',0,0), // address
+    f(1960,7,1,b'm',134,4,255,b'S',0,0), // address
     f(4297,14,2,b'm',65535,4,255,b'R',0,0), // socket_options
     // envoy.config.core.v3.GrpcService
     f(14524,10,1,b'm',105,4,0,b'S',0,0), // envoy_grpc
     f(14563,11,2,b'm',65535,4,0,b'R',14534,29), // google_grpc
-    f(14608,7,3,b'm',317,4,255,b'I',14574,34), // timeout
+    f(14608,7,3,b'm',319,4,255,b'I',14574,34), // timeout
     f(14615,16,5,b'm',106,2,255,b'S',0,0), // initial_metadata
-    f(14631,12,6,b'm',123,4,255,b'R',0,0), // retry_policy
+    f(14631,12,6,b'm',125,4,255,b'R',0,0), // retry_policy
     // envoy.config.core.v3.GrpcService.EnvoyGrpc
     f(14685,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
     f(14697,9,2,b's',65535,0,255,b'S',0,0), // authority
-    f(14631,12,3,b'm',123,4,255,b'I',14706,53), // retry_policy
-    f(14759,26,4,b'm',327,4,255,b'S',0,0), // max_receive_message_length
+    f(14631,12,3,b'm',125,4,255,b'I',14706,53), // retry_policy
+    f(14759,26,4,b'm',329,4,255,b'S',0,0), // max_receive_message_length
     f(14833,18,5,b'b',65535,0,255,b'I',14785,48), // skip_envoy_headers
     // envoy.config.core.v3.HeaderValue
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
@@ -2722,1128 +2728,1134 @@ pub(crate) static FIELDS: [FieldRow; 1412] = [
     f(14883,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
     // envoy.config.core.v3.HeaderValueOption
     f(3744,6,1,b'm',106,4,255,b'S',0,0), // header
-    f(13088,6,2,b'm',314,4,255,b'S',0,0), // append
+    f(13088,6,2,b'm',316,4,255,b'S',0,0), // append
     f(14930,13,3,b'e',17,0,255,b'S',0,0), // append_action
     f(14943,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
     // envoy.config.core.v3.HealthStatusSet
     f(3691,8,1,b'e',18,2,255,b'I',6959,36), // statuses
     // envoy.config.core.v3.Http1ProtocolOptions
-    f(15036,18,1,b'm',314,4,255,b'S',0,0), // allow_absolute_url
+    f(15036,18,1,b'm',316,4,255,b'S',0,0), // allow_absolute_url
     f(15054,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
-    f(15121,24,3,b's',65535,0,255,b'R',15068,53), // default_host_for_http_10
-    f(15145,17,4,b'm',110,4,255,b'S',0,0), // header_key_format
-    f(15162,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
-    f(15235,20,6,b'b',65535,0,255,b'R',15177,58), // allow_chunked_length
-    f(15292,45,7,b'm',314,4,255,b'I',15255,37), // override_stream_error_on_invalid_http_message
-    f(15337,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
-    f(15400,16,9,b'm',314,4,255,b'I',15361,39), // use_balsa_parser
-    f(15455,20,10,b'b',65535,0,255,b'I',15416,39), // allow_custom_methods
-    f(15514,22,11,b'm',287,2,255,b'R',15475,39), // ignore_http_11_upgrade
+    f(15068,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
+    f(15092,17,4,b'm',110,4,255,b'S',0,0), // header_key_format
+    f(15109,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
+    f(15182,20,6,b'b',65535,0,255,b'R',15124,58), // allow_chunked_length
+    f(15239,45,7,b'm',316,4,255,b'I',15202,37), // override_stream_error_on_invalid_http_message
+    f(15284,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
+    f(15347,16,9,b'm',316,4,255,b'I',15308,39), // use_balsa_parser
+    f(15402,20,10,b'b',65535,0,255,b'I',15363,39), // allow_custom_methods
+    f(15461,22,11,b'm',289,2,255,b'R',15422,39), // ignore_http_11_upgrade
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    f(15631,17,1,b'm',65535,4,0,b'R',15593,38), // proper_case_words
-    f(15693,18,8,b'm',136,4,0,b'I',15648,45), // stateful_formatter
+    f(15540,17,1,b'm',111,4,0,b'S',0,0), // proper_case_words
+    f(15602,18,8,b'm',138,4,0,b'I',15557,45), // stateful_formatter
+    // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
     // envoy.config.core.v3.Http2ProtocolOptions
-    f(15795,16,1,b'm',327,4,255,b'I',15752,43), // hpack_table_size
-    f(15811,22,2,b'm',327,4,255,b'S',0,0), // max_concurrent_streams
-    f(15833,26,3,b'm',327,4,255,b'S',0,0), // initial_stream_window_size
-    f(15859,30,4,b'm',327,4,255,b'S',0,0), // initial_connection_window_size
-    f(15889,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
-    f(15902,14,6,b'b',65535,0,255,b'R',0,0), // allow_metadata
-    f(15950,19,7,b'm',327,4,255,b'I',15916,34), // max_outbound_frames
-    f(16014,27,8,b'm',327,4,255,b'I',15969,45), // max_outbound_control_frames
-    f(16082,49,9,b'm',327,4,255,b'I',16041,41), // max_consecutive_inbound_frames_with_empty_payload
-    f(16177,38,10,b'm',327,4,255,b'I',16131,46), // max_inbound_priority_frames_per_stream
-    f(16215,52,11,b'm',327,4,255,b'I',16041,41), // max_inbound_window_update_frames_per_data_frame_sent
-    f(16307,38,12,b'b',65535,0,255,b'I',16267,40), // stream_error_on_invalid_http_messaging
-    f(16345,26,13,b'm',65535,2,255,b'R',0,0), // custom_settings_parameters
-    f(15292,45,14,b'm',314,4,255,b'I',16267,40), // override_stream_error_on_invalid_http_message
-    f(16413,20,15,b'm',65535,4,255,b'R',16371,42), // connection_keepalive
-    f(16471,17,16,b'm',314,4,255,b'I',16433,38), // use_oghttp2_codec
-    f(16549,17,17,b'm',328,4,255,b'I',16488,61), // max_metadata_size
-    f(16603,23,18,b'm',314,4,255,b'I',16566,37), // enable_huffman_encoding
-    f(16626,24,19,b'm',327,4,255,b'R',0,0), // max_header_field_size_kb
-    f(16689,17,20,b'm',314,4,255,b'I',16650,39), // disallow_obs_text
-    f(16748,18,21,b'm',328,4,255,b'I',16706,42), // stream_reset_burst
-    f(16766,17,22,b'm',328,4,255,b'I',16706,42), // stream_reset_rate
+    f(15734,16,1,b'm',329,4,255,b'S',0,0), // hpack_table_size
+    f(15750,22,2,b'm',329,4,255,b'S',0,0), // max_concurrent_streams
+    f(15772,26,3,b'm',329,4,255,b'S',0,0), // initial_stream_window_size
+    f(15798,30,4,b'm',329,4,255,b'S',0,0), // initial_connection_window_size
+    f(15828,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
+    f(15896,14,6,b'b',65535,0,255,b'R',15841,55), // allow_metadata
+    f(15944,19,7,b'm',329,4,255,b'I',15910,34), // max_outbound_frames
+    f(16008,27,8,b'm',329,4,255,b'I',15963,45), // max_outbound_control_frames
+    f(16076,49,9,b'm',329,4,255,b'I',16035,41), // max_consecutive_inbound_frames_with_empty_payload
+    f(16171,38,10,b'm',329,4,255,b'I',16125,46), // max_inbound_priority_frames_per_stream
+    f(16209,52,11,b'm',329,4,255,b'I',16035,41), // max_inbound_window_update_frames_per_data_frame_sent
+    f(16301,38,12,b'b',65535,0,255,b'I',16261,40), // stream_error_on_invalid_http_messaging
+    f(16386,26,13,b'm',65535,2,255,b'R',16339,47), // custom_settings_parameters
+    f(15239,45,14,b'm',316,4,255,b'I',16261,40), // override_stream_error_on_invalid_http_message
+    f(16412,20,15,b'm',115,4,255,b'S',0,0), // connection_keepalive
+    f(16470,17,16,b'm',316,4,255,b'I',16432,38), // use_oghttp2_codec
+    f(16548,17,17,b'm',330,4,255,b'I',16487,61), // max_metadata_size
+    f(16602,23,18,b'm',316,4,255,b'I',16565,37), // enable_huffman_encoding
+    f(16625,24,19,b'm',329,4,255,b'R',0,0), // max_header_field_size_kb
+    f(16688,17,20,b'm',316,4,255,b'I',16649,39), // disallow_obs_text
+    f(16747,18,21,b'm',330,4,255,b'I',16705,42), // stream_reset_burst
+    f(16765,17,22,b'm',330,4,255,b'I',16705,42), // stream_reset_rate
     // envoy.config.core.v3.HttpProtocolOptions
-    f(16823,12,1,b'm',317,4,255,b'S',0,0), // idle_timeout
-    f(16835,17,2,b'm',327,4,255,b'S',0,0), // max_headers_count
-    f(16852,23,3,b'm',317,4,255,b'S',0,0), // max_connection_duration
-    f(16875,19,4,b'm',317,4,255,b'S',0,0), // max_stream_duration
-    f(16894,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
-    f(9267,27,6,b'm',327,4,255,b'S',0,0), // max_requests_per_connection
-    f(16943,23,7,b'm',327,4,255,b'R',16925,18), // max_response_headers_kb
-    f(16966,30,8,b'm',310,4,255,b'S',0,0), // max_connection_duration_jitter
+    f(16822,12,1,b'm',319,4,255,b'S',0,0), // idle_timeout
+    f(16834,17,2,b'm',329,4,255,b'S',0,0), // max_headers_count
+    f(16851,23,3,b'm',319,4,255,b'S',0,0), // max_connection_duration
+    f(16874,19,4,b'm',319,4,255,b'S',0,0), // max_stream_duration
+    f(16893,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
+    f(9267,27,6,b'm',329,4,255,b'S',0,0), // max_requests_per_connection
+    f(16942,23,7,b'm',329,4,255,b'R',16924,18), // max_response_headers_kb
+    f(16965,30,8,b'm',312,4,255,b'S',0,0), // max_connection_duration_jitter
     // envoy.config.core.v3.JsonFormatOptions
-    f(17034,15,1,b'b',65535,0,255,b'I',6959,36), // sort_properties
+    f(17033,15,1,b'b',65535,0,255,b'I',6959,36), // sort_properties
+    // envoy.config.core.v3.KeepaliveSettings
+    f(17086,8,1,b'm',319,4,255,b'S',0,0), // interval
+    f(14608,7,2,b'm',319,4,255,b'S',0,0), // timeout
+    f(17094,15,3,b'm',312,4,255,b'S',0,0), // interval_jitter
+    f(17169,24,4,b'm',319,4,255,b'R',17109,60), // connection_idle_interval
     // envoy.config.core.v3.Locality
-    f(17078,6,1,b's',65535,0,255,b'S',0,0), // region
-    f(17084,4,2,b's',65535,0,255,b'S',0,0), // zone
-    f(17088,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
+    f(17222,6,1,b's',65535,0,255,b'S',0,0), // region
+    f(17228,4,2,b's',65535,0,255,b'S',0,0), // zone
+    f(17232,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
     // envoy.config.core.v3.Metadata
-    f(17125,15,1,b'm',116,1,255,b'S',0,0), // filter_metadata
-    f(17174,21,2,b'm',117,1,255,b'I',17140,34), // typed_filter_metadata
+    f(17269,15,1,b'm',118,1,255,b'S',0,0), // filter_metadata
+    f(17318,21,2,b'm',119,1,255,b'I',17284,34), // typed_filter_metadata
     // envoy.config.core.v3.Metadata.FilterMetadataEntry
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',324,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',326,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',313,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',315,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Node
-    f(17323,2,1,b's',65535,0,255,b'S',0,0), // id
+    f(17467,2,1,b's',65535,0,255,b'S',0,0), // id
     f(694,7,2,b's',65535,0,255,b'S',0,0), // cluster
-    f(9674,8,3,b'm',324,4,255,b'S',0,0), // metadata
-    f(2044,8,4,b'm',114,4,255,b'S',0,0), // locality
-    f(17325,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
-    f(17340,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
-    f(17358,24,8,b'm',94,4,0,b'S',0,0), // user_agent_build_version
-    f(17382,10,9,b'm',102,2,255,b'S',0,0), // extensions
-    f(17392,15,10,b's',65535,2,255,b'S',0,0), // client_features
-    f(17407,19,11,b'm',89,2,255,b'S',0,0), // listening_addresses
-    f(17426,18,12,b'm',119,1,255,b'S',0,0), // dynamic_parameters
+    f(9674,8,3,b'm',326,4,255,b'S',0,0), // metadata
+    f(2044,8,4,b'm',116,4,255,b'S',0,0), // locality
+    f(17469,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
+    f(17484,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
+    f(17502,24,8,b'm',94,4,0,b'S',0,0), // user_agent_build_version
+    f(17526,10,9,b'm',102,2,255,b'S',0,0), // extensions
+    f(17536,15,10,b's',65535,2,255,b'S',0,0), // client_features
+    f(17551,19,11,b'm',89,2,255,b'S',0,0), // listening_addresses
+    f(17570,18,12,b'm',121,1,255,b'S',0,0), // dynamic_parameters
     // envoy.config.core.v3.Node.DynamicParametersEntry
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',331,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',333,4,255,b'S',0,0), // value
     // envoy.config.core.v3.PathConfigSource
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(14183,17,2,b'm',138,4,255,b'S',0,0), // watched_directory
-    f(17529,13,3,b'm',317,4,255,b'R',0,0), // poll_interval
+    f(14183,17,2,b'm',140,4,255,b'S',0,0), // watched_directory
+    f(17673,13,3,b'm',319,4,255,b'R',0,0), // poll_interval
     // envoy.config.core.v3.Pipe
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(1048,4,2,b'u',65535,0,255,b'I',17567,49), // mode
+    f(1048,4,2,b'u',65535,0,255,b'I',17711,49), // mode
     // envoy.config.core.v3.RateLimitSettings
-    f(17654,10,1,b'm',327,4,255,b'I',6959,36), // max_tokens
-    f(17664,9,2,b'm',316,4,255,b'I',6959,36), // fill_rate
+    f(17798,10,1,b'm',329,4,255,b'I',6959,36), // max_tokens
+    f(17808,9,2,b'm',318,4,255,b'I',6959,36), // fill_rate
     // envoy.config.core.v3.RetryPolicy
-    f(17705,14,1,b'm',92,4,255,b'I',6959,36), // retry_back_off
-    f(17719,11,2,b'm',327,4,255,b'I',6959,36), // num_retries
-    f(17730,8,3,b's',65535,0,255,b'I',6959,36), // retry_on
-    f(17738,14,4,b'm',125,4,255,b'I',6959,36), // retry_priority
-    f(17752,20,5,b'm',124,2,255,b'I',6959,36), // retry_host_predicate
-    f(17772,33,6,b'l',65535,0,255,b'I',6959,36), // host_selection_retry_max_attempts
+    f(17849,14,1,b'm',92,4,255,b'I',6959,36), // retry_back_off
+    f(17863,11,2,b'm',329,4,255,b'I',6959,36), // num_retries
+    f(17874,8,3,b's',65535,0,255,b'I',6959,36), // retry_on
+    f(17882,14,4,b'm',127,4,255,b'I',6959,36), // retry_priority
+    f(17896,20,5,b'm',126,2,255,b'I',6959,36), // retry_host_predicate
+    f(17916,33,6,b'l',65535,0,255,b'I',6959,36), // host_selection_retry_max_attempts
     // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
     f(345,4,1,b's',65535,0,255,b'I',6959,36), // name
-    f(3148,12,2,b'm',313,4,0,b'I',6959,36), // typed_config
+    f(3148,12,2,b'm',315,4,0,b'I',6959,36), // typed_config
     // envoy.config.core.v3.RetryPolicy.RetryPriority
     f(345,4,1,b's',65535,0,255,b'I',6959,36), // name
-    f(3148,12,2,b'm',313,4,0,b'I',6959,36), // typed_config
+    f(3148,12,2,b'm',315,4,0,b'I',6959,36), // typed_config
     // envoy.config.core.v3.RuntimeDouble
-    f(17936,13,1,b'd',65535,0,255,b'S',0,0), // default_value
+    f(18080,13,1,b'd',65535,0,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFeatureFlag
-    f(17936,13,1,b'm',314,4,255,b'S',0,0), // default_value
+    f(18080,13,1,b'm',316,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
-    f(17936,13,1,b'm',303,4,255,b'S',0,0), // default_value
+    f(18080,13,1,b'm',305,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeUInt32
-    f(17936,13,2,b'u',65535,0,255,b'S',0,0), // default_value
+    f(18080,13,2,b'u',65535,0,255,b'S',0,0), // default_value
     f(3962,11,3,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.SchemeHeaderTransformation
-    f(18114,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
-    f(18133,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
+    f(18258,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
+    f(18277,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
     // envoy.config.core.v3.SelfConfigSource
     f(13581,21,1,b'e',16,0,255,b'S',0,0), // transport_api_version
     // envoy.config.core.v3.SocketAddress
-    f(18218,8,1,b'e',21,0,255,b'S',0,0), // protocol
+    f(18362,8,1,b'e',21,0,255,b'S',0,0), // protocol
     f(1960,7,2,b's',65535,0,255,b'S',0,0), // address
-    f(18226,10,3,b'u',65535,4,0,b'S',0,0), // port_value
-    f(18253,10,4,b's',65535,4,0,b'R',18236,17), // named_port
-    f(18312,13,5,b's',65535,0,255,b'R',18263,49), // resolver_name
-    f(18325,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
-    f(18336,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
+    f(18370,10,3,b'u',65535,4,0,b'S',0,0), // port_value
+    f(18397,10,4,b's',65535,4,0,b'R',18380,17), // named_port
+    f(18456,13,5,b's',65535,0,255,b'R',18407,49), // resolver_name
+    f(18469,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
+    f(18480,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
     // envoy.config.core.v3.SubstitutionFormatString
     f(6893,11,1,b's',65535,4,0,b'S',0,0), // text_format
-    f(6882,11,2,b'm',324,4,0,b'S',0,0), // json_format
-    f(18407,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
-    f(18424,12,4,b's',65535,0,255,b'S',0,0), // content_type
-    f(18436,18,5,b'm',98,4,0,b'S',0,0), // text_format_source
-    f(18454,10,6,b'm',136,2,255,b'S',0,0), // formatters
-    f(18500,19,7,b'm',113,4,255,b'I',18464,36), // json_format_options
+    f(6882,11,2,b'm',326,4,0,b'S',0,0), // json_format
+    f(18551,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
+    f(18568,12,4,b's',65535,0,255,b'S',0,0), // content_type
+    f(18580,18,5,b'm',98,4,0,b'S',0,0), // text_format_source
+    f(18598,10,6,b'm',138,2,255,b'S',0,0), // formatters
+    f(18644,19,7,b'm',114,4,255,b'I',18608,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(18552,16,1,b'm',327,4,255,b'S',0,0), // keepalive_probes
-    f(18568,14,2,b'm',327,4,255,b'S',0,0), // keepalive_time
-    f(18582,18,3,b'm',327,4,255,b'S',0,0), // keepalive_interval
+    f(18696,16,1,b'm',329,4,255,b'S',0,0), // keepalive_probes
+    f(18712,14,2,b'm',329,4,255,b'S',0,0), // keepalive_time
+    f(18726,18,3,b'm',329,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',313,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',315,4,0,b'S',0,0), // typed_config
     // envoy.config.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',313,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',315,4,255,b'S',0,0), // typed_config
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    f(18725,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
-    f(18733,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
-    f(18810,24,3,b's',65535,0,255,b'I',18752,58), // override_auto_sni_header
+    f(18869,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
+    f(18877,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
+    f(18954,24,3,b's',65535,0,255,b'I',18896,58), // override_auto_sni_header
     // envoy.config.core.v3.WatchedDirectory
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(18871,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
+    f(19015,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
     // envoy.config.endpoint.v3.ClusterLoadAssignment
     f(14685,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(18929,9,2,b'm',145,2,255,b'S',0,0), // endpoints
-    f(18938,6,4,b'm',141,4,255,b'S',0,0), // policy
-    f(18944,15,5,b'm',140,1,255,b'S',0,0), // named_endpoints
+    f(19073,9,2,b'm',147,2,255,b'S',0,0), // endpoints
+    f(19082,6,4,b'm',143,4,255,b'S',0,0), // policy
+    f(19088,15,5,b'm',142,1,255,b'S',0,0), // named_endpoints
     // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',142,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',144,4,255,b'S',0,0), // value
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    f(19131,14,2,b'm',65535,2,255,b'R',19078,53), // drop_overloads
-    f(19145,23,3,b'm',327,4,255,b'S',0,0), // overprovisioning_factor
-    f(19210,20,4,b'm',317,4,255,b'R',19168,42), // endpoint_stale_after
-    f(19230,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
+    f(19275,14,2,b'm',65535,2,255,b'R',19222,53), // drop_overloads
+    f(19289,23,3,b'm',329,4,255,b'S',0,0), // overprovisioning_factor
+    f(19354,20,4,b'm',319,4,255,b'R',19312,42), // endpoint_stale_after
+    f(19374,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
     // envoy.config.endpoint.v3.Endpoint
     f(1960,7,1,b'm',89,4,255,b'S',0,0), // address
-    f(19287,19,2,b'm',143,4,255,b'I',10900,52), // health_check_config
+    f(19431,19,2,b'm',145,4,255,b'I',10900,52), // health_check_config
     f(2003,8,3,b's',65535,0,255,b'S',0,0), // hostname
-    f(19306,20,4,b'm',65535,2,255,b'R',12859,27), // additional_addresses
-    f(466,18,5,b's',65535,0,255,b'I',19326,35), // observability_name
+    f(19450,20,4,b'm',65535,2,255,b'R',12859,27), // additional_addresses
+    f(466,18,5,b's',65535,0,255,b'I',19470,35), // observability_name
     // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    f(18226,10,1,b'u',65535,0,255,b'I',6959,36), // port_value
+    f(18370,10,1,b'u',65535,0,255,b'I',6959,36), // port_value
     f(2003,8,2,b's',65535,0,255,b'I',6959,36), // hostname
     f(1960,7,3,b'm',89,4,255,b'I',6959,36), // address
-    f(19412,27,4,b'b',65535,0,255,b'I',6959,36), // disable_active_health_check
+    f(19556,27,4,b'b',65535,0,255,b'I',6959,36), // disable_active_health_check
     // envoy.config.endpoint.v3.LbEndpoint
-    f(19474,8,1,b'm',142,4,0,b'S',0,0), // endpoint
+    f(19618,8,1,b'm',144,4,0,b'S',0,0), // endpoint
     f(1972,13,2,b'e',18,0,255,b'S',0,0), // health_status
-    f(9674,8,3,b'm',115,4,255,b'S',0,0), // metadata
-    f(19482,21,4,b'm',327,4,255,b'S',0,0), // load_balancing_weight
-    f(19503,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
+    f(9674,8,3,b'm',117,4,255,b'S',0,0), // metadata
+    f(19626,21,4,b'm',329,4,255,b'S',0,0), // load_balancing_weight
+    f(19647,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
-    f(2044,8,1,b'm',114,4,255,b'S',0,0), // locality
-    f(19560,12,2,b'm',144,2,255,b'S',0,0), // lb_endpoints
-    f(19482,21,3,b'm',327,4,255,b'S',0,0), // load_balancing_weight
+    f(2044,8,1,b'm',116,4,255,b'S',0,0), // locality
+    f(19704,12,2,b'm',146,2,255,b'S',0,0), // lb_endpoints
+    f(19626,21,3,b'm',329,4,255,b'S',0,0), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(19606,9,6,b'm',327,4,255,b'I',19572,34), // proximity
-    f(19631,23,7,b'm',65535,4,0,b'R',19615,16), // load_balancer_endpoints
-    f(19705,28,8,b'm',65535,4,0,b'R',19654,51), // leds_cluster_locality_config
-    f(9674,8,9,b'm',115,4,255,b'I',19733,35), // metadata
+    f(19750,9,6,b'm',329,4,255,b'I',19716,34), // proximity
+    f(19775,23,7,b'm',65535,4,0,b'R',19759,16), // load_balancer_endpoints
+    f(19849,28,8,b'm',65535,4,0,b'R',19798,51), // leds_cluster_locality_config
+    f(9674,8,9,b'm',117,4,255,b'I',19877,35), // metadata
     // envoy.config.listener.v3.AdditionalAddress
     f(1960,7,1,b'm',89,4,255,b'S',0,0), // address
     f(4297,14,2,b'm',65535,4,255,b'R',0,0), // socket_options
-    f(12775,13,3,b'm',134,4,255,b'R',0,0), // tcp_keepalive
+    f(12775,13,3,b'm',136,4,255,b'R',0,0), // tcp_keepalive
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,4,b'm',313,4,0,b'S',0,0), // typed_config
-    f(19884,16,5,b'm',65535,4,0,b'R',19841,43), // config_discovery
+    f(3148,12,4,b'm',315,4,0,b'S',0,0), // typed_config
+    f(20028,16,5,b'm',65535,4,0,b'R',19985,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
-    f(19936,18,1,b'm',149,4,255,b'S',0,0), // filter_chain_match
-    f(3548,7,3,b'm',147,2,255,b'S',0,0), // filters
-    f(19989,15,4,b'm',314,4,255,b'R',19954,35), // use_proxy_proto
-    f(9674,8,5,b'm',115,4,255,b'I',20004,39), // metadata
-    f(9624,16,6,b'm',135,4,255,b'S',0,0), // transport_socket
+    f(20080,18,1,b'm',151,4,255,b'S',0,0), // filter_chain_match
+    f(3548,7,3,b'm',149,2,255,b'S',0,0), // filters
+    f(20133,15,4,b'm',316,4,255,b'R',20098,35), // use_proxy_proto
+    f(9674,8,5,b'm',117,4,255,b'I',20148,39), // metadata
+    f(9624,16,6,b'm',137,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(20043,32,9,b'm',317,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(20187,32,9,b'm',319,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
-    f(20116,13,3,b'm',95,2,255,b'S',0,0), // prefix_ranges
-    f(20129,14,4,b's',65535,0,255,b'R',19572,34), // address_suffix
-    f(20143,10,5,b'm',327,4,255,b'R',19572,34), // suffix_len
-    f(20153,20,6,b'm',95,2,255,b'S',0,0), // source_prefix_ranges
-    f(20173,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(20185,16,8,b'm',327,4,255,b'S',0,0), // destination_port
-    f(20201,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
-    f(20219,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
-    f(20240,12,11,b's',65535,2,255,b'S',0,0), // server_names
-    f(20252,11,12,b'e',23,0,255,b'S',0,0), // source_type
-    f(20263,27,13,b'm',95,2,255,b'S',0,0), // direct_source_prefix_ranges
+    f(20260,13,3,b'm',95,2,255,b'S',0,0), // prefix_ranges
+    f(20273,14,4,b's',65535,0,255,b'R',19716,34), // address_suffix
+    f(20287,10,5,b'm',329,4,255,b'R',19716,34), // suffix_len
+    f(20297,20,6,b'm',95,2,255,b'S',0,0), // source_prefix_ranges
+    f(20317,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
+    f(20329,16,8,b'm',329,4,255,b'S',0,0), // destination_port
+    f(20345,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
+    f(20363,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
+    f(20384,12,11,b's',65535,2,255,b'S',0,0), // server_names
+    f(20396,11,12,b'e',23,0,255,b'S',0,0), // source_type
+    f(20407,27,13,b'm',95,2,255,b'S',0,0), // direct_source_prefix_ranges
     // envoy.config.listener.v3.Listener
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1960,7,2,b'm',89,4,255,b'S',0,0), // address
-    f(20323,13,3,b'm',148,2,255,b'S',0,0), // filter_chains
-    f(20336,16,4,b'm',314,4,255,b'S',0,0), // use_original_dst
-    f(9170,33,5,b'm',327,4,255,b'I',9102,68), // per_connection_buffer_limit_bytes
-    f(9674,8,6,b'm',115,4,255,b'I',20352,35), // metadata
-    f(20387,13,7,b'm',154,4,255,b'S',0,0), // deprecated_v1
-    f(20474,10,8,b'e',24,0,255,b'I',20400,74), // drain_type
-    f(20484,16,9,b'm',155,2,255,b'S',0,0), // listener_filters
-    f(20500,11,10,b'm',314,4,255,b'S',0,0), // transparent
-    f(13700,8,11,b'm',314,4,255,b'S',0,0), // freebind
-    f(20511,26,12,b'm',327,4,255,b'R',0,0), // tcp_fast_open_queue_length
+    f(20467,13,3,b'm',150,2,255,b'S',0,0), // filter_chains
+    f(20480,16,4,b'm',316,4,255,b'S',0,0), // use_original_dst
+    f(9170,33,5,b'm',329,4,255,b'I',9102,68), // per_connection_buffer_limit_bytes
+    f(9674,8,6,b'm',117,4,255,b'I',20496,35), // metadata
+    f(20531,13,7,b'm',156,4,255,b'S',0,0), // deprecated_v1
+    f(20618,10,8,b'e',24,0,255,b'I',20544,74), // drain_type
+    f(20628,16,9,b'm',157,2,255,b'S',0,0), // listener_filters
+    f(20644,11,10,b'm',316,4,255,b'S',0,0), // transparent
+    f(13700,8,11,b'm',316,4,255,b'S',0,0), // freebind
+    f(20655,26,12,b'm',329,4,255,b'R',0,0), // tcp_fast_open_queue_length
     f(4297,14,13,b'm',65535,2,255,b'R',13708,36), // socket_options
-    f(20537,24,15,b'm',317,4,255,b'S',0,0), // listener_filters_timeout
-    f(20561,17,16,b'e',22,0,255,b'S',0,0), // traffic_direction
-    f(20578,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
-    f(20633,19,18,b'm',65535,4,255,b'R',20614,19), // udp_listener_config
-    f(20681,12,19,b'm',65535,4,255,b'R',20652,29), // api_listener
-    f(20749,25,20,b'm',151,4,255,b'I',20693,56), // connection_balance_config
-    f(20816,10,21,b'b',65535,0,255,b'I',20774,42), // reuse_port
-    f(4311,10,22,b'm',33,2,255,b'I',20826,124), // access_log
-    f(20950,16,24,b'm',327,4,255,b'S',0,0), // tcp_backlog_size
-    f(20966,20,25,b'm',148,4,255,b'S',0,0), // default_filter_chain
-    f(20986,12,26,b'm',314,4,255,b'S',0,0), // bind_to_port
-    f(20998,17,27,b'm',65535,4,0,b'R',13183,36), // internal_listener
-    f(21015,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(21026,17,29,b'm',314,4,255,b'I',20774,42), // enable_reuse_port
-    f(21043,12,30,b'b',65535,0,255,b'R',0,0), // enable_mptcp
+    f(20681,24,15,b'm',319,4,255,b'S',0,0), // listener_filters_timeout
+    f(20705,17,16,b'e',22,0,255,b'S',0,0), // traffic_direction
+    f(20722,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
+    f(20777,19,18,b'm',65535,4,255,b'R',20758,19), // udp_listener_config
+    f(20825,12,19,b'm',65535,4,255,b'R',20796,29), // api_listener
+    f(20893,25,20,b'm',153,4,255,b'I',20837,56), // connection_balance_config
+    f(20960,10,21,b'b',65535,0,255,b'I',20918,42), // reuse_port
+    f(4311,10,22,b'm',33,2,255,b'I',20970,124), // access_log
+    f(21094,16,24,b'm',329,4,255,b'S',0,0), // tcp_backlog_size
+    f(21110,20,25,b'm',150,4,255,b'S',0,0), // default_filter_chain
+    f(21130,12,26,b'm',316,4,255,b'S',0,0), // bind_to_port
+    f(21142,17,27,b'm',65535,4,0,b'R',13183,36), // internal_listener
+    f(21159,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(21170,17,29,b'm',316,4,255,b'I',20918,42), // enable_reuse_port
+    f(21187,12,30,b'b',65535,0,255,b'R',0,0), // enable_mptcp
     f(4360,24,31,b'b',65535,0,255,b'I',4321,39), // ignore_global_conn_limit
-    f(21077,20,32,b'm',65535,4,255,b'R',21055,22), // filter_chain_matcher
-    f(19306,20,33,b'm',146,2,255,b'S',0,0), // additional_addresses
-    f(21140,42,34,b'm',327,4,255,b'I',21097,43), // max_connections_to_accept_per_socket_event
-    f(21220,23,35,b'b',65535,0,255,b'I',21182,38), // bypass_overload_manager
-    f(21243,11,36,b'm',65535,4,255,b'R',0,0), // fcds_config
-    f(12775,13,37,b'm',134,4,255,b'R',21254,56), // tcp_keepalive
-    f(10617,44,38,b'm',317,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
-    f(10684,13,39,b'm',160,4,255,b'I',10661,23), // stats_matcher
+    f(21221,20,32,b'm',65535,4,255,b'R',21199,22), // filter_chain_matcher
+    f(19450,20,33,b'm',148,2,255,b'S',0,0), // additional_addresses
+    f(21284,42,34,b'm',329,4,255,b'I',21241,43), // max_connections_to_accept_per_socket_event
+    f(21364,23,35,b'b',65535,0,255,b'I',21326,38), // bypass_overload_manager
+    f(21387,11,36,b'm',65535,4,255,b'R',0,0), // fcds_config
+    f(12775,13,37,b'm',136,4,255,b'R',21398,56), // tcp_keepalive
+    f(10617,44,38,b'm',319,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
+    f(10684,13,39,b'm',162,4,255,b'I',10661,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    f(21367,13,1,b'm',153,4,0,b'I',6959,36), // exact_balance
-    f(21380,14,2,b'm',136,4,0,b'I',6959,36), // extend_balance
-    f(21394,20,3,b'm',152,4,0,b'I',6959,36), // cpu_locality_balance
+    f(21511,13,1,b'm',155,4,0,b'I',6959,36), // exact_balance
+    f(21524,14,2,b'm',138,4,0,b'I',6959,36), // extend_balance
+    f(21538,20,3,b'm',154,4,0,b'I',6959,36), // cpu_locality_balance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(20986,12,1,b'm',314,4,255,b'S',0,0), // bind_to_port
+    f(21130,12,1,b'm',316,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',313,4,0,b'S',0,0), // typed_config
-    f(21645,15,4,b'm',156,4,255,b'S',0,0), // filter_disabled
-    f(19884,16,5,b'm',65535,4,0,b'R',19841,43), // config_discovery
+    f(3148,12,3,b'm',315,4,0,b'S',0,0), // typed_config
+    f(21789,15,4,b'm',158,4,255,b'S',0,0), // filter_disabled
+    f(20028,16,5,b'm',65535,4,0,b'R',19985,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    f(21718,8,1,b'm',157,4,0,b'S',0,0), // or_match
-    f(21726,9,2,b'm',157,4,0,b'S',0,0), // and_match
-    f(21735,9,3,b'm',156,4,0,b'S',0,0), // not_match
-    f(21744,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(21753,22,5,b'm',308,4,0,b'S',0,0), // destination_port_range
+    f(21862,8,1,b'm',159,4,0,b'S',0,0), // or_match
+    f(21870,9,2,b'm',159,4,0,b'S',0,0), // and_match
+    f(21879,9,3,b'm',158,4,0,b'S',0,0), // not_match
+    f(21888,9,4,b'b',65535,4,0,b'S',0,0), // any_match
+    f(21897,22,5,b'm',310,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    f(21842,5,1,b'm',156,2,255,b'S',0,0), // rules
+    f(21986,5,1,b'm',158,2,255,b'S',0,0), // rules
     // envoy.config.metrics.v3.HistogramBucketSettings
-    f(12433,5,1,b'm',287,4,255,b'I',6959,36), // match
-    f(21894,7,2,b'd',65535,2,255,b'I',6959,36), // buckets
-    f(21901,4,3,b'm',327,4,255,b'I',6959,36), // bins
+    f(12433,5,1,b'm',289,4,255,b'I',6959,36), // match
+    f(22038,7,2,b'd',65535,2,255,b'I',6959,36), // buckets
+    f(22045,4,3,b'm',329,4,255,b'I',6959,36), // bins
     // envoy.config.metrics.v3.StatsConfig
-    f(21979,10,1,b'm',161,2,255,b'I',21940,39), // stats_tags
-    f(21989,20,2,b'm',314,4,255,b'I',21940,39), // use_all_default_tags
-    f(10684,13,3,b'm',160,4,255,b'I',22009,61), // stats_matcher
-    f(22105,25,4,b'm',158,2,255,b'I',22070,35), // histogram_bucket_settings
-    f(22130,27,5,b'm',314,4,255,b'I',21940,39), // allow_default_tag_overrides
+    f(22123,10,1,b'm',163,2,255,b'I',22084,39), // stats_tags
+    f(22133,20,2,b'm',316,4,255,b'I',22084,39), // use_all_default_tags
+    f(10684,13,3,b'm',162,4,255,b'I',22153,61), // stats_matcher
+    f(22249,25,4,b'm',160,2,255,b'I',22214,35), // histogram_bucket_settings
+    f(22274,27,5,b'm',316,4,255,b'I',22084,39), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
-    f(22193,10,1,b'b',65535,4,0,b'I',6959,36), // reject_all
-    f(22203,14,2,b'm',280,4,0,b'I',6959,36), // exclusion_list
-    f(22217,14,3,b'm',280,4,0,b'I',6959,36), // inclusion_list
+    f(22337,10,1,b'b',65535,4,0,b'I',6959,36), // reject_all
+    f(22347,14,2,b'm',282,4,0,b'I',6959,36), // exclusion_list
+    f(22361,14,3,b'm',282,4,0,b'I',6959,36), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
-    f(22267,8,1,b's',65535,0,255,b'I',6959,36), // tag_name
-    f(22275,5,2,b's',65535,4,0,b'I',6959,36), // regex
-    f(22280,11,3,b's',65535,4,0,b'I',6959,36), // fixed_value
+    f(22411,8,1,b's',65535,0,255,b'I',6959,36), // tag_name
+    f(22419,5,2,b's',65535,4,0,b'I',6959,36), // regex
+    f(22424,11,3,b's',65535,4,0,b'I',6959,36), // fixed_value
     // envoy.config.overload.v3.BufferFactoryConfig
-    f(22335,37,1,b'u',65535,0,255,b'I',6959,36), // minimum_account_to_track_power_of_two
+    f(22479,37,1,b'u',65535,0,255,b'I',6959,36), // minimum_account_to_track_power_of_two
     // envoy.config.overload.v3.LoadShedPoint
     f(345,4,1,b's',65535,0,255,b'I',6959,36), // name
-    f(22410,8,2,b'm',169,2,255,b'I',6959,36), // triggers
+    f(22554,8,2,b'm',171,2,255,b'I',6959,36), // triggers
     // envoy.config.overload.v3.OverloadAction
     f(345,4,1,b's',65535,0,255,b'I',6959,36), // name
-    f(22410,8,2,b'm',169,2,255,b'I',6959,36), // triggers
-    f(3148,12,3,b'm',313,4,255,b'I',6959,36), // typed_config
+    f(22554,8,2,b'm',171,2,255,b'I',6959,36), // triggers
+    f(3148,12,3,b'm',315,4,255,b'I',6959,36), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(22497,16,1,b'm',317,4,255,b'I',6959,36), // refresh_interval
-    f(22513,17,2,b'm',166,2,255,b'I',6959,36), // resource_monitors
-    f(8524,7,3,b'm',164,2,255,b'I',6959,36), // actions
-    f(22530,21,4,b'm',162,4,255,b'I',6959,36), // buffer_factory_config
-    f(22551,15,5,b'm',163,2,255,b'I',6959,36), // loadshed_points
+    f(22641,16,1,b'm',319,4,255,b'I',6959,36), // refresh_interval
+    f(22657,17,2,b'm',168,2,255,b'I',6959,36), // resource_monitors
+    f(8524,7,3,b'm',166,2,255,b'I',6959,36), // actions
+    f(22674,21,4,b'm',164,4,255,b'I',6959,36), // buffer_factory_config
+    f(22695,15,5,b'm',165,2,255,b'I',6959,36), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
     f(345,4,1,b's',65535,0,255,b'I',6959,36), // name
-    f(3148,12,3,b'm',313,4,0,b'I',6959,36), // typed_config
+    f(3148,12,3,b'm',315,4,0,b'I',6959,36), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
-    f(22644,17,1,b'd',65535,0,255,b'I',6959,36), // scaling_threshold
-    f(22661,20,2,b'd',65535,0,255,b'I',6959,36), // saturation_threshold
+    f(22788,17,1,b'd',65535,0,255,b'I',6959,36), // scaling_threshold
+    f(22805,20,2,b'd',65535,0,255,b'I',6959,36), // saturation_threshold
     // envoy.config.overload.v3.ThresholdTrigger
     f(2972,5,1,b'd',65535,0,255,b'I',6959,36), // value
     // envoy.config.overload.v3.Trigger
     f(345,4,1,b's',65535,0,255,b'I',6959,36), // name
-    f(22754,9,2,b'm',168,4,0,b'I',6959,36), // threshold
-    f(22763,6,3,b'm',167,4,0,b'I',6959,36), // scaled
+    f(22898,9,2,b'm',170,4,0,b'I',6959,36), // threshold
+    f(22907,6,3,b'm',169,4,0,b'I',6959,36), // scaled
     // envoy.config.route.v3.CookieMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(22804,12,2,b'm',287,4,255,b'S',0,0), // string_match
-    f(22816,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(22948,12,2,b'm',289,4,255,b'S',0,0), // string_match
+    f(22960,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.config.route.v3.Decorator
-    f(22859,9,1,b's',65535,0,255,b'I',6959,36), // operation
-    f(22868,9,2,b'm',314,4,255,b'I',6959,36), // propagate
+    f(23003,9,1,b's',65535,0,255,b'I',6959,36), // operation
+    f(23012,9,2,b'm',316,4,255,b'I',6959,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
-    f(22919,6,1,b'u',65535,0,255,b'S',0,0), // status
-    f(22925,4,2,b'm',98,4,255,b'S',0,0), // body
-    f(22950,11,3,b'm',133,4,255,b'R',22929,21), // body_format
+    f(23063,6,1,b'u',65535,0,255,b'S',0,0), // status
+    f(23069,4,2,b'm',98,4,255,b'S',0,0), // body
+    f(23094,11,3,b'm',135,4,255,b'R',23073,21), // body_format
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(22996,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(23007,11,6,b'm',309,4,0,b'S',0,0), // range_match
-    f(23018,13,7,b'b',65535,4,0,b'S',0,0), // present_match
-    f(22816,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
-    f(23031,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
-    f(23043,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(23055,16,11,b'm',285,4,0,b'S',0,0), // safe_regex_match
-    f(23071,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(22804,12,13,b'm',287,4,0,b'S',0,0), // string_match
-    f(23085,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
+    f(23140,11,4,b's',65535,4,0,b'S',0,0), // exact_match
+    f(23151,11,6,b'm',311,4,0,b'S',0,0), // range_match
+    f(23162,13,7,b'b',65535,4,0,b'S',0,0), // present_match
+    f(22960,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(23175,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
+    f(23187,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
+    f(23199,16,11,b'm',287,4,0,b'S',0,0), // safe_regex_match
+    f(23215,14,12,b's',65535,4,0,b'S',0,0), // contains_match
+    f(22948,12,13,b'm',289,4,0,b'S',0,0), // string_match
+    f(23229,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(22804,12,5,b'm',287,4,0,b'S',0,0), // string_match
-    f(23018,13,6,b'b',65535,4,0,b'S',0,0), // present_match
+    f(22948,12,5,b'm',289,4,0,b'S',0,0), // string_match
+    f(23162,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
-    f(23193,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
-    f(23206,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
-    f(23219,13,3,b'e',25,0,255,b'S',0,0), // response_code
-    f(23232,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
-    f(23246,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
-    f(23260,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
-    f(23271,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
-    f(23286,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(23299,13,9,b'm',284,4,1,b'S',0,0), // regex_rewrite
-    f(23312,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
+    f(23337,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
+    f(23350,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
+    f(23363,13,3,b'e',25,0,255,b'S',0,0), // response_code
+    f(23376,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
+    f(23390,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
+    f(23404,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
+    f(23415,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
+    f(23430,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
+    f(23443,13,9,b'm',286,4,1,b'S',0,0), // regex_rewrite
+    f(23456,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.Route
-    f(12433,5,1,b'm',187,4,255,b'S',0,0), // match
-    f(23351,5,2,b'm',177,4,0,b'S',0,0), // route
-    f(23356,8,3,b'm',175,4,0,b'S',0,0), // redirect
-    f(9674,8,4,b'm',115,4,255,b'I',23364,32), // metadata
-    f(23466,9,5,b'm',171,4,255,b'I',23396,70), // decorator
-    f(23475,15,7,b'm',172,4,0,b'S',0,0), // direct_response
-    f(23490,22,9,b'm',107,2,255,b'S',0,0), // request_headers_to_add
-    f(23512,23,10,b'm',107,2,255,b'S',0,0), // response_headers_to_add
-    f(23535,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(23561,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(23642,23,13,b'm',65535,1,255,b'R',23586,56), // typed_per_filter_config
+    f(12433,5,1,b'm',189,4,255,b'S',0,0), // match
+    f(23495,5,2,b'm',179,4,0,b'S',0,0), // route
+    f(23500,8,3,b'm',177,4,0,b'S',0,0), // redirect
+    f(9674,8,4,b'm',117,4,255,b'I',23508,32), // metadata
+    f(23610,9,5,b'm',173,4,255,b'I',23540,70), // decorator
+    f(23619,15,7,b'm',174,4,0,b'S',0,0), // direct_response
+    f(23634,22,9,b'm',107,2,255,b'S',0,0), // request_headers_to_add
+    f(23656,23,10,b'm',107,2,255,b'S',0,0), // response_headers_to_add
+    f(23679,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(23705,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(23786,23,13,b'm',65535,1,255,b'R',23730,56), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
-    f(4828,7,15,b'm',191,4,255,b'I',23665,35), // tracing
-    f(23783,30,16,b'm',327,4,255,b'I',23700,83), // per_request_buffer_limit_bytes
-    f(23885,13,17,b'm',65535,4,0,b'R',23813,72), // filter_action
-    f(23947,21,18,b'm',65535,4,0,b'R',23898,49), // non_forwarding_action
-    f(21015,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(23968,25,20,b'm',328,4,255,b'I',23700,83), // request_body_buffer_limit
-    f(24095,16,21,b'm',136,2,255,b'R',23993,102), // route_specifiers
+    f(4828,7,15,b'm',193,4,255,b'I',23809,35), // tracing
+    f(23927,30,16,b'm',329,4,255,b'I',23844,83), // per_request_buffer_limit_bytes
+    f(24029,13,17,b'm',65535,4,0,b'R',23957,72), // filter_action
+    f(24091,21,18,b'm',65535,4,0,b'R',24042,49), // non_forwarding_action
+    f(21159,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(24112,25,20,b'm',330,4,255,b'I',23844,83), // request_body_buffer_limit
+    f(24239,16,21,b'm',138,2,255,b'R',24137,102), // route_specifiers
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
-    f(24144,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
-    f(24158,17,3,b'm',194,4,0,b'S',0,0), // weighted_clusters
-    f(24234,14,4,b'm',115,4,255,b'I',24175,59), // metadata_match
-    f(23246,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
-    f(24248,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(24268,17,7,b'm',314,4,1,b'S',0,0), // auto_host_rewrite
-    f(14608,7,8,b'm',317,4,255,b'S',0,0), // timeout
-    f(14631,12,9,b'm',65535,4,255,b'R',24285,103), // retry_policy
+    f(24288,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
+    f(24302,17,3,b'm',196,4,0,b'S',0,0), // weighted_clusters
+    f(24378,14,4,b'm',117,4,255,b'I',24319,59), // metadata_match
+    f(23390,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
+    f(24392,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
+    f(24412,17,7,b'm',316,4,1,b'S',0,0), // auto_host_rewrite
+    f(14608,7,8,b'm',319,4,255,b'S',0,0), // timeout
+    f(14631,12,9,b'm',65535,4,255,b'R',24429,103), // retry_policy
     f(2011,8,11,b'e',20,0,255,b'S',0,0), // priority
-    f(24457,11,13,b'm',65535,2,255,b'R',24388,69), // rate_limits
-    f(24511,22,14,b'm',314,4,255,b'I',24468,43), // include_vh_rate_limits
-    f(24533,11,15,b'm',178,2,255,b'S',0,0), // hash_policy
-    f(24633,4,17,b'm',65535,4,255,b'R',24544,89), // cors
-    f(24637,31,20,b'e',26,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(24668,16,23,b'm',317,4,255,b'S',0,0), // max_grpc_timeout
-    f(16823,12,24,b'm',317,4,255,b'S',0,0), // idle_timeout
-    f(24684,15,25,b'm',185,2,255,b'S',0,0), // upgrade_configs
-    f(24731,24,26,b'e',65535,0,255,b'R',24699,32), // internal_redirect_action
-    f(24829,12,27,b'm',65535,4,255,b'R',24755,74), // hedge_policy
-    f(24841,19,28,b'm',317,4,255,b'S',0,0), // grpc_timeout_offset
-    f(24860,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
-    f(24879,23,30,b'm',184,2,255,b'S',0,0), // request_mirror_policies
-    f(24902,22,31,b'm',327,4,255,b'R',24699,32), // max_internal_redirects
-    f(23299,13,32,b'm',284,4,255,b'S',0,0), // regex_rewrite
-    f(24959,25,33,b'm',313,4,255,b'R',24924,35), // retry_policy_typed_config
-    f(24984,24,34,b'm',65535,4,255,b'R',24699,32), // internal_redirect_policy
-    f(25008,23,35,b'm',284,4,1,b'S',0,0), // host_rewrite_path_regex
-    f(16875,19,36,b'm',183,4,255,b'S',0,0), // max_stream_duration
-    f(25115,24,37,b's',65535,4,0,b'R',25031,84), // cluster_specifier_plugin
-    f(25139,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
-    f(25162,31,39,b'm',65535,4,0,b'R',25031,84), // inline_cluster_specifier_plugin
-    f(25288,17,40,b'm',136,4,255,b'I',25193,95), // early_data_policy
-    f(25305,19,41,b'm',136,4,255,b'S',0,0), // path_rewrite_policy
-    f(25394,13,42,b'm',317,4,255,b'I',25324,70), // flush_timeout
-    f(25407,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
-    f(23312,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
+    f(24601,11,13,b'm',65535,2,255,b'R',24532,69), // rate_limits
+    f(24655,22,14,b'm',316,4,255,b'I',24612,43), // include_vh_rate_limits
+    f(24677,11,15,b'm',180,2,255,b'S',0,0), // hash_policy
+    f(24777,4,17,b'm',65535,4,255,b'R',24688,89), // cors
+    f(24781,31,20,b'e',26,0,255,b'S',0,0), // cluster_not_found_response_code
+    f(24812,16,23,b'm',319,4,255,b'S',0,0), // max_grpc_timeout
+    f(16822,12,24,b'm',319,4,255,b'S',0,0), // idle_timeout
+    f(24828,15,25,b'm',187,2,255,b'S',0,0), // upgrade_configs
+    f(24875,24,26,b'e',65535,0,255,b'R',24843,32), // internal_redirect_action
+    f(24973,12,27,b'm',65535,4,255,b'R',24899,74), // hedge_policy
+    f(24985,19,28,b'm',319,4,255,b'S',0,0), // grpc_timeout_offset
+    f(25004,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
+    f(25023,23,30,b'm',186,2,255,b'S',0,0), // request_mirror_policies
+    f(25046,22,31,b'm',329,4,255,b'R',24843,32), // max_internal_redirects
+    f(23443,13,32,b'm',286,4,255,b'S',0,0), // regex_rewrite
+    f(25103,25,33,b'm',315,4,255,b'R',25068,35), // retry_policy_typed_config
+    f(25128,24,34,b'm',65535,4,255,b'R',24843,32), // internal_redirect_policy
+    f(25152,23,35,b'm',286,4,1,b'S',0,0), // host_rewrite_path_regex
+    f(16874,19,36,b'm',185,4,255,b'S',0,0), // max_stream_duration
+    f(25259,24,37,b's',65535,4,0,b'R',25175,84), // cluster_specifier_plugin
+    f(25283,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
+    f(25306,31,39,b'm',65535,4,0,b'R',25175,84), // inline_cluster_specifier_plugin
+    f(25432,17,40,b'm',138,4,255,b'I',25337,95), // early_data_policy
+    f(25449,19,41,b'm',138,4,255,b'S',0,0), // path_rewrite_policy
+    f(25538,13,42,b'm',319,4,255,b'I',25468,70), // flush_timeout
+    f(25551,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
+    f(23456,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
-    f(3744,6,1,b'm',181,4,0,b'S',0,0), // header
-    f(25463,6,2,b'm',180,4,0,b'S',0,0), // cookie
-    f(25469,21,3,b'm',179,4,0,b'S',0,0), // connection_properties
-    f(25490,8,4,b'b',65535,0,255,b'S',0,0), // terminal
-    f(25498,15,5,b'm',182,4,0,b'S',0,0), // query_parameter
-    f(25568,12,6,b'm',65535,4,0,b'R',25513,55), // filter_state
+    f(3744,6,1,b'm',183,4,0,b'S',0,0), // header
+    f(25607,6,2,b'm',182,4,0,b'S',0,0), // cookie
+    f(25613,21,3,b'm',181,4,0,b'S',0,0), // connection_properties
+    f(25634,8,4,b'b',65535,0,255,b'S',0,0), // terminal
+    f(25642,15,5,b'm',184,4,0,b'S',0,0), // query_parameter
+    f(25712,12,6,b'm',65535,4,0,b'R',25657,55), // filter_state
     // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    f(25645,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
+    f(25789,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25749,3,2,b'm',317,4,255,b'R',25705,44), // ttl
-    f(131,4,3,b's',65535,0,255,b'I',25752,91), // path
-    f(25843,10,4,b'm',65535,2,255,b'R',25705,44), // attributes
+    f(25893,3,2,b'm',319,4,255,b'R',25849,44), // ttl
+    f(131,4,3,b's',65535,0,255,b'I',25896,91), // path
+    f(25987,10,4,b'm',65535,2,255,b'R',25849,44), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    f(25904,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(23299,13,2,b'm',284,4,255,b'S',0,0), // regex_rewrite
+    f(26048,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(23443,13,2,b'm',286,4,255,b'S',0,0), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    f(16875,19,1,b'm',317,4,255,b'S',0,0), // max_stream_duration
-    f(26025,23,2,b'm',317,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(26048,26,3,b'm',317,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(16874,19,1,b'm',319,4,255,b'S',0,0), // max_stream_duration
+    f(26169,23,2,b'm',319,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(26192,26,3,b'm',319,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
-    f(26127,16,3,b'm',128,4,255,b'S',0,0), // runtime_fraction
-    f(26143,13,4,b'm',314,4,255,b'I',23665,35), // trace_sampled
-    f(24144,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
-    f(26156,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
-    f(26189,25,7,b'm',88,2,255,b'S',0,0), // request_headers_mutations
-    f(24248,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
+    f(26271,16,3,b'm',130,4,255,b'S',0,0), // runtime_fraction
+    f(26287,13,4,b'm',316,4,255,b'I',23809,35), // trace_sampled
+    f(24288,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(26300,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
+    f(26333,25,7,b'm',88,2,255,b'S',0,0), // request_headers_mutations
+    f(24392,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
     // envoy.config.route.v3.RouteAction.UpgradeConfig
-    f(26261,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(26273,7,2,b'm',314,4,255,b'S',0,0), // enabled
-    f(26343,14,3,b'm',65535,4,255,b'R',26280,63), // connect_config
+    f(26405,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(26417,7,2,b'm',316,4,255,b'S',0,0), // enabled
+    f(26487,14,3,b'm',65535,4,255,b'R',26424,63), // connect_config
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(26397,13,2,b'm',193,2,255,b'S',0,0), // virtual_hosts
-    f(26410,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
-    f(23512,23,4,b'm',107,2,255,b'S',0,0), // response_headers_to_add
-    f(23535,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(23490,22,6,b'm',107,2,255,b'S',0,0), // request_headers_to_add
-    f(26431,17,7,b'm',314,4,255,b'S',0,0), // validate_clusters
-    f(23561,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(26544,4,9,b'm',65535,4,255,b'R',26448,96), // vhds
-    f(26548,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(26583,35,11,b'm',327,4,255,b'S',0,0), // max_direct_response_body_size_bytes
-    f(26618,25,12,b'm',65535,2,255,b'R',25031,84), // cluster_specifier_plugins
-    f(24879,23,13,b'm',184,2,255,b'S',0,0), // request_mirror_policies
-    f(26643,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
-    f(26671,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
-    f(23642,23,16,b'm',65535,1,255,b'R',23586,56), // typed_per_filter_config
-    f(9674,8,17,b'm',115,4,255,b'I',26710,38), // metadata
-    f(26748,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
-    f(24095,16,19,b'm',136,2,255,b'R',23993,102), // route_specifiers
+    f(26541,13,2,b'm',195,2,255,b'S',0,0), // virtual_hosts
+    f(26554,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
+    f(23656,23,4,b'm',107,2,255,b'S',0,0), // response_headers_to_add
+    f(23679,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(23634,22,6,b'm',107,2,255,b'S',0,0), // request_headers_to_add
+    f(26575,17,7,b'm',316,4,255,b'S',0,0), // validate_clusters
+    f(23705,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(26688,4,9,b'm',65535,4,255,b'R',26592,96), // vhds
+    f(26692,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(26727,35,11,b'm',329,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(26762,25,12,b'm',65535,2,255,b'R',25175,84), // cluster_specifier_plugins
+    f(25023,23,13,b'm',186,2,255,b'S',0,0), // request_mirror_policies
+    f(26787,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
+    f(26815,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
+    f(23786,23,16,b'm',65535,1,255,b'R',23730,56), // typed_per_filter_config
+    f(9674,8,17,b'm',117,4,255,b'I',26854,38), // metadata
+    f(26892,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
+    f(24239,16,19,b'm',138,2,255,b'R',24137,102), // route_specifiers
     // envoy.config.route.v3.RouteMatch
-    f(26792,6,1,b's',65535,4,0,b'S',0,0), // prefix
+    f(26936,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(26798,14,4,b'm',314,4,255,b'S',0,0), // case_sensitive
-    f(26812,7,6,b'm',173,2,255,b'S',0,0), // headers
-    f(26819,16,7,b'm',174,2,255,b'S',0,0), // query_parameters
-    f(26835,4,8,b'm',189,4,255,b'S',0,0), // grpc
-    f(26127,16,9,b'm',128,4,255,b'S',0,0), // runtime_fraction
-    f(26839,10,10,b'm',285,4,0,b'S',0,0), // safe_regex
-    f(26849,11,11,b'm',190,4,255,b'S',0,0), // tls_context
-    f(26860,15,12,b'm',188,4,0,b'S',0,0), // connect_matcher
-    f(26945,16,13,b'm',281,2,255,b'R',26875,70), // dynamic_metadata
-    f(26961,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
-    f(26982,17,15,b'm',136,4,0,b'S',0,0), // path_match_policy
-    f(25568,12,16,b'm',65535,2,255,b'R',26999,72), // filter_state
-    f(27071,7,17,b'm',170,2,255,b'S',0,0), // cookies
+    f(26942,14,4,b'm',316,4,255,b'S',0,0), // case_sensitive
+    f(26956,7,6,b'm',175,2,255,b'S',0,0), // headers
+    f(26963,16,7,b'm',176,2,255,b'S',0,0), // query_parameters
+    f(26979,4,8,b'm',191,4,255,b'S',0,0), // grpc
+    f(26271,16,9,b'm',130,4,255,b'S',0,0), // runtime_fraction
+    f(26983,10,10,b'm',287,4,0,b'S',0,0), // safe_regex
+    f(26993,11,11,b'm',192,4,255,b'S',0,0), // tls_context
+    f(27004,15,12,b'm',190,4,0,b'S',0,0), // connect_matcher
+    f(27089,16,13,b'm',283,2,255,b'R',27019,70), // dynamic_metadata
+    f(27105,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
+    f(27126,17,15,b'm',138,4,0,b'S',0,0), // path_match_policy
+    f(25712,12,16,b'm',65535,2,255,b'R',27143,72), // filter_state
+    f(27215,7,17,b'm',172,2,255,b'S',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    f(27234,9,1,b'm',314,4,255,b'S',0,0), // presented
-    f(27243,9,2,b'm',314,4,255,b'S',0,0), // validated
+    f(27378,9,1,b'm',316,4,255,b'S',0,0), // presented
+    f(27387,9,2,b'm',316,4,255,b'S',0,0), // validated
     // envoy.config.route.v3.Tracing
-    f(27281,15,1,b'm',303,4,255,b'I',6959,36), // client_sampling
-    f(27296,15,2,b'm',303,4,255,b'I',6959,36), // random_sampling
-    f(27311,16,3,b'm',303,4,255,b'I',6959,36), // overall_sampling
-    f(27327,11,4,b'm',297,2,255,b'I',6959,36), // custom_tags
-    f(22859,9,5,b's',65535,0,255,b'I',6959,36), // operation
-    f(27338,18,6,b's',65535,0,255,b'I',6959,36), // upstream_operation
+    f(27425,15,1,b'm',305,4,255,b'I',6959,36), // client_sampling
+    f(27440,15,2,b'm',305,4,255,b'I',6959,36), // random_sampling
+    f(27455,16,3,b'm',305,4,255,b'I',6959,36), // overall_sampling
+    f(27471,11,4,b'm',299,2,255,b'I',6959,36), // custom_tags
+    f(23003,9,5,b's',65535,0,255,b'I',6959,36), // operation
+    f(27482,18,6,b's',65535,0,255,b'I',6959,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
     f(345,4,2,b's',65535,0,255,b'S',0,0), // name
-    f(26812,7,4,b'm',173,2,255,b'S',0,0), // headers
+    f(26956,7,4,b'm',175,2,255,b'S',0,0), // headers
     // envoy.config.route.v3.VirtualHost
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(27425,7,2,b's',65535,2,255,b'S',0,0), // domains
-    f(27432,6,3,b'm',176,2,255,b'S',0,0), // routes
-    f(27438,11,4,b'e',27,0,255,b'S',0,0), // require_tls
-    f(27449,16,5,b'm',192,2,255,b'S',0,0), // virtual_clusters
-    f(24457,11,6,b'm',65535,2,255,b'R',24388,69), // rate_limits
-    f(23490,22,7,b'm',107,2,255,b'S',0,0), // request_headers_to_add
-    f(24633,4,8,b'm',65535,4,255,b'R',24544,89), // cors
-    f(23512,23,10,b'm',107,2,255,b'S',0,0), // response_headers_to_add
-    f(23535,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(23561,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(27465,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
-    f(23642,23,15,b'm',65535,1,255,b'R',23586,56), // typed_per_filter_config
-    f(14631,12,16,b'm',65535,4,255,b'R',24285,103), // retry_policy
-    f(24829,12,17,b'm',65535,4,255,b'R',24755,74), // hedge_policy
-    f(23783,30,18,b'm',327,4,255,b'I',23700,83), // per_request_buffer_limit_bytes
-    f(27494,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(24959,25,20,b'm',313,4,255,b'R',24924,35), // retry_policy_typed_config
-    f(27537,7,21,b'm',65535,4,255,b'R',27527,10), // matcher
-    f(24879,23,22,b'm',184,2,255,b'S',0,0), // request_mirror_policies
-    f(27606,31,23,b'b',65535,0,255,b'I',27544,62), // include_is_timeout_retry_header
-    f(9674,8,24,b'm',115,4,255,b'I',27637,39), // metadata
-    f(23968,25,25,b'm',328,4,255,b'I',23700,83), // request_body_buffer_limit
-    f(24095,16,26,b'm',136,2,255,b'R',23993,102), // route_specifiers
+    f(27569,7,2,b's',65535,2,255,b'S',0,0), // domains
+    f(27576,6,3,b'm',178,2,255,b'S',0,0), // routes
+    f(27582,11,4,b'e',27,0,255,b'S',0,0), // require_tls
+    f(27593,16,5,b'm',194,2,255,b'S',0,0), // virtual_clusters
+    f(24601,11,6,b'm',65535,2,255,b'R',24532,69), // rate_limits
+    f(23634,22,7,b'm',107,2,255,b'S',0,0), // request_headers_to_add
+    f(24777,4,8,b'm',65535,4,255,b'R',24688,89), // cors
+    f(23656,23,10,b'm',107,2,255,b'S',0,0), // response_headers_to_add
+    f(23679,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(23705,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(27609,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
+    f(23786,23,15,b'm',65535,1,255,b'R',23730,56), // typed_per_filter_config
+    f(14631,12,16,b'm',65535,4,255,b'R',24429,103), // retry_policy
+    f(24973,12,17,b'm',65535,4,255,b'R',24899,74), // hedge_policy
+    f(23927,30,18,b'm',329,4,255,b'I',23844,83), // per_request_buffer_limit_bytes
+    f(27638,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
+    f(25103,25,20,b'm',315,4,255,b'R',25068,35), // retry_policy_typed_config
+    f(27681,7,21,b'm',65535,4,255,b'R',27671,10), // matcher
+    f(25023,23,22,b'm',186,2,255,b'S',0,0), // request_mirror_policies
+    f(27750,31,23,b'b',65535,0,255,b'I',27688,62), // include_is_timeout_retry_header
+    f(9674,8,24,b'm',117,4,255,b'I',27781,39), // metadata
+    f(24112,25,25,b'm',330,4,255,b'I',23844,83), // request_body_buffer_limit
+    f(24239,16,26,b'm',138,2,255,b'R',24137,102), // route_specifiers
     // envoy.config.route.v3.WeightedCluster
-    f(7353,8,1,b'm',195,2,255,b'S',0,0), // clusters
-    f(27713,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
-    f(27774,12,3,b'm',327,4,255,b'I',27731,43), // total_weight
-    f(25904,11,4,b's',65535,4,0,b'S',0,0), // header_name
-    f(27786,15,5,b'm',314,4,0,b'S',0,0), // use_hash_policy
+    f(7353,8,1,b'm',197,2,255,b'S',0,0), // clusters
+    f(27857,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
+    f(27918,12,3,b'm',329,4,255,b'I',27875,43), // total_weight
+    f(26048,11,4,b's',65535,4,0,b'S',0,0), // header_name
+    f(27930,15,5,b'm',316,4,0,b'S',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(1997,6,2,b'm',327,4,255,b'S',0,0), // weight
-    f(24234,14,3,b'm',115,4,255,b'I',24175,59), // metadata_match
-    f(23490,22,4,b'm',107,2,255,b'S',0,0), // request_headers_to_add
-    f(23512,23,5,b'm',107,2,255,b'S',0,0), // response_headers_to_add
-    f(23535,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(23561,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(23642,23,10,b'm',65535,1,255,b'R',23586,56), // typed_per_filter_config
-    f(24248,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
-    f(24144,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(1997,6,2,b'm',329,4,255,b'S',0,0), // weight
+    f(24378,14,3,b'm',117,4,255,b'I',24319,59), // metadata_match
+    f(23634,22,4,b'm',107,2,255,b'S',0,0), // request_headers_to_add
+    f(23656,23,5,b'm',107,2,255,b'S',0,0), // response_headers_to_add
+    f(23679,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(23705,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(23786,23,10,b'm',65535,1,255,b'R',23730,56), // typed_per_filter_config
+    f(24392,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
+    f(24288,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(27905,6,2,b's',65535,4,0,b'S',0,0), // format
-    f(6882,11,3,b'm',324,4,0,b'S',0,0), // json_format
-    f(27911,17,4,b'm',324,4,0,b'S',0,0), // typed_json_format
-    f(942,10,5,b'm',133,4,0,b'S',0,0), // log_format
+    f(28049,6,2,b's',65535,4,0,b'S',0,0), // format
+    f(6882,11,3,b'm',326,4,0,b'S',0,0), // json_format
+    f(28055,17,4,b'm',326,4,0,b'S',0,0), // typed_json_format
+    f(942,10,5,b'm',135,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    f(942,10,1,b'm',133,4,0,b'S',0,0), // log_format
+    f(942,10,1,b'm',135,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    f(942,10,1,b'm',133,4,0,b'S',0,0), // log_format
+    f(942,10,1,b'm',135,4,0,b'S',0,0), // log_format
     // envoy.extensions.clusters.dns.v3.DnsCluster
-    f(9337,16,3,b'm',317,4,255,b'S',0,0), // dns_refresh_rate
-    f(10166,24,4,b'm',200,4,255,b'S',0,0), // dns_failure_refresh_rate
+    f(9337,16,3,b'm',319,4,255,b'S',0,0), // dns_refresh_rate
+    f(10166,24,4,b'm',202,4,255,b'S',0,0), // dns_failure_refresh_rate
     f(10020,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(10583,10,6,b'm',317,4,255,b'S',0,0), // dns_jitter
-    f(5833,25,7,b'm',136,4,255,b'S',0,0), // typed_dns_resolver_config
+    f(10583,10,6,b'm',319,4,255,b'S',0,0), // dns_jitter
+    f(5833,25,7,b'm',138,4,255,b'S',0,0), // typed_dns_resolver_config
     f(9353,17,8,b'e',29,0,255,b'S',0,0), // dns_lookup_family
-    f(28085,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
-    f(28117,20,10,b'm',317,4,255,b'S',0,0), // dns_min_refresh_rate
+    f(28229,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
+    f(28261,20,10,b'm',319,4,255,b'S',0,0), // dns_min_refresh_rate
     // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    f(12306,13,1,b'm',317,4,255,b'S',0,0), // base_interval
-    f(12319,12,2,b'm',317,4,255,b'S',0,0), // max_interval
+    f(12306,13,1,b'm',319,4,255,b'S',0,0), // base_interval
+    f(12319,12,2,b'm',319,4,255,b'S',0,0), // max_interval
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    f(28260,10,1,b's',65535,4,0,b'S',0,0), // object_key
-    f(28270,13,2,b'm',133,4,1,b'S',0,0), // format_string
-    f(28330,9,3,b'b',65535,0,255,b'I',28283,47), // read_only
-    f(28421,20,4,b'e',30,0,255,b'I',28339,82), // shared_with_upstream
-    f(28441,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
-    f(28454,11,6,b's',65535,0,255,b'S',0,0), // factory_key
+    f(28404,10,1,b's',65535,4,0,b'S',0,0), // object_key
+    f(28414,13,2,b'm',135,4,1,b'S',0,0), // format_string
+    f(28474,9,3,b'b',65535,0,255,b'I',28427,47), // read_only
+    f(28565,20,4,b'e',30,0,255,b'I',28483,82), // shared_with_upstream
+    f(28585,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
+    f(28598,11,6,b's',65535,0,255,b'S',0,0), // factory_key
     // envoy.extensions.filters.http.router.v3.Router
-    f(28567,13,1,b'm',314,4,255,b'I',28511,56), // dynamic_stats
-    f(28580,16,2,b'b',65535,0,255,b'I',23665,35), // start_child_span
-    f(28596,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(28608,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(28630,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(28699,27,6,b'b',65535,0,255,b'I',28650,49), // respect_expected_rq_timeout
-    f(28752,40,7,b'b',65535,0,255,b'I',28726,26), // suppress_grpc_request_failure_code_stats
-    f(28792,21,8,b'm',215,2,255,b'R',10035,46), // upstream_http_filters
-    f(28874,20,9,b'm',203,4,255,b'I',28813,61), // upstream_log_options
-    f(28894,33,10,b'm',314,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(28711,13,1,b'm',316,4,255,b'I',28655,56), // dynamic_stats
+    f(28724,16,2,b'b',65535,0,255,b'I',23809,35), // start_child_span
+    f(28740,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(28752,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(28774,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(28843,27,6,b'b',65535,0,255,b'I',28794,49), // respect_expected_rq_timeout
+    f(28896,40,7,b'b',65535,0,255,b'I',28870,26), // suppress_grpc_request_failure_code_stats
+    f(28936,21,8,b'm',217,2,255,b'R',10035,46), // upstream_http_filters
+    f(29018,20,9,b'm',205,4,255,b'I',28957,61), // upstream_log_options
+    f(29038,33,10,b'm',316,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(28998,37,1,b'b',65535,0,255,b'I',6959,36), // flush_upstream_log_on_upstream_stream
-    f(29035,27,2,b'm',317,4,255,b'I',6959,36), // upstream_log_flush_interval
+    f(29142,37,1,b'b',65535,0,255,b'I',6959,36), // flush_upstream_log_on_upstream_stream
+    f(29179,27,2,b'm',319,4,255,b'I',6959,36), // upstream_log_flush_interval
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(29280,25,1,b'm',314,4,255,b'R',29251,29), // enable_ja3_fingerprinting
-    f(29361,24,2,b'm',327,4,255,b'I',29305,56), // initial_read_buffer_size
-    f(29385,25,3,b'm',314,4,255,b'R',29251,29), // enable_ja4_fingerprinting
-    f(29410,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(29506,21,5,b'm',327,4,255,b'I',29457,49), // max_client_hello_size
+    f(29424,25,1,b'm',316,4,255,b'R',29395,29), // enable_ja3_fingerprinting
+    f(29505,24,2,b'm',329,4,255,b'I',29449,56), // initial_read_buffer_size
+    f(29529,25,3,b'm',316,4,255,b'R',29395,29), // enable_ja4_fingerprinting
+    f(29554,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(29650,21,5,b'm',329,4,255,b'I',29601,49), // max_client_hello_size
     // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    f(21015,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(8799,15,2,b'm',328,4,255,b'S',0,0), // max_connections
-    f(29595,5,3,b'm',317,4,255,b'S',0,0), // delay
-    f(29600,15,4,b'm',127,4,255,b'S',0,0), // runtime_enabled
+    f(21159,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(8799,15,2,b'm',330,4,255,b'S',0,0), // max_connections
+    f(29739,5,3,b'm',319,4,255,b'S',0,0), // delay
+    f(29744,15,4,b'm',129,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.network.direct_response.v3.Config
-    f(29673,8,1,b'm',98,4,255,b'S',0,0), // response
+    f(29817,8,1,b'm',98,4,255,b'S',0,0), // response
     // envoy.extensions.filters.network.echo.v3.Echo
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(29807,10,1,b'e',31,0,255,b'S',0,0), // codec_type
-    f(21015,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(29817,3,3,b'm',216,4,0,b'S',0,0), // rds
-    f(2551,12,4,b'm',186,4,0,b'S',0,0), // route_config
-    f(29820,12,5,b'm',215,2,255,b'S',0,0), // http_filters
-    f(29832,14,6,b'm',314,4,255,b'S',0,0), // add_user_agent
-    f(4828,7,7,b'm',65535,4,255,b'R',29846,28), // tracing
+    f(29951,10,1,b'e',31,0,255,b'S',0,0), // codec_type
+    f(21159,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(29961,3,3,b'm',218,4,0,b'S',0,0), // rds
+    f(2551,12,4,b'm',188,4,0,b'S',0,0), // route_config
+    f(29964,12,5,b'm',217,2,255,b'S',0,0), // http_filters
+    f(29976,14,6,b'm',316,4,255,b'S',0,0), // add_user_agent
+    f(4828,7,7,b'm',65535,4,255,b'R',29990,28), // tracing
     f(9294,21,8,b'm',109,4,255,b'S',0,0), // http_protocol_options
-    f(9315,22,9,b'm',111,4,255,b'S',0,0), // http2_protocol_options
-    f(29874,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(29885,13,12,b'm',317,4,255,b'S',0,0), // drain_timeout
+    f(9315,22,9,b'm',112,4,255,b'S',0,0), // http2_protocol_options
+    f(30018,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(30029,13,12,b'm',319,4,255,b'S',0,0), // drain_timeout
     f(4311,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(29898,18,14,b'm',314,4,255,b'S',0,0), // use_remote_address
-    f(29916,19,15,b'm',314,4,255,b'S',0,0), // generate_request_id
-    f(29935,27,16,b'e',32,0,255,b'S',0,0), // forward_client_cert_details
-    f(29962,31,17,b'm',213,4,255,b'S',0,0), // set_current_client_cert_details
-    f(29993,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(30011,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(30102,49,20,b'b',65535,0,255,b'I',30031,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(30151,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(30166,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(24684,15,23,b'm',214,2,255,b'S',0,0), // upgrade_configs
-    f(30169,19,24,b'm',317,4,255,b'S',0,0), // stream_idle_timeout
-    f(30188,23,25,b'm',212,4,255,b'S',0,0), // internal_address_config
-    f(30211,21,26,b'm',317,4,255,b'S',0,0), // delayed_close_timeout
-    f(13456,15,28,b'm',317,4,255,b'S',0,0), // request_timeout
-    f(30232,22,29,b'm',327,4,255,b'S',0,0), // max_request_headers_kb
-    f(30254,14,30,b'm',314,4,255,b'S',0,0), // normalize_path
-    f(30306,13,31,b'm',65535,4,0,b'R',30268,38), // scoped_routes
-    f(30319,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(30347,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(30360,28,34,b'e',34,0,255,b'S',0,0), // server_header_transformation
-    f(9729,28,35,b'm',112,4,255,b'S',0,0), // common_http_protocol_options
-    f(30388,20,36,b'm',217,4,255,b'S',0,0), // request_id_extension
-    f(30408,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(30476,18,38,b'm',65535,4,255,b'R',30441,35), // local_reply_config
-    f(30494,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(30598,36,40,b'm',314,4,255,b'I',30518,80), // stream_error_on_invalid_http_message
-    f(30634,23,41,b'm',317,4,255,b'S',0,0), // request_headers_timeout
-    f(30657,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(30712,26,43,b'm',65535,4,255,b'R',30676,36), // path_normalization_options
-    f(30761,22,44,b'm',65535,4,255,b'R',30738,23), // http3_protocol_options
-    f(30783,32,45,b'e',33,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(30815,32,46,b'm',136,2,255,b'S',0,0), // original_ip_detection_extensions
-    f(30847,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(30870,28,48,b'm',130,4,255,b'S',0,0), // scheme_header_transformation
-    f(30898,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(30917,30,50,b'm',136,4,255,b'R',0,0), // typed_header_validation_config
-    f(30947,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(31003,32,52,b'm',136,2,255,b'R',30970,33), // early_header_mutation_extensions
-    f(31035,35,53,b'm',314,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(31102,25,54,b'm',317,4,255,b'I',31070,32), // access_log_flush_interval
-    f(31127,31,55,b'b',65535,0,255,b'I',31070,32), // flush_access_log_on_new_request
-    f(31158,18,56,b'm',211,4,255,b'I',31070,32), // access_log_options
-    f(31270,21,57,b'b',65535,0,255,b'I',31176,94), // append_local_overload
-    f(31341,34,58,b'b',65535,0,255,b'I',31291,50), // http1_safe_max_connection_duration
-    f(31375,20,59,b'm',317,4,255,b'S',0,0), // stream_flush_timeout
-    f(31395,27,60,b'm',65535,4,255,b'R',0,0), // forward_client_cert_matcher
-    f(31422,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(31442,20,62,b'm',310,4,255,b'S',0,0), // drain_timeout_jitter
+    f(30042,18,14,b'm',316,4,255,b'S',0,0), // use_remote_address
+    f(30060,19,15,b'm',316,4,255,b'S',0,0), // generate_request_id
+    f(30079,27,16,b'e',32,0,255,b'S',0,0), // forward_client_cert_details
+    f(30106,31,17,b'm',215,4,255,b'S',0,0), // set_current_client_cert_details
+    f(30137,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(30155,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(30246,49,20,b'b',65535,0,255,b'I',30175,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(30295,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(30310,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(24828,15,23,b'm',216,2,255,b'S',0,0), // upgrade_configs
+    f(30313,19,24,b'm',319,4,255,b'S',0,0), // stream_idle_timeout
+    f(30332,23,25,b'm',214,4,255,b'S',0,0), // internal_address_config
+    f(30355,21,26,b'm',319,4,255,b'S',0,0), // delayed_close_timeout
+    f(13456,15,28,b'm',319,4,255,b'S',0,0), // request_timeout
+    f(30376,22,29,b'm',329,4,255,b'S',0,0), // max_request_headers_kb
+    f(30398,14,30,b'm',316,4,255,b'S',0,0), // normalize_path
+    f(30450,13,31,b'm',65535,4,0,b'R',30412,38), // scoped_routes
+    f(30463,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(30491,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(30504,28,34,b'e',34,0,255,b'S',0,0), // server_header_transformation
+    f(9729,28,35,b'm',113,4,255,b'S',0,0), // common_http_protocol_options
+    f(30532,20,36,b'm',219,4,255,b'S',0,0), // request_id_extension
+    f(30552,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(30620,18,38,b'm',65535,4,255,b'R',30585,35), // local_reply_config
+    f(30638,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(30742,36,40,b'm',316,4,255,b'I',30662,80), // stream_error_on_invalid_http_message
+    f(30778,23,41,b'm',319,4,255,b'S',0,0), // request_headers_timeout
+    f(30801,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(30856,26,43,b'm',65535,4,255,b'R',30820,36), // path_normalization_options
+    f(30905,22,44,b'm',65535,4,255,b'R',30882,23), // http3_protocol_options
+    f(30927,32,45,b'e',33,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(30959,32,46,b'm',138,2,255,b'S',0,0), // original_ip_detection_extensions
+    f(30991,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(31014,28,48,b'm',132,4,255,b'S',0,0), // scheme_header_transformation
+    f(31042,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(31061,30,50,b'm',138,4,255,b'R',0,0), // typed_header_validation_config
+    f(31091,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(31147,32,52,b'm',138,2,255,b'R',31114,33), // early_header_mutation_extensions
+    f(31179,35,53,b'm',316,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(31246,25,54,b'm',319,4,255,b'I',31214,32), // access_log_flush_interval
+    f(31271,31,55,b'b',65535,0,255,b'I',31214,32), // flush_access_log_on_new_request
+    f(31302,18,56,b'm',213,4,255,b'I',31214,32), // access_log_options
+    f(31414,21,57,b'b',65535,0,255,b'I',31320,94), // append_local_overload
+    f(31485,34,58,b'b',65535,0,255,b'I',31435,50), // http1_safe_max_connection_duration
+    f(31519,20,59,b'm',319,4,255,b'S',0,0), // stream_flush_timeout
+    f(31539,27,60,b'm',65535,4,255,b'R',0,0), // forward_client_cert_matcher
+    f(31566,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(31586,20,62,b'm',312,4,255,b'S',0,0), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(31102,25,1,b'm',317,4,255,b'I',6959,36), // access_log_flush_interval
-    f(31127,31,2,b'b',65535,0,255,b'I',6959,36), // flush_access_log_on_new_request
-    f(31563,44,3,b'b',65535,0,255,b'I',6959,36), // flush_log_on_tunnel_successfully_established
+    f(31246,25,1,b'm',319,4,255,b'I',6959,36), // access_log_flush_interval
+    f(31271,31,2,b'b',65535,0,255,b'I',6959,36), // flush_access_log_on_new_request
+    f(31707,44,3,b'b',65535,0,255,b'I',6959,36), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(31710,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
-    f(31722,11,2,b'm',95,2,255,b'S',0,0), // cidr_ranges
+    f(31854,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
+    f(31866,11,2,b'm',95,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(31842,7,1,b'm',314,4,255,b'S',0,0), // subject
-    f(31849,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(31986,7,1,b'm',316,4,255,b'S',0,0), // subject
+    f(31993,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(31853,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(27905,6,7,b'e',65535,0,255,b'R',0,0), // format
-    f(31858,6,8,b'b',65535,0,255,b'R',0,0), // issuer
+    f(31997,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(28049,6,7,b'e',65535,0,255,b'R',0,0), // format
+    f(32002,6,8,b'b',65535,0,255,b'R',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    f(26261,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(3548,7,2,b'm',215,2,255,b'R',31959,61), // filters
-    f(26273,7,3,b'm',314,4,255,b'S',0,0), // enabled
+    f(26405,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(3548,7,2,b'm',217,2,255,b'R',32103,61), // filters
+    f(26417,7,3,b'm',316,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,4,b'm',313,4,0,b'S',0,0), // typed_config
-    f(19884,16,5,b'm',65535,4,0,b'R',19841,43), // config_discovery
-    f(32090,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(3148,12,4,b'm',315,4,0,b'S',0,0), // typed_config
+    f(20028,16,5,b'm',65535,4,0,b'R',19985,43), // config_discovery
+    f(32234,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
     f(14436,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(32164,13,1,b'm',96,4,255,b'S',0,0), // config_source
-    f(32177,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(32308,13,1,b'm',96,4,255,b'S',0,0), // config_source
+    f(32321,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    f(3148,12,1,b'm',313,4,255,b'S',0,0), // typed_config
+    f(3148,12,1,b'm',315,4,255,b'S',0,0), // typed_config
     // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    f(21015,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32338,12,2,b'm',312,4,255,b'S',0,0), // token_bucket
-    f(29600,15,3,b'm',127,4,255,b'S',0,0), // runtime_enabled
-    f(32350,9,4,b's',65535,0,255,b'S',0,0), // share_key
+    f(21159,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(32482,12,2,b'm',314,4,255,b'S',0,0), // token_bucket
+    f(29744,15,3,b'm',129,4,255,b'S',0,0), // runtime_enabled
+    f(32494,9,4,b's',65535,0,255,b'S',0,0), // share_key
     // envoy.extensions.filters.network.set_filter_state.v3.Config
-    f(32418,17,1,b'm',201,2,255,b'S',0,0), // on_new_connection
-    f(32435,27,2,b'm',201,2,255,b'S',0,0), // on_downstream_tls_handshake
-    f(32462,18,3,b'm',201,2,255,b'S',0,0), // on_downstream_data
+    f(32562,17,1,b'm',203,2,255,b'S',0,0), // on_new_connection
+    f(32579,27,2,b'm',203,2,255,b'S',0,0), // on_downstream_tls_handshake
+    f(32606,18,3,b'm',203,2,255,b'S',0,0), // on_downstream_data
     // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    f(21015,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(21159,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(32592,23,3,b'm',317,4,255,b'I',19572,34), // downstream_idle_timeout
-    f(32615,21,4,b'm',317,4,255,b'I',19572,34), // upstream_idle_timeout
+    f(32736,23,3,b'm',319,4,255,b'I',19716,34), // downstream_idle_timeout
+    f(32759,21,4,b'm',319,4,255,b'I',19716,34), // upstream_idle_timeout
     f(4311,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(32636,20,7,b'm',327,4,255,b'S',0,0), // max_connect_attempts
-    f(16823,12,8,b'm',317,4,255,b'S',0,0), // idle_timeout
-    f(24234,14,9,b'm',115,4,255,b'I',24175,59), // metadata_match
-    f(24158,17,10,b'm',223,4,0,b'S',0,0), // weighted_clusters
-    f(24533,11,11,b'm',304,2,255,b'I',32656,78), // hash_policy
-    f(32774,16,12,b'm',65535,4,255,b'R',32734,40), // tunneling_config
-    f(32790,34,13,b'm',317,4,255,b'S',0,0), // max_downstream_connection_duration
-    f(32923,9,14,b'm',65535,4,255,b'R',32824,99), // on_demand
-    f(31102,25,15,b'm',317,4,255,b'S',0,0), // access_log_flush_interval
-    f(32932,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(31158,18,17,b'm',222,4,255,b'S',0,0), // access_log_options
-    f(32961,15,18,b'm',92,4,255,b'S',0,0), // backoff_options
-    f(33063,19,19,b'm',65535,2,255,b'R',32976,87), // proxy_protocol_tlvs
-    f(33082,52,20,b'm',310,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(33134,21,21,b'e',35,0,255,b'S',0,0), // upstream_connect_mode
-    f(33155,20,22,b'm',327,4,255,b'S',0,0), // max_early_data_bytes
-    f(33219,31,23,b'e',65535,0,255,b'R',33175,44), // proxy_protocol_tlv_merge_policy
-    f(33250,17,24,b'm',314,4,255,b'S',0,0), // check_drain_close
+    f(32780,20,7,b'm',329,4,255,b'S',0,0), // max_connect_attempts
+    f(16822,12,8,b'm',319,4,255,b'S',0,0), // idle_timeout
+    f(24378,14,9,b'm',117,4,255,b'I',24319,59), // metadata_match
+    f(24302,17,10,b'm',225,4,0,b'S',0,0), // weighted_clusters
+    f(24677,11,11,b'm',306,2,255,b'I',32800,78), // hash_policy
+    f(32918,16,12,b'm',65535,4,255,b'R',32878,40), // tunneling_config
+    f(32934,34,13,b'm',319,4,255,b'S',0,0), // max_downstream_connection_duration
+    f(33067,9,14,b'm',65535,4,255,b'R',32968,99), // on_demand
+    f(31246,25,15,b'm',319,4,255,b'S',0,0), // access_log_flush_interval
+    f(33076,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(31302,18,17,b'm',224,4,255,b'S',0,0), // access_log_options
+    f(33105,15,18,b'm',92,4,255,b'S',0,0), // backoff_options
+    f(33207,19,19,b'm',65535,2,255,b'R',33120,87), // proxy_protocol_tlvs
+    f(33226,52,20,b'm',312,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(33278,21,21,b'e',35,0,255,b'S',0,0), // upstream_connect_mode
+    f(33299,20,22,b'm',329,4,255,b'S',0,0), // max_early_data_bytes
+    f(33363,31,23,b'e',65535,0,255,b'R',33319,44), // proxy_protocol_tlv_merge_policy
+    f(33394,17,24,b'm',316,4,255,b'S',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(31102,25,1,b'm',317,4,255,b'S',0,0), // access_log_flush_interval
-    f(32932,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(33341,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
+    f(31246,25,1,b'm',319,4,255,b'S',0,0), // access_log_flush_interval
+    f(33076,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(33485,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    f(7353,8,1,b'm',224,2,255,b'S',0,0), // clusters
+    f(7353,8,1,b'm',226,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
-    f(24234,14,3,b'm',115,4,255,b'I',24175,59), // metadata_match
+    f(24378,14,3,b'm',117,4,255,b'I',24319,59), // metadata_match
     // envoy.extensions.formatter.metadata.v3.Metadata
     // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
     // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    f(25904,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(33709,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
-    f(33750,18,3,b'm',307,4,255,b'S',0,0), // reject_with_status
+    f(26048,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(33853,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
+    f(33894,18,3,b'm',309,4,255,b'S',0,0), // reject_with_status
     // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    f(30011,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(33828,17,2,b'm',229,4,255,b'S',0,0), // xff_trusted_cidrs
-    f(30151,15,3,b'm',314,4,255,b'S',0,0), // skip_xff_append
+    f(30155,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(33972,17,2,b'm',231,4,255,b'S',0,0), // xff_trusted_cidrs
+    f(30295,15,3,b'm',316,4,255,b'S',0,0), // skip_xff_append
     // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    f(33911,5,1,b'm',95,2,255,b'S',0,0), // cidrs
+    f(34055,5,1,b'm',95,2,255,b'S',0,0), // cidrs
     // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    f(10782,20,1,b'm',233,4,0,b'S',0,0), // zone_aware_lb_config
-    f(10802,27,2,b'm',232,4,0,b'S',0,0), // locality_weighted_lb_config
+    f(10782,20,1,b'm',235,4,0,b'S',0,0), // zone_aware_lb_config
+    f(10802,27,2,b'm',234,4,0,b'S',0,0), // locality_weighted_lb_config
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    f(11593,15,1,b'm',310,4,255,b'I',11488,105), // routing_enabled
-    f(11608,16,2,b'm',328,4,255,b'I',11488,105), // min_cluster_size
+    f(11593,15,1,b'm',312,4,255,b'I',11488,105), // routing_enabled
+    f(11608,16,2,b'm',330,4,255,b'I',11488,105), // min_cluster_size
     f(11624,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
-    f(34276,29,4,b'b',65535,0,255,b'R',34236,40), // force_locality_direct_routing
-    f(34305,16,5,b'm',65535,4,255,b'R',34236,40), // force_local_zone
-    f(34321,14,6,b'e',65535,0,255,b'R',34236,40), // locality_basis
+    f(34420,29,4,b'b',65535,0,255,b'R',34380,40), // force_locality_direct_routing
+    f(34449,16,5,b'm',65535,4,255,b'R',34380,40), // force_local_zone
+    f(34465,14,6,b'e',65535,0,255,b'R',34380,40), // locality_basis
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    f(11816,12,1,b'm',327,4,255,b'S',0,0), // choice_count
-    f(11828,19,2,b'm',126,4,255,b'S',0,0), // active_request_bias
+    f(11816,12,1,b'm',329,4,255,b'S',0,0), // choice_count
+    f(11828,19,2,b'm',128,4,255,b'S',0,0), // active_request_bias
     f(11911,17,3,b'm',65535,4,255,b'R',11847,64), // slow_start_config
-    f(34405,18,4,b'm',231,4,255,b'S',0,0), // locality_lb_config
-    f(34423,16,5,b'm',314,4,255,b'S',0,0), // enable_full_scan
-    f(34439,16,6,b'e',36,0,255,b'S',0,0), // selection_method
+    f(34549,18,4,b'm',233,4,255,b'S',0,0), // locality_lb_config
+    f(34567,16,5,b'm',316,4,255,b'S',0,0), // enable_full_scan
+    f(34583,16,6,b'e',36,0,255,b'S',0,0), // selection_method
     // envoy.extensions.load_balancing_policies.random.v3.Random
-    f(34405,18,1,b'm',231,4,255,b'S',0,0), // locality_lb_config
+    f(34549,18,1,b'm',233,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
     f(11911,17,1,b'm',65535,4,255,b'R',11847,64), // slow_start_config
-    f(34405,18,2,b'm',231,4,255,b'S',0,0), // locality_lb_config
+    f(34549,18,2,b'm',233,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality
-    f(34646,23,1,b'm',83,4,255,b'S',0,0), // endpoint_picking_policy
+    f(34790,23,1,b'm',83,4,255,b'S',0,0), // endpoint_picking_policy
     // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
     f(14240,9,1,b'm',89,2,255,b'S',0,0), // resolvers
     f(14249,20,2,b'm',100,4,255,b'S',0,0), // dns_resolver_options
-    f(34738,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
-    f(34763,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
-    f(34826,15,5,b'm',327,4,255,b'I',34789,37), // udp_max_queries
-    f(34841,21,6,b'm',328,4,255,b'S',0,0), // query_timeout_seconds
-    f(34862,11,7,b'm',327,4,255,b'S',0,0), // query_tries
-    f(34873,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
-    f(34891,22,9,b'm',327,4,255,b'S',0,0), // edns0_max_payload_size
-    f(34913,24,10,b'm',317,4,255,b'I',34789,37), // max_udp_channel_duration
-    f(34937,25,11,b'b',65535,0,255,b'I',34789,37), // reinit_channel_on_timeout
-    f(35028,14,12,b'm',327,4,255,b'I',34962,66), // qcache_max_ttl
+    f(34882,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
+    f(34907,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
+    f(34970,15,5,b'm',329,4,255,b'I',34933,37), // udp_max_queries
+    f(34985,21,6,b'm',330,4,255,b'S',0,0), // query_timeout_seconds
+    f(35006,11,7,b'm',329,4,255,b'S',0,0), // query_tries
+    f(35017,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
+    f(35035,22,9,b'm',329,4,255,b'S',0,0), // edns0_max_payload_size
+    f(35057,24,10,b'm',319,4,255,b'I',34933,37), // max_udp_channel_duration
+    f(35081,25,11,b'b',65535,0,255,b'I',34933,37), // reinit_channel_on_timeout
+    f(35172,14,12,b'm',329,4,255,b'I',35106,66), // qcache_max_ttl
     // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    f(17719,11,1,b'm',327,4,255,b'S',0,0), // num_retries
-    f(35154,20,2,b'm',327,4,255,b'I',35123,31), // num_resolver_threads
+    f(17863,11,1,b'm',329,4,255,b'S',0,0), // num_retries
+    f(35298,20,2,b'm',329,4,255,b'I',35267,31), // num_resolver_threads
     // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
     f(14240,9,1,b'm',89,2,255,b'S',0,0), // resolvers
-    f(35326,12,2,b'm',65535,4,255,b'R',35247,79), // dns_over_tls
-    f(35419,14,3,b'm',65535,4,255,b'R',35338,81), // dns_over_https
-    f(35485,13,4,b'b',65535,0,255,b'R',35433,52), // enable_dnssec
-    f(35498,10,5,b'm',327,4,255,b'I',34962,66), // cache_size
-    f(35154,20,6,b'm',327,4,255,b'I',35123,31), // num_resolver_threads
-    f(35508,17,7,b'm',314,4,255,b'S',0,0), // use_system_config
-    f(35525,13,8,b'm',317,4,255,b'S',0,0), // query_timeout
-    f(34862,11,9,b'm',327,4,255,b'S',0,0), // query_tries
+    f(35470,12,2,b'm',65535,4,255,b'R',35391,79), // dns_over_tls
+    f(35563,14,3,b'm',65535,4,255,b'R',35482,81), // dns_over_https
+    f(35629,13,4,b'b',65535,0,255,b'R',35577,52), // enable_dnssec
+    f(35642,10,5,b'm',329,4,255,b'I',35106,66), // cache_size
+    f(35298,20,6,b'm',329,4,255,b'I',35267,31), // num_resolver_threads
+    f(35652,17,7,b'm',316,4,255,b'S',0,0), // use_system_config
+    f(35669,13,8,b'm',319,4,255,b'S',0,0), // query_timeout
+    f(35006,11,9,b'm',329,4,255,b'S',0,0), // query_tries
     // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    f(35604,13,1,b's',65535,0,255,b'S',0,0), // path_template
+    f(35748,13,1,b's',65535,0,255,b'S',0,0), // path_template
     // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    f(35687,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
+    f(35831,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
     // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    f(35763,17,1,b'm',314,4,255,b'S',0,0), // pack_trace_reason
-    f(35839,33,2,b'm',314,4,255,b'I',35780,59), // use_request_id_for_trace_sampling
+    f(35907,17,1,b'm',316,4,255,b'S',0,0), // pack_trace_reason
+    f(35983,33,2,b'm',316,4,255,b'I',35924,59), // use_request_id_for_trace_sampling
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(36000,10,1,b'm',98,4,255,b'S',0,0), // trusted_ca
-    f(36010,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(36033,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
-    f(36122,36,6,b'm',314,4,255,b'R',36056,66), // require_signed_certificate_timestamp
-    f(36158,3,7,b'm',98,4,255,b'S',0,0), // crl
-    f(36161,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
-    f(36186,23,9,b'm',287,2,255,b'S',0,0), // match_subject_alt_names
-    f(36209,24,10,b'e',37,0,255,b'S',0,0), // trust_chain_verification
-    f(14183,17,11,b'm',138,4,255,b'S',0,0), // watched_directory
-    f(36233,23,12,b'm',136,4,255,b'S',0,0), // custom_validator_config
-    f(36314,32,13,b'm',65535,4,255,b'R',36256,58), // ca_certificate_provider_instance
-    f(36346,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
-    f(36371,29,15,b'm',253,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(36400,16,16,b'm',327,4,255,b'S',0,0), // max_verify_depth
-    f(36532,17,17,b'm',65535,4,255,b'R',36416,116), // system_root_certs
-    f(36549,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
+    f(36144,10,1,b'm',98,4,255,b'S',0,0), // trusted_ca
+    f(36154,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(36177,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
+    f(36266,36,6,b'm',316,4,255,b'R',36200,66), // require_signed_certificate_timestamp
+    f(36302,3,7,b'm',98,4,255,b'S',0,0), // crl
+    f(36305,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
+    f(36330,23,9,b'm',289,2,255,b'S',0,0), // match_subject_alt_names
+    f(36353,24,10,b'e',37,0,255,b'S',0,0), // trust_chain_verification
+    f(14183,17,11,b'm',140,4,255,b'S',0,0), // watched_directory
+    f(36377,23,12,b'm',138,4,255,b'S',0,0), // custom_validator_config
+    f(36458,32,13,b'm',65535,4,255,b'R',36400,58), // ca_certificate_provider_instance
+    f(36490,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
+    f(36515,29,15,b'm',255,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(36544,16,16,b'm',329,4,255,b'S',0,0), // max_verify_depth
+    f(36676,17,17,b'm',65535,4,255,b'R',36560,116), // system_root_certs
+    f(36693,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(36630,10,1,b'm',256,4,255,b'S',0,0), // tls_params
-    f(36640,16,2,b'm',254,2,255,b'S',0,0), // tls_certificates
-    f(36656,18,3,b'm',245,4,0,b'S',0,0), // validation_context
-    f(36674,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(36688,34,6,b'm',251,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(36722,36,7,b'm',251,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(36758,27,8,b'm',247,4,0,b'S',0,0), // combined_validation_context
-    f(36879,36,9,b'm',65535,4,255,b'R',36785,94), // tls_certificate_certificate_provider
-    f(37013,39,10,b'm',65535,4,0,b'R',36915,98), // validation_context_certificate_provider
-    f(37052,45,11,b'm',65535,4,255,b'R',36785,94), // tls_certificate_certificate_provider_instance
-    f(37097,48,12,b'm',65535,4,0,b'R',36915,98), // validation_context_certificate_provider_instance
-    f(37239,17,13,b'm',136,4,255,b'R',37145,94), // custom_handshaker
-    f(37256,33,14,b'm',65535,4,255,b'R',36785,94), // tls_certificate_provider_instance
-    f(37289,7,15,b'm',255,4,255,b'S',0,0), // key_log
-    f(37429,31,16,b'm',136,4,255,b'R',37296,133), // custom_tls_certificate_selector
+    f(36774,10,1,b'm',258,4,255,b'S',0,0), // tls_params
+    f(36784,16,2,b'm',256,2,255,b'S',0,0), // tls_certificates
+    f(36800,18,3,b'm',247,4,0,b'S',0,0), // validation_context
+    f(36818,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(36832,34,6,b'm',253,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(36866,36,7,b'm',253,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(36902,27,8,b'm',249,4,0,b'S',0,0), // combined_validation_context
+    f(37023,36,9,b'm',65535,4,255,b'R',36929,94), // tls_certificate_certificate_provider
+    f(37157,39,10,b'm',65535,4,0,b'R',37059,98), // validation_context_certificate_provider
+    f(37196,45,11,b'm',65535,4,255,b'R',36929,94), // tls_certificate_certificate_provider_instance
+    f(37241,48,12,b'm',65535,4,0,b'R',37059,98), // validation_context_certificate_provider_instance
+    f(37383,17,13,b'm',138,4,255,b'R',37289,94), // custom_handshaker
+    f(37400,33,14,b'm',65535,4,255,b'R',36929,94), // tls_certificate_provider_instance
+    f(37433,7,15,b'm',257,4,255,b'S',0,0), // key_log
+    f(37573,31,16,b'm',138,4,255,b'R',37440,133), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(37555,26,1,b'm',245,4,255,b'S',0,0), // default_validation_context
-    f(36722,36,2,b'm',251,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(37013,39,3,b'm',65535,4,255,b'R',37581,76), // validation_context_certificate_provider
-    f(37097,48,4,b'm',65535,4,255,b'R',37581,76), // validation_context_certificate_provider_instance
+    f(37699,26,1,b'm',247,4,255,b'S',0,0), // default_validation_context
+    f(36866,36,2,b'm',253,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(37157,39,3,b'm',65535,4,255,b'R',37725,76), // validation_context_certificate_provider
+    f(37241,48,4,b'm',65535,4,255,b'R',37725,76), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(37719,18,1,b'm',246,4,255,b'S',0,0), // common_tls_context
-    f(37737,26,2,b'm',314,4,255,b'S',0,0), // require_client_certificate
-    f(37850,11,3,b'm',314,4,255,b'R',37763,87), // require_sni
-    f(37861,19,4,b'm',257,4,0,b'S',0,0), // session_ticket_keys
-    f(37880,37,5,b'm',251,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
-    f(37917,15,6,b'm',317,4,255,b'S',0,0), // session_timeout
-    f(37932,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(37968,18,8,b'e',38,0,255,b'S',0,0), // ocsp_staple_policy
-    f(37986,31,9,b'm',314,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
-    f(38017,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(38052,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
+    f(37863,18,1,b'm',248,4,255,b'S',0,0), // common_tls_context
+    f(37881,26,2,b'm',316,4,255,b'S',0,0), // require_client_certificate
+    f(37994,11,3,b'm',316,4,255,b'R',37907,87), // require_sni
+    f(38005,19,4,b'm',259,4,0,b'S',0,0), // session_ticket_keys
+    f(38024,37,5,b'm',253,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
+    f(38061,15,6,b'm',319,4,255,b'S',0,0), // session_timeout
+    f(38076,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(38112,18,8,b'e',38,0,255,b'S',0,0), // ocsp_staple_policy
+    f(38130,31,9,b'm',316,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
+    f(38161,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(38196,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    f(38140,13,1,b'm',250,2,255,b'S',0,0), // trust_domains
-    f(38153,13,2,b'm',98,4,255,b'S',0,0), // trust_bundles
+    f(38284,13,1,b'm',252,2,255,b'S',0,0), // trust_domains
+    f(38297,13,2,b'm',98,4,255,b'S',0,0), // trust_bundles
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(38245,12,2,b'm',98,4,255,b'S',0,0), // trust_bundle
-    f(38322,21,3,b's',65535,0,255,b'R',38257,65), // workload_trust_domain
+    f(38389,12,2,b'm',98,4,255,b'S',0,0), // trust_bundle
+    f(38466,21,3,b's',65535,0,255,b'R',38401,65), // workload_trust_domain
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(38400,10,2,b'm',96,4,255,b'S',0,0), // sds_config
+    f(38544,10,2,b'm',96,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(38458,15,2,b'm',254,4,0,b'S',0,0), // tls_certificate
-    f(37861,19,3,b'm',257,4,0,b'S',0,0), // session_ticket_keys
-    f(36656,18,4,b'm',245,4,0,b'S',0,0), // validation_context
-    f(38523,14,5,b'm',65535,4,0,b'R',38473,50), // generic_secret
+    f(38602,15,2,b'm',256,4,0,b'S',0,0), // tls_certificate
+    f(38005,19,3,b'm',259,4,0,b'S',0,0), // session_ticket_keys
+    f(36800,18,4,b'm',247,4,0,b'S',0,0), // validation_context
+    f(38667,14,5,b'm',65535,4,0,b'R',38617,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(38600,8,1,b'e',39,0,255,b'S',0,0), // san_type
-    f(27537,7,2,b'm',287,4,255,b'S',0,0), // matcher
-    f(38608,3,3,b's',65535,0,255,b'S',0,0), // oid
+    f(38744,8,1,b'e',39,0,255,b'S',0,0), // san_type
+    f(27681,7,2,b'm',289,4,255,b'S',0,0), // matcher
+    f(38752,3,3,b's',65535,0,255,b'S',0,0), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(38667,17,1,b'm',98,4,255,b'S',0,0), // certificate_chain
-    f(38684,11,2,b'm',98,12,255,b'S',0,0), // private_key
-    f(38810,8,3,b'm',98,12,255,b'R',38695,115), // password
-    f(38818,11,4,b'm',98,4,255,b'S',0,0), // ocsp_staple
-    f(38920,28,5,b'm',98,2,255,b'R',38829,91), // signed_certificate_timestamp
-    f(39018,20,6,b'm',65535,4,255,b'R',38948,70), // private_key_provider
-    f(14183,17,7,b'm',138,4,255,b'S',0,0), // watched_directory
-    f(39113,6,8,b'm',98,12,255,b'R',39038,75), // pkcs12
-    f(36630,10,9,b'm',256,4,255,b'R',39119,118), // tls_params
+    f(38811,17,1,b'm',98,4,255,b'S',0,0), // certificate_chain
+    f(38828,11,2,b'm',98,12,255,b'S',0,0), // private_key
+    f(38954,8,3,b'm',98,12,255,b'R',38839,115), // password
+    f(38962,11,4,b'm',98,4,255,b'S',0,0), // ocsp_staple
+    f(39064,28,5,b'm',98,2,255,b'R',38973,91), // signed_certificate_timestamp
+    f(39162,20,6,b'm',65535,4,255,b'R',39092,70), // private_key_provider
+    f(14183,17,7,b'm',140,4,255,b'S',0,0), // watched_directory
+    f(39257,6,8,b'm',98,12,255,b'R',39182,75), // pkcs12
+    f(36774,10,9,b'm',258,4,255,b'R',39263,118), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(39288,19,2,b'm',95,2,255,b'S',0,0), // local_address_range
-    f(39307,20,3,b'm',95,2,255,b'S',0,0), // remote_address_range
+    f(39432,19,2,b'm',95,2,255,b'S',0,0), // local_address_range
+    f(39451,20,3,b'm',95,2,255,b'S',0,0), // remote_address_range
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(39382,28,1,b'e',40,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(39410,28,2,b'e',40,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(39438,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(39451,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(39462,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
-    f(39593,19,6,b'e',65535,2,255,b'R',39482,111), // compliance_policies
+    f(39526,28,1,b'e',40,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(39554,28,2,b'e',40,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(39582,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(39595,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(39606,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
+    f(39737,19,6,b'e',65535,2,255,b'R',39626,111), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    f(39674,4,1,b'm',98,10,255,b'S',0,0), // keys
+    f(39818,4,1,b'm',98,10,255,b'S',0,0), // keys
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(37719,18,1,b'm',246,4,255,b'S',0,0), // common_tls_context
-    f(39738,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(39826,19,3,b'b',65535,0,255,b'R',39741,85), // allow_renegotiation
-    f(39845,16,4,b'm',327,4,255,b'S',0,0), // max_session_keys
-    f(39951,21,5,b'm',314,4,255,b'I',39861,90), // enforce_rsa_key_usage
-    f(39972,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(39985,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(37863,18,1,b'm',248,4,255,b'S',0,0), // common_tls_context
+    f(39882,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(39970,19,3,b'b',65535,0,255,b'R',39885,85), // allow_renegotiation
+    f(39989,16,4,b'm',329,4,255,b'S',0,0), // max_session_keys
+    f(40095,21,5,b'm',316,4,255,b'I',40005,90), // enforce_rsa_key_usage
+    f(40116,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(40129,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    f(9729,28,1,b'm',112,4,255,b'S',0,0), // common_http_protocol_options
-    f(10190,30,2,b'm',137,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(40062,20,3,b'm',261,4,0,b'S',0,0), // explicit_http_config
-    f(40082,30,4,b'm',262,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(40112,11,5,b'm',260,4,0,b'S',0,0), // auto_config
-    f(29820,12,6,b'm',215,2,255,b'R',10035,46), // http_filters
-    f(40123,24,7,b'm',136,4,255,b'R',0,0), // header_validation_config
+    f(9729,28,1,b'm',113,4,255,b'S',0,0), // common_http_protocol_options
+    f(10190,30,2,b'm',139,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(40206,20,3,b'm',263,4,0,b'S',0,0), // explicit_http_config
+    f(40226,30,4,b'm',264,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(40256,11,5,b'm',262,4,0,b'S',0,0), // auto_config
+    f(29964,12,6,b'm',217,2,255,b'R',10035,46), // http_filters
+    f(40267,24,7,b'm',138,4,255,b'R',0,0), // header_validation_config
     f(7566,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
-    f(24879,23,9,b'm',184,2,255,b'R',0,0), // request_mirror_policies
-    f(24533,11,10,b'm',178,2,255,b'R',0,0), // hash_policy
+    f(25023,23,9,b'm',186,2,255,b'R',0,0), // request_mirror_policies
+    f(24677,11,10,b'm',180,2,255,b'R',0,0), // hash_policy
     f(14631,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
     f(9294,21,1,b'm',109,4,255,b'S',0,0), // http_protocol_options
-    f(9315,22,2,b'm',111,4,255,b'S',0,0), // http2_protocol_options
-    f(30761,22,3,b'm',65535,4,255,b'R',30738,23), // http3_protocol_options
-    f(40216,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(9315,22,2,b'm',112,4,255,b'S',0,0), // http2_protocol_options
+    f(30905,22,3,b'm',65535,4,255,b'R',30882,23), // http3_protocol_options
+    f(40360,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
     f(9294,21,1,b'm',109,4,0,b'S',0,0), // http_protocol_options
-    f(9315,22,2,b'm',111,4,0,b'S',0,0), // http2_protocol_options
-    f(30761,22,3,b'm',65535,4,0,b'R',30738,23), // http3_protocol_options
+    f(9315,22,2,b'm',112,4,0,b'S',0,0), // http2_protocol_options
+    f(30905,22,3,b'm',65535,4,0,b'R',30882,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
     f(9294,21,1,b'm',109,4,255,b'S',0,0), // http_protocol_options
-    f(9315,22,2,b'm',111,4,255,b'S',0,0), // http2_protocol_options
-    f(30761,22,3,b'm',65535,4,255,b'R',30738,23), // http3_protocol_options
+    f(9315,22,2,b'm',112,4,255,b'S',0,0), // http2_protocol_options
+    f(30905,22,3,b'm',65535,4,255,b'R',30882,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    f(2913,4,1,b'm',118,4,255,b'S',0,0), // node
-    f(40448,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(40456,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(40480,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(40506,25,5,b'm',264,1,255,b'S',0,0), // initial_resource_versions
-    f(40531,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(40545,12,7,b'm',330,4,255,b'S',0,0), // error_detail
-    f(40557,27,8,b'm',275,2,255,b'S',0,0), // resource_locators_subscribe
-    f(40584,29,9,b'm',275,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(2913,4,1,b'm',120,4,255,b'S',0,0), // node
+    f(40592,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(40600,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(40624,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(40650,25,5,b'm',266,1,255,b'S',0,0), // initial_resource_versions
+    f(40675,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(40689,12,7,b'm',332,4,255,b'S',0,0), // error_detail
+    f(40701,27,8,b'm',277,2,255,b'S',0,0), // resource_locators_subscribe
+    f(40728,29,9,b'm',277,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(40739,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(40758,9,2,b'm',272,2,255,b'S',0,0), // resources
-    f(40448,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(40767,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(40772,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(40789,13,7,b'm',97,4,255,b'S',0,0), // control_plane
-    f(40802,22,8,b'm',277,2,255,b'S',0,0), // removed_resource_names
-    f(40824,15,9,b'm',274,2,255,b'S',0,0), // resource_errors
+    f(40883,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(40902,9,2,b'm',274,2,255,b'S',0,0), // resources
+    f(40592,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(40911,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(40916,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(40933,13,7,b'm',97,4,255,b'S',0,0), // control_plane
+    f(40946,22,8,b'm',279,2,255,b'S',0,0), // removed_resource_names
+    f(40968,15,9,b'm',276,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2913,4,2,b'm',118,4,255,b'S',0,0), // node
-    f(40882,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(40448,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(40531,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(40545,12,6,b'm',330,4,255,b'S',0,0), // error_detail
-    f(40896,17,7,b'm',275,2,255,b'S',0,0), // resource_locators
+    f(2913,4,2,b'm',120,4,255,b'S',0,0), // node
+    f(41026,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(40592,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(40675,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(40689,12,6,b'm',332,4,255,b'S',0,0), // error_detail
+    f(41040,17,7,b'm',277,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(40758,9,2,b'm',313,2,255,b'S',0,0), // resources
-    f(40957,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(40448,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(40767,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(40789,13,6,b'm',97,4,255,b'S',0,0), // control_plane
-    f(40824,15,7,b'm',274,2,255,b'S',0,0), // resource_errors
+    f(40902,9,2,b'm',315,2,255,b'S',0,0), // resources
+    f(41101,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(40592,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(40911,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(40933,13,6,b'm',97,4,255,b'S',0,0), // control_plane
+    f(40968,15,7,b'm',276,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(41017,10,1,b'm',270,4,0,b'S',0,0), // constraint
-    f(41027,14,2,b'm',269,4,0,b'S',0,0), // or_constraints
-    f(41041,15,3,b'm',269,4,0,b'S',0,0), // and_constraints
-    f(41056,15,4,b'm',268,4,0,b'S',0,0), // not_constraints
+    f(41161,10,1,b'm',272,4,0,b'S',0,0), // constraint
+    f(41171,14,2,b'm',271,4,0,b'S',0,0), // or_constraints
+    f(41185,15,3,b'm',271,4,0,b'S',0,0), // and_constraints
+    f(41200,15,4,b'm',270,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(41140,11,1,b'm',268,2,255,b'S',0,0), // constraints
+    f(41284,11,1,b'm',270,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(41222,6,3,b'm',271,4,0,b'S',0,0), // exists
+    f(41366,6,3,b'm',273,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(41341,8,2,b'm',313,4,255,b'S',0,0), // resource
+    f(41485,8,2,b'm',315,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(41349,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(25749,3,6,b'm',317,4,255,b'S',0,0), // ttl
-    f(41356,13,7,b'm',273,4,255,b'S',0,0), // cache_control
-    f(41369,13,8,b'm',277,4,255,b'S',0,0), // resource_name
-    f(9674,8,9,b'm',115,4,255,b'S',0,0), // metadata
+    f(41493,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(25893,3,6,b'm',319,4,255,b'S',0,0), // ttl
+    f(41500,13,7,b'm',275,4,255,b'S',0,0), // cache_control
+    f(41513,13,8,b'm',279,4,255,b'S',0,0), // resource_name
+    f(9674,8,9,b'm',117,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(41430,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(41574,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(41369,13,1,b'm',277,4,255,b'S',0,0), // resource_name
-    f(40545,12,2,b'm',330,4,255,b'S',0,0), // error_detail
+    f(41513,13,1,b'm',279,4,255,b'S',0,0), // resource_name
+    f(40689,12,2,b'm',332,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(17426,18,2,b'm',276,1,255,b'S',0,0), // dynamic_parameters
+    f(17570,18,2,b'm',278,1,255,b'S',0,0), // dynamic_parameters
     // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(41628,29,2,b'm',268,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(41772,29,2,b'm',270,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.type.matcher.v3.DoubleMatcher
-    f(41692,5,1,b'm',302,4,0,b'I',6959,36), // range
-    f(41697,5,2,b'd',65535,4,0,b'I',6959,36), // exact
+    f(41836,5,1,b'm',304,4,0,b'I',6959,36), // range
+    f(41841,5,2,b'd',65535,4,0,b'I',6959,36), // exact
     // envoy.type.matcher.v3.ListMatcher
-    f(41735,6,1,b'm',288,4,0,b'I',6959,36), // one_of
+    f(41879,6,1,b'm',290,4,0,b'I',6959,36), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(41780,8,1,b'm',287,2,255,b'I',6959,36), // patterns
+    f(41924,8,1,b'm',289,2,255,b'I',6959,36), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3142,6,1,b's',65535,0,255,b'I',6959,36), // filter
-    f(131,4,2,b'm',282,2,255,b'I',6959,36), // path
-    f(2972,5,3,b'm',288,4,255,b'I',6959,36), // value
-    f(41825,6,4,b'b',65535,0,255,b'I',6959,36), // invert
+    f(131,4,2,b'm',284,2,255,b'I',6959,36), // path
+    f(2972,5,3,b'm',290,4,255,b'I',6959,36), // value
+    f(41969,6,4,b'b',65535,0,255,b'I',6959,36), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
     f(12504,3,1,b's',65535,4,0,b'I',6959,36), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(41911,14,1,b'm',288,2,255,b'I',6959,36), // value_matchers
+    f(42055,14,1,b'm',290,2,255,b'I',6959,36), // value_matchers
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(41970,7,1,b'm',285,4,255,b'S',0,0), // pattern
-    f(41977,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(42114,7,1,b'm',287,4,255,b'S',0,0), // pattern
+    f(42121,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(42087,10,1,b'm',286,4,0,b'I',42023,64), // google_re2
-    f(22275,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(42231,10,1,b'm',288,4,0,b'I',42167,64), // google_re2
+    f(22419,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(42141,16,1,b'm',327,4,255,b'I',6959,36), // max_program_size
+    f(42285,16,1,b'm',329,4,255,b'I',6959,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(41697,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(26792,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(42192,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(26839,10,5,b'm',285,4,0,b'S',0,0), // safe_regex
-    f(42198,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(42209,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(42269,6,8,b'm',65535,4,0,b'R',42217,52), // custom
+    f(41841,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(26936,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(42336,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(26983,10,5,b'm',287,4,0,b'S',0,0), // safe_regex
+    f(42342,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(42353,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(42413,6,8,b'm',65535,4,0,b'R',42361,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(42309,10,1,b'm',289,4,0,b'I',6959,36), // null_match
-    f(42319,12,2,b'm',278,4,0,b'I',6959,36), // double_match
-    f(22804,12,3,b'm',287,4,0,b'I',6959,36), // string_match
-    f(42331,10,4,b'b',65535,4,0,b'I',6959,36), // bool_match
-    f(23018,13,5,b'b',65535,4,0,b'I',6959,36), // present_match
-    f(42341,10,6,b'm',279,4,0,b'I',6959,36), // list_match
-    f(21718,8,7,b'm',283,4,0,b'I',6959,36), // or_match
+    f(42453,10,1,b'm',291,4,0,b'I',6959,36), // null_match
+    f(42463,12,2,b'm',280,4,0,b'I',6959,36), // double_match
+    f(22948,12,3,b'm',289,4,0,b'I',6959,36), // string_match
+    f(42475,10,4,b'b',65535,4,0,b'I',6959,36), // bool_match
+    f(23162,13,5,b'b',65535,4,0,b'I',6959,36), // present_match
+    f(42485,10,6,b'm',281,4,0,b'I',6959,36), // list_match
+    f(21862,8,7,b'm',285,4,0,b'I',6959,36), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
     f(12504,3,1,b's',65535,0,255,b'I',6959,36), // key
-    f(131,4,2,b'm',291,2,255,b'I',6959,36), // path
+    f(131,4,2,b'm',293,2,255,b'I',6959,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
     f(12504,3,1,b's',65535,4,0,b'I',6959,36), // key
-    f(42475,5,2,b'u',65535,4,0,b'I',6959,36), // index
+    f(42619,5,2,b'u',65535,4,0,b'I',6959,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(42515,7,1,b'm',295,4,0,b'I',6959,36), // request
-    f(23351,5,2,b'm',296,4,0,b'I',6959,36), // route
-    f(694,7,3,b'm',293,4,0,b'I',6959,36), // cluster
-    f(42522,4,4,b'm',294,4,0,b'I',6959,36), // host
+    f(42659,7,1,b'm',297,4,0,b'I',6959,36), // request
+    f(23495,5,2,b'm',298,4,0,b'I',6959,36), // route
+    f(694,7,3,b'm',295,4,0,b'I',6959,36), // cluster
+    f(42666,4,4,b'm',296,4,0,b'I',6959,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(42724,3,1,b's',65535,0,255,b'I',6959,36), // tag
-    f(42727,7,2,b'm',300,4,0,b'I',6959,36), // literal
-    f(42734,11,3,b'm',298,4,0,b'I',6959,36), // environment
-    f(42745,14,4,b'm',299,4,0,b'I',6959,36), // request_header
-    f(9674,8,5,b'm',301,4,0,b'I',6959,36), // metadata
+    f(42868,3,1,b's',65535,0,255,b'I',6959,36), // tag
+    f(42871,7,2,b'm',302,4,0,b'I',6959,36), // literal
+    f(42878,11,3,b'm',300,4,0,b'I',6959,36), // environment
+    f(42889,14,4,b'm',301,4,0,b'I',6959,36), // request_header
+    f(9674,8,5,b'm',303,4,0,b'I',6959,36), // metadata
     f(2972,5,6,b's',65535,4,0,b'I',6959,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
     f(345,4,1,b's',65535,0,255,b'I',6959,36), // name
-    f(17936,13,2,b's',65535,0,255,b'I',6959,36), // default_value
+    f(18080,13,2,b's',65535,0,255,b'I',6959,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Header
     f(345,4,1,b's',65535,0,255,b'I',6959,36), // name
-    f(17936,13,2,b's',65535,0,255,b'I',6959,36), // default_value
+    f(18080,13,2,b's',65535,0,255,b'I',6959,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Literal
     f(2972,5,1,b's',65535,0,255,b'I',6959,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(42919,4,1,b'm',292,4,255,b'I',6959,36), // kind
-    f(12120,12,2,b'm',290,4,255,b'I',6959,36), // metadata_key
-    f(17936,13,3,b's',65535,0,255,b'I',6959,36), // default_value
+    f(43063,4,1,b'm',294,4,255,b'I',6959,36), // kind
+    f(12120,12,2,b'm',292,4,255,b'I',6959,36), // metadata_key
+    f(18080,13,3,b's',65535,0,255,b'I',6959,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(42948,5,1,b'd',65535,0,255,b'I',6959,36), // start
-    f(42953,3,2,b'd',65535,0,255,b'I',6959,36), // end
+    f(43092,5,1,b'd',65535,0,255,b'I',6959,36), // start
+    f(43097,3,2,b'd',65535,0,255,b'I',6959,36), // end
     // envoy.type.v3.FractionalPercent
-    f(42987,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(42996,11,2,b'e',41,0,255,b'S',0,0), // denominator
+    f(43131,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(43140,11,2,b'e',41,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(25645,9,1,b'm',306,4,0,b'I',6959,36), // source_ip
-    f(25568,12,2,b'm',305,4,0,b'I',6959,36), // filter_state
+    f(25789,9,1,b'm',308,4,0,b'I',6959,36), // source_ip
+    f(25712,12,2,b'm',307,4,0,b'I',6959,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
     f(12504,3,1,b's',65535,0,255,b'I',6959,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(43124,4,1,b'e',42,0,255,b'S',0,0), // code
+    f(43268,4,1,b'e',42,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(42948,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(42953,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(43092,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(43097,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(42948,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(42953,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(43092,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(43097,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(43226,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(43238,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(43250,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(43370,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(43382,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(43394,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // envoy.type.v3.TokenBucket
-    f(17654,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
-    f(43280,15,2,b'm',327,4,255,b'S',0,0), // tokens_per_fill
-    f(43295,13,3,b'm',317,4,255,b'S',0,0), // fill_interval
+    f(17798,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
+    f(43424,15,2,b'm',329,4,255,b'S',0,0), // tokens_per_fill
+    f(43439,13,3,b'm',319,4,255,b'S',0,0), // fill_interval
     // google.protobuf.Any
-    f(40448,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(40592,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -3852,8 +3864,8 @@ pub(crate) static FIELDS: [FieldRow; 1412] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(43429,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(43436,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(43573,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(43580,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -3862,371 +3874,371 @@ pub(crate) static FIELDS: [FieldRow; 1412] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(43565,6,1,b'm',329,2,255,b'S',0,0), // values
+    f(43709,6,1,b'm',331,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(43620,6,1,b'm',325,1,255,b'S',0,0), // fields
+    f(43764,6,1,b'm',327,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',329,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',331,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(43429,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(43436,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(43573,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(43580,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(43760,10,1,b'e',43,4,0,b'S',0,0), // null_value
-    f(43770,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(43782,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(43794,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(43804,12,5,b'm',324,4,0,b'S',0,0), // struct_value
-    f(43816,10,6,b'm',322,4,0,b'S',0,0), // list_value
+    f(43904,10,1,b'e',43,4,0,b'S',0,0), // null_value
+    f(43914,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(43926,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(43938,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(43948,12,5,b'm',326,4,0,b'S',0,0), // struct_value
+    f(43960,10,6,b'm',324,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(43124,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(43843,7,2,b's',65535,0,255,b'S',0,0), // message
-    f(3100,7,3,b'm',313,2,255,b'S',0,0), // details
+    f(43268,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(43987,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(3100,7,3,b'm',315,2,255,b'S',0,0), // details
     // xds.core.v3.ContextParams
-    f(43875,6,1,b'm',332,1,255,b'S',0,0), // params
+    f(44019,6,1,b'm',334,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
 ];
 
 pub(crate) static ENUMS: [EnumRow; 44] = [
-    e(43918,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(44015,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(44078,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(44125,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(44184,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(44255,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(44299,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
-    e(44352,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    e(44596,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    e(44717,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(44805,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(44907,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(44994,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(45074,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(45203,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(45293,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(45428,31,80,3), // envoy.config.core.v3.ApiVersion
-    e(45463,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(45601,33,87,6), // envoy.config.core.v3.HealthStatus
-    e(45658,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(45757,36,96,2), // envoy.config.core.v3.RoutingPriority
-    e(45797,43,98,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(45846,37,100,3), // envoy.config.core.v3.TrafficDirection
-    e(45909,62,103,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(46001,43,106,2), // envoy.config.listener.v3.Listener.DrainType
-    e(46055,57,108,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(46179,61,113,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(46280,52,116,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(46349,37,119,15), // envoy.data.accesslog.v3.AccessLogType
-    e(46636,55,134,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    e(46691,87,140,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    e(46792,91,143,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(46898,106,147,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(47069,110,152,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(47265,108,157,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(47410,65,160,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    e(47529,86,163,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    e(47633,93,165,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(47760,79,167,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(47881,71,170,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(48003,67,176,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(48106,47,181,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(48179,24,184,57), // envoy.type.v3.StatusCode
-    e(48997,25,241,1), // google.protobuf.NullValue
+    e(44062,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(44159,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(44222,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(44269,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(44328,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(44399,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(44443,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
+    e(44496,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
+    e(44740,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
+    e(44861,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(44949,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(45051,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(45138,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(45218,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(45347,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(45437,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(45572,31,80,3), // envoy.config.core.v3.ApiVersion
+    e(45607,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(45745,33,87,6), // envoy.config.core.v3.HealthStatus
+    e(45802,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(45901,36,96,2), // envoy.config.core.v3.RoutingPriority
+    e(45941,43,98,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(45990,37,100,3), // envoy.config.core.v3.TrafficDirection
+    e(46053,62,103,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(46145,43,106,2), // envoy.config.listener.v3.Listener.DrainType
+    e(46199,57,108,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(46323,61,113,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(46424,52,116,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(46493,37,119,15), // envoy.data.accesslog.v3.AccessLogType
+    e(46780,55,134,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
+    e(46835,87,140,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(46936,91,143,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(47042,106,147,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(47213,110,152,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(47409,108,157,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(47554,65,160,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(47673,86,163,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
+    e(47777,93,165,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(47904,79,167,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(48025,71,170,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(48147,67,176,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(48250,47,181,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(48323,24,184,57), // envoy.type.v3.StatusCode
+    e(49141,25,241,1), // google.protobuf.NullValue
 ];
 
 pub(crate) static VALUES: [ValueRow; 242] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(43953,7,0), // UNKNOWN
-    v(43960,9,1), // REQUESTED
-    v(43969,14,2), // DOES_NOT_EXIST
-    v(43983,5,3), // ACKED
-    v(43988,6,4), // NACKED
-    v(43994,14,5), // RECEIVED_ERROR
-    v(44008,7,6), // TIMEOUT
+    v(44097,7,0), // UNKNOWN
+    v(44104,9,1), // REQUESTED
+    v(44113,14,2), // DOES_NOT_EXIST
+    v(44127,5,3), // ACKED
+    v(44132,6,4), // NACKED
+    v(44138,14,5), // RECEIVED_ERROR
+    v(44152,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(44062,7,0), // Gradual
-    v(44069,9,1), // Immediate
+    v(44206,7,0), // Gradual
+    v(44213,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(44121,2,0), // v4
-    v(44123,2,1), // v6
+    v(44265,2,0), // v4
+    v(44267,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(44163,5,0), // Serve
-    v(44168,8,1), // Validate
-    v(44176,8,2), // InitOnly
+    v(44307,5,0), // Serve
+    v(44312,8,1), // Validate
+    v(44320,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(44215,4,0), // LIVE
-    v(44219,8,1), // DRAINING
-    v(44227,16,2), // PRE_INITIALIZING
-    v(44243,12,3), // INITIALIZING
+    v(44359,4,0), // LIVE
+    v(44363,8,1), // DRAINING
+    v(44371,16,2), // PRE_INITIALIZING
+    v(44387,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(44287,7,0), // COUNTER
-    v(44294,5,1), // GAUGE
+    v(44431,7,0), // COUNTER
+    v(44438,5,1), // GAUGE
     // envoy.config.accesslog.v3.ComparisonFilter.Op
-    v(44344,2,0), // EQ
-    v(44346,2,1), // GE
-    v(44348,2,2), // LE
-    v(44350,2,3), // NE
+    v(44488,2,0), // EQ
+    v(44490,2,1), // GE
+    v(44492,2,2), // LE
+    v(44494,2,3), // NE
     // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    v(44401,2,0), // OK
-    v(44403,8,1), // CANCELED
-    v(43953,7,2), // UNKNOWN
-    v(44411,16,3), // INVALID_ARGUMENT
-    v(44427,17,4), // DEADLINE_EXCEEDED
-    v(44444,9,5), // NOT_FOUND
-    v(44453,14,6), // ALREADY_EXISTS
-    v(44467,17,7), // PERMISSION_DENIED
-    v(44484,18,8), // RESOURCE_EXHAUSTED
-    v(44502,19,9), // FAILED_PRECONDITION
-    v(44521,7,10), // ABORTED
-    v(44528,12,11), // OUT_OF_RANGE
-    v(44540,13,12), // UNIMPLEMENTED
-    v(44553,8,13), // INTERNAL
-    v(44561,11,14), // UNAVAILABLE
-    v(44572,9,15), // DATA_LOSS
-    v(44581,15,16), // UNAUTHENTICATED
+    v(44545,2,0), // OK
+    v(44547,8,1), // CANCELED
+    v(44097,7,2), // UNKNOWN
+    v(44555,16,3), // INVALID_ARGUMENT
+    v(44571,17,4), // DEADLINE_EXCEEDED
+    v(44588,9,5), // NOT_FOUND
+    v(44597,14,6), // ALREADY_EXISTS
+    v(44611,17,7), // PERMISSION_DENIED
+    v(44628,18,8), // RESOURCE_EXHAUSTED
+    v(44646,19,9), // FAILED_PRECONDITION
+    v(44665,7,10), // ABORTED
+    v(44672,12,11), // OUT_OF_RANGE
+    v(44684,13,12), // UNIMPLEMENTED
+    v(44697,8,13), // INTERNAL
+    v(44705,11,14), // UNAVAILABLE
+    v(44716,9,15), // DATA_LOSS
+    v(44725,15,16), // UNAUTHENTICATED
     // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    v(44657,14,0), // REQUEST_HEADER
-    v(44671,15,1), // REQUEST_TRAILER
-    v(44686,15,2), // RESPONSE_HEADER
-    v(44701,16,3), // RESPONSE_TRAILER
+    v(44801,14,0), // REQUEST_HEADER
+    v(44815,15,1), // REQUEST_TRAILER
+    v(44830,15,2), // RESPONSE_HEADER
+    v(44845,16,3), // RESPONSE_TRAILER
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(43953,7,0), // UNKNOWN
-    v(44780,4,1), // KILL
-    v(44784,9,2), // MULTIKILL
-    v(44793,8,3), // MEGAMISS
-    v(44801,4,4), // MISS
+    v(44097,7,0), // UNKNOWN
+    v(44924,4,1), // KILL
+    v(44928,9,2), // MULTIKILL
+    v(44937,8,3), // MEGAMISS
+    v(44945,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(44861,23,0), // USE_CONFIGURED_PROTOCOL
-    v(44884,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(45005,23,0), // USE_CONFIGURED_PROTOCOL
+    v(45028,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(44952,6,0), // STATIC
-    v(44958,10,1), // STRICT_DNS
-    v(44968,11,2), // LOGICAL_DNS
-    v(44979,3,3), // EDS
-    v(44982,12,4), // ORIGINAL_DST
+    v(45096,6,0), // STATIC
+    v(45102,10,1), // STRICT_DNS
+    v(45112,11,2), // LOGICAL_DNS
+    v(45123,3,3), // EDS
+    v(45126,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(45041,4,0), // AUTO
-    v(45045,7,1), // V4_ONLY
-    v(45052,7,2), // V6_ONLY
-    v(45059,12,3), // V4_PREFERRED
-    v(45071,3,4), // ALL
+    v(45185,4,0), // AUTO
+    v(45189,7,1), // V4_ONLY
+    v(45196,7,2), // V6_ONLY
+    v(45203,12,3), // V4_PREFERRED
+    v(45215,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(45114,11,0), // ROUND_ROBIN
-    v(45125,13,1), // LEAST_REQUEST
-    v(45138,9,2), // RING_HASH
-    v(45147,6,3), // RANDOM
-    v(45153,6,5), // MAGLEV
-    v(45159,16,6), // CLUSTER_PROVIDED
-    v(45175,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(45258,11,0), // ROUND_ROBIN
+    v(45269,13,1), // LEAST_REQUEST
+    v(45282,9,2), // RING_HASH
+    v(45291,6,3), // RANDOM
+    v(45297,6,5), // MAGLEV
+    v(45303,16,6), // CLUSTER_PROVIDED
+    v(45319,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(45278,7,0), // DEFAULT
-    v(45285,2,1), // V4
-    v(45287,2,2), // V6
-    v(45289,4,3), // PIPE
-    v(44553,8,4), // INTERNAL
+    v(45422,7,0), // DEFAULT
+    v(45429,2,1), // V4
+    v(45431,2,2), // V6
+    v(45433,4,3), // PIPE
+    v(44697,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(45337,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(45374,4,1), // REST
-    v(45378,4,2), // GRPC
-    v(45382,10,3), // DELTA_GRPC
-    v(45392,15,5), // AGGREGATED_GRPC
-    v(45407,21,6), // AGGREGATED_DELTA_GRPC
+    v(45481,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(45518,4,1), // REST
+    v(45522,4,2), // GRPC
+    v(45526,10,3), // DELTA_GRPC
+    v(45536,15,5), // AGGREGATED_GRPC
+    v(45551,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(45041,4,0), // AUTO
-    v(45459,2,1), // V2
-    v(45461,2,2), // V3
+    v(45185,4,0), // AUTO
+    v(45603,2,1), // V2
+    v(45605,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(45520,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(45543,13,1), // ADD_IF_ABSENT
-    v(45556,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(45582,19,3), // OVERWRITE_IF_EXISTS
+    v(45664,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(45687,13,1), // ADD_IF_ABSENT
+    v(45700,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(45726,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(43953,7,0), // UNKNOWN
-    v(45634,7,1), // HEALTHY
-    v(45641,9,2), // UNHEALTHY
-    v(44219,8,3), // DRAINING
-    v(44008,7,4), // TIMEOUT
-    v(45650,8,5), // DEGRADED
+    v(44097,7,0), // UNKNOWN
+    v(45778,7,1), // HEALTHY
+    v(45785,9,2), // UNHEALTHY
+    v(44363,8,3), // DRAINING
+    v(44152,7,4), // TIMEOUT
+    v(45794,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(45727,5,0), // ALLOW
-    v(45732,14,1), // REJECT_REQUEST
-    v(45746,11,2), // DROP_HEADER
+    v(45871,5,0), // ALLOW
+    v(45876,14,1), // REJECT_REQUEST
+    v(45890,11,2), // DROP_HEADER
     // envoy.config.core.v3.RoutingPriority
-    v(45278,7,0), // DEFAULT
-    v(45793,4,1), // HIGH
+    v(45422,7,0), // DEFAULT
+    v(45937,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(45840,3,0), // TCP
-    v(45843,3,1), // UDP
+    v(45984,3,0), // TCP
+    v(45987,3,1), // UDP
     // envoy.config.core.v3.TrafficDirection
-    v(45883,11,0), // UNSPECIFIED
-    v(45894,7,1), // INBOUND
-    v(45901,8,2), // OUTBOUND
+    v(46027,11,0), // UNSPECIFIED
+    v(46038,7,1), // INBOUND
+    v(46045,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(45971,3,0), // ANY
-    v(45974,19,1), // SAME_IP_OR_LOOPBACK
-    v(45993,8,2), // EXTERNAL
+    v(46115,3,0), // ANY
+    v(46118,19,1), // SAME_IP_OR_LOOPBACK
+    v(46137,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(45278,7,0), // DEFAULT
-    v(46044,11,1), // MODIFY_ONLY
+    v(45422,7,0), // DEFAULT
+    v(46188,11,1), // MODIFY_ONLY
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(46112,17,0), // MOVED_PERMANENTLY
-    v(46129,5,1), // FOUND
-    v(46134,9,2), // SEE_OTHER
-    v(46143,18,3), // TEMPORARY_REDIRECT
-    v(46161,18,4), // PERMANENT_REDIRECT
+    v(46256,17,0), // MOVED_PERMANENTLY
+    v(46273,5,1), // FOUND
+    v(46278,9,2), // SEE_OTHER
+    v(46287,18,3), // TEMPORARY_REDIRECT
+    v(46305,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(46240,19,0), // SERVICE_UNAVAILABLE
-    v(44444,9,1), // NOT_FOUND
-    v(46259,21,2), // INTERNAL_SERVER_ERROR
+    v(46384,19,0), // SERVICE_UNAVAILABLE
+    v(44588,9,1), // NOT_FOUND
+    v(46403,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(46332,4,0), // NONE
-    v(46336,13,1), // EXTERNAL_ONLY
-    v(45071,3,2), // ALL
+    v(46476,4,0), // NONE
+    v(46480,13,1), // EXTERNAL_ONLY
+    v(45215,3,2), // ALL
     // envoy.data.accesslog.v3.AccessLogType
-    v(46386,6,0), // NotSet
-    v(46392,20,1), // TcpUpstreamConnected
-    v(46412,11,2), // TcpPeriodic
-    v(46423,16,3), // TcpConnectionEnd
-    v(46439,15,4), // DownstreamStart
-    v(46454,18,5), // DownstreamPeriodic
-    v(46472,13,6), // DownstreamEnd
-    v(46485,17,7), // UpstreamPoolReady
-    v(46502,16,8), // UpstreamPeriodic
-    v(46518,11,9), // UpstreamEnd
-    v(46529,39,10), // DownstreamTunnelSuccessfullyEstablished
-    v(46568,26,11), // UdpTunnelUpstreamConnected
-    v(46594,11,12), // UdpPeriodic
-    v(46605,13,13), // UdpSessionEnd
-    v(46618,18,14), // TcpConnectionStart
+    v(46530,6,0), // NotSet
+    v(46536,20,1), // TcpUpstreamConnected
+    v(46556,11,2), // TcpPeriodic
+    v(46567,16,3), // TcpConnectionEnd
+    v(46583,15,4), // DownstreamStart
+    v(46598,18,5), // DownstreamPeriodic
+    v(46616,13,6), // DownstreamEnd
+    v(46629,17,7), // UpstreamPoolReady
+    v(46646,16,8), // UpstreamPeriodic
+    v(46662,11,9), // UpstreamEnd
+    v(46673,39,10), // DownstreamTunnelSuccessfullyEstablished
+    v(46712,26,11), // UdpTunnelUpstreamConnected
+    v(46738,11,12), // UdpPeriodic
+    v(46749,13,13), // UdpSessionEnd
+    v(46762,18,14), // TcpConnectionStart
     // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    v(45883,11,0), // UNSPECIFIED
-    v(45041,4,1), // AUTO
-    v(45045,7,2), // V4_ONLY
-    v(45052,7,3), // V6_ONLY
-    v(45059,12,4), // V4_PREFERRED
-    v(45071,3,5), // ALL
+    v(46027,11,0), // UNSPECIFIED
+    v(45185,4,1), // AUTO
+    v(45189,7,2), // V4_ONLY
+    v(45196,7,3), // V6_ONLY
+    v(45203,12,4), // V4_PREFERRED
+    v(45215,3,5), // ALL
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    v(46332,4,0), // NONE
-    v(46778,4,1), // ONCE
-    v(46782,10,2), // TRANSITIVE
+    v(46476,4,0), // NONE
+    v(46922,4,1), // ONCE
+    v(46926,10,2), // TRANSITIVE
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(45041,4,0), // AUTO
-    v(46883,5,1), // HTTP1
-    v(46888,5,2), // HTTP2
-    v(46893,5,3), // HTTP3
+    v(45185,4,0), // AUTO
+    v(47027,5,1), // HTTP1
+    v(47032,5,2), // HTTP2
+    v(47037,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(47004,8,0), // SANITIZE
-    v(47012,12,1), // FORWARD_ONLY
-    v(47024,14,2), // APPEND_FORWARD
-    v(47038,12,3), // SANITIZE_SET
-    v(47050,19,4), // ALWAYS_FORWARD_ONLY
+    v(47148,8,0), // SANITIZE
+    v(47156,12,1), // FORWARD_ONLY
+    v(47168,14,2), // APPEND_FORWARD
+    v(47182,12,3), // SANITIZE_SET
+    v(47194,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(47179,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(47210,14,1), // KEEP_UNCHANGED
-    v(45732,14,2), // REJECT_REQUEST
-    v(47224,21,3), // UNESCAPE_AND_REDIRECT
-    v(47245,20,4), // UNESCAPE_AND_FORWARD
+    v(47323,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(47354,14,1), // KEEP_UNCHANGED
+    v(45876,14,2), // REJECT_REQUEST
+    v(47368,21,3), // UNESCAPE_AND_REDIRECT
+    v(47389,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(47373,9,0), // OVERWRITE
-    v(47382,16,1), // APPEND_IF_ABSENT
-    v(47398,12,2), // PASS_THROUGH
+    v(47517,9,0), // OVERWRITE
+    v(47526,16,1), // APPEND_IF_ABSENT
+    v(47542,12,2), // PASS_THROUGH
     // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    v(47475,9,0), // IMMEDIATE
-    v(47484,18,1), // ON_DOWNSTREAM_DATA
-    v(47502,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    v(47619,9,0), // IMMEDIATE
+    v(47628,18,1), // ON_DOWNSTREAM_DATA
+    v(47646,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    v(47615,9,0), // N_CHOICES
-    v(47624,9,1), // FULL_SCAN
+    v(47759,9,0), // N_CHOICES
+    v(47768,9,1), // FULL_SCAN
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(47726,18,0), // VERIFY_TRUST_CHAIN
-    v(47744,16,1), // ACCEPT_UNTRUSTED
+    v(47870,18,0), // VERIFY_TRUST_CHAIN
+    v(47888,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(47839,16,0), // LENIENT_STAPLING
-    v(47855,15,1), // STRICT_STAPLING
-    v(47870,11,2), // MUST_STAPLE
+    v(47983,16,0), // LENIENT_STAPLING
+    v(47999,15,1), // STRICT_STAPLING
+    v(48014,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(47952,20,0), // SAN_TYPE_UNSPECIFIED
-    v(47972,5,1), // EMAIL
-    v(47977,3,2), // DNS
-    v(47980,3,3), // URI
-    v(47983,10,4), // IP_ADDRESS
-    v(47993,10,5), // OTHER_NAME
+    v(48096,20,0), // SAN_TYPE_UNSPECIFIED
+    v(48116,5,1), // EMAIL
+    v(48121,3,2), // DNS
+    v(48124,3,3), // URI
+    v(48127,10,4), // IP_ADDRESS
+    v(48137,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(48070,8,0), // TLS_AUTO
-    v(48078,7,1), // TLSv1_0
-    v(48085,7,2), // TLSv1_1
-    v(48092,7,3), // TLSv1_2
-    v(48099,7,4), // TLSv1_3
+    v(48214,8,0), // TLS_AUTO
+    v(48222,7,1), // TLSv1_0
+    v(48229,7,2), // TLSv1_1
+    v(48236,7,3), // TLSv1_2
+    v(48243,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(48153,7,0), // HUNDRED
-    v(48160,12,1), // TEN_THOUSAND
-    v(48172,7,2), // MILLION
+    v(48297,7,0), // HUNDRED
+    v(48304,12,1), // TEN_THOUSAND
+    v(48316,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(48203,5,0), // Empty
-    v(48208,8,100), // Continue
-    v(44401,2,200), // OK
-    v(48216,7,201), // Created
-    v(48223,8,202), // Accepted
-    v(48231,27,203), // NonAuthoritativeInformation
-    v(48258,9,204), // NoContent
-    v(48267,12,205), // ResetContent
-    v(48279,14,206), // PartialContent
-    v(48293,11,207), // MultiStatus
-    v(48304,15,208), // AlreadyReported
-    v(48319,6,226), // IMUsed
-    v(48325,15,300), // MultipleChoices
-    v(48340,16,301), // MovedPermanently
-    v(48356,5,302), // Found
-    v(48361,8,303), // SeeOther
-    v(48369,11,304), // NotModified
-    v(48380,8,305), // UseProxy
-    v(48388,17,307), // TemporaryRedirect
-    v(48405,17,308), // PermanentRedirect
-    v(48422,10,400), // BadRequest
-    v(48432,12,401), // Unauthorized
-    v(48444,15,402), // PaymentRequired
-    v(48459,9,403), // Forbidden
-    v(48468,8,404), // NotFound
-    v(48476,16,405), // MethodNotAllowed
-    v(48492,13,406), // NotAcceptable
-    v(48505,27,407), // ProxyAuthenticationRequired
-    v(48532,14,408), // RequestTimeout
-    v(48546,8,409), // Conflict
-    v(48554,4,410), // Gone
-    v(48558,14,411), // LengthRequired
-    v(48572,18,412), // PreconditionFailed
-    v(48590,15,413), // PayloadTooLarge
-    v(48605,10,414), // URITooLong
-    v(48615,20,415), // UnsupportedMediaType
-    v(48635,19,416), // RangeNotSatisfiable
-    v(48654,17,417), // ExpectationFailed
-    v(48671,18,421), // MisdirectedRequest
-    v(48689,19,422), // UnprocessableEntity
-    v(48708,6,423), // Locked
-    v(48714,16,424), // FailedDependency
-    v(48730,15,426), // UpgradeRequired
-    v(48745,20,428), // PreconditionRequired
-    v(48765,15,429), // TooManyRequests
-    v(48780,27,431), // RequestHeaderFieldsTooLarge
-    v(48807,19,500), // InternalServerError
-    v(48826,14,501), // NotImplemented
-    v(48840,10,502), // BadGateway
-    v(48850,18,503), // ServiceUnavailable
-    v(48868,14,504), // GatewayTimeout
-    v(48882,23,505), // HTTPVersionNotSupported
-    v(48905,21,506), // VariantAlsoNegotiates
-    v(48926,19,507), // InsufficientStorage
-    v(48945,12,508), // LoopDetected
-    v(48957,11,510), // NotExtended
-    v(48968,29,511), // NetworkAuthenticationRequired
+    v(48347,5,0), // Empty
+    v(48352,8,100), // Continue
+    v(44545,2,200), // OK
+    v(48360,7,201), // Created
+    v(48367,8,202), // Accepted
+    v(48375,27,203), // NonAuthoritativeInformation
+    v(48402,9,204), // NoContent
+    v(48411,12,205), // ResetContent
+    v(48423,14,206), // PartialContent
+    v(48437,11,207), // MultiStatus
+    v(48448,15,208), // AlreadyReported
+    v(48463,6,226), // IMUsed
+    v(48469,15,300), // MultipleChoices
+    v(48484,16,301), // MovedPermanently
+    v(48500,5,302), // Found
+    v(48505,8,303), // SeeOther
+    v(48513,11,304), // NotModified
+    v(48524,8,305), // UseProxy
+    v(48532,17,307), // TemporaryRedirect
+    v(48549,17,308), // PermanentRedirect
+    v(48566,10,400), // BadRequest
+    v(48576,12,401), // Unauthorized
+    v(48588,15,402), // PaymentRequired
+    v(48603,9,403), // Forbidden
+    v(48612,8,404), // NotFound
+    v(48620,16,405), // MethodNotAllowed
+    v(48636,13,406), // NotAcceptable
+    v(48649,27,407), // ProxyAuthenticationRequired
+    v(48676,14,408), // RequestTimeout
+    v(48690,8,409), // Conflict
+    v(48698,4,410), // Gone
+    v(48702,14,411), // LengthRequired
+    v(48716,18,412), // PreconditionFailed
+    v(48734,15,413), // PayloadTooLarge
+    v(48749,10,414), // URITooLong
+    v(48759,20,415), // UnsupportedMediaType
+    v(48779,19,416), // RangeNotSatisfiable
+    v(48798,17,417), // ExpectationFailed
+    v(48815,18,421), // MisdirectedRequest
+    v(48833,19,422), // UnprocessableEntity
+    v(48852,6,423), // Locked
+    v(48858,16,424), // FailedDependency
+    v(48874,15,426), // UpgradeRequired
+    v(48889,20,428), // PreconditionRequired
+    v(48909,15,429), // TooManyRequests
+    v(48924,27,431), // RequestHeaderFieldsTooLarge
+    v(48951,19,500), // InternalServerError
+    v(48970,14,501), // NotImplemented
+    v(48984,10,502), // BadGateway
+    v(48994,18,503), // ServiceUnavailable
+    v(49012,14,504), // GatewayTimeout
+    v(49026,23,505), // HTTPVersionNotSupported
+    v(49049,21,506), // VariantAlsoNegotiates
+    v(49070,19,507), // InsufficientStorage
+    v(49089,12,508), // LoopDetected
+    v(49101,11,510), // NotExtended
+    v(49112,29,511), // NetworkAuthenticationRequired
     // google.protobuf.NullValue
-    v(49022,10,0), // NULL_VALUE
+    v(49166,10,0), // NULL_VALUE
 ];

@@ -47,7 +47,7 @@ pub fn build(
         "" => SERVER_NAME,
         name => name,
     };
-    let (stat_prefix, codec, common, (), http2, (routes, rds)) = (
+    let (stat_prefix, codec, common, http1, http2, (routes, rds)) = (
         named(&proto.stat_prefix, "stat_prefix"),
         codec(proto),
         http_protocol::common(&proto.common_http_protocol_options)
@@ -78,6 +78,7 @@ pub fn build(
         codec,
         routes,
         rds,
+        http1,
         http2,
         idle_timeout: common.idle_timeout,
         max_connection_duration: common.max_connection_duration,
