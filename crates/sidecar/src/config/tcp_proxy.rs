@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::access_log::AccessLog;
+use super::route::HeaderAddition;
+use crate::telemetry::access_log::format::Format;
 
 /// `envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy`.
 #[derive(Debug)]
@@ -27,12 +29,41 @@ pub struct TcpProxy {
     pub backoff: Option<Backoff>,
     /// `upstream_connect_mode`
     pub connect_mode: ConnectMode,
+    /// `tunneling_config`
+    pub tunnel: Option<Tunnel>,
     /// `check_drain_close`: a connection of a listener that drains ends with the next bytes.
     pub check_drain_close: bool,
     /// `access_log`
     pub access_log: Vec<AccessLog>,
     /// `access_log_options`
     pub log_options: LogOptions,
+}
+
+/// `TunnelingConfig`: the bytes travel in an HTTP request.
+#[derive(Debug)]
+pub struct Tunnel {
+    /// `hostname`: what is asked for.
+    pub hostname: Format,
+    /// `post_path`, where `use_post` has the request be a POST; else it is a CONNECT.
+    pub post: Option<Box<[u8]>>,
+    /// `headers_to_add`
+    pub headers: Vec<HeaderAddition>,
+    /// `propagate_response_headers`: the response's headers become filter state.
+    pub keep_headers: bool,
+    /// `propagate_response_trailers`: so do its trailers.
+    pub keep_trailers: bool,
+    /// `request_id_extension`: each request gets an id.
+    pub request_id: Option<TunnelRequestId>,
+}
+
+/// Where the id of a tunnel's request goes.
+#[derive(Debug, PartialEq, Eq)]
+pub struct TunnelRequestId {
+    /// `request_id_header`; `x-request-id` unless set.
+    pub header: Box<[u8]>,
+    /// `request_id_metadata_key`, of the namespace `envoy.filters.network.tcp_proxy`;
+    /// `tunnel_request_id` unless set.
+    pub metadata_key: Box<str>,
 }
 
 /// `BackoffStrategy`
@@ -68,9 +99,10 @@ pub struct LogOptions {
 }
 
 impl TcpProxy {
-    /// Whether the endpoint may be connected to before the client has said anything.
+    /// Whether the endpoint may be connected to before the client has said anything, and before it is
+    /// known what filters make of it.
     pub fn connects_at_once(&self) -> bool {
-        self.connect_mode == ConnectMode::AtOnce
+        self.connect_mode == ConnectMode::AtOnce && self.tunnel.is_none()
     }
 }
 
@@ -88,6 +120,7 @@ impl TcpProxy {
             max_connect_attempts: 1,
             backoff: None,
             connect_mode: ConnectMode::AtOnce,
+            tunnel: None,
             check_drain_close: false,
             access_log: Vec::new(),
             log_options: LogOptions::default(),

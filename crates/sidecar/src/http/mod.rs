@@ -11,3 +11,4 @@ pub mod route;
 pub mod router;
 pub mod stats;
 pub mod stream_info;
+pub mod tunnel;

@@ -144,15 +144,18 @@ impl Cluster {
         }
     }
 
-    /// A TCP connection to an endpoint.
+    /// A TCP connection to an endpoint. `chosen` gets the endpoint as soon as there is one, whether
+    /// or not it can be reached.
     ///
     /// # Errors
     /// [`UpstreamError`]
     pub async fn connect(
         self: &Rc<Self>,
         want: ConnectRequest,
+        chosen: &mut Option<Arc<Endpoint>>,
     ) -> Result<TcpUpstream, UpstreamError> {
         let target = self.choose(want.original_destination)?.target().clone();
+        *chosen = Some(target.endpoint.clone());
         let waiting = self.context.wait()?;
         let Some(guard) = target.open(Weak::new(), false) else {
             waiting.finish();

@@ -84,7 +84,8 @@ fn additions(field: &str, list: &[core::HeaderValueOption]) -> Result<Vec<Header
     each(field, list, addition)
 }
 
-fn addition(proto: &core::HeaderValueOption) -> Result<HeaderAddition> {
+/// One header that is added.
+pub fn addition(proto: &core::HeaderValueOption) -> Result<HeaderAddition> {
     let header = required(&proto.header, "header")?;
     let action = enumeration(proto.append_action, "append_action");
     let (name, value, action) = (

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
 
+use crate::config::endpoint::Endpoint;
 use crate::config::tcp_proxy::{Backoff, TcpProxy};
 use crate::network::filter_state::{FilterState, ORIGINAL_DST_ADDRESS, TCP_CLUSTER};
 use crate::runtime::worker::Worker;
@@ -47,6 +48,8 @@ pub enum DialError {
         cluster: Arc<str>,
         /// How often it was tried.
         attempts: u32,
+        /// The endpoint of the last attempt.
+        endpoint: Option<Arc<Endpoint>>,
         /// The last failure.
         error: UpstreamError,
     },
@@ -74,6 +77,14 @@ impl DialError {
         match self {
             DialError::NoCluster(_) => None,
             DialError::Upstream { cluster, .. } => Some(cluster),
+        }
+    }
+
+    /// The endpoint of the last attempt.
+    pub(super) fn endpoint(&self) -> Option<&Arc<Endpoint>> {
+        match self {
+            DialError::NoCluster(_) => None,
+            DialError::Upstream { endpoint, .. } => endpoint.as_ref(),
         }
     }
 
@@ -138,42 +149,61 @@ pub async fn dial(
     name: &Arc<str>,
     wishes: &Wishes,
 ) -> Result<Dialled, DialError> {
+    let want = ConnectRequest {
+        original_destination: wishes.destination,
+    };
+    let (upstream, attempts) = attempt(worker, proxy, name, async |cluster, chosen| {
+        Cluster::connect(cluster, want, chosen).await
+    })
+    .await?;
+    Ok(Dialled {
+        upstream,
+        cluster: Arc::clone(name),
+        attempts,
+        broken: None,
+    })
+}
+
+/// Tries to reach an endpoint of the cluster, `max_connect_attempts` times at most. Answers how
+/// often it did.
+///
+/// # Errors
+/// [`DialError`]
+pub async fn attempt<T>(
+    worker: &Rc<Worker>,
+    proxy: &TcpProxy,
+    name: &Arc<str>,
+    reach: impl AsyncFn(&Rc<Cluster>, &mut Option<Arc<Endpoint>>) -> Result<T, UpstreamError>,
+) -> Result<(T, u32), DialError> {
     let cluster = worker
         .clusters
         .cluster(name)
         .ok_or_else(|| DialError::NoCluster(Arc::clone(name)))?;
-    let want = ConnectRequest {
-        original_destination: wishes.destination,
-    };
     let mut attempts = 0;
     loop {
-        let failed = |attempts, error| DialError::Upstream {
-            cluster: Arc::clone(name),
-            attempts,
-            error,
+        let mut endpoint = None;
+        let error = match reach(&cluster, &mut endpoint).await {
+            Ok(reached) => return Ok((reached, attempts + 1)),
+            Err(error) => error,
         };
-        match Cluster::connect(&cluster, want).await {
-            Ok(upstream) => {
-                return Ok(Dialled {
-                    upstream,
-                    cluster: Arc::clone(name),
-                    attempts: attempts + 1,
-                    broken: None,
-                });
+        // Otherwise nothing was tried, and trying again at once would end alike.
+        let tried = !matches!(
+            error,
+            UpstreamError::NoHealthyUpstream | UpstreamError::Overflow
+        );
+        attempts += u32::from(tried);
+        if !tried || attempts >= proxy.max_connect_attempts {
+            if tried {
+                cluster.stats().cx_connect_attempts_exceeded.increment(1);
             }
-            // Nothing was tried, and trying again at once would end alike.
-            Err(error @ (UpstreamError::NoHealthyUpstream | UpstreamError::Overflow)) => {
-                return Err(failed(attempts, error));
-            }
-            Err(error) => {
-                attempts += 1;
-                if attempts >= proxy.max_connect_attempts {
-                    cluster.stats().cx_connect_attempts_exceeded.increment(1);
-                    return Err(failed(attempts, error));
-                }
-                tracing::debug!(cluster = %name, attempts, %error, "trying again");
-            }
+            return Err(DialError::Upstream {
+                cluster: Arc::clone(name),
+                attempts,
+                endpoint,
+                error,
+            });
         }
+        tracing::debug!(cluster = %name, attempts, %error, "trying again");
         if let Some(backoff) = &proxy.backoff {
             tokio::time::sleep(backoff.pause(attempts, worker.random())).await;
         }

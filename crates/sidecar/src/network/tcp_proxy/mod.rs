@@ -11,6 +11,7 @@ mod relay;
 mod relay_tests;
 mod session;
 pub mod stats;
+mod tunnel;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -86,6 +87,15 @@ pub async fn serve(
         filters::on_data(&session.connection);
         awaits_data = false;
     }
+    if let Some(tunnel) = session.wants_tunnel() {
+        let opening = tunnel::open(&session, tunnel, &cluster, &mut stream);
+        return match within(until, opening).await {
+            None => session.expired(),
+            Some(None) => {}
+            Some(Some(Ok(opened))) => session.tunnel(stream, opened, until, awaits_data).await,
+            Some(Some(Err(error))) => fail(session, stream, &error),
+        };
+    }
     let dialled = match dialled {
         Some(dialled) => Ok(dialled),
         None => match within(until, session.dial(&cluster)).await {
@@ -94,13 +104,18 @@ pub async fn serve(
         },
     };
     match dialled {
-        Ok(dialled) => session.relay(stream, dialled, until, awaits_data).await,
-        Err(error) => {
-            // The client was told that it is connected: a reset tells it that it is not.
-            stream.abort();
-            session.failed(&error);
+        Ok(dialled) => {
+            keep_alive(dialled.upstream.stream.socket());
+            session.relay(stream, dialled, until, awaits_data).await;
         }
+        Err(error) => fail(session, stream, &error),
     }
+}
+
+/// The client was told that it is connected: a reset tells it that it is not.
+fn fail(mut session: Session, stream: Stream, error: &DialError) {
+    stream.abort();
+    session.failed(error);
 }
 
 /// Counts and logs a connection that a filter before the tcp_proxy ended.

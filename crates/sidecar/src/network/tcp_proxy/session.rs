@@ -12,18 +12,21 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::dial::{self, DialError, Dialled, Wishes};
+use super::idle_timeout;
 use super::relay::{End, Limits, Way, relay};
 use super::stats::TcpStats;
-use super::{idle_timeout, keep_alive};
+use super::tunnel::{self, Opened, Server};
 use crate::config::endpoint::Endpoint;
-use crate::config::tcp_proxy::TcpProxy;
+use crate::config::tcp_proxy::{TcpProxy, Tunnel};
 use crate::listener::connection::Connection;
+use crate::network::filter_state::TCP_DISABLE_TUNNELING;
 use crate::network::filters;
 use crate::runtime::timer::Timer;
 use crate::runtime::worker::Worker;
 use crate::telemetry::access_log::flags::Flags;
 use crate::telemetry::access_log::record::{LogKind, Record};
 use crate::tls::stream::Stream;
+use crate::upstream::exchange::Event;
 
 pub(super) struct Session {
     pub(super) worker: Rc<Worker>,
@@ -78,6 +81,13 @@ impl Session {
         idle_timeout(&self.proxy, &state)
     }
 
+    /// The tunnel that this connection is to go through.
+    pub(super) fn wants_tunnel(&self) -> Option<&Tunnel> {
+        let state = self.connection.state.filter_state.borrow();
+        let tunnel = self.proxy.tunnel.as_ref();
+        tunnel.filter(|_| !state.flag(TCP_DISABLE_TUNNELING))
+    }
+
     pub(super) async fn dial(&self, cluster: &Arc<str>) -> Result<Dialled, DialError> {
         let wishes = {
             let state = self.connection.state.filter_state.borrow();
@@ -92,13 +102,11 @@ impl Session {
         downstream: Stream,
         dialled: Dialled,
         until: Option<Instant>,
-        mut awaits_data: bool,
+        awaits_data: bool,
     ) {
         let upstream = dialled.upstream;
-        self.cluster = Some(dialled.cluster);
-        self.attempts = dialled.attempts;
-        self.upstream_local = upstream.stream.local_addr();
-        self.endpoint = Some(upstream.endpoint);
+        let local = upstream.stream.local_addr();
+        self.connected(dialled.cluster, upstream.endpoint, local, dialled.attempts);
         if let Some(error) = dialled.broken {
             tracing::debug!(connection = self.connection.id, %error, "upstream broke at once");
             self.flags |= upstream_broke(error.kind());
@@ -106,37 +114,124 @@ impl Session {
             downstream.abort();
             return;
         }
-        keep_alive(upstream.stream.socket());
+        let limits = self.limits(until);
+        let awaits_data = Cell::new(awaits_data);
+        let relaying = relay(
+            downstream,
+            upstream.stream,
+            limits,
+            |way, length| match way {
+                Way::Up => {
+                    upstream.guard.count_bytes(0, length as u64);
+                    self.count(length, 0, &awaits_data)
+                }
+                Way::Down => {
+                    upstream.guard.count_bytes(length as u64, 0);
+                    self.count(0, length, &awaits_data)
+                }
+            },
+        );
+        let end = self.logged_meanwhile(relaying).await;
+        self.ended(end);
+    }
+
+    /// Carries the bytes through an HTTP request until the connection ends.
+    pub(super) async fn tunnel(
+        &mut self,
+        downstream: Stream,
+        opened: Opened,
+        until: Option<Instant>,
+        awaits_data: bool,
+    ) {
+        let Opened {
+            server,
+            endpoint,
+            local,
+            cluster,
+            attempts,
+        } = opened;
+        self.connected(cluster, endpoint, local, attempts);
+        let limits = self.limits(until);
+        let awaits_data = Cell::new(awaits_data);
+        let end = match server {
+            Server::Stream {
+                stream,
+                lease,
+                guard,
+            } => {
+                let relaying = relay(downstream, stream, limits, |way, length| {
+                    let (up, down) = match way {
+                        Way::Up => (length, 0),
+                        Way::Down => (0, length),
+                    };
+                    lease.note(Event::Transferred {
+                        received: down as u64,
+                        sent: up as u64,
+                    });
+                    self.count(up, down, &awaits_data)
+                });
+                let end = self.logged_meanwhile(relaying).await;
+                drop(guard);
+                end
+            }
+            Server::Exchange(mut exchange) => {
+                let count = |up, down| self.count(up, down, &awaits_data);
+                let carrying = tunnel::carry(downstream, &mut exchange, limits, count);
+                let end = self.logged_meanwhile(carrying).await;
+                if let Some(tunnel) = &self.proxy.tunnel {
+                    tunnel::keep_trailers(tunnel, &mut exchange, &self.connection);
+                }
+                end
+            }
+        };
+        self.ended(end);
+    }
+
+    fn connected(
+        &mut self,
+        cluster: Arc<str>,
+        endpoint: Arc<Endpoint>,
+        local: Option<SocketAddr>,
+        attempts: u32,
+    ) {
+        self.cluster = Some(cluster);
+        self.endpoint = Some(endpoint);
+        self.upstream_local = local;
+        self.attempts = attempts;
         if self.proxy.log_options.on_connected {
             self.log(LogKind::TcpUpstreamConnected);
         }
-        let limits = Limits {
+    }
+
+    fn limits(&self, until: Option<Instant>) -> Limits {
+        Limits {
             idle: self.idle_timeout(),
             until,
-        };
-        let relaying = relay(downstream, upstream.stream, limits, |way, length| {
-            let length = length as u64;
-            match way {
-                Way::Up => {
-                    self.received.set(self.received.get() + length);
-                    self.stats.downstream_cx_rx_bytes_total.increment(length);
-                    upstream.guard.count_bytes(0, length);
-                    if std::mem::take(&mut awaits_data) {
-                        filters::on_data(&self.connection);
-                    }
-                }
-                Way::Down => {
-                    self.sent.set(self.sent.get() + length);
-                    self.stats.downstream_cx_tx_bytes_total.increment(length);
-                    upstream.guard.count_bytes(length, 0);
-                }
+        }
+    }
+
+    /// Counts bytes up and down; breaks where they are to be the last.
+    fn count(&self, up: usize, down: usize, awaits_data: &Cell<bool>) -> ControlFlow<()> {
+        if up > 0 {
+            self.received.set(self.received.get() + up as u64);
+            self.stats.downstream_cx_rx_bytes_total.increment(up as u64);
+            if awaits_data.replace(false) {
+                filters::on_data(&self.connection);
             }
-            match self.proxy.check_drain_close && self.drains() {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            }
-        });
-        let end = self.logged_meanwhile(relaying).await;
+        }
+        if down > 0 {
+            self.sent.set(self.sent.get() + down as u64);
+            self.stats
+                .downstream_cx_tx_bytes_total
+                .increment(down as u64);
+        }
+        match self.proxy.check_drain_close && self.drains() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    }
+
+    fn ended(&mut self, end: End) {
         tracing::debug!(connection = self.connection.id, ?end, "connection ended");
         match end {
             End::Closed | End::DownstreamBroke(_) => {}
@@ -197,6 +292,7 @@ impl Session {
         self.failure = error.transport_failure();
         self.attempts = error.attempts();
         self.cluster = error.cluster().cloned();
+        self.endpoint = error.endpoint().cloned();
         let reason = &self.connection.state.close_reason;
         reason.set(error.close_reason());
     }

@@ -61,7 +61,8 @@ impl Lease {
         self.owner.endpoint()
     }
 
-    pub(super) fn note(&self, event: Event) {
+    /// Has the pool count something.
+    pub fn note(&self, event: Event) {
         self.owner.note(event);
     }
 

@@ -67,7 +67,7 @@ async fn churn(seed: u64, protocol: UpstreamProtocol) {
                     let want = ConnectRequest {
                         original_destination: None,
                     };
-                    task.cluster().connect(want).await.is_ok()
+                    task.cluster().connect(want, &mut None).await.is_ok()
                 });
             }
             90..97 => {

@@ -15,7 +15,11 @@ fn a_tcp_connection_is_counted_as_long_as_its_guard_lives() {
     on_worker(async {
         let server = Server::http1(Answer::Now).await;
         let worker = Worker::new(config([endpoint(server.address)]));
-        let mut upstream = worker.cluster().connect(ANYWHERE).await.expect("TCP");
+        let mut upstream = worker
+            .cluster()
+            .connect(ANYWHERE, &mut None)
+            .await
+            .expect("TCP");
         assert_eq!(upstream.endpoint.address, Address::Socket(server.address));
         upstream
             .stream
@@ -51,7 +55,11 @@ fn connections_come_from_the_configured_source() {
             v6: None,
         });
         let worker = Worker::new(bound);
-        let upstream = worker.cluster().connect(ANYWHERE).await.expect("TCP");
+        let upstream = worker
+            .cluster()
+            .connect(ANYWHERE, &mut None)
+            .await
+            .expect("TCP");
         let local = upstream.stream.local_addr().expect("an address");
         assert_eq!(local.ip().to_string(), "127.0.0.6");
         assert_eq!(worker.get().await, "2");
@@ -70,7 +78,7 @@ fn connections_come_from_the_configured_source() {
         worker.update(absent);
         let error = worker
             .cluster()
-            .connect(ANYWHERE)
+            .connect(ANYWHERE, &mut None)
             .await
             .err()
             .expect("an error");
@@ -95,7 +103,11 @@ fn each_family_has_its_own_source_or_none() {
                 v6,
             });
             let worker = Worker::new(bound);
-            let upstream = worker.cluster().connect(ANYWHERE).await.expect("TCP");
+            let upstream = worker
+                .cluster()
+                .connect(ANYWHERE, &mut None)
+                .await
+                .expect("TCP");
             let local = upstream.stream.local_addr().expect("an address");
             assert_eq!(local.ip().to_string(), "::1");
         }
@@ -116,7 +128,7 @@ fn endpoints_may_be_unix_sockets() {
         let worker = Worker::new(config([pipe]));
         let mut upstream = worker
             .cluster()
-            .connect(ANYWHERE)
+            .connect(ANYWHERE, &mut None)
             .await
             .expect("a connection");
         upstream.stream.write_all(b"hello").await.expect("a write");
@@ -135,11 +147,15 @@ fn too_many_connections_are_refused() {
         let mut one = config([endpoint(server.address)]);
         one.circuit_breakers.max_connections = 1;
         let worker = Worker::new(one);
-        let held = worker.cluster().connect(ANYWHERE).await.expect("TCP");
-        let error = worker.cluster().connect(ANYWHERE).await.err();
+        let held = worker
+            .cluster()
+            .connect(ANYWHERE, &mut None)
+            .await
+            .expect("TCP");
+        let error = worker.cluster().connect(ANYWHERE, &mut None).await.err();
         assert_eq!(error, Some(UpstreamError::Overflow));
         assert_eq!(worker.stat("upstream_cx_overflow"), 1);
         drop(held);
-        assert!(worker.cluster().connect(ANYWHERE).await.is_ok());
+        assert!(worker.cluster().connect(ANYWHERE, &mut None).await.is_ok());
     });
 }

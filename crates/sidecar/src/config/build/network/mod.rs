@@ -4,6 +4,7 @@ mod connection_limit;
 mod local_ratelimit;
 mod set_filter_state;
 mod tcp_proxy;
+mod tunnel;
 
 use std::sync::Arc;
 

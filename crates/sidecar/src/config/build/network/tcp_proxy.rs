@@ -57,6 +57,11 @@ pub fn build(proto: &tcp::TcpProxy) -> Result<TcpProxy> {
         ),
     )
         .together()?;
+    let tunnel = proto
+        .tunneling_config
+        .as_ref()
+        .map(|tunnel| super::tunnel::build(tunnel).within("tunneling_config"))
+        .transpose()?;
     Ok(TcpProxy {
         stat_prefix: prefix.into(),
         clusters,
@@ -67,6 +72,7 @@ pub fn build(proto: &tcp::TcpProxy) -> Result<TcpProxy> {
         max_connect_attempts: attempts.unwrap_or(1),
         backoff,
         connect_mode: mode,
+        tunnel,
         check_drain_close: flag(&proto.check_drain_close).unwrap_or(false),
         access_log,
         log_options,
