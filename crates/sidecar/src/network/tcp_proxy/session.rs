@@ -132,6 +132,7 @@ impl Session {
             },
         );
         let end = self.logged_meanwhile(relaying).await;
+        self.end_is_data(end, &awaits_data);
         self.ended(end);
     }
 
@@ -184,7 +185,15 @@ impl Session {
                 end
             }
         };
+        self.end_is_data(end, &awaits_data);
         self.ended(end);
+    }
+
+    /// The end of a client that said nothing is data, too.
+    fn end_is_data(&self, end: End, awaits_data: &Cell<bool>) {
+        if end == End::Closed && awaits_data.get() {
+            filters::on_data(&self.connection);
+        }
     }
 
     fn connected(

@@ -228,11 +228,10 @@ async fn answered(
 
 /// The fields of a response as text, with the length that framing took away.
 fn response_fields(response: &ResponseHead) -> Vec<(Box<str>, Box<str>)> {
-    let mut fields = Vec::new();
+    let mut fields: Vec<_> = texts(&response.headers).collect();
     if let BodyLength::Sized(length) = response.body {
         fields.push(("content-length".into(), length.to_string().into()));
     }
-    fields.extend(texts(&response.headers));
     fields
 }
 
