@@ -38,13 +38,16 @@ struct Configs {
     logged: Option<Arc<ClientConfig>>,
 }
 
-/// Names of the server that a connection may be for, beside what is configured.
+/// Names of the server that a connection may be for, and of the protocols on it, beside what is
+/// configured.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ServerNames<'a> {
     /// The endpoint's host name; empty where it has none.
     pub host: &'a str,
     /// What the request or the downstream connection asks for; goes before all else.
     pub requested: Option<&'a str>,
+    /// The protocols to offer before all else; empty where nobody asks for any.
+    pub protocols: &'a [Box<[u8]>],
 }
 
 impl ClientContext {
@@ -110,7 +113,10 @@ impl ClientContext {
             .as_ref()
             .filter(|_| wants_log)
             .unwrap_or(&configs.usual);
-        let alpn = self.alpn(fallback_alpn);
+        let alpn = match names.protocols {
+            [] => self.alpn(fallback_alpn),
+            asked => asked.iter().map(|name| name.to_vec()).collect(),
+        };
         let name = self.server_name(names)?;
         let connection = UnbufferedClientConnection::new_with_alpn(Arc::clone(config), name, alpn)
             .map_err(TlsError::Settings)?;

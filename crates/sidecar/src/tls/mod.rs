@@ -14,6 +14,7 @@ mod key_log;
 mod messages;
 mod names;
 pub mod ocsp;
+pub mod overrides;
 mod peer;
 pub mod record;
 #[cfg(test)]

@@ -25,6 +25,7 @@ use crate::config::cluster::{self, ClusterDiscovery};
 use crate::config::endpoint::{Endpoint, LoadAssignment};
 use crate::discovery::slot::Slot;
 use crate::http::message::Version;
+use crate::tls::overrides::Overrides;
 use crate::tls::stream::Stream;
 
 /// How often idle connections are looked through, unless the idle timeout is short.
@@ -61,9 +62,11 @@ pub struct ExchangeRequest {
 
 /// What a TCP connection needs.
 #[derive(Clone, Copy, Debug)]
-pub struct ConnectRequest {
+pub struct ConnectRequest<'a> {
     /// Where the client was connecting to, for ORIGINAL_DST clusters.
     pub original_destination: Option<SocketAddr>,
+    /// What the client's filters want of TLS.
+    pub overrides: &'a Overrides,
 }
 
 /// A TCP connection to an endpoint.
@@ -151,7 +154,7 @@ impl Cluster {
     /// [`UpstreamError`]
     pub async fn connect(
         self: &Rc<Self>,
-        want: ConnectRequest,
+        want: ConnectRequest<'_>,
         chosen: &mut Option<Arc<Endpoint>>,
     ) -> Result<TcpUpstream, UpstreamError> {
         let target = self.choose(want.original_destination)?.target().clone();
@@ -161,7 +164,7 @@ impl Cluster {
             waiting.finish();
             return Err(UpstreamError::Overflow);
         };
-        let connected = connect::connect(&target, &[]).await;
+        let connected = connect::connect(&target, &[], want.overrides).await;
         waiting.finish();
         let stream = connected.inspect_err(|error| {
             target.failed(error);

@@ -15,21 +15,32 @@ use super::target::Target;
 use crate::config::address::Address;
 use crate::config::cluster::{BindConfig, TcpKeepalive, UpstreamTransport};
 use crate::tls::client::ServerNames;
+use crate::tls::error::TlsError;
+use crate::tls::overrides::Overrides;
 use crate::tls::socket::expect_same_host;
 use crate::tls::stream::{PlainStream, Socket, Stream};
 
-/// Connects to the target; `alpn` is offered where its TLS context has no protocols of its own.
+/// Connects to the target; `alpn` is offered where its TLS context has no protocols of its own, and
+/// `overrides` go before what it has.
 ///
 /// # Errors
 /// [`UpstreamError`]; also when TCP and TLS together take longer than the cluster's
 /// `connect_timeout`.
-pub async fn connect(target: &Target, alpn: &[&[u8]]) -> Result<Stream, UpstreamError> {
+pub async fn connect(
+    target: &Target,
+    alpn: &[&[u8]],
+    overrides: &Overrides,
+) -> Result<Stream, UpstreamError> {
     let limit = target.context.config.connect_timeout;
-    let connected = tokio::time::timeout(limit, connect_unbounded(target, alpn));
+    let connected = tokio::time::timeout(limit, connect_unbounded(target, alpn, overrides));
     connected.await.unwrap_or(Err(UpstreamError::Timeout))
 }
 
-async fn connect_unbounded(target: &Target, alpn: &[&[u8]]) -> Result<Stream, UpstreamError> {
+async fn connect_unbounded(
+    target: &Target,
+    alpn: &[&[u8]],
+    overrides: &Overrides,
+) -> Result<Stream, UpstreamError> {
     let socket = match &target.endpoint.address {
         Address::Socket(address) => Socket::Tcp(connect_tcp(target, *address).await?),
         Address::Pipe(path) => Socket::Unix(connect_pipe(path).await.map_err(remote_error)?),
@@ -40,17 +51,17 @@ async fn connect_unbounded(target: &Target, alpn: &[&[u8]]) -> Result<Stream, Up
             let stats = &target.context.stats;
             let names = ServerNames {
                 host: &target.endpoint.hostname,
-                requested: None,
+                requested: overrides.server_name.as_deref(),
+                protocols: &overrides.protocols,
             };
-            let tls = context
-                .connect(socket, alpn, names)
-                .await
-                .map_err(|error| {
-                    stats.ssl.failed(&error);
-                    UpstreamError::Tls {
-                        reason: error.reason().into(),
-                    }
-                })?;
+            let failed = |error: TlsError| {
+                stats.ssl.failed(&error);
+                UpstreamError::Tls {
+                    reason: error.reason().into(),
+                }
+            };
+            let tls = context.connect(socket, alpn, names).await.map_err(failed)?;
+            overrides.check(tls.handshake()).map_err(failed)?;
             stats.ssl.shook_hands(tls.handshake());
             Ok(Stream::from(tls))
         }

@@ -10,9 +10,13 @@ use tokio::io::AsyncReadExt as _;
 
 use crate::config::endpoint::Endpoint;
 use crate::config::tcp_proxy::{Backoff, TcpProxy};
-use crate::network::filter_state::{FilterState, ORIGINAL_DST_ADDRESS, TCP_CLUSTER};
+use crate::network::filter_state::{
+    FilterState, ORIGINAL_DST_ADDRESS, TCP_CLUSTER, UPSTREAM_PROTOCOLS, UPSTREAM_SERVER_NAME,
+    UPSTREAM_SUBJECT_ALT_NAMES,
+};
 use crate::runtime::worker::Worker;
 use crate::telemetry::access_log::flags::Flags;
+use crate::tls::overrides::Overrides;
 use crate::upstream::{Cluster, ConnectRequest, TcpUpstream, UpstreamError};
 
 /// A connection to an endpoint of a tcp_proxy's cluster.
@@ -128,6 +132,8 @@ pub fn route(worker: &Worker, proxy: &TcpProxy, state: &FilterState) -> Arc<str>
 pub struct Wishes {
     /// Where an ORIGINAL_DST cluster connects to.
     pub destination: Option<SocketAddr>,
+    /// What TLS is to do otherwise than it is configured.
+    pub tls: Overrides,
 }
 
 impl Wishes {
@@ -135,6 +141,17 @@ impl Wishes {
     pub fn new(state: &FilterState, destination: Option<SocketAddr>) -> Self {
         Wishes {
             destination: state.address(ORIGINAL_DST_ADDRESS).or(destination),
+            tls: Overrides {
+                server_name: state.text(UPSTREAM_SERVER_NAME).map(Into::into),
+                protocols: state
+                    .list(UPSTREAM_PROTOCOLS)
+                    .map(|list| list.map(|name| name.as_bytes().into()).collect())
+                    .unwrap_or_default(),
+                subject_alt_names: state
+                    .list(UPSTREAM_SUBJECT_ALT_NAMES)
+                    .map(|list| list.map(Into::into).collect())
+                    .unwrap_or_default(),
+            },
         }
     }
 }
@@ -151,6 +168,7 @@ pub async fn dial(
 ) -> Result<Dialled, DialError> {
     let want = ConnectRequest {
         original_destination: wishes.destination,
+        overrides: &wishes.tls,
     };
     let (upstream, attempts) = attempt(worker, proxy, name, async |cluster, chosen| {
         Cluster::connect(cluster, want, chosen).await

@@ -36,6 +36,7 @@ use super::exchange::{Event, Exchange, Lease, Owner, h1, h2};
 use super::target::{ConnectionGuard, Target};
 use crate::config::endpoint::Endpoint;
 use crate::http::h1::Limits;
+use crate::tls::overrides::Overrides;
 
 type Outcome = Result<Exchange, UpstreamError>;
 
@@ -236,7 +237,7 @@ impl Pool {
     /// One connection, ready for HTTP.
     async fn connect(&self, guard: ConnectionGuard) -> Result<Connected, UpstreamError> {
         let protocol = self.protocol.get();
-        let stream = match connect::connect(&self.target, protocol.alpn()).await {
+        let stream = match connect::connect(&self.target, protocol.alpn(), Overrides::NONE).await {
             Ok(stream) => stream,
             Err(error) => {
                 self.target.failed(&error);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::Protocol;
 use crate::config::endpoint::Endpoint;
 use crate::http::h1::Limits;
+use crate::tls::overrides::Overrides;
 use crate::upstream::connect;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::exchange::{Event, Exchange, Lease, Owner, h1};
@@ -22,7 +23,7 @@ pub async fn solitary(target: &Rc<Target>) -> Result<Exchange, UpstreamError> {
         waiting.finish();
         return Err(UpstreamError::Overflow);
     };
-    let connected = connect::connect(target, Protocol::Http1.alpn()).await;
+    let connected = connect::connect(target, Protocol::Http1.alpn(), Overrides::NONE).await;
     waiting.finish();
     let stream = connected.inspect_err(|error| {
         target.failed(error);

@@ -5,6 +5,7 @@ use rand::{RngExt, SeedableRng};
 use tokio::task::{JoinSet, yield_now};
 
 use super::*;
+use crate::tls::overrides::Overrides;
 use crate::upstream::ConnectRequest;
 
 #[test]
@@ -65,6 +66,7 @@ async fn churn(seed: u64, protocol: UpstreamProtocol) {
             85..90 => {
                 requests.spawn_local(async move {
                     let want = ConnectRequest {
+                        overrides: Overrides::NONE,
                         original_destination: None,
                     };
                     task.cluster().connect(want, &mut None).await.is_ok()

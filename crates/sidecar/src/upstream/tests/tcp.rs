@@ -4,9 +4,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::config::cluster::BindConfig;
+use crate::tls::overrides::Overrides;
 use crate::upstream::ConnectRequest;
 
-const ANYWHERE: ConnectRequest = ConnectRequest {
+const ANYWHERE: ConnectRequest<'_> = ConnectRequest {
+    overrides: Overrides::NONE,
     original_destination: None,
 };
 

@@ -1204,7 +1204,6 @@ downstream_idle_timeout\
 upstream_idle_timeout\
 max_connect_attempts\
 only the hashing load balancers read it, which are rejected where they are set\
-tunnelling over CONNECT is not supported\
 tunneling_config\
 max_downstream_connection_duration\
 clusters are not discovered for a connection here; have the control plane send the cluster with CDS\
@@ -1221,6 +1220,15 @@ proxy_protocol_tlv_merge_policy\
 check_drain_close\
 envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions\
 flush_access_log_on_start\
+envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig\
+use_post\
+headers_to_add\
+propagate_response_headers\
+post_path\
+propagate_response_trailers\
+request_id_header\
+request_id_metadata_key\
+operators that come from extensions are not supported; use the built-in ones\
 envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster\
 envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight\
 envoy.extensions.formatter.metadata.v3.Metadata\
@@ -1815,7 +1823,7 @@ google.protobuf.NullValue\
 NULL_VALUE\
 ";
 
-pub(crate) static MESSAGES: [MessageRow; 335] = [
+pub(crate) static MESSAGES: [MessageRow; 336] = [
     m(0,34,0,2), // envoy.admin.v3.BootstrapConfigDump
     m(55,26,2,2), // envoy.admin.v3.Certificate
     m(98,33,4,7), // envoy.admin.v3.CertificateDetails
@@ -2040,123 +2048,124 @@ pub(crate) static MESSAGES: [MessageRow; 335] = [
     m(32503,59,1064,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
     m(32624,58,1067,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
     m(32682,54,1067,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(33411,74,1090,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(33510,70,1093,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(33580,84,1094,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(33664,47,1097,0), // envoy.extensions.formatter.metadata.v3.Metadata
-    m(33711,63,1097,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
-    m(33774,79,1097,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    m(33912,60,1100,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    m(33989,66,1103,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    m(34060,76,1104,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
-    m(34136,67,1104,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    m(34203,92,1106,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
-    m(34295,85,1106,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    m(34479,70,1112,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    m(34599,57,1118,1), // envoy.extensions.load_balancing_policies.random.v3.Random
-    m(34656,66,1119,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    m(34722,68,1121,1), // envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality
-    m(34813,69,1122,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    m(35186,81,1134,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    m(35318,73,1136,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    m(35682,66,1145,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    m(35761,70,1146,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    m(35852,55,1147,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    m(36016,58,1149,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(36074,70,1149,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(36716,58,1165,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(37604,95,1180,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(37801,62,1184,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(38217,67,1195,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    m(38310,79,1197,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
-    m(38487,57,1200,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(38554,48,1202,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(38681,63,1207,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(38755,56,1210,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(39381,51,1219,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
-    m(39471,55,1222,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(39756,62,1228,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    m(39822,60,1229,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(40152,54,1236,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(40291,69,1247,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(40393,73,1251,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(40466,78,1254,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(40544,48,1257,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(40757,77,1266,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(40834,49,1268,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(40983,43,1276,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(41057,44,1283,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(41107,54,1290,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(41215,69,1294,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(41295,71,1295,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(41372,78,1298,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(41450,35,1298,8), // envoy.service.discovery.v3.Resource
-    m(41526,48,1306,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(41586,40,1307,2), // envoy.service.discovery.v3.ResourceError
-    m(41626,42,1309,2), // envoy.service.discovery.v3.ResourceLocator
-    m(41668,65,1311,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(41733,39,1313,2), // envoy.service.discovery.v3.ResourceName
-    m(41801,35,1315,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(41846,33,1317,1), // envoy.type.matcher.v3.ListMatcher
-    m(41885,39,1318,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(41932,37,1319,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(41975,49,1323,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(42024,31,1324,1), // envoy.type.matcher.v3.OrMatcher
-    m(42069,45,1325,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(42133,34,1327,2), // envoy.type.matcher.v3.RegexMatcher
-    m(42241,44,1329,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(42301,35,1330,7), // envoy.type.matcher.v3.StringMatcher
-    m(42419,34,1337,7), // envoy.type.matcher.v3.ValueMatcher
-    m(42495,44,1344,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(42539,34,1344,2), // envoy.type.metadata.v3.MetadataKey
-    m(42573,46,1346,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(42624,35,1348,4), // envoy.type.metadata.v3.MetadataKind
-    m(42670,43,1352,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(42713,40,1352,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(42753,43,1352,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(42796,41,1352,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(42837,31,1352,6), // envoy.type.tracing.v3.CustomTag
-    m(42903,43,1358,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(42946,38,1360,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(42984,39,1362,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(43023,40,1363,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(43067,25,1366,2), // envoy.type.v3.DoubleRange
-    m(43100,31,1368,2), // envoy.type.v3.FractionalPercent
-    m(43151,24,1370,2), // envoy.type.v3.HashPolicy
-    m(43175,36,1372,1), // envoy.type.v3.HashPolicy.FilterState
-    m(43211,33,1373,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(43244,24,1373,1), // envoy.type.v3.HttpStatus
-    m(43272,24,1374,2), // envoy.type.v3.Int32Range
-    m(43296,24,1376,2), // envoy.type.v3.Int64Range
-    m(43320,21,1378,1), // envoy.type.v3.Percent
-    m(43341,29,1379,3), // envoy.type.v3.SemanticVersion
-    m(43399,25,1382,3), // envoy.type.v3.TokenBucket
-    m(43452,19,1385,2), // google.protobuf.Any
-    m(43471,25,1387,1), // google.protobuf.BoolValue
-    m(43496,26,1388,1), // google.protobuf.BytesValue
-    m(43522,27,1389,1), // google.protobuf.DoubleValue
-    m(43549,24,1390,2), // google.protobuf.Duration
-    m(43585,21,1392,0), // google.protobuf.Empty
-    m(43606,26,1392,1), // google.protobuf.FloatValue
-    m(43632,26,1393,1), // google.protobuf.Int32Value
-    m(43658,26,1394,1), // google.protobuf.Int64Value
-    m(43684,25,1395,1), // google.protobuf.ListValue
-    m(43715,27,1396,1), // google.protobuf.StringValue
-    m(43742,22,1397,1), // google.protobuf.Struct
-    m(43770,34,1398,2), // google.protobuf.Struct.FieldsEntry
-    m(43804,25,1400,2), // google.protobuf.Timestamp
-    m(43829,27,1402,1), // google.protobuf.UInt32Value
-    m(43856,27,1403,1), // google.protobuf.UInt64Value
-    m(43883,21,1404,6), // google.protobuf.Value
-    m(43970,17,1410,3), // google.rpc.Status
-    m(43994,25,1413,1), // xds.core.v3.ContextParams
-    m(44025,37,1414,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(33371,74,1090,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(33470,70,1093,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
+    m(33740,70,1103,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(33810,84,1104,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(33894,47,1107,0), // envoy.extensions.formatter.metadata.v3.Metadata
+    m(33941,63,1107,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
+    m(34004,79,1107,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
+    m(34142,60,1110,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
+    m(34219,66,1113,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
+    m(34290,76,1114,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
+    m(34366,67,1114,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
+    m(34433,92,1116,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
+    m(34525,85,1116,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
+    m(34709,70,1122,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
+    m(34829,57,1128,1), // envoy.extensions.load_balancing_policies.random.v3.Random
+    m(34886,66,1129,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
+    m(34952,68,1131,1), // envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality
+    m(35043,69,1132,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+    m(35416,81,1144,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
+    m(35548,73,1146,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
+    m(35912,66,1155,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
+    m(35991,70,1156,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
+    m(36082,55,1157,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+    m(36246,58,1159,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(36304,70,1159,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(36946,58,1175,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(37834,95,1190,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(38031,62,1194,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(38447,67,1205,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
+    m(38540,79,1207,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
+    m(38717,57,1210,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(38784,48,1212,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(38911,63,1217,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(38985,56,1220,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(39611,51,1229,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
+    m(39701,55,1232,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(39986,62,1238,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
+    m(40052,60,1239,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(40382,54,1246,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(40521,69,1257,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(40623,73,1261,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(40696,78,1264,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(40774,48,1267,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(40987,77,1276,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(41064,49,1278,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(41213,43,1286,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(41287,44,1293,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(41337,54,1300,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(41445,69,1304,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(41525,71,1305,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(41602,78,1308,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(41680,35,1308,8), // envoy.service.discovery.v3.Resource
+    m(41756,48,1316,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(41816,40,1317,2), // envoy.service.discovery.v3.ResourceError
+    m(41856,42,1319,2), // envoy.service.discovery.v3.ResourceLocator
+    m(41898,65,1321,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(41963,39,1323,2), // envoy.service.discovery.v3.ResourceName
+    m(42031,35,1325,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(42076,33,1327,1), // envoy.type.matcher.v3.ListMatcher
+    m(42115,39,1328,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(42162,37,1329,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(42205,49,1333,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(42254,31,1334,1), // envoy.type.matcher.v3.OrMatcher
+    m(42299,45,1335,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(42363,34,1337,2), // envoy.type.matcher.v3.RegexMatcher
+    m(42471,44,1339,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(42531,35,1340,7), // envoy.type.matcher.v3.StringMatcher
+    m(42649,34,1347,7), // envoy.type.matcher.v3.ValueMatcher
+    m(42725,44,1354,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(42769,34,1354,2), // envoy.type.metadata.v3.MetadataKey
+    m(42803,46,1356,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(42854,35,1358,4), // envoy.type.metadata.v3.MetadataKind
+    m(42900,43,1362,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(42943,40,1362,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(42983,43,1362,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(43026,41,1362,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(43067,31,1362,6), // envoy.type.tracing.v3.CustomTag
+    m(43133,43,1368,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(43176,38,1370,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(43214,39,1372,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(43253,40,1373,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(43297,25,1376,2), // envoy.type.v3.DoubleRange
+    m(43330,31,1378,2), // envoy.type.v3.FractionalPercent
+    m(43381,24,1380,2), // envoy.type.v3.HashPolicy
+    m(43405,36,1382,1), // envoy.type.v3.HashPolicy.FilterState
+    m(43441,33,1383,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(43474,24,1383,1), // envoy.type.v3.HttpStatus
+    m(43502,24,1384,2), // envoy.type.v3.Int32Range
+    m(43526,24,1386,2), // envoy.type.v3.Int64Range
+    m(43550,21,1388,1), // envoy.type.v3.Percent
+    m(43571,29,1389,3), // envoy.type.v3.SemanticVersion
+    m(43629,25,1392,3), // envoy.type.v3.TokenBucket
+    m(43682,19,1395,2), // google.protobuf.Any
+    m(43701,25,1397,1), // google.protobuf.BoolValue
+    m(43726,26,1398,1), // google.protobuf.BytesValue
+    m(43752,27,1399,1), // google.protobuf.DoubleValue
+    m(43779,24,1400,2), // google.protobuf.Duration
+    m(43815,21,1402,0), // google.protobuf.Empty
+    m(43836,26,1402,1), // google.protobuf.FloatValue
+    m(43862,26,1403,1), // google.protobuf.Int32Value
+    m(43888,26,1404,1), // google.protobuf.Int64Value
+    m(43914,25,1405,1), // google.protobuf.ListValue
+    m(43945,27,1406,1), // google.protobuf.StringValue
+    m(43972,22,1407,1), // google.protobuf.Struct
+    m(44000,34,1408,2), // google.protobuf.Struct.FieldsEntry
+    m(44034,25,1410,2), // google.protobuf.Timestamp
+    m(44059,27,1412,1), // google.protobuf.UInt32Value
+    m(44086,27,1413,1), // google.protobuf.UInt64Value
+    m(44113,21,1414,6), // google.protobuf.Value
+    m(44200,17,1420,3), // google.rpc.Status
+    m(44224,25,1423,1), // xds.core.v3.ContextParams
+    m(44255,37,1424,2), // xds.core.v3.ContextParams.ParamsEntry
 ];
 
-pub(crate) static FIELDS: [FieldRow; 1416] = [
+pub(crate) static FIELDS: [FieldRow; 1426] = [
     // envoy.admin.v3.BootstrapConfigDump
     f(34,9,1,b'm',48,4,255,b'S',0,0), // bootstrap
-    f(43,12,2,b'm',328,4,255,b'S',0,0), // last_updated
+    f(43,12,2,b'm',329,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.Certificate
     f(81,7,1,b'm',2,2,255,b'S',0,0), // ca_cert
     f(88,10,2,b'm',2,2,255,b'S',0,0), // cert_chain
@@ -2165,20 +2174,20 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(135,13,2,b's',65535,0,255,b'S',0,0), // serial_number
     f(148,17,3,b'm',31,2,255,b'S',0,0), // subject_alt_names
     f(165,21,4,b'w',65535,0,255,b'S',0,0), // days_until_expiration
-    f(186,10,5,b'm',328,4,255,b'S',0,0), // valid_from
-    f(196,15,6,b'm',328,4,255,b'S',0,0), // expiration_time
+    f(186,10,5,b'm',329,4,255,b'S',0,0), // valid_from
+    f(196,15,6,b'm',329,4,255,b'S',0,0), // expiration_time
     f(211,12,7,b'm',3,4,255,b'S',0,0), // ocsp_details
     // envoy.admin.v3.CertificateDetails.OcspDetails
-    f(186,10,1,b'm',328,4,255,b'S',0,0), // valid_from
-    f(268,10,2,b'm',328,4,255,b'S',0,0), // expiration
+    f(186,10,1,b'm',329,4,255,b'S',0,0), // valid_from
+    f(268,10,2,b'm',329,4,255,b'S',0,0), // expiration
     // envoy.admin.v3.Certificates
     f(305,12,1,b'm',1,2,255,b'S',0,0), // certificates
     // envoy.admin.v3.ClusterStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(349,13,2,b'b',65535,0,255,b'S',0,0), // added_via_api
-    f(362,31,3,b'm',312,4,255,b'S',0,0), // success_rate_ejection_threshold
+    f(362,31,3,b'm',313,4,255,b'S',0,0), // success_rate_ejection_threshold
     f(393,13,4,b'm',16,2,255,b'S',0,0), // host_statuses
-    f(406,44,5,b'm',312,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
+    f(406,44,5,b'm',313,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
     f(450,16,6,b'm',67,4,255,b'S',0,0), // circuit_breakers
     f(466,18,7,b's',65535,0,255,b'S',0,0), // observability_name
     f(484,16,8,b's',65535,0,255,b'S',0,0), // eds_service_name
@@ -2191,13 +2200,13 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(622,24,4,b'm',8,2,255,b'S',0,0), // dynamic_warming_clusters
     // envoy.admin.v3.ClustersConfigDump.DynamicCluster
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(694,7,2,b'm',315,4,255,b'S',0,0), // cluster
-    f(43,12,3,b'm',328,4,255,b'S',0,0), // last_updated
+    f(694,7,2,b'm',316,4,255,b'S',0,0), // cluster
+    f(43,12,3,b'm',329,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ClustersConfigDump.StaticCluster
-    f(694,7,1,b'm',315,4,255,b'S',0,0), // cluster
-    f(43,12,2,b'm',328,4,255,b'S',0,0), // last_updated
+    f(694,7,1,b'm',316,4,255,b'S',0,0), // cluster
+    f(43,12,2,b'm',329,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.CommandLineOptions
     f(805,7,1,b'w',65535,0,255,b'S',0,0), // base_id
     f(812,11,2,b'u',65535,0,255,b'S',0,0), // concurrency
@@ -2213,9 +2222,9 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(960,15,13,b's',65535,0,255,b'S',0,0), // service_cluster
     f(975,12,14,b's',65535,0,255,b'S',0,0), // service_node
     f(987,12,15,b's',65535,0,255,b'S',0,0), // service_zone
-    f(999,19,16,b'm',319,4,255,b'S',0,0), // file_flush_interval
-    f(1018,10,17,b'm',319,4,255,b'S',0,0), // drain_time
-    f(1028,20,18,b'm',319,4,255,b'S',0,0), // parent_shutdown_time
+    f(999,19,16,b'm',320,4,255,b'S',0,0), // file_flush_interval
+    f(1018,10,17,b'm',320,4,255,b'S',0,0), // drain_time
+    f(1028,20,18,b'm',320,4,255,b'S',0,0), // parent_shutdown_time
     f(1048,4,19,b'e',3,0,255,b'S',0,0), // mode
     f(1052,19,22,b'b',65535,0,255,b'S',0,0), // disable_hot_restart
     f(1071,20,23,b'b',65535,0,255,b'S',0,0), // enable_mutex_tracing
@@ -2239,19 +2248,19 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(1408,19,42,b'u',65535,0,255,b'S',0,0), // file_flush_min_size
     f(1427,27,43,b'b',65535,0,255,b'S',0,0), // log_stacktrace_single_entry
     // envoy.admin.v3.ConfigDump
-    f(1479,7,1,b'm',315,2,255,b'S',0,0), // configs
+    f(1479,7,1,b'm',316,2,255,b'S',0,0), // configs
     // envoy.admin.v3.EndpointsConfigDump
     f(1520,23,2,b'm',14,2,255,b'S',0,0), // static_endpoint_configs
     f(1543,24,3,b'm',13,2,255,b'S',0,0), // dynamic_endpoint_configs
     // envoy.admin.v3.EndpointsConfigDump.DynamicEndpointConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(1623,15,2,b'm',315,4,255,b'S',0,0), // endpoint_config
-    f(43,12,3,b'm',328,4,255,b'S',0,0), // last_updated
+    f(1623,15,2,b'm',316,4,255,b'S',0,0), // endpoint_config
+    f(43,12,3,b'm',329,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.EndpointsConfigDump.StaticEndpointConfig
-    f(1623,15,1,b'm',315,4,255,b'S',0,0), // endpoint_config
-    f(43,12,2,b'm',328,4,255,b'S',0,0), // last_updated
+    f(1623,15,1,b'm',316,4,255,b'S',0,0), // endpoint_config
+    f(43,12,2,b'm',329,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.HostHealthStatus
     f(1724,26,1,b'b',65535,0,255,b'S',0,0), // failed_active_health_check
     f(1750,20,2,b'b',65535,0,255,b'S',0,0), // failed_outlier_check
@@ -2266,11 +2275,11 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(1960,7,1,b'm',89,4,255,b'S',0,0), // address
     f(1967,5,2,b'm',30,2,255,b'S',0,0), // stats
     f(1972,13,3,b'm',15,4,255,b'S',0,0), // health_status
-    f(1985,12,4,b'm',312,4,255,b'S',0,0), // success_rate
+    f(1985,12,4,b'm',313,4,255,b'S',0,0), // success_rate
     f(1997,6,5,b'u',65535,0,255,b'S',0,0), // weight
     f(2003,8,6,b's',65535,0,255,b'S',0,0), // hostname
     f(2011,8,7,b'u',65535,0,255,b'S',0,0), // priority
-    f(2019,25,8,b'm',312,4,255,b'S',0,0), // local_origin_success_rate
+    f(2019,25,8,b'm',313,4,255,b'S',0,0), // local_origin_success_rate
     f(2044,8,9,b'm',116,4,255,b'S',0,0), // locality
     // envoy.admin.v3.ListenerStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
@@ -2291,23 +2300,23 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ListenersConfigDump.DynamicListenerState
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2372,8,2,b'm',315,4,255,b'S',0,0), // listener
-    f(43,12,3,b'm',328,4,255,b'S',0,0), // last_updated
+    f(2372,8,2,b'm',316,4,255,b'S',0,0), // listener
+    f(43,12,3,b'm',329,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.ListenersConfigDump.StaticListener
-    f(2372,8,1,b'm',315,4,255,b'S',0,0), // listener
-    f(43,12,2,b'm',328,4,255,b'S',0,0), // last_updated
+    f(2372,8,1,b'm',316,4,255,b'S',0,0), // listener
+    f(43,12,2,b'm',329,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.RoutesConfigDump
     f(2460,20,2,b'm',25,2,255,b'S',0,0), // static_route_configs
     f(2480,21,3,b'm',24,2,255,b'S',0,0), // dynamic_route_configs
     // envoy.admin.v3.RoutesConfigDump.DynamicRouteConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2551,12,2,b'm',315,4,255,b'S',0,0), // route_config
-    f(43,12,3,b'm',328,4,255,b'S',0,0), // last_updated
+    f(2551,12,2,b'm',316,4,255,b'S',0,0), // route_config
+    f(43,12,3,b'm',329,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.RoutesConfigDump.StaticRouteConfig
-    f(2551,12,1,b'm',315,4,255,b'S',0,0), // route_config
-    f(43,12,2,b'm',328,4,255,b'S',0,0), // last_updated
+    f(2551,12,1,b'm',316,4,255,b'S',0,0), // route_config
+    f(43,12,2,b'm',329,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.SecretsConfigDump
     f(2644,14,1,b'm',28,2,255,b'S',0,0), // static_secrets
     f(2658,22,2,b'm',27,2,255,b'S',0,0), // dynamic_active_secrets
@@ -2315,19 +2324,19 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     // envoy.admin.v3.SecretsConfigDump.DynamicSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(572,12,2,b's',65535,0,255,b'S',0,0), // version_info
-    f(43,12,3,b'm',328,4,255,b'S',0,0), // last_updated
-    f(2749,6,4,b'm',315,4,255,b'S',0,0), // secret
+    f(43,12,3,b'm',329,4,255,b'S',0,0), // last_updated
+    f(2749,6,4,b'm',316,4,255,b'S',0,0), // secret
     f(701,11,5,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.SecretsConfigDump.StaticSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43,12,2,b'm',328,4,255,b'S',0,0), // last_updated
-    f(2749,6,3,b'm',315,4,255,b'S',0,0), // secret
+    f(43,12,2,b'm',329,4,255,b'S',0,0), // last_updated
+    f(2749,6,3,b'm',316,4,255,b'S',0,0), // secret
     // envoy.admin.v3.ServerInfo
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
     f(2832,5,2,b'e',4,0,255,b'S',0,0), // state
-    f(2837,20,3,b'm',319,4,255,b'S',0,0), // uptime_current_epoch
-    f(2857,17,4,b'm',319,4,255,b'S',0,0), // uptime_all_epochs
+    f(2837,20,3,b'm',320,4,255,b'S',0,0), // uptime_current_epoch
+    f(2857,17,4,b'm',320,4,255,b'S',0,0), // uptime_all_epochs
     f(2874,19,5,b's',65535,0,255,b'S',0,0), // hot_restart_version
     f(2893,20,6,b'm',10,4,255,b'S',0,0), // command_line_options
     f(2913,4,7,b'm',120,4,255,b'S',0,0), // node
@@ -2341,14 +2350,14 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(3015,3,2,b's',65535,4,0,b'S',0,0), // uri
     f(3018,10,3,b's',65535,4,0,b'S',0,0), // ip_address
     // envoy.admin.v3.UpdateFailureState
-    f(3061,20,1,b'm',315,4,255,b'S',0,0), // failed_configuration
-    f(3081,19,2,b'm',328,4,255,b'S',0,0), // last_update_attempt
+    f(3061,20,1,b'm',316,4,255,b'S',0,0), // failed_configuration
+    f(3081,19,2,b'm',329,4,255,b'S',0,0), // last_update_attempt
     f(3100,7,3,b's',65535,0,255,b'S',0,0), // details
     f(572,12,4,b's',65535,0,255,b'S',0,0), // version_info
     // envoy.config.accesslog.v3.AccessLog
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3142,6,2,b'm',34,4,255,b'S',0,0), // filter
-    f(3148,12,4,b'm',315,4,0,b'S',0,0), // typed_config
+    f(3148,12,4,b'm',316,4,0,b'S',0,0), // typed_config
     // envoy.config.accesslog.v3.AccessLogFilter
     f(3201,18,1,b'm',45,4,0,b'S',0,0), // status_code_filter
     f(3219,15,2,b'm',37,4,0,b'S',0,0), // duration_filter
@@ -2385,7 +2394,7 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(3918,5,1,b's',65535,2,255,b'S',0,0), // flags
     // envoy.config.accesslog.v3.RuntimeFilter
     f(3962,11,1,b's',65535,0,255,b'S',0,0), // runtime_key
-    f(3973,15,2,b'm',305,4,255,b'S',0,0), // percent_sampled
+    f(3973,15,2,b'm',306,4,255,b'S',0,0), // percent_sampled
     f(3988,26,3,b'b',65535,0,255,b'S',0,0), // use_independent_randomness
     // envoy.config.accesslog.v3.StatusCodeFilter
     f(3639,10,1,b'm',36,4,255,b'S',0,0), // comparison
@@ -2397,7 +2406,7 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(4297,14,4,b'm',65535,2,255,b'R',4243,54), // socket_options
     f(4311,10,5,b'm',33,2,255,b'I',4128,41), // access_log
     f(4360,24,6,b'b',65535,0,255,b'I',4321,39), // ignore_global_conn_limit
-    f(4384,11,7,b'm',289,2,255,b'R',0,0), // allow_paths
+    f(4384,11,7,b'm',290,2,255,b'R',0,0), // allow_paths
     // envoy.config.bootstrap.v3.Bootstrap
     f(2913,4,1,b'm',120,4,255,b'S',0,0), // node
     f(4430,16,2,b'm',54,4,255,b'S',0,0), // static_resources
@@ -2405,7 +2414,7 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(4463,15,4,b'm',55,4,255,b'S',0,0), // cluster_manager
     f(4549,10,5,b's',65535,0,255,b'I',4478,71), // flags_path
     f(4604,11,6,b'm',65535,2,255,b'R',4559,45), // stats_sinks
-    f(4685,20,7,b'm',319,4,255,b'I',4615,70), // stats_flush_interval
+    f(4685,20,7,b'm',320,4,255,b'I',4615,70), // stats_flush_interval
     f(4773,8,8,b'm',64,4,255,b'I',4705,68), // watchdog
     f(4828,7,9,b'm',65535,4,255,b'R',4781,47), // tracing
     f(4835,5,12,b'm',47,4,255,b'S',0,0), // admin
@@ -2415,7 +2424,7 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(5035,23,16,b'b',65535,0,255,b'I',4989,46), // enable_dispatcher_stats
     f(5058,15,17,b'm',59,4,255,b'S',0,0), // layered_runtime
     f(5101,13,18,b's',65535,0,255,b'R',5073,28), // header_prefix
-    f(5114,29,19,b'm',330,4,255,b'S',0,0), // stats_server_version_override
+    f(5114,29,19,b'm',331,4,255,b'S',0,0), // stats_server_version_override
     f(5233,23,20,b'b',65535,0,255,b'I',5143,90), // use_tcp_for_dns_lookups
     f(5291,20,21,b'm',138,2,255,b'R',5256,35), // bootstrap_extensions
     f(5384,14,22,b'm',96,2,255,b'R',5311,73), // config_sources
@@ -2438,12 +2447,12 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(6429,21,39,b'm',51,4,255,b'I',6387,42), // deferred_stat_options
     f(6491,32,40,b'm',53,4,255,b'I',6450,41), // grpc_async_client_manager_config
     f(6573,24,41,b'm',60,4,255,b'I',6523,50), // memory_allocator_manager
-    f(6679,23,42,b'm',319,4,1,b'I',6597,82), // stats_eviction_interval
+    f(6679,23,42,b'm',320,4,1,b'I',6597,82), // stats_eviction_interval
     f(6734,26,43,b'b',65535,0,255,b'I',6702,32), // enable_worker_cpu_affinity
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig
     f(942,10,1,b'm',50,4,255,b'S',0,0), // log_format
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat
-    f(6882,11,1,b'm',326,4,0,b'S',0,0), // json_format
+    f(6882,11,1,b'm',327,4,0,b'S',0,0), // json_format
     f(6893,11,2,b's',65535,4,0,b'S',0,0), // text_format
     // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
     f(6995,30,1,b'b',65535,0,255,b'I',6959,36), // enable_deferred_creation_stats
@@ -2454,11 +2463,11 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(7157,21,5,b's',65535,0,255,b'R',7107,50), // lds_resources_locator
     f(7178,21,6,b's',65535,0,255,b'R',7107,50), // cds_resources_locator
     // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    f(7263,30,1,b'm',319,4,255,b'I',6959,36), // max_cached_entry_idle_duration
+    f(7263,30,1,b'm',320,4,255,b'I',6959,36), // max_cached_entry_idle_duration
     // envoy.config.bootstrap.v3.Bootstrap.StaticResources
     f(7344,9,1,b'm',152,2,255,b'S',0,0), // listeners
     f(7353,8,2,b'm',69,2,255,b'S',0,0), // clusters
-    f(7361,7,3,b'm',254,2,255,b'S',0,0), // secrets
+    f(7361,7,3,b'm',255,2,255,b'S',0,0), // secrets
     // envoy.config.bootstrap.v3.ClusterManager
     f(7475,18,1,b's',65535,0,255,b'I',7408,67), // local_cluster_name
     f(7566,17,2,b'm',56,4,255,b'I',7493,73), // outlier_detection
@@ -2477,13 +2486,13 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(7955,6,1,b'm',61,2,255,b'S',0,0), // layers
     // envoy.config.bootstrap.v3.MemoryAllocatorManager
     f(8009,16,1,b'w',65535,0,255,b'I',6959,36), // bytes_to_release
-    f(8025,23,2,b'm',319,4,255,b'I',6959,36), // memory_release_interval
-    f(8048,23,3,b'm',330,4,255,b'I',6959,36), // soft_memory_limit_bytes
-    f(8071,28,4,b'm',329,4,255,b'I',6959,36), // max_per_cpu_cache_size_bytes
+    f(8025,23,2,b'm',320,4,255,b'I',6959,36), // memory_release_interval
+    f(8048,23,3,b'm',331,4,255,b'I',6959,36), // soft_memory_limit_bytes
+    f(8071,28,4,b'm',330,4,255,b'I',6959,36), // max_per_cpu_cache_size_bytes
     f(8099,24,5,b'w',65535,0,255,b'I',6959,36), // max_unfreed_memory_bytes
     // envoy.config.bootstrap.v3.RuntimeLayer
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(8161,12,2,b'm',326,4,0,b'S',0,0), // static_layer
+    f(8161,12,2,b'm',327,4,0,b'S',0,0), // static_layer
     f(8173,10,3,b'm',63,4,0,b'S',0,0), // disk_layer
     f(8183,11,4,b'm',62,4,0,b'S',0,0), // admin_layer
     f(8238,10,5,b'm',65535,4,0,b'R',8194,44), // rtds_layer
@@ -2493,12 +2502,12 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(8357,22,2,b'b',65535,0,255,b'S',0,0), // append_service_cluster
     f(8379,12,3,b's',65535,0,255,b'S',0,0), // subdirectory
     // envoy.config.bootstrap.v3.Watchdog
-    f(8425,12,1,b'm',319,4,255,b'I',6959,36), // miss_timeout
-    f(8437,16,2,b'm',319,4,255,b'I',6959,36), // megamiss_timeout
-    f(8453,12,3,b'm',319,4,255,b'I',6959,36), // kill_timeout
-    f(8465,17,4,b'm',319,4,255,b'I',6959,36), // multikill_timeout
-    f(8482,19,5,b'm',312,4,255,b'I',6959,36), // multikill_threshold
-    f(8501,23,6,b'm',319,4,255,b'I',6959,36), // max_kill_timeout_jitter
+    f(8425,12,1,b'm',320,4,255,b'I',6959,36), // miss_timeout
+    f(8437,16,2,b'm',320,4,255,b'I',6959,36), // megamiss_timeout
+    f(8453,12,3,b'm',320,4,255,b'I',6959,36), // kill_timeout
+    f(8465,17,4,b'm',320,4,255,b'I',6959,36), // multikill_timeout
+    f(8482,19,5,b'm',313,4,255,b'I',6959,36), // multikill_threshold
+    f(8501,23,6,b'm',320,4,255,b'I',6959,36), // max_kill_timeout_jitter
     f(8524,7,7,b'm',65,2,255,b'I',6959,36), // actions
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
     f(7909,6,1,b'm',138,4,255,b'I',6959,36), // config
@@ -2511,30 +2520,30 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(8730,19,2,b'm',68,2,255,b'R',8704,26), // per_host_thresholds
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds
     f(2011,8,1,b'e',20,0,255,b'S',0,0), // priority
-    f(8799,15,2,b'm',329,4,255,b'S',0,0), // max_connections
-    f(8814,20,3,b'm',329,4,255,b'S',0,0), // max_pending_requests
-    f(8834,12,4,b'm',329,4,255,b'S',0,0), // max_requests
-    f(8846,11,5,b'm',329,4,255,b'S',0,0), // max_retries
+    f(8799,15,2,b'm',330,4,255,b'S',0,0), // max_connections
+    f(8814,20,3,b'm',330,4,255,b'S',0,0), // max_pending_requests
+    f(8834,12,4,b'm',330,4,255,b'S',0,0), // max_requests
+    f(8846,11,5,b'm',330,4,255,b'S',0,0), // max_retries
     f(8926,15,6,b'b',65535,0,255,b'I',8857,69), // track_remaining
-    f(8991,20,7,b'm',329,4,255,b'I',8941,50), // max_connection_pools
+    f(8991,20,7,b'm',330,4,255,b'I',8941,50), // max_connection_pools
     f(9026,12,8,b'm',65535,4,255,b'R',9011,15), // retry_budget
     // envoy.config.cluster.v3.Cluster
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(2968,4,2,b'e',11,4,0,b'S',0,0), // type
     f(9069,18,3,b'm',75,4,255,b'S',0,0), // eds_cluster_config
-    f(9087,15,4,b'm',319,4,255,b'S',0,0), // connect_timeout
-    f(9170,33,5,b'm',329,4,255,b'I',9102,68), // per_connection_buffer_limit_bytes
+    f(9087,15,4,b'm',320,4,255,b'S',0,0), // connect_timeout
+    f(9170,33,5,b'm',330,4,255,b'I',9102,68), // per_connection_buffer_limit_bytes
     f(9203,9,6,b'e',13,0,255,b'S',0,0), // lb_policy
     f(9254,13,8,b'm',65535,2,255,b'R',9212,42), // health_checks
-    f(9267,27,9,b'm',329,4,255,b'S',0,0), // max_requests_per_connection
+    f(9267,27,9,b'm',330,4,255,b'S',0,0), // max_requests_per_connection
     f(450,16,10,b'm',67,4,255,b'S',0,0), // circuit_breakers
     f(9294,21,13,b'm',109,4,255,b'S',0,0), // http_protocol_options
     f(9315,22,14,b'm',112,4,255,b'S',0,0), // http2_protocol_options
-    f(9337,16,16,b'm',319,4,255,b'S',0,0), // dns_refresh_rate
+    f(9337,16,16,b'm',320,4,255,b'S',0,0), // dns_refresh_rate
     f(9353,17,17,b'e',12,0,255,b'S',0,0), // dns_lookup_family
     f(9370,13,18,b'm',89,2,255,b'S',0,0), // dns_resolvers
     f(7566,17,19,b'm',65535,4,255,b'R',9383,38), // outlier_detection
-    f(9480,16,20,b'm',319,4,255,b'I',9421,59), // cleanup_interval
+    f(9480,16,20,b'm',320,4,255,b'I',9421,59), // cleanup_interval
     f(7583,20,21,b'm',93,4,255,b'S',0,0), // upstream_bind_config
     f(9521,16,22,b'm',65535,4,255,b'R',9496,25), // lb_subset_config
     f(9605,19,23,b'm',65535,4,1,b'R',9537,68), // ring_hash_lb_config
@@ -2567,63 +2576,63 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(10392,41,51,b'b',65535,0,255,b'R',0,0), // connection_pool_per_downstream_connection
     f(10498,16,52,b'm',65535,4,1,b'R',10433,65), // maglev_lb_config
     f(5812,21,53,b'm',99,4,255,b'S',0,0), // dns_resolution_config
-    f(10514,21,54,b'm',316,4,255,b'S',0,0), // wait_for_warm_on_init
+    f(10514,21,54,b'm',317,4,255,b'S',0,0), // wait_for_warm_on_init
     f(5833,25,55,b'm',138,4,255,b'S',0,0), // typed_dns_resolver_config
     f(10535,21,56,b'm',80,4,1,b'S',0,0), // round_robin_lb_config
     f(10556,27,57,b's',65535,2,255,b'R',0,0), // lrs_report_endpoint_metrics
-    f(10583,10,58,b'm',319,4,255,b'S',0,0), // dns_jitter
+    f(10583,10,58,b'm',320,4,255,b'S',0,0), // dns_jitter
     f(10593,24,59,b'm',65535,4,255,b'R',0,0), // transport_socket_matcher
-    f(10617,44,60,b'm',319,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
+    f(10617,44,60,b'm',320,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
     f(10684,13,61,b'm',162,4,255,b'I',10661,23), // stats_matcher
     f(10697,16,62,b'm',65535,4,255,b'R',0,0), // queuing_policies
     // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    f(10759,23,1,b'm',312,4,255,b'S',0,0), // healthy_panic_threshold
+    f(10759,23,1,b'm',313,4,255,b'S',0,0), // healthy_panic_threshold
     f(10782,20,2,b'm',73,4,0,b'S',0,0), // zone_aware_lb_config
     f(10802,27,3,b'm',72,4,0,b'S',0,0), // locality_weighted_lb_config
-    f(10881,19,4,b'm',319,4,255,b'I',10829,52), // update_merge_window
+    f(10881,19,4,b'm',320,4,255,b'I',10829,52), // update_merge_window
     f(10952,31,5,b'b',65535,0,255,b'I',10900,52), // ignore_new_hosts_until_first_hc
     f(10983,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
     f(11091,28,7,b'm',71,4,255,b'I',11019,72), // consistent_hashing_lb_config
     f(11218,20,8,b'm',108,4,255,b'I',11119,99), // override_host_status
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
     f(11310,24,1,b'b',65535,0,255,b'I',6959,36), // use_hostname_for_hashing
-    f(11334,19,2,b'm',329,4,255,b'I',6959,36), // hash_balance_factor
+    f(11334,19,2,b'm',330,4,255,b'I',6959,36), // hash_balance_factor
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
-    f(11593,15,1,b'm',312,4,255,b'I',11488,105), // routing_enabled
-    f(11608,16,2,b'm',330,4,255,b'I',11488,105), // min_cluster_size
+    f(11593,15,1,b'm',313,4,255,b'I',11488,105), // routing_enabled
+    f(11608,16,2,b'm',331,4,255,b'I',11488,105), // min_cluster_size
     f(11624,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
     // envoy.config.cluster.v3.Cluster.CustomClusterType
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',315,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',316,4,255,b'S',0,0), // typed_config
     // envoy.config.cluster.v3.Cluster.EdsClusterConfig
     f(11742,10,1,b'm',96,4,255,b'S',0,0), // eds_config
     f(11752,12,2,b's',65535,0,255,b'S',0,0), // service_name
     // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    f(11816,12,1,b'm',329,4,255,b'S',0,0), // choice_count
+    f(11816,12,1,b'm',330,4,255,b'S',0,0), // choice_count
     f(11828,19,2,b'm',128,4,255,b'S',0,0), // active_request_bias
     f(11911,17,3,b'm',65535,4,255,b'R',11847,64), // slow_start_config
     // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
     f(11979,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
     f(12059,16,2,b's',65535,0,255,b'I',11994,65), // http_header_name
-    f(12098,22,3,b'm',329,4,255,b'R',12075,23), // upstream_port_override
-    f(12120,12,4,b'm',292,4,255,b'R',0,0), // metadata_key
+    f(12098,22,3,b'm',330,4,255,b'R',12075,23), // upstream_port_override
+    f(12120,12,4,b'm',293,4,255,b'R',0,0), // metadata_key
     // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    f(12180,29,1,b'm',318,4,255,b'I',6959,36), // per_upstream_preconnect_ratio
-    f(12209,27,2,b'm',318,4,255,b'I',6959,36), // predictive_preconnect_ratio
-    f(12236,27,3,b'm',283,4,255,b'I',6959,36), // preconnect_enabled_metadata
+    f(12180,29,1,b'm',319,4,255,b'I',6959,36), // per_upstream_preconnect_ratio
+    f(12209,27,2,b'm',319,4,255,b'I',6959,36), // predictive_preconnect_ratio
+    f(12236,27,3,b'm',284,4,255,b'I',6959,36), // preconnect_enabled_metadata
     // envoy.config.cluster.v3.Cluster.RefreshRate
-    f(12306,13,1,b'm',319,4,255,b'S',0,0), // base_interval
-    f(12319,12,2,b'm',319,4,255,b'S',0,0), // max_interval
+    f(12306,13,1,b'm',320,4,255,b'S',0,0), // base_interval
+    f(12319,12,2,b'm',320,4,255,b'S',0,0), // max_interval
     // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
     f(11911,17,1,b'm',65535,4,255,b'R',11847,64), // slow_start_config
     // envoy.config.cluster.v3.Cluster.TransportSocketMatch
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(12433,5,2,b'm',326,4,255,b'S',0,0), // match
+    f(12433,5,2,b'm',327,4,255,b'S',0,0), // match
     f(9624,16,3,b'm',137,4,255,b'S',0,0), // transport_socket
     // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',315,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',316,4,255,b'S',0,0), // value
     // envoy.config.cluster.v3.LoadBalancingPolicy
     f(12550,8,1,b'm',84,2,255,b'S',0,0), // policies
     // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
@@ -2638,7 +2647,7 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(12886,21,3,b'm',87,4,255,b'I',12859,27), // happy_eyeballs_config
     // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
     f(12976,28,1,b'e',14,0,255,b'I',6959,36), // first_address_family_version
-    f(13004,26,2,b'm',329,4,255,b'I',6959,36), // first_address_family_count
+    f(13004,26,2,b'm',330,4,255,b'I',6959,36), // first_address_family_count
     // envoy.config.common.mutation_rules.v3.HeaderMutation
     f(13082,6,1,b's',65535,4,0,b'S',0,0), // remove
     f(13088,6,2,b'm',107,4,0,b'S',0,0), // append
@@ -2651,35 +2660,35 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     // envoy.config.core.v3.ApiConfigSource
     f(13320,8,1,b'e',15,0,255,b'S',0,0), // api_type
     f(13372,13,2,b's',65535,2,255,b'R',13328,44), // cluster_names
-    f(13430,13,3,b'm',319,4,255,b'I',13385,45), // refresh_delay
+    f(13430,13,3,b'm',320,4,255,b'I',13385,45), // refresh_delay
     f(13443,13,4,b'm',104,2,255,b'S',0,0), // grpc_services
-    f(13456,15,5,b'm',319,4,255,b'I',13385,45), // request_timeout
+    f(13456,15,5,b'm',320,4,255,b'I',13385,45), // request_timeout
     f(13532,19,6,b'm',124,4,255,b'I',13471,61), // rate_limit_settings
     f(13551,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
     f(13581,21,8,b'e',16,0,255,b'S',0,0), // transport_api_version
     f(13602,17,9,b'm',138,2,255,b'R',0,0), // config_validators
     // envoy.config.core.v3.BackoffStrategy
-    f(12306,13,1,b'm',319,4,255,b'S',0,0), // base_interval
-    f(12319,12,2,b'm',319,4,255,b'S',0,0), // max_interval
+    f(12306,13,1,b'm',320,4,255,b'S',0,0), // base_interval
+    f(12319,12,2,b'm',320,4,255,b'S',0,0), // max_interval
     // envoy.config.core.v3.BindConfig
     f(13686,14,1,b'm',134,4,255,b'S',0,0), // source_address
-    f(13700,8,2,b'm',316,4,255,b'S',0,0), // freebind
+    f(13700,8,2,b'm',317,4,255,b'S',0,0), // freebind
     f(4297,14,3,b'm',65535,2,255,b'R',13708,36), // socket_options
     f(13744,27,4,b'm',134,2,255,b'R',0,0), // additional_source_addresses
     f(13771,22,5,b'm',103,2,255,b'S',0,0), // extra_source_addresses
     f(13793,22,6,b'm',138,4,255,b'R',0,0), // local_address_selector
     f(13815,27,7,b'b',65535,0,255,b'R',0,0), // validate_network_namespaces
     // envoy.config.core.v3.BuildVersion
-    f(2825,7,1,b'm',313,4,255,b'S',0,0), // version
-    f(9674,8,2,b'm',326,4,255,b'S',0,0), // metadata
+    f(2825,7,1,b'm',314,4,255,b'S',0,0), // version
+    f(9674,8,2,b'm',327,4,255,b'S',0,0), // metadata
     // envoy.config.core.v3.CidrRange
     f(13905,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(13919,10,2,b'm',329,4,255,b'S',0,0), // prefix_len
+    f(13919,10,2,b'm',330,4,255,b'S',0,0), // prefix_len
     // envoy.config.core.v3.ConfigSource
     f(131,4,1,b's',65535,4,0,b'S',0,0), // path
     f(13962,17,2,b'm',91,4,0,b'S',0,0), // api_config_source
     f(13979,3,3,b'm',90,4,0,b'S',0,0), // ads
-    f(13982,21,4,b'm',319,4,255,b'S',0,0), // initial_fetch_timeout
+    f(13982,21,4,b'm',320,4,255,b'S',0,0), // initial_fetch_timeout
     f(14003,4,5,b'm',133,4,0,b'S',0,0), // self
     f(14007,20,6,b'e',16,0,255,b'S',0,0), // resource_api_version
     f(14027,11,7,b'm',65535,2,255,b'R',7107,50), // authorities
@@ -2713,14 +2722,14 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     // envoy.config.core.v3.GrpcService
     f(14524,10,1,b'm',105,4,0,b'S',0,0), // envoy_grpc
     f(14563,11,2,b'm',65535,4,0,b'R',14534,29), // google_grpc
-    f(14608,7,3,b'm',319,4,255,b'I',14574,34), // timeout
+    f(14608,7,3,b'm',320,4,255,b'I',14574,34), // timeout
     f(14615,16,5,b'm',106,2,255,b'S',0,0), // initial_metadata
     f(14631,12,6,b'm',125,4,255,b'R',0,0), // retry_policy
     // envoy.config.core.v3.GrpcService.EnvoyGrpc
     f(14685,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
     f(14697,9,2,b's',65535,0,255,b'S',0,0), // authority
     f(14631,12,3,b'm',125,4,255,b'I',14706,53), // retry_policy
-    f(14759,26,4,b'm',329,4,255,b'S',0,0), // max_receive_message_length
+    f(14759,26,4,b'm',330,4,255,b'S',0,0), // max_receive_message_length
     f(14833,18,5,b'b',65535,0,255,b'I',14785,48), // skip_envoy_headers
     // envoy.config.core.v3.HeaderValue
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
@@ -2728,66 +2737,66 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(14883,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
     // envoy.config.core.v3.HeaderValueOption
     f(3744,6,1,b'm',106,4,255,b'S',0,0), // header
-    f(13088,6,2,b'm',316,4,255,b'S',0,0), // append
+    f(13088,6,2,b'm',317,4,255,b'S',0,0), // append
     f(14930,13,3,b'e',17,0,255,b'S',0,0), // append_action
     f(14943,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
     // envoy.config.core.v3.HealthStatusSet
     f(3691,8,1,b'e',18,2,255,b'I',6959,36), // statuses
     // envoy.config.core.v3.Http1ProtocolOptions
-    f(15036,18,1,b'm',316,4,255,b'S',0,0), // allow_absolute_url
+    f(15036,18,1,b'm',317,4,255,b'S',0,0), // allow_absolute_url
     f(15054,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
     f(15068,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
     f(15092,17,4,b'm',110,4,255,b'S',0,0), // header_key_format
     f(15109,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
     f(15182,20,6,b'b',65535,0,255,b'R',15124,58), // allow_chunked_length
-    f(15239,45,7,b'm',316,4,255,b'I',15202,37), // override_stream_error_on_invalid_http_message
+    f(15239,45,7,b'm',317,4,255,b'I',15202,37), // override_stream_error_on_invalid_http_message
     f(15284,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
-    f(15347,16,9,b'm',316,4,255,b'I',15308,39), // use_balsa_parser
+    f(15347,16,9,b'm',317,4,255,b'I',15308,39), // use_balsa_parser
     f(15402,20,10,b'b',65535,0,255,b'I',15363,39), // allow_custom_methods
-    f(15461,22,11,b'm',289,2,255,b'R',15422,39), // ignore_http_11_upgrade
+    f(15461,22,11,b'm',290,2,255,b'R',15422,39), // ignore_http_11_upgrade
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
     f(15540,17,1,b'm',111,4,0,b'S',0,0), // proper_case_words
     f(15602,18,8,b'm',138,4,0,b'I',15557,45), // stateful_formatter
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
     // envoy.config.core.v3.Http2ProtocolOptions
-    f(15734,16,1,b'm',329,4,255,b'S',0,0), // hpack_table_size
-    f(15750,22,2,b'm',329,4,255,b'S',0,0), // max_concurrent_streams
-    f(15772,26,3,b'm',329,4,255,b'S',0,0), // initial_stream_window_size
-    f(15798,30,4,b'm',329,4,255,b'S',0,0), // initial_connection_window_size
+    f(15734,16,1,b'm',330,4,255,b'S',0,0), // hpack_table_size
+    f(15750,22,2,b'm',330,4,255,b'S',0,0), // max_concurrent_streams
+    f(15772,26,3,b'm',330,4,255,b'S',0,0), // initial_stream_window_size
+    f(15798,30,4,b'm',330,4,255,b'S',0,0), // initial_connection_window_size
     f(15828,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
     f(15896,14,6,b'b',65535,0,255,b'R',15841,55), // allow_metadata
-    f(15944,19,7,b'm',329,4,255,b'I',15910,34), // max_outbound_frames
-    f(16008,27,8,b'm',329,4,255,b'I',15963,45), // max_outbound_control_frames
-    f(16076,49,9,b'm',329,4,255,b'I',16035,41), // max_consecutive_inbound_frames_with_empty_payload
-    f(16171,38,10,b'm',329,4,255,b'I',16125,46), // max_inbound_priority_frames_per_stream
-    f(16209,52,11,b'm',329,4,255,b'I',16035,41), // max_inbound_window_update_frames_per_data_frame_sent
+    f(15944,19,7,b'm',330,4,255,b'I',15910,34), // max_outbound_frames
+    f(16008,27,8,b'm',330,4,255,b'I',15963,45), // max_outbound_control_frames
+    f(16076,49,9,b'm',330,4,255,b'I',16035,41), // max_consecutive_inbound_frames_with_empty_payload
+    f(16171,38,10,b'm',330,4,255,b'I',16125,46), // max_inbound_priority_frames_per_stream
+    f(16209,52,11,b'm',330,4,255,b'I',16035,41), // max_inbound_window_update_frames_per_data_frame_sent
     f(16301,38,12,b'b',65535,0,255,b'I',16261,40), // stream_error_on_invalid_http_messaging
     f(16386,26,13,b'm',65535,2,255,b'R',16339,47), // custom_settings_parameters
-    f(15239,45,14,b'm',316,4,255,b'I',16261,40), // override_stream_error_on_invalid_http_message
+    f(15239,45,14,b'm',317,4,255,b'I',16261,40), // override_stream_error_on_invalid_http_message
     f(16412,20,15,b'm',115,4,255,b'S',0,0), // connection_keepalive
-    f(16470,17,16,b'm',316,4,255,b'I',16432,38), // use_oghttp2_codec
-    f(16548,17,17,b'm',330,4,255,b'I',16487,61), // max_metadata_size
-    f(16602,23,18,b'm',316,4,255,b'I',16565,37), // enable_huffman_encoding
-    f(16625,24,19,b'm',329,4,255,b'R',0,0), // max_header_field_size_kb
-    f(16688,17,20,b'm',316,4,255,b'I',16649,39), // disallow_obs_text
-    f(16747,18,21,b'm',330,4,255,b'I',16705,42), // stream_reset_burst
-    f(16765,17,22,b'm',330,4,255,b'I',16705,42), // stream_reset_rate
+    f(16470,17,16,b'm',317,4,255,b'I',16432,38), // use_oghttp2_codec
+    f(16548,17,17,b'm',331,4,255,b'I',16487,61), // max_metadata_size
+    f(16602,23,18,b'm',317,4,255,b'I',16565,37), // enable_huffman_encoding
+    f(16625,24,19,b'm',330,4,255,b'R',0,0), // max_header_field_size_kb
+    f(16688,17,20,b'm',317,4,255,b'I',16649,39), // disallow_obs_text
+    f(16747,18,21,b'm',331,4,255,b'I',16705,42), // stream_reset_burst
+    f(16765,17,22,b'm',331,4,255,b'I',16705,42), // stream_reset_rate
     // envoy.config.core.v3.HttpProtocolOptions
-    f(16822,12,1,b'm',319,4,255,b'S',0,0), // idle_timeout
-    f(16834,17,2,b'm',329,4,255,b'S',0,0), // max_headers_count
-    f(16851,23,3,b'm',319,4,255,b'S',0,0), // max_connection_duration
-    f(16874,19,4,b'm',319,4,255,b'S',0,0), // max_stream_duration
+    f(16822,12,1,b'm',320,4,255,b'S',0,0), // idle_timeout
+    f(16834,17,2,b'm',330,4,255,b'S',0,0), // max_headers_count
+    f(16851,23,3,b'm',320,4,255,b'S',0,0), // max_connection_duration
+    f(16874,19,4,b'm',320,4,255,b'S',0,0), // max_stream_duration
     f(16893,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
-    f(9267,27,6,b'm',329,4,255,b'S',0,0), // max_requests_per_connection
-    f(16942,23,7,b'm',329,4,255,b'R',16924,18), // max_response_headers_kb
-    f(16965,30,8,b'm',312,4,255,b'S',0,0), // max_connection_duration_jitter
+    f(9267,27,6,b'm',330,4,255,b'S',0,0), // max_requests_per_connection
+    f(16942,23,7,b'm',330,4,255,b'R',16924,18), // max_response_headers_kb
+    f(16965,30,8,b'm',313,4,255,b'S',0,0), // max_connection_duration_jitter
     // envoy.config.core.v3.JsonFormatOptions
     f(17033,15,1,b'b',65535,0,255,b'I',6959,36), // sort_properties
     // envoy.config.core.v3.KeepaliveSettings
-    f(17086,8,1,b'm',319,4,255,b'S',0,0), // interval
-    f(14608,7,2,b'm',319,4,255,b'S',0,0), // timeout
-    f(17094,15,3,b'm',312,4,255,b'S',0,0), // interval_jitter
-    f(17169,24,4,b'm',319,4,255,b'R',17109,60), // connection_idle_interval
+    f(17086,8,1,b'm',320,4,255,b'S',0,0), // interval
+    f(14608,7,2,b'm',320,4,255,b'S',0,0), // timeout
+    f(17094,15,3,b'm',313,4,255,b'S',0,0), // interval_jitter
+    f(17169,24,4,b'm',320,4,255,b'R',17109,60), // connection_idle_interval
     // envoy.config.core.v3.Locality
     f(17222,6,1,b's',65535,0,255,b'S',0,0), // region
     f(17228,4,2,b's',65535,0,255,b'S',0,0), // zone
@@ -2797,14 +2806,14 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(17318,21,2,b'm',119,1,255,b'I',17284,34), // typed_filter_metadata
     // envoy.config.core.v3.Metadata.FilterMetadataEntry
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',326,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',327,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',315,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',316,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Node
     f(17467,2,1,b's',65535,0,255,b'S',0,0), // id
     f(694,7,2,b's',65535,0,255,b'S',0,0), // cluster
-    f(9674,8,3,b'm',326,4,255,b'S',0,0), // metadata
+    f(9674,8,3,b'm',327,4,255,b'S',0,0), // metadata
     f(2044,8,4,b'm',116,4,255,b'S',0,0), // locality
     f(17469,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
     f(17484,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
@@ -2815,38 +2824,38 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(17570,18,12,b'm',121,1,255,b'S',0,0), // dynamic_parameters
     // envoy.config.core.v3.Node.DynamicParametersEntry
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',333,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',334,4,255,b'S',0,0), // value
     // envoy.config.core.v3.PathConfigSource
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(14183,17,2,b'm',140,4,255,b'S',0,0), // watched_directory
-    f(17673,13,3,b'm',319,4,255,b'R',0,0), // poll_interval
+    f(17673,13,3,b'm',320,4,255,b'R',0,0), // poll_interval
     // envoy.config.core.v3.Pipe
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(1048,4,2,b'u',65535,0,255,b'I',17711,49), // mode
     // envoy.config.core.v3.RateLimitSettings
-    f(17798,10,1,b'm',329,4,255,b'I',6959,36), // max_tokens
-    f(17808,9,2,b'm',318,4,255,b'I',6959,36), // fill_rate
+    f(17798,10,1,b'm',330,4,255,b'I',6959,36), // max_tokens
+    f(17808,9,2,b'm',319,4,255,b'I',6959,36), // fill_rate
     // envoy.config.core.v3.RetryPolicy
     f(17849,14,1,b'm',92,4,255,b'I',6959,36), // retry_back_off
-    f(17863,11,2,b'm',329,4,255,b'I',6959,36), // num_retries
+    f(17863,11,2,b'm',330,4,255,b'I',6959,36), // num_retries
     f(17874,8,3,b's',65535,0,255,b'I',6959,36), // retry_on
     f(17882,14,4,b'm',127,4,255,b'I',6959,36), // retry_priority
     f(17896,20,5,b'm',126,2,255,b'I',6959,36), // retry_host_predicate
     f(17916,33,6,b'l',65535,0,255,b'I',6959,36), // host_selection_retry_max_attempts
     // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
     f(345,4,1,b's',65535,0,255,b'I',6959,36), // name
-    f(3148,12,2,b'm',315,4,0,b'I',6959,36), // typed_config
+    f(3148,12,2,b'm',316,4,0,b'I',6959,36), // typed_config
     // envoy.config.core.v3.RetryPolicy.RetryPriority
     f(345,4,1,b's',65535,0,255,b'I',6959,36), // name
-    f(3148,12,2,b'm',315,4,0,b'I',6959,36), // typed_config
+    f(3148,12,2,b'm',316,4,0,b'I',6959,36), // typed_config
     // envoy.config.core.v3.RuntimeDouble
     f(18080,13,1,b'd',65535,0,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFeatureFlag
-    f(18080,13,1,b'm',316,4,255,b'S',0,0), // default_value
+    f(18080,13,1,b'm',317,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
-    f(18080,13,1,b'm',305,4,255,b'S',0,0), // default_value
+    f(18080,13,1,b'm',306,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeUInt32
     f(18080,13,2,b'u',65535,0,255,b'S',0,0), // default_value
@@ -2866,22 +2875,22 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(18480,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
     // envoy.config.core.v3.SubstitutionFormatString
     f(6893,11,1,b's',65535,4,0,b'S',0,0), // text_format
-    f(6882,11,2,b'm',326,4,0,b'S',0,0), // json_format
+    f(6882,11,2,b'm',327,4,0,b'S',0,0), // json_format
     f(18551,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
     f(18568,12,4,b's',65535,0,255,b'S',0,0), // content_type
     f(18580,18,5,b'm',98,4,0,b'S',0,0), // text_format_source
     f(18598,10,6,b'm',138,2,255,b'S',0,0), // formatters
     f(18644,19,7,b'm',114,4,255,b'I',18608,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(18696,16,1,b'm',329,4,255,b'S',0,0), // keepalive_probes
-    f(18712,14,2,b'm',329,4,255,b'S',0,0), // keepalive_time
-    f(18726,18,3,b'm',329,4,255,b'S',0,0), // keepalive_interval
+    f(18696,16,1,b'm',330,4,255,b'S',0,0), // keepalive_probes
+    f(18712,14,2,b'm',330,4,255,b'S',0,0), // keepalive_time
+    f(18726,18,3,b'm',330,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',315,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',316,4,0,b'S',0,0), // typed_config
     // envoy.config.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',315,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',316,4,255,b'S',0,0), // typed_config
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
     f(18869,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
     f(18877,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
@@ -2899,8 +2908,8 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(2972,5,2,b'm',144,4,255,b'S',0,0), // value
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
     f(19275,14,2,b'm',65535,2,255,b'R',19222,53), // drop_overloads
-    f(19289,23,3,b'm',329,4,255,b'S',0,0), // overprovisioning_factor
-    f(19354,20,4,b'm',319,4,255,b'R',19312,42), // endpoint_stale_after
+    f(19289,23,3,b'm',330,4,255,b'S',0,0), // overprovisioning_factor
+    f(19354,20,4,b'm',320,4,255,b'R',19312,42), // endpoint_stale_after
     f(19374,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
     // envoy.config.endpoint.v3.Endpoint
     f(1960,7,1,b'm',89,4,255,b'S',0,0), // address
@@ -2917,14 +2926,14 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(19618,8,1,b'm',144,4,0,b'S',0,0), // endpoint
     f(1972,13,2,b'e',18,0,255,b'S',0,0), // health_status
     f(9674,8,3,b'm',117,4,255,b'S',0,0), // metadata
-    f(19626,21,4,b'm',329,4,255,b'S',0,0), // load_balancing_weight
+    f(19626,21,4,b'm',330,4,255,b'S',0,0), // load_balancing_weight
     f(19647,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
     f(2044,8,1,b'm',116,4,255,b'S',0,0), // locality
     f(19704,12,2,b'm',146,2,255,b'S',0,0), // lb_endpoints
-    f(19626,21,3,b'm',329,4,255,b'S',0,0), // load_balancing_weight
+    f(19626,21,3,b'm',330,4,255,b'S',0,0), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(19750,9,6,b'm',329,4,255,b'I',19716,34), // proximity
+    f(19750,9,6,b'm',330,4,255,b'I',19716,34), // proximity
     f(19775,23,7,b'm',65535,4,0,b'R',19759,16), // load_balancer_endpoints
     f(19849,28,8,b'm',65535,4,0,b'R',19798,51), // leds_cluster_locality_config
     f(9674,8,9,b'm',117,4,255,b'I',19877,35), // metadata
@@ -2934,23 +2943,23 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(12775,13,3,b'm',136,4,255,b'R',0,0), // tcp_keepalive
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,4,b'm',315,4,0,b'S',0,0), // typed_config
+    f(3148,12,4,b'm',316,4,0,b'S',0,0), // typed_config
     f(20028,16,5,b'm',65535,4,0,b'R',19985,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
     f(20080,18,1,b'm',151,4,255,b'S',0,0), // filter_chain_match
     f(3548,7,3,b'm',149,2,255,b'S',0,0), // filters
-    f(20133,15,4,b'm',316,4,255,b'R',20098,35), // use_proxy_proto
+    f(20133,15,4,b'm',317,4,255,b'R',20098,35), // use_proxy_proto
     f(9674,8,5,b'm',117,4,255,b'I',20148,39), // metadata
     f(9624,16,6,b'm',137,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(20187,32,9,b'm',319,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(20187,32,9,b'm',320,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
     f(20260,13,3,b'm',95,2,255,b'S',0,0), // prefix_ranges
     f(20273,14,4,b's',65535,0,255,b'R',19716,34), // address_suffix
-    f(20287,10,5,b'm',329,4,255,b'R',19716,34), // suffix_len
+    f(20287,10,5,b'm',330,4,255,b'R',19716,34), // suffix_len
     f(20297,20,6,b'm',95,2,255,b'S',0,0), // source_prefix_ranges
     f(20317,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(20329,16,8,b'm',329,4,255,b'S',0,0), // destination_port
+    f(20329,16,8,b'm',330,4,255,b'S',0,0), // destination_port
     f(20345,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
     f(20363,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
     f(20384,12,11,b's',65535,2,255,b'S',0,0), // server_names
@@ -2960,17 +2969,17 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1960,7,2,b'm',89,4,255,b'S',0,0), // address
     f(20467,13,3,b'm',150,2,255,b'S',0,0), // filter_chains
-    f(20480,16,4,b'm',316,4,255,b'S',0,0), // use_original_dst
-    f(9170,33,5,b'm',329,4,255,b'I',9102,68), // per_connection_buffer_limit_bytes
+    f(20480,16,4,b'm',317,4,255,b'S',0,0), // use_original_dst
+    f(9170,33,5,b'm',330,4,255,b'I',9102,68), // per_connection_buffer_limit_bytes
     f(9674,8,6,b'm',117,4,255,b'I',20496,35), // metadata
     f(20531,13,7,b'm',156,4,255,b'S',0,0), // deprecated_v1
     f(20618,10,8,b'e',24,0,255,b'I',20544,74), // drain_type
     f(20628,16,9,b'm',157,2,255,b'S',0,0), // listener_filters
-    f(20644,11,10,b'm',316,4,255,b'S',0,0), // transparent
-    f(13700,8,11,b'm',316,4,255,b'S',0,0), // freebind
-    f(20655,26,12,b'm',329,4,255,b'R',0,0), // tcp_fast_open_queue_length
+    f(20644,11,10,b'm',317,4,255,b'S',0,0), // transparent
+    f(13700,8,11,b'm',317,4,255,b'S',0,0), // freebind
+    f(20655,26,12,b'm',330,4,255,b'R',0,0), // tcp_fast_open_queue_length
     f(4297,14,13,b'm',65535,2,255,b'R',13708,36), // socket_options
-    f(20681,24,15,b'm',319,4,255,b'S',0,0), // listener_filters_timeout
+    f(20681,24,15,b'm',320,4,255,b'S',0,0), // listener_filters_timeout
     f(20705,17,16,b'e',22,0,255,b'S',0,0), // traffic_direction
     f(20722,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
     f(20777,19,18,b'm',65535,4,255,b'R',20758,19), // udp_listener_config
@@ -2978,21 +2987,21 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(20893,25,20,b'm',153,4,255,b'I',20837,56), // connection_balance_config
     f(20960,10,21,b'b',65535,0,255,b'I',20918,42), // reuse_port
     f(4311,10,22,b'm',33,2,255,b'I',20970,124), // access_log
-    f(21094,16,24,b'm',329,4,255,b'S',0,0), // tcp_backlog_size
+    f(21094,16,24,b'm',330,4,255,b'S',0,0), // tcp_backlog_size
     f(21110,20,25,b'm',150,4,255,b'S',0,0), // default_filter_chain
-    f(21130,12,26,b'm',316,4,255,b'S',0,0), // bind_to_port
+    f(21130,12,26,b'm',317,4,255,b'S',0,0), // bind_to_port
     f(21142,17,27,b'm',65535,4,0,b'R',13183,36), // internal_listener
     f(21159,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(21170,17,29,b'm',316,4,255,b'I',20918,42), // enable_reuse_port
+    f(21170,17,29,b'm',317,4,255,b'I',20918,42), // enable_reuse_port
     f(21187,12,30,b'b',65535,0,255,b'R',0,0), // enable_mptcp
     f(4360,24,31,b'b',65535,0,255,b'I',4321,39), // ignore_global_conn_limit
     f(21221,20,32,b'm',65535,4,255,b'R',21199,22), // filter_chain_matcher
     f(19450,20,33,b'm',148,2,255,b'S',0,0), // additional_addresses
-    f(21284,42,34,b'm',329,4,255,b'I',21241,43), // max_connections_to_accept_per_socket_event
+    f(21284,42,34,b'm',330,4,255,b'I',21241,43), // max_connections_to_accept_per_socket_event
     f(21364,23,35,b'b',65535,0,255,b'I',21326,38), // bypass_overload_manager
     f(21387,11,36,b'm',65535,4,255,b'R',0,0), // fcds_config
     f(12775,13,37,b'm',136,4,255,b'R',21398,56), // tcp_keepalive
-    f(10617,44,38,b'm',319,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
+    f(10617,44,38,b'm',320,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
     f(10684,13,39,b'm',162,4,255,b'I',10661,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
     f(21511,13,1,b'm',155,4,0,b'I',6959,36), // exact_balance
@@ -3001,10 +3010,10 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(21130,12,1,b'm',316,4,255,b'S',0,0), // bind_to_port
+    f(21130,12,1,b'm',317,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',315,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',316,4,0,b'S',0,0), // typed_config
     f(21789,15,4,b'm',158,4,255,b'S',0,0), // filter_disabled
     f(20028,16,5,b'm',65535,4,0,b'R',19985,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
@@ -3012,23 +3021,23 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(21870,9,2,b'm',159,4,0,b'S',0,0), // and_match
     f(21879,9,3,b'm',158,4,0,b'S',0,0), // not_match
     f(21888,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(21897,22,5,b'm',310,4,0,b'S',0,0), // destination_port_range
+    f(21897,22,5,b'm',311,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
     f(21986,5,1,b'm',158,2,255,b'S',0,0), // rules
     // envoy.config.metrics.v3.HistogramBucketSettings
-    f(12433,5,1,b'm',289,4,255,b'I',6959,36), // match
+    f(12433,5,1,b'm',290,4,255,b'I',6959,36), // match
     f(22038,7,2,b'd',65535,2,255,b'I',6959,36), // buckets
-    f(22045,4,3,b'm',329,4,255,b'I',6959,36), // bins
+    f(22045,4,3,b'm',330,4,255,b'I',6959,36), // bins
     // envoy.config.metrics.v3.StatsConfig
     f(22123,10,1,b'm',163,2,255,b'I',22084,39), // stats_tags
-    f(22133,20,2,b'm',316,4,255,b'I',22084,39), // use_all_default_tags
+    f(22133,20,2,b'm',317,4,255,b'I',22084,39), // use_all_default_tags
     f(10684,13,3,b'm',162,4,255,b'I',22153,61), // stats_matcher
     f(22249,25,4,b'm',160,2,255,b'I',22214,35), // histogram_bucket_settings
-    f(22274,27,5,b'm',316,4,255,b'I',22084,39), // allow_default_tag_overrides
+    f(22274,27,5,b'm',317,4,255,b'I',22084,39), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
     f(22337,10,1,b'b',65535,4,0,b'I',6959,36), // reject_all
-    f(22347,14,2,b'm',282,4,0,b'I',6959,36), // exclusion_list
-    f(22361,14,3,b'm',282,4,0,b'I',6959,36), // inclusion_list
+    f(22347,14,2,b'm',283,4,0,b'I',6959,36), // exclusion_list
+    f(22361,14,3,b'm',283,4,0,b'I',6959,36), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
     f(22411,8,1,b's',65535,0,255,b'I',6959,36), // tag_name
     f(22419,5,2,b's',65535,4,0,b'I',6959,36), // regex
@@ -3041,16 +3050,16 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     // envoy.config.overload.v3.OverloadAction
     f(345,4,1,b's',65535,0,255,b'I',6959,36), // name
     f(22554,8,2,b'm',171,2,255,b'I',6959,36), // triggers
-    f(3148,12,3,b'm',315,4,255,b'I',6959,36), // typed_config
+    f(3148,12,3,b'm',316,4,255,b'I',6959,36), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(22641,16,1,b'm',319,4,255,b'I',6959,36), // refresh_interval
+    f(22641,16,1,b'm',320,4,255,b'I',6959,36), // refresh_interval
     f(22657,17,2,b'm',168,2,255,b'I',6959,36), // resource_monitors
     f(8524,7,3,b'm',166,2,255,b'I',6959,36), // actions
     f(22674,21,4,b'm',164,4,255,b'I',6959,36), // buffer_factory_config
     f(22695,15,5,b'm',165,2,255,b'I',6959,36), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
     f(345,4,1,b's',65535,0,255,b'I',6959,36), // name
-    f(3148,12,3,b'm',315,4,0,b'I',6959,36), // typed_config
+    f(3148,12,3,b'm',316,4,0,b'I',6959,36), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
     f(22788,17,1,b'd',65535,0,255,b'I',6959,36), // scaling_threshold
     f(22805,20,2,b'd',65535,0,255,b'I',6959,36), // saturation_threshold
@@ -3062,11 +3071,11 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(22907,6,3,b'm',169,4,0,b'I',6959,36), // scaled
     // envoy.config.route.v3.CookieMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(22948,12,2,b'm',289,4,255,b'S',0,0), // string_match
+    f(22948,12,2,b'm',290,4,255,b'S',0,0), // string_match
     f(22960,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.config.route.v3.Decorator
     f(23003,9,1,b's',65535,0,255,b'I',6959,36), // operation
-    f(23012,9,2,b'm',316,4,255,b'I',6959,36), // propagate
+    f(23012,9,2,b'm',317,4,255,b'I',6959,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
     f(23063,6,1,b'u',65535,0,255,b'S',0,0), // status
     f(23069,4,2,b'm',98,4,255,b'S',0,0), // body
@@ -3074,18 +3083,18 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(23140,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(23151,11,6,b'm',311,4,0,b'S',0,0), // range_match
+    f(23151,11,6,b'm',312,4,0,b'S',0,0), // range_match
     f(23162,13,7,b'b',65535,4,0,b'S',0,0), // present_match
     f(22960,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
     f(23175,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
     f(23187,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(23199,16,11,b'm',287,4,0,b'S',0,0), // safe_regex_match
+    f(23199,16,11,b'm',288,4,0,b'S',0,0), // safe_regex_match
     f(23215,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(22948,12,13,b'm',289,4,0,b'S',0,0), // string_match
+    f(22948,12,13,b'm',290,4,0,b'S',0,0), // string_match
     f(23229,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(22948,12,5,b'm',289,4,0,b'S',0,0), // string_match
+    f(22948,12,5,b'm',290,4,0,b'S',0,0), // string_match
     f(23162,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
     f(23337,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
@@ -3096,7 +3105,7 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(23404,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
     f(23415,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
     f(23430,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(23443,13,9,b'm',286,4,1,b'S',0,0), // regex_rewrite
+    f(23443,13,9,b'm',287,4,1,b'S',0,0), // regex_rewrite
     f(23456,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.Route
     f(12433,5,1,b'm',189,4,255,b'S',0,0), // match
@@ -3112,11 +3121,11 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(23786,23,13,b'm',65535,1,255,b'R',23730,56), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
     f(4828,7,15,b'm',193,4,255,b'I',23809,35), // tracing
-    f(23927,30,16,b'm',329,4,255,b'I',23844,83), // per_request_buffer_limit_bytes
+    f(23927,30,16,b'm',330,4,255,b'I',23844,83), // per_request_buffer_limit_bytes
     f(24029,13,17,b'm',65535,4,0,b'R',23957,72), // filter_action
     f(24091,21,18,b'm',65535,4,0,b'R',24042,49), // non_forwarding_action
     f(21159,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(24112,25,20,b'm',330,4,255,b'I',23844,83), // request_body_buffer_limit
+    f(24112,25,20,b'm',331,4,255,b'I',23844,83), // request_body_buffer_limit
     f(24239,16,21,b'm',138,2,255,b'R',24137,102), // route_specifiers
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
@@ -3125,35 +3134,35 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(24378,14,4,b'm',117,4,255,b'I',24319,59), // metadata_match
     f(23390,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
     f(24392,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(24412,17,7,b'm',316,4,1,b'S',0,0), // auto_host_rewrite
-    f(14608,7,8,b'm',319,4,255,b'S',0,0), // timeout
+    f(24412,17,7,b'm',317,4,1,b'S',0,0), // auto_host_rewrite
+    f(14608,7,8,b'm',320,4,255,b'S',0,0), // timeout
     f(14631,12,9,b'm',65535,4,255,b'R',24429,103), // retry_policy
     f(2011,8,11,b'e',20,0,255,b'S',0,0), // priority
     f(24601,11,13,b'm',65535,2,255,b'R',24532,69), // rate_limits
-    f(24655,22,14,b'm',316,4,255,b'I',24612,43), // include_vh_rate_limits
+    f(24655,22,14,b'm',317,4,255,b'I',24612,43), // include_vh_rate_limits
     f(24677,11,15,b'm',180,2,255,b'S',0,0), // hash_policy
     f(24777,4,17,b'm',65535,4,255,b'R',24688,89), // cors
     f(24781,31,20,b'e',26,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(24812,16,23,b'm',319,4,255,b'S',0,0), // max_grpc_timeout
-    f(16822,12,24,b'm',319,4,255,b'S',0,0), // idle_timeout
+    f(24812,16,23,b'm',320,4,255,b'S',0,0), // max_grpc_timeout
+    f(16822,12,24,b'm',320,4,255,b'S',0,0), // idle_timeout
     f(24828,15,25,b'm',187,2,255,b'S',0,0), // upgrade_configs
     f(24875,24,26,b'e',65535,0,255,b'R',24843,32), // internal_redirect_action
     f(24973,12,27,b'm',65535,4,255,b'R',24899,74), // hedge_policy
-    f(24985,19,28,b'm',319,4,255,b'S',0,0), // grpc_timeout_offset
+    f(24985,19,28,b'm',320,4,255,b'S',0,0), // grpc_timeout_offset
     f(25004,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
     f(25023,23,30,b'm',186,2,255,b'S',0,0), // request_mirror_policies
-    f(25046,22,31,b'm',329,4,255,b'R',24843,32), // max_internal_redirects
-    f(23443,13,32,b'm',286,4,255,b'S',0,0), // regex_rewrite
-    f(25103,25,33,b'm',315,4,255,b'R',25068,35), // retry_policy_typed_config
+    f(25046,22,31,b'm',330,4,255,b'R',24843,32), // max_internal_redirects
+    f(23443,13,32,b'm',287,4,255,b'S',0,0), // regex_rewrite
+    f(25103,25,33,b'm',316,4,255,b'R',25068,35), // retry_policy_typed_config
     f(25128,24,34,b'm',65535,4,255,b'R',24843,32), // internal_redirect_policy
-    f(25152,23,35,b'm',286,4,1,b'S',0,0), // host_rewrite_path_regex
+    f(25152,23,35,b'm',287,4,1,b'S',0,0), // host_rewrite_path_regex
     f(16874,19,36,b'm',185,4,255,b'S',0,0), // max_stream_duration
     f(25259,24,37,b's',65535,4,0,b'R',25175,84), // cluster_specifier_plugin
     f(25283,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
     f(25306,31,39,b'm',65535,4,0,b'R',25175,84), // inline_cluster_specifier_plugin
     f(25432,17,40,b'm',138,4,255,b'I',25337,95), // early_data_policy
     f(25449,19,41,b'm',138,4,255,b'S',0,0), // path_rewrite_policy
-    f(25538,13,42,b'm',319,4,255,b'I',25468,70), // flush_timeout
+    f(25538,13,42,b'm',320,4,255,b'I',25468,70), // flush_timeout
     f(25551,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
     f(23456,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
@@ -3167,29 +3176,29 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(25789,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25893,3,2,b'm',319,4,255,b'R',25849,44), // ttl
+    f(25893,3,2,b'm',320,4,255,b'R',25849,44), // ttl
     f(131,4,3,b's',65535,0,255,b'I',25896,91), // path
     f(25987,10,4,b'm',65535,2,255,b'R',25849,44), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
     f(26048,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(23443,13,2,b'm',286,4,255,b'S',0,0), // regex_rewrite
+    f(23443,13,2,b'm',287,4,255,b'S',0,0), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    f(16874,19,1,b'm',319,4,255,b'S',0,0), // max_stream_duration
-    f(26169,23,2,b'm',319,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(26192,26,3,b'm',319,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(16874,19,1,b'm',320,4,255,b'S',0,0), // max_stream_duration
+    f(26169,23,2,b'm',320,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(26192,26,3,b'm',320,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
     f(26271,16,3,b'm',130,4,255,b'S',0,0), // runtime_fraction
-    f(26287,13,4,b'm',316,4,255,b'I',23809,35), // trace_sampled
+    f(26287,13,4,b'm',317,4,255,b'I',23809,35), // trace_sampled
     f(24288,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
     f(26300,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
     f(26333,25,7,b'm',88,2,255,b'S',0,0), // request_headers_mutations
     f(24392,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
     // envoy.config.route.v3.RouteAction.UpgradeConfig
     f(26405,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(26417,7,2,b'm',316,4,255,b'S',0,0), // enabled
+    f(26417,7,2,b'm',317,4,255,b'S',0,0), // enabled
     f(26487,14,3,b'm',65535,4,255,b'R',26424,63), // connect_config
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
@@ -3198,11 +3207,11 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(23656,23,4,b'm',107,2,255,b'S',0,0), // response_headers_to_add
     f(23679,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
     f(23634,22,6,b'm',107,2,255,b'S',0,0), // request_headers_to_add
-    f(26575,17,7,b'm',316,4,255,b'S',0,0), // validate_clusters
+    f(26575,17,7,b'm',317,4,255,b'S',0,0), // validate_clusters
     f(23705,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
     f(26688,4,9,b'm',65535,4,255,b'R',26592,96), // vhds
     f(26692,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(26727,35,11,b'm',329,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(26727,35,11,b'm',330,4,255,b'S',0,0), // max_direct_response_body_size_bytes
     f(26762,25,12,b'm',65535,2,255,b'R',25175,84), // cluster_specifier_plugins
     f(25023,23,13,b'm',186,2,255,b'S',0,0), // request_mirror_policies
     f(26787,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
@@ -3214,15 +3223,15 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     // envoy.config.route.v3.RouteMatch
     f(26936,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(26942,14,4,b'm',316,4,255,b'S',0,0), // case_sensitive
+    f(26942,14,4,b'm',317,4,255,b'S',0,0), // case_sensitive
     f(26956,7,6,b'm',175,2,255,b'S',0,0), // headers
     f(26963,16,7,b'm',176,2,255,b'S',0,0), // query_parameters
     f(26979,4,8,b'm',191,4,255,b'S',0,0), // grpc
     f(26271,16,9,b'm',130,4,255,b'S',0,0), // runtime_fraction
-    f(26983,10,10,b'm',287,4,0,b'S',0,0), // safe_regex
+    f(26983,10,10,b'm',288,4,0,b'S',0,0), // safe_regex
     f(26993,11,11,b'm',192,4,255,b'S',0,0), // tls_context
     f(27004,15,12,b'm',190,4,0,b'S',0,0), // connect_matcher
-    f(27089,16,13,b'm',283,2,255,b'R',27019,70), // dynamic_metadata
+    f(27089,16,13,b'm',284,2,255,b'R',27019,70), // dynamic_metadata
     f(27105,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
     f(27126,17,15,b'm',138,4,0,b'S',0,0), // path_match_policy
     f(25712,12,16,b'm',65535,2,255,b'R',27143,72), // filter_state
@@ -3230,13 +3239,13 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    f(27378,9,1,b'm',316,4,255,b'S',0,0), // presented
-    f(27387,9,2,b'm',316,4,255,b'S',0,0), // validated
+    f(27378,9,1,b'm',317,4,255,b'S',0,0), // presented
+    f(27387,9,2,b'm',317,4,255,b'S',0,0), // validated
     // envoy.config.route.v3.Tracing
-    f(27425,15,1,b'm',305,4,255,b'I',6959,36), // client_sampling
-    f(27440,15,2,b'm',305,4,255,b'I',6959,36), // random_sampling
-    f(27455,16,3,b'm',305,4,255,b'I',6959,36), // overall_sampling
-    f(27471,11,4,b'm',299,2,255,b'I',6959,36), // custom_tags
+    f(27425,15,1,b'm',306,4,255,b'I',6959,36), // client_sampling
+    f(27440,15,2,b'm',306,4,255,b'I',6959,36), // random_sampling
+    f(27455,16,3,b'm',306,4,255,b'I',6959,36), // overall_sampling
+    f(27471,11,4,b'm',300,2,255,b'I',6959,36), // custom_tags
     f(23003,9,5,b's',65535,0,255,b'I',6959,36), // operation
     f(27482,18,6,b's',65535,0,255,b'I',6959,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
@@ -3258,24 +3267,24 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(23786,23,15,b'm',65535,1,255,b'R',23730,56), // typed_per_filter_config
     f(14631,12,16,b'm',65535,4,255,b'R',24429,103), // retry_policy
     f(24973,12,17,b'm',65535,4,255,b'R',24899,74), // hedge_policy
-    f(23927,30,18,b'm',329,4,255,b'I',23844,83), // per_request_buffer_limit_bytes
+    f(23927,30,18,b'm',330,4,255,b'I',23844,83), // per_request_buffer_limit_bytes
     f(27638,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(25103,25,20,b'm',315,4,255,b'R',25068,35), // retry_policy_typed_config
+    f(25103,25,20,b'm',316,4,255,b'R',25068,35), // retry_policy_typed_config
     f(27681,7,21,b'm',65535,4,255,b'R',27671,10), // matcher
     f(25023,23,22,b'm',186,2,255,b'S',0,0), // request_mirror_policies
     f(27750,31,23,b'b',65535,0,255,b'I',27688,62), // include_is_timeout_retry_header
     f(9674,8,24,b'm',117,4,255,b'I',27781,39), // metadata
-    f(24112,25,25,b'm',330,4,255,b'I',23844,83), // request_body_buffer_limit
+    f(24112,25,25,b'm',331,4,255,b'I',23844,83), // request_body_buffer_limit
     f(24239,16,26,b'm',138,2,255,b'R',24137,102), // route_specifiers
     // envoy.config.route.v3.WeightedCluster
     f(7353,8,1,b'm',197,2,255,b'S',0,0), // clusters
     f(27857,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
-    f(27918,12,3,b'm',329,4,255,b'I',27875,43), // total_weight
+    f(27918,12,3,b'm',330,4,255,b'I',27875,43), // total_weight
     f(26048,11,4,b's',65535,4,0,b'S',0,0), // header_name
-    f(27930,15,5,b'm',316,4,0,b'S',0,0), // use_hash_policy
+    f(27930,15,5,b'm',317,4,0,b'S',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(1997,6,2,b'm',329,4,255,b'S',0,0), // weight
+    f(1997,6,2,b'm',330,4,255,b'S',0,0), // weight
     f(24378,14,3,b'm',117,4,255,b'I',24319,59), // metadata_match
     f(23634,22,4,b'm',107,2,255,b'S',0,0), // request_headers_to_add
     f(23656,23,5,b'm',107,2,255,b'S',0,0), // response_headers_to_add
@@ -3287,25 +3296,25 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(28049,6,2,b's',65535,4,0,b'S',0,0), // format
-    f(6882,11,3,b'm',326,4,0,b'S',0,0), // json_format
-    f(28055,17,4,b'm',326,4,0,b'S',0,0), // typed_json_format
+    f(6882,11,3,b'm',327,4,0,b'S',0,0), // json_format
+    f(28055,17,4,b'm',327,4,0,b'S',0,0), // typed_json_format
     f(942,10,5,b'm',135,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
     f(942,10,1,b'm',135,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
     f(942,10,1,b'm',135,4,0,b'S',0,0), // log_format
     // envoy.extensions.clusters.dns.v3.DnsCluster
-    f(9337,16,3,b'm',319,4,255,b'S',0,0), // dns_refresh_rate
+    f(9337,16,3,b'm',320,4,255,b'S',0,0), // dns_refresh_rate
     f(10166,24,4,b'm',202,4,255,b'S',0,0), // dns_failure_refresh_rate
     f(10020,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(10583,10,6,b'm',319,4,255,b'S',0,0), // dns_jitter
+    f(10583,10,6,b'm',320,4,255,b'S',0,0), // dns_jitter
     f(5833,25,7,b'm',138,4,255,b'S',0,0), // typed_dns_resolver_config
     f(9353,17,8,b'e',29,0,255,b'S',0,0), // dns_lookup_family
     f(28229,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
-    f(28261,20,10,b'm',319,4,255,b'S',0,0), // dns_min_refresh_rate
+    f(28261,20,10,b'm',320,4,255,b'S',0,0), // dns_min_refresh_rate
     // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    f(12306,13,1,b'm',319,4,255,b'S',0,0), // base_interval
-    f(12319,12,2,b'm',319,4,255,b'S',0,0), // max_interval
+    f(12306,13,1,b'm',320,4,255,b'S',0,0), // base_interval
+    f(12319,12,2,b'm',320,4,255,b'S',0,0), // max_interval
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
     f(28404,10,1,b's',65535,4,0,b'S',0,0), // object_key
     f(28414,13,2,b'm',135,4,1,b'S',0,0), // format_string
@@ -3314,7 +3323,7 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(28585,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
     f(28598,11,6,b's',65535,0,255,b'S',0,0), // factory_key
     // envoy.extensions.filters.http.router.v3.Router
-    f(28711,13,1,b'm',316,4,255,b'I',28655,56), // dynamic_stats
+    f(28711,13,1,b'm',317,4,255,b'I',28655,56), // dynamic_stats
     f(28724,16,2,b'b',65535,0,255,b'I',23809,35), // start_child_span
     f(28740,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
     f(28752,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
@@ -3323,22 +3332,22 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(28896,40,7,b'b',65535,0,255,b'I',28870,26), // suppress_grpc_request_failure_code_stats
     f(28936,21,8,b'm',217,2,255,b'R',10035,46), // upstream_http_filters
     f(29018,20,9,b'm',205,4,255,b'I',28957,61), // upstream_log_options
-    f(29038,33,10,b'm',316,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(29038,33,10,b'm',317,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
     f(29142,37,1,b'b',65535,0,255,b'I',6959,36), // flush_upstream_log_on_upstream_stream
-    f(29179,27,2,b'm',319,4,255,b'I',6959,36), // upstream_log_flush_interval
+    f(29179,27,2,b'm',320,4,255,b'I',6959,36), // upstream_log_flush_interval
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(29424,25,1,b'm',316,4,255,b'R',29395,29), // enable_ja3_fingerprinting
-    f(29505,24,2,b'm',329,4,255,b'I',29449,56), // initial_read_buffer_size
-    f(29529,25,3,b'm',316,4,255,b'R',29395,29), // enable_ja4_fingerprinting
+    f(29424,25,1,b'm',317,4,255,b'R',29395,29), // enable_ja3_fingerprinting
+    f(29505,24,2,b'm',330,4,255,b'I',29449,56), // initial_read_buffer_size
+    f(29529,25,3,b'm',317,4,255,b'R',29395,29), // enable_ja4_fingerprinting
     f(29554,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(29650,21,5,b'm',329,4,255,b'I',29601,49), // max_client_hello_size
+    f(29650,21,5,b'm',330,4,255,b'I',29601,49), // max_client_hello_size
     // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
     f(21159,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(8799,15,2,b'm',330,4,255,b'S',0,0), // max_connections
-    f(29739,5,3,b'm',319,4,255,b'S',0,0), // delay
+    f(8799,15,2,b'm',331,4,255,b'S',0,0), // max_connections
+    f(29739,5,3,b'm',320,4,255,b'S',0,0), // delay
     f(29744,15,4,b'm',129,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.network.direct_response.v3.Config
     f(29817,8,1,b'm',98,4,255,b'S',0,0), // response
@@ -3349,15 +3358,15 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(29961,3,3,b'm',218,4,0,b'S',0,0), // rds
     f(2551,12,4,b'm',188,4,0,b'S',0,0), // route_config
     f(29964,12,5,b'm',217,2,255,b'S',0,0), // http_filters
-    f(29976,14,6,b'm',316,4,255,b'S',0,0), // add_user_agent
+    f(29976,14,6,b'm',317,4,255,b'S',0,0), // add_user_agent
     f(4828,7,7,b'm',65535,4,255,b'R',29990,28), // tracing
     f(9294,21,8,b'm',109,4,255,b'S',0,0), // http_protocol_options
     f(9315,22,9,b'm',112,4,255,b'S',0,0), // http2_protocol_options
     f(30018,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(30029,13,12,b'm',319,4,255,b'S',0,0), // drain_timeout
+    f(30029,13,12,b'm',320,4,255,b'S',0,0), // drain_timeout
     f(4311,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(30042,18,14,b'm',316,4,255,b'S',0,0), // use_remote_address
-    f(30060,19,15,b'm',316,4,255,b'S',0,0), // generate_request_id
+    f(30042,18,14,b'm',317,4,255,b'S',0,0), // use_remote_address
+    f(30060,19,15,b'm',317,4,255,b'S',0,0), // generate_request_id
     f(30079,27,16,b'e',32,0,255,b'S',0,0), // forward_client_cert_details
     f(30106,31,17,b'm',215,4,255,b'S',0,0), // set_current_client_cert_details
     f(30137,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
@@ -3366,12 +3375,12 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(30295,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
     f(30310,3,22,b's',65535,0,255,b'S',0,0), // via
     f(24828,15,23,b'm',216,2,255,b'S',0,0), // upgrade_configs
-    f(30313,19,24,b'm',319,4,255,b'S',0,0), // stream_idle_timeout
+    f(30313,19,24,b'm',320,4,255,b'S',0,0), // stream_idle_timeout
     f(30332,23,25,b'm',214,4,255,b'S',0,0), // internal_address_config
-    f(30355,21,26,b'm',319,4,255,b'S',0,0), // delayed_close_timeout
-    f(13456,15,28,b'm',319,4,255,b'S',0,0), // request_timeout
-    f(30376,22,29,b'm',329,4,255,b'S',0,0), // max_request_headers_kb
-    f(30398,14,30,b'm',316,4,255,b'S',0,0), // normalize_path
+    f(30355,21,26,b'm',320,4,255,b'S',0,0), // delayed_close_timeout
+    f(13456,15,28,b'm',320,4,255,b'S',0,0), // request_timeout
+    f(30376,22,29,b'm',330,4,255,b'S',0,0), // max_request_headers_kb
+    f(30398,14,30,b'm',317,4,255,b'S',0,0), // normalize_path
     f(30450,13,31,b'm',65535,4,0,b'R',30412,38), // scoped_routes
     f(30463,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
     f(30491,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
@@ -3381,8 +3390,8 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(30552,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
     f(30620,18,38,b'm',65535,4,255,b'R',30585,35), // local_reply_config
     f(30638,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(30742,36,40,b'm',316,4,255,b'I',30662,80), // stream_error_on_invalid_http_message
-    f(30778,23,41,b'm',319,4,255,b'S',0,0), // request_headers_timeout
+    f(30742,36,40,b'm',317,4,255,b'I',30662,80), // stream_error_on_invalid_http_message
+    f(30778,23,41,b'm',320,4,255,b'S',0,0), // request_headers_timeout
     f(30801,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
     f(30856,26,43,b'm',65535,4,255,b'R',30820,36), // path_normalization_options
     f(30905,22,44,b'm',65535,4,255,b'R',30882,23), // http3_protocol_options
@@ -3394,25 +3403,25 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(31061,30,50,b'm',138,4,255,b'R',0,0), // typed_header_validation_config
     f(31091,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
     f(31147,32,52,b'm',138,2,255,b'R',31114,33), // early_header_mutation_extensions
-    f(31179,35,53,b'm',316,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(31246,25,54,b'm',319,4,255,b'I',31214,32), // access_log_flush_interval
+    f(31179,35,53,b'm',317,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(31246,25,54,b'm',320,4,255,b'I',31214,32), // access_log_flush_interval
     f(31271,31,55,b'b',65535,0,255,b'I',31214,32), // flush_access_log_on_new_request
     f(31302,18,56,b'm',213,4,255,b'I',31214,32), // access_log_options
     f(31414,21,57,b'b',65535,0,255,b'I',31320,94), // append_local_overload
     f(31485,34,58,b'b',65535,0,255,b'I',31435,50), // http1_safe_max_connection_duration
-    f(31519,20,59,b'm',319,4,255,b'S',0,0), // stream_flush_timeout
+    f(31519,20,59,b'm',320,4,255,b'S',0,0), // stream_flush_timeout
     f(31539,27,60,b'm',65535,4,255,b'R',0,0), // forward_client_cert_matcher
     f(31566,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(31586,20,62,b'm',312,4,255,b'S',0,0), // drain_timeout_jitter
+    f(31586,20,62,b'm',313,4,255,b'S',0,0), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(31246,25,1,b'm',319,4,255,b'I',6959,36), // access_log_flush_interval
+    f(31246,25,1,b'm',320,4,255,b'I',6959,36), // access_log_flush_interval
     f(31271,31,2,b'b',65535,0,255,b'I',6959,36), // flush_access_log_on_new_request
     f(31707,44,3,b'b',65535,0,255,b'I',6959,36), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
     f(31854,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
     f(31866,11,2,b'm',95,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(31986,7,1,b'm',316,4,255,b'S',0,0), // subject
+    f(31986,7,1,b'm',317,4,255,b'S',0,0), // subject
     f(31993,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
@@ -3422,10 +3431,10 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
     f(26405,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
     f(3548,7,2,b'm',217,2,255,b'R',32103,61), // filters
-    f(26417,7,3,b'm',316,4,255,b'S',0,0), // enabled
+    f(26417,7,3,b'm',317,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,4,b'm',315,4,0,b'S',0,0), // typed_config
+    f(3148,12,4,b'm',316,4,0,b'S',0,0), // typed_config
     f(20028,16,5,b'm',65535,4,0,b'R',19985,43), // config_discovery
     f(32234,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
     f(14436,8,7,b'b',65535,0,255,b'S',0,0), // disabled
@@ -3433,10 +3442,10 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(32308,13,1,b'm',96,4,255,b'S',0,0), // config_source
     f(32321,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    f(3148,12,1,b'm',315,4,255,b'S',0,0), // typed_config
+    f(3148,12,1,b'm',316,4,255,b'S',0,0), // typed_config
     // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
     f(21159,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32482,12,2,b'm',314,4,255,b'S',0,0), // token_bucket
+    f(32482,12,2,b'm',315,4,255,b'S',0,0), // token_bucket
     f(29744,15,3,b'm',129,4,255,b'S',0,0), // runtime_enabled
     f(32494,9,4,b's',65535,0,255,b'S',0,0), // share_key
     // envoy.extensions.filters.network.set_filter_state.v3.Config
@@ -3447,33 +3456,44 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
     f(21159,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(32736,23,3,b'm',319,4,255,b'I',19716,34), // downstream_idle_timeout
-    f(32759,21,4,b'm',319,4,255,b'I',19716,34), // upstream_idle_timeout
+    f(32736,23,3,b'm',320,4,255,b'I',19716,34), // downstream_idle_timeout
+    f(32759,21,4,b'm',320,4,255,b'I',19716,34), // upstream_idle_timeout
     f(4311,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(32780,20,7,b'm',329,4,255,b'S',0,0), // max_connect_attempts
-    f(16822,12,8,b'm',319,4,255,b'S',0,0), // idle_timeout
+    f(32780,20,7,b'm',330,4,255,b'S',0,0), // max_connect_attempts
+    f(16822,12,8,b'm',320,4,255,b'S',0,0), // idle_timeout
     f(24378,14,9,b'm',117,4,255,b'I',24319,59), // metadata_match
-    f(24302,17,10,b'm',225,4,0,b'S',0,0), // weighted_clusters
-    f(24677,11,11,b'm',306,2,255,b'I',32800,78), // hash_policy
-    f(32918,16,12,b'm',65535,4,255,b'R',32878,40), // tunneling_config
-    f(32934,34,13,b'm',319,4,255,b'S',0,0), // max_downstream_connection_duration
-    f(33067,9,14,b'm',65535,4,255,b'R',32968,99), // on_demand
-    f(31246,25,15,b'm',319,4,255,b'S',0,0), // access_log_flush_interval
-    f(33076,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(24302,17,10,b'm',226,4,0,b'S',0,0), // weighted_clusters
+    f(24677,11,11,b'm',307,2,255,b'I',32800,78), // hash_policy
+    f(32878,16,12,b'm',225,4,255,b'S',0,0), // tunneling_config
+    f(32894,34,13,b'm',320,4,255,b'S',0,0), // max_downstream_connection_duration
+    f(33027,9,14,b'm',65535,4,255,b'R',32928,99), // on_demand
+    f(31246,25,15,b'm',320,4,255,b'S',0,0), // access_log_flush_interval
+    f(33036,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
     f(31302,18,17,b'm',224,4,255,b'S',0,0), // access_log_options
-    f(33105,15,18,b'm',92,4,255,b'S',0,0), // backoff_options
-    f(33207,19,19,b'm',65535,2,255,b'R',33120,87), // proxy_protocol_tlvs
-    f(33226,52,20,b'm',312,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(33278,21,21,b'e',35,0,255,b'S',0,0), // upstream_connect_mode
-    f(33299,20,22,b'm',329,4,255,b'S',0,0), // max_early_data_bytes
-    f(33363,31,23,b'e',65535,0,255,b'R',33319,44), // proxy_protocol_tlv_merge_policy
-    f(33394,17,24,b'm',316,4,255,b'S',0,0), // check_drain_close
+    f(33065,15,18,b'm',92,4,255,b'S',0,0), // backoff_options
+    f(33167,19,19,b'm',65535,2,255,b'R',33080,87), // proxy_protocol_tlvs
+    f(33186,52,20,b'm',313,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(33238,21,21,b'e',35,0,255,b'S',0,0), // upstream_connect_mode
+    f(33259,20,22,b'm',330,4,255,b'S',0,0), // max_early_data_bytes
+    f(33323,31,23,b'e',65535,0,255,b'R',33279,44), // proxy_protocol_tlv_merge_policy
+    f(33354,17,24,b'm',317,4,255,b'S',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(31246,25,1,b'm',319,4,255,b'S',0,0), // access_log_flush_interval
-    f(33076,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(33485,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
+    f(31246,25,1,b'm',320,4,255,b'S',0,0), // access_log_flush_interval
+    f(33036,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(33445,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
+    // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
+    f(2003,8,1,b's',65535,0,255,b'S',0,0), // hostname
+    f(33540,8,2,b'b',65535,0,255,b'S',0,0), // use_post
+    f(33548,14,3,b'm',107,2,255,b'S',0,0), // headers_to_add
+    f(33562,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
+    f(33588,9,5,b's',65535,0,255,b'S',0,0), // post_path
+    f(33597,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
+    f(30532,20,7,b'm',219,4,255,b'S',0,0), // request_id_extension
+    f(33624,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
+    f(33641,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
+    f(18598,10,10,b'm',138,2,255,b'R',33664,76), // formatters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    f(7353,8,1,b'm',226,2,255,b'S',0,0), // clusters
+    f(7353,8,1,b'm',227,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
@@ -3482,183 +3502,183 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
     // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
     f(26048,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(33853,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
-    f(33894,18,3,b'm',309,4,255,b'S',0,0), // reject_with_status
+    f(34083,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
+    f(34124,18,3,b'm',310,4,255,b'S',0,0), // reject_with_status
     // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
     f(30155,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(33972,17,2,b'm',231,4,255,b'S',0,0), // xff_trusted_cidrs
-    f(30295,15,3,b'm',316,4,255,b'S',0,0), // skip_xff_append
+    f(34202,17,2,b'm',232,4,255,b'S',0,0), // xff_trusted_cidrs
+    f(30295,15,3,b'm',317,4,255,b'S',0,0), // skip_xff_append
     // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    f(34055,5,1,b'm',95,2,255,b'S',0,0), // cidrs
+    f(34285,5,1,b'm',95,2,255,b'S',0,0), // cidrs
     // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    f(10782,20,1,b'm',235,4,0,b'S',0,0), // zone_aware_lb_config
-    f(10802,27,2,b'm',234,4,0,b'S',0,0), // locality_weighted_lb_config
+    f(10782,20,1,b'm',236,4,0,b'S',0,0), // zone_aware_lb_config
+    f(10802,27,2,b'm',235,4,0,b'S',0,0), // locality_weighted_lb_config
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    f(11593,15,1,b'm',312,4,255,b'I',11488,105), // routing_enabled
-    f(11608,16,2,b'm',330,4,255,b'I',11488,105), // min_cluster_size
+    f(11593,15,1,b'm',313,4,255,b'I',11488,105), // routing_enabled
+    f(11608,16,2,b'm',331,4,255,b'I',11488,105), // min_cluster_size
     f(11624,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
-    f(34420,29,4,b'b',65535,0,255,b'R',34380,40), // force_locality_direct_routing
-    f(34449,16,5,b'm',65535,4,255,b'R',34380,40), // force_local_zone
-    f(34465,14,6,b'e',65535,0,255,b'R',34380,40), // locality_basis
+    f(34650,29,4,b'b',65535,0,255,b'R',34610,40), // force_locality_direct_routing
+    f(34679,16,5,b'm',65535,4,255,b'R',34610,40), // force_local_zone
+    f(34695,14,6,b'e',65535,0,255,b'R',34610,40), // locality_basis
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    f(11816,12,1,b'm',329,4,255,b'S',0,0), // choice_count
+    f(11816,12,1,b'm',330,4,255,b'S',0,0), // choice_count
     f(11828,19,2,b'm',128,4,255,b'S',0,0), // active_request_bias
     f(11911,17,3,b'm',65535,4,255,b'R',11847,64), // slow_start_config
-    f(34549,18,4,b'm',233,4,255,b'S',0,0), // locality_lb_config
-    f(34567,16,5,b'm',316,4,255,b'S',0,0), // enable_full_scan
-    f(34583,16,6,b'e',36,0,255,b'S',0,0), // selection_method
+    f(34779,18,4,b'm',234,4,255,b'S',0,0), // locality_lb_config
+    f(34797,16,5,b'm',317,4,255,b'S',0,0), // enable_full_scan
+    f(34813,16,6,b'e',36,0,255,b'S',0,0), // selection_method
     // envoy.extensions.load_balancing_policies.random.v3.Random
-    f(34549,18,1,b'm',233,4,255,b'S',0,0), // locality_lb_config
+    f(34779,18,1,b'm',234,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
     f(11911,17,1,b'm',65535,4,255,b'R',11847,64), // slow_start_config
-    f(34549,18,2,b'm',233,4,255,b'S',0,0), // locality_lb_config
+    f(34779,18,2,b'm',234,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality
-    f(34790,23,1,b'm',83,4,255,b'S',0,0), // endpoint_picking_policy
+    f(35020,23,1,b'm',83,4,255,b'S',0,0), // endpoint_picking_policy
     // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
     f(14240,9,1,b'm',89,2,255,b'S',0,0), // resolvers
     f(14249,20,2,b'm',100,4,255,b'S',0,0), // dns_resolver_options
-    f(34882,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
-    f(34907,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
-    f(34970,15,5,b'm',329,4,255,b'I',34933,37), // udp_max_queries
-    f(34985,21,6,b'm',330,4,255,b'S',0,0), // query_timeout_seconds
-    f(35006,11,7,b'm',329,4,255,b'S',0,0), // query_tries
-    f(35017,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
-    f(35035,22,9,b'm',329,4,255,b'S',0,0), // edns0_max_payload_size
-    f(35057,24,10,b'm',319,4,255,b'I',34933,37), // max_udp_channel_duration
-    f(35081,25,11,b'b',65535,0,255,b'I',34933,37), // reinit_channel_on_timeout
-    f(35172,14,12,b'm',329,4,255,b'I',35106,66), // qcache_max_ttl
+    f(35112,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
+    f(35137,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
+    f(35200,15,5,b'm',330,4,255,b'I',35163,37), // udp_max_queries
+    f(35215,21,6,b'm',331,4,255,b'S',0,0), // query_timeout_seconds
+    f(35236,11,7,b'm',330,4,255,b'S',0,0), // query_tries
+    f(35247,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
+    f(35265,22,9,b'm',330,4,255,b'S',0,0), // edns0_max_payload_size
+    f(35287,24,10,b'm',320,4,255,b'I',35163,37), // max_udp_channel_duration
+    f(35311,25,11,b'b',65535,0,255,b'I',35163,37), // reinit_channel_on_timeout
+    f(35402,14,12,b'm',330,4,255,b'I',35336,66), // qcache_max_ttl
     // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    f(17863,11,1,b'm',329,4,255,b'S',0,0), // num_retries
-    f(35298,20,2,b'm',329,4,255,b'I',35267,31), // num_resolver_threads
+    f(17863,11,1,b'm',330,4,255,b'S',0,0), // num_retries
+    f(35528,20,2,b'm',330,4,255,b'I',35497,31), // num_resolver_threads
     // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
     f(14240,9,1,b'm',89,2,255,b'S',0,0), // resolvers
-    f(35470,12,2,b'm',65535,4,255,b'R',35391,79), // dns_over_tls
-    f(35563,14,3,b'm',65535,4,255,b'R',35482,81), // dns_over_https
-    f(35629,13,4,b'b',65535,0,255,b'R',35577,52), // enable_dnssec
-    f(35642,10,5,b'm',329,4,255,b'I',35106,66), // cache_size
-    f(35298,20,6,b'm',329,4,255,b'I',35267,31), // num_resolver_threads
-    f(35652,17,7,b'm',316,4,255,b'S',0,0), // use_system_config
-    f(35669,13,8,b'm',319,4,255,b'S',0,0), // query_timeout
-    f(35006,11,9,b'm',329,4,255,b'S',0,0), // query_tries
+    f(35700,12,2,b'm',65535,4,255,b'R',35621,79), // dns_over_tls
+    f(35793,14,3,b'm',65535,4,255,b'R',35712,81), // dns_over_https
+    f(35859,13,4,b'b',65535,0,255,b'R',35807,52), // enable_dnssec
+    f(35872,10,5,b'm',330,4,255,b'I',35336,66), // cache_size
+    f(35528,20,6,b'm',330,4,255,b'I',35497,31), // num_resolver_threads
+    f(35882,17,7,b'm',317,4,255,b'S',0,0), // use_system_config
+    f(35899,13,8,b'm',320,4,255,b'S',0,0), // query_timeout
+    f(35236,11,9,b'm',330,4,255,b'S',0,0), // query_tries
     // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    f(35748,13,1,b's',65535,0,255,b'S',0,0), // path_template
+    f(35978,13,1,b's',65535,0,255,b'S',0,0), // path_template
     // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    f(35831,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
+    f(36061,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
     // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    f(35907,17,1,b'm',316,4,255,b'S',0,0), // pack_trace_reason
-    f(35983,33,2,b'm',316,4,255,b'I',35924,59), // use_request_id_for_trace_sampling
+    f(36137,17,1,b'm',317,4,255,b'S',0,0), // pack_trace_reason
+    f(36213,33,2,b'm',317,4,255,b'I',36154,59), // use_request_id_for_trace_sampling
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(36144,10,1,b'm',98,4,255,b'S',0,0), // trusted_ca
-    f(36154,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(36177,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
-    f(36266,36,6,b'm',316,4,255,b'R',36200,66), // require_signed_certificate_timestamp
-    f(36302,3,7,b'm',98,4,255,b'S',0,0), // crl
-    f(36305,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
-    f(36330,23,9,b'm',289,2,255,b'S',0,0), // match_subject_alt_names
-    f(36353,24,10,b'e',37,0,255,b'S',0,0), // trust_chain_verification
+    f(36374,10,1,b'm',98,4,255,b'S',0,0), // trusted_ca
+    f(36384,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(36407,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
+    f(36496,36,6,b'm',317,4,255,b'R',36430,66), // require_signed_certificate_timestamp
+    f(36532,3,7,b'm',98,4,255,b'S',0,0), // crl
+    f(36535,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
+    f(36560,23,9,b'm',290,2,255,b'S',0,0), // match_subject_alt_names
+    f(36583,24,10,b'e',37,0,255,b'S',0,0), // trust_chain_verification
     f(14183,17,11,b'm',140,4,255,b'S',0,0), // watched_directory
-    f(36377,23,12,b'm',138,4,255,b'S',0,0), // custom_validator_config
-    f(36458,32,13,b'm',65535,4,255,b'R',36400,58), // ca_certificate_provider_instance
-    f(36490,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
-    f(36515,29,15,b'm',255,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(36544,16,16,b'm',329,4,255,b'S',0,0), // max_verify_depth
-    f(36676,17,17,b'm',65535,4,255,b'R',36560,116), // system_root_certs
-    f(36693,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
+    f(36607,23,12,b'm',138,4,255,b'S',0,0), // custom_validator_config
+    f(36688,32,13,b'm',65535,4,255,b'R',36630,58), // ca_certificate_provider_instance
+    f(36720,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
+    f(36745,29,15,b'm',256,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(36774,16,16,b'm',330,4,255,b'S',0,0), // max_verify_depth
+    f(36906,17,17,b'm',65535,4,255,b'R',36790,116), // system_root_certs
+    f(36923,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(36774,10,1,b'm',258,4,255,b'S',0,0), // tls_params
-    f(36784,16,2,b'm',256,2,255,b'S',0,0), // tls_certificates
-    f(36800,18,3,b'm',247,4,0,b'S',0,0), // validation_context
-    f(36818,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(36832,34,6,b'm',253,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(36866,36,7,b'm',253,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(36902,27,8,b'm',249,4,0,b'S',0,0), // combined_validation_context
-    f(37023,36,9,b'm',65535,4,255,b'R',36929,94), // tls_certificate_certificate_provider
-    f(37157,39,10,b'm',65535,4,0,b'R',37059,98), // validation_context_certificate_provider
-    f(37196,45,11,b'm',65535,4,255,b'R',36929,94), // tls_certificate_certificate_provider_instance
-    f(37241,48,12,b'm',65535,4,0,b'R',37059,98), // validation_context_certificate_provider_instance
-    f(37383,17,13,b'm',138,4,255,b'R',37289,94), // custom_handshaker
-    f(37400,33,14,b'm',65535,4,255,b'R',36929,94), // tls_certificate_provider_instance
-    f(37433,7,15,b'm',257,4,255,b'S',0,0), // key_log
-    f(37573,31,16,b'm',138,4,255,b'R',37440,133), // custom_tls_certificate_selector
+    f(37004,10,1,b'm',259,4,255,b'S',0,0), // tls_params
+    f(37014,16,2,b'm',257,2,255,b'S',0,0), // tls_certificates
+    f(37030,18,3,b'm',248,4,0,b'S',0,0), // validation_context
+    f(37048,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(37062,34,6,b'm',254,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(37096,36,7,b'm',254,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(37132,27,8,b'm',250,4,0,b'S',0,0), // combined_validation_context
+    f(37253,36,9,b'm',65535,4,255,b'R',37159,94), // tls_certificate_certificate_provider
+    f(37387,39,10,b'm',65535,4,0,b'R',37289,98), // validation_context_certificate_provider
+    f(37426,45,11,b'm',65535,4,255,b'R',37159,94), // tls_certificate_certificate_provider_instance
+    f(37471,48,12,b'm',65535,4,0,b'R',37289,98), // validation_context_certificate_provider_instance
+    f(37613,17,13,b'm',138,4,255,b'R',37519,94), // custom_handshaker
+    f(37630,33,14,b'm',65535,4,255,b'R',37159,94), // tls_certificate_provider_instance
+    f(37663,7,15,b'm',258,4,255,b'S',0,0), // key_log
+    f(37803,31,16,b'm',138,4,255,b'R',37670,133), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(37699,26,1,b'm',247,4,255,b'S',0,0), // default_validation_context
-    f(36866,36,2,b'm',253,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(37157,39,3,b'm',65535,4,255,b'R',37725,76), // validation_context_certificate_provider
-    f(37241,48,4,b'm',65535,4,255,b'R',37725,76), // validation_context_certificate_provider_instance
+    f(37929,26,1,b'm',248,4,255,b'S',0,0), // default_validation_context
+    f(37096,36,2,b'm',254,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(37387,39,3,b'm',65535,4,255,b'R',37955,76), // validation_context_certificate_provider
+    f(37471,48,4,b'm',65535,4,255,b'R',37955,76), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(37863,18,1,b'm',248,4,255,b'S',0,0), // common_tls_context
-    f(37881,26,2,b'm',316,4,255,b'S',0,0), // require_client_certificate
-    f(37994,11,3,b'm',316,4,255,b'R',37907,87), // require_sni
-    f(38005,19,4,b'm',259,4,0,b'S',0,0), // session_ticket_keys
-    f(38024,37,5,b'm',253,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
-    f(38061,15,6,b'm',319,4,255,b'S',0,0), // session_timeout
-    f(38076,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(38112,18,8,b'e',38,0,255,b'S',0,0), // ocsp_staple_policy
-    f(38130,31,9,b'm',316,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
-    f(38161,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(38196,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
+    f(38093,18,1,b'm',249,4,255,b'S',0,0), // common_tls_context
+    f(38111,26,2,b'm',317,4,255,b'S',0,0), // require_client_certificate
+    f(38224,11,3,b'm',317,4,255,b'R',38137,87), // require_sni
+    f(38235,19,4,b'm',260,4,0,b'S',0,0), // session_ticket_keys
+    f(38254,37,5,b'm',254,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
+    f(38291,15,6,b'm',320,4,255,b'S',0,0), // session_timeout
+    f(38306,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(38342,18,8,b'e',38,0,255,b'S',0,0), // ocsp_staple_policy
+    f(38360,31,9,b'm',317,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
+    f(38391,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(38426,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    f(38284,13,1,b'm',252,2,255,b'S',0,0), // trust_domains
-    f(38297,13,2,b'm',98,4,255,b'S',0,0), // trust_bundles
+    f(38514,13,1,b'm',253,2,255,b'S',0,0), // trust_domains
+    f(38527,13,2,b'm',98,4,255,b'S',0,0), // trust_bundles
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(38389,12,2,b'm',98,4,255,b'S',0,0), // trust_bundle
-    f(38466,21,3,b's',65535,0,255,b'R',38401,65), // workload_trust_domain
+    f(38619,12,2,b'm',98,4,255,b'S',0,0), // trust_bundle
+    f(38696,21,3,b's',65535,0,255,b'R',38631,65), // workload_trust_domain
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(38544,10,2,b'm',96,4,255,b'S',0,0), // sds_config
+    f(38774,10,2,b'm',96,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(38602,15,2,b'm',256,4,0,b'S',0,0), // tls_certificate
-    f(38005,19,3,b'm',259,4,0,b'S',0,0), // session_ticket_keys
-    f(36800,18,4,b'm',247,4,0,b'S',0,0), // validation_context
-    f(38667,14,5,b'm',65535,4,0,b'R',38617,50), // generic_secret
+    f(38832,15,2,b'm',257,4,0,b'S',0,0), // tls_certificate
+    f(38235,19,3,b'm',260,4,0,b'S',0,0), // session_ticket_keys
+    f(37030,18,4,b'm',248,4,0,b'S',0,0), // validation_context
+    f(38897,14,5,b'm',65535,4,0,b'R',38847,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(38744,8,1,b'e',39,0,255,b'S',0,0), // san_type
-    f(27681,7,2,b'm',289,4,255,b'S',0,0), // matcher
-    f(38752,3,3,b's',65535,0,255,b'S',0,0), // oid
+    f(38974,8,1,b'e',39,0,255,b'S',0,0), // san_type
+    f(27681,7,2,b'm',290,4,255,b'S',0,0), // matcher
+    f(38982,3,3,b's',65535,0,255,b'S',0,0), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(38811,17,1,b'm',98,4,255,b'S',0,0), // certificate_chain
-    f(38828,11,2,b'm',98,12,255,b'S',0,0), // private_key
-    f(38954,8,3,b'm',98,12,255,b'R',38839,115), // password
-    f(38962,11,4,b'm',98,4,255,b'S',0,0), // ocsp_staple
-    f(39064,28,5,b'm',98,2,255,b'R',38973,91), // signed_certificate_timestamp
-    f(39162,20,6,b'm',65535,4,255,b'R',39092,70), // private_key_provider
+    f(39041,17,1,b'm',98,4,255,b'S',0,0), // certificate_chain
+    f(39058,11,2,b'm',98,12,255,b'S',0,0), // private_key
+    f(39184,8,3,b'm',98,12,255,b'R',39069,115), // password
+    f(39192,11,4,b'm',98,4,255,b'S',0,0), // ocsp_staple
+    f(39294,28,5,b'm',98,2,255,b'R',39203,91), // signed_certificate_timestamp
+    f(39392,20,6,b'm',65535,4,255,b'R',39322,70), // private_key_provider
     f(14183,17,7,b'm',140,4,255,b'S',0,0), // watched_directory
-    f(39257,6,8,b'm',98,12,255,b'R',39182,75), // pkcs12
-    f(36774,10,9,b'm',258,4,255,b'R',39263,118), // tls_params
+    f(39487,6,8,b'm',98,12,255,b'R',39412,75), // pkcs12
+    f(37004,10,9,b'm',259,4,255,b'R',39493,118), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(39432,19,2,b'm',95,2,255,b'S',0,0), // local_address_range
-    f(39451,20,3,b'm',95,2,255,b'S',0,0), // remote_address_range
+    f(39662,19,2,b'm',95,2,255,b'S',0,0), // local_address_range
+    f(39681,20,3,b'm',95,2,255,b'S',0,0), // remote_address_range
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(39526,28,1,b'e',40,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(39554,28,2,b'e',40,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(39582,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(39595,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(39606,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
-    f(39737,19,6,b'e',65535,2,255,b'R',39626,111), // compliance_policies
+    f(39756,28,1,b'e',40,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(39784,28,2,b'e',40,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(39812,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(39825,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(39836,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
+    f(39967,19,6,b'e',65535,2,255,b'R',39856,111), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    f(39818,4,1,b'm',98,10,255,b'S',0,0), // keys
+    f(40048,4,1,b'm',98,10,255,b'S',0,0), // keys
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(37863,18,1,b'm',248,4,255,b'S',0,0), // common_tls_context
-    f(39882,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(39970,19,3,b'b',65535,0,255,b'R',39885,85), // allow_renegotiation
-    f(39989,16,4,b'm',329,4,255,b'S',0,0), // max_session_keys
-    f(40095,21,5,b'm',316,4,255,b'I',40005,90), // enforce_rsa_key_usage
-    f(40116,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(40129,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(38093,18,1,b'm',249,4,255,b'S',0,0), // common_tls_context
+    f(40112,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(40200,19,3,b'b',65535,0,255,b'R',40115,85), // allow_renegotiation
+    f(40219,16,4,b'm',330,4,255,b'S',0,0), // max_session_keys
+    f(40325,21,5,b'm',317,4,255,b'I',40235,90), // enforce_rsa_key_usage
+    f(40346,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(40359,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
     f(9729,28,1,b'm',113,4,255,b'S',0,0), // common_http_protocol_options
     f(10190,30,2,b'm',139,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(40206,20,3,b'm',263,4,0,b'S',0,0), // explicit_http_config
-    f(40226,30,4,b'm',264,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(40256,11,5,b'm',262,4,0,b'S',0,0), // auto_config
+    f(40436,20,3,b'm',264,4,0,b'S',0,0), // explicit_http_config
+    f(40456,30,4,b'm',265,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(40486,11,5,b'm',263,4,0,b'S',0,0), // auto_config
     f(29964,12,6,b'm',217,2,255,b'R',10035,46), // http_filters
-    f(40267,24,7,b'm',138,4,255,b'R',0,0), // header_validation_config
+    f(40497,24,7,b'm',138,4,255,b'R',0,0), // header_validation_config
     f(7566,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
     f(25023,23,9,b'm',186,2,255,b'R',0,0), // request_mirror_policies
     f(24677,11,10,b'm',180,2,255,b'R',0,0), // hash_policy
@@ -3667,7 +3687,7 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(9294,21,1,b'm',109,4,255,b'S',0,0), // http_protocol_options
     f(9315,22,2,b'm',112,4,255,b'S',0,0), // http2_protocol_options
     f(30905,22,3,b'm',65535,4,255,b'R',30882,23), // http3_protocol_options
-    f(40360,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(40590,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
     f(9294,21,1,b'm',109,4,0,b'S',0,0), // http_protocol_options
     f(9315,22,2,b'm',112,4,0,b'S',0,0), // http2_protocol_options
@@ -3678,139 +3698,139 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     f(30905,22,3,b'm',65535,4,255,b'R',30882,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
     f(2913,4,1,b'm',120,4,255,b'S',0,0), // node
-    f(40592,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(40600,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(40624,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(40650,25,5,b'm',266,1,255,b'S',0,0), // initial_resource_versions
-    f(40675,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(40689,12,7,b'm',332,4,255,b'S',0,0), // error_detail
-    f(40701,27,8,b'm',277,2,255,b'S',0,0), // resource_locators_subscribe
-    f(40728,29,9,b'm',277,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(40822,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(40830,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(40854,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(40880,25,5,b'm',267,1,255,b'S',0,0), // initial_resource_versions
+    f(40905,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(40919,12,7,b'm',333,4,255,b'S',0,0), // error_detail
+    f(40931,27,8,b'm',278,2,255,b'S',0,0), // resource_locators_subscribe
+    f(40958,29,9,b'm',278,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(40883,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(40902,9,2,b'm',274,2,255,b'S',0,0), // resources
-    f(40592,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(40911,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(40916,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(40933,13,7,b'm',97,4,255,b'S',0,0), // control_plane
-    f(40946,22,8,b'm',279,2,255,b'S',0,0), // removed_resource_names
-    f(40968,15,9,b'm',276,2,255,b'S',0,0), // resource_errors
+    f(41113,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(41132,9,2,b'm',275,2,255,b'S',0,0), // resources
+    f(40822,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(41141,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(41146,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(41163,13,7,b'm',97,4,255,b'S',0,0), // control_plane
+    f(41176,22,8,b'm',280,2,255,b'S',0,0), // removed_resource_names
+    f(41198,15,9,b'm',277,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
     f(2913,4,2,b'm',120,4,255,b'S',0,0), // node
-    f(41026,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(40592,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(40675,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(40689,12,6,b'm',332,4,255,b'S',0,0), // error_detail
-    f(41040,17,7,b'm',277,2,255,b'S',0,0), // resource_locators
+    f(41256,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(40822,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(40905,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(40919,12,6,b'm',333,4,255,b'S',0,0), // error_detail
+    f(41270,17,7,b'm',278,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(40902,9,2,b'm',315,2,255,b'S',0,0), // resources
-    f(41101,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(40592,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(40911,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(40933,13,6,b'm',97,4,255,b'S',0,0), // control_plane
-    f(40968,15,7,b'm',276,2,255,b'S',0,0), // resource_errors
+    f(41132,9,2,b'm',316,2,255,b'S',0,0), // resources
+    f(41331,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(40822,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(41141,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(41163,13,6,b'm',97,4,255,b'S',0,0), // control_plane
+    f(41198,15,7,b'm',277,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(41161,10,1,b'm',272,4,0,b'S',0,0), // constraint
-    f(41171,14,2,b'm',271,4,0,b'S',0,0), // or_constraints
-    f(41185,15,3,b'm',271,4,0,b'S',0,0), // and_constraints
-    f(41200,15,4,b'm',270,4,0,b'S',0,0), // not_constraints
+    f(41391,10,1,b'm',273,4,0,b'S',0,0), // constraint
+    f(41401,14,2,b'm',272,4,0,b'S',0,0), // or_constraints
+    f(41415,15,3,b'm',272,4,0,b'S',0,0), // and_constraints
+    f(41430,15,4,b'm',271,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(41284,11,1,b'm',270,2,255,b'S',0,0), // constraints
+    f(41514,11,1,b'm',271,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(41366,6,3,b'm',273,4,0,b'S',0,0), // exists
+    f(41596,6,3,b'm',274,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(41485,8,2,b'm',315,4,255,b'S',0,0), // resource
+    f(41715,8,2,b'm',316,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(41493,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(25893,3,6,b'm',319,4,255,b'S',0,0), // ttl
-    f(41500,13,7,b'm',275,4,255,b'S',0,0), // cache_control
-    f(41513,13,8,b'm',279,4,255,b'S',0,0), // resource_name
+    f(41723,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(25893,3,6,b'm',320,4,255,b'S',0,0), // ttl
+    f(41730,13,7,b'm',276,4,255,b'S',0,0), // cache_control
+    f(41743,13,8,b'm',280,4,255,b'S',0,0), // resource_name
     f(9674,8,9,b'm',117,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(41574,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(41804,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(41513,13,1,b'm',279,4,255,b'S',0,0), // resource_name
-    f(40689,12,2,b'm',332,4,255,b'S',0,0), // error_detail
+    f(41743,13,1,b'm',280,4,255,b'S',0,0), // resource_name
+    f(40919,12,2,b'm',333,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(17570,18,2,b'm',278,1,255,b'S',0,0), // dynamic_parameters
+    f(17570,18,2,b'm',279,1,255,b'S',0,0), // dynamic_parameters
     // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(41772,29,2,b'm',270,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(42002,29,2,b'm',271,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.type.matcher.v3.DoubleMatcher
-    f(41836,5,1,b'm',304,4,0,b'I',6959,36), // range
-    f(41841,5,2,b'd',65535,4,0,b'I',6959,36), // exact
+    f(42066,5,1,b'm',305,4,0,b'I',6959,36), // range
+    f(42071,5,2,b'd',65535,4,0,b'I',6959,36), // exact
     // envoy.type.matcher.v3.ListMatcher
-    f(41879,6,1,b'm',290,4,0,b'I',6959,36), // one_of
+    f(42109,6,1,b'm',291,4,0,b'I',6959,36), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(41924,8,1,b'm',289,2,255,b'I',6959,36), // patterns
+    f(42154,8,1,b'm',290,2,255,b'I',6959,36), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3142,6,1,b's',65535,0,255,b'I',6959,36), // filter
-    f(131,4,2,b'm',284,2,255,b'I',6959,36), // path
-    f(2972,5,3,b'm',290,4,255,b'I',6959,36), // value
-    f(41969,6,4,b'b',65535,0,255,b'I',6959,36), // invert
+    f(131,4,2,b'm',285,2,255,b'I',6959,36), // path
+    f(2972,5,3,b'm',291,4,255,b'I',6959,36), // value
+    f(42199,6,4,b'b',65535,0,255,b'I',6959,36), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
     f(12504,3,1,b's',65535,4,0,b'I',6959,36), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(42055,14,1,b'm',290,2,255,b'I',6959,36), // value_matchers
+    f(42285,14,1,b'm',291,2,255,b'I',6959,36), // value_matchers
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(42114,7,1,b'm',287,4,255,b'S',0,0), // pattern
-    f(42121,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(42344,7,1,b'm',288,4,255,b'S',0,0), // pattern
+    f(42351,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(42231,10,1,b'm',288,4,0,b'I',42167,64), // google_re2
+    f(42461,10,1,b'm',289,4,0,b'I',42397,64), // google_re2
     f(22419,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(42285,16,1,b'm',329,4,255,b'I',6959,36), // max_program_size
+    f(42515,16,1,b'm',330,4,255,b'I',6959,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(41841,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(42071,5,1,b's',65535,4,0,b'S',0,0), // exact
     f(26936,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(42336,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(26983,10,5,b'm',287,4,0,b'S',0,0), // safe_regex
-    f(42342,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(42353,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(42413,6,8,b'm',65535,4,0,b'R',42361,52), // custom
+    f(42566,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(26983,10,5,b'm',288,4,0,b'S',0,0), // safe_regex
+    f(42572,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(42583,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(42643,6,8,b'm',65535,4,0,b'R',42591,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(42453,10,1,b'm',291,4,0,b'I',6959,36), // null_match
-    f(42463,12,2,b'm',280,4,0,b'I',6959,36), // double_match
-    f(22948,12,3,b'm',289,4,0,b'I',6959,36), // string_match
-    f(42475,10,4,b'b',65535,4,0,b'I',6959,36), // bool_match
+    f(42683,10,1,b'm',292,4,0,b'I',6959,36), // null_match
+    f(42693,12,2,b'm',281,4,0,b'I',6959,36), // double_match
+    f(22948,12,3,b'm',290,4,0,b'I',6959,36), // string_match
+    f(42705,10,4,b'b',65535,4,0,b'I',6959,36), // bool_match
     f(23162,13,5,b'b',65535,4,0,b'I',6959,36), // present_match
-    f(42485,10,6,b'm',281,4,0,b'I',6959,36), // list_match
-    f(21862,8,7,b'm',285,4,0,b'I',6959,36), // or_match
+    f(42715,10,6,b'm',282,4,0,b'I',6959,36), // list_match
+    f(21862,8,7,b'm',286,4,0,b'I',6959,36), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
     f(12504,3,1,b's',65535,0,255,b'I',6959,36), // key
-    f(131,4,2,b'm',293,2,255,b'I',6959,36), // path
+    f(131,4,2,b'm',294,2,255,b'I',6959,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
     f(12504,3,1,b's',65535,4,0,b'I',6959,36), // key
-    f(42619,5,2,b'u',65535,4,0,b'I',6959,36), // index
+    f(42849,5,2,b'u',65535,4,0,b'I',6959,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(42659,7,1,b'm',297,4,0,b'I',6959,36), // request
-    f(23495,5,2,b'm',298,4,0,b'I',6959,36), // route
-    f(694,7,3,b'm',295,4,0,b'I',6959,36), // cluster
-    f(42666,4,4,b'm',296,4,0,b'I',6959,36), // host
+    f(42889,7,1,b'm',298,4,0,b'I',6959,36), // request
+    f(23495,5,2,b'm',299,4,0,b'I',6959,36), // route
+    f(694,7,3,b'm',296,4,0,b'I',6959,36), // cluster
+    f(42896,4,4,b'm',297,4,0,b'I',6959,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(42868,3,1,b's',65535,0,255,b'I',6959,36), // tag
-    f(42871,7,2,b'm',302,4,0,b'I',6959,36), // literal
-    f(42878,11,3,b'm',300,4,0,b'I',6959,36), // environment
-    f(42889,14,4,b'm',301,4,0,b'I',6959,36), // request_header
-    f(9674,8,5,b'm',303,4,0,b'I',6959,36), // metadata
+    f(43098,3,1,b's',65535,0,255,b'I',6959,36), // tag
+    f(43101,7,2,b'm',303,4,0,b'I',6959,36), // literal
+    f(43108,11,3,b'm',301,4,0,b'I',6959,36), // environment
+    f(43119,14,4,b'm',302,4,0,b'I',6959,36), // request_header
+    f(9674,8,5,b'm',304,4,0,b'I',6959,36), // metadata
     f(2972,5,6,b's',65535,4,0,b'I',6959,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
     f(345,4,1,b's',65535,0,255,b'I',6959,36), // name
@@ -3821,41 +3841,41 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     // envoy.type.tracing.v3.CustomTag.Literal
     f(2972,5,1,b's',65535,0,255,b'I',6959,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(43063,4,1,b'm',294,4,255,b'I',6959,36), // kind
-    f(12120,12,2,b'm',292,4,255,b'I',6959,36), // metadata_key
+    f(43293,4,1,b'm',295,4,255,b'I',6959,36), // kind
+    f(12120,12,2,b'm',293,4,255,b'I',6959,36), // metadata_key
     f(18080,13,3,b's',65535,0,255,b'I',6959,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(43092,5,1,b'd',65535,0,255,b'I',6959,36), // start
-    f(43097,3,2,b'd',65535,0,255,b'I',6959,36), // end
+    f(43322,5,1,b'd',65535,0,255,b'I',6959,36), // start
+    f(43327,3,2,b'd',65535,0,255,b'I',6959,36), // end
     // envoy.type.v3.FractionalPercent
-    f(43131,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(43140,11,2,b'e',41,0,255,b'S',0,0), // denominator
+    f(43361,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(43370,11,2,b'e',41,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(25789,9,1,b'm',308,4,0,b'I',6959,36), // source_ip
-    f(25712,12,2,b'm',307,4,0,b'I',6959,36), // filter_state
+    f(25789,9,1,b'm',309,4,0,b'I',6959,36), // source_ip
+    f(25712,12,2,b'm',308,4,0,b'I',6959,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
     f(12504,3,1,b's',65535,0,255,b'I',6959,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(43268,4,1,b'e',42,0,255,b'S',0,0), // code
+    f(43498,4,1,b'e',42,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(43092,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(43097,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(43322,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(43327,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(43092,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(43097,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(43322,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(43327,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(43370,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(43382,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(43394,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(43600,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(43612,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(43624,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // envoy.type.v3.TokenBucket
     f(17798,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
-    f(43424,15,2,b'm',329,4,255,b'S',0,0), // tokens_per_fill
-    f(43439,13,3,b'm',319,4,255,b'S',0,0), // fill_interval
+    f(43654,15,2,b'm',330,4,255,b'S',0,0), // tokens_per_fill
+    f(43669,13,3,b'm',320,4,255,b'S',0,0), // fill_interval
     // google.protobuf.Any
-    f(40592,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(40822,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -3864,8 +3884,8 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(43573,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(43580,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(43803,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(43810,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -3874,371 +3894,371 @@ pub(crate) static FIELDS: [FieldRow; 1416] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(43709,6,1,b'm',331,2,255,b'S',0,0), // values
+    f(43939,6,1,b'm',332,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(43764,6,1,b'm',327,1,255,b'S',0,0), // fields
+    f(43994,6,1,b'm',328,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',331,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',332,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(43573,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(43580,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(43803,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(43810,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(43904,10,1,b'e',43,4,0,b'S',0,0), // null_value
-    f(43914,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(43926,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(43938,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(43948,12,5,b'm',326,4,0,b'S',0,0), // struct_value
-    f(43960,10,6,b'm',324,4,0,b'S',0,0), // list_value
+    f(44134,10,1,b'e',43,4,0,b'S',0,0), // null_value
+    f(44144,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(44156,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(44168,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(44178,12,5,b'm',327,4,0,b'S',0,0), // struct_value
+    f(44190,10,6,b'm',325,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(43268,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(43987,7,2,b's',65535,0,255,b'S',0,0), // message
-    f(3100,7,3,b'm',315,2,255,b'S',0,0), // details
+    f(43498,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(44217,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(3100,7,3,b'm',316,2,255,b'S',0,0), // details
     // xds.core.v3.ContextParams
-    f(44019,6,1,b'm',334,1,255,b'S',0,0), // params
+    f(44249,6,1,b'm',335,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
 ];
 
 pub(crate) static ENUMS: [EnumRow; 44] = [
-    e(44062,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(44159,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(44222,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(44269,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(44328,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(44399,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(44443,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
-    e(44496,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    e(44740,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    e(44861,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(44949,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(45051,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(45138,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(45218,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(45347,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(45437,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(45572,31,80,3), // envoy.config.core.v3.ApiVersion
-    e(45607,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(45745,33,87,6), // envoy.config.core.v3.HealthStatus
-    e(45802,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(45901,36,96,2), // envoy.config.core.v3.RoutingPriority
-    e(45941,43,98,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(45990,37,100,3), // envoy.config.core.v3.TrafficDirection
-    e(46053,62,103,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(46145,43,106,2), // envoy.config.listener.v3.Listener.DrainType
-    e(46199,57,108,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(46323,61,113,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(46424,52,116,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(46493,37,119,15), // envoy.data.accesslog.v3.AccessLogType
-    e(46780,55,134,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    e(46835,87,140,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    e(46936,91,143,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(47042,106,147,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(47213,110,152,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(47409,108,157,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(47554,65,160,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    e(47673,86,163,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    e(47777,93,165,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(47904,79,167,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(48025,71,170,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(48147,67,176,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(48250,47,181,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(48323,24,184,57), // envoy.type.v3.StatusCode
-    e(49141,25,241,1), // google.protobuf.NullValue
+    e(44292,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(44389,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(44452,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(44499,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(44558,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(44629,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(44673,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
+    e(44726,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
+    e(44970,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
+    e(45091,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(45179,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(45281,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(45368,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(45448,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(45577,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(45667,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(45802,31,80,3), // envoy.config.core.v3.ApiVersion
+    e(45837,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(45975,33,87,6), // envoy.config.core.v3.HealthStatus
+    e(46032,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(46131,36,96,2), // envoy.config.core.v3.RoutingPriority
+    e(46171,43,98,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(46220,37,100,3), // envoy.config.core.v3.TrafficDirection
+    e(46283,62,103,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(46375,43,106,2), // envoy.config.listener.v3.Listener.DrainType
+    e(46429,57,108,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(46553,61,113,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(46654,52,116,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(46723,37,119,15), // envoy.data.accesslog.v3.AccessLogType
+    e(47010,55,134,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
+    e(47065,87,140,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(47166,91,143,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(47272,106,147,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(47443,110,152,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(47639,108,157,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(47784,65,160,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(47903,86,163,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
+    e(48007,93,165,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(48134,79,167,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(48255,71,170,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(48377,67,176,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(48480,47,181,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(48553,24,184,57), // envoy.type.v3.StatusCode
+    e(49371,25,241,1), // google.protobuf.NullValue
 ];
 
 pub(crate) static VALUES: [ValueRow; 242] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(44097,7,0), // UNKNOWN
-    v(44104,9,1), // REQUESTED
-    v(44113,14,2), // DOES_NOT_EXIST
-    v(44127,5,3), // ACKED
-    v(44132,6,4), // NACKED
-    v(44138,14,5), // RECEIVED_ERROR
-    v(44152,7,6), // TIMEOUT
+    v(44327,7,0), // UNKNOWN
+    v(44334,9,1), // REQUESTED
+    v(44343,14,2), // DOES_NOT_EXIST
+    v(44357,5,3), // ACKED
+    v(44362,6,4), // NACKED
+    v(44368,14,5), // RECEIVED_ERROR
+    v(44382,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(44206,7,0), // Gradual
-    v(44213,9,1), // Immediate
+    v(44436,7,0), // Gradual
+    v(44443,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(44265,2,0), // v4
-    v(44267,2,1), // v6
+    v(44495,2,0), // v4
+    v(44497,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(44307,5,0), // Serve
-    v(44312,8,1), // Validate
-    v(44320,8,2), // InitOnly
+    v(44537,5,0), // Serve
+    v(44542,8,1), // Validate
+    v(44550,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(44359,4,0), // LIVE
-    v(44363,8,1), // DRAINING
-    v(44371,16,2), // PRE_INITIALIZING
-    v(44387,12,3), // INITIALIZING
+    v(44589,4,0), // LIVE
+    v(44593,8,1), // DRAINING
+    v(44601,16,2), // PRE_INITIALIZING
+    v(44617,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(44431,7,0), // COUNTER
-    v(44438,5,1), // GAUGE
+    v(44661,7,0), // COUNTER
+    v(44668,5,1), // GAUGE
     // envoy.config.accesslog.v3.ComparisonFilter.Op
-    v(44488,2,0), // EQ
-    v(44490,2,1), // GE
-    v(44492,2,2), // LE
-    v(44494,2,3), // NE
+    v(44718,2,0), // EQ
+    v(44720,2,1), // GE
+    v(44722,2,2), // LE
+    v(44724,2,3), // NE
     // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    v(44545,2,0), // OK
-    v(44547,8,1), // CANCELED
-    v(44097,7,2), // UNKNOWN
-    v(44555,16,3), // INVALID_ARGUMENT
-    v(44571,17,4), // DEADLINE_EXCEEDED
-    v(44588,9,5), // NOT_FOUND
-    v(44597,14,6), // ALREADY_EXISTS
-    v(44611,17,7), // PERMISSION_DENIED
-    v(44628,18,8), // RESOURCE_EXHAUSTED
-    v(44646,19,9), // FAILED_PRECONDITION
-    v(44665,7,10), // ABORTED
-    v(44672,12,11), // OUT_OF_RANGE
-    v(44684,13,12), // UNIMPLEMENTED
-    v(44697,8,13), // INTERNAL
-    v(44705,11,14), // UNAVAILABLE
-    v(44716,9,15), // DATA_LOSS
-    v(44725,15,16), // UNAUTHENTICATED
+    v(44775,2,0), // OK
+    v(44777,8,1), // CANCELED
+    v(44327,7,2), // UNKNOWN
+    v(44785,16,3), // INVALID_ARGUMENT
+    v(44801,17,4), // DEADLINE_EXCEEDED
+    v(44818,9,5), // NOT_FOUND
+    v(44827,14,6), // ALREADY_EXISTS
+    v(44841,17,7), // PERMISSION_DENIED
+    v(44858,18,8), // RESOURCE_EXHAUSTED
+    v(44876,19,9), // FAILED_PRECONDITION
+    v(44895,7,10), // ABORTED
+    v(44902,12,11), // OUT_OF_RANGE
+    v(44914,13,12), // UNIMPLEMENTED
+    v(44927,8,13), // INTERNAL
+    v(44935,11,14), // UNAVAILABLE
+    v(44946,9,15), // DATA_LOSS
+    v(44955,15,16), // UNAUTHENTICATED
     // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    v(44801,14,0), // REQUEST_HEADER
-    v(44815,15,1), // REQUEST_TRAILER
-    v(44830,15,2), // RESPONSE_HEADER
-    v(44845,16,3), // RESPONSE_TRAILER
+    v(45031,14,0), // REQUEST_HEADER
+    v(45045,15,1), // REQUEST_TRAILER
+    v(45060,15,2), // RESPONSE_HEADER
+    v(45075,16,3), // RESPONSE_TRAILER
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(44097,7,0), // UNKNOWN
-    v(44924,4,1), // KILL
-    v(44928,9,2), // MULTIKILL
-    v(44937,8,3), // MEGAMISS
-    v(44945,4,4), // MISS
+    v(44327,7,0), // UNKNOWN
+    v(45154,4,1), // KILL
+    v(45158,9,2), // MULTIKILL
+    v(45167,8,3), // MEGAMISS
+    v(45175,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(45005,23,0), // USE_CONFIGURED_PROTOCOL
-    v(45028,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(45235,23,0), // USE_CONFIGURED_PROTOCOL
+    v(45258,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(45096,6,0), // STATIC
-    v(45102,10,1), // STRICT_DNS
-    v(45112,11,2), // LOGICAL_DNS
-    v(45123,3,3), // EDS
-    v(45126,12,4), // ORIGINAL_DST
+    v(45326,6,0), // STATIC
+    v(45332,10,1), // STRICT_DNS
+    v(45342,11,2), // LOGICAL_DNS
+    v(45353,3,3), // EDS
+    v(45356,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(45185,4,0), // AUTO
-    v(45189,7,1), // V4_ONLY
-    v(45196,7,2), // V6_ONLY
-    v(45203,12,3), // V4_PREFERRED
-    v(45215,3,4), // ALL
+    v(45415,4,0), // AUTO
+    v(45419,7,1), // V4_ONLY
+    v(45426,7,2), // V6_ONLY
+    v(45433,12,3), // V4_PREFERRED
+    v(45445,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(45258,11,0), // ROUND_ROBIN
-    v(45269,13,1), // LEAST_REQUEST
-    v(45282,9,2), // RING_HASH
-    v(45291,6,3), // RANDOM
-    v(45297,6,5), // MAGLEV
-    v(45303,16,6), // CLUSTER_PROVIDED
-    v(45319,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(45488,11,0), // ROUND_ROBIN
+    v(45499,13,1), // LEAST_REQUEST
+    v(45512,9,2), // RING_HASH
+    v(45521,6,3), // RANDOM
+    v(45527,6,5), // MAGLEV
+    v(45533,16,6), // CLUSTER_PROVIDED
+    v(45549,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(45422,7,0), // DEFAULT
-    v(45429,2,1), // V4
-    v(45431,2,2), // V6
-    v(45433,4,3), // PIPE
-    v(44697,8,4), // INTERNAL
+    v(45652,7,0), // DEFAULT
+    v(45659,2,1), // V4
+    v(45661,2,2), // V6
+    v(45663,4,3), // PIPE
+    v(44927,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(45481,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(45518,4,1), // REST
-    v(45522,4,2), // GRPC
-    v(45526,10,3), // DELTA_GRPC
-    v(45536,15,5), // AGGREGATED_GRPC
-    v(45551,21,6), // AGGREGATED_DELTA_GRPC
+    v(45711,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(45748,4,1), // REST
+    v(45752,4,2), // GRPC
+    v(45756,10,3), // DELTA_GRPC
+    v(45766,15,5), // AGGREGATED_GRPC
+    v(45781,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(45185,4,0), // AUTO
-    v(45603,2,1), // V2
-    v(45605,2,2), // V3
+    v(45415,4,0), // AUTO
+    v(45833,2,1), // V2
+    v(45835,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(45664,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(45687,13,1), // ADD_IF_ABSENT
-    v(45700,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(45726,19,3), // OVERWRITE_IF_EXISTS
+    v(45894,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(45917,13,1), // ADD_IF_ABSENT
+    v(45930,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(45956,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(44097,7,0), // UNKNOWN
-    v(45778,7,1), // HEALTHY
-    v(45785,9,2), // UNHEALTHY
-    v(44363,8,3), // DRAINING
-    v(44152,7,4), // TIMEOUT
-    v(45794,8,5), // DEGRADED
+    v(44327,7,0), // UNKNOWN
+    v(46008,7,1), // HEALTHY
+    v(46015,9,2), // UNHEALTHY
+    v(44593,8,3), // DRAINING
+    v(44382,7,4), // TIMEOUT
+    v(46024,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(45871,5,0), // ALLOW
-    v(45876,14,1), // REJECT_REQUEST
-    v(45890,11,2), // DROP_HEADER
+    v(46101,5,0), // ALLOW
+    v(46106,14,1), // REJECT_REQUEST
+    v(46120,11,2), // DROP_HEADER
     // envoy.config.core.v3.RoutingPriority
-    v(45422,7,0), // DEFAULT
-    v(45937,4,1), // HIGH
+    v(45652,7,0), // DEFAULT
+    v(46167,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(45984,3,0), // TCP
-    v(45987,3,1), // UDP
+    v(46214,3,0), // TCP
+    v(46217,3,1), // UDP
     // envoy.config.core.v3.TrafficDirection
-    v(46027,11,0), // UNSPECIFIED
-    v(46038,7,1), // INBOUND
-    v(46045,8,2), // OUTBOUND
+    v(46257,11,0), // UNSPECIFIED
+    v(46268,7,1), // INBOUND
+    v(46275,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(46115,3,0), // ANY
-    v(46118,19,1), // SAME_IP_OR_LOOPBACK
-    v(46137,8,2), // EXTERNAL
+    v(46345,3,0), // ANY
+    v(46348,19,1), // SAME_IP_OR_LOOPBACK
+    v(46367,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(45422,7,0), // DEFAULT
-    v(46188,11,1), // MODIFY_ONLY
+    v(45652,7,0), // DEFAULT
+    v(46418,11,1), // MODIFY_ONLY
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(46256,17,0), // MOVED_PERMANENTLY
-    v(46273,5,1), // FOUND
-    v(46278,9,2), // SEE_OTHER
-    v(46287,18,3), // TEMPORARY_REDIRECT
-    v(46305,18,4), // PERMANENT_REDIRECT
+    v(46486,17,0), // MOVED_PERMANENTLY
+    v(46503,5,1), // FOUND
+    v(46508,9,2), // SEE_OTHER
+    v(46517,18,3), // TEMPORARY_REDIRECT
+    v(46535,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(46384,19,0), // SERVICE_UNAVAILABLE
-    v(44588,9,1), // NOT_FOUND
-    v(46403,21,2), // INTERNAL_SERVER_ERROR
+    v(46614,19,0), // SERVICE_UNAVAILABLE
+    v(44818,9,1), // NOT_FOUND
+    v(46633,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(46476,4,0), // NONE
-    v(46480,13,1), // EXTERNAL_ONLY
-    v(45215,3,2), // ALL
+    v(46706,4,0), // NONE
+    v(46710,13,1), // EXTERNAL_ONLY
+    v(45445,3,2), // ALL
     // envoy.data.accesslog.v3.AccessLogType
-    v(46530,6,0), // NotSet
-    v(46536,20,1), // TcpUpstreamConnected
-    v(46556,11,2), // TcpPeriodic
-    v(46567,16,3), // TcpConnectionEnd
-    v(46583,15,4), // DownstreamStart
-    v(46598,18,5), // DownstreamPeriodic
-    v(46616,13,6), // DownstreamEnd
-    v(46629,17,7), // UpstreamPoolReady
-    v(46646,16,8), // UpstreamPeriodic
-    v(46662,11,9), // UpstreamEnd
-    v(46673,39,10), // DownstreamTunnelSuccessfullyEstablished
-    v(46712,26,11), // UdpTunnelUpstreamConnected
-    v(46738,11,12), // UdpPeriodic
-    v(46749,13,13), // UdpSessionEnd
-    v(46762,18,14), // TcpConnectionStart
+    v(46760,6,0), // NotSet
+    v(46766,20,1), // TcpUpstreamConnected
+    v(46786,11,2), // TcpPeriodic
+    v(46797,16,3), // TcpConnectionEnd
+    v(46813,15,4), // DownstreamStart
+    v(46828,18,5), // DownstreamPeriodic
+    v(46846,13,6), // DownstreamEnd
+    v(46859,17,7), // UpstreamPoolReady
+    v(46876,16,8), // UpstreamPeriodic
+    v(46892,11,9), // UpstreamEnd
+    v(46903,39,10), // DownstreamTunnelSuccessfullyEstablished
+    v(46942,26,11), // UdpTunnelUpstreamConnected
+    v(46968,11,12), // UdpPeriodic
+    v(46979,13,13), // UdpSessionEnd
+    v(46992,18,14), // TcpConnectionStart
     // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    v(46027,11,0), // UNSPECIFIED
-    v(45185,4,1), // AUTO
-    v(45189,7,2), // V4_ONLY
-    v(45196,7,3), // V6_ONLY
-    v(45203,12,4), // V4_PREFERRED
-    v(45215,3,5), // ALL
+    v(46257,11,0), // UNSPECIFIED
+    v(45415,4,1), // AUTO
+    v(45419,7,2), // V4_ONLY
+    v(45426,7,3), // V6_ONLY
+    v(45433,12,4), // V4_PREFERRED
+    v(45445,3,5), // ALL
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    v(46476,4,0), // NONE
-    v(46922,4,1), // ONCE
-    v(46926,10,2), // TRANSITIVE
+    v(46706,4,0), // NONE
+    v(47152,4,1), // ONCE
+    v(47156,10,2), // TRANSITIVE
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(45185,4,0), // AUTO
-    v(47027,5,1), // HTTP1
-    v(47032,5,2), // HTTP2
-    v(47037,5,3), // HTTP3
+    v(45415,4,0), // AUTO
+    v(47257,5,1), // HTTP1
+    v(47262,5,2), // HTTP2
+    v(47267,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(47148,8,0), // SANITIZE
-    v(47156,12,1), // FORWARD_ONLY
-    v(47168,14,2), // APPEND_FORWARD
-    v(47182,12,3), // SANITIZE_SET
-    v(47194,19,4), // ALWAYS_FORWARD_ONLY
+    v(47378,8,0), // SANITIZE
+    v(47386,12,1), // FORWARD_ONLY
+    v(47398,14,2), // APPEND_FORWARD
+    v(47412,12,3), // SANITIZE_SET
+    v(47424,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(47323,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(47354,14,1), // KEEP_UNCHANGED
-    v(45876,14,2), // REJECT_REQUEST
-    v(47368,21,3), // UNESCAPE_AND_REDIRECT
-    v(47389,20,4), // UNESCAPE_AND_FORWARD
+    v(47553,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(47584,14,1), // KEEP_UNCHANGED
+    v(46106,14,2), // REJECT_REQUEST
+    v(47598,21,3), // UNESCAPE_AND_REDIRECT
+    v(47619,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(47517,9,0), // OVERWRITE
-    v(47526,16,1), // APPEND_IF_ABSENT
-    v(47542,12,2), // PASS_THROUGH
+    v(47747,9,0), // OVERWRITE
+    v(47756,16,1), // APPEND_IF_ABSENT
+    v(47772,12,2), // PASS_THROUGH
     // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    v(47619,9,0), // IMMEDIATE
-    v(47628,18,1), // ON_DOWNSTREAM_DATA
-    v(47646,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    v(47849,9,0), // IMMEDIATE
+    v(47858,18,1), // ON_DOWNSTREAM_DATA
+    v(47876,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    v(47759,9,0), // N_CHOICES
-    v(47768,9,1), // FULL_SCAN
+    v(47989,9,0), // N_CHOICES
+    v(47998,9,1), // FULL_SCAN
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(47870,18,0), // VERIFY_TRUST_CHAIN
-    v(47888,16,1), // ACCEPT_UNTRUSTED
+    v(48100,18,0), // VERIFY_TRUST_CHAIN
+    v(48118,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(47983,16,0), // LENIENT_STAPLING
-    v(47999,15,1), // STRICT_STAPLING
-    v(48014,11,2), // MUST_STAPLE
+    v(48213,16,0), // LENIENT_STAPLING
+    v(48229,15,1), // STRICT_STAPLING
+    v(48244,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(48096,20,0), // SAN_TYPE_UNSPECIFIED
-    v(48116,5,1), // EMAIL
-    v(48121,3,2), // DNS
-    v(48124,3,3), // URI
-    v(48127,10,4), // IP_ADDRESS
-    v(48137,10,5), // OTHER_NAME
+    v(48326,20,0), // SAN_TYPE_UNSPECIFIED
+    v(48346,5,1), // EMAIL
+    v(48351,3,2), // DNS
+    v(48354,3,3), // URI
+    v(48357,10,4), // IP_ADDRESS
+    v(48367,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(48214,8,0), // TLS_AUTO
-    v(48222,7,1), // TLSv1_0
-    v(48229,7,2), // TLSv1_1
-    v(48236,7,3), // TLSv1_2
-    v(48243,7,4), // TLSv1_3
+    v(48444,8,0), // TLS_AUTO
+    v(48452,7,1), // TLSv1_0
+    v(48459,7,2), // TLSv1_1
+    v(48466,7,3), // TLSv1_2
+    v(48473,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(48297,7,0), // HUNDRED
-    v(48304,12,1), // TEN_THOUSAND
-    v(48316,7,2), // MILLION
+    v(48527,7,0), // HUNDRED
+    v(48534,12,1), // TEN_THOUSAND
+    v(48546,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(48347,5,0), // Empty
-    v(48352,8,100), // Continue
-    v(44545,2,200), // OK
-    v(48360,7,201), // Created
-    v(48367,8,202), // Accepted
-    v(48375,27,203), // NonAuthoritativeInformation
-    v(48402,9,204), // NoContent
-    v(48411,12,205), // ResetContent
-    v(48423,14,206), // PartialContent
-    v(48437,11,207), // MultiStatus
-    v(48448,15,208), // AlreadyReported
-    v(48463,6,226), // IMUsed
-    v(48469,15,300), // MultipleChoices
-    v(48484,16,301), // MovedPermanently
-    v(48500,5,302), // Found
-    v(48505,8,303), // SeeOther
-    v(48513,11,304), // NotModified
-    v(48524,8,305), // UseProxy
-    v(48532,17,307), // TemporaryRedirect
-    v(48549,17,308), // PermanentRedirect
-    v(48566,10,400), // BadRequest
-    v(48576,12,401), // Unauthorized
-    v(48588,15,402), // PaymentRequired
-    v(48603,9,403), // Forbidden
-    v(48612,8,404), // NotFound
-    v(48620,16,405), // MethodNotAllowed
-    v(48636,13,406), // NotAcceptable
-    v(48649,27,407), // ProxyAuthenticationRequired
-    v(48676,14,408), // RequestTimeout
-    v(48690,8,409), // Conflict
-    v(48698,4,410), // Gone
-    v(48702,14,411), // LengthRequired
-    v(48716,18,412), // PreconditionFailed
-    v(48734,15,413), // PayloadTooLarge
-    v(48749,10,414), // URITooLong
-    v(48759,20,415), // UnsupportedMediaType
-    v(48779,19,416), // RangeNotSatisfiable
-    v(48798,17,417), // ExpectationFailed
-    v(48815,18,421), // MisdirectedRequest
-    v(48833,19,422), // UnprocessableEntity
-    v(48852,6,423), // Locked
-    v(48858,16,424), // FailedDependency
-    v(48874,15,426), // UpgradeRequired
-    v(48889,20,428), // PreconditionRequired
-    v(48909,15,429), // TooManyRequests
-    v(48924,27,431), // RequestHeaderFieldsTooLarge
-    v(48951,19,500), // InternalServerError
-    v(48970,14,501), // NotImplemented
-    v(48984,10,502), // BadGateway
-    v(48994,18,503), // ServiceUnavailable
-    v(49012,14,504), // GatewayTimeout
-    v(49026,23,505), // HTTPVersionNotSupported
-    v(49049,21,506), // VariantAlsoNegotiates
-    v(49070,19,507), // InsufficientStorage
-    v(49089,12,508), // LoopDetected
-    v(49101,11,510), // NotExtended
-    v(49112,29,511), // NetworkAuthenticationRequired
+    v(48577,5,0), // Empty
+    v(48582,8,100), // Continue
+    v(44775,2,200), // OK
+    v(48590,7,201), // Created
+    v(48597,8,202), // Accepted
+    v(48605,27,203), // NonAuthoritativeInformation
+    v(48632,9,204), // NoContent
+    v(48641,12,205), // ResetContent
+    v(48653,14,206), // PartialContent
+    v(48667,11,207), // MultiStatus
+    v(48678,15,208), // AlreadyReported
+    v(48693,6,226), // IMUsed
+    v(48699,15,300), // MultipleChoices
+    v(48714,16,301), // MovedPermanently
+    v(48730,5,302), // Found
+    v(48735,8,303), // SeeOther
+    v(48743,11,304), // NotModified
+    v(48754,8,305), // UseProxy
+    v(48762,17,307), // TemporaryRedirect
+    v(48779,17,308), // PermanentRedirect
+    v(48796,10,400), // BadRequest
+    v(48806,12,401), // Unauthorized
+    v(48818,15,402), // PaymentRequired
+    v(48833,9,403), // Forbidden
+    v(48842,8,404), // NotFound
+    v(48850,16,405), // MethodNotAllowed
+    v(48866,13,406), // NotAcceptable
+    v(48879,27,407), // ProxyAuthenticationRequired
+    v(48906,14,408), // RequestTimeout
+    v(48920,8,409), // Conflict
+    v(48928,4,410), // Gone
+    v(48932,14,411), // LengthRequired
+    v(48946,18,412), // PreconditionFailed
+    v(48964,15,413), // PayloadTooLarge
+    v(48979,10,414), // URITooLong
+    v(48989,20,415), // UnsupportedMediaType
+    v(49009,19,416), // RangeNotSatisfiable
+    v(49028,17,417), // ExpectationFailed
+    v(49045,18,421), // MisdirectedRequest
+    v(49063,19,422), // UnprocessableEntity
+    v(49082,6,423), // Locked
+    v(49088,16,424), // FailedDependency
+    v(49104,15,426), // UpgradeRequired
+    v(49119,20,428), // PreconditionRequired
+    v(49139,15,429), // TooManyRequests
+    v(49154,27,431), // RequestHeaderFieldsTooLarge
+    v(49181,19,500), // InternalServerError
+    v(49200,14,501), // NotImplemented
+    v(49214,10,502), // BadGateway
+    v(49224,18,503), // ServiceUnavailable
+    v(49242,14,504), // GatewayTimeout
+    v(49256,23,505), // HTTPVersionNotSupported
+    v(49279,21,506), // VariantAlsoNegotiates
+    v(49300,19,507), // InsufficientStorage
+    v(49319,12,508), // LoopDetected
+    v(49331,11,510), // NotExtended
+    v(49342,29,511), // NetworkAuthenticationRequired
     // google.protobuf.NullValue
-    v(49166,10,0), // NULL_VALUE
+    v(49396,10,0), // NULL_VALUE
 ];
