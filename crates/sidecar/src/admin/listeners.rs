@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
+use crate::config::address::Address;
 use crate::runtime::snapshot::Snapshot;
 
 pub fn text(snapshot: &Snapshot) -> String {
@@ -18,8 +19,9 @@ pub fn text(snapshot: &Snapshot) -> String {
 
 pub fn json(snapshot: &Snapshot) -> Value {
     let listeners = snapshot.listeners.iter().map(|(name, listener)| {
-        let mut addresses = listener.addresses().into_iter().map(|address| {
-            json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}})
+        let mut addresses = listener.addresses().into_iter().map(|address| match address {
+            Address::Socket(socket) => json!({"socket_address": {"address": socket.ip().to_string(), "port_value": socket.port()}}),
+            Address::Pipe(path) => json!({"pipe": {"path": path.to_string_lossy()}}),
         });
         json!({
             "name": &**name,

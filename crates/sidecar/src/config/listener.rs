@@ -1,15 +1,19 @@
 //! `Listener` and its filter chains.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::address::Address;
+use super::cluster::TcpKeepalive;
 use super::http_connection_manager::HttpConnectionManager;
+use super::listener_filter::ListenerFilter;
 use super::network::ConnectionFilter;
+use super::socket_option::SocketOptions;
 use super::tcp_proxy::TcpProxy;
 use crate::listener::filter_chain_match::FilterChainIndex;
+use crate::runtime_layer::Number;
 use crate::tls::server::ServerContext;
 
 /// One validated listener.
@@ -20,17 +24,13 @@ pub struct Listener {
     /// `stat_prefix`, else the first address.
     pub stat_prefix: Arc<str>,
     /// `address` and `additional_addresses`.
-    pub addresses: Vec<SocketAddr>,
+    pub addresses: Vec<ListenAddress>,
     /// `bind_to_port` (true unless set).
     pub bind_to_port: bool,
     /// `use_original_dst`: hand over to the listener of the original destination.
     pub hand_over: bool,
-    /// `listener_filters`: original_dst recovers the destination by SO_ORIGINAL_DST.
-    pub original_dst: bool,
-    /// tls_inspector
-    pub tls_inspector: Inspector,
-    /// http_inspector
-    pub http_inspector: Inspector,
+    /// `listener_filters`, in order.
+    pub filters: Vec<ListenerFilter>,
     /// `listener_filters_timeout`: 15 s unless set; `None` (a zero) waits for ever.
     pub listener_filters_timeout: Option<Duration>,
     /// `continue_on_listener_filters_timeout`
@@ -43,61 +43,91 @@ pub struct Listener {
     pub chains: FilterChainIndex,
     /// `traffic_direction`
     pub direction: TrafficDirection,
-    /// `tcp_backlog_size`: 128 unless set in Envoy; ours is the system's maximum unless set.
-    pub backlog: Option<u32>,
+    /// `max_connections_to_accept_per_socket_event`: after so many the worker looks after those it
+    /// has.
+    pub accept_at_once: Option<u32>,
+    /// The runtime's `envoy.resource_limits.listener.<name>.connection_limit`: so many at a time.
+    pub connection_limit: Number,
+    /// `ignore_global_conn_limit`
+    pub ignores_global_limit: bool,
     /// Fingerprint of the proto: an equal resource is a no-op.
     pub fingerprint: u64,
 }
 
-/// Whether an inspecting listener filter looks at a connection.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Inspector {
-    /// It is not configured.
-    #[default]
-    Absent,
-    /// It is configured, but for connections that `filter_disabled` matches.
-    Present {
-        /// `filter_disabled`; unset matches nothing.
-        disabled: Option<PortPredicate>,
-    },
-}
-
-impl Inspector {
-    /// Whether it looks at a connection to this destination port.
-    pub fn looks_at(&self, destination_port: u16) -> bool {
-        match self {
-            Inspector::Absent => false,
-            Inspector::Present { disabled } => disabled
-                .as_ref()
-                .is_none_or(|predicate| !predicate.matches(destination_port)),
+impl Listener {
+    /// Keeps the chains of the version before that did not change: what they count and limit goes
+    /// on.
+    pub fn keep_chains(&mut self, previous: &Listener) {
+        let all = || {
+            let chains = previous.filter_chains.iter();
+            chains.chain(&previous.default_filter_chain)
+        };
+        let kept = |chain: &Arc<FilterChain>| {
+            let same = |before: &&Arc<FilterChain>| {
+                before.fingerprint == chain.fingerprint && before.name == chain.name
+            };
+            all().find(same).unwrap_or(chain).clone()
+        };
+        let chains: Vec<_> = self.filter_chains.iter().map(kept).collect();
+        let default = self.default_filter_chain.as_ref().map(kept);
+        // They match what those that they replace match, so nothing conflicts.
+        if let Ok(index) = FilterChainIndex::new(&chains, default.clone()) {
+            self.chains = index;
+            self.filter_chains = chains;
+            self.default_filter_chain = default;
         }
     }
 }
 
-/// `ListenerFilterChainMatchPredicate`.
+/// One address of a listener, with all that its sockets are made with. A listener keeps its sockets
+/// as long as these are the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PortPredicate {
-    /// `any_match`
-    Any,
-    /// `destination_port_range`: `[start, end)`
-    Range(i32, i32),
-    /// `not_match`
-    Not(Box<PortPredicate>),
-    /// `and_match`
-    All(Vec<PortPredicate>),
-    /// `or_match`
-    Either(Vec<PortPredicate>),
+pub struct ListenAddress {
+    /// The address.
+    pub address: Address,
+    /// A Unix socket's `mode`; `None` leaves what the umask gives.
+    pub mode: Option<u32>,
+    /// `ipv4_compat`: an IPv6 socket that takes IPv4 connections too.
+    pub ipv4_compat: bool,
+    /// `tcp_backlog_size`: 128 unless set in Envoy; ours is the system's maximum unless set.
+    pub backlog: Option<u32>,
+    /// `tcp_fast_open_queue_length`
+    pub fast_open: Option<u32>,
+    /// `transparent`
+    pub transparent: Option<bool>,
+    /// `freebind`
+    pub freebind: Option<bool>,
+    /// `enable_mptcp`
+    pub multipath: bool,
+    /// `enable_reuse_port`: each worker has a socket of its own; else they share one.
+    pub reuse_port: bool,
+    /// `exact_balance`: a new connection goes to the worker that has fewest.
+    pub exact_balance: bool,
+    /// `tcp_keepalive`
+    pub keepalive: Option<TcpKeepalive>,
+    /// `socket_options`
+    pub options: SocketOptions,
+    /// Outbound: the client is the application beside us.
+    pub same_host: bool,
 }
 
-impl PortPredicate {
-    /// Whether it holds for a destination port.
-    pub fn matches(&self, port: u16) -> bool {
-        match self {
-            PortPredicate::Any => true,
-            PortPredicate::Range(start, end) => (*start..*end).contains(&i32::from(port)),
-            PortPredicate::Not(inner) => !inner.matches(port),
-            PortPredicate::All(inner) => inner.iter().all(|predicate| predicate.matches(port)),
-            PortPredicate::Either(inner) => inner.iter().any(|predicate| predicate.matches(port)),
+impl ListenAddress {
+    /// An address with the settings of a listener that sets none.
+    pub fn new(address: Address) -> Self {
+        ListenAddress {
+            reuse_port: address.socket().is_some(),
+            address,
+            mode: None,
+            ipv4_compat: false,
+            backlog: None,
+            fast_open: None,
+            transparent: None,
+            freebind: None,
+            multipath: false,
+            exact_balance: false,
+            keepalive: None,
+            options: SocketOptions::default(),
+            same_host: false,
         }
     }
 }

@@ -142,7 +142,7 @@ impl Manager {
     }
 
     fn accept_listener(&mut self, incoming: &Incoming) -> Result<(), ConfigError> {
-        let listener = Arc::new(build::listener(&incoming.bytes, &self.references)?);
+        let mut listener = build::listener(&incoming.bytes, &self.references)?;
         self.check_addresses(&incoming.name, &listener)?;
         let entry = self.listeners.entry(incoming.name.clone()).or_default();
         if entry.fixed && !incoming.fixed {
@@ -156,9 +156,12 @@ impl Manager {
         if latest.is_some_and(|latest| latest.config.fingerprint == listener.fingerprint) {
             return Ok(());
         }
+        if let Some(latest) = latest {
+            listener.keep_chains(&latest.config);
+        }
         // The bootstrap's own get their sockets when all of it has been found good.
         let workers = if incoming.fixed { 0 } else { self.workers };
-        let bound = ActiveListener::bind(listener, latest, workers, false);
+        let bound = ActiveListener::bind(Arc::new(listener), latest, workers, false);
         entry.warming = Some(bound.map_err(|error| ConfigError::new("address", error))?);
         self.note(Kind::Listener, incoming);
         Ok(())
@@ -190,8 +193,8 @@ impl Manager {
                 .chain(&entry.active)
                 .flat_map(|taken| taken.addresses())
             {
-                if listener.bind_to_port && taken.port() != 0 && listener.addresses.contains(&taken)
-                {
+                let wants = listener.addresses.iter().any(|a| a.address == taken);
+                if listener.bind_to_port && taken.port() != Some(0) && wants {
                     let reason = format!("{taken} belongs to the listener `{other}` already");
                     return Err(ConfigError::new("address", reason));
                 }
@@ -322,7 +325,12 @@ impl Manager {
                 .warming
                 .take_if(|l| !awaits_listener(references, &l.config, now))
             {
-                listener.listen();
+                if let Err(error) = listener.listen() {
+                    tracing::error!(listener = %name, %error, "stays as it was");
+                    let error = ConfigError::new("address", error).to_string();
+                    self.dump.refused(Kind::Listener, name, &"".into(), error);
+                    continue;
+                }
                 entry.active = Some(listener);
                 self.dump.warmed(Kind::Listener, name);
             }

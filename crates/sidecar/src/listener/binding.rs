@@ -1,24 +1,34 @@
 //! The sockets of a listener: one for each worker and address, bound by the control thread so that
 //! whoever configured the listener hears of an address that cannot be had.
 
-use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Socket;
 
-use crate::config::listener::{Listener, TrafficDirection};
-use crate::tls::socket::expect_same_host;
-
-/// Linux caps it at `net.core.somaxconn`: a redirect brings bursts that nobody paced.
-const LONGEST_BACKLOG: u32 = 65_535;
+use super::balance::Balance;
+use super::socket;
+use crate::config::address::Address;
+use crate::config::listener::{ListenAddress, Listener};
 
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}{}", hint(.source))]
-pub struct BindError {
-    address: SocketAddr,
-    #[source]
-    source: std::io::Error,
+pub enum BindError {
+    /// The system does not give it.
+    #[error("cannot listen on {address}: {source}{}", hint(.source))]
+    System {
+        /// The address.
+        address: Address,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is bound already, in another way.
+    #[error(
+        "{0} is bound with other settings, and cannot be bound twice: give the listener another \
+         address, or remove it first"
+    )]
+    Held(Address),
 }
 
 fn hint(error: &std::io::Error) -> &'static str {
@@ -30,30 +40,14 @@ fn hint(error: &std::io::Error) -> &'static str {
     }
 }
 
-/// What sockets are made with. A listener keeps its sockets as long as it is the same.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Options {
-    /// `tcp_backlog_size`
-    pub backlog: Option<u32>,
-    /// Outbound: the client is the application beside us.
-    pub same_host: bool,
-}
-
-impl Options {
-    fn of(listener: &Listener) -> Self {
-        Options {
-            backlog: listener.backlog,
-            same_host: listener.direction == TrafficDirection::Outbound,
-        }
-    }
-}
-
 /// One bound address, with a socket for each worker.
 #[derive(Debug)]
 pub struct Binding {
-    address: SocketAddr,
-    options: Options,
+    wanted: ListenAddress,
+    address: Address,
     sockets: Mutex<Vec<Option<Socket>>>,
+    /// With `exact_balance`.
+    pub balance: Option<Arc<Balance>>,
 }
 
 impl Binding {
@@ -62,49 +56,57 @@ impl Binding {
     ///
     /// # Errors
     /// The address cannot be had.
-    pub fn new(
-        address: SocketAddr,
-        workers: usize,
-        options: Options,
-        alone: bool,
-    ) -> Result<Arc<Self>, BindError> {
-        let fail = |source| BindError { address, source };
-        if alone && workers > 0 {
-            probe(address).map_err(fail)?;
+    pub fn new(wanted: ListenAddress, workers: usize, alone: bool) -> Result<Arc<Self>, BindError> {
+        let fail = |source| BindError::System {
+            address: wanted.address.clone(),
+            source,
+        };
+        if alone && workers > 0 && wanted.reuse_port {
+            socket::probe(&wanted).map_err(fail)?;
         }
-        let mut bound = address;
-        let mut sockets = Vec::with_capacity(workers);
+        // Port 0 is chosen once, for all workers' sockets, and by a socket that shares with nobody:
+        // the kernel would give one with SO_REUSEPORT a port that another program has.
+        let mut bound = wanted.address.clone();
+        let chosen = match workers {
+            0 => None,
+            _ => socket::choose_port(&wanted).map_err(fail)?,
+        };
+        if let Some((address, _)) = &chosen {
+            bound = Address::Socket(*address);
+        }
+        let mut sockets: Vec<Option<Socket>> = Vec::with_capacity(workers);
         for _ in 0..workers {
-            let socket = open(bound, options).map_err(fail)?;
-            // Port 0 is chosen once: the other workers' sockets join it.
-            bound = socket
-                .local_addr()
-                .map_err(fail)?
-                .as_socket()
-                .unwrap_or(bound);
+            let socket = match sockets.first().and_then(Option::as_ref) {
+                Some(shared) if !wanted.reuse_port => shared.try_clone().map_err(fail)?,
+                _ => socket::open(&bound, &wanted).map_err(fail)?,
+            };
             sockets.push(Some(socket));
         }
         Ok(Arc::new(Binding {
+            balance: wanted
+                .exact_balance
+                .then(|| Arc::new(Balance::new(workers))),
+            wanted,
             address: bound,
-            options,
             sockets: Mutex::new(sockets),
         }))
     }
 
     /// The address as bound.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> &Address {
+        &self.address
     }
 
     /// Begins to listen, once its listener is in force: before that, clients are refused rather
     /// than left waiting.
-    fn listen(&self) {
-        let backlog = self.options.backlog.unwrap_or(LONGEST_BACKLOG);
+    fn listen(&self) -> Result<(), BindError> {
         for socket in self.sockets().iter().flatten() {
-            if let Err(error) = socket.listen(backlog.min(LONGEST_BACKLOG) as i32) {
-                tracing::error!(address = %self.address, %error, "cannot listen");
-            }
+            socket::listen(socket, &self.wanted).map_err(|source| BindError::System {
+                address: self.address.clone(),
+                source,
+            })?;
         }
+        Ok(())
     }
 
     fn sockets(&self) -> MutexGuard<'_, Vec<Option<Socket>>> {
@@ -112,44 +114,9 @@ impl Binding {
     }
 
     /// A worker's socket; each is given out once.
-    pub fn take(&self, worker: usize) -> Option<TcpListener> {
-        self.sockets().get_mut(worker)?.take().map(Into::into)
+    pub fn take(&self, worker: usize) -> Option<Socket> {
+        self.sockets().get_mut(worker)?.take()
     }
-}
-
-/// Fails where somebody listens.
-fn probe(address: SocketAddr) -> std::io::Result<()> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())
-}
-
-fn open(address: SocketAddr, options: Options) -> std::io::Result<Socket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    if address.is_ipv6() {
-        // Each family has a socket of its own, so that a peer's address is never a mapped one.
-        socket.set_only_v6(true)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    socket.set_nonblocking(true)?;
-    if options.same_host {
-        // What it accepts inherits it.
-        expect_same_host(&socket);
-    }
-    socket.bind(&address.into())?;
-    Ok(socket)
 }
 
 /// A listener in force: its configuration and its sockets.
@@ -159,6 +126,8 @@ pub struct ActiveListener {
     pub config: Arc<Listener>,
     /// One for each address; empty where it does not bind.
     pub bindings: Vec<Arc<Binding>>,
+    /// Its connections that are open, over all workers and versions.
+    pub open: Arc<AtomicU32>,
 }
 
 impl ActiveListener {
@@ -173,67 +142,94 @@ impl ActiveListener {
         workers: usize,
         alone: bool,
     ) -> Result<Arc<Self>, BindError> {
-        let options = Options::of(&config);
         let mut bindings = Vec::new();
         if config.bind_to_port {
-            for address in &config.addresses {
-                let kept = previous
-                    .filter(|previous| Options::of(&previous.config) == options)
-                    .and_then(|previous| {
-                        let position = previous
-                            .config
-                            .addresses
-                            .iter()
-                            .position(|known| known == address)?;
-                        previous.bindings.get(position).cloned()
-                    });
-                bindings.push(match kept {
+            for wanted in &config.addresses {
+                bindings.push(match kept(wanted, previous)? {
                     Some(binding) => binding,
-                    None => Binding::new(*address, workers, options, alone)?,
+                    None => Binding::new(wanted.clone(), workers, alone)?,
                 });
             }
         }
-        Ok(Arc::new(ActiveListener { config, bindings }))
+        let open = previous.map(|previous| previous.open.clone());
+        Ok(Arc::new(ActiveListener {
+            config,
+            bindings,
+            open: open.unwrap_or_default(),
+        }))
     }
 
     /// Begins to listen: it is in force.
-    pub fn listen(&self) {
-        for binding in &self.bindings {
-            binding.listen();
-        }
+    ///
+    /// # Errors
+    /// Another program was faster.
+    pub fn listen(&self) -> Result<(), BindError> {
+        self.bindings
+            .iter()
+            .try_for_each(|binding| binding.listen())
     }
 
     /// Where it listens: as bound, or as configured where it does not bind.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
+    pub fn addresses(&self) -> Vec<Address> {
         if self.bindings.is_empty() {
-            return self.config.addresses.clone();
+            let addresses = self.config.addresses.iter();
+            return addresses.map(|wanted| wanted.address.clone()).collect();
         }
-        self.bindings
-            .iter()
-            .map(|binding| binding.address())
-            .collect()
+        let bindings = self.bindings.iter();
+        bindings.map(|binding| binding.address.clone()).collect()
     }
+}
+
+/// The binding of the version in force that serves this address too.
+fn kept(
+    wanted: &ListenAddress,
+    previous: Option<&ActiveListener>,
+) -> Result<Option<Arc<Binding>>, BindError> {
+    let bindings = previous.map_or(&[][..], |previous| &previous.bindings);
+    let of_address = |binding: &&Arc<Binding>| binding.wanted.address == wanted.address;
+    let Some(binding) = bindings.iter().find(of_address) else {
+        return Ok(None);
+    };
+    if binding.wanted == *wanted {
+        return Ok(Some(binding.clone()));
+    }
+    let is_file = matches!(&wanted.address, Address::Pipe(path) if !socket::is_abstract(path));
+    if is_file || (wanted.reuse_port && binding.wanted.reuse_port) {
+        return Ok(None);
+    }
+    Err(BindError::Held(wanted.address.clone()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn on(address: &str) -> ListenAddress {
+        ListenAddress::new(Address::Socket(address.parse().unwrap()))
+    }
+
     #[test]
     fn every_worker_has_a_socket_on_one_port() {
-        let binding =
-            Binding::new("127.0.0.1:0".parse().unwrap(), 3, Options::default(), true).unwrap();
-        let ports: Vec<_> = (0..3)
-            .map(|worker| binding.take(worker).unwrap().local_addr().unwrap())
-            .collect();
-        assert!(ports.iter().all(|address| *address == binding.address()));
-        assert!(binding.take(0).is_none(), "given out once");
-        assert!(binding.take(3).is_none());
+        for reuse_port in [true, false] {
+            let wanted = ListenAddress {
+                reuse_port,
+                ..on("127.0.0.1:0")
+            };
+            let binding = Binding::new(wanted, 3, true).unwrap();
+            let ports: Vec<_> = (0..3)
+                .map(|worker| binding.take(worker).unwrap().local_addr().unwrap())
+                .collect();
+            let same =
+                |address: &socket2::SockAddr| address.as_socket() == binding.address().socket();
+            assert!(ports.iter().all(same));
+            assert!(binding.take(0).is_none(), "given out once");
+            assert!(binding.take(3).is_none());
+        }
     }
 
     #[test]
     fn an_address_that_is_not_ours_is_named() {
-        let error = Binding::new("192.0.2.1:80".parse().unwrap(), 1, Options::default(), true)
+        let error = Binding::new(on("192.0.2.1:80"), 1, true)
             .unwrap_err()
             .to_string();
         assert!(

@@ -33,8 +33,9 @@ type SourcePorts = Keyed<u16, Option<Arc<FilterChain>>>;
 /// What is known about a connection when its chain is chosen.
 #[derive(Clone, Copy, Debug)]
 pub struct MatchInput<'a, Protocol> {
-    /// Where the client was going: the original destination, if it was recovered.
-    pub destination: SocketAddr,
+    /// Where the client was going: the original destination, if it was recovered. `None`: to a Unix
+    /// socket.
+    pub destination: Option<SocketAddr>,
     /// The server name of the ClientHello, if tls_inspector saw one. Any case.
     pub server_name: Option<&'a str>,
     /// `tls` or `raw_buffer` as tls_inspector found; empty without it.
@@ -43,9 +44,34 @@ pub struct MatchInput<'a, Protocol> {
     /// found (`http/1.0`, `http/1.1`, `h2c`).
     pub application_protocols: &'a [Protocol],
     /// The other end of the socket.
-    pub direct_source: SocketAddr,
+    pub direct_source: Option<SocketAddr>,
     /// The client's address: the same, unless a listener filter told another.
-    pub source: SocketAddr,
+    pub source: Option<SocketAddr>,
+}
+
+impl<'a, Protocol> MatchInput<'a, Protocol> {
+    /// The same of a client that speaks these protocols.
+    pub fn speaking<Other>(&self, protocols: &'a [Other]) -> MatchInput<'a, Other> {
+        MatchInput {
+            application_protocols: protocols,
+            destination: self.destination,
+            server_name: self.server_name,
+            transport_protocol: self.transport_protocol,
+            direct_source: self.direct_source,
+            source: self.source,
+        }
+    }
+}
+
+/// What a Unix socket has for prefixes of IP addresses: nothing but those that are all of IPv4.
+const NO_ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::BROADCAST);
+
+fn ip(address: Option<SocketAddr>) -> IpAddr {
+    address.map_or(NO_ADDRESS, |address| address.ip().to_canonical())
+}
+
+fn port(address: Option<SocketAddr>) -> u16 {
+    address.map_or(0, |address| address.port())
 }
 
 /// Two chains want the same connections.
@@ -95,19 +121,18 @@ impl FilterChainIndex {
         &self,
         input: &MatchInput<'_, Protocol>,
     ) -> Option<&Arc<FilterChain>> {
-        let destination = input.destination.ip().to_canonical();
-        let source = input.source.ip().to_canonical();
+        let (destination, source) = (ip(input.destination), ip(input.source));
         let names = self
             .ports
-            .find(&input.destination.port())?
+            .find(&port(input.destination))?
             .find(destination)?;
         find_server_name(names, input.server_name.unwrap_or_default())?
             .find(input.transport_protocol)?
             .find_first(input.application_protocols)?
-            .find(input.direct_source.ip().to_canonical())?
+            .find(ip(input.direct_source))?
             .find(source, destination)?
             .find(source)?
-            .find(&input.source.port())?
+            .find(&port(input.source))?
             .as_ref()
     }
 

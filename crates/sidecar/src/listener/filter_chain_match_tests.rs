@@ -66,9 +66,9 @@ fn check(chains: &[(&str, &str)], default: bool, cases: &[Case]) {
     let default = default.then(|| chain("default", FilterChainMatch::default()));
     let index = FilterChainIndex::new(&chains, default).unwrap();
     for case in cases {
-        let source = case.from.parse().unwrap();
+        let source = Some(case.from.parse().unwrap());
         let found = index.find(&MatchInput {
-            destination: case.to.parse().unwrap(),
+            destination: Some(case.to.parse().unwrap()),
             server_name: (!case.name.is_empty()).then_some(case.name),
             transport_protocol: case.transport,
             application_protocols: case.alpn,

@@ -2,6 +2,7 @@
 //!
 //! No I/O happens here; the bytes are read once and handed on with the connection.
 
+use crate::config::listener_filter::TlsInspector;
 use crate::tls::client_hello::{self, ClientHello, Parsed};
 
 /// More than this without an end of the first line is no HTTP request.
@@ -13,6 +14,8 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
+    /// tls_inspector has looked.
+    pub inspected: bool,
     /// The client's hello, if it speaks TLS.
     pub hello: Option<ClientHello>,
     /// `http/1.0`, `http/1.1` or `h2c`, if it speaks plaintext HTTP.
@@ -21,8 +24,8 @@ pub struct Found {
 
 impl Found {
     /// What filter chains match as the transport protocol; empty without tls_inspector.
-    pub fn transport_protocol(&self, inspected: bool) -> &'static str {
-        match (&self.hello, inspected) {
+    pub fn transport_protocol(&self) -> &'static str {
+        match (&self.hello, self.inspected) {
             (Some(_), _) => "tls",
             (None, true) => "raw_buffer",
             (None, false) => "",
@@ -30,28 +33,31 @@ impl Found {
     }
 }
 
-/// Looks at the bytes that have come so far; `None` where more are needed to tell.
-pub fn inspect(bytes: &[u8], tls: bool, http: bool) -> Option<Found> {
-    if tls && bytes.len() <= client_hello::MAX_HELLO {
-        match client_hello::parse(bytes) {
-            Parsed::NeedMore => return None,
-            Parsed::Hello(hello) => {
-                return Some(Found {
-                    hello: Some(hello),
-                    http: None,
-                });
-            }
-            Parsed::NotTls => {}
-        }
+/// What the bytes that have come so far are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Inspected {
+    /// More are needed to tell.
+    NeedMore,
+    /// A ClientHello.
+    Is(ClientHello),
+    /// Something else.
+    Not,
+    /// A ClientHello of more bytes than are looked at.
+    TooLarge,
+}
+
+/// Looks for a ClientHello.
+pub fn tls(bytes: &[u8], config: &TlsInspector) -> Inspected {
+    match client_hello::parse(bytes) {
+        Parsed::Hello(hello) => Inspected::Is(hello),
+        Parsed::NotTls => Inspected::Not,
+        Parsed::NeedMore if bytes.len() >= config.max_hello => Inspected::TooLarge,
+        Parsed::NeedMore => Inspected::NeedMore,
     }
-    if !http {
-        return Some(Found::default());
-    }
-    http_version(bytes).map(|http| Found { hello: None, http })
 }
 
 /// The version of an HTTP request that begins so; `None` where more bytes are needed.
-fn http_version(bytes: &[u8]) -> Option<Option<&'static str>> {
+pub fn http_version(bytes: &[u8]) -> Option<Option<&'static str>> {
     let common = bytes.len().min(PREFACE.len());
     if bytes[..common] == PREFACE[..common] {
         return (common == PREFACE.len()).then_some(Some("h2c"));
@@ -107,19 +113,21 @@ mod tests {
             (&[b'A'; 33], Some(None)),
         ];
         for (bytes, expected) in cases {
-            let found = inspect(bytes, true, true).map(|found| found.http);
+            let found = http_version(bytes);
             assert_eq!(found, *expected, "{}", bytes.escape_ascii());
         }
     }
 
     #[test]
-    fn without_an_inspector_nothing_is_waited_for() {
-        assert_eq!(inspect(b"", false, false), Some(Found::default()));
-        assert_eq!(
-            inspect(b"\x16\x03\x01", true, false),
-            None,
-            "the beginning of a hello"
-        );
-        assert_eq!(inspect(b"SSH-2.0", true, false), Some(Found::default()));
+    fn a_hello_is_waited_for_as_long_as_it_may_be() {
+        let config = TlsInspector {
+            max_hello: 256,
+            close_on_error: false,
+        };
+        let mut hello = b"\x16\x03\x01\x01\x80\x01\0\x01\x70\x03\x03".to_vec();
+        assert_eq!(tls(&hello, &config), Inspected::NeedMore);
+        hello.resize(256, 0);
+        assert_eq!(tls(&hello, &config), Inspected::TooLarge);
+        assert_eq!(tls(b"SSH-2.0", &config), Inspected::Not);
     }
 }

@@ -1,14 +1,22 @@
-//! Accepting connections: bind, original destination, hand-over, inspection, filter-chain match.
+//! Accepting connections: bind, listener filters, hand-over, filter-chain match.
 //!
-//! [`accept::serve`] is the way of a connection from the socket to its network filter.
+//! [`accept`] takes connections from the sockets, [`serve`] is the way of each to its network
+//! filter.
 
 mod accept;
+mod balance;
 pub mod binding;
+mod choose;
 pub mod connection;
+mod detect;
 pub mod filter_chain_match;
+mod filter_stats;
 mod inspect;
 mod original_dst;
+pub mod proxy_protocol;
 pub mod running;
+mod serve;
+mod socket;
 mod stats;
 #[cfg(test)]
 mod tests;

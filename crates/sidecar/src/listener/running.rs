@@ -6,21 +6,50 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
-use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
 use super::accept;
 use super::binding::{ActiveListener, Binding};
 use super::connection::ChainDrain;
+use super::filter_stats::{self, FilterStats};
+use super::socket::Acceptor;
 use super::stats::ListenerStats;
+use crate::config::address::Address;
 use crate::config::listener::{FilterChain, Listener};
 use crate::runtime::snapshot::ListenerSet;
 use crate::runtime::worker::Worker;
 
+/// A listener as it is in force: what a connection reads once.
+pub struct Version {
+    active: Arc<ActiveListener>,
+    /// What its filters count, in their order.
+    pub filter_stats: Rc<[FilterStats]>,
+}
+
+impl Version {
+    fn new(worker: &Worker, active: Arc<ActiveListener>) -> Rc<Self> {
+        Rc::new(Version {
+            filter_stats: filter_stats::of(&worker.stats, &active.config.filters),
+            active,
+        })
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &Arc<Listener> {
+        &self.active.config
+    }
+
+    /// Its connections that are open, over all workers.
+    pub fn open(&self) -> &Arc<AtomicU32> {
+        &self.active.open
+    }
+}
+
 /// A listener on one worker.
 pub struct Running {
-    active: RefCell<Arc<ActiveListener>>,
+    version: RefCell<Rc<Version>>,
     /// The accept loops by their binding, each with what stops it.
     loops: RefCell<Vec<(Arc<Binding>, Rc<Notify>)>>,
     /// By fingerprint: chains that did not change keep their connections.
@@ -29,9 +58,14 @@ pub struct Running {
 }
 
 impl Running {
-    /// The present configuration. A connection reads it once.
+    /// The present version. A connection reads it once.
+    pub fn version(&self) -> Rc<Version> {
+        self.version.borrow().clone()
+    }
+
+    /// The present configuration.
     pub fn config(&self) -> Arc<Listener> {
-        self.active.borrow().config.clone()
+        self.version.borrow().config().clone()
     }
 
     /// What tells connections of this chain to end.
@@ -44,17 +78,21 @@ impl Running {
     }
 
     /// Whether this is an address at which it listens itself.
-    pub fn listens_on(&self, address: SocketAddr) -> bool {
-        self.active.borrow().bindings.iter().any(|binding| {
-            let bound = binding.address();
-            bound.port() == address.port()
-                && (bound.ip().is_unspecified() || bound.ip() == address.ip())
+    pub fn listens_on(&self, address: &Address) -> bool {
+        let Some(address) = address.socket() else {
+            return false;
+        };
+        self.version().active.bindings.iter().any(|binding| {
+            binding.address().socket().is_some_and(|bound| {
+                bound.port() == address.port()
+                    && (bound.ip().is_unspecified() || bound.ip() == address.ip())
+            })
         })
     }
 
-    fn replace(&self, active: Arc<ActiveListener>) {
-        *self.active.borrow_mut() = active.clone();
-        let config = &active.config;
+    fn replace(&self, version: Rc<Version>) {
+        *self.version.borrow_mut() = version.clone();
+        let config = version.config();
         let kept = |fingerprint: &u64| {
             let mut chains = config
                 .filter_chains
@@ -101,17 +139,21 @@ impl Listeners {
         for (name, active) in set {
             let known = self.running.borrow().get(name).cloned();
             match known {
-                Some(running) if Arc::ptr_eq(&running.active.borrow(), active) => {}
+                Some(running) if Arc::ptr_eq(&running.version().active, active) => {}
                 Some(running) => {
-                    running.replace(active.clone());
+                    running.replace(Version::new(worker, active.clone()));
                     self.listen(worker, &running);
                 }
                 None => {
                     let running = Rc::new(Running {
-                        active: RefCell::new(active.clone()),
+                        version: RefCell::new(Version::new(worker, active.clone())),
                         loops: RefCell::default(),
                         chains: RefCell::default(),
-                        stats: ListenerStats::new(&worker.stats, &active.config.stat_prefix),
+                        stats: ListenerStats::new(
+                            &worker.stats,
+                            &active.config.stat_prefix,
+                            worker.index,
+                        ),
                     });
                     self.running
                         .borrow_mut()
@@ -125,7 +167,7 @@ impl Listeners {
 
     /// Starts accept loops for new bindings and stops those of old ones.
     fn listen(&self, worker: &Rc<Worker>, running: &Rc<Running>) {
-        let active = running.active.borrow().clone();
+        let active = running.version().active.clone();
         let mut loops = running.loops.borrow_mut();
         loops.retain(|(binding, stop)| {
             let kept = active
@@ -144,8 +186,8 @@ impl Listeners {
             let Some(socket) = binding.take(worker.index) else {
                 continue;
             };
-            let socket = match TcpListener::from_std(socket) {
-                Ok(socket) => socket,
+            let acceptor = match Acceptor::new(socket, binding.address()) {
+                Ok(acceptor) => acceptor,
                 Err(error) => {
                     tracing::error!(address = %binding.address(), %error, "cannot accept on this worker");
                     continue;
@@ -153,7 +195,7 @@ impl Listeners {
             };
             let stop = Rc::new(Notify::new());
             loops.push((binding.clone(), stop.clone()));
-            tokio::task::spawn_local(accept::run(worker.clone(), running.clone(), socket, stop));
+            accept::start(worker, running, acceptor, binding, &stop);
         }
     }
 
@@ -161,7 +203,8 @@ impl Listeners {
         let mut table = self.table.borrow_mut();
         table.clear();
         for running in self.running.borrow().values() {
-            for address in running.active.borrow().addresses() {
+            let addresses = running.version().active.addresses();
+            for address in addresses.iter().filter_map(Address::socket) {
                 table.insert(address, running.clone());
             }
         }

@@ -78,8 +78,8 @@ impl Sidecar {
         let name = Arc::clone(&config.name);
         let previous = listeners.get(&name).cloned();
         let active = ActiveListener::bind(Arc::new(config), previous.as_deref(), 1, false).unwrap();
-        active.listen();
-        let address = active.addresses()[0];
+        active.listen().unwrap();
+        let address = active.addresses()[0].socket().unwrap();
         listeners.insert(name, active);
         self.worker.listeners.apply(&self.worker, &listeners);
         address

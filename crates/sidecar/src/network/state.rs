@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use super::filter_state::FilterState;
+use crate::listener::proxy_protocol::Tlv;
 
 /// Dynamic metadata: JSON objects by namespace.
 pub type Metadata = BTreeMap<Box<str>, serde_json::Map<String, serde_json::Value>>;
@@ -20,6 +21,8 @@ pub struct ConnectionState {
     pub close_reason: Cell<&'static str>,
     /// `%CONNECTION_TERMINATION_DETAILS%`: which filter ended it and why; empty if none did.
     pub termination_details: RefCell<Box<str>>,
+    /// What came with the PROXY protocol and may be said to the endpoint (`pass_through_tlvs`).
+    pub passed_tlvs: RefCell<Vec<Tlv>>,
 }
 
 impl ConnectionState {

@@ -124,6 +124,11 @@ impl DrainSignal {
         self.open.of(direction).fetch_sub(1, Relaxed);
     }
 
+    /// How many connections are open, over all workers and directions.
+    pub fn open(&self) -> usize {
+        self.open.inbound.load(Relaxed) + self.open.outbound.load(Relaxed)
+    }
+
     /// The present state.
     pub fn state(&self) -> DrainState {
         *self.state.borrow()

@@ -9,6 +9,7 @@ pub mod http_server;
 pub mod lifecycle;
 pub mod random;
 pub mod snapshot;
+pub mod socket_option;
 pub mod threads;
 pub mod timer;
 pub mod worker;

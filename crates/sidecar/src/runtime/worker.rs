@@ -18,12 +18,16 @@ use crate::http::stats::HttpStats;
 use crate::listener::Listeners;
 use crate::network::stats::{ConnectionLimitStats, LocalRateLimitStats};
 use crate::network::tcp_proxy::stats::TcpStats;
+use crate::runtime_layer::{self, Number};
 use crate::telemetry::access_log::writer::Writer;
 use crate::telemetry::metrics::Stats;
 use crate::upstream::Clusters;
 
 /// The most that the copies of requests of one worker hold: 16 MiB.
 const MIRROR_BYTES: usize = 16 * 1024 * 1024;
+
+/// The runtime's key for the most connections of clients.
+const CONNECTION_LIMIT: &str = "overload.global_downstream_max_connections";
 
 /// The state of one worker thread.
 pub struct Worker {
@@ -47,6 +51,9 @@ pub struct Worker {
     pub mirrored: Cell<usize>,
     /// The memory that they may hold.
     pub mirror_budget: Rc<Budget>,
+    /// The runtime's `overload.global_downstream_max_connections`: so many connections of clients
+    /// at a time, over all workers.
+    pub connection_limit: Number,
     random: Random,
     route_stats: RouteStatsOfWorker,
     http_stats: RefCell<HashMap<Arc<str>, Rc<HttpStats>>>,
@@ -69,6 +76,7 @@ impl Worker {
             stream_tasks: Rc::default(),
             mirrored: Cell::new(0),
             mirror_budget: Budget::new(MIRROR_BYTES),
+            connection_limit: runtime_layer::number_at(CONNECTION_LIMIT, u32::MAX),
             random: Random::new(),
             route_stats: RouteStatsOfWorker::default(),
             http_stats: RefCell::default(),

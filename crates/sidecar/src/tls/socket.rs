@@ -80,6 +80,18 @@ impl Socket {
         }
     }
 
+    /// Appends what has come; 0 is the end. May be dropped and called again.
+    pub async fn read_more(&self, into: &mut Vec<u8>) -> io::Result<usize> {
+        loop {
+            each!(self, stream => stream.readable().await)?;
+            into.reserve(2048);
+            match each!(self, stream => stream.try_read_buf(into)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
     pub(super) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,

@@ -112,7 +112,8 @@ pub fn new_socket(address: SocketAddr, keepalive: Option<&TcpKeepalive>) -> io::
     Ok(socket)
 }
 
-fn keepalive_options(keepalive: &TcpKeepalive) -> socket2::TcpKeepalive {
+/// As the system takes them.
+pub fn keepalive_options(keepalive: &TcpKeepalive) -> socket2::TcpKeepalive {
     let mut options = socket2::TcpKeepalive::new();
     if let Some(time) = keepalive.time {
         options = options.with_time(time);

@@ -228,17 +228,29 @@ pub fn host_and_port(value: &core::SocketAddress) -> Result<(&str, u16)> {
     Ok((named(&value.address, "address")?, number(value, false)?))
 }
 
+/// A `SocketAddress` to listen on: the system may choose the port, and `ipv4_compat` is the
+/// caller's matter.
+pub fn listener_socket_address(value: &core::SocketAddress) -> Result<SocketAddr> {
+    is_of_tcp(value)?;
+    let address = ip(&value.address, "address")?;
+    Ok(SocketAddr::new(address, number(value, true)?))
+}
+
 fn is_tcp(value: &core::SocketAddress) -> Result<()> {
+    is_of_tcp(value)?;
+    refuse(
+        value.ipv4_compat,
+        "ipv4_compat",
+        "is for the addresses of listeners",
+    )
+}
+
+fn is_of_tcp(value: &core::SocketAddress) -> Result<()> {
     let protocol: core::socket_address::Protocol = enumeration(value.protocol, "protocol")?;
     refuse(
         protocol != core::socket_address::Protocol::Tcp,
         "protocol",
         "only TCP is supported",
-    )?;
-    refuse(
-        value.ipv4_compat,
-        "ipv4_compat",
-        "is not supported: bind 0.0.0.0 and :: as two addresses",
     )
 }
 

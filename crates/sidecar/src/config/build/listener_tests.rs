@@ -4,7 +4,8 @@ use super::super::testing::{assert_error, listener};
 use crate::config::http_connection_manager::{
     CodecType, ForwardClientCert, HttpConnectionManager, StripPort,
 };
-use crate::config::listener::{Inspector, NetworkFilter, SourceType};
+use crate::config::listener::{NetworkFilter, SourceType};
+use crate::config::listener_filter::FilterKind;
 
 const TYPE: &str = "'@type': type.googleapis.com/envoy.extensions";
 const ADDRESS: &str = "address: {socket_address: {address: 0.0.0.0, port_value: 15001}}\n";
@@ -44,12 +45,12 @@ fn defaults_are_envoys() {
         (&*built.name, &*built.stat_prefix),
         ("0.0.0.0:15001", "0.0.0.0_15001")
     );
-    assert!(built.bind_to_port && !built.hand_over && !built.original_dst);
+    assert!(built.bind_to_port && !built.hand_over);
     assert_eq!(
         built.listener_filters_timeout,
         Some(Duration::from_secs(15))
     );
-    assert_eq!(built.tls_inspector, Inspector::Absent);
+    assert!(built.filters.is_empty());
     let chain = &built.filter_chains[0];
     assert_eq!(
         (&*chain.name, chain.transport_timeout),
@@ -111,10 +112,14 @@ filter_chains:
     ))
     .unwrap();
     assert_eq!(listener.addresses.len(), 2);
-    assert!(!listener.bind_to_port && listener.hand_over && listener.original_dst);
+    assert!(!listener.bind_to_port && listener.hand_over);
     assert_eq!(listener.listener_filters_timeout, None);
-    assert!(listener.tls_inspector.looks_at(3306) && listener.http_inspector.looks_at(80));
-    assert!(!listener.http_inspector.looks_at(3306));
+    let [original_dst, tls, http] = &listener.filters[..] else {
+        panic!("{:?}", listener.filters);
+    };
+    assert!(matches!(original_dst.kind, FilterKind::OriginalDst));
+    assert!(tls.looks_at(Some(3306)) && http.looks_at(Some(80)));
+    assert!(!http.looks_at(Some(3306)));
     let chain = &listener.filter_chains[0];
     let matcher = &chain.matcher;
     assert_eq!(matcher.destinations, ["10.0.0.0/8".parse().unwrap()]);
@@ -216,8 +221,8 @@ fn errors_name_the_field() {
             "filter_chains[0].filters[0].typed_config: must be set".into(),
         ),
         (
-            format!("{ADDRESS}transparent: true\nfilter_chains: [{{filters: [{}]}}]", tcp("cluster: c")),
-            "transparent: is not supported yet".into(),
+            format!("address: {{pipe: {{path: '@name', mode: 384}}}}\nfilter_chains: [{{filters: [{}]}}]", tcp("cluster: c")),
+            "address.pipe.mode: is not for abstract sockets, which are no files".into(),
         ),
         (
             format!("{ADDRESS}filter_chains: [{{filter_chain_match: {{server_names: ['*']}}, filters: [{}]}}]", tcp("cluster: c")),
@@ -241,7 +246,6 @@ fn errors_name_the_field() {
             format!("{in_filter}.route_config.virtual_hosts[0].domains: must name at least one"),
         ),
         (with_router("max_request_headers_kb: 9000"), format!("{in_filter}.max_request_headers_kb: 9000 is not between 1 and 8192")),
-        (with_router("strip_trailing_host_dot: true"), format!("{in_filter}.strip_trailing_host_dot: is not supported")),
         (with_router("codec_type: HTTP3"), format!("{in_filter}.codec_type: HTTP/3")),
         (
             with_router("http_protocol_options: {allow_absolute_url: false}"),

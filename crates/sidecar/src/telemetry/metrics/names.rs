@@ -10,7 +10,7 @@ impl Family {
             Family::Cluster => "cluster",
             Family::Http => "http",
             Family::Tcp => "tcp",
-            Family::Listener => "listener",
+            Family::Listener | Family::ListenerWorker => "listener",
             Family::Server => "server",
             Family::ListenerManager => "listener_manager",
             Family::ClusterManager => "cluster_manager",
@@ -20,6 +20,9 @@ impl Family {
             Family::ConnectionLimit => "connection_limit",
             Family::LocalRateLimit => "local_rate_limit",
             Family::VirtualCluster | Family::Route => "vhost",
+            Family::ProxyProtocol => "proxy_proto",
+            Family::TlsInspector => "tls_inspector",
+            Family::HttpInspector => "http_inspector",
         }
     }
 
@@ -29,10 +32,11 @@ impl Family {
             Family::Cluster => Some("envoy_cluster_name"),
             Family::Http => Some("envoy_http_conn_manager_prefix"),
             Family::Tcp => Some("envoy_tcp_prefix"),
-            Family::Listener => Some("envoy_listener_address"),
+            Family::Listener | Family::ListenerWorker => Some("envoy_listener_address"),
             Family::Sds => Some("envoy_secret"),
             Family::ConnectionLimit => Some("envoy_connection_limit_prefix"),
             Family::LocalRateLimit => Some("envoy_local_network_ratelimit_prefix"),
+            Family::ProxyProtocol => Some("envoy_proxy_protocol_prefix"),
             _ => None,
         }
     }
@@ -61,6 +65,29 @@ pub struct Sample {
 
 /// Prometheus's form of a stat.
 pub fn prometheus(family: Family, subject: &str, stat: &str) -> Sample {
+    if let (Family::ListenerWorker, Some((address, worker))) =
+        (family, subject.rsplit_once(".worker_"))
+    {
+        let of_all = prometheus(Family::Listener, address, stat);
+        return Sample {
+            name: of_all.name.replacen("listener_", "listener_worker_", 1),
+            labels: format!("envoy_worker_id=\"{worker}\",{}", of_all.labels),
+        };
+    }
+    let version = ["versions.v1.", "versions.v2."]
+        .iter()
+        .find_map(|of_version| Some((&of_version[10..11], stat.strip_prefix(of_version)?)));
+    if let (Family::ProxyProtocol, Some((version, stat))) = (family, version) {
+        let of_both = prometheus(family, subject, stat);
+        let comma = if of_both.labels.is_empty() { "" } else { "," };
+        return Sample {
+            name: of_both.name,
+            labels: format!(
+                "{}{comma}envoy_proxy_protocol_version=\"{version}\"",
+                of_both.labels
+            ),
+        };
+    }
     let (stat, code) = split_code(stat);
     // The one family whose subject has two parts.
     let parts = match family {
@@ -180,6 +207,22 @@ mod tests {
                 "listener.0.0.0.0_15001.downstream_cx_total",
                 "envoy_listener_downstream_cx_total",
                 "envoy_listener_address=\"0.0.0.0_15001\"",
+            ),
+            (
+                Family::ListenerWorker,
+                "127.0.0.1_80.worker_3",
+                "downstream_cx_total",
+                "listener.127.0.0.1_80.worker_3.downstream_cx_total",
+                "envoy_listener_worker_downstream_cx_total",
+                "envoy_worker_id=\"3\",envoy_listener_address=\"127.0.0.1_80\"",
+            ),
+            (
+                Family::ProxyProtocol,
+                "foo",
+                "versions.v2.found",
+                "proxy_proto.foo.versions.v2.found",
+                "envoy_proxy_proto_found",
+                "envoy_proxy_protocol_prefix=\"foo\",envoy_proxy_protocol_version=\"2\"",
             ),
             (
                 Family::Server,

@@ -38,6 +38,14 @@ pub enum Family {
     VirtualCluster,
     /// `vhost.<virtual host>.route.<stat_prefix>.`
     Route,
+    /// `listener.<address>.worker_<index>.`
+    ListenerWorker,
+    /// `proxy_proto.<stat_prefix>.`
+    ProxyProtocol,
+    /// `tls_inspector.`, without a subject
+    TlsInspector,
+    /// `http_inspector.`, without a subject
+    HttpInspector,
 }
 
 type Key = (Family, Arc<str>);

@@ -679,7 +679,9 @@ envoy.config.core.v3.Node.DynamicParametersEntry\
 envoy.config.core.v3.PathConfigSource\
 poll_interval\
 envoy.config.core.v3.Pipe\
-no socket is created at a path, only connected to\
+envoy.config.core.v3.ProxyProtocolPassThroughTLVs\
+match_type\
+tlv_type\
 envoy.config.core.v3.RateLimitSettings\
 max_tokens\
 fill_rate\
@@ -710,6 +712,18 @@ names are resolved by /etc/resolv.conf of the pod\
 resolver_name\
 ipv4_compat\
 network_namespace_filepath\
+envoy.config.core.v3.SocketOption\
+description\
+level\
+int_value\
+buf_value\
+ip_version\
+envoy.config.core.v3.SocketOption.SocketType\
+stream\
+datagram\
+envoy.config.core.v3.SocketOption.SocketType.Datagram\
+envoy.config.core.v3.SocketOption.SocketType.Stream\
+envoy.config.core.v3.SocketOptionsOverride\
 envoy.config.core.v3.SubstitutionFormatString\
 omit_empty_values\
 content_type\
@@ -800,9 +814,8 @@ only TCP is proxied\
 udp_listener_config\
 there is no in-process caller\
 api_listener\
-the kernel spreads connections over the workers\' sockets\
 connection_balance_config\
-each worker always has a socket of its own\
+it is the older name of enable_reuse_port, which Envoy reads in its place\
 reuse_port\
 it would tell of connections that no filter chain takes, which are counted (no_filter_chain_match) and logged at debug level\
 tcp_backlog_size\
@@ -814,17 +827,15 @@ enable_reuse_port\
 enable_mptcp\
 use filter_chain_match\
 filter_chain_matcher\
-it tunes fairness inside Envoy\'s event loop\
 max_connections_to_accept_per_socket_event\
 there is no overload manager to bypass\
 bypass_overload_manager\
 fcds_config\
-keep-alive of downstream connections is not configurable\
 envoy.config.listener.v3.Listener.ConnectionBalanceConfig\
 exact_balance\
+use exact_balance, or leave it to the kernel, which spreads connections over the workers\' sockets\
 extend_balance\
 cpu_locality_balance\
-envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance\
 envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance\
 envoy.config.listener.v3.Listener.DeprecatedV1\
 envoy.config.listener.v3.ListenerFilter\
@@ -1095,14 +1106,24 @@ flush_upstream_log_on_upstream_stream\
 upstream_log_flush_interval\
 envoy.extensions.filters.listener.http_inspector.v3.HttpInspector\
 envoy.extensions.filters.listener.original_dst.v3.OriginalDst\
+envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol\
+allow_requests_without_proxy_protocol\
+pass_through_tlvs\
+disallowed_versions\
+TLVs go into dynamic metadata\
+tlv_location\
+envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair\
+metadata_namespace\
+value_string_encoding\
+envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule\
+on_tlv_present\
 envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector\
 fingerprints are not computed\
 enable_ja3_fingerprinting\
-the ClientHello is peeked at, in a buffer that is reused\
+the buffer grows with what the client sends, from 2 KiB\
 initial_read_buffer_size\
 enable_ja4_fingerprinting\
 close_connection_on_client_hello_parsing_errors\
-the limit is 64 KiB, as it is in Envoy unless set\
 max_client_hello_size\
 envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit\
 delay\
@@ -1665,11 +1686,24 @@ envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction\
 ALLOW\
 REJECT_REQUEST\
 DROP_HEADER\
+envoy.config.core.v3.ProxyProtocolConfig.Version\
+V1\
+envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType\
+INCLUDE_ALL\
+INCLUDE\
 envoy.config.core.v3.RoutingPriority\
 HIGH\
 envoy.config.core.v3.SocketAddress.Protocol\
 TCP\
 UDP\
+envoy.config.core.v3.SocketOption.SocketIpVersion\
+SOCKET_IP_VERSION_UNSPECIFIED\
+SOCKET_IP_VERSION_IPV4\
+SOCKET_IP_VERSION_IPV6\
+envoy.config.core.v3.SocketOption.SocketState\
+STATE_PREBIND\
+STATE_BOUND\
+STATE_LISTENING\
 envoy.config.core.v3.TrafficDirection\
 UNSPECIFIED\
 INBOUND\
@@ -1712,6 +1746,9 @@ envoy.extensions.clusters.common.dns.v3.DnsLookupFamily\
 envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream\
 ONCE\
 TRANSITIVE\
+envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding\
+SANITIZED_UTF8\
+BASE64\
 envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType\
 HTTP1\
 HTTP2\
@@ -1823,7 +1860,7 @@ google.protobuf.NullValue\
 NULL_VALUE\
 ";
 
-pub(crate) static MESSAGES: [MessageRow; 336] = [
+pub(crate) static MESSAGES: [MessageRow; 344] = [
     m(0,34,0,2), // envoy.admin.v3.BootstrapConfigDump
     m(55,26,2,2), // envoy.admin.v3.Certificate
     m(98,33,4,7), // envoy.admin.v3.CertificateDetails
@@ -1948,224 +1985,232 @@ pub(crate) static MESSAGES: [MessageRow; 336] = [
     m(17588,48,538,2), // envoy.config.core.v3.Node.DynamicParametersEntry
     m(17636,37,540,3), // envoy.config.core.v3.PathConfigSource
     m(17686,25,543,2), // envoy.config.core.v3.Pipe
-    m(17760,38,545,2), // envoy.config.core.v3.RateLimitSettings
-    m(17817,32,547,6), // envoy.config.core.v3.RetryPolicy
-    m(17949,51,553,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
-    m(18000,46,555,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
-    m(18046,34,557,2), // envoy.config.core.v3.RuntimeDouble
-    m(18093,39,559,2), // envoy.config.core.v3.RuntimeFeatureFlag
-    m(18132,45,561,2), // envoy.config.core.v3.RuntimeFractionalPercent
-    m(18177,34,563,2), // envoy.config.core.v3.RuntimeUInt32
-    m(18211,47,565,2), // envoy.config.core.v3.SchemeHeaderTransformation
-    m(18291,37,567,1), // envoy.config.core.v3.SelfConfigSource
-    m(18328,34,568,7), // envoy.config.core.v3.SocketAddress
-    m(18506,45,575,7), // envoy.config.core.v3.SubstitutionFormatString
-    m(18663,33,582,3), // envoy.config.core.v3.TcpKeepalive
-    m(18744,36,585,2), // envoy.config.core.v3.TransportSocket
-    m(18780,41,587,2), // envoy.config.core.v3.TypedExtensionConfig
-    m(18821,48,589,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    m(18978,37,592,2), // envoy.config.core.v3.WatchedDirectory
-    m(19027,46,594,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
-    m(19103,66,598,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
-    m(19169,53,600,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    m(19398,33,604,5), // envoy.config.endpoint.v3.Endpoint
-    m(19505,51,609,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    m(19583,35,613,5), // envoy.config.endpoint.v3.LbEndpoint
-    m(19660,44,618,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
-    m(19912,42,626,3), // envoy.config.listener.v3.AdditionalAddress
-    m(19954,31,629,3), // envoy.config.listener.v3.Filter
-    m(20044,36,632,7), // envoy.config.listener.v3.FilterChain
-    m(20219,41,639,11), // envoy.config.listener.v3.FilterChainMatch
-    m(20434,33,650,37), // envoy.config.listener.v3.Listener
-    m(21454,57,687,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    m(21558,76,690,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
-    m(21634,70,690,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
-    m(21704,46,690,1), // envoy.config.listener.v3.Listener.DeprecatedV1
-    m(21750,39,691,4), // envoy.config.listener.v3.ListenerFilter
-    m(21804,58,695,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    m(21919,67,700,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    m(21991,47,701,3), // envoy.config.metrics.v3.HistogramBucketSettings
-    m(22049,35,704,5), // envoy.config.metrics.v3.StatsConfig
-    m(22301,36,709,3), // envoy.config.metrics.v3.StatsMatcher
-    m(22375,36,712,3), // envoy.config.metrics.v3.TagSpecifier
-    m(22435,44,715,1), // envoy.config.overload.v3.BufferFactoryConfig
-    m(22516,38,716,2), // envoy.config.overload.v3.LoadShedPoint
-    m(22562,39,718,3), // envoy.config.overload.v3.OverloadAction
-    m(22601,40,721,5), // envoy.config.overload.v3.OverloadManager
-    m(22710,40,726,2), // envoy.config.overload.v3.ResourceMonitor
-    m(22750,38,728,2), // envoy.config.overload.v3.ScaledTrigger
-    m(22825,41,730,1), // envoy.config.overload.v3.ThresholdTrigger
-    m(22866,32,731,3), // envoy.config.overload.v3.Trigger
-    m(22913,35,734,3), // envoy.config.route.v3.CookieMatcher
-    m(22972,31,737,2), // envoy.config.route.v3.Decorator
-    m(23021,42,739,3), // envoy.config.route.v3.DirectResponseAction
-    m(23105,35,742,11), // envoy.config.route.v3.HeaderMatcher
-    m(23258,43,753,3), // envoy.config.route.v3.QueryParameterMatcher
-    m(23301,36,756,10), // envoy.config.route.v3.RedirectAction
-    m(23468,27,766,19), // envoy.config.route.v3.Route
-    m(24255,33,785,37), // envoy.config.route.v3.RouteAction
-    m(25563,44,822,6), // envoy.config.route.v3.RouteAction.HashPolicy
-    m(25724,65,828,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    m(25798,51,829,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    m(25997,51,833,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    m(26059,59,835,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    m(26118,51,836,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    m(26218,53,839,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
-    m(26358,47,846,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
-    m(26501,40,849,19), // envoy.config.route.v3.RouteConfiguration
-    m(26904,32,868,15), // envoy.config.route.v3.RouteMatch
-    m(27222,47,883,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
-    m(27269,54,883,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
-    m(27323,55,883,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    m(27396,29,885,6), // envoy.config.route.v3.Tracing
-    m(27500,36,891,2), // envoy.config.route.v3.VirtualCluster
-    m(27536,33,893,24), // envoy.config.route.v3.VirtualHost
-    m(27820,37,917,5), // envoy.config.route.v3.WeightedCluster
-    m(27945,51,922,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
-    m(27996,53,932,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
-    m(28072,57,937,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    m(28129,57,938,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    m(28186,43,939,8), // envoy.extensions.clusters.dns.v3.DnsCluster
-    m(28281,55,947,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    m(28336,68,949,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    m(28609,46,955,10), // envoy.extensions.filters.http.router.v3.Router
-    m(29071,71,965,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(29206,65,967,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(29271,61,967,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(29332,63,967,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(29671,68,972,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    m(29759,58,976,1), // envoy.extensions.filters.network.direct_response.v3.Config
-    m(29825,45,977,0), // envoy.extensions.filters.network.echo.v3.Echo
-    m(29870,81,977,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(31606,101,1037,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(31751,103,1040,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(31877,109,1042,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(32008,95,1049,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(32164,70,1052,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(32245,63,1057,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(32338,78,1059,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    m(32416,66,1060,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    m(32503,59,1064,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
-    m(32624,58,1067,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
-    m(32682,54,1067,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(33371,74,1090,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(33470,70,1093,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
-    m(33740,70,1103,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(33810,84,1104,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(33894,47,1107,0), // envoy.extensions.formatter.metadata.v3.Metadata
-    m(33941,63,1107,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
-    m(34004,79,1107,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    m(34142,60,1110,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    m(34219,66,1113,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    m(34290,76,1114,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
-    m(34366,67,1114,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    m(34433,92,1116,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
-    m(34525,85,1116,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    m(34709,70,1122,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    m(34829,57,1128,1), // envoy.extensions.load_balancing_policies.random.v3.Random
-    m(34886,66,1129,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    m(34952,68,1131,1), // envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality
-    m(35043,69,1132,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    m(35416,81,1144,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    m(35548,73,1146,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    m(35912,66,1155,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    m(35991,70,1156,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    m(36082,55,1157,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    m(36246,58,1159,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(36304,70,1159,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(36946,58,1175,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(37834,95,1190,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(38031,62,1194,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(38447,67,1205,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    m(38540,79,1207,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
-    m(38717,57,1210,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(38784,48,1212,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(38911,63,1217,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(38985,56,1220,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(39611,51,1229,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
-    m(39701,55,1232,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(39986,62,1238,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    m(40052,60,1239,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(40382,54,1246,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(40521,69,1257,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(40623,73,1261,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(40696,78,1264,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(40774,48,1267,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(40987,77,1276,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(41064,49,1278,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(41213,43,1286,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(41287,44,1293,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(41337,54,1300,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(41445,69,1304,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(41525,71,1305,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(41602,78,1308,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(41680,35,1308,8), // envoy.service.discovery.v3.Resource
-    m(41756,48,1316,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(41816,40,1317,2), // envoy.service.discovery.v3.ResourceError
-    m(41856,42,1319,2), // envoy.service.discovery.v3.ResourceLocator
-    m(41898,65,1321,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(41963,39,1323,2), // envoy.service.discovery.v3.ResourceName
-    m(42031,35,1325,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(42076,33,1327,1), // envoy.type.matcher.v3.ListMatcher
-    m(42115,39,1328,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(42162,37,1329,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(42205,49,1333,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(42254,31,1334,1), // envoy.type.matcher.v3.OrMatcher
-    m(42299,45,1335,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(42363,34,1337,2), // envoy.type.matcher.v3.RegexMatcher
-    m(42471,44,1339,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(42531,35,1340,7), // envoy.type.matcher.v3.StringMatcher
-    m(42649,34,1347,7), // envoy.type.matcher.v3.ValueMatcher
-    m(42725,44,1354,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(42769,34,1354,2), // envoy.type.metadata.v3.MetadataKey
-    m(42803,46,1356,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(42854,35,1358,4), // envoy.type.metadata.v3.MetadataKind
-    m(42900,43,1362,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(42943,40,1362,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(42983,43,1362,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(43026,41,1362,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(43067,31,1362,6), // envoy.type.tracing.v3.CustomTag
-    m(43133,43,1368,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(43176,38,1370,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(43214,39,1372,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(43253,40,1373,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(43297,25,1376,2), // envoy.type.v3.DoubleRange
-    m(43330,31,1378,2), // envoy.type.v3.FractionalPercent
-    m(43381,24,1380,2), // envoy.type.v3.HashPolicy
-    m(43405,36,1382,1), // envoy.type.v3.HashPolicy.FilterState
-    m(43441,33,1383,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(43474,24,1383,1), // envoy.type.v3.HttpStatus
-    m(43502,24,1384,2), // envoy.type.v3.Int32Range
-    m(43526,24,1386,2), // envoy.type.v3.Int64Range
-    m(43550,21,1388,1), // envoy.type.v3.Percent
-    m(43571,29,1389,3), // envoy.type.v3.SemanticVersion
-    m(43629,25,1392,3), // envoy.type.v3.TokenBucket
-    m(43682,19,1395,2), // google.protobuf.Any
-    m(43701,25,1397,1), // google.protobuf.BoolValue
-    m(43726,26,1398,1), // google.protobuf.BytesValue
-    m(43752,27,1399,1), // google.protobuf.DoubleValue
-    m(43779,24,1400,2), // google.protobuf.Duration
-    m(43815,21,1402,0), // google.protobuf.Empty
-    m(43836,26,1402,1), // google.protobuf.FloatValue
-    m(43862,26,1403,1), // google.protobuf.Int32Value
-    m(43888,26,1404,1), // google.protobuf.Int64Value
-    m(43914,25,1405,1), // google.protobuf.ListValue
-    m(43945,27,1406,1), // google.protobuf.StringValue
-    m(43972,22,1407,1), // google.protobuf.Struct
-    m(44000,34,1408,2), // google.protobuf.Struct.FieldsEntry
-    m(44034,25,1410,2), // google.protobuf.Timestamp
-    m(44059,27,1412,1), // google.protobuf.UInt32Value
-    m(44086,27,1413,1), // google.protobuf.UInt64Value
-    m(44113,21,1414,6), // google.protobuf.Value
-    m(44200,17,1420,3), // google.rpc.Status
-    m(44224,25,1423,1), // xds.core.v3.ContextParams
-    m(44255,37,1424,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(17711,49,545,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
+    m(17778,38,547,2), // envoy.config.core.v3.RateLimitSettings
+    m(17835,32,549,6), // envoy.config.core.v3.RetryPolicy
+    m(17967,51,555,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
+    m(18018,46,557,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
+    m(18064,34,559,2), // envoy.config.core.v3.RuntimeDouble
+    m(18111,39,561,2), // envoy.config.core.v3.RuntimeFeatureFlag
+    m(18150,45,563,2), // envoy.config.core.v3.RuntimeFractionalPercent
+    m(18195,34,565,2), // envoy.config.core.v3.RuntimeUInt32
+    m(18229,47,567,2), // envoy.config.core.v3.SchemeHeaderTransformation
+    m(18309,37,569,1), // envoy.config.core.v3.SelfConfigSource
+    m(18346,34,570,7), // envoy.config.core.v3.SocketAddress
+    m(18524,33,577,8), // envoy.config.core.v3.SocketOption
+    m(18601,44,585,2), // envoy.config.core.v3.SocketOption.SocketType
+    m(18659,53,587,0), // envoy.config.core.v3.SocketOption.SocketType.Datagram
+    m(18712,51,587,0), // envoy.config.core.v3.SocketOption.SocketType.Stream
+    m(18763,42,587,1), // envoy.config.core.v3.SocketOptionsOverride
+    m(18805,45,588,7), // envoy.config.core.v3.SubstitutionFormatString
+    m(18962,33,595,3), // envoy.config.core.v3.TcpKeepalive
+    m(19043,36,598,2), // envoy.config.core.v3.TransportSocket
+    m(19079,41,600,2), // envoy.config.core.v3.TypedExtensionConfig
+    m(19120,48,602,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
+    m(19277,37,605,2), // envoy.config.core.v3.WatchedDirectory
+    m(19326,46,607,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
+    m(19402,66,611,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
+    m(19468,53,613,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
+    m(19697,33,617,5), // envoy.config.endpoint.v3.Endpoint
+    m(19804,51,622,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
+    m(19882,35,626,5), // envoy.config.endpoint.v3.LbEndpoint
+    m(19959,44,631,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
+    m(20211,42,639,3), // envoy.config.listener.v3.AdditionalAddress
+    m(20253,31,642,3), // envoy.config.listener.v3.Filter
+    m(20343,36,645,7), // envoy.config.listener.v3.FilterChain
+    m(20518,41,652,11), // envoy.config.listener.v3.FilterChainMatch
+    m(20733,33,663,37), // envoy.config.listener.v3.Listener
+    m(21629,57,700,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
+    m(21830,70,703,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
+    m(21900,46,703,1), // envoy.config.listener.v3.Listener.DeprecatedV1
+    m(21946,39,704,4), // envoy.config.listener.v3.ListenerFilter
+    m(22000,58,708,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
+    m(22115,67,713,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
+    m(22187,47,714,3), // envoy.config.metrics.v3.HistogramBucketSettings
+    m(22245,35,717,5), // envoy.config.metrics.v3.StatsConfig
+    m(22497,36,722,3), // envoy.config.metrics.v3.StatsMatcher
+    m(22571,36,725,3), // envoy.config.metrics.v3.TagSpecifier
+    m(22631,44,728,1), // envoy.config.overload.v3.BufferFactoryConfig
+    m(22712,38,729,2), // envoy.config.overload.v3.LoadShedPoint
+    m(22758,39,731,3), // envoy.config.overload.v3.OverloadAction
+    m(22797,40,734,5), // envoy.config.overload.v3.OverloadManager
+    m(22906,40,739,2), // envoy.config.overload.v3.ResourceMonitor
+    m(22946,38,741,2), // envoy.config.overload.v3.ScaledTrigger
+    m(23021,41,743,1), // envoy.config.overload.v3.ThresholdTrigger
+    m(23062,32,744,3), // envoy.config.overload.v3.Trigger
+    m(23109,35,747,3), // envoy.config.route.v3.CookieMatcher
+    m(23168,31,750,2), // envoy.config.route.v3.Decorator
+    m(23217,42,752,3), // envoy.config.route.v3.DirectResponseAction
+    m(23301,35,755,11), // envoy.config.route.v3.HeaderMatcher
+    m(23454,43,766,3), // envoy.config.route.v3.QueryParameterMatcher
+    m(23497,36,769,10), // envoy.config.route.v3.RedirectAction
+    m(23664,27,779,19), // envoy.config.route.v3.Route
+    m(24451,33,798,37), // envoy.config.route.v3.RouteAction
+    m(25759,44,835,6), // envoy.config.route.v3.RouteAction.HashPolicy
+    m(25920,65,841,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
+    m(25994,51,842,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
+    m(26193,51,846,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
+    m(26255,59,848,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
+    m(26314,51,849,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
+    m(26414,53,852,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
+    m(26554,47,859,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
+    m(26697,40,862,19), // envoy.config.route.v3.RouteConfiguration
+    m(27100,32,881,15), // envoy.config.route.v3.RouteMatch
+    m(27418,47,896,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
+    m(27465,54,896,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
+    m(27519,55,896,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
+    m(27592,29,898,6), // envoy.config.route.v3.Tracing
+    m(27696,36,904,2), // envoy.config.route.v3.VirtualCluster
+    m(27732,33,906,24), // envoy.config.route.v3.VirtualHost
+    m(28016,37,930,5), // envoy.config.route.v3.WeightedCluster
+    m(28141,51,935,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
+    m(28192,53,945,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
+    m(28268,57,950,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+    m(28325,57,951,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    m(28382,43,952,8), // envoy.extensions.clusters.dns.v3.DnsCluster
+    m(28477,55,960,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
+    m(28532,68,962,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
+    m(28805,46,968,10), // envoy.extensions.filters.http.router.v3.Router
+    m(29267,71,978,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(29402,65,980,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(29467,61,980,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(29528,65,980,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
+    m(29707,78,986,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
+    m(29824,70,989,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
+    m(29908,63,991,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(30197,68,996,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
+    m(30285,58,1000,1), // envoy.extensions.filters.network.direct_response.v3.Config
+    m(30351,45,1001,0), // envoy.extensions.filters.network.echo.v3.Echo
+    m(30396,81,1001,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(32132,101,1061,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(32277,103,1064,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(32403,109,1066,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(32534,95,1073,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(32690,70,1076,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(32771,63,1081,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(32864,78,1083,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
+    m(32942,66,1084,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
+    m(33029,59,1088,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
+    m(33150,58,1091,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
+    m(33208,54,1091,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(33897,74,1114,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(33996,70,1117,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
+    m(34266,70,1127,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(34336,84,1128,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(34420,47,1131,0), // envoy.extensions.formatter.metadata.v3.Metadata
+    m(34467,63,1131,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
+    m(34530,79,1131,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
+    m(34668,60,1134,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
+    m(34745,66,1137,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
+    m(34816,76,1138,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
+    m(34892,67,1138,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
+    m(34959,92,1140,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
+    m(35051,85,1140,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
+    m(35235,70,1146,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
+    m(35355,57,1152,1), // envoy.extensions.load_balancing_policies.random.v3.Random
+    m(35412,66,1153,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
+    m(35478,68,1155,1), // envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality
+    m(35569,69,1156,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+    m(35942,81,1168,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
+    m(36074,73,1170,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
+    m(36438,66,1179,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
+    m(36517,70,1180,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
+    m(36608,55,1181,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+    m(36772,58,1183,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(36830,70,1183,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(37472,58,1199,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(38360,95,1214,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(38557,62,1218,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(38973,67,1229,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
+    m(39066,79,1231,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
+    m(39243,57,1234,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(39310,48,1236,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(39437,63,1241,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(39511,56,1244,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(40137,51,1253,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
+    m(40227,55,1256,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(40512,62,1262,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
+    m(40578,60,1263,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(40908,54,1270,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(41047,69,1281,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(41149,73,1285,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(41222,78,1288,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(41300,48,1291,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(41513,77,1300,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(41590,49,1302,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(41739,43,1310,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(41813,44,1317,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(41863,54,1324,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(41971,69,1328,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(42051,71,1329,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(42128,78,1332,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(42206,35,1332,8), // envoy.service.discovery.v3.Resource
+    m(42282,48,1340,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(42342,40,1341,2), // envoy.service.discovery.v3.ResourceError
+    m(42382,42,1343,2), // envoy.service.discovery.v3.ResourceLocator
+    m(42424,65,1345,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(42489,39,1347,2), // envoy.service.discovery.v3.ResourceName
+    m(42557,35,1349,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(42602,33,1351,1), // envoy.type.matcher.v3.ListMatcher
+    m(42641,39,1352,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(42688,37,1353,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(42731,49,1357,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(42780,31,1358,1), // envoy.type.matcher.v3.OrMatcher
+    m(42825,45,1359,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(42889,34,1361,2), // envoy.type.matcher.v3.RegexMatcher
+    m(42997,44,1363,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(43057,35,1364,7), // envoy.type.matcher.v3.StringMatcher
+    m(43175,34,1371,7), // envoy.type.matcher.v3.ValueMatcher
+    m(43251,44,1378,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(43295,34,1378,2), // envoy.type.metadata.v3.MetadataKey
+    m(43329,46,1380,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(43380,35,1382,4), // envoy.type.metadata.v3.MetadataKind
+    m(43426,43,1386,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(43469,40,1386,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(43509,43,1386,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(43552,41,1386,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(43593,31,1386,6), // envoy.type.tracing.v3.CustomTag
+    m(43659,43,1392,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(43702,38,1394,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(43740,39,1396,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(43779,40,1397,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(43823,25,1400,2), // envoy.type.v3.DoubleRange
+    m(43856,31,1402,2), // envoy.type.v3.FractionalPercent
+    m(43907,24,1404,2), // envoy.type.v3.HashPolicy
+    m(43931,36,1406,1), // envoy.type.v3.HashPolicy.FilterState
+    m(43967,33,1407,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(44000,24,1407,1), // envoy.type.v3.HttpStatus
+    m(44028,24,1408,2), // envoy.type.v3.Int32Range
+    m(44052,24,1410,2), // envoy.type.v3.Int64Range
+    m(44076,21,1412,1), // envoy.type.v3.Percent
+    m(44097,29,1413,3), // envoy.type.v3.SemanticVersion
+    m(44155,25,1416,3), // envoy.type.v3.TokenBucket
+    m(44208,19,1419,2), // google.protobuf.Any
+    m(44227,25,1421,1), // google.protobuf.BoolValue
+    m(44252,26,1422,1), // google.protobuf.BytesValue
+    m(44278,27,1423,1), // google.protobuf.DoubleValue
+    m(44305,24,1424,2), // google.protobuf.Duration
+    m(44341,21,1426,0), // google.protobuf.Empty
+    m(44362,26,1426,1), // google.protobuf.FloatValue
+    m(44388,26,1427,1), // google.protobuf.Int32Value
+    m(44414,26,1428,1), // google.protobuf.Int64Value
+    m(44440,25,1429,1), // google.protobuf.ListValue
+    m(44471,27,1430,1), // google.protobuf.StringValue
+    m(44498,22,1431,1), // google.protobuf.Struct
+    m(44526,34,1432,2), // google.protobuf.Struct.FieldsEntry
+    m(44560,25,1434,2), // google.protobuf.Timestamp
+    m(44585,27,1436,1), // google.protobuf.UInt32Value
+    m(44612,27,1437,1), // google.protobuf.UInt64Value
+    m(44639,21,1438,6), // google.protobuf.Value
+    m(44726,17,1444,3), // google.rpc.Status
+    m(44750,25,1447,1), // xds.core.v3.ContextParams
+    m(44781,37,1448,2), // xds.core.v3.ContextParams.ParamsEntry
 ];
 
-pub(crate) static FIELDS: [FieldRow; 1426] = [
+pub(crate) static FIELDS: [FieldRow; 1450] = [
     // envoy.admin.v3.BootstrapConfigDump
     f(34,9,1,b'm',48,4,255,b'S',0,0), // bootstrap
-    f(43,12,2,b'm',329,4,255,b'S',0,0), // last_updated
+    f(43,12,2,b'm',337,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.Certificate
     f(81,7,1,b'm',2,2,255,b'S',0,0), // ca_cert
     f(88,10,2,b'm',2,2,255,b'S',0,0), // cert_chain
@@ -2174,20 +2219,20 @@ pub(crate) static FIELDS: [FieldRow; 1426] = [
     f(135,13,2,b's',65535,0,255,b'S',0,0), // serial_number
     f(148,17,3,b'm',31,2,255,b'S',0,0), // subject_alt_names
     f(165,21,4,b'w',65535,0,255,b'S',0,0), // days_until_expiration
-    f(186,10,5,b'm',329,4,255,b'S',0,0), // valid_from
-    f(196,15,6,b'm',329,4,255,b'S',0,0), // expiration_time
+    f(186,10,5,b'm',337,4,255,b'S',0,0), // valid_from
+    f(196,15,6,b'm',337,4,255,b'S',0,0), // expiration_time
     f(211,12,7,b'm',3,4,255,b'S',0,0), // ocsp_details
     // envoy.admin.v3.CertificateDetails.OcspDetails
-    f(186,10,1,b'm',329,4,255,b'S',0,0), // valid_from
-    f(268,10,2,b'm',329,4,255,b'S',0,0), // expiration
+    f(186,10,1,b'm',337,4,255,b'S',0,0), // valid_from
+    f(268,10,2,b'm',337,4,255,b'S',0,0), // expiration
     // envoy.admin.v3.Certificates
     f(305,12,1,b'm',1,2,255,b'S',0,0), // certificates
     // envoy.admin.v3.ClusterStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(349,13,2,b'b',65535,0,255,b'S',0,0), // added_via_api
-    f(362,31,3,b'm',313,4,255,b'S',0,0), // success_rate_ejection_threshold
+    f(362,31,3,b'm',321,4,255,b'S',0,0), // success_rate_ejection_threshold
     f(393,13,4,b'm',16,2,255,b'S',0,0), // host_statuses
-    f(406,44,5,b'm',313,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
+    f(406,44,5,b'm',321,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
     f(450,16,6,b'm',67,4,255,b'S',0,0), // circuit_breakers
     f(466,18,7,b's',65535,0,255,b'S',0,0), // observability_name
     f(484,16,8,b's',65535,0,255,b'S',0,0), // eds_service_name
@@ -2200,13 +2245,13 @@ pub(crate) static FIELDS: [FieldRow; 1426] = [
     f(622,24,4,b'm',8,2,255,b'S',0,0), // dynamic_warming_clusters
     // envoy.admin.v3.ClustersConfigDump.DynamicCluster
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(694,7,2,b'm',316,4,255,b'S',0,0), // cluster
-    f(43,12,3,b'm',329,4,255,b'S',0,0), // last_updated
+    f(694,7,2,b'm',324,4,255,b'S',0,0), // cluster
+    f(43,12,3,b'm',337,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ClustersConfigDump.StaticCluster
-    f(694,7,1,b'm',316,4,255,b'S',0,0), // cluster
-    f(43,12,2,b'm',329,4,255,b'S',0,0), // last_updated
+    f(694,7,1,b'm',324,4,255,b'S',0,0), // cluster
+    f(43,12,2,b'm',337,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.CommandLineOptions
     f(805,7,1,b'w',65535,0,255,b'S',0,0), // base_id
     f(812,11,2,b'u',65535,0,255,b'S',0,0), // concurrency
@@ -2222,9 +2267,9 @@ pub(crate) static FIELDS: [FieldRow; 1426] = [
     f(960,15,13,b's',65535,0,255,b'S',0,0), // service_cluster
     f(975,12,14,b's',65535,0,255,b'S',0,0), // service_node
     f(987,12,15,b's',65535,0,255,b'S',0,0), // service_zone
-    f(999,19,16,b'm',320,4,255,b'S',0,0), // file_flush_interval
-    f(1018,10,17,b'm',320,4,255,b'S',0,0), // drain_time
-    f(1028,20,18,b'm',320,4,255,b'S',0,0), // parent_shutdown_time
+    f(999,19,16,b'm',328,4,255,b'S',0,0), // file_flush_interval
+    f(1018,10,17,b'm',328,4,255,b'S',0,0), // drain_time
+    f(1028,20,18,b'm',328,4,255,b'S',0,0), // parent_shutdown_time
     f(1048,4,19,b'e',3,0,255,b'S',0,0), // mode
     f(1052,19,22,b'b',65535,0,255,b'S',0,0), // disable_hot_restart
     f(1071,20,23,b'b',65535,0,255,b'S',0,0), // enable_mutex_tracing
@@ -2248,19 +2293,19 @@ pub(crate) static FIELDS: [FieldRow; 1426] = [
     f(1408,19,42,b'u',65535,0,255,b'S',0,0), // file_flush_min_size
     f(1427,27,43,b'b',65535,0,255,b'S',0,0), // log_stacktrace_single_entry
     // envoy.admin.v3.ConfigDump
-    f(1479,7,1,b'm',316,2,255,b'S',0,0), // configs
+    f(1479,7,1,b'm',324,2,255,b'S',0,0), // configs
     // envoy.admin.v3.EndpointsConfigDump
     f(1520,23,2,b'm',14,2,255,b'S',0,0), // static_endpoint_configs
     f(1543,24,3,b'm',13,2,255,b'S',0,0), // dynamic_endpoint_configs
     // envoy.admin.v3.EndpointsConfigDump.DynamicEndpointConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(1623,15,2,b'm',316,4,255,b'S',0,0), // endpoint_config
-    f(43,12,3,b'm',329,4,255,b'S',0,0), // last_updated
+    f(1623,15,2,b'm',324,4,255,b'S',0,0), // endpoint_config
+    f(43,12,3,b'm',337,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.EndpointsConfigDump.StaticEndpointConfig
-    f(1623,15,1,b'm',316,4,255,b'S',0,0), // endpoint_config
-    f(43,12,2,b'm',329,4,255,b'S',0,0), // last_updated
+    f(1623,15,1,b'm',324,4,255,b'S',0,0), // endpoint_config
+    f(43,12,2,b'm',337,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.HostHealthStatus
     f(1724,26,1,b'b',65535,0,255,b'S',0,0), // failed_active_health_check
     f(1750,20,2,b'b',65535,0,255,b'S',0,0), // failed_outlier_check
@@ -2275,11 +2320,11 @@ pub(crate) static FIELDS: [FieldRow; 1426] = [
     f(1960,7,1,b'm',89,4,255,b'S',0,0), // address
     f(1967,5,2,b'm',30,2,255,b'S',0,0), // stats
     f(1972,13,3,b'm',15,4,255,b'S',0,0), // health_status
-    f(1985,12,4,b'm',313,4,255,b'S',0,0), // success_rate
+    f(1985,12,4,b'm',321,4,255,b'S',0,0), // success_rate
     f(1997,6,5,b'u',65535,0,255,b'S',0,0), // weight
     f(2003,8,6,b's',65535,0,255,b'S',0,0), // hostname
     f(2011,8,7,b'u',65535,0,255,b'S',0,0), // priority
-    f(2019,25,8,b'm',313,4,255,b'S',0,0), // local_origin_success_rate
+    f(2019,25,8,b'm',321,4,255,b'S',0,0), // local_origin_success_rate
     f(2044,8,9,b'm',116,4,255,b'S',0,0), // locality
     // envoy.admin.v3.ListenerStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
@@ -2300,23 +2345,23 @@ pub(crate) static FIELDS: [FieldRow; 1426] = [
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ListenersConfigDump.DynamicListenerState
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2372,8,2,b'm',316,4,255,b'S',0,0), // listener
-    f(43,12,3,b'm',329,4,255,b'S',0,0), // last_updated
+    f(2372,8,2,b'm',324,4,255,b'S',0,0), // listener
+    f(43,12,3,b'm',337,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.ListenersConfigDump.StaticListener
-    f(2372,8,1,b'm',316,4,255,b'S',0,0), // listener
-    f(43,12,2,b'm',329,4,255,b'S',0,0), // last_updated
+    f(2372,8,1,b'm',324,4,255,b'S',0,0), // listener
+    f(43,12,2,b'm',337,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.RoutesConfigDump
     f(2460,20,2,b'm',25,2,255,b'S',0,0), // static_route_configs
     f(2480,21,3,b'm',24,2,255,b'S',0,0), // dynamic_route_configs
     // envoy.admin.v3.RoutesConfigDump.DynamicRouteConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2551,12,2,b'm',316,4,255,b'S',0,0), // route_config
-    f(43,12,3,b'm',329,4,255,b'S',0,0), // last_updated
+    f(2551,12,2,b'm',324,4,255,b'S',0,0), // route_config
+    f(43,12,3,b'm',337,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.RoutesConfigDump.StaticRouteConfig
-    f(2551,12,1,b'm',316,4,255,b'S',0,0), // route_config
-    f(43,12,2,b'm',329,4,255,b'S',0,0), // last_updated
+    f(2551,12,1,b'm',324,4,255,b'S',0,0), // route_config
+    f(43,12,2,b'm',337,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.SecretsConfigDump
     f(2644,14,1,b'm',28,2,255,b'S',0,0), // static_secrets
     f(2658,22,2,b'm',27,2,255,b'S',0,0), // dynamic_active_secrets
@@ -2324,19 +2369,19 @@ pub(crate) static FIELDS: [FieldRow; 1426] = [
     // envoy.admin.v3.SecretsConfigDump.DynamicSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(572,12,2,b's',65535,0,255,b'S',0,0), // version_info
-    f(43,12,3,b'm',329,4,255,b'S',0,0), // last_updated
-    f(2749,6,4,b'm',316,4,255,b'S',0,0), // secret
+    f(43,12,3,b'm',337,4,255,b'S',0,0), // last_updated
+    f(2749,6,4,b'm',324,4,255,b'S',0,0), // secret
     f(701,11,5,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.SecretsConfigDump.StaticSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43,12,2,b'm',329,4,255,b'S',0,0), // last_updated
-    f(2749,6,3,b'm',316,4,255,b'S',0,0), // secret
+    f(43,12,2,b'm',337,4,255,b'S',0,0), // last_updated
+    f(2749,6,3,b'm',324,4,255,b'S',0,0), // secret
     // envoy.admin.v3.ServerInfo
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
     f(2832,5,2,b'e',4,0,255,b'S',0,0), // state
-    f(2837,20,3,b'm',320,4,255,b'S',0,0), // uptime_current_epoch
-    f(2857,17,4,b'm',320,4,255,b'S',0,0), // uptime_all_epochs
+    f(2837,20,3,b'm',328,4,255,b'S',0,0), // uptime_current_epoch
+    f(2857,17,4,b'm',328,4,255,b'S',0,0), // uptime_all_epochs
     f(2874,19,5,b's',65535,0,255,b'S',0,0), // hot_restart_version
     f(2893,20,6,b'm',10,4,255,b'S',0,0), // command_line_options
     f(2913,4,7,b'm',120,4,255,b'S',0,0), // node
@@ -2350,14 +2395,14 @@ pub(crate) static FIELDS: [FieldRow; 1426] = [
     f(3015,3,2,b's',65535,4,0,b'S',0,0), // uri
     f(3018,10,3,b's',65535,4,0,b'S',0,0), // ip_address
     // envoy.admin.v3.UpdateFailureState
-    f(3061,20,1,b'm',316,4,255,b'S',0,0), // failed_configuration
-    f(3081,19,2,b'm',329,4,255,b'S',0,0), // last_update_attempt
+    f(3061,20,1,b'm',324,4,255,b'S',0,0), // failed_configuration
+    f(3081,19,2,b'm',337,4,255,b'S',0,0), // last_update_attempt
     f(3100,7,3,b's',65535,0,255,b'S',0,0), // details
     f(572,12,4,b's',65535,0,255,b'S',0,0), // version_info
     // envoy.config.accesslog.v3.AccessLog
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3142,6,2,b'm',34,4,255,b'S',0,0), // filter
-    f(3148,12,4,b'm',316,4,0,b'S',0,0), // typed_config
+    f(3148,12,4,b'm',324,4,0,b'S',0,0), // typed_config
     // envoy.config.accesslog.v3.AccessLogFilter
     f(3201,18,1,b'm',45,4,0,b'S',0,0), // status_code_filter
     f(3219,15,2,b'm',37,4,0,b'S',0,0), // duration_filter
@@ -2376,16 +2421,16 @@ pub(crate) static FIELDS: [FieldRow; 1426] = [
     f(3548,7,1,b'm',34,2,255,b'S',0,0), // filters
     // envoy.config.accesslog.v3.ComparisonFilter
     f(3597,2,1,b'e',6,0,255,b'S',0,0), // op
-    f(2972,5,2,b'm',131,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',132,4,255,b'S',0,0), // value
     // envoy.config.accesslog.v3.DurationFilter
     f(3639,10,1,b'm',36,4,255,b'S',0,0), // comparison
     // envoy.config.accesslog.v3.GrpcStatusFilter
     f(3691,8,1,b'e',7,2,255,b'S',0,0), // statuses
     f(3699,7,2,b'b',65535,0,255,b'S',0,0), // exclude
     // envoy.config.accesslog.v3.HeaderFilter
-    f(3744,6,1,b'm',175,4,255,b'S',0,0), // header
+    f(3744,6,1,b'm',180,4,255,b'S',0,0), // header
     // envoy.config.accesslog.v3.LogTypeFilter
-    f(3789,5,1,b'e',28,2,255,b'S',0,0), // types
+    f(3789,5,1,b'e',32,2,255,b'S',0,0), // types
     f(3699,7,2,b'b',65535,0,255,b'S',0,0), // exclude
     // envoy.config.accesslog.v3.NotHealthCheckFilter
     // envoy.config.accesslog.v3.OrFilter
@@ -2394,7 +2439,7 @@ pub(crate) static FIELDS: [FieldRow; 1426] = [
     f(3918,5,1,b's',65535,2,255,b'S',0,0), // flags
     // envoy.config.accesslog.v3.RuntimeFilter
     f(3962,11,1,b's',65535,0,255,b'S',0,0), // runtime_key
-    f(3973,15,2,b'm',306,4,255,b'S',0,0), // percent_sampled
+    f(3973,15,2,b'm',314,4,255,b'S',0,0), // percent_sampled
     f(3988,26,3,b'b',65535,0,255,b'S',0,0), // use_independent_randomness
     // envoy.config.accesslog.v3.StatusCodeFilter
     f(3639,10,1,b'm',36,4,255,b'S',0,0), // comparison
@@ -2403,10 +2448,10 @@ pub(crate) static FIELDS: [FieldRow; 1426] = [
     f(4169,15,1,b's',65535,0,255,b'I',4128,41), // access_log_path
     f(4231,12,2,b's',65535,0,255,b'I',4184,47), // profile_path
     f(1960,7,3,b'm',89,4,255,b'S',0,0), // address
-    f(4297,14,4,b'm',65535,2,255,b'R',4243,54), // socket_options
+    f(4297,14,4,b'm',136,2,255,b'R',4243,54), // socket_options
     f(4311,10,5,b'm',33,2,255,b'I',4128,41), // access_log
     f(4360,24,6,b'b',65535,0,255,b'I',4321,39), // ignore_global_conn_limit
-    f(4384,11,7,b'm',290,2,255,b'R',0,0), // allow_paths
+    f(4384,11,7,b'm',298,2,255,b'R',0,0), // allow_paths
     // envoy.config.bootstrap.v3.Bootstrap
     f(2913,4,1,b'm',120,4,255,b'S',0,0), // node
     f(4430,16,2,b'm',54,4,255,b'S',0,0), // static_resources
@@ -2414,19 +2459,19 @@ pub(crate) static FIELDS: [FieldRow; 1426] = [
     f(4463,15,4,b'm',55,4,255,b'S',0,0), // cluster_manager
     f(4549,10,5,b's',65535,0,255,b'I',4478,71), // flags_path
     f(4604,11,6,b'm',65535,2,255,b'R',4559,45), // stats_sinks
-    f(4685,20,7,b'm',320,4,255,b'I',4615,70), // stats_flush_interval
+    f(4685,20,7,b'm',328,4,255,b'I',4615,70), // stats_flush_interval
     f(4773,8,8,b'm',64,4,255,b'I',4705,68), // watchdog
     f(4828,7,9,b'm',65535,4,255,b'R',4781,47), // tracing
     f(4835,5,12,b'm',47,4,255,b'S',0,0), // admin
-    f(4840,12,13,b'm',161,4,255,b'S',0,0), // stats_config
+    f(4840,12,13,b'm',166,4,255,b'S',0,0), // stats_config
     f(4897,10,14,b'm',91,4,255,b'R',4852,45), // hds_config
-    f(4973,16,15,b'm',167,4,255,b'I',4907,66), // overload_manager
+    f(4973,16,15,b'm',172,4,255,b'I',4907,66), // overload_manager
     f(5035,23,16,b'b',65535,0,255,b'I',4989,46), // enable_dispatcher_stats
     f(5058,15,17,b'm',59,4,255,b'S',0,0), // layered_runtime
     f(5101,13,18,b's',65535,0,255,b'R',5073,28), // header_prefix
-    f(5114,29,19,b'm',331,4,255,b'S',0,0), // stats_server_version_override
+    f(5114,29,19,b'm',339,4,255,b'S',0,0), // stats_server_version_override
     f(5233,23,20,b'b',65535,0,255,b'I',5143,90), // use_tcp_for_dns_lookups
-    f(5291,20,21,b'm',138,2,255,b'R',5256,35), // bootstrap_extensions
+    f(5291,20,21,b'm',144,2,255,b'R',5256,35), // bootstrap_extensions
     f(5384,14,22,b'm',96,2,255,b'R',5311,73), // config_sources
     f(5430,21,23,b'm',96,4,255,b'R',5398,32), // default_config_source
     f(5485,24,24,b's',65535,0,255,b'I',5451,34), // default_socket_interface
@@ -2436,23 +2481,23 @@ pub(crate) static FIELDS: [FieldRow; 1426] = [
     f(5779,13,28,b'm',58,2,255,b'I',5693,86), // fatal_actions
     f(5792,20,29,b'b',65535,4,0,b'I',4615,70), // stats_flush_on_admin
     f(5812,21,30,b'm',99,4,255,b'I',5143,90), // dns_resolution_config
-    f(5833,25,31,b'm',138,4,255,b'I',5143,90), // typed_dns_resolver_config
+    f(5833,25,31,b'm',144,4,255,b'I',5143,90), // typed_dns_resolver_config
     f(5917,14,32,b'm',57,2,255,b'I',5858,59), // inline_headers
     f(5990,22,33,b's',65535,0,255,b'I',5931,59), // perf_tracing_file_path
-    f(6106,20,34,b'm',138,4,255,b'I',6012,94), // default_regex_engine
-    f(6178,22,35,b'm',138,4,255,b'R',6126,52), // xds_delegate_extension
-    f(6258,28,36,b'm',138,4,255,b'R',6200,58), // xds_config_tracker_extension
-    f(6349,16,37,b'm',138,4,255,b'R',6286,63), // listener_manager
+    f(6106,20,34,b'm',144,4,255,b'I',6012,94), // default_regex_engine
+    f(6178,22,35,b'm',144,4,255,b'R',6126,52), // xds_delegate_extension
+    f(6258,28,36,b'm',144,4,255,b'R',6200,58), // xds_config_tracker_extension
+    f(6349,16,37,b'm',144,4,255,b'R',6286,63), // listener_manager
     f(6365,22,38,b'm',49,4,255,b'S',0,0), // application_log_config
     f(6429,21,39,b'm',51,4,255,b'I',6387,42), // deferred_stat_options
     f(6491,32,40,b'm',53,4,255,b'I',6450,41), // grpc_async_client_manager_config
     f(6573,24,41,b'm',60,4,255,b'I',6523,50), // memory_allocator_manager
-    f(6679,23,42,b'm',320,4,1,b'I',6597,82), // stats_eviction_interval
+    f(6679,23,42,b'm',328,4,1,b'I',6597,82), // stats_eviction_interval
     f(6734,26,43,b'b',65535,0,255,b'I',6702,32), // enable_worker_cpu_affinity
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig
     f(942,10,1,b'm',50,4,255,b'S',0,0), // log_format
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat
-    f(6882,11,1,b'm',327,4,0,b'S',0,0), // json_format
+    f(6882,11,1,b'm',335,4,0,b'S',0,0), // json_format
     f(6893,11,2,b's',65535,4,0,b'S',0,0), // text_format
     // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
     f(6995,30,1,b'b',65535,0,255,b'I',6959,36), // enable_deferred_creation_stats
@@ -2463,11 +2508,11 @@ pub(crate) static FIELDS: [FieldRow; 1426] = [
     f(7157,21,5,b's',65535,0,255,b'R',7107,50), // lds_resources_locator
     f(7178,21,6,b's',65535,0,255,b'R',7107,50), // cds_resources_locator
     // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    f(7263,30,1,b'm',320,4,255,b'I',6959,36), // max_cached_entry_idle_duration
+    f(7263,30,1,b'm',328,4,255,b'I',6959,36), // max_cached_entry_idle_duration
     // envoy.config.bootstrap.v3.Bootstrap.StaticResources
-    f(7344,9,1,b'm',152,2,255,b'S',0,0), // listeners
+    f(7344,9,1,b'm',158,2,255,b'S',0,0), // listeners
     f(7353,8,2,b'm',69,2,255,b'S',0,0), // clusters
-    f(7361,7,3,b'm',255,2,255,b'S',0,0), // secrets
+    f(7361,7,3,b'm',263,2,255,b'S',0,0), // secrets
     // envoy.config.bootstrap.v3.ClusterManager
     f(7475,18,1,b's',65535,0,255,b'I',7408,67), // local_cluster_name
     f(7566,17,2,b'm',56,4,255,b'I',7493,73), // outlier_detection
@@ -2481,18 +2526,18 @@ pub(crate) static FIELDS: [FieldRow; 1426] = [
     f(7836,18,1,b's',65535,0,255,b'I',6959,36), // inline_header_name
     f(7854,18,2,b'e',8,0,255,b'I',6959,36), // inline_header_type
     // envoy.config.bootstrap.v3.FatalAction
-    f(7909,6,1,b'm',138,4,255,b'I',6959,36), // config
+    f(7909,6,1,b'm',144,4,255,b'I',6959,36), // config
     // envoy.config.bootstrap.v3.LayeredRuntime
     f(7955,6,1,b'm',61,2,255,b'S',0,0), // layers
     // envoy.config.bootstrap.v3.MemoryAllocatorManager
     f(8009,16,1,b'w',65535,0,255,b'I',6959,36), // bytes_to_release
-    f(8025,23,2,b'm',320,4,255,b'I',6959,36), // memory_release_interval
-    f(8048,23,3,b'm',331,4,255,b'I',6959,36), // soft_memory_limit_bytes
-    f(8071,28,4,b'm',330,4,255,b'I',6959,36), // max_per_cpu_cache_size_bytes
+    f(8025,23,2,b'm',328,4,255,b'I',6959,36), // memory_release_interval
+    f(8048,23,3,b'm',339,4,255,b'I',6959,36), // soft_memory_limit_bytes
+    f(8071,28,4,b'm',338,4,255,b'I',6959,36), // max_per_cpu_cache_size_bytes
     f(8099,24,5,b'w',65535,0,255,b'I',6959,36), // max_unfreed_memory_bytes
     // envoy.config.bootstrap.v3.RuntimeLayer
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(8161,12,2,b'm',327,4,0,b'S',0,0), // static_layer
+    f(8161,12,2,b'm',335,4,0,b'S',0,0), // static_layer
     f(8173,10,3,b'm',63,4,0,b'S',0,0), // disk_layer
     f(8183,11,4,b'm',62,4,0,b'S',0,0), // admin_layer
     f(8238,10,5,b'm',65535,4,0,b'R',8194,44), // rtds_layer
@@ -2502,15 +2547,15 @@ pub(crate) static FIELDS: [FieldRow; 1426] = [
     f(8357,22,2,b'b',65535,0,255,b'S',0,0), // append_service_cluster
     f(8379,12,3,b's',65535,0,255,b'S',0,0), // subdirectory
     // envoy.config.bootstrap.v3.Watchdog
-    f(8425,12,1,b'm',320,4,255,b'I',6959,36), // miss_timeout
-    f(8437,16,2,b'm',320,4,255,b'I',6959,36), // megamiss_timeout
-    f(8453,12,3,b'm',320,4,255,b'I',6959,36), // kill_timeout
-    f(8465,17,4,b'm',320,4,255,b'I',6959,36), // multikill_timeout
-    f(8482,19,5,b'm',313,4,255,b'I',6959,36), // multikill_threshold
-    f(8501,23,6,b'm',320,4,255,b'I',6959,36), // max_kill_timeout_jitter
+    f(8425,12,1,b'm',328,4,255,b'I',6959,36), // miss_timeout
+    f(8437,16,2,b'm',328,4,255,b'I',6959,36), // megamiss_timeout
+    f(8453,12,3,b'm',328,4,255,b'I',6959,36), // kill_timeout
+    f(8465,17,4,b'm',328,4,255,b'I',6959,36), // multikill_timeout
+    f(8482,19,5,b'm',321,4,255,b'I',6959,36), // multikill_threshold
+    f(8501,23,6,b'm',328,4,255,b'I',6959,36), // max_kill_timeout_jitter
     f(8524,7,7,b'm',65,2,255,b'I',6959,36), // actions
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
-    f(7909,6,1,b'm',138,4,255,b'I',6959,36), // config
+    f(7909,6,1,b'm',144,4,255,b'I',6959,36), // config
     f(8580,5,2,b'e',9,0,255,b'I',6959,36), // event
     // envoy.config.bootstrap.v3.Watchdogs
     f(8620,20,1,b'm',64,4,255,b'I',6959,36), // main_thread_watchdog
@@ -2519,35 +2564,35 @@ pub(crate) static FIELDS: [FieldRow; 1426] = [
     f(8694,10,1,b'm',68,2,255,b'S',0,0), // thresholds
     f(8730,19,2,b'm',68,2,255,b'R',8704,26), // per_host_thresholds
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds
-    f(2011,8,1,b'e',20,0,255,b'S',0,0), // priority
-    f(8799,15,2,b'm',330,4,255,b'S',0,0), // max_connections
-    f(8814,20,3,b'm',330,4,255,b'S',0,0), // max_pending_requests
-    f(8834,12,4,b'm',330,4,255,b'S',0,0), // max_requests
-    f(8846,11,5,b'm',330,4,255,b'S',0,0), // max_retries
+    f(2011,8,1,b'e',22,0,255,b'S',0,0), // priority
+    f(8799,15,2,b'm',338,4,255,b'S',0,0), // max_connections
+    f(8814,20,3,b'm',338,4,255,b'S',0,0), // max_pending_requests
+    f(8834,12,4,b'm',338,4,255,b'S',0,0), // max_requests
+    f(8846,11,5,b'm',338,4,255,b'S',0,0), // max_retries
     f(8926,15,6,b'b',65535,0,255,b'I',8857,69), // track_remaining
-    f(8991,20,7,b'm',330,4,255,b'I',8941,50), // max_connection_pools
+    f(8991,20,7,b'm',338,4,255,b'I',8941,50), // max_connection_pools
     f(9026,12,8,b'm',65535,4,255,b'R',9011,15), // retry_budget
     // envoy.config.cluster.v3.Cluster
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(2968,4,2,b'e',11,4,0,b'S',0,0), // type
     f(9069,18,3,b'm',75,4,255,b'S',0,0), // eds_cluster_config
-    f(9087,15,4,b'm',320,4,255,b'S',0,0), // connect_timeout
-    f(9170,33,5,b'm',330,4,255,b'I',9102,68), // per_connection_buffer_limit_bytes
+    f(9087,15,4,b'm',328,4,255,b'S',0,0), // connect_timeout
+    f(9170,33,5,b'm',338,4,255,b'I',9102,68), // per_connection_buffer_limit_bytes
     f(9203,9,6,b'e',13,0,255,b'S',0,0), // lb_policy
     f(9254,13,8,b'm',65535,2,255,b'R',9212,42), // health_checks
-    f(9267,27,9,b'm',330,4,255,b'S',0,0), // max_requests_per_connection
+    f(9267,27,9,b'm',338,4,255,b'S',0,0), // max_requests_per_connection
     f(450,16,10,b'm',67,4,255,b'S',0,0), // circuit_breakers
     f(9294,21,13,b'm',109,4,255,b'S',0,0), // http_protocol_options
     f(9315,22,14,b'm',112,4,255,b'S',0,0), // http2_protocol_options
-    f(9337,16,16,b'm',320,4,255,b'S',0,0), // dns_refresh_rate
+    f(9337,16,16,b'm',328,4,255,b'S',0,0), // dns_refresh_rate
     f(9353,17,17,b'e',12,0,255,b'S',0,0), // dns_lookup_family
     f(9370,13,18,b'm',89,2,255,b'S',0,0), // dns_resolvers
     f(7566,17,19,b'm',65535,4,255,b'R',9383,38), // outlier_detection
-    f(9480,16,20,b'm',320,4,255,b'I',9421,59), // cleanup_interval
+    f(9480,16,20,b'm',328,4,255,b'I',9421,59), // cleanup_interval
     f(7583,20,21,b'm',93,4,255,b'S',0,0), // upstream_bind_config
     f(9521,16,22,b'm',65535,4,255,b'R',9496,25), // lb_subset_config
     f(9605,19,23,b'm',65535,4,1,b'R',9537,68), // ring_hash_lb_config
-    f(9624,16,24,b'm',137,4,255,b'S',0,0), // transport_socket
+    f(9624,16,24,b'm',143,4,255,b'S',0,0), // transport_socket
     f(9674,8,25,b'm',117,4,255,b'I',9640,34), // metadata
     f(9682,18,26,b'e',10,0,255,b'S',0,0), // protocol_selection
     f(9700,16,27,b'm',70,4,255,b'S',0,0), // common_lb_config
@@ -2556,7 +2601,7 @@ pub(crate) static FIELDS: [FieldRow; 1426] = [
     f(9757,27,30,b'm',86,4,255,b'S',0,0), // upstream_connection_options
     f(9784,40,31,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_health_failure
     f(9887,29,32,b'b',65535,0,255,b'I',9824,63), // ignore_health_on_host_removal
-    f(9916,15,33,b'm',141,4,255,b'S',0,0), // load_assignment
+    f(9916,15,33,b'm',147,4,255,b'S',0,0), // load_assignment
     f(9931,22,34,b'm',77,4,1,b'S',0,0), // original_dst_lb_config
     f(9953,32,36,b'm',82,1,255,b'S',0,0), // typed_extension_protocol_options
     f(9985,23,37,b'm',76,4,1,b'S',0,0), // least_request_lb_config
@@ -2568,128 +2613,128 @@ pub(crate) static FIELDS: [FieldRow; 1426] = [
     f(10142,24,43,b'm',81,2,255,b'S',0,0), // transport_socket_matches
     f(10166,24,44,b'm',79,4,255,b'S',0,0), // dns_failure_refresh_rate
     f(5233,23,45,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
-    f(10190,30,46,b'm',139,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(10190,30,46,b'm',145,4,255,b'S',0,0), // upstream_http_protocol_options
     f(10246,21,47,b'b',65535,0,255,b'I',10220,26), // track_timeout_budgets
-    f(10267,15,48,b'm',138,4,255,b'R',0,0), // upstream_config
+    f(10267,15,48,b'm',144,4,255,b'R',0,0), // upstream_config
     f(10311,19,49,b'm',85,4,255,b'I',10282,29), // track_cluster_stats
     f(10375,17,50,b'm',78,4,255,b'I',10330,45), // preconnect_policy
     f(10392,41,51,b'b',65535,0,255,b'R',0,0), // connection_pool_per_downstream_connection
     f(10498,16,52,b'm',65535,4,1,b'R',10433,65), // maglev_lb_config
     f(5812,21,53,b'm',99,4,255,b'S',0,0), // dns_resolution_config
-    f(10514,21,54,b'm',317,4,255,b'S',0,0), // wait_for_warm_on_init
-    f(5833,25,55,b'm',138,4,255,b'S',0,0), // typed_dns_resolver_config
+    f(10514,21,54,b'm',325,4,255,b'S',0,0), // wait_for_warm_on_init
+    f(5833,25,55,b'm',144,4,255,b'S',0,0), // typed_dns_resolver_config
     f(10535,21,56,b'm',80,4,1,b'S',0,0), // round_robin_lb_config
     f(10556,27,57,b's',65535,2,255,b'R',0,0), // lrs_report_endpoint_metrics
-    f(10583,10,58,b'm',320,4,255,b'S',0,0), // dns_jitter
+    f(10583,10,58,b'm',328,4,255,b'S',0,0), // dns_jitter
     f(10593,24,59,b'm',65535,4,255,b'R',0,0), // transport_socket_matcher
-    f(10617,44,60,b'm',320,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
-    f(10684,13,61,b'm',162,4,255,b'I',10661,23), // stats_matcher
+    f(10617,44,60,b'm',328,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
+    f(10684,13,61,b'm',167,4,255,b'I',10661,23), // stats_matcher
     f(10697,16,62,b'm',65535,4,255,b'R',0,0), // queuing_policies
     // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    f(10759,23,1,b'm',313,4,255,b'S',0,0), // healthy_panic_threshold
+    f(10759,23,1,b'm',321,4,255,b'S',0,0), // healthy_panic_threshold
     f(10782,20,2,b'm',73,4,0,b'S',0,0), // zone_aware_lb_config
     f(10802,27,3,b'm',72,4,0,b'S',0,0), // locality_weighted_lb_config
-    f(10881,19,4,b'm',320,4,255,b'I',10829,52), // update_merge_window
+    f(10881,19,4,b'm',328,4,255,b'I',10829,52), // update_merge_window
     f(10952,31,5,b'b',65535,0,255,b'I',10900,52), // ignore_new_hosts_until_first_hc
     f(10983,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
     f(11091,28,7,b'm',71,4,255,b'I',11019,72), // consistent_hashing_lb_config
     f(11218,20,8,b'm',108,4,255,b'I',11119,99), // override_host_status
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
     f(11310,24,1,b'b',65535,0,255,b'I',6959,36), // use_hostname_for_hashing
-    f(11334,19,2,b'm',330,4,255,b'I',6959,36), // hash_balance_factor
+    f(11334,19,2,b'm',338,4,255,b'I',6959,36), // hash_balance_factor
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
-    f(11593,15,1,b'm',313,4,255,b'I',11488,105), // routing_enabled
-    f(11608,16,2,b'm',331,4,255,b'I',11488,105), // min_cluster_size
+    f(11593,15,1,b'm',321,4,255,b'I',11488,105), // routing_enabled
+    f(11608,16,2,b'm',339,4,255,b'I',11488,105), // min_cluster_size
     f(11624,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
     // envoy.config.cluster.v3.Cluster.CustomClusterType
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',316,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',324,4,255,b'S',0,0), // typed_config
     // envoy.config.cluster.v3.Cluster.EdsClusterConfig
     f(11742,10,1,b'm',96,4,255,b'S',0,0), // eds_config
     f(11752,12,2,b's',65535,0,255,b'S',0,0), // service_name
     // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    f(11816,12,1,b'm',330,4,255,b'S',0,0), // choice_count
-    f(11828,19,2,b'm',128,4,255,b'S',0,0), // active_request_bias
+    f(11816,12,1,b'm',338,4,255,b'S',0,0), // choice_count
+    f(11828,19,2,b'm',129,4,255,b'S',0,0), // active_request_bias
     f(11911,17,3,b'm',65535,4,255,b'R',11847,64), // slow_start_config
     // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
     f(11979,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
     f(12059,16,2,b's',65535,0,255,b'I',11994,65), // http_header_name
-    f(12098,22,3,b'm',330,4,255,b'R',12075,23), // upstream_port_override
-    f(12120,12,4,b'm',293,4,255,b'R',0,0), // metadata_key
+    f(12098,22,3,b'm',338,4,255,b'R',12075,23), // upstream_port_override
+    f(12120,12,4,b'm',301,4,255,b'R',0,0), // metadata_key
     // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    f(12180,29,1,b'm',319,4,255,b'I',6959,36), // per_upstream_preconnect_ratio
-    f(12209,27,2,b'm',319,4,255,b'I',6959,36), // predictive_preconnect_ratio
-    f(12236,27,3,b'm',284,4,255,b'I',6959,36), // preconnect_enabled_metadata
+    f(12180,29,1,b'm',327,4,255,b'I',6959,36), // per_upstream_preconnect_ratio
+    f(12209,27,2,b'm',327,4,255,b'I',6959,36), // predictive_preconnect_ratio
+    f(12236,27,3,b'm',292,4,255,b'I',6959,36), // preconnect_enabled_metadata
     // envoy.config.cluster.v3.Cluster.RefreshRate
-    f(12306,13,1,b'm',320,4,255,b'S',0,0), // base_interval
-    f(12319,12,2,b'm',320,4,255,b'S',0,0), // max_interval
+    f(12306,13,1,b'm',328,4,255,b'S',0,0), // base_interval
+    f(12319,12,2,b'm',328,4,255,b'S',0,0), // max_interval
     // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
     f(11911,17,1,b'm',65535,4,255,b'R',11847,64), // slow_start_config
     // envoy.config.cluster.v3.Cluster.TransportSocketMatch
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(12433,5,2,b'm',327,4,255,b'S',0,0), // match
-    f(9624,16,3,b'm',137,4,255,b'S',0,0), // transport_socket
+    f(12433,5,2,b'm',335,4,255,b'S',0,0), // match
+    f(9624,16,3,b'm',143,4,255,b'S',0,0), // transport_socket
     // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',316,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',324,4,255,b'S',0,0), // value
     // envoy.config.cluster.v3.LoadBalancingPolicy
     f(12550,8,1,b'm',84,2,255,b'S',0,0), // policies
     // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
-    f(12608,22,4,b'm',138,4,255,b'S',0,0), // typed_extension_config
+    f(12608,22,4,b'm',144,4,255,b'S',0,0), // typed_extension_config
     // envoy.config.cluster.v3.TrackClusterStats
     f(12671,15,1,b'b',65535,0,255,b'I',6959,36), // timeout_budgets
     f(12686,22,2,b'b',65535,0,255,b'I',6959,36), // request_response_sizes
     f(12708,18,3,b'b',65535,0,255,b'I',6959,36), // per_endpoint_stats
     // envoy.config.cluster.v3.UpstreamConnectionOptions
-    f(12775,13,1,b'm',136,4,255,b'S',0,0), // tcp_keepalive
+    f(12775,13,1,b'm',142,4,255,b'S',0,0), // tcp_keepalive
     f(12811,48,2,b'b',65535,0,255,b'I',12788,23), // set_local_interface_name_on_upstream_connections
     f(12886,21,3,b'm',87,4,255,b'I',12859,27), // happy_eyeballs_config
     // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
     f(12976,28,1,b'e',14,0,255,b'I',6959,36), // first_address_family_version
-    f(13004,26,2,b'm',330,4,255,b'I',6959,36), // first_address_family_count
+    f(13004,26,2,b'm',338,4,255,b'I',6959,36), // first_address_family_count
     // envoy.config.common.mutation_rules.v3.HeaderMutation
     f(13082,6,1,b's',65535,4,0,b'S',0,0), // remove
     f(13088,6,2,b'm',107,4,0,b'S',0,0), // append
     f(13122,15,3,b'm',65535,4,0,b'R',13094,28), // remove_on_match
     // envoy.config.core.v3.Address
-    f(13165,14,1,b'm',134,4,0,b'S',0,0), // socket_address
+    f(13165,14,1,b'm',135,4,0,b'S',0,0), // socket_address
     f(13179,4,2,b'm',123,4,0,b'S',0,0), // pipe
     f(13219,22,3,b'm',65535,4,0,b'R',13183,36), // envoy_internal_address
     // envoy.config.core.v3.AggregatedConfigSource
     // envoy.config.core.v3.ApiConfigSource
     f(13320,8,1,b'e',15,0,255,b'S',0,0), // api_type
     f(13372,13,2,b's',65535,2,255,b'R',13328,44), // cluster_names
-    f(13430,13,3,b'm',320,4,255,b'I',13385,45), // refresh_delay
+    f(13430,13,3,b'm',328,4,255,b'I',13385,45), // refresh_delay
     f(13443,13,4,b'm',104,2,255,b'S',0,0), // grpc_services
-    f(13456,15,5,b'm',320,4,255,b'I',13385,45), // request_timeout
-    f(13532,19,6,b'm',124,4,255,b'I',13471,61), // rate_limit_settings
+    f(13456,15,5,b'm',328,4,255,b'I',13385,45), // request_timeout
+    f(13532,19,6,b'm',125,4,255,b'I',13471,61), // rate_limit_settings
     f(13551,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
     f(13581,21,8,b'e',16,0,255,b'S',0,0), // transport_api_version
-    f(13602,17,9,b'm',138,2,255,b'R',0,0), // config_validators
+    f(13602,17,9,b'm',144,2,255,b'R',0,0), // config_validators
     // envoy.config.core.v3.BackoffStrategy
-    f(12306,13,1,b'm',320,4,255,b'S',0,0), // base_interval
-    f(12319,12,2,b'm',320,4,255,b'S',0,0), // max_interval
+    f(12306,13,1,b'm',328,4,255,b'S',0,0), // base_interval
+    f(12319,12,2,b'm',328,4,255,b'S',0,0), // max_interval
     // envoy.config.core.v3.BindConfig
-    f(13686,14,1,b'm',134,4,255,b'S',0,0), // source_address
-    f(13700,8,2,b'm',317,4,255,b'S',0,0), // freebind
-    f(4297,14,3,b'm',65535,2,255,b'R',13708,36), // socket_options
-    f(13744,27,4,b'm',134,2,255,b'R',0,0), // additional_source_addresses
+    f(13686,14,1,b'm',135,4,255,b'S',0,0), // source_address
+    f(13700,8,2,b'm',325,4,255,b'S',0,0), // freebind
+    f(4297,14,3,b'm',136,2,255,b'R',13708,36), // socket_options
+    f(13744,27,4,b'm',135,2,255,b'R',0,0), // additional_source_addresses
     f(13771,22,5,b'm',103,2,255,b'S',0,0), // extra_source_addresses
-    f(13793,22,6,b'm',138,4,255,b'R',0,0), // local_address_selector
+    f(13793,22,6,b'm',144,4,255,b'R',0,0), // local_address_selector
     f(13815,27,7,b'b',65535,0,255,b'R',0,0), // validate_network_namespaces
     // envoy.config.core.v3.BuildVersion
-    f(2825,7,1,b'm',314,4,255,b'S',0,0), // version
-    f(9674,8,2,b'm',327,4,255,b'S',0,0), // metadata
+    f(2825,7,1,b'm',322,4,255,b'S',0,0), // version
+    f(9674,8,2,b'm',335,4,255,b'S',0,0), // metadata
     // envoy.config.core.v3.CidrRange
     f(13905,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(13919,10,2,b'm',330,4,255,b'S',0,0), // prefix_len
+    f(13919,10,2,b'm',338,4,255,b'S',0,0), // prefix_len
     // envoy.config.core.v3.ConfigSource
     f(131,4,1,b's',65535,4,0,b'S',0,0), // path
     f(13962,17,2,b'm',91,4,0,b'S',0,0), // api_config_source
     f(13979,3,3,b'm',90,4,0,b'S',0,0), // ads
-    f(13982,21,4,b'm',320,4,255,b'S',0,0), // initial_fetch_timeout
-    f(14003,4,5,b'm',133,4,0,b'S',0,0), // self
+    f(13982,21,4,b'm',328,4,255,b'S',0,0), // initial_fetch_timeout
+    f(14003,4,5,b'm',134,4,0,b'S',0,0), // self
     f(14007,20,6,b'e',16,0,255,b'S',0,0), // resource_api_version
     f(14027,11,7,b'm',65535,2,255,b'R',7107,50), // authorities
     f(14038,18,8,b'm',122,4,0,b'S',0,0), // path_config_source
@@ -2700,7 +2745,7 @@ pub(crate) static FIELDS: [FieldRow; 1426] = [
     f(14138,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
     f(14150,13,3,b's',65535,4,0,b'S',0,0), // inline_string
     f(14163,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
-    f(14183,17,5,b'm',140,4,255,b'S',0,0), // watched_directory
+    f(14183,17,5,b'm',146,4,255,b'S',0,0), // watched_directory
     // envoy.config.core.v3.DnsResolutionConfig
     f(14240,9,1,b'm',89,2,255,b'S',0,0), // resolvers
     f(14249,20,2,b'm',100,4,255,b'S',0,0), // dns_resolver_options
@@ -2717,19 +2762,19 @@ pub(crate) static FIELDS: [FieldRow; 1426] = [
     f(14436,8,5,b'b',65535,0,255,b'S',0,0), // disabled
     f(14444,9,6,b's',65535,2,255,b'S',0,0), // type_urls
     // envoy.config.core.v3.ExtraSourceAddress
-    f(1960,7,1,b'm',134,4,255,b'S',0,0), // address
-    f(4297,14,2,b'm',65535,4,255,b'R',0,0), // socket_options
+    f(1960,7,1,b'm',135,4,255,b'S',0,0), // address
+    f(4297,14,2,b'm',140,4,255,b'R',0,0), // socket_options
     // envoy.config.core.v3.GrpcService
     f(14524,10,1,b'm',105,4,0,b'S',0,0), // envoy_grpc
     f(14563,11,2,b'm',65535,4,0,b'R',14534,29), // google_grpc
-    f(14608,7,3,b'm',320,4,255,b'I',14574,34), // timeout
+    f(14608,7,3,b'm',328,4,255,b'I',14574,34), // timeout
     f(14615,16,5,b'm',106,2,255,b'S',0,0), // initial_metadata
-    f(14631,12,6,b'm',125,4,255,b'R',0,0), // retry_policy
+    f(14631,12,6,b'm',126,4,255,b'R',0,0), // retry_policy
     // envoy.config.core.v3.GrpcService.EnvoyGrpc
     f(14685,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
     f(14697,9,2,b's',65535,0,255,b'S',0,0), // authority
-    f(14631,12,3,b'm',125,4,255,b'I',14706,53), // retry_policy
-    f(14759,26,4,b'm',330,4,255,b'S',0,0), // max_receive_message_length
+    f(14631,12,3,b'm',126,4,255,b'I',14706,53), // retry_policy
+    f(14759,26,4,b'm',338,4,255,b'S',0,0), // max_receive_message_length
     f(14833,18,5,b'b',65535,0,255,b'I',14785,48), // skip_envoy_headers
     // envoy.config.core.v3.HeaderValue
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
@@ -2737,66 +2782,66 @@ pub(crate) static FIELDS: [FieldRow; 1426] = [
     f(14883,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
     // envoy.config.core.v3.HeaderValueOption
     f(3744,6,1,b'm',106,4,255,b'S',0,0), // header
-    f(13088,6,2,b'm',317,4,255,b'S',0,0), // append
+    f(13088,6,2,b'm',325,4,255,b'S',0,0), // append
     f(14930,13,3,b'e',17,0,255,b'S',0,0), // append_action
     f(14943,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
     // envoy.config.core.v3.HealthStatusSet
     f(3691,8,1,b'e',18,2,255,b'I',6959,36), // statuses
     // envoy.config.core.v3.Http1ProtocolOptions
-    f(15036,18,1,b'm',317,4,255,b'S',0,0), // allow_absolute_url
+    f(15036,18,1,b'm',325,4,255,b'S',0,0), // allow_absolute_url
     f(15054,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
     f(15068,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
     f(15092,17,4,b'm',110,4,255,b'S',0,0), // header_key_format
     f(15109,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
     f(15182,20,6,b'b',65535,0,255,b'R',15124,58), // allow_chunked_length
-    f(15239,45,7,b'm',317,4,255,b'I',15202,37), // override_stream_error_on_invalid_http_message
+    f(15239,45,7,b'm',325,4,255,b'I',15202,37), // override_stream_error_on_invalid_http_message
     f(15284,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
-    f(15347,16,9,b'm',317,4,255,b'I',15308,39), // use_balsa_parser
+    f(15347,16,9,b'm',325,4,255,b'I',15308,39), // use_balsa_parser
     f(15402,20,10,b'b',65535,0,255,b'I',15363,39), // allow_custom_methods
-    f(15461,22,11,b'm',290,2,255,b'R',15422,39), // ignore_http_11_upgrade
+    f(15461,22,11,b'm',298,2,255,b'R',15422,39), // ignore_http_11_upgrade
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
     f(15540,17,1,b'm',111,4,0,b'S',0,0), // proper_case_words
-    f(15602,18,8,b'm',138,4,0,b'I',15557,45), // stateful_formatter
+    f(15602,18,8,b'm',144,4,0,b'I',15557,45), // stateful_formatter
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
     // envoy.config.core.v3.Http2ProtocolOptions
-    f(15734,16,1,b'm',330,4,255,b'S',0,0), // hpack_table_size
-    f(15750,22,2,b'm',330,4,255,b'S',0,0), // max_concurrent_streams
-    f(15772,26,3,b'm',330,4,255,b'S',0,0), // initial_stream_window_size
-    f(15798,30,4,b'm',330,4,255,b'S',0,0), // initial_connection_window_size
+    f(15734,16,1,b'm',338,4,255,b'S',0,0), // hpack_table_size
+    f(15750,22,2,b'm',338,4,255,b'S',0,0), // max_concurrent_streams
+    f(15772,26,3,b'm',338,4,255,b'S',0,0), // initial_stream_window_size
+    f(15798,30,4,b'm',338,4,255,b'S',0,0), // initial_connection_window_size
     f(15828,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
     f(15896,14,6,b'b',65535,0,255,b'R',15841,55), // allow_metadata
-    f(15944,19,7,b'm',330,4,255,b'I',15910,34), // max_outbound_frames
-    f(16008,27,8,b'm',330,4,255,b'I',15963,45), // max_outbound_control_frames
-    f(16076,49,9,b'm',330,4,255,b'I',16035,41), // max_consecutive_inbound_frames_with_empty_payload
-    f(16171,38,10,b'm',330,4,255,b'I',16125,46), // max_inbound_priority_frames_per_stream
-    f(16209,52,11,b'm',330,4,255,b'I',16035,41), // max_inbound_window_update_frames_per_data_frame_sent
+    f(15944,19,7,b'm',338,4,255,b'I',15910,34), // max_outbound_frames
+    f(16008,27,8,b'm',338,4,255,b'I',15963,45), // max_outbound_control_frames
+    f(16076,49,9,b'm',338,4,255,b'I',16035,41), // max_consecutive_inbound_frames_with_empty_payload
+    f(16171,38,10,b'm',338,4,255,b'I',16125,46), // max_inbound_priority_frames_per_stream
+    f(16209,52,11,b'm',338,4,255,b'I',16035,41), // max_inbound_window_update_frames_per_data_frame_sent
     f(16301,38,12,b'b',65535,0,255,b'I',16261,40), // stream_error_on_invalid_http_messaging
     f(16386,26,13,b'm',65535,2,255,b'R',16339,47), // custom_settings_parameters
-    f(15239,45,14,b'm',317,4,255,b'I',16261,40), // override_stream_error_on_invalid_http_message
+    f(15239,45,14,b'm',325,4,255,b'I',16261,40), // override_stream_error_on_invalid_http_message
     f(16412,20,15,b'm',115,4,255,b'S',0,0), // connection_keepalive
-    f(16470,17,16,b'm',317,4,255,b'I',16432,38), // use_oghttp2_codec
-    f(16548,17,17,b'm',331,4,255,b'I',16487,61), // max_metadata_size
-    f(16602,23,18,b'm',317,4,255,b'I',16565,37), // enable_huffman_encoding
-    f(16625,24,19,b'm',330,4,255,b'R',0,0), // max_header_field_size_kb
-    f(16688,17,20,b'm',317,4,255,b'I',16649,39), // disallow_obs_text
-    f(16747,18,21,b'm',331,4,255,b'I',16705,42), // stream_reset_burst
-    f(16765,17,22,b'm',331,4,255,b'I',16705,42), // stream_reset_rate
+    f(16470,17,16,b'm',325,4,255,b'I',16432,38), // use_oghttp2_codec
+    f(16548,17,17,b'm',339,4,255,b'I',16487,61), // max_metadata_size
+    f(16602,23,18,b'm',325,4,255,b'I',16565,37), // enable_huffman_encoding
+    f(16625,24,19,b'm',338,4,255,b'R',0,0), // max_header_field_size_kb
+    f(16688,17,20,b'm',325,4,255,b'I',16649,39), // disallow_obs_text
+    f(16747,18,21,b'm',339,4,255,b'I',16705,42), // stream_reset_burst
+    f(16765,17,22,b'm',339,4,255,b'I',16705,42), // stream_reset_rate
     // envoy.config.core.v3.HttpProtocolOptions
-    f(16822,12,1,b'm',320,4,255,b'S',0,0), // idle_timeout
-    f(16834,17,2,b'm',330,4,255,b'S',0,0), // max_headers_count
-    f(16851,23,3,b'm',320,4,255,b'S',0,0), // max_connection_duration
-    f(16874,19,4,b'm',320,4,255,b'S',0,0), // max_stream_duration
+    f(16822,12,1,b'm',328,4,255,b'S',0,0), // idle_timeout
+    f(16834,17,2,b'm',338,4,255,b'S',0,0), // max_headers_count
+    f(16851,23,3,b'm',328,4,255,b'S',0,0), // max_connection_duration
+    f(16874,19,4,b'm',328,4,255,b'S',0,0), // max_stream_duration
     f(16893,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
-    f(9267,27,6,b'm',330,4,255,b'S',0,0), // max_requests_per_connection
-    f(16942,23,7,b'm',330,4,255,b'R',16924,18), // max_response_headers_kb
-    f(16965,30,8,b'm',313,4,255,b'S',0,0), // max_connection_duration_jitter
+    f(9267,27,6,b'm',338,4,255,b'S',0,0), // max_requests_per_connection
+    f(16942,23,7,b'm',338,4,255,b'R',16924,18), // max_response_headers_kb
+    f(16965,30,8,b'm',321,4,255,b'S',0,0), // max_connection_duration_jitter
     // envoy.config.core.v3.JsonFormatOptions
     f(17033,15,1,b'b',65535,0,255,b'I',6959,36), // sort_properties
     // envoy.config.core.v3.KeepaliveSettings
-    f(17086,8,1,b'm',320,4,255,b'S',0,0), // interval
-    f(14608,7,2,b'm',320,4,255,b'S',0,0), // timeout
-    f(17094,15,3,b'm',313,4,255,b'S',0,0), // interval_jitter
-    f(17169,24,4,b'm',320,4,255,b'R',17109,60), // connection_idle_interval
+    f(17086,8,1,b'm',328,4,255,b'S',0,0), // interval
+    f(14608,7,2,b'm',328,4,255,b'S',0,0), // timeout
+    f(17094,15,3,b'm',321,4,255,b'S',0,0), // interval_jitter
+    f(17169,24,4,b'm',328,4,255,b'R',17109,60), // connection_idle_interval
     // envoy.config.core.v3.Locality
     f(17222,6,1,b's',65535,0,255,b'S',0,0), // region
     f(17228,4,2,b's',65535,0,255,b'S',0,0), // zone
@@ -2806,14 +2851,14 @@ pub(crate) static FIELDS: [FieldRow; 1426] = [
     f(17318,21,2,b'm',119,1,255,b'I',17284,34), // typed_filter_metadata
     // envoy.config.core.v3.Metadata.FilterMetadataEntry
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',327,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',335,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',316,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',324,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Node
     f(17467,2,1,b's',65535,0,255,b'S',0,0), // id
     f(694,7,2,b's',65535,0,255,b'S',0,0), // cluster
-    f(9674,8,3,b'm',327,4,255,b'S',0,0), // metadata
+    f(9674,8,3,b'm',335,4,255,b'S',0,0), // metadata
     f(2044,8,4,b'm',116,4,255,b'S',0,0), // locality
     f(17469,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
     f(17484,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
@@ -2824,1058 +2869,1090 @@ pub(crate) static FIELDS: [FieldRow; 1426] = [
     f(17570,18,12,b'm',121,1,255,b'S',0,0), // dynamic_parameters
     // envoy.config.core.v3.Node.DynamicParametersEntry
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',334,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',342,4,255,b'S',0,0), // value
     // envoy.config.core.v3.PathConfigSource
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(14183,17,2,b'm',140,4,255,b'S',0,0), // watched_directory
-    f(17673,13,3,b'm',320,4,255,b'R',0,0), // poll_interval
+    f(14183,17,2,b'm',146,4,255,b'S',0,0), // watched_directory
+    f(17673,13,3,b'm',328,4,255,b'R',0,0), // poll_interval
     // envoy.config.core.v3.Pipe
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(1048,4,2,b'u',65535,0,255,b'I',17711,49), // mode
+    f(1048,4,2,b'u',65535,0,255,b'S',0,0), // mode
+    // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
+    f(17760,10,1,b'e',21,0,255,b'S',0,0), // match_type
+    f(17770,8,2,b'u',65535,2,255,b'S',0,0), // tlv_type
     // envoy.config.core.v3.RateLimitSettings
-    f(17798,10,1,b'm',330,4,255,b'I',6959,36), // max_tokens
-    f(17808,9,2,b'm',319,4,255,b'I',6959,36), // fill_rate
+    f(17816,10,1,b'm',338,4,255,b'I',6959,36), // max_tokens
+    f(17826,9,2,b'm',327,4,255,b'I',6959,36), // fill_rate
     // envoy.config.core.v3.RetryPolicy
-    f(17849,14,1,b'm',92,4,255,b'I',6959,36), // retry_back_off
-    f(17863,11,2,b'm',330,4,255,b'I',6959,36), // num_retries
-    f(17874,8,3,b's',65535,0,255,b'I',6959,36), // retry_on
-    f(17882,14,4,b'm',127,4,255,b'I',6959,36), // retry_priority
-    f(17896,20,5,b'm',126,2,255,b'I',6959,36), // retry_host_predicate
-    f(17916,33,6,b'l',65535,0,255,b'I',6959,36), // host_selection_retry_max_attempts
+    f(17867,14,1,b'm',92,4,255,b'I',6959,36), // retry_back_off
+    f(17881,11,2,b'm',338,4,255,b'I',6959,36), // num_retries
+    f(17892,8,3,b's',65535,0,255,b'I',6959,36), // retry_on
+    f(17900,14,4,b'm',128,4,255,b'I',6959,36), // retry_priority
+    f(17914,20,5,b'm',127,2,255,b'I',6959,36), // retry_host_predicate
+    f(17934,33,6,b'l',65535,0,255,b'I',6959,36), // host_selection_retry_max_attempts
     // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
     f(345,4,1,b's',65535,0,255,b'I',6959,36), // name
-    f(3148,12,2,b'm',316,4,0,b'I',6959,36), // typed_config
+    f(3148,12,2,b'm',324,4,0,b'I',6959,36), // typed_config
     // envoy.config.core.v3.RetryPolicy.RetryPriority
     f(345,4,1,b's',65535,0,255,b'I',6959,36), // name
-    f(3148,12,2,b'm',316,4,0,b'I',6959,36), // typed_config
+    f(3148,12,2,b'm',324,4,0,b'I',6959,36), // typed_config
     // envoy.config.core.v3.RuntimeDouble
-    f(18080,13,1,b'd',65535,0,255,b'S',0,0), // default_value
+    f(18098,13,1,b'd',65535,0,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFeatureFlag
-    f(18080,13,1,b'm',317,4,255,b'S',0,0), // default_value
+    f(18098,13,1,b'm',325,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
-    f(18080,13,1,b'm',306,4,255,b'S',0,0), // default_value
+    f(18098,13,1,b'm',314,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeUInt32
-    f(18080,13,2,b'u',65535,0,255,b'S',0,0), // default_value
+    f(18098,13,2,b'u',65535,0,255,b'S',0,0), // default_value
     f(3962,11,3,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.SchemeHeaderTransformation
-    f(18258,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
-    f(18277,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
+    f(18276,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
+    f(18295,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
     // envoy.config.core.v3.SelfConfigSource
     f(13581,21,1,b'e',16,0,255,b'S',0,0), // transport_api_version
     // envoy.config.core.v3.SocketAddress
-    f(18362,8,1,b'e',21,0,255,b'S',0,0), // protocol
+    f(18380,8,1,b'e',23,0,255,b'S',0,0), // protocol
     f(1960,7,2,b's',65535,0,255,b'S',0,0), // address
-    f(18370,10,3,b'u',65535,4,0,b'S',0,0), // port_value
-    f(18397,10,4,b's',65535,4,0,b'R',18380,17), // named_port
-    f(18456,13,5,b's',65535,0,255,b'R',18407,49), // resolver_name
-    f(18469,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
-    f(18480,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
+    f(18388,10,3,b'u',65535,4,0,b'S',0,0), // port_value
+    f(18415,10,4,b's',65535,4,0,b'R',18398,17), // named_port
+    f(18474,13,5,b's',65535,0,255,b'R',18425,49), // resolver_name
+    f(18487,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
+    f(18498,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
+    // envoy.config.core.v3.SocketOption
+    f(18557,11,1,b's',65535,0,255,b'S',0,0), // description
+    f(18568,5,2,b'l',65535,0,255,b'S',0,0), // level
+    f(345,4,3,b'l',65535,0,255,b'S',0,0), // name
+    f(18573,9,4,b'l',65535,4,0,b'S',0,0), // int_value
+    f(18582,9,5,b'y',65535,4,0,b'S',0,0), // buf_value
+    f(2832,5,6,b'e',25,0,255,b'S',0,0), // state
+    f(2968,4,7,b'm',137,4,255,b'S',0,0), // type
+    f(18591,10,8,b'e',24,0,255,b'S',0,0), // ip_version
+    // envoy.config.core.v3.SocketOption.SocketType
+    f(18645,6,1,b'm',139,4,255,b'S',0,0), // stream
+    f(18651,8,2,b'm',138,4,255,b'S',0,0), // datagram
+    // envoy.config.core.v3.SocketOption.SocketType.Datagram
+    // envoy.config.core.v3.SocketOption.SocketType.Stream
+    // envoy.config.core.v3.SocketOptionsOverride
+    f(4297,14,1,b'm',136,2,255,b'S',0,0), // socket_options
     // envoy.config.core.v3.SubstitutionFormatString
     f(6893,11,1,b's',65535,4,0,b'S',0,0), // text_format
-    f(6882,11,2,b'm',327,4,0,b'S',0,0), // json_format
-    f(18551,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
-    f(18568,12,4,b's',65535,0,255,b'S',0,0), // content_type
-    f(18580,18,5,b'm',98,4,0,b'S',0,0), // text_format_source
-    f(18598,10,6,b'm',138,2,255,b'S',0,0), // formatters
-    f(18644,19,7,b'm',114,4,255,b'I',18608,36), // json_format_options
+    f(6882,11,2,b'm',335,4,0,b'S',0,0), // json_format
+    f(18850,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
+    f(18867,12,4,b's',65535,0,255,b'S',0,0), // content_type
+    f(18879,18,5,b'm',98,4,0,b'S',0,0), // text_format_source
+    f(18897,10,6,b'm',144,2,255,b'S',0,0), // formatters
+    f(18943,19,7,b'm',114,4,255,b'I',18907,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(18696,16,1,b'm',330,4,255,b'S',0,0), // keepalive_probes
-    f(18712,14,2,b'm',330,4,255,b'S',0,0), // keepalive_time
-    f(18726,18,3,b'm',330,4,255,b'S',0,0), // keepalive_interval
+    f(18995,16,1,b'm',338,4,255,b'S',0,0), // keepalive_probes
+    f(19011,14,2,b'm',338,4,255,b'S',0,0), // keepalive_time
+    f(19025,18,3,b'm',338,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',316,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',324,4,0,b'S',0,0), // typed_config
     // envoy.config.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',316,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',324,4,255,b'S',0,0), // typed_config
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    f(18869,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
-    f(18877,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
-    f(18954,24,3,b's',65535,0,255,b'I',18896,58), // override_auto_sni_header
+    f(19168,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
+    f(19176,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
+    f(19253,24,3,b's',65535,0,255,b'I',19195,58), // override_auto_sni_header
     // envoy.config.core.v3.WatchedDirectory
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(19015,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
+    f(19314,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
     // envoy.config.endpoint.v3.ClusterLoadAssignment
     f(14685,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(19073,9,2,b'm',147,2,255,b'S',0,0), // endpoints
-    f(19082,6,4,b'm',143,4,255,b'S',0,0), // policy
-    f(19088,15,5,b'm',142,1,255,b'S',0,0), // named_endpoints
+    f(19372,9,2,b'm',153,2,255,b'S',0,0), // endpoints
+    f(19381,6,4,b'm',149,4,255,b'S',0,0), // policy
+    f(19387,15,5,b'm',148,1,255,b'S',0,0), // named_endpoints
     // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',144,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',150,4,255,b'S',0,0), // value
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    f(19275,14,2,b'm',65535,2,255,b'R',19222,53), // drop_overloads
-    f(19289,23,3,b'm',330,4,255,b'S',0,0), // overprovisioning_factor
-    f(19354,20,4,b'm',320,4,255,b'R',19312,42), // endpoint_stale_after
-    f(19374,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
+    f(19574,14,2,b'm',65535,2,255,b'R',19521,53), // drop_overloads
+    f(19588,23,3,b'm',338,4,255,b'S',0,0), // overprovisioning_factor
+    f(19653,20,4,b'm',328,4,255,b'R',19611,42), // endpoint_stale_after
+    f(19673,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
     // envoy.config.endpoint.v3.Endpoint
     f(1960,7,1,b'm',89,4,255,b'S',0,0), // address
-    f(19431,19,2,b'm',145,4,255,b'I',10900,52), // health_check_config
+    f(19730,19,2,b'm',151,4,255,b'I',10900,52), // health_check_config
     f(2003,8,3,b's',65535,0,255,b'S',0,0), // hostname
-    f(19450,20,4,b'm',65535,2,255,b'R',12859,27), // additional_addresses
-    f(466,18,5,b's',65535,0,255,b'I',19470,35), // observability_name
+    f(19749,20,4,b'm',65535,2,255,b'R',12859,27), // additional_addresses
+    f(466,18,5,b's',65535,0,255,b'I',19769,35), // observability_name
     // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    f(18370,10,1,b'u',65535,0,255,b'I',6959,36), // port_value
+    f(18388,10,1,b'u',65535,0,255,b'I',6959,36), // port_value
     f(2003,8,2,b's',65535,0,255,b'I',6959,36), // hostname
     f(1960,7,3,b'm',89,4,255,b'I',6959,36), // address
-    f(19556,27,4,b'b',65535,0,255,b'I',6959,36), // disable_active_health_check
+    f(19855,27,4,b'b',65535,0,255,b'I',6959,36), // disable_active_health_check
     // envoy.config.endpoint.v3.LbEndpoint
-    f(19618,8,1,b'm',144,4,0,b'S',0,0), // endpoint
+    f(19917,8,1,b'm',150,4,0,b'S',0,0), // endpoint
     f(1972,13,2,b'e',18,0,255,b'S',0,0), // health_status
     f(9674,8,3,b'm',117,4,255,b'S',0,0), // metadata
-    f(19626,21,4,b'm',330,4,255,b'S',0,0), // load_balancing_weight
-    f(19647,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
+    f(19925,21,4,b'm',338,4,255,b'S',0,0), // load_balancing_weight
+    f(19946,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
     f(2044,8,1,b'm',116,4,255,b'S',0,0), // locality
-    f(19704,12,2,b'm',146,2,255,b'S',0,0), // lb_endpoints
-    f(19626,21,3,b'm',330,4,255,b'S',0,0), // load_balancing_weight
+    f(20003,12,2,b'm',152,2,255,b'S',0,0), // lb_endpoints
+    f(19925,21,3,b'm',338,4,255,b'S',0,0), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(19750,9,6,b'm',330,4,255,b'I',19716,34), // proximity
-    f(19775,23,7,b'm',65535,4,0,b'R',19759,16), // load_balancer_endpoints
-    f(19849,28,8,b'm',65535,4,0,b'R',19798,51), // leds_cluster_locality_config
-    f(9674,8,9,b'm',117,4,255,b'I',19877,35), // metadata
+    f(20049,9,6,b'm',338,4,255,b'I',20015,34), // proximity
+    f(20074,23,7,b'm',65535,4,0,b'R',20058,16), // load_balancer_endpoints
+    f(20148,28,8,b'm',65535,4,0,b'R',20097,51), // leds_cluster_locality_config
+    f(9674,8,9,b'm',117,4,255,b'I',20176,35), // metadata
     // envoy.config.listener.v3.AdditionalAddress
     f(1960,7,1,b'm',89,4,255,b'S',0,0), // address
-    f(4297,14,2,b'm',65535,4,255,b'R',0,0), // socket_options
-    f(12775,13,3,b'm',136,4,255,b'R',0,0), // tcp_keepalive
+    f(4297,14,2,b'm',140,4,255,b'S',0,0), // socket_options
+    f(12775,13,3,b'm',142,4,255,b'S',0,0), // tcp_keepalive
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,4,b'm',316,4,0,b'S',0,0), // typed_config
-    f(20028,16,5,b'm',65535,4,0,b'R',19985,43), // config_discovery
+    f(3148,12,4,b'm',324,4,0,b'S',0,0), // typed_config
+    f(20327,16,5,b'm',65535,4,0,b'R',20284,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
-    f(20080,18,1,b'm',151,4,255,b'S',0,0), // filter_chain_match
-    f(3548,7,3,b'm',149,2,255,b'S',0,0), // filters
-    f(20133,15,4,b'm',317,4,255,b'R',20098,35), // use_proxy_proto
-    f(9674,8,5,b'm',117,4,255,b'I',20148,39), // metadata
-    f(9624,16,6,b'm',137,4,255,b'S',0,0), // transport_socket
+    f(20379,18,1,b'm',157,4,255,b'S',0,0), // filter_chain_match
+    f(3548,7,3,b'm',155,2,255,b'S',0,0), // filters
+    f(20432,15,4,b'm',325,4,255,b'R',20397,35), // use_proxy_proto
+    f(9674,8,5,b'm',117,4,255,b'I',20447,39), // metadata
+    f(9624,16,6,b'm',143,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(20187,32,9,b'm',320,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(20486,32,9,b'm',328,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
-    f(20260,13,3,b'm',95,2,255,b'S',0,0), // prefix_ranges
-    f(20273,14,4,b's',65535,0,255,b'R',19716,34), // address_suffix
-    f(20287,10,5,b'm',330,4,255,b'R',19716,34), // suffix_len
-    f(20297,20,6,b'm',95,2,255,b'S',0,0), // source_prefix_ranges
-    f(20317,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(20329,16,8,b'm',330,4,255,b'S',0,0), // destination_port
-    f(20345,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
-    f(20363,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
-    f(20384,12,11,b's',65535,2,255,b'S',0,0), // server_names
-    f(20396,11,12,b'e',23,0,255,b'S',0,0), // source_type
-    f(20407,27,13,b'm',95,2,255,b'S',0,0), // direct_source_prefix_ranges
+    f(20559,13,3,b'm',95,2,255,b'S',0,0), // prefix_ranges
+    f(20572,14,4,b's',65535,0,255,b'R',20015,34), // address_suffix
+    f(20586,10,5,b'm',338,4,255,b'R',20015,34), // suffix_len
+    f(20596,20,6,b'm',95,2,255,b'S',0,0), // source_prefix_ranges
+    f(20616,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
+    f(20628,16,8,b'm',338,4,255,b'S',0,0), // destination_port
+    f(20644,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
+    f(20662,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
+    f(20683,12,11,b's',65535,2,255,b'S',0,0), // server_names
+    f(20695,11,12,b'e',27,0,255,b'S',0,0), // source_type
+    f(20706,27,13,b'm',95,2,255,b'S',0,0), // direct_source_prefix_ranges
     // envoy.config.listener.v3.Listener
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1960,7,2,b'm',89,4,255,b'S',0,0), // address
-    f(20467,13,3,b'm',150,2,255,b'S',0,0), // filter_chains
-    f(20480,16,4,b'm',317,4,255,b'S',0,0), // use_original_dst
-    f(9170,33,5,b'm',330,4,255,b'I',9102,68), // per_connection_buffer_limit_bytes
-    f(9674,8,6,b'm',117,4,255,b'I',20496,35), // metadata
-    f(20531,13,7,b'm',156,4,255,b'S',0,0), // deprecated_v1
-    f(20618,10,8,b'e',24,0,255,b'I',20544,74), // drain_type
-    f(20628,16,9,b'm',157,2,255,b'S',0,0), // listener_filters
-    f(20644,11,10,b'm',317,4,255,b'S',0,0), // transparent
-    f(13700,8,11,b'm',317,4,255,b'S',0,0), // freebind
-    f(20655,26,12,b'm',330,4,255,b'R',0,0), // tcp_fast_open_queue_length
-    f(4297,14,13,b'm',65535,2,255,b'R',13708,36), // socket_options
-    f(20681,24,15,b'm',320,4,255,b'S',0,0), // listener_filters_timeout
-    f(20705,17,16,b'e',22,0,255,b'S',0,0), // traffic_direction
-    f(20722,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
-    f(20777,19,18,b'm',65535,4,255,b'R',20758,19), // udp_listener_config
-    f(20825,12,19,b'm',65535,4,255,b'R',20796,29), // api_listener
-    f(20893,25,20,b'm',153,4,255,b'I',20837,56), // connection_balance_config
-    f(20960,10,21,b'b',65535,0,255,b'I',20918,42), // reuse_port
-    f(4311,10,22,b'm',33,2,255,b'I',20970,124), // access_log
-    f(21094,16,24,b'm',330,4,255,b'S',0,0), // tcp_backlog_size
-    f(21110,20,25,b'm',150,4,255,b'S',0,0), // default_filter_chain
-    f(21130,12,26,b'm',317,4,255,b'S',0,0), // bind_to_port
-    f(21142,17,27,b'm',65535,4,0,b'R',13183,36), // internal_listener
-    f(21159,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(21170,17,29,b'm',317,4,255,b'I',20918,42), // enable_reuse_port
-    f(21187,12,30,b'b',65535,0,255,b'R',0,0), // enable_mptcp
-    f(4360,24,31,b'b',65535,0,255,b'I',4321,39), // ignore_global_conn_limit
-    f(21221,20,32,b'm',65535,4,255,b'R',21199,22), // filter_chain_matcher
-    f(19450,20,33,b'm',148,2,255,b'S',0,0), // additional_addresses
-    f(21284,42,34,b'm',330,4,255,b'I',21241,43), // max_connections_to_accept_per_socket_event
-    f(21364,23,35,b'b',65535,0,255,b'I',21326,38), // bypass_overload_manager
-    f(21387,11,36,b'm',65535,4,255,b'R',0,0), // fcds_config
-    f(12775,13,37,b'm',136,4,255,b'R',21398,56), // tcp_keepalive
-    f(10617,44,38,b'm',320,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
-    f(10684,13,39,b'm',162,4,255,b'I',10661,23), // stats_matcher
+    f(20766,13,3,b'm',156,2,255,b'S',0,0), // filter_chains
+    f(20779,16,4,b'm',325,4,255,b'S',0,0), // use_original_dst
+    f(9170,33,5,b'm',338,4,255,b'I',9102,68), // per_connection_buffer_limit_bytes
+    f(9674,8,6,b'm',117,4,255,b'I',20795,35), // metadata
+    f(20830,13,7,b'm',161,4,255,b'S',0,0), // deprecated_v1
+    f(20917,10,8,b'e',28,0,255,b'I',20843,74), // drain_type
+    f(20927,16,9,b'm',162,2,255,b'S',0,0), // listener_filters
+    f(20943,11,10,b'm',325,4,255,b'S',0,0), // transparent
+    f(13700,8,11,b'm',325,4,255,b'S',0,0), // freebind
+    f(20954,26,12,b'm',338,4,255,b'S',0,0), // tcp_fast_open_queue_length
+    f(4297,14,13,b'm',136,2,255,b'S',0,0), // socket_options
+    f(20980,24,15,b'm',328,4,255,b'S',0,0), // listener_filters_timeout
+    f(21004,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
+    f(21021,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
+    f(21076,19,18,b'm',65535,4,255,b'R',21057,19), // udp_listener_config
+    f(21124,12,19,b'm',65535,4,255,b'R',21095,29), // api_listener
+    f(21136,25,20,b'm',159,4,255,b'S',0,0), // connection_balance_config
+    f(21234,10,21,b'b',65535,0,255,b'I',21161,73), // reuse_port
+    f(4311,10,22,b'm',33,2,255,b'I',21244,124), // access_log
+    f(21368,16,24,b'm',338,4,255,b'S',0,0), // tcp_backlog_size
+    f(21384,20,25,b'm',156,4,255,b'S',0,0), // default_filter_chain
+    f(21404,12,26,b'm',325,4,255,b'S',0,0), // bind_to_port
+    f(21416,17,27,b'm',65535,4,0,b'R',13183,36), // internal_listener
+    f(21433,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(21444,17,29,b'm',325,4,255,b'S',0,0), // enable_reuse_port
+    f(21461,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
+    f(4360,24,31,b'b',65535,0,255,b'S',0,0), // ignore_global_conn_limit
+    f(21495,20,32,b'm',65535,4,255,b'R',21473,22), // filter_chain_matcher
+    f(19749,20,33,b'm',154,2,255,b'S',0,0), // additional_addresses
+    f(21515,42,34,b'm',338,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
+    f(21595,23,35,b'b',65535,0,255,b'I',21557,38), // bypass_overload_manager
+    f(21618,11,36,b'm',65535,4,255,b'R',0,0), // fcds_config
+    f(12775,13,37,b'm',142,4,255,b'S',0,0), // tcp_keepalive
+    f(10617,44,38,b'm',328,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
+    f(10684,13,39,b'm',167,4,255,b'I',10661,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    f(21511,13,1,b'm',155,4,0,b'I',6959,36), // exact_balance
-    f(21524,14,2,b'm',138,4,0,b'I',6959,36), // extend_balance
-    f(21538,20,3,b'm',154,4,0,b'I',6959,36), // cpu_locality_balance
-    // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.CpuLocalityBalance
+    f(21686,13,1,b'm',160,4,0,b'S',0,0), // exact_balance
+    f(21796,14,2,b'm',144,4,0,b'R',21699,97), // extend_balance
+    f(21810,20,3,b'm',65535,4,0,b'R',21699,97), // cpu_locality_balance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(21130,12,1,b'm',317,4,255,b'S',0,0), // bind_to_port
+    f(21404,12,1,b'm',325,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',316,4,0,b'S',0,0), // typed_config
-    f(21789,15,4,b'm',158,4,255,b'S',0,0), // filter_disabled
-    f(20028,16,5,b'm',65535,4,0,b'R',19985,43), // config_discovery
+    f(3148,12,3,b'm',324,4,0,b'S',0,0), // typed_config
+    f(21985,15,4,b'm',163,4,255,b'S',0,0), // filter_disabled
+    f(20327,16,5,b'm',65535,4,0,b'R',20284,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    f(21862,8,1,b'm',159,4,0,b'S',0,0), // or_match
-    f(21870,9,2,b'm',159,4,0,b'S',0,0), // and_match
-    f(21879,9,3,b'm',158,4,0,b'S',0,0), // not_match
-    f(21888,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(21897,22,5,b'm',311,4,0,b'S',0,0), // destination_port_range
+    f(22058,8,1,b'm',164,4,0,b'S',0,0), // or_match
+    f(22066,9,2,b'm',164,4,0,b'S',0,0), // and_match
+    f(22075,9,3,b'm',163,4,0,b'S',0,0), // not_match
+    f(22084,9,4,b'b',65535,4,0,b'S',0,0), // any_match
+    f(22093,22,5,b'm',319,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    f(21986,5,1,b'm',158,2,255,b'S',0,0), // rules
+    f(22182,5,1,b'm',163,2,255,b'S',0,0), // rules
     // envoy.config.metrics.v3.HistogramBucketSettings
-    f(12433,5,1,b'm',290,4,255,b'I',6959,36), // match
-    f(22038,7,2,b'd',65535,2,255,b'I',6959,36), // buckets
-    f(22045,4,3,b'm',330,4,255,b'I',6959,36), // bins
+    f(12433,5,1,b'm',298,4,255,b'I',6959,36), // match
+    f(22234,7,2,b'd',65535,2,255,b'I',6959,36), // buckets
+    f(22241,4,3,b'm',338,4,255,b'I',6959,36), // bins
     // envoy.config.metrics.v3.StatsConfig
-    f(22123,10,1,b'm',163,2,255,b'I',22084,39), // stats_tags
-    f(22133,20,2,b'm',317,4,255,b'I',22084,39), // use_all_default_tags
-    f(10684,13,3,b'm',162,4,255,b'I',22153,61), // stats_matcher
-    f(22249,25,4,b'm',160,2,255,b'I',22214,35), // histogram_bucket_settings
-    f(22274,27,5,b'm',317,4,255,b'I',22084,39), // allow_default_tag_overrides
+    f(22319,10,1,b'm',168,2,255,b'I',22280,39), // stats_tags
+    f(22329,20,2,b'm',325,4,255,b'I',22280,39), // use_all_default_tags
+    f(10684,13,3,b'm',167,4,255,b'I',22349,61), // stats_matcher
+    f(22445,25,4,b'm',165,2,255,b'I',22410,35), // histogram_bucket_settings
+    f(22470,27,5,b'm',325,4,255,b'I',22280,39), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
-    f(22337,10,1,b'b',65535,4,0,b'I',6959,36), // reject_all
-    f(22347,14,2,b'm',283,4,0,b'I',6959,36), // exclusion_list
-    f(22361,14,3,b'm',283,4,0,b'I',6959,36), // inclusion_list
+    f(22533,10,1,b'b',65535,4,0,b'I',6959,36), // reject_all
+    f(22543,14,2,b'm',291,4,0,b'I',6959,36), // exclusion_list
+    f(22557,14,3,b'm',291,4,0,b'I',6959,36), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
-    f(22411,8,1,b's',65535,0,255,b'I',6959,36), // tag_name
-    f(22419,5,2,b's',65535,4,0,b'I',6959,36), // regex
-    f(22424,11,3,b's',65535,4,0,b'I',6959,36), // fixed_value
+    f(22607,8,1,b's',65535,0,255,b'I',6959,36), // tag_name
+    f(22615,5,2,b's',65535,4,0,b'I',6959,36), // regex
+    f(22620,11,3,b's',65535,4,0,b'I',6959,36), // fixed_value
     // envoy.config.overload.v3.BufferFactoryConfig
-    f(22479,37,1,b'u',65535,0,255,b'I',6959,36), // minimum_account_to_track_power_of_two
+    f(22675,37,1,b'u',65535,0,255,b'I',6959,36), // minimum_account_to_track_power_of_two
     // envoy.config.overload.v3.LoadShedPoint
     f(345,4,1,b's',65535,0,255,b'I',6959,36), // name
-    f(22554,8,2,b'm',171,2,255,b'I',6959,36), // triggers
+    f(22750,8,2,b'm',176,2,255,b'I',6959,36), // triggers
     // envoy.config.overload.v3.OverloadAction
     f(345,4,1,b's',65535,0,255,b'I',6959,36), // name
-    f(22554,8,2,b'm',171,2,255,b'I',6959,36), // triggers
-    f(3148,12,3,b'm',316,4,255,b'I',6959,36), // typed_config
+    f(22750,8,2,b'm',176,2,255,b'I',6959,36), // triggers
+    f(3148,12,3,b'm',324,4,255,b'I',6959,36), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(22641,16,1,b'm',320,4,255,b'I',6959,36), // refresh_interval
-    f(22657,17,2,b'm',168,2,255,b'I',6959,36), // resource_monitors
-    f(8524,7,3,b'm',166,2,255,b'I',6959,36), // actions
-    f(22674,21,4,b'm',164,4,255,b'I',6959,36), // buffer_factory_config
-    f(22695,15,5,b'm',165,2,255,b'I',6959,36), // loadshed_points
+    f(22837,16,1,b'm',328,4,255,b'I',6959,36), // refresh_interval
+    f(22853,17,2,b'm',173,2,255,b'I',6959,36), // resource_monitors
+    f(8524,7,3,b'm',171,2,255,b'I',6959,36), // actions
+    f(22870,21,4,b'm',169,4,255,b'I',6959,36), // buffer_factory_config
+    f(22891,15,5,b'm',170,2,255,b'I',6959,36), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
     f(345,4,1,b's',65535,0,255,b'I',6959,36), // name
-    f(3148,12,3,b'm',316,4,0,b'I',6959,36), // typed_config
+    f(3148,12,3,b'm',324,4,0,b'I',6959,36), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
-    f(22788,17,1,b'd',65535,0,255,b'I',6959,36), // scaling_threshold
-    f(22805,20,2,b'd',65535,0,255,b'I',6959,36), // saturation_threshold
+    f(22984,17,1,b'd',65535,0,255,b'I',6959,36), // scaling_threshold
+    f(23001,20,2,b'd',65535,0,255,b'I',6959,36), // saturation_threshold
     // envoy.config.overload.v3.ThresholdTrigger
     f(2972,5,1,b'd',65535,0,255,b'I',6959,36), // value
     // envoy.config.overload.v3.Trigger
     f(345,4,1,b's',65535,0,255,b'I',6959,36), // name
-    f(22898,9,2,b'm',170,4,0,b'I',6959,36), // threshold
-    f(22907,6,3,b'm',169,4,0,b'I',6959,36), // scaled
+    f(23094,9,2,b'm',175,4,0,b'I',6959,36), // threshold
+    f(23103,6,3,b'm',174,4,0,b'I',6959,36), // scaled
     // envoy.config.route.v3.CookieMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(22948,12,2,b'm',290,4,255,b'S',0,0), // string_match
-    f(22960,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(23144,12,2,b'm',298,4,255,b'S',0,0), // string_match
+    f(23156,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.config.route.v3.Decorator
-    f(23003,9,1,b's',65535,0,255,b'I',6959,36), // operation
-    f(23012,9,2,b'm',317,4,255,b'I',6959,36), // propagate
+    f(23199,9,1,b's',65535,0,255,b'I',6959,36), // operation
+    f(23208,9,2,b'm',325,4,255,b'I',6959,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
-    f(23063,6,1,b'u',65535,0,255,b'S',0,0), // status
-    f(23069,4,2,b'm',98,4,255,b'S',0,0), // body
-    f(23094,11,3,b'm',135,4,255,b'R',23073,21), // body_format
+    f(23259,6,1,b'u',65535,0,255,b'S',0,0), // status
+    f(23265,4,2,b'm',98,4,255,b'S',0,0), // body
+    f(23290,11,3,b'm',141,4,255,b'R',23269,21), // body_format
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(23140,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(23151,11,6,b'm',312,4,0,b'S',0,0), // range_match
-    f(23162,13,7,b'b',65535,4,0,b'S',0,0), // present_match
-    f(22960,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
-    f(23175,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
-    f(23187,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(23199,16,11,b'm',288,4,0,b'S',0,0), // safe_regex_match
-    f(23215,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(22948,12,13,b'm',290,4,0,b'S',0,0), // string_match
-    f(23229,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
+    f(23336,11,4,b's',65535,4,0,b'S',0,0), // exact_match
+    f(23347,11,6,b'm',320,4,0,b'S',0,0), // range_match
+    f(23358,13,7,b'b',65535,4,0,b'S',0,0), // present_match
+    f(23156,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(23371,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
+    f(23383,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
+    f(23395,16,11,b'm',296,4,0,b'S',0,0), // safe_regex_match
+    f(23411,14,12,b's',65535,4,0,b'S',0,0), // contains_match
+    f(23144,12,13,b'm',298,4,0,b'S',0,0), // string_match
+    f(23425,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(22948,12,5,b'm',290,4,0,b'S',0,0), // string_match
-    f(23162,13,6,b'b',65535,4,0,b'S',0,0), // present_match
+    f(23144,12,5,b'm',298,4,0,b'S',0,0), // string_match
+    f(23358,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
-    f(23337,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
-    f(23350,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
-    f(23363,13,3,b'e',25,0,255,b'S',0,0), // response_code
-    f(23376,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
-    f(23390,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
-    f(23404,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
-    f(23415,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
-    f(23430,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(23443,13,9,b'm',287,4,1,b'S',0,0), // regex_rewrite
-    f(23456,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
+    f(23533,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
+    f(23546,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
+    f(23559,13,3,b'e',29,0,255,b'S',0,0), // response_code
+    f(23572,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
+    f(23586,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
+    f(23600,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
+    f(23611,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
+    f(23626,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
+    f(23639,13,9,b'm',295,4,1,b'S',0,0), // regex_rewrite
+    f(23652,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.Route
-    f(12433,5,1,b'm',189,4,255,b'S',0,0), // match
-    f(23495,5,2,b'm',179,4,0,b'S',0,0), // route
-    f(23500,8,3,b'm',177,4,0,b'S',0,0), // redirect
-    f(9674,8,4,b'm',117,4,255,b'I',23508,32), // metadata
-    f(23610,9,5,b'm',173,4,255,b'I',23540,70), // decorator
-    f(23619,15,7,b'm',174,4,0,b'S',0,0), // direct_response
-    f(23634,22,9,b'm',107,2,255,b'S',0,0), // request_headers_to_add
-    f(23656,23,10,b'm',107,2,255,b'S',0,0), // response_headers_to_add
-    f(23679,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(23705,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(23786,23,13,b'm',65535,1,255,b'R',23730,56), // typed_per_filter_config
+    f(12433,5,1,b'm',194,4,255,b'S',0,0), // match
+    f(23691,5,2,b'm',184,4,0,b'S',0,0), // route
+    f(23696,8,3,b'm',182,4,0,b'S',0,0), // redirect
+    f(9674,8,4,b'm',117,4,255,b'I',23704,32), // metadata
+    f(23806,9,5,b'm',178,4,255,b'I',23736,70), // decorator
+    f(23815,15,7,b'm',179,4,0,b'S',0,0), // direct_response
+    f(23830,22,9,b'm',107,2,255,b'S',0,0), // request_headers_to_add
+    f(23852,23,10,b'm',107,2,255,b'S',0,0), // response_headers_to_add
+    f(23875,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(23901,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(23982,23,13,b'm',65535,1,255,b'R',23926,56), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
-    f(4828,7,15,b'm',193,4,255,b'I',23809,35), // tracing
-    f(23927,30,16,b'm',330,4,255,b'I',23844,83), // per_request_buffer_limit_bytes
-    f(24029,13,17,b'm',65535,4,0,b'R',23957,72), // filter_action
-    f(24091,21,18,b'm',65535,4,0,b'R',24042,49), // non_forwarding_action
-    f(21159,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(24112,25,20,b'm',331,4,255,b'I',23844,83), // request_body_buffer_limit
-    f(24239,16,21,b'm',138,2,255,b'R',24137,102), // route_specifiers
+    f(4828,7,15,b'm',198,4,255,b'I',24005,35), // tracing
+    f(24123,30,16,b'm',338,4,255,b'I',24040,83), // per_request_buffer_limit_bytes
+    f(24225,13,17,b'm',65535,4,0,b'R',24153,72), // filter_action
+    f(24287,21,18,b'm',65535,4,0,b'R',24238,49), // non_forwarding_action
+    f(21433,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(24308,25,20,b'm',339,4,255,b'I',24040,83), // request_body_buffer_limit
+    f(24435,16,21,b'm',144,2,255,b'R',24333,102), // route_specifiers
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
-    f(24288,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
-    f(24302,17,3,b'm',196,4,0,b'S',0,0), // weighted_clusters
-    f(24378,14,4,b'm',117,4,255,b'I',24319,59), // metadata_match
-    f(23390,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
-    f(24392,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(24412,17,7,b'm',317,4,1,b'S',0,0), // auto_host_rewrite
-    f(14608,7,8,b'm',320,4,255,b'S',0,0), // timeout
-    f(14631,12,9,b'm',65535,4,255,b'R',24429,103), // retry_policy
-    f(2011,8,11,b'e',20,0,255,b'S',0,0), // priority
-    f(24601,11,13,b'm',65535,2,255,b'R',24532,69), // rate_limits
-    f(24655,22,14,b'm',317,4,255,b'I',24612,43), // include_vh_rate_limits
-    f(24677,11,15,b'm',180,2,255,b'S',0,0), // hash_policy
-    f(24777,4,17,b'm',65535,4,255,b'R',24688,89), // cors
-    f(24781,31,20,b'e',26,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(24812,16,23,b'm',320,4,255,b'S',0,0), // max_grpc_timeout
-    f(16822,12,24,b'm',320,4,255,b'S',0,0), // idle_timeout
-    f(24828,15,25,b'm',187,2,255,b'S',0,0), // upgrade_configs
-    f(24875,24,26,b'e',65535,0,255,b'R',24843,32), // internal_redirect_action
-    f(24973,12,27,b'm',65535,4,255,b'R',24899,74), // hedge_policy
-    f(24985,19,28,b'm',320,4,255,b'S',0,0), // grpc_timeout_offset
-    f(25004,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
-    f(25023,23,30,b'm',186,2,255,b'S',0,0), // request_mirror_policies
-    f(25046,22,31,b'm',330,4,255,b'R',24843,32), // max_internal_redirects
-    f(23443,13,32,b'm',287,4,255,b'S',0,0), // regex_rewrite
-    f(25103,25,33,b'm',316,4,255,b'R',25068,35), // retry_policy_typed_config
-    f(25128,24,34,b'm',65535,4,255,b'R',24843,32), // internal_redirect_policy
-    f(25152,23,35,b'm',287,4,1,b'S',0,0), // host_rewrite_path_regex
-    f(16874,19,36,b'm',185,4,255,b'S',0,0), // max_stream_duration
-    f(25259,24,37,b's',65535,4,0,b'R',25175,84), // cluster_specifier_plugin
-    f(25283,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
-    f(25306,31,39,b'm',65535,4,0,b'R',25175,84), // inline_cluster_specifier_plugin
-    f(25432,17,40,b'm',138,4,255,b'I',25337,95), // early_data_policy
-    f(25449,19,41,b'm',138,4,255,b'S',0,0), // path_rewrite_policy
-    f(25538,13,42,b'm',320,4,255,b'I',25468,70), // flush_timeout
-    f(25551,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
-    f(23456,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
+    f(24484,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
+    f(24498,17,3,b'm',201,4,0,b'S',0,0), // weighted_clusters
+    f(24574,14,4,b'm',117,4,255,b'I',24515,59), // metadata_match
+    f(23586,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
+    f(24588,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
+    f(24608,17,7,b'm',325,4,1,b'S',0,0), // auto_host_rewrite
+    f(14608,7,8,b'm',328,4,255,b'S',0,0), // timeout
+    f(14631,12,9,b'm',65535,4,255,b'R',24625,103), // retry_policy
+    f(2011,8,11,b'e',22,0,255,b'S',0,0), // priority
+    f(24797,11,13,b'm',65535,2,255,b'R',24728,69), // rate_limits
+    f(24851,22,14,b'm',325,4,255,b'I',24808,43), // include_vh_rate_limits
+    f(24873,11,15,b'm',185,2,255,b'S',0,0), // hash_policy
+    f(24973,4,17,b'm',65535,4,255,b'R',24884,89), // cors
+    f(24977,31,20,b'e',30,0,255,b'S',0,0), // cluster_not_found_response_code
+    f(25008,16,23,b'm',328,4,255,b'S',0,0), // max_grpc_timeout
+    f(16822,12,24,b'm',328,4,255,b'S',0,0), // idle_timeout
+    f(25024,15,25,b'm',192,2,255,b'S',0,0), // upgrade_configs
+    f(25071,24,26,b'e',65535,0,255,b'R',25039,32), // internal_redirect_action
+    f(25169,12,27,b'm',65535,4,255,b'R',25095,74), // hedge_policy
+    f(25181,19,28,b'm',328,4,255,b'S',0,0), // grpc_timeout_offset
+    f(25200,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
+    f(25219,23,30,b'm',191,2,255,b'S',0,0), // request_mirror_policies
+    f(25242,22,31,b'm',338,4,255,b'R',25039,32), // max_internal_redirects
+    f(23639,13,32,b'm',295,4,255,b'S',0,0), // regex_rewrite
+    f(25299,25,33,b'm',324,4,255,b'R',25264,35), // retry_policy_typed_config
+    f(25324,24,34,b'm',65535,4,255,b'R',25039,32), // internal_redirect_policy
+    f(25348,23,35,b'm',295,4,1,b'S',0,0), // host_rewrite_path_regex
+    f(16874,19,36,b'm',190,4,255,b'S',0,0), // max_stream_duration
+    f(25455,24,37,b's',65535,4,0,b'R',25371,84), // cluster_specifier_plugin
+    f(25479,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
+    f(25502,31,39,b'm',65535,4,0,b'R',25371,84), // inline_cluster_specifier_plugin
+    f(25628,17,40,b'm',144,4,255,b'I',25533,95), // early_data_policy
+    f(25645,19,41,b'm',144,4,255,b'S',0,0), // path_rewrite_policy
+    f(25734,13,42,b'm',328,4,255,b'I',25664,70), // flush_timeout
+    f(25747,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
+    f(23652,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
-    f(3744,6,1,b'm',183,4,0,b'S',0,0), // header
-    f(25607,6,2,b'm',182,4,0,b'S',0,0), // cookie
-    f(25613,21,3,b'm',181,4,0,b'S',0,0), // connection_properties
-    f(25634,8,4,b'b',65535,0,255,b'S',0,0), // terminal
-    f(25642,15,5,b'm',184,4,0,b'S',0,0), // query_parameter
-    f(25712,12,6,b'm',65535,4,0,b'R',25657,55), // filter_state
+    f(3744,6,1,b'm',188,4,0,b'S',0,0), // header
+    f(25803,6,2,b'm',187,4,0,b'S',0,0), // cookie
+    f(25809,21,3,b'm',186,4,0,b'S',0,0), // connection_properties
+    f(25830,8,4,b'b',65535,0,255,b'S',0,0), // terminal
+    f(25838,15,5,b'm',189,4,0,b'S',0,0), // query_parameter
+    f(25908,12,6,b'm',65535,4,0,b'R',25853,55), // filter_state
     // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    f(25789,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
+    f(25985,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25893,3,2,b'm',320,4,255,b'R',25849,44), // ttl
-    f(131,4,3,b's',65535,0,255,b'I',25896,91), // path
-    f(25987,10,4,b'm',65535,2,255,b'R',25849,44), // attributes
+    f(26089,3,2,b'm',328,4,255,b'R',26045,44), // ttl
+    f(131,4,3,b's',65535,0,255,b'I',26092,91), // path
+    f(26183,10,4,b'm',65535,2,255,b'R',26045,44), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    f(26048,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(23443,13,2,b'm',287,4,255,b'S',0,0), // regex_rewrite
+    f(26244,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(23639,13,2,b'm',295,4,255,b'S',0,0), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    f(16874,19,1,b'm',320,4,255,b'S',0,0), // max_stream_duration
-    f(26169,23,2,b'm',320,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(26192,26,3,b'm',320,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(16874,19,1,b'm',328,4,255,b'S',0,0), // max_stream_duration
+    f(26365,23,2,b'm',328,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(26388,26,3,b'm',328,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
-    f(26271,16,3,b'm',130,4,255,b'S',0,0), // runtime_fraction
-    f(26287,13,4,b'm',317,4,255,b'I',23809,35), // trace_sampled
-    f(24288,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
-    f(26300,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
-    f(26333,25,7,b'm',88,2,255,b'S',0,0), // request_headers_mutations
-    f(24392,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
+    f(26467,16,3,b'm',131,4,255,b'S',0,0), // runtime_fraction
+    f(26483,13,4,b'm',325,4,255,b'I',24005,35), // trace_sampled
+    f(24484,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(26496,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
+    f(26529,25,7,b'm',88,2,255,b'S',0,0), // request_headers_mutations
+    f(24588,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
     // envoy.config.route.v3.RouteAction.UpgradeConfig
-    f(26405,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(26417,7,2,b'm',317,4,255,b'S',0,0), // enabled
-    f(26487,14,3,b'm',65535,4,255,b'R',26424,63), // connect_config
+    f(26601,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(26613,7,2,b'm',325,4,255,b'S',0,0), // enabled
+    f(26683,14,3,b'm',65535,4,255,b'R',26620,63), // connect_config
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(26541,13,2,b'm',195,2,255,b'S',0,0), // virtual_hosts
-    f(26554,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
-    f(23656,23,4,b'm',107,2,255,b'S',0,0), // response_headers_to_add
-    f(23679,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(23634,22,6,b'm',107,2,255,b'S',0,0), // request_headers_to_add
-    f(26575,17,7,b'm',317,4,255,b'S',0,0), // validate_clusters
-    f(23705,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(26688,4,9,b'm',65535,4,255,b'R',26592,96), // vhds
-    f(26692,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(26727,35,11,b'm',330,4,255,b'S',0,0), // max_direct_response_body_size_bytes
-    f(26762,25,12,b'm',65535,2,255,b'R',25175,84), // cluster_specifier_plugins
-    f(25023,23,13,b'm',186,2,255,b'S',0,0), // request_mirror_policies
-    f(26787,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
-    f(26815,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
-    f(23786,23,16,b'm',65535,1,255,b'R',23730,56), // typed_per_filter_config
-    f(9674,8,17,b'm',117,4,255,b'I',26854,38), // metadata
-    f(26892,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
-    f(24239,16,19,b'm',138,2,255,b'R',24137,102), // route_specifiers
+    f(26737,13,2,b'm',200,2,255,b'S',0,0), // virtual_hosts
+    f(26750,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
+    f(23852,23,4,b'm',107,2,255,b'S',0,0), // response_headers_to_add
+    f(23875,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(23830,22,6,b'm',107,2,255,b'S',0,0), // request_headers_to_add
+    f(26771,17,7,b'm',325,4,255,b'S',0,0), // validate_clusters
+    f(23901,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(26884,4,9,b'm',65535,4,255,b'R',26788,96), // vhds
+    f(26888,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(26923,35,11,b'm',338,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(26958,25,12,b'm',65535,2,255,b'R',25371,84), // cluster_specifier_plugins
+    f(25219,23,13,b'm',191,2,255,b'S',0,0), // request_mirror_policies
+    f(26983,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
+    f(27011,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
+    f(23982,23,16,b'm',65535,1,255,b'R',23926,56), // typed_per_filter_config
+    f(9674,8,17,b'm',117,4,255,b'I',27050,38), // metadata
+    f(27088,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
+    f(24435,16,19,b'm',144,2,255,b'R',24333,102), // route_specifiers
     // envoy.config.route.v3.RouteMatch
-    f(26936,6,1,b's',65535,4,0,b'S',0,0), // prefix
+    f(27132,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(26942,14,4,b'm',317,4,255,b'S',0,0), // case_sensitive
-    f(26956,7,6,b'm',175,2,255,b'S',0,0), // headers
-    f(26963,16,7,b'm',176,2,255,b'S',0,0), // query_parameters
-    f(26979,4,8,b'm',191,4,255,b'S',0,0), // grpc
-    f(26271,16,9,b'm',130,4,255,b'S',0,0), // runtime_fraction
-    f(26983,10,10,b'm',288,4,0,b'S',0,0), // safe_regex
-    f(26993,11,11,b'm',192,4,255,b'S',0,0), // tls_context
-    f(27004,15,12,b'm',190,4,0,b'S',0,0), // connect_matcher
-    f(27089,16,13,b'm',284,2,255,b'R',27019,70), // dynamic_metadata
-    f(27105,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
-    f(27126,17,15,b'm',138,4,0,b'S',0,0), // path_match_policy
-    f(25712,12,16,b'm',65535,2,255,b'R',27143,72), // filter_state
-    f(27215,7,17,b'm',172,2,255,b'S',0,0), // cookies
+    f(27138,14,4,b'm',325,4,255,b'S',0,0), // case_sensitive
+    f(27152,7,6,b'm',180,2,255,b'S',0,0), // headers
+    f(27159,16,7,b'm',181,2,255,b'S',0,0), // query_parameters
+    f(27175,4,8,b'm',196,4,255,b'S',0,0), // grpc
+    f(26467,16,9,b'm',131,4,255,b'S',0,0), // runtime_fraction
+    f(27179,10,10,b'm',296,4,0,b'S',0,0), // safe_regex
+    f(27189,11,11,b'm',197,4,255,b'S',0,0), // tls_context
+    f(27200,15,12,b'm',195,4,0,b'S',0,0), // connect_matcher
+    f(27285,16,13,b'm',292,2,255,b'R',27215,70), // dynamic_metadata
+    f(27301,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
+    f(27322,17,15,b'm',144,4,0,b'S',0,0), // path_match_policy
+    f(25908,12,16,b'm',65535,2,255,b'R',27339,72), // filter_state
+    f(27411,7,17,b'm',177,2,255,b'S',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    f(27378,9,1,b'm',317,4,255,b'S',0,0), // presented
-    f(27387,9,2,b'm',317,4,255,b'S',0,0), // validated
+    f(27574,9,1,b'm',325,4,255,b'S',0,0), // presented
+    f(27583,9,2,b'm',325,4,255,b'S',0,0), // validated
     // envoy.config.route.v3.Tracing
-    f(27425,15,1,b'm',306,4,255,b'I',6959,36), // client_sampling
-    f(27440,15,2,b'm',306,4,255,b'I',6959,36), // random_sampling
-    f(27455,16,3,b'm',306,4,255,b'I',6959,36), // overall_sampling
-    f(27471,11,4,b'm',300,2,255,b'I',6959,36), // custom_tags
-    f(23003,9,5,b's',65535,0,255,b'I',6959,36), // operation
-    f(27482,18,6,b's',65535,0,255,b'I',6959,36), // upstream_operation
+    f(27621,15,1,b'm',314,4,255,b'I',6959,36), // client_sampling
+    f(27636,15,2,b'm',314,4,255,b'I',6959,36), // random_sampling
+    f(27651,16,3,b'm',314,4,255,b'I',6959,36), // overall_sampling
+    f(27667,11,4,b'm',308,2,255,b'I',6959,36), // custom_tags
+    f(23199,9,5,b's',65535,0,255,b'I',6959,36), // operation
+    f(27678,18,6,b's',65535,0,255,b'I',6959,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
     f(345,4,2,b's',65535,0,255,b'S',0,0), // name
-    f(26956,7,4,b'm',175,2,255,b'S',0,0), // headers
+    f(27152,7,4,b'm',180,2,255,b'S',0,0), // headers
     // envoy.config.route.v3.VirtualHost
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(27569,7,2,b's',65535,2,255,b'S',0,0), // domains
-    f(27576,6,3,b'm',178,2,255,b'S',0,0), // routes
-    f(27582,11,4,b'e',27,0,255,b'S',0,0), // require_tls
-    f(27593,16,5,b'm',194,2,255,b'S',0,0), // virtual_clusters
-    f(24601,11,6,b'm',65535,2,255,b'R',24532,69), // rate_limits
-    f(23634,22,7,b'm',107,2,255,b'S',0,0), // request_headers_to_add
-    f(24777,4,8,b'm',65535,4,255,b'R',24688,89), // cors
-    f(23656,23,10,b'm',107,2,255,b'S',0,0), // response_headers_to_add
-    f(23679,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(23705,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(27609,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
-    f(23786,23,15,b'm',65535,1,255,b'R',23730,56), // typed_per_filter_config
-    f(14631,12,16,b'm',65535,4,255,b'R',24429,103), // retry_policy
-    f(24973,12,17,b'm',65535,4,255,b'R',24899,74), // hedge_policy
-    f(23927,30,18,b'm',330,4,255,b'I',23844,83), // per_request_buffer_limit_bytes
-    f(27638,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(25103,25,20,b'm',316,4,255,b'R',25068,35), // retry_policy_typed_config
-    f(27681,7,21,b'm',65535,4,255,b'R',27671,10), // matcher
-    f(25023,23,22,b'm',186,2,255,b'S',0,0), // request_mirror_policies
-    f(27750,31,23,b'b',65535,0,255,b'I',27688,62), // include_is_timeout_retry_header
-    f(9674,8,24,b'm',117,4,255,b'I',27781,39), // metadata
-    f(24112,25,25,b'm',331,4,255,b'I',23844,83), // request_body_buffer_limit
-    f(24239,16,26,b'm',138,2,255,b'R',24137,102), // route_specifiers
+    f(27765,7,2,b's',65535,2,255,b'S',0,0), // domains
+    f(27772,6,3,b'm',183,2,255,b'S',0,0), // routes
+    f(27778,11,4,b'e',31,0,255,b'S',0,0), // require_tls
+    f(27789,16,5,b'm',199,2,255,b'S',0,0), // virtual_clusters
+    f(24797,11,6,b'm',65535,2,255,b'R',24728,69), // rate_limits
+    f(23830,22,7,b'm',107,2,255,b'S',0,0), // request_headers_to_add
+    f(24973,4,8,b'm',65535,4,255,b'R',24884,89), // cors
+    f(23852,23,10,b'm',107,2,255,b'S',0,0), // response_headers_to_add
+    f(23875,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(23901,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(27805,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
+    f(23982,23,15,b'm',65535,1,255,b'R',23926,56), // typed_per_filter_config
+    f(14631,12,16,b'm',65535,4,255,b'R',24625,103), // retry_policy
+    f(25169,12,17,b'm',65535,4,255,b'R',25095,74), // hedge_policy
+    f(24123,30,18,b'm',338,4,255,b'I',24040,83), // per_request_buffer_limit_bytes
+    f(27834,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
+    f(25299,25,20,b'm',324,4,255,b'R',25264,35), // retry_policy_typed_config
+    f(27877,7,21,b'm',65535,4,255,b'R',27867,10), // matcher
+    f(25219,23,22,b'm',191,2,255,b'S',0,0), // request_mirror_policies
+    f(27946,31,23,b'b',65535,0,255,b'I',27884,62), // include_is_timeout_retry_header
+    f(9674,8,24,b'm',117,4,255,b'I',27977,39), // metadata
+    f(24308,25,25,b'm',339,4,255,b'I',24040,83), // request_body_buffer_limit
+    f(24435,16,26,b'm',144,2,255,b'R',24333,102), // route_specifiers
     // envoy.config.route.v3.WeightedCluster
-    f(7353,8,1,b'm',197,2,255,b'S',0,0), // clusters
-    f(27857,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
-    f(27918,12,3,b'm',330,4,255,b'I',27875,43), // total_weight
-    f(26048,11,4,b's',65535,4,0,b'S',0,0), // header_name
-    f(27930,15,5,b'm',317,4,0,b'S',0,0), // use_hash_policy
+    f(7353,8,1,b'm',202,2,255,b'S',0,0), // clusters
+    f(28053,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
+    f(28114,12,3,b'm',338,4,255,b'I',28071,43), // total_weight
+    f(26244,11,4,b's',65535,4,0,b'S',0,0), // header_name
+    f(28126,15,5,b'm',325,4,0,b'S',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(1997,6,2,b'm',330,4,255,b'S',0,0), // weight
-    f(24378,14,3,b'm',117,4,255,b'I',24319,59), // metadata_match
-    f(23634,22,4,b'm',107,2,255,b'S',0,0), // request_headers_to_add
-    f(23656,23,5,b'm',107,2,255,b'S',0,0), // response_headers_to_add
-    f(23679,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(23705,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(23786,23,10,b'm',65535,1,255,b'R',23730,56), // typed_per_filter_config
-    f(24392,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
-    f(24288,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(1997,6,2,b'm',338,4,255,b'S',0,0), // weight
+    f(24574,14,3,b'm',117,4,255,b'I',24515,59), // metadata_match
+    f(23830,22,4,b'm',107,2,255,b'S',0,0), // request_headers_to_add
+    f(23852,23,5,b'm',107,2,255,b'S',0,0), // response_headers_to_add
+    f(23875,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(23901,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(23982,23,10,b'm',65535,1,255,b'R',23926,56), // typed_per_filter_config
+    f(24588,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
+    f(24484,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(28049,6,2,b's',65535,4,0,b'S',0,0), // format
-    f(6882,11,3,b'm',327,4,0,b'S',0,0), // json_format
-    f(28055,17,4,b'm',327,4,0,b'S',0,0), // typed_json_format
-    f(942,10,5,b'm',135,4,0,b'S',0,0), // log_format
+    f(28245,6,2,b's',65535,4,0,b'S',0,0), // format
+    f(6882,11,3,b'm',335,4,0,b'S',0,0), // json_format
+    f(28251,17,4,b'm',335,4,0,b'S',0,0), // typed_json_format
+    f(942,10,5,b'm',141,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    f(942,10,1,b'm',135,4,0,b'S',0,0), // log_format
+    f(942,10,1,b'm',141,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    f(942,10,1,b'm',135,4,0,b'S',0,0), // log_format
+    f(942,10,1,b'm',141,4,0,b'S',0,0), // log_format
     // envoy.extensions.clusters.dns.v3.DnsCluster
-    f(9337,16,3,b'm',320,4,255,b'S',0,0), // dns_refresh_rate
-    f(10166,24,4,b'm',202,4,255,b'S',0,0), // dns_failure_refresh_rate
+    f(9337,16,3,b'm',328,4,255,b'S',0,0), // dns_refresh_rate
+    f(10166,24,4,b'm',207,4,255,b'S',0,0), // dns_failure_refresh_rate
     f(10020,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(10583,10,6,b'm',320,4,255,b'S',0,0), // dns_jitter
-    f(5833,25,7,b'm',138,4,255,b'S',0,0), // typed_dns_resolver_config
-    f(9353,17,8,b'e',29,0,255,b'S',0,0), // dns_lookup_family
-    f(28229,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
-    f(28261,20,10,b'm',320,4,255,b'S',0,0), // dns_min_refresh_rate
+    f(10583,10,6,b'm',328,4,255,b'S',0,0), // dns_jitter
+    f(5833,25,7,b'm',144,4,255,b'S',0,0), // typed_dns_resolver_config
+    f(9353,17,8,b'e',33,0,255,b'S',0,0), // dns_lookup_family
+    f(28425,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
+    f(28457,20,10,b'm',328,4,255,b'S',0,0), // dns_min_refresh_rate
     // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    f(12306,13,1,b'm',320,4,255,b'S',0,0), // base_interval
-    f(12319,12,2,b'm',320,4,255,b'S',0,0), // max_interval
+    f(12306,13,1,b'm',328,4,255,b'S',0,0), // base_interval
+    f(12319,12,2,b'm',328,4,255,b'S',0,0), // max_interval
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    f(28404,10,1,b's',65535,4,0,b'S',0,0), // object_key
-    f(28414,13,2,b'm',135,4,1,b'S',0,0), // format_string
-    f(28474,9,3,b'b',65535,0,255,b'I',28427,47), // read_only
-    f(28565,20,4,b'e',30,0,255,b'I',28483,82), // shared_with_upstream
-    f(28585,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
-    f(28598,11,6,b's',65535,0,255,b'S',0,0), // factory_key
+    f(28600,10,1,b's',65535,4,0,b'S',0,0), // object_key
+    f(28610,13,2,b'm',141,4,1,b'S',0,0), // format_string
+    f(28670,9,3,b'b',65535,0,255,b'I',28623,47), // read_only
+    f(28761,20,4,b'e',34,0,255,b'I',28679,82), // shared_with_upstream
+    f(28781,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
+    f(28794,11,6,b's',65535,0,255,b'S',0,0), // factory_key
     // envoy.extensions.filters.http.router.v3.Router
-    f(28711,13,1,b'm',317,4,255,b'I',28655,56), // dynamic_stats
-    f(28724,16,2,b'b',65535,0,255,b'I',23809,35), // start_child_span
-    f(28740,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(28752,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(28774,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(28843,27,6,b'b',65535,0,255,b'I',28794,49), // respect_expected_rq_timeout
-    f(28896,40,7,b'b',65535,0,255,b'I',28870,26), // suppress_grpc_request_failure_code_stats
-    f(28936,21,8,b'm',217,2,255,b'R',10035,46), // upstream_http_filters
-    f(29018,20,9,b'm',205,4,255,b'I',28957,61), // upstream_log_options
-    f(29038,33,10,b'm',317,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(28907,13,1,b'm',325,4,255,b'I',28851,56), // dynamic_stats
+    f(28920,16,2,b'b',65535,0,255,b'I',24005,35), // start_child_span
+    f(28936,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(28948,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(28970,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(29039,27,6,b'b',65535,0,255,b'I',28990,49), // respect_expected_rq_timeout
+    f(29092,40,7,b'b',65535,0,255,b'I',29066,26), // suppress_grpc_request_failure_code_stats
+    f(29132,21,8,b'm',225,2,255,b'R',10035,46), // upstream_http_filters
+    f(29214,20,9,b'm',210,4,255,b'I',29153,61), // upstream_log_options
+    f(29234,33,10,b'm',325,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(29142,37,1,b'b',65535,0,255,b'I',6959,36), // flush_upstream_log_on_upstream_stream
-    f(29179,27,2,b'm',320,4,255,b'I',6959,36), // upstream_log_flush_interval
+    f(29338,37,1,b'b',65535,0,255,b'I',6959,36), // flush_upstream_log_on_upstream_stream
+    f(29375,27,2,b'm',328,4,255,b'I',6959,36), // upstream_log_flush_interval
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
+    f(22182,5,1,b'm',215,2,255,b'S',0,0), // rules
+    f(29593,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
+    f(29630,17,3,b'm',124,4,255,b'S',0,0), // pass_through_tlvs
+    f(29647,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
+    f(21433,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(29695,12,6,b'e',65535,0,255,b'R',29666,29), // tlv_location
+    // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
+    f(29785,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(12504,3,2,b's',65535,0,255,b'S',0,0), // key
+    f(29803,21,3,b'e',35,0,255,b'S',0,0), // value_string_encoding
+    // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
+    f(17770,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
+    f(29894,14,2,b'm',214,4,255,b'S',0,0), // on_tlv_present
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(29424,25,1,b'm',317,4,255,b'R',29395,29), // enable_ja3_fingerprinting
-    f(29505,24,2,b'm',330,4,255,b'I',29449,56), // initial_read_buffer_size
-    f(29529,25,3,b'm',317,4,255,b'R',29395,29), // enable_ja4_fingerprinting
-    f(29554,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(29650,21,5,b'm',330,4,255,b'I',29601,49), // max_client_hello_size
+    f(30000,25,1,b'm',325,4,255,b'R',29971,29), // enable_ja3_fingerprinting
+    f(30080,24,2,b'm',338,4,255,b'I',30025,55), // initial_read_buffer_size
+    f(30104,25,3,b'm',325,4,255,b'R',29971,29), // enable_ja4_fingerprinting
+    f(30129,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(30176,21,5,b'm',338,4,255,b'S',0,0), // max_client_hello_size
     // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    f(21159,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(8799,15,2,b'm',331,4,255,b'S',0,0), // max_connections
-    f(29739,5,3,b'm',320,4,255,b'S',0,0), // delay
-    f(29744,15,4,b'm',129,4,255,b'S',0,0), // runtime_enabled
+    f(21433,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(8799,15,2,b'm',339,4,255,b'S',0,0), // max_connections
+    f(30265,5,3,b'm',328,4,255,b'S',0,0), // delay
+    f(30270,15,4,b'm',130,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.network.direct_response.v3.Config
-    f(29817,8,1,b'm',98,4,255,b'S',0,0), // response
+    f(30343,8,1,b'm',98,4,255,b'S',0,0), // response
     // envoy.extensions.filters.network.echo.v3.Echo
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(29951,10,1,b'e',31,0,255,b'S',0,0), // codec_type
-    f(21159,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(29961,3,3,b'm',218,4,0,b'S',0,0), // rds
-    f(2551,12,4,b'm',188,4,0,b'S',0,0), // route_config
-    f(29964,12,5,b'm',217,2,255,b'S',0,0), // http_filters
-    f(29976,14,6,b'm',317,4,255,b'S',0,0), // add_user_agent
-    f(4828,7,7,b'm',65535,4,255,b'R',29990,28), // tracing
+    f(30477,10,1,b'e',36,0,255,b'S',0,0), // codec_type
+    f(21433,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(30487,3,3,b'm',226,4,0,b'S',0,0), // rds
+    f(2551,12,4,b'm',193,4,0,b'S',0,0), // route_config
+    f(30490,12,5,b'm',225,2,255,b'S',0,0), // http_filters
+    f(30502,14,6,b'm',325,4,255,b'S',0,0), // add_user_agent
+    f(4828,7,7,b'm',65535,4,255,b'R',30516,28), // tracing
     f(9294,21,8,b'm',109,4,255,b'S',0,0), // http_protocol_options
     f(9315,22,9,b'm',112,4,255,b'S',0,0), // http2_protocol_options
-    f(30018,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(30029,13,12,b'm',320,4,255,b'S',0,0), // drain_timeout
+    f(30544,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(30555,13,12,b'm',328,4,255,b'S',0,0), // drain_timeout
     f(4311,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(30042,18,14,b'm',317,4,255,b'S',0,0), // use_remote_address
-    f(30060,19,15,b'm',317,4,255,b'S',0,0), // generate_request_id
-    f(30079,27,16,b'e',32,0,255,b'S',0,0), // forward_client_cert_details
-    f(30106,31,17,b'm',215,4,255,b'S',0,0), // set_current_client_cert_details
-    f(30137,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(30155,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(30246,49,20,b'b',65535,0,255,b'I',30175,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(30295,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(30310,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(24828,15,23,b'm',216,2,255,b'S',0,0), // upgrade_configs
-    f(30313,19,24,b'm',320,4,255,b'S',0,0), // stream_idle_timeout
-    f(30332,23,25,b'm',214,4,255,b'S',0,0), // internal_address_config
-    f(30355,21,26,b'm',320,4,255,b'S',0,0), // delayed_close_timeout
-    f(13456,15,28,b'm',320,4,255,b'S',0,0), // request_timeout
-    f(30376,22,29,b'm',330,4,255,b'S',0,0), // max_request_headers_kb
-    f(30398,14,30,b'm',317,4,255,b'S',0,0), // normalize_path
-    f(30450,13,31,b'm',65535,4,0,b'R',30412,38), // scoped_routes
-    f(30463,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(30491,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(30504,28,34,b'e',34,0,255,b'S',0,0), // server_header_transformation
+    f(30568,18,14,b'm',325,4,255,b'S',0,0), // use_remote_address
+    f(30586,19,15,b'm',325,4,255,b'S',0,0), // generate_request_id
+    f(30605,27,16,b'e',37,0,255,b'S',0,0), // forward_client_cert_details
+    f(30632,31,17,b'm',223,4,255,b'S',0,0), // set_current_client_cert_details
+    f(30663,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(30681,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(30772,49,20,b'b',65535,0,255,b'I',30701,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(30821,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(30836,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(25024,15,23,b'm',224,2,255,b'S',0,0), // upgrade_configs
+    f(30839,19,24,b'm',328,4,255,b'S',0,0), // stream_idle_timeout
+    f(30858,23,25,b'm',222,4,255,b'S',0,0), // internal_address_config
+    f(30881,21,26,b'm',328,4,255,b'S',0,0), // delayed_close_timeout
+    f(13456,15,28,b'm',328,4,255,b'S',0,0), // request_timeout
+    f(30902,22,29,b'm',338,4,255,b'S',0,0), // max_request_headers_kb
+    f(30924,14,30,b'm',325,4,255,b'S',0,0), // normalize_path
+    f(30976,13,31,b'm',65535,4,0,b'R',30938,38), // scoped_routes
+    f(30989,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(31017,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(31030,28,34,b'e',39,0,255,b'S',0,0), // server_header_transformation
     f(9729,28,35,b'm',113,4,255,b'S',0,0), // common_http_protocol_options
-    f(30532,20,36,b'm',219,4,255,b'S',0,0), // request_id_extension
-    f(30552,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(30620,18,38,b'm',65535,4,255,b'R',30585,35), // local_reply_config
-    f(30638,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(30742,36,40,b'm',317,4,255,b'I',30662,80), // stream_error_on_invalid_http_message
-    f(30778,23,41,b'm',320,4,255,b'S',0,0), // request_headers_timeout
-    f(30801,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(30856,26,43,b'm',65535,4,255,b'R',30820,36), // path_normalization_options
-    f(30905,22,44,b'm',65535,4,255,b'R',30882,23), // http3_protocol_options
-    f(30927,32,45,b'e',33,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(30959,32,46,b'm',138,2,255,b'S',0,0), // original_ip_detection_extensions
-    f(30991,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(31014,28,48,b'm',132,4,255,b'S',0,0), // scheme_header_transformation
-    f(31042,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(31061,30,50,b'm',138,4,255,b'R',0,0), // typed_header_validation_config
-    f(31091,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(31147,32,52,b'm',138,2,255,b'R',31114,33), // early_header_mutation_extensions
-    f(31179,35,53,b'm',317,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(31246,25,54,b'm',320,4,255,b'I',31214,32), // access_log_flush_interval
-    f(31271,31,55,b'b',65535,0,255,b'I',31214,32), // flush_access_log_on_new_request
-    f(31302,18,56,b'm',213,4,255,b'I',31214,32), // access_log_options
-    f(31414,21,57,b'b',65535,0,255,b'I',31320,94), // append_local_overload
-    f(31485,34,58,b'b',65535,0,255,b'I',31435,50), // http1_safe_max_connection_duration
-    f(31519,20,59,b'm',320,4,255,b'S',0,0), // stream_flush_timeout
-    f(31539,27,60,b'm',65535,4,255,b'R',0,0), // forward_client_cert_matcher
-    f(31566,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(31586,20,62,b'm',313,4,255,b'S',0,0), // drain_timeout_jitter
+    f(31058,20,36,b'm',227,4,255,b'S',0,0), // request_id_extension
+    f(31078,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(31146,18,38,b'm',65535,4,255,b'R',31111,35), // local_reply_config
+    f(31164,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(31268,36,40,b'm',325,4,255,b'I',31188,80), // stream_error_on_invalid_http_message
+    f(31304,23,41,b'm',328,4,255,b'S',0,0), // request_headers_timeout
+    f(31327,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(31382,26,43,b'm',65535,4,255,b'R',31346,36), // path_normalization_options
+    f(31431,22,44,b'm',65535,4,255,b'R',31408,23), // http3_protocol_options
+    f(31453,32,45,b'e',38,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(31485,32,46,b'm',144,2,255,b'S',0,0), // original_ip_detection_extensions
+    f(31517,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(31540,28,48,b'm',133,4,255,b'S',0,0), // scheme_header_transformation
+    f(31568,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(31587,30,50,b'm',144,4,255,b'R',0,0), // typed_header_validation_config
+    f(31617,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(31673,32,52,b'm',144,2,255,b'R',31640,33), // early_header_mutation_extensions
+    f(31705,35,53,b'm',325,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(31772,25,54,b'm',328,4,255,b'I',31740,32), // access_log_flush_interval
+    f(31797,31,55,b'b',65535,0,255,b'I',31740,32), // flush_access_log_on_new_request
+    f(31828,18,56,b'm',221,4,255,b'I',31740,32), // access_log_options
+    f(31940,21,57,b'b',65535,0,255,b'I',31846,94), // append_local_overload
+    f(32011,34,58,b'b',65535,0,255,b'I',31961,50), // http1_safe_max_connection_duration
+    f(32045,20,59,b'm',328,4,255,b'S',0,0), // stream_flush_timeout
+    f(32065,27,60,b'm',65535,4,255,b'R',0,0), // forward_client_cert_matcher
+    f(32092,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(32112,20,62,b'm',321,4,255,b'S',0,0), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(31246,25,1,b'm',320,4,255,b'I',6959,36), // access_log_flush_interval
-    f(31271,31,2,b'b',65535,0,255,b'I',6959,36), // flush_access_log_on_new_request
-    f(31707,44,3,b'b',65535,0,255,b'I',6959,36), // flush_log_on_tunnel_successfully_established
+    f(31772,25,1,b'm',328,4,255,b'I',6959,36), // access_log_flush_interval
+    f(31797,31,2,b'b',65535,0,255,b'I',6959,36), // flush_access_log_on_new_request
+    f(32233,44,3,b'b',65535,0,255,b'I',6959,36), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(31854,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
-    f(31866,11,2,b'm',95,2,255,b'S',0,0), // cidr_ranges
+    f(32380,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
+    f(32392,11,2,b'm',95,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(31986,7,1,b'm',317,4,255,b'S',0,0), // subject
-    f(31993,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(32512,7,1,b'm',325,4,255,b'S',0,0), // subject
+    f(32519,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(31997,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(28049,6,7,b'e',65535,0,255,b'R',0,0), // format
-    f(32002,6,8,b'b',65535,0,255,b'R',0,0), // issuer
+    f(32523,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(28245,6,7,b'e',65535,0,255,b'R',0,0), // format
+    f(32528,6,8,b'b',65535,0,255,b'R',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    f(26405,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(3548,7,2,b'm',217,2,255,b'R',32103,61), // filters
-    f(26417,7,3,b'm',317,4,255,b'S',0,0), // enabled
+    f(26601,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(3548,7,2,b'm',225,2,255,b'R',32629,61), // filters
+    f(26613,7,3,b'm',325,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,4,b'm',316,4,0,b'S',0,0), // typed_config
-    f(20028,16,5,b'm',65535,4,0,b'R',19985,43), // config_discovery
-    f(32234,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(3148,12,4,b'm',324,4,0,b'S',0,0), // typed_config
+    f(20327,16,5,b'm',65535,4,0,b'R',20284,43), // config_discovery
+    f(32760,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
     f(14436,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(32308,13,1,b'm',96,4,255,b'S',0,0), // config_source
-    f(32321,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(32834,13,1,b'm',96,4,255,b'S',0,0), // config_source
+    f(32847,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    f(3148,12,1,b'm',316,4,255,b'S',0,0), // typed_config
+    f(3148,12,1,b'm',324,4,255,b'S',0,0), // typed_config
     // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    f(21159,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32482,12,2,b'm',315,4,255,b'S',0,0), // token_bucket
-    f(29744,15,3,b'm',129,4,255,b'S',0,0), // runtime_enabled
-    f(32494,9,4,b's',65535,0,255,b'S',0,0), // share_key
+    f(21433,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(33008,12,2,b'm',323,4,255,b'S',0,0), // token_bucket
+    f(30270,15,3,b'm',130,4,255,b'S',0,0), // runtime_enabled
+    f(33020,9,4,b's',65535,0,255,b'S',0,0), // share_key
     // envoy.extensions.filters.network.set_filter_state.v3.Config
-    f(32562,17,1,b'm',203,2,255,b'S',0,0), // on_new_connection
-    f(32579,27,2,b'm',203,2,255,b'S',0,0), // on_downstream_tls_handshake
-    f(32606,18,3,b'm',203,2,255,b'S',0,0), // on_downstream_data
+    f(33088,17,1,b'm',208,2,255,b'S',0,0), // on_new_connection
+    f(33105,27,2,b'm',208,2,255,b'S',0,0), // on_downstream_tls_handshake
+    f(33132,18,3,b'm',208,2,255,b'S',0,0), // on_downstream_data
     // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    f(21159,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(21433,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(32736,23,3,b'm',320,4,255,b'I',19716,34), // downstream_idle_timeout
-    f(32759,21,4,b'm',320,4,255,b'I',19716,34), // upstream_idle_timeout
+    f(33262,23,3,b'm',328,4,255,b'I',20015,34), // downstream_idle_timeout
+    f(33285,21,4,b'm',328,4,255,b'I',20015,34), // upstream_idle_timeout
     f(4311,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(32780,20,7,b'm',330,4,255,b'S',0,0), // max_connect_attempts
-    f(16822,12,8,b'm',320,4,255,b'S',0,0), // idle_timeout
-    f(24378,14,9,b'm',117,4,255,b'I',24319,59), // metadata_match
-    f(24302,17,10,b'm',226,4,0,b'S',0,0), // weighted_clusters
-    f(24677,11,11,b'm',307,2,255,b'I',32800,78), // hash_policy
-    f(32878,16,12,b'm',225,4,255,b'S',0,0), // tunneling_config
-    f(32894,34,13,b'm',320,4,255,b'S',0,0), // max_downstream_connection_duration
-    f(33027,9,14,b'm',65535,4,255,b'R',32928,99), // on_demand
-    f(31246,25,15,b'm',320,4,255,b'S',0,0), // access_log_flush_interval
-    f(33036,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(31302,18,17,b'm',224,4,255,b'S',0,0), // access_log_options
-    f(33065,15,18,b'm',92,4,255,b'S',0,0), // backoff_options
-    f(33167,19,19,b'm',65535,2,255,b'R',33080,87), // proxy_protocol_tlvs
-    f(33186,52,20,b'm',313,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(33238,21,21,b'e',35,0,255,b'S',0,0), // upstream_connect_mode
-    f(33259,20,22,b'm',330,4,255,b'S',0,0), // max_early_data_bytes
-    f(33323,31,23,b'e',65535,0,255,b'R',33279,44), // proxy_protocol_tlv_merge_policy
-    f(33354,17,24,b'm',317,4,255,b'S',0,0), // check_drain_close
+    f(33306,20,7,b'm',338,4,255,b'S',0,0), // max_connect_attempts
+    f(16822,12,8,b'm',328,4,255,b'S',0,0), // idle_timeout
+    f(24574,14,9,b'm',117,4,255,b'I',24515,59), // metadata_match
+    f(24498,17,10,b'm',234,4,0,b'S',0,0), // weighted_clusters
+    f(24873,11,11,b'm',315,2,255,b'I',33326,78), // hash_policy
+    f(33404,16,12,b'm',233,4,255,b'S',0,0), // tunneling_config
+    f(33420,34,13,b'm',328,4,255,b'S',0,0), // max_downstream_connection_duration
+    f(33553,9,14,b'm',65535,4,255,b'R',33454,99), // on_demand
+    f(31772,25,15,b'm',328,4,255,b'S',0,0), // access_log_flush_interval
+    f(33562,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(31828,18,17,b'm',232,4,255,b'S',0,0), // access_log_options
+    f(33591,15,18,b'm',92,4,255,b'S',0,0), // backoff_options
+    f(33693,19,19,b'm',65535,2,255,b'R',33606,87), // proxy_protocol_tlvs
+    f(33712,52,20,b'm',321,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(33764,21,21,b'e',40,0,255,b'S',0,0), // upstream_connect_mode
+    f(33785,20,22,b'm',338,4,255,b'S',0,0), // max_early_data_bytes
+    f(33849,31,23,b'e',65535,0,255,b'R',33805,44), // proxy_protocol_tlv_merge_policy
+    f(33880,17,24,b'm',325,4,255,b'S',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(31246,25,1,b'm',320,4,255,b'S',0,0), // access_log_flush_interval
-    f(33036,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(33445,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
+    f(31772,25,1,b'm',328,4,255,b'S',0,0), // access_log_flush_interval
+    f(33562,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(33971,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
     f(2003,8,1,b's',65535,0,255,b'S',0,0), // hostname
-    f(33540,8,2,b'b',65535,0,255,b'S',0,0), // use_post
-    f(33548,14,3,b'm',107,2,255,b'S',0,0), // headers_to_add
-    f(33562,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
-    f(33588,9,5,b's',65535,0,255,b'S',0,0), // post_path
-    f(33597,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
-    f(30532,20,7,b'm',219,4,255,b'S',0,0), // request_id_extension
-    f(33624,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
-    f(33641,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
-    f(18598,10,10,b'm',138,2,255,b'R',33664,76), // formatters
+    f(34066,8,2,b'b',65535,0,255,b'S',0,0), // use_post
+    f(34074,14,3,b'm',107,2,255,b'S',0,0), // headers_to_add
+    f(34088,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
+    f(34114,9,5,b's',65535,0,255,b'S',0,0), // post_path
+    f(34123,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
+    f(31058,20,7,b'm',227,4,255,b'S',0,0), // request_id_extension
+    f(34150,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
+    f(34167,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
+    f(18897,10,10,b'm',144,2,255,b'R',34190,76), // formatters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    f(7353,8,1,b'm',227,2,255,b'S',0,0), // clusters
+    f(7353,8,1,b'm',235,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
-    f(24378,14,3,b'm',117,4,255,b'I',24319,59), // metadata_match
+    f(24574,14,3,b'm',117,4,255,b'I',24515,59), // metadata_match
     // envoy.extensions.formatter.metadata.v3.Metadata
     // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
     // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    f(26048,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(34083,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
-    f(34124,18,3,b'm',310,4,255,b'S',0,0), // reject_with_status
+    f(26244,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(34609,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
+    f(34650,18,3,b'm',318,4,255,b'S',0,0), // reject_with_status
     // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    f(30155,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(34202,17,2,b'm',232,4,255,b'S',0,0), // xff_trusted_cidrs
-    f(30295,15,3,b'm',317,4,255,b'S',0,0), // skip_xff_append
+    f(30681,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(34728,17,2,b'm',240,4,255,b'S',0,0), // xff_trusted_cidrs
+    f(30821,15,3,b'm',325,4,255,b'S',0,0), // skip_xff_append
     // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    f(34285,5,1,b'm',95,2,255,b'S',0,0), // cidrs
+    f(34811,5,1,b'm',95,2,255,b'S',0,0), // cidrs
     // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    f(10782,20,1,b'm',236,4,0,b'S',0,0), // zone_aware_lb_config
-    f(10802,27,2,b'm',235,4,0,b'S',0,0), // locality_weighted_lb_config
+    f(10782,20,1,b'm',244,4,0,b'S',0,0), // zone_aware_lb_config
+    f(10802,27,2,b'm',243,4,0,b'S',0,0), // locality_weighted_lb_config
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    f(11593,15,1,b'm',313,4,255,b'I',11488,105), // routing_enabled
-    f(11608,16,2,b'm',331,4,255,b'I',11488,105), // min_cluster_size
+    f(11593,15,1,b'm',321,4,255,b'I',11488,105), // routing_enabled
+    f(11608,16,2,b'm',339,4,255,b'I',11488,105), // min_cluster_size
     f(11624,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
-    f(34650,29,4,b'b',65535,0,255,b'R',34610,40), // force_locality_direct_routing
-    f(34679,16,5,b'm',65535,4,255,b'R',34610,40), // force_local_zone
-    f(34695,14,6,b'e',65535,0,255,b'R',34610,40), // locality_basis
+    f(35176,29,4,b'b',65535,0,255,b'R',35136,40), // force_locality_direct_routing
+    f(35205,16,5,b'm',65535,4,255,b'R',35136,40), // force_local_zone
+    f(35221,14,6,b'e',65535,0,255,b'R',35136,40), // locality_basis
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    f(11816,12,1,b'm',330,4,255,b'S',0,0), // choice_count
-    f(11828,19,2,b'm',128,4,255,b'S',0,0), // active_request_bias
+    f(11816,12,1,b'm',338,4,255,b'S',0,0), // choice_count
+    f(11828,19,2,b'm',129,4,255,b'S',0,0), // active_request_bias
     f(11911,17,3,b'm',65535,4,255,b'R',11847,64), // slow_start_config
-    f(34779,18,4,b'm',234,4,255,b'S',0,0), // locality_lb_config
-    f(34797,16,5,b'm',317,4,255,b'S',0,0), // enable_full_scan
-    f(34813,16,6,b'e',36,0,255,b'S',0,0), // selection_method
+    f(35305,18,4,b'm',242,4,255,b'S',0,0), // locality_lb_config
+    f(35323,16,5,b'm',325,4,255,b'S',0,0), // enable_full_scan
+    f(35339,16,6,b'e',41,0,255,b'S',0,0), // selection_method
     // envoy.extensions.load_balancing_policies.random.v3.Random
-    f(34779,18,1,b'm',234,4,255,b'S',0,0), // locality_lb_config
+    f(35305,18,1,b'm',242,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
     f(11911,17,1,b'm',65535,4,255,b'R',11847,64), // slow_start_config
-    f(34779,18,2,b'm',234,4,255,b'S',0,0), // locality_lb_config
+    f(35305,18,2,b'm',242,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality
-    f(35020,23,1,b'm',83,4,255,b'S',0,0), // endpoint_picking_policy
+    f(35546,23,1,b'm',83,4,255,b'S',0,0), // endpoint_picking_policy
     // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
     f(14240,9,1,b'm',89,2,255,b'S',0,0), // resolvers
     f(14249,20,2,b'm',100,4,255,b'S',0,0), // dns_resolver_options
-    f(35112,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
-    f(35137,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
-    f(35200,15,5,b'm',330,4,255,b'I',35163,37), // udp_max_queries
-    f(35215,21,6,b'm',331,4,255,b'S',0,0), // query_timeout_seconds
-    f(35236,11,7,b'm',330,4,255,b'S',0,0), // query_tries
-    f(35247,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
-    f(35265,22,9,b'm',330,4,255,b'S',0,0), // edns0_max_payload_size
-    f(35287,24,10,b'm',320,4,255,b'I',35163,37), // max_udp_channel_duration
-    f(35311,25,11,b'b',65535,0,255,b'I',35163,37), // reinit_channel_on_timeout
-    f(35402,14,12,b'm',330,4,255,b'I',35336,66), // qcache_max_ttl
+    f(35638,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
+    f(35663,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
+    f(35726,15,5,b'm',338,4,255,b'I',35689,37), // udp_max_queries
+    f(35741,21,6,b'm',339,4,255,b'S',0,0), // query_timeout_seconds
+    f(35762,11,7,b'm',338,4,255,b'S',0,0), // query_tries
+    f(35773,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
+    f(35791,22,9,b'm',338,4,255,b'S',0,0), // edns0_max_payload_size
+    f(35813,24,10,b'm',328,4,255,b'I',35689,37), // max_udp_channel_duration
+    f(35837,25,11,b'b',65535,0,255,b'I',35689,37), // reinit_channel_on_timeout
+    f(35928,14,12,b'm',338,4,255,b'I',35862,66), // qcache_max_ttl
     // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    f(17863,11,1,b'm',330,4,255,b'S',0,0), // num_retries
-    f(35528,20,2,b'm',330,4,255,b'I',35497,31), // num_resolver_threads
+    f(17881,11,1,b'm',338,4,255,b'S',0,0), // num_retries
+    f(36054,20,2,b'm',338,4,255,b'I',36023,31), // num_resolver_threads
     // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
     f(14240,9,1,b'm',89,2,255,b'S',0,0), // resolvers
-    f(35700,12,2,b'm',65535,4,255,b'R',35621,79), // dns_over_tls
-    f(35793,14,3,b'm',65535,4,255,b'R',35712,81), // dns_over_https
-    f(35859,13,4,b'b',65535,0,255,b'R',35807,52), // enable_dnssec
-    f(35872,10,5,b'm',330,4,255,b'I',35336,66), // cache_size
-    f(35528,20,6,b'm',330,4,255,b'I',35497,31), // num_resolver_threads
-    f(35882,17,7,b'm',317,4,255,b'S',0,0), // use_system_config
-    f(35899,13,8,b'm',320,4,255,b'S',0,0), // query_timeout
-    f(35236,11,9,b'm',330,4,255,b'S',0,0), // query_tries
+    f(36226,12,2,b'm',65535,4,255,b'R',36147,79), // dns_over_tls
+    f(36319,14,3,b'm',65535,4,255,b'R',36238,81), // dns_over_https
+    f(36385,13,4,b'b',65535,0,255,b'R',36333,52), // enable_dnssec
+    f(36398,10,5,b'm',338,4,255,b'I',35862,66), // cache_size
+    f(36054,20,6,b'm',338,4,255,b'I',36023,31), // num_resolver_threads
+    f(36408,17,7,b'm',325,4,255,b'S',0,0), // use_system_config
+    f(36425,13,8,b'm',328,4,255,b'S',0,0), // query_timeout
+    f(35762,11,9,b'm',338,4,255,b'S',0,0), // query_tries
     // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    f(35978,13,1,b's',65535,0,255,b'S',0,0), // path_template
+    f(36504,13,1,b's',65535,0,255,b'S',0,0), // path_template
     // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    f(36061,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
+    f(36587,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
     // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    f(36137,17,1,b'm',317,4,255,b'S',0,0), // pack_trace_reason
-    f(36213,33,2,b'm',317,4,255,b'I',36154,59), // use_request_id_for_trace_sampling
+    f(36663,17,1,b'm',325,4,255,b'S',0,0), // pack_trace_reason
+    f(36739,33,2,b'm',325,4,255,b'I',36680,59), // use_request_id_for_trace_sampling
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(36374,10,1,b'm',98,4,255,b'S',0,0), // trusted_ca
-    f(36384,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(36407,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
-    f(36496,36,6,b'm',317,4,255,b'R',36430,66), // require_signed_certificate_timestamp
-    f(36532,3,7,b'm',98,4,255,b'S',0,0), // crl
-    f(36535,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
-    f(36560,23,9,b'm',290,2,255,b'S',0,0), // match_subject_alt_names
-    f(36583,24,10,b'e',37,0,255,b'S',0,0), // trust_chain_verification
-    f(14183,17,11,b'm',140,4,255,b'S',0,0), // watched_directory
-    f(36607,23,12,b'm',138,4,255,b'S',0,0), // custom_validator_config
-    f(36688,32,13,b'm',65535,4,255,b'R',36630,58), // ca_certificate_provider_instance
-    f(36720,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
-    f(36745,29,15,b'm',256,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(36774,16,16,b'm',330,4,255,b'S',0,0), // max_verify_depth
-    f(36906,17,17,b'm',65535,4,255,b'R',36790,116), // system_root_certs
-    f(36923,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
+    f(36900,10,1,b'm',98,4,255,b'S',0,0), // trusted_ca
+    f(36910,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(36933,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
+    f(37022,36,6,b'm',325,4,255,b'R',36956,66), // require_signed_certificate_timestamp
+    f(37058,3,7,b'm',98,4,255,b'S',0,0), // crl
+    f(37061,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
+    f(37086,23,9,b'm',298,2,255,b'S',0,0), // match_subject_alt_names
+    f(37109,24,10,b'e',42,0,255,b'S',0,0), // trust_chain_verification
+    f(14183,17,11,b'm',146,4,255,b'S',0,0), // watched_directory
+    f(37133,23,12,b'm',144,4,255,b'S',0,0), // custom_validator_config
+    f(37214,32,13,b'm',65535,4,255,b'R',37156,58), // ca_certificate_provider_instance
+    f(37246,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
+    f(37271,29,15,b'm',264,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(37300,16,16,b'm',338,4,255,b'S',0,0), // max_verify_depth
+    f(37432,17,17,b'm',65535,4,255,b'R',37316,116), // system_root_certs
+    f(37449,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(37004,10,1,b'm',259,4,255,b'S',0,0), // tls_params
-    f(37014,16,2,b'm',257,2,255,b'S',0,0), // tls_certificates
-    f(37030,18,3,b'm',248,4,0,b'S',0,0), // validation_context
-    f(37048,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(37062,34,6,b'm',254,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(37096,36,7,b'm',254,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(37132,27,8,b'm',250,4,0,b'S',0,0), // combined_validation_context
-    f(37253,36,9,b'm',65535,4,255,b'R',37159,94), // tls_certificate_certificate_provider
-    f(37387,39,10,b'm',65535,4,0,b'R',37289,98), // validation_context_certificate_provider
-    f(37426,45,11,b'm',65535,4,255,b'R',37159,94), // tls_certificate_certificate_provider_instance
-    f(37471,48,12,b'm',65535,4,0,b'R',37289,98), // validation_context_certificate_provider_instance
-    f(37613,17,13,b'm',138,4,255,b'R',37519,94), // custom_handshaker
-    f(37630,33,14,b'm',65535,4,255,b'R',37159,94), // tls_certificate_provider_instance
-    f(37663,7,15,b'm',258,4,255,b'S',0,0), // key_log
-    f(37803,31,16,b'm',138,4,255,b'R',37670,133), // custom_tls_certificate_selector
+    f(37530,10,1,b'm',267,4,255,b'S',0,0), // tls_params
+    f(37540,16,2,b'm',265,2,255,b'S',0,0), // tls_certificates
+    f(37556,18,3,b'm',256,4,0,b'S',0,0), // validation_context
+    f(37574,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(37588,34,6,b'm',262,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(37622,36,7,b'm',262,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(37658,27,8,b'm',258,4,0,b'S',0,0), // combined_validation_context
+    f(37779,36,9,b'm',65535,4,255,b'R',37685,94), // tls_certificate_certificate_provider
+    f(37913,39,10,b'm',65535,4,0,b'R',37815,98), // validation_context_certificate_provider
+    f(37952,45,11,b'm',65535,4,255,b'R',37685,94), // tls_certificate_certificate_provider_instance
+    f(37997,48,12,b'm',65535,4,0,b'R',37815,98), // validation_context_certificate_provider_instance
+    f(38139,17,13,b'm',144,4,255,b'R',38045,94), // custom_handshaker
+    f(38156,33,14,b'm',65535,4,255,b'R',37685,94), // tls_certificate_provider_instance
+    f(38189,7,15,b'm',266,4,255,b'S',0,0), // key_log
+    f(38329,31,16,b'm',144,4,255,b'R',38196,133), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(37929,26,1,b'm',248,4,255,b'S',0,0), // default_validation_context
-    f(37096,36,2,b'm',254,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(37387,39,3,b'm',65535,4,255,b'R',37955,76), // validation_context_certificate_provider
-    f(37471,48,4,b'm',65535,4,255,b'R',37955,76), // validation_context_certificate_provider_instance
+    f(38455,26,1,b'm',256,4,255,b'S',0,0), // default_validation_context
+    f(37622,36,2,b'm',262,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(37913,39,3,b'm',65535,4,255,b'R',38481,76), // validation_context_certificate_provider
+    f(37997,48,4,b'm',65535,4,255,b'R',38481,76), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(38093,18,1,b'm',249,4,255,b'S',0,0), // common_tls_context
-    f(38111,26,2,b'm',317,4,255,b'S',0,0), // require_client_certificate
-    f(38224,11,3,b'm',317,4,255,b'R',38137,87), // require_sni
-    f(38235,19,4,b'm',260,4,0,b'S',0,0), // session_ticket_keys
-    f(38254,37,5,b'm',254,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
-    f(38291,15,6,b'm',320,4,255,b'S',0,0), // session_timeout
-    f(38306,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(38342,18,8,b'e',38,0,255,b'S',0,0), // ocsp_staple_policy
-    f(38360,31,9,b'm',317,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
-    f(38391,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(38426,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
+    f(38619,18,1,b'm',257,4,255,b'S',0,0), // common_tls_context
+    f(38637,26,2,b'm',325,4,255,b'S',0,0), // require_client_certificate
+    f(38750,11,3,b'm',325,4,255,b'R',38663,87), // require_sni
+    f(38761,19,4,b'm',268,4,0,b'S',0,0), // session_ticket_keys
+    f(38780,37,5,b'm',262,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
+    f(38817,15,6,b'm',328,4,255,b'S',0,0), // session_timeout
+    f(38832,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(38868,18,8,b'e',43,0,255,b'S',0,0), // ocsp_staple_policy
+    f(38886,31,9,b'm',325,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
+    f(38917,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(38952,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    f(38514,13,1,b'm',253,2,255,b'S',0,0), // trust_domains
-    f(38527,13,2,b'm',98,4,255,b'S',0,0), // trust_bundles
+    f(39040,13,1,b'm',261,2,255,b'S',0,0), // trust_domains
+    f(39053,13,2,b'm',98,4,255,b'S',0,0), // trust_bundles
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(38619,12,2,b'm',98,4,255,b'S',0,0), // trust_bundle
-    f(38696,21,3,b's',65535,0,255,b'R',38631,65), // workload_trust_domain
+    f(39145,12,2,b'm',98,4,255,b'S',0,0), // trust_bundle
+    f(39222,21,3,b's',65535,0,255,b'R',39157,65), // workload_trust_domain
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(38774,10,2,b'm',96,4,255,b'S',0,0), // sds_config
+    f(39300,10,2,b'm',96,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(38832,15,2,b'm',257,4,0,b'S',0,0), // tls_certificate
-    f(38235,19,3,b'm',260,4,0,b'S',0,0), // session_ticket_keys
-    f(37030,18,4,b'm',248,4,0,b'S',0,0), // validation_context
-    f(38897,14,5,b'm',65535,4,0,b'R',38847,50), // generic_secret
+    f(39358,15,2,b'm',265,4,0,b'S',0,0), // tls_certificate
+    f(38761,19,3,b'm',268,4,0,b'S',0,0), // session_ticket_keys
+    f(37556,18,4,b'm',256,4,0,b'S',0,0), // validation_context
+    f(39423,14,5,b'm',65535,4,0,b'R',39373,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(38974,8,1,b'e',39,0,255,b'S',0,0), // san_type
-    f(27681,7,2,b'm',290,4,255,b'S',0,0), // matcher
-    f(38982,3,3,b's',65535,0,255,b'S',0,0), // oid
+    f(39500,8,1,b'e',44,0,255,b'S',0,0), // san_type
+    f(27877,7,2,b'm',298,4,255,b'S',0,0), // matcher
+    f(39508,3,3,b's',65535,0,255,b'S',0,0), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(39041,17,1,b'm',98,4,255,b'S',0,0), // certificate_chain
-    f(39058,11,2,b'm',98,12,255,b'S',0,0), // private_key
-    f(39184,8,3,b'm',98,12,255,b'R',39069,115), // password
-    f(39192,11,4,b'm',98,4,255,b'S',0,0), // ocsp_staple
-    f(39294,28,5,b'm',98,2,255,b'R',39203,91), // signed_certificate_timestamp
-    f(39392,20,6,b'm',65535,4,255,b'R',39322,70), // private_key_provider
-    f(14183,17,7,b'm',140,4,255,b'S',0,0), // watched_directory
-    f(39487,6,8,b'm',98,12,255,b'R',39412,75), // pkcs12
-    f(37004,10,9,b'm',259,4,255,b'R',39493,118), // tls_params
+    f(39567,17,1,b'm',98,4,255,b'S',0,0), // certificate_chain
+    f(39584,11,2,b'm',98,12,255,b'S',0,0), // private_key
+    f(39710,8,3,b'm',98,12,255,b'R',39595,115), // password
+    f(39718,11,4,b'm',98,4,255,b'S',0,0), // ocsp_staple
+    f(39820,28,5,b'm',98,2,255,b'R',39729,91), // signed_certificate_timestamp
+    f(39918,20,6,b'm',65535,4,255,b'R',39848,70), // private_key_provider
+    f(14183,17,7,b'm',146,4,255,b'S',0,0), // watched_directory
+    f(40013,6,8,b'm',98,12,255,b'R',39938,75), // pkcs12
+    f(37530,10,9,b'm',267,4,255,b'R',40019,118), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(39662,19,2,b'm',95,2,255,b'S',0,0), // local_address_range
-    f(39681,20,3,b'm',95,2,255,b'S',0,0), // remote_address_range
+    f(40188,19,2,b'm',95,2,255,b'S',0,0), // local_address_range
+    f(40207,20,3,b'm',95,2,255,b'S',0,0), // remote_address_range
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(39756,28,1,b'e',40,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(39784,28,2,b'e',40,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(39812,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(39825,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(39836,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
-    f(39967,19,6,b'e',65535,2,255,b'R',39856,111), // compliance_policies
+    f(40282,28,1,b'e',45,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(40310,28,2,b'e',45,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(40338,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(40351,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(40362,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
+    f(40493,19,6,b'e',65535,2,255,b'R',40382,111), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    f(40048,4,1,b'm',98,10,255,b'S',0,0), // keys
+    f(40574,4,1,b'm',98,10,255,b'S',0,0), // keys
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(38093,18,1,b'm',249,4,255,b'S',0,0), // common_tls_context
-    f(40112,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(40200,19,3,b'b',65535,0,255,b'R',40115,85), // allow_renegotiation
-    f(40219,16,4,b'm',330,4,255,b'S',0,0), // max_session_keys
-    f(40325,21,5,b'm',317,4,255,b'I',40235,90), // enforce_rsa_key_usage
-    f(40346,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(40359,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(38619,18,1,b'm',257,4,255,b'S',0,0), // common_tls_context
+    f(40638,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(40726,19,3,b'b',65535,0,255,b'R',40641,85), // allow_renegotiation
+    f(40745,16,4,b'm',338,4,255,b'S',0,0), // max_session_keys
+    f(40851,21,5,b'm',325,4,255,b'I',40761,90), // enforce_rsa_key_usage
+    f(40872,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(40885,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
     f(9729,28,1,b'm',113,4,255,b'S',0,0), // common_http_protocol_options
-    f(10190,30,2,b'm',139,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(40436,20,3,b'm',264,4,0,b'S',0,0), // explicit_http_config
-    f(40456,30,4,b'm',265,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(40486,11,5,b'm',263,4,0,b'S',0,0), // auto_config
-    f(29964,12,6,b'm',217,2,255,b'R',10035,46), // http_filters
-    f(40497,24,7,b'm',138,4,255,b'R',0,0), // header_validation_config
+    f(10190,30,2,b'm',145,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(40962,20,3,b'm',272,4,0,b'S',0,0), // explicit_http_config
+    f(40982,30,4,b'm',273,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(41012,11,5,b'm',271,4,0,b'S',0,0), // auto_config
+    f(30490,12,6,b'm',225,2,255,b'R',10035,46), // http_filters
+    f(41023,24,7,b'm',144,4,255,b'R',0,0), // header_validation_config
     f(7566,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
-    f(25023,23,9,b'm',186,2,255,b'R',0,0), // request_mirror_policies
-    f(24677,11,10,b'm',180,2,255,b'R',0,0), // hash_policy
+    f(25219,23,9,b'm',191,2,255,b'R',0,0), // request_mirror_policies
+    f(24873,11,10,b'm',185,2,255,b'R',0,0), // hash_policy
     f(14631,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
     f(9294,21,1,b'm',109,4,255,b'S',0,0), // http_protocol_options
     f(9315,22,2,b'm',112,4,255,b'S',0,0), // http2_protocol_options
-    f(30905,22,3,b'm',65535,4,255,b'R',30882,23), // http3_protocol_options
-    f(40590,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(31431,22,3,b'm',65535,4,255,b'R',31408,23), // http3_protocol_options
+    f(41116,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
     f(9294,21,1,b'm',109,4,0,b'S',0,0), // http_protocol_options
     f(9315,22,2,b'm',112,4,0,b'S',0,0), // http2_protocol_options
-    f(30905,22,3,b'm',65535,4,0,b'R',30882,23), // http3_protocol_options
+    f(31431,22,3,b'm',65535,4,0,b'R',31408,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
     f(9294,21,1,b'm',109,4,255,b'S',0,0), // http_protocol_options
     f(9315,22,2,b'm',112,4,255,b'S',0,0), // http2_protocol_options
-    f(30905,22,3,b'm',65535,4,255,b'R',30882,23), // http3_protocol_options
+    f(31431,22,3,b'm',65535,4,255,b'R',31408,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
     f(2913,4,1,b'm',120,4,255,b'S',0,0), // node
-    f(40822,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(40830,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(40854,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(40880,25,5,b'm',267,1,255,b'S',0,0), // initial_resource_versions
-    f(40905,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(40919,12,7,b'm',333,4,255,b'S',0,0), // error_detail
-    f(40931,27,8,b'm',278,2,255,b'S',0,0), // resource_locators_subscribe
-    f(40958,29,9,b'm',278,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(41348,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(41356,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(41380,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(41406,25,5,b'm',275,1,255,b'S',0,0), // initial_resource_versions
+    f(41431,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(41445,12,7,b'm',341,4,255,b'S',0,0), // error_detail
+    f(41457,27,8,b'm',286,2,255,b'S',0,0), // resource_locators_subscribe
+    f(41484,29,9,b'm',286,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(41113,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(41132,9,2,b'm',275,2,255,b'S',0,0), // resources
-    f(40822,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(41141,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(41146,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(41163,13,7,b'm',97,4,255,b'S',0,0), // control_plane
-    f(41176,22,8,b'm',280,2,255,b'S',0,0), // removed_resource_names
-    f(41198,15,9,b'm',277,2,255,b'S',0,0), // resource_errors
+    f(41639,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(41658,9,2,b'm',283,2,255,b'S',0,0), // resources
+    f(41348,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(41667,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(41672,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(41689,13,7,b'm',97,4,255,b'S',0,0), // control_plane
+    f(41702,22,8,b'm',288,2,255,b'S',0,0), // removed_resource_names
+    f(41724,15,9,b'm',285,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
     f(2913,4,2,b'm',120,4,255,b'S',0,0), // node
-    f(41256,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(40822,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(40905,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(40919,12,6,b'm',333,4,255,b'S',0,0), // error_detail
-    f(41270,17,7,b'm',278,2,255,b'S',0,0), // resource_locators
+    f(41782,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(41348,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(41431,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(41445,12,6,b'm',341,4,255,b'S',0,0), // error_detail
+    f(41796,17,7,b'm',286,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(41132,9,2,b'm',316,2,255,b'S',0,0), // resources
-    f(41331,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(40822,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(41141,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(41163,13,6,b'm',97,4,255,b'S',0,0), // control_plane
-    f(41198,15,7,b'm',277,2,255,b'S',0,0), // resource_errors
+    f(41658,9,2,b'm',324,2,255,b'S',0,0), // resources
+    f(41857,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(41348,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(41667,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(41689,13,6,b'm',97,4,255,b'S',0,0), // control_plane
+    f(41724,15,7,b'm',285,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(41391,10,1,b'm',273,4,0,b'S',0,0), // constraint
-    f(41401,14,2,b'm',272,4,0,b'S',0,0), // or_constraints
-    f(41415,15,3,b'm',272,4,0,b'S',0,0), // and_constraints
-    f(41430,15,4,b'm',271,4,0,b'S',0,0), // not_constraints
+    f(41917,10,1,b'm',281,4,0,b'S',0,0), // constraint
+    f(41927,14,2,b'm',280,4,0,b'S',0,0), // or_constraints
+    f(41941,15,3,b'm',280,4,0,b'S',0,0), // and_constraints
+    f(41956,15,4,b'm',279,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(41514,11,1,b'm',271,2,255,b'S',0,0), // constraints
+    f(42040,11,1,b'm',279,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(41596,6,3,b'm',274,4,0,b'S',0,0), // exists
+    f(42122,6,3,b'm',282,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(41715,8,2,b'm',316,4,255,b'S',0,0), // resource
+    f(42241,8,2,b'm',324,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(41723,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(25893,3,6,b'm',320,4,255,b'S',0,0), // ttl
-    f(41730,13,7,b'm',276,4,255,b'S',0,0), // cache_control
-    f(41743,13,8,b'm',280,4,255,b'S',0,0), // resource_name
+    f(42249,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(26089,3,6,b'm',328,4,255,b'S',0,0), // ttl
+    f(42256,13,7,b'm',284,4,255,b'S',0,0), // cache_control
+    f(42269,13,8,b'm',288,4,255,b'S',0,0), // resource_name
     f(9674,8,9,b'm',117,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(41804,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(42330,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(41743,13,1,b'm',280,4,255,b'S',0,0), // resource_name
-    f(40919,12,2,b'm',333,4,255,b'S',0,0), // error_detail
+    f(42269,13,1,b'm',288,4,255,b'S',0,0), // resource_name
+    f(41445,12,2,b'm',341,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(17570,18,2,b'm',279,1,255,b'S',0,0), // dynamic_parameters
+    f(17570,18,2,b'm',287,1,255,b'S',0,0), // dynamic_parameters
     // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(42002,29,2,b'm',271,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(42528,29,2,b'm',279,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.type.matcher.v3.DoubleMatcher
-    f(42066,5,1,b'm',305,4,0,b'I',6959,36), // range
-    f(42071,5,2,b'd',65535,4,0,b'I',6959,36), // exact
+    f(42592,5,1,b'm',313,4,0,b'I',6959,36), // range
+    f(42597,5,2,b'd',65535,4,0,b'I',6959,36), // exact
     // envoy.type.matcher.v3.ListMatcher
-    f(42109,6,1,b'm',291,4,0,b'I',6959,36), // one_of
+    f(42635,6,1,b'm',299,4,0,b'I',6959,36), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(42154,8,1,b'm',290,2,255,b'I',6959,36), // patterns
+    f(42680,8,1,b'm',298,2,255,b'I',6959,36), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3142,6,1,b's',65535,0,255,b'I',6959,36), // filter
-    f(131,4,2,b'm',285,2,255,b'I',6959,36), // path
-    f(2972,5,3,b'm',291,4,255,b'I',6959,36), // value
-    f(42199,6,4,b'b',65535,0,255,b'I',6959,36), // invert
+    f(131,4,2,b'm',293,2,255,b'I',6959,36), // path
+    f(2972,5,3,b'm',299,4,255,b'I',6959,36), // value
+    f(42725,6,4,b'b',65535,0,255,b'I',6959,36), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
     f(12504,3,1,b's',65535,4,0,b'I',6959,36), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(42285,14,1,b'm',291,2,255,b'I',6959,36), // value_matchers
+    f(42811,14,1,b'm',299,2,255,b'I',6959,36), // value_matchers
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(42344,7,1,b'm',288,4,255,b'S',0,0), // pattern
-    f(42351,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(42870,7,1,b'm',296,4,255,b'S',0,0), // pattern
+    f(42877,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(42461,10,1,b'm',289,4,0,b'I',42397,64), // google_re2
-    f(22419,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(42987,10,1,b'm',297,4,0,b'I',42923,64), // google_re2
+    f(22615,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(42515,16,1,b'm',330,4,255,b'I',6959,36), // max_program_size
+    f(43041,16,1,b'm',338,4,255,b'I',6959,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(42071,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(26936,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(42566,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(26983,10,5,b'm',288,4,0,b'S',0,0), // safe_regex
-    f(42572,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(42583,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(42643,6,8,b'm',65535,4,0,b'R',42591,52), // custom
+    f(42597,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(27132,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(43092,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(27179,10,5,b'm',296,4,0,b'S',0,0), // safe_regex
+    f(43098,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(43109,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(43169,6,8,b'm',65535,4,0,b'R',43117,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(42683,10,1,b'm',292,4,0,b'I',6959,36), // null_match
-    f(42693,12,2,b'm',281,4,0,b'I',6959,36), // double_match
-    f(22948,12,3,b'm',290,4,0,b'I',6959,36), // string_match
-    f(42705,10,4,b'b',65535,4,0,b'I',6959,36), // bool_match
-    f(23162,13,5,b'b',65535,4,0,b'I',6959,36), // present_match
-    f(42715,10,6,b'm',282,4,0,b'I',6959,36), // list_match
-    f(21862,8,7,b'm',286,4,0,b'I',6959,36), // or_match
+    f(43209,10,1,b'm',300,4,0,b'I',6959,36), // null_match
+    f(43219,12,2,b'm',289,4,0,b'I',6959,36), // double_match
+    f(23144,12,3,b'm',298,4,0,b'I',6959,36), // string_match
+    f(43231,10,4,b'b',65535,4,0,b'I',6959,36), // bool_match
+    f(23358,13,5,b'b',65535,4,0,b'I',6959,36), // present_match
+    f(43241,10,6,b'm',290,4,0,b'I',6959,36), // list_match
+    f(22058,8,7,b'm',294,4,0,b'I',6959,36), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
     f(12504,3,1,b's',65535,0,255,b'I',6959,36), // key
-    f(131,4,2,b'm',294,2,255,b'I',6959,36), // path
+    f(131,4,2,b'm',302,2,255,b'I',6959,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
     f(12504,3,1,b's',65535,4,0,b'I',6959,36), // key
-    f(42849,5,2,b'u',65535,4,0,b'I',6959,36), // index
+    f(43375,5,2,b'u',65535,4,0,b'I',6959,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(42889,7,1,b'm',298,4,0,b'I',6959,36), // request
-    f(23495,5,2,b'm',299,4,0,b'I',6959,36), // route
-    f(694,7,3,b'm',296,4,0,b'I',6959,36), // cluster
-    f(42896,4,4,b'm',297,4,0,b'I',6959,36), // host
+    f(43415,7,1,b'm',306,4,0,b'I',6959,36), // request
+    f(23691,5,2,b'm',307,4,0,b'I',6959,36), // route
+    f(694,7,3,b'm',304,4,0,b'I',6959,36), // cluster
+    f(43422,4,4,b'm',305,4,0,b'I',6959,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(43098,3,1,b's',65535,0,255,b'I',6959,36), // tag
-    f(43101,7,2,b'm',303,4,0,b'I',6959,36), // literal
-    f(43108,11,3,b'm',301,4,0,b'I',6959,36), // environment
-    f(43119,14,4,b'm',302,4,0,b'I',6959,36), // request_header
-    f(9674,8,5,b'm',304,4,0,b'I',6959,36), // metadata
+    f(43624,3,1,b's',65535,0,255,b'I',6959,36), // tag
+    f(43627,7,2,b'm',311,4,0,b'I',6959,36), // literal
+    f(43634,11,3,b'm',309,4,0,b'I',6959,36), // environment
+    f(43645,14,4,b'm',310,4,0,b'I',6959,36), // request_header
+    f(9674,8,5,b'm',312,4,0,b'I',6959,36), // metadata
     f(2972,5,6,b's',65535,4,0,b'I',6959,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
     f(345,4,1,b's',65535,0,255,b'I',6959,36), // name
-    f(18080,13,2,b's',65535,0,255,b'I',6959,36), // default_value
+    f(18098,13,2,b's',65535,0,255,b'I',6959,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Header
     f(345,4,1,b's',65535,0,255,b'I',6959,36), // name
-    f(18080,13,2,b's',65535,0,255,b'I',6959,36), // default_value
+    f(18098,13,2,b's',65535,0,255,b'I',6959,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Literal
     f(2972,5,1,b's',65535,0,255,b'I',6959,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(43293,4,1,b'm',295,4,255,b'I',6959,36), // kind
-    f(12120,12,2,b'm',293,4,255,b'I',6959,36), // metadata_key
-    f(18080,13,3,b's',65535,0,255,b'I',6959,36), // default_value
+    f(43819,4,1,b'm',303,4,255,b'I',6959,36), // kind
+    f(12120,12,2,b'm',301,4,255,b'I',6959,36), // metadata_key
+    f(18098,13,3,b's',65535,0,255,b'I',6959,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(43322,5,1,b'd',65535,0,255,b'I',6959,36), // start
-    f(43327,3,2,b'd',65535,0,255,b'I',6959,36), // end
+    f(43848,5,1,b'd',65535,0,255,b'I',6959,36), // start
+    f(43853,3,2,b'd',65535,0,255,b'I',6959,36), // end
     // envoy.type.v3.FractionalPercent
-    f(43361,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(43370,11,2,b'e',41,0,255,b'S',0,0), // denominator
+    f(43887,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(43896,11,2,b'e',46,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(25789,9,1,b'm',309,4,0,b'I',6959,36), // source_ip
-    f(25712,12,2,b'm',308,4,0,b'I',6959,36), // filter_state
+    f(25985,9,1,b'm',317,4,0,b'I',6959,36), // source_ip
+    f(25908,12,2,b'm',316,4,0,b'I',6959,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
     f(12504,3,1,b's',65535,0,255,b'I',6959,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(43498,4,1,b'e',42,0,255,b'S',0,0), // code
+    f(44024,4,1,b'e',47,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(43322,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(43327,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(43848,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(43853,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(43322,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(43327,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(43848,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(43853,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(43600,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(43612,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(43624,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(44126,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(44138,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(44150,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // envoy.type.v3.TokenBucket
-    f(17798,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
-    f(43654,15,2,b'm',330,4,255,b'S',0,0), // tokens_per_fill
-    f(43669,13,3,b'm',320,4,255,b'S',0,0), // fill_interval
+    f(17816,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
+    f(44180,15,2,b'm',338,4,255,b'S',0,0), // tokens_per_fill
+    f(44195,13,3,b'm',328,4,255,b'S',0,0), // fill_interval
     // google.protobuf.Any
-    f(40822,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(41348,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -3884,8 +3961,8 @@ pub(crate) static FIELDS: [FieldRow; 1426] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(43803,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(43810,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(44329,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(44336,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -3894,371 +3971,394 @@ pub(crate) static FIELDS: [FieldRow; 1426] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(43939,6,1,b'm',332,2,255,b'S',0,0), // values
+    f(44465,6,1,b'm',340,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(43994,6,1,b'm',328,1,255,b'S',0,0), // fields
+    f(44520,6,1,b'm',336,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',332,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',340,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(43803,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(43810,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(44329,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(44336,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(44134,10,1,b'e',43,4,0,b'S',0,0), // null_value
-    f(44144,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(44156,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(44168,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(44178,12,5,b'm',327,4,0,b'S',0,0), // struct_value
-    f(44190,10,6,b'm',325,4,0,b'S',0,0), // list_value
+    f(44660,10,1,b'e',48,4,0,b'S',0,0), // null_value
+    f(44670,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(44682,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(44694,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(44704,12,5,b'm',335,4,0,b'S',0,0), // struct_value
+    f(44716,10,6,b'm',333,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(43498,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(44217,7,2,b's',65535,0,255,b'S',0,0), // message
-    f(3100,7,3,b'm',316,2,255,b'S',0,0), // details
+    f(44024,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(44743,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(3100,7,3,b'm',324,2,255,b'S',0,0), // details
     // xds.core.v3.ContextParams
-    f(44249,6,1,b'm',335,1,255,b'S',0,0), // params
+    f(44775,6,1,b'm',343,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
 ];
 
-pub(crate) static ENUMS: [EnumRow; 44] = [
-    e(44292,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(44389,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(44452,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(44499,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(44558,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(44629,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(44673,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
-    e(44726,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    e(44970,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    e(45091,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(45179,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(45281,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(45368,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(45448,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(45577,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(45667,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(45802,31,80,3), // envoy.config.core.v3.ApiVersion
-    e(45837,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(45975,33,87,6), // envoy.config.core.v3.HealthStatus
-    e(46032,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(46131,36,96,2), // envoy.config.core.v3.RoutingPriority
-    e(46171,43,98,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(46220,37,100,3), // envoy.config.core.v3.TrafficDirection
-    e(46283,62,103,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(46375,43,106,2), // envoy.config.listener.v3.Listener.DrainType
-    e(46429,57,108,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(46553,61,113,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(46654,52,116,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(46723,37,119,15), // envoy.data.accesslog.v3.AccessLogType
-    e(47010,55,134,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    e(47065,87,140,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    e(47166,91,143,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(47272,106,147,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(47443,110,152,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(47639,108,157,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(47784,65,160,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    e(47903,86,163,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    e(48007,93,165,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(48134,79,167,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(48255,71,170,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(48377,67,176,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(48480,47,181,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(48553,24,184,57), // envoy.type.v3.StatusCode
-    e(49371,25,241,1), // google.protobuf.NullValue
+pub(crate) static ENUMS: [EnumRow; 49] = [
+    e(44818,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(44915,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(44978,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(45025,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(45084,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(45155,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(45199,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
+    e(45252,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
+    e(45496,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
+    e(45617,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(45705,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(45807,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(45894,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(45974,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(46103,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(46193,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(46328,31,80,3), // envoy.config.core.v3.ApiVersion
+    e(46363,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(46501,33,87,6), // envoy.config.core.v3.HealthStatus
+    e(46558,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(46657,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
+    e(46707,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
+    e(46792,36,100,2), // envoy.config.core.v3.RoutingPriority
+    e(46832,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(46881,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
+    e(47003,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
+    e(47087,37,110,3), // envoy.config.core.v3.TrafficDirection
+    e(47150,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(47242,43,116,2), // envoy.config.listener.v3.Listener.DrainType
+    e(47296,57,118,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(47420,61,123,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(47521,52,126,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(47590,37,129,15), // envoy.data.accesslog.v3.AccessLogType
+    e(47877,55,144,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
+    e(47932,87,150,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(48033,98,153,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
+    e(48151,91,156,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(48257,106,160,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(48428,110,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(48624,108,170,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(48769,65,173,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(48888,86,176,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
+    e(48992,93,178,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(49119,79,180,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(49240,71,183,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(49362,67,189,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(49465,47,194,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(49538,24,197,57), // envoy.type.v3.StatusCode
+    e(50356,25,254,1), // google.protobuf.NullValue
 ];
 
-pub(crate) static VALUES: [ValueRow; 242] = [
+pub(crate) static VALUES: [ValueRow; 255] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(44327,7,0), // UNKNOWN
-    v(44334,9,1), // REQUESTED
-    v(44343,14,2), // DOES_NOT_EXIST
-    v(44357,5,3), // ACKED
-    v(44362,6,4), // NACKED
-    v(44368,14,5), // RECEIVED_ERROR
-    v(44382,7,6), // TIMEOUT
+    v(44853,7,0), // UNKNOWN
+    v(44860,9,1), // REQUESTED
+    v(44869,14,2), // DOES_NOT_EXIST
+    v(44883,5,3), // ACKED
+    v(44888,6,4), // NACKED
+    v(44894,14,5), // RECEIVED_ERROR
+    v(44908,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(44436,7,0), // Gradual
-    v(44443,9,1), // Immediate
+    v(44962,7,0), // Gradual
+    v(44969,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(44495,2,0), // v4
-    v(44497,2,1), // v6
+    v(45021,2,0), // v4
+    v(45023,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(44537,5,0), // Serve
-    v(44542,8,1), // Validate
-    v(44550,8,2), // InitOnly
+    v(45063,5,0), // Serve
+    v(45068,8,1), // Validate
+    v(45076,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(44589,4,0), // LIVE
-    v(44593,8,1), // DRAINING
-    v(44601,16,2), // PRE_INITIALIZING
-    v(44617,12,3), // INITIALIZING
+    v(45115,4,0), // LIVE
+    v(45119,8,1), // DRAINING
+    v(45127,16,2), // PRE_INITIALIZING
+    v(45143,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(44661,7,0), // COUNTER
-    v(44668,5,1), // GAUGE
+    v(45187,7,0), // COUNTER
+    v(45194,5,1), // GAUGE
     // envoy.config.accesslog.v3.ComparisonFilter.Op
-    v(44718,2,0), // EQ
-    v(44720,2,1), // GE
-    v(44722,2,2), // LE
-    v(44724,2,3), // NE
+    v(45244,2,0), // EQ
+    v(45246,2,1), // GE
+    v(45248,2,2), // LE
+    v(45250,2,3), // NE
     // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    v(44775,2,0), // OK
-    v(44777,8,1), // CANCELED
-    v(44327,7,2), // UNKNOWN
-    v(44785,16,3), // INVALID_ARGUMENT
-    v(44801,17,4), // DEADLINE_EXCEEDED
-    v(44818,9,5), // NOT_FOUND
-    v(44827,14,6), // ALREADY_EXISTS
-    v(44841,17,7), // PERMISSION_DENIED
-    v(44858,18,8), // RESOURCE_EXHAUSTED
-    v(44876,19,9), // FAILED_PRECONDITION
-    v(44895,7,10), // ABORTED
-    v(44902,12,11), // OUT_OF_RANGE
-    v(44914,13,12), // UNIMPLEMENTED
-    v(44927,8,13), // INTERNAL
-    v(44935,11,14), // UNAVAILABLE
-    v(44946,9,15), // DATA_LOSS
-    v(44955,15,16), // UNAUTHENTICATED
+    v(45301,2,0), // OK
+    v(45303,8,1), // CANCELED
+    v(44853,7,2), // UNKNOWN
+    v(45311,16,3), // INVALID_ARGUMENT
+    v(45327,17,4), // DEADLINE_EXCEEDED
+    v(45344,9,5), // NOT_FOUND
+    v(45353,14,6), // ALREADY_EXISTS
+    v(45367,17,7), // PERMISSION_DENIED
+    v(45384,18,8), // RESOURCE_EXHAUSTED
+    v(45402,19,9), // FAILED_PRECONDITION
+    v(45421,7,10), // ABORTED
+    v(45428,12,11), // OUT_OF_RANGE
+    v(45440,13,12), // UNIMPLEMENTED
+    v(45453,8,13), // INTERNAL
+    v(45461,11,14), // UNAVAILABLE
+    v(45472,9,15), // DATA_LOSS
+    v(45481,15,16), // UNAUTHENTICATED
     // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    v(45031,14,0), // REQUEST_HEADER
-    v(45045,15,1), // REQUEST_TRAILER
-    v(45060,15,2), // RESPONSE_HEADER
-    v(45075,16,3), // RESPONSE_TRAILER
+    v(45557,14,0), // REQUEST_HEADER
+    v(45571,15,1), // REQUEST_TRAILER
+    v(45586,15,2), // RESPONSE_HEADER
+    v(45601,16,3), // RESPONSE_TRAILER
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(44327,7,0), // UNKNOWN
-    v(45154,4,1), // KILL
-    v(45158,9,2), // MULTIKILL
-    v(45167,8,3), // MEGAMISS
-    v(45175,4,4), // MISS
+    v(44853,7,0), // UNKNOWN
+    v(45680,4,1), // KILL
+    v(45684,9,2), // MULTIKILL
+    v(45693,8,3), // MEGAMISS
+    v(45701,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(45235,23,0), // USE_CONFIGURED_PROTOCOL
-    v(45258,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(45761,23,0), // USE_CONFIGURED_PROTOCOL
+    v(45784,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(45326,6,0), // STATIC
-    v(45332,10,1), // STRICT_DNS
-    v(45342,11,2), // LOGICAL_DNS
-    v(45353,3,3), // EDS
-    v(45356,12,4), // ORIGINAL_DST
+    v(45852,6,0), // STATIC
+    v(45858,10,1), // STRICT_DNS
+    v(45868,11,2), // LOGICAL_DNS
+    v(45879,3,3), // EDS
+    v(45882,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(45415,4,0), // AUTO
-    v(45419,7,1), // V4_ONLY
-    v(45426,7,2), // V6_ONLY
-    v(45433,12,3), // V4_PREFERRED
-    v(45445,3,4), // ALL
+    v(45941,4,0), // AUTO
+    v(45945,7,1), // V4_ONLY
+    v(45952,7,2), // V6_ONLY
+    v(45959,12,3), // V4_PREFERRED
+    v(45971,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(45488,11,0), // ROUND_ROBIN
-    v(45499,13,1), // LEAST_REQUEST
-    v(45512,9,2), // RING_HASH
-    v(45521,6,3), // RANDOM
-    v(45527,6,5), // MAGLEV
-    v(45533,16,6), // CLUSTER_PROVIDED
-    v(45549,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(46014,11,0), // ROUND_ROBIN
+    v(46025,13,1), // LEAST_REQUEST
+    v(46038,9,2), // RING_HASH
+    v(46047,6,3), // RANDOM
+    v(46053,6,5), // MAGLEV
+    v(46059,16,6), // CLUSTER_PROVIDED
+    v(46075,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(45652,7,0), // DEFAULT
-    v(45659,2,1), // V4
-    v(45661,2,2), // V6
-    v(45663,4,3), // PIPE
-    v(44927,8,4), // INTERNAL
+    v(46178,7,0), // DEFAULT
+    v(46185,2,1), // V4
+    v(46187,2,2), // V6
+    v(46189,4,3), // PIPE
+    v(45453,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(45711,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(45748,4,1), // REST
-    v(45752,4,2), // GRPC
-    v(45756,10,3), // DELTA_GRPC
-    v(45766,15,5), // AGGREGATED_GRPC
-    v(45781,21,6), // AGGREGATED_DELTA_GRPC
+    v(46237,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(46274,4,1), // REST
+    v(46278,4,2), // GRPC
+    v(46282,10,3), // DELTA_GRPC
+    v(46292,15,5), // AGGREGATED_GRPC
+    v(46307,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(45415,4,0), // AUTO
-    v(45833,2,1), // V2
-    v(45835,2,2), // V3
+    v(45941,4,0), // AUTO
+    v(46359,2,1), // V2
+    v(46361,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(45894,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(45917,13,1), // ADD_IF_ABSENT
-    v(45930,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(45956,19,3), // OVERWRITE_IF_EXISTS
+    v(46420,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(46443,13,1), // ADD_IF_ABSENT
+    v(46456,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(46482,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(44327,7,0), // UNKNOWN
-    v(46008,7,1), // HEALTHY
-    v(46015,9,2), // UNHEALTHY
-    v(44593,8,3), // DRAINING
-    v(44382,7,4), // TIMEOUT
-    v(46024,8,5), // DEGRADED
+    v(44853,7,0), // UNKNOWN
+    v(46534,7,1), // HEALTHY
+    v(46541,9,2), // UNHEALTHY
+    v(45119,8,3), // DRAINING
+    v(44908,7,4), // TIMEOUT
+    v(46550,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(46101,5,0), // ALLOW
-    v(46106,14,1), // REJECT_REQUEST
-    v(46120,11,2), // DROP_HEADER
+    v(46627,5,0), // ALLOW
+    v(46632,14,1), // REJECT_REQUEST
+    v(46646,11,2), // DROP_HEADER
+    // envoy.config.core.v3.ProxyProtocolConfig.Version
+    v(46705,2,0), // V1
+    v(46359,2,1), // V2
+    // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
+    v(46774,11,0), // INCLUDE_ALL
+    v(46785,7,1), // INCLUDE
     // envoy.config.core.v3.RoutingPriority
-    v(45652,7,0), // DEFAULT
-    v(46167,4,1), // HIGH
+    v(46178,7,0), // DEFAULT
+    v(46828,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(46214,3,0), // TCP
-    v(46217,3,1), // UDP
+    v(46875,3,0), // TCP
+    v(46878,3,1), // UDP
+    // envoy.config.core.v3.SocketOption.SocketIpVersion
+    v(46930,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
+    v(46959,22,1), // SOCKET_IP_VERSION_IPV4
+    v(46981,22,2), // SOCKET_IP_VERSION_IPV6
+    // envoy.config.core.v3.SocketOption.SocketState
+    v(47048,13,0), // STATE_PREBIND
+    v(47061,11,1), // STATE_BOUND
+    v(47072,15,2), // STATE_LISTENING
     // envoy.config.core.v3.TrafficDirection
-    v(46257,11,0), // UNSPECIFIED
-    v(46268,7,1), // INBOUND
-    v(46275,8,2), // OUTBOUND
+    v(47124,11,0), // UNSPECIFIED
+    v(47135,7,1), // INBOUND
+    v(47142,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(46345,3,0), // ANY
-    v(46348,19,1), // SAME_IP_OR_LOOPBACK
-    v(46367,8,2), // EXTERNAL
+    v(47212,3,0), // ANY
+    v(47215,19,1), // SAME_IP_OR_LOOPBACK
+    v(47234,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(45652,7,0), // DEFAULT
-    v(46418,11,1), // MODIFY_ONLY
+    v(46178,7,0), // DEFAULT
+    v(47285,11,1), // MODIFY_ONLY
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(46486,17,0), // MOVED_PERMANENTLY
-    v(46503,5,1), // FOUND
-    v(46508,9,2), // SEE_OTHER
-    v(46517,18,3), // TEMPORARY_REDIRECT
-    v(46535,18,4), // PERMANENT_REDIRECT
+    v(47353,17,0), // MOVED_PERMANENTLY
+    v(47370,5,1), // FOUND
+    v(47375,9,2), // SEE_OTHER
+    v(47384,18,3), // TEMPORARY_REDIRECT
+    v(47402,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(46614,19,0), // SERVICE_UNAVAILABLE
-    v(44818,9,1), // NOT_FOUND
-    v(46633,21,2), // INTERNAL_SERVER_ERROR
+    v(47481,19,0), // SERVICE_UNAVAILABLE
+    v(45344,9,1), // NOT_FOUND
+    v(47500,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(46706,4,0), // NONE
-    v(46710,13,1), // EXTERNAL_ONLY
-    v(45445,3,2), // ALL
+    v(47573,4,0), // NONE
+    v(47577,13,1), // EXTERNAL_ONLY
+    v(45971,3,2), // ALL
     // envoy.data.accesslog.v3.AccessLogType
-    v(46760,6,0), // NotSet
-    v(46766,20,1), // TcpUpstreamConnected
-    v(46786,11,2), // TcpPeriodic
-    v(46797,16,3), // TcpConnectionEnd
-    v(46813,15,4), // DownstreamStart
-    v(46828,18,5), // DownstreamPeriodic
-    v(46846,13,6), // DownstreamEnd
-    v(46859,17,7), // UpstreamPoolReady
-    v(46876,16,8), // UpstreamPeriodic
-    v(46892,11,9), // UpstreamEnd
-    v(46903,39,10), // DownstreamTunnelSuccessfullyEstablished
-    v(46942,26,11), // UdpTunnelUpstreamConnected
-    v(46968,11,12), // UdpPeriodic
-    v(46979,13,13), // UdpSessionEnd
-    v(46992,18,14), // TcpConnectionStart
+    v(47627,6,0), // NotSet
+    v(47633,20,1), // TcpUpstreamConnected
+    v(47653,11,2), // TcpPeriodic
+    v(47664,16,3), // TcpConnectionEnd
+    v(47680,15,4), // DownstreamStart
+    v(47695,18,5), // DownstreamPeriodic
+    v(47713,13,6), // DownstreamEnd
+    v(47726,17,7), // UpstreamPoolReady
+    v(47743,16,8), // UpstreamPeriodic
+    v(47759,11,9), // UpstreamEnd
+    v(47770,39,10), // DownstreamTunnelSuccessfullyEstablished
+    v(47809,26,11), // UdpTunnelUpstreamConnected
+    v(47835,11,12), // UdpPeriodic
+    v(47846,13,13), // UdpSessionEnd
+    v(47859,18,14), // TcpConnectionStart
     // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    v(46257,11,0), // UNSPECIFIED
-    v(45415,4,1), // AUTO
-    v(45419,7,2), // V4_ONLY
-    v(45426,7,3), // V6_ONLY
-    v(45433,12,4), // V4_PREFERRED
-    v(45445,3,5), // ALL
+    v(47124,11,0), // UNSPECIFIED
+    v(45941,4,1), // AUTO
+    v(45945,7,2), // V4_ONLY
+    v(45952,7,3), // V6_ONLY
+    v(45959,12,4), // V4_PREFERRED
+    v(45971,3,5), // ALL
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    v(46706,4,0), // NONE
-    v(47152,4,1), // ONCE
-    v(47156,10,2), // TRANSITIVE
+    v(47573,4,0), // NONE
+    v(48019,4,1), // ONCE
+    v(48023,10,2), // TRANSITIVE
+    // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
+    v(47124,11,0), // UNSPECIFIED
+    v(48131,14,1), // SANITIZED_UTF8
+    v(48145,6,2), // BASE64
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(45415,4,0), // AUTO
-    v(47257,5,1), // HTTP1
-    v(47262,5,2), // HTTP2
-    v(47267,5,3), // HTTP3
+    v(45941,4,0), // AUTO
+    v(48242,5,1), // HTTP1
+    v(48247,5,2), // HTTP2
+    v(48252,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(47378,8,0), // SANITIZE
-    v(47386,12,1), // FORWARD_ONLY
-    v(47398,14,2), // APPEND_FORWARD
-    v(47412,12,3), // SANITIZE_SET
-    v(47424,19,4), // ALWAYS_FORWARD_ONLY
+    v(48363,8,0), // SANITIZE
+    v(48371,12,1), // FORWARD_ONLY
+    v(48383,14,2), // APPEND_FORWARD
+    v(48397,12,3), // SANITIZE_SET
+    v(48409,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(47553,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(47584,14,1), // KEEP_UNCHANGED
-    v(46106,14,2), // REJECT_REQUEST
-    v(47598,21,3), // UNESCAPE_AND_REDIRECT
-    v(47619,20,4), // UNESCAPE_AND_FORWARD
+    v(48538,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(48569,14,1), // KEEP_UNCHANGED
+    v(46632,14,2), // REJECT_REQUEST
+    v(48583,21,3), // UNESCAPE_AND_REDIRECT
+    v(48604,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(47747,9,0), // OVERWRITE
-    v(47756,16,1), // APPEND_IF_ABSENT
-    v(47772,12,2), // PASS_THROUGH
+    v(48732,9,0), // OVERWRITE
+    v(48741,16,1), // APPEND_IF_ABSENT
+    v(48757,12,2), // PASS_THROUGH
     // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    v(47849,9,0), // IMMEDIATE
-    v(47858,18,1), // ON_DOWNSTREAM_DATA
-    v(47876,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    v(48834,9,0), // IMMEDIATE
+    v(48843,18,1), // ON_DOWNSTREAM_DATA
+    v(48861,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    v(47989,9,0), // N_CHOICES
-    v(47998,9,1), // FULL_SCAN
+    v(48974,9,0), // N_CHOICES
+    v(48983,9,1), // FULL_SCAN
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(48100,18,0), // VERIFY_TRUST_CHAIN
-    v(48118,16,1), // ACCEPT_UNTRUSTED
+    v(49085,18,0), // VERIFY_TRUST_CHAIN
+    v(49103,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(48213,16,0), // LENIENT_STAPLING
-    v(48229,15,1), // STRICT_STAPLING
-    v(48244,11,2), // MUST_STAPLE
+    v(49198,16,0), // LENIENT_STAPLING
+    v(49214,15,1), // STRICT_STAPLING
+    v(49229,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(48326,20,0), // SAN_TYPE_UNSPECIFIED
-    v(48346,5,1), // EMAIL
-    v(48351,3,2), // DNS
-    v(48354,3,3), // URI
-    v(48357,10,4), // IP_ADDRESS
-    v(48367,10,5), // OTHER_NAME
+    v(49311,20,0), // SAN_TYPE_UNSPECIFIED
+    v(49331,5,1), // EMAIL
+    v(49336,3,2), // DNS
+    v(49339,3,3), // URI
+    v(49342,10,4), // IP_ADDRESS
+    v(49352,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(48444,8,0), // TLS_AUTO
-    v(48452,7,1), // TLSv1_0
-    v(48459,7,2), // TLSv1_1
-    v(48466,7,3), // TLSv1_2
-    v(48473,7,4), // TLSv1_3
+    v(49429,8,0), // TLS_AUTO
+    v(49437,7,1), // TLSv1_0
+    v(49444,7,2), // TLSv1_1
+    v(49451,7,3), // TLSv1_2
+    v(49458,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(48527,7,0), // HUNDRED
-    v(48534,12,1), // TEN_THOUSAND
-    v(48546,7,2), // MILLION
+    v(49512,7,0), // HUNDRED
+    v(49519,12,1), // TEN_THOUSAND
+    v(49531,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(48577,5,0), // Empty
-    v(48582,8,100), // Continue
-    v(44775,2,200), // OK
-    v(48590,7,201), // Created
-    v(48597,8,202), // Accepted
-    v(48605,27,203), // NonAuthoritativeInformation
-    v(48632,9,204), // NoContent
-    v(48641,12,205), // ResetContent
-    v(48653,14,206), // PartialContent
-    v(48667,11,207), // MultiStatus
-    v(48678,15,208), // AlreadyReported
-    v(48693,6,226), // IMUsed
-    v(48699,15,300), // MultipleChoices
-    v(48714,16,301), // MovedPermanently
-    v(48730,5,302), // Found
-    v(48735,8,303), // SeeOther
-    v(48743,11,304), // NotModified
-    v(48754,8,305), // UseProxy
-    v(48762,17,307), // TemporaryRedirect
-    v(48779,17,308), // PermanentRedirect
-    v(48796,10,400), // BadRequest
-    v(48806,12,401), // Unauthorized
-    v(48818,15,402), // PaymentRequired
-    v(48833,9,403), // Forbidden
-    v(48842,8,404), // NotFound
-    v(48850,16,405), // MethodNotAllowed
-    v(48866,13,406), // NotAcceptable
-    v(48879,27,407), // ProxyAuthenticationRequired
-    v(48906,14,408), // RequestTimeout
-    v(48920,8,409), // Conflict
-    v(48928,4,410), // Gone
-    v(48932,14,411), // LengthRequired
-    v(48946,18,412), // PreconditionFailed
-    v(48964,15,413), // PayloadTooLarge
-    v(48979,10,414), // URITooLong
-    v(48989,20,415), // UnsupportedMediaType
-    v(49009,19,416), // RangeNotSatisfiable
-    v(49028,17,417), // ExpectationFailed
-    v(49045,18,421), // MisdirectedRequest
-    v(49063,19,422), // UnprocessableEntity
-    v(49082,6,423), // Locked
-    v(49088,16,424), // FailedDependency
-    v(49104,15,426), // UpgradeRequired
-    v(49119,20,428), // PreconditionRequired
-    v(49139,15,429), // TooManyRequests
-    v(49154,27,431), // RequestHeaderFieldsTooLarge
-    v(49181,19,500), // InternalServerError
-    v(49200,14,501), // NotImplemented
-    v(49214,10,502), // BadGateway
-    v(49224,18,503), // ServiceUnavailable
-    v(49242,14,504), // GatewayTimeout
-    v(49256,23,505), // HTTPVersionNotSupported
-    v(49279,21,506), // VariantAlsoNegotiates
-    v(49300,19,507), // InsufficientStorage
-    v(49319,12,508), // LoopDetected
-    v(49331,11,510), // NotExtended
-    v(49342,29,511), // NetworkAuthenticationRequired
+    v(49562,5,0), // Empty
+    v(49567,8,100), // Continue
+    v(45301,2,200), // OK
+    v(49575,7,201), // Created
+    v(49582,8,202), // Accepted
+    v(49590,27,203), // NonAuthoritativeInformation
+    v(49617,9,204), // NoContent
+    v(49626,12,205), // ResetContent
+    v(49638,14,206), // PartialContent
+    v(49652,11,207), // MultiStatus
+    v(49663,15,208), // AlreadyReported
+    v(49678,6,226), // IMUsed
+    v(49684,15,300), // MultipleChoices
+    v(49699,16,301), // MovedPermanently
+    v(49715,5,302), // Found
+    v(49720,8,303), // SeeOther
+    v(49728,11,304), // NotModified
+    v(49739,8,305), // UseProxy
+    v(49747,17,307), // TemporaryRedirect
+    v(49764,17,308), // PermanentRedirect
+    v(49781,10,400), // BadRequest
+    v(49791,12,401), // Unauthorized
+    v(49803,15,402), // PaymentRequired
+    v(49818,9,403), // Forbidden
+    v(49827,8,404), // NotFound
+    v(49835,16,405), // MethodNotAllowed
+    v(49851,13,406), // NotAcceptable
+    v(49864,27,407), // ProxyAuthenticationRequired
+    v(49891,14,408), // RequestTimeout
+    v(49905,8,409), // Conflict
+    v(49913,4,410), // Gone
+    v(49917,14,411), // LengthRequired
+    v(49931,18,412), // PreconditionFailed
+    v(49949,15,413), // PayloadTooLarge
+    v(49964,10,414), // URITooLong
+    v(49974,20,415), // UnsupportedMediaType
+    v(49994,19,416), // RangeNotSatisfiable
+    v(50013,17,417), // ExpectationFailed
+    v(50030,18,421), // MisdirectedRequest
+    v(50048,19,422), // UnprocessableEntity
+    v(50067,6,423), // Locked
+    v(50073,16,424), // FailedDependency
+    v(50089,15,426), // UpgradeRequired
+    v(50104,20,428), // PreconditionRequired
+    v(50124,15,429), // TooManyRequests
+    v(50139,27,431), // RequestHeaderFieldsTooLarge
+    v(50166,19,500), // InternalServerError
+    v(50185,14,501), // NotImplemented
+    v(50199,10,502), // BadGateway
+    v(50209,18,503), // ServiceUnavailable
+    v(50227,14,504), // GatewayTimeout
+    v(50241,23,505), // HTTPVersionNotSupported
+    v(50264,21,506), // VariantAlsoNegotiates
+    v(50285,19,507), // InsufficientStorage
+    v(50304,12,508), // LoopDetected
+    v(50316,11,510), // NotExtended
+    v(50327,29,511), // NetworkAuthenticationRequired
     // google.protobuf.NullValue
-    v(49396,10,0), // NULL_VALUE
+    v(50381,10,0), // NULL_VALUE
 ];
