@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use outrider_xds::ads::ResourceType;
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -289,15 +290,14 @@ async fn serve(
             dump: dump.clone(),
             lifecycle: lifecycle.clone(),
             drain: drain.clone(),
+            access_log: access_log.reopen(),
             options: admin::Options {
                 concurrency: workers,
-                drain_seconds: options.drain_time_s,
-                config_path: bootstrap.origin.clone(),
-                node_id: bootstrap.node.id.clone(),
-                node_cluster: bootstrap.node.cluster.clone(),
+                command_line: options.clone(),
+                node: bootstrap.node.encode_to_vec(),
             },
             started,
-            stats: ServerStats::new(&stats, workers),
+            stats: ServerStats::new(&stats, workers, bootstrap.server_version),
         };
         let admin = Arc::new(admin);
         tokio::spawn(admin::serve(listener, admin.clone()));
@@ -391,7 +391,7 @@ impl Control<'_> {
                     let open = self.open();
                     let now = Instant::now();
                     if ending.as_mut().is_some_and(|ending| ending.is_over(&open, now)) {
-                        self.drain.begin_outbound();
+                        self.drain.begin_outbound(Duration::ZERO);
                         tracing::info!("drained");
                         return;
                     }

@@ -2,14 +2,32 @@
 
 use std::fmt::Write;
 
+use http::StatusCode;
 use serde_json::{Value, json};
 
+use super::query::Query;
+use super::{answer, pattern};
 use crate::config::address::Address;
+use crate::discovery::dump::{Dump, Kind};
+use crate::runtime::http_server::Page;
 use crate::runtime::snapshot::Snapshot;
 
-pub fn text(snapshot: &Snapshot) -> String {
+/// The page in the form that was asked for.
+pub fn page(snapshot: &Snapshot, dump: &Dump, query: &Query<'_>) -> Page {
+    let filter = match pattern(query, "filter") {
+        Ok(filter) => filter,
+        Err(refusal) => return refusal,
+    };
+    let wanted = |name: &str| filter.as_ref().is_none_or(|filter| filter.is_match(name));
+    if query.is("format", "json") {
+        return answer::json(&json(snapshot, dump, &wanted));
+    }
+    answer::text(StatusCode::OK, text(snapshot, dump, &wanted))
+}
+
+fn text(snapshot: &Snapshot, dump: &Dump, wanted: &dyn Fn(&str) -> bool) -> String {
     let mut page = String::new();
-    for (name, cluster) in snapshot.clusters.iter() {
+    for (name, cluster) in snapshot.clusters.iter().filter(|(name, _)| wanted(name)) {
         let limits = cluster.config.circuit_breakers;
         let _ = writeln!(
             page,
@@ -24,6 +42,8 @@ pub fn text(snapshot: &Snapshot) -> String {
         ] {
             let _ = writeln!(page, "{name}::default_priority::{limit}::{value}");
         }
+        let dynamic = !dump.is_static(Kind::Cluster, name);
+        let _ = writeln!(page, "{name}::added_via_api::{dynamic}");
         for host in cluster.view().hosts {
             let mut line = |key: &str, value: &dyn std::fmt::Display| {
                 let _ = writeln!(page, "{name}::{}::{key}::{value}", host.address);
@@ -34,8 +54,14 @@ pub fn text(snapshot: &Snapshot) -> String {
             line("hostname", &host.hostname);
             line("health_flags", &host.health_flags());
             line("weight", &host.weight);
-            line("locality", &host.locality);
+            let mut parts = host.locality.split('/');
+            for part in ["region", "zone", "sub_zone"] {
+                line(part, &parts.next().unwrap_or_default());
+            }
+            line("canary", &false);
             line("priority", &host.priority);
+            line("success_rate", &-1);
+            line("local_origin_success_rate", &-1);
         }
     }
     page
@@ -63,8 +89,9 @@ fn locality(text: &str) -> Value {
         .into()
 }
 
-pub fn json(snapshot: &Snapshot) -> Value {
-    let clusters = snapshot.clusters.iter().map(|(name, cluster)| {
+fn json(snapshot: &Snapshot, dump: &Dump, wanted: &dyn Fn(&str) -> bool) -> Value {
+    let clusters = snapshot.clusters.iter().filter(|(name, _)| wanted(name));
+    let clusters = clusters.map(|(name, cluster)| {
         let hosts = cluster.view().hosts.into_iter().map(|host| {
             let stats = host
                 .totals
@@ -80,9 +107,21 @@ pub fn json(snapshot: &Snapshot) -> Value {
                 "stats": stats.collect::<Vec<_>>(),
             })
         });
-        json!({"name": &**name, "host_statuses": hosts.collect::<Vec<_>>()})
+        let mut status = json!({
+            "name": &**name,
+            "observability_name": &*cluster.config.stat_name,
+            "host_statuses": hosts.collect::<Vec<_>>(),
+        });
+        if !dump.is_static(Kind::Cluster, name) {
+            status["added_via_api"] = true.into();
+        }
+        status
     });
-    json!({ "cluster_statuses": clusters.collect::<Vec<_>>() })
+    let clusters: Vec<Value> = clusters.collect();
+    if clusters.is_empty() {
+        return json!({});
+    }
+    json!({ "cluster_statuses": clusters })
 }
 
 #[cfg(test)]

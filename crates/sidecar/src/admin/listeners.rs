@@ -23,11 +23,12 @@ pub fn json(snapshot: &Snapshot) -> Value {
             Address::Socket(socket) => json!({"socket_address": {"address": socket.ip().to_string(), "port_value": socket.port()}}),
             Address::Pipe(path) => json!({"pipe": {"path": path.to_string_lossy()}}),
         });
-        json!({
-            "name": &**name,
-            "local_address": addresses.next(),
-            "additional_local_addresses": addresses.collect::<Vec<_>>(),
-        })
+        let mut status = json!({"name": &**name, "local_address": addresses.next()});
+        let additional: Vec<Value> = addresses.collect();
+        if !additional.is_empty() {
+            status["additional_local_addresses"] = additional.into();
+        }
+        status
     });
     json!({ "listener_statuses": listeners.collect::<Vec<_>>() })
 }

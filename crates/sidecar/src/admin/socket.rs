@@ -5,13 +5,14 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 
-use http::Request;
+use http::{HeaderMap, Request, header};
+use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use tokio::net::UnixListener;
 
-use super::Admin;
+use super::{Admin, Asked};
 use crate::config::address::Address;
-use crate::runtime::http_server::{self, Listener};
+use crate::runtime::http_server::{self, Hangup, Listener};
 
 /// Why the admin API could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -81,11 +82,38 @@ fn unix(path: &Path) -> io::Result<Listener> {
     UnixListener::from_std(listener).map(Listener::Unix)
 }
 
+/// The most bytes of a form that are read.
+const MOST_FORM: usize = 64 * 1024;
+
 /// Serves until the process ends.
 pub async fn serve(listener: AdminListener, admin: Arc<Admin>) {
     let answer = move |_, request: Request<Incoming>| {
         let admin = admin.clone();
-        async move { Ok(admin.answer(&request)) }
+        async move {
+            let (head, body) = request.into_parts();
+            let form = form(&head.headers, body).await?;
+            Ok(admin.answer(&Asked {
+                method: &head.method,
+                uri: &head.uri,
+                headers: &head.headers,
+                form: form.as_deref(),
+            }))
+        }
     };
     http_server::serve("admin", listener.listener, answer).await;
+}
+
+/// The parameters in a body that is a form; any other is not looked at.
+async fn form(headers: &HeaderMap, body: Incoming) -> Result<Option<String>, Hangup> {
+    let kind = headers.get(header::CONTENT_TYPE);
+    let is_form = kind.is_some_and(|kind| {
+        kind.as_bytes()
+            .starts_with(b"application/x-www-form-urlencoded")
+    });
+    if !is_form {
+        return Ok(None);
+    }
+    let body = Limited::new(body, MOST_FORM).collect().await;
+    let body = body.map_err(|_| Hangup)?.to_bytes();
+    Ok(Some(String::from_utf8_lossy(&body).into_owned()))
 }

@@ -143,6 +143,25 @@ impl Dump {
         inner.secrets.push(Arc::downgrade(slot));
     }
 
+    /// Whether the bootstrap file has a resource of that name.
+    pub fn is_static(&self, kind: Kind, name: &Arc<str>) -> bool {
+        let inner = self.lock();
+        let entry = inner.entries.get(&(kind, name.clone()));
+        entry.is_some_and(|entry| entry.state == State::Static)
+    }
+
+    /// What waits for what it refers to: clusters, and listeners.
+    pub fn warming(&self) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
+        let inner = self.lock();
+        let of = |wanted: Kind| {
+            let entries = inner.entries.iter();
+            let warming = entries
+                .filter(|((kind, _), entry)| *kind == wanted && entry.state == State::Warming);
+            warming.map(|((_, name), _)| name.clone()).collect()
+        };
+        (of(Kind::Cluster), of(Kind::Listener))
+    }
+
     /// The secrets in use.
     pub fn secrets(&self) -> Vec<Arc<Secret>> {
         self.lock()

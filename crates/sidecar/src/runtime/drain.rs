@@ -19,6 +19,8 @@ pub struct DrainState {
     pub accepting: Option<Instant>,
     /// Since when outbound traffic is draining.
     pub outbound: Option<Instant>,
+    /// Until when outbound listeners still accept.
+    pub outbound_accepting: Option<Instant>,
     /// When everything ends, whatever is left.
     pub deadline: Option<Instant>,
 }
@@ -86,12 +88,13 @@ impl DrainControl {
         });
     }
 
-    /// Outbound follows.
-    pub fn begin_outbound(&self) {
+    /// Outbound follows, and its listeners stop after `accepting`.
+    pub fn begin_outbound(&self, accepting: Duration) {
         let now = Instant::now();
         self.bits.fetch_or(OUTBOUND, Relaxed);
         self.state.send_modify(|state| {
             state.outbound.get_or_insert(now);
+            state.outbound_accepting.get_or_insert(now + accepting);
         });
     }
 
@@ -160,9 +163,12 @@ impl DrainSignal {
     /// Resolves when listeners of this direction are to stop.
     pub async fn refusing(&self, direction: TrafficDirection) {
         self.begun(direction).await;
-        if direction != TrafficDirection::Outbound
-            && let Some(accepting) = self.state().accepting
-        {
+        let state = self.state();
+        let accepting = match direction {
+            TrafficDirection::Outbound => state.outbound_accepting,
+            TrafficDirection::Inbound | TrafficDirection::Unspecified => state.accepting,
+        };
+        if let Some(accepting) = accepting {
             tokio::time::sleep_until(accepting).await;
         }
     }

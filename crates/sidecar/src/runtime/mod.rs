@@ -7,6 +7,7 @@ pub mod drain;
 pub mod ending;
 pub mod http_server;
 pub mod lifecycle;
+pub mod memory;
 pub mod random;
 pub mod snapshot;
 pub mod socket_option;

@@ -1,10 +1,13 @@
 //! `server.*`: the process as a whole.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
-use metrics::Gauge;
+use metrics::{Counter, Gauge};
 
 use crate::runtime::lifecycle::{Lifecycle, Stage};
+use crate::runtime::memory::Memory;
+use crate::runtime_layer;
 use crate::telemetry::metrics::{Family, Scope, Stats};
 
 /// Gauges of the control thread, under Envoy's names.
@@ -13,19 +16,71 @@ pub struct ServerStats {
     state: Gauge,
     uptime: Gauge,
     started: Instant,
+    memory_allocated: Gauge,
+    memory_heap_size: Gauge,
+    memory_physical_size: Gauge,
+    runtime: RuntimeStats,
     _scope: Scope,
 }
 
+/// Envoy's number of a version is that of its commit; ours has two digits each for minor and patch.
+fn number_of(version: &str) -> u64 {
+    let parts = version.split('.').map(|part| part.parse().unwrap_or(0));
+    parts.fold(0, |number, part: u64| number * 100 + part)
+}
+
+/// `runtime.*`
+struct RuntimeStats {
+    overrides: Gauge,
+    keys: Gauge,
+    layers: Gauge,
+    loads: Counter,
+    failures: Counter,
+    _scope: Scope,
+}
+
+impl RuntimeStats {
+    fn new(stats: &Stats) -> Self {
+        let scope = stats.scope(Family::Runtime, "");
+        RuntimeStats {
+            overrides: scope.gauge("admin_overrides_active"),
+            keys: scope.gauge("num_keys"),
+            layers: scope.gauge("num_layers"),
+            loads: scope.counter("load_success"),
+            failures: scope.counter("load_error"),
+            _scope: scope,
+        }
+    }
+
+    fn update(&self, runtime: &runtime_layer::Runtime) {
+        let layers = runtime.layers();
+        let keys: BTreeSet<&String> = layers.iter().flat_map(|l| l.values.keys()).collect();
+        let overridden = layers.iter().any(|l| l.is_admin && !l.values.is_empty());
+        self.overrides.set(if overridden { 1.0 } else { 0.0 });
+        self.keys.set(keys.len() as f64);
+        self.layers.set(layers.len() as f64);
+        let (loads, failures) = runtime.loads();
+        self.loads.absolute(loads);
+        self.failures.absolute(failures);
+    }
+}
+
 impl ServerStats {
-    /// Resolves the handles.
-    pub fn new(stats: &Stats, workers: usize) -> Self {
+    /// Resolves the handles. `version` is `stats_server_version_override`.
+    pub fn new(stats: &Stats, workers: usize, version: Option<u64>) -> Self {
         let scope = stats.scope(Family::Server, "");
         scope.gauge("concurrency").set(workers as f64);
+        let version = version.unwrap_or_else(|| number_of(env!("CARGO_PKG_VERSION")));
+        scope.gauge("version").set(version as f64);
         ServerStats {
             live: scope.gauge("live"),
             state: scope.gauge("state"),
             uptime: scope.gauge("uptime"),
             started: Instant::now(),
+            runtime: RuntimeStats::new(stats),
+            memory_allocated: scope.gauge("memory_allocated"),
+            memory_heap_size: scope.gauge("memory_heap_size"),
+            memory_physical_size: scope.gauge("memory_physical_size"),
             _scope: scope,
         }
     }
@@ -42,5 +97,10 @@ impl ServerStats {
             Stage::Initializing => 3.0,
         });
         self.uptime.set(self.started.elapsed().as_secs_f64());
+        let memory = Memory::now();
+        self.memory_allocated.set(memory.data as f64);
+        self.memory_heap_size.set(memory.data as f64);
+        self.memory_physical_size.set(memory.resident as f64);
+        self.runtime.update(runtime_layer::of_process());
     }
 }

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
@@ -46,6 +47,8 @@ struct Shared {
     /// `None` where the system gave no thread.
     queue: OnceLock<Option<SyncSender<Message>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// Files are to be opened anew: shared with the thread.
+    reopen: Arc<AtomicBool>,
 }
 
 impl Shared {
@@ -56,9 +59,10 @@ impl Shared {
     fn start(&self) -> Option<SyncSender<Message>> {
         let (sender, receiver) = sync_channel(QUEUE);
         let counters = Counters::new(&self.stats);
+        let reopen = self.reopen.clone();
         let started = std::thread::Builder::new()
             .name("access-log".into())
-            .spawn(move || write_batches(&receiver, &counters));
+            .spawn(move || write_batches(&receiver, &counters, &reopen));
         match started {
             Ok(thread) => {
                 *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
@@ -79,12 +83,29 @@ impl WriterThread {
             stats,
             queue: OnceLock::new(),
             thread: Mutex::default(),
+            reopen: Arc::default(),
         }))
     }
 
     /// The way to it, for one thread.
     pub fn handle(&self) -> Handle {
         Handle(self.0.clone())
+    }
+
+    /// The way to have files opened anew.
+    pub fn reopen(&self) -> Reopen {
+        Reopen(self.0.reopen.clone())
+    }
+}
+
+/// For `/reopen_logs`.
+#[derive(Clone)]
+pub struct Reopen(Arc<AtomicBool>);
+
+impl Reopen {
+    /// The next lines go to files that are opened by their names, for they may have been moved.
+    pub fn reopen(&self) {
+        self.0.store(true, Relaxed);
     }
 }
 
@@ -136,9 +157,12 @@ impl Counters {
     }
 }
 
-fn write_batches(receiver: &Receiver<Message>, counters: &Counters) {
+fn write_batches(receiver: &Receiver<Message>, counters: &Counters, reopen: &AtomicBool) {
     let mut files: HashMap<LogSink, File> = HashMap::new();
     while let Ok(message) = receiver.recv() {
+        if reopen.swap(false, Relaxed) {
+            files.clear();
+        }
         match message {
             Message::Batch(batch) => match write_batch(&mut files, &batch) {
                 Ok(()) => counters.written.increment(batch.count),

@@ -39,6 +39,13 @@ impl CounterCell {
     }
 }
 
+impl CounterCell {
+    /// Sets it to 0.
+    pub fn reset(&self) {
+        self.0.store(0, Relaxed);
+    }
+}
+
 impl CounterFn for CounterCell {
     fn increment(&self, value: u64) {
         self.0.fetch_add(value, Relaxed);

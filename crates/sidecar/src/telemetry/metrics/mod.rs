@@ -5,10 +5,12 @@
 //! atomic addition. When the last scope of a subject is dropped, on all threads, its stats go.
 
 mod cells;
+mod histogram_text;
 mod names;
 pub mod pages;
 mod registry;
 
+pub use histogram_text::Form;
 #[cfg(test)]
 pub use registry::Value;
 pub use registry::{Family, Registry, Scope, Stats};

@@ -12,6 +12,7 @@ impl Family {
             Family::Tcp => "tcp",
             Family::Listener | Family::ListenerWorker => "listener",
             Family::Server => "server",
+            Family::Runtime => "runtime",
             Family::ListenerManager => "listener_manager",
             Family::ClusterManager => "cluster_manager",
             Family::ControlPlane => "control_plane",

@@ -1,93 +1,134 @@
-//! `/stats` in Envoy's text and JSON forms, and `/stats/prometheus`.
+//! The `/stats` pages.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::Write as _;
+
+use serde_json::json;
 
 use super::cells::BUCKETS;
+use super::histogram_text::{self as histograms, Counts, Form, PERCENTILES, at_percentile};
 use super::names::{dotted, prometheus};
 use super::registry::{Registry, Value};
 
-/// Which stats are wanted.
+/// `type`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `Counters`
+    Counter,
+    /// `Gauges`
+    Gauge,
+    /// `Histograms`
+    Histogram,
+    /// `TextReadouts`, of which there are none.
+    Text,
+}
+
+/// Which stats are wanted, and how.
 #[derive(Default)]
 pub struct Selection {
     /// `filter`: dotted names in which this matches somewhere.
     pub filter: Option<regex::Regex>,
+    /// `invert_filter`: dotted names in which it does not.
+    pub invert: bool,
     /// `usedonly`: only those that were ever changed.
     pub used_only: bool,
+    /// `type`: only those.
+    pub kind: Option<Kind>,
+    /// `histogram_buckets`; `None` where it is not given.
+    pub form: Option<Form>,
 }
 
 impl Selection {
     fn wants(&self, name: &str, value: &Value) -> bool {
-        let used = match value {
-            Value::Counter(value) => *value != 0,
-            Value::Gauge(value) => *value != 0,
-            Value::Histogram(buckets, _) => buckets.iter().any(|count| *count != 0),
+        let (kind, used) = match value {
+            Value::Counter(value) => (Kind::Counter, *value != 0),
+            Value::Gauge(value) => (Kind::Gauge, *value != 0),
+            Value::Histogram(counts, _) => (Kind::Histogram, counts.iter().any(|n| *n != 0)),
         };
         (used || !self.used_only)
+            && self.kind.is_none_or(|wanted| wanted == kind)
             && self
                 .filter
                 .as_ref()
-                .is_none_or(|filter| filter.is_match(name))
+                .is_none_or(|filter| filter.is_match(name) != self.invert)
     }
 }
 
-fn each(registry: &Registry, selection: &Selection, mut take: impl FnMut(String, Value)) {
+/// What is wanted: numbers, and apart from them histograms, each by name.
+fn read(
+    registry: &Registry,
+    selection: &Selection,
+) -> (
+    BTreeMap<String, serde_json::Value>,
+    Vec<(String, Box<Counts>)>,
+) {
+    let (mut numbers, mut shown) = (BTreeMap::new(), BTreeMap::new());
     registry.read(|family, subject, stat, value| {
         let name = dotted(family, subject, stat);
-        if selection.wants(&name, &value) {
-            take(name, value);
+        if !selection.wants(&name, &value) {
+            return;
+        }
+        match value {
+            Value::Counter(value) => {
+                numbers.insert(name, value.into());
+            }
+            Value::Gauge(value) => {
+                numbers.insert(name, value.into());
+            }
+            Value::Histogram(counts, _) => {
+                shown.insert(name, counts);
+            }
         }
     });
+    (numbers, shown.into_iter().collect())
 }
 
-/// `name: value` lines.
+/// `name: value` lines; histograms come after all others.
 pub fn text(registry: &Registry, selection: &Selection) -> String {
-    let mut lines = BTreeMap::new();
-    each(registry, selection, |name, value| {
-        let value = match value {
-            Value::Counter(value) => value.to_string(),
-            Value::Gauge(value) => value.to_string(),
-            Value::Histogram(buckets, _) => quantiles(&buckets),
-        };
-        lines.insert(name, value);
-    });
-    lines.iter().fold(String::new(), |mut page, (name, value)| {
+    let (numbers, shown) = read(registry, selection);
+    let mut page = String::new();
+    for (name, value) in numbers {
         let _ = writeln!(page, "{name}: {value}");
-        page
-    })
+    }
+    let form = selection.form.unwrap_or_default();
+    for (name, counts) in shown {
+        let _ = writeln!(page, "{name}:{}", histograms::text(&counts, form));
+    }
+    page
 }
 
-/// `{"stats": [{"name": ..., "value": ...}]}`
+/// `{"stats": [{"name": ..., "value": ...}, ..., {"histograms": ...}]}`
 pub fn json(registry: &Registry, selection: &Selection) -> serde_json::Value {
-    let mut stats = Vec::new();
-    each(registry, selection, |name, value| {
-        let value = match value {
-            Value::Counter(value) => value.into(),
-            Value::Gauge(value) => value.into(),
-            Value::Histogram(buckets, sum) => {
-                serde_json::json!({"buckets": buckets.to_vec(), "sum": sum})
-            }
-        };
-        stats.push(serde_json::json!({"name": name, "value": value}));
-    });
-    serde_json::json!({ "stats": stats })
+    let (numbers, shown) = read(registry, selection);
+    let numbers = numbers.into_iter();
+    let mut stats: Vec<_> = numbers
+        .map(|(name, value)| json!({"name": name, "value": value}))
+        .collect();
+    if !shown.is_empty() {
+        let form = selection.form.unwrap_or_default();
+        stats.push(json!({"histograms": histograms::json(&shown, form)}));
+    }
+    json!({ "stats": stats })
 }
 
 /// The text exposition format, version 0.0.4. Samples of one name stand together, as it demands.
 pub fn prometheus_text(registry: &Registry, selection: &Selection) -> String {
-    let mut metrics: BTreeMap<String, (&'static str, String)> = BTreeMap::new();
+    // Counters come before gauges, and histograms last, as with Envoy.
+    let mut metrics: BTreeMap<(u8, String), (&'static str, String)> = BTreeMap::new();
+    let summary = selection.form == Some(Form::Summary);
     registry.read(|family, subject, stat, value| {
         if !selection.wants(&dotted(family, subject, stat), &value) {
             return;
         }
         let sample = prometheus(family, subject, stat);
-        let kind = match value {
-            Value::Counter(_) => "counter",
-            Value::Gauge(_) => "gauge",
-            Value::Histogram(..) => "histogram",
+        let (order, kind) = match value {
+            Value::Counter(_) => (0, "counter"),
+            Value::Gauge(_) => (1, "gauge"),
+            Value::Histogram(..) if summary => (2, "summary"),
+            Value::Histogram(..) => (2, "histogram"),
         };
         let (_, page) = metrics
-            .entry(sample.name.clone())
+            .entry((order, sample.name.clone()))
             .or_insert((kind, String::new()));
         let braces = if sample.labels.is_empty() {
             String::new()
@@ -98,76 +139,47 @@ pub fn prometheus_text(registry: &Registry, selection: &Selection) -> String {
         let _ = match value {
             Value::Counter(value) => writeln!(page, "{name}{braces} {value}"),
             Value::Gauge(value) => writeln!(page, "{name}{braces} {value}"),
-            Value::Histogram(buckets, sum) => {
-                histogram(page, name, &sample.labels, &braces, &buckets, sum)
+            Value::Histogram(counts, sum) => {
+                let labels = match sample.labels.as_str() {
+                    "" => String::new(),
+                    labels => format!("{labels},"),
+                };
+                let samples = if summary { quantiles } else { buckets };
+                let count: u64 = counts.iter().sum();
+                samples(page, name, &labels, &counts).and_then(|()| {
+                    writeln!(
+                        page,
+                        "{name}_sum{braces} {sum}\n{name}_count{braces} {count}"
+                    )
+                })
             }
         };
     });
     metrics
         .iter()
-        .fold(String::new(), |mut page, (name, (kind, samples))| {
+        .fold(String::new(), |mut page, ((_, name), (kind, samples))| {
             let _ = write!(page, "# TYPE {name} {kind}\n{samples}");
             page
         })
 }
 
-fn histogram(
-    page: &mut String,
-    name: &str,
-    labels: &str,
-    braces: &str,
-    buckets: &[u64; BUCKETS.len() + 1],
-    sum: f64,
-) -> std::fmt::Result {
-    let comma = if labels.is_empty() { "" } else { "," };
+fn buckets(page: &mut String, name: &str, labels: &str, counts: &Counts) -> std::fmt::Result {
     let mut count = 0;
-    for (bucket, bound) in buckets.iter().zip(BUCKETS) {
+    for (bucket, bound) in counts.iter().zip(BUCKETS) {
         count += bucket;
-        writeln!(
-            page,
-            "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {count}"
-        )?;
+        writeln!(page, "{name}_bucket{{{labels}le=\"{bound}\"}} {count}")?;
     }
-    count += buckets[BUCKETS.len()];
-    writeln!(page, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {count}")?;
-    writeln!(page, "{name}_sum{braces} {sum}")?;
-    writeln!(page, "{name}_count{braces} {count}")
+    count += counts[BUCKETS.len()];
+    writeln!(page, "{name}_bucket{{{labels}le=\"+Inf\"}} {count}")
 }
 
-/// Envoy's text form, `P50(interval,cumulative)`; we keep only the cumulative one. Values are
-/// interpolated within their bucket.
-fn quantiles(buckets: &[u64; BUCKETS.len() + 1]) -> String {
-    let total: u64 = buckets.iter().sum();
-    if total == 0 {
-        return "No recorded values".to_owned();
+fn quantiles(page: &mut String, name: &str, labels: &str, counts: &Counts) -> std::fmt::Result {
+    for percentile in PERCENTILES {
+        let quantile = percentile / 100.0;
+        let value = at_percentile(counts, percentile).unwrap_or(f64::NAN);
+        writeln!(page, "{name}{{{labels}quantile=\"{quantile}\"}} {value}")?;
     }
-    let mut text = String::new();
-    for quantile in [0.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 100.0] {
-        if !text.is_empty() {
-            text.push(' ');
-        }
-        let _ = write!(
-            text,
-            "P{quantile}(nan,{:.3})",
-            at_quantile(buckets, total, quantile / 100.0)
-        );
-    }
-    text
-}
-
-fn at_quantile(buckets: &[u64; BUCKETS.len() + 1], total: u64, quantile: f64) -> f64 {
-    let wanted = quantile * total as f64;
-    let mut below = 0.0;
-    for (index, count) in buckets.iter().enumerate() {
-        let count = *count as f64;
-        if count > 0.0 && below + count >= wanted {
-            let low = if index == 0 { 0.0 } else { BUCKETS[index - 1] };
-            let high = BUCKETS.get(index).copied().unwrap_or(low);
-            return low + (high - low) * ((wanted - below) / count).clamp(0.0, 1.0);
-        }
-        below += count;
-    }
-    BUCKETS[BUCKETS.len() - 1]
+    Ok(())
 }
 
 #[cfg(test)]

@@ -20,6 +20,8 @@ pub enum Family {
     Listener,
     /// `server.`, without a subject
     Server,
+    /// `runtime.`, without a subject
+    Runtime,
     /// `listener_manager.`, without a subject
     ListenerManager,
     /// `cluster_manager.`, without a subject
@@ -126,6 +128,16 @@ impl Registry {
             .filter(|((family, _), _)| is_traffic(family));
         let counters = traffic.flat_map(|(_, subject)| subject.counters.values());
         counters.map(Counters::sum).fold(0, u64::wrapping_add)
+    }
+
+    /// Sets every counter to 0.
+    pub fn reset_counters(&self) {
+        let mut subjects = self.subjects();
+        let counters = subjects.values_mut().flat_map(|s| s.counters.values_mut());
+        for counters in counters {
+            counters.retired = 0;
+            counters.cells.iter().for_each(|cell| cell.reset());
+        }
     }
 
     /// Reads every stat: family, subject, name, value, in order.
