@@ -15,7 +15,7 @@ mod stream;
 pub(super) use stream::{Ended, Stream, Target};
 use stream::{Inbox, Tee, dial};
 
-use super::file::{End, Open, Read};
+use super::file::{End, Open, Read, Step};
 use super::http1::{Kind, Message, Parsed, parse};
 use super::tls::Certificates;
 use super::{bytes as text, frames};
@@ -49,7 +49,9 @@ pub(super) struct Connection {
     /// A second handle, for its options.
     socket: Option<socket2::Socket>,
     /// What was agreed on when it was opened, told once.
-    pub(super) opening: Vec<String>,
+    opening: Vec<String>,
+    /// How long a read waits.
+    patience: Duration,
 }
 
 /// What one request is.
@@ -173,7 +175,13 @@ impl Connection {
             inbox,
             socket,
             opening,
+            patience: PATIENCE,
         })
+    }
+
+    /// Lets reads wait that long.
+    pub(super) fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
     /// One that ended while it was opened.
@@ -191,6 +199,7 @@ impl Connection {
             inbox: Arc::new(inbox),
             socket,
             opening,
+            patience: PATIENCE,
         }
     }
 
@@ -283,44 +292,44 @@ impl Connection {
     }
 
     /// Waits for what a step reads, and tells it.
-    pub(super) async fn read(&mut self, read: Option<Read>, default: usize) -> Vec<String> {
+    pub(super) async fn read(&mut self, read: Read) -> Vec<String> {
         let mut lines = std::mem::take(&mut self.opening);
         if let Mode::Http2 { responses, .. } = &mut self.mode {
-            if read == Some(Read::Nothing) {
+            if read == Read::Nothing {
                 return lines;
             }
             for (index, response) in responses.drain(..).enumerate() {
                 let name = numbered("response", index);
-                match tokio::time::timeout(PATIENCE, response).await {
+                match tokio::time::timeout(self.patience, response).await {
                     Ok(Ok(told)) => {
                         lines.extend(told.into_iter().map(|line| format!("{name}{line}")))
                     }
                     _ => lines.push(format!("{name}: none in time")),
                 }
             }
-            if read == Some(Read::End) {
+            if read == Read::End {
                 self.wait_until(|_, ended| ended.is_some()).await;
             }
             return lines;
         }
         match read {
-            Some(Read::Nothing) => {}
-            Some(Read::End) => {
+            Read::Nothing => {}
+            Read::End => {
                 self.wait_until(|_, ended| ended.is_some()).await;
+                lines.extend(self.all_responses());
             }
-            Some(Read::Bytes(count)) => {
+            Read::Bytes(count) => {
                 let from = self.taken();
                 self.wait_until(|bytes, ended| bytes.len() >= from + count || ended.is_some())
                     .await;
             }
-            Some(Read::Frames(count)) => {
+            Read::Frames(count) => {
                 let from = self.taken();
                 let enough = |bytes: &[u8]| frames::telling(&bytes[from..]).0.len() >= count;
                 self.wait_until(|bytes, ended| enough(bytes) || ended.is_some())
                     .await;
             }
-            Some(Read::Responses(count)) => lines.extend(self.responses(count).await),
-            None => lines.extend(self.responses(default).await),
+            Read::Responses(count) => lines.extend(self.responses(count).await),
         }
         lines
     }
@@ -378,6 +387,50 @@ impl Connection {
         lines
     }
 
+    /// Waits for the connection's end where a request of HTTP/1 has asked for it.
+    pub(super) async fn wait_for_the_end(&self, step: &Step) {
+        let asked = step
+            .headers
+            .iter()
+            .any(|header| header == "connection: close");
+        if asked && matches!(self.mode, Mode::Bytes { .. }) {
+            self.wait_until(|_, ended| ended.is_some()).await;
+        }
+    }
+
+    /// All whole responses that have come.
+    fn all_responses(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let Mode::Bytes {
+            awaited,
+            taken,
+            frames: false,
+            ..
+        } = &mut self.mode
+        else {
+            return lines;
+        };
+        self.inbox.with(|state| {
+            for index in 0.. {
+                let rest = &state.bytes[*taken..];
+                let kind = awaited.first().copied().unwrap_or(Kind::Response);
+                if !rest.starts_with(b"HTTP/1.") {
+                    break;
+                }
+                let Parsed::Whole(message, length) = parse(rest, kind, state.ended.is_some())
+                else {
+                    break;
+                };
+                *taken += length;
+                if message.status() >= 200 && !awaited.is_empty() {
+                    awaited.remove(0);
+                }
+                lines.extend(told(&numbered("response", index), &message));
+            }
+        });
+        lines
+    }
+
     fn taken(&self) -> usize {
         match &self.mode {
             Mode::Bytes { taken, .. } => *taken,
@@ -398,7 +451,7 @@ impl Connection {
                 notified.await;
             }
         };
-        let _ = tokio::time::timeout(PATIENCE, waiting).await;
+        let _ = tokio::time::timeout(self.patience, waiting).await;
     }
 
     /// What has come besides what was read as responses, and the connection's fate. `take` when it

@@ -124,6 +124,8 @@ pub(super) struct Answer {
     /// `name: value` each.
     pub(super) headers: Vec<String>,
     pub(super) body: Option<String>,
+    /// The body is what the server saw of the request instead.
+    pub(super) echo: bool,
     /// The body is this many bytes long instead.
     pub(super) size: Option<usize>,
     /// `name: value` each; the body is chunked then.
@@ -147,6 +149,7 @@ impl Default for Answer {
             status: 200,
             headers: Vec::new(),
             body: None,
+            echo: false,
             size: None,
             trailers: Vec::new(),
             chunked: false,

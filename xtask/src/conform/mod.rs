@@ -13,6 +13,7 @@ mod connection;
 mod differences;
 mod file;
 mod frames;
+mod generate;
 mod http1;
 mod names;
 mod pages;
@@ -46,6 +47,18 @@ pub(crate) struct Conform {
     /// How many files run at a time
     #[arg(long, default_value_t = 2)]
     jobs: usize,
+    /// Make this many cases too, from the seed
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    generate: usize,
+    /// The seed of generated cases
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many kinds of differences among generated cases are made small and shown
+    #[arg(long, default_value_t = 6)]
+    shrink: usize,
+    /// Only generated cases
+    #[arg(long)]
+    only_generated: bool,
     /// Use the sidecar that is built
     #[arg(long)]
     no_build: bool,
@@ -57,6 +70,14 @@ struct Tally {
     agreed: usize,
     explained: usize,
     total: usize,
+}
+
+impl Tally {
+    fn add(&mut self, other: &Self) {
+        self.agreed += other.agreed;
+        self.explained += other.explained;
+        self.total += other.total;
+    }
 }
 
 impl Conform {
@@ -92,7 +113,18 @@ impl Conform {
             .build()
             .context("make a runtime")?;
         let began = Instant::now();
-        let tallies = runtime.block_on(self.run_files(files, differences))?;
+        let mut tallies = runtime.block_on(self.run_files(files, Arc::clone(&differences)))?;
+        if self.generate > 0 {
+            let plan = generate::Plan {
+                count: self.generate,
+                seed: self.seed,
+                filter: self.filter.clone(),
+                jobs: self.jobs,
+                shrink: self.shrink,
+            };
+            let generated = generate::run(plan, differences);
+            tallies.extend(runtime.block_on(generated)?);
+        }
         report(&tallies, began)
     }
 
@@ -178,9 +210,7 @@ fn report(tallies: &BTreeMap<String, Tally>, began: Instant) -> Result<()> {
     };
     for (area, tally) in tallies {
         line(area, tally);
-        sum.agreed += tally.agreed;
-        sum.explained += tally.explained;
-        sum.total += tally.total;
+        sum.add(tally);
     }
     line("all", &sum);
     println!("in {:.0} s", began.elapsed().as_secs_f64());

@@ -148,6 +148,12 @@ impl Pair {
         }
     }
 
+    /// Lets reads wait that long.
+    pub(super) fn set_patience(&mut self, patience: Duration) {
+        self.ours.set_patience(patience);
+        self.envoy.set_patience(patience);
+    }
+
     /// Does the steps on both; what differs.
     ///
     /// # Errors

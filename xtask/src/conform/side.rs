@@ -11,8 +11,8 @@ use outrider_testkit::proxy::{self, Kind};
 use serde_json::{Value, json};
 use tokio::task::block_in_place;
 
-use super::connection::{Connection, Request, Target};
-use super::file::{Read, Setup, Step, Via};
+use super::connection::{Connection, PATIENCE, Request, Target};
+use super::file::{End, Read, Setup, Step, Via};
 use super::names::Names;
 use super::pages;
 use super::tls::Certificates;
@@ -30,6 +30,8 @@ pub(super) struct Side {
     /// The one of the present step.
     current: Option<String>,
     logs: BTreeMap<std::path::PathBuf, usize>,
+    /// How long a read waits.
+    patience: Duration,
     discovery: Option<Discovery>,
 }
 
@@ -133,6 +135,7 @@ impl Side {
             connections: BTreeMap::new(),
             current: None,
             logs: BTreeMap::new(),
+            patience: PATIENCE,
             discovery: prepared.discovery,
         };
         side.learn_listeners()?;
@@ -150,22 +153,13 @@ impl Side {
         Ok(())
     }
 
-    fn target(&mut self, step: &Step) -> Result<Target> {
+    fn target(&self, step: &Step) -> Result<Target> {
         if let Some(unix) = step.open.as_ref().and_then(|open| open.unix.as_ref()) {
             return Ok(Target::Unix(self.names.fill(unix)?));
         }
-        let find = |side: &Self| {
-            side.listeners
-                .iter()
-                .find(|(name, _)| step.to.as_ref().is_none_or(|to| to == name))
-                .map(|(_, address)| *address)
-        };
-        let mut found = find(self);
-        if found.is_none() {
-            self.learn_listeners()?;
-            found = find(self);
-        }
-        let mut address = found.with_context(|| {
+        let wanted = |name: &String| step.to.as_ref().is_none_or(|to| to == name);
+        let found = self.listeners.iter().find(|(name, _)| wanted(name));
+        let (_, mut address) = found.cloned().with_context(|| {
             format!(
                 "there is no listener {:?}",
                 step.to.as_deref().unwrap_or("")
@@ -226,46 +220,117 @@ impl Side {
 
     async fn converse(&mut self, step: &Step) -> Result<Vec<String>> {
         let name = step.on.clone().unwrap_or_else(|| UNNAMED.to_owned());
-        if !self.connections.contains_key(&name) {
-            let target = self.target(step)?;
-            let open = step.open.clone().unwrap_or_default();
-            let mut open = open;
-            for first in [&mut open.first, &mut open.first_hex].into_iter().flatten() {
-                *first = self.names.fill(first)?;
-            }
-            match Connection::open(&target, &open, &self.certificates).await {
-                Ok(connection) => {
-                    self.connections.insert(name.clone(), connection);
+        let mut connection = match self.connections.remove(&name) {
+            Some(_) if step.open.is_some() => bail!("on: {name} is open already"),
+            Some(connection) => connection,
+            None => {
+                if self.target(step).is_err() {
+                    self.learn_listeners()?;
                 }
-                Err(error) => return Ok(vec![format!("connect: {}", refusal(&error))]),
+                match self.open(step).await? {
+                    Ok(connection) => connection,
+                    Err(line) => return Ok(vec![line]),
+                }
             }
-        } else if step.open.is_some() {
-            bail!("on: {name} is open already");
+        };
+        let lines = self.exchange(&mut connection, step).await?;
+        if matches!(step.end, None | Some(End::Half)) {
+            if step.read != Some(Read::Nothing) || step.open.is_some() {
+                self.current = Some(name.clone());
+            }
+            self.connections.insert(name, connection);
         }
-        let connection = self.connections.get_mut(&name).context("no connection")?;
-        let mut requests = 0;
-        if let Some(line) = &step.request {
-            requests += 1;
-            let (method, target) = line.split_once(' ').context("request: METHOD TARGET")?;
-            let fields = |fields: &[String]| {
-                fields
-                    .iter()
-                    .map(|field_text| field(&self.names.fill(field_text)?))
-                    .collect::<Result<Vec<_>>>()
-            };
-            let body = match &step.body {
-                None => None,
-                Some(body) => Some(bytes::exact(&self.names.fill(body)?)?),
-            };
-            let request = Request {
-                method: method.to_owned(),
-                target: self.names.fill(target)?,
-                headers: fields(&step.headers)?,
-                body,
-                trailers: fields(&step.trailers)?,
-            };
-            connection.request(request).await?;
+        Ok(lines)
+    }
+
+    /// Does a step on a connection of its own, whatever else goes on; all that was seen of it.
+    ///
+    /// # Errors
+    /// When the step is wrong.
+    pub(super) async fn probe(&self, step: &Step) -> Result<Vec<String>> {
+        match self.open(step).await? {
+            Err(line) => Ok(vec![line]),
+            Ok(mut connection) => {
+                let mut lines = self.exchange(&mut connection, step).await?;
+                if step.read != Some(Read::End) {
+                    connection.wait_for_the_end(step).await;
+                }
+                lines.extend(connection.rest(true));
+                Ok(lines)
+            }
         }
+    }
+
+    /// A connection, or why there is none.
+    async fn open(&self, step: &Step) -> Result<Result<Connection, String>> {
+        let target = self.target(step)?;
+        let mut open = step.open.clone().unwrap_or_default();
+        for first in [&mut open.first, &mut open.first_hex].into_iter().flatten() {
+            *first = self.names.fill(first)?;
+        }
+        let opened = Connection::open(&target, &open, &self.certificates).await;
+        Ok(match opened {
+            Ok(mut connection) => {
+                connection.set_patience(self.patience);
+                Ok(connection)
+            }
+            Err(error) => Err(format!("connect: {}", refusal(&error))),
+        })
+    }
+
+    /// Sends what a step sends, and reads what it reads.
+    async fn exchange(&self, connection: &mut Connection, step: &Step) -> Result<Vec<String>> {
+        let mut sent = false;
+        if step.request.is_some() {
+            sent = true;
+            connection.request(self.request(step)?).await?;
+        }
+        let raw = self.raw(step)?;
+        if !raw.is_empty() {
+            sent = true;
+            let kind = if raw.starts_with(b"HEAD ") {
+                http1::Kind::ResponseToHead
+            } else {
+                http1::Kind::Response
+            };
+            connection.send(&raw, kind).await?;
+        }
+        if let Some(end) = step.end {
+            connection.end(end).await?;
+            if end != End::Half {
+                return Ok(Vec::new());
+            }
+        }
+        // A step that sends nothing reads what earlier ones left; one that only opens, nothing.
+        let read = match step.read {
+            None if !sent && step.open.is_some() => Read::Nothing,
+            None => Read::Responses(1),
+            Some(read) => read,
+        };
+        Ok(connection.read(read).await)
+    }
+
+    fn request(&self, step: &Step) -> Result<Request> {
+        let line = step.request.as_deref().unwrap_or_default();
+        let (method, target) = line.split_once(' ').context("request: METHOD TARGET")?;
+        let fields = |fields: &[String]| {
+            let filled = fields.iter().map(|text| field(&self.names.fill(text)?));
+            filled.collect::<Result<Vec<_>>>()
+        };
+        let body = match &step.body {
+            None => None,
+            Some(body) => Some(bytes::exact(&self.names.fill(body)?)?),
+        };
+        Ok(Request {
+            method: method.to_owned(),
+            target: self.names.fill(target)?,
+            headers: fields(&step.headers)?,
+            body,
+            trailers: fields(&step.trailers)?,
+        })
+    }
+
+    fn raw(&self, step: &Step) -> Result<Vec<u8>> {
         let mut raw = Vec::new();
         if let Some(text) = &step.text {
             raw.extend(bytes::lines(&self.names.fill(text)?));
@@ -276,37 +341,7 @@ impl Side {
         if let Some(text) = &step.hex {
             raw.extend(bytes::hex(&self.names.fill(text)?)?);
         }
-        if !raw.is_empty() {
-            requests += 1;
-            let kind = if raw.starts_with(b"HEAD ") {
-                http1::Kind::ResponseToHead
-            } else {
-                http1::Kind::Response
-            };
-            connection.send(&raw, kind).await?;
-        }
-        if let Some(end) = step.end {
-            connection.end(end).await?;
-            if end != super::file::End::Half {
-                self.connections.remove(&name);
-                return Ok(Vec::new());
-            }
-        }
-        // A step that sends nothing reads what earlier ones left unread; one that only opens, nothing.
-        let default = if requests == 0 && step.open.is_some() {
-            0
-        } else {
-            1
-        };
-        let read = match (step.read, default) {
-            (None, 0) => Some(Read::Nothing),
-            (read, _) => read,
-        };
-        let lines = connection.read(read, default).await;
-        if read != Some(Read::Nothing) || step.open.is_some() {
-            self.current = Some(name);
-        }
-        Ok(lines)
+        Ok(raw)
     }
 
     /// What else can be seen now; taken, so that it is not seen again, when `take`.
@@ -338,6 +373,17 @@ impl Side {
         Ok(lines)
     }
 
+    /// Lets reads wait that long.
+    pub(super) fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+
+    /// How many bytes the access log has.
+    pub(super) fn log_length(&self) -> u64 {
+        let file = self.proxy.folder().join("access.log");
+        std::fs::metadata(file).map_or(0, |file| file.len())
+    }
+
     /// Ends the connections of a step, or of a case.
     pub(super) fn end_connections(&mut self, all: bool) {
         self.connections.retain(|name, _| !all && name != UNNAMED);
@@ -352,7 +398,7 @@ impl Side {
     }
 
     async fn wait_for_stats(&self, wanted: &BTreeMap<String, i64>) -> Result<Vec<String>> {
-        let deadline = tokio::time::Instant::now() + super::connection::PATIENCE;
+        let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             let mut missing = Vec::new();
             for (name, value) in wanted {

@@ -8,7 +8,9 @@ use anyhow::{Context as _, Result};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
+use super::connection::told;
 use super::file::{Act, Answer, Protocol, Upstream};
+use super::http1::Message;
 use super::names::Names;
 use super::tls::Certificates;
 
@@ -189,7 +191,13 @@ impl Server {
         next.is_some_and(|(answer, _)| answer.early)
     }
 
-    fn body(&self, answer: &Answer) -> Result<Vec<u8>> {
+    fn body(&self, answer: &Answer, request: &Message) -> Result<Vec<u8>> {
+        if answer.echo {
+            let mut lines = told(&self.name, request);
+            // An id that the proxy made must not make the length another.
+            lines.retain(|line| !line.contains("header x-request-id: "));
+            return Ok(self.neutral(&lines.join("\n")).into_bytes());
+        }
         if let Some(size) = answer.size {
             return Ok(outrider_testkit::servers::pattern(size));
         }
@@ -205,6 +213,11 @@ impl Server {
             .iter()
             .map(|field| super::side::field(&self.names.fill(field)?))
             .collect()
+    }
+
+    /// A text without what differs between the sides.
+    fn neutral(&self, text: &str) -> String {
+        self.names.neutral(text)
     }
 
     fn saw(&self, lines: Vec<String>) {

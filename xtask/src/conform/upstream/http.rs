@@ -88,7 +88,7 @@ async fn respond(stream: &mut impl Stream, server: &Server, request: &Message) -
         }
         None => {
             let to_head = request.start.starts_with("HEAD ");
-            bytes.extend_from_slice(&response(server, answer, to_head)?);
+            bytes.extend_from_slice(&response(server, answer, request, to_head)?);
         }
     }
     stream.write_all(&bytes).await?;
@@ -96,7 +96,7 @@ async fn respond(stream: &mut impl Stream, server: &Server, request: &Message) -
     Ok(answer.then)
 }
 
-fn response(server: &Server, answer: &Answer, to_head: bool) -> Result<Vec<u8>> {
+fn response(server: &Server, answer: &Answer, request: &Message, to_head: bool) -> Result<Vec<u8>> {
     let code = answer.status;
     let reason = http::StatusCode::from_u16(code)
         .ok()
@@ -106,7 +106,7 @@ fn response(server: &Server, answer: &Answer, to_head: bool) -> Result<Vec<u8>> 
     for (name, value) in server.fields(&answer.headers)? {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
-    let body = server.body(answer)?;
+    let body = server.body(answer, request)?;
     let chunked = answer.chunked || !answer.trailers.is_empty();
     let bodiless = code < 200 || code == 204 || code == 304;
     if chunked {
