@@ -1,13 +1,13 @@
 //! Many connections at a time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
-use crate::conform::compare::comparable;
+use crate::conform::compare::{comparable, difference};
 use crate::conform::file::{Compare, Step};
 use crate::conform::play::Pair;
 use crate::conform::side::Side;
@@ -19,11 +19,18 @@ const SILENCE: Duration = Duration::from_millis(400);
 /// How many requests whose lines in the log nobody can tell apart are looked at by themselves.
 const MOST_ANONYMOUS: usize = 40;
 
-/// Does all steps on both; the indices of those of which the two sides tell different things.
+/// A step of which the two sides tell different things, and these.
+pub(super) type Suspect = (usize, Vec<String>);
+
+/// Does all steps on both; those of which the two sides tell different things.
 ///
 /// # Errors
 /// When a step cannot be done at all.
-pub(super) async fn run(pair: &mut Pair, steps: &[Step], compare: &Compare) -> Result<Vec<usize>> {
+pub(super) async fn run(
+    pair: &mut Pair,
+    steps: &[Step],
+    compare: &Compare,
+) -> Result<Vec<Suspect>> {
     pair.set_patience(SILENCE);
     let lanes = (0..LANES).map(|lane| {
         let pair = &*pair;
@@ -36,7 +43,7 @@ pub(super) async fn run(pair: &mut Pair, steps: &[Step], compare: &Compare) -> R
             anyhow::Ok(told)
         }
     });
-    let mut differ = BTreeSet::new();
+    let mut differ: BTreeMap<usize, Vec<String>> = BTreeMap::new();
     let mut told: BTreeMap<usize, (Vec<String>, Vec<String>)> = BTreeMap::new();
     for lane in join_all(lanes).await {
         told.extend(
@@ -46,19 +53,24 @@ pub(super) async fn run(pair: &mut Pair, steps: &[Step], compare: &Compare) -> R
         );
     }
     let (ours, envoy) = logs(pair).await?;
+    let none = Vec::new();
     for (index, (mine, theirs)) in &told {
         let key = index.to_string();
-        let mine = comparable(mine, &pair.ours.names, compare);
-        let theirs = comparable(theirs, &pair.envoy.names, compare);
-        if mine != theirs || ours.get(&key) != envoy.get(&key) {
-            differ.insert(*index);
+        let mut mine = comparable(mine, &pair.ours.names, compare);
+        let mut theirs = comparable(theirs, &pair.envoy.names, compare);
+        mine.extend(ours.get(&key).unwrap_or(&none).clone());
+        theirs.extend(envoy.get(&key).unwrap_or(&none).clone());
+        if mine != theirs {
+            differ.insert(*index, difference(&mine, &theirs));
         }
     }
     if ours.get("-") != envoy.get("-") {
         let silent = told
             .keys()
             .filter(|index| !envoy.contains_key(&index.to_string()));
-        differ.extend(silent.take(MOST_ANONYMOUS));
+        for index in silent.take(MOST_ANONYMOUS) {
+            differ.entry(*index).or_insert_with(Vec::new);
+        }
     }
     Ok(differ.into_iter().collect())
 }
@@ -90,7 +102,7 @@ async fn logs(pair: &mut Pair) -> Result<(Logs, Logs)> {
                 let key = line.split(' ').next().unwrap_or_default();
                 logs.entry(key.to_owned())
                     .or_default()
-                    .push(side.names.neutral(line));
+                    .push(format!("log: {}", side.names.neutral(line)));
             }
         }
         logs.values_mut().for_each(|lines| lines.sort());

@@ -110,7 +110,7 @@ fn filter(cluster: &str) -> Value {
 }
 
 fn server(name: &str) -> Value {
-    json!({ "protocol": "tcp", "script": ["end", { "say": name }, "close"] })
+    json!({ "protocol": "tcp", "script": [{ "read": 1 }, { "say": name }, "half", "end"] })
 }
 
 fn chain_match(random: &mut Random) -> Value {
@@ -176,7 +176,7 @@ fn hellos() -> Result<Vec<String>> {
 }
 
 fn connection(random: &mut Random, hellos: &[String]) -> Value {
-    let mut step = json!({ "end": "half", "read": "end", "open": {
+    let mut step = json!({ "read": "end", "open": {
         "from": random.pick(&ADDRESSES), "at": random.pick(&ADDRESSES),
     }});
     match random.below(4) {

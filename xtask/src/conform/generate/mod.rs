@@ -10,7 +10,7 @@ mod route;
 mod shrink;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -65,6 +65,35 @@ struct Report {
     passing: usize,
 }
 
+/// The kinds of differences that were found, and how often each.
+#[derive(Default)]
+struct Known(Mutex<BTreeMap<String, usize>>);
+
+impl Known {
+    fn kinds(&self) -> MutexGuard<'_, BTreeMap<String, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the kind is known; counts it then.
+    fn count_again(&self, signature: &str) -> bool {
+        match self.kinds().get_mut(signature) {
+            Some(times) => {
+                *times += 1;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Adds a kind; whether it is new, and among the first `most`.
+    fn is_new(&self, signature: &str, most: usize) -> bool {
+        let mut kinds = self.kinds();
+        let times = kinds.entry(signature.to_owned()).or_default();
+        *times += 1;
+        *times == 1 && kinds.len() <= most
+    }
+}
+
 /// Gives a connection manager the access log of generated ones.
 fn add_log(http: &mut Value) {
     http["access_log"] = json!([{
@@ -88,7 +117,7 @@ pub(super) async fn run(
     let worlds = worlds(&plan)?;
     let total = worlds.len();
     let permits = Arc::new(Semaphore::new(plan.jobs.max(1)));
-    let known: Arc<std::sync::Mutex<BTreeMap<String, usize>>> = Arc::default();
+    let known: Arc<Known> = Arc::default();
     let mut running = JoinSet::new();
     for world in worlds {
         let (permits, known, differences) = (
@@ -123,10 +152,7 @@ pub(super) async fn run(
         let sum = tallies.entry(format!("~{}", report.area)).or_default();
         sum.add(&report.tally);
     }
-    let known = known
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
-    for (signature, times) in known.iter() {
+    for (signature, times) in known.kinds().iter() {
         println!("  {times} times: {signature}");
     }
     Ok(tallies)
@@ -158,7 +184,7 @@ fn worlds(plan: &Plan) -> Result<Vec<World>> {
 async fn one(
     world: World,
     shrink: usize,
-    known: &std::sync::Mutex<BTreeMap<String, usize>>,
+    known: &Known,
     differences: &Differences,
 ) -> Result<Report> {
     let setup: Setup = serde_json::from_value(world.setup.clone()).context("a generated setup")?;
@@ -189,17 +215,24 @@ async fn one(
     let suspects = burst::run(&mut pair, &steps, &compare).await?;
     report.tally.agreed = steps.len() - suspects.len();
     pair.set_patience(SILENCE);
-    for index in suspects {
+    for (index, among_others) in suspects {
         let step = &steps[index];
-        let found = pair.play(std::slice::from_ref(step), &compare).await;
-        let found = match found {
+        if differences.explains(step, &among_others) {
+            report.tally.explained += 1;
+            continue;
+        }
+        // What has been found to differ by itself need not be proved again.
+        let quick = signature(&among_others);
+        if !quick.is_empty() && known.count_again(&quick) {
+            continue;
+        }
+        let found = match pair.play(std::slice::from_ref(step), &compare).await {
             Ok(found) => found,
             Err(error) => {
                 // One of them has ended.
-                let found = vec![format!("      {error:#}")];
                 pair = Pair::start(&setup)?;
                 pair.set_patience(SILENCE);
-                found
+                vec![format!("      {error:#}")]
             }
         };
         if found.is_empty() {
@@ -211,18 +244,15 @@ async fn one(
             report.tally.explained += 1;
             continue;
         }
-        let signature = signature(&found);
-        let first = {
-            let mut known = known
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
-            let times = known.entry(signature.clone()).or_default();
-            *times += 1;
-            *times == 1 && known.len() <= shrink
+        let signature = if quick.is_empty() {
+            signature(&found)
+        } else {
+            quick
         };
-        if first {
-            let text = shrink::smallest(&world, index, pair, &compare).await?;
-            report.findings.push(text);
+        if known.is_new(&signature, shrink) {
+            report
+                .findings
+                .push(shrink::smallest(&world, index, pair, &compare).await?);
             pair = Pair::start(&setup)?;
             pair.set_patience(SILENCE);
         }
@@ -230,20 +260,22 @@ async fn one(
     Ok(report)
 }
 
-/// What differs, without what is peculiar to a case.
+/// What differs, without what is peculiar to a case: the beginnings of the first two lines.
 fn signature(found: &[String]) -> String {
-    let mut parts: Vec<String> = found
+    let differing = found
         .iter()
-        .filter(|line| line.contains(" ours: ") || line.contains(" Envoy: "))
+        .map(|line| line.trim())
+        .filter(|line| line.starts_with("ours: ") || line.starts_with("Envoy: "));
+    let parts: Vec<String> = differing
+        .take(2)
         .map(|line| {
-            let line: String = line
-                .trim()
-                .chars()
-                .filter(|c| !c.is_ascii_digit())
-                .collect();
-            line.chars().take(60).collect()
+            let line: String = line.chars().filter(|c| !c.is_ascii_digit()).collect();
+            let long = if line.contains(" location: ") { 30 } else { 60 };
+            match line.split_once("path_normalization_failed") {
+                Some((before, _)) => before.to_owned(),
+                None => line.chars().take(long).collect(),
+            }
         })
         .collect();
-    parts.truncate(2);
     parts.join(" | ")
 }
