@@ -69,7 +69,7 @@ pub(super) async fn run(
             .keys()
             .filter(|index| !envoy.contains_key(&index.to_string()));
         for index in silent.take(MOST_ANONYMOUS) {
-            differ.entry(*index).or_insert_with(Vec::new);
+            differ.entry(*index).or_default();
         }
     }
     Ok(differ.into_iter().collect())
