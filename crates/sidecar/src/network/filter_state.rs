@@ -23,10 +23,6 @@ pub const UPSTREAM_SUBJECT_ALT_NAMES: &str = "envoy.network.upstream_subject_alt
 pub const UPSTREAM_PROTOCOLS: &str = "envoy.network.application_protocols";
 /// The address to which an ORIGINAL_DST cluster connects.
 pub const ORIGINAL_DST_ADDRESS: &str = "envoy.network.transport_socket.original_dst_address";
-/// The host to which a dynamic forward proxy connects.
-pub const DYNAMIC_HOST: &str = "envoy.upstream.dynamic_host";
-/// The port to which a dynamic forward proxy connects.
-pub const DYNAMIC_PORT: &str = "envoy.upstream.dynamic_port";
 
 /// What tcp_proxy acts on, and nothing else does.
 pub const OF_TCP_PROXY: &[&str] = &[
@@ -37,8 +33,6 @@ pub const OF_TCP_PROXY: &[&str] = &[
     UPSTREAM_SUBJECT_ALT_NAMES,
     UPSTREAM_PROTOCOLS,
     ORIGINAL_DST_ADDRESS,
-    DYNAMIC_HOST,
-    DYNAMIC_PORT,
 ];
 
 /// One value.
@@ -52,9 +46,7 @@ pub enum Value {
     Names(Box<str>),
     /// Protocols that were given with commas between them; nothing shows them.
     Protocols(Box<str>),
-    /// A number that JSON can hold exactly.
-    Small(u32),
-    /// Any number: JSON has it in quotes.
+    /// A number: JSON has it in quotes.
     Number(u64),
     /// A flag.
     Flag(bool),
@@ -73,15 +65,14 @@ pub enum Factory {
     ServerName,
     Names,
     Protocols,
-    Small,
     Number,
     Flag,
     Ip,
     Address,
 }
 
-/// The factories. What only internal listeners, UDP sessions or rate limits read is not among them:
-/// it would be set in vain.
+/// The factories. What only internal listeners, dynamic forward proxies or rate limits read is not
+/// among them: it would be set in vain.
 const FACTORIES: &[(&str, Factory)] = &[
     ("envoy.string", Factory::Text),
     ("envoy.hashable_string", Factory::Text),
@@ -92,8 +83,6 @@ const FACTORIES: &[(&str, Factory)] = &[
     (UPSTREAM_SUBJECT_ALT_NAMES, Factory::Names),
     (UPSTREAM_PROTOCOLS, Factory::Protocols),
     (ORIGINAL_DST_ADDRESS, Factory::Address),
-    (DYNAMIC_HOST, Factory::Text),
-    (DYNAMIC_PORT, Factory::Small),
     ("envoy.network.ip", Factory::Ip),
 ];
 
@@ -117,7 +106,6 @@ impl Factory {
             Factory::ServerName => Value::ServerName(text.into()),
             Factory::Names => Value::Names(text.into()),
             Factory::Protocols => Value::Protocols(text.into()),
-            Factory::Small => Value::Small(text.parse().ok()?),
             Factory::Number => Value::Number(text.parse().ok()?),
             Factory::Flag => Value::Flag(text.parse().ok()?),
             Factory::Ip => Value::Ip(text.parse().ok()?),
@@ -131,7 +119,6 @@ impl Value {
     pub fn plain(&self) -> Option<String> {
         Some(match self {
             Value::Text(text) | Value::ServerName(text) | Value::Names(text) => text.to_string(),
-            Value::Small(number) => number.to_string(),
             Value::Number(number) => number.to_string(),
             Value::Flag(flag) => flag.to_string(),
             Value::Ip(ip) => SocketAddr::new(*ip, 0).to_string(),
@@ -144,7 +131,6 @@ impl Value {
     pub fn typed(&self) -> Option<serde_json::Value> {
         Some(match self {
             Value::Text(text) => (&**text).into(),
-            Value::Small(number) => (*number).into(),
             // The JSON form of a 64-bit number in a proto.
             Value::Number(number) => number.to_string().into(),
             Value::Flag(flag) => (*flag).into(),
@@ -173,8 +159,10 @@ impl Value {
 
 /// The values of one connection. It costs a pointer as long as there is none, and there are never
 /// many: a search from the front is the fastest.
-#[derive(Debug, Default)]
-pub struct FilterState(Option<Box<Vec<(Arc<str>, Value)>>>);
+#[derive(Clone, Debug, Default)]
+pub struct FilterState(Option<Box<Entries>>);
+
+type Entries = Vec<(Arc<str>, Value)>;
 
 impl FilterState {
     /// Nothing.
@@ -220,14 +208,6 @@ impl FilterState {
         matches!(self.value(key), Some(Value::Flag(true)))
     }
 
-    /// A number below 2^32.
-    pub fn small(&self, key: &str) -> Option<u32> {
-        match self.value(key)? {
-            Value::Small(number) => Some(*number),
-            _ => None,
-        }
-    }
-
     /// An address.
     pub fn address(&self, key: &str) -> Option<SocketAddr> {
         match self.value(key)? {
@@ -258,7 +238,6 @@ mod tests {
             (UPSTREAM_PROTOCOLS, "h2,http/1.1", None, None),
             (TCP_IDLE_TIMEOUT, "250", Some("250"), Some(r#""250""#)),
             (TCP_DISABLE_TUNNELING, "true", Some("true"), Some("true")),
-            (DYNAMIC_PORT, "99", Some("99"), Some("99")),
             ("envoy.network.ip", "1.2.3.4", Some("1.2.3.4:0"), None),
             (ORIGINAL_DST_ADDRESS, "1.2.3.4:55", Some("1.2.3.4:55"), None),
         ];
@@ -271,7 +250,6 @@ mod tests {
         for (key, text) in [
             (TCP_IDLE_TIMEOUT, "-1"),
             (TCP_DISABLE_TUNNELING, "yes"),
-            (DYNAMIC_PORT, "4294967296"),
             (ORIGINAL_DST_ADDRESS, "host:1"),
         ] {
             assert_eq!(Factory::find(key).unwrap().make(text), None, "{key} {text}");

@@ -82,5 +82,14 @@ mod tests {
         assert_eq!(drawn(999), 0);
         assert_eq!(drawn(1_750), 2);
         assert_eq!(drawn(60_000), 3);
+        let max_tokens = 0;
+        let none = TokenBucket::new(
+            Refill {
+                max_tokens,
+                ..refill
+            },
+            start,
+        );
+        assert!(!none.draw(start + Duration::from_secs(9)));
     }
 }

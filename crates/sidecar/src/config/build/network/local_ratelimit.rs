@@ -47,8 +47,7 @@ fn refill(proto: &types::TokenBucket) -> Result<Refill> {
         )?;
         Ok(interval)
     });
-    let (_, tokens, fill_interval) = (
-        refuse(proto.max_tokens == 0, "max_tokens", "must be above zero"),
+    let (tokens, fill_interval) = (
         bounded(&proto.tokens_per_fill, 1..=u32::MAX, "tokens_per_fill"),
         interval,
     )
