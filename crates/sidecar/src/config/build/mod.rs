@@ -30,6 +30,7 @@ mod matcher;
 mod mirror;
 mod network;
 mod path_rewrite;
+mod per_filter;
 mod regex;
 pub mod resource;
 pub mod route;

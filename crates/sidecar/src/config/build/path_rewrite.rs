@@ -87,15 +87,15 @@ pub fn substitute(proto: &RegexMatchAndSubstitute) -> Result<(::regex::bytes::Re
     Ok((pattern, by))
 }
 
-/// Text with operators.
+/// A path as text with operators, of which those that have no value write nothing.
 pub fn format(text: &str, field: &str) -> Result<PathRewrite> {
-    operators(text, field).map(PathRewrite::Format)
+    operators(text, Missing::Nothing, field).map(PathRewrite::Format)
 }
 
-/// The same as a format.
-pub fn operators(text: &str, field: &str) -> Result<Format> {
+/// Text with operators.
+pub fn operators(text: &str, missing: Missing, field: &str) -> Result<Format> {
     header_text(text.as_bytes(), field)?;
-    Format::text(text, Missing::Nothing).map_err(|error| ConfigError::new(field, error))
+    Format::text(text, missing).map_err(|error| ConfigError::new(field, error))
 }
 
 fn template(policy: &core::TypedExtensionConfig, matched: &PathMatch) -> Result<PathRewrite> {

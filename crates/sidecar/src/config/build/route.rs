@@ -12,7 +12,7 @@ use super::fields::{
     uint, uri_text,
 };
 use super::header_changes::changes;
-use super::{matcher, mirror, route_action, route_answer, route_match};
+use super::{matcher, mirror, per_filter, route_action, route_answer, route_match};
 use crate::config::error::{ConfigError, Result};
 use crate::config::route::{
     Action, Mirror, PathMatch, RequireTls, Route, RouteTable, VirtualCluster, VirtualHost,
@@ -75,9 +75,10 @@ pub fn build(proto: &proto::RouteConfiguration, fingerprint: u64) -> Result<Rout
             Ok(Arc::new(host))
         },
     );
-    let (virtual_hosts, (), host_header, headers, internal_only, _) = (
+    let (virtual_hosts, (), (), host_header, headers, internal_only, _) = (
         hosts,
         validate,
+        per_filter::check(&proto.typed_per_filter_config),
         host_header.transpose(),
         headers,
         internal_only,
@@ -139,8 +140,9 @@ fn virtual_host(proto: &proto::VirtualHost, defaults: &Defaults) -> Result<Virtu
         &proto.response_headers_to_add,
         &proto.response_headers_to_remove,
     );
-    let (_, routes, require_tls, virtual_clusters, headers, _) = (
+    let (_, (), routes, require_tls, virtual_clusters, headers, _) = (
         named(&proto.name, "name"),
+        per_filter::check(&proto.typed_per_filter_config),
         each("routes", &proto.routes, |route_proto| {
             route(route_proto, &proto.name, &defaults).map(Arc::new)
         }),
@@ -200,7 +202,8 @@ fn route(proto: &proto::Route, host: &str, defaults: &Defaults) -> Result<Route>
     let matched = matcher.as_ref().ok().map(|matcher| &matcher.path);
     let action =
         required(&proto.action, "action").and_then(|proto| action(proto, defaults, matched));
-    let (matcher, headers, action) = (matcher, headers, action).together()?;
+    let filters = per_filter::check(&proto.typed_per_filter_config);
+    let (matcher, headers, action, ()) = (matcher, headers, action, filters).together()?;
     let prefix = proto.stat_prefix.as_str();
     Ok(Route {
         name: proto.name.as_str().into(),

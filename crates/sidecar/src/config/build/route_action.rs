@@ -18,13 +18,14 @@ use super::fields::{
     required, timeout, uint, uri_text,
 };
 use super::header_changes::changes;
-use super::{matcher, mirror, path_rewrite};
+use super::{matcher, mirror, path_rewrite, per_filter};
 use crate::config::error::{ConfigError, Result};
 use crate::config::route::{
     ClusterChoice, Forward, GrpcTimeout, HashInput, HashPolicy, HostRewrite, Mirror, PathMatch,
     RandomSource, ShareCluster, WeightedCluster, WeightedClusters,
 };
 use crate::runtime_layer;
+use crate::telemetry::access_log::format::Missing;
 
 /// `timeout` of a route that sets none.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -209,7 +210,8 @@ fn share(
         &part.response_headers_to_add,
         &part.response_headers_to_remove,
     );
-    let (cluster, host, headers) = (cluster, host, headers).together()?;
+    let filters = per_filter::check(&part.typed_per_filter_config);
+    let (cluster, host, headers, ()) = (cluster, host, headers, filters).together()?;
     let key = if runtime_prefix.is_empty() {
         String::new()
     } else {
@@ -258,7 +260,8 @@ fn host_rewrite(proto: &Option<HostRewriteSpecifier>) -> Result<HostRewrite> {
         }
         Some(HostRewriteSpecifier::HostRewrite(text)) => {
             let text = named(text, "host_rewrite")?;
-            HostRewrite::Format(Box::new(path_rewrite::operators(text, "host_rewrite")?))
+            let format = path_rewrite::operators(text, Missing::Dash, "host_rewrite")?;
+            HostRewrite::Format(Box::new(format))
         }
     })
 }

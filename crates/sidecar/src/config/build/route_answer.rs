@@ -60,7 +60,7 @@ fn scheme(proto: &Option<SchemeRewriteSpecifier>) -> Result<Option<Box<[u8]>>> {
                 "scheme_redirect",
                 "is not a URI scheme",
             )?;
-            Some(scheme.to_ascii_lowercase().into_bytes().into())
+            Some(scheme.as_bytes().into())
         }
     })
 }

@@ -219,6 +219,12 @@ fn own_answer(
         Action::Direct(direct) => {
             answer.status = direct.status;
             answer.body = direct.body.to_vec().into();
+            // As with Envoy a status that speaks of a place names this one.
+            if direct.status == 201 || (300..400).contains(&direct.status) {
+                let mut location = Vec::new();
+                route::write_own_location(request, &mut location);
+                answer.location = Some(location);
+            }
         }
         // Never asked for one.
         Action::Forward(_) => {}

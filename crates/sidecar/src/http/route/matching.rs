@@ -189,7 +189,7 @@ pub(super) fn cookie<'a>(request: &'a RequestHead, name: &[u8]) -> Option<&'a [u
     pairs
         .filter_map(|pair| {
             let rest = pair.trim_ascii().strip_prefix(name)?;
-            rest.trim_ascii_start().strip_prefix(b"=")
+            rest.strip_prefix(b"=")
         })
         .map(|value| {
             let value = value.trim_ascii();

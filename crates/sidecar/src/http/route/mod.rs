@@ -12,7 +12,7 @@ pub mod stats;
 use std::sync::Arc;
 
 pub use self::matching::split_query;
-pub use self::redirect::{write_https_location, write_location};
+pub use self::redirect::{write_https_location, write_location, write_own_location};
 pub use self::rewrite::rewrite_path;
 use crate::config::route::{RequireTls, Route, RouteTable, VirtualHost};
 use crate::http::headers::Name;
@@ -136,5 +136,7 @@ pub fn split_port(authority: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
+#[cfg(test)]
+mod measure;
 #[cfg(test)]
 mod tests;

@@ -53,7 +53,17 @@ pub fn write_location(
 
 /// Appends the same address under https, for virtual hosts that require TLS.
 pub fn write_https_location(request: &RequestHead, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"https://");
+    write_address("https", request, out);
+}
+
+/// Appends the address that was asked for.
+pub fn write_own_location(request: &RequestHead, out: &mut Vec<u8>) {
+    write_address(request.scheme, request, out);
+}
+
+fn write_address(scheme: &str, request: &RequestHead, out: &mut Vec<u8>) {
+    out.extend_from_slice(scheme.as_bytes());
+    out.extend_from_slice(b"://");
     out.extend_from_slice(&request.authority);
     out.extend_from_slice(&request.path);
 }
@@ -67,7 +77,7 @@ fn host_of<'a>(request: &'a RequestHead, new_scheme: &[u8], new_port: bool) -> &
         b"https" => port == b":443",
         _ => port == b":80",
     };
-    if new_port || (new_scheme != scheme && own_port) {
+    if new_port || (!new_scheme.eq_ignore_ascii_case(scheme) && own_port) {
         host
     } else {
         &request.authority

@@ -320,7 +320,7 @@ fn redirects_go_where_envoys_go() {
             "https",
             "h:443",
             "/",
-            "http://h/",
+            "HTTP://h/",
         ),
         (
             "{host_redirect: other}",

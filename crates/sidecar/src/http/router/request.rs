@@ -71,6 +71,10 @@ fn tell_grpc_timeout(forward: &Forward, request: &mut RequestHead, timeout: Dura
     if forward.older_grpc_timeout.is_none() || !request.is_grpc() {
         return;
     }
+    set_grpc_timeout(request, timeout);
+}
+
+fn set_grpc_timeout(request: &mut RequestHead, timeout: Duration) {
     let mut amount = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
     let mut unit = b'm';
     // At most eight digits.
@@ -100,12 +104,15 @@ pub fn speak_of_upgrade(stream: &mut Stream<'_, '_>) {
     request.headers.push_known(Name::Upgrade, &protocol);
 }
 
-/// The limit that a gRPC client sets itself in `grpc-timeout`, where the route honours it.
-pub fn grpc_timeout(forward: &Forward, request: &RequestHead) -> Option<Duration> {
+/// The limit that a gRPC client sets itself in `grpc-timeout`, where the route honours it. The
+/// endpoint is told of what became of it.
+pub fn grpc_timeout(forward: &Forward, request: &mut RequestHead) -> Option<Duration> {
     let rule = forward.grpc_timeout?;
     let asked = parse_grpc_timeout(request.headers.first(Name::GrpcTimeout)?)?;
     let limit = rule.max.map_or(asked, |max| asked.min(max));
-    Some(limit.saturating_sub(rule.offset))
+    let limit = limit.saturating_sub(rule.offset);
+    set_grpc_timeout(request, limit);
+    Some(limit)
 }
 
 /// gRPC over HTTP/2, "Requests": at most eight digits and a unit.
@@ -233,7 +240,18 @@ pub fn rewrite_host_for_endpoint(
 fn replace_host(stream: &mut Stream<'_, '_>, forward: &Forward, host: &[u8]) {
     let request = &mut *stream.request;
     let original = std::mem::replace(&mut request.authority, host.to_vec());
-    if forward.append_x_forwarded_host && !original.is_empty() {
+    let told_already = |last: &[u8]| {
+        let last = last.rsplit(|byte| *byte == b',').next().unwrap_or_default();
+        last.trim_ascii() == original
+    };
+    if forward.append_x_forwarded_host
+        && !original.is_empty()
+        && !request
+            .headers
+            .all(Name::XForwardedHost)
+            .last()
+            .is_some_and(told_already)
+    {
         request
             .headers
             .append_to_list(Name::XForwardedHost, &original);
