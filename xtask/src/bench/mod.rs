@@ -8,6 +8,7 @@ mod bootstrap;
 mod load;
 mod pair;
 mod report;
+mod routes;
 mod stage;
 
 use std::path::PathBuf;
@@ -48,6 +49,9 @@ pub(crate) struct Bench {
     /// Where the measurements go
     #[arg(long, value_name = "FILE", default_value = "target/bench.json")]
     json: PathBuf,
+    /// Instead of pairs, measure a large route table: lookups, and how long it takes to load
+    #[arg(long)]
+    routes: bool,
     /// Install what the machine lacks
     #[arg(long)]
     install: bool,
@@ -60,6 +64,10 @@ impl Bench {
     /// When something is missing, does not start, or any request of a load fails: a figure with
     /// failures in it says nothing.
     pub(crate) fn run(&self) -> Result<()> {
+        if self.routes {
+            machine::require(&[machine::ENVOY], self.install)?;
+            return routes::run(&self.program()?, &outrider_testkit::envoy::binary()?);
+        }
         ensure!(
             nix::unistd::geteuid().is_root(),
             "the bench makes network namespaces, which need root: {} bench",
@@ -96,22 +104,27 @@ impl Bench {
         Ok(())
     }
 
+    /// The sidecar to measure.
+    fn program(&self) -> Result<PathBuf> {
+        let program = match &self.sidecar {
+            Some(program) => std::path::absolute(program).context("--sidecar")?,
+            None => {
+                let (build, program) = shell::release("outrider-sidecar")?;
+                shell::step("build the sidecar", build)?;
+                program
+            }
+        };
+        ensure!(program.is_file(), "there is no {}", program.display());
+        Ok(program)
+    }
+
     /// The pairs to measure, ours first.
     fn proxies(&self) -> Result<Vec<Proxy>> {
         let mut proxies = Vec::new();
         if !self.envoy_only {
-            let program = match &self.sidecar {
-                Some(program) => std::path::absolute(program).context("--sidecar")?,
-                None => {
-                    let (build, program) = shell::release("outrider-sidecar")?;
-                    shell::step("build the sidecar", build)?;
-                    program
-                }
-            };
-            ensure!(program.is_file(), "there is no {}", program.display());
             proxies.push(Proxy {
                 name: report::OURS,
-                program,
+                program: self.program()?,
                 arguments: &[],
             });
         }

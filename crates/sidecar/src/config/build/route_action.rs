@@ -59,7 +59,7 @@ pub fn forward(
     refuse(
         priority != RoutingPriority::Default,
         "priority",
-        "only DEFAULT is supported",
+        "HIGH is not supported: every request counts in the circuit breakers of DEFAULT",
     )?;
     Ok(Forward {
         cluster,
@@ -283,11 +283,6 @@ fn hash_policy(proto: &route::route_action::HashPolicy) -> Result<HashPolicy> {
             }
         }
         PolicySpecifier::Cookie(cookie) => {
-            refuse(
-                cookie.ttl.is_some() || !cookie.attributes.is_empty(),
-                "cookie.ttl",
-                "is not supported: no cookie is made for a client that has none",
-            )?;
             let name = named(&cookie.name, "name").within("cookie")?;
             HashInput::Cookie(name.as_bytes().into())
         }

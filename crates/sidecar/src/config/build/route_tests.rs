@@ -138,7 +138,7 @@ fn errors_name_the_field() {
         ),
         (
             action("route: {cluster: c, priority: HIGH}"),
-            "virtual_hosts[0].routes[0].route.priority: only DEFAULT",
+            "virtual_hosts[0].routes[0].route.priority: HIGH is not supported",
         ),
         (
             action("route: {cluster: c, timeout: -1s}"),
