@@ -1,6 +1,6 @@
 //! What a request must be like for a route to take it.
 
-use crate::config::matcher::{CookieMatcher, HeaderMatcher, QueryMatcher, Regex};
+use crate::config::matcher::{CookieMatcher, HeaderMatcher, QueryMatcher, Regex, StringMatcher};
 use crate::runtime_layer::Fraction;
 
 /// `RouteMatch`.
@@ -48,6 +48,9 @@ pub struct Criteria {
     pub certificate_presented: Option<bool>,
     /// `tls_context.validated`: whether it was verified.
     pub certificate_validated: Option<bool>,
+    /// `filter_state`: the names of values that network filters left on the connection, and what
+    /// they must be as text.
+    pub filter_state: Vec<(Box<str>, StringMatcher)>,
 }
 
 impl Criteria {
@@ -60,5 +63,6 @@ impl Criteria {
             && self.fraction.is_none()
             && self.certificate_presented.is_none()
             && self.certificate_validated.is_none()
+            && self.filter_state.is_empty()
     }
 }

@@ -143,6 +143,7 @@ pub fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut Strea
         request,
         random,
         certificate: context.certificate,
+        state: &context.connection.state,
     };
     match table.route(&facts) {
         RouteMatchResult::NotFound => {

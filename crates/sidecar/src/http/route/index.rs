@@ -139,3 +139,70 @@ impl RouteIndex {
         found.extend(same.map(|literal| literal.route));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::config::build::testing::route_table;
+    use crate::http::message::RequestHead;
+    use crate::http::route::{ClientCertificate, Facts, RouteMatchResult, matching};
+    use crate::network::state::ConnectionState;
+
+    /// Every table of these kinds of routes finds what trying one route after another finds.
+    #[test]
+    fn an_index_finds_the_first_route_that_matches() {
+        let state = ConnectionState::default();
+        let mut seed = 7_u32;
+        let mut random = |below: u32| {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (seed >> 8) % below
+        };
+        for _ in 0..60 {
+            let mut text = |random: &mut dyn FnMut(u32) -> u32| {
+                let segments = 1 + random(3);
+                (0..segments)
+                    .map(|_| ["/a", "/b", "/ab", "/A", "/"][random(5) as usize])
+                    .collect::<String>()
+            };
+            let mut routes = String::new();
+            for number in 0..random(40) {
+                let path = text(&mut random);
+                let matcher = match random(6) {
+                    0 | 1 => format!("prefix: {path}"),
+                    2 => format!("path: {path}"),
+                    3 if !path.ends_with('/') => format!("path_separated_prefix: {path}"),
+                    4 => format!("prefix: {path}, case_sensitive: false"),
+                    _ => format!("safe_regex: {{regex: '{path}.*'}}"),
+                };
+                routes.push_str(&format!(
+                    "{{name: r{number}, match: {{{matcher}}}, route: {{cluster: c}}}}, "
+                ));
+            }
+            let table = route_table(&format!(
+                "virtual_hosts: [{{name: a, domains: ['*'], routes: [{routes}]}}]"
+            ));
+            let host = &table.virtual_hosts[0];
+            for _ in 0..50 {
+                let mut request = RequestHead::new();
+                request.path = text(&mut random).into_bytes();
+                let facts = Facts {
+                    request: &request,
+                    random: 0,
+                    certificate: ClientCertificate::default(),
+                    state: &state,
+                };
+                let target = matching::Target::new(&facts, false);
+                let mut all = host.routes.iter();
+                let first = all.find(|route| route.matcher.matches(&target));
+                let found = match table.route(&facts) {
+                    RouteMatchResult::Found { route, .. } => Some(route),
+                    _ => None,
+                };
+                let name = |route: Option<&std::sync::Arc<super::Route>>| {
+                    route.map(|route| route.name.to_string())
+                };
+                let path = request.path.escape_ascii();
+                assert_eq!(name(found), name(first), "{path} in {routes}");
+            }
+        }
+    }
+}

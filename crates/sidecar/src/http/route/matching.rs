@@ -5,6 +5,7 @@ use crate::config::matcher::{Case, CookieMatcher, HeaderCondition, HeaderMatcher
 use crate::config::route::{Criteria, PathMatch, RouteMatch};
 use crate::http::headers::Name;
 use crate::http::message::{BodyLength, RequestHead};
+use crate::network::filter_state::Value;
 
 /// A request with what is computed once for all routes.
 pub(super) struct Target<'a> {
@@ -85,6 +86,7 @@ impl Criteria {
             request,
             random,
             certificate,
+            state,
         } = target.facts;
         let equal = |wanted: Option<bool>, is: bool| wanted.is_none_or(|wanted| wanted == is);
         (!self.grpc || request.is_grpc())
@@ -100,6 +102,11 @@ impl Criteria {
                 .iter()
                 .all(|matcher| matcher.matches(target.query))
             && self.cookies.iter().all(|matcher| matcher.matches(request))
+            && self.filter_state.iter().all(|(key, condition)| {
+                let values = state.filter_state.borrow();
+                let text = values.value(key).and_then(Value::plain);
+                text.is_some_and(|text| condition.matches(text.as_bytes()))
+            })
     }
 }
 

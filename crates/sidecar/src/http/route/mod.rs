@@ -17,6 +17,7 @@ pub use self::rewrite::rewrite_path;
 use crate::config::route::{RequireTls, Route, RouteTable, VirtualHost};
 use crate::http::headers::Name;
 use crate::http::message::RequestHead;
+use crate::network::state::ConnectionState;
 
 /// What routes look at.
 pub struct Facts<'a> {
@@ -27,6 +28,8 @@ pub struct Facts<'a> {
     pub random: u64,
     /// The client's certificate.
     pub certificate: ClientCertificate,
+    /// What network filters left on the connection.
+    pub state: &'a ConnectionState,
 }
 
 /// Whether the client of a TLS connection has a certificate.

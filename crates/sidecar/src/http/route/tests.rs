@@ -15,11 +15,12 @@ fn request(method: &str, authority: &str, path: &str, headers: &[(&str, &str)]) 
     request
 }
 
-fn facts(request: &RequestHead, random: u64) -> Facts<'_> {
+fn facts<'a>(request: &'a RequestHead, random: u64, state: &'a ConnectionState) -> Facts<'a> {
     Facts {
         request,
         random,
         certificate: ClientCertificate::default(),
+        state,
     }
 }
 
@@ -28,7 +29,7 @@ fn render(format: &Format, out: &mut Vec<u8>) {
 }
 
 fn route_name<'a>(table: &'a RouteTable, request: &RequestHead, random: u64) -> &'a str {
-    match table.route(&facts(request, random)) {
+    match table.route(&facts(request, random, &ConnectionState::default())) {
         RouteMatchResult::Found { route, .. } => &route.name,
         RouteMatchResult::NeedsTls => "(tls)",
         RouteMatchResult::NotFound => "(none)",
@@ -170,7 +171,9 @@ fn clusters_by_weight_and_header() {
          {match: {prefix: /h}, route: {cluster_header: X-To}}]}]",
     );
     let chosen = |request: &RequestHead, random| {
-        let RouteMatchResult::Found { route, .. } = table.route(&facts(request, random)) else {
+        let RouteMatchResult::Found { route, .. } =
+            table.route(&facts(request, random, &ConnectionState::default()))
+        else {
             panic!()
         };
         let Action::Forward(forward) = &route.action else {
@@ -205,7 +208,7 @@ fn tls_can_be_required() {
     assert_eq!(route_name(&table("EXTERNAL_ONLY"), &inside, 0), "r");
     let over_tls = request("GET", "h", "/", &[("x-forwarded-proto", "https")]);
     assert!(matches!(
-        table("ALL").route(&facts(&over_tls, 0)),
+        table("ALL").route(&facts(&over_tls, 0, &ConnectionState::default())),
         RouteMatchResult::Found { .. }
     ));
     let mut out = Vec::new();
@@ -261,7 +264,9 @@ fn paths_are_rewritten() {
             "virtual_hosts: [{{name: a, domains: ['*'], routes: [{{match: {matcher}, route: {{cluster: c, {rewrite}}}}}]}}]"
         ));
         let request = request("GET", "h", path, &[]);
-        let RouteMatchResult::Found { route, .. } = table.route(&facts(&request, 0)) else {
+        let RouteMatchResult::Found { route, .. } =
+            table.route(&facts(&request, 0, &ConnectionState::default()))
+        else {
             panic!("{path}")
         };
         let Action::Forward(forward) = &route.action else {
@@ -365,7 +370,9 @@ fn redirects_go_where_envoys_go() {
         ));
         let mut request = request("GET", authority, path, &[]);
         request.scheme = scheme;
-        let RouteMatchResult::Found { route, .. } = table.route(&facts(&request, 0)) else {
+        let RouteMatchResult::Found { route, .. } =
+            table.route(&facts(&request, 0, &ConnectionState::default()))
+        else {
             panic!()
         };
         let Action::Redirect(redirect_to) = &route.action else {
