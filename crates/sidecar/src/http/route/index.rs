@@ -4,10 +4,11 @@
 //! most are a literal path or prefix that a few binary searches in one small array find, and the
 //! routes themselves, which lie scattered in memory, are touched only where they may match.
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
 use crate::config::route::{PathMatch, Route};
-use std::sync::Arc;
 
 /// Up to so many routes are tried one after another.
 const FEW: usize = 4;
@@ -15,8 +16,9 @@ const FEW: usize = 4;
 /// The index of one virtual host.
 #[derive(Debug, Default)]
 pub struct RouteIndex {
-    /// Literal paths and prefixes, sorted.
-    literals: Box<[Literal]>,
+    /// The keys of literal paths and prefixes, sorted, and behind them their routes in the same
+    /// order: one small piece of memory.
+    literals: Box<[u32]>,
     /// The lengths of the prefixes among them, shortest first.
     prefix_lengths: Box<[u32]>,
     /// The longest literal.
@@ -25,16 +27,11 @@ pub struct RouteIndex {
     others: Box<[u32]>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Literal {
-    key: u64,
-    route: u32,
-}
-
 /// A text of which only the beginning matters (a prefix) or all of it, by its hash. Two texts with
 /// the same key cost one comparison more and no mistake, since each candidate is looked at.
-fn key(hash: u64, length: usize, exact: bool) -> u64 {
-    (hash & !0xffff_ffff) | ((length as u64) << 1 & 0xffff_ffff) | u64::from(exact)
+fn key(hash: u64, length: usize, exact: bool) -> u32 {
+    let length = (length as u32) << 1 | u32::from(exact);
+    (hash >> 32) as u32 ^ length.wrapping_mul(0x9e37_79b1)
 }
 
 const SEED: u64 = 0xcbf2_9ce4_8422_2325;
@@ -72,15 +69,14 @@ impl RouteIndex {
             }
             index.longest = index.longest.max(text.len());
             let hash = text.iter().fold(SEED, |hash, byte| add(hash, *byte));
-            literals.push(Literal {
-                key: key(hash, text.len(), exact),
-                route: number,
-            });
+            literals.push((key(hash, text.len(), exact), number));
         }
         literals.sort_unstable();
         lengths.sort_unstable();
         lengths.dedup();
-        index.literals = literals.into();
+        let keys = literals.iter().map(|(key, _)| *key);
+        let routes = literals.iter().map(|(_, route)| *route);
+        index.literals = keys.chain(routes).collect();
         index.prefix_lengths = lengths.into();
         index.others = others.into();
         index
@@ -131,12 +127,12 @@ impl RouteIndex {
         found
     }
 
-    fn of_key(&self, key: u64, found: &mut SmallVec<[u32; 16]>) {
-        let first = self.literals.partition_point(|literal| literal.key < key);
-        let same = self.literals[first..]
-            .iter()
-            .take_while(|literal| literal.key == key);
-        found.extend(same.map(|literal| literal.route));
+    fn of_key(&self, key: u32, found: &mut SmallVec<[u32; 16]>) {
+        let (keys, routes) = self.literals.split_at(self.literals.len() / 2);
+        let first = keys.partition_point(|other| *other < key);
+        let same = keys.iter().zip(routes).skip(first);
+        let same = same.take_while(|(other, _)| **other == key);
+        found.extend(same.map(|(_, route)| *route));
     }
 }
 
@@ -157,7 +153,7 @@ mod tests {
             (seed >> 8) % below
         };
         for _ in 0..60 {
-            let mut text = |random: &mut dyn FnMut(u32) -> u32| {
+            let text = |random: &mut dyn FnMut(u32) -> u32| {
                 let segments = 1 + random(3);
                 (0..segments)
                     .map(|_| ["/a", "/b", "/ab", "/A", "/"][random(5) as usize])
