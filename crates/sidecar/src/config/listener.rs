@@ -1,10 +1,11 @@
 //! `Listener` and its filter chains.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::access_log::AccessLog;
 use super::address::Address;
 use super::cluster::TcpKeepalive;
 use super::http_connection_manager::HttpConnectionManager;
@@ -43,6 +44,8 @@ pub struct Listener {
     pub chains: FilterChainIndex,
     /// `traffic_direction`
     pub direction: TrafficDirection,
+    /// `access_log`: a line for each connection when it ends.
+    pub access_log: Vec<AccessLog>,
     /// `max_connections_to_accept_per_socket_event`: after so many the worker looks after those it
     /// has.
     pub accept_at_once: Option<u32>,
@@ -161,6 +164,24 @@ pub struct FilterChain {
     pub filter: NetworkFilter,
     /// Fingerprint of the proto: an update keeps the connections of chains that did not change.
     pub fingerprint: u64,
+}
+
+impl FilterChain {
+    /// What a connection has that no chain takes.
+    pub fn none() -> Arc<FilterChain> {
+        static NONE: LazyLock<Arc<FilterChain>> = LazyLock::new(|| {
+            Arc::new(FilterChain {
+                name: "".into(),
+                matcher: FilterChainMatch::default(),
+                transport: DownstreamTransport::Plain,
+                transport_timeout: Duration::ZERO,
+                filters: Box::default(),
+                filter: NetworkFilter::DirectResponse(Arc::default()),
+                fingerprint: 0,
+            })
+        });
+        NONE.clone()
+    }
 }
 
 /// How bytes come from clients.

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::network::LocalRateLimit;
+
 /// One of `listener_filters`, which run in order.
 #[derive(Debug)]
 pub struct ListenerFilter {
@@ -25,6 +27,8 @@ impl ListenerFilter {
 pub enum FilterKind {
     /// Recovers where a redirected connection was going.
     OriginalDst,
+    /// Lets only so many connections in.
+    LocalRateLimit(Arc<LocalRateLimit>),
     /// Takes the header of the PROXY protocol.
     ProxyProtocol(Arc<ProxyProtocol>),
     /// Looks for a ClientHello.

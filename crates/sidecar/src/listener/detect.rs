@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::choose::choose;
 use super::filter_stats::FilterStats;
@@ -169,6 +169,16 @@ impl Detection<'_> {
         let stats = &self.version.filter_stats[self.at];
         match (kind, stats) {
             (FilterKind::OriginalDst, _) => self.original_destination(),
+            (FilterKind::LocalRateLimit(limit), _) => {
+                let enabled = limit.enabled.as_ref().is_none_or(|enabled| enabled.get());
+                if !enabled || limit.bucket.draw(Instant::now()) {
+                    return Ok(Advance::Over);
+                }
+                if let FilterStats::RateLimit(stats) = stats {
+                    stats.rate_limited.increment(1);
+                }
+                Err(Refused::ByFilter)
+            }
             (FilterKind::ProxyProtocol(config), _) => self.proxy_protocol(config),
             (FilterKind::TlsInspector(config), FilterStats::Tls(stats)) => {
                 let client = &mut *self.client;
@@ -185,7 +195,6 @@ impl Detection<'_> {
                     }
                     Inspected::Not => {}
                 }
-                client.found.inspected = true;
                 stats.count(&client.found, client.read_ahead.len());
                 Ok(Advance::Over)
             }
@@ -265,12 +274,13 @@ impl Detection<'_> {
     /// Whether a server may be given the word: the bytes of the connection itself are waited for.
     fn may_dial(&self) -> bool {
         let filters = &self.version.config().filters;
-        let inspects = filters.get(self.at).is_some_and(|filter| {
-            matches!(
-                filter.kind,
-                FilterKind::TlsInspector(_) | FilterKind::HttpInspector
-            )
-        });
+        let inspects = filters
+            .get(self.at)
+            .is_some_and(|filter| match &filter.kind {
+                // Where only TLS is wanted, there is no server that speaks first.
+                FilterKind::TlsInspector(config) => !config.close_on_error,
+                kind => matches!(kind, FilterKind::HttpInspector),
+            });
         inspects && self.client.read_ahead.is_empty()
     }
 

@@ -38,7 +38,7 @@ pub struct MatchInput<'a, Protocol> {
     pub destination: Option<SocketAddr>,
     /// The server name of the ClientHello, if tls_inspector saw one. Any case.
     pub server_name: Option<&'a str>,
-    /// `tls` or `raw_buffer` as tls_inspector found; empty without it.
+    /// `tls` or `raw_buffer`, as tls_inspector found.
     pub transport_protocol: &'a str,
     /// The protocols of the ClientHello's ALPN in the client's order, or those that http_inspector
     /// found (`http/1.0`, `http/1.1`, `h2c`).

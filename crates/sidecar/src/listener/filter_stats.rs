@@ -12,12 +12,20 @@ use crate::telemetry::metrics::{Family, Scope, Stats};
 pub enum FilterStats {
     /// It counts nothing.
     None,
+    /// local_ratelimit
+    RateLimit(RateLimitStats),
     /// proxy_protocol
     ProxyProtocol(ProxyProtocolStats),
     /// tls_inspector
     Tls(TlsStats),
     /// http_inspector
     Http(HttpStats),
+}
+
+/// `listener_local_ratelimit.<stat_prefix>.*`
+pub struct RateLimitStats {
+    pub rate_limited: Counter,
+    _scope: Scope,
 }
 
 /// `proxy_proto.<stat_prefix>.*`
@@ -61,6 +69,13 @@ pub struct HttpStats {
 pub fn of(stats: &Stats, filters: &[ListenerFilter]) -> Rc<[FilterStats]> {
     let one = |filter: &ListenerFilter| match &filter.kind {
         FilterKind::OriginalDst => FilterStats::None,
+        FilterKind::LocalRateLimit(config) => {
+            let scope = stats.scope(Family::ListenerRateLimit, &config.stat_prefix);
+            FilterStats::RateLimit(RateLimitStats {
+                rate_limited: scope.counter("rate_limited"),
+                _scope: scope,
+            })
+        }
         FilterKind::ProxyProtocol(config) => {
             FilterStats::ProxyProtocol(ProxyProtocolStats::new(stats, &config.stat_prefix))
         }

@@ -14,8 +14,6 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// tls_inspector has looked.
-    pub inspected: bool,
     /// The client's hello, if it speaks TLS.
     pub hello: Option<ClientHello>,
     /// `http/1.0`, `http/1.1` or `h2c`, if it speaks plaintext HTTP.
@@ -23,12 +21,12 @@ pub struct Found {
 }
 
 impl Found {
-    /// What filter chains match as the transport protocol; empty without tls_inspector.
+    /// What filter chains match as the transport protocol: where nobody looked, it is as if there
+    /// were no TLS.
     pub fn transport_protocol(&self) -> &'static str {
-        match (&self.hello, self.inspected) {
-            (Some(_), _) => "tls",
-            (None, true) => "raw_buffer",
-            (None, false) => "",
+        match &self.hello {
+            Some(_) => "tls",
+            None => "raw_buffer",
         }
     }
 }

@@ -11,89 +11,173 @@ use super::connection::Connection;
 use super::detect::{Client, Refused, detect};
 use super::running::{Running, Version};
 use super::socket::Accepted;
-use crate::config::listener::{DownstreamTransport, FilterChain, NetworkFilter};
+use crate::config::listener::{DownstreamTransport, FilterChain, Listener, NetworkFilter};
 use crate::http::connection_manager;
 use crate::network::filters::{self, Admission};
-use crate::network::{direct_response, echo, tcp_proxy};
+use crate::network::tcp_proxy::{self, Dialled};
+use crate::network::{direct_response, echo};
 use crate::runtime::worker::Worker;
+use crate::telemetry::access_log::flags::Flags;
+use crate::telemetry::access_log::record::Record;
 use crate::tls::client_hello::ClientHello;
-use crate::tls::stream::{PlainStream, Socket, Stream};
+use crate::tls::stream::{PlainStream, Socket, Stream, Traffic};
 
 static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
 
 /// What it speaks, who takes it, which chain, TLS, and then its network filter until it ends.
 pub async fn serve(worker: Rc<Worker>, running: Rc<Running>, accepted: Accepted, open: Open) {
-    let (at, at_by_clock) = (Instant::now(), SystemTime::now());
+    let begin = Begin {
+        accepted: Instant::now(),
+        accepted_at: SystemTime::now(),
+    };
     let _open = open;
     let mut client = Client::new(accepted);
     let (running, version) = match find_listener(&worker, running, &mut client).await {
         Ok(found) => found,
-        Err(Refused::Direct) => {
+        Err((_, Refused::Direct)) => {
             tracing::debug!(peer = %client.peer, local = %client.local, "refused a connection to the proxy's own port: it takes only redirected ones");
             return client.socket.abort();
         }
-        Err(_) => return client.refuse(),
+        Err((version, _)) => return refuse(&worker, version.config(), client, begin, ""),
     };
     let listener = version.config().clone();
     let Some(chain) = choose(&listener, &client) else {
         running.stats.no_filter_chain_match.increment(1);
         tracing::debug!(peer = %client.peer, local = %client.local, listener = %listener.name, "no filter chain matches");
-        return client.refuse();
+        return refuse(&worker, &listener, client, begin, "filter_chain_not_found");
     };
-    let _counted = Counted::begin(&running, at);
+    let _counted = Counted::begin(&running, begin.accepted);
     // Another chain's server is let go.
     let dialled = client.dialled.take();
     let dialled = dialled.and_then(|(of, server)| Arc::ptr_eq(&of, &chain).then_some(server));
-    let Client {
-        socket,
-        read_ahead,
-        peer,
-        direct_peer,
-        local,
-        direct_local,
-        found,
-        state,
-        ..
-    } = client;
-    let hello = found.hello;
-    let Some(stream) = secure(&running, &chain, socket, hello.as_ref(), read_ahead).await else {
-        return;
-    };
-    let connection = Rc::new(Connection {
-        id: CONNECTIONS.fetch_add(1, Relaxed),
-        peer,
-        direct_peer,
-        local,
-        direct_local,
+    let (known, socket, read_ahead, hello) = begin.connection(client, &listener, &chain);
+    let secured = secure(&running, &chain, socket, hello.as_ref(), read_ahead).await;
+    let mut connection = Connection {
         server_name: hello.and_then(|hello| hello.server_name),
-        tls: stream.handshake().cloned(),
-        accepted: at,
-        accepted_at: at_by_clock,
         drain: running.drain_of(&chain),
-        listener,
-        chain: chain.clone(),
-        state,
-    });
+        ..known
+    };
+    let Some(mut stream) = secured else {
+        return log(&worker, &connection, Record::of_connection(&connection));
+    };
+    connection.tls = stream.handshake().cloned();
+    let connection = Rc::new(connection);
+    let traffic = (!listener.access_log.is_empty()).then(Rc::<Traffic>::default);
+    if let Some(traffic) = &traffic {
+        stream.count_into(traffic.clone());
+    }
+    run_filters(&worker, &connection, stream, dialled).await;
+    if let Some(traffic) = traffic.filter(|_| !connection.state.is_logged.get()) {
+        let record = Record {
+            details: match &chain.filter {
+                NetworkFilter::DirectResponse(_) => "direct_response",
+                _ => "",
+            },
+            bytes_received: traffic.received.get(),
+            bytes_sent: traffic.sent.get(),
+            ..Record::of_connection(&connection)
+        };
+        log(&worker, &connection, record);
+    }
+}
+
+async fn run_filters(
+    worker: &Rc<Worker>,
+    connection: &Rc<Connection>,
+    stream: Stream,
+    dialled: Option<Dialled>,
+) {
+    let chain = &connection.chain;
     let _admission = if chain.filters.is_empty() {
         Admission::default()
     } else {
-        match Box::pin(filters::admit(&worker, &connection)).await {
+        match Box::pin(filters::admit(worker, connection)).await {
             Ok(admission) => admission,
-            Err(refusal) => return filters::refused(&worker, &connection, refusal, stream).await,
+            Err(refusal) => return filters::refused(worker, connection, refusal, stream).await,
         }
     };
+    let connection = connection.clone();
     match &chain.filter {
         NetworkFilter::TcpProxy(proxy) => {
-            tcp_proxy::serve(&worker, connection, proxy.clone(), stream, dialled).await;
+            tcp_proxy::serve(worker, connection, proxy.clone(), stream, dialled).await;
         }
         NetworkFilter::Http(manager) => {
             // A server that was dialled while the client was silent is let go: the pools make
             // their own connections, and no request was sent on this one.
             drop(dialled);
-            connection_manager::serve(&worker, connection, manager.clone(), stream).await;
+            connection_manager::serve(worker, connection, manager.clone(), stream).await;
         }
         NetworkFilter::DirectResponse(response) => direct_response::serve(response, stream).await,
         NetworkFilter::Echo => echo::serve(stream).await,
+    }
+}
+
+/// Closes a connection that no chain has, and logs it. `why` is empty where a listener filter did
+/// not let it in.
+fn refuse(worker: &Worker, listener: &Arc<Listener>, client: Client, begin: Begin, why: &str) {
+    if listener.access_log.is_empty() {
+        return client.refuse();
+    }
+    let has_bytes = !client.read_ahead.is_empty();
+    let (connection, socket, ..) = begin.connection(client, listener, &FilterChain::none());
+    if has_bytes {
+        socket.abort();
+    }
+    let flags = match why {
+        "" => Flags::NONE,
+        _ => Flags::NO_ROUTE_FOUND,
+    };
+    let record = Record {
+        flags,
+        details: why,
+        ..Record::of_connection(&connection)
+    };
+    log(worker, &connection, record);
+}
+
+/// Writes the line of a connection in its listener's access log.
+fn log(worker: &Worker, connection: &Connection, record: Record<'_>) {
+    worker
+        .access_log
+        .write(&connection.listener.access_log, &record);
+}
+
+/// When a connection was accepted.
+#[derive(Clone, Copy)]
+struct Begin {
+    accepted: Instant,
+    accepted_at: SystemTime,
+}
+
+impl Begin {
+    /// What is known of a client, and what is to be read of it.
+    fn connection(
+        self,
+        client: Client,
+        listener: &Arc<Listener>,
+        chain: &Arc<FilterChain>,
+    ) -> (Connection, Socket, Vec<u8>, Option<ClientHello>) {
+        let connection = Connection {
+            id: CONNECTIONS.fetch_add(1, Relaxed),
+            peer: client.peer,
+            direct_peer: client.direct_peer,
+            local: client.local,
+            direct_local: client.direct_local,
+            server_name: None,
+            tls: None,
+            accepted: self.accepted,
+            accepted_at: self.accepted_at,
+            drain: Rc::default(),
+            listener: listener.clone(),
+            chain: chain.clone(),
+            state: client.state,
+        };
+        (
+            connection,
+            client.socket,
+            client.read_ahead,
+            client.found.hello,
+        )
     }
 }
 
@@ -102,9 +186,11 @@ async fn find_listener(
     worker: &Rc<Worker>,
     running: Rc<Running>,
     client: &mut Client,
-) -> Result<(Rc<Running>, Rc<Version>), Refused> {
+) -> Result<(Rc<Running>, Rc<Version>), (Rc<Version>, Refused)> {
     let version = running.version();
-    detect(worker, &running, &version, client).await?;
+    if let Err(refused) = detect(worker, &running, &version, client).await {
+        return Err((version, refused));
+    }
     if version.config().hand_over
         && client.restored
         && let Some(local) = client.local.socket()
@@ -112,8 +198,10 @@ async fn find_listener(
         && !Rc::ptr_eq(&other, &running)
     {
         let version = other.version();
-        detect(worker, &other, &version, client).await?;
-        return Ok((other, version));
+        return match detect(worker, &other, &version, client).await {
+            Ok(()) => Ok((other, version)),
+            Err(refused) => Err((version, refused)),
+        };
     }
     Ok((running, version))
 }

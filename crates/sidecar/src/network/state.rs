@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use super::filter_state::FilterState;
+use crate::http::message::Version;
 use crate::listener::proxy_protocol::Tlv;
 
 /// Dynamic metadata: JSON objects by namespace.
@@ -23,6 +24,11 @@ pub struct ConnectionState {
     pub termination_details: RefCell<Box<str>>,
     /// What came with the PROXY protocol and may be said to the endpoint (`pass_through_tlvs`).
     pub passed_tlvs: RefCell<Vec<Tlv>>,
+    /// The version of HTTP of its last request.
+    pub http: Cell<Option<Version>>,
+    /// Its line in the listener's access log is written: tcp_proxy knows more of it than the
+    /// listener.
+    pub is_logged: Cell<bool>,
 }
 
 impl ConnectionState {

@@ -15,7 +15,7 @@ use super::record::{
 };
 use super::scratch;
 use super::socket::Socket;
-use super::stream::Handshake;
+use super::stream::{Handshake, Traffic};
 
 /// Up to so much that is still to be sent, a write adds its own to it and sends both at once.
 const COALESCE: usize = MAX_SEALED;
@@ -25,6 +25,8 @@ const FIRST_WRITE: usize = 4 * MAX_PLAINTEXT;
 /// An established TLS connection. Idle, it owns no buffer.
 pub struct TlsStream {
     socket: Socket,
+    /// Where its bytes are counted, if anywhere.
+    pub(super) traffic: Option<Rc<Traffic>>,
     handshake: Rc<Handshake>,
     opener: Opener,
     sealer: Sealer,
@@ -62,6 +64,7 @@ impl TlsStream {
     ) -> Self {
         TlsStream {
             socket,
+            traffic: None,
             messages: Messages::new(handshake.version, keys),
             handshake: Rc::new(handshake),
             opener,

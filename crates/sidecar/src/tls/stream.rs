@@ -1,5 +1,6 @@
 //! A downstream or upstream connection's bytes, plain or encrypted.
 
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -88,9 +89,34 @@ impl Stream {
     /// Gives back bytes that were read: they are read again first. Only what was read since the
     /// last time that all of it was read again.
     pub fn unread(&mut self, bytes: &[u8]) {
+        if let Some(traffic) = self.traffic() {
+            let received = traffic.received.get();
+            traffic.received.set(received - bytes.len() as u64);
+        }
         match self {
             Stream::Plain(plain) => plain.unread(bytes),
             Stream::Tls(tls) => tls.unread(bytes),
+        }
+    }
+
+    /// From now on, counts its bytes there.
+    pub fn count_into(&mut self, traffic: Rc<Traffic>) {
+        match self {
+            Stream::Plain(plain) => plain.traffic = Some(traffic),
+            Stream::Tls(tls) => tls.traffic = Some(traffic),
+        }
+    }
+
+    fn traffic(&self) -> Option<&Traffic> {
+        match self {
+            Stream::Plain(plain) => plain.traffic.as_deref(),
+            Stream::Tls(tls) => tls.traffic.as_deref(),
+        }
+    }
+
+    fn wrote(&self, outcome: &Poll<io::Result<usize>>) {
+        if let (Some(traffic), Poll::Ready(Ok(length))) = (self.traffic(), outcome) {
+            traffic.sent.set(traffic.sent.get() + *length as u64);
         }
     }
 
@@ -123,12 +149,22 @@ impl std::fmt::Debug for Stream {
     }
 }
 
+/// The bytes of a connection so far, without what encryption adds.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Those that were read.
+    pub received: Cell<u64>,
+    /// Those that were written.
+    pub sent: Cell<u64>,
+}
+
 /// A socket with bytes that were received before it came here.
 #[derive(Debug)]
 pub struct PlainStream {
     socket: Socket,
     read_ahead: Vec<u8>,
     start: usize,
+    traffic: Option<Rc<Traffic>>,
 }
 
 impl PlainStream {
@@ -138,6 +174,7 @@ impl PlainStream {
             socket,
             read_ahead,
             start: 0,
+            traffic: None,
         }
     }
 
@@ -209,10 +246,16 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut *self {
+        let before = buffer.filled().len();
+        let outcome = match &mut *self {
             Stream::Plain(plain) => Pin::new(plain).poll_read(cx, buffer),
             Stream::Tls(tls) => tls.poll_read(cx, buffer),
+        };
+        if let Some(traffic) = self.traffic() {
+            let length = (buffer.filled().len() - before) as u64;
+            traffic.received.set(traffic.received.get() + length);
         }
+        outcome
     }
 }
 
@@ -222,10 +265,12 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut *self {
+        let outcome = match &mut *self {
             Stream::Plain(plain) => Pin::new(plain).poll_write(cx, bytes),
             Stream::Tls(tls) => tls.poll_write(cx, &[IoSlice::new(bytes)]),
-        }
+        };
+        self.wrote(&outcome);
+        outcome
     }
 
     fn poll_write_vectored(
@@ -233,10 +278,12 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut *self {
+        let outcome = match &mut *self {
             Stream::Plain(plain) => Pin::new(plain).poll_write_vectored(cx, slices),
             Stream::Tls(tls) => tls.poll_write(cx, slices),
-        }
+        };
+        self.wrote(&outcome);
+        outcome
     }
 
     fn is_write_vectored(&self) -> bool {

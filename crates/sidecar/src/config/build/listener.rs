@@ -8,7 +8,7 @@ use envoy_types::pb::envoy::config::listener::v3 as listener;
 
 use super::context::Context;
 use super::fields::{Together as _, Within as _, each, enumeration, flag, refuse, timeout, uint};
-use super::{filter_chain, listener_address, listener_filter};
+use super::{access_log, filter_chain, listener_address, listener_filter};
 use crate::config::error::{ConfigError, Result};
 use crate::config::listener::{FilterChain, Listener, TrafficDirection};
 use crate::config::listener_filter::{FilterKind, ListenerFilter};
@@ -29,7 +29,7 @@ pub fn build(
     context: &dyn Context,
 ) -> Result<Listener> {
     let direction = direction(proto)?;
-    let (addresses, filter_chains, default_filter_chain, filters, timeout) = (
+    let (addresses, filter_chains, default_filter_chain, filters, timeout, access_log) = (
         listener_address::build(proto, direction),
         each(
             "filter_chains",
@@ -48,6 +48,7 @@ pub fn build(
             Some(LISTENER_FILTERS_TIMEOUT),
             "listener_filters_timeout",
         ),
+        access_log::build(&proto.access_log),
     )
         .together()?;
     let first = addresses.first().map(|first| first.address.to_string());
@@ -104,6 +105,7 @@ pub fn build(
         filter_chains,
         default_filter_chain,
         direction,
+        access_log,
         accept_at_once: uint(&proto.max_connections_to_accept_per_socket_event),
         connection_limit: runtime_layer::number_at(&limit, u32::MAX),
         ignores_global_limit: proto.ignore_global_conn_limit,

@@ -1,6 +1,7 @@
 //! Listener filters.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::core::v3::proxy_protocol_config::Version;
@@ -8,6 +9,7 @@ use envoy_types::pb::envoy::config::core::v3::proxy_protocol_pass_through_tl_vs:
 use envoy_types::pb::envoy::config::listener::v3 as listener;
 use envoy_types::pb::envoy::config::listener::v3::listener_filter::ConfigType;
 use envoy_types::pb::envoy::config::listener::v3::listener_filter_chain_match_predicate::Rule;
+use envoy_types::pb::envoy::extensions::filters::listener::local_ratelimit::v3 as limit;
 use envoy_types::pb::envoy::extensions::filters::listener::proxy_protocol::v3 as proxy;
 use envoy_types::pb::envoy::extensions::filters::listener::proxy_protocol::v3::proxy_protocol::key_value_pair::ValueStringEncoding;
 use envoy_types::pb::envoy::extensions::filters::listener::tls_inspector::v3 as tls;
@@ -16,10 +18,14 @@ use super::extension::{Build, Extension, decode, resolve};
 use super::fields::{
     Together as _, Within as _, bounded, each, enumeration, named, refuse, required,
 };
+use super::network::local_ratelimit::refill;
 use crate::config::error::{ConfigError, Result};
 use crate::config::listener_filter::{
     FilterKind, ListenerFilter, PassThrough, PortPredicate, ProxyProtocol, TlsInspector, TlvRule,
 };
+use crate::config::network::LocalRateLimit;
+use crate::network::token_bucket::TokenBucket;
+use crate::runtime_layer;
 
 /// Where TLVs go unless a rule names another namespace.
 const PROXY_PROTOCOL: &str = "envoy.filters.listener.proxy_protocol";
@@ -32,6 +38,10 @@ pub const LISTENER_FILTERS: &[Extension<Build<FilterKind>>] = &[
     Extension {
         type_name: "envoy.extensions.filters.listener.original_dst.v3.OriginalDst",
         build: |_| Ok(FilterKind::OriginalDst),
+    },
+    Extension {
+        type_name: "envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit",
+        build: |bytes| rate_limit(&decode(bytes)?).map(FilterKind::LocalRateLimit),
     },
     Extension {
         type_name: "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol",
@@ -78,6 +88,26 @@ pub fn build(proto: &[listener::ListenerFilter]) -> Result<Vec<ListenerFilter>> 
             .together()?;
         Ok(ListenerFilter { disabled, kind })
     })
+}
+
+fn rate_limit(proto: &limit::LocalRateLimit) -> Result<Arc<LocalRateLimit>> {
+    let (prefix, refill, enabled) = (
+        named(&proto.stat_prefix, "stat_prefix"),
+        required(&proto.token_bucket, "token_bucket")
+            .and_then(|bucket| refill(bucket).within("token_bucket")),
+        proto
+            .runtime_enabled
+            .as_ref()
+            .map(runtime_layer::flag)
+            .transpose()
+            .within("runtime_enabled"),
+    )
+        .together()?;
+    Ok(Arc::new(LocalRateLimit {
+        stat_prefix: prefix.into(),
+        enabled,
+        bucket: Arc::new(TokenBucket::new(refill, Instant::now())),
+    }))
 }
 
 fn tls_inspector(proto: &tls::TlsInspector) -> Result<TlsInspector> {

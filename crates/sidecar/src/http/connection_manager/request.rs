@@ -59,6 +59,8 @@ pub async fn serve(
     downstream: &mut Downstream<'_>,
 ) -> Next {
     context.stats.begin_request(scratch.request.version);
+    let state = &context.connection.state;
+    state.http.set(Some(scratch.request.version));
     let active = Active(context.clone());
     let mut info = StreamInfo::begin();
     let Scratch {
@@ -297,6 +299,7 @@ pub async fn refuse(
 ) {
     let version = downstream.version();
     context.stats.begin_request(version);
+    context.connection.state.http.set(Some(version));
     let _active = Active(context.clone());
     let mut info = StreamInfo::begin();
     // What was read of it is not to be believed.

@@ -16,6 +16,7 @@ use super::idle_timeout;
 use super::relay::{End, Limits, Way, relay};
 use super::stats::TcpStats;
 use super::tunnel::{self, Opened, Server};
+use crate::config::access_log::AccessLog;
 use crate::config::endpoint::Endpoint;
 use crate::config::tcp_proxy::{TcpProxy, Tunnel};
 use crate::listener::connection::Connection;
@@ -308,7 +309,11 @@ impl Session {
 
     /// Writes a line to each access log.
     pub(super) fn log(&self, kind: LogKind) {
-        if self.proxy.access_log.is_empty() {
+        self.log_to(&self.proxy.access_log, kind);
+    }
+
+    fn log_to(&self, logs: &[AccessLog], kind: LogKind) {
+        if logs.is_empty() {
             return;
         }
         let record = Record {
@@ -323,15 +328,16 @@ impl Session {
             attempts: self.attempts,
             ..Record::of_connection(&self.connection)
         };
-        self.worker
-            .access_log
-            .write(&self.proxy.access_log, &record);
+        self.worker.access_log.write(logs, &record);
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
         self.log(LogKind::TcpConnectionEnd);
+        // That of the listener tells of the same.
+        self.log_to(&self.connection.listener.access_log, LogKind::NotSet);
+        self.connection.state.is_logged.set(true);
     }
 }
 

@@ -22,6 +22,7 @@ impl Family {
             Family::LocalRateLimit => "local_rate_limit",
             Family::VirtualCluster | Family::Route => "vhost",
             Family::ProxyProtocol => "proxy_proto",
+            Family::ListenerRateLimit => "listener_local_ratelimit",
             Family::TlsInspector => "tls_inspector",
             Family::HttpInspector => "http_inspector",
         }
@@ -37,6 +38,7 @@ impl Family {
             Family::Sds => Some("envoy_secret"),
             Family::ConnectionLimit => Some("envoy_connection_limit_prefix"),
             Family::LocalRateLimit => Some("envoy_local_network_ratelimit_prefix"),
+            Family::ListenerRateLimit => Some("envoy_local_listener_ratelimit_prefix"),
             Family::ProxyProtocol => Some("envoy_proxy_protocol_prefix"),
             _ => None,
         }

@@ -44,6 +44,8 @@ pub enum Family {
     ListenerWorker,
     /// `proxy_proto.<stat_prefix>.`
     ProxyProtocol,
+    /// `listener_local_ratelimit.<stat_prefix>.`
+    ListenerRateLimit,
     /// `tls_inspector.`, without a subject
     TlsInspector,
     /// `http_inspector.`, without a subject

@@ -817,7 +817,6 @@ api_listener\
 connection_balance_config\
 it is the older name of enable_reuse_port, which Envoy reads in its place\
 reuse_port\
-it would tell of connections that no filter chain takes, which are counted (no_filter_chain_match) and logged at debug level\
 tcp_backlog_size\
 default_filter_chain\
 bind_to_port\
@@ -1109,6 +1108,9 @@ envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions\
 flush_upstream_log_on_upstream_stream\
 upstream_log_flush_interval\
 envoy.extensions.filters.listener.http_inspector.v3.HttpInspector\
+envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit\
+token_bucket\
+runtime_enabled\
 envoy.extensions.filters.listener.original_dst.v3.OriginalDst\
 envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol\
 allow_requests_without_proxy_protocol\
@@ -1131,7 +1133,6 @@ close_connection_on_client_hello_parsing_errors\
 max_client_hello_size\
 envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit\
 delay\
-runtime_enabled\
 envoy.extensions.filters.network.direct_response.v3.Config\
 response\
 envoy.extensions.filters.network.echo.v3.Echo\
@@ -1216,7 +1217,6 @@ config_source\
 route_config_name\
 envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension\
 envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit\
-token_bucket\
 share_key\
 envoy.extensions.filters.network.set_filter_state.v3.Config\
 on_new_connection\
@@ -1866,7 +1866,7 @@ google.protobuf.NullValue\
 NULL_VALUE\
 ";
 
-pub(crate) static MESSAGES: [MessageRow; 351] = [
+pub(crate) static MESSAGES: [MessageRow; 352] = [
     m(0,34,0,2), // envoy.admin.v3.BootstrapConfigDump
     m(55,26,2,2), // envoy.admin.v3.Certificate
     m(98,33,4,7), // envoy.admin.v3.CertificateDetails
@@ -2026,204 +2026,205 @@ pub(crate) static MESSAGES: [MessageRow; 351] = [
     m(20343,36,645,7), // envoy.config.listener.v3.FilterChain
     m(20518,41,652,11), // envoy.config.listener.v3.FilterChainMatch
     m(20733,33,663,37), // envoy.config.listener.v3.Listener
-    m(21629,57,700,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    m(21830,70,703,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
-    m(21900,46,703,1), // envoy.config.listener.v3.Listener.DeprecatedV1
-    m(21946,39,704,4), // envoy.config.listener.v3.ListenerFilter
-    m(22000,58,708,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    m(22115,67,713,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    m(22187,47,714,3), // envoy.config.metrics.v3.HistogramBucketSettings
-    m(22245,35,717,5), // envoy.config.metrics.v3.StatsConfig
-    m(22497,36,722,3), // envoy.config.metrics.v3.StatsMatcher
-    m(22571,36,725,3), // envoy.config.metrics.v3.TagSpecifier
-    m(22631,44,728,1), // envoy.config.overload.v3.BufferFactoryConfig
-    m(22712,38,729,2), // envoy.config.overload.v3.LoadShedPoint
-    m(22758,39,731,3), // envoy.config.overload.v3.OverloadAction
-    m(22797,40,734,5), // envoy.config.overload.v3.OverloadManager
-    m(22906,40,739,2), // envoy.config.overload.v3.ResourceMonitor
-    m(22946,38,741,2), // envoy.config.overload.v3.ScaledTrigger
-    m(23021,41,743,1), // envoy.config.overload.v3.ThresholdTrigger
-    m(23062,32,744,3), // envoy.config.overload.v3.Trigger
-    m(23109,35,747,3), // envoy.config.route.v3.CookieMatcher
-    m(23168,31,750,2), // envoy.config.route.v3.Decorator
-    m(23217,42,752,3), // envoy.config.route.v3.DirectResponseAction
-    m(23301,34,755,3), // envoy.config.route.v3.FilterConfig
-    m(23346,35,758,11), // envoy.config.route.v3.HeaderMatcher
-    m(23499,43,769,3), // envoy.config.route.v3.QueryParameterMatcher
-    m(23542,36,772,10), // envoy.config.route.v3.RedirectAction
-    m(23709,27,782,19), // envoy.config.route.v3.Route
-    m(24440,53,801,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
-    m(24493,33,803,37), // envoy.config.route.v3.RouteAction
-    m(25801,44,840,6), // envoy.config.route.v3.RouteAction.HashPolicy
-    m(25962,65,846,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    m(26036,51,847,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    m(26195,60,851,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    m(26255,51,853,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    m(26317,59,855,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    m(26376,51,856,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    m(26476,53,859,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
-    m(26616,47,866,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
-    m(26759,40,869,19), // envoy.config.route.v3.RouteConfiguration
-    m(27162,66,888,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
-    m(27228,32,890,15), // envoy.config.route.v3.RouteMatch
-    m(27501,47,905,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
-    m(27548,54,905,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
-    m(27602,55,905,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    m(27675,29,907,6), // envoy.config.route.v3.Tracing
-    m(27779,36,913,2), // envoy.config.route.v3.VirtualCluster
-    m(27815,33,915,24), // envoy.config.route.v3.VirtualHost
-    m(28099,59,939,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
-    m(28158,37,941,5), // envoy.config.route.v3.WeightedCluster
-    m(28283,51,946,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
-    m(28334,77,956,2), // envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry
-    m(28411,53,958,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
-    m(28487,57,963,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    m(28544,57,964,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    m(28601,43,965,8), // envoy.extensions.clusters.dns.v3.DnsCluster
-    m(28696,55,973,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    m(28751,68,975,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    m(29024,46,981,10), // envoy.extensions.filters.http.router.v3.Router
-    m(29486,71,991,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(29621,65,993,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(29686,61,993,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(29747,65,993,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    m(29926,78,999,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    m(30043,70,1002,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
-    m(30127,63,1004,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(30416,68,1009,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    m(30504,58,1013,1), // envoy.extensions.filters.network.direct_response.v3.Config
-    m(30570,45,1014,0), // envoy.extensions.filters.network.echo.v3.Echo
-    m(30615,81,1014,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(32351,101,1074,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(32496,103,1077,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(32622,109,1079,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(32753,95,1086,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(32909,70,1089,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(32979,63,1094,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(33072,78,1096,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    m(33150,66,1097,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    m(33237,59,1101,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
-    m(33358,58,1104,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
-    m(33416,54,1104,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(34105,74,1127,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(34204,70,1130,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
-    m(34474,70,1140,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(34544,84,1141,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(34628,47,1144,0), // envoy.extensions.formatter.metadata.v3.Metadata
-    m(34675,63,1144,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
-    m(34738,79,1144,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    m(34876,60,1147,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    m(34953,66,1150,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    m(35024,76,1151,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
-    m(35100,67,1151,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    m(35167,92,1153,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
-    m(35259,85,1153,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    m(35443,70,1159,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    m(35563,57,1165,1), // envoy.extensions.load_balancing_policies.random.v3.Random
-    m(35620,66,1166,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    m(35686,68,1168,1), // envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality
-    m(35777,69,1169,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    m(36150,81,1181,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    m(36282,73,1183,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    m(36646,66,1192,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    m(36725,70,1193,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    m(36816,55,1194,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    m(36980,58,1196,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(37038,70,1196,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(37680,58,1212,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(38568,95,1227,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(38765,62,1231,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(39181,67,1242,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    m(39274,79,1244,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
-    m(39451,57,1247,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(39518,48,1249,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(39645,63,1254,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(39719,56,1257,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(40345,51,1266,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
-    m(40435,55,1269,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(40720,62,1275,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    m(40786,60,1276,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(41116,54,1283,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(41255,69,1294,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(41357,73,1298,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(41430,78,1301,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(41508,48,1304,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(41721,77,1313,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(41798,49,1315,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(41947,43,1323,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(42021,44,1330,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(42071,54,1337,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(42179,69,1341,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(42259,71,1342,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(42336,78,1345,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(42414,35,1345,8), // envoy.service.discovery.v3.Resource
-    m(42490,48,1353,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(42550,40,1354,2), // envoy.service.discovery.v3.ResourceError
-    m(42590,42,1356,2), // envoy.service.discovery.v3.ResourceLocator
-    m(42632,65,1358,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(42697,39,1360,2), // envoy.service.discovery.v3.ResourceName
-    m(42765,35,1362,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(42810,40,1364,3), // envoy.type.matcher.v3.FilterStateMatcher
-    m(42908,33,1367,1), // envoy.type.matcher.v3.ListMatcher
-    m(42947,39,1368,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(42994,37,1369,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(43037,49,1373,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(43086,31,1374,1), // envoy.type.matcher.v3.OrMatcher
-    m(43131,45,1375,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(43195,34,1377,2), // envoy.type.matcher.v3.RegexMatcher
-    m(43303,44,1379,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(43363,35,1380,7), // envoy.type.matcher.v3.StringMatcher
-    m(43481,34,1387,7), // envoy.type.matcher.v3.ValueMatcher
-    m(43557,44,1394,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(43601,34,1394,2), // envoy.type.metadata.v3.MetadataKey
-    m(43635,46,1396,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(43686,35,1398,4), // envoy.type.metadata.v3.MetadataKind
-    m(43732,43,1402,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(43775,40,1402,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(43815,43,1402,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(43858,41,1402,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(43899,31,1402,6), // envoy.type.tracing.v3.CustomTag
-    m(43965,43,1408,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(44008,38,1410,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(44046,39,1412,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(44085,40,1413,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(44129,25,1416,2), // envoy.type.v3.DoubleRange
-    m(44162,31,1418,2), // envoy.type.v3.FractionalPercent
-    m(44213,24,1420,2), // envoy.type.v3.HashPolicy
-    m(44237,36,1422,1), // envoy.type.v3.HashPolicy.FilterState
-    m(44273,33,1423,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(44306,24,1423,1), // envoy.type.v3.HttpStatus
-    m(44334,24,1424,2), // envoy.type.v3.Int32Range
-    m(44358,24,1426,2), // envoy.type.v3.Int64Range
-    m(44382,21,1428,1), // envoy.type.v3.Percent
-    m(44403,29,1429,3), // envoy.type.v3.SemanticVersion
-    m(44461,25,1432,3), // envoy.type.v3.TokenBucket
-    m(44514,19,1435,2), // google.protobuf.Any
-    m(44533,25,1437,1), // google.protobuf.BoolValue
-    m(44558,26,1438,1), // google.protobuf.BytesValue
-    m(44584,27,1439,1), // google.protobuf.DoubleValue
-    m(44611,24,1440,2), // google.protobuf.Duration
-    m(44647,21,1442,0), // google.protobuf.Empty
-    m(44668,26,1442,1), // google.protobuf.FloatValue
-    m(44694,26,1443,1), // google.protobuf.Int32Value
-    m(44720,26,1444,1), // google.protobuf.Int64Value
-    m(44746,25,1445,1), // google.protobuf.ListValue
-    m(44777,27,1446,1), // google.protobuf.StringValue
-    m(44804,22,1447,1), // google.protobuf.Struct
-    m(44832,34,1448,2), // google.protobuf.Struct.FieldsEntry
-    m(44866,25,1450,2), // google.protobuf.Timestamp
-    m(44891,27,1452,1), // google.protobuf.UInt32Value
-    m(44918,27,1453,1), // google.protobuf.UInt64Value
-    m(44945,21,1454,6), // google.protobuf.Value
-    m(45032,17,1460,3), // google.rpc.Status
-    m(45056,25,1463,1), // xds.core.v3.ContextParams
-    m(45087,37,1464,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(21505,57,700,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
+    m(21706,70,703,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
+    m(21776,46,703,1), // envoy.config.listener.v3.Listener.DeprecatedV1
+    m(21822,39,704,4), // envoy.config.listener.v3.ListenerFilter
+    m(21876,58,708,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
+    m(21991,67,713,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
+    m(22063,47,714,3), // envoy.config.metrics.v3.HistogramBucketSettings
+    m(22121,35,717,5), // envoy.config.metrics.v3.StatsConfig
+    m(22373,36,722,3), // envoy.config.metrics.v3.StatsMatcher
+    m(22447,36,725,3), // envoy.config.metrics.v3.TagSpecifier
+    m(22507,44,728,1), // envoy.config.overload.v3.BufferFactoryConfig
+    m(22588,38,729,2), // envoy.config.overload.v3.LoadShedPoint
+    m(22634,39,731,3), // envoy.config.overload.v3.OverloadAction
+    m(22673,40,734,5), // envoy.config.overload.v3.OverloadManager
+    m(22782,40,739,2), // envoy.config.overload.v3.ResourceMonitor
+    m(22822,38,741,2), // envoy.config.overload.v3.ScaledTrigger
+    m(22897,41,743,1), // envoy.config.overload.v3.ThresholdTrigger
+    m(22938,32,744,3), // envoy.config.overload.v3.Trigger
+    m(22985,35,747,3), // envoy.config.route.v3.CookieMatcher
+    m(23044,31,750,2), // envoy.config.route.v3.Decorator
+    m(23093,42,752,3), // envoy.config.route.v3.DirectResponseAction
+    m(23177,34,755,3), // envoy.config.route.v3.FilterConfig
+    m(23222,35,758,11), // envoy.config.route.v3.HeaderMatcher
+    m(23375,43,769,3), // envoy.config.route.v3.QueryParameterMatcher
+    m(23418,36,772,10), // envoy.config.route.v3.RedirectAction
+    m(23585,27,782,19), // envoy.config.route.v3.Route
+    m(24316,53,801,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
+    m(24369,33,803,37), // envoy.config.route.v3.RouteAction
+    m(25677,44,840,6), // envoy.config.route.v3.RouteAction.HashPolicy
+    m(25838,65,846,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
+    m(25912,51,847,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
+    m(26071,60,851,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
+    m(26131,51,853,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
+    m(26193,59,855,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
+    m(26252,51,856,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
+    m(26352,53,859,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
+    m(26492,47,866,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
+    m(26635,40,869,19), // envoy.config.route.v3.RouteConfiguration
+    m(27038,66,888,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
+    m(27104,32,890,15), // envoy.config.route.v3.RouteMatch
+    m(27377,47,905,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
+    m(27424,54,905,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
+    m(27478,55,905,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
+    m(27551,29,907,6), // envoy.config.route.v3.Tracing
+    m(27655,36,913,2), // envoy.config.route.v3.VirtualCluster
+    m(27691,33,915,24), // envoy.config.route.v3.VirtualHost
+    m(27975,59,939,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
+    m(28034,37,941,5), // envoy.config.route.v3.WeightedCluster
+    m(28159,51,946,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
+    m(28210,77,956,2), // envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry
+    m(28287,53,958,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
+    m(28363,57,963,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+    m(28420,57,964,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    m(28477,43,965,8), // envoy.extensions.clusters.dns.v3.DnsCluster
+    m(28572,55,973,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
+    m(28627,68,975,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
+    m(28900,46,981,10), // envoy.extensions.filters.http.router.v3.Router
+    m(29362,71,991,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(29497,65,993,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(29562,67,993,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
+    m(29656,61,996,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(29717,65,996,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
+    m(29896,78,1002,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
+    m(30013,70,1005,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
+    m(30097,63,1007,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(30386,68,1012,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
+    m(30459,58,1016,1), // envoy.extensions.filters.network.direct_response.v3.Config
+    m(30525,45,1017,0), // envoy.extensions.filters.network.echo.v3.Echo
+    m(30570,81,1017,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(32306,101,1077,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(32451,103,1080,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(32577,109,1082,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(32708,95,1089,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(32864,70,1092,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(32934,63,1097,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(33027,78,1099,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
+    m(33105,66,1100,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
+    m(33180,59,1104,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
+    m(33301,58,1107,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
+    m(33359,54,1107,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(34048,74,1130,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(34147,70,1133,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
+    m(34417,70,1143,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(34487,84,1144,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(34571,47,1147,0), // envoy.extensions.formatter.metadata.v3.Metadata
+    m(34618,63,1147,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
+    m(34681,79,1147,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
+    m(34819,60,1150,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
+    m(34896,66,1153,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
+    m(34967,76,1154,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
+    m(35043,67,1154,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
+    m(35110,92,1156,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
+    m(35202,85,1156,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
+    m(35386,70,1162,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
+    m(35506,57,1168,1), // envoy.extensions.load_balancing_policies.random.v3.Random
+    m(35563,66,1169,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
+    m(35629,68,1171,1), // envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality
+    m(35720,69,1172,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+    m(36093,81,1184,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
+    m(36225,73,1186,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
+    m(36589,66,1195,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
+    m(36668,70,1196,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
+    m(36759,55,1197,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+    m(36923,58,1199,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(36981,70,1199,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(37623,58,1215,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(38511,95,1230,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(38708,62,1234,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(39124,67,1245,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
+    m(39217,79,1247,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
+    m(39394,57,1250,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(39461,48,1252,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(39588,63,1257,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(39662,56,1260,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(40288,51,1269,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
+    m(40378,55,1272,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(40663,62,1278,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
+    m(40729,60,1279,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(41059,54,1286,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(41198,69,1297,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(41300,73,1301,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(41373,78,1304,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(41451,48,1307,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(41664,77,1316,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(41741,49,1318,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(41890,43,1326,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(41964,44,1333,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(42014,54,1340,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(42122,69,1344,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(42202,71,1345,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(42279,78,1348,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(42357,35,1348,8), // envoy.service.discovery.v3.Resource
+    m(42433,48,1356,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(42493,40,1357,2), // envoy.service.discovery.v3.ResourceError
+    m(42533,42,1359,2), // envoy.service.discovery.v3.ResourceLocator
+    m(42575,65,1361,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(42640,39,1363,2), // envoy.service.discovery.v3.ResourceName
+    m(42708,35,1365,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(42753,40,1367,3), // envoy.type.matcher.v3.FilterStateMatcher
+    m(42851,33,1370,1), // envoy.type.matcher.v3.ListMatcher
+    m(42890,39,1371,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(42937,37,1372,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(42980,49,1376,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(43029,31,1377,1), // envoy.type.matcher.v3.OrMatcher
+    m(43074,45,1378,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(43138,34,1380,2), // envoy.type.matcher.v3.RegexMatcher
+    m(43246,44,1382,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(43306,35,1383,7), // envoy.type.matcher.v3.StringMatcher
+    m(43424,34,1390,7), // envoy.type.matcher.v3.ValueMatcher
+    m(43500,44,1397,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(43544,34,1397,2), // envoy.type.metadata.v3.MetadataKey
+    m(43578,46,1399,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(43629,35,1401,4), // envoy.type.metadata.v3.MetadataKind
+    m(43675,43,1405,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(43718,40,1405,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(43758,43,1405,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(43801,41,1405,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(43842,31,1405,6), // envoy.type.tracing.v3.CustomTag
+    m(43908,43,1411,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(43951,38,1413,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(43989,39,1415,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(44028,40,1416,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(44072,25,1419,2), // envoy.type.v3.DoubleRange
+    m(44105,31,1421,2), // envoy.type.v3.FractionalPercent
+    m(44156,24,1423,2), // envoy.type.v3.HashPolicy
+    m(44180,36,1425,1), // envoy.type.v3.HashPolicy.FilterState
+    m(44216,33,1426,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(44249,24,1426,1), // envoy.type.v3.HttpStatus
+    m(44277,24,1427,2), // envoy.type.v3.Int32Range
+    m(44301,24,1429,2), // envoy.type.v3.Int64Range
+    m(44325,21,1431,1), // envoy.type.v3.Percent
+    m(44346,29,1432,3), // envoy.type.v3.SemanticVersion
+    m(44404,25,1435,3), // envoy.type.v3.TokenBucket
+    m(44457,19,1438,2), // google.protobuf.Any
+    m(44476,25,1440,1), // google.protobuf.BoolValue
+    m(44501,26,1441,1), // google.protobuf.BytesValue
+    m(44527,27,1442,1), // google.protobuf.DoubleValue
+    m(44554,24,1443,2), // google.protobuf.Duration
+    m(44590,21,1445,0), // google.protobuf.Empty
+    m(44611,26,1445,1), // google.protobuf.FloatValue
+    m(44637,26,1446,1), // google.protobuf.Int32Value
+    m(44663,26,1447,1), // google.protobuf.Int64Value
+    m(44689,25,1448,1), // google.protobuf.ListValue
+    m(44720,27,1449,1), // google.protobuf.StringValue
+    m(44747,22,1450,1), // google.protobuf.Struct
+    m(44775,34,1451,2), // google.protobuf.Struct.FieldsEntry
+    m(44809,25,1453,2), // google.protobuf.Timestamp
+    m(44834,27,1455,1), // google.protobuf.UInt32Value
+    m(44861,27,1456,1), // google.protobuf.UInt64Value
+    m(44888,21,1457,6), // google.protobuf.Value
+    m(44975,17,1463,3), // google.rpc.Status
+    m(44999,25,1466,1), // xds.core.v3.ContextParams
+    m(45030,37,1467,2), // xds.core.v3.ContextParams.ParamsEntry
 ];
 
-pub(crate) static FIELDS: [FieldRow; 1466] = [
+pub(crate) static FIELDS: [FieldRow; 1469] = [
     // envoy.admin.v3.BootstrapConfigDump
     f(34,9,1,b'm',48,4,255,b'S',0,0), // bootstrap
-    f(43,12,2,b'm',344,4,255,b'S',0,0), // last_updated
+    f(43,12,2,b'm',345,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.Certificate
     f(81,7,1,b'm',2,2,255,b'S',0,0), // ca_cert
     f(88,10,2,b'm',2,2,255,b'S',0,0), // cert_chain
@@ -2232,20 +2233,20 @@ pub(crate) static FIELDS: [FieldRow; 1466] = [
     f(135,13,2,b's',65535,0,255,b'S',0,0), // serial_number
     f(148,17,3,b'm',31,2,255,b'S',0,0), // subject_alt_names
     f(165,21,4,b'w',65535,0,255,b'S',0,0), // days_until_expiration
-    f(186,10,5,b'm',344,4,255,b'S',0,0), // valid_from
-    f(196,15,6,b'm',344,4,255,b'S',0,0), // expiration_time
+    f(186,10,5,b'm',345,4,255,b'S',0,0), // valid_from
+    f(196,15,6,b'm',345,4,255,b'S',0,0), // expiration_time
     f(211,12,7,b'm',3,4,255,b'S',0,0), // ocsp_details
     // envoy.admin.v3.CertificateDetails.OcspDetails
-    f(186,10,1,b'm',344,4,255,b'S',0,0), // valid_from
-    f(268,10,2,b'm',344,4,255,b'S',0,0), // expiration
+    f(186,10,1,b'm',345,4,255,b'S',0,0), // valid_from
+    f(268,10,2,b'm',345,4,255,b'S',0,0), // expiration
     // envoy.admin.v3.Certificates
     f(305,12,1,b'm',1,2,255,b'S',0,0), // certificates
     // envoy.admin.v3.ClusterStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(349,13,2,b'b',65535,0,255,b'S',0,0), // added_via_api
-    f(362,31,3,b'm',328,4,255,b'S',0,0), // success_rate_ejection_threshold
+    f(362,31,3,b'm',329,4,255,b'S',0,0), // success_rate_ejection_threshold
     f(393,13,4,b'm',16,2,255,b'S',0,0), // host_statuses
-    f(406,44,5,b'm',328,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
+    f(406,44,5,b'm',329,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
     f(450,16,6,b'm',67,4,255,b'S',0,0), // circuit_breakers
     f(466,18,7,b's',65535,0,255,b'S',0,0), // observability_name
     f(484,16,8,b's',65535,0,255,b'S',0,0), // eds_service_name
@@ -2258,13 +2259,13 @@ pub(crate) static FIELDS: [FieldRow; 1466] = [
     f(622,24,4,b'm',8,2,255,b'S',0,0), // dynamic_warming_clusters
     // envoy.admin.v3.ClustersConfigDump.DynamicCluster
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(694,7,2,b'm',331,4,255,b'S',0,0), // cluster
-    f(43,12,3,b'm',344,4,255,b'S',0,0), // last_updated
+    f(694,7,2,b'm',332,4,255,b'S',0,0), // cluster
+    f(43,12,3,b'm',345,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ClustersConfigDump.StaticCluster
-    f(694,7,1,b'm',331,4,255,b'S',0,0), // cluster
-    f(43,12,2,b'm',344,4,255,b'S',0,0), // last_updated
+    f(694,7,1,b'm',332,4,255,b'S',0,0), // cluster
+    f(43,12,2,b'm',345,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.CommandLineOptions
     f(805,7,1,b'w',65535,0,255,b'S',0,0), // base_id
     f(812,11,2,b'u',65535,0,255,b'S',0,0), // concurrency
@@ -2280,9 +2281,9 @@ pub(crate) static FIELDS: [FieldRow; 1466] = [
     f(960,15,13,b's',65535,0,255,b'S',0,0), // service_cluster
     f(975,12,14,b's',65535,0,255,b'S',0,0), // service_node
     f(987,12,15,b's',65535,0,255,b'S',0,0), // service_zone
-    f(999,19,16,b'm',335,4,255,b'S',0,0), // file_flush_interval
-    f(1018,10,17,b'm',335,4,255,b'S',0,0), // drain_time
-    f(1028,20,18,b'm',335,4,255,b'S',0,0), // parent_shutdown_time
+    f(999,19,16,b'm',336,4,255,b'S',0,0), // file_flush_interval
+    f(1018,10,17,b'm',336,4,255,b'S',0,0), // drain_time
+    f(1028,20,18,b'm',336,4,255,b'S',0,0), // parent_shutdown_time
     f(1048,4,19,b'e',3,0,255,b'S',0,0), // mode
     f(1052,19,22,b'b',65535,0,255,b'S',0,0), // disable_hot_restart
     f(1071,20,23,b'b',65535,0,255,b'S',0,0), // enable_mutex_tracing
@@ -2306,19 +2307,19 @@ pub(crate) static FIELDS: [FieldRow; 1466] = [
     f(1408,19,42,b'u',65535,0,255,b'S',0,0), // file_flush_min_size
     f(1427,27,43,b'b',65535,0,255,b'S',0,0), // log_stacktrace_single_entry
     // envoy.admin.v3.ConfigDump
-    f(1479,7,1,b'm',331,2,255,b'S',0,0), // configs
+    f(1479,7,1,b'm',332,2,255,b'S',0,0), // configs
     // envoy.admin.v3.EndpointsConfigDump
     f(1520,23,2,b'm',14,2,255,b'S',0,0), // static_endpoint_configs
     f(1543,24,3,b'm',13,2,255,b'S',0,0), // dynamic_endpoint_configs
     // envoy.admin.v3.EndpointsConfigDump.DynamicEndpointConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(1623,15,2,b'm',331,4,255,b'S',0,0), // endpoint_config
-    f(43,12,3,b'm',344,4,255,b'S',0,0), // last_updated
+    f(1623,15,2,b'm',332,4,255,b'S',0,0), // endpoint_config
+    f(43,12,3,b'm',345,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.EndpointsConfigDump.StaticEndpointConfig
-    f(1623,15,1,b'm',331,4,255,b'S',0,0), // endpoint_config
-    f(43,12,2,b'm',344,4,255,b'S',0,0), // last_updated
+    f(1623,15,1,b'm',332,4,255,b'S',0,0), // endpoint_config
+    f(43,12,2,b'm',345,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.HostHealthStatus
     f(1724,26,1,b'b',65535,0,255,b'S',0,0), // failed_active_health_check
     f(1750,20,2,b'b',65535,0,255,b'S',0,0), // failed_outlier_check
@@ -2333,11 +2334,11 @@ pub(crate) static FIELDS: [FieldRow; 1466] = [
     f(1960,7,1,b'm',89,4,255,b'S',0,0), // address
     f(1967,5,2,b'm',30,2,255,b'S',0,0), // stats
     f(1972,13,3,b'm',15,4,255,b'S',0,0), // health_status
-    f(1985,12,4,b'm',328,4,255,b'S',0,0), // success_rate
+    f(1985,12,4,b'm',329,4,255,b'S',0,0), // success_rate
     f(1997,6,5,b'u',65535,0,255,b'S',0,0), // weight
     f(2003,8,6,b's',65535,0,255,b'S',0,0), // hostname
     f(2011,8,7,b'u',65535,0,255,b'S',0,0), // priority
-    f(2019,25,8,b'm',328,4,255,b'S',0,0), // local_origin_success_rate
+    f(2019,25,8,b'm',329,4,255,b'S',0,0), // local_origin_success_rate
     f(2044,8,9,b'm',116,4,255,b'S',0,0), // locality
     // envoy.admin.v3.ListenerStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
@@ -2358,23 +2359,23 @@ pub(crate) static FIELDS: [FieldRow; 1466] = [
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ListenersConfigDump.DynamicListenerState
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2372,8,2,b'm',331,4,255,b'S',0,0), // listener
-    f(43,12,3,b'm',344,4,255,b'S',0,0), // last_updated
+    f(2372,8,2,b'm',332,4,255,b'S',0,0), // listener
+    f(43,12,3,b'm',345,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.ListenersConfigDump.StaticListener
-    f(2372,8,1,b'm',331,4,255,b'S',0,0), // listener
-    f(43,12,2,b'm',344,4,255,b'S',0,0), // last_updated
+    f(2372,8,1,b'm',332,4,255,b'S',0,0), // listener
+    f(43,12,2,b'm',345,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.RoutesConfigDump
     f(2460,20,2,b'm',25,2,255,b'S',0,0), // static_route_configs
     f(2480,21,3,b'm',24,2,255,b'S',0,0), // dynamic_route_configs
     // envoy.admin.v3.RoutesConfigDump.DynamicRouteConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2551,12,2,b'm',331,4,255,b'S',0,0), // route_config
-    f(43,12,3,b'm',344,4,255,b'S',0,0), // last_updated
+    f(2551,12,2,b'm',332,4,255,b'S',0,0), // route_config
+    f(43,12,3,b'm',345,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.RoutesConfigDump.StaticRouteConfig
-    f(2551,12,1,b'm',331,4,255,b'S',0,0), // route_config
-    f(43,12,2,b'm',344,4,255,b'S',0,0), // last_updated
+    f(2551,12,1,b'm',332,4,255,b'S',0,0), // route_config
+    f(43,12,2,b'm',345,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.SecretsConfigDump
     f(2644,14,1,b'm',28,2,255,b'S',0,0), // static_secrets
     f(2658,22,2,b'm',27,2,255,b'S',0,0), // dynamic_active_secrets
@@ -2382,19 +2383,19 @@ pub(crate) static FIELDS: [FieldRow; 1466] = [
     // envoy.admin.v3.SecretsConfigDump.DynamicSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(572,12,2,b's',65535,0,255,b'S',0,0), // version_info
-    f(43,12,3,b'm',344,4,255,b'S',0,0), // last_updated
-    f(2749,6,4,b'm',331,4,255,b'S',0,0), // secret
+    f(43,12,3,b'm',345,4,255,b'S',0,0), // last_updated
+    f(2749,6,4,b'm',332,4,255,b'S',0,0), // secret
     f(701,11,5,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.SecretsConfigDump.StaticSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43,12,2,b'm',344,4,255,b'S',0,0), // last_updated
-    f(2749,6,3,b'm',331,4,255,b'S',0,0), // secret
+    f(43,12,2,b'm',345,4,255,b'S',0,0), // last_updated
+    f(2749,6,3,b'm',332,4,255,b'S',0,0), // secret
     // envoy.admin.v3.ServerInfo
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
     f(2832,5,2,b'e',4,0,255,b'S',0,0), // state
-    f(2837,20,3,b'm',335,4,255,b'S',0,0), // uptime_current_epoch
-    f(2857,17,4,b'm',335,4,255,b'S',0,0), // uptime_all_epochs
+    f(2837,20,3,b'm',336,4,255,b'S',0,0), // uptime_current_epoch
+    f(2857,17,4,b'm',336,4,255,b'S',0,0), // uptime_all_epochs
     f(2874,19,5,b's',65535,0,255,b'S',0,0), // hot_restart_version
     f(2893,20,6,b'm',10,4,255,b'S',0,0), // command_line_options
     f(2913,4,7,b'm',120,4,255,b'S',0,0), // node
@@ -2408,14 +2409,14 @@ pub(crate) static FIELDS: [FieldRow; 1466] = [
     f(3015,3,2,b's',65535,4,0,b'S',0,0), // uri
     f(3018,10,3,b's',65535,4,0,b'S',0,0), // ip_address
     // envoy.admin.v3.UpdateFailureState
-    f(3061,20,1,b'm',331,4,255,b'S',0,0), // failed_configuration
-    f(3081,19,2,b'm',344,4,255,b'S',0,0), // last_update_attempt
+    f(3061,20,1,b'm',332,4,255,b'S',0,0), // failed_configuration
+    f(3081,19,2,b'm',345,4,255,b'S',0,0), // last_update_attempt
     f(3100,7,3,b's',65535,0,255,b'S',0,0), // details
     f(572,12,4,b's',65535,0,255,b'S',0,0), // version_info
     // envoy.config.accesslog.v3.AccessLog
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3142,6,2,b'm',34,4,255,b'S',0,0), // filter
-    f(3148,12,4,b'm',331,4,0,b'S',0,0), // typed_config
+    f(3148,12,4,b'm',332,4,0,b'S',0,0), // typed_config
     // envoy.config.accesslog.v3.AccessLogFilter
     f(3201,18,1,b'm',45,4,0,b'S',0,0), // status_code_filter
     f(3219,15,2,b'm',37,4,0,b'S',0,0), // duration_filter
@@ -2452,7 +2453,7 @@ pub(crate) static FIELDS: [FieldRow; 1466] = [
     f(3918,5,1,b's',65535,2,255,b'S',0,0), // flags
     // envoy.config.accesslog.v3.RuntimeFilter
     f(3962,11,1,b's',65535,0,255,b'S',0,0), // runtime_key
-    f(3973,15,2,b'm',321,4,255,b'S',0,0), // percent_sampled
+    f(3973,15,2,b'm',322,4,255,b'S',0,0), // percent_sampled
     f(3988,26,3,b'b',65535,0,255,b'S',0,0), // use_independent_randomness
     // envoy.config.accesslog.v3.StatusCodeFilter
     f(3639,10,1,b'm',36,4,255,b'S',0,0), // comparison
@@ -2464,7 +2465,7 @@ pub(crate) static FIELDS: [FieldRow; 1466] = [
     f(4297,14,4,b'm',136,2,255,b'R',4243,54), // socket_options
     f(4311,10,5,b'm',33,2,255,b'I',4128,41), // access_log
     f(4360,24,6,b'b',65535,0,255,b'I',4321,39), // ignore_global_conn_limit
-    f(4384,11,7,b'm',305,2,255,b'R',0,0), // allow_paths
+    f(4384,11,7,b'm',306,2,255,b'R',0,0), // allow_paths
     // envoy.config.bootstrap.v3.Bootstrap
     f(2913,4,1,b'm',120,4,255,b'S',0,0), // node
     f(4430,16,2,b'm',54,4,255,b'S',0,0), // static_resources
@@ -2472,7 +2473,7 @@ pub(crate) static FIELDS: [FieldRow; 1466] = [
     f(4463,15,4,b'm',55,4,255,b'S',0,0), // cluster_manager
     f(4549,10,5,b's',65535,0,255,b'I',4478,71), // flags_path
     f(4604,11,6,b'm',65535,2,255,b'R',4559,45), // stats_sinks
-    f(4685,20,7,b'm',335,4,255,b'I',4615,70), // stats_flush_interval
+    f(4685,20,7,b'm',336,4,255,b'I',4615,70), // stats_flush_interval
     f(4773,8,8,b'm',64,4,255,b'I',4705,68), // watchdog
     f(4828,7,9,b'm',65535,4,255,b'R',4781,47), // tracing
     f(4835,5,12,b'm',47,4,255,b'S',0,0), // admin
@@ -2482,7 +2483,7 @@ pub(crate) static FIELDS: [FieldRow; 1466] = [
     f(5035,23,16,b'b',65535,0,255,b'I',4989,46), // enable_dispatcher_stats
     f(5058,15,17,b'm',59,4,255,b'S',0,0), // layered_runtime
     f(5101,13,18,b's',65535,0,255,b'R',5073,28), // header_prefix
-    f(5114,29,19,b'm',346,4,255,b'S',0,0), // stats_server_version_override
+    f(5114,29,19,b'm',347,4,255,b'S',0,0), // stats_server_version_override
     f(5233,23,20,b'b',65535,0,255,b'I',5143,90), // use_tcp_for_dns_lookups
     f(5291,20,21,b'm',144,2,255,b'R',5256,35), // bootstrap_extensions
     f(5384,14,22,b'm',96,2,255,b'R',5311,73), // config_sources
@@ -2505,12 +2506,12 @@ pub(crate) static FIELDS: [FieldRow; 1466] = [
     f(6429,21,39,b'm',51,4,255,b'I',6387,42), // deferred_stat_options
     f(6491,32,40,b'm',53,4,255,b'I',6450,41), // grpc_async_client_manager_config
     f(6573,24,41,b'm',60,4,255,b'I',6523,50), // memory_allocator_manager
-    f(6679,23,42,b'm',335,4,1,b'I',6597,82), // stats_eviction_interval
+    f(6679,23,42,b'm',336,4,1,b'I',6597,82), // stats_eviction_interval
     f(6734,26,43,b'b',65535,0,255,b'I',6702,32), // enable_worker_cpu_affinity
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig
     f(942,10,1,b'm',50,4,255,b'S',0,0), // log_format
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat
-    f(6882,11,1,b'm',342,4,0,b'S',0,0), // json_format
+    f(6882,11,1,b'm',343,4,0,b'S',0,0), // json_format
     f(6893,11,2,b's',65535,4,0,b'S',0,0), // text_format
     // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
     f(6995,30,1,b'b',65535,0,255,b'I',6959,36), // enable_deferred_creation_stats
@@ -2521,11 +2522,11 @@ pub(crate) static FIELDS: [FieldRow; 1466] = [
     f(7157,21,5,b's',65535,0,255,b'R',7107,50), // lds_resources_locator
     f(7178,21,6,b's',65535,0,255,b'R',7107,50), // cds_resources_locator
     // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    f(7263,30,1,b'm',335,4,255,b'I',6959,36), // max_cached_entry_idle_duration
+    f(7263,30,1,b'm',336,4,255,b'I',6959,36), // max_cached_entry_idle_duration
     // envoy.config.bootstrap.v3.Bootstrap.StaticResources
     f(7344,9,1,b'm',158,2,255,b'S',0,0), // listeners
     f(7353,8,2,b'm',69,2,255,b'S',0,0), // clusters
-    f(7361,7,3,b'm',269,2,255,b'S',0,0), // secrets
+    f(7361,7,3,b'm',270,2,255,b'S',0,0), // secrets
     // envoy.config.bootstrap.v3.ClusterManager
     f(7475,18,1,b's',65535,0,255,b'I',7408,67), // local_cluster_name
     f(7566,17,2,b'm',56,4,255,b'I',7493,73), // outlier_detection
@@ -2544,13 +2545,13 @@ pub(crate) static FIELDS: [FieldRow; 1466] = [
     f(7955,6,1,b'm',61,2,255,b'S',0,0), // layers
     // envoy.config.bootstrap.v3.MemoryAllocatorManager
     f(8009,16,1,b'w',65535,0,255,b'I',6959,36), // bytes_to_release
-    f(8025,23,2,b'm',335,4,255,b'I',6959,36), // memory_release_interval
-    f(8048,23,3,b'm',346,4,255,b'I',6959,36), // soft_memory_limit_bytes
-    f(8071,28,4,b'm',345,4,255,b'I',6959,36), // max_per_cpu_cache_size_bytes
+    f(8025,23,2,b'm',336,4,255,b'I',6959,36), // memory_release_interval
+    f(8048,23,3,b'm',347,4,255,b'I',6959,36), // soft_memory_limit_bytes
+    f(8071,28,4,b'm',346,4,255,b'I',6959,36), // max_per_cpu_cache_size_bytes
     f(8099,24,5,b'w',65535,0,255,b'I',6959,36), // max_unfreed_memory_bytes
     // envoy.config.bootstrap.v3.RuntimeLayer
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(8161,12,2,b'm',342,4,0,b'S',0,0), // static_layer
+    f(8161,12,2,b'm',343,4,0,b'S',0,0), // static_layer
     f(8173,10,3,b'm',63,4,0,b'S',0,0), // disk_layer
     f(8183,11,4,b'm',62,4,0,b'S',0,0), // admin_layer
     f(8238,10,5,b'm',65535,4,0,b'R',8194,44), // rtds_layer
@@ -2560,12 +2561,12 @@ pub(crate) static FIELDS: [FieldRow; 1466] = [
     f(8357,22,2,b'b',65535,0,255,b'S',0,0), // append_service_cluster
     f(8379,12,3,b's',65535,0,255,b'S',0,0), // subdirectory
     // envoy.config.bootstrap.v3.Watchdog
-    f(8425,12,1,b'm',335,4,255,b'I',6959,36), // miss_timeout
-    f(8437,16,2,b'm',335,4,255,b'I',6959,36), // megamiss_timeout
-    f(8453,12,3,b'm',335,4,255,b'I',6959,36), // kill_timeout
-    f(8465,17,4,b'm',335,4,255,b'I',6959,36), // multikill_timeout
-    f(8482,19,5,b'm',328,4,255,b'I',6959,36), // multikill_threshold
-    f(8501,23,6,b'm',335,4,255,b'I',6959,36), // max_kill_timeout_jitter
+    f(8425,12,1,b'm',336,4,255,b'I',6959,36), // miss_timeout
+    f(8437,16,2,b'm',336,4,255,b'I',6959,36), // megamiss_timeout
+    f(8453,12,3,b'm',336,4,255,b'I',6959,36), // kill_timeout
+    f(8465,17,4,b'm',336,4,255,b'I',6959,36), // multikill_timeout
+    f(8482,19,5,b'm',329,4,255,b'I',6959,36), // multikill_threshold
+    f(8501,23,6,b'm',336,4,255,b'I',6959,36), // max_kill_timeout_jitter
     f(8524,7,7,b'm',65,2,255,b'I',6959,36), // actions
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
     f(7909,6,1,b'm',144,4,255,b'I',6959,36), // config
@@ -2578,30 +2579,30 @@ pub(crate) static FIELDS: [FieldRow; 1466] = [
     f(8730,19,2,b'm',68,2,255,b'R',8704,26), // per_host_thresholds
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds
     f(2011,8,1,b'e',22,0,255,b'S',0,0), // priority
-    f(8799,15,2,b'm',345,4,255,b'S',0,0), // max_connections
-    f(8814,20,3,b'm',345,4,255,b'S',0,0), // max_pending_requests
-    f(8834,12,4,b'm',345,4,255,b'S',0,0), // max_requests
-    f(8846,11,5,b'm',345,4,255,b'S',0,0), // max_retries
+    f(8799,15,2,b'm',346,4,255,b'S',0,0), // max_connections
+    f(8814,20,3,b'm',346,4,255,b'S',0,0), // max_pending_requests
+    f(8834,12,4,b'm',346,4,255,b'S',0,0), // max_requests
+    f(8846,11,5,b'm',346,4,255,b'S',0,0), // max_retries
     f(8926,15,6,b'b',65535,0,255,b'I',8857,69), // track_remaining
-    f(8991,20,7,b'm',345,4,255,b'I',8941,50), // max_connection_pools
+    f(8991,20,7,b'm',346,4,255,b'I',8941,50), // max_connection_pools
     f(9026,12,8,b'm',65535,4,255,b'R',9011,15), // retry_budget
     // envoy.config.cluster.v3.Cluster
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(2968,4,2,b'e',11,4,0,b'S',0,0), // type
     f(9069,18,3,b'm',75,4,255,b'S',0,0), // eds_cluster_config
-    f(9087,15,4,b'm',335,4,255,b'S',0,0), // connect_timeout
-    f(9170,33,5,b'm',345,4,255,b'I',9102,68), // per_connection_buffer_limit_bytes
+    f(9087,15,4,b'm',336,4,255,b'S',0,0), // connect_timeout
+    f(9170,33,5,b'm',346,4,255,b'I',9102,68), // per_connection_buffer_limit_bytes
     f(9203,9,6,b'e',13,0,255,b'S',0,0), // lb_policy
     f(9254,13,8,b'm',65535,2,255,b'R',9212,42), // health_checks
-    f(9267,27,9,b'm',345,4,255,b'S',0,0), // max_requests_per_connection
+    f(9267,27,9,b'm',346,4,255,b'S',0,0), // max_requests_per_connection
     f(450,16,10,b'm',67,4,255,b'S',0,0), // circuit_breakers
     f(9294,21,13,b'm',109,4,255,b'S',0,0), // http_protocol_options
     f(9315,22,14,b'm',112,4,255,b'S',0,0), // http2_protocol_options
-    f(9337,16,16,b'm',335,4,255,b'S',0,0), // dns_refresh_rate
+    f(9337,16,16,b'm',336,4,255,b'S',0,0), // dns_refresh_rate
     f(9353,17,17,b'e',12,0,255,b'S',0,0), // dns_lookup_family
     f(9370,13,18,b'm',89,2,255,b'S',0,0), // dns_resolvers
     f(7566,17,19,b'm',65535,4,255,b'R',9383,38), // outlier_detection
-    f(9480,16,20,b'm',335,4,255,b'I',9421,59), // cleanup_interval
+    f(9480,16,20,b'm',336,4,255,b'I',9421,59), // cleanup_interval
     f(7583,20,21,b'm',93,4,255,b'S',0,0), // upstream_bind_config
     f(9521,16,22,b'm',65535,4,255,b'R',9496,25), // lb_subset_config
     f(9605,19,23,b'm',65535,4,1,b'R',9537,68), // ring_hash_lb_config
@@ -2634,63 +2635,63 @@ pub(crate) static FIELDS: [FieldRow; 1466] = [
     f(10392,41,51,b'b',65535,0,255,b'R',0,0), // connection_pool_per_downstream_connection
     f(10498,16,52,b'm',65535,4,1,b'R',10433,65), // maglev_lb_config
     f(5812,21,53,b'm',99,4,255,b'S',0,0), // dns_resolution_config
-    f(10514,21,54,b'm',332,4,255,b'S',0,0), // wait_for_warm_on_init
+    f(10514,21,54,b'm',333,4,255,b'S',0,0), // wait_for_warm_on_init
     f(5833,25,55,b'm',144,4,255,b'S',0,0), // typed_dns_resolver_config
     f(10535,21,56,b'm',80,4,1,b'S',0,0), // round_robin_lb_config
     f(10556,27,57,b's',65535,2,255,b'R',0,0), // lrs_report_endpoint_metrics
-    f(10583,10,58,b'm',335,4,255,b'S',0,0), // dns_jitter
+    f(10583,10,58,b'm',336,4,255,b'S',0,0), // dns_jitter
     f(10593,24,59,b'm',65535,4,255,b'R',0,0), // transport_socket_matcher
-    f(10617,44,60,b'm',335,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
+    f(10617,44,60,b'm',336,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
     f(10684,13,61,b'm',167,4,255,b'I',10661,23), // stats_matcher
     f(10697,16,62,b'm',65535,4,255,b'R',0,0), // queuing_policies
     // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    f(10759,23,1,b'm',328,4,255,b'S',0,0), // healthy_panic_threshold
+    f(10759,23,1,b'm',329,4,255,b'S',0,0), // healthy_panic_threshold
     f(10782,20,2,b'm',73,4,0,b'S',0,0), // zone_aware_lb_config
     f(10802,27,3,b'm',72,4,0,b'S',0,0), // locality_weighted_lb_config
-    f(10881,19,4,b'm',335,4,255,b'I',10829,52), // update_merge_window
+    f(10881,19,4,b'm',336,4,255,b'I',10829,52), // update_merge_window
     f(10952,31,5,b'b',65535,0,255,b'I',10900,52), // ignore_new_hosts_until_first_hc
     f(10983,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
     f(11091,28,7,b'm',71,4,255,b'I',11019,72), // consistent_hashing_lb_config
     f(11218,20,8,b'm',108,4,255,b'I',11119,99), // override_host_status
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
     f(11310,24,1,b'b',65535,0,255,b'I',6959,36), // use_hostname_for_hashing
-    f(11334,19,2,b'm',345,4,255,b'I',6959,36), // hash_balance_factor
+    f(11334,19,2,b'm',346,4,255,b'I',6959,36), // hash_balance_factor
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
-    f(11593,15,1,b'm',328,4,255,b'I',11488,105), // routing_enabled
-    f(11608,16,2,b'm',346,4,255,b'I',11488,105), // min_cluster_size
+    f(11593,15,1,b'm',329,4,255,b'I',11488,105), // routing_enabled
+    f(11608,16,2,b'm',347,4,255,b'I',11488,105), // min_cluster_size
     f(11624,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
     // envoy.config.cluster.v3.Cluster.CustomClusterType
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',331,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',332,4,255,b'S',0,0), // typed_config
     // envoy.config.cluster.v3.Cluster.EdsClusterConfig
     f(11742,10,1,b'm',96,4,255,b'S',0,0), // eds_config
     f(11752,12,2,b's',65535,0,255,b'S',0,0), // service_name
     // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    f(11816,12,1,b'm',345,4,255,b'S',0,0), // choice_count
+    f(11816,12,1,b'm',346,4,255,b'S',0,0), // choice_count
     f(11828,19,2,b'm',129,4,255,b'S',0,0), // active_request_bias
     f(11911,17,3,b'm',65535,4,255,b'R',11847,64), // slow_start_config
     // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
     f(11979,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
     f(12059,16,2,b's',65535,0,255,b'I',11994,65), // http_header_name
-    f(12098,22,3,b'm',345,4,255,b'R',12075,23), // upstream_port_override
-    f(12120,12,4,b'm',308,4,255,b'R',0,0), // metadata_key
+    f(12098,22,3,b'm',346,4,255,b'R',12075,23), // upstream_port_override
+    f(12120,12,4,b'm',309,4,255,b'R',0,0), // metadata_key
     // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    f(12180,29,1,b'm',334,4,255,b'I',6959,36), // per_upstream_preconnect_ratio
-    f(12209,27,2,b'm',334,4,255,b'I',6959,36), // predictive_preconnect_ratio
-    f(12236,27,3,b'm',299,4,255,b'I',6959,36), // preconnect_enabled_metadata
+    f(12180,29,1,b'm',335,4,255,b'I',6959,36), // per_upstream_preconnect_ratio
+    f(12209,27,2,b'm',335,4,255,b'I',6959,36), // predictive_preconnect_ratio
+    f(12236,27,3,b'm',300,4,255,b'I',6959,36), // preconnect_enabled_metadata
     // envoy.config.cluster.v3.Cluster.RefreshRate
-    f(12306,13,1,b'm',335,4,255,b'S',0,0), // base_interval
-    f(12319,12,2,b'm',335,4,255,b'S',0,0), // max_interval
+    f(12306,13,1,b'm',336,4,255,b'S',0,0), // base_interval
+    f(12319,12,2,b'm',336,4,255,b'S',0,0), // max_interval
     // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
     f(11911,17,1,b'm',65535,4,255,b'R',11847,64), // slow_start_config
     // envoy.config.cluster.v3.Cluster.TransportSocketMatch
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(12433,5,2,b'm',342,4,255,b'S',0,0), // match
+    f(12433,5,2,b'm',343,4,255,b'S',0,0), // match
     f(9624,16,3,b'm',143,4,255,b'S',0,0), // transport_socket
     // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',331,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',332,4,255,b'S',0,0), // value
     // envoy.config.cluster.v3.LoadBalancingPolicy
     f(12550,8,1,b'm',84,2,255,b'S',0,0), // policies
     // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
@@ -2705,7 +2706,7 @@ pub(crate) static FIELDS: [FieldRow; 1466] = [
     f(12886,21,3,b'm',87,4,255,b'I',12859,27), // happy_eyeballs_config
     // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
     f(12976,28,1,b'e',14,0,255,b'I',6959,36), // first_address_family_version
-    f(13004,26,2,b'm',345,4,255,b'I',6959,36), // first_address_family_count
+    f(13004,26,2,b'm',346,4,255,b'I',6959,36), // first_address_family_count
     // envoy.config.common.mutation_rules.v3.HeaderMutation
     f(13082,6,1,b's',65535,4,0,b'S',0,0), // remove
     f(13088,6,2,b'm',107,4,0,b'S',0,0), // append
@@ -2718,35 +2719,35 @@ pub(crate) static FIELDS: [FieldRow; 1466] = [
     // envoy.config.core.v3.ApiConfigSource
     f(13320,8,1,b'e',15,0,255,b'S',0,0), // api_type
     f(13372,13,2,b's',65535,2,255,b'R',13328,44), // cluster_names
-    f(13430,13,3,b'm',335,4,255,b'I',13385,45), // refresh_delay
+    f(13430,13,3,b'm',336,4,255,b'I',13385,45), // refresh_delay
     f(13443,13,4,b'm',104,2,255,b'S',0,0), // grpc_services
-    f(13456,15,5,b'm',335,4,255,b'I',13385,45), // request_timeout
+    f(13456,15,5,b'm',336,4,255,b'I',13385,45), // request_timeout
     f(13532,19,6,b'm',125,4,255,b'I',13471,61), // rate_limit_settings
     f(13551,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
     f(13581,21,8,b'e',16,0,255,b'S',0,0), // transport_api_version
     f(13602,17,9,b'm',144,2,255,b'R',0,0), // config_validators
     // envoy.config.core.v3.BackoffStrategy
-    f(12306,13,1,b'm',335,4,255,b'S',0,0), // base_interval
-    f(12319,12,2,b'm',335,4,255,b'S',0,0), // max_interval
+    f(12306,13,1,b'm',336,4,255,b'S',0,0), // base_interval
+    f(12319,12,2,b'm',336,4,255,b'S',0,0), // max_interval
     // envoy.config.core.v3.BindConfig
     f(13686,14,1,b'm',135,4,255,b'S',0,0), // source_address
-    f(13700,8,2,b'm',332,4,255,b'S',0,0), // freebind
+    f(13700,8,2,b'm',333,4,255,b'S',0,0), // freebind
     f(4297,14,3,b'm',136,2,255,b'R',13708,36), // socket_options
     f(13744,27,4,b'm',135,2,255,b'R',0,0), // additional_source_addresses
     f(13771,22,5,b'm',103,2,255,b'S',0,0), // extra_source_addresses
     f(13793,22,6,b'm',144,4,255,b'R',0,0), // local_address_selector
     f(13815,27,7,b'b',65535,0,255,b'R',0,0), // validate_network_namespaces
     // envoy.config.core.v3.BuildVersion
-    f(2825,7,1,b'm',329,4,255,b'S',0,0), // version
-    f(9674,8,2,b'm',342,4,255,b'S',0,0), // metadata
+    f(2825,7,1,b'm',330,4,255,b'S',0,0), // version
+    f(9674,8,2,b'm',343,4,255,b'S',0,0), // metadata
     // envoy.config.core.v3.CidrRange
     f(13905,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(13919,10,2,b'm',345,4,255,b'S',0,0), // prefix_len
+    f(13919,10,2,b'm',346,4,255,b'S',0,0), // prefix_len
     // envoy.config.core.v3.ConfigSource
     f(131,4,1,b's',65535,4,0,b'S',0,0), // path
     f(13962,17,2,b'm',91,4,0,b'S',0,0), // api_config_source
     f(13979,3,3,b'm',90,4,0,b'S',0,0), // ads
-    f(13982,21,4,b'm',335,4,255,b'S',0,0), // initial_fetch_timeout
+    f(13982,21,4,b'm',336,4,255,b'S',0,0), // initial_fetch_timeout
     f(14003,4,5,b'm',134,4,0,b'S',0,0), // self
     f(14007,20,6,b'e',16,0,255,b'S',0,0), // resource_api_version
     f(14027,11,7,b'm',65535,2,255,b'R',7107,50), // authorities
@@ -2780,14 +2781,14 @@ pub(crate) static FIELDS: [FieldRow; 1466] = [
     // envoy.config.core.v3.GrpcService
     f(14524,10,1,b'm',105,4,0,b'S',0,0), // envoy_grpc
     f(14563,11,2,b'm',65535,4,0,b'R',14534,29), // google_grpc
-    f(14608,7,3,b'm',335,4,255,b'I',14574,34), // timeout
+    f(14608,7,3,b'm',336,4,255,b'I',14574,34), // timeout
     f(14615,16,5,b'm',106,2,255,b'S',0,0), // initial_metadata
     f(14631,12,6,b'm',126,4,255,b'R',0,0), // retry_policy
     // envoy.config.core.v3.GrpcService.EnvoyGrpc
     f(14685,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
     f(14697,9,2,b's',65535,0,255,b'S',0,0), // authority
     f(14631,12,3,b'm',126,4,255,b'I',14706,53), // retry_policy
-    f(14759,26,4,b'm',345,4,255,b'S',0,0), // max_receive_message_length
+    f(14759,26,4,b'm',346,4,255,b'S',0,0), // max_receive_message_length
     f(14833,18,5,b'b',65535,0,255,b'I',14785,48), // skip_envoy_headers
     // envoy.config.core.v3.HeaderValue
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
@@ -2795,66 +2796,66 @@ pub(crate) static FIELDS: [FieldRow; 1466] = [
     f(14883,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
     // envoy.config.core.v3.HeaderValueOption
     f(3744,6,1,b'm',106,4,255,b'S',0,0), // header
-    f(13088,6,2,b'm',332,4,255,b'S',0,0), // append
+    f(13088,6,2,b'm',333,4,255,b'S',0,0), // append
     f(14930,13,3,b'e',17,0,255,b'S',0,0), // append_action
     f(14943,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
     // envoy.config.core.v3.HealthStatusSet
     f(3691,8,1,b'e',18,2,255,b'I',6959,36), // statuses
     // envoy.config.core.v3.Http1ProtocolOptions
-    f(15036,18,1,b'm',332,4,255,b'S',0,0), // allow_absolute_url
+    f(15036,18,1,b'm',333,4,255,b'S',0,0), // allow_absolute_url
     f(15054,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
     f(15068,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
     f(15092,17,4,b'm',110,4,255,b'S',0,0), // header_key_format
     f(15109,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
     f(15182,20,6,b'b',65535,0,255,b'R',15124,58), // allow_chunked_length
-    f(15239,45,7,b'm',332,4,255,b'I',15202,37), // override_stream_error_on_invalid_http_message
+    f(15239,45,7,b'm',333,4,255,b'I',15202,37), // override_stream_error_on_invalid_http_message
     f(15284,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
-    f(15347,16,9,b'm',332,4,255,b'I',15308,39), // use_balsa_parser
+    f(15347,16,9,b'm',333,4,255,b'I',15308,39), // use_balsa_parser
     f(15402,20,10,b'b',65535,0,255,b'I',15363,39), // allow_custom_methods
-    f(15461,22,11,b'm',305,2,255,b'R',15422,39), // ignore_http_11_upgrade
+    f(15461,22,11,b'm',306,2,255,b'R',15422,39), // ignore_http_11_upgrade
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
     f(15540,17,1,b'm',111,4,0,b'S',0,0), // proper_case_words
     f(15602,18,8,b'm',144,4,0,b'I',15557,45), // stateful_formatter
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
     // envoy.config.core.v3.Http2ProtocolOptions
-    f(15734,16,1,b'm',345,4,255,b'S',0,0), // hpack_table_size
-    f(15750,22,2,b'm',345,4,255,b'S',0,0), // max_concurrent_streams
-    f(15772,26,3,b'm',345,4,255,b'S',0,0), // initial_stream_window_size
-    f(15798,30,4,b'm',345,4,255,b'S',0,0), // initial_connection_window_size
+    f(15734,16,1,b'm',346,4,255,b'S',0,0), // hpack_table_size
+    f(15750,22,2,b'm',346,4,255,b'S',0,0), // max_concurrent_streams
+    f(15772,26,3,b'm',346,4,255,b'S',0,0), // initial_stream_window_size
+    f(15798,30,4,b'm',346,4,255,b'S',0,0), // initial_connection_window_size
     f(15828,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
     f(15896,14,6,b'b',65535,0,255,b'R',15841,55), // allow_metadata
-    f(15944,19,7,b'm',345,4,255,b'I',15910,34), // max_outbound_frames
-    f(16008,27,8,b'm',345,4,255,b'I',15963,45), // max_outbound_control_frames
-    f(16076,49,9,b'm',345,4,255,b'I',16035,41), // max_consecutive_inbound_frames_with_empty_payload
-    f(16171,38,10,b'm',345,4,255,b'I',16125,46), // max_inbound_priority_frames_per_stream
-    f(16209,52,11,b'm',345,4,255,b'I',16035,41), // max_inbound_window_update_frames_per_data_frame_sent
+    f(15944,19,7,b'm',346,4,255,b'I',15910,34), // max_outbound_frames
+    f(16008,27,8,b'm',346,4,255,b'I',15963,45), // max_outbound_control_frames
+    f(16076,49,9,b'm',346,4,255,b'I',16035,41), // max_consecutive_inbound_frames_with_empty_payload
+    f(16171,38,10,b'm',346,4,255,b'I',16125,46), // max_inbound_priority_frames_per_stream
+    f(16209,52,11,b'm',346,4,255,b'I',16035,41), // max_inbound_window_update_frames_per_data_frame_sent
     f(16301,38,12,b'b',65535,0,255,b'I',16261,40), // stream_error_on_invalid_http_messaging
     f(16386,26,13,b'm',65535,2,255,b'R',16339,47), // custom_settings_parameters
-    f(15239,45,14,b'm',332,4,255,b'I',16261,40), // override_stream_error_on_invalid_http_message
+    f(15239,45,14,b'm',333,4,255,b'I',16261,40), // override_stream_error_on_invalid_http_message
     f(16412,20,15,b'm',115,4,255,b'S',0,0), // connection_keepalive
-    f(16470,17,16,b'm',332,4,255,b'I',16432,38), // use_oghttp2_codec
-    f(16548,17,17,b'm',346,4,255,b'I',16487,61), // max_metadata_size
-    f(16602,23,18,b'm',332,4,255,b'I',16565,37), // enable_huffman_encoding
-    f(16625,24,19,b'm',345,4,255,b'R',0,0), // max_header_field_size_kb
-    f(16688,17,20,b'm',332,4,255,b'I',16649,39), // disallow_obs_text
-    f(16747,18,21,b'm',346,4,255,b'I',16705,42), // stream_reset_burst
-    f(16765,17,22,b'm',346,4,255,b'I',16705,42), // stream_reset_rate
+    f(16470,17,16,b'm',333,4,255,b'I',16432,38), // use_oghttp2_codec
+    f(16548,17,17,b'm',347,4,255,b'I',16487,61), // max_metadata_size
+    f(16602,23,18,b'm',333,4,255,b'I',16565,37), // enable_huffman_encoding
+    f(16625,24,19,b'm',346,4,255,b'R',0,0), // max_header_field_size_kb
+    f(16688,17,20,b'm',333,4,255,b'I',16649,39), // disallow_obs_text
+    f(16747,18,21,b'm',347,4,255,b'I',16705,42), // stream_reset_burst
+    f(16765,17,22,b'm',347,4,255,b'I',16705,42), // stream_reset_rate
     // envoy.config.core.v3.HttpProtocolOptions
-    f(16822,12,1,b'm',335,4,255,b'S',0,0), // idle_timeout
-    f(16834,17,2,b'm',345,4,255,b'S',0,0), // max_headers_count
-    f(16851,23,3,b'm',335,4,255,b'S',0,0), // max_connection_duration
-    f(16874,19,4,b'm',335,4,255,b'S',0,0), // max_stream_duration
+    f(16822,12,1,b'm',336,4,255,b'S',0,0), // idle_timeout
+    f(16834,17,2,b'm',346,4,255,b'S',0,0), // max_headers_count
+    f(16851,23,3,b'm',336,4,255,b'S',0,0), // max_connection_duration
+    f(16874,19,4,b'm',336,4,255,b'S',0,0), // max_stream_duration
     f(16893,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
-    f(9267,27,6,b'm',345,4,255,b'S',0,0), // max_requests_per_connection
-    f(16942,23,7,b'm',345,4,255,b'R',16924,18), // max_response_headers_kb
-    f(16965,30,8,b'm',328,4,255,b'S',0,0), // max_connection_duration_jitter
+    f(9267,27,6,b'm',346,4,255,b'S',0,0), // max_requests_per_connection
+    f(16942,23,7,b'm',346,4,255,b'R',16924,18), // max_response_headers_kb
+    f(16965,30,8,b'm',329,4,255,b'S',0,0), // max_connection_duration_jitter
     // envoy.config.core.v3.JsonFormatOptions
     f(17033,15,1,b'b',65535,0,255,b'I',6959,36), // sort_properties
     // envoy.config.core.v3.KeepaliveSettings
-    f(17086,8,1,b'm',335,4,255,b'S',0,0), // interval
-    f(14608,7,2,b'm',335,4,255,b'S',0,0), // timeout
-    f(17094,15,3,b'm',328,4,255,b'S',0,0), // interval_jitter
-    f(17169,24,4,b'm',335,4,255,b'R',17109,60), // connection_idle_interval
+    f(17086,8,1,b'm',336,4,255,b'S',0,0), // interval
+    f(14608,7,2,b'm',336,4,255,b'S',0,0), // timeout
+    f(17094,15,3,b'm',329,4,255,b'S',0,0), // interval_jitter
+    f(17169,24,4,b'm',336,4,255,b'R',17109,60), // connection_idle_interval
     // envoy.config.core.v3.Locality
     f(17222,6,1,b's',65535,0,255,b'S',0,0), // region
     f(17228,4,2,b's',65535,0,255,b'S',0,0), // zone
@@ -2864,14 +2865,14 @@ pub(crate) static FIELDS: [FieldRow; 1466] = [
     f(17318,21,2,b'm',119,1,255,b'I',17284,34), // typed_filter_metadata
     // envoy.config.core.v3.Metadata.FilterMetadataEntry
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',342,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',343,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',331,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',332,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Node
     f(17467,2,1,b's',65535,0,255,b'S',0,0), // id
     f(694,7,2,b's',65535,0,255,b'S',0,0), // cluster
-    f(9674,8,3,b'm',342,4,255,b'S',0,0), // metadata
+    f(9674,8,3,b'm',343,4,255,b'S',0,0), // metadata
     f(2044,8,4,b'm',116,4,255,b'S',0,0), // locality
     f(17469,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
     f(17484,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
@@ -2882,11 +2883,11 @@ pub(crate) static FIELDS: [FieldRow; 1466] = [
     f(17570,18,12,b'm',121,1,255,b'S',0,0), // dynamic_parameters
     // envoy.config.core.v3.Node.DynamicParametersEntry
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',349,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',350,4,255,b'S',0,0), // value
     // envoy.config.core.v3.PathConfigSource
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(14183,17,2,b'm',146,4,255,b'S',0,0), // watched_directory
-    f(17673,13,3,b'm',335,4,255,b'R',0,0), // poll_interval
+    f(17673,13,3,b'm',336,4,255,b'R',0,0), // poll_interval
     // envoy.config.core.v3.Pipe
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(1048,4,2,b'u',65535,0,255,b'S',0,0), // mode
@@ -2894,29 +2895,29 @@ pub(crate) static FIELDS: [FieldRow; 1466] = [
     f(17760,10,1,b'e',21,0,255,b'S',0,0), // match_type
     f(17770,8,2,b'u',65535,2,255,b'S',0,0), // tlv_type
     // envoy.config.core.v3.RateLimitSettings
-    f(17816,10,1,b'm',345,4,255,b'I',6959,36), // max_tokens
-    f(17826,9,2,b'm',334,4,255,b'I',6959,36), // fill_rate
+    f(17816,10,1,b'm',346,4,255,b'I',6959,36), // max_tokens
+    f(17826,9,2,b'm',335,4,255,b'I',6959,36), // fill_rate
     // envoy.config.core.v3.RetryPolicy
     f(17867,14,1,b'm',92,4,255,b'I',6959,36), // retry_back_off
-    f(17881,11,2,b'm',345,4,255,b'I',6959,36), // num_retries
+    f(17881,11,2,b'm',346,4,255,b'I',6959,36), // num_retries
     f(17892,8,3,b's',65535,0,255,b'I',6959,36), // retry_on
     f(17900,14,4,b'm',128,4,255,b'I',6959,36), // retry_priority
     f(17914,20,5,b'm',127,2,255,b'I',6959,36), // retry_host_predicate
     f(17934,33,6,b'l',65535,0,255,b'I',6959,36), // host_selection_retry_max_attempts
     // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
     f(345,4,1,b's',65535,0,255,b'I',6959,36), // name
-    f(3148,12,2,b'm',331,4,0,b'I',6959,36), // typed_config
+    f(3148,12,2,b'm',332,4,0,b'I',6959,36), // typed_config
     // envoy.config.core.v3.RetryPolicy.RetryPriority
     f(345,4,1,b's',65535,0,255,b'I',6959,36), // name
-    f(3148,12,2,b'm',331,4,0,b'I',6959,36), // typed_config
+    f(3148,12,2,b'm',332,4,0,b'I',6959,36), // typed_config
     // envoy.config.core.v3.RuntimeDouble
     f(18098,13,1,b'd',65535,0,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFeatureFlag
-    f(18098,13,1,b'm',332,4,255,b'S',0,0), // default_value
+    f(18098,13,1,b'm',333,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
-    f(18098,13,1,b'm',321,4,255,b'S',0,0), // default_value
+    f(18098,13,1,b'm',322,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeUInt32
     f(18098,13,2,b'u',65535,0,255,b'S',0,0), // default_value
@@ -2952,22 +2953,22 @@ pub(crate) static FIELDS: [FieldRow; 1466] = [
     f(4297,14,1,b'm',136,2,255,b'S',0,0), // socket_options
     // envoy.config.core.v3.SubstitutionFormatString
     f(6893,11,1,b's',65535,4,0,b'S',0,0), // text_format
-    f(6882,11,2,b'm',342,4,0,b'S',0,0), // json_format
+    f(6882,11,2,b'm',343,4,0,b'S',0,0), // json_format
     f(18850,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
     f(18867,12,4,b's',65535,0,255,b'S',0,0), // content_type
     f(18879,18,5,b'm',98,4,0,b'S',0,0), // text_format_source
     f(18897,10,6,b'm',144,2,255,b'S',0,0), // formatters
     f(18943,19,7,b'm',114,4,255,b'I',18907,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(18995,16,1,b'm',345,4,255,b'S',0,0), // keepalive_probes
-    f(19011,14,2,b'm',345,4,255,b'S',0,0), // keepalive_time
-    f(19025,18,3,b'm',345,4,255,b'S',0,0), // keepalive_interval
+    f(18995,16,1,b'm',346,4,255,b'S',0,0), // keepalive_probes
+    f(19011,14,2,b'm',346,4,255,b'S',0,0), // keepalive_time
+    f(19025,18,3,b'm',346,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',331,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',332,4,0,b'S',0,0), // typed_config
     // envoy.config.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',331,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',332,4,255,b'S',0,0), // typed_config
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
     f(19168,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
     f(19176,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
@@ -2985,8 +2986,8 @@ pub(crate) static FIELDS: [FieldRow; 1466] = [
     f(2972,5,2,b'm',150,4,255,b'S',0,0), // value
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
     f(19574,14,2,b'm',65535,2,255,b'R',19521,53), // drop_overloads
-    f(19588,23,3,b'm',345,4,255,b'S',0,0), // overprovisioning_factor
-    f(19653,20,4,b'm',335,4,255,b'R',19611,42), // endpoint_stale_after
+    f(19588,23,3,b'm',346,4,255,b'S',0,0), // overprovisioning_factor
+    f(19653,20,4,b'm',336,4,255,b'R',19611,42), // endpoint_stale_after
     f(19673,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
     // envoy.config.endpoint.v3.Endpoint
     f(1960,7,1,b'm',89,4,255,b'S',0,0), // address
@@ -3003,14 +3004,14 @@ pub(crate) static FIELDS: [FieldRow; 1466] = [
     f(19917,8,1,b'm',150,4,0,b'S',0,0), // endpoint
     f(1972,13,2,b'e',18,0,255,b'S',0,0), // health_status
     f(9674,8,3,b'm',117,4,255,b'S',0,0), // metadata
-    f(19925,21,4,b'm',345,4,255,b'S',0,0), // load_balancing_weight
+    f(19925,21,4,b'm',346,4,255,b'S',0,0), // load_balancing_weight
     f(19946,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
     f(2044,8,1,b'm',116,4,255,b'S',0,0), // locality
     f(20003,12,2,b'm',152,2,255,b'S',0,0), // lb_endpoints
-    f(19925,21,3,b'm',345,4,255,b'S',0,0), // load_balancing_weight
+    f(19925,21,3,b'm',346,4,255,b'S',0,0), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(20049,9,6,b'm',345,4,255,b'I',20015,34), // proximity
+    f(20049,9,6,b'm',346,4,255,b'I',20015,34), // proximity
     f(20074,23,7,b'm',65535,4,0,b'R',20058,16), // load_balancer_endpoints
     f(20148,28,8,b'm',65535,4,0,b'R',20097,51), // leds_cluster_locality_config
     f(9674,8,9,b'm',117,4,255,b'I',20176,35), // metadata
@@ -3020,23 +3021,23 @@ pub(crate) static FIELDS: [FieldRow; 1466] = [
     f(12775,13,3,b'm',142,4,255,b'S',0,0), // tcp_keepalive
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,4,b'm',331,4,0,b'S',0,0), // typed_config
+    f(3148,12,4,b'm',332,4,0,b'S',0,0), // typed_config
     f(20327,16,5,b'm',65535,4,0,b'R',20284,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
     f(20379,18,1,b'm',157,4,255,b'S',0,0), // filter_chain_match
     f(3548,7,3,b'm',155,2,255,b'S',0,0), // filters
-    f(20432,15,4,b'm',332,4,255,b'R',20397,35), // use_proxy_proto
+    f(20432,15,4,b'm',333,4,255,b'R',20397,35), // use_proxy_proto
     f(9674,8,5,b'm',117,4,255,b'I',20447,39), // metadata
     f(9624,16,6,b'm',143,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(20486,32,9,b'm',335,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(20486,32,9,b'm',336,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
     f(20559,13,3,b'm',95,2,255,b'S',0,0), // prefix_ranges
     f(20572,14,4,b's',65535,0,255,b'R',20015,34), // address_suffix
-    f(20586,10,5,b'm',345,4,255,b'R',20015,34), // suffix_len
+    f(20586,10,5,b'm',346,4,255,b'R',20015,34), // suffix_len
     f(20596,20,6,b'm',95,2,255,b'S',0,0), // source_prefix_ranges
     f(20616,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(20628,16,8,b'm',345,4,255,b'S',0,0), // destination_port
+    f(20628,16,8,b'm',346,4,255,b'S',0,0), // destination_port
     f(20644,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
     f(20662,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
     f(20683,12,11,b's',65535,2,255,b'S',0,0), // server_names
@@ -3046,904 +3047,908 @@ pub(crate) static FIELDS: [FieldRow; 1466] = [
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1960,7,2,b'm',89,4,255,b'S',0,0), // address
     f(20766,13,3,b'm',156,2,255,b'S',0,0), // filter_chains
-    f(20779,16,4,b'm',332,4,255,b'S',0,0), // use_original_dst
-    f(9170,33,5,b'm',345,4,255,b'I',9102,68), // per_connection_buffer_limit_bytes
+    f(20779,16,4,b'm',333,4,255,b'S',0,0), // use_original_dst
+    f(9170,33,5,b'm',346,4,255,b'I',9102,68), // per_connection_buffer_limit_bytes
     f(9674,8,6,b'm',117,4,255,b'I',20795,35), // metadata
     f(20830,13,7,b'm',161,4,255,b'S',0,0), // deprecated_v1
     f(20917,10,8,b'e',28,0,255,b'I',20843,74), // drain_type
     f(20927,16,9,b'm',162,2,255,b'S',0,0), // listener_filters
-    f(20943,11,10,b'm',332,4,255,b'S',0,0), // transparent
-    f(13700,8,11,b'm',332,4,255,b'S',0,0), // freebind
-    f(20954,26,12,b'm',345,4,255,b'S',0,0), // tcp_fast_open_queue_length
+    f(20943,11,10,b'm',333,4,255,b'S',0,0), // transparent
+    f(13700,8,11,b'm',333,4,255,b'S',0,0), // freebind
+    f(20954,26,12,b'm',346,4,255,b'S',0,0), // tcp_fast_open_queue_length
     f(4297,14,13,b'm',136,2,255,b'S',0,0), // socket_options
-    f(20980,24,15,b'm',335,4,255,b'S',0,0), // listener_filters_timeout
+    f(20980,24,15,b'm',336,4,255,b'S',0,0), // listener_filters_timeout
     f(21004,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
     f(21021,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
     f(21076,19,18,b'm',65535,4,255,b'R',21057,19), // udp_listener_config
     f(21124,12,19,b'm',65535,4,255,b'R',21095,29), // api_listener
     f(21136,25,20,b'm',159,4,255,b'S',0,0), // connection_balance_config
     f(21234,10,21,b'b',65535,0,255,b'I',21161,73), // reuse_port
-    f(4311,10,22,b'm',33,2,255,b'I',21244,124), // access_log
-    f(21368,16,24,b'm',345,4,255,b'S',0,0), // tcp_backlog_size
-    f(21384,20,25,b'm',156,4,255,b'S',0,0), // default_filter_chain
-    f(21404,12,26,b'm',332,4,255,b'S',0,0), // bind_to_port
-    f(21416,17,27,b'm',65535,4,0,b'R',13183,36), // internal_listener
-    f(21433,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(21444,17,29,b'm',332,4,255,b'S',0,0), // enable_reuse_port
-    f(21461,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
+    f(4311,10,22,b'm',33,2,255,b'S',0,0), // access_log
+    f(21244,16,24,b'm',346,4,255,b'S',0,0), // tcp_backlog_size
+    f(21260,20,25,b'm',156,4,255,b'S',0,0), // default_filter_chain
+    f(21280,12,26,b'm',333,4,255,b'S',0,0), // bind_to_port
+    f(21292,17,27,b'm',65535,4,0,b'R',13183,36), // internal_listener
+    f(21309,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(21320,17,29,b'm',333,4,255,b'S',0,0), // enable_reuse_port
+    f(21337,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
     f(4360,24,31,b'b',65535,0,255,b'S',0,0), // ignore_global_conn_limit
-    f(21495,20,32,b'm',65535,4,255,b'R',21473,22), // filter_chain_matcher
+    f(21371,20,32,b'm',65535,4,255,b'R',21349,22), // filter_chain_matcher
     f(19749,20,33,b'm',154,2,255,b'S',0,0), // additional_addresses
-    f(21515,42,34,b'm',345,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
-    f(21595,23,35,b'b',65535,0,255,b'I',21557,38), // bypass_overload_manager
-    f(21618,11,36,b'm',65535,4,255,b'R',0,0), // fcds_config
+    f(21391,42,34,b'm',346,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
+    f(21471,23,35,b'b',65535,0,255,b'I',21433,38), // bypass_overload_manager
+    f(21494,11,36,b'm',65535,4,255,b'R',0,0), // fcds_config
     f(12775,13,37,b'm',142,4,255,b'S',0,0), // tcp_keepalive
-    f(10617,44,38,b'm',335,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
+    f(10617,44,38,b'm',336,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
     f(10684,13,39,b'm',167,4,255,b'I',10661,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    f(21686,13,1,b'm',160,4,0,b'S',0,0), // exact_balance
-    f(21796,14,2,b'm',144,4,0,b'R',21699,97), // extend_balance
-    f(21810,20,3,b'm',65535,4,0,b'R',21699,97), // cpu_locality_balance
+    f(21562,13,1,b'm',160,4,0,b'S',0,0), // exact_balance
+    f(21672,14,2,b'm',144,4,0,b'R',21575,97), // extend_balance
+    f(21686,20,3,b'm',65535,4,0,b'R',21575,97), // cpu_locality_balance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(21404,12,1,b'm',332,4,255,b'S',0,0), // bind_to_port
+    f(21280,12,1,b'm',333,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',331,4,0,b'S',0,0), // typed_config
-    f(21985,15,4,b'm',163,4,255,b'S',0,0), // filter_disabled
+    f(3148,12,3,b'm',332,4,0,b'S',0,0), // typed_config
+    f(21861,15,4,b'm',163,4,255,b'S',0,0), // filter_disabled
     f(20327,16,5,b'm',65535,4,0,b'R',20284,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    f(22058,8,1,b'm',164,4,0,b'S',0,0), // or_match
-    f(22066,9,2,b'm',164,4,0,b'S',0,0), // and_match
-    f(22075,9,3,b'm',163,4,0,b'S',0,0), // not_match
-    f(22084,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(22093,22,5,b'm',326,4,0,b'S',0,0), // destination_port_range
+    f(21934,8,1,b'm',164,4,0,b'S',0,0), // or_match
+    f(21942,9,2,b'm',164,4,0,b'S',0,0), // and_match
+    f(21951,9,3,b'm',163,4,0,b'S',0,0), // not_match
+    f(21960,9,4,b'b',65535,4,0,b'S',0,0), // any_match
+    f(21969,22,5,b'm',327,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    f(22182,5,1,b'm',163,2,255,b'S',0,0), // rules
+    f(22058,5,1,b'm',163,2,255,b'S',0,0), // rules
     // envoy.config.metrics.v3.HistogramBucketSettings
-    f(12433,5,1,b'm',305,4,255,b'I',6959,36), // match
-    f(22234,7,2,b'd',65535,2,255,b'I',6959,36), // buckets
-    f(22241,4,3,b'm',345,4,255,b'I',6959,36), // bins
+    f(12433,5,1,b'm',306,4,255,b'I',6959,36), // match
+    f(22110,7,2,b'd',65535,2,255,b'I',6959,36), // buckets
+    f(22117,4,3,b'm',346,4,255,b'I',6959,36), // bins
     // envoy.config.metrics.v3.StatsConfig
-    f(22319,10,1,b'm',168,2,255,b'I',22280,39), // stats_tags
-    f(22329,20,2,b'm',332,4,255,b'I',22280,39), // use_all_default_tags
-    f(10684,13,3,b'm',167,4,255,b'I',22349,61), // stats_matcher
-    f(22445,25,4,b'm',165,2,255,b'I',22410,35), // histogram_bucket_settings
-    f(22470,27,5,b'm',332,4,255,b'I',22280,39), // allow_default_tag_overrides
+    f(22195,10,1,b'm',168,2,255,b'I',22156,39), // stats_tags
+    f(22205,20,2,b'm',333,4,255,b'I',22156,39), // use_all_default_tags
+    f(10684,13,3,b'm',167,4,255,b'I',22225,61), // stats_matcher
+    f(22321,25,4,b'm',165,2,255,b'I',22286,35), // histogram_bucket_settings
+    f(22346,27,5,b'm',333,4,255,b'I',22156,39), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
-    f(22533,10,1,b'b',65535,4,0,b'I',6959,36), // reject_all
-    f(22543,14,2,b'm',298,4,0,b'I',6959,36), // exclusion_list
-    f(22557,14,3,b'm',298,4,0,b'I',6959,36), // inclusion_list
+    f(22409,10,1,b'b',65535,4,0,b'I',6959,36), // reject_all
+    f(22419,14,2,b'm',299,4,0,b'I',6959,36), // exclusion_list
+    f(22433,14,3,b'm',299,4,0,b'I',6959,36), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
-    f(22607,8,1,b's',65535,0,255,b'I',6959,36), // tag_name
-    f(22615,5,2,b's',65535,4,0,b'I',6959,36), // regex
-    f(22620,11,3,b's',65535,4,0,b'I',6959,36), // fixed_value
+    f(22483,8,1,b's',65535,0,255,b'I',6959,36), // tag_name
+    f(22491,5,2,b's',65535,4,0,b'I',6959,36), // regex
+    f(22496,11,3,b's',65535,4,0,b'I',6959,36), // fixed_value
     // envoy.config.overload.v3.BufferFactoryConfig
-    f(22675,37,1,b'u',65535,0,255,b'I',6959,36), // minimum_account_to_track_power_of_two
+    f(22551,37,1,b'u',65535,0,255,b'I',6959,36), // minimum_account_to_track_power_of_two
     // envoy.config.overload.v3.LoadShedPoint
     f(345,4,1,b's',65535,0,255,b'I',6959,36), // name
-    f(22750,8,2,b'm',176,2,255,b'I',6959,36), // triggers
+    f(22626,8,2,b'm',176,2,255,b'I',6959,36), // triggers
     // envoy.config.overload.v3.OverloadAction
     f(345,4,1,b's',65535,0,255,b'I',6959,36), // name
-    f(22750,8,2,b'm',176,2,255,b'I',6959,36), // triggers
-    f(3148,12,3,b'm',331,4,255,b'I',6959,36), // typed_config
+    f(22626,8,2,b'm',176,2,255,b'I',6959,36), // triggers
+    f(3148,12,3,b'm',332,4,255,b'I',6959,36), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(22837,16,1,b'm',335,4,255,b'I',6959,36), // refresh_interval
-    f(22853,17,2,b'm',173,2,255,b'I',6959,36), // resource_monitors
+    f(22713,16,1,b'm',336,4,255,b'I',6959,36), // refresh_interval
+    f(22729,17,2,b'm',173,2,255,b'I',6959,36), // resource_monitors
     f(8524,7,3,b'm',171,2,255,b'I',6959,36), // actions
-    f(22870,21,4,b'm',169,4,255,b'I',6959,36), // buffer_factory_config
-    f(22891,15,5,b'm',170,2,255,b'I',6959,36), // loadshed_points
+    f(22746,21,4,b'm',169,4,255,b'I',6959,36), // buffer_factory_config
+    f(22767,15,5,b'm',170,2,255,b'I',6959,36), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
     f(345,4,1,b's',65535,0,255,b'I',6959,36), // name
-    f(3148,12,3,b'm',331,4,0,b'I',6959,36), // typed_config
+    f(3148,12,3,b'm',332,4,0,b'I',6959,36), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
-    f(22984,17,1,b'd',65535,0,255,b'I',6959,36), // scaling_threshold
-    f(23001,20,2,b'd',65535,0,255,b'I',6959,36), // saturation_threshold
+    f(22860,17,1,b'd',65535,0,255,b'I',6959,36), // scaling_threshold
+    f(22877,20,2,b'd',65535,0,255,b'I',6959,36), // saturation_threshold
     // envoy.config.overload.v3.ThresholdTrigger
     f(2972,5,1,b'd',65535,0,255,b'I',6959,36), // value
     // envoy.config.overload.v3.Trigger
     f(345,4,1,b's',65535,0,255,b'I',6959,36), // name
-    f(23094,9,2,b'm',175,4,0,b'I',6959,36), // threshold
-    f(23103,6,3,b'm',174,4,0,b'I',6959,36), // scaled
+    f(22970,9,2,b'm',175,4,0,b'I',6959,36), // threshold
+    f(22979,6,3,b'm',174,4,0,b'I',6959,36), // scaled
     // envoy.config.route.v3.CookieMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(23144,12,2,b'm',305,4,255,b'S',0,0), // string_match
-    f(23156,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(23020,12,2,b'm',306,4,255,b'S',0,0), // string_match
+    f(23032,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.config.route.v3.Decorator
-    f(23199,9,1,b's',65535,0,255,b'I',6959,36), // operation
-    f(23208,9,2,b'm',332,4,255,b'I',6959,36), // propagate
+    f(23075,9,1,b's',65535,0,255,b'I',6959,36), // operation
+    f(23084,9,2,b'm',333,4,255,b'I',6959,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
-    f(23259,6,1,b'u',65535,0,255,b'S',0,0), // status
-    f(23265,4,2,b'm',98,4,255,b'S',0,0), // body
-    f(23290,11,3,b'm',141,4,255,b'R',23269,21), // body_format
+    f(23135,6,1,b'u',65535,0,255,b'S',0,0), // status
+    f(23141,4,2,b'm',98,4,255,b'S',0,0), // body
+    f(23166,11,3,b'm',141,4,255,b'R',23145,21), // body_format
     // envoy.config.route.v3.FilterConfig
-    f(7909,6,1,b'm',331,4,255,b'S',0,0), // config
-    f(23335,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(7909,6,1,b'm',332,4,255,b'S',0,0), // config
+    f(23211,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
     f(14436,8,3,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(23381,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(23392,11,6,b'm',327,4,0,b'S',0,0), // range_match
-    f(23403,13,7,b'b',65535,4,0,b'S',0,0), // present_match
-    f(23156,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
-    f(23416,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
-    f(23428,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(23440,16,11,b'm',303,4,0,b'S',0,0), // safe_regex_match
-    f(23456,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(23144,12,13,b'm',305,4,0,b'S',0,0), // string_match
-    f(23470,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
+    f(23257,11,4,b's',65535,4,0,b'S',0,0), // exact_match
+    f(23268,11,6,b'm',328,4,0,b'S',0,0), // range_match
+    f(23279,13,7,b'b',65535,4,0,b'S',0,0), // present_match
+    f(23032,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(23292,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
+    f(23304,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
+    f(23316,16,11,b'm',304,4,0,b'S',0,0), // safe_regex_match
+    f(23332,14,12,b's',65535,4,0,b'S',0,0), // contains_match
+    f(23020,12,13,b'm',306,4,0,b'S',0,0), // string_match
+    f(23346,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(23144,12,5,b'm',305,4,0,b'S',0,0), // string_match
-    f(23403,13,6,b'b',65535,4,0,b'S',0,0), // present_match
+    f(23020,12,5,b'm',306,4,0,b'S',0,0), // string_match
+    f(23279,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
-    f(23578,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
-    f(23591,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
-    f(23604,13,3,b'e',29,0,255,b'S',0,0), // response_code
-    f(23617,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
-    f(23631,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
-    f(23645,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
-    f(23656,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
-    f(23671,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(23684,13,9,b'm',302,4,1,b'S',0,0), // regex_rewrite
-    f(23697,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
+    f(23454,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
+    f(23467,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
+    f(23480,13,3,b'e',29,0,255,b'S',0,0), // response_code
+    f(23493,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
+    f(23507,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
+    f(23521,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
+    f(23532,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
+    f(23547,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
+    f(23560,13,9,b'm',303,4,1,b'S',0,0), // regex_rewrite
+    f(23573,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.Route
     f(12433,5,1,b'm',198,4,255,b'S',0,0), // match
-    f(23736,5,2,b'm',186,4,0,b'S',0,0), // route
-    f(23741,8,3,b'm',183,4,0,b'S',0,0), // redirect
-    f(9674,8,4,b'm',117,4,255,b'I',23749,32), // metadata
-    f(23851,9,5,b'm',178,4,255,b'I',23781,70), // decorator
-    f(23860,15,7,b'm',179,4,0,b'S',0,0), // direct_response
-    f(23875,22,9,b'm',107,2,255,b'S',0,0), // request_headers_to_add
-    f(23897,23,10,b'm',107,2,255,b'S',0,0), // response_headers_to_add
-    f(23920,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(23946,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(23971,23,13,b'm',185,1,255,b'S',0,0), // typed_per_filter_config
+    f(23612,5,2,b'm',186,4,0,b'S',0,0), // route
+    f(23617,8,3,b'm',183,4,0,b'S',0,0), // redirect
+    f(9674,8,4,b'm',117,4,255,b'I',23625,32), // metadata
+    f(23727,9,5,b'm',178,4,255,b'I',23657,70), // decorator
+    f(23736,15,7,b'm',179,4,0,b'S',0,0), // direct_response
+    f(23751,22,9,b'm',107,2,255,b'S',0,0), // request_headers_to_add
+    f(23773,23,10,b'm',107,2,255,b'S',0,0), // response_headers_to_add
+    f(23796,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(23822,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(23847,23,13,b'm',185,1,255,b'S',0,0), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
-    f(4828,7,15,b'm',202,4,255,b'I',23994,35), // tracing
-    f(24112,30,16,b'm',345,4,255,b'I',24029,83), // per_request_buffer_limit_bytes
-    f(24214,13,17,b'm',65535,4,0,b'R',24142,72), // filter_action
-    f(24276,21,18,b'm',65535,4,0,b'R',24227,49), // non_forwarding_action
-    f(21433,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(24297,25,20,b'm',346,4,255,b'I',24029,83), // request_body_buffer_limit
-    f(24424,16,21,b'm',144,2,255,b'R',24322,102), // route_specifiers
+    f(4828,7,15,b'm',202,4,255,b'I',23870,35), // tracing
+    f(23988,30,16,b'm',346,4,255,b'I',23905,83), // per_request_buffer_limit_bytes
+    f(24090,13,17,b'm',65535,4,0,b'R',24018,72), // filter_action
+    f(24152,21,18,b'm',65535,4,0,b'R',24103,49), // non_forwarding_action
+    f(21309,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(24173,25,20,b'm',347,4,255,b'I',23905,83), // request_body_buffer_limit
+    f(24300,16,21,b'm',144,2,255,b'R',24198,102), // route_specifiers
     // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',331,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',332,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
-    f(24526,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
-    f(24540,17,3,b'm',206,4,0,b'S',0,0), // weighted_clusters
-    f(24616,14,4,b'm',117,4,255,b'I',24557,59), // metadata_match
-    f(23631,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
-    f(24630,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(24650,17,7,b'm',332,4,1,b'S',0,0), // auto_host_rewrite
-    f(14608,7,8,b'm',335,4,255,b'S',0,0), // timeout
-    f(14631,12,9,b'm',65535,4,255,b'R',24667,103), // retry_policy
+    f(24402,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
+    f(24416,17,3,b'm',206,4,0,b'S',0,0), // weighted_clusters
+    f(24492,14,4,b'm',117,4,255,b'I',24433,59), // metadata_match
+    f(23507,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
+    f(24506,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
+    f(24526,17,7,b'm',333,4,1,b'S',0,0), // auto_host_rewrite
+    f(14608,7,8,b'm',336,4,255,b'S',0,0), // timeout
+    f(14631,12,9,b'm',65535,4,255,b'R',24543,103), // retry_policy
     f(2011,8,11,b'e',22,0,255,b'S',0,0), // priority
-    f(24839,11,13,b'm',65535,2,255,b'R',24770,69), // rate_limits
-    f(24893,22,14,b'm',332,4,255,b'I',24850,43), // include_vh_rate_limits
-    f(24915,11,15,b'm',187,2,255,b'S',0,0), // hash_policy
-    f(25015,4,17,b'm',65535,4,255,b'R',24926,89), // cors
-    f(25019,31,20,b'e',30,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(25050,16,23,b'm',335,4,255,b'S',0,0), // max_grpc_timeout
-    f(16822,12,24,b'm',335,4,255,b'S',0,0), // idle_timeout
-    f(25066,15,25,b'm',195,2,255,b'S',0,0), // upgrade_configs
-    f(25113,24,26,b'e',65535,0,255,b'R',25081,32), // internal_redirect_action
-    f(25211,12,27,b'm',65535,4,255,b'R',25137,74), // hedge_policy
-    f(25223,19,28,b'm',335,4,255,b'S',0,0), // grpc_timeout_offset
-    f(25242,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
-    f(25261,23,30,b'm',194,2,255,b'S',0,0), // request_mirror_policies
-    f(25284,22,31,b'm',345,4,255,b'R',25081,32), // max_internal_redirects
-    f(23684,13,32,b'm',302,4,255,b'S',0,0), // regex_rewrite
-    f(25341,25,33,b'm',331,4,255,b'R',25306,35), // retry_policy_typed_config
-    f(25366,24,34,b'm',65535,4,255,b'R',25081,32), // internal_redirect_policy
-    f(25390,23,35,b'm',302,4,1,b'S',0,0), // host_rewrite_path_regex
+    f(24715,11,13,b'm',65535,2,255,b'R',24646,69), // rate_limits
+    f(24769,22,14,b'm',333,4,255,b'I',24726,43), // include_vh_rate_limits
+    f(24791,11,15,b'm',187,2,255,b'S',0,0), // hash_policy
+    f(24891,4,17,b'm',65535,4,255,b'R',24802,89), // cors
+    f(24895,31,20,b'e',30,0,255,b'S',0,0), // cluster_not_found_response_code
+    f(24926,16,23,b'm',336,4,255,b'S',0,0), // max_grpc_timeout
+    f(16822,12,24,b'm',336,4,255,b'S',0,0), // idle_timeout
+    f(24942,15,25,b'm',195,2,255,b'S',0,0), // upgrade_configs
+    f(24989,24,26,b'e',65535,0,255,b'R',24957,32), // internal_redirect_action
+    f(25087,12,27,b'm',65535,4,255,b'R',25013,74), // hedge_policy
+    f(25099,19,28,b'm',336,4,255,b'S',0,0), // grpc_timeout_offset
+    f(25118,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
+    f(25137,23,30,b'm',194,2,255,b'S',0,0), // request_mirror_policies
+    f(25160,22,31,b'm',346,4,255,b'R',24957,32), // max_internal_redirects
+    f(23560,13,32,b'm',303,4,255,b'S',0,0), // regex_rewrite
+    f(25217,25,33,b'm',332,4,255,b'R',25182,35), // retry_policy_typed_config
+    f(25242,24,34,b'm',65535,4,255,b'R',24957,32), // internal_redirect_policy
+    f(25266,23,35,b'm',303,4,1,b'S',0,0), // host_rewrite_path_regex
     f(16874,19,36,b'm',193,4,255,b'S',0,0), // max_stream_duration
-    f(25497,24,37,b's',65535,4,0,b'R',25413,84), // cluster_specifier_plugin
-    f(25521,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
-    f(25544,31,39,b'm',65535,4,0,b'R',25413,84), // inline_cluster_specifier_plugin
-    f(25670,17,40,b'm',144,4,255,b'I',25575,95), // early_data_policy
-    f(25687,19,41,b'm',144,4,255,b'S',0,0), // path_rewrite_policy
-    f(25776,13,42,b'm',335,4,255,b'I',25706,70), // flush_timeout
-    f(25789,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
-    f(23697,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
+    f(25373,24,37,b's',65535,4,0,b'R',25289,84), // cluster_specifier_plugin
+    f(25397,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
+    f(25420,31,39,b'm',65535,4,0,b'R',25289,84), // inline_cluster_specifier_plugin
+    f(25546,17,40,b'm',144,4,255,b'I',25451,95), // early_data_policy
+    f(25563,19,41,b'm',144,4,255,b'S',0,0), // path_rewrite_policy
+    f(25652,13,42,b'm',336,4,255,b'I',25582,70), // flush_timeout
+    f(25665,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
+    f(23573,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
     f(3744,6,1,b'm',191,4,0,b'S',0,0), // header
-    f(25845,6,2,b'm',189,4,0,b'S',0,0), // cookie
-    f(25851,21,3,b'm',188,4,0,b'S',0,0), // connection_properties
-    f(25872,8,4,b'b',65535,0,255,b'S',0,0), // terminal
-    f(25880,15,5,b'm',192,4,0,b'S',0,0), // query_parameter
-    f(25950,12,6,b'm',65535,4,0,b'R',25895,55), // filter_state
+    f(25721,6,2,b'm',189,4,0,b'S',0,0), // cookie
+    f(25727,21,3,b'm',188,4,0,b'S',0,0), // connection_properties
+    f(25748,8,4,b'b',65535,0,255,b'S',0,0), // terminal
+    f(25756,15,5,b'm',192,4,0,b'S',0,0), // query_parameter
+    f(25826,12,6,b'm',65535,4,0,b'R',25771,55), // filter_state
     // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    f(26027,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
+    f(25903,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(26182,3,2,b'm',335,4,255,b'I',26087,95), // ttl
-    f(131,4,3,b's',65535,0,255,b'I',26087,95), // path
-    f(26185,10,4,b'm',190,2,255,b'I',26087,95), // attributes
+    f(26058,3,2,b'm',336,4,255,b'I',25963,95), // ttl
+    f(131,4,3,b's',65535,0,255,b'I',25963,95), // path
+    f(26061,10,4,b'm',190,2,255,b'I',25963,95), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
     f(345,4,1,b's',65535,0,255,b'I',6959,36), // name
     f(2972,5,2,b's',65535,0,255,b'I',6959,36), // value
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    f(26306,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(23684,13,2,b'm',302,4,255,b'S',0,0), // regex_rewrite
+    f(26182,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(23560,13,2,b'm',303,4,255,b'S',0,0), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    f(16874,19,1,b'm',335,4,255,b'S',0,0), // max_stream_duration
-    f(26427,23,2,b'm',335,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(26450,26,3,b'm',335,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(16874,19,1,b'm',336,4,255,b'S',0,0), // max_stream_duration
+    f(26303,23,2,b'm',336,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(26326,26,3,b'm',336,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
-    f(26529,16,3,b'm',131,4,255,b'S',0,0), // runtime_fraction
-    f(26545,13,4,b'm',332,4,255,b'I',23994,35), // trace_sampled
-    f(24526,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
-    f(26558,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
-    f(26591,25,7,b'm',88,2,255,b'S',0,0), // request_headers_mutations
-    f(24630,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
+    f(26405,16,3,b'm',131,4,255,b'S',0,0), // runtime_fraction
+    f(26421,13,4,b'm',333,4,255,b'I',23870,35), // trace_sampled
+    f(24402,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(26434,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
+    f(26467,25,7,b'm',88,2,255,b'S',0,0), // request_headers_mutations
+    f(24506,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
     // envoy.config.route.v3.RouteAction.UpgradeConfig
-    f(26663,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(26675,7,2,b'm',332,4,255,b'S',0,0), // enabled
-    f(26745,14,3,b'm',65535,4,255,b'R',26682,63), // connect_config
+    f(26539,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(26551,7,2,b'm',333,4,255,b'S',0,0), // enabled
+    f(26621,14,3,b'm',65535,4,255,b'R',26558,63), // connect_config
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(26799,13,2,b'm',204,2,255,b'S',0,0), // virtual_hosts
-    f(26812,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
-    f(23897,23,4,b'm',107,2,255,b'S',0,0), // response_headers_to_add
-    f(23920,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(23875,22,6,b'm',107,2,255,b'S',0,0), // request_headers_to_add
-    f(26833,17,7,b'm',332,4,255,b'S',0,0), // validate_clusters
-    f(23946,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(26946,4,9,b'm',65535,4,255,b'R',26850,96), // vhds
-    f(26950,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(26985,35,11,b'm',345,4,255,b'S',0,0), // max_direct_response_body_size_bytes
-    f(27020,25,12,b'm',65535,2,255,b'R',25413,84), // cluster_specifier_plugins
-    f(25261,23,13,b'm',194,2,255,b'S',0,0), // request_mirror_policies
-    f(27045,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
-    f(27073,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
-    f(23971,23,16,b'm',197,1,255,b'S',0,0), // typed_per_filter_config
-    f(9674,8,17,b'm',117,4,255,b'I',27112,38), // metadata
-    f(27150,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
-    f(24424,16,19,b'm',144,2,255,b'R',24322,102), // route_specifiers
+    f(26675,13,2,b'm',204,2,255,b'S',0,0), // virtual_hosts
+    f(26688,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
+    f(23773,23,4,b'm',107,2,255,b'S',0,0), // response_headers_to_add
+    f(23796,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(23751,22,6,b'm',107,2,255,b'S',0,0), // request_headers_to_add
+    f(26709,17,7,b'm',333,4,255,b'S',0,0), // validate_clusters
+    f(23822,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(26822,4,9,b'm',65535,4,255,b'R',26726,96), // vhds
+    f(26826,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(26861,35,11,b'm',346,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(26896,25,12,b'm',65535,2,255,b'R',25289,84), // cluster_specifier_plugins
+    f(25137,23,13,b'm',194,2,255,b'S',0,0), // request_mirror_policies
+    f(26921,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
+    f(26949,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
+    f(23847,23,16,b'm',197,1,255,b'S',0,0), // typed_per_filter_config
+    f(9674,8,17,b'm',117,4,255,b'I',26988,38), // metadata
+    f(27026,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
+    f(24300,16,19,b'm',144,2,255,b'R',24198,102), // route_specifiers
     // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',331,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',332,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteMatch
-    f(27260,6,1,b's',65535,4,0,b'S',0,0), // prefix
+    f(27136,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(27266,14,4,b'm',332,4,255,b'S',0,0), // case_sensitive
-    f(27280,7,6,b'm',181,2,255,b'S',0,0), // headers
-    f(27287,16,7,b'm',182,2,255,b'S',0,0), // query_parameters
-    f(27303,4,8,b'm',200,4,255,b'S',0,0), // grpc
-    f(26529,16,9,b'm',131,4,255,b'S',0,0), // runtime_fraction
-    f(27307,10,10,b'm',303,4,0,b'S',0,0), // safe_regex
-    f(27317,11,11,b'm',201,4,255,b'S',0,0), // tls_context
-    f(27328,15,12,b'm',199,4,0,b'S',0,0), // connect_matcher
-    f(27440,16,13,b'm',299,2,255,b'R',27343,97), // dynamic_metadata
-    f(27456,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
-    f(27477,17,15,b'm',144,4,0,b'S',0,0), // path_match_policy
-    f(25950,12,16,b'm',296,2,255,b'S',0,0), // filter_state
-    f(27494,7,17,b'm',177,2,255,b'S',0,0), // cookies
+    f(27142,14,4,b'm',333,4,255,b'S',0,0), // case_sensitive
+    f(27156,7,6,b'm',181,2,255,b'S',0,0), // headers
+    f(27163,16,7,b'm',182,2,255,b'S',0,0), // query_parameters
+    f(27179,4,8,b'm',200,4,255,b'S',0,0), // grpc
+    f(26405,16,9,b'm',131,4,255,b'S',0,0), // runtime_fraction
+    f(27183,10,10,b'm',304,4,0,b'S',0,0), // safe_regex
+    f(27193,11,11,b'm',201,4,255,b'S',0,0), // tls_context
+    f(27204,15,12,b'm',199,4,0,b'S',0,0), // connect_matcher
+    f(27316,16,13,b'm',300,2,255,b'R',27219,97), // dynamic_metadata
+    f(27332,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
+    f(27353,17,15,b'm',144,4,0,b'S',0,0), // path_match_policy
+    f(25826,12,16,b'm',297,2,255,b'S',0,0), // filter_state
+    f(27370,7,17,b'm',177,2,255,b'S',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    f(27657,9,1,b'm',332,4,255,b'S',0,0), // presented
-    f(27666,9,2,b'm',332,4,255,b'S',0,0), // validated
+    f(27533,9,1,b'm',333,4,255,b'S',0,0), // presented
+    f(27542,9,2,b'm',333,4,255,b'S',0,0), // validated
     // envoy.config.route.v3.Tracing
-    f(27704,15,1,b'm',321,4,255,b'I',6959,36), // client_sampling
-    f(27719,15,2,b'm',321,4,255,b'I',6959,36), // random_sampling
-    f(27734,16,3,b'm',321,4,255,b'I',6959,36), // overall_sampling
-    f(27750,11,4,b'm',315,2,255,b'I',6959,36), // custom_tags
-    f(23199,9,5,b's',65535,0,255,b'I',6959,36), // operation
-    f(27761,18,6,b's',65535,0,255,b'I',6959,36), // upstream_operation
+    f(27580,15,1,b'm',322,4,255,b'I',6959,36), // client_sampling
+    f(27595,15,2,b'm',322,4,255,b'I',6959,36), // random_sampling
+    f(27610,16,3,b'm',322,4,255,b'I',6959,36), // overall_sampling
+    f(27626,11,4,b'm',316,2,255,b'I',6959,36), // custom_tags
+    f(23075,9,5,b's',65535,0,255,b'I',6959,36), // operation
+    f(27637,18,6,b's',65535,0,255,b'I',6959,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
     f(345,4,2,b's',65535,0,255,b'S',0,0), // name
-    f(27280,7,4,b'm',181,2,255,b'S',0,0), // headers
+    f(27156,7,4,b'm',181,2,255,b'S',0,0), // headers
     // envoy.config.route.v3.VirtualHost
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(27848,7,2,b's',65535,2,255,b'S',0,0), // domains
-    f(27855,6,3,b'm',184,2,255,b'S',0,0), // routes
-    f(27861,11,4,b'e',31,0,255,b'S',0,0), // require_tls
-    f(27872,16,5,b'm',203,2,255,b'S',0,0), // virtual_clusters
-    f(24839,11,6,b'm',65535,2,255,b'R',24770,69), // rate_limits
-    f(23875,22,7,b'm',107,2,255,b'S',0,0), // request_headers_to_add
-    f(25015,4,8,b'm',65535,4,255,b'R',24926,89), // cors
-    f(23897,23,10,b'm',107,2,255,b'S',0,0), // response_headers_to_add
-    f(23920,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(23946,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(27888,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
-    f(23971,23,15,b'm',205,1,255,b'S',0,0), // typed_per_filter_config
-    f(14631,12,16,b'm',65535,4,255,b'R',24667,103), // retry_policy
-    f(25211,12,17,b'm',65535,4,255,b'R',25137,74), // hedge_policy
-    f(24112,30,18,b'm',345,4,255,b'I',24029,83), // per_request_buffer_limit_bytes
-    f(27917,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(25341,25,20,b'm',331,4,255,b'R',25306,35), // retry_policy_typed_config
-    f(27960,7,21,b'm',65535,4,255,b'R',27950,10), // matcher
-    f(25261,23,22,b'm',194,2,255,b'S',0,0), // request_mirror_policies
-    f(28029,31,23,b'b',65535,0,255,b'I',27967,62), // include_is_timeout_retry_header
-    f(9674,8,24,b'm',117,4,255,b'I',28060,39), // metadata
-    f(24297,25,25,b'm',346,4,255,b'I',24029,83), // request_body_buffer_limit
-    f(24424,16,26,b'm',144,2,255,b'R',24322,102), // route_specifiers
+    f(27724,7,2,b's',65535,2,255,b'S',0,0), // domains
+    f(27731,6,3,b'm',184,2,255,b'S',0,0), // routes
+    f(27737,11,4,b'e',31,0,255,b'S',0,0), // require_tls
+    f(27748,16,5,b'm',203,2,255,b'S',0,0), // virtual_clusters
+    f(24715,11,6,b'm',65535,2,255,b'R',24646,69), // rate_limits
+    f(23751,22,7,b'm',107,2,255,b'S',0,0), // request_headers_to_add
+    f(24891,4,8,b'm',65535,4,255,b'R',24802,89), // cors
+    f(23773,23,10,b'm',107,2,255,b'S',0,0), // response_headers_to_add
+    f(23796,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(23822,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(27764,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
+    f(23847,23,15,b'm',205,1,255,b'S',0,0), // typed_per_filter_config
+    f(14631,12,16,b'm',65535,4,255,b'R',24543,103), // retry_policy
+    f(25087,12,17,b'm',65535,4,255,b'R',25013,74), // hedge_policy
+    f(23988,30,18,b'm',346,4,255,b'I',23905,83), // per_request_buffer_limit_bytes
+    f(27793,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
+    f(25217,25,20,b'm',332,4,255,b'R',25182,35), // retry_policy_typed_config
+    f(27836,7,21,b'm',65535,4,255,b'R',27826,10), // matcher
+    f(25137,23,22,b'm',194,2,255,b'S',0,0), // request_mirror_policies
+    f(27905,31,23,b'b',65535,0,255,b'I',27843,62), // include_is_timeout_retry_header
+    f(9674,8,24,b'm',117,4,255,b'I',27936,39), // metadata
+    f(24173,25,25,b'm',347,4,255,b'I',23905,83), // request_body_buffer_limit
+    f(24300,16,26,b'm',144,2,255,b'R',24198,102), // route_specifiers
     // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',331,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',332,4,255,b'S',0,0), // value
     // envoy.config.route.v3.WeightedCluster
     f(7353,8,1,b'm',207,2,255,b'S',0,0), // clusters
-    f(28195,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
-    f(28256,12,3,b'm',345,4,255,b'I',28213,43), // total_weight
-    f(26306,11,4,b's',65535,4,0,b'S',0,0), // header_name
-    f(28268,15,5,b'm',332,4,0,b'S',0,0), // use_hash_policy
+    f(28071,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
+    f(28132,12,3,b'm',346,4,255,b'I',28089,43), // total_weight
+    f(26182,11,4,b's',65535,4,0,b'S',0,0), // header_name
+    f(28144,15,5,b'm',333,4,0,b'S',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(1997,6,2,b'm',345,4,255,b'S',0,0), // weight
-    f(24616,14,3,b'm',117,4,255,b'I',24557,59), // metadata_match
-    f(23875,22,4,b'm',107,2,255,b'S',0,0), // request_headers_to_add
-    f(23897,23,5,b'm',107,2,255,b'S',0,0), // response_headers_to_add
-    f(23920,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(23946,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(23971,23,10,b'm',208,1,255,b'S',0,0), // typed_per_filter_config
-    f(24630,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
-    f(24526,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(1997,6,2,b'm',346,4,255,b'S',0,0), // weight
+    f(24492,14,3,b'm',117,4,255,b'I',24433,59), // metadata_match
+    f(23751,22,4,b'm',107,2,255,b'S',0,0), // request_headers_to_add
+    f(23773,23,5,b'm',107,2,255,b'S',0,0), // response_headers_to_add
+    f(23796,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(23822,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(23847,23,10,b'm',208,1,255,b'S',0,0), // typed_per_filter_config
+    f(24506,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
+    f(24402,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
     // envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',331,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',332,4,255,b'S',0,0), // value
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(28464,6,2,b's',65535,4,0,b'S',0,0), // format
-    f(6882,11,3,b'm',342,4,0,b'S',0,0), // json_format
-    f(28470,17,4,b'm',342,4,0,b'S',0,0), // typed_json_format
+    f(28340,6,2,b's',65535,4,0,b'S',0,0), // format
+    f(6882,11,3,b'm',343,4,0,b'S',0,0), // json_format
+    f(28346,17,4,b'm',343,4,0,b'S',0,0), // typed_json_format
     f(942,10,5,b'm',141,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
     f(942,10,1,b'm',141,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
     f(942,10,1,b'm',141,4,0,b'S',0,0), // log_format
     // envoy.extensions.clusters.dns.v3.DnsCluster
-    f(9337,16,3,b'm',335,4,255,b'S',0,0), // dns_refresh_rate
+    f(9337,16,3,b'm',336,4,255,b'S',0,0), // dns_refresh_rate
     f(10166,24,4,b'm',213,4,255,b'S',0,0), // dns_failure_refresh_rate
     f(10020,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(10583,10,6,b'm',335,4,255,b'S',0,0), // dns_jitter
+    f(10583,10,6,b'm',336,4,255,b'S',0,0), // dns_jitter
     f(5833,25,7,b'm',144,4,255,b'S',0,0), // typed_dns_resolver_config
     f(9353,17,8,b'e',33,0,255,b'S',0,0), // dns_lookup_family
-    f(28644,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
-    f(28676,20,10,b'm',335,4,255,b'S',0,0), // dns_min_refresh_rate
+    f(28520,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
+    f(28552,20,10,b'm',336,4,255,b'S',0,0), // dns_min_refresh_rate
     // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    f(12306,13,1,b'm',335,4,255,b'S',0,0), // base_interval
-    f(12319,12,2,b'm',335,4,255,b'S',0,0), // max_interval
+    f(12306,13,1,b'm',336,4,255,b'S',0,0), // base_interval
+    f(12319,12,2,b'm',336,4,255,b'S',0,0), // max_interval
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    f(28819,10,1,b's',65535,4,0,b'S',0,0), // object_key
-    f(28829,13,2,b'm',141,4,1,b'S',0,0), // format_string
-    f(28889,9,3,b'b',65535,0,255,b'I',28842,47), // read_only
-    f(28980,20,4,b'e',34,0,255,b'I',28898,82), // shared_with_upstream
-    f(29000,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
-    f(29013,11,6,b's',65535,0,255,b'S',0,0), // factory_key
+    f(28695,10,1,b's',65535,4,0,b'S',0,0), // object_key
+    f(28705,13,2,b'm',141,4,1,b'S',0,0), // format_string
+    f(28765,9,3,b'b',65535,0,255,b'I',28718,47), // read_only
+    f(28856,20,4,b'e',34,0,255,b'I',28774,82), // shared_with_upstream
+    f(28876,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
+    f(28889,11,6,b's',65535,0,255,b'S',0,0), // factory_key
     // envoy.extensions.filters.http.router.v3.Router
-    f(29126,13,1,b'm',332,4,255,b'I',29070,56), // dynamic_stats
-    f(29139,16,2,b'b',65535,0,255,b'I',23994,35), // start_child_span
-    f(29155,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(29167,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(29189,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(29258,27,6,b'b',65535,0,255,b'I',29209,49), // respect_expected_rq_timeout
-    f(29311,40,7,b'b',65535,0,255,b'I',29285,26), // suppress_grpc_request_failure_code_stats
-    f(29351,21,8,b'm',231,2,255,b'R',10035,46), // upstream_http_filters
-    f(29433,20,9,b'm',216,4,255,b'I',29372,61), // upstream_log_options
-    f(29453,33,10,b'm',332,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(29002,13,1,b'm',333,4,255,b'I',28946,56), // dynamic_stats
+    f(29015,16,2,b'b',65535,0,255,b'I',23870,35), // start_child_span
+    f(29031,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(29043,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(29065,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(29134,27,6,b'b',65535,0,255,b'I',29085,49), // respect_expected_rq_timeout
+    f(29187,40,7,b'b',65535,0,255,b'I',29161,26), // suppress_grpc_request_failure_code_stats
+    f(29227,21,8,b'm',232,2,255,b'R',10035,46), // upstream_http_filters
+    f(29309,20,9,b'm',216,4,255,b'I',29248,61), // upstream_log_options
+    f(29329,33,10,b'm',333,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(29557,37,1,b'b',65535,0,255,b'I',6959,36), // flush_upstream_log_on_upstream_stream
-    f(29594,27,2,b'm',335,4,255,b'I',6959,36), // upstream_log_flush_interval
+    f(29433,37,1,b'b',65535,0,255,b'I',6959,36), // flush_upstream_log_on_upstream_stream
+    f(29470,27,2,b'm',336,4,255,b'I',6959,36), // upstream_log_flush_interval
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
+    f(21309,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(29629,12,2,b'm',331,4,255,b'S',0,0), // token_bucket
+    f(29641,15,3,b'm',130,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    f(22182,5,1,b'm',221,2,255,b'S',0,0), // rules
-    f(29812,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
-    f(29849,17,3,b'm',124,4,255,b'S',0,0), // pass_through_tlvs
-    f(29866,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
-    f(21433,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(29914,12,6,b'e',65535,0,255,b'R',29885,29), // tlv_location
+    f(22058,5,1,b'm',222,2,255,b'S',0,0), // rules
+    f(29782,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
+    f(29819,17,3,b'm',124,4,255,b'S',0,0), // pass_through_tlvs
+    f(29836,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
+    f(21309,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(29884,12,6,b'e',65535,0,255,b'R',29855,29), // tlv_location
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    f(30004,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(29974,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
     f(12504,3,2,b's',65535,0,255,b'S',0,0), // key
-    f(30022,21,3,b'e',35,0,255,b'S',0,0), // value_string_encoding
+    f(29992,21,3,b'e',35,0,255,b'S',0,0), // value_string_encoding
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
     f(17770,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
-    f(30113,14,2,b'm',220,4,255,b'S',0,0), // on_tlv_present
+    f(30083,14,2,b'm',221,4,255,b'S',0,0), // on_tlv_present
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(30219,25,1,b'm',332,4,255,b'R',30190,29), // enable_ja3_fingerprinting
-    f(30299,24,2,b'm',345,4,255,b'I',30244,55), // initial_read_buffer_size
-    f(30323,25,3,b'm',332,4,255,b'R',30190,29), // enable_ja4_fingerprinting
-    f(30348,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(30395,21,5,b'm',345,4,255,b'S',0,0), // max_client_hello_size
+    f(30189,25,1,b'm',333,4,255,b'R',30160,29), // enable_ja3_fingerprinting
+    f(30269,24,2,b'm',346,4,255,b'I',30214,55), // initial_read_buffer_size
+    f(30293,25,3,b'm',333,4,255,b'R',30160,29), // enable_ja4_fingerprinting
+    f(30318,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(30365,21,5,b'm',346,4,255,b'S',0,0), // max_client_hello_size
     // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    f(21433,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(8799,15,2,b'm',346,4,255,b'S',0,0), // max_connections
-    f(30484,5,3,b'm',335,4,255,b'S',0,0), // delay
-    f(30489,15,4,b'm',130,4,255,b'S',0,0), // runtime_enabled
+    f(21309,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(8799,15,2,b'm',347,4,255,b'S',0,0), // max_connections
+    f(30454,5,3,b'm',336,4,255,b'S',0,0), // delay
+    f(29641,15,4,b'm',130,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.network.direct_response.v3.Config
-    f(30562,8,1,b'm',98,4,255,b'S',0,0), // response
+    f(30517,8,1,b'm',98,4,255,b'S',0,0), // response
     // envoy.extensions.filters.network.echo.v3.Echo
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(30696,10,1,b'e',36,0,255,b'S',0,0), // codec_type
-    f(21433,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(30706,3,3,b'm',232,4,0,b'S',0,0), // rds
+    f(30651,10,1,b'e',36,0,255,b'S',0,0), // codec_type
+    f(21309,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(30661,3,3,b'm',233,4,0,b'S',0,0), // rds
     f(2551,12,4,b'm',196,4,0,b'S',0,0), // route_config
-    f(30709,12,5,b'm',231,2,255,b'S',0,0), // http_filters
-    f(30721,14,6,b'm',332,4,255,b'S',0,0), // add_user_agent
-    f(4828,7,7,b'm',65535,4,255,b'R',30735,28), // tracing
+    f(30664,12,5,b'm',232,2,255,b'S',0,0), // http_filters
+    f(30676,14,6,b'm',333,4,255,b'S',0,0), // add_user_agent
+    f(4828,7,7,b'm',65535,4,255,b'R',30690,28), // tracing
     f(9294,21,8,b'm',109,4,255,b'S',0,0), // http_protocol_options
     f(9315,22,9,b'm',112,4,255,b'S',0,0), // http2_protocol_options
-    f(30763,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(30774,13,12,b'm',335,4,255,b'S',0,0), // drain_timeout
+    f(30718,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(30729,13,12,b'm',336,4,255,b'S',0,0), // drain_timeout
     f(4311,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(30787,18,14,b'm',332,4,255,b'S',0,0), // use_remote_address
-    f(30805,19,15,b'm',332,4,255,b'S',0,0), // generate_request_id
-    f(30824,27,16,b'e',37,0,255,b'S',0,0), // forward_client_cert_details
-    f(30851,31,17,b'm',229,4,255,b'S',0,0), // set_current_client_cert_details
-    f(30882,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(30900,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(30991,49,20,b'b',65535,0,255,b'I',30920,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(31040,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(31055,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(25066,15,23,b'm',230,2,255,b'S',0,0), // upgrade_configs
-    f(31058,19,24,b'm',335,4,255,b'S',0,0), // stream_idle_timeout
-    f(31077,23,25,b'm',228,4,255,b'S',0,0), // internal_address_config
-    f(31100,21,26,b'm',335,4,255,b'S',0,0), // delayed_close_timeout
-    f(13456,15,28,b'm',335,4,255,b'S',0,0), // request_timeout
-    f(31121,22,29,b'm',345,4,255,b'S',0,0), // max_request_headers_kb
-    f(31143,14,30,b'm',332,4,255,b'S',0,0), // normalize_path
-    f(31195,13,31,b'm',65535,4,0,b'R',31157,38), // scoped_routes
-    f(31208,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(31236,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(31249,28,34,b'e',39,0,255,b'S',0,0), // server_header_transformation
+    f(30742,18,14,b'm',333,4,255,b'S',0,0), // use_remote_address
+    f(30760,19,15,b'm',333,4,255,b'S',0,0), // generate_request_id
+    f(30779,27,16,b'e',37,0,255,b'S',0,0), // forward_client_cert_details
+    f(30806,31,17,b'm',230,4,255,b'S',0,0), // set_current_client_cert_details
+    f(30837,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(30855,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(30946,49,20,b'b',65535,0,255,b'I',30875,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(30995,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(31010,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(24942,15,23,b'm',231,2,255,b'S',0,0), // upgrade_configs
+    f(31013,19,24,b'm',336,4,255,b'S',0,0), // stream_idle_timeout
+    f(31032,23,25,b'm',229,4,255,b'S',0,0), // internal_address_config
+    f(31055,21,26,b'm',336,4,255,b'S',0,0), // delayed_close_timeout
+    f(13456,15,28,b'm',336,4,255,b'S',0,0), // request_timeout
+    f(31076,22,29,b'm',346,4,255,b'S',0,0), // max_request_headers_kb
+    f(31098,14,30,b'm',333,4,255,b'S',0,0), // normalize_path
+    f(31150,13,31,b'm',65535,4,0,b'R',31112,38), // scoped_routes
+    f(31163,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(31191,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(31204,28,34,b'e',39,0,255,b'S',0,0), // server_header_transformation
     f(9729,28,35,b'm',113,4,255,b'S',0,0), // common_http_protocol_options
-    f(31277,20,36,b'm',233,4,255,b'S',0,0), // request_id_extension
-    f(31297,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(31365,18,38,b'm',65535,4,255,b'R',31330,35), // local_reply_config
-    f(31383,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(31487,36,40,b'm',332,4,255,b'I',31407,80), // stream_error_on_invalid_http_message
-    f(31523,23,41,b'm',335,4,255,b'S',0,0), // request_headers_timeout
-    f(31546,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(31601,26,43,b'm',65535,4,255,b'R',31565,36), // path_normalization_options
-    f(31650,22,44,b'm',65535,4,255,b'R',31627,23), // http3_protocol_options
-    f(31672,32,45,b'e',38,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(31704,32,46,b'm',144,2,255,b'S',0,0), // original_ip_detection_extensions
-    f(31736,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(31759,28,48,b'm',133,4,255,b'S',0,0), // scheme_header_transformation
-    f(31787,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(31806,30,50,b'm',144,4,255,b'R',0,0), // typed_header_validation_config
-    f(31836,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(31892,32,52,b'm',144,2,255,b'R',31859,33), // early_header_mutation_extensions
-    f(31924,35,53,b'm',332,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(31991,25,54,b'm',335,4,255,b'I',31959,32), // access_log_flush_interval
-    f(32016,31,55,b'b',65535,0,255,b'I',31959,32), // flush_access_log_on_new_request
-    f(32047,18,56,b'm',227,4,255,b'I',31959,32), // access_log_options
-    f(32159,21,57,b'b',65535,0,255,b'I',32065,94), // append_local_overload
-    f(32230,34,58,b'b',65535,0,255,b'I',32180,50), // http1_safe_max_connection_duration
-    f(32264,20,59,b'm',335,4,255,b'S',0,0), // stream_flush_timeout
-    f(32284,27,60,b'm',65535,4,255,b'R',0,0), // forward_client_cert_matcher
-    f(32311,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(32331,20,62,b'm',328,4,255,b'S',0,0), // drain_timeout_jitter
+    f(31232,20,36,b'm',234,4,255,b'S',0,0), // request_id_extension
+    f(31252,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(31320,18,38,b'm',65535,4,255,b'R',31285,35), // local_reply_config
+    f(31338,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(31442,36,40,b'm',333,4,255,b'I',31362,80), // stream_error_on_invalid_http_message
+    f(31478,23,41,b'm',336,4,255,b'S',0,0), // request_headers_timeout
+    f(31501,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(31556,26,43,b'm',65535,4,255,b'R',31520,36), // path_normalization_options
+    f(31605,22,44,b'm',65535,4,255,b'R',31582,23), // http3_protocol_options
+    f(31627,32,45,b'e',38,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(31659,32,46,b'm',144,2,255,b'S',0,0), // original_ip_detection_extensions
+    f(31691,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(31714,28,48,b'm',133,4,255,b'S',0,0), // scheme_header_transformation
+    f(31742,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(31761,30,50,b'm',144,4,255,b'R',0,0), // typed_header_validation_config
+    f(31791,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(31847,32,52,b'm',144,2,255,b'R',31814,33), // early_header_mutation_extensions
+    f(31879,35,53,b'm',333,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(31946,25,54,b'm',336,4,255,b'I',31914,32), // access_log_flush_interval
+    f(31971,31,55,b'b',65535,0,255,b'I',31914,32), // flush_access_log_on_new_request
+    f(32002,18,56,b'm',228,4,255,b'I',31914,32), // access_log_options
+    f(32114,21,57,b'b',65535,0,255,b'I',32020,94), // append_local_overload
+    f(32185,34,58,b'b',65535,0,255,b'I',32135,50), // http1_safe_max_connection_duration
+    f(32219,20,59,b'm',336,4,255,b'S',0,0), // stream_flush_timeout
+    f(32239,27,60,b'm',65535,4,255,b'R',0,0), // forward_client_cert_matcher
+    f(32266,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(32286,20,62,b'm',329,4,255,b'S',0,0), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(31991,25,1,b'm',335,4,255,b'I',6959,36), // access_log_flush_interval
-    f(32016,31,2,b'b',65535,0,255,b'I',6959,36), // flush_access_log_on_new_request
-    f(32452,44,3,b'b',65535,0,255,b'I',6959,36), // flush_log_on_tunnel_successfully_established
+    f(31946,25,1,b'm',336,4,255,b'I',6959,36), // access_log_flush_interval
+    f(31971,31,2,b'b',65535,0,255,b'I',6959,36), // flush_access_log_on_new_request
+    f(32407,44,3,b'b',65535,0,255,b'I',6959,36), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(32599,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
-    f(32611,11,2,b'm',95,2,255,b'S',0,0), // cidr_ranges
+    f(32554,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
+    f(32566,11,2,b'm',95,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(32731,7,1,b'm',332,4,255,b'S',0,0), // subject
-    f(32738,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(32686,7,1,b'm',333,4,255,b'S',0,0), // subject
+    f(32693,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(32742,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(28464,6,7,b'e',65535,0,255,b'R',0,0), // format
-    f(32747,6,8,b'b',65535,0,255,b'R',0,0), // issuer
+    f(32697,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(28340,6,7,b'e',65535,0,255,b'R',0,0), // format
+    f(32702,6,8,b'b',65535,0,255,b'R',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    f(26663,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(3548,7,2,b'm',231,2,255,b'R',32848,61), // filters
-    f(26675,7,3,b'm',332,4,255,b'S',0,0), // enabled
+    f(26539,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(3548,7,2,b'm',232,2,255,b'R',32803,61), // filters
+    f(26551,7,3,b'm',333,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,4,b'm',331,4,0,b'S',0,0), // typed_config
+    f(3148,12,4,b'm',332,4,0,b'S',0,0), // typed_config
     f(20327,16,5,b'm',65535,4,0,b'R',20284,43), // config_discovery
-    f(23335,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(23211,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
     f(14436,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(33042,13,1,b'm',96,4,255,b'S',0,0), // config_source
-    f(33055,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(32997,13,1,b'm',96,4,255,b'S',0,0), // config_source
+    f(33010,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    f(3148,12,1,b'm',331,4,255,b'S',0,0), // typed_config
+    f(3148,12,1,b'm',332,4,255,b'S',0,0), // typed_config
     // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    f(21433,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(33216,12,2,b'm',330,4,255,b'S',0,0), // token_bucket
-    f(30489,15,3,b'm',130,4,255,b'S',0,0), // runtime_enabled
-    f(33228,9,4,b's',65535,0,255,b'S',0,0), // share_key
+    f(21309,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(29629,12,2,b'm',331,4,255,b'S',0,0), // token_bucket
+    f(29641,15,3,b'm',130,4,255,b'S',0,0), // runtime_enabled
+    f(33171,9,4,b's',65535,0,255,b'S',0,0), // share_key
     // envoy.extensions.filters.network.set_filter_state.v3.Config
-    f(33296,17,1,b'm',214,2,255,b'S',0,0), // on_new_connection
-    f(33313,27,2,b'm',214,2,255,b'S',0,0), // on_downstream_tls_handshake
-    f(33340,18,3,b'm',214,2,255,b'S',0,0), // on_downstream_data
+    f(33239,17,1,b'm',214,2,255,b'S',0,0), // on_new_connection
+    f(33256,27,2,b'm',214,2,255,b'S',0,0), // on_downstream_tls_handshake
+    f(33283,18,3,b'm',214,2,255,b'S',0,0), // on_downstream_data
     // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    f(21433,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(21309,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(33470,23,3,b'm',335,4,255,b'I',20015,34), // downstream_idle_timeout
-    f(33493,21,4,b'm',335,4,255,b'I',20015,34), // upstream_idle_timeout
+    f(33413,23,3,b'm',336,4,255,b'I',20015,34), // downstream_idle_timeout
+    f(33436,21,4,b'm',336,4,255,b'I',20015,34), // upstream_idle_timeout
     f(4311,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(33514,20,7,b'm',345,4,255,b'S',0,0), // max_connect_attempts
-    f(16822,12,8,b'm',335,4,255,b'S',0,0), // idle_timeout
-    f(24616,14,9,b'm',117,4,255,b'I',24557,59), // metadata_match
-    f(24540,17,10,b'm',240,4,0,b'S',0,0), // weighted_clusters
-    f(24915,11,11,b'm',322,2,255,b'I',33534,78), // hash_policy
-    f(33612,16,12,b'm',239,4,255,b'S',0,0), // tunneling_config
-    f(33628,34,13,b'm',335,4,255,b'S',0,0), // max_downstream_connection_duration
-    f(33761,9,14,b'm',65535,4,255,b'R',33662,99), // on_demand
-    f(31991,25,15,b'm',335,4,255,b'S',0,0), // access_log_flush_interval
-    f(33770,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(32047,18,17,b'm',238,4,255,b'S',0,0), // access_log_options
-    f(33799,15,18,b'm',92,4,255,b'S',0,0), // backoff_options
-    f(33901,19,19,b'm',65535,2,255,b'R',33814,87), // proxy_protocol_tlvs
-    f(33920,52,20,b'm',328,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(33972,21,21,b'e',40,0,255,b'S',0,0), // upstream_connect_mode
-    f(33993,20,22,b'm',345,4,255,b'S',0,0), // max_early_data_bytes
-    f(34057,31,23,b'e',65535,0,255,b'R',34013,44), // proxy_protocol_tlv_merge_policy
-    f(34088,17,24,b'm',332,4,255,b'S',0,0), // check_drain_close
+    f(33457,20,7,b'm',346,4,255,b'S',0,0), // max_connect_attempts
+    f(16822,12,8,b'm',336,4,255,b'S',0,0), // idle_timeout
+    f(24492,14,9,b'm',117,4,255,b'I',24433,59), // metadata_match
+    f(24416,17,10,b'm',241,4,0,b'S',0,0), // weighted_clusters
+    f(24791,11,11,b'm',323,2,255,b'I',33477,78), // hash_policy
+    f(33555,16,12,b'm',240,4,255,b'S',0,0), // tunneling_config
+    f(33571,34,13,b'm',336,4,255,b'S',0,0), // max_downstream_connection_duration
+    f(33704,9,14,b'm',65535,4,255,b'R',33605,99), // on_demand
+    f(31946,25,15,b'm',336,4,255,b'S',0,0), // access_log_flush_interval
+    f(33713,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(32002,18,17,b'm',239,4,255,b'S',0,0), // access_log_options
+    f(33742,15,18,b'm',92,4,255,b'S',0,0), // backoff_options
+    f(33844,19,19,b'm',65535,2,255,b'R',33757,87), // proxy_protocol_tlvs
+    f(33863,52,20,b'm',329,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(33915,21,21,b'e',40,0,255,b'S',0,0), // upstream_connect_mode
+    f(33936,20,22,b'm',346,4,255,b'S',0,0), // max_early_data_bytes
+    f(34000,31,23,b'e',65535,0,255,b'R',33956,44), // proxy_protocol_tlv_merge_policy
+    f(34031,17,24,b'm',333,4,255,b'S',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(31991,25,1,b'm',335,4,255,b'S',0,0), // access_log_flush_interval
-    f(33770,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(34179,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
+    f(31946,25,1,b'm',336,4,255,b'S',0,0), // access_log_flush_interval
+    f(33713,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(34122,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
     f(2003,8,1,b's',65535,0,255,b'S',0,0), // hostname
-    f(34274,8,2,b'b',65535,0,255,b'S',0,0), // use_post
-    f(34282,14,3,b'm',107,2,255,b'S',0,0), // headers_to_add
-    f(34296,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
-    f(34322,9,5,b's',65535,0,255,b'S',0,0), // post_path
-    f(34331,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
-    f(31277,20,7,b'm',233,4,255,b'S',0,0), // request_id_extension
-    f(34358,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
-    f(34375,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
-    f(18897,10,10,b'm',144,2,255,b'R',34398,76), // formatters
+    f(34217,8,2,b'b',65535,0,255,b'S',0,0), // use_post
+    f(34225,14,3,b'm',107,2,255,b'S',0,0), // headers_to_add
+    f(34239,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
+    f(34265,9,5,b's',65535,0,255,b'S',0,0), // post_path
+    f(34274,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
+    f(31232,20,7,b'm',234,4,255,b'S',0,0), // request_id_extension
+    f(34301,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
+    f(34318,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
+    f(18897,10,10,b'm',144,2,255,b'R',34341,76), // formatters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    f(7353,8,1,b'm',241,2,255,b'S',0,0), // clusters
+    f(7353,8,1,b'm',242,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
-    f(24616,14,3,b'm',117,4,255,b'I',24557,59), // metadata_match
+    f(24492,14,3,b'm',117,4,255,b'I',24433,59), // metadata_match
     // envoy.extensions.formatter.metadata.v3.Metadata
     // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
     // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    f(26306,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(34817,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
-    f(34858,18,3,b'm',325,4,255,b'S',0,0), // reject_with_status
+    f(26182,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(34760,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
+    f(34801,18,3,b'm',326,4,255,b'S',0,0), // reject_with_status
     // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    f(30900,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(34936,17,2,b'm',246,4,255,b'S',0,0), // xff_trusted_cidrs
-    f(31040,15,3,b'm',332,4,255,b'S',0,0), // skip_xff_append
+    f(30855,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(34879,17,2,b'm',247,4,255,b'S',0,0), // xff_trusted_cidrs
+    f(30995,15,3,b'm',333,4,255,b'S',0,0), // skip_xff_append
     // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    f(35019,5,1,b'm',95,2,255,b'S',0,0), // cidrs
+    f(34962,5,1,b'm',95,2,255,b'S',0,0), // cidrs
     // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    f(10782,20,1,b'm',250,4,0,b'S',0,0), // zone_aware_lb_config
-    f(10802,27,2,b'm',249,4,0,b'S',0,0), // locality_weighted_lb_config
+    f(10782,20,1,b'm',251,4,0,b'S',0,0), // zone_aware_lb_config
+    f(10802,27,2,b'm',250,4,0,b'S',0,0), // locality_weighted_lb_config
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    f(11593,15,1,b'm',328,4,255,b'I',11488,105), // routing_enabled
-    f(11608,16,2,b'm',346,4,255,b'I',11488,105), // min_cluster_size
+    f(11593,15,1,b'm',329,4,255,b'I',11488,105), // routing_enabled
+    f(11608,16,2,b'm',347,4,255,b'I',11488,105), // min_cluster_size
     f(11624,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
-    f(35384,29,4,b'b',65535,0,255,b'R',35344,40), // force_locality_direct_routing
-    f(35413,16,5,b'm',65535,4,255,b'R',35344,40), // force_local_zone
-    f(35429,14,6,b'e',65535,0,255,b'R',35344,40), // locality_basis
+    f(35327,29,4,b'b',65535,0,255,b'R',35287,40), // force_locality_direct_routing
+    f(35356,16,5,b'm',65535,4,255,b'R',35287,40), // force_local_zone
+    f(35372,14,6,b'e',65535,0,255,b'R',35287,40), // locality_basis
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    f(11816,12,1,b'm',345,4,255,b'S',0,0), // choice_count
+    f(11816,12,1,b'm',346,4,255,b'S',0,0), // choice_count
     f(11828,19,2,b'm',129,4,255,b'S',0,0), // active_request_bias
     f(11911,17,3,b'm',65535,4,255,b'R',11847,64), // slow_start_config
-    f(35513,18,4,b'm',248,4,255,b'S',0,0), // locality_lb_config
-    f(35531,16,5,b'm',332,4,255,b'S',0,0), // enable_full_scan
-    f(35547,16,6,b'e',41,0,255,b'S',0,0), // selection_method
+    f(35456,18,4,b'm',249,4,255,b'S',0,0), // locality_lb_config
+    f(35474,16,5,b'm',333,4,255,b'S',0,0), // enable_full_scan
+    f(35490,16,6,b'e',41,0,255,b'S',0,0), // selection_method
     // envoy.extensions.load_balancing_policies.random.v3.Random
-    f(35513,18,1,b'm',248,4,255,b'S',0,0), // locality_lb_config
+    f(35456,18,1,b'm',249,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
     f(11911,17,1,b'm',65535,4,255,b'R',11847,64), // slow_start_config
-    f(35513,18,2,b'm',248,4,255,b'S',0,0), // locality_lb_config
+    f(35456,18,2,b'm',249,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality
-    f(35754,23,1,b'm',83,4,255,b'S',0,0), // endpoint_picking_policy
+    f(35697,23,1,b'm',83,4,255,b'S',0,0), // endpoint_picking_policy
     // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
     f(14240,9,1,b'm',89,2,255,b'S',0,0), // resolvers
     f(14249,20,2,b'm',100,4,255,b'S',0,0), // dns_resolver_options
-    f(35846,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
-    f(35871,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
-    f(35934,15,5,b'm',345,4,255,b'I',35897,37), // udp_max_queries
-    f(35949,21,6,b'm',346,4,255,b'S',0,0), // query_timeout_seconds
-    f(35970,11,7,b'm',345,4,255,b'S',0,0), // query_tries
-    f(35981,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
-    f(35999,22,9,b'm',345,4,255,b'S',0,0), // edns0_max_payload_size
-    f(36021,24,10,b'm',335,4,255,b'I',35897,37), // max_udp_channel_duration
-    f(36045,25,11,b'b',65535,0,255,b'I',35897,37), // reinit_channel_on_timeout
-    f(36136,14,12,b'm',345,4,255,b'I',36070,66), // qcache_max_ttl
+    f(35789,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
+    f(35814,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
+    f(35877,15,5,b'm',346,4,255,b'I',35840,37), // udp_max_queries
+    f(35892,21,6,b'm',347,4,255,b'S',0,0), // query_timeout_seconds
+    f(35913,11,7,b'm',346,4,255,b'S',0,0), // query_tries
+    f(35924,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
+    f(35942,22,9,b'm',346,4,255,b'S',0,0), // edns0_max_payload_size
+    f(35964,24,10,b'm',336,4,255,b'I',35840,37), // max_udp_channel_duration
+    f(35988,25,11,b'b',65535,0,255,b'I',35840,37), // reinit_channel_on_timeout
+    f(36079,14,12,b'm',346,4,255,b'I',36013,66), // qcache_max_ttl
     // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    f(17881,11,1,b'm',345,4,255,b'S',0,0), // num_retries
-    f(36262,20,2,b'm',345,4,255,b'I',36231,31), // num_resolver_threads
+    f(17881,11,1,b'm',346,4,255,b'S',0,0), // num_retries
+    f(36205,20,2,b'm',346,4,255,b'I',36174,31), // num_resolver_threads
     // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
     f(14240,9,1,b'm',89,2,255,b'S',0,0), // resolvers
-    f(36434,12,2,b'm',65535,4,255,b'R',36355,79), // dns_over_tls
-    f(36527,14,3,b'm',65535,4,255,b'R',36446,81), // dns_over_https
-    f(36593,13,4,b'b',65535,0,255,b'R',36541,52), // enable_dnssec
-    f(36606,10,5,b'm',345,4,255,b'I',36070,66), // cache_size
-    f(36262,20,6,b'm',345,4,255,b'I',36231,31), // num_resolver_threads
-    f(36616,17,7,b'm',332,4,255,b'S',0,0), // use_system_config
-    f(36633,13,8,b'm',335,4,255,b'S',0,0), // query_timeout
-    f(35970,11,9,b'm',345,4,255,b'S',0,0), // query_tries
+    f(36377,12,2,b'm',65535,4,255,b'R',36298,79), // dns_over_tls
+    f(36470,14,3,b'm',65535,4,255,b'R',36389,81), // dns_over_https
+    f(36536,13,4,b'b',65535,0,255,b'R',36484,52), // enable_dnssec
+    f(36549,10,5,b'm',346,4,255,b'I',36013,66), // cache_size
+    f(36205,20,6,b'm',346,4,255,b'I',36174,31), // num_resolver_threads
+    f(36559,17,7,b'm',333,4,255,b'S',0,0), // use_system_config
+    f(36576,13,8,b'm',336,4,255,b'S',0,0), // query_timeout
+    f(35913,11,9,b'm',346,4,255,b'S',0,0), // query_tries
     // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    f(36712,13,1,b's',65535,0,255,b'S',0,0), // path_template
+    f(36655,13,1,b's',65535,0,255,b'S',0,0), // path_template
     // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    f(36795,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
+    f(36738,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
     // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    f(36871,17,1,b'm',332,4,255,b'S',0,0), // pack_trace_reason
-    f(36947,33,2,b'm',332,4,255,b'I',36888,59), // use_request_id_for_trace_sampling
+    f(36814,17,1,b'm',333,4,255,b'S',0,0), // pack_trace_reason
+    f(36890,33,2,b'm',333,4,255,b'I',36831,59), // use_request_id_for_trace_sampling
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(37108,10,1,b'm',98,4,255,b'S',0,0), // trusted_ca
-    f(37118,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(37141,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
-    f(37230,36,6,b'm',332,4,255,b'R',37164,66), // require_signed_certificate_timestamp
-    f(37266,3,7,b'm',98,4,255,b'S',0,0), // crl
-    f(37269,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
-    f(37294,23,9,b'm',305,2,255,b'S',0,0), // match_subject_alt_names
-    f(37317,24,10,b'e',42,0,255,b'S',0,0), // trust_chain_verification
+    f(37051,10,1,b'm',98,4,255,b'S',0,0), // trusted_ca
+    f(37061,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(37084,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
+    f(37173,36,6,b'm',333,4,255,b'R',37107,66), // require_signed_certificate_timestamp
+    f(37209,3,7,b'm',98,4,255,b'S',0,0), // crl
+    f(37212,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
+    f(37237,23,9,b'm',306,2,255,b'S',0,0), // match_subject_alt_names
+    f(37260,24,10,b'e',42,0,255,b'S',0,0), // trust_chain_verification
     f(14183,17,11,b'm',146,4,255,b'S',0,0), // watched_directory
-    f(37341,23,12,b'm',144,4,255,b'S',0,0), // custom_validator_config
-    f(37422,32,13,b'm',65535,4,255,b'R',37364,58), // ca_certificate_provider_instance
-    f(37454,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
-    f(37479,29,15,b'm',270,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(37508,16,16,b'm',345,4,255,b'S',0,0), // max_verify_depth
-    f(37640,17,17,b'm',65535,4,255,b'R',37524,116), // system_root_certs
-    f(37657,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
+    f(37284,23,12,b'm',144,4,255,b'S',0,0), // custom_validator_config
+    f(37365,32,13,b'm',65535,4,255,b'R',37307,58), // ca_certificate_provider_instance
+    f(37397,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
+    f(37422,29,15,b'm',271,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(37451,16,16,b'm',346,4,255,b'S',0,0), // max_verify_depth
+    f(37583,17,17,b'm',65535,4,255,b'R',37467,116), // system_root_certs
+    f(37600,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(37738,10,1,b'm',273,4,255,b'S',0,0), // tls_params
-    f(37748,16,2,b'm',271,2,255,b'S',0,0), // tls_certificates
-    f(37764,18,3,b'm',262,4,0,b'S',0,0), // validation_context
-    f(37782,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(37796,34,6,b'm',268,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(37830,36,7,b'm',268,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(37866,27,8,b'm',264,4,0,b'S',0,0), // combined_validation_context
-    f(37987,36,9,b'm',65535,4,255,b'R',37893,94), // tls_certificate_certificate_provider
-    f(38121,39,10,b'm',65535,4,0,b'R',38023,98), // validation_context_certificate_provider
-    f(38160,45,11,b'm',65535,4,255,b'R',37893,94), // tls_certificate_certificate_provider_instance
-    f(38205,48,12,b'm',65535,4,0,b'R',38023,98), // validation_context_certificate_provider_instance
-    f(38347,17,13,b'm',144,4,255,b'R',38253,94), // custom_handshaker
-    f(38364,33,14,b'm',65535,4,255,b'R',37893,94), // tls_certificate_provider_instance
-    f(38397,7,15,b'm',272,4,255,b'S',0,0), // key_log
-    f(38537,31,16,b'm',144,4,255,b'R',38404,133), // custom_tls_certificate_selector
+    f(37681,10,1,b'm',274,4,255,b'S',0,0), // tls_params
+    f(37691,16,2,b'm',272,2,255,b'S',0,0), // tls_certificates
+    f(37707,18,3,b'm',263,4,0,b'S',0,0), // validation_context
+    f(37725,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(37739,34,6,b'm',269,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(37773,36,7,b'm',269,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(37809,27,8,b'm',265,4,0,b'S',0,0), // combined_validation_context
+    f(37930,36,9,b'm',65535,4,255,b'R',37836,94), // tls_certificate_certificate_provider
+    f(38064,39,10,b'm',65535,4,0,b'R',37966,98), // validation_context_certificate_provider
+    f(38103,45,11,b'm',65535,4,255,b'R',37836,94), // tls_certificate_certificate_provider_instance
+    f(38148,48,12,b'm',65535,4,0,b'R',37966,98), // validation_context_certificate_provider_instance
+    f(38290,17,13,b'm',144,4,255,b'R',38196,94), // custom_handshaker
+    f(38307,33,14,b'm',65535,4,255,b'R',37836,94), // tls_certificate_provider_instance
+    f(38340,7,15,b'm',273,4,255,b'S',0,0), // key_log
+    f(38480,31,16,b'm',144,4,255,b'R',38347,133), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(38663,26,1,b'm',262,4,255,b'S',0,0), // default_validation_context
-    f(37830,36,2,b'm',268,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(38121,39,3,b'm',65535,4,255,b'R',38689,76), // validation_context_certificate_provider
-    f(38205,48,4,b'm',65535,4,255,b'R',38689,76), // validation_context_certificate_provider_instance
+    f(38606,26,1,b'm',263,4,255,b'S',0,0), // default_validation_context
+    f(37773,36,2,b'm',269,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(38064,39,3,b'm',65535,4,255,b'R',38632,76), // validation_context_certificate_provider
+    f(38148,48,4,b'm',65535,4,255,b'R',38632,76), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(38827,18,1,b'm',263,4,255,b'S',0,0), // common_tls_context
-    f(38845,26,2,b'm',332,4,255,b'S',0,0), // require_client_certificate
-    f(38958,11,3,b'm',332,4,255,b'R',38871,87), // require_sni
-    f(38969,19,4,b'm',274,4,0,b'S',0,0), // session_ticket_keys
-    f(38988,37,5,b'm',268,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
-    f(39025,15,6,b'm',335,4,255,b'S',0,0), // session_timeout
-    f(39040,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(39076,18,8,b'e',43,0,255,b'S',0,0), // ocsp_staple_policy
-    f(39094,31,9,b'm',332,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
-    f(39125,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(39160,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
+    f(38770,18,1,b'm',264,4,255,b'S',0,0), // common_tls_context
+    f(38788,26,2,b'm',333,4,255,b'S',0,0), // require_client_certificate
+    f(38901,11,3,b'm',333,4,255,b'R',38814,87), // require_sni
+    f(38912,19,4,b'm',275,4,0,b'S',0,0), // session_ticket_keys
+    f(38931,37,5,b'm',269,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
+    f(38968,15,6,b'm',336,4,255,b'S',0,0), // session_timeout
+    f(38983,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(39019,18,8,b'e',43,0,255,b'S',0,0), // ocsp_staple_policy
+    f(39037,31,9,b'm',333,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
+    f(39068,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(39103,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    f(39248,13,1,b'm',267,2,255,b'S',0,0), // trust_domains
-    f(39261,13,2,b'm',98,4,255,b'S',0,0), // trust_bundles
+    f(39191,13,1,b'm',268,2,255,b'S',0,0), // trust_domains
+    f(39204,13,2,b'm',98,4,255,b'S',0,0), // trust_bundles
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(39353,12,2,b'm',98,4,255,b'S',0,0), // trust_bundle
-    f(39430,21,3,b's',65535,0,255,b'R',39365,65), // workload_trust_domain
+    f(39296,12,2,b'm',98,4,255,b'S',0,0), // trust_bundle
+    f(39373,21,3,b's',65535,0,255,b'R',39308,65), // workload_trust_domain
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(39508,10,2,b'm',96,4,255,b'S',0,0), // sds_config
+    f(39451,10,2,b'm',96,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(39566,15,2,b'm',271,4,0,b'S',0,0), // tls_certificate
-    f(38969,19,3,b'm',274,4,0,b'S',0,0), // session_ticket_keys
-    f(37764,18,4,b'm',262,4,0,b'S',0,0), // validation_context
-    f(39631,14,5,b'm',65535,4,0,b'R',39581,50), // generic_secret
+    f(39509,15,2,b'm',272,4,0,b'S',0,0), // tls_certificate
+    f(38912,19,3,b'm',275,4,0,b'S',0,0), // session_ticket_keys
+    f(37707,18,4,b'm',263,4,0,b'S',0,0), // validation_context
+    f(39574,14,5,b'm',65535,4,0,b'R',39524,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(39708,8,1,b'e',44,0,255,b'S',0,0), // san_type
-    f(27960,7,2,b'm',305,4,255,b'S',0,0), // matcher
-    f(39716,3,3,b's',65535,0,255,b'S',0,0), // oid
+    f(39651,8,1,b'e',44,0,255,b'S',0,0), // san_type
+    f(27836,7,2,b'm',306,4,255,b'S',0,0), // matcher
+    f(39659,3,3,b's',65535,0,255,b'S',0,0), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(39775,17,1,b'm',98,4,255,b'S',0,0), // certificate_chain
-    f(39792,11,2,b'm',98,12,255,b'S',0,0), // private_key
-    f(39918,8,3,b'm',98,12,255,b'R',39803,115), // password
-    f(39926,11,4,b'm',98,4,255,b'S',0,0), // ocsp_staple
-    f(40028,28,5,b'm',98,2,255,b'R',39937,91), // signed_certificate_timestamp
-    f(40126,20,6,b'm',65535,4,255,b'R',40056,70), // private_key_provider
+    f(39718,17,1,b'm',98,4,255,b'S',0,0), // certificate_chain
+    f(39735,11,2,b'm',98,12,255,b'S',0,0), // private_key
+    f(39861,8,3,b'm',98,12,255,b'R',39746,115), // password
+    f(39869,11,4,b'm',98,4,255,b'S',0,0), // ocsp_staple
+    f(39971,28,5,b'm',98,2,255,b'R',39880,91), // signed_certificate_timestamp
+    f(40069,20,6,b'm',65535,4,255,b'R',39999,70), // private_key_provider
     f(14183,17,7,b'm',146,4,255,b'S',0,0), // watched_directory
-    f(40221,6,8,b'm',98,12,255,b'R',40146,75), // pkcs12
-    f(37738,10,9,b'm',273,4,255,b'R',40227,118), // tls_params
+    f(40164,6,8,b'm',98,12,255,b'R',40089,75), // pkcs12
+    f(37681,10,9,b'm',274,4,255,b'R',40170,118), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(40396,19,2,b'm',95,2,255,b'S',0,0), // local_address_range
-    f(40415,20,3,b'm',95,2,255,b'S',0,0), // remote_address_range
+    f(40339,19,2,b'm',95,2,255,b'S',0,0), // local_address_range
+    f(40358,20,3,b'm',95,2,255,b'S',0,0), // remote_address_range
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(40490,28,1,b'e',45,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(40518,28,2,b'e',45,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(40546,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(40559,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(40570,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
-    f(40701,19,6,b'e',65535,2,255,b'R',40590,111), // compliance_policies
+    f(40433,28,1,b'e',45,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(40461,28,2,b'e',45,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(40489,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(40502,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(40513,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
+    f(40644,19,6,b'e',65535,2,255,b'R',40533,111), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    f(40782,4,1,b'm',98,10,255,b'S',0,0), // keys
+    f(40725,4,1,b'm',98,10,255,b'S',0,0), // keys
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(38827,18,1,b'm',263,4,255,b'S',0,0), // common_tls_context
-    f(40846,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(40934,19,3,b'b',65535,0,255,b'R',40849,85), // allow_renegotiation
-    f(40953,16,4,b'm',345,4,255,b'S',0,0), // max_session_keys
-    f(41059,21,5,b'm',332,4,255,b'I',40969,90), // enforce_rsa_key_usage
-    f(41080,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(41093,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(38770,18,1,b'm',264,4,255,b'S',0,0), // common_tls_context
+    f(40789,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(40877,19,3,b'b',65535,0,255,b'R',40792,85), // allow_renegotiation
+    f(40896,16,4,b'm',346,4,255,b'S',0,0), // max_session_keys
+    f(41002,21,5,b'm',333,4,255,b'I',40912,90), // enforce_rsa_key_usage
+    f(41023,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(41036,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
     f(9729,28,1,b'm',113,4,255,b'S',0,0), // common_http_protocol_options
     f(10190,30,2,b'm',145,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(41170,20,3,b'm',278,4,0,b'S',0,0), // explicit_http_config
-    f(41190,30,4,b'm',279,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(41220,11,5,b'm',277,4,0,b'S',0,0), // auto_config
-    f(30709,12,6,b'm',231,2,255,b'R',10035,46), // http_filters
-    f(41231,24,7,b'm',144,4,255,b'R',0,0), // header_validation_config
+    f(41113,20,3,b'm',279,4,0,b'S',0,0), // explicit_http_config
+    f(41133,30,4,b'm',280,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(41163,11,5,b'm',278,4,0,b'S',0,0), // auto_config
+    f(30664,12,6,b'm',232,2,255,b'R',10035,46), // http_filters
+    f(41174,24,7,b'm',144,4,255,b'R',0,0), // header_validation_config
     f(7566,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
-    f(25261,23,9,b'm',194,2,255,b'R',0,0), // request_mirror_policies
-    f(24915,11,10,b'm',187,2,255,b'R',0,0), // hash_policy
+    f(25137,23,9,b'm',194,2,255,b'R',0,0), // request_mirror_policies
+    f(24791,11,10,b'm',187,2,255,b'R',0,0), // hash_policy
     f(14631,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
     f(9294,21,1,b'm',109,4,255,b'S',0,0), // http_protocol_options
     f(9315,22,2,b'm',112,4,255,b'S',0,0), // http2_protocol_options
-    f(31650,22,3,b'm',65535,4,255,b'R',31627,23), // http3_protocol_options
-    f(41324,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(31605,22,3,b'm',65535,4,255,b'R',31582,23), // http3_protocol_options
+    f(41267,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
     f(9294,21,1,b'm',109,4,0,b'S',0,0), // http_protocol_options
     f(9315,22,2,b'm',112,4,0,b'S',0,0), // http2_protocol_options
-    f(31650,22,3,b'm',65535,4,0,b'R',31627,23), // http3_protocol_options
+    f(31605,22,3,b'm',65535,4,0,b'R',31582,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
     f(9294,21,1,b'm',109,4,255,b'S',0,0), // http_protocol_options
     f(9315,22,2,b'm',112,4,255,b'S',0,0), // http2_protocol_options
-    f(31650,22,3,b'm',65535,4,255,b'R',31627,23), // http3_protocol_options
+    f(31605,22,3,b'm',65535,4,255,b'R',31582,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
     f(2913,4,1,b'm',120,4,255,b'S',0,0), // node
-    f(41556,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(41564,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(41588,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(41614,25,5,b'm',281,1,255,b'S',0,0), // initial_resource_versions
-    f(41639,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(41653,12,7,b'm',348,4,255,b'S',0,0), // error_detail
-    f(41665,27,8,b'm',292,2,255,b'S',0,0), // resource_locators_subscribe
-    f(41692,29,9,b'm',292,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(41499,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(41507,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(41531,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(41557,25,5,b'm',282,1,255,b'S',0,0), // initial_resource_versions
+    f(41582,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(41596,12,7,b'm',349,4,255,b'S',0,0), // error_detail
+    f(41608,27,8,b'm',293,2,255,b'S',0,0), // resource_locators_subscribe
+    f(41635,29,9,b'm',293,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(41847,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(41866,9,2,b'm',289,2,255,b'S',0,0), // resources
-    f(41556,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(41875,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(41880,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(41897,13,7,b'm',97,4,255,b'S',0,0), // control_plane
-    f(41910,22,8,b'm',294,2,255,b'S',0,0), // removed_resource_names
-    f(41932,15,9,b'm',291,2,255,b'S',0,0), // resource_errors
+    f(41790,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(41809,9,2,b'm',290,2,255,b'S',0,0), // resources
+    f(41499,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(41818,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(41823,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(41840,13,7,b'm',97,4,255,b'S',0,0), // control_plane
+    f(41853,22,8,b'm',295,2,255,b'S',0,0), // removed_resource_names
+    f(41875,15,9,b'm',292,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
     f(2913,4,2,b'm',120,4,255,b'S',0,0), // node
-    f(41990,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(41556,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(41639,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(41653,12,6,b'm',348,4,255,b'S',0,0), // error_detail
-    f(42004,17,7,b'm',292,2,255,b'S',0,0), // resource_locators
+    f(41933,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(41499,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(41582,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(41596,12,6,b'm',349,4,255,b'S',0,0), // error_detail
+    f(41947,17,7,b'm',293,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(41866,9,2,b'm',331,2,255,b'S',0,0), // resources
-    f(42065,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(41556,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(41875,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(41897,13,6,b'm',97,4,255,b'S',0,0), // control_plane
-    f(41932,15,7,b'm',291,2,255,b'S',0,0), // resource_errors
+    f(41809,9,2,b'm',332,2,255,b'S',0,0), // resources
+    f(42008,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(41499,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(41818,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(41840,13,6,b'm',97,4,255,b'S',0,0), // control_plane
+    f(41875,15,7,b'm',292,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(42125,10,1,b'm',287,4,0,b'S',0,0), // constraint
-    f(42135,14,2,b'm',286,4,0,b'S',0,0), // or_constraints
-    f(42149,15,3,b'm',286,4,0,b'S',0,0), // and_constraints
-    f(42164,15,4,b'm',285,4,0,b'S',0,0), // not_constraints
+    f(42068,10,1,b'm',288,4,0,b'S',0,0), // constraint
+    f(42078,14,2,b'm',287,4,0,b'S',0,0), // or_constraints
+    f(42092,15,3,b'm',287,4,0,b'S',0,0), // and_constraints
+    f(42107,15,4,b'm',286,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(42248,11,1,b'm',285,2,255,b'S',0,0), // constraints
+    f(42191,11,1,b'm',286,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(42330,6,3,b'm',288,4,0,b'S',0,0), // exists
+    f(42273,6,3,b'm',289,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(42449,8,2,b'm',331,4,255,b'S',0,0), // resource
+    f(42392,8,2,b'm',332,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(42457,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(26182,3,6,b'm',335,4,255,b'S',0,0), // ttl
-    f(42464,13,7,b'm',290,4,255,b'S',0,0), // cache_control
-    f(42477,13,8,b'm',294,4,255,b'S',0,0), // resource_name
+    f(42400,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(26058,3,6,b'm',336,4,255,b'S',0,0), // ttl
+    f(42407,13,7,b'm',291,4,255,b'S',0,0), // cache_control
+    f(42420,13,8,b'm',295,4,255,b'S',0,0), // resource_name
     f(9674,8,9,b'm',117,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(42538,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(42481,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(42477,13,1,b'm',294,4,255,b'S',0,0), // resource_name
-    f(41653,12,2,b'm',348,4,255,b'S',0,0), // error_detail
+    f(42420,13,1,b'm',295,4,255,b'S',0,0), // resource_name
+    f(41596,12,2,b'm',349,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(17570,18,2,b'm',293,1,255,b'S',0,0), // dynamic_parameters
+    f(17570,18,2,b'm',294,1,255,b'S',0,0), // dynamic_parameters
     // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(42736,29,2,b'm',285,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(42679,29,2,b'm',286,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.type.matcher.v3.DoubleMatcher
-    f(42800,5,1,b'm',320,4,0,b'I',6959,36), // range
-    f(42805,5,2,b'd',65535,4,0,b'I',6959,36), // exact
+    f(42743,5,1,b'm',321,4,0,b'I',6959,36), // range
+    f(42748,5,2,b'd',65535,4,0,b'I',6959,36), // exact
     // envoy.type.matcher.v3.FilterStateMatcher
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(23144,12,2,b'm',305,4,0,b'S',0,0), // string_match
-    f(42895,13,3,b'm',65535,4,0,b'R',42850,45), // address_match
+    f(23020,12,2,b'm',306,4,0,b'S',0,0), // string_match
+    f(42838,13,3,b'm',65535,4,0,b'R',42793,45), // address_match
     // envoy.type.matcher.v3.ListMatcher
-    f(42941,6,1,b'm',306,4,0,b'I',6959,36), // one_of
+    f(42884,6,1,b'm',307,4,0,b'I',6959,36), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(42986,8,1,b'm',305,2,255,b'I',6959,36), // patterns
+    f(42929,8,1,b'm',306,2,255,b'I',6959,36), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3142,6,1,b's',65535,0,255,b'I',6959,36), // filter
-    f(131,4,2,b'm',300,2,255,b'I',6959,36), // path
-    f(2972,5,3,b'm',306,4,255,b'I',6959,36), // value
-    f(43031,6,4,b'b',65535,0,255,b'I',6959,36), // invert
+    f(131,4,2,b'm',301,2,255,b'I',6959,36), // path
+    f(2972,5,3,b'm',307,4,255,b'I',6959,36), // value
+    f(42974,6,4,b'b',65535,0,255,b'I',6959,36), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
     f(12504,3,1,b's',65535,4,0,b'I',6959,36), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(43117,14,1,b'm',306,2,255,b'I',6959,36), // value_matchers
+    f(43060,14,1,b'm',307,2,255,b'I',6959,36), // value_matchers
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(43176,7,1,b'm',303,4,255,b'S',0,0), // pattern
-    f(43183,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(43119,7,1,b'm',304,4,255,b'S',0,0), // pattern
+    f(43126,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(43293,10,1,b'm',304,4,0,b'I',43229,64), // google_re2
-    f(22615,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(43236,10,1,b'm',305,4,0,b'I',43172,64), // google_re2
+    f(22491,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(43347,16,1,b'm',345,4,255,b'I',6959,36), // max_program_size
+    f(43290,16,1,b'm',346,4,255,b'I',6959,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(42805,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(27260,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(43398,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(27307,10,5,b'm',303,4,0,b'S',0,0), // safe_regex
-    f(43404,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(43415,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(43475,6,8,b'm',65535,4,0,b'R',43423,52), // custom
+    f(42748,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(27136,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(43341,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(27183,10,5,b'm',304,4,0,b'S',0,0), // safe_regex
+    f(43347,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(43358,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(43418,6,8,b'm',65535,4,0,b'R',43366,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(43515,10,1,b'm',307,4,0,b'I',6959,36), // null_match
-    f(43525,12,2,b'm',295,4,0,b'I',6959,36), // double_match
-    f(23144,12,3,b'm',305,4,0,b'I',6959,36), // string_match
-    f(43537,10,4,b'b',65535,4,0,b'I',6959,36), // bool_match
-    f(23403,13,5,b'b',65535,4,0,b'I',6959,36), // present_match
-    f(43547,10,6,b'm',297,4,0,b'I',6959,36), // list_match
-    f(22058,8,7,b'm',301,4,0,b'I',6959,36), // or_match
+    f(43458,10,1,b'm',308,4,0,b'I',6959,36), // null_match
+    f(43468,12,2,b'm',296,4,0,b'I',6959,36), // double_match
+    f(23020,12,3,b'm',306,4,0,b'I',6959,36), // string_match
+    f(43480,10,4,b'b',65535,4,0,b'I',6959,36), // bool_match
+    f(23279,13,5,b'b',65535,4,0,b'I',6959,36), // present_match
+    f(43490,10,6,b'm',298,4,0,b'I',6959,36), // list_match
+    f(21934,8,7,b'm',302,4,0,b'I',6959,36), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
     f(12504,3,1,b's',65535,0,255,b'I',6959,36), // key
-    f(131,4,2,b'm',309,2,255,b'I',6959,36), // path
+    f(131,4,2,b'm',310,2,255,b'I',6959,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
     f(12504,3,1,b's',65535,4,0,b'I',6959,36), // key
-    f(43681,5,2,b'u',65535,4,0,b'I',6959,36), // index
+    f(43624,5,2,b'u',65535,4,0,b'I',6959,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(43721,7,1,b'm',313,4,0,b'I',6959,36), // request
-    f(23736,5,2,b'm',314,4,0,b'I',6959,36), // route
-    f(694,7,3,b'm',311,4,0,b'I',6959,36), // cluster
-    f(43728,4,4,b'm',312,4,0,b'I',6959,36), // host
+    f(43664,7,1,b'm',314,4,0,b'I',6959,36), // request
+    f(23612,5,2,b'm',315,4,0,b'I',6959,36), // route
+    f(694,7,3,b'm',312,4,0,b'I',6959,36), // cluster
+    f(43671,4,4,b'm',313,4,0,b'I',6959,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(43930,3,1,b's',65535,0,255,b'I',6959,36), // tag
-    f(43933,7,2,b'm',318,4,0,b'I',6959,36), // literal
-    f(43940,11,3,b'm',316,4,0,b'I',6959,36), // environment
-    f(43951,14,4,b'm',317,4,0,b'I',6959,36), // request_header
-    f(9674,8,5,b'm',319,4,0,b'I',6959,36), // metadata
+    f(43873,3,1,b's',65535,0,255,b'I',6959,36), // tag
+    f(43876,7,2,b'm',319,4,0,b'I',6959,36), // literal
+    f(43883,11,3,b'm',317,4,0,b'I',6959,36), // environment
+    f(43894,14,4,b'm',318,4,0,b'I',6959,36), // request_header
+    f(9674,8,5,b'm',320,4,0,b'I',6959,36), // metadata
     f(2972,5,6,b's',65535,4,0,b'I',6959,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
     f(345,4,1,b's',65535,0,255,b'I',6959,36), // name
@@ -3954,41 +3959,41 @@ pub(crate) static FIELDS: [FieldRow; 1466] = [
     // envoy.type.tracing.v3.CustomTag.Literal
     f(2972,5,1,b's',65535,0,255,b'I',6959,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(44125,4,1,b'm',310,4,255,b'I',6959,36), // kind
-    f(12120,12,2,b'm',308,4,255,b'I',6959,36), // metadata_key
+    f(44068,4,1,b'm',311,4,255,b'I',6959,36), // kind
+    f(12120,12,2,b'm',309,4,255,b'I',6959,36), // metadata_key
     f(18098,13,3,b's',65535,0,255,b'I',6959,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(44154,5,1,b'd',65535,0,255,b'I',6959,36), // start
-    f(44159,3,2,b'd',65535,0,255,b'I',6959,36), // end
+    f(44097,5,1,b'd',65535,0,255,b'I',6959,36), // start
+    f(44102,3,2,b'd',65535,0,255,b'I',6959,36), // end
     // envoy.type.v3.FractionalPercent
-    f(44193,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(44202,11,2,b'e',46,0,255,b'S',0,0), // denominator
+    f(44136,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(44145,11,2,b'e',46,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(26027,9,1,b'm',324,4,0,b'I',6959,36), // source_ip
-    f(25950,12,2,b'm',323,4,0,b'I',6959,36), // filter_state
+    f(25903,9,1,b'm',325,4,0,b'I',6959,36), // source_ip
+    f(25826,12,2,b'm',324,4,0,b'I',6959,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
     f(12504,3,1,b's',65535,0,255,b'I',6959,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(44330,4,1,b'e',47,0,255,b'S',0,0), // code
+    f(44273,4,1,b'e',47,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(44154,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(44159,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(44097,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(44102,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(44154,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(44159,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(44097,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(44102,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(44432,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(44444,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(44456,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(44375,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(44387,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(44399,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // envoy.type.v3.TokenBucket
     f(17816,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
-    f(44486,15,2,b'm',345,4,255,b'S',0,0), // tokens_per_fill
-    f(44501,13,3,b'm',335,4,255,b'S',0,0), // fill_interval
+    f(44429,15,2,b'm',346,4,255,b'S',0,0), // tokens_per_fill
+    f(44444,13,3,b'm',336,4,255,b'S',0,0), // fill_interval
     // google.protobuf.Any
-    f(41556,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(41499,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -3997,8 +4002,8 @@ pub(crate) static FIELDS: [FieldRow; 1466] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(44635,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(44642,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(44578,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(44585,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -4007,394 +4012,394 @@ pub(crate) static FIELDS: [FieldRow; 1466] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(44771,6,1,b'm',347,2,255,b'S',0,0), // values
+    f(44714,6,1,b'm',348,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(44826,6,1,b'm',343,1,255,b'S',0,0), // fields
+    f(44769,6,1,b'm',344,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',347,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',348,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(44635,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(44642,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(44578,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(44585,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(44966,10,1,b'e',48,4,0,b'S',0,0), // null_value
-    f(44976,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(44988,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(45000,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(45010,12,5,b'm',342,4,0,b'S',0,0), // struct_value
-    f(45022,10,6,b'm',340,4,0,b'S',0,0), // list_value
+    f(44909,10,1,b'e',48,4,0,b'S',0,0), // null_value
+    f(44919,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(44931,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(44943,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(44953,12,5,b'm',343,4,0,b'S',0,0), // struct_value
+    f(44965,10,6,b'm',341,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(44330,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(45049,7,2,b's',65535,0,255,b'S',0,0), // message
-    f(3100,7,3,b'm',331,2,255,b'S',0,0), // details
+    f(44273,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(44992,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(3100,7,3,b'm',332,2,255,b'S',0,0), // details
     // xds.core.v3.ContextParams
-    f(45081,6,1,b'm',350,1,255,b'S',0,0), // params
+    f(45024,6,1,b'm',351,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
     f(12504,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
 ];
 
 pub(crate) static ENUMS: [EnumRow; 49] = [
-    e(45124,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(45221,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(45284,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(45331,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(45390,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(45461,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(45505,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
-    e(45558,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    e(45802,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    e(45923,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(46011,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(46113,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(46200,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(46280,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(46409,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(46499,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(46634,31,80,3), // envoy.config.core.v3.ApiVersion
-    e(46669,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(46807,33,87,6), // envoy.config.core.v3.HealthStatus
-    e(46864,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(46963,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
-    e(47013,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    e(47098,36,100,2), // envoy.config.core.v3.RoutingPriority
-    e(47138,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(47187,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
-    e(47309,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
-    e(47393,37,110,3), // envoy.config.core.v3.TrafficDirection
-    e(47456,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(47548,43,116,2), // envoy.config.listener.v3.Listener.DrainType
-    e(47602,57,118,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(47726,61,123,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(47827,52,126,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(47896,37,129,15), // envoy.data.accesslog.v3.AccessLogType
-    e(48183,55,144,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    e(48238,87,150,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    e(48339,98,153,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    e(48457,91,156,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(48563,106,160,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(48734,110,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(48930,108,170,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(49075,65,173,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    e(49194,86,176,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    e(49298,93,178,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(49425,79,180,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(49546,71,183,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(49668,67,189,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(49771,47,194,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(49844,24,197,57), // envoy.type.v3.StatusCode
-    e(50662,25,254,1), // google.protobuf.NullValue
+    e(45067,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(45164,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(45227,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(45274,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(45333,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(45404,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(45448,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
+    e(45501,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
+    e(45745,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
+    e(45866,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(45954,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(46056,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(46143,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(46223,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(46352,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(46442,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(46577,31,80,3), // envoy.config.core.v3.ApiVersion
+    e(46612,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(46750,33,87,6), // envoy.config.core.v3.HealthStatus
+    e(46807,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(46906,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
+    e(46956,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
+    e(47041,36,100,2), // envoy.config.core.v3.RoutingPriority
+    e(47081,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(47130,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
+    e(47252,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
+    e(47336,37,110,3), // envoy.config.core.v3.TrafficDirection
+    e(47399,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(47491,43,116,2), // envoy.config.listener.v3.Listener.DrainType
+    e(47545,57,118,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(47669,61,123,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(47770,52,126,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(47839,37,129,15), // envoy.data.accesslog.v3.AccessLogType
+    e(48126,55,144,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
+    e(48181,87,150,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(48282,98,153,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
+    e(48400,91,156,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(48506,106,160,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(48677,110,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(48873,108,170,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(49018,65,173,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(49137,86,176,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
+    e(49241,93,178,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(49368,79,180,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(49489,71,183,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(49611,67,189,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(49714,47,194,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(49787,24,197,57), // envoy.type.v3.StatusCode
+    e(50605,25,254,1), // google.protobuf.NullValue
 ];
 
 pub(crate) static VALUES: [ValueRow; 255] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(45159,7,0), // UNKNOWN
-    v(45166,9,1), // REQUESTED
-    v(45175,14,2), // DOES_NOT_EXIST
-    v(45189,5,3), // ACKED
-    v(45194,6,4), // NACKED
-    v(45200,14,5), // RECEIVED_ERROR
-    v(45214,7,6), // TIMEOUT
+    v(45102,7,0), // UNKNOWN
+    v(45109,9,1), // REQUESTED
+    v(45118,14,2), // DOES_NOT_EXIST
+    v(45132,5,3), // ACKED
+    v(45137,6,4), // NACKED
+    v(45143,14,5), // RECEIVED_ERROR
+    v(45157,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(45268,7,0), // Gradual
-    v(45275,9,1), // Immediate
+    v(45211,7,0), // Gradual
+    v(45218,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(45327,2,0), // v4
-    v(45329,2,1), // v6
+    v(45270,2,0), // v4
+    v(45272,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(45369,5,0), // Serve
-    v(45374,8,1), // Validate
-    v(45382,8,2), // InitOnly
+    v(45312,5,0), // Serve
+    v(45317,8,1), // Validate
+    v(45325,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(45421,4,0), // LIVE
-    v(45425,8,1), // DRAINING
-    v(45433,16,2), // PRE_INITIALIZING
-    v(45449,12,3), // INITIALIZING
+    v(45364,4,0), // LIVE
+    v(45368,8,1), // DRAINING
+    v(45376,16,2), // PRE_INITIALIZING
+    v(45392,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(45493,7,0), // COUNTER
-    v(45500,5,1), // GAUGE
+    v(45436,7,0), // COUNTER
+    v(45443,5,1), // GAUGE
     // envoy.config.accesslog.v3.ComparisonFilter.Op
-    v(45550,2,0), // EQ
-    v(45552,2,1), // GE
-    v(45554,2,2), // LE
-    v(45556,2,3), // NE
+    v(45493,2,0), // EQ
+    v(45495,2,1), // GE
+    v(45497,2,2), // LE
+    v(45499,2,3), // NE
     // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    v(45607,2,0), // OK
-    v(45609,8,1), // CANCELED
-    v(45159,7,2), // UNKNOWN
-    v(45617,16,3), // INVALID_ARGUMENT
-    v(45633,17,4), // DEADLINE_EXCEEDED
-    v(45650,9,5), // NOT_FOUND
-    v(45659,14,6), // ALREADY_EXISTS
-    v(45673,17,7), // PERMISSION_DENIED
-    v(45690,18,8), // RESOURCE_EXHAUSTED
-    v(45708,19,9), // FAILED_PRECONDITION
-    v(45727,7,10), // ABORTED
-    v(45734,12,11), // OUT_OF_RANGE
-    v(45746,13,12), // UNIMPLEMENTED
-    v(45759,8,13), // INTERNAL
-    v(45767,11,14), // UNAVAILABLE
-    v(45778,9,15), // DATA_LOSS
-    v(45787,15,16), // UNAUTHENTICATED
+    v(45550,2,0), // OK
+    v(45552,8,1), // CANCELED
+    v(45102,7,2), // UNKNOWN
+    v(45560,16,3), // INVALID_ARGUMENT
+    v(45576,17,4), // DEADLINE_EXCEEDED
+    v(45593,9,5), // NOT_FOUND
+    v(45602,14,6), // ALREADY_EXISTS
+    v(45616,17,7), // PERMISSION_DENIED
+    v(45633,18,8), // RESOURCE_EXHAUSTED
+    v(45651,19,9), // FAILED_PRECONDITION
+    v(45670,7,10), // ABORTED
+    v(45677,12,11), // OUT_OF_RANGE
+    v(45689,13,12), // UNIMPLEMENTED
+    v(45702,8,13), // INTERNAL
+    v(45710,11,14), // UNAVAILABLE
+    v(45721,9,15), // DATA_LOSS
+    v(45730,15,16), // UNAUTHENTICATED
     // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    v(45863,14,0), // REQUEST_HEADER
-    v(45877,15,1), // REQUEST_TRAILER
-    v(45892,15,2), // RESPONSE_HEADER
-    v(45907,16,3), // RESPONSE_TRAILER
+    v(45806,14,0), // REQUEST_HEADER
+    v(45820,15,1), // REQUEST_TRAILER
+    v(45835,15,2), // RESPONSE_HEADER
+    v(45850,16,3), // RESPONSE_TRAILER
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(45159,7,0), // UNKNOWN
-    v(45986,4,1), // KILL
-    v(45990,9,2), // MULTIKILL
-    v(45999,8,3), // MEGAMISS
-    v(46007,4,4), // MISS
+    v(45102,7,0), // UNKNOWN
+    v(45929,4,1), // KILL
+    v(45933,9,2), // MULTIKILL
+    v(45942,8,3), // MEGAMISS
+    v(45950,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(46067,23,0), // USE_CONFIGURED_PROTOCOL
-    v(46090,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(46010,23,0), // USE_CONFIGURED_PROTOCOL
+    v(46033,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(46158,6,0), // STATIC
-    v(46164,10,1), // STRICT_DNS
-    v(46174,11,2), // LOGICAL_DNS
-    v(46185,3,3), // EDS
-    v(46188,12,4), // ORIGINAL_DST
+    v(46101,6,0), // STATIC
+    v(46107,10,1), // STRICT_DNS
+    v(46117,11,2), // LOGICAL_DNS
+    v(46128,3,3), // EDS
+    v(46131,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(46247,4,0), // AUTO
-    v(46251,7,1), // V4_ONLY
-    v(46258,7,2), // V6_ONLY
-    v(46265,12,3), // V4_PREFERRED
-    v(46277,3,4), // ALL
+    v(46190,4,0), // AUTO
+    v(46194,7,1), // V4_ONLY
+    v(46201,7,2), // V6_ONLY
+    v(46208,12,3), // V4_PREFERRED
+    v(46220,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(46320,11,0), // ROUND_ROBIN
-    v(46331,13,1), // LEAST_REQUEST
-    v(46344,9,2), // RING_HASH
-    v(46353,6,3), // RANDOM
-    v(46359,6,5), // MAGLEV
-    v(46365,16,6), // CLUSTER_PROVIDED
-    v(46381,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(46263,11,0), // ROUND_ROBIN
+    v(46274,13,1), // LEAST_REQUEST
+    v(46287,9,2), // RING_HASH
+    v(46296,6,3), // RANDOM
+    v(46302,6,5), // MAGLEV
+    v(46308,16,6), // CLUSTER_PROVIDED
+    v(46324,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(46484,7,0), // DEFAULT
-    v(46491,2,1), // V4
-    v(46493,2,2), // V6
-    v(46495,4,3), // PIPE
-    v(45759,8,4), // INTERNAL
+    v(46427,7,0), // DEFAULT
+    v(46434,2,1), // V4
+    v(46436,2,2), // V6
+    v(46438,4,3), // PIPE
+    v(45702,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(46543,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(46580,4,1), // REST
-    v(46584,4,2), // GRPC
-    v(46588,10,3), // DELTA_GRPC
-    v(46598,15,5), // AGGREGATED_GRPC
-    v(46613,21,6), // AGGREGATED_DELTA_GRPC
+    v(46486,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(46523,4,1), // REST
+    v(46527,4,2), // GRPC
+    v(46531,10,3), // DELTA_GRPC
+    v(46541,15,5), // AGGREGATED_GRPC
+    v(46556,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(46247,4,0), // AUTO
-    v(46665,2,1), // V2
-    v(46667,2,2), // V3
+    v(46190,4,0), // AUTO
+    v(46608,2,1), // V2
+    v(46610,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(46726,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(46749,13,1), // ADD_IF_ABSENT
-    v(46762,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(46788,19,3), // OVERWRITE_IF_EXISTS
+    v(46669,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(46692,13,1), // ADD_IF_ABSENT
+    v(46705,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(46731,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(45159,7,0), // UNKNOWN
-    v(46840,7,1), // HEALTHY
-    v(46847,9,2), // UNHEALTHY
-    v(45425,8,3), // DRAINING
-    v(45214,7,4), // TIMEOUT
-    v(46856,8,5), // DEGRADED
+    v(45102,7,0), // UNKNOWN
+    v(46783,7,1), // HEALTHY
+    v(46790,9,2), // UNHEALTHY
+    v(45368,8,3), // DRAINING
+    v(45157,7,4), // TIMEOUT
+    v(46799,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(46933,5,0), // ALLOW
-    v(46938,14,1), // REJECT_REQUEST
-    v(46952,11,2), // DROP_HEADER
+    v(46876,5,0), // ALLOW
+    v(46881,14,1), // REJECT_REQUEST
+    v(46895,11,2), // DROP_HEADER
     // envoy.config.core.v3.ProxyProtocolConfig.Version
-    v(47011,2,0), // V1
-    v(46665,2,1), // V2
+    v(46954,2,0), // V1
+    v(46608,2,1), // V2
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    v(47080,11,0), // INCLUDE_ALL
-    v(47091,7,1), // INCLUDE
+    v(47023,11,0), // INCLUDE_ALL
+    v(47034,7,1), // INCLUDE
     // envoy.config.core.v3.RoutingPriority
-    v(46484,7,0), // DEFAULT
-    v(47134,4,1), // HIGH
+    v(46427,7,0), // DEFAULT
+    v(47077,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(47181,3,0), // TCP
-    v(47184,3,1), // UDP
+    v(47124,3,0), // TCP
+    v(47127,3,1), // UDP
     // envoy.config.core.v3.SocketOption.SocketIpVersion
-    v(47236,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
-    v(47265,22,1), // SOCKET_IP_VERSION_IPV4
-    v(47287,22,2), // SOCKET_IP_VERSION_IPV6
+    v(47179,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
+    v(47208,22,1), // SOCKET_IP_VERSION_IPV4
+    v(47230,22,2), // SOCKET_IP_VERSION_IPV6
     // envoy.config.core.v3.SocketOption.SocketState
-    v(47354,13,0), // STATE_PREBIND
-    v(47367,11,1), // STATE_BOUND
-    v(47378,15,2), // STATE_LISTENING
+    v(47297,13,0), // STATE_PREBIND
+    v(47310,11,1), // STATE_BOUND
+    v(47321,15,2), // STATE_LISTENING
     // envoy.config.core.v3.TrafficDirection
-    v(47430,11,0), // UNSPECIFIED
-    v(47441,7,1), // INBOUND
-    v(47448,8,2), // OUTBOUND
+    v(47373,11,0), // UNSPECIFIED
+    v(47384,7,1), // INBOUND
+    v(47391,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(47518,3,0), // ANY
-    v(47521,19,1), // SAME_IP_OR_LOOPBACK
-    v(47540,8,2), // EXTERNAL
+    v(47461,3,0), // ANY
+    v(47464,19,1), // SAME_IP_OR_LOOPBACK
+    v(47483,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(46484,7,0), // DEFAULT
-    v(47591,11,1), // MODIFY_ONLY
+    v(46427,7,0), // DEFAULT
+    v(47534,11,1), // MODIFY_ONLY
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(47659,17,0), // MOVED_PERMANENTLY
-    v(47676,5,1), // FOUND
-    v(47681,9,2), // SEE_OTHER
-    v(47690,18,3), // TEMPORARY_REDIRECT
-    v(47708,18,4), // PERMANENT_REDIRECT
+    v(47602,17,0), // MOVED_PERMANENTLY
+    v(47619,5,1), // FOUND
+    v(47624,9,2), // SEE_OTHER
+    v(47633,18,3), // TEMPORARY_REDIRECT
+    v(47651,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(47787,19,0), // SERVICE_UNAVAILABLE
-    v(45650,9,1), // NOT_FOUND
-    v(47806,21,2), // INTERNAL_SERVER_ERROR
+    v(47730,19,0), // SERVICE_UNAVAILABLE
+    v(45593,9,1), // NOT_FOUND
+    v(47749,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(47879,4,0), // NONE
-    v(47883,13,1), // EXTERNAL_ONLY
-    v(46277,3,2), // ALL
+    v(47822,4,0), // NONE
+    v(47826,13,1), // EXTERNAL_ONLY
+    v(46220,3,2), // ALL
     // envoy.data.accesslog.v3.AccessLogType
-    v(47933,6,0), // NotSet
-    v(47939,20,1), // TcpUpstreamConnected
-    v(47959,11,2), // TcpPeriodic
-    v(47970,16,3), // TcpConnectionEnd
-    v(47986,15,4), // DownstreamStart
-    v(48001,18,5), // DownstreamPeriodic
-    v(48019,13,6), // DownstreamEnd
-    v(48032,17,7), // UpstreamPoolReady
-    v(48049,16,8), // UpstreamPeriodic
-    v(48065,11,9), // UpstreamEnd
-    v(48076,39,10), // DownstreamTunnelSuccessfullyEstablished
-    v(48115,26,11), // UdpTunnelUpstreamConnected
-    v(48141,11,12), // UdpPeriodic
-    v(48152,13,13), // UdpSessionEnd
-    v(48165,18,14), // TcpConnectionStart
+    v(47876,6,0), // NotSet
+    v(47882,20,1), // TcpUpstreamConnected
+    v(47902,11,2), // TcpPeriodic
+    v(47913,16,3), // TcpConnectionEnd
+    v(47929,15,4), // DownstreamStart
+    v(47944,18,5), // DownstreamPeriodic
+    v(47962,13,6), // DownstreamEnd
+    v(47975,17,7), // UpstreamPoolReady
+    v(47992,16,8), // UpstreamPeriodic
+    v(48008,11,9), // UpstreamEnd
+    v(48019,39,10), // DownstreamTunnelSuccessfullyEstablished
+    v(48058,26,11), // UdpTunnelUpstreamConnected
+    v(48084,11,12), // UdpPeriodic
+    v(48095,13,13), // UdpSessionEnd
+    v(48108,18,14), // TcpConnectionStart
     // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    v(47430,11,0), // UNSPECIFIED
-    v(46247,4,1), // AUTO
-    v(46251,7,2), // V4_ONLY
-    v(46258,7,3), // V6_ONLY
-    v(46265,12,4), // V4_PREFERRED
-    v(46277,3,5), // ALL
+    v(47373,11,0), // UNSPECIFIED
+    v(46190,4,1), // AUTO
+    v(46194,7,2), // V4_ONLY
+    v(46201,7,3), // V6_ONLY
+    v(46208,12,4), // V4_PREFERRED
+    v(46220,3,5), // ALL
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    v(47879,4,0), // NONE
-    v(48325,4,1), // ONCE
-    v(48329,10,2), // TRANSITIVE
+    v(47822,4,0), // NONE
+    v(48268,4,1), // ONCE
+    v(48272,10,2), // TRANSITIVE
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    v(47430,11,0), // UNSPECIFIED
-    v(48437,14,1), // SANITIZED_UTF8
-    v(48451,6,2), // BASE64
+    v(47373,11,0), // UNSPECIFIED
+    v(48380,14,1), // SANITIZED_UTF8
+    v(48394,6,2), // BASE64
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(46247,4,0), // AUTO
-    v(48548,5,1), // HTTP1
-    v(48553,5,2), // HTTP2
-    v(48558,5,3), // HTTP3
+    v(46190,4,0), // AUTO
+    v(48491,5,1), // HTTP1
+    v(48496,5,2), // HTTP2
+    v(48501,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(48669,8,0), // SANITIZE
-    v(48677,12,1), // FORWARD_ONLY
-    v(48689,14,2), // APPEND_FORWARD
-    v(48703,12,3), // SANITIZE_SET
-    v(48715,19,4), // ALWAYS_FORWARD_ONLY
+    v(48612,8,0), // SANITIZE
+    v(48620,12,1), // FORWARD_ONLY
+    v(48632,14,2), // APPEND_FORWARD
+    v(48646,12,3), // SANITIZE_SET
+    v(48658,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(48844,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(48875,14,1), // KEEP_UNCHANGED
-    v(46938,14,2), // REJECT_REQUEST
-    v(48889,21,3), // UNESCAPE_AND_REDIRECT
-    v(48910,20,4), // UNESCAPE_AND_FORWARD
+    v(48787,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(48818,14,1), // KEEP_UNCHANGED
+    v(46881,14,2), // REJECT_REQUEST
+    v(48832,21,3), // UNESCAPE_AND_REDIRECT
+    v(48853,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(49038,9,0), // OVERWRITE
-    v(49047,16,1), // APPEND_IF_ABSENT
-    v(49063,12,2), // PASS_THROUGH
+    v(48981,9,0), // OVERWRITE
+    v(48990,16,1), // APPEND_IF_ABSENT
+    v(49006,12,2), // PASS_THROUGH
     // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    v(49140,9,0), // IMMEDIATE
-    v(49149,18,1), // ON_DOWNSTREAM_DATA
-    v(49167,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    v(49083,9,0), // IMMEDIATE
+    v(49092,18,1), // ON_DOWNSTREAM_DATA
+    v(49110,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    v(49280,9,0), // N_CHOICES
-    v(49289,9,1), // FULL_SCAN
+    v(49223,9,0), // N_CHOICES
+    v(49232,9,1), // FULL_SCAN
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(49391,18,0), // VERIFY_TRUST_CHAIN
-    v(49409,16,1), // ACCEPT_UNTRUSTED
+    v(49334,18,0), // VERIFY_TRUST_CHAIN
+    v(49352,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(49504,16,0), // LENIENT_STAPLING
-    v(49520,15,1), // STRICT_STAPLING
-    v(49535,11,2), // MUST_STAPLE
+    v(49447,16,0), // LENIENT_STAPLING
+    v(49463,15,1), // STRICT_STAPLING
+    v(49478,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(49617,20,0), // SAN_TYPE_UNSPECIFIED
-    v(49637,5,1), // EMAIL
-    v(49642,3,2), // DNS
-    v(49645,3,3), // URI
-    v(49648,10,4), // IP_ADDRESS
-    v(49658,10,5), // OTHER_NAME
+    v(49560,20,0), // SAN_TYPE_UNSPECIFIED
+    v(49580,5,1), // EMAIL
+    v(49585,3,2), // DNS
+    v(49588,3,3), // URI
+    v(49591,10,4), // IP_ADDRESS
+    v(49601,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(49735,8,0), // TLS_AUTO
-    v(49743,7,1), // TLSv1_0
-    v(49750,7,2), // TLSv1_1
-    v(49757,7,3), // TLSv1_2
-    v(49764,7,4), // TLSv1_3
+    v(49678,8,0), // TLS_AUTO
+    v(49686,7,1), // TLSv1_0
+    v(49693,7,2), // TLSv1_1
+    v(49700,7,3), // TLSv1_2
+    v(49707,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(49818,7,0), // HUNDRED
-    v(49825,12,1), // TEN_THOUSAND
-    v(49837,7,2), // MILLION
+    v(49761,7,0), // HUNDRED
+    v(49768,12,1), // TEN_THOUSAND
+    v(49780,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(49868,5,0), // Empty
-    v(49873,8,100), // Continue
-    v(45607,2,200), // OK
-    v(49881,7,201), // Created
-    v(49888,8,202), // Accepted
-    v(49896,27,203), // NonAuthoritativeInformation
-    v(49923,9,204), // NoContent
-    v(49932,12,205), // ResetContent
-    v(49944,14,206), // PartialContent
-    v(49958,11,207), // MultiStatus
-    v(49969,15,208), // AlreadyReported
-    v(49984,6,226), // IMUsed
-    v(49990,15,300), // MultipleChoices
-    v(50005,16,301), // MovedPermanently
-    v(50021,5,302), // Found
-    v(50026,8,303), // SeeOther
-    v(50034,11,304), // NotModified
-    v(50045,8,305), // UseProxy
-    v(50053,17,307), // TemporaryRedirect
-    v(50070,17,308), // PermanentRedirect
-    v(50087,10,400), // BadRequest
-    v(50097,12,401), // Unauthorized
-    v(50109,15,402), // PaymentRequired
-    v(50124,9,403), // Forbidden
-    v(50133,8,404), // NotFound
-    v(50141,16,405), // MethodNotAllowed
-    v(50157,13,406), // NotAcceptable
-    v(50170,27,407), // ProxyAuthenticationRequired
-    v(50197,14,408), // RequestTimeout
-    v(50211,8,409), // Conflict
-    v(50219,4,410), // Gone
-    v(50223,14,411), // LengthRequired
-    v(50237,18,412), // PreconditionFailed
-    v(50255,15,413), // PayloadTooLarge
-    v(50270,10,414), // URITooLong
-    v(50280,20,415), // UnsupportedMediaType
-    v(50300,19,416), // RangeNotSatisfiable
-    v(50319,17,417), // ExpectationFailed
-    v(50336,18,421), // MisdirectedRequest
-    v(50354,19,422), // UnprocessableEntity
-    v(50373,6,423), // Locked
-    v(50379,16,424), // FailedDependency
-    v(50395,15,426), // UpgradeRequired
-    v(50410,20,428), // PreconditionRequired
-    v(50430,15,429), // TooManyRequests
-    v(50445,27,431), // RequestHeaderFieldsTooLarge
-    v(50472,19,500), // InternalServerError
-    v(50491,14,501), // NotImplemented
-    v(50505,10,502), // BadGateway
-    v(50515,18,503), // ServiceUnavailable
-    v(50533,14,504), // GatewayTimeout
-    v(50547,23,505), // HTTPVersionNotSupported
-    v(50570,21,506), // VariantAlsoNegotiates
-    v(50591,19,507), // InsufficientStorage
-    v(50610,12,508), // LoopDetected
-    v(50622,11,510), // NotExtended
-    v(50633,29,511), // NetworkAuthenticationRequired
+    v(49811,5,0), // Empty
+    v(49816,8,100), // Continue
+    v(45550,2,200), // OK
+    v(49824,7,201), // Created
+    v(49831,8,202), // Accepted
+    v(49839,27,203), // NonAuthoritativeInformation
+    v(49866,9,204), // NoContent
+    v(49875,12,205), // ResetContent
+    v(49887,14,206), // PartialContent
+    v(49901,11,207), // MultiStatus
+    v(49912,15,208), // AlreadyReported
+    v(49927,6,226), // IMUsed
+    v(49933,15,300), // MultipleChoices
+    v(49948,16,301), // MovedPermanently
+    v(49964,5,302), // Found
+    v(49969,8,303), // SeeOther
+    v(49977,11,304), // NotModified
+    v(49988,8,305), // UseProxy
+    v(49996,17,307), // TemporaryRedirect
+    v(50013,17,308), // PermanentRedirect
+    v(50030,10,400), // BadRequest
+    v(50040,12,401), // Unauthorized
+    v(50052,15,402), // PaymentRequired
+    v(50067,9,403), // Forbidden
+    v(50076,8,404), // NotFound
+    v(50084,16,405), // MethodNotAllowed
+    v(50100,13,406), // NotAcceptable
+    v(50113,27,407), // ProxyAuthenticationRequired
+    v(50140,14,408), // RequestTimeout
+    v(50154,8,409), // Conflict
+    v(50162,4,410), // Gone
+    v(50166,14,411), // LengthRequired
+    v(50180,18,412), // PreconditionFailed
+    v(50198,15,413), // PayloadTooLarge
+    v(50213,10,414), // URITooLong
+    v(50223,20,415), // UnsupportedMediaType
+    v(50243,19,416), // RangeNotSatisfiable
+    v(50262,17,417), // ExpectationFailed
+    v(50279,18,421), // MisdirectedRequest
+    v(50297,19,422), // UnprocessableEntity
+    v(50316,6,423), // Locked
+    v(50322,16,424), // FailedDependency
+    v(50338,15,426), // UpgradeRequired
+    v(50353,20,428), // PreconditionRequired
+    v(50373,15,429), // TooManyRequests
+    v(50388,27,431), // RequestHeaderFieldsTooLarge
+    v(50415,19,500), // InternalServerError
+    v(50434,14,501), // NotImplemented
+    v(50448,10,502), // BadGateway
+    v(50458,18,503), // ServiceUnavailable
+    v(50476,14,504), // GatewayTimeout
+    v(50490,23,505), // HTTPVersionNotSupported
+    v(50513,21,506), // VariantAlsoNegotiates
+    v(50534,19,507), // InsufficientStorage
+    v(50553,12,508), // LoopDetected
+    v(50565,11,510), // NotExtended
+    v(50576,29,511), // NetworkAuthenticationRequired
     // google.protobuf.NullValue
-    v(50687,10,0), // NULL_VALUE
+    v(50630,10,0), // NULL_VALUE
 ];

@@ -36,8 +36,8 @@ pub fn build(proto: &proto::LocalRateLimit) -> Result<LocalRateLimit> {
     })
 }
 
-/// `TokenBucket`
-fn refill(proto: &types::TokenBucket) -> Result<Refill> {
+/// `TokenBucket`, of listener filters too.
+pub fn refill(proto: &types::TokenBucket) -> Result<Refill> {
     let interval = duration(&proto.fill_interval, "fill_interval").and_then(|interval| {
         let interval = *required(&interval, "fill_interval")?;
         refuse(

@@ -1,7 +1,7 @@
 //! `filters` of a filter chain: one file for each network filter.
 
 mod connection_limit;
-mod local_ratelimit;
+pub mod local_ratelimit;
 mod set_filter_state;
 mod tcp_proxy;
 mod tunnel;

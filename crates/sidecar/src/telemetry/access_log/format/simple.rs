@@ -120,9 +120,12 @@ impl Simple {
         let told = record.client.map(Address::Socket);
         let client = told.as_ref().unwrap_or(&connection.peer);
         match self {
-            Simple::Protocol => record
-                .request
-                .is_some_and(|request| text(request.version.as_str().as_bytes(), out)),
+            Simple::Protocol => {
+                let version = record.request.map(|request| request.version);
+                version
+                    .or(connection.state.http.get())
+                    .is_some_and(|version| text(version.as_str().as_bytes(), out))
+            }
             Simple::ResponseCode => integer(record.status.into(), out),
             Simple::ConnectionTerminationDetails => {
                 let details = connection.state.termination_details.borrow();

@@ -31,6 +31,7 @@ fn connection() -> Connection {
         bind_to_port: true,
         hand_over: false,
         filters: Vec::new(),
+        access_log: Vec::new(),
         listener_filters_timeout: None,
         continue_on_timeout: false,
         filter_chains: vec![Arc::clone(&chain)],

@@ -64,5 +64,6 @@ pub(super) fn without_port(at: &Address, out: &mut Vec<u8>) -> bool {
 }
 
 pub(super) fn port(address: &Address, out: &mut Vec<u8>) -> bool {
-    address.port().is_some_and(|port| integer(port.into(), out))
+    // That of a Unix socket is empty, which is a value too.
+    address.port().is_none_or(|port| integer(port.into(), out))
 }
