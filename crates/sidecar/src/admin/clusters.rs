@@ -28,19 +28,21 @@ pub fn page(snapshot: &Snapshot, dump: &Dump, query: &Query<'_>) -> Page {
 fn text(snapshot: &Snapshot, dump: &Dump, wanted: &dyn Fn(&str) -> bool) -> String {
     let mut page = String::new();
     for (name, cluster) in snapshot.clusters.iter().filter(|(name, _)| wanted(name)) {
-        let limits = cluster.config.circuit_breakers;
         let _ = writeln!(
             page,
             "{name}::observability_name::{}",
             cluster.config.stat_name
         );
-        for (limit, value) in [
-            ("max_connections", limits.max_connections),
-            ("max_pending_requests", limits.max_pending_requests),
-            ("max_requests", limits.max_requests),
-            ("max_retries", limits.max_retries),
-        ] {
-            let _ = writeln!(page, "{name}::default_priority::{limit}::{value}");
+        let priorities = ["default_priority", "high_priority"];
+        for (priority, limits) in priorities.into_iter().zip(cluster.config.circuit_breakers) {
+            for (limit, value) in [
+                ("max_connections", limits.max_connections),
+                ("max_pending_requests", limits.max_pending_requests),
+                ("max_requests", limits.max_requests),
+                ("max_retries", limits.max_retries),
+            ] {
+                let _ = writeln!(page, "{name}::{priority}::{limit}::{value}");
+            }
         }
         let dynamic = !dump.is_static(Kind::Cluster, name);
         let _ = writeln!(page, "{name}::added_via_api::{dynamic}");

@@ -69,7 +69,7 @@ fn fill(into: &mut Bootstrap, proto: proto::Bootstrap, options: &Options, proble
     into.admin = problems.take(admin.within("admin")).unwrap_or_default();
     let bind = proto.cluster_manager.and_then(|m| m.upstream_bind_config);
     let bind = bind
-        .map(|bind| build::cluster::bind_config(&bind))
+        .map(|bind| build::connection_options::bind_config(&bind))
         .transpose();
     into.default_bind = problems.take(bind.within("cluster_manager.upstream_bind_config"));
     let runtime = layers::build(proto.layered_runtime.as_ref(), &into.node.cluster);

@@ -27,8 +27,14 @@ pub struct Cluster {
     pub close_on_change: bool,
     /// `connect_timeout`; Envoy's default is 5 s. TCP and TLS handshakes together.
     pub connect_timeout: Duration,
-    /// Limits for the default priority.
-    pub circuit_breakers: Thresholds,
+    /// Limits by priority.
+    pub circuit_breakers: [Thresholds; 2],
+    /// `connection_pool_per_downstream_connection`: clients do not share connections.
+    pub pool_per_downstream: bool,
+    /// `original_dst_lb_config` and `cleanup_interval`
+    pub original_destination: OriginalDestination,
+    /// `upstream_connection_options.happy_eyeballs_config`
+    pub happy_eyeballs: HappyEyeballs,
     /// Which protocol requests take upstream.
     pub protocol: UpstreamProtocol,
     /// `http_protocol_options` of the upstream.
@@ -122,6 +128,60 @@ pub enum LoadBalancer {
     Provided,
 }
 
+/// `RoutingPriority`: requests of one do not use up what the other may use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Priority {
+    /// DEFAULT
+    #[default]
+    Default,
+    /// HIGH
+    High,
+}
+
+impl Priority {
+    /// Both, in the order in which they are stored.
+    pub const ALL: [Priority; 2] = [Priority::Default, Priority::High];
+}
+
+/// How an ORIGINAL_DST cluster finds the address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OriginalDestination {
+    /// `http_header_name` in lower case, where `use_http_header` is set: a request's own choice.
+    pub header: Option<Box<[u8]>>,
+    /// `upstream_port_override`
+    pub port: Option<u16>,
+    /// `cleanup_interval`: an address that nobody uses is forgotten after so long.
+    pub forget_after: Duration,
+}
+
+impl Default for OriginalDestination {
+    fn default() -> Self {
+        OriginalDestination {
+            header: None,
+            port: None,
+            forget_after: Duration::from_secs(5),
+        }
+    }
+}
+
+/// `HappyEyeballsConfig`: in which order the addresses of one endpoint are tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HappyEyeballs {
+    /// `first_address_family_version`; `None`: that of the first address.
+    pub v6_first: Option<bool>,
+    /// `first_address_family_count`: so many of that family before one of the other.
+    pub first_count: u32,
+}
+
+impl Default for HappyEyeballs {
+    fn default() -> Self {
+        HappyEyeballs {
+            v6_first: None,
+            first_count: 1,
+        }
+    }
+}
+
 /// `CircuitBreakers.Thresholds`, over all workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Thresholds {
@@ -133,6 +193,32 @@ pub struct Thresholds {
     pub max_requests: u32,
     /// Retries in flight; 3 unless set.
     pub max_retries: u32,
+    /// `retry_budget`, instead of `max_retries`.
+    pub retry_budget: Option<RetryBudget>,
+    /// `track_remaining`: what is left is shown as well.
+    pub track_remaining: bool,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Thresholds {
+            max_connections: 1024,
+            max_pending_requests: 1024,
+            max_requests: 1024,
+            max_retries: 3,
+            retry_budget: None,
+            track_remaining: false,
+        }
+    }
+}
+
+/// `RetryBudget`: retries as a share of what is in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryBudget {
+    /// `budget_percent`, in hundredths of a percent (2000 unless set).
+    pub share: u32,
+    /// `min_retry_concurrency`: so many at least (3 unless set).
+    pub least: u32,
 }
 
 /// `HttpProtocolOptions.upstream_protocol_options`.
@@ -155,6 +241,45 @@ pub enum UpstreamTransport {
     Plain,
     /// `UpstreamTlsContext`
     Tls(Arc<ClientContext>),
+    /// `ProxyProtocolUpstreamTransport`: a header that names the client, and then one of the others.
+    ProxyProtocol(Arc<ProxyProtocol>, Box<UpstreamTransport>),
+}
+
+impl UpstreamTransport {
+    /// The TLS context, where there is one.
+    pub fn tls(&self) -> Option<&Arc<ClientContext>> {
+        match self {
+            UpstreamTransport::Plain => None,
+            UpstreamTransport::Tls(context) => Some(context),
+            UpstreamTransport::ProxyProtocol(_, inner) => inner.tls(),
+        }
+    }
+
+    /// What each connection begins with, where it does.
+    pub fn proxy_protocol(&self) -> Option<&ProxyProtocol> {
+        match self {
+            UpstreamTransport::Plain | UpstreamTransport::Tls(_) => None,
+            UpstreamTransport::ProxyProtocol(config, _) => Some(config),
+        }
+    }
+}
+
+/// `ProxyProtocolConfig`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxyProtocol {
+    /// `version`
+    pub version: ProxyProtocolVersion,
+    /// `added_tlvs`, encoded.
+    pub tlvs: Box<[u8]>,
+}
+
+/// `ProxyProtocolConfig.Version`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyProtocolVersion {
+    /// A line of text.
+    V1,
+    /// Binary, with TLVs.
+    V2,
 }
 
 /// `Cluster.TransportSocketMatch`: used by endpoints whose metadata has all of `criteria`.

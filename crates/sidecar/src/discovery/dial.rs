@@ -18,7 +18,7 @@ use super::builtin;
 use super::resolve;
 use super::token::TokenFile;
 use crate::config::address::Address;
-use crate::config::cluster::{AssignmentSource, Cluster, ClusterDiscovery, UpstreamTransport};
+use crate::config::cluster::{AssignmentSource, Cluster, ClusterDiscovery};
 use crate::config::dns::{Dns, LookupFamily, LookupSettings, Name};
 use crate::config::endpoint::{Endpoint, LoadAssignment};
 use crate::config::secret::{Secret, ValidationContext};
@@ -199,7 +199,7 @@ fn token_is_safe(cluster: &Cluster) -> Result<(), &'static str> {
     let sockets = cluster.transport_socket_matches.iter();
     let transports = sockets.map(|socket| &socket.transport);
     for transport in transports.chain([&cluster.transport_socket]) {
-        let UpstreamTransport::Tls(context) = transport else {
+        let Some(context) = transport.tls() else {
             return Err("the cluster's transport_socket is not TLS");
         };
         verifies(context.settings())?;
@@ -343,7 +343,13 @@ async fn open_one(
         Address::Socket(address) => Box::new(open_tcp(cluster, *address).await?),
         Address::Pipe(path) => Box::new(connect::connect_pipe(path).await?),
     };
-    let UpstreamTransport::Tls(context) = transport_of(cluster, metadata) else {
+    let transport = transport_of(cluster, metadata);
+    if transport.proxy_protocol().is_some() {
+        return Err(io::Error::other(
+            "upstream_proxy_protocol has no client to tell of towards a discovery server",
+        ));
+    }
+    let Some(context) = transport.tls() else {
         return Ok(socket);
     };
     let (config, name) = context

@@ -412,11 +412,10 @@ fn awaits_cluster(references: &References, cluster: &Cluster, now: Instant) -> b
         .map(|socket| &socket.transport);
     let secrets = transports
         .chain([&cluster.transport_socket])
-        .any(|transport| match transport {
-            UpstreamTransport::Tls(context) => context
-                .slots()
-                .any(|slot| references.awaits_secret(slot, now)),
-            UpstreamTransport::Plain => false,
+        .filter_map(UpstreamTransport::tls)
+        .any(|context| {
+            let mut slots = context.slots();
+            slots.any(|slot| references.awaits_secret(slot, now))
         });
     endpoints || secrets
 }

@@ -19,6 +19,7 @@ use crate::network::state::ConnectionState;
 use crate::network::tcp_proxy::{self, DialError, Dialled};
 use crate::runtime::worker::Worker;
 use crate::tls::stream::Socket;
+use crate::upstream;
 
 /// How long a client may be silent before a server that speaks first is given the word. A client
 /// that speaks first sends its bytes with the end of the handshake.
@@ -361,8 +362,12 @@ impl Detection<'_> {
         }
         let (worker, proxy) = (self.worker.clone(), proxy.clone());
         let local = self.client.local.socket();
+        let client = upstream::Client {
+            connection: 0,
+            ends: self.client.peer.socket().zip(local),
+        };
         Some(Box::pin(async move {
-            let server = tcp_proxy::dial(&worker, &proxy, local).await?;
+            let server = tcp_proxy::dial(&worker, &proxy, local, client).await?;
             Ok((chain, server))
         }))
     }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use crate::config::cluster::Thresholds;
+use crate::config::cluster::{Priority, RetryBudget, Thresholds};
 
 /// What is limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,10 +19,20 @@ pub enum Resource {
     Retries,
 }
 
+impl Resource {
+    /// All of them, in order.
+    pub const ALL: [Resource; 4] = [
+        Resource::Connections,
+        Resource::Pending,
+        Resource::Requests,
+        Resource::Retries,
+    ];
+}
+
 /// The breakers of one cluster. They outlive its configuration, so that what is in use stays
 /// counted when the cluster is updated.
 #[derive(Debug)]
-pub struct CircuitBreakers([Breaker; 4]);
+pub struct CircuitBreakers([[Breaker; 4]; 2]);
 
 #[derive(Debug)]
 struct Breaker {
@@ -32,38 +42,40 @@ struct Breaker {
 
 impl CircuitBreakers {
     /// Breakers with nothing in use.
-    pub fn new(thresholds: &Thresholds) -> Self {
-        let limits = limits(thresholds);
-        CircuitBreakers(limits.map(|limit| Breaker {
+    pub fn new(thresholds: &[Thresholds; 2]) -> Self {
+        let breaker = |limit| Breaker {
             used: AtomicU32::new(0),
             limit: AtomicU32::new(limit),
-        }))
+        };
+        CircuitBreakers(thresholds.map(|thresholds| limits(&thresholds).map(breaker)))
     }
 
     /// Changes the limits. What is in use beyond them stays.
-    pub fn set_limits(&self, thresholds: &Thresholds) {
-        for (breaker, limit) in self.0.iter().zip(limits(thresholds)) {
-            breaker.limit.store(limit, Relaxed);
+    pub fn set_limits(&self, thresholds: &[Thresholds; 2]) {
+        for (breakers, thresholds) in self.0.iter().zip(thresholds) {
+            for (breaker, limit) in breakers.iter().zip(limits(thresholds)) {
+                breaker.limit.store(limit, Relaxed);
+            }
         }
     }
 
-    fn breaker(&self, resource: Resource) -> &Breaker {
-        &self.0[resource as usize]
+    fn breaker(&self, priority: Priority, resource: Resource) -> &Breaker {
+        &self.0[priority as usize][resource as usize]
     }
 
     /// How many are in use.
-    pub fn used(&self, resource: Resource) -> u32 {
-        self.breaker(resource).used.load(Relaxed)
+    pub fn used(&self, priority: Priority, resource: Resource) -> u32 {
+        self.breaker(priority, resource).used.load(Relaxed)
     }
 
     /// How many may be.
-    pub fn limit(&self, resource: Resource) -> u32 {
-        self.breaker(resource).limit.load(Relaxed)
+    pub fn limit(&self, priority: Priority, resource: Resource) -> u32 {
+        self.breaker(priority, resource).limit.load(Relaxed)
     }
 
     /// Whether no more may be used now.
-    pub fn is_open(&self, resource: Resource) -> bool {
-        self.used(resource) >= self.limit(resource)
+    pub fn is_open(&self, priority: Priority, resource: Resource) -> bool {
+        self.used(priority, resource) >= self.limit(priority, resource)
     }
 }
 
@@ -80,12 +92,27 @@ fn limits(thresholds: &Thresholds) -> [u32; 4] {
 /// touches one shared word only.
 #[derive(Clone, Debug)]
 #[allow(clippy::redundant_allocation)] // The outer count is what clones touch.
-pub struct LocalBreakers(Rc<Arc<CircuitBreakers>>);
+pub struct LocalBreakers(Rc<Arc<CircuitBreakers>>, Priority);
 
 impl LocalBreakers {
-    /// For one worker.
-    pub fn new(breakers: Arc<CircuitBreakers>) -> Self {
-        LocalBreakers(Rc::new(breakers))
+    /// For one worker and priority.
+    pub fn new(breakers: Arc<CircuitBreakers>, priority: Priority) -> Self {
+        LocalBreakers(Rc::new(breakers), priority)
+    }
+
+    fn breaker(&self, resource: Resource) -> &Breaker {
+        self.0.breaker(self.1, resource)
+    }
+
+    /// Takes one of the retries that a budget allows.
+    pub fn acquire_within(&self, budget: &RetryBudget) -> Option<Permit> {
+        let used = |resource| u64::from(self.breaker(resource).used.load(Relaxed));
+        let in_flight = used(Resource::Requests) + used(Resource::Pending);
+        let share = u64::from(budget.share) * in_flight / 10_000;
+        if used(Resource::Retries) >= share.max(u64::from(budget.least)) {
+            return None;
+        }
+        Some(self.acquire_beyond(Resource::Retries))
     }
 
     /// Takes one, unless the breaker is open.
@@ -109,7 +136,7 @@ impl LocalBreakers {
     /// Takes one, unless the breaker is open, for a holder that itself calls
     /// [`give_back`](Self::give_back) in the end.
     pub fn take(&self, resource: Resource) -> bool {
-        let breaker = self.0.breaker(resource);
+        let breaker = self.breaker(resource);
         let limit = breaker.limit.load(Relaxed);
         breaker
             .used
@@ -119,12 +146,12 @@ impl LocalBreakers {
 
     /// Takes one like [`take`](Self::take), whether or not the breaker is open.
     pub fn take_beyond(&self, resource: Resource) {
-        self.0.breaker(resource).used.fetch_add(1, Relaxed);
+        self.breaker(resource).used.fetch_add(1, Relaxed);
     }
 
     /// Gives back what was taken without a permit.
     pub fn give_back(&self, resource: Resource) {
-        self.0.breaker(resource).used.fetch_sub(1, Relaxed);
+        self.breaker(resource).used.fetch_sub(1, Relaxed);
     }
 }
 
@@ -145,21 +172,25 @@ impl Drop for Permit {
 mod tests {
     use super::*;
 
-    fn thresholds(max: u32) -> Thresholds {
-        Thresholds {
+    fn thresholds(max: u32) -> [Thresholds; 2] {
+        let default = Thresholds {
             max_connections: max,
             max_pending_requests: max,
             max_requests: max,
             max_retries: max,
-        }
+            ..Thresholds::default()
+        };
+        [default, default]
     }
+
+    const DEFAULT: Priority = Priority::Default;
 
     #[test]
     fn permits_are_bounded_returned_and_survive_new_limits() {
         let shared = Arc::new(CircuitBreakers::new(&thresholds(2)));
         let (one, other) = (
-            LocalBreakers::new(shared.clone()),
-            LocalBreakers::new(shared.clone()),
+            LocalBreakers::new(shared.clone(), DEFAULT),
+            LocalBreakers::new(shared.clone(), DEFAULT),
         );
         let first = one.acquire(Resource::Requests);
         let second = other.acquire(Resource::Requests);
@@ -173,12 +204,39 @@ mod tests {
         assert!(one.acquire(Resource::Requests).is_some());
 
         shared.set_limits(&thresholds(1));
-        assert!(shared.is_open(Resource::Requests));
+        assert!(shared.is_open(DEFAULT, Resource::Requests));
         assert!(one.acquire(Resource::Requests).is_none());
         let beyond = one.acquire_beyond(Resource::Requests);
-        assert_eq!(shared.used(Resource::Requests), 2);
+        assert_eq!(shared.used(DEFAULT, Resource::Requests), 2);
         drop((beyond, second));
-        assert_eq!(shared.used(Resource::Requests), 0);
+        assert_eq!(shared.used(DEFAULT, Resource::Requests), 0);
+    }
+
+    #[test]
+    fn priorities_do_not_use_up_each_other() {
+        let shared = Arc::new(CircuitBreakers::new(&thresholds(1)));
+        let [low, high] =
+            Priority::ALL.map(|priority| LocalBreakers::new(shared.clone(), priority));
+        let held = low.acquire(Resource::Connections);
+        assert!(held.is_some() && low.acquire(Resource::Connections).is_none());
+        assert!(high.acquire(Resource::Connections).is_some());
+    }
+
+    #[test]
+    fn a_budget_is_a_share_of_what_is_in_flight() {
+        let shared = Arc::new(CircuitBreakers::new(&thresholds(1000)));
+        let local = LocalBreakers::new(shared, DEFAULT);
+        let budget = RetryBudget {
+            share: 2000,
+            least: 2,
+        };
+        let retries =
+            || -> Vec<_> { std::iter::from_fn(|| local.acquire_within(&budget)).collect() };
+        assert_eq!(retries().len(), 2);
+        let _busy: Vec<_> = (0..50)
+            .filter_map(|_| local.acquire(Resource::Requests))
+            .collect();
+        assert_eq!(retries().len(), 10);
     }
 
     #[test]
@@ -188,12 +246,12 @@ mod tests {
             .map(|_| {
                 let shared = shared.clone();
                 std::thread::spawn(move || {
-                    let local = LocalBreakers::new(shared.clone());
+                    let local = LocalBreakers::new(shared.clone(), DEFAULT);
                     for _ in 0..2000 {
                         let held: Vec<_> = (0..5)
                             .filter_map(|_| local.acquire(Resource::Connections))
                             .collect();
-                        assert!(shared.used(Resource::Connections) <= 10);
+                        assert!(shared.used(DEFAULT, Resource::Connections) <= 10);
                         drop(held);
                     }
                 })
@@ -202,6 +260,6 @@ mod tests {
         for thread in threads {
             assert!(thread.join().is_ok());
         }
-        assert_eq!(shared.used(Resource::Connections), 0);
+        assert_eq!(shared.used(DEFAULT, Resource::Connections), 0);
     }
 }

@@ -12,6 +12,7 @@ use rand::rngs::SmallRng;
 use tokio::task::AbortHandle;
 
 use super::breakers::{Permit, Resource};
+use super::client::Client;
 use super::connect;
 use super::endpoints::{Assigned, Destinations, Membership};
 use super::error::UpstreamError;
@@ -21,7 +22,7 @@ use super::pool::solitary;
 use super::shared::ClusterShared;
 use super::stats::ClusterStats;
 use super::target::{ClusterContext, TcpGuard};
-use crate::config::cluster::{self, ClusterDiscovery};
+use crate::config::cluster::{self, ClusterDiscovery, Priority};
 use crate::config::endpoint::{Endpoint, LoadAssignment};
 use crate::discovery::slot::Slot;
 use crate::http::message::Version;
@@ -58,6 +59,10 @@ pub struct ExchangeRequest {
     pub upgrade: bool,
     /// It was sent on a connection that turned out to be dead: it wants a new one.
     pub fresh: bool,
+    /// The client's connection.
+    pub client: Client,
+    /// Whose breakers count it.
+    pub priority: Priority,
 }
 
 /// What a TCP connection needs.
@@ -67,6 +72,8 @@ pub struct ConnectRequest<'a> {
     pub original_destination: Option<SocketAddr>,
     /// What the client's filters want of TLS.
     pub overrides: &'a Overrides,
+    /// The client's connection.
+    pub client: Client,
 }
 
 /// A TCP connection to an endpoint.
@@ -132,11 +139,12 @@ impl Cluster {
     ) -> Result<Exchange, UpstreamError> {
         let (pool, target) = {
             let host = self.choose(want.original_destination)?;
-            (host.pool(want.downstream).clone(), host.target().clone())
+            let pool = host.pool(want.downstream, want.priority, want.client);
+            (pool, host.target().clone())
         };
         *chosen = Some(target.endpoint.clone());
         if want.upgrade {
-            return Box::pin(solitary(&target)).await;
+            return Box::pin(solitary(&target, want.priority, want.client)).await;
         }
         if want.fresh {
             return Box::pin(pool.fresh()).await;
@@ -159,12 +167,12 @@ impl Cluster {
     ) -> Result<TcpUpstream, UpstreamError> {
         let target = self.choose(want.original_destination)?.target().clone();
         *chosen = Some(target.endpoint.clone());
-        let waiting = self.context.wait()?;
-        let Some(guard) = target.open(Weak::new(), false) else {
+        let waiting = self.context.wait(Priority::Default)?;
+        let Some(guard) = target.open(Weak::new(), Priority::Default, false) else {
             waiting.finish();
             return Err(UpstreamError::Overflow);
         };
-        let connected = connect::connect(&target, &[], want.overrides).await;
+        let connected = connect::connect(&target, &[], want.client, want.overrides).await;
         waiting.finish();
         let stream = connected.inspect_err(|error| {
             target.failed(error);
@@ -179,8 +187,13 @@ impl Cluster {
     }
 
     /// Counts a retry as long as the permit lives; `None` if there are too many.
-    pub fn retry(&self) -> Option<Permit> {
-        let permit = self.context.breakers.acquire(Resource::Retries);
+    pub fn retry(&self, priority: Priority) -> Option<Permit> {
+        let breakers = self.context.breakers(priority);
+        let thresholds = &self.context.config.circuit_breakers[priority as usize];
+        let permit = match &thresholds.retry_budget {
+            Some(budget) => breakers.acquire_within(budget),
+            None => breakers.acquire(Resource::Retries),
+        };
         match &permit {
             Some(_) => self.context.stats.rq_retry.increment(1),
             None => self.context.stats.rq_retry_overflow.increment(1),
@@ -202,7 +215,11 @@ impl Cluster {
                 if destination.is_none() {
                     stats.original_dst_host_invalid.increment(1);
                 }
-                destination.map(|address| destinations.host(address, &self.context).clone())
+                let port = self.context.config.original_destination.port;
+                destination.map(|mut address| {
+                    address.set_port(port.unwrap_or(address.port()));
+                    destinations.host(address, &self.context).clone()
+                })
             }
         };
         host.ok_or_else(|| {
@@ -238,15 +255,19 @@ impl Cluster {
 
     fn report_breakers(&self) {
         if self.reports.get() {
-            let stats = &self.context.stats;
-            for (gauge, resource) in [
-                (&stats.cx_open, Resource::Connections),
-                (&stats.rq_pending_open, Resource::Pending),
-                (&stats.rq_open, Resource::Requests),
-                (&stats.rq_retry_open, Resource::Retries),
-            ] {
-                let open = self.context.shared.breakers.is_open(resource);
-                gauge.set(f64::from(u8::from(open)));
+            let breakers = &self.context.shared.breakers;
+            for priority in Priority::ALL {
+                let gauges = self.context.stats.breakers(priority);
+                let track = self.context.config.circuit_breakers[priority as usize].track_remaining;
+                for (resource, gauges) in Resource::ALL.into_iter().zip(gauges) {
+                    let open = breakers.is_open(priority, resource);
+                    gauges.0.set(f64::from(u8::from(open)));
+                    if track {
+                        let used = breakers.used(priority, resource);
+                        let left = breakers.limit(priority, resource).saturating_sub(used);
+                        gauges.1.set(f64::from(left));
+                    }
+                }
             }
         }
     }
@@ -259,12 +280,13 @@ impl Cluster {
                 &stats.membership_total,
                 &stats.membership_healthy,
                 &stats.membership_degraded,
-                &stats.cx_open,
-                &stats.rq_pending_open,
-                &stats.rq_open,
-                &stats.rq_retry_open,
             ] {
                 gauge.set(0.0);
+            }
+            let both = Priority::ALL.into_iter();
+            for (open, left) in both.flat_map(|priority| stats.breakers(priority)) {
+                open.set(0.0);
+                left.set(0.0);
             }
         }
     }
@@ -285,7 +307,10 @@ impl Cluster {
         let (forgotten, none_left) = match &mut *self.endpoints.borrow_mut() {
             Endpoints::Assigned(..) => (Vec::new(), true),
             Endpoints::Destinations(destinations) => {
-                (destinations.forget_unused(), destinations.is_empty())
+                let after = self.context.config.original_destination.forget_after;
+                let sweeps = u32::try_from(after.as_secs()).unwrap_or(u32::MAX);
+                let forgotten = destinations.forget_unused(sweeps.max(1));
+                (forgotten, destinations.is_empty())
             }
         };
         drop(forgotten);

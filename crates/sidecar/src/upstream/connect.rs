@@ -8,12 +8,15 @@ use std::path::Path;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::SockRef;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
+use super::client::Client;
 use super::error::UpstreamError;
 use super::target::Target;
+use super::{eyeballs, proxy_protocol};
 use crate::config::address::Address;
-use crate::config::cluster::{BindConfig, TcpKeepalive, UpstreamTransport};
+use crate::config::cluster::{BindConfig, TcpKeepalive};
 use crate::tls::client::ServerNames;
 use crate::tls::error::TlsError;
 use crate::tls::overrides::Overrides;
@@ -29,25 +32,44 @@ use crate::tls::stream::{PlainStream, Socket, Stream};
 pub async fn connect(
     target: &Target,
     alpn: &[&[u8]],
+    client: Client,
     overrides: &Overrides,
 ) -> Result<Stream, UpstreamError> {
     let limit = target.context.config.connect_timeout;
-    let connected = tokio::time::timeout(limit, connect_unbounded(target, alpn, overrides));
+    let connected = connect_unbounded(target, alpn, client, overrides);
+    let connected = tokio::time::timeout(limit, connected);
     connected.await.unwrap_or(Err(UpstreamError::Timeout))
 }
 
 async fn connect_unbounded(
     target: &Target,
     alpn: &[&[u8]],
+    client: Client,
     overrides: &Overrides,
 ) -> Result<Stream, UpstreamError> {
-    let socket = match &target.endpoint.address {
-        Address::Socket(address) => Socket::Tcp(connect_tcp(target, *address).await?),
+    let others = &target.endpoint.additional_addresses;
+    let mut socket = match &target.endpoint.address {
+        Address::Socket(address) if others.is_empty() => {
+            Socket::Tcp(connect_tcp(target, *address).await?)
+        }
+        Address::Socket(address) => {
+            let preference = &target.context.config.happy_eyeballs;
+            let mut addresses = eyeballs::order(*address, others, preference);
+            let first = addresses.remove(0);
+            let attempt = |address| connect_tcp(target, address);
+            Socket::Tcp(Box::pin(eyeballs::race(first, addresses, attempt)).await?)
+        }
         Address::Pipe(path) => Socket::Unix(connect_pipe(path).await.map_err(remote_error)?),
     };
-    match &target.transport {
-        UpstreamTransport::Plain => Ok(Stream::Plain(PlainStream::new(socket, Vec::new()))),
-        UpstreamTransport::Tls(context) => {
+    if let Some(config) = target.transport.proxy_protocol() {
+        let header = proxy_protocol::header(config, client.ends);
+        let mut plain = PlainStream::new(socket, Vec::new());
+        plain.write_all(&header).await.map_err(remote_error)?;
+        socket = plain.into_socket();
+    }
+    match target.transport.tls() {
+        None => Ok(Stream::Plain(PlainStream::new(socket, Vec::new()))),
+        Some(context) => {
             let stats = &target.context.stats;
             let names = ServerNames {
                 host: &target.endpoint.hostname,

@@ -15,10 +15,6 @@ use super::target::{ClusterContext, Target};
 use crate::config::address::Address;
 use crate::config::endpoint::{HealthStatus, LoadAssignment, OVERPROVISIONING_FACTOR};
 
-/// Sweeps (about a second each) without use after which an ORIGINAL_DST endpoint is forgotten.
-/// Envoy's `cleanup_interval` is 5 s.
-const FORGOTTEN_AFTER: u32 = 5;
-
 /// What an assignment says, made ready for use. It is built again when the assignment's `Arc` is
 /// another one; an endpoint that is still in it keeps its connections.
 #[derive(Default)]
@@ -161,11 +157,11 @@ impl Destinations {
         host
     }
 
-    /// Forgets those that have not been used for some sweeps, and answers them for the caller to
-    /// drop.
-    pub fn forget_unused(&mut self) -> Vec<Rc<Host>> {
+    /// Forgets those that have not been used for so many sweeps (about a second each), and answers
+    /// them for the caller to drop.
+    pub fn forget_unused(&mut self, sweeps: u32) -> Vec<Rc<Host>> {
         self.0
-            .extract_if(|_, host| host.age() >= FORGOTTEN_AFTER)
+            .extract_if(|_, host| host.age() >= sweeps)
             .map(|(_, host)| host)
             .collect()
     }

@@ -1,19 +1,34 @@
 //! An endpoint with its pools, for as long as its cluster has it.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::task::Context;
 use std::time::Instant;
 
+use super::client::Client;
 use super::pool::{Pool, Protocol};
 use super::target::Target;
+use crate::config::cluster::Priority;
 use crate::http::message::Version;
+
+/// Sweeps (about a second each) after which a client's own connections are closed that it does not
+/// use: it may have gone.
+const PRIVATE_FOR: u32 = 30;
+
+struct Private {
+    pool: Rc<Pool>,
+    /// Sweeps since it was last used.
+    unused: u32,
+}
 
 /// Dropping it retires its pools; exchanges that they handed out go on.
 pub struct Host {
     target: Rc<Target>,
-    /// For HTTP/1 (and where ALPN decides), and for HTTP/2.
-    pools: [OnceCell<Rc<Pool>>; 2],
+    /// For HTTP/1 (and where ALPN decides), and for HTTP/2; of each priority.
+    pools: [OnceCell<Rc<Pool>>; 4],
+    /// The same for each client, where clients share no connections.
+    private: RefCell<HashMap<(u64, usize), Private>>,
     /// Sweeps since it was last used, for hosts that nobody lists.
     unused: Cell<u32>,
 }
@@ -24,6 +39,7 @@ impl Host {
         Rc::new(Host {
             target,
             pools: Default::default(),
+            private: RefCell::default(),
             unused: Cell::new(0),
         })
     }
@@ -33,16 +49,37 @@ impl Host {
         &self.target
     }
 
-    /// The pool for requests of a downstream version.
-    pub fn pool(&self, downstream: Version) -> &Rc<Pool> {
-        let configured = self.target.context.config.protocol;
-        let protocol = Protocol::of(configured, &self.target.transport, downstream);
-        let pool = &self.pools[usize::from(protocol == Protocol::Http2)];
-        pool.get_or_init(|| Pool::new(self.target.clone(), protocol))
+    /// The pool for requests of a downstream version, a priority and, where clients share no
+    /// connections, a client.
+    pub fn pool(&self, downstream: Version, priority: Priority, client: Client) -> Rc<Pool> {
+        let config = &self.target.context.config;
+        let transport = &self.target.transport;
+        let protocol = Protocol::of(config.protocol, transport, downstream);
+        let at = 2 * priority as usize + usize::from(protocol == Protocol::Http2);
+        if config.pool_per_downstream || transport.proxy_protocol().is_some() {
+            let mut private = self.private.borrow_mut();
+            let private = private
+                .entry((client.connection, at))
+                .or_insert_with(|| Private {
+                    pool: Pool::new(self.target.clone(), protocol, priority, client),
+                    unused: 0,
+                });
+            private.unused = 0;
+            return private.pool.clone();
+        }
+        let shared = self.pools[at].get_or_init(|| {
+            let nobody = Client::default();
+            Pool::new(self.target.clone(), protocol, priority, nobody)
+        });
+        shared.clone()
     }
 
-    fn pools(&self) -> impl Iterator<Item = &Rc<Pool>> {
-        self.pools.iter().filter_map(OnceCell::get)
+    /// All pools. They are held while they are looked at: what they do calls back.
+    fn pools(&self) -> impl Iterator<Item = Rc<Pool>> {
+        let private = self.private.borrow();
+        let private: Vec<_> = private.values().map(|own| own.pool.clone()).collect();
+        let shared = self.pools.iter().filter_map(OnceCell::get).cloned();
+        shared.chain(private)
     }
 
     /// See [`Pool::drop_closed`].
@@ -53,6 +90,21 @@ impl Host {
     /// See [`Pool::sweep`].
     pub fn sweep(&self, now: Instant) {
         self.pools().for_each(|pool| pool.sweep(now));
+        let abandoned: Vec<_> = self
+            .private
+            .borrow_mut()
+            .extract_if(|_, own| {
+                own.unused = if own.pool.is_busy() {
+                    0
+                } else {
+                    own.unused + 1
+                };
+                own.pool.is_empty() || own.unused > PRIVATE_FOR
+            })
+            .collect();
+        for (_, own) in abandoned {
+            own.pool.retire();
+        }
     }
 
     /// Notes that it is used.

@@ -5,21 +5,25 @@
 //! [`pool`] hands out an exchange on one of its connections.
 
 pub mod breakers;
+mod client;
 mod cluster;
 mod clusters;
 pub mod connect;
 mod endpoints;
 mod error;
 pub mod exchange;
+mod eyeballs;
 mod host;
 mod lb;
 mod pool;
+mod proxy_protocol;
 pub mod shared;
 mod stats;
 mod target;
 #[cfg(test)]
 mod tests;
 
+pub use client::Client;
 pub use cluster::{Cluster, ConnectRequest, ExchangeRequest, TcpUpstream};
 pub use clusters::Clusters;
 pub use error::UpstreamError;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram};
 
+use crate::config::cluster::Priority;
 use crate::telemetry::metrics::{Family, Scope, Stats};
 use crate::tls::stats::TlsStats;
 
@@ -93,6 +94,18 @@ cluster_stats! {
         rq_pending_open = "circuit_breakers.default.rq_pending_open": "Whether no more requests may wait.",
         rq_open = "circuit_breakers.default.rq_open": "Whether no more requests may be made.",
         rq_retry_open = "circuit_breakers.default.rq_retry_open": "Whether no more may be retried.",
+        high_cx_open = "circuit_breakers.high.cx_open": "The same for HIGH.",
+        high_rq_pending_open = "circuit_breakers.high.rq_pending_open": "The same for HIGH.",
+        high_rq_open = "circuit_breakers.high.rq_open": "The same for HIGH.",
+        high_rq_retry_open = "circuit_breakers.high.rq_retry_open": "The same for HIGH.",
+        remaining_cx = "circuit_breakers.default.remaining_cx": "Connections that are left; 0 unless tracked.",
+        remaining_pending = "circuit_breakers.default.remaining_pending": "Requests that may still wait.",
+        remaining_rq = "circuit_breakers.default.remaining_rq": "Requests that are left.",
+        remaining_retries = "circuit_breakers.default.remaining_retries": "Retries that are left.",
+        high_remaining_cx = "circuit_breakers.high.remaining_cx": "The same for HIGH.",
+        high_remaining_pending = "circuit_breakers.high.remaining_pending": "The same for HIGH.",
+        high_remaining_rq = "circuit_breakers.high.remaining_rq": "The same for HIGH.",
+        high_remaining_retries = "circuit_breakers.high.remaining_retries": "The same for HIGH.",
     }
     histograms {
         cx_connect_ms = "upstream_cx_connect_ms": "Milliseconds until a connection was made.",
@@ -118,6 +131,25 @@ pub fn code_name(status: u16) -> Option<&'static str> {
 }
 
 impl ClusterStats {
+    /// Of each breaker of a priority, in the order of the resources: whether it is open, and what is
+    /// left.
+    pub fn breakers(&self, priority: Priority) -> [(&Gauge, &Gauge); 4] {
+        match priority {
+            Priority::Default => [
+                (&self.cx_open, &self.remaining_cx),
+                (&self.rq_pending_open, &self.remaining_pending),
+                (&self.rq_open, &self.remaining_rq),
+                (&self.rq_retry_open, &self.remaining_retries),
+            ],
+            Priority::High => [
+                (&self.high_cx_open, &self.high_remaining_cx),
+                (&self.high_rq_pending_open, &self.high_remaining_pending),
+                (&self.high_rq_open, &self.high_remaining_rq),
+                (&self.high_rq_retry_open, &self.high_remaining_retries),
+            ],
+        }
+    }
+
     /// Counts the head of a final response.
     pub fn response(&self, status: u16) {
         self.rq_completed.increment(1);

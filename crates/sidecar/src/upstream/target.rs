@@ -14,7 +14,7 @@ use super::exchange::Event;
 use super::pool::Pool;
 use super::shared::{ClusterShared, HostCounters};
 use super::stats::{ClusterStats, milliseconds};
-use crate::config::cluster::{self, UpstreamTransport};
+use crate::config::cluster::{self, Priority, UpstreamTransport};
 use crate::config::endpoint::Endpoint;
 
 /// What every pool and guard of a cluster needs, on one worker. It knows no endpoint, so that it can
@@ -24,8 +24,8 @@ pub struct ClusterContext {
     pub config: Arc<cluster::Cluster>,
     /// Counters, also those of the clusters of this name before.
     pub stats: Rc<ClusterStats>,
-    /// Over all workers.
-    pub breakers: LocalBreakers,
+    /// Over all workers, by priority.
+    breakers: [LocalBreakers; 2],
     /// What the control thread sees.
     pub shared: Arc<ClusterShared>,
     /// Connections of this worker, from the attempt to the end.
@@ -40,16 +40,22 @@ impl ClusterContext {
         Rc::new(ClusterContext {
             config: shared.config.clone(),
             stats,
-            breakers: LocalBreakers::new(shared.breakers.clone()),
+            breakers: Priority::ALL
+                .map(|priority| LocalBreakers::new(shared.breakers.clone(), priority)),
             shared,
             connections: Cell::new(0),
             connected: Notify::new(),
         })
     }
 
+    /// The breakers of a priority.
+    pub fn breakers(&self, priority: Priority) -> &LocalBreakers {
+        &self.breakers[priority as usize]
+    }
+
     /// Counts one who waits for a connection, unless too many do.
-    pub fn wait(self: &Rc<Self>) -> Result<Waiting, UpstreamError> {
-        let Some(permit) = self.breakers.acquire(Resource::Pending) else {
+    pub fn wait(self: &Rc<Self>, priority: Priority) -> Result<Waiting, UpstreamError> {
+        let Some(permit) = self.breakers(priority).acquire(Resource::Pending) else {
             self.stats.rq_pending_overflow.increment(1);
             return Err(UpstreamError::Overflow);
         };
@@ -128,8 +134,8 @@ impl Target {
 
     /// Counts a request that reaches a connection, unless there are too many. [`end`](Self::end)
     /// must follow.
-    pub fn begin(&self) -> Result<(), UpstreamError> {
-        if !self.context.breakers.take(Resource::Requests) {
+    pub fn begin(&self, priority: Priority) -> Result<(), UpstreamError> {
+        if !self.context.breakers(priority).take(Resource::Requests) {
             self.context.stats.rq_active_overflow.increment(1);
             return Err(UpstreamError::Overflow);
         }
@@ -147,8 +153,9 @@ impl Target {
     }
 
     /// Counts its end.
-    pub fn end(&self) {
-        self.context.breakers.give_back(Resource::Requests);
+    pub fn end(&self, priority: Priority) {
+        let breakers = self.context.breakers(priority);
+        breakers.give_back(Resource::Requests);
         self.active.set(self.active.get() - 1);
         self.context.stats.rq_active.decrement(1.0);
         self.counters.rq_active.subtract();
@@ -178,14 +185,20 @@ impl Target {
     /// Counts a connection from its attempt on. `None` if too many are open: `only` says that the
     /// target has no other, in which case one is allowed all the same, for else who waits for it
     /// would wait for ever.
-    pub fn open(self: &Rc<Self>, pool: Weak<Pool>, only: bool) -> Option<ConnectionGuard> {
+    pub fn open(
+        self: &Rc<Self>,
+        pool: Weak<Pool>,
+        priority: Priority,
+        only: bool,
+    ) -> Option<ConnectionGuard> {
         let context = &self.context;
-        let permit = context.breakers.acquire(Resource::Connections);
+        let breakers = context.breakers(priority);
+        let permit = breakers.acquire(Resource::Connections);
         if permit.is_none() {
             context.stats.cx_overflow.increment(1);
         }
         let permit = match permit {
-            None if only => context.breakers.acquire_beyond(Resource::Connections),
+            None if only => breakers.acquire_beyond(Resource::Connections),
             permit => permit?,
         };
         context.stats.cx_total.increment(1);
@@ -198,6 +211,7 @@ impl Target {
         Some(ConnectionGuard {
             target: self.clone(),
             pool,
+            priority,
             created: Instant::now(),
             _permit: permit,
         })
@@ -232,6 +246,7 @@ pub struct ConnectionGuard {
     target: Rc<Target>,
     /// Is told when the connection is gone; empty for connections that no pool holds.
     pool: Weak<Pool>,
+    priority: Priority,
     created: Instant,
     _permit: Permit,
 }
@@ -277,7 +292,8 @@ impl TcpGuard {
     /// Counts the use of a connection, whatever the breaker of the requests says: it limits HTTP.
     pub fn new(connection: ConnectionGuard) -> Self {
         let target = &connection.target;
-        target.context.breakers.take_beyond(Resource::Requests);
+        let breakers = target.context.breakers(connection.priority);
+        breakers.take_beyond(Resource::Requests);
         target.count_begun();
         TcpGuard { connection }
     }
@@ -292,6 +308,6 @@ impl TcpGuard {
 
 impl Drop for TcpGuard {
     fn drop(&mut self) {
-        self.connection.target.end();
+        self.connection.target.end(self.connection.priority);
     }
 }

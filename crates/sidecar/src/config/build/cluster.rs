@@ -1,40 +1,29 @@
 //! `Cluster`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3 as cluster;
-use envoy_types::pb::envoy::config::cluster::v3::circuit_breakers;
-use envoy_types::pb::envoy::config::cluster::v3::cluster::{
-    ClusterDiscoveryType, DiscoveryType, LbConfig,
-};
-use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
 use envoy_types::pb::google::protobuf::Any;
 
+use super::connection_options::{
+    CONNECT_TIMEOUT, bind_config, circuit_breakers, happy_eyeballs, original_destination,
+};
 use super::context::Context;
 use super::fields::{
-    Within as _, each, enumeration, flag, keepalive, named, positive, refuse, required,
-    socket_address, uint,
+    Within as _, each, enumeration, keepalive, named, positive, refuse, required, uint,
 };
 use super::transport_socket::UPSTREAM;
 use super::{
     dns, endpoint, load_balancing, source, struct_value, transport_socket, upstream_protocol,
 };
 use crate::config::cluster::{
-    AssignmentSource, BindConfig, Cluster, ClusterDiscovery, Thresholds, TransportSocketMatch,
-    UpstreamTransport,
+    AssignmentSource, Cluster, ClusterDiscovery, TransportSocketMatch, UpstreamTransport,
 };
 use crate::config::dns::Dns;
 use crate::config::endpoint::LoadAssignment;
 use crate::config::error::{ConfigError, Result};
 use crate::discovery::slot::Slot;
-
-/// `connect_timeout` unless set.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// `max_connections` and its like unless set.
-const MAX_IN_FLIGHT: u32 = 1024;
-/// `max_retries` unless set.
-const MAX_RETRIES: u32 = 3;
 
 /// Builds a cluster. `fingerprint` is that of the resource's bytes.
 ///
@@ -43,18 +32,6 @@ const MAX_RETRIES: u32 = 3;
 /// The first field that is invalid, by its path.
 pub fn build(proto: &cluster::Cluster, fingerprint: u64, context: &dyn Context) -> Result<Cluster> {
     let name = named(&proto.name, "name")?;
-    refuse(
-        proto.close_connections_on_host_health_failure,
-        "close_connections_on_host_health_failure",
-        "is not supported yet",
-    )?;
-    if let Some(LbConfig::OriginalDstLbConfig(config)) = &proto.lb_config {
-        refuse(
-            config.use_http_header,
-            "original_dst_lb_config.use_http_header",
-            "is not supported: a client could choose any address",
-        )?;
-    }
     let protocol = upstream_protocol::build(proto)?;
     let kind = kind(proto)?;
     Ok(Cluster {
@@ -72,6 +49,9 @@ pub fn build(proto: &cluster::Cluster, fingerprint: u64, context: &dyn Context) 
         connect_timeout: positive(&proto.connect_timeout, "connect_timeout")?
             .unwrap_or(CONNECT_TIMEOUT),
         circuit_breakers: circuit_breakers(&proto.circuit_breakers).within("circuit_breakers")?,
+        pool_per_downstream: proto.connection_pool_per_downstream_connection,
+        original_destination: original_destination(proto)?,
+        happy_eyeballs: happy_eyeballs(proto)?,
         protocol: protocol.protocol,
         http1: protocol.http1,
         http2: protocol.http2,
@@ -211,30 +191,6 @@ fn discovery(
     }
 }
 
-fn circuit_breakers(proto: &Option<cluster::CircuitBreakers>) -> Result<Thresholds> {
-    let mut default = None;
-    for (index, thresholds) in proto.iter().flat_map(|p| &p.thresholds).enumerate() {
-        let priority: core::RoutingPriority = enumeration(thresholds.priority, "priority")
-            .within(format_args!("thresholds[{index}]"))?;
-        // No route has the priority HIGH: its values are never looked at.
-        if priority == core::RoutingPriority::Default {
-            refuse(
-                default.replace(thresholds).is_some(),
-                format_args!("thresholds[{index}].priority"),
-                "is given twice",
-            )?;
-        }
-    }
-    let unset = circuit_breakers::Thresholds::default();
-    let thresholds = default.unwrap_or(&unset);
-    Ok(Thresholds {
-        max_connections: uint(&thresholds.max_connections).unwrap_or(MAX_IN_FLIGHT),
-        max_pending_requests: uint(&thresholds.max_pending_requests).unwrap_or(MAX_IN_FLIGHT),
-        max_requests: uint(&thresholds.max_requests).unwrap_or(MAX_IN_FLIGHT),
-        max_retries: uint(&thresholds.max_retries).unwrap_or(MAX_RETRIES),
-    })
-}
-
 fn transport_socket_matches(
     proto: &cluster::Cluster,
     context: &dyn Context,
@@ -258,36 +214,6 @@ fn transport_socket_matches(
             })
         },
     )
-}
-
-/// `BindConfig`: one address per family.
-pub fn bind_config(proto: &core::BindConfig) -> Result<BindConfig> {
-    refuse(
-        flag(&proto.freebind) == Some(true),
-        "freebind",
-        "is not supported",
-    )?;
-    let mut bind = BindConfig { v4: None, v6: None };
-    let mut add = |address: &core::SocketAddress| {
-        let address = socket_address(address, true)?;
-        let slot = if address.is_ipv4() {
-            &mut bind.v4
-        } else {
-            &mut bind.v6
-        };
-        refuse(
-            slot.replace(address).is_some(),
-            "address",
-            "there is another one of the same family",
-        )
-    };
-    add(required(&proto.source_address, "source_address")?).within("source_address")?;
-    each(
-        "extra_source_addresses",
-        &proto.extra_source_addresses,
-        |extra| add(required(&extra.address, "address")?).within("address"),
-    )?;
-    Ok(bind)
 }
 
 #[cfg(test)]

@@ -19,8 +19,8 @@ fn defaults_are_envoys() {
         LoadBalancer::RoundRobin
     ));
     assert_eq!(cluster.load_balancing.panic_threshold, 50);
-    assert_eq!(cluster.circuit_breakers.max_requests, 1024);
-    assert_eq!(cluster.circuit_breakers.max_retries, 3);
+    assert_eq!(cluster.circuit_breakers[0].max_requests, 1024);
+    assert_eq!(cluster.circuit_breakers[0].max_retries, 3);
     assert_eq!(cluster.protocol, UpstreamProtocol::Http1);
     assert_eq!(cluster.idle_timeout, Some(Duration::from_secs(3600)));
     assert_eq!(cluster.max_requests_per_connection, None);
@@ -74,7 +74,7 @@ load_assignment:
         }
     ));
     assert_eq!(cluster.load_balancing.panic_threshold, 0);
-    assert_eq!(cluster.circuit_breakers.max_connections, 7);
+    assert_eq!(cluster.circuit_breakers[0].max_connections, 7);
     assert_eq!(cluster.protocol, UpstreamProtocol::Http2);
     assert_eq!(cluster.http2.max_concurrent_streams, 10);
     assert_eq!(

@@ -12,6 +12,7 @@ pub mod access_log;
 mod access_log_filter;
 mod certificate;
 pub mod cluster;
+pub mod connection_options;
 pub mod context;
 mod data_source;
 pub mod dns;

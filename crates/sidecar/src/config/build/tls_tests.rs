@@ -52,7 +52,7 @@ fn upstream(context: &serde_json::Value) -> Result<UpstreamTls> {
     });
     match cluster(&yaml.to_string())?.transport_socket {
         UpstreamTransport::Tls(context) => Ok(context.settings().clone()),
-        UpstreamTransport::Plain => panic!(),
+        UpstreamTransport::Plain | UpstreamTransport::ProxyProtocol(..) => panic!(),
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::Stream;
 use super::header_changes::{self, Additions};
+use crate::config::cluster::Priority;
 use crate::config::route::{Forward, Mirror, MirrorCluster};
 use crate::http::connection_manager::context::Context;
 use crate::http::error::StreamError;
@@ -26,7 +27,7 @@ use crate::runtime::budget::{Budget, Held};
 use crate::runtime::timer::Timer;
 use crate::runtime::worker::Worker;
 use crate::upstream::exchange::Exchange;
-use crate::upstream::{Cluster, ExchangeRequest};
+use crate::upstream::{Client, Cluster, ExchangeRequest};
 
 /// The most bytes of a body that wait for the endpoint of one copy: 1 MiB.
 const MOST_WAITING: usize = 1024 * 1024;
@@ -180,6 +181,8 @@ pub fn begin(stream: &Stream<'_, '_>, forward: &Forward, timeout: Option<Duratio
                 original_destination: stream.context.connection.local.socket(),
                 upgrade: false,
                 fresh: false,
+                client: Client::from(&*stream.context.connection),
+                priority: Priority::Default,
             },
             cluster,
             body,

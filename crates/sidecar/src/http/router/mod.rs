@@ -7,6 +7,7 @@ mod relay;
 mod request;
 mod response;
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::config::cluster::Priority;
 use crate::config::http_connection_manager::SchemeRule;
 use crate::config::route::{Forward, Route, VirtualHost};
 use crate::http::connection_manager::context::Context;
@@ -28,7 +30,7 @@ use crate::runtime::timer::Timer;
 use crate::telemetry::access_log::flags::Flags;
 use crate::telemetry::access_log::format::Format;
 use crate::upstream::exchange::Exchange;
-use crate::upstream::{Cluster, ExchangeRequest};
+use crate::upstream::{Client, Cluster, ExchangeRequest};
 
 pub use header_changes::Levels;
 use relay::{Deadlines, Relay, RelayError, Replay};
@@ -134,6 +136,21 @@ pub async fn forward<'f>(
     attempt_and_retry(stream, &cluster, forward, levels, deadlines, replay).await
 }
 
+/// Where an ORIGINAL_DST cluster connects to: what the request's header says where the cluster reads
+/// one, else what the client was connecting to.
+fn destination(stream: &Stream<'_, '_>, cluster: &Cluster) -> Option<SocketAddr> {
+    let asked = || {
+        let header = cluster.config().original_destination.header.as_ref()?;
+        let value = stream.request.headers.named(header).next()?;
+        let address = std::str::from_utf8(value).ok().and_then(|v| v.parse().ok());
+        if address.is_none() {
+            cluster.stats().original_dst_host_invalid.increment(1);
+        }
+        address
+    };
+    asked().or_else(|| stream.context.connection.local.socket())
+}
+
 /// The first attempt and, where that was on a pooled connection which turned out dead before it
 /// gave a byte, one more on a fresh one.
 async fn attempt_and_retry(
@@ -154,9 +171,11 @@ async fn attempt_and_retry(
         request::count_attempt(stream);
         let want = ExchangeRequest {
             downstream: stream.request.version,
-            original_destination: stream.context.connection.local.socket(),
+            original_destination: destination(stream, cluster),
             upgrade: stream.upgrade.is_some(),
             fresh: retry.is_some(),
+            client: Client::from(&*stream.context.connection),
+            priority: Priority::Default,
         };
         let mut exchange = match acquire(stream, cluster, want, deadlines, request_ended).await {
             Ok(exchange) => exchange,
@@ -179,7 +198,7 @@ async fn attempt_and_retry(
         if let Err(error) = exchange.send_head(stream.request, !has_body) {
             if error.is_refusal() && retry.is_none() {
                 // Nothing was sent: the connection is going away.
-                retry = cluster.retry();
+                retry = cluster.retry(Priority::Default);
                 if retry.is_some() {
                     continue;
                 }
@@ -248,7 +267,7 @@ async fn attempt_and_retry(
             && may_send_again(stream.request, &exchange, error)
         {
             // The circuit breaker has a say.
-            retry = cluster.retry();
+            retry = cluster.retry(Priority::Default);
             if retry.is_some() {
                 continue;
             }

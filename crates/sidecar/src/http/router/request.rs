@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::Stream;
 use super::header_changes::{self, Additions, Levels};
-use crate::config::cluster::UpstreamTransport;
 use crate::config::endpoint::Endpoint;
 use crate::config::route::{Forward, GrpcTimeout, HeaderChanges, HostRewrite, Route};
 use crate::http::connection_manager::context::Context;
@@ -38,9 +37,9 @@ pub fn timeout(
 
 /// `match_upstream`: the scheme of what this cluster's endpoints are spoken to over.
 pub fn scheme_of(cluster: &Cluster) -> &'static str {
-    match cluster.config().transport_socket {
-        UpstreamTransport::Plain => "http",
-        UpstreamTransport::Tls(_) => "https",
+    match cluster.config().transport_socket.tls() {
+        None => "http",
+        Some(_) => "https",
     }
 }
 

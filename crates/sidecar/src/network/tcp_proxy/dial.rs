@@ -17,7 +17,7 @@ use crate::network::filter_state::{
 use crate::runtime::worker::Worker;
 use crate::telemetry::access_log::flags::Flags;
 use crate::tls::overrides::Overrides;
-use crate::upstream::{Cluster, ConnectRequest, TcpUpstream, UpstreamError};
+use crate::upstream::{Client, Cluster, ConnectRequest, TcpUpstream, UpstreamError};
 
 /// A connection to an endpoint of a tcp_proxy's cluster.
 pub struct Dialled {
@@ -134,11 +134,13 @@ pub struct Wishes {
     pub destination: Option<SocketAddr>,
     /// What TLS is to do otherwise than it is configured.
     pub tls: Overrides,
+    /// The client's connection.
+    pub client: Client,
 }
 
 impl Wishes {
     /// As filter state says, else what the client asked for.
-    pub fn new(state: &FilterState, destination: Option<SocketAddr>) -> Self {
+    pub fn new(state: &FilterState, destination: Option<SocketAddr>, client: Client) -> Self {
         Wishes {
             destination: state.address(ORIGINAL_DST_ADDRESS).or(destination),
             tls: Overrides {
@@ -152,6 +154,7 @@ impl Wishes {
                     .map(|list| list.map(Into::into).collect())
                     .unwrap_or_default(),
             },
+            client,
         }
     }
 }
@@ -169,6 +172,7 @@ pub async fn dial(
     let want = ConnectRequest {
         original_destination: wishes.destination,
         overrides: &wishes.tls,
+        client: wishes.client,
     };
     let (upstream, attempts) = attempt(worker, proxy, name, async |cluster, chosen| {
         Cluster::connect(cluster, want, chosen).await

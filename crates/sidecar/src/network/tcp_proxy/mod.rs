@@ -35,6 +35,7 @@ use crate::runtime::worker::Worker;
 use crate::telemetry::access_log::flags::Flags;
 use crate::telemetry::access_log::record::LogKind;
 use crate::tls::stream::{Socket, Stream};
+use crate::upstream::Client;
 
 /// A connection that says nothing is asked whether it is alive after so long, and so often then.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(30));
@@ -48,10 +49,11 @@ pub async fn dial(
     worker: &Rc<Worker>,
     proxy: &TcpProxy,
     original_destination: Option<SocketAddr>,
+    client: Client,
 ) -> Result<Dialled, DialError> {
     let state = FilterState::EMPTY;
     let cluster = route(worker, proxy, &state);
-    let wishes = Wishes::new(&state, original_destination);
+    let wishes = Wishes::new(&state, original_destination, client);
     dial::dial(worker, proxy, &cluster, &wishes).await
 }
 

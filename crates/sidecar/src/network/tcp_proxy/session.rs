@@ -27,6 +27,7 @@ use crate::runtime::worker::Worker;
 use crate::telemetry::access_log::flags::Flags;
 use crate::telemetry::access_log::record::{LogKind, Record};
 use crate::tls::stream::Stream;
+use crate::upstream::Client;
 use crate::upstream::exchange::Event;
 
 pub(super) struct Session {
@@ -92,7 +93,8 @@ impl Session {
     pub(super) async fn dial(&self, cluster: &Arc<str>) -> Result<Dialled, DialError> {
         let wishes = {
             let state = self.connection.state.filter_state.borrow();
-            Wishes::new(&state, self.connection.local.socket())
+            let client = Client::from(&*self.connection);
+            Wishes::new(&state, self.connection.local.socket(), client)
         };
         dial::dial(&self.worker, &self.proxy, cluster, &wishes).await
     }

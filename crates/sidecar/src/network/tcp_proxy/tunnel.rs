@@ -14,7 +14,7 @@ use tokio::io::AsyncReadExt as _;
 use super::dial::{DialError, Wishes, attempt};
 use super::relay::{End, Limits};
 use super::session::Session;
-use crate::config::cluster::UpstreamProtocol;
+use crate::config::cluster::{Priority, UpstreamProtocol};
 use crate::config::endpoint::Endpoint;
 use crate::config::route::AppendAction;
 use crate::config::tcp_proxy::Tunnel;
@@ -27,7 +27,7 @@ use crate::network::filter_state::{TUNNEL_RESPONSE_HEADERS, TUNNEL_RESPONSE_TRAI
 use crate::telemetry::access_log::record::Record;
 use crate::tls::stream::Stream;
 use crate::upstream::exchange::{Exchange, Lease};
-use crate::upstream::{Cluster, ExchangeRequest, UpstreamError};
+use crate::upstream::{Client, Cluster, ExchangeRequest, UpstreamError};
 
 /// The namespace of tcp_proxy's dynamic metadata.
 const METADATA: &str = "envoy.filters.network.tcp_proxy";
@@ -65,7 +65,8 @@ pub(super) async fn open(
     let connection = &session.connection;
     let destination = {
         let state = connection.state.filter_state.borrow();
-        Wishes::new(&state, connection.local.socket()).destination
+        let client = Client::from(&**connection);
+        Wishes::new(&state, connection.local.socket(), client).destination
     };
     let head = request(session, tunnel);
     let asking = attempt(
@@ -166,6 +167,8 @@ async fn ask(
         // After CONNECT, a connection of HTTP/1 is nobody else's.
         upgrade: http1 && tunnel.post.is_none(),
         fresh: false,
+        client: Client::from(connection),
+        priority: Priority::Default,
     };
     let mut exchange = cluster.exchange(want, chosen).await?;
     let mut response = ResponseHead::new();

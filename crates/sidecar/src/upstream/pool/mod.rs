@@ -30,10 +30,12 @@ use self::protocol::Agreed;
 pub use self::protocol::Protocol;
 use self::shared::SharedList;
 pub use self::solitary::solitary;
+use super::client::Client;
 use super::connect;
 use super::error::UpstreamError;
 use super::exchange::{Event, Exchange, Lease, Owner, h1, h2};
 use super::target::{ConnectionGuard, Target};
+use crate::config::cluster::Priority;
 use crate::config::endpoint::Endpoint;
 use crate::http::h1::Limits;
 use crate::tls::overrides::Overrides;
@@ -44,6 +46,9 @@ type Outcome = Result<Exchange, UpstreamError>;
 pub struct Pool {
     me: Weak<Pool>,
     target: Rc<Target>,
+    priority: Priority,
+    /// Whose connections they are, where clients share none.
+    client: Client,
     protocol: Cell<Protocol>,
     idle: RefCell<IdleList<Box<h1::Connection>>>,
     shared: RefCell<SharedList>,
@@ -52,6 +57,8 @@ pub struct Pool {
     connecting: Cell<usize>,
     /// Connections from the attempt to the end, whether idle or busy.
     open: Cell<usize>,
+    /// Exchanges under way.
+    leased: Cell<usize>,
     retired: Cell<bool>,
 }
 
@@ -63,16 +70,24 @@ enum Connected {
 
 impl Pool {
     /// A pool without connections.
-    pub fn new(target: Rc<Target>, protocol: Protocol) -> Rc<Self> {
+    pub fn new(
+        target: Rc<Target>,
+        protocol: Protocol,
+        priority: Priority,
+        client: Client,
+    ) -> Rc<Self> {
         Rc::new_cyclic(|me| Pool {
             me: me.clone(),
             target,
+            priority,
+            client,
             protocol: Cell::new(protocol),
             idle: RefCell::new(IdleList::new()),
             shared: RefCell::new(SharedList::default()),
             waiting: RefCell::default(),
             connecting: Cell::new(0),
             open: Cell::new(0),
+            leased: Cell::new(0),
             retired: Cell::new(false),
         })
     }
@@ -91,7 +106,8 @@ impl Pool {
         }
         let shared = self.shared.borrow();
         let connection = shared.available()?;
-        let begun = self.target.begin().map(|()| self.stream_of(connection));
+        let begun = self.target.begin(self.priority);
+        let begun = begun.map(|()| self.stream_of(connection));
         if self.is_worn_out(connection.served()) {
             drop(shared);
             self.retire_worn_out();
@@ -106,7 +122,7 @@ impl Pool {
 
     /// Waits for an exchange: on a connection that is given back, or on a new one.
     pub async fn wait(self: &Rc<Self>) -> Outcome {
-        let waiting = self.target.context.wait()?;
+        let waiting = self.target.context.wait(self.priority)?;
         let (sender, receiver) = oneshot::channel();
         self.waiting.borrow_mut().push_back(sender);
         self.connect_for_waiting();
@@ -133,7 +149,7 @@ impl Pool {
                 None => self.wait().await,
             };
         }
-        let waiting = self.target.context.wait()?;
+        let waiting = self.target.context.wait(self.priority)?;
         let Some(guard) = self.open() else {
             waiting.finish();
             return Err(UpstreamError::Overflow);
@@ -148,14 +164,14 @@ impl Pool {
             Connected::Http1(connection) => self.begin_http1(connection),
             Connected::Http2(connection) => {
                 self.shared.borrow_mut().push(connection.clone());
-                self.target.begin()?;
+                self.target.begin(self.priority)?;
                 Ok(self.stream_of(&connection))
             }
         }
     }
 
     fn begin_http1(self: &Rc<Self>, connection: Box<h1::Connection>) -> Outcome {
-        match self.target.begin() {
+        match self.target.begin(self.priority) {
             Ok(()) => {
                 let dialect = self.target.context.config.http1.dialect;
                 let exchange = h1::Exchange::new(connection, self.lease(), dialect);
@@ -173,12 +189,14 @@ impl Pool {
     }
 
     fn lease(self: &Rc<Self>) -> Lease {
+        self.leased.set(self.leased.get() + 1);
         Lease::new(self.clone())
     }
 
     /// Counts one more connection, if there may be one.
     fn open(&self) -> Option<ConnectionGuard> {
-        let guard = self.target.open(self.me.clone(), self.open.get() == 0)?;
+        let only = self.open.get() == 0;
+        let guard = self.target.open(self.me.clone(), self.priority, only)?;
         self.open.set(self.open.get() + 1);
         Some(guard)
     }
@@ -237,7 +255,9 @@ impl Pool {
     /// One connection, ready for HTTP.
     async fn connect(&self, guard: ConnectionGuard) -> Result<Connected, UpstreamError> {
         let protocol = self.protocol.get();
-        let stream = match connect::connect(&self.target, protocol.alpn(), Overrides::NONE).await {
+        let connected =
+            connect::connect(&self.target, protocol.alpn(), self.client, Overrides::NONE).await;
+        let stream = match connected {
             Ok(stream) => stream,
             Err(error) => {
                 self.target.failed(&error);
@@ -375,6 +395,11 @@ impl Pool {
         self.open.get() == 0 && self.waiting.borrow().is_empty()
     }
 
+    /// Whether anybody uses it or waits for it.
+    pub fn is_busy(&self) -> bool {
+        self.leased.get() > 0 || !self.waiting.borrow().is_empty()
+    }
+
     /// The endpoint has left, or the cluster: what is idle is closed now, the rest when it becomes
     /// idle. Those who wait are still served.
     pub fn retire(&self) {
@@ -415,7 +440,8 @@ impl Owner for Pool {
     }
 
     fn released(&self) {
-        self.target.end();
+        self.leased.set(self.leased.get() - 1);
+        self.target.end(self.priority);
         if !self.waiting.borrow().is_empty() {
             self.dispatch();
             if self.retired.get() {

@@ -36,9 +36,7 @@ impl Protocol {
             UpstreamProtocol::Downstream if downstream.is_http1() => Protocol::Http1,
             UpstreamProtocol::Downstream => Protocol::Http2,
             // Without TLS there is no ALPN.
-            UpstreamProtocol::Auto if matches!(transport, UpstreamTransport::Plain) => {
-                Protocol::Http1
-            }
+            UpstreamProtocol::Auto if transport.tls().is_none() => Protocol::Http1,
             UpstreamProtocol::Auto => Protocol::Negotiated(None),
         }
     }

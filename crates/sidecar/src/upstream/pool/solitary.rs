@@ -5,9 +5,11 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use super::Protocol;
+use crate::config::cluster::Priority;
 use crate::config::endpoint::Endpoint;
 use crate::http::h1::Limits;
 use crate::tls::overrides::Overrides;
+use crate::upstream::client::Client;
 use crate::upstream::connect;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::exchange::{Event, Exchange, Lease, Owner, h1};
@@ -17,13 +19,18 @@ use crate::upstream::target::Target;
 ///
 /// # Errors
 /// [`UpstreamError`]
-pub async fn solitary(target: &Rc<Target>) -> Result<Exchange, UpstreamError> {
-    let waiting = target.context.wait()?;
-    let Some(guard) = target.open(Weak::new(), false) else {
+pub async fn solitary(
+    target: &Rc<Target>,
+    priority: Priority,
+    client: Client,
+) -> Result<Exchange, UpstreamError> {
+    let waiting = target.context.wait(priority)?;
+    let Some(guard) = target.open(Weak::new(), priority, false) else {
         waiting.finish();
         return Err(UpstreamError::Overflow);
     };
-    let connected = connect::connect(target, Protocol::Http1.alpn(), Overrides::NONE).await;
+    let alpn = Protocol::Http1.alpn();
+    let connected = connect::connect(target, alpn, client, Overrides::NONE).await;
     waiting.finish();
     let stream = connected.inspect_err(|error| {
         target.failed(error);
@@ -31,7 +38,7 @@ pub async fn solitary(target: &Rc<Target>) -> Result<Exchange, UpstreamError> {
     })?;
     guard.connected();
     target.context.stats.cx_http1_total.increment(1);
-    target.begin()?;
+    target.begin(priority)?;
     let dialect = target.context.config.http1.dialect;
     let local = stream.local_addr();
     let limits = Limits {
@@ -41,6 +48,7 @@ pub async fn solitary(target: &Rc<Target>) -> Result<Exchange, UpstreamError> {
     let connection = h1::Connection::new(stream, local, limits, Box::new(guard));
     let owner = Rc::new(Solitary {
         target: target.clone(),
+        priority,
     });
     let exchange = h1::Exchange::new(Box::new(connection), Lease::new(owner), dialect);
     Ok(Exchange::H1(exchange))
@@ -48,6 +56,7 @@ pub async fn solitary(target: &Rc<Target>) -> Result<Exchange, UpstreamError> {
 
 struct Solitary {
     target: Rc<Target>,
+    priority: Priority,
 }
 
 impl Owner for Solitary {
@@ -66,6 +75,6 @@ impl Owner for Solitary {
     }
 
     fn released(&self) {
-        self.target.end();
+        self.target.end(self.priority);
     }
 }

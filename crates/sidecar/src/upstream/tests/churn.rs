@@ -33,8 +33,8 @@ async fn churn(seed: u64, protocol: UpstreamProtocol) {
         let some = addresses.iter().filter(|_| random.random_ratio(3, 4));
         let mut config = config(some.map(|address| endpoint(*address)));
         config.protocol = protocol;
-        config.circuit_breakers.max_connections = 4;
-        config.circuit_breakers.max_pending_requests = 20;
+        config.circuit_breakers[0].max_connections = 4;
+        config.circuit_breakers[0].max_pending_requests = 20;
         config.idle_timeout = Some(Duration::from_millis(100));
         config.max_requests_per_connection = Some(5);
         config
@@ -68,6 +68,7 @@ async fn churn(seed: u64, protocol: UpstreamProtocol) {
                     let want = ConnectRequest {
                         overrides: Overrides::NONE,
                         original_destination: None,
+                        client: Client::default(),
                     };
                     task.cluster().connect(want, &mut None).await.is_ok()
                 });

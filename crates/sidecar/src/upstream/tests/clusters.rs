@@ -64,7 +64,7 @@ fn an_updated_cluster_counts_on_and_the_old_one_drains() {
             "the same is left alone"
         );
         let mut changed = config([endpoint(server.address)]);
-        changed.circuit_breakers.max_requests = 1;
+        changed.circuit_breakers[0].max_requests = 1;
         worker.update(changed);
         assert!(!Rc::ptr_eq(&before, &worker.cluster()));
         drop(before);
@@ -162,7 +162,9 @@ fn retries_are_limited() {
     on_worker(async {
         let worker = Worker::new(config([]));
         let cluster = worker.cluster();
-        let held: Vec<_> = (0..5).filter_map(|_| cluster.retry()).collect();
+        let held: Vec<_> = (0..5)
+            .filter_map(|_| cluster.retry(Priority::Default))
+            .collect();
         assert_eq!(held.len(), 3);
         assert_eq!(worker.stat("upstream_rq_retry"), 3);
         assert_eq!(worker.stat("upstream_rq_retry_overflow"), 2);

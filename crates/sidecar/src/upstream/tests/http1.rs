@@ -51,7 +51,7 @@ fn who_waits_takes_a_connection_that_becomes_free() {
     on_worker(async {
         let server = Server::http1(Answer::WhenReleased).await;
         let mut one_connection = config([endpoint(server.address)]);
-        one_connection.circuit_breakers.max_connections = 1;
+        one_connection.circuit_breakers[0].max_connections = 1;
         let worker = Worker::new(one_connection);
         let requests: Vec<_> = (0..5)
             .map(|_| {
@@ -76,8 +76,8 @@ fn breakers_refuse_what_is_too_much() {
     on_worker(async {
         let server = Server::http1(Answer::WhenReleased).await;
         let mut narrow = config([endpoint(server.address)]);
-        narrow.circuit_breakers.max_pending_requests = 1;
-        narrow.circuit_breakers.max_requests = 1;
+        narrow.circuit_breakers[0].max_pending_requests = 1;
+        narrow.circuit_breakers[0].max_requests = 1;
         let worker = Worker::new(narrow);
         let first = worker.exchange().await.expect("the first");
         // The second waits for its connection and is then one too many; the third may not wait.

@@ -22,11 +22,11 @@ pub use self::servers::{Answer, Server};
 use super::breakers::Resource;
 use super::exchange::Exchange;
 use super::shared::{ClusterSet, ClusterShared};
-use super::{Cluster, Clusters, ExchangeRequest, UpstreamError};
+use super::{Client, Cluster, Clusters, ExchangeRequest, UpstreamError};
 use crate::config::address::Address;
 use crate::config::cluster::{
-    self, AssignmentSource, ClusterDiscovery, LoadBalancing, Thresholds, UpstreamProtocol,
-    UpstreamTransport,
+    self, AssignmentSource, ClusterDiscovery, HappyEyeballs, LoadBalancing, OriginalDestination,
+    Priority, Thresholds, UpstreamProtocol, UpstreamTransport,
 };
 use crate::config::endpoint::{Endpoint, HealthStatus, LoadAssignment, Locality};
 use crate::discovery::slot::Slot;
@@ -95,12 +95,10 @@ pub fn config(endpoints: impl IntoIterator<Item = Endpoint>) -> cluster::Cluster
         load_balancing: LoadBalancing::default(),
         close_on_change: false,
         connect_timeout: Duration::from_secs(5),
-        circuit_breakers: Thresholds {
-            max_connections: 1024,
-            max_pending_requests: 1024,
-            max_requests: 1024,
-            max_retries: 3,
-        },
+        circuit_breakers: [Thresholds::default(); 2],
+        pool_per_downstream: false,
+        original_destination: OriginalDestination::default(),
+        happy_eyeballs: HappyEyeballs::default(),
         protocol: UpstreamProtocol::Http1,
         http1: crate::config::http_protocol::Http1Settings::default(),
         http2: crate::config::http_protocol::Http2Settings {
@@ -183,7 +181,10 @@ impl Worker {
     }
 
     pub fn used(&self, resource: Resource) -> u32 {
-        self.shared.borrow().breakers.used(resource)
+        self.shared
+            .borrow()
+            .breakers
+            .used(Priority::Default, resource)
     }
 
     /// Nothing is held any more but idle connections.
@@ -216,6 +217,8 @@ pub fn want(downstream: Version) -> ExchangeRequest {
         original_destination: None,
         upgrade: false,
         fresh: false,
+        client: Client::default(),
+        priority: Priority::Default,
     }
 }
 

@@ -10,6 +10,10 @@ use crate::upstream::ConnectRequest;
 const ANYWHERE: ConnectRequest<'_> = ConnectRequest {
     overrides: Overrides::NONE,
     original_destination: None,
+    client: Client {
+        connection: 0,
+        ends: None,
+    },
 };
 
 #[test]
@@ -147,7 +151,7 @@ fn too_many_connections_are_refused() {
     on_worker(async {
         let server = Server::http1(Answer::Now).await;
         let mut one = config([endpoint(server.address)]);
-        one.circuit_breakers.max_connections = 1;
+        one.circuit_breakers[0].max_connections = 1;
         let worker = Worker::new(one);
         let held = worker
             .cluster()
