@@ -24,6 +24,7 @@ mod parity;
 mod retry;
 mod routes;
 mod secrets;
+mod sessions;
 mod testapp;
 mod tls;
 mod upgrades;

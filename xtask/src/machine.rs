@@ -54,6 +54,8 @@ pub(crate) const HTTP: &[Tool] = &[
     tool("python3", "python3", "fetches Go"),
     tool("pip3", "python3-pip", "fetches Go"),
 ];
+/// What the tests of TLS have as their peer.
+pub(crate) const TLS: &[Tool] = &[tool("openssl", "openssl", "is the TLS client of the tests")];
 /// What libFuzzer is built with.
 pub(crate) const FUZZ: &[Tool] = &[tool("c++", "g++", "builds libFuzzer")];
 /// What a Kubernetes node stands on.

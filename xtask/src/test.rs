@@ -55,7 +55,7 @@ impl Test {
         let root = nix::unistd::geteuid().is_root();
         let mut needed = vec![machine::ENVOY];
         if self.suite.includes(Suite::Integration) {
-            needed.push(machine::HTTP);
+            needed.extend([machine::HTTP, machine::TLS]);
         }
         if root {
             needed.push(machine::NAMESPACES);

@@ -40,6 +40,14 @@ pub enum VerifyError {
     /// The revocation list of an issuer is past its `nextUpdate`.
     #[error("the revocation list of the certificate's issuer expired")]
     RevocationListExpired,
+    /// The chain is longer than the configuration allows.
+    #[error("{found} authorities stand above the certificate, and {allowed} are allowed")]
+    TooLong {
+        /// Authorities in the path.
+        found: usize,
+        /// How many there may be.
+        allowed: usize,
+    },
     /// Anything else that webpki finds.
     #[error("the certificate is invalid: {0}")]
     Invalid(String),
@@ -50,7 +58,7 @@ impl From<VerifyError> for rustls::CertificateError {
         match error {
             VerifyError::Expired => Self::Expired,
             VerifyError::NotYetValid => Self::NotValidYet,
-            VerifyError::UnknownIssuer => Self::UnknownIssuer,
+            VerifyError::UnknownIssuer | VerifyError::TooLong { .. } => Self::UnknownIssuer,
             VerifyError::WrongUse(_) => Self::InvalidPurpose,
             VerifyError::Revoked => Self::Revoked,
             VerifyError::RevocationUnknown => Self::UnknownRevocationStatus,

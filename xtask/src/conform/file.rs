@@ -208,6 +208,10 @@ pub(super) struct Certificate {
     pub(super) key: Option<String>,
     /// It ended yesterday.
     pub(super) expired: bool,
+    /// Its authority's list (`${root.crl}`) names it.
+    pub(super) revoked: bool,
+    /// A user principal name: an `otherName` of 1.3.6.1.4.1.311.20.2.3.
+    pub(super) user: Option<String>,
 }
 
 impl Default for Certificate {
@@ -222,6 +226,8 @@ impl Default for Certificate {
             ip: Vec::new(),
             key: None,
             expired: false,
+            revoked: false,
+            user: None,
         }
     }
 }
@@ -342,6 +348,8 @@ pub(super) struct ClientTls {
     pub(super) certificate: Option<String>,
     /// `TLSv1.2` or `TLSv1.3`; both unless set.
     pub(super) version: Option<String>,
+    /// The only kind of key that it can verify: `rsa` or `ecdsa`.
+    pub(super) verifies: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]

@@ -5,10 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
+use aws_lc_rs::digest;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rcgen::string::Ia5String;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _,
+    RevokedCertParams, SanType,
 };
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
@@ -35,6 +39,9 @@ struct Made {
     chain: String,
     der: CertificateDer<'static>,
     is_root: bool,
+    /// Its authority, and whether that has revoked it.
+    by: String,
+    revoked: bool,
 }
 
 impl Certificates {
@@ -122,6 +129,11 @@ impl Certificates {
         for address in &wanted.ip {
             params.subject_alt_names.push(SanType::IpAddress(*address));
         }
+        if let Some(user) = &wanted.user {
+            const PRINCIPAL: &[u64] = &[1, 3, 6, 1, 4, 1, 311, 20, 2, 3];
+            let name = (PRINCIPAL.to_vec(), user.clone().into());
+            params.subject_alt_names.push(SanType::OtherName(name));
+        }
         if wanted.authority {
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
             params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -140,6 +152,7 @@ impl Certificates {
         params.not_before = now - day * 2;
         params.not_after = if wanted.expired { now - day } else { now + day };
         params.use_authority_key_identifier_extension = true;
+        params.serial_number = Some((self.all.len() as u64 + 1).into());
         let is_root = wanted.by.is_empty();
         let (certificate, above) = if is_root {
             (params.self_signed(&key)?, String::new())
@@ -162,12 +175,15 @@ impl Certificates {
             params,
             key,
             is_root,
+            by: wanted.by.clone(),
+            revoked: wanted.revoked,
         };
         self.all.insert(name.to_owned(), made);
         Ok(())
     }
 
-    /// Writes `NAME.crt` and `NAME.key` of each, and tells the placeholders and their paths.
+    /// Writes `NAME.crt` and `NAME.key` of each, and `NAME.crl` of an authority, and tells the
+    /// placeholders and their paths. `NAME.hash` and `NAME.spki` are the hashes that pins are.
     ///
     /// # Errors
     /// When that fails.
@@ -183,8 +199,47 @@ impl Certificates {
                 std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
                 paths.push((name, path.display().to_string()));
             }
+            let digest = |bytes: &[u8]| digest::digest(&digest::SHA256, bytes);
+            let hash = digest(&made.der);
+            let hash = hash.as_ref().iter().map(|byte| format!("{byte:02x}"));
+            paths.push((format!("{name}.hash"), hash.collect()));
+            let key = digest(&made.key.subject_public_key_info());
+            paths.push((format!("{name}.spki"), STANDARD.encode(key)));
+            if made.params.is_ca != IsCa::NoCa {
+                let path = folder.join(format!("{name}.crl"));
+                std::fs::write(&path, self.revocations(name, made)?)
+                    .with_context(|| format!("write {}", path.display()))?;
+                paths.push((format!("{name}.crl"), path.display().to_string()));
+            }
         }
         Ok(paths)
+    }
+
+    /// The list of an authority's certificates that it has revoked.
+    fn revocations(&self, authority: &str, made: &Made) -> Result<String> {
+        let now = time::OffsetDateTime::now_utc();
+        let revoked = self
+            .all
+            .values()
+            .filter(|one| one.revoked && one.by == authority)
+            .filter_map(|one| {
+                Some(RevokedCertParams {
+                    serial_number: one.params.serial_number.clone()?,
+                    revocation_time: now - time::Duration::hours(1),
+                    reason_code: None,
+                    invalidity_date: None,
+                })
+            });
+        let list = CertificateRevocationListParams {
+            this_update: now - time::Duration::hours(1),
+            next_update: now + time::Duration::days(1),
+            crl_number: 1.into(),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        let issuer = Issuer::from_params(&made.params, &made.key);
+        Ok(list.signed_by(&issuer)?.pem()?)
     }
 
     /// The name of a certificate that a peer showed.
@@ -223,7 +278,9 @@ impl Certificates {
         let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&versions(tls.version.as_deref())?)?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyServer));
+            .with_custom_certificate_verifier(Arc::new(AnyServer {
+                verifies: tls.verifies.clone(),
+            }));
         let mut config = match &tls.certificate {
             None => builder.with_no_client_auth(),
             Some(name) => {
@@ -289,7 +346,9 @@ fn versions(version: Option<&str>) -> Result<Vec<&'static SupportedProtocolVersi
 
 /// The proxies are what is judged; which certificate they show is compared.
 #[derive(Debug)]
-struct AnyServer;
+struct AnyServer {
+    verifies: Option<String>,
+}
 
 impl ServerCertVerifier for AnyServer {
     fn verify_server_cert(
@@ -322,8 +381,13 @@ impl ServerCertVerifier for AnyServer {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider()
+        let mut schemes = provider()
             .signature_verification_algorithms
-            .supported_schemes()
+            .supported_schemes();
+        if let Some(kind) = &self.verifies {
+            let kind = kind.to_ascii_uppercase();
+            schemes.retain(|scheme| format!("{scheme:?}").starts_with(&kind));
+        }
+        schemes
     }
 }

@@ -73,6 +73,7 @@ trait Connection {
         &'c mut self,
         incoming: &'i mut [u8],
     ) -> UnbufferedStatus<'c, 'i, Self::Data>;
+    fn has_more_to_send(&self) -> bool;
 }
 
 impl Connection for UnbufferedServerConnection {
@@ -83,6 +84,10 @@ impl Connection for UnbufferedServerConnection {
     ) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(incoming)
     }
+
+    fn has_more_to_send(&self) -> bool {
+        self.wants_write()
+    }
 }
 
 impl Connection for UnbufferedClientConnection {
@@ -92,6 +97,10 @@ impl Connection for UnbufferedClientConnection {
         incoming: &'i mut [u8],
     ) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(incoming)
+    }
+
+    fn has_more_to_send(&self) -> bool {
+        self.wants_write()
     }
 }
 
@@ -130,9 +139,9 @@ impl Driver {
                 Ok(Step::Done) => return Ok(()),
                 Ok(Step::Blocked) => self.show_next_record().await?,
                 Err(error) => {
-                    // rustls has the alert for the peer ready, and nothing else: it says what it
-                    // has to say before it looks at more. Asked twice, it would look again.
-                    let _ = self.step(connection);
+                    // rustls has the alert for the peer ready, perhaps behind the beginning of an
+                    // answer. Asked once more than that it would look at what came again.
+                    while connection.has_more_to_send() && self.step(connection).is_ok() {}
                     // The peer may be gone; the handshake's failure is what matters.
                     let _ = self.socket.write_all(&self.outgoing).await;
                     return Err(match (self.witness.refusal.take(), error) {

@@ -47,6 +47,19 @@ fn wildcard_covers(pattern: &str, host: &[u8]) -> bool {
     dot > 0 && host[dot + 1..].eq_ignore_ascii_case(suffix.as_bytes())
 }
 
+/// Whether the certificate has one of these names, of whichever kind.
+pub fn has_any(details: &CertificateDetails, wanted: &[Box<str>]) -> bool {
+    wanted.iter().any(|wanted| {
+        covers(details, wanted.as_bytes())
+            || details.uris.iter().any(|uri| **uri == **wanted)
+            || details.emails.iter().any(|mail| **mail == **wanted)
+            || details
+                .ip_addresses
+                .iter()
+                .any(|address| address.to_string() == **wanted)
+    })
+}
+
 /// The names for an error's text.
 pub fn list(details: &CertificateDetails) -> String {
     let mut names: Vec<&str> = Vec::new();
@@ -57,4 +70,24 @@ pub fn list(details: &CertificateDetails) -> String {
         return "none".to_owned();
     }
     names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_is_one_label() {
+        for (pattern, name, expected) in [
+            ("*.example", "a.example", true),
+            ("*.EXAMPLE", "a.example", true),
+            ("*.example", "a.b.example", false),
+            ("*.example", ".example", false),
+            ("*.example", "example", false),
+            ("a.example", "a.example", false),
+        ] {
+            let covers = wildcard_covers(pattern, name.as_bytes());
+            assert_eq!(covers, expected, "{pattern} {name}");
+        }
+    }
 }

@@ -198,18 +198,13 @@ impl PeerPolicy {
                 }
             };
             if !accepted {
-                let found = Arc::from(names::list(&details));
-                return Err((
-                    Refusal::Names(found),
-                    CertificateError::ApplicationVerificationFailure,
-                ));
+                let refusal = Refusal::Names(Arc::from(names::list(&details)));
+                let error = unknown(&refusal);
+                return Err((refusal, error));
             }
         }
         if self.demands_hashes() && !self.is_pinned(leaf) {
-            return Err((
-                Refusal::Hashes,
-                CertificateError::ApplicationVerificationFailure,
-            ));
+            return Err((Refusal::Hashes, unknown(&Refusal::Hashes)));
         }
         Ok(())
     }
@@ -230,8 +225,13 @@ impl PeerPolicy {
         now: UnixTime,
     ) -> Result<(), (Refusal, CertificateError)> {
         let refused = |error: VerifyError| {
-            let text = Arc::from(error.to_string());
-            (Refusal::Chain(text), CertificateError::from(error))
+            let refusal = Refusal::Chain(Arc::from(error.to_string()));
+            let error = match self.roots {
+                // Whichever authority it is, it may not speak for this domain.
+                Roots::ByTrustDomain(_) => unknown(&refusal),
+                _ => CertificateError::from(error),
+            };
+            (refusal, error)
         };
         let bundle = match &self.roots {
             Roots::Bundle(bundle) => bundle,
@@ -287,12 +287,18 @@ impl PeerPolicy {
         });
         let depth = verify_path(bundle.anchors(), leaf, intermediates, role, now, revocation)?;
         match self.max_depth {
-            Some(most) if depth > most as usize => Err(VerifyError::Invalid(format!(
-                "{depth} authorities stand above it, and max_verify_depth is {most}"
-            ))),
+            Some(allowed) if depth > allowed as usize => Err(VerifyError::TooLong {
+                found: depth,
+                allowed: allowed as usize,
+            }),
             _ => Ok(()),
         }
     }
+}
+
+/// An error of which the peer is told `certificate_unknown`, as Envoy tells it.
+fn unknown(refusal: &Refusal) -> CertificateError {
+    CertificateError::Other(rustls::OtherError(Arc::new(refusal.clone())))
 }
 
 /// The bundle of the trust domain that a peer claims (X.509-SVID, section 5: a leaf that signs

@@ -4,14 +4,24 @@ use std::sync::{Arc, LazyLock};
 
 use arc_swap::ArcSwapOption;
 use aws_lc_rs::digest::{Context, SHA256};
-use rustls::SupportedProtocolVersion;
 use rustls::crypto::CryptoProvider;
+use rustls::{CipherSuite, SupportedProtocolVersion};
 
 use super::error::TlsError;
 use super::key_log::KeyLog;
 use crate::config::secret::{Secret, TicketKey, TlsCertificate, ValidationContext};
 use crate::config::tls::{TlsSettings, TlsVersion, Validation};
 use crate::discovery::slot::Slot;
+
+/// Suites of TLS 1.2 in Envoy's order.
+const DEFAULT_SUITES: &[CipherSuite] = &[
+    CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+    CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+    CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+];
 
 /// The cryptography of the process.
 pub fn default_provider() -> Arc<CryptoProvider> {
@@ -34,25 +44,23 @@ impl TlsSettings {
     }
 
     /// The process's cryptography, as far as these settings allow it. Cipher suites can be chosen
-    /// for TLS 1.2 only: those of 1.3 are all good, and Envoy always offers them, too.
+    /// for TLS 1.2 only: those of 1.3 are all good, and Envoy always offers them, too. Those of 1.2
+    /// stand in Envoy's order unless the configuration has its own.
     pub(super) fn provider(&self) -> Arc<CryptoProvider> {
-        let provider = default_provider();
-        if self.cipher_suites.is_empty() && self.groups.is_empty() {
-            return provider;
-        }
-        let mut provider = CryptoProvider::clone(&provider);
-        if !self.cipher_suites.is_empty() {
-            let place = |suite: rustls::CipherSuite| {
-                self.cipher_suites.iter().position(|other| *other == suite)
-            };
-            provider
-                .cipher_suites
-                .retain(|suite| suite.tls13().is_some() || place(suite.suite()).is_some());
-            // Those of 1.3, which have no place, stay first.
-            provider
-                .cipher_suites
-                .sort_by_key(|suite| place(suite.suite()));
-        }
+        let suites = if self.cipher_suites.is_empty() {
+            DEFAULT_SUITES
+        } else {
+            &self.cipher_suites
+        };
+        let place = |suite: CipherSuite| suites.iter().position(|other| *other == suite);
+        let mut provider = CryptoProvider::clone(&default_provider());
+        provider
+            .cipher_suites
+            .retain(|suite| suite.tls13().is_some() || place(suite.suite()).is_some());
+        // Those of 1.3, which have no place, stay first.
+        provider
+            .cipher_suites
+            .sort_by_key(|suite| place(suite.suite()));
         if !self.groups.is_empty() {
             let place = |group: rustls::NamedGroup| self.groups.iter().position(|g| *g == group);
             provider

@@ -17,7 +17,7 @@ use super::socket::Socket;
 use super::stream::{PlainStream, TlsStream};
 use super::tickets::{Remembered, Tickets};
 use crate::config::secret::Secret;
-use crate::config::tls::{DownstreamTls, ServerResumption};
+use crate::config::tls::{DownstreamTls, ServerResumption, TlsVersion};
 use crate::discovery::slot::Slot;
 
 /// A `DownstreamTlsContext` at work.
@@ -156,9 +156,11 @@ impl ServerContext {
             .with_client_cert_verifier(policy.clone())
             .with_cert_resolver(Arc::new(certificates));
         config.enable_secret_extraction = true;
-        // An order that somebody chose is kept; the library's own is no better than the client's.
-        config.ignore_client_order =
-            !settings.cipher_suites.is_empty() && !self.tls.prefer_client_ciphers;
+        // The order of suites is ours for TLS 1.2 and the client's for 1.3, as in Envoy. The library
+        // has one switch for both.
+        let has_order =
+            !settings.cipher_suites.is_empty() || settings.max_version == TlsVersion::V1_2;
+        config.ignore_client_order = has_order && !self.tls.prefer_client_ciphers;
         self.let_resume(secrets, &mut config)?;
         let logged = self.key_log.as_ref().map(|log| {
             let mut config = config.clone();
