@@ -163,11 +163,6 @@ impl ServerCertificates {
         Ok(chosen)
     }
 
-    /// Whether it matters if the client asks for a staple.
-    pub fn has_staples(&self) -> bool {
-        self.policy == StaplePolicy::Must || self.all.iter().any(|one| one.staple_expires.is_some())
-    }
-
     fn choose(
         &self,
         server_name: Option<&str>,

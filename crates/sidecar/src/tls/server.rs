@@ -36,8 +36,6 @@ struct Configs {
     /// The same with a key log.
     logged: Option<ByProtocol>,
     policy: Arc<PeerPolicy>,
-    /// Whether it matters what the client's hello says, beside what rustls makes of it.
-    needs_hello: bool,
 }
 
 /// One configuration for each choice of ALPN: rustls fails a handshake where nothing overlaps, and
@@ -108,7 +106,6 @@ impl ServerContext {
         let looked;
         let hello = match hello {
             Some(hello) => Some(hello),
-            None if !configs.needs_hello => None,
             None => {
                 (socket, looked) = read_hello(socket, &mut read_ahead).await?;
                 looked.as_ref()
@@ -142,7 +139,6 @@ impl ServerContext {
             self.tls.staple_policy,
             self.tls.full_scan,
         )?;
-        let needs_hello = !settings.alpn.is_empty() || certificates.has_staples();
         let used = Use {
             require_certificate: self.tls.require_client_certificate,
             match_server_name: false,
@@ -171,7 +167,6 @@ impl ServerContext {
             usual: ByProtocol::new(config, &settings.alpn),
             logged,
             policy,
-            needs_hello,
         })
     }
 
