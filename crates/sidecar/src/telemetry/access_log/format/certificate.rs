@@ -1,4 +1,4 @@
-//! `%DOWNSTREAM_PEER_...%`: what the client's certificate says.
+//! `%DOWNSTREAM_PEER_...%` and `%DOWNSTREAM_LOCAL_...%`: what the client's certificate and ours say.
 
 use std::io::Write as _;
 use std::time::SystemTime;
@@ -25,8 +25,8 @@ pub(super) enum PeerFact {
     /// The same of every certificate of the chain, and their serial numbers.
     Fingerprints,
     Serials,
-    /// The URI name of our own certificate.
-    OwnUriSan,
+    /// The same of our own certificate.
+    Own(Box<PeerFact>),
     /// The certificate as percent-encoded PEM.
     Certificate,
     ValidFrom(TimeFormat),
@@ -45,22 +45,28 @@ impl PeerFact {
         };
         match self {
             PeerFact::UriSan => return list(handshake.peer_uris.iter(), out),
-            PeerFact::OwnUriSan => return list(handshake.own_uri.iter(), out),
+            PeerFact::Own(fact) => {
+                let own = handshake.own_certificate.as_ref();
+                return own.is_some_and(|leaf| fact.write_of(leaf, out));
+            }
             PeerFact::Fingerprints => return list(each(|details| details.sha256_hex()), out),
             PeerFact::Serials => return list(each(|details| details.serial), out),
             _ => {}
         }
-        let Some(leaf) = handshake.peer_chain.first() else {
-            return false;
-        };
+        let leaf = handshake.peer_chain.first();
+        leaf.is_some_and(|leaf| self.write_of(leaf, out))
+    }
+
+    /// Appends what one certificate says.
+    fn write_of(&self, leaf: &[u8], out: &mut Vec<u8>) -> bool {
         // The chain was verified, so it was parsed before; what cannot be parsed says nothing.
         let Ok(details) = CertificateDetails::parse(leaf) else {
             return false;
         };
         match self {
-            PeerFact::UriSan | PeerFact::OwnUriSan | PeerFact::Fingerprints | PeerFact::Serials => {
-                false
-            }
+            // Those of a whole chain, and what is in a fact already.
+            PeerFact::Own(_) | PeerFact::Fingerprints | PeerFact::Serials => false,
+            PeerFact::UriSan => list(details.uris.iter(), out),
             PeerFact::DnsSan => list(details.dns_names.iter(), out),
             PeerFact::EmailSan => list(details.emails.iter(), out),
             PeerFact::IpSan => list(details.ip_addresses.iter().map(ToString::to_string), out),

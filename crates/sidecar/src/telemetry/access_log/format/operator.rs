@@ -98,6 +98,10 @@ const WITH_ARGUMENT: &[&str] = &[
     "DOWNSTREAM_PEER_CERT_V_START",
     "DOWNSTREAM_PEER_CERT_V_END",
     "DOWNSTREAM_LOCAL_URI_SAN",
+    "DOWNSTREAM_LOCAL_DNS_SAN",
+    "DOWNSTREAM_LOCAL_IP_SAN",
+    "DOWNSTREAM_LOCAL_EMAIL_SAN",
+    "DOWNSTREAM_LOCAL_SUBJECT",
 ];
 
 /// Operators that Envoy has and we lack, by how their names begin, with the reason.
@@ -179,7 +183,7 @@ const LACKING: &[(&str, &str)] = &[
     ),
     (
         "DOWNSTREAM_LOCAL_",
-        "only DOWNSTREAM_LOCAL_URI_SAN is kept of our own certificate",
+        "of our own certificate there are DOWNSTREAM_LOCAL_URI_SAN, DNS_SAN, IP_SAN, EMAIL_SAN, SUBJECT",
     ),
     (
         "DOWNSTREAM_PEER_FINGERPRINT_1",
@@ -233,6 +237,7 @@ impl Operator {
             argument: argument.unwrap_or_default().to_owned(),
             reason,
         };
+        let own = |fact| Operator::Peer(PeerFact::Own(Box::new(fact)));
         let time = |local| TimeFormat::parse(argument.unwrap_or_default(), local).map_err(invalid);
         if let Some(masked) = Masked::parse(name, argument) {
             return masked.map(Operator::Masked).map_err(invalid);
@@ -319,7 +324,11 @@ impl Operator {
             "DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256" => Operator::Peer(PeerFact::Fingerprints),
             "DOWNSTREAM_PEER_CHAIN_SERIALS" => Operator::Peer(PeerFact::Serials),
             "DOWNSTREAM_PEER_CERT" => Operator::Peer(PeerFact::Certificate),
-            "DOWNSTREAM_LOCAL_URI_SAN" => Operator::Peer(PeerFact::OwnUriSan),
+            "DOWNSTREAM_LOCAL_URI_SAN" => own(PeerFact::UriSan),
+            "DOWNSTREAM_LOCAL_DNS_SAN" => own(PeerFact::DnsSan),
+            "DOWNSTREAM_LOCAL_IP_SAN" => own(PeerFact::IpSan),
+            "DOWNSTREAM_LOCAL_EMAIL_SAN" => own(PeerFact::EmailSan),
+            "DOWNSTREAM_LOCAL_SUBJECT" => own(PeerFact::Subject),
             other => return Err(FormatError::Unknown { name: other.into() }),
         })
     }
