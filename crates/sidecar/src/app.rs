@@ -14,6 +14,7 @@ use crate::admin::{self, Admin, AdminError};
 use crate::bootstrap::options::{Mode, Options, OptionsError};
 use crate::bootstrap::{self, Bootstrap, BootstrapError, StaticResource};
 use crate::config::build::context::LocalNode;
+use crate::config::build::extension::DISABLED;
 use crate::config::build::resource::{LENIENCY, Leniency};
 use crate::config::error::{ConfigError, Problems};
 use crate::config::listener::TrafficDirection;
@@ -34,6 +35,7 @@ use crate::runtime::concurrency;
 use crate::runtime::drain::DrainControl;
 use crate::runtime::ending::{Ending, Form, Open};
 use crate::runtime::lifecycle::{Command, Lifecycle, Stage};
+use crate::runtime::overload;
 use crate::runtime::threads::{self, Start};
 use crate::runtime_layer;
 use crate::telemetry::access_log::writer::WriterThread;
@@ -102,6 +104,14 @@ pub fn run(options: &Options) -> Result<(), AppError> {
         unsupported: options.allow_unsupported,
         unknown: options.ignore_unknown_dynamic_fields,
     });
+    if let Some(names) = &options.disable_extensions {
+        let _ = DISABLED.set(
+            names
+                .split(',')
+                .map(|name| name.trim().to_owned())
+                .collect(),
+        );
+    }
     write(
         "--base-id-path",
         options.base_id_path.as_deref(),
@@ -221,7 +231,7 @@ fn check_references(
 
 async fn serve(
     options: &Options,
-    bootstrap: Bootstrap,
+    mut bootstrap: Bootstrap,
     problems: Problems,
 ) -> Result<(), AppError> {
     let started = SystemTime::now();
@@ -230,6 +240,9 @@ async fn serve(
         .concurrency
         .map_or_else(concurrency::default_workers, usize::from);
     let registry = Registry::default();
+    let mut rules = bootstrap.stats_rules.take().unwrap_or_default();
+    rules.add_tags(options.tags()?);
+    registry.set_rules(rules);
     let stats = registry.thread();
     let (lifecycle, commands) = Lifecycle::new();
     let drain = Arc::new(DrainControl::default());
@@ -273,6 +286,9 @@ async fn serve(
         write("--admin-address-path", path, &listener.address())?;
     }
 
+    if let Some(overload) = bootstrap.overload.take() {
+        overload::start(overload, drain.clone(), &stats);
+    }
     let snapshots = manager.snapshots();
     for index in 0..workers {
         threads::spawn(Start {
@@ -333,6 +349,7 @@ async fn serve(
         registry,
         form,
         grace: Duration::from_secs(options.drain_time_s),
+        ends_when_live: options.mode == Mode::InitOnly,
     };
     control.run(streams).await;
     drop(access_log);
@@ -366,6 +383,8 @@ struct Control<'a> {
     registry: Registry,
     form: Form,
     grace: Duration,
+    /// `--mode init_only`
+    ends_when_live: bool,
 }
 
 impl Control<'_> {
@@ -377,7 +396,13 @@ impl Control<'_> {
         streams.settle();
         loop {
             match streams.is_initialized() {
-                (true, true) => self.lifecycle.reach(Stage::Live),
+                (true, true) => {
+                    self.lifecycle.reach(Stage::Live);
+                    if self.ends_when_live {
+                        tracing::info!("everything is there that was waited for: --mode init_only");
+                        return;
+                    }
+                }
                 (true, false) => self.lifecycle.reach(Stage::Initializing),
                 (false, _) => {}
             }

@@ -89,8 +89,6 @@ pub(crate) struct Message {
     pub(crate) fields: Vec<Field>,
     /// Whether the schema names it, rather than that it lies inside an ignored field.
     pub(crate) listed: bool,
-    /// Whether the schema says `all`.
-    pub(crate) whole: bool,
 }
 
 /// Everything that the tables hold, by name.
@@ -196,16 +194,8 @@ impl Builder<'_> {
                 }
             }
             let rule = self.annotations.messages.get(&name);
-            let whole = matches!(rule, Some(Rule::Word(_)));
             let listed = rule.is_some();
-            self.messages.insert(
-                name,
-                Message {
-                    fields,
-                    listed,
-                    whole,
-                },
-            );
+            self.messages.insert(name, Message { fields, listed });
         }
     }
 

@@ -9,17 +9,25 @@ use outrider_xds::pb::envoy::config::core::v3::node::UserAgentVersionType;
 use outrider_xds::pb::envoy::config::core::v3::{
     Address as ProtoAddress, ConfigSource, Node, address,
 };
+use outrider_xds::pb::envoy::config::metrics::v3::StatsConfig;
+use outrider_xds::pb::envoy::config::metrics::v3::stats_matcher::StatsMatcher;
+use outrider_xds::pb::envoy::config::metrics::v3::tag_specifier::TagValue;
+use outrider_xds::pb::envoy::r#type::matcher::v3::StringMatcher as ProtoMatcher;
 use prost::Message;
 
 use super::options::Options;
 use super::{Admin, Bootstrap, StaticResource};
 use crate::config::address::Address;
+use crate::config::build::fields::Together as _;
 use crate::config::build::resource::checked_and;
 use crate::config::build::struct_value;
 use crate::config::build::{self, Within as _, fields};
 use crate::config::error::{ConfigError, Problems, Result};
+use crate::config::matcher::StringMatcher;
 use crate::config::source::Origin;
+use crate::runtime::overload;
 use crate::runtime_layer::layers;
+use crate::telemetry::metrics::{Keep, StatsRules, Tag};
 use crate::telemetry::program_log::Pattern;
 
 /// Builds what can be built; what is wrong is kept in `problems`.
@@ -81,6 +89,13 @@ fn fill(into: &mut Bootstrap, proto: proto::Bootstrap, options: &Options, proble
     into.log_pattern = problems
         .take(pattern.within("application_log_config"))
         .flatten();
+    let overload = proto.overload_manager.as_ref().map(overload::config::build);
+    into.overload = problems.take(overload.transpose().within("overload_manager"));
+    let rules = proto
+        .stats_config
+        .map(|proto| stats_rules(&proto))
+        .transpose();
+    into.stats_rules = problems.take(rules.within("stats_config"));
     into.server_version = proto
         .stats_server_version_override
         .map(|version| version.value);
@@ -164,6 +179,48 @@ fn log_pattern(proto: &ApplicationLogConfig, options: &Options) -> Result<Option
     pattern
         .map(Some)
         .map_err(|error| ConfigError::new(field, error))
+}
+
+/// `StatsConfig`.
+fn stats_rules(proto: &StatsConfig) -> Result<StatsRules> {
+    let tags = fields::each("stats_tags", &proto.stats_tags, |tag| {
+        let name = fields::named(&tag.tag_name, "tag_name")?.to_owned();
+        Ok(match &tag.tag_value {
+            Some(TagValue::FixedValue(value)) => Tag::Fixed(name, value.clone()),
+            Some(TagValue::Regex(pattern)) if !pattern.is_empty() => {
+                let built = regex::RegexBuilder::new(pattern)
+                    .size_limit(1 << 20)
+                    .build();
+                let pattern = built.map_err(|error| ConfigError::new("regex", error))?;
+                if pattern.captures_len() < 2 {
+                    let reason = "must have a group: what is taken out of the name";
+                    return Err(ConfigError::new("regex", reason));
+                }
+                Tag::Matched(name, pattern)
+            }
+            // Without a value it names one of the default tags.
+            _ => Tag::Default,
+        })
+    });
+    let matcher = match &proto.stats_matcher {
+        None => Ok(Keep::All),
+        Some(matcher) => match &matcher.stats_matcher {
+            None | Some(StatsMatcher::RejectAll(false)) => Ok(Keep::All),
+            Some(StatsMatcher::RejectAll(true)) => Ok(Keep::None),
+            Some(StatsMatcher::ExclusionList(list)) => strings(&list.patterns)
+                .within("exclusion_list")
+                .map(Keep::Without),
+            Some(StatsMatcher::InclusionList(list)) => strings(&list.patterns)
+                .within("inclusion_list")
+                .map(Keep::Only),
+        },
+    };
+    let (tags, keep) = (tags, matcher.within("stats_matcher")).together()?;
+    Ok(StatsRules::new(keep, tags))
+}
+
+fn strings(patterns: &[ProtoMatcher]) -> Result<Vec<StringMatcher>> {
+    fields::each("patterns", patterns, build::matcher::string)
 }
 
 /// Encodes each resource; one without a name (a listener may have none) is named by its place.

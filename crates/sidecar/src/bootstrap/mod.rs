@@ -17,7 +17,9 @@ use crate::config::address::Address;
 use crate::config::cluster::BindConfig;
 use crate::config::error::Problems;
 use crate::config::source::{GrpcSource, Origin};
+use crate::runtime::overload::OverloadConfig;
 use crate::runtime_layer::layers::LayerSource;
+use crate::telemetry::metrics::StatsRules;
 use crate::telemetry::program_log::Pattern;
 use mesh::{EnvironmentError, Mesh};
 use options::Options;
@@ -93,6 +95,10 @@ pub struct Bootstrap {
     pub runtime: Vec<LayerSource>,
     /// `application_log_config`
     pub log_pattern: Option<Pattern>,
+    /// `overload_manager`
+    pub overload: Option<OverloadConfig>,
+    /// `stats_config`
+    pub stats_rules: Option<StatsRules>,
     /// `stats_server_version_override`
     pub server_version: Option<u64>,
 }

@@ -48,6 +48,7 @@ http_stats! {
         downstream_cx_destroy_local, downstream_cx_destroy_remote,
         downstream_cx_idle_timeout, downstream_cx_max_duration_reached, downstream_cx_max_requests_reached,
         downstream_cx_protocol_error, downstream_cx_drain_close,
+        downstream_rq_overload_close, downstream_cx_overload_disable_keepalive,
         downstream_rq_total, downstream_rq_http1_total, downstream_rq_http2_total,
         downstream_rq_completed, downstream_rq_rx_reset, downstream_rq_tx_reset,
         downstream_rq_timeout, downstream_rq_header_timeout, downstream_rq_idle_timeout,

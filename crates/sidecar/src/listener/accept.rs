@@ -18,6 +18,7 @@ use super::running::Running;
 use super::serve::serve;
 use super::socket::{Accepted, Acceptor, is_about_the_connection};
 use crate::config::listener::TrafficDirection;
+use crate::runtime::overload::{Action, OVERLOAD};
 use crate::runtime::worker::Worker;
 
 /// How long accepting rests when the process has no descriptors left.
@@ -58,6 +59,13 @@ struct Gate {
 /// they are connected.
 async fn run(gate: Gate, acceptor: Acceptor, stop: Rc<Notify>) {
     loop {
+        if OVERLOAD.is_saturated(Action::StopConnections) {
+            tokio::select! {
+                biased;
+                () = stop.notified() => break,
+                () = tokio::time::sleep(REST) => continue,
+            }
+        }
         let at_once = gate.running.config().accept_at_once;
         tokio::select! {
             biased;
@@ -148,7 +156,11 @@ impl Gate {
         let version = running.version();
         let config = version.config();
         let global = worker.connection_limit.get();
-        if !config.ignores_global_limit && worker.drain.open() >= global as usize {
+        if OVERLOAD.happens(Action::RejectConnections, || worker.random()) {
+            return running.stats.downstream_cx_overload_reject.increment(1);
+        }
+        let global = u64::from(global).min(OVERLOAD.most_connections());
+        if !config.ignores_global_limit && worker.drain.open() as u64 >= global {
             return running.stats.downstream_global_cx_overflow.increment(1);
         }
         if version.open().load(Relaxed) >= config.connection_limit.get() {

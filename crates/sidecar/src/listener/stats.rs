@@ -13,6 +13,8 @@ pub struct ListenerStats {
     pub downstream_cx_overflow: Counter,
     /// Connections that were too many for the process.
     pub downstream_global_cx_overflow: Counter,
+    /// Refused by the overload manager.
+    pub downstream_cx_overload_reject: Counter,
     /// Clients that went away while a listener filter waited for them.
     pub downstream_listener_filter_remote_close: Counter,
     /// Connections that broke while a listener filter waited.
@@ -48,6 +50,7 @@ impl ListenerStats {
             downstream_cx_destroy: scope.counter("downstream_cx_destroy"),
             downstream_cx_overflow: scope.counter("downstream_cx_overflow"),
             downstream_global_cx_overflow: scope.counter("downstream_global_cx_overflow"),
+            downstream_cx_overload_reject: scope.counter("downstream_cx_overload_reject"),
             downstream_listener_filter_remote_close: scope
                 .counter("downstream_listener_filter_remote_close"),
             downstream_listener_filter_error: scope.counter("downstream_listener_filter_error"),

@@ -8,6 +8,7 @@ pub mod ending;
 pub mod http_server;
 pub mod lifecycle;
 pub mod memory;
+pub mod overload;
 pub mod random;
 pub mod snapshot;
 pub mod socket_option;

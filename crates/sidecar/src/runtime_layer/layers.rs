@@ -59,7 +59,7 @@ pub enum DirectoryError {
     TooDeep(PathBuf),
 }
 
-/// `layered_runtime`; without one there is an admin layer, as in Envoy.
+/// `layered_runtime`; without one there are no layers, as in Envoy, and `/runtime_modify` says so.
 ///
 /// # Errors
 /// A layer that is not valid.
@@ -68,10 +68,7 @@ pub fn build(
     service_cluster: &str,
 ) -> Result<Vec<LayerSource>> {
     let Some(proto) = proto else {
-        return Ok(vec![LayerSource {
-            name: "admin".to_owned(),
-            kind: LayerKind::Admin,
-        }]);
+        return Ok(Vec::new());
     };
     let mut names: Vec<&str> = Vec::new();
     let mut has_admin = false;
@@ -239,8 +236,7 @@ mod tests {
                 "layers[5].layer_specifier",
             ]
         );
-        let default = build(None, "").unwrap();
-        assert_eq!(default[0].kind, LayerKind::Admin);
+        assert!(build(None, "").unwrap().is_empty());
     }
 
     #[test]

@@ -106,9 +106,9 @@ pub struct Options {
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub drain_time_s: u64,
 
-    /// Whether connections that drain end one after the other over --drain-time-s, or all at their
-    /// next request
-    #[arg(long, value_enum, default_value_t = DrainStrategy::Gradual)]
+    /// Connections that drain end at their next request, as Envoy's with `immediate`: with `gradual`
+    /// some would be left when --drain-time-s is over, and be cut
+    #[arg(long, value_enum, default_value_t = DrainStrategy::Gradual, help_heading = ELSEWHERE)]
     pub drain_strategy: DrainStrategy,
 
     /// How many restarts came before, for /server_info. Above 0, Envoy asks the process before it
@@ -162,8 +162,8 @@ pub struct Options {
     #[arg(long, value_name = "MODE", help_heading = ELSEWHERE)]
     pub socket_mode: Option<String>,
 
-    /// Which address of this machine Envoy takes for its own, where it has to name one
-    #[arg(long, value_enum, default_value_t = IpVersion::V4)]
+    /// Which address of its machine Envoy writes into x-forwarded-for for a client on loopback
+    #[arg(long, value_enum, default_value_t = IpVersion::V4, help_heading = ELSEWHERE)]
     pub local_address_ip_version: IpVersion,
 
     /// Access logs are written when their buffers hold this much; a fixed 32 KiB here
@@ -198,7 +198,7 @@ pub struct Options {
     #[arg(long, help_heading = ELSEWHERE)]
     pub enable_core_dump: bool,
 
-    /// Extensions that a file must not use: these are errors
+    /// Extensions whose use is an error, by Envoy's names: envoy.filters.http.router,...
     #[arg(long, value_name = "NAMES")]
     pub disable_extensions: Option<String>,
 }

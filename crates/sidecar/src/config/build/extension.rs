@@ -1,6 +1,8 @@
 //! Extensions: which builder a `typed_config` belongs to is told by its type URL alone, never by
 //! the filter's name, which is free text.
 
+use std::sync::OnceLock;
+
 use envoy_types::pb::google::protobuf::Any;
 use prost::Message;
 
@@ -21,13 +23,33 @@ pub struct Extension<Builder> {
     pub build: Builder,
 }
 
-/// Finds the row for a `typed_config`; `None` where there is none.
+/// `--disable-extensions`: what the command line forbids, by Envoy's names.
+pub static DISABLED: OnceLock<Vec<String>> = OnceLock::new();
+
+/// Whether one of `names`, such as `envoy.filters.http.router`, is that of the extension with this
+/// configuration, `envoy.extensions.filters.http.router.v3.Router`.
+fn is_named(names: &[String], type_name: &str) -> bool {
+    let path = type_name
+        .strip_prefix("envoy.extensions.")
+        .unwrap_or(type_name);
+    names.iter().any(|name| {
+        let name = name.strip_prefix("envoy.").unwrap_or(name);
+        path.strip_prefix(name)
+            .is_some_and(|rest| rest.starts_with(".v"))
+    })
+}
+
+/// Finds the row for a `typed_config`; `None` where there is none, or it is forbidden.
 pub fn find<'a, Builder>(
     table: &'a [Extension<Builder>],
     any: &Any,
 ) -> Option<&'a Extension<Builder>> {
     let (_, type_name) = any.type_url.rsplit_once('/')?;
-    table.iter().find(|row| row.type_name == type_name)
+    let row = table.iter().find(|row| row.type_name == type_name)?;
+    let forbidden = DISABLED
+        .get()
+        .is_some_and(|names| is_named(names, type_name));
+    (!forbidden).then_some(row)
 }
 
 /// Finds the row for a `typed_config`.
@@ -60,4 +82,22 @@ pub fn resolve<'a, Builder>(
 /// The bytes are malformed.
 pub fn decode<M: Message + Default>(bytes: &[u8]) -> Result<M> {
     M::decode(bytes).map_err(|error| ConfigError::new("", format_args!("malformed: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extensions_are_known_by_envoy_s_names() {
+        let router = "envoy.extensions.filters.http.router.v3.Router";
+        for (name, expected) in [
+            ("envoy.filters.http.router", true),
+            ("envoy.filters.http.rout", false),
+            ("envoy.filters.http", false),
+            ("envoy.filters.network.tcp_proxy", false),
+        ] {
+            assert_eq!(is_named(&[name.to_owned()], router), expected, "{name}");
+        }
+    }
 }

@@ -9,6 +9,7 @@ use crate::config::http_connection_manager::{ForwardClientCert, HttpConnectionMa
 use crate::http::route::ClientCertificate;
 use crate::http::stats::HttpStats;
 use crate::listener::connection::Connection;
+use crate::runtime::overload::{Action, OVERLOAD};
 use crate::runtime::worker::Worker;
 
 use super::client_certificate;
@@ -109,7 +110,12 @@ impl Context {
         if old {
             self.stats.downstream_cx_max_duration_reached.increment(1);
         }
-        spent || old || self.is_draining()
+        let overloaded = OVERLOAD.happens(Action::DisableKeepalive, || self.worker.random());
+        if overloaded {
+            let disabled = &self.stats.downstream_cx_overload_disable_keepalive;
+            disabled.increment(1);
+        }
+        spent || old || overloaded || self.is_draining()
     }
 
     /// Whether the process, the listener or the filter chain drains.

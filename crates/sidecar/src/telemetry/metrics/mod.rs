@@ -9,8 +9,10 @@ mod histogram_text;
 mod names;
 pub mod pages;
 mod registry;
+mod rules;
 
 pub use histogram_text::Form;
 #[cfg(test)]
 pub use registry::Value;
 pub use registry::{Family, Registry, Scope, Stats};
+pub use rules::{Keep, StatsRules, Tag};

@@ -13,6 +13,7 @@ impl Family {
             Family::Listener | Family::ListenerWorker => "listener",
             Family::Server => "server",
             Family::Runtime => "runtime",
+            Family::Overload => "overload",
             Family::ListenerManager => "listener_manager",
             Family::ClusterManager => "cluster_manager",
             Family::ControlPlane => "control_plane",
@@ -64,6 +65,36 @@ pub struct Sample {
     pub name: String,
     /// For example `envoy_response_code_class="2",envoy_cluster_name="a"`; may be empty.
     pub labels: String,
+}
+
+impl Sample {
+    /// Adds labels of the configuration: as with Envoy after the response's code, which has no comma
+    /// in it, and before all others.
+    pub fn add(&mut self, more: &str) {
+        if more.is_empty() {
+            return;
+        }
+        let labels = &self.labels;
+        let (code, others) = match labels.starts_with("envoy_response_code") {
+            true => labels.split_at(labels.find(',').unwrap_or(labels.len())),
+            false => ("", labels.as_str()),
+        };
+        let parts = [code, more, others.trim_start_matches(',')];
+        let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+        self.labels = parts.join(",");
+    }
+}
+
+/// Adds a label to others.
+pub fn add_label(labels: &mut String, label: &str, value: &str) {
+    if !labels.is_empty() {
+        labels.push(',');
+    }
+    let value = value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n");
+    labels.push_str(&format!("{label}=\"{value}\""));
 }
 
 /// Prometheus's form of a stat.
@@ -118,16 +149,7 @@ pub fn prometheus(family: Family, subject: &str, stat: &str) -> Sample {
     if let Some((label, value)) = code {
         labels = format!("{label}=\"{value}\"");
     }
-    let mut label = |label: &str, value: &str| {
-        if !labels.is_empty() {
-            labels.push(',');
-        }
-        let value = value
-            .replace('\\', "\\\\")
-            .replace('"', "\\\"")
-            .replace('\n', "\\n");
-        labels.push_str(&format!("{label}=\"{value}\""));
-    };
+    let mut label = |label: &str, value: &str| add_label(&mut labels, label, value);
     if let Some(name) = family.label().filter(|_| !subject.is_empty()) {
         label(name, subject);
     }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::cells::BUCKETS;
 use super::histogram_text::{self as histograms, Counts, Form, PERCENTILES, at_percentile};
-use super::names::{dotted, prometheus};
+use super::names::{add_label, dotted, prometheus};
 use super::registry::{Registry, Value};
 
 /// `type`
@@ -54,6 +54,10 @@ impl Selection {
     }
 }
 
+fn keeps(registry: &Registry, name: &str) -> bool {
+    registry.rules().is_none_or(|rules| rules.keeps(name))
+}
+
 /// What is wanted: numbers, and apart from them histograms, each by name.
 fn read(
     registry: &Registry,
@@ -65,7 +69,7 @@ fn read(
     let (mut numbers, mut shown) = (BTreeMap::new(), BTreeMap::new());
     registry.read(|family, subject, stat, value| {
         let name = dotted(family, subject, stat);
-        if !selection.wants(&name, &value) {
+        if !selection.wants(&name, &value) || !keeps(registry, &name) {
             return;
         }
         match value {
@@ -117,10 +121,18 @@ pub fn prometheus_text(registry: &Registry, selection: &Selection) -> String {
     let mut metrics: BTreeMap<(u8, String), (&'static str, String)> = BTreeMap::new();
     let summary = selection.form == Some(Form::Summary);
     registry.read(|family, subject, stat, value| {
-        if !selection.wants(&dotted(family, subject, stat), &value) {
+        let dotted = dotted(family, subject, stat);
+        if !selection.wants(&dotted, &value) || !keeps(registry, &dotted) {
             return;
         }
-        let sample = prometheus(family, subject, stat);
+        let mut sample = prometheus(family, subject, stat);
+        if let Some(rules) = registry.rules() {
+            let mut more = String::new();
+            rules.label(&dotted, &mut sample.name, |tag, value| {
+                add_label(&mut more, tag, value);
+            });
+            sample.add(&more);
+        }
         let (order, kind) = match value {
             Value::Counter(_) => (0, "counter"),
             Value::Gauge(_) => (1, "gauge"),

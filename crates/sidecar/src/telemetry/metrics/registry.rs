@@ -1,11 +1,12 @@
 //! Which stats there are, by family and subject.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use metrics::{Counter, Gauge, Histogram};
 
 use super::cells::{BUCKETS, CounterCell, GaugeCell, HistogramCell};
+use super::rules::StatsRules;
 
 /// The first part of Envoy's stat names, and what its second part names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,6 +23,8 @@ pub enum Family {
     Server,
     /// `runtime.`, without a subject
     Runtime,
+    /// `overload.<monitor or action>.`
+    Overload,
     /// `listener_manager.`, without a subject
     ListenerManager,
     /// `cluster_manager.`, without a subject
@@ -91,7 +94,10 @@ impl Counters {
 
 /// All stats of the process. Cloning it is cheap.
 #[derive(Clone, Default)]
-pub struct Registry(Arc<Mutex<BTreeMap<Key, Subject>>>);
+pub struct Registry {
+    subjects: Arc<Mutex<BTreeMap<Key, Subject>>>,
+    rules: Arc<OnceLock<StatsRules>>,
+}
 
 /// One value that was read: the sum over all threads.
 #[derive(Clone, Debug, PartialEq)]
@@ -113,7 +119,7 @@ impl Registry {
     }
 
     fn subjects(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, Subject>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.subjects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the counters of all traffic add up to: while it stays the same, nothing has happened.
@@ -130,6 +136,18 @@ impl Registry {
             .filter(|((family, _), _)| is_traffic(family));
         let counters = traffic.flat_map(|(_, subject)| subject.counters.values());
         counters.map(Counters::sum).fold(0, u64::wrapping_add)
+    }
+
+    /// Which statistics are shown from now on, and with what tags; said once.
+    pub fn set_rules(&self, rules: StatsRules) {
+        if self.rules.set(rules).is_err() {
+            tracing::warn!("rules for statistics were given twice; the first hold");
+        }
+    }
+
+    /// The rules, if there are any.
+    pub fn rules(&self) -> Option<&StatsRules> {
+        self.rules.get()
     }
 
     /// Sets every counter to 0.
