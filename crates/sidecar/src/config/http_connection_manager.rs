@@ -7,6 +7,8 @@ use ipnet::IpNet;
 
 use super::access_log::AccessLog;
 use super::http_protocol::{Http1Settings, Http2Settings};
+use super::http_filter::HttpFilter;
+use super::local_reply::LocalReplies;
 use super::route::RouteTable;
 use crate::discovery::slot::Slot;
 
@@ -107,6 +109,10 @@ pub struct HttpConnectionManager {
     pub strip_host_dot: bool,
     /// `via`, or empty
     pub via: Arc<[u8]>,
+    /// `http_filters` before the router.
+    pub filters: Vec<HttpFilter>,
+    /// `local_reply_config`
+    pub local_replies: Option<Box<LocalReplies>>,
     /// Per-filter settings of the router: `suppress_envoy_headers`.
     pub suppress_envoy_headers: bool,
     /// `access_log`

@@ -15,6 +15,8 @@ pub mod http_connection_manager;
 pub mod http_protocol;
 pub mod listener;
 pub mod listener_filter;
+pub mod http_filter;
+pub mod local_reply;
 pub mod matcher;
 pub mod network;
 pub mod route;

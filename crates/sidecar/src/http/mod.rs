@@ -3,6 +3,7 @@
 pub mod connection_manager;
 pub mod downstream;
 pub mod error;
+pub mod filters;
 pub mod h1;
 pub mod h2;
 pub mod headers;

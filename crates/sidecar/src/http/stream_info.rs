@@ -52,8 +52,6 @@ pub struct StreamInfo {
     pub tell_attempts: bool,
     /// The status sent to the client; 0 if none was.
     pub status: u16,
-    /// The body of an answer of our own.
-    pub local_reply_body: Cow<'static, [u8]>,
     /// What filters left.
     pub state: Option<Box<RequestState>>,
 }
@@ -80,7 +78,6 @@ impl StreamInfo {
             attempts: 0,
             tell_attempts: false,
             status: 0,
-            local_reply_body: Cow::Borrowed(b""),
             state: None,
         }
     }
@@ -123,7 +120,7 @@ impl StreamInfo {
             upstream_cluster: self.cluster.as_ref(),
             route_name: self.route.as_ref().map_or("", |route| &route.name),
             attempts: self.attempts,
-            local_reply_body: &self.local_reply_body,
+            local_reply_body: b"",
             state: self.state.as_deref(),
         }
     }

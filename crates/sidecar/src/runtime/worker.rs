@@ -91,6 +91,11 @@ impl Worker {
         self.random.next()
     }
 
+    /// Where they come from.
+    pub fn generator(&self) -> &Random {
+        &self.random
+    }
+
     /// Twice as much of it.
     pub fn random_128(&self) -> u128 {
         u128::from(self.random()) << 64 | u128::from(self.random())

@@ -9,7 +9,9 @@ use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendA
 use super::fields::{
     Together as _, Within as _, each, enumeration, header_name, header_text, refuse, required,
 };
+use super::matcher;
 use crate::config::error::{ConfigError, Result};
+use crate::config::http_filter::HeaderMutation;
 use crate::config::route::{AppendAction, HeaderAddition, HeaderChange, HeaderChanges};
 use crate::telemetry::access_log::format::{Format, Missing};
 
@@ -77,6 +79,30 @@ pub fn mutations(field: &str, list: &[mutation::HeaderMutation]) -> Result<Heade
         Ok(())
     })?;
     Ok(change)
+}
+
+/// A list of additions by itself.
+pub fn only_additions(field: &str, list: &[core::HeaderValueOption]) -> Result<HeaderChange> {
+    Ok(HeaderChange {
+        add: additions(field, list)?,
+        ..HeaderChange::default()
+    })
+}
+
+/// `HeaderMutation`s that are applied one after the other.
+pub fn in_order(field: &str, list: &[mutation::HeaderMutation]) -> Result<Vec<HeaderMutation>> {
+    use mutation::header_mutation::Action;
+    refuse(list.len() > MOST, field, "has more than 1000 items")?;
+    each(field, list, |item| {
+        match required(&item.action, "action")? {
+            Action::Remove(name) => Ok(HeaderMutation::Remove(changeable(name, "remove")?)),
+            Action::Append(item) => addition(item).map(HeaderMutation::Add).within("append"),
+            Action::RemoveOnMatch(rule) => required(&rule.key_matcher, "key_matcher")
+                .and_then(|rule| matcher::string(rule).within("key_matcher"))
+                .map(HeaderMutation::RemoveMatching)
+                .within("remove_on_match"),
+        }
+    })
 }
 
 fn additions(field: &str, list: &[core::HeaderValueOption]) -> Result<Vec<HeaderAddition>> {

@@ -8,7 +8,9 @@ use super::context::Context;
 use super::local_reply::LocalReply;
 use super::{client_certificate, forwarded, hop_by_hop, path};
 use crate::config::http_connection_manager::{StripPort, Underscores};
+use crate::config::http_filter::HeaderMutations;
 use crate::config::route::{Action, Route, RouteTable, VirtualCluster, VirtualHost};
+use crate::http::filters::Settings;
 use crate::http::headers::{Headers, Name};
 use crate::http::message::{RequestHead, Version};
 use crate::http::route::stats::Counted;
@@ -52,6 +54,14 @@ impl Held {
     }
 }
 
+impl Settings for Held {
+    fn runs(&self, _name: &str) -> Option<bool> {
+        None
+    }
+
+    fn mutations(&self, _name: &str, _each: &mut dyn FnMut(&HeaderMutations)) {}
+}
+
 /// The counters of a request's virtual cluster and of its route.
 pub fn counted(
     context: &Context,
@@ -79,7 +89,6 @@ pub fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut Strea
         return Decision::Reply(answer);
     }
     let manager = &context.manager;
-    let tls = context.connection.tls.is_some();
     if manager.underscores != Underscores::Allow && has_underscores(&request.headers) {
         if manager.underscores == Underscores::Reject {
             let details = match request.version {

@@ -14,6 +14,8 @@ pub struct LocalReply {
     pub status: u16,
     /// A short text for people.
     pub body: Cow<'static, [u8]>,
+    /// What the body is.
+    pub content_type: Cow<'static, [u8]>,
     /// `%RESPONSE_CODE_DETAILS%`
     pub details: Cow<'static, str>,
     /// Response flags to set.
@@ -34,6 +36,7 @@ impl LocalReply {
         LocalReply {
             status,
             body: body.as_bytes().into(),
+            content_type: b"text/plain".as_slice().into(),
             details: details.into(),
             flags,
             location: None,
@@ -56,20 +59,27 @@ impl LocalReply {
     }
 
     /// Fills `head` and answers the bytes of the body, as this request's client expects them.
-    pub fn render(&self, request: &RequestHead, head: &mut ResponseHead) -> &[u8] {
+    /// `change` may change the answer and the head before it is known how they are told.
+    pub fn render(
+        &mut self,
+        request: &RequestHead,
+        head: &mut ResponseHead,
+        change: impl FnOnce(&mut LocalReply, &mut ResponseHead),
+    ) -> &[u8] {
         head.headers.clear();
         head.reason.clear();
         head.version = Version::Http11;
+        head.status = self.status;
         if let Some(location) = &self.location {
             head.headers.push_known(Name::Location, location);
         }
         if self.overloaded {
             head.headers.push(b"x-envoy-overloaded", b"true");
         }
+        change(self, head);
         if request.is_grpc() {
             head.status = 200;
-            head.headers
-                .push_known(Name::ContentType, b"application/grpc");
+            head.headers.set(Name::ContentType, b"application/grpc");
             let mut code = itoa::Buffer::new();
             let code = code.format(
                 self.grpc_status
@@ -88,7 +98,10 @@ impl LocalReply {
             head.body = BodyLength::Sized(0);
             return &[];
         }
-        head.headers.push_known(Name::ContentType, b"text/plain");
+        if !head.headers.contains(Name::ContentType) {
+            head.headers
+                .push_known(Name::ContentType, &self.content_type);
+        }
         head.body = BodyLength::Sized(self.body.len() as u64);
         if request.method == b"HEAD" {
             let mut length = itoa::Buffer::new();
@@ -130,7 +143,7 @@ mod tests {
 
     #[test]
     fn grpc_clients_get_a_grpc_status() {
-        let reply = LocalReply::new(503, "no healthy upstream", "x", Flags::NONE);
+        let mut reply = LocalReply::new(503, "no healthy upstream", "x", Flags::NONE);
         for content_type in [
             "application/grpc",
             "application/grpc+proto",
@@ -139,7 +152,7 @@ mod tests {
             let mut head = ResponseHead::new();
             assert!(
                 reply
-                    .render(&request(content_type, "POST"), &mut head)
+                    .render(&request(content_type, "POST"), &mut head, |_, _| {})
                     .is_empty()
             );
             assert_eq!(head.status, 200);
@@ -151,7 +164,11 @@ mod tests {
         }
         let mut head = ResponseHead::new();
         assert_eq!(
-            reply.render(&request("application/grpc-web", "POST"), &mut head),
+            reply.render(
+                &request("application/grpc-web", "POST"),
+                &mut head,
+                |_, _| {}
+            ),
             b"no healthy upstream"
         );
         assert_eq!(head.status, 503);
@@ -159,11 +176,11 @@ mod tests {
 
     #[test]
     fn an_answer_to_head_has_the_length_and_no_body() {
-        let reply = LocalReply::new(404, "gone", "x", Flags::NONE);
+        let mut reply = LocalReply::new(404, "gone", "x", Flags::NONE);
         let mut head = ResponseHead::new();
         assert!(
             reply
-                .render(&request("text/plain", "HEAD"), &mut head)
+                .render(&request("text/plain", "HEAD"), &mut head, |_, _| {})
                 .is_empty()
         );
         assert_eq!(head.headers.first(Name::ContentLength), Some(&b"4"[..]));

@@ -9,6 +9,7 @@ mod h1;
 mod h2;
 pub mod hop_by_hop;
 pub mod local_reply;
+mod local_reply_config;
 mod path;
 mod request;
 pub mod response_head;

@@ -9,11 +9,13 @@ use super::context::Context;
 use super::decide::{Decision, counted, decide};
 use super::hop_by_hop;
 use super::local_reply::LocalReply;
+use super::local_reply_config;
 use super::response_head;
 use super::tunnel::Tunnel;
 use crate::config::route::{Action, Route};
 use crate::http::downstream::Downstream;
 use crate::http::error::Reset;
+use crate::http::filters::{self, NoSettings, Settings};
 use crate::http::headers::{Headers, Name};
 use crate::http::message::{BodyLength, RequestHead, ResponseHead, Version};
 use crate::http::route;
@@ -79,7 +81,14 @@ pub async fn serve(
         Decision::Reply(answer) => {
             let levels = Levels::default();
             reply(
-                context, request, response, downstream, &mut info, answer, levels,
+                context,
+                request,
+                response,
+                downstream,
+                &mut info,
+                answer,
+                levels,
+                &NoSettings,
             )
             .await
         }
@@ -93,7 +102,14 @@ pub async fn serve(
             }
             let levels = Levels::default();
             reply(
-                context, request, response, downstream, &mut info, answer, levels,
+                context,
+                request,
+                response,
+                downstream,
+                &mut info,
+                answer,
+                levels,
+                &NoSettings,
             )
             .await
         }
@@ -104,6 +120,9 @@ pub async fn serve(
             random,
         } => {
             let levels = held.levels();
+            if !context.manager.filters.is_empty() {
+                filters::on_request(context, &held, request, &mut info);
+            }
             let answer = match &route.action {
                 Action::Direct(_) | Action::Redirect(_) => {
                     own_answer(context, &info, &route, request)
@@ -118,6 +137,7 @@ pub async fn serve(
                         info: &mut info,
                         timer,
                         host: &held.host,
+                        settings: &held,
                         upgrade,
                         random,
                         counted,
@@ -154,7 +174,7 @@ pub async fn serve(
                 }
             };
             reply(
-                context, request, response, downstream, &mut info, answer, levels,
+                context, request, response, downstream, &mut info, answer, levels, &held,
             )
             .await
         }
@@ -241,17 +261,24 @@ async fn reply(
     response: &mut ResponseHead,
     downstream: &mut Downstream<'_>,
     info: &mut StreamInfo,
-    answer: LocalReply,
+    mut answer: LocalReply,
     levels: Levels<'_>,
+    settings: &dyn Settings,
 ) -> Next {
     info.flags |= answer.flags;
     info.details = answer.details.clone();
-    let body = answer.render(request, response);
+    let close = answer.close;
+    let body = answer.render(request, response, |answer, head| {
+        if let Some(config) = &context.manager.local_replies {
+            local_reply_config::apply(config, context, info, request, answer, head);
+        }
+    });
     info.status = response.status;
     router::change_response_headers(context, info, levels, request, response);
+    filters::on_response(context, settings, request, response, info);
     response_head::finish(context, request, response);
     // A stream whose request is not wholly read is reset when it is dropped, with NO_ERROR.
-    let close = answer.close || !downstream.finish_request();
+    let close = close || !downstream.finish_request();
     if close || context.is_draining() {
         downstream.end_connection();
     }
@@ -310,7 +337,14 @@ pub async fn refuse(
     } = scratch;
     let levels = Levels::default();
     reply(
-        context, request, response, downstream, &mut info, answer, levels,
+        context,
+        request,
+        response,
+        downstream,
+        &mut info,
+        answer,
+        levels,
+        &NoSettings,
     )
     .await;
     log(context, &mut info, request, response, None);

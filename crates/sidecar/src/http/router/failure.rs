@@ -34,19 +34,14 @@ pub fn no_exchange(
 ) -> Forwarded {
     stream.info.upstream_failure = error.transport_failure().into_owned();
     stream.count_response(cluster, error.status());
-    Forwarded::Reply(LocalReply {
-        status: error.status(),
-        body: match error.body() {
-            Cow::Borrowed(text) => text.as_bytes().into(),
-            Cow::Owned(text) => text.into_bytes().into(),
-        },
-        details: error.details(),
-        flags: error.flags(),
-        location: None,
-        overloaded: matches!(error, UpstreamError::Overflow),
-        close: false,
-        grpc_status: None,
-    })
+    let mut answer = LocalReply::new(error.status(), "", "", error.flags());
+    answer.body = match error.body() {
+        Cow::Borrowed(text) => text.as_bytes().into(),
+        Cow::Owned(text) => text.into_bytes().into(),
+    };
+    answer.details = error.details();
+    answer.overloaded = matches!(error, UpstreamError::Overflow);
+    Forwarded::Reply(answer)
 }
 
 /// A relay that failed; without a state, before it began.

@@ -2,6 +2,7 @@
 
 use smallvec::SmallVec;
 
+use crate::config::http_filter::HeaderMutation;
 use crate::config::route::{AppendAction, HeaderChange, HeaderChanges};
 use crate::http::headers::{Headers, Name};
 use crate::telemetry::access_log::format::Format;
@@ -97,6 +98,52 @@ impl<'a> Additions<'a> {
                         known => headers.append_to_list(known, value),
                     },
                     _ => headers.push(name, value),
+                }
+            }
+        }
+    }
+}
+
+/// Applies what one level removes and adds.
+pub fn apply_changes(
+    headers: &mut Headers,
+    change: &HeaderChange,
+    render: impl FnMut(&Format, &mut Vec<u8>),
+) {
+    remove(headers, change);
+    let additions = Additions::of(change, headers, render);
+    additions.apply(headers);
+}
+
+/// Applies one mutation; `value` is what it adds, rendered.
+pub fn mutate(headers: &mut Headers, mutation: &HeaderMutation, value: &[u8]) {
+    match mutation {
+        HeaderMutation::Remove(name) => {
+            headers.remove_named(name);
+        }
+        HeaderMutation::RemoveMatching(matcher) => {
+            headers.retain(|_, name, _| {
+                let mut lower: SmallVec<[u8; 64]> = SmallVec::from_slice(name);
+                lower.make_ascii_lowercase();
+                !matcher.matches(&lower)
+            });
+        }
+        HeaderMutation::Add(addition) => {
+            if value.is_empty() && !addition.keep_empty {
+                return;
+            }
+            let name = &*addition.name;
+            match addition.action {
+                AppendAction::Append => headers.push(name, value),
+                AppendAction::AppendToList => match Name::recognise(name) {
+                    Name::Other => headers.push(name, value),
+                    known => headers.append_to_list(known, value),
+                },
+                AppendAction::AddIfAbsent if has(headers, name) => {}
+                AppendAction::AddIfAbsent => headers.push(name, value),
+                AppendAction::OverwriteIfExists if !has(headers, name) => {}
+                AppendAction::Overwrite | AppendAction::OverwriteIfExists => {
+                    headers.set_named(name, value);
                 }
             }
         }

@@ -22,6 +22,7 @@ use crate::http::connection_manager::context::Context;
 use crate::http::connection_manager::local_reply::LocalReply;
 use crate::http::downstream::Downstream;
 use crate::http::error::StreamError;
+use crate::http::filters::Settings;
 use crate::http::headers::Headers;
 use crate::http::message::{BodyLength, RequestHead, ResponseHead};
 use crate::http::route::stats::Counted;
@@ -32,7 +33,7 @@ use crate::telemetry::access_log::format::Format;
 use crate::upstream::exchange::Exchange;
 use crate::upstream::{Client, Cluster, ExchangeRequest};
 
-pub use header_changes::Levels;
+pub use header_changes::{Levels, apply_changes, mutate};
 use relay::{Deadlines, Relay, RelayError, Replay};
 use response::ResponseRules;
 pub use response::change_headers as change_response_headers;
@@ -66,6 +67,8 @@ pub struct Stream<'a, 'd> {
     pub info: &'a mut StreamInfo,
     pub timer: &'a mut Timer,
     pub host: &'a VirtualHost,
+    /// What its route says about filters.
+    pub settings: &'a dyn Settings,
     /// The request's own random number.
     pub random: u64,
     /// The upgrade that the client asks for and the route allows.
@@ -211,6 +214,7 @@ async fn attempt_and_retry(
             stream.context,
             stream.info,
             levels,
+            stream.settings,
             &stream.counted,
             stream.upgrade.is_some(),
         );

@@ -9,6 +9,7 @@ use super::relay::{HeadOutcome, OnHead};
 use crate::config::route::HeaderChanges;
 use crate::http::connection_manager::context::Context;
 use crate::http::connection_manager::{hop_by_hop, response_head};
+use crate::http::filters::{self, Settings};
 use crate::http::headers::Name;
 use crate::http::message::{RequestHead, ResponseHead, Version};
 use crate::http::route::stats::Counted;
@@ -19,6 +20,7 @@ pub struct ResponseRules<'a> {
     context: &'a Rc<Context>,
     info: &'a mut StreamInfo,
     levels: Levels<'a>,
+    settings: &'a dyn Settings,
     counted: &'a Counted,
     upgrade_asked: bool,
     /// Upstream has accepted the upgrade.
@@ -30,6 +32,7 @@ impl<'a> ResponseRules<'a> {
         context: &'a Rc<Context>,
         info: &'a mut StreamInfo,
         levels: Levels<'a>,
+        settings: &'a dyn Settings,
         counted: &'a Counted,
         upgrade_asked: bool,
     ) -> Self {
@@ -37,6 +40,7 @@ impl<'a> ResponseRules<'a> {
             context,
             info,
             levels,
+            settings,
             counted,
             upgrade_asked,
             upgraded: false,
@@ -94,6 +98,7 @@ impl OnHead for ResponseRules<'_> {
             stats.response(response.status);
         }
         change_headers(self.context, self.info, self.levels, request, response);
+        filters::on_response(self.context, self.settings, request, response, self.info);
         response_head::finish(self.context, request, response);
         if self.upgraded {
             HeadOutcome::Upgraded

@@ -1,12 +1,17 @@
 //! `http_filters`: the chain that ends with the router.
 
+use envoy_types::pb::envoy::extensions::filters::http::header_mutation::v3 as header_mutation;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3 as router;
+use envoy_types::pb::envoy::extensions::filters::http::set_filter_state::v3 as set_filter_state;
+use envoy_types::pb::envoy::extensions::filters::http::set_metadata::v3 as set_metadata;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
 
 use crate::config::build::extension::{Build, Extension, decode, find, resolve};
-use crate::config::build::fields::{Within as _, required};
+use crate::config::build::fields::{Together as _, Within as _, each, named, refuse, required};
+use crate::config::build::{header_changes, network, struct_value};
 use crate::config::error::{ConfigError, Result};
+use crate::config::http_filter::{FilterKind, HeaderMutations, HttpFilter, MetadataAddition};
 
 /// The router's own settings.
 #[derive(Debug)]
@@ -15,47 +20,96 @@ pub struct Router {
     pub suppress_envoy_headers: bool,
 }
 
-/// HTTP filters.
-const HTTP_FILTERS: &[Extension<Build<Router>>] = &[Extension {
-    type_name: "envoy.extensions.filters.http.router.v3.Router",
-    build: |bytes| {
-        let router = decode::<router::Router>(bytes)?;
-        Ok(Router {
-            suppress_envoy_headers: router.suppress_envoy_headers,
-        })
-    },
-}];
-
-/// Builds the filters: the router is last, and what is optional and unknown is left out.
-pub fn build(proto: &[hcm::HttpFilter]) -> Result<Router> {
-    let mut built = Vec::new();
-    for (index, filter) in proto.iter().enumerate() {
-        let filter = http_filter(filter).within(format_args!("http_filters[{index}]"))?;
-        built.extend(filter.map(|filter| (index, filter)));
-    }
-    match built.pop() {
-        None => Err(ConfigError::new(
-            "http_filters",
-            "must end with the router (envoy.extensions.filters.http.router.v3.Router)",
-        )),
-        // All filters that there are so far are terminal.
-        Some((_, last)) => match built.first() {
-            Some((index, _)) => Err(ConfigError::new(
-                format_args!("http_filters[{index}]"),
-                "the router must be the last filter",
-            )),
-            None => Ok(last),
-        },
-    }
+/// A filter, or the router that ends the chain.
+enum Built {
+    Filter(FilterKind),
+    Router(Router),
 }
 
-fn http_filter(proto: &hcm::HttpFilter) -> Result<Option<Router>> {
+/// HTTP filters.
+const HTTP_FILTERS: &[Extension<Build<Built>>] = &[
+    Extension {
+        type_name: "envoy.extensions.filters.http.router.v3.Router",
+        build: |bytes| {
+            let router = decode::<router::Router>(bytes)?;
+            Ok(Built::Router(Router {
+                suppress_envoy_headers: router.suppress_envoy_headers,
+            }))
+        },
+    },
+    Extension {
+        type_name: "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
+        build: |bytes| {
+            let proto = decode::<header_mutation::HeaderMutation>(bytes)?;
+            let mutations = required(&proto.mutations, "mutations").and_then(mutations)?;
+            Ok(Built::Filter(FilterKind::HeaderMutation {
+                mutations,
+                most_specific_wins: proto.most_specific_header_mutations_wins,
+            }))
+        },
+    },
+    Extension {
+        type_name: "envoy.extensions.filters.http.set_filter_state.v3.Config",
+        build: |bytes| {
+            let proto = decode::<set_filter_state::Config>(bytes)?;
+            let values =
+                network::set_filter_state::values("on_request_headers", &proto.on_request_headers)?;
+            Ok(Built::Filter(FilterKind::SetFilterState(values)))
+        },
+    },
+    Extension {
+        type_name: "envoy.extensions.filters.http.set_metadata.v3.Config",
+        build: |bytes| {
+            let proto = decode::<set_metadata::Config>(bytes)?;
+            metadata(&proto).map(|added| Built::Filter(FilterKind::SetMetadata(added)))
+        },
+    },
+];
+
+/// Builds the filters: the router is last, and what is optional and unknown is left out.
+pub fn build(proto: &[hcm::HttpFilter]) -> Result<(Vec<HttpFilter>, Router)> {
+    let built = each("http_filters", proto, http_filter)?;
+    let mut filters = Vec::new();
+    let mut router = None;
+    for (index, (filter, proto)) in built.into_iter().zip(proto).enumerate() {
+        let Some(filter) = filter else { continue };
+        refuse(
+            router.is_some(),
+            format_args!("http_filters[{index}]"),
+            "the router must be the last filter",
+        )?;
+        match filter {
+            Built::Router(built) => {
+                refuse(
+                    proto.disabled,
+                    format_args!("http_filters[{index}].disabled"),
+                    "the router cannot be disabled",
+                )?;
+                router = Some(built);
+            }
+            Built::Filter(kind) => filters.push(HttpFilter {
+                name: proto.name.as_str().into(),
+                disabled: proto.disabled,
+                kind,
+            }),
+        }
+    }
+    let router = router.ok_or_else(|| {
+        ConfigError::new(
+            "http_filters",
+            "must end with the router (envoy.extensions.filters.http.router.v3.Router)",
+        )
+    })?;
+    Ok((filters, router))
+}
+
+fn http_filter(proto: &hcm::HttpFilter) -> Result<Option<Built>> {
     let any = match required(&proto.config_type, "typed_config")? {
         ConfigType::TypedConfig(any) => any,
         ConfigType::ConfigDiscovery(_) => {
             return Err(ConfigError::new(
                 "config_discovery",
-                "extension discovery (ECDS) is not supported",
+                "extension discovery (ECDS) is not supported: use typed_config",
             ));
         }
     };
@@ -64,7 +118,44 @@ fn http_filter(proto: &hcm::HttpFilter) -> Result<Option<Router>> {
             "left out an optional HTTP filter that is not supported");
         return Ok(None);
     }
+    named(&proto.name, "name")?;
     let extension = resolve(HTTP_FILTERS, "HTTP filter", any)?;
-    let filter = (extension.build)(&any.value).within("typed_config")?;
-    Ok((!proto.disabled).then_some(filter))
+    (extension.build)(&any.value)
+        .map(Some)
+        .within("typed_config")
+}
+
+/// `Mutations`, of the filter or of a route.
+pub fn mutations(proto: &header_mutation::Mutations) -> Result<HeaderMutations> {
+    let (request, response) = (
+        header_changes::in_order("request_mutations", &proto.request_mutations),
+        header_changes::in_order("response_mutations", &proto.response_mutations),
+    )
+        .together()
+        .within("mutations")?;
+    Ok(HeaderMutations { request, response })
+}
+
+fn metadata(proto: &set_metadata::Config) -> Result<Vec<MetadataAddition>> {
+    let mut all = each("metadata", &proto.metadata, |addition| {
+        let namespace = named(&addition.metadata_namespace, "metadata_namespace")?;
+        Ok(MetadataAddition {
+            namespace: namespace.into(),
+            overwrite: addition.allow_overwrite,
+            value: struct_value::object(required(&addition.value, "value")?),
+        })
+    })?;
+    // The older form, which always overwrites.
+    if let Some(value) = &proto.value {
+        let namespace = named(&proto.metadata_namespace, "metadata_namespace")?;
+        all.insert(
+            0,
+            MetadataAddition {
+                namespace: namespace.into(),
+                overwrite: true,
+                value: struct_value::object(value),
+            },
+        );
+    }
+    Ok(all)
 }

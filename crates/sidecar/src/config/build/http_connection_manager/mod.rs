@@ -2,6 +2,7 @@
 
 mod filters;
 mod heads;
+mod local_reply;
 mod original_ip;
 
 use std::sync::Arc;
@@ -57,8 +58,9 @@ pub fn build(
         routes(&proto.route_specifier, context),
     )
         .together()?;
-    let (router, access_log, upgrades, original_ip, times, limit) = (
+    let (chain, local_replies, access_log, upgrades, original_ip, times, limit) = (
         filters::build(&proto.http_filters),
+        local_reply::build(&proto.local_reply_config),
         access_log::build(&proto.access_log),
         upgrades(&proto.upgrade_configs),
         original_ip::build(proto),
@@ -70,9 +72,12 @@ pub fn build(
         ),
     )
         .together()?;
-    let Router {
-        suppress_envoy_headers,
-    } = router;
+    let (
+        filters,
+        Router {
+            suppress_envoy_headers,
+        },
+    ) = chain;
     Ok(HttpConnectionManager {
         stat_prefix: stat_prefix.into(),
         codec,
@@ -123,6 +128,8 @@ pub fn build(
         strip_host_port: heads::strip_port(proto),
         strip_host_dot: proto.strip_trailing_host_dot,
         via: header_text(proto.via.as_bytes(), "via")?.into(),
+        filters,
+        local_replies,
         suppress_envoy_headers,
         access_log,
     })

@@ -2,7 +2,7 @@
 
 mod connection_limit;
 pub mod local_ratelimit;
-mod set_filter_state;
+pub mod set_filter_state;
 mod tcp_proxy;
 mod tunnel;
 

@@ -26,6 +26,11 @@ pub fn build(proto: &proto::Config) -> Result<SetFilterState> {
     Ok(SetFilterState { at_once, on_data })
 }
 
+/// A list of `FilterStateValue`s.
+pub fn values(field: &str, list: &[common::FilterStateValue]) -> Result<Vec<FilterStateValue>> {
+    each(field, list, value)
+}
+
 /// `FilterStateValue`, of a connection or of a request.
 fn value(proto: &common::FilterStateValue) -> Result<FilterStateValue> {
     let key = required(&proto.key, "object_key")

@@ -1,0 +1,64 @@
+//! HTTP filters: what is done to requests and responses around the router.
+
+use std::sync::Arc;
+
+use super::network::FilterStateValue;
+use super::route::HeaderAddition;
+
+/// One filter of a connection manager's chain, before the router.
+#[derive(Debug)]
+pub struct HttpFilter {
+    /// `name`: settings of routes are for a filter of this name.
+    pub name: Arc<str>,
+    /// `disabled`, unless a route says otherwise.
+    pub disabled: bool,
+    /// What it does.
+    pub kind: FilterKind,
+}
+
+/// What a filter does.
+#[derive(Debug)]
+pub enum FilterKind {
+    /// `header_mutation`
+    HeaderMutation {
+        /// For every request.
+        mutations: HeaderMutations,
+        /// `most_specific_header_mutations_wins`: what a route's settings change comes last.
+        most_specific_wins: bool,
+    },
+    /// `set_filter_state`
+    SetFilterState(Vec<FilterStateValue>),
+    /// `set_metadata`
+    SetMetadata(Vec<MetadataAddition>),
+}
+
+/// `header_mutation.v3.Mutations`.
+#[derive(Debug, Default)]
+pub struct HeaderMutations {
+    /// `request_mutations`, in order.
+    pub request: Vec<HeaderMutation>,
+    /// `response_mutations`, in order.
+    pub response: Vec<HeaderMutation>,
+}
+
+/// `HeaderMutation`.
+#[derive(Debug)]
+pub enum HeaderMutation {
+    /// `remove`, in lower case.
+    Remove(Box<[u8]>),
+    /// `append`
+    Add(HeaderAddition),
+    /// `remove_on_match`: the names that match.
+    RemoveMatching(super::matcher::StringMatcher),
+}
+
+/// `set_metadata.v3.Metadata`.
+#[derive(Debug)]
+pub struct MetadataAddition {
+    /// `metadata_namespace`
+    pub namespace: Box<str>,
+    /// `allow_overwrite`: else what is there stays.
+    pub overwrite: bool,
+    /// `value`
+    pub value: serde_json::Map<String, serde_json::Value>,
+}
