@@ -86,9 +86,11 @@ impl LocalReply {
                     .unwrap_or_else(|| grpc::of_http(self.status)),
             );
             head.headers.push_known(Name::GrpcStatus, code.as_bytes());
-            if !self.body.is_empty() {
+            // The line feed at the end of JSON has no place in a header.
+            let message = self.body.strip_suffix(b"\n").unwrap_or(&self.body);
+            if !message.is_empty() {
                 head.headers
-                    .push_known(Name::GrpcMessage, &percent_encoded(&self.body));
+                    .push_known(Name::GrpcMessage, &percent_encoded(message));
             }
             head.body = BodyLength::None;
             return &[];

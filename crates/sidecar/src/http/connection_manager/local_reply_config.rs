@@ -17,7 +17,6 @@ pub fn apply(
     answer: &mut LocalReply,
     head: &mut ResponseHead,
 ) {
-    info.status = answer.status;
     let mapper = config.mappers.iter().find(|mapper| {
         let record = info.record(&context.connection, Some(request), Some(head), None);
         mapper.filter.admits(&record, context.worker.generator())

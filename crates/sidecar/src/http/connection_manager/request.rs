@@ -269,13 +269,15 @@ async fn reply(
     info.details = answer.details.clone();
     let close = answer.close;
     let body = answer.render(request, response, |answer, head| {
+        info.status = answer.status;
         if let Some(config) = &context.manager.local_replies {
             local_reply_config::apply(config, context, info, request, answer, head);
         }
     });
-    info.status = response.status;
     router::change_response_headers(context, info, levels, request, response);
     filters::on_response(context, settings, request, response, info);
+    // A gRPC client's answer has a status of its own, which is not the one that was meant.
+    info.status = response.status;
     response_head::finish(context, request, response);
     // A stream whose request is not wholly read is reset when it is dropped, with NO_ERROR.
     let close = close || !downstream.finish_request();

@@ -204,6 +204,9 @@ fn set_metadata(addition: &MetadataAddition, metadata: &mut Metadata) {
         }
         Some(_) => {}
     }
+    if let Some(object) = metadata.get_mut(namespace) {
+        object.sort_keys();
+    }
 }
 
 fn merge(present: &mut serde_json::Value, value: &serde_json::Value) {

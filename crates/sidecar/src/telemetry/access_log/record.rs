@@ -136,6 +136,12 @@ pub struct RequestState {
 }
 
 impl<'a> Record<'a> {
+    /// The endpoint, if there was a connection to it.
+    pub fn reached(&self) -> Option<&'a Address> {
+        self.upstream_host
+            .filter(|_| self.upstream_local.is_some() || self.upstream_version.is_some())
+    }
+
     /// What is known of a connection by itself.
     pub fn of_connection(connection: &'a Connection) -> Self {
         Record {

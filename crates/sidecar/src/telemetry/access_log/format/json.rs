@@ -67,11 +67,20 @@ impl Json {
             }
             Json::List(items) => {
                 out.push(b'[');
-                for (index, item) in items.iter().enumerate() {
-                    if index > 0 {
+                let start = out.len();
+                for item in items {
+                    let before = out.len();
+                    if before > start {
                         out.push(b',');
                     }
-                    item.render(record, missing, out);
+                    match item {
+                        Json::Value(piece) if missing == Missing::Nothing => {
+                            if !value(piece, record, out) {
+                                out.truncate(before);
+                            }
+                        }
+                        other => other.render(record, missing, out),
+                    }
                 }
                 out.push(b']');
             }

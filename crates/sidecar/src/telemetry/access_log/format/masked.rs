@@ -55,7 +55,7 @@ impl Masked {
         let connection = record.connection;
         let own;
         let address = match self.end {
-            End::UpstreamRemote => match record.upstream_host {
+            End::UpstreamRemote => match record.reached() {
                 Some(address) => address,
                 None => return false,
             },
@@ -80,8 +80,12 @@ impl Masked {
         let Some(bits) = self.bits else {
             return without_port(address, out);
         };
-        // More bits than the address has are no network.
-        let network = address.ip().and_then(|ip| IpNet::new(ip, bits).ok());
-        network.is_some_and(|network| ip(network.network(), out) && write!(out, "/{bits}").is_ok())
+        let network = address.ip().and_then(|ip| {
+            let most = if ip.is_ipv4() { 32 } else { 128 };
+            IpNet::new(ip, bits.min(most)).ok()
+        });
+        network.is_some_and(|network| {
+            ip(network.network(), out) && write!(out, "/{}", network.prefix_len()).is_ok()
+        })
     }
 }

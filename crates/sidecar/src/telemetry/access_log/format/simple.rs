@@ -7,7 +7,7 @@ use super::text::{address, integer, milliseconds, port, socket, spaceless, text,
 use crate::config::address::Address;
 use crate::config::tls::TlsVersion;
 use crate::http::headers::{Headers, Name};
-use crate::http::message::{RequestHead, ResponseHead};
+use crate::http::message::{BodyLength, RequestHead, ResponseHead};
 use crate::http::route::split_port;
 use crate::telemetry::access_log::record::Record;
 
@@ -153,10 +153,9 @@ impl Simple {
             Simple::ResponseTxDuration => record
                 .response_duration
                 .is_some_and(|first| milliseconds(record.duration.saturating_sub(first), out)),
-            Simple::UpstreamHost | Simple::UpstreamRemoteAddress => {
-                record.upstream_host.is_some_and(|at| address(at, out))
-            }
-            Simple::UpstreamRemotePort => record.upstream_host.is_some_and(|at| port(at, out)),
+            Simple::UpstreamHost => record.upstream_host.is_some_and(|at| address(at, out)),
+            Simple::UpstreamRemoteAddress => record.reached().is_some_and(|at| address(at, out)),
+            Simple::UpstreamRemotePort => record.reached().is_some_and(|at| port(at, out)),
             Simple::UpstreamCluster | Simple::UpstreamClusterRaw => record
                 .upstream_cluster
                 .is_some_and(|name| text(name.as_bytes(), out)),
@@ -197,13 +196,16 @@ impl Simple {
                 text(id.hyphenated().encode_lower(&mut [0; 36]).as_bytes(), out)
             }
             Simple::LocalReplyBody => {
+                // Where there is none it is empty, which is a value of its own.
                 out.extend_from_slice(record.local_reply_body);
-                !record.local_reply_body.is_empty()
+                true
             }
             Simple::RequestHeadersBytes => integer(record.request.map_or(0, size_of_request), out),
             Simple::ResponseHeadersBytes => {
                 // `:status` is a header, too.
-                let size = |head: &ResponseHead| size_of_fields(&head.headers) + 10;
+                let size = |head: &ResponseHead| {
+                    size_of_fields(&head.headers) + size_of_length(head.body) + 10
+                };
                 integer(record.response.map_or(0, size), out)
             }
             Simple::ResponseTrailersBytes => {
@@ -237,10 +239,11 @@ impl Simple {
             Simple::RoundtripDuration
             | Simple::TraceId
             | Simple::SpanId
-            | Simple::CustomFlags
-            | Simple::DownstreamLocalEndpointId
-            | Simple::DownstreamDirectLocalEndpointId
             | Simple::UpstreamRemoteEndpointId => false,
+            // Likewise, but an empty value.
+            Simple::CustomFlags
+            | Simple::DownstreamLocalEndpointId
+            | Simple::DownstreamDirectLocalEndpointId => true,
         }
     }
 }
@@ -274,7 +277,15 @@ fn size_of_request(request: &RequestHead) -> u64 {
         (":scheme", request.scheme.len()),
     ];
     let pseudo: usize = pseudo.iter().map(|(name, len)| name.len() + len).sum();
-    size_of_fields(&request.headers) + pseudo as u64
+    size_of_fields(&request.headers) + size_of_length(request.body) + pseudo as u64
+}
+
+/// `content-length`, which codecs keep apart from the other fields.
+fn size_of_length(body: BodyLength) -> u64 {
+    match body {
+        BodyLength::None | BodyLength::Sized(0) | BodyLength::Streamed => 0,
+        BodyLength::Sized(length) => 15 + u64::from(length.ilog10()),
+    }
 }
 
 /// The endpoint's name, or its address where it has none.
@@ -298,6 +309,6 @@ fn attempted(
         out.push(b',');
     }
     record
-        .upstream_host
+        .reached()
         .is_some_and(|at| write(record.upstream_hostname, at, out))
 }

@@ -114,6 +114,7 @@ fn rendered(format: &Format, http: bool) -> String {
             },
             upstream_host: Some(&host),
             upstream_hostname: "app.example:8080",
+            upstream_version: Some(Version::Http2),
             upstream_cluster: Some(&cluster),
             attempts: 1,
             ..Record::of_connection(&connection)
@@ -198,7 +199,7 @@ fn operators() {
         ),
         (
             "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(8)% %DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(64)%",
-            "10.0.0.0/8 -",
+            "10.0.0.0/8 10.0.0.1/32",
         ),
         (
             "%UPSTREAM_HOST_NAME% %UPSTREAM_HOST_NAME_WITHOUT_PORT% %UPSTREAM_HOSTS_ATTEMPTED%",
@@ -214,7 +215,7 @@ fn operators() {
         ),
         (
             "%RESPONSE_CODE_DETAILS(ALLOW_WHITESPACES)% %TRACE_ID% %CUSTOM_FLAGS%",
-            "via upstream - -",
+            "via upstream - ",
         ),
         (
             "%LISTENER_NAME%/%FILTER_CHAIN_NAME% %ENVIRONMENT(NO_SUCH_VARIABLE)%",
@@ -254,7 +255,7 @@ fn json_is_typed() {
     );
     assert_eq!(
         rendered(&parsed(Missing::Nothing), false),
-        "{\"code\":0,\"fixed\":5,\"nested\":{\"list\":[null,true]},\"text\":\"34 bytes \\\"\\\"\"}\n"
+        "{\"code\":0,\"fixed\":5,\"nested\":{\"list\":[true]},\"text\":\"34 bytes \\\"\\\"\"}\n"
     );
 }
 
