@@ -6,8 +6,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::access_log::AccessLog;
-use super::http_protocol::{Http1Settings, Http2Settings};
 use super::http_filter::HttpFilter;
+use super::http_protocol::{Http1Settings, Http2Settings};
 use super::local_reply::LocalReplies;
 use super::route::RouteTable;
 use crate::discovery::slot::Slot;

@@ -504,8 +504,9 @@ first_address_family_count\
 envoy.config.common.mutation_rules.v3.HeaderMutation\
 remove\
 append\
-name each header with remove\
 remove_on_match\
+envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch\
+key_matcher\
 envoy.config.core.v3.Address\
 socket_address\
 pipe\
@@ -1104,6 +1105,16 @@ only internal listeners would see it, which are rejected where they are configur
 shared_with_upstream\
 skip_if_empty\
 factory_key\
+envoy.extensions.filters.http.header_mutation.v3.HeaderMutation\
+mutations\
+envoy.extensions.filters.http.header_mutation.v3.Mutations\
+request_mutations\
+response_mutations\
+change the path with regex_rewrite\
+query_parameter_mutations\
+trailers are passed on as they came\
+response_trailers_mutations\
+request_trailers_mutations\
 envoy.extensions.filters.http.router.v3.Router\
 statistics of a cluster cost nothing until they are used\
 dynamic_stats\
@@ -1123,6 +1134,16 @@ reject_connect_request_early_data\
 envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions\
 flush_upstream_log_on_upstream_stream\
 upstream_log_flush_interval\
+envoy.extensions.filters.http.set_filter_state.v3.Config\
+on_request_headers\
+the route is chosen before the filters run\
+clear_route_cache\
+envoy.extensions.filters.http.set_metadata.v3.Config\
+metadata_namespace\
+envoy.extensions.filters.http.set_metadata.v3.Metadata\
+allow_overwrite\
+nothing reads typed metadata; use value\
+typed_value\
 envoy.extensions.filters.listener.http_inspector.v3.HttpInspector\
 envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit\
 token_bucket\
@@ -1134,7 +1155,6 @@ disallowed_versions\
 TLVs go into dynamic metadata\
 tlv_location\
 envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair\
-metadata_namespace\
 value_string_encoding\
 envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule\
 on_tlv_present\
@@ -1181,7 +1201,6 @@ merge_slashes\
 server_header_transformation\
 request_id_extension\
 always_set_request_id_in_response\
-local replies cannot be changed yet\
 local_reply_config\
 strip_matching_host_port\
 what is malformed ends the connection in HTTP/1, and in HTTP/2 what the RFC says\
@@ -1227,10 +1246,16 @@ issuer\
 envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig\
 an upgraded stream goes through the same filters as a request\
 envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter\
+envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig\
+mappers\
 envoy.extensions.filters.network.http_connection_manager.v3.Rds\
 config_source\
 route_config_name\
 envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension\
+envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper\
+status_code\
+body_format_override\
+headers_to_add\
 envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit\
 share_key\
 envoy.extensions.filters.network.set_filter_state.v3.Config\
@@ -1261,7 +1286,6 @@ envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions\
 flush_access_log_on_start\
 envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig\
 use_post\
-headers_to_add\
 propagate_response_headers\
 post_path\
 propagate_response_trailers\
@@ -1896,7 +1920,7 @@ google.protobuf.NullValue\
 NULL_VALUE\
 ";
 
-pub(crate) static MESSAGES: [MessageRow; 360] = [
+pub(crate) static MESSAGES: [MessageRow; 368] = [
     m(0,34,0,2), // envoy.admin.v3.BootstrapConfigDump
     m(55,26,2,2), // envoy.admin.v3.Certificate
     m(98,33,4,7), // envoy.admin.v3.CertificateDetails
@@ -1987,282 +2011,290 @@ pub(crate) static MESSAGES: [MessageRow; 360] = [
     m(13221,49,395,3), // envoy.config.cluster.v3.UpstreamConnectionOptions
     m(13397,69,398,2), // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
     m(13520,52,400,3), // envoy.config.common.mutation_rules.v3.HeaderMutation
-    m(13627,28,403,3), // envoy.config.core.v3.Address
-    m(13731,43,406,0), // envoy.config.core.v3.AggregatedConfigSource
-    m(13774,36,406,9), // envoy.config.core.v3.ApiConfigSource
-    m(14109,36,415,2), // envoy.config.core.v3.BackoffStrategy
-    m(14145,31,417,7), // envoy.config.core.v3.BindConfig
-    m(14511,33,424,2), // envoy.config.core.v3.BuildVersion
-    m(14544,30,426,2), // envoy.config.core.v3.CidrRange
-    m(14598,33,428,8), // envoy.config.core.v3.ConfigSource
-    m(14725,33,436,1), // envoy.config.core.v3.ControlPlane
-    m(14768,31,437,5), // envoy.config.core.v3.DataSource
-    m(14869,40,442,2), // envoy.config.core.v3.DnsResolutionConfig
-    m(14938,39,444,2), // envoy.config.core.v3.DnsResolverOptions
-    m(15001,39,446,1), // envoy.config.core.v3.EventServiceConfig
-    m(15052,30,447,6), // envoy.config.core.v3.Extension
-    m(15122,39,453,2), // envoy.config.core.v3.ExtraSourceAddress
-    m(15161,32,455,5), // envoy.config.core.v3.GrpcService
-    m(15312,42,460,5), // envoy.config.core.v3.GrpcService.EnvoyGrpc
-    m(15520,32,465,3), // envoy.config.core.v3.HeaderValue
-    m(15561,38,468,4), // envoy.config.core.v3.HeaderValueOption
-    m(15628,36,472,1), // envoy.config.core.v3.HealthStatusSet
-    m(15664,41,473,11), // envoy.config.core.v3.Http1ProtocolOptions
-    m(16152,57,484,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    m(16289,73,486,0), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
-    m(16362,41,486,22), // envoy.config.core.v3.Http2ProtocolOptions
-    m(17451,40,508,8), // envoy.config.core.v3.HttpProtocolOptions
-    m(17664,38,516,1), // envoy.config.core.v3.JsonFormatOptions
-    m(17717,38,517,4), // envoy.config.core.v3.KeepaliveSettings
-    m(17862,29,521,3), // envoy.config.core.v3.Locality
-    m(17909,29,524,2), // envoy.config.core.v3.Metadata
-    m(18008,49,526,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
-    m(18057,54,528,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
-    m(18111,25,530,11), // envoy.config.core.v3.Node
-    m(18257,48,541,2), // envoy.config.core.v3.Node.DynamicParametersEntry
-    m(18305,37,543,3), // envoy.config.core.v3.PathConfigSource
-    m(18355,25,546,2), // envoy.config.core.v3.Pipe
-    m(18380,40,548,3), // envoy.config.core.v3.ProxyProtocolConfig
-    m(18529,49,551,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
-    m(18596,38,553,2), // envoy.config.core.v3.RateLimitSettings
-    m(18653,32,555,6), // envoy.config.core.v3.RetryPolicy
-    m(18785,51,561,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
-    m(18836,46,563,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
-    m(18882,34,565,2), // envoy.config.core.v3.RuntimeDouble
-    m(18929,39,567,2), // envoy.config.core.v3.RuntimeFeatureFlag
-    m(18968,45,569,2), // envoy.config.core.v3.RuntimeFractionalPercent
-    m(19013,34,571,2), // envoy.config.core.v3.RuntimeUInt32
-    m(19047,47,573,2), // envoy.config.core.v3.SchemeHeaderTransformation
-    m(19127,37,575,1), // envoy.config.core.v3.SelfConfigSource
-    m(19164,34,576,7), // envoy.config.core.v3.SocketAddress
-    m(19342,33,583,8), // envoy.config.core.v3.SocketOption
-    m(19419,44,591,2), // envoy.config.core.v3.SocketOption.SocketType
-    m(19477,53,593,0), // envoy.config.core.v3.SocketOption.SocketType.Datagram
-    m(19530,51,593,0), // envoy.config.core.v3.SocketOption.SocketType.Stream
-    m(19581,42,593,1), // envoy.config.core.v3.SocketOptionsOverride
-    m(19623,45,594,7), // envoy.config.core.v3.SubstitutionFormatString
-    m(19780,33,601,3), // envoy.config.core.v3.TcpKeepalive
-    m(19861,29,604,3), // envoy.config.core.v3.TlvEntry
-    m(19955,36,607,2), // envoy.config.core.v3.TransportSocket
-    m(19991,41,609,2), // envoy.config.core.v3.TypedExtensionConfig
-    m(20032,48,611,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    m(20189,37,614,2), // envoy.config.core.v3.WatchedDirectory
-    m(20238,46,616,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
-    m(20314,66,620,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
-    m(20380,53,622,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    m(20670,33,626,5), // envoy.config.endpoint.v3.Endpoint
-    m(20777,51,631,1), // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
-    m(20828,51,632,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    m(20906,35,636,5), // envoy.config.endpoint.v3.LbEndpoint
-    m(20983,44,641,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
-    m(21235,42,649,3), // envoy.config.listener.v3.AdditionalAddress
-    m(21277,31,652,3), // envoy.config.listener.v3.Filter
-    m(21367,36,655,7), // envoy.config.listener.v3.FilterChain
-    m(21542,41,662,11), // envoy.config.listener.v3.FilterChainMatch
-    m(21757,33,673,37), // envoy.config.listener.v3.Listener
-    m(22529,57,710,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    m(22730,70,713,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
-    m(22800,46,713,1), // envoy.config.listener.v3.Listener.DeprecatedV1
-    m(22846,39,714,4), // envoy.config.listener.v3.ListenerFilter
-    m(22900,58,718,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    m(23015,67,723,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    m(23087,47,724,3), // envoy.config.metrics.v3.HistogramBucketSettings
-    m(23145,35,727,5), // envoy.config.metrics.v3.StatsConfig
-    m(23508,36,732,3), // envoy.config.metrics.v3.StatsMatcher
-    m(23582,36,735,3), // envoy.config.metrics.v3.TagSpecifier
-    m(23642,44,738,1), // envoy.config.overload.v3.BufferFactoryConfig
-    m(23723,39,739,3), // envoy.config.overload.v3.OverloadAction
-    m(23919,40,742,5), // envoy.config.overload.v3.OverloadManager
-    m(24161,40,747,2), // envoy.config.overload.v3.ResourceMonitor
-    m(24201,38,749,2), // envoy.config.overload.v3.ScaledTrigger
-    m(24276,41,751,1), // envoy.config.overload.v3.ThresholdTrigger
-    m(24317,32,752,3), // envoy.config.overload.v3.Trigger
-    m(24364,35,755,3), // envoy.config.route.v3.CookieMatcher
-    m(24423,31,758,2), // envoy.config.route.v3.Decorator
-    m(24472,42,760,3), // envoy.config.route.v3.DirectResponseAction
-    m(24556,34,763,3), // envoy.config.route.v3.FilterConfig
-    m(24601,35,766,11), // envoy.config.route.v3.HeaderMatcher
-    m(24754,43,777,3), // envoy.config.route.v3.QueryParameterMatcher
-    m(24797,36,780,10), // envoy.config.route.v3.RedirectAction
-    m(24964,27,790,19), // envoy.config.route.v3.Route
-    m(25695,53,809,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
-    m(25748,33,811,37), // envoy.config.route.v3.RouteAction
-    m(27056,44,848,6), // envoy.config.route.v3.RouteAction.HashPolicy
-    m(27217,65,854,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    m(27291,51,855,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    m(27450,60,859,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    m(27510,51,861,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    m(27572,59,863,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    m(27631,51,864,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    m(27731,53,867,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
-    m(27871,47,874,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
-    m(28014,40,877,19), // envoy.config.route.v3.RouteConfiguration
-    m(28417,66,896,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
-    m(28483,32,898,15), // envoy.config.route.v3.RouteMatch
-    m(28756,47,913,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
-    m(28803,54,913,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
-    m(28857,55,913,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    m(28930,29,915,6), // envoy.config.route.v3.Tracing
-    m(29034,36,921,2), // envoy.config.route.v3.VirtualCluster
-    m(29070,33,923,24), // envoy.config.route.v3.VirtualHost
-    m(29354,59,947,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
-    m(29413,37,949,5), // envoy.config.route.v3.WeightedCluster
-    m(29538,51,954,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
-    m(29589,77,964,2), // envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry
-    m(29666,53,966,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
-    m(29742,57,971,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    m(29799,57,972,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    m(29856,43,973,8), // envoy.extensions.clusters.dns.v3.DnsCluster
-    m(29951,55,981,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    m(30006,68,983,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    m(30266,46,989,10), // envoy.extensions.filters.http.router.v3.Router
-    m(30774,71,999,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(30909,65,1001,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(30974,67,1001,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    m(31068,61,1004,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(31129,65,1004,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    m(31291,78,1010,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    m(31408,70,1013,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
-    m(31492,63,1015,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(31781,68,1020,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    m(31854,58,1024,1), // envoy.extensions.filters.network.direct_response.v3.Config
-    m(31920,45,1025,0), // envoy.extensions.filters.network.echo.v3.Echo
-    m(31965,81,1025,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(33701,101,1085,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(33846,103,1088,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(33972,109,1090,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(34103,95,1097,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(34259,70,1100,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(34329,63,1105,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(34422,78,1107,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    m(34500,66,1108,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    m(34575,59,1112,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
-    m(34696,58,1115,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
-    m(34754,54,1115,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(35443,74,1138,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(35542,70,1141,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
-    m(35812,70,1151,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(35882,84,1152,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(35966,47,1155,0), // envoy.extensions.formatter.metadata.v3.Metadata
-    m(36013,63,1155,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
-    m(36076,79,1155,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    m(36214,60,1158,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    m(36291,66,1161,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    m(36362,76,1162,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
-    m(36438,67,1162,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    m(36505,92,1164,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
-    m(36597,85,1164,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    m(36781,70,1170,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    m(36901,57,1176,1), // envoy.extensions.load_balancing_policies.random.v3.Random
-    m(36958,66,1177,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    m(37024,68,1179,1), // envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality
-    m(37115,69,1180,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    m(37488,81,1192,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    m(37620,73,1194,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    m(37984,66,1203,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    m(38063,70,1204,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    m(38154,55,1205,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    m(38318,70,1207,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    m(38404,88,1208,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    m(38525,64,1209,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    m(38658,78,1211,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
-    m(38736,83,1212,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
-    m(39007,58,1216,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(39065,70,1216,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(39707,58,1232,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(40595,95,1247,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(40792,62,1251,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(41208,67,1262,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    m(41301,79,1264,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
-    m(41478,57,1267,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(41545,48,1269,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(41672,63,1274,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(41746,56,1277,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(42372,51,1286,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
-    m(42462,55,1289,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(42747,62,1295,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    m(42813,60,1296,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(43143,54,1303,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(43364,69,1314,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(43466,73,1318,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(43539,78,1321,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(43617,48,1324,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(43830,77,1333,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(43907,49,1335,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(44056,43,1343,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(44130,44,1350,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(44180,54,1357,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(44288,69,1361,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(44368,71,1362,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(44445,78,1365,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(44523,35,1365,8), // envoy.service.discovery.v3.Resource
-    m(44599,48,1373,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(44659,40,1374,2), // envoy.service.discovery.v3.ResourceError
-    m(44699,42,1376,2), // envoy.service.discovery.v3.ResourceLocator
-    m(44741,65,1378,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(44806,39,1380,2), // envoy.service.discovery.v3.ResourceName
-    m(44874,35,1382,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(44919,40,1384,3), // envoy.type.matcher.v3.FilterStateMatcher
-    m(45017,33,1387,1), // envoy.type.matcher.v3.ListMatcher
-    m(45056,39,1388,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(45103,37,1389,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(45146,49,1393,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(45195,31,1394,1), // envoy.type.matcher.v3.OrMatcher
-    m(45240,45,1395,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(45304,34,1397,2), // envoy.type.matcher.v3.RegexMatcher
-    m(45412,44,1399,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(45472,35,1400,7), // envoy.type.matcher.v3.StringMatcher
-    m(45590,34,1407,7), // envoy.type.matcher.v3.ValueMatcher
-    m(45666,44,1414,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(45710,34,1414,2), // envoy.type.metadata.v3.MetadataKey
-    m(45744,46,1416,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(45795,35,1418,4), // envoy.type.metadata.v3.MetadataKind
-    m(45841,43,1422,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(45884,40,1422,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(45924,43,1422,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(45967,41,1422,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(46008,31,1422,6), // envoy.type.tracing.v3.CustomTag
-    m(46074,43,1428,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(46117,38,1430,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(46155,39,1432,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(46194,40,1433,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(46238,25,1436,2), // envoy.type.v3.DoubleRange
-    m(46271,31,1438,2), // envoy.type.v3.FractionalPercent
-    m(46322,24,1440,2), // envoy.type.v3.HashPolicy
-    m(46346,36,1442,1), // envoy.type.v3.HashPolicy.FilterState
-    m(46382,33,1443,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(46415,24,1443,1), // envoy.type.v3.HttpStatus
-    m(46443,24,1444,2), // envoy.type.v3.Int32Range
-    m(46467,24,1446,2), // envoy.type.v3.Int64Range
-    m(46491,21,1448,1), // envoy.type.v3.Percent
-    m(46512,29,1449,3), // envoy.type.v3.SemanticVersion
-    m(46570,25,1452,3), // envoy.type.v3.TokenBucket
-    m(46623,19,1455,2), // google.protobuf.Any
-    m(46642,25,1457,1), // google.protobuf.BoolValue
-    m(46667,26,1458,1), // google.protobuf.BytesValue
-    m(46693,27,1459,1), // google.protobuf.DoubleValue
-    m(46720,24,1460,2), // google.protobuf.Duration
-    m(46756,21,1462,0), // google.protobuf.Empty
-    m(46777,26,1462,1), // google.protobuf.FloatValue
-    m(46803,26,1463,1), // google.protobuf.Int32Value
-    m(46829,26,1464,1), // google.protobuf.Int64Value
-    m(46855,25,1465,1), // google.protobuf.ListValue
-    m(46886,27,1466,1), // google.protobuf.StringValue
-    m(46913,22,1467,1), // google.protobuf.Struct
-    m(46941,34,1468,2), // google.protobuf.Struct.FieldsEntry
-    m(46975,25,1470,2), // google.protobuf.Timestamp
-    m(47000,27,1472,1), // google.protobuf.UInt32Value
-    m(47027,27,1473,1), // google.protobuf.UInt64Value
-    m(47054,21,1474,6), // google.protobuf.Value
-    m(47141,17,1480,3), // google.rpc.Status
-    m(47165,25,1483,1), // xds.core.v3.ContextParams
-    m(47196,37,1484,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(13599,66,403,1), // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
+    m(13676,28,404,3), // envoy.config.core.v3.Address
+    m(13780,43,407,0), // envoy.config.core.v3.AggregatedConfigSource
+    m(13823,36,407,9), // envoy.config.core.v3.ApiConfigSource
+    m(14158,36,416,2), // envoy.config.core.v3.BackoffStrategy
+    m(14194,31,418,7), // envoy.config.core.v3.BindConfig
+    m(14560,33,425,2), // envoy.config.core.v3.BuildVersion
+    m(14593,30,427,2), // envoy.config.core.v3.CidrRange
+    m(14647,33,429,8), // envoy.config.core.v3.ConfigSource
+    m(14774,33,437,1), // envoy.config.core.v3.ControlPlane
+    m(14817,31,438,5), // envoy.config.core.v3.DataSource
+    m(14918,40,443,2), // envoy.config.core.v3.DnsResolutionConfig
+    m(14987,39,445,2), // envoy.config.core.v3.DnsResolverOptions
+    m(15050,39,447,1), // envoy.config.core.v3.EventServiceConfig
+    m(15101,30,448,6), // envoy.config.core.v3.Extension
+    m(15171,39,454,2), // envoy.config.core.v3.ExtraSourceAddress
+    m(15210,32,456,5), // envoy.config.core.v3.GrpcService
+    m(15361,42,461,5), // envoy.config.core.v3.GrpcService.EnvoyGrpc
+    m(15569,32,466,3), // envoy.config.core.v3.HeaderValue
+    m(15610,38,469,4), // envoy.config.core.v3.HeaderValueOption
+    m(15677,36,473,1), // envoy.config.core.v3.HealthStatusSet
+    m(15713,41,474,11), // envoy.config.core.v3.Http1ProtocolOptions
+    m(16201,57,485,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
+    m(16338,73,487,0), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
+    m(16411,41,487,22), // envoy.config.core.v3.Http2ProtocolOptions
+    m(17500,40,509,8), // envoy.config.core.v3.HttpProtocolOptions
+    m(17713,38,517,1), // envoy.config.core.v3.JsonFormatOptions
+    m(17766,38,518,4), // envoy.config.core.v3.KeepaliveSettings
+    m(17911,29,522,3), // envoy.config.core.v3.Locality
+    m(17958,29,525,2), // envoy.config.core.v3.Metadata
+    m(18057,49,527,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
+    m(18106,54,529,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
+    m(18160,25,531,11), // envoy.config.core.v3.Node
+    m(18306,48,542,2), // envoy.config.core.v3.Node.DynamicParametersEntry
+    m(18354,37,544,3), // envoy.config.core.v3.PathConfigSource
+    m(18404,25,547,2), // envoy.config.core.v3.Pipe
+    m(18429,40,549,3), // envoy.config.core.v3.ProxyProtocolConfig
+    m(18578,49,552,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
+    m(18645,38,554,2), // envoy.config.core.v3.RateLimitSettings
+    m(18702,32,556,6), // envoy.config.core.v3.RetryPolicy
+    m(18834,51,562,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
+    m(18885,46,564,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
+    m(18931,34,566,2), // envoy.config.core.v3.RuntimeDouble
+    m(18978,39,568,2), // envoy.config.core.v3.RuntimeFeatureFlag
+    m(19017,45,570,2), // envoy.config.core.v3.RuntimeFractionalPercent
+    m(19062,34,572,2), // envoy.config.core.v3.RuntimeUInt32
+    m(19096,47,574,2), // envoy.config.core.v3.SchemeHeaderTransformation
+    m(19176,37,576,1), // envoy.config.core.v3.SelfConfigSource
+    m(19213,34,577,7), // envoy.config.core.v3.SocketAddress
+    m(19391,33,584,8), // envoy.config.core.v3.SocketOption
+    m(19468,44,592,2), // envoy.config.core.v3.SocketOption.SocketType
+    m(19526,53,594,0), // envoy.config.core.v3.SocketOption.SocketType.Datagram
+    m(19579,51,594,0), // envoy.config.core.v3.SocketOption.SocketType.Stream
+    m(19630,42,594,1), // envoy.config.core.v3.SocketOptionsOverride
+    m(19672,45,595,7), // envoy.config.core.v3.SubstitutionFormatString
+    m(19829,33,602,3), // envoy.config.core.v3.TcpKeepalive
+    m(19910,29,605,3), // envoy.config.core.v3.TlvEntry
+    m(20004,36,608,2), // envoy.config.core.v3.TransportSocket
+    m(20040,41,610,2), // envoy.config.core.v3.TypedExtensionConfig
+    m(20081,48,612,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
+    m(20238,37,615,2), // envoy.config.core.v3.WatchedDirectory
+    m(20287,46,617,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
+    m(20363,66,621,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
+    m(20429,53,623,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
+    m(20719,33,627,5), // envoy.config.endpoint.v3.Endpoint
+    m(20826,51,632,1), // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
+    m(20877,51,633,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
+    m(20955,35,637,5), // envoy.config.endpoint.v3.LbEndpoint
+    m(21032,44,642,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
+    m(21284,42,650,3), // envoy.config.listener.v3.AdditionalAddress
+    m(21326,31,653,3), // envoy.config.listener.v3.Filter
+    m(21416,36,656,7), // envoy.config.listener.v3.FilterChain
+    m(21591,41,663,11), // envoy.config.listener.v3.FilterChainMatch
+    m(21806,33,674,37), // envoy.config.listener.v3.Listener
+    m(22578,57,711,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
+    m(22779,70,714,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
+    m(22849,46,714,1), // envoy.config.listener.v3.Listener.DeprecatedV1
+    m(22895,39,715,4), // envoy.config.listener.v3.ListenerFilter
+    m(22949,58,719,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
+    m(23064,67,724,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
+    m(23136,47,725,3), // envoy.config.metrics.v3.HistogramBucketSettings
+    m(23194,35,728,5), // envoy.config.metrics.v3.StatsConfig
+    m(23557,36,733,3), // envoy.config.metrics.v3.StatsMatcher
+    m(23631,36,736,3), // envoy.config.metrics.v3.TagSpecifier
+    m(23691,44,739,1), // envoy.config.overload.v3.BufferFactoryConfig
+    m(23772,39,740,3), // envoy.config.overload.v3.OverloadAction
+    m(23968,40,743,5), // envoy.config.overload.v3.OverloadManager
+    m(24210,40,748,2), // envoy.config.overload.v3.ResourceMonitor
+    m(24250,38,750,2), // envoy.config.overload.v3.ScaledTrigger
+    m(24325,41,752,1), // envoy.config.overload.v3.ThresholdTrigger
+    m(24366,32,753,3), // envoy.config.overload.v3.Trigger
+    m(24413,35,756,3), // envoy.config.route.v3.CookieMatcher
+    m(24472,31,759,2), // envoy.config.route.v3.Decorator
+    m(24521,42,761,3), // envoy.config.route.v3.DirectResponseAction
+    m(24605,34,764,3), // envoy.config.route.v3.FilterConfig
+    m(24650,35,767,11), // envoy.config.route.v3.HeaderMatcher
+    m(24803,43,778,3), // envoy.config.route.v3.QueryParameterMatcher
+    m(24846,36,781,10), // envoy.config.route.v3.RedirectAction
+    m(25013,27,791,19), // envoy.config.route.v3.Route
+    m(25744,53,810,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
+    m(25797,33,812,37), // envoy.config.route.v3.RouteAction
+    m(27105,44,849,6), // envoy.config.route.v3.RouteAction.HashPolicy
+    m(27266,65,855,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
+    m(27340,51,856,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
+    m(27499,60,860,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
+    m(27559,51,862,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
+    m(27621,59,864,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
+    m(27680,51,865,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
+    m(27780,53,868,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
+    m(27920,47,875,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
+    m(28063,40,878,19), // envoy.config.route.v3.RouteConfiguration
+    m(28466,66,897,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
+    m(28532,32,899,15), // envoy.config.route.v3.RouteMatch
+    m(28805,47,914,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
+    m(28852,54,914,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
+    m(28906,55,914,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
+    m(28979,29,916,6), // envoy.config.route.v3.Tracing
+    m(29083,36,922,2), // envoy.config.route.v3.VirtualCluster
+    m(29119,33,924,24), // envoy.config.route.v3.VirtualHost
+    m(29403,59,948,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
+    m(29462,37,950,5), // envoy.config.route.v3.WeightedCluster
+    m(29587,51,955,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
+    m(29638,77,965,2), // envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry
+    m(29715,53,967,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
+    m(29791,57,972,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+    m(29848,57,973,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    m(29905,43,974,8), // envoy.extensions.clusters.dns.v3.DnsCluster
+    m(30000,55,982,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
+    m(30055,68,984,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
+    m(30315,63,990,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
+    m(30387,58,992,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
+    m(30627,46,997,10), // envoy.extensions.filters.http.router.v3.Router
+    m(31135,71,1007,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(31270,56,1009,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
+    m(31403,52,1011,3), // envoy.extensions.filters.http.set_metadata.v3.Config
+    m(31473,54,1014,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
+    m(31592,65,1018,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(31657,67,1018,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
+    m(31751,61,1021,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(31812,65,1021,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
+    m(31974,78,1027,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
+    m(32073,70,1030,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
+    m(32157,63,1032,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(32446,68,1037,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
+    m(32519,58,1041,1), // envoy.extensions.filters.network.direct_response.v3.Config
+    m(32585,45,1042,0), // envoy.extensions.filters.network.echo.v3.Echo
+    m(32630,81,1042,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(34331,101,1102,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(34476,103,1105,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(34602,109,1107,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(34733,95,1114,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(34889,70,1117,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(34959,76,1122,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
+    m(35042,63,1124,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(35135,78,1126,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
+    m(35213,74,1127,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
+    m(35332,66,1132,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
+    m(35407,59,1136,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
+    m(35528,58,1139,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
+    m(35586,54,1139,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(36275,74,1162,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(36374,70,1165,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
+    m(36630,70,1175,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(36700,84,1176,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(36784,47,1179,0), // envoy.extensions.formatter.metadata.v3.Metadata
+    m(36831,63,1179,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
+    m(36894,79,1179,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
+    m(37032,60,1182,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
+    m(37109,66,1185,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
+    m(37180,76,1186,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
+    m(37256,67,1186,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
+    m(37323,92,1188,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
+    m(37415,85,1188,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
+    m(37599,70,1194,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
+    m(37719,57,1200,1), // envoy.extensions.load_balancing_policies.random.v3.Random
+    m(37776,66,1201,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
+    m(37842,68,1203,1), // envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality
+    m(37933,69,1204,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+    m(38306,81,1216,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
+    m(38438,73,1218,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
+    m(38802,66,1227,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
+    m(38881,70,1228,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
+    m(38972,55,1229,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+    m(39136,70,1231,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
+    m(39222,88,1232,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
+    m(39343,64,1233,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
+    m(39476,78,1235,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
+    m(39554,83,1236,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
+    m(39825,58,1240,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(39883,70,1240,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(40525,58,1256,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(41413,95,1271,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(41610,62,1275,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(42026,67,1286,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
+    m(42119,79,1288,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
+    m(42296,57,1291,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(42363,48,1293,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(42490,63,1298,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(42564,56,1301,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(43190,51,1310,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
+    m(43280,55,1313,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(43565,62,1319,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
+    m(43631,60,1320,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(43961,54,1327,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(44182,69,1338,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(44284,73,1342,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(44357,78,1345,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(44435,48,1348,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(44648,77,1357,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(44725,49,1359,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(44874,43,1367,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(44948,44,1374,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(44998,54,1381,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(45106,69,1385,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(45186,71,1386,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(45263,78,1389,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(45341,35,1389,8), // envoy.service.discovery.v3.Resource
+    m(45417,48,1397,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(45477,40,1398,2), // envoy.service.discovery.v3.ResourceError
+    m(45517,42,1400,2), // envoy.service.discovery.v3.ResourceLocator
+    m(45559,65,1402,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(45624,39,1404,2), // envoy.service.discovery.v3.ResourceName
+    m(45692,35,1406,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(45737,40,1408,3), // envoy.type.matcher.v3.FilterStateMatcher
+    m(45835,33,1411,1), // envoy.type.matcher.v3.ListMatcher
+    m(45874,39,1412,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(45921,37,1413,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(45964,49,1417,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(46013,31,1418,1), // envoy.type.matcher.v3.OrMatcher
+    m(46058,45,1419,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(46122,34,1421,2), // envoy.type.matcher.v3.RegexMatcher
+    m(46230,44,1423,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(46290,35,1424,7), // envoy.type.matcher.v3.StringMatcher
+    m(46408,34,1431,7), // envoy.type.matcher.v3.ValueMatcher
+    m(46484,44,1438,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(46528,34,1438,2), // envoy.type.metadata.v3.MetadataKey
+    m(46562,46,1440,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(46613,35,1442,4), // envoy.type.metadata.v3.MetadataKind
+    m(46659,43,1446,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(46702,40,1446,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(46742,43,1446,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(46785,41,1446,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(46826,31,1446,6), // envoy.type.tracing.v3.CustomTag
+    m(46892,43,1452,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(46935,38,1454,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(46973,39,1456,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(47012,40,1457,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(47056,25,1460,2), // envoy.type.v3.DoubleRange
+    m(47089,31,1462,2), // envoy.type.v3.FractionalPercent
+    m(47140,24,1464,2), // envoy.type.v3.HashPolicy
+    m(47164,36,1466,1), // envoy.type.v3.HashPolicy.FilterState
+    m(47200,33,1467,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(47233,24,1467,1), // envoy.type.v3.HttpStatus
+    m(47261,24,1468,2), // envoy.type.v3.Int32Range
+    m(47285,24,1470,2), // envoy.type.v3.Int64Range
+    m(47309,21,1472,1), // envoy.type.v3.Percent
+    m(47330,29,1473,3), // envoy.type.v3.SemanticVersion
+    m(47388,25,1476,3), // envoy.type.v3.TokenBucket
+    m(47441,19,1479,2), // google.protobuf.Any
+    m(47460,25,1481,1), // google.protobuf.BoolValue
+    m(47485,26,1482,1), // google.protobuf.BytesValue
+    m(47511,27,1483,1), // google.protobuf.DoubleValue
+    m(47538,24,1484,2), // google.protobuf.Duration
+    m(47574,21,1486,0), // google.protobuf.Empty
+    m(47595,26,1486,1), // google.protobuf.FloatValue
+    m(47621,26,1487,1), // google.protobuf.Int32Value
+    m(47647,26,1488,1), // google.protobuf.Int64Value
+    m(47673,25,1489,1), // google.protobuf.ListValue
+    m(47704,27,1490,1), // google.protobuf.StringValue
+    m(47731,22,1491,1), // google.protobuf.Struct
+    m(47759,34,1492,2), // google.protobuf.Struct.FieldsEntry
+    m(47793,25,1494,2), // google.protobuf.Timestamp
+    m(47818,27,1496,1), // google.protobuf.UInt32Value
+    m(47845,27,1497,1), // google.protobuf.UInt64Value
+    m(47872,21,1498,6), // google.protobuf.Value
+    m(47959,17,1504,3), // google.rpc.Status
+    m(47983,25,1507,1), // xds.core.v3.ContextParams
+    m(48014,37,1508,2), // xds.core.v3.ContextParams.ParamsEntry
 ];
 
-pub(crate) static FIELDS: [FieldRow; 1486] = [
+pub(crate) static FIELDS: [FieldRow; 1510] = [
     // envoy.admin.v3.BootstrapConfigDump
     f(34,9,1,b'm',48,4,255,b'S',0,0), // bootstrap
-    f(43,12,2,b'm',353,4,255,b'S',0,0), // last_updated
+    f(43,12,2,b'm',361,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.Certificate
     f(81,7,1,b'm',2,2,255,b'S',0,0), // ca_cert
     f(88,10,2,b'm',2,2,255,b'S',0,0), // cert_chain
@@ -2271,20 +2303,20 @@ pub(crate) static FIELDS: [FieldRow; 1486] = [
     f(135,13,2,b's',65535,0,255,b'S',0,0), // serial_number
     f(148,17,3,b'm',31,2,255,b'S',0,0), // subject_alt_names
     f(165,21,4,b'w',65535,0,255,b'S',0,0), // days_until_expiration
-    f(186,10,5,b'm',353,4,255,b'S',0,0), // valid_from
-    f(196,15,6,b'm',353,4,255,b'S',0,0), // expiration_time
+    f(186,10,5,b'm',361,4,255,b'S',0,0), // valid_from
+    f(196,15,6,b'm',361,4,255,b'S',0,0), // expiration_time
     f(211,12,7,b'm',3,4,255,b'S',0,0), // ocsp_details
     // envoy.admin.v3.CertificateDetails.OcspDetails
-    f(186,10,1,b'm',353,4,255,b'S',0,0), // valid_from
-    f(268,10,2,b'm',353,4,255,b'S',0,0), // expiration
+    f(186,10,1,b'm',361,4,255,b'S',0,0), // valid_from
+    f(268,10,2,b'm',361,4,255,b'S',0,0), // expiration
     // envoy.admin.v3.Certificates
     f(305,12,1,b'm',1,2,255,b'S',0,0), // certificates
     // envoy.admin.v3.ClusterStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(349,13,2,b'b',65535,0,255,b'S',0,0), // added_via_api
-    f(362,31,3,b'm',337,4,255,b'S',0,0), // success_rate_ejection_threshold
+    f(362,31,3,b'm',345,4,255,b'S',0,0), // success_rate_ejection_threshold
     f(393,13,4,b'm',16,2,255,b'S',0,0), // host_statuses
-    f(406,44,5,b'm',337,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
+    f(406,44,5,b'm',345,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
     f(450,16,6,b'm',67,4,255,b'S',0,0), // circuit_breakers
     f(466,18,7,b's',65535,0,255,b'S',0,0), // observability_name
     f(484,16,8,b's',65535,0,255,b'S',0,0), // eds_service_name
@@ -2297,13 +2329,13 @@ pub(crate) static FIELDS: [FieldRow; 1486] = [
     f(622,24,4,b'm',8,2,255,b'S',0,0), // dynamic_warming_clusters
     // envoy.admin.v3.ClustersConfigDump.DynamicCluster
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(694,7,2,b'm',340,4,255,b'S',0,0), // cluster
-    f(43,12,3,b'm',353,4,255,b'S',0,0), // last_updated
+    f(694,7,2,b'm',348,4,255,b'S',0,0), // cluster
+    f(43,12,3,b'm',361,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ClustersConfigDump.StaticCluster
-    f(694,7,1,b'm',340,4,255,b'S',0,0), // cluster
-    f(43,12,2,b'm',353,4,255,b'S',0,0), // last_updated
+    f(694,7,1,b'm',348,4,255,b'S',0,0), // cluster
+    f(43,12,2,b'm',361,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.CommandLineOptions
     f(805,7,1,b'w',65535,0,255,b'S',0,0), // base_id
     f(812,11,2,b'u',65535,0,255,b'S',0,0), // concurrency
@@ -2319,9 +2351,9 @@ pub(crate) static FIELDS: [FieldRow; 1486] = [
     f(960,15,13,b's',65535,0,255,b'S',0,0), // service_cluster
     f(975,12,14,b's',65535,0,255,b'S',0,0), // service_node
     f(987,12,15,b's',65535,0,255,b'S',0,0), // service_zone
-    f(999,19,16,b'm',344,4,255,b'S',0,0), // file_flush_interval
-    f(1018,10,17,b'm',344,4,255,b'S',0,0), // drain_time
-    f(1028,20,18,b'm',344,4,255,b'S',0,0), // parent_shutdown_time
+    f(999,19,16,b'm',352,4,255,b'S',0,0), // file_flush_interval
+    f(1018,10,17,b'm',352,4,255,b'S',0,0), // drain_time
+    f(1028,20,18,b'm',352,4,255,b'S',0,0), // parent_shutdown_time
     f(1048,4,19,b'e',3,0,255,b'S',0,0), // mode
     f(1052,19,22,b'b',65535,0,255,b'S',0,0), // disable_hot_restart
     f(1071,20,23,b'b',65535,0,255,b'S',0,0), // enable_mutex_tracing
@@ -2345,19 +2377,19 @@ pub(crate) static FIELDS: [FieldRow; 1486] = [
     f(1408,19,42,b'u',65535,0,255,b'S',0,0), // file_flush_min_size
     f(1427,27,43,b'b',65535,0,255,b'S',0,0), // log_stacktrace_single_entry
     // envoy.admin.v3.ConfigDump
-    f(1479,7,1,b'm',340,2,255,b'S',0,0), // configs
+    f(1479,7,1,b'm',348,2,255,b'S',0,0), // configs
     // envoy.admin.v3.EndpointsConfigDump
     f(1520,23,2,b'm',14,2,255,b'S',0,0), // static_endpoint_configs
     f(1543,24,3,b'm',13,2,255,b'S',0,0), // dynamic_endpoint_configs
     // envoy.admin.v3.EndpointsConfigDump.DynamicEndpointConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(1623,15,2,b'm',340,4,255,b'S',0,0), // endpoint_config
-    f(43,12,3,b'm',353,4,255,b'S',0,0), // last_updated
+    f(1623,15,2,b'm',348,4,255,b'S',0,0), // endpoint_config
+    f(43,12,3,b'm',361,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.EndpointsConfigDump.StaticEndpointConfig
-    f(1623,15,1,b'm',340,4,255,b'S',0,0), // endpoint_config
-    f(43,12,2,b'm',353,4,255,b'S',0,0), // last_updated
+    f(1623,15,1,b'm',348,4,255,b'S',0,0), // endpoint_config
+    f(43,12,2,b'm',361,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.HostHealthStatus
     f(1724,26,1,b'b',65535,0,255,b'S',0,0), // failed_active_health_check
     f(1750,20,2,b'b',65535,0,255,b'S',0,0), // failed_outlier_check
@@ -2369,19 +2401,19 @@ pub(crate) static FIELDS: [FieldRow; 1486] = [
     f(1885,17,8,b'b',65535,0,255,b'S',0,0), // active_hc_timeout
     f(1902,33,9,b'b',65535,0,255,b'S',0,0), // failed_degraded_outlier_detection
     // envoy.admin.v3.HostStatus
-    f(1960,7,1,b'm',90,4,255,b'S',0,0), // address
+    f(1960,7,1,b'm',91,4,255,b'S',0,0), // address
     f(1967,5,2,b'm',30,2,255,b'S',0,0), // stats
     f(1972,13,3,b'm',15,4,255,b'S',0,0), // health_status
-    f(1985,12,4,b'm',337,4,255,b'S',0,0), // success_rate
+    f(1985,12,4,b'm',345,4,255,b'S',0,0), // success_rate
     f(1997,6,5,b'u',65535,0,255,b'S',0,0), // weight
     f(2003,8,6,b's',65535,0,255,b'S',0,0), // hostname
     f(2011,8,7,b'u',65535,0,255,b'S',0,0), // priority
-    f(2019,25,8,b'm',337,4,255,b'S',0,0), // local_origin_success_rate
-    f(2044,8,9,b'm',117,4,255,b'S',0,0), // locality
+    f(2019,25,8,b'm',345,4,255,b'S',0,0), // local_origin_success_rate
+    f(2044,8,9,b'm',118,4,255,b'S',0,0), // locality
     // envoy.admin.v3.ListenerStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(2081,13,2,b'm',90,4,255,b'S',0,0), // local_address
-    f(2094,26,3,b'm',90,2,255,b'S',0,0), // additional_local_addresses
+    f(2081,13,2,b'm',91,4,255,b'S',0,0), // local_address
+    f(2094,26,3,b'm',91,2,255,b'S',0,0), // additional_local_addresses
     // envoy.admin.v3.Listeners
     f(2144,17,1,b'm',17,2,255,b'S',0,0), // listener_statuses
     // envoy.admin.v3.ListenersConfigDump
@@ -2397,23 +2429,23 @@ pub(crate) static FIELDS: [FieldRow; 1486] = [
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ListenersConfigDump.DynamicListenerState
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2372,8,2,b'm',340,4,255,b'S',0,0), // listener
-    f(43,12,3,b'm',353,4,255,b'S',0,0), // last_updated
+    f(2372,8,2,b'm',348,4,255,b'S',0,0), // listener
+    f(43,12,3,b'm',361,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.ListenersConfigDump.StaticListener
-    f(2372,8,1,b'm',340,4,255,b'S',0,0), // listener
-    f(43,12,2,b'm',353,4,255,b'S',0,0), // last_updated
+    f(2372,8,1,b'm',348,4,255,b'S',0,0), // listener
+    f(43,12,2,b'm',361,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.RoutesConfigDump
     f(2460,20,2,b'm',25,2,255,b'S',0,0), // static_route_configs
     f(2480,21,3,b'm',24,2,255,b'S',0,0), // dynamic_route_configs
     // envoy.admin.v3.RoutesConfigDump.DynamicRouteConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2551,12,2,b'm',340,4,255,b'S',0,0), // route_config
-    f(43,12,3,b'm',353,4,255,b'S',0,0), // last_updated
+    f(2551,12,2,b'm',348,4,255,b'S',0,0), // route_config
+    f(43,12,3,b'm',361,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.RoutesConfigDump.StaticRouteConfig
-    f(2551,12,1,b'm',340,4,255,b'S',0,0), // route_config
-    f(43,12,2,b'm',353,4,255,b'S',0,0), // last_updated
+    f(2551,12,1,b'm',348,4,255,b'S',0,0), // route_config
+    f(43,12,2,b'm',361,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.SecretsConfigDump
     f(2644,14,1,b'm',28,2,255,b'S',0,0), // static_secrets
     f(2658,22,2,b'm',27,2,255,b'S',0,0), // dynamic_active_secrets
@@ -2421,22 +2453,22 @@ pub(crate) static FIELDS: [FieldRow; 1486] = [
     // envoy.admin.v3.SecretsConfigDump.DynamicSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(572,12,2,b's',65535,0,255,b'S',0,0), // version_info
-    f(43,12,3,b'm',353,4,255,b'S',0,0), // last_updated
-    f(2749,6,4,b'm',340,4,255,b'S',0,0), // secret
+    f(43,12,3,b'm',361,4,255,b'S',0,0), // last_updated
+    f(2749,6,4,b'm',348,4,255,b'S',0,0), // secret
     f(701,11,5,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.SecretsConfigDump.StaticSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43,12,2,b'm',353,4,255,b'S',0,0), // last_updated
-    f(2749,6,3,b'm',340,4,255,b'S',0,0), // secret
+    f(43,12,2,b'm',361,4,255,b'S',0,0), // last_updated
+    f(2749,6,3,b'm',348,4,255,b'S',0,0), // secret
     // envoy.admin.v3.ServerInfo
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
     f(2832,5,2,b'e',4,0,255,b'S',0,0), // state
-    f(2837,20,3,b'm',344,4,255,b'S',0,0), // uptime_current_epoch
-    f(2857,17,4,b'm',344,4,255,b'S',0,0), // uptime_all_epochs
+    f(2837,20,3,b'm',352,4,255,b'S',0,0), // uptime_current_epoch
+    f(2857,17,4,b'm',352,4,255,b'S',0,0), // uptime_all_epochs
     f(2874,19,5,b's',65535,0,255,b'S',0,0), // hot_restart_version
     f(2893,20,6,b'm',10,4,255,b'S',0,0), // command_line_options
-    f(2913,4,7,b'm',121,4,255,b'S',0,0), // node
+    f(2913,4,7,b'm',122,4,255,b'S',0,0), // node
     f(2917,24,8,b'b',65535,0,255,b'S',0,0), // hot_restart_initializing
     // envoy.admin.v3.SimpleMetric
     f(2968,4,1,b'e',5,0,255,b'S',0,0), // type
@@ -2447,14 +2479,14 @@ pub(crate) static FIELDS: [FieldRow; 1486] = [
     f(3015,3,2,b's',65535,4,0,b'S',0,0), // uri
     f(3018,10,3,b's',65535,4,0,b'S',0,0), // ip_address
     // envoy.admin.v3.UpdateFailureState
-    f(3061,20,1,b'm',340,4,255,b'S',0,0), // failed_configuration
-    f(3081,19,2,b'm',353,4,255,b'S',0,0), // last_update_attempt
+    f(3061,20,1,b'm',348,4,255,b'S',0,0), // failed_configuration
+    f(3081,19,2,b'm',361,4,255,b'S',0,0), // last_update_attempt
     f(3100,7,3,b's',65535,0,255,b'S',0,0), // details
     f(572,12,4,b's',65535,0,255,b'S',0,0), // version_info
     // envoy.config.accesslog.v3.AccessLog
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3142,6,2,b'm',34,4,255,b'S',0,0), // filter
-    f(3148,12,4,b'm',340,4,0,b'S',0,0), // typed_config
+    f(3148,12,4,b'm',348,4,0,b'S',0,0), // typed_config
     // envoy.config.accesslog.v3.AccessLogFilter
     f(3201,18,1,b'm',45,4,0,b'S',0,0), // status_code_filter
     f(3219,15,2,b'm',37,4,0,b'S',0,0), // duration_filter
@@ -2473,14 +2505,14 @@ pub(crate) static FIELDS: [FieldRow; 1486] = [
     f(3548,7,1,b'm',34,2,255,b'S',0,0), // filters
     // envoy.config.accesslog.v3.ComparisonFilter
     f(3597,2,1,b'e',6,0,255,b'S',0,0), // op
-    f(2972,5,2,b'm',134,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',135,4,255,b'S',0,0), // value
     // envoy.config.accesslog.v3.DurationFilter
     f(3639,10,1,b'm',36,4,255,b'S',0,0), // comparison
     // envoy.config.accesslog.v3.GrpcStatusFilter
     f(3691,8,1,b'e',7,2,255,b'S',0,0), // statuses
     f(3699,7,2,b'b',65535,0,255,b'S',0,0), // exclude
     // envoy.config.accesslog.v3.HeaderFilter
-    f(3744,6,1,b'm',184,4,255,b'S',0,0), // header
+    f(3744,6,1,b'm',185,4,255,b'S',0,0), // header
     // envoy.config.accesslog.v3.LogTypeFilter
     f(3789,5,1,b'e',32,2,255,b'S',0,0), // types
     f(3699,7,2,b'b',65535,0,255,b'S',0,0), // exclude
@@ -2491,7 +2523,7 @@ pub(crate) static FIELDS: [FieldRow; 1486] = [
     f(3918,5,1,b's',65535,2,255,b'S',0,0), // flags
     // envoy.config.accesslog.v3.RuntimeFilter
     f(3962,11,1,b's',65535,0,255,b'S',0,0), // runtime_key
-    f(3973,15,2,b'm',330,4,255,b'S',0,0), // percent_sampled
+    f(3973,15,2,b'm',338,4,255,b'S',0,0), // percent_sampled
     f(3988,26,3,b'b',65535,0,255,b'S',0,0), // use_independent_randomness
     // envoy.config.accesslog.v3.StatusCodeFilter
     f(3639,10,1,b'm',36,4,255,b'S',0,0), // comparison
@@ -2499,97 +2531,97 @@ pub(crate) static FIELDS: [FieldRow; 1486] = [
     // envoy.config.bootstrap.v3.Admin
     f(4169,15,1,b's',65535,0,255,b'I',4128,41), // access_log_path
     f(4231,12,2,b's',65535,0,255,b'I',4184,47), // profile_path
-    f(1960,7,3,b'm',90,4,255,b'S',0,0), // address
-    f(4297,14,4,b'm',138,2,255,b'R',4243,54), // socket_options
+    f(1960,7,3,b'm',91,4,255,b'S',0,0), // address
+    f(4297,14,4,b'm',139,2,255,b'R',4243,54), // socket_options
     f(4311,10,5,b'm',33,2,255,b'I',4128,41), // access_log
     f(4360,24,6,b'b',65535,0,255,b'I',4321,39), // ignore_global_conn_limit
-    f(4384,11,7,b'm',314,2,255,b'R',0,0), // allow_paths
+    f(4384,11,7,b'm',322,2,255,b'R',0,0), // allow_paths
     // envoy.config.bootstrap.v3.Bootstrap
-    f(2913,4,1,b'm',121,4,255,b'S',0,0), // node
+    f(2913,4,1,b'm',122,4,255,b'S',0,0), // node
     f(4430,16,2,b'm',54,4,255,b'S',0,0), // static_resources
     f(4446,17,3,b'm',52,4,255,b'S',0,0), // dynamic_resources
     f(4463,15,4,b'm',55,4,255,b'S',0,0), // cluster_manager
     f(4549,10,5,b's',65535,0,255,b'I',4478,71), // flags_path
     f(4604,11,6,b'm',65535,2,255,b'R',4559,45), // stats_sinks
-    f(4685,20,7,b'm',344,4,255,b'I',4615,70), // stats_flush_interval
+    f(4685,20,7,b'm',352,4,255,b'I',4615,70), // stats_flush_interval
     f(4773,8,8,b'm',64,4,255,b'I',4705,68), // watchdog
     f(4828,7,9,b'm',65535,4,255,b'R',4781,47), // tracing
     f(4835,5,12,b'm',47,4,255,b'S',0,0), // admin
-    f(4840,12,13,b'm',170,4,255,b'S',0,0), // stats_config
-    f(4897,10,14,b'm',92,4,255,b'R',4852,45), // hds_config
-    f(4907,16,15,b'm',175,4,255,b'S',0,0), // overload_manager
+    f(4840,12,13,b'm',171,4,255,b'S',0,0), // stats_config
+    f(4897,10,14,b'm',93,4,255,b'R',4852,45), // hds_config
+    f(4907,16,15,b'm',176,4,255,b'S',0,0), // overload_manager
     f(4969,23,16,b'b',65535,0,255,b'I',4923,46), // enable_dispatcher_stats
     f(4992,15,17,b'm',59,4,255,b'S',0,0), // layered_runtime
     f(5035,13,18,b's',65535,0,255,b'R',5007,28), // header_prefix
-    f(5048,29,19,b'm',355,4,255,b'S',0,0), // stats_server_version_override
+    f(5048,29,19,b'm',363,4,255,b'S',0,0), // stats_server_version_override
     f(5167,23,20,b'b',65535,0,255,b'I',5077,90), // use_tcp_for_dns_lookups
-    f(5225,20,21,b'm',147,2,255,b'R',5190,35), // bootstrap_extensions
-    f(5318,14,22,b'm',97,2,255,b'R',5245,73), // config_sources
-    f(5364,21,23,b'm',97,4,255,b'R',5332,32), // default_config_source
+    f(5225,20,21,b'm',148,2,255,b'R',5190,35), // bootstrap_extensions
+    f(5318,14,22,b'm',98,2,255,b'R',5245,73), // config_sources
+    f(5364,21,23,b'm',98,4,255,b'R',5332,32), // default_config_source
     f(5419,24,24,b's',65535,0,255,b'I',5385,34), // default_socket_interface
     f(5506,30,25,b'm',65535,1,255,b'R',5443,63), // certificate_provider_instances
     f(5599,19,26,b's',65535,2,255,b'I',5536,63), // node_context_params
     f(5618,9,27,b'm',66,4,255,b'I',4705,68), // watchdogs
     f(5713,13,28,b'm',58,2,255,b'I',5627,86), // fatal_actions
     f(5726,20,29,b'b',65535,4,0,b'I',4615,70), // stats_flush_on_admin
-    f(5746,21,30,b'm',100,4,255,b'I',5077,90), // dns_resolution_config
-    f(5767,25,31,b'm',147,4,255,b'I',5077,90), // typed_dns_resolver_config
+    f(5746,21,30,b'm',101,4,255,b'I',5077,90), // dns_resolution_config
+    f(5767,25,31,b'm',148,4,255,b'I',5077,90), // typed_dns_resolver_config
     f(5851,14,32,b'm',57,2,255,b'I',5792,59), // inline_headers
     f(5924,22,33,b's',65535,0,255,b'I',5865,59), // perf_tracing_file_path
-    f(6040,20,34,b'm',147,4,255,b'I',5946,94), // default_regex_engine
-    f(6112,22,35,b'm',147,4,255,b'R',6060,52), // xds_delegate_extension
-    f(6192,28,36,b'm',147,4,255,b'R',6134,58), // xds_config_tracker_extension
-    f(6283,16,37,b'm',147,4,255,b'R',6220,63), // listener_manager
+    f(6040,20,34,b'm',148,4,255,b'I',5946,94), // default_regex_engine
+    f(6112,22,35,b'm',148,4,255,b'R',6060,52), // xds_delegate_extension
+    f(6192,28,36,b'm',148,4,255,b'R',6134,58), // xds_config_tracker_extension
+    f(6283,16,37,b'm',148,4,255,b'R',6220,63), // listener_manager
     f(6299,22,38,b'm',49,4,255,b'S',0,0), // application_log_config
     f(6363,21,39,b'm',51,4,255,b'I',6321,42), // deferred_stat_options
     f(6425,32,40,b'm',53,4,255,b'I',6384,41), // grpc_async_client_manager_config
     f(6507,24,41,b'm',60,4,255,b'I',6457,50), // memory_allocator_manager
-    f(6613,23,42,b'm',344,4,1,b'I',6531,82), // stats_eviction_interval
+    f(6613,23,42,b'm',352,4,1,b'I',6531,82), // stats_eviction_interval
     f(6668,26,43,b'b',65535,0,255,b'I',6636,32), // enable_worker_cpu_affinity
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig
     f(942,10,1,b'm',50,4,255,b'S',0,0), // log_format
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat
-    f(6816,11,1,b'm',351,4,0,b'S',0,0), // json_format
+    f(6816,11,1,b'm',359,4,0,b'S',0,0), // json_format
     f(6827,11,2,b's',65535,4,0,b'S',0,0), // text_format
     // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
     f(6929,30,1,b'b',65535,0,255,b'I',6893,36), // enable_deferred_creation_stats
     // envoy.config.bootstrap.v3.Bootstrap.DynamicResources
-    f(7011,10,1,b'm',97,4,255,b'S',0,0), // lds_config
-    f(7021,10,2,b'm',97,4,255,b'S',0,0), // cds_config
-    f(7031,10,3,b'm',92,4,255,b'S',0,0), // ads_config
+    f(7011,10,1,b'm',98,4,255,b'S',0,0), // lds_config
+    f(7021,10,2,b'm',98,4,255,b'S',0,0), // cds_config
+    f(7031,10,3,b'm',93,4,255,b'S',0,0), // ads_config
     f(7091,21,5,b's',65535,0,255,b'R',7041,50), // lds_resources_locator
     f(7112,21,6,b's',65535,0,255,b'R',7041,50), // cds_resources_locator
     // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    f(7197,30,1,b'm',344,4,255,b'I',6893,36), // max_cached_entry_idle_duration
+    f(7197,30,1,b'm',352,4,255,b'I',6893,36), // max_cached_entry_idle_duration
     // envoy.config.bootstrap.v3.Bootstrap.StaticResources
-    f(7278,9,1,b'm',162,2,255,b'S',0,0), // listeners
+    f(7278,9,1,b'm',163,2,255,b'S',0,0), // listeners
     f(7287,8,2,b'm',70,2,255,b'S',0,0), // clusters
-    f(7295,7,3,b'm',278,2,255,b'S',0,0), // secrets
+    f(7295,7,3,b'm',286,2,255,b'S',0,0), // secrets
     // envoy.config.bootstrap.v3.ClusterManager
     f(7409,18,1,b's',65535,0,255,b'I',7342,67), // local_cluster_name
     f(7500,17,2,b'm',56,4,255,b'I',7427,73), // outlier_detection
-    f(7517,20,3,b'm',94,4,255,b'S',0,0), // upstream_bind_config
-    f(7537,17,4,b'm',92,4,255,b'R',0,0), // load_stats_config
+    f(7517,20,3,b'm',95,4,255,b'S',0,0), // upstream_bind_config
+    f(7537,17,4,b'm',93,4,255,b'R',0,0), // load_stats_config
     f(7610,32,5,b'b',65535,0,255,b'I',7554,56), // enable_deferred_cluster_creation
     // envoy.config.bootstrap.v3.ClusterManager.OutlierDetection
     f(7699,14,1,b's',65535,0,255,b'I',6893,36), // event_log_path
-    f(7713,13,2,b'm',102,4,255,b'I',6893,36), // event_service
+    f(7713,13,2,b'm',103,4,255,b'I',6893,36), // event_service
     // envoy.config.bootstrap.v3.CustomInlineHeader
     f(7770,18,1,b's',65535,0,255,b'I',6893,36), // inline_header_name
     f(7788,18,2,b'e',8,0,255,b'I',6893,36), // inline_header_type
     // envoy.config.bootstrap.v3.FatalAction
-    f(7843,6,1,b'm',147,4,255,b'I',6893,36), // config
+    f(7843,6,1,b'm',148,4,255,b'I',6893,36), // config
     // envoy.config.bootstrap.v3.LayeredRuntime
     f(7889,6,1,b'm',61,2,255,b'S',0,0), // layers
     // envoy.config.bootstrap.v3.MemoryAllocatorManager
     f(7943,16,1,b'w',65535,0,255,b'I',6893,36), // bytes_to_release
-    f(7959,23,2,b'm',344,4,255,b'I',6893,36), // memory_release_interval
-    f(7982,23,3,b'm',355,4,255,b'I',6893,36), // soft_memory_limit_bytes
-    f(8005,28,4,b'm',354,4,255,b'I',6893,36), // max_per_cpu_cache_size_bytes
+    f(7959,23,2,b'm',352,4,255,b'I',6893,36), // memory_release_interval
+    f(7982,23,3,b'm',363,4,255,b'I',6893,36), // soft_memory_limit_bytes
+    f(8005,28,4,b'm',362,4,255,b'I',6893,36), // max_per_cpu_cache_size_bytes
     f(8033,24,5,b'w',65535,0,255,b'I',6893,36), // max_unfreed_memory_bytes
     // envoy.config.bootstrap.v3.RuntimeLayer
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(8095,12,2,b'm',351,4,0,b'S',0,0), // static_layer
+    f(8095,12,2,b'm',359,4,0,b'S',0,0), // static_layer
     f(8107,10,3,b'm',63,4,0,b'S',0,0), // disk_layer
     f(8117,11,4,b'm',62,4,0,b'S',0,0), // admin_layer
     f(8172,10,5,b'm',65535,4,0,b'R',8128,44), // rtds_layer
@@ -2599,15 +2631,15 @@ pub(crate) static FIELDS: [FieldRow; 1486] = [
     f(8291,22,2,b'b',65535,0,255,b'S',0,0), // append_service_cluster
     f(8313,12,3,b's',65535,0,255,b'S',0,0), // subdirectory
     // envoy.config.bootstrap.v3.Watchdog
-    f(8359,12,1,b'm',344,4,255,b'I',6893,36), // miss_timeout
-    f(8371,16,2,b'm',344,4,255,b'I',6893,36), // megamiss_timeout
-    f(8387,12,3,b'm',344,4,255,b'I',6893,36), // kill_timeout
-    f(8399,17,4,b'm',344,4,255,b'I',6893,36), // multikill_timeout
-    f(8416,19,5,b'm',337,4,255,b'I',6893,36), // multikill_threshold
-    f(8435,23,6,b'm',344,4,255,b'I',6893,36), // max_kill_timeout_jitter
+    f(8359,12,1,b'm',352,4,255,b'I',6893,36), // miss_timeout
+    f(8371,16,2,b'm',352,4,255,b'I',6893,36), // megamiss_timeout
+    f(8387,12,3,b'm',352,4,255,b'I',6893,36), // kill_timeout
+    f(8399,17,4,b'm',352,4,255,b'I',6893,36), // multikill_timeout
+    f(8416,19,5,b'm',345,4,255,b'I',6893,36), // multikill_threshold
+    f(8435,23,6,b'm',352,4,255,b'I',6893,36), // max_kill_timeout_jitter
     f(8458,7,7,b'm',65,2,255,b'I',6893,36), // actions
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
-    f(7843,6,1,b'm',147,4,255,b'I',6893,36), // config
+    f(7843,6,1,b'm',148,4,255,b'I',6893,36), // config
     f(8514,5,2,b'e',9,0,255,b'I',6893,36), // event
     // envoy.config.bootstrap.v3.Watchdogs
     f(8554,20,1,b'm',64,4,255,b'I',6893,36), // main_thread_watchdog
@@ -2617,47 +2649,47 @@ pub(crate) static FIELDS: [FieldRow; 1486] = [
     f(8689,19,2,b'm',68,2,255,b'R',8638,51), // per_host_thresholds
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds
     f(2011,8,1,b'e',22,0,255,b'S',0,0), // priority
-    f(8758,15,2,b'm',354,4,255,b'S',0,0), // max_connections
-    f(8773,20,3,b'm',354,4,255,b'S',0,0), // max_pending_requests
-    f(8793,12,4,b'm',354,4,255,b'S',0,0), // max_requests
-    f(8805,11,5,b'm',354,4,255,b'S',0,0), // max_retries
+    f(8758,15,2,b'm',362,4,255,b'S',0,0), // max_connections
+    f(8773,20,3,b'm',362,4,255,b'S',0,0), // max_pending_requests
+    f(8793,12,4,b'm',362,4,255,b'S',0,0), // max_requests
+    f(8805,11,5,b'm',362,4,255,b'S',0,0), // max_retries
     f(8816,15,6,b'b',65535,0,255,b'S',0,0), // track_remaining
-    f(8891,20,7,b'm',354,4,255,b'I',8831,60), // max_connection_pools
+    f(8891,20,7,b'm',362,4,255,b'I',8831,60), // max_connection_pools
     f(8911,12,8,b'm',69,4,255,b'S',0,0), // retry_budget
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget
-    f(8985,14,1,b'm',337,4,255,b'S',0,0), // budget_percent
-    f(8999,21,2,b'm',354,4,255,b'S',0,0), // min_retry_concurrency
-    f(9097,15,3,b'm',344,4,255,b'R',9020,77), // budget_interval
+    f(8985,14,1,b'm',345,4,255,b'S',0,0), // budget_percent
+    f(8999,21,2,b'm',362,4,255,b'S',0,0), // min_retry_concurrency
+    f(9097,15,3,b'm',352,4,255,b'R',9020,77), // budget_interval
     // envoy.config.cluster.v3.Cluster
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(2968,4,2,b'e',11,4,0,b'S',0,0), // type
     f(9143,18,3,b'm',76,4,255,b'S',0,0), // eds_cluster_config
-    f(9161,15,4,b'm',344,4,255,b'S',0,0), // connect_timeout
-    f(9244,33,5,b'm',354,4,255,b'I',9176,68), // per_connection_buffer_limit_bytes
+    f(9161,15,4,b'm',352,4,255,b'S',0,0), // connect_timeout
+    f(9244,33,5,b'm',362,4,255,b'I',9176,68), // per_connection_buffer_limit_bytes
     f(9277,9,6,b'e',13,0,255,b'S',0,0), // lb_policy
     f(9343,13,8,b'm',65535,2,255,b'R',9286,57), // health_checks
-    f(9356,27,9,b'm',354,4,255,b'S',0,0), // max_requests_per_connection
+    f(9356,27,9,b'm',362,4,255,b'S',0,0), // max_requests_per_connection
     f(450,16,10,b'm',67,4,255,b'S',0,0), // circuit_breakers
-    f(9383,21,13,b'm',110,4,255,b'S',0,0), // http_protocol_options
-    f(9404,22,14,b'm',113,4,255,b'S',0,0), // http2_protocol_options
-    f(9426,16,16,b'm',344,4,255,b'S',0,0), // dns_refresh_rate
+    f(9383,21,13,b'm',111,4,255,b'S',0,0), // http_protocol_options
+    f(9404,22,14,b'm',114,4,255,b'S',0,0), // http2_protocol_options
+    f(9426,16,16,b'm',352,4,255,b'S',0,0), // dns_refresh_rate
     f(9442,17,17,b'e',12,0,255,b'S',0,0), // dns_lookup_family
-    f(9459,13,18,b'm',90,2,255,b'S',0,0), // dns_resolvers
+    f(9459,13,18,b'm',91,2,255,b'S',0,0), // dns_resolvers
     f(7500,17,19,b'm',65535,4,255,b'R',9472,58), // outlier_detection
-    f(9530,16,20,b'm',344,4,255,b'S',0,0), // cleanup_interval
-    f(7517,20,21,b'm',94,4,255,b'S',0,0), // upstream_bind_config
+    f(9530,16,20,b'm',352,4,255,b'S',0,0), // cleanup_interval
+    f(7517,20,21,b'm',95,4,255,b'S',0,0), // upstream_bind_config
     f(9615,16,22,b'm',65535,4,255,b'R',9546,69), // lb_subset_config
     f(9699,19,23,b'm',65535,4,1,b'R',9631,68), // ring_hash_lb_config
-    f(9718,16,24,b'm',146,4,255,b'S',0,0), // transport_socket
-    f(9768,8,25,b'm',118,4,255,b'I',9734,34), // metadata
+    f(9718,16,24,b'm',147,4,255,b'S',0,0), // transport_socket
+    f(9768,8,25,b'm',119,4,255,b'I',9734,34), // metadata
     f(9776,18,26,b'e',10,0,255,b'S',0,0), // protocol_selection
     f(9794,16,27,b'm',71,4,255,b'S',0,0), // common_lb_config
     f(9810,13,28,b's',65535,0,255,b'S',0,0), // alt_stat_name
-    f(9823,28,29,b'm',114,4,255,b'S',0,0), // common_http_protocol_options
+    f(9823,28,29,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
     f(9851,27,30,b'm',87,4,255,b'S',0,0), // upstream_connection_options
     f(9985,40,31,b'b',65535,0,255,b'I',9878,107), // close_connections_on_host_health_failure
     f(10088,29,32,b'b',65535,0,255,b'I',10025,63), // ignore_health_on_host_removal
-    f(10117,15,33,b'm',150,4,255,b'S',0,0), // load_assignment
+    f(10117,15,33,b'm',151,4,255,b'S',0,0), // load_assignment
     f(10132,22,34,b'm',78,4,1,b'S',0,0), // original_dst_lb_config
     f(10154,32,36,b'm',83,1,255,b'S',0,0), // typed_extension_protocol_options
     f(10186,23,37,b'm',77,4,1,b'S',0,0), // least_request_lb_config
@@ -2665,1398 +2697,1430 @@ pub(crate) static FIELDS: [FieldRow; 1486] = [
     f(10221,15,39,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
     f(3548,7,40,b'm',65535,2,255,b'R',10236,75), // filters
     f(10311,21,41,b'm',84,4,255,b'S',0,0), // load_balancing_policy
-    f(10390,10,42,b'm',97,4,255,b'R',10332,58), // lrs_server
+    f(10390,10,42,b'm',98,4,255,b'R',10332,58), // lrs_server
     f(10400,24,43,b'm',82,2,255,b'S',0,0), // transport_socket_matches
     f(10424,24,44,b'm',80,4,255,b'S',0,0), // dns_failure_refresh_rate
     f(5167,23,45,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
-    f(10448,30,46,b'm',148,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(10448,30,46,b'm',149,4,255,b'S',0,0), // upstream_http_protocol_options
     f(10504,21,47,b'b',65535,0,255,b'I',10478,26), // track_timeout_budgets
-    f(10594,15,48,b'm',147,4,255,b'R',10525,69), // upstream_config
+    f(10594,15,48,b'm',148,4,255,b'R',10525,69), // upstream_config
     f(10638,19,49,b'm',86,4,255,b'I',10609,29), // track_cluster_stats
     f(10702,17,50,b'm',79,4,255,b'I',10657,45), // preconnect_policy
     f(10719,41,51,b'b',65535,0,255,b'S',0,0), // connection_pool_per_downstream_connection
     f(10825,16,52,b'm',65535,4,1,b'R',10760,65), // maglev_lb_config
-    f(5746,21,53,b'm',100,4,255,b'S',0,0), // dns_resolution_config
-    f(10841,21,54,b'm',341,4,255,b'S',0,0), // wait_for_warm_on_init
-    f(5767,25,55,b'm',147,4,255,b'S',0,0), // typed_dns_resolver_config
+    f(5746,21,53,b'm',101,4,255,b'S',0,0), // dns_resolution_config
+    f(10841,21,54,b'm',349,4,255,b'S',0,0), // wait_for_warm_on_init
+    f(5767,25,55,b'm',148,4,255,b'S',0,0), // typed_dns_resolver_config
     f(10862,21,56,b'm',81,4,1,b'S',0,0), // round_robin_lb_config
     f(10883,27,57,b's',65535,2,255,b'R',10332,58), // lrs_report_endpoint_metrics
-    f(10910,10,58,b'm',344,4,255,b'S',0,0), // dns_jitter
+    f(10910,10,58,b'm',352,4,255,b'S',0,0), // dns_jitter
     f(10948,24,59,b'm',65535,4,255,b'R',10920,28), // transport_socket_matcher
-    f(11047,44,60,b'm',344,4,255,b'R',10972,75), // per_connection_buffer_high_watermark_timeout
-    f(11114,13,61,b'm',171,4,255,b'I',11091,23), // stats_matcher
+    f(11047,44,60,b'm',352,4,255,b'R',10972,75), // per_connection_buffer_high_watermark_timeout
+    f(11114,13,61,b'm',172,4,255,b'I',11091,23), // stats_matcher
     f(11193,16,62,b'm',65535,4,255,b'R',11127,66), // queuing_policies
     // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    f(11255,23,1,b'm',337,4,255,b'S',0,0), // healthy_panic_threshold
+    f(11255,23,1,b'm',345,4,255,b'S',0,0), // healthy_panic_threshold
     f(11278,20,2,b'm',74,4,0,b'S',0,0), // zone_aware_lb_config
     f(11298,27,3,b'm',73,4,0,b'S',0,0), // locality_weighted_lb_config
-    f(11377,19,4,b'm',344,4,255,b'I',11325,52), // update_merge_window
+    f(11377,19,4,b'm',352,4,255,b'I',11325,52), // update_merge_window
     f(11448,31,5,b'b',65535,0,255,b'I',11396,52), // ignore_new_hosts_until_first_hc
     f(11479,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
     f(11587,28,7,b'm',72,4,255,b'I',11515,72), // consistent_hashing_lb_config
-    f(11714,20,8,b'm',109,4,255,b'I',11615,99), // override_host_status
+    f(11714,20,8,b'm',110,4,255,b'I',11615,99), // override_host_status
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
     f(11806,24,1,b'b',65535,0,255,b'I',6893,36), // use_hostname_for_hashing
-    f(11830,19,2,b'm',354,4,255,b'I',6893,36), // hash_balance_factor
+    f(11830,19,2,b'm',362,4,255,b'I',6893,36), // hash_balance_factor
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
-    f(12089,15,1,b'm',337,4,255,b'I',11984,105), // routing_enabled
-    f(12104,16,2,b'm',355,4,255,b'I',11984,105), // min_cluster_size
+    f(12089,15,1,b'm',345,4,255,b'I',11984,105), // routing_enabled
+    f(12104,16,2,b'm',363,4,255,b'I',11984,105), // min_cluster_size
     f(12120,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
     // envoy.config.cluster.v3.Cluster.CustomClusterType
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',340,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',348,4,255,b'S',0,0), // typed_config
     // envoy.config.cluster.v3.Cluster.EdsClusterConfig
-    f(12238,10,1,b'm',97,4,255,b'S',0,0), // eds_config
+    f(12238,10,1,b'm',98,4,255,b'S',0,0), // eds_config
     f(12248,12,2,b's',65535,0,255,b'S',0,0), // service_name
     // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    f(12312,12,1,b'm',354,4,255,b'S',0,0), // choice_count
-    f(12324,19,2,b'm',131,4,255,b'S',0,0), // active_request_bias
+    f(12312,12,1,b'm',362,4,255,b'S',0,0), // choice_count
+    f(12324,19,2,b'm',132,4,255,b'S',0,0), // active_request_bias
     f(12407,17,3,b'm',65535,4,255,b'R',12343,64), // slow_start_config
     // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
     f(12475,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
     f(12490,16,2,b's',65535,0,255,b'S',0,0), // http_header_name
-    f(12506,22,3,b'm',354,4,255,b'S',0,0), // upstream_port_override
-    f(12615,12,4,b'm',317,4,255,b'R',12528,87), // metadata_key
+    f(12506,22,3,b'm',362,4,255,b'S',0,0), // upstream_port_override
+    f(12615,12,4,b'm',325,4,255,b'R',12528,87), // metadata_key
     // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    f(12675,29,1,b'm',343,4,255,b'I',6893,36), // per_upstream_preconnect_ratio
-    f(12704,27,2,b'm',343,4,255,b'I',6893,36), // predictive_preconnect_ratio
-    f(12731,27,3,b'm',308,4,255,b'I',6893,36), // preconnect_enabled_metadata
+    f(12675,29,1,b'm',351,4,255,b'I',6893,36), // per_upstream_preconnect_ratio
+    f(12704,27,2,b'm',351,4,255,b'I',6893,36), // predictive_preconnect_ratio
+    f(12731,27,3,b'm',316,4,255,b'I',6893,36), // preconnect_enabled_metadata
     // envoy.config.cluster.v3.Cluster.RefreshRate
-    f(12801,13,1,b'm',344,4,255,b'S',0,0), // base_interval
-    f(12814,12,2,b'm',344,4,255,b'S',0,0), // max_interval
+    f(12801,13,1,b'm',352,4,255,b'S',0,0), // base_interval
+    f(12814,12,2,b'm',352,4,255,b'S',0,0), // max_interval
     // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
     f(12407,17,1,b'm',65535,4,255,b'R',12343,64), // slow_start_config
     // envoy.config.cluster.v3.Cluster.TransportSocketMatch
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(12928,5,2,b'm',351,4,255,b'S',0,0), // match
-    f(9718,16,3,b'm',146,4,255,b'S',0,0), // transport_socket
+    f(12928,5,2,b'm',359,4,255,b'S',0,0), // match
+    f(9718,16,3,b'm',147,4,255,b'S',0,0), // transport_socket
     // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',340,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',348,4,255,b'S',0,0), // value
     // envoy.config.cluster.v3.LoadBalancingPolicy
     f(13045,8,1,b'm',85,2,255,b'S',0,0), // policies
     // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
-    f(13103,22,4,b'm',147,4,255,b'S',0,0), // typed_extension_config
+    f(13103,22,4,b'm',148,4,255,b'S',0,0), // typed_extension_config
     // envoy.config.cluster.v3.TrackClusterStats
     f(13166,15,1,b'b',65535,0,255,b'I',6893,36), // timeout_budgets
     f(13181,22,2,b'b',65535,0,255,b'I',6893,36), // request_response_sizes
     f(13203,18,3,b'b',65535,0,255,b'I',6893,36), // per_endpoint_stats
     // envoy.config.cluster.v3.UpstreamConnectionOptions
-    f(13270,13,1,b'm',144,4,255,b'S',0,0), // tcp_keepalive
+    f(13270,13,1,b'm',145,4,255,b'S',0,0), // tcp_keepalive
     f(13328,48,2,b'b',65535,0,255,b'I',13283,45), // set_local_interface_name_on_upstream_connections
     f(13376,21,3,b'm',88,4,255,b'S',0,0), // happy_eyeballs_config
     // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
     f(13466,28,1,b'e',14,0,255,b'S',0,0), // first_address_family_version
-    f(13494,26,2,b'm',354,4,255,b'S',0,0), // first_address_family_count
+    f(13494,26,2,b'm',362,4,255,b'S',0,0), // first_address_family_count
     // envoy.config.common.mutation_rules.v3.HeaderMutation
     f(13572,6,1,b's',65535,4,0,b'S',0,0), // remove
-    f(13578,6,2,b'm',108,4,0,b'S',0,0), // append
-    f(13612,15,3,b'm',65535,4,0,b'R',13584,28), // remove_on_match
+    f(13578,6,2,b'm',109,4,0,b'S',0,0), // append
+    f(13584,15,3,b'm',90,4,0,b'S',0,0), // remove_on_match
+    // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
+    f(13665,11,1,b'm',322,4,255,b'S',0,0), // key_matcher
     // envoy.config.core.v3.Address
-    f(13655,14,1,b'm',137,4,0,b'S',0,0), // socket_address
-    f(13669,4,2,b'm',124,4,0,b'S',0,0), // pipe
-    f(13709,22,3,b'm',65535,4,0,b'R',13673,36), // envoy_internal_address
+    f(13704,14,1,b'm',138,4,0,b'S',0,0), // socket_address
+    f(13718,4,2,b'm',125,4,0,b'S',0,0), // pipe
+    f(13758,22,3,b'm',65535,4,0,b'R',13722,36), // envoy_internal_address
     // envoy.config.core.v3.AggregatedConfigSource
     // envoy.config.core.v3.ApiConfigSource
-    f(13810,8,1,b'e',15,0,255,b'S',0,0), // api_type
-    f(13862,13,2,b's',65535,2,255,b'R',13818,44), // cluster_names
-    f(13920,13,3,b'm',344,4,255,b'I',13875,45), // refresh_delay
-    f(13933,13,4,b'm',105,2,255,b'S',0,0), // grpc_services
-    f(13946,15,5,b'm',344,4,255,b'I',13875,45), // request_timeout
-    f(14022,19,6,b'm',127,4,255,b'I',13961,61), // rate_limit_settings
-    f(14041,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
-    f(14071,21,8,b'e',16,0,255,b'S',0,0), // transport_api_version
-    f(14092,17,9,b'm',147,2,255,b'R',0,0), // config_validators
+    f(13859,8,1,b'e',15,0,255,b'S',0,0), // api_type
+    f(13911,13,2,b's',65535,2,255,b'R',13867,44), // cluster_names
+    f(13969,13,3,b'm',352,4,255,b'I',13924,45), // refresh_delay
+    f(13982,13,4,b'm',106,2,255,b'S',0,0), // grpc_services
+    f(13995,15,5,b'm',352,4,255,b'I',13924,45), // request_timeout
+    f(14071,19,6,b'm',128,4,255,b'I',14010,61), // rate_limit_settings
+    f(14090,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
+    f(14120,21,8,b'e',16,0,255,b'S',0,0), // transport_api_version
+    f(14141,17,9,b'm',148,2,255,b'R',0,0), // config_validators
     // envoy.config.core.v3.BackoffStrategy
-    f(12801,13,1,b'm',344,4,255,b'S',0,0), // base_interval
-    f(12814,12,2,b'm',344,4,255,b'S',0,0), // max_interval
+    f(12801,13,1,b'm',352,4,255,b'S',0,0), // base_interval
+    f(12814,12,2,b'm',352,4,255,b'S',0,0), // max_interval
     // envoy.config.core.v3.BindConfig
-    f(14176,14,1,b'm',137,4,255,b'S',0,0), // source_address
-    f(14190,8,2,b'm',341,4,255,b'S',0,0), // freebind
-    f(4297,14,3,b'm',138,2,255,b'R',14198,69), // socket_options
-    f(14267,27,4,b'm',137,2,255,b'S',0,0), // additional_source_addresses
-    f(14294,22,5,b'm',104,2,255,b'S',0,0), // extra_source_addresses
-    f(14419,22,6,b'm',147,4,255,b'R',14316,103), // local_address_selector
-    f(14484,27,7,b'b',65535,0,255,b'R',14441,43), // validate_network_namespaces
+    f(14225,14,1,b'm',138,4,255,b'S',0,0), // source_address
+    f(14239,8,2,b'm',349,4,255,b'S',0,0), // freebind
+    f(4297,14,3,b'm',139,2,255,b'R',14247,69), // socket_options
+    f(14316,27,4,b'm',138,2,255,b'S',0,0), // additional_source_addresses
+    f(14343,22,5,b'm',105,2,255,b'S',0,0), // extra_source_addresses
+    f(14468,22,6,b'm',148,4,255,b'R',14365,103), // local_address_selector
+    f(14533,27,7,b'b',65535,0,255,b'R',14490,43), // validate_network_namespaces
     // envoy.config.core.v3.BuildVersion
-    f(2825,7,1,b'm',338,4,255,b'S',0,0), // version
-    f(9768,8,2,b'm',351,4,255,b'S',0,0), // metadata
+    f(2825,7,1,b'm',346,4,255,b'S',0,0), // version
+    f(9768,8,2,b'm',359,4,255,b'S',0,0), // metadata
     // envoy.config.core.v3.CidrRange
-    f(14574,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(14588,10,2,b'm',354,4,255,b'S',0,0), // prefix_len
+    f(14623,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
+    f(14637,10,2,b'm',362,4,255,b'S',0,0), // prefix_len
     // envoy.config.core.v3.ConfigSource
     f(131,4,1,b's',65535,4,0,b'S',0,0), // path
-    f(14631,17,2,b'm',92,4,0,b'S',0,0), // api_config_source
-    f(14648,3,3,b'm',91,4,0,b'S',0,0), // ads
-    f(14651,21,4,b'm',344,4,255,b'S',0,0), // initial_fetch_timeout
-    f(14672,4,5,b'm',136,4,0,b'S',0,0), // self
-    f(14676,20,6,b'e',16,0,255,b'S',0,0), // resource_api_version
-    f(14696,11,7,b'm',65535,2,255,b'R',7041,50), // authorities
-    f(14707,18,8,b'm',123,4,0,b'S',0,0), // path_config_source
+    f(14680,17,2,b'm',93,4,0,b'S',0,0), // api_config_source
+    f(14697,3,3,b'm',92,4,0,b'S',0,0), // ads
+    f(14700,21,4,b'm',352,4,255,b'S',0,0), // initial_fetch_timeout
+    f(14721,4,5,b'm',137,4,0,b'S',0,0), // self
+    f(14725,20,6,b'e',16,0,255,b'S',0,0), // resource_api_version
+    f(14745,11,7,b'm',65535,2,255,b'R',7041,50), // authorities
+    f(14756,18,8,b'm',124,4,0,b'S',0,0), // path_config_source
     // envoy.config.core.v3.ControlPlane
-    f(14758,10,1,b's',65535,0,255,b'S',0,0), // identifier
+    f(14807,10,1,b's',65535,0,255,b'S',0,0), // identifier
     // envoy.config.core.v3.DataSource
-    f(14799,8,1,b's',65535,4,0,b'S',0,0), // filename
-    f(14807,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
-    f(14819,13,3,b's',65535,4,0,b'S',0,0), // inline_string
-    f(14832,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
-    f(14852,17,5,b'm',149,4,255,b'S',0,0), // watched_directory
+    f(14848,8,1,b's',65535,4,0,b'S',0,0), // filename
+    f(14856,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
+    f(14868,13,3,b's',65535,4,0,b'S',0,0), // inline_string
+    f(14881,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
+    f(14901,17,5,b'm',150,4,255,b'S',0,0), // watched_directory
     // envoy.config.core.v3.DnsResolutionConfig
-    f(14909,9,1,b'm',90,2,255,b'S',0,0), // resolvers
-    f(14918,20,2,b'm',101,4,255,b'S',0,0), // dns_resolver_options
+    f(14958,9,1,b'm',91,2,255,b'S',0,0), // resolvers
+    f(14967,20,2,b'm',102,4,255,b'S',0,0), // dns_resolver_options
     // envoy.config.core.v3.DnsResolverOptions
     f(5167,23,1,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
-    f(14977,24,2,b'b',65535,0,255,b'S',0,0), // no_default_search_domain
+    f(15026,24,2,b'b',65535,0,255,b'S',0,0), // no_default_search_domain
     // envoy.config.core.v3.EventServiceConfig
-    f(15040,12,1,b'm',105,4,0,b'I',6893,36), // grpc_service
+    f(15089,12,1,b'm',106,4,0,b'I',6893,36), // grpc_service
     // envoy.config.core.v3.Extension
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(15082,8,2,b's',65535,0,255,b'S',0,0), // category
-    f(15090,15,3,b's',65535,0,255,b'S',0,0), // type_descriptor
-    f(2825,7,4,b'm',95,4,255,b'S',0,0), // version
-    f(15105,8,5,b'b',65535,0,255,b'S',0,0), // disabled
-    f(15113,9,6,b's',65535,2,255,b'S',0,0), // type_urls
+    f(15131,8,2,b's',65535,0,255,b'S',0,0), // category
+    f(15139,15,3,b's',65535,0,255,b'S',0,0), // type_descriptor
+    f(2825,7,4,b'm',96,4,255,b'S',0,0), // version
+    f(15154,8,5,b'b',65535,0,255,b'S',0,0), // disabled
+    f(15162,9,6,b's',65535,2,255,b'S',0,0), // type_urls
     // envoy.config.core.v3.ExtraSourceAddress
-    f(1960,7,1,b'm',137,4,255,b'S',0,0), // address
-    f(4297,14,2,b'm',142,4,255,b'R',0,0), // socket_options
+    f(1960,7,1,b'm',138,4,255,b'S',0,0), // address
+    f(4297,14,2,b'm',143,4,255,b'R',0,0), // socket_options
     // envoy.config.core.v3.GrpcService
-    f(15193,10,1,b'm',106,4,0,b'S',0,0), // envoy_grpc
-    f(15232,11,2,b'm',65535,4,0,b'R',15203,29), // google_grpc
-    f(15277,7,3,b'm',344,4,255,b'I',15243,34), // timeout
-    f(15284,16,5,b'm',107,2,255,b'S',0,0), // initial_metadata
-    f(15300,12,6,b'm',128,4,255,b'R',0,0), // retry_policy
+    f(15242,10,1,b'm',107,4,0,b'S',0,0), // envoy_grpc
+    f(15281,11,2,b'm',65535,4,0,b'R',15252,29), // google_grpc
+    f(15326,7,3,b'm',352,4,255,b'I',15292,34), // timeout
+    f(15333,16,5,b'm',108,2,255,b'S',0,0), // initial_metadata
+    f(15349,12,6,b'm',129,4,255,b'R',0,0), // retry_policy
     // envoy.config.core.v3.GrpcService.EnvoyGrpc
-    f(15354,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(15366,9,2,b's',65535,0,255,b'S',0,0), // authority
-    f(15300,12,3,b'm',128,4,255,b'I',15375,53), // retry_policy
-    f(15428,26,4,b'm',354,4,255,b'S',0,0), // max_receive_message_length
-    f(15502,18,5,b'b',65535,0,255,b'I',15454,48), // skip_envoy_headers
+    f(15403,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
+    f(15415,9,2,b's',65535,0,255,b'S',0,0), // authority
+    f(15349,12,3,b'm',129,4,255,b'I',15424,53), // retry_policy
+    f(15477,26,4,b'm',362,4,255,b'S',0,0), // max_receive_message_length
+    f(15551,18,5,b'b',65535,0,255,b'I',15503,48), // skip_envoy_headers
     // envoy.config.core.v3.HeaderValue
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
-    f(15552,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
+    f(15601,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
     // envoy.config.core.v3.HeaderValueOption
-    f(3744,6,1,b'm',107,4,255,b'S',0,0), // header
-    f(13578,6,2,b'm',341,4,255,b'S',0,0), // append
-    f(15599,13,3,b'e',17,0,255,b'S',0,0), // append_action
-    f(15612,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
+    f(3744,6,1,b'm',108,4,255,b'S',0,0), // header
+    f(13578,6,2,b'm',349,4,255,b'S',0,0), // append
+    f(15648,13,3,b'e',17,0,255,b'S',0,0), // append_action
+    f(15661,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
     // envoy.config.core.v3.HealthStatusSet
     f(3691,8,1,b'e',18,2,255,b'I',6893,36), // statuses
     // envoy.config.core.v3.Http1ProtocolOptions
-    f(15705,18,1,b'm',341,4,255,b'S',0,0), // allow_absolute_url
-    f(15723,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
-    f(15737,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
-    f(15761,17,4,b'm',111,4,255,b'S',0,0), // header_key_format
-    f(15778,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
-    f(15851,20,6,b'b',65535,0,255,b'R',15793,58), // allow_chunked_length
-    f(15908,45,7,b'm',341,4,255,b'I',15871,37), // override_stream_error_on_invalid_http_message
-    f(15953,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
-    f(16016,16,9,b'm',341,4,255,b'I',15977,39), // use_balsa_parser
-    f(16071,20,10,b'b',65535,0,255,b'I',16032,39), // allow_custom_methods
-    f(16130,22,11,b'm',314,2,255,b'R',16091,39), // ignore_http_11_upgrade
+    f(15754,18,1,b'm',349,4,255,b'S',0,0), // allow_absolute_url
+    f(15772,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
+    f(15786,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
+    f(15810,17,4,b'm',112,4,255,b'S',0,0), // header_key_format
+    f(15827,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
+    f(15900,20,6,b'b',65535,0,255,b'R',15842,58), // allow_chunked_length
+    f(15957,45,7,b'm',349,4,255,b'I',15920,37), // override_stream_error_on_invalid_http_message
+    f(16002,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
+    f(16065,16,9,b'm',349,4,255,b'I',16026,39), // use_balsa_parser
+    f(16120,20,10,b'b',65535,0,255,b'I',16081,39), // allow_custom_methods
+    f(16179,22,11,b'm',322,2,255,b'R',16140,39), // ignore_http_11_upgrade
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    f(16209,17,1,b'm',112,4,0,b'S',0,0), // proper_case_words
-    f(16271,18,8,b'm',147,4,0,b'I',16226,45), // stateful_formatter
+    f(16258,17,1,b'm',113,4,0,b'S',0,0), // proper_case_words
+    f(16320,18,8,b'm',148,4,0,b'I',16275,45), // stateful_formatter
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
     // envoy.config.core.v3.Http2ProtocolOptions
-    f(16403,16,1,b'm',354,4,255,b'S',0,0), // hpack_table_size
-    f(16419,22,2,b'm',354,4,255,b'S',0,0), // max_concurrent_streams
-    f(16441,26,3,b'm',354,4,255,b'S',0,0), // initial_stream_window_size
-    f(16467,30,4,b'm',354,4,255,b'S',0,0), // initial_connection_window_size
-    f(16497,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
-    f(16565,14,6,b'b',65535,0,255,b'R',16510,55), // allow_metadata
-    f(16613,19,7,b'm',354,4,255,b'I',16579,34), // max_outbound_frames
-    f(16677,27,8,b'm',354,4,255,b'I',16632,45), // max_outbound_control_frames
-    f(16745,49,9,b'm',354,4,255,b'I',16704,41), // max_consecutive_inbound_frames_with_empty_payload
-    f(16840,38,10,b'm',354,4,255,b'I',16794,46), // max_inbound_priority_frames_per_stream
-    f(16878,52,11,b'm',354,4,255,b'I',16704,41), // max_inbound_window_update_frames_per_data_frame_sent
-    f(16970,38,12,b'b',65535,0,255,b'I',16930,40), // stream_error_on_invalid_http_messaging
-    f(17055,26,13,b'm',65535,2,255,b'R',17008,47), // custom_settings_parameters
-    f(15908,45,14,b'm',341,4,255,b'I',16930,40), // override_stream_error_on_invalid_http_message
-    f(17081,20,15,b'm',116,4,255,b'S',0,0), // connection_keepalive
-    f(17139,17,16,b'm',341,4,255,b'I',17101,38), // use_oghttp2_codec
-    f(17217,17,17,b'm',355,4,255,b'I',17156,61), // max_metadata_size
-    f(17271,23,18,b'm',341,4,255,b'I',17234,37), // enable_huffman_encoding
-    f(17294,24,19,b'm',354,4,255,b'R',0,0), // max_header_field_size_kb
-    f(17357,17,20,b'm',341,4,255,b'I',17318,39), // disallow_obs_text
-    f(17416,18,21,b'm',355,4,255,b'I',17374,42), // stream_reset_burst
-    f(17434,17,22,b'm',355,4,255,b'I',17374,42), // stream_reset_rate
+    f(16452,16,1,b'm',362,4,255,b'S',0,0), // hpack_table_size
+    f(16468,22,2,b'm',362,4,255,b'S',0,0), // max_concurrent_streams
+    f(16490,26,3,b'm',362,4,255,b'S',0,0), // initial_stream_window_size
+    f(16516,30,4,b'm',362,4,255,b'S',0,0), // initial_connection_window_size
+    f(16546,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
+    f(16614,14,6,b'b',65535,0,255,b'R',16559,55), // allow_metadata
+    f(16662,19,7,b'm',362,4,255,b'I',16628,34), // max_outbound_frames
+    f(16726,27,8,b'm',362,4,255,b'I',16681,45), // max_outbound_control_frames
+    f(16794,49,9,b'm',362,4,255,b'I',16753,41), // max_consecutive_inbound_frames_with_empty_payload
+    f(16889,38,10,b'm',362,4,255,b'I',16843,46), // max_inbound_priority_frames_per_stream
+    f(16927,52,11,b'm',362,4,255,b'I',16753,41), // max_inbound_window_update_frames_per_data_frame_sent
+    f(17019,38,12,b'b',65535,0,255,b'I',16979,40), // stream_error_on_invalid_http_messaging
+    f(17104,26,13,b'm',65535,2,255,b'R',17057,47), // custom_settings_parameters
+    f(15957,45,14,b'm',349,4,255,b'I',16979,40), // override_stream_error_on_invalid_http_message
+    f(17130,20,15,b'm',117,4,255,b'S',0,0), // connection_keepalive
+    f(17188,17,16,b'm',349,4,255,b'I',17150,38), // use_oghttp2_codec
+    f(17266,17,17,b'm',363,4,255,b'I',17205,61), // max_metadata_size
+    f(17320,23,18,b'm',349,4,255,b'I',17283,37), // enable_huffman_encoding
+    f(17343,24,19,b'm',362,4,255,b'R',0,0), // max_header_field_size_kb
+    f(17406,17,20,b'm',349,4,255,b'I',17367,39), // disallow_obs_text
+    f(17465,18,21,b'm',363,4,255,b'I',17423,42), // stream_reset_burst
+    f(17483,17,22,b'm',363,4,255,b'I',17423,42), // stream_reset_rate
     // envoy.config.core.v3.HttpProtocolOptions
-    f(17491,12,1,b'm',344,4,255,b'S',0,0), // idle_timeout
-    f(17503,17,2,b'm',354,4,255,b'S',0,0), // max_headers_count
-    f(17520,23,3,b'm',344,4,255,b'S',0,0), // max_connection_duration
-    f(17543,19,4,b'm',344,4,255,b'S',0,0), // max_stream_duration
-    f(17562,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
-    f(9356,27,6,b'm',354,4,255,b'S',0,0), // max_requests_per_connection
-    f(17611,23,7,b'm',354,4,255,b'R',17593,18), // max_response_headers_kb
-    f(17634,30,8,b'm',337,4,255,b'S',0,0), // max_connection_duration_jitter
+    f(17540,12,1,b'm',352,4,255,b'S',0,0), // idle_timeout
+    f(17552,17,2,b'm',362,4,255,b'S',0,0), // max_headers_count
+    f(17569,23,3,b'm',352,4,255,b'S',0,0), // max_connection_duration
+    f(17592,19,4,b'm',352,4,255,b'S',0,0), // max_stream_duration
+    f(17611,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
+    f(9356,27,6,b'm',362,4,255,b'S',0,0), // max_requests_per_connection
+    f(17660,23,7,b'm',362,4,255,b'R',17642,18), // max_response_headers_kb
+    f(17683,30,8,b'm',345,4,255,b'S',0,0), // max_connection_duration_jitter
     // envoy.config.core.v3.JsonFormatOptions
-    f(17702,15,1,b'b',65535,0,255,b'I',6893,36), // sort_properties
+    f(17751,15,1,b'b',65535,0,255,b'I',6893,36), // sort_properties
     // envoy.config.core.v3.KeepaliveSettings
-    f(17755,8,1,b'm',344,4,255,b'S',0,0), // interval
-    f(15277,7,2,b'm',344,4,255,b'S',0,0), // timeout
-    f(17763,15,3,b'm',337,4,255,b'S',0,0), // interval_jitter
-    f(17838,24,4,b'm',344,4,255,b'R',17778,60), // connection_idle_interval
+    f(17804,8,1,b'm',352,4,255,b'S',0,0), // interval
+    f(15326,7,2,b'm',352,4,255,b'S',0,0), // timeout
+    f(17812,15,3,b'm',345,4,255,b'S',0,0), // interval_jitter
+    f(17887,24,4,b'm',352,4,255,b'R',17827,60), // connection_idle_interval
     // envoy.config.core.v3.Locality
-    f(17891,6,1,b's',65535,0,255,b'S',0,0), // region
-    f(17897,4,2,b's',65535,0,255,b'S',0,0), // zone
-    f(17901,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
+    f(17940,6,1,b's',65535,0,255,b'S',0,0), // region
+    f(17946,4,2,b's',65535,0,255,b'S',0,0), // zone
+    f(17950,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
     // envoy.config.core.v3.Metadata
-    f(17938,15,1,b'm',119,1,255,b'S',0,0), // filter_metadata
-    f(17987,21,2,b'm',120,1,255,b'I',17953,34), // typed_filter_metadata
+    f(17987,15,1,b'm',120,1,255,b'S',0,0), // filter_metadata
+    f(18036,21,2,b'm',121,1,255,b'I',18002,34), // typed_filter_metadata
     // envoy.config.core.v3.Metadata.FilterMetadataEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',351,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',359,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',340,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',348,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Node
-    f(18136,2,1,b's',65535,0,255,b'S',0,0), // id
+    f(18185,2,1,b's',65535,0,255,b'S',0,0), // id
     f(694,7,2,b's',65535,0,255,b'S',0,0), // cluster
-    f(9768,8,3,b'm',351,4,255,b'S',0,0), // metadata
-    f(2044,8,4,b'm',117,4,255,b'S',0,0), // locality
-    f(18138,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
-    f(18153,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
-    f(18171,24,8,b'm',95,4,0,b'S',0,0), // user_agent_build_version
-    f(18195,10,9,b'm',103,2,255,b'S',0,0), // extensions
-    f(18205,15,10,b's',65535,2,255,b'S',0,0), // client_features
-    f(18220,19,11,b'm',90,2,255,b'S',0,0), // listening_addresses
-    f(18239,18,12,b'm',122,1,255,b'S',0,0), // dynamic_parameters
+    f(9768,8,3,b'm',359,4,255,b'S',0,0), // metadata
+    f(2044,8,4,b'm',118,4,255,b'S',0,0), // locality
+    f(18187,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
+    f(18202,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
+    f(18220,24,8,b'm',96,4,0,b'S',0,0), // user_agent_build_version
+    f(18244,10,9,b'm',104,2,255,b'S',0,0), // extensions
+    f(18254,15,10,b's',65535,2,255,b'S',0,0), // client_features
+    f(18269,19,11,b'm',91,2,255,b'S',0,0), // listening_addresses
+    f(18288,18,12,b'm',123,1,255,b'S',0,0), // dynamic_parameters
     // envoy.config.core.v3.Node.DynamicParametersEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',358,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',366,4,255,b'S',0,0), // value
     // envoy.config.core.v3.PathConfigSource
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(14852,17,2,b'm',149,4,255,b'S',0,0), // watched_directory
-    f(18342,13,3,b'm',344,4,255,b'R',0,0), // poll_interval
+    f(14901,17,2,b'm',150,4,255,b'S',0,0), // watched_directory
+    f(18391,13,3,b'm',352,4,255,b'R',0,0), // poll_interval
     // envoy.config.core.v3.Pipe
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(1048,4,2,b'u',65535,0,255,b'S',0,0), // mode
     // envoy.config.core.v3.ProxyProtocolConfig
     f(2825,7,1,b'e',20,0,255,b'S',0,0), // version
-    f(18502,17,2,b'm',126,4,255,b'R',18420,82), // pass_through_tlvs
-    f(18519,10,3,b'm',145,2,255,b'S',0,0), // added_tlvs
+    f(18551,17,2,b'm',127,4,255,b'R',18469,82), // pass_through_tlvs
+    f(18568,10,3,b'm',146,2,255,b'S',0,0), // added_tlvs
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
-    f(18578,10,1,b'e',21,0,255,b'S',0,0), // match_type
-    f(18588,8,2,b'u',65535,2,255,b'S',0,0), // tlv_type
+    f(18627,10,1,b'e',21,0,255,b'S',0,0), // match_type
+    f(18637,8,2,b'u',65535,2,255,b'S',0,0), // tlv_type
     // envoy.config.core.v3.RateLimitSettings
-    f(18634,10,1,b'm',354,4,255,b'I',6893,36), // max_tokens
-    f(18644,9,2,b'm',343,4,255,b'I',6893,36), // fill_rate
+    f(18683,10,1,b'm',362,4,255,b'I',6893,36), // max_tokens
+    f(18693,9,2,b'm',351,4,255,b'I',6893,36), // fill_rate
     // envoy.config.core.v3.RetryPolicy
-    f(18685,14,1,b'm',93,4,255,b'I',6893,36), // retry_back_off
-    f(18699,11,2,b'm',354,4,255,b'I',6893,36), // num_retries
-    f(18710,8,3,b's',65535,0,255,b'I',6893,36), // retry_on
-    f(18718,14,4,b'm',130,4,255,b'I',6893,36), // retry_priority
-    f(18732,20,5,b'm',129,2,255,b'I',6893,36), // retry_host_predicate
-    f(18752,33,6,b'l',65535,0,255,b'I',6893,36), // host_selection_retry_max_attempts
+    f(18734,14,1,b'm',94,4,255,b'I',6893,36), // retry_back_off
+    f(18748,11,2,b'm',362,4,255,b'I',6893,36), // num_retries
+    f(18759,8,3,b's',65535,0,255,b'I',6893,36), // retry_on
+    f(18767,14,4,b'm',131,4,255,b'I',6893,36), // retry_priority
+    f(18781,20,5,b'm',130,2,255,b'I',6893,36), // retry_host_predicate
+    f(18801,33,6,b'l',65535,0,255,b'I',6893,36), // host_selection_retry_max_attempts
     // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
     f(345,4,1,b's',65535,0,255,b'I',6893,36), // name
-    f(3148,12,2,b'm',340,4,0,b'I',6893,36), // typed_config
+    f(3148,12,2,b'm',348,4,0,b'I',6893,36), // typed_config
     // envoy.config.core.v3.RetryPolicy.RetryPriority
     f(345,4,1,b's',65535,0,255,b'I',6893,36), // name
-    f(3148,12,2,b'm',340,4,0,b'I',6893,36), // typed_config
+    f(3148,12,2,b'm',348,4,0,b'I',6893,36), // typed_config
     // envoy.config.core.v3.RuntimeDouble
-    f(18916,13,1,b'd',65535,0,255,b'S',0,0), // default_value
+    f(18965,13,1,b'd',65535,0,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFeatureFlag
-    f(18916,13,1,b'm',341,4,255,b'S',0,0), // default_value
+    f(18965,13,1,b'm',349,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
-    f(18916,13,1,b'm',330,4,255,b'S',0,0), // default_value
+    f(18965,13,1,b'm',338,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeUInt32
-    f(18916,13,2,b'u',65535,0,255,b'S',0,0), // default_value
+    f(18965,13,2,b'u',65535,0,255,b'S',0,0), // default_value
     f(3962,11,3,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.SchemeHeaderTransformation
-    f(19094,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
-    f(19113,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
+    f(19143,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
+    f(19162,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
     // envoy.config.core.v3.SelfConfigSource
-    f(14071,21,1,b'e',16,0,255,b'S',0,0), // transport_api_version
+    f(14120,21,1,b'e',16,0,255,b'S',0,0), // transport_api_version
     // envoy.config.core.v3.SocketAddress
-    f(19198,8,1,b'e',23,0,255,b'S',0,0), // protocol
+    f(19247,8,1,b'e',23,0,255,b'S',0,0), // protocol
     f(1960,7,2,b's',65535,0,255,b'S',0,0), // address
-    f(19206,10,3,b'u',65535,4,0,b'S',0,0), // port_value
-    f(19233,10,4,b's',65535,4,0,b'R',19216,17), // named_port
-    f(19292,13,5,b's',65535,0,255,b'R',19243,49), // resolver_name
-    f(19305,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
-    f(19316,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
+    f(19255,10,3,b'u',65535,4,0,b'S',0,0), // port_value
+    f(19282,10,4,b's',65535,4,0,b'R',19265,17), // named_port
+    f(19341,13,5,b's',65535,0,255,b'R',19292,49), // resolver_name
+    f(19354,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
+    f(19365,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
     // envoy.config.core.v3.SocketOption
-    f(19375,11,1,b's',65535,0,255,b'S',0,0), // description
-    f(19386,5,2,b'l',65535,0,255,b'S',0,0), // level
+    f(19424,11,1,b's',65535,0,255,b'S',0,0), // description
+    f(19435,5,2,b'l',65535,0,255,b'S',0,0), // level
     f(345,4,3,b'l',65535,0,255,b'S',0,0), // name
-    f(19391,9,4,b'l',65535,4,0,b'S',0,0), // int_value
-    f(19400,9,5,b'y',65535,4,0,b'S',0,0), // buf_value
+    f(19440,9,4,b'l',65535,4,0,b'S',0,0), // int_value
+    f(19449,9,5,b'y',65535,4,0,b'S',0,0), // buf_value
     f(2832,5,6,b'e',25,0,255,b'S',0,0), // state
-    f(2968,4,7,b'm',139,4,255,b'S',0,0), // type
-    f(19409,10,8,b'e',24,0,255,b'S',0,0), // ip_version
+    f(2968,4,7,b'm',140,4,255,b'S',0,0), // type
+    f(19458,10,8,b'e',24,0,255,b'S',0,0), // ip_version
     // envoy.config.core.v3.SocketOption.SocketType
-    f(19463,6,1,b'm',141,4,255,b'S',0,0), // stream
-    f(19469,8,2,b'm',140,4,255,b'S',0,0), // datagram
+    f(19512,6,1,b'm',142,4,255,b'S',0,0), // stream
+    f(19518,8,2,b'm',141,4,255,b'S',0,0), // datagram
     // envoy.config.core.v3.SocketOption.SocketType.Datagram
     // envoy.config.core.v3.SocketOption.SocketType.Stream
     // envoy.config.core.v3.SocketOptionsOverride
-    f(4297,14,1,b'm',138,2,255,b'S',0,0), // socket_options
+    f(4297,14,1,b'm',139,2,255,b'S',0,0), // socket_options
     // envoy.config.core.v3.SubstitutionFormatString
     f(6827,11,1,b's',65535,4,0,b'S',0,0), // text_format
-    f(6816,11,2,b'm',351,4,0,b'S',0,0), // json_format
-    f(19668,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
-    f(19685,12,4,b's',65535,0,255,b'S',0,0), // content_type
-    f(19697,18,5,b'm',99,4,0,b'S',0,0), // text_format_source
-    f(19715,10,6,b'm',147,2,255,b'S',0,0), // formatters
-    f(19761,19,7,b'm',115,4,255,b'I',19725,36), // json_format_options
+    f(6816,11,2,b'm',359,4,0,b'S',0,0), // json_format
+    f(19717,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
+    f(19734,12,4,b's',65535,0,255,b'S',0,0), // content_type
+    f(19746,18,5,b'm',100,4,0,b'S',0,0), // text_format_source
+    f(19764,10,6,b'm',148,2,255,b'S',0,0), // formatters
+    f(19810,19,7,b'm',116,4,255,b'I',19774,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(19813,16,1,b'm',354,4,255,b'S',0,0), // keepalive_probes
-    f(19829,14,2,b'm',354,4,255,b'S',0,0), // keepalive_time
-    f(19843,18,3,b'm',354,4,255,b'S',0,0), // keepalive_interval
+    f(19862,16,1,b'm',362,4,255,b'S',0,0), // keepalive_probes
+    f(19878,14,2,b'm',362,4,255,b'S',0,0), // keepalive_time
+    f(19892,18,3,b'm',362,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TlvEntry
     f(2968,4,1,b'u',65535,0,255,b'S',0,0), // type
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
-    f(19942,13,3,b'm',143,4,255,b'R',19890,52), // format_string
+    f(19991,13,3,b'm',144,4,255,b'R',19939,52), // format_string
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',340,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',348,4,0,b'S',0,0), // typed_config
     // envoy.config.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',340,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',348,4,255,b'S',0,0), // typed_config
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    f(20080,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
-    f(20088,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
-    f(20165,24,3,b's',65535,0,255,b'I',20107,58), // override_auto_sni_header
+    f(20129,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
+    f(20137,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
+    f(20214,24,3,b's',65535,0,255,b'I',20156,58), // override_auto_sni_header
     // envoy.config.core.v3.WatchedDirectory
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(20226,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
+    f(20275,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
     // envoy.config.endpoint.v3.ClusterLoadAssignment
-    f(15354,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(20284,9,2,b'm',157,2,255,b'S',0,0), // endpoints
-    f(20293,6,4,b'm',152,4,255,b'S',0,0), // policy
-    f(20299,15,5,b'm',151,1,255,b'S',0,0), // named_endpoints
+    f(15403,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
+    f(20333,9,2,b'm',158,2,255,b'S',0,0), // endpoints
+    f(20342,6,4,b'm',153,4,255,b'S',0,0), // policy
+    f(20348,15,5,b'm',152,1,255,b'S',0,0), // named_endpoints
     // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',153,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',154,4,255,b'S',0,0), // value
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    f(20490,14,2,b'm',65535,2,255,b'R',20433,57), // drop_overloads
-    f(20504,23,3,b'm',354,4,255,b'S',0,0), // overprovisioning_factor
-    f(20626,20,4,b'm',344,4,255,b'R',20527,99), // endpoint_stale_after
-    f(20646,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
+    f(20539,14,2,b'm',65535,2,255,b'R',20482,57), // drop_overloads
+    f(20553,23,3,b'm',362,4,255,b'S',0,0), // overprovisioning_factor
+    f(20675,20,4,b'm',352,4,255,b'R',20576,99), // endpoint_stale_after
+    f(20695,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
     // envoy.config.endpoint.v3.Endpoint
-    f(1960,7,1,b'm',90,4,255,b'S',0,0), // address
-    f(20703,19,2,b'm',155,4,255,b'I',11396,52), // health_check_config
+    f(1960,7,1,b'm',91,4,255,b'S',0,0), // address
+    f(20752,19,2,b'm',156,4,255,b'I',11396,52), // health_check_config
     f(2003,8,3,b's',65535,0,255,b'S',0,0), // hostname
-    f(20722,20,4,b'm',154,2,255,b'S',0,0), // additional_addresses
-    f(466,18,5,b's',65535,0,255,b'I',20742,35), // observability_name
+    f(20771,20,4,b'm',155,2,255,b'S',0,0), // additional_addresses
+    f(466,18,5,b's',65535,0,255,b'I',20791,35), // observability_name
     // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
-    f(1960,7,1,b'm',90,4,255,b'S',0,0), // address
+    f(1960,7,1,b'm',91,4,255,b'S',0,0), // address
     // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    f(19206,10,1,b'u',65535,0,255,b'I',6893,36), // port_value
+    f(19255,10,1,b'u',65535,0,255,b'I',6893,36), // port_value
     f(2003,8,2,b's',65535,0,255,b'I',6893,36), // hostname
-    f(1960,7,3,b'm',90,4,255,b'I',6893,36), // address
-    f(20879,27,4,b'b',65535,0,255,b'I',6893,36), // disable_active_health_check
+    f(1960,7,3,b'm',91,4,255,b'I',6893,36), // address
+    f(20928,27,4,b'b',65535,0,255,b'I',6893,36), // disable_active_health_check
     // envoy.config.endpoint.v3.LbEndpoint
-    f(20941,8,1,b'm',153,4,0,b'S',0,0), // endpoint
+    f(20990,8,1,b'm',154,4,0,b'S',0,0), // endpoint
     f(1972,13,2,b'e',18,0,255,b'S',0,0), // health_status
-    f(9768,8,3,b'm',118,4,255,b'S',0,0), // metadata
-    f(20949,21,4,b'm',354,4,255,b'S',0,0), // load_balancing_weight
-    f(20970,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
+    f(9768,8,3,b'm',119,4,255,b'S',0,0), // metadata
+    f(20998,21,4,b'm',362,4,255,b'S',0,0), // load_balancing_weight
+    f(21019,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
-    f(2044,8,1,b'm',117,4,255,b'S',0,0), // locality
-    f(21027,12,2,b'm',156,2,255,b'S',0,0), // lb_endpoints
-    f(20949,21,3,b'm',354,4,255,b'S',0,0), // load_balancing_weight
+    f(2044,8,1,b'm',118,4,255,b'S',0,0), // locality
+    f(21076,12,2,b'm',157,2,255,b'S',0,0), // lb_endpoints
+    f(20998,21,3,b'm',362,4,255,b'S',0,0), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(21073,9,6,b'm',354,4,255,b'I',21039,34), // proximity
-    f(21098,23,7,b'm',65535,4,0,b'R',21082,16), // load_balancer_endpoints
-    f(21172,28,8,b'm',65535,4,0,b'R',21121,51), // leds_cluster_locality_config
-    f(9768,8,9,b'm',118,4,255,b'I',21200,35), // metadata
+    f(21122,9,6,b'm',362,4,255,b'I',21088,34), // proximity
+    f(21147,23,7,b'm',65535,4,0,b'R',21131,16), // load_balancer_endpoints
+    f(21221,28,8,b'm',65535,4,0,b'R',21170,51), // leds_cluster_locality_config
+    f(9768,8,9,b'm',119,4,255,b'I',21249,35), // metadata
     // envoy.config.listener.v3.AdditionalAddress
-    f(1960,7,1,b'm',90,4,255,b'S',0,0), // address
-    f(4297,14,2,b'm',142,4,255,b'S',0,0), // socket_options
-    f(13270,13,3,b'm',144,4,255,b'S',0,0), // tcp_keepalive
+    f(1960,7,1,b'm',91,4,255,b'S',0,0), // address
+    f(4297,14,2,b'm',143,4,255,b'S',0,0), // socket_options
+    f(13270,13,3,b'm',145,4,255,b'S',0,0), // tcp_keepalive
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,4,b'm',340,4,0,b'S',0,0), // typed_config
-    f(21351,16,5,b'm',65535,4,0,b'R',21308,43), // config_discovery
+    f(3148,12,4,b'm',348,4,0,b'S',0,0), // typed_config
+    f(21400,16,5,b'm',65535,4,0,b'R',21357,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
-    f(21403,18,1,b'm',161,4,255,b'S',0,0), // filter_chain_match
-    f(3548,7,3,b'm',159,2,255,b'S',0,0), // filters
-    f(21456,15,4,b'm',341,4,255,b'R',21421,35), // use_proxy_proto
-    f(9768,8,5,b'm',118,4,255,b'I',21471,39), // metadata
-    f(9718,16,6,b'm',146,4,255,b'S',0,0), // transport_socket
+    f(21452,18,1,b'm',162,4,255,b'S',0,0), // filter_chain_match
+    f(3548,7,3,b'm',160,2,255,b'S',0,0), // filters
+    f(21505,15,4,b'm',349,4,255,b'R',21470,35), // use_proxy_proto
+    f(9768,8,5,b'm',119,4,255,b'I',21520,39), // metadata
+    f(9718,16,6,b'm',147,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(21510,32,9,b'm',344,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(21559,32,9,b'm',352,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
-    f(21583,13,3,b'm',96,2,255,b'S',0,0), // prefix_ranges
-    f(21596,14,4,b's',65535,0,255,b'R',21039,34), // address_suffix
-    f(21610,10,5,b'm',354,4,255,b'R',21039,34), // suffix_len
-    f(21620,20,6,b'm',96,2,255,b'S',0,0), // source_prefix_ranges
-    f(21640,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(21652,16,8,b'm',354,4,255,b'S',0,0), // destination_port
-    f(21668,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
-    f(21686,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
-    f(21707,12,11,b's',65535,2,255,b'S',0,0), // server_names
-    f(21719,11,12,b'e',27,0,255,b'S',0,0), // source_type
-    f(21730,27,13,b'm',96,2,255,b'S',0,0), // direct_source_prefix_ranges
+    f(21632,13,3,b'm',97,2,255,b'S',0,0), // prefix_ranges
+    f(21645,14,4,b's',65535,0,255,b'R',21088,34), // address_suffix
+    f(21659,10,5,b'm',362,4,255,b'R',21088,34), // suffix_len
+    f(21669,20,6,b'm',97,2,255,b'S',0,0), // source_prefix_ranges
+    f(21689,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
+    f(21701,16,8,b'm',362,4,255,b'S',0,0), // destination_port
+    f(21717,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
+    f(21735,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
+    f(21756,12,11,b's',65535,2,255,b'S',0,0), // server_names
+    f(21768,11,12,b'e',27,0,255,b'S',0,0), // source_type
+    f(21779,27,13,b'm',97,2,255,b'S',0,0), // direct_source_prefix_ranges
     // envoy.config.listener.v3.Listener
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(1960,7,2,b'm',90,4,255,b'S',0,0), // address
-    f(21790,13,3,b'm',160,2,255,b'S',0,0), // filter_chains
-    f(21803,16,4,b'm',341,4,255,b'S',0,0), // use_original_dst
-    f(9244,33,5,b'm',354,4,255,b'I',9176,68), // per_connection_buffer_limit_bytes
-    f(9768,8,6,b'm',118,4,255,b'I',21819,35), // metadata
-    f(21854,13,7,b'm',165,4,255,b'S',0,0), // deprecated_v1
-    f(21941,10,8,b'e',28,0,255,b'I',21867,74), // drain_type
-    f(21951,16,9,b'm',166,2,255,b'S',0,0), // listener_filters
-    f(21967,11,10,b'm',341,4,255,b'S',0,0), // transparent
-    f(14190,8,11,b'm',341,4,255,b'S',0,0), // freebind
-    f(21978,26,12,b'm',354,4,255,b'S',0,0), // tcp_fast_open_queue_length
-    f(4297,14,13,b'm',138,2,255,b'S',0,0), // socket_options
-    f(22004,24,15,b'm',344,4,255,b'S',0,0), // listener_filters_timeout
-    f(22028,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
-    f(22045,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
-    f(22100,19,18,b'm',65535,4,255,b'R',22081,19), // udp_listener_config
-    f(22148,12,19,b'm',65535,4,255,b'R',22119,29), // api_listener
-    f(22160,25,20,b'm',163,4,255,b'S',0,0), // connection_balance_config
-    f(22258,10,21,b'b',65535,0,255,b'I',22185,73), // reuse_port
+    f(1960,7,2,b'm',91,4,255,b'S',0,0), // address
+    f(21839,13,3,b'm',161,2,255,b'S',0,0), // filter_chains
+    f(21852,16,4,b'm',349,4,255,b'S',0,0), // use_original_dst
+    f(9244,33,5,b'm',362,4,255,b'I',9176,68), // per_connection_buffer_limit_bytes
+    f(9768,8,6,b'm',119,4,255,b'I',21868,35), // metadata
+    f(21903,13,7,b'm',166,4,255,b'S',0,0), // deprecated_v1
+    f(21990,10,8,b'e',28,0,255,b'I',21916,74), // drain_type
+    f(22000,16,9,b'm',167,2,255,b'S',0,0), // listener_filters
+    f(22016,11,10,b'm',349,4,255,b'S',0,0), // transparent
+    f(14239,8,11,b'm',349,4,255,b'S',0,0), // freebind
+    f(22027,26,12,b'm',362,4,255,b'S',0,0), // tcp_fast_open_queue_length
+    f(4297,14,13,b'm',139,2,255,b'S',0,0), // socket_options
+    f(22053,24,15,b'm',352,4,255,b'S',0,0), // listener_filters_timeout
+    f(22077,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
+    f(22094,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
+    f(22149,19,18,b'm',65535,4,255,b'R',22130,19), // udp_listener_config
+    f(22197,12,19,b'm',65535,4,255,b'R',22168,29), // api_listener
+    f(22209,25,20,b'm',164,4,255,b'S',0,0), // connection_balance_config
+    f(22307,10,21,b'b',65535,0,255,b'I',22234,73), // reuse_port
     f(4311,10,22,b'm',33,2,255,b'S',0,0), // access_log
-    f(22268,16,24,b'm',354,4,255,b'S',0,0), // tcp_backlog_size
-    f(22284,20,25,b'm',160,4,255,b'S',0,0), // default_filter_chain
-    f(22304,12,26,b'm',341,4,255,b'S',0,0), // bind_to_port
-    f(22316,17,27,b'm',65535,4,0,b'R',13673,36), // internal_listener
-    f(22333,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(22344,17,29,b'm',341,4,255,b'S',0,0), // enable_reuse_port
-    f(22361,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
+    f(22317,16,24,b'm',362,4,255,b'S',0,0), // tcp_backlog_size
+    f(22333,20,25,b'm',161,4,255,b'S',0,0), // default_filter_chain
+    f(22353,12,26,b'm',349,4,255,b'S',0,0), // bind_to_port
+    f(22365,17,27,b'm',65535,4,0,b'R',13722,36), // internal_listener
+    f(22382,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22393,17,29,b'm',349,4,255,b'S',0,0), // enable_reuse_port
+    f(22410,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
     f(4360,24,31,b'b',65535,0,255,b'S',0,0), // ignore_global_conn_limit
-    f(22395,20,32,b'm',65535,4,255,b'R',22373,22), // filter_chain_matcher
-    f(20722,20,33,b'm',158,2,255,b'S',0,0), // additional_addresses
-    f(22415,42,34,b'm',354,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
-    f(22495,23,35,b'b',65535,0,255,b'I',22457,38), // bypass_overload_manager
-    f(22518,11,36,b'm',65535,4,255,b'R',0,0), // fcds_config
-    f(13270,13,37,b'm',144,4,255,b'S',0,0), // tcp_keepalive
-    f(11047,44,38,b'm',344,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
-    f(11114,13,39,b'm',171,4,255,b'I',11091,23), // stats_matcher
+    f(22444,20,32,b'm',65535,4,255,b'R',22422,22), // filter_chain_matcher
+    f(20771,20,33,b'm',159,2,255,b'S',0,0), // additional_addresses
+    f(22464,42,34,b'm',362,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
+    f(22544,23,35,b'b',65535,0,255,b'I',22506,38), // bypass_overload_manager
+    f(22567,11,36,b'm',65535,4,255,b'R',0,0), // fcds_config
+    f(13270,13,37,b'm',145,4,255,b'S',0,0), // tcp_keepalive
+    f(11047,44,38,b'm',352,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
+    f(11114,13,39,b'm',172,4,255,b'I',11091,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    f(22586,13,1,b'm',164,4,0,b'S',0,0), // exact_balance
-    f(22696,14,2,b'm',147,4,0,b'R',22599,97), // extend_balance
-    f(22710,20,3,b'm',65535,4,0,b'R',22599,97), // cpu_locality_balance
+    f(22635,13,1,b'm',165,4,0,b'S',0,0), // exact_balance
+    f(22745,14,2,b'm',148,4,0,b'R',22648,97), // extend_balance
+    f(22759,20,3,b'm',65535,4,0,b'R',22648,97), // cpu_locality_balance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(22304,12,1,b'm',341,4,255,b'S',0,0), // bind_to_port
+    f(22353,12,1,b'm',349,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',340,4,0,b'S',0,0), // typed_config
-    f(22885,15,4,b'm',167,4,255,b'S',0,0), // filter_disabled
-    f(21351,16,5,b'm',65535,4,0,b'R',21308,43), // config_discovery
+    f(3148,12,3,b'm',348,4,0,b'S',0,0), // typed_config
+    f(22934,15,4,b'm',168,4,255,b'S',0,0), // filter_disabled
+    f(21400,16,5,b'm',65535,4,0,b'R',21357,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    f(22958,8,1,b'm',168,4,0,b'S',0,0), // or_match
-    f(22966,9,2,b'm',168,4,0,b'S',0,0), // and_match
-    f(22975,9,3,b'm',167,4,0,b'S',0,0), // not_match
-    f(22984,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(22993,22,5,b'm',335,4,0,b'S',0,0), // destination_port_range
+    f(23007,8,1,b'm',169,4,0,b'S',0,0), // or_match
+    f(23015,9,2,b'm',169,4,0,b'S',0,0), // and_match
+    f(23024,9,3,b'm',168,4,0,b'S',0,0), // not_match
+    f(23033,9,4,b'b',65535,4,0,b'S',0,0), // any_match
+    f(23042,22,5,b'm',343,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    f(23082,5,1,b'm',167,2,255,b'S',0,0), // rules
+    f(23131,5,1,b'm',168,2,255,b'S',0,0), // rules
     // envoy.config.metrics.v3.HistogramBucketSettings
-    f(12928,5,1,b'm',314,4,255,b'I',6893,36), // match
-    f(23134,7,2,b'd',65535,2,255,b'I',6893,36), // buckets
-    f(23141,4,3,b'm',354,4,255,b'I',6893,36), // bins
+    f(12928,5,1,b'm',322,4,255,b'I',6893,36), // match
+    f(23183,7,2,b'd',65535,2,255,b'I',6893,36), // buckets
+    f(23190,4,3,b'm',362,4,255,b'I',6893,36), // bins
     // envoy.config.metrics.v3.StatsConfig
-    f(23180,10,1,b'm',172,2,255,b'S',0,0), // stats_tags
-    f(23273,20,2,b'm',341,4,255,b'I',23190,83), // use_all_default_tags
-    f(11114,13,3,b'm',171,4,255,b'S',0,0), // stats_matcher
-    f(23407,25,4,b'm',169,2,255,b'I',23293,114), // histogram_bucket_settings
-    f(23481,27,5,b'm',341,4,255,b'I',23432,49), // allow_default_tag_overrides
+    f(23229,10,1,b'm',173,2,255,b'S',0,0), // stats_tags
+    f(23322,20,2,b'm',349,4,255,b'I',23239,83), // use_all_default_tags
+    f(11114,13,3,b'm',172,4,255,b'S',0,0), // stats_matcher
+    f(23456,25,4,b'm',170,2,255,b'I',23342,114), // histogram_bucket_settings
+    f(23530,27,5,b'm',349,4,255,b'I',23481,49), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
-    f(23544,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
-    f(23554,14,2,b'm',307,4,0,b'S',0,0), // exclusion_list
-    f(23568,14,3,b'm',307,4,0,b'S',0,0), // inclusion_list
+    f(23593,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
+    f(23603,14,2,b'm',315,4,0,b'S',0,0), // exclusion_list
+    f(23617,14,3,b'm',315,4,0,b'S',0,0), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
-    f(23618,8,1,b's',65535,0,255,b'S',0,0), // tag_name
-    f(23626,5,2,b's',65535,4,0,b'S',0,0), // regex
-    f(23631,11,3,b's',65535,4,0,b'S',0,0), // fixed_value
+    f(23667,8,1,b's',65535,0,255,b'S',0,0), // tag_name
+    f(23675,5,2,b's',65535,4,0,b'S',0,0), // regex
+    f(23680,11,3,b's',65535,4,0,b'S',0,0), // fixed_value
     // envoy.config.overload.v3.BufferFactoryConfig
-    f(23686,37,1,b'u',65535,0,255,b'I',6893,36), // minimum_account_to_track_power_of_two
+    f(23735,37,1,b'u',65535,0,255,b'I',6893,36), // minimum_account_to_track_power_of_two
     // envoy.config.overload.v3.OverloadAction
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(23762,8,2,b'm',179,2,255,b'S',0,0), // triggers
-    f(3148,12,3,b'm',340,4,255,b'I',23770,149), // typed_config
+    f(23811,8,2,b'm',180,2,255,b'S',0,0), // triggers
+    f(3148,12,3,b'm',348,4,255,b'I',23819,149), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(23959,16,1,b'm',344,4,255,b'S',0,0), // refresh_interval
-    f(23975,17,2,b'm',176,2,255,b'S',0,0), // resource_monitors
-    f(8458,7,3,b'm',174,2,255,b'S',0,0), // actions
-    f(24060,21,4,b'm',173,4,255,b'I',23992,68), // buffer_factory_config
-    f(24146,15,5,b'm',65535,2,255,b'R',24081,65), // loadshed_points
+    f(24008,16,1,b'm',352,4,255,b'S',0,0), // refresh_interval
+    f(24024,17,2,b'm',177,2,255,b'S',0,0), // resource_monitors
+    f(8458,7,3,b'm',175,2,255,b'S',0,0), // actions
+    f(24109,21,4,b'm',174,4,255,b'I',24041,68), // buffer_factory_config
+    f(24195,15,5,b'm',65535,2,255,b'R',24130,65), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',340,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',348,4,0,b'S',0,0), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
-    f(24239,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
-    f(24256,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
+    f(24288,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
+    f(24305,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
     // envoy.config.overload.v3.ThresholdTrigger
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.config.overload.v3.Trigger
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24349,9,2,b'm',178,4,0,b'S',0,0), // threshold
-    f(24358,6,3,b'm',177,4,0,b'S',0,0), // scaled
+    f(24398,9,2,b'm',179,4,0,b'S',0,0), // threshold
+    f(24407,6,3,b'm',178,4,0,b'S',0,0), // scaled
     // envoy.config.route.v3.CookieMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24399,12,2,b'm',314,4,255,b'S',0,0), // string_match
-    f(24411,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(24448,12,2,b'm',322,4,255,b'S',0,0), // string_match
+    f(24460,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.config.route.v3.Decorator
-    f(24454,9,1,b's',65535,0,255,b'I',6893,36), // operation
-    f(24463,9,2,b'm',341,4,255,b'I',6893,36), // propagate
+    f(24503,9,1,b's',65535,0,255,b'I',6893,36), // operation
+    f(24512,9,2,b'm',349,4,255,b'I',6893,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
-    f(24514,6,1,b'u',65535,0,255,b'S',0,0), // status
-    f(24520,4,2,b'm',99,4,255,b'S',0,0), // body
-    f(24545,11,3,b'm',143,4,255,b'R',24524,21), // body_format
+    f(24563,6,1,b'u',65535,0,255,b'S',0,0), // status
+    f(24569,4,2,b'm',100,4,255,b'S',0,0), // body
+    f(24594,11,3,b'm',144,4,255,b'R',24573,21), // body_format
     // envoy.config.route.v3.FilterConfig
-    f(7843,6,1,b'm',340,4,255,b'S',0,0), // config
-    f(24590,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
-    f(15105,8,3,b'b',65535,0,255,b'S',0,0), // disabled
+    f(7843,6,1,b'm',348,4,255,b'S',0,0), // config
+    f(24639,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(15154,8,3,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24636,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(24647,11,6,b'm',336,4,0,b'S',0,0), // range_match
-    f(24658,13,7,b'b',65535,4,0,b'S',0,0), // present_match
-    f(24411,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
-    f(24671,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
-    f(24683,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(24695,16,11,b'm',312,4,0,b'S',0,0), // safe_regex_match
-    f(24711,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(24399,12,13,b'm',314,4,0,b'S',0,0), // string_match
-    f(24725,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
+    f(24685,11,4,b's',65535,4,0,b'S',0,0), // exact_match
+    f(24696,11,6,b'm',344,4,0,b'S',0,0), // range_match
+    f(24707,13,7,b'b',65535,4,0,b'S',0,0), // present_match
+    f(24460,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(24720,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
+    f(24732,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
+    f(24744,16,11,b'm',320,4,0,b'S',0,0), // safe_regex_match
+    f(24760,14,12,b's',65535,4,0,b'S',0,0), // contains_match
+    f(24448,12,13,b'm',322,4,0,b'S',0,0), // string_match
+    f(24774,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24399,12,5,b'm',314,4,0,b'S',0,0), // string_match
-    f(24658,13,6,b'b',65535,4,0,b'S',0,0), // present_match
+    f(24448,12,5,b'm',322,4,0,b'S',0,0), // string_match
+    f(24707,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
-    f(24833,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
-    f(24846,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
-    f(24859,13,3,b'e',29,0,255,b'S',0,0), // response_code
-    f(24872,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
-    f(24886,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
-    f(24900,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
-    f(24911,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
-    f(24926,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(24939,13,9,b'm',311,4,1,b'S',0,0), // regex_rewrite
-    f(24952,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
+    f(24882,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
+    f(24895,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
+    f(24908,13,3,b'e',29,0,255,b'S',0,0), // response_code
+    f(24921,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
+    f(24935,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
+    f(24949,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
+    f(24960,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
+    f(24975,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
+    f(24988,13,9,b'm',319,4,1,b'S',0,0), // regex_rewrite
+    f(25001,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.Route
-    f(12928,5,1,b'm',201,4,255,b'S',0,0), // match
-    f(24991,5,2,b'm',189,4,0,b'S',0,0), // route
-    f(24996,8,3,b'm',186,4,0,b'S',0,0), // redirect
-    f(9768,8,4,b'm',118,4,255,b'I',25004,32), // metadata
-    f(25106,9,5,b'm',181,4,255,b'I',25036,70), // decorator
-    f(25115,15,7,b'm',182,4,0,b'S',0,0), // direct_response
-    f(25130,22,9,b'm',108,2,255,b'S',0,0), // request_headers_to_add
-    f(25152,23,10,b'm',108,2,255,b'S',0,0), // response_headers_to_add
-    f(25175,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25201,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(25226,23,13,b'm',188,1,255,b'S',0,0), // typed_per_filter_config
+    f(12928,5,1,b'm',202,4,255,b'S',0,0), // match
+    f(25040,5,2,b'm',190,4,0,b'S',0,0), // route
+    f(25045,8,3,b'm',187,4,0,b'S',0,0), // redirect
+    f(9768,8,4,b'm',119,4,255,b'I',25053,32), // metadata
+    f(25155,9,5,b'm',182,4,255,b'I',25085,70), // decorator
+    f(25164,15,7,b'm',183,4,0,b'S',0,0), // direct_response
+    f(25179,22,9,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(25201,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(25224,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25250,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(25275,23,13,b'm',189,1,255,b'S',0,0), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
-    f(4828,7,15,b'm',205,4,255,b'I',25249,35), // tracing
-    f(25367,30,16,b'm',354,4,255,b'I',25284,83), // per_request_buffer_limit_bytes
-    f(25469,13,17,b'm',65535,4,0,b'R',25397,72), // filter_action
-    f(25531,21,18,b'm',65535,4,0,b'R',25482,49), // non_forwarding_action
-    f(22333,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(25552,25,20,b'm',355,4,255,b'I',25284,83), // request_body_buffer_limit
-    f(25679,16,21,b'm',147,2,255,b'R',25577,102), // route_specifiers
+    f(4828,7,15,b'm',206,4,255,b'I',25298,35), // tracing
+    f(25416,30,16,b'm',362,4,255,b'I',25333,83), // per_request_buffer_limit_bytes
+    f(25518,13,17,b'm',65535,4,0,b'R',25446,72), // filter_action
+    f(25580,21,18,b'm',65535,4,0,b'R',25531,49), // non_forwarding_action
+    f(22382,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(25601,25,20,b'm',363,4,255,b'I',25333,83), // request_body_buffer_limit
+    f(25728,16,21,b'm',148,2,255,b'R',25626,102), // route_specifiers
     // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',340,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',348,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
-    f(25781,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
-    f(25795,17,3,b'm',209,4,0,b'S',0,0), // weighted_clusters
-    f(25871,14,4,b'm',118,4,255,b'I',25812,59), // metadata_match
-    f(24886,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
-    f(25885,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(25905,17,7,b'm',341,4,1,b'S',0,0), // auto_host_rewrite
-    f(15277,7,8,b'm',344,4,255,b'S',0,0), // timeout
-    f(15300,12,9,b'm',65535,4,255,b'R',25922,103), // retry_policy
+    f(25830,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
+    f(25844,17,3,b'm',210,4,0,b'S',0,0), // weighted_clusters
+    f(25920,14,4,b'm',119,4,255,b'I',25861,59), // metadata_match
+    f(24935,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
+    f(25934,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
+    f(25954,17,7,b'm',349,4,1,b'S',0,0), // auto_host_rewrite
+    f(15326,7,8,b'm',352,4,255,b'S',0,0), // timeout
+    f(15349,12,9,b'm',65535,4,255,b'R',25971,103), // retry_policy
     f(2011,8,11,b'e',22,0,255,b'S',0,0), // priority
-    f(26094,11,13,b'm',65535,2,255,b'R',26025,69), // rate_limits
-    f(26148,22,14,b'm',341,4,255,b'I',26105,43), // include_vh_rate_limits
-    f(26170,11,15,b'm',190,2,255,b'S',0,0), // hash_policy
-    f(26270,4,17,b'm',65535,4,255,b'R',26181,89), // cors
-    f(26274,31,20,b'e',30,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(26305,16,23,b'm',344,4,255,b'S',0,0), // max_grpc_timeout
-    f(17491,12,24,b'm',344,4,255,b'S',0,0), // idle_timeout
-    f(26321,15,25,b'm',198,2,255,b'S',0,0), // upgrade_configs
-    f(26368,24,26,b'e',65535,0,255,b'R',26336,32), // internal_redirect_action
-    f(26466,12,27,b'm',65535,4,255,b'R',26392,74), // hedge_policy
-    f(26478,19,28,b'm',344,4,255,b'S',0,0), // grpc_timeout_offset
-    f(26497,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
-    f(26516,23,30,b'm',197,2,255,b'S',0,0), // request_mirror_policies
-    f(26539,22,31,b'm',354,4,255,b'R',26336,32), // max_internal_redirects
-    f(24939,13,32,b'm',311,4,255,b'S',0,0), // regex_rewrite
-    f(26596,25,33,b'm',340,4,255,b'R',26561,35), // retry_policy_typed_config
-    f(26621,24,34,b'm',65535,4,255,b'R',26336,32), // internal_redirect_policy
-    f(26645,23,35,b'm',311,4,1,b'S',0,0), // host_rewrite_path_regex
-    f(17543,19,36,b'm',196,4,255,b'S',0,0), // max_stream_duration
-    f(26752,24,37,b's',65535,4,0,b'R',26668,84), // cluster_specifier_plugin
-    f(26776,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
-    f(26799,31,39,b'm',65535,4,0,b'R',26668,84), // inline_cluster_specifier_plugin
-    f(26925,17,40,b'm',147,4,255,b'I',26830,95), // early_data_policy
-    f(26942,19,41,b'm',147,4,255,b'S',0,0), // path_rewrite_policy
-    f(27031,13,42,b'm',344,4,255,b'I',26961,70), // flush_timeout
-    f(27044,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
-    f(24952,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
+    f(26143,11,13,b'm',65535,2,255,b'R',26074,69), // rate_limits
+    f(26197,22,14,b'm',349,4,255,b'I',26154,43), // include_vh_rate_limits
+    f(26219,11,15,b'm',191,2,255,b'S',0,0), // hash_policy
+    f(26319,4,17,b'm',65535,4,255,b'R',26230,89), // cors
+    f(26323,31,20,b'e',30,0,255,b'S',0,0), // cluster_not_found_response_code
+    f(26354,16,23,b'm',352,4,255,b'S',0,0), // max_grpc_timeout
+    f(17540,12,24,b'm',352,4,255,b'S',0,0), // idle_timeout
+    f(26370,15,25,b'm',199,2,255,b'S',0,0), // upgrade_configs
+    f(26417,24,26,b'e',65535,0,255,b'R',26385,32), // internal_redirect_action
+    f(26515,12,27,b'm',65535,4,255,b'R',26441,74), // hedge_policy
+    f(26527,19,28,b'm',352,4,255,b'S',0,0), // grpc_timeout_offset
+    f(26546,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
+    f(26565,23,30,b'm',198,2,255,b'S',0,0), // request_mirror_policies
+    f(26588,22,31,b'm',362,4,255,b'R',26385,32), // max_internal_redirects
+    f(24988,13,32,b'm',319,4,255,b'S',0,0), // regex_rewrite
+    f(26645,25,33,b'm',348,4,255,b'R',26610,35), // retry_policy_typed_config
+    f(26670,24,34,b'm',65535,4,255,b'R',26385,32), // internal_redirect_policy
+    f(26694,23,35,b'm',319,4,1,b'S',0,0), // host_rewrite_path_regex
+    f(17592,19,36,b'm',197,4,255,b'S',0,0), // max_stream_duration
+    f(26801,24,37,b's',65535,4,0,b'R',26717,84), // cluster_specifier_plugin
+    f(26825,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
+    f(26848,31,39,b'm',65535,4,0,b'R',26717,84), // inline_cluster_specifier_plugin
+    f(26974,17,40,b'm',148,4,255,b'I',26879,95), // early_data_policy
+    f(26991,19,41,b'm',148,4,255,b'S',0,0), // path_rewrite_policy
+    f(27080,13,42,b'm',352,4,255,b'I',27010,70), // flush_timeout
+    f(27093,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
+    f(25001,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
-    f(3744,6,1,b'm',194,4,0,b'S',0,0), // header
-    f(27100,6,2,b'm',192,4,0,b'S',0,0), // cookie
-    f(27106,21,3,b'm',191,4,0,b'S',0,0), // connection_properties
-    f(27127,8,4,b'b',65535,0,255,b'S',0,0), // terminal
-    f(27135,15,5,b'm',195,4,0,b'S',0,0), // query_parameter
-    f(27205,12,6,b'm',65535,4,0,b'R',27150,55), // filter_state
+    f(3744,6,1,b'm',195,4,0,b'S',0,0), // header
+    f(27149,6,2,b'm',193,4,0,b'S',0,0), // cookie
+    f(27155,21,3,b'm',192,4,0,b'S',0,0), // connection_properties
+    f(27176,8,4,b'b',65535,0,255,b'S',0,0), // terminal
+    f(27184,15,5,b'm',196,4,0,b'S',0,0), // query_parameter
+    f(27254,12,6,b'm',65535,4,0,b'R',27199,55), // filter_state
     // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    f(27282,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
+    f(27331,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(27437,3,2,b'm',344,4,255,b'I',27342,95), // ttl
-    f(131,4,3,b's',65535,0,255,b'I',27342,95), // path
-    f(27440,10,4,b'm',193,2,255,b'I',27342,95), // attributes
+    f(27486,3,2,b'm',352,4,255,b'I',27391,95), // ttl
+    f(131,4,3,b's',65535,0,255,b'I',27391,95), // path
+    f(27489,10,4,b'm',194,2,255,b'I',27391,95), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
     f(345,4,1,b's',65535,0,255,b'I',6893,36), // name
     f(2972,5,2,b's',65535,0,255,b'I',6893,36), // value
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    f(27561,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(24939,13,2,b'm',311,4,255,b'S',0,0), // regex_rewrite
+    f(27610,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(24988,13,2,b'm',319,4,255,b'S',0,0), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    f(17543,19,1,b'm',344,4,255,b'S',0,0), // max_stream_duration
-    f(27682,23,2,b'm',344,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(27705,26,3,b'm',344,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(17592,19,1,b'm',352,4,255,b'S',0,0), // max_stream_duration
+    f(27731,23,2,b'm',352,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(27754,26,3,b'm',352,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
-    f(27784,16,3,b'm',133,4,255,b'S',0,0), // runtime_fraction
-    f(27800,13,4,b'm',341,4,255,b'I',25249,35), // trace_sampled
-    f(25781,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
-    f(27813,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
-    f(27846,25,7,b'm',89,2,255,b'S',0,0), // request_headers_mutations
-    f(25885,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
+    f(27833,16,3,b'm',134,4,255,b'S',0,0), // runtime_fraction
+    f(27849,13,4,b'm',349,4,255,b'I',25298,35), // trace_sampled
+    f(25830,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(27862,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
+    f(27895,25,7,b'm',89,2,255,b'S',0,0), // request_headers_mutations
+    f(25934,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
     // envoy.config.route.v3.RouteAction.UpgradeConfig
-    f(27918,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(27930,7,2,b'm',341,4,255,b'S',0,0), // enabled
-    f(28000,14,3,b'm',65535,4,255,b'R',27937,63), // connect_config
+    f(27967,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(27979,7,2,b'm',349,4,255,b'S',0,0), // enabled
+    f(28049,14,3,b'm',65535,4,255,b'R',27986,63), // connect_config
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(28054,13,2,b'm',207,2,255,b'S',0,0), // virtual_hosts
-    f(28067,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
-    f(25152,23,4,b'm',108,2,255,b'S',0,0), // response_headers_to_add
-    f(25175,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25130,22,6,b'm',108,2,255,b'S',0,0), // request_headers_to_add
-    f(28088,17,7,b'm',341,4,255,b'S',0,0), // validate_clusters
-    f(25201,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(28201,4,9,b'm',65535,4,255,b'R',28105,96), // vhds
-    f(28205,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(28240,35,11,b'm',354,4,255,b'S',0,0), // max_direct_response_body_size_bytes
-    f(28275,25,12,b'm',65535,2,255,b'R',26668,84), // cluster_specifier_plugins
-    f(26516,23,13,b'm',197,2,255,b'S',0,0), // request_mirror_policies
-    f(28300,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
-    f(28328,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
-    f(25226,23,16,b'm',200,1,255,b'S',0,0), // typed_per_filter_config
-    f(9768,8,17,b'm',118,4,255,b'I',28367,38), // metadata
-    f(28405,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
-    f(25679,16,19,b'm',147,2,255,b'R',25577,102), // route_specifiers
+    f(28103,13,2,b'm',208,2,255,b'S',0,0), // virtual_hosts
+    f(28116,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
+    f(25201,23,4,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(25224,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25179,22,6,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(28137,17,7,b'm',349,4,255,b'S',0,0), // validate_clusters
+    f(25250,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(28250,4,9,b'm',65535,4,255,b'R',28154,96), // vhds
+    f(28254,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(28289,35,11,b'm',362,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(28324,25,12,b'm',65535,2,255,b'R',26717,84), // cluster_specifier_plugins
+    f(26565,23,13,b'm',198,2,255,b'S',0,0), // request_mirror_policies
+    f(28349,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
+    f(28377,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
+    f(25275,23,16,b'm',201,1,255,b'S',0,0), // typed_per_filter_config
+    f(9768,8,17,b'm',119,4,255,b'I',28416,38), // metadata
+    f(28454,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
+    f(25728,16,19,b'm',148,2,255,b'R',25626,102), // route_specifiers
     // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',340,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',348,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteMatch
-    f(28515,6,1,b's',65535,4,0,b'S',0,0), // prefix
+    f(28564,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(28521,14,4,b'm',341,4,255,b'S',0,0), // case_sensitive
-    f(28535,7,6,b'm',184,2,255,b'S',0,0), // headers
-    f(28542,16,7,b'm',185,2,255,b'S',0,0), // query_parameters
-    f(28558,4,8,b'm',203,4,255,b'S',0,0), // grpc
-    f(27784,16,9,b'm',133,4,255,b'S',0,0), // runtime_fraction
-    f(28562,10,10,b'm',312,4,0,b'S',0,0), // safe_regex
-    f(28572,11,11,b'm',204,4,255,b'S',0,0), // tls_context
-    f(28583,15,12,b'm',202,4,0,b'S',0,0), // connect_matcher
-    f(28695,16,13,b'm',308,2,255,b'R',28598,97), // dynamic_metadata
-    f(28711,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
-    f(28732,17,15,b'm',147,4,0,b'S',0,0), // path_match_policy
-    f(27205,12,16,b'm',305,2,255,b'S',0,0), // filter_state
-    f(28749,7,17,b'm',180,2,255,b'S',0,0), // cookies
+    f(28570,14,4,b'm',349,4,255,b'S',0,0), // case_sensitive
+    f(28584,7,6,b'm',185,2,255,b'S',0,0), // headers
+    f(28591,16,7,b'm',186,2,255,b'S',0,0), // query_parameters
+    f(28607,4,8,b'm',204,4,255,b'S',0,0), // grpc
+    f(27833,16,9,b'm',134,4,255,b'S',0,0), // runtime_fraction
+    f(28611,10,10,b'm',320,4,0,b'S',0,0), // safe_regex
+    f(28621,11,11,b'm',205,4,255,b'S',0,0), // tls_context
+    f(28632,15,12,b'm',203,4,0,b'S',0,0), // connect_matcher
+    f(28744,16,13,b'm',316,2,255,b'R',28647,97), // dynamic_metadata
+    f(28760,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
+    f(28781,17,15,b'm',148,4,0,b'S',0,0), // path_match_policy
+    f(27254,12,16,b'm',313,2,255,b'S',0,0), // filter_state
+    f(28798,7,17,b'm',181,2,255,b'S',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    f(28912,9,1,b'm',341,4,255,b'S',0,0), // presented
-    f(28921,9,2,b'm',341,4,255,b'S',0,0), // validated
+    f(28961,9,1,b'm',349,4,255,b'S',0,0), // presented
+    f(28970,9,2,b'm',349,4,255,b'S',0,0), // validated
     // envoy.config.route.v3.Tracing
-    f(28959,15,1,b'm',330,4,255,b'I',6893,36), // client_sampling
-    f(28974,15,2,b'm',330,4,255,b'I',6893,36), // random_sampling
-    f(28989,16,3,b'm',330,4,255,b'I',6893,36), // overall_sampling
-    f(29005,11,4,b'm',324,2,255,b'I',6893,36), // custom_tags
-    f(24454,9,5,b's',65535,0,255,b'I',6893,36), // operation
-    f(29016,18,6,b's',65535,0,255,b'I',6893,36), // upstream_operation
+    f(29008,15,1,b'm',338,4,255,b'I',6893,36), // client_sampling
+    f(29023,15,2,b'm',338,4,255,b'I',6893,36), // random_sampling
+    f(29038,16,3,b'm',338,4,255,b'I',6893,36), // overall_sampling
+    f(29054,11,4,b'm',332,2,255,b'I',6893,36), // custom_tags
+    f(24503,9,5,b's',65535,0,255,b'I',6893,36), // operation
+    f(29065,18,6,b's',65535,0,255,b'I',6893,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
     f(345,4,2,b's',65535,0,255,b'S',0,0), // name
-    f(28535,7,4,b'm',184,2,255,b'S',0,0), // headers
+    f(28584,7,4,b'm',185,2,255,b'S',0,0), // headers
     // envoy.config.route.v3.VirtualHost
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(29103,7,2,b's',65535,2,255,b'S',0,0), // domains
-    f(29110,6,3,b'm',187,2,255,b'S',0,0), // routes
-    f(29116,11,4,b'e',31,0,255,b'S',0,0), // require_tls
-    f(29127,16,5,b'm',206,2,255,b'S',0,0), // virtual_clusters
-    f(26094,11,6,b'm',65535,2,255,b'R',26025,69), // rate_limits
-    f(25130,22,7,b'm',108,2,255,b'S',0,0), // request_headers_to_add
-    f(26270,4,8,b'm',65535,4,255,b'R',26181,89), // cors
-    f(25152,23,10,b'm',108,2,255,b'S',0,0), // response_headers_to_add
-    f(25175,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25201,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(29143,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
-    f(25226,23,15,b'm',208,1,255,b'S',0,0), // typed_per_filter_config
-    f(15300,12,16,b'm',65535,4,255,b'R',25922,103), // retry_policy
-    f(26466,12,17,b'm',65535,4,255,b'R',26392,74), // hedge_policy
-    f(25367,30,18,b'm',354,4,255,b'I',25284,83), // per_request_buffer_limit_bytes
-    f(29172,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(26596,25,20,b'm',340,4,255,b'R',26561,35), // retry_policy_typed_config
-    f(29215,7,21,b'm',65535,4,255,b'R',29205,10), // matcher
-    f(26516,23,22,b'm',197,2,255,b'S',0,0), // request_mirror_policies
-    f(29284,31,23,b'b',65535,0,255,b'I',29222,62), // include_is_timeout_retry_header
-    f(9768,8,24,b'm',118,4,255,b'I',29315,39), // metadata
-    f(25552,25,25,b'm',355,4,255,b'I',25284,83), // request_body_buffer_limit
-    f(25679,16,26,b'm',147,2,255,b'R',25577,102), // route_specifiers
+    f(29152,7,2,b's',65535,2,255,b'S',0,0), // domains
+    f(29159,6,3,b'm',188,2,255,b'S',0,0), // routes
+    f(29165,11,4,b'e',31,0,255,b'S',0,0), // require_tls
+    f(29176,16,5,b'm',207,2,255,b'S',0,0), // virtual_clusters
+    f(26143,11,6,b'm',65535,2,255,b'R',26074,69), // rate_limits
+    f(25179,22,7,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(26319,4,8,b'm',65535,4,255,b'R',26230,89), // cors
+    f(25201,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(25224,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25250,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(29192,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
+    f(25275,23,15,b'm',209,1,255,b'S',0,0), // typed_per_filter_config
+    f(15349,12,16,b'm',65535,4,255,b'R',25971,103), // retry_policy
+    f(26515,12,17,b'm',65535,4,255,b'R',26441,74), // hedge_policy
+    f(25416,30,18,b'm',362,4,255,b'I',25333,83), // per_request_buffer_limit_bytes
+    f(29221,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
+    f(26645,25,20,b'm',348,4,255,b'R',26610,35), // retry_policy_typed_config
+    f(29264,7,21,b'm',65535,4,255,b'R',29254,10), // matcher
+    f(26565,23,22,b'm',198,2,255,b'S',0,0), // request_mirror_policies
+    f(29333,31,23,b'b',65535,0,255,b'I',29271,62), // include_is_timeout_retry_header
+    f(9768,8,24,b'm',119,4,255,b'I',29364,39), // metadata
+    f(25601,25,25,b'm',363,4,255,b'I',25333,83), // request_body_buffer_limit
+    f(25728,16,26,b'm',148,2,255,b'R',25626,102), // route_specifiers
     // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',340,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',348,4,255,b'S',0,0), // value
     // envoy.config.route.v3.WeightedCluster
-    f(7287,8,1,b'm',210,2,255,b'S',0,0), // clusters
-    f(29450,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
-    f(29511,12,3,b'm',354,4,255,b'I',29468,43), // total_weight
-    f(27561,11,4,b's',65535,4,0,b'S',0,0), // header_name
-    f(29523,15,5,b'm',341,4,0,b'S',0,0), // use_hash_policy
+    f(7287,8,1,b'm',211,2,255,b'S',0,0), // clusters
+    f(29499,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
+    f(29560,12,3,b'm',362,4,255,b'I',29517,43), // total_weight
+    f(27610,11,4,b's',65535,4,0,b'S',0,0), // header_name
+    f(29572,15,5,b'm',349,4,0,b'S',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(1997,6,2,b'm',354,4,255,b'S',0,0), // weight
-    f(25871,14,3,b'm',118,4,255,b'I',25812,59), // metadata_match
-    f(25130,22,4,b'm',108,2,255,b'S',0,0), // request_headers_to_add
-    f(25152,23,5,b'm',108,2,255,b'S',0,0), // response_headers_to_add
-    f(25175,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25201,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(25226,23,10,b'm',211,1,255,b'S',0,0), // typed_per_filter_config
-    f(25885,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
-    f(25781,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(1997,6,2,b'm',362,4,255,b'S',0,0), // weight
+    f(25920,14,3,b'm',119,4,255,b'I',25861,59), // metadata_match
+    f(25179,22,4,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(25201,23,5,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(25224,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25250,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(25275,23,10,b'm',212,1,255,b'S',0,0), // typed_per_filter_config
+    f(25934,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
+    f(25830,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
     // envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',340,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',348,4,255,b'S',0,0), // value
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(29719,6,2,b's',65535,4,0,b'S',0,0), // format
-    f(6816,11,3,b'm',351,4,0,b'S',0,0), // json_format
-    f(29725,17,4,b'm',351,4,0,b'S',0,0), // typed_json_format
-    f(942,10,5,b'm',143,4,0,b'S',0,0), // log_format
+    f(29768,6,2,b's',65535,4,0,b'S',0,0), // format
+    f(6816,11,3,b'm',359,4,0,b'S',0,0), // json_format
+    f(29774,17,4,b'm',359,4,0,b'S',0,0), // typed_json_format
+    f(942,10,5,b'm',144,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    f(942,10,1,b'm',143,4,0,b'S',0,0), // log_format
+    f(942,10,1,b'm',144,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    f(942,10,1,b'm',143,4,0,b'S',0,0), // log_format
+    f(942,10,1,b'm',144,4,0,b'S',0,0), // log_format
     // envoy.extensions.clusters.dns.v3.DnsCluster
-    f(9426,16,3,b'm',344,4,255,b'S',0,0), // dns_refresh_rate
-    f(10424,24,4,b'm',216,4,255,b'S',0,0), // dns_failure_refresh_rate
+    f(9426,16,3,b'm',352,4,255,b'S',0,0), // dns_refresh_rate
+    f(10424,24,4,b'm',217,4,255,b'S',0,0), // dns_failure_refresh_rate
     f(10221,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(10910,10,6,b'm',344,4,255,b'S',0,0), // dns_jitter
-    f(5767,25,7,b'm',147,4,255,b'S',0,0), // typed_dns_resolver_config
+    f(10910,10,6,b'm',352,4,255,b'S',0,0), // dns_jitter
+    f(5767,25,7,b'm',148,4,255,b'S',0,0), // typed_dns_resolver_config
     f(9442,17,8,b'e',33,0,255,b'S',0,0), // dns_lookup_family
-    f(29899,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
-    f(29931,20,10,b'm',344,4,255,b'S',0,0), // dns_min_refresh_rate
+    f(29948,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
+    f(29980,20,10,b'm',352,4,255,b'S',0,0), // dns_min_refresh_rate
     // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    f(12801,13,1,b'm',344,4,255,b'S',0,0), // base_interval
-    f(12814,12,2,b'm',344,4,255,b'S',0,0), // max_interval
+    f(12801,13,1,b'm',352,4,255,b'S',0,0), // base_interval
+    f(12814,12,2,b'm',352,4,255,b'S',0,0), // max_interval
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    f(30074,10,1,b's',65535,4,0,b'S',0,0), // object_key
-    f(19942,13,2,b'm',143,4,1,b'S',0,0), // format_string
-    f(30131,9,3,b'b',65535,0,255,b'I',30084,47), // read_only
-    f(30222,20,4,b'e',34,0,255,b'I',30140,82), // shared_with_upstream
-    f(30242,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
-    f(30255,11,6,b's',65535,0,255,b'S',0,0), // factory_key
+    f(30123,10,1,b's',65535,4,0,b'S',0,0), // object_key
+    f(19991,13,2,b'm',144,4,1,b'S',0,0), // format_string
+    f(30180,9,3,b'b',65535,0,255,b'I',30133,47), // read_only
+    f(30271,20,4,b'e',34,0,255,b'I',30189,82), // shared_with_upstream
+    f(30291,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
+    f(30304,11,6,b's',65535,0,255,b'S',0,0), // factory_key
+    // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
+    f(30378,9,1,b'm',220,4,255,b'S',0,0), // mutations
+    f(28254,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    // envoy.extensions.filters.http.header_mutation.v3.Mutations
+    f(30445,17,1,b'm',89,2,255,b'S',0,0), // request_mutations
+    f(30462,18,2,b'm',89,2,255,b'S',0,0), // response_mutations
+    f(30514,25,3,b'm',65535,2,255,b'R',30480,34), // query_parameter_mutations
+    f(30574,27,4,b'm',89,2,255,b'R',30539,35), // response_trailers_mutations
+    f(30601,26,5,b'm',89,2,255,b'R',30539,35), // request_trailers_mutations
     // envoy.extensions.filters.http.router.v3.Router
-    f(30368,13,1,b'm',341,4,255,b'I',30312,56), // dynamic_stats
-    f(30381,16,2,b'b',65535,0,255,b'I',25249,35), // start_child_span
-    f(30397,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(30409,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(30431,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(30500,27,6,b'b',65535,0,255,b'I',30451,49), // respect_expected_rq_timeout
-    f(30553,40,7,b'b',65535,0,255,b'I',30527,26), // suppress_grpc_request_failure_code_stats
-    f(30639,21,8,b'm',235,2,255,b'R',30593,46), // upstream_http_filters
-    f(30721,20,9,b'm',219,4,255,b'I',30660,61), // upstream_log_options
-    f(30741,33,10,b'm',341,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(30729,13,1,b'm',349,4,255,b'I',30673,56), // dynamic_stats
+    f(30742,16,2,b'b',65535,0,255,b'I',25298,35), // start_child_span
+    f(30758,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(30770,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(30792,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(30861,27,6,b'b',65535,0,255,b'I',30812,49), // respect_expected_rq_timeout
+    f(30914,40,7,b'b',65535,0,255,b'I',30888,26), // suppress_grpc_request_failure_code_stats
+    f(31000,21,8,b'm',241,2,255,b'R',30954,46), // upstream_http_filters
+    f(31082,20,9,b'm',222,4,255,b'I',31021,61), // upstream_log_options
+    f(31102,33,10,b'm',349,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(30845,37,1,b'b',65535,0,255,b'I',6893,36), // flush_upstream_log_on_upstream_stream
-    f(30882,27,2,b'm',344,4,255,b'I',6893,36), // upstream_log_flush_interval
+    f(31206,37,1,b'b',65535,0,255,b'I',6893,36), // flush_upstream_log_on_upstream_stream
+    f(31243,27,2,b'm',352,4,255,b'I',6893,36), // upstream_log_flush_interval
+    // envoy.extensions.filters.http.set_filter_state.v3.Config
+    f(31326,18,1,b'm',218,2,255,b'S',0,0), // on_request_headers
+    f(31386,17,2,b'b',65535,0,255,b'R',31344,42), // clear_route_cache
+    // envoy.extensions.filters.http.set_metadata.v3.Config
+    f(31455,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(2972,5,2,b'm',359,4,255,b'S',0,0), // value
+    f(9768,8,3,b'm',225,2,255,b'S',0,0), // metadata
+    // envoy.extensions.filters.http.set_metadata.v3.Metadata
+    f(31455,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(31527,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
+    f(2972,5,3,b'm',359,4,255,b'S',0,0), // value
+    f(31581,11,4,b'm',348,4,255,b'R',31542,39), // typed_value
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    f(22333,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(31041,12,2,b'm',339,4,255,b'S',0,0), // token_bucket
-    f(31053,15,3,b'm',132,4,255,b'S',0,0), // runtime_enabled
+    f(22382,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(31724,12,2,b'm',347,4,255,b'S',0,0), // token_bucket
+    f(31736,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    f(23082,5,1,b'm',225,2,255,b'S',0,0), // rules
-    f(31194,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
-    f(18502,17,3,b'm',126,4,255,b'S',0,0), // pass_through_tlvs
-    f(31231,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
-    f(22333,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(31279,12,6,b'e',65535,0,255,b'R',31250,29), // tlv_location
+    f(23131,5,1,b'm',231,2,255,b'S',0,0), // rules
+    f(31877,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
+    f(18551,17,3,b'm',127,4,255,b'S',0,0), // pass_through_tlvs
+    f(31914,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
+    f(22382,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(31962,12,6,b'e',65535,0,255,b'R',31933,29), // tlv_location
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    f(31369,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(31455,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
     f(12999,3,2,b's',65535,0,255,b'S',0,0), // key
-    f(31387,21,3,b'e',35,0,255,b'S',0,0), // value_string_encoding
+    f(32052,21,3,b'e',35,0,255,b'S',0,0), // value_string_encoding
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
-    f(18588,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
-    f(31478,14,2,b'm',224,4,255,b'S',0,0), // on_tlv_present
+    f(18637,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
+    f(32143,14,2,b'm',230,4,255,b'S',0,0), // on_tlv_present
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(31584,25,1,b'm',341,4,255,b'R',31555,29), // enable_ja3_fingerprinting
-    f(31664,24,2,b'm',354,4,255,b'I',31609,55), // initial_read_buffer_size
-    f(31688,25,3,b'm',341,4,255,b'R',31555,29), // enable_ja4_fingerprinting
-    f(31713,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(31760,21,5,b'm',354,4,255,b'S',0,0), // max_client_hello_size
+    f(32249,25,1,b'm',349,4,255,b'R',32220,29), // enable_ja3_fingerprinting
+    f(32329,24,2,b'm',362,4,255,b'I',32274,55), // initial_read_buffer_size
+    f(32353,25,3,b'm',349,4,255,b'R',32220,29), // enable_ja4_fingerprinting
+    f(32378,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(32425,21,5,b'm',362,4,255,b'S',0,0), // max_client_hello_size
     // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    f(22333,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(8758,15,2,b'm',355,4,255,b'S',0,0), // max_connections
-    f(31849,5,3,b'm',344,4,255,b'S',0,0), // delay
-    f(31053,15,4,b'm',132,4,255,b'S',0,0), // runtime_enabled
+    f(22382,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(8758,15,2,b'm',363,4,255,b'S',0,0), // max_connections
+    f(32514,5,3,b'm',352,4,255,b'S',0,0), // delay
+    f(31736,15,4,b'm',133,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.network.direct_response.v3.Config
-    f(31912,8,1,b'm',99,4,255,b'S',0,0), // response
+    f(32577,8,1,b'm',100,4,255,b'S',0,0), // response
     // envoy.extensions.filters.network.echo.v3.Echo
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(32046,10,1,b'e',36,0,255,b'S',0,0), // codec_type
-    f(22333,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32056,3,3,b'm',236,4,0,b'S',0,0), // rds
-    f(2551,12,4,b'm',199,4,0,b'S',0,0), // route_config
-    f(32059,12,5,b'm',235,2,255,b'S',0,0), // http_filters
-    f(32071,14,6,b'm',341,4,255,b'S',0,0), // add_user_agent
-    f(4828,7,7,b'm',65535,4,255,b'R',32085,28), // tracing
-    f(9383,21,8,b'm',110,4,255,b'S',0,0), // http_protocol_options
-    f(9404,22,9,b'm',113,4,255,b'S',0,0), // http2_protocol_options
-    f(32113,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(32124,13,12,b'm',344,4,255,b'S',0,0), // drain_timeout
+    f(32711,10,1,b'e',36,0,255,b'S',0,0), // codec_type
+    f(22382,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(32721,3,3,b'm',243,4,0,b'S',0,0), // rds
+    f(2551,12,4,b'm',200,4,0,b'S',0,0), // route_config
+    f(32724,12,5,b'm',241,2,255,b'S',0,0), // http_filters
+    f(32736,14,6,b'm',349,4,255,b'S',0,0), // add_user_agent
+    f(4828,7,7,b'm',65535,4,255,b'R',32750,28), // tracing
+    f(9383,21,8,b'm',111,4,255,b'S',0,0), // http_protocol_options
+    f(9404,22,9,b'm',114,4,255,b'S',0,0), // http2_protocol_options
+    f(32778,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(32789,13,12,b'm',352,4,255,b'S',0,0), // drain_timeout
     f(4311,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(32137,18,14,b'm',341,4,255,b'S',0,0), // use_remote_address
-    f(32155,19,15,b'm',341,4,255,b'S',0,0), // generate_request_id
-    f(32174,27,16,b'e',37,0,255,b'S',0,0), // forward_client_cert_details
-    f(32201,31,17,b'm',233,4,255,b'S',0,0), // set_current_client_cert_details
-    f(32232,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(32250,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(32341,49,20,b'b',65535,0,255,b'I',32270,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(32390,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(32405,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(26321,15,23,b'm',234,2,255,b'S',0,0), // upgrade_configs
-    f(32408,19,24,b'm',344,4,255,b'S',0,0), // stream_idle_timeout
-    f(32427,23,25,b'm',232,4,255,b'S',0,0), // internal_address_config
-    f(32450,21,26,b'm',344,4,255,b'S',0,0), // delayed_close_timeout
-    f(13946,15,28,b'm',344,4,255,b'S',0,0), // request_timeout
-    f(32471,22,29,b'm',354,4,255,b'S',0,0), // max_request_headers_kb
-    f(32493,14,30,b'm',341,4,255,b'S',0,0), // normalize_path
-    f(32545,13,31,b'm',65535,4,0,b'R',32507,38), // scoped_routes
-    f(32558,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(32586,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(32599,28,34,b'e',39,0,255,b'S',0,0), // server_header_transformation
-    f(9823,28,35,b'm',114,4,255,b'S',0,0), // common_http_protocol_options
-    f(32627,20,36,b'm',237,4,255,b'S',0,0), // request_id_extension
-    f(32647,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(32715,18,38,b'm',65535,4,255,b'R',32680,35), // local_reply_config
-    f(32733,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(32837,36,40,b'm',341,4,255,b'I',32757,80), // stream_error_on_invalid_http_message
-    f(32873,23,41,b'm',344,4,255,b'S',0,0), // request_headers_timeout
-    f(32896,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(32951,26,43,b'm',65535,4,255,b'R',32915,36), // path_normalization_options
-    f(33000,22,44,b'm',65535,4,255,b'R',32977,23), // http3_protocol_options
-    f(33022,32,45,b'e',38,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(33054,32,46,b'm',147,2,255,b'S',0,0), // original_ip_detection_extensions
-    f(33086,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(33109,28,48,b'm',135,4,255,b'S',0,0), // scheme_header_transformation
-    f(33137,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(33156,30,50,b'm',147,4,255,b'R',0,0), // typed_header_validation_config
-    f(33186,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(33242,32,52,b'm',147,2,255,b'R',33209,33), // early_header_mutation_extensions
-    f(33274,35,53,b'm',341,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(33341,25,54,b'm',344,4,255,b'I',33309,32), // access_log_flush_interval
-    f(33366,31,55,b'b',65535,0,255,b'I',33309,32), // flush_access_log_on_new_request
-    f(33397,18,56,b'm',231,4,255,b'I',33309,32), // access_log_options
-    f(33509,21,57,b'b',65535,0,255,b'I',33415,94), // append_local_overload
-    f(33580,34,58,b'b',65535,0,255,b'I',33530,50), // http1_safe_max_connection_duration
-    f(33614,20,59,b'm',344,4,255,b'S',0,0), // stream_flush_timeout
-    f(33634,27,60,b'm',65535,4,255,b'R',0,0), // forward_client_cert_matcher
-    f(33661,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(33681,20,62,b'm',337,4,255,b'S',0,0), // drain_timeout_jitter
+    f(32802,18,14,b'm',349,4,255,b'S',0,0), // use_remote_address
+    f(32820,19,15,b'm',349,4,255,b'S',0,0), // generate_request_id
+    f(32839,27,16,b'e',37,0,255,b'S',0,0), // forward_client_cert_details
+    f(32866,31,17,b'm',239,4,255,b'S',0,0), // set_current_client_cert_details
+    f(32897,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(32915,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(33006,49,20,b'b',65535,0,255,b'I',32935,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(33055,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(33070,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(26370,15,23,b'm',240,2,255,b'S',0,0), // upgrade_configs
+    f(33073,19,24,b'm',352,4,255,b'S',0,0), // stream_idle_timeout
+    f(33092,23,25,b'm',238,4,255,b'S',0,0), // internal_address_config
+    f(33115,21,26,b'm',352,4,255,b'S',0,0), // delayed_close_timeout
+    f(13995,15,28,b'm',352,4,255,b'S',0,0), // request_timeout
+    f(33136,22,29,b'm',362,4,255,b'S',0,0), // max_request_headers_kb
+    f(33158,14,30,b'm',349,4,255,b'S',0,0), // normalize_path
+    f(33210,13,31,b'm',65535,4,0,b'R',33172,38), // scoped_routes
+    f(33223,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(33251,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(33264,28,34,b'e',39,0,255,b'S',0,0), // server_header_transformation
+    f(9823,28,35,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
+    f(33292,20,36,b'm',244,4,255,b'S',0,0), // request_id_extension
+    f(33312,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(33345,18,38,b'm',242,4,255,b'S',0,0), // local_reply_config
+    f(33363,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(33467,36,40,b'm',349,4,255,b'I',33387,80), // stream_error_on_invalid_http_message
+    f(33503,23,41,b'm',352,4,255,b'S',0,0), // request_headers_timeout
+    f(33526,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(33581,26,43,b'm',65535,4,255,b'R',33545,36), // path_normalization_options
+    f(33630,22,44,b'm',65535,4,255,b'R',33607,23), // http3_protocol_options
+    f(33652,32,45,b'e',38,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(33684,32,46,b'm',148,2,255,b'S',0,0), // original_ip_detection_extensions
+    f(33716,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(33739,28,48,b'm',136,4,255,b'S',0,0), // scheme_header_transformation
+    f(33767,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(33786,30,50,b'm',148,4,255,b'R',0,0), // typed_header_validation_config
+    f(33816,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(33872,32,52,b'm',148,2,255,b'R',33839,33), // early_header_mutation_extensions
+    f(33904,35,53,b'm',349,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(33971,25,54,b'm',352,4,255,b'I',33939,32), // access_log_flush_interval
+    f(33996,31,55,b'b',65535,0,255,b'I',33939,32), // flush_access_log_on_new_request
+    f(34027,18,56,b'm',237,4,255,b'I',33939,32), // access_log_options
+    f(34139,21,57,b'b',65535,0,255,b'I',34045,94), // append_local_overload
+    f(34210,34,58,b'b',65535,0,255,b'I',34160,50), // http1_safe_max_connection_duration
+    f(34244,20,59,b'm',352,4,255,b'S',0,0), // stream_flush_timeout
+    f(34264,27,60,b'm',65535,4,255,b'R',0,0), // forward_client_cert_matcher
+    f(34291,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(34311,20,62,b'm',345,4,255,b'S',0,0), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(33341,25,1,b'm',344,4,255,b'I',6893,36), // access_log_flush_interval
-    f(33366,31,2,b'b',65535,0,255,b'I',6893,36), // flush_access_log_on_new_request
-    f(33802,44,3,b'b',65535,0,255,b'I',6893,36), // flush_log_on_tunnel_successfully_established
+    f(33971,25,1,b'm',352,4,255,b'I',6893,36), // access_log_flush_interval
+    f(33996,31,2,b'b',65535,0,255,b'I',6893,36), // flush_access_log_on_new_request
+    f(34432,44,3,b'b',65535,0,255,b'I',6893,36), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(33949,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
-    f(33961,11,2,b'm',96,2,255,b'S',0,0), // cidr_ranges
+    f(34579,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
+    f(34591,11,2,b'm',97,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(34081,7,1,b'm',341,4,255,b'S',0,0), // subject
-    f(34088,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(34711,7,1,b'm',349,4,255,b'S',0,0), // subject
+    f(34718,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(34092,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(29719,6,7,b'e',65535,0,255,b'R',0,0), // format
-    f(34097,6,8,b'b',65535,0,255,b'R',0,0), // issuer
+    f(34722,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(29768,6,7,b'e',65535,0,255,b'R',0,0), // format
+    f(34727,6,8,b'b',65535,0,255,b'R',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    f(27918,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(3548,7,2,b'm',235,2,255,b'R',34198,61), // filters
-    f(27930,7,3,b'm',341,4,255,b'S',0,0), // enabled
+    f(27967,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(3548,7,2,b'm',241,2,255,b'R',34828,61), // filters
+    f(27979,7,3,b'm',349,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,4,b'm',340,4,0,b'S',0,0), // typed_config
-    f(21351,16,5,b'm',65535,4,0,b'R',21308,43), // config_discovery
-    f(24590,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
-    f(15105,8,7,b'b',65535,0,255,b'S',0,0), // disabled
+    f(3148,12,4,b'm',348,4,0,b'S',0,0), // typed_config
+    f(21400,16,5,b'm',65535,4,0,b'R',21357,43), // config_discovery
+    f(24639,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(15154,8,7,b'b',65535,0,255,b'S',0,0), // disabled
+    // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
+    f(35035,7,1,b'm',245,2,255,b'S',0,0), // mappers
+    f(24594,11,2,b'm',144,4,255,b'S',0,0), // body_format
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(34392,13,1,b'm',97,4,255,b'S',0,0), // config_source
-    f(34405,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(35105,13,1,b'm',98,4,255,b'S',0,0), // config_source
+    f(35118,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    f(3148,12,1,b'm',340,4,255,b'S',0,0), // typed_config
+    f(3148,12,1,b'm',348,4,255,b'S',0,0), // typed_config
+    // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
+    f(3142,6,1,b'm',34,4,255,b'S',0,0), // filter
+    f(35287,11,2,b'm',362,4,255,b'S',0,0), // status_code
+    f(24569,4,3,b'm',100,4,255,b'S',0,0), // body
+    f(35298,20,4,b'm',144,4,255,b'S',0,0), // body_format_override
+    f(35318,14,5,b'm',109,2,255,b'S',0,0), // headers_to_add
     // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    f(22333,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(31041,12,2,b'm',339,4,255,b'S',0,0), // token_bucket
-    f(31053,15,3,b'm',132,4,255,b'S',0,0), // runtime_enabled
-    f(34566,9,4,b's',65535,0,255,b'S',0,0), // share_key
+    f(22382,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(31724,12,2,b'm',347,4,255,b'S',0,0), // token_bucket
+    f(31736,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
+    f(35398,9,4,b's',65535,0,255,b'S',0,0), // share_key
     // envoy.extensions.filters.network.set_filter_state.v3.Config
-    f(34634,17,1,b'm',217,2,255,b'S',0,0), // on_new_connection
-    f(34651,27,2,b'm',217,2,255,b'S',0,0), // on_downstream_tls_handshake
-    f(34678,18,3,b'm',217,2,255,b'S',0,0), // on_downstream_data
+    f(35466,17,1,b'm',218,2,255,b'S',0,0), // on_new_connection
+    f(35483,27,2,b'm',218,2,255,b'S',0,0), // on_downstream_tls_handshake
+    f(35510,18,3,b'm',218,2,255,b'S',0,0), // on_downstream_data
     // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    f(22333,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22382,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(34808,23,3,b'm',344,4,255,b'I',21039,34), // downstream_idle_timeout
-    f(34831,21,4,b'm',344,4,255,b'I',21039,34), // upstream_idle_timeout
+    f(35640,23,3,b'm',352,4,255,b'I',21088,34), // downstream_idle_timeout
+    f(35663,21,4,b'm',352,4,255,b'I',21088,34), // upstream_idle_timeout
     f(4311,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(34852,20,7,b'm',354,4,255,b'S',0,0), // max_connect_attempts
-    f(17491,12,8,b'm',344,4,255,b'S',0,0), // idle_timeout
-    f(25871,14,9,b'm',118,4,255,b'I',25812,59), // metadata_match
-    f(25795,17,10,b'm',244,4,0,b'S',0,0), // weighted_clusters
-    f(26170,11,11,b'm',331,2,255,b'I',34872,78), // hash_policy
-    f(34950,16,12,b'm',243,4,255,b'S',0,0), // tunneling_config
-    f(34966,34,13,b'm',344,4,255,b'S',0,0), // max_downstream_connection_duration
-    f(35099,9,14,b'm',65535,4,255,b'R',35000,99), // on_demand
-    f(33341,25,15,b'm',344,4,255,b'S',0,0), // access_log_flush_interval
-    f(35108,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(33397,18,17,b'm',242,4,255,b'S',0,0), // access_log_options
-    f(35137,15,18,b'm',93,4,255,b'S',0,0), // backoff_options
-    f(35239,19,19,b'm',145,2,255,b'R',35152,87), // proxy_protocol_tlvs
-    f(35258,52,20,b'm',337,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(35310,21,21,b'e',40,0,255,b'S',0,0), // upstream_connect_mode
-    f(35331,20,22,b'm',354,4,255,b'S',0,0), // max_early_data_bytes
-    f(35395,31,23,b'e',65535,0,255,b'R',35351,44), // proxy_protocol_tlv_merge_policy
-    f(35426,17,24,b'm',341,4,255,b'S',0,0), // check_drain_close
+    f(35684,20,7,b'm',362,4,255,b'S',0,0), // max_connect_attempts
+    f(17540,12,8,b'm',352,4,255,b'S',0,0), // idle_timeout
+    f(25920,14,9,b'm',119,4,255,b'I',25861,59), // metadata_match
+    f(25844,17,10,b'm',252,4,0,b'S',0,0), // weighted_clusters
+    f(26219,11,11,b'm',339,2,255,b'I',35704,78), // hash_policy
+    f(35782,16,12,b'm',251,4,255,b'S',0,0), // tunneling_config
+    f(35798,34,13,b'm',352,4,255,b'S',0,0), // max_downstream_connection_duration
+    f(35931,9,14,b'm',65535,4,255,b'R',35832,99), // on_demand
+    f(33971,25,15,b'm',352,4,255,b'S',0,0), // access_log_flush_interval
+    f(35940,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(34027,18,17,b'm',250,4,255,b'S',0,0), // access_log_options
+    f(35969,15,18,b'm',94,4,255,b'S',0,0), // backoff_options
+    f(36071,19,19,b'm',146,2,255,b'R',35984,87), // proxy_protocol_tlvs
+    f(36090,52,20,b'm',345,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(36142,21,21,b'e',40,0,255,b'S',0,0), // upstream_connect_mode
+    f(36163,20,22,b'm',362,4,255,b'S',0,0), // max_early_data_bytes
+    f(36227,31,23,b'e',65535,0,255,b'R',36183,44), // proxy_protocol_tlv_merge_policy
+    f(36258,17,24,b'm',349,4,255,b'S',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(33341,25,1,b'm',344,4,255,b'S',0,0), // access_log_flush_interval
-    f(35108,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(35517,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
+    f(33971,25,1,b'm',352,4,255,b'S',0,0), // access_log_flush_interval
+    f(35940,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(36349,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
     f(2003,8,1,b's',65535,0,255,b'S',0,0), // hostname
-    f(35612,8,2,b'b',65535,0,255,b'S',0,0), // use_post
-    f(35620,14,3,b'm',108,2,255,b'S',0,0), // headers_to_add
-    f(35634,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
-    f(35660,9,5,b's',65535,0,255,b'S',0,0), // post_path
-    f(35669,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
-    f(32627,20,7,b'm',237,4,255,b'S',0,0), // request_id_extension
-    f(35696,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
-    f(35713,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
-    f(19715,10,10,b'm',147,2,255,b'R',35736,76), // formatters
+    f(36444,8,2,b'b',65535,0,255,b'S',0,0), // use_post
+    f(35318,14,3,b'm',109,2,255,b'S',0,0), // headers_to_add
+    f(36452,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
+    f(36478,9,5,b's',65535,0,255,b'S',0,0), // post_path
+    f(36487,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
+    f(33292,20,7,b'm',244,4,255,b'S',0,0), // request_id_extension
+    f(36514,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
+    f(36531,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
+    f(19764,10,10,b'm',148,2,255,b'R',36554,76), // formatters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    f(7287,8,1,b'm',245,2,255,b'S',0,0), // clusters
+    f(7287,8,1,b'm',253,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
-    f(25871,14,3,b'm',118,4,255,b'I',25812,59), // metadata_match
+    f(25920,14,3,b'm',119,4,255,b'I',25861,59), // metadata_match
     // envoy.extensions.formatter.metadata.v3.Metadata
     // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
     // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    f(27561,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(36155,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
-    f(36196,18,3,b'm',334,4,255,b'S',0,0), // reject_with_status
+    f(27610,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(36973,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
+    f(37014,18,3,b'm',342,4,255,b'S',0,0), // reject_with_status
     // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    f(32250,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(36274,17,2,b'm',250,4,255,b'S',0,0), // xff_trusted_cidrs
-    f(32390,15,3,b'm',341,4,255,b'S',0,0), // skip_xff_append
+    f(32915,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(37092,17,2,b'm',258,4,255,b'S',0,0), // xff_trusted_cidrs
+    f(33055,15,3,b'm',349,4,255,b'S',0,0), // skip_xff_append
     // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    f(36357,5,1,b'm',96,2,255,b'S',0,0), // cidrs
+    f(37175,5,1,b'm',97,2,255,b'S',0,0), // cidrs
     // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    f(11278,20,1,b'm',254,4,0,b'S',0,0), // zone_aware_lb_config
-    f(11298,27,2,b'm',253,4,0,b'S',0,0), // locality_weighted_lb_config
+    f(11278,20,1,b'm',262,4,0,b'S',0,0), // zone_aware_lb_config
+    f(11298,27,2,b'm',261,4,0,b'S',0,0), // locality_weighted_lb_config
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    f(12089,15,1,b'm',337,4,255,b'I',11984,105), // routing_enabled
-    f(12104,16,2,b'm',355,4,255,b'I',11984,105), // min_cluster_size
+    f(12089,15,1,b'm',345,4,255,b'I',11984,105), // routing_enabled
+    f(12104,16,2,b'm',363,4,255,b'I',11984,105), // min_cluster_size
     f(12120,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
-    f(36722,29,4,b'b',65535,0,255,b'R',36682,40), // force_locality_direct_routing
-    f(36751,16,5,b'm',65535,4,255,b'R',36682,40), // force_local_zone
-    f(36767,14,6,b'e',65535,0,255,b'R',36682,40), // locality_basis
+    f(37540,29,4,b'b',65535,0,255,b'R',37500,40), // force_locality_direct_routing
+    f(37569,16,5,b'm',65535,4,255,b'R',37500,40), // force_local_zone
+    f(37585,14,6,b'e',65535,0,255,b'R',37500,40), // locality_basis
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    f(12312,12,1,b'm',354,4,255,b'S',0,0), // choice_count
-    f(12324,19,2,b'm',131,4,255,b'S',0,0), // active_request_bias
+    f(12312,12,1,b'm',362,4,255,b'S',0,0), // choice_count
+    f(12324,19,2,b'm',132,4,255,b'S',0,0), // active_request_bias
     f(12407,17,3,b'm',65535,4,255,b'R',12343,64), // slow_start_config
-    f(36851,18,4,b'm',252,4,255,b'S',0,0), // locality_lb_config
-    f(36869,16,5,b'm',341,4,255,b'S',0,0), // enable_full_scan
-    f(36885,16,6,b'e',41,0,255,b'S',0,0), // selection_method
+    f(37669,18,4,b'm',260,4,255,b'S',0,0), // locality_lb_config
+    f(37687,16,5,b'm',349,4,255,b'S',0,0), // enable_full_scan
+    f(37703,16,6,b'e',41,0,255,b'S',0,0), // selection_method
     // envoy.extensions.load_balancing_policies.random.v3.Random
-    f(36851,18,1,b'm',252,4,255,b'S',0,0), // locality_lb_config
+    f(37669,18,1,b'm',260,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
     f(12407,17,1,b'm',65535,4,255,b'R',12343,64), // slow_start_config
-    f(36851,18,2,b'm',252,4,255,b'S',0,0), // locality_lb_config
+    f(37669,18,2,b'm',260,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality
-    f(37092,23,1,b'm',84,4,255,b'S',0,0), // endpoint_picking_policy
+    f(37910,23,1,b'm',84,4,255,b'S',0,0), // endpoint_picking_policy
     // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    f(14909,9,1,b'm',90,2,255,b'S',0,0), // resolvers
-    f(14918,20,2,b'm',101,4,255,b'S',0,0), // dns_resolver_options
-    f(37184,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
-    f(37209,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
-    f(37272,15,5,b'm',354,4,255,b'I',37235,37), // udp_max_queries
-    f(37287,21,6,b'm',355,4,255,b'S',0,0), // query_timeout_seconds
-    f(37308,11,7,b'm',354,4,255,b'S',0,0), // query_tries
-    f(37319,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
-    f(37337,22,9,b'm',354,4,255,b'S',0,0), // edns0_max_payload_size
-    f(37359,24,10,b'm',344,4,255,b'I',37235,37), // max_udp_channel_duration
-    f(37383,25,11,b'b',65535,0,255,b'I',37235,37), // reinit_channel_on_timeout
-    f(37474,14,12,b'm',354,4,255,b'I',37408,66), // qcache_max_ttl
+    f(14958,9,1,b'm',91,2,255,b'S',0,0), // resolvers
+    f(14967,20,2,b'm',102,4,255,b'S',0,0), // dns_resolver_options
+    f(38002,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
+    f(38027,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
+    f(38090,15,5,b'm',362,4,255,b'I',38053,37), // udp_max_queries
+    f(38105,21,6,b'm',363,4,255,b'S',0,0), // query_timeout_seconds
+    f(38126,11,7,b'm',362,4,255,b'S',0,0), // query_tries
+    f(38137,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
+    f(38155,22,9,b'm',362,4,255,b'S',0,0), // edns0_max_payload_size
+    f(38177,24,10,b'm',352,4,255,b'I',38053,37), // max_udp_channel_duration
+    f(38201,25,11,b'b',65535,0,255,b'I',38053,37), // reinit_channel_on_timeout
+    f(38292,14,12,b'm',362,4,255,b'I',38226,66), // qcache_max_ttl
     // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    f(18699,11,1,b'm',354,4,255,b'S',0,0), // num_retries
-    f(37600,20,2,b'm',354,4,255,b'I',37569,31), // num_resolver_threads
+    f(18748,11,1,b'm',362,4,255,b'S',0,0), // num_retries
+    f(38418,20,2,b'm',362,4,255,b'I',38387,31), // num_resolver_threads
     // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    f(14909,9,1,b'm',90,2,255,b'S',0,0), // resolvers
-    f(37772,12,2,b'm',65535,4,255,b'R',37693,79), // dns_over_tls
-    f(37865,14,3,b'm',65535,4,255,b'R',37784,81), // dns_over_https
-    f(37931,13,4,b'b',65535,0,255,b'R',37879,52), // enable_dnssec
-    f(37944,10,5,b'm',354,4,255,b'I',37408,66), // cache_size
-    f(37600,20,6,b'm',354,4,255,b'I',37569,31), // num_resolver_threads
-    f(37954,17,7,b'm',341,4,255,b'S',0,0), // use_system_config
-    f(37971,13,8,b'm',344,4,255,b'S',0,0), // query_timeout
-    f(37308,11,9,b'm',354,4,255,b'S',0,0), // query_tries
+    f(14958,9,1,b'm',91,2,255,b'S',0,0), // resolvers
+    f(38590,12,2,b'm',65535,4,255,b'R',38511,79), // dns_over_tls
+    f(38683,14,3,b'm',65535,4,255,b'R',38602,81), // dns_over_https
+    f(38749,13,4,b'b',65535,0,255,b'R',38697,52), // enable_dnssec
+    f(38762,10,5,b'm',362,4,255,b'I',38226,66), // cache_size
+    f(38418,20,6,b'm',362,4,255,b'I',38387,31), // num_resolver_threads
+    f(38772,17,7,b'm',349,4,255,b'S',0,0), // use_system_config
+    f(38789,13,8,b'm',352,4,255,b'S',0,0), // query_timeout
+    f(38126,11,9,b'm',362,4,255,b'S',0,0), // query_tries
     // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    f(38050,13,1,b's',65535,0,255,b'S',0,0), // path_template
+    f(38868,13,1,b's',65535,0,255,b'S',0,0), // path_template
     // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    f(38133,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
+    f(38951,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
     // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    f(38209,17,1,b'm',341,4,255,b'S',0,0), // pack_trace_reason
-    f(38285,33,2,b'm',341,4,255,b'I',38226,59), // use_request_id_for_trace_sampling
+    f(39027,17,1,b'm',349,4,255,b'S',0,0), // pack_trace_reason
+    f(39103,33,2,b'm',349,4,255,b'I',39044,59), // use_request_id_for_trace_sampling
     // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    f(38388,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
+    f(39206,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
     // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    f(38492,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
+    f(39310,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
     // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    f(38589,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
-    f(38631,27,2,b'm',65535,4,255,b'R',38608,23), // max_heap_size_bytes_runtime
+    f(39407,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
+    f(39449,27,2,b'm',65535,4,255,b'R',39426,23), // max_heap_size_bytes_runtime
     // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
-    f(14799,8,1,b's',65535,0,255,b'S',0,0), // filename
+    f(14848,8,1,b's',65535,0,255,b'S',0,0), // filename
     // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
-    f(7843,6,1,b'm',125,4,255,b'S',0,0), // config
-    f(9718,16,2,b'm',146,4,255,b'S',0,0), // transport_socket
-    f(38903,25,3,b'b',65535,0,255,b'I',38819,84), // allow_unspecified_address
-    f(38992,15,4,b'b',65535,0,255,b'I',38928,64), // tlv_as_pool_key
+    f(7843,6,1,b'm',126,4,255,b'S',0,0), // config
+    f(9718,16,2,b'm',147,4,255,b'S',0,0), // transport_socket
+    f(39721,25,3,b'b',65535,0,255,b'I',39637,84), // allow_unspecified_address
+    f(39810,15,4,b'b',65535,0,255,b'I',39746,64), // tlv_as_pool_key
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(39135,10,1,b'm',99,4,255,b'S',0,0), // trusted_ca
-    f(39145,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(39168,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
-    f(39257,36,6,b'm',341,4,255,b'R',39191,66), // require_signed_certificate_timestamp
-    f(39293,3,7,b'm',99,4,255,b'S',0,0), // crl
-    f(39296,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
-    f(39321,23,9,b'm',314,2,255,b'S',0,0), // match_subject_alt_names
-    f(39344,24,10,b'e',42,0,255,b'S',0,0), // trust_chain_verification
-    f(14852,17,11,b'm',149,4,255,b'S',0,0), // watched_directory
-    f(39368,23,12,b'm',147,4,255,b'S',0,0), // custom_validator_config
-    f(39449,32,13,b'm',65535,4,255,b'R',39391,58), // ca_certificate_provider_instance
-    f(39481,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
-    f(39506,29,15,b'm',279,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(39535,16,16,b'm',354,4,255,b'S',0,0), // max_verify_depth
-    f(39667,17,17,b'm',65535,4,255,b'R',39551,116), // system_root_certs
-    f(39684,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
+    f(39953,10,1,b'm',100,4,255,b'S',0,0), // trusted_ca
+    f(39963,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(39986,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
+    f(40075,36,6,b'm',349,4,255,b'R',40009,66), // require_signed_certificate_timestamp
+    f(40111,3,7,b'm',100,4,255,b'S',0,0), // crl
+    f(40114,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
+    f(40139,23,9,b'm',322,2,255,b'S',0,0), // match_subject_alt_names
+    f(40162,24,10,b'e',42,0,255,b'S',0,0), // trust_chain_verification
+    f(14901,17,11,b'm',150,4,255,b'S',0,0), // watched_directory
+    f(40186,23,12,b'm',148,4,255,b'S',0,0), // custom_validator_config
+    f(40267,32,13,b'm',65535,4,255,b'R',40209,58), // ca_certificate_provider_instance
+    f(40299,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
+    f(40324,29,15,b'm',287,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(40353,16,16,b'm',362,4,255,b'S',0,0), // max_verify_depth
+    f(40485,17,17,b'm',65535,4,255,b'R',40369,116), // system_root_certs
+    f(40502,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(39765,10,1,b'm',282,4,255,b'S',0,0), // tls_params
-    f(39775,16,2,b'm',280,2,255,b'S',0,0), // tls_certificates
-    f(39791,18,3,b'm',271,4,0,b'S',0,0), // validation_context
-    f(39809,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(39823,34,6,b'm',277,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(39857,36,7,b'm',277,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(39893,27,8,b'm',273,4,0,b'S',0,0), // combined_validation_context
-    f(40014,36,9,b'm',65535,4,255,b'R',39920,94), // tls_certificate_certificate_provider
-    f(40148,39,10,b'm',65535,4,0,b'R',40050,98), // validation_context_certificate_provider
-    f(40187,45,11,b'm',65535,4,255,b'R',39920,94), // tls_certificate_certificate_provider_instance
-    f(40232,48,12,b'm',65535,4,0,b'R',40050,98), // validation_context_certificate_provider_instance
-    f(40374,17,13,b'm',147,4,255,b'R',40280,94), // custom_handshaker
-    f(40391,33,14,b'm',65535,4,255,b'R',39920,94), // tls_certificate_provider_instance
-    f(40424,7,15,b'm',281,4,255,b'S',0,0), // key_log
-    f(40564,31,16,b'm',147,4,255,b'R',40431,133), // custom_tls_certificate_selector
+    f(40583,10,1,b'm',290,4,255,b'S',0,0), // tls_params
+    f(40593,16,2,b'm',288,2,255,b'S',0,0), // tls_certificates
+    f(40609,18,3,b'm',279,4,0,b'S',0,0), // validation_context
+    f(40627,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(40641,34,6,b'm',285,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(40675,36,7,b'm',285,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(40711,27,8,b'm',281,4,0,b'S',0,0), // combined_validation_context
+    f(40832,36,9,b'm',65535,4,255,b'R',40738,94), // tls_certificate_certificate_provider
+    f(40966,39,10,b'm',65535,4,0,b'R',40868,98), // validation_context_certificate_provider
+    f(41005,45,11,b'm',65535,4,255,b'R',40738,94), // tls_certificate_certificate_provider_instance
+    f(41050,48,12,b'm',65535,4,0,b'R',40868,98), // validation_context_certificate_provider_instance
+    f(41192,17,13,b'm',148,4,255,b'R',41098,94), // custom_handshaker
+    f(41209,33,14,b'm',65535,4,255,b'R',40738,94), // tls_certificate_provider_instance
+    f(41242,7,15,b'm',289,4,255,b'S',0,0), // key_log
+    f(41382,31,16,b'm',148,4,255,b'R',41249,133), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(40690,26,1,b'm',271,4,255,b'S',0,0), // default_validation_context
-    f(39857,36,2,b'm',277,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(40148,39,3,b'm',65535,4,255,b'R',40716,76), // validation_context_certificate_provider
-    f(40232,48,4,b'm',65535,4,255,b'R',40716,76), // validation_context_certificate_provider_instance
+    f(41508,26,1,b'm',279,4,255,b'S',0,0), // default_validation_context
+    f(40675,36,2,b'm',285,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(40966,39,3,b'm',65535,4,255,b'R',41534,76), // validation_context_certificate_provider
+    f(41050,48,4,b'm',65535,4,255,b'R',41534,76), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(40854,18,1,b'm',272,4,255,b'S',0,0), // common_tls_context
-    f(40872,26,2,b'm',341,4,255,b'S',0,0), // require_client_certificate
-    f(40985,11,3,b'm',341,4,255,b'R',40898,87), // require_sni
-    f(40996,19,4,b'm',283,4,0,b'S',0,0), // session_ticket_keys
-    f(41015,37,5,b'm',277,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
-    f(41052,15,6,b'm',344,4,255,b'S',0,0), // session_timeout
-    f(41067,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(41103,18,8,b'e',43,0,255,b'S',0,0), // ocsp_staple_policy
-    f(41121,31,9,b'm',341,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
-    f(41152,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(41187,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
+    f(41672,18,1,b'm',280,4,255,b'S',0,0), // common_tls_context
+    f(41690,26,2,b'm',349,4,255,b'S',0,0), // require_client_certificate
+    f(41803,11,3,b'm',349,4,255,b'R',41716,87), // require_sni
+    f(41814,19,4,b'm',291,4,0,b'S',0,0), // session_ticket_keys
+    f(41833,37,5,b'm',285,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
+    f(41870,15,6,b'm',352,4,255,b'S',0,0), // session_timeout
+    f(41885,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(41921,18,8,b'e',43,0,255,b'S',0,0), // ocsp_staple_policy
+    f(41939,31,9,b'm',349,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
+    f(41970,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(42005,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    f(41275,13,1,b'm',276,2,255,b'S',0,0), // trust_domains
-    f(41288,13,2,b'm',99,4,255,b'S',0,0), // trust_bundles
+    f(42093,13,1,b'm',284,2,255,b'S',0,0), // trust_domains
+    f(42106,13,2,b'm',100,4,255,b'S',0,0), // trust_bundles
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(41380,12,2,b'm',99,4,255,b'S',0,0), // trust_bundle
-    f(41457,21,3,b's',65535,0,255,b'R',41392,65), // workload_trust_domain
+    f(42198,12,2,b'm',100,4,255,b'S',0,0), // trust_bundle
+    f(42275,21,3,b's',65535,0,255,b'R',42210,65), // workload_trust_domain
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(41535,10,2,b'm',97,4,255,b'S',0,0), // sds_config
+    f(42353,10,2,b'm',98,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(41593,15,2,b'm',280,4,0,b'S',0,0), // tls_certificate
-    f(40996,19,3,b'm',283,4,0,b'S',0,0), // session_ticket_keys
-    f(39791,18,4,b'm',271,4,0,b'S',0,0), // validation_context
-    f(41658,14,5,b'm',65535,4,0,b'R',41608,50), // generic_secret
+    f(42411,15,2,b'm',288,4,0,b'S',0,0), // tls_certificate
+    f(41814,19,3,b'm',291,4,0,b'S',0,0), // session_ticket_keys
+    f(40609,18,4,b'm',279,4,0,b'S',0,0), // validation_context
+    f(42476,14,5,b'm',65535,4,0,b'R',42426,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(41735,8,1,b'e',44,0,255,b'S',0,0), // san_type
-    f(29215,7,2,b'm',314,4,255,b'S',0,0), // matcher
-    f(41743,3,3,b's',65535,0,255,b'S',0,0), // oid
+    f(42553,8,1,b'e',44,0,255,b'S',0,0), // san_type
+    f(29264,7,2,b'm',322,4,255,b'S',0,0), // matcher
+    f(42561,3,3,b's',65535,0,255,b'S',0,0), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(41802,17,1,b'm',99,4,255,b'S',0,0), // certificate_chain
-    f(41819,11,2,b'm',99,12,255,b'S',0,0), // private_key
-    f(41945,8,3,b'm',99,12,255,b'R',41830,115), // password
-    f(41953,11,4,b'm',99,4,255,b'S',0,0), // ocsp_staple
-    f(42055,28,5,b'm',99,2,255,b'R',41964,91), // signed_certificate_timestamp
-    f(42153,20,6,b'm',65535,4,255,b'R',42083,70), // private_key_provider
-    f(14852,17,7,b'm',149,4,255,b'S',0,0), // watched_directory
-    f(42248,6,8,b'm',99,12,255,b'R',42173,75), // pkcs12
-    f(39765,10,9,b'm',282,4,255,b'R',42254,118), // tls_params
+    f(42620,17,1,b'm',100,4,255,b'S',0,0), // certificate_chain
+    f(42637,11,2,b'm',100,12,255,b'S',0,0), // private_key
+    f(42763,8,3,b'm',100,12,255,b'R',42648,115), // password
+    f(42771,11,4,b'm',100,4,255,b'S',0,0), // ocsp_staple
+    f(42873,28,5,b'm',100,2,255,b'R',42782,91), // signed_certificate_timestamp
+    f(42971,20,6,b'm',65535,4,255,b'R',42901,70), // private_key_provider
+    f(14901,17,7,b'm',150,4,255,b'S',0,0), // watched_directory
+    f(43066,6,8,b'm',100,12,255,b'R',42991,75), // pkcs12
+    f(40583,10,9,b'm',290,4,255,b'R',43072,118), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(42423,19,2,b'm',96,2,255,b'S',0,0), // local_address_range
-    f(42442,20,3,b'm',96,2,255,b'S',0,0), // remote_address_range
+    f(43241,19,2,b'm',97,2,255,b'S',0,0), // local_address_range
+    f(43260,20,3,b'm',97,2,255,b'S',0,0), // remote_address_range
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(42517,28,1,b'e',45,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(42545,28,2,b'e',45,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(42573,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(42586,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(42597,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
-    f(42728,19,6,b'e',65535,2,255,b'R',42617,111), // compliance_policies
+    f(43335,28,1,b'e',45,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(43363,28,2,b'e',45,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(43391,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(43404,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(43415,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
+    f(43546,19,6,b'e',65535,2,255,b'R',43435,111), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    f(42809,4,1,b'm',99,10,255,b'S',0,0), // keys
+    f(43627,4,1,b'm',100,10,255,b'S',0,0), // keys
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(40854,18,1,b'm',272,4,255,b'S',0,0), // common_tls_context
-    f(42873,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(42961,19,3,b'b',65535,0,255,b'R',42876,85), // allow_renegotiation
-    f(42980,16,4,b'm',354,4,255,b'S',0,0), // max_session_keys
-    f(43086,21,5,b'm',341,4,255,b'I',42996,90), // enforce_rsa_key_usage
-    f(43107,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(43120,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(41672,18,1,b'm',280,4,255,b'S',0,0), // common_tls_context
+    f(43691,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(43779,19,3,b'b',65535,0,255,b'R',43694,85), // allow_renegotiation
+    f(43798,16,4,b'm',362,4,255,b'S',0,0), // max_session_keys
+    f(43904,21,5,b'm',349,4,255,b'I',43814,90), // enforce_rsa_key_usage
+    f(43925,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(43938,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    f(9823,28,1,b'm',114,4,255,b'S',0,0), // common_http_protocol_options
-    f(10448,30,2,b'm',148,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(43197,20,3,b'm',287,4,0,b'S',0,0), // explicit_http_config
-    f(43217,30,4,b'm',288,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(43247,11,5,b'm',286,4,0,b'S',0,0), // auto_config
-    f(32059,12,6,b'm',235,2,255,b'R',43258,82), // http_filters
-    f(43340,24,7,b'm',147,4,255,b'R',0,0), // header_validation_config
+    f(9823,28,1,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
+    f(10448,30,2,b'm',149,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(44015,20,3,b'm',295,4,0,b'S',0,0), // explicit_http_config
+    f(44035,30,4,b'm',296,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(44065,11,5,b'm',294,4,0,b'S',0,0), // auto_config
+    f(32724,12,6,b'm',241,2,255,b'R',44076,82), // http_filters
+    f(44158,24,7,b'm',148,4,255,b'R',0,0), // header_validation_config
     f(7500,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
-    f(26516,23,9,b'm',197,2,255,b'R',0,0), // request_mirror_policies
-    f(26170,11,10,b'm',190,2,255,b'R',0,0), // hash_policy
-    f(15300,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
+    f(26565,23,9,b'm',198,2,255,b'R',0,0), // request_mirror_policies
+    f(26219,11,10,b'm',191,2,255,b'R',0,0), // hash_policy
+    f(15349,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    f(9383,21,1,b'm',110,4,255,b'S',0,0), // http_protocol_options
-    f(9404,22,2,b'm',113,4,255,b'S',0,0), // http2_protocol_options
-    f(33000,22,3,b'm',65535,4,255,b'R',32977,23), // http3_protocol_options
-    f(43433,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(9383,21,1,b'm',111,4,255,b'S',0,0), // http_protocol_options
+    f(9404,22,2,b'm',114,4,255,b'S',0,0), // http2_protocol_options
+    f(33630,22,3,b'm',65535,4,255,b'R',33607,23), // http3_protocol_options
+    f(44251,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    f(9383,21,1,b'm',110,4,0,b'S',0,0), // http_protocol_options
-    f(9404,22,2,b'm',113,4,0,b'S',0,0), // http2_protocol_options
-    f(33000,22,3,b'm',65535,4,0,b'R',32977,23), // http3_protocol_options
+    f(9383,21,1,b'm',111,4,0,b'S',0,0), // http_protocol_options
+    f(9404,22,2,b'm',114,4,0,b'S',0,0), // http2_protocol_options
+    f(33630,22,3,b'm',65535,4,0,b'R',33607,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    f(9383,21,1,b'm',110,4,255,b'S',0,0), // http_protocol_options
-    f(9404,22,2,b'm',113,4,255,b'S',0,0), // http2_protocol_options
-    f(33000,22,3,b'm',65535,4,255,b'R',32977,23), // http3_protocol_options
+    f(9383,21,1,b'm',111,4,255,b'S',0,0), // http_protocol_options
+    f(9404,22,2,b'm',114,4,255,b'S',0,0), // http2_protocol_options
+    f(33630,22,3,b'm',65535,4,255,b'R',33607,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    f(2913,4,1,b'm',121,4,255,b'S',0,0), // node
-    f(43665,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(43673,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(43697,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(43723,25,5,b'm',290,1,255,b'S',0,0), // initial_resource_versions
-    f(43748,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(43762,12,7,b'm',357,4,255,b'S',0,0), // error_detail
-    f(43774,27,8,b'm',301,2,255,b'S',0,0), // resource_locators_subscribe
-    f(43801,29,9,b'm',301,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(2913,4,1,b'm',122,4,255,b'S',0,0), // node
+    f(44483,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(44491,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(44515,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(44541,25,5,b'm',298,1,255,b'S',0,0), // initial_resource_versions
+    f(44566,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(44580,12,7,b'm',365,4,255,b'S',0,0), // error_detail
+    f(44592,27,8,b'm',309,2,255,b'S',0,0), // resource_locators_subscribe
+    f(44619,29,9,b'm',309,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(43956,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(43975,9,2,b'm',298,2,255,b'S',0,0), // resources
-    f(43665,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(43984,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(43989,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(44006,13,7,b'm',98,4,255,b'S',0,0), // control_plane
-    f(44019,22,8,b'm',303,2,255,b'S',0,0), // removed_resource_names
-    f(44041,15,9,b'm',300,2,255,b'S',0,0), // resource_errors
+    f(44774,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(44793,9,2,b'm',306,2,255,b'S',0,0), // resources
+    f(44483,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(44802,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(44807,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(44824,13,7,b'm',99,4,255,b'S',0,0), // control_plane
+    f(44837,22,8,b'm',311,2,255,b'S',0,0), // removed_resource_names
+    f(44859,15,9,b'm',308,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2913,4,2,b'm',121,4,255,b'S',0,0), // node
-    f(44099,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(43665,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(43748,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(43762,12,6,b'm',357,4,255,b'S',0,0), // error_detail
-    f(44113,17,7,b'm',301,2,255,b'S',0,0), // resource_locators
+    f(2913,4,2,b'm',122,4,255,b'S',0,0), // node
+    f(44917,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(44483,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(44566,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(44580,12,6,b'm',365,4,255,b'S',0,0), // error_detail
+    f(44931,17,7,b'm',309,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(43975,9,2,b'm',340,2,255,b'S',0,0), // resources
-    f(44174,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(43665,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(43984,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(44006,13,6,b'm',98,4,255,b'S',0,0), // control_plane
-    f(44041,15,7,b'm',300,2,255,b'S',0,0), // resource_errors
+    f(44793,9,2,b'm',348,2,255,b'S',0,0), // resources
+    f(44992,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(44483,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(44802,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(44824,13,6,b'm',99,4,255,b'S',0,0), // control_plane
+    f(44859,15,7,b'm',308,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(44234,10,1,b'm',296,4,0,b'S',0,0), // constraint
-    f(44244,14,2,b'm',295,4,0,b'S',0,0), // or_constraints
-    f(44258,15,3,b'm',295,4,0,b'S',0,0), // and_constraints
-    f(44273,15,4,b'm',294,4,0,b'S',0,0), // not_constraints
+    f(45052,10,1,b'm',304,4,0,b'S',0,0), // constraint
+    f(45062,14,2,b'm',303,4,0,b'S',0,0), // or_constraints
+    f(45076,15,3,b'm',303,4,0,b'S',0,0), // and_constraints
+    f(45091,15,4,b'm',302,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(44357,11,1,b'm',294,2,255,b'S',0,0), // constraints
+    f(45175,11,1,b'm',302,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(44439,6,3,b'm',297,4,0,b'S',0,0), // exists
+    f(45257,6,3,b'm',305,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(44558,8,2,b'm',340,4,255,b'S',0,0), // resource
+    f(45376,8,2,b'm',348,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(44566,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(27437,3,6,b'm',344,4,255,b'S',0,0), // ttl
-    f(44573,13,7,b'm',299,4,255,b'S',0,0), // cache_control
-    f(44586,13,8,b'm',303,4,255,b'S',0,0), // resource_name
-    f(9768,8,9,b'm',118,4,255,b'S',0,0), // metadata
+    f(45384,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(27486,3,6,b'm',352,4,255,b'S',0,0), // ttl
+    f(45391,13,7,b'm',307,4,255,b'S',0,0), // cache_control
+    f(45404,13,8,b'm',311,4,255,b'S',0,0), // resource_name
+    f(9768,8,9,b'm',119,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(44647,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(45465,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(44586,13,1,b'm',303,4,255,b'S',0,0), // resource_name
-    f(43762,12,2,b'm',357,4,255,b'S',0,0), // error_detail
+    f(45404,13,1,b'm',311,4,255,b'S',0,0), // resource_name
+    f(44580,12,2,b'm',365,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(18239,18,2,b'm',302,1,255,b'S',0,0), // dynamic_parameters
+    f(18288,18,2,b'm',310,1,255,b'S',0,0), // dynamic_parameters
     // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(44845,29,2,b'm',294,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(45663,29,2,b'm',302,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.type.matcher.v3.DoubleMatcher
-    f(44909,5,1,b'm',329,4,0,b'I',6893,36), // range
-    f(44914,5,2,b'd',65535,4,0,b'I',6893,36), // exact
+    f(45727,5,1,b'm',337,4,0,b'I',6893,36), // range
+    f(45732,5,2,b'd',65535,4,0,b'I',6893,36), // exact
     // envoy.type.matcher.v3.FilterStateMatcher
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(24399,12,2,b'm',314,4,0,b'S',0,0), // string_match
-    f(45004,13,3,b'm',65535,4,0,b'R',44959,45), // address_match
+    f(24448,12,2,b'm',322,4,0,b'S',0,0), // string_match
+    f(45822,13,3,b'm',65535,4,0,b'R',45777,45), // address_match
     // envoy.type.matcher.v3.ListMatcher
-    f(45050,6,1,b'm',315,4,0,b'I',6893,36), // one_of
+    f(45868,6,1,b'm',323,4,0,b'I',6893,36), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(45095,8,1,b'm',314,2,255,b'S',0,0), // patterns
+    f(45913,8,1,b'm',322,2,255,b'S',0,0), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3142,6,1,b's',65535,0,255,b'I',6893,36), // filter
-    f(131,4,2,b'm',309,2,255,b'I',6893,36), // path
-    f(2972,5,3,b'm',315,4,255,b'I',6893,36), // value
-    f(45140,6,4,b'b',65535,0,255,b'I',6893,36), // invert
+    f(131,4,2,b'm',317,2,255,b'I',6893,36), // path
+    f(2972,5,3,b'm',323,4,255,b'I',6893,36), // value
+    f(45958,6,4,b'b',65535,0,255,b'I',6893,36), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
     f(12999,3,1,b's',65535,4,0,b'I',6893,36), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(45226,14,1,b'm',315,2,255,b'I',6893,36), // value_matchers
+    f(46044,14,1,b'm',323,2,255,b'I',6893,36), // value_matchers
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(45285,7,1,b'm',312,4,255,b'S',0,0), // pattern
-    f(45292,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(46103,7,1,b'm',320,4,255,b'S',0,0), // pattern
+    f(46110,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(45402,10,1,b'm',313,4,0,b'I',45338,64), // google_re2
-    f(23626,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(46220,10,1,b'm',321,4,0,b'I',46156,64), // google_re2
+    f(23675,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(45456,16,1,b'm',354,4,255,b'I',6893,36), // max_program_size
+    f(46274,16,1,b'm',362,4,255,b'I',6893,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(44914,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(28515,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(45507,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(28562,10,5,b'm',312,4,0,b'S',0,0), // safe_regex
-    f(45513,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(45524,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(45584,6,8,b'm',65535,4,0,b'R',45532,52), // custom
+    f(45732,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(28564,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(46325,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(28611,10,5,b'm',320,4,0,b'S',0,0), // safe_regex
+    f(46331,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(46342,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(46402,6,8,b'm',65535,4,0,b'R',46350,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(45624,10,1,b'm',316,4,0,b'I',6893,36), // null_match
-    f(45634,12,2,b'm',304,4,0,b'I',6893,36), // double_match
-    f(24399,12,3,b'm',314,4,0,b'I',6893,36), // string_match
-    f(45646,10,4,b'b',65535,4,0,b'I',6893,36), // bool_match
-    f(24658,13,5,b'b',65535,4,0,b'I',6893,36), // present_match
-    f(45656,10,6,b'm',306,4,0,b'I',6893,36), // list_match
-    f(22958,8,7,b'm',310,4,0,b'I',6893,36), // or_match
+    f(46442,10,1,b'm',324,4,0,b'I',6893,36), // null_match
+    f(46452,12,2,b'm',312,4,0,b'I',6893,36), // double_match
+    f(24448,12,3,b'm',322,4,0,b'I',6893,36), // string_match
+    f(46464,10,4,b'b',65535,4,0,b'I',6893,36), // bool_match
+    f(24707,13,5,b'b',65535,4,0,b'I',6893,36), // present_match
+    f(46474,10,6,b'm',314,4,0,b'I',6893,36), // list_match
+    f(23007,8,7,b'm',318,4,0,b'I',6893,36), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
     f(12999,3,1,b's',65535,0,255,b'I',6893,36), // key
-    f(131,4,2,b'm',318,2,255,b'I',6893,36), // path
+    f(131,4,2,b'm',326,2,255,b'I',6893,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
     f(12999,3,1,b's',65535,4,0,b'I',6893,36), // key
-    f(45790,5,2,b'u',65535,4,0,b'I',6893,36), // index
+    f(46608,5,2,b'u',65535,4,0,b'I',6893,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(45830,7,1,b'm',322,4,0,b'I',6893,36), // request
-    f(24991,5,2,b'm',323,4,0,b'I',6893,36), // route
-    f(694,7,3,b'm',320,4,0,b'I',6893,36), // cluster
-    f(45837,4,4,b'm',321,4,0,b'I',6893,36), // host
+    f(46648,7,1,b'm',330,4,0,b'I',6893,36), // request
+    f(25040,5,2,b'm',331,4,0,b'I',6893,36), // route
+    f(694,7,3,b'm',328,4,0,b'I',6893,36), // cluster
+    f(46655,4,4,b'm',329,4,0,b'I',6893,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(46039,3,1,b's',65535,0,255,b'I',6893,36), // tag
-    f(46042,7,2,b'm',327,4,0,b'I',6893,36), // literal
-    f(46049,11,3,b'm',325,4,0,b'I',6893,36), // environment
-    f(46060,14,4,b'm',326,4,0,b'I',6893,36), // request_header
-    f(9768,8,5,b'm',328,4,0,b'I',6893,36), // metadata
+    f(46857,3,1,b's',65535,0,255,b'I',6893,36), // tag
+    f(46860,7,2,b'm',335,4,0,b'I',6893,36), // literal
+    f(46867,11,3,b'm',333,4,0,b'I',6893,36), // environment
+    f(46878,14,4,b'm',334,4,0,b'I',6893,36), // request_header
+    f(9768,8,5,b'm',336,4,0,b'I',6893,36), // metadata
     f(2972,5,6,b's',65535,4,0,b'I',6893,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
     f(345,4,1,b's',65535,0,255,b'I',6893,36), // name
-    f(18916,13,2,b's',65535,0,255,b'I',6893,36), // default_value
+    f(18965,13,2,b's',65535,0,255,b'I',6893,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Header
     f(345,4,1,b's',65535,0,255,b'I',6893,36), // name
-    f(18916,13,2,b's',65535,0,255,b'I',6893,36), // default_value
+    f(18965,13,2,b's',65535,0,255,b'I',6893,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Literal
     f(2972,5,1,b's',65535,0,255,b'I',6893,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(46234,4,1,b'm',319,4,255,b'I',6893,36), // kind
-    f(12615,12,2,b'm',317,4,255,b'I',6893,36), // metadata_key
-    f(18916,13,3,b's',65535,0,255,b'I',6893,36), // default_value
+    f(47052,4,1,b'm',327,4,255,b'I',6893,36), // kind
+    f(12615,12,2,b'm',325,4,255,b'I',6893,36), // metadata_key
+    f(18965,13,3,b's',65535,0,255,b'I',6893,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(46263,5,1,b'd',65535,0,255,b'I',6893,36), // start
-    f(46268,3,2,b'd',65535,0,255,b'I',6893,36), // end
+    f(47081,5,1,b'd',65535,0,255,b'I',6893,36), // start
+    f(47086,3,2,b'd',65535,0,255,b'I',6893,36), // end
     // envoy.type.v3.FractionalPercent
-    f(46302,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(46311,11,2,b'e',46,0,255,b'S',0,0), // denominator
+    f(47120,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(47129,11,2,b'e',46,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(27282,9,1,b'm',333,4,0,b'I',6893,36), // source_ip
-    f(27205,12,2,b'm',332,4,0,b'I',6893,36), // filter_state
+    f(27331,9,1,b'm',341,4,0,b'I',6893,36), // source_ip
+    f(27254,12,2,b'm',340,4,0,b'I',6893,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
     f(12999,3,1,b's',65535,0,255,b'I',6893,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(46439,4,1,b'e',47,0,255,b'S',0,0), // code
+    f(47257,4,1,b'e',47,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(46263,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(46268,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(47081,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(47086,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(46263,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(46268,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(47081,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(47086,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(46541,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(46553,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(46565,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(47359,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(47371,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(47383,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // envoy.type.v3.TokenBucket
-    f(18634,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
-    f(46595,15,2,b'm',354,4,255,b'S',0,0), // tokens_per_fill
-    f(46610,13,3,b'm',344,4,255,b'S',0,0), // fill_interval
+    f(18683,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
+    f(47413,15,2,b'm',362,4,255,b'S',0,0), // tokens_per_fill
+    f(47428,13,3,b'm',352,4,255,b'S',0,0), // fill_interval
     // google.protobuf.Any
-    f(43665,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(44483,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -4065,8 +4129,8 @@ pub(crate) static FIELDS: [FieldRow; 1486] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(46744,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(46751,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(47562,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(47569,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -4075,394 +4139,394 @@ pub(crate) static FIELDS: [FieldRow; 1486] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(46880,6,1,b'm',356,2,255,b'S',0,0), // values
+    f(47698,6,1,b'm',364,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(46935,6,1,b'm',352,1,255,b'S',0,0), // fields
+    f(47753,6,1,b'm',360,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',356,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',364,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(46744,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(46751,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(47562,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(47569,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(47075,10,1,b'e',48,4,0,b'S',0,0), // null_value
-    f(47085,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(47097,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(47109,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(47119,12,5,b'm',351,4,0,b'S',0,0), // struct_value
-    f(47131,10,6,b'm',349,4,0,b'S',0,0), // list_value
+    f(47893,10,1,b'e',48,4,0,b'S',0,0), // null_value
+    f(47903,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(47915,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(47927,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(47937,12,5,b'm',359,4,0,b'S',0,0), // struct_value
+    f(47949,10,6,b'm',357,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(46439,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(47158,7,2,b's',65535,0,255,b'S',0,0), // message
-    f(3100,7,3,b'm',340,2,255,b'S',0,0), // details
+    f(47257,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(47976,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(3100,7,3,b'm',348,2,255,b'S',0,0), // details
     // xds.core.v3.ContextParams
-    f(47190,6,1,b'm',359,1,255,b'S',0,0), // params
+    f(48008,6,1,b'm',367,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
 ];
 
 pub(crate) static ENUMS: [EnumRow; 49] = [
-    e(47233,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(47330,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(47393,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(47440,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(47499,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(47570,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(47614,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
-    e(47667,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    e(47911,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    e(48032,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(48120,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(48222,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(48309,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(48389,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(48518,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(48608,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(48743,31,80,3), // envoy.config.core.v3.ApiVersion
-    e(48778,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(48916,33,87,6), // envoy.config.core.v3.HealthStatus
-    e(48973,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(49072,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
-    e(49122,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    e(49207,36,100,2), // envoy.config.core.v3.RoutingPriority
-    e(49247,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(49296,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
-    e(49418,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
-    e(49502,37,110,3), // envoy.config.core.v3.TrafficDirection
-    e(49565,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(49657,43,116,2), // envoy.config.listener.v3.Listener.DrainType
-    e(49711,57,118,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(49835,61,123,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(49936,52,126,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(50005,37,129,15), // envoy.data.accesslog.v3.AccessLogType
-    e(50292,55,144,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    e(50347,87,150,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    e(50448,98,153,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    e(50566,91,156,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(50672,106,160,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(50843,110,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(51039,108,170,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(51184,65,173,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    e(51303,86,176,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    e(51407,93,178,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(51534,79,180,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(51655,71,183,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(51777,67,189,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(51880,47,194,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(51953,24,197,57), // envoy.type.v3.StatusCode
-    e(52771,25,254,1), // google.protobuf.NullValue
+    e(48051,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(48148,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(48211,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(48258,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(48317,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(48388,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(48432,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
+    e(48485,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
+    e(48729,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
+    e(48850,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(48938,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(49040,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(49127,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(49207,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(49336,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(49426,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(49561,31,80,3), // envoy.config.core.v3.ApiVersion
+    e(49596,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(49734,33,87,6), // envoy.config.core.v3.HealthStatus
+    e(49791,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(49890,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
+    e(49940,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
+    e(50025,36,100,2), // envoy.config.core.v3.RoutingPriority
+    e(50065,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(50114,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
+    e(50236,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
+    e(50320,37,110,3), // envoy.config.core.v3.TrafficDirection
+    e(50383,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(50475,43,116,2), // envoy.config.listener.v3.Listener.DrainType
+    e(50529,57,118,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(50653,61,123,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(50754,52,126,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(50823,37,129,15), // envoy.data.accesslog.v3.AccessLogType
+    e(51110,55,144,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
+    e(51165,87,150,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(51266,98,153,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
+    e(51384,91,156,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(51490,106,160,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(51661,110,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(51857,108,170,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(52002,65,173,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(52121,86,176,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
+    e(52225,93,178,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(52352,79,180,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(52473,71,183,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(52595,67,189,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(52698,47,194,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(52771,24,197,57), // envoy.type.v3.StatusCode
+    e(53589,25,254,1), // google.protobuf.NullValue
 ];
 
 pub(crate) static VALUES: [ValueRow; 255] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(47268,7,0), // UNKNOWN
-    v(47275,9,1), // REQUESTED
-    v(47284,14,2), // DOES_NOT_EXIST
-    v(47298,5,3), // ACKED
-    v(47303,6,4), // NACKED
-    v(47309,14,5), // RECEIVED_ERROR
-    v(47323,7,6), // TIMEOUT
+    v(48086,7,0), // UNKNOWN
+    v(48093,9,1), // REQUESTED
+    v(48102,14,2), // DOES_NOT_EXIST
+    v(48116,5,3), // ACKED
+    v(48121,6,4), // NACKED
+    v(48127,14,5), // RECEIVED_ERROR
+    v(48141,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(47377,7,0), // Gradual
-    v(47384,9,1), // Immediate
+    v(48195,7,0), // Gradual
+    v(48202,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(47436,2,0), // v4
-    v(47438,2,1), // v6
+    v(48254,2,0), // v4
+    v(48256,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(47478,5,0), // Serve
-    v(47483,8,1), // Validate
-    v(47491,8,2), // InitOnly
+    v(48296,5,0), // Serve
+    v(48301,8,1), // Validate
+    v(48309,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(47530,4,0), // LIVE
-    v(47534,8,1), // DRAINING
-    v(47542,16,2), // PRE_INITIALIZING
-    v(47558,12,3), // INITIALIZING
+    v(48348,4,0), // LIVE
+    v(48352,8,1), // DRAINING
+    v(48360,16,2), // PRE_INITIALIZING
+    v(48376,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(47602,7,0), // COUNTER
-    v(47609,5,1), // GAUGE
+    v(48420,7,0), // COUNTER
+    v(48427,5,1), // GAUGE
     // envoy.config.accesslog.v3.ComparisonFilter.Op
-    v(47659,2,0), // EQ
-    v(47661,2,1), // GE
-    v(47663,2,2), // LE
-    v(47665,2,3), // NE
+    v(48477,2,0), // EQ
+    v(48479,2,1), // GE
+    v(48481,2,2), // LE
+    v(48483,2,3), // NE
     // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    v(47716,2,0), // OK
-    v(47718,8,1), // CANCELED
-    v(47268,7,2), // UNKNOWN
-    v(47726,16,3), // INVALID_ARGUMENT
-    v(47742,17,4), // DEADLINE_EXCEEDED
-    v(47759,9,5), // NOT_FOUND
-    v(47768,14,6), // ALREADY_EXISTS
-    v(47782,17,7), // PERMISSION_DENIED
-    v(47799,18,8), // RESOURCE_EXHAUSTED
-    v(47817,19,9), // FAILED_PRECONDITION
-    v(47836,7,10), // ABORTED
-    v(47843,12,11), // OUT_OF_RANGE
-    v(47855,13,12), // UNIMPLEMENTED
-    v(47868,8,13), // INTERNAL
-    v(47876,11,14), // UNAVAILABLE
-    v(47887,9,15), // DATA_LOSS
-    v(47896,15,16), // UNAUTHENTICATED
+    v(48534,2,0), // OK
+    v(48536,8,1), // CANCELED
+    v(48086,7,2), // UNKNOWN
+    v(48544,16,3), // INVALID_ARGUMENT
+    v(48560,17,4), // DEADLINE_EXCEEDED
+    v(48577,9,5), // NOT_FOUND
+    v(48586,14,6), // ALREADY_EXISTS
+    v(48600,17,7), // PERMISSION_DENIED
+    v(48617,18,8), // RESOURCE_EXHAUSTED
+    v(48635,19,9), // FAILED_PRECONDITION
+    v(48654,7,10), // ABORTED
+    v(48661,12,11), // OUT_OF_RANGE
+    v(48673,13,12), // UNIMPLEMENTED
+    v(48686,8,13), // INTERNAL
+    v(48694,11,14), // UNAVAILABLE
+    v(48705,9,15), // DATA_LOSS
+    v(48714,15,16), // UNAUTHENTICATED
     // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    v(47972,14,0), // REQUEST_HEADER
-    v(47986,15,1), // REQUEST_TRAILER
-    v(48001,15,2), // RESPONSE_HEADER
-    v(48016,16,3), // RESPONSE_TRAILER
+    v(48790,14,0), // REQUEST_HEADER
+    v(48804,15,1), // REQUEST_TRAILER
+    v(48819,15,2), // RESPONSE_HEADER
+    v(48834,16,3), // RESPONSE_TRAILER
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(47268,7,0), // UNKNOWN
-    v(48095,4,1), // KILL
-    v(48099,9,2), // MULTIKILL
-    v(48108,8,3), // MEGAMISS
-    v(48116,4,4), // MISS
+    v(48086,7,0), // UNKNOWN
+    v(48913,4,1), // KILL
+    v(48917,9,2), // MULTIKILL
+    v(48926,8,3), // MEGAMISS
+    v(48934,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(48176,23,0), // USE_CONFIGURED_PROTOCOL
-    v(48199,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(48994,23,0), // USE_CONFIGURED_PROTOCOL
+    v(49017,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(48267,6,0), // STATIC
-    v(48273,10,1), // STRICT_DNS
-    v(48283,11,2), // LOGICAL_DNS
-    v(48294,3,3), // EDS
-    v(48297,12,4), // ORIGINAL_DST
+    v(49085,6,0), // STATIC
+    v(49091,10,1), // STRICT_DNS
+    v(49101,11,2), // LOGICAL_DNS
+    v(49112,3,3), // EDS
+    v(49115,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(48356,4,0), // AUTO
-    v(48360,7,1), // V4_ONLY
-    v(48367,7,2), // V6_ONLY
-    v(48374,12,3), // V4_PREFERRED
-    v(48386,3,4), // ALL
+    v(49174,4,0), // AUTO
+    v(49178,7,1), // V4_ONLY
+    v(49185,7,2), // V6_ONLY
+    v(49192,12,3), // V4_PREFERRED
+    v(49204,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(48429,11,0), // ROUND_ROBIN
-    v(48440,13,1), // LEAST_REQUEST
-    v(48453,9,2), // RING_HASH
-    v(48462,6,3), // RANDOM
-    v(48468,6,5), // MAGLEV
-    v(48474,16,6), // CLUSTER_PROVIDED
-    v(48490,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(49247,11,0), // ROUND_ROBIN
+    v(49258,13,1), // LEAST_REQUEST
+    v(49271,9,2), // RING_HASH
+    v(49280,6,3), // RANDOM
+    v(49286,6,5), // MAGLEV
+    v(49292,16,6), // CLUSTER_PROVIDED
+    v(49308,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(48593,7,0), // DEFAULT
-    v(48600,2,1), // V4
-    v(48602,2,2), // V6
-    v(48604,4,3), // PIPE
-    v(47868,8,4), // INTERNAL
+    v(49411,7,0), // DEFAULT
+    v(49418,2,1), // V4
+    v(49420,2,2), // V6
+    v(49422,4,3), // PIPE
+    v(48686,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(48652,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(48689,4,1), // REST
-    v(48693,4,2), // GRPC
-    v(48697,10,3), // DELTA_GRPC
-    v(48707,15,5), // AGGREGATED_GRPC
-    v(48722,21,6), // AGGREGATED_DELTA_GRPC
+    v(49470,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(49507,4,1), // REST
+    v(49511,4,2), // GRPC
+    v(49515,10,3), // DELTA_GRPC
+    v(49525,15,5), // AGGREGATED_GRPC
+    v(49540,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(48356,4,0), // AUTO
-    v(48774,2,1), // V2
-    v(48776,2,2), // V3
+    v(49174,4,0), // AUTO
+    v(49592,2,1), // V2
+    v(49594,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(48835,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(48858,13,1), // ADD_IF_ABSENT
-    v(48871,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(48897,19,3), // OVERWRITE_IF_EXISTS
+    v(49653,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(49676,13,1), // ADD_IF_ABSENT
+    v(49689,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(49715,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(47268,7,0), // UNKNOWN
-    v(48949,7,1), // HEALTHY
-    v(48956,9,2), // UNHEALTHY
-    v(47534,8,3), // DRAINING
-    v(47323,7,4), // TIMEOUT
-    v(48965,8,5), // DEGRADED
+    v(48086,7,0), // UNKNOWN
+    v(49767,7,1), // HEALTHY
+    v(49774,9,2), // UNHEALTHY
+    v(48352,8,3), // DRAINING
+    v(48141,7,4), // TIMEOUT
+    v(49783,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(49042,5,0), // ALLOW
-    v(49047,14,1), // REJECT_REQUEST
-    v(49061,11,2), // DROP_HEADER
+    v(49860,5,0), // ALLOW
+    v(49865,14,1), // REJECT_REQUEST
+    v(49879,11,2), // DROP_HEADER
     // envoy.config.core.v3.ProxyProtocolConfig.Version
-    v(49120,2,0), // V1
-    v(48774,2,1), // V2
+    v(49938,2,0), // V1
+    v(49592,2,1), // V2
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    v(49189,11,0), // INCLUDE_ALL
-    v(49200,7,1), // INCLUDE
+    v(50007,11,0), // INCLUDE_ALL
+    v(50018,7,1), // INCLUDE
     // envoy.config.core.v3.RoutingPriority
-    v(48593,7,0), // DEFAULT
-    v(49243,4,1), // HIGH
+    v(49411,7,0), // DEFAULT
+    v(50061,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(49290,3,0), // TCP
-    v(49293,3,1), // UDP
+    v(50108,3,0), // TCP
+    v(50111,3,1), // UDP
     // envoy.config.core.v3.SocketOption.SocketIpVersion
-    v(49345,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
-    v(49374,22,1), // SOCKET_IP_VERSION_IPV4
-    v(49396,22,2), // SOCKET_IP_VERSION_IPV6
+    v(50163,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
+    v(50192,22,1), // SOCKET_IP_VERSION_IPV4
+    v(50214,22,2), // SOCKET_IP_VERSION_IPV6
     // envoy.config.core.v3.SocketOption.SocketState
-    v(49463,13,0), // STATE_PREBIND
-    v(49476,11,1), // STATE_BOUND
-    v(49487,15,2), // STATE_LISTENING
+    v(50281,13,0), // STATE_PREBIND
+    v(50294,11,1), // STATE_BOUND
+    v(50305,15,2), // STATE_LISTENING
     // envoy.config.core.v3.TrafficDirection
-    v(49539,11,0), // UNSPECIFIED
-    v(49550,7,1), // INBOUND
-    v(49557,8,2), // OUTBOUND
+    v(50357,11,0), // UNSPECIFIED
+    v(50368,7,1), // INBOUND
+    v(50375,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(49627,3,0), // ANY
-    v(49630,19,1), // SAME_IP_OR_LOOPBACK
-    v(49649,8,2), // EXTERNAL
+    v(50445,3,0), // ANY
+    v(50448,19,1), // SAME_IP_OR_LOOPBACK
+    v(50467,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(48593,7,0), // DEFAULT
-    v(49700,11,1), // MODIFY_ONLY
+    v(49411,7,0), // DEFAULT
+    v(50518,11,1), // MODIFY_ONLY
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(49768,17,0), // MOVED_PERMANENTLY
-    v(49785,5,1), // FOUND
-    v(49790,9,2), // SEE_OTHER
-    v(49799,18,3), // TEMPORARY_REDIRECT
-    v(49817,18,4), // PERMANENT_REDIRECT
+    v(50586,17,0), // MOVED_PERMANENTLY
+    v(50603,5,1), // FOUND
+    v(50608,9,2), // SEE_OTHER
+    v(50617,18,3), // TEMPORARY_REDIRECT
+    v(50635,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(49896,19,0), // SERVICE_UNAVAILABLE
-    v(47759,9,1), // NOT_FOUND
-    v(49915,21,2), // INTERNAL_SERVER_ERROR
+    v(50714,19,0), // SERVICE_UNAVAILABLE
+    v(48577,9,1), // NOT_FOUND
+    v(50733,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(49988,4,0), // NONE
-    v(49992,13,1), // EXTERNAL_ONLY
-    v(48386,3,2), // ALL
+    v(50806,4,0), // NONE
+    v(50810,13,1), // EXTERNAL_ONLY
+    v(49204,3,2), // ALL
     // envoy.data.accesslog.v3.AccessLogType
-    v(50042,6,0), // NotSet
-    v(50048,20,1), // TcpUpstreamConnected
-    v(50068,11,2), // TcpPeriodic
-    v(50079,16,3), // TcpConnectionEnd
-    v(50095,15,4), // DownstreamStart
-    v(50110,18,5), // DownstreamPeriodic
-    v(50128,13,6), // DownstreamEnd
-    v(50141,17,7), // UpstreamPoolReady
-    v(50158,16,8), // UpstreamPeriodic
-    v(50174,11,9), // UpstreamEnd
-    v(50185,39,10), // DownstreamTunnelSuccessfullyEstablished
-    v(50224,26,11), // UdpTunnelUpstreamConnected
-    v(50250,11,12), // UdpPeriodic
-    v(50261,13,13), // UdpSessionEnd
-    v(50274,18,14), // TcpConnectionStart
+    v(50860,6,0), // NotSet
+    v(50866,20,1), // TcpUpstreamConnected
+    v(50886,11,2), // TcpPeriodic
+    v(50897,16,3), // TcpConnectionEnd
+    v(50913,15,4), // DownstreamStart
+    v(50928,18,5), // DownstreamPeriodic
+    v(50946,13,6), // DownstreamEnd
+    v(50959,17,7), // UpstreamPoolReady
+    v(50976,16,8), // UpstreamPeriodic
+    v(50992,11,9), // UpstreamEnd
+    v(51003,39,10), // DownstreamTunnelSuccessfullyEstablished
+    v(51042,26,11), // UdpTunnelUpstreamConnected
+    v(51068,11,12), // UdpPeriodic
+    v(51079,13,13), // UdpSessionEnd
+    v(51092,18,14), // TcpConnectionStart
     // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    v(49539,11,0), // UNSPECIFIED
-    v(48356,4,1), // AUTO
-    v(48360,7,2), // V4_ONLY
-    v(48367,7,3), // V6_ONLY
-    v(48374,12,4), // V4_PREFERRED
-    v(48386,3,5), // ALL
+    v(50357,11,0), // UNSPECIFIED
+    v(49174,4,1), // AUTO
+    v(49178,7,2), // V4_ONLY
+    v(49185,7,3), // V6_ONLY
+    v(49192,12,4), // V4_PREFERRED
+    v(49204,3,5), // ALL
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    v(49988,4,0), // NONE
-    v(50434,4,1), // ONCE
-    v(50438,10,2), // TRANSITIVE
+    v(50806,4,0), // NONE
+    v(51252,4,1), // ONCE
+    v(51256,10,2), // TRANSITIVE
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    v(49539,11,0), // UNSPECIFIED
-    v(50546,14,1), // SANITIZED_UTF8
-    v(50560,6,2), // BASE64
+    v(50357,11,0), // UNSPECIFIED
+    v(51364,14,1), // SANITIZED_UTF8
+    v(51378,6,2), // BASE64
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(48356,4,0), // AUTO
-    v(50657,5,1), // HTTP1
-    v(50662,5,2), // HTTP2
-    v(50667,5,3), // HTTP3
+    v(49174,4,0), // AUTO
+    v(51475,5,1), // HTTP1
+    v(51480,5,2), // HTTP2
+    v(51485,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(50778,8,0), // SANITIZE
-    v(50786,12,1), // FORWARD_ONLY
-    v(50798,14,2), // APPEND_FORWARD
-    v(50812,12,3), // SANITIZE_SET
-    v(50824,19,4), // ALWAYS_FORWARD_ONLY
+    v(51596,8,0), // SANITIZE
+    v(51604,12,1), // FORWARD_ONLY
+    v(51616,14,2), // APPEND_FORWARD
+    v(51630,12,3), // SANITIZE_SET
+    v(51642,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(50953,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(50984,14,1), // KEEP_UNCHANGED
-    v(49047,14,2), // REJECT_REQUEST
-    v(50998,21,3), // UNESCAPE_AND_REDIRECT
-    v(51019,20,4), // UNESCAPE_AND_FORWARD
+    v(51771,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(51802,14,1), // KEEP_UNCHANGED
+    v(49865,14,2), // REJECT_REQUEST
+    v(51816,21,3), // UNESCAPE_AND_REDIRECT
+    v(51837,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(51147,9,0), // OVERWRITE
-    v(51156,16,1), // APPEND_IF_ABSENT
-    v(51172,12,2), // PASS_THROUGH
+    v(51965,9,0), // OVERWRITE
+    v(51974,16,1), // APPEND_IF_ABSENT
+    v(51990,12,2), // PASS_THROUGH
     // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    v(51249,9,0), // IMMEDIATE
-    v(51258,18,1), // ON_DOWNSTREAM_DATA
-    v(51276,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    v(52067,9,0), // IMMEDIATE
+    v(52076,18,1), // ON_DOWNSTREAM_DATA
+    v(52094,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    v(51389,9,0), // N_CHOICES
-    v(51398,9,1), // FULL_SCAN
+    v(52207,9,0), // N_CHOICES
+    v(52216,9,1), // FULL_SCAN
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(51500,18,0), // VERIFY_TRUST_CHAIN
-    v(51518,16,1), // ACCEPT_UNTRUSTED
+    v(52318,18,0), // VERIFY_TRUST_CHAIN
+    v(52336,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(51613,16,0), // LENIENT_STAPLING
-    v(51629,15,1), // STRICT_STAPLING
-    v(51644,11,2), // MUST_STAPLE
+    v(52431,16,0), // LENIENT_STAPLING
+    v(52447,15,1), // STRICT_STAPLING
+    v(52462,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(51726,20,0), // SAN_TYPE_UNSPECIFIED
-    v(51746,5,1), // EMAIL
-    v(51751,3,2), // DNS
-    v(51754,3,3), // URI
-    v(51757,10,4), // IP_ADDRESS
-    v(51767,10,5), // OTHER_NAME
+    v(52544,20,0), // SAN_TYPE_UNSPECIFIED
+    v(52564,5,1), // EMAIL
+    v(52569,3,2), // DNS
+    v(52572,3,3), // URI
+    v(52575,10,4), // IP_ADDRESS
+    v(52585,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(51844,8,0), // TLS_AUTO
-    v(51852,7,1), // TLSv1_0
-    v(51859,7,2), // TLSv1_1
-    v(51866,7,3), // TLSv1_2
-    v(51873,7,4), // TLSv1_3
+    v(52662,8,0), // TLS_AUTO
+    v(52670,7,1), // TLSv1_0
+    v(52677,7,2), // TLSv1_1
+    v(52684,7,3), // TLSv1_2
+    v(52691,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(51927,7,0), // HUNDRED
-    v(51934,12,1), // TEN_THOUSAND
-    v(51946,7,2), // MILLION
+    v(52745,7,0), // HUNDRED
+    v(52752,12,1), // TEN_THOUSAND
+    v(52764,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(51977,5,0), // Empty
-    v(51982,8,100), // Continue
-    v(47716,2,200), // OK
-    v(51990,7,201), // Created
-    v(51997,8,202), // Accepted
-    v(52005,27,203), // NonAuthoritativeInformation
-    v(52032,9,204), // NoContent
-    v(52041,12,205), // ResetContent
-    v(52053,14,206), // PartialContent
-    v(52067,11,207), // MultiStatus
-    v(52078,15,208), // AlreadyReported
-    v(52093,6,226), // IMUsed
-    v(52099,15,300), // MultipleChoices
-    v(52114,16,301), // MovedPermanently
-    v(52130,5,302), // Found
-    v(52135,8,303), // SeeOther
-    v(52143,11,304), // NotModified
-    v(52154,8,305), // UseProxy
-    v(52162,17,307), // TemporaryRedirect
-    v(52179,17,308), // PermanentRedirect
-    v(52196,10,400), // BadRequest
-    v(52206,12,401), // Unauthorized
-    v(52218,15,402), // PaymentRequired
-    v(52233,9,403), // Forbidden
-    v(52242,8,404), // NotFound
-    v(52250,16,405), // MethodNotAllowed
-    v(52266,13,406), // NotAcceptable
-    v(52279,27,407), // ProxyAuthenticationRequired
-    v(52306,14,408), // RequestTimeout
-    v(52320,8,409), // Conflict
-    v(52328,4,410), // Gone
-    v(52332,14,411), // LengthRequired
-    v(52346,18,412), // PreconditionFailed
-    v(52364,15,413), // PayloadTooLarge
-    v(52379,10,414), // URITooLong
-    v(52389,20,415), // UnsupportedMediaType
-    v(52409,19,416), // RangeNotSatisfiable
-    v(52428,17,417), // ExpectationFailed
-    v(52445,18,421), // MisdirectedRequest
-    v(52463,19,422), // UnprocessableEntity
-    v(52482,6,423), // Locked
-    v(52488,16,424), // FailedDependency
-    v(52504,15,426), // UpgradeRequired
-    v(52519,20,428), // PreconditionRequired
-    v(52539,15,429), // TooManyRequests
-    v(52554,27,431), // RequestHeaderFieldsTooLarge
-    v(52581,19,500), // InternalServerError
-    v(52600,14,501), // NotImplemented
-    v(52614,10,502), // BadGateway
-    v(52624,18,503), // ServiceUnavailable
-    v(52642,14,504), // GatewayTimeout
-    v(52656,23,505), // HTTPVersionNotSupported
-    v(52679,21,506), // VariantAlsoNegotiates
-    v(52700,19,507), // InsufficientStorage
-    v(52719,12,508), // LoopDetected
-    v(52731,11,510), // NotExtended
-    v(52742,29,511), // NetworkAuthenticationRequired
+    v(52795,5,0), // Empty
+    v(52800,8,100), // Continue
+    v(48534,2,200), // OK
+    v(52808,7,201), // Created
+    v(52815,8,202), // Accepted
+    v(52823,27,203), // NonAuthoritativeInformation
+    v(52850,9,204), // NoContent
+    v(52859,12,205), // ResetContent
+    v(52871,14,206), // PartialContent
+    v(52885,11,207), // MultiStatus
+    v(52896,15,208), // AlreadyReported
+    v(52911,6,226), // IMUsed
+    v(52917,15,300), // MultipleChoices
+    v(52932,16,301), // MovedPermanently
+    v(52948,5,302), // Found
+    v(52953,8,303), // SeeOther
+    v(52961,11,304), // NotModified
+    v(52972,8,305), // UseProxy
+    v(52980,17,307), // TemporaryRedirect
+    v(52997,17,308), // PermanentRedirect
+    v(53014,10,400), // BadRequest
+    v(53024,12,401), // Unauthorized
+    v(53036,15,402), // PaymentRequired
+    v(53051,9,403), // Forbidden
+    v(53060,8,404), // NotFound
+    v(53068,16,405), // MethodNotAllowed
+    v(53084,13,406), // NotAcceptable
+    v(53097,27,407), // ProxyAuthenticationRequired
+    v(53124,14,408), // RequestTimeout
+    v(53138,8,409), // Conflict
+    v(53146,4,410), // Gone
+    v(53150,14,411), // LengthRequired
+    v(53164,18,412), // PreconditionFailed
+    v(53182,15,413), // PayloadTooLarge
+    v(53197,10,414), // URITooLong
+    v(53207,20,415), // UnsupportedMediaType
+    v(53227,19,416), // RangeNotSatisfiable
+    v(53246,17,417), // ExpectationFailed
+    v(53263,18,421), // MisdirectedRequest
+    v(53281,19,422), // UnprocessableEntity
+    v(53300,6,423), // Locked
+    v(53306,16,424), // FailedDependency
+    v(53322,15,426), // UpgradeRequired
+    v(53337,20,428), // PreconditionRequired
+    v(53357,15,429), // TooManyRequests
+    v(53372,27,431), // RequestHeaderFieldsTooLarge
+    v(53399,19,500), // InternalServerError
+    v(53418,14,501), // NotImplemented
+    v(53432,10,502), // BadGateway
+    v(53442,18,503), // ServiceUnavailable
+    v(53460,14,504), // GatewayTimeout
+    v(53474,23,505), // HTTPVersionNotSupported
+    v(53497,21,506), // VariantAlsoNegotiates
+    v(53518,19,507), // InsufficientStorage
+    v(53537,12,508), // LoopDetected
+    v(53549,11,510), // NotExtended
+    v(53560,29,511), // NetworkAuthenticationRequired
     // google.protobuf.NullValue
-    v(52796,10,0), // NULL_VALUE
+    v(53614,10,0), // NULL_VALUE
 ];
