@@ -10,6 +10,7 @@ mod discovery;
 pub mod fuzzing;
 mod http;
 mod listener;
+mod matching;
 mod network;
 mod pod;
 mod runtime;

@@ -13,12 +13,15 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::config::listener::{FilterChain, SourceType};
+use crate::matching::{ConnectionInputs, Tree};
 
 /// The chains of one listener, arranged for the decision. Finding one costs a few hash look-ups,
 /// however many chains there are.
 #[derive(Debug, Default)]
 pub struct FilterChainIndex {
     ports: Keyed<u16, Destinations>,
+    /// `filter_chain_matcher`, which decides instead.
+    matcher: Option<Tree<Arc<FilterChain>>>,
     default: Option<Arc<FilterChain>>,
 }
 
@@ -84,6 +87,15 @@ pub struct Conflict {
 }
 
 impl FilterChainIndex {
+    /// Has `matcher` choose.
+    pub fn by_matcher(matcher: Tree<Arc<FilterChain>>, default: Option<Arc<FilterChain>>) -> Self {
+        FilterChainIndex {
+            matcher: Some(matcher),
+            default,
+            ..Self::default()
+        }
+    }
+
     /// Arranges `chains` by their matches.
     ///
     /// # Errors
@@ -114,7 +126,11 @@ impl FilterChainIndex {
         &self,
         input: &MatchInput<'_, Protocol>,
     ) -> Option<&Arc<FilterChain>> {
-        self.specific(input).or(self.default.as_ref())
+        let found = match &self.matcher {
+            None => self.specific(input),
+            Some(matcher) => matcher.find(&ConnectionInputs(input)),
+        };
+        found.or(self.default.as_ref())
     }
 
     fn specific<Protocol: AsRef<[u8]>>(

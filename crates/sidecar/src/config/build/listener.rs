@@ -5,14 +5,20 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::listener::v3 as listener;
+use envoy_types::pb::google::protobuf::{self, Any};
+use envoy_types::pb::xds::r#type::matcher::v3::Matcher;
 
 use super::context::Context;
-use super::fields::{Together as _, Within as _, each, enumeration, flag, refuse, timeout, uint};
-use super::{access_log, filter_chain, listener_address, listener_filter};
+use super::extension::{Build, Extension, decode, resolve};
+use super::fields::{
+    Together as _, Within as _, each, enumeration, flag, named, refuse, timeout, uint,
+};
+use super::{access_log, filter_chain, listener_address, listener_filter, matching};
 use crate::config::error::{ConfigError, Result};
 use crate::config::listener::{FilterChain, Listener, TrafficDirection};
 use crate::config::listener_filter::{FilterKind, ListenerFilter};
 use crate::listener::filter_chain_match::FilterChainIndex;
+use crate::matching::Tree;
 use crate::runtime_layer;
 
 /// `listener_filters_timeout` unless set.
@@ -101,7 +107,13 @@ pub fn build(
         filters,
         listener_filters_timeout: timeout,
         continue_on_timeout: proto.continue_on_listener_filters_timeout,
-        chains: index(&filter_chains, default_filter_chain.clone())?,
+        chains: match &proto.filter_chain_matcher {
+            None => index(&filter_chains, default_filter_chain.clone())?,
+            Some(matcher) => FilterChainIndex::by_matcher(
+                chain_matcher(matcher, proto, &filter_chains)?,
+                default_filter_chain.clone(),
+            ),
+        },
         filter_chains,
         default_filter_chain,
         direction,
@@ -120,6 +132,38 @@ fn direction(proto: &listener::Listener) -> Result<TrafficDirection> {
         core::TrafficDirection::Inbound => TrafficDirection::Inbound,
         core::TrafficDirection::Outbound => TrafficDirection::Outbound,
     })
+}
+
+/// `filter_chain_matcher`: its actions are the names of chains.
+fn chain_matcher(
+    matcher: &Matcher,
+    proto: &listener::Listener,
+    chains: &[Arc<FilterChain>],
+) -> Result<Tree<Arc<FilterChain>>> {
+    const NAME: &[Extension<Build<String>>] = &[Extension {
+        type_name: "google.protobuf.StringValue",
+        build: |bytes| decode::<protobuf::StringValue>(bytes).map(|name| name.value),
+    }];
+    let checked = each("filter_chains", &proto.filter_chains, |chain| {
+        named(&chain.name, "name")?;
+        refuse(
+            chain.filter_chain_match.is_some(),
+            "filter_chain_match",
+            "decides nothing beside the listener's filter_chain_matcher",
+        )
+    });
+    let mut action = |any: &Any| {
+        let extension = resolve(NAME, "action of a filter chain matcher", any)?;
+        let name = (extension.build)(&any.value)?;
+        let chain = chains.iter().find(|chain| *chain.name == *name);
+        chain.cloned().ok_or_else(|| {
+            ConfigError::new("value", format_args!("there is no filter chain `{name}`"))
+        })
+    };
+    let tree =
+        matching::build(matcher, matching::CONNECTION, &mut action).within("filter_chain_matcher");
+    let (_, tree) = (checked, tree).together()?;
+    Ok(tree)
 }
 
 fn index(

@@ -28,6 +28,7 @@ mod listener_address;
 mod listener_filter;
 mod load_balancing;
 pub mod matcher;
+mod matching;
 mod mirror;
 mod network;
 mod path_rewrite;

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use envoy_types::pb::envoy::config::route::v3 as proto;
 use envoy_types::pb::envoy::config::route::v3::route::Action as ProtoAction;
 use envoy_types::pb::envoy::config::route::v3::virtual_host::TlsRequirementType;
+use envoy_types::pb::google::protobuf::Any;
 
+use super::extension::{Extension, decode, resolve};
 use super::fields::{
     Together as _, Within as _, each, enumeration, flag, header_name, named, refuse, required,
     uint, uri_text,
 };
 use super::header_changes::changes;
-use super::{matcher, mirror, per_filter, route_action, route_answer, route_match};
+use super::{matcher, matching, mirror, per_filter, route_action, route_answer, route_match};
 use crate::config::error::{ConfigError, Result};
 use crate::config::route::{
     Action, Mirror, PathMatch, RequireTls, Route, RouteTable, VirtualCluster, VirtualHost,
@@ -140,12 +142,22 @@ fn virtual_host(proto: &proto::VirtualHost, defaults: &Defaults) -> Result<Virtu
         &proto.response_headers_to_add,
         &proto.response_headers_to_remove,
     );
-    let (_, (), routes, require_tls, virtual_clusters, headers, _) = (
+    refuse(
+        proto.matcher.is_some() && !proto.routes.is_empty(),
+        "matcher",
+        "routes are set too, and only one of the two can be",
+    )?;
+    let matcher = proto.matcher.as_ref().map(|matcher| {
+        let mut action = |any: &Any| routes_of(any, &proto.name, &defaults);
+        matching::build(matcher, matching::REQUEST, &mut action).within("matcher")
+    });
+    let (_, (), routes, matcher, require_tls, virtual_clusters, headers, _) = (
         named(&proto.name, "name"),
         per_filter::check(&proto.typed_per_filter_config),
         each("routes", &proto.routes, |route_proto| {
             route(route_proto, &proto.name, &defaults).map(Arc::new)
         }),
+        matcher.transpose(),
         enumeration(proto.require_tls, "require_tls"),
         virtual_clusters(proto),
         headers,
@@ -155,6 +167,7 @@ fn virtual_host(proto: &proto::VirtualHost, defaults: &Defaults) -> Result<Virtu
     Ok(VirtualHost {
         index: RouteIndex::new(&routes),
         routes,
+        matcher,
         require_tls: match require_tls {
             TlsRequirementType::None => RequireTls::No,
             TlsRequirementType::ExternalOnly => RequireTls::ExternalOnly,
@@ -165,6 +178,36 @@ fn virtual_host(proto: &proto::VirtualHost, defaults: &Defaults) -> Result<Virtu
         attempt_count_in_response: proto.include_attempt_count_in_response,
         headers,
     })
+}
+
+/// The routes that an action of `matcher` stands for.
+fn routes_of(any: &Any, host: &str, defaults: &Defaults) -> Result<Vec<Arc<Route>>> {
+    type Routes = Extension<fn(&[u8]) -> Result<proto::RouteList>>;
+    const ACTIONS: &[Routes] = &[
+        Extension {
+            type_name: "envoy.config.route.v3.Route",
+            build: |bytes| {
+                let routes = vec![decode(bytes)?];
+                Ok(proto::RouteList { routes })
+            },
+        },
+        Extension {
+            type_name: "envoy.config.route.v3.RouteList",
+            build: decode,
+        },
+    ];
+    let extension = resolve(ACTIONS, "action of a route matcher", any)?;
+    let list = (extension.build)(&any.value)?;
+    let built = each("routes", &list.routes, |proto| {
+        route(proto, host, defaults).map(Arc::new)
+    });
+    // A lone route has no list around it.
+    match extension.type_name.ends_with("RouteList") {
+        true => built,
+        false => {
+            built.map_err(|error| error.at(|path| path.trim_start_matches("routes[0].").to_owned()))
+        }
+    }
 }
 
 fn virtual_clusters(host: &proto::VirtualHost) -> Result<Vec<VirtualCluster>> {

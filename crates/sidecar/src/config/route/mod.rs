@@ -18,6 +18,7 @@ use super::matcher::HeaderMatcher;
 use crate::http::route::domains::Domains;
 use crate::http::route::index::RouteIndex;
 use crate::http::route::stats::StatName;
+use crate::matching::Tree;
 
 /// One validated `RouteConfiguration`. `http::route` matches requests against it.
 #[derive(Debug)]
@@ -50,6 +51,8 @@ pub struct VirtualHost {
     pub routes: Vec<Arc<Route>>,
     /// Which of them come in question for a path.
     pub index: RouteIndex,
+    /// `matcher`: leads to the routes to try, instead of `routes`.
+    pub matcher: Option<Tree<Vec<Arc<Route>>>>,
     /// `require_tls`
     pub require_tls: RequireTls,
     /// `virtual_clusters`, the last of which is `other`, to which every request belongs that

@@ -17,6 +17,7 @@ pub use self::rewrite::rewrite_path;
 use crate::config::route::{RequireTls, Route, RouteTable, VirtualHost};
 use crate::http::headers::Name;
 use crate::http::message::RequestHead;
+use crate::matching::RequestInputs;
 use crate::network::state::ConnectionState;
 
 /// What routes look at.
@@ -101,6 +102,14 @@ impl VirtualHost {
     /// The first route that matches.
     fn route(&self, facts: &Facts<'_>, ignore_path_parameters: bool) -> Option<&Arc<Route>> {
         let target = matching::Target::new(facts, ignore_path_parameters);
+        if let Some(matcher) = &self.matcher {
+            let inputs = RequestInputs {
+                request: facts.request,
+                query: target.query,
+            };
+            let routes = matcher.find(&inputs)?;
+            return routes.iter().find(|route| route.matcher.matches(&target));
+        }
         let matches = |index: usize| {
             self.routes
                 .get(index)

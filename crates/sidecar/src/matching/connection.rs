@@ -1,0 +1,92 @@
+//! What is known of a connection when its filter chain is chosen.
+
+use std::fmt::Display;
+use std::io::Write as _;
+use std::net::IpAddr;
+
+use super::input::{Input, Inputs, Known};
+use crate::listener::filter_chain_match::MatchInput;
+
+/// The inputs of `filter_chain_matcher`.
+pub struct ConnectionInputs<'a, 'b, Protocol>(pub &'a MatchInput<'b, Protocol>);
+
+impl<Protocol: AsRef<[u8]>> Inputs for ConnectionInputs<'_, '_, Protocol> {
+    fn with<R>(&self, input: &Input, look: impl FnOnce(Option<Known<'_>>) -> R) -> R {
+        let known = self.0;
+        match input {
+            Input::DestinationIp => address(known.destination.ip(), look),
+            Input::SourceIp => address(known.source.ip(), look),
+            Input::DirectSourceIp => address(known.direct_source.ip(), look),
+            Input::DestinationPort => number(known.destination.port(), look),
+            Input::SourcePort => number(known.source.port(), look),
+            Input::SourceType => {
+                let source = known.source.ip().to_canonical();
+                let is_local =
+                    source.is_loopback() || source == known.destination.ip().to_canonical();
+                look(is_local.then_some(Known::Text(b"local")))
+            }
+            Input::ServerName => match known.server_name {
+                None => look(None),
+                // It is compared in lower case, which most names are in.
+                Some(name) if name.bytes().any(|byte| byte.is_ascii_uppercase()) => {
+                    look(Some(Known::Text(name.to_ascii_lowercase().as_bytes())))
+                }
+                Some(name) => look(Some(Known::Text(name.as_bytes()))),
+            },
+            Input::TransportProtocol => {
+                let protocol = known.transport_protocol;
+                look((!protocol.is_empty()).then_some(Known::Text(protocol.as_bytes())))
+            }
+            Input::ApplicationProtocol => {
+                if known.application_protocols.is_empty() {
+                    return look(None);
+                }
+                let mut text = Vec::new();
+                for protocol in known.application_protocols {
+                    if !text.is_empty() {
+                        text.push(b',');
+                    }
+                    text.push(b'\'');
+                    text.extend_from_slice(protocol.as_ref());
+                    text.push(b'\'');
+                }
+                look(Some(Known::Text(&text)))
+            }
+            Input::Fixed(value) => look(value.as_deref().map(Known::Text)),
+            // The builder lets none of these in.
+            Input::Header(_) | Input::QueryParameter(_) => look(None),
+        }
+    }
+}
+
+fn address<R>(ip: IpAddr, look: impl FnOnce(Option<Known<'_>>) -> R) -> R {
+    let ip = ip.to_canonical();
+    let text = Written::new(ip);
+    look(Some(Known::Address(ip, text.as_bytes())))
+}
+
+fn number<R>(number: u16, look: impl FnOnce(Option<Known<'_>>) -> R) -> R {
+    let text = Written::new(number);
+    look(Some(Known::Text(text.as_bytes())))
+}
+
+/// A short text on the stack: 45 bytes are the longest IPv6 address.
+struct Written {
+    bytes: [u8; 48],
+    length: usize,
+}
+
+impl Written {
+    fn new(value: impl Display) -> Self {
+        let mut bytes = [0; 48];
+        let mut rest = &mut bytes[..];
+        // Neither an address nor a port is longer.
+        let _ = write!(rest, "{value}");
+        let length = 48 - rest.len();
+        Written { bytes, length }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
