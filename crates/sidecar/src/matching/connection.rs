@@ -54,7 +54,7 @@ impl<Protocol: AsRef<[u8]>> Inputs for ConnectionInputs<'_, '_, Protocol> {
             }
             Input::Fixed(value) => look(value.as_deref().map(Known::Text)),
             // The builder lets none of these in.
-            Input::Header(_) | Input::QueryParameter(_) => look(None),
+            Input::Header(_) => look(None),
         }
     }
 }

@@ -25,8 +25,6 @@ pub enum Input {
     ApplicationProtocol,
     /// `HttpRequestHeaderMatchInput`: the name in lower case.
     Header(Box<[u8]>),
-    /// `HttpRequestQueryParamMatchInput`
-    QueryParameter(Box<[u8]>),
     /// An environment variable, which is read with the configuration; `None`: it is not set.
     Fixed(Option<Box<[u8]>>),
 }

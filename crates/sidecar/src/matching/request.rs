@@ -4,25 +4,12 @@ use super::input::{Input, Inputs, Known};
 use crate::http::message::RequestHead;
 
 /// The inputs of `VirtualHost.matcher`.
-pub struct RequestInputs<'a> {
-    /// The head, as routes see it.
-    pub request: &'a RequestHead,
-    /// What follows the `?` of its path.
-    pub query: &'a [u8],
-}
+pub struct RequestInputs<'a>(pub &'a RequestHead);
 
 impl Inputs for RequestInputs<'_> {
     fn with<R>(&self, input: &Input, look: impl FnOnce(Option<Known<'_>>) -> R) -> R {
         match input {
             Input::Header(name) => self.header(name, look),
-            Input::QueryParameter(name) => {
-                let value = self.query.split(|byte| *byte == b'&').find_map(|pair| {
-                    let mut parts = pair.splitn(2, |byte| *byte == b'=');
-                    (parts.next()? == &**name).then(|| parts.next().unwrap_or_default())
-                });
-                look(value.map(Known::Text))
-            }
-            Input::Fixed(value) => look(value.as_deref().map(Known::Text)),
             // The builder lets none of these in.
             _ => look(None),
         }
@@ -32,7 +19,7 @@ impl Inputs for RequestInputs<'_> {
 impl RequestInputs<'_> {
     /// The value of a header; of one that came several times all values, joined with commas.
     fn header<R>(&self, name: &[u8], look: impl FnOnce(Option<Known<'_>>) -> R) -> R {
-        let request = self.request;
+        let request = self.0;
         match name {
             b":path" => look(Some(Known::Text(&request.path))),
             b":method" => look(Some(Known::Text(&request.method))),

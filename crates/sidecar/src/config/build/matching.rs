@@ -73,7 +73,7 @@ pub const CONNECTION: Place = Place(&[
     ENVIRONMENT,
 ]);
 
-/// Inputs of a request that looks for its route.
+/// Inputs of a request that looks for its route: headers alone, as in Envoy.
 pub const REQUEST: Place = Place(&[
     Extension {
         type_name: "envoy.type.matcher.v3.HttpRequestHeaderMatchInput",
@@ -82,15 +82,6 @@ pub const REQUEST: Place = Place(&[
             matcher::header_or_pseudo(&proto.header_name, "header_name").map(Input::Header)
         },
     },
-    Extension {
-        type_name: "envoy.type.matcher.v3.HttpRequestQueryParamMatchInput",
-        build: |bytes| {
-            let proto = decode::<http::HttpRequestQueryParamMatchInput>(bytes)?;
-            let name = named(&proto.query_param, "query_param")?;
-            Ok(Input::QueryParameter(name.as_bytes().into()))
-        },
-    },
-    ENVIRONMENT,
 ]);
 
 const ENVIRONMENT: Extension<Build<Input>> = Extension {

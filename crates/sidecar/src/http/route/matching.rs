@@ -14,7 +14,7 @@ pub(super) struct Target<'a> {
     /// for a CONNECT that has no path.
     pub(super) path: Option<&'a [u8]>,
     /// What follows the `?`; empty if nothing does.
-    pub(super) query: &'a [u8],
+    query: &'a [u8],
 }
 
 impl<'a> Target<'a> {

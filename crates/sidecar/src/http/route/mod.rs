@@ -103,11 +103,7 @@ impl VirtualHost {
     fn route(&self, facts: &Facts<'_>, ignore_path_parameters: bool) -> Option<&Arc<Route>> {
         let target = matching::Target::new(facts, ignore_path_parameters);
         if let Some(matcher) = &self.matcher {
-            let inputs = RequestInputs {
-                request: facts.request,
-                query: target.query,
-            };
-            let routes = matcher.find(&inputs)?;
+            let routes = matcher.find(&RequestInputs(facts.request))?;
             return routes.iter().find(|route| route.matcher.matches(&target));
         }
         let matches = |index: usize| {
