@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -334,11 +334,19 @@ impl SourceTypes {
     }
 
     fn find(&self, source: IpAddr, destination: IpAddr) -> Option<&Sources> {
-        let local = source.is_loopback() || source == destination;
-        if local { &self.local } else { &self.external }
-            .as_ref()
-            .or(self.any.as_ref())
+        if is_local(source, destination) {
+            &self.local
+        } else {
+            &self.external
+        }
+        .as_ref()
+        .or(self.any.as_ref())
     }
+}
+
+/// What Envoy calls a client on this machine: of 127.0.0.0/8 only 127.0.0.1.
+pub fn is_local(source: IpAddr, destination: IpAddr) -> bool {
+    source == Ipv4Addr::LOCALHOST || source == Ipv6Addr::LOCALHOST || source == destination
 }
 
 #[cfg(test)]

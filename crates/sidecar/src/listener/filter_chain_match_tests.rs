@@ -292,7 +292,7 @@ fn sources_by_kind_prefix_and_port() {
         true,
         &[
             Case {
-                from: "127.0.0.9:1",
+                from: "127.0.0.1:1",
                 expect: "local",
                 ..ANY
             },

@@ -2,10 +2,10 @@
 
 use std::fmt::Display;
 use std::io::Write as _;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
 use super::input::{Input, Inputs, Known};
-use crate::listener::filter_chain_match::MatchInput;
+use crate::listener::filter_chain_match::{MatchInput, is_local};
 
 /// The inputs of `filter_chain_matcher`.
 pub struct ConnectionInputs<'a, 'b, Protocol>(pub &'a MatchInput<'b, Protocol>);
@@ -14,15 +14,18 @@ impl<Protocol: AsRef<[u8]>> Inputs for ConnectionInputs<'_, '_, Protocol> {
     fn with<R>(&self, input: &Input, look: impl FnOnce(Option<Known<'_>>) -> R) -> R {
         let known = self.0;
         match input {
-            Input::DestinationIp => address(known.destination.ip(), look),
-            Input::SourceIp => address(known.source.ip(), look),
-            Input::DirectSourceIp => address(known.direct_source.ip(), look),
-            Input::DestinationPort => number(known.destination.port(), look),
-            Input::SourcePort => number(known.source.port(), look),
+            Input::DestinationIp => address(known.destination, look),
+            Input::SourceIp => address(known.source, look),
+            Input::DirectSourceIp => address(known.direct_source, look),
+            Input::DestinationPort => port(known.destination, look),
+            Input::SourcePort => port(known.source, look),
             Input::SourceType => {
-                let source = known.source.ip().to_canonical();
-                let is_local =
-                    source.is_loopback() || source == known.destination.ip().to_canonical();
+                let ip = |address: Option<SocketAddr>| address.map(|is| is.ip().to_canonical());
+                let is_local = match (ip(known.source), ip(known.destination)) {
+                    (Some(source), Some(destination)) => is_local(source, destination),
+                    // The ends of a Unix socket.
+                    _ => true,
+                };
                 look(is_local.then_some(Known::Text(b"local")))
             }
             Input::ServerName => match known.server_name {
@@ -59,14 +62,20 @@ impl<Protocol: AsRef<[u8]>> Inputs for ConnectionInputs<'_, '_, Protocol> {
     }
 }
 
-fn address<R>(ip: IpAddr, look: impl FnOnce(Option<Known<'_>>) -> R) -> R {
-    let ip = ip.to_canonical();
+fn address<R>(address: Option<SocketAddr>, look: impl FnOnce(Option<Known<'_>>) -> R) -> R {
+    let Some(address) = address else {
+        return look(None);
+    };
+    let ip = address.ip().to_canonical();
     let text = Written::new(ip);
     look(Some(Known::Address(ip, text.as_bytes())))
 }
 
-fn number<R>(number: u16, look: impl FnOnce(Option<Known<'_>>) -> R) -> R {
-    let text = Written::new(number);
+fn port<R>(address: Option<SocketAddr>, look: impl FnOnce(Option<Known<'_>>) -> R) -> R {
+    let Some(address) = address else {
+        return look(None);
+    };
+    let text = Written::new(address.port());
     look(Some(Known::Text(text.as_bytes())))
 }
 

@@ -74,15 +74,13 @@ pub const CONNECTION: Place = Place(&[
 ]);
 
 /// Inputs of a request that looks for its route: headers alone, as in Envoy.
-pub const REQUEST: Place = Place(&[
-    Extension {
-        type_name: "envoy.type.matcher.v3.HttpRequestHeaderMatchInput",
-        build: |bytes| {
-            let proto = decode::<http::HttpRequestHeaderMatchInput>(bytes)?;
-            matcher::header_or_pseudo(&proto.header_name, "header_name").map(Input::Header)
-        },
+pub const REQUEST: Place = Place(&[Extension {
+    type_name: "envoy.type.matcher.v3.HttpRequestHeaderMatchInput",
+    build: |bytes| {
+        let proto = decode::<http::HttpRequestHeaderMatchInput>(bytes)?;
+        matcher::header_or_pseudo(&proto.header_name, "header_name").map(Input::Header)
     },
-]);
+}]);
 
 const ENVIRONMENT: Extension<Build<Input>> = Extension {
     type_name: "envoy.extensions.matching.common_inputs.environment_variable.v3.Config",
