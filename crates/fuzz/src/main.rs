@@ -2,6 +2,8 @@
 //! panic ends it. `cargo xtask fuzz` builds and runs it.
 
 #![no_main]
+// The entry that libFuzzer calls.
+#![allow(unsafe_code)]
 
 use std::sync::OnceLock;
 

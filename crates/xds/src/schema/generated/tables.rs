@@ -839,7 +839,6 @@ internal_listener\
 stat_prefix\
 enable_reuse_port\
 enable_mptcp\
-use filter_chain_match\
 filter_chain_matcher\
 max_connections_to_accept_per_socket_event\
 there is no overload manager to bypass\
@@ -1042,6 +1041,8 @@ ignore_path_parameters_in_path_matching\
 nothing reads a route table\'s metadata\
 vhost_header\
 envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry\
+envoy.config.route.v3.RouteList\
+routes\
 envoy.config.route.v3.RouteMatch\
 prefix\
 case_sensitive\
@@ -1070,12 +1071,10 @@ upstream_operation\
 envoy.config.route.v3.VirtualCluster\
 envoy.config.route.v3.VirtualHost\
 domains\
-routes\
 require_tls\
 virtual_clusters\
 include_request_attempt_count\
 include_attempt_count_in_response\
-use routes\
 matcher\
 it marks retries after a timeout per try, and no retry has one\
 include_is_timeout_retry_header\
@@ -1319,6 +1318,18 @@ envoy.extensions.load_balancing_policies.random.v3.Random\
 envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin\
 envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality\
 endpoint_picking_policy\
+envoy.extensions.matching.common_inputs.environment_variable.v3.Config\
+envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput\
+envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput\
+envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput\
+envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput\
+envoy.extensions.matching.common_inputs.network.v3.ServerNameInput\
+envoy.extensions.matching.common_inputs.network.v3.SourceIPInput\
+envoy.extensions.matching.common_inputs.network.v3.SourcePortInput\
+envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput\
+envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput\
+envoy.extensions.matching.input_matchers.ip.v3.Ip\
+its one counter tells of values that are no addresses, which cannot be compared here\
 envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig\
 use_resolvers_as_fallback\
 filter_unroutable_families\
@@ -1535,6 +1546,7 @@ exact\
 envoy.type.matcher.v3.FilterStateMatcher\
 compare the address as text with string_match\
 address_match\
+envoy.type.matcher.v3.HttpRequestHeaderMatchInput\
 envoy.type.matcher.v3.ListMatcher\
 one_of\
 envoy.type.matcher.v3.ListStringMatcher\
@@ -1637,6 +1649,40 @@ message\
 xds.core.v3.ContextParams\
 params\
 xds.core.v3.ContextParams.ParamsEntry\
+xds.core.v3.TypedExtensionConfig\
+xds.type.matcher.v3.Matcher\
+matcher_list\
+matcher_tree\
+on_no_match\
+xds.type.matcher.v3.Matcher.MatcherList\
+matchers\
+xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher\
+predicate\
+on_match\
+xds.type.matcher.v3.Matcher.MatcherList.Predicate\
+single_predicate\
+or_matcher\
+and_matcher\
+not_matcher\
+xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList\
+xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate\
+input\
+value_match\
+custom_match\
+xds.type.matcher.v3.Matcher.MatcherTree\
+exact_match_map\
+prefix_match_map\
+use exact_match_map, prefix_match_map or a matcher_list\
+xds.type.matcher.v3.Matcher.MatcherTree.MatchMap\
+map\
+xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry\
+xds.type.matcher.v3.Matcher.OnMatch\
+action\
+the first action that is found decides\
+keep_matching\
+xds.type.matcher.v3.RegexMatcher\
+xds.type.matcher.v3.RegexMatcher.GoogleRE2\
+xds.type.matcher.v3.StringMatcher\
 envoy.admin.v3.ClientResourceStatus\
 UNKNOWN\
 REQUESTED\
@@ -1920,7 +1966,7 @@ google.protobuf.NullValue\
 NULL_VALUE\
 ";
 
-pub(crate) static MESSAGES: [MessageRow; 368] = [
+pub(crate) static MESSAGES: [MessageRow; 395] = [
     m(0,34,0,2), // envoy.admin.v3.BootstrapConfigDump
     m(55,26,2,2), // envoy.admin.v3.Certificate
     m(98,33,4,7), // envoy.admin.v3.CertificateDetails
@@ -2085,216 +2131,243 @@ pub(crate) static MESSAGES: [MessageRow; 368] = [
     m(21416,36,656,7), // envoy.config.listener.v3.FilterChain
     m(21591,41,663,11), // envoy.config.listener.v3.FilterChainMatch
     m(21806,33,674,37), // envoy.config.listener.v3.Listener
-    m(22578,57,711,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    m(22779,70,714,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
-    m(22849,46,714,1), // envoy.config.listener.v3.Listener.DeprecatedV1
-    m(22895,39,715,4), // envoy.config.listener.v3.ListenerFilter
-    m(22949,58,719,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    m(23064,67,724,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    m(23136,47,725,3), // envoy.config.metrics.v3.HistogramBucketSettings
-    m(23194,35,728,5), // envoy.config.metrics.v3.StatsConfig
-    m(23557,36,733,3), // envoy.config.metrics.v3.StatsMatcher
-    m(23631,36,736,3), // envoy.config.metrics.v3.TagSpecifier
-    m(23691,44,739,1), // envoy.config.overload.v3.BufferFactoryConfig
-    m(23772,39,740,3), // envoy.config.overload.v3.OverloadAction
-    m(23968,40,743,5), // envoy.config.overload.v3.OverloadManager
-    m(24210,40,748,2), // envoy.config.overload.v3.ResourceMonitor
-    m(24250,38,750,2), // envoy.config.overload.v3.ScaledTrigger
-    m(24325,41,752,1), // envoy.config.overload.v3.ThresholdTrigger
-    m(24366,32,753,3), // envoy.config.overload.v3.Trigger
-    m(24413,35,756,3), // envoy.config.route.v3.CookieMatcher
-    m(24472,31,759,2), // envoy.config.route.v3.Decorator
-    m(24521,42,761,3), // envoy.config.route.v3.DirectResponseAction
-    m(24605,34,764,3), // envoy.config.route.v3.FilterConfig
-    m(24650,35,767,11), // envoy.config.route.v3.HeaderMatcher
-    m(24803,43,778,3), // envoy.config.route.v3.QueryParameterMatcher
-    m(24846,36,781,10), // envoy.config.route.v3.RedirectAction
-    m(25013,27,791,19), // envoy.config.route.v3.Route
-    m(25744,53,810,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
-    m(25797,33,812,37), // envoy.config.route.v3.RouteAction
-    m(27105,44,849,6), // envoy.config.route.v3.RouteAction.HashPolicy
-    m(27266,65,855,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    m(27340,51,856,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    m(27499,60,860,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    m(27559,51,862,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    m(27621,59,864,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    m(27680,51,865,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    m(27780,53,868,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
-    m(27920,47,875,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
-    m(28063,40,878,19), // envoy.config.route.v3.RouteConfiguration
-    m(28466,66,897,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
-    m(28532,32,899,15), // envoy.config.route.v3.RouteMatch
-    m(28805,47,914,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
-    m(28852,54,914,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
-    m(28906,55,914,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    m(28979,29,916,6), // envoy.config.route.v3.Tracing
-    m(29083,36,922,2), // envoy.config.route.v3.VirtualCluster
-    m(29119,33,924,24), // envoy.config.route.v3.VirtualHost
-    m(29403,59,948,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
-    m(29462,37,950,5), // envoy.config.route.v3.WeightedCluster
-    m(29587,51,955,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
-    m(29638,77,965,2), // envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry
-    m(29715,53,967,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
-    m(29791,57,972,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    m(29848,57,973,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    m(29905,43,974,8), // envoy.extensions.clusters.dns.v3.DnsCluster
-    m(30000,55,982,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    m(30055,68,984,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    m(30315,63,990,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    m(30387,58,992,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    m(30627,46,997,10), // envoy.extensions.filters.http.router.v3.Router
-    m(31135,71,1007,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(31270,56,1009,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
-    m(31403,52,1011,3), // envoy.extensions.filters.http.set_metadata.v3.Config
-    m(31473,54,1014,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    m(31592,65,1018,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(31657,67,1018,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    m(31751,61,1021,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(31812,65,1021,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    m(31974,78,1027,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    m(32073,70,1030,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
-    m(32157,63,1032,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(32446,68,1037,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    m(32519,58,1041,1), // envoy.extensions.filters.network.direct_response.v3.Config
-    m(32585,45,1042,0), // envoy.extensions.filters.network.echo.v3.Echo
-    m(32630,81,1042,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(34331,101,1102,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(34476,103,1105,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(34602,109,1107,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(34733,95,1114,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(34889,70,1117,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(34959,76,1122,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    m(35042,63,1124,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(35135,78,1126,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    m(35213,74,1127,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
-    m(35332,66,1132,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    m(35407,59,1136,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
-    m(35528,58,1139,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
-    m(35586,54,1139,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(36275,74,1162,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(36374,70,1165,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
-    m(36630,70,1175,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(36700,84,1176,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(36784,47,1179,0), // envoy.extensions.formatter.metadata.v3.Metadata
-    m(36831,63,1179,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
-    m(36894,79,1179,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    m(37032,60,1182,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    m(37109,66,1185,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    m(37180,76,1186,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
-    m(37256,67,1186,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    m(37323,92,1188,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
-    m(37415,85,1188,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    m(37599,70,1194,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    m(37719,57,1200,1), // envoy.extensions.load_balancing_policies.random.v3.Random
-    m(37776,66,1201,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    m(37842,68,1203,1), // envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality
-    m(37933,69,1204,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    m(38306,81,1216,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    m(38438,73,1218,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    m(38802,66,1227,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    m(38881,70,1228,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    m(38972,55,1229,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    m(39136,70,1231,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    m(39222,88,1232,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    m(39343,64,1233,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    m(39476,78,1235,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
-    m(39554,83,1236,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
-    m(39825,58,1240,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(39883,70,1240,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(40525,58,1256,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(41413,95,1271,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(41610,62,1275,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(42026,67,1286,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    m(42119,79,1288,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
-    m(42296,57,1291,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(42363,48,1293,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(42490,63,1298,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(42564,56,1301,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(43190,51,1310,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
-    m(43280,55,1313,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(43565,62,1319,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    m(43631,60,1320,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(43961,54,1327,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(44182,69,1338,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(44284,73,1342,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(44357,78,1345,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(44435,48,1348,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(44648,77,1357,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(44725,49,1359,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(44874,43,1367,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(44948,44,1374,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(44998,54,1381,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(45106,69,1385,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(45186,71,1386,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(45263,78,1389,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(45341,35,1389,8), // envoy.service.discovery.v3.Resource
-    m(45417,48,1397,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(45477,40,1398,2), // envoy.service.discovery.v3.ResourceError
-    m(45517,42,1400,2), // envoy.service.discovery.v3.ResourceLocator
-    m(45559,65,1402,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(45624,39,1404,2), // envoy.service.discovery.v3.ResourceName
-    m(45692,35,1406,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(45737,40,1408,3), // envoy.type.matcher.v3.FilterStateMatcher
-    m(45835,33,1411,1), // envoy.type.matcher.v3.ListMatcher
-    m(45874,39,1412,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(45921,37,1413,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(45964,49,1417,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(46013,31,1418,1), // envoy.type.matcher.v3.OrMatcher
-    m(46058,45,1419,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(46122,34,1421,2), // envoy.type.matcher.v3.RegexMatcher
-    m(46230,44,1423,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(46290,35,1424,7), // envoy.type.matcher.v3.StringMatcher
-    m(46408,34,1431,7), // envoy.type.matcher.v3.ValueMatcher
-    m(46484,44,1438,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(46528,34,1438,2), // envoy.type.metadata.v3.MetadataKey
-    m(46562,46,1440,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(46613,35,1442,4), // envoy.type.metadata.v3.MetadataKind
-    m(46659,43,1446,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(46702,40,1446,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(46742,43,1446,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(46785,41,1446,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(46826,31,1446,6), // envoy.type.tracing.v3.CustomTag
-    m(46892,43,1452,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(46935,38,1454,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(46973,39,1456,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(47012,40,1457,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(47056,25,1460,2), // envoy.type.v3.DoubleRange
-    m(47089,31,1462,2), // envoy.type.v3.FractionalPercent
-    m(47140,24,1464,2), // envoy.type.v3.HashPolicy
-    m(47164,36,1466,1), // envoy.type.v3.HashPolicy.FilterState
-    m(47200,33,1467,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(47233,24,1467,1), // envoy.type.v3.HttpStatus
-    m(47261,24,1468,2), // envoy.type.v3.Int32Range
-    m(47285,24,1470,2), // envoy.type.v3.Int64Range
-    m(47309,21,1472,1), // envoy.type.v3.Percent
-    m(47330,29,1473,3), // envoy.type.v3.SemanticVersion
-    m(47388,25,1476,3), // envoy.type.v3.TokenBucket
-    m(47441,19,1479,2), // google.protobuf.Any
-    m(47460,25,1481,1), // google.protobuf.BoolValue
-    m(47485,26,1482,1), // google.protobuf.BytesValue
-    m(47511,27,1483,1), // google.protobuf.DoubleValue
-    m(47538,24,1484,2), // google.protobuf.Duration
-    m(47574,21,1486,0), // google.protobuf.Empty
-    m(47595,26,1486,1), // google.protobuf.FloatValue
-    m(47621,26,1487,1), // google.protobuf.Int32Value
-    m(47647,26,1488,1), // google.protobuf.Int64Value
-    m(47673,25,1489,1), // google.protobuf.ListValue
-    m(47704,27,1490,1), // google.protobuf.StringValue
-    m(47731,22,1491,1), // google.protobuf.Struct
-    m(47759,34,1492,2), // google.protobuf.Struct.FieldsEntry
-    m(47793,25,1494,2), // google.protobuf.Timestamp
-    m(47818,27,1496,1), // google.protobuf.UInt32Value
-    m(47845,27,1497,1), // google.protobuf.UInt64Value
-    m(47872,21,1498,6), // google.protobuf.Value
-    m(47959,17,1504,3), // google.rpc.Status
-    m(47983,25,1507,1), // xds.core.v3.ContextParams
-    m(48014,37,1508,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(22556,57,711,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
+    m(22757,70,714,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
+    m(22827,46,714,1), // envoy.config.listener.v3.Listener.DeprecatedV1
+    m(22873,39,715,4), // envoy.config.listener.v3.ListenerFilter
+    m(22927,58,719,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
+    m(23042,67,724,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
+    m(23114,47,725,3), // envoy.config.metrics.v3.HistogramBucketSettings
+    m(23172,35,728,5), // envoy.config.metrics.v3.StatsConfig
+    m(23535,36,733,3), // envoy.config.metrics.v3.StatsMatcher
+    m(23609,36,736,3), // envoy.config.metrics.v3.TagSpecifier
+    m(23669,44,739,1), // envoy.config.overload.v3.BufferFactoryConfig
+    m(23750,39,740,3), // envoy.config.overload.v3.OverloadAction
+    m(23946,40,743,5), // envoy.config.overload.v3.OverloadManager
+    m(24188,40,748,2), // envoy.config.overload.v3.ResourceMonitor
+    m(24228,38,750,2), // envoy.config.overload.v3.ScaledTrigger
+    m(24303,41,752,1), // envoy.config.overload.v3.ThresholdTrigger
+    m(24344,32,753,3), // envoy.config.overload.v3.Trigger
+    m(24391,35,756,3), // envoy.config.route.v3.CookieMatcher
+    m(24450,31,759,2), // envoy.config.route.v3.Decorator
+    m(24499,42,761,3), // envoy.config.route.v3.DirectResponseAction
+    m(24583,34,764,3), // envoy.config.route.v3.FilterConfig
+    m(24628,35,767,11), // envoy.config.route.v3.HeaderMatcher
+    m(24781,43,778,3), // envoy.config.route.v3.QueryParameterMatcher
+    m(24824,36,781,10), // envoy.config.route.v3.RedirectAction
+    m(24991,27,791,19), // envoy.config.route.v3.Route
+    m(25722,53,810,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
+    m(25775,33,812,37), // envoy.config.route.v3.RouteAction
+    m(27083,44,849,6), // envoy.config.route.v3.RouteAction.HashPolicy
+    m(27244,65,855,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
+    m(27318,51,856,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
+    m(27477,60,860,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
+    m(27537,51,862,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
+    m(27599,59,864,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
+    m(27658,51,865,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
+    m(27758,53,868,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
+    m(27898,47,875,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
+    m(28041,40,878,19), // envoy.config.route.v3.RouteConfiguration
+    m(28444,66,897,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
+    m(28510,31,899,1), // envoy.config.route.v3.RouteList
+    m(28547,32,900,15), // envoy.config.route.v3.RouteMatch
+    m(28820,47,915,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
+    m(28867,54,915,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
+    m(28921,55,915,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
+    m(28994,29,917,6), // envoy.config.route.v3.Tracing
+    m(29098,36,923,2), // envoy.config.route.v3.VirtualCluster
+    m(29134,33,925,24), // envoy.config.route.v3.VirtualHost
+    m(29402,59,949,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
+    m(29461,37,951,5), // envoy.config.route.v3.WeightedCluster
+    m(29586,51,956,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
+    m(29637,77,966,2), // envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry
+    m(29714,53,968,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
+    m(29790,57,973,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+    m(29847,57,974,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    m(29904,43,975,8), // envoy.extensions.clusters.dns.v3.DnsCluster
+    m(29999,55,983,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
+    m(30054,68,985,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
+    m(30314,63,991,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
+    m(30386,58,993,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
+    m(30626,46,998,10), // envoy.extensions.filters.http.router.v3.Router
+    m(31134,71,1008,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(31269,56,1010,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
+    m(31402,52,1012,3), // envoy.extensions.filters.http.set_metadata.v3.Config
+    m(31472,54,1015,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
+    m(31591,65,1019,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(31656,67,1019,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
+    m(31750,61,1022,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(31811,65,1022,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
+    m(31973,78,1028,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
+    m(32072,70,1031,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
+    m(32156,63,1033,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(32445,68,1038,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
+    m(32518,58,1042,1), // envoy.extensions.filters.network.direct_response.v3.Config
+    m(32584,45,1043,0), // envoy.extensions.filters.network.echo.v3.Echo
+    m(32629,81,1043,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(34330,101,1103,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(34475,103,1106,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(34601,109,1108,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(34732,95,1115,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(34888,70,1118,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(34958,76,1123,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
+    m(35041,63,1125,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(35134,78,1127,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
+    m(35212,74,1128,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
+    m(35331,66,1133,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
+    m(35406,59,1137,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
+    m(35527,58,1140,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
+    m(35585,54,1140,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(36274,74,1163,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(36373,70,1166,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
+    m(36629,70,1176,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(36699,84,1177,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(36783,47,1180,0), // envoy.extensions.formatter.metadata.v3.Metadata
+    m(36830,63,1180,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
+    m(36893,79,1180,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
+    m(37031,60,1183,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
+    m(37108,66,1186,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
+    m(37179,76,1187,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
+    m(37255,67,1187,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
+    m(37322,92,1189,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
+    m(37414,85,1189,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
+    m(37598,70,1195,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
+    m(37718,57,1201,1), // envoy.extensions.load_balancing_policies.random.v3.Random
+    m(37775,66,1202,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
+    m(37841,68,1204,1), // envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality
+    m(37932,70,1205,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
+    m(38002,75,1206,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
+    m(38077,69,1206,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
+    m(38146,71,1206,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
+    m(38217,70,1206,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
+    m(38287,66,1206,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
+    m(38353,64,1206,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
+    m(38417,66,1206,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
+    m(38483,66,1206,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
+    m(38549,73,1206,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
+    m(38622,49,1206,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
+    m(38755,69,1208,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+    m(39128,81,1220,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
+    m(39260,73,1222,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
+    m(39624,66,1231,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
+    m(39703,70,1232,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
+    m(39794,55,1233,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+    m(39958,70,1235,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
+    m(40044,88,1236,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
+    m(40165,64,1237,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
+    m(40298,78,1239,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
+    m(40376,83,1240,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
+    m(40647,58,1244,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(40705,70,1244,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(41347,58,1260,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(42235,95,1275,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(42432,62,1279,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(42848,67,1290,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
+    m(42941,79,1292,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
+    m(43118,57,1295,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(43185,48,1297,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(43312,63,1302,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(43386,56,1305,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(44012,51,1314,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
+    m(44102,55,1317,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(44387,62,1323,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
+    m(44453,60,1324,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(44783,54,1331,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(45004,69,1342,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(45106,73,1346,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(45179,78,1349,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(45257,48,1352,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(45470,77,1361,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(45547,49,1363,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(45696,43,1371,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(45770,44,1378,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(45820,54,1385,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(45928,69,1389,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(46008,71,1390,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(46085,78,1393,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(46163,35,1393,8), // envoy.service.discovery.v3.Resource
+    m(46239,48,1401,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(46299,40,1402,2), // envoy.service.discovery.v3.ResourceError
+    m(46339,42,1404,2), // envoy.service.discovery.v3.ResourceLocator
+    m(46381,65,1406,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(46446,39,1408,2), // envoy.service.discovery.v3.ResourceName
+    m(46514,35,1410,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(46559,40,1412,3), // envoy.type.matcher.v3.FilterStateMatcher
+    m(46657,49,1415,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
+    m(46706,33,1416,1), // envoy.type.matcher.v3.ListMatcher
+    m(46745,39,1417,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(46792,37,1418,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(46835,49,1422,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(46884,31,1423,1), // envoy.type.matcher.v3.OrMatcher
+    m(46929,45,1424,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(46993,34,1426,2), // envoy.type.matcher.v3.RegexMatcher
+    m(47101,44,1428,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(47161,35,1429,7), // envoy.type.matcher.v3.StringMatcher
+    m(47279,34,1436,7), // envoy.type.matcher.v3.ValueMatcher
+    m(47355,44,1443,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(47399,34,1443,2), // envoy.type.metadata.v3.MetadataKey
+    m(47433,46,1445,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(47484,35,1447,4), // envoy.type.metadata.v3.MetadataKind
+    m(47530,43,1451,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(47573,40,1451,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(47613,43,1451,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(47656,41,1451,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(47697,31,1451,6), // envoy.type.tracing.v3.CustomTag
+    m(47763,43,1457,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(47806,38,1459,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(47844,39,1461,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(47883,40,1462,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(47927,25,1465,2), // envoy.type.v3.DoubleRange
+    m(47960,31,1467,2), // envoy.type.v3.FractionalPercent
+    m(48011,24,1469,2), // envoy.type.v3.HashPolicy
+    m(48035,36,1471,1), // envoy.type.v3.HashPolicy.FilterState
+    m(48071,33,1472,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(48104,24,1472,1), // envoy.type.v3.HttpStatus
+    m(48132,24,1473,2), // envoy.type.v3.Int32Range
+    m(48156,24,1475,2), // envoy.type.v3.Int64Range
+    m(48180,21,1477,1), // envoy.type.v3.Percent
+    m(48201,29,1478,3), // envoy.type.v3.SemanticVersion
+    m(48259,25,1481,3), // envoy.type.v3.TokenBucket
+    m(48312,19,1484,2), // google.protobuf.Any
+    m(48331,25,1486,1), // google.protobuf.BoolValue
+    m(48356,26,1487,1), // google.protobuf.BytesValue
+    m(48382,27,1488,1), // google.protobuf.DoubleValue
+    m(48409,24,1489,2), // google.protobuf.Duration
+    m(48445,21,1491,0), // google.protobuf.Empty
+    m(48466,26,1491,1), // google.protobuf.FloatValue
+    m(48492,26,1492,1), // google.protobuf.Int32Value
+    m(48518,26,1493,1), // google.protobuf.Int64Value
+    m(48544,25,1494,1), // google.protobuf.ListValue
+    m(48575,27,1495,1), // google.protobuf.StringValue
+    m(48602,22,1496,1), // google.protobuf.Struct
+    m(48630,34,1497,2), // google.protobuf.Struct.FieldsEntry
+    m(48664,25,1499,2), // google.protobuf.Timestamp
+    m(48689,27,1501,1), // google.protobuf.UInt32Value
+    m(48716,27,1502,1), // google.protobuf.UInt64Value
+    m(48743,21,1503,6), // google.protobuf.Value
+    m(48830,17,1509,3), // google.rpc.Status
+    m(48854,25,1512,1), // xds.core.v3.ContextParams
+    m(48885,37,1513,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(48922,32,1515,2), // xds.core.v3.TypedExtensionConfig
+    m(48954,27,1517,3), // xds.type.matcher.v3.Matcher
+    m(49016,39,1520,1), // xds.type.matcher.v3.Matcher.MatcherList
+    m(49063,52,1521,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
+    m(49132,49,1523,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
+    m(49229,63,1527,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
+    m(49292,65,1528,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
+    m(49385,39,1531,4), // xds.type.matcher.v3.Matcher.MatcherTree
+    m(49510,48,1535,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
+    m(49561,57,1536,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
+    m(49618,35,1538,3), // xds.type.matcher.v3.Matcher.OnMatch
+    m(49710,32,1541,2), // xds.type.matcher.v3.RegexMatcher
+    m(49742,42,1543,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(49784,33,1543,7), // xds.type.matcher.v3.StringMatcher
 ];
 
-pub(crate) static FIELDS: [FieldRow; 1510] = [
+pub(crate) static FIELDS: [FieldRow; 1550] = [
     // envoy.admin.v3.BootstrapConfigDump
     f(34,9,1,b'm',48,4,255,b'S',0,0), // bootstrap
-    f(43,12,2,b'm',361,4,255,b'S',0,0), // last_updated
+    f(43,12,2,b'm',374,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.Certificate
     f(81,7,1,b'm',2,2,255,b'S',0,0), // ca_cert
     f(88,10,2,b'm',2,2,255,b'S',0,0), // cert_chain
@@ -2303,20 +2376,20 @@ pub(crate) static FIELDS: [FieldRow; 1510] = [
     f(135,13,2,b's',65535,0,255,b'S',0,0), // serial_number
     f(148,17,3,b'm',31,2,255,b'S',0,0), // subject_alt_names
     f(165,21,4,b'w',65535,0,255,b'S',0,0), // days_until_expiration
-    f(186,10,5,b'm',361,4,255,b'S',0,0), // valid_from
-    f(196,15,6,b'm',361,4,255,b'S',0,0), // expiration_time
+    f(186,10,5,b'm',374,4,255,b'S',0,0), // valid_from
+    f(196,15,6,b'm',374,4,255,b'S',0,0), // expiration_time
     f(211,12,7,b'm',3,4,255,b'S',0,0), // ocsp_details
     // envoy.admin.v3.CertificateDetails.OcspDetails
-    f(186,10,1,b'm',361,4,255,b'S',0,0), // valid_from
-    f(268,10,2,b'm',361,4,255,b'S',0,0), // expiration
+    f(186,10,1,b'm',374,4,255,b'S',0,0), // valid_from
+    f(268,10,2,b'm',374,4,255,b'S',0,0), // expiration
     // envoy.admin.v3.Certificates
     f(305,12,1,b'm',1,2,255,b'S',0,0), // certificates
     // envoy.admin.v3.ClusterStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(349,13,2,b'b',65535,0,255,b'S',0,0), // added_via_api
-    f(362,31,3,b'm',345,4,255,b'S',0,0), // success_rate_ejection_threshold
+    f(362,31,3,b'm',358,4,255,b'S',0,0), // success_rate_ejection_threshold
     f(393,13,4,b'm',16,2,255,b'S',0,0), // host_statuses
-    f(406,44,5,b'm',345,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
+    f(406,44,5,b'm',358,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
     f(450,16,6,b'm',67,4,255,b'S',0,0), // circuit_breakers
     f(466,18,7,b's',65535,0,255,b'S',0,0), // observability_name
     f(484,16,8,b's',65535,0,255,b'S',0,0), // eds_service_name
@@ -2329,13 +2402,13 @@ pub(crate) static FIELDS: [FieldRow; 1510] = [
     f(622,24,4,b'm',8,2,255,b'S',0,0), // dynamic_warming_clusters
     // envoy.admin.v3.ClustersConfigDump.DynamicCluster
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(694,7,2,b'm',348,4,255,b'S',0,0), // cluster
-    f(43,12,3,b'm',361,4,255,b'S',0,0), // last_updated
+    f(694,7,2,b'm',361,4,255,b'S',0,0), // cluster
+    f(43,12,3,b'm',374,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ClustersConfigDump.StaticCluster
-    f(694,7,1,b'm',348,4,255,b'S',0,0), // cluster
-    f(43,12,2,b'm',361,4,255,b'S',0,0), // last_updated
+    f(694,7,1,b'm',361,4,255,b'S',0,0), // cluster
+    f(43,12,2,b'm',374,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.CommandLineOptions
     f(805,7,1,b'w',65535,0,255,b'S',0,0), // base_id
     f(812,11,2,b'u',65535,0,255,b'S',0,0), // concurrency
@@ -2351,9 +2424,9 @@ pub(crate) static FIELDS: [FieldRow; 1510] = [
     f(960,15,13,b's',65535,0,255,b'S',0,0), // service_cluster
     f(975,12,14,b's',65535,0,255,b'S',0,0), // service_node
     f(987,12,15,b's',65535,0,255,b'S',0,0), // service_zone
-    f(999,19,16,b'm',352,4,255,b'S',0,0), // file_flush_interval
-    f(1018,10,17,b'm',352,4,255,b'S',0,0), // drain_time
-    f(1028,20,18,b'm',352,4,255,b'S',0,0), // parent_shutdown_time
+    f(999,19,16,b'm',365,4,255,b'S',0,0), // file_flush_interval
+    f(1018,10,17,b'm',365,4,255,b'S',0,0), // drain_time
+    f(1028,20,18,b'm',365,4,255,b'S',0,0), // parent_shutdown_time
     f(1048,4,19,b'e',3,0,255,b'S',0,0), // mode
     f(1052,19,22,b'b',65535,0,255,b'S',0,0), // disable_hot_restart
     f(1071,20,23,b'b',65535,0,255,b'S',0,0), // enable_mutex_tracing
@@ -2377,19 +2450,19 @@ pub(crate) static FIELDS: [FieldRow; 1510] = [
     f(1408,19,42,b'u',65535,0,255,b'S',0,0), // file_flush_min_size
     f(1427,27,43,b'b',65535,0,255,b'S',0,0), // log_stacktrace_single_entry
     // envoy.admin.v3.ConfigDump
-    f(1479,7,1,b'm',348,2,255,b'S',0,0), // configs
+    f(1479,7,1,b'm',361,2,255,b'S',0,0), // configs
     // envoy.admin.v3.EndpointsConfigDump
     f(1520,23,2,b'm',14,2,255,b'S',0,0), // static_endpoint_configs
     f(1543,24,3,b'm',13,2,255,b'S',0,0), // dynamic_endpoint_configs
     // envoy.admin.v3.EndpointsConfigDump.DynamicEndpointConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(1623,15,2,b'm',348,4,255,b'S',0,0), // endpoint_config
-    f(43,12,3,b'm',361,4,255,b'S',0,0), // last_updated
+    f(1623,15,2,b'm',361,4,255,b'S',0,0), // endpoint_config
+    f(43,12,3,b'm',374,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.EndpointsConfigDump.StaticEndpointConfig
-    f(1623,15,1,b'm',348,4,255,b'S',0,0), // endpoint_config
-    f(43,12,2,b'm',361,4,255,b'S',0,0), // last_updated
+    f(1623,15,1,b'm',361,4,255,b'S',0,0), // endpoint_config
+    f(43,12,2,b'm',374,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.HostHealthStatus
     f(1724,26,1,b'b',65535,0,255,b'S',0,0), // failed_active_health_check
     f(1750,20,2,b'b',65535,0,255,b'S',0,0), // failed_outlier_check
@@ -2404,11 +2477,11 @@ pub(crate) static FIELDS: [FieldRow; 1510] = [
     f(1960,7,1,b'm',91,4,255,b'S',0,0), // address
     f(1967,5,2,b'm',30,2,255,b'S',0,0), // stats
     f(1972,13,3,b'm',15,4,255,b'S',0,0), // health_status
-    f(1985,12,4,b'm',345,4,255,b'S',0,0), // success_rate
+    f(1985,12,4,b'm',358,4,255,b'S',0,0), // success_rate
     f(1997,6,5,b'u',65535,0,255,b'S',0,0), // weight
     f(2003,8,6,b's',65535,0,255,b'S',0,0), // hostname
     f(2011,8,7,b'u',65535,0,255,b'S',0,0), // priority
-    f(2019,25,8,b'm',345,4,255,b'S',0,0), // local_origin_success_rate
+    f(2019,25,8,b'm',358,4,255,b'S',0,0), // local_origin_success_rate
     f(2044,8,9,b'm',118,4,255,b'S',0,0), // locality
     // envoy.admin.v3.ListenerStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
@@ -2429,23 +2502,23 @@ pub(crate) static FIELDS: [FieldRow; 1510] = [
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ListenersConfigDump.DynamicListenerState
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2372,8,2,b'm',348,4,255,b'S',0,0), // listener
-    f(43,12,3,b'm',361,4,255,b'S',0,0), // last_updated
+    f(2372,8,2,b'm',361,4,255,b'S',0,0), // listener
+    f(43,12,3,b'm',374,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.ListenersConfigDump.StaticListener
-    f(2372,8,1,b'm',348,4,255,b'S',0,0), // listener
-    f(43,12,2,b'm',361,4,255,b'S',0,0), // last_updated
+    f(2372,8,1,b'm',361,4,255,b'S',0,0), // listener
+    f(43,12,2,b'm',374,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.RoutesConfigDump
     f(2460,20,2,b'm',25,2,255,b'S',0,0), // static_route_configs
     f(2480,21,3,b'm',24,2,255,b'S',0,0), // dynamic_route_configs
     // envoy.admin.v3.RoutesConfigDump.DynamicRouteConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2551,12,2,b'm',348,4,255,b'S',0,0), // route_config
-    f(43,12,3,b'm',361,4,255,b'S',0,0), // last_updated
+    f(2551,12,2,b'm',361,4,255,b'S',0,0), // route_config
+    f(43,12,3,b'm',374,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.RoutesConfigDump.StaticRouteConfig
-    f(2551,12,1,b'm',348,4,255,b'S',0,0), // route_config
-    f(43,12,2,b'm',361,4,255,b'S',0,0), // last_updated
+    f(2551,12,1,b'm',361,4,255,b'S',0,0), // route_config
+    f(43,12,2,b'm',374,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.SecretsConfigDump
     f(2644,14,1,b'm',28,2,255,b'S',0,0), // static_secrets
     f(2658,22,2,b'm',27,2,255,b'S',0,0), // dynamic_active_secrets
@@ -2453,19 +2526,19 @@ pub(crate) static FIELDS: [FieldRow; 1510] = [
     // envoy.admin.v3.SecretsConfigDump.DynamicSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(572,12,2,b's',65535,0,255,b'S',0,0), // version_info
-    f(43,12,3,b'm',361,4,255,b'S',0,0), // last_updated
-    f(2749,6,4,b'm',348,4,255,b'S',0,0), // secret
+    f(43,12,3,b'm',374,4,255,b'S',0,0), // last_updated
+    f(2749,6,4,b'm',361,4,255,b'S',0,0), // secret
     f(701,11,5,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.SecretsConfigDump.StaticSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43,12,2,b'm',361,4,255,b'S',0,0), // last_updated
-    f(2749,6,3,b'm',348,4,255,b'S',0,0), // secret
+    f(43,12,2,b'm',374,4,255,b'S',0,0), // last_updated
+    f(2749,6,3,b'm',361,4,255,b'S',0,0), // secret
     // envoy.admin.v3.ServerInfo
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
     f(2832,5,2,b'e',4,0,255,b'S',0,0), // state
-    f(2837,20,3,b'm',352,4,255,b'S',0,0), // uptime_current_epoch
-    f(2857,17,4,b'm',352,4,255,b'S',0,0), // uptime_all_epochs
+    f(2837,20,3,b'm',365,4,255,b'S',0,0), // uptime_current_epoch
+    f(2857,17,4,b'm',365,4,255,b'S',0,0), // uptime_all_epochs
     f(2874,19,5,b's',65535,0,255,b'S',0,0), // hot_restart_version
     f(2893,20,6,b'm',10,4,255,b'S',0,0), // command_line_options
     f(2913,4,7,b'm',122,4,255,b'S',0,0), // node
@@ -2479,14 +2552,14 @@ pub(crate) static FIELDS: [FieldRow; 1510] = [
     f(3015,3,2,b's',65535,4,0,b'S',0,0), // uri
     f(3018,10,3,b's',65535,4,0,b'S',0,0), // ip_address
     // envoy.admin.v3.UpdateFailureState
-    f(3061,20,1,b'm',348,4,255,b'S',0,0), // failed_configuration
-    f(3081,19,2,b'm',361,4,255,b'S',0,0), // last_update_attempt
+    f(3061,20,1,b'm',361,4,255,b'S',0,0), // failed_configuration
+    f(3081,19,2,b'm',374,4,255,b'S',0,0), // last_update_attempt
     f(3100,7,3,b's',65535,0,255,b'S',0,0), // details
     f(572,12,4,b's',65535,0,255,b'S',0,0), // version_info
     // envoy.config.accesslog.v3.AccessLog
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3142,6,2,b'm',34,4,255,b'S',0,0), // filter
-    f(3148,12,4,b'm',348,4,0,b'S',0,0), // typed_config
+    f(3148,12,4,b'm',361,4,0,b'S',0,0), // typed_config
     // envoy.config.accesslog.v3.AccessLogFilter
     f(3201,18,1,b'm',45,4,0,b'S',0,0), // status_code_filter
     f(3219,15,2,b'm',37,4,0,b'S',0,0), // duration_filter
@@ -2523,7 +2596,7 @@ pub(crate) static FIELDS: [FieldRow; 1510] = [
     f(3918,5,1,b's',65535,2,255,b'S',0,0), // flags
     // envoy.config.accesslog.v3.RuntimeFilter
     f(3962,11,1,b's',65535,0,255,b'S',0,0), // runtime_key
-    f(3973,15,2,b'm',338,4,255,b'S',0,0), // percent_sampled
+    f(3973,15,2,b'm',351,4,255,b'S',0,0), // percent_sampled
     f(3988,26,3,b'b',65535,0,255,b'S',0,0), // use_independent_randomness
     // envoy.config.accesslog.v3.StatusCodeFilter
     f(3639,10,1,b'm',36,4,255,b'S',0,0), // comparison
@@ -2535,7 +2608,7 @@ pub(crate) static FIELDS: [FieldRow; 1510] = [
     f(4297,14,4,b'm',139,2,255,b'R',4243,54), // socket_options
     f(4311,10,5,b'm',33,2,255,b'I',4128,41), // access_log
     f(4360,24,6,b'b',65535,0,255,b'I',4321,39), // ignore_global_conn_limit
-    f(4384,11,7,b'm',322,2,255,b'R',0,0), // allow_paths
+    f(4384,11,7,b'm',335,2,255,b'R',0,0), // allow_paths
     // envoy.config.bootstrap.v3.Bootstrap
     f(2913,4,1,b'm',122,4,255,b'S',0,0), // node
     f(4430,16,2,b'm',54,4,255,b'S',0,0), // static_resources
@@ -2543,7 +2616,7 @@ pub(crate) static FIELDS: [FieldRow; 1510] = [
     f(4463,15,4,b'm',55,4,255,b'S',0,0), // cluster_manager
     f(4549,10,5,b's',65535,0,255,b'I',4478,71), // flags_path
     f(4604,11,6,b'm',65535,2,255,b'R',4559,45), // stats_sinks
-    f(4685,20,7,b'm',352,4,255,b'I',4615,70), // stats_flush_interval
+    f(4685,20,7,b'm',365,4,255,b'I',4615,70), // stats_flush_interval
     f(4773,8,8,b'm',64,4,255,b'I',4705,68), // watchdog
     f(4828,7,9,b'm',65535,4,255,b'R',4781,47), // tracing
     f(4835,5,12,b'm',47,4,255,b'S',0,0), // admin
@@ -2553,7 +2626,7 @@ pub(crate) static FIELDS: [FieldRow; 1510] = [
     f(4969,23,16,b'b',65535,0,255,b'I',4923,46), // enable_dispatcher_stats
     f(4992,15,17,b'm',59,4,255,b'S',0,0), // layered_runtime
     f(5035,13,18,b's',65535,0,255,b'R',5007,28), // header_prefix
-    f(5048,29,19,b'm',363,4,255,b'S',0,0), // stats_server_version_override
+    f(5048,29,19,b'm',376,4,255,b'S',0,0), // stats_server_version_override
     f(5167,23,20,b'b',65535,0,255,b'I',5077,90), // use_tcp_for_dns_lookups
     f(5225,20,21,b'm',148,2,255,b'R',5190,35), // bootstrap_extensions
     f(5318,14,22,b'm',98,2,255,b'R',5245,73), // config_sources
@@ -2576,12 +2649,12 @@ pub(crate) static FIELDS: [FieldRow; 1510] = [
     f(6363,21,39,b'm',51,4,255,b'I',6321,42), // deferred_stat_options
     f(6425,32,40,b'm',53,4,255,b'I',6384,41), // grpc_async_client_manager_config
     f(6507,24,41,b'm',60,4,255,b'I',6457,50), // memory_allocator_manager
-    f(6613,23,42,b'm',352,4,1,b'I',6531,82), // stats_eviction_interval
+    f(6613,23,42,b'm',365,4,1,b'I',6531,82), // stats_eviction_interval
     f(6668,26,43,b'b',65535,0,255,b'I',6636,32), // enable_worker_cpu_affinity
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig
     f(942,10,1,b'm',50,4,255,b'S',0,0), // log_format
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat
-    f(6816,11,1,b'm',359,4,0,b'S',0,0), // json_format
+    f(6816,11,1,b'm',372,4,0,b'S',0,0), // json_format
     f(6827,11,2,b's',65535,4,0,b'S',0,0), // text_format
     // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
     f(6929,30,1,b'b',65535,0,255,b'I',6893,36), // enable_deferred_creation_stats
@@ -2592,11 +2665,11 @@ pub(crate) static FIELDS: [FieldRow; 1510] = [
     f(7091,21,5,b's',65535,0,255,b'R',7041,50), // lds_resources_locator
     f(7112,21,6,b's',65535,0,255,b'R',7041,50), // cds_resources_locator
     // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    f(7197,30,1,b'm',352,4,255,b'I',6893,36), // max_cached_entry_idle_duration
+    f(7197,30,1,b'm',365,4,255,b'I',6893,36), // max_cached_entry_idle_duration
     // envoy.config.bootstrap.v3.Bootstrap.StaticResources
     f(7278,9,1,b'm',163,2,255,b'S',0,0), // listeners
     f(7287,8,2,b'm',70,2,255,b'S',0,0), // clusters
-    f(7295,7,3,b'm',286,2,255,b'S',0,0), // secrets
+    f(7295,7,3,b'm',298,2,255,b'S',0,0), // secrets
     // envoy.config.bootstrap.v3.ClusterManager
     f(7409,18,1,b's',65535,0,255,b'I',7342,67), // local_cluster_name
     f(7500,17,2,b'm',56,4,255,b'I',7427,73), // outlier_detection
@@ -2615,13 +2688,13 @@ pub(crate) static FIELDS: [FieldRow; 1510] = [
     f(7889,6,1,b'm',61,2,255,b'S',0,0), // layers
     // envoy.config.bootstrap.v3.MemoryAllocatorManager
     f(7943,16,1,b'w',65535,0,255,b'I',6893,36), // bytes_to_release
-    f(7959,23,2,b'm',352,4,255,b'I',6893,36), // memory_release_interval
-    f(7982,23,3,b'm',363,4,255,b'I',6893,36), // soft_memory_limit_bytes
-    f(8005,28,4,b'm',362,4,255,b'I',6893,36), // max_per_cpu_cache_size_bytes
+    f(7959,23,2,b'm',365,4,255,b'I',6893,36), // memory_release_interval
+    f(7982,23,3,b'm',376,4,255,b'I',6893,36), // soft_memory_limit_bytes
+    f(8005,28,4,b'm',375,4,255,b'I',6893,36), // max_per_cpu_cache_size_bytes
     f(8033,24,5,b'w',65535,0,255,b'I',6893,36), // max_unfreed_memory_bytes
     // envoy.config.bootstrap.v3.RuntimeLayer
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(8095,12,2,b'm',359,4,0,b'S',0,0), // static_layer
+    f(8095,12,2,b'm',372,4,0,b'S',0,0), // static_layer
     f(8107,10,3,b'm',63,4,0,b'S',0,0), // disk_layer
     f(8117,11,4,b'm',62,4,0,b'S',0,0), // admin_layer
     f(8172,10,5,b'm',65535,4,0,b'R',8128,44), // rtds_layer
@@ -2631,12 +2704,12 @@ pub(crate) static FIELDS: [FieldRow; 1510] = [
     f(8291,22,2,b'b',65535,0,255,b'S',0,0), // append_service_cluster
     f(8313,12,3,b's',65535,0,255,b'S',0,0), // subdirectory
     // envoy.config.bootstrap.v3.Watchdog
-    f(8359,12,1,b'm',352,4,255,b'I',6893,36), // miss_timeout
-    f(8371,16,2,b'm',352,4,255,b'I',6893,36), // megamiss_timeout
-    f(8387,12,3,b'm',352,4,255,b'I',6893,36), // kill_timeout
-    f(8399,17,4,b'm',352,4,255,b'I',6893,36), // multikill_timeout
-    f(8416,19,5,b'm',345,4,255,b'I',6893,36), // multikill_threshold
-    f(8435,23,6,b'm',352,4,255,b'I',6893,36), // max_kill_timeout_jitter
+    f(8359,12,1,b'm',365,4,255,b'I',6893,36), // miss_timeout
+    f(8371,16,2,b'm',365,4,255,b'I',6893,36), // megamiss_timeout
+    f(8387,12,3,b'm',365,4,255,b'I',6893,36), // kill_timeout
+    f(8399,17,4,b'm',365,4,255,b'I',6893,36), // multikill_timeout
+    f(8416,19,5,b'm',358,4,255,b'I',6893,36), // multikill_threshold
+    f(8435,23,6,b'm',365,4,255,b'I',6893,36), // max_kill_timeout_jitter
     f(8458,7,7,b'm',65,2,255,b'I',6893,36), // actions
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
     f(7843,6,1,b'm',148,4,255,b'I',6893,36), // config
@@ -2649,34 +2722,34 @@ pub(crate) static FIELDS: [FieldRow; 1510] = [
     f(8689,19,2,b'm',68,2,255,b'R',8638,51), // per_host_thresholds
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds
     f(2011,8,1,b'e',22,0,255,b'S',0,0), // priority
-    f(8758,15,2,b'm',362,4,255,b'S',0,0), // max_connections
-    f(8773,20,3,b'm',362,4,255,b'S',0,0), // max_pending_requests
-    f(8793,12,4,b'm',362,4,255,b'S',0,0), // max_requests
-    f(8805,11,5,b'm',362,4,255,b'S',0,0), // max_retries
+    f(8758,15,2,b'm',375,4,255,b'S',0,0), // max_connections
+    f(8773,20,3,b'm',375,4,255,b'S',0,0), // max_pending_requests
+    f(8793,12,4,b'm',375,4,255,b'S',0,0), // max_requests
+    f(8805,11,5,b'm',375,4,255,b'S',0,0), // max_retries
     f(8816,15,6,b'b',65535,0,255,b'S',0,0), // track_remaining
-    f(8891,20,7,b'm',362,4,255,b'I',8831,60), // max_connection_pools
+    f(8891,20,7,b'm',375,4,255,b'I',8831,60), // max_connection_pools
     f(8911,12,8,b'm',69,4,255,b'S',0,0), // retry_budget
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget
-    f(8985,14,1,b'm',345,4,255,b'S',0,0), // budget_percent
-    f(8999,21,2,b'm',362,4,255,b'S',0,0), // min_retry_concurrency
-    f(9097,15,3,b'm',352,4,255,b'R',9020,77), // budget_interval
+    f(8985,14,1,b'm',358,4,255,b'S',0,0), // budget_percent
+    f(8999,21,2,b'm',375,4,255,b'S',0,0), // min_retry_concurrency
+    f(9097,15,3,b'm',365,4,255,b'R',9020,77), // budget_interval
     // envoy.config.cluster.v3.Cluster
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(2968,4,2,b'e',11,4,0,b'S',0,0), // type
     f(9143,18,3,b'm',76,4,255,b'S',0,0), // eds_cluster_config
-    f(9161,15,4,b'm',352,4,255,b'S',0,0), // connect_timeout
-    f(9244,33,5,b'm',362,4,255,b'I',9176,68), // per_connection_buffer_limit_bytes
+    f(9161,15,4,b'm',365,4,255,b'S',0,0), // connect_timeout
+    f(9244,33,5,b'm',375,4,255,b'I',9176,68), // per_connection_buffer_limit_bytes
     f(9277,9,6,b'e',13,0,255,b'S',0,0), // lb_policy
     f(9343,13,8,b'm',65535,2,255,b'R',9286,57), // health_checks
-    f(9356,27,9,b'm',362,4,255,b'S',0,0), // max_requests_per_connection
+    f(9356,27,9,b'm',375,4,255,b'S',0,0), // max_requests_per_connection
     f(450,16,10,b'm',67,4,255,b'S',0,0), // circuit_breakers
     f(9383,21,13,b'm',111,4,255,b'S',0,0), // http_protocol_options
     f(9404,22,14,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(9426,16,16,b'm',352,4,255,b'S',0,0), // dns_refresh_rate
+    f(9426,16,16,b'm',365,4,255,b'S',0,0), // dns_refresh_rate
     f(9442,17,17,b'e',12,0,255,b'S',0,0), // dns_lookup_family
     f(9459,13,18,b'm',91,2,255,b'S',0,0), // dns_resolvers
     f(7500,17,19,b'm',65535,4,255,b'R',9472,58), // outlier_detection
-    f(9530,16,20,b'm',352,4,255,b'S',0,0), // cleanup_interval
+    f(9530,16,20,b'm',365,4,255,b'S',0,0), // cleanup_interval
     f(7517,20,21,b'm',95,4,255,b'S',0,0), // upstream_bind_config
     f(9615,16,22,b'm',65535,4,255,b'R',9546,69), // lb_subset_config
     f(9699,19,23,b'm',65535,4,1,b'R',9631,68), // ring_hash_lb_config
@@ -2709,63 +2782,63 @@ pub(crate) static FIELDS: [FieldRow; 1510] = [
     f(10719,41,51,b'b',65535,0,255,b'S',0,0), // connection_pool_per_downstream_connection
     f(10825,16,52,b'm',65535,4,1,b'R',10760,65), // maglev_lb_config
     f(5746,21,53,b'm',101,4,255,b'S',0,0), // dns_resolution_config
-    f(10841,21,54,b'm',349,4,255,b'S',0,0), // wait_for_warm_on_init
+    f(10841,21,54,b'm',362,4,255,b'S',0,0), // wait_for_warm_on_init
     f(5767,25,55,b'm',148,4,255,b'S',0,0), // typed_dns_resolver_config
     f(10862,21,56,b'm',81,4,1,b'S',0,0), // round_robin_lb_config
     f(10883,27,57,b's',65535,2,255,b'R',10332,58), // lrs_report_endpoint_metrics
-    f(10910,10,58,b'm',352,4,255,b'S',0,0), // dns_jitter
-    f(10948,24,59,b'm',65535,4,255,b'R',10920,28), // transport_socket_matcher
-    f(11047,44,60,b'm',352,4,255,b'R',10972,75), // per_connection_buffer_high_watermark_timeout
+    f(10910,10,58,b'm',365,4,255,b'S',0,0), // dns_jitter
+    f(10948,24,59,b'm',382,4,255,b'R',10920,28), // transport_socket_matcher
+    f(11047,44,60,b'm',365,4,255,b'R',10972,75), // per_connection_buffer_high_watermark_timeout
     f(11114,13,61,b'm',172,4,255,b'I',11091,23), // stats_matcher
     f(11193,16,62,b'm',65535,4,255,b'R',11127,66), // queuing_policies
     // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    f(11255,23,1,b'm',345,4,255,b'S',0,0), // healthy_panic_threshold
+    f(11255,23,1,b'm',358,4,255,b'S',0,0), // healthy_panic_threshold
     f(11278,20,2,b'm',74,4,0,b'S',0,0), // zone_aware_lb_config
     f(11298,27,3,b'm',73,4,0,b'S',0,0), // locality_weighted_lb_config
-    f(11377,19,4,b'm',352,4,255,b'I',11325,52), // update_merge_window
+    f(11377,19,4,b'm',365,4,255,b'I',11325,52), // update_merge_window
     f(11448,31,5,b'b',65535,0,255,b'I',11396,52), // ignore_new_hosts_until_first_hc
     f(11479,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
     f(11587,28,7,b'm',72,4,255,b'I',11515,72), // consistent_hashing_lb_config
     f(11714,20,8,b'm',110,4,255,b'I',11615,99), // override_host_status
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
     f(11806,24,1,b'b',65535,0,255,b'I',6893,36), // use_hostname_for_hashing
-    f(11830,19,2,b'm',362,4,255,b'I',6893,36), // hash_balance_factor
+    f(11830,19,2,b'm',375,4,255,b'I',6893,36), // hash_balance_factor
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
-    f(12089,15,1,b'm',345,4,255,b'I',11984,105), // routing_enabled
-    f(12104,16,2,b'm',363,4,255,b'I',11984,105), // min_cluster_size
+    f(12089,15,1,b'm',358,4,255,b'I',11984,105), // routing_enabled
+    f(12104,16,2,b'm',376,4,255,b'I',11984,105), // min_cluster_size
     f(12120,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
     // envoy.config.cluster.v3.Cluster.CustomClusterType
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',348,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',361,4,255,b'S',0,0), // typed_config
     // envoy.config.cluster.v3.Cluster.EdsClusterConfig
     f(12238,10,1,b'm',98,4,255,b'S',0,0), // eds_config
     f(12248,12,2,b's',65535,0,255,b'S',0,0), // service_name
     // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    f(12312,12,1,b'm',362,4,255,b'S',0,0), // choice_count
+    f(12312,12,1,b'm',375,4,255,b'S',0,0), // choice_count
     f(12324,19,2,b'm',132,4,255,b'S',0,0), // active_request_bias
     f(12407,17,3,b'm',65535,4,255,b'R',12343,64), // slow_start_config
     // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
     f(12475,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
     f(12490,16,2,b's',65535,0,255,b'S',0,0), // http_header_name
-    f(12506,22,3,b'm',362,4,255,b'S',0,0), // upstream_port_override
-    f(12615,12,4,b'm',325,4,255,b'R',12528,87), // metadata_key
+    f(12506,22,3,b'm',375,4,255,b'S',0,0), // upstream_port_override
+    f(12615,12,4,b'm',338,4,255,b'R',12528,87), // metadata_key
     // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    f(12675,29,1,b'm',351,4,255,b'I',6893,36), // per_upstream_preconnect_ratio
-    f(12704,27,2,b'm',351,4,255,b'I',6893,36), // predictive_preconnect_ratio
-    f(12731,27,3,b'm',316,4,255,b'I',6893,36), // preconnect_enabled_metadata
+    f(12675,29,1,b'm',364,4,255,b'I',6893,36), // per_upstream_preconnect_ratio
+    f(12704,27,2,b'm',364,4,255,b'I',6893,36), // predictive_preconnect_ratio
+    f(12731,27,3,b'm',329,4,255,b'I',6893,36), // preconnect_enabled_metadata
     // envoy.config.cluster.v3.Cluster.RefreshRate
-    f(12801,13,1,b'm',352,4,255,b'S',0,0), // base_interval
-    f(12814,12,2,b'm',352,4,255,b'S',0,0), // max_interval
+    f(12801,13,1,b'm',365,4,255,b'S',0,0), // base_interval
+    f(12814,12,2,b'm',365,4,255,b'S',0,0), // max_interval
     // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
     f(12407,17,1,b'm',65535,4,255,b'R',12343,64), // slow_start_config
     // envoy.config.cluster.v3.Cluster.TransportSocketMatch
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(12928,5,2,b'm',359,4,255,b'S',0,0), // match
+    f(12928,5,2,b'm',372,4,255,b'S',0,0), // match
     f(9718,16,3,b'm',147,4,255,b'S',0,0), // transport_socket
     // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',348,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',361,4,255,b'S',0,0), // value
     // envoy.config.cluster.v3.LoadBalancingPolicy
     f(13045,8,1,b'm',85,2,255,b'S',0,0), // policies
     // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
@@ -2780,13 +2853,13 @@ pub(crate) static FIELDS: [FieldRow; 1510] = [
     f(13376,21,3,b'm',88,4,255,b'S',0,0), // happy_eyeballs_config
     // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
     f(13466,28,1,b'e',14,0,255,b'S',0,0), // first_address_family_version
-    f(13494,26,2,b'm',362,4,255,b'S',0,0), // first_address_family_count
+    f(13494,26,2,b'm',375,4,255,b'S',0,0), // first_address_family_count
     // envoy.config.common.mutation_rules.v3.HeaderMutation
     f(13572,6,1,b's',65535,4,0,b'S',0,0), // remove
     f(13578,6,2,b'm',109,4,0,b'S',0,0), // append
     f(13584,15,3,b'm',90,4,0,b'S',0,0), // remove_on_match
     // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
-    f(13665,11,1,b'm',322,4,255,b'S',0,0), // key_matcher
+    f(13665,11,1,b'm',335,4,255,b'S',0,0), // key_matcher
     // envoy.config.core.v3.Address
     f(13704,14,1,b'm',138,4,0,b'S',0,0), // socket_address
     f(13718,4,2,b'm',125,4,0,b'S',0,0), // pipe
@@ -2795,35 +2868,35 @@ pub(crate) static FIELDS: [FieldRow; 1510] = [
     // envoy.config.core.v3.ApiConfigSource
     f(13859,8,1,b'e',15,0,255,b'S',0,0), // api_type
     f(13911,13,2,b's',65535,2,255,b'R',13867,44), // cluster_names
-    f(13969,13,3,b'm',352,4,255,b'I',13924,45), // refresh_delay
+    f(13969,13,3,b'm',365,4,255,b'I',13924,45), // refresh_delay
     f(13982,13,4,b'm',106,2,255,b'S',0,0), // grpc_services
-    f(13995,15,5,b'm',352,4,255,b'I',13924,45), // request_timeout
+    f(13995,15,5,b'm',365,4,255,b'I',13924,45), // request_timeout
     f(14071,19,6,b'm',128,4,255,b'I',14010,61), // rate_limit_settings
     f(14090,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
     f(14120,21,8,b'e',16,0,255,b'S',0,0), // transport_api_version
     f(14141,17,9,b'm',148,2,255,b'R',0,0), // config_validators
     // envoy.config.core.v3.BackoffStrategy
-    f(12801,13,1,b'm',352,4,255,b'S',0,0), // base_interval
-    f(12814,12,2,b'm',352,4,255,b'S',0,0), // max_interval
+    f(12801,13,1,b'm',365,4,255,b'S',0,0), // base_interval
+    f(12814,12,2,b'm',365,4,255,b'S',0,0), // max_interval
     // envoy.config.core.v3.BindConfig
     f(14225,14,1,b'm',138,4,255,b'S',0,0), // source_address
-    f(14239,8,2,b'm',349,4,255,b'S',0,0), // freebind
+    f(14239,8,2,b'm',362,4,255,b'S',0,0), // freebind
     f(4297,14,3,b'm',139,2,255,b'R',14247,69), // socket_options
     f(14316,27,4,b'm',138,2,255,b'S',0,0), // additional_source_addresses
     f(14343,22,5,b'm',105,2,255,b'S',0,0), // extra_source_addresses
     f(14468,22,6,b'm',148,4,255,b'R',14365,103), // local_address_selector
     f(14533,27,7,b'b',65535,0,255,b'R',14490,43), // validate_network_namespaces
     // envoy.config.core.v3.BuildVersion
-    f(2825,7,1,b'm',346,4,255,b'S',0,0), // version
-    f(9768,8,2,b'm',359,4,255,b'S',0,0), // metadata
+    f(2825,7,1,b'm',359,4,255,b'S',0,0), // version
+    f(9768,8,2,b'm',372,4,255,b'S',0,0), // metadata
     // envoy.config.core.v3.CidrRange
     f(14623,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(14637,10,2,b'm',362,4,255,b'S',0,0), // prefix_len
+    f(14637,10,2,b'm',375,4,255,b'S',0,0), // prefix_len
     // envoy.config.core.v3.ConfigSource
     f(131,4,1,b's',65535,4,0,b'S',0,0), // path
     f(14680,17,2,b'm',93,4,0,b'S',0,0), // api_config_source
     f(14697,3,3,b'm',92,4,0,b'S',0,0), // ads
-    f(14700,21,4,b'm',352,4,255,b'S',0,0), // initial_fetch_timeout
+    f(14700,21,4,b'm',365,4,255,b'S',0,0), // initial_fetch_timeout
     f(14721,4,5,b'm',137,4,0,b'S',0,0), // self
     f(14725,20,6,b'e',16,0,255,b'S',0,0), // resource_api_version
     f(14745,11,7,b'm',65535,2,255,b'R',7041,50), // authorities
@@ -2857,14 +2930,14 @@ pub(crate) static FIELDS: [FieldRow; 1510] = [
     // envoy.config.core.v3.GrpcService
     f(15242,10,1,b'm',107,4,0,b'S',0,0), // envoy_grpc
     f(15281,11,2,b'm',65535,4,0,b'R',15252,29), // google_grpc
-    f(15326,7,3,b'm',352,4,255,b'I',15292,34), // timeout
+    f(15326,7,3,b'm',365,4,255,b'I',15292,34), // timeout
     f(15333,16,5,b'm',108,2,255,b'S',0,0), // initial_metadata
     f(15349,12,6,b'm',129,4,255,b'R',0,0), // retry_policy
     // envoy.config.core.v3.GrpcService.EnvoyGrpc
     f(15403,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
     f(15415,9,2,b's',65535,0,255,b'S',0,0), // authority
     f(15349,12,3,b'm',129,4,255,b'I',15424,53), // retry_policy
-    f(15477,26,4,b'm',362,4,255,b'S',0,0), // max_receive_message_length
+    f(15477,26,4,b'm',375,4,255,b'S',0,0), // max_receive_message_length
     f(15551,18,5,b'b',65535,0,255,b'I',15503,48), // skip_envoy_headers
     // envoy.config.core.v3.HeaderValue
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
@@ -2872,66 +2945,66 @@ pub(crate) static FIELDS: [FieldRow; 1510] = [
     f(15601,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
     // envoy.config.core.v3.HeaderValueOption
     f(3744,6,1,b'm',108,4,255,b'S',0,0), // header
-    f(13578,6,2,b'm',349,4,255,b'S',0,0), // append
+    f(13578,6,2,b'm',362,4,255,b'S',0,0), // append
     f(15648,13,3,b'e',17,0,255,b'S',0,0), // append_action
     f(15661,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
     // envoy.config.core.v3.HealthStatusSet
     f(3691,8,1,b'e',18,2,255,b'I',6893,36), // statuses
     // envoy.config.core.v3.Http1ProtocolOptions
-    f(15754,18,1,b'm',349,4,255,b'S',0,0), // allow_absolute_url
+    f(15754,18,1,b'm',362,4,255,b'S',0,0), // allow_absolute_url
     f(15772,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
     f(15786,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
     f(15810,17,4,b'm',112,4,255,b'S',0,0), // header_key_format
     f(15827,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
     f(15900,20,6,b'b',65535,0,255,b'R',15842,58), // allow_chunked_length
-    f(15957,45,7,b'm',349,4,255,b'I',15920,37), // override_stream_error_on_invalid_http_message
+    f(15957,45,7,b'm',362,4,255,b'I',15920,37), // override_stream_error_on_invalid_http_message
     f(16002,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
-    f(16065,16,9,b'm',349,4,255,b'I',16026,39), // use_balsa_parser
+    f(16065,16,9,b'm',362,4,255,b'I',16026,39), // use_balsa_parser
     f(16120,20,10,b'b',65535,0,255,b'I',16081,39), // allow_custom_methods
-    f(16179,22,11,b'm',322,2,255,b'R',16140,39), // ignore_http_11_upgrade
+    f(16179,22,11,b'm',335,2,255,b'R',16140,39), // ignore_http_11_upgrade
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
     f(16258,17,1,b'm',113,4,0,b'S',0,0), // proper_case_words
     f(16320,18,8,b'm',148,4,0,b'I',16275,45), // stateful_formatter
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
     // envoy.config.core.v3.Http2ProtocolOptions
-    f(16452,16,1,b'm',362,4,255,b'S',0,0), // hpack_table_size
-    f(16468,22,2,b'm',362,4,255,b'S',0,0), // max_concurrent_streams
-    f(16490,26,3,b'm',362,4,255,b'S',0,0), // initial_stream_window_size
-    f(16516,30,4,b'm',362,4,255,b'S',0,0), // initial_connection_window_size
+    f(16452,16,1,b'm',375,4,255,b'S',0,0), // hpack_table_size
+    f(16468,22,2,b'm',375,4,255,b'S',0,0), // max_concurrent_streams
+    f(16490,26,3,b'm',375,4,255,b'S',0,0), // initial_stream_window_size
+    f(16516,30,4,b'm',375,4,255,b'S',0,0), // initial_connection_window_size
     f(16546,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
     f(16614,14,6,b'b',65535,0,255,b'R',16559,55), // allow_metadata
-    f(16662,19,7,b'm',362,4,255,b'I',16628,34), // max_outbound_frames
-    f(16726,27,8,b'm',362,4,255,b'I',16681,45), // max_outbound_control_frames
-    f(16794,49,9,b'm',362,4,255,b'I',16753,41), // max_consecutive_inbound_frames_with_empty_payload
-    f(16889,38,10,b'm',362,4,255,b'I',16843,46), // max_inbound_priority_frames_per_stream
-    f(16927,52,11,b'm',362,4,255,b'I',16753,41), // max_inbound_window_update_frames_per_data_frame_sent
+    f(16662,19,7,b'm',375,4,255,b'I',16628,34), // max_outbound_frames
+    f(16726,27,8,b'm',375,4,255,b'I',16681,45), // max_outbound_control_frames
+    f(16794,49,9,b'm',375,4,255,b'I',16753,41), // max_consecutive_inbound_frames_with_empty_payload
+    f(16889,38,10,b'm',375,4,255,b'I',16843,46), // max_inbound_priority_frames_per_stream
+    f(16927,52,11,b'm',375,4,255,b'I',16753,41), // max_inbound_window_update_frames_per_data_frame_sent
     f(17019,38,12,b'b',65535,0,255,b'I',16979,40), // stream_error_on_invalid_http_messaging
     f(17104,26,13,b'm',65535,2,255,b'R',17057,47), // custom_settings_parameters
-    f(15957,45,14,b'm',349,4,255,b'I',16979,40), // override_stream_error_on_invalid_http_message
+    f(15957,45,14,b'm',362,4,255,b'I',16979,40), // override_stream_error_on_invalid_http_message
     f(17130,20,15,b'm',117,4,255,b'S',0,0), // connection_keepalive
-    f(17188,17,16,b'm',349,4,255,b'I',17150,38), // use_oghttp2_codec
-    f(17266,17,17,b'm',363,4,255,b'I',17205,61), // max_metadata_size
-    f(17320,23,18,b'm',349,4,255,b'I',17283,37), // enable_huffman_encoding
-    f(17343,24,19,b'm',362,4,255,b'R',0,0), // max_header_field_size_kb
-    f(17406,17,20,b'm',349,4,255,b'I',17367,39), // disallow_obs_text
-    f(17465,18,21,b'm',363,4,255,b'I',17423,42), // stream_reset_burst
-    f(17483,17,22,b'm',363,4,255,b'I',17423,42), // stream_reset_rate
+    f(17188,17,16,b'm',362,4,255,b'I',17150,38), // use_oghttp2_codec
+    f(17266,17,17,b'm',376,4,255,b'I',17205,61), // max_metadata_size
+    f(17320,23,18,b'm',362,4,255,b'I',17283,37), // enable_huffman_encoding
+    f(17343,24,19,b'm',375,4,255,b'R',0,0), // max_header_field_size_kb
+    f(17406,17,20,b'm',362,4,255,b'I',17367,39), // disallow_obs_text
+    f(17465,18,21,b'm',376,4,255,b'I',17423,42), // stream_reset_burst
+    f(17483,17,22,b'm',376,4,255,b'I',17423,42), // stream_reset_rate
     // envoy.config.core.v3.HttpProtocolOptions
-    f(17540,12,1,b'm',352,4,255,b'S',0,0), // idle_timeout
-    f(17552,17,2,b'm',362,4,255,b'S',0,0), // max_headers_count
-    f(17569,23,3,b'm',352,4,255,b'S',0,0), // max_connection_duration
-    f(17592,19,4,b'm',352,4,255,b'S',0,0), // max_stream_duration
+    f(17540,12,1,b'm',365,4,255,b'S',0,0), // idle_timeout
+    f(17552,17,2,b'm',375,4,255,b'S',0,0), // max_headers_count
+    f(17569,23,3,b'm',365,4,255,b'S',0,0), // max_connection_duration
+    f(17592,19,4,b'm',365,4,255,b'S',0,0), // max_stream_duration
     f(17611,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
-    f(9356,27,6,b'm',362,4,255,b'S',0,0), // max_requests_per_connection
-    f(17660,23,7,b'm',362,4,255,b'R',17642,18), // max_response_headers_kb
-    f(17683,30,8,b'm',345,4,255,b'S',0,0), // max_connection_duration_jitter
+    f(9356,27,6,b'm',375,4,255,b'S',0,0), // max_requests_per_connection
+    f(17660,23,7,b'm',375,4,255,b'R',17642,18), // max_response_headers_kb
+    f(17683,30,8,b'm',358,4,255,b'S',0,0), // max_connection_duration_jitter
     // envoy.config.core.v3.JsonFormatOptions
     f(17751,15,1,b'b',65535,0,255,b'I',6893,36), // sort_properties
     // envoy.config.core.v3.KeepaliveSettings
-    f(17804,8,1,b'm',352,4,255,b'S',0,0), // interval
-    f(15326,7,2,b'm',352,4,255,b'S',0,0), // timeout
-    f(17812,15,3,b'm',345,4,255,b'S',0,0), // interval_jitter
-    f(17887,24,4,b'm',352,4,255,b'R',17827,60), // connection_idle_interval
+    f(17804,8,1,b'm',365,4,255,b'S',0,0), // interval
+    f(15326,7,2,b'm',365,4,255,b'S',0,0), // timeout
+    f(17812,15,3,b'm',358,4,255,b'S',0,0), // interval_jitter
+    f(17887,24,4,b'm',365,4,255,b'R',17827,60), // connection_idle_interval
     // envoy.config.core.v3.Locality
     f(17940,6,1,b's',65535,0,255,b'S',0,0), // region
     f(17946,4,2,b's',65535,0,255,b'S',0,0), // zone
@@ -2941,14 +3014,14 @@ pub(crate) static FIELDS: [FieldRow; 1510] = [
     f(18036,21,2,b'm',121,1,255,b'I',18002,34), // typed_filter_metadata
     // envoy.config.core.v3.Metadata.FilterMetadataEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',359,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',372,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',348,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',361,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Node
     f(18185,2,1,b's',65535,0,255,b'S',0,0), // id
     f(694,7,2,b's',65535,0,255,b'S',0,0), // cluster
-    f(9768,8,3,b'm',359,4,255,b'S',0,0), // metadata
+    f(9768,8,3,b'm',372,4,255,b'S',0,0), // metadata
     f(2044,8,4,b'm',118,4,255,b'S',0,0), // locality
     f(18187,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
     f(18202,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
@@ -2959,11 +3032,11 @@ pub(crate) static FIELDS: [FieldRow; 1510] = [
     f(18288,18,12,b'm',123,1,255,b'S',0,0), // dynamic_parameters
     // envoy.config.core.v3.Node.DynamicParametersEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',366,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',379,4,255,b'S',0,0), // value
     // envoy.config.core.v3.PathConfigSource
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(14901,17,2,b'm',150,4,255,b'S',0,0), // watched_directory
-    f(18391,13,3,b'm',352,4,255,b'R',0,0), // poll_interval
+    f(18391,13,3,b'm',365,4,255,b'R',0,0), // poll_interval
     // envoy.config.core.v3.Pipe
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(1048,4,2,b'u',65535,0,255,b'S',0,0), // mode
@@ -2975,29 +3048,29 @@ pub(crate) static FIELDS: [FieldRow; 1510] = [
     f(18627,10,1,b'e',21,0,255,b'S',0,0), // match_type
     f(18637,8,2,b'u',65535,2,255,b'S',0,0), // tlv_type
     // envoy.config.core.v3.RateLimitSettings
-    f(18683,10,1,b'm',362,4,255,b'I',6893,36), // max_tokens
-    f(18693,9,2,b'm',351,4,255,b'I',6893,36), // fill_rate
+    f(18683,10,1,b'm',375,4,255,b'I',6893,36), // max_tokens
+    f(18693,9,2,b'm',364,4,255,b'I',6893,36), // fill_rate
     // envoy.config.core.v3.RetryPolicy
     f(18734,14,1,b'm',94,4,255,b'I',6893,36), // retry_back_off
-    f(18748,11,2,b'm',362,4,255,b'I',6893,36), // num_retries
+    f(18748,11,2,b'm',375,4,255,b'I',6893,36), // num_retries
     f(18759,8,3,b's',65535,0,255,b'I',6893,36), // retry_on
     f(18767,14,4,b'm',131,4,255,b'I',6893,36), // retry_priority
     f(18781,20,5,b'm',130,2,255,b'I',6893,36), // retry_host_predicate
     f(18801,33,6,b'l',65535,0,255,b'I',6893,36), // host_selection_retry_max_attempts
     // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
     f(345,4,1,b's',65535,0,255,b'I',6893,36), // name
-    f(3148,12,2,b'm',348,4,0,b'I',6893,36), // typed_config
+    f(3148,12,2,b'm',361,4,0,b'I',6893,36), // typed_config
     // envoy.config.core.v3.RetryPolicy.RetryPriority
     f(345,4,1,b's',65535,0,255,b'I',6893,36), // name
-    f(3148,12,2,b'm',348,4,0,b'I',6893,36), // typed_config
+    f(3148,12,2,b'm',361,4,0,b'I',6893,36), // typed_config
     // envoy.config.core.v3.RuntimeDouble
     f(18965,13,1,b'd',65535,0,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFeatureFlag
-    f(18965,13,1,b'm',349,4,255,b'S',0,0), // default_value
+    f(18965,13,1,b'm',362,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
-    f(18965,13,1,b'm',338,4,255,b'S',0,0), // default_value
+    f(18965,13,1,b'm',351,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeUInt32
     f(18965,13,2,b'u',65535,0,255,b'S',0,0), // default_value
@@ -3033,26 +3106,26 @@ pub(crate) static FIELDS: [FieldRow; 1510] = [
     f(4297,14,1,b'm',139,2,255,b'S',0,0), // socket_options
     // envoy.config.core.v3.SubstitutionFormatString
     f(6827,11,1,b's',65535,4,0,b'S',0,0), // text_format
-    f(6816,11,2,b'm',359,4,0,b'S',0,0), // json_format
+    f(6816,11,2,b'm',372,4,0,b'S',0,0), // json_format
     f(19717,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
     f(19734,12,4,b's',65535,0,255,b'S',0,0), // content_type
     f(19746,18,5,b'm',100,4,0,b'S',0,0), // text_format_source
     f(19764,10,6,b'm',148,2,255,b'S',0,0), // formatters
     f(19810,19,7,b'm',116,4,255,b'I',19774,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(19862,16,1,b'm',362,4,255,b'S',0,0), // keepalive_probes
-    f(19878,14,2,b'm',362,4,255,b'S',0,0), // keepalive_time
-    f(19892,18,3,b'm',362,4,255,b'S',0,0), // keepalive_interval
+    f(19862,16,1,b'm',375,4,255,b'S',0,0), // keepalive_probes
+    f(19878,14,2,b'm',375,4,255,b'S',0,0), // keepalive_time
+    f(19892,18,3,b'm',375,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TlvEntry
     f(2968,4,1,b'u',65535,0,255,b'S',0,0), // type
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     f(19991,13,3,b'm',144,4,255,b'R',19939,52), // format_string
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',348,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',361,4,0,b'S',0,0), // typed_config
     // envoy.config.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',348,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',361,4,255,b'S',0,0), // typed_config
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
     f(20129,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
     f(20137,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
@@ -3070,8 +3143,8 @@ pub(crate) static FIELDS: [FieldRow; 1510] = [
     f(2972,5,2,b'm',154,4,255,b'S',0,0), // value
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
     f(20539,14,2,b'm',65535,2,255,b'R',20482,57), // drop_overloads
-    f(20553,23,3,b'm',362,4,255,b'S',0,0), // overprovisioning_factor
-    f(20675,20,4,b'm',352,4,255,b'R',20576,99), // endpoint_stale_after
+    f(20553,23,3,b'm',375,4,255,b'S',0,0), // overprovisioning_factor
+    f(20675,20,4,b'm',365,4,255,b'R',20576,99), // endpoint_stale_after
     f(20695,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
     // envoy.config.endpoint.v3.Endpoint
     f(1960,7,1,b'm',91,4,255,b'S',0,0), // address
@@ -3090,14 +3163,14 @@ pub(crate) static FIELDS: [FieldRow; 1510] = [
     f(20990,8,1,b'm',154,4,0,b'S',0,0), // endpoint
     f(1972,13,2,b'e',18,0,255,b'S',0,0), // health_status
     f(9768,8,3,b'm',119,4,255,b'S',0,0), // metadata
-    f(20998,21,4,b'm',362,4,255,b'S',0,0), // load_balancing_weight
+    f(20998,21,4,b'm',375,4,255,b'S',0,0), // load_balancing_weight
     f(21019,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
     f(2044,8,1,b'm',118,4,255,b'S',0,0), // locality
     f(21076,12,2,b'm',157,2,255,b'S',0,0), // lb_endpoints
-    f(20998,21,3,b'm',362,4,255,b'S',0,0), // load_balancing_weight
+    f(20998,21,3,b'm',375,4,255,b'S',0,0), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(21122,9,6,b'm',362,4,255,b'I',21088,34), // proximity
+    f(21122,9,6,b'm',375,4,255,b'I',21088,34), // proximity
     f(21147,23,7,b'm',65535,4,0,b'R',21131,16), // load_balancer_endpoints
     f(21221,28,8,b'm',65535,4,0,b'R',21170,51), // leds_cluster_locality_config
     f(9768,8,9,b'm',119,4,255,b'I',21249,35), // metadata
@@ -3107,23 +3180,23 @@ pub(crate) static FIELDS: [FieldRow; 1510] = [
     f(13270,13,3,b'm',145,4,255,b'S',0,0), // tcp_keepalive
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,4,b'm',348,4,0,b'S',0,0), // typed_config
+    f(3148,12,4,b'm',361,4,0,b'S',0,0), // typed_config
     f(21400,16,5,b'm',65535,4,0,b'R',21357,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
     f(21452,18,1,b'm',162,4,255,b'S',0,0), // filter_chain_match
     f(3548,7,3,b'm',160,2,255,b'S',0,0), // filters
-    f(21505,15,4,b'm',349,4,255,b'R',21470,35), // use_proxy_proto
+    f(21505,15,4,b'm',362,4,255,b'R',21470,35), // use_proxy_proto
     f(9768,8,5,b'm',119,4,255,b'I',21520,39), // metadata
     f(9718,16,6,b'm',147,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(21559,32,9,b'm',352,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(21559,32,9,b'm',365,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
     f(21632,13,3,b'm',97,2,255,b'S',0,0), // prefix_ranges
     f(21645,14,4,b's',65535,0,255,b'R',21088,34), // address_suffix
-    f(21659,10,5,b'm',362,4,255,b'R',21088,34), // suffix_len
+    f(21659,10,5,b'm',375,4,255,b'R',21088,34), // suffix_len
     f(21669,20,6,b'm',97,2,255,b'S',0,0), // source_prefix_ranges
     f(21689,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(21701,16,8,b'm',362,4,255,b'S',0,0), // destination_port
+    f(21701,16,8,b'm',375,4,255,b'S',0,0), // destination_port
     f(21717,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
     f(21735,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
     f(21756,12,11,b's',65535,2,255,b'S',0,0), // server_names
@@ -3133,17 +3206,17 @@ pub(crate) static FIELDS: [FieldRow; 1510] = [
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1960,7,2,b'm',91,4,255,b'S',0,0), // address
     f(21839,13,3,b'm',161,2,255,b'S',0,0), // filter_chains
-    f(21852,16,4,b'm',349,4,255,b'S',0,0), // use_original_dst
-    f(9244,33,5,b'm',362,4,255,b'I',9176,68), // per_connection_buffer_limit_bytes
+    f(21852,16,4,b'm',362,4,255,b'S',0,0), // use_original_dst
+    f(9244,33,5,b'm',375,4,255,b'I',9176,68), // per_connection_buffer_limit_bytes
     f(9768,8,6,b'm',119,4,255,b'I',21868,35), // metadata
     f(21903,13,7,b'm',166,4,255,b'S',0,0), // deprecated_v1
     f(21990,10,8,b'e',28,0,255,b'I',21916,74), // drain_type
     f(22000,16,9,b'm',167,2,255,b'S',0,0), // listener_filters
-    f(22016,11,10,b'm',349,4,255,b'S',0,0), // transparent
-    f(14239,8,11,b'm',349,4,255,b'S',0,0), // freebind
-    f(22027,26,12,b'm',362,4,255,b'S',0,0), // tcp_fast_open_queue_length
+    f(22016,11,10,b'm',362,4,255,b'S',0,0), // transparent
+    f(14239,8,11,b'm',362,4,255,b'S',0,0), // freebind
+    f(22027,26,12,b'm',375,4,255,b'S',0,0), // tcp_fast_open_queue_length
     f(4297,14,13,b'm',139,2,255,b'S',0,0), // socket_options
-    f(22053,24,15,b'm',352,4,255,b'S',0,0), // listener_filters_timeout
+    f(22053,24,15,b'm',365,4,255,b'S',0,0), // listener_filters_timeout
     f(22077,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
     f(22094,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
     f(22149,19,18,b'm',65535,4,255,b'R',22130,19), // udp_listener_config
@@ -3151,931 +3224,949 @@ pub(crate) static FIELDS: [FieldRow; 1510] = [
     f(22209,25,20,b'm',164,4,255,b'S',0,0), // connection_balance_config
     f(22307,10,21,b'b',65535,0,255,b'I',22234,73), // reuse_port
     f(4311,10,22,b'm',33,2,255,b'S',0,0), // access_log
-    f(22317,16,24,b'm',362,4,255,b'S',0,0), // tcp_backlog_size
+    f(22317,16,24,b'm',375,4,255,b'S',0,0), // tcp_backlog_size
     f(22333,20,25,b'm',161,4,255,b'S',0,0), // default_filter_chain
-    f(22353,12,26,b'm',349,4,255,b'S',0,0), // bind_to_port
+    f(22353,12,26,b'm',362,4,255,b'S',0,0), // bind_to_port
     f(22365,17,27,b'm',65535,4,0,b'R',13722,36), // internal_listener
     f(22382,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(22393,17,29,b'm',349,4,255,b'S',0,0), // enable_reuse_port
+    f(22393,17,29,b'm',362,4,255,b'S',0,0), // enable_reuse_port
     f(22410,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
     f(4360,24,31,b'b',65535,0,255,b'S',0,0), // ignore_global_conn_limit
-    f(22444,20,32,b'm',65535,4,255,b'R',22422,22), // filter_chain_matcher
+    f(22422,20,32,b'm',382,4,255,b'S',0,0), // filter_chain_matcher
     f(20771,20,33,b'm',159,2,255,b'S',0,0), // additional_addresses
-    f(22464,42,34,b'm',362,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
-    f(22544,23,35,b'b',65535,0,255,b'I',22506,38), // bypass_overload_manager
-    f(22567,11,36,b'm',65535,4,255,b'R',0,0), // fcds_config
+    f(22442,42,34,b'm',375,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
+    f(22522,23,35,b'b',65535,0,255,b'I',22484,38), // bypass_overload_manager
+    f(22545,11,36,b'm',65535,4,255,b'R',0,0), // fcds_config
     f(13270,13,37,b'm',145,4,255,b'S',0,0), // tcp_keepalive
-    f(11047,44,38,b'm',352,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
+    f(11047,44,38,b'm',365,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
     f(11114,13,39,b'm',172,4,255,b'I',11091,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    f(22635,13,1,b'm',165,4,0,b'S',0,0), // exact_balance
-    f(22745,14,2,b'm',148,4,0,b'R',22648,97), // extend_balance
-    f(22759,20,3,b'm',65535,4,0,b'R',22648,97), // cpu_locality_balance
+    f(22613,13,1,b'm',165,4,0,b'S',0,0), // exact_balance
+    f(22723,14,2,b'm',148,4,0,b'R',22626,97), // extend_balance
+    f(22737,20,3,b'm',65535,4,0,b'R',22626,97), // cpu_locality_balance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(22353,12,1,b'm',349,4,255,b'S',0,0), // bind_to_port
+    f(22353,12,1,b'm',362,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',348,4,0,b'S',0,0), // typed_config
-    f(22934,15,4,b'm',168,4,255,b'S',0,0), // filter_disabled
+    f(3148,12,3,b'm',361,4,0,b'S',0,0), // typed_config
+    f(22912,15,4,b'm',168,4,255,b'S',0,0), // filter_disabled
     f(21400,16,5,b'm',65535,4,0,b'R',21357,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    f(23007,8,1,b'm',169,4,0,b'S',0,0), // or_match
-    f(23015,9,2,b'm',169,4,0,b'S',0,0), // and_match
-    f(23024,9,3,b'm',168,4,0,b'S',0,0), // not_match
-    f(23033,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(23042,22,5,b'm',343,4,0,b'S',0,0), // destination_port_range
+    f(22985,8,1,b'm',169,4,0,b'S',0,0), // or_match
+    f(22993,9,2,b'm',169,4,0,b'S',0,0), // and_match
+    f(23002,9,3,b'm',168,4,0,b'S',0,0), // not_match
+    f(23011,9,4,b'b',65535,4,0,b'S',0,0), // any_match
+    f(23020,22,5,b'm',356,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    f(23131,5,1,b'm',168,2,255,b'S',0,0), // rules
+    f(23109,5,1,b'm',168,2,255,b'S',0,0), // rules
     // envoy.config.metrics.v3.HistogramBucketSettings
-    f(12928,5,1,b'm',322,4,255,b'I',6893,36), // match
-    f(23183,7,2,b'd',65535,2,255,b'I',6893,36), // buckets
-    f(23190,4,3,b'm',362,4,255,b'I',6893,36), // bins
+    f(12928,5,1,b'm',335,4,255,b'I',6893,36), // match
+    f(23161,7,2,b'd',65535,2,255,b'I',6893,36), // buckets
+    f(23168,4,3,b'm',375,4,255,b'I',6893,36), // bins
     // envoy.config.metrics.v3.StatsConfig
-    f(23229,10,1,b'm',173,2,255,b'S',0,0), // stats_tags
-    f(23322,20,2,b'm',349,4,255,b'I',23239,83), // use_all_default_tags
+    f(23207,10,1,b'm',173,2,255,b'S',0,0), // stats_tags
+    f(23300,20,2,b'm',362,4,255,b'I',23217,83), // use_all_default_tags
     f(11114,13,3,b'm',172,4,255,b'S',0,0), // stats_matcher
-    f(23456,25,4,b'm',170,2,255,b'I',23342,114), // histogram_bucket_settings
-    f(23530,27,5,b'm',349,4,255,b'I',23481,49), // allow_default_tag_overrides
+    f(23434,25,4,b'm',170,2,255,b'I',23320,114), // histogram_bucket_settings
+    f(23508,27,5,b'm',362,4,255,b'I',23459,49), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
-    f(23593,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
-    f(23603,14,2,b'm',315,4,0,b'S',0,0), // exclusion_list
-    f(23617,14,3,b'm',315,4,0,b'S',0,0), // inclusion_list
+    f(23571,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
+    f(23581,14,2,b'm',328,4,0,b'S',0,0), // exclusion_list
+    f(23595,14,3,b'm',328,4,0,b'S',0,0), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
-    f(23667,8,1,b's',65535,0,255,b'S',0,0), // tag_name
-    f(23675,5,2,b's',65535,4,0,b'S',0,0), // regex
-    f(23680,11,3,b's',65535,4,0,b'S',0,0), // fixed_value
+    f(23645,8,1,b's',65535,0,255,b'S',0,0), // tag_name
+    f(23653,5,2,b's',65535,4,0,b'S',0,0), // regex
+    f(23658,11,3,b's',65535,4,0,b'S',0,0), // fixed_value
     // envoy.config.overload.v3.BufferFactoryConfig
-    f(23735,37,1,b'u',65535,0,255,b'I',6893,36), // minimum_account_to_track_power_of_two
+    f(23713,37,1,b'u',65535,0,255,b'I',6893,36), // minimum_account_to_track_power_of_two
     // envoy.config.overload.v3.OverloadAction
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(23811,8,2,b'm',180,2,255,b'S',0,0), // triggers
-    f(3148,12,3,b'm',348,4,255,b'I',23819,149), // typed_config
+    f(23789,8,2,b'm',180,2,255,b'S',0,0), // triggers
+    f(3148,12,3,b'm',361,4,255,b'I',23797,149), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(24008,16,1,b'm',352,4,255,b'S',0,0), // refresh_interval
-    f(24024,17,2,b'm',177,2,255,b'S',0,0), // resource_monitors
+    f(23986,16,1,b'm',365,4,255,b'S',0,0), // refresh_interval
+    f(24002,17,2,b'm',177,2,255,b'S',0,0), // resource_monitors
     f(8458,7,3,b'm',175,2,255,b'S',0,0), // actions
-    f(24109,21,4,b'm',174,4,255,b'I',24041,68), // buffer_factory_config
-    f(24195,15,5,b'm',65535,2,255,b'R',24130,65), // loadshed_points
+    f(24087,21,4,b'm',174,4,255,b'I',24019,68), // buffer_factory_config
+    f(24173,15,5,b'm',65535,2,255,b'R',24108,65), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',348,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',361,4,0,b'S',0,0), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
-    f(24288,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
-    f(24305,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
+    f(24266,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
+    f(24283,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
     // envoy.config.overload.v3.ThresholdTrigger
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.config.overload.v3.Trigger
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24398,9,2,b'm',179,4,0,b'S',0,0), // threshold
-    f(24407,6,3,b'm',178,4,0,b'S',0,0), // scaled
+    f(24376,9,2,b'm',179,4,0,b'S',0,0), // threshold
+    f(24385,6,3,b'm',178,4,0,b'S',0,0), // scaled
     // envoy.config.route.v3.CookieMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24448,12,2,b'm',322,4,255,b'S',0,0), // string_match
-    f(24460,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(24426,12,2,b'm',335,4,255,b'S',0,0), // string_match
+    f(24438,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.config.route.v3.Decorator
-    f(24503,9,1,b's',65535,0,255,b'I',6893,36), // operation
-    f(24512,9,2,b'm',349,4,255,b'I',6893,36), // propagate
+    f(24481,9,1,b's',65535,0,255,b'I',6893,36), // operation
+    f(24490,9,2,b'm',362,4,255,b'I',6893,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
-    f(24563,6,1,b'u',65535,0,255,b'S',0,0), // status
-    f(24569,4,2,b'm',100,4,255,b'S',0,0), // body
-    f(24594,11,3,b'm',144,4,255,b'R',24573,21), // body_format
+    f(24541,6,1,b'u',65535,0,255,b'S',0,0), // status
+    f(24547,4,2,b'm',100,4,255,b'S',0,0), // body
+    f(24572,11,3,b'm',144,4,255,b'R',24551,21), // body_format
     // envoy.config.route.v3.FilterConfig
-    f(7843,6,1,b'm',348,4,255,b'S',0,0), // config
-    f(24639,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(7843,6,1,b'm',361,4,255,b'S',0,0), // config
+    f(24617,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
     f(15154,8,3,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24685,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(24696,11,6,b'm',344,4,0,b'S',0,0), // range_match
-    f(24707,13,7,b'b',65535,4,0,b'S',0,0), // present_match
-    f(24460,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
-    f(24720,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
-    f(24732,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(24744,16,11,b'm',320,4,0,b'S',0,0), // safe_regex_match
-    f(24760,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(24448,12,13,b'm',322,4,0,b'S',0,0), // string_match
-    f(24774,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
+    f(24663,11,4,b's',65535,4,0,b'S',0,0), // exact_match
+    f(24674,11,6,b'm',357,4,0,b'S',0,0), // range_match
+    f(24685,13,7,b'b',65535,4,0,b'S',0,0), // present_match
+    f(24438,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(24698,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
+    f(24710,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
+    f(24722,16,11,b'm',333,4,0,b'S',0,0), // safe_regex_match
+    f(24738,14,12,b's',65535,4,0,b'S',0,0), // contains_match
+    f(24426,12,13,b'm',335,4,0,b'S',0,0), // string_match
+    f(24752,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24448,12,5,b'm',322,4,0,b'S',0,0), // string_match
-    f(24707,13,6,b'b',65535,4,0,b'S',0,0), // present_match
+    f(24426,12,5,b'm',335,4,0,b'S',0,0), // string_match
+    f(24685,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
-    f(24882,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
-    f(24895,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
-    f(24908,13,3,b'e',29,0,255,b'S',0,0), // response_code
-    f(24921,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
-    f(24935,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
-    f(24949,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
-    f(24960,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
-    f(24975,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(24988,13,9,b'm',319,4,1,b'S',0,0), // regex_rewrite
-    f(25001,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
+    f(24860,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
+    f(24873,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
+    f(24886,13,3,b'e',29,0,255,b'S',0,0), // response_code
+    f(24899,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
+    f(24913,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
+    f(24927,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
+    f(24938,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
+    f(24953,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
+    f(24966,13,9,b'm',332,4,1,b'S',0,0), // regex_rewrite
+    f(24979,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.Route
-    f(12928,5,1,b'm',202,4,255,b'S',0,0), // match
-    f(25040,5,2,b'm',190,4,0,b'S',0,0), // route
-    f(25045,8,3,b'm',187,4,0,b'S',0,0), // redirect
-    f(9768,8,4,b'm',119,4,255,b'I',25053,32), // metadata
-    f(25155,9,5,b'm',182,4,255,b'I',25085,70), // decorator
-    f(25164,15,7,b'm',183,4,0,b'S',0,0), // direct_response
-    f(25179,22,9,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(25201,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(25224,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25250,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(25275,23,13,b'm',189,1,255,b'S',0,0), // typed_per_filter_config
+    f(12928,5,1,b'm',203,4,255,b'S',0,0), // match
+    f(25018,5,2,b'm',190,4,0,b'S',0,0), // route
+    f(25023,8,3,b'm',187,4,0,b'S',0,0), // redirect
+    f(9768,8,4,b'm',119,4,255,b'I',25031,32), // metadata
+    f(25133,9,5,b'm',182,4,255,b'I',25063,70), // decorator
+    f(25142,15,7,b'm',183,4,0,b'S',0,0), // direct_response
+    f(25157,22,9,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(25179,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(25202,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25228,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(25253,23,13,b'm',189,1,255,b'S',0,0), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
-    f(4828,7,15,b'm',206,4,255,b'I',25298,35), // tracing
-    f(25416,30,16,b'm',362,4,255,b'I',25333,83), // per_request_buffer_limit_bytes
-    f(25518,13,17,b'm',65535,4,0,b'R',25446,72), // filter_action
-    f(25580,21,18,b'm',65535,4,0,b'R',25531,49), // non_forwarding_action
+    f(4828,7,15,b'm',207,4,255,b'I',25276,35), // tracing
+    f(25394,30,16,b'm',375,4,255,b'I',25311,83), // per_request_buffer_limit_bytes
+    f(25496,13,17,b'm',65535,4,0,b'R',25424,72), // filter_action
+    f(25558,21,18,b'm',65535,4,0,b'R',25509,49), // non_forwarding_action
     f(22382,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(25601,25,20,b'm',363,4,255,b'I',25333,83), // request_body_buffer_limit
-    f(25728,16,21,b'm',148,2,255,b'R',25626,102), // route_specifiers
+    f(25579,25,20,b'm',376,4,255,b'I',25311,83), // request_body_buffer_limit
+    f(25706,16,21,b'm',148,2,255,b'R',25604,102), // route_specifiers
     // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',348,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',361,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
-    f(25830,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
-    f(25844,17,3,b'm',210,4,0,b'S',0,0), // weighted_clusters
-    f(25920,14,4,b'm',119,4,255,b'I',25861,59), // metadata_match
-    f(24935,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
-    f(25934,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(25954,17,7,b'm',349,4,1,b'S',0,0), // auto_host_rewrite
-    f(15326,7,8,b'm',352,4,255,b'S',0,0), // timeout
-    f(15349,12,9,b'm',65535,4,255,b'R',25971,103), // retry_policy
+    f(25808,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
+    f(25822,17,3,b'm',211,4,0,b'S',0,0), // weighted_clusters
+    f(25898,14,4,b'm',119,4,255,b'I',25839,59), // metadata_match
+    f(24913,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
+    f(25912,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
+    f(25932,17,7,b'm',362,4,1,b'S',0,0), // auto_host_rewrite
+    f(15326,7,8,b'm',365,4,255,b'S',0,0), // timeout
+    f(15349,12,9,b'm',65535,4,255,b'R',25949,103), // retry_policy
     f(2011,8,11,b'e',22,0,255,b'S',0,0), // priority
-    f(26143,11,13,b'm',65535,2,255,b'R',26074,69), // rate_limits
-    f(26197,22,14,b'm',349,4,255,b'I',26154,43), // include_vh_rate_limits
-    f(26219,11,15,b'm',191,2,255,b'S',0,0), // hash_policy
-    f(26319,4,17,b'm',65535,4,255,b'R',26230,89), // cors
-    f(26323,31,20,b'e',30,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(26354,16,23,b'm',352,4,255,b'S',0,0), // max_grpc_timeout
-    f(17540,12,24,b'm',352,4,255,b'S',0,0), // idle_timeout
-    f(26370,15,25,b'm',199,2,255,b'S',0,0), // upgrade_configs
-    f(26417,24,26,b'e',65535,0,255,b'R',26385,32), // internal_redirect_action
-    f(26515,12,27,b'm',65535,4,255,b'R',26441,74), // hedge_policy
-    f(26527,19,28,b'm',352,4,255,b'S',0,0), // grpc_timeout_offset
-    f(26546,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
-    f(26565,23,30,b'm',198,2,255,b'S',0,0), // request_mirror_policies
-    f(26588,22,31,b'm',362,4,255,b'R',26385,32), // max_internal_redirects
-    f(24988,13,32,b'm',319,4,255,b'S',0,0), // regex_rewrite
-    f(26645,25,33,b'm',348,4,255,b'R',26610,35), // retry_policy_typed_config
-    f(26670,24,34,b'm',65535,4,255,b'R',26385,32), // internal_redirect_policy
-    f(26694,23,35,b'm',319,4,1,b'S',0,0), // host_rewrite_path_regex
+    f(26121,11,13,b'm',65535,2,255,b'R',26052,69), // rate_limits
+    f(26175,22,14,b'm',362,4,255,b'I',26132,43), // include_vh_rate_limits
+    f(26197,11,15,b'm',191,2,255,b'S',0,0), // hash_policy
+    f(26297,4,17,b'm',65535,4,255,b'R',26208,89), // cors
+    f(26301,31,20,b'e',30,0,255,b'S',0,0), // cluster_not_found_response_code
+    f(26332,16,23,b'm',365,4,255,b'S',0,0), // max_grpc_timeout
+    f(17540,12,24,b'm',365,4,255,b'S',0,0), // idle_timeout
+    f(26348,15,25,b'm',199,2,255,b'S',0,0), // upgrade_configs
+    f(26395,24,26,b'e',65535,0,255,b'R',26363,32), // internal_redirect_action
+    f(26493,12,27,b'm',65535,4,255,b'R',26419,74), // hedge_policy
+    f(26505,19,28,b'm',365,4,255,b'S',0,0), // grpc_timeout_offset
+    f(26524,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
+    f(26543,23,30,b'm',198,2,255,b'S',0,0), // request_mirror_policies
+    f(26566,22,31,b'm',375,4,255,b'R',26363,32), // max_internal_redirects
+    f(24966,13,32,b'm',332,4,255,b'S',0,0), // regex_rewrite
+    f(26623,25,33,b'm',361,4,255,b'R',26588,35), // retry_policy_typed_config
+    f(26648,24,34,b'm',65535,4,255,b'R',26363,32), // internal_redirect_policy
+    f(26672,23,35,b'm',332,4,1,b'S',0,0), // host_rewrite_path_regex
     f(17592,19,36,b'm',197,4,255,b'S',0,0), // max_stream_duration
-    f(26801,24,37,b's',65535,4,0,b'R',26717,84), // cluster_specifier_plugin
-    f(26825,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
-    f(26848,31,39,b'm',65535,4,0,b'R',26717,84), // inline_cluster_specifier_plugin
-    f(26974,17,40,b'm',148,4,255,b'I',26879,95), // early_data_policy
-    f(26991,19,41,b'm',148,4,255,b'S',0,0), // path_rewrite_policy
-    f(27080,13,42,b'm',352,4,255,b'I',27010,70), // flush_timeout
-    f(27093,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
-    f(25001,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
+    f(26779,24,37,b's',65535,4,0,b'R',26695,84), // cluster_specifier_plugin
+    f(26803,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
+    f(26826,31,39,b'm',65535,4,0,b'R',26695,84), // inline_cluster_specifier_plugin
+    f(26952,17,40,b'm',148,4,255,b'I',26857,95), // early_data_policy
+    f(26969,19,41,b'm',148,4,255,b'S',0,0), // path_rewrite_policy
+    f(27058,13,42,b'm',365,4,255,b'I',26988,70), // flush_timeout
+    f(27071,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
+    f(24979,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
     f(3744,6,1,b'm',195,4,0,b'S',0,0), // header
-    f(27149,6,2,b'm',193,4,0,b'S',0,0), // cookie
-    f(27155,21,3,b'm',192,4,0,b'S',0,0), // connection_properties
-    f(27176,8,4,b'b',65535,0,255,b'S',0,0), // terminal
-    f(27184,15,5,b'm',196,4,0,b'S',0,0), // query_parameter
-    f(27254,12,6,b'm',65535,4,0,b'R',27199,55), // filter_state
+    f(27127,6,2,b'm',193,4,0,b'S',0,0), // cookie
+    f(27133,21,3,b'm',192,4,0,b'S',0,0), // connection_properties
+    f(27154,8,4,b'b',65535,0,255,b'S',0,0), // terminal
+    f(27162,15,5,b'm',196,4,0,b'S',0,0), // query_parameter
+    f(27232,12,6,b'm',65535,4,0,b'R',27177,55), // filter_state
     // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    f(27331,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
+    f(27309,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(27486,3,2,b'm',352,4,255,b'I',27391,95), // ttl
-    f(131,4,3,b's',65535,0,255,b'I',27391,95), // path
-    f(27489,10,4,b'm',194,2,255,b'I',27391,95), // attributes
+    f(27464,3,2,b'm',365,4,255,b'I',27369,95), // ttl
+    f(131,4,3,b's',65535,0,255,b'I',27369,95), // path
+    f(27467,10,4,b'm',194,2,255,b'I',27369,95), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
     f(345,4,1,b's',65535,0,255,b'I',6893,36), // name
     f(2972,5,2,b's',65535,0,255,b'I',6893,36), // value
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    f(27610,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(24988,13,2,b'm',319,4,255,b'S',0,0), // regex_rewrite
+    f(27588,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(24966,13,2,b'm',332,4,255,b'S',0,0), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    f(17592,19,1,b'm',352,4,255,b'S',0,0), // max_stream_duration
-    f(27731,23,2,b'm',352,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(27754,26,3,b'm',352,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(17592,19,1,b'm',365,4,255,b'S',0,0), // max_stream_duration
+    f(27709,23,2,b'm',365,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(27732,26,3,b'm',365,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
-    f(27833,16,3,b'm',134,4,255,b'S',0,0), // runtime_fraction
-    f(27849,13,4,b'm',349,4,255,b'I',25298,35), // trace_sampled
-    f(25830,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
-    f(27862,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
-    f(27895,25,7,b'm',89,2,255,b'S',0,0), // request_headers_mutations
-    f(25934,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
+    f(27811,16,3,b'm',134,4,255,b'S',0,0), // runtime_fraction
+    f(27827,13,4,b'm',362,4,255,b'I',25276,35), // trace_sampled
+    f(25808,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(27840,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
+    f(27873,25,7,b'm',89,2,255,b'S',0,0), // request_headers_mutations
+    f(25912,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
     // envoy.config.route.v3.RouteAction.UpgradeConfig
-    f(27967,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(27979,7,2,b'm',349,4,255,b'S',0,0), // enabled
-    f(28049,14,3,b'm',65535,4,255,b'R',27986,63), // connect_config
+    f(27945,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(27957,7,2,b'm',362,4,255,b'S',0,0), // enabled
+    f(28027,14,3,b'm',65535,4,255,b'R',27964,63), // connect_config
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(28103,13,2,b'm',208,2,255,b'S',0,0), // virtual_hosts
-    f(28116,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
-    f(25201,23,4,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(25224,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25179,22,6,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(28137,17,7,b'm',349,4,255,b'S',0,0), // validate_clusters
-    f(25250,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(28250,4,9,b'm',65535,4,255,b'R',28154,96), // vhds
-    f(28254,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(28289,35,11,b'm',362,4,255,b'S',0,0), // max_direct_response_body_size_bytes
-    f(28324,25,12,b'm',65535,2,255,b'R',26717,84), // cluster_specifier_plugins
-    f(26565,23,13,b'm',198,2,255,b'S',0,0), // request_mirror_policies
-    f(28349,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
-    f(28377,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
-    f(25275,23,16,b'm',201,1,255,b'S',0,0), // typed_per_filter_config
-    f(9768,8,17,b'm',119,4,255,b'I',28416,38), // metadata
-    f(28454,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
-    f(25728,16,19,b'm',148,2,255,b'R',25626,102), // route_specifiers
+    f(28081,13,2,b'm',209,2,255,b'S',0,0), // virtual_hosts
+    f(28094,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
+    f(25179,23,4,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(25202,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25157,22,6,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(28115,17,7,b'm',362,4,255,b'S',0,0), // validate_clusters
+    f(25228,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(28228,4,9,b'm',65535,4,255,b'R',28132,96), // vhds
+    f(28232,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(28267,35,11,b'm',375,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(28302,25,12,b'm',65535,2,255,b'R',26695,84), // cluster_specifier_plugins
+    f(26543,23,13,b'm',198,2,255,b'S',0,0), // request_mirror_policies
+    f(28327,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
+    f(28355,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
+    f(25253,23,16,b'm',201,1,255,b'S',0,0), // typed_per_filter_config
+    f(9768,8,17,b'm',119,4,255,b'I',28394,38), // metadata
+    f(28432,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
+    f(25706,16,19,b'm',148,2,255,b'R',25604,102), // route_specifiers
     // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',348,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',361,4,255,b'S',0,0), // value
+    // envoy.config.route.v3.RouteList
+    f(28541,6,1,b'm',188,2,255,b'S',0,0), // routes
     // envoy.config.route.v3.RouteMatch
-    f(28564,6,1,b's',65535,4,0,b'S',0,0), // prefix
+    f(28579,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(28570,14,4,b'm',349,4,255,b'S',0,0), // case_sensitive
-    f(28584,7,6,b'm',185,2,255,b'S',0,0), // headers
-    f(28591,16,7,b'm',186,2,255,b'S',0,0), // query_parameters
-    f(28607,4,8,b'm',204,4,255,b'S',0,0), // grpc
-    f(27833,16,9,b'm',134,4,255,b'S',0,0), // runtime_fraction
-    f(28611,10,10,b'm',320,4,0,b'S',0,0), // safe_regex
-    f(28621,11,11,b'm',205,4,255,b'S',0,0), // tls_context
-    f(28632,15,12,b'm',203,4,0,b'S',0,0), // connect_matcher
-    f(28744,16,13,b'm',316,2,255,b'R',28647,97), // dynamic_metadata
-    f(28760,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
-    f(28781,17,15,b'm',148,4,0,b'S',0,0), // path_match_policy
-    f(27254,12,16,b'm',313,2,255,b'S',0,0), // filter_state
-    f(28798,7,17,b'm',181,2,255,b'S',0,0), // cookies
+    f(28585,14,4,b'm',362,4,255,b'S',0,0), // case_sensitive
+    f(28599,7,6,b'm',185,2,255,b'S',0,0), // headers
+    f(28606,16,7,b'm',186,2,255,b'S',0,0), // query_parameters
+    f(28622,4,8,b'm',205,4,255,b'S',0,0), // grpc
+    f(27811,16,9,b'm',134,4,255,b'S',0,0), // runtime_fraction
+    f(28626,10,10,b'm',333,4,0,b'S',0,0), // safe_regex
+    f(28636,11,11,b'm',206,4,255,b'S',0,0), // tls_context
+    f(28647,15,12,b'm',204,4,0,b'S',0,0), // connect_matcher
+    f(28759,16,13,b'm',329,2,255,b'R',28662,97), // dynamic_metadata
+    f(28775,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
+    f(28796,17,15,b'm',148,4,0,b'S',0,0), // path_match_policy
+    f(27232,12,16,b'm',325,2,255,b'S',0,0), // filter_state
+    f(28813,7,17,b'm',181,2,255,b'S',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    f(28961,9,1,b'm',349,4,255,b'S',0,0), // presented
-    f(28970,9,2,b'm',349,4,255,b'S',0,0), // validated
+    f(28976,9,1,b'm',362,4,255,b'S',0,0), // presented
+    f(28985,9,2,b'm',362,4,255,b'S',0,0), // validated
     // envoy.config.route.v3.Tracing
-    f(29008,15,1,b'm',338,4,255,b'I',6893,36), // client_sampling
-    f(29023,15,2,b'm',338,4,255,b'I',6893,36), // random_sampling
-    f(29038,16,3,b'm',338,4,255,b'I',6893,36), // overall_sampling
-    f(29054,11,4,b'm',332,2,255,b'I',6893,36), // custom_tags
-    f(24503,9,5,b's',65535,0,255,b'I',6893,36), // operation
-    f(29065,18,6,b's',65535,0,255,b'I',6893,36), // upstream_operation
+    f(29023,15,1,b'm',351,4,255,b'I',6893,36), // client_sampling
+    f(29038,15,2,b'm',351,4,255,b'I',6893,36), // random_sampling
+    f(29053,16,3,b'm',351,4,255,b'I',6893,36), // overall_sampling
+    f(29069,11,4,b'm',345,2,255,b'I',6893,36), // custom_tags
+    f(24481,9,5,b's',65535,0,255,b'I',6893,36), // operation
+    f(29080,18,6,b's',65535,0,255,b'I',6893,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
     f(345,4,2,b's',65535,0,255,b'S',0,0), // name
-    f(28584,7,4,b'm',185,2,255,b'S',0,0), // headers
+    f(28599,7,4,b'm',185,2,255,b'S',0,0), // headers
     // envoy.config.route.v3.VirtualHost
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(29152,7,2,b's',65535,2,255,b'S',0,0), // domains
-    f(29159,6,3,b'm',188,2,255,b'S',0,0), // routes
-    f(29165,11,4,b'e',31,0,255,b'S',0,0), // require_tls
-    f(29176,16,5,b'm',207,2,255,b'S',0,0), // virtual_clusters
-    f(26143,11,6,b'm',65535,2,255,b'R',26074,69), // rate_limits
-    f(25179,22,7,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(26319,4,8,b'm',65535,4,255,b'R',26230,89), // cors
-    f(25201,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(25224,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25250,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(29192,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
-    f(25275,23,15,b'm',209,1,255,b'S',0,0), // typed_per_filter_config
-    f(15349,12,16,b'm',65535,4,255,b'R',25971,103), // retry_policy
-    f(26515,12,17,b'm',65535,4,255,b'R',26441,74), // hedge_policy
-    f(25416,30,18,b'm',362,4,255,b'I',25333,83), // per_request_buffer_limit_bytes
-    f(29221,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(26645,25,20,b'm',348,4,255,b'R',26610,35), // retry_policy_typed_config
-    f(29264,7,21,b'm',65535,4,255,b'R',29254,10), // matcher
-    f(26565,23,22,b'm',198,2,255,b'S',0,0), // request_mirror_policies
-    f(29333,31,23,b'b',65535,0,255,b'I',29271,62), // include_is_timeout_retry_header
-    f(9768,8,24,b'm',119,4,255,b'I',29364,39), // metadata
-    f(25601,25,25,b'm',363,4,255,b'I',25333,83), // request_body_buffer_limit
-    f(25728,16,26,b'm',148,2,255,b'R',25626,102), // route_specifiers
+    f(29167,7,2,b's',65535,2,255,b'S',0,0), // domains
+    f(28541,6,3,b'm',188,2,255,b'S',0,0), // routes
+    f(29174,11,4,b'e',31,0,255,b'S',0,0), // require_tls
+    f(29185,16,5,b'm',208,2,255,b'S',0,0), // virtual_clusters
+    f(26121,11,6,b'm',65535,2,255,b'R',26052,69), // rate_limits
+    f(25157,22,7,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(26297,4,8,b'm',65535,4,255,b'R',26208,89), // cors
+    f(25179,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(25202,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25228,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(29201,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
+    f(25253,23,15,b'm',210,1,255,b'S',0,0), // typed_per_filter_config
+    f(15349,12,16,b'm',65535,4,255,b'R',25949,103), // retry_policy
+    f(26493,12,17,b'm',65535,4,255,b'R',26419,74), // hedge_policy
+    f(25394,30,18,b'm',375,4,255,b'I',25311,83), // per_request_buffer_limit_bytes
+    f(29230,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
+    f(26623,25,20,b'm',361,4,255,b'R',26588,35), // retry_policy_typed_config
+    f(29263,7,21,b'm',382,4,255,b'S',0,0), // matcher
+    f(26543,23,22,b'm',198,2,255,b'S',0,0), // request_mirror_policies
+    f(29332,31,23,b'b',65535,0,255,b'I',29270,62), // include_is_timeout_retry_header
+    f(9768,8,24,b'm',119,4,255,b'I',29363,39), // metadata
+    f(25579,25,25,b'm',376,4,255,b'I',25311,83), // request_body_buffer_limit
+    f(25706,16,26,b'm',148,2,255,b'R',25604,102), // route_specifiers
     // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',348,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',361,4,255,b'S',0,0), // value
     // envoy.config.route.v3.WeightedCluster
-    f(7287,8,1,b'm',211,2,255,b'S',0,0), // clusters
-    f(29499,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
-    f(29560,12,3,b'm',362,4,255,b'I',29517,43), // total_weight
-    f(27610,11,4,b's',65535,4,0,b'S',0,0), // header_name
-    f(29572,15,5,b'm',349,4,0,b'S',0,0), // use_hash_policy
+    f(7287,8,1,b'm',212,2,255,b'S',0,0), // clusters
+    f(29498,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
+    f(29559,12,3,b'm',375,4,255,b'I',29516,43), // total_weight
+    f(27588,11,4,b's',65535,4,0,b'S',0,0), // header_name
+    f(29571,15,5,b'm',362,4,0,b'S',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(1997,6,2,b'm',362,4,255,b'S',0,0), // weight
-    f(25920,14,3,b'm',119,4,255,b'I',25861,59), // metadata_match
-    f(25179,22,4,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(25201,23,5,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(25224,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25250,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(25275,23,10,b'm',212,1,255,b'S',0,0), // typed_per_filter_config
-    f(25934,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
-    f(25830,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(1997,6,2,b'm',375,4,255,b'S',0,0), // weight
+    f(25898,14,3,b'm',119,4,255,b'I',25839,59), // metadata_match
+    f(25157,22,4,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(25179,23,5,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(25202,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25228,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(25253,23,10,b'm',213,1,255,b'S',0,0), // typed_per_filter_config
+    f(25912,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
+    f(25808,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
     // envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',348,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',361,4,255,b'S',0,0), // value
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(29768,6,2,b's',65535,4,0,b'S',0,0), // format
-    f(6816,11,3,b'm',359,4,0,b'S',0,0), // json_format
-    f(29774,17,4,b'm',359,4,0,b'S',0,0), // typed_json_format
+    f(29767,6,2,b's',65535,4,0,b'S',0,0), // format
+    f(6816,11,3,b'm',372,4,0,b'S',0,0), // json_format
+    f(29773,17,4,b'm',372,4,0,b'S',0,0), // typed_json_format
     f(942,10,5,b'm',144,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
     f(942,10,1,b'm',144,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
     f(942,10,1,b'm',144,4,0,b'S',0,0), // log_format
     // envoy.extensions.clusters.dns.v3.DnsCluster
-    f(9426,16,3,b'm',352,4,255,b'S',0,0), // dns_refresh_rate
-    f(10424,24,4,b'm',217,4,255,b'S',0,0), // dns_failure_refresh_rate
+    f(9426,16,3,b'm',365,4,255,b'S',0,0), // dns_refresh_rate
+    f(10424,24,4,b'm',218,4,255,b'S',0,0), // dns_failure_refresh_rate
     f(10221,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(10910,10,6,b'm',352,4,255,b'S',0,0), // dns_jitter
+    f(10910,10,6,b'm',365,4,255,b'S',0,0), // dns_jitter
     f(5767,25,7,b'm',148,4,255,b'S',0,0), // typed_dns_resolver_config
     f(9442,17,8,b'e',33,0,255,b'S',0,0), // dns_lookup_family
-    f(29948,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
-    f(29980,20,10,b'm',352,4,255,b'S',0,0), // dns_min_refresh_rate
+    f(29947,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
+    f(29979,20,10,b'm',365,4,255,b'S',0,0), // dns_min_refresh_rate
     // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    f(12801,13,1,b'm',352,4,255,b'S',0,0), // base_interval
-    f(12814,12,2,b'm',352,4,255,b'S',0,0), // max_interval
+    f(12801,13,1,b'm',365,4,255,b'S',0,0), // base_interval
+    f(12814,12,2,b'm',365,4,255,b'S',0,0), // max_interval
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    f(30123,10,1,b's',65535,4,0,b'S',0,0), // object_key
+    f(30122,10,1,b's',65535,4,0,b'S',0,0), // object_key
     f(19991,13,2,b'm',144,4,1,b'S',0,0), // format_string
-    f(30180,9,3,b'b',65535,0,255,b'I',30133,47), // read_only
-    f(30271,20,4,b'e',34,0,255,b'I',30189,82), // shared_with_upstream
-    f(30291,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
-    f(30304,11,6,b's',65535,0,255,b'S',0,0), // factory_key
+    f(30179,9,3,b'b',65535,0,255,b'I',30132,47), // read_only
+    f(30270,20,4,b'e',34,0,255,b'I',30188,82), // shared_with_upstream
+    f(30290,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
+    f(30303,11,6,b's',65535,0,255,b'S',0,0), // factory_key
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    f(30378,9,1,b'm',220,4,255,b'S',0,0), // mutations
-    f(28254,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(30377,9,1,b'm',221,4,255,b'S',0,0), // mutations
+    f(28232,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
     // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    f(30445,17,1,b'm',89,2,255,b'S',0,0), // request_mutations
-    f(30462,18,2,b'm',89,2,255,b'S',0,0), // response_mutations
-    f(30514,25,3,b'm',65535,2,255,b'R',30480,34), // query_parameter_mutations
-    f(30574,27,4,b'm',89,2,255,b'R',30539,35), // response_trailers_mutations
-    f(30601,26,5,b'm',89,2,255,b'R',30539,35), // request_trailers_mutations
+    f(30444,17,1,b'm',89,2,255,b'S',0,0), // request_mutations
+    f(30461,18,2,b'm',89,2,255,b'S',0,0), // response_mutations
+    f(30513,25,3,b'm',65535,2,255,b'R',30479,34), // query_parameter_mutations
+    f(30573,27,4,b'm',89,2,255,b'R',30538,35), // response_trailers_mutations
+    f(30600,26,5,b'm',89,2,255,b'R',30538,35), // request_trailers_mutations
     // envoy.extensions.filters.http.router.v3.Router
-    f(30729,13,1,b'm',349,4,255,b'I',30673,56), // dynamic_stats
-    f(30742,16,2,b'b',65535,0,255,b'I',25298,35), // start_child_span
-    f(30758,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(30770,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(30792,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(30861,27,6,b'b',65535,0,255,b'I',30812,49), // respect_expected_rq_timeout
-    f(30914,40,7,b'b',65535,0,255,b'I',30888,26), // suppress_grpc_request_failure_code_stats
-    f(31000,21,8,b'm',241,2,255,b'R',30954,46), // upstream_http_filters
-    f(31082,20,9,b'm',222,4,255,b'I',31021,61), // upstream_log_options
-    f(31102,33,10,b'm',349,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(30728,13,1,b'm',362,4,255,b'I',30672,56), // dynamic_stats
+    f(30741,16,2,b'b',65535,0,255,b'I',25276,35), // start_child_span
+    f(30757,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(30769,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(30791,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(30860,27,6,b'b',65535,0,255,b'I',30811,49), // respect_expected_rq_timeout
+    f(30913,40,7,b'b',65535,0,255,b'I',30887,26), // suppress_grpc_request_failure_code_stats
+    f(30999,21,8,b'm',242,2,255,b'R',30953,46), // upstream_http_filters
+    f(31081,20,9,b'm',223,4,255,b'I',31020,61), // upstream_log_options
+    f(31101,33,10,b'm',362,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(31206,37,1,b'b',65535,0,255,b'I',6893,36), // flush_upstream_log_on_upstream_stream
-    f(31243,27,2,b'm',352,4,255,b'I',6893,36), // upstream_log_flush_interval
+    f(31205,37,1,b'b',65535,0,255,b'I',6893,36), // flush_upstream_log_on_upstream_stream
+    f(31242,27,2,b'm',365,4,255,b'I',6893,36), // upstream_log_flush_interval
     // envoy.extensions.filters.http.set_filter_state.v3.Config
-    f(31326,18,1,b'm',218,2,255,b'S',0,0), // on_request_headers
-    f(31386,17,2,b'b',65535,0,255,b'R',31344,42), // clear_route_cache
+    f(31325,18,1,b'm',219,2,255,b'S',0,0), // on_request_headers
+    f(31385,17,2,b'b',65535,0,255,b'R',31343,42), // clear_route_cache
     // envoy.extensions.filters.http.set_metadata.v3.Config
-    f(31455,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(2972,5,2,b'm',359,4,255,b'S',0,0), // value
-    f(9768,8,3,b'm',225,2,255,b'S',0,0), // metadata
+    f(31454,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(2972,5,2,b'm',372,4,255,b'S',0,0), // value
+    f(9768,8,3,b'm',226,2,255,b'S',0,0), // metadata
     // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    f(31455,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(31527,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
-    f(2972,5,3,b'm',359,4,255,b'S',0,0), // value
-    f(31581,11,4,b'm',348,4,255,b'R',31542,39), // typed_value
+    f(31454,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(31526,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
+    f(2972,5,3,b'm',372,4,255,b'S',0,0), // value
+    f(31580,11,4,b'm',361,4,255,b'R',31541,39), // typed_value
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
     f(22382,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(31724,12,2,b'm',347,4,255,b'S',0,0), // token_bucket
-    f(31736,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
+    f(31723,12,2,b'm',360,4,255,b'S',0,0), // token_bucket
+    f(31735,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    f(23131,5,1,b'm',231,2,255,b'S',0,0), // rules
-    f(31877,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
+    f(23109,5,1,b'm',232,2,255,b'S',0,0), // rules
+    f(31876,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
     f(18551,17,3,b'm',127,4,255,b'S',0,0), // pass_through_tlvs
-    f(31914,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
+    f(31913,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
     f(22382,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(31962,12,6,b'e',65535,0,255,b'R',31933,29), // tlv_location
+    f(31961,12,6,b'e',65535,0,255,b'R',31932,29), // tlv_location
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    f(31455,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(31454,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
     f(12999,3,2,b's',65535,0,255,b'S',0,0), // key
-    f(32052,21,3,b'e',35,0,255,b'S',0,0), // value_string_encoding
+    f(32051,21,3,b'e',35,0,255,b'S',0,0), // value_string_encoding
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
     f(18637,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
-    f(32143,14,2,b'm',230,4,255,b'S',0,0), // on_tlv_present
+    f(32142,14,2,b'm',231,4,255,b'S',0,0), // on_tlv_present
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(32249,25,1,b'm',349,4,255,b'R',32220,29), // enable_ja3_fingerprinting
-    f(32329,24,2,b'm',362,4,255,b'I',32274,55), // initial_read_buffer_size
-    f(32353,25,3,b'm',349,4,255,b'R',32220,29), // enable_ja4_fingerprinting
-    f(32378,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(32425,21,5,b'm',362,4,255,b'S',0,0), // max_client_hello_size
+    f(32248,25,1,b'm',362,4,255,b'R',32219,29), // enable_ja3_fingerprinting
+    f(32328,24,2,b'm',375,4,255,b'I',32273,55), // initial_read_buffer_size
+    f(32352,25,3,b'm',362,4,255,b'R',32219,29), // enable_ja4_fingerprinting
+    f(32377,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(32424,21,5,b'm',375,4,255,b'S',0,0), // max_client_hello_size
     // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
     f(22382,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(8758,15,2,b'm',363,4,255,b'S',0,0), // max_connections
-    f(32514,5,3,b'm',352,4,255,b'S',0,0), // delay
-    f(31736,15,4,b'm',133,4,255,b'S',0,0), // runtime_enabled
+    f(8758,15,2,b'm',376,4,255,b'S',0,0), // max_connections
+    f(32513,5,3,b'm',365,4,255,b'S',0,0), // delay
+    f(31735,15,4,b'm',133,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.network.direct_response.v3.Config
-    f(32577,8,1,b'm',100,4,255,b'S',0,0), // response
+    f(32576,8,1,b'm',100,4,255,b'S',0,0), // response
     // envoy.extensions.filters.network.echo.v3.Echo
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(32711,10,1,b'e',36,0,255,b'S',0,0), // codec_type
+    f(32710,10,1,b'e',36,0,255,b'S',0,0), // codec_type
     f(22382,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32721,3,3,b'm',243,4,0,b'S',0,0), // rds
+    f(32720,3,3,b'm',244,4,0,b'S',0,0), // rds
     f(2551,12,4,b'm',200,4,0,b'S',0,0), // route_config
-    f(32724,12,5,b'm',241,2,255,b'S',0,0), // http_filters
-    f(32736,14,6,b'm',349,4,255,b'S',0,0), // add_user_agent
-    f(4828,7,7,b'm',65535,4,255,b'R',32750,28), // tracing
+    f(32723,12,5,b'm',242,2,255,b'S',0,0), // http_filters
+    f(32735,14,6,b'm',362,4,255,b'S',0,0), // add_user_agent
+    f(4828,7,7,b'm',65535,4,255,b'R',32749,28), // tracing
     f(9383,21,8,b'm',111,4,255,b'S',0,0), // http_protocol_options
     f(9404,22,9,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(32778,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(32789,13,12,b'm',352,4,255,b'S',0,0), // drain_timeout
+    f(32777,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(32788,13,12,b'm',365,4,255,b'S',0,0), // drain_timeout
     f(4311,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(32802,18,14,b'm',349,4,255,b'S',0,0), // use_remote_address
-    f(32820,19,15,b'm',349,4,255,b'S',0,0), // generate_request_id
-    f(32839,27,16,b'e',37,0,255,b'S',0,0), // forward_client_cert_details
-    f(32866,31,17,b'm',239,4,255,b'S',0,0), // set_current_client_cert_details
-    f(32897,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(32915,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(33006,49,20,b'b',65535,0,255,b'I',32935,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(33055,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(33070,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(26370,15,23,b'm',240,2,255,b'S',0,0), // upgrade_configs
-    f(33073,19,24,b'm',352,4,255,b'S',0,0), // stream_idle_timeout
-    f(33092,23,25,b'm',238,4,255,b'S',0,0), // internal_address_config
-    f(33115,21,26,b'm',352,4,255,b'S',0,0), // delayed_close_timeout
-    f(13995,15,28,b'm',352,4,255,b'S',0,0), // request_timeout
-    f(33136,22,29,b'm',362,4,255,b'S',0,0), // max_request_headers_kb
-    f(33158,14,30,b'm',349,4,255,b'S',0,0), // normalize_path
-    f(33210,13,31,b'm',65535,4,0,b'R',33172,38), // scoped_routes
-    f(33223,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(33251,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(33264,28,34,b'e',39,0,255,b'S',0,0), // server_header_transformation
+    f(32801,18,14,b'm',362,4,255,b'S',0,0), // use_remote_address
+    f(32819,19,15,b'm',362,4,255,b'S',0,0), // generate_request_id
+    f(32838,27,16,b'e',37,0,255,b'S',0,0), // forward_client_cert_details
+    f(32865,31,17,b'm',240,4,255,b'S',0,0), // set_current_client_cert_details
+    f(32896,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(32914,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(33005,49,20,b'b',65535,0,255,b'I',32934,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(33054,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(33069,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(26348,15,23,b'm',241,2,255,b'S',0,0), // upgrade_configs
+    f(33072,19,24,b'm',365,4,255,b'S',0,0), // stream_idle_timeout
+    f(33091,23,25,b'm',239,4,255,b'S',0,0), // internal_address_config
+    f(33114,21,26,b'm',365,4,255,b'S',0,0), // delayed_close_timeout
+    f(13995,15,28,b'm',365,4,255,b'S',0,0), // request_timeout
+    f(33135,22,29,b'm',375,4,255,b'S',0,0), // max_request_headers_kb
+    f(33157,14,30,b'm',362,4,255,b'S',0,0), // normalize_path
+    f(33209,13,31,b'm',65535,4,0,b'R',33171,38), // scoped_routes
+    f(33222,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(33250,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(33263,28,34,b'e',39,0,255,b'S',0,0), // server_header_transformation
     f(9823,28,35,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
-    f(33292,20,36,b'm',244,4,255,b'S',0,0), // request_id_extension
-    f(33312,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(33345,18,38,b'm',242,4,255,b'S',0,0), // local_reply_config
-    f(33363,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(33467,36,40,b'm',349,4,255,b'I',33387,80), // stream_error_on_invalid_http_message
-    f(33503,23,41,b'm',352,4,255,b'S',0,0), // request_headers_timeout
-    f(33526,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(33581,26,43,b'm',65535,4,255,b'R',33545,36), // path_normalization_options
-    f(33630,22,44,b'm',65535,4,255,b'R',33607,23), // http3_protocol_options
-    f(33652,32,45,b'e',38,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(33684,32,46,b'm',148,2,255,b'S',0,0), // original_ip_detection_extensions
-    f(33716,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(33739,28,48,b'm',136,4,255,b'S',0,0), // scheme_header_transformation
-    f(33767,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(33786,30,50,b'm',148,4,255,b'R',0,0), // typed_header_validation_config
-    f(33816,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(33872,32,52,b'm',148,2,255,b'R',33839,33), // early_header_mutation_extensions
-    f(33904,35,53,b'm',349,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(33971,25,54,b'm',352,4,255,b'I',33939,32), // access_log_flush_interval
-    f(33996,31,55,b'b',65535,0,255,b'I',33939,32), // flush_access_log_on_new_request
-    f(34027,18,56,b'm',237,4,255,b'I',33939,32), // access_log_options
-    f(34139,21,57,b'b',65535,0,255,b'I',34045,94), // append_local_overload
-    f(34210,34,58,b'b',65535,0,255,b'I',34160,50), // http1_safe_max_connection_duration
-    f(34244,20,59,b'm',352,4,255,b'S',0,0), // stream_flush_timeout
-    f(34264,27,60,b'm',65535,4,255,b'R',0,0), // forward_client_cert_matcher
-    f(34291,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(34311,20,62,b'm',345,4,255,b'S',0,0), // drain_timeout_jitter
+    f(33291,20,36,b'm',245,4,255,b'S',0,0), // request_id_extension
+    f(33311,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(33344,18,38,b'm',243,4,255,b'S',0,0), // local_reply_config
+    f(33362,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(33466,36,40,b'm',362,4,255,b'I',33386,80), // stream_error_on_invalid_http_message
+    f(33502,23,41,b'm',365,4,255,b'S',0,0), // request_headers_timeout
+    f(33525,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(33580,26,43,b'm',65535,4,255,b'R',33544,36), // path_normalization_options
+    f(33629,22,44,b'm',65535,4,255,b'R',33606,23), // http3_protocol_options
+    f(33651,32,45,b'e',38,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(33683,32,46,b'm',148,2,255,b'S',0,0), // original_ip_detection_extensions
+    f(33715,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(33738,28,48,b'm',136,4,255,b'S',0,0), // scheme_header_transformation
+    f(33766,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(33785,30,50,b'm',148,4,255,b'R',0,0), // typed_header_validation_config
+    f(33815,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(33871,32,52,b'm',148,2,255,b'R',33838,33), // early_header_mutation_extensions
+    f(33903,35,53,b'm',362,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(33970,25,54,b'm',365,4,255,b'I',33938,32), // access_log_flush_interval
+    f(33995,31,55,b'b',65535,0,255,b'I',33938,32), // flush_access_log_on_new_request
+    f(34026,18,56,b'm',238,4,255,b'I',33938,32), // access_log_options
+    f(34138,21,57,b'b',65535,0,255,b'I',34044,94), // append_local_overload
+    f(34209,34,58,b'b',65535,0,255,b'I',34159,50), // http1_safe_max_connection_duration
+    f(34243,20,59,b'm',365,4,255,b'S',0,0), // stream_flush_timeout
+    f(34263,27,60,b'm',382,4,255,b'R',0,0), // forward_client_cert_matcher
+    f(34290,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(34310,20,62,b'm',358,4,255,b'S',0,0), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(33971,25,1,b'm',352,4,255,b'I',6893,36), // access_log_flush_interval
-    f(33996,31,2,b'b',65535,0,255,b'I',6893,36), // flush_access_log_on_new_request
-    f(34432,44,3,b'b',65535,0,255,b'I',6893,36), // flush_log_on_tunnel_successfully_established
+    f(33970,25,1,b'm',365,4,255,b'I',6893,36), // access_log_flush_interval
+    f(33995,31,2,b'b',65535,0,255,b'I',6893,36), // flush_access_log_on_new_request
+    f(34431,44,3,b'b',65535,0,255,b'I',6893,36), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(34579,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
-    f(34591,11,2,b'm',97,2,255,b'S',0,0), // cidr_ranges
+    f(34578,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
+    f(34590,11,2,b'm',97,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(34711,7,1,b'm',349,4,255,b'S',0,0), // subject
-    f(34718,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(34710,7,1,b'm',362,4,255,b'S',0,0), // subject
+    f(34717,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(34722,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(29768,6,7,b'e',65535,0,255,b'R',0,0), // format
-    f(34727,6,8,b'b',65535,0,255,b'R',0,0), // issuer
+    f(34721,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(29767,6,7,b'e',65535,0,255,b'R',0,0), // format
+    f(34726,6,8,b'b',65535,0,255,b'R',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    f(27967,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(3548,7,2,b'm',241,2,255,b'R',34828,61), // filters
-    f(27979,7,3,b'm',349,4,255,b'S',0,0), // enabled
+    f(27945,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(3548,7,2,b'm',242,2,255,b'R',34827,61), // filters
+    f(27957,7,3,b'm',362,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,4,b'm',348,4,0,b'S',0,0), // typed_config
+    f(3148,12,4,b'm',361,4,0,b'S',0,0), // typed_config
     f(21400,16,5,b'm',65535,4,0,b'R',21357,43), // config_discovery
-    f(24639,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(24617,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
     f(15154,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    f(35035,7,1,b'm',245,2,255,b'S',0,0), // mappers
-    f(24594,11,2,b'm',144,4,255,b'S',0,0), // body_format
+    f(35034,7,1,b'm',246,2,255,b'S',0,0), // mappers
+    f(24572,11,2,b'm',144,4,255,b'S',0,0), // body_format
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(35105,13,1,b'm',98,4,255,b'S',0,0), // config_source
-    f(35118,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(35104,13,1,b'm',98,4,255,b'S',0,0), // config_source
+    f(35117,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    f(3148,12,1,b'm',348,4,255,b'S',0,0), // typed_config
+    f(3148,12,1,b'm',361,4,255,b'S',0,0), // typed_config
     // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
     f(3142,6,1,b'm',34,4,255,b'S',0,0), // filter
-    f(35287,11,2,b'm',362,4,255,b'S',0,0), // status_code
-    f(24569,4,3,b'm',100,4,255,b'S',0,0), // body
-    f(35298,20,4,b'm',144,4,255,b'S',0,0), // body_format_override
-    f(35318,14,5,b'm',109,2,255,b'S',0,0), // headers_to_add
+    f(35286,11,2,b'm',375,4,255,b'S',0,0), // status_code
+    f(24547,4,3,b'm',100,4,255,b'S',0,0), // body
+    f(35297,20,4,b'm',144,4,255,b'S',0,0), // body_format_override
+    f(35317,14,5,b'm',109,2,255,b'S',0,0), // headers_to_add
     // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
     f(22382,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(31724,12,2,b'm',347,4,255,b'S',0,0), // token_bucket
-    f(31736,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
-    f(35398,9,4,b's',65535,0,255,b'S',0,0), // share_key
+    f(31723,12,2,b'm',360,4,255,b'S',0,0), // token_bucket
+    f(31735,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
+    f(35397,9,4,b's',65535,0,255,b'S',0,0), // share_key
     // envoy.extensions.filters.network.set_filter_state.v3.Config
-    f(35466,17,1,b'm',218,2,255,b'S',0,0), // on_new_connection
-    f(35483,27,2,b'm',218,2,255,b'S',0,0), // on_downstream_tls_handshake
-    f(35510,18,3,b'm',218,2,255,b'S',0,0), // on_downstream_data
+    f(35465,17,1,b'm',219,2,255,b'S',0,0), // on_new_connection
+    f(35482,27,2,b'm',219,2,255,b'S',0,0), // on_downstream_tls_handshake
+    f(35509,18,3,b'm',219,2,255,b'S',0,0), // on_downstream_data
     // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
     f(22382,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(35640,23,3,b'm',352,4,255,b'I',21088,34), // downstream_idle_timeout
-    f(35663,21,4,b'm',352,4,255,b'I',21088,34), // upstream_idle_timeout
+    f(35639,23,3,b'm',365,4,255,b'I',21088,34), // downstream_idle_timeout
+    f(35662,21,4,b'm',365,4,255,b'I',21088,34), // upstream_idle_timeout
     f(4311,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(35684,20,7,b'm',362,4,255,b'S',0,0), // max_connect_attempts
-    f(17540,12,8,b'm',352,4,255,b'S',0,0), // idle_timeout
-    f(25920,14,9,b'm',119,4,255,b'I',25861,59), // metadata_match
-    f(25844,17,10,b'm',252,4,0,b'S',0,0), // weighted_clusters
-    f(26219,11,11,b'm',339,2,255,b'I',35704,78), // hash_policy
-    f(35782,16,12,b'm',251,4,255,b'S',0,0), // tunneling_config
-    f(35798,34,13,b'm',352,4,255,b'S',0,0), // max_downstream_connection_duration
-    f(35931,9,14,b'm',65535,4,255,b'R',35832,99), // on_demand
-    f(33971,25,15,b'm',352,4,255,b'S',0,0), // access_log_flush_interval
-    f(35940,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(34027,18,17,b'm',250,4,255,b'S',0,0), // access_log_options
-    f(35969,15,18,b'm',94,4,255,b'S',0,0), // backoff_options
-    f(36071,19,19,b'm',146,2,255,b'R',35984,87), // proxy_protocol_tlvs
-    f(36090,52,20,b'm',345,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(36142,21,21,b'e',40,0,255,b'S',0,0), // upstream_connect_mode
-    f(36163,20,22,b'm',362,4,255,b'S',0,0), // max_early_data_bytes
-    f(36227,31,23,b'e',65535,0,255,b'R',36183,44), // proxy_protocol_tlv_merge_policy
-    f(36258,17,24,b'm',349,4,255,b'S',0,0), // check_drain_close
+    f(35683,20,7,b'm',375,4,255,b'S',0,0), // max_connect_attempts
+    f(17540,12,8,b'm',365,4,255,b'S',0,0), // idle_timeout
+    f(25898,14,9,b'm',119,4,255,b'I',25839,59), // metadata_match
+    f(25822,17,10,b'm',253,4,0,b'S',0,0), // weighted_clusters
+    f(26197,11,11,b'm',352,2,255,b'I',35703,78), // hash_policy
+    f(35781,16,12,b'm',252,4,255,b'S',0,0), // tunneling_config
+    f(35797,34,13,b'm',365,4,255,b'S',0,0), // max_downstream_connection_duration
+    f(35930,9,14,b'm',65535,4,255,b'R',35831,99), // on_demand
+    f(33970,25,15,b'm',365,4,255,b'S',0,0), // access_log_flush_interval
+    f(35939,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(34026,18,17,b'm',251,4,255,b'S',0,0), // access_log_options
+    f(35968,15,18,b'm',94,4,255,b'S',0,0), // backoff_options
+    f(36070,19,19,b'm',146,2,255,b'R',35983,87), // proxy_protocol_tlvs
+    f(36089,52,20,b'm',358,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(36141,21,21,b'e',40,0,255,b'S',0,0), // upstream_connect_mode
+    f(36162,20,22,b'm',375,4,255,b'S',0,0), // max_early_data_bytes
+    f(36226,31,23,b'e',65535,0,255,b'R',36182,44), // proxy_protocol_tlv_merge_policy
+    f(36257,17,24,b'm',362,4,255,b'S',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(33971,25,1,b'm',352,4,255,b'S',0,0), // access_log_flush_interval
-    f(35940,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(36349,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
+    f(33970,25,1,b'm',365,4,255,b'S',0,0), // access_log_flush_interval
+    f(35939,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(36348,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
     f(2003,8,1,b's',65535,0,255,b'S',0,0), // hostname
-    f(36444,8,2,b'b',65535,0,255,b'S',0,0), // use_post
-    f(35318,14,3,b'm',109,2,255,b'S',0,0), // headers_to_add
-    f(36452,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
-    f(36478,9,5,b's',65535,0,255,b'S',0,0), // post_path
-    f(36487,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
-    f(33292,20,7,b'm',244,4,255,b'S',0,0), // request_id_extension
-    f(36514,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
-    f(36531,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
-    f(19764,10,10,b'm',148,2,255,b'R',36554,76), // formatters
+    f(36443,8,2,b'b',65535,0,255,b'S',0,0), // use_post
+    f(35317,14,3,b'm',109,2,255,b'S',0,0), // headers_to_add
+    f(36451,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
+    f(36477,9,5,b's',65535,0,255,b'S',0,0), // post_path
+    f(36486,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
+    f(33291,20,7,b'm',245,4,255,b'S',0,0), // request_id_extension
+    f(36513,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
+    f(36530,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
+    f(19764,10,10,b'm',148,2,255,b'R',36553,76), // formatters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    f(7287,8,1,b'm',253,2,255,b'S',0,0), // clusters
+    f(7287,8,1,b'm',254,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
-    f(25920,14,3,b'm',119,4,255,b'I',25861,59), // metadata_match
+    f(25898,14,3,b'm',119,4,255,b'I',25839,59), // metadata_match
     // envoy.extensions.formatter.metadata.v3.Metadata
     // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
     // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    f(27610,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(36973,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
-    f(37014,18,3,b'm',342,4,255,b'S',0,0), // reject_with_status
+    f(27588,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(36972,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
+    f(37013,18,3,b'm',355,4,255,b'S',0,0), // reject_with_status
     // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    f(32915,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(37092,17,2,b'm',258,4,255,b'S',0,0), // xff_trusted_cidrs
-    f(33055,15,3,b'm',349,4,255,b'S',0,0), // skip_xff_append
+    f(32914,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(37091,17,2,b'm',259,4,255,b'S',0,0), // xff_trusted_cidrs
+    f(33054,15,3,b'm',362,4,255,b'S',0,0), // skip_xff_append
     // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    f(37175,5,1,b'm',97,2,255,b'S',0,0), // cidrs
+    f(37174,5,1,b'm',97,2,255,b'S',0,0), // cidrs
     // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    f(11278,20,1,b'm',262,4,0,b'S',0,0), // zone_aware_lb_config
-    f(11298,27,2,b'm',261,4,0,b'S',0,0), // locality_weighted_lb_config
+    f(11278,20,1,b'm',263,4,0,b'S',0,0), // zone_aware_lb_config
+    f(11298,27,2,b'm',262,4,0,b'S',0,0), // locality_weighted_lb_config
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    f(12089,15,1,b'm',345,4,255,b'I',11984,105), // routing_enabled
-    f(12104,16,2,b'm',363,4,255,b'I',11984,105), // min_cluster_size
+    f(12089,15,1,b'm',358,4,255,b'I',11984,105), // routing_enabled
+    f(12104,16,2,b'm',376,4,255,b'I',11984,105), // min_cluster_size
     f(12120,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
-    f(37540,29,4,b'b',65535,0,255,b'R',37500,40), // force_locality_direct_routing
-    f(37569,16,5,b'm',65535,4,255,b'R',37500,40), // force_local_zone
-    f(37585,14,6,b'e',65535,0,255,b'R',37500,40), // locality_basis
+    f(37539,29,4,b'b',65535,0,255,b'R',37499,40), // force_locality_direct_routing
+    f(37568,16,5,b'm',65535,4,255,b'R',37499,40), // force_local_zone
+    f(37584,14,6,b'e',65535,0,255,b'R',37499,40), // locality_basis
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    f(12312,12,1,b'm',362,4,255,b'S',0,0), // choice_count
+    f(12312,12,1,b'm',375,4,255,b'S',0,0), // choice_count
     f(12324,19,2,b'm',132,4,255,b'S',0,0), // active_request_bias
     f(12407,17,3,b'm',65535,4,255,b'R',12343,64), // slow_start_config
-    f(37669,18,4,b'm',260,4,255,b'S',0,0), // locality_lb_config
-    f(37687,16,5,b'm',349,4,255,b'S',0,0), // enable_full_scan
-    f(37703,16,6,b'e',41,0,255,b'S',0,0), // selection_method
+    f(37668,18,4,b'm',261,4,255,b'S',0,0), // locality_lb_config
+    f(37686,16,5,b'm',362,4,255,b'S',0,0), // enable_full_scan
+    f(37702,16,6,b'e',41,0,255,b'S',0,0), // selection_method
     // envoy.extensions.load_balancing_policies.random.v3.Random
-    f(37669,18,1,b'm',260,4,255,b'S',0,0), // locality_lb_config
+    f(37668,18,1,b'm',261,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
     f(12407,17,1,b'm',65535,4,255,b'R',12343,64), // slow_start_config
-    f(37669,18,2,b'm',260,4,255,b'S',0,0), // locality_lb_config
+    f(37668,18,2,b'm',261,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality
-    f(37910,23,1,b'm',84,4,255,b'S',0,0), // endpoint_picking_policy
+    f(37909,23,1,b'm',84,4,255,b'S',0,0), // endpoint_picking_policy
+    // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
+    f(345,4,1,b's',65535,0,255,b'S',0,0), // name
+    // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
+    // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
+    // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
+    // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
+    // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
+    // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
+    // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
+    // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
+    // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
+    // envoy.extensions.matching.input_matchers.ip.v3.Ip
+    f(34590,11,1,b'm',97,2,255,b'S',0,0), // cidr_ranges
+    f(22382,11,2,b's',65535,0,255,b'I',38671,84), // stat_prefix
     // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
     f(14958,9,1,b'm',91,2,255,b'S',0,0), // resolvers
     f(14967,20,2,b'm',102,4,255,b'S',0,0), // dns_resolver_options
-    f(38002,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
-    f(38027,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
-    f(38090,15,5,b'm',362,4,255,b'I',38053,37), // udp_max_queries
-    f(38105,21,6,b'm',363,4,255,b'S',0,0), // query_timeout_seconds
-    f(38126,11,7,b'm',362,4,255,b'S',0,0), // query_tries
-    f(38137,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
-    f(38155,22,9,b'm',362,4,255,b'S',0,0), // edns0_max_payload_size
-    f(38177,24,10,b'm',352,4,255,b'I',38053,37), // max_udp_channel_duration
-    f(38201,25,11,b'b',65535,0,255,b'I',38053,37), // reinit_channel_on_timeout
-    f(38292,14,12,b'm',362,4,255,b'I',38226,66), // qcache_max_ttl
+    f(38824,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
+    f(38849,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
+    f(38912,15,5,b'm',375,4,255,b'I',38875,37), // udp_max_queries
+    f(38927,21,6,b'm',376,4,255,b'S',0,0), // query_timeout_seconds
+    f(38948,11,7,b'm',375,4,255,b'S',0,0), // query_tries
+    f(38959,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
+    f(38977,22,9,b'm',375,4,255,b'S',0,0), // edns0_max_payload_size
+    f(38999,24,10,b'm',365,4,255,b'I',38875,37), // max_udp_channel_duration
+    f(39023,25,11,b'b',65535,0,255,b'I',38875,37), // reinit_channel_on_timeout
+    f(39114,14,12,b'm',375,4,255,b'I',39048,66), // qcache_max_ttl
     // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    f(18748,11,1,b'm',362,4,255,b'S',0,0), // num_retries
-    f(38418,20,2,b'm',362,4,255,b'I',38387,31), // num_resolver_threads
+    f(18748,11,1,b'm',375,4,255,b'S',0,0), // num_retries
+    f(39240,20,2,b'm',375,4,255,b'I',39209,31), // num_resolver_threads
     // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
     f(14958,9,1,b'm',91,2,255,b'S',0,0), // resolvers
-    f(38590,12,2,b'm',65535,4,255,b'R',38511,79), // dns_over_tls
-    f(38683,14,3,b'm',65535,4,255,b'R',38602,81), // dns_over_https
-    f(38749,13,4,b'b',65535,0,255,b'R',38697,52), // enable_dnssec
-    f(38762,10,5,b'm',362,4,255,b'I',38226,66), // cache_size
-    f(38418,20,6,b'm',362,4,255,b'I',38387,31), // num_resolver_threads
-    f(38772,17,7,b'm',349,4,255,b'S',0,0), // use_system_config
-    f(38789,13,8,b'm',352,4,255,b'S',0,0), // query_timeout
-    f(38126,11,9,b'm',362,4,255,b'S',0,0), // query_tries
+    f(39412,12,2,b'm',65535,4,255,b'R',39333,79), // dns_over_tls
+    f(39505,14,3,b'm',65535,4,255,b'R',39424,81), // dns_over_https
+    f(39571,13,4,b'b',65535,0,255,b'R',39519,52), // enable_dnssec
+    f(39584,10,5,b'm',375,4,255,b'I',39048,66), // cache_size
+    f(39240,20,6,b'm',375,4,255,b'I',39209,31), // num_resolver_threads
+    f(39594,17,7,b'm',362,4,255,b'S',0,0), // use_system_config
+    f(39611,13,8,b'm',365,4,255,b'S',0,0), // query_timeout
+    f(38948,11,9,b'm',375,4,255,b'S',0,0), // query_tries
     // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    f(38868,13,1,b's',65535,0,255,b'S',0,0), // path_template
+    f(39690,13,1,b's',65535,0,255,b'S',0,0), // path_template
     // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    f(38951,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
+    f(39773,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
     // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    f(39027,17,1,b'm',349,4,255,b'S',0,0), // pack_trace_reason
-    f(39103,33,2,b'm',349,4,255,b'I',39044,59), // use_request_id_for_trace_sampling
+    f(39849,17,1,b'm',362,4,255,b'S',0,0), // pack_trace_reason
+    f(39925,33,2,b'm',362,4,255,b'I',39866,59), // use_request_id_for_trace_sampling
     // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    f(39206,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
+    f(40028,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
     // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    f(39310,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
+    f(40132,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
     // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    f(39407,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
-    f(39449,27,2,b'm',65535,4,255,b'R',39426,23), // max_heap_size_bytes_runtime
+    f(40229,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
+    f(40271,27,2,b'm',65535,4,255,b'R',40248,23), // max_heap_size_bytes_runtime
     // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
     f(14848,8,1,b's',65535,0,255,b'S',0,0), // filename
     // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
     f(7843,6,1,b'm',126,4,255,b'S',0,0), // config
     f(9718,16,2,b'm',147,4,255,b'S',0,0), // transport_socket
-    f(39721,25,3,b'b',65535,0,255,b'I',39637,84), // allow_unspecified_address
-    f(39810,15,4,b'b',65535,0,255,b'I',39746,64), // tlv_as_pool_key
+    f(40543,25,3,b'b',65535,0,255,b'I',40459,84), // allow_unspecified_address
+    f(40632,15,4,b'b',65535,0,255,b'I',40568,64), // tlv_as_pool_key
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(39953,10,1,b'm',100,4,255,b'S',0,0), // trusted_ca
-    f(39963,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(39986,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
-    f(40075,36,6,b'm',349,4,255,b'R',40009,66), // require_signed_certificate_timestamp
-    f(40111,3,7,b'm',100,4,255,b'S',0,0), // crl
-    f(40114,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
-    f(40139,23,9,b'm',322,2,255,b'S',0,0), // match_subject_alt_names
-    f(40162,24,10,b'e',42,0,255,b'S',0,0), // trust_chain_verification
+    f(40775,10,1,b'm',100,4,255,b'S',0,0), // trusted_ca
+    f(40785,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(40808,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
+    f(40897,36,6,b'm',362,4,255,b'R',40831,66), // require_signed_certificate_timestamp
+    f(40933,3,7,b'm',100,4,255,b'S',0,0), // crl
+    f(40936,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
+    f(40961,23,9,b'm',335,2,255,b'S',0,0), // match_subject_alt_names
+    f(40984,24,10,b'e',42,0,255,b'S',0,0), // trust_chain_verification
     f(14901,17,11,b'm',150,4,255,b'S',0,0), // watched_directory
-    f(40186,23,12,b'm',148,4,255,b'S',0,0), // custom_validator_config
-    f(40267,32,13,b'm',65535,4,255,b'R',40209,58), // ca_certificate_provider_instance
-    f(40299,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
-    f(40324,29,15,b'm',287,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(40353,16,16,b'm',362,4,255,b'S',0,0), // max_verify_depth
-    f(40485,17,17,b'm',65535,4,255,b'R',40369,116), // system_root_certs
-    f(40502,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
+    f(41008,23,12,b'm',148,4,255,b'S',0,0), // custom_validator_config
+    f(41089,32,13,b'm',65535,4,255,b'R',41031,58), // ca_certificate_provider_instance
+    f(41121,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
+    f(41146,29,15,b'm',299,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(41175,16,16,b'm',375,4,255,b'S',0,0), // max_verify_depth
+    f(41307,17,17,b'm',65535,4,255,b'R',41191,116), // system_root_certs
+    f(41324,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(40583,10,1,b'm',290,4,255,b'S',0,0), // tls_params
-    f(40593,16,2,b'm',288,2,255,b'S',0,0), // tls_certificates
-    f(40609,18,3,b'm',279,4,0,b'S',0,0), // validation_context
-    f(40627,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(40641,34,6,b'm',285,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(40675,36,7,b'm',285,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(40711,27,8,b'm',281,4,0,b'S',0,0), // combined_validation_context
-    f(40832,36,9,b'm',65535,4,255,b'R',40738,94), // tls_certificate_certificate_provider
-    f(40966,39,10,b'm',65535,4,0,b'R',40868,98), // validation_context_certificate_provider
-    f(41005,45,11,b'm',65535,4,255,b'R',40738,94), // tls_certificate_certificate_provider_instance
-    f(41050,48,12,b'm',65535,4,0,b'R',40868,98), // validation_context_certificate_provider_instance
-    f(41192,17,13,b'm',148,4,255,b'R',41098,94), // custom_handshaker
-    f(41209,33,14,b'm',65535,4,255,b'R',40738,94), // tls_certificate_provider_instance
-    f(41242,7,15,b'm',289,4,255,b'S',0,0), // key_log
-    f(41382,31,16,b'm',148,4,255,b'R',41249,133), // custom_tls_certificate_selector
+    f(41405,10,1,b'm',302,4,255,b'S',0,0), // tls_params
+    f(41415,16,2,b'm',300,2,255,b'S',0,0), // tls_certificates
+    f(41431,18,3,b'm',291,4,0,b'S',0,0), // validation_context
+    f(41449,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(41463,34,6,b'm',297,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(41497,36,7,b'm',297,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(41533,27,8,b'm',293,4,0,b'S',0,0), // combined_validation_context
+    f(41654,36,9,b'm',65535,4,255,b'R',41560,94), // tls_certificate_certificate_provider
+    f(41788,39,10,b'm',65535,4,0,b'R',41690,98), // validation_context_certificate_provider
+    f(41827,45,11,b'm',65535,4,255,b'R',41560,94), // tls_certificate_certificate_provider_instance
+    f(41872,48,12,b'm',65535,4,0,b'R',41690,98), // validation_context_certificate_provider_instance
+    f(42014,17,13,b'm',148,4,255,b'R',41920,94), // custom_handshaker
+    f(42031,33,14,b'm',65535,4,255,b'R',41560,94), // tls_certificate_provider_instance
+    f(42064,7,15,b'm',301,4,255,b'S',0,0), // key_log
+    f(42204,31,16,b'm',148,4,255,b'R',42071,133), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(41508,26,1,b'm',279,4,255,b'S',0,0), // default_validation_context
-    f(40675,36,2,b'm',285,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(40966,39,3,b'm',65535,4,255,b'R',41534,76), // validation_context_certificate_provider
-    f(41050,48,4,b'm',65535,4,255,b'R',41534,76), // validation_context_certificate_provider_instance
+    f(42330,26,1,b'm',291,4,255,b'S',0,0), // default_validation_context
+    f(41497,36,2,b'm',297,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(41788,39,3,b'm',65535,4,255,b'R',42356,76), // validation_context_certificate_provider
+    f(41872,48,4,b'm',65535,4,255,b'R',42356,76), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(41672,18,1,b'm',280,4,255,b'S',0,0), // common_tls_context
-    f(41690,26,2,b'm',349,4,255,b'S',0,0), // require_client_certificate
-    f(41803,11,3,b'm',349,4,255,b'R',41716,87), // require_sni
-    f(41814,19,4,b'm',291,4,0,b'S',0,0), // session_ticket_keys
-    f(41833,37,5,b'm',285,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
-    f(41870,15,6,b'm',352,4,255,b'S',0,0), // session_timeout
-    f(41885,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(41921,18,8,b'e',43,0,255,b'S',0,0), // ocsp_staple_policy
-    f(41939,31,9,b'm',349,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
-    f(41970,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(42005,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
+    f(42494,18,1,b'm',292,4,255,b'S',0,0), // common_tls_context
+    f(42512,26,2,b'm',362,4,255,b'S',0,0), // require_client_certificate
+    f(42625,11,3,b'm',362,4,255,b'R',42538,87), // require_sni
+    f(42636,19,4,b'm',303,4,0,b'S',0,0), // session_ticket_keys
+    f(42655,37,5,b'm',297,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
+    f(42692,15,6,b'm',365,4,255,b'S',0,0), // session_timeout
+    f(42707,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(42743,18,8,b'e',43,0,255,b'S',0,0), // ocsp_staple_policy
+    f(42761,31,9,b'm',362,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
+    f(42792,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(42827,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    f(42093,13,1,b'm',284,2,255,b'S',0,0), // trust_domains
-    f(42106,13,2,b'm',100,4,255,b'S',0,0), // trust_bundles
+    f(42915,13,1,b'm',296,2,255,b'S',0,0), // trust_domains
+    f(42928,13,2,b'm',100,4,255,b'S',0,0), // trust_bundles
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(42198,12,2,b'm',100,4,255,b'S',0,0), // trust_bundle
-    f(42275,21,3,b's',65535,0,255,b'R',42210,65), // workload_trust_domain
+    f(43020,12,2,b'm',100,4,255,b'S',0,0), // trust_bundle
+    f(43097,21,3,b's',65535,0,255,b'R',43032,65), // workload_trust_domain
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(42353,10,2,b'm',98,4,255,b'S',0,0), // sds_config
+    f(43175,10,2,b'm',98,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(42411,15,2,b'm',288,4,0,b'S',0,0), // tls_certificate
-    f(41814,19,3,b'm',291,4,0,b'S',0,0), // session_ticket_keys
-    f(40609,18,4,b'm',279,4,0,b'S',0,0), // validation_context
-    f(42476,14,5,b'm',65535,4,0,b'R',42426,50), // generic_secret
+    f(43233,15,2,b'm',300,4,0,b'S',0,0), // tls_certificate
+    f(42636,19,3,b'm',303,4,0,b'S',0,0), // session_ticket_keys
+    f(41431,18,4,b'm',291,4,0,b'S',0,0), // validation_context
+    f(43298,14,5,b'm',65535,4,0,b'R',43248,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(42553,8,1,b'e',44,0,255,b'S',0,0), // san_type
-    f(29264,7,2,b'm',322,4,255,b'S',0,0), // matcher
-    f(42561,3,3,b's',65535,0,255,b'S',0,0), // oid
+    f(43375,8,1,b'e',44,0,255,b'S',0,0), // san_type
+    f(29263,7,2,b'm',335,4,255,b'S',0,0), // matcher
+    f(43383,3,3,b's',65535,0,255,b'S',0,0), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(42620,17,1,b'm',100,4,255,b'S',0,0), // certificate_chain
-    f(42637,11,2,b'm',100,12,255,b'S',0,0), // private_key
-    f(42763,8,3,b'm',100,12,255,b'R',42648,115), // password
-    f(42771,11,4,b'm',100,4,255,b'S',0,0), // ocsp_staple
-    f(42873,28,5,b'm',100,2,255,b'R',42782,91), // signed_certificate_timestamp
-    f(42971,20,6,b'm',65535,4,255,b'R',42901,70), // private_key_provider
+    f(43442,17,1,b'm',100,4,255,b'S',0,0), // certificate_chain
+    f(43459,11,2,b'm',100,12,255,b'S',0,0), // private_key
+    f(43585,8,3,b'm',100,12,255,b'R',43470,115), // password
+    f(43593,11,4,b'm',100,4,255,b'S',0,0), // ocsp_staple
+    f(43695,28,5,b'm',100,2,255,b'R',43604,91), // signed_certificate_timestamp
+    f(43793,20,6,b'm',65535,4,255,b'R',43723,70), // private_key_provider
     f(14901,17,7,b'm',150,4,255,b'S',0,0), // watched_directory
-    f(43066,6,8,b'm',100,12,255,b'R',42991,75), // pkcs12
-    f(40583,10,9,b'm',290,4,255,b'R',43072,118), // tls_params
+    f(43888,6,8,b'm',100,12,255,b'R',43813,75), // pkcs12
+    f(41405,10,9,b'm',302,4,255,b'R',43894,118), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(43241,19,2,b'm',97,2,255,b'S',0,0), // local_address_range
-    f(43260,20,3,b'm',97,2,255,b'S',0,0), // remote_address_range
+    f(44063,19,2,b'm',97,2,255,b'S',0,0), // local_address_range
+    f(44082,20,3,b'm',97,2,255,b'S',0,0), // remote_address_range
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(43335,28,1,b'e',45,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(43363,28,2,b'e',45,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(43391,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(43404,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(43415,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
-    f(43546,19,6,b'e',65535,2,255,b'R',43435,111), // compliance_policies
+    f(44157,28,1,b'e',45,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(44185,28,2,b'e',45,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(44213,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(44226,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(44237,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
+    f(44368,19,6,b'e',65535,2,255,b'R',44257,111), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    f(43627,4,1,b'm',100,10,255,b'S',0,0), // keys
+    f(44449,4,1,b'm',100,10,255,b'S',0,0), // keys
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(41672,18,1,b'm',280,4,255,b'S',0,0), // common_tls_context
-    f(43691,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(43779,19,3,b'b',65535,0,255,b'R',43694,85), // allow_renegotiation
-    f(43798,16,4,b'm',362,4,255,b'S',0,0), // max_session_keys
-    f(43904,21,5,b'm',349,4,255,b'I',43814,90), // enforce_rsa_key_usage
-    f(43925,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(43938,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(42494,18,1,b'm',292,4,255,b'S',0,0), // common_tls_context
+    f(44513,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(44601,19,3,b'b',65535,0,255,b'R',44516,85), // allow_renegotiation
+    f(44620,16,4,b'm',375,4,255,b'S',0,0), // max_session_keys
+    f(44726,21,5,b'm',362,4,255,b'I',44636,90), // enforce_rsa_key_usage
+    f(44747,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(44760,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
     f(9823,28,1,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
     f(10448,30,2,b'm',149,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(44015,20,3,b'm',295,4,0,b'S',0,0), // explicit_http_config
-    f(44035,30,4,b'm',296,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(44065,11,5,b'm',294,4,0,b'S',0,0), // auto_config
-    f(32724,12,6,b'm',241,2,255,b'R',44076,82), // http_filters
-    f(44158,24,7,b'm',148,4,255,b'R',0,0), // header_validation_config
+    f(44837,20,3,b'm',307,4,0,b'S',0,0), // explicit_http_config
+    f(44857,30,4,b'm',308,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(44887,11,5,b'm',306,4,0,b'S',0,0), // auto_config
+    f(32723,12,6,b'm',242,2,255,b'R',44898,82), // http_filters
+    f(44980,24,7,b'm',148,4,255,b'R',0,0), // header_validation_config
     f(7500,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
-    f(26565,23,9,b'm',198,2,255,b'R',0,0), // request_mirror_policies
-    f(26219,11,10,b'm',191,2,255,b'R',0,0), // hash_policy
+    f(26543,23,9,b'm',198,2,255,b'R',0,0), // request_mirror_policies
+    f(26197,11,10,b'm',191,2,255,b'R',0,0), // hash_policy
     f(15349,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
     f(9383,21,1,b'm',111,4,255,b'S',0,0), // http_protocol_options
     f(9404,22,2,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(33630,22,3,b'm',65535,4,255,b'R',33607,23), // http3_protocol_options
-    f(44251,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(33629,22,3,b'm',65535,4,255,b'R',33606,23), // http3_protocol_options
+    f(45073,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
     f(9383,21,1,b'm',111,4,0,b'S',0,0), // http_protocol_options
     f(9404,22,2,b'm',114,4,0,b'S',0,0), // http2_protocol_options
-    f(33630,22,3,b'm',65535,4,0,b'R',33607,23), // http3_protocol_options
+    f(33629,22,3,b'm',65535,4,0,b'R',33606,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
     f(9383,21,1,b'm',111,4,255,b'S',0,0), // http_protocol_options
     f(9404,22,2,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(33630,22,3,b'm',65535,4,255,b'R',33607,23), // http3_protocol_options
+    f(33629,22,3,b'm',65535,4,255,b'R',33606,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
     f(2913,4,1,b'm',122,4,255,b'S',0,0), // node
-    f(44483,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(44491,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(44515,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(44541,25,5,b'm',298,1,255,b'S',0,0), // initial_resource_versions
-    f(44566,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(44580,12,7,b'm',365,4,255,b'S',0,0), // error_detail
-    f(44592,27,8,b'm',309,2,255,b'S',0,0), // resource_locators_subscribe
-    f(44619,29,9,b'm',309,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(45305,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(45313,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(45337,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(45363,25,5,b'm',310,1,255,b'S',0,0), // initial_resource_versions
+    f(45388,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(45402,12,7,b'm',378,4,255,b'S',0,0), // error_detail
+    f(45414,27,8,b'm',321,2,255,b'S',0,0), // resource_locators_subscribe
+    f(45441,29,9,b'm',321,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(44774,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(44793,9,2,b'm',306,2,255,b'S',0,0), // resources
-    f(44483,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(44802,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(44807,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(44824,13,7,b'm',99,4,255,b'S',0,0), // control_plane
-    f(44837,22,8,b'm',311,2,255,b'S',0,0), // removed_resource_names
-    f(44859,15,9,b'm',308,2,255,b'S',0,0), // resource_errors
+    f(45596,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(45615,9,2,b'm',318,2,255,b'S',0,0), // resources
+    f(45305,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(45624,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(45629,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(45646,13,7,b'm',99,4,255,b'S',0,0), // control_plane
+    f(45659,22,8,b'm',323,2,255,b'S',0,0), // removed_resource_names
+    f(45681,15,9,b'm',320,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
     f(2913,4,2,b'm',122,4,255,b'S',0,0), // node
-    f(44917,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(44483,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(44566,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(44580,12,6,b'm',365,4,255,b'S',0,0), // error_detail
-    f(44931,17,7,b'm',309,2,255,b'S',0,0), // resource_locators
+    f(45739,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(45305,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(45388,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(45402,12,6,b'm',378,4,255,b'S',0,0), // error_detail
+    f(45753,17,7,b'm',321,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(44793,9,2,b'm',348,2,255,b'S',0,0), // resources
-    f(44992,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(44483,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(44802,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(44824,13,6,b'm',99,4,255,b'S',0,0), // control_plane
-    f(44859,15,7,b'm',308,2,255,b'S',0,0), // resource_errors
+    f(45615,9,2,b'm',361,2,255,b'S',0,0), // resources
+    f(45814,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(45305,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(45624,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(45646,13,6,b'm',99,4,255,b'S',0,0), // control_plane
+    f(45681,15,7,b'm',320,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(45052,10,1,b'm',304,4,0,b'S',0,0), // constraint
-    f(45062,14,2,b'm',303,4,0,b'S',0,0), // or_constraints
-    f(45076,15,3,b'm',303,4,0,b'S',0,0), // and_constraints
-    f(45091,15,4,b'm',302,4,0,b'S',0,0), // not_constraints
+    f(45874,10,1,b'm',316,4,0,b'S',0,0), // constraint
+    f(45884,14,2,b'm',315,4,0,b'S',0,0), // or_constraints
+    f(45898,15,3,b'm',315,4,0,b'S',0,0), // and_constraints
+    f(45913,15,4,b'm',314,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(45175,11,1,b'm',302,2,255,b'S',0,0), // constraints
+    f(45997,11,1,b'm',314,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(45257,6,3,b'm',305,4,0,b'S',0,0), // exists
+    f(46079,6,3,b'm',317,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(45376,8,2,b'm',348,4,255,b'S',0,0), // resource
+    f(46198,8,2,b'm',361,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(45384,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(27486,3,6,b'm',352,4,255,b'S',0,0), // ttl
-    f(45391,13,7,b'm',307,4,255,b'S',0,0), // cache_control
-    f(45404,13,8,b'm',311,4,255,b'S',0,0), // resource_name
+    f(46206,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(27464,3,6,b'm',365,4,255,b'S',0,0), // ttl
+    f(46213,13,7,b'm',319,4,255,b'S',0,0), // cache_control
+    f(46226,13,8,b'm',323,4,255,b'S',0,0), // resource_name
     f(9768,8,9,b'm',119,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(45465,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(46287,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(45404,13,1,b'm',311,4,255,b'S',0,0), // resource_name
-    f(44580,12,2,b'm',365,4,255,b'S',0,0), // error_detail
+    f(46226,13,1,b'm',323,4,255,b'S',0,0), // resource_name
+    f(45402,12,2,b'm',378,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(18288,18,2,b'm',310,1,255,b'S',0,0), // dynamic_parameters
+    f(18288,18,2,b'm',322,1,255,b'S',0,0), // dynamic_parameters
     // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(45663,29,2,b'm',302,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(46485,29,2,b'm',314,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.type.matcher.v3.DoubleMatcher
-    f(45727,5,1,b'm',337,4,0,b'I',6893,36), // range
-    f(45732,5,2,b'd',65535,4,0,b'I',6893,36), // exact
+    f(46549,5,1,b'm',350,4,0,b'I',6893,36), // range
+    f(46554,5,2,b'd',65535,4,0,b'I',6893,36), // exact
     // envoy.type.matcher.v3.FilterStateMatcher
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(24448,12,2,b'm',322,4,0,b'S',0,0), // string_match
-    f(45822,13,3,b'm',65535,4,0,b'R',45777,45), // address_match
+    f(24426,12,2,b'm',335,4,0,b'S',0,0), // string_match
+    f(46644,13,3,b'm',65535,4,0,b'R',46599,45), // address_match
+    // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
+    f(27588,11,1,b's',65535,0,255,b'S',0,0), // header_name
     // envoy.type.matcher.v3.ListMatcher
-    f(45868,6,1,b'm',323,4,0,b'I',6893,36), // one_of
+    f(46739,6,1,b'm',336,4,0,b'I',6893,36), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(45913,8,1,b'm',322,2,255,b'S',0,0), // patterns
+    f(46784,8,1,b'm',335,2,255,b'S',0,0), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3142,6,1,b's',65535,0,255,b'I',6893,36), // filter
-    f(131,4,2,b'm',317,2,255,b'I',6893,36), // path
-    f(2972,5,3,b'm',323,4,255,b'I',6893,36), // value
-    f(45958,6,4,b'b',65535,0,255,b'I',6893,36), // invert
+    f(131,4,2,b'm',330,2,255,b'I',6893,36), // path
+    f(2972,5,3,b'm',336,4,255,b'I',6893,36), // value
+    f(46829,6,4,b'b',65535,0,255,b'I',6893,36), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
     f(12999,3,1,b's',65535,4,0,b'I',6893,36), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(46044,14,1,b'm',323,2,255,b'I',6893,36), // value_matchers
+    f(46915,14,1,b'm',336,2,255,b'I',6893,36), // value_matchers
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(46103,7,1,b'm',320,4,255,b'S',0,0), // pattern
-    f(46110,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(46974,7,1,b'm',333,4,255,b'S',0,0), // pattern
+    f(46981,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(46220,10,1,b'm',321,4,0,b'I',46156,64), // google_re2
-    f(23675,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(47091,10,1,b'm',334,4,0,b'I',47027,64), // google_re2
+    f(23653,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(46274,16,1,b'm',362,4,255,b'I',6893,36), // max_program_size
+    f(47145,16,1,b'm',375,4,255,b'I',6893,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(45732,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(28564,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(46325,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(28611,10,5,b'm',320,4,0,b'S',0,0), // safe_regex
-    f(46331,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(46342,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(46402,6,8,b'm',65535,4,0,b'R',46350,52), // custom
+    f(46554,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(28579,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(47196,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(28626,10,5,b'm',333,4,0,b'S',0,0), // safe_regex
+    f(47202,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(47213,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(47273,6,8,b'm',381,4,0,b'R',47221,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(46442,10,1,b'm',324,4,0,b'I',6893,36), // null_match
-    f(46452,12,2,b'm',312,4,0,b'I',6893,36), // double_match
-    f(24448,12,3,b'm',322,4,0,b'I',6893,36), // string_match
-    f(46464,10,4,b'b',65535,4,0,b'I',6893,36), // bool_match
-    f(24707,13,5,b'b',65535,4,0,b'I',6893,36), // present_match
-    f(46474,10,6,b'm',314,4,0,b'I',6893,36), // list_match
-    f(23007,8,7,b'm',318,4,0,b'I',6893,36), // or_match
+    f(47313,10,1,b'm',337,4,0,b'I',6893,36), // null_match
+    f(47323,12,2,b'm',324,4,0,b'I',6893,36), // double_match
+    f(24426,12,3,b'm',335,4,0,b'I',6893,36), // string_match
+    f(47335,10,4,b'b',65535,4,0,b'I',6893,36), // bool_match
+    f(24685,13,5,b'b',65535,4,0,b'I',6893,36), // present_match
+    f(47345,10,6,b'm',327,4,0,b'I',6893,36), // list_match
+    f(22985,8,7,b'm',331,4,0,b'I',6893,36), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
     f(12999,3,1,b's',65535,0,255,b'I',6893,36), // key
-    f(131,4,2,b'm',326,2,255,b'I',6893,36), // path
+    f(131,4,2,b'm',339,2,255,b'I',6893,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
     f(12999,3,1,b's',65535,4,0,b'I',6893,36), // key
-    f(46608,5,2,b'u',65535,4,0,b'I',6893,36), // index
+    f(47479,5,2,b'u',65535,4,0,b'I',6893,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(46648,7,1,b'm',330,4,0,b'I',6893,36), // request
-    f(25040,5,2,b'm',331,4,0,b'I',6893,36), // route
-    f(694,7,3,b'm',328,4,0,b'I',6893,36), // cluster
-    f(46655,4,4,b'm',329,4,0,b'I',6893,36), // host
+    f(47519,7,1,b'm',343,4,0,b'I',6893,36), // request
+    f(25018,5,2,b'm',344,4,0,b'I',6893,36), // route
+    f(694,7,3,b'm',341,4,0,b'I',6893,36), // cluster
+    f(47526,4,4,b'm',342,4,0,b'I',6893,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(46857,3,1,b's',65535,0,255,b'I',6893,36), // tag
-    f(46860,7,2,b'm',335,4,0,b'I',6893,36), // literal
-    f(46867,11,3,b'm',333,4,0,b'I',6893,36), // environment
-    f(46878,14,4,b'm',334,4,0,b'I',6893,36), // request_header
-    f(9768,8,5,b'm',336,4,0,b'I',6893,36), // metadata
+    f(47728,3,1,b's',65535,0,255,b'I',6893,36), // tag
+    f(47731,7,2,b'm',348,4,0,b'I',6893,36), // literal
+    f(47738,11,3,b'm',346,4,0,b'I',6893,36), // environment
+    f(47749,14,4,b'm',347,4,0,b'I',6893,36), // request_header
+    f(9768,8,5,b'm',349,4,0,b'I',6893,36), // metadata
     f(2972,5,6,b's',65535,4,0,b'I',6893,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
     f(345,4,1,b's',65535,0,255,b'I',6893,36), // name
@@ -4086,41 +4177,41 @@ pub(crate) static FIELDS: [FieldRow; 1510] = [
     // envoy.type.tracing.v3.CustomTag.Literal
     f(2972,5,1,b's',65535,0,255,b'I',6893,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(47052,4,1,b'm',327,4,255,b'I',6893,36), // kind
-    f(12615,12,2,b'm',325,4,255,b'I',6893,36), // metadata_key
+    f(47923,4,1,b'm',340,4,255,b'I',6893,36), // kind
+    f(12615,12,2,b'm',338,4,255,b'I',6893,36), // metadata_key
     f(18965,13,3,b's',65535,0,255,b'I',6893,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(47081,5,1,b'd',65535,0,255,b'I',6893,36), // start
-    f(47086,3,2,b'd',65535,0,255,b'I',6893,36), // end
+    f(47952,5,1,b'd',65535,0,255,b'I',6893,36), // start
+    f(47957,3,2,b'd',65535,0,255,b'I',6893,36), // end
     // envoy.type.v3.FractionalPercent
-    f(47120,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(47129,11,2,b'e',46,0,255,b'S',0,0), // denominator
+    f(47991,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(48000,11,2,b'e',46,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(27331,9,1,b'm',341,4,0,b'I',6893,36), // source_ip
-    f(27254,12,2,b'm',340,4,0,b'I',6893,36), // filter_state
+    f(27309,9,1,b'm',354,4,0,b'I',6893,36), // source_ip
+    f(27232,12,2,b'm',353,4,0,b'I',6893,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
     f(12999,3,1,b's',65535,0,255,b'I',6893,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(47257,4,1,b'e',47,0,255,b'S',0,0), // code
+    f(48128,4,1,b'e',47,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(47081,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(47086,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(47952,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(47957,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(47081,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(47086,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(47952,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(47957,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(47359,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(47371,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(47383,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(48230,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(48242,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(48254,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // envoy.type.v3.TokenBucket
     f(18683,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
-    f(47413,15,2,b'm',362,4,255,b'S',0,0), // tokens_per_fill
-    f(47428,13,3,b'm',352,4,255,b'S',0,0), // fill_interval
+    f(48284,15,2,b'm',375,4,255,b'S',0,0), // tokens_per_fill
+    f(48299,13,3,b'm',365,4,255,b'S',0,0), // fill_interval
     // google.protobuf.Any
-    f(44483,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(45305,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -4129,8 +4220,8 @@ pub(crate) static FIELDS: [FieldRow; 1510] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(47562,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(47569,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(48433,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(48440,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -4139,394 +4230,443 @@ pub(crate) static FIELDS: [FieldRow; 1510] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(47698,6,1,b'm',364,2,255,b'S',0,0), // values
+    f(48569,6,1,b'm',377,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(47753,6,1,b'm',360,1,255,b'S',0,0), // fields
+    f(48624,6,1,b'm',373,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',364,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',377,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(47562,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(47569,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(48433,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(48440,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(47893,10,1,b'e',48,4,0,b'S',0,0), // null_value
-    f(47903,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(47915,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(47927,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(47937,12,5,b'm',359,4,0,b'S',0,0), // struct_value
-    f(47949,10,6,b'm',357,4,0,b'S',0,0), // list_value
+    f(48764,10,1,b'e',48,4,0,b'S',0,0), // null_value
+    f(48774,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(48786,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(48798,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(48808,12,5,b'm',372,4,0,b'S',0,0), // struct_value
+    f(48820,10,6,b'm',370,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(47257,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(47976,7,2,b's',65535,0,255,b'S',0,0), // message
-    f(3100,7,3,b'm',348,2,255,b'S',0,0), // details
+    f(48128,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(48847,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(3100,7,3,b'm',361,2,255,b'S',0,0), // details
     // xds.core.v3.ContextParams
-    f(48008,6,1,b'm',367,1,255,b'S',0,0), // params
+    f(48879,6,1,b'm',380,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
+    // xds.core.v3.TypedExtensionConfig
+    f(345,4,1,b's',65535,0,255,b'S',0,0), // name
+    f(3148,12,2,b'm',361,4,255,b'S',0,0), // typed_config
+    // xds.type.matcher.v3.Matcher
+    f(48981,12,1,b'm',383,4,0,b'S',0,0), // matcher_list
+    f(48993,12,2,b'm',388,4,0,b'S',0,0), // matcher_tree
+    f(49005,11,3,b'm',391,4,255,b'S',0,0), // on_no_match
+    // xds.type.matcher.v3.Matcher.MatcherList
+    f(49055,8,1,b'm',384,2,255,b'S',0,0), // matchers
+    // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
+    f(49115,9,1,b'm',385,4,255,b'S',0,0), // predicate
+    f(49124,8,2,b'm',391,4,255,b'S',0,0), // on_match
+    // xds.type.matcher.v3.Matcher.MatcherList.Predicate
+    f(49181,16,1,b'm',387,4,0,b'S',0,0), // single_predicate
+    f(49197,10,2,b'm',386,4,0,b'S',0,0), // or_matcher
+    f(49207,11,3,b'm',386,4,0,b'S',0,0), // and_matcher
+    f(49218,11,4,b'm',385,4,0,b'S',0,0), // not_matcher
+    // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
+    f(49115,9,1,b'm',385,2,255,b'S',0,0), // predicate
+    // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
+    f(49357,5,1,b'm',381,4,255,b'S',0,0), // input
+    f(49362,11,2,b'm',394,4,0,b'S',0,0), // value_match
+    f(49373,12,3,b'm',381,4,0,b'S',0,0), // custom_match
+    // xds.type.matcher.v3.Matcher.MatcherTree
+    f(49357,5,1,b'm',381,4,255,b'S',0,0), // input
+    f(49424,15,2,b'm',389,4,0,b'S',0,0), // exact_match_map
+    f(49439,16,3,b'm',389,4,0,b'S',0,0), // prefix_match_map
+    f(49373,12,4,b'm',381,4,0,b'R',49455,55), // custom_match
+    // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
+    f(49558,3,1,b'm',390,1,255,b'S',0,0), // map
+    // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
+    f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',391,4,255,b'S',0,0), // value
+    // xds.type.matcher.v3.Matcher.OnMatch
+    f(29263,7,1,b'm',382,4,0,b'S',0,0), // matcher
+    f(49653,6,2,b'm',381,4,0,b'S',0,0), // action
+    f(49697,13,3,b'b',65535,0,255,b'R',49659,38), // keep_matching
+    // xds.type.matcher.v3.RegexMatcher
+    f(47091,10,1,b'm',393,4,0,b'S',0,0), // google_re2
+    f(23653,5,2,b's',65535,0,255,b'S',0,0), // regex
+    // xds.type.matcher.v3.RegexMatcher.GoogleRE2
+    // xds.type.matcher.v3.StringMatcher
+    f(46554,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(28579,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(47196,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(28626,10,5,b'm',392,4,0,b'S',0,0), // safe_regex
+    f(47202,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(47213,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(47273,6,8,b'm',381,4,0,b'R',47221,52), // custom
 ];
 
 pub(crate) static ENUMS: [EnumRow; 49] = [
-    e(48051,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(48148,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(48211,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(48258,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(48317,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(48388,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(48432,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
-    e(48485,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    e(48729,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    e(48850,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(48938,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(49040,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(49127,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(49207,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(49336,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(49426,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(49561,31,80,3), // envoy.config.core.v3.ApiVersion
-    e(49596,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(49734,33,87,6), // envoy.config.core.v3.HealthStatus
-    e(49791,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(49890,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
-    e(49940,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    e(50025,36,100,2), // envoy.config.core.v3.RoutingPriority
-    e(50065,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(50114,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
-    e(50236,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
-    e(50320,37,110,3), // envoy.config.core.v3.TrafficDirection
-    e(50383,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(50475,43,116,2), // envoy.config.listener.v3.Listener.DrainType
-    e(50529,57,118,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(50653,61,123,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(50754,52,126,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(50823,37,129,15), // envoy.data.accesslog.v3.AccessLogType
-    e(51110,55,144,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    e(51165,87,150,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    e(51266,98,153,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    e(51384,91,156,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(51490,106,160,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(51661,110,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(51857,108,170,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(52002,65,173,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    e(52121,86,176,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    e(52225,93,178,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(52352,79,180,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(52473,71,183,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(52595,67,189,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(52698,47,194,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(52771,24,197,57), // envoy.type.v3.StatusCode
-    e(53589,25,254,1), // google.protobuf.NullValue
+    e(49817,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(49914,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(49977,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(50024,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(50083,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(50154,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(50198,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
+    e(50251,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
+    e(50495,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
+    e(50616,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(50704,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(50806,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(50893,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(50973,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(51102,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(51192,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(51327,31,80,3), // envoy.config.core.v3.ApiVersion
+    e(51362,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(51500,33,87,6), // envoy.config.core.v3.HealthStatus
+    e(51557,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(51656,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
+    e(51706,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
+    e(51791,36,100,2), // envoy.config.core.v3.RoutingPriority
+    e(51831,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(51880,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
+    e(52002,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
+    e(52086,37,110,3), // envoy.config.core.v3.TrafficDirection
+    e(52149,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(52241,43,116,2), // envoy.config.listener.v3.Listener.DrainType
+    e(52295,57,118,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(52419,61,123,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(52520,52,126,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(52589,37,129,15), // envoy.data.accesslog.v3.AccessLogType
+    e(52876,55,144,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
+    e(52931,87,150,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(53032,98,153,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
+    e(53150,91,156,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(53256,106,160,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(53427,110,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(53623,108,170,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(53768,65,173,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(53887,86,176,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
+    e(53991,93,178,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(54118,79,180,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(54239,71,183,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(54361,67,189,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(54464,47,194,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(54537,24,197,57), // envoy.type.v3.StatusCode
+    e(55355,25,254,1), // google.protobuf.NullValue
 ];
 
 pub(crate) static VALUES: [ValueRow; 255] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(48086,7,0), // UNKNOWN
-    v(48093,9,1), // REQUESTED
-    v(48102,14,2), // DOES_NOT_EXIST
-    v(48116,5,3), // ACKED
-    v(48121,6,4), // NACKED
-    v(48127,14,5), // RECEIVED_ERROR
-    v(48141,7,6), // TIMEOUT
+    v(49852,7,0), // UNKNOWN
+    v(49859,9,1), // REQUESTED
+    v(49868,14,2), // DOES_NOT_EXIST
+    v(49882,5,3), // ACKED
+    v(49887,6,4), // NACKED
+    v(49893,14,5), // RECEIVED_ERROR
+    v(49907,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(48195,7,0), // Gradual
-    v(48202,9,1), // Immediate
+    v(49961,7,0), // Gradual
+    v(49968,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(48254,2,0), // v4
-    v(48256,2,1), // v6
+    v(50020,2,0), // v4
+    v(50022,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(48296,5,0), // Serve
-    v(48301,8,1), // Validate
-    v(48309,8,2), // InitOnly
+    v(50062,5,0), // Serve
+    v(50067,8,1), // Validate
+    v(50075,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(48348,4,0), // LIVE
-    v(48352,8,1), // DRAINING
-    v(48360,16,2), // PRE_INITIALIZING
-    v(48376,12,3), // INITIALIZING
+    v(50114,4,0), // LIVE
+    v(50118,8,1), // DRAINING
+    v(50126,16,2), // PRE_INITIALIZING
+    v(50142,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(48420,7,0), // COUNTER
-    v(48427,5,1), // GAUGE
+    v(50186,7,0), // COUNTER
+    v(50193,5,1), // GAUGE
     // envoy.config.accesslog.v3.ComparisonFilter.Op
-    v(48477,2,0), // EQ
-    v(48479,2,1), // GE
-    v(48481,2,2), // LE
-    v(48483,2,3), // NE
+    v(50243,2,0), // EQ
+    v(50245,2,1), // GE
+    v(50247,2,2), // LE
+    v(50249,2,3), // NE
     // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    v(48534,2,0), // OK
-    v(48536,8,1), // CANCELED
-    v(48086,7,2), // UNKNOWN
-    v(48544,16,3), // INVALID_ARGUMENT
-    v(48560,17,4), // DEADLINE_EXCEEDED
-    v(48577,9,5), // NOT_FOUND
-    v(48586,14,6), // ALREADY_EXISTS
-    v(48600,17,7), // PERMISSION_DENIED
-    v(48617,18,8), // RESOURCE_EXHAUSTED
-    v(48635,19,9), // FAILED_PRECONDITION
-    v(48654,7,10), // ABORTED
-    v(48661,12,11), // OUT_OF_RANGE
-    v(48673,13,12), // UNIMPLEMENTED
-    v(48686,8,13), // INTERNAL
-    v(48694,11,14), // UNAVAILABLE
-    v(48705,9,15), // DATA_LOSS
-    v(48714,15,16), // UNAUTHENTICATED
+    v(50300,2,0), // OK
+    v(50302,8,1), // CANCELED
+    v(49852,7,2), // UNKNOWN
+    v(50310,16,3), // INVALID_ARGUMENT
+    v(50326,17,4), // DEADLINE_EXCEEDED
+    v(50343,9,5), // NOT_FOUND
+    v(50352,14,6), // ALREADY_EXISTS
+    v(50366,17,7), // PERMISSION_DENIED
+    v(50383,18,8), // RESOURCE_EXHAUSTED
+    v(50401,19,9), // FAILED_PRECONDITION
+    v(50420,7,10), // ABORTED
+    v(50427,12,11), // OUT_OF_RANGE
+    v(50439,13,12), // UNIMPLEMENTED
+    v(50452,8,13), // INTERNAL
+    v(50460,11,14), // UNAVAILABLE
+    v(50471,9,15), // DATA_LOSS
+    v(50480,15,16), // UNAUTHENTICATED
     // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    v(48790,14,0), // REQUEST_HEADER
-    v(48804,15,1), // REQUEST_TRAILER
-    v(48819,15,2), // RESPONSE_HEADER
-    v(48834,16,3), // RESPONSE_TRAILER
+    v(50556,14,0), // REQUEST_HEADER
+    v(50570,15,1), // REQUEST_TRAILER
+    v(50585,15,2), // RESPONSE_HEADER
+    v(50600,16,3), // RESPONSE_TRAILER
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(48086,7,0), // UNKNOWN
-    v(48913,4,1), // KILL
-    v(48917,9,2), // MULTIKILL
-    v(48926,8,3), // MEGAMISS
-    v(48934,4,4), // MISS
+    v(49852,7,0), // UNKNOWN
+    v(50679,4,1), // KILL
+    v(50683,9,2), // MULTIKILL
+    v(50692,8,3), // MEGAMISS
+    v(50700,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(48994,23,0), // USE_CONFIGURED_PROTOCOL
-    v(49017,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(50760,23,0), // USE_CONFIGURED_PROTOCOL
+    v(50783,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(49085,6,0), // STATIC
-    v(49091,10,1), // STRICT_DNS
-    v(49101,11,2), // LOGICAL_DNS
-    v(49112,3,3), // EDS
-    v(49115,12,4), // ORIGINAL_DST
+    v(50851,6,0), // STATIC
+    v(50857,10,1), // STRICT_DNS
+    v(50867,11,2), // LOGICAL_DNS
+    v(50878,3,3), // EDS
+    v(50881,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(49174,4,0), // AUTO
-    v(49178,7,1), // V4_ONLY
-    v(49185,7,2), // V6_ONLY
-    v(49192,12,3), // V4_PREFERRED
-    v(49204,3,4), // ALL
+    v(50940,4,0), // AUTO
+    v(50944,7,1), // V4_ONLY
+    v(50951,7,2), // V6_ONLY
+    v(50958,12,3), // V4_PREFERRED
+    v(50970,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(49247,11,0), // ROUND_ROBIN
-    v(49258,13,1), // LEAST_REQUEST
-    v(49271,9,2), // RING_HASH
-    v(49280,6,3), // RANDOM
-    v(49286,6,5), // MAGLEV
-    v(49292,16,6), // CLUSTER_PROVIDED
-    v(49308,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(51013,11,0), // ROUND_ROBIN
+    v(51024,13,1), // LEAST_REQUEST
+    v(51037,9,2), // RING_HASH
+    v(51046,6,3), // RANDOM
+    v(51052,6,5), // MAGLEV
+    v(51058,16,6), // CLUSTER_PROVIDED
+    v(51074,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(49411,7,0), // DEFAULT
-    v(49418,2,1), // V4
-    v(49420,2,2), // V6
-    v(49422,4,3), // PIPE
-    v(48686,8,4), // INTERNAL
+    v(51177,7,0), // DEFAULT
+    v(51184,2,1), // V4
+    v(51186,2,2), // V6
+    v(51188,4,3), // PIPE
+    v(50452,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(49470,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(49507,4,1), // REST
-    v(49511,4,2), // GRPC
-    v(49515,10,3), // DELTA_GRPC
-    v(49525,15,5), // AGGREGATED_GRPC
-    v(49540,21,6), // AGGREGATED_DELTA_GRPC
+    v(51236,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(51273,4,1), // REST
+    v(51277,4,2), // GRPC
+    v(51281,10,3), // DELTA_GRPC
+    v(51291,15,5), // AGGREGATED_GRPC
+    v(51306,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(49174,4,0), // AUTO
-    v(49592,2,1), // V2
-    v(49594,2,2), // V3
+    v(50940,4,0), // AUTO
+    v(51358,2,1), // V2
+    v(51360,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(49653,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(49676,13,1), // ADD_IF_ABSENT
-    v(49689,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(49715,19,3), // OVERWRITE_IF_EXISTS
+    v(51419,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(51442,13,1), // ADD_IF_ABSENT
+    v(51455,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(51481,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(48086,7,0), // UNKNOWN
-    v(49767,7,1), // HEALTHY
-    v(49774,9,2), // UNHEALTHY
-    v(48352,8,3), // DRAINING
-    v(48141,7,4), // TIMEOUT
-    v(49783,8,5), // DEGRADED
+    v(49852,7,0), // UNKNOWN
+    v(51533,7,1), // HEALTHY
+    v(51540,9,2), // UNHEALTHY
+    v(50118,8,3), // DRAINING
+    v(49907,7,4), // TIMEOUT
+    v(51549,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(49860,5,0), // ALLOW
-    v(49865,14,1), // REJECT_REQUEST
-    v(49879,11,2), // DROP_HEADER
+    v(51626,5,0), // ALLOW
+    v(51631,14,1), // REJECT_REQUEST
+    v(51645,11,2), // DROP_HEADER
     // envoy.config.core.v3.ProxyProtocolConfig.Version
-    v(49938,2,0), // V1
-    v(49592,2,1), // V2
+    v(51704,2,0), // V1
+    v(51358,2,1), // V2
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    v(50007,11,0), // INCLUDE_ALL
-    v(50018,7,1), // INCLUDE
+    v(51773,11,0), // INCLUDE_ALL
+    v(51784,7,1), // INCLUDE
     // envoy.config.core.v3.RoutingPriority
-    v(49411,7,0), // DEFAULT
-    v(50061,4,1), // HIGH
+    v(51177,7,0), // DEFAULT
+    v(51827,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(50108,3,0), // TCP
-    v(50111,3,1), // UDP
+    v(51874,3,0), // TCP
+    v(51877,3,1), // UDP
     // envoy.config.core.v3.SocketOption.SocketIpVersion
-    v(50163,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
-    v(50192,22,1), // SOCKET_IP_VERSION_IPV4
-    v(50214,22,2), // SOCKET_IP_VERSION_IPV6
+    v(51929,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
+    v(51958,22,1), // SOCKET_IP_VERSION_IPV4
+    v(51980,22,2), // SOCKET_IP_VERSION_IPV6
     // envoy.config.core.v3.SocketOption.SocketState
-    v(50281,13,0), // STATE_PREBIND
-    v(50294,11,1), // STATE_BOUND
-    v(50305,15,2), // STATE_LISTENING
+    v(52047,13,0), // STATE_PREBIND
+    v(52060,11,1), // STATE_BOUND
+    v(52071,15,2), // STATE_LISTENING
     // envoy.config.core.v3.TrafficDirection
-    v(50357,11,0), // UNSPECIFIED
-    v(50368,7,1), // INBOUND
-    v(50375,8,2), // OUTBOUND
+    v(52123,11,0), // UNSPECIFIED
+    v(52134,7,1), // INBOUND
+    v(52141,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(50445,3,0), // ANY
-    v(50448,19,1), // SAME_IP_OR_LOOPBACK
-    v(50467,8,2), // EXTERNAL
+    v(52211,3,0), // ANY
+    v(52214,19,1), // SAME_IP_OR_LOOPBACK
+    v(52233,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(49411,7,0), // DEFAULT
-    v(50518,11,1), // MODIFY_ONLY
+    v(51177,7,0), // DEFAULT
+    v(52284,11,1), // MODIFY_ONLY
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(50586,17,0), // MOVED_PERMANENTLY
-    v(50603,5,1), // FOUND
-    v(50608,9,2), // SEE_OTHER
-    v(50617,18,3), // TEMPORARY_REDIRECT
-    v(50635,18,4), // PERMANENT_REDIRECT
+    v(52352,17,0), // MOVED_PERMANENTLY
+    v(52369,5,1), // FOUND
+    v(52374,9,2), // SEE_OTHER
+    v(52383,18,3), // TEMPORARY_REDIRECT
+    v(52401,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(50714,19,0), // SERVICE_UNAVAILABLE
-    v(48577,9,1), // NOT_FOUND
-    v(50733,21,2), // INTERNAL_SERVER_ERROR
+    v(52480,19,0), // SERVICE_UNAVAILABLE
+    v(50343,9,1), // NOT_FOUND
+    v(52499,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(50806,4,0), // NONE
-    v(50810,13,1), // EXTERNAL_ONLY
-    v(49204,3,2), // ALL
+    v(52572,4,0), // NONE
+    v(52576,13,1), // EXTERNAL_ONLY
+    v(50970,3,2), // ALL
     // envoy.data.accesslog.v3.AccessLogType
-    v(50860,6,0), // NotSet
-    v(50866,20,1), // TcpUpstreamConnected
-    v(50886,11,2), // TcpPeriodic
-    v(50897,16,3), // TcpConnectionEnd
-    v(50913,15,4), // DownstreamStart
-    v(50928,18,5), // DownstreamPeriodic
-    v(50946,13,6), // DownstreamEnd
-    v(50959,17,7), // UpstreamPoolReady
-    v(50976,16,8), // UpstreamPeriodic
-    v(50992,11,9), // UpstreamEnd
-    v(51003,39,10), // DownstreamTunnelSuccessfullyEstablished
-    v(51042,26,11), // UdpTunnelUpstreamConnected
-    v(51068,11,12), // UdpPeriodic
-    v(51079,13,13), // UdpSessionEnd
-    v(51092,18,14), // TcpConnectionStart
+    v(52626,6,0), // NotSet
+    v(52632,20,1), // TcpUpstreamConnected
+    v(52652,11,2), // TcpPeriodic
+    v(52663,16,3), // TcpConnectionEnd
+    v(52679,15,4), // DownstreamStart
+    v(52694,18,5), // DownstreamPeriodic
+    v(52712,13,6), // DownstreamEnd
+    v(52725,17,7), // UpstreamPoolReady
+    v(52742,16,8), // UpstreamPeriodic
+    v(52758,11,9), // UpstreamEnd
+    v(52769,39,10), // DownstreamTunnelSuccessfullyEstablished
+    v(52808,26,11), // UdpTunnelUpstreamConnected
+    v(52834,11,12), // UdpPeriodic
+    v(52845,13,13), // UdpSessionEnd
+    v(52858,18,14), // TcpConnectionStart
     // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    v(50357,11,0), // UNSPECIFIED
-    v(49174,4,1), // AUTO
-    v(49178,7,2), // V4_ONLY
-    v(49185,7,3), // V6_ONLY
-    v(49192,12,4), // V4_PREFERRED
-    v(49204,3,5), // ALL
+    v(52123,11,0), // UNSPECIFIED
+    v(50940,4,1), // AUTO
+    v(50944,7,2), // V4_ONLY
+    v(50951,7,3), // V6_ONLY
+    v(50958,12,4), // V4_PREFERRED
+    v(50970,3,5), // ALL
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    v(50806,4,0), // NONE
-    v(51252,4,1), // ONCE
-    v(51256,10,2), // TRANSITIVE
+    v(52572,4,0), // NONE
+    v(53018,4,1), // ONCE
+    v(53022,10,2), // TRANSITIVE
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    v(50357,11,0), // UNSPECIFIED
-    v(51364,14,1), // SANITIZED_UTF8
-    v(51378,6,2), // BASE64
+    v(52123,11,0), // UNSPECIFIED
+    v(53130,14,1), // SANITIZED_UTF8
+    v(53144,6,2), // BASE64
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(49174,4,0), // AUTO
-    v(51475,5,1), // HTTP1
-    v(51480,5,2), // HTTP2
-    v(51485,5,3), // HTTP3
+    v(50940,4,0), // AUTO
+    v(53241,5,1), // HTTP1
+    v(53246,5,2), // HTTP2
+    v(53251,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(51596,8,0), // SANITIZE
-    v(51604,12,1), // FORWARD_ONLY
-    v(51616,14,2), // APPEND_FORWARD
-    v(51630,12,3), // SANITIZE_SET
-    v(51642,19,4), // ALWAYS_FORWARD_ONLY
+    v(53362,8,0), // SANITIZE
+    v(53370,12,1), // FORWARD_ONLY
+    v(53382,14,2), // APPEND_FORWARD
+    v(53396,12,3), // SANITIZE_SET
+    v(53408,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(51771,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(51802,14,1), // KEEP_UNCHANGED
-    v(49865,14,2), // REJECT_REQUEST
-    v(51816,21,3), // UNESCAPE_AND_REDIRECT
-    v(51837,20,4), // UNESCAPE_AND_FORWARD
+    v(53537,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(53568,14,1), // KEEP_UNCHANGED
+    v(51631,14,2), // REJECT_REQUEST
+    v(53582,21,3), // UNESCAPE_AND_REDIRECT
+    v(53603,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(51965,9,0), // OVERWRITE
-    v(51974,16,1), // APPEND_IF_ABSENT
-    v(51990,12,2), // PASS_THROUGH
+    v(53731,9,0), // OVERWRITE
+    v(53740,16,1), // APPEND_IF_ABSENT
+    v(53756,12,2), // PASS_THROUGH
     // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    v(52067,9,0), // IMMEDIATE
-    v(52076,18,1), // ON_DOWNSTREAM_DATA
-    v(52094,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    v(53833,9,0), // IMMEDIATE
+    v(53842,18,1), // ON_DOWNSTREAM_DATA
+    v(53860,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    v(52207,9,0), // N_CHOICES
-    v(52216,9,1), // FULL_SCAN
+    v(53973,9,0), // N_CHOICES
+    v(53982,9,1), // FULL_SCAN
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(52318,18,0), // VERIFY_TRUST_CHAIN
-    v(52336,16,1), // ACCEPT_UNTRUSTED
+    v(54084,18,0), // VERIFY_TRUST_CHAIN
+    v(54102,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(52431,16,0), // LENIENT_STAPLING
-    v(52447,15,1), // STRICT_STAPLING
-    v(52462,11,2), // MUST_STAPLE
+    v(54197,16,0), // LENIENT_STAPLING
+    v(54213,15,1), // STRICT_STAPLING
+    v(54228,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(52544,20,0), // SAN_TYPE_UNSPECIFIED
-    v(52564,5,1), // EMAIL
-    v(52569,3,2), // DNS
-    v(52572,3,3), // URI
-    v(52575,10,4), // IP_ADDRESS
-    v(52585,10,5), // OTHER_NAME
+    v(54310,20,0), // SAN_TYPE_UNSPECIFIED
+    v(54330,5,1), // EMAIL
+    v(54335,3,2), // DNS
+    v(54338,3,3), // URI
+    v(54341,10,4), // IP_ADDRESS
+    v(54351,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(52662,8,0), // TLS_AUTO
-    v(52670,7,1), // TLSv1_0
-    v(52677,7,2), // TLSv1_1
-    v(52684,7,3), // TLSv1_2
-    v(52691,7,4), // TLSv1_3
+    v(54428,8,0), // TLS_AUTO
+    v(54436,7,1), // TLSv1_0
+    v(54443,7,2), // TLSv1_1
+    v(54450,7,3), // TLSv1_2
+    v(54457,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(52745,7,0), // HUNDRED
-    v(52752,12,1), // TEN_THOUSAND
-    v(52764,7,2), // MILLION
+    v(54511,7,0), // HUNDRED
+    v(54518,12,1), // TEN_THOUSAND
+    v(54530,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(52795,5,0), // Empty
-    v(52800,8,100), // Continue
-    v(48534,2,200), // OK
-    v(52808,7,201), // Created
-    v(52815,8,202), // Accepted
-    v(52823,27,203), // NonAuthoritativeInformation
-    v(52850,9,204), // NoContent
-    v(52859,12,205), // ResetContent
-    v(52871,14,206), // PartialContent
-    v(52885,11,207), // MultiStatus
-    v(52896,15,208), // AlreadyReported
-    v(52911,6,226), // IMUsed
-    v(52917,15,300), // MultipleChoices
-    v(52932,16,301), // MovedPermanently
-    v(52948,5,302), // Found
-    v(52953,8,303), // SeeOther
-    v(52961,11,304), // NotModified
-    v(52972,8,305), // UseProxy
-    v(52980,17,307), // TemporaryRedirect
-    v(52997,17,308), // PermanentRedirect
-    v(53014,10,400), // BadRequest
-    v(53024,12,401), // Unauthorized
-    v(53036,15,402), // PaymentRequired
-    v(53051,9,403), // Forbidden
-    v(53060,8,404), // NotFound
-    v(53068,16,405), // MethodNotAllowed
-    v(53084,13,406), // NotAcceptable
-    v(53097,27,407), // ProxyAuthenticationRequired
-    v(53124,14,408), // RequestTimeout
-    v(53138,8,409), // Conflict
-    v(53146,4,410), // Gone
-    v(53150,14,411), // LengthRequired
-    v(53164,18,412), // PreconditionFailed
-    v(53182,15,413), // PayloadTooLarge
-    v(53197,10,414), // URITooLong
-    v(53207,20,415), // UnsupportedMediaType
-    v(53227,19,416), // RangeNotSatisfiable
-    v(53246,17,417), // ExpectationFailed
-    v(53263,18,421), // MisdirectedRequest
-    v(53281,19,422), // UnprocessableEntity
-    v(53300,6,423), // Locked
-    v(53306,16,424), // FailedDependency
-    v(53322,15,426), // UpgradeRequired
-    v(53337,20,428), // PreconditionRequired
-    v(53357,15,429), // TooManyRequests
-    v(53372,27,431), // RequestHeaderFieldsTooLarge
-    v(53399,19,500), // InternalServerError
-    v(53418,14,501), // NotImplemented
-    v(53432,10,502), // BadGateway
-    v(53442,18,503), // ServiceUnavailable
-    v(53460,14,504), // GatewayTimeout
-    v(53474,23,505), // HTTPVersionNotSupported
-    v(53497,21,506), // VariantAlsoNegotiates
-    v(53518,19,507), // InsufficientStorage
-    v(53537,12,508), // LoopDetected
-    v(53549,11,510), // NotExtended
-    v(53560,29,511), // NetworkAuthenticationRequired
+    v(54561,5,0), // Empty
+    v(54566,8,100), // Continue
+    v(50300,2,200), // OK
+    v(54574,7,201), // Created
+    v(54581,8,202), // Accepted
+    v(54589,27,203), // NonAuthoritativeInformation
+    v(54616,9,204), // NoContent
+    v(54625,12,205), // ResetContent
+    v(54637,14,206), // PartialContent
+    v(54651,11,207), // MultiStatus
+    v(54662,15,208), // AlreadyReported
+    v(54677,6,226), // IMUsed
+    v(54683,15,300), // MultipleChoices
+    v(54698,16,301), // MovedPermanently
+    v(54714,5,302), // Found
+    v(54719,8,303), // SeeOther
+    v(54727,11,304), // NotModified
+    v(54738,8,305), // UseProxy
+    v(54746,17,307), // TemporaryRedirect
+    v(54763,17,308), // PermanentRedirect
+    v(54780,10,400), // BadRequest
+    v(54790,12,401), // Unauthorized
+    v(54802,15,402), // PaymentRequired
+    v(54817,9,403), // Forbidden
+    v(54826,8,404), // NotFound
+    v(54834,16,405), // MethodNotAllowed
+    v(54850,13,406), // NotAcceptable
+    v(54863,27,407), // ProxyAuthenticationRequired
+    v(54890,14,408), // RequestTimeout
+    v(54904,8,409), // Conflict
+    v(54912,4,410), // Gone
+    v(54916,14,411), // LengthRequired
+    v(54930,18,412), // PreconditionFailed
+    v(54948,15,413), // PayloadTooLarge
+    v(54963,10,414), // URITooLong
+    v(54973,20,415), // UnsupportedMediaType
+    v(54993,19,416), // RangeNotSatisfiable
+    v(55012,17,417), // ExpectationFailed
+    v(55029,18,421), // MisdirectedRequest
+    v(55047,19,422), // UnprocessableEntity
+    v(55066,6,423), // Locked
+    v(55072,16,424), // FailedDependency
+    v(55088,15,426), // UpgradeRequired
+    v(55103,20,428), // PreconditionRequired
+    v(55123,15,429), // TooManyRequests
+    v(55138,27,431), // RequestHeaderFieldsTooLarge
+    v(55165,19,500), // InternalServerError
+    v(55184,14,501), // NotImplemented
+    v(55198,10,502), // BadGateway
+    v(55208,18,503), // ServiceUnavailable
+    v(55226,14,504), // GatewayTimeout
+    v(55240,23,505), // HTTPVersionNotSupported
+    v(55263,21,506), // VariantAlsoNegotiates
+    v(55284,19,507), // InsufficientStorage
+    v(55303,12,508), // LoopDetected
+    v(55315,11,510), // NotExtended
+    v(55326,29,511), // NetworkAuthenticationRequired
     // google.protobuf.NullValue
-    v(53614,10,0), // NULL_VALUE
+    v(55380,10,0), // NULL_VALUE
 ];
