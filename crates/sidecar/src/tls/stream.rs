@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+#[cfg(test)]
 use tokio::net::TcpStream;
 
 pub use super::encrypted::TlsStream;
@@ -60,6 +61,7 @@ pub enum Stream {
 }
 
 impl Stream {
+    #[cfg(test)]
     /// A plain TCP connection; `read_ahead` was received already and is read first.
     pub fn plain(tcp: TcpStream, read_ahead: Vec<u8>) -> Stream {
         Stream::Plain(PlainStream::new(tcp.into(), read_ahead))
