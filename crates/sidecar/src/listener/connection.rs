@@ -1,6 +1,7 @@
 //! What is known about an accepted connection once its filter chain is chosen.
 
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -27,6 +28,8 @@ pub struct Connection {
     pub local: Address,
     /// Our own end of the socket.
     pub direct_local: Address,
+    /// Whether `local` is what a listener filter found, and not just our own end.
+    pub restored: bool,
     /// The listener that took it in the end (after a hand-over).
     pub listener: Arc<Listener>,
     /// The filter chain chosen.
@@ -43,6 +46,14 @@ pub struct Connection {
     pub drain: Rc<ChainDrain>,
     /// What filters left on it.
     pub state: ConnectionState,
+}
+
+impl Connection {
+    /// Where an ORIGINAL_DST cluster connects to: only what a listener filter found, for our own end
+    /// would be a loop.
+    pub fn original_destination(&self) -> Option<SocketAddr> {
+        self.local.socket().filter(|_| self.restored)
+    }
 }
 
 /// Whether the connections of one filter chain are to end, because the chain was changed or removed.

@@ -366,6 +366,7 @@ impl Detection<'_> {
             connection: 0,
             ends: self.client.peer.socket().zip(local),
         };
+        let local = local.filter(|_| self.client.restored);
         Some(Box::pin(async move {
             let server = tcp_proxy::dial(&worker, &proxy, local, client).await?;
             Ok((chain, server))

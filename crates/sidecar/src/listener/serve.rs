@@ -163,6 +163,7 @@ impl Begin {
             direct_peer: client.direct_peer,
             local: client.local,
             direct_local: client.direct_local,
+            restored: client.restored,
             server_name: None,
             tls: None,
             accepted: self.accepted,

@@ -212,9 +212,6 @@ impl Cluster {
                 assigned.pick(&mut self.random.borrow_mut()).cloned()
             }
             Endpoints::Destinations(destinations) => {
-                if destination.is_none() {
-                    stats.original_dst_host_invalid.increment(1);
-                }
                 let port = self.context.config.original_destination.port;
                 destination.map(|mut address| {
                     address.set_port(port.unwrap_or(address.port()));

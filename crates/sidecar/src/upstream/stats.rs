@@ -81,7 +81,7 @@ cluster_stats! {
         rq_5xx = "upstream_rq_5xx": "Responses of 5xx.",
         lb_healthy_panic = "lb_healthy_panic": "Picks for which health was disregarded.",
         membership_change = "membership_change": "Changes of the endpoints.",
-        original_dst_host_invalid = "original_dst_host_invalid": "Connections without an original destination.",
+        original_dst_host_invalid = "original_dst_host_invalid": "Requests whose header names no address to go to.",
     }
     gauges {
         cx_active = "upstream_cx_active": "Connections now.",

@@ -8,7 +8,6 @@ use envoy_types::pb::envoy::extensions::load_balancing_policies::common::v3 as c
 use envoy_types::pb::envoy::extensions::load_balancing_policies::least_request::v3 as least_request;
 use envoy_types::pb::envoy::extensions::load_balancing_policies::random::v3::Random;
 use envoy_types::pb::envoy::extensions::load_balancing_policies::round_robin::v3::RoundRobin;
-use envoy_types::pb::envoy::extensions::load_balancing_policies::wrr_locality::v3::WrrLocality;
 
 use super::extension::{Build, Extension, decode, resolve};
 use super::fields::{Within as _, bounded, enumeration, flag, refuse, required};
@@ -40,18 +39,6 @@ const POLICIES: &[Extension<Build<LoadBalancing>>] = &[
         build: |bytes| {
             let proto: Random = decode(bytes)?;
             with_localities(LoadBalancer::Random, &proto.locality_lb_config)
-        },
-    },
-    Extension {
-        type_name: "envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality",
-        build: |bytes| {
-            let proto: WrrLocality = decode(bytes)?;
-            let field = "endpoint_picking_policy";
-            let inner = required(&proto.endpoint_picking_policy, field)?;
-            Ok(LoadBalancing {
-                locality_weighted: true,
-                ..policies(inner).within(field)?
-            })
         },
     },
     Extension {

@@ -178,7 +178,7 @@ pub fn begin(stream: &Stream<'_, '_>, forward: &Forward, timeout: Option<Duratio
             head,
             want: ExchangeRequest {
                 downstream: stream.request.version,
-                original_destination: stream.context.connection.local.socket(),
+                original_destination: stream.context.connection.original_destination(),
                 upgrade: false,
                 fresh: false,
                 client: Client::from(&*stream.context.connection),

@@ -151,7 +151,7 @@ fn destination(stream: &Stream<'_, '_>, cluster: &Cluster) -> Option<SocketAddr>
         }
         address
     };
-    asked().or_else(|| stream.context.connection.local.socket())
+    asked().or_else(|| stream.context.connection.original_destination())
 }
 
 /// The first attempt and, where that was on a pooled connection which turned out dead before it

@@ -94,7 +94,8 @@ impl Session {
         let wishes = {
             let state = self.connection.state.filter_state.borrow();
             let client = Client::from(&*self.connection);
-            Wishes::new(&state, self.connection.local.socket(), client)
+            let destination = self.connection.original_destination();
+            Wishes::new(&state, destination, client)
         };
         dial::dial(&self.worker, &self.proxy, cluster, &wishes).await
     }

@@ -66,7 +66,7 @@ pub(super) async fn open(
     let destination = {
         let state = connection.state.filter_state.borrow();
         let client = Client::from(&**connection);
-        Wishes::new(&state, connection.local.socket(), client).destination
+        Wishes::new(&state, connection.original_destination(), client).destination
     };
     let head = request(session, tunnel);
     let asking = attempt(

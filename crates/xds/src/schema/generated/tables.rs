@@ -1316,8 +1316,6 @@ enable_full_scan\
 selection_method\
 envoy.extensions.load_balancing_policies.random.v3.Random\
 envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin\
-envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality\
-endpoint_picking_policy\
 envoy.extensions.matching.common_inputs.environment_variable.v3.Config\
 envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput\
 envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput\
@@ -1966,7 +1964,7 @@ google.protobuf.NullValue\
 NULL_VALUE\
 ";
 
-pub(crate) static MESSAGES: [MessageRow; 395] = [
+pub(crate) static MESSAGES: [MessageRow; 394] = [
     m(0,34,0,2), // envoy.admin.v3.BootstrapConfigDump
     m(55,26,2,2), // envoy.admin.v3.Certificate
     m(98,33,4,7), // envoy.admin.v3.CertificateDetails
@@ -2234,140 +2232,139 @@ pub(crate) static MESSAGES: [MessageRow; 395] = [
     m(37598,70,1195,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
     m(37718,57,1201,1), // envoy.extensions.load_balancing_policies.random.v3.Random
     m(37775,66,1202,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    m(37841,68,1204,1), // envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality
-    m(37932,70,1205,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
-    m(38002,75,1206,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
-    m(38077,69,1206,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
-    m(38146,71,1206,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
-    m(38217,70,1206,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
-    m(38287,66,1206,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
-    m(38353,64,1206,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
-    m(38417,66,1206,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
-    m(38483,66,1206,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
-    m(38549,73,1206,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
-    m(38622,49,1206,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    m(38755,69,1208,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    m(39128,81,1220,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    m(39260,73,1222,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    m(39624,66,1231,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    m(39703,70,1232,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    m(39794,55,1233,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    m(39958,70,1235,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    m(40044,88,1236,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    m(40165,64,1237,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    m(40298,78,1239,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
-    m(40376,83,1240,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
-    m(40647,58,1244,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(40705,70,1244,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(41347,58,1260,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(42235,95,1275,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(42432,62,1279,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(42848,67,1290,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    m(42941,79,1292,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
-    m(43118,57,1295,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(43185,48,1297,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(43312,63,1302,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(43386,56,1305,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(44012,51,1314,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
-    m(44102,55,1317,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(44387,62,1323,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    m(44453,60,1324,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(44783,54,1331,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(45004,69,1342,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(45106,73,1346,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(45179,78,1349,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(45257,48,1352,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(45470,77,1361,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(45547,49,1363,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(45696,43,1371,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(45770,44,1378,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(45820,54,1385,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(45928,69,1389,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(46008,71,1390,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(46085,78,1393,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(46163,35,1393,8), // envoy.service.discovery.v3.Resource
-    m(46239,48,1401,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(46299,40,1402,2), // envoy.service.discovery.v3.ResourceError
-    m(46339,42,1404,2), // envoy.service.discovery.v3.ResourceLocator
-    m(46381,65,1406,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(46446,39,1408,2), // envoy.service.discovery.v3.ResourceName
-    m(46514,35,1410,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(46559,40,1412,3), // envoy.type.matcher.v3.FilterStateMatcher
-    m(46657,49,1415,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    m(46706,33,1416,1), // envoy.type.matcher.v3.ListMatcher
-    m(46745,39,1417,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(46792,37,1418,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(46835,49,1422,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(46884,31,1423,1), // envoy.type.matcher.v3.OrMatcher
-    m(46929,45,1424,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(46993,34,1426,2), // envoy.type.matcher.v3.RegexMatcher
-    m(47101,44,1428,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(47161,35,1429,7), // envoy.type.matcher.v3.StringMatcher
-    m(47279,34,1436,7), // envoy.type.matcher.v3.ValueMatcher
-    m(47355,44,1443,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(47399,34,1443,2), // envoy.type.metadata.v3.MetadataKey
-    m(47433,46,1445,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(47484,35,1447,4), // envoy.type.metadata.v3.MetadataKind
-    m(47530,43,1451,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(47573,40,1451,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(47613,43,1451,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(47656,41,1451,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(47697,31,1451,6), // envoy.type.tracing.v3.CustomTag
-    m(47763,43,1457,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(47806,38,1459,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(47844,39,1461,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(47883,40,1462,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(47927,25,1465,2), // envoy.type.v3.DoubleRange
-    m(47960,31,1467,2), // envoy.type.v3.FractionalPercent
-    m(48011,24,1469,2), // envoy.type.v3.HashPolicy
-    m(48035,36,1471,1), // envoy.type.v3.HashPolicy.FilterState
-    m(48071,33,1472,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(48104,24,1472,1), // envoy.type.v3.HttpStatus
-    m(48132,24,1473,2), // envoy.type.v3.Int32Range
-    m(48156,24,1475,2), // envoy.type.v3.Int64Range
-    m(48180,21,1477,1), // envoy.type.v3.Percent
-    m(48201,29,1478,3), // envoy.type.v3.SemanticVersion
-    m(48259,25,1481,3), // envoy.type.v3.TokenBucket
-    m(48312,19,1484,2), // google.protobuf.Any
-    m(48331,25,1486,1), // google.protobuf.BoolValue
-    m(48356,26,1487,1), // google.protobuf.BytesValue
-    m(48382,27,1488,1), // google.protobuf.DoubleValue
-    m(48409,24,1489,2), // google.protobuf.Duration
-    m(48445,21,1491,0), // google.protobuf.Empty
-    m(48466,26,1491,1), // google.protobuf.FloatValue
-    m(48492,26,1492,1), // google.protobuf.Int32Value
-    m(48518,26,1493,1), // google.protobuf.Int64Value
-    m(48544,25,1494,1), // google.protobuf.ListValue
-    m(48575,27,1495,1), // google.protobuf.StringValue
-    m(48602,22,1496,1), // google.protobuf.Struct
-    m(48630,34,1497,2), // google.protobuf.Struct.FieldsEntry
-    m(48664,25,1499,2), // google.protobuf.Timestamp
-    m(48689,27,1501,1), // google.protobuf.UInt32Value
-    m(48716,27,1502,1), // google.protobuf.UInt64Value
-    m(48743,21,1503,6), // google.protobuf.Value
-    m(48830,17,1509,3), // google.rpc.Status
-    m(48854,25,1512,1), // xds.core.v3.ContextParams
-    m(48885,37,1513,2), // xds.core.v3.ContextParams.ParamsEntry
-    m(48922,32,1515,2), // xds.core.v3.TypedExtensionConfig
-    m(48954,27,1517,3), // xds.type.matcher.v3.Matcher
-    m(49016,39,1520,1), // xds.type.matcher.v3.Matcher.MatcherList
-    m(49063,52,1521,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    m(49132,49,1523,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    m(49229,63,1527,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    m(49292,65,1528,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    m(49385,39,1531,4), // xds.type.matcher.v3.Matcher.MatcherTree
-    m(49510,48,1535,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    m(49561,57,1536,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
-    m(49618,35,1538,3), // xds.type.matcher.v3.Matcher.OnMatch
-    m(49710,32,1541,2), // xds.type.matcher.v3.RegexMatcher
-    m(49742,42,1543,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(49784,33,1543,7), // xds.type.matcher.v3.StringMatcher
+    m(37841,70,1204,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
+    m(37911,75,1205,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
+    m(37986,69,1205,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
+    m(38055,71,1205,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
+    m(38126,70,1205,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
+    m(38196,66,1205,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
+    m(38262,64,1205,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
+    m(38326,66,1205,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
+    m(38392,66,1205,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
+    m(38458,73,1205,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
+    m(38531,49,1205,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
+    m(38664,69,1207,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+    m(39037,81,1219,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
+    m(39169,73,1221,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
+    m(39533,66,1230,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
+    m(39612,70,1231,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
+    m(39703,55,1232,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+    m(39867,70,1234,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
+    m(39953,88,1235,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
+    m(40074,64,1236,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
+    m(40207,78,1238,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
+    m(40285,83,1239,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
+    m(40556,58,1243,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(40614,70,1243,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(41256,58,1259,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(42144,95,1274,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(42341,62,1278,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(42757,67,1289,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
+    m(42850,79,1291,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
+    m(43027,57,1294,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(43094,48,1296,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(43221,63,1301,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(43295,56,1304,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(43921,51,1313,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
+    m(44011,55,1316,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(44296,62,1322,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
+    m(44362,60,1323,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(44692,54,1330,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(44913,69,1341,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(45015,73,1345,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(45088,78,1348,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(45166,48,1351,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(45379,77,1360,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(45456,49,1362,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(45605,43,1370,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(45679,44,1377,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(45729,54,1384,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(45837,69,1388,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(45917,71,1389,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(45994,78,1392,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(46072,35,1392,8), // envoy.service.discovery.v3.Resource
+    m(46148,48,1400,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(46208,40,1401,2), // envoy.service.discovery.v3.ResourceError
+    m(46248,42,1403,2), // envoy.service.discovery.v3.ResourceLocator
+    m(46290,65,1405,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(46355,39,1407,2), // envoy.service.discovery.v3.ResourceName
+    m(46423,35,1409,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(46468,40,1411,3), // envoy.type.matcher.v3.FilterStateMatcher
+    m(46566,49,1414,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
+    m(46615,33,1415,1), // envoy.type.matcher.v3.ListMatcher
+    m(46654,39,1416,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(46701,37,1417,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(46744,49,1421,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(46793,31,1422,1), // envoy.type.matcher.v3.OrMatcher
+    m(46838,45,1423,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(46902,34,1425,2), // envoy.type.matcher.v3.RegexMatcher
+    m(47010,44,1427,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(47070,35,1428,7), // envoy.type.matcher.v3.StringMatcher
+    m(47188,34,1435,7), // envoy.type.matcher.v3.ValueMatcher
+    m(47264,44,1442,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(47308,34,1442,2), // envoy.type.metadata.v3.MetadataKey
+    m(47342,46,1444,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(47393,35,1446,4), // envoy.type.metadata.v3.MetadataKind
+    m(47439,43,1450,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(47482,40,1450,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(47522,43,1450,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(47565,41,1450,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(47606,31,1450,6), // envoy.type.tracing.v3.CustomTag
+    m(47672,43,1456,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(47715,38,1458,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(47753,39,1460,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(47792,40,1461,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(47836,25,1464,2), // envoy.type.v3.DoubleRange
+    m(47869,31,1466,2), // envoy.type.v3.FractionalPercent
+    m(47920,24,1468,2), // envoy.type.v3.HashPolicy
+    m(47944,36,1470,1), // envoy.type.v3.HashPolicy.FilterState
+    m(47980,33,1471,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(48013,24,1471,1), // envoy.type.v3.HttpStatus
+    m(48041,24,1472,2), // envoy.type.v3.Int32Range
+    m(48065,24,1474,2), // envoy.type.v3.Int64Range
+    m(48089,21,1476,1), // envoy.type.v3.Percent
+    m(48110,29,1477,3), // envoy.type.v3.SemanticVersion
+    m(48168,25,1480,3), // envoy.type.v3.TokenBucket
+    m(48221,19,1483,2), // google.protobuf.Any
+    m(48240,25,1485,1), // google.protobuf.BoolValue
+    m(48265,26,1486,1), // google.protobuf.BytesValue
+    m(48291,27,1487,1), // google.protobuf.DoubleValue
+    m(48318,24,1488,2), // google.protobuf.Duration
+    m(48354,21,1490,0), // google.protobuf.Empty
+    m(48375,26,1490,1), // google.protobuf.FloatValue
+    m(48401,26,1491,1), // google.protobuf.Int32Value
+    m(48427,26,1492,1), // google.protobuf.Int64Value
+    m(48453,25,1493,1), // google.protobuf.ListValue
+    m(48484,27,1494,1), // google.protobuf.StringValue
+    m(48511,22,1495,1), // google.protobuf.Struct
+    m(48539,34,1496,2), // google.protobuf.Struct.FieldsEntry
+    m(48573,25,1498,2), // google.protobuf.Timestamp
+    m(48598,27,1500,1), // google.protobuf.UInt32Value
+    m(48625,27,1501,1), // google.protobuf.UInt64Value
+    m(48652,21,1502,6), // google.protobuf.Value
+    m(48739,17,1508,3), // google.rpc.Status
+    m(48763,25,1511,1), // xds.core.v3.ContextParams
+    m(48794,37,1512,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(48831,32,1514,2), // xds.core.v3.TypedExtensionConfig
+    m(48863,27,1516,3), // xds.type.matcher.v3.Matcher
+    m(48925,39,1519,1), // xds.type.matcher.v3.Matcher.MatcherList
+    m(48972,52,1520,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
+    m(49041,49,1522,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
+    m(49138,63,1526,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
+    m(49201,65,1527,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
+    m(49294,39,1530,4), // xds.type.matcher.v3.Matcher.MatcherTree
+    m(49419,48,1534,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
+    m(49470,57,1535,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
+    m(49527,35,1537,3), // xds.type.matcher.v3.Matcher.OnMatch
+    m(49619,32,1540,2), // xds.type.matcher.v3.RegexMatcher
+    m(49651,42,1542,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(49693,33,1542,7), // xds.type.matcher.v3.StringMatcher
 ];
 
-pub(crate) static FIELDS: [FieldRow; 1550] = [
+pub(crate) static FIELDS: [FieldRow; 1549] = [
     // envoy.admin.v3.BootstrapConfigDump
     f(34,9,1,b'm',48,4,255,b'S',0,0), // bootstrap
-    f(43,12,2,b'm',374,4,255,b'S',0,0), // last_updated
+    f(43,12,2,b'm',373,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.Certificate
     f(81,7,1,b'm',2,2,255,b'S',0,0), // ca_cert
     f(88,10,2,b'm',2,2,255,b'S',0,0), // cert_chain
@@ -2376,20 +2373,20 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(135,13,2,b's',65535,0,255,b'S',0,0), // serial_number
     f(148,17,3,b'm',31,2,255,b'S',0,0), // subject_alt_names
     f(165,21,4,b'w',65535,0,255,b'S',0,0), // days_until_expiration
-    f(186,10,5,b'm',374,4,255,b'S',0,0), // valid_from
-    f(196,15,6,b'm',374,4,255,b'S',0,0), // expiration_time
+    f(186,10,5,b'm',373,4,255,b'S',0,0), // valid_from
+    f(196,15,6,b'm',373,4,255,b'S',0,0), // expiration_time
     f(211,12,7,b'm',3,4,255,b'S',0,0), // ocsp_details
     // envoy.admin.v3.CertificateDetails.OcspDetails
-    f(186,10,1,b'm',374,4,255,b'S',0,0), // valid_from
-    f(268,10,2,b'm',374,4,255,b'S',0,0), // expiration
+    f(186,10,1,b'm',373,4,255,b'S',0,0), // valid_from
+    f(268,10,2,b'm',373,4,255,b'S',0,0), // expiration
     // envoy.admin.v3.Certificates
     f(305,12,1,b'm',1,2,255,b'S',0,0), // certificates
     // envoy.admin.v3.ClusterStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(349,13,2,b'b',65535,0,255,b'S',0,0), // added_via_api
-    f(362,31,3,b'm',358,4,255,b'S',0,0), // success_rate_ejection_threshold
+    f(362,31,3,b'm',357,4,255,b'S',0,0), // success_rate_ejection_threshold
     f(393,13,4,b'm',16,2,255,b'S',0,0), // host_statuses
-    f(406,44,5,b'm',358,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
+    f(406,44,5,b'm',357,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
     f(450,16,6,b'm',67,4,255,b'S',0,0), // circuit_breakers
     f(466,18,7,b's',65535,0,255,b'S',0,0), // observability_name
     f(484,16,8,b's',65535,0,255,b'S',0,0), // eds_service_name
@@ -2402,13 +2399,13 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(622,24,4,b'm',8,2,255,b'S',0,0), // dynamic_warming_clusters
     // envoy.admin.v3.ClustersConfigDump.DynamicCluster
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(694,7,2,b'm',361,4,255,b'S',0,0), // cluster
-    f(43,12,3,b'm',374,4,255,b'S',0,0), // last_updated
+    f(694,7,2,b'm',360,4,255,b'S',0,0), // cluster
+    f(43,12,3,b'm',373,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ClustersConfigDump.StaticCluster
-    f(694,7,1,b'm',361,4,255,b'S',0,0), // cluster
-    f(43,12,2,b'm',374,4,255,b'S',0,0), // last_updated
+    f(694,7,1,b'm',360,4,255,b'S',0,0), // cluster
+    f(43,12,2,b'm',373,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.CommandLineOptions
     f(805,7,1,b'w',65535,0,255,b'S',0,0), // base_id
     f(812,11,2,b'u',65535,0,255,b'S',0,0), // concurrency
@@ -2424,9 +2421,9 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(960,15,13,b's',65535,0,255,b'S',0,0), // service_cluster
     f(975,12,14,b's',65535,0,255,b'S',0,0), // service_node
     f(987,12,15,b's',65535,0,255,b'S',0,0), // service_zone
-    f(999,19,16,b'm',365,4,255,b'S',0,0), // file_flush_interval
-    f(1018,10,17,b'm',365,4,255,b'S',0,0), // drain_time
-    f(1028,20,18,b'm',365,4,255,b'S',0,0), // parent_shutdown_time
+    f(999,19,16,b'm',364,4,255,b'S',0,0), // file_flush_interval
+    f(1018,10,17,b'm',364,4,255,b'S',0,0), // drain_time
+    f(1028,20,18,b'm',364,4,255,b'S',0,0), // parent_shutdown_time
     f(1048,4,19,b'e',3,0,255,b'S',0,0), // mode
     f(1052,19,22,b'b',65535,0,255,b'S',0,0), // disable_hot_restart
     f(1071,20,23,b'b',65535,0,255,b'S',0,0), // enable_mutex_tracing
@@ -2450,19 +2447,19 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(1408,19,42,b'u',65535,0,255,b'S',0,0), // file_flush_min_size
     f(1427,27,43,b'b',65535,0,255,b'S',0,0), // log_stacktrace_single_entry
     // envoy.admin.v3.ConfigDump
-    f(1479,7,1,b'm',361,2,255,b'S',0,0), // configs
+    f(1479,7,1,b'm',360,2,255,b'S',0,0), // configs
     // envoy.admin.v3.EndpointsConfigDump
     f(1520,23,2,b'm',14,2,255,b'S',0,0), // static_endpoint_configs
     f(1543,24,3,b'm',13,2,255,b'S',0,0), // dynamic_endpoint_configs
     // envoy.admin.v3.EndpointsConfigDump.DynamicEndpointConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(1623,15,2,b'm',361,4,255,b'S',0,0), // endpoint_config
-    f(43,12,3,b'm',374,4,255,b'S',0,0), // last_updated
+    f(1623,15,2,b'm',360,4,255,b'S',0,0), // endpoint_config
+    f(43,12,3,b'm',373,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.EndpointsConfigDump.StaticEndpointConfig
-    f(1623,15,1,b'm',361,4,255,b'S',0,0), // endpoint_config
-    f(43,12,2,b'm',374,4,255,b'S',0,0), // last_updated
+    f(1623,15,1,b'm',360,4,255,b'S',0,0), // endpoint_config
+    f(43,12,2,b'm',373,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.HostHealthStatus
     f(1724,26,1,b'b',65535,0,255,b'S',0,0), // failed_active_health_check
     f(1750,20,2,b'b',65535,0,255,b'S',0,0), // failed_outlier_check
@@ -2477,11 +2474,11 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(1960,7,1,b'm',91,4,255,b'S',0,0), // address
     f(1967,5,2,b'm',30,2,255,b'S',0,0), // stats
     f(1972,13,3,b'm',15,4,255,b'S',0,0), // health_status
-    f(1985,12,4,b'm',358,4,255,b'S',0,0), // success_rate
+    f(1985,12,4,b'm',357,4,255,b'S',0,0), // success_rate
     f(1997,6,5,b'u',65535,0,255,b'S',0,0), // weight
     f(2003,8,6,b's',65535,0,255,b'S',0,0), // hostname
     f(2011,8,7,b'u',65535,0,255,b'S',0,0), // priority
-    f(2019,25,8,b'm',358,4,255,b'S',0,0), // local_origin_success_rate
+    f(2019,25,8,b'm',357,4,255,b'S',0,0), // local_origin_success_rate
     f(2044,8,9,b'm',118,4,255,b'S',0,0), // locality
     // envoy.admin.v3.ListenerStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
@@ -2502,23 +2499,23 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ListenersConfigDump.DynamicListenerState
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2372,8,2,b'm',361,4,255,b'S',0,0), // listener
-    f(43,12,3,b'm',374,4,255,b'S',0,0), // last_updated
+    f(2372,8,2,b'm',360,4,255,b'S',0,0), // listener
+    f(43,12,3,b'm',373,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.ListenersConfigDump.StaticListener
-    f(2372,8,1,b'm',361,4,255,b'S',0,0), // listener
-    f(43,12,2,b'm',374,4,255,b'S',0,0), // last_updated
+    f(2372,8,1,b'm',360,4,255,b'S',0,0), // listener
+    f(43,12,2,b'm',373,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.RoutesConfigDump
     f(2460,20,2,b'm',25,2,255,b'S',0,0), // static_route_configs
     f(2480,21,3,b'm',24,2,255,b'S',0,0), // dynamic_route_configs
     // envoy.admin.v3.RoutesConfigDump.DynamicRouteConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2551,12,2,b'm',361,4,255,b'S',0,0), // route_config
-    f(43,12,3,b'm',374,4,255,b'S',0,0), // last_updated
+    f(2551,12,2,b'm',360,4,255,b'S',0,0), // route_config
+    f(43,12,3,b'm',373,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.RoutesConfigDump.StaticRouteConfig
-    f(2551,12,1,b'm',361,4,255,b'S',0,0), // route_config
-    f(43,12,2,b'm',374,4,255,b'S',0,0), // last_updated
+    f(2551,12,1,b'm',360,4,255,b'S',0,0), // route_config
+    f(43,12,2,b'm',373,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.SecretsConfigDump
     f(2644,14,1,b'm',28,2,255,b'S',0,0), // static_secrets
     f(2658,22,2,b'm',27,2,255,b'S',0,0), // dynamic_active_secrets
@@ -2526,19 +2523,19 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     // envoy.admin.v3.SecretsConfigDump.DynamicSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(572,12,2,b's',65535,0,255,b'S',0,0), // version_info
-    f(43,12,3,b'm',374,4,255,b'S',0,0), // last_updated
-    f(2749,6,4,b'm',361,4,255,b'S',0,0), // secret
+    f(43,12,3,b'm',373,4,255,b'S',0,0), // last_updated
+    f(2749,6,4,b'm',360,4,255,b'S',0,0), // secret
     f(701,11,5,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.SecretsConfigDump.StaticSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43,12,2,b'm',374,4,255,b'S',0,0), // last_updated
-    f(2749,6,3,b'm',361,4,255,b'S',0,0), // secret
+    f(43,12,2,b'm',373,4,255,b'S',0,0), // last_updated
+    f(2749,6,3,b'm',360,4,255,b'S',0,0), // secret
     // envoy.admin.v3.ServerInfo
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
     f(2832,5,2,b'e',4,0,255,b'S',0,0), // state
-    f(2837,20,3,b'm',365,4,255,b'S',0,0), // uptime_current_epoch
-    f(2857,17,4,b'm',365,4,255,b'S',0,0), // uptime_all_epochs
+    f(2837,20,3,b'm',364,4,255,b'S',0,0), // uptime_current_epoch
+    f(2857,17,4,b'm',364,4,255,b'S',0,0), // uptime_all_epochs
     f(2874,19,5,b's',65535,0,255,b'S',0,0), // hot_restart_version
     f(2893,20,6,b'm',10,4,255,b'S',0,0), // command_line_options
     f(2913,4,7,b'm',122,4,255,b'S',0,0), // node
@@ -2552,14 +2549,14 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(3015,3,2,b's',65535,4,0,b'S',0,0), // uri
     f(3018,10,3,b's',65535,4,0,b'S',0,0), // ip_address
     // envoy.admin.v3.UpdateFailureState
-    f(3061,20,1,b'm',361,4,255,b'S',0,0), // failed_configuration
-    f(3081,19,2,b'm',374,4,255,b'S',0,0), // last_update_attempt
+    f(3061,20,1,b'm',360,4,255,b'S',0,0), // failed_configuration
+    f(3081,19,2,b'm',373,4,255,b'S',0,0), // last_update_attempt
     f(3100,7,3,b's',65535,0,255,b'S',0,0), // details
     f(572,12,4,b's',65535,0,255,b'S',0,0), // version_info
     // envoy.config.accesslog.v3.AccessLog
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3142,6,2,b'm',34,4,255,b'S',0,0), // filter
-    f(3148,12,4,b'm',361,4,0,b'S',0,0), // typed_config
+    f(3148,12,4,b'm',360,4,0,b'S',0,0), // typed_config
     // envoy.config.accesslog.v3.AccessLogFilter
     f(3201,18,1,b'm',45,4,0,b'S',0,0), // status_code_filter
     f(3219,15,2,b'm',37,4,0,b'S',0,0), // duration_filter
@@ -2596,7 +2593,7 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(3918,5,1,b's',65535,2,255,b'S',0,0), // flags
     // envoy.config.accesslog.v3.RuntimeFilter
     f(3962,11,1,b's',65535,0,255,b'S',0,0), // runtime_key
-    f(3973,15,2,b'm',351,4,255,b'S',0,0), // percent_sampled
+    f(3973,15,2,b'm',350,4,255,b'S',0,0), // percent_sampled
     f(3988,26,3,b'b',65535,0,255,b'S',0,0), // use_independent_randomness
     // envoy.config.accesslog.v3.StatusCodeFilter
     f(3639,10,1,b'm',36,4,255,b'S',0,0), // comparison
@@ -2608,7 +2605,7 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(4297,14,4,b'm',139,2,255,b'R',4243,54), // socket_options
     f(4311,10,5,b'm',33,2,255,b'I',4128,41), // access_log
     f(4360,24,6,b'b',65535,0,255,b'I',4321,39), // ignore_global_conn_limit
-    f(4384,11,7,b'm',335,2,255,b'R',0,0), // allow_paths
+    f(4384,11,7,b'm',334,2,255,b'R',0,0), // allow_paths
     // envoy.config.bootstrap.v3.Bootstrap
     f(2913,4,1,b'm',122,4,255,b'S',0,0), // node
     f(4430,16,2,b'm',54,4,255,b'S',0,0), // static_resources
@@ -2616,7 +2613,7 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(4463,15,4,b'm',55,4,255,b'S',0,0), // cluster_manager
     f(4549,10,5,b's',65535,0,255,b'I',4478,71), // flags_path
     f(4604,11,6,b'm',65535,2,255,b'R',4559,45), // stats_sinks
-    f(4685,20,7,b'm',365,4,255,b'I',4615,70), // stats_flush_interval
+    f(4685,20,7,b'm',364,4,255,b'I',4615,70), // stats_flush_interval
     f(4773,8,8,b'm',64,4,255,b'I',4705,68), // watchdog
     f(4828,7,9,b'm',65535,4,255,b'R',4781,47), // tracing
     f(4835,5,12,b'm',47,4,255,b'S',0,0), // admin
@@ -2626,7 +2623,7 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(4969,23,16,b'b',65535,0,255,b'I',4923,46), // enable_dispatcher_stats
     f(4992,15,17,b'm',59,4,255,b'S',0,0), // layered_runtime
     f(5035,13,18,b's',65535,0,255,b'R',5007,28), // header_prefix
-    f(5048,29,19,b'm',376,4,255,b'S',0,0), // stats_server_version_override
+    f(5048,29,19,b'm',375,4,255,b'S',0,0), // stats_server_version_override
     f(5167,23,20,b'b',65535,0,255,b'I',5077,90), // use_tcp_for_dns_lookups
     f(5225,20,21,b'm',148,2,255,b'R',5190,35), // bootstrap_extensions
     f(5318,14,22,b'm',98,2,255,b'R',5245,73), // config_sources
@@ -2649,12 +2646,12 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(6363,21,39,b'm',51,4,255,b'I',6321,42), // deferred_stat_options
     f(6425,32,40,b'm',53,4,255,b'I',6384,41), // grpc_async_client_manager_config
     f(6507,24,41,b'm',60,4,255,b'I',6457,50), // memory_allocator_manager
-    f(6613,23,42,b'm',365,4,1,b'I',6531,82), // stats_eviction_interval
+    f(6613,23,42,b'm',364,4,1,b'I',6531,82), // stats_eviction_interval
     f(6668,26,43,b'b',65535,0,255,b'I',6636,32), // enable_worker_cpu_affinity
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig
     f(942,10,1,b'm',50,4,255,b'S',0,0), // log_format
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat
-    f(6816,11,1,b'm',372,4,0,b'S',0,0), // json_format
+    f(6816,11,1,b'm',371,4,0,b'S',0,0), // json_format
     f(6827,11,2,b's',65535,4,0,b'S',0,0), // text_format
     // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
     f(6929,30,1,b'b',65535,0,255,b'I',6893,36), // enable_deferred_creation_stats
@@ -2665,11 +2662,11 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(7091,21,5,b's',65535,0,255,b'R',7041,50), // lds_resources_locator
     f(7112,21,6,b's',65535,0,255,b'R',7041,50), // cds_resources_locator
     // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    f(7197,30,1,b'm',365,4,255,b'I',6893,36), // max_cached_entry_idle_duration
+    f(7197,30,1,b'm',364,4,255,b'I',6893,36), // max_cached_entry_idle_duration
     // envoy.config.bootstrap.v3.Bootstrap.StaticResources
     f(7278,9,1,b'm',163,2,255,b'S',0,0), // listeners
     f(7287,8,2,b'm',70,2,255,b'S',0,0), // clusters
-    f(7295,7,3,b'm',298,2,255,b'S',0,0), // secrets
+    f(7295,7,3,b'm',297,2,255,b'S',0,0), // secrets
     // envoy.config.bootstrap.v3.ClusterManager
     f(7409,18,1,b's',65535,0,255,b'I',7342,67), // local_cluster_name
     f(7500,17,2,b'm',56,4,255,b'I',7427,73), // outlier_detection
@@ -2688,13 +2685,13 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(7889,6,1,b'm',61,2,255,b'S',0,0), // layers
     // envoy.config.bootstrap.v3.MemoryAllocatorManager
     f(7943,16,1,b'w',65535,0,255,b'I',6893,36), // bytes_to_release
-    f(7959,23,2,b'm',365,4,255,b'I',6893,36), // memory_release_interval
-    f(7982,23,3,b'm',376,4,255,b'I',6893,36), // soft_memory_limit_bytes
-    f(8005,28,4,b'm',375,4,255,b'I',6893,36), // max_per_cpu_cache_size_bytes
+    f(7959,23,2,b'm',364,4,255,b'I',6893,36), // memory_release_interval
+    f(7982,23,3,b'm',375,4,255,b'I',6893,36), // soft_memory_limit_bytes
+    f(8005,28,4,b'm',374,4,255,b'I',6893,36), // max_per_cpu_cache_size_bytes
     f(8033,24,5,b'w',65535,0,255,b'I',6893,36), // max_unfreed_memory_bytes
     // envoy.config.bootstrap.v3.RuntimeLayer
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(8095,12,2,b'm',372,4,0,b'S',0,0), // static_layer
+    f(8095,12,2,b'm',371,4,0,b'S',0,0), // static_layer
     f(8107,10,3,b'm',63,4,0,b'S',0,0), // disk_layer
     f(8117,11,4,b'm',62,4,0,b'S',0,0), // admin_layer
     f(8172,10,5,b'm',65535,4,0,b'R',8128,44), // rtds_layer
@@ -2704,12 +2701,12 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(8291,22,2,b'b',65535,0,255,b'S',0,0), // append_service_cluster
     f(8313,12,3,b's',65535,0,255,b'S',0,0), // subdirectory
     // envoy.config.bootstrap.v3.Watchdog
-    f(8359,12,1,b'm',365,4,255,b'I',6893,36), // miss_timeout
-    f(8371,16,2,b'm',365,4,255,b'I',6893,36), // megamiss_timeout
-    f(8387,12,3,b'm',365,4,255,b'I',6893,36), // kill_timeout
-    f(8399,17,4,b'm',365,4,255,b'I',6893,36), // multikill_timeout
-    f(8416,19,5,b'm',358,4,255,b'I',6893,36), // multikill_threshold
-    f(8435,23,6,b'm',365,4,255,b'I',6893,36), // max_kill_timeout_jitter
+    f(8359,12,1,b'm',364,4,255,b'I',6893,36), // miss_timeout
+    f(8371,16,2,b'm',364,4,255,b'I',6893,36), // megamiss_timeout
+    f(8387,12,3,b'm',364,4,255,b'I',6893,36), // kill_timeout
+    f(8399,17,4,b'm',364,4,255,b'I',6893,36), // multikill_timeout
+    f(8416,19,5,b'm',357,4,255,b'I',6893,36), // multikill_threshold
+    f(8435,23,6,b'm',364,4,255,b'I',6893,36), // max_kill_timeout_jitter
     f(8458,7,7,b'm',65,2,255,b'I',6893,36), // actions
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
     f(7843,6,1,b'm',148,4,255,b'I',6893,36), // config
@@ -2722,34 +2719,34 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(8689,19,2,b'm',68,2,255,b'R',8638,51), // per_host_thresholds
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds
     f(2011,8,1,b'e',22,0,255,b'S',0,0), // priority
-    f(8758,15,2,b'm',375,4,255,b'S',0,0), // max_connections
-    f(8773,20,3,b'm',375,4,255,b'S',0,0), // max_pending_requests
-    f(8793,12,4,b'm',375,4,255,b'S',0,0), // max_requests
-    f(8805,11,5,b'm',375,4,255,b'S',0,0), // max_retries
+    f(8758,15,2,b'm',374,4,255,b'S',0,0), // max_connections
+    f(8773,20,3,b'm',374,4,255,b'S',0,0), // max_pending_requests
+    f(8793,12,4,b'm',374,4,255,b'S',0,0), // max_requests
+    f(8805,11,5,b'm',374,4,255,b'S',0,0), // max_retries
     f(8816,15,6,b'b',65535,0,255,b'S',0,0), // track_remaining
-    f(8891,20,7,b'm',375,4,255,b'I',8831,60), // max_connection_pools
+    f(8891,20,7,b'm',374,4,255,b'I',8831,60), // max_connection_pools
     f(8911,12,8,b'm',69,4,255,b'S',0,0), // retry_budget
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget
-    f(8985,14,1,b'm',358,4,255,b'S',0,0), // budget_percent
-    f(8999,21,2,b'm',375,4,255,b'S',0,0), // min_retry_concurrency
-    f(9097,15,3,b'm',365,4,255,b'R',9020,77), // budget_interval
+    f(8985,14,1,b'm',357,4,255,b'S',0,0), // budget_percent
+    f(8999,21,2,b'm',374,4,255,b'S',0,0), // min_retry_concurrency
+    f(9097,15,3,b'm',364,4,255,b'R',9020,77), // budget_interval
     // envoy.config.cluster.v3.Cluster
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(2968,4,2,b'e',11,4,0,b'S',0,0), // type
     f(9143,18,3,b'm',76,4,255,b'S',0,0), // eds_cluster_config
-    f(9161,15,4,b'm',365,4,255,b'S',0,0), // connect_timeout
-    f(9244,33,5,b'm',375,4,255,b'I',9176,68), // per_connection_buffer_limit_bytes
+    f(9161,15,4,b'm',364,4,255,b'S',0,0), // connect_timeout
+    f(9244,33,5,b'm',374,4,255,b'I',9176,68), // per_connection_buffer_limit_bytes
     f(9277,9,6,b'e',13,0,255,b'S',0,0), // lb_policy
     f(9343,13,8,b'm',65535,2,255,b'R',9286,57), // health_checks
-    f(9356,27,9,b'm',375,4,255,b'S',0,0), // max_requests_per_connection
+    f(9356,27,9,b'm',374,4,255,b'S',0,0), // max_requests_per_connection
     f(450,16,10,b'm',67,4,255,b'S',0,0), // circuit_breakers
     f(9383,21,13,b'm',111,4,255,b'S',0,0), // http_protocol_options
     f(9404,22,14,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(9426,16,16,b'm',365,4,255,b'S',0,0), // dns_refresh_rate
+    f(9426,16,16,b'm',364,4,255,b'S',0,0), // dns_refresh_rate
     f(9442,17,17,b'e',12,0,255,b'S',0,0), // dns_lookup_family
     f(9459,13,18,b'm',91,2,255,b'S',0,0), // dns_resolvers
     f(7500,17,19,b'm',65535,4,255,b'R',9472,58), // outlier_detection
-    f(9530,16,20,b'm',365,4,255,b'S',0,0), // cleanup_interval
+    f(9530,16,20,b'm',364,4,255,b'S',0,0), // cleanup_interval
     f(7517,20,21,b'm',95,4,255,b'S',0,0), // upstream_bind_config
     f(9615,16,22,b'm',65535,4,255,b'R',9546,69), // lb_subset_config
     f(9699,19,23,b'm',65535,4,1,b'R',9631,68), // ring_hash_lb_config
@@ -2782,63 +2779,63 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(10719,41,51,b'b',65535,0,255,b'S',0,0), // connection_pool_per_downstream_connection
     f(10825,16,52,b'm',65535,4,1,b'R',10760,65), // maglev_lb_config
     f(5746,21,53,b'm',101,4,255,b'S',0,0), // dns_resolution_config
-    f(10841,21,54,b'm',362,4,255,b'S',0,0), // wait_for_warm_on_init
+    f(10841,21,54,b'm',361,4,255,b'S',0,0), // wait_for_warm_on_init
     f(5767,25,55,b'm',148,4,255,b'S',0,0), // typed_dns_resolver_config
     f(10862,21,56,b'm',81,4,1,b'S',0,0), // round_robin_lb_config
     f(10883,27,57,b's',65535,2,255,b'R',10332,58), // lrs_report_endpoint_metrics
-    f(10910,10,58,b'm',365,4,255,b'S',0,0), // dns_jitter
-    f(10948,24,59,b'm',382,4,255,b'R',10920,28), // transport_socket_matcher
-    f(11047,44,60,b'm',365,4,255,b'R',10972,75), // per_connection_buffer_high_watermark_timeout
+    f(10910,10,58,b'm',364,4,255,b'S',0,0), // dns_jitter
+    f(10948,24,59,b'm',381,4,255,b'R',10920,28), // transport_socket_matcher
+    f(11047,44,60,b'm',364,4,255,b'R',10972,75), // per_connection_buffer_high_watermark_timeout
     f(11114,13,61,b'm',172,4,255,b'I',11091,23), // stats_matcher
     f(11193,16,62,b'm',65535,4,255,b'R',11127,66), // queuing_policies
     // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    f(11255,23,1,b'm',358,4,255,b'S',0,0), // healthy_panic_threshold
+    f(11255,23,1,b'm',357,4,255,b'S',0,0), // healthy_panic_threshold
     f(11278,20,2,b'm',74,4,0,b'S',0,0), // zone_aware_lb_config
     f(11298,27,3,b'm',73,4,0,b'S',0,0), // locality_weighted_lb_config
-    f(11377,19,4,b'm',365,4,255,b'I',11325,52), // update_merge_window
+    f(11377,19,4,b'm',364,4,255,b'I',11325,52), // update_merge_window
     f(11448,31,5,b'b',65535,0,255,b'I',11396,52), // ignore_new_hosts_until_first_hc
     f(11479,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
     f(11587,28,7,b'm',72,4,255,b'I',11515,72), // consistent_hashing_lb_config
     f(11714,20,8,b'm',110,4,255,b'I',11615,99), // override_host_status
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
     f(11806,24,1,b'b',65535,0,255,b'I',6893,36), // use_hostname_for_hashing
-    f(11830,19,2,b'm',375,4,255,b'I',6893,36), // hash_balance_factor
+    f(11830,19,2,b'm',374,4,255,b'I',6893,36), // hash_balance_factor
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
-    f(12089,15,1,b'm',358,4,255,b'I',11984,105), // routing_enabled
-    f(12104,16,2,b'm',376,4,255,b'I',11984,105), // min_cluster_size
+    f(12089,15,1,b'm',357,4,255,b'I',11984,105), // routing_enabled
+    f(12104,16,2,b'm',375,4,255,b'I',11984,105), // min_cluster_size
     f(12120,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
     // envoy.config.cluster.v3.Cluster.CustomClusterType
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',361,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',360,4,255,b'S',0,0), // typed_config
     // envoy.config.cluster.v3.Cluster.EdsClusterConfig
     f(12238,10,1,b'm',98,4,255,b'S',0,0), // eds_config
     f(12248,12,2,b's',65535,0,255,b'S',0,0), // service_name
     // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    f(12312,12,1,b'm',375,4,255,b'S',0,0), // choice_count
+    f(12312,12,1,b'm',374,4,255,b'S',0,0), // choice_count
     f(12324,19,2,b'm',132,4,255,b'S',0,0), // active_request_bias
     f(12407,17,3,b'm',65535,4,255,b'R',12343,64), // slow_start_config
     // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
     f(12475,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
     f(12490,16,2,b's',65535,0,255,b'S',0,0), // http_header_name
-    f(12506,22,3,b'm',375,4,255,b'S',0,0), // upstream_port_override
-    f(12615,12,4,b'm',338,4,255,b'R',12528,87), // metadata_key
+    f(12506,22,3,b'm',374,4,255,b'S',0,0), // upstream_port_override
+    f(12615,12,4,b'm',337,4,255,b'R',12528,87), // metadata_key
     // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    f(12675,29,1,b'm',364,4,255,b'I',6893,36), // per_upstream_preconnect_ratio
-    f(12704,27,2,b'm',364,4,255,b'I',6893,36), // predictive_preconnect_ratio
-    f(12731,27,3,b'm',329,4,255,b'I',6893,36), // preconnect_enabled_metadata
+    f(12675,29,1,b'm',363,4,255,b'I',6893,36), // per_upstream_preconnect_ratio
+    f(12704,27,2,b'm',363,4,255,b'I',6893,36), // predictive_preconnect_ratio
+    f(12731,27,3,b'm',328,4,255,b'I',6893,36), // preconnect_enabled_metadata
     // envoy.config.cluster.v3.Cluster.RefreshRate
-    f(12801,13,1,b'm',365,4,255,b'S',0,0), // base_interval
-    f(12814,12,2,b'm',365,4,255,b'S',0,0), // max_interval
+    f(12801,13,1,b'm',364,4,255,b'S',0,0), // base_interval
+    f(12814,12,2,b'm',364,4,255,b'S',0,0), // max_interval
     // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
     f(12407,17,1,b'm',65535,4,255,b'R',12343,64), // slow_start_config
     // envoy.config.cluster.v3.Cluster.TransportSocketMatch
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(12928,5,2,b'm',372,4,255,b'S',0,0), // match
+    f(12928,5,2,b'm',371,4,255,b'S',0,0), // match
     f(9718,16,3,b'm',147,4,255,b'S',0,0), // transport_socket
     // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',361,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
     // envoy.config.cluster.v3.LoadBalancingPolicy
     f(13045,8,1,b'm',85,2,255,b'S',0,0), // policies
     // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
@@ -2853,13 +2850,13 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(13376,21,3,b'm',88,4,255,b'S',0,0), // happy_eyeballs_config
     // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
     f(13466,28,1,b'e',14,0,255,b'S',0,0), // first_address_family_version
-    f(13494,26,2,b'm',375,4,255,b'S',0,0), // first_address_family_count
+    f(13494,26,2,b'm',374,4,255,b'S',0,0), // first_address_family_count
     // envoy.config.common.mutation_rules.v3.HeaderMutation
     f(13572,6,1,b's',65535,4,0,b'S',0,0), // remove
     f(13578,6,2,b'm',109,4,0,b'S',0,0), // append
     f(13584,15,3,b'm',90,4,0,b'S',0,0), // remove_on_match
     // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
-    f(13665,11,1,b'm',335,4,255,b'S',0,0), // key_matcher
+    f(13665,11,1,b'm',334,4,255,b'S',0,0), // key_matcher
     // envoy.config.core.v3.Address
     f(13704,14,1,b'm',138,4,0,b'S',0,0), // socket_address
     f(13718,4,2,b'm',125,4,0,b'S',0,0), // pipe
@@ -2868,35 +2865,35 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     // envoy.config.core.v3.ApiConfigSource
     f(13859,8,1,b'e',15,0,255,b'S',0,0), // api_type
     f(13911,13,2,b's',65535,2,255,b'R',13867,44), // cluster_names
-    f(13969,13,3,b'm',365,4,255,b'I',13924,45), // refresh_delay
+    f(13969,13,3,b'm',364,4,255,b'I',13924,45), // refresh_delay
     f(13982,13,4,b'm',106,2,255,b'S',0,0), // grpc_services
-    f(13995,15,5,b'm',365,4,255,b'I',13924,45), // request_timeout
+    f(13995,15,5,b'm',364,4,255,b'I',13924,45), // request_timeout
     f(14071,19,6,b'm',128,4,255,b'I',14010,61), // rate_limit_settings
     f(14090,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
     f(14120,21,8,b'e',16,0,255,b'S',0,0), // transport_api_version
     f(14141,17,9,b'm',148,2,255,b'R',0,0), // config_validators
     // envoy.config.core.v3.BackoffStrategy
-    f(12801,13,1,b'm',365,4,255,b'S',0,0), // base_interval
-    f(12814,12,2,b'm',365,4,255,b'S',0,0), // max_interval
+    f(12801,13,1,b'm',364,4,255,b'S',0,0), // base_interval
+    f(12814,12,2,b'm',364,4,255,b'S',0,0), // max_interval
     // envoy.config.core.v3.BindConfig
     f(14225,14,1,b'm',138,4,255,b'S',0,0), // source_address
-    f(14239,8,2,b'm',362,4,255,b'S',0,0), // freebind
+    f(14239,8,2,b'm',361,4,255,b'S',0,0), // freebind
     f(4297,14,3,b'm',139,2,255,b'R',14247,69), // socket_options
     f(14316,27,4,b'm',138,2,255,b'S',0,0), // additional_source_addresses
     f(14343,22,5,b'm',105,2,255,b'S',0,0), // extra_source_addresses
     f(14468,22,6,b'm',148,4,255,b'R',14365,103), // local_address_selector
     f(14533,27,7,b'b',65535,0,255,b'R',14490,43), // validate_network_namespaces
     // envoy.config.core.v3.BuildVersion
-    f(2825,7,1,b'm',359,4,255,b'S',0,0), // version
-    f(9768,8,2,b'm',372,4,255,b'S',0,0), // metadata
+    f(2825,7,1,b'm',358,4,255,b'S',0,0), // version
+    f(9768,8,2,b'm',371,4,255,b'S',0,0), // metadata
     // envoy.config.core.v3.CidrRange
     f(14623,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(14637,10,2,b'm',375,4,255,b'S',0,0), // prefix_len
+    f(14637,10,2,b'm',374,4,255,b'S',0,0), // prefix_len
     // envoy.config.core.v3.ConfigSource
     f(131,4,1,b's',65535,4,0,b'S',0,0), // path
     f(14680,17,2,b'm',93,4,0,b'S',0,0), // api_config_source
     f(14697,3,3,b'm',92,4,0,b'S',0,0), // ads
-    f(14700,21,4,b'm',365,4,255,b'S',0,0), // initial_fetch_timeout
+    f(14700,21,4,b'm',364,4,255,b'S',0,0), // initial_fetch_timeout
     f(14721,4,5,b'm',137,4,0,b'S',0,0), // self
     f(14725,20,6,b'e',16,0,255,b'S',0,0), // resource_api_version
     f(14745,11,7,b'm',65535,2,255,b'R',7041,50), // authorities
@@ -2930,14 +2927,14 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     // envoy.config.core.v3.GrpcService
     f(15242,10,1,b'm',107,4,0,b'S',0,0), // envoy_grpc
     f(15281,11,2,b'm',65535,4,0,b'R',15252,29), // google_grpc
-    f(15326,7,3,b'm',365,4,255,b'I',15292,34), // timeout
+    f(15326,7,3,b'm',364,4,255,b'I',15292,34), // timeout
     f(15333,16,5,b'm',108,2,255,b'S',0,0), // initial_metadata
     f(15349,12,6,b'm',129,4,255,b'R',0,0), // retry_policy
     // envoy.config.core.v3.GrpcService.EnvoyGrpc
     f(15403,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
     f(15415,9,2,b's',65535,0,255,b'S',0,0), // authority
     f(15349,12,3,b'm',129,4,255,b'I',15424,53), // retry_policy
-    f(15477,26,4,b'm',375,4,255,b'S',0,0), // max_receive_message_length
+    f(15477,26,4,b'm',374,4,255,b'S',0,0), // max_receive_message_length
     f(15551,18,5,b'b',65535,0,255,b'I',15503,48), // skip_envoy_headers
     // envoy.config.core.v3.HeaderValue
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
@@ -2945,66 +2942,66 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(15601,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
     // envoy.config.core.v3.HeaderValueOption
     f(3744,6,1,b'm',108,4,255,b'S',0,0), // header
-    f(13578,6,2,b'm',362,4,255,b'S',0,0), // append
+    f(13578,6,2,b'm',361,4,255,b'S',0,0), // append
     f(15648,13,3,b'e',17,0,255,b'S',0,0), // append_action
     f(15661,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
     // envoy.config.core.v3.HealthStatusSet
     f(3691,8,1,b'e',18,2,255,b'I',6893,36), // statuses
     // envoy.config.core.v3.Http1ProtocolOptions
-    f(15754,18,1,b'm',362,4,255,b'S',0,0), // allow_absolute_url
+    f(15754,18,1,b'm',361,4,255,b'S',0,0), // allow_absolute_url
     f(15772,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
     f(15786,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
     f(15810,17,4,b'm',112,4,255,b'S',0,0), // header_key_format
     f(15827,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
     f(15900,20,6,b'b',65535,0,255,b'R',15842,58), // allow_chunked_length
-    f(15957,45,7,b'm',362,4,255,b'I',15920,37), // override_stream_error_on_invalid_http_message
+    f(15957,45,7,b'm',361,4,255,b'I',15920,37), // override_stream_error_on_invalid_http_message
     f(16002,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
-    f(16065,16,9,b'm',362,4,255,b'I',16026,39), // use_balsa_parser
+    f(16065,16,9,b'm',361,4,255,b'I',16026,39), // use_balsa_parser
     f(16120,20,10,b'b',65535,0,255,b'I',16081,39), // allow_custom_methods
-    f(16179,22,11,b'm',335,2,255,b'R',16140,39), // ignore_http_11_upgrade
+    f(16179,22,11,b'm',334,2,255,b'R',16140,39), // ignore_http_11_upgrade
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
     f(16258,17,1,b'm',113,4,0,b'S',0,0), // proper_case_words
     f(16320,18,8,b'm',148,4,0,b'I',16275,45), // stateful_formatter
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
     // envoy.config.core.v3.Http2ProtocolOptions
-    f(16452,16,1,b'm',375,4,255,b'S',0,0), // hpack_table_size
-    f(16468,22,2,b'm',375,4,255,b'S',0,0), // max_concurrent_streams
-    f(16490,26,3,b'm',375,4,255,b'S',0,0), // initial_stream_window_size
-    f(16516,30,4,b'm',375,4,255,b'S',0,0), // initial_connection_window_size
+    f(16452,16,1,b'm',374,4,255,b'S',0,0), // hpack_table_size
+    f(16468,22,2,b'm',374,4,255,b'S',0,0), // max_concurrent_streams
+    f(16490,26,3,b'm',374,4,255,b'S',0,0), // initial_stream_window_size
+    f(16516,30,4,b'm',374,4,255,b'S',0,0), // initial_connection_window_size
     f(16546,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
     f(16614,14,6,b'b',65535,0,255,b'R',16559,55), // allow_metadata
-    f(16662,19,7,b'm',375,4,255,b'I',16628,34), // max_outbound_frames
-    f(16726,27,8,b'm',375,4,255,b'I',16681,45), // max_outbound_control_frames
-    f(16794,49,9,b'm',375,4,255,b'I',16753,41), // max_consecutive_inbound_frames_with_empty_payload
-    f(16889,38,10,b'm',375,4,255,b'I',16843,46), // max_inbound_priority_frames_per_stream
-    f(16927,52,11,b'm',375,4,255,b'I',16753,41), // max_inbound_window_update_frames_per_data_frame_sent
+    f(16662,19,7,b'm',374,4,255,b'I',16628,34), // max_outbound_frames
+    f(16726,27,8,b'm',374,4,255,b'I',16681,45), // max_outbound_control_frames
+    f(16794,49,9,b'm',374,4,255,b'I',16753,41), // max_consecutive_inbound_frames_with_empty_payload
+    f(16889,38,10,b'm',374,4,255,b'I',16843,46), // max_inbound_priority_frames_per_stream
+    f(16927,52,11,b'm',374,4,255,b'I',16753,41), // max_inbound_window_update_frames_per_data_frame_sent
     f(17019,38,12,b'b',65535,0,255,b'I',16979,40), // stream_error_on_invalid_http_messaging
     f(17104,26,13,b'm',65535,2,255,b'R',17057,47), // custom_settings_parameters
-    f(15957,45,14,b'm',362,4,255,b'I',16979,40), // override_stream_error_on_invalid_http_message
+    f(15957,45,14,b'm',361,4,255,b'I',16979,40), // override_stream_error_on_invalid_http_message
     f(17130,20,15,b'm',117,4,255,b'S',0,0), // connection_keepalive
-    f(17188,17,16,b'm',362,4,255,b'I',17150,38), // use_oghttp2_codec
-    f(17266,17,17,b'm',376,4,255,b'I',17205,61), // max_metadata_size
-    f(17320,23,18,b'm',362,4,255,b'I',17283,37), // enable_huffman_encoding
-    f(17343,24,19,b'm',375,4,255,b'R',0,0), // max_header_field_size_kb
-    f(17406,17,20,b'm',362,4,255,b'I',17367,39), // disallow_obs_text
-    f(17465,18,21,b'm',376,4,255,b'I',17423,42), // stream_reset_burst
-    f(17483,17,22,b'm',376,4,255,b'I',17423,42), // stream_reset_rate
+    f(17188,17,16,b'm',361,4,255,b'I',17150,38), // use_oghttp2_codec
+    f(17266,17,17,b'm',375,4,255,b'I',17205,61), // max_metadata_size
+    f(17320,23,18,b'm',361,4,255,b'I',17283,37), // enable_huffman_encoding
+    f(17343,24,19,b'm',374,4,255,b'R',0,0), // max_header_field_size_kb
+    f(17406,17,20,b'm',361,4,255,b'I',17367,39), // disallow_obs_text
+    f(17465,18,21,b'm',375,4,255,b'I',17423,42), // stream_reset_burst
+    f(17483,17,22,b'm',375,4,255,b'I',17423,42), // stream_reset_rate
     // envoy.config.core.v3.HttpProtocolOptions
-    f(17540,12,1,b'm',365,4,255,b'S',0,0), // idle_timeout
-    f(17552,17,2,b'm',375,4,255,b'S',0,0), // max_headers_count
-    f(17569,23,3,b'm',365,4,255,b'S',0,0), // max_connection_duration
-    f(17592,19,4,b'm',365,4,255,b'S',0,0), // max_stream_duration
+    f(17540,12,1,b'm',364,4,255,b'S',0,0), // idle_timeout
+    f(17552,17,2,b'm',374,4,255,b'S',0,0), // max_headers_count
+    f(17569,23,3,b'm',364,4,255,b'S',0,0), // max_connection_duration
+    f(17592,19,4,b'm',364,4,255,b'S',0,0), // max_stream_duration
     f(17611,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
-    f(9356,27,6,b'm',375,4,255,b'S',0,0), // max_requests_per_connection
-    f(17660,23,7,b'm',375,4,255,b'R',17642,18), // max_response_headers_kb
-    f(17683,30,8,b'm',358,4,255,b'S',0,0), // max_connection_duration_jitter
+    f(9356,27,6,b'm',374,4,255,b'S',0,0), // max_requests_per_connection
+    f(17660,23,7,b'm',374,4,255,b'R',17642,18), // max_response_headers_kb
+    f(17683,30,8,b'm',357,4,255,b'S',0,0), // max_connection_duration_jitter
     // envoy.config.core.v3.JsonFormatOptions
     f(17751,15,1,b'b',65535,0,255,b'I',6893,36), // sort_properties
     // envoy.config.core.v3.KeepaliveSettings
-    f(17804,8,1,b'm',365,4,255,b'S',0,0), // interval
-    f(15326,7,2,b'm',365,4,255,b'S',0,0), // timeout
-    f(17812,15,3,b'm',358,4,255,b'S',0,0), // interval_jitter
-    f(17887,24,4,b'm',365,4,255,b'R',17827,60), // connection_idle_interval
+    f(17804,8,1,b'm',364,4,255,b'S',0,0), // interval
+    f(15326,7,2,b'm',364,4,255,b'S',0,0), // timeout
+    f(17812,15,3,b'm',357,4,255,b'S',0,0), // interval_jitter
+    f(17887,24,4,b'm',364,4,255,b'R',17827,60), // connection_idle_interval
     // envoy.config.core.v3.Locality
     f(17940,6,1,b's',65535,0,255,b'S',0,0), // region
     f(17946,4,2,b's',65535,0,255,b'S',0,0), // zone
@@ -3014,14 +3011,14 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(18036,21,2,b'm',121,1,255,b'I',18002,34), // typed_filter_metadata
     // envoy.config.core.v3.Metadata.FilterMetadataEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',372,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',371,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',361,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Node
     f(18185,2,1,b's',65535,0,255,b'S',0,0), // id
     f(694,7,2,b's',65535,0,255,b'S',0,0), // cluster
-    f(9768,8,3,b'm',372,4,255,b'S',0,0), // metadata
+    f(9768,8,3,b'm',371,4,255,b'S',0,0), // metadata
     f(2044,8,4,b'm',118,4,255,b'S',0,0), // locality
     f(18187,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
     f(18202,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
@@ -3032,11 +3029,11 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(18288,18,12,b'm',123,1,255,b'S',0,0), // dynamic_parameters
     // envoy.config.core.v3.Node.DynamicParametersEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',379,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',378,4,255,b'S',0,0), // value
     // envoy.config.core.v3.PathConfigSource
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(14901,17,2,b'm',150,4,255,b'S',0,0), // watched_directory
-    f(18391,13,3,b'm',365,4,255,b'R',0,0), // poll_interval
+    f(18391,13,3,b'm',364,4,255,b'R',0,0), // poll_interval
     // envoy.config.core.v3.Pipe
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(1048,4,2,b'u',65535,0,255,b'S',0,0), // mode
@@ -3048,29 +3045,29 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(18627,10,1,b'e',21,0,255,b'S',0,0), // match_type
     f(18637,8,2,b'u',65535,2,255,b'S',0,0), // tlv_type
     // envoy.config.core.v3.RateLimitSettings
-    f(18683,10,1,b'm',375,4,255,b'I',6893,36), // max_tokens
-    f(18693,9,2,b'm',364,4,255,b'I',6893,36), // fill_rate
+    f(18683,10,1,b'm',374,4,255,b'I',6893,36), // max_tokens
+    f(18693,9,2,b'm',363,4,255,b'I',6893,36), // fill_rate
     // envoy.config.core.v3.RetryPolicy
     f(18734,14,1,b'm',94,4,255,b'I',6893,36), // retry_back_off
-    f(18748,11,2,b'm',375,4,255,b'I',6893,36), // num_retries
+    f(18748,11,2,b'm',374,4,255,b'I',6893,36), // num_retries
     f(18759,8,3,b's',65535,0,255,b'I',6893,36), // retry_on
     f(18767,14,4,b'm',131,4,255,b'I',6893,36), // retry_priority
     f(18781,20,5,b'm',130,2,255,b'I',6893,36), // retry_host_predicate
     f(18801,33,6,b'l',65535,0,255,b'I',6893,36), // host_selection_retry_max_attempts
     // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
     f(345,4,1,b's',65535,0,255,b'I',6893,36), // name
-    f(3148,12,2,b'm',361,4,0,b'I',6893,36), // typed_config
+    f(3148,12,2,b'm',360,4,0,b'I',6893,36), // typed_config
     // envoy.config.core.v3.RetryPolicy.RetryPriority
     f(345,4,1,b's',65535,0,255,b'I',6893,36), // name
-    f(3148,12,2,b'm',361,4,0,b'I',6893,36), // typed_config
+    f(3148,12,2,b'm',360,4,0,b'I',6893,36), // typed_config
     // envoy.config.core.v3.RuntimeDouble
     f(18965,13,1,b'd',65535,0,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFeatureFlag
-    f(18965,13,1,b'm',362,4,255,b'S',0,0), // default_value
+    f(18965,13,1,b'm',361,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
-    f(18965,13,1,b'm',351,4,255,b'S',0,0), // default_value
+    f(18965,13,1,b'm',350,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeUInt32
     f(18965,13,2,b'u',65535,0,255,b'S',0,0), // default_value
@@ -3106,26 +3103,26 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(4297,14,1,b'm',139,2,255,b'S',0,0), // socket_options
     // envoy.config.core.v3.SubstitutionFormatString
     f(6827,11,1,b's',65535,4,0,b'S',0,0), // text_format
-    f(6816,11,2,b'm',372,4,0,b'S',0,0), // json_format
+    f(6816,11,2,b'm',371,4,0,b'S',0,0), // json_format
     f(19717,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
     f(19734,12,4,b's',65535,0,255,b'S',0,0), // content_type
     f(19746,18,5,b'm',100,4,0,b'S',0,0), // text_format_source
     f(19764,10,6,b'm',148,2,255,b'S',0,0), // formatters
     f(19810,19,7,b'm',116,4,255,b'I',19774,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(19862,16,1,b'm',375,4,255,b'S',0,0), // keepalive_probes
-    f(19878,14,2,b'm',375,4,255,b'S',0,0), // keepalive_time
-    f(19892,18,3,b'm',375,4,255,b'S',0,0), // keepalive_interval
+    f(19862,16,1,b'm',374,4,255,b'S',0,0), // keepalive_probes
+    f(19878,14,2,b'm',374,4,255,b'S',0,0), // keepalive_time
+    f(19892,18,3,b'm',374,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TlvEntry
     f(2968,4,1,b'u',65535,0,255,b'S',0,0), // type
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     f(19991,13,3,b'm',144,4,255,b'R',19939,52), // format_string
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',361,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',360,4,0,b'S',0,0), // typed_config
     // envoy.config.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',361,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',360,4,255,b'S',0,0), // typed_config
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
     f(20129,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
     f(20137,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
@@ -3143,8 +3140,8 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(2972,5,2,b'm',154,4,255,b'S',0,0), // value
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
     f(20539,14,2,b'm',65535,2,255,b'R',20482,57), // drop_overloads
-    f(20553,23,3,b'm',375,4,255,b'S',0,0), // overprovisioning_factor
-    f(20675,20,4,b'm',365,4,255,b'R',20576,99), // endpoint_stale_after
+    f(20553,23,3,b'm',374,4,255,b'S',0,0), // overprovisioning_factor
+    f(20675,20,4,b'm',364,4,255,b'R',20576,99), // endpoint_stale_after
     f(20695,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
     // envoy.config.endpoint.v3.Endpoint
     f(1960,7,1,b'm',91,4,255,b'S',0,0), // address
@@ -3163,14 +3160,14 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(20990,8,1,b'm',154,4,0,b'S',0,0), // endpoint
     f(1972,13,2,b'e',18,0,255,b'S',0,0), // health_status
     f(9768,8,3,b'm',119,4,255,b'S',0,0), // metadata
-    f(20998,21,4,b'm',375,4,255,b'S',0,0), // load_balancing_weight
+    f(20998,21,4,b'm',374,4,255,b'S',0,0), // load_balancing_weight
     f(21019,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
     f(2044,8,1,b'm',118,4,255,b'S',0,0), // locality
     f(21076,12,2,b'm',157,2,255,b'S',0,0), // lb_endpoints
-    f(20998,21,3,b'm',375,4,255,b'S',0,0), // load_balancing_weight
+    f(20998,21,3,b'm',374,4,255,b'S',0,0), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(21122,9,6,b'm',375,4,255,b'I',21088,34), // proximity
+    f(21122,9,6,b'm',374,4,255,b'I',21088,34), // proximity
     f(21147,23,7,b'm',65535,4,0,b'R',21131,16), // load_balancer_endpoints
     f(21221,28,8,b'm',65535,4,0,b'R',21170,51), // leds_cluster_locality_config
     f(9768,8,9,b'm',119,4,255,b'I',21249,35), // metadata
@@ -3180,23 +3177,23 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(13270,13,3,b'm',145,4,255,b'S',0,0), // tcp_keepalive
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,4,b'm',361,4,0,b'S',0,0), // typed_config
+    f(3148,12,4,b'm',360,4,0,b'S',0,0), // typed_config
     f(21400,16,5,b'm',65535,4,0,b'R',21357,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
     f(21452,18,1,b'm',162,4,255,b'S',0,0), // filter_chain_match
     f(3548,7,3,b'm',160,2,255,b'S',0,0), // filters
-    f(21505,15,4,b'm',362,4,255,b'R',21470,35), // use_proxy_proto
+    f(21505,15,4,b'm',361,4,255,b'R',21470,35), // use_proxy_proto
     f(9768,8,5,b'm',119,4,255,b'I',21520,39), // metadata
     f(9718,16,6,b'm',147,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(21559,32,9,b'm',365,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(21559,32,9,b'm',364,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
     f(21632,13,3,b'm',97,2,255,b'S',0,0), // prefix_ranges
     f(21645,14,4,b's',65535,0,255,b'R',21088,34), // address_suffix
-    f(21659,10,5,b'm',375,4,255,b'R',21088,34), // suffix_len
+    f(21659,10,5,b'm',374,4,255,b'R',21088,34), // suffix_len
     f(21669,20,6,b'm',97,2,255,b'S',0,0), // source_prefix_ranges
     f(21689,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(21701,16,8,b'm',375,4,255,b'S',0,0), // destination_port
+    f(21701,16,8,b'm',374,4,255,b'S',0,0), // destination_port
     f(21717,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
     f(21735,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
     f(21756,12,11,b's',65535,2,255,b'S',0,0), // server_names
@@ -3206,17 +3203,17 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1960,7,2,b'm',91,4,255,b'S',0,0), // address
     f(21839,13,3,b'm',161,2,255,b'S',0,0), // filter_chains
-    f(21852,16,4,b'm',362,4,255,b'S',0,0), // use_original_dst
-    f(9244,33,5,b'm',375,4,255,b'I',9176,68), // per_connection_buffer_limit_bytes
+    f(21852,16,4,b'm',361,4,255,b'S',0,0), // use_original_dst
+    f(9244,33,5,b'm',374,4,255,b'I',9176,68), // per_connection_buffer_limit_bytes
     f(9768,8,6,b'm',119,4,255,b'I',21868,35), // metadata
     f(21903,13,7,b'm',166,4,255,b'S',0,0), // deprecated_v1
     f(21990,10,8,b'e',28,0,255,b'I',21916,74), // drain_type
     f(22000,16,9,b'm',167,2,255,b'S',0,0), // listener_filters
-    f(22016,11,10,b'm',362,4,255,b'S',0,0), // transparent
-    f(14239,8,11,b'm',362,4,255,b'S',0,0), // freebind
-    f(22027,26,12,b'm',375,4,255,b'S',0,0), // tcp_fast_open_queue_length
+    f(22016,11,10,b'm',361,4,255,b'S',0,0), // transparent
+    f(14239,8,11,b'm',361,4,255,b'S',0,0), // freebind
+    f(22027,26,12,b'm',374,4,255,b'S',0,0), // tcp_fast_open_queue_length
     f(4297,14,13,b'm',139,2,255,b'S',0,0), // socket_options
-    f(22053,24,15,b'm',365,4,255,b'S',0,0), // listener_filters_timeout
+    f(22053,24,15,b'm',364,4,255,b'S',0,0), // listener_filters_timeout
     f(22077,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
     f(22094,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
     f(22149,19,18,b'm',65535,4,255,b'R',22130,19), // udp_listener_config
@@ -3224,21 +3221,21 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(22209,25,20,b'm',164,4,255,b'S',0,0), // connection_balance_config
     f(22307,10,21,b'b',65535,0,255,b'I',22234,73), // reuse_port
     f(4311,10,22,b'm',33,2,255,b'S',0,0), // access_log
-    f(22317,16,24,b'm',375,4,255,b'S',0,0), // tcp_backlog_size
+    f(22317,16,24,b'm',374,4,255,b'S',0,0), // tcp_backlog_size
     f(22333,20,25,b'm',161,4,255,b'S',0,0), // default_filter_chain
-    f(22353,12,26,b'm',362,4,255,b'S',0,0), // bind_to_port
+    f(22353,12,26,b'm',361,4,255,b'S',0,0), // bind_to_port
     f(22365,17,27,b'm',65535,4,0,b'R',13722,36), // internal_listener
     f(22382,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(22393,17,29,b'm',362,4,255,b'S',0,0), // enable_reuse_port
+    f(22393,17,29,b'm',361,4,255,b'S',0,0), // enable_reuse_port
     f(22410,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
     f(4360,24,31,b'b',65535,0,255,b'S',0,0), // ignore_global_conn_limit
-    f(22422,20,32,b'm',382,4,255,b'S',0,0), // filter_chain_matcher
+    f(22422,20,32,b'm',381,4,255,b'S',0,0), // filter_chain_matcher
     f(20771,20,33,b'm',159,2,255,b'S',0,0), // additional_addresses
-    f(22442,42,34,b'm',375,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
+    f(22442,42,34,b'm',374,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
     f(22522,23,35,b'b',65535,0,255,b'I',22484,38), // bypass_overload_manager
     f(22545,11,36,b'm',65535,4,255,b'R',0,0), // fcds_config
     f(13270,13,37,b'm',145,4,255,b'S',0,0), // tcp_keepalive
-    f(11047,44,38,b'm',365,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
+    f(11047,44,38,b'm',364,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
     f(11114,13,39,b'm',172,4,255,b'I',11091,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
     f(22613,13,1,b'm',165,4,0,b'S',0,0), // exact_balance
@@ -3246,10 +3243,10 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(22737,20,3,b'm',65535,4,0,b'R',22626,97), // cpu_locality_balance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(22353,12,1,b'm',362,4,255,b'S',0,0), // bind_to_port
+    f(22353,12,1,b'm',361,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',361,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',360,4,0,b'S',0,0), // typed_config
     f(22912,15,4,b'm',168,4,255,b'S',0,0), // filter_disabled
     f(21400,16,5,b'm',65535,4,0,b'R',21357,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
@@ -3257,23 +3254,23 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(22993,9,2,b'm',169,4,0,b'S',0,0), // and_match
     f(23002,9,3,b'm',168,4,0,b'S',0,0), // not_match
     f(23011,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(23020,22,5,b'm',356,4,0,b'S',0,0), // destination_port_range
+    f(23020,22,5,b'm',355,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
     f(23109,5,1,b'm',168,2,255,b'S',0,0), // rules
     // envoy.config.metrics.v3.HistogramBucketSettings
-    f(12928,5,1,b'm',335,4,255,b'I',6893,36), // match
+    f(12928,5,1,b'm',334,4,255,b'I',6893,36), // match
     f(23161,7,2,b'd',65535,2,255,b'I',6893,36), // buckets
-    f(23168,4,3,b'm',375,4,255,b'I',6893,36), // bins
+    f(23168,4,3,b'm',374,4,255,b'I',6893,36), // bins
     // envoy.config.metrics.v3.StatsConfig
     f(23207,10,1,b'm',173,2,255,b'S',0,0), // stats_tags
-    f(23300,20,2,b'm',362,4,255,b'I',23217,83), // use_all_default_tags
+    f(23300,20,2,b'm',361,4,255,b'I',23217,83), // use_all_default_tags
     f(11114,13,3,b'm',172,4,255,b'S',0,0), // stats_matcher
     f(23434,25,4,b'm',170,2,255,b'I',23320,114), // histogram_bucket_settings
-    f(23508,27,5,b'm',362,4,255,b'I',23459,49), // allow_default_tag_overrides
+    f(23508,27,5,b'm',361,4,255,b'I',23459,49), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
     f(23571,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
-    f(23581,14,2,b'm',328,4,0,b'S',0,0), // exclusion_list
-    f(23595,14,3,b'm',328,4,0,b'S',0,0), // inclusion_list
+    f(23581,14,2,b'm',327,4,0,b'S',0,0), // exclusion_list
+    f(23595,14,3,b'm',327,4,0,b'S',0,0), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
     f(23645,8,1,b's',65535,0,255,b'S',0,0), // tag_name
     f(23653,5,2,b's',65535,4,0,b'S',0,0), // regex
@@ -3283,16 +3280,16 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     // envoy.config.overload.v3.OverloadAction
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(23789,8,2,b'm',180,2,255,b'S',0,0), // triggers
-    f(3148,12,3,b'm',361,4,255,b'I',23797,149), // typed_config
+    f(3148,12,3,b'm',360,4,255,b'I',23797,149), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(23986,16,1,b'm',365,4,255,b'S',0,0), // refresh_interval
+    f(23986,16,1,b'm',364,4,255,b'S',0,0), // refresh_interval
     f(24002,17,2,b'm',177,2,255,b'S',0,0), // resource_monitors
     f(8458,7,3,b'm',175,2,255,b'S',0,0), // actions
     f(24087,21,4,b'm',174,4,255,b'I',24019,68), // buffer_factory_config
     f(24173,15,5,b'm',65535,2,255,b'R',24108,65), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',361,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',360,4,0,b'S',0,0), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
     f(24266,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
     f(24283,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
@@ -3304,34 +3301,34 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(24385,6,3,b'm',178,4,0,b'S',0,0), // scaled
     // envoy.config.route.v3.CookieMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24426,12,2,b'm',335,4,255,b'S',0,0), // string_match
+    f(24426,12,2,b'm',334,4,255,b'S',0,0), // string_match
     f(24438,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.config.route.v3.Decorator
     f(24481,9,1,b's',65535,0,255,b'I',6893,36), // operation
-    f(24490,9,2,b'm',362,4,255,b'I',6893,36), // propagate
+    f(24490,9,2,b'm',361,4,255,b'I',6893,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
     f(24541,6,1,b'u',65535,0,255,b'S',0,0), // status
     f(24547,4,2,b'm',100,4,255,b'S',0,0), // body
     f(24572,11,3,b'm',144,4,255,b'R',24551,21), // body_format
     // envoy.config.route.v3.FilterConfig
-    f(7843,6,1,b'm',361,4,255,b'S',0,0), // config
+    f(7843,6,1,b'm',360,4,255,b'S',0,0), // config
     f(24617,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
     f(15154,8,3,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(24663,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(24674,11,6,b'm',357,4,0,b'S',0,0), // range_match
+    f(24674,11,6,b'm',356,4,0,b'S',0,0), // range_match
     f(24685,13,7,b'b',65535,4,0,b'S',0,0), // present_match
     f(24438,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
     f(24698,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
     f(24710,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(24722,16,11,b'm',333,4,0,b'S',0,0), // safe_regex_match
+    f(24722,16,11,b'm',332,4,0,b'S',0,0), // safe_regex_match
     f(24738,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(24426,12,13,b'm',335,4,0,b'S',0,0), // string_match
+    f(24426,12,13,b'm',334,4,0,b'S',0,0), // string_match
     f(24752,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24426,12,5,b'm',335,4,0,b'S',0,0), // string_match
+    f(24426,12,5,b'm',334,4,0,b'S',0,0), // string_match
     f(24685,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
     f(24860,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
@@ -3342,7 +3339,7 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(24927,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
     f(24938,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
     f(24953,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(24966,13,9,b'm',332,4,1,b'S',0,0), // regex_rewrite
+    f(24966,13,9,b'm',331,4,1,b'S',0,0), // regex_rewrite
     f(24979,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.Route
     f(12928,5,1,b'm',203,4,255,b'S',0,0), // match
@@ -3358,15 +3355,15 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(25253,23,13,b'm',189,1,255,b'S',0,0), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
     f(4828,7,15,b'm',207,4,255,b'I',25276,35), // tracing
-    f(25394,30,16,b'm',375,4,255,b'I',25311,83), // per_request_buffer_limit_bytes
+    f(25394,30,16,b'm',374,4,255,b'I',25311,83), // per_request_buffer_limit_bytes
     f(25496,13,17,b'm',65535,4,0,b'R',25424,72), // filter_action
     f(25558,21,18,b'm',65535,4,0,b'R',25509,49), // non_forwarding_action
     f(22382,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(25579,25,20,b'm',376,4,255,b'I',25311,83), // request_body_buffer_limit
+    f(25579,25,20,b'm',375,4,255,b'I',25311,83), // request_body_buffer_limit
     f(25706,16,21,b'm',148,2,255,b'R',25604,102), // route_specifiers
     // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',361,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
     f(25808,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
@@ -3374,35 +3371,35 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(25898,14,4,b'm',119,4,255,b'I',25839,59), // metadata_match
     f(24913,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
     f(25912,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(25932,17,7,b'm',362,4,1,b'S',0,0), // auto_host_rewrite
-    f(15326,7,8,b'm',365,4,255,b'S',0,0), // timeout
+    f(25932,17,7,b'm',361,4,1,b'S',0,0), // auto_host_rewrite
+    f(15326,7,8,b'm',364,4,255,b'S',0,0), // timeout
     f(15349,12,9,b'm',65535,4,255,b'R',25949,103), // retry_policy
     f(2011,8,11,b'e',22,0,255,b'S',0,0), // priority
     f(26121,11,13,b'm',65535,2,255,b'R',26052,69), // rate_limits
-    f(26175,22,14,b'm',362,4,255,b'I',26132,43), // include_vh_rate_limits
+    f(26175,22,14,b'm',361,4,255,b'I',26132,43), // include_vh_rate_limits
     f(26197,11,15,b'm',191,2,255,b'S',0,0), // hash_policy
     f(26297,4,17,b'm',65535,4,255,b'R',26208,89), // cors
     f(26301,31,20,b'e',30,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(26332,16,23,b'm',365,4,255,b'S',0,0), // max_grpc_timeout
-    f(17540,12,24,b'm',365,4,255,b'S',0,0), // idle_timeout
+    f(26332,16,23,b'm',364,4,255,b'S',0,0), // max_grpc_timeout
+    f(17540,12,24,b'm',364,4,255,b'S',0,0), // idle_timeout
     f(26348,15,25,b'm',199,2,255,b'S',0,0), // upgrade_configs
     f(26395,24,26,b'e',65535,0,255,b'R',26363,32), // internal_redirect_action
     f(26493,12,27,b'm',65535,4,255,b'R',26419,74), // hedge_policy
-    f(26505,19,28,b'm',365,4,255,b'S',0,0), // grpc_timeout_offset
+    f(26505,19,28,b'm',364,4,255,b'S',0,0), // grpc_timeout_offset
     f(26524,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
     f(26543,23,30,b'm',198,2,255,b'S',0,0), // request_mirror_policies
-    f(26566,22,31,b'm',375,4,255,b'R',26363,32), // max_internal_redirects
-    f(24966,13,32,b'm',332,4,255,b'S',0,0), // regex_rewrite
-    f(26623,25,33,b'm',361,4,255,b'R',26588,35), // retry_policy_typed_config
+    f(26566,22,31,b'm',374,4,255,b'R',26363,32), // max_internal_redirects
+    f(24966,13,32,b'm',331,4,255,b'S',0,0), // regex_rewrite
+    f(26623,25,33,b'm',360,4,255,b'R',26588,35), // retry_policy_typed_config
     f(26648,24,34,b'm',65535,4,255,b'R',26363,32), // internal_redirect_policy
-    f(26672,23,35,b'm',332,4,1,b'S',0,0), // host_rewrite_path_regex
+    f(26672,23,35,b'm',331,4,1,b'S',0,0), // host_rewrite_path_regex
     f(17592,19,36,b'm',197,4,255,b'S',0,0), // max_stream_duration
     f(26779,24,37,b's',65535,4,0,b'R',26695,84), // cluster_specifier_plugin
     f(26803,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
     f(26826,31,39,b'm',65535,4,0,b'R',26695,84), // inline_cluster_specifier_plugin
     f(26952,17,40,b'm',148,4,255,b'I',26857,95), // early_data_policy
     f(26969,19,41,b'm',148,4,255,b'S',0,0), // path_rewrite_policy
-    f(27058,13,42,b'm',365,4,255,b'I',26988,70), // flush_timeout
+    f(27058,13,42,b'm',364,4,255,b'I',26988,70), // flush_timeout
     f(27071,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
     f(24979,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
@@ -3416,7 +3413,7 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(27309,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(27464,3,2,b'm',365,4,255,b'I',27369,95), // ttl
+    f(27464,3,2,b'm',364,4,255,b'I',27369,95), // ttl
     f(131,4,3,b's',65535,0,255,b'I',27369,95), // path
     f(27467,10,4,b'm',194,2,255,b'I',27369,95), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
@@ -3424,24 +3421,24 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(2972,5,2,b's',65535,0,255,b'I',6893,36), // value
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
     f(27588,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(24966,13,2,b'm',332,4,255,b'S',0,0), // regex_rewrite
+    f(24966,13,2,b'm',331,4,255,b'S',0,0), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    f(17592,19,1,b'm',365,4,255,b'S',0,0), // max_stream_duration
-    f(27709,23,2,b'm',365,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(27732,26,3,b'm',365,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(17592,19,1,b'm',364,4,255,b'S',0,0), // max_stream_duration
+    f(27709,23,2,b'm',364,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(27732,26,3,b'm',364,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
     f(27811,16,3,b'm',134,4,255,b'S',0,0), // runtime_fraction
-    f(27827,13,4,b'm',362,4,255,b'I',25276,35), // trace_sampled
+    f(27827,13,4,b'm',361,4,255,b'I',25276,35), // trace_sampled
     f(25808,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
     f(27840,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
     f(27873,25,7,b'm',89,2,255,b'S',0,0), // request_headers_mutations
     f(25912,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
     // envoy.config.route.v3.RouteAction.UpgradeConfig
     f(27945,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(27957,7,2,b'm',362,4,255,b'S',0,0), // enabled
+    f(27957,7,2,b'm',361,4,255,b'S',0,0), // enabled
     f(28027,14,3,b'm',65535,4,255,b'R',27964,63), // connect_config
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
@@ -3450,11 +3447,11 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(25179,23,4,b'm',109,2,255,b'S',0,0), // response_headers_to_add
     f(25202,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
     f(25157,22,6,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(28115,17,7,b'm',362,4,255,b'S',0,0), // validate_clusters
+    f(28115,17,7,b'm',361,4,255,b'S',0,0), // validate_clusters
     f(25228,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
     f(28228,4,9,b'm',65535,4,255,b'R',28132,96), // vhds
     f(28232,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(28267,35,11,b'm',375,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(28267,35,11,b'm',374,4,255,b'S',0,0), // max_direct_response_body_size_bytes
     f(28302,25,12,b'm',65535,2,255,b'R',26695,84), // cluster_specifier_plugins
     f(26543,23,13,b'm',198,2,255,b'S',0,0), // request_mirror_policies
     f(28327,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
@@ -3465,35 +3462,35 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(25706,16,19,b'm',148,2,255,b'R',25604,102), // route_specifiers
     // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',361,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteList
     f(28541,6,1,b'm',188,2,255,b'S',0,0), // routes
     // envoy.config.route.v3.RouteMatch
     f(28579,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(28585,14,4,b'm',362,4,255,b'S',0,0), // case_sensitive
+    f(28585,14,4,b'm',361,4,255,b'S',0,0), // case_sensitive
     f(28599,7,6,b'm',185,2,255,b'S',0,0), // headers
     f(28606,16,7,b'm',186,2,255,b'S',0,0), // query_parameters
     f(28622,4,8,b'm',205,4,255,b'S',0,0), // grpc
     f(27811,16,9,b'm',134,4,255,b'S',0,0), // runtime_fraction
-    f(28626,10,10,b'm',333,4,0,b'S',0,0), // safe_regex
+    f(28626,10,10,b'm',332,4,0,b'S',0,0), // safe_regex
     f(28636,11,11,b'm',206,4,255,b'S',0,0), // tls_context
     f(28647,15,12,b'm',204,4,0,b'S',0,0), // connect_matcher
-    f(28759,16,13,b'm',329,2,255,b'R',28662,97), // dynamic_metadata
+    f(28759,16,13,b'm',328,2,255,b'R',28662,97), // dynamic_metadata
     f(28775,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
     f(28796,17,15,b'm',148,4,0,b'S',0,0), // path_match_policy
-    f(27232,12,16,b'm',325,2,255,b'S',0,0), // filter_state
+    f(27232,12,16,b'm',324,2,255,b'S',0,0), // filter_state
     f(28813,7,17,b'm',181,2,255,b'S',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    f(28976,9,1,b'm',362,4,255,b'S',0,0), // presented
-    f(28985,9,2,b'm',362,4,255,b'S',0,0), // validated
+    f(28976,9,1,b'm',361,4,255,b'S',0,0), // presented
+    f(28985,9,2,b'm',361,4,255,b'S',0,0), // validated
     // envoy.config.route.v3.Tracing
-    f(29023,15,1,b'm',351,4,255,b'I',6893,36), // client_sampling
-    f(29038,15,2,b'm',351,4,255,b'I',6893,36), // random_sampling
-    f(29053,16,3,b'm',351,4,255,b'I',6893,36), // overall_sampling
-    f(29069,11,4,b'm',345,2,255,b'I',6893,36), // custom_tags
+    f(29023,15,1,b'm',350,4,255,b'I',6893,36), // client_sampling
+    f(29038,15,2,b'm',350,4,255,b'I',6893,36), // random_sampling
+    f(29053,16,3,b'm',350,4,255,b'I',6893,36), // overall_sampling
+    f(29069,11,4,b'm',344,2,255,b'I',6893,36), // custom_tags
     f(24481,9,5,b's',65535,0,255,b'I',6893,36), // operation
     f(29080,18,6,b's',65535,0,255,b'I',6893,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
@@ -3515,27 +3512,27 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(25253,23,15,b'm',210,1,255,b'S',0,0), // typed_per_filter_config
     f(15349,12,16,b'm',65535,4,255,b'R',25949,103), // retry_policy
     f(26493,12,17,b'm',65535,4,255,b'R',26419,74), // hedge_policy
-    f(25394,30,18,b'm',375,4,255,b'I',25311,83), // per_request_buffer_limit_bytes
+    f(25394,30,18,b'm',374,4,255,b'I',25311,83), // per_request_buffer_limit_bytes
     f(29230,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(26623,25,20,b'm',361,4,255,b'R',26588,35), // retry_policy_typed_config
-    f(29263,7,21,b'm',382,4,255,b'S',0,0), // matcher
+    f(26623,25,20,b'm',360,4,255,b'R',26588,35), // retry_policy_typed_config
+    f(29263,7,21,b'm',381,4,255,b'S',0,0), // matcher
     f(26543,23,22,b'm',198,2,255,b'S',0,0), // request_mirror_policies
     f(29332,31,23,b'b',65535,0,255,b'I',29270,62), // include_is_timeout_retry_header
     f(9768,8,24,b'm',119,4,255,b'I',29363,39), // metadata
-    f(25579,25,25,b'm',376,4,255,b'I',25311,83), // request_body_buffer_limit
+    f(25579,25,25,b'm',375,4,255,b'I',25311,83), // request_body_buffer_limit
     f(25706,16,26,b'm',148,2,255,b'R',25604,102), // route_specifiers
     // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',361,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
     // envoy.config.route.v3.WeightedCluster
     f(7287,8,1,b'm',212,2,255,b'S',0,0), // clusters
     f(29498,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
-    f(29559,12,3,b'm',375,4,255,b'I',29516,43), // total_weight
+    f(29559,12,3,b'm',374,4,255,b'I',29516,43), // total_weight
     f(27588,11,4,b's',65535,4,0,b'S',0,0), // header_name
-    f(29571,15,5,b'm',362,4,0,b'S',0,0), // use_hash_policy
+    f(29571,15,5,b'm',361,4,0,b'S',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(1997,6,2,b'm',375,4,255,b'S',0,0), // weight
+    f(1997,6,2,b'm',374,4,255,b'S',0,0), // weight
     f(25898,14,3,b'm',119,4,255,b'I',25839,59), // metadata_match
     f(25157,22,4,b'm',109,2,255,b'S',0,0), // request_headers_to_add
     f(25179,23,5,b'm',109,2,255,b'S',0,0), // response_headers_to_add
@@ -3546,29 +3543,29 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(25808,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
     // envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',361,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(29767,6,2,b's',65535,4,0,b'S',0,0), // format
-    f(6816,11,3,b'm',372,4,0,b'S',0,0), // json_format
-    f(29773,17,4,b'm',372,4,0,b'S',0,0), // typed_json_format
+    f(6816,11,3,b'm',371,4,0,b'S',0,0), // json_format
+    f(29773,17,4,b'm',371,4,0,b'S',0,0), // typed_json_format
     f(942,10,5,b'm',144,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
     f(942,10,1,b'm',144,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
     f(942,10,1,b'm',144,4,0,b'S',0,0), // log_format
     // envoy.extensions.clusters.dns.v3.DnsCluster
-    f(9426,16,3,b'm',365,4,255,b'S',0,0), // dns_refresh_rate
+    f(9426,16,3,b'm',364,4,255,b'S',0,0), // dns_refresh_rate
     f(10424,24,4,b'm',218,4,255,b'S',0,0), // dns_failure_refresh_rate
     f(10221,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(10910,10,6,b'm',365,4,255,b'S',0,0), // dns_jitter
+    f(10910,10,6,b'm',364,4,255,b'S',0,0), // dns_jitter
     f(5767,25,7,b'm',148,4,255,b'S',0,0), // typed_dns_resolver_config
     f(9442,17,8,b'e',33,0,255,b'S',0,0), // dns_lookup_family
     f(29947,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
-    f(29979,20,10,b'm',365,4,255,b'S',0,0), // dns_min_refresh_rate
+    f(29979,20,10,b'm',364,4,255,b'S',0,0), // dns_min_refresh_rate
     // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    f(12801,13,1,b'm',365,4,255,b'S',0,0), // base_interval
-    f(12814,12,2,b'm',365,4,255,b'S',0,0), // max_interval
+    f(12801,13,1,b'm',364,4,255,b'S',0,0), // base_interval
+    f(12814,12,2,b'm',364,4,255,b'S',0,0), // max_interval
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
     f(30122,10,1,b's',65535,4,0,b'S',0,0), // object_key
     f(19991,13,2,b'm',144,4,1,b'S',0,0), // format_string
@@ -3586,7 +3583,7 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(30573,27,4,b'm',89,2,255,b'R',30538,35), // response_trailers_mutations
     f(30600,26,5,b'm',89,2,255,b'R',30538,35), // request_trailers_mutations
     // envoy.extensions.filters.http.router.v3.Router
-    f(30728,13,1,b'm',362,4,255,b'I',30672,56), // dynamic_stats
+    f(30728,13,1,b'm',361,4,255,b'I',30672,56), // dynamic_stats
     f(30741,16,2,b'b',65535,0,255,b'I',25276,35), // start_child_span
     f(30757,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
     f(30769,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
@@ -3595,26 +3592,26 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(30913,40,7,b'b',65535,0,255,b'I',30887,26), // suppress_grpc_request_failure_code_stats
     f(30999,21,8,b'm',242,2,255,b'R',30953,46), // upstream_http_filters
     f(31081,20,9,b'm',223,4,255,b'I',31020,61), // upstream_log_options
-    f(31101,33,10,b'm',362,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(31101,33,10,b'm',361,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
     f(31205,37,1,b'b',65535,0,255,b'I',6893,36), // flush_upstream_log_on_upstream_stream
-    f(31242,27,2,b'm',365,4,255,b'I',6893,36), // upstream_log_flush_interval
+    f(31242,27,2,b'm',364,4,255,b'I',6893,36), // upstream_log_flush_interval
     // envoy.extensions.filters.http.set_filter_state.v3.Config
     f(31325,18,1,b'm',219,2,255,b'S',0,0), // on_request_headers
     f(31385,17,2,b'b',65535,0,255,b'R',31343,42), // clear_route_cache
     // envoy.extensions.filters.http.set_metadata.v3.Config
     f(31454,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(2972,5,2,b'm',372,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',371,4,255,b'S',0,0), // value
     f(9768,8,3,b'm',226,2,255,b'S',0,0), // metadata
     // envoy.extensions.filters.http.set_metadata.v3.Metadata
     f(31454,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
     f(31526,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
-    f(2972,5,3,b'm',372,4,255,b'S',0,0), // value
-    f(31580,11,4,b'm',361,4,255,b'R',31541,39), // typed_value
+    f(2972,5,3,b'm',371,4,255,b'S',0,0), // value
+    f(31580,11,4,b'm',360,4,255,b'R',31541,39), // typed_value
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
     f(22382,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(31723,12,2,b'm',360,4,255,b'S',0,0), // token_bucket
+    f(31723,12,2,b'm',359,4,255,b'S',0,0), // token_bucket
     f(31735,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
@@ -3632,15 +3629,15 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(18637,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
     f(32142,14,2,b'm',231,4,255,b'S',0,0), // on_tlv_present
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(32248,25,1,b'm',362,4,255,b'R',32219,29), // enable_ja3_fingerprinting
-    f(32328,24,2,b'm',375,4,255,b'I',32273,55), // initial_read_buffer_size
-    f(32352,25,3,b'm',362,4,255,b'R',32219,29), // enable_ja4_fingerprinting
+    f(32248,25,1,b'm',361,4,255,b'R',32219,29), // enable_ja3_fingerprinting
+    f(32328,24,2,b'm',374,4,255,b'I',32273,55), // initial_read_buffer_size
+    f(32352,25,3,b'm',361,4,255,b'R',32219,29), // enable_ja4_fingerprinting
     f(32377,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(32424,21,5,b'm',375,4,255,b'S',0,0), // max_client_hello_size
+    f(32424,21,5,b'm',374,4,255,b'S',0,0), // max_client_hello_size
     // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
     f(22382,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(8758,15,2,b'm',376,4,255,b'S',0,0), // max_connections
-    f(32513,5,3,b'm',365,4,255,b'S',0,0), // delay
+    f(8758,15,2,b'm',375,4,255,b'S',0,0), // max_connections
+    f(32513,5,3,b'm',364,4,255,b'S',0,0), // delay
     f(31735,15,4,b'm',133,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.network.direct_response.v3.Config
     f(32576,8,1,b'm',100,4,255,b'S',0,0), // response
@@ -3651,15 +3648,15 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(32720,3,3,b'm',244,4,0,b'S',0,0), // rds
     f(2551,12,4,b'm',200,4,0,b'S',0,0), // route_config
     f(32723,12,5,b'm',242,2,255,b'S',0,0), // http_filters
-    f(32735,14,6,b'm',362,4,255,b'S',0,0), // add_user_agent
+    f(32735,14,6,b'm',361,4,255,b'S',0,0), // add_user_agent
     f(4828,7,7,b'm',65535,4,255,b'R',32749,28), // tracing
     f(9383,21,8,b'm',111,4,255,b'S',0,0), // http_protocol_options
     f(9404,22,9,b'm',114,4,255,b'S',0,0), // http2_protocol_options
     f(32777,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(32788,13,12,b'm',365,4,255,b'S',0,0), // drain_timeout
+    f(32788,13,12,b'm',364,4,255,b'S',0,0), // drain_timeout
     f(4311,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(32801,18,14,b'm',362,4,255,b'S',0,0), // use_remote_address
-    f(32819,19,15,b'm',362,4,255,b'S',0,0), // generate_request_id
+    f(32801,18,14,b'm',361,4,255,b'S',0,0), // use_remote_address
+    f(32819,19,15,b'm',361,4,255,b'S',0,0), // generate_request_id
     f(32838,27,16,b'e',37,0,255,b'S',0,0), // forward_client_cert_details
     f(32865,31,17,b'm',240,4,255,b'S',0,0), // set_current_client_cert_details
     f(32896,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
@@ -3668,12 +3665,12 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(33054,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
     f(33069,3,22,b's',65535,0,255,b'S',0,0), // via
     f(26348,15,23,b'm',241,2,255,b'S',0,0), // upgrade_configs
-    f(33072,19,24,b'm',365,4,255,b'S',0,0), // stream_idle_timeout
+    f(33072,19,24,b'm',364,4,255,b'S',0,0), // stream_idle_timeout
     f(33091,23,25,b'm',239,4,255,b'S',0,0), // internal_address_config
-    f(33114,21,26,b'm',365,4,255,b'S',0,0), // delayed_close_timeout
-    f(13995,15,28,b'm',365,4,255,b'S',0,0), // request_timeout
-    f(33135,22,29,b'm',375,4,255,b'S',0,0), // max_request_headers_kb
-    f(33157,14,30,b'm',362,4,255,b'S',0,0), // normalize_path
+    f(33114,21,26,b'm',364,4,255,b'S',0,0), // delayed_close_timeout
+    f(13995,15,28,b'm',364,4,255,b'S',0,0), // request_timeout
+    f(33135,22,29,b'm',374,4,255,b'S',0,0), // max_request_headers_kb
+    f(33157,14,30,b'm',361,4,255,b'S',0,0), // normalize_path
     f(33209,13,31,b'm',65535,4,0,b'R',33171,38), // scoped_routes
     f(33222,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
     f(33250,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
@@ -3683,8 +3680,8 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(33311,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
     f(33344,18,38,b'm',243,4,255,b'S',0,0), // local_reply_config
     f(33362,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(33466,36,40,b'm',362,4,255,b'I',33386,80), // stream_error_on_invalid_http_message
-    f(33502,23,41,b'm',365,4,255,b'S',0,0), // request_headers_timeout
+    f(33466,36,40,b'm',361,4,255,b'I',33386,80), // stream_error_on_invalid_http_message
+    f(33502,23,41,b'm',364,4,255,b'S',0,0), // request_headers_timeout
     f(33525,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
     f(33580,26,43,b'm',65535,4,255,b'R',33544,36), // path_normalization_options
     f(33629,22,44,b'm',65535,4,255,b'R',33606,23), // http3_protocol_options
@@ -3696,25 +3693,25 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(33785,30,50,b'm',148,4,255,b'R',0,0), // typed_header_validation_config
     f(33815,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
     f(33871,32,52,b'm',148,2,255,b'R',33838,33), // early_header_mutation_extensions
-    f(33903,35,53,b'm',362,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(33970,25,54,b'm',365,4,255,b'I',33938,32), // access_log_flush_interval
+    f(33903,35,53,b'm',361,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(33970,25,54,b'm',364,4,255,b'I',33938,32), // access_log_flush_interval
     f(33995,31,55,b'b',65535,0,255,b'I',33938,32), // flush_access_log_on_new_request
     f(34026,18,56,b'm',238,4,255,b'I',33938,32), // access_log_options
     f(34138,21,57,b'b',65535,0,255,b'I',34044,94), // append_local_overload
     f(34209,34,58,b'b',65535,0,255,b'I',34159,50), // http1_safe_max_connection_duration
-    f(34243,20,59,b'm',365,4,255,b'S',0,0), // stream_flush_timeout
-    f(34263,27,60,b'm',382,4,255,b'R',0,0), // forward_client_cert_matcher
+    f(34243,20,59,b'm',364,4,255,b'S',0,0), // stream_flush_timeout
+    f(34263,27,60,b'm',381,4,255,b'R',0,0), // forward_client_cert_matcher
     f(34290,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(34310,20,62,b'm',358,4,255,b'S',0,0), // drain_timeout_jitter
+    f(34310,20,62,b'm',357,4,255,b'S',0,0), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(33970,25,1,b'm',365,4,255,b'I',6893,36), // access_log_flush_interval
+    f(33970,25,1,b'm',364,4,255,b'I',6893,36), // access_log_flush_interval
     f(33995,31,2,b'b',65535,0,255,b'I',6893,36), // flush_access_log_on_new_request
     f(34431,44,3,b'b',65535,0,255,b'I',6893,36), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
     f(34578,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
     f(34590,11,2,b'm',97,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(34710,7,1,b'm',362,4,255,b'S',0,0), // subject
+    f(34710,7,1,b'm',361,4,255,b'S',0,0), // subject
     f(34717,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
@@ -3724,10 +3721,10 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
     f(27945,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
     f(3548,7,2,b'm',242,2,255,b'R',34827,61), // filters
-    f(27957,7,3,b'm',362,4,255,b'S',0,0), // enabled
+    f(27957,7,3,b'm',361,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,4,b'm',361,4,0,b'S',0,0), // typed_config
+    f(3148,12,4,b'm',360,4,0,b'S',0,0), // typed_config
     f(21400,16,5,b'm',65535,4,0,b'R',21357,43), // config_discovery
     f(24617,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
     f(15154,8,7,b'b',65535,0,255,b'S',0,0), // disabled
@@ -3738,16 +3735,16 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(35104,13,1,b'm',98,4,255,b'S',0,0), // config_source
     f(35117,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    f(3148,12,1,b'm',361,4,255,b'S',0,0), // typed_config
+    f(3148,12,1,b'm',360,4,255,b'S',0,0), // typed_config
     // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
     f(3142,6,1,b'm',34,4,255,b'S',0,0), // filter
-    f(35286,11,2,b'm',375,4,255,b'S',0,0), // status_code
+    f(35286,11,2,b'm',374,4,255,b'S',0,0), // status_code
     f(24547,4,3,b'm',100,4,255,b'S',0,0), // body
     f(35297,20,4,b'm',144,4,255,b'S',0,0), // body_format_override
     f(35317,14,5,b'm',109,2,255,b'S',0,0), // headers_to_add
     // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
     f(22382,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(31723,12,2,b'm',360,4,255,b'S',0,0), // token_bucket
+    f(31723,12,2,b'm',359,4,255,b'S',0,0), // token_bucket
     f(31735,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
     f(35397,9,4,b's',65535,0,255,b'S',0,0), // share_key
     // envoy.extensions.filters.network.set_filter_state.v3.Config
@@ -3758,29 +3755,29 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
     f(22382,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(35639,23,3,b'm',365,4,255,b'I',21088,34), // downstream_idle_timeout
-    f(35662,21,4,b'm',365,4,255,b'I',21088,34), // upstream_idle_timeout
+    f(35639,23,3,b'm',364,4,255,b'I',21088,34), // downstream_idle_timeout
+    f(35662,21,4,b'm',364,4,255,b'I',21088,34), // upstream_idle_timeout
     f(4311,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(35683,20,7,b'm',375,4,255,b'S',0,0), // max_connect_attempts
-    f(17540,12,8,b'm',365,4,255,b'S',0,0), // idle_timeout
+    f(35683,20,7,b'm',374,4,255,b'S',0,0), // max_connect_attempts
+    f(17540,12,8,b'm',364,4,255,b'S',0,0), // idle_timeout
     f(25898,14,9,b'm',119,4,255,b'I',25839,59), // metadata_match
     f(25822,17,10,b'm',253,4,0,b'S',0,0), // weighted_clusters
-    f(26197,11,11,b'm',352,2,255,b'I',35703,78), // hash_policy
+    f(26197,11,11,b'm',351,2,255,b'I',35703,78), // hash_policy
     f(35781,16,12,b'm',252,4,255,b'S',0,0), // tunneling_config
-    f(35797,34,13,b'm',365,4,255,b'S',0,0), // max_downstream_connection_duration
+    f(35797,34,13,b'm',364,4,255,b'S',0,0), // max_downstream_connection_duration
     f(35930,9,14,b'm',65535,4,255,b'R',35831,99), // on_demand
-    f(33970,25,15,b'm',365,4,255,b'S',0,0), // access_log_flush_interval
+    f(33970,25,15,b'm',364,4,255,b'S',0,0), // access_log_flush_interval
     f(35939,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
     f(34026,18,17,b'm',251,4,255,b'S',0,0), // access_log_options
     f(35968,15,18,b'm',94,4,255,b'S',0,0), // backoff_options
     f(36070,19,19,b'm',146,2,255,b'R',35983,87), // proxy_protocol_tlvs
-    f(36089,52,20,b'm',358,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(36089,52,20,b'm',357,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
     f(36141,21,21,b'e',40,0,255,b'S',0,0), // upstream_connect_mode
-    f(36162,20,22,b'm',375,4,255,b'S',0,0), // max_early_data_bytes
+    f(36162,20,22,b'm',374,4,255,b'S',0,0), // max_early_data_bytes
     f(36226,31,23,b'e',65535,0,255,b'R',36182,44), // proxy_protocol_tlv_merge_policy
-    f(36257,17,24,b'm',362,4,255,b'S',0,0), // check_drain_close
+    f(36257,17,24,b'm',361,4,255,b'S',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(33970,25,1,b'm',365,4,255,b'S',0,0), // access_log_flush_interval
+    f(33970,25,1,b'm',364,4,255,b'S',0,0), // access_log_flush_interval
     f(35939,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
     f(36348,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
@@ -3805,11 +3802,11 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
     f(27588,11,1,b's',65535,0,255,b'S',0,0), // header_name
     f(36972,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
-    f(37013,18,3,b'm',355,4,255,b'S',0,0), // reject_with_status
+    f(37013,18,3,b'm',354,4,255,b'S',0,0), // reject_with_status
     // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
     f(32914,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
     f(37091,17,2,b'm',259,4,255,b'S',0,0), // xff_trusted_cidrs
-    f(33054,15,3,b'm',362,4,255,b'S',0,0), // skip_xff_append
+    f(33054,15,3,b'm',361,4,255,b'S',0,0), // skip_xff_append
     // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
     f(37174,5,1,b'm',97,2,255,b'S',0,0), // cidrs
     // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
@@ -3818,26 +3815,24 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(11298,27,2,b'm',262,4,0,b'S',0,0), // locality_weighted_lb_config
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    f(12089,15,1,b'm',358,4,255,b'I',11984,105), // routing_enabled
-    f(12104,16,2,b'm',376,4,255,b'I',11984,105), // min_cluster_size
+    f(12089,15,1,b'm',357,4,255,b'I',11984,105), // routing_enabled
+    f(12104,16,2,b'm',375,4,255,b'I',11984,105), // min_cluster_size
     f(12120,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
     f(37539,29,4,b'b',65535,0,255,b'R',37499,40), // force_locality_direct_routing
     f(37568,16,5,b'm',65535,4,255,b'R',37499,40), // force_local_zone
     f(37584,14,6,b'e',65535,0,255,b'R',37499,40), // locality_basis
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    f(12312,12,1,b'm',375,4,255,b'S',0,0), // choice_count
+    f(12312,12,1,b'm',374,4,255,b'S',0,0), // choice_count
     f(12324,19,2,b'm',132,4,255,b'S',0,0), // active_request_bias
     f(12407,17,3,b'm',65535,4,255,b'R',12343,64), // slow_start_config
     f(37668,18,4,b'm',261,4,255,b'S',0,0), // locality_lb_config
-    f(37686,16,5,b'm',362,4,255,b'S',0,0), // enable_full_scan
+    f(37686,16,5,b'm',361,4,255,b'S',0,0), // enable_full_scan
     f(37702,16,6,b'e',41,0,255,b'S',0,0), // selection_method
     // envoy.extensions.load_balancing_policies.random.v3.Random
     f(37668,18,1,b'm',261,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
     f(12407,17,1,b'm',65535,4,255,b'R',12343,64), // slow_start_config
     f(37668,18,2,b'm',261,4,255,b'S',0,0), // locality_lb_config
-    // envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality
-    f(37909,23,1,b'm',84,4,255,b'S',0,0), // endpoint_picking_policy
     // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
@@ -3851,164 +3846,164 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
     // envoy.extensions.matching.input_matchers.ip.v3.Ip
     f(34590,11,1,b'm',97,2,255,b'S',0,0), // cidr_ranges
-    f(22382,11,2,b's',65535,0,255,b'I',38671,84), // stat_prefix
+    f(22382,11,2,b's',65535,0,255,b'I',38580,84), // stat_prefix
     // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
     f(14958,9,1,b'm',91,2,255,b'S',0,0), // resolvers
     f(14967,20,2,b'm',102,4,255,b'S',0,0), // dns_resolver_options
-    f(38824,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
-    f(38849,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
-    f(38912,15,5,b'm',375,4,255,b'I',38875,37), // udp_max_queries
-    f(38927,21,6,b'm',376,4,255,b'S',0,0), // query_timeout_seconds
-    f(38948,11,7,b'm',375,4,255,b'S',0,0), // query_tries
-    f(38959,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
-    f(38977,22,9,b'm',375,4,255,b'S',0,0), // edns0_max_payload_size
-    f(38999,24,10,b'm',365,4,255,b'I',38875,37), // max_udp_channel_duration
-    f(39023,25,11,b'b',65535,0,255,b'I',38875,37), // reinit_channel_on_timeout
-    f(39114,14,12,b'm',375,4,255,b'I',39048,66), // qcache_max_ttl
+    f(38733,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
+    f(38758,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
+    f(38821,15,5,b'm',374,4,255,b'I',38784,37), // udp_max_queries
+    f(38836,21,6,b'm',375,4,255,b'S',0,0), // query_timeout_seconds
+    f(38857,11,7,b'm',374,4,255,b'S',0,0), // query_tries
+    f(38868,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
+    f(38886,22,9,b'm',374,4,255,b'S',0,0), // edns0_max_payload_size
+    f(38908,24,10,b'm',364,4,255,b'I',38784,37), // max_udp_channel_duration
+    f(38932,25,11,b'b',65535,0,255,b'I',38784,37), // reinit_channel_on_timeout
+    f(39023,14,12,b'm',374,4,255,b'I',38957,66), // qcache_max_ttl
     // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    f(18748,11,1,b'm',375,4,255,b'S',0,0), // num_retries
-    f(39240,20,2,b'm',375,4,255,b'I',39209,31), // num_resolver_threads
+    f(18748,11,1,b'm',374,4,255,b'S',0,0), // num_retries
+    f(39149,20,2,b'm',374,4,255,b'I',39118,31), // num_resolver_threads
     // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
     f(14958,9,1,b'm',91,2,255,b'S',0,0), // resolvers
-    f(39412,12,2,b'm',65535,4,255,b'R',39333,79), // dns_over_tls
-    f(39505,14,3,b'm',65535,4,255,b'R',39424,81), // dns_over_https
-    f(39571,13,4,b'b',65535,0,255,b'R',39519,52), // enable_dnssec
-    f(39584,10,5,b'm',375,4,255,b'I',39048,66), // cache_size
-    f(39240,20,6,b'm',375,4,255,b'I',39209,31), // num_resolver_threads
-    f(39594,17,7,b'm',362,4,255,b'S',0,0), // use_system_config
-    f(39611,13,8,b'm',365,4,255,b'S',0,0), // query_timeout
-    f(38948,11,9,b'm',375,4,255,b'S',0,0), // query_tries
+    f(39321,12,2,b'm',65535,4,255,b'R',39242,79), // dns_over_tls
+    f(39414,14,3,b'm',65535,4,255,b'R',39333,81), // dns_over_https
+    f(39480,13,4,b'b',65535,0,255,b'R',39428,52), // enable_dnssec
+    f(39493,10,5,b'm',374,4,255,b'I',38957,66), // cache_size
+    f(39149,20,6,b'm',374,4,255,b'I',39118,31), // num_resolver_threads
+    f(39503,17,7,b'm',361,4,255,b'S',0,0), // use_system_config
+    f(39520,13,8,b'm',364,4,255,b'S',0,0), // query_timeout
+    f(38857,11,9,b'm',374,4,255,b'S',0,0), // query_tries
     // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    f(39690,13,1,b's',65535,0,255,b'S',0,0), // path_template
+    f(39599,13,1,b's',65535,0,255,b'S',0,0), // path_template
     // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    f(39773,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
+    f(39682,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
     // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    f(39849,17,1,b'm',362,4,255,b'S',0,0), // pack_trace_reason
-    f(39925,33,2,b'm',362,4,255,b'I',39866,59), // use_request_id_for_trace_sampling
+    f(39758,17,1,b'm',361,4,255,b'S',0,0), // pack_trace_reason
+    f(39834,33,2,b'm',361,4,255,b'I',39775,59), // use_request_id_for_trace_sampling
     // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    f(40028,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
+    f(39937,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
     // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    f(40132,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
+    f(40041,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
     // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    f(40229,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
-    f(40271,27,2,b'm',65535,4,255,b'R',40248,23), // max_heap_size_bytes_runtime
+    f(40138,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
+    f(40180,27,2,b'm',65535,4,255,b'R',40157,23), // max_heap_size_bytes_runtime
     // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
     f(14848,8,1,b's',65535,0,255,b'S',0,0), // filename
     // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
     f(7843,6,1,b'm',126,4,255,b'S',0,0), // config
     f(9718,16,2,b'm',147,4,255,b'S',0,0), // transport_socket
-    f(40543,25,3,b'b',65535,0,255,b'I',40459,84), // allow_unspecified_address
-    f(40632,15,4,b'b',65535,0,255,b'I',40568,64), // tlv_as_pool_key
+    f(40452,25,3,b'b',65535,0,255,b'I',40368,84), // allow_unspecified_address
+    f(40541,15,4,b'b',65535,0,255,b'I',40477,64), // tlv_as_pool_key
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(40775,10,1,b'm',100,4,255,b'S',0,0), // trusted_ca
-    f(40785,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(40808,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
-    f(40897,36,6,b'm',362,4,255,b'R',40831,66), // require_signed_certificate_timestamp
-    f(40933,3,7,b'm',100,4,255,b'S',0,0), // crl
-    f(40936,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
-    f(40961,23,9,b'm',335,2,255,b'S',0,0), // match_subject_alt_names
-    f(40984,24,10,b'e',42,0,255,b'S',0,0), // trust_chain_verification
+    f(40684,10,1,b'm',100,4,255,b'S',0,0), // trusted_ca
+    f(40694,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(40717,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
+    f(40806,36,6,b'm',361,4,255,b'R',40740,66), // require_signed_certificate_timestamp
+    f(40842,3,7,b'm',100,4,255,b'S',0,0), // crl
+    f(40845,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
+    f(40870,23,9,b'm',334,2,255,b'S',0,0), // match_subject_alt_names
+    f(40893,24,10,b'e',42,0,255,b'S',0,0), // trust_chain_verification
     f(14901,17,11,b'm',150,4,255,b'S',0,0), // watched_directory
-    f(41008,23,12,b'm',148,4,255,b'S',0,0), // custom_validator_config
-    f(41089,32,13,b'm',65535,4,255,b'R',41031,58), // ca_certificate_provider_instance
-    f(41121,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
-    f(41146,29,15,b'm',299,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(41175,16,16,b'm',375,4,255,b'S',0,0), // max_verify_depth
-    f(41307,17,17,b'm',65535,4,255,b'R',41191,116), // system_root_certs
-    f(41324,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
+    f(40917,23,12,b'm',148,4,255,b'S',0,0), // custom_validator_config
+    f(40998,32,13,b'm',65535,4,255,b'R',40940,58), // ca_certificate_provider_instance
+    f(41030,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
+    f(41055,29,15,b'm',298,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(41084,16,16,b'm',374,4,255,b'S',0,0), // max_verify_depth
+    f(41216,17,17,b'm',65535,4,255,b'R',41100,116), // system_root_certs
+    f(41233,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(41405,10,1,b'm',302,4,255,b'S',0,0), // tls_params
-    f(41415,16,2,b'm',300,2,255,b'S',0,0), // tls_certificates
-    f(41431,18,3,b'm',291,4,0,b'S',0,0), // validation_context
-    f(41449,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(41463,34,6,b'm',297,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(41497,36,7,b'm',297,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(41533,27,8,b'm',293,4,0,b'S',0,0), // combined_validation_context
-    f(41654,36,9,b'm',65535,4,255,b'R',41560,94), // tls_certificate_certificate_provider
-    f(41788,39,10,b'm',65535,4,0,b'R',41690,98), // validation_context_certificate_provider
-    f(41827,45,11,b'm',65535,4,255,b'R',41560,94), // tls_certificate_certificate_provider_instance
-    f(41872,48,12,b'm',65535,4,0,b'R',41690,98), // validation_context_certificate_provider_instance
-    f(42014,17,13,b'm',148,4,255,b'R',41920,94), // custom_handshaker
-    f(42031,33,14,b'm',65535,4,255,b'R',41560,94), // tls_certificate_provider_instance
-    f(42064,7,15,b'm',301,4,255,b'S',0,0), // key_log
-    f(42204,31,16,b'm',148,4,255,b'R',42071,133), // custom_tls_certificate_selector
+    f(41314,10,1,b'm',301,4,255,b'S',0,0), // tls_params
+    f(41324,16,2,b'm',299,2,255,b'S',0,0), // tls_certificates
+    f(41340,18,3,b'm',290,4,0,b'S',0,0), // validation_context
+    f(41358,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(41372,34,6,b'm',296,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(41406,36,7,b'm',296,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(41442,27,8,b'm',292,4,0,b'S',0,0), // combined_validation_context
+    f(41563,36,9,b'm',65535,4,255,b'R',41469,94), // tls_certificate_certificate_provider
+    f(41697,39,10,b'm',65535,4,0,b'R',41599,98), // validation_context_certificate_provider
+    f(41736,45,11,b'm',65535,4,255,b'R',41469,94), // tls_certificate_certificate_provider_instance
+    f(41781,48,12,b'm',65535,4,0,b'R',41599,98), // validation_context_certificate_provider_instance
+    f(41923,17,13,b'm',148,4,255,b'R',41829,94), // custom_handshaker
+    f(41940,33,14,b'm',65535,4,255,b'R',41469,94), // tls_certificate_provider_instance
+    f(41973,7,15,b'm',300,4,255,b'S',0,0), // key_log
+    f(42113,31,16,b'm',148,4,255,b'R',41980,133), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(42330,26,1,b'm',291,4,255,b'S',0,0), // default_validation_context
-    f(41497,36,2,b'm',297,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(41788,39,3,b'm',65535,4,255,b'R',42356,76), // validation_context_certificate_provider
-    f(41872,48,4,b'm',65535,4,255,b'R',42356,76), // validation_context_certificate_provider_instance
+    f(42239,26,1,b'm',290,4,255,b'S',0,0), // default_validation_context
+    f(41406,36,2,b'm',296,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(41697,39,3,b'm',65535,4,255,b'R',42265,76), // validation_context_certificate_provider
+    f(41781,48,4,b'm',65535,4,255,b'R',42265,76), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(42494,18,1,b'm',292,4,255,b'S',0,0), // common_tls_context
-    f(42512,26,2,b'm',362,4,255,b'S',0,0), // require_client_certificate
-    f(42625,11,3,b'm',362,4,255,b'R',42538,87), // require_sni
-    f(42636,19,4,b'm',303,4,0,b'S',0,0), // session_ticket_keys
-    f(42655,37,5,b'm',297,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
-    f(42692,15,6,b'm',365,4,255,b'S',0,0), // session_timeout
-    f(42707,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(42743,18,8,b'e',43,0,255,b'S',0,0), // ocsp_staple_policy
-    f(42761,31,9,b'm',362,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
-    f(42792,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(42827,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
+    f(42403,18,1,b'm',291,4,255,b'S',0,0), // common_tls_context
+    f(42421,26,2,b'm',361,4,255,b'S',0,0), // require_client_certificate
+    f(42534,11,3,b'm',361,4,255,b'R',42447,87), // require_sni
+    f(42545,19,4,b'm',302,4,0,b'S',0,0), // session_ticket_keys
+    f(42564,37,5,b'm',296,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
+    f(42601,15,6,b'm',364,4,255,b'S',0,0), // session_timeout
+    f(42616,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(42652,18,8,b'e',43,0,255,b'S',0,0), // ocsp_staple_policy
+    f(42670,31,9,b'm',361,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
+    f(42701,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(42736,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    f(42915,13,1,b'm',296,2,255,b'S',0,0), // trust_domains
-    f(42928,13,2,b'm',100,4,255,b'S',0,0), // trust_bundles
+    f(42824,13,1,b'm',295,2,255,b'S',0,0), // trust_domains
+    f(42837,13,2,b'm',100,4,255,b'S',0,0), // trust_bundles
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43020,12,2,b'm',100,4,255,b'S',0,0), // trust_bundle
-    f(43097,21,3,b's',65535,0,255,b'R',43032,65), // workload_trust_domain
+    f(42929,12,2,b'm',100,4,255,b'S',0,0), // trust_bundle
+    f(43006,21,3,b's',65535,0,255,b'R',42941,65), // workload_trust_domain
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43175,10,2,b'm',98,4,255,b'S',0,0), // sds_config
+    f(43084,10,2,b'm',98,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43233,15,2,b'm',300,4,0,b'S',0,0), // tls_certificate
-    f(42636,19,3,b'm',303,4,0,b'S',0,0), // session_ticket_keys
-    f(41431,18,4,b'm',291,4,0,b'S',0,0), // validation_context
-    f(43298,14,5,b'm',65535,4,0,b'R',43248,50), // generic_secret
+    f(43142,15,2,b'm',299,4,0,b'S',0,0), // tls_certificate
+    f(42545,19,3,b'm',302,4,0,b'S',0,0), // session_ticket_keys
+    f(41340,18,4,b'm',290,4,0,b'S',0,0), // validation_context
+    f(43207,14,5,b'm',65535,4,0,b'R',43157,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(43375,8,1,b'e',44,0,255,b'S',0,0), // san_type
-    f(29263,7,2,b'm',335,4,255,b'S',0,0), // matcher
-    f(43383,3,3,b's',65535,0,255,b'S',0,0), // oid
+    f(43284,8,1,b'e',44,0,255,b'S',0,0), // san_type
+    f(29263,7,2,b'm',334,4,255,b'S',0,0), // matcher
+    f(43292,3,3,b's',65535,0,255,b'S',0,0), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(43442,17,1,b'm',100,4,255,b'S',0,0), // certificate_chain
-    f(43459,11,2,b'm',100,12,255,b'S',0,0), // private_key
-    f(43585,8,3,b'm',100,12,255,b'R',43470,115), // password
-    f(43593,11,4,b'm',100,4,255,b'S',0,0), // ocsp_staple
-    f(43695,28,5,b'm',100,2,255,b'R',43604,91), // signed_certificate_timestamp
-    f(43793,20,6,b'm',65535,4,255,b'R',43723,70), // private_key_provider
+    f(43351,17,1,b'm',100,4,255,b'S',0,0), // certificate_chain
+    f(43368,11,2,b'm',100,12,255,b'S',0,0), // private_key
+    f(43494,8,3,b'm',100,12,255,b'R',43379,115), // password
+    f(43502,11,4,b'm',100,4,255,b'S',0,0), // ocsp_staple
+    f(43604,28,5,b'm',100,2,255,b'R',43513,91), // signed_certificate_timestamp
+    f(43702,20,6,b'm',65535,4,255,b'R',43632,70), // private_key_provider
     f(14901,17,7,b'm',150,4,255,b'S',0,0), // watched_directory
-    f(43888,6,8,b'm',100,12,255,b'R',43813,75), // pkcs12
-    f(41405,10,9,b'm',302,4,255,b'R',43894,118), // tls_params
+    f(43797,6,8,b'm',100,12,255,b'R',43722,75), // pkcs12
+    f(41314,10,9,b'm',301,4,255,b'R',43803,118), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(44063,19,2,b'm',97,2,255,b'S',0,0), // local_address_range
-    f(44082,20,3,b'm',97,2,255,b'S',0,0), // remote_address_range
+    f(43972,19,2,b'm',97,2,255,b'S',0,0), // local_address_range
+    f(43991,20,3,b'm',97,2,255,b'S',0,0), // remote_address_range
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(44157,28,1,b'e',45,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(44185,28,2,b'e',45,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(44213,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(44226,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(44237,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
-    f(44368,19,6,b'e',65535,2,255,b'R',44257,111), // compliance_policies
+    f(44066,28,1,b'e',45,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(44094,28,2,b'e',45,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(44122,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(44135,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(44146,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
+    f(44277,19,6,b'e',65535,2,255,b'R',44166,111), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    f(44449,4,1,b'm',100,10,255,b'S',0,0), // keys
+    f(44358,4,1,b'm',100,10,255,b'S',0,0), // keys
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(42494,18,1,b'm',292,4,255,b'S',0,0), // common_tls_context
-    f(44513,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(44601,19,3,b'b',65535,0,255,b'R',44516,85), // allow_renegotiation
-    f(44620,16,4,b'm',375,4,255,b'S',0,0), // max_session_keys
-    f(44726,21,5,b'm',362,4,255,b'I',44636,90), // enforce_rsa_key_usage
-    f(44747,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(44760,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(42403,18,1,b'm',291,4,255,b'S',0,0), // common_tls_context
+    f(44422,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(44510,19,3,b'b',65535,0,255,b'R',44425,85), // allow_renegotiation
+    f(44529,16,4,b'm',374,4,255,b'S',0,0), // max_session_keys
+    f(44635,21,5,b'm',361,4,255,b'I',44545,90), // enforce_rsa_key_usage
+    f(44656,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(44669,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
     f(9823,28,1,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
     f(10448,30,2,b'm',149,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(44837,20,3,b'm',307,4,0,b'S',0,0), // explicit_http_config
-    f(44857,30,4,b'm',308,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(44887,11,5,b'm',306,4,0,b'S',0,0), // auto_config
-    f(32723,12,6,b'm',242,2,255,b'R',44898,82), // http_filters
-    f(44980,24,7,b'm',148,4,255,b'R',0,0), // header_validation_config
+    f(44746,20,3,b'm',306,4,0,b'S',0,0), // explicit_http_config
+    f(44766,30,4,b'm',307,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(44796,11,5,b'm',305,4,0,b'S',0,0), // auto_config
+    f(32723,12,6,b'm',242,2,255,b'R',44807,82), // http_filters
+    f(44889,24,7,b'm',148,4,255,b'R',0,0), // header_validation_config
     f(7500,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
     f(26543,23,9,b'm',198,2,255,b'R',0,0), // request_mirror_policies
     f(26197,11,10,b'm',191,2,255,b'R',0,0), // hash_policy
@@ -4017,7 +4012,7 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(9383,21,1,b'm',111,4,255,b'S',0,0), // http_protocol_options
     f(9404,22,2,b'm',114,4,255,b'S',0,0), // http2_protocol_options
     f(33629,22,3,b'm',65535,4,255,b'R',33606,23), // http3_protocol_options
-    f(45073,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(44982,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
     f(9383,21,1,b'm',111,4,0,b'S',0,0), // http_protocol_options
     f(9404,22,2,b'm',114,4,0,b'S',0,0), // http2_protocol_options
@@ -4028,145 +4023,145 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     f(33629,22,3,b'm',65535,4,255,b'R',33606,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
     f(2913,4,1,b'm',122,4,255,b'S',0,0), // node
-    f(45305,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(45313,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(45337,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(45363,25,5,b'm',310,1,255,b'S',0,0), // initial_resource_versions
-    f(45388,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(45402,12,7,b'm',378,4,255,b'S',0,0), // error_detail
-    f(45414,27,8,b'm',321,2,255,b'S',0,0), // resource_locators_subscribe
-    f(45441,29,9,b'm',321,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(45214,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(45222,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(45246,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(45272,25,5,b'm',309,1,255,b'S',0,0), // initial_resource_versions
+    f(45297,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(45311,12,7,b'm',377,4,255,b'S',0,0), // error_detail
+    f(45323,27,8,b'm',320,2,255,b'S',0,0), // resource_locators_subscribe
+    f(45350,29,9,b'm',320,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(45596,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(45615,9,2,b'm',318,2,255,b'S',0,0), // resources
-    f(45305,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(45624,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(45629,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(45646,13,7,b'm',99,4,255,b'S',0,0), // control_plane
-    f(45659,22,8,b'm',323,2,255,b'S',0,0), // removed_resource_names
-    f(45681,15,9,b'm',320,2,255,b'S',0,0), // resource_errors
+    f(45505,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(45524,9,2,b'm',317,2,255,b'S',0,0), // resources
+    f(45214,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(45533,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(45538,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(45555,13,7,b'm',99,4,255,b'S',0,0), // control_plane
+    f(45568,22,8,b'm',322,2,255,b'S',0,0), // removed_resource_names
+    f(45590,15,9,b'm',319,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
     f(2913,4,2,b'm',122,4,255,b'S',0,0), // node
-    f(45739,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(45305,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(45388,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(45402,12,6,b'm',378,4,255,b'S',0,0), // error_detail
-    f(45753,17,7,b'm',321,2,255,b'S',0,0), // resource_locators
+    f(45648,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(45214,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(45297,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(45311,12,6,b'm',377,4,255,b'S',0,0), // error_detail
+    f(45662,17,7,b'm',320,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(45615,9,2,b'm',361,2,255,b'S',0,0), // resources
-    f(45814,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(45305,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(45624,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(45646,13,6,b'm',99,4,255,b'S',0,0), // control_plane
-    f(45681,15,7,b'm',320,2,255,b'S',0,0), // resource_errors
+    f(45524,9,2,b'm',360,2,255,b'S',0,0), // resources
+    f(45723,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(45214,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(45533,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(45555,13,6,b'm',99,4,255,b'S',0,0), // control_plane
+    f(45590,15,7,b'm',319,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(45874,10,1,b'm',316,4,0,b'S',0,0), // constraint
-    f(45884,14,2,b'm',315,4,0,b'S',0,0), // or_constraints
-    f(45898,15,3,b'm',315,4,0,b'S',0,0), // and_constraints
-    f(45913,15,4,b'm',314,4,0,b'S',0,0), // not_constraints
+    f(45783,10,1,b'm',315,4,0,b'S',0,0), // constraint
+    f(45793,14,2,b'm',314,4,0,b'S',0,0), // or_constraints
+    f(45807,15,3,b'm',314,4,0,b'S',0,0), // and_constraints
+    f(45822,15,4,b'm',313,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(45997,11,1,b'm',314,2,255,b'S',0,0), // constraints
+    f(45906,11,1,b'm',313,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(46079,6,3,b'm',317,4,0,b'S',0,0), // exists
+    f(45988,6,3,b'm',316,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(46198,8,2,b'm',361,4,255,b'S',0,0), // resource
+    f(46107,8,2,b'm',360,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(46206,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(27464,3,6,b'm',365,4,255,b'S',0,0), // ttl
-    f(46213,13,7,b'm',319,4,255,b'S',0,0), // cache_control
-    f(46226,13,8,b'm',323,4,255,b'S',0,0), // resource_name
+    f(46115,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(27464,3,6,b'm',364,4,255,b'S',0,0), // ttl
+    f(46122,13,7,b'm',318,4,255,b'S',0,0), // cache_control
+    f(46135,13,8,b'm',322,4,255,b'S',0,0), // resource_name
     f(9768,8,9,b'm',119,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(46287,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(46196,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(46226,13,1,b'm',323,4,255,b'S',0,0), // resource_name
-    f(45402,12,2,b'm',378,4,255,b'S',0,0), // error_detail
+    f(46135,13,1,b'm',322,4,255,b'S',0,0), // resource_name
+    f(45311,12,2,b'm',377,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(18288,18,2,b'm',322,1,255,b'S',0,0), // dynamic_parameters
+    f(18288,18,2,b'm',321,1,255,b'S',0,0), // dynamic_parameters
     // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(46485,29,2,b'm',314,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(46394,29,2,b'm',313,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.type.matcher.v3.DoubleMatcher
-    f(46549,5,1,b'm',350,4,0,b'I',6893,36), // range
-    f(46554,5,2,b'd',65535,4,0,b'I',6893,36), // exact
+    f(46458,5,1,b'm',349,4,0,b'I',6893,36), // range
+    f(46463,5,2,b'd',65535,4,0,b'I',6893,36), // exact
     // envoy.type.matcher.v3.FilterStateMatcher
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(24426,12,2,b'm',335,4,0,b'S',0,0), // string_match
-    f(46644,13,3,b'm',65535,4,0,b'R',46599,45), // address_match
+    f(24426,12,2,b'm',334,4,0,b'S',0,0), // string_match
+    f(46553,13,3,b'm',65535,4,0,b'R',46508,45), // address_match
     // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
     f(27588,11,1,b's',65535,0,255,b'S',0,0), // header_name
     // envoy.type.matcher.v3.ListMatcher
-    f(46739,6,1,b'm',336,4,0,b'I',6893,36), // one_of
+    f(46648,6,1,b'm',335,4,0,b'I',6893,36), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(46784,8,1,b'm',335,2,255,b'S',0,0), // patterns
+    f(46693,8,1,b'm',334,2,255,b'S',0,0), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3142,6,1,b's',65535,0,255,b'I',6893,36), // filter
-    f(131,4,2,b'm',330,2,255,b'I',6893,36), // path
-    f(2972,5,3,b'm',336,4,255,b'I',6893,36), // value
-    f(46829,6,4,b'b',65535,0,255,b'I',6893,36), // invert
+    f(131,4,2,b'm',329,2,255,b'I',6893,36), // path
+    f(2972,5,3,b'm',335,4,255,b'I',6893,36), // value
+    f(46738,6,4,b'b',65535,0,255,b'I',6893,36), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
     f(12999,3,1,b's',65535,4,0,b'I',6893,36), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(46915,14,1,b'm',336,2,255,b'I',6893,36), // value_matchers
+    f(46824,14,1,b'm',335,2,255,b'I',6893,36), // value_matchers
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(46974,7,1,b'm',333,4,255,b'S',0,0), // pattern
-    f(46981,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(46883,7,1,b'm',332,4,255,b'S',0,0), // pattern
+    f(46890,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(47091,10,1,b'm',334,4,0,b'I',47027,64), // google_re2
+    f(47000,10,1,b'm',333,4,0,b'I',46936,64), // google_re2
     f(23653,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(47145,16,1,b'm',375,4,255,b'I',6893,36), // max_program_size
+    f(47054,16,1,b'm',374,4,255,b'I',6893,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(46554,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(46463,5,1,b's',65535,4,0,b'S',0,0), // exact
     f(28579,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(47196,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(28626,10,5,b'm',333,4,0,b'S',0,0), // safe_regex
-    f(47202,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(47213,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(47273,6,8,b'm',381,4,0,b'R',47221,52), // custom
+    f(47105,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(28626,10,5,b'm',332,4,0,b'S',0,0), // safe_regex
+    f(47111,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(47122,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(47182,6,8,b'm',380,4,0,b'R',47130,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(47313,10,1,b'm',337,4,0,b'I',6893,36), // null_match
-    f(47323,12,2,b'm',324,4,0,b'I',6893,36), // double_match
-    f(24426,12,3,b'm',335,4,0,b'I',6893,36), // string_match
-    f(47335,10,4,b'b',65535,4,0,b'I',6893,36), // bool_match
+    f(47222,10,1,b'm',336,4,0,b'I',6893,36), // null_match
+    f(47232,12,2,b'm',323,4,0,b'I',6893,36), // double_match
+    f(24426,12,3,b'm',334,4,0,b'I',6893,36), // string_match
+    f(47244,10,4,b'b',65535,4,0,b'I',6893,36), // bool_match
     f(24685,13,5,b'b',65535,4,0,b'I',6893,36), // present_match
-    f(47345,10,6,b'm',327,4,0,b'I',6893,36), // list_match
-    f(22985,8,7,b'm',331,4,0,b'I',6893,36), // or_match
+    f(47254,10,6,b'm',326,4,0,b'I',6893,36), // list_match
+    f(22985,8,7,b'm',330,4,0,b'I',6893,36), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
     f(12999,3,1,b's',65535,0,255,b'I',6893,36), // key
-    f(131,4,2,b'm',339,2,255,b'I',6893,36), // path
+    f(131,4,2,b'm',338,2,255,b'I',6893,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
     f(12999,3,1,b's',65535,4,0,b'I',6893,36), // key
-    f(47479,5,2,b'u',65535,4,0,b'I',6893,36), // index
+    f(47388,5,2,b'u',65535,4,0,b'I',6893,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(47519,7,1,b'm',343,4,0,b'I',6893,36), // request
-    f(25018,5,2,b'm',344,4,0,b'I',6893,36), // route
-    f(694,7,3,b'm',341,4,0,b'I',6893,36), // cluster
-    f(47526,4,4,b'm',342,4,0,b'I',6893,36), // host
+    f(47428,7,1,b'm',342,4,0,b'I',6893,36), // request
+    f(25018,5,2,b'm',343,4,0,b'I',6893,36), // route
+    f(694,7,3,b'm',340,4,0,b'I',6893,36), // cluster
+    f(47435,4,4,b'm',341,4,0,b'I',6893,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(47728,3,1,b's',65535,0,255,b'I',6893,36), // tag
-    f(47731,7,2,b'm',348,4,0,b'I',6893,36), // literal
-    f(47738,11,3,b'm',346,4,0,b'I',6893,36), // environment
-    f(47749,14,4,b'm',347,4,0,b'I',6893,36), // request_header
-    f(9768,8,5,b'm',349,4,0,b'I',6893,36), // metadata
+    f(47637,3,1,b's',65535,0,255,b'I',6893,36), // tag
+    f(47640,7,2,b'm',347,4,0,b'I',6893,36), // literal
+    f(47647,11,3,b'm',345,4,0,b'I',6893,36), // environment
+    f(47658,14,4,b'm',346,4,0,b'I',6893,36), // request_header
+    f(9768,8,5,b'm',348,4,0,b'I',6893,36), // metadata
     f(2972,5,6,b's',65535,4,0,b'I',6893,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
     f(345,4,1,b's',65535,0,255,b'I',6893,36), // name
@@ -4177,41 +4172,41 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     // envoy.type.tracing.v3.CustomTag.Literal
     f(2972,5,1,b's',65535,0,255,b'I',6893,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(47923,4,1,b'm',340,4,255,b'I',6893,36), // kind
-    f(12615,12,2,b'm',338,4,255,b'I',6893,36), // metadata_key
+    f(47832,4,1,b'm',339,4,255,b'I',6893,36), // kind
+    f(12615,12,2,b'm',337,4,255,b'I',6893,36), // metadata_key
     f(18965,13,3,b's',65535,0,255,b'I',6893,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(47952,5,1,b'd',65535,0,255,b'I',6893,36), // start
-    f(47957,3,2,b'd',65535,0,255,b'I',6893,36), // end
+    f(47861,5,1,b'd',65535,0,255,b'I',6893,36), // start
+    f(47866,3,2,b'd',65535,0,255,b'I',6893,36), // end
     // envoy.type.v3.FractionalPercent
-    f(47991,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(48000,11,2,b'e',46,0,255,b'S',0,0), // denominator
+    f(47900,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(47909,11,2,b'e',46,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(27309,9,1,b'm',354,4,0,b'I',6893,36), // source_ip
-    f(27232,12,2,b'm',353,4,0,b'I',6893,36), // filter_state
+    f(27309,9,1,b'm',353,4,0,b'I',6893,36), // source_ip
+    f(27232,12,2,b'm',352,4,0,b'I',6893,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
     f(12999,3,1,b's',65535,0,255,b'I',6893,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(48128,4,1,b'e',47,0,255,b'S',0,0), // code
+    f(48037,4,1,b'e',47,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(47952,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(47957,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(47861,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(47866,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(47952,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(47957,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(47861,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(47866,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(48230,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(48242,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(48254,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(48139,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(48151,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(48163,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // envoy.type.v3.TokenBucket
     f(18683,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
-    f(48284,15,2,b'm',375,4,255,b'S',0,0), // tokens_per_fill
-    f(48299,13,3,b'm',365,4,255,b'S',0,0), // fill_interval
+    f(48193,15,2,b'm',374,4,255,b'S',0,0), // tokens_per_fill
+    f(48208,13,3,b'm',364,4,255,b'S',0,0), // fill_interval
     // google.protobuf.Any
-    f(45305,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(45214,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -4220,8 +4215,8 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(48433,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(48440,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(48342,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(48349,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -4230,443 +4225,443 @@ pub(crate) static FIELDS: [FieldRow; 1550] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(48569,6,1,b'm',377,2,255,b'S',0,0), // values
+    f(48478,6,1,b'm',376,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(48624,6,1,b'm',373,1,255,b'S',0,0), // fields
+    f(48533,6,1,b'm',372,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',377,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',376,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(48433,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(48440,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(48342,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(48349,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(48764,10,1,b'e',48,4,0,b'S',0,0), // null_value
-    f(48774,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(48786,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(48798,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(48808,12,5,b'm',372,4,0,b'S',0,0), // struct_value
-    f(48820,10,6,b'm',370,4,0,b'S',0,0), // list_value
+    f(48673,10,1,b'e',48,4,0,b'S',0,0), // null_value
+    f(48683,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(48695,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(48707,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(48717,12,5,b'm',371,4,0,b'S',0,0), // struct_value
+    f(48729,10,6,b'm',369,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(48128,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(48847,7,2,b's',65535,0,255,b'S',0,0), // message
-    f(3100,7,3,b'm',361,2,255,b'S',0,0), // details
+    f(48037,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(48756,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(3100,7,3,b'm',360,2,255,b'S',0,0), // details
     // xds.core.v3.ContextParams
-    f(48879,6,1,b'm',380,1,255,b'S',0,0), // params
+    f(48788,6,1,b'm',379,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // xds.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',361,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',360,4,255,b'S',0,0), // typed_config
     // xds.type.matcher.v3.Matcher
-    f(48981,12,1,b'm',383,4,0,b'S',0,0), // matcher_list
-    f(48993,12,2,b'm',388,4,0,b'S',0,0), // matcher_tree
-    f(49005,11,3,b'm',391,4,255,b'S',0,0), // on_no_match
+    f(48890,12,1,b'm',382,4,0,b'S',0,0), // matcher_list
+    f(48902,12,2,b'm',387,4,0,b'S',0,0), // matcher_tree
+    f(48914,11,3,b'm',390,4,255,b'S',0,0), // on_no_match
     // xds.type.matcher.v3.Matcher.MatcherList
-    f(49055,8,1,b'm',384,2,255,b'S',0,0), // matchers
+    f(48964,8,1,b'm',383,2,255,b'S',0,0), // matchers
     // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    f(49115,9,1,b'm',385,4,255,b'S',0,0), // predicate
-    f(49124,8,2,b'm',391,4,255,b'S',0,0), // on_match
+    f(49024,9,1,b'm',384,4,255,b'S',0,0), // predicate
+    f(49033,8,2,b'm',390,4,255,b'S',0,0), // on_match
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    f(49181,16,1,b'm',387,4,0,b'S',0,0), // single_predicate
-    f(49197,10,2,b'm',386,4,0,b'S',0,0), // or_matcher
-    f(49207,11,3,b'm',386,4,0,b'S',0,0), // and_matcher
-    f(49218,11,4,b'm',385,4,0,b'S',0,0), // not_matcher
+    f(49090,16,1,b'm',386,4,0,b'S',0,0), // single_predicate
+    f(49106,10,2,b'm',385,4,0,b'S',0,0), // or_matcher
+    f(49116,11,3,b'm',385,4,0,b'S',0,0), // and_matcher
+    f(49127,11,4,b'm',384,4,0,b'S',0,0), // not_matcher
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    f(49115,9,1,b'm',385,2,255,b'S',0,0), // predicate
+    f(49024,9,1,b'm',384,2,255,b'S',0,0), // predicate
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    f(49357,5,1,b'm',381,4,255,b'S',0,0), // input
-    f(49362,11,2,b'm',394,4,0,b'S',0,0), // value_match
-    f(49373,12,3,b'm',381,4,0,b'S',0,0), // custom_match
+    f(49266,5,1,b'm',380,4,255,b'S',0,0), // input
+    f(49271,11,2,b'm',393,4,0,b'S',0,0), // value_match
+    f(49282,12,3,b'm',380,4,0,b'S',0,0), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree
-    f(49357,5,1,b'm',381,4,255,b'S',0,0), // input
-    f(49424,15,2,b'm',389,4,0,b'S',0,0), // exact_match_map
-    f(49439,16,3,b'm',389,4,0,b'S',0,0), // prefix_match_map
-    f(49373,12,4,b'm',381,4,0,b'R',49455,55), // custom_match
+    f(49266,5,1,b'm',380,4,255,b'S',0,0), // input
+    f(49333,15,2,b'm',388,4,0,b'S',0,0), // exact_match_map
+    f(49348,16,3,b'm',388,4,0,b'S',0,0), // prefix_match_map
+    f(49282,12,4,b'm',380,4,0,b'R',49364,55), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    f(49558,3,1,b'm',390,1,255,b'S',0,0), // map
+    f(49467,3,1,b'm',389,1,255,b'S',0,0), // map
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',391,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',390,4,255,b'S',0,0), // value
     // xds.type.matcher.v3.Matcher.OnMatch
-    f(29263,7,1,b'm',382,4,0,b'S',0,0), // matcher
-    f(49653,6,2,b'm',381,4,0,b'S',0,0), // action
-    f(49697,13,3,b'b',65535,0,255,b'R',49659,38), // keep_matching
+    f(29263,7,1,b'm',381,4,0,b'S',0,0), // matcher
+    f(49562,6,2,b'm',380,4,0,b'S',0,0), // action
+    f(49606,13,3,b'b',65535,0,255,b'R',49568,38), // keep_matching
     // xds.type.matcher.v3.RegexMatcher
-    f(47091,10,1,b'm',393,4,0,b'S',0,0), // google_re2
+    f(47000,10,1,b'm',392,4,0,b'S',0,0), // google_re2
     f(23653,5,2,b's',65535,0,255,b'S',0,0), // regex
     // xds.type.matcher.v3.RegexMatcher.GoogleRE2
     // xds.type.matcher.v3.StringMatcher
-    f(46554,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(46463,5,1,b's',65535,4,0,b'S',0,0), // exact
     f(28579,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(47196,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(28626,10,5,b'm',392,4,0,b'S',0,0), // safe_regex
-    f(47202,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(47213,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(47273,6,8,b'm',381,4,0,b'R',47221,52), // custom
+    f(47105,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(28626,10,5,b'm',391,4,0,b'S',0,0), // safe_regex
+    f(47111,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(47122,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(47182,6,8,b'm',380,4,0,b'R',47130,52), // custom
 ];
 
 pub(crate) static ENUMS: [EnumRow; 49] = [
-    e(49817,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(49914,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(49977,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(50024,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(50083,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(50154,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(50198,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
-    e(50251,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    e(50495,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    e(50616,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(50704,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(50806,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(50893,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(50973,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(51102,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(51192,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(51327,31,80,3), // envoy.config.core.v3.ApiVersion
-    e(51362,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(51500,33,87,6), // envoy.config.core.v3.HealthStatus
-    e(51557,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(51656,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
-    e(51706,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    e(51791,36,100,2), // envoy.config.core.v3.RoutingPriority
-    e(51831,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(51880,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
-    e(52002,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
-    e(52086,37,110,3), // envoy.config.core.v3.TrafficDirection
-    e(52149,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(52241,43,116,2), // envoy.config.listener.v3.Listener.DrainType
-    e(52295,57,118,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(52419,61,123,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(52520,52,126,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(52589,37,129,15), // envoy.data.accesslog.v3.AccessLogType
-    e(52876,55,144,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    e(52931,87,150,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    e(53032,98,153,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    e(53150,91,156,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(53256,106,160,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(53427,110,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(53623,108,170,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(53768,65,173,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    e(53887,86,176,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    e(53991,93,178,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(54118,79,180,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(54239,71,183,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(54361,67,189,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(54464,47,194,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(54537,24,197,57), // envoy.type.v3.StatusCode
-    e(55355,25,254,1), // google.protobuf.NullValue
+    e(49726,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(49823,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(49886,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(49933,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(49992,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(50063,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(50107,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
+    e(50160,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
+    e(50404,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
+    e(50525,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(50613,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(50715,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(50802,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(50882,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(51011,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(51101,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(51236,31,80,3), // envoy.config.core.v3.ApiVersion
+    e(51271,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(51409,33,87,6), // envoy.config.core.v3.HealthStatus
+    e(51466,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(51565,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
+    e(51615,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
+    e(51700,36,100,2), // envoy.config.core.v3.RoutingPriority
+    e(51740,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(51789,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
+    e(51911,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
+    e(51995,37,110,3), // envoy.config.core.v3.TrafficDirection
+    e(52058,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(52150,43,116,2), // envoy.config.listener.v3.Listener.DrainType
+    e(52204,57,118,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(52328,61,123,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(52429,52,126,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(52498,37,129,15), // envoy.data.accesslog.v3.AccessLogType
+    e(52785,55,144,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
+    e(52840,87,150,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(52941,98,153,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
+    e(53059,91,156,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(53165,106,160,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(53336,110,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(53532,108,170,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(53677,65,173,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(53796,86,176,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
+    e(53900,93,178,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(54027,79,180,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(54148,71,183,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(54270,67,189,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(54373,47,194,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(54446,24,197,57), // envoy.type.v3.StatusCode
+    e(55264,25,254,1), // google.protobuf.NullValue
 ];
 
 pub(crate) static VALUES: [ValueRow; 255] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(49852,7,0), // UNKNOWN
-    v(49859,9,1), // REQUESTED
-    v(49868,14,2), // DOES_NOT_EXIST
-    v(49882,5,3), // ACKED
-    v(49887,6,4), // NACKED
-    v(49893,14,5), // RECEIVED_ERROR
-    v(49907,7,6), // TIMEOUT
+    v(49761,7,0), // UNKNOWN
+    v(49768,9,1), // REQUESTED
+    v(49777,14,2), // DOES_NOT_EXIST
+    v(49791,5,3), // ACKED
+    v(49796,6,4), // NACKED
+    v(49802,14,5), // RECEIVED_ERROR
+    v(49816,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(49961,7,0), // Gradual
-    v(49968,9,1), // Immediate
+    v(49870,7,0), // Gradual
+    v(49877,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(50020,2,0), // v4
-    v(50022,2,1), // v6
+    v(49929,2,0), // v4
+    v(49931,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(50062,5,0), // Serve
-    v(50067,8,1), // Validate
-    v(50075,8,2), // InitOnly
+    v(49971,5,0), // Serve
+    v(49976,8,1), // Validate
+    v(49984,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(50114,4,0), // LIVE
-    v(50118,8,1), // DRAINING
-    v(50126,16,2), // PRE_INITIALIZING
-    v(50142,12,3), // INITIALIZING
+    v(50023,4,0), // LIVE
+    v(50027,8,1), // DRAINING
+    v(50035,16,2), // PRE_INITIALIZING
+    v(50051,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(50186,7,0), // COUNTER
-    v(50193,5,1), // GAUGE
+    v(50095,7,0), // COUNTER
+    v(50102,5,1), // GAUGE
     // envoy.config.accesslog.v3.ComparisonFilter.Op
-    v(50243,2,0), // EQ
-    v(50245,2,1), // GE
-    v(50247,2,2), // LE
-    v(50249,2,3), // NE
+    v(50152,2,0), // EQ
+    v(50154,2,1), // GE
+    v(50156,2,2), // LE
+    v(50158,2,3), // NE
     // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    v(50300,2,0), // OK
-    v(50302,8,1), // CANCELED
-    v(49852,7,2), // UNKNOWN
-    v(50310,16,3), // INVALID_ARGUMENT
-    v(50326,17,4), // DEADLINE_EXCEEDED
-    v(50343,9,5), // NOT_FOUND
-    v(50352,14,6), // ALREADY_EXISTS
-    v(50366,17,7), // PERMISSION_DENIED
-    v(50383,18,8), // RESOURCE_EXHAUSTED
-    v(50401,19,9), // FAILED_PRECONDITION
-    v(50420,7,10), // ABORTED
-    v(50427,12,11), // OUT_OF_RANGE
-    v(50439,13,12), // UNIMPLEMENTED
-    v(50452,8,13), // INTERNAL
-    v(50460,11,14), // UNAVAILABLE
-    v(50471,9,15), // DATA_LOSS
-    v(50480,15,16), // UNAUTHENTICATED
+    v(50209,2,0), // OK
+    v(50211,8,1), // CANCELED
+    v(49761,7,2), // UNKNOWN
+    v(50219,16,3), // INVALID_ARGUMENT
+    v(50235,17,4), // DEADLINE_EXCEEDED
+    v(50252,9,5), // NOT_FOUND
+    v(50261,14,6), // ALREADY_EXISTS
+    v(50275,17,7), // PERMISSION_DENIED
+    v(50292,18,8), // RESOURCE_EXHAUSTED
+    v(50310,19,9), // FAILED_PRECONDITION
+    v(50329,7,10), // ABORTED
+    v(50336,12,11), // OUT_OF_RANGE
+    v(50348,13,12), // UNIMPLEMENTED
+    v(50361,8,13), // INTERNAL
+    v(50369,11,14), // UNAVAILABLE
+    v(50380,9,15), // DATA_LOSS
+    v(50389,15,16), // UNAUTHENTICATED
     // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    v(50556,14,0), // REQUEST_HEADER
-    v(50570,15,1), // REQUEST_TRAILER
-    v(50585,15,2), // RESPONSE_HEADER
-    v(50600,16,3), // RESPONSE_TRAILER
+    v(50465,14,0), // REQUEST_HEADER
+    v(50479,15,1), // REQUEST_TRAILER
+    v(50494,15,2), // RESPONSE_HEADER
+    v(50509,16,3), // RESPONSE_TRAILER
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(49852,7,0), // UNKNOWN
-    v(50679,4,1), // KILL
-    v(50683,9,2), // MULTIKILL
-    v(50692,8,3), // MEGAMISS
-    v(50700,4,4), // MISS
+    v(49761,7,0), // UNKNOWN
+    v(50588,4,1), // KILL
+    v(50592,9,2), // MULTIKILL
+    v(50601,8,3), // MEGAMISS
+    v(50609,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(50760,23,0), // USE_CONFIGURED_PROTOCOL
-    v(50783,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(50669,23,0), // USE_CONFIGURED_PROTOCOL
+    v(50692,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(50851,6,0), // STATIC
-    v(50857,10,1), // STRICT_DNS
-    v(50867,11,2), // LOGICAL_DNS
-    v(50878,3,3), // EDS
-    v(50881,12,4), // ORIGINAL_DST
+    v(50760,6,0), // STATIC
+    v(50766,10,1), // STRICT_DNS
+    v(50776,11,2), // LOGICAL_DNS
+    v(50787,3,3), // EDS
+    v(50790,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(50940,4,0), // AUTO
-    v(50944,7,1), // V4_ONLY
-    v(50951,7,2), // V6_ONLY
-    v(50958,12,3), // V4_PREFERRED
-    v(50970,3,4), // ALL
+    v(50849,4,0), // AUTO
+    v(50853,7,1), // V4_ONLY
+    v(50860,7,2), // V6_ONLY
+    v(50867,12,3), // V4_PREFERRED
+    v(50879,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(51013,11,0), // ROUND_ROBIN
-    v(51024,13,1), // LEAST_REQUEST
-    v(51037,9,2), // RING_HASH
-    v(51046,6,3), // RANDOM
-    v(51052,6,5), // MAGLEV
-    v(51058,16,6), // CLUSTER_PROVIDED
-    v(51074,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(50922,11,0), // ROUND_ROBIN
+    v(50933,13,1), // LEAST_REQUEST
+    v(50946,9,2), // RING_HASH
+    v(50955,6,3), // RANDOM
+    v(50961,6,5), // MAGLEV
+    v(50967,16,6), // CLUSTER_PROVIDED
+    v(50983,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(51177,7,0), // DEFAULT
-    v(51184,2,1), // V4
-    v(51186,2,2), // V6
-    v(51188,4,3), // PIPE
-    v(50452,8,4), // INTERNAL
+    v(51086,7,0), // DEFAULT
+    v(51093,2,1), // V4
+    v(51095,2,2), // V6
+    v(51097,4,3), // PIPE
+    v(50361,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(51236,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(51273,4,1), // REST
-    v(51277,4,2), // GRPC
-    v(51281,10,3), // DELTA_GRPC
-    v(51291,15,5), // AGGREGATED_GRPC
-    v(51306,21,6), // AGGREGATED_DELTA_GRPC
+    v(51145,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(51182,4,1), // REST
+    v(51186,4,2), // GRPC
+    v(51190,10,3), // DELTA_GRPC
+    v(51200,15,5), // AGGREGATED_GRPC
+    v(51215,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(50940,4,0), // AUTO
-    v(51358,2,1), // V2
-    v(51360,2,2), // V3
+    v(50849,4,0), // AUTO
+    v(51267,2,1), // V2
+    v(51269,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(51419,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(51442,13,1), // ADD_IF_ABSENT
-    v(51455,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(51481,19,3), // OVERWRITE_IF_EXISTS
+    v(51328,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(51351,13,1), // ADD_IF_ABSENT
+    v(51364,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(51390,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(49852,7,0), // UNKNOWN
-    v(51533,7,1), // HEALTHY
-    v(51540,9,2), // UNHEALTHY
-    v(50118,8,3), // DRAINING
-    v(49907,7,4), // TIMEOUT
-    v(51549,8,5), // DEGRADED
+    v(49761,7,0), // UNKNOWN
+    v(51442,7,1), // HEALTHY
+    v(51449,9,2), // UNHEALTHY
+    v(50027,8,3), // DRAINING
+    v(49816,7,4), // TIMEOUT
+    v(51458,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(51626,5,0), // ALLOW
-    v(51631,14,1), // REJECT_REQUEST
-    v(51645,11,2), // DROP_HEADER
+    v(51535,5,0), // ALLOW
+    v(51540,14,1), // REJECT_REQUEST
+    v(51554,11,2), // DROP_HEADER
     // envoy.config.core.v3.ProxyProtocolConfig.Version
-    v(51704,2,0), // V1
-    v(51358,2,1), // V2
+    v(51613,2,0), // V1
+    v(51267,2,1), // V2
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    v(51773,11,0), // INCLUDE_ALL
-    v(51784,7,1), // INCLUDE
+    v(51682,11,0), // INCLUDE_ALL
+    v(51693,7,1), // INCLUDE
     // envoy.config.core.v3.RoutingPriority
-    v(51177,7,0), // DEFAULT
-    v(51827,4,1), // HIGH
+    v(51086,7,0), // DEFAULT
+    v(51736,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(51874,3,0), // TCP
-    v(51877,3,1), // UDP
+    v(51783,3,0), // TCP
+    v(51786,3,1), // UDP
     // envoy.config.core.v3.SocketOption.SocketIpVersion
-    v(51929,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
-    v(51958,22,1), // SOCKET_IP_VERSION_IPV4
-    v(51980,22,2), // SOCKET_IP_VERSION_IPV6
+    v(51838,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
+    v(51867,22,1), // SOCKET_IP_VERSION_IPV4
+    v(51889,22,2), // SOCKET_IP_VERSION_IPV6
     // envoy.config.core.v3.SocketOption.SocketState
-    v(52047,13,0), // STATE_PREBIND
-    v(52060,11,1), // STATE_BOUND
-    v(52071,15,2), // STATE_LISTENING
+    v(51956,13,0), // STATE_PREBIND
+    v(51969,11,1), // STATE_BOUND
+    v(51980,15,2), // STATE_LISTENING
     // envoy.config.core.v3.TrafficDirection
-    v(52123,11,0), // UNSPECIFIED
-    v(52134,7,1), // INBOUND
-    v(52141,8,2), // OUTBOUND
+    v(52032,11,0), // UNSPECIFIED
+    v(52043,7,1), // INBOUND
+    v(52050,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(52211,3,0), // ANY
-    v(52214,19,1), // SAME_IP_OR_LOOPBACK
-    v(52233,8,2), // EXTERNAL
+    v(52120,3,0), // ANY
+    v(52123,19,1), // SAME_IP_OR_LOOPBACK
+    v(52142,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(51177,7,0), // DEFAULT
-    v(52284,11,1), // MODIFY_ONLY
+    v(51086,7,0), // DEFAULT
+    v(52193,11,1), // MODIFY_ONLY
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(52352,17,0), // MOVED_PERMANENTLY
-    v(52369,5,1), // FOUND
-    v(52374,9,2), // SEE_OTHER
-    v(52383,18,3), // TEMPORARY_REDIRECT
-    v(52401,18,4), // PERMANENT_REDIRECT
+    v(52261,17,0), // MOVED_PERMANENTLY
+    v(52278,5,1), // FOUND
+    v(52283,9,2), // SEE_OTHER
+    v(52292,18,3), // TEMPORARY_REDIRECT
+    v(52310,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(52480,19,0), // SERVICE_UNAVAILABLE
-    v(50343,9,1), // NOT_FOUND
-    v(52499,21,2), // INTERNAL_SERVER_ERROR
+    v(52389,19,0), // SERVICE_UNAVAILABLE
+    v(50252,9,1), // NOT_FOUND
+    v(52408,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(52572,4,0), // NONE
-    v(52576,13,1), // EXTERNAL_ONLY
-    v(50970,3,2), // ALL
+    v(52481,4,0), // NONE
+    v(52485,13,1), // EXTERNAL_ONLY
+    v(50879,3,2), // ALL
     // envoy.data.accesslog.v3.AccessLogType
-    v(52626,6,0), // NotSet
-    v(52632,20,1), // TcpUpstreamConnected
-    v(52652,11,2), // TcpPeriodic
-    v(52663,16,3), // TcpConnectionEnd
-    v(52679,15,4), // DownstreamStart
-    v(52694,18,5), // DownstreamPeriodic
-    v(52712,13,6), // DownstreamEnd
-    v(52725,17,7), // UpstreamPoolReady
-    v(52742,16,8), // UpstreamPeriodic
-    v(52758,11,9), // UpstreamEnd
-    v(52769,39,10), // DownstreamTunnelSuccessfullyEstablished
-    v(52808,26,11), // UdpTunnelUpstreamConnected
-    v(52834,11,12), // UdpPeriodic
-    v(52845,13,13), // UdpSessionEnd
-    v(52858,18,14), // TcpConnectionStart
+    v(52535,6,0), // NotSet
+    v(52541,20,1), // TcpUpstreamConnected
+    v(52561,11,2), // TcpPeriodic
+    v(52572,16,3), // TcpConnectionEnd
+    v(52588,15,4), // DownstreamStart
+    v(52603,18,5), // DownstreamPeriodic
+    v(52621,13,6), // DownstreamEnd
+    v(52634,17,7), // UpstreamPoolReady
+    v(52651,16,8), // UpstreamPeriodic
+    v(52667,11,9), // UpstreamEnd
+    v(52678,39,10), // DownstreamTunnelSuccessfullyEstablished
+    v(52717,26,11), // UdpTunnelUpstreamConnected
+    v(52743,11,12), // UdpPeriodic
+    v(52754,13,13), // UdpSessionEnd
+    v(52767,18,14), // TcpConnectionStart
     // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    v(52123,11,0), // UNSPECIFIED
-    v(50940,4,1), // AUTO
-    v(50944,7,2), // V4_ONLY
-    v(50951,7,3), // V6_ONLY
-    v(50958,12,4), // V4_PREFERRED
-    v(50970,3,5), // ALL
+    v(52032,11,0), // UNSPECIFIED
+    v(50849,4,1), // AUTO
+    v(50853,7,2), // V4_ONLY
+    v(50860,7,3), // V6_ONLY
+    v(50867,12,4), // V4_PREFERRED
+    v(50879,3,5), // ALL
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    v(52572,4,0), // NONE
-    v(53018,4,1), // ONCE
-    v(53022,10,2), // TRANSITIVE
+    v(52481,4,0), // NONE
+    v(52927,4,1), // ONCE
+    v(52931,10,2), // TRANSITIVE
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    v(52123,11,0), // UNSPECIFIED
-    v(53130,14,1), // SANITIZED_UTF8
-    v(53144,6,2), // BASE64
+    v(52032,11,0), // UNSPECIFIED
+    v(53039,14,1), // SANITIZED_UTF8
+    v(53053,6,2), // BASE64
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(50940,4,0), // AUTO
-    v(53241,5,1), // HTTP1
-    v(53246,5,2), // HTTP2
-    v(53251,5,3), // HTTP3
+    v(50849,4,0), // AUTO
+    v(53150,5,1), // HTTP1
+    v(53155,5,2), // HTTP2
+    v(53160,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(53362,8,0), // SANITIZE
-    v(53370,12,1), // FORWARD_ONLY
-    v(53382,14,2), // APPEND_FORWARD
-    v(53396,12,3), // SANITIZE_SET
-    v(53408,19,4), // ALWAYS_FORWARD_ONLY
+    v(53271,8,0), // SANITIZE
+    v(53279,12,1), // FORWARD_ONLY
+    v(53291,14,2), // APPEND_FORWARD
+    v(53305,12,3), // SANITIZE_SET
+    v(53317,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(53537,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(53568,14,1), // KEEP_UNCHANGED
-    v(51631,14,2), // REJECT_REQUEST
-    v(53582,21,3), // UNESCAPE_AND_REDIRECT
-    v(53603,20,4), // UNESCAPE_AND_FORWARD
+    v(53446,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(53477,14,1), // KEEP_UNCHANGED
+    v(51540,14,2), // REJECT_REQUEST
+    v(53491,21,3), // UNESCAPE_AND_REDIRECT
+    v(53512,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(53731,9,0), // OVERWRITE
-    v(53740,16,1), // APPEND_IF_ABSENT
-    v(53756,12,2), // PASS_THROUGH
+    v(53640,9,0), // OVERWRITE
+    v(53649,16,1), // APPEND_IF_ABSENT
+    v(53665,12,2), // PASS_THROUGH
     // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    v(53833,9,0), // IMMEDIATE
-    v(53842,18,1), // ON_DOWNSTREAM_DATA
-    v(53860,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    v(53742,9,0), // IMMEDIATE
+    v(53751,18,1), // ON_DOWNSTREAM_DATA
+    v(53769,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    v(53973,9,0), // N_CHOICES
-    v(53982,9,1), // FULL_SCAN
+    v(53882,9,0), // N_CHOICES
+    v(53891,9,1), // FULL_SCAN
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(54084,18,0), // VERIFY_TRUST_CHAIN
-    v(54102,16,1), // ACCEPT_UNTRUSTED
+    v(53993,18,0), // VERIFY_TRUST_CHAIN
+    v(54011,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(54197,16,0), // LENIENT_STAPLING
-    v(54213,15,1), // STRICT_STAPLING
-    v(54228,11,2), // MUST_STAPLE
+    v(54106,16,0), // LENIENT_STAPLING
+    v(54122,15,1), // STRICT_STAPLING
+    v(54137,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(54310,20,0), // SAN_TYPE_UNSPECIFIED
-    v(54330,5,1), // EMAIL
-    v(54335,3,2), // DNS
-    v(54338,3,3), // URI
-    v(54341,10,4), // IP_ADDRESS
-    v(54351,10,5), // OTHER_NAME
+    v(54219,20,0), // SAN_TYPE_UNSPECIFIED
+    v(54239,5,1), // EMAIL
+    v(54244,3,2), // DNS
+    v(54247,3,3), // URI
+    v(54250,10,4), // IP_ADDRESS
+    v(54260,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(54428,8,0), // TLS_AUTO
-    v(54436,7,1), // TLSv1_0
-    v(54443,7,2), // TLSv1_1
-    v(54450,7,3), // TLSv1_2
-    v(54457,7,4), // TLSv1_3
+    v(54337,8,0), // TLS_AUTO
+    v(54345,7,1), // TLSv1_0
+    v(54352,7,2), // TLSv1_1
+    v(54359,7,3), // TLSv1_2
+    v(54366,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(54511,7,0), // HUNDRED
-    v(54518,12,1), // TEN_THOUSAND
-    v(54530,7,2), // MILLION
+    v(54420,7,0), // HUNDRED
+    v(54427,12,1), // TEN_THOUSAND
+    v(54439,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(54561,5,0), // Empty
-    v(54566,8,100), // Continue
-    v(50300,2,200), // OK
-    v(54574,7,201), // Created
-    v(54581,8,202), // Accepted
-    v(54589,27,203), // NonAuthoritativeInformation
-    v(54616,9,204), // NoContent
-    v(54625,12,205), // ResetContent
-    v(54637,14,206), // PartialContent
-    v(54651,11,207), // MultiStatus
-    v(54662,15,208), // AlreadyReported
-    v(54677,6,226), // IMUsed
-    v(54683,15,300), // MultipleChoices
-    v(54698,16,301), // MovedPermanently
-    v(54714,5,302), // Found
-    v(54719,8,303), // SeeOther
-    v(54727,11,304), // NotModified
-    v(54738,8,305), // UseProxy
-    v(54746,17,307), // TemporaryRedirect
-    v(54763,17,308), // PermanentRedirect
-    v(54780,10,400), // BadRequest
-    v(54790,12,401), // Unauthorized
-    v(54802,15,402), // PaymentRequired
-    v(54817,9,403), // Forbidden
-    v(54826,8,404), // NotFound
-    v(54834,16,405), // MethodNotAllowed
-    v(54850,13,406), // NotAcceptable
-    v(54863,27,407), // ProxyAuthenticationRequired
-    v(54890,14,408), // RequestTimeout
-    v(54904,8,409), // Conflict
-    v(54912,4,410), // Gone
-    v(54916,14,411), // LengthRequired
-    v(54930,18,412), // PreconditionFailed
-    v(54948,15,413), // PayloadTooLarge
-    v(54963,10,414), // URITooLong
-    v(54973,20,415), // UnsupportedMediaType
-    v(54993,19,416), // RangeNotSatisfiable
-    v(55012,17,417), // ExpectationFailed
-    v(55029,18,421), // MisdirectedRequest
-    v(55047,19,422), // UnprocessableEntity
-    v(55066,6,423), // Locked
-    v(55072,16,424), // FailedDependency
-    v(55088,15,426), // UpgradeRequired
-    v(55103,20,428), // PreconditionRequired
-    v(55123,15,429), // TooManyRequests
-    v(55138,27,431), // RequestHeaderFieldsTooLarge
-    v(55165,19,500), // InternalServerError
-    v(55184,14,501), // NotImplemented
-    v(55198,10,502), // BadGateway
-    v(55208,18,503), // ServiceUnavailable
-    v(55226,14,504), // GatewayTimeout
-    v(55240,23,505), // HTTPVersionNotSupported
-    v(55263,21,506), // VariantAlsoNegotiates
-    v(55284,19,507), // InsufficientStorage
-    v(55303,12,508), // LoopDetected
-    v(55315,11,510), // NotExtended
-    v(55326,29,511), // NetworkAuthenticationRequired
+    v(54470,5,0), // Empty
+    v(54475,8,100), // Continue
+    v(50209,2,200), // OK
+    v(54483,7,201), // Created
+    v(54490,8,202), // Accepted
+    v(54498,27,203), // NonAuthoritativeInformation
+    v(54525,9,204), // NoContent
+    v(54534,12,205), // ResetContent
+    v(54546,14,206), // PartialContent
+    v(54560,11,207), // MultiStatus
+    v(54571,15,208), // AlreadyReported
+    v(54586,6,226), // IMUsed
+    v(54592,15,300), // MultipleChoices
+    v(54607,16,301), // MovedPermanently
+    v(54623,5,302), // Found
+    v(54628,8,303), // SeeOther
+    v(54636,11,304), // NotModified
+    v(54647,8,305), // UseProxy
+    v(54655,17,307), // TemporaryRedirect
+    v(54672,17,308), // PermanentRedirect
+    v(54689,10,400), // BadRequest
+    v(54699,12,401), // Unauthorized
+    v(54711,15,402), // PaymentRequired
+    v(54726,9,403), // Forbidden
+    v(54735,8,404), // NotFound
+    v(54743,16,405), // MethodNotAllowed
+    v(54759,13,406), // NotAcceptable
+    v(54772,27,407), // ProxyAuthenticationRequired
+    v(54799,14,408), // RequestTimeout
+    v(54813,8,409), // Conflict
+    v(54821,4,410), // Gone
+    v(54825,14,411), // LengthRequired
+    v(54839,18,412), // PreconditionFailed
+    v(54857,15,413), // PayloadTooLarge
+    v(54872,10,414), // URITooLong
+    v(54882,20,415), // UnsupportedMediaType
+    v(54902,19,416), // RangeNotSatisfiable
+    v(54921,17,417), // ExpectationFailed
+    v(54938,18,421), // MisdirectedRequest
+    v(54956,19,422), // UnprocessableEntity
+    v(54975,6,423), // Locked
+    v(54981,16,424), // FailedDependency
+    v(54997,15,426), // UpgradeRequired
+    v(55012,20,428), // PreconditionRequired
+    v(55032,15,429), // TooManyRequests
+    v(55047,27,431), // RequestHeaderFieldsTooLarge
+    v(55074,19,500), // InternalServerError
+    v(55093,14,501), // NotImplemented
+    v(55107,10,502), // BadGateway
+    v(55117,18,503), // ServiceUnavailable
+    v(55135,14,504), // GatewayTimeout
+    v(55149,23,505), // HTTPVersionNotSupported
+    v(55172,21,506), // VariantAlsoNegotiates
+    v(55193,19,507), // InsufficientStorage
+    v(55212,12,508), // LoopDetected
+    v(55224,11,510), // NotExtended
+    v(55235,29,511), // NetworkAuthenticationRequired
     // google.protobuf.NullValue
-    v(55380,10,0), // NULL_VALUE
+    v(55289,10,0), // NULL_VALUE
 ];

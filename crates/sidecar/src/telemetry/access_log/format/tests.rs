@@ -49,6 +49,7 @@ fn connection() -> Connection {
         direct_peer: Address::Socket("[::ffff:10.0.0.9]:5009".parse().unwrap()),
         local: Address::Socket("10.0.0.2:80".parse().unwrap()),
         direct_local: Address::Socket("10.0.0.2:15006".parse().unwrap()),
+        restored: true,
         listener,
         chain,
         server_name: Some("a\nb.example".into()),
