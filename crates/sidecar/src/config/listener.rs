@@ -46,6 +46,8 @@ pub struct Listener {
     pub direction: TrafficDirection,
     /// `access_log`: a line for each connection when it ends.
     pub access_log: Vec<AccessLog>,
+    /// `per_connection_buffer_limit_bytes`; `None` leaves it at what our buffers hold.
+    pub buffer_limit: Option<u32>,
     /// `max_connections_to_accept_per_socket_event`: after so many the worker looks after those it
     /// has.
     pub accept_at_once: Option<u32>,

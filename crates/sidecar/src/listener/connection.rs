@@ -54,6 +54,13 @@ impl Connection {
     pub fn original_destination(&self) -> Option<SocketAddr> {
         self.local.socket().filter(|_| self.restored)
     }
+
+    /// How many of its bytes may wait in a buffer of ours that holds `most` unless the listener
+    /// wants less.
+    pub fn buffer_limit(&self, most: usize) -> usize {
+        let limit = self.listener.buffer_limit;
+        limit.map_or(most, |limit| (limit as usize).min(most))
+    }
 }
 
 /// Whether the connections of one filter chain are to end, because the chain was changed or removed.

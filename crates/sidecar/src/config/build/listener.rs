@@ -118,6 +118,8 @@ pub fn build(
         default_filter_chain,
         direction,
         access_log,
+        // A zero turns Envoy's limit off.
+        buffer_limit: uint(&proto.per_connection_buffer_limit_bytes).filter(|limit| *limit > 0),
         accept_at_once: uint(&proto.max_connections_to_accept_per_socket_event),
         connection_limit: runtime_layer::number_at(&limit, u32::MAX),
         ignores_global_limit: proto.ignore_global_conn_limit,

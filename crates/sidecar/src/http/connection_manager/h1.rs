@@ -14,6 +14,7 @@ use crate::http::h1::Limits;
 use crate::http::h1::encoder;
 use crate::http::h1::error::HeadError;
 use crate::http::h1::server::{After, Connection};
+use crate::http::h1::wire::HIGH_WATERMARK;
 use crate::telemetry::access_log::flags::Flags;
 use crate::tls::stream::Stream;
 
@@ -28,6 +29,7 @@ pub async fn serve(context: &Rc<Context>, stream: Stream) {
         headers: manager.max_headers_count,
         trailers: manager.http1.dialect.trailers,
         accept_http_10: manager.http1.accept_http_10,
+        buffer: context.connection.buffer_limit(HIGH_WATERMARK),
     };
     let scheme = if context.connection.tls.is_some() {
         "https"

@@ -10,6 +10,7 @@ use super::context::Context;
 use super::stream_tasks::Work;
 use crate::http::error::{Fault, StreamError};
 use crate::http::h1::Limits;
+use crate::http::h2::corked::FULL;
 use crate::http::h2::keepalive;
 use crate::http::h2::server::Connection;
 use crate::runtime::timer::Timer;
@@ -37,6 +38,7 @@ async fn streams(context: &Rc<Context>, stream: Stream) -> Result<(), StreamErro
         // Of HTTP/2 they always are.
         trailers: true,
         accept_http_10: false,
+        buffer: context.connection.buffer_limit(FULL),
     };
     let mut timer = Timer::new();
     let idle_since = Instant::now();

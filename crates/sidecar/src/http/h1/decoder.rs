@@ -239,6 +239,7 @@ mod tests {
             headers: 3,
             trailers: true,
             accept_http_10: true,
+            ..Limits::default()
         };
         let mut decoder = decoder();
         let (mut at, mut body) = (0, Vec::new());

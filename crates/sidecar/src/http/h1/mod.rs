@@ -18,6 +18,8 @@ pub mod response;
 pub mod server;
 pub mod wire;
 
+use wire::HIGH_WATERMARK;
+
 /// The bytes under a connection.
 pub type Transport = crate::tls::stream::Stream;
 
@@ -32,6 +34,8 @@ pub struct Limits {
     pub trailers: bool,
     /// Whether HTTP/1.0 is spoken; otherwise it is answered with 426.
     pub accept_http_10: bool,
+    /// Bytes that wait to be sent to the client, or are read ahead of it; more wait where they are.
+    pub buffer: usize,
 }
 
 impl Default for Limits {
@@ -42,6 +46,7 @@ impl Default for Limits {
             headers: 100,
             trailers: true,
             accept_http_10: true,
+            buffer: HIGH_WATERMARK,
         }
     }
 }

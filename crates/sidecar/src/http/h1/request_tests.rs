@@ -303,6 +303,7 @@ fn limits() {
         headers: 3,
         trailers: true,
         accept_http_10: false,
+        ..Limits::default()
     };
     let of = |text: &str| parse_with(text.as_bytes(), &limits).map(|(_, taken)| taken);
     let fit = |n: usize| format!("GET / HTTP/1.1\r\nHost: {}\r\n\r\n", "a".repeat(n));
@@ -357,6 +358,7 @@ fn mutants_are_judged_alike_whole_and_in_pieces() {
         headers: 3,
         trailers: true,
         accept_http_10: true,
+        ..Limits::default()
     };
     for round in 0..20_000 {
         let mut text = seeds[round % seeds.len()].to_vec();

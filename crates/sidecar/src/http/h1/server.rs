@@ -12,14 +12,11 @@ use super::encoder::{self, Dialect, Encoder, ResponseContext};
 use super::error::HeadError;
 use super::request::{self, RequestParser};
 use super::response::Asked;
-use super::wire::{HIGH_WATERMARK, Wire};
+use super::wire::Wire;
 use super::{Limits, Transport};
 use crate::http::error::{Reset, StreamError};
 use crate::http::headers::Headers;
 use crate::http::message::{BodyLength, RequestHead, ResponseHead, Version};
-
-/// How far a client may run ahead with further requests while it waits for a response.
-const READ_AHEAD: usize = 64 * 1024;
 
 /// What becomes of a connection after a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -283,18 +280,19 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
     /// See [`crate::http::downstream::Downstream::poll_ready`].
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
         self.check_open()?;
-        if self.wire.output.len() < HIGH_WATERMARK {
+        let most = self.limits.buffer;
+        if self.wire.output.len() < most {
             return Poll::Ready(Ok(()));
         }
         self.wire
-            .poll_drain(cx, HIGH_WATERMARK / 2)
+            .poll_drain(cx, most / 2)
             .map_err(StreamError::from_io)
     }
 
     /// See [`crate::http::downstream::Downstream::send_data`].
     pub fn send_data(&mut self, data: &[u8]) -> Result<usize, StreamError> {
         self.check_open()?;
-        let room = HIGH_WATERMARK.saturating_sub(self.wire.output.len());
+        let room = self.limits.buffer.saturating_sub(self.wire.output.len());
         let n = room.min(data.len());
         self.encoder.data(&mut self.wire.output, &data[..n])?;
         Ok(n)
@@ -321,7 +319,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
     /// the connection counts as gone, as with Envoy.
     pub fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
         loop {
-            if self.wire.input.len() >= READ_AHEAD {
+            if self.wire.input.len() >= self.limits.buffer {
                 return Poll::Pending;
             }
             match ready!(self.wire.poll_fill(cx)) {

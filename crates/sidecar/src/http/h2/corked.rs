@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Bytes that are gathered before they are sent although the task has more to say: 64 KiB.
-const FULL: usize = 64 * 1024;
+pub const FULL: usize = 64 * 1024;
 /// A buffer that is larger than this, for a frame that came on top, is not kept.
 const LARGEST_KEPT: usize = 2 * FULL;
 
@@ -37,6 +37,7 @@ pub struct Cork<IO> {
 
 struct Shared<IO> {
     io: IO,
+    full: usize,
     gathered: Vec<u8>,
     /// How much of it was sent.
     start: usize,
@@ -50,10 +51,12 @@ struct Shared<IO> {
     failed: Option<ErrorKind>,
 }
 
-/// Wraps `io`. Until it is corked, a flush is a flush.
-pub fn cork<IO>(io: IO) -> (Corked<IO>, Cork<IO>) {
+/// Wraps `io`, which is waited for when `full` bytes are gathered. Until it is corked, a flush is a
+/// flush.
+pub fn cork<IO>(io: IO, full: usize) -> (Corked<IO>, Cork<IO>) {
     let shared = Rc::new(RefCell::new(Shared {
         io,
+        full,
         gathered: Vec::new(),
         start: 0,
         corked: false,
@@ -116,7 +119,7 @@ impl<IO: AsyncWrite + Unpin> Shared<IO> {
     /// Makes room for `length` bytes more.
     fn poll_room(&mut self, cx: &mut Context<'_>, length: usize) -> Poll<io::Result<()>> {
         self.check()?;
-        if self.waiting() > 0 && self.waiting() + length > FULL {
+        if self.waiting() > 0 && self.waiting() + length > self.full {
             match self.poll_send(cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => {

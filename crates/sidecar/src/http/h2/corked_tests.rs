@@ -52,10 +52,13 @@ impl AsyncRead for Slow {
 }
 
 fn slow(allows: impl IntoIterator<Item = Option<io::Result<usize>>>) -> (Corked<Slow>, Cork<Slow>) {
-    let (corked, cork) = cork(Slow {
-        allows: allows.into_iter().collect(),
-        ..Slow::default()
-    });
+    let (corked, cork) = cork(
+        Slow {
+            allows: allows.into_iter().collect(),
+            ..Slow::default()
+        },
+        FULL,
+    );
     cork.close();
     (corked, cork)
 }

@@ -82,7 +82,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
         if settings.allow_connect {
             builder.enable_connect_protocol();
         }
-        let (io, cork) = corked::cork(io);
+        let (io, cork) = corked::cork(io, limits.buffer);
         let inner = match builder.handshake(io).await {
             Ok(inner) => inner,
             Err(error) => {

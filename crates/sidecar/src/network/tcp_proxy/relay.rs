@@ -47,6 +47,8 @@ pub struct Limits {
     pub idle: Option<Duration>,
     /// Whatever is said.
     pub until: Option<Instant>,
+    /// Bytes of one way that may wait in memory; `None`: as many as are read at once.
+    pub buffer: Option<usize>,
 }
 
 /// Which way bytes go.
@@ -69,8 +71,13 @@ pub async fn relay(
     limits: Limits,
     mut passed: impl FnMut(Way, usize) -> ControlFlow<()>,
 ) -> End {
-    let Limits { idle, until } = limits;
-    let (mut up, mut down) = (Flow::new(), Flow::new());
+    let Limits {
+        idle,
+        until,
+        buffer,
+    } = limits;
+    let most = buffer.map_or(scratch::SIZE, |buffer| buffer.clamp(1, scratch::SIZE));
+    let (mut up, mut down) = (Flow::new(most), Flow::new(most));
     let mut timer = Timer::new();
     let mut told = false;
     let mut idle_at = idle.map(|idle| Instant::now() + idle);
@@ -161,17 +168,20 @@ struct Flow {
     ended: bool,
     outcome: Option<Result<(), io::ErrorKind>>,
     read_size: usize,
+    /// What is read at once at most.
+    most: usize,
 }
 
 impl Flow {
-    fn new() -> Self {
+    fn new(most: usize) -> Self {
         Flow {
+            most,
             pending: Vec::new(),
             start: 0,
             unflushed: false,
             ended: false,
             outcome: None,
-            read_size: FIRST_READ,
+            read_size: FIRST_READ.min(most),
         }
     }
 
@@ -281,13 +291,13 @@ impl Flow {
                     Poll::Ready(written) => taken += written?,
                     Poll::Pending => {
                         self.pending.extend_from_slice(&bytes[taken..]);
-                        self.read_size = (self.read_size / 2).max(SMALLEST_READ);
+                        self.read_size = (self.read_size / 2).max(SMALLEST_READ.min(self.most));
                         return Ok(Poll::Ready(bytes.len()));
                     }
                 }
             }
             if bytes.len() == self.read_size {
-                self.read_size = (2 * self.read_size).min(scratch::SIZE);
+                self.read_size = (2 * self.read_size).min(self.most);
             }
             Ok(Poll::Ready(bytes.len()))
         })

@@ -53,7 +53,10 @@ async fn through_two_sidecars(idle: Option<Duration>) -> Path {
     let (out, into) = encrypted().await;
     let near = Stream::plain(near, Vec::new());
     let far = Stream::plain(far, Vec::new());
-    let limits = Limits { idle, until: None };
+    let limits = Limits {
+        idle,
+        ..Limits::default()
+    };
     let ends = tokio::task::spawn_local(async move {
         tokio::join!(
             relay(near, out, limits, |_, _| ControlFlow::Continue(())),
@@ -237,6 +240,7 @@ async fn a_relay_ends_in_time_or_when_it_is_told_to() {
             let limits = Limits {
                 idle: Some(Duration::from_secs(60)),
                 until: (!told).then(|| Instant::now() + Duration::from_millis(50)),
+                buffer: Some(1000),
             };
             let near = Stream::plain(near, Vec::new());
             let far = Stream::plain(far, Vec::new());

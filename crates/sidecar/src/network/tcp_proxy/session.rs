@@ -220,6 +220,11 @@ impl Session {
         Limits {
             idle: self.idle_timeout(),
             until,
+            buffer: self
+                .connection
+                .listener
+                .buffer_limit
+                .map(|limit| limit as usize),
         }
     }
 

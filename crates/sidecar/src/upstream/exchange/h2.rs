@@ -61,7 +61,7 @@ impl Connection {
     where
         IO: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let (io, cork) = corked::cork(io);
+        let (io, cork) = corked::cork(io, corked::FULL);
         cork.close();
         let (sender, mut connection) = ::h2::client::Builder::new()
             .initial_max_send_streams(presumed_streams)

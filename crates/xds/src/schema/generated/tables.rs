@@ -796,7 +796,7 @@ extension discovery (ECDS) is not supported\
 config_discovery\
 envoy.config.listener.v3.FilterChain\
 filter_chain_match\
-the PROXY protocol is not supported\
+use the listener filter proxy_protocol\
 use_proxy_proto\
 nothing reads a filter chain\'s metadata\
 transport_socket_connect_timeout\
@@ -825,16 +825,17 @@ tcp_fast_open_queue_length\
 listener_filters_timeout\
 traffic_direction\
 continue_on_listener_filters_timeout\
-only TCP is proxied\
+only TCP and Unix sockets are listened on: leave UDP (and QUIC) to its own way round the proxy, or terminate it elsewhere\
 udp_listener_config\
-there is no in-process caller\
+it serves an embedding program\'s own calls, and nothing embeds this process\
 api_listener\
 connection_balance_config\
-it is the older name of enable_reuse_port, which Envoy reads in its place\
+what it asks for is done anyway, unless enable_reuse_port says otherwise\
 reuse_port\
 tcp_backlog_size\
 default_filter_chain\
 bind_to_port\
+a connection is never handed from a cluster to a listener of the same process: give the listener an address of the loopback interface, or a Unix socket\
 internal_listener\
 stat_prefix\
 enable_reuse_port\
@@ -843,7 +844,9 @@ filter_chain_matcher\
 max_connections_to_accept_per_socket_event\
 there is no overload manager to bypass\
 bypass_overload_manager\
+filter chains come with their listener, of which only the chains that changed drain\
 fcds_config\
+a client that takes nothing is ended by its own timeouts: stream_idle_timeout of HTTP, idle_timeout of tcp_proxy\
 envoy.config.listener.v3.Listener.ConnectionBalanceConfig\
 exact_balance\
 use exact_balance, or leave it to the kernel, which spreads connections over the workers\' sockets\
@@ -1151,14 +1154,14 @@ envoy.extensions.filters.listener.original_dst.v3.OriginalDst\
 envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol\
 allow_requests_without_proxy_protocol\
 disallowed_versions\
-TLVs go into dynamic metadata\
+TLVs go into dynamic metadata, which is the default\
 tlv_location\
 envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair\
 value_string_encoding\
 envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule\
 on_tlv_present\
 envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector\
-fingerprints are not computed\
+no fingerprints of clients are computed; leave it out\
 enable_ja3_fingerprinting\
 the buffer grows with what the client sends, from 2 KiB\
 initial_read_buffer_size\
@@ -2127,238 +2130,238 @@ pub(crate) static MESSAGES: [MessageRow; 394] = [
     m(21284,42,650,3), // envoy.config.listener.v3.AdditionalAddress
     m(21326,31,653,3), // envoy.config.listener.v3.Filter
     m(21416,36,656,7), // envoy.config.listener.v3.FilterChain
-    m(21591,41,663,11), // envoy.config.listener.v3.FilterChainMatch
-    m(21806,33,674,37), // envoy.config.listener.v3.Listener
-    m(22556,57,711,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    m(22757,70,714,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
-    m(22827,46,714,1), // envoy.config.listener.v3.Listener.DeprecatedV1
-    m(22873,39,715,4), // envoy.config.listener.v3.ListenerFilter
-    m(22927,58,719,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    m(23042,67,724,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    m(23114,47,725,3), // envoy.config.metrics.v3.HistogramBucketSettings
-    m(23172,35,728,5), // envoy.config.metrics.v3.StatsConfig
-    m(23535,36,733,3), // envoy.config.metrics.v3.StatsMatcher
-    m(23609,36,736,3), // envoy.config.metrics.v3.TagSpecifier
-    m(23669,44,739,1), // envoy.config.overload.v3.BufferFactoryConfig
-    m(23750,39,740,3), // envoy.config.overload.v3.OverloadAction
-    m(23946,40,743,5), // envoy.config.overload.v3.OverloadManager
-    m(24188,40,748,2), // envoy.config.overload.v3.ResourceMonitor
-    m(24228,38,750,2), // envoy.config.overload.v3.ScaledTrigger
-    m(24303,41,752,1), // envoy.config.overload.v3.ThresholdTrigger
-    m(24344,32,753,3), // envoy.config.overload.v3.Trigger
-    m(24391,35,756,3), // envoy.config.route.v3.CookieMatcher
-    m(24450,31,759,2), // envoy.config.route.v3.Decorator
-    m(24499,42,761,3), // envoy.config.route.v3.DirectResponseAction
-    m(24583,34,764,3), // envoy.config.route.v3.FilterConfig
-    m(24628,35,767,11), // envoy.config.route.v3.HeaderMatcher
-    m(24781,43,778,3), // envoy.config.route.v3.QueryParameterMatcher
-    m(24824,36,781,10), // envoy.config.route.v3.RedirectAction
-    m(24991,27,791,19), // envoy.config.route.v3.Route
-    m(25722,53,810,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
-    m(25775,33,812,37), // envoy.config.route.v3.RouteAction
-    m(27083,44,849,6), // envoy.config.route.v3.RouteAction.HashPolicy
-    m(27244,65,855,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    m(27318,51,856,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    m(27477,60,860,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    m(27537,51,862,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    m(27599,59,864,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    m(27658,51,865,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    m(27758,53,868,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
-    m(27898,47,875,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
-    m(28041,40,878,19), // envoy.config.route.v3.RouteConfiguration
-    m(28444,66,897,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
-    m(28510,31,899,1), // envoy.config.route.v3.RouteList
-    m(28547,32,900,15), // envoy.config.route.v3.RouteMatch
-    m(28820,47,915,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
-    m(28867,54,915,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
-    m(28921,55,915,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    m(28994,29,917,6), // envoy.config.route.v3.Tracing
-    m(29098,36,923,2), // envoy.config.route.v3.VirtualCluster
-    m(29134,33,925,24), // envoy.config.route.v3.VirtualHost
-    m(29402,59,949,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
-    m(29461,37,951,5), // envoy.config.route.v3.WeightedCluster
-    m(29586,51,956,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
-    m(29637,77,966,2), // envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry
-    m(29714,53,968,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
-    m(29790,57,973,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    m(29847,57,974,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    m(29904,43,975,8), // envoy.extensions.clusters.dns.v3.DnsCluster
-    m(29999,55,983,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    m(30054,68,985,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    m(30314,63,991,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    m(30386,58,993,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    m(30626,46,998,10), // envoy.extensions.filters.http.router.v3.Router
-    m(31134,71,1008,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(31269,56,1010,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
-    m(31402,52,1012,3), // envoy.extensions.filters.http.set_metadata.v3.Config
-    m(31472,54,1015,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    m(31591,65,1019,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(31656,67,1019,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    m(31750,61,1022,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(31811,65,1022,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    m(31973,78,1028,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    m(32072,70,1031,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
-    m(32156,63,1033,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(32445,68,1038,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    m(32518,58,1042,1), // envoy.extensions.filters.network.direct_response.v3.Config
-    m(32584,45,1043,0), // envoy.extensions.filters.network.echo.v3.Echo
-    m(32629,81,1043,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(34330,101,1103,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(34475,103,1106,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(34601,109,1108,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(34732,95,1115,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(34888,70,1118,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(34958,76,1123,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    m(35041,63,1125,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(35134,78,1127,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    m(35212,74,1128,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
-    m(35331,66,1133,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    m(35406,59,1137,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
-    m(35527,58,1140,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
-    m(35585,54,1140,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(36274,74,1163,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(36373,70,1166,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
-    m(36629,70,1176,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(36699,84,1177,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(36783,47,1180,0), // envoy.extensions.formatter.metadata.v3.Metadata
-    m(36830,63,1180,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
-    m(36893,79,1180,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    m(37031,60,1183,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    m(37108,66,1186,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    m(37179,76,1187,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
-    m(37255,67,1187,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    m(37322,92,1189,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
-    m(37414,85,1189,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    m(37598,70,1195,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    m(37718,57,1201,1), // envoy.extensions.load_balancing_policies.random.v3.Random
-    m(37775,66,1202,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    m(37841,70,1204,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
-    m(37911,75,1205,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
-    m(37986,69,1205,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
-    m(38055,71,1205,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
-    m(38126,70,1205,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
-    m(38196,66,1205,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
-    m(38262,64,1205,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
-    m(38326,66,1205,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
-    m(38392,66,1205,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
-    m(38458,73,1205,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
-    m(38531,49,1205,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    m(38664,69,1207,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    m(39037,81,1219,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    m(39169,73,1221,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    m(39533,66,1230,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    m(39612,70,1231,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    m(39703,55,1232,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    m(39867,70,1234,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    m(39953,88,1235,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    m(40074,64,1236,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    m(40207,78,1238,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
-    m(40285,83,1239,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
-    m(40556,58,1243,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(40614,70,1243,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(41256,58,1259,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(42144,95,1274,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(42341,62,1278,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(42757,67,1289,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    m(42850,79,1291,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
-    m(43027,57,1294,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(43094,48,1296,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(43221,63,1301,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(43295,56,1304,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(43921,51,1313,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
-    m(44011,55,1316,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(44296,62,1322,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    m(44362,60,1323,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(44692,54,1330,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(44913,69,1341,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(45015,73,1345,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(45088,78,1348,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(45166,48,1351,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(45379,77,1360,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(45456,49,1362,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(45605,43,1370,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(45679,44,1377,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(45729,54,1384,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(45837,69,1388,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(45917,71,1389,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(45994,78,1392,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(46072,35,1392,8), // envoy.service.discovery.v3.Resource
-    m(46148,48,1400,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(46208,40,1401,2), // envoy.service.discovery.v3.ResourceError
-    m(46248,42,1403,2), // envoy.service.discovery.v3.ResourceLocator
-    m(46290,65,1405,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(46355,39,1407,2), // envoy.service.discovery.v3.ResourceName
-    m(46423,35,1409,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(46468,40,1411,3), // envoy.type.matcher.v3.FilterStateMatcher
-    m(46566,49,1414,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    m(46615,33,1415,1), // envoy.type.matcher.v3.ListMatcher
-    m(46654,39,1416,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(46701,37,1417,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(46744,49,1421,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(46793,31,1422,1), // envoy.type.matcher.v3.OrMatcher
-    m(46838,45,1423,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(46902,34,1425,2), // envoy.type.matcher.v3.RegexMatcher
-    m(47010,44,1427,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(47070,35,1428,7), // envoy.type.matcher.v3.StringMatcher
-    m(47188,34,1435,7), // envoy.type.matcher.v3.ValueMatcher
-    m(47264,44,1442,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(47308,34,1442,2), // envoy.type.metadata.v3.MetadataKey
-    m(47342,46,1444,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(47393,35,1446,4), // envoy.type.metadata.v3.MetadataKind
-    m(47439,43,1450,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(47482,40,1450,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(47522,43,1450,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(47565,41,1450,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(47606,31,1450,6), // envoy.type.tracing.v3.CustomTag
-    m(47672,43,1456,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(47715,38,1458,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(47753,39,1460,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(47792,40,1461,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(47836,25,1464,2), // envoy.type.v3.DoubleRange
-    m(47869,31,1466,2), // envoy.type.v3.FractionalPercent
-    m(47920,24,1468,2), // envoy.type.v3.HashPolicy
-    m(47944,36,1470,1), // envoy.type.v3.HashPolicy.FilterState
-    m(47980,33,1471,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(48013,24,1471,1), // envoy.type.v3.HttpStatus
-    m(48041,24,1472,2), // envoy.type.v3.Int32Range
-    m(48065,24,1474,2), // envoy.type.v3.Int64Range
-    m(48089,21,1476,1), // envoy.type.v3.Percent
-    m(48110,29,1477,3), // envoy.type.v3.SemanticVersion
-    m(48168,25,1480,3), // envoy.type.v3.TokenBucket
-    m(48221,19,1483,2), // google.protobuf.Any
-    m(48240,25,1485,1), // google.protobuf.BoolValue
-    m(48265,26,1486,1), // google.protobuf.BytesValue
-    m(48291,27,1487,1), // google.protobuf.DoubleValue
-    m(48318,24,1488,2), // google.protobuf.Duration
-    m(48354,21,1490,0), // google.protobuf.Empty
-    m(48375,26,1490,1), // google.protobuf.FloatValue
-    m(48401,26,1491,1), // google.protobuf.Int32Value
-    m(48427,26,1492,1), // google.protobuf.Int64Value
-    m(48453,25,1493,1), // google.protobuf.ListValue
-    m(48484,27,1494,1), // google.protobuf.StringValue
-    m(48511,22,1495,1), // google.protobuf.Struct
-    m(48539,34,1496,2), // google.protobuf.Struct.FieldsEntry
-    m(48573,25,1498,2), // google.protobuf.Timestamp
-    m(48598,27,1500,1), // google.protobuf.UInt32Value
-    m(48625,27,1501,1), // google.protobuf.UInt64Value
-    m(48652,21,1502,6), // google.protobuf.Value
-    m(48739,17,1508,3), // google.rpc.Status
-    m(48763,25,1511,1), // xds.core.v3.ContextParams
-    m(48794,37,1512,2), // xds.core.v3.ContextParams.ParamsEntry
-    m(48831,32,1514,2), // xds.core.v3.TypedExtensionConfig
-    m(48863,27,1516,3), // xds.type.matcher.v3.Matcher
-    m(48925,39,1519,1), // xds.type.matcher.v3.Matcher.MatcherList
-    m(48972,52,1520,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    m(49041,49,1522,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    m(49138,63,1526,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    m(49201,65,1527,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    m(49294,39,1530,4), // xds.type.matcher.v3.Matcher.MatcherTree
-    m(49419,48,1534,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    m(49470,57,1535,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
-    m(49527,35,1537,3), // xds.type.matcher.v3.Matcher.OnMatch
-    m(49619,32,1540,2), // xds.type.matcher.v3.RegexMatcher
-    m(49651,42,1542,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(49693,33,1542,7), // xds.type.matcher.v3.StringMatcher
+    m(21594,41,663,11), // envoy.config.listener.v3.FilterChainMatch
+    m(21809,33,674,37), // envoy.config.listener.v3.Listener
+    m(23052,57,711,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
+    m(23253,70,714,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
+    m(23323,46,714,1), // envoy.config.listener.v3.Listener.DeprecatedV1
+    m(23369,39,715,4), // envoy.config.listener.v3.ListenerFilter
+    m(23423,58,719,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
+    m(23538,67,724,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
+    m(23610,47,725,3), // envoy.config.metrics.v3.HistogramBucketSettings
+    m(23668,35,728,5), // envoy.config.metrics.v3.StatsConfig
+    m(24031,36,733,3), // envoy.config.metrics.v3.StatsMatcher
+    m(24105,36,736,3), // envoy.config.metrics.v3.TagSpecifier
+    m(24165,44,739,1), // envoy.config.overload.v3.BufferFactoryConfig
+    m(24246,39,740,3), // envoy.config.overload.v3.OverloadAction
+    m(24442,40,743,5), // envoy.config.overload.v3.OverloadManager
+    m(24684,40,748,2), // envoy.config.overload.v3.ResourceMonitor
+    m(24724,38,750,2), // envoy.config.overload.v3.ScaledTrigger
+    m(24799,41,752,1), // envoy.config.overload.v3.ThresholdTrigger
+    m(24840,32,753,3), // envoy.config.overload.v3.Trigger
+    m(24887,35,756,3), // envoy.config.route.v3.CookieMatcher
+    m(24946,31,759,2), // envoy.config.route.v3.Decorator
+    m(24995,42,761,3), // envoy.config.route.v3.DirectResponseAction
+    m(25079,34,764,3), // envoy.config.route.v3.FilterConfig
+    m(25124,35,767,11), // envoy.config.route.v3.HeaderMatcher
+    m(25277,43,778,3), // envoy.config.route.v3.QueryParameterMatcher
+    m(25320,36,781,10), // envoy.config.route.v3.RedirectAction
+    m(25487,27,791,19), // envoy.config.route.v3.Route
+    m(26218,53,810,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
+    m(26271,33,812,37), // envoy.config.route.v3.RouteAction
+    m(27579,44,849,6), // envoy.config.route.v3.RouteAction.HashPolicy
+    m(27740,65,855,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
+    m(27814,51,856,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
+    m(27973,60,860,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
+    m(28033,51,862,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
+    m(28095,59,864,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
+    m(28154,51,865,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
+    m(28254,53,868,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
+    m(28394,47,875,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
+    m(28537,40,878,19), // envoy.config.route.v3.RouteConfiguration
+    m(28940,66,897,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
+    m(29006,31,899,1), // envoy.config.route.v3.RouteList
+    m(29043,32,900,15), // envoy.config.route.v3.RouteMatch
+    m(29316,47,915,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
+    m(29363,54,915,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
+    m(29417,55,915,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
+    m(29490,29,917,6), // envoy.config.route.v3.Tracing
+    m(29594,36,923,2), // envoy.config.route.v3.VirtualCluster
+    m(29630,33,925,24), // envoy.config.route.v3.VirtualHost
+    m(29898,59,949,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
+    m(29957,37,951,5), // envoy.config.route.v3.WeightedCluster
+    m(30082,51,956,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
+    m(30133,77,966,2), // envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry
+    m(30210,53,968,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
+    m(30286,57,973,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+    m(30343,57,974,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    m(30400,43,975,8), // envoy.extensions.clusters.dns.v3.DnsCluster
+    m(30495,55,983,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
+    m(30550,68,985,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
+    m(30810,63,991,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
+    m(30882,58,993,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
+    m(31122,46,998,10), // envoy.extensions.filters.http.router.v3.Router
+    m(31630,71,1008,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(31765,56,1010,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
+    m(31898,52,1012,3), // envoy.extensions.filters.http.set_metadata.v3.Config
+    m(31968,54,1015,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
+    m(32087,65,1019,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(32152,67,1019,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
+    m(32246,61,1022,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(32307,65,1022,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
+    m(32491,78,1028,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
+    m(32590,70,1031,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
+    m(32674,63,1033,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(32987,68,1038,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
+    m(33060,58,1042,1), // envoy.extensions.filters.network.direct_response.v3.Config
+    m(33126,45,1043,0), // envoy.extensions.filters.network.echo.v3.Echo
+    m(33171,81,1043,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(34872,101,1103,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(35017,103,1106,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(35143,109,1108,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(35274,95,1115,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(35430,70,1118,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(35500,76,1123,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
+    m(35583,63,1125,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(35676,78,1127,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
+    m(35754,74,1128,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
+    m(35873,66,1133,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
+    m(35948,59,1137,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
+    m(36069,58,1140,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
+    m(36127,54,1140,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(36816,74,1163,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(36915,70,1166,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
+    m(37171,70,1176,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(37241,84,1177,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(37325,47,1180,0), // envoy.extensions.formatter.metadata.v3.Metadata
+    m(37372,63,1180,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
+    m(37435,79,1180,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
+    m(37573,60,1183,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
+    m(37650,66,1186,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
+    m(37721,76,1187,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
+    m(37797,67,1187,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
+    m(37864,92,1189,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
+    m(37956,85,1189,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
+    m(38140,70,1195,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
+    m(38260,57,1201,1), // envoy.extensions.load_balancing_policies.random.v3.Random
+    m(38317,66,1202,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
+    m(38383,70,1204,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
+    m(38453,75,1205,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
+    m(38528,69,1205,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
+    m(38597,71,1205,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
+    m(38668,70,1205,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
+    m(38738,66,1205,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
+    m(38804,64,1205,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
+    m(38868,66,1205,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
+    m(38934,66,1205,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
+    m(39000,73,1205,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
+    m(39073,49,1205,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
+    m(39206,69,1207,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+    m(39579,81,1219,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
+    m(39711,73,1221,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
+    m(40075,66,1230,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
+    m(40154,70,1231,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
+    m(40245,55,1232,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+    m(40409,70,1234,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
+    m(40495,88,1235,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
+    m(40616,64,1236,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
+    m(40749,78,1238,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
+    m(40827,83,1239,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
+    m(41098,58,1243,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(41156,70,1243,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(41798,58,1259,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(42686,95,1274,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(42883,62,1278,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(43299,67,1289,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
+    m(43392,79,1291,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
+    m(43569,57,1294,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(43636,48,1296,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(43763,63,1301,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(43837,56,1304,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(44463,51,1313,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
+    m(44553,55,1316,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(44838,62,1322,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
+    m(44904,60,1323,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(45234,54,1330,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(45455,69,1341,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(45557,73,1345,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(45630,78,1348,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(45708,48,1351,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(45921,77,1360,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(45998,49,1362,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(46147,43,1370,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(46221,44,1377,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(46271,54,1384,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(46379,69,1388,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(46459,71,1389,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(46536,78,1392,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(46614,35,1392,8), // envoy.service.discovery.v3.Resource
+    m(46690,48,1400,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(46750,40,1401,2), // envoy.service.discovery.v3.ResourceError
+    m(46790,42,1403,2), // envoy.service.discovery.v3.ResourceLocator
+    m(46832,65,1405,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(46897,39,1407,2), // envoy.service.discovery.v3.ResourceName
+    m(46965,35,1409,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(47010,40,1411,3), // envoy.type.matcher.v3.FilterStateMatcher
+    m(47108,49,1414,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
+    m(47157,33,1415,1), // envoy.type.matcher.v3.ListMatcher
+    m(47196,39,1416,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(47243,37,1417,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(47286,49,1421,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(47335,31,1422,1), // envoy.type.matcher.v3.OrMatcher
+    m(47380,45,1423,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(47444,34,1425,2), // envoy.type.matcher.v3.RegexMatcher
+    m(47552,44,1427,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(47612,35,1428,7), // envoy.type.matcher.v3.StringMatcher
+    m(47730,34,1435,7), // envoy.type.matcher.v3.ValueMatcher
+    m(47806,44,1442,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(47850,34,1442,2), // envoy.type.metadata.v3.MetadataKey
+    m(47884,46,1444,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(47935,35,1446,4), // envoy.type.metadata.v3.MetadataKind
+    m(47981,43,1450,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(48024,40,1450,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(48064,43,1450,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(48107,41,1450,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(48148,31,1450,6), // envoy.type.tracing.v3.CustomTag
+    m(48214,43,1456,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(48257,38,1458,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(48295,39,1460,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(48334,40,1461,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(48378,25,1464,2), // envoy.type.v3.DoubleRange
+    m(48411,31,1466,2), // envoy.type.v3.FractionalPercent
+    m(48462,24,1468,2), // envoy.type.v3.HashPolicy
+    m(48486,36,1470,1), // envoy.type.v3.HashPolicy.FilterState
+    m(48522,33,1471,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(48555,24,1471,1), // envoy.type.v3.HttpStatus
+    m(48583,24,1472,2), // envoy.type.v3.Int32Range
+    m(48607,24,1474,2), // envoy.type.v3.Int64Range
+    m(48631,21,1476,1), // envoy.type.v3.Percent
+    m(48652,29,1477,3), // envoy.type.v3.SemanticVersion
+    m(48710,25,1480,3), // envoy.type.v3.TokenBucket
+    m(48763,19,1483,2), // google.protobuf.Any
+    m(48782,25,1485,1), // google.protobuf.BoolValue
+    m(48807,26,1486,1), // google.protobuf.BytesValue
+    m(48833,27,1487,1), // google.protobuf.DoubleValue
+    m(48860,24,1488,2), // google.protobuf.Duration
+    m(48896,21,1490,0), // google.protobuf.Empty
+    m(48917,26,1490,1), // google.protobuf.FloatValue
+    m(48943,26,1491,1), // google.protobuf.Int32Value
+    m(48969,26,1492,1), // google.protobuf.Int64Value
+    m(48995,25,1493,1), // google.protobuf.ListValue
+    m(49026,27,1494,1), // google.protobuf.StringValue
+    m(49053,22,1495,1), // google.protobuf.Struct
+    m(49081,34,1496,2), // google.protobuf.Struct.FieldsEntry
+    m(49115,25,1498,2), // google.protobuf.Timestamp
+    m(49140,27,1500,1), // google.protobuf.UInt32Value
+    m(49167,27,1501,1), // google.protobuf.UInt64Value
+    m(49194,21,1502,6), // google.protobuf.Value
+    m(49281,17,1508,3), // google.rpc.Status
+    m(49305,25,1511,1), // xds.core.v3.ContextParams
+    m(49336,37,1512,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(49373,32,1514,2), // xds.core.v3.TypedExtensionConfig
+    m(49405,27,1516,3), // xds.type.matcher.v3.Matcher
+    m(49467,39,1519,1), // xds.type.matcher.v3.Matcher.MatcherList
+    m(49514,52,1520,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
+    m(49583,49,1522,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
+    m(49680,63,1526,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
+    m(49743,65,1527,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
+    m(49836,39,1530,4), // xds.type.matcher.v3.Matcher.MatcherTree
+    m(49961,48,1534,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
+    m(50012,57,1535,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
+    m(50069,35,1537,3), // xds.type.matcher.v3.Matcher.OnMatch
+    m(50161,32,1540,2), // xds.type.matcher.v3.RegexMatcher
+    m(50193,42,1542,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(50235,33,1542,7), // xds.type.matcher.v3.StringMatcher
 ];
 
 pub(crate) static FIELDS: [FieldRow; 1549] = [
@@ -3182,373 +3185,373 @@ pub(crate) static FIELDS: [FieldRow; 1549] = [
     // envoy.config.listener.v3.FilterChain
     f(21452,18,1,b'm',162,4,255,b'S',0,0), // filter_chain_match
     f(3548,7,3,b'm',160,2,255,b'S',0,0), // filters
-    f(21505,15,4,b'm',361,4,255,b'R',21470,35), // use_proxy_proto
-    f(9768,8,5,b'm',119,4,255,b'I',21520,39), // metadata
+    f(21508,15,4,b'm',361,4,255,b'R',21470,38), // use_proxy_proto
+    f(9768,8,5,b'm',119,4,255,b'I',21523,39), // metadata
     f(9718,16,6,b'm',147,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(21559,32,9,b'm',364,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(21562,32,9,b'm',364,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
-    f(21632,13,3,b'm',97,2,255,b'S',0,0), // prefix_ranges
-    f(21645,14,4,b's',65535,0,255,b'R',21088,34), // address_suffix
-    f(21659,10,5,b'm',374,4,255,b'R',21088,34), // suffix_len
-    f(21669,20,6,b'm',97,2,255,b'S',0,0), // source_prefix_ranges
-    f(21689,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(21701,16,8,b'm',374,4,255,b'S',0,0), // destination_port
-    f(21717,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
-    f(21735,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
-    f(21756,12,11,b's',65535,2,255,b'S',0,0), // server_names
-    f(21768,11,12,b'e',27,0,255,b'S',0,0), // source_type
-    f(21779,27,13,b'm',97,2,255,b'S',0,0), // direct_source_prefix_ranges
+    f(21635,13,3,b'm',97,2,255,b'S',0,0), // prefix_ranges
+    f(21648,14,4,b's',65535,0,255,b'R',21088,34), // address_suffix
+    f(21662,10,5,b'm',374,4,255,b'R',21088,34), // suffix_len
+    f(21672,20,6,b'm',97,2,255,b'S',0,0), // source_prefix_ranges
+    f(21692,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
+    f(21704,16,8,b'm',374,4,255,b'S',0,0), // destination_port
+    f(21720,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
+    f(21738,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
+    f(21759,12,11,b's',65535,2,255,b'S',0,0), // server_names
+    f(21771,11,12,b'e',27,0,255,b'S',0,0), // source_type
+    f(21782,27,13,b'm',97,2,255,b'S',0,0), // direct_source_prefix_ranges
     // envoy.config.listener.v3.Listener
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1960,7,2,b'm',91,4,255,b'S',0,0), // address
-    f(21839,13,3,b'm',161,2,255,b'S',0,0), // filter_chains
-    f(21852,16,4,b'm',361,4,255,b'S',0,0), // use_original_dst
-    f(9244,33,5,b'm',374,4,255,b'I',9176,68), // per_connection_buffer_limit_bytes
-    f(9768,8,6,b'm',119,4,255,b'I',21868,35), // metadata
-    f(21903,13,7,b'm',166,4,255,b'S',0,0), // deprecated_v1
-    f(21990,10,8,b'e',28,0,255,b'I',21916,74), // drain_type
-    f(22000,16,9,b'm',167,2,255,b'S',0,0), // listener_filters
-    f(22016,11,10,b'm',361,4,255,b'S',0,0), // transparent
+    f(21842,13,3,b'm',161,2,255,b'S',0,0), // filter_chains
+    f(21855,16,4,b'm',361,4,255,b'S',0,0), // use_original_dst
+    f(9244,33,5,b'm',374,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
+    f(9768,8,6,b'm',119,4,255,b'I',21871,35), // metadata
+    f(21906,13,7,b'm',166,4,255,b'S',0,0), // deprecated_v1
+    f(21993,10,8,b'e',28,0,255,b'I',21919,74), // drain_type
+    f(22003,16,9,b'm',167,2,255,b'S',0,0), // listener_filters
+    f(22019,11,10,b'm',361,4,255,b'S',0,0), // transparent
     f(14239,8,11,b'm',361,4,255,b'S',0,0), // freebind
-    f(22027,26,12,b'm',374,4,255,b'S',0,0), // tcp_fast_open_queue_length
+    f(22030,26,12,b'm',374,4,255,b'S',0,0), // tcp_fast_open_queue_length
     f(4297,14,13,b'm',139,2,255,b'S',0,0), // socket_options
-    f(22053,24,15,b'm',364,4,255,b'S',0,0), // listener_filters_timeout
-    f(22077,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
-    f(22094,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
-    f(22149,19,18,b'm',65535,4,255,b'R',22130,19), // udp_listener_config
-    f(22197,12,19,b'm',65535,4,255,b'R',22168,29), // api_listener
-    f(22209,25,20,b'm',164,4,255,b'S',0,0), // connection_balance_config
-    f(22307,10,21,b'b',65535,0,255,b'I',22234,73), // reuse_port
+    f(22056,24,15,b'm',364,4,255,b'S',0,0), // listener_filters_timeout
+    f(22080,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
+    f(22097,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
+    f(22254,19,18,b'm',65535,4,255,b'R',22133,121), // udp_listener_config
+    f(22348,12,19,b'm',65535,4,255,b'R',22273,75), // api_listener
+    f(22360,25,20,b'm',164,4,255,b'S',0,0), // connection_balance_config
+    f(22457,10,21,b'b',65535,0,255,b'I',22385,72), // reuse_port
     f(4311,10,22,b'm',33,2,255,b'S',0,0), // access_log
-    f(22317,16,24,b'm',374,4,255,b'S',0,0), // tcp_backlog_size
-    f(22333,20,25,b'm',161,4,255,b'S',0,0), // default_filter_chain
-    f(22353,12,26,b'm',361,4,255,b'S',0,0), // bind_to_port
-    f(22365,17,27,b'm',65535,4,0,b'R',13722,36), // internal_listener
-    f(22382,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(22393,17,29,b'm',361,4,255,b'S',0,0), // enable_reuse_port
-    f(22410,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
+    f(22467,16,24,b'm',374,4,255,b'S',0,0), // tcp_backlog_size
+    f(22483,20,25,b'm',161,4,255,b'S',0,0), // default_filter_chain
+    f(22503,12,26,b'm',361,4,255,b'S',0,0), // bind_to_port
+    f(22666,17,27,b'm',65535,4,0,b'R',22515,151), // internal_listener
+    f(22683,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22694,17,29,b'm',361,4,255,b'S',0,0), // enable_reuse_port
+    f(22711,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
     f(4360,24,31,b'b',65535,0,255,b'S',0,0), // ignore_global_conn_limit
-    f(22422,20,32,b'm',381,4,255,b'S',0,0), // filter_chain_matcher
+    f(22723,20,32,b'm',381,4,255,b'S',0,0), // filter_chain_matcher
     f(20771,20,33,b'm',159,2,255,b'S',0,0), // additional_addresses
-    f(22442,42,34,b'm',374,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
-    f(22522,23,35,b'b',65535,0,255,b'I',22484,38), // bypass_overload_manager
-    f(22545,11,36,b'm',65535,4,255,b'R',0,0), // fcds_config
+    f(22743,42,34,b'm',374,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
+    f(22823,23,35,b'b',65535,0,255,b'I',22785,38), // bypass_overload_manager
+    f(22929,11,36,b'm',65535,4,255,b'R',22846,83), // fcds_config
     f(13270,13,37,b'm',145,4,255,b'S',0,0), // tcp_keepalive
-    f(11047,44,38,b'm',364,4,255,b'R',0,0), // per_connection_buffer_high_watermark_timeout
+    f(11047,44,38,b'm',364,4,255,b'R',22940,112), // per_connection_buffer_high_watermark_timeout
     f(11114,13,39,b'm',172,4,255,b'I',11091,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    f(22613,13,1,b'm',165,4,0,b'S',0,0), // exact_balance
-    f(22723,14,2,b'm',148,4,0,b'R',22626,97), // extend_balance
-    f(22737,20,3,b'm',65535,4,0,b'R',22626,97), // cpu_locality_balance
+    f(23109,13,1,b'm',165,4,0,b'S',0,0), // exact_balance
+    f(23219,14,2,b'm',148,4,0,b'R',23122,97), // extend_balance
+    f(23233,20,3,b'm',65535,4,0,b'R',23122,97), // cpu_locality_balance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(22353,12,1,b'm',361,4,255,b'S',0,0), // bind_to_port
+    f(22503,12,1,b'm',361,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,3,b'm',360,4,0,b'S',0,0), // typed_config
-    f(22912,15,4,b'm',168,4,255,b'S',0,0), // filter_disabled
+    f(23408,15,4,b'm',168,4,255,b'S',0,0), // filter_disabled
     f(21400,16,5,b'm',65535,4,0,b'R',21357,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    f(22985,8,1,b'm',169,4,0,b'S',0,0), // or_match
-    f(22993,9,2,b'm',169,4,0,b'S',0,0), // and_match
-    f(23002,9,3,b'm',168,4,0,b'S',0,0), // not_match
-    f(23011,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(23020,22,5,b'm',355,4,0,b'S',0,0), // destination_port_range
+    f(23481,8,1,b'm',169,4,0,b'S',0,0), // or_match
+    f(23489,9,2,b'm',169,4,0,b'S',0,0), // and_match
+    f(23498,9,3,b'm',168,4,0,b'S',0,0), // not_match
+    f(23507,9,4,b'b',65535,4,0,b'S',0,0), // any_match
+    f(23516,22,5,b'm',355,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    f(23109,5,1,b'm',168,2,255,b'S',0,0), // rules
+    f(23605,5,1,b'm',168,2,255,b'S',0,0), // rules
     // envoy.config.metrics.v3.HistogramBucketSettings
     f(12928,5,1,b'm',334,4,255,b'I',6893,36), // match
-    f(23161,7,2,b'd',65535,2,255,b'I',6893,36), // buckets
-    f(23168,4,3,b'm',374,4,255,b'I',6893,36), // bins
+    f(23657,7,2,b'd',65535,2,255,b'I',6893,36), // buckets
+    f(23664,4,3,b'm',374,4,255,b'I',6893,36), // bins
     // envoy.config.metrics.v3.StatsConfig
-    f(23207,10,1,b'm',173,2,255,b'S',0,0), // stats_tags
-    f(23300,20,2,b'm',361,4,255,b'I',23217,83), // use_all_default_tags
+    f(23703,10,1,b'm',173,2,255,b'S',0,0), // stats_tags
+    f(23796,20,2,b'm',361,4,255,b'I',23713,83), // use_all_default_tags
     f(11114,13,3,b'm',172,4,255,b'S',0,0), // stats_matcher
-    f(23434,25,4,b'm',170,2,255,b'I',23320,114), // histogram_bucket_settings
-    f(23508,27,5,b'm',361,4,255,b'I',23459,49), // allow_default_tag_overrides
+    f(23930,25,4,b'm',170,2,255,b'I',23816,114), // histogram_bucket_settings
+    f(24004,27,5,b'm',361,4,255,b'I',23955,49), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
-    f(23571,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
-    f(23581,14,2,b'm',327,4,0,b'S',0,0), // exclusion_list
-    f(23595,14,3,b'm',327,4,0,b'S',0,0), // inclusion_list
+    f(24067,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
+    f(24077,14,2,b'm',327,4,0,b'S',0,0), // exclusion_list
+    f(24091,14,3,b'm',327,4,0,b'S',0,0), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
-    f(23645,8,1,b's',65535,0,255,b'S',0,0), // tag_name
-    f(23653,5,2,b's',65535,4,0,b'S',0,0), // regex
-    f(23658,11,3,b's',65535,4,0,b'S',0,0), // fixed_value
+    f(24141,8,1,b's',65535,0,255,b'S',0,0), // tag_name
+    f(24149,5,2,b's',65535,4,0,b'S',0,0), // regex
+    f(24154,11,3,b's',65535,4,0,b'S',0,0), // fixed_value
     // envoy.config.overload.v3.BufferFactoryConfig
-    f(23713,37,1,b'u',65535,0,255,b'I',6893,36), // minimum_account_to_track_power_of_two
+    f(24209,37,1,b'u',65535,0,255,b'I',6893,36), // minimum_account_to_track_power_of_two
     // envoy.config.overload.v3.OverloadAction
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(23789,8,2,b'm',180,2,255,b'S',0,0), // triggers
-    f(3148,12,3,b'm',360,4,255,b'I',23797,149), // typed_config
+    f(24285,8,2,b'm',180,2,255,b'S',0,0), // triggers
+    f(3148,12,3,b'm',360,4,255,b'I',24293,149), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(23986,16,1,b'm',364,4,255,b'S',0,0), // refresh_interval
-    f(24002,17,2,b'm',177,2,255,b'S',0,0), // resource_monitors
+    f(24482,16,1,b'm',364,4,255,b'S',0,0), // refresh_interval
+    f(24498,17,2,b'm',177,2,255,b'S',0,0), // resource_monitors
     f(8458,7,3,b'm',175,2,255,b'S',0,0), // actions
-    f(24087,21,4,b'm',174,4,255,b'I',24019,68), // buffer_factory_config
-    f(24173,15,5,b'm',65535,2,255,b'R',24108,65), // loadshed_points
+    f(24583,21,4,b'm',174,4,255,b'I',24515,68), // buffer_factory_config
+    f(24669,15,5,b'm',65535,2,255,b'R',24604,65), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,3,b'm',360,4,0,b'S',0,0), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
-    f(24266,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
-    f(24283,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
+    f(24762,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
+    f(24779,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
     // envoy.config.overload.v3.ThresholdTrigger
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.config.overload.v3.Trigger
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24376,9,2,b'm',179,4,0,b'S',0,0), // threshold
-    f(24385,6,3,b'm',178,4,0,b'S',0,0), // scaled
+    f(24872,9,2,b'm',179,4,0,b'S',0,0), // threshold
+    f(24881,6,3,b'm',178,4,0,b'S',0,0), // scaled
     // envoy.config.route.v3.CookieMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24426,12,2,b'm',334,4,255,b'S',0,0), // string_match
-    f(24438,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(24922,12,2,b'm',334,4,255,b'S',0,0), // string_match
+    f(24934,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.config.route.v3.Decorator
-    f(24481,9,1,b's',65535,0,255,b'I',6893,36), // operation
-    f(24490,9,2,b'm',361,4,255,b'I',6893,36), // propagate
+    f(24977,9,1,b's',65535,0,255,b'I',6893,36), // operation
+    f(24986,9,2,b'm',361,4,255,b'I',6893,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
-    f(24541,6,1,b'u',65535,0,255,b'S',0,0), // status
-    f(24547,4,2,b'm',100,4,255,b'S',0,0), // body
-    f(24572,11,3,b'm',144,4,255,b'R',24551,21), // body_format
+    f(25037,6,1,b'u',65535,0,255,b'S',0,0), // status
+    f(25043,4,2,b'm',100,4,255,b'S',0,0), // body
+    f(25068,11,3,b'm',144,4,255,b'R',25047,21), // body_format
     // envoy.config.route.v3.FilterConfig
     f(7843,6,1,b'm',360,4,255,b'S',0,0), // config
-    f(24617,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(25113,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
     f(15154,8,3,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24663,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(24674,11,6,b'm',356,4,0,b'S',0,0), // range_match
-    f(24685,13,7,b'b',65535,4,0,b'S',0,0), // present_match
-    f(24438,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
-    f(24698,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
-    f(24710,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(24722,16,11,b'm',332,4,0,b'S',0,0), // safe_regex_match
-    f(24738,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(24426,12,13,b'm',334,4,0,b'S',0,0), // string_match
-    f(24752,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
+    f(25159,11,4,b's',65535,4,0,b'S',0,0), // exact_match
+    f(25170,11,6,b'm',356,4,0,b'S',0,0), // range_match
+    f(25181,13,7,b'b',65535,4,0,b'S',0,0), // present_match
+    f(24934,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(25194,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
+    f(25206,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
+    f(25218,16,11,b'm',332,4,0,b'S',0,0), // safe_regex_match
+    f(25234,14,12,b's',65535,4,0,b'S',0,0), // contains_match
+    f(24922,12,13,b'm',334,4,0,b'S',0,0), // string_match
+    f(25248,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24426,12,5,b'm',334,4,0,b'S',0,0), // string_match
-    f(24685,13,6,b'b',65535,4,0,b'S',0,0), // present_match
+    f(24922,12,5,b'm',334,4,0,b'S',0,0), // string_match
+    f(25181,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
-    f(24860,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
-    f(24873,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
-    f(24886,13,3,b'e',29,0,255,b'S',0,0), // response_code
-    f(24899,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
-    f(24913,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
-    f(24927,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
-    f(24938,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
-    f(24953,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(24966,13,9,b'm',331,4,1,b'S',0,0), // regex_rewrite
-    f(24979,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
+    f(25356,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
+    f(25369,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
+    f(25382,13,3,b'e',29,0,255,b'S',0,0), // response_code
+    f(25395,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
+    f(25409,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
+    f(25423,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
+    f(25434,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
+    f(25449,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
+    f(25462,13,9,b'm',331,4,1,b'S',0,0), // regex_rewrite
+    f(25475,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.Route
     f(12928,5,1,b'm',203,4,255,b'S',0,0), // match
-    f(25018,5,2,b'm',190,4,0,b'S',0,0), // route
-    f(25023,8,3,b'm',187,4,0,b'S',0,0), // redirect
-    f(9768,8,4,b'm',119,4,255,b'I',25031,32), // metadata
-    f(25133,9,5,b'm',182,4,255,b'I',25063,70), // decorator
-    f(25142,15,7,b'm',183,4,0,b'S',0,0), // direct_response
-    f(25157,22,9,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(25179,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(25202,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25228,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(25253,23,13,b'm',189,1,255,b'S',0,0), // typed_per_filter_config
+    f(25514,5,2,b'm',190,4,0,b'S',0,0), // route
+    f(25519,8,3,b'm',187,4,0,b'S',0,0), // redirect
+    f(9768,8,4,b'm',119,4,255,b'I',25527,32), // metadata
+    f(25629,9,5,b'm',182,4,255,b'I',25559,70), // decorator
+    f(25638,15,7,b'm',183,4,0,b'S',0,0), // direct_response
+    f(25653,22,9,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(25675,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(25698,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25724,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(25749,23,13,b'm',189,1,255,b'S',0,0), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
-    f(4828,7,15,b'm',207,4,255,b'I',25276,35), // tracing
-    f(25394,30,16,b'm',374,4,255,b'I',25311,83), // per_request_buffer_limit_bytes
-    f(25496,13,17,b'm',65535,4,0,b'R',25424,72), // filter_action
-    f(25558,21,18,b'm',65535,4,0,b'R',25509,49), // non_forwarding_action
-    f(22382,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(25579,25,20,b'm',375,4,255,b'I',25311,83), // request_body_buffer_limit
-    f(25706,16,21,b'm',148,2,255,b'R',25604,102), // route_specifiers
+    f(4828,7,15,b'm',207,4,255,b'I',25772,35), // tracing
+    f(25890,30,16,b'm',374,4,255,b'I',25807,83), // per_request_buffer_limit_bytes
+    f(25992,13,17,b'm',65535,4,0,b'R',25920,72), // filter_action
+    f(26054,21,18,b'm',65535,4,0,b'R',26005,49), // non_forwarding_action
+    f(22683,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(26075,25,20,b'm',375,4,255,b'I',25807,83), // request_body_buffer_limit
+    f(26202,16,21,b'm',148,2,255,b'R',26100,102), // route_specifiers
     // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
-    f(25808,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
-    f(25822,17,3,b'm',211,4,0,b'S',0,0), // weighted_clusters
-    f(25898,14,4,b'm',119,4,255,b'I',25839,59), // metadata_match
-    f(24913,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
-    f(25912,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(25932,17,7,b'm',361,4,1,b'S',0,0), // auto_host_rewrite
+    f(26304,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
+    f(26318,17,3,b'm',211,4,0,b'S',0,0), // weighted_clusters
+    f(26394,14,4,b'm',119,4,255,b'I',26335,59), // metadata_match
+    f(25409,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
+    f(26408,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
+    f(26428,17,7,b'm',361,4,1,b'S',0,0), // auto_host_rewrite
     f(15326,7,8,b'm',364,4,255,b'S',0,0), // timeout
-    f(15349,12,9,b'm',65535,4,255,b'R',25949,103), // retry_policy
+    f(15349,12,9,b'm',65535,4,255,b'R',26445,103), // retry_policy
     f(2011,8,11,b'e',22,0,255,b'S',0,0), // priority
-    f(26121,11,13,b'm',65535,2,255,b'R',26052,69), // rate_limits
-    f(26175,22,14,b'm',361,4,255,b'I',26132,43), // include_vh_rate_limits
-    f(26197,11,15,b'm',191,2,255,b'S',0,0), // hash_policy
-    f(26297,4,17,b'm',65535,4,255,b'R',26208,89), // cors
-    f(26301,31,20,b'e',30,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(26332,16,23,b'm',364,4,255,b'S',0,0), // max_grpc_timeout
+    f(26617,11,13,b'm',65535,2,255,b'R',26548,69), // rate_limits
+    f(26671,22,14,b'm',361,4,255,b'I',26628,43), // include_vh_rate_limits
+    f(26693,11,15,b'm',191,2,255,b'S',0,0), // hash_policy
+    f(26793,4,17,b'm',65535,4,255,b'R',26704,89), // cors
+    f(26797,31,20,b'e',30,0,255,b'S',0,0), // cluster_not_found_response_code
+    f(26828,16,23,b'm',364,4,255,b'S',0,0), // max_grpc_timeout
     f(17540,12,24,b'm',364,4,255,b'S',0,0), // idle_timeout
-    f(26348,15,25,b'm',199,2,255,b'S',0,0), // upgrade_configs
-    f(26395,24,26,b'e',65535,0,255,b'R',26363,32), // internal_redirect_action
-    f(26493,12,27,b'm',65535,4,255,b'R',26419,74), // hedge_policy
-    f(26505,19,28,b'm',364,4,255,b'S',0,0), // grpc_timeout_offset
-    f(26524,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
-    f(26543,23,30,b'm',198,2,255,b'S',0,0), // request_mirror_policies
-    f(26566,22,31,b'm',374,4,255,b'R',26363,32), // max_internal_redirects
-    f(24966,13,32,b'm',331,4,255,b'S',0,0), // regex_rewrite
-    f(26623,25,33,b'm',360,4,255,b'R',26588,35), // retry_policy_typed_config
-    f(26648,24,34,b'm',65535,4,255,b'R',26363,32), // internal_redirect_policy
-    f(26672,23,35,b'm',331,4,1,b'S',0,0), // host_rewrite_path_regex
+    f(26844,15,25,b'm',199,2,255,b'S',0,0), // upgrade_configs
+    f(26891,24,26,b'e',65535,0,255,b'R',26859,32), // internal_redirect_action
+    f(26989,12,27,b'm',65535,4,255,b'R',26915,74), // hedge_policy
+    f(27001,19,28,b'm',364,4,255,b'S',0,0), // grpc_timeout_offset
+    f(27020,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
+    f(27039,23,30,b'm',198,2,255,b'S',0,0), // request_mirror_policies
+    f(27062,22,31,b'm',374,4,255,b'R',26859,32), // max_internal_redirects
+    f(25462,13,32,b'm',331,4,255,b'S',0,0), // regex_rewrite
+    f(27119,25,33,b'm',360,4,255,b'R',27084,35), // retry_policy_typed_config
+    f(27144,24,34,b'm',65535,4,255,b'R',26859,32), // internal_redirect_policy
+    f(27168,23,35,b'm',331,4,1,b'S',0,0), // host_rewrite_path_regex
     f(17592,19,36,b'm',197,4,255,b'S',0,0), // max_stream_duration
-    f(26779,24,37,b's',65535,4,0,b'R',26695,84), // cluster_specifier_plugin
-    f(26803,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
-    f(26826,31,39,b'm',65535,4,0,b'R',26695,84), // inline_cluster_specifier_plugin
-    f(26952,17,40,b'm',148,4,255,b'I',26857,95), // early_data_policy
-    f(26969,19,41,b'm',148,4,255,b'S',0,0), // path_rewrite_policy
-    f(27058,13,42,b'm',364,4,255,b'I',26988,70), // flush_timeout
-    f(27071,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
-    f(24979,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
+    f(27275,24,37,b's',65535,4,0,b'R',27191,84), // cluster_specifier_plugin
+    f(27299,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
+    f(27322,31,39,b'm',65535,4,0,b'R',27191,84), // inline_cluster_specifier_plugin
+    f(27448,17,40,b'm',148,4,255,b'I',27353,95), // early_data_policy
+    f(27465,19,41,b'm',148,4,255,b'S',0,0), // path_rewrite_policy
+    f(27554,13,42,b'm',364,4,255,b'I',27484,70), // flush_timeout
+    f(27567,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
+    f(25475,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
     f(3744,6,1,b'm',195,4,0,b'S',0,0), // header
-    f(27127,6,2,b'm',193,4,0,b'S',0,0), // cookie
-    f(27133,21,3,b'm',192,4,0,b'S',0,0), // connection_properties
-    f(27154,8,4,b'b',65535,0,255,b'S',0,0), // terminal
-    f(27162,15,5,b'm',196,4,0,b'S',0,0), // query_parameter
-    f(27232,12,6,b'm',65535,4,0,b'R',27177,55), // filter_state
+    f(27623,6,2,b'm',193,4,0,b'S',0,0), // cookie
+    f(27629,21,3,b'm',192,4,0,b'S',0,0), // connection_properties
+    f(27650,8,4,b'b',65535,0,255,b'S',0,0), // terminal
+    f(27658,15,5,b'm',196,4,0,b'S',0,0), // query_parameter
+    f(27728,12,6,b'm',65535,4,0,b'R',27673,55), // filter_state
     // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    f(27309,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
+    f(27805,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(27464,3,2,b'm',364,4,255,b'I',27369,95), // ttl
-    f(131,4,3,b's',65535,0,255,b'I',27369,95), // path
-    f(27467,10,4,b'm',194,2,255,b'I',27369,95), // attributes
+    f(27960,3,2,b'm',364,4,255,b'I',27865,95), // ttl
+    f(131,4,3,b's',65535,0,255,b'I',27865,95), // path
+    f(27963,10,4,b'm',194,2,255,b'I',27865,95), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
     f(345,4,1,b's',65535,0,255,b'I',6893,36), // name
     f(2972,5,2,b's',65535,0,255,b'I',6893,36), // value
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    f(27588,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(24966,13,2,b'm',331,4,255,b'S',0,0), // regex_rewrite
+    f(28084,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(25462,13,2,b'm',331,4,255,b'S',0,0), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
     f(17592,19,1,b'm',364,4,255,b'S',0,0), // max_stream_duration
-    f(27709,23,2,b'm',364,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(27732,26,3,b'm',364,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(28205,23,2,b'm',364,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(28228,26,3,b'm',364,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
-    f(27811,16,3,b'm',134,4,255,b'S',0,0), // runtime_fraction
-    f(27827,13,4,b'm',361,4,255,b'I',25276,35), // trace_sampled
-    f(25808,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
-    f(27840,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
-    f(27873,25,7,b'm',89,2,255,b'S',0,0), // request_headers_mutations
-    f(25912,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
+    f(28307,16,3,b'm',134,4,255,b'S',0,0), // runtime_fraction
+    f(28323,13,4,b'm',361,4,255,b'I',25772,35), // trace_sampled
+    f(26304,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(28336,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
+    f(28369,25,7,b'm',89,2,255,b'S',0,0), // request_headers_mutations
+    f(26408,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
     // envoy.config.route.v3.RouteAction.UpgradeConfig
-    f(27945,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(27957,7,2,b'm',361,4,255,b'S',0,0), // enabled
-    f(28027,14,3,b'm',65535,4,255,b'R',27964,63), // connect_config
+    f(28441,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(28453,7,2,b'm',361,4,255,b'S',0,0), // enabled
+    f(28523,14,3,b'm',65535,4,255,b'R',28460,63), // connect_config
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(28081,13,2,b'm',209,2,255,b'S',0,0), // virtual_hosts
-    f(28094,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
-    f(25179,23,4,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(25202,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25157,22,6,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(28115,17,7,b'm',361,4,255,b'S',0,0), // validate_clusters
-    f(25228,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(28228,4,9,b'm',65535,4,255,b'R',28132,96), // vhds
-    f(28232,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(28267,35,11,b'm',374,4,255,b'S',0,0), // max_direct_response_body_size_bytes
-    f(28302,25,12,b'm',65535,2,255,b'R',26695,84), // cluster_specifier_plugins
-    f(26543,23,13,b'm',198,2,255,b'S',0,0), // request_mirror_policies
-    f(28327,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
-    f(28355,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
-    f(25253,23,16,b'm',201,1,255,b'S',0,0), // typed_per_filter_config
-    f(9768,8,17,b'm',119,4,255,b'I',28394,38), // metadata
-    f(28432,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
-    f(25706,16,19,b'm',148,2,255,b'R',25604,102), // route_specifiers
+    f(28577,13,2,b'm',209,2,255,b'S',0,0), // virtual_hosts
+    f(28590,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
+    f(25675,23,4,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(25698,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25653,22,6,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(28611,17,7,b'm',361,4,255,b'S',0,0), // validate_clusters
+    f(25724,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(28724,4,9,b'm',65535,4,255,b'R',28628,96), // vhds
+    f(28728,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(28763,35,11,b'm',374,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(28798,25,12,b'm',65535,2,255,b'R',27191,84), // cluster_specifier_plugins
+    f(27039,23,13,b'm',198,2,255,b'S',0,0), // request_mirror_policies
+    f(28823,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
+    f(28851,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
+    f(25749,23,16,b'm',201,1,255,b'S',0,0), // typed_per_filter_config
+    f(9768,8,17,b'm',119,4,255,b'I',28890,38), // metadata
+    f(28928,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
+    f(26202,16,19,b'm',148,2,255,b'R',26100,102), // route_specifiers
     // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteList
-    f(28541,6,1,b'm',188,2,255,b'S',0,0), // routes
+    f(29037,6,1,b'm',188,2,255,b'S',0,0), // routes
     // envoy.config.route.v3.RouteMatch
-    f(28579,6,1,b's',65535,4,0,b'S',0,0), // prefix
+    f(29075,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(28585,14,4,b'm',361,4,255,b'S',0,0), // case_sensitive
-    f(28599,7,6,b'm',185,2,255,b'S',0,0), // headers
-    f(28606,16,7,b'm',186,2,255,b'S',0,0), // query_parameters
-    f(28622,4,8,b'm',205,4,255,b'S',0,0), // grpc
-    f(27811,16,9,b'm',134,4,255,b'S',0,0), // runtime_fraction
-    f(28626,10,10,b'm',332,4,0,b'S',0,0), // safe_regex
-    f(28636,11,11,b'm',206,4,255,b'S',0,0), // tls_context
-    f(28647,15,12,b'm',204,4,0,b'S',0,0), // connect_matcher
-    f(28759,16,13,b'm',328,2,255,b'R',28662,97), // dynamic_metadata
-    f(28775,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
-    f(28796,17,15,b'm',148,4,0,b'S',0,0), // path_match_policy
-    f(27232,12,16,b'm',324,2,255,b'S',0,0), // filter_state
-    f(28813,7,17,b'm',181,2,255,b'S',0,0), // cookies
+    f(29081,14,4,b'm',361,4,255,b'S',0,0), // case_sensitive
+    f(29095,7,6,b'm',185,2,255,b'S',0,0), // headers
+    f(29102,16,7,b'm',186,2,255,b'S',0,0), // query_parameters
+    f(29118,4,8,b'm',205,4,255,b'S',0,0), // grpc
+    f(28307,16,9,b'm',134,4,255,b'S',0,0), // runtime_fraction
+    f(29122,10,10,b'm',332,4,0,b'S',0,0), // safe_regex
+    f(29132,11,11,b'm',206,4,255,b'S',0,0), // tls_context
+    f(29143,15,12,b'm',204,4,0,b'S',0,0), // connect_matcher
+    f(29255,16,13,b'm',328,2,255,b'R',29158,97), // dynamic_metadata
+    f(29271,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
+    f(29292,17,15,b'm',148,4,0,b'S',0,0), // path_match_policy
+    f(27728,12,16,b'm',324,2,255,b'S',0,0), // filter_state
+    f(29309,7,17,b'm',181,2,255,b'S',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    f(28976,9,1,b'm',361,4,255,b'S',0,0), // presented
-    f(28985,9,2,b'm',361,4,255,b'S',0,0), // validated
+    f(29472,9,1,b'm',361,4,255,b'S',0,0), // presented
+    f(29481,9,2,b'm',361,4,255,b'S',0,0), // validated
     // envoy.config.route.v3.Tracing
-    f(29023,15,1,b'm',350,4,255,b'I',6893,36), // client_sampling
-    f(29038,15,2,b'm',350,4,255,b'I',6893,36), // random_sampling
-    f(29053,16,3,b'm',350,4,255,b'I',6893,36), // overall_sampling
-    f(29069,11,4,b'm',344,2,255,b'I',6893,36), // custom_tags
-    f(24481,9,5,b's',65535,0,255,b'I',6893,36), // operation
-    f(29080,18,6,b's',65535,0,255,b'I',6893,36), // upstream_operation
+    f(29519,15,1,b'm',350,4,255,b'I',6893,36), // client_sampling
+    f(29534,15,2,b'm',350,4,255,b'I',6893,36), // random_sampling
+    f(29549,16,3,b'm',350,4,255,b'I',6893,36), // overall_sampling
+    f(29565,11,4,b'm',344,2,255,b'I',6893,36), // custom_tags
+    f(24977,9,5,b's',65535,0,255,b'I',6893,36), // operation
+    f(29576,18,6,b's',65535,0,255,b'I',6893,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
     f(345,4,2,b's',65535,0,255,b'S',0,0), // name
-    f(28599,7,4,b'm',185,2,255,b'S',0,0), // headers
+    f(29095,7,4,b'm',185,2,255,b'S',0,0), // headers
     // envoy.config.route.v3.VirtualHost
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(29167,7,2,b's',65535,2,255,b'S',0,0), // domains
-    f(28541,6,3,b'm',188,2,255,b'S',0,0), // routes
-    f(29174,11,4,b'e',31,0,255,b'S',0,0), // require_tls
-    f(29185,16,5,b'm',208,2,255,b'S',0,0), // virtual_clusters
-    f(26121,11,6,b'm',65535,2,255,b'R',26052,69), // rate_limits
-    f(25157,22,7,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(26297,4,8,b'm',65535,4,255,b'R',26208,89), // cors
-    f(25179,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(25202,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25228,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(29201,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
-    f(25253,23,15,b'm',210,1,255,b'S',0,0), // typed_per_filter_config
-    f(15349,12,16,b'm',65535,4,255,b'R',25949,103), // retry_policy
-    f(26493,12,17,b'm',65535,4,255,b'R',26419,74), // hedge_policy
-    f(25394,30,18,b'm',374,4,255,b'I',25311,83), // per_request_buffer_limit_bytes
-    f(29230,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(26623,25,20,b'm',360,4,255,b'R',26588,35), // retry_policy_typed_config
-    f(29263,7,21,b'm',381,4,255,b'S',0,0), // matcher
-    f(26543,23,22,b'm',198,2,255,b'S',0,0), // request_mirror_policies
-    f(29332,31,23,b'b',65535,0,255,b'I',29270,62), // include_is_timeout_retry_header
-    f(9768,8,24,b'm',119,4,255,b'I',29363,39), // metadata
-    f(25579,25,25,b'm',375,4,255,b'I',25311,83), // request_body_buffer_limit
-    f(25706,16,26,b'm',148,2,255,b'R',25604,102), // route_specifiers
+    f(29663,7,2,b's',65535,2,255,b'S',0,0), // domains
+    f(29037,6,3,b'm',188,2,255,b'S',0,0), // routes
+    f(29670,11,4,b'e',31,0,255,b'S',0,0), // require_tls
+    f(29681,16,5,b'm',208,2,255,b'S',0,0), // virtual_clusters
+    f(26617,11,6,b'm',65535,2,255,b'R',26548,69), // rate_limits
+    f(25653,22,7,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(26793,4,8,b'm',65535,4,255,b'R',26704,89), // cors
+    f(25675,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(25698,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25724,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(29697,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
+    f(25749,23,15,b'm',210,1,255,b'S',0,0), // typed_per_filter_config
+    f(15349,12,16,b'm',65535,4,255,b'R',26445,103), // retry_policy
+    f(26989,12,17,b'm',65535,4,255,b'R',26915,74), // hedge_policy
+    f(25890,30,18,b'm',374,4,255,b'I',25807,83), // per_request_buffer_limit_bytes
+    f(29726,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
+    f(27119,25,20,b'm',360,4,255,b'R',27084,35), // retry_policy_typed_config
+    f(29759,7,21,b'm',381,4,255,b'S',0,0), // matcher
+    f(27039,23,22,b'm',198,2,255,b'S',0,0), // request_mirror_policies
+    f(29828,31,23,b'b',65535,0,255,b'I',29766,62), // include_is_timeout_retry_header
+    f(9768,8,24,b'm',119,4,255,b'I',29859,39), // metadata
+    f(26075,25,25,b'm',375,4,255,b'I',25807,83), // request_body_buffer_limit
+    f(26202,16,26,b'm',148,2,255,b'R',26100,102), // route_specifiers
     // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
     // envoy.config.route.v3.WeightedCluster
     f(7287,8,1,b'm',212,2,255,b'S',0,0), // clusters
-    f(29498,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
-    f(29559,12,3,b'm',374,4,255,b'I',29516,43), // total_weight
-    f(27588,11,4,b's',65535,4,0,b'S',0,0), // header_name
-    f(29571,15,5,b'm',361,4,0,b'S',0,0), // use_hash_policy
+    f(29994,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
+    f(30055,12,3,b'm',374,4,255,b'I',30012,43), // total_weight
+    f(28084,11,4,b's',65535,4,0,b'S',0,0), // header_name
+    f(30067,15,5,b'm',361,4,0,b'S',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'm',374,4,255,b'S',0,0), // weight
-    f(25898,14,3,b'm',119,4,255,b'I',25839,59), // metadata_match
-    f(25157,22,4,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(25179,23,5,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(25202,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25228,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(25253,23,10,b'm',213,1,255,b'S',0,0), // typed_per_filter_config
-    f(25912,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
-    f(25808,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(26394,14,3,b'm',119,4,255,b'I',26335,59), // metadata_match
+    f(25653,22,4,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(25675,23,5,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(25698,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25724,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(25749,23,10,b'm',213,1,255,b'S',0,0), // typed_per_filter_config
+    f(26408,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
+    f(26304,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
     // envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(29767,6,2,b's',65535,4,0,b'S',0,0), // format
+    f(30263,6,2,b's',65535,4,0,b'S',0,0), // format
     f(6816,11,3,b'm',371,4,0,b'S',0,0), // json_format
-    f(29773,17,4,b'm',371,4,0,b'S',0,0), // typed_json_format
+    f(30269,17,4,b'm',371,4,0,b'S',0,0), // typed_json_format
     f(942,10,5,b'm',144,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
     f(942,10,1,b'm',144,4,0,b'S',0,0), // log_format
@@ -3561,254 +3564,254 @@ pub(crate) static FIELDS: [FieldRow; 1549] = [
     f(10910,10,6,b'm',364,4,255,b'S',0,0), // dns_jitter
     f(5767,25,7,b'm',148,4,255,b'S',0,0), // typed_dns_resolver_config
     f(9442,17,8,b'e',33,0,255,b'S',0,0), // dns_lookup_family
-    f(29947,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
-    f(29979,20,10,b'm',364,4,255,b'S',0,0), // dns_min_refresh_rate
+    f(30443,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
+    f(30475,20,10,b'm',364,4,255,b'S',0,0), // dns_min_refresh_rate
     // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
     f(12801,13,1,b'm',364,4,255,b'S',0,0), // base_interval
     f(12814,12,2,b'm',364,4,255,b'S',0,0), // max_interval
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    f(30122,10,1,b's',65535,4,0,b'S',0,0), // object_key
+    f(30618,10,1,b's',65535,4,0,b'S',0,0), // object_key
     f(19991,13,2,b'm',144,4,1,b'S',0,0), // format_string
-    f(30179,9,3,b'b',65535,0,255,b'I',30132,47), // read_only
-    f(30270,20,4,b'e',34,0,255,b'I',30188,82), // shared_with_upstream
-    f(30290,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
-    f(30303,11,6,b's',65535,0,255,b'S',0,0), // factory_key
+    f(30675,9,3,b'b',65535,0,255,b'I',30628,47), // read_only
+    f(30766,20,4,b'e',34,0,255,b'I',30684,82), // shared_with_upstream
+    f(30786,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
+    f(30799,11,6,b's',65535,0,255,b'S',0,0), // factory_key
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    f(30377,9,1,b'm',221,4,255,b'S',0,0), // mutations
-    f(28232,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(30873,9,1,b'm',221,4,255,b'S',0,0), // mutations
+    f(28728,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
     // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    f(30444,17,1,b'm',89,2,255,b'S',0,0), // request_mutations
-    f(30461,18,2,b'm',89,2,255,b'S',0,0), // response_mutations
-    f(30513,25,3,b'm',65535,2,255,b'R',30479,34), // query_parameter_mutations
-    f(30573,27,4,b'm',89,2,255,b'R',30538,35), // response_trailers_mutations
-    f(30600,26,5,b'm',89,2,255,b'R',30538,35), // request_trailers_mutations
+    f(30940,17,1,b'm',89,2,255,b'S',0,0), // request_mutations
+    f(30957,18,2,b'm',89,2,255,b'S',0,0), // response_mutations
+    f(31009,25,3,b'm',65535,2,255,b'R',30975,34), // query_parameter_mutations
+    f(31069,27,4,b'm',89,2,255,b'R',31034,35), // response_trailers_mutations
+    f(31096,26,5,b'm',89,2,255,b'R',31034,35), // request_trailers_mutations
     // envoy.extensions.filters.http.router.v3.Router
-    f(30728,13,1,b'm',361,4,255,b'I',30672,56), // dynamic_stats
-    f(30741,16,2,b'b',65535,0,255,b'I',25276,35), // start_child_span
-    f(30757,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(30769,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(30791,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(30860,27,6,b'b',65535,0,255,b'I',30811,49), // respect_expected_rq_timeout
-    f(30913,40,7,b'b',65535,0,255,b'I',30887,26), // suppress_grpc_request_failure_code_stats
-    f(30999,21,8,b'm',242,2,255,b'R',30953,46), // upstream_http_filters
-    f(31081,20,9,b'm',223,4,255,b'I',31020,61), // upstream_log_options
-    f(31101,33,10,b'm',361,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(31224,13,1,b'm',361,4,255,b'I',31168,56), // dynamic_stats
+    f(31237,16,2,b'b',65535,0,255,b'I',25772,35), // start_child_span
+    f(31253,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(31265,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(31287,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(31356,27,6,b'b',65535,0,255,b'I',31307,49), // respect_expected_rq_timeout
+    f(31409,40,7,b'b',65535,0,255,b'I',31383,26), // suppress_grpc_request_failure_code_stats
+    f(31495,21,8,b'm',242,2,255,b'R',31449,46), // upstream_http_filters
+    f(31577,20,9,b'm',223,4,255,b'I',31516,61), // upstream_log_options
+    f(31597,33,10,b'm',361,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(31205,37,1,b'b',65535,0,255,b'I',6893,36), // flush_upstream_log_on_upstream_stream
-    f(31242,27,2,b'm',364,4,255,b'I',6893,36), // upstream_log_flush_interval
+    f(31701,37,1,b'b',65535,0,255,b'I',6893,36), // flush_upstream_log_on_upstream_stream
+    f(31738,27,2,b'm',364,4,255,b'I',6893,36), // upstream_log_flush_interval
     // envoy.extensions.filters.http.set_filter_state.v3.Config
-    f(31325,18,1,b'm',219,2,255,b'S',0,0), // on_request_headers
-    f(31385,17,2,b'b',65535,0,255,b'R',31343,42), // clear_route_cache
+    f(31821,18,1,b'm',219,2,255,b'S',0,0), // on_request_headers
+    f(31881,17,2,b'b',65535,0,255,b'R',31839,42), // clear_route_cache
     // envoy.extensions.filters.http.set_metadata.v3.Config
-    f(31454,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(31950,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
     f(2972,5,2,b'm',371,4,255,b'S',0,0), // value
     f(9768,8,3,b'm',226,2,255,b'S',0,0), // metadata
     // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    f(31454,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(31526,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
+    f(31950,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(32022,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
     f(2972,5,3,b'm',371,4,255,b'S',0,0), // value
-    f(31580,11,4,b'm',360,4,255,b'R',31541,39), // typed_value
+    f(32076,11,4,b'm',360,4,255,b'R',32037,39), // typed_value
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    f(22382,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(31723,12,2,b'm',359,4,255,b'S',0,0), // token_bucket
-    f(31735,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
+    f(22683,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(32219,12,2,b'm',359,4,255,b'S',0,0), // token_bucket
+    f(32231,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    f(23109,5,1,b'm',232,2,255,b'S',0,0), // rules
-    f(31876,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
+    f(23605,5,1,b'm',232,2,255,b'S',0,0), // rules
+    f(32372,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
     f(18551,17,3,b'm',127,4,255,b'S',0,0), // pass_through_tlvs
-    f(31913,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
-    f(22382,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(31961,12,6,b'e',65535,0,255,b'R',31932,29), // tlv_location
+    f(32409,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
+    f(22683,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(32479,12,6,b'e',65535,0,255,b'R',32428,51), // tlv_location
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    f(31454,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(31950,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
     f(12999,3,2,b's',65535,0,255,b'S',0,0), // key
-    f(32051,21,3,b'e',35,0,255,b'S',0,0), // value_string_encoding
+    f(32569,21,3,b'e',35,0,255,b'S',0,0), // value_string_encoding
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
     f(18637,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
-    f(32142,14,2,b'm',231,4,255,b'S',0,0), // on_tlv_present
+    f(32660,14,2,b'm',231,4,255,b'S',0,0), // on_tlv_present
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(32248,25,1,b'm',361,4,255,b'R',32219,29), // enable_ja3_fingerprinting
-    f(32328,24,2,b'm',374,4,255,b'I',32273,55), // initial_read_buffer_size
-    f(32352,25,3,b'm',361,4,255,b'R',32219,29), // enable_ja4_fingerprinting
-    f(32377,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(32424,21,5,b'm',374,4,255,b'S',0,0), // max_client_hello_size
+    f(32790,25,1,b'm',361,4,255,b'R',32737,53), // enable_ja3_fingerprinting
+    f(32870,24,2,b'm',374,4,255,b'I',32815,55), // initial_read_buffer_size
+    f(32894,25,3,b'm',361,4,255,b'R',32737,53), // enable_ja4_fingerprinting
+    f(32919,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(32966,21,5,b'm',374,4,255,b'S',0,0), // max_client_hello_size
     // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    f(22382,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22683,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(8758,15,2,b'm',375,4,255,b'S',0,0), // max_connections
-    f(32513,5,3,b'm',364,4,255,b'S',0,0), // delay
-    f(31735,15,4,b'm',133,4,255,b'S',0,0), // runtime_enabled
+    f(33055,5,3,b'm',364,4,255,b'S',0,0), // delay
+    f(32231,15,4,b'm',133,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.network.direct_response.v3.Config
-    f(32576,8,1,b'm',100,4,255,b'S',0,0), // response
+    f(33118,8,1,b'm',100,4,255,b'S',0,0), // response
     // envoy.extensions.filters.network.echo.v3.Echo
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(32710,10,1,b'e',36,0,255,b'S',0,0), // codec_type
-    f(22382,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32720,3,3,b'm',244,4,0,b'S',0,0), // rds
+    f(33252,10,1,b'e',36,0,255,b'S',0,0), // codec_type
+    f(22683,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(33262,3,3,b'm',244,4,0,b'S',0,0), // rds
     f(2551,12,4,b'm',200,4,0,b'S',0,0), // route_config
-    f(32723,12,5,b'm',242,2,255,b'S',0,0), // http_filters
-    f(32735,14,6,b'm',361,4,255,b'S',0,0), // add_user_agent
-    f(4828,7,7,b'm',65535,4,255,b'R',32749,28), // tracing
+    f(33265,12,5,b'm',242,2,255,b'S',0,0), // http_filters
+    f(33277,14,6,b'm',361,4,255,b'S',0,0), // add_user_agent
+    f(4828,7,7,b'm',65535,4,255,b'R',33291,28), // tracing
     f(9383,21,8,b'm',111,4,255,b'S',0,0), // http_protocol_options
     f(9404,22,9,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(32777,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(32788,13,12,b'm',364,4,255,b'S',0,0), // drain_timeout
+    f(33319,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(33330,13,12,b'm',364,4,255,b'S',0,0), // drain_timeout
     f(4311,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(32801,18,14,b'm',361,4,255,b'S',0,0), // use_remote_address
-    f(32819,19,15,b'm',361,4,255,b'S',0,0), // generate_request_id
-    f(32838,27,16,b'e',37,0,255,b'S',0,0), // forward_client_cert_details
-    f(32865,31,17,b'm',240,4,255,b'S',0,0), // set_current_client_cert_details
-    f(32896,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(32914,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(33005,49,20,b'b',65535,0,255,b'I',32934,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(33054,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(33069,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(26348,15,23,b'm',241,2,255,b'S',0,0), // upgrade_configs
-    f(33072,19,24,b'm',364,4,255,b'S',0,0), // stream_idle_timeout
-    f(33091,23,25,b'm',239,4,255,b'S',0,0), // internal_address_config
-    f(33114,21,26,b'm',364,4,255,b'S',0,0), // delayed_close_timeout
+    f(33343,18,14,b'm',361,4,255,b'S',0,0), // use_remote_address
+    f(33361,19,15,b'm',361,4,255,b'S',0,0), // generate_request_id
+    f(33380,27,16,b'e',37,0,255,b'S',0,0), // forward_client_cert_details
+    f(33407,31,17,b'm',240,4,255,b'S',0,0), // set_current_client_cert_details
+    f(33438,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(33456,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(33547,49,20,b'b',65535,0,255,b'I',33476,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(33596,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(33611,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(26844,15,23,b'm',241,2,255,b'S',0,0), // upgrade_configs
+    f(33614,19,24,b'm',364,4,255,b'S',0,0), // stream_idle_timeout
+    f(33633,23,25,b'm',239,4,255,b'S',0,0), // internal_address_config
+    f(33656,21,26,b'm',364,4,255,b'S',0,0), // delayed_close_timeout
     f(13995,15,28,b'm',364,4,255,b'S',0,0), // request_timeout
-    f(33135,22,29,b'm',374,4,255,b'S',0,0), // max_request_headers_kb
-    f(33157,14,30,b'm',361,4,255,b'S',0,0), // normalize_path
-    f(33209,13,31,b'm',65535,4,0,b'R',33171,38), // scoped_routes
-    f(33222,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(33250,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(33263,28,34,b'e',39,0,255,b'S',0,0), // server_header_transformation
+    f(33677,22,29,b'm',374,4,255,b'S',0,0), // max_request_headers_kb
+    f(33699,14,30,b'm',361,4,255,b'S',0,0), // normalize_path
+    f(33751,13,31,b'm',65535,4,0,b'R',33713,38), // scoped_routes
+    f(33764,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(33792,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(33805,28,34,b'e',39,0,255,b'S',0,0), // server_header_transformation
     f(9823,28,35,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
-    f(33291,20,36,b'm',245,4,255,b'S',0,0), // request_id_extension
-    f(33311,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(33344,18,38,b'm',243,4,255,b'S',0,0), // local_reply_config
-    f(33362,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(33466,36,40,b'm',361,4,255,b'I',33386,80), // stream_error_on_invalid_http_message
-    f(33502,23,41,b'm',364,4,255,b'S',0,0), // request_headers_timeout
-    f(33525,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(33580,26,43,b'm',65535,4,255,b'R',33544,36), // path_normalization_options
-    f(33629,22,44,b'm',65535,4,255,b'R',33606,23), // http3_protocol_options
-    f(33651,32,45,b'e',38,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(33683,32,46,b'm',148,2,255,b'S',0,0), // original_ip_detection_extensions
-    f(33715,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(33738,28,48,b'm',136,4,255,b'S',0,0), // scheme_header_transformation
-    f(33766,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(33785,30,50,b'm',148,4,255,b'R',0,0), // typed_header_validation_config
-    f(33815,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(33871,32,52,b'm',148,2,255,b'R',33838,33), // early_header_mutation_extensions
-    f(33903,35,53,b'm',361,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(33970,25,54,b'm',364,4,255,b'I',33938,32), // access_log_flush_interval
-    f(33995,31,55,b'b',65535,0,255,b'I',33938,32), // flush_access_log_on_new_request
-    f(34026,18,56,b'm',238,4,255,b'I',33938,32), // access_log_options
-    f(34138,21,57,b'b',65535,0,255,b'I',34044,94), // append_local_overload
-    f(34209,34,58,b'b',65535,0,255,b'I',34159,50), // http1_safe_max_connection_duration
-    f(34243,20,59,b'm',364,4,255,b'S',0,0), // stream_flush_timeout
-    f(34263,27,60,b'm',381,4,255,b'R',0,0), // forward_client_cert_matcher
-    f(34290,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(34310,20,62,b'm',357,4,255,b'S',0,0), // drain_timeout_jitter
+    f(33833,20,36,b'm',245,4,255,b'S',0,0), // request_id_extension
+    f(33853,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(33886,18,38,b'm',243,4,255,b'S',0,0), // local_reply_config
+    f(33904,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(34008,36,40,b'm',361,4,255,b'I',33928,80), // stream_error_on_invalid_http_message
+    f(34044,23,41,b'm',364,4,255,b'S',0,0), // request_headers_timeout
+    f(34067,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(34122,26,43,b'm',65535,4,255,b'R',34086,36), // path_normalization_options
+    f(34171,22,44,b'm',65535,4,255,b'R',34148,23), // http3_protocol_options
+    f(34193,32,45,b'e',38,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(34225,32,46,b'm',148,2,255,b'S',0,0), // original_ip_detection_extensions
+    f(34257,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(34280,28,48,b'm',136,4,255,b'S',0,0), // scheme_header_transformation
+    f(34308,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(34327,30,50,b'm',148,4,255,b'R',0,0), // typed_header_validation_config
+    f(34357,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(34413,32,52,b'm',148,2,255,b'R',34380,33), // early_header_mutation_extensions
+    f(34445,35,53,b'm',361,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(34512,25,54,b'm',364,4,255,b'I',34480,32), // access_log_flush_interval
+    f(34537,31,55,b'b',65535,0,255,b'I',34480,32), // flush_access_log_on_new_request
+    f(34568,18,56,b'm',238,4,255,b'I',34480,32), // access_log_options
+    f(34680,21,57,b'b',65535,0,255,b'I',34586,94), // append_local_overload
+    f(34751,34,58,b'b',65535,0,255,b'I',34701,50), // http1_safe_max_connection_duration
+    f(34785,20,59,b'm',364,4,255,b'S',0,0), // stream_flush_timeout
+    f(34805,27,60,b'm',381,4,255,b'R',0,0), // forward_client_cert_matcher
+    f(34832,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(34852,20,62,b'm',357,4,255,b'S',0,0), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(33970,25,1,b'm',364,4,255,b'I',6893,36), // access_log_flush_interval
-    f(33995,31,2,b'b',65535,0,255,b'I',6893,36), // flush_access_log_on_new_request
-    f(34431,44,3,b'b',65535,0,255,b'I',6893,36), // flush_log_on_tunnel_successfully_established
+    f(34512,25,1,b'm',364,4,255,b'I',6893,36), // access_log_flush_interval
+    f(34537,31,2,b'b',65535,0,255,b'I',6893,36), // flush_access_log_on_new_request
+    f(34973,44,3,b'b',65535,0,255,b'I',6893,36), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(34578,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
-    f(34590,11,2,b'm',97,2,255,b'S',0,0), // cidr_ranges
+    f(35120,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
+    f(35132,11,2,b'm',97,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(34710,7,1,b'm',361,4,255,b'S',0,0), // subject
-    f(34717,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(35252,7,1,b'm',361,4,255,b'S',0,0), // subject
+    f(35259,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(34721,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(29767,6,7,b'e',65535,0,255,b'R',0,0), // format
-    f(34726,6,8,b'b',65535,0,255,b'R',0,0), // issuer
+    f(35263,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(30263,6,7,b'e',65535,0,255,b'R',0,0), // format
+    f(35268,6,8,b'b',65535,0,255,b'R',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    f(27945,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(3548,7,2,b'm',242,2,255,b'R',34827,61), // filters
-    f(27957,7,3,b'm',361,4,255,b'S',0,0), // enabled
+    f(28441,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(3548,7,2,b'm',242,2,255,b'R',35369,61), // filters
+    f(28453,7,3,b'm',361,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,4,b'm',360,4,0,b'S',0,0), // typed_config
     f(21400,16,5,b'm',65535,4,0,b'R',21357,43), // config_discovery
-    f(24617,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(25113,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
     f(15154,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    f(35034,7,1,b'm',246,2,255,b'S',0,0), // mappers
-    f(24572,11,2,b'm',144,4,255,b'S',0,0), // body_format
+    f(35576,7,1,b'm',246,2,255,b'S',0,0), // mappers
+    f(25068,11,2,b'm',144,4,255,b'S',0,0), // body_format
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(35104,13,1,b'm',98,4,255,b'S',0,0), // config_source
-    f(35117,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(35646,13,1,b'm',98,4,255,b'S',0,0), // config_source
+    f(35659,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
     f(3148,12,1,b'm',360,4,255,b'S',0,0), // typed_config
     // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
     f(3142,6,1,b'm',34,4,255,b'S',0,0), // filter
-    f(35286,11,2,b'm',374,4,255,b'S',0,0), // status_code
-    f(24547,4,3,b'm',100,4,255,b'S',0,0), // body
-    f(35297,20,4,b'm',144,4,255,b'S',0,0), // body_format_override
-    f(35317,14,5,b'm',109,2,255,b'S',0,0), // headers_to_add
+    f(35828,11,2,b'm',374,4,255,b'S',0,0), // status_code
+    f(25043,4,3,b'm',100,4,255,b'S',0,0), // body
+    f(35839,20,4,b'm',144,4,255,b'S',0,0), // body_format_override
+    f(35859,14,5,b'm',109,2,255,b'S',0,0), // headers_to_add
     // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    f(22382,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(31723,12,2,b'm',359,4,255,b'S',0,0), // token_bucket
-    f(31735,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
-    f(35397,9,4,b's',65535,0,255,b'S',0,0), // share_key
+    f(22683,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(32219,12,2,b'm',359,4,255,b'S',0,0), // token_bucket
+    f(32231,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
+    f(35939,9,4,b's',65535,0,255,b'S',0,0), // share_key
     // envoy.extensions.filters.network.set_filter_state.v3.Config
-    f(35465,17,1,b'm',219,2,255,b'S',0,0), // on_new_connection
-    f(35482,27,2,b'm',219,2,255,b'S',0,0), // on_downstream_tls_handshake
-    f(35509,18,3,b'm',219,2,255,b'S',0,0), // on_downstream_data
+    f(36007,17,1,b'm',219,2,255,b'S',0,0), // on_new_connection
+    f(36024,27,2,b'm',219,2,255,b'S',0,0), // on_downstream_tls_handshake
+    f(36051,18,3,b'm',219,2,255,b'S',0,0), // on_downstream_data
     // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    f(22382,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22683,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(35639,23,3,b'm',364,4,255,b'I',21088,34), // downstream_idle_timeout
-    f(35662,21,4,b'm',364,4,255,b'I',21088,34), // upstream_idle_timeout
+    f(36181,23,3,b'm',364,4,255,b'I',21088,34), // downstream_idle_timeout
+    f(36204,21,4,b'm',364,4,255,b'I',21088,34), // upstream_idle_timeout
     f(4311,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(35683,20,7,b'm',374,4,255,b'S',0,0), // max_connect_attempts
+    f(36225,20,7,b'm',374,4,255,b'S',0,0), // max_connect_attempts
     f(17540,12,8,b'm',364,4,255,b'S',0,0), // idle_timeout
-    f(25898,14,9,b'm',119,4,255,b'I',25839,59), // metadata_match
-    f(25822,17,10,b'm',253,4,0,b'S',0,0), // weighted_clusters
-    f(26197,11,11,b'm',351,2,255,b'I',35703,78), // hash_policy
-    f(35781,16,12,b'm',252,4,255,b'S',0,0), // tunneling_config
-    f(35797,34,13,b'm',364,4,255,b'S',0,0), // max_downstream_connection_duration
-    f(35930,9,14,b'm',65535,4,255,b'R',35831,99), // on_demand
-    f(33970,25,15,b'm',364,4,255,b'S',0,0), // access_log_flush_interval
-    f(35939,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(34026,18,17,b'm',251,4,255,b'S',0,0), // access_log_options
-    f(35968,15,18,b'm',94,4,255,b'S',0,0), // backoff_options
-    f(36070,19,19,b'm',146,2,255,b'R',35983,87), // proxy_protocol_tlvs
-    f(36089,52,20,b'm',357,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(36141,21,21,b'e',40,0,255,b'S',0,0), // upstream_connect_mode
-    f(36162,20,22,b'm',374,4,255,b'S',0,0), // max_early_data_bytes
-    f(36226,31,23,b'e',65535,0,255,b'R',36182,44), // proxy_protocol_tlv_merge_policy
-    f(36257,17,24,b'm',361,4,255,b'S',0,0), // check_drain_close
+    f(26394,14,9,b'm',119,4,255,b'I',26335,59), // metadata_match
+    f(26318,17,10,b'm',253,4,0,b'S',0,0), // weighted_clusters
+    f(26693,11,11,b'm',351,2,255,b'I',36245,78), // hash_policy
+    f(36323,16,12,b'm',252,4,255,b'S',0,0), // tunneling_config
+    f(36339,34,13,b'm',364,4,255,b'S',0,0), // max_downstream_connection_duration
+    f(36472,9,14,b'm',65535,4,255,b'R',36373,99), // on_demand
+    f(34512,25,15,b'm',364,4,255,b'S',0,0), // access_log_flush_interval
+    f(36481,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(34568,18,17,b'm',251,4,255,b'S',0,0), // access_log_options
+    f(36510,15,18,b'm',94,4,255,b'S',0,0), // backoff_options
+    f(36612,19,19,b'm',146,2,255,b'R',36525,87), // proxy_protocol_tlvs
+    f(36631,52,20,b'm',357,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(36683,21,21,b'e',40,0,255,b'S',0,0), // upstream_connect_mode
+    f(36704,20,22,b'm',374,4,255,b'S',0,0), // max_early_data_bytes
+    f(36768,31,23,b'e',65535,0,255,b'R',36724,44), // proxy_protocol_tlv_merge_policy
+    f(36799,17,24,b'm',361,4,255,b'S',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(33970,25,1,b'm',364,4,255,b'S',0,0), // access_log_flush_interval
-    f(35939,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(36348,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
+    f(34512,25,1,b'm',364,4,255,b'S',0,0), // access_log_flush_interval
+    f(36481,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(36890,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
     f(2003,8,1,b's',65535,0,255,b'S',0,0), // hostname
-    f(36443,8,2,b'b',65535,0,255,b'S',0,0), // use_post
-    f(35317,14,3,b'm',109,2,255,b'S',0,0), // headers_to_add
-    f(36451,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
-    f(36477,9,5,b's',65535,0,255,b'S',0,0), // post_path
-    f(36486,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
-    f(33291,20,7,b'm',245,4,255,b'S',0,0), // request_id_extension
-    f(36513,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
-    f(36530,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
-    f(19764,10,10,b'm',148,2,255,b'R',36553,76), // formatters
+    f(36985,8,2,b'b',65535,0,255,b'S',0,0), // use_post
+    f(35859,14,3,b'm',109,2,255,b'S',0,0), // headers_to_add
+    f(36993,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
+    f(37019,9,5,b's',65535,0,255,b'S',0,0), // post_path
+    f(37028,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
+    f(33833,20,7,b'm',245,4,255,b'S',0,0), // request_id_extension
+    f(37055,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
+    f(37072,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
+    f(19764,10,10,b'm',148,2,255,b'R',37095,76), // formatters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
     f(7287,8,1,b'm',254,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
-    f(25898,14,3,b'm',119,4,255,b'I',25839,59), // metadata_match
+    f(26394,14,3,b'm',119,4,255,b'I',26335,59), // metadata_match
     // envoy.extensions.formatter.metadata.v3.Metadata
     // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
     // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    f(27588,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(36972,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
-    f(37013,18,3,b'm',354,4,255,b'S',0,0), // reject_with_status
+    f(28084,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(37514,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
+    f(37555,18,3,b'm',354,4,255,b'S',0,0), // reject_with_status
     // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    f(32914,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(37091,17,2,b'm',259,4,255,b'S',0,0), // xff_trusted_cidrs
-    f(33054,15,3,b'm',361,4,255,b'S',0,0), // skip_xff_append
+    f(33456,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(37633,17,2,b'm',259,4,255,b'S',0,0), // xff_trusted_cidrs
+    f(33596,15,3,b'm',361,4,255,b'S',0,0), // skip_xff_append
     // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    f(37174,5,1,b'm',97,2,255,b'S',0,0), // cidrs
+    f(37716,5,1,b'm',97,2,255,b'S',0,0), // cidrs
     // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
     f(11278,20,1,b'm',263,4,0,b'S',0,0), // zone_aware_lb_config
@@ -3818,21 +3821,21 @@ pub(crate) static FIELDS: [FieldRow; 1549] = [
     f(12089,15,1,b'm',357,4,255,b'I',11984,105), // routing_enabled
     f(12104,16,2,b'm',375,4,255,b'I',11984,105), // min_cluster_size
     f(12120,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
-    f(37539,29,4,b'b',65535,0,255,b'R',37499,40), // force_locality_direct_routing
-    f(37568,16,5,b'm',65535,4,255,b'R',37499,40), // force_local_zone
-    f(37584,14,6,b'e',65535,0,255,b'R',37499,40), // locality_basis
+    f(38081,29,4,b'b',65535,0,255,b'R',38041,40), // force_locality_direct_routing
+    f(38110,16,5,b'm',65535,4,255,b'R',38041,40), // force_local_zone
+    f(38126,14,6,b'e',65535,0,255,b'R',38041,40), // locality_basis
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
     f(12312,12,1,b'm',374,4,255,b'S',0,0), // choice_count
     f(12324,19,2,b'm',132,4,255,b'S',0,0), // active_request_bias
     f(12407,17,3,b'm',65535,4,255,b'R',12343,64), // slow_start_config
-    f(37668,18,4,b'm',261,4,255,b'S',0,0), // locality_lb_config
-    f(37686,16,5,b'm',361,4,255,b'S',0,0), // enable_full_scan
-    f(37702,16,6,b'e',41,0,255,b'S',0,0), // selection_method
+    f(38210,18,4,b'm',261,4,255,b'S',0,0), // locality_lb_config
+    f(38228,16,5,b'm',361,4,255,b'S',0,0), // enable_full_scan
+    f(38244,16,6,b'e',41,0,255,b'S',0,0), // selection_method
     // envoy.extensions.load_balancing_policies.random.v3.Random
-    f(37668,18,1,b'm',261,4,255,b'S',0,0), // locality_lb_config
+    f(38210,18,1,b'm',261,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
     f(12407,17,1,b'm',65535,4,255,b'R',12343,64), // slow_start_config
-    f(37668,18,2,b'm',261,4,255,b'S',0,0), // locality_lb_config
+    f(38210,18,2,b'm',261,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
@@ -3845,246 +3848,246 @@ pub(crate) static FIELDS: [FieldRow; 1549] = [
     // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
     // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
     // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    f(34590,11,1,b'm',97,2,255,b'S',0,0), // cidr_ranges
-    f(22382,11,2,b's',65535,0,255,b'I',38580,84), // stat_prefix
+    f(35132,11,1,b'm',97,2,255,b'S',0,0), // cidr_ranges
+    f(22683,11,2,b's',65535,0,255,b'I',39122,84), // stat_prefix
     // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
     f(14958,9,1,b'm',91,2,255,b'S',0,0), // resolvers
     f(14967,20,2,b'm',102,4,255,b'S',0,0), // dns_resolver_options
-    f(38733,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
-    f(38758,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
-    f(38821,15,5,b'm',374,4,255,b'I',38784,37), // udp_max_queries
-    f(38836,21,6,b'm',375,4,255,b'S',0,0), // query_timeout_seconds
-    f(38857,11,7,b'm',374,4,255,b'S',0,0), // query_tries
-    f(38868,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
-    f(38886,22,9,b'm',374,4,255,b'S',0,0), // edns0_max_payload_size
-    f(38908,24,10,b'm',364,4,255,b'I',38784,37), // max_udp_channel_duration
-    f(38932,25,11,b'b',65535,0,255,b'I',38784,37), // reinit_channel_on_timeout
-    f(39023,14,12,b'm',374,4,255,b'I',38957,66), // qcache_max_ttl
+    f(39275,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
+    f(39300,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
+    f(39363,15,5,b'm',374,4,255,b'I',39326,37), // udp_max_queries
+    f(39378,21,6,b'm',375,4,255,b'S',0,0), // query_timeout_seconds
+    f(39399,11,7,b'm',374,4,255,b'S',0,0), // query_tries
+    f(39410,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
+    f(39428,22,9,b'm',374,4,255,b'S',0,0), // edns0_max_payload_size
+    f(39450,24,10,b'm',364,4,255,b'I',39326,37), // max_udp_channel_duration
+    f(39474,25,11,b'b',65535,0,255,b'I',39326,37), // reinit_channel_on_timeout
+    f(39565,14,12,b'm',374,4,255,b'I',39499,66), // qcache_max_ttl
     // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
     f(18748,11,1,b'm',374,4,255,b'S',0,0), // num_retries
-    f(39149,20,2,b'm',374,4,255,b'I',39118,31), // num_resolver_threads
+    f(39691,20,2,b'm',374,4,255,b'I',39660,31), // num_resolver_threads
     // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
     f(14958,9,1,b'm',91,2,255,b'S',0,0), // resolvers
-    f(39321,12,2,b'm',65535,4,255,b'R',39242,79), // dns_over_tls
-    f(39414,14,3,b'm',65535,4,255,b'R',39333,81), // dns_over_https
-    f(39480,13,4,b'b',65535,0,255,b'R',39428,52), // enable_dnssec
-    f(39493,10,5,b'm',374,4,255,b'I',38957,66), // cache_size
-    f(39149,20,6,b'm',374,4,255,b'I',39118,31), // num_resolver_threads
-    f(39503,17,7,b'm',361,4,255,b'S',0,0), // use_system_config
-    f(39520,13,8,b'm',364,4,255,b'S',0,0), // query_timeout
-    f(38857,11,9,b'm',374,4,255,b'S',0,0), // query_tries
+    f(39863,12,2,b'm',65535,4,255,b'R',39784,79), // dns_over_tls
+    f(39956,14,3,b'm',65535,4,255,b'R',39875,81), // dns_over_https
+    f(40022,13,4,b'b',65535,0,255,b'R',39970,52), // enable_dnssec
+    f(40035,10,5,b'm',374,4,255,b'I',39499,66), // cache_size
+    f(39691,20,6,b'm',374,4,255,b'I',39660,31), // num_resolver_threads
+    f(40045,17,7,b'm',361,4,255,b'S',0,0), // use_system_config
+    f(40062,13,8,b'm',364,4,255,b'S',0,0), // query_timeout
+    f(39399,11,9,b'm',374,4,255,b'S',0,0), // query_tries
     // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    f(39599,13,1,b's',65535,0,255,b'S',0,0), // path_template
+    f(40141,13,1,b's',65535,0,255,b'S',0,0), // path_template
     // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    f(39682,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
+    f(40224,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
     // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    f(39758,17,1,b'm',361,4,255,b'S',0,0), // pack_trace_reason
-    f(39834,33,2,b'm',361,4,255,b'I',39775,59), // use_request_id_for_trace_sampling
+    f(40300,17,1,b'm',361,4,255,b'S',0,0), // pack_trace_reason
+    f(40376,33,2,b'm',361,4,255,b'I',40317,59), // use_request_id_for_trace_sampling
     // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    f(39937,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
+    f(40479,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
     // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    f(40041,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
+    f(40583,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
     // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    f(40138,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
-    f(40180,27,2,b'm',65535,4,255,b'R',40157,23), // max_heap_size_bytes_runtime
+    f(40680,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
+    f(40722,27,2,b'm',65535,4,255,b'R',40699,23), // max_heap_size_bytes_runtime
     // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
     f(14848,8,1,b's',65535,0,255,b'S',0,0), // filename
     // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
     f(7843,6,1,b'm',126,4,255,b'S',0,0), // config
     f(9718,16,2,b'm',147,4,255,b'S',0,0), // transport_socket
-    f(40452,25,3,b'b',65535,0,255,b'I',40368,84), // allow_unspecified_address
-    f(40541,15,4,b'b',65535,0,255,b'I',40477,64), // tlv_as_pool_key
+    f(40994,25,3,b'b',65535,0,255,b'I',40910,84), // allow_unspecified_address
+    f(41083,15,4,b'b',65535,0,255,b'I',41019,64), // tlv_as_pool_key
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(40684,10,1,b'm',100,4,255,b'S',0,0), // trusted_ca
-    f(40694,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(40717,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
-    f(40806,36,6,b'm',361,4,255,b'R',40740,66), // require_signed_certificate_timestamp
-    f(40842,3,7,b'm',100,4,255,b'S',0,0), // crl
-    f(40845,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
-    f(40870,23,9,b'm',334,2,255,b'S',0,0), // match_subject_alt_names
-    f(40893,24,10,b'e',42,0,255,b'S',0,0), // trust_chain_verification
+    f(41226,10,1,b'm',100,4,255,b'S',0,0), // trusted_ca
+    f(41236,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(41259,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
+    f(41348,36,6,b'm',361,4,255,b'R',41282,66), // require_signed_certificate_timestamp
+    f(41384,3,7,b'm',100,4,255,b'S',0,0), // crl
+    f(41387,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
+    f(41412,23,9,b'm',334,2,255,b'S',0,0), // match_subject_alt_names
+    f(41435,24,10,b'e',42,0,255,b'S',0,0), // trust_chain_verification
     f(14901,17,11,b'm',150,4,255,b'S',0,0), // watched_directory
-    f(40917,23,12,b'm',148,4,255,b'S',0,0), // custom_validator_config
-    f(40998,32,13,b'm',65535,4,255,b'R',40940,58), // ca_certificate_provider_instance
-    f(41030,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
-    f(41055,29,15,b'm',298,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(41084,16,16,b'm',374,4,255,b'S',0,0), // max_verify_depth
-    f(41216,17,17,b'm',65535,4,255,b'R',41100,116), // system_root_certs
-    f(41233,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
+    f(41459,23,12,b'm',148,4,255,b'S',0,0), // custom_validator_config
+    f(41540,32,13,b'm',65535,4,255,b'R',41482,58), // ca_certificate_provider_instance
+    f(41572,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
+    f(41597,29,15,b'm',298,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(41626,16,16,b'm',374,4,255,b'S',0,0), // max_verify_depth
+    f(41758,17,17,b'm',65535,4,255,b'R',41642,116), // system_root_certs
+    f(41775,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(41314,10,1,b'm',301,4,255,b'S',0,0), // tls_params
-    f(41324,16,2,b'm',299,2,255,b'S',0,0), // tls_certificates
-    f(41340,18,3,b'm',290,4,0,b'S',0,0), // validation_context
-    f(41358,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(41372,34,6,b'm',296,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(41406,36,7,b'm',296,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(41442,27,8,b'm',292,4,0,b'S',0,0), // combined_validation_context
-    f(41563,36,9,b'm',65535,4,255,b'R',41469,94), // tls_certificate_certificate_provider
-    f(41697,39,10,b'm',65535,4,0,b'R',41599,98), // validation_context_certificate_provider
-    f(41736,45,11,b'm',65535,4,255,b'R',41469,94), // tls_certificate_certificate_provider_instance
-    f(41781,48,12,b'm',65535,4,0,b'R',41599,98), // validation_context_certificate_provider_instance
-    f(41923,17,13,b'm',148,4,255,b'R',41829,94), // custom_handshaker
-    f(41940,33,14,b'm',65535,4,255,b'R',41469,94), // tls_certificate_provider_instance
-    f(41973,7,15,b'm',300,4,255,b'S',0,0), // key_log
-    f(42113,31,16,b'm',148,4,255,b'R',41980,133), // custom_tls_certificate_selector
+    f(41856,10,1,b'm',301,4,255,b'S',0,0), // tls_params
+    f(41866,16,2,b'm',299,2,255,b'S',0,0), // tls_certificates
+    f(41882,18,3,b'm',290,4,0,b'S',0,0), // validation_context
+    f(41900,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(41914,34,6,b'm',296,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(41948,36,7,b'm',296,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(41984,27,8,b'm',292,4,0,b'S',0,0), // combined_validation_context
+    f(42105,36,9,b'm',65535,4,255,b'R',42011,94), // tls_certificate_certificate_provider
+    f(42239,39,10,b'm',65535,4,0,b'R',42141,98), // validation_context_certificate_provider
+    f(42278,45,11,b'm',65535,4,255,b'R',42011,94), // tls_certificate_certificate_provider_instance
+    f(42323,48,12,b'm',65535,4,0,b'R',42141,98), // validation_context_certificate_provider_instance
+    f(42465,17,13,b'm',148,4,255,b'R',42371,94), // custom_handshaker
+    f(42482,33,14,b'm',65535,4,255,b'R',42011,94), // tls_certificate_provider_instance
+    f(42515,7,15,b'm',300,4,255,b'S',0,0), // key_log
+    f(42655,31,16,b'm',148,4,255,b'R',42522,133), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(42239,26,1,b'm',290,4,255,b'S',0,0), // default_validation_context
-    f(41406,36,2,b'm',296,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(41697,39,3,b'm',65535,4,255,b'R',42265,76), // validation_context_certificate_provider
-    f(41781,48,4,b'm',65535,4,255,b'R',42265,76), // validation_context_certificate_provider_instance
+    f(42781,26,1,b'm',290,4,255,b'S',0,0), // default_validation_context
+    f(41948,36,2,b'm',296,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(42239,39,3,b'm',65535,4,255,b'R',42807,76), // validation_context_certificate_provider
+    f(42323,48,4,b'm',65535,4,255,b'R',42807,76), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(42403,18,1,b'm',291,4,255,b'S',0,0), // common_tls_context
-    f(42421,26,2,b'm',361,4,255,b'S',0,0), // require_client_certificate
-    f(42534,11,3,b'm',361,4,255,b'R',42447,87), // require_sni
-    f(42545,19,4,b'm',302,4,0,b'S',0,0), // session_ticket_keys
-    f(42564,37,5,b'm',296,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
-    f(42601,15,6,b'm',364,4,255,b'S',0,0), // session_timeout
-    f(42616,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(42652,18,8,b'e',43,0,255,b'S',0,0), // ocsp_staple_policy
-    f(42670,31,9,b'm',361,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
-    f(42701,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(42736,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
+    f(42945,18,1,b'm',291,4,255,b'S',0,0), // common_tls_context
+    f(42963,26,2,b'm',361,4,255,b'S',0,0), // require_client_certificate
+    f(43076,11,3,b'm',361,4,255,b'R',42989,87), // require_sni
+    f(43087,19,4,b'm',302,4,0,b'S',0,0), // session_ticket_keys
+    f(43106,37,5,b'm',296,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
+    f(43143,15,6,b'm',364,4,255,b'S',0,0), // session_timeout
+    f(43158,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(43194,18,8,b'e',43,0,255,b'S',0,0), // ocsp_staple_policy
+    f(43212,31,9,b'm',361,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
+    f(43243,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(43278,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    f(42824,13,1,b'm',295,2,255,b'S',0,0), // trust_domains
-    f(42837,13,2,b'm',100,4,255,b'S',0,0), // trust_bundles
+    f(43366,13,1,b'm',295,2,255,b'S',0,0), // trust_domains
+    f(43379,13,2,b'm',100,4,255,b'S',0,0), // trust_bundles
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(42929,12,2,b'm',100,4,255,b'S',0,0), // trust_bundle
-    f(43006,21,3,b's',65535,0,255,b'R',42941,65), // workload_trust_domain
+    f(43471,12,2,b'm',100,4,255,b'S',0,0), // trust_bundle
+    f(43548,21,3,b's',65535,0,255,b'R',43483,65), // workload_trust_domain
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43084,10,2,b'm',98,4,255,b'S',0,0), // sds_config
+    f(43626,10,2,b'm',98,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43142,15,2,b'm',299,4,0,b'S',0,0), // tls_certificate
-    f(42545,19,3,b'm',302,4,0,b'S',0,0), // session_ticket_keys
-    f(41340,18,4,b'm',290,4,0,b'S',0,0), // validation_context
-    f(43207,14,5,b'm',65535,4,0,b'R',43157,50), // generic_secret
+    f(43684,15,2,b'm',299,4,0,b'S',0,0), // tls_certificate
+    f(43087,19,3,b'm',302,4,0,b'S',0,0), // session_ticket_keys
+    f(41882,18,4,b'm',290,4,0,b'S',0,0), // validation_context
+    f(43749,14,5,b'm',65535,4,0,b'R',43699,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(43284,8,1,b'e',44,0,255,b'S',0,0), // san_type
-    f(29263,7,2,b'm',334,4,255,b'S',0,0), // matcher
-    f(43292,3,3,b's',65535,0,255,b'S',0,0), // oid
+    f(43826,8,1,b'e',44,0,255,b'S',0,0), // san_type
+    f(29759,7,2,b'm',334,4,255,b'S',0,0), // matcher
+    f(43834,3,3,b's',65535,0,255,b'S',0,0), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(43351,17,1,b'm',100,4,255,b'S',0,0), // certificate_chain
-    f(43368,11,2,b'm',100,12,255,b'S',0,0), // private_key
-    f(43494,8,3,b'm',100,12,255,b'R',43379,115), // password
-    f(43502,11,4,b'm',100,4,255,b'S',0,0), // ocsp_staple
-    f(43604,28,5,b'm',100,2,255,b'R',43513,91), // signed_certificate_timestamp
-    f(43702,20,6,b'm',65535,4,255,b'R',43632,70), // private_key_provider
+    f(43893,17,1,b'm',100,4,255,b'S',0,0), // certificate_chain
+    f(43910,11,2,b'm',100,12,255,b'S',0,0), // private_key
+    f(44036,8,3,b'm',100,12,255,b'R',43921,115), // password
+    f(44044,11,4,b'm',100,4,255,b'S',0,0), // ocsp_staple
+    f(44146,28,5,b'm',100,2,255,b'R',44055,91), // signed_certificate_timestamp
+    f(44244,20,6,b'm',65535,4,255,b'R',44174,70), // private_key_provider
     f(14901,17,7,b'm',150,4,255,b'S',0,0), // watched_directory
-    f(43797,6,8,b'm',100,12,255,b'R',43722,75), // pkcs12
-    f(41314,10,9,b'm',301,4,255,b'R',43803,118), // tls_params
+    f(44339,6,8,b'm',100,12,255,b'R',44264,75), // pkcs12
+    f(41856,10,9,b'm',301,4,255,b'R',44345,118), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(43972,19,2,b'm',97,2,255,b'S',0,0), // local_address_range
-    f(43991,20,3,b'm',97,2,255,b'S',0,0), // remote_address_range
+    f(44514,19,2,b'm',97,2,255,b'S',0,0), // local_address_range
+    f(44533,20,3,b'm',97,2,255,b'S',0,0), // remote_address_range
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(44066,28,1,b'e',45,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(44094,28,2,b'e',45,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(44122,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(44135,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(44146,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
-    f(44277,19,6,b'e',65535,2,255,b'R',44166,111), // compliance_policies
+    f(44608,28,1,b'e',45,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(44636,28,2,b'e',45,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(44664,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(44677,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(44688,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
+    f(44819,19,6,b'e',65535,2,255,b'R',44708,111), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    f(44358,4,1,b'm',100,10,255,b'S',0,0), // keys
+    f(44900,4,1,b'm',100,10,255,b'S',0,0), // keys
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(42403,18,1,b'm',291,4,255,b'S',0,0), // common_tls_context
-    f(44422,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(44510,19,3,b'b',65535,0,255,b'R',44425,85), // allow_renegotiation
-    f(44529,16,4,b'm',374,4,255,b'S',0,0), // max_session_keys
-    f(44635,21,5,b'm',361,4,255,b'I',44545,90), // enforce_rsa_key_usage
-    f(44656,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(44669,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(42945,18,1,b'm',291,4,255,b'S',0,0), // common_tls_context
+    f(44964,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(45052,19,3,b'b',65535,0,255,b'R',44967,85), // allow_renegotiation
+    f(45071,16,4,b'm',374,4,255,b'S',0,0), // max_session_keys
+    f(45177,21,5,b'm',361,4,255,b'I',45087,90), // enforce_rsa_key_usage
+    f(45198,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(45211,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
     f(9823,28,1,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
     f(10448,30,2,b'm',149,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(44746,20,3,b'm',306,4,0,b'S',0,0), // explicit_http_config
-    f(44766,30,4,b'm',307,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(44796,11,5,b'm',305,4,0,b'S',0,0), // auto_config
-    f(32723,12,6,b'm',242,2,255,b'R',44807,82), // http_filters
-    f(44889,24,7,b'm',148,4,255,b'R',0,0), // header_validation_config
+    f(45288,20,3,b'm',306,4,0,b'S',0,0), // explicit_http_config
+    f(45308,30,4,b'm',307,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(45338,11,5,b'm',305,4,0,b'S',0,0), // auto_config
+    f(33265,12,6,b'm',242,2,255,b'R',45349,82), // http_filters
+    f(45431,24,7,b'm',148,4,255,b'R',0,0), // header_validation_config
     f(7500,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
-    f(26543,23,9,b'm',198,2,255,b'R',0,0), // request_mirror_policies
-    f(26197,11,10,b'm',191,2,255,b'R',0,0), // hash_policy
+    f(27039,23,9,b'm',198,2,255,b'R',0,0), // request_mirror_policies
+    f(26693,11,10,b'm',191,2,255,b'R',0,0), // hash_policy
     f(15349,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
     f(9383,21,1,b'm',111,4,255,b'S',0,0), // http_protocol_options
     f(9404,22,2,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(33629,22,3,b'm',65535,4,255,b'R',33606,23), // http3_protocol_options
-    f(44982,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(34171,22,3,b'm',65535,4,255,b'R',34148,23), // http3_protocol_options
+    f(45524,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
     f(9383,21,1,b'm',111,4,0,b'S',0,0), // http_protocol_options
     f(9404,22,2,b'm',114,4,0,b'S',0,0), // http2_protocol_options
-    f(33629,22,3,b'm',65535,4,0,b'R',33606,23), // http3_protocol_options
+    f(34171,22,3,b'm',65535,4,0,b'R',34148,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
     f(9383,21,1,b'm',111,4,255,b'S',0,0), // http_protocol_options
     f(9404,22,2,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(33629,22,3,b'm',65535,4,255,b'R',33606,23), // http3_protocol_options
+    f(34171,22,3,b'm',65535,4,255,b'R',34148,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
     f(2913,4,1,b'm',122,4,255,b'S',0,0), // node
-    f(45214,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(45222,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(45246,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(45272,25,5,b'm',309,1,255,b'S',0,0), // initial_resource_versions
-    f(45297,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(45311,12,7,b'm',377,4,255,b'S',0,0), // error_detail
-    f(45323,27,8,b'm',320,2,255,b'S',0,0), // resource_locators_subscribe
-    f(45350,29,9,b'm',320,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(45756,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(45764,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(45788,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(45814,25,5,b'm',309,1,255,b'S',0,0), // initial_resource_versions
+    f(45839,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(45853,12,7,b'm',377,4,255,b'S',0,0), // error_detail
+    f(45865,27,8,b'm',320,2,255,b'S',0,0), // resource_locators_subscribe
+    f(45892,29,9,b'm',320,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(45505,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(45524,9,2,b'm',317,2,255,b'S',0,0), // resources
-    f(45214,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(45533,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(45538,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(45555,13,7,b'm',99,4,255,b'S',0,0), // control_plane
-    f(45568,22,8,b'm',322,2,255,b'S',0,0), // removed_resource_names
-    f(45590,15,9,b'm',319,2,255,b'S',0,0), // resource_errors
+    f(46047,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(46066,9,2,b'm',317,2,255,b'S',0,0), // resources
+    f(45756,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(46075,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(46080,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(46097,13,7,b'm',99,4,255,b'S',0,0), // control_plane
+    f(46110,22,8,b'm',322,2,255,b'S',0,0), // removed_resource_names
+    f(46132,15,9,b'm',319,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
     f(2913,4,2,b'm',122,4,255,b'S',0,0), // node
-    f(45648,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(45214,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(45297,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(45311,12,6,b'm',377,4,255,b'S',0,0), // error_detail
-    f(45662,17,7,b'm',320,2,255,b'S',0,0), // resource_locators
+    f(46190,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(45756,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(45839,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(45853,12,6,b'm',377,4,255,b'S',0,0), // error_detail
+    f(46204,17,7,b'm',320,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(45524,9,2,b'm',360,2,255,b'S',0,0), // resources
-    f(45723,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(45214,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(45533,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(45555,13,6,b'm',99,4,255,b'S',0,0), // control_plane
-    f(45590,15,7,b'm',319,2,255,b'S',0,0), // resource_errors
+    f(46066,9,2,b'm',360,2,255,b'S',0,0), // resources
+    f(46265,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(45756,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(46075,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(46097,13,6,b'm',99,4,255,b'S',0,0), // control_plane
+    f(46132,15,7,b'm',319,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(45783,10,1,b'm',315,4,0,b'S',0,0), // constraint
-    f(45793,14,2,b'm',314,4,0,b'S',0,0), // or_constraints
-    f(45807,15,3,b'm',314,4,0,b'S',0,0), // and_constraints
-    f(45822,15,4,b'm',313,4,0,b'S',0,0), // not_constraints
+    f(46325,10,1,b'm',315,4,0,b'S',0,0), // constraint
+    f(46335,14,2,b'm',314,4,0,b'S',0,0), // or_constraints
+    f(46349,15,3,b'm',314,4,0,b'S',0,0), // and_constraints
+    f(46364,15,4,b'm',313,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(45906,11,1,b'm',313,2,255,b'S',0,0), // constraints
+    f(46448,11,1,b'm',313,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(45988,6,3,b'm',316,4,0,b'S',0,0), // exists
+    f(46530,6,3,b'm',316,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(46107,8,2,b'm',360,4,255,b'S',0,0), // resource
+    f(46649,8,2,b'm',360,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(46115,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(27464,3,6,b'm',364,4,255,b'S',0,0), // ttl
-    f(46122,13,7,b'm',318,4,255,b'S',0,0), // cache_control
-    f(46135,13,8,b'm',322,4,255,b'S',0,0), // resource_name
+    f(46657,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(27960,3,6,b'm',364,4,255,b'S',0,0), // ttl
+    f(46664,13,7,b'm',318,4,255,b'S',0,0), // cache_control
+    f(46677,13,8,b'm',322,4,255,b'S',0,0), // resource_name
     f(9768,8,9,b'm',119,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(46196,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(46738,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(46135,13,1,b'm',322,4,255,b'S',0,0), // resource_name
-    f(45311,12,2,b'm',377,4,255,b'S',0,0), // error_detail
+    f(46677,13,1,b'm',322,4,255,b'S',0,0), // resource_name
+    f(45853,12,2,b'm',377,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(18288,18,2,b'm',321,1,255,b'S',0,0), // dynamic_parameters
@@ -4093,74 +4096,74 @@ pub(crate) static FIELDS: [FieldRow; 1549] = [
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(46394,29,2,b'm',313,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(46936,29,2,b'm',313,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.type.matcher.v3.DoubleMatcher
-    f(46458,5,1,b'm',349,4,0,b'I',6893,36), // range
-    f(46463,5,2,b'd',65535,4,0,b'I',6893,36), // exact
+    f(47000,5,1,b'm',349,4,0,b'I',6893,36), // range
+    f(47005,5,2,b'd',65535,4,0,b'I',6893,36), // exact
     // envoy.type.matcher.v3.FilterStateMatcher
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(24426,12,2,b'm',334,4,0,b'S',0,0), // string_match
-    f(46553,13,3,b'm',65535,4,0,b'R',46508,45), // address_match
+    f(24922,12,2,b'm',334,4,0,b'S',0,0), // string_match
+    f(47095,13,3,b'm',65535,4,0,b'R',47050,45), // address_match
     // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    f(27588,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(28084,11,1,b's',65535,0,255,b'S',0,0), // header_name
     // envoy.type.matcher.v3.ListMatcher
-    f(46648,6,1,b'm',335,4,0,b'I',6893,36), // one_of
+    f(47190,6,1,b'm',335,4,0,b'I',6893,36), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(46693,8,1,b'm',334,2,255,b'S',0,0), // patterns
+    f(47235,8,1,b'm',334,2,255,b'S',0,0), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3142,6,1,b's',65535,0,255,b'I',6893,36), // filter
     f(131,4,2,b'm',329,2,255,b'I',6893,36), // path
     f(2972,5,3,b'm',335,4,255,b'I',6893,36), // value
-    f(46738,6,4,b'b',65535,0,255,b'I',6893,36), // invert
+    f(47280,6,4,b'b',65535,0,255,b'I',6893,36), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
     f(12999,3,1,b's',65535,4,0,b'I',6893,36), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(46824,14,1,b'm',335,2,255,b'I',6893,36), // value_matchers
+    f(47366,14,1,b'm',335,2,255,b'I',6893,36), // value_matchers
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(46883,7,1,b'm',332,4,255,b'S',0,0), // pattern
-    f(46890,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(47425,7,1,b'm',332,4,255,b'S',0,0), // pattern
+    f(47432,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(47000,10,1,b'm',333,4,0,b'I',46936,64), // google_re2
-    f(23653,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(47542,10,1,b'm',333,4,0,b'I',47478,64), // google_re2
+    f(24149,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(47054,16,1,b'm',374,4,255,b'I',6893,36), // max_program_size
+    f(47596,16,1,b'm',374,4,255,b'I',6893,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(46463,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(28579,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(47105,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(28626,10,5,b'm',332,4,0,b'S',0,0), // safe_regex
-    f(47111,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(47122,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(47182,6,8,b'm',380,4,0,b'R',47130,52), // custom
+    f(47005,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(29075,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(47647,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29122,10,5,b'm',332,4,0,b'S',0,0), // safe_regex
+    f(47653,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(47664,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(47724,6,8,b'm',380,4,0,b'R',47672,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(47222,10,1,b'm',336,4,0,b'I',6893,36), // null_match
-    f(47232,12,2,b'm',323,4,0,b'I',6893,36), // double_match
-    f(24426,12,3,b'm',334,4,0,b'I',6893,36), // string_match
-    f(47244,10,4,b'b',65535,4,0,b'I',6893,36), // bool_match
-    f(24685,13,5,b'b',65535,4,0,b'I',6893,36), // present_match
-    f(47254,10,6,b'm',326,4,0,b'I',6893,36), // list_match
-    f(22985,8,7,b'm',330,4,0,b'I',6893,36), // or_match
+    f(47764,10,1,b'm',336,4,0,b'I',6893,36), // null_match
+    f(47774,12,2,b'm',323,4,0,b'I',6893,36), // double_match
+    f(24922,12,3,b'm',334,4,0,b'I',6893,36), // string_match
+    f(47786,10,4,b'b',65535,4,0,b'I',6893,36), // bool_match
+    f(25181,13,5,b'b',65535,4,0,b'I',6893,36), // present_match
+    f(47796,10,6,b'm',326,4,0,b'I',6893,36), // list_match
+    f(23481,8,7,b'm',330,4,0,b'I',6893,36), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
     f(12999,3,1,b's',65535,0,255,b'I',6893,36), // key
     f(131,4,2,b'm',338,2,255,b'I',6893,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
     f(12999,3,1,b's',65535,4,0,b'I',6893,36), // key
-    f(47388,5,2,b'u',65535,4,0,b'I',6893,36), // index
+    f(47930,5,2,b'u',65535,4,0,b'I',6893,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(47428,7,1,b'm',342,4,0,b'I',6893,36), // request
-    f(25018,5,2,b'm',343,4,0,b'I',6893,36), // route
+    f(47970,7,1,b'm',342,4,0,b'I',6893,36), // request
+    f(25514,5,2,b'm',343,4,0,b'I',6893,36), // route
     f(694,7,3,b'm',340,4,0,b'I',6893,36), // cluster
-    f(47435,4,4,b'm',341,4,0,b'I',6893,36), // host
+    f(47977,4,4,b'm',341,4,0,b'I',6893,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(47637,3,1,b's',65535,0,255,b'I',6893,36), // tag
-    f(47640,7,2,b'm',347,4,0,b'I',6893,36), // literal
-    f(47647,11,3,b'm',345,4,0,b'I',6893,36), // environment
-    f(47658,14,4,b'm',346,4,0,b'I',6893,36), // request_header
+    f(48179,3,1,b's',65535,0,255,b'I',6893,36), // tag
+    f(48182,7,2,b'm',347,4,0,b'I',6893,36), // literal
+    f(48189,11,3,b'm',345,4,0,b'I',6893,36), // environment
+    f(48200,14,4,b'm',346,4,0,b'I',6893,36), // request_header
     f(9768,8,5,b'm',348,4,0,b'I',6893,36), // metadata
     f(2972,5,6,b's',65535,4,0,b'I',6893,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
@@ -4172,41 +4175,41 @@ pub(crate) static FIELDS: [FieldRow; 1549] = [
     // envoy.type.tracing.v3.CustomTag.Literal
     f(2972,5,1,b's',65535,0,255,b'I',6893,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(47832,4,1,b'm',339,4,255,b'I',6893,36), // kind
+    f(48374,4,1,b'm',339,4,255,b'I',6893,36), // kind
     f(12615,12,2,b'm',337,4,255,b'I',6893,36), // metadata_key
     f(18965,13,3,b's',65535,0,255,b'I',6893,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(47861,5,1,b'd',65535,0,255,b'I',6893,36), // start
-    f(47866,3,2,b'd',65535,0,255,b'I',6893,36), // end
+    f(48403,5,1,b'd',65535,0,255,b'I',6893,36), // start
+    f(48408,3,2,b'd',65535,0,255,b'I',6893,36), // end
     // envoy.type.v3.FractionalPercent
-    f(47900,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(47909,11,2,b'e',46,0,255,b'S',0,0), // denominator
+    f(48442,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(48451,11,2,b'e',46,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(27309,9,1,b'm',353,4,0,b'I',6893,36), // source_ip
-    f(27232,12,2,b'm',352,4,0,b'I',6893,36), // filter_state
+    f(27805,9,1,b'm',353,4,0,b'I',6893,36), // source_ip
+    f(27728,12,2,b'm',352,4,0,b'I',6893,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
     f(12999,3,1,b's',65535,0,255,b'I',6893,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(48037,4,1,b'e',47,0,255,b'S',0,0), // code
+    f(48579,4,1,b'e',47,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(47861,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(47866,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(48403,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(48408,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(47861,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(47866,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(48403,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(48408,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(48139,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(48151,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(48163,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(48681,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(48693,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(48705,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // envoy.type.v3.TokenBucket
     f(18683,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
-    f(48193,15,2,b'm',374,4,255,b'S',0,0), // tokens_per_fill
-    f(48208,13,3,b'm',364,4,255,b'S',0,0), // fill_interval
+    f(48735,15,2,b'm',374,4,255,b'S',0,0), // tokens_per_fill
+    f(48750,13,3,b'm',364,4,255,b'S',0,0), // fill_interval
     // google.protobuf.Any
-    f(45214,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(45756,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -4215,8 +4218,8 @@ pub(crate) static FIELDS: [FieldRow; 1549] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(48342,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(48349,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(48884,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(48891,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -4225,34 +4228,34 @@ pub(crate) static FIELDS: [FieldRow; 1549] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(48478,6,1,b'm',376,2,255,b'S',0,0), // values
+    f(49020,6,1,b'm',376,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(48533,6,1,b'm',372,1,255,b'S',0,0), // fields
+    f(49075,6,1,b'm',372,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',376,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(48342,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(48349,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(48884,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(48891,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(48673,10,1,b'e',48,4,0,b'S',0,0), // null_value
-    f(48683,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(48695,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(48707,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(48717,12,5,b'm',371,4,0,b'S',0,0), // struct_value
-    f(48729,10,6,b'm',369,4,0,b'S',0,0), // list_value
+    f(49215,10,1,b'e',48,4,0,b'S',0,0), // null_value
+    f(49225,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(49237,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(49249,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(49259,12,5,b'm',371,4,0,b'S',0,0), // struct_value
+    f(49271,10,6,b'm',369,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(48037,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(48756,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(48579,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(49298,7,2,b's',65535,0,255,b'S',0,0), // message
     f(3100,7,3,b'm',360,2,255,b'S',0,0), // details
     // xds.core.v3.ContextParams
-    f(48788,6,1,b'm',379,1,255,b'S',0,0), // params
+    f(49330,6,1,b'm',379,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
@@ -4260,408 +4263,408 @@ pub(crate) static FIELDS: [FieldRow; 1549] = [
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,2,b'm',360,4,255,b'S',0,0), // typed_config
     // xds.type.matcher.v3.Matcher
-    f(48890,12,1,b'm',382,4,0,b'S',0,0), // matcher_list
-    f(48902,12,2,b'm',387,4,0,b'S',0,0), // matcher_tree
-    f(48914,11,3,b'm',390,4,255,b'S',0,0), // on_no_match
+    f(49432,12,1,b'm',382,4,0,b'S',0,0), // matcher_list
+    f(49444,12,2,b'm',387,4,0,b'S',0,0), // matcher_tree
+    f(49456,11,3,b'm',390,4,255,b'S',0,0), // on_no_match
     // xds.type.matcher.v3.Matcher.MatcherList
-    f(48964,8,1,b'm',383,2,255,b'S',0,0), // matchers
+    f(49506,8,1,b'm',383,2,255,b'S',0,0), // matchers
     // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    f(49024,9,1,b'm',384,4,255,b'S',0,0), // predicate
-    f(49033,8,2,b'm',390,4,255,b'S',0,0), // on_match
+    f(49566,9,1,b'm',384,4,255,b'S',0,0), // predicate
+    f(49575,8,2,b'm',390,4,255,b'S',0,0), // on_match
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    f(49090,16,1,b'm',386,4,0,b'S',0,0), // single_predicate
-    f(49106,10,2,b'm',385,4,0,b'S',0,0), // or_matcher
-    f(49116,11,3,b'm',385,4,0,b'S',0,0), // and_matcher
-    f(49127,11,4,b'm',384,4,0,b'S',0,0), // not_matcher
+    f(49632,16,1,b'm',386,4,0,b'S',0,0), // single_predicate
+    f(49648,10,2,b'm',385,4,0,b'S',0,0), // or_matcher
+    f(49658,11,3,b'm',385,4,0,b'S',0,0), // and_matcher
+    f(49669,11,4,b'm',384,4,0,b'S',0,0), // not_matcher
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    f(49024,9,1,b'm',384,2,255,b'S',0,0), // predicate
+    f(49566,9,1,b'm',384,2,255,b'S',0,0), // predicate
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    f(49266,5,1,b'm',380,4,255,b'S',0,0), // input
-    f(49271,11,2,b'm',393,4,0,b'S',0,0), // value_match
-    f(49282,12,3,b'm',380,4,0,b'S',0,0), // custom_match
+    f(49808,5,1,b'm',380,4,255,b'S',0,0), // input
+    f(49813,11,2,b'm',393,4,0,b'S',0,0), // value_match
+    f(49824,12,3,b'm',380,4,0,b'S',0,0), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree
-    f(49266,5,1,b'm',380,4,255,b'S',0,0), // input
-    f(49333,15,2,b'm',388,4,0,b'S',0,0), // exact_match_map
-    f(49348,16,3,b'm',388,4,0,b'S',0,0), // prefix_match_map
-    f(49282,12,4,b'm',380,4,0,b'R',49364,55), // custom_match
+    f(49808,5,1,b'm',380,4,255,b'S',0,0), // input
+    f(49875,15,2,b'm',388,4,0,b'S',0,0), // exact_match_map
+    f(49890,16,3,b'm',388,4,0,b'S',0,0), // prefix_match_map
+    f(49824,12,4,b'm',380,4,0,b'R',49906,55), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    f(49467,3,1,b'm',389,1,255,b'S',0,0), // map
+    f(50009,3,1,b'm',389,1,255,b'S',0,0), // map
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',390,4,255,b'S',0,0), // value
     // xds.type.matcher.v3.Matcher.OnMatch
-    f(29263,7,1,b'm',381,4,0,b'S',0,0), // matcher
-    f(49562,6,2,b'm',380,4,0,b'S',0,0), // action
-    f(49606,13,3,b'b',65535,0,255,b'R',49568,38), // keep_matching
+    f(29759,7,1,b'm',381,4,0,b'S',0,0), // matcher
+    f(50104,6,2,b'm',380,4,0,b'S',0,0), // action
+    f(50148,13,3,b'b',65535,0,255,b'R',50110,38), // keep_matching
     // xds.type.matcher.v3.RegexMatcher
-    f(47000,10,1,b'm',392,4,0,b'S',0,0), // google_re2
-    f(23653,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(47542,10,1,b'm',392,4,0,b'S',0,0), // google_re2
+    f(24149,5,2,b's',65535,0,255,b'S',0,0), // regex
     // xds.type.matcher.v3.RegexMatcher.GoogleRE2
     // xds.type.matcher.v3.StringMatcher
-    f(46463,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(28579,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(47105,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(28626,10,5,b'm',391,4,0,b'S',0,0), // safe_regex
-    f(47111,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(47122,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(47182,6,8,b'm',380,4,0,b'R',47130,52), // custom
+    f(47005,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(29075,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(47647,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29122,10,5,b'm',391,4,0,b'S',0,0), // safe_regex
+    f(47653,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(47664,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(47724,6,8,b'm',380,4,0,b'R',47672,52), // custom
 ];
 
 pub(crate) static ENUMS: [EnumRow; 49] = [
-    e(49726,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(49823,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(49886,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(49933,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(49992,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(50063,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(50107,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
-    e(50160,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    e(50404,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    e(50525,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(50613,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(50715,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(50802,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(50882,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(51011,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(51101,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(51236,31,80,3), // envoy.config.core.v3.ApiVersion
-    e(51271,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(51409,33,87,6), // envoy.config.core.v3.HealthStatus
-    e(51466,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(51565,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
-    e(51615,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    e(51700,36,100,2), // envoy.config.core.v3.RoutingPriority
-    e(51740,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(51789,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
-    e(51911,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
-    e(51995,37,110,3), // envoy.config.core.v3.TrafficDirection
-    e(52058,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(52150,43,116,2), // envoy.config.listener.v3.Listener.DrainType
-    e(52204,57,118,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(52328,61,123,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(52429,52,126,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(52498,37,129,15), // envoy.data.accesslog.v3.AccessLogType
-    e(52785,55,144,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    e(52840,87,150,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    e(52941,98,153,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    e(53059,91,156,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(53165,106,160,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(53336,110,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(53532,108,170,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(53677,65,173,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    e(53796,86,176,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    e(53900,93,178,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(54027,79,180,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(54148,71,183,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(54270,67,189,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(54373,47,194,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(54446,24,197,57), // envoy.type.v3.StatusCode
-    e(55264,25,254,1), // google.protobuf.NullValue
+    e(50268,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(50365,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(50428,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(50475,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(50534,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(50605,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(50649,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
+    e(50702,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
+    e(50946,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
+    e(51067,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(51155,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(51257,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(51344,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(51424,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(51553,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(51643,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(51778,31,80,3), // envoy.config.core.v3.ApiVersion
+    e(51813,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(51951,33,87,6), // envoy.config.core.v3.HealthStatus
+    e(52008,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(52107,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
+    e(52157,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
+    e(52242,36,100,2), // envoy.config.core.v3.RoutingPriority
+    e(52282,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(52331,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
+    e(52453,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
+    e(52537,37,110,3), // envoy.config.core.v3.TrafficDirection
+    e(52600,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(52692,43,116,2), // envoy.config.listener.v3.Listener.DrainType
+    e(52746,57,118,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(52870,61,123,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(52971,52,126,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(53040,37,129,15), // envoy.data.accesslog.v3.AccessLogType
+    e(53327,55,144,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
+    e(53382,87,150,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(53483,98,153,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
+    e(53601,91,156,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(53707,106,160,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(53878,110,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(54074,108,170,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(54219,65,173,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(54338,86,176,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
+    e(54442,93,178,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(54569,79,180,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(54690,71,183,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(54812,67,189,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(54915,47,194,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(54988,24,197,57), // envoy.type.v3.StatusCode
+    e(55806,25,254,1), // google.protobuf.NullValue
 ];
 
 pub(crate) static VALUES: [ValueRow; 255] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(49761,7,0), // UNKNOWN
-    v(49768,9,1), // REQUESTED
-    v(49777,14,2), // DOES_NOT_EXIST
-    v(49791,5,3), // ACKED
-    v(49796,6,4), // NACKED
-    v(49802,14,5), // RECEIVED_ERROR
-    v(49816,7,6), // TIMEOUT
+    v(50303,7,0), // UNKNOWN
+    v(50310,9,1), // REQUESTED
+    v(50319,14,2), // DOES_NOT_EXIST
+    v(50333,5,3), // ACKED
+    v(50338,6,4), // NACKED
+    v(50344,14,5), // RECEIVED_ERROR
+    v(50358,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(49870,7,0), // Gradual
-    v(49877,9,1), // Immediate
+    v(50412,7,0), // Gradual
+    v(50419,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(49929,2,0), // v4
-    v(49931,2,1), // v6
+    v(50471,2,0), // v4
+    v(50473,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(49971,5,0), // Serve
-    v(49976,8,1), // Validate
-    v(49984,8,2), // InitOnly
+    v(50513,5,0), // Serve
+    v(50518,8,1), // Validate
+    v(50526,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(50023,4,0), // LIVE
-    v(50027,8,1), // DRAINING
-    v(50035,16,2), // PRE_INITIALIZING
-    v(50051,12,3), // INITIALIZING
+    v(50565,4,0), // LIVE
+    v(50569,8,1), // DRAINING
+    v(50577,16,2), // PRE_INITIALIZING
+    v(50593,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(50095,7,0), // COUNTER
-    v(50102,5,1), // GAUGE
+    v(50637,7,0), // COUNTER
+    v(50644,5,1), // GAUGE
     // envoy.config.accesslog.v3.ComparisonFilter.Op
-    v(50152,2,0), // EQ
-    v(50154,2,1), // GE
-    v(50156,2,2), // LE
-    v(50158,2,3), // NE
+    v(50694,2,0), // EQ
+    v(50696,2,1), // GE
+    v(50698,2,2), // LE
+    v(50700,2,3), // NE
     // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    v(50209,2,0), // OK
-    v(50211,8,1), // CANCELED
-    v(49761,7,2), // UNKNOWN
-    v(50219,16,3), // INVALID_ARGUMENT
-    v(50235,17,4), // DEADLINE_EXCEEDED
-    v(50252,9,5), // NOT_FOUND
-    v(50261,14,6), // ALREADY_EXISTS
-    v(50275,17,7), // PERMISSION_DENIED
-    v(50292,18,8), // RESOURCE_EXHAUSTED
-    v(50310,19,9), // FAILED_PRECONDITION
-    v(50329,7,10), // ABORTED
-    v(50336,12,11), // OUT_OF_RANGE
-    v(50348,13,12), // UNIMPLEMENTED
-    v(50361,8,13), // INTERNAL
-    v(50369,11,14), // UNAVAILABLE
-    v(50380,9,15), // DATA_LOSS
-    v(50389,15,16), // UNAUTHENTICATED
+    v(50751,2,0), // OK
+    v(50753,8,1), // CANCELED
+    v(50303,7,2), // UNKNOWN
+    v(50761,16,3), // INVALID_ARGUMENT
+    v(50777,17,4), // DEADLINE_EXCEEDED
+    v(50794,9,5), // NOT_FOUND
+    v(50803,14,6), // ALREADY_EXISTS
+    v(50817,17,7), // PERMISSION_DENIED
+    v(50834,18,8), // RESOURCE_EXHAUSTED
+    v(50852,19,9), // FAILED_PRECONDITION
+    v(50871,7,10), // ABORTED
+    v(50878,12,11), // OUT_OF_RANGE
+    v(50890,13,12), // UNIMPLEMENTED
+    v(50903,8,13), // INTERNAL
+    v(50911,11,14), // UNAVAILABLE
+    v(50922,9,15), // DATA_LOSS
+    v(50931,15,16), // UNAUTHENTICATED
     // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    v(50465,14,0), // REQUEST_HEADER
-    v(50479,15,1), // REQUEST_TRAILER
-    v(50494,15,2), // RESPONSE_HEADER
-    v(50509,16,3), // RESPONSE_TRAILER
+    v(51007,14,0), // REQUEST_HEADER
+    v(51021,15,1), // REQUEST_TRAILER
+    v(51036,15,2), // RESPONSE_HEADER
+    v(51051,16,3), // RESPONSE_TRAILER
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(49761,7,0), // UNKNOWN
-    v(50588,4,1), // KILL
-    v(50592,9,2), // MULTIKILL
-    v(50601,8,3), // MEGAMISS
-    v(50609,4,4), // MISS
+    v(50303,7,0), // UNKNOWN
+    v(51130,4,1), // KILL
+    v(51134,9,2), // MULTIKILL
+    v(51143,8,3), // MEGAMISS
+    v(51151,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(50669,23,0), // USE_CONFIGURED_PROTOCOL
-    v(50692,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(51211,23,0), // USE_CONFIGURED_PROTOCOL
+    v(51234,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(50760,6,0), // STATIC
-    v(50766,10,1), // STRICT_DNS
-    v(50776,11,2), // LOGICAL_DNS
-    v(50787,3,3), // EDS
-    v(50790,12,4), // ORIGINAL_DST
+    v(51302,6,0), // STATIC
+    v(51308,10,1), // STRICT_DNS
+    v(51318,11,2), // LOGICAL_DNS
+    v(51329,3,3), // EDS
+    v(51332,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(50849,4,0), // AUTO
-    v(50853,7,1), // V4_ONLY
-    v(50860,7,2), // V6_ONLY
-    v(50867,12,3), // V4_PREFERRED
-    v(50879,3,4), // ALL
+    v(51391,4,0), // AUTO
+    v(51395,7,1), // V4_ONLY
+    v(51402,7,2), // V6_ONLY
+    v(51409,12,3), // V4_PREFERRED
+    v(51421,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(50922,11,0), // ROUND_ROBIN
-    v(50933,13,1), // LEAST_REQUEST
-    v(50946,9,2), // RING_HASH
-    v(50955,6,3), // RANDOM
-    v(50961,6,5), // MAGLEV
-    v(50967,16,6), // CLUSTER_PROVIDED
-    v(50983,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(51464,11,0), // ROUND_ROBIN
+    v(51475,13,1), // LEAST_REQUEST
+    v(51488,9,2), // RING_HASH
+    v(51497,6,3), // RANDOM
+    v(51503,6,5), // MAGLEV
+    v(51509,16,6), // CLUSTER_PROVIDED
+    v(51525,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(51086,7,0), // DEFAULT
-    v(51093,2,1), // V4
-    v(51095,2,2), // V6
-    v(51097,4,3), // PIPE
-    v(50361,8,4), // INTERNAL
+    v(51628,7,0), // DEFAULT
+    v(51635,2,1), // V4
+    v(51637,2,2), // V6
+    v(51639,4,3), // PIPE
+    v(50903,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(51145,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(51182,4,1), // REST
-    v(51186,4,2), // GRPC
-    v(51190,10,3), // DELTA_GRPC
-    v(51200,15,5), // AGGREGATED_GRPC
-    v(51215,21,6), // AGGREGATED_DELTA_GRPC
+    v(51687,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(51724,4,1), // REST
+    v(51728,4,2), // GRPC
+    v(51732,10,3), // DELTA_GRPC
+    v(51742,15,5), // AGGREGATED_GRPC
+    v(51757,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(50849,4,0), // AUTO
-    v(51267,2,1), // V2
-    v(51269,2,2), // V3
+    v(51391,4,0), // AUTO
+    v(51809,2,1), // V2
+    v(51811,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(51328,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(51351,13,1), // ADD_IF_ABSENT
-    v(51364,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(51390,19,3), // OVERWRITE_IF_EXISTS
+    v(51870,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(51893,13,1), // ADD_IF_ABSENT
+    v(51906,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(51932,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(49761,7,0), // UNKNOWN
-    v(51442,7,1), // HEALTHY
-    v(51449,9,2), // UNHEALTHY
-    v(50027,8,3), // DRAINING
-    v(49816,7,4), // TIMEOUT
-    v(51458,8,5), // DEGRADED
+    v(50303,7,0), // UNKNOWN
+    v(51984,7,1), // HEALTHY
+    v(51991,9,2), // UNHEALTHY
+    v(50569,8,3), // DRAINING
+    v(50358,7,4), // TIMEOUT
+    v(52000,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(51535,5,0), // ALLOW
-    v(51540,14,1), // REJECT_REQUEST
-    v(51554,11,2), // DROP_HEADER
+    v(52077,5,0), // ALLOW
+    v(52082,14,1), // REJECT_REQUEST
+    v(52096,11,2), // DROP_HEADER
     // envoy.config.core.v3.ProxyProtocolConfig.Version
-    v(51613,2,0), // V1
-    v(51267,2,1), // V2
+    v(52155,2,0), // V1
+    v(51809,2,1), // V2
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    v(51682,11,0), // INCLUDE_ALL
-    v(51693,7,1), // INCLUDE
+    v(52224,11,0), // INCLUDE_ALL
+    v(52235,7,1), // INCLUDE
     // envoy.config.core.v3.RoutingPriority
-    v(51086,7,0), // DEFAULT
-    v(51736,4,1), // HIGH
+    v(51628,7,0), // DEFAULT
+    v(52278,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(51783,3,0), // TCP
-    v(51786,3,1), // UDP
+    v(52325,3,0), // TCP
+    v(52328,3,1), // UDP
     // envoy.config.core.v3.SocketOption.SocketIpVersion
-    v(51838,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
-    v(51867,22,1), // SOCKET_IP_VERSION_IPV4
-    v(51889,22,2), // SOCKET_IP_VERSION_IPV6
+    v(52380,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
+    v(52409,22,1), // SOCKET_IP_VERSION_IPV4
+    v(52431,22,2), // SOCKET_IP_VERSION_IPV6
     // envoy.config.core.v3.SocketOption.SocketState
-    v(51956,13,0), // STATE_PREBIND
-    v(51969,11,1), // STATE_BOUND
-    v(51980,15,2), // STATE_LISTENING
+    v(52498,13,0), // STATE_PREBIND
+    v(52511,11,1), // STATE_BOUND
+    v(52522,15,2), // STATE_LISTENING
     // envoy.config.core.v3.TrafficDirection
-    v(52032,11,0), // UNSPECIFIED
-    v(52043,7,1), // INBOUND
-    v(52050,8,2), // OUTBOUND
+    v(52574,11,0), // UNSPECIFIED
+    v(52585,7,1), // INBOUND
+    v(52592,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(52120,3,0), // ANY
-    v(52123,19,1), // SAME_IP_OR_LOOPBACK
-    v(52142,8,2), // EXTERNAL
+    v(52662,3,0), // ANY
+    v(52665,19,1), // SAME_IP_OR_LOOPBACK
+    v(52684,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(51086,7,0), // DEFAULT
-    v(52193,11,1), // MODIFY_ONLY
+    v(51628,7,0), // DEFAULT
+    v(52735,11,1), // MODIFY_ONLY
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(52261,17,0), // MOVED_PERMANENTLY
-    v(52278,5,1), // FOUND
-    v(52283,9,2), // SEE_OTHER
-    v(52292,18,3), // TEMPORARY_REDIRECT
-    v(52310,18,4), // PERMANENT_REDIRECT
+    v(52803,17,0), // MOVED_PERMANENTLY
+    v(52820,5,1), // FOUND
+    v(52825,9,2), // SEE_OTHER
+    v(52834,18,3), // TEMPORARY_REDIRECT
+    v(52852,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(52389,19,0), // SERVICE_UNAVAILABLE
-    v(50252,9,1), // NOT_FOUND
-    v(52408,21,2), // INTERNAL_SERVER_ERROR
+    v(52931,19,0), // SERVICE_UNAVAILABLE
+    v(50794,9,1), // NOT_FOUND
+    v(52950,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(52481,4,0), // NONE
-    v(52485,13,1), // EXTERNAL_ONLY
-    v(50879,3,2), // ALL
+    v(53023,4,0), // NONE
+    v(53027,13,1), // EXTERNAL_ONLY
+    v(51421,3,2), // ALL
     // envoy.data.accesslog.v3.AccessLogType
-    v(52535,6,0), // NotSet
-    v(52541,20,1), // TcpUpstreamConnected
-    v(52561,11,2), // TcpPeriodic
-    v(52572,16,3), // TcpConnectionEnd
-    v(52588,15,4), // DownstreamStart
-    v(52603,18,5), // DownstreamPeriodic
-    v(52621,13,6), // DownstreamEnd
-    v(52634,17,7), // UpstreamPoolReady
-    v(52651,16,8), // UpstreamPeriodic
-    v(52667,11,9), // UpstreamEnd
-    v(52678,39,10), // DownstreamTunnelSuccessfullyEstablished
-    v(52717,26,11), // UdpTunnelUpstreamConnected
-    v(52743,11,12), // UdpPeriodic
-    v(52754,13,13), // UdpSessionEnd
-    v(52767,18,14), // TcpConnectionStart
+    v(53077,6,0), // NotSet
+    v(53083,20,1), // TcpUpstreamConnected
+    v(53103,11,2), // TcpPeriodic
+    v(53114,16,3), // TcpConnectionEnd
+    v(53130,15,4), // DownstreamStart
+    v(53145,18,5), // DownstreamPeriodic
+    v(53163,13,6), // DownstreamEnd
+    v(53176,17,7), // UpstreamPoolReady
+    v(53193,16,8), // UpstreamPeriodic
+    v(53209,11,9), // UpstreamEnd
+    v(53220,39,10), // DownstreamTunnelSuccessfullyEstablished
+    v(53259,26,11), // UdpTunnelUpstreamConnected
+    v(53285,11,12), // UdpPeriodic
+    v(53296,13,13), // UdpSessionEnd
+    v(53309,18,14), // TcpConnectionStart
     // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    v(52032,11,0), // UNSPECIFIED
-    v(50849,4,1), // AUTO
-    v(50853,7,2), // V4_ONLY
-    v(50860,7,3), // V6_ONLY
-    v(50867,12,4), // V4_PREFERRED
-    v(50879,3,5), // ALL
+    v(52574,11,0), // UNSPECIFIED
+    v(51391,4,1), // AUTO
+    v(51395,7,2), // V4_ONLY
+    v(51402,7,3), // V6_ONLY
+    v(51409,12,4), // V4_PREFERRED
+    v(51421,3,5), // ALL
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    v(52481,4,0), // NONE
-    v(52927,4,1), // ONCE
-    v(52931,10,2), // TRANSITIVE
+    v(53023,4,0), // NONE
+    v(53469,4,1), // ONCE
+    v(53473,10,2), // TRANSITIVE
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    v(52032,11,0), // UNSPECIFIED
-    v(53039,14,1), // SANITIZED_UTF8
-    v(53053,6,2), // BASE64
+    v(52574,11,0), // UNSPECIFIED
+    v(53581,14,1), // SANITIZED_UTF8
+    v(53595,6,2), // BASE64
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(50849,4,0), // AUTO
-    v(53150,5,1), // HTTP1
-    v(53155,5,2), // HTTP2
-    v(53160,5,3), // HTTP3
+    v(51391,4,0), // AUTO
+    v(53692,5,1), // HTTP1
+    v(53697,5,2), // HTTP2
+    v(53702,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(53271,8,0), // SANITIZE
-    v(53279,12,1), // FORWARD_ONLY
-    v(53291,14,2), // APPEND_FORWARD
-    v(53305,12,3), // SANITIZE_SET
-    v(53317,19,4), // ALWAYS_FORWARD_ONLY
+    v(53813,8,0), // SANITIZE
+    v(53821,12,1), // FORWARD_ONLY
+    v(53833,14,2), // APPEND_FORWARD
+    v(53847,12,3), // SANITIZE_SET
+    v(53859,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(53446,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(53477,14,1), // KEEP_UNCHANGED
-    v(51540,14,2), // REJECT_REQUEST
-    v(53491,21,3), // UNESCAPE_AND_REDIRECT
-    v(53512,20,4), // UNESCAPE_AND_FORWARD
+    v(53988,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(54019,14,1), // KEEP_UNCHANGED
+    v(52082,14,2), // REJECT_REQUEST
+    v(54033,21,3), // UNESCAPE_AND_REDIRECT
+    v(54054,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(53640,9,0), // OVERWRITE
-    v(53649,16,1), // APPEND_IF_ABSENT
-    v(53665,12,2), // PASS_THROUGH
+    v(54182,9,0), // OVERWRITE
+    v(54191,16,1), // APPEND_IF_ABSENT
+    v(54207,12,2), // PASS_THROUGH
     // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    v(53742,9,0), // IMMEDIATE
-    v(53751,18,1), // ON_DOWNSTREAM_DATA
-    v(53769,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    v(54284,9,0), // IMMEDIATE
+    v(54293,18,1), // ON_DOWNSTREAM_DATA
+    v(54311,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    v(53882,9,0), // N_CHOICES
-    v(53891,9,1), // FULL_SCAN
+    v(54424,9,0), // N_CHOICES
+    v(54433,9,1), // FULL_SCAN
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(53993,18,0), // VERIFY_TRUST_CHAIN
-    v(54011,16,1), // ACCEPT_UNTRUSTED
+    v(54535,18,0), // VERIFY_TRUST_CHAIN
+    v(54553,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(54106,16,0), // LENIENT_STAPLING
-    v(54122,15,1), // STRICT_STAPLING
-    v(54137,11,2), // MUST_STAPLE
+    v(54648,16,0), // LENIENT_STAPLING
+    v(54664,15,1), // STRICT_STAPLING
+    v(54679,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(54219,20,0), // SAN_TYPE_UNSPECIFIED
-    v(54239,5,1), // EMAIL
-    v(54244,3,2), // DNS
-    v(54247,3,3), // URI
-    v(54250,10,4), // IP_ADDRESS
-    v(54260,10,5), // OTHER_NAME
+    v(54761,20,0), // SAN_TYPE_UNSPECIFIED
+    v(54781,5,1), // EMAIL
+    v(54786,3,2), // DNS
+    v(54789,3,3), // URI
+    v(54792,10,4), // IP_ADDRESS
+    v(54802,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(54337,8,0), // TLS_AUTO
-    v(54345,7,1), // TLSv1_0
-    v(54352,7,2), // TLSv1_1
-    v(54359,7,3), // TLSv1_2
-    v(54366,7,4), // TLSv1_3
+    v(54879,8,0), // TLS_AUTO
+    v(54887,7,1), // TLSv1_0
+    v(54894,7,2), // TLSv1_1
+    v(54901,7,3), // TLSv1_2
+    v(54908,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(54420,7,0), // HUNDRED
-    v(54427,12,1), // TEN_THOUSAND
-    v(54439,7,2), // MILLION
+    v(54962,7,0), // HUNDRED
+    v(54969,12,1), // TEN_THOUSAND
+    v(54981,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(54470,5,0), // Empty
-    v(54475,8,100), // Continue
-    v(50209,2,200), // OK
-    v(54483,7,201), // Created
-    v(54490,8,202), // Accepted
-    v(54498,27,203), // NonAuthoritativeInformation
-    v(54525,9,204), // NoContent
-    v(54534,12,205), // ResetContent
-    v(54546,14,206), // PartialContent
-    v(54560,11,207), // MultiStatus
-    v(54571,15,208), // AlreadyReported
-    v(54586,6,226), // IMUsed
-    v(54592,15,300), // MultipleChoices
-    v(54607,16,301), // MovedPermanently
-    v(54623,5,302), // Found
-    v(54628,8,303), // SeeOther
-    v(54636,11,304), // NotModified
-    v(54647,8,305), // UseProxy
-    v(54655,17,307), // TemporaryRedirect
-    v(54672,17,308), // PermanentRedirect
-    v(54689,10,400), // BadRequest
-    v(54699,12,401), // Unauthorized
-    v(54711,15,402), // PaymentRequired
-    v(54726,9,403), // Forbidden
-    v(54735,8,404), // NotFound
-    v(54743,16,405), // MethodNotAllowed
-    v(54759,13,406), // NotAcceptable
-    v(54772,27,407), // ProxyAuthenticationRequired
-    v(54799,14,408), // RequestTimeout
-    v(54813,8,409), // Conflict
-    v(54821,4,410), // Gone
-    v(54825,14,411), // LengthRequired
-    v(54839,18,412), // PreconditionFailed
-    v(54857,15,413), // PayloadTooLarge
-    v(54872,10,414), // URITooLong
-    v(54882,20,415), // UnsupportedMediaType
-    v(54902,19,416), // RangeNotSatisfiable
-    v(54921,17,417), // ExpectationFailed
-    v(54938,18,421), // MisdirectedRequest
-    v(54956,19,422), // UnprocessableEntity
-    v(54975,6,423), // Locked
-    v(54981,16,424), // FailedDependency
-    v(54997,15,426), // UpgradeRequired
-    v(55012,20,428), // PreconditionRequired
-    v(55032,15,429), // TooManyRequests
-    v(55047,27,431), // RequestHeaderFieldsTooLarge
-    v(55074,19,500), // InternalServerError
-    v(55093,14,501), // NotImplemented
-    v(55107,10,502), // BadGateway
-    v(55117,18,503), // ServiceUnavailable
-    v(55135,14,504), // GatewayTimeout
-    v(55149,23,505), // HTTPVersionNotSupported
-    v(55172,21,506), // VariantAlsoNegotiates
-    v(55193,19,507), // InsufficientStorage
-    v(55212,12,508), // LoopDetected
-    v(55224,11,510), // NotExtended
-    v(55235,29,511), // NetworkAuthenticationRequired
+    v(55012,5,0), // Empty
+    v(55017,8,100), // Continue
+    v(50751,2,200), // OK
+    v(55025,7,201), // Created
+    v(55032,8,202), // Accepted
+    v(55040,27,203), // NonAuthoritativeInformation
+    v(55067,9,204), // NoContent
+    v(55076,12,205), // ResetContent
+    v(55088,14,206), // PartialContent
+    v(55102,11,207), // MultiStatus
+    v(55113,15,208), // AlreadyReported
+    v(55128,6,226), // IMUsed
+    v(55134,15,300), // MultipleChoices
+    v(55149,16,301), // MovedPermanently
+    v(55165,5,302), // Found
+    v(55170,8,303), // SeeOther
+    v(55178,11,304), // NotModified
+    v(55189,8,305), // UseProxy
+    v(55197,17,307), // TemporaryRedirect
+    v(55214,17,308), // PermanentRedirect
+    v(55231,10,400), // BadRequest
+    v(55241,12,401), // Unauthorized
+    v(55253,15,402), // PaymentRequired
+    v(55268,9,403), // Forbidden
+    v(55277,8,404), // NotFound
+    v(55285,16,405), // MethodNotAllowed
+    v(55301,13,406), // NotAcceptable
+    v(55314,27,407), // ProxyAuthenticationRequired
+    v(55341,14,408), // RequestTimeout
+    v(55355,8,409), // Conflict
+    v(55363,4,410), // Gone
+    v(55367,14,411), // LengthRequired
+    v(55381,18,412), // PreconditionFailed
+    v(55399,15,413), // PayloadTooLarge
+    v(55414,10,414), // URITooLong
+    v(55424,20,415), // UnsupportedMediaType
+    v(55444,19,416), // RangeNotSatisfiable
+    v(55463,17,417), // ExpectationFailed
+    v(55480,18,421), // MisdirectedRequest
+    v(55498,19,422), // UnprocessableEntity
+    v(55517,6,423), // Locked
+    v(55523,16,424), // FailedDependency
+    v(55539,15,426), // UpgradeRequired
+    v(55554,20,428), // PreconditionRequired
+    v(55574,15,429), // TooManyRequests
+    v(55589,27,431), // RequestHeaderFieldsTooLarge
+    v(55616,19,500), // InternalServerError
+    v(55635,14,501), // NotImplemented
+    v(55649,10,502), // BadGateway
+    v(55659,18,503), // ServiceUnavailable
+    v(55677,14,504), // GatewayTimeout
+    v(55691,23,505), // HTTPVersionNotSupported
+    v(55714,21,506), // VariantAlsoNegotiates
+    v(55735,19,507), // InsufficientStorage
+    v(55754,12,508), // LoopDetected
+    v(55766,11,510), // NotExtended
+    v(55777,29,511), // NetworkAuthenticationRequired
     // google.protobuf.NullValue
-    v(55289,10,0), // NULL_VALUE
+    v(55831,10,0), // NULL_VALUE
 ];

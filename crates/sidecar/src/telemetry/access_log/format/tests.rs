@@ -38,6 +38,7 @@ fn connection() -> Connection {
         default_filter_chain: None,
         chains: Default::default(),
         direction: crate::config::listener::TrafficDirection::Inbound,
+        buffer_limit: None,
         accept_at_once: None,
         connection_limit: crate::runtime_layer::number_at("", u32::MAX),
         ignores_global_limit: false,
