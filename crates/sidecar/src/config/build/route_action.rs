@@ -19,6 +19,7 @@ use super::fields::{
 };
 use super::header_changes::changes;
 use super::{matcher, mirror, path_rewrite, per_filter};
+use crate::config::cluster::Priority;
 use crate::config::error::{ConfigError, Result};
 use crate::config::route::{
     ClusterChoice, Forward, GrpcTimeout, HashInput, HashPolicy, HostRewrite, Mirror, PathMatch,
@@ -44,23 +45,20 @@ pub fn forward(
         &proto.path_rewrite_policy,
         matched,
     );
-    let (cluster, not_found_status, rewrite, host_rewrite, times, mirrors, upgrades, hash) = (
-        cluster(&proto.cluster_specifier),
-        not_found_status(proto.cluster_not_found_response_code),
-        rewrite,
-        host_rewrite(&proto.host_rewrite_specifier),
-        times(proto),
-        mirror::build(&proto.request_mirror_policies, mirrors),
-        each("upgrade_configs", &proto.upgrade_configs, upgrade),
-        each("hash_policy", &proto.hash_policy, hash_policy),
-    )
-        .together()?;
-    let priority: RoutingPriority = enumeration(proto.priority, "priority")?;
-    refuse(
-        priority != RoutingPriority::Default,
-        "priority",
-        "HIGH is not supported: every request counts in the circuit breakers of DEFAULT",
-    )?;
+    let priority: Result<RoutingPriority> = enumeration(proto.priority, "priority");
+    let (cluster, not_found_status, rewrite, host_rewrite, times, mirrors, upgrades, hash, high) =
+        (
+            cluster(&proto.cluster_specifier),
+            not_found_status(proto.cluster_not_found_response_code),
+            rewrite,
+            host_rewrite(&proto.host_rewrite_specifier),
+            times(proto),
+            mirror::build(&proto.request_mirror_policies, mirrors),
+            each("upgrade_configs", &proto.upgrade_configs, upgrade),
+            each("hash_policy", &proto.hash_policy, hash_policy),
+            priority.map(|priority| priority == RoutingPriority::High),
+        )
+            .together()?;
     Ok(Forward {
         cluster,
         not_found_status,
@@ -75,6 +73,11 @@ pub fn forward(
         mirrors,
         upgrades,
         hash,
+        priority: if high {
+            Priority::High
+        } else {
+            Priority::Default
+        },
     })
 }
 

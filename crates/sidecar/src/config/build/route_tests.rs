@@ -137,10 +137,6 @@ fn errors_name_the_field() {
             "virtual_hosts[0].routes[0].route.weighted_clusters.clusters: the weights add up to nothing",
         ),
         (
-            action("route: {cluster: c, priority: HIGH}"),
-            "virtual_hosts[0].routes[0].route.priority: HIGH is not supported",
-        ),
-        (
             action("route: {cluster: c, timeout: -1s}"),
             "virtual_hosts[0].routes[0].route.timeout: must be a duration",
         ),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{HeaderChange, HeaderChanges, PathRewrite};
+use crate::config::cluster::Priority;
 use crate::runtime_layer::{Fraction, Number};
 use crate::telemetry::access_log::format::Format;
 
@@ -37,6 +38,8 @@ pub struct Forward {
     pub upgrades: Vec<(Box<[u8]>, bool)>,
     /// `hash_policy`
     pub hash: Vec<HashPolicy>,
+    /// `priority`: in which circuit breakers of the cluster it counts.
+    pub priority: Priority,
 }
 
 /// How the `grpc-timeout` header becomes the limit of a stream.

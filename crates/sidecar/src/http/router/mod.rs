@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::config::cluster::Priority;
 use crate::config::http_connection_manager::SchemeRule;
 use crate::config::route::{Forward, Route, VirtualHost};
 use crate::http::connection_manager::context::Context;
@@ -178,7 +177,7 @@ async fn attempt_and_retry(
             upgrade: stream.upgrade.is_some(),
             fresh: retry.is_some(),
             client: Client::from(&*stream.context.connection),
-            priority: Priority::Default,
+            priority: forward.priority,
         };
         let mut exchange = match acquire(stream, cluster, want, deadlines, request_ended).await {
             Ok(exchange) => exchange,
@@ -201,7 +200,7 @@ async fn attempt_and_retry(
         if let Err(error) = exchange.send_head(stream.request, !has_body) {
             if error.is_refusal() && retry.is_none() {
                 // Nothing was sent: the connection is going away.
-                retry = cluster.retry(Priority::Default);
+                retry = cluster.retry(forward.priority);
                 if retry.is_some() {
                     continue;
                 }
@@ -271,7 +270,7 @@ async fn attempt_and_retry(
             && may_send_again(stream.request, &exchange, error)
         {
             // The circuit breaker has a say.
-            retry = cluster.retry(Priority::Default);
+            retry = cluster.retry(forward.priority);
             if retry.is_some() {
                 continue;
             }
