@@ -34,6 +34,10 @@ pub fn no_exchange(
 ) -> Forwarded {
     stream.info.upstream_failure = error.transport_failure().into_owned();
     stream.count_response(cluster, error.status());
+    if matches!(error, UpstreamError::Overflow) {
+        // As in Envoy, a circuit breaker speaks for the cluster and for no endpoint.
+        stream.info.endpoint = None;
+    }
     let mut answer = LocalReply::new(error.status(), "", "", error.flags());
     answer.body = match error.body() {
         Cow::Borrowed(text) => text.as_bytes().into(),
