@@ -9,6 +9,7 @@ use envoy_types::pb::envoy::config::route::v3::redirect_action::{
 
 use super::data_source;
 use super::fields::{Together as _, Within as _, enumeration, port, refuse, uri_text};
+use super::http_connection_manager::local_reply;
 use super::path_rewrite;
 use crate::config::error::{ConfigError, Result};
 use crate::config::route::{DirectResponse, PathRewrite, Redirect};
@@ -109,8 +110,13 @@ pub fn direct_response(
                 format_args!("{} is not between 200 and 599", proto.status),
             )
         });
-    let (status, body) = (status, body(proto, limit)).together()?;
-    Ok(DirectResponse { status, body })
+    let format = local_reply::body_format(&proto.body_format, "body_format");
+    let (status, body, format) = (status, body(proto, limit), format).together()?;
+    Ok(DirectResponse {
+        status,
+        body,
+        format: format.map(Box::new),
+    })
 }
 
 fn body(proto: &route::DirectResponseAction, limit: usize) -> Result<Arc<[u8]>> {

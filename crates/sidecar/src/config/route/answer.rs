@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::config::local_reply::BodyFormat;
 use crate::telemetry::access_log::format::Format;
 
 /// `DirectResponseAction`.
@@ -11,6 +12,8 @@ pub struct DirectResponse {
     pub status: u16,
     /// The body; may be empty.
     pub body: Arc<[u8]>,
+    /// `body_format`: what is sent instead, which may have the body in it.
+    pub format: Option<Box<BodyFormat>>,
 }
 
 /// `RedirectAction`.

@@ -241,6 +241,16 @@ fn own_answer(
         Action::Direct(direct) => {
             answer.status = direct.status;
             answer.body = direct.body.to_vec().into();
+            if let Some(format) = &direct.format {
+                let mut body = Vec::new();
+                let record = Record {
+                    local_reply_body: &direct.body,
+                    ..info.record(&context.connection, Some(request), None, None)
+                };
+                format.format.render(&record, &mut body);
+                answer.body = body.into();
+                answer.content_type = format.content_type.to_vec().into();
+            }
             // As with Envoy a status that speaks of a place names this one.
             if direct.status == 201 || (300..400).contains(&direct.status) {
                 let mut location = Vec::new();

@@ -912,7 +912,6 @@ propagate\
 envoy.config.route.v3.DirectResponseAction\
 status\
 body\
-give the text in body\
 body_format\
 envoy.config.route.v3.FilterConfig\
 is_optional\
@@ -2152,216 +2151,216 @@ pub(crate) static MESSAGES: [MessageRow; 394] = [
     m(24887,35,756,3), // envoy.config.route.v3.CookieMatcher
     m(24946,31,759,2), // envoy.config.route.v3.Decorator
     m(24995,42,761,3), // envoy.config.route.v3.DirectResponseAction
-    m(25079,34,764,3), // envoy.config.route.v3.FilterConfig
-    m(25124,35,767,11), // envoy.config.route.v3.HeaderMatcher
-    m(25277,43,778,3), // envoy.config.route.v3.QueryParameterMatcher
-    m(25320,36,781,10), // envoy.config.route.v3.RedirectAction
-    m(25487,27,791,19), // envoy.config.route.v3.Route
-    m(26218,53,810,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
-    m(26271,33,812,37), // envoy.config.route.v3.RouteAction
-    m(27579,44,849,6), // envoy.config.route.v3.RouteAction.HashPolicy
-    m(27740,65,855,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    m(27814,51,856,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    m(27973,60,860,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    m(28033,51,862,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    m(28095,59,864,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    m(28154,51,865,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    m(28254,53,868,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
-    m(28394,47,875,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
-    m(28537,40,878,19), // envoy.config.route.v3.RouteConfiguration
-    m(28940,66,897,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
-    m(29006,31,899,1), // envoy.config.route.v3.RouteList
-    m(29043,32,900,15), // envoy.config.route.v3.RouteMatch
-    m(29316,47,915,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
-    m(29363,54,915,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
-    m(29417,55,915,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    m(29490,29,917,6), // envoy.config.route.v3.Tracing
-    m(29594,36,923,2), // envoy.config.route.v3.VirtualCluster
-    m(29630,33,925,24), // envoy.config.route.v3.VirtualHost
-    m(29898,59,949,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
-    m(29957,37,951,5), // envoy.config.route.v3.WeightedCluster
-    m(30082,51,956,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
-    m(30133,77,966,2), // envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry
-    m(30210,53,968,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
-    m(30286,57,973,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    m(30343,57,974,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    m(30400,43,975,8), // envoy.extensions.clusters.dns.v3.DnsCluster
-    m(30495,55,983,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    m(30550,68,985,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    m(30810,63,991,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    m(30882,58,993,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    m(31122,46,998,10), // envoy.extensions.filters.http.router.v3.Router
-    m(31630,71,1008,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(31765,56,1010,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
-    m(31898,52,1012,3), // envoy.extensions.filters.http.set_metadata.v3.Config
-    m(31968,54,1015,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    m(32087,65,1019,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(32152,67,1019,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    m(32246,61,1022,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(32307,65,1022,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    m(32491,78,1028,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    m(32590,70,1031,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
-    m(32674,63,1033,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(32987,68,1038,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    m(33060,58,1042,1), // envoy.extensions.filters.network.direct_response.v3.Config
-    m(33126,45,1043,0), // envoy.extensions.filters.network.echo.v3.Echo
-    m(33171,81,1043,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(34872,101,1103,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(35017,103,1106,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(35143,109,1108,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(35274,95,1115,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(35430,70,1118,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(35500,76,1123,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    m(35583,63,1125,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(35676,78,1127,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    m(35754,74,1128,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
-    m(35873,66,1133,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    m(35948,59,1137,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
-    m(36069,58,1140,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
-    m(36127,54,1140,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(36816,74,1163,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(36915,70,1166,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
-    m(37171,70,1176,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(37241,84,1177,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(37325,47,1180,0), // envoy.extensions.formatter.metadata.v3.Metadata
-    m(37372,63,1180,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
-    m(37435,79,1180,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    m(37573,60,1183,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    m(37650,66,1186,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    m(37721,76,1187,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
-    m(37797,67,1187,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    m(37864,92,1189,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
-    m(37956,85,1189,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    m(38140,70,1195,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    m(38260,57,1201,1), // envoy.extensions.load_balancing_policies.random.v3.Random
-    m(38317,66,1202,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    m(38383,70,1204,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
-    m(38453,75,1205,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
-    m(38528,69,1205,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
-    m(38597,71,1205,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
-    m(38668,70,1205,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
-    m(38738,66,1205,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
-    m(38804,64,1205,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
-    m(38868,66,1205,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
-    m(38934,66,1205,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
-    m(39000,73,1205,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
-    m(39073,49,1205,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    m(39206,69,1207,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    m(39579,81,1219,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    m(39711,73,1221,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    m(40075,66,1230,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    m(40154,70,1231,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    m(40245,55,1232,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    m(40409,70,1234,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    m(40495,88,1235,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    m(40616,64,1236,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    m(40749,78,1238,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
-    m(40827,83,1239,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
-    m(41098,58,1243,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(41156,70,1243,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(41798,58,1259,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(42686,95,1274,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(42883,62,1278,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(43299,67,1289,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    m(43392,79,1291,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
-    m(43569,57,1294,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(43636,48,1296,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(43763,63,1301,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(43837,56,1304,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(44463,51,1313,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
-    m(44553,55,1316,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(44838,62,1322,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    m(44904,60,1323,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(45234,54,1330,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(45455,69,1341,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(45557,73,1345,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(45630,78,1348,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(45708,48,1351,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(45921,77,1360,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(45998,49,1362,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(46147,43,1370,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(46221,44,1377,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(46271,54,1384,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(46379,69,1388,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(46459,71,1389,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(46536,78,1392,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(46614,35,1392,8), // envoy.service.discovery.v3.Resource
-    m(46690,48,1400,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(46750,40,1401,2), // envoy.service.discovery.v3.ResourceError
-    m(46790,42,1403,2), // envoy.service.discovery.v3.ResourceLocator
-    m(46832,65,1405,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(46897,39,1407,2), // envoy.service.discovery.v3.ResourceName
-    m(46965,35,1409,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(47010,40,1411,3), // envoy.type.matcher.v3.FilterStateMatcher
-    m(47108,49,1414,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    m(47157,33,1415,1), // envoy.type.matcher.v3.ListMatcher
-    m(47196,39,1416,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(47243,37,1417,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(47286,49,1421,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(47335,31,1422,1), // envoy.type.matcher.v3.OrMatcher
-    m(47380,45,1423,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(47444,34,1425,2), // envoy.type.matcher.v3.RegexMatcher
-    m(47552,44,1427,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(47612,35,1428,7), // envoy.type.matcher.v3.StringMatcher
-    m(47730,34,1435,7), // envoy.type.matcher.v3.ValueMatcher
-    m(47806,44,1442,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(47850,34,1442,2), // envoy.type.metadata.v3.MetadataKey
-    m(47884,46,1444,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(47935,35,1446,4), // envoy.type.metadata.v3.MetadataKind
-    m(47981,43,1450,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(48024,40,1450,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(48064,43,1450,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(48107,41,1450,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(48148,31,1450,6), // envoy.type.tracing.v3.CustomTag
-    m(48214,43,1456,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(48257,38,1458,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(48295,39,1460,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(48334,40,1461,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(48378,25,1464,2), // envoy.type.v3.DoubleRange
-    m(48411,31,1466,2), // envoy.type.v3.FractionalPercent
-    m(48462,24,1468,2), // envoy.type.v3.HashPolicy
-    m(48486,36,1470,1), // envoy.type.v3.HashPolicy.FilterState
-    m(48522,33,1471,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(48555,24,1471,1), // envoy.type.v3.HttpStatus
-    m(48583,24,1472,2), // envoy.type.v3.Int32Range
-    m(48607,24,1474,2), // envoy.type.v3.Int64Range
-    m(48631,21,1476,1), // envoy.type.v3.Percent
-    m(48652,29,1477,3), // envoy.type.v3.SemanticVersion
-    m(48710,25,1480,3), // envoy.type.v3.TokenBucket
-    m(48763,19,1483,2), // google.protobuf.Any
-    m(48782,25,1485,1), // google.protobuf.BoolValue
-    m(48807,26,1486,1), // google.protobuf.BytesValue
-    m(48833,27,1487,1), // google.protobuf.DoubleValue
-    m(48860,24,1488,2), // google.protobuf.Duration
-    m(48896,21,1490,0), // google.protobuf.Empty
-    m(48917,26,1490,1), // google.protobuf.FloatValue
-    m(48943,26,1491,1), // google.protobuf.Int32Value
-    m(48969,26,1492,1), // google.protobuf.Int64Value
-    m(48995,25,1493,1), // google.protobuf.ListValue
-    m(49026,27,1494,1), // google.protobuf.StringValue
-    m(49053,22,1495,1), // google.protobuf.Struct
-    m(49081,34,1496,2), // google.protobuf.Struct.FieldsEntry
-    m(49115,25,1498,2), // google.protobuf.Timestamp
-    m(49140,27,1500,1), // google.protobuf.UInt32Value
-    m(49167,27,1501,1), // google.protobuf.UInt64Value
-    m(49194,21,1502,6), // google.protobuf.Value
-    m(49281,17,1508,3), // google.rpc.Status
-    m(49305,25,1511,1), // xds.core.v3.ContextParams
-    m(49336,37,1512,2), // xds.core.v3.ContextParams.ParamsEntry
-    m(49373,32,1514,2), // xds.core.v3.TypedExtensionConfig
-    m(49405,27,1516,3), // xds.type.matcher.v3.Matcher
-    m(49467,39,1519,1), // xds.type.matcher.v3.Matcher.MatcherList
-    m(49514,52,1520,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    m(49583,49,1522,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    m(49680,63,1526,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    m(49743,65,1527,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    m(49836,39,1530,4), // xds.type.matcher.v3.Matcher.MatcherTree
-    m(49961,48,1534,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    m(50012,57,1535,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
-    m(50069,35,1537,3), // xds.type.matcher.v3.Matcher.OnMatch
-    m(50161,32,1540,2), // xds.type.matcher.v3.RegexMatcher
-    m(50193,42,1542,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(50235,33,1542,7), // xds.type.matcher.v3.StringMatcher
+    m(25058,34,764,3), // envoy.config.route.v3.FilterConfig
+    m(25103,35,767,11), // envoy.config.route.v3.HeaderMatcher
+    m(25256,43,778,3), // envoy.config.route.v3.QueryParameterMatcher
+    m(25299,36,781,10), // envoy.config.route.v3.RedirectAction
+    m(25466,27,791,19), // envoy.config.route.v3.Route
+    m(26197,53,810,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
+    m(26250,33,812,37), // envoy.config.route.v3.RouteAction
+    m(27558,44,849,6), // envoy.config.route.v3.RouteAction.HashPolicy
+    m(27719,65,855,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
+    m(27793,51,856,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
+    m(27952,60,860,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
+    m(28012,51,862,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
+    m(28074,59,864,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
+    m(28133,51,865,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
+    m(28233,53,868,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
+    m(28373,47,875,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
+    m(28516,40,878,19), // envoy.config.route.v3.RouteConfiguration
+    m(28919,66,897,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
+    m(28985,31,899,1), // envoy.config.route.v3.RouteList
+    m(29022,32,900,15), // envoy.config.route.v3.RouteMatch
+    m(29295,47,915,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
+    m(29342,54,915,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
+    m(29396,55,915,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
+    m(29469,29,917,6), // envoy.config.route.v3.Tracing
+    m(29573,36,923,2), // envoy.config.route.v3.VirtualCluster
+    m(29609,33,925,24), // envoy.config.route.v3.VirtualHost
+    m(29877,59,949,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
+    m(29936,37,951,5), // envoy.config.route.v3.WeightedCluster
+    m(30061,51,956,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
+    m(30112,77,966,2), // envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry
+    m(30189,53,968,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
+    m(30265,57,973,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+    m(30322,57,974,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    m(30379,43,975,8), // envoy.extensions.clusters.dns.v3.DnsCluster
+    m(30474,55,983,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
+    m(30529,68,985,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
+    m(30789,63,991,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
+    m(30861,58,993,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
+    m(31101,46,998,10), // envoy.extensions.filters.http.router.v3.Router
+    m(31609,71,1008,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(31744,56,1010,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
+    m(31877,52,1012,3), // envoy.extensions.filters.http.set_metadata.v3.Config
+    m(31947,54,1015,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
+    m(32066,65,1019,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(32131,67,1019,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
+    m(32225,61,1022,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(32286,65,1022,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
+    m(32470,78,1028,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
+    m(32569,70,1031,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
+    m(32653,63,1033,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(32966,68,1038,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
+    m(33039,58,1042,1), // envoy.extensions.filters.network.direct_response.v3.Config
+    m(33105,45,1043,0), // envoy.extensions.filters.network.echo.v3.Echo
+    m(33150,81,1043,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(34851,101,1103,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(34996,103,1106,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(35122,109,1108,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(35253,95,1115,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(35409,70,1118,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(35479,76,1123,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
+    m(35562,63,1125,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(35655,78,1127,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
+    m(35733,74,1128,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
+    m(35852,66,1133,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
+    m(35927,59,1137,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
+    m(36048,58,1140,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
+    m(36106,54,1140,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(36795,74,1163,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(36894,70,1166,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
+    m(37150,70,1176,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(37220,84,1177,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(37304,47,1180,0), // envoy.extensions.formatter.metadata.v3.Metadata
+    m(37351,63,1180,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
+    m(37414,79,1180,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
+    m(37552,60,1183,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
+    m(37629,66,1186,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
+    m(37700,76,1187,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
+    m(37776,67,1187,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
+    m(37843,92,1189,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
+    m(37935,85,1189,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
+    m(38119,70,1195,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
+    m(38239,57,1201,1), // envoy.extensions.load_balancing_policies.random.v3.Random
+    m(38296,66,1202,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
+    m(38362,70,1204,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
+    m(38432,75,1205,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
+    m(38507,69,1205,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
+    m(38576,71,1205,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
+    m(38647,70,1205,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
+    m(38717,66,1205,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
+    m(38783,64,1205,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
+    m(38847,66,1205,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
+    m(38913,66,1205,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
+    m(38979,73,1205,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
+    m(39052,49,1205,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
+    m(39185,69,1207,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+    m(39558,81,1219,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
+    m(39690,73,1221,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
+    m(40054,66,1230,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
+    m(40133,70,1231,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
+    m(40224,55,1232,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+    m(40388,70,1234,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
+    m(40474,88,1235,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
+    m(40595,64,1236,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
+    m(40728,78,1238,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
+    m(40806,83,1239,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
+    m(41077,58,1243,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(41135,70,1243,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(41777,58,1259,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(42665,95,1274,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(42862,62,1278,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(43278,67,1289,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
+    m(43371,79,1291,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
+    m(43548,57,1294,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(43615,48,1296,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(43742,63,1301,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(43816,56,1304,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(44442,51,1313,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
+    m(44532,55,1316,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(44817,62,1322,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
+    m(44883,60,1323,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(45213,54,1330,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(45434,69,1341,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(45536,73,1345,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(45609,78,1348,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(45687,48,1351,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(45900,77,1360,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(45977,49,1362,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(46126,43,1370,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(46200,44,1377,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(46250,54,1384,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(46358,69,1388,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(46438,71,1389,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(46515,78,1392,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(46593,35,1392,8), // envoy.service.discovery.v3.Resource
+    m(46669,48,1400,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(46729,40,1401,2), // envoy.service.discovery.v3.ResourceError
+    m(46769,42,1403,2), // envoy.service.discovery.v3.ResourceLocator
+    m(46811,65,1405,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(46876,39,1407,2), // envoy.service.discovery.v3.ResourceName
+    m(46944,35,1409,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(46989,40,1411,3), // envoy.type.matcher.v3.FilterStateMatcher
+    m(47087,49,1414,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
+    m(47136,33,1415,1), // envoy.type.matcher.v3.ListMatcher
+    m(47175,39,1416,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(47222,37,1417,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(47265,49,1421,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(47314,31,1422,1), // envoy.type.matcher.v3.OrMatcher
+    m(47359,45,1423,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(47423,34,1425,2), // envoy.type.matcher.v3.RegexMatcher
+    m(47531,44,1427,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(47591,35,1428,7), // envoy.type.matcher.v3.StringMatcher
+    m(47709,34,1435,7), // envoy.type.matcher.v3.ValueMatcher
+    m(47785,44,1442,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(47829,34,1442,2), // envoy.type.metadata.v3.MetadataKey
+    m(47863,46,1444,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(47914,35,1446,4), // envoy.type.metadata.v3.MetadataKind
+    m(47960,43,1450,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(48003,40,1450,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(48043,43,1450,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(48086,41,1450,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(48127,31,1450,6), // envoy.type.tracing.v3.CustomTag
+    m(48193,43,1456,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(48236,38,1458,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(48274,39,1460,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(48313,40,1461,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(48357,25,1464,2), // envoy.type.v3.DoubleRange
+    m(48390,31,1466,2), // envoy.type.v3.FractionalPercent
+    m(48441,24,1468,2), // envoy.type.v3.HashPolicy
+    m(48465,36,1470,1), // envoy.type.v3.HashPolicy.FilterState
+    m(48501,33,1471,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(48534,24,1471,1), // envoy.type.v3.HttpStatus
+    m(48562,24,1472,2), // envoy.type.v3.Int32Range
+    m(48586,24,1474,2), // envoy.type.v3.Int64Range
+    m(48610,21,1476,1), // envoy.type.v3.Percent
+    m(48631,29,1477,3), // envoy.type.v3.SemanticVersion
+    m(48689,25,1480,3), // envoy.type.v3.TokenBucket
+    m(48742,19,1483,2), // google.protobuf.Any
+    m(48761,25,1485,1), // google.protobuf.BoolValue
+    m(48786,26,1486,1), // google.protobuf.BytesValue
+    m(48812,27,1487,1), // google.protobuf.DoubleValue
+    m(48839,24,1488,2), // google.protobuf.Duration
+    m(48875,21,1490,0), // google.protobuf.Empty
+    m(48896,26,1490,1), // google.protobuf.FloatValue
+    m(48922,26,1491,1), // google.protobuf.Int32Value
+    m(48948,26,1492,1), // google.protobuf.Int64Value
+    m(48974,25,1493,1), // google.protobuf.ListValue
+    m(49005,27,1494,1), // google.protobuf.StringValue
+    m(49032,22,1495,1), // google.protobuf.Struct
+    m(49060,34,1496,2), // google.protobuf.Struct.FieldsEntry
+    m(49094,25,1498,2), // google.protobuf.Timestamp
+    m(49119,27,1500,1), // google.protobuf.UInt32Value
+    m(49146,27,1501,1), // google.protobuf.UInt64Value
+    m(49173,21,1502,6), // google.protobuf.Value
+    m(49260,17,1508,3), // google.rpc.Status
+    m(49284,25,1511,1), // xds.core.v3.ContextParams
+    m(49315,37,1512,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(49352,32,1514,2), // xds.core.v3.TypedExtensionConfig
+    m(49384,27,1516,3), // xds.type.matcher.v3.Matcher
+    m(49446,39,1519,1), // xds.type.matcher.v3.Matcher.MatcherList
+    m(49493,52,1520,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
+    m(49562,49,1522,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
+    m(49659,63,1526,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
+    m(49722,65,1527,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
+    m(49815,39,1530,4), // xds.type.matcher.v3.Matcher.MatcherTree
+    m(49940,48,1534,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
+    m(49991,57,1535,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
+    m(50048,35,1537,3), // xds.type.matcher.v3.Matcher.OnMatch
+    m(50140,32,1540,2), // xds.type.matcher.v3.RegexMatcher
+    m(50172,42,1542,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(50214,33,1542,7), // xds.type.matcher.v3.StringMatcher
 ];
 
 pub(crate) static FIELDS: [FieldRow; 1549] = [
@@ -3312,246 +3311,246 @@ pub(crate) static FIELDS: [FieldRow; 1549] = [
     // envoy.config.route.v3.DirectResponseAction
     f(25037,6,1,b'u',65535,0,255,b'S',0,0), // status
     f(25043,4,2,b'm',100,4,255,b'S',0,0), // body
-    f(25068,11,3,b'm',144,4,255,b'R',25047,21), // body_format
+    f(25047,11,3,b'm',144,4,255,b'S',0,0), // body_format
     // envoy.config.route.v3.FilterConfig
     f(7843,6,1,b'm',360,4,255,b'S',0,0), // config
-    f(25113,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(25092,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
     f(15154,8,3,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25159,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(25170,11,6,b'm',356,4,0,b'S',0,0), // range_match
-    f(25181,13,7,b'b',65535,4,0,b'S',0,0), // present_match
+    f(25138,11,4,b's',65535,4,0,b'S',0,0), // exact_match
+    f(25149,11,6,b'm',356,4,0,b'S',0,0), // range_match
+    f(25160,13,7,b'b',65535,4,0,b'S',0,0), // present_match
     f(24934,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
-    f(25194,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
-    f(25206,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(25218,16,11,b'm',332,4,0,b'S',0,0), // safe_regex_match
-    f(25234,14,12,b's',65535,4,0,b'S',0,0), // contains_match
+    f(25173,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
+    f(25185,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
+    f(25197,16,11,b'm',332,4,0,b'S',0,0), // safe_regex_match
+    f(25213,14,12,b's',65535,4,0,b'S',0,0), // contains_match
     f(24922,12,13,b'm',334,4,0,b'S',0,0), // string_match
-    f(25248,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
+    f(25227,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(24922,12,5,b'm',334,4,0,b'S',0,0), // string_match
-    f(25181,13,6,b'b',65535,4,0,b'S',0,0), // present_match
+    f(25160,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
-    f(25356,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
-    f(25369,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
-    f(25382,13,3,b'e',29,0,255,b'S',0,0), // response_code
-    f(25395,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
-    f(25409,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
-    f(25423,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
-    f(25434,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
-    f(25449,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(25462,13,9,b'm',331,4,1,b'S',0,0), // regex_rewrite
-    f(25475,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
+    f(25335,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
+    f(25348,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
+    f(25361,13,3,b'e',29,0,255,b'S',0,0), // response_code
+    f(25374,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
+    f(25388,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
+    f(25402,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
+    f(25413,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
+    f(25428,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
+    f(25441,13,9,b'm',331,4,1,b'S',0,0), // regex_rewrite
+    f(25454,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.Route
     f(12928,5,1,b'm',203,4,255,b'S',0,0), // match
-    f(25514,5,2,b'm',190,4,0,b'S',0,0), // route
-    f(25519,8,3,b'm',187,4,0,b'S',0,0), // redirect
-    f(9768,8,4,b'm',119,4,255,b'I',25527,32), // metadata
-    f(25629,9,5,b'm',182,4,255,b'I',25559,70), // decorator
-    f(25638,15,7,b'm',183,4,0,b'S',0,0), // direct_response
-    f(25653,22,9,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(25675,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(25698,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25724,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(25749,23,13,b'm',189,1,255,b'S',0,0), // typed_per_filter_config
+    f(25493,5,2,b'm',190,4,0,b'S',0,0), // route
+    f(25498,8,3,b'm',187,4,0,b'S',0,0), // redirect
+    f(9768,8,4,b'm',119,4,255,b'I',25506,32), // metadata
+    f(25608,9,5,b'm',182,4,255,b'I',25538,70), // decorator
+    f(25617,15,7,b'm',183,4,0,b'S',0,0), // direct_response
+    f(25632,22,9,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(25654,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(25677,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25703,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(25728,23,13,b'm',189,1,255,b'S',0,0), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
-    f(4828,7,15,b'm',207,4,255,b'I',25772,35), // tracing
-    f(25890,30,16,b'm',374,4,255,b'I',25807,83), // per_request_buffer_limit_bytes
-    f(25992,13,17,b'm',65535,4,0,b'R',25920,72), // filter_action
-    f(26054,21,18,b'm',65535,4,0,b'R',26005,49), // non_forwarding_action
+    f(4828,7,15,b'm',207,4,255,b'I',25751,35), // tracing
+    f(25869,30,16,b'm',374,4,255,b'I',25786,83), // per_request_buffer_limit_bytes
+    f(25971,13,17,b'm',65535,4,0,b'R',25899,72), // filter_action
+    f(26033,21,18,b'm',65535,4,0,b'R',25984,49), // non_forwarding_action
     f(22683,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(26075,25,20,b'm',375,4,255,b'I',25807,83), // request_body_buffer_limit
-    f(26202,16,21,b'm',148,2,255,b'R',26100,102), // route_specifiers
+    f(26054,25,20,b'm',375,4,255,b'I',25786,83), // request_body_buffer_limit
+    f(26181,16,21,b'm',148,2,255,b'R',26079,102), // route_specifiers
     // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
-    f(26304,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
-    f(26318,17,3,b'm',211,4,0,b'S',0,0), // weighted_clusters
-    f(26394,14,4,b'm',119,4,255,b'I',26335,59), // metadata_match
-    f(25409,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
-    f(26408,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(26428,17,7,b'm',361,4,1,b'S',0,0), // auto_host_rewrite
+    f(26283,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
+    f(26297,17,3,b'm',211,4,0,b'S',0,0), // weighted_clusters
+    f(26373,14,4,b'm',119,4,255,b'I',26314,59), // metadata_match
+    f(25388,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
+    f(26387,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
+    f(26407,17,7,b'm',361,4,1,b'S',0,0), // auto_host_rewrite
     f(15326,7,8,b'm',364,4,255,b'S',0,0), // timeout
-    f(15349,12,9,b'm',65535,4,255,b'R',26445,103), // retry_policy
+    f(15349,12,9,b'm',65535,4,255,b'R',26424,103), // retry_policy
     f(2011,8,11,b'e',22,0,255,b'S',0,0), // priority
-    f(26617,11,13,b'm',65535,2,255,b'R',26548,69), // rate_limits
-    f(26671,22,14,b'm',361,4,255,b'I',26628,43), // include_vh_rate_limits
-    f(26693,11,15,b'm',191,2,255,b'S',0,0), // hash_policy
-    f(26793,4,17,b'm',65535,4,255,b'R',26704,89), // cors
-    f(26797,31,20,b'e',30,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(26828,16,23,b'm',364,4,255,b'S',0,0), // max_grpc_timeout
+    f(26596,11,13,b'm',65535,2,255,b'R',26527,69), // rate_limits
+    f(26650,22,14,b'm',361,4,255,b'I',26607,43), // include_vh_rate_limits
+    f(26672,11,15,b'm',191,2,255,b'S',0,0), // hash_policy
+    f(26772,4,17,b'm',65535,4,255,b'R',26683,89), // cors
+    f(26776,31,20,b'e',30,0,255,b'S',0,0), // cluster_not_found_response_code
+    f(26807,16,23,b'm',364,4,255,b'S',0,0), // max_grpc_timeout
     f(17540,12,24,b'm',364,4,255,b'S',0,0), // idle_timeout
-    f(26844,15,25,b'm',199,2,255,b'S',0,0), // upgrade_configs
-    f(26891,24,26,b'e',65535,0,255,b'R',26859,32), // internal_redirect_action
-    f(26989,12,27,b'm',65535,4,255,b'R',26915,74), // hedge_policy
-    f(27001,19,28,b'm',364,4,255,b'S',0,0), // grpc_timeout_offset
-    f(27020,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
-    f(27039,23,30,b'm',198,2,255,b'S',0,0), // request_mirror_policies
-    f(27062,22,31,b'm',374,4,255,b'R',26859,32), // max_internal_redirects
-    f(25462,13,32,b'm',331,4,255,b'S',0,0), // regex_rewrite
-    f(27119,25,33,b'm',360,4,255,b'R',27084,35), // retry_policy_typed_config
-    f(27144,24,34,b'm',65535,4,255,b'R',26859,32), // internal_redirect_policy
-    f(27168,23,35,b'm',331,4,1,b'S',0,0), // host_rewrite_path_regex
+    f(26823,15,25,b'm',199,2,255,b'S',0,0), // upgrade_configs
+    f(26870,24,26,b'e',65535,0,255,b'R',26838,32), // internal_redirect_action
+    f(26968,12,27,b'm',65535,4,255,b'R',26894,74), // hedge_policy
+    f(26980,19,28,b'm',364,4,255,b'S',0,0), // grpc_timeout_offset
+    f(26999,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
+    f(27018,23,30,b'm',198,2,255,b'S',0,0), // request_mirror_policies
+    f(27041,22,31,b'm',374,4,255,b'R',26838,32), // max_internal_redirects
+    f(25441,13,32,b'm',331,4,255,b'S',0,0), // regex_rewrite
+    f(27098,25,33,b'm',360,4,255,b'R',27063,35), // retry_policy_typed_config
+    f(27123,24,34,b'm',65535,4,255,b'R',26838,32), // internal_redirect_policy
+    f(27147,23,35,b'm',331,4,1,b'S',0,0), // host_rewrite_path_regex
     f(17592,19,36,b'm',197,4,255,b'S',0,0), // max_stream_duration
-    f(27275,24,37,b's',65535,4,0,b'R',27191,84), // cluster_specifier_plugin
-    f(27299,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
-    f(27322,31,39,b'm',65535,4,0,b'R',27191,84), // inline_cluster_specifier_plugin
-    f(27448,17,40,b'm',148,4,255,b'I',27353,95), // early_data_policy
-    f(27465,19,41,b'm',148,4,255,b'S',0,0), // path_rewrite_policy
-    f(27554,13,42,b'm',364,4,255,b'I',27484,70), // flush_timeout
-    f(27567,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
-    f(25475,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
+    f(27254,24,37,b's',65535,4,0,b'R',27170,84), // cluster_specifier_plugin
+    f(27278,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
+    f(27301,31,39,b'm',65535,4,0,b'R',27170,84), // inline_cluster_specifier_plugin
+    f(27427,17,40,b'm',148,4,255,b'I',27332,95), // early_data_policy
+    f(27444,19,41,b'm',148,4,255,b'S',0,0), // path_rewrite_policy
+    f(27533,13,42,b'm',364,4,255,b'I',27463,70), // flush_timeout
+    f(27546,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
+    f(25454,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
     f(3744,6,1,b'm',195,4,0,b'S',0,0), // header
-    f(27623,6,2,b'm',193,4,0,b'S',0,0), // cookie
-    f(27629,21,3,b'm',192,4,0,b'S',0,0), // connection_properties
-    f(27650,8,4,b'b',65535,0,255,b'S',0,0), // terminal
-    f(27658,15,5,b'm',196,4,0,b'S',0,0), // query_parameter
-    f(27728,12,6,b'm',65535,4,0,b'R',27673,55), // filter_state
+    f(27602,6,2,b'm',193,4,0,b'S',0,0), // cookie
+    f(27608,21,3,b'm',192,4,0,b'S',0,0), // connection_properties
+    f(27629,8,4,b'b',65535,0,255,b'S',0,0), // terminal
+    f(27637,15,5,b'm',196,4,0,b'S',0,0), // query_parameter
+    f(27707,12,6,b'm',65535,4,0,b'R',27652,55), // filter_state
     // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    f(27805,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
+    f(27784,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(27960,3,2,b'm',364,4,255,b'I',27865,95), // ttl
-    f(131,4,3,b's',65535,0,255,b'I',27865,95), // path
-    f(27963,10,4,b'm',194,2,255,b'I',27865,95), // attributes
+    f(27939,3,2,b'm',364,4,255,b'I',27844,95), // ttl
+    f(131,4,3,b's',65535,0,255,b'I',27844,95), // path
+    f(27942,10,4,b'm',194,2,255,b'I',27844,95), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
     f(345,4,1,b's',65535,0,255,b'I',6893,36), // name
     f(2972,5,2,b's',65535,0,255,b'I',6893,36), // value
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    f(28084,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(25462,13,2,b'm',331,4,255,b'S',0,0), // regex_rewrite
+    f(28063,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(25441,13,2,b'm',331,4,255,b'S',0,0), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
     f(17592,19,1,b'm',364,4,255,b'S',0,0), // max_stream_duration
-    f(28205,23,2,b'm',364,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(28228,26,3,b'm',364,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(28184,23,2,b'm',364,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(28207,26,3,b'm',364,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
-    f(28307,16,3,b'm',134,4,255,b'S',0,0), // runtime_fraction
-    f(28323,13,4,b'm',361,4,255,b'I',25772,35), // trace_sampled
-    f(26304,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
-    f(28336,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
-    f(28369,25,7,b'm',89,2,255,b'S',0,0), // request_headers_mutations
-    f(26408,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
+    f(28286,16,3,b'm',134,4,255,b'S',0,0), // runtime_fraction
+    f(28302,13,4,b'm',361,4,255,b'I',25751,35), // trace_sampled
+    f(26283,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(28315,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
+    f(28348,25,7,b'm',89,2,255,b'S',0,0), // request_headers_mutations
+    f(26387,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
     // envoy.config.route.v3.RouteAction.UpgradeConfig
-    f(28441,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(28453,7,2,b'm',361,4,255,b'S',0,0), // enabled
-    f(28523,14,3,b'm',65535,4,255,b'R',28460,63), // connect_config
+    f(28420,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(28432,7,2,b'm',361,4,255,b'S',0,0), // enabled
+    f(28502,14,3,b'm',65535,4,255,b'R',28439,63), // connect_config
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(28577,13,2,b'm',209,2,255,b'S',0,0), // virtual_hosts
-    f(28590,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
-    f(25675,23,4,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(25698,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25653,22,6,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(28611,17,7,b'm',361,4,255,b'S',0,0), // validate_clusters
-    f(25724,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(28724,4,9,b'm',65535,4,255,b'R',28628,96), // vhds
-    f(28728,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(28763,35,11,b'm',374,4,255,b'S',0,0), // max_direct_response_body_size_bytes
-    f(28798,25,12,b'm',65535,2,255,b'R',27191,84), // cluster_specifier_plugins
-    f(27039,23,13,b'm',198,2,255,b'S',0,0), // request_mirror_policies
-    f(28823,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
-    f(28851,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
-    f(25749,23,16,b'm',201,1,255,b'S',0,0), // typed_per_filter_config
-    f(9768,8,17,b'm',119,4,255,b'I',28890,38), // metadata
-    f(28928,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
-    f(26202,16,19,b'm',148,2,255,b'R',26100,102), // route_specifiers
+    f(28556,13,2,b'm',209,2,255,b'S',0,0), // virtual_hosts
+    f(28569,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
+    f(25654,23,4,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(25677,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25632,22,6,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(28590,17,7,b'm',361,4,255,b'S',0,0), // validate_clusters
+    f(25703,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(28703,4,9,b'm',65535,4,255,b'R',28607,96), // vhds
+    f(28707,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(28742,35,11,b'm',374,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(28777,25,12,b'm',65535,2,255,b'R',27170,84), // cluster_specifier_plugins
+    f(27018,23,13,b'm',198,2,255,b'S',0,0), // request_mirror_policies
+    f(28802,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
+    f(28830,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
+    f(25728,23,16,b'm',201,1,255,b'S',0,0), // typed_per_filter_config
+    f(9768,8,17,b'm',119,4,255,b'I',28869,38), // metadata
+    f(28907,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
+    f(26181,16,19,b'm',148,2,255,b'R',26079,102), // route_specifiers
     // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteList
-    f(29037,6,1,b'm',188,2,255,b'S',0,0), // routes
+    f(29016,6,1,b'm',188,2,255,b'S',0,0), // routes
     // envoy.config.route.v3.RouteMatch
-    f(29075,6,1,b's',65535,4,0,b'S',0,0), // prefix
+    f(29054,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(29081,14,4,b'm',361,4,255,b'S',0,0), // case_sensitive
-    f(29095,7,6,b'm',185,2,255,b'S',0,0), // headers
-    f(29102,16,7,b'm',186,2,255,b'S',0,0), // query_parameters
-    f(29118,4,8,b'm',205,4,255,b'S',0,0), // grpc
-    f(28307,16,9,b'm',134,4,255,b'S',0,0), // runtime_fraction
-    f(29122,10,10,b'm',332,4,0,b'S',0,0), // safe_regex
-    f(29132,11,11,b'm',206,4,255,b'S',0,0), // tls_context
-    f(29143,15,12,b'm',204,4,0,b'S',0,0), // connect_matcher
-    f(29255,16,13,b'm',328,2,255,b'R',29158,97), // dynamic_metadata
-    f(29271,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
-    f(29292,17,15,b'm',148,4,0,b'S',0,0), // path_match_policy
-    f(27728,12,16,b'm',324,2,255,b'S',0,0), // filter_state
-    f(29309,7,17,b'm',181,2,255,b'S',0,0), // cookies
+    f(29060,14,4,b'm',361,4,255,b'S',0,0), // case_sensitive
+    f(29074,7,6,b'm',185,2,255,b'S',0,0), // headers
+    f(29081,16,7,b'm',186,2,255,b'S',0,0), // query_parameters
+    f(29097,4,8,b'm',205,4,255,b'S',0,0), // grpc
+    f(28286,16,9,b'm',134,4,255,b'S',0,0), // runtime_fraction
+    f(29101,10,10,b'm',332,4,0,b'S',0,0), // safe_regex
+    f(29111,11,11,b'm',206,4,255,b'S',0,0), // tls_context
+    f(29122,15,12,b'm',204,4,0,b'S',0,0), // connect_matcher
+    f(29234,16,13,b'm',328,2,255,b'R',29137,97), // dynamic_metadata
+    f(29250,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
+    f(29271,17,15,b'm',148,4,0,b'S',0,0), // path_match_policy
+    f(27707,12,16,b'm',324,2,255,b'S',0,0), // filter_state
+    f(29288,7,17,b'm',181,2,255,b'S',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    f(29472,9,1,b'm',361,4,255,b'S',0,0), // presented
-    f(29481,9,2,b'm',361,4,255,b'S',0,0), // validated
+    f(29451,9,1,b'm',361,4,255,b'S',0,0), // presented
+    f(29460,9,2,b'm',361,4,255,b'S',0,0), // validated
     // envoy.config.route.v3.Tracing
-    f(29519,15,1,b'm',350,4,255,b'I',6893,36), // client_sampling
-    f(29534,15,2,b'm',350,4,255,b'I',6893,36), // random_sampling
-    f(29549,16,3,b'm',350,4,255,b'I',6893,36), // overall_sampling
-    f(29565,11,4,b'm',344,2,255,b'I',6893,36), // custom_tags
+    f(29498,15,1,b'm',350,4,255,b'I',6893,36), // client_sampling
+    f(29513,15,2,b'm',350,4,255,b'I',6893,36), // random_sampling
+    f(29528,16,3,b'm',350,4,255,b'I',6893,36), // overall_sampling
+    f(29544,11,4,b'm',344,2,255,b'I',6893,36), // custom_tags
     f(24977,9,5,b's',65535,0,255,b'I',6893,36), // operation
-    f(29576,18,6,b's',65535,0,255,b'I',6893,36), // upstream_operation
+    f(29555,18,6,b's',65535,0,255,b'I',6893,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
     f(345,4,2,b's',65535,0,255,b'S',0,0), // name
-    f(29095,7,4,b'm',185,2,255,b'S',0,0), // headers
+    f(29074,7,4,b'm',185,2,255,b'S',0,0), // headers
     // envoy.config.route.v3.VirtualHost
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(29663,7,2,b's',65535,2,255,b'S',0,0), // domains
-    f(29037,6,3,b'm',188,2,255,b'S',0,0), // routes
-    f(29670,11,4,b'e',31,0,255,b'S',0,0), // require_tls
-    f(29681,16,5,b'm',208,2,255,b'S',0,0), // virtual_clusters
-    f(26617,11,6,b'm',65535,2,255,b'R',26548,69), // rate_limits
-    f(25653,22,7,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(26793,4,8,b'm',65535,4,255,b'R',26704,89), // cors
-    f(25675,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(25698,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25724,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(29697,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
-    f(25749,23,15,b'm',210,1,255,b'S',0,0), // typed_per_filter_config
-    f(15349,12,16,b'm',65535,4,255,b'R',26445,103), // retry_policy
-    f(26989,12,17,b'm',65535,4,255,b'R',26915,74), // hedge_policy
-    f(25890,30,18,b'm',374,4,255,b'I',25807,83), // per_request_buffer_limit_bytes
-    f(29726,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(27119,25,20,b'm',360,4,255,b'R',27084,35), // retry_policy_typed_config
-    f(29759,7,21,b'm',381,4,255,b'S',0,0), // matcher
-    f(27039,23,22,b'm',198,2,255,b'S',0,0), // request_mirror_policies
-    f(29828,31,23,b'b',65535,0,255,b'I',29766,62), // include_is_timeout_retry_header
-    f(9768,8,24,b'm',119,4,255,b'I',29859,39), // metadata
-    f(26075,25,25,b'm',375,4,255,b'I',25807,83), // request_body_buffer_limit
-    f(26202,16,26,b'm',148,2,255,b'R',26100,102), // route_specifiers
+    f(29642,7,2,b's',65535,2,255,b'S',0,0), // domains
+    f(29016,6,3,b'm',188,2,255,b'S',0,0), // routes
+    f(29649,11,4,b'e',31,0,255,b'S',0,0), // require_tls
+    f(29660,16,5,b'm',208,2,255,b'S',0,0), // virtual_clusters
+    f(26596,11,6,b'm',65535,2,255,b'R',26527,69), // rate_limits
+    f(25632,22,7,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(26772,4,8,b'm',65535,4,255,b'R',26683,89), // cors
+    f(25654,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(25677,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25703,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(29676,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
+    f(25728,23,15,b'm',210,1,255,b'S',0,0), // typed_per_filter_config
+    f(15349,12,16,b'm',65535,4,255,b'R',26424,103), // retry_policy
+    f(26968,12,17,b'm',65535,4,255,b'R',26894,74), // hedge_policy
+    f(25869,30,18,b'm',374,4,255,b'I',25786,83), // per_request_buffer_limit_bytes
+    f(29705,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
+    f(27098,25,20,b'm',360,4,255,b'R',27063,35), // retry_policy_typed_config
+    f(29738,7,21,b'm',381,4,255,b'S',0,0), // matcher
+    f(27018,23,22,b'm',198,2,255,b'S',0,0), // request_mirror_policies
+    f(29807,31,23,b'b',65535,0,255,b'I',29745,62), // include_is_timeout_retry_header
+    f(9768,8,24,b'm',119,4,255,b'I',29838,39), // metadata
+    f(26054,25,25,b'm',375,4,255,b'I',25786,83), // request_body_buffer_limit
+    f(26181,16,26,b'm',148,2,255,b'R',26079,102), // route_specifiers
     // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
     // envoy.config.route.v3.WeightedCluster
     f(7287,8,1,b'm',212,2,255,b'S',0,0), // clusters
-    f(29994,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
-    f(30055,12,3,b'm',374,4,255,b'I',30012,43), // total_weight
-    f(28084,11,4,b's',65535,4,0,b'S',0,0), // header_name
-    f(30067,15,5,b'm',361,4,0,b'S',0,0), // use_hash_policy
+    f(29973,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
+    f(30034,12,3,b'm',374,4,255,b'I',29991,43), // total_weight
+    f(28063,11,4,b's',65535,4,0,b'S',0,0), // header_name
+    f(30046,15,5,b'm',361,4,0,b'S',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'm',374,4,255,b'S',0,0), // weight
-    f(26394,14,3,b'm',119,4,255,b'I',26335,59), // metadata_match
-    f(25653,22,4,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(25675,23,5,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(25698,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25724,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(25749,23,10,b'm',213,1,255,b'S',0,0), // typed_per_filter_config
-    f(26408,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
-    f(26304,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(26373,14,3,b'm',119,4,255,b'I',26314,59), // metadata_match
+    f(25632,22,4,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(25654,23,5,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(25677,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25703,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(25728,23,10,b'm',213,1,255,b'S',0,0), // typed_per_filter_config
+    f(26387,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
+    f(26283,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
     // envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(30263,6,2,b's',65535,4,0,b'S',0,0), // format
+    f(30242,6,2,b's',65535,4,0,b'S',0,0), // format
     f(6816,11,3,b'm',371,4,0,b'S',0,0), // json_format
-    f(30269,17,4,b'm',371,4,0,b'S',0,0), // typed_json_format
+    f(30248,17,4,b'm',371,4,0,b'S',0,0), // typed_json_format
     f(942,10,5,b'm',144,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
     f(942,10,1,b'm',144,4,0,b'S',0,0), // log_format
@@ -3564,254 +3563,254 @@ pub(crate) static FIELDS: [FieldRow; 1549] = [
     f(10910,10,6,b'm',364,4,255,b'S',0,0), // dns_jitter
     f(5767,25,7,b'm',148,4,255,b'S',0,0), // typed_dns_resolver_config
     f(9442,17,8,b'e',33,0,255,b'S',0,0), // dns_lookup_family
-    f(30443,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
-    f(30475,20,10,b'm',364,4,255,b'S',0,0), // dns_min_refresh_rate
+    f(30422,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
+    f(30454,20,10,b'm',364,4,255,b'S',0,0), // dns_min_refresh_rate
     // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
     f(12801,13,1,b'm',364,4,255,b'S',0,0), // base_interval
     f(12814,12,2,b'm',364,4,255,b'S',0,0), // max_interval
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    f(30618,10,1,b's',65535,4,0,b'S',0,0), // object_key
+    f(30597,10,1,b's',65535,4,0,b'S',0,0), // object_key
     f(19991,13,2,b'm',144,4,1,b'S',0,0), // format_string
-    f(30675,9,3,b'b',65535,0,255,b'I',30628,47), // read_only
-    f(30766,20,4,b'e',34,0,255,b'I',30684,82), // shared_with_upstream
-    f(30786,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
-    f(30799,11,6,b's',65535,0,255,b'S',0,0), // factory_key
+    f(30654,9,3,b'b',65535,0,255,b'I',30607,47), // read_only
+    f(30745,20,4,b'e',34,0,255,b'I',30663,82), // shared_with_upstream
+    f(30765,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
+    f(30778,11,6,b's',65535,0,255,b'S',0,0), // factory_key
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    f(30873,9,1,b'm',221,4,255,b'S',0,0), // mutations
-    f(28728,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(30852,9,1,b'm',221,4,255,b'S',0,0), // mutations
+    f(28707,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
     // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    f(30940,17,1,b'm',89,2,255,b'S',0,0), // request_mutations
-    f(30957,18,2,b'm',89,2,255,b'S',0,0), // response_mutations
-    f(31009,25,3,b'm',65535,2,255,b'R',30975,34), // query_parameter_mutations
-    f(31069,27,4,b'm',89,2,255,b'R',31034,35), // response_trailers_mutations
-    f(31096,26,5,b'm',89,2,255,b'R',31034,35), // request_trailers_mutations
+    f(30919,17,1,b'm',89,2,255,b'S',0,0), // request_mutations
+    f(30936,18,2,b'm',89,2,255,b'S',0,0), // response_mutations
+    f(30988,25,3,b'm',65535,2,255,b'R',30954,34), // query_parameter_mutations
+    f(31048,27,4,b'm',89,2,255,b'R',31013,35), // response_trailers_mutations
+    f(31075,26,5,b'm',89,2,255,b'R',31013,35), // request_trailers_mutations
     // envoy.extensions.filters.http.router.v3.Router
-    f(31224,13,1,b'm',361,4,255,b'I',31168,56), // dynamic_stats
-    f(31237,16,2,b'b',65535,0,255,b'I',25772,35), // start_child_span
-    f(31253,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(31265,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(31287,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(31356,27,6,b'b',65535,0,255,b'I',31307,49), // respect_expected_rq_timeout
-    f(31409,40,7,b'b',65535,0,255,b'I',31383,26), // suppress_grpc_request_failure_code_stats
-    f(31495,21,8,b'm',242,2,255,b'R',31449,46), // upstream_http_filters
-    f(31577,20,9,b'm',223,4,255,b'I',31516,61), // upstream_log_options
-    f(31597,33,10,b'm',361,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(31203,13,1,b'm',361,4,255,b'I',31147,56), // dynamic_stats
+    f(31216,16,2,b'b',65535,0,255,b'I',25751,35), // start_child_span
+    f(31232,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(31244,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(31266,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(31335,27,6,b'b',65535,0,255,b'I',31286,49), // respect_expected_rq_timeout
+    f(31388,40,7,b'b',65535,0,255,b'I',31362,26), // suppress_grpc_request_failure_code_stats
+    f(31474,21,8,b'm',242,2,255,b'R',31428,46), // upstream_http_filters
+    f(31556,20,9,b'm',223,4,255,b'I',31495,61), // upstream_log_options
+    f(31576,33,10,b'm',361,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(31701,37,1,b'b',65535,0,255,b'I',6893,36), // flush_upstream_log_on_upstream_stream
-    f(31738,27,2,b'm',364,4,255,b'I',6893,36), // upstream_log_flush_interval
+    f(31680,37,1,b'b',65535,0,255,b'I',6893,36), // flush_upstream_log_on_upstream_stream
+    f(31717,27,2,b'm',364,4,255,b'I',6893,36), // upstream_log_flush_interval
     // envoy.extensions.filters.http.set_filter_state.v3.Config
-    f(31821,18,1,b'm',219,2,255,b'S',0,0), // on_request_headers
-    f(31881,17,2,b'b',65535,0,255,b'R',31839,42), // clear_route_cache
+    f(31800,18,1,b'm',219,2,255,b'S',0,0), // on_request_headers
+    f(31860,17,2,b'b',65535,0,255,b'R',31818,42), // clear_route_cache
     // envoy.extensions.filters.http.set_metadata.v3.Config
-    f(31950,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(31929,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
     f(2972,5,2,b'm',371,4,255,b'S',0,0), // value
     f(9768,8,3,b'm',226,2,255,b'S',0,0), // metadata
     // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    f(31950,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(32022,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
+    f(31929,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(32001,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
     f(2972,5,3,b'm',371,4,255,b'S',0,0), // value
-    f(32076,11,4,b'm',360,4,255,b'R',32037,39), // typed_value
+    f(32055,11,4,b'm',360,4,255,b'R',32016,39), // typed_value
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
     f(22683,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32219,12,2,b'm',359,4,255,b'S',0,0), // token_bucket
-    f(32231,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
+    f(32198,12,2,b'm',359,4,255,b'S',0,0), // token_bucket
+    f(32210,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
     f(23605,5,1,b'm',232,2,255,b'S',0,0), // rules
-    f(32372,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
+    f(32351,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
     f(18551,17,3,b'm',127,4,255,b'S',0,0), // pass_through_tlvs
-    f(32409,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
+    f(32388,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
     f(22683,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32479,12,6,b'e',65535,0,255,b'R',32428,51), // tlv_location
+    f(32458,12,6,b'e',65535,0,255,b'R',32407,51), // tlv_location
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    f(31950,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(31929,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
     f(12999,3,2,b's',65535,0,255,b'S',0,0), // key
-    f(32569,21,3,b'e',35,0,255,b'S',0,0), // value_string_encoding
+    f(32548,21,3,b'e',35,0,255,b'S',0,0), // value_string_encoding
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
     f(18637,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
-    f(32660,14,2,b'm',231,4,255,b'S',0,0), // on_tlv_present
+    f(32639,14,2,b'm',231,4,255,b'S',0,0), // on_tlv_present
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(32790,25,1,b'm',361,4,255,b'R',32737,53), // enable_ja3_fingerprinting
-    f(32870,24,2,b'm',374,4,255,b'I',32815,55), // initial_read_buffer_size
-    f(32894,25,3,b'm',361,4,255,b'R',32737,53), // enable_ja4_fingerprinting
-    f(32919,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(32966,21,5,b'm',374,4,255,b'S',0,0), // max_client_hello_size
+    f(32769,25,1,b'm',361,4,255,b'R',32716,53), // enable_ja3_fingerprinting
+    f(32849,24,2,b'm',374,4,255,b'I',32794,55), // initial_read_buffer_size
+    f(32873,25,3,b'm',361,4,255,b'R',32716,53), // enable_ja4_fingerprinting
+    f(32898,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(32945,21,5,b'm',374,4,255,b'S',0,0), // max_client_hello_size
     // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
     f(22683,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(8758,15,2,b'm',375,4,255,b'S',0,0), // max_connections
-    f(33055,5,3,b'm',364,4,255,b'S',0,0), // delay
-    f(32231,15,4,b'm',133,4,255,b'S',0,0), // runtime_enabled
+    f(33034,5,3,b'm',364,4,255,b'S',0,0), // delay
+    f(32210,15,4,b'm',133,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.network.direct_response.v3.Config
-    f(33118,8,1,b'm',100,4,255,b'S',0,0), // response
+    f(33097,8,1,b'm',100,4,255,b'S',0,0), // response
     // envoy.extensions.filters.network.echo.v3.Echo
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(33252,10,1,b'e',36,0,255,b'S',0,0), // codec_type
+    f(33231,10,1,b'e',36,0,255,b'S',0,0), // codec_type
     f(22683,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(33262,3,3,b'm',244,4,0,b'S',0,0), // rds
+    f(33241,3,3,b'm',244,4,0,b'S',0,0), // rds
     f(2551,12,4,b'm',200,4,0,b'S',0,0), // route_config
-    f(33265,12,5,b'm',242,2,255,b'S',0,0), // http_filters
-    f(33277,14,6,b'm',361,4,255,b'S',0,0), // add_user_agent
-    f(4828,7,7,b'm',65535,4,255,b'R',33291,28), // tracing
+    f(33244,12,5,b'm',242,2,255,b'S',0,0), // http_filters
+    f(33256,14,6,b'm',361,4,255,b'S',0,0), // add_user_agent
+    f(4828,7,7,b'm',65535,4,255,b'R',33270,28), // tracing
     f(9383,21,8,b'm',111,4,255,b'S',0,0), // http_protocol_options
     f(9404,22,9,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(33319,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(33330,13,12,b'm',364,4,255,b'S',0,0), // drain_timeout
+    f(33298,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(33309,13,12,b'm',364,4,255,b'S',0,0), // drain_timeout
     f(4311,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(33343,18,14,b'm',361,4,255,b'S',0,0), // use_remote_address
-    f(33361,19,15,b'm',361,4,255,b'S',0,0), // generate_request_id
-    f(33380,27,16,b'e',37,0,255,b'S',0,0), // forward_client_cert_details
-    f(33407,31,17,b'm',240,4,255,b'S',0,0), // set_current_client_cert_details
-    f(33438,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(33456,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(33547,49,20,b'b',65535,0,255,b'I',33476,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(33596,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(33611,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(26844,15,23,b'm',241,2,255,b'S',0,0), // upgrade_configs
-    f(33614,19,24,b'm',364,4,255,b'S',0,0), // stream_idle_timeout
-    f(33633,23,25,b'm',239,4,255,b'S',0,0), // internal_address_config
-    f(33656,21,26,b'm',364,4,255,b'S',0,0), // delayed_close_timeout
+    f(33322,18,14,b'm',361,4,255,b'S',0,0), // use_remote_address
+    f(33340,19,15,b'm',361,4,255,b'S',0,0), // generate_request_id
+    f(33359,27,16,b'e',37,0,255,b'S',0,0), // forward_client_cert_details
+    f(33386,31,17,b'm',240,4,255,b'S',0,0), // set_current_client_cert_details
+    f(33417,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(33435,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(33526,49,20,b'b',65535,0,255,b'I',33455,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(33575,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(33590,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(26823,15,23,b'm',241,2,255,b'S',0,0), // upgrade_configs
+    f(33593,19,24,b'm',364,4,255,b'S',0,0), // stream_idle_timeout
+    f(33612,23,25,b'm',239,4,255,b'S',0,0), // internal_address_config
+    f(33635,21,26,b'm',364,4,255,b'S',0,0), // delayed_close_timeout
     f(13995,15,28,b'm',364,4,255,b'S',0,0), // request_timeout
-    f(33677,22,29,b'm',374,4,255,b'S',0,0), // max_request_headers_kb
-    f(33699,14,30,b'm',361,4,255,b'S',0,0), // normalize_path
-    f(33751,13,31,b'm',65535,4,0,b'R',33713,38), // scoped_routes
-    f(33764,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(33792,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(33805,28,34,b'e',39,0,255,b'S',0,0), // server_header_transformation
+    f(33656,22,29,b'm',374,4,255,b'S',0,0), // max_request_headers_kb
+    f(33678,14,30,b'm',361,4,255,b'S',0,0), // normalize_path
+    f(33730,13,31,b'm',65535,4,0,b'R',33692,38), // scoped_routes
+    f(33743,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(33771,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(33784,28,34,b'e',39,0,255,b'S',0,0), // server_header_transformation
     f(9823,28,35,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
-    f(33833,20,36,b'm',245,4,255,b'S',0,0), // request_id_extension
-    f(33853,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(33886,18,38,b'm',243,4,255,b'S',0,0), // local_reply_config
-    f(33904,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(34008,36,40,b'm',361,4,255,b'I',33928,80), // stream_error_on_invalid_http_message
-    f(34044,23,41,b'm',364,4,255,b'S',0,0), // request_headers_timeout
-    f(34067,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(34122,26,43,b'm',65535,4,255,b'R',34086,36), // path_normalization_options
-    f(34171,22,44,b'm',65535,4,255,b'R',34148,23), // http3_protocol_options
-    f(34193,32,45,b'e',38,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(34225,32,46,b'm',148,2,255,b'S',0,0), // original_ip_detection_extensions
-    f(34257,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(34280,28,48,b'm',136,4,255,b'S',0,0), // scheme_header_transformation
-    f(34308,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(34327,30,50,b'm',148,4,255,b'R',0,0), // typed_header_validation_config
-    f(34357,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(34413,32,52,b'm',148,2,255,b'R',34380,33), // early_header_mutation_extensions
-    f(34445,35,53,b'm',361,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(34512,25,54,b'm',364,4,255,b'I',34480,32), // access_log_flush_interval
-    f(34537,31,55,b'b',65535,0,255,b'I',34480,32), // flush_access_log_on_new_request
-    f(34568,18,56,b'm',238,4,255,b'I',34480,32), // access_log_options
-    f(34680,21,57,b'b',65535,0,255,b'I',34586,94), // append_local_overload
-    f(34751,34,58,b'b',65535,0,255,b'I',34701,50), // http1_safe_max_connection_duration
-    f(34785,20,59,b'm',364,4,255,b'S',0,0), // stream_flush_timeout
-    f(34805,27,60,b'm',381,4,255,b'R',0,0), // forward_client_cert_matcher
-    f(34832,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(34852,20,62,b'm',357,4,255,b'S',0,0), // drain_timeout_jitter
+    f(33812,20,36,b'm',245,4,255,b'S',0,0), // request_id_extension
+    f(33832,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(33865,18,38,b'm',243,4,255,b'S',0,0), // local_reply_config
+    f(33883,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(33987,36,40,b'm',361,4,255,b'I',33907,80), // stream_error_on_invalid_http_message
+    f(34023,23,41,b'm',364,4,255,b'S',0,0), // request_headers_timeout
+    f(34046,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(34101,26,43,b'm',65535,4,255,b'R',34065,36), // path_normalization_options
+    f(34150,22,44,b'm',65535,4,255,b'R',34127,23), // http3_protocol_options
+    f(34172,32,45,b'e',38,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(34204,32,46,b'm',148,2,255,b'S',0,0), // original_ip_detection_extensions
+    f(34236,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(34259,28,48,b'm',136,4,255,b'S',0,0), // scheme_header_transformation
+    f(34287,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(34306,30,50,b'm',148,4,255,b'R',0,0), // typed_header_validation_config
+    f(34336,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(34392,32,52,b'm',148,2,255,b'R',34359,33), // early_header_mutation_extensions
+    f(34424,35,53,b'm',361,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(34491,25,54,b'm',364,4,255,b'I',34459,32), // access_log_flush_interval
+    f(34516,31,55,b'b',65535,0,255,b'I',34459,32), // flush_access_log_on_new_request
+    f(34547,18,56,b'm',238,4,255,b'I',34459,32), // access_log_options
+    f(34659,21,57,b'b',65535,0,255,b'I',34565,94), // append_local_overload
+    f(34730,34,58,b'b',65535,0,255,b'I',34680,50), // http1_safe_max_connection_duration
+    f(34764,20,59,b'm',364,4,255,b'S',0,0), // stream_flush_timeout
+    f(34784,27,60,b'm',381,4,255,b'R',0,0), // forward_client_cert_matcher
+    f(34811,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(34831,20,62,b'm',357,4,255,b'S',0,0), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(34512,25,1,b'm',364,4,255,b'I',6893,36), // access_log_flush_interval
-    f(34537,31,2,b'b',65535,0,255,b'I',6893,36), // flush_access_log_on_new_request
-    f(34973,44,3,b'b',65535,0,255,b'I',6893,36), // flush_log_on_tunnel_successfully_established
+    f(34491,25,1,b'm',364,4,255,b'I',6893,36), // access_log_flush_interval
+    f(34516,31,2,b'b',65535,0,255,b'I',6893,36), // flush_access_log_on_new_request
+    f(34952,44,3,b'b',65535,0,255,b'I',6893,36), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(35120,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
-    f(35132,11,2,b'm',97,2,255,b'S',0,0), // cidr_ranges
+    f(35099,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
+    f(35111,11,2,b'm',97,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(35252,7,1,b'm',361,4,255,b'S',0,0), // subject
-    f(35259,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(35231,7,1,b'm',361,4,255,b'S',0,0), // subject
+    f(35238,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(35263,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(30263,6,7,b'e',65535,0,255,b'R',0,0), // format
-    f(35268,6,8,b'b',65535,0,255,b'R',0,0), // issuer
+    f(35242,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(30242,6,7,b'e',65535,0,255,b'R',0,0), // format
+    f(35247,6,8,b'b',65535,0,255,b'R',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    f(28441,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(3548,7,2,b'm',242,2,255,b'R',35369,61), // filters
-    f(28453,7,3,b'm',361,4,255,b'S',0,0), // enabled
+    f(28420,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(3548,7,2,b'm',242,2,255,b'R',35348,61), // filters
+    f(28432,7,3,b'm',361,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,4,b'm',360,4,0,b'S',0,0), // typed_config
     f(21400,16,5,b'm',65535,4,0,b'R',21357,43), // config_discovery
-    f(25113,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(25092,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
     f(15154,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    f(35576,7,1,b'm',246,2,255,b'S',0,0), // mappers
-    f(25068,11,2,b'm',144,4,255,b'S',0,0), // body_format
+    f(35555,7,1,b'm',246,2,255,b'S',0,0), // mappers
+    f(25047,11,2,b'm',144,4,255,b'S',0,0), // body_format
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(35646,13,1,b'm',98,4,255,b'S',0,0), // config_source
-    f(35659,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(35625,13,1,b'm',98,4,255,b'S',0,0), // config_source
+    f(35638,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
     f(3148,12,1,b'm',360,4,255,b'S',0,0), // typed_config
     // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
     f(3142,6,1,b'm',34,4,255,b'S',0,0), // filter
-    f(35828,11,2,b'm',374,4,255,b'S',0,0), // status_code
+    f(35807,11,2,b'm',374,4,255,b'S',0,0), // status_code
     f(25043,4,3,b'm',100,4,255,b'S',0,0), // body
-    f(35839,20,4,b'm',144,4,255,b'S',0,0), // body_format_override
-    f(35859,14,5,b'm',109,2,255,b'S',0,0), // headers_to_add
+    f(35818,20,4,b'm',144,4,255,b'S',0,0), // body_format_override
+    f(35838,14,5,b'm',109,2,255,b'S',0,0), // headers_to_add
     // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
     f(22683,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32219,12,2,b'm',359,4,255,b'S',0,0), // token_bucket
-    f(32231,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
-    f(35939,9,4,b's',65535,0,255,b'S',0,0), // share_key
+    f(32198,12,2,b'm',359,4,255,b'S',0,0), // token_bucket
+    f(32210,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
+    f(35918,9,4,b's',65535,0,255,b'S',0,0), // share_key
     // envoy.extensions.filters.network.set_filter_state.v3.Config
-    f(36007,17,1,b'm',219,2,255,b'S',0,0), // on_new_connection
-    f(36024,27,2,b'm',219,2,255,b'S',0,0), // on_downstream_tls_handshake
-    f(36051,18,3,b'm',219,2,255,b'S',0,0), // on_downstream_data
+    f(35986,17,1,b'm',219,2,255,b'S',0,0), // on_new_connection
+    f(36003,27,2,b'm',219,2,255,b'S',0,0), // on_downstream_tls_handshake
+    f(36030,18,3,b'm',219,2,255,b'S',0,0), // on_downstream_data
     // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
     f(22683,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(36181,23,3,b'm',364,4,255,b'I',21088,34), // downstream_idle_timeout
-    f(36204,21,4,b'm',364,4,255,b'I',21088,34), // upstream_idle_timeout
+    f(36160,23,3,b'm',364,4,255,b'I',21088,34), // downstream_idle_timeout
+    f(36183,21,4,b'm',364,4,255,b'I',21088,34), // upstream_idle_timeout
     f(4311,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(36225,20,7,b'm',374,4,255,b'S',0,0), // max_connect_attempts
+    f(36204,20,7,b'm',374,4,255,b'S',0,0), // max_connect_attempts
     f(17540,12,8,b'm',364,4,255,b'S',0,0), // idle_timeout
-    f(26394,14,9,b'm',119,4,255,b'I',26335,59), // metadata_match
-    f(26318,17,10,b'm',253,4,0,b'S',0,0), // weighted_clusters
-    f(26693,11,11,b'm',351,2,255,b'I',36245,78), // hash_policy
-    f(36323,16,12,b'm',252,4,255,b'S',0,0), // tunneling_config
-    f(36339,34,13,b'm',364,4,255,b'S',0,0), // max_downstream_connection_duration
-    f(36472,9,14,b'm',65535,4,255,b'R',36373,99), // on_demand
-    f(34512,25,15,b'm',364,4,255,b'S',0,0), // access_log_flush_interval
-    f(36481,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(34568,18,17,b'm',251,4,255,b'S',0,0), // access_log_options
-    f(36510,15,18,b'm',94,4,255,b'S',0,0), // backoff_options
-    f(36612,19,19,b'm',146,2,255,b'R',36525,87), // proxy_protocol_tlvs
-    f(36631,52,20,b'm',357,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(36683,21,21,b'e',40,0,255,b'S',0,0), // upstream_connect_mode
-    f(36704,20,22,b'm',374,4,255,b'S',0,0), // max_early_data_bytes
-    f(36768,31,23,b'e',65535,0,255,b'R',36724,44), // proxy_protocol_tlv_merge_policy
-    f(36799,17,24,b'm',361,4,255,b'S',0,0), // check_drain_close
+    f(26373,14,9,b'm',119,4,255,b'I',26314,59), // metadata_match
+    f(26297,17,10,b'm',253,4,0,b'S',0,0), // weighted_clusters
+    f(26672,11,11,b'm',351,2,255,b'I',36224,78), // hash_policy
+    f(36302,16,12,b'm',252,4,255,b'S',0,0), // tunneling_config
+    f(36318,34,13,b'm',364,4,255,b'S',0,0), // max_downstream_connection_duration
+    f(36451,9,14,b'm',65535,4,255,b'R',36352,99), // on_demand
+    f(34491,25,15,b'm',364,4,255,b'S',0,0), // access_log_flush_interval
+    f(36460,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(34547,18,17,b'm',251,4,255,b'S',0,0), // access_log_options
+    f(36489,15,18,b'm',94,4,255,b'S',0,0), // backoff_options
+    f(36591,19,19,b'm',146,2,255,b'R',36504,87), // proxy_protocol_tlvs
+    f(36610,52,20,b'm',357,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(36662,21,21,b'e',40,0,255,b'S',0,0), // upstream_connect_mode
+    f(36683,20,22,b'm',374,4,255,b'S',0,0), // max_early_data_bytes
+    f(36747,31,23,b'e',65535,0,255,b'R',36703,44), // proxy_protocol_tlv_merge_policy
+    f(36778,17,24,b'm',361,4,255,b'S',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(34512,25,1,b'm',364,4,255,b'S',0,0), // access_log_flush_interval
-    f(36481,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(36890,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
+    f(34491,25,1,b'm',364,4,255,b'S',0,0), // access_log_flush_interval
+    f(36460,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(36869,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
     f(2003,8,1,b's',65535,0,255,b'S',0,0), // hostname
-    f(36985,8,2,b'b',65535,0,255,b'S',0,0), // use_post
-    f(35859,14,3,b'm',109,2,255,b'S',0,0), // headers_to_add
-    f(36993,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
-    f(37019,9,5,b's',65535,0,255,b'S',0,0), // post_path
-    f(37028,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
-    f(33833,20,7,b'm',245,4,255,b'S',0,0), // request_id_extension
-    f(37055,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
-    f(37072,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
-    f(19764,10,10,b'm',148,2,255,b'R',37095,76), // formatters
+    f(36964,8,2,b'b',65535,0,255,b'S',0,0), // use_post
+    f(35838,14,3,b'm',109,2,255,b'S',0,0), // headers_to_add
+    f(36972,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
+    f(36998,9,5,b's',65535,0,255,b'S',0,0), // post_path
+    f(37007,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
+    f(33812,20,7,b'm',245,4,255,b'S',0,0), // request_id_extension
+    f(37034,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
+    f(37051,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
+    f(19764,10,10,b'm',148,2,255,b'R',37074,76), // formatters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
     f(7287,8,1,b'm',254,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
-    f(26394,14,3,b'm',119,4,255,b'I',26335,59), // metadata_match
+    f(26373,14,3,b'm',119,4,255,b'I',26314,59), // metadata_match
     // envoy.extensions.formatter.metadata.v3.Metadata
     // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
     // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    f(28084,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(37514,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
-    f(37555,18,3,b'm',354,4,255,b'S',0,0), // reject_with_status
+    f(28063,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(37493,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
+    f(37534,18,3,b'm',354,4,255,b'S',0,0), // reject_with_status
     // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    f(33456,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(37633,17,2,b'm',259,4,255,b'S',0,0), // xff_trusted_cidrs
-    f(33596,15,3,b'm',361,4,255,b'S',0,0), // skip_xff_append
+    f(33435,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(37612,17,2,b'm',259,4,255,b'S',0,0), // xff_trusted_cidrs
+    f(33575,15,3,b'm',361,4,255,b'S',0,0), // skip_xff_append
     // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    f(37716,5,1,b'm',97,2,255,b'S',0,0), // cidrs
+    f(37695,5,1,b'm',97,2,255,b'S',0,0), // cidrs
     // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
     f(11278,20,1,b'm',263,4,0,b'S',0,0), // zone_aware_lb_config
@@ -3821,21 +3820,21 @@ pub(crate) static FIELDS: [FieldRow; 1549] = [
     f(12089,15,1,b'm',357,4,255,b'I',11984,105), // routing_enabled
     f(12104,16,2,b'm',375,4,255,b'I',11984,105), // min_cluster_size
     f(12120,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
-    f(38081,29,4,b'b',65535,0,255,b'R',38041,40), // force_locality_direct_routing
-    f(38110,16,5,b'm',65535,4,255,b'R',38041,40), // force_local_zone
-    f(38126,14,6,b'e',65535,0,255,b'R',38041,40), // locality_basis
+    f(38060,29,4,b'b',65535,0,255,b'R',38020,40), // force_locality_direct_routing
+    f(38089,16,5,b'm',65535,4,255,b'R',38020,40), // force_local_zone
+    f(38105,14,6,b'e',65535,0,255,b'R',38020,40), // locality_basis
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
     f(12312,12,1,b'm',374,4,255,b'S',0,0), // choice_count
     f(12324,19,2,b'm',132,4,255,b'S',0,0), // active_request_bias
     f(12407,17,3,b'm',65535,4,255,b'R',12343,64), // slow_start_config
-    f(38210,18,4,b'm',261,4,255,b'S',0,0), // locality_lb_config
-    f(38228,16,5,b'm',361,4,255,b'S',0,0), // enable_full_scan
-    f(38244,16,6,b'e',41,0,255,b'S',0,0), // selection_method
+    f(38189,18,4,b'm',261,4,255,b'S',0,0), // locality_lb_config
+    f(38207,16,5,b'm',361,4,255,b'S',0,0), // enable_full_scan
+    f(38223,16,6,b'e',41,0,255,b'S',0,0), // selection_method
     // envoy.extensions.load_balancing_policies.random.v3.Random
-    f(38210,18,1,b'm',261,4,255,b'S',0,0), // locality_lb_config
+    f(38189,18,1,b'm',261,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
     f(12407,17,1,b'm',65535,4,255,b'R',12343,64), // slow_start_config
-    f(38210,18,2,b'm',261,4,255,b'S',0,0), // locality_lb_config
+    f(38189,18,2,b'm',261,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
@@ -3848,246 +3847,246 @@ pub(crate) static FIELDS: [FieldRow; 1549] = [
     // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
     // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
     // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    f(35132,11,1,b'm',97,2,255,b'S',0,0), // cidr_ranges
-    f(22683,11,2,b's',65535,0,255,b'I',39122,84), // stat_prefix
+    f(35111,11,1,b'm',97,2,255,b'S',0,0), // cidr_ranges
+    f(22683,11,2,b's',65535,0,255,b'I',39101,84), // stat_prefix
     // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
     f(14958,9,1,b'm',91,2,255,b'S',0,0), // resolvers
     f(14967,20,2,b'm',102,4,255,b'S',0,0), // dns_resolver_options
-    f(39275,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
-    f(39300,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
-    f(39363,15,5,b'm',374,4,255,b'I',39326,37), // udp_max_queries
-    f(39378,21,6,b'm',375,4,255,b'S',0,0), // query_timeout_seconds
-    f(39399,11,7,b'm',374,4,255,b'S',0,0), // query_tries
-    f(39410,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
-    f(39428,22,9,b'm',374,4,255,b'S',0,0), // edns0_max_payload_size
-    f(39450,24,10,b'm',364,4,255,b'I',39326,37), // max_udp_channel_duration
-    f(39474,25,11,b'b',65535,0,255,b'I',39326,37), // reinit_channel_on_timeout
-    f(39565,14,12,b'm',374,4,255,b'I',39499,66), // qcache_max_ttl
+    f(39254,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
+    f(39279,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
+    f(39342,15,5,b'm',374,4,255,b'I',39305,37), // udp_max_queries
+    f(39357,21,6,b'm',375,4,255,b'S',0,0), // query_timeout_seconds
+    f(39378,11,7,b'm',374,4,255,b'S',0,0), // query_tries
+    f(39389,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
+    f(39407,22,9,b'm',374,4,255,b'S',0,0), // edns0_max_payload_size
+    f(39429,24,10,b'm',364,4,255,b'I',39305,37), // max_udp_channel_duration
+    f(39453,25,11,b'b',65535,0,255,b'I',39305,37), // reinit_channel_on_timeout
+    f(39544,14,12,b'm',374,4,255,b'I',39478,66), // qcache_max_ttl
     // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
     f(18748,11,1,b'm',374,4,255,b'S',0,0), // num_retries
-    f(39691,20,2,b'm',374,4,255,b'I',39660,31), // num_resolver_threads
+    f(39670,20,2,b'm',374,4,255,b'I',39639,31), // num_resolver_threads
     // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
     f(14958,9,1,b'm',91,2,255,b'S',0,0), // resolvers
-    f(39863,12,2,b'm',65535,4,255,b'R',39784,79), // dns_over_tls
-    f(39956,14,3,b'm',65535,4,255,b'R',39875,81), // dns_over_https
-    f(40022,13,4,b'b',65535,0,255,b'R',39970,52), // enable_dnssec
-    f(40035,10,5,b'm',374,4,255,b'I',39499,66), // cache_size
-    f(39691,20,6,b'm',374,4,255,b'I',39660,31), // num_resolver_threads
-    f(40045,17,7,b'm',361,4,255,b'S',0,0), // use_system_config
-    f(40062,13,8,b'm',364,4,255,b'S',0,0), // query_timeout
-    f(39399,11,9,b'm',374,4,255,b'S',0,0), // query_tries
+    f(39842,12,2,b'm',65535,4,255,b'R',39763,79), // dns_over_tls
+    f(39935,14,3,b'm',65535,4,255,b'R',39854,81), // dns_over_https
+    f(40001,13,4,b'b',65535,0,255,b'R',39949,52), // enable_dnssec
+    f(40014,10,5,b'm',374,4,255,b'I',39478,66), // cache_size
+    f(39670,20,6,b'm',374,4,255,b'I',39639,31), // num_resolver_threads
+    f(40024,17,7,b'm',361,4,255,b'S',0,0), // use_system_config
+    f(40041,13,8,b'm',364,4,255,b'S',0,0), // query_timeout
+    f(39378,11,9,b'm',374,4,255,b'S',0,0), // query_tries
     // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    f(40141,13,1,b's',65535,0,255,b'S',0,0), // path_template
+    f(40120,13,1,b's',65535,0,255,b'S',0,0), // path_template
     // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    f(40224,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
+    f(40203,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
     // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    f(40300,17,1,b'm',361,4,255,b'S',0,0), // pack_trace_reason
-    f(40376,33,2,b'm',361,4,255,b'I',40317,59), // use_request_id_for_trace_sampling
+    f(40279,17,1,b'm',361,4,255,b'S',0,0), // pack_trace_reason
+    f(40355,33,2,b'm',361,4,255,b'I',40296,59), // use_request_id_for_trace_sampling
     // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    f(40479,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
+    f(40458,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
     // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    f(40583,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
+    f(40562,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
     // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    f(40680,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
-    f(40722,27,2,b'm',65535,4,255,b'R',40699,23), // max_heap_size_bytes_runtime
+    f(40659,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
+    f(40701,27,2,b'm',65535,4,255,b'R',40678,23), // max_heap_size_bytes_runtime
     // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
     f(14848,8,1,b's',65535,0,255,b'S',0,0), // filename
     // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
     f(7843,6,1,b'm',126,4,255,b'S',0,0), // config
     f(9718,16,2,b'm',147,4,255,b'S',0,0), // transport_socket
-    f(40994,25,3,b'b',65535,0,255,b'I',40910,84), // allow_unspecified_address
-    f(41083,15,4,b'b',65535,0,255,b'I',41019,64), // tlv_as_pool_key
+    f(40973,25,3,b'b',65535,0,255,b'I',40889,84), // allow_unspecified_address
+    f(41062,15,4,b'b',65535,0,255,b'I',40998,64), // tlv_as_pool_key
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(41226,10,1,b'm',100,4,255,b'S',0,0), // trusted_ca
-    f(41236,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(41259,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
-    f(41348,36,6,b'm',361,4,255,b'R',41282,66), // require_signed_certificate_timestamp
-    f(41384,3,7,b'm',100,4,255,b'S',0,0), // crl
-    f(41387,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
-    f(41412,23,9,b'm',334,2,255,b'S',0,0), // match_subject_alt_names
-    f(41435,24,10,b'e',42,0,255,b'S',0,0), // trust_chain_verification
+    f(41205,10,1,b'm',100,4,255,b'S',0,0), // trusted_ca
+    f(41215,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(41238,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
+    f(41327,36,6,b'm',361,4,255,b'R',41261,66), // require_signed_certificate_timestamp
+    f(41363,3,7,b'm',100,4,255,b'S',0,0), // crl
+    f(41366,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
+    f(41391,23,9,b'm',334,2,255,b'S',0,0), // match_subject_alt_names
+    f(41414,24,10,b'e',42,0,255,b'S',0,0), // trust_chain_verification
     f(14901,17,11,b'm',150,4,255,b'S',0,0), // watched_directory
-    f(41459,23,12,b'm',148,4,255,b'S',0,0), // custom_validator_config
-    f(41540,32,13,b'm',65535,4,255,b'R',41482,58), // ca_certificate_provider_instance
-    f(41572,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
-    f(41597,29,15,b'm',298,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(41626,16,16,b'm',374,4,255,b'S',0,0), // max_verify_depth
-    f(41758,17,17,b'm',65535,4,255,b'R',41642,116), // system_root_certs
-    f(41775,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
+    f(41438,23,12,b'm',148,4,255,b'S',0,0), // custom_validator_config
+    f(41519,32,13,b'm',65535,4,255,b'R',41461,58), // ca_certificate_provider_instance
+    f(41551,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
+    f(41576,29,15,b'm',298,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(41605,16,16,b'm',374,4,255,b'S',0,0), // max_verify_depth
+    f(41737,17,17,b'm',65535,4,255,b'R',41621,116), // system_root_certs
+    f(41754,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(41856,10,1,b'm',301,4,255,b'S',0,0), // tls_params
-    f(41866,16,2,b'm',299,2,255,b'S',0,0), // tls_certificates
-    f(41882,18,3,b'm',290,4,0,b'S',0,0), // validation_context
-    f(41900,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(41914,34,6,b'm',296,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(41948,36,7,b'm',296,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(41984,27,8,b'm',292,4,0,b'S',0,0), // combined_validation_context
-    f(42105,36,9,b'm',65535,4,255,b'R',42011,94), // tls_certificate_certificate_provider
-    f(42239,39,10,b'm',65535,4,0,b'R',42141,98), // validation_context_certificate_provider
-    f(42278,45,11,b'm',65535,4,255,b'R',42011,94), // tls_certificate_certificate_provider_instance
-    f(42323,48,12,b'm',65535,4,0,b'R',42141,98), // validation_context_certificate_provider_instance
-    f(42465,17,13,b'm',148,4,255,b'R',42371,94), // custom_handshaker
-    f(42482,33,14,b'm',65535,4,255,b'R',42011,94), // tls_certificate_provider_instance
-    f(42515,7,15,b'm',300,4,255,b'S',0,0), // key_log
-    f(42655,31,16,b'm',148,4,255,b'R',42522,133), // custom_tls_certificate_selector
+    f(41835,10,1,b'm',301,4,255,b'S',0,0), // tls_params
+    f(41845,16,2,b'm',299,2,255,b'S',0,0), // tls_certificates
+    f(41861,18,3,b'm',290,4,0,b'S',0,0), // validation_context
+    f(41879,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(41893,34,6,b'm',296,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(41927,36,7,b'm',296,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(41963,27,8,b'm',292,4,0,b'S',0,0), // combined_validation_context
+    f(42084,36,9,b'm',65535,4,255,b'R',41990,94), // tls_certificate_certificate_provider
+    f(42218,39,10,b'm',65535,4,0,b'R',42120,98), // validation_context_certificate_provider
+    f(42257,45,11,b'm',65535,4,255,b'R',41990,94), // tls_certificate_certificate_provider_instance
+    f(42302,48,12,b'm',65535,4,0,b'R',42120,98), // validation_context_certificate_provider_instance
+    f(42444,17,13,b'm',148,4,255,b'R',42350,94), // custom_handshaker
+    f(42461,33,14,b'm',65535,4,255,b'R',41990,94), // tls_certificate_provider_instance
+    f(42494,7,15,b'm',300,4,255,b'S',0,0), // key_log
+    f(42634,31,16,b'm',148,4,255,b'R',42501,133), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(42781,26,1,b'm',290,4,255,b'S',0,0), // default_validation_context
-    f(41948,36,2,b'm',296,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(42239,39,3,b'm',65535,4,255,b'R',42807,76), // validation_context_certificate_provider
-    f(42323,48,4,b'm',65535,4,255,b'R',42807,76), // validation_context_certificate_provider_instance
+    f(42760,26,1,b'm',290,4,255,b'S',0,0), // default_validation_context
+    f(41927,36,2,b'm',296,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(42218,39,3,b'm',65535,4,255,b'R',42786,76), // validation_context_certificate_provider
+    f(42302,48,4,b'm',65535,4,255,b'R',42786,76), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(42945,18,1,b'm',291,4,255,b'S',0,0), // common_tls_context
-    f(42963,26,2,b'm',361,4,255,b'S',0,0), // require_client_certificate
-    f(43076,11,3,b'm',361,4,255,b'R',42989,87), // require_sni
-    f(43087,19,4,b'm',302,4,0,b'S',0,0), // session_ticket_keys
-    f(43106,37,5,b'm',296,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
-    f(43143,15,6,b'm',364,4,255,b'S',0,0), // session_timeout
-    f(43158,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(43194,18,8,b'e',43,0,255,b'S',0,0), // ocsp_staple_policy
-    f(43212,31,9,b'm',361,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
-    f(43243,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(43278,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
+    f(42924,18,1,b'm',291,4,255,b'S',0,0), // common_tls_context
+    f(42942,26,2,b'm',361,4,255,b'S',0,0), // require_client_certificate
+    f(43055,11,3,b'm',361,4,255,b'R',42968,87), // require_sni
+    f(43066,19,4,b'm',302,4,0,b'S',0,0), // session_ticket_keys
+    f(43085,37,5,b'm',296,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
+    f(43122,15,6,b'm',364,4,255,b'S',0,0), // session_timeout
+    f(43137,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(43173,18,8,b'e',43,0,255,b'S',0,0), // ocsp_staple_policy
+    f(43191,31,9,b'm',361,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
+    f(43222,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(43257,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    f(43366,13,1,b'm',295,2,255,b'S',0,0), // trust_domains
-    f(43379,13,2,b'm',100,4,255,b'S',0,0), // trust_bundles
+    f(43345,13,1,b'm',295,2,255,b'S',0,0), // trust_domains
+    f(43358,13,2,b'm',100,4,255,b'S',0,0), // trust_bundles
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43471,12,2,b'm',100,4,255,b'S',0,0), // trust_bundle
-    f(43548,21,3,b's',65535,0,255,b'R',43483,65), // workload_trust_domain
+    f(43450,12,2,b'm',100,4,255,b'S',0,0), // trust_bundle
+    f(43527,21,3,b's',65535,0,255,b'R',43462,65), // workload_trust_domain
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43626,10,2,b'm',98,4,255,b'S',0,0), // sds_config
+    f(43605,10,2,b'm',98,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43684,15,2,b'm',299,4,0,b'S',0,0), // tls_certificate
-    f(43087,19,3,b'm',302,4,0,b'S',0,0), // session_ticket_keys
-    f(41882,18,4,b'm',290,4,0,b'S',0,0), // validation_context
-    f(43749,14,5,b'm',65535,4,0,b'R',43699,50), // generic_secret
+    f(43663,15,2,b'm',299,4,0,b'S',0,0), // tls_certificate
+    f(43066,19,3,b'm',302,4,0,b'S',0,0), // session_ticket_keys
+    f(41861,18,4,b'm',290,4,0,b'S',0,0), // validation_context
+    f(43728,14,5,b'm',65535,4,0,b'R',43678,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(43826,8,1,b'e',44,0,255,b'S',0,0), // san_type
-    f(29759,7,2,b'm',334,4,255,b'S',0,0), // matcher
-    f(43834,3,3,b's',65535,0,255,b'S',0,0), // oid
+    f(43805,8,1,b'e',44,0,255,b'S',0,0), // san_type
+    f(29738,7,2,b'm',334,4,255,b'S',0,0), // matcher
+    f(43813,3,3,b's',65535,0,255,b'S',0,0), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(43893,17,1,b'm',100,4,255,b'S',0,0), // certificate_chain
-    f(43910,11,2,b'm',100,12,255,b'S',0,0), // private_key
-    f(44036,8,3,b'm',100,12,255,b'R',43921,115), // password
-    f(44044,11,4,b'm',100,4,255,b'S',0,0), // ocsp_staple
-    f(44146,28,5,b'm',100,2,255,b'R',44055,91), // signed_certificate_timestamp
-    f(44244,20,6,b'm',65535,4,255,b'R',44174,70), // private_key_provider
+    f(43872,17,1,b'm',100,4,255,b'S',0,0), // certificate_chain
+    f(43889,11,2,b'm',100,12,255,b'S',0,0), // private_key
+    f(44015,8,3,b'm',100,12,255,b'R',43900,115), // password
+    f(44023,11,4,b'm',100,4,255,b'S',0,0), // ocsp_staple
+    f(44125,28,5,b'm',100,2,255,b'R',44034,91), // signed_certificate_timestamp
+    f(44223,20,6,b'm',65535,4,255,b'R',44153,70), // private_key_provider
     f(14901,17,7,b'm',150,4,255,b'S',0,0), // watched_directory
-    f(44339,6,8,b'm',100,12,255,b'R',44264,75), // pkcs12
-    f(41856,10,9,b'm',301,4,255,b'R',44345,118), // tls_params
+    f(44318,6,8,b'm',100,12,255,b'R',44243,75), // pkcs12
+    f(41835,10,9,b'm',301,4,255,b'R',44324,118), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(44514,19,2,b'm',97,2,255,b'S',0,0), // local_address_range
-    f(44533,20,3,b'm',97,2,255,b'S',0,0), // remote_address_range
+    f(44493,19,2,b'm',97,2,255,b'S',0,0), // local_address_range
+    f(44512,20,3,b'm',97,2,255,b'S',0,0), // remote_address_range
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(44608,28,1,b'e',45,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(44636,28,2,b'e',45,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(44664,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(44677,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(44688,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
-    f(44819,19,6,b'e',65535,2,255,b'R',44708,111), // compliance_policies
+    f(44587,28,1,b'e',45,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(44615,28,2,b'e',45,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(44643,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(44656,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(44667,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
+    f(44798,19,6,b'e',65535,2,255,b'R',44687,111), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    f(44900,4,1,b'm',100,10,255,b'S',0,0), // keys
+    f(44879,4,1,b'm',100,10,255,b'S',0,0), // keys
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(42945,18,1,b'm',291,4,255,b'S',0,0), // common_tls_context
-    f(44964,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(45052,19,3,b'b',65535,0,255,b'R',44967,85), // allow_renegotiation
-    f(45071,16,4,b'm',374,4,255,b'S',0,0), // max_session_keys
-    f(45177,21,5,b'm',361,4,255,b'I',45087,90), // enforce_rsa_key_usage
-    f(45198,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(45211,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(42924,18,1,b'm',291,4,255,b'S',0,0), // common_tls_context
+    f(44943,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(45031,19,3,b'b',65535,0,255,b'R',44946,85), // allow_renegotiation
+    f(45050,16,4,b'm',374,4,255,b'S',0,0), // max_session_keys
+    f(45156,21,5,b'm',361,4,255,b'I',45066,90), // enforce_rsa_key_usage
+    f(45177,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(45190,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
     f(9823,28,1,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
     f(10448,30,2,b'm',149,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(45288,20,3,b'm',306,4,0,b'S',0,0), // explicit_http_config
-    f(45308,30,4,b'm',307,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(45338,11,5,b'm',305,4,0,b'S',0,0), // auto_config
-    f(33265,12,6,b'm',242,2,255,b'R',45349,82), // http_filters
-    f(45431,24,7,b'm',148,4,255,b'R',0,0), // header_validation_config
+    f(45267,20,3,b'm',306,4,0,b'S',0,0), // explicit_http_config
+    f(45287,30,4,b'm',307,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(45317,11,5,b'm',305,4,0,b'S',0,0), // auto_config
+    f(33244,12,6,b'm',242,2,255,b'R',45328,82), // http_filters
+    f(45410,24,7,b'm',148,4,255,b'R',0,0), // header_validation_config
     f(7500,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
-    f(27039,23,9,b'm',198,2,255,b'R',0,0), // request_mirror_policies
-    f(26693,11,10,b'm',191,2,255,b'R',0,0), // hash_policy
+    f(27018,23,9,b'm',198,2,255,b'R',0,0), // request_mirror_policies
+    f(26672,11,10,b'm',191,2,255,b'R',0,0), // hash_policy
     f(15349,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
     f(9383,21,1,b'm',111,4,255,b'S',0,0), // http_protocol_options
     f(9404,22,2,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(34171,22,3,b'm',65535,4,255,b'R',34148,23), // http3_protocol_options
-    f(45524,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(34150,22,3,b'm',65535,4,255,b'R',34127,23), // http3_protocol_options
+    f(45503,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
     f(9383,21,1,b'm',111,4,0,b'S',0,0), // http_protocol_options
     f(9404,22,2,b'm',114,4,0,b'S',0,0), // http2_protocol_options
-    f(34171,22,3,b'm',65535,4,0,b'R',34148,23), // http3_protocol_options
+    f(34150,22,3,b'm',65535,4,0,b'R',34127,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
     f(9383,21,1,b'm',111,4,255,b'S',0,0), // http_protocol_options
     f(9404,22,2,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(34171,22,3,b'm',65535,4,255,b'R',34148,23), // http3_protocol_options
+    f(34150,22,3,b'm',65535,4,255,b'R',34127,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
     f(2913,4,1,b'm',122,4,255,b'S',0,0), // node
-    f(45756,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(45764,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(45788,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(45814,25,5,b'm',309,1,255,b'S',0,0), // initial_resource_versions
-    f(45839,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(45853,12,7,b'm',377,4,255,b'S',0,0), // error_detail
-    f(45865,27,8,b'm',320,2,255,b'S',0,0), // resource_locators_subscribe
-    f(45892,29,9,b'm',320,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(45735,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(45743,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(45767,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(45793,25,5,b'm',309,1,255,b'S',0,0), // initial_resource_versions
+    f(45818,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(45832,12,7,b'm',377,4,255,b'S',0,0), // error_detail
+    f(45844,27,8,b'm',320,2,255,b'S',0,0), // resource_locators_subscribe
+    f(45871,29,9,b'm',320,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(46047,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(46066,9,2,b'm',317,2,255,b'S',0,0), // resources
-    f(45756,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(46075,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(46080,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(46097,13,7,b'm',99,4,255,b'S',0,0), // control_plane
-    f(46110,22,8,b'm',322,2,255,b'S',0,0), // removed_resource_names
-    f(46132,15,9,b'm',319,2,255,b'S',0,0), // resource_errors
+    f(46026,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(46045,9,2,b'm',317,2,255,b'S',0,0), // resources
+    f(45735,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(46054,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(46059,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(46076,13,7,b'm',99,4,255,b'S',0,0), // control_plane
+    f(46089,22,8,b'm',322,2,255,b'S',0,0), // removed_resource_names
+    f(46111,15,9,b'm',319,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
     f(2913,4,2,b'm',122,4,255,b'S',0,0), // node
-    f(46190,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(45756,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(45839,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(45853,12,6,b'm',377,4,255,b'S',0,0), // error_detail
-    f(46204,17,7,b'm',320,2,255,b'S',0,0), // resource_locators
+    f(46169,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(45735,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(45818,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(45832,12,6,b'm',377,4,255,b'S',0,0), // error_detail
+    f(46183,17,7,b'm',320,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(46066,9,2,b'm',360,2,255,b'S',0,0), // resources
-    f(46265,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(45756,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(46075,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(46097,13,6,b'm',99,4,255,b'S',0,0), // control_plane
-    f(46132,15,7,b'm',319,2,255,b'S',0,0), // resource_errors
+    f(46045,9,2,b'm',360,2,255,b'S',0,0), // resources
+    f(46244,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(45735,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(46054,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(46076,13,6,b'm',99,4,255,b'S',0,0), // control_plane
+    f(46111,15,7,b'm',319,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(46325,10,1,b'm',315,4,0,b'S',0,0), // constraint
-    f(46335,14,2,b'm',314,4,0,b'S',0,0), // or_constraints
-    f(46349,15,3,b'm',314,4,0,b'S',0,0), // and_constraints
-    f(46364,15,4,b'm',313,4,0,b'S',0,0), // not_constraints
+    f(46304,10,1,b'm',315,4,0,b'S',0,0), // constraint
+    f(46314,14,2,b'm',314,4,0,b'S',0,0), // or_constraints
+    f(46328,15,3,b'm',314,4,0,b'S',0,0), // and_constraints
+    f(46343,15,4,b'm',313,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(46448,11,1,b'm',313,2,255,b'S',0,0), // constraints
+    f(46427,11,1,b'm',313,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(46530,6,3,b'm',316,4,0,b'S',0,0), // exists
+    f(46509,6,3,b'm',316,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(46649,8,2,b'm',360,4,255,b'S',0,0), // resource
+    f(46628,8,2,b'm',360,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(46657,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(27960,3,6,b'm',364,4,255,b'S',0,0), // ttl
-    f(46664,13,7,b'm',318,4,255,b'S',0,0), // cache_control
-    f(46677,13,8,b'm',322,4,255,b'S',0,0), // resource_name
+    f(46636,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(27939,3,6,b'm',364,4,255,b'S',0,0), // ttl
+    f(46643,13,7,b'm',318,4,255,b'S',0,0), // cache_control
+    f(46656,13,8,b'm',322,4,255,b'S',0,0), // resource_name
     f(9768,8,9,b'm',119,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(46738,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(46717,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(46677,13,1,b'm',322,4,255,b'S',0,0), // resource_name
-    f(45853,12,2,b'm',377,4,255,b'S',0,0), // error_detail
+    f(46656,13,1,b'm',322,4,255,b'S',0,0), // resource_name
+    f(45832,12,2,b'm',377,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(18288,18,2,b'm',321,1,255,b'S',0,0), // dynamic_parameters
@@ -4096,52 +4095,52 @@ pub(crate) static FIELDS: [FieldRow; 1549] = [
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(46936,29,2,b'm',313,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(46915,29,2,b'm',313,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.type.matcher.v3.DoubleMatcher
-    f(47000,5,1,b'm',349,4,0,b'I',6893,36), // range
-    f(47005,5,2,b'd',65535,4,0,b'I',6893,36), // exact
+    f(46979,5,1,b'm',349,4,0,b'I',6893,36), // range
+    f(46984,5,2,b'd',65535,4,0,b'I',6893,36), // exact
     // envoy.type.matcher.v3.FilterStateMatcher
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
     f(24922,12,2,b'm',334,4,0,b'S',0,0), // string_match
-    f(47095,13,3,b'm',65535,4,0,b'R',47050,45), // address_match
+    f(47074,13,3,b'm',65535,4,0,b'R',47029,45), // address_match
     // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    f(28084,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(28063,11,1,b's',65535,0,255,b'S',0,0), // header_name
     // envoy.type.matcher.v3.ListMatcher
-    f(47190,6,1,b'm',335,4,0,b'I',6893,36), // one_of
+    f(47169,6,1,b'm',335,4,0,b'I',6893,36), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(47235,8,1,b'm',334,2,255,b'S',0,0), // patterns
+    f(47214,8,1,b'm',334,2,255,b'S',0,0), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3142,6,1,b's',65535,0,255,b'I',6893,36), // filter
     f(131,4,2,b'm',329,2,255,b'I',6893,36), // path
     f(2972,5,3,b'm',335,4,255,b'I',6893,36), // value
-    f(47280,6,4,b'b',65535,0,255,b'I',6893,36), // invert
+    f(47259,6,4,b'b',65535,0,255,b'I',6893,36), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
     f(12999,3,1,b's',65535,4,0,b'I',6893,36), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(47366,14,1,b'm',335,2,255,b'I',6893,36), // value_matchers
+    f(47345,14,1,b'm',335,2,255,b'I',6893,36), // value_matchers
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(47425,7,1,b'm',332,4,255,b'S',0,0), // pattern
-    f(47432,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(47404,7,1,b'm',332,4,255,b'S',0,0), // pattern
+    f(47411,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(47542,10,1,b'm',333,4,0,b'I',47478,64), // google_re2
+    f(47521,10,1,b'm',333,4,0,b'I',47457,64), // google_re2
     f(24149,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(47596,16,1,b'm',374,4,255,b'I',6893,36), // max_program_size
+    f(47575,16,1,b'm',374,4,255,b'I',6893,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(47005,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(29075,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(47647,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29122,10,5,b'm',332,4,0,b'S',0,0), // safe_regex
-    f(47653,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(47664,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(47724,6,8,b'm',380,4,0,b'R',47672,52), // custom
+    f(46984,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(29054,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(47626,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29101,10,5,b'm',332,4,0,b'S',0,0), // safe_regex
+    f(47632,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(47643,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(47703,6,8,b'm',380,4,0,b'R',47651,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(47764,10,1,b'm',336,4,0,b'I',6893,36), // null_match
-    f(47774,12,2,b'm',323,4,0,b'I',6893,36), // double_match
+    f(47743,10,1,b'm',336,4,0,b'I',6893,36), // null_match
+    f(47753,12,2,b'm',323,4,0,b'I',6893,36), // double_match
     f(24922,12,3,b'm',334,4,0,b'I',6893,36), // string_match
-    f(47786,10,4,b'b',65535,4,0,b'I',6893,36), // bool_match
-    f(25181,13,5,b'b',65535,4,0,b'I',6893,36), // present_match
-    f(47796,10,6,b'm',326,4,0,b'I',6893,36), // list_match
+    f(47765,10,4,b'b',65535,4,0,b'I',6893,36), // bool_match
+    f(25160,13,5,b'b',65535,4,0,b'I',6893,36), // present_match
+    f(47775,10,6,b'm',326,4,0,b'I',6893,36), // list_match
     f(23481,8,7,b'm',330,4,0,b'I',6893,36), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
@@ -4149,21 +4148,21 @@ pub(crate) static FIELDS: [FieldRow; 1549] = [
     f(131,4,2,b'm',338,2,255,b'I',6893,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
     f(12999,3,1,b's',65535,4,0,b'I',6893,36), // key
-    f(47930,5,2,b'u',65535,4,0,b'I',6893,36), // index
+    f(47909,5,2,b'u',65535,4,0,b'I',6893,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(47970,7,1,b'm',342,4,0,b'I',6893,36), // request
-    f(25514,5,2,b'm',343,4,0,b'I',6893,36), // route
+    f(47949,7,1,b'm',342,4,0,b'I',6893,36), // request
+    f(25493,5,2,b'm',343,4,0,b'I',6893,36), // route
     f(694,7,3,b'm',340,4,0,b'I',6893,36), // cluster
-    f(47977,4,4,b'm',341,4,0,b'I',6893,36), // host
+    f(47956,4,4,b'm',341,4,0,b'I',6893,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(48179,3,1,b's',65535,0,255,b'I',6893,36), // tag
-    f(48182,7,2,b'm',347,4,0,b'I',6893,36), // literal
-    f(48189,11,3,b'm',345,4,0,b'I',6893,36), // environment
-    f(48200,14,4,b'm',346,4,0,b'I',6893,36), // request_header
+    f(48158,3,1,b's',65535,0,255,b'I',6893,36), // tag
+    f(48161,7,2,b'm',347,4,0,b'I',6893,36), // literal
+    f(48168,11,3,b'm',345,4,0,b'I',6893,36), // environment
+    f(48179,14,4,b'm',346,4,0,b'I',6893,36), // request_header
     f(9768,8,5,b'm',348,4,0,b'I',6893,36), // metadata
     f(2972,5,6,b's',65535,4,0,b'I',6893,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
@@ -4175,41 +4174,41 @@ pub(crate) static FIELDS: [FieldRow; 1549] = [
     // envoy.type.tracing.v3.CustomTag.Literal
     f(2972,5,1,b's',65535,0,255,b'I',6893,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(48374,4,1,b'm',339,4,255,b'I',6893,36), // kind
+    f(48353,4,1,b'm',339,4,255,b'I',6893,36), // kind
     f(12615,12,2,b'm',337,4,255,b'I',6893,36), // metadata_key
     f(18965,13,3,b's',65535,0,255,b'I',6893,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(48403,5,1,b'd',65535,0,255,b'I',6893,36), // start
-    f(48408,3,2,b'd',65535,0,255,b'I',6893,36), // end
+    f(48382,5,1,b'd',65535,0,255,b'I',6893,36), // start
+    f(48387,3,2,b'd',65535,0,255,b'I',6893,36), // end
     // envoy.type.v3.FractionalPercent
-    f(48442,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(48451,11,2,b'e',46,0,255,b'S',0,0), // denominator
+    f(48421,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(48430,11,2,b'e',46,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(27805,9,1,b'm',353,4,0,b'I',6893,36), // source_ip
-    f(27728,12,2,b'm',352,4,0,b'I',6893,36), // filter_state
+    f(27784,9,1,b'm',353,4,0,b'I',6893,36), // source_ip
+    f(27707,12,2,b'm',352,4,0,b'I',6893,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
     f(12999,3,1,b's',65535,0,255,b'I',6893,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(48579,4,1,b'e',47,0,255,b'S',0,0), // code
+    f(48558,4,1,b'e',47,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(48403,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(48408,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(48382,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(48387,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(48403,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(48408,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(48382,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(48387,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(48681,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(48693,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(48705,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(48660,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(48672,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(48684,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // envoy.type.v3.TokenBucket
     f(18683,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
-    f(48735,15,2,b'm',374,4,255,b'S',0,0), // tokens_per_fill
-    f(48750,13,3,b'm',364,4,255,b'S',0,0), // fill_interval
+    f(48714,15,2,b'm',374,4,255,b'S',0,0), // tokens_per_fill
+    f(48729,13,3,b'm',364,4,255,b'S',0,0), // fill_interval
     // google.protobuf.Any
-    f(45756,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(45735,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -4218,8 +4217,8 @@ pub(crate) static FIELDS: [FieldRow; 1549] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(48884,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(48891,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(48863,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(48870,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -4228,34 +4227,34 @@ pub(crate) static FIELDS: [FieldRow; 1549] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(49020,6,1,b'm',376,2,255,b'S',0,0), // values
+    f(48999,6,1,b'm',376,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(49075,6,1,b'm',372,1,255,b'S',0,0), // fields
+    f(49054,6,1,b'm',372,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',376,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(48884,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(48891,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(48863,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(48870,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(49215,10,1,b'e',48,4,0,b'S',0,0), // null_value
-    f(49225,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(49237,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(49249,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(49259,12,5,b'm',371,4,0,b'S',0,0), // struct_value
-    f(49271,10,6,b'm',369,4,0,b'S',0,0), // list_value
+    f(49194,10,1,b'e',48,4,0,b'S',0,0), // null_value
+    f(49204,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(49216,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(49228,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(49238,12,5,b'm',371,4,0,b'S',0,0), // struct_value
+    f(49250,10,6,b'm',369,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(48579,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(49298,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(48558,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(49277,7,2,b's',65535,0,255,b'S',0,0), // message
     f(3100,7,3,b'm',360,2,255,b'S',0,0), // details
     // xds.core.v3.ContextParams
-    f(49330,6,1,b'm',379,1,255,b'S',0,0), // params
+    f(49309,6,1,b'm',379,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
@@ -4263,408 +4262,408 @@ pub(crate) static FIELDS: [FieldRow; 1549] = [
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,2,b'm',360,4,255,b'S',0,0), // typed_config
     // xds.type.matcher.v3.Matcher
-    f(49432,12,1,b'm',382,4,0,b'S',0,0), // matcher_list
-    f(49444,12,2,b'm',387,4,0,b'S',0,0), // matcher_tree
-    f(49456,11,3,b'm',390,4,255,b'S',0,0), // on_no_match
+    f(49411,12,1,b'm',382,4,0,b'S',0,0), // matcher_list
+    f(49423,12,2,b'm',387,4,0,b'S',0,0), // matcher_tree
+    f(49435,11,3,b'm',390,4,255,b'S',0,0), // on_no_match
     // xds.type.matcher.v3.Matcher.MatcherList
-    f(49506,8,1,b'm',383,2,255,b'S',0,0), // matchers
+    f(49485,8,1,b'm',383,2,255,b'S',0,0), // matchers
     // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    f(49566,9,1,b'm',384,4,255,b'S',0,0), // predicate
-    f(49575,8,2,b'm',390,4,255,b'S',0,0), // on_match
+    f(49545,9,1,b'm',384,4,255,b'S',0,0), // predicate
+    f(49554,8,2,b'm',390,4,255,b'S',0,0), // on_match
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    f(49632,16,1,b'm',386,4,0,b'S',0,0), // single_predicate
-    f(49648,10,2,b'm',385,4,0,b'S',0,0), // or_matcher
-    f(49658,11,3,b'm',385,4,0,b'S',0,0), // and_matcher
-    f(49669,11,4,b'm',384,4,0,b'S',0,0), // not_matcher
+    f(49611,16,1,b'm',386,4,0,b'S',0,0), // single_predicate
+    f(49627,10,2,b'm',385,4,0,b'S',0,0), // or_matcher
+    f(49637,11,3,b'm',385,4,0,b'S',0,0), // and_matcher
+    f(49648,11,4,b'm',384,4,0,b'S',0,0), // not_matcher
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    f(49566,9,1,b'm',384,2,255,b'S',0,0), // predicate
+    f(49545,9,1,b'm',384,2,255,b'S',0,0), // predicate
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    f(49808,5,1,b'm',380,4,255,b'S',0,0), // input
-    f(49813,11,2,b'm',393,4,0,b'S',0,0), // value_match
-    f(49824,12,3,b'm',380,4,0,b'S',0,0), // custom_match
+    f(49787,5,1,b'm',380,4,255,b'S',0,0), // input
+    f(49792,11,2,b'm',393,4,0,b'S',0,0), // value_match
+    f(49803,12,3,b'm',380,4,0,b'S',0,0), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree
-    f(49808,5,1,b'm',380,4,255,b'S',0,0), // input
-    f(49875,15,2,b'm',388,4,0,b'S',0,0), // exact_match_map
-    f(49890,16,3,b'm',388,4,0,b'S',0,0), // prefix_match_map
-    f(49824,12,4,b'm',380,4,0,b'R',49906,55), // custom_match
+    f(49787,5,1,b'm',380,4,255,b'S',0,0), // input
+    f(49854,15,2,b'm',388,4,0,b'S',0,0), // exact_match_map
+    f(49869,16,3,b'm',388,4,0,b'S',0,0), // prefix_match_map
+    f(49803,12,4,b'm',380,4,0,b'R',49885,55), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    f(50009,3,1,b'm',389,1,255,b'S',0,0), // map
+    f(49988,3,1,b'm',389,1,255,b'S',0,0), // map
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
     f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',390,4,255,b'S',0,0), // value
     // xds.type.matcher.v3.Matcher.OnMatch
-    f(29759,7,1,b'm',381,4,0,b'S',0,0), // matcher
-    f(50104,6,2,b'm',380,4,0,b'S',0,0), // action
-    f(50148,13,3,b'b',65535,0,255,b'R',50110,38), // keep_matching
+    f(29738,7,1,b'm',381,4,0,b'S',0,0), // matcher
+    f(50083,6,2,b'm',380,4,0,b'S',0,0), // action
+    f(50127,13,3,b'b',65535,0,255,b'R',50089,38), // keep_matching
     // xds.type.matcher.v3.RegexMatcher
-    f(47542,10,1,b'm',392,4,0,b'S',0,0), // google_re2
+    f(47521,10,1,b'm',392,4,0,b'S',0,0), // google_re2
     f(24149,5,2,b's',65535,0,255,b'S',0,0), // regex
     // xds.type.matcher.v3.RegexMatcher.GoogleRE2
     // xds.type.matcher.v3.StringMatcher
-    f(47005,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(29075,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(47647,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29122,10,5,b'm',391,4,0,b'S',0,0), // safe_regex
-    f(47653,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(47664,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(47724,6,8,b'm',380,4,0,b'R',47672,52), // custom
+    f(46984,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(29054,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(47626,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29101,10,5,b'm',391,4,0,b'S',0,0), // safe_regex
+    f(47632,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(47643,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(47703,6,8,b'm',380,4,0,b'R',47651,52), // custom
 ];
 
 pub(crate) static ENUMS: [EnumRow; 49] = [
-    e(50268,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(50365,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(50428,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(50475,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(50534,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(50605,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(50649,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
-    e(50702,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    e(50946,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    e(51067,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(51155,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(51257,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(51344,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(51424,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(51553,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(51643,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(51778,31,80,3), // envoy.config.core.v3.ApiVersion
-    e(51813,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(51951,33,87,6), // envoy.config.core.v3.HealthStatus
-    e(52008,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(52107,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
-    e(52157,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    e(52242,36,100,2), // envoy.config.core.v3.RoutingPriority
-    e(52282,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(52331,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
-    e(52453,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
-    e(52537,37,110,3), // envoy.config.core.v3.TrafficDirection
-    e(52600,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(52692,43,116,2), // envoy.config.listener.v3.Listener.DrainType
-    e(52746,57,118,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(52870,61,123,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(52971,52,126,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(53040,37,129,15), // envoy.data.accesslog.v3.AccessLogType
-    e(53327,55,144,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    e(53382,87,150,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    e(53483,98,153,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    e(53601,91,156,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(53707,106,160,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(53878,110,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(54074,108,170,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(54219,65,173,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    e(54338,86,176,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    e(54442,93,178,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(54569,79,180,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(54690,71,183,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(54812,67,189,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(54915,47,194,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(54988,24,197,57), // envoy.type.v3.StatusCode
-    e(55806,25,254,1), // google.protobuf.NullValue
+    e(50247,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(50344,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(50407,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(50454,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(50513,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(50584,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(50628,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
+    e(50681,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
+    e(50925,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
+    e(51046,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(51134,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(51236,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(51323,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(51403,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(51532,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(51622,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(51757,31,80,3), // envoy.config.core.v3.ApiVersion
+    e(51792,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(51930,33,87,6), // envoy.config.core.v3.HealthStatus
+    e(51987,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(52086,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
+    e(52136,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
+    e(52221,36,100,2), // envoy.config.core.v3.RoutingPriority
+    e(52261,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(52310,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
+    e(52432,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
+    e(52516,37,110,3), // envoy.config.core.v3.TrafficDirection
+    e(52579,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(52671,43,116,2), // envoy.config.listener.v3.Listener.DrainType
+    e(52725,57,118,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(52849,61,123,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(52950,52,126,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(53019,37,129,15), // envoy.data.accesslog.v3.AccessLogType
+    e(53306,55,144,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
+    e(53361,87,150,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(53462,98,153,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
+    e(53580,91,156,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(53686,106,160,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(53857,110,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(54053,108,170,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(54198,65,173,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(54317,86,176,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
+    e(54421,93,178,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(54548,79,180,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(54669,71,183,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(54791,67,189,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(54894,47,194,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(54967,24,197,57), // envoy.type.v3.StatusCode
+    e(55785,25,254,1), // google.protobuf.NullValue
 ];
 
 pub(crate) static VALUES: [ValueRow; 255] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(50303,7,0), // UNKNOWN
-    v(50310,9,1), // REQUESTED
-    v(50319,14,2), // DOES_NOT_EXIST
-    v(50333,5,3), // ACKED
-    v(50338,6,4), // NACKED
-    v(50344,14,5), // RECEIVED_ERROR
-    v(50358,7,6), // TIMEOUT
+    v(50282,7,0), // UNKNOWN
+    v(50289,9,1), // REQUESTED
+    v(50298,14,2), // DOES_NOT_EXIST
+    v(50312,5,3), // ACKED
+    v(50317,6,4), // NACKED
+    v(50323,14,5), // RECEIVED_ERROR
+    v(50337,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(50412,7,0), // Gradual
-    v(50419,9,1), // Immediate
+    v(50391,7,0), // Gradual
+    v(50398,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(50471,2,0), // v4
-    v(50473,2,1), // v6
+    v(50450,2,0), // v4
+    v(50452,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(50513,5,0), // Serve
-    v(50518,8,1), // Validate
-    v(50526,8,2), // InitOnly
+    v(50492,5,0), // Serve
+    v(50497,8,1), // Validate
+    v(50505,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(50565,4,0), // LIVE
-    v(50569,8,1), // DRAINING
-    v(50577,16,2), // PRE_INITIALIZING
-    v(50593,12,3), // INITIALIZING
+    v(50544,4,0), // LIVE
+    v(50548,8,1), // DRAINING
+    v(50556,16,2), // PRE_INITIALIZING
+    v(50572,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(50637,7,0), // COUNTER
-    v(50644,5,1), // GAUGE
+    v(50616,7,0), // COUNTER
+    v(50623,5,1), // GAUGE
     // envoy.config.accesslog.v3.ComparisonFilter.Op
-    v(50694,2,0), // EQ
-    v(50696,2,1), // GE
-    v(50698,2,2), // LE
-    v(50700,2,3), // NE
+    v(50673,2,0), // EQ
+    v(50675,2,1), // GE
+    v(50677,2,2), // LE
+    v(50679,2,3), // NE
     // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    v(50751,2,0), // OK
-    v(50753,8,1), // CANCELED
-    v(50303,7,2), // UNKNOWN
-    v(50761,16,3), // INVALID_ARGUMENT
-    v(50777,17,4), // DEADLINE_EXCEEDED
-    v(50794,9,5), // NOT_FOUND
-    v(50803,14,6), // ALREADY_EXISTS
-    v(50817,17,7), // PERMISSION_DENIED
-    v(50834,18,8), // RESOURCE_EXHAUSTED
-    v(50852,19,9), // FAILED_PRECONDITION
-    v(50871,7,10), // ABORTED
-    v(50878,12,11), // OUT_OF_RANGE
-    v(50890,13,12), // UNIMPLEMENTED
-    v(50903,8,13), // INTERNAL
-    v(50911,11,14), // UNAVAILABLE
-    v(50922,9,15), // DATA_LOSS
-    v(50931,15,16), // UNAUTHENTICATED
+    v(50730,2,0), // OK
+    v(50732,8,1), // CANCELED
+    v(50282,7,2), // UNKNOWN
+    v(50740,16,3), // INVALID_ARGUMENT
+    v(50756,17,4), // DEADLINE_EXCEEDED
+    v(50773,9,5), // NOT_FOUND
+    v(50782,14,6), // ALREADY_EXISTS
+    v(50796,17,7), // PERMISSION_DENIED
+    v(50813,18,8), // RESOURCE_EXHAUSTED
+    v(50831,19,9), // FAILED_PRECONDITION
+    v(50850,7,10), // ABORTED
+    v(50857,12,11), // OUT_OF_RANGE
+    v(50869,13,12), // UNIMPLEMENTED
+    v(50882,8,13), // INTERNAL
+    v(50890,11,14), // UNAVAILABLE
+    v(50901,9,15), // DATA_LOSS
+    v(50910,15,16), // UNAUTHENTICATED
     // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    v(51007,14,0), // REQUEST_HEADER
-    v(51021,15,1), // REQUEST_TRAILER
-    v(51036,15,2), // RESPONSE_HEADER
-    v(51051,16,3), // RESPONSE_TRAILER
+    v(50986,14,0), // REQUEST_HEADER
+    v(51000,15,1), // REQUEST_TRAILER
+    v(51015,15,2), // RESPONSE_HEADER
+    v(51030,16,3), // RESPONSE_TRAILER
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(50303,7,0), // UNKNOWN
-    v(51130,4,1), // KILL
-    v(51134,9,2), // MULTIKILL
-    v(51143,8,3), // MEGAMISS
-    v(51151,4,4), // MISS
+    v(50282,7,0), // UNKNOWN
+    v(51109,4,1), // KILL
+    v(51113,9,2), // MULTIKILL
+    v(51122,8,3), // MEGAMISS
+    v(51130,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(51211,23,0), // USE_CONFIGURED_PROTOCOL
-    v(51234,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(51190,23,0), // USE_CONFIGURED_PROTOCOL
+    v(51213,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(51302,6,0), // STATIC
-    v(51308,10,1), // STRICT_DNS
-    v(51318,11,2), // LOGICAL_DNS
-    v(51329,3,3), // EDS
-    v(51332,12,4), // ORIGINAL_DST
+    v(51281,6,0), // STATIC
+    v(51287,10,1), // STRICT_DNS
+    v(51297,11,2), // LOGICAL_DNS
+    v(51308,3,3), // EDS
+    v(51311,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(51391,4,0), // AUTO
-    v(51395,7,1), // V4_ONLY
-    v(51402,7,2), // V6_ONLY
-    v(51409,12,3), // V4_PREFERRED
-    v(51421,3,4), // ALL
+    v(51370,4,0), // AUTO
+    v(51374,7,1), // V4_ONLY
+    v(51381,7,2), // V6_ONLY
+    v(51388,12,3), // V4_PREFERRED
+    v(51400,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(51464,11,0), // ROUND_ROBIN
-    v(51475,13,1), // LEAST_REQUEST
-    v(51488,9,2), // RING_HASH
-    v(51497,6,3), // RANDOM
-    v(51503,6,5), // MAGLEV
-    v(51509,16,6), // CLUSTER_PROVIDED
-    v(51525,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(51443,11,0), // ROUND_ROBIN
+    v(51454,13,1), // LEAST_REQUEST
+    v(51467,9,2), // RING_HASH
+    v(51476,6,3), // RANDOM
+    v(51482,6,5), // MAGLEV
+    v(51488,16,6), // CLUSTER_PROVIDED
+    v(51504,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(51628,7,0), // DEFAULT
-    v(51635,2,1), // V4
-    v(51637,2,2), // V6
-    v(51639,4,3), // PIPE
-    v(50903,8,4), // INTERNAL
+    v(51607,7,0), // DEFAULT
+    v(51614,2,1), // V4
+    v(51616,2,2), // V6
+    v(51618,4,3), // PIPE
+    v(50882,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(51687,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(51724,4,1), // REST
-    v(51728,4,2), // GRPC
-    v(51732,10,3), // DELTA_GRPC
-    v(51742,15,5), // AGGREGATED_GRPC
-    v(51757,21,6), // AGGREGATED_DELTA_GRPC
+    v(51666,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(51703,4,1), // REST
+    v(51707,4,2), // GRPC
+    v(51711,10,3), // DELTA_GRPC
+    v(51721,15,5), // AGGREGATED_GRPC
+    v(51736,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(51391,4,0), // AUTO
-    v(51809,2,1), // V2
-    v(51811,2,2), // V3
+    v(51370,4,0), // AUTO
+    v(51788,2,1), // V2
+    v(51790,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(51870,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(51893,13,1), // ADD_IF_ABSENT
-    v(51906,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(51932,19,3), // OVERWRITE_IF_EXISTS
+    v(51849,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(51872,13,1), // ADD_IF_ABSENT
+    v(51885,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(51911,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(50303,7,0), // UNKNOWN
-    v(51984,7,1), // HEALTHY
-    v(51991,9,2), // UNHEALTHY
-    v(50569,8,3), // DRAINING
-    v(50358,7,4), // TIMEOUT
-    v(52000,8,5), // DEGRADED
+    v(50282,7,0), // UNKNOWN
+    v(51963,7,1), // HEALTHY
+    v(51970,9,2), // UNHEALTHY
+    v(50548,8,3), // DRAINING
+    v(50337,7,4), // TIMEOUT
+    v(51979,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(52077,5,0), // ALLOW
-    v(52082,14,1), // REJECT_REQUEST
-    v(52096,11,2), // DROP_HEADER
+    v(52056,5,0), // ALLOW
+    v(52061,14,1), // REJECT_REQUEST
+    v(52075,11,2), // DROP_HEADER
     // envoy.config.core.v3.ProxyProtocolConfig.Version
-    v(52155,2,0), // V1
-    v(51809,2,1), // V2
+    v(52134,2,0), // V1
+    v(51788,2,1), // V2
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    v(52224,11,0), // INCLUDE_ALL
-    v(52235,7,1), // INCLUDE
+    v(52203,11,0), // INCLUDE_ALL
+    v(52214,7,1), // INCLUDE
     // envoy.config.core.v3.RoutingPriority
-    v(51628,7,0), // DEFAULT
-    v(52278,4,1), // HIGH
+    v(51607,7,0), // DEFAULT
+    v(52257,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(52325,3,0), // TCP
-    v(52328,3,1), // UDP
+    v(52304,3,0), // TCP
+    v(52307,3,1), // UDP
     // envoy.config.core.v3.SocketOption.SocketIpVersion
-    v(52380,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
-    v(52409,22,1), // SOCKET_IP_VERSION_IPV4
-    v(52431,22,2), // SOCKET_IP_VERSION_IPV6
+    v(52359,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
+    v(52388,22,1), // SOCKET_IP_VERSION_IPV4
+    v(52410,22,2), // SOCKET_IP_VERSION_IPV6
     // envoy.config.core.v3.SocketOption.SocketState
-    v(52498,13,0), // STATE_PREBIND
-    v(52511,11,1), // STATE_BOUND
-    v(52522,15,2), // STATE_LISTENING
+    v(52477,13,0), // STATE_PREBIND
+    v(52490,11,1), // STATE_BOUND
+    v(52501,15,2), // STATE_LISTENING
     // envoy.config.core.v3.TrafficDirection
-    v(52574,11,0), // UNSPECIFIED
-    v(52585,7,1), // INBOUND
-    v(52592,8,2), // OUTBOUND
+    v(52553,11,0), // UNSPECIFIED
+    v(52564,7,1), // INBOUND
+    v(52571,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(52662,3,0), // ANY
-    v(52665,19,1), // SAME_IP_OR_LOOPBACK
-    v(52684,8,2), // EXTERNAL
+    v(52641,3,0), // ANY
+    v(52644,19,1), // SAME_IP_OR_LOOPBACK
+    v(52663,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(51628,7,0), // DEFAULT
-    v(52735,11,1), // MODIFY_ONLY
+    v(51607,7,0), // DEFAULT
+    v(52714,11,1), // MODIFY_ONLY
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(52803,17,0), // MOVED_PERMANENTLY
-    v(52820,5,1), // FOUND
-    v(52825,9,2), // SEE_OTHER
-    v(52834,18,3), // TEMPORARY_REDIRECT
-    v(52852,18,4), // PERMANENT_REDIRECT
+    v(52782,17,0), // MOVED_PERMANENTLY
+    v(52799,5,1), // FOUND
+    v(52804,9,2), // SEE_OTHER
+    v(52813,18,3), // TEMPORARY_REDIRECT
+    v(52831,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(52931,19,0), // SERVICE_UNAVAILABLE
-    v(50794,9,1), // NOT_FOUND
-    v(52950,21,2), // INTERNAL_SERVER_ERROR
+    v(52910,19,0), // SERVICE_UNAVAILABLE
+    v(50773,9,1), // NOT_FOUND
+    v(52929,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(53023,4,0), // NONE
-    v(53027,13,1), // EXTERNAL_ONLY
-    v(51421,3,2), // ALL
+    v(53002,4,0), // NONE
+    v(53006,13,1), // EXTERNAL_ONLY
+    v(51400,3,2), // ALL
     // envoy.data.accesslog.v3.AccessLogType
-    v(53077,6,0), // NotSet
-    v(53083,20,1), // TcpUpstreamConnected
-    v(53103,11,2), // TcpPeriodic
-    v(53114,16,3), // TcpConnectionEnd
-    v(53130,15,4), // DownstreamStart
-    v(53145,18,5), // DownstreamPeriodic
-    v(53163,13,6), // DownstreamEnd
-    v(53176,17,7), // UpstreamPoolReady
-    v(53193,16,8), // UpstreamPeriodic
-    v(53209,11,9), // UpstreamEnd
-    v(53220,39,10), // DownstreamTunnelSuccessfullyEstablished
-    v(53259,26,11), // UdpTunnelUpstreamConnected
-    v(53285,11,12), // UdpPeriodic
-    v(53296,13,13), // UdpSessionEnd
-    v(53309,18,14), // TcpConnectionStart
+    v(53056,6,0), // NotSet
+    v(53062,20,1), // TcpUpstreamConnected
+    v(53082,11,2), // TcpPeriodic
+    v(53093,16,3), // TcpConnectionEnd
+    v(53109,15,4), // DownstreamStart
+    v(53124,18,5), // DownstreamPeriodic
+    v(53142,13,6), // DownstreamEnd
+    v(53155,17,7), // UpstreamPoolReady
+    v(53172,16,8), // UpstreamPeriodic
+    v(53188,11,9), // UpstreamEnd
+    v(53199,39,10), // DownstreamTunnelSuccessfullyEstablished
+    v(53238,26,11), // UdpTunnelUpstreamConnected
+    v(53264,11,12), // UdpPeriodic
+    v(53275,13,13), // UdpSessionEnd
+    v(53288,18,14), // TcpConnectionStart
     // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    v(52574,11,0), // UNSPECIFIED
-    v(51391,4,1), // AUTO
-    v(51395,7,2), // V4_ONLY
-    v(51402,7,3), // V6_ONLY
-    v(51409,12,4), // V4_PREFERRED
-    v(51421,3,5), // ALL
+    v(52553,11,0), // UNSPECIFIED
+    v(51370,4,1), // AUTO
+    v(51374,7,2), // V4_ONLY
+    v(51381,7,3), // V6_ONLY
+    v(51388,12,4), // V4_PREFERRED
+    v(51400,3,5), // ALL
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    v(53023,4,0), // NONE
-    v(53469,4,1), // ONCE
-    v(53473,10,2), // TRANSITIVE
+    v(53002,4,0), // NONE
+    v(53448,4,1), // ONCE
+    v(53452,10,2), // TRANSITIVE
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    v(52574,11,0), // UNSPECIFIED
-    v(53581,14,1), // SANITIZED_UTF8
-    v(53595,6,2), // BASE64
+    v(52553,11,0), // UNSPECIFIED
+    v(53560,14,1), // SANITIZED_UTF8
+    v(53574,6,2), // BASE64
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(51391,4,0), // AUTO
-    v(53692,5,1), // HTTP1
-    v(53697,5,2), // HTTP2
-    v(53702,5,3), // HTTP3
+    v(51370,4,0), // AUTO
+    v(53671,5,1), // HTTP1
+    v(53676,5,2), // HTTP2
+    v(53681,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(53813,8,0), // SANITIZE
-    v(53821,12,1), // FORWARD_ONLY
-    v(53833,14,2), // APPEND_FORWARD
-    v(53847,12,3), // SANITIZE_SET
-    v(53859,19,4), // ALWAYS_FORWARD_ONLY
+    v(53792,8,0), // SANITIZE
+    v(53800,12,1), // FORWARD_ONLY
+    v(53812,14,2), // APPEND_FORWARD
+    v(53826,12,3), // SANITIZE_SET
+    v(53838,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(53988,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(54019,14,1), // KEEP_UNCHANGED
-    v(52082,14,2), // REJECT_REQUEST
-    v(54033,21,3), // UNESCAPE_AND_REDIRECT
-    v(54054,20,4), // UNESCAPE_AND_FORWARD
+    v(53967,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(53998,14,1), // KEEP_UNCHANGED
+    v(52061,14,2), // REJECT_REQUEST
+    v(54012,21,3), // UNESCAPE_AND_REDIRECT
+    v(54033,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(54182,9,0), // OVERWRITE
-    v(54191,16,1), // APPEND_IF_ABSENT
-    v(54207,12,2), // PASS_THROUGH
+    v(54161,9,0), // OVERWRITE
+    v(54170,16,1), // APPEND_IF_ABSENT
+    v(54186,12,2), // PASS_THROUGH
     // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    v(54284,9,0), // IMMEDIATE
-    v(54293,18,1), // ON_DOWNSTREAM_DATA
-    v(54311,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    v(54263,9,0), // IMMEDIATE
+    v(54272,18,1), // ON_DOWNSTREAM_DATA
+    v(54290,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    v(54424,9,0), // N_CHOICES
-    v(54433,9,1), // FULL_SCAN
+    v(54403,9,0), // N_CHOICES
+    v(54412,9,1), // FULL_SCAN
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(54535,18,0), // VERIFY_TRUST_CHAIN
-    v(54553,16,1), // ACCEPT_UNTRUSTED
+    v(54514,18,0), // VERIFY_TRUST_CHAIN
+    v(54532,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(54648,16,0), // LENIENT_STAPLING
-    v(54664,15,1), // STRICT_STAPLING
-    v(54679,11,2), // MUST_STAPLE
+    v(54627,16,0), // LENIENT_STAPLING
+    v(54643,15,1), // STRICT_STAPLING
+    v(54658,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(54761,20,0), // SAN_TYPE_UNSPECIFIED
-    v(54781,5,1), // EMAIL
-    v(54786,3,2), // DNS
-    v(54789,3,3), // URI
-    v(54792,10,4), // IP_ADDRESS
-    v(54802,10,5), // OTHER_NAME
+    v(54740,20,0), // SAN_TYPE_UNSPECIFIED
+    v(54760,5,1), // EMAIL
+    v(54765,3,2), // DNS
+    v(54768,3,3), // URI
+    v(54771,10,4), // IP_ADDRESS
+    v(54781,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(54879,8,0), // TLS_AUTO
-    v(54887,7,1), // TLSv1_0
-    v(54894,7,2), // TLSv1_1
-    v(54901,7,3), // TLSv1_2
-    v(54908,7,4), // TLSv1_3
+    v(54858,8,0), // TLS_AUTO
+    v(54866,7,1), // TLSv1_0
+    v(54873,7,2), // TLSv1_1
+    v(54880,7,3), // TLSv1_2
+    v(54887,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(54962,7,0), // HUNDRED
-    v(54969,12,1), // TEN_THOUSAND
-    v(54981,7,2), // MILLION
+    v(54941,7,0), // HUNDRED
+    v(54948,12,1), // TEN_THOUSAND
+    v(54960,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(55012,5,0), // Empty
-    v(55017,8,100), // Continue
-    v(50751,2,200), // OK
-    v(55025,7,201), // Created
-    v(55032,8,202), // Accepted
-    v(55040,27,203), // NonAuthoritativeInformation
-    v(55067,9,204), // NoContent
-    v(55076,12,205), // ResetContent
-    v(55088,14,206), // PartialContent
-    v(55102,11,207), // MultiStatus
-    v(55113,15,208), // AlreadyReported
-    v(55128,6,226), // IMUsed
-    v(55134,15,300), // MultipleChoices
-    v(55149,16,301), // MovedPermanently
-    v(55165,5,302), // Found
-    v(55170,8,303), // SeeOther
-    v(55178,11,304), // NotModified
-    v(55189,8,305), // UseProxy
-    v(55197,17,307), // TemporaryRedirect
-    v(55214,17,308), // PermanentRedirect
-    v(55231,10,400), // BadRequest
-    v(55241,12,401), // Unauthorized
-    v(55253,15,402), // PaymentRequired
-    v(55268,9,403), // Forbidden
-    v(55277,8,404), // NotFound
-    v(55285,16,405), // MethodNotAllowed
-    v(55301,13,406), // NotAcceptable
-    v(55314,27,407), // ProxyAuthenticationRequired
-    v(55341,14,408), // RequestTimeout
-    v(55355,8,409), // Conflict
-    v(55363,4,410), // Gone
-    v(55367,14,411), // LengthRequired
-    v(55381,18,412), // PreconditionFailed
-    v(55399,15,413), // PayloadTooLarge
-    v(55414,10,414), // URITooLong
-    v(55424,20,415), // UnsupportedMediaType
-    v(55444,19,416), // RangeNotSatisfiable
-    v(55463,17,417), // ExpectationFailed
-    v(55480,18,421), // MisdirectedRequest
-    v(55498,19,422), // UnprocessableEntity
-    v(55517,6,423), // Locked
-    v(55523,16,424), // FailedDependency
-    v(55539,15,426), // UpgradeRequired
-    v(55554,20,428), // PreconditionRequired
-    v(55574,15,429), // TooManyRequests
-    v(55589,27,431), // RequestHeaderFieldsTooLarge
-    v(55616,19,500), // InternalServerError
-    v(55635,14,501), // NotImplemented
-    v(55649,10,502), // BadGateway
-    v(55659,18,503), // ServiceUnavailable
-    v(55677,14,504), // GatewayTimeout
-    v(55691,23,505), // HTTPVersionNotSupported
-    v(55714,21,506), // VariantAlsoNegotiates
-    v(55735,19,507), // InsufficientStorage
-    v(55754,12,508), // LoopDetected
-    v(55766,11,510), // NotExtended
-    v(55777,29,511), // NetworkAuthenticationRequired
+    v(54991,5,0), // Empty
+    v(54996,8,100), // Continue
+    v(50730,2,200), // OK
+    v(55004,7,201), // Created
+    v(55011,8,202), // Accepted
+    v(55019,27,203), // NonAuthoritativeInformation
+    v(55046,9,204), // NoContent
+    v(55055,12,205), // ResetContent
+    v(55067,14,206), // PartialContent
+    v(55081,11,207), // MultiStatus
+    v(55092,15,208), // AlreadyReported
+    v(55107,6,226), // IMUsed
+    v(55113,15,300), // MultipleChoices
+    v(55128,16,301), // MovedPermanently
+    v(55144,5,302), // Found
+    v(55149,8,303), // SeeOther
+    v(55157,11,304), // NotModified
+    v(55168,8,305), // UseProxy
+    v(55176,17,307), // TemporaryRedirect
+    v(55193,17,308), // PermanentRedirect
+    v(55210,10,400), // BadRequest
+    v(55220,12,401), // Unauthorized
+    v(55232,15,402), // PaymentRequired
+    v(55247,9,403), // Forbidden
+    v(55256,8,404), // NotFound
+    v(55264,16,405), // MethodNotAllowed
+    v(55280,13,406), // NotAcceptable
+    v(55293,27,407), // ProxyAuthenticationRequired
+    v(55320,14,408), // RequestTimeout
+    v(55334,8,409), // Conflict
+    v(55342,4,410), // Gone
+    v(55346,14,411), // LengthRequired
+    v(55360,18,412), // PreconditionFailed
+    v(55378,15,413), // PayloadTooLarge
+    v(55393,10,414), // URITooLong
+    v(55403,20,415), // UnsupportedMediaType
+    v(55423,19,416), // RangeNotSatisfiable
+    v(55442,17,417), // ExpectationFailed
+    v(55459,18,421), // MisdirectedRequest
+    v(55477,19,422), // UnprocessableEntity
+    v(55496,6,423), // Locked
+    v(55502,16,424), // FailedDependency
+    v(55518,15,426), // UpgradeRequired
+    v(55533,20,428), // PreconditionRequired
+    v(55553,15,429), // TooManyRequests
+    v(55568,27,431), // RequestHeaderFieldsTooLarge
+    v(55595,19,500), // InternalServerError
+    v(55614,14,501), // NotImplemented
+    v(55628,10,502), // BadGateway
+    v(55638,18,503), // ServiceUnavailable
+    v(55656,14,504), // GatewayTimeout
+    v(55670,23,505), // HTTPVersionNotSupported
+    v(55693,21,506), // VariantAlsoNegotiates
+    v(55714,19,507), // InsufficientStorage
+    v(55733,12,508), // LoopDetected
+    v(55745,11,510), // NotExtended
+    v(55756,29,511), // NetworkAuthenticationRequired
     // google.protobuf.NullValue
-    v(55831,10,0), // NULL_VALUE
+    v(55810,10,0), // NULL_VALUE
 ];

@@ -43,7 +43,8 @@ fn mapper(proto: &hcm::ResponseMapper) -> Result<ReplyMapper> {
     })
 }
 
-fn body_format(
+/// A `SubstitutionFormatString` for a body.
+pub fn body_format(
     proto: &Option<SubstitutionFormatString>,
     field: &str,
 ) -> Result<Option<BodyFormat>> {

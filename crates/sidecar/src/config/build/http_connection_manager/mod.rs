@@ -2,7 +2,7 @@
 
 mod filters;
 mod heads;
-mod local_reply;
+pub mod local_reply;
 mod original_ip;
 
 use std::sync::Arc;
