@@ -16,7 +16,7 @@ use crate::runtime::snapshot::Snapshot;
 pub fn page(snapshot: &Snapshot, dump: &Dump, query: &Query<'_>) -> Page {
     let filter = match pattern(query, "filter") {
         Ok(filter) => filter,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let wanted = |name: &str| filter.as_ref().is_none_or(|filter| filter.is_match(name));
     if query.is("format", "json") {

@@ -31,7 +31,7 @@ use crate::telemetry::metrics::Registry;
 use crate::telemetry::metrics::pages::{self, Selection};
 use crate::telemetry::program_log;
 use crate::telemetry::server_stats::ServerStats;
-use answer::{html, json, ok, respond, text};
+use answer::{html, json, ok, text};
 use query::Query;
 
 /// What the pages show and the commands act on.
@@ -203,7 +203,7 @@ fn unsupported(what: &str) -> Page {
 }
 
 /// A regular expression of a parameter.
-fn pattern(query: &Query<'_>, name: &str) -> Result<Option<regex::Regex>, Page> {
+fn pattern(query: &Query<'_>, name: &str) -> Result<Option<regex::Regex>, Box<Page>> {
     let Some(text_of) = query.get(name).filter(|text| !text.is_empty()) else {
         return Ok(None);
     };
@@ -212,6 +212,6 @@ fn pattern(query: &Query<'_>, name: &str) -> Result<Option<regex::Regex>, Page> 
         .build();
     built.map(Some).map_err(|error| {
         let reason = format!("Invalid re2 regex: {error}\n");
-        respond(StatusCode::BAD_REQUEST, "text/plain; charset=UTF-8", reason)
+        Box::new(text(StatusCode::BAD_REQUEST, reason))
     })
 }

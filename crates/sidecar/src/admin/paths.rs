@@ -290,9 +290,9 @@ pub fn home() -> String {
         } else {
             format!("<a href='{name}'>{name}</a>")
         };
-        let _ = write!(
+        let _ = writeln!(
             rows,
-            "<tr><td>{action}</td><td>{}</td></tr>\n",
+            "<tr><td>{action}</td><td>{}</td></tr>",
             escaped(known.what)
         );
     }

@@ -70,7 +70,7 @@ fn selection(query: &Query<'_>) -> Result<Selection, Box<Page>> {
         }
     };
     Ok(Selection {
-        filter: pattern(query, "filter").map_err(Box::new)?,
+        filter: pattern(query, "filter")?,
         invert: query.has("invert_filter"),
         used_only: query.has("usedonly"),
         kind,

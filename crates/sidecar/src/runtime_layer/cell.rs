@@ -163,23 +163,3 @@ impl Double {
         }
     }
 }
-
-/// `RuntimePercent`: from 0 to 100.
-#[derive(Clone, Debug)]
-pub struct Percent(Double);
-
-impl Percent {
-    pub(super) fn new(default: f64, cell: Option<Arc<Cell>>) -> Self {
-        Percent(Double::new(default, cell))
-    }
-
-    /// The percentage now; a value of the runtime that is none is as no value.
-    pub fn get(&self) -> f64 {
-        let value = self.0.get();
-        if (0.0..=100.0).contains(&value) {
-            value
-        } else {
-            self.0.default
-        }
-    }
-}

@@ -20,8 +20,8 @@ use envoy_types::pb::envoy::r#type::v3::fractional_percent::DenominatorType;
 
 use crate::config::build::Within as _;
 use crate::config::build::fields::{enumeration, named, required};
-use crate::config::error::{ConfigError, Result};
-pub use cell::{Double, Flag, Fraction, Number, Percent};
+use crate::config::error::Result;
+pub use cell::{Double, Flag, Fraction, Number};
 pub use store::Runtime;
 
 /// The runtime of this process. A key means the same wherever it is named, so there is one.
@@ -94,25 +94,4 @@ pub fn number_at(key: &str, default: u32) -> Number {
 pub fn double(proto: &core::RuntimeDouble) -> Result<Double> {
     let key = named(&proto.runtime_key, "runtime_key")?;
     Ok(Double::new(proto.default_value, of_process().cell(key)))
-}
-
-/// `RuntimePercent`.
-///
-/// # Errors
-/// The default is not between 0 and 100, or there is no key.
-pub fn percent(proto: &core::RuntimePercent) -> Result<Percent> {
-    let default = proto.default_value.as_ref().map_or(0.0, |p| p.value);
-    if !(0.0..=100.0).contains(&default) {
-        let reason = format_args!("{default} is not between 0 and 100");
-        return Err(ConfigError::new("default_value.value", reason));
-    }
-    Ok(percent_at(
-        named(&proto.runtime_key, "runtime_key")?,
-        default,
-    ))
-}
-
-/// A percentage of the key, from 0 to 100; an empty key is none.
-pub fn percent_at(key: &str, default: f64) -> Percent {
-    Percent::new(default, of_process().cell(key))
 }

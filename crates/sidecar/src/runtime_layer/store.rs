@@ -150,7 +150,7 @@ impl Inner {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cell::{Double, Flag, Fraction, Number, Percent};
+    use super::super::cell::{Double, Flag, Fraction, Number};
     use super::*;
 
     fn layer(name: &str, values: &[(&str, &str)]) -> Layer {
@@ -204,21 +204,20 @@ mod tests {
         let cell = || runtime.cell("k");
         let flag = Flag::new(true, cell());
         let double = Double::new(0.5, cell());
-        let percent = Percent::new(7.0, cell());
         let fraction = Fraction::new(0, 100, cell());
         let rows = [
-            ("", true, 0.5, 7.0, false),
-            ("0", false, 0.0, 0.0, false),
-            ("101", true, 101.0, 7.0, true),
-            ("2.5", true, 2.5, 2.5, true),
-            ("false", false, 0.5, 7.0, false),
-            ("words", true, 0.5, 7.0, false),
-            ("{numerator: 1}", true, 0.5, 7.0, true),
+            ("", true, 0.5, false),
+            ("0", false, 0.0, false),
+            ("101", true, 101.0, true),
+            ("2.5", true, 2.5, true),
+            ("false", false, 0.5, false),
+            ("words", true, 0.5, false),
+            ("{numerator: 1}", true, 0.5, true),
         ];
-        for (text, on, number, share, happens) in rows {
+        for (text, on, number, happens) in rows {
             change(&runtime, "k", text).unwrap();
-            let read = (flag.get(), double.get(), percent.get());
-            assert_eq!(read, (on, number, share), "{text}");
+            let read = (flag.get(), double.get());
+            assert_eq!(read, (on, number), "{text}");
             assert_eq!(fraction.happens(0), happens, "{text}");
         }
         assert!(runtime.cell("").is_none());

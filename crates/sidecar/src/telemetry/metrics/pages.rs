@@ -58,14 +58,11 @@ fn keeps(registry: &Registry, name: &str) -> bool {
     registry.rules().is_none_or(|rules| rules.keeps(name))
 }
 
+/// Counters and gauges, by name.
+type Numbers = BTreeMap<String, serde_json::Value>;
+
 /// What is wanted: numbers, and apart from them histograms, each by name.
-fn read(
-    registry: &Registry,
-    selection: &Selection,
-) -> (
-    BTreeMap<String, serde_json::Value>,
-    Vec<(String, Box<Counts>)>,
-) {
+fn read(registry: &Registry, selection: &Selection) -> (Numbers, Vec<(String, Box<Counts>)>) {
     let (mut numbers, mut shown) = (BTreeMap::new(), BTreeMap::new());
     registry.read(|family, subject, stat, value| {
         let name = dotted(family, subject, stat);

@@ -21,16 +21,16 @@ const LEVELS: &[(&str, LevelFilter)] = &[
 pub enum LevelError {
     /// There is no such level.
     #[error("unknown logger level")]
-    NoLevel(String),
+    Level(String),
     /// There is no such component.
     #[error("unknown logger name")]
-    NoComponent(String),
+    Component(String),
     /// It is not of the form `name:level`.
     #[error("`{0}` is not of the form name:level")]
-    NoPair(String),
+    Pair(String),
     /// `-l` is neither a level nor one by part.
     #[error("`{0}` is neither a level nor a list of parts and levels")]
-    NoFilter(String),
+    Filter(String),
 }
 
 /// What of the program's own log is written.
@@ -53,7 +53,7 @@ impl Levels {
             Err(_) => {
                 let targets: Targets = text
                     .parse()
-                    .map_err(|_| LevelError::NoFilter(text.to_owned()))?;
+                    .map_err(|_| LevelError::Filter(text.to_owned()))?;
                 let level = targets.default_level().unwrap_or(LevelFilter::OFF);
                 (name_of(level), targets)
             }
@@ -82,7 +82,7 @@ impl Levels {
         let (to, _) = level(to)?;
         let mut names = COMPONENTS.iter();
         let at = names.position(|(name, _)| *name == component);
-        let at = at.ok_or_else(|| LevelError::NoComponent(component.to_owned()))?;
+        let at = at.ok_or_else(|| LevelError::Component(component.to_owned()))?;
         self.of[at] = to;
         Ok(())
     }
@@ -96,7 +96,7 @@ impl Levels {
         for pair in list.split(',') {
             let (component, level) = pair
                 .split_once(':')
-                .ok_or_else(|| LevelError::NoPair(pair.to_owned()))?;
+                .ok_or_else(|| LevelError::Pair(pair.to_owned()))?;
             changed.set(component, level)?;
         }
         *self = changed;
@@ -131,7 +131,7 @@ fn level(name: &str) -> Result<(&'static str, LevelFilter), LevelError> {
     let known = LEVELS.iter().find(|(known, _)| *known == name);
     known
         .copied()
-        .ok_or_else(|| LevelError::NoLevel(name.to_owned()))
+        .ok_or_else(|| LevelError::Level(name.to_owned()))
 }
 
 fn name_of(level: LevelFilter) -> &'static str {
@@ -158,9 +158,9 @@ mod tests {
             assert_eq!(wants(&levels, target, level), expected, "{target}");
         }
         for (list, error) in [
-            ("upstream:loud", LevelError::NoLevel("loud".into())),
-            ("nothing:info", LevelError::NoComponent("nothing".into())),
-            ("upstream", LevelError::NoPair("upstream".into())),
+            ("upstream:loud", LevelError::Level("loud".into())),
+            ("nothing:info", LevelError::Component("nothing".into())),
+            ("upstream", LevelError::Pair("upstream".into())),
         ] {
             assert_eq!(levels.set_list(list), Err(error));
         }
