@@ -14,7 +14,36 @@ struct Rule {
     fits: fn(&Step, &[String]) -> bool,
 }
 
-const RULES: [Rule; 0] = [];
+const RULES: [Rule; 1] = [Rule {
+    key: "a-redirect-stays-on-its-host",
+    fits: |_, found| {
+        only(found, |envoy, ours| {
+            let same = |line: &str| {
+                Some(
+                    line.split_once("location: ")?
+                        .1
+                        .trim_start_matches('/')
+                        .to_owned(),
+                )
+            };
+            envoy.contains("location: //") && same(envoy) == same(ours)
+        })
+    },
+}];
+
+/// Whether Envoy and ours differ in one line alone, and in this way.
+fn only(found: &[String], fits: fn(&str, &str) -> bool) -> bool {
+    let of = |who: &str| -> Vec<&str> {
+        found
+            .iter()
+            .filter_map(|line| line.trim_start().strip_prefix(who))
+            .collect()
+    };
+    match (of("Envoy: ").as_slice(), of("ours:  ").as_slice()) {
+        ([envoy], [ours]) => fits(envoy, ours),
+        _ => false,
+    }
+}
 
 pub(super) struct Differences(BTreeSet<String>);
 

@@ -35,7 +35,7 @@ const DOMAINS: [&str; 16] = [
     "*.test",
     "example",
     "127.0.0.1",
-    "a.example:*",
+    "b.example:8080",
 ];
 const SEGMENTS: [&str; 14] = [
     "a", "b", "ab", "A", "a.b", "%61", "", ".", "..", "~", "a;v=1", "%2F", "a%20b", "12",

@@ -77,6 +77,12 @@ impl LocalReply {
             head.headers.push(b"x-envoy-overloaded", b"true");
         }
         change(self, head);
+        // As with Envoy, what GET would get of such an answer is left open.
+        let nothing = if request.method == b"HEAD" {
+            BodyLength::Streamed
+        } else {
+            BodyLength::None
+        };
         if request.is_grpc() {
             head.status = 200;
             head.headers.set(Name::ContentType, b"application/grpc");
@@ -92,12 +98,12 @@ impl LocalReply {
                 head.headers
                     .push_known(Name::GrpcMessage, &percent_encoded(message));
             }
-            head.body = BodyLength::None;
+            head.body = nothing;
             return &[];
         }
         head.status = self.status;
         if self.body.is_empty() {
-            head.body = BodyLength::Sized(0);
+            head.body = nothing;
             return &[];
         }
         if !head.headers.contains(Name::ContentType) {

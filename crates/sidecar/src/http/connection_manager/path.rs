@@ -22,7 +22,11 @@ pub fn normalize(manager: &HttpConnectionManager, path: &mut Vec<u8>) -> Result<
         let unescaped = unescape_slashes(&plain);
         if unescaped != plain {
             match manager.escaped_slashes {
-                EscapedSlashes::Reject => return Err(refused("path_normalization_failed")),
+                EscapedSlashes::Reject => {
+                    // What it would have been is what is logged.
+                    *path = [unescaped, query].concat();
+                    return Err(refused("path_normalization_failed"));
+                }
                 EscapedSlashes::Redirect => redirect = true,
                 EscapedSlashes::Forward | EscapedSlashes::Keep => {}
             }
@@ -40,7 +44,8 @@ pub fn normalize(manager: &HttpConnectionManager, path: &mut Vec<u8>) -> Result<
         let mut reply = LocalReply::new(307, "", "path_normalization_failed", Flags::NONE);
         // Two slashes at the start would name another host.
         let slashes = plain.iter().take_while(|byte| **byte == b'/').count();
-        reply.location = Some(plain.split_off(slashes.saturating_sub(1)));
+        reply.location = Some(plain[slashes.saturating_sub(1)..].to_vec());
+        *path = plain;
         return Err(reply);
     }
     *path = plain;

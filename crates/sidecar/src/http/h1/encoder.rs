@@ -108,6 +108,11 @@ impl Encoder {
         self.framing = match head.body {
             BodyLength::Sized(length) => Framing::Sized(length),
             BodyLength::Streamed if !end => Framing::Chunked,
+            // Servers wait for a body after a method that has one unless they are told that there
+            // is none (RFC 9110 section 8.6); as with Envoy.
+            BodyLength::None | BodyLength::Streamed if has_content(&head.method) => {
+                Framing::Sized(0)
+            }
             BodyLength::None | BodyLength::Streamed => Framing::None,
         };
         self.finish_head(out, names, end);
@@ -138,15 +143,21 @@ impl Encoder {
         self.framing = if context.tunnel {
             Framing::Raw
         } else if context.bodiless {
-            if keeps_length
-                && !head.headers.contains(Name::ContentLength)
-                && let BodyLength::Sized(length) = head.body
-            {
-                put_field(
-                    out,
-                    names.content_length,
-                    itoa::Buffer::new().format(length).as_bytes(),
-                );
+            if keeps_length && !head.headers.contains(Name::ContentLength) {
+                match head.body {
+                    BodyLength::Sized(length) => put_field(
+                        out,
+                        names.content_length,
+                        itoa::Buffer::new().format(length).as_bytes(),
+                    ),
+                    // As GET's answer would be framed, as far as is known.
+                    BodyLength::Streamed
+                        if head.status != 304 && context.version == Version::Http11 =>
+                    {
+                        put_field(out, names.transfer_encoding, b"chunked");
+                    }
+                    BodyLength::Streamed | BodyLength::None => {}
+                }
             }
             Framing::None
         } else {
@@ -331,6 +342,11 @@ pub fn reason(status: u16) -> &'static str {
         .ok()
         .and_then(|status| status.canonical_reason())
         .unwrap_or("Unknown")
+}
+
+/// Whether a request of this method means something by its content.
+fn has_content(method: &[u8]) -> bool {
+    !matches!(method, b"GET" | b"HEAD" | b"DELETE" | b"TRACE" | b"CONNECT")
 }
 
 /// The names that the codec writes, in the style of the message.
