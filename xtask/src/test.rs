@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 
+use crate::conform::Conform;
 use crate::demo::Demo;
 use crate::fuzz::Fuzz;
 use crate::{cluster, machine, shell};
@@ -29,6 +30,8 @@ enum Suite {
     Chart,
     /// The built programs on loopback, with fake and real peers
     Integration,
+    /// The sidecar against a real Envoy: written cases, and 20,000 generated ones
+    Conform,
     /// The built programs in pods with real redirects, and the demo; needs root
     Netns,
     /// The mesh on a real Kubernetes, and the Gateway API's conformance suite; needs root
@@ -88,6 +91,10 @@ impl Test {
                 "integration",
             ];
             self.cargo_test("integration tests", &arguments)?;
+        }
+        if self.suite.includes(Suite::Conform) && self.filter.is_none() {
+            println!("==> conform");
+            Conform::of_ci().run()?;
         }
         if self.suite.includes(Suite::Netns) {
             if root {

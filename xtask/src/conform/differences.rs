@@ -14,32 +14,91 @@ struct Rule {
     fits: fn(&Step, &[String]) -> bool,
 }
 
-const RULES: [Rule; 1] = [Rule {
-    key: "a-redirect-stays-on-its-host",
-    fits: |_, found| {
-        only(found, |envoy, ours| {
-            let same = |line: &str| {
-                Some(
-                    line.split_once("location: ")?
-                        .1
-                        .trim_start_matches('/')
-                        .to_owned(),
-                )
-            };
-            envoy.contains("location: //") && same(envoy) == same(ours)
-        })
+const RULES: [Rule; 5] = [
+    Rule {
+        key: "a-redirect-stays-on-its-host",
+        fits: |_, found| {
+            only(found, |envoy, ours| {
+                let same = |line: &str| {
+                    let (_, location) = line.split_once("location: ")?;
+                    Some(location.trim_start_matches('/').to_owned())
+                };
+                envoy.contains("location: //") && same(envoy) == same(ours)
+            })
+        },
     },
-}];
+    Rule {
+        key: "how-a-bad-head-is-refused",
+        fits: |step, found| {
+            let (envoy, ours) = (of(found, "Envoy: "), of(found, "ours:  "));
+            is_raw(step) && refuses(&envoy) && refuses(&ours) && !accepts(&envoy) && !accepts(&ours)
+        },
+    },
+    Rule {
+        key: "a-bad-head-is-refused",
+        fits: |step, found| {
+            let (envoy, ours) = (of(found, "Envoy: "), of(found, "ours:  "));
+            is_raw(step) && refuses(&ours) && !refuses(&envoy) && !accepts(&ours)
+        },
+    },
+    Rule {
+        key: "a-head-is-judged-when-it-is-whole",
+        fits: |step, found| {
+            let (envoy, ours) = (of(found, "Envoy: "), of(found, "ours:  "));
+            is_raw(step)
+                && ours.iter().all(|line| *line == "connection: kept")
+                && (refuses(&envoy) || envoy.iter().all(|line| line.starts_with("log: - 0 DC ")))
+                && !accepts(&envoy)
+        },
+    },
+    Rule {
+        key: "any-token-is-a-method",
+        fits: |step, found| {
+            let raw = step.raw.as_deref().unwrap_or_default();
+            let method = raw.trim_start().split(' ').next().unwrap_or_default();
+            ["BREW", "M-SEARCH", "get"].contains(&method) && refuses(&of(found, "Envoy: "))
+        },
+    },
+];
+
+fn is_raw(step: &Step) -> bool {
+    step.raw.is_some()
+}
+
+/// What only one of them showed.
+fn of<'a>(found: &'a [String], who: &str) -> Vec<&'a str> {
+    let lines = found.iter();
+    lines
+        .filter_map(|line| line.trim_start().strip_prefix(who))
+        .collect()
+}
+
+/// Whether a head was refused, by a response or, where both have the same, in the log.
+fn refuses(lines: &[&str]) -> bool {
+    const STATUSES: [&str; 5] = ["400 ", "426 ", "431 ", "501 ", "505 "];
+    lines.iter().any(|line| {
+        let status = line
+            .split_once("HTTP/1.1 ")
+            .map_or("", |(_, status)| status);
+        let response = line.starts_with("response");
+        (response && STATUSES.iter().any(|code| status.starts_with(code)))
+            || (line.starts_with("log: ") && line.contains(" DPE "))
+    })
+}
+
+/// Whether a request went upstream.
+fn accepts(lines: &[&str]) -> bool {
+    lines
+        .iter()
+        .any(|line| line.starts_with("upstream ") || line.contains(" via_upstream "))
+}
 
 /// Whether Envoy and ours differ in one line alone, and in this way.
 fn only(found: &[String], fits: fn(&str, &str) -> bool) -> bool {
-    let of = |who: &str| -> Vec<&str> {
-        found
-            .iter()
-            .filter_map(|line| line.trim_start().strip_prefix(who))
-            .collect()
-    };
-    match (of("Envoy: ").as_slice(), of("ours:  ").as_slice()) {
+    match (
+        of(found, "Envoy: ").as_slice(),
+        of(found, "ours:  ").as_slice(),
+    ) {
         ([envoy], [ours]) => fits(envoy, ours),
         _ => false,
     }

@@ -36,7 +36,7 @@ use differences::Differences;
 use play::{Outcome, Verdict};
 
 /// Hold the sidecar against a real Envoy, case by case
-#[derive(clap::Args, Debug, Default)]
+#[derive(clap::Args, Debug)]
 pub(crate) struct Conform {
     /// Only the files whose names contain this, such as route/ or http/framing
     #[arg(long, default_value = "")]
@@ -56,6 +56,9 @@ pub(crate) struct Conform {
     /// How many kinds of differences among generated cases are made small and shown
     #[arg(long, default_value_t = 6)]
     shrink: usize,
+    /// How many percent of the generated cases must be well; every written one must be
+    #[arg(long, value_name = "PERCENT", default_value_t = 99.0)]
+    at_least: f64,
     /// Only generated cases
     #[arg(long)]
     only_generated: bool,
@@ -73,6 +76,11 @@ struct Tally {
 }
 
 impl Tally {
+    /// How many of a hundred are well.
+    fn percent(&self) -> f64 {
+        100.0 * (self.agreed + self.explained) as f64 / self.total.max(1) as f64
+    }
+
     fn add(&mut self, other: &Self) {
         self.agreed += other.agreed;
         self.explained += other.explained;
@@ -81,6 +89,21 @@ impl Tally {
 }
 
 impl Conform {
+    /// What CI runs: all written cases, and generated ones of a fixed seed.
+    pub(crate) fn of_ci() -> Self {
+        Self {
+            filter: String::new(),
+            list: false,
+            jobs: 2,
+            generate: 20_000,
+            seed: 1,
+            shrink: 3,
+            at_least: 95.0,
+            only_generated: false,
+            no_build: true,
+        }
+    }
+
     /// Runs the verb.
     ///
     /// # Errors
@@ -129,7 +152,7 @@ impl Conform {
             let generated = generate::run(plan, differences);
             tallies.extend(runtime.block_on(generated)?);
         }
-        report(&tallies, began)
+        report(&tallies, began, self.at_least)
     }
 
     async fn run_files(
@@ -198,15 +221,14 @@ fn show(name: &str, outcome: &Outcome, tally: &mut Tally) {
 }
 
 /// Prints the numbers of each area.
-fn report(tallies: &BTreeMap<String, Tally>, began: Instant) -> Result<()> {
+fn report(tallies: &BTreeMap<String, Tally>, began: Instant, at_least: f64) -> Result<()> {
     let mut sum = Tally::default();
     println!(
         "\n{:<12} {:>8} {:>10} {:>8} {:>8}",
         "area", "agreed", "explained", "total", ""
     );
     let line = |name: &str, tally: &Tally| {
-        let well = tally.agreed + tally.explained;
-        let percent = 100.0 * well as f64 / tally.total.max(1) as f64;
+        let percent = tally.percent();
         println!(
             "{name:<12} {:>8} {:>10} {:>8} {percent:>7.1}%",
             tally.agreed, tally.explained, tally.total
@@ -218,10 +240,25 @@ fn report(tallies: &BTreeMap<String, Tally>, began: Instant) -> Result<()> {
     }
     line("all", &sum);
     println!("in {:.0} s", began.elapsed().as_secs_f64());
-    let differing = sum.total - sum.agreed - sum.explained;
+    let of = |generated: bool| {
+        let mut sum = Tally::default();
+        let areas = tallies
+            .iter()
+            .filter(|(name, _)| name.starts_with('~') == generated);
+        areas.for_each(|(_, tally)| sum.add(tally));
+        sum
+    };
+    let written = of(false);
+    let differing = written.total - written.agreed - written.explained;
     ensure!(
         differing == 0,
         "{differing} cases differ from Envoy, unexplained"
+    );
+    let generated = of(true);
+    ensure!(
+        generated.total == 0 || generated.percent() >= at_least,
+        "{:.1}% of the generated cases agree with Envoy or are explained, not {at_least}%",
+        generated.percent()
     );
     Ok(())
 }

@@ -180,7 +180,7 @@ fn connection(random: &mut Random, hellos: &[String]) -> Value {
         "from": random.pick(&ADDRESSES), "at": random.pick(&ADDRESSES),
     }});
     match random.below(4) {
-        0 => step["raw"] = json!(random.pick(&["GET / HTTP/1.1\r\n\r\n", "x", "\u{16}\u{3}"])),
+        0 => step["raw"] = json!(random.pick(&["GET / HTTP/1.1\r\n\r\n", "x"])),
         _ => step["hex"] = json!(hellos[random.below(hellos.len())]),
     }
     step

@@ -304,7 +304,7 @@ fn responses_are_framed_for_their_request() {
         (
             "HEAD / HTTP/1.1",
             response(200, BodyLength::Streamed),
-            "HTTP/1.1 200 OK\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
         ),
         (
             "GET / HTTP/1.1",
