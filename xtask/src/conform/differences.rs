@@ -14,7 +14,17 @@ struct Rule {
     fits: fn(&Step, &[String]) -> bool,
 }
 
-const RULES: [Rule; 5] = [
+const RULES: [Rule; 6] = [
+    Rule {
+        key: "An answer of the proxy's own knows its status",
+        fits: |_, found| {
+            // The header that has %RESPONSE_CODE%.
+            only(found, |envoy, ours| {
+                let name = |line: &str| line.split(": ").next().unwrap_or_default().to_owned();
+                envoy.ends_with(": 0") && name(envoy) == name(ours)
+            })
+        },
+    },
     Rule {
         key: "a-redirect-stays-on-its-host",
         fits: |_, found| {
