@@ -28,8 +28,6 @@ pub struct SocketOption {
     pub state: SocketState,
     /// `type` lets stream sockets have it.
     pub stream: bool,
-    /// `type` lets datagram sockets have it.
-    pub datagram: bool,
     /// `ip_version` lets IPv4 sockets have it.
     pub ipv4: bool,
     /// `ip_version` lets IPv6 sockets have it.

@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use crate::config::address::Address;
 use crate::config::listener::ListenAddress;
 use crate::config::socket_option::SocketState;
-use crate::runtime::socket_option::{self, Kind};
+use crate::runtime::socket_option;
 use crate::tls::socket::{Socket, expect_same_host};
 use crate::upstream::connect::keepalive_options;
 
@@ -137,7 +137,7 @@ fn apply(
     state: SocketState,
     ipv6: Option<bool>,
 ) -> io::Result<()> {
-    socket_option::apply(&wanted.options, state, socket, Kind::Stream, ipv6)?;
+    socket_option::apply(&wanted.options, state, socket, ipv6)?;
     Ok(())
 }
 

@@ -6,15 +6,6 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use crate::config::socket_option::{SocketOption, SocketState};
 
-/// What a socket is, as far as options ask.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A stream of bytes (TCP, or a Unix socket).
-    Stream,
-    /// Datagrams.
-    Datagram,
-}
-
 /// Why an option was not set.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot set the socket option {option}: {source}")]
@@ -30,7 +21,8 @@ impl From<OptionError> for io::Error {
     }
 }
 
-/// Sets the options of this state that are for such a socket. `ipv6` is unset for a Unix socket.
+/// Sets the options of this state that are for such a stream socket. `ipv6` is unset for a Unix
+/// socket.
 ///
 /// # Errors
 /// The first option that the system refuses.
@@ -38,20 +30,15 @@ pub fn apply(
     options: &[SocketOption],
     state: SocketState,
     socket: &impl AsFd,
-    kind: Kind,
     ipv6: Option<bool>,
 ) -> Result<(), OptionError> {
     let concerns = |option: &&SocketOption| {
-        let kind = match kind {
-            Kind::Stream => option.stream,
-            Kind::Datagram => option.datagram,
-        };
         let family = match ipv6 {
             Some(true) => option.ipv6,
             Some(false) => option.ipv4,
             None => option.ipv4 && option.ipv6,
         };
-        option.state == state && kind && family
+        option.state == state && option.stream && family
     };
     for option in options.iter().filter(concerns) {
         set(socket, option.level, option.name, &option.value).map_err(|source| OptionError {
@@ -105,7 +92,6 @@ mod tests {
             value: Box::from(value.to_ne_bytes()),
             state: SocketState::Prebind,
             stream: true,
-            datagram: false,
             ipv4: true,
             ipv6: false,
         }
@@ -114,17 +100,20 @@ mod tests {
     #[test]
     fn only_the_options_for_a_socket_are_set() {
         let cases = [
-            (SocketState::Prebind, Kind::Stream, Some(false), true),
-            (SocketState::Bound, Kind::Stream, Some(false), false),
-            (SocketState::Prebind, Kind::Datagram, Some(false), false),
-            (SocketState::Prebind, Kind::Stream, Some(true), false),
+            (SocketState::Prebind, true, Some(false), true),
+            (SocketState::Bound, true, Some(false), false),
+            (SocketState::Prebind, false, Some(false), false),
+            (SocketState::Prebind, true, Some(true), false),
         ];
-        for (state, kind, ipv6, expected) in cases {
+        for (state, stream, ipv6, expected) in cases {
             let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            let options = [option(libc::SO_KEEPALIVE, 1)];
-            apply(&options, state, &socket, kind, ipv6).unwrap();
+            let options = [SocketOption {
+                stream,
+                ..option(libc::SO_KEEPALIVE, 1)
+            }];
+            apply(&options, state, &socket, ipv6).unwrap();
             let set = socket2::SockRef::from(&socket).keepalive().unwrap();
-            assert_eq!(set, expected, "{state:?} {kind:?} {ipv6:?}");
+            assert_eq!(set, expected, "{state:?} {stream} {ipv6:?}");
         }
     }
 
@@ -132,13 +121,7 @@ mod tests {
     fn an_option_that_the_system_refuses_is_named() {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let options = [option(9999, 1)];
-        let error = apply(
-            &options,
-            SocketState::Prebind,
-            &socket,
-            Kind::Stream,
-            Some(false),
-        );
+        let error = apply(&options, SocketState::Prebind, &socket, Some(false));
         let error = error.unwrap_err().to_string();
         assert!(error.contains("1/9999 (keep-alive)"), "{error}");
     }

@@ -39,7 +39,6 @@ fn one(proto: &core::SocketOption) -> Result<SocketOption> {
             ProtoState::StateListening => SocketState::Listening,
         },
         stream: any_kind || kinds.is_some_and(|kinds| kinds.stream.is_some()),
-        datagram: any_kind || kinds.is_some_and(|kinds| kinds.datagram.is_some()),
         ipv4: version != SocketIpVersion::Ipv6,
         ipv6: version != SocketIpVersion::Ipv4,
     })
