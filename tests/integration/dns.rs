@@ -8,7 +8,7 @@ use outrider_testkit::eventually;
 use outrider_testkit::servers::dns::{Dns, Mood};
 use outrider_testkit::servers::{self, Server};
 
-use crate::harness::{Bootstrap, PATIENCE, Pair, Proxy, ROUTES_TO_UP, closed_address};
+use crate::harness::{Bootstrap, Kind, PATIENCE, Pair, Proxy, ROUTES_TO_UP, closed_address};
 
 const RESOLVER: &str =
     "type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig";
@@ -284,4 +284,17 @@ fn a_cluster_is_warm_with_the_first_answer_good_or_bad() {
         assert_eq!(pair.check(GET).status(), 200);
         dns.set_mood(Mood::Silent);
     }
+}
+
+#[test]
+fn the_bootstraps_resolver_is_that_of_clusters_which_name_none() {
+    let (up, dns) = (echo(), Dns::start().unwrap());
+    dns.set("up.test", &ips(&["127.0.0.1"]), 1);
+    let address = dns.address();
+    let bootstrap = bootstrap("up.test", up.address().port(), address, "type: STRICT_DNS");
+    let bootstrap = bootstrap.amend_cluster("typed_dns_resolver_config: null");
+    let top = format!("{{typed_dns_resolver_config: {}}}", resolver(address, ""));
+    let proxy = Proxy::spawn_with(Kind::Ours, &bootstrap, &["--config-yaml", &top]).ready();
+    assert_eq!(addresses(&proxy, "up"), ["\"127.0.0.1\""]);
+    assert!(dns.questions("up.test") > 0);
 }

@@ -164,6 +164,8 @@ fn load_static(
     mut problems: Problems,
 ) -> Result<Dialer, AppError> {
     manager.references.set_default_bind(bootstrap.default_bind);
+    let lookup = bootstrap.default_lookup.clone();
+    manager.references.set_default_lookup(lookup);
     manager.references.set_node(LocalNode {
         id: bootstrap.node.id.as_str().into(),
         cluster: bootstrap.node.cluster.as_str().into(),

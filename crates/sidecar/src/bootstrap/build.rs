@@ -80,6 +80,13 @@ fn fill(into: &mut Bootstrap, proto: proto::Bootstrap, options: &Options, proble
         .map(|bind| build::connection_options::bind_config(&bind))
         .transpose();
     into.default_bind = problems.take(bind.within("cluster_manager.upstream_bind_config"));
+    let lookup = build::dns::resolver(
+        proto.typed_dns_resolver_config.as_ref(),
+        proto.dns_resolution_config.as_ref(),
+        &[],
+        proto.use_tcp_for_dns_lookups,
+    );
+    into.default_lookup = problems.take(lookup).unwrap_or_default();
     let runtime = layers::build(proto.layered_runtime.as_ref(), &into.node.cluster);
     into.runtime = problems.take(runtime.within("layered_runtime"));
     let pattern = proto

@@ -15,6 +15,7 @@ use prost::Message as _;
 
 use crate::config::address::Address;
 use crate::config::cluster::BindConfig;
+use crate::config::dns::LookupSettings;
 use crate::config::error::Problems;
 use crate::config::source::{GrpcSource, Origin};
 use crate::runtime::overload::OverloadConfig;
@@ -91,6 +92,8 @@ pub struct Bootstrap {
     pub lds: Option<Origin>,
     /// `cluster_manager.upstream_bind_config`
     pub default_bind: Option<BindConfig>,
+    /// `typed_dns_resolver_config`, or the older fields of its kind.
+    pub default_lookup: LookupSettings,
     /// `layered_runtime`, lowest layer first.
     pub runtime: Vec<LayerSource>,
     /// `application_log_config`

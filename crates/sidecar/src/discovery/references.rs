@@ -14,6 +14,7 @@ use super::sources::Check;
 use crate::config::build::context::{Context, LocalNode};
 use crate::config::build::secret::{Built, SecretFiles};
 use crate::config::cluster::BindConfig;
+use crate::config::dns::LookupSettings;
 use crate::config::endpoint::LoadAssignment;
 use crate::config::error::{ConfigError, Result};
 use crate::config::route::RouteTable;
@@ -36,6 +37,7 @@ pub struct References {
     static_secrets: RefCell<BTreeMap<Arc<str>, Arc<Slot<Secret>>>>,
     file_secrets: RefCell<Vec<FileSecret>>,
     default_bind: Cell<Option<BindConfig>>,
+    default_lookup: RefCell<LookupSettings>,
     node: RefCell<LocalNode>,
     /// `None` while the bootstrap's own resources are taken, which say what can be asked.
     check: RefCell<Option<Check>>,
@@ -105,6 +107,10 @@ impl Context for References {
     fn default_bind(&self) -> Option<BindConfig> {
         self.default_bind.get()
     }
+
+    fn default_lookup(&self) -> LookupSettings {
+        self.default_lookup.borrow().clone()
+    }
 }
 
 impl References {
@@ -118,6 +124,7 @@ impl References {
             static_secrets: RefCell::default(),
             file_secrets: RefCell::default(),
             default_bind: Cell::new(None),
+            default_lookup: RefCell::default(),
             node: RefCell::default(),
             check: RefCell::default(),
             dump,
@@ -185,6 +192,11 @@ impl References {
     /// `cluster_manager.upstream_bind_config`
     pub fn set_default_bind(&self, bind: Option<BindConfig>) {
         self.default_bind.set(bind);
+    }
+
+    /// `typed_dns_resolver_config` of the bootstrap.
+    pub fn set_default_lookup(&self, lookup: LookupSettings) {
+        self.default_lookup.replace(lookup);
     }
 
     /// Adds a secret of the bootstrap.

@@ -168,9 +168,9 @@ fn discovery(
                 source: AssignmentSource::Static,
             })
         }
-        Kind::StrictDns => dns::of_older_fields(proto, false).map(by_name),
-        Kind::LogicalDns => dns::of_older_fields(proto, true).map(by_name),
-        Kind::Dns(any) => dns::of_extension(proto, any).map(by_name),
+        Kind::StrictDns => dns::of_older_fields(proto, false, context).map(by_name),
+        Kind::LogicalDns => dns::of_older_fields(proto, true, context).map(by_name),
+        Kind::Dns(any) => dns::of_extension(proto, any, context).map(by_name),
         Kind::Eds => {
             let eds = required(&proto.eds_cluster_config, "eds_cluster_config")?;
             let source = required(&eds.eds_config, "eds_config")

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::secret::SecretFiles;
 use crate::config::cluster::BindConfig;
+use crate::config::dns::LookupSettings;
 use crate::config::endpoint::LoadAssignment;
 #[cfg(any(test, feature = "fuzzing"))]
 use crate::config::error::ConfigError;
@@ -84,6 +85,11 @@ pub trait Context {
     /// The bootstrap's `cluster_manager.upstream_bind_config`.
     fn default_bind(&self) -> Option<BindConfig> {
         None
+    }
+
+    /// The bootstrap's resolver, for clusters that name none.
+    fn default_lookup(&self) -> LookupSettings {
+        LookupSettings::default()
     }
 }
 

@@ -13,6 +13,7 @@ use envoy_types::pb::envoy::extensions::network::dns_resolver::getaddrinfo::v3::
 use envoy_types::pb::envoy::extensions::network::dns_resolver::hickory::v3::HickoryDnsResolverConfig;
 use envoy_types::pb::google::protobuf::{self, Any};
 
+use super::context::Context;
 use super::endpoint;
 use super::extension::{Build, Extension, decode, resolve};
 use super::fields::{
@@ -59,7 +60,11 @@ const RESOLVERS: &[Extension<Build<LookupSettings>>] = &[
 ];
 
 /// STRICT_DNS, or with `logical` LOGICAL_DNS, by the fields of `Cluster`.
-pub fn of_older_fields(proto: &cluster::Cluster, logical: bool) -> Result<Dns> {
+pub fn of_older_fields(
+    proto: &cluster::Cluster,
+    logical: bool,
+    context: &dyn Context,
+) -> Result<Dns> {
     let family: OlderFamily = enumeration(proto.dns_lookup_family, "dns_lookup_family")?;
     let failure = proto.dns_failure_refresh_rate.as_ref();
     let failure = failure.map(|rate| (&rate.base_interval, &rate.max_interval));
@@ -69,7 +74,13 @@ pub fn of_older_fields(proto: &cluster::Cluster, logical: bool) -> Result<Dns> {
             jitter: duration(&proto.dns_jitter, "dns_jitter")?.unwrap_or_default(),
             ..rates(&proto.dns_refresh_rate, failure)?
         },
-        lookup: resolver(proto)?,
+        lookup: resolver(
+            proto.typed_dns_resolver_config.as_ref(),
+            proto.dns_resolution_config.as_ref(),
+            &proto.dns_resolvers,
+            proto.use_tcp_for_dns_lookups,
+        )?
+        .unwrap_or_else(|| context.default_lookup()),
         ..common(proto, logical)?
     };
     dns.lookup.family = match family {
@@ -83,10 +94,10 @@ pub fn of_older_fields(proto: &cluster::Cluster, logical: bool) -> Result<Dns> {
 }
 
 /// `envoy.clusters.dns`: its own fields count, and those of `Cluster` do not.
-pub fn of_extension(proto: &cluster::Cluster, any: &Any) -> Result<Dns> {
+pub fn of_extension(proto: &cluster::Cluster, any: &Any, context: &dyn Context) -> Result<Dns> {
     let field = "cluster_type.typed_config";
     let own: DnsCluster = decode(&any.value).within(field)?;
-    let (refresh, mut lookup, family) = of_message(&own).within(field)?;
+    let (refresh, mut lookup, family) = of_message(&own, context).within(field)?;
     lookup.family = match family {
         DnsLookupFamily::Unspecified | DnsLookupFamily::Auto => LookupFamily::Auto,
         DnsLookupFamily::V4Only => LookupFamily::V4Only,
@@ -101,7 +112,10 @@ pub fn of_extension(proto: &cluster::Cluster, any: &Any) -> Result<Dns> {
     })
 }
 
-fn of_message(own: &DnsCluster) -> Result<(RefreshRates, LookupSettings, DnsLookupFamily)> {
+fn of_message(
+    own: &DnsCluster,
+    context: &dyn Context,
+) -> Result<(RefreshRates, LookupSettings, DnsLookupFamily)> {
     let failure = own.dns_failure_refresh_rate.as_ref();
     let failure = failure.map(|rate| (&rate.base_interval, &rate.max_interval));
     let least = duration(&own.dns_min_refresh_rate, "dns_min_refresh_rate")?;
@@ -118,7 +132,7 @@ fn of_message(own: &DnsCluster) -> Result<(RefreshRates, LookupSettings, DnsLook
     };
     let lookup = match &own.typed_dns_resolver_config {
         Some(extension) => typed_resolver(extension).within("typed_dns_resolver_config")?,
-        None => LookupSettings::default(),
+        None => context.default_lookup(),
     };
     Ok((
         refresh,
@@ -188,26 +202,37 @@ fn rates(
     })
 }
 
-/// The newest of the three ways in which a cluster names its resolver counts.
-fn resolver(proto: &cluster::Cluster) -> Result<LookupSettings> {
-    if let Some(extension) = &proto.typed_dns_resolver_config {
-        return typed_resolver(extension).within("typed_dns_resolver_config");
+/// How names are looked up, by the newest of the three ways to say it; `None` where none is used.
+///
+/// # Errors
+/// The fields that are invalid, by their paths.
+pub fn resolver(
+    typed: Option<&core::TypedExtensionConfig>,
+    config: Option<&core::DnsResolutionConfig>,
+    addresses: &[core::Address],
+    tcp_only: bool,
+) -> Result<Option<LookupSettings>> {
+    if let Some(extension) = typed {
+        return typed_resolver(extension)
+            .within("typed_dns_resolver_config")
+            .map(Some);
     }
-    if let Some(config) = &proto.dns_resolution_config {
-        return Ok(LookupSettings {
+    if let Some(config) = config {
+        return Ok(Some(LookupSettings {
             servers: servers(&config.resolvers, "resolvers").within("dns_resolution_config")?,
             ..options(config.dns_resolver_options.as_ref())
-        });
+        }));
     }
-    Ok(LookupSettings {
-        servers: servers(&proto.dns_resolvers, "dns_resolvers")?,
-        tcp_only: proto.use_tcp_for_dns_lookups,
+    let servers = servers(addresses, "dns_resolvers")?;
+    Ok((tcp_only || !servers.is_empty()).then(|| LookupSettings {
+        servers,
+        tcp_only,
         ..LookupSettings::default()
-    })
+    }))
 }
 
 /// `typed_dns_resolver_config`.
-pub fn typed_resolver(extension: &core::TypedExtensionConfig) -> Result<LookupSettings> {
+fn typed_resolver(extension: &core::TypedExtensionConfig) -> Result<LookupSettings> {
     let any = required(&extension.typed_config, "typed_config")?;
     let row = resolve(RESOLVERS, "DNS resolver", any)?;
     (row.build)(&any.value).within("typed_config")

@@ -238,7 +238,6 @@ layered_runtime\
 the x-envoy- prefix is fixed\
 header_prefix\
 stats_server_version_override\
-names are resolved when a discovery server is connected to, by /etc/resolv.conf of the pod\
 use_tcp_for_dns_lookups\
 no bootstrap extension is supported\
 bootstrap_extensions\
@@ -2016,351 +2015,351 @@ pub(crate) static MESSAGES: [MessageRow; 394] = [
     m(4056,41,189,0), // envoy.config.accesslog.v3.TraceableFilter
     m(4097,31,189,7), // envoy.config.bootstrap.v3.Admin
     m(4395,35,196,41), // envoy.config.bootstrap.v3.Bootstrap
-    m(6694,56,237,1), // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig
-    m(6750,66,238,2), // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat
-    m(6838,55,240,1), // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
-    m(6959,52,241,5), // envoy.config.bootstrap.v3.Bootstrap.DynamicResources
-    m(7133,64,246,1), // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    m(7227,51,247,3), // envoy.config.bootstrap.v3.Bootstrap.StaticResources
-    m(7302,40,250,5), // envoy.config.bootstrap.v3.ClusterManager
-    m(7642,57,255,2), // envoy.config.bootstrap.v3.ClusterManager.OutlierDetection
-    m(7726,44,257,2), // envoy.config.bootstrap.v3.CustomInlineHeader
-    m(7806,37,259,1), // envoy.config.bootstrap.v3.FatalAction
-    m(7849,40,260,1), // envoy.config.bootstrap.v3.LayeredRuntime
-    m(7895,48,261,5), // envoy.config.bootstrap.v3.MemoryAllocatorManager
-    m(8057,38,266,5), // envoy.config.bootstrap.v3.RuntimeLayer
-    m(8182,49,271,0), // envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer
-    m(8231,48,271,3), // envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer
-    m(8325,34,274,7), // envoy.config.bootstrap.v3.Watchdog
-    m(8465,49,281,2), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
-    m(8519,35,283,2), // envoy.config.bootstrap.v3.Watchdogs
-    m(8589,39,285,2), // envoy.config.cluster.v3.CircuitBreakers
-    m(8708,50,287,8), // envoy.config.cluster.v3.CircuitBreakers.Thresholds
-    m(8923,62,295,3), // envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget
-    m(9112,31,298,57), // envoy.config.cluster.v3.Cluster
-    m(11209,46,355,8), // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    m(11734,72,363,2), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
-    m(11849,71,365,0), // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
-    m(11920,64,365,3), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
-    m(12141,49,368,2), // envoy.config.cluster.v3.Cluster.CustomClusterType
-    m(12190,48,370,2), // envoy.config.cluster.v3.Cluster.EdsClusterConfig
-    m(12260,52,372,3), // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    m(12424,51,375,4), // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
-    m(12627,48,379,3), // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    m(12758,43,382,2), // envoy.config.cluster.v3.Cluster.RefreshRate
-    m(12826,50,384,1), // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
-    m(12876,52,385,3), // envoy.config.cluster.v3.Cluster.TransportSocketMatch
-    m(12933,66,388,2), // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
-    m(13002,43,390,1), // envoy.config.cluster.v3.LoadBalancingPolicy
-    m(13053,50,391,1), // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
-    m(13125,41,392,3), // envoy.config.cluster.v3.TrackClusterStats
-    m(13221,49,395,3), // envoy.config.cluster.v3.UpstreamConnectionOptions
-    m(13397,69,398,2), // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
-    m(13520,52,400,3), // envoy.config.common.mutation_rules.v3.HeaderMutation
-    m(13599,66,403,1), // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
-    m(13676,28,404,3), // envoy.config.core.v3.Address
-    m(13780,43,407,0), // envoy.config.core.v3.AggregatedConfigSource
-    m(13823,36,407,9), // envoy.config.core.v3.ApiConfigSource
-    m(14158,36,416,2), // envoy.config.core.v3.BackoffStrategy
-    m(14194,31,418,7), // envoy.config.core.v3.BindConfig
-    m(14560,33,425,2), // envoy.config.core.v3.BuildVersion
-    m(14593,30,427,2), // envoy.config.core.v3.CidrRange
-    m(14647,33,429,8), // envoy.config.core.v3.ConfigSource
-    m(14774,33,437,1), // envoy.config.core.v3.ControlPlane
-    m(14817,31,438,5), // envoy.config.core.v3.DataSource
-    m(14918,40,443,2), // envoy.config.core.v3.DnsResolutionConfig
-    m(14987,39,445,2), // envoy.config.core.v3.DnsResolverOptions
-    m(15050,39,447,1), // envoy.config.core.v3.EventServiceConfig
-    m(15101,30,448,6), // envoy.config.core.v3.Extension
-    m(15171,39,454,2), // envoy.config.core.v3.ExtraSourceAddress
-    m(15210,32,456,5), // envoy.config.core.v3.GrpcService
-    m(15361,42,461,5), // envoy.config.core.v3.GrpcService.EnvoyGrpc
-    m(15569,32,466,3), // envoy.config.core.v3.HeaderValue
-    m(15610,38,469,4), // envoy.config.core.v3.HeaderValueOption
-    m(15677,36,473,1), // envoy.config.core.v3.HealthStatusSet
-    m(15713,41,474,11), // envoy.config.core.v3.Http1ProtocolOptions
-    m(16201,57,485,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    m(16338,73,487,0), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
-    m(16411,41,487,22), // envoy.config.core.v3.Http2ProtocolOptions
-    m(17500,40,509,8), // envoy.config.core.v3.HttpProtocolOptions
-    m(17713,38,517,1), // envoy.config.core.v3.JsonFormatOptions
-    m(17766,38,518,4), // envoy.config.core.v3.KeepaliveSettings
-    m(17911,29,522,3), // envoy.config.core.v3.Locality
-    m(17958,29,525,2), // envoy.config.core.v3.Metadata
-    m(18057,49,527,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
-    m(18106,54,529,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
-    m(18160,25,531,11), // envoy.config.core.v3.Node
-    m(18306,48,542,2), // envoy.config.core.v3.Node.DynamicParametersEntry
-    m(18354,37,544,3), // envoy.config.core.v3.PathConfigSource
-    m(18404,25,547,2), // envoy.config.core.v3.Pipe
-    m(18429,40,549,3), // envoy.config.core.v3.ProxyProtocolConfig
-    m(18578,49,552,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
-    m(18645,38,554,2), // envoy.config.core.v3.RateLimitSettings
-    m(18702,32,556,6), // envoy.config.core.v3.RetryPolicy
-    m(18834,51,562,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
-    m(18885,46,564,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
-    m(18931,34,566,2), // envoy.config.core.v3.RuntimeDouble
-    m(18978,39,568,2), // envoy.config.core.v3.RuntimeFeatureFlag
-    m(19017,45,570,2), // envoy.config.core.v3.RuntimeFractionalPercent
-    m(19062,34,572,2), // envoy.config.core.v3.RuntimeUInt32
-    m(19096,47,574,2), // envoy.config.core.v3.SchemeHeaderTransformation
-    m(19176,37,576,1), // envoy.config.core.v3.SelfConfigSource
-    m(19213,34,577,7), // envoy.config.core.v3.SocketAddress
-    m(19391,33,584,8), // envoy.config.core.v3.SocketOption
-    m(19468,44,592,2), // envoy.config.core.v3.SocketOption.SocketType
-    m(19526,53,594,0), // envoy.config.core.v3.SocketOption.SocketType.Datagram
-    m(19579,51,594,0), // envoy.config.core.v3.SocketOption.SocketType.Stream
-    m(19630,42,594,1), // envoy.config.core.v3.SocketOptionsOverride
-    m(19672,45,595,7), // envoy.config.core.v3.SubstitutionFormatString
-    m(19829,33,602,3), // envoy.config.core.v3.TcpKeepalive
-    m(19910,29,605,3), // envoy.config.core.v3.TlvEntry
-    m(20004,36,608,2), // envoy.config.core.v3.TransportSocket
-    m(20040,41,610,2), // envoy.config.core.v3.TypedExtensionConfig
-    m(20081,48,612,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    m(20238,37,615,2), // envoy.config.core.v3.WatchedDirectory
-    m(20287,46,617,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
-    m(20363,66,621,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
-    m(20429,53,623,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    m(20719,33,627,5), // envoy.config.endpoint.v3.Endpoint
-    m(20826,51,632,1), // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
-    m(20877,51,633,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    m(20955,35,637,5), // envoy.config.endpoint.v3.LbEndpoint
-    m(21032,44,642,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
-    m(21284,42,650,3), // envoy.config.listener.v3.AdditionalAddress
-    m(21326,31,653,3), // envoy.config.listener.v3.Filter
-    m(21416,36,656,7), // envoy.config.listener.v3.FilterChain
-    m(21594,41,663,11), // envoy.config.listener.v3.FilterChainMatch
-    m(21809,33,674,37), // envoy.config.listener.v3.Listener
-    m(23052,57,711,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    m(23253,70,714,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
-    m(23323,46,714,1), // envoy.config.listener.v3.Listener.DeprecatedV1
-    m(23369,39,715,4), // envoy.config.listener.v3.ListenerFilter
-    m(23423,58,719,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    m(23538,67,724,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    m(23610,47,725,3), // envoy.config.metrics.v3.HistogramBucketSettings
-    m(23668,35,728,5), // envoy.config.metrics.v3.StatsConfig
-    m(24031,36,733,3), // envoy.config.metrics.v3.StatsMatcher
-    m(24105,36,736,3), // envoy.config.metrics.v3.TagSpecifier
-    m(24165,44,739,1), // envoy.config.overload.v3.BufferFactoryConfig
-    m(24246,39,740,3), // envoy.config.overload.v3.OverloadAction
-    m(24442,40,743,5), // envoy.config.overload.v3.OverloadManager
-    m(24684,40,748,2), // envoy.config.overload.v3.ResourceMonitor
-    m(24724,38,750,2), // envoy.config.overload.v3.ScaledTrigger
-    m(24799,41,752,1), // envoy.config.overload.v3.ThresholdTrigger
-    m(24840,32,753,3), // envoy.config.overload.v3.Trigger
-    m(24887,35,756,3), // envoy.config.route.v3.CookieMatcher
-    m(24946,31,759,2), // envoy.config.route.v3.Decorator
-    m(24995,42,761,3), // envoy.config.route.v3.DirectResponseAction
-    m(25058,34,764,3), // envoy.config.route.v3.FilterConfig
-    m(25103,35,767,11), // envoy.config.route.v3.HeaderMatcher
-    m(25256,43,778,3), // envoy.config.route.v3.QueryParameterMatcher
-    m(25299,36,781,10), // envoy.config.route.v3.RedirectAction
-    m(25466,27,791,19), // envoy.config.route.v3.Route
-    m(26197,53,810,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
-    m(26250,33,812,37), // envoy.config.route.v3.RouteAction
-    m(27558,44,849,6), // envoy.config.route.v3.RouteAction.HashPolicy
-    m(27719,65,855,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    m(27793,51,856,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    m(27952,60,860,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    m(28012,51,862,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    m(28074,59,864,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    m(28133,51,865,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    m(28233,53,868,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
-    m(28373,47,875,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
-    m(28516,40,878,19), // envoy.config.route.v3.RouteConfiguration
-    m(28919,66,897,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
-    m(28985,31,899,1), // envoy.config.route.v3.RouteList
-    m(29022,32,900,15), // envoy.config.route.v3.RouteMatch
-    m(29295,47,915,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
-    m(29342,54,915,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
-    m(29396,55,915,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    m(29469,29,917,6), // envoy.config.route.v3.Tracing
-    m(29573,36,923,2), // envoy.config.route.v3.VirtualCluster
-    m(29609,33,925,24), // envoy.config.route.v3.VirtualHost
-    m(29877,59,949,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
-    m(29936,37,951,5), // envoy.config.route.v3.WeightedCluster
-    m(30061,51,956,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
-    m(30112,77,966,2), // envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry
-    m(30189,53,968,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
-    m(30265,57,973,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    m(30322,57,974,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    m(30379,43,975,8), // envoy.extensions.clusters.dns.v3.DnsCluster
-    m(30474,55,983,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    m(30529,68,985,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    m(30789,63,991,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    m(30861,58,993,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    m(31101,46,998,10), // envoy.extensions.filters.http.router.v3.Router
-    m(31609,71,1008,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(31744,56,1010,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
-    m(31877,52,1012,3), // envoy.extensions.filters.http.set_metadata.v3.Config
-    m(31947,54,1015,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    m(32066,65,1019,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(32131,67,1019,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    m(32225,61,1022,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(32286,65,1022,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    m(32470,78,1028,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    m(32569,70,1031,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
-    m(32653,63,1033,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(32966,68,1038,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    m(33039,58,1042,1), // envoy.extensions.filters.network.direct_response.v3.Config
-    m(33105,45,1043,0), // envoy.extensions.filters.network.echo.v3.Echo
-    m(33150,81,1043,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(34851,101,1103,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(34996,103,1106,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(35122,109,1108,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(35253,95,1115,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(35409,70,1118,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(35479,76,1123,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    m(35562,63,1125,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(35655,78,1127,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    m(35733,74,1128,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
-    m(35852,66,1133,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    m(35927,59,1137,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
-    m(36048,58,1140,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
-    m(36106,54,1140,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(36795,74,1163,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(36894,70,1166,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
-    m(37150,70,1176,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(37220,84,1177,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(37304,47,1180,0), // envoy.extensions.formatter.metadata.v3.Metadata
-    m(37351,63,1180,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
-    m(37414,79,1180,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    m(37552,60,1183,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    m(37629,66,1186,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    m(37700,76,1187,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
-    m(37776,67,1187,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    m(37843,92,1189,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
-    m(37935,85,1189,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    m(38119,70,1195,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    m(38239,57,1201,1), // envoy.extensions.load_balancing_policies.random.v3.Random
-    m(38296,66,1202,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    m(38362,70,1204,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
-    m(38432,75,1205,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
-    m(38507,69,1205,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
-    m(38576,71,1205,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
-    m(38647,70,1205,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
-    m(38717,66,1205,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
-    m(38783,64,1205,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
-    m(38847,66,1205,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
-    m(38913,66,1205,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
-    m(38979,73,1205,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
-    m(39052,49,1205,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    m(39185,69,1207,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    m(39558,81,1219,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    m(39690,73,1221,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    m(40054,66,1230,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    m(40133,70,1231,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    m(40224,55,1232,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    m(40388,70,1234,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    m(40474,88,1235,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    m(40595,64,1236,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    m(40728,78,1238,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
-    m(40806,83,1239,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
-    m(41077,58,1243,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(41135,70,1243,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(41777,58,1259,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(42665,95,1274,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(42862,62,1278,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(43278,67,1289,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    m(43371,79,1291,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
-    m(43548,57,1294,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(43615,48,1296,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(43742,63,1301,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(43816,56,1304,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(44442,51,1313,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
-    m(44532,55,1316,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(44817,62,1322,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    m(44883,60,1323,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(45213,54,1330,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(45434,69,1341,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(45536,73,1345,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(45609,78,1348,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(45687,48,1351,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(45900,77,1360,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(45977,49,1362,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(46126,43,1370,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(46200,44,1377,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(46250,54,1384,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(46358,69,1388,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(46438,71,1389,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(46515,78,1392,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(46593,35,1392,8), // envoy.service.discovery.v3.Resource
-    m(46669,48,1400,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(46729,40,1401,2), // envoy.service.discovery.v3.ResourceError
-    m(46769,42,1403,2), // envoy.service.discovery.v3.ResourceLocator
-    m(46811,65,1405,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(46876,39,1407,2), // envoy.service.discovery.v3.ResourceName
-    m(46944,35,1409,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(46989,40,1411,3), // envoy.type.matcher.v3.FilterStateMatcher
-    m(47087,49,1414,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    m(47136,33,1415,1), // envoy.type.matcher.v3.ListMatcher
-    m(47175,39,1416,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(47222,37,1417,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(47265,49,1421,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(47314,31,1422,1), // envoy.type.matcher.v3.OrMatcher
-    m(47359,45,1423,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(47423,34,1425,2), // envoy.type.matcher.v3.RegexMatcher
-    m(47531,44,1427,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(47591,35,1428,7), // envoy.type.matcher.v3.StringMatcher
-    m(47709,34,1435,7), // envoy.type.matcher.v3.ValueMatcher
-    m(47785,44,1442,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(47829,34,1442,2), // envoy.type.metadata.v3.MetadataKey
-    m(47863,46,1444,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(47914,35,1446,4), // envoy.type.metadata.v3.MetadataKind
-    m(47960,43,1450,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(48003,40,1450,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(48043,43,1450,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(48086,41,1450,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(48127,31,1450,6), // envoy.type.tracing.v3.CustomTag
-    m(48193,43,1456,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(48236,38,1458,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(48274,39,1460,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(48313,40,1461,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(48357,25,1464,2), // envoy.type.v3.DoubleRange
-    m(48390,31,1466,2), // envoy.type.v3.FractionalPercent
-    m(48441,24,1468,2), // envoy.type.v3.HashPolicy
-    m(48465,36,1470,1), // envoy.type.v3.HashPolicy.FilterState
-    m(48501,33,1471,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(48534,24,1471,1), // envoy.type.v3.HttpStatus
-    m(48562,24,1472,2), // envoy.type.v3.Int32Range
-    m(48586,24,1474,2), // envoy.type.v3.Int64Range
-    m(48610,21,1476,1), // envoy.type.v3.Percent
-    m(48631,29,1477,3), // envoy.type.v3.SemanticVersion
-    m(48689,25,1480,3), // envoy.type.v3.TokenBucket
-    m(48742,19,1483,2), // google.protobuf.Any
-    m(48761,25,1485,1), // google.protobuf.BoolValue
-    m(48786,26,1486,1), // google.protobuf.BytesValue
-    m(48812,27,1487,1), // google.protobuf.DoubleValue
-    m(48839,24,1488,2), // google.protobuf.Duration
-    m(48875,21,1490,0), // google.protobuf.Empty
-    m(48896,26,1490,1), // google.protobuf.FloatValue
-    m(48922,26,1491,1), // google.protobuf.Int32Value
-    m(48948,26,1492,1), // google.protobuf.Int64Value
-    m(48974,25,1493,1), // google.protobuf.ListValue
-    m(49005,27,1494,1), // google.protobuf.StringValue
-    m(49032,22,1495,1), // google.protobuf.Struct
-    m(49060,34,1496,2), // google.protobuf.Struct.FieldsEntry
-    m(49094,25,1498,2), // google.protobuf.Timestamp
-    m(49119,27,1500,1), // google.protobuf.UInt32Value
-    m(49146,27,1501,1), // google.protobuf.UInt64Value
-    m(49173,21,1502,6), // google.protobuf.Value
-    m(49260,17,1508,3), // google.rpc.Status
-    m(49284,25,1511,1), // xds.core.v3.ContextParams
-    m(49315,37,1512,2), // xds.core.v3.ContextParams.ParamsEntry
-    m(49352,32,1514,2), // xds.core.v3.TypedExtensionConfig
-    m(49384,27,1516,3), // xds.type.matcher.v3.Matcher
-    m(49446,39,1519,1), // xds.type.matcher.v3.Matcher.MatcherList
-    m(49493,52,1520,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    m(49562,49,1522,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    m(49659,63,1526,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    m(49722,65,1527,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    m(49815,39,1530,4), // xds.type.matcher.v3.Matcher.MatcherTree
-    m(49940,48,1534,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    m(49991,57,1535,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
-    m(50048,35,1537,3), // xds.type.matcher.v3.Matcher.OnMatch
-    m(50140,32,1540,2), // xds.type.matcher.v3.RegexMatcher
-    m(50172,42,1542,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(50214,33,1542,7), // xds.type.matcher.v3.StringMatcher
+    m(6604,56,237,1), // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig
+    m(6660,66,238,2), // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat
+    m(6748,55,240,1), // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
+    m(6869,52,241,5), // envoy.config.bootstrap.v3.Bootstrap.DynamicResources
+    m(7043,64,246,1), // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
+    m(7137,51,247,3), // envoy.config.bootstrap.v3.Bootstrap.StaticResources
+    m(7212,40,250,5), // envoy.config.bootstrap.v3.ClusterManager
+    m(7552,57,255,2), // envoy.config.bootstrap.v3.ClusterManager.OutlierDetection
+    m(7636,44,257,2), // envoy.config.bootstrap.v3.CustomInlineHeader
+    m(7716,37,259,1), // envoy.config.bootstrap.v3.FatalAction
+    m(7759,40,260,1), // envoy.config.bootstrap.v3.LayeredRuntime
+    m(7805,48,261,5), // envoy.config.bootstrap.v3.MemoryAllocatorManager
+    m(7967,38,266,5), // envoy.config.bootstrap.v3.RuntimeLayer
+    m(8092,49,271,0), // envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer
+    m(8141,48,271,3), // envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer
+    m(8235,34,274,7), // envoy.config.bootstrap.v3.Watchdog
+    m(8375,49,281,2), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
+    m(8429,35,283,2), // envoy.config.bootstrap.v3.Watchdogs
+    m(8499,39,285,2), // envoy.config.cluster.v3.CircuitBreakers
+    m(8618,50,287,8), // envoy.config.cluster.v3.CircuitBreakers.Thresholds
+    m(8833,62,295,3), // envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget
+    m(9022,31,298,57), // envoy.config.cluster.v3.Cluster
+    m(11119,46,355,8), // envoy.config.cluster.v3.Cluster.CommonLbConfig
+    m(11644,72,363,2), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
+    m(11759,71,365,0), // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
+    m(11830,64,365,3), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
+    m(12051,49,368,2), // envoy.config.cluster.v3.Cluster.CustomClusterType
+    m(12100,48,370,2), // envoy.config.cluster.v3.Cluster.EdsClusterConfig
+    m(12170,52,372,3), // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
+    m(12334,51,375,4), // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
+    m(12537,48,379,3), // envoy.config.cluster.v3.Cluster.PreconnectPolicy
+    m(12668,43,382,2), // envoy.config.cluster.v3.Cluster.RefreshRate
+    m(12736,50,384,1), // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
+    m(12786,52,385,3), // envoy.config.cluster.v3.Cluster.TransportSocketMatch
+    m(12843,66,388,2), // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
+    m(12912,43,390,1), // envoy.config.cluster.v3.LoadBalancingPolicy
+    m(12963,50,391,1), // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
+    m(13035,41,392,3), // envoy.config.cluster.v3.TrackClusterStats
+    m(13131,49,395,3), // envoy.config.cluster.v3.UpstreamConnectionOptions
+    m(13307,69,398,2), // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
+    m(13430,52,400,3), // envoy.config.common.mutation_rules.v3.HeaderMutation
+    m(13509,66,403,1), // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
+    m(13586,28,404,3), // envoy.config.core.v3.Address
+    m(13690,43,407,0), // envoy.config.core.v3.AggregatedConfigSource
+    m(13733,36,407,9), // envoy.config.core.v3.ApiConfigSource
+    m(14068,36,416,2), // envoy.config.core.v3.BackoffStrategy
+    m(14104,31,418,7), // envoy.config.core.v3.BindConfig
+    m(14470,33,425,2), // envoy.config.core.v3.BuildVersion
+    m(14503,30,427,2), // envoy.config.core.v3.CidrRange
+    m(14557,33,429,8), // envoy.config.core.v3.ConfigSource
+    m(14684,33,437,1), // envoy.config.core.v3.ControlPlane
+    m(14727,31,438,5), // envoy.config.core.v3.DataSource
+    m(14828,40,443,2), // envoy.config.core.v3.DnsResolutionConfig
+    m(14897,39,445,2), // envoy.config.core.v3.DnsResolverOptions
+    m(14960,39,447,1), // envoy.config.core.v3.EventServiceConfig
+    m(15011,30,448,6), // envoy.config.core.v3.Extension
+    m(15081,39,454,2), // envoy.config.core.v3.ExtraSourceAddress
+    m(15120,32,456,5), // envoy.config.core.v3.GrpcService
+    m(15271,42,461,5), // envoy.config.core.v3.GrpcService.EnvoyGrpc
+    m(15479,32,466,3), // envoy.config.core.v3.HeaderValue
+    m(15520,38,469,4), // envoy.config.core.v3.HeaderValueOption
+    m(15587,36,473,1), // envoy.config.core.v3.HealthStatusSet
+    m(15623,41,474,11), // envoy.config.core.v3.Http1ProtocolOptions
+    m(16111,57,485,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
+    m(16248,73,487,0), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
+    m(16321,41,487,22), // envoy.config.core.v3.Http2ProtocolOptions
+    m(17410,40,509,8), // envoy.config.core.v3.HttpProtocolOptions
+    m(17623,38,517,1), // envoy.config.core.v3.JsonFormatOptions
+    m(17676,38,518,4), // envoy.config.core.v3.KeepaliveSettings
+    m(17821,29,522,3), // envoy.config.core.v3.Locality
+    m(17868,29,525,2), // envoy.config.core.v3.Metadata
+    m(17967,49,527,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
+    m(18016,54,529,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
+    m(18070,25,531,11), // envoy.config.core.v3.Node
+    m(18216,48,542,2), // envoy.config.core.v3.Node.DynamicParametersEntry
+    m(18264,37,544,3), // envoy.config.core.v3.PathConfigSource
+    m(18314,25,547,2), // envoy.config.core.v3.Pipe
+    m(18339,40,549,3), // envoy.config.core.v3.ProxyProtocolConfig
+    m(18488,49,552,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
+    m(18555,38,554,2), // envoy.config.core.v3.RateLimitSettings
+    m(18612,32,556,6), // envoy.config.core.v3.RetryPolicy
+    m(18744,51,562,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
+    m(18795,46,564,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
+    m(18841,34,566,2), // envoy.config.core.v3.RuntimeDouble
+    m(18888,39,568,2), // envoy.config.core.v3.RuntimeFeatureFlag
+    m(18927,45,570,2), // envoy.config.core.v3.RuntimeFractionalPercent
+    m(18972,34,572,2), // envoy.config.core.v3.RuntimeUInt32
+    m(19006,47,574,2), // envoy.config.core.v3.SchemeHeaderTransformation
+    m(19086,37,576,1), // envoy.config.core.v3.SelfConfigSource
+    m(19123,34,577,7), // envoy.config.core.v3.SocketAddress
+    m(19301,33,584,8), // envoy.config.core.v3.SocketOption
+    m(19378,44,592,2), // envoy.config.core.v3.SocketOption.SocketType
+    m(19436,53,594,0), // envoy.config.core.v3.SocketOption.SocketType.Datagram
+    m(19489,51,594,0), // envoy.config.core.v3.SocketOption.SocketType.Stream
+    m(19540,42,594,1), // envoy.config.core.v3.SocketOptionsOverride
+    m(19582,45,595,7), // envoy.config.core.v3.SubstitutionFormatString
+    m(19739,33,602,3), // envoy.config.core.v3.TcpKeepalive
+    m(19820,29,605,3), // envoy.config.core.v3.TlvEntry
+    m(19914,36,608,2), // envoy.config.core.v3.TransportSocket
+    m(19950,41,610,2), // envoy.config.core.v3.TypedExtensionConfig
+    m(19991,48,612,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
+    m(20148,37,615,2), // envoy.config.core.v3.WatchedDirectory
+    m(20197,46,617,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
+    m(20273,66,621,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
+    m(20339,53,623,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
+    m(20629,33,627,5), // envoy.config.endpoint.v3.Endpoint
+    m(20736,51,632,1), // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
+    m(20787,51,633,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
+    m(20865,35,637,5), // envoy.config.endpoint.v3.LbEndpoint
+    m(20942,44,642,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
+    m(21194,42,650,3), // envoy.config.listener.v3.AdditionalAddress
+    m(21236,31,653,3), // envoy.config.listener.v3.Filter
+    m(21326,36,656,7), // envoy.config.listener.v3.FilterChain
+    m(21504,41,663,11), // envoy.config.listener.v3.FilterChainMatch
+    m(21719,33,674,37), // envoy.config.listener.v3.Listener
+    m(22962,57,711,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
+    m(23163,70,714,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
+    m(23233,46,714,1), // envoy.config.listener.v3.Listener.DeprecatedV1
+    m(23279,39,715,4), // envoy.config.listener.v3.ListenerFilter
+    m(23333,58,719,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
+    m(23448,67,724,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
+    m(23520,47,725,3), // envoy.config.metrics.v3.HistogramBucketSettings
+    m(23578,35,728,5), // envoy.config.metrics.v3.StatsConfig
+    m(23941,36,733,3), // envoy.config.metrics.v3.StatsMatcher
+    m(24015,36,736,3), // envoy.config.metrics.v3.TagSpecifier
+    m(24075,44,739,1), // envoy.config.overload.v3.BufferFactoryConfig
+    m(24156,39,740,3), // envoy.config.overload.v3.OverloadAction
+    m(24352,40,743,5), // envoy.config.overload.v3.OverloadManager
+    m(24594,40,748,2), // envoy.config.overload.v3.ResourceMonitor
+    m(24634,38,750,2), // envoy.config.overload.v3.ScaledTrigger
+    m(24709,41,752,1), // envoy.config.overload.v3.ThresholdTrigger
+    m(24750,32,753,3), // envoy.config.overload.v3.Trigger
+    m(24797,35,756,3), // envoy.config.route.v3.CookieMatcher
+    m(24856,31,759,2), // envoy.config.route.v3.Decorator
+    m(24905,42,761,3), // envoy.config.route.v3.DirectResponseAction
+    m(24968,34,764,3), // envoy.config.route.v3.FilterConfig
+    m(25013,35,767,11), // envoy.config.route.v3.HeaderMatcher
+    m(25166,43,778,3), // envoy.config.route.v3.QueryParameterMatcher
+    m(25209,36,781,10), // envoy.config.route.v3.RedirectAction
+    m(25376,27,791,19), // envoy.config.route.v3.Route
+    m(26107,53,810,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
+    m(26160,33,812,37), // envoy.config.route.v3.RouteAction
+    m(27468,44,849,6), // envoy.config.route.v3.RouteAction.HashPolicy
+    m(27629,65,855,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
+    m(27703,51,856,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
+    m(27862,60,860,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
+    m(27922,51,862,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
+    m(27984,59,864,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
+    m(28043,51,865,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
+    m(28143,53,868,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
+    m(28283,47,875,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
+    m(28426,40,878,19), // envoy.config.route.v3.RouteConfiguration
+    m(28829,66,897,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
+    m(28895,31,899,1), // envoy.config.route.v3.RouteList
+    m(28932,32,900,15), // envoy.config.route.v3.RouteMatch
+    m(29205,47,915,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
+    m(29252,54,915,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
+    m(29306,55,915,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
+    m(29379,29,917,6), // envoy.config.route.v3.Tracing
+    m(29483,36,923,2), // envoy.config.route.v3.VirtualCluster
+    m(29519,33,925,24), // envoy.config.route.v3.VirtualHost
+    m(29787,59,949,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
+    m(29846,37,951,5), // envoy.config.route.v3.WeightedCluster
+    m(29971,51,956,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
+    m(30022,77,966,2), // envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry
+    m(30099,53,968,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
+    m(30175,57,973,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+    m(30232,57,974,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    m(30289,43,975,8), // envoy.extensions.clusters.dns.v3.DnsCluster
+    m(30384,55,983,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
+    m(30439,68,985,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
+    m(30699,63,991,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
+    m(30771,58,993,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
+    m(31011,46,998,10), // envoy.extensions.filters.http.router.v3.Router
+    m(31519,71,1008,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(31654,56,1010,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
+    m(31787,52,1012,3), // envoy.extensions.filters.http.set_metadata.v3.Config
+    m(31857,54,1015,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
+    m(31976,65,1019,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(32041,67,1019,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
+    m(32135,61,1022,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(32196,65,1022,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
+    m(32380,78,1028,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
+    m(32479,70,1031,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
+    m(32563,63,1033,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(32876,68,1038,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
+    m(32949,58,1042,1), // envoy.extensions.filters.network.direct_response.v3.Config
+    m(33015,45,1043,0), // envoy.extensions.filters.network.echo.v3.Echo
+    m(33060,81,1043,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(34761,101,1103,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(34906,103,1106,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(35032,109,1108,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(35163,95,1115,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(35319,70,1118,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(35389,76,1123,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
+    m(35472,63,1125,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(35565,78,1127,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
+    m(35643,74,1128,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
+    m(35762,66,1133,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
+    m(35837,59,1137,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
+    m(35958,58,1140,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
+    m(36016,54,1140,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(36705,74,1163,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(36804,70,1166,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
+    m(37060,70,1176,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(37130,84,1177,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(37214,47,1180,0), // envoy.extensions.formatter.metadata.v3.Metadata
+    m(37261,63,1180,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
+    m(37324,79,1180,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
+    m(37462,60,1183,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
+    m(37539,66,1186,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
+    m(37610,76,1187,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
+    m(37686,67,1187,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
+    m(37753,92,1189,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
+    m(37845,85,1189,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
+    m(38029,70,1195,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
+    m(38149,57,1201,1), // envoy.extensions.load_balancing_policies.random.v3.Random
+    m(38206,66,1202,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
+    m(38272,70,1204,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
+    m(38342,75,1205,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
+    m(38417,69,1205,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
+    m(38486,71,1205,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
+    m(38557,70,1205,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
+    m(38627,66,1205,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
+    m(38693,64,1205,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
+    m(38757,66,1205,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
+    m(38823,66,1205,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
+    m(38889,73,1205,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
+    m(38962,49,1205,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
+    m(39095,69,1207,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+    m(39468,81,1219,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
+    m(39600,73,1221,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
+    m(39964,66,1230,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
+    m(40043,70,1231,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
+    m(40134,55,1232,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+    m(40298,70,1234,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
+    m(40384,88,1235,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
+    m(40505,64,1236,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
+    m(40638,78,1238,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
+    m(40716,83,1239,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
+    m(40987,58,1243,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(41045,70,1243,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(41687,58,1259,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(42575,95,1274,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(42772,62,1278,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(43188,67,1289,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
+    m(43281,79,1291,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
+    m(43458,57,1294,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(43525,48,1296,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(43652,63,1301,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(43726,56,1304,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(44352,51,1313,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
+    m(44442,55,1316,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(44727,62,1322,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
+    m(44793,60,1323,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(45123,54,1330,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(45344,69,1341,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(45446,73,1345,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(45519,78,1348,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(45597,48,1351,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(45810,77,1360,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(45887,49,1362,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(46036,43,1370,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(46110,44,1377,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(46160,54,1384,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(46268,69,1388,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(46348,71,1389,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(46425,78,1392,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(46503,35,1392,8), // envoy.service.discovery.v3.Resource
+    m(46579,48,1400,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(46639,40,1401,2), // envoy.service.discovery.v3.ResourceError
+    m(46679,42,1403,2), // envoy.service.discovery.v3.ResourceLocator
+    m(46721,65,1405,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(46786,39,1407,2), // envoy.service.discovery.v3.ResourceName
+    m(46854,35,1409,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(46899,40,1411,3), // envoy.type.matcher.v3.FilterStateMatcher
+    m(46997,49,1414,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
+    m(47046,33,1415,1), // envoy.type.matcher.v3.ListMatcher
+    m(47085,39,1416,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(47132,37,1417,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(47175,49,1421,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(47224,31,1422,1), // envoy.type.matcher.v3.OrMatcher
+    m(47269,45,1423,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(47333,34,1425,2), // envoy.type.matcher.v3.RegexMatcher
+    m(47441,44,1427,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(47501,35,1428,7), // envoy.type.matcher.v3.StringMatcher
+    m(47619,34,1435,7), // envoy.type.matcher.v3.ValueMatcher
+    m(47695,44,1442,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(47739,34,1442,2), // envoy.type.metadata.v3.MetadataKey
+    m(47773,46,1444,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(47824,35,1446,4), // envoy.type.metadata.v3.MetadataKind
+    m(47870,43,1450,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(47913,40,1450,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(47953,43,1450,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(47996,41,1450,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(48037,31,1450,6), // envoy.type.tracing.v3.CustomTag
+    m(48103,43,1456,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(48146,38,1458,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(48184,39,1460,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(48223,40,1461,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(48267,25,1464,2), // envoy.type.v3.DoubleRange
+    m(48300,31,1466,2), // envoy.type.v3.FractionalPercent
+    m(48351,24,1468,2), // envoy.type.v3.HashPolicy
+    m(48375,36,1470,1), // envoy.type.v3.HashPolicy.FilterState
+    m(48411,33,1471,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(48444,24,1471,1), // envoy.type.v3.HttpStatus
+    m(48472,24,1472,2), // envoy.type.v3.Int32Range
+    m(48496,24,1474,2), // envoy.type.v3.Int64Range
+    m(48520,21,1476,1), // envoy.type.v3.Percent
+    m(48541,29,1477,3), // envoy.type.v3.SemanticVersion
+    m(48599,25,1480,3), // envoy.type.v3.TokenBucket
+    m(48652,19,1483,2), // google.protobuf.Any
+    m(48671,25,1485,1), // google.protobuf.BoolValue
+    m(48696,26,1486,1), // google.protobuf.BytesValue
+    m(48722,27,1487,1), // google.protobuf.DoubleValue
+    m(48749,24,1488,2), // google.protobuf.Duration
+    m(48785,21,1490,0), // google.protobuf.Empty
+    m(48806,26,1490,1), // google.protobuf.FloatValue
+    m(48832,26,1491,1), // google.protobuf.Int32Value
+    m(48858,26,1492,1), // google.protobuf.Int64Value
+    m(48884,25,1493,1), // google.protobuf.ListValue
+    m(48915,27,1494,1), // google.protobuf.StringValue
+    m(48942,22,1495,1), // google.protobuf.Struct
+    m(48970,34,1496,2), // google.protobuf.Struct.FieldsEntry
+    m(49004,25,1498,2), // google.protobuf.Timestamp
+    m(49029,27,1500,1), // google.protobuf.UInt32Value
+    m(49056,27,1501,1), // google.protobuf.UInt64Value
+    m(49083,21,1502,6), // google.protobuf.Value
+    m(49170,17,1508,3), // google.rpc.Status
+    m(49194,25,1511,1), // xds.core.v3.ContextParams
+    m(49225,37,1512,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(49262,32,1514,2), // xds.core.v3.TypedExtensionConfig
+    m(49294,27,1516,3), // xds.type.matcher.v3.Matcher
+    m(49356,39,1519,1), // xds.type.matcher.v3.Matcher.MatcherList
+    m(49403,52,1520,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
+    m(49472,49,1522,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
+    m(49569,63,1526,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
+    m(49632,65,1527,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
+    m(49725,39,1530,4), // xds.type.matcher.v3.Matcher.MatcherTree
+    m(49850,48,1534,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
+    m(49901,57,1535,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
+    m(49958,35,1537,3), // xds.type.matcher.v3.Matcher.OnMatch
+    m(50050,32,1540,2), // xds.type.matcher.v3.RegexMatcher
+    m(50082,42,1542,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(50124,33,1542,7), // xds.type.matcher.v3.StringMatcher
 ];
 
 pub(crate) static FIELDS: [FieldRow; 1549] = [
@@ -2626,499 +2625,499 @@ pub(crate) static FIELDS: [FieldRow; 1549] = [
     f(4992,15,17,b'm',59,4,255,b'S',0,0), // layered_runtime
     f(5035,13,18,b's',65535,0,255,b'R',5007,28), // header_prefix
     f(5048,29,19,b'm',375,4,255,b'S',0,0), // stats_server_version_override
-    f(5167,23,20,b'b',65535,0,255,b'I',5077,90), // use_tcp_for_dns_lookups
-    f(5225,20,21,b'm',148,2,255,b'R',5190,35), // bootstrap_extensions
-    f(5318,14,22,b'm',98,2,255,b'R',5245,73), // config_sources
-    f(5364,21,23,b'm',98,4,255,b'R',5332,32), // default_config_source
-    f(5419,24,24,b's',65535,0,255,b'I',5385,34), // default_socket_interface
-    f(5506,30,25,b'm',65535,1,255,b'R',5443,63), // certificate_provider_instances
-    f(5599,19,26,b's',65535,2,255,b'I',5536,63), // node_context_params
-    f(5618,9,27,b'm',66,4,255,b'I',4705,68), // watchdogs
-    f(5713,13,28,b'm',58,2,255,b'I',5627,86), // fatal_actions
-    f(5726,20,29,b'b',65535,4,0,b'I',4615,70), // stats_flush_on_admin
-    f(5746,21,30,b'm',101,4,255,b'I',5077,90), // dns_resolution_config
-    f(5767,25,31,b'm',148,4,255,b'I',5077,90), // typed_dns_resolver_config
-    f(5851,14,32,b'm',57,2,255,b'I',5792,59), // inline_headers
-    f(5924,22,33,b's',65535,0,255,b'I',5865,59), // perf_tracing_file_path
-    f(6040,20,34,b'm',148,4,255,b'I',5946,94), // default_regex_engine
-    f(6112,22,35,b'm',148,4,255,b'R',6060,52), // xds_delegate_extension
-    f(6192,28,36,b'm',148,4,255,b'R',6134,58), // xds_config_tracker_extension
-    f(6283,16,37,b'm',148,4,255,b'R',6220,63), // listener_manager
-    f(6299,22,38,b'm',49,4,255,b'S',0,0), // application_log_config
-    f(6363,21,39,b'm',51,4,255,b'I',6321,42), // deferred_stat_options
-    f(6425,32,40,b'm',53,4,255,b'I',6384,41), // grpc_async_client_manager_config
-    f(6507,24,41,b'm',60,4,255,b'I',6457,50), // memory_allocator_manager
-    f(6613,23,42,b'm',364,4,1,b'I',6531,82), // stats_eviction_interval
-    f(6668,26,43,b'b',65535,0,255,b'I',6636,32), // enable_worker_cpu_affinity
+    f(5077,23,20,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
+    f(5135,20,21,b'm',148,2,255,b'R',5100,35), // bootstrap_extensions
+    f(5228,14,22,b'm',98,2,255,b'R',5155,73), // config_sources
+    f(5274,21,23,b'm',98,4,255,b'R',5242,32), // default_config_source
+    f(5329,24,24,b's',65535,0,255,b'I',5295,34), // default_socket_interface
+    f(5416,30,25,b'm',65535,1,255,b'R',5353,63), // certificate_provider_instances
+    f(5509,19,26,b's',65535,2,255,b'I',5446,63), // node_context_params
+    f(5528,9,27,b'm',66,4,255,b'I',4705,68), // watchdogs
+    f(5623,13,28,b'm',58,2,255,b'I',5537,86), // fatal_actions
+    f(5636,20,29,b'b',65535,4,0,b'I',4615,70), // stats_flush_on_admin
+    f(5656,21,30,b'm',101,4,255,b'S',0,0), // dns_resolution_config
+    f(5677,25,31,b'm',148,4,255,b'S',0,0), // typed_dns_resolver_config
+    f(5761,14,32,b'm',57,2,255,b'I',5702,59), // inline_headers
+    f(5834,22,33,b's',65535,0,255,b'I',5775,59), // perf_tracing_file_path
+    f(5950,20,34,b'm',148,4,255,b'I',5856,94), // default_regex_engine
+    f(6022,22,35,b'm',148,4,255,b'R',5970,52), // xds_delegate_extension
+    f(6102,28,36,b'm',148,4,255,b'R',6044,58), // xds_config_tracker_extension
+    f(6193,16,37,b'm',148,4,255,b'R',6130,63), // listener_manager
+    f(6209,22,38,b'm',49,4,255,b'S',0,0), // application_log_config
+    f(6273,21,39,b'm',51,4,255,b'I',6231,42), // deferred_stat_options
+    f(6335,32,40,b'm',53,4,255,b'I',6294,41), // grpc_async_client_manager_config
+    f(6417,24,41,b'm',60,4,255,b'I',6367,50), // memory_allocator_manager
+    f(6523,23,42,b'm',364,4,1,b'I',6441,82), // stats_eviction_interval
+    f(6578,26,43,b'b',65535,0,255,b'I',6546,32), // enable_worker_cpu_affinity
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig
     f(942,10,1,b'm',50,4,255,b'S',0,0), // log_format
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat
-    f(6816,11,1,b'm',371,4,0,b'S',0,0), // json_format
-    f(6827,11,2,b's',65535,4,0,b'S',0,0), // text_format
+    f(6726,11,1,b'm',371,4,0,b'S',0,0), // json_format
+    f(6737,11,2,b's',65535,4,0,b'S',0,0), // text_format
     // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
-    f(6929,30,1,b'b',65535,0,255,b'I',6893,36), // enable_deferred_creation_stats
+    f(6839,30,1,b'b',65535,0,255,b'I',6803,36), // enable_deferred_creation_stats
     // envoy.config.bootstrap.v3.Bootstrap.DynamicResources
-    f(7011,10,1,b'm',98,4,255,b'S',0,0), // lds_config
-    f(7021,10,2,b'm',98,4,255,b'S',0,0), // cds_config
-    f(7031,10,3,b'm',93,4,255,b'S',0,0), // ads_config
-    f(7091,21,5,b's',65535,0,255,b'R',7041,50), // lds_resources_locator
-    f(7112,21,6,b's',65535,0,255,b'R',7041,50), // cds_resources_locator
+    f(6921,10,1,b'm',98,4,255,b'S',0,0), // lds_config
+    f(6931,10,2,b'm',98,4,255,b'S',0,0), // cds_config
+    f(6941,10,3,b'm',93,4,255,b'S',0,0), // ads_config
+    f(7001,21,5,b's',65535,0,255,b'R',6951,50), // lds_resources_locator
+    f(7022,21,6,b's',65535,0,255,b'R',6951,50), // cds_resources_locator
     // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    f(7197,30,1,b'm',364,4,255,b'I',6893,36), // max_cached_entry_idle_duration
+    f(7107,30,1,b'm',364,4,255,b'I',6803,36), // max_cached_entry_idle_duration
     // envoy.config.bootstrap.v3.Bootstrap.StaticResources
-    f(7278,9,1,b'm',163,2,255,b'S',0,0), // listeners
-    f(7287,8,2,b'm',70,2,255,b'S',0,0), // clusters
-    f(7295,7,3,b'm',297,2,255,b'S',0,0), // secrets
+    f(7188,9,1,b'm',163,2,255,b'S',0,0), // listeners
+    f(7197,8,2,b'm',70,2,255,b'S',0,0), // clusters
+    f(7205,7,3,b'm',297,2,255,b'S',0,0), // secrets
     // envoy.config.bootstrap.v3.ClusterManager
-    f(7409,18,1,b's',65535,0,255,b'I',7342,67), // local_cluster_name
-    f(7500,17,2,b'm',56,4,255,b'I',7427,73), // outlier_detection
-    f(7517,20,3,b'm',95,4,255,b'S',0,0), // upstream_bind_config
-    f(7537,17,4,b'm',93,4,255,b'R',0,0), // load_stats_config
-    f(7610,32,5,b'b',65535,0,255,b'I',7554,56), // enable_deferred_cluster_creation
+    f(7319,18,1,b's',65535,0,255,b'I',7252,67), // local_cluster_name
+    f(7410,17,2,b'm',56,4,255,b'I',7337,73), // outlier_detection
+    f(7427,20,3,b'm',95,4,255,b'S',0,0), // upstream_bind_config
+    f(7447,17,4,b'm',93,4,255,b'R',0,0), // load_stats_config
+    f(7520,32,5,b'b',65535,0,255,b'I',7464,56), // enable_deferred_cluster_creation
     // envoy.config.bootstrap.v3.ClusterManager.OutlierDetection
-    f(7699,14,1,b's',65535,0,255,b'I',6893,36), // event_log_path
-    f(7713,13,2,b'm',103,4,255,b'I',6893,36), // event_service
+    f(7609,14,1,b's',65535,0,255,b'I',6803,36), // event_log_path
+    f(7623,13,2,b'm',103,4,255,b'I',6803,36), // event_service
     // envoy.config.bootstrap.v3.CustomInlineHeader
-    f(7770,18,1,b's',65535,0,255,b'I',6893,36), // inline_header_name
-    f(7788,18,2,b'e',8,0,255,b'I',6893,36), // inline_header_type
+    f(7680,18,1,b's',65535,0,255,b'I',6803,36), // inline_header_name
+    f(7698,18,2,b'e',8,0,255,b'I',6803,36), // inline_header_type
     // envoy.config.bootstrap.v3.FatalAction
-    f(7843,6,1,b'm',148,4,255,b'I',6893,36), // config
+    f(7753,6,1,b'm',148,4,255,b'I',6803,36), // config
     // envoy.config.bootstrap.v3.LayeredRuntime
-    f(7889,6,1,b'm',61,2,255,b'S',0,0), // layers
+    f(7799,6,1,b'm',61,2,255,b'S',0,0), // layers
     // envoy.config.bootstrap.v3.MemoryAllocatorManager
-    f(7943,16,1,b'w',65535,0,255,b'I',6893,36), // bytes_to_release
-    f(7959,23,2,b'm',364,4,255,b'I',6893,36), // memory_release_interval
-    f(7982,23,3,b'm',375,4,255,b'I',6893,36), // soft_memory_limit_bytes
-    f(8005,28,4,b'm',374,4,255,b'I',6893,36), // max_per_cpu_cache_size_bytes
-    f(8033,24,5,b'w',65535,0,255,b'I',6893,36), // max_unfreed_memory_bytes
+    f(7853,16,1,b'w',65535,0,255,b'I',6803,36), // bytes_to_release
+    f(7869,23,2,b'm',364,4,255,b'I',6803,36), // memory_release_interval
+    f(7892,23,3,b'm',375,4,255,b'I',6803,36), // soft_memory_limit_bytes
+    f(7915,28,4,b'm',374,4,255,b'I',6803,36), // max_per_cpu_cache_size_bytes
+    f(7943,24,5,b'w',65535,0,255,b'I',6803,36), // max_unfreed_memory_bytes
     // envoy.config.bootstrap.v3.RuntimeLayer
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(8095,12,2,b'm',371,4,0,b'S',0,0), // static_layer
-    f(8107,10,3,b'm',63,4,0,b'S',0,0), // disk_layer
-    f(8117,11,4,b'm',62,4,0,b'S',0,0), // admin_layer
-    f(8172,10,5,b'm',65535,4,0,b'R',8128,44), // rtds_layer
+    f(8005,12,2,b'm',371,4,0,b'S',0,0), // static_layer
+    f(8017,10,3,b'm',63,4,0,b'S',0,0), // disk_layer
+    f(8027,11,4,b'm',62,4,0,b'S',0,0), // admin_layer
+    f(8082,10,5,b'm',65535,4,0,b'R',8038,44), // rtds_layer
     // envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer
     // envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer
-    f(8279,12,1,b's',65535,0,255,b'S',0,0), // symlink_root
-    f(8291,22,2,b'b',65535,0,255,b'S',0,0), // append_service_cluster
-    f(8313,12,3,b's',65535,0,255,b'S',0,0), // subdirectory
+    f(8189,12,1,b's',65535,0,255,b'S',0,0), // symlink_root
+    f(8201,22,2,b'b',65535,0,255,b'S',0,0), // append_service_cluster
+    f(8223,12,3,b's',65535,0,255,b'S',0,0), // subdirectory
     // envoy.config.bootstrap.v3.Watchdog
-    f(8359,12,1,b'm',364,4,255,b'I',6893,36), // miss_timeout
-    f(8371,16,2,b'm',364,4,255,b'I',6893,36), // megamiss_timeout
-    f(8387,12,3,b'm',364,4,255,b'I',6893,36), // kill_timeout
-    f(8399,17,4,b'm',364,4,255,b'I',6893,36), // multikill_timeout
-    f(8416,19,5,b'm',357,4,255,b'I',6893,36), // multikill_threshold
-    f(8435,23,6,b'm',364,4,255,b'I',6893,36), // max_kill_timeout_jitter
-    f(8458,7,7,b'm',65,2,255,b'I',6893,36), // actions
+    f(8269,12,1,b'm',364,4,255,b'I',6803,36), // miss_timeout
+    f(8281,16,2,b'm',364,4,255,b'I',6803,36), // megamiss_timeout
+    f(8297,12,3,b'm',364,4,255,b'I',6803,36), // kill_timeout
+    f(8309,17,4,b'm',364,4,255,b'I',6803,36), // multikill_timeout
+    f(8326,19,5,b'm',357,4,255,b'I',6803,36), // multikill_threshold
+    f(8345,23,6,b'm',364,4,255,b'I',6803,36), // max_kill_timeout_jitter
+    f(8368,7,7,b'm',65,2,255,b'I',6803,36), // actions
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
-    f(7843,6,1,b'm',148,4,255,b'I',6893,36), // config
-    f(8514,5,2,b'e',9,0,255,b'I',6893,36), // event
+    f(7753,6,1,b'm',148,4,255,b'I',6803,36), // config
+    f(8424,5,2,b'e',9,0,255,b'I',6803,36), // event
     // envoy.config.bootstrap.v3.Watchdogs
-    f(8554,20,1,b'm',64,4,255,b'I',6893,36), // main_thread_watchdog
-    f(8574,15,2,b'm',64,4,255,b'I',6893,36), // worker_watchdog
+    f(8464,20,1,b'm',64,4,255,b'I',6803,36), // main_thread_watchdog
+    f(8484,15,2,b'm',64,4,255,b'I',6803,36), // worker_watchdog
     // envoy.config.cluster.v3.CircuitBreakers
-    f(8628,10,1,b'm',68,2,255,b'S',0,0), // thresholds
-    f(8689,19,2,b'm',68,2,255,b'R',8638,51), // per_host_thresholds
+    f(8538,10,1,b'm',68,2,255,b'S',0,0), // thresholds
+    f(8599,19,2,b'm',68,2,255,b'R',8548,51), // per_host_thresholds
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds
     f(2011,8,1,b'e',22,0,255,b'S',0,0), // priority
-    f(8758,15,2,b'm',374,4,255,b'S',0,0), // max_connections
-    f(8773,20,3,b'm',374,4,255,b'S',0,0), // max_pending_requests
-    f(8793,12,4,b'm',374,4,255,b'S',0,0), // max_requests
-    f(8805,11,5,b'm',374,4,255,b'S',0,0), // max_retries
-    f(8816,15,6,b'b',65535,0,255,b'S',0,0), // track_remaining
-    f(8891,20,7,b'm',374,4,255,b'I',8831,60), // max_connection_pools
-    f(8911,12,8,b'm',69,4,255,b'S',0,0), // retry_budget
+    f(8668,15,2,b'm',374,4,255,b'S',0,0), // max_connections
+    f(8683,20,3,b'm',374,4,255,b'S',0,0), // max_pending_requests
+    f(8703,12,4,b'm',374,4,255,b'S',0,0), // max_requests
+    f(8715,11,5,b'm',374,4,255,b'S',0,0), // max_retries
+    f(8726,15,6,b'b',65535,0,255,b'S',0,0), // track_remaining
+    f(8801,20,7,b'm',374,4,255,b'I',8741,60), // max_connection_pools
+    f(8821,12,8,b'm',69,4,255,b'S',0,0), // retry_budget
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget
-    f(8985,14,1,b'm',357,4,255,b'S',0,0), // budget_percent
-    f(8999,21,2,b'm',374,4,255,b'S',0,0), // min_retry_concurrency
-    f(9097,15,3,b'm',364,4,255,b'R',9020,77), // budget_interval
+    f(8895,14,1,b'm',357,4,255,b'S',0,0), // budget_percent
+    f(8909,21,2,b'm',374,4,255,b'S',0,0), // min_retry_concurrency
+    f(9007,15,3,b'm',364,4,255,b'R',8930,77), // budget_interval
     // envoy.config.cluster.v3.Cluster
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(2968,4,2,b'e',11,4,0,b'S',0,0), // type
-    f(9143,18,3,b'm',76,4,255,b'S',0,0), // eds_cluster_config
-    f(9161,15,4,b'm',364,4,255,b'S',0,0), // connect_timeout
-    f(9244,33,5,b'm',374,4,255,b'I',9176,68), // per_connection_buffer_limit_bytes
-    f(9277,9,6,b'e',13,0,255,b'S',0,0), // lb_policy
-    f(9343,13,8,b'm',65535,2,255,b'R',9286,57), // health_checks
-    f(9356,27,9,b'm',374,4,255,b'S',0,0), // max_requests_per_connection
+    f(9053,18,3,b'm',76,4,255,b'S',0,0), // eds_cluster_config
+    f(9071,15,4,b'm',364,4,255,b'S',0,0), // connect_timeout
+    f(9154,33,5,b'm',374,4,255,b'I',9086,68), // per_connection_buffer_limit_bytes
+    f(9187,9,6,b'e',13,0,255,b'S',0,0), // lb_policy
+    f(9253,13,8,b'm',65535,2,255,b'R',9196,57), // health_checks
+    f(9266,27,9,b'm',374,4,255,b'S',0,0), // max_requests_per_connection
     f(450,16,10,b'm',67,4,255,b'S',0,0), // circuit_breakers
-    f(9383,21,13,b'm',111,4,255,b'S',0,0), // http_protocol_options
-    f(9404,22,14,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(9426,16,16,b'm',364,4,255,b'S',0,0), // dns_refresh_rate
-    f(9442,17,17,b'e',12,0,255,b'S',0,0), // dns_lookup_family
-    f(9459,13,18,b'm',91,2,255,b'S',0,0), // dns_resolvers
-    f(7500,17,19,b'm',65535,4,255,b'R',9472,58), // outlier_detection
-    f(9530,16,20,b'm',364,4,255,b'S',0,0), // cleanup_interval
-    f(7517,20,21,b'm',95,4,255,b'S',0,0), // upstream_bind_config
-    f(9615,16,22,b'm',65535,4,255,b'R',9546,69), // lb_subset_config
-    f(9699,19,23,b'm',65535,4,1,b'R',9631,68), // ring_hash_lb_config
-    f(9718,16,24,b'm',147,4,255,b'S',0,0), // transport_socket
-    f(9768,8,25,b'm',119,4,255,b'I',9734,34), // metadata
-    f(9776,18,26,b'e',10,0,255,b'S',0,0), // protocol_selection
-    f(9794,16,27,b'm',71,4,255,b'S',0,0), // common_lb_config
-    f(9810,13,28,b's',65535,0,255,b'S',0,0), // alt_stat_name
-    f(9823,28,29,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
-    f(9851,27,30,b'm',87,4,255,b'S',0,0), // upstream_connection_options
-    f(9985,40,31,b'b',65535,0,255,b'I',9878,107), // close_connections_on_host_health_failure
-    f(10088,29,32,b'b',65535,0,255,b'I',10025,63), // ignore_health_on_host_removal
-    f(10117,15,33,b'm',151,4,255,b'S',0,0), // load_assignment
-    f(10132,22,34,b'm',78,4,1,b'S',0,0), // original_dst_lb_config
-    f(10154,32,36,b'm',83,1,255,b'S',0,0), // typed_extension_protocol_options
-    f(10186,23,37,b'm',77,4,1,b'S',0,0), // least_request_lb_config
-    f(10209,12,38,b'm',75,4,0,b'S',0,0), // cluster_type
-    f(10221,15,39,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(3548,7,40,b'm',65535,2,255,b'R',10236,75), // filters
-    f(10311,21,41,b'm',84,4,255,b'S',0,0), // load_balancing_policy
-    f(10390,10,42,b'm',98,4,255,b'R',10332,58), // lrs_server
-    f(10400,24,43,b'm',82,2,255,b'S',0,0), // transport_socket_matches
-    f(10424,24,44,b'm',80,4,255,b'S',0,0), // dns_failure_refresh_rate
-    f(5167,23,45,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
-    f(10448,30,46,b'm',149,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(10504,21,47,b'b',65535,0,255,b'I',10478,26), // track_timeout_budgets
-    f(10594,15,48,b'm',148,4,255,b'R',10525,69), // upstream_config
-    f(10638,19,49,b'm',86,4,255,b'I',10609,29), // track_cluster_stats
-    f(10702,17,50,b'm',79,4,255,b'I',10657,45), // preconnect_policy
-    f(10719,41,51,b'b',65535,0,255,b'S',0,0), // connection_pool_per_downstream_connection
-    f(10825,16,52,b'm',65535,4,1,b'R',10760,65), // maglev_lb_config
-    f(5746,21,53,b'm',101,4,255,b'S',0,0), // dns_resolution_config
-    f(10841,21,54,b'm',361,4,255,b'S',0,0), // wait_for_warm_on_init
-    f(5767,25,55,b'm',148,4,255,b'S',0,0), // typed_dns_resolver_config
-    f(10862,21,56,b'm',81,4,1,b'S',0,0), // round_robin_lb_config
-    f(10883,27,57,b's',65535,2,255,b'R',10332,58), // lrs_report_endpoint_metrics
-    f(10910,10,58,b'm',364,4,255,b'S',0,0), // dns_jitter
-    f(10948,24,59,b'm',381,4,255,b'R',10920,28), // transport_socket_matcher
-    f(11047,44,60,b'm',364,4,255,b'R',10972,75), // per_connection_buffer_high_watermark_timeout
-    f(11114,13,61,b'm',172,4,255,b'I',11091,23), // stats_matcher
-    f(11193,16,62,b'm',65535,4,255,b'R',11127,66), // queuing_policies
+    f(9293,21,13,b'm',111,4,255,b'S',0,0), // http_protocol_options
+    f(9314,22,14,b'm',114,4,255,b'S',0,0), // http2_protocol_options
+    f(9336,16,16,b'm',364,4,255,b'S',0,0), // dns_refresh_rate
+    f(9352,17,17,b'e',12,0,255,b'S',0,0), // dns_lookup_family
+    f(9369,13,18,b'm',91,2,255,b'S',0,0), // dns_resolvers
+    f(7410,17,19,b'm',65535,4,255,b'R',9382,58), // outlier_detection
+    f(9440,16,20,b'm',364,4,255,b'S',0,0), // cleanup_interval
+    f(7427,20,21,b'm',95,4,255,b'S',0,0), // upstream_bind_config
+    f(9525,16,22,b'm',65535,4,255,b'R',9456,69), // lb_subset_config
+    f(9609,19,23,b'm',65535,4,1,b'R',9541,68), // ring_hash_lb_config
+    f(9628,16,24,b'm',147,4,255,b'S',0,0), // transport_socket
+    f(9678,8,25,b'm',119,4,255,b'I',9644,34), // metadata
+    f(9686,18,26,b'e',10,0,255,b'S',0,0), // protocol_selection
+    f(9704,16,27,b'm',71,4,255,b'S',0,0), // common_lb_config
+    f(9720,13,28,b's',65535,0,255,b'S',0,0), // alt_stat_name
+    f(9733,28,29,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
+    f(9761,27,30,b'm',87,4,255,b'S',0,0), // upstream_connection_options
+    f(9895,40,31,b'b',65535,0,255,b'I',9788,107), // close_connections_on_host_health_failure
+    f(9998,29,32,b'b',65535,0,255,b'I',9935,63), // ignore_health_on_host_removal
+    f(10027,15,33,b'm',151,4,255,b'S',0,0), // load_assignment
+    f(10042,22,34,b'm',78,4,1,b'S',0,0), // original_dst_lb_config
+    f(10064,32,36,b'm',83,1,255,b'S',0,0), // typed_extension_protocol_options
+    f(10096,23,37,b'm',77,4,1,b'S',0,0), // least_request_lb_config
+    f(10119,12,38,b'm',75,4,0,b'S',0,0), // cluster_type
+    f(10131,15,39,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
+    f(3548,7,40,b'm',65535,2,255,b'R',10146,75), // filters
+    f(10221,21,41,b'm',84,4,255,b'S',0,0), // load_balancing_policy
+    f(10300,10,42,b'm',98,4,255,b'R',10242,58), // lrs_server
+    f(10310,24,43,b'm',82,2,255,b'S',0,0), // transport_socket_matches
+    f(10334,24,44,b'm',80,4,255,b'S',0,0), // dns_failure_refresh_rate
+    f(5077,23,45,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
+    f(10358,30,46,b'm',149,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(10414,21,47,b'b',65535,0,255,b'I',10388,26), // track_timeout_budgets
+    f(10504,15,48,b'm',148,4,255,b'R',10435,69), // upstream_config
+    f(10548,19,49,b'm',86,4,255,b'I',10519,29), // track_cluster_stats
+    f(10612,17,50,b'm',79,4,255,b'I',10567,45), // preconnect_policy
+    f(10629,41,51,b'b',65535,0,255,b'S',0,0), // connection_pool_per_downstream_connection
+    f(10735,16,52,b'm',65535,4,1,b'R',10670,65), // maglev_lb_config
+    f(5656,21,53,b'm',101,4,255,b'S',0,0), // dns_resolution_config
+    f(10751,21,54,b'm',361,4,255,b'S',0,0), // wait_for_warm_on_init
+    f(5677,25,55,b'm',148,4,255,b'S',0,0), // typed_dns_resolver_config
+    f(10772,21,56,b'm',81,4,1,b'S',0,0), // round_robin_lb_config
+    f(10793,27,57,b's',65535,2,255,b'R',10242,58), // lrs_report_endpoint_metrics
+    f(10820,10,58,b'm',364,4,255,b'S',0,0), // dns_jitter
+    f(10858,24,59,b'm',381,4,255,b'R',10830,28), // transport_socket_matcher
+    f(10957,44,60,b'm',364,4,255,b'R',10882,75), // per_connection_buffer_high_watermark_timeout
+    f(11024,13,61,b'm',172,4,255,b'I',11001,23), // stats_matcher
+    f(11103,16,62,b'm',65535,4,255,b'R',11037,66), // queuing_policies
     // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    f(11255,23,1,b'm',357,4,255,b'S',0,0), // healthy_panic_threshold
-    f(11278,20,2,b'm',74,4,0,b'S',0,0), // zone_aware_lb_config
-    f(11298,27,3,b'm',73,4,0,b'S',0,0), // locality_weighted_lb_config
-    f(11377,19,4,b'm',364,4,255,b'I',11325,52), // update_merge_window
-    f(11448,31,5,b'b',65535,0,255,b'I',11396,52), // ignore_new_hosts_until_first_hc
-    f(11479,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
-    f(11587,28,7,b'm',72,4,255,b'I',11515,72), // consistent_hashing_lb_config
-    f(11714,20,8,b'm',110,4,255,b'I',11615,99), // override_host_status
+    f(11165,23,1,b'm',357,4,255,b'S',0,0), // healthy_panic_threshold
+    f(11188,20,2,b'm',74,4,0,b'S',0,0), // zone_aware_lb_config
+    f(11208,27,3,b'm',73,4,0,b'S',0,0), // locality_weighted_lb_config
+    f(11287,19,4,b'm',364,4,255,b'I',11235,52), // update_merge_window
+    f(11358,31,5,b'b',65535,0,255,b'I',11306,52), // ignore_new_hosts_until_first_hc
+    f(11389,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
+    f(11497,28,7,b'm',72,4,255,b'I',11425,72), // consistent_hashing_lb_config
+    f(11624,20,8,b'm',110,4,255,b'I',11525,99), // override_host_status
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
-    f(11806,24,1,b'b',65535,0,255,b'I',6893,36), // use_hostname_for_hashing
-    f(11830,19,2,b'm',374,4,255,b'I',6893,36), // hash_balance_factor
+    f(11716,24,1,b'b',65535,0,255,b'I',6803,36), // use_hostname_for_hashing
+    f(11740,19,2,b'm',374,4,255,b'I',6803,36), // hash_balance_factor
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
-    f(12089,15,1,b'm',357,4,255,b'I',11984,105), // routing_enabled
-    f(12104,16,2,b'm',375,4,255,b'I',11984,105), // min_cluster_size
-    f(12120,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
+    f(11999,15,1,b'm',357,4,255,b'I',11894,105), // routing_enabled
+    f(12014,16,2,b'm',375,4,255,b'I',11894,105), // min_cluster_size
+    f(12030,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
     // envoy.config.cluster.v3.Cluster.CustomClusterType
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,2,b'm',360,4,255,b'S',0,0), // typed_config
     // envoy.config.cluster.v3.Cluster.EdsClusterConfig
-    f(12238,10,1,b'm',98,4,255,b'S',0,0), // eds_config
-    f(12248,12,2,b's',65535,0,255,b'S',0,0), // service_name
+    f(12148,10,1,b'm',98,4,255,b'S',0,0), // eds_config
+    f(12158,12,2,b's',65535,0,255,b'S',0,0), // service_name
     // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    f(12312,12,1,b'm',374,4,255,b'S',0,0), // choice_count
-    f(12324,19,2,b'm',132,4,255,b'S',0,0), // active_request_bias
-    f(12407,17,3,b'm',65535,4,255,b'R',12343,64), // slow_start_config
+    f(12222,12,1,b'm',374,4,255,b'S',0,0), // choice_count
+    f(12234,19,2,b'm',132,4,255,b'S',0,0), // active_request_bias
+    f(12317,17,3,b'm',65535,4,255,b'R',12253,64), // slow_start_config
     // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
-    f(12475,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
-    f(12490,16,2,b's',65535,0,255,b'S',0,0), // http_header_name
-    f(12506,22,3,b'm',374,4,255,b'S',0,0), // upstream_port_override
-    f(12615,12,4,b'm',337,4,255,b'R',12528,87), // metadata_key
+    f(12385,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
+    f(12400,16,2,b's',65535,0,255,b'S',0,0), // http_header_name
+    f(12416,22,3,b'm',374,4,255,b'S',0,0), // upstream_port_override
+    f(12525,12,4,b'm',337,4,255,b'R',12438,87), // metadata_key
     // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    f(12675,29,1,b'm',363,4,255,b'I',6893,36), // per_upstream_preconnect_ratio
-    f(12704,27,2,b'm',363,4,255,b'I',6893,36), // predictive_preconnect_ratio
-    f(12731,27,3,b'm',328,4,255,b'I',6893,36), // preconnect_enabled_metadata
+    f(12585,29,1,b'm',363,4,255,b'I',6803,36), // per_upstream_preconnect_ratio
+    f(12614,27,2,b'm',363,4,255,b'I',6803,36), // predictive_preconnect_ratio
+    f(12641,27,3,b'm',328,4,255,b'I',6803,36), // preconnect_enabled_metadata
     // envoy.config.cluster.v3.Cluster.RefreshRate
-    f(12801,13,1,b'm',364,4,255,b'S',0,0), // base_interval
-    f(12814,12,2,b'm',364,4,255,b'S',0,0), // max_interval
+    f(12711,13,1,b'm',364,4,255,b'S',0,0), // base_interval
+    f(12724,12,2,b'm',364,4,255,b'S',0,0), // max_interval
     // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
-    f(12407,17,1,b'm',65535,4,255,b'R',12343,64), // slow_start_config
+    f(12317,17,1,b'm',65535,4,255,b'R',12253,64), // slow_start_config
     // envoy.config.cluster.v3.Cluster.TransportSocketMatch
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(12928,5,2,b'm',371,4,255,b'S',0,0), // match
-    f(9718,16,3,b'm',147,4,255,b'S',0,0), // transport_socket
+    f(12838,5,2,b'm',371,4,255,b'S',0,0), // match
+    f(9628,16,3,b'm',147,4,255,b'S',0,0), // transport_socket
     // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
-    f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
     // envoy.config.cluster.v3.LoadBalancingPolicy
-    f(13045,8,1,b'm',85,2,255,b'S',0,0), // policies
+    f(12955,8,1,b'm',85,2,255,b'S',0,0), // policies
     // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
-    f(13103,22,4,b'm',148,4,255,b'S',0,0), // typed_extension_config
+    f(13013,22,4,b'm',148,4,255,b'S',0,0), // typed_extension_config
     // envoy.config.cluster.v3.TrackClusterStats
-    f(13166,15,1,b'b',65535,0,255,b'I',6893,36), // timeout_budgets
-    f(13181,22,2,b'b',65535,0,255,b'I',6893,36), // request_response_sizes
-    f(13203,18,3,b'b',65535,0,255,b'I',6893,36), // per_endpoint_stats
+    f(13076,15,1,b'b',65535,0,255,b'I',6803,36), // timeout_budgets
+    f(13091,22,2,b'b',65535,0,255,b'I',6803,36), // request_response_sizes
+    f(13113,18,3,b'b',65535,0,255,b'I',6803,36), // per_endpoint_stats
     // envoy.config.cluster.v3.UpstreamConnectionOptions
-    f(13270,13,1,b'm',145,4,255,b'S',0,0), // tcp_keepalive
-    f(13328,48,2,b'b',65535,0,255,b'I',13283,45), // set_local_interface_name_on_upstream_connections
-    f(13376,21,3,b'm',88,4,255,b'S',0,0), // happy_eyeballs_config
+    f(13180,13,1,b'm',145,4,255,b'S',0,0), // tcp_keepalive
+    f(13238,48,2,b'b',65535,0,255,b'I',13193,45), // set_local_interface_name_on_upstream_connections
+    f(13286,21,3,b'm',88,4,255,b'S',0,0), // happy_eyeballs_config
     // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
-    f(13466,28,1,b'e',14,0,255,b'S',0,0), // first_address_family_version
-    f(13494,26,2,b'm',374,4,255,b'S',0,0), // first_address_family_count
+    f(13376,28,1,b'e',14,0,255,b'S',0,0), // first_address_family_version
+    f(13404,26,2,b'm',374,4,255,b'S',0,0), // first_address_family_count
     // envoy.config.common.mutation_rules.v3.HeaderMutation
-    f(13572,6,1,b's',65535,4,0,b'S',0,0), // remove
-    f(13578,6,2,b'm',109,4,0,b'S',0,0), // append
-    f(13584,15,3,b'm',90,4,0,b'S',0,0), // remove_on_match
+    f(13482,6,1,b's',65535,4,0,b'S',0,0), // remove
+    f(13488,6,2,b'm',109,4,0,b'S',0,0), // append
+    f(13494,15,3,b'm',90,4,0,b'S',0,0), // remove_on_match
     // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
-    f(13665,11,1,b'm',334,4,255,b'S',0,0), // key_matcher
+    f(13575,11,1,b'm',334,4,255,b'S',0,0), // key_matcher
     // envoy.config.core.v3.Address
-    f(13704,14,1,b'm',138,4,0,b'S',0,0), // socket_address
-    f(13718,4,2,b'm',125,4,0,b'S',0,0), // pipe
-    f(13758,22,3,b'm',65535,4,0,b'R',13722,36), // envoy_internal_address
+    f(13614,14,1,b'm',138,4,0,b'S',0,0), // socket_address
+    f(13628,4,2,b'm',125,4,0,b'S',0,0), // pipe
+    f(13668,22,3,b'm',65535,4,0,b'R',13632,36), // envoy_internal_address
     // envoy.config.core.v3.AggregatedConfigSource
     // envoy.config.core.v3.ApiConfigSource
-    f(13859,8,1,b'e',15,0,255,b'S',0,0), // api_type
-    f(13911,13,2,b's',65535,2,255,b'R',13867,44), // cluster_names
-    f(13969,13,3,b'm',364,4,255,b'I',13924,45), // refresh_delay
-    f(13982,13,4,b'm',106,2,255,b'S',0,0), // grpc_services
-    f(13995,15,5,b'm',364,4,255,b'I',13924,45), // request_timeout
-    f(14071,19,6,b'm',128,4,255,b'I',14010,61), // rate_limit_settings
-    f(14090,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
-    f(14120,21,8,b'e',16,0,255,b'S',0,0), // transport_api_version
-    f(14141,17,9,b'm',148,2,255,b'R',0,0), // config_validators
+    f(13769,8,1,b'e',15,0,255,b'S',0,0), // api_type
+    f(13821,13,2,b's',65535,2,255,b'R',13777,44), // cluster_names
+    f(13879,13,3,b'm',364,4,255,b'I',13834,45), // refresh_delay
+    f(13892,13,4,b'm',106,2,255,b'S',0,0), // grpc_services
+    f(13905,15,5,b'm',364,4,255,b'I',13834,45), // request_timeout
+    f(13981,19,6,b'm',128,4,255,b'I',13920,61), // rate_limit_settings
+    f(14000,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
+    f(14030,21,8,b'e',16,0,255,b'S',0,0), // transport_api_version
+    f(14051,17,9,b'm',148,2,255,b'R',0,0), // config_validators
     // envoy.config.core.v3.BackoffStrategy
-    f(12801,13,1,b'm',364,4,255,b'S',0,0), // base_interval
-    f(12814,12,2,b'm',364,4,255,b'S',0,0), // max_interval
+    f(12711,13,1,b'm',364,4,255,b'S',0,0), // base_interval
+    f(12724,12,2,b'm',364,4,255,b'S',0,0), // max_interval
     // envoy.config.core.v3.BindConfig
-    f(14225,14,1,b'm',138,4,255,b'S',0,0), // source_address
-    f(14239,8,2,b'm',361,4,255,b'S',0,0), // freebind
-    f(4297,14,3,b'm',139,2,255,b'R',14247,69), // socket_options
-    f(14316,27,4,b'm',138,2,255,b'S',0,0), // additional_source_addresses
-    f(14343,22,5,b'm',105,2,255,b'S',0,0), // extra_source_addresses
-    f(14468,22,6,b'm',148,4,255,b'R',14365,103), // local_address_selector
-    f(14533,27,7,b'b',65535,0,255,b'R',14490,43), // validate_network_namespaces
+    f(14135,14,1,b'm',138,4,255,b'S',0,0), // source_address
+    f(14149,8,2,b'm',361,4,255,b'S',0,0), // freebind
+    f(4297,14,3,b'm',139,2,255,b'R',14157,69), // socket_options
+    f(14226,27,4,b'm',138,2,255,b'S',0,0), // additional_source_addresses
+    f(14253,22,5,b'm',105,2,255,b'S',0,0), // extra_source_addresses
+    f(14378,22,6,b'm',148,4,255,b'R',14275,103), // local_address_selector
+    f(14443,27,7,b'b',65535,0,255,b'R',14400,43), // validate_network_namespaces
     // envoy.config.core.v3.BuildVersion
     f(2825,7,1,b'm',358,4,255,b'S',0,0), // version
-    f(9768,8,2,b'm',371,4,255,b'S',0,0), // metadata
+    f(9678,8,2,b'm',371,4,255,b'S',0,0), // metadata
     // envoy.config.core.v3.CidrRange
-    f(14623,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(14637,10,2,b'm',374,4,255,b'S',0,0), // prefix_len
+    f(14533,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
+    f(14547,10,2,b'm',374,4,255,b'S',0,0), // prefix_len
     // envoy.config.core.v3.ConfigSource
     f(131,4,1,b's',65535,4,0,b'S',0,0), // path
-    f(14680,17,2,b'm',93,4,0,b'S',0,0), // api_config_source
-    f(14697,3,3,b'm',92,4,0,b'S',0,0), // ads
-    f(14700,21,4,b'm',364,4,255,b'S',0,0), // initial_fetch_timeout
-    f(14721,4,5,b'm',137,4,0,b'S',0,0), // self
-    f(14725,20,6,b'e',16,0,255,b'S',0,0), // resource_api_version
-    f(14745,11,7,b'm',65535,2,255,b'R',7041,50), // authorities
-    f(14756,18,8,b'm',124,4,0,b'S',0,0), // path_config_source
+    f(14590,17,2,b'm',93,4,0,b'S',0,0), // api_config_source
+    f(14607,3,3,b'm',92,4,0,b'S',0,0), // ads
+    f(14610,21,4,b'm',364,4,255,b'S',0,0), // initial_fetch_timeout
+    f(14631,4,5,b'm',137,4,0,b'S',0,0), // self
+    f(14635,20,6,b'e',16,0,255,b'S',0,0), // resource_api_version
+    f(14655,11,7,b'm',65535,2,255,b'R',6951,50), // authorities
+    f(14666,18,8,b'm',124,4,0,b'S',0,0), // path_config_source
     // envoy.config.core.v3.ControlPlane
-    f(14807,10,1,b's',65535,0,255,b'S',0,0), // identifier
+    f(14717,10,1,b's',65535,0,255,b'S',0,0), // identifier
     // envoy.config.core.v3.DataSource
-    f(14848,8,1,b's',65535,4,0,b'S',0,0), // filename
-    f(14856,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
-    f(14868,13,3,b's',65535,4,0,b'S',0,0), // inline_string
-    f(14881,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
-    f(14901,17,5,b'm',150,4,255,b'S',0,0), // watched_directory
+    f(14758,8,1,b's',65535,4,0,b'S',0,0), // filename
+    f(14766,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
+    f(14778,13,3,b's',65535,4,0,b'S',0,0), // inline_string
+    f(14791,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
+    f(14811,17,5,b'm',150,4,255,b'S',0,0), // watched_directory
     // envoy.config.core.v3.DnsResolutionConfig
-    f(14958,9,1,b'm',91,2,255,b'S',0,0), // resolvers
-    f(14967,20,2,b'm',102,4,255,b'S',0,0), // dns_resolver_options
+    f(14868,9,1,b'm',91,2,255,b'S',0,0), // resolvers
+    f(14877,20,2,b'm',102,4,255,b'S',0,0), // dns_resolver_options
     // envoy.config.core.v3.DnsResolverOptions
-    f(5167,23,1,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
-    f(15026,24,2,b'b',65535,0,255,b'S',0,0), // no_default_search_domain
+    f(5077,23,1,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
+    f(14936,24,2,b'b',65535,0,255,b'S',0,0), // no_default_search_domain
     // envoy.config.core.v3.EventServiceConfig
-    f(15089,12,1,b'm',106,4,0,b'I',6893,36), // grpc_service
+    f(14999,12,1,b'm',106,4,0,b'I',6803,36), // grpc_service
     // envoy.config.core.v3.Extension
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(15131,8,2,b's',65535,0,255,b'S',0,0), // category
-    f(15139,15,3,b's',65535,0,255,b'S',0,0), // type_descriptor
+    f(15041,8,2,b's',65535,0,255,b'S',0,0), // category
+    f(15049,15,3,b's',65535,0,255,b'S',0,0), // type_descriptor
     f(2825,7,4,b'm',96,4,255,b'S',0,0), // version
-    f(15154,8,5,b'b',65535,0,255,b'S',0,0), // disabled
-    f(15162,9,6,b's',65535,2,255,b'S',0,0), // type_urls
+    f(15064,8,5,b'b',65535,0,255,b'S',0,0), // disabled
+    f(15072,9,6,b's',65535,2,255,b'S',0,0), // type_urls
     // envoy.config.core.v3.ExtraSourceAddress
     f(1960,7,1,b'm',138,4,255,b'S',0,0), // address
     f(4297,14,2,b'm',143,4,255,b'R',0,0), // socket_options
     // envoy.config.core.v3.GrpcService
-    f(15242,10,1,b'm',107,4,0,b'S',0,0), // envoy_grpc
-    f(15281,11,2,b'm',65535,4,0,b'R',15252,29), // google_grpc
-    f(15326,7,3,b'm',364,4,255,b'I',15292,34), // timeout
-    f(15333,16,5,b'm',108,2,255,b'S',0,0), // initial_metadata
-    f(15349,12,6,b'm',129,4,255,b'R',0,0), // retry_policy
+    f(15152,10,1,b'm',107,4,0,b'S',0,0), // envoy_grpc
+    f(15191,11,2,b'm',65535,4,0,b'R',15162,29), // google_grpc
+    f(15236,7,3,b'm',364,4,255,b'I',15202,34), // timeout
+    f(15243,16,5,b'm',108,2,255,b'S',0,0), // initial_metadata
+    f(15259,12,6,b'm',129,4,255,b'R',0,0), // retry_policy
     // envoy.config.core.v3.GrpcService.EnvoyGrpc
-    f(15403,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(15415,9,2,b's',65535,0,255,b'S',0,0), // authority
-    f(15349,12,3,b'm',129,4,255,b'I',15424,53), // retry_policy
-    f(15477,26,4,b'm',374,4,255,b'S',0,0), // max_receive_message_length
-    f(15551,18,5,b'b',65535,0,255,b'I',15503,48), // skip_envoy_headers
+    f(15313,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
+    f(15325,9,2,b's',65535,0,255,b'S',0,0), // authority
+    f(15259,12,3,b'm',129,4,255,b'I',15334,53), // retry_policy
+    f(15387,26,4,b'm',374,4,255,b'S',0,0), // max_receive_message_length
+    f(15461,18,5,b'b',65535,0,255,b'I',15413,48), // skip_envoy_headers
     // envoy.config.core.v3.HeaderValue
-    f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
-    f(15601,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
+    f(15511,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
     // envoy.config.core.v3.HeaderValueOption
     f(3744,6,1,b'm',108,4,255,b'S',0,0), // header
-    f(13578,6,2,b'm',361,4,255,b'S',0,0), // append
-    f(15648,13,3,b'e',17,0,255,b'S',0,0), // append_action
-    f(15661,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
+    f(13488,6,2,b'm',361,4,255,b'S',0,0), // append
+    f(15558,13,3,b'e',17,0,255,b'S',0,0), // append_action
+    f(15571,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
     // envoy.config.core.v3.HealthStatusSet
-    f(3691,8,1,b'e',18,2,255,b'I',6893,36), // statuses
+    f(3691,8,1,b'e',18,2,255,b'I',6803,36), // statuses
     // envoy.config.core.v3.Http1ProtocolOptions
-    f(15754,18,1,b'm',361,4,255,b'S',0,0), // allow_absolute_url
-    f(15772,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
-    f(15786,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
-    f(15810,17,4,b'm',112,4,255,b'S',0,0), // header_key_format
-    f(15827,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
-    f(15900,20,6,b'b',65535,0,255,b'R',15842,58), // allow_chunked_length
-    f(15957,45,7,b'm',361,4,255,b'I',15920,37), // override_stream_error_on_invalid_http_message
-    f(16002,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
-    f(16065,16,9,b'm',361,4,255,b'I',16026,39), // use_balsa_parser
-    f(16120,20,10,b'b',65535,0,255,b'I',16081,39), // allow_custom_methods
-    f(16179,22,11,b'm',334,2,255,b'R',16140,39), // ignore_http_11_upgrade
+    f(15664,18,1,b'm',361,4,255,b'S',0,0), // allow_absolute_url
+    f(15682,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
+    f(15696,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
+    f(15720,17,4,b'm',112,4,255,b'S',0,0), // header_key_format
+    f(15737,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
+    f(15810,20,6,b'b',65535,0,255,b'R',15752,58), // allow_chunked_length
+    f(15867,45,7,b'm',361,4,255,b'I',15830,37), // override_stream_error_on_invalid_http_message
+    f(15912,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
+    f(15975,16,9,b'm',361,4,255,b'I',15936,39), // use_balsa_parser
+    f(16030,20,10,b'b',65535,0,255,b'I',15991,39), // allow_custom_methods
+    f(16089,22,11,b'm',334,2,255,b'R',16050,39), // ignore_http_11_upgrade
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    f(16258,17,1,b'm',113,4,0,b'S',0,0), // proper_case_words
-    f(16320,18,8,b'm',148,4,0,b'I',16275,45), // stateful_formatter
+    f(16168,17,1,b'm',113,4,0,b'S',0,0), // proper_case_words
+    f(16230,18,8,b'm',148,4,0,b'I',16185,45), // stateful_formatter
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
     // envoy.config.core.v3.Http2ProtocolOptions
-    f(16452,16,1,b'm',374,4,255,b'S',0,0), // hpack_table_size
-    f(16468,22,2,b'm',374,4,255,b'S',0,0), // max_concurrent_streams
-    f(16490,26,3,b'm',374,4,255,b'S',0,0), // initial_stream_window_size
-    f(16516,30,4,b'm',374,4,255,b'S',0,0), // initial_connection_window_size
-    f(16546,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
-    f(16614,14,6,b'b',65535,0,255,b'R',16559,55), // allow_metadata
-    f(16662,19,7,b'm',374,4,255,b'I',16628,34), // max_outbound_frames
-    f(16726,27,8,b'm',374,4,255,b'I',16681,45), // max_outbound_control_frames
-    f(16794,49,9,b'm',374,4,255,b'I',16753,41), // max_consecutive_inbound_frames_with_empty_payload
-    f(16889,38,10,b'm',374,4,255,b'I',16843,46), // max_inbound_priority_frames_per_stream
-    f(16927,52,11,b'm',374,4,255,b'I',16753,41), // max_inbound_window_update_frames_per_data_frame_sent
-    f(17019,38,12,b'b',65535,0,255,b'I',16979,40), // stream_error_on_invalid_http_messaging
-    f(17104,26,13,b'm',65535,2,255,b'R',17057,47), // custom_settings_parameters
-    f(15957,45,14,b'm',361,4,255,b'I',16979,40), // override_stream_error_on_invalid_http_message
-    f(17130,20,15,b'm',117,4,255,b'S',0,0), // connection_keepalive
-    f(17188,17,16,b'm',361,4,255,b'I',17150,38), // use_oghttp2_codec
-    f(17266,17,17,b'm',375,4,255,b'I',17205,61), // max_metadata_size
-    f(17320,23,18,b'm',361,4,255,b'I',17283,37), // enable_huffman_encoding
-    f(17343,24,19,b'm',374,4,255,b'R',0,0), // max_header_field_size_kb
-    f(17406,17,20,b'm',361,4,255,b'I',17367,39), // disallow_obs_text
-    f(17465,18,21,b'm',375,4,255,b'I',17423,42), // stream_reset_burst
-    f(17483,17,22,b'm',375,4,255,b'I',17423,42), // stream_reset_rate
+    f(16362,16,1,b'm',374,4,255,b'S',0,0), // hpack_table_size
+    f(16378,22,2,b'm',374,4,255,b'S',0,0), // max_concurrent_streams
+    f(16400,26,3,b'm',374,4,255,b'S',0,0), // initial_stream_window_size
+    f(16426,30,4,b'm',374,4,255,b'S',0,0), // initial_connection_window_size
+    f(16456,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
+    f(16524,14,6,b'b',65535,0,255,b'R',16469,55), // allow_metadata
+    f(16572,19,7,b'm',374,4,255,b'I',16538,34), // max_outbound_frames
+    f(16636,27,8,b'm',374,4,255,b'I',16591,45), // max_outbound_control_frames
+    f(16704,49,9,b'm',374,4,255,b'I',16663,41), // max_consecutive_inbound_frames_with_empty_payload
+    f(16799,38,10,b'm',374,4,255,b'I',16753,46), // max_inbound_priority_frames_per_stream
+    f(16837,52,11,b'm',374,4,255,b'I',16663,41), // max_inbound_window_update_frames_per_data_frame_sent
+    f(16929,38,12,b'b',65535,0,255,b'I',16889,40), // stream_error_on_invalid_http_messaging
+    f(17014,26,13,b'm',65535,2,255,b'R',16967,47), // custom_settings_parameters
+    f(15867,45,14,b'm',361,4,255,b'I',16889,40), // override_stream_error_on_invalid_http_message
+    f(17040,20,15,b'm',117,4,255,b'S',0,0), // connection_keepalive
+    f(17098,17,16,b'm',361,4,255,b'I',17060,38), // use_oghttp2_codec
+    f(17176,17,17,b'm',375,4,255,b'I',17115,61), // max_metadata_size
+    f(17230,23,18,b'm',361,4,255,b'I',17193,37), // enable_huffman_encoding
+    f(17253,24,19,b'm',374,4,255,b'R',0,0), // max_header_field_size_kb
+    f(17316,17,20,b'm',361,4,255,b'I',17277,39), // disallow_obs_text
+    f(17375,18,21,b'm',375,4,255,b'I',17333,42), // stream_reset_burst
+    f(17393,17,22,b'm',375,4,255,b'I',17333,42), // stream_reset_rate
     // envoy.config.core.v3.HttpProtocolOptions
-    f(17540,12,1,b'm',364,4,255,b'S',0,0), // idle_timeout
-    f(17552,17,2,b'm',374,4,255,b'S',0,0), // max_headers_count
-    f(17569,23,3,b'm',364,4,255,b'S',0,0), // max_connection_duration
-    f(17592,19,4,b'm',364,4,255,b'S',0,0), // max_stream_duration
-    f(17611,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
-    f(9356,27,6,b'm',374,4,255,b'S',0,0), // max_requests_per_connection
-    f(17660,23,7,b'm',374,4,255,b'R',17642,18), // max_response_headers_kb
-    f(17683,30,8,b'm',357,4,255,b'S',0,0), // max_connection_duration_jitter
+    f(17450,12,1,b'm',364,4,255,b'S',0,0), // idle_timeout
+    f(17462,17,2,b'm',374,4,255,b'S',0,0), // max_headers_count
+    f(17479,23,3,b'm',364,4,255,b'S',0,0), // max_connection_duration
+    f(17502,19,4,b'm',364,4,255,b'S',0,0), // max_stream_duration
+    f(17521,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
+    f(9266,27,6,b'm',374,4,255,b'S',0,0), // max_requests_per_connection
+    f(17570,23,7,b'm',374,4,255,b'R',17552,18), // max_response_headers_kb
+    f(17593,30,8,b'm',357,4,255,b'S',0,0), // max_connection_duration_jitter
     // envoy.config.core.v3.JsonFormatOptions
-    f(17751,15,1,b'b',65535,0,255,b'I',6893,36), // sort_properties
+    f(17661,15,1,b'b',65535,0,255,b'I',6803,36), // sort_properties
     // envoy.config.core.v3.KeepaliveSettings
-    f(17804,8,1,b'm',364,4,255,b'S',0,0), // interval
-    f(15326,7,2,b'm',364,4,255,b'S',0,0), // timeout
-    f(17812,15,3,b'm',357,4,255,b'S',0,0), // interval_jitter
-    f(17887,24,4,b'm',364,4,255,b'R',17827,60), // connection_idle_interval
+    f(17714,8,1,b'm',364,4,255,b'S',0,0), // interval
+    f(15236,7,2,b'm',364,4,255,b'S',0,0), // timeout
+    f(17722,15,3,b'm',357,4,255,b'S',0,0), // interval_jitter
+    f(17797,24,4,b'm',364,4,255,b'R',17737,60), // connection_idle_interval
     // envoy.config.core.v3.Locality
-    f(17940,6,1,b's',65535,0,255,b'S',0,0), // region
-    f(17946,4,2,b's',65535,0,255,b'S',0,0), // zone
-    f(17950,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
+    f(17850,6,1,b's',65535,0,255,b'S',0,0), // region
+    f(17856,4,2,b's',65535,0,255,b'S',0,0), // zone
+    f(17860,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
     // envoy.config.core.v3.Metadata
-    f(17987,15,1,b'm',120,1,255,b'S',0,0), // filter_metadata
-    f(18036,21,2,b'm',121,1,255,b'I',18002,34), // typed_filter_metadata
+    f(17897,15,1,b'm',120,1,255,b'S',0,0), // filter_metadata
+    f(17946,21,2,b'm',121,1,255,b'I',17912,34), // typed_filter_metadata
     // envoy.config.core.v3.Metadata.FilterMetadataEntry
-    f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',371,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
-    f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Node
-    f(18185,2,1,b's',65535,0,255,b'S',0,0), // id
+    f(18095,2,1,b's',65535,0,255,b'S',0,0), // id
     f(694,7,2,b's',65535,0,255,b'S',0,0), // cluster
-    f(9768,8,3,b'm',371,4,255,b'S',0,0), // metadata
+    f(9678,8,3,b'm',371,4,255,b'S',0,0), // metadata
     f(2044,8,4,b'm',118,4,255,b'S',0,0), // locality
-    f(18187,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
-    f(18202,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
-    f(18220,24,8,b'm',96,4,0,b'S',0,0), // user_agent_build_version
-    f(18244,10,9,b'm',104,2,255,b'S',0,0), // extensions
-    f(18254,15,10,b's',65535,2,255,b'S',0,0), // client_features
-    f(18269,19,11,b'm',91,2,255,b'S',0,0), // listening_addresses
-    f(18288,18,12,b'm',123,1,255,b'S',0,0), // dynamic_parameters
+    f(18097,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
+    f(18112,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
+    f(18130,24,8,b'm',96,4,0,b'S',0,0), // user_agent_build_version
+    f(18154,10,9,b'm',104,2,255,b'S',0,0), // extensions
+    f(18164,15,10,b's',65535,2,255,b'S',0,0), // client_features
+    f(18179,19,11,b'm',91,2,255,b'S',0,0), // listening_addresses
+    f(18198,18,12,b'm',123,1,255,b'S',0,0), // dynamic_parameters
     // envoy.config.core.v3.Node.DynamicParametersEntry
-    f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',378,4,255,b'S',0,0), // value
     // envoy.config.core.v3.PathConfigSource
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(14901,17,2,b'm',150,4,255,b'S',0,0), // watched_directory
-    f(18391,13,3,b'm',364,4,255,b'R',0,0), // poll_interval
+    f(14811,17,2,b'm',150,4,255,b'S',0,0), // watched_directory
+    f(18301,13,3,b'm',364,4,255,b'R',0,0), // poll_interval
     // envoy.config.core.v3.Pipe
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(1048,4,2,b'u',65535,0,255,b'S',0,0), // mode
     // envoy.config.core.v3.ProxyProtocolConfig
     f(2825,7,1,b'e',20,0,255,b'S',0,0), // version
-    f(18551,17,2,b'm',127,4,255,b'R',18469,82), // pass_through_tlvs
-    f(18568,10,3,b'm',146,2,255,b'S',0,0), // added_tlvs
+    f(18461,17,2,b'm',127,4,255,b'R',18379,82), // pass_through_tlvs
+    f(18478,10,3,b'm',146,2,255,b'S',0,0), // added_tlvs
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
-    f(18627,10,1,b'e',21,0,255,b'S',0,0), // match_type
-    f(18637,8,2,b'u',65535,2,255,b'S',0,0), // tlv_type
+    f(18537,10,1,b'e',21,0,255,b'S',0,0), // match_type
+    f(18547,8,2,b'u',65535,2,255,b'S',0,0), // tlv_type
     // envoy.config.core.v3.RateLimitSettings
-    f(18683,10,1,b'm',374,4,255,b'I',6893,36), // max_tokens
-    f(18693,9,2,b'm',363,4,255,b'I',6893,36), // fill_rate
+    f(18593,10,1,b'm',374,4,255,b'I',6803,36), // max_tokens
+    f(18603,9,2,b'm',363,4,255,b'I',6803,36), // fill_rate
     // envoy.config.core.v3.RetryPolicy
-    f(18734,14,1,b'm',94,4,255,b'I',6893,36), // retry_back_off
-    f(18748,11,2,b'm',374,4,255,b'I',6893,36), // num_retries
-    f(18759,8,3,b's',65535,0,255,b'I',6893,36), // retry_on
-    f(18767,14,4,b'm',131,4,255,b'I',6893,36), // retry_priority
-    f(18781,20,5,b'm',130,2,255,b'I',6893,36), // retry_host_predicate
-    f(18801,33,6,b'l',65535,0,255,b'I',6893,36), // host_selection_retry_max_attempts
+    f(18644,14,1,b'm',94,4,255,b'I',6803,36), // retry_back_off
+    f(18658,11,2,b'm',374,4,255,b'I',6803,36), // num_retries
+    f(18669,8,3,b's',65535,0,255,b'I',6803,36), // retry_on
+    f(18677,14,4,b'm',131,4,255,b'I',6803,36), // retry_priority
+    f(18691,20,5,b'm',130,2,255,b'I',6803,36), // retry_host_predicate
+    f(18711,33,6,b'l',65535,0,255,b'I',6803,36), // host_selection_retry_max_attempts
     // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
-    f(345,4,1,b's',65535,0,255,b'I',6893,36), // name
-    f(3148,12,2,b'm',360,4,0,b'I',6893,36), // typed_config
+    f(345,4,1,b's',65535,0,255,b'I',6803,36), // name
+    f(3148,12,2,b'm',360,4,0,b'I',6803,36), // typed_config
     // envoy.config.core.v3.RetryPolicy.RetryPriority
-    f(345,4,1,b's',65535,0,255,b'I',6893,36), // name
-    f(3148,12,2,b'm',360,4,0,b'I',6893,36), // typed_config
+    f(345,4,1,b's',65535,0,255,b'I',6803,36), // name
+    f(3148,12,2,b'm',360,4,0,b'I',6803,36), // typed_config
     // envoy.config.core.v3.RuntimeDouble
-    f(18965,13,1,b'd',65535,0,255,b'S',0,0), // default_value
+    f(18875,13,1,b'd',65535,0,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFeatureFlag
-    f(18965,13,1,b'm',361,4,255,b'S',0,0), // default_value
+    f(18875,13,1,b'm',361,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
-    f(18965,13,1,b'm',350,4,255,b'S',0,0), // default_value
+    f(18875,13,1,b'm',350,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeUInt32
-    f(18965,13,2,b'u',65535,0,255,b'S',0,0), // default_value
+    f(18875,13,2,b'u',65535,0,255,b'S',0,0), // default_value
     f(3962,11,3,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.SchemeHeaderTransformation
-    f(19143,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
-    f(19162,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
+    f(19053,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
+    f(19072,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
     // envoy.config.core.v3.SelfConfigSource
-    f(14120,21,1,b'e',16,0,255,b'S',0,0), // transport_api_version
+    f(14030,21,1,b'e',16,0,255,b'S',0,0), // transport_api_version
     // envoy.config.core.v3.SocketAddress
-    f(19247,8,1,b'e',23,0,255,b'S',0,0), // protocol
+    f(19157,8,1,b'e',23,0,255,b'S',0,0), // protocol
     f(1960,7,2,b's',65535,0,255,b'S',0,0), // address
-    f(19255,10,3,b'u',65535,4,0,b'S',0,0), // port_value
-    f(19282,10,4,b's',65535,4,0,b'R',19265,17), // named_port
-    f(19341,13,5,b's',65535,0,255,b'R',19292,49), // resolver_name
-    f(19354,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
-    f(19365,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
+    f(19165,10,3,b'u',65535,4,0,b'S',0,0), // port_value
+    f(19192,10,4,b's',65535,4,0,b'R',19175,17), // named_port
+    f(19251,13,5,b's',65535,0,255,b'R',19202,49), // resolver_name
+    f(19264,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
+    f(19275,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
     // envoy.config.core.v3.SocketOption
-    f(19424,11,1,b's',65535,0,255,b'S',0,0), // description
-    f(19435,5,2,b'l',65535,0,255,b'S',0,0), // level
+    f(19334,11,1,b's',65535,0,255,b'S',0,0), // description
+    f(19345,5,2,b'l',65535,0,255,b'S',0,0), // level
     f(345,4,3,b'l',65535,0,255,b'S',0,0), // name
-    f(19440,9,4,b'l',65535,4,0,b'S',0,0), // int_value
-    f(19449,9,5,b'y',65535,4,0,b'S',0,0), // buf_value
+    f(19350,9,4,b'l',65535,4,0,b'S',0,0), // int_value
+    f(19359,9,5,b'y',65535,4,0,b'S',0,0), // buf_value
     f(2832,5,6,b'e',25,0,255,b'S',0,0), // state
     f(2968,4,7,b'm',140,4,255,b'S',0,0), // type
-    f(19458,10,8,b'e',24,0,255,b'S',0,0), // ip_version
+    f(19368,10,8,b'e',24,0,255,b'S',0,0), // ip_version
     // envoy.config.core.v3.SocketOption.SocketType
-    f(19512,6,1,b'm',142,4,255,b'S',0,0), // stream
-    f(19518,8,2,b'm',141,4,255,b'S',0,0), // datagram
+    f(19422,6,1,b'm',142,4,255,b'S',0,0), // stream
+    f(19428,8,2,b'm',141,4,255,b'S',0,0), // datagram
     // envoy.config.core.v3.SocketOption.SocketType.Datagram
     // envoy.config.core.v3.SocketOption.SocketType.Stream
     // envoy.config.core.v3.SocketOptionsOverride
     f(4297,14,1,b'm',139,2,255,b'S',0,0), // socket_options
     // envoy.config.core.v3.SubstitutionFormatString
-    f(6827,11,1,b's',65535,4,0,b'S',0,0), // text_format
-    f(6816,11,2,b'm',371,4,0,b'S',0,0), // json_format
-    f(19717,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
-    f(19734,12,4,b's',65535,0,255,b'S',0,0), // content_type
-    f(19746,18,5,b'm',100,4,0,b'S',0,0), // text_format_source
-    f(19764,10,6,b'm',148,2,255,b'S',0,0), // formatters
-    f(19810,19,7,b'm',116,4,255,b'I',19774,36), // json_format_options
+    f(6737,11,1,b's',65535,4,0,b'S',0,0), // text_format
+    f(6726,11,2,b'm',371,4,0,b'S',0,0), // json_format
+    f(19627,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
+    f(19644,12,4,b's',65535,0,255,b'S',0,0), // content_type
+    f(19656,18,5,b'm',100,4,0,b'S',0,0), // text_format_source
+    f(19674,10,6,b'm',148,2,255,b'S',0,0), // formatters
+    f(19720,19,7,b'm',116,4,255,b'I',19684,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(19862,16,1,b'm',374,4,255,b'S',0,0), // keepalive_probes
-    f(19878,14,2,b'm',374,4,255,b'S',0,0), // keepalive_time
-    f(19892,18,3,b'm',374,4,255,b'S',0,0), // keepalive_interval
+    f(19772,16,1,b'm',374,4,255,b'S',0,0), // keepalive_probes
+    f(19788,14,2,b'm',374,4,255,b'S',0,0), // keepalive_time
+    f(19802,18,3,b'm',374,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TlvEntry
     f(2968,4,1,b'u',65535,0,255,b'S',0,0), // type
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
-    f(19991,13,3,b'm',144,4,255,b'R',19939,52), // format_string
+    f(19901,13,3,b'm',144,4,255,b'R',19849,52), // format_string
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,3,b'm',360,4,0,b'S',0,0), // typed_config
@@ -3126,715 +3125,715 @@ pub(crate) static FIELDS: [FieldRow; 1549] = [
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,2,b'm',360,4,255,b'S',0,0), // typed_config
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    f(20129,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
-    f(20137,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
-    f(20214,24,3,b's',65535,0,255,b'I',20156,58), // override_auto_sni_header
+    f(20039,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
+    f(20047,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
+    f(20124,24,3,b's',65535,0,255,b'I',20066,58), // override_auto_sni_header
     // envoy.config.core.v3.WatchedDirectory
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(20275,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
+    f(20185,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
     // envoy.config.endpoint.v3.ClusterLoadAssignment
-    f(15403,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(20333,9,2,b'm',158,2,255,b'S',0,0), // endpoints
-    f(20342,6,4,b'm',153,4,255,b'S',0,0), // policy
-    f(20348,15,5,b'm',152,1,255,b'S',0,0), // named_endpoints
+    f(15313,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
+    f(20243,9,2,b'm',158,2,255,b'S',0,0), // endpoints
+    f(20252,6,4,b'm',153,4,255,b'S',0,0), // policy
+    f(20258,15,5,b'm',152,1,255,b'S',0,0), // named_endpoints
     // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
-    f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',154,4,255,b'S',0,0), // value
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    f(20539,14,2,b'm',65535,2,255,b'R',20482,57), // drop_overloads
-    f(20553,23,3,b'm',374,4,255,b'S',0,0), // overprovisioning_factor
-    f(20675,20,4,b'm',364,4,255,b'R',20576,99), // endpoint_stale_after
-    f(20695,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
+    f(20449,14,2,b'm',65535,2,255,b'R',20392,57), // drop_overloads
+    f(20463,23,3,b'm',374,4,255,b'S',0,0), // overprovisioning_factor
+    f(20585,20,4,b'm',364,4,255,b'R',20486,99), // endpoint_stale_after
+    f(20605,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
     // envoy.config.endpoint.v3.Endpoint
     f(1960,7,1,b'm',91,4,255,b'S',0,0), // address
-    f(20752,19,2,b'm',156,4,255,b'I',11396,52), // health_check_config
+    f(20662,19,2,b'm',156,4,255,b'I',11306,52), // health_check_config
     f(2003,8,3,b's',65535,0,255,b'S',0,0), // hostname
-    f(20771,20,4,b'm',155,2,255,b'S',0,0), // additional_addresses
-    f(466,18,5,b's',65535,0,255,b'I',20791,35), // observability_name
+    f(20681,20,4,b'm',155,2,255,b'S',0,0), // additional_addresses
+    f(466,18,5,b's',65535,0,255,b'I',20701,35), // observability_name
     // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
     f(1960,7,1,b'm',91,4,255,b'S',0,0), // address
     // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    f(19255,10,1,b'u',65535,0,255,b'I',6893,36), // port_value
-    f(2003,8,2,b's',65535,0,255,b'I',6893,36), // hostname
-    f(1960,7,3,b'm',91,4,255,b'I',6893,36), // address
-    f(20928,27,4,b'b',65535,0,255,b'I',6893,36), // disable_active_health_check
+    f(19165,10,1,b'u',65535,0,255,b'I',6803,36), // port_value
+    f(2003,8,2,b's',65535,0,255,b'I',6803,36), // hostname
+    f(1960,7,3,b'm',91,4,255,b'I',6803,36), // address
+    f(20838,27,4,b'b',65535,0,255,b'I',6803,36), // disable_active_health_check
     // envoy.config.endpoint.v3.LbEndpoint
-    f(20990,8,1,b'm',154,4,0,b'S',0,0), // endpoint
+    f(20900,8,1,b'm',154,4,0,b'S',0,0), // endpoint
     f(1972,13,2,b'e',18,0,255,b'S',0,0), // health_status
-    f(9768,8,3,b'm',119,4,255,b'S',0,0), // metadata
-    f(20998,21,4,b'm',374,4,255,b'S',0,0), // load_balancing_weight
-    f(21019,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
+    f(9678,8,3,b'm',119,4,255,b'S',0,0), // metadata
+    f(20908,21,4,b'm',374,4,255,b'S',0,0), // load_balancing_weight
+    f(20929,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
     f(2044,8,1,b'm',118,4,255,b'S',0,0), // locality
-    f(21076,12,2,b'm',157,2,255,b'S',0,0), // lb_endpoints
-    f(20998,21,3,b'm',374,4,255,b'S',0,0), // load_balancing_weight
+    f(20986,12,2,b'm',157,2,255,b'S',0,0), // lb_endpoints
+    f(20908,21,3,b'm',374,4,255,b'S',0,0), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(21122,9,6,b'm',374,4,255,b'I',21088,34), // proximity
-    f(21147,23,7,b'm',65535,4,0,b'R',21131,16), // load_balancer_endpoints
-    f(21221,28,8,b'm',65535,4,0,b'R',21170,51), // leds_cluster_locality_config
-    f(9768,8,9,b'm',119,4,255,b'I',21249,35), // metadata
+    f(21032,9,6,b'm',374,4,255,b'I',20998,34), // proximity
+    f(21057,23,7,b'm',65535,4,0,b'R',21041,16), // load_balancer_endpoints
+    f(21131,28,8,b'm',65535,4,0,b'R',21080,51), // leds_cluster_locality_config
+    f(9678,8,9,b'm',119,4,255,b'I',21159,35), // metadata
     // envoy.config.listener.v3.AdditionalAddress
     f(1960,7,1,b'm',91,4,255,b'S',0,0), // address
     f(4297,14,2,b'm',143,4,255,b'S',0,0), // socket_options
-    f(13270,13,3,b'm',145,4,255,b'S',0,0), // tcp_keepalive
+    f(13180,13,3,b'm',145,4,255,b'S',0,0), // tcp_keepalive
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,4,b'm',360,4,0,b'S',0,0), // typed_config
-    f(21400,16,5,b'm',65535,4,0,b'R',21357,43), // config_discovery
+    f(21310,16,5,b'm',65535,4,0,b'R',21267,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
-    f(21452,18,1,b'm',162,4,255,b'S',0,0), // filter_chain_match
+    f(21362,18,1,b'm',162,4,255,b'S',0,0), // filter_chain_match
     f(3548,7,3,b'm',160,2,255,b'S',0,0), // filters
-    f(21508,15,4,b'm',361,4,255,b'R',21470,38), // use_proxy_proto
-    f(9768,8,5,b'm',119,4,255,b'I',21523,39), // metadata
-    f(9718,16,6,b'm',147,4,255,b'S',0,0), // transport_socket
+    f(21418,15,4,b'm',361,4,255,b'R',21380,38), // use_proxy_proto
+    f(9678,8,5,b'm',119,4,255,b'I',21433,39), // metadata
+    f(9628,16,6,b'm',147,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(21562,32,9,b'm',364,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(21472,32,9,b'm',364,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
-    f(21635,13,3,b'm',97,2,255,b'S',0,0), // prefix_ranges
-    f(21648,14,4,b's',65535,0,255,b'R',21088,34), // address_suffix
-    f(21662,10,5,b'm',374,4,255,b'R',21088,34), // suffix_len
-    f(21672,20,6,b'm',97,2,255,b'S',0,0), // source_prefix_ranges
-    f(21692,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(21704,16,8,b'm',374,4,255,b'S',0,0), // destination_port
-    f(21720,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
-    f(21738,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
-    f(21759,12,11,b's',65535,2,255,b'S',0,0), // server_names
-    f(21771,11,12,b'e',27,0,255,b'S',0,0), // source_type
-    f(21782,27,13,b'm',97,2,255,b'S',0,0), // direct_source_prefix_ranges
+    f(21545,13,3,b'm',97,2,255,b'S',0,0), // prefix_ranges
+    f(21558,14,4,b's',65535,0,255,b'R',20998,34), // address_suffix
+    f(21572,10,5,b'm',374,4,255,b'R',20998,34), // suffix_len
+    f(21582,20,6,b'm',97,2,255,b'S',0,0), // source_prefix_ranges
+    f(21602,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
+    f(21614,16,8,b'm',374,4,255,b'S',0,0), // destination_port
+    f(21630,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
+    f(21648,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
+    f(21669,12,11,b's',65535,2,255,b'S',0,0), // server_names
+    f(21681,11,12,b'e',27,0,255,b'S',0,0), // source_type
+    f(21692,27,13,b'm',97,2,255,b'S',0,0), // direct_source_prefix_ranges
     // envoy.config.listener.v3.Listener
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1960,7,2,b'm',91,4,255,b'S',0,0), // address
-    f(21842,13,3,b'm',161,2,255,b'S',0,0), // filter_chains
-    f(21855,16,4,b'm',361,4,255,b'S',0,0), // use_original_dst
-    f(9244,33,5,b'm',374,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
-    f(9768,8,6,b'm',119,4,255,b'I',21871,35), // metadata
-    f(21906,13,7,b'm',166,4,255,b'S',0,0), // deprecated_v1
-    f(21993,10,8,b'e',28,0,255,b'I',21919,74), // drain_type
-    f(22003,16,9,b'm',167,2,255,b'S',0,0), // listener_filters
-    f(22019,11,10,b'm',361,4,255,b'S',0,0), // transparent
-    f(14239,8,11,b'm',361,4,255,b'S',0,0), // freebind
-    f(22030,26,12,b'm',374,4,255,b'S',0,0), // tcp_fast_open_queue_length
+    f(21752,13,3,b'm',161,2,255,b'S',0,0), // filter_chains
+    f(21765,16,4,b'm',361,4,255,b'S',0,0), // use_original_dst
+    f(9154,33,5,b'm',374,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
+    f(9678,8,6,b'm',119,4,255,b'I',21781,35), // metadata
+    f(21816,13,7,b'm',166,4,255,b'S',0,0), // deprecated_v1
+    f(21903,10,8,b'e',28,0,255,b'I',21829,74), // drain_type
+    f(21913,16,9,b'm',167,2,255,b'S',0,0), // listener_filters
+    f(21929,11,10,b'm',361,4,255,b'S',0,0), // transparent
+    f(14149,8,11,b'm',361,4,255,b'S',0,0), // freebind
+    f(21940,26,12,b'm',374,4,255,b'S',0,0), // tcp_fast_open_queue_length
     f(4297,14,13,b'm',139,2,255,b'S',0,0), // socket_options
-    f(22056,24,15,b'm',364,4,255,b'S',0,0), // listener_filters_timeout
-    f(22080,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
-    f(22097,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
-    f(22254,19,18,b'm',65535,4,255,b'R',22133,121), // udp_listener_config
-    f(22348,12,19,b'm',65535,4,255,b'R',22273,75), // api_listener
-    f(22360,25,20,b'm',164,4,255,b'S',0,0), // connection_balance_config
-    f(22457,10,21,b'b',65535,0,255,b'I',22385,72), // reuse_port
+    f(21966,24,15,b'm',364,4,255,b'S',0,0), // listener_filters_timeout
+    f(21990,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
+    f(22007,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
+    f(22164,19,18,b'm',65535,4,255,b'R',22043,121), // udp_listener_config
+    f(22258,12,19,b'm',65535,4,255,b'R',22183,75), // api_listener
+    f(22270,25,20,b'm',164,4,255,b'S',0,0), // connection_balance_config
+    f(22367,10,21,b'b',65535,0,255,b'I',22295,72), // reuse_port
     f(4311,10,22,b'm',33,2,255,b'S',0,0), // access_log
-    f(22467,16,24,b'm',374,4,255,b'S',0,0), // tcp_backlog_size
-    f(22483,20,25,b'm',161,4,255,b'S',0,0), // default_filter_chain
-    f(22503,12,26,b'm',361,4,255,b'S',0,0), // bind_to_port
-    f(22666,17,27,b'm',65535,4,0,b'R',22515,151), // internal_listener
-    f(22683,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(22694,17,29,b'm',361,4,255,b'S',0,0), // enable_reuse_port
-    f(22711,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
+    f(22377,16,24,b'm',374,4,255,b'S',0,0), // tcp_backlog_size
+    f(22393,20,25,b'm',161,4,255,b'S',0,0), // default_filter_chain
+    f(22413,12,26,b'm',361,4,255,b'S',0,0), // bind_to_port
+    f(22576,17,27,b'm',65535,4,0,b'R',22425,151), // internal_listener
+    f(22593,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22604,17,29,b'm',361,4,255,b'S',0,0), // enable_reuse_port
+    f(22621,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
     f(4360,24,31,b'b',65535,0,255,b'S',0,0), // ignore_global_conn_limit
-    f(22723,20,32,b'm',381,4,255,b'S',0,0), // filter_chain_matcher
-    f(20771,20,33,b'm',159,2,255,b'S',0,0), // additional_addresses
-    f(22743,42,34,b'm',374,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
-    f(22823,23,35,b'b',65535,0,255,b'I',22785,38), // bypass_overload_manager
-    f(22929,11,36,b'm',65535,4,255,b'R',22846,83), // fcds_config
-    f(13270,13,37,b'm',145,4,255,b'S',0,0), // tcp_keepalive
-    f(11047,44,38,b'm',364,4,255,b'R',22940,112), // per_connection_buffer_high_watermark_timeout
-    f(11114,13,39,b'm',172,4,255,b'I',11091,23), // stats_matcher
+    f(22633,20,32,b'm',381,4,255,b'S',0,0), // filter_chain_matcher
+    f(20681,20,33,b'm',159,2,255,b'S',0,0), // additional_addresses
+    f(22653,42,34,b'm',374,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
+    f(22733,23,35,b'b',65535,0,255,b'I',22695,38), // bypass_overload_manager
+    f(22839,11,36,b'm',65535,4,255,b'R',22756,83), // fcds_config
+    f(13180,13,37,b'm',145,4,255,b'S',0,0), // tcp_keepalive
+    f(10957,44,38,b'm',364,4,255,b'R',22850,112), // per_connection_buffer_high_watermark_timeout
+    f(11024,13,39,b'm',172,4,255,b'I',11001,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    f(23109,13,1,b'm',165,4,0,b'S',0,0), // exact_balance
-    f(23219,14,2,b'm',148,4,0,b'R',23122,97), // extend_balance
-    f(23233,20,3,b'm',65535,4,0,b'R',23122,97), // cpu_locality_balance
+    f(23019,13,1,b'm',165,4,0,b'S',0,0), // exact_balance
+    f(23129,14,2,b'm',148,4,0,b'R',23032,97), // extend_balance
+    f(23143,20,3,b'm',65535,4,0,b'R',23032,97), // cpu_locality_balance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(22503,12,1,b'm',361,4,255,b'S',0,0), // bind_to_port
+    f(22413,12,1,b'm',361,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,3,b'm',360,4,0,b'S',0,0), // typed_config
-    f(23408,15,4,b'm',168,4,255,b'S',0,0), // filter_disabled
-    f(21400,16,5,b'm',65535,4,0,b'R',21357,43), // config_discovery
+    f(23318,15,4,b'm',168,4,255,b'S',0,0), // filter_disabled
+    f(21310,16,5,b'm',65535,4,0,b'R',21267,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    f(23481,8,1,b'm',169,4,0,b'S',0,0), // or_match
-    f(23489,9,2,b'm',169,4,0,b'S',0,0), // and_match
-    f(23498,9,3,b'm',168,4,0,b'S',0,0), // not_match
-    f(23507,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(23516,22,5,b'm',355,4,0,b'S',0,0), // destination_port_range
+    f(23391,8,1,b'm',169,4,0,b'S',0,0), // or_match
+    f(23399,9,2,b'm',169,4,0,b'S',0,0), // and_match
+    f(23408,9,3,b'm',168,4,0,b'S',0,0), // not_match
+    f(23417,9,4,b'b',65535,4,0,b'S',0,0), // any_match
+    f(23426,22,5,b'm',355,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    f(23605,5,1,b'm',168,2,255,b'S',0,0), // rules
+    f(23515,5,1,b'm',168,2,255,b'S',0,0), // rules
     // envoy.config.metrics.v3.HistogramBucketSettings
-    f(12928,5,1,b'm',334,4,255,b'I',6893,36), // match
-    f(23657,7,2,b'd',65535,2,255,b'I',6893,36), // buckets
-    f(23664,4,3,b'm',374,4,255,b'I',6893,36), // bins
+    f(12838,5,1,b'm',334,4,255,b'I',6803,36), // match
+    f(23567,7,2,b'd',65535,2,255,b'I',6803,36), // buckets
+    f(23574,4,3,b'm',374,4,255,b'I',6803,36), // bins
     // envoy.config.metrics.v3.StatsConfig
-    f(23703,10,1,b'm',173,2,255,b'S',0,0), // stats_tags
-    f(23796,20,2,b'm',361,4,255,b'I',23713,83), // use_all_default_tags
-    f(11114,13,3,b'm',172,4,255,b'S',0,0), // stats_matcher
-    f(23930,25,4,b'm',170,2,255,b'I',23816,114), // histogram_bucket_settings
-    f(24004,27,5,b'm',361,4,255,b'I',23955,49), // allow_default_tag_overrides
+    f(23613,10,1,b'm',173,2,255,b'S',0,0), // stats_tags
+    f(23706,20,2,b'm',361,4,255,b'I',23623,83), // use_all_default_tags
+    f(11024,13,3,b'm',172,4,255,b'S',0,0), // stats_matcher
+    f(23840,25,4,b'm',170,2,255,b'I',23726,114), // histogram_bucket_settings
+    f(23914,27,5,b'm',361,4,255,b'I',23865,49), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
-    f(24067,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
-    f(24077,14,2,b'm',327,4,0,b'S',0,0), // exclusion_list
-    f(24091,14,3,b'm',327,4,0,b'S',0,0), // inclusion_list
+    f(23977,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
+    f(23987,14,2,b'm',327,4,0,b'S',0,0), // exclusion_list
+    f(24001,14,3,b'm',327,4,0,b'S',0,0), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
-    f(24141,8,1,b's',65535,0,255,b'S',0,0), // tag_name
-    f(24149,5,2,b's',65535,4,0,b'S',0,0), // regex
-    f(24154,11,3,b's',65535,4,0,b'S',0,0), // fixed_value
+    f(24051,8,1,b's',65535,0,255,b'S',0,0), // tag_name
+    f(24059,5,2,b's',65535,4,0,b'S',0,0), // regex
+    f(24064,11,3,b's',65535,4,0,b'S',0,0), // fixed_value
     // envoy.config.overload.v3.BufferFactoryConfig
-    f(24209,37,1,b'u',65535,0,255,b'I',6893,36), // minimum_account_to_track_power_of_two
+    f(24119,37,1,b'u',65535,0,255,b'I',6803,36), // minimum_account_to_track_power_of_two
     // envoy.config.overload.v3.OverloadAction
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24285,8,2,b'm',180,2,255,b'S',0,0), // triggers
-    f(3148,12,3,b'm',360,4,255,b'I',24293,149), // typed_config
+    f(24195,8,2,b'm',180,2,255,b'S',0,0), // triggers
+    f(3148,12,3,b'm',360,4,255,b'I',24203,149), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(24482,16,1,b'm',364,4,255,b'S',0,0), // refresh_interval
-    f(24498,17,2,b'm',177,2,255,b'S',0,0), // resource_monitors
-    f(8458,7,3,b'm',175,2,255,b'S',0,0), // actions
-    f(24583,21,4,b'm',174,4,255,b'I',24515,68), // buffer_factory_config
-    f(24669,15,5,b'm',65535,2,255,b'R',24604,65), // loadshed_points
+    f(24392,16,1,b'm',364,4,255,b'S',0,0), // refresh_interval
+    f(24408,17,2,b'm',177,2,255,b'S',0,0), // resource_monitors
+    f(8368,7,3,b'm',175,2,255,b'S',0,0), // actions
+    f(24493,21,4,b'm',174,4,255,b'I',24425,68), // buffer_factory_config
+    f(24579,15,5,b'm',65535,2,255,b'R',24514,65), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,3,b'm',360,4,0,b'S',0,0), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
-    f(24762,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
-    f(24779,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
+    f(24672,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
+    f(24689,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
     // envoy.config.overload.v3.ThresholdTrigger
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.config.overload.v3.Trigger
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24872,9,2,b'm',179,4,0,b'S',0,0), // threshold
-    f(24881,6,3,b'm',178,4,0,b'S',0,0), // scaled
+    f(24782,9,2,b'm',179,4,0,b'S',0,0), // threshold
+    f(24791,6,3,b'm',178,4,0,b'S',0,0), // scaled
     // envoy.config.route.v3.CookieMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24922,12,2,b'm',334,4,255,b'S',0,0), // string_match
-    f(24934,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(24832,12,2,b'm',334,4,255,b'S',0,0), // string_match
+    f(24844,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.config.route.v3.Decorator
-    f(24977,9,1,b's',65535,0,255,b'I',6893,36), // operation
-    f(24986,9,2,b'm',361,4,255,b'I',6893,36), // propagate
+    f(24887,9,1,b's',65535,0,255,b'I',6803,36), // operation
+    f(24896,9,2,b'm',361,4,255,b'I',6803,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
-    f(25037,6,1,b'u',65535,0,255,b'S',0,0), // status
-    f(25043,4,2,b'm',100,4,255,b'S',0,0), // body
-    f(25047,11,3,b'm',144,4,255,b'S',0,0), // body_format
+    f(24947,6,1,b'u',65535,0,255,b'S',0,0), // status
+    f(24953,4,2,b'm',100,4,255,b'S',0,0), // body
+    f(24957,11,3,b'm',144,4,255,b'S',0,0), // body_format
     // envoy.config.route.v3.FilterConfig
-    f(7843,6,1,b'm',360,4,255,b'S',0,0), // config
-    f(25092,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
-    f(15154,8,3,b'b',65535,0,255,b'S',0,0), // disabled
+    f(7753,6,1,b'm',360,4,255,b'S',0,0), // config
+    f(25002,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(15064,8,3,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25138,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(25149,11,6,b'm',356,4,0,b'S',0,0), // range_match
-    f(25160,13,7,b'b',65535,4,0,b'S',0,0), // present_match
-    f(24934,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
-    f(25173,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
-    f(25185,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(25197,16,11,b'm',332,4,0,b'S',0,0), // safe_regex_match
-    f(25213,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(24922,12,13,b'm',334,4,0,b'S',0,0), // string_match
-    f(25227,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
+    f(25048,11,4,b's',65535,4,0,b'S',0,0), // exact_match
+    f(25059,11,6,b'm',356,4,0,b'S',0,0), // range_match
+    f(25070,13,7,b'b',65535,4,0,b'S',0,0), // present_match
+    f(24844,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(25083,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
+    f(25095,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
+    f(25107,16,11,b'm',332,4,0,b'S',0,0), // safe_regex_match
+    f(25123,14,12,b's',65535,4,0,b'S',0,0), // contains_match
+    f(24832,12,13,b'm',334,4,0,b'S',0,0), // string_match
+    f(25137,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24922,12,5,b'm',334,4,0,b'S',0,0), // string_match
-    f(25160,13,6,b'b',65535,4,0,b'S',0,0), // present_match
+    f(24832,12,5,b'm',334,4,0,b'S',0,0), // string_match
+    f(25070,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
-    f(25335,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
-    f(25348,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
-    f(25361,13,3,b'e',29,0,255,b'S',0,0), // response_code
-    f(25374,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
-    f(25388,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
-    f(25402,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
-    f(25413,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
-    f(25428,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(25441,13,9,b'm',331,4,1,b'S',0,0), // regex_rewrite
-    f(25454,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
+    f(25245,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
+    f(25258,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
+    f(25271,13,3,b'e',29,0,255,b'S',0,0), // response_code
+    f(25284,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
+    f(25298,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
+    f(25312,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
+    f(25323,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
+    f(25338,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
+    f(25351,13,9,b'm',331,4,1,b'S',0,0), // regex_rewrite
+    f(25364,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.Route
-    f(12928,5,1,b'm',203,4,255,b'S',0,0), // match
-    f(25493,5,2,b'm',190,4,0,b'S',0,0), // route
-    f(25498,8,3,b'm',187,4,0,b'S',0,0), // redirect
-    f(9768,8,4,b'm',119,4,255,b'I',25506,32), // metadata
-    f(25608,9,5,b'm',182,4,255,b'I',25538,70), // decorator
-    f(25617,15,7,b'm',183,4,0,b'S',0,0), // direct_response
-    f(25632,22,9,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(25654,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(25677,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25703,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(25728,23,13,b'm',189,1,255,b'S',0,0), // typed_per_filter_config
+    f(12838,5,1,b'm',203,4,255,b'S',0,0), // match
+    f(25403,5,2,b'm',190,4,0,b'S',0,0), // route
+    f(25408,8,3,b'm',187,4,0,b'S',0,0), // redirect
+    f(9678,8,4,b'm',119,4,255,b'I',25416,32), // metadata
+    f(25518,9,5,b'm',182,4,255,b'I',25448,70), // decorator
+    f(25527,15,7,b'm',183,4,0,b'S',0,0), // direct_response
+    f(25542,22,9,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(25564,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(25587,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25613,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(25638,23,13,b'm',189,1,255,b'S',0,0), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
-    f(4828,7,15,b'm',207,4,255,b'I',25751,35), // tracing
-    f(25869,30,16,b'm',374,4,255,b'I',25786,83), // per_request_buffer_limit_bytes
-    f(25971,13,17,b'm',65535,4,0,b'R',25899,72), // filter_action
-    f(26033,21,18,b'm',65535,4,0,b'R',25984,49), // non_forwarding_action
-    f(22683,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(26054,25,20,b'm',375,4,255,b'I',25786,83), // request_body_buffer_limit
-    f(26181,16,21,b'm',148,2,255,b'R',26079,102), // route_specifiers
+    f(4828,7,15,b'm',207,4,255,b'I',25661,35), // tracing
+    f(25779,30,16,b'm',374,4,255,b'I',25696,83), // per_request_buffer_limit_bytes
+    f(25881,13,17,b'm',65535,4,0,b'R',25809,72), // filter_action
+    f(25943,21,18,b'm',65535,4,0,b'R',25894,49), // non_forwarding_action
+    f(22593,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(25964,25,20,b'm',375,4,255,b'I',25696,83), // request_body_buffer_limit
+    f(26091,16,21,b'm',148,2,255,b'R',25989,102), // route_specifiers
     // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
-    f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
-    f(26283,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
-    f(26297,17,3,b'm',211,4,0,b'S',0,0), // weighted_clusters
-    f(26373,14,4,b'm',119,4,255,b'I',26314,59), // metadata_match
-    f(25388,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
-    f(26387,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(26407,17,7,b'm',361,4,1,b'S',0,0), // auto_host_rewrite
-    f(15326,7,8,b'm',364,4,255,b'S',0,0), // timeout
-    f(15349,12,9,b'm',65535,4,255,b'R',26424,103), // retry_policy
+    f(26193,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
+    f(26207,17,3,b'm',211,4,0,b'S',0,0), // weighted_clusters
+    f(26283,14,4,b'm',119,4,255,b'I',26224,59), // metadata_match
+    f(25298,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
+    f(26297,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
+    f(26317,17,7,b'm',361,4,1,b'S',0,0), // auto_host_rewrite
+    f(15236,7,8,b'm',364,4,255,b'S',0,0), // timeout
+    f(15259,12,9,b'm',65535,4,255,b'R',26334,103), // retry_policy
     f(2011,8,11,b'e',22,0,255,b'S',0,0), // priority
-    f(26596,11,13,b'm',65535,2,255,b'R',26527,69), // rate_limits
-    f(26650,22,14,b'm',361,4,255,b'I',26607,43), // include_vh_rate_limits
-    f(26672,11,15,b'm',191,2,255,b'S',0,0), // hash_policy
-    f(26772,4,17,b'm',65535,4,255,b'R',26683,89), // cors
-    f(26776,31,20,b'e',30,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(26807,16,23,b'm',364,4,255,b'S',0,0), // max_grpc_timeout
-    f(17540,12,24,b'm',364,4,255,b'S',0,0), // idle_timeout
-    f(26823,15,25,b'm',199,2,255,b'S',0,0), // upgrade_configs
-    f(26870,24,26,b'e',65535,0,255,b'R',26838,32), // internal_redirect_action
-    f(26968,12,27,b'm',65535,4,255,b'R',26894,74), // hedge_policy
-    f(26980,19,28,b'm',364,4,255,b'S',0,0), // grpc_timeout_offset
-    f(26999,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
-    f(27018,23,30,b'm',198,2,255,b'S',0,0), // request_mirror_policies
-    f(27041,22,31,b'm',374,4,255,b'R',26838,32), // max_internal_redirects
-    f(25441,13,32,b'm',331,4,255,b'S',0,0), // regex_rewrite
-    f(27098,25,33,b'm',360,4,255,b'R',27063,35), // retry_policy_typed_config
-    f(27123,24,34,b'm',65535,4,255,b'R',26838,32), // internal_redirect_policy
-    f(27147,23,35,b'm',331,4,1,b'S',0,0), // host_rewrite_path_regex
-    f(17592,19,36,b'm',197,4,255,b'S',0,0), // max_stream_duration
-    f(27254,24,37,b's',65535,4,0,b'R',27170,84), // cluster_specifier_plugin
-    f(27278,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
-    f(27301,31,39,b'm',65535,4,0,b'R',27170,84), // inline_cluster_specifier_plugin
-    f(27427,17,40,b'm',148,4,255,b'I',27332,95), // early_data_policy
-    f(27444,19,41,b'm',148,4,255,b'S',0,0), // path_rewrite_policy
-    f(27533,13,42,b'm',364,4,255,b'I',27463,70), // flush_timeout
-    f(27546,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
-    f(25454,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
+    f(26506,11,13,b'm',65535,2,255,b'R',26437,69), // rate_limits
+    f(26560,22,14,b'm',361,4,255,b'I',26517,43), // include_vh_rate_limits
+    f(26582,11,15,b'm',191,2,255,b'S',0,0), // hash_policy
+    f(26682,4,17,b'm',65535,4,255,b'R',26593,89), // cors
+    f(26686,31,20,b'e',30,0,255,b'S',0,0), // cluster_not_found_response_code
+    f(26717,16,23,b'm',364,4,255,b'S',0,0), // max_grpc_timeout
+    f(17450,12,24,b'm',364,4,255,b'S',0,0), // idle_timeout
+    f(26733,15,25,b'm',199,2,255,b'S',0,0), // upgrade_configs
+    f(26780,24,26,b'e',65535,0,255,b'R',26748,32), // internal_redirect_action
+    f(26878,12,27,b'm',65535,4,255,b'R',26804,74), // hedge_policy
+    f(26890,19,28,b'm',364,4,255,b'S',0,0), // grpc_timeout_offset
+    f(26909,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
+    f(26928,23,30,b'm',198,2,255,b'S',0,0), // request_mirror_policies
+    f(26951,22,31,b'm',374,4,255,b'R',26748,32), // max_internal_redirects
+    f(25351,13,32,b'm',331,4,255,b'S',0,0), // regex_rewrite
+    f(27008,25,33,b'm',360,4,255,b'R',26973,35), // retry_policy_typed_config
+    f(27033,24,34,b'm',65535,4,255,b'R',26748,32), // internal_redirect_policy
+    f(27057,23,35,b'm',331,4,1,b'S',0,0), // host_rewrite_path_regex
+    f(17502,19,36,b'm',197,4,255,b'S',0,0), // max_stream_duration
+    f(27164,24,37,b's',65535,4,0,b'R',27080,84), // cluster_specifier_plugin
+    f(27188,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
+    f(27211,31,39,b'm',65535,4,0,b'R',27080,84), // inline_cluster_specifier_plugin
+    f(27337,17,40,b'm',148,4,255,b'I',27242,95), // early_data_policy
+    f(27354,19,41,b'm',148,4,255,b'S',0,0), // path_rewrite_policy
+    f(27443,13,42,b'm',364,4,255,b'I',27373,70), // flush_timeout
+    f(27456,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
+    f(25364,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
     f(3744,6,1,b'm',195,4,0,b'S',0,0), // header
-    f(27602,6,2,b'm',193,4,0,b'S',0,0), // cookie
-    f(27608,21,3,b'm',192,4,0,b'S',0,0), // connection_properties
-    f(27629,8,4,b'b',65535,0,255,b'S',0,0), // terminal
-    f(27637,15,5,b'm',196,4,0,b'S',0,0), // query_parameter
-    f(27707,12,6,b'm',65535,4,0,b'R',27652,55), // filter_state
+    f(27512,6,2,b'm',193,4,0,b'S',0,0), // cookie
+    f(27518,21,3,b'm',192,4,0,b'S',0,0), // connection_properties
+    f(27539,8,4,b'b',65535,0,255,b'S',0,0), // terminal
+    f(27547,15,5,b'm',196,4,0,b'S',0,0), // query_parameter
+    f(27617,12,6,b'm',65535,4,0,b'R',27562,55), // filter_state
     // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    f(27784,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
+    f(27694,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(27939,3,2,b'm',364,4,255,b'I',27844,95), // ttl
-    f(131,4,3,b's',65535,0,255,b'I',27844,95), // path
-    f(27942,10,4,b'm',194,2,255,b'I',27844,95), // attributes
+    f(27849,3,2,b'm',364,4,255,b'I',27754,95), // ttl
+    f(131,4,3,b's',65535,0,255,b'I',27754,95), // path
+    f(27852,10,4,b'm',194,2,255,b'I',27754,95), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    f(345,4,1,b's',65535,0,255,b'I',6893,36), // name
-    f(2972,5,2,b's',65535,0,255,b'I',6893,36), // value
+    f(345,4,1,b's',65535,0,255,b'I',6803,36), // name
+    f(2972,5,2,b's',65535,0,255,b'I',6803,36), // value
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    f(28063,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(25441,13,2,b'm',331,4,255,b'S',0,0), // regex_rewrite
+    f(27973,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(25351,13,2,b'm',331,4,255,b'S',0,0), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    f(17592,19,1,b'm',364,4,255,b'S',0,0), // max_stream_duration
-    f(28184,23,2,b'm',364,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(28207,26,3,b'm',364,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(17502,19,1,b'm',364,4,255,b'S',0,0), // max_stream_duration
+    f(28094,23,2,b'm',364,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(28117,26,3,b'm',364,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
-    f(28286,16,3,b'm',134,4,255,b'S',0,0), // runtime_fraction
-    f(28302,13,4,b'm',361,4,255,b'I',25751,35), // trace_sampled
-    f(26283,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
-    f(28315,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
-    f(28348,25,7,b'm',89,2,255,b'S',0,0), // request_headers_mutations
-    f(26387,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
+    f(28196,16,3,b'm',134,4,255,b'S',0,0), // runtime_fraction
+    f(28212,13,4,b'm',361,4,255,b'I',25661,35), // trace_sampled
+    f(26193,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(28225,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
+    f(28258,25,7,b'm',89,2,255,b'S',0,0), // request_headers_mutations
+    f(26297,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
     // envoy.config.route.v3.RouteAction.UpgradeConfig
-    f(28420,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(28432,7,2,b'm',361,4,255,b'S',0,0), // enabled
-    f(28502,14,3,b'm',65535,4,255,b'R',28439,63), // connect_config
+    f(28330,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(28342,7,2,b'm',361,4,255,b'S',0,0), // enabled
+    f(28412,14,3,b'm',65535,4,255,b'R',28349,63), // connect_config
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(28556,13,2,b'm',209,2,255,b'S',0,0), // virtual_hosts
-    f(28569,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
-    f(25654,23,4,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(25677,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25632,22,6,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(28590,17,7,b'm',361,4,255,b'S',0,0), // validate_clusters
-    f(25703,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(28703,4,9,b'm',65535,4,255,b'R',28607,96), // vhds
-    f(28707,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(28742,35,11,b'm',374,4,255,b'S',0,0), // max_direct_response_body_size_bytes
-    f(28777,25,12,b'm',65535,2,255,b'R',27170,84), // cluster_specifier_plugins
-    f(27018,23,13,b'm',198,2,255,b'S',0,0), // request_mirror_policies
-    f(28802,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
-    f(28830,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
-    f(25728,23,16,b'm',201,1,255,b'S',0,0), // typed_per_filter_config
-    f(9768,8,17,b'm',119,4,255,b'I',28869,38), // metadata
-    f(28907,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
-    f(26181,16,19,b'm',148,2,255,b'R',26079,102), // route_specifiers
+    f(28466,13,2,b'm',209,2,255,b'S',0,0), // virtual_hosts
+    f(28479,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
+    f(25564,23,4,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(25587,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25542,22,6,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(28500,17,7,b'm',361,4,255,b'S',0,0), // validate_clusters
+    f(25613,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(28613,4,9,b'm',65535,4,255,b'R',28517,96), // vhds
+    f(28617,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(28652,35,11,b'm',374,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(28687,25,12,b'm',65535,2,255,b'R',27080,84), // cluster_specifier_plugins
+    f(26928,23,13,b'm',198,2,255,b'S',0,0), // request_mirror_policies
+    f(28712,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
+    f(28740,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
+    f(25638,23,16,b'm',201,1,255,b'S',0,0), // typed_per_filter_config
+    f(9678,8,17,b'm',119,4,255,b'I',28779,38), // metadata
+    f(28817,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
+    f(26091,16,19,b'm',148,2,255,b'R',25989,102), // route_specifiers
     // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
-    f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteList
-    f(29016,6,1,b'm',188,2,255,b'S',0,0), // routes
+    f(28926,6,1,b'm',188,2,255,b'S',0,0), // routes
     // envoy.config.route.v3.RouteMatch
-    f(29054,6,1,b's',65535,4,0,b'S',0,0), // prefix
+    f(28964,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(29060,14,4,b'm',361,4,255,b'S',0,0), // case_sensitive
-    f(29074,7,6,b'm',185,2,255,b'S',0,0), // headers
-    f(29081,16,7,b'm',186,2,255,b'S',0,0), // query_parameters
-    f(29097,4,8,b'm',205,4,255,b'S',0,0), // grpc
-    f(28286,16,9,b'm',134,4,255,b'S',0,0), // runtime_fraction
-    f(29101,10,10,b'm',332,4,0,b'S',0,0), // safe_regex
-    f(29111,11,11,b'm',206,4,255,b'S',0,0), // tls_context
-    f(29122,15,12,b'm',204,4,0,b'S',0,0), // connect_matcher
-    f(29234,16,13,b'm',328,2,255,b'R',29137,97), // dynamic_metadata
-    f(29250,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
-    f(29271,17,15,b'm',148,4,0,b'S',0,0), // path_match_policy
-    f(27707,12,16,b'm',324,2,255,b'S',0,0), // filter_state
-    f(29288,7,17,b'm',181,2,255,b'S',0,0), // cookies
+    f(28970,14,4,b'm',361,4,255,b'S',0,0), // case_sensitive
+    f(28984,7,6,b'm',185,2,255,b'S',0,0), // headers
+    f(28991,16,7,b'm',186,2,255,b'S',0,0), // query_parameters
+    f(29007,4,8,b'm',205,4,255,b'S',0,0), // grpc
+    f(28196,16,9,b'm',134,4,255,b'S',0,0), // runtime_fraction
+    f(29011,10,10,b'm',332,4,0,b'S',0,0), // safe_regex
+    f(29021,11,11,b'm',206,4,255,b'S',0,0), // tls_context
+    f(29032,15,12,b'm',204,4,0,b'S',0,0), // connect_matcher
+    f(29144,16,13,b'm',328,2,255,b'R',29047,97), // dynamic_metadata
+    f(29160,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
+    f(29181,17,15,b'm',148,4,0,b'S',0,0), // path_match_policy
+    f(27617,12,16,b'm',324,2,255,b'S',0,0), // filter_state
+    f(29198,7,17,b'm',181,2,255,b'S',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    f(29451,9,1,b'm',361,4,255,b'S',0,0), // presented
-    f(29460,9,2,b'm',361,4,255,b'S',0,0), // validated
+    f(29361,9,1,b'm',361,4,255,b'S',0,0), // presented
+    f(29370,9,2,b'm',361,4,255,b'S',0,0), // validated
     // envoy.config.route.v3.Tracing
-    f(29498,15,1,b'm',350,4,255,b'I',6893,36), // client_sampling
-    f(29513,15,2,b'm',350,4,255,b'I',6893,36), // random_sampling
-    f(29528,16,3,b'm',350,4,255,b'I',6893,36), // overall_sampling
-    f(29544,11,4,b'm',344,2,255,b'I',6893,36), // custom_tags
-    f(24977,9,5,b's',65535,0,255,b'I',6893,36), // operation
-    f(29555,18,6,b's',65535,0,255,b'I',6893,36), // upstream_operation
+    f(29408,15,1,b'm',350,4,255,b'I',6803,36), // client_sampling
+    f(29423,15,2,b'm',350,4,255,b'I',6803,36), // random_sampling
+    f(29438,16,3,b'm',350,4,255,b'I',6803,36), // overall_sampling
+    f(29454,11,4,b'm',344,2,255,b'I',6803,36), // custom_tags
+    f(24887,9,5,b's',65535,0,255,b'I',6803,36), // operation
+    f(29465,18,6,b's',65535,0,255,b'I',6803,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
     f(345,4,2,b's',65535,0,255,b'S',0,0), // name
-    f(29074,7,4,b'm',185,2,255,b'S',0,0), // headers
+    f(28984,7,4,b'm',185,2,255,b'S',0,0), // headers
     // envoy.config.route.v3.VirtualHost
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(29642,7,2,b's',65535,2,255,b'S',0,0), // domains
-    f(29016,6,3,b'm',188,2,255,b'S',0,0), // routes
-    f(29649,11,4,b'e',31,0,255,b'S',0,0), // require_tls
-    f(29660,16,5,b'm',208,2,255,b'S',0,0), // virtual_clusters
-    f(26596,11,6,b'm',65535,2,255,b'R',26527,69), // rate_limits
-    f(25632,22,7,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(26772,4,8,b'm',65535,4,255,b'R',26683,89), // cors
-    f(25654,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(25677,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25703,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(29676,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
-    f(25728,23,15,b'm',210,1,255,b'S',0,0), // typed_per_filter_config
-    f(15349,12,16,b'm',65535,4,255,b'R',26424,103), // retry_policy
-    f(26968,12,17,b'm',65535,4,255,b'R',26894,74), // hedge_policy
-    f(25869,30,18,b'm',374,4,255,b'I',25786,83), // per_request_buffer_limit_bytes
-    f(29705,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(27098,25,20,b'm',360,4,255,b'R',27063,35), // retry_policy_typed_config
-    f(29738,7,21,b'm',381,4,255,b'S',0,0), // matcher
-    f(27018,23,22,b'm',198,2,255,b'S',0,0), // request_mirror_policies
-    f(29807,31,23,b'b',65535,0,255,b'I',29745,62), // include_is_timeout_retry_header
-    f(9768,8,24,b'm',119,4,255,b'I',29838,39), // metadata
-    f(26054,25,25,b'm',375,4,255,b'I',25786,83), // request_body_buffer_limit
-    f(26181,16,26,b'm',148,2,255,b'R',26079,102), // route_specifiers
+    f(29552,7,2,b's',65535,2,255,b'S',0,0), // domains
+    f(28926,6,3,b'm',188,2,255,b'S',0,0), // routes
+    f(29559,11,4,b'e',31,0,255,b'S',0,0), // require_tls
+    f(29570,16,5,b'm',208,2,255,b'S',0,0), // virtual_clusters
+    f(26506,11,6,b'm',65535,2,255,b'R',26437,69), // rate_limits
+    f(25542,22,7,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(26682,4,8,b'm',65535,4,255,b'R',26593,89), // cors
+    f(25564,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(25587,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25613,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(29586,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
+    f(25638,23,15,b'm',210,1,255,b'S',0,0), // typed_per_filter_config
+    f(15259,12,16,b'm',65535,4,255,b'R',26334,103), // retry_policy
+    f(26878,12,17,b'm',65535,4,255,b'R',26804,74), // hedge_policy
+    f(25779,30,18,b'm',374,4,255,b'I',25696,83), // per_request_buffer_limit_bytes
+    f(29615,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
+    f(27008,25,20,b'm',360,4,255,b'R',26973,35), // retry_policy_typed_config
+    f(29648,7,21,b'm',381,4,255,b'S',0,0), // matcher
+    f(26928,23,22,b'm',198,2,255,b'S',0,0), // request_mirror_policies
+    f(29717,31,23,b'b',65535,0,255,b'I',29655,62), // include_is_timeout_retry_header
+    f(9678,8,24,b'm',119,4,255,b'I',29748,39), // metadata
+    f(25964,25,25,b'm',375,4,255,b'I',25696,83), // request_body_buffer_limit
+    f(26091,16,26,b'm',148,2,255,b'R',25989,102), // route_specifiers
     // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
-    f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
     // envoy.config.route.v3.WeightedCluster
-    f(7287,8,1,b'm',212,2,255,b'S',0,0), // clusters
-    f(29973,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
-    f(30034,12,3,b'm',374,4,255,b'I',29991,43), // total_weight
-    f(28063,11,4,b's',65535,4,0,b'S',0,0), // header_name
-    f(30046,15,5,b'm',361,4,0,b'S',0,0), // use_hash_policy
+    f(7197,8,1,b'm',212,2,255,b'S',0,0), // clusters
+    f(29883,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
+    f(29944,12,3,b'm',374,4,255,b'I',29901,43), // total_weight
+    f(27973,11,4,b's',65535,4,0,b'S',0,0), // header_name
+    f(29956,15,5,b'm',361,4,0,b'S',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'm',374,4,255,b'S',0,0), // weight
-    f(26373,14,3,b'm',119,4,255,b'I',26314,59), // metadata_match
-    f(25632,22,4,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(25654,23,5,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(25677,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25703,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(25728,23,10,b'm',213,1,255,b'S',0,0), // typed_per_filter_config
-    f(26387,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
-    f(26283,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(26283,14,3,b'm',119,4,255,b'I',26224,59), // metadata_match
+    f(25542,22,4,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(25564,23,5,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(25587,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25613,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(25638,23,10,b'm',213,1,255,b'S',0,0), // typed_per_filter_config
+    f(26297,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
+    f(26193,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
     // envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry
-    f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(30242,6,2,b's',65535,4,0,b'S',0,0), // format
-    f(6816,11,3,b'm',371,4,0,b'S',0,0), // json_format
-    f(30248,17,4,b'm',371,4,0,b'S',0,0), // typed_json_format
+    f(30152,6,2,b's',65535,4,0,b'S',0,0), // format
+    f(6726,11,3,b'm',371,4,0,b'S',0,0), // json_format
+    f(30158,17,4,b'm',371,4,0,b'S',0,0), // typed_json_format
     f(942,10,5,b'm',144,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
     f(942,10,1,b'm',144,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
     f(942,10,1,b'm',144,4,0,b'S',0,0), // log_format
     // envoy.extensions.clusters.dns.v3.DnsCluster
-    f(9426,16,3,b'm',364,4,255,b'S',0,0), // dns_refresh_rate
-    f(10424,24,4,b'm',218,4,255,b'S',0,0), // dns_failure_refresh_rate
-    f(10221,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(10910,10,6,b'm',364,4,255,b'S',0,0), // dns_jitter
-    f(5767,25,7,b'm',148,4,255,b'S',0,0), // typed_dns_resolver_config
-    f(9442,17,8,b'e',33,0,255,b'S',0,0), // dns_lookup_family
-    f(30422,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
-    f(30454,20,10,b'm',364,4,255,b'S',0,0), // dns_min_refresh_rate
+    f(9336,16,3,b'm',364,4,255,b'S',0,0), // dns_refresh_rate
+    f(10334,24,4,b'm',218,4,255,b'S',0,0), // dns_failure_refresh_rate
+    f(10131,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
+    f(10820,10,6,b'm',364,4,255,b'S',0,0), // dns_jitter
+    f(5677,25,7,b'm',148,4,255,b'S',0,0), // typed_dns_resolver_config
+    f(9352,17,8,b'e',33,0,255,b'S',0,0), // dns_lookup_family
+    f(30332,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
+    f(30364,20,10,b'm',364,4,255,b'S',0,0), // dns_min_refresh_rate
     // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    f(12801,13,1,b'm',364,4,255,b'S',0,0), // base_interval
-    f(12814,12,2,b'm',364,4,255,b'S',0,0), // max_interval
+    f(12711,13,1,b'm',364,4,255,b'S',0,0), // base_interval
+    f(12724,12,2,b'm',364,4,255,b'S',0,0), // max_interval
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    f(30597,10,1,b's',65535,4,0,b'S',0,0), // object_key
-    f(19991,13,2,b'm',144,4,1,b'S',0,0), // format_string
-    f(30654,9,3,b'b',65535,0,255,b'I',30607,47), // read_only
-    f(30745,20,4,b'e',34,0,255,b'I',30663,82), // shared_with_upstream
-    f(30765,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
-    f(30778,11,6,b's',65535,0,255,b'S',0,0), // factory_key
+    f(30507,10,1,b's',65535,4,0,b'S',0,0), // object_key
+    f(19901,13,2,b'm',144,4,1,b'S',0,0), // format_string
+    f(30564,9,3,b'b',65535,0,255,b'I',30517,47), // read_only
+    f(30655,20,4,b'e',34,0,255,b'I',30573,82), // shared_with_upstream
+    f(30675,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
+    f(30688,11,6,b's',65535,0,255,b'S',0,0), // factory_key
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    f(30852,9,1,b'm',221,4,255,b'S',0,0), // mutations
-    f(28707,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(30762,9,1,b'm',221,4,255,b'S',0,0), // mutations
+    f(28617,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
     // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    f(30919,17,1,b'm',89,2,255,b'S',0,0), // request_mutations
-    f(30936,18,2,b'm',89,2,255,b'S',0,0), // response_mutations
-    f(30988,25,3,b'm',65535,2,255,b'R',30954,34), // query_parameter_mutations
-    f(31048,27,4,b'm',89,2,255,b'R',31013,35), // response_trailers_mutations
-    f(31075,26,5,b'm',89,2,255,b'R',31013,35), // request_trailers_mutations
+    f(30829,17,1,b'm',89,2,255,b'S',0,0), // request_mutations
+    f(30846,18,2,b'm',89,2,255,b'S',0,0), // response_mutations
+    f(30898,25,3,b'm',65535,2,255,b'R',30864,34), // query_parameter_mutations
+    f(30958,27,4,b'm',89,2,255,b'R',30923,35), // response_trailers_mutations
+    f(30985,26,5,b'm',89,2,255,b'R',30923,35), // request_trailers_mutations
     // envoy.extensions.filters.http.router.v3.Router
-    f(31203,13,1,b'm',361,4,255,b'I',31147,56), // dynamic_stats
-    f(31216,16,2,b'b',65535,0,255,b'I',25751,35), // start_child_span
-    f(31232,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(31244,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(31266,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(31335,27,6,b'b',65535,0,255,b'I',31286,49), // respect_expected_rq_timeout
-    f(31388,40,7,b'b',65535,0,255,b'I',31362,26), // suppress_grpc_request_failure_code_stats
-    f(31474,21,8,b'm',242,2,255,b'R',31428,46), // upstream_http_filters
-    f(31556,20,9,b'm',223,4,255,b'I',31495,61), // upstream_log_options
-    f(31576,33,10,b'm',361,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(31113,13,1,b'm',361,4,255,b'I',31057,56), // dynamic_stats
+    f(31126,16,2,b'b',65535,0,255,b'I',25661,35), // start_child_span
+    f(31142,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(31154,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(31176,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(31245,27,6,b'b',65535,0,255,b'I',31196,49), // respect_expected_rq_timeout
+    f(31298,40,7,b'b',65535,0,255,b'I',31272,26), // suppress_grpc_request_failure_code_stats
+    f(31384,21,8,b'm',242,2,255,b'R',31338,46), // upstream_http_filters
+    f(31466,20,9,b'm',223,4,255,b'I',31405,61), // upstream_log_options
+    f(31486,33,10,b'm',361,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(31680,37,1,b'b',65535,0,255,b'I',6893,36), // flush_upstream_log_on_upstream_stream
-    f(31717,27,2,b'm',364,4,255,b'I',6893,36), // upstream_log_flush_interval
+    f(31590,37,1,b'b',65535,0,255,b'I',6803,36), // flush_upstream_log_on_upstream_stream
+    f(31627,27,2,b'm',364,4,255,b'I',6803,36), // upstream_log_flush_interval
     // envoy.extensions.filters.http.set_filter_state.v3.Config
-    f(31800,18,1,b'm',219,2,255,b'S',0,0), // on_request_headers
-    f(31860,17,2,b'b',65535,0,255,b'R',31818,42), // clear_route_cache
+    f(31710,18,1,b'm',219,2,255,b'S',0,0), // on_request_headers
+    f(31770,17,2,b'b',65535,0,255,b'R',31728,42), // clear_route_cache
     // envoy.extensions.filters.http.set_metadata.v3.Config
-    f(31929,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(31839,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
     f(2972,5,2,b'm',371,4,255,b'S',0,0), // value
-    f(9768,8,3,b'm',226,2,255,b'S',0,0), // metadata
+    f(9678,8,3,b'm',226,2,255,b'S',0,0), // metadata
     // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    f(31929,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(32001,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
+    f(31839,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(31911,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
     f(2972,5,3,b'm',371,4,255,b'S',0,0), // value
-    f(32055,11,4,b'm',360,4,255,b'R',32016,39), // typed_value
+    f(31965,11,4,b'm',360,4,255,b'R',31926,39), // typed_value
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    f(22683,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32198,12,2,b'm',359,4,255,b'S',0,0), // token_bucket
-    f(32210,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
+    f(22593,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(32108,12,2,b'm',359,4,255,b'S',0,0), // token_bucket
+    f(32120,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    f(23605,5,1,b'm',232,2,255,b'S',0,0), // rules
-    f(32351,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
-    f(18551,17,3,b'm',127,4,255,b'S',0,0), // pass_through_tlvs
-    f(32388,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
-    f(22683,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32458,12,6,b'e',65535,0,255,b'R',32407,51), // tlv_location
+    f(23515,5,1,b'm',232,2,255,b'S',0,0), // rules
+    f(32261,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
+    f(18461,17,3,b'm',127,4,255,b'S',0,0), // pass_through_tlvs
+    f(32298,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
+    f(22593,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(32368,12,6,b'e',65535,0,255,b'R',32317,51), // tlv_location
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    f(31929,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(12999,3,2,b's',65535,0,255,b'S',0,0), // key
-    f(32548,21,3,b'e',35,0,255,b'S',0,0), // value_string_encoding
+    f(31839,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(12909,3,2,b's',65535,0,255,b'S',0,0), // key
+    f(32458,21,3,b'e',35,0,255,b'S',0,0), // value_string_encoding
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
-    f(18637,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
-    f(32639,14,2,b'm',231,4,255,b'S',0,0), // on_tlv_present
+    f(18547,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
+    f(32549,14,2,b'm',231,4,255,b'S',0,0), // on_tlv_present
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(32769,25,1,b'm',361,4,255,b'R',32716,53), // enable_ja3_fingerprinting
-    f(32849,24,2,b'm',374,4,255,b'I',32794,55), // initial_read_buffer_size
-    f(32873,25,3,b'm',361,4,255,b'R',32716,53), // enable_ja4_fingerprinting
-    f(32898,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(32945,21,5,b'm',374,4,255,b'S',0,0), // max_client_hello_size
+    f(32679,25,1,b'm',361,4,255,b'R',32626,53), // enable_ja3_fingerprinting
+    f(32759,24,2,b'm',374,4,255,b'I',32704,55), // initial_read_buffer_size
+    f(32783,25,3,b'm',361,4,255,b'R',32626,53), // enable_ja4_fingerprinting
+    f(32808,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(32855,21,5,b'm',374,4,255,b'S',0,0), // max_client_hello_size
     // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    f(22683,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(8758,15,2,b'm',375,4,255,b'S',0,0), // max_connections
-    f(33034,5,3,b'm',364,4,255,b'S',0,0), // delay
-    f(32210,15,4,b'm',133,4,255,b'S',0,0), // runtime_enabled
+    f(22593,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(8668,15,2,b'm',375,4,255,b'S',0,0), // max_connections
+    f(32944,5,3,b'm',364,4,255,b'S',0,0), // delay
+    f(32120,15,4,b'm',133,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.network.direct_response.v3.Config
-    f(33097,8,1,b'm',100,4,255,b'S',0,0), // response
+    f(33007,8,1,b'm',100,4,255,b'S',0,0), // response
     // envoy.extensions.filters.network.echo.v3.Echo
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(33231,10,1,b'e',36,0,255,b'S',0,0), // codec_type
-    f(22683,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(33241,3,3,b'm',244,4,0,b'S',0,0), // rds
+    f(33141,10,1,b'e',36,0,255,b'S',0,0), // codec_type
+    f(22593,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(33151,3,3,b'm',244,4,0,b'S',0,0), // rds
     f(2551,12,4,b'm',200,4,0,b'S',0,0), // route_config
-    f(33244,12,5,b'm',242,2,255,b'S',0,0), // http_filters
-    f(33256,14,6,b'm',361,4,255,b'S',0,0), // add_user_agent
-    f(4828,7,7,b'm',65535,4,255,b'R',33270,28), // tracing
-    f(9383,21,8,b'm',111,4,255,b'S',0,0), // http_protocol_options
-    f(9404,22,9,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(33298,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(33309,13,12,b'm',364,4,255,b'S',0,0), // drain_timeout
+    f(33154,12,5,b'm',242,2,255,b'S',0,0), // http_filters
+    f(33166,14,6,b'm',361,4,255,b'S',0,0), // add_user_agent
+    f(4828,7,7,b'm',65535,4,255,b'R',33180,28), // tracing
+    f(9293,21,8,b'm',111,4,255,b'S',0,0), // http_protocol_options
+    f(9314,22,9,b'm',114,4,255,b'S',0,0), // http2_protocol_options
+    f(33208,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(33219,13,12,b'm',364,4,255,b'S',0,0), // drain_timeout
     f(4311,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(33322,18,14,b'm',361,4,255,b'S',0,0), // use_remote_address
-    f(33340,19,15,b'm',361,4,255,b'S',0,0), // generate_request_id
-    f(33359,27,16,b'e',37,0,255,b'S',0,0), // forward_client_cert_details
-    f(33386,31,17,b'm',240,4,255,b'S',0,0), // set_current_client_cert_details
-    f(33417,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(33435,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(33526,49,20,b'b',65535,0,255,b'I',33455,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(33575,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(33590,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(26823,15,23,b'm',241,2,255,b'S',0,0), // upgrade_configs
-    f(33593,19,24,b'm',364,4,255,b'S',0,0), // stream_idle_timeout
-    f(33612,23,25,b'm',239,4,255,b'S',0,0), // internal_address_config
-    f(33635,21,26,b'm',364,4,255,b'S',0,0), // delayed_close_timeout
-    f(13995,15,28,b'm',364,4,255,b'S',0,0), // request_timeout
-    f(33656,22,29,b'm',374,4,255,b'S',0,0), // max_request_headers_kb
-    f(33678,14,30,b'm',361,4,255,b'S',0,0), // normalize_path
-    f(33730,13,31,b'm',65535,4,0,b'R',33692,38), // scoped_routes
-    f(33743,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(33771,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(33784,28,34,b'e',39,0,255,b'S',0,0), // server_header_transformation
-    f(9823,28,35,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
-    f(33812,20,36,b'm',245,4,255,b'S',0,0), // request_id_extension
-    f(33832,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(33865,18,38,b'm',243,4,255,b'S',0,0), // local_reply_config
-    f(33883,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(33987,36,40,b'm',361,4,255,b'I',33907,80), // stream_error_on_invalid_http_message
-    f(34023,23,41,b'm',364,4,255,b'S',0,0), // request_headers_timeout
-    f(34046,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(34101,26,43,b'm',65535,4,255,b'R',34065,36), // path_normalization_options
-    f(34150,22,44,b'm',65535,4,255,b'R',34127,23), // http3_protocol_options
-    f(34172,32,45,b'e',38,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(34204,32,46,b'm',148,2,255,b'S',0,0), // original_ip_detection_extensions
-    f(34236,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(34259,28,48,b'm',136,4,255,b'S',0,0), // scheme_header_transformation
-    f(34287,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(34306,30,50,b'm',148,4,255,b'R',0,0), // typed_header_validation_config
-    f(34336,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(34392,32,52,b'm',148,2,255,b'R',34359,33), // early_header_mutation_extensions
-    f(34424,35,53,b'm',361,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(34491,25,54,b'm',364,4,255,b'I',34459,32), // access_log_flush_interval
-    f(34516,31,55,b'b',65535,0,255,b'I',34459,32), // flush_access_log_on_new_request
-    f(34547,18,56,b'm',238,4,255,b'I',34459,32), // access_log_options
-    f(34659,21,57,b'b',65535,0,255,b'I',34565,94), // append_local_overload
-    f(34730,34,58,b'b',65535,0,255,b'I',34680,50), // http1_safe_max_connection_duration
-    f(34764,20,59,b'm',364,4,255,b'S',0,0), // stream_flush_timeout
-    f(34784,27,60,b'm',381,4,255,b'R',0,0), // forward_client_cert_matcher
-    f(34811,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(34831,20,62,b'm',357,4,255,b'S',0,0), // drain_timeout_jitter
+    f(33232,18,14,b'm',361,4,255,b'S',0,0), // use_remote_address
+    f(33250,19,15,b'm',361,4,255,b'S',0,0), // generate_request_id
+    f(33269,27,16,b'e',37,0,255,b'S',0,0), // forward_client_cert_details
+    f(33296,31,17,b'm',240,4,255,b'S',0,0), // set_current_client_cert_details
+    f(33327,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(33345,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(33436,49,20,b'b',65535,0,255,b'I',33365,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(33485,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(33500,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(26733,15,23,b'm',241,2,255,b'S',0,0), // upgrade_configs
+    f(33503,19,24,b'm',364,4,255,b'S',0,0), // stream_idle_timeout
+    f(33522,23,25,b'm',239,4,255,b'S',0,0), // internal_address_config
+    f(33545,21,26,b'm',364,4,255,b'S',0,0), // delayed_close_timeout
+    f(13905,15,28,b'm',364,4,255,b'S',0,0), // request_timeout
+    f(33566,22,29,b'm',374,4,255,b'S',0,0), // max_request_headers_kb
+    f(33588,14,30,b'm',361,4,255,b'S',0,0), // normalize_path
+    f(33640,13,31,b'm',65535,4,0,b'R',33602,38), // scoped_routes
+    f(33653,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(33681,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(33694,28,34,b'e',39,0,255,b'S',0,0), // server_header_transformation
+    f(9733,28,35,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
+    f(33722,20,36,b'm',245,4,255,b'S',0,0), // request_id_extension
+    f(33742,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(33775,18,38,b'm',243,4,255,b'S',0,0), // local_reply_config
+    f(33793,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(33897,36,40,b'm',361,4,255,b'I',33817,80), // stream_error_on_invalid_http_message
+    f(33933,23,41,b'm',364,4,255,b'S',0,0), // request_headers_timeout
+    f(33956,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(34011,26,43,b'm',65535,4,255,b'R',33975,36), // path_normalization_options
+    f(34060,22,44,b'm',65535,4,255,b'R',34037,23), // http3_protocol_options
+    f(34082,32,45,b'e',38,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(34114,32,46,b'm',148,2,255,b'S',0,0), // original_ip_detection_extensions
+    f(34146,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(34169,28,48,b'm',136,4,255,b'S',0,0), // scheme_header_transformation
+    f(34197,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(34216,30,50,b'm',148,4,255,b'R',0,0), // typed_header_validation_config
+    f(34246,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(34302,32,52,b'm',148,2,255,b'R',34269,33), // early_header_mutation_extensions
+    f(34334,35,53,b'm',361,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(34401,25,54,b'm',364,4,255,b'I',34369,32), // access_log_flush_interval
+    f(34426,31,55,b'b',65535,0,255,b'I',34369,32), // flush_access_log_on_new_request
+    f(34457,18,56,b'm',238,4,255,b'I',34369,32), // access_log_options
+    f(34569,21,57,b'b',65535,0,255,b'I',34475,94), // append_local_overload
+    f(34640,34,58,b'b',65535,0,255,b'I',34590,50), // http1_safe_max_connection_duration
+    f(34674,20,59,b'm',364,4,255,b'S',0,0), // stream_flush_timeout
+    f(34694,27,60,b'm',381,4,255,b'R',0,0), // forward_client_cert_matcher
+    f(34721,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(34741,20,62,b'm',357,4,255,b'S',0,0), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(34491,25,1,b'm',364,4,255,b'I',6893,36), // access_log_flush_interval
-    f(34516,31,2,b'b',65535,0,255,b'I',6893,36), // flush_access_log_on_new_request
-    f(34952,44,3,b'b',65535,0,255,b'I',6893,36), // flush_log_on_tunnel_successfully_established
+    f(34401,25,1,b'm',364,4,255,b'I',6803,36), // access_log_flush_interval
+    f(34426,31,2,b'b',65535,0,255,b'I',6803,36), // flush_access_log_on_new_request
+    f(34862,44,3,b'b',65535,0,255,b'I',6803,36), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(35099,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
-    f(35111,11,2,b'm',97,2,255,b'S',0,0), // cidr_ranges
+    f(35009,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
+    f(35021,11,2,b'm',97,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(35231,7,1,b'm',361,4,255,b'S',0,0), // subject
-    f(35238,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(35141,7,1,b'm',361,4,255,b'S',0,0), // subject
+    f(35148,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(35242,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(30242,6,7,b'e',65535,0,255,b'R',0,0), // format
-    f(35247,6,8,b'b',65535,0,255,b'R',0,0), // issuer
+    f(35152,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(30152,6,7,b'e',65535,0,255,b'R',0,0), // format
+    f(35157,6,8,b'b',65535,0,255,b'R',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    f(28420,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(3548,7,2,b'm',242,2,255,b'R',35348,61), // filters
-    f(28432,7,3,b'm',361,4,255,b'S',0,0), // enabled
+    f(28330,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(3548,7,2,b'm',242,2,255,b'R',35258,61), // filters
+    f(28342,7,3,b'm',361,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,4,b'm',360,4,0,b'S',0,0), // typed_config
-    f(21400,16,5,b'm',65535,4,0,b'R',21357,43), // config_discovery
-    f(25092,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
-    f(15154,8,7,b'b',65535,0,255,b'S',0,0), // disabled
+    f(21310,16,5,b'm',65535,4,0,b'R',21267,43), // config_discovery
+    f(25002,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(15064,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    f(35555,7,1,b'm',246,2,255,b'S',0,0), // mappers
-    f(25047,11,2,b'm',144,4,255,b'S',0,0), // body_format
+    f(35465,7,1,b'm',246,2,255,b'S',0,0), // mappers
+    f(24957,11,2,b'm',144,4,255,b'S',0,0), // body_format
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(35625,13,1,b'm',98,4,255,b'S',0,0), // config_source
-    f(35638,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(35535,13,1,b'm',98,4,255,b'S',0,0), // config_source
+    f(35548,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
     f(3148,12,1,b'm',360,4,255,b'S',0,0), // typed_config
     // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
     f(3142,6,1,b'm',34,4,255,b'S',0,0), // filter
-    f(35807,11,2,b'm',374,4,255,b'S',0,0), // status_code
-    f(25043,4,3,b'm',100,4,255,b'S',0,0), // body
-    f(35818,20,4,b'm',144,4,255,b'S',0,0), // body_format_override
-    f(35838,14,5,b'm',109,2,255,b'S',0,0), // headers_to_add
+    f(35717,11,2,b'm',374,4,255,b'S',0,0), // status_code
+    f(24953,4,3,b'm',100,4,255,b'S',0,0), // body
+    f(35728,20,4,b'm',144,4,255,b'S',0,0), // body_format_override
+    f(35748,14,5,b'm',109,2,255,b'S',0,0), // headers_to_add
     // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    f(22683,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32198,12,2,b'm',359,4,255,b'S',0,0), // token_bucket
-    f(32210,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
-    f(35918,9,4,b's',65535,0,255,b'S',0,0), // share_key
+    f(22593,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(32108,12,2,b'm',359,4,255,b'S',0,0), // token_bucket
+    f(32120,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
+    f(35828,9,4,b's',65535,0,255,b'S',0,0), // share_key
     // envoy.extensions.filters.network.set_filter_state.v3.Config
-    f(35986,17,1,b'm',219,2,255,b'S',0,0), // on_new_connection
-    f(36003,27,2,b'm',219,2,255,b'S',0,0), // on_downstream_tls_handshake
-    f(36030,18,3,b'm',219,2,255,b'S',0,0), // on_downstream_data
+    f(35896,17,1,b'm',219,2,255,b'S',0,0), // on_new_connection
+    f(35913,27,2,b'm',219,2,255,b'S',0,0), // on_downstream_tls_handshake
+    f(35940,18,3,b'm',219,2,255,b'S',0,0), // on_downstream_data
     // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    f(22683,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22593,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(36160,23,3,b'm',364,4,255,b'I',21088,34), // downstream_idle_timeout
-    f(36183,21,4,b'm',364,4,255,b'I',21088,34), // upstream_idle_timeout
+    f(36070,23,3,b'm',364,4,255,b'I',20998,34), // downstream_idle_timeout
+    f(36093,21,4,b'm',364,4,255,b'I',20998,34), // upstream_idle_timeout
     f(4311,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(36204,20,7,b'm',374,4,255,b'S',0,0), // max_connect_attempts
-    f(17540,12,8,b'm',364,4,255,b'S',0,0), // idle_timeout
-    f(26373,14,9,b'm',119,4,255,b'I',26314,59), // metadata_match
-    f(26297,17,10,b'm',253,4,0,b'S',0,0), // weighted_clusters
-    f(26672,11,11,b'm',351,2,255,b'I',36224,78), // hash_policy
-    f(36302,16,12,b'm',252,4,255,b'S',0,0), // tunneling_config
-    f(36318,34,13,b'm',364,4,255,b'S',0,0), // max_downstream_connection_duration
-    f(36451,9,14,b'm',65535,4,255,b'R',36352,99), // on_demand
-    f(34491,25,15,b'm',364,4,255,b'S',0,0), // access_log_flush_interval
-    f(36460,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(34547,18,17,b'm',251,4,255,b'S',0,0), // access_log_options
-    f(36489,15,18,b'm',94,4,255,b'S',0,0), // backoff_options
-    f(36591,19,19,b'm',146,2,255,b'R',36504,87), // proxy_protocol_tlvs
-    f(36610,52,20,b'm',357,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(36662,21,21,b'e',40,0,255,b'S',0,0), // upstream_connect_mode
-    f(36683,20,22,b'm',374,4,255,b'S',0,0), // max_early_data_bytes
-    f(36747,31,23,b'e',65535,0,255,b'R',36703,44), // proxy_protocol_tlv_merge_policy
-    f(36778,17,24,b'm',361,4,255,b'S',0,0), // check_drain_close
+    f(36114,20,7,b'm',374,4,255,b'S',0,0), // max_connect_attempts
+    f(17450,12,8,b'm',364,4,255,b'S',0,0), // idle_timeout
+    f(26283,14,9,b'm',119,4,255,b'I',26224,59), // metadata_match
+    f(26207,17,10,b'm',253,4,0,b'S',0,0), // weighted_clusters
+    f(26582,11,11,b'm',351,2,255,b'I',36134,78), // hash_policy
+    f(36212,16,12,b'm',252,4,255,b'S',0,0), // tunneling_config
+    f(36228,34,13,b'm',364,4,255,b'S',0,0), // max_downstream_connection_duration
+    f(36361,9,14,b'm',65535,4,255,b'R',36262,99), // on_demand
+    f(34401,25,15,b'm',364,4,255,b'S',0,0), // access_log_flush_interval
+    f(36370,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(34457,18,17,b'm',251,4,255,b'S',0,0), // access_log_options
+    f(36399,15,18,b'm',94,4,255,b'S',0,0), // backoff_options
+    f(36501,19,19,b'm',146,2,255,b'R',36414,87), // proxy_protocol_tlvs
+    f(36520,52,20,b'm',357,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(36572,21,21,b'e',40,0,255,b'S',0,0), // upstream_connect_mode
+    f(36593,20,22,b'm',374,4,255,b'S',0,0), // max_early_data_bytes
+    f(36657,31,23,b'e',65535,0,255,b'R',36613,44), // proxy_protocol_tlv_merge_policy
+    f(36688,17,24,b'm',361,4,255,b'S',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(34491,25,1,b'm',364,4,255,b'S',0,0), // access_log_flush_interval
-    f(36460,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(36869,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
+    f(34401,25,1,b'm',364,4,255,b'S',0,0), // access_log_flush_interval
+    f(36370,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(36779,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
     f(2003,8,1,b's',65535,0,255,b'S',0,0), // hostname
-    f(36964,8,2,b'b',65535,0,255,b'S',0,0), // use_post
-    f(35838,14,3,b'm',109,2,255,b'S',0,0), // headers_to_add
-    f(36972,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
-    f(36998,9,5,b's',65535,0,255,b'S',0,0), // post_path
-    f(37007,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
-    f(33812,20,7,b'm',245,4,255,b'S',0,0), // request_id_extension
-    f(37034,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
-    f(37051,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
-    f(19764,10,10,b'm',148,2,255,b'R',37074,76), // formatters
+    f(36874,8,2,b'b',65535,0,255,b'S',0,0), // use_post
+    f(35748,14,3,b'm',109,2,255,b'S',0,0), // headers_to_add
+    f(36882,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
+    f(36908,9,5,b's',65535,0,255,b'S',0,0), // post_path
+    f(36917,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
+    f(33722,20,7,b'm',245,4,255,b'S',0,0), // request_id_extension
+    f(36944,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
+    f(36961,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
+    f(19674,10,10,b'm',148,2,255,b'R',36984,76), // formatters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    f(7287,8,1,b'm',254,2,255,b'S',0,0), // clusters
+    f(7197,8,1,b'm',254,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
-    f(26373,14,3,b'm',119,4,255,b'I',26314,59), // metadata_match
+    f(26283,14,3,b'm',119,4,255,b'I',26224,59), // metadata_match
     // envoy.extensions.formatter.metadata.v3.Metadata
     // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
     // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    f(28063,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(37493,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
-    f(37534,18,3,b'm',354,4,255,b'S',0,0), // reject_with_status
+    f(27973,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(37403,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
+    f(37444,18,3,b'm',354,4,255,b'S',0,0), // reject_with_status
     // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    f(33435,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(37612,17,2,b'm',259,4,255,b'S',0,0), // xff_trusted_cidrs
-    f(33575,15,3,b'm',361,4,255,b'S',0,0), // skip_xff_append
+    f(33345,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(37522,17,2,b'm',259,4,255,b'S',0,0), // xff_trusted_cidrs
+    f(33485,15,3,b'm',361,4,255,b'S',0,0), // skip_xff_append
     // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    f(37695,5,1,b'm',97,2,255,b'S',0,0), // cidrs
+    f(37605,5,1,b'm',97,2,255,b'S',0,0), // cidrs
     // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    f(11278,20,1,b'm',263,4,0,b'S',0,0), // zone_aware_lb_config
-    f(11298,27,2,b'm',262,4,0,b'S',0,0), // locality_weighted_lb_config
+    f(11188,20,1,b'm',263,4,0,b'S',0,0), // zone_aware_lb_config
+    f(11208,27,2,b'm',262,4,0,b'S',0,0), // locality_weighted_lb_config
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    f(12089,15,1,b'm',357,4,255,b'I',11984,105), // routing_enabled
-    f(12104,16,2,b'm',375,4,255,b'I',11984,105), // min_cluster_size
-    f(12120,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
-    f(38060,29,4,b'b',65535,0,255,b'R',38020,40), // force_locality_direct_routing
-    f(38089,16,5,b'm',65535,4,255,b'R',38020,40), // force_local_zone
-    f(38105,14,6,b'e',65535,0,255,b'R',38020,40), // locality_basis
+    f(11999,15,1,b'm',357,4,255,b'I',11894,105), // routing_enabled
+    f(12014,16,2,b'm',375,4,255,b'I',11894,105), // min_cluster_size
+    f(12030,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
+    f(37970,29,4,b'b',65535,0,255,b'R',37930,40), // force_locality_direct_routing
+    f(37999,16,5,b'm',65535,4,255,b'R',37930,40), // force_local_zone
+    f(38015,14,6,b'e',65535,0,255,b'R',37930,40), // locality_basis
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    f(12312,12,1,b'm',374,4,255,b'S',0,0), // choice_count
-    f(12324,19,2,b'm',132,4,255,b'S',0,0), // active_request_bias
-    f(12407,17,3,b'm',65535,4,255,b'R',12343,64), // slow_start_config
-    f(38189,18,4,b'm',261,4,255,b'S',0,0), // locality_lb_config
-    f(38207,16,5,b'm',361,4,255,b'S',0,0), // enable_full_scan
-    f(38223,16,6,b'e',41,0,255,b'S',0,0), // selection_method
+    f(12222,12,1,b'm',374,4,255,b'S',0,0), // choice_count
+    f(12234,19,2,b'm',132,4,255,b'S',0,0), // active_request_bias
+    f(12317,17,3,b'm',65535,4,255,b'R',12253,64), // slow_start_config
+    f(38099,18,4,b'm',261,4,255,b'S',0,0), // locality_lb_config
+    f(38117,16,5,b'm',361,4,255,b'S',0,0), // enable_full_scan
+    f(38133,16,6,b'e',41,0,255,b'S',0,0), // selection_method
     // envoy.extensions.load_balancing_policies.random.v3.Random
-    f(38189,18,1,b'm',261,4,255,b'S',0,0), // locality_lb_config
+    f(38099,18,1,b'm',261,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    f(12407,17,1,b'm',65535,4,255,b'R',12343,64), // slow_start_config
-    f(38189,18,2,b'm',261,4,255,b'S',0,0), // locality_lb_config
+    f(12317,17,1,b'm',65535,4,255,b'R',12253,64), // slow_start_config
+    f(38099,18,2,b'm',261,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
@@ -3847,368 +3846,368 @@ pub(crate) static FIELDS: [FieldRow; 1549] = [
     // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
     // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
     // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    f(35111,11,1,b'm',97,2,255,b'S',0,0), // cidr_ranges
-    f(22683,11,2,b's',65535,0,255,b'I',39101,84), // stat_prefix
+    f(35021,11,1,b'm',97,2,255,b'S',0,0), // cidr_ranges
+    f(22593,11,2,b's',65535,0,255,b'I',39011,84), // stat_prefix
     // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    f(14958,9,1,b'm',91,2,255,b'S',0,0), // resolvers
-    f(14967,20,2,b'm',102,4,255,b'S',0,0), // dns_resolver_options
-    f(39254,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
-    f(39279,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
-    f(39342,15,5,b'm',374,4,255,b'I',39305,37), // udp_max_queries
-    f(39357,21,6,b'm',375,4,255,b'S',0,0), // query_timeout_seconds
-    f(39378,11,7,b'm',374,4,255,b'S',0,0), // query_tries
-    f(39389,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
-    f(39407,22,9,b'm',374,4,255,b'S',0,0), // edns0_max_payload_size
-    f(39429,24,10,b'm',364,4,255,b'I',39305,37), // max_udp_channel_duration
-    f(39453,25,11,b'b',65535,0,255,b'I',39305,37), // reinit_channel_on_timeout
-    f(39544,14,12,b'm',374,4,255,b'I',39478,66), // qcache_max_ttl
+    f(14868,9,1,b'm',91,2,255,b'S',0,0), // resolvers
+    f(14877,20,2,b'm',102,4,255,b'S',0,0), // dns_resolver_options
+    f(39164,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
+    f(39189,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
+    f(39252,15,5,b'm',374,4,255,b'I',39215,37), // udp_max_queries
+    f(39267,21,6,b'm',375,4,255,b'S',0,0), // query_timeout_seconds
+    f(39288,11,7,b'm',374,4,255,b'S',0,0), // query_tries
+    f(39299,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
+    f(39317,22,9,b'm',374,4,255,b'S',0,0), // edns0_max_payload_size
+    f(39339,24,10,b'm',364,4,255,b'I',39215,37), // max_udp_channel_duration
+    f(39363,25,11,b'b',65535,0,255,b'I',39215,37), // reinit_channel_on_timeout
+    f(39454,14,12,b'm',374,4,255,b'I',39388,66), // qcache_max_ttl
     // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    f(18748,11,1,b'm',374,4,255,b'S',0,0), // num_retries
-    f(39670,20,2,b'm',374,4,255,b'I',39639,31), // num_resolver_threads
+    f(18658,11,1,b'm',374,4,255,b'S',0,0), // num_retries
+    f(39580,20,2,b'm',374,4,255,b'I',39549,31), // num_resolver_threads
     // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    f(14958,9,1,b'm',91,2,255,b'S',0,0), // resolvers
-    f(39842,12,2,b'm',65535,4,255,b'R',39763,79), // dns_over_tls
-    f(39935,14,3,b'm',65535,4,255,b'R',39854,81), // dns_over_https
-    f(40001,13,4,b'b',65535,0,255,b'R',39949,52), // enable_dnssec
-    f(40014,10,5,b'm',374,4,255,b'I',39478,66), // cache_size
-    f(39670,20,6,b'm',374,4,255,b'I',39639,31), // num_resolver_threads
-    f(40024,17,7,b'm',361,4,255,b'S',0,0), // use_system_config
-    f(40041,13,8,b'm',364,4,255,b'S',0,0), // query_timeout
-    f(39378,11,9,b'm',374,4,255,b'S',0,0), // query_tries
+    f(14868,9,1,b'm',91,2,255,b'S',0,0), // resolvers
+    f(39752,12,2,b'm',65535,4,255,b'R',39673,79), // dns_over_tls
+    f(39845,14,3,b'm',65535,4,255,b'R',39764,81), // dns_over_https
+    f(39911,13,4,b'b',65535,0,255,b'R',39859,52), // enable_dnssec
+    f(39924,10,5,b'm',374,4,255,b'I',39388,66), // cache_size
+    f(39580,20,6,b'm',374,4,255,b'I',39549,31), // num_resolver_threads
+    f(39934,17,7,b'm',361,4,255,b'S',0,0), // use_system_config
+    f(39951,13,8,b'm',364,4,255,b'S',0,0), // query_timeout
+    f(39288,11,9,b'm',374,4,255,b'S',0,0), // query_tries
     // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    f(40120,13,1,b's',65535,0,255,b'S',0,0), // path_template
+    f(40030,13,1,b's',65535,0,255,b'S',0,0), // path_template
     // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    f(40203,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
+    f(40113,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
     // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    f(40279,17,1,b'm',361,4,255,b'S',0,0), // pack_trace_reason
-    f(40355,33,2,b'm',361,4,255,b'I',40296,59), // use_request_id_for_trace_sampling
+    f(40189,17,1,b'm',361,4,255,b'S',0,0), // pack_trace_reason
+    f(40265,33,2,b'm',361,4,255,b'I',40206,59), // use_request_id_for_trace_sampling
     // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    f(40458,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
+    f(40368,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
     // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    f(40562,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
+    f(40472,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
     // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    f(40659,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
-    f(40701,27,2,b'm',65535,4,255,b'R',40678,23), // max_heap_size_bytes_runtime
+    f(40569,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
+    f(40611,27,2,b'm',65535,4,255,b'R',40588,23), // max_heap_size_bytes_runtime
     // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
-    f(14848,8,1,b's',65535,0,255,b'S',0,0), // filename
+    f(14758,8,1,b's',65535,0,255,b'S',0,0), // filename
     // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
-    f(7843,6,1,b'm',126,4,255,b'S',0,0), // config
-    f(9718,16,2,b'm',147,4,255,b'S',0,0), // transport_socket
-    f(40973,25,3,b'b',65535,0,255,b'I',40889,84), // allow_unspecified_address
-    f(41062,15,4,b'b',65535,0,255,b'I',40998,64), // tlv_as_pool_key
+    f(7753,6,1,b'm',126,4,255,b'S',0,0), // config
+    f(9628,16,2,b'm',147,4,255,b'S',0,0), // transport_socket
+    f(40883,25,3,b'b',65535,0,255,b'I',40799,84), // allow_unspecified_address
+    f(40972,15,4,b'b',65535,0,255,b'I',40908,64), // tlv_as_pool_key
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(41205,10,1,b'm',100,4,255,b'S',0,0), // trusted_ca
-    f(41215,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(41238,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
-    f(41327,36,6,b'm',361,4,255,b'R',41261,66), // require_signed_certificate_timestamp
-    f(41363,3,7,b'm',100,4,255,b'S',0,0), // crl
-    f(41366,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
-    f(41391,23,9,b'm',334,2,255,b'S',0,0), // match_subject_alt_names
-    f(41414,24,10,b'e',42,0,255,b'S',0,0), // trust_chain_verification
-    f(14901,17,11,b'm',150,4,255,b'S',0,0), // watched_directory
-    f(41438,23,12,b'm',148,4,255,b'S',0,0), // custom_validator_config
-    f(41519,32,13,b'm',65535,4,255,b'R',41461,58), // ca_certificate_provider_instance
-    f(41551,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
-    f(41576,29,15,b'm',298,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(41605,16,16,b'm',374,4,255,b'S',0,0), // max_verify_depth
-    f(41737,17,17,b'm',65535,4,255,b'R',41621,116), // system_root_certs
-    f(41754,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
+    f(41115,10,1,b'm',100,4,255,b'S',0,0), // trusted_ca
+    f(41125,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(41148,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
+    f(41237,36,6,b'm',361,4,255,b'R',41171,66), // require_signed_certificate_timestamp
+    f(41273,3,7,b'm',100,4,255,b'S',0,0), // crl
+    f(41276,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
+    f(41301,23,9,b'm',334,2,255,b'S',0,0), // match_subject_alt_names
+    f(41324,24,10,b'e',42,0,255,b'S',0,0), // trust_chain_verification
+    f(14811,17,11,b'm',150,4,255,b'S',0,0), // watched_directory
+    f(41348,23,12,b'm',148,4,255,b'S',0,0), // custom_validator_config
+    f(41429,32,13,b'm',65535,4,255,b'R',41371,58), // ca_certificate_provider_instance
+    f(41461,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
+    f(41486,29,15,b'm',298,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(41515,16,16,b'm',374,4,255,b'S',0,0), // max_verify_depth
+    f(41647,17,17,b'm',65535,4,255,b'R',41531,116), // system_root_certs
+    f(41664,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(41835,10,1,b'm',301,4,255,b'S',0,0), // tls_params
-    f(41845,16,2,b'm',299,2,255,b'S',0,0), // tls_certificates
-    f(41861,18,3,b'm',290,4,0,b'S',0,0), // validation_context
-    f(41879,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(41893,34,6,b'm',296,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(41927,36,7,b'm',296,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(41963,27,8,b'm',292,4,0,b'S',0,0), // combined_validation_context
-    f(42084,36,9,b'm',65535,4,255,b'R',41990,94), // tls_certificate_certificate_provider
-    f(42218,39,10,b'm',65535,4,0,b'R',42120,98), // validation_context_certificate_provider
-    f(42257,45,11,b'm',65535,4,255,b'R',41990,94), // tls_certificate_certificate_provider_instance
-    f(42302,48,12,b'm',65535,4,0,b'R',42120,98), // validation_context_certificate_provider_instance
-    f(42444,17,13,b'm',148,4,255,b'R',42350,94), // custom_handshaker
-    f(42461,33,14,b'm',65535,4,255,b'R',41990,94), // tls_certificate_provider_instance
-    f(42494,7,15,b'm',300,4,255,b'S',0,0), // key_log
-    f(42634,31,16,b'm',148,4,255,b'R',42501,133), // custom_tls_certificate_selector
+    f(41745,10,1,b'm',301,4,255,b'S',0,0), // tls_params
+    f(41755,16,2,b'm',299,2,255,b'S',0,0), // tls_certificates
+    f(41771,18,3,b'm',290,4,0,b'S',0,0), // validation_context
+    f(41789,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(41803,34,6,b'm',296,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(41837,36,7,b'm',296,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(41873,27,8,b'm',292,4,0,b'S',0,0), // combined_validation_context
+    f(41994,36,9,b'm',65535,4,255,b'R',41900,94), // tls_certificate_certificate_provider
+    f(42128,39,10,b'm',65535,4,0,b'R',42030,98), // validation_context_certificate_provider
+    f(42167,45,11,b'm',65535,4,255,b'R',41900,94), // tls_certificate_certificate_provider_instance
+    f(42212,48,12,b'm',65535,4,0,b'R',42030,98), // validation_context_certificate_provider_instance
+    f(42354,17,13,b'm',148,4,255,b'R',42260,94), // custom_handshaker
+    f(42371,33,14,b'm',65535,4,255,b'R',41900,94), // tls_certificate_provider_instance
+    f(42404,7,15,b'm',300,4,255,b'S',0,0), // key_log
+    f(42544,31,16,b'm',148,4,255,b'R',42411,133), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(42760,26,1,b'm',290,4,255,b'S',0,0), // default_validation_context
-    f(41927,36,2,b'm',296,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(42218,39,3,b'm',65535,4,255,b'R',42786,76), // validation_context_certificate_provider
-    f(42302,48,4,b'm',65535,4,255,b'R',42786,76), // validation_context_certificate_provider_instance
+    f(42670,26,1,b'm',290,4,255,b'S',0,0), // default_validation_context
+    f(41837,36,2,b'm',296,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(42128,39,3,b'm',65535,4,255,b'R',42696,76), // validation_context_certificate_provider
+    f(42212,48,4,b'm',65535,4,255,b'R',42696,76), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(42924,18,1,b'm',291,4,255,b'S',0,0), // common_tls_context
-    f(42942,26,2,b'm',361,4,255,b'S',0,0), // require_client_certificate
-    f(43055,11,3,b'm',361,4,255,b'R',42968,87), // require_sni
-    f(43066,19,4,b'm',302,4,0,b'S',0,0), // session_ticket_keys
-    f(43085,37,5,b'm',296,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
-    f(43122,15,6,b'm',364,4,255,b'S',0,0), // session_timeout
-    f(43137,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(43173,18,8,b'e',43,0,255,b'S',0,0), // ocsp_staple_policy
-    f(43191,31,9,b'm',361,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
-    f(43222,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(43257,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
+    f(42834,18,1,b'm',291,4,255,b'S',0,0), // common_tls_context
+    f(42852,26,2,b'm',361,4,255,b'S',0,0), // require_client_certificate
+    f(42965,11,3,b'm',361,4,255,b'R',42878,87), // require_sni
+    f(42976,19,4,b'm',302,4,0,b'S',0,0), // session_ticket_keys
+    f(42995,37,5,b'm',296,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
+    f(43032,15,6,b'm',364,4,255,b'S',0,0), // session_timeout
+    f(43047,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(43083,18,8,b'e',43,0,255,b'S',0,0), // ocsp_staple_policy
+    f(43101,31,9,b'm',361,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
+    f(43132,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(43167,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    f(43345,13,1,b'm',295,2,255,b'S',0,0), // trust_domains
-    f(43358,13,2,b'm',100,4,255,b'S',0,0), // trust_bundles
+    f(43255,13,1,b'm',295,2,255,b'S',0,0), // trust_domains
+    f(43268,13,2,b'm',100,4,255,b'S',0,0), // trust_bundles
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43450,12,2,b'm',100,4,255,b'S',0,0), // trust_bundle
-    f(43527,21,3,b's',65535,0,255,b'R',43462,65), // workload_trust_domain
+    f(43360,12,2,b'm',100,4,255,b'S',0,0), // trust_bundle
+    f(43437,21,3,b's',65535,0,255,b'R',43372,65), // workload_trust_domain
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43605,10,2,b'm',98,4,255,b'S',0,0), // sds_config
+    f(43515,10,2,b'm',98,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43663,15,2,b'm',299,4,0,b'S',0,0), // tls_certificate
-    f(43066,19,3,b'm',302,4,0,b'S',0,0), // session_ticket_keys
-    f(41861,18,4,b'm',290,4,0,b'S',0,0), // validation_context
-    f(43728,14,5,b'm',65535,4,0,b'R',43678,50), // generic_secret
+    f(43573,15,2,b'm',299,4,0,b'S',0,0), // tls_certificate
+    f(42976,19,3,b'm',302,4,0,b'S',0,0), // session_ticket_keys
+    f(41771,18,4,b'm',290,4,0,b'S',0,0), // validation_context
+    f(43638,14,5,b'm',65535,4,0,b'R',43588,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(43805,8,1,b'e',44,0,255,b'S',0,0), // san_type
-    f(29738,7,2,b'm',334,4,255,b'S',0,0), // matcher
-    f(43813,3,3,b's',65535,0,255,b'S',0,0), // oid
+    f(43715,8,1,b'e',44,0,255,b'S',0,0), // san_type
+    f(29648,7,2,b'm',334,4,255,b'S',0,0), // matcher
+    f(43723,3,3,b's',65535,0,255,b'S',0,0), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(43872,17,1,b'm',100,4,255,b'S',0,0), // certificate_chain
-    f(43889,11,2,b'm',100,12,255,b'S',0,0), // private_key
-    f(44015,8,3,b'm',100,12,255,b'R',43900,115), // password
-    f(44023,11,4,b'm',100,4,255,b'S',0,0), // ocsp_staple
-    f(44125,28,5,b'm',100,2,255,b'R',44034,91), // signed_certificate_timestamp
-    f(44223,20,6,b'm',65535,4,255,b'R',44153,70), // private_key_provider
-    f(14901,17,7,b'm',150,4,255,b'S',0,0), // watched_directory
-    f(44318,6,8,b'm',100,12,255,b'R',44243,75), // pkcs12
-    f(41835,10,9,b'm',301,4,255,b'R',44324,118), // tls_params
+    f(43782,17,1,b'm',100,4,255,b'S',0,0), // certificate_chain
+    f(43799,11,2,b'm',100,12,255,b'S',0,0), // private_key
+    f(43925,8,3,b'm',100,12,255,b'R',43810,115), // password
+    f(43933,11,4,b'm',100,4,255,b'S',0,0), // ocsp_staple
+    f(44035,28,5,b'm',100,2,255,b'R',43944,91), // signed_certificate_timestamp
+    f(44133,20,6,b'm',65535,4,255,b'R',44063,70), // private_key_provider
+    f(14811,17,7,b'm',150,4,255,b'S',0,0), // watched_directory
+    f(44228,6,8,b'm',100,12,255,b'R',44153,75), // pkcs12
+    f(41745,10,9,b'm',301,4,255,b'R',44234,118), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(44493,19,2,b'm',97,2,255,b'S',0,0), // local_address_range
-    f(44512,20,3,b'm',97,2,255,b'S',0,0), // remote_address_range
+    f(44403,19,2,b'm',97,2,255,b'S',0,0), // local_address_range
+    f(44422,20,3,b'm',97,2,255,b'S',0,0), // remote_address_range
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(44587,28,1,b'e',45,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(44615,28,2,b'e',45,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(44643,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(44656,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(44667,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
-    f(44798,19,6,b'e',65535,2,255,b'R',44687,111), // compliance_policies
+    f(44497,28,1,b'e',45,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(44525,28,2,b'e',45,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(44553,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(44566,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(44577,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
+    f(44708,19,6,b'e',65535,2,255,b'R',44597,111), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    f(44879,4,1,b'm',100,10,255,b'S',0,0), // keys
+    f(44789,4,1,b'm',100,10,255,b'S',0,0), // keys
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(42924,18,1,b'm',291,4,255,b'S',0,0), // common_tls_context
-    f(44943,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(45031,19,3,b'b',65535,0,255,b'R',44946,85), // allow_renegotiation
-    f(45050,16,4,b'm',374,4,255,b'S',0,0), // max_session_keys
-    f(45156,21,5,b'm',361,4,255,b'I',45066,90), // enforce_rsa_key_usage
-    f(45177,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(45190,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(42834,18,1,b'm',291,4,255,b'S',0,0), // common_tls_context
+    f(44853,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(44941,19,3,b'b',65535,0,255,b'R',44856,85), // allow_renegotiation
+    f(44960,16,4,b'm',374,4,255,b'S',0,0), // max_session_keys
+    f(45066,21,5,b'm',361,4,255,b'I',44976,90), // enforce_rsa_key_usage
+    f(45087,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(45100,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    f(9823,28,1,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
-    f(10448,30,2,b'm',149,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(45267,20,3,b'm',306,4,0,b'S',0,0), // explicit_http_config
-    f(45287,30,4,b'm',307,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(45317,11,5,b'm',305,4,0,b'S',0,0), // auto_config
-    f(33244,12,6,b'm',242,2,255,b'R',45328,82), // http_filters
-    f(45410,24,7,b'm',148,4,255,b'R',0,0), // header_validation_config
-    f(7500,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
-    f(27018,23,9,b'm',198,2,255,b'R',0,0), // request_mirror_policies
-    f(26672,11,10,b'm',191,2,255,b'R',0,0), // hash_policy
-    f(15349,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
+    f(9733,28,1,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
+    f(10358,30,2,b'm',149,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(45177,20,3,b'm',306,4,0,b'S',0,0), // explicit_http_config
+    f(45197,30,4,b'm',307,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(45227,11,5,b'm',305,4,0,b'S',0,0), // auto_config
+    f(33154,12,6,b'm',242,2,255,b'R',45238,82), // http_filters
+    f(45320,24,7,b'm',148,4,255,b'R',0,0), // header_validation_config
+    f(7410,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
+    f(26928,23,9,b'm',198,2,255,b'R',0,0), // request_mirror_policies
+    f(26582,11,10,b'm',191,2,255,b'R',0,0), // hash_policy
+    f(15259,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    f(9383,21,1,b'm',111,4,255,b'S',0,0), // http_protocol_options
-    f(9404,22,2,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(34150,22,3,b'm',65535,4,255,b'R',34127,23), // http3_protocol_options
-    f(45503,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(9293,21,1,b'm',111,4,255,b'S',0,0), // http_protocol_options
+    f(9314,22,2,b'm',114,4,255,b'S',0,0), // http2_protocol_options
+    f(34060,22,3,b'm',65535,4,255,b'R',34037,23), // http3_protocol_options
+    f(45413,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    f(9383,21,1,b'm',111,4,0,b'S',0,0), // http_protocol_options
-    f(9404,22,2,b'm',114,4,0,b'S',0,0), // http2_protocol_options
-    f(34150,22,3,b'm',65535,4,0,b'R',34127,23), // http3_protocol_options
+    f(9293,21,1,b'm',111,4,0,b'S',0,0), // http_protocol_options
+    f(9314,22,2,b'm',114,4,0,b'S',0,0), // http2_protocol_options
+    f(34060,22,3,b'm',65535,4,0,b'R',34037,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    f(9383,21,1,b'm',111,4,255,b'S',0,0), // http_protocol_options
-    f(9404,22,2,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(34150,22,3,b'm',65535,4,255,b'R',34127,23), // http3_protocol_options
+    f(9293,21,1,b'm',111,4,255,b'S',0,0), // http_protocol_options
+    f(9314,22,2,b'm',114,4,255,b'S',0,0), // http2_protocol_options
+    f(34060,22,3,b'm',65535,4,255,b'R',34037,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
     f(2913,4,1,b'm',122,4,255,b'S',0,0), // node
-    f(45735,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(45743,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(45767,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(45793,25,5,b'm',309,1,255,b'S',0,0), // initial_resource_versions
-    f(45818,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(45832,12,7,b'm',377,4,255,b'S',0,0), // error_detail
-    f(45844,27,8,b'm',320,2,255,b'S',0,0), // resource_locators_subscribe
-    f(45871,29,9,b'm',320,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(45645,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(45653,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(45677,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(45703,25,5,b'm',309,1,255,b'S',0,0), // initial_resource_versions
+    f(45728,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(45742,12,7,b'm',377,4,255,b'S',0,0), // error_detail
+    f(45754,27,8,b'm',320,2,255,b'S',0,0), // resource_locators_subscribe
+    f(45781,29,9,b'm',320,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(46026,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(46045,9,2,b'm',317,2,255,b'S',0,0), // resources
-    f(45735,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(46054,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(46059,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(46076,13,7,b'm',99,4,255,b'S',0,0), // control_plane
-    f(46089,22,8,b'm',322,2,255,b'S',0,0), // removed_resource_names
-    f(46111,15,9,b'm',319,2,255,b'S',0,0), // resource_errors
+    f(45936,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(45955,9,2,b'm',317,2,255,b'S',0,0), // resources
+    f(45645,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(45964,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(45969,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(45986,13,7,b'm',99,4,255,b'S',0,0), // control_plane
+    f(45999,22,8,b'm',322,2,255,b'S',0,0), // removed_resource_names
+    f(46021,15,9,b'm',319,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
     f(2913,4,2,b'm',122,4,255,b'S',0,0), // node
-    f(46169,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(45735,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(45818,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(45832,12,6,b'm',377,4,255,b'S',0,0), // error_detail
-    f(46183,17,7,b'm',320,2,255,b'S',0,0), // resource_locators
+    f(46079,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(45645,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(45728,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(45742,12,6,b'm',377,4,255,b'S',0,0), // error_detail
+    f(46093,17,7,b'm',320,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(46045,9,2,b'm',360,2,255,b'S',0,0), // resources
-    f(46244,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(45735,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(46054,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(46076,13,6,b'm',99,4,255,b'S',0,0), // control_plane
-    f(46111,15,7,b'm',319,2,255,b'S',0,0), // resource_errors
+    f(45955,9,2,b'm',360,2,255,b'S',0,0), // resources
+    f(46154,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(45645,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(45964,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(45986,13,6,b'm',99,4,255,b'S',0,0), // control_plane
+    f(46021,15,7,b'm',319,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(46304,10,1,b'm',315,4,0,b'S',0,0), // constraint
-    f(46314,14,2,b'm',314,4,0,b'S',0,0), // or_constraints
-    f(46328,15,3,b'm',314,4,0,b'S',0,0), // and_constraints
-    f(46343,15,4,b'm',313,4,0,b'S',0,0), // not_constraints
+    f(46214,10,1,b'm',315,4,0,b'S',0,0), // constraint
+    f(46224,14,2,b'm',314,4,0,b'S',0,0), // or_constraints
+    f(46238,15,3,b'm',314,4,0,b'S',0,0), // and_constraints
+    f(46253,15,4,b'm',313,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(46427,11,1,b'm',313,2,255,b'S',0,0), // constraints
+    f(46337,11,1,b'm',313,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(46509,6,3,b'm',316,4,0,b'S',0,0), // exists
+    f(46419,6,3,b'm',316,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(46628,8,2,b'm',360,4,255,b'S',0,0), // resource
+    f(46538,8,2,b'm',360,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(46636,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(27939,3,6,b'm',364,4,255,b'S',0,0), // ttl
-    f(46643,13,7,b'm',318,4,255,b'S',0,0), // cache_control
-    f(46656,13,8,b'm',322,4,255,b'S',0,0), // resource_name
-    f(9768,8,9,b'm',119,4,255,b'S',0,0), // metadata
+    f(46546,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(27849,3,6,b'm',364,4,255,b'S',0,0), // ttl
+    f(46553,13,7,b'm',318,4,255,b'S',0,0), // cache_control
+    f(46566,13,8,b'm',322,4,255,b'S',0,0), // resource_name
+    f(9678,8,9,b'm',119,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(46717,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(46627,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(46656,13,1,b'm',322,4,255,b'S',0,0), // resource_name
-    f(45832,12,2,b'm',377,4,255,b'S',0,0), // error_detail
+    f(46566,13,1,b'm',322,4,255,b'S',0,0), // resource_name
+    f(45742,12,2,b'm',377,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(18288,18,2,b'm',321,1,255,b'S',0,0), // dynamic_parameters
+    f(18198,18,2,b'm',321,1,255,b'S',0,0), // dynamic_parameters
     // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(46915,29,2,b'm',313,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(46825,29,2,b'm',313,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.type.matcher.v3.DoubleMatcher
-    f(46979,5,1,b'm',349,4,0,b'I',6893,36), // range
-    f(46984,5,2,b'd',65535,4,0,b'I',6893,36), // exact
+    f(46889,5,1,b'm',349,4,0,b'I',6803,36), // range
+    f(46894,5,2,b'd',65535,4,0,b'I',6803,36), // exact
     // envoy.type.matcher.v3.FilterStateMatcher
-    f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(24922,12,2,b'm',334,4,0,b'S',0,0), // string_match
-    f(47074,13,3,b'm',65535,4,0,b'R',47029,45), // address_match
+    f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(24832,12,2,b'm',334,4,0,b'S',0,0), // string_match
+    f(46984,13,3,b'm',65535,4,0,b'R',46939,45), // address_match
     // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    f(28063,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(27973,11,1,b's',65535,0,255,b'S',0,0), // header_name
     // envoy.type.matcher.v3.ListMatcher
-    f(47169,6,1,b'm',335,4,0,b'I',6893,36), // one_of
+    f(47079,6,1,b'm',335,4,0,b'I',6803,36), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(47214,8,1,b'm',334,2,255,b'S',0,0), // patterns
+    f(47124,8,1,b'm',334,2,255,b'S',0,0), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
-    f(3142,6,1,b's',65535,0,255,b'I',6893,36), // filter
-    f(131,4,2,b'm',329,2,255,b'I',6893,36), // path
-    f(2972,5,3,b'm',335,4,255,b'I',6893,36), // value
-    f(47259,6,4,b'b',65535,0,255,b'I',6893,36), // invert
+    f(3142,6,1,b's',65535,0,255,b'I',6803,36), // filter
+    f(131,4,2,b'm',329,2,255,b'I',6803,36), // path
+    f(2972,5,3,b'm',335,4,255,b'I',6803,36), // value
+    f(47169,6,4,b'b',65535,0,255,b'I',6803,36), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    f(12999,3,1,b's',65535,4,0,b'I',6893,36), // key
+    f(12909,3,1,b's',65535,4,0,b'I',6803,36), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(47345,14,1,b'm',335,2,255,b'I',6893,36), // value_matchers
+    f(47255,14,1,b'm',335,2,255,b'I',6803,36), // value_matchers
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(47404,7,1,b'm',332,4,255,b'S',0,0), // pattern
-    f(47411,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(47314,7,1,b'm',332,4,255,b'S',0,0), // pattern
+    f(47321,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(47521,10,1,b'm',333,4,0,b'I',47457,64), // google_re2
-    f(24149,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(47431,10,1,b'm',333,4,0,b'I',47367,64), // google_re2
+    f(24059,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(47575,16,1,b'm',374,4,255,b'I',6893,36), // max_program_size
+    f(47485,16,1,b'm',374,4,255,b'I',6803,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(46984,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(29054,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(47626,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29101,10,5,b'm',332,4,0,b'S',0,0), // safe_regex
-    f(47632,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(47643,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(47703,6,8,b'm',380,4,0,b'R',47651,52), // custom
+    f(46894,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(28964,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(47536,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29011,10,5,b'm',332,4,0,b'S',0,0), // safe_regex
+    f(47542,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(47553,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(47613,6,8,b'm',380,4,0,b'R',47561,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(47743,10,1,b'm',336,4,0,b'I',6893,36), // null_match
-    f(47753,12,2,b'm',323,4,0,b'I',6893,36), // double_match
-    f(24922,12,3,b'm',334,4,0,b'I',6893,36), // string_match
-    f(47765,10,4,b'b',65535,4,0,b'I',6893,36), // bool_match
-    f(25160,13,5,b'b',65535,4,0,b'I',6893,36), // present_match
-    f(47775,10,6,b'm',326,4,0,b'I',6893,36), // list_match
-    f(23481,8,7,b'm',330,4,0,b'I',6893,36), // or_match
+    f(47653,10,1,b'm',336,4,0,b'I',6803,36), // null_match
+    f(47663,12,2,b'm',323,4,0,b'I',6803,36), // double_match
+    f(24832,12,3,b'm',334,4,0,b'I',6803,36), // string_match
+    f(47675,10,4,b'b',65535,4,0,b'I',6803,36), // bool_match
+    f(25070,13,5,b'b',65535,4,0,b'I',6803,36), // present_match
+    f(47685,10,6,b'm',326,4,0,b'I',6803,36), // list_match
+    f(23391,8,7,b'm',330,4,0,b'I',6803,36), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
-    f(12999,3,1,b's',65535,0,255,b'I',6893,36), // key
-    f(131,4,2,b'm',338,2,255,b'I',6893,36), // path
+    f(12909,3,1,b's',65535,0,255,b'I',6803,36), // key
+    f(131,4,2,b'm',338,2,255,b'I',6803,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
-    f(12999,3,1,b's',65535,4,0,b'I',6893,36), // key
-    f(47909,5,2,b'u',65535,4,0,b'I',6893,36), // index
+    f(12909,3,1,b's',65535,4,0,b'I',6803,36), // key
+    f(47819,5,2,b'u',65535,4,0,b'I',6803,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(47949,7,1,b'm',342,4,0,b'I',6893,36), // request
-    f(25493,5,2,b'm',343,4,0,b'I',6893,36), // route
-    f(694,7,3,b'm',340,4,0,b'I',6893,36), // cluster
-    f(47956,4,4,b'm',341,4,0,b'I',6893,36), // host
+    f(47859,7,1,b'm',342,4,0,b'I',6803,36), // request
+    f(25403,5,2,b'm',343,4,0,b'I',6803,36), // route
+    f(694,7,3,b'm',340,4,0,b'I',6803,36), // cluster
+    f(47866,4,4,b'm',341,4,0,b'I',6803,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(48158,3,1,b's',65535,0,255,b'I',6893,36), // tag
-    f(48161,7,2,b'm',347,4,0,b'I',6893,36), // literal
-    f(48168,11,3,b'm',345,4,0,b'I',6893,36), // environment
-    f(48179,14,4,b'm',346,4,0,b'I',6893,36), // request_header
-    f(9768,8,5,b'm',348,4,0,b'I',6893,36), // metadata
-    f(2972,5,6,b's',65535,4,0,b'I',6893,36), // value
+    f(48068,3,1,b's',65535,0,255,b'I',6803,36), // tag
+    f(48071,7,2,b'm',347,4,0,b'I',6803,36), // literal
+    f(48078,11,3,b'm',345,4,0,b'I',6803,36), // environment
+    f(48089,14,4,b'm',346,4,0,b'I',6803,36), // request_header
+    f(9678,8,5,b'm',348,4,0,b'I',6803,36), // metadata
+    f(2972,5,6,b's',65535,4,0,b'I',6803,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
-    f(345,4,1,b's',65535,0,255,b'I',6893,36), // name
-    f(18965,13,2,b's',65535,0,255,b'I',6893,36), // default_value
+    f(345,4,1,b's',65535,0,255,b'I',6803,36), // name
+    f(18875,13,2,b's',65535,0,255,b'I',6803,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Header
-    f(345,4,1,b's',65535,0,255,b'I',6893,36), // name
-    f(18965,13,2,b's',65535,0,255,b'I',6893,36), // default_value
+    f(345,4,1,b's',65535,0,255,b'I',6803,36), // name
+    f(18875,13,2,b's',65535,0,255,b'I',6803,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Literal
-    f(2972,5,1,b's',65535,0,255,b'I',6893,36), // value
+    f(2972,5,1,b's',65535,0,255,b'I',6803,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(48353,4,1,b'm',339,4,255,b'I',6893,36), // kind
-    f(12615,12,2,b'm',337,4,255,b'I',6893,36), // metadata_key
-    f(18965,13,3,b's',65535,0,255,b'I',6893,36), // default_value
+    f(48263,4,1,b'm',339,4,255,b'I',6803,36), // kind
+    f(12525,12,2,b'm',337,4,255,b'I',6803,36), // metadata_key
+    f(18875,13,3,b's',65535,0,255,b'I',6803,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(48382,5,1,b'd',65535,0,255,b'I',6893,36), // start
-    f(48387,3,2,b'd',65535,0,255,b'I',6893,36), // end
+    f(48292,5,1,b'd',65535,0,255,b'I',6803,36), // start
+    f(48297,3,2,b'd',65535,0,255,b'I',6803,36), // end
     // envoy.type.v3.FractionalPercent
-    f(48421,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(48430,11,2,b'e',46,0,255,b'S',0,0), // denominator
+    f(48331,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(48340,11,2,b'e',46,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(27784,9,1,b'm',353,4,0,b'I',6893,36), // source_ip
-    f(27707,12,2,b'm',352,4,0,b'I',6893,36), // filter_state
+    f(27694,9,1,b'm',353,4,0,b'I',6803,36), // source_ip
+    f(27617,12,2,b'm',352,4,0,b'I',6803,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
-    f(12999,3,1,b's',65535,0,255,b'I',6893,36), // key
+    f(12909,3,1,b's',65535,0,255,b'I',6803,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(48558,4,1,b'e',47,0,255,b'S',0,0), // code
+    f(48468,4,1,b'e',47,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(48382,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(48387,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(48292,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(48297,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(48382,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(48387,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(48292,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(48297,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(48660,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(48672,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(48684,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(48570,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(48582,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(48594,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // envoy.type.v3.TokenBucket
-    f(18683,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
-    f(48714,15,2,b'm',374,4,255,b'S',0,0), // tokens_per_fill
-    f(48729,13,3,b'm',364,4,255,b'S',0,0), // fill_interval
+    f(18593,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
+    f(48624,15,2,b'm',374,4,255,b'S',0,0), // tokens_per_fill
+    f(48639,13,3,b'm',364,4,255,b'S',0,0), // fill_interval
     // google.protobuf.Any
-    f(45735,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(45645,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -4217,8 +4216,8 @@ pub(crate) static FIELDS: [FieldRow; 1549] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(48863,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(48870,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(48773,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(48780,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -4227,443 +4226,443 @@ pub(crate) static FIELDS: [FieldRow; 1549] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(48999,6,1,b'm',376,2,255,b'S',0,0), // values
+    f(48909,6,1,b'm',376,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(49054,6,1,b'm',372,1,255,b'S',0,0), // fields
+    f(48964,6,1,b'm',372,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
-    f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',376,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(48863,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(48870,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(48773,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(48780,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(49194,10,1,b'e',48,4,0,b'S',0,0), // null_value
-    f(49204,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(49216,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(49228,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(49238,12,5,b'm',371,4,0,b'S',0,0), // struct_value
-    f(49250,10,6,b'm',369,4,0,b'S',0,0), // list_value
+    f(49104,10,1,b'e',48,4,0,b'S',0,0), // null_value
+    f(49114,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(49126,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(49138,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(49148,12,5,b'm',371,4,0,b'S',0,0), // struct_value
+    f(49160,10,6,b'm',369,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(48558,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(49277,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(48468,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(49187,7,2,b's',65535,0,255,b'S',0,0), // message
     f(3100,7,3,b'm',360,2,255,b'S',0,0), // details
     // xds.core.v3.ContextParams
-    f(49309,6,1,b'm',379,1,255,b'S',0,0), // params
+    f(49219,6,1,b'm',379,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
-    f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // xds.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,2,b'm',360,4,255,b'S',0,0), // typed_config
     // xds.type.matcher.v3.Matcher
-    f(49411,12,1,b'm',382,4,0,b'S',0,0), // matcher_list
-    f(49423,12,2,b'm',387,4,0,b'S',0,0), // matcher_tree
-    f(49435,11,3,b'm',390,4,255,b'S',0,0), // on_no_match
+    f(49321,12,1,b'm',382,4,0,b'S',0,0), // matcher_list
+    f(49333,12,2,b'm',387,4,0,b'S',0,0), // matcher_tree
+    f(49345,11,3,b'm',390,4,255,b'S',0,0), // on_no_match
     // xds.type.matcher.v3.Matcher.MatcherList
-    f(49485,8,1,b'm',383,2,255,b'S',0,0), // matchers
+    f(49395,8,1,b'm',383,2,255,b'S',0,0), // matchers
     // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    f(49545,9,1,b'm',384,4,255,b'S',0,0), // predicate
-    f(49554,8,2,b'm',390,4,255,b'S',0,0), // on_match
+    f(49455,9,1,b'm',384,4,255,b'S',0,0), // predicate
+    f(49464,8,2,b'm',390,4,255,b'S',0,0), // on_match
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    f(49611,16,1,b'm',386,4,0,b'S',0,0), // single_predicate
-    f(49627,10,2,b'm',385,4,0,b'S',0,0), // or_matcher
-    f(49637,11,3,b'm',385,4,0,b'S',0,0), // and_matcher
-    f(49648,11,4,b'm',384,4,0,b'S',0,0), // not_matcher
+    f(49521,16,1,b'm',386,4,0,b'S',0,0), // single_predicate
+    f(49537,10,2,b'm',385,4,0,b'S',0,0), // or_matcher
+    f(49547,11,3,b'm',385,4,0,b'S',0,0), // and_matcher
+    f(49558,11,4,b'm',384,4,0,b'S',0,0), // not_matcher
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    f(49545,9,1,b'm',384,2,255,b'S',0,0), // predicate
+    f(49455,9,1,b'm',384,2,255,b'S',0,0), // predicate
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    f(49787,5,1,b'm',380,4,255,b'S',0,0), // input
-    f(49792,11,2,b'm',393,4,0,b'S',0,0), // value_match
-    f(49803,12,3,b'm',380,4,0,b'S',0,0), // custom_match
+    f(49697,5,1,b'm',380,4,255,b'S',0,0), // input
+    f(49702,11,2,b'm',393,4,0,b'S',0,0), // value_match
+    f(49713,12,3,b'm',380,4,0,b'S',0,0), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree
-    f(49787,5,1,b'm',380,4,255,b'S',0,0), // input
-    f(49854,15,2,b'm',388,4,0,b'S',0,0), // exact_match_map
-    f(49869,16,3,b'm',388,4,0,b'S',0,0), // prefix_match_map
-    f(49803,12,4,b'm',380,4,0,b'R',49885,55), // custom_match
+    f(49697,5,1,b'm',380,4,255,b'S',0,0), // input
+    f(49764,15,2,b'm',388,4,0,b'S',0,0), // exact_match_map
+    f(49779,16,3,b'm',388,4,0,b'S',0,0), // prefix_match_map
+    f(49713,12,4,b'm',380,4,0,b'R',49795,55), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    f(49988,3,1,b'm',389,1,255,b'S',0,0), // map
+    f(49898,3,1,b'm',389,1,255,b'S',0,0), // map
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
-    f(12999,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',390,4,255,b'S',0,0), // value
     // xds.type.matcher.v3.Matcher.OnMatch
-    f(29738,7,1,b'm',381,4,0,b'S',0,0), // matcher
-    f(50083,6,2,b'm',380,4,0,b'S',0,0), // action
-    f(50127,13,3,b'b',65535,0,255,b'R',50089,38), // keep_matching
+    f(29648,7,1,b'm',381,4,0,b'S',0,0), // matcher
+    f(49993,6,2,b'm',380,4,0,b'S',0,0), // action
+    f(50037,13,3,b'b',65535,0,255,b'R',49999,38), // keep_matching
     // xds.type.matcher.v3.RegexMatcher
-    f(47521,10,1,b'm',392,4,0,b'S',0,0), // google_re2
-    f(24149,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(47431,10,1,b'm',392,4,0,b'S',0,0), // google_re2
+    f(24059,5,2,b's',65535,0,255,b'S',0,0), // regex
     // xds.type.matcher.v3.RegexMatcher.GoogleRE2
     // xds.type.matcher.v3.StringMatcher
-    f(46984,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(29054,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(47626,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29101,10,5,b'm',391,4,0,b'S',0,0), // safe_regex
-    f(47632,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(47643,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(47703,6,8,b'm',380,4,0,b'R',47651,52), // custom
+    f(46894,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(28964,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(47536,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29011,10,5,b'm',391,4,0,b'S',0,0), // safe_regex
+    f(47542,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(47553,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(47613,6,8,b'm',380,4,0,b'R',47561,52), // custom
 ];
 
 pub(crate) static ENUMS: [EnumRow; 49] = [
-    e(50247,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(50344,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(50407,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(50454,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(50513,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(50584,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(50628,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
-    e(50681,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    e(50925,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    e(51046,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(51134,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(51236,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(51323,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(51403,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(51532,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(51622,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(51757,31,80,3), // envoy.config.core.v3.ApiVersion
-    e(51792,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(51930,33,87,6), // envoy.config.core.v3.HealthStatus
-    e(51987,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(52086,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
-    e(52136,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    e(52221,36,100,2), // envoy.config.core.v3.RoutingPriority
-    e(52261,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(52310,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
-    e(52432,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
-    e(52516,37,110,3), // envoy.config.core.v3.TrafficDirection
-    e(52579,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(52671,43,116,2), // envoy.config.listener.v3.Listener.DrainType
-    e(52725,57,118,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(52849,61,123,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(52950,52,126,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(53019,37,129,15), // envoy.data.accesslog.v3.AccessLogType
-    e(53306,55,144,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    e(53361,87,150,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    e(53462,98,153,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    e(53580,91,156,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(53686,106,160,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(53857,110,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(54053,108,170,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(54198,65,173,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    e(54317,86,176,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    e(54421,93,178,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(54548,79,180,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(54669,71,183,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(54791,67,189,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(54894,47,194,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(54967,24,197,57), // envoy.type.v3.StatusCode
-    e(55785,25,254,1), // google.protobuf.NullValue
+    e(50157,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(50254,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(50317,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(50364,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(50423,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(50494,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(50538,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
+    e(50591,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
+    e(50835,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
+    e(50956,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(51044,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(51146,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(51233,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(51313,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(51442,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(51532,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(51667,31,80,3), // envoy.config.core.v3.ApiVersion
+    e(51702,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(51840,33,87,6), // envoy.config.core.v3.HealthStatus
+    e(51897,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(51996,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
+    e(52046,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
+    e(52131,36,100,2), // envoy.config.core.v3.RoutingPriority
+    e(52171,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(52220,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
+    e(52342,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
+    e(52426,37,110,3), // envoy.config.core.v3.TrafficDirection
+    e(52489,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(52581,43,116,2), // envoy.config.listener.v3.Listener.DrainType
+    e(52635,57,118,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(52759,61,123,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(52860,52,126,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(52929,37,129,15), // envoy.data.accesslog.v3.AccessLogType
+    e(53216,55,144,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
+    e(53271,87,150,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(53372,98,153,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
+    e(53490,91,156,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(53596,106,160,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(53767,110,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(53963,108,170,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(54108,65,173,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(54227,86,176,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
+    e(54331,93,178,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(54458,79,180,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(54579,71,183,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(54701,67,189,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(54804,47,194,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(54877,24,197,57), // envoy.type.v3.StatusCode
+    e(55695,25,254,1), // google.protobuf.NullValue
 ];
 
 pub(crate) static VALUES: [ValueRow; 255] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(50282,7,0), // UNKNOWN
-    v(50289,9,1), // REQUESTED
-    v(50298,14,2), // DOES_NOT_EXIST
-    v(50312,5,3), // ACKED
-    v(50317,6,4), // NACKED
-    v(50323,14,5), // RECEIVED_ERROR
-    v(50337,7,6), // TIMEOUT
+    v(50192,7,0), // UNKNOWN
+    v(50199,9,1), // REQUESTED
+    v(50208,14,2), // DOES_NOT_EXIST
+    v(50222,5,3), // ACKED
+    v(50227,6,4), // NACKED
+    v(50233,14,5), // RECEIVED_ERROR
+    v(50247,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(50391,7,0), // Gradual
-    v(50398,9,1), // Immediate
+    v(50301,7,0), // Gradual
+    v(50308,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(50450,2,0), // v4
-    v(50452,2,1), // v6
+    v(50360,2,0), // v4
+    v(50362,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(50492,5,0), // Serve
-    v(50497,8,1), // Validate
-    v(50505,8,2), // InitOnly
+    v(50402,5,0), // Serve
+    v(50407,8,1), // Validate
+    v(50415,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(50544,4,0), // LIVE
-    v(50548,8,1), // DRAINING
-    v(50556,16,2), // PRE_INITIALIZING
-    v(50572,12,3), // INITIALIZING
+    v(50454,4,0), // LIVE
+    v(50458,8,1), // DRAINING
+    v(50466,16,2), // PRE_INITIALIZING
+    v(50482,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(50616,7,0), // COUNTER
-    v(50623,5,1), // GAUGE
+    v(50526,7,0), // COUNTER
+    v(50533,5,1), // GAUGE
     // envoy.config.accesslog.v3.ComparisonFilter.Op
-    v(50673,2,0), // EQ
-    v(50675,2,1), // GE
-    v(50677,2,2), // LE
-    v(50679,2,3), // NE
+    v(50583,2,0), // EQ
+    v(50585,2,1), // GE
+    v(50587,2,2), // LE
+    v(50589,2,3), // NE
     // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    v(50730,2,0), // OK
-    v(50732,8,1), // CANCELED
-    v(50282,7,2), // UNKNOWN
-    v(50740,16,3), // INVALID_ARGUMENT
-    v(50756,17,4), // DEADLINE_EXCEEDED
-    v(50773,9,5), // NOT_FOUND
-    v(50782,14,6), // ALREADY_EXISTS
-    v(50796,17,7), // PERMISSION_DENIED
-    v(50813,18,8), // RESOURCE_EXHAUSTED
-    v(50831,19,9), // FAILED_PRECONDITION
-    v(50850,7,10), // ABORTED
-    v(50857,12,11), // OUT_OF_RANGE
-    v(50869,13,12), // UNIMPLEMENTED
-    v(50882,8,13), // INTERNAL
-    v(50890,11,14), // UNAVAILABLE
-    v(50901,9,15), // DATA_LOSS
-    v(50910,15,16), // UNAUTHENTICATED
+    v(50640,2,0), // OK
+    v(50642,8,1), // CANCELED
+    v(50192,7,2), // UNKNOWN
+    v(50650,16,3), // INVALID_ARGUMENT
+    v(50666,17,4), // DEADLINE_EXCEEDED
+    v(50683,9,5), // NOT_FOUND
+    v(50692,14,6), // ALREADY_EXISTS
+    v(50706,17,7), // PERMISSION_DENIED
+    v(50723,18,8), // RESOURCE_EXHAUSTED
+    v(50741,19,9), // FAILED_PRECONDITION
+    v(50760,7,10), // ABORTED
+    v(50767,12,11), // OUT_OF_RANGE
+    v(50779,13,12), // UNIMPLEMENTED
+    v(50792,8,13), // INTERNAL
+    v(50800,11,14), // UNAVAILABLE
+    v(50811,9,15), // DATA_LOSS
+    v(50820,15,16), // UNAUTHENTICATED
     // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    v(50986,14,0), // REQUEST_HEADER
-    v(51000,15,1), // REQUEST_TRAILER
-    v(51015,15,2), // RESPONSE_HEADER
-    v(51030,16,3), // RESPONSE_TRAILER
+    v(50896,14,0), // REQUEST_HEADER
+    v(50910,15,1), // REQUEST_TRAILER
+    v(50925,15,2), // RESPONSE_HEADER
+    v(50940,16,3), // RESPONSE_TRAILER
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(50282,7,0), // UNKNOWN
-    v(51109,4,1), // KILL
-    v(51113,9,2), // MULTIKILL
-    v(51122,8,3), // MEGAMISS
-    v(51130,4,4), // MISS
+    v(50192,7,0), // UNKNOWN
+    v(51019,4,1), // KILL
+    v(51023,9,2), // MULTIKILL
+    v(51032,8,3), // MEGAMISS
+    v(51040,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(51190,23,0), // USE_CONFIGURED_PROTOCOL
-    v(51213,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(51100,23,0), // USE_CONFIGURED_PROTOCOL
+    v(51123,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(51281,6,0), // STATIC
-    v(51287,10,1), // STRICT_DNS
-    v(51297,11,2), // LOGICAL_DNS
-    v(51308,3,3), // EDS
-    v(51311,12,4), // ORIGINAL_DST
+    v(51191,6,0), // STATIC
+    v(51197,10,1), // STRICT_DNS
+    v(51207,11,2), // LOGICAL_DNS
+    v(51218,3,3), // EDS
+    v(51221,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(51370,4,0), // AUTO
-    v(51374,7,1), // V4_ONLY
-    v(51381,7,2), // V6_ONLY
-    v(51388,12,3), // V4_PREFERRED
-    v(51400,3,4), // ALL
+    v(51280,4,0), // AUTO
+    v(51284,7,1), // V4_ONLY
+    v(51291,7,2), // V6_ONLY
+    v(51298,12,3), // V4_PREFERRED
+    v(51310,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(51443,11,0), // ROUND_ROBIN
-    v(51454,13,1), // LEAST_REQUEST
-    v(51467,9,2), // RING_HASH
-    v(51476,6,3), // RANDOM
-    v(51482,6,5), // MAGLEV
-    v(51488,16,6), // CLUSTER_PROVIDED
-    v(51504,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(51353,11,0), // ROUND_ROBIN
+    v(51364,13,1), // LEAST_REQUEST
+    v(51377,9,2), // RING_HASH
+    v(51386,6,3), // RANDOM
+    v(51392,6,5), // MAGLEV
+    v(51398,16,6), // CLUSTER_PROVIDED
+    v(51414,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(51607,7,0), // DEFAULT
-    v(51614,2,1), // V4
-    v(51616,2,2), // V6
-    v(51618,4,3), // PIPE
-    v(50882,8,4), // INTERNAL
+    v(51517,7,0), // DEFAULT
+    v(51524,2,1), // V4
+    v(51526,2,2), // V6
+    v(51528,4,3), // PIPE
+    v(50792,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(51666,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(51703,4,1), // REST
-    v(51707,4,2), // GRPC
-    v(51711,10,3), // DELTA_GRPC
-    v(51721,15,5), // AGGREGATED_GRPC
-    v(51736,21,6), // AGGREGATED_DELTA_GRPC
+    v(51576,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(51613,4,1), // REST
+    v(51617,4,2), // GRPC
+    v(51621,10,3), // DELTA_GRPC
+    v(51631,15,5), // AGGREGATED_GRPC
+    v(51646,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(51370,4,0), // AUTO
-    v(51788,2,1), // V2
-    v(51790,2,2), // V3
+    v(51280,4,0), // AUTO
+    v(51698,2,1), // V2
+    v(51700,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(51849,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(51872,13,1), // ADD_IF_ABSENT
-    v(51885,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(51911,19,3), // OVERWRITE_IF_EXISTS
+    v(51759,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(51782,13,1), // ADD_IF_ABSENT
+    v(51795,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(51821,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(50282,7,0), // UNKNOWN
-    v(51963,7,1), // HEALTHY
-    v(51970,9,2), // UNHEALTHY
-    v(50548,8,3), // DRAINING
-    v(50337,7,4), // TIMEOUT
-    v(51979,8,5), // DEGRADED
+    v(50192,7,0), // UNKNOWN
+    v(51873,7,1), // HEALTHY
+    v(51880,9,2), // UNHEALTHY
+    v(50458,8,3), // DRAINING
+    v(50247,7,4), // TIMEOUT
+    v(51889,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(52056,5,0), // ALLOW
-    v(52061,14,1), // REJECT_REQUEST
-    v(52075,11,2), // DROP_HEADER
+    v(51966,5,0), // ALLOW
+    v(51971,14,1), // REJECT_REQUEST
+    v(51985,11,2), // DROP_HEADER
     // envoy.config.core.v3.ProxyProtocolConfig.Version
-    v(52134,2,0), // V1
-    v(51788,2,1), // V2
+    v(52044,2,0), // V1
+    v(51698,2,1), // V2
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    v(52203,11,0), // INCLUDE_ALL
-    v(52214,7,1), // INCLUDE
+    v(52113,11,0), // INCLUDE_ALL
+    v(52124,7,1), // INCLUDE
     // envoy.config.core.v3.RoutingPriority
-    v(51607,7,0), // DEFAULT
-    v(52257,4,1), // HIGH
+    v(51517,7,0), // DEFAULT
+    v(52167,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(52304,3,0), // TCP
-    v(52307,3,1), // UDP
+    v(52214,3,0), // TCP
+    v(52217,3,1), // UDP
     // envoy.config.core.v3.SocketOption.SocketIpVersion
-    v(52359,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
-    v(52388,22,1), // SOCKET_IP_VERSION_IPV4
-    v(52410,22,2), // SOCKET_IP_VERSION_IPV6
+    v(52269,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
+    v(52298,22,1), // SOCKET_IP_VERSION_IPV4
+    v(52320,22,2), // SOCKET_IP_VERSION_IPV6
     // envoy.config.core.v3.SocketOption.SocketState
-    v(52477,13,0), // STATE_PREBIND
-    v(52490,11,1), // STATE_BOUND
-    v(52501,15,2), // STATE_LISTENING
+    v(52387,13,0), // STATE_PREBIND
+    v(52400,11,1), // STATE_BOUND
+    v(52411,15,2), // STATE_LISTENING
     // envoy.config.core.v3.TrafficDirection
-    v(52553,11,0), // UNSPECIFIED
-    v(52564,7,1), // INBOUND
-    v(52571,8,2), // OUTBOUND
+    v(52463,11,0), // UNSPECIFIED
+    v(52474,7,1), // INBOUND
+    v(52481,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(52641,3,0), // ANY
-    v(52644,19,1), // SAME_IP_OR_LOOPBACK
-    v(52663,8,2), // EXTERNAL
+    v(52551,3,0), // ANY
+    v(52554,19,1), // SAME_IP_OR_LOOPBACK
+    v(52573,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(51607,7,0), // DEFAULT
-    v(52714,11,1), // MODIFY_ONLY
+    v(51517,7,0), // DEFAULT
+    v(52624,11,1), // MODIFY_ONLY
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(52782,17,0), // MOVED_PERMANENTLY
-    v(52799,5,1), // FOUND
-    v(52804,9,2), // SEE_OTHER
-    v(52813,18,3), // TEMPORARY_REDIRECT
-    v(52831,18,4), // PERMANENT_REDIRECT
+    v(52692,17,0), // MOVED_PERMANENTLY
+    v(52709,5,1), // FOUND
+    v(52714,9,2), // SEE_OTHER
+    v(52723,18,3), // TEMPORARY_REDIRECT
+    v(52741,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(52910,19,0), // SERVICE_UNAVAILABLE
-    v(50773,9,1), // NOT_FOUND
-    v(52929,21,2), // INTERNAL_SERVER_ERROR
+    v(52820,19,0), // SERVICE_UNAVAILABLE
+    v(50683,9,1), // NOT_FOUND
+    v(52839,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(53002,4,0), // NONE
-    v(53006,13,1), // EXTERNAL_ONLY
-    v(51400,3,2), // ALL
+    v(52912,4,0), // NONE
+    v(52916,13,1), // EXTERNAL_ONLY
+    v(51310,3,2), // ALL
     // envoy.data.accesslog.v3.AccessLogType
-    v(53056,6,0), // NotSet
-    v(53062,20,1), // TcpUpstreamConnected
-    v(53082,11,2), // TcpPeriodic
-    v(53093,16,3), // TcpConnectionEnd
-    v(53109,15,4), // DownstreamStart
-    v(53124,18,5), // DownstreamPeriodic
-    v(53142,13,6), // DownstreamEnd
-    v(53155,17,7), // UpstreamPoolReady
-    v(53172,16,8), // UpstreamPeriodic
-    v(53188,11,9), // UpstreamEnd
-    v(53199,39,10), // DownstreamTunnelSuccessfullyEstablished
-    v(53238,26,11), // UdpTunnelUpstreamConnected
-    v(53264,11,12), // UdpPeriodic
-    v(53275,13,13), // UdpSessionEnd
-    v(53288,18,14), // TcpConnectionStart
+    v(52966,6,0), // NotSet
+    v(52972,20,1), // TcpUpstreamConnected
+    v(52992,11,2), // TcpPeriodic
+    v(53003,16,3), // TcpConnectionEnd
+    v(53019,15,4), // DownstreamStart
+    v(53034,18,5), // DownstreamPeriodic
+    v(53052,13,6), // DownstreamEnd
+    v(53065,17,7), // UpstreamPoolReady
+    v(53082,16,8), // UpstreamPeriodic
+    v(53098,11,9), // UpstreamEnd
+    v(53109,39,10), // DownstreamTunnelSuccessfullyEstablished
+    v(53148,26,11), // UdpTunnelUpstreamConnected
+    v(53174,11,12), // UdpPeriodic
+    v(53185,13,13), // UdpSessionEnd
+    v(53198,18,14), // TcpConnectionStart
     // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    v(52553,11,0), // UNSPECIFIED
-    v(51370,4,1), // AUTO
-    v(51374,7,2), // V4_ONLY
-    v(51381,7,3), // V6_ONLY
-    v(51388,12,4), // V4_PREFERRED
-    v(51400,3,5), // ALL
+    v(52463,11,0), // UNSPECIFIED
+    v(51280,4,1), // AUTO
+    v(51284,7,2), // V4_ONLY
+    v(51291,7,3), // V6_ONLY
+    v(51298,12,4), // V4_PREFERRED
+    v(51310,3,5), // ALL
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    v(53002,4,0), // NONE
-    v(53448,4,1), // ONCE
-    v(53452,10,2), // TRANSITIVE
+    v(52912,4,0), // NONE
+    v(53358,4,1), // ONCE
+    v(53362,10,2), // TRANSITIVE
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    v(52553,11,0), // UNSPECIFIED
-    v(53560,14,1), // SANITIZED_UTF8
-    v(53574,6,2), // BASE64
+    v(52463,11,0), // UNSPECIFIED
+    v(53470,14,1), // SANITIZED_UTF8
+    v(53484,6,2), // BASE64
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(51370,4,0), // AUTO
-    v(53671,5,1), // HTTP1
-    v(53676,5,2), // HTTP2
-    v(53681,5,3), // HTTP3
+    v(51280,4,0), // AUTO
+    v(53581,5,1), // HTTP1
+    v(53586,5,2), // HTTP2
+    v(53591,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(53792,8,0), // SANITIZE
-    v(53800,12,1), // FORWARD_ONLY
-    v(53812,14,2), // APPEND_FORWARD
-    v(53826,12,3), // SANITIZE_SET
-    v(53838,19,4), // ALWAYS_FORWARD_ONLY
+    v(53702,8,0), // SANITIZE
+    v(53710,12,1), // FORWARD_ONLY
+    v(53722,14,2), // APPEND_FORWARD
+    v(53736,12,3), // SANITIZE_SET
+    v(53748,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(53967,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(53998,14,1), // KEEP_UNCHANGED
-    v(52061,14,2), // REJECT_REQUEST
-    v(54012,21,3), // UNESCAPE_AND_REDIRECT
-    v(54033,20,4), // UNESCAPE_AND_FORWARD
+    v(53877,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(53908,14,1), // KEEP_UNCHANGED
+    v(51971,14,2), // REJECT_REQUEST
+    v(53922,21,3), // UNESCAPE_AND_REDIRECT
+    v(53943,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(54161,9,0), // OVERWRITE
-    v(54170,16,1), // APPEND_IF_ABSENT
-    v(54186,12,2), // PASS_THROUGH
+    v(54071,9,0), // OVERWRITE
+    v(54080,16,1), // APPEND_IF_ABSENT
+    v(54096,12,2), // PASS_THROUGH
     // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    v(54263,9,0), // IMMEDIATE
-    v(54272,18,1), // ON_DOWNSTREAM_DATA
-    v(54290,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    v(54173,9,0), // IMMEDIATE
+    v(54182,18,1), // ON_DOWNSTREAM_DATA
+    v(54200,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    v(54403,9,0), // N_CHOICES
-    v(54412,9,1), // FULL_SCAN
+    v(54313,9,0), // N_CHOICES
+    v(54322,9,1), // FULL_SCAN
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(54514,18,0), // VERIFY_TRUST_CHAIN
-    v(54532,16,1), // ACCEPT_UNTRUSTED
+    v(54424,18,0), // VERIFY_TRUST_CHAIN
+    v(54442,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(54627,16,0), // LENIENT_STAPLING
-    v(54643,15,1), // STRICT_STAPLING
-    v(54658,11,2), // MUST_STAPLE
+    v(54537,16,0), // LENIENT_STAPLING
+    v(54553,15,1), // STRICT_STAPLING
+    v(54568,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(54740,20,0), // SAN_TYPE_UNSPECIFIED
-    v(54760,5,1), // EMAIL
-    v(54765,3,2), // DNS
-    v(54768,3,3), // URI
-    v(54771,10,4), // IP_ADDRESS
-    v(54781,10,5), // OTHER_NAME
+    v(54650,20,0), // SAN_TYPE_UNSPECIFIED
+    v(54670,5,1), // EMAIL
+    v(54675,3,2), // DNS
+    v(54678,3,3), // URI
+    v(54681,10,4), // IP_ADDRESS
+    v(54691,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(54858,8,0), // TLS_AUTO
-    v(54866,7,1), // TLSv1_0
-    v(54873,7,2), // TLSv1_1
-    v(54880,7,3), // TLSv1_2
-    v(54887,7,4), // TLSv1_3
+    v(54768,8,0), // TLS_AUTO
+    v(54776,7,1), // TLSv1_0
+    v(54783,7,2), // TLSv1_1
+    v(54790,7,3), // TLSv1_2
+    v(54797,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(54941,7,0), // HUNDRED
-    v(54948,12,1), // TEN_THOUSAND
-    v(54960,7,2), // MILLION
+    v(54851,7,0), // HUNDRED
+    v(54858,12,1), // TEN_THOUSAND
+    v(54870,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(54991,5,0), // Empty
-    v(54996,8,100), // Continue
-    v(50730,2,200), // OK
-    v(55004,7,201), // Created
-    v(55011,8,202), // Accepted
-    v(55019,27,203), // NonAuthoritativeInformation
-    v(55046,9,204), // NoContent
-    v(55055,12,205), // ResetContent
-    v(55067,14,206), // PartialContent
-    v(55081,11,207), // MultiStatus
-    v(55092,15,208), // AlreadyReported
-    v(55107,6,226), // IMUsed
-    v(55113,15,300), // MultipleChoices
-    v(55128,16,301), // MovedPermanently
-    v(55144,5,302), // Found
-    v(55149,8,303), // SeeOther
-    v(55157,11,304), // NotModified
-    v(55168,8,305), // UseProxy
-    v(55176,17,307), // TemporaryRedirect
-    v(55193,17,308), // PermanentRedirect
-    v(55210,10,400), // BadRequest
-    v(55220,12,401), // Unauthorized
-    v(55232,15,402), // PaymentRequired
-    v(55247,9,403), // Forbidden
-    v(55256,8,404), // NotFound
-    v(55264,16,405), // MethodNotAllowed
-    v(55280,13,406), // NotAcceptable
-    v(55293,27,407), // ProxyAuthenticationRequired
-    v(55320,14,408), // RequestTimeout
-    v(55334,8,409), // Conflict
-    v(55342,4,410), // Gone
-    v(55346,14,411), // LengthRequired
-    v(55360,18,412), // PreconditionFailed
-    v(55378,15,413), // PayloadTooLarge
-    v(55393,10,414), // URITooLong
-    v(55403,20,415), // UnsupportedMediaType
-    v(55423,19,416), // RangeNotSatisfiable
-    v(55442,17,417), // ExpectationFailed
-    v(55459,18,421), // MisdirectedRequest
-    v(55477,19,422), // UnprocessableEntity
-    v(55496,6,423), // Locked
-    v(55502,16,424), // FailedDependency
-    v(55518,15,426), // UpgradeRequired
-    v(55533,20,428), // PreconditionRequired
-    v(55553,15,429), // TooManyRequests
-    v(55568,27,431), // RequestHeaderFieldsTooLarge
-    v(55595,19,500), // InternalServerError
-    v(55614,14,501), // NotImplemented
-    v(55628,10,502), // BadGateway
-    v(55638,18,503), // ServiceUnavailable
-    v(55656,14,504), // GatewayTimeout
-    v(55670,23,505), // HTTPVersionNotSupported
-    v(55693,21,506), // VariantAlsoNegotiates
-    v(55714,19,507), // InsufficientStorage
-    v(55733,12,508), // LoopDetected
-    v(55745,11,510), // NotExtended
-    v(55756,29,511), // NetworkAuthenticationRequired
+    v(54901,5,0), // Empty
+    v(54906,8,100), // Continue
+    v(50640,2,200), // OK
+    v(54914,7,201), // Created
+    v(54921,8,202), // Accepted
+    v(54929,27,203), // NonAuthoritativeInformation
+    v(54956,9,204), // NoContent
+    v(54965,12,205), // ResetContent
+    v(54977,14,206), // PartialContent
+    v(54991,11,207), // MultiStatus
+    v(55002,15,208), // AlreadyReported
+    v(55017,6,226), // IMUsed
+    v(55023,15,300), // MultipleChoices
+    v(55038,16,301), // MovedPermanently
+    v(55054,5,302), // Found
+    v(55059,8,303), // SeeOther
+    v(55067,11,304), // NotModified
+    v(55078,8,305), // UseProxy
+    v(55086,17,307), // TemporaryRedirect
+    v(55103,17,308), // PermanentRedirect
+    v(55120,10,400), // BadRequest
+    v(55130,12,401), // Unauthorized
+    v(55142,15,402), // PaymentRequired
+    v(55157,9,403), // Forbidden
+    v(55166,8,404), // NotFound
+    v(55174,16,405), // MethodNotAllowed
+    v(55190,13,406), // NotAcceptable
+    v(55203,27,407), // ProxyAuthenticationRequired
+    v(55230,14,408), // RequestTimeout
+    v(55244,8,409), // Conflict
+    v(55252,4,410), // Gone
+    v(55256,14,411), // LengthRequired
+    v(55270,18,412), // PreconditionFailed
+    v(55288,15,413), // PayloadTooLarge
+    v(55303,10,414), // URITooLong
+    v(55313,20,415), // UnsupportedMediaType
+    v(55333,19,416), // RangeNotSatisfiable
+    v(55352,17,417), // ExpectationFailed
+    v(55369,18,421), // MisdirectedRequest
+    v(55387,19,422), // UnprocessableEntity
+    v(55406,6,423), // Locked
+    v(55412,16,424), // FailedDependency
+    v(55428,15,426), // UpgradeRequired
+    v(55443,20,428), // PreconditionRequired
+    v(55463,15,429), // TooManyRequests
+    v(55478,27,431), // RequestHeaderFieldsTooLarge
+    v(55505,19,500), // InternalServerError
+    v(55524,14,501), // NotImplemented
+    v(55538,10,502), // BadGateway
+    v(55548,18,503), // ServiceUnavailable
+    v(55566,14,504), // GatewayTimeout
+    v(55580,23,505), // HTTPVersionNotSupported
+    v(55603,21,506), // VariantAlsoNegotiates
+    v(55624,19,507), // InsufficientStorage
+    v(55643,12,508), // LoopDetected
+    v(55655,11,510), // NotExtended
+    v(55666,29,511), // NetworkAuthenticationRequired
     // google.protobuf.NullValue
-    v(55810,10,0), // NULL_VALUE
+    v(55720,10,0), // NULL_VALUE
 ];
