@@ -32,6 +32,27 @@ pub enum FilterKind {
     SetMetadata(Vec<MetadataAddition>),
 }
 
+/// `typed_per_filter_config` of one level: settings by the filter's name. Mostly there are none.
+#[derive(Debug, Default)]
+pub struct FilterSettings(pub Vec<(Box<str>, FilterSetting)>);
+
+impl FilterSettings {
+    /// The setting for a filter of this name.
+    pub fn of(&self, name: &str) -> Option<&FilterSetting> {
+        let entry = self.0.iter().find(|(filter, _)| **filter == *name);
+        entry.map(|(_, setting)| setting)
+    }
+}
+
+/// What one level says of one filter.
+#[derive(Debug)]
+pub struct FilterSetting {
+    /// `FilterConfig.disabled`; a setting without it turns the filter on.
+    pub disabled: bool,
+    /// `HeaderMutationPerRoute`
+    pub mutations: Option<HeaderMutations>,
+}
+
 /// `header_mutation.v3.Mutations`.
 #[derive(Debug, Default)]
 pub struct HeaderMutations {

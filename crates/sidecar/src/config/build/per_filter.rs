@@ -1,33 +1,64 @@
-//! `typed_per_filter_config`: settings of HTTP filters for one virtual host, route or cluster.
+//! `typed_per_filter_config`: settings of HTTP filters for one virtual host, route or table.
 
 use std::collections::HashMap;
 
 use envoy_types::pb::envoy::config::route::v3::FilterConfig;
+use envoy_types::pb::envoy::extensions::filters::http::header_mutation::v3::HeaderMutationPerRoute;
 use envoy_types::pb::google::protobuf::Any;
 
-use super::extension::decode;
-use super::fields::{Within as _, refuse};
+use super::extension::{Build, Extension, decode, find};
+use super::fields::{Within as _, each, refuse, required};
+use super::http_connection_manager::mutations;
 use crate::config::error::{ConfigError, Result};
+use crate::config::http_filter::{FilterSetting, FilterSettings, HeaderMutations};
 
 const FILTER_CONFIG: &str = "envoy.config.route.v3.FilterConfig";
 const FIELD: &str = "typed_per_filter_config";
 
-/// Looks the settings over. The router, which is the only filter that runs, has none, so there is
-/// nothing to keep: a filter that is not there may be disabled, and a setting that is optional left
-/// out.
-pub fn check(settings: &HashMap<String, Any>) -> Result<()> {
+/// What a setting may be besides `FilterConfig`.
+const SETTINGS: &[Extension<Build<HeaderMutations>>] = &[Extension {
+    type_name: "envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute",
+    build: |bytes| {
+        let proto = decode::<HeaderMutationPerRoute>(bytes)?;
+        required(&proto.mutations, "mutations").and_then(mutations)
+    },
+}];
+
+/// Builds the settings of one level.
+pub fn build(settings: &HashMap<String, Any>) -> Result<FilterSettings> {
     let mut names: Vec<_> = settings.iter().collect();
     names.sort_by_key(|(name, _)| *name);
-    let problems = names.into_iter().filter_map(|(name, any)| {
-        let checked = setting(name, any).within(format_args!("[{name}]"));
-        checked.within(FIELD).err()
-    });
-    problems.reduce(ConfigError::and).map_or(Ok(()), Err)
+    // By their names, for a map has no places.
+    let mut problems: Option<ConfigError> = None;
+    let mut built = Vec::new();
+    for (name, any) in names {
+        match setting(name, any).within(format_args!("{FIELD}[{name}]")) {
+            Ok(setting) => built.extend(setting.map(|setting| (name.as_str().into(), setting))),
+            Err(error) => {
+                problems = Some(match problems.take() {
+                    None => error,
+                    Some(before) => before.and(error),
+                });
+            }
+        }
+    }
+    problems.map_or(Ok(FilterSettings(built)), Err)
 }
 
-fn setting(name: &str, any: &Any) -> Result<()> {
+/// Refuses settings of a share of weighted clusters: the filters run before the shares are looked at.
+pub fn none(settings: &HashMap<String, Any>) -> Result<()> {
+    each(FIELD, settings.keys(), |_| {
+        Err::<(), _>(ConfigError::new(
+            "",
+            "filters run before a share is chosen: put the setting on the route",
+        ))
+    })
+    .map(drop)
+}
+
+fn setting(name: &str, any: &Any) -> Result<Option<FilterSetting>> {
     if type_name(any) != FILTER_CONFIG {
-        return Err(unknown(any));
+        return of_filter(any).map(Some);
     }
     let proto: FilterConfig = decode(&any.value)?;
     refuse(
@@ -35,15 +66,27 @@ fn setting(name: &str, any: &Any) -> Result<()> {
         "disabled",
         "the router cannot be disabled: use direct_response",
     )?;
-    match &proto.config {
-        Some(config) if proto.is_optional => {
+    let config = match &proto.config {
+        Some(config) if proto.is_optional && find(SETTINGS, config).is_none() => {
             tracing::info!(filter = name, type_url = %config.type_url,
                 "left out an optional setting of an HTTP filter that is not supported");
-            Ok(())
+            return Ok(None);
         }
-        Some(config) => Err(unknown(config).within("config")),
-        None => Ok(()),
-    }
+        Some(config) => of_filter(config).within("config")?.mutations,
+        None => None,
+    };
+    Ok(Some(FilterSetting {
+        disabled: proto.disabled,
+        mutations: config,
+    }))
+}
+
+fn of_filter(any: &Any) -> Result<FilterSetting> {
+    let extension = find(SETTINGS, any).ok_or_else(|| unknown(any))?;
+    Ok(FilterSetting {
+        disabled: false,
+        mutations: Some((extension.build)(&any.value)?),
+    })
 }
 
 fn type_name(any: &Any) -> &str {
@@ -53,12 +96,13 @@ fn type_name(any: &Any) -> &str {
 }
 
 fn unknown(any: &Any) -> ConfigError {
+    let known: Vec<_> = SETTINGS.iter().map(|row| row.type_name).collect();
     ConfigError::new(
         "",
         format_args!(
-            "`{}` is not a setting of a supported HTTP filter; supported: {FILTER_CONFIG} that is \
-             disabled or is_optional",
-            any.type_url
+            "`{}` is not a setting of a supported HTTP filter; supported: {FILTER_CONFIG}, {}",
+            any.type_url,
+            known.join(", ")
         ),
     )
 }

@@ -77,10 +77,10 @@ pub fn build(proto: &proto::RouteConfiguration, fingerprint: u64) -> Result<Rout
             Ok(Arc::new(host))
         },
     );
-    let (virtual_hosts, (), (), host_header, headers, internal_only, _) = (
+    let (virtual_hosts, (), filters, host_header, headers, internal_only, _) = (
         hosts,
         validate,
-        per_filter::check(&proto.typed_per_filter_config),
+        per_filter::build(&proto.typed_per_filter_config),
         host_header.transpose(),
         headers,
         internal_only,
@@ -95,6 +95,7 @@ pub fn build(proto: &proto::RouteConfiguration, fingerprint: u64) -> Result<Rout
         ignore_path_parameters: proto.ignore_path_parameters_in_path_matching,
         internal_only,
         headers,
+        filters,
         most_specific_wins: proto.most_specific_header_mutations_wins,
         fingerprint,
     })
@@ -151,9 +152,9 @@ fn virtual_host(proto: &proto::VirtualHost, defaults: &Defaults) -> Result<Virtu
         let mut action = |any: &Any| routes_of(any, &proto.name, &defaults);
         matching::build(matcher, matching::REQUEST, &mut action).within("matcher")
     });
-    let (_, (), routes, matcher, require_tls, virtual_clusters, headers, _) = (
+    let (_, filters, routes, matcher, require_tls, virtual_clusters, headers, _) = (
         named(&proto.name, "name"),
-        per_filter::check(&proto.typed_per_filter_config),
+        per_filter::build(&proto.typed_per_filter_config),
         each("routes", &proto.routes, |route_proto| {
             route(route_proto, &proto.name, &defaults).map(Arc::new)
         }),
@@ -177,6 +178,7 @@ fn virtual_host(proto: &proto::VirtualHost, defaults: &Defaults) -> Result<Virtu
         attempt_count_in_request: proto.include_request_attempt_count,
         attempt_count_in_response: proto.include_attempt_count_in_response,
         headers,
+        filters,
     })
 }
 
@@ -245,14 +247,15 @@ fn route(proto: &proto::Route, host: &str, defaults: &Defaults) -> Result<Route>
     let matched = matcher.as_ref().ok().map(|matcher| &matcher.path);
     let action =
         required(&proto.action, "action").and_then(|proto| action(proto, defaults, matched));
-    let filters = per_filter::check(&proto.typed_per_filter_config);
-    let (matcher, headers, action, ()) = (matcher, headers, action, filters).together()?;
+    let filters = per_filter::build(&proto.typed_per_filter_config);
+    let (matcher, headers, action, filters) = (matcher, headers, action, filters).together()?;
     let prefix = proto.stat_prefix.as_str();
     Ok(Route {
         name: proto.name.as_str().into(),
         matcher,
         action,
         headers,
+        filters,
         stat: (!prefix.is_empty()).then(|| StatName::route(host, prefix)),
     })
 }

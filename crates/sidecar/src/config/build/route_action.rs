@@ -213,7 +213,7 @@ fn share(
         &part.response_headers_to_add,
         &part.response_headers_to_remove,
     );
-    let filters = per_filter::check(&part.typed_per_filter_config);
+    let filters = per_filter::none(&part.typed_per_filter_config);
     let (cluster, host, headers, ()) = (cluster, host, headers, filters).together()?;
     let key = if runtime_prefix.is_empty() {
         String::new()

@@ -14,6 +14,7 @@ pub use self::action::{
 pub use self::answer::{DirectResponse, PathRewrite, Redirect, TemplatePiece};
 pub use self::headers::{AppendAction, HeaderAddition, HeaderChange, HeaderChanges};
 pub use self::matching::{Criteria, PathMatch, RouteMatch};
+use super::http_filter::FilterSettings;
 use super::matcher::HeaderMatcher;
 use crate::http::route::domains::Domains;
 use crate::http::route::index::RouteIndex;
@@ -38,6 +39,8 @@ pub struct RouteTable {
     pub internal_only: Vec<Box<[u8]>>,
     /// Header changes at this level.
     pub headers: HeaderChanges,
+    /// `typed_per_filter_config`
+    pub filters: FilterSettings,
     /// `most_specific_header_mutations_wins`
     pub most_specific_wins: bool,
     /// Fingerprint of the proto: an equal resource is a no-op.
@@ -64,6 +67,8 @@ pub struct VirtualHost {
     pub attempt_count_in_response: bool,
     /// Header changes at this level.
     pub headers: HeaderChanges,
+    /// `typed_per_filter_config`
+    pub filters: FilterSettings,
 }
 
 /// `VirtualCluster`: requests that are counted together.
@@ -97,6 +102,8 @@ pub struct Route {
     pub action: Action,
     /// Header changes at this level.
     pub headers: HeaderChanges,
+    /// `typed_per_filter_config`
+    pub filters: FilterSettings,
     /// `stat_prefix`: `vhost.<virtual host>.route.<prefix>`
     pub stat: Option<Arc<StatName>>,
 }

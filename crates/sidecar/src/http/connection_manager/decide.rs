@@ -8,7 +8,7 @@ use super::context::Context;
 use super::local_reply::LocalReply;
 use super::{client_certificate, forwarded, hop_by_hop, path};
 use crate::config::http_connection_manager::{StripPort, Underscores};
-use crate::config::http_filter::HeaderMutations;
+use crate::config::http_filter::{FilterSettings, HeaderMutations};
 use crate::config::route::{Action, Route, RouteTable, VirtualCluster, VirtualHost};
 use crate::http::filters::Settings;
 use crate::http::headers::{Headers, Name};
@@ -54,12 +54,27 @@ impl Held {
     }
 }
 
+impl Held {
+    /// What is said of filters, the most specific level first.
+    fn settings(&self) -> [&FilterSettings; 3] {
+        [&self.route.filters, &self.host.filters, &self.table.filters]
+    }
+}
+
 impl Settings for Held {
-    fn runs(&self, _name: &str) -> Option<bool> {
-        None
+    fn runs(&self, name: &str) -> Option<bool> {
+        let mut levels = self.settings().into_iter();
+        levels.find_map(|level| level.of(name).map(|setting| !setting.disabled))
     }
 
-    fn mutations(&self, _name: &str, _each: &mut dyn FnMut(&HeaderMutations)) {}
+    fn mutations(&self, name: &str, each: &mut dyn FnMut(&HeaderMutations)) {
+        for level in self.settings() {
+            let setting = level.of(name);
+            if let Some(mutations) = setting.and_then(|setting| setting.mutations.as_ref()) {
+                each(mutations);
+            }
+        }
+    }
 }
 
 /// The counters of a request's virtual cluster and of its route.

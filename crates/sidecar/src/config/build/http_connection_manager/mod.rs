@@ -14,6 +14,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use prost::Message as _;
 
 use self::filters::Router;
+pub use self::filters::mutations;
 use super::context::Context;
 use super::fields::{
     Together as _, Within as _, bounded, duration, each, enumeration, fingerprint, flag,
