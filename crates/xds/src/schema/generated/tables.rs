@@ -1087,7 +1087,7 @@ the sum of the weights is used, as in Envoy\
 total_weight\
 use_hash_policy\
 envoy.config.route.v3.WeightedCluster.ClusterWeight\
-envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry\
+filters run before a share is chosen; put the setting on the route\
 envoy.extensions.access_loggers.file.v3.FileAccessLog\
 format\
 typed_json_format\
@@ -1107,6 +1107,7 @@ skip_if_empty\
 factory_key\
 envoy.extensions.filters.http.header_mutation.v3.HeaderMutation\
 mutations\
+envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute\
 envoy.extensions.filters.http.header_mutation.v3.Mutations\
 request_mutations\
 response_mutations\
@@ -2179,190 +2180,190 @@ pub(crate) static MESSAGES: [MessageRow; 394] = [
     m(29787,59,949,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
     m(29846,37,951,5), // envoy.config.route.v3.WeightedCluster
     m(29971,51,956,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
-    m(30022,77,966,2), // envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry
-    m(30099,53,968,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
-    m(30175,57,973,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    m(30232,57,974,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    m(30289,43,975,8), // envoy.extensions.clusters.dns.v3.DnsCluster
-    m(30384,55,983,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    m(30439,68,985,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    m(30699,63,991,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    m(30771,58,993,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    m(31011,46,998,10), // envoy.extensions.filters.http.router.v3.Router
-    m(31519,71,1008,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(31654,56,1010,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
-    m(31787,52,1012,3), // envoy.extensions.filters.http.set_metadata.v3.Config
-    m(31857,54,1015,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    m(31976,65,1019,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(32041,67,1019,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    m(32135,61,1022,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(32196,65,1022,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    m(32380,78,1028,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    m(32479,70,1031,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
-    m(32563,63,1033,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(32876,68,1038,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    m(32949,58,1042,1), // envoy.extensions.filters.network.direct_response.v3.Config
-    m(33015,45,1043,0), // envoy.extensions.filters.network.echo.v3.Echo
-    m(33060,81,1043,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(34761,101,1103,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(34906,103,1106,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(35032,109,1108,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(35163,95,1115,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(35319,70,1118,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(35389,76,1123,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    m(35472,63,1125,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(35565,78,1127,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    m(35643,74,1128,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
-    m(35762,66,1133,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    m(35837,59,1137,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
-    m(35958,58,1140,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
-    m(36016,54,1140,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(36705,74,1163,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(36804,70,1166,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
-    m(37060,70,1176,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(37130,84,1177,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(37214,47,1180,0), // envoy.extensions.formatter.metadata.v3.Metadata
-    m(37261,63,1180,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
-    m(37324,79,1180,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    m(37462,60,1183,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    m(37539,66,1186,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    m(37610,76,1187,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
-    m(37686,67,1187,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    m(37753,92,1189,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
-    m(37845,85,1189,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    m(38029,70,1195,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    m(38149,57,1201,1), // envoy.extensions.load_balancing_policies.random.v3.Random
-    m(38206,66,1202,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    m(38272,70,1204,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
-    m(38342,75,1205,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
-    m(38417,69,1205,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
-    m(38486,71,1205,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
-    m(38557,70,1205,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
-    m(38627,66,1205,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
-    m(38693,64,1205,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
-    m(38757,66,1205,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
-    m(38823,66,1205,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
-    m(38889,73,1205,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
-    m(38962,49,1205,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    m(39095,69,1207,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    m(39468,81,1219,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    m(39600,73,1221,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    m(39964,66,1230,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    m(40043,70,1231,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    m(40134,55,1232,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    m(40298,70,1234,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    m(40384,88,1235,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    m(40505,64,1236,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    m(40638,78,1238,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
-    m(40716,83,1239,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
-    m(40987,58,1243,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(41045,70,1243,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(41687,58,1259,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(42575,95,1274,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(42772,62,1278,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(43188,67,1289,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    m(43281,79,1291,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
-    m(43458,57,1294,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(43525,48,1296,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(43652,63,1301,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(43726,56,1304,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(44352,51,1313,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
-    m(44442,55,1316,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(44727,62,1322,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    m(44793,60,1323,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(45123,54,1330,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(45344,69,1341,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(45446,73,1345,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(45519,78,1348,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(45597,48,1351,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(45810,77,1360,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(45887,49,1362,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(46036,43,1370,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(46110,44,1377,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(46160,54,1384,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(46268,69,1388,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(46348,71,1389,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(46425,78,1392,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(46503,35,1392,8), // envoy.service.discovery.v3.Resource
-    m(46579,48,1400,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(46639,40,1401,2), // envoy.service.discovery.v3.ResourceError
-    m(46679,42,1403,2), // envoy.service.discovery.v3.ResourceLocator
-    m(46721,65,1405,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(46786,39,1407,2), // envoy.service.discovery.v3.ResourceName
-    m(46854,35,1409,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(46899,40,1411,3), // envoy.type.matcher.v3.FilterStateMatcher
-    m(46997,49,1414,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    m(47046,33,1415,1), // envoy.type.matcher.v3.ListMatcher
-    m(47085,39,1416,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(47132,37,1417,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(47175,49,1421,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(47224,31,1422,1), // envoy.type.matcher.v3.OrMatcher
-    m(47269,45,1423,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(47333,34,1425,2), // envoy.type.matcher.v3.RegexMatcher
-    m(47441,44,1427,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(47501,35,1428,7), // envoy.type.matcher.v3.StringMatcher
-    m(47619,34,1435,7), // envoy.type.matcher.v3.ValueMatcher
-    m(47695,44,1442,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(47739,34,1442,2), // envoy.type.metadata.v3.MetadataKey
-    m(47773,46,1444,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(47824,35,1446,4), // envoy.type.metadata.v3.MetadataKind
-    m(47870,43,1450,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(47913,40,1450,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(47953,43,1450,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(47996,41,1450,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(48037,31,1450,6), // envoy.type.tracing.v3.CustomTag
-    m(48103,43,1456,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(48146,38,1458,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(48184,39,1460,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(48223,40,1461,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(48267,25,1464,2), // envoy.type.v3.DoubleRange
-    m(48300,31,1466,2), // envoy.type.v3.FractionalPercent
-    m(48351,24,1468,2), // envoy.type.v3.HashPolicy
-    m(48375,36,1470,1), // envoy.type.v3.HashPolicy.FilterState
-    m(48411,33,1471,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(48444,24,1471,1), // envoy.type.v3.HttpStatus
-    m(48472,24,1472,2), // envoy.type.v3.Int32Range
-    m(48496,24,1474,2), // envoy.type.v3.Int64Range
-    m(48520,21,1476,1), // envoy.type.v3.Percent
-    m(48541,29,1477,3), // envoy.type.v3.SemanticVersion
-    m(48599,25,1480,3), // envoy.type.v3.TokenBucket
-    m(48652,19,1483,2), // google.protobuf.Any
-    m(48671,25,1485,1), // google.protobuf.BoolValue
-    m(48696,26,1486,1), // google.protobuf.BytesValue
-    m(48722,27,1487,1), // google.protobuf.DoubleValue
-    m(48749,24,1488,2), // google.protobuf.Duration
-    m(48785,21,1490,0), // google.protobuf.Empty
-    m(48806,26,1490,1), // google.protobuf.FloatValue
-    m(48832,26,1491,1), // google.protobuf.Int32Value
-    m(48858,26,1492,1), // google.protobuf.Int64Value
-    m(48884,25,1493,1), // google.protobuf.ListValue
-    m(48915,27,1494,1), // google.protobuf.StringValue
-    m(48942,22,1495,1), // google.protobuf.Struct
-    m(48970,34,1496,2), // google.protobuf.Struct.FieldsEntry
-    m(49004,25,1498,2), // google.protobuf.Timestamp
-    m(49029,27,1500,1), // google.protobuf.UInt32Value
-    m(49056,27,1501,1), // google.protobuf.UInt64Value
-    m(49083,21,1502,6), // google.protobuf.Value
-    m(49170,17,1508,3), // google.rpc.Status
-    m(49194,25,1511,1), // xds.core.v3.ContextParams
-    m(49225,37,1512,2), // xds.core.v3.ContextParams.ParamsEntry
-    m(49262,32,1514,2), // xds.core.v3.TypedExtensionConfig
-    m(49294,27,1516,3), // xds.type.matcher.v3.Matcher
-    m(49356,39,1519,1), // xds.type.matcher.v3.Matcher.MatcherList
-    m(49403,52,1520,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    m(49472,49,1522,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    m(49569,63,1526,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    m(49632,65,1527,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    m(49725,39,1530,4), // xds.type.matcher.v3.Matcher.MatcherTree
-    m(49850,48,1534,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    m(49901,57,1535,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
-    m(49958,35,1537,3), // xds.type.matcher.v3.Matcher.OnMatch
-    m(50050,32,1540,2), // xds.type.matcher.v3.RegexMatcher
-    m(50082,42,1542,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(50124,33,1542,7), // xds.type.matcher.v3.StringMatcher
+    m(30088,53,966,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
+    m(30164,57,971,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+    m(30221,57,972,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    m(30278,43,973,8), // envoy.extensions.clusters.dns.v3.DnsCluster
+    m(30373,55,981,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
+    m(30428,68,983,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
+    m(30688,63,989,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
+    m(30760,71,991,1), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
+    m(30831,58,992,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
+    m(31071,46,997,10), // envoy.extensions.filters.http.router.v3.Router
+    m(31579,71,1007,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(31714,56,1009,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
+    m(31847,52,1011,3), // envoy.extensions.filters.http.set_metadata.v3.Config
+    m(31917,54,1014,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
+    m(32036,65,1018,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(32101,67,1018,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
+    m(32195,61,1021,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(32256,65,1021,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
+    m(32440,78,1027,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
+    m(32539,70,1030,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
+    m(32623,63,1032,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(32936,68,1037,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
+    m(33009,58,1041,1), // envoy.extensions.filters.network.direct_response.v3.Config
+    m(33075,45,1042,0), // envoy.extensions.filters.network.echo.v3.Echo
+    m(33120,81,1042,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(34821,101,1102,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(34966,103,1105,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(35092,109,1107,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(35223,95,1114,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(35379,70,1117,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(35449,76,1122,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
+    m(35532,63,1124,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(35625,78,1126,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
+    m(35703,74,1127,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
+    m(35822,66,1132,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
+    m(35897,59,1136,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
+    m(36018,58,1139,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
+    m(36076,54,1139,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(36765,74,1162,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(36864,70,1165,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
+    m(37120,70,1175,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(37190,84,1176,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(37274,47,1179,0), // envoy.extensions.formatter.metadata.v3.Metadata
+    m(37321,63,1179,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
+    m(37384,79,1179,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
+    m(37522,60,1182,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
+    m(37599,66,1185,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
+    m(37670,76,1186,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
+    m(37746,67,1186,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
+    m(37813,92,1188,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
+    m(37905,85,1188,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
+    m(38089,70,1194,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
+    m(38209,57,1200,1), // envoy.extensions.load_balancing_policies.random.v3.Random
+    m(38266,66,1201,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
+    m(38332,70,1203,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
+    m(38402,75,1204,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
+    m(38477,69,1204,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
+    m(38546,71,1204,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
+    m(38617,70,1204,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
+    m(38687,66,1204,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
+    m(38753,64,1204,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
+    m(38817,66,1204,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
+    m(38883,66,1204,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
+    m(38949,73,1204,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
+    m(39022,49,1204,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
+    m(39155,69,1206,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+    m(39528,81,1218,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
+    m(39660,73,1220,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
+    m(40024,66,1229,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
+    m(40103,70,1230,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
+    m(40194,55,1231,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+    m(40358,70,1233,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
+    m(40444,88,1234,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
+    m(40565,64,1235,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
+    m(40698,78,1237,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
+    m(40776,83,1238,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
+    m(41047,58,1242,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(41105,70,1242,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(41747,58,1258,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(42635,95,1273,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(42832,62,1277,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(43248,67,1288,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
+    m(43341,79,1290,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
+    m(43518,57,1293,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(43585,48,1295,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(43712,63,1300,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(43786,56,1303,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(44412,51,1312,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
+    m(44502,55,1315,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(44787,62,1321,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
+    m(44853,60,1322,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(45183,54,1329,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(45404,69,1340,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(45506,73,1344,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(45579,78,1347,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(45657,48,1350,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(45870,77,1359,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(45947,49,1361,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(46096,43,1369,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(46170,44,1376,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(46220,54,1383,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(46328,69,1387,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(46408,71,1388,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(46485,78,1391,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(46563,35,1391,8), // envoy.service.discovery.v3.Resource
+    m(46639,48,1399,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(46699,40,1400,2), // envoy.service.discovery.v3.ResourceError
+    m(46739,42,1402,2), // envoy.service.discovery.v3.ResourceLocator
+    m(46781,65,1404,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(46846,39,1406,2), // envoy.service.discovery.v3.ResourceName
+    m(46914,35,1408,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(46959,40,1410,3), // envoy.type.matcher.v3.FilterStateMatcher
+    m(47057,49,1413,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
+    m(47106,33,1414,1), // envoy.type.matcher.v3.ListMatcher
+    m(47145,39,1415,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(47192,37,1416,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(47235,49,1420,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(47284,31,1421,1), // envoy.type.matcher.v3.OrMatcher
+    m(47329,45,1422,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(47393,34,1424,2), // envoy.type.matcher.v3.RegexMatcher
+    m(47501,44,1426,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(47561,35,1427,7), // envoy.type.matcher.v3.StringMatcher
+    m(47679,34,1434,7), // envoy.type.matcher.v3.ValueMatcher
+    m(47755,44,1441,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(47799,34,1441,2), // envoy.type.metadata.v3.MetadataKey
+    m(47833,46,1443,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(47884,35,1445,4), // envoy.type.metadata.v3.MetadataKind
+    m(47930,43,1449,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(47973,40,1449,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(48013,43,1449,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(48056,41,1449,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(48097,31,1449,6), // envoy.type.tracing.v3.CustomTag
+    m(48163,43,1455,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(48206,38,1457,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(48244,39,1459,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(48283,40,1460,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(48327,25,1463,2), // envoy.type.v3.DoubleRange
+    m(48360,31,1465,2), // envoy.type.v3.FractionalPercent
+    m(48411,24,1467,2), // envoy.type.v3.HashPolicy
+    m(48435,36,1469,1), // envoy.type.v3.HashPolicy.FilterState
+    m(48471,33,1470,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(48504,24,1470,1), // envoy.type.v3.HttpStatus
+    m(48532,24,1471,2), // envoy.type.v3.Int32Range
+    m(48556,24,1473,2), // envoy.type.v3.Int64Range
+    m(48580,21,1475,1), // envoy.type.v3.Percent
+    m(48601,29,1476,3), // envoy.type.v3.SemanticVersion
+    m(48659,25,1479,3), // envoy.type.v3.TokenBucket
+    m(48712,19,1482,2), // google.protobuf.Any
+    m(48731,25,1484,1), // google.protobuf.BoolValue
+    m(48756,26,1485,1), // google.protobuf.BytesValue
+    m(48782,27,1486,1), // google.protobuf.DoubleValue
+    m(48809,24,1487,2), // google.protobuf.Duration
+    m(48845,21,1489,0), // google.protobuf.Empty
+    m(48866,26,1489,1), // google.protobuf.FloatValue
+    m(48892,26,1490,1), // google.protobuf.Int32Value
+    m(48918,26,1491,1), // google.protobuf.Int64Value
+    m(48944,25,1492,1), // google.protobuf.ListValue
+    m(48975,27,1493,1), // google.protobuf.StringValue
+    m(49002,22,1494,1), // google.protobuf.Struct
+    m(49030,34,1495,2), // google.protobuf.Struct.FieldsEntry
+    m(49064,25,1497,2), // google.protobuf.Timestamp
+    m(49089,27,1499,1), // google.protobuf.UInt32Value
+    m(49116,27,1500,1), // google.protobuf.UInt64Value
+    m(49143,21,1501,6), // google.protobuf.Value
+    m(49230,17,1507,3), // google.rpc.Status
+    m(49254,25,1510,1), // xds.core.v3.ContextParams
+    m(49285,37,1511,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(49322,32,1513,2), // xds.core.v3.TypedExtensionConfig
+    m(49354,27,1515,3), // xds.type.matcher.v3.Matcher
+    m(49416,39,1518,1), // xds.type.matcher.v3.Matcher.MatcherList
+    m(49463,52,1519,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
+    m(49532,49,1521,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
+    m(49629,63,1525,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
+    m(49692,65,1526,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
+    m(49785,39,1529,4), // xds.type.matcher.v3.Matcher.MatcherTree
+    m(49910,48,1533,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
+    m(49961,57,1534,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
+    m(50018,35,1536,3), // xds.type.matcher.v3.Matcher.OnMatch
+    m(50110,32,1539,2), // xds.type.matcher.v3.RegexMatcher
+    m(50142,42,1541,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(50184,33,1541,7), // xds.type.matcher.v3.StringMatcher
 ];
 
-pub(crate) static FIELDS: [FieldRow; 1549] = [
+pub(crate) static FIELDS: [FieldRow; 1548] = [
     // envoy.admin.v3.BootstrapConfigDump
     f(34,9,1,b'm',48,4,255,b'S',0,0), // bootstrap
     f(43,12,2,b'm',373,4,255,b'S',0,0), // last_updated
@@ -3539,17 +3540,14 @@ pub(crate) static FIELDS: [FieldRow; 1549] = [
     f(25564,23,5,b'm',109,2,255,b'S',0,0), // response_headers_to_add
     f(25587,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
     f(25613,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(25638,23,10,b'm',213,1,255,b'S',0,0), // typed_per_filter_config
+    f(25638,23,10,b'm',65535,1,255,b'R',30022,66), // typed_per_filter_config
     f(26297,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
     f(26193,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
-    // envoy.config.route.v3.WeightedCluster.ClusterWeight.TypedPerFilterConfigEntry
-    f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(30152,6,2,b's',65535,4,0,b'S',0,0), // format
+    f(30141,6,2,b's',65535,4,0,b'S',0,0), // format
     f(6726,11,3,b'm',371,4,0,b'S',0,0), // json_format
-    f(30158,17,4,b'm',371,4,0,b'S',0,0), // typed_json_format
+    f(30147,17,4,b'm',371,4,0,b'S',0,0), // typed_json_format
     f(942,10,5,b'm',144,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
     f(942,10,1,b'm',144,4,0,b'S',0,0), // log_format
@@ -3557,171 +3555,173 @@ pub(crate) static FIELDS: [FieldRow; 1549] = [
     f(942,10,1,b'm',144,4,0,b'S',0,0), // log_format
     // envoy.extensions.clusters.dns.v3.DnsCluster
     f(9336,16,3,b'm',364,4,255,b'S',0,0), // dns_refresh_rate
-    f(10334,24,4,b'm',218,4,255,b'S',0,0), // dns_failure_refresh_rate
+    f(10334,24,4,b'm',217,4,255,b'S',0,0), // dns_failure_refresh_rate
     f(10131,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
     f(10820,10,6,b'm',364,4,255,b'S',0,0), // dns_jitter
     f(5677,25,7,b'm',148,4,255,b'S',0,0), // typed_dns_resolver_config
     f(9352,17,8,b'e',33,0,255,b'S',0,0), // dns_lookup_family
-    f(30332,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
-    f(30364,20,10,b'm',364,4,255,b'S',0,0), // dns_min_refresh_rate
+    f(30321,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
+    f(30353,20,10,b'm',364,4,255,b'S',0,0), // dns_min_refresh_rate
     // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
     f(12711,13,1,b'm',364,4,255,b'S',0,0), // base_interval
     f(12724,12,2,b'm',364,4,255,b'S',0,0), // max_interval
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    f(30507,10,1,b's',65535,4,0,b'S',0,0), // object_key
+    f(30496,10,1,b's',65535,4,0,b'S',0,0), // object_key
     f(19901,13,2,b'm',144,4,1,b'S',0,0), // format_string
-    f(30564,9,3,b'b',65535,0,255,b'I',30517,47), // read_only
-    f(30655,20,4,b'e',34,0,255,b'I',30573,82), // shared_with_upstream
-    f(30675,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
-    f(30688,11,6,b's',65535,0,255,b'S',0,0), // factory_key
+    f(30553,9,3,b'b',65535,0,255,b'I',30506,47), // read_only
+    f(30644,20,4,b'e',34,0,255,b'I',30562,82), // shared_with_upstream
+    f(30664,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
+    f(30677,11,6,b's',65535,0,255,b'S',0,0), // factory_key
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    f(30762,9,1,b'm',221,4,255,b'S',0,0), // mutations
+    f(30751,9,1,b'm',221,4,255,b'S',0,0), // mutations
     f(28617,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
+    f(30751,9,1,b'm',221,4,255,b'S',0,0), // mutations
     // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    f(30829,17,1,b'm',89,2,255,b'S',0,0), // request_mutations
-    f(30846,18,2,b'm',89,2,255,b'S',0,0), // response_mutations
-    f(30898,25,3,b'm',65535,2,255,b'R',30864,34), // query_parameter_mutations
-    f(30958,27,4,b'm',89,2,255,b'R',30923,35), // response_trailers_mutations
-    f(30985,26,5,b'm',89,2,255,b'R',30923,35), // request_trailers_mutations
+    f(30889,17,1,b'm',89,2,255,b'S',0,0), // request_mutations
+    f(30906,18,2,b'm',89,2,255,b'S',0,0), // response_mutations
+    f(30958,25,3,b'm',65535,2,255,b'R',30924,34), // query_parameter_mutations
+    f(31018,27,4,b'm',89,2,255,b'R',30983,35), // response_trailers_mutations
+    f(31045,26,5,b'm',89,2,255,b'R',30983,35), // request_trailers_mutations
     // envoy.extensions.filters.http.router.v3.Router
-    f(31113,13,1,b'm',361,4,255,b'I',31057,56), // dynamic_stats
-    f(31126,16,2,b'b',65535,0,255,b'I',25661,35), // start_child_span
-    f(31142,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(31154,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(31176,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(31245,27,6,b'b',65535,0,255,b'I',31196,49), // respect_expected_rq_timeout
-    f(31298,40,7,b'b',65535,0,255,b'I',31272,26), // suppress_grpc_request_failure_code_stats
-    f(31384,21,8,b'm',242,2,255,b'R',31338,46), // upstream_http_filters
-    f(31466,20,9,b'm',223,4,255,b'I',31405,61), // upstream_log_options
-    f(31486,33,10,b'm',361,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(31173,13,1,b'm',361,4,255,b'I',31117,56), // dynamic_stats
+    f(31186,16,2,b'b',65535,0,255,b'I',25661,35), // start_child_span
+    f(31202,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(31214,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(31236,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(31305,27,6,b'b',65535,0,255,b'I',31256,49), // respect_expected_rq_timeout
+    f(31358,40,7,b'b',65535,0,255,b'I',31332,26), // suppress_grpc_request_failure_code_stats
+    f(31444,21,8,b'm',242,2,255,b'R',31398,46), // upstream_http_filters
+    f(31526,20,9,b'm',223,4,255,b'I',31465,61), // upstream_log_options
+    f(31546,33,10,b'm',361,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(31590,37,1,b'b',65535,0,255,b'I',6803,36), // flush_upstream_log_on_upstream_stream
-    f(31627,27,2,b'm',364,4,255,b'I',6803,36), // upstream_log_flush_interval
+    f(31650,37,1,b'b',65535,0,255,b'I',6803,36), // flush_upstream_log_on_upstream_stream
+    f(31687,27,2,b'm',364,4,255,b'I',6803,36), // upstream_log_flush_interval
     // envoy.extensions.filters.http.set_filter_state.v3.Config
-    f(31710,18,1,b'm',219,2,255,b'S',0,0), // on_request_headers
-    f(31770,17,2,b'b',65535,0,255,b'R',31728,42), // clear_route_cache
+    f(31770,18,1,b'm',218,2,255,b'S',0,0), // on_request_headers
+    f(31830,17,2,b'b',65535,0,255,b'R',31788,42), // clear_route_cache
     // envoy.extensions.filters.http.set_metadata.v3.Config
-    f(31839,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(31899,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
     f(2972,5,2,b'm',371,4,255,b'S',0,0), // value
     f(9678,8,3,b'm',226,2,255,b'S',0,0), // metadata
     // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    f(31839,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(31911,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
+    f(31899,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(31971,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
     f(2972,5,3,b'm',371,4,255,b'S',0,0), // value
-    f(31965,11,4,b'm',360,4,255,b'R',31926,39), // typed_value
+    f(32025,11,4,b'm',360,4,255,b'R',31986,39), // typed_value
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
     f(22593,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32108,12,2,b'm',359,4,255,b'S',0,0), // token_bucket
-    f(32120,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
+    f(32168,12,2,b'm',359,4,255,b'S',0,0), // token_bucket
+    f(32180,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
     f(23515,5,1,b'm',232,2,255,b'S',0,0), // rules
-    f(32261,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
+    f(32321,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
     f(18461,17,3,b'm',127,4,255,b'S',0,0), // pass_through_tlvs
-    f(32298,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
+    f(32358,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
     f(22593,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32368,12,6,b'e',65535,0,255,b'R',32317,51), // tlv_location
+    f(32428,12,6,b'e',65535,0,255,b'R',32377,51), // tlv_location
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    f(31839,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(31899,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
     f(12909,3,2,b's',65535,0,255,b'S',0,0), // key
-    f(32458,21,3,b'e',35,0,255,b'S',0,0), // value_string_encoding
+    f(32518,21,3,b'e',35,0,255,b'S',0,0), // value_string_encoding
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
     f(18547,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
-    f(32549,14,2,b'm',231,4,255,b'S',0,0), // on_tlv_present
+    f(32609,14,2,b'm',231,4,255,b'S',0,0), // on_tlv_present
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(32679,25,1,b'm',361,4,255,b'R',32626,53), // enable_ja3_fingerprinting
-    f(32759,24,2,b'm',374,4,255,b'I',32704,55), // initial_read_buffer_size
-    f(32783,25,3,b'm',361,4,255,b'R',32626,53), // enable_ja4_fingerprinting
-    f(32808,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(32855,21,5,b'm',374,4,255,b'S',0,0), // max_client_hello_size
+    f(32739,25,1,b'm',361,4,255,b'R',32686,53), // enable_ja3_fingerprinting
+    f(32819,24,2,b'm',374,4,255,b'I',32764,55), // initial_read_buffer_size
+    f(32843,25,3,b'm',361,4,255,b'R',32686,53), // enable_ja4_fingerprinting
+    f(32868,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(32915,21,5,b'm',374,4,255,b'S',0,0), // max_client_hello_size
     // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
     f(22593,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(8668,15,2,b'm',375,4,255,b'S',0,0), // max_connections
-    f(32944,5,3,b'm',364,4,255,b'S',0,0), // delay
-    f(32120,15,4,b'm',133,4,255,b'S',0,0), // runtime_enabled
+    f(33004,5,3,b'm',364,4,255,b'S',0,0), // delay
+    f(32180,15,4,b'm',133,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.network.direct_response.v3.Config
-    f(33007,8,1,b'm',100,4,255,b'S',0,0), // response
+    f(33067,8,1,b'm',100,4,255,b'S',0,0), // response
     // envoy.extensions.filters.network.echo.v3.Echo
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(33141,10,1,b'e',36,0,255,b'S',0,0), // codec_type
+    f(33201,10,1,b'e',36,0,255,b'S',0,0), // codec_type
     f(22593,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(33151,3,3,b'm',244,4,0,b'S',0,0), // rds
+    f(33211,3,3,b'm',244,4,0,b'S',0,0), // rds
     f(2551,12,4,b'm',200,4,0,b'S',0,0), // route_config
-    f(33154,12,5,b'm',242,2,255,b'S',0,0), // http_filters
-    f(33166,14,6,b'm',361,4,255,b'S',0,0), // add_user_agent
-    f(4828,7,7,b'm',65535,4,255,b'R',33180,28), // tracing
+    f(33214,12,5,b'm',242,2,255,b'S',0,0), // http_filters
+    f(33226,14,6,b'm',361,4,255,b'S',0,0), // add_user_agent
+    f(4828,7,7,b'm',65535,4,255,b'R',33240,28), // tracing
     f(9293,21,8,b'm',111,4,255,b'S',0,0), // http_protocol_options
     f(9314,22,9,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(33208,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(33219,13,12,b'm',364,4,255,b'S',0,0), // drain_timeout
+    f(33268,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(33279,13,12,b'm',364,4,255,b'S',0,0), // drain_timeout
     f(4311,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(33232,18,14,b'm',361,4,255,b'S',0,0), // use_remote_address
-    f(33250,19,15,b'm',361,4,255,b'S',0,0), // generate_request_id
-    f(33269,27,16,b'e',37,0,255,b'S',0,0), // forward_client_cert_details
-    f(33296,31,17,b'm',240,4,255,b'S',0,0), // set_current_client_cert_details
-    f(33327,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(33345,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(33436,49,20,b'b',65535,0,255,b'I',33365,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(33485,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(33500,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(33292,18,14,b'm',361,4,255,b'S',0,0), // use_remote_address
+    f(33310,19,15,b'm',361,4,255,b'S',0,0), // generate_request_id
+    f(33329,27,16,b'e',37,0,255,b'S',0,0), // forward_client_cert_details
+    f(33356,31,17,b'm',240,4,255,b'S',0,0), // set_current_client_cert_details
+    f(33387,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(33405,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(33496,49,20,b'b',65535,0,255,b'I',33425,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(33545,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(33560,3,22,b's',65535,0,255,b'S',0,0), // via
     f(26733,15,23,b'm',241,2,255,b'S',0,0), // upgrade_configs
-    f(33503,19,24,b'm',364,4,255,b'S',0,0), // stream_idle_timeout
-    f(33522,23,25,b'm',239,4,255,b'S',0,0), // internal_address_config
-    f(33545,21,26,b'm',364,4,255,b'S',0,0), // delayed_close_timeout
+    f(33563,19,24,b'm',364,4,255,b'S',0,0), // stream_idle_timeout
+    f(33582,23,25,b'm',239,4,255,b'S',0,0), // internal_address_config
+    f(33605,21,26,b'm',364,4,255,b'S',0,0), // delayed_close_timeout
     f(13905,15,28,b'm',364,4,255,b'S',0,0), // request_timeout
-    f(33566,22,29,b'm',374,4,255,b'S',0,0), // max_request_headers_kb
-    f(33588,14,30,b'm',361,4,255,b'S',0,0), // normalize_path
-    f(33640,13,31,b'm',65535,4,0,b'R',33602,38), // scoped_routes
-    f(33653,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(33681,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(33694,28,34,b'e',39,0,255,b'S',0,0), // server_header_transformation
+    f(33626,22,29,b'm',374,4,255,b'S',0,0), // max_request_headers_kb
+    f(33648,14,30,b'm',361,4,255,b'S',0,0), // normalize_path
+    f(33700,13,31,b'm',65535,4,0,b'R',33662,38), // scoped_routes
+    f(33713,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(33741,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(33754,28,34,b'e',39,0,255,b'S',0,0), // server_header_transformation
     f(9733,28,35,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
-    f(33722,20,36,b'm',245,4,255,b'S',0,0), // request_id_extension
-    f(33742,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(33775,18,38,b'm',243,4,255,b'S',0,0), // local_reply_config
-    f(33793,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(33897,36,40,b'm',361,4,255,b'I',33817,80), // stream_error_on_invalid_http_message
-    f(33933,23,41,b'm',364,4,255,b'S',0,0), // request_headers_timeout
-    f(33956,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(34011,26,43,b'm',65535,4,255,b'R',33975,36), // path_normalization_options
-    f(34060,22,44,b'm',65535,4,255,b'R',34037,23), // http3_protocol_options
-    f(34082,32,45,b'e',38,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(34114,32,46,b'm',148,2,255,b'S',0,0), // original_ip_detection_extensions
-    f(34146,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(34169,28,48,b'm',136,4,255,b'S',0,0), // scheme_header_transformation
-    f(34197,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(34216,30,50,b'm',148,4,255,b'R',0,0), // typed_header_validation_config
-    f(34246,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(34302,32,52,b'm',148,2,255,b'R',34269,33), // early_header_mutation_extensions
-    f(34334,35,53,b'm',361,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(34401,25,54,b'm',364,4,255,b'I',34369,32), // access_log_flush_interval
-    f(34426,31,55,b'b',65535,0,255,b'I',34369,32), // flush_access_log_on_new_request
-    f(34457,18,56,b'm',238,4,255,b'I',34369,32), // access_log_options
-    f(34569,21,57,b'b',65535,0,255,b'I',34475,94), // append_local_overload
-    f(34640,34,58,b'b',65535,0,255,b'I',34590,50), // http1_safe_max_connection_duration
-    f(34674,20,59,b'm',364,4,255,b'S',0,0), // stream_flush_timeout
-    f(34694,27,60,b'm',381,4,255,b'R',0,0), // forward_client_cert_matcher
-    f(34721,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(34741,20,62,b'm',357,4,255,b'S',0,0), // drain_timeout_jitter
+    f(33782,20,36,b'm',245,4,255,b'S',0,0), // request_id_extension
+    f(33802,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(33835,18,38,b'm',243,4,255,b'S',0,0), // local_reply_config
+    f(33853,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(33957,36,40,b'm',361,4,255,b'I',33877,80), // stream_error_on_invalid_http_message
+    f(33993,23,41,b'm',364,4,255,b'S',0,0), // request_headers_timeout
+    f(34016,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(34071,26,43,b'm',65535,4,255,b'R',34035,36), // path_normalization_options
+    f(34120,22,44,b'm',65535,4,255,b'R',34097,23), // http3_protocol_options
+    f(34142,32,45,b'e',38,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(34174,32,46,b'm',148,2,255,b'S',0,0), // original_ip_detection_extensions
+    f(34206,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(34229,28,48,b'm',136,4,255,b'S',0,0), // scheme_header_transformation
+    f(34257,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(34276,30,50,b'm',148,4,255,b'R',0,0), // typed_header_validation_config
+    f(34306,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(34362,32,52,b'm',148,2,255,b'R',34329,33), // early_header_mutation_extensions
+    f(34394,35,53,b'm',361,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(34461,25,54,b'm',364,4,255,b'I',34429,32), // access_log_flush_interval
+    f(34486,31,55,b'b',65535,0,255,b'I',34429,32), // flush_access_log_on_new_request
+    f(34517,18,56,b'm',238,4,255,b'I',34429,32), // access_log_options
+    f(34629,21,57,b'b',65535,0,255,b'I',34535,94), // append_local_overload
+    f(34700,34,58,b'b',65535,0,255,b'I',34650,50), // http1_safe_max_connection_duration
+    f(34734,20,59,b'm',364,4,255,b'S',0,0), // stream_flush_timeout
+    f(34754,27,60,b'm',381,4,255,b'R',0,0), // forward_client_cert_matcher
+    f(34781,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(34801,20,62,b'm',357,4,255,b'S',0,0), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(34401,25,1,b'm',364,4,255,b'I',6803,36), // access_log_flush_interval
-    f(34426,31,2,b'b',65535,0,255,b'I',6803,36), // flush_access_log_on_new_request
-    f(34862,44,3,b'b',65535,0,255,b'I',6803,36), // flush_log_on_tunnel_successfully_established
+    f(34461,25,1,b'm',364,4,255,b'I',6803,36), // access_log_flush_interval
+    f(34486,31,2,b'b',65535,0,255,b'I',6803,36), // flush_access_log_on_new_request
+    f(34922,44,3,b'b',65535,0,255,b'I',6803,36), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(35009,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
-    f(35021,11,2,b'm',97,2,255,b'S',0,0), // cidr_ranges
+    f(35069,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
+    f(35081,11,2,b'm',97,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(35141,7,1,b'm',361,4,255,b'S',0,0), // subject
-    f(35148,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(35201,7,1,b'm',361,4,255,b'S',0,0), // subject
+    f(35208,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(35152,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(30152,6,7,b'e',65535,0,255,b'R',0,0), // format
-    f(35157,6,8,b'b',65535,0,255,b'R',0,0), // issuer
+    f(35212,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(30141,6,7,b'e',65535,0,255,b'R',0,0), // format
+    f(35217,6,8,b'b',65535,0,255,b'R',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
     f(28330,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(3548,7,2,b'm',242,2,255,b'R',35258,61), // filters
+    f(3548,7,2,b'm',242,2,255,b'R',35318,61), // filters
     f(28342,7,3,b'm',361,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
@@ -3730,68 +3730,68 @@ pub(crate) static FIELDS: [FieldRow; 1549] = [
     f(25002,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
     f(15064,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    f(35465,7,1,b'm',246,2,255,b'S',0,0), // mappers
+    f(35525,7,1,b'm',246,2,255,b'S',0,0), // mappers
     f(24957,11,2,b'm',144,4,255,b'S',0,0), // body_format
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(35535,13,1,b'm',98,4,255,b'S',0,0), // config_source
-    f(35548,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(35595,13,1,b'm',98,4,255,b'S',0,0), // config_source
+    f(35608,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
     f(3148,12,1,b'm',360,4,255,b'S',0,0), // typed_config
     // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
     f(3142,6,1,b'm',34,4,255,b'S',0,0), // filter
-    f(35717,11,2,b'm',374,4,255,b'S',0,0), // status_code
+    f(35777,11,2,b'm',374,4,255,b'S',0,0), // status_code
     f(24953,4,3,b'm',100,4,255,b'S',0,0), // body
-    f(35728,20,4,b'm',144,4,255,b'S',0,0), // body_format_override
-    f(35748,14,5,b'm',109,2,255,b'S',0,0), // headers_to_add
+    f(35788,20,4,b'm',144,4,255,b'S',0,0), // body_format_override
+    f(35808,14,5,b'm',109,2,255,b'S',0,0), // headers_to_add
     // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
     f(22593,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32108,12,2,b'm',359,4,255,b'S',0,0), // token_bucket
-    f(32120,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
-    f(35828,9,4,b's',65535,0,255,b'S',0,0), // share_key
+    f(32168,12,2,b'm',359,4,255,b'S',0,0), // token_bucket
+    f(32180,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
+    f(35888,9,4,b's',65535,0,255,b'S',0,0), // share_key
     // envoy.extensions.filters.network.set_filter_state.v3.Config
-    f(35896,17,1,b'm',219,2,255,b'S',0,0), // on_new_connection
-    f(35913,27,2,b'm',219,2,255,b'S',0,0), // on_downstream_tls_handshake
-    f(35940,18,3,b'm',219,2,255,b'S',0,0), // on_downstream_data
+    f(35956,17,1,b'm',218,2,255,b'S',0,0), // on_new_connection
+    f(35973,27,2,b'm',218,2,255,b'S',0,0), // on_downstream_tls_handshake
+    f(36000,18,3,b'm',218,2,255,b'S',0,0), // on_downstream_data
     // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
     f(22593,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(36070,23,3,b'm',364,4,255,b'I',20998,34), // downstream_idle_timeout
-    f(36093,21,4,b'm',364,4,255,b'I',20998,34), // upstream_idle_timeout
+    f(36130,23,3,b'm',364,4,255,b'I',20998,34), // downstream_idle_timeout
+    f(36153,21,4,b'm',364,4,255,b'I',20998,34), // upstream_idle_timeout
     f(4311,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(36114,20,7,b'm',374,4,255,b'S',0,0), // max_connect_attempts
+    f(36174,20,7,b'm',374,4,255,b'S',0,0), // max_connect_attempts
     f(17450,12,8,b'm',364,4,255,b'S',0,0), // idle_timeout
     f(26283,14,9,b'm',119,4,255,b'I',26224,59), // metadata_match
     f(26207,17,10,b'm',253,4,0,b'S',0,0), // weighted_clusters
-    f(26582,11,11,b'm',351,2,255,b'I',36134,78), // hash_policy
-    f(36212,16,12,b'm',252,4,255,b'S',0,0), // tunneling_config
-    f(36228,34,13,b'm',364,4,255,b'S',0,0), // max_downstream_connection_duration
-    f(36361,9,14,b'm',65535,4,255,b'R',36262,99), // on_demand
-    f(34401,25,15,b'm',364,4,255,b'S',0,0), // access_log_flush_interval
-    f(36370,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(34457,18,17,b'm',251,4,255,b'S',0,0), // access_log_options
-    f(36399,15,18,b'm',94,4,255,b'S',0,0), // backoff_options
-    f(36501,19,19,b'm',146,2,255,b'R',36414,87), // proxy_protocol_tlvs
-    f(36520,52,20,b'm',357,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(36572,21,21,b'e',40,0,255,b'S',0,0), // upstream_connect_mode
-    f(36593,20,22,b'm',374,4,255,b'S',0,0), // max_early_data_bytes
-    f(36657,31,23,b'e',65535,0,255,b'R',36613,44), // proxy_protocol_tlv_merge_policy
-    f(36688,17,24,b'm',361,4,255,b'S',0,0), // check_drain_close
+    f(26582,11,11,b'm',351,2,255,b'I',36194,78), // hash_policy
+    f(36272,16,12,b'm',252,4,255,b'S',0,0), // tunneling_config
+    f(36288,34,13,b'm',364,4,255,b'S',0,0), // max_downstream_connection_duration
+    f(36421,9,14,b'm',65535,4,255,b'R',36322,99), // on_demand
+    f(34461,25,15,b'm',364,4,255,b'S',0,0), // access_log_flush_interval
+    f(36430,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(34517,18,17,b'm',251,4,255,b'S',0,0), // access_log_options
+    f(36459,15,18,b'm',94,4,255,b'S',0,0), // backoff_options
+    f(36561,19,19,b'm',146,2,255,b'R',36474,87), // proxy_protocol_tlvs
+    f(36580,52,20,b'm',357,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(36632,21,21,b'e',40,0,255,b'S',0,0), // upstream_connect_mode
+    f(36653,20,22,b'm',374,4,255,b'S',0,0), // max_early_data_bytes
+    f(36717,31,23,b'e',65535,0,255,b'R',36673,44), // proxy_protocol_tlv_merge_policy
+    f(36748,17,24,b'm',361,4,255,b'S',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(34401,25,1,b'm',364,4,255,b'S',0,0), // access_log_flush_interval
-    f(36370,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(36779,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
+    f(34461,25,1,b'm',364,4,255,b'S',0,0), // access_log_flush_interval
+    f(36430,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(36839,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
     f(2003,8,1,b's',65535,0,255,b'S',0,0), // hostname
-    f(36874,8,2,b'b',65535,0,255,b'S',0,0), // use_post
-    f(35748,14,3,b'm',109,2,255,b'S',0,0), // headers_to_add
-    f(36882,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
-    f(36908,9,5,b's',65535,0,255,b'S',0,0), // post_path
-    f(36917,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
-    f(33722,20,7,b'm',245,4,255,b'S',0,0), // request_id_extension
-    f(36944,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
-    f(36961,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
-    f(19674,10,10,b'm',148,2,255,b'R',36984,76), // formatters
+    f(36934,8,2,b'b',65535,0,255,b'S',0,0), // use_post
+    f(35808,14,3,b'm',109,2,255,b'S',0,0), // headers_to_add
+    f(36942,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
+    f(36968,9,5,b's',65535,0,255,b'S',0,0), // post_path
+    f(36977,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
+    f(33782,20,7,b'm',245,4,255,b'S',0,0), // request_id_extension
+    f(37004,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
+    f(37021,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
+    f(19674,10,10,b'm',148,2,255,b'R',37044,76), // formatters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
     f(7197,8,1,b'm',254,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
@@ -3802,14 +3802,14 @@ pub(crate) static FIELDS: [FieldRow; 1549] = [
     // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
     // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
     f(27973,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(37403,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
-    f(37444,18,3,b'm',354,4,255,b'S',0,0), // reject_with_status
+    f(37463,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
+    f(37504,18,3,b'm',354,4,255,b'S',0,0), // reject_with_status
     // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    f(33345,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(37522,17,2,b'm',259,4,255,b'S',0,0), // xff_trusted_cidrs
-    f(33485,15,3,b'm',361,4,255,b'S',0,0), // skip_xff_append
+    f(33405,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(37582,17,2,b'm',259,4,255,b'S',0,0), // xff_trusted_cidrs
+    f(33545,15,3,b'm',361,4,255,b'S',0,0), // skip_xff_append
     // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    f(37605,5,1,b'm',97,2,255,b'S',0,0), // cidrs
+    f(37665,5,1,b'm',97,2,255,b'S',0,0), // cidrs
     // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
     f(11188,20,1,b'm',263,4,0,b'S',0,0), // zone_aware_lb_config
@@ -3819,21 +3819,21 @@ pub(crate) static FIELDS: [FieldRow; 1549] = [
     f(11999,15,1,b'm',357,4,255,b'I',11894,105), // routing_enabled
     f(12014,16,2,b'm',375,4,255,b'I',11894,105), // min_cluster_size
     f(12030,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
-    f(37970,29,4,b'b',65535,0,255,b'R',37930,40), // force_locality_direct_routing
-    f(37999,16,5,b'm',65535,4,255,b'R',37930,40), // force_local_zone
-    f(38015,14,6,b'e',65535,0,255,b'R',37930,40), // locality_basis
+    f(38030,29,4,b'b',65535,0,255,b'R',37990,40), // force_locality_direct_routing
+    f(38059,16,5,b'm',65535,4,255,b'R',37990,40), // force_local_zone
+    f(38075,14,6,b'e',65535,0,255,b'R',37990,40), // locality_basis
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
     f(12222,12,1,b'm',374,4,255,b'S',0,0), // choice_count
     f(12234,19,2,b'm',132,4,255,b'S',0,0), // active_request_bias
     f(12317,17,3,b'm',65535,4,255,b'R',12253,64), // slow_start_config
-    f(38099,18,4,b'm',261,4,255,b'S',0,0), // locality_lb_config
-    f(38117,16,5,b'm',361,4,255,b'S',0,0), // enable_full_scan
-    f(38133,16,6,b'e',41,0,255,b'S',0,0), // selection_method
+    f(38159,18,4,b'm',261,4,255,b'S',0,0), // locality_lb_config
+    f(38177,16,5,b'm',361,4,255,b'S',0,0), // enable_full_scan
+    f(38193,16,6,b'e',41,0,255,b'S',0,0), // selection_method
     // envoy.extensions.load_balancing_policies.random.v3.Random
-    f(38099,18,1,b'm',261,4,255,b'S',0,0), // locality_lb_config
+    f(38159,18,1,b'm',261,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
     f(12317,17,1,b'm',65535,4,255,b'R',12253,64), // slow_start_config
-    f(38099,18,2,b'm',261,4,255,b'S',0,0), // locality_lb_config
+    f(38159,18,2,b'm',261,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
@@ -3846,165 +3846,165 @@ pub(crate) static FIELDS: [FieldRow; 1549] = [
     // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
     // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
     // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    f(35021,11,1,b'm',97,2,255,b'S',0,0), // cidr_ranges
-    f(22593,11,2,b's',65535,0,255,b'I',39011,84), // stat_prefix
+    f(35081,11,1,b'm',97,2,255,b'S',0,0), // cidr_ranges
+    f(22593,11,2,b's',65535,0,255,b'I',39071,84), // stat_prefix
     // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
     f(14868,9,1,b'm',91,2,255,b'S',0,0), // resolvers
     f(14877,20,2,b'm',102,4,255,b'S',0,0), // dns_resolver_options
-    f(39164,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
-    f(39189,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
-    f(39252,15,5,b'm',374,4,255,b'I',39215,37), // udp_max_queries
-    f(39267,21,6,b'm',375,4,255,b'S',0,0), // query_timeout_seconds
-    f(39288,11,7,b'm',374,4,255,b'S',0,0), // query_tries
-    f(39299,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
-    f(39317,22,9,b'm',374,4,255,b'S',0,0), // edns0_max_payload_size
-    f(39339,24,10,b'm',364,4,255,b'I',39215,37), // max_udp_channel_duration
-    f(39363,25,11,b'b',65535,0,255,b'I',39215,37), // reinit_channel_on_timeout
-    f(39454,14,12,b'm',374,4,255,b'I',39388,66), // qcache_max_ttl
+    f(39224,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
+    f(39249,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
+    f(39312,15,5,b'm',374,4,255,b'I',39275,37), // udp_max_queries
+    f(39327,21,6,b'm',375,4,255,b'S',0,0), // query_timeout_seconds
+    f(39348,11,7,b'm',374,4,255,b'S',0,0), // query_tries
+    f(39359,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
+    f(39377,22,9,b'm',374,4,255,b'S',0,0), // edns0_max_payload_size
+    f(39399,24,10,b'm',364,4,255,b'I',39275,37), // max_udp_channel_duration
+    f(39423,25,11,b'b',65535,0,255,b'I',39275,37), // reinit_channel_on_timeout
+    f(39514,14,12,b'm',374,4,255,b'I',39448,66), // qcache_max_ttl
     // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
     f(18658,11,1,b'm',374,4,255,b'S',0,0), // num_retries
-    f(39580,20,2,b'm',374,4,255,b'I',39549,31), // num_resolver_threads
+    f(39640,20,2,b'm',374,4,255,b'I',39609,31), // num_resolver_threads
     // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
     f(14868,9,1,b'm',91,2,255,b'S',0,0), // resolvers
-    f(39752,12,2,b'm',65535,4,255,b'R',39673,79), // dns_over_tls
-    f(39845,14,3,b'm',65535,4,255,b'R',39764,81), // dns_over_https
-    f(39911,13,4,b'b',65535,0,255,b'R',39859,52), // enable_dnssec
-    f(39924,10,5,b'm',374,4,255,b'I',39388,66), // cache_size
-    f(39580,20,6,b'm',374,4,255,b'I',39549,31), // num_resolver_threads
-    f(39934,17,7,b'm',361,4,255,b'S',0,0), // use_system_config
-    f(39951,13,8,b'm',364,4,255,b'S',0,0), // query_timeout
-    f(39288,11,9,b'm',374,4,255,b'S',0,0), // query_tries
+    f(39812,12,2,b'm',65535,4,255,b'R',39733,79), // dns_over_tls
+    f(39905,14,3,b'm',65535,4,255,b'R',39824,81), // dns_over_https
+    f(39971,13,4,b'b',65535,0,255,b'R',39919,52), // enable_dnssec
+    f(39984,10,5,b'm',374,4,255,b'I',39448,66), // cache_size
+    f(39640,20,6,b'm',374,4,255,b'I',39609,31), // num_resolver_threads
+    f(39994,17,7,b'm',361,4,255,b'S',0,0), // use_system_config
+    f(40011,13,8,b'm',364,4,255,b'S',0,0), // query_timeout
+    f(39348,11,9,b'm',374,4,255,b'S',0,0), // query_tries
     // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    f(40030,13,1,b's',65535,0,255,b'S',0,0), // path_template
+    f(40090,13,1,b's',65535,0,255,b'S',0,0), // path_template
     // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    f(40113,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
+    f(40173,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
     // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    f(40189,17,1,b'm',361,4,255,b'S',0,0), // pack_trace_reason
-    f(40265,33,2,b'm',361,4,255,b'I',40206,59), // use_request_id_for_trace_sampling
+    f(40249,17,1,b'm',361,4,255,b'S',0,0), // pack_trace_reason
+    f(40325,33,2,b'm',361,4,255,b'I',40266,59), // use_request_id_for_trace_sampling
     // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    f(40368,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
+    f(40428,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
     // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    f(40472,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
+    f(40532,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
     // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    f(40569,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
-    f(40611,27,2,b'm',65535,4,255,b'R',40588,23), // max_heap_size_bytes_runtime
+    f(40629,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
+    f(40671,27,2,b'm',65535,4,255,b'R',40648,23), // max_heap_size_bytes_runtime
     // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
     f(14758,8,1,b's',65535,0,255,b'S',0,0), // filename
     // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
     f(7753,6,1,b'm',126,4,255,b'S',0,0), // config
     f(9628,16,2,b'm',147,4,255,b'S',0,0), // transport_socket
-    f(40883,25,3,b'b',65535,0,255,b'I',40799,84), // allow_unspecified_address
-    f(40972,15,4,b'b',65535,0,255,b'I',40908,64), // tlv_as_pool_key
+    f(40943,25,3,b'b',65535,0,255,b'I',40859,84), // allow_unspecified_address
+    f(41032,15,4,b'b',65535,0,255,b'I',40968,64), // tlv_as_pool_key
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(41115,10,1,b'm',100,4,255,b'S',0,0), // trusted_ca
-    f(41125,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(41148,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
-    f(41237,36,6,b'm',361,4,255,b'R',41171,66), // require_signed_certificate_timestamp
-    f(41273,3,7,b'm',100,4,255,b'S',0,0), // crl
-    f(41276,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
-    f(41301,23,9,b'm',334,2,255,b'S',0,0), // match_subject_alt_names
-    f(41324,24,10,b'e',42,0,255,b'S',0,0), // trust_chain_verification
+    f(41175,10,1,b'm',100,4,255,b'S',0,0), // trusted_ca
+    f(41185,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(41208,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
+    f(41297,36,6,b'm',361,4,255,b'R',41231,66), // require_signed_certificate_timestamp
+    f(41333,3,7,b'm',100,4,255,b'S',0,0), // crl
+    f(41336,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
+    f(41361,23,9,b'm',334,2,255,b'S',0,0), // match_subject_alt_names
+    f(41384,24,10,b'e',42,0,255,b'S',0,0), // trust_chain_verification
     f(14811,17,11,b'm',150,4,255,b'S',0,0), // watched_directory
-    f(41348,23,12,b'm',148,4,255,b'S',0,0), // custom_validator_config
-    f(41429,32,13,b'm',65535,4,255,b'R',41371,58), // ca_certificate_provider_instance
-    f(41461,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
-    f(41486,29,15,b'm',298,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(41515,16,16,b'm',374,4,255,b'S',0,0), // max_verify_depth
-    f(41647,17,17,b'm',65535,4,255,b'R',41531,116), // system_root_certs
-    f(41664,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
+    f(41408,23,12,b'm',148,4,255,b'S',0,0), // custom_validator_config
+    f(41489,32,13,b'm',65535,4,255,b'R',41431,58), // ca_certificate_provider_instance
+    f(41521,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
+    f(41546,29,15,b'm',298,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(41575,16,16,b'm',374,4,255,b'S',0,0), // max_verify_depth
+    f(41707,17,17,b'm',65535,4,255,b'R',41591,116), // system_root_certs
+    f(41724,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(41745,10,1,b'm',301,4,255,b'S',0,0), // tls_params
-    f(41755,16,2,b'm',299,2,255,b'S',0,0), // tls_certificates
-    f(41771,18,3,b'm',290,4,0,b'S',0,0), // validation_context
-    f(41789,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(41803,34,6,b'm',296,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(41837,36,7,b'm',296,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(41873,27,8,b'm',292,4,0,b'S',0,0), // combined_validation_context
-    f(41994,36,9,b'm',65535,4,255,b'R',41900,94), // tls_certificate_certificate_provider
-    f(42128,39,10,b'm',65535,4,0,b'R',42030,98), // validation_context_certificate_provider
-    f(42167,45,11,b'm',65535,4,255,b'R',41900,94), // tls_certificate_certificate_provider_instance
-    f(42212,48,12,b'm',65535,4,0,b'R',42030,98), // validation_context_certificate_provider_instance
-    f(42354,17,13,b'm',148,4,255,b'R',42260,94), // custom_handshaker
-    f(42371,33,14,b'm',65535,4,255,b'R',41900,94), // tls_certificate_provider_instance
-    f(42404,7,15,b'm',300,4,255,b'S',0,0), // key_log
-    f(42544,31,16,b'm',148,4,255,b'R',42411,133), // custom_tls_certificate_selector
+    f(41805,10,1,b'm',301,4,255,b'S',0,0), // tls_params
+    f(41815,16,2,b'm',299,2,255,b'S',0,0), // tls_certificates
+    f(41831,18,3,b'm',290,4,0,b'S',0,0), // validation_context
+    f(41849,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(41863,34,6,b'm',296,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(41897,36,7,b'm',296,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(41933,27,8,b'm',292,4,0,b'S',0,0), // combined_validation_context
+    f(42054,36,9,b'm',65535,4,255,b'R',41960,94), // tls_certificate_certificate_provider
+    f(42188,39,10,b'm',65535,4,0,b'R',42090,98), // validation_context_certificate_provider
+    f(42227,45,11,b'm',65535,4,255,b'R',41960,94), // tls_certificate_certificate_provider_instance
+    f(42272,48,12,b'm',65535,4,0,b'R',42090,98), // validation_context_certificate_provider_instance
+    f(42414,17,13,b'm',148,4,255,b'R',42320,94), // custom_handshaker
+    f(42431,33,14,b'm',65535,4,255,b'R',41960,94), // tls_certificate_provider_instance
+    f(42464,7,15,b'm',300,4,255,b'S',0,0), // key_log
+    f(42604,31,16,b'm',148,4,255,b'R',42471,133), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(42670,26,1,b'm',290,4,255,b'S',0,0), // default_validation_context
-    f(41837,36,2,b'm',296,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(42128,39,3,b'm',65535,4,255,b'R',42696,76), // validation_context_certificate_provider
-    f(42212,48,4,b'm',65535,4,255,b'R',42696,76), // validation_context_certificate_provider_instance
+    f(42730,26,1,b'm',290,4,255,b'S',0,0), // default_validation_context
+    f(41897,36,2,b'm',296,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(42188,39,3,b'm',65535,4,255,b'R',42756,76), // validation_context_certificate_provider
+    f(42272,48,4,b'm',65535,4,255,b'R',42756,76), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(42834,18,1,b'm',291,4,255,b'S',0,0), // common_tls_context
-    f(42852,26,2,b'm',361,4,255,b'S',0,0), // require_client_certificate
-    f(42965,11,3,b'm',361,4,255,b'R',42878,87), // require_sni
-    f(42976,19,4,b'm',302,4,0,b'S',0,0), // session_ticket_keys
-    f(42995,37,5,b'm',296,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
-    f(43032,15,6,b'm',364,4,255,b'S',0,0), // session_timeout
-    f(43047,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(43083,18,8,b'e',43,0,255,b'S',0,0), // ocsp_staple_policy
-    f(43101,31,9,b'm',361,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
-    f(43132,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(43167,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
+    f(42894,18,1,b'm',291,4,255,b'S',0,0), // common_tls_context
+    f(42912,26,2,b'm',361,4,255,b'S',0,0), // require_client_certificate
+    f(43025,11,3,b'm',361,4,255,b'R',42938,87), // require_sni
+    f(43036,19,4,b'm',302,4,0,b'S',0,0), // session_ticket_keys
+    f(43055,37,5,b'm',296,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
+    f(43092,15,6,b'm',364,4,255,b'S',0,0), // session_timeout
+    f(43107,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(43143,18,8,b'e',43,0,255,b'S',0,0), // ocsp_staple_policy
+    f(43161,31,9,b'm',361,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
+    f(43192,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(43227,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    f(43255,13,1,b'm',295,2,255,b'S',0,0), // trust_domains
-    f(43268,13,2,b'm',100,4,255,b'S',0,0), // trust_bundles
+    f(43315,13,1,b'm',295,2,255,b'S',0,0), // trust_domains
+    f(43328,13,2,b'm',100,4,255,b'S',0,0), // trust_bundles
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43360,12,2,b'm',100,4,255,b'S',0,0), // trust_bundle
-    f(43437,21,3,b's',65535,0,255,b'R',43372,65), // workload_trust_domain
+    f(43420,12,2,b'm',100,4,255,b'S',0,0), // trust_bundle
+    f(43497,21,3,b's',65535,0,255,b'R',43432,65), // workload_trust_domain
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43515,10,2,b'm',98,4,255,b'S',0,0), // sds_config
+    f(43575,10,2,b'm',98,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43573,15,2,b'm',299,4,0,b'S',0,0), // tls_certificate
-    f(42976,19,3,b'm',302,4,0,b'S',0,0), // session_ticket_keys
-    f(41771,18,4,b'm',290,4,0,b'S',0,0), // validation_context
-    f(43638,14,5,b'm',65535,4,0,b'R',43588,50), // generic_secret
+    f(43633,15,2,b'm',299,4,0,b'S',0,0), // tls_certificate
+    f(43036,19,3,b'm',302,4,0,b'S',0,0), // session_ticket_keys
+    f(41831,18,4,b'm',290,4,0,b'S',0,0), // validation_context
+    f(43698,14,5,b'm',65535,4,0,b'R',43648,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(43715,8,1,b'e',44,0,255,b'S',0,0), // san_type
+    f(43775,8,1,b'e',44,0,255,b'S',0,0), // san_type
     f(29648,7,2,b'm',334,4,255,b'S',0,0), // matcher
-    f(43723,3,3,b's',65535,0,255,b'S',0,0), // oid
+    f(43783,3,3,b's',65535,0,255,b'S',0,0), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(43782,17,1,b'm',100,4,255,b'S',0,0), // certificate_chain
-    f(43799,11,2,b'm',100,12,255,b'S',0,0), // private_key
-    f(43925,8,3,b'm',100,12,255,b'R',43810,115), // password
-    f(43933,11,4,b'm',100,4,255,b'S',0,0), // ocsp_staple
-    f(44035,28,5,b'm',100,2,255,b'R',43944,91), // signed_certificate_timestamp
-    f(44133,20,6,b'm',65535,4,255,b'R',44063,70), // private_key_provider
+    f(43842,17,1,b'm',100,4,255,b'S',0,0), // certificate_chain
+    f(43859,11,2,b'm',100,12,255,b'S',0,0), // private_key
+    f(43985,8,3,b'm',100,12,255,b'R',43870,115), // password
+    f(43993,11,4,b'm',100,4,255,b'S',0,0), // ocsp_staple
+    f(44095,28,5,b'm',100,2,255,b'R',44004,91), // signed_certificate_timestamp
+    f(44193,20,6,b'm',65535,4,255,b'R',44123,70), // private_key_provider
     f(14811,17,7,b'm',150,4,255,b'S',0,0), // watched_directory
-    f(44228,6,8,b'm',100,12,255,b'R',44153,75), // pkcs12
-    f(41745,10,9,b'm',301,4,255,b'R',44234,118), // tls_params
+    f(44288,6,8,b'm',100,12,255,b'R',44213,75), // pkcs12
+    f(41805,10,9,b'm',301,4,255,b'R',44294,118), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(44403,19,2,b'm',97,2,255,b'S',0,0), // local_address_range
-    f(44422,20,3,b'm',97,2,255,b'S',0,0), // remote_address_range
+    f(44463,19,2,b'm',97,2,255,b'S',0,0), // local_address_range
+    f(44482,20,3,b'm',97,2,255,b'S',0,0), // remote_address_range
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(44497,28,1,b'e',45,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(44525,28,2,b'e',45,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(44553,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(44566,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(44577,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
-    f(44708,19,6,b'e',65535,2,255,b'R',44597,111), // compliance_policies
+    f(44557,28,1,b'e',45,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(44585,28,2,b'e',45,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(44613,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(44626,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(44637,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
+    f(44768,19,6,b'e',65535,2,255,b'R',44657,111), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    f(44789,4,1,b'm',100,10,255,b'S',0,0), // keys
+    f(44849,4,1,b'm',100,10,255,b'S',0,0), // keys
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(42834,18,1,b'm',291,4,255,b'S',0,0), // common_tls_context
-    f(44853,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(44941,19,3,b'b',65535,0,255,b'R',44856,85), // allow_renegotiation
-    f(44960,16,4,b'm',374,4,255,b'S',0,0), // max_session_keys
-    f(45066,21,5,b'm',361,4,255,b'I',44976,90), // enforce_rsa_key_usage
-    f(45087,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(45100,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(42894,18,1,b'm',291,4,255,b'S',0,0), // common_tls_context
+    f(44913,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(45001,19,3,b'b',65535,0,255,b'R',44916,85), // allow_renegotiation
+    f(45020,16,4,b'm',374,4,255,b'S',0,0), // max_session_keys
+    f(45126,21,5,b'm',361,4,255,b'I',45036,90), // enforce_rsa_key_usage
+    f(45147,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(45160,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
     f(9733,28,1,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
     f(10358,30,2,b'm',149,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(45177,20,3,b'm',306,4,0,b'S',0,0), // explicit_http_config
-    f(45197,30,4,b'm',307,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(45227,11,5,b'm',305,4,0,b'S',0,0), // auto_config
-    f(33154,12,6,b'm',242,2,255,b'R',45238,82), // http_filters
-    f(45320,24,7,b'm',148,4,255,b'R',0,0), // header_validation_config
+    f(45237,20,3,b'm',306,4,0,b'S',0,0), // explicit_http_config
+    f(45257,30,4,b'm',307,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(45287,11,5,b'm',305,4,0,b'S',0,0), // auto_config
+    f(33214,12,6,b'm',242,2,255,b'R',45298,82), // http_filters
+    f(45380,24,7,b'm',148,4,255,b'R',0,0), // header_validation_config
     f(7410,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
     f(26928,23,9,b'm',198,2,255,b'R',0,0), // request_mirror_policies
     f(26582,11,10,b'm',191,2,255,b'R',0,0), // hash_policy
@@ -4012,80 +4012,80 @@ pub(crate) static FIELDS: [FieldRow; 1549] = [
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
     f(9293,21,1,b'm',111,4,255,b'S',0,0), // http_protocol_options
     f(9314,22,2,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(34060,22,3,b'm',65535,4,255,b'R',34037,23), // http3_protocol_options
-    f(45413,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(34120,22,3,b'm',65535,4,255,b'R',34097,23), // http3_protocol_options
+    f(45473,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
     f(9293,21,1,b'm',111,4,0,b'S',0,0), // http_protocol_options
     f(9314,22,2,b'm',114,4,0,b'S',0,0), // http2_protocol_options
-    f(34060,22,3,b'm',65535,4,0,b'R',34037,23), // http3_protocol_options
+    f(34120,22,3,b'm',65535,4,0,b'R',34097,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
     f(9293,21,1,b'm',111,4,255,b'S',0,0), // http_protocol_options
     f(9314,22,2,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(34060,22,3,b'm',65535,4,255,b'R',34037,23), // http3_protocol_options
+    f(34120,22,3,b'm',65535,4,255,b'R',34097,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
     f(2913,4,1,b'm',122,4,255,b'S',0,0), // node
-    f(45645,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(45653,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(45677,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(45703,25,5,b'm',309,1,255,b'S',0,0), // initial_resource_versions
-    f(45728,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(45742,12,7,b'm',377,4,255,b'S',0,0), // error_detail
-    f(45754,27,8,b'm',320,2,255,b'S',0,0), // resource_locators_subscribe
-    f(45781,29,9,b'm',320,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(45705,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(45713,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(45737,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(45763,25,5,b'm',309,1,255,b'S',0,0), // initial_resource_versions
+    f(45788,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(45802,12,7,b'm',377,4,255,b'S',0,0), // error_detail
+    f(45814,27,8,b'm',320,2,255,b'S',0,0), // resource_locators_subscribe
+    f(45841,29,9,b'm',320,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
     f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(45936,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(45955,9,2,b'm',317,2,255,b'S',0,0), // resources
-    f(45645,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(45964,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(45969,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(45986,13,7,b'm',99,4,255,b'S',0,0), // control_plane
-    f(45999,22,8,b'm',322,2,255,b'S',0,0), // removed_resource_names
-    f(46021,15,9,b'm',319,2,255,b'S',0,0), // resource_errors
+    f(45996,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(46015,9,2,b'm',317,2,255,b'S',0,0), // resources
+    f(45705,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(46024,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(46029,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(46046,13,7,b'm',99,4,255,b'S',0,0), // control_plane
+    f(46059,22,8,b'm',322,2,255,b'S',0,0), // removed_resource_names
+    f(46081,15,9,b'm',319,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
     f(2913,4,2,b'm',122,4,255,b'S',0,0), // node
-    f(46079,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(45645,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(45728,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(45742,12,6,b'm',377,4,255,b'S',0,0), // error_detail
-    f(46093,17,7,b'm',320,2,255,b'S',0,0), // resource_locators
+    f(46139,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(45705,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(45788,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(45802,12,6,b'm',377,4,255,b'S',0,0), // error_detail
+    f(46153,17,7,b'm',320,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(45955,9,2,b'm',360,2,255,b'S',0,0), // resources
-    f(46154,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(45645,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(45964,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(45986,13,6,b'm',99,4,255,b'S',0,0), // control_plane
-    f(46021,15,7,b'm',319,2,255,b'S',0,0), // resource_errors
+    f(46015,9,2,b'm',360,2,255,b'S',0,0), // resources
+    f(46214,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(45705,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(46024,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(46046,13,6,b'm',99,4,255,b'S',0,0), // control_plane
+    f(46081,15,7,b'm',319,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(46214,10,1,b'm',315,4,0,b'S',0,0), // constraint
-    f(46224,14,2,b'm',314,4,0,b'S',0,0), // or_constraints
-    f(46238,15,3,b'm',314,4,0,b'S',0,0), // and_constraints
-    f(46253,15,4,b'm',313,4,0,b'S',0,0), // not_constraints
+    f(46274,10,1,b'm',315,4,0,b'S',0,0), // constraint
+    f(46284,14,2,b'm',314,4,0,b'S',0,0), // or_constraints
+    f(46298,15,3,b'm',314,4,0,b'S',0,0), // and_constraints
+    f(46313,15,4,b'm',313,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(46337,11,1,b'm',313,2,255,b'S',0,0), // constraints
+    f(46397,11,1,b'm',313,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
     f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(46419,6,3,b'm',316,4,0,b'S',0,0), // exists
+    f(46479,6,3,b'm',316,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(46538,8,2,b'm',360,4,255,b'S',0,0), // resource
+    f(46598,8,2,b'm',360,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(46546,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(46606,7,4,b's',65535,2,255,b'S',0,0), // aliases
     f(27849,3,6,b'm',364,4,255,b'S',0,0), // ttl
-    f(46553,13,7,b'm',318,4,255,b'S',0,0), // cache_control
-    f(46566,13,8,b'm',322,4,255,b'S',0,0), // resource_name
+    f(46613,13,7,b'm',318,4,255,b'S',0,0), // cache_control
+    f(46626,13,8,b'm',322,4,255,b'S',0,0), // resource_name
     f(9678,8,9,b'm',119,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(46627,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(46687,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(46566,13,1,b'm',322,4,255,b'S',0,0), // resource_name
-    f(45742,12,2,b'm',377,4,255,b'S',0,0), // error_detail
+    f(46626,13,1,b'm',322,4,255,b'S',0,0), // resource_name
+    f(45802,12,2,b'm',377,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(18198,18,2,b'm',321,1,255,b'S',0,0), // dynamic_parameters
@@ -4094,52 +4094,52 @@ pub(crate) static FIELDS: [FieldRow; 1549] = [
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(46825,29,2,b'm',313,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(46885,29,2,b'm',313,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.type.matcher.v3.DoubleMatcher
-    f(46889,5,1,b'm',349,4,0,b'I',6803,36), // range
-    f(46894,5,2,b'd',65535,4,0,b'I',6803,36), // exact
+    f(46949,5,1,b'm',349,4,0,b'I',6803,36), // range
+    f(46954,5,2,b'd',65535,4,0,b'I',6803,36), // exact
     // envoy.type.matcher.v3.FilterStateMatcher
     f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
     f(24832,12,2,b'm',334,4,0,b'S',0,0), // string_match
-    f(46984,13,3,b'm',65535,4,0,b'R',46939,45), // address_match
+    f(47044,13,3,b'm',65535,4,0,b'R',46999,45), // address_match
     // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
     f(27973,11,1,b's',65535,0,255,b'S',0,0), // header_name
     // envoy.type.matcher.v3.ListMatcher
-    f(47079,6,1,b'm',335,4,0,b'I',6803,36), // one_of
+    f(47139,6,1,b'm',335,4,0,b'I',6803,36), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(47124,8,1,b'm',334,2,255,b'S',0,0), // patterns
+    f(47184,8,1,b'm',334,2,255,b'S',0,0), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3142,6,1,b's',65535,0,255,b'I',6803,36), // filter
     f(131,4,2,b'm',329,2,255,b'I',6803,36), // path
     f(2972,5,3,b'm',335,4,255,b'I',6803,36), // value
-    f(47169,6,4,b'b',65535,0,255,b'I',6803,36), // invert
+    f(47229,6,4,b'b',65535,0,255,b'I',6803,36), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
     f(12909,3,1,b's',65535,4,0,b'I',6803,36), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(47255,14,1,b'm',335,2,255,b'I',6803,36), // value_matchers
+    f(47315,14,1,b'm',335,2,255,b'I',6803,36), // value_matchers
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(47314,7,1,b'm',332,4,255,b'S',0,0), // pattern
-    f(47321,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(47374,7,1,b'm',332,4,255,b'S',0,0), // pattern
+    f(47381,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(47431,10,1,b'm',333,4,0,b'I',47367,64), // google_re2
+    f(47491,10,1,b'm',333,4,0,b'I',47427,64), // google_re2
     f(24059,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(47485,16,1,b'm',374,4,255,b'I',6803,36), // max_program_size
+    f(47545,16,1,b'm',374,4,255,b'I',6803,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(46894,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(46954,5,1,b's',65535,4,0,b'S',0,0), // exact
     f(28964,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(47536,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(47596,6,3,b's',65535,4,0,b'S',0,0), // suffix
     f(29011,10,5,b'm',332,4,0,b'S',0,0), // safe_regex
-    f(47542,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(47553,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(47613,6,8,b'm',380,4,0,b'R',47561,52), // custom
+    f(47602,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(47613,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(47673,6,8,b'm',380,4,0,b'R',47621,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(47653,10,1,b'm',336,4,0,b'I',6803,36), // null_match
-    f(47663,12,2,b'm',323,4,0,b'I',6803,36), // double_match
+    f(47713,10,1,b'm',336,4,0,b'I',6803,36), // null_match
+    f(47723,12,2,b'm',323,4,0,b'I',6803,36), // double_match
     f(24832,12,3,b'm',334,4,0,b'I',6803,36), // string_match
-    f(47675,10,4,b'b',65535,4,0,b'I',6803,36), // bool_match
+    f(47735,10,4,b'b',65535,4,0,b'I',6803,36), // bool_match
     f(25070,13,5,b'b',65535,4,0,b'I',6803,36), // present_match
-    f(47685,10,6,b'm',326,4,0,b'I',6803,36), // list_match
+    f(47745,10,6,b'm',326,4,0,b'I',6803,36), // list_match
     f(23391,8,7,b'm',330,4,0,b'I',6803,36), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
@@ -4147,21 +4147,21 @@ pub(crate) static FIELDS: [FieldRow; 1549] = [
     f(131,4,2,b'm',338,2,255,b'I',6803,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
     f(12909,3,1,b's',65535,4,0,b'I',6803,36), // key
-    f(47819,5,2,b'u',65535,4,0,b'I',6803,36), // index
+    f(47879,5,2,b'u',65535,4,0,b'I',6803,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(47859,7,1,b'm',342,4,0,b'I',6803,36), // request
+    f(47919,7,1,b'm',342,4,0,b'I',6803,36), // request
     f(25403,5,2,b'm',343,4,0,b'I',6803,36), // route
     f(694,7,3,b'm',340,4,0,b'I',6803,36), // cluster
-    f(47866,4,4,b'm',341,4,0,b'I',6803,36), // host
+    f(47926,4,4,b'm',341,4,0,b'I',6803,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(48068,3,1,b's',65535,0,255,b'I',6803,36), // tag
-    f(48071,7,2,b'm',347,4,0,b'I',6803,36), // literal
-    f(48078,11,3,b'm',345,4,0,b'I',6803,36), // environment
-    f(48089,14,4,b'm',346,4,0,b'I',6803,36), // request_header
+    f(48128,3,1,b's',65535,0,255,b'I',6803,36), // tag
+    f(48131,7,2,b'm',347,4,0,b'I',6803,36), // literal
+    f(48138,11,3,b'm',345,4,0,b'I',6803,36), // environment
+    f(48149,14,4,b'm',346,4,0,b'I',6803,36), // request_header
     f(9678,8,5,b'm',348,4,0,b'I',6803,36), // metadata
     f(2972,5,6,b's',65535,4,0,b'I',6803,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
@@ -4173,15 +4173,15 @@ pub(crate) static FIELDS: [FieldRow; 1549] = [
     // envoy.type.tracing.v3.CustomTag.Literal
     f(2972,5,1,b's',65535,0,255,b'I',6803,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(48263,4,1,b'm',339,4,255,b'I',6803,36), // kind
+    f(48323,4,1,b'm',339,4,255,b'I',6803,36), // kind
     f(12525,12,2,b'm',337,4,255,b'I',6803,36), // metadata_key
     f(18875,13,3,b's',65535,0,255,b'I',6803,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(48292,5,1,b'd',65535,0,255,b'I',6803,36), // start
-    f(48297,3,2,b'd',65535,0,255,b'I',6803,36), // end
+    f(48352,5,1,b'd',65535,0,255,b'I',6803,36), // start
+    f(48357,3,2,b'd',65535,0,255,b'I',6803,36), // end
     // envoy.type.v3.FractionalPercent
-    f(48331,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(48340,11,2,b'e',46,0,255,b'S',0,0), // denominator
+    f(48391,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(48400,11,2,b'e',46,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
     f(27694,9,1,b'm',353,4,0,b'I',6803,36), // source_ip
     f(27617,12,2,b'm',352,4,0,b'I',6803,36), // filter_state
@@ -4189,25 +4189,25 @@ pub(crate) static FIELDS: [FieldRow; 1549] = [
     f(12909,3,1,b's',65535,0,255,b'I',6803,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(48468,4,1,b'e',47,0,255,b'S',0,0), // code
+    f(48528,4,1,b'e',47,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(48292,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(48297,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(48352,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(48357,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(48292,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(48297,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(48352,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(48357,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(48570,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(48582,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(48594,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(48630,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(48642,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(48654,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // envoy.type.v3.TokenBucket
     f(18593,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
-    f(48624,15,2,b'm',374,4,255,b'S',0,0), // tokens_per_fill
-    f(48639,13,3,b'm',364,4,255,b'S',0,0), // fill_interval
+    f(48684,15,2,b'm',374,4,255,b'S',0,0), // tokens_per_fill
+    f(48699,13,3,b'm',364,4,255,b'S',0,0), // fill_interval
     // google.protobuf.Any
-    f(45645,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(45705,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -4216,8 +4216,8 @@ pub(crate) static FIELDS: [FieldRow; 1549] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(48773,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(48780,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(48833,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(48840,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -4226,34 +4226,34 @@ pub(crate) static FIELDS: [FieldRow; 1549] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(48909,6,1,b'm',376,2,255,b'S',0,0), // values
+    f(48969,6,1,b'm',376,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(48964,6,1,b'm',372,1,255,b'S',0,0), // fields
+    f(49024,6,1,b'm',372,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
     f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',376,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(48773,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(48780,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(48833,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(48840,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(49104,10,1,b'e',48,4,0,b'S',0,0), // null_value
-    f(49114,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(49126,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(49138,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(49148,12,5,b'm',371,4,0,b'S',0,0), // struct_value
-    f(49160,10,6,b'm',369,4,0,b'S',0,0), // list_value
+    f(49164,10,1,b'e',48,4,0,b'S',0,0), // null_value
+    f(49174,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(49186,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(49198,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(49208,12,5,b'm',371,4,0,b'S',0,0), // struct_value
+    f(49220,10,6,b'm',369,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(48468,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(49187,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(48528,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(49247,7,2,b's',65535,0,255,b'S',0,0), // message
     f(3100,7,3,b'm',360,2,255,b'S',0,0), // details
     // xds.core.v3.ContextParams
-    f(49219,6,1,b'm',379,1,255,b'S',0,0), // params
+    f(49279,6,1,b'm',379,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
     f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
@@ -4261,408 +4261,408 @@ pub(crate) static FIELDS: [FieldRow; 1549] = [
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,2,b'm',360,4,255,b'S',0,0), // typed_config
     // xds.type.matcher.v3.Matcher
-    f(49321,12,1,b'm',382,4,0,b'S',0,0), // matcher_list
-    f(49333,12,2,b'm',387,4,0,b'S',0,0), // matcher_tree
-    f(49345,11,3,b'm',390,4,255,b'S',0,0), // on_no_match
+    f(49381,12,1,b'm',382,4,0,b'S',0,0), // matcher_list
+    f(49393,12,2,b'm',387,4,0,b'S',0,0), // matcher_tree
+    f(49405,11,3,b'm',390,4,255,b'S',0,0), // on_no_match
     // xds.type.matcher.v3.Matcher.MatcherList
-    f(49395,8,1,b'm',383,2,255,b'S',0,0), // matchers
+    f(49455,8,1,b'm',383,2,255,b'S',0,0), // matchers
     // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    f(49455,9,1,b'm',384,4,255,b'S',0,0), // predicate
-    f(49464,8,2,b'm',390,4,255,b'S',0,0), // on_match
+    f(49515,9,1,b'm',384,4,255,b'S',0,0), // predicate
+    f(49524,8,2,b'm',390,4,255,b'S',0,0), // on_match
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    f(49521,16,1,b'm',386,4,0,b'S',0,0), // single_predicate
-    f(49537,10,2,b'm',385,4,0,b'S',0,0), // or_matcher
-    f(49547,11,3,b'm',385,4,0,b'S',0,0), // and_matcher
-    f(49558,11,4,b'm',384,4,0,b'S',0,0), // not_matcher
+    f(49581,16,1,b'm',386,4,0,b'S',0,0), // single_predicate
+    f(49597,10,2,b'm',385,4,0,b'S',0,0), // or_matcher
+    f(49607,11,3,b'm',385,4,0,b'S',0,0), // and_matcher
+    f(49618,11,4,b'm',384,4,0,b'S',0,0), // not_matcher
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    f(49455,9,1,b'm',384,2,255,b'S',0,0), // predicate
+    f(49515,9,1,b'm',384,2,255,b'S',0,0), // predicate
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    f(49697,5,1,b'm',380,4,255,b'S',0,0), // input
-    f(49702,11,2,b'm',393,4,0,b'S',0,0), // value_match
-    f(49713,12,3,b'm',380,4,0,b'S',0,0), // custom_match
+    f(49757,5,1,b'm',380,4,255,b'S',0,0), // input
+    f(49762,11,2,b'm',393,4,0,b'S',0,0), // value_match
+    f(49773,12,3,b'm',380,4,0,b'S',0,0), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree
-    f(49697,5,1,b'm',380,4,255,b'S',0,0), // input
-    f(49764,15,2,b'm',388,4,0,b'S',0,0), // exact_match_map
-    f(49779,16,3,b'm',388,4,0,b'S',0,0), // prefix_match_map
-    f(49713,12,4,b'm',380,4,0,b'R',49795,55), // custom_match
+    f(49757,5,1,b'm',380,4,255,b'S',0,0), // input
+    f(49824,15,2,b'm',388,4,0,b'S',0,0), // exact_match_map
+    f(49839,16,3,b'm',388,4,0,b'S',0,0), // prefix_match_map
+    f(49773,12,4,b'm',380,4,0,b'R',49855,55), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    f(49898,3,1,b'm',389,1,255,b'S',0,0), // map
+    f(49958,3,1,b'm',389,1,255,b'S',0,0), // map
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
     f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',390,4,255,b'S',0,0), // value
     // xds.type.matcher.v3.Matcher.OnMatch
     f(29648,7,1,b'm',381,4,0,b'S',0,0), // matcher
-    f(49993,6,2,b'm',380,4,0,b'S',0,0), // action
-    f(50037,13,3,b'b',65535,0,255,b'R',49999,38), // keep_matching
+    f(50053,6,2,b'm',380,4,0,b'S',0,0), // action
+    f(50097,13,3,b'b',65535,0,255,b'R',50059,38), // keep_matching
     // xds.type.matcher.v3.RegexMatcher
-    f(47431,10,1,b'm',392,4,0,b'S',0,0), // google_re2
+    f(47491,10,1,b'm',392,4,0,b'S',0,0), // google_re2
     f(24059,5,2,b's',65535,0,255,b'S',0,0), // regex
     // xds.type.matcher.v3.RegexMatcher.GoogleRE2
     // xds.type.matcher.v3.StringMatcher
-    f(46894,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(46954,5,1,b's',65535,4,0,b'S',0,0), // exact
     f(28964,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(47536,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(47596,6,3,b's',65535,4,0,b'S',0,0), // suffix
     f(29011,10,5,b'm',391,4,0,b'S',0,0), // safe_regex
-    f(47542,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(47553,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(47613,6,8,b'm',380,4,0,b'R',47561,52), // custom
+    f(47602,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(47613,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(47673,6,8,b'm',380,4,0,b'R',47621,52), // custom
 ];
 
 pub(crate) static ENUMS: [EnumRow; 49] = [
-    e(50157,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(50254,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(50317,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(50364,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(50423,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(50494,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(50538,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
-    e(50591,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    e(50835,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    e(50956,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(51044,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(51146,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(51233,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(51313,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(51442,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(51532,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(51667,31,80,3), // envoy.config.core.v3.ApiVersion
-    e(51702,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(51840,33,87,6), // envoy.config.core.v3.HealthStatus
-    e(51897,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(51996,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
-    e(52046,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    e(52131,36,100,2), // envoy.config.core.v3.RoutingPriority
-    e(52171,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(52220,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
-    e(52342,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
-    e(52426,37,110,3), // envoy.config.core.v3.TrafficDirection
-    e(52489,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(52581,43,116,2), // envoy.config.listener.v3.Listener.DrainType
-    e(52635,57,118,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(52759,61,123,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(52860,52,126,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(52929,37,129,15), // envoy.data.accesslog.v3.AccessLogType
-    e(53216,55,144,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    e(53271,87,150,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    e(53372,98,153,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    e(53490,91,156,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(53596,106,160,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(53767,110,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(53963,108,170,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(54108,65,173,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    e(54227,86,176,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    e(54331,93,178,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(54458,79,180,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(54579,71,183,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(54701,67,189,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(54804,47,194,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(54877,24,197,57), // envoy.type.v3.StatusCode
-    e(55695,25,254,1), // google.protobuf.NullValue
+    e(50217,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(50314,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(50377,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(50424,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(50483,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(50554,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(50598,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
+    e(50651,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
+    e(50895,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
+    e(51016,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(51104,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(51206,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(51293,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(51373,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(51502,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(51592,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(51727,31,80,3), // envoy.config.core.v3.ApiVersion
+    e(51762,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(51900,33,87,6), // envoy.config.core.v3.HealthStatus
+    e(51957,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(52056,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
+    e(52106,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
+    e(52191,36,100,2), // envoy.config.core.v3.RoutingPriority
+    e(52231,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(52280,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
+    e(52402,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
+    e(52486,37,110,3), // envoy.config.core.v3.TrafficDirection
+    e(52549,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(52641,43,116,2), // envoy.config.listener.v3.Listener.DrainType
+    e(52695,57,118,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(52819,61,123,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(52920,52,126,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(52989,37,129,15), // envoy.data.accesslog.v3.AccessLogType
+    e(53276,55,144,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
+    e(53331,87,150,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(53432,98,153,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
+    e(53550,91,156,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(53656,106,160,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(53827,110,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(54023,108,170,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(54168,65,173,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(54287,86,176,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
+    e(54391,93,178,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(54518,79,180,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(54639,71,183,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(54761,67,189,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(54864,47,194,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(54937,24,197,57), // envoy.type.v3.StatusCode
+    e(55755,25,254,1), // google.protobuf.NullValue
 ];
 
 pub(crate) static VALUES: [ValueRow; 255] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(50192,7,0), // UNKNOWN
-    v(50199,9,1), // REQUESTED
-    v(50208,14,2), // DOES_NOT_EXIST
-    v(50222,5,3), // ACKED
-    v(50227,6,4), // NACKED
-    v(50233,14,5), // RECEIVED_ERROR
-    v(50247,7,6), // TIMEOUT
+    v(50252,7,0), // UNKNOWN
+    v(50259,9,1), // REQUESTED
+    v(50268,14,2), // DOES_NOT_EXIST
+    v(50282,5,3), // ACKED
+    v(50287,6,4), // NACKED
+    v(50293,14,5), // RECEIVED_ERROR
+    v(50307,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(50301,7,0), // Gradual
-    v(50308,9,1), // Immediate
+    v(50361,7,0), // Gradual
+    v(50368,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(50360,2,0), // v4
-    v(50362,2,1), // v6
+    v(50420,2,0), // v4
+    v(50422,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(50402,5,0), // Serve
-    v(50407,8,1), // Validate
-    v(50415,8,2), // InitOnly
+    v(50462,5,0), // Serve
+    v(50467,8,1), // Validate
+    v(50475,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(50454,4,0), // LIVE
-    v(50458,8,1), // DRAINING
-    v(50466,16,2), // PRE_INITIALIZING
-    v(50482,12,3), // INITIALIZING
+    v(50514,4,0), // LIVE
+    v(50518,8,1), // DRAINING
+    v(50526,16,2), // PRE_INITIALIZING
+    v(50542,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(50526,7,0), // COUNTER
-    v(50533,5,1), // GAUGE
+    v(50586,7,0), // COUNTER
+    v(50593,5,1), // GAUGE
     // envoy.config.accesslog.v3.ComparisonFilter.Op
-    v(50583,2,0), // EQ
-    v(50585,2,1), // GE
-    v(50587,2,2), // LE
-    v(50589,2,3), // NE
+    v(50643,2,0), // EQ
+    v(50645,2,1), // GE
+    v(50647,2,2), // LE
+    v(50649,2,3), // NE
     // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    v(50640,2,0), // OK
-    v(50642,8,1), // CANCELED
-    v(50192,7,2), // UNKNOWN
-    v(50650,16,3), // INVALID_ARGUMENT
-    v(50666,17,4), // DEADLINE_EXCEEDED
-    v(50683,9,5), // NOT_FOUND
-    v(50692,14,6), // ALREADY_EXISTS
-    v(50706,17,7), // PERMISSION_DENIED
-    v(50723,18,8), // RESOURCE_EXHAUSTED
-    v(50741,19,9), // FAILED_PRECONDITION
-    v(50760,7,10), // ABORTED
-    v(50767,12,11), // OUT_OF_RANGE
-    v(50779,13,12), // UNIMPLEMENTED
-    v(50792,8,13), // INTERNAL
-    v(50800,11,14), // UNAVAILABLE
-    v(50811,9,15), // DATA_LOSS
-    v(50820,15,16), // UNAUTHENTICATED
+    v(50700,2,0), // OK
+    v(50702,8,1), // CANCELED
+    v(50252,7,2), // UNKNOWN
+    v(50710,16,3), // INVALID_ARGUMENT
+    v(50726,17,4), // DEADLINE_EXCEEDED
+    v(50743,9,5), // NOT_FOUND
+    v(50752,14,6), // ALREADY_EXISTS
+    v(50766,17,7), // PERMISSION_DENIED
+    v(50783,18,8), // RESOURCE_EXHAUSTED
+    v(50801,19,9), // FAILED_PRECONDITION
+    v(50820,7,10), // ABORTED
+    v(50827,12,11), // OUT_OF_RANGE
+    v(50839,13,12), // UNIMPLEMENTED
+    v(50852,8,13), // INTERNAL
+    v(50860,11,14), // UNAVAILABLE
+    v(50871,9,15), // DATA_LOSS
+    v(50880,15,16), // UNAUTHENTICATED
     // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    v(50896,14,0), // REQUEST_HEADER
-    v(50910,15,1), // REQUEST_TRAILER
-    v(50925,15,2), // RESPONSE_HEADER
-    v(50940,16,3), // RESPONSE_TRAILER
+    v(50956,14,0), // REQUEST_HEADER
+    v(50970,15,1), // REQUEST_TRAILER
+    v(50985,15,2), // RESPONSE_HEADER
+    v(51000,16,3), // RESPONSE_TRAILER
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(50192,7,0), // UNKNOWN
-    v(51019,4,1), // KILL
-    v(51023,9,2), // MULTIKILL
-    v(51032,8,3), // MEGAMISS
-    v(51040,4,4), // MISS
+    v(50252,7,0), // UNKNOWN
+    v(51079,4,1), // KILL
+    v(51083,9,2), // MULTIKILL
+    v(51092,8,3), // MEGAMISS
+    v(51100,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(51100,23,0), // USE_CONFIGURED_PROTOCOL
-    v(51123,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(51160,23,0), // USE_CONFIGURED_PROTOCOL
+    v(51183,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(51191,6,0), // STATIC
-    v(51197,10,1), // STRICT_DNS
-    v(51207,11,2), // LOGICAL_DNS
-    v(51218,3,3), // EDS
-    v(51221,12,4), // ORIGINAL_DST
+    v(51251,6,0), // STATIC
+    v(51257,10,1), // STRICT_DNS
+    v(51267,11,2), // LOGICAL_DNS
+    v(51278,3,3), // EDS
+    v(51281,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(51280,4,0), // AUTO
-    v(51284,7,1), // V4_ONLY
-    v(51291,7,2), // V6_ONLY
-    v(51298,12,3), // V4_PREFERRED
-    v(51310,3,4), // ALL
+    v(51340,4,0), // AUTO
+    v(51344,7,1), // V4_ONLY
+    v(51351,7,2), // V6_ONLY
+    v(51358,12,3), // V4_PREFERRED
+    v(51370,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(51353,11,0), // ROUND_ROBIN
-    v(51364,13,1), // LEAST_REQUEST
-    v(51377,9,2), // RING_HASH
-    v(51386,6,3), // RANDOM
-    v(51392,6,5), // MAGLEV
-    v(51398,16,6), // CLUSTER_PROVIDED
-    v(51414,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(51413,11,0), // ROUND_ROBIN
+    v(51424,13,1), // LEAST_REQUEST
+    v(51437,9,2), // RING_HASH
+    v(51446,6,3), // RANDOM
+    v(51452,6,5), // MAGLEV
+    v(51458,16,6), // CLUSTER_PROVIDED
+    v(51474,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(51517,7,0), // DEFAULT
-    v(51524,2,1), // V4
-    v(51526,2,2), // V6
-    v(51528,4,3), // PIPE
-    v(50792,8,4), // INTERNAL
+    v(51577,7,0), // DEFAULT
+    v(51584,2,1), // V4
+    v(51586,2,2), // V6
+    v(51588,4,3), // PIPE
+    v(50852,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(51576,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(51613,4,1), // REST
-    v(51617,4,2), // GRPC
-    v(51621,10,3), // DELTA_GRPC
-    v(51631,15,5), // AGGREGATED_GRPC
-    v(51646,21,6), // AGGREGATED_DELTA_GRPC
+    v(51636,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(51673,4,1), // REST
+    v(51677,4,2), // GRPC
+    v(51681,10,3), // DELTA_GRPC
+    v(51691,15,5), // AGGREGATED_GRPC
+    v(51706,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(51280,4,0), // AUTO
-    v(51698,2,1), // V2
-    v(51700,2,2), // V3
+    v(51340,4,0), // AUTO
+    v(51758,2,1), // V2
+    v(51760,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(51759,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(51782,13,1), // ADD_IF_ABSENT
-    v(51795,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(51821,19,3), // OVERWRITE_IF_EXISTS
+    v(51819,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(51842,13,1), // ADD_IF_ABSENT
+    v(51855,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(51881,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(50192,7,0), // UNKNOWN
-    v(51873,7,1), // HEALTHY
-    v(51880,9,2), // UNHEALTHY
-    v(50458,8,3), // DRAINING
-    v(50247,7,4), // TIMEOUT
-    v(51889,8,5), // DEGRADED
+    v(50252,7,0), // UNKNOWN
+    v(51933,7,1), // HEALTHY
+    v(51940,9,2), // UNHEALTHY
+    v(50518,8,3), // DRAINING
+    v(50307,7,4), // TIMEOUT
+    v(51949,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(51966,5,0), // ALLOW
-    v(51971,14,1), // REJECT_REQUEST
-    v(51985,11,2), // DROP_HEADER
+    v(52026,5,0), // ALLOW
+    v(52031,14,1), // REJECT_REQUEST
+    v(52045,11,2), // DROP_HEADER
     // envoy.config.core.v3.ProxyProtocolConfig.Version
-    v(52044,2,0), // V1
-    v(51698,2,1), // V2
+    v(52104,2,0), // V1
+    v(51758,2,1), // V2
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    v(52113,11,0), // INCLUDE_ALL
-    v(52124,7,1), // INCLUDE
+    v(52173,11,0), // INCLUDE_ALL
+    v(52184,7,1), // INCLUDE
     // envoy.config.core.v3.RoutingPriority
-    v(51517,7,0), // DEFAULT
-    v(52167,4,1), // HIGH
+    v(51577,7,0), // DEFAULT
+    v(52227,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(52214,3,0), // TCP
-    v(52217,3,1), // UDP
+    v(52274,3,0), // TCP
+    v(52277,3,1), // UDP
     // envoy.config.core.v3.SocketOption.SocketIpVersion
-    v(52269,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
-    v(52298,22,1), // SOCKET_IP_VERSION_IPV4
-    v(52320,22,2), // SOCKET_IP_VERSION_IPV6
+    v(52329,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
+    v(52358,22,1), // SOCKET_IP_VERSION_IPV4
+    v(52380,22,2), // SOCKET_IP_VERSION_IPV6
     // envoy.config.core.v3.SocketOption.SocketState
-    v(52387,13,0), // STATE_PREBIND
-    v(52400,11,1), // STATE_BOUND
-    v(52411,15,2), // STATE_LISTENING
+    v(52447,13,0), // STATE_PREBIND
+    v(52460,11,1), // STATE_BOUND
+    v(52471,15,2), // STATE_LISTENING
     // envoy.config.core.v3.TrafficDirection
-    v(52463,11,0), // UNSPECIFIED
-    v(52474,7,1), // INBOUND
-    v(52481,8,2), // OUTBOUND
+    v(52523,11,0), // UNSPECIFIED
+    v(52534,7,1), // INBOUND
+    v(52541,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(52551,3,0), // ANY
-    v(52554,19,1), // SAME_IP_OR_LOOPBACK
-    v(52573,8,2), // EXTERNAL
+    v(52611,3,0), // ANY
+    v(52614,19,1), // SAME_IP_OR_LOOPBACK
+    v(52633,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(51517,7,0), // DEFAULT
-    v(52624,11,1), // MODIFY_ONLY
+    v(51577,7,0), // DEFAULT
+    v(52684,11,1), // MODIFY_ONLY
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(52692,17,0), // MOVED_PERMANENTLY
-    v(52709,5,1), // FOUND
-    v(52714,9,2), // SEE_OTHER
-    v(52723,18,3), // TEMPORARY_REDIRECT
-    v(52741,18,4), // PERMANENT_REDIRECT
+    v(52752,17,0), // MOVED_PERMANENTLY
+    v(52769,5,1), // FOUND
+    v(52774,9,2), // SEE_OTHER
+    v(52783,18,3), // TEMPORARY_REDIRECT
+    v(52801,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(52820,19,0), // SERVICE_UNAVAILABLE
-    v(50683,9,1), // NOT_FOUND
-    v(52839,21,2), // INTERNAL_SERVER_ERROR
+    v(52880,19,0), // SERVICE_UNAVAILABLE
+    v(50743,9,1), // NOT_FOUND
+    v(52899,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(52912,4,0), // NONE
-    v(52916,13,1), // EXTERNAL_ONLY
-    v(51310,3,2), // ALL
+    v(52972,4,0), // NONE
+    v(52976,13,1), // EXTERNAL_ONLY
+    v(51370,3,2), // ALL
     // envoy.data.accesslog.v3.AccessLogType
-    v(52966,6,0), // NotSet
-    v(52972,20,1), // TcpUpstreamConnected
-    v(52992,11,2), // TcpPeriodic
-    v(53003,16,3), // TcpConnectionEnd
-    v(53019,15,4), // DownstreamStart
-    v(53034,18,5), // DownstreamPeriodic
-    v(53052,13,6), // DownstreamEnd
-    v(53065,17,7), // UpstreamPoolReady
-    v(53082,16,8), // UpstreamPeriodic
-    v(53098,11,9), // UpstreamEnd
-    v(53109,39,10), // DownstreamTunnelSuccessfullyEstablished
-    v(53148,26,11), // UdpTunnelUpstreamConnected
-    v(53174,11,12), // UdpPeriodic
-    v(53185,13,13), // UdpSessionEnd
-    v(53198,18,14), // TcpConnectionStart
+    v(53026,6,0), // NotSet
+    v(53032,20,1), // TcpUpstreamConnected
+    v(53052,11,2), // TcpPeriodic
+    v(53063,16,3), // TcpConnectionEnd
+    v(53079,15,4), // DownstreamStart
+    v(53094,18,5), // DownstreamPeriodic
+    v(53112,13,6), // DownstreamEnd
+    v(53125,17,7), // UpstreamPoolReady
+    v(53142,16,8), // UpstreamPeriodic
+    v(53158,11,9), // UpstreamEnd
+    v(53169,39,10), // DownstreamTunnelSuccessfullyEstablished
+    v(53208,26,11), // UdpTunnelUpstreamConnected
+    v(53234,11,12), // UdpPeriodic
+    v(53245,13,13), // UdpSessionEnd
+    v(53258,18,14), // TcpConnectionStart
     // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    v(52463,11,0), // UNSPECIFIED
-    v(51280,4,1), // AUTO
-    v(51284,7,2), // V4_ONLY
-    v(51291,7,3), // V6_ONLY
-    v(51298,12,4), // V4_PREFERRED
-    v(51310,3,5), // ALL
+    v(52523,11,0), // UNSPECIFIED
+    v(51340,4,1), // AUTO
+    v(51344,7,2), // V4_ONLY
+    v(51351,7,3), // V6_ONLY
+    v(51358,12,4), // V4_PREFERRED
+    v(51370,3,5), // ALL
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    v(52912,4,0), // NONE
-    v(53358,4,1), // ONCE
-    v(53362,10,2), // TRANSITIVE
+    v(52972,4,0), // NONE
+    v(53418,4,1), // ONCE
+    v(53422,10,2), // TRANSITIVE
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    v(52463,11,0), // UNSPECIFIED
-    v(53470,14,1), // SANITIZED_UTF8
-    v(53484,6,2), // BASE64
+    v(52523,11,0), // UNSPECIFIED
+    v(53530,14,1), // SANITIZED_UTF8
+    v(53544,6,2), // BASE64
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(51280,4,0), // AUTO
-    v(53581,5,1), // HTTP1
-    v(53586,5,2), // HTTP2
-    v(53591,5,3), // HTTP3
+    v(51340,4,0), // AUTO
+    v(53641,5,1), // HTTP1
+    v(53646,5,2), // HTTP2
+    v(53651,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(53702,8,0), // SANITIZE
-    v(53710,12,1), // FORWARD_ONLY
-    v(53722,14,2), // APPEND_FORWARD
-    v(53736,12,3), // SANITIZE_SET
-    v(53748,19,4), // ALWAYS_FORWARD_ONLY
+    v(53762,8,0), // SANITIZE
+    v(53770,12,1), // FORWARD_ONLY
+    v(53782,14,2), // APPEND_FORWARD
+    v(53796,12,3), // SANITIZE_SET
+    v(53808,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(53877,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(53908,14,1), // KEEP_UNCHANGED
-    v(51971,14,2), // REJECT_REQUEST
-    v(53922,21,3), // UNESCAPE_AND_REDIRECT
-    v(53943,20,4), // UNESCAPE_AND_FORWARD
+    v(53937,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(53968,14,1), // KEEP_UNCHANGED
+    v(52031,14,2), // REJECT_REQUEST
+    v(53982,21,3), // UNESCAPE_AND_REDIRECT
+    v(54003,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(54071,9,0), // OVERWRITE
-    v(54080,16,1), // APPEND_IF_ABSENT
-    v(54096,12,2), // PASS_THROUGH
+    v(54131,9,0), // OVERWRITE
+    v(54140,16,1), // APPEND_IF_ABSENT
+    v(54156,12,2), // PASS_THROUGH
     // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    v(54173,9,0), // IMMEDIATE
-    v(54182,18,1), // ON_DOWNSTREAM_DATA
-    v(54200,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    v(54233,9,0), // IMMEDIATE
+    v(54242,18,1), // ON_DOWNSTREAM_DATA
+    v(54260,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    v(54313,9,0), // N_CHOICES
-    v(54322,9,1), // FULL_SCAN
+    v(54373,9,0), // N_CHOICES
+    v(54382,9,1), // FULL_SCAN
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(54424,18,0), // VERIFY_TRUST_CHAIN
-    v(54442,16,1), // ACCEPT_UNTRUSTED
+    v(54484,18,0), // VERIFY_TRUST_CHAIN
+    v(54502,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(54537,16,0), // LENIENT_STAPLING
-    v(54553,15,1), // STRICT_STAPLING
-    v(54568,11,2), // MUST_STAPLE
+    v(54597,16,0), // LENIENT_STAPLING
+    v(54613,15,1), // STRICT_STAPLING
+    v(54628,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(54650,20,0), // SAN_TYPE_UNSPECIFIED
-    v(54670,5,1), // EMAIL
-    v(54675,3,2), // DNS
-    v(54678,3,3), // URI
-    v(54681,10,4), // IP_ADDRESS
-    v(54691,10,5), // OTHER_NAME
+    v(54710,20,0), // SAN_TYPE_UNSPECIFIED
+    v(54730,5,1), // EMAIL
+    v(54735,3,2), // DNS
+    v(54738,3,3), // URI
+    v(54741,10,4), // IP_ADDRESS
+    v(54751,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(54768,8,0), // TLS_AUTO
-    v(54776,7,1), // TLSv1_0
-    v(54783,7,2), // TLSv1_1
-    v(54790,7,3), // TLSv1_2
-    v(54797,7,4), // TLSv1_3
+    v(54828,8,0), // TLS_AUTO
+    v(54836,7,1), // TLSv1_0
+    v(54843,7,2), // TLSv1_1
+    v(54850,7,3), // TLSv1_2
+    v(54857,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(54851,7,0), // HUNDRED
-    v(54858,12,1), // TEN_THOUSAND
-    v(54870,7,2), // MILLION
+    v(54911,7,0), // HUNDRED
+    v(54918,12,1), // TEN_THOUSAND
+    v(54930,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(54901,5,0), // Empty
-    v(54906,8,100), // Continue
-    v(50640,2,200), // OK
-    v(54914,7,201), // Created
-    v(54921,8,202), // Accepted
-    v(54929,27,203), // NonAuthoritativeInformation
-    v(54956,9,204), // NoContent
-    v(54965,12,205), // ResetContent
-    v(54977,14,206), // PartialContent
-    v(54991,11,207), // MultiStatus
-    v(55002,15,208), // AlreadyReported
-    v(55017,6,226), // IMUsed
-    v(55023,15,300), // MultipleChoices
-    v(55038,16,301), // MovedPermanently
-    v(55054,5,302), // Found
-    v(55059,8,303), // SeeOther
-    v(55067,11,304), // NotModified
-    v(55078,8,305), // UseProxy
-    v(55086,17,307), // TemporaryRedirect
-    v(55103,17,308), // PermanentRedirect
-    v(55120,10,400), // BadRequest
-    v(55130,12,401), // Unauthorized
-    v(55142,15,402), // PaymentRequired
-    v(55157,9,403), // Forbidden
-    v(55166,8,404), // NotFound
-    v(55174,16,405), // MethodNotAllowed
-    v(55190,13,406), // NotAcceptable
-    v(55203,27,407), // ProxyAuthenticationRequired
-    v(55230,14,408), // RequestTimeout
-    v(55244,8,409), // Conflict
-    v(55252,4,410), // Gone
-    v(55256,14,411), // LengthRequired
-    v(55270,18,412), // PreconditionFailed
-    v(55288,15,413), // PayloadTooLarge
-    v(55303,10,414), // URITooLong
-    v(55313,20,415), // UnsupportedMediaType
-    v(55333,19,416), // RangeNotSatisfiable
-    v(55352,17,417), // ExpectationFailed
-    v(55369,18,421), // MisdirectedRequest
-    v(55387,19,422), // UnprocessableEntity
-    v(55406,6,423), // Locked
-    v(55412,16,424), // FailedDependency
-    v(55428,15,426), // UpgradeRequired
-    v(55443,20,428), // PreconditionRequired
-    v(55463,15,429), // TooManyRequests
-    v(55478,27,431), // RequestHeaderFieldsTooLarge
-    v(55505,19,500), // InternalServerError
-    v(55524,14,501), // NotImplemented
-    v(55538,10,502), // BadGateway
-    v(55548,18,503), // ServiceUnavailable
-    v(55566,14,504), // GatewayTimeout
-    v(55580,23,505), // HTTPVersionNotSupported
-    v(55603,21,506), // VariantAlsoNegotiates
-    v(55624,19,507), // InsufficientStorage
-    v(55643,12,508), // LoopDetected
-    v(55655,11,510), // NotExtended
-    v(55666,29,511), // NetworkAuthenticationRequired
+    v(54961,5,0), // Empty
+    v(54966,8,100), // Continue
+    v(50700,2,200), // OK
+    v(54974,7,201), // Created
+    v(54981,8,202), // Accepted
+    v(54989,27,203), // NonAuthoritativeInformation
+    v(55016,9,204), // NoContent
+    v(55025,12,205), // ResetContent
+    v(55037,14,206), // PartialContent
+    v(55051,11,207), // MultiStatus
+    v(55062,15,208), // AlreadyReported
+    v(55077,6,226), // IMUsed
+    v(55083,15,300), // MultipleChoices
+    v(55098,16,301), // MovedPermanently
+    v(55114,5,302), // Found
+    v(55119,8,303), // SeeOther
+    v(55127,11,304), // NotModified
+    v(55138,8,305), // UseProxy
+    v(55146,17,307), // TemporaryRedirect
+    v(55163,17,308), // PermanentRedirect
+    v(55180,10,400), // BadRequest
+    v(55190,12,401), // Unauthorized
+    v(55202,15,402), // PaymentRequired
+    v(55217,9,403), // Forbidden
+    v(55226,8,404), // NotFound
+    v(55234,16,405), // MethodNotAllowed
+    v(55250,13,406), // NotAcceptable
+    v(55263,27,407), // ProxyAuthenticationRequired
+    v(55290,14,408), // RequestTimeout
+    v(55304,8,409), // Conflict
+    v(55312,4,410), // Gone
+    v(55316,14,411), // LengthRequired
+    v(55330,18,412), // PreconditionFailed
+    v(55348,15,413), // PayloadTooLarge
+    v(55363,10,414), // URITooLong
+    v(55373,20,415), // UnsupportedMediaType
+    v(55393,19,416), // RangeNotSatisfiable
+    v(55412,17,417), // ExpectationFailed
+    v(55429,18,421), // MisdirectedRequest
+    v(55447,19,422), // UnprocessableEntity
+    v(55466,6,423), // Locked
+    v(55472,16,424), // FailedDependency
+    v(55488,15,426), // UpgradeRequired
+    v(55503,20,428), // PreconditionRequired
+    v(55523,15,429), // TooManyRequests
+    v(55538,27,431), // RequestHeaderFieldsTooLarge
+    v(55565,19,500), // InternalServerError
+    v(55584,14,501), // NotImplemented
+    v(55598,10,502), // BadGateway
+    v(55608,18,503), // ServiceUnavailable
+    v(55626,14,504), // GatewayTimeout
+    v(55640,23,505), // HTTPVersionNotSupported
+    v(55663,21,506), // VariantAlsoNegotiates
+    v(55684,19,507), // InsufficientStorage
+    v(55703,12,508), // LoopDetected
+    v(55715,11,510), // NotExtended
+    v(55726,29,511), // NetworkAuthenticationRequired
     // google.protobuf.NullValue
-    v(55720,10,0), // NULL_VALUE
+    v(55780,10,0), // NULL_VALUE
 ];
