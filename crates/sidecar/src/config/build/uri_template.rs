@@ -81,7 +81,7 @@ impl<'a> Parser<'a> {
     fn literal(&mut self) -> Result<(), &'static str> {
         let end = self.rest.find('/').unwrap_or(self.rest.len());
         let (text, rest) = self.rest.split_at(end);
-        if text.is_empty() || !text.bytes().all(|byte| is_segment(byte)) {
+        if text.is_empty() || !text.bytes().all(is_segment) {
             return Err("a segment is empty, or holds what a path segment cannot hold");
         }
         self.out.push_str(&::regex::escape(text));

@@ -117,7 +117,10 @@ impl RouteStats {
 
 /// The route stats of one worker.
 #[derive(Default)]
-pub struct RouteStatsOfWorker(RefCell<HashMap<u64, (Weak<StatName>, Rc<RouteStats>)>>);
+pub struct RouteStatsOfWorker(RefCell<HashMap<u64, Known>>);
+
+/// The counters of a name, for as long as a route table has it.
+type Known = (Weak<StatName>, Rc<RouteStats>);
 
 impl RouteStatsOfWorker {
     /// The counters of a name.
