@@ -80,6 +80,8 @@ fn fill(into: &mut Bootstrap, proto: proto::Bootstrap, options: &Options, proble
         .map(|bind| build::connection_options::bind_config(&bind))
         .transpose();
     into.default_bind = problems.take(bind.within("cluster_manager.upstream_bind_config"));
+    // The older fields still mean what they meant.
+    #[allow(deprecated)]
     let lookup = build::dns::resolver(
         proto.typed_dns_resolver_config.as_ref(),
         proto.dns_resolution_config.as_ref(),
