@@ -333,11 +333,12 @@ impl Detection<'_> {
         }
     }
 
-    /// Half of a PROXY header is no connection; half of anything else is passed on.
+    /// Half of a PROXY header or of a ClientHello is no connection; half of anything else is passed
+    /// on.
     fn said_all(&self) -> Result<(), Refused> {
         let filters = &self.version.config().filters;
         match filters.get(self.at).map(|filter| &filter.kind) {
-            Some(FilterKind::ProxyProtocol(_)) => {
+            Some(FilterKind::ProxyProtocol(_) | FilterKind::TlsInspector(_)) => {
                 let stats = &self.running.stats;
                 stats.downstream_listener_filter_remote_close.increment(1);
                 Err(Refused::Gone)
