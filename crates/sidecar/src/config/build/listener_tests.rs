@@ -239,7 +239,7 @@ fn errors_name_the_field() {
         ),
         (
             in_manager(&format!("rds: {{route_config_name: r, config_source: {{ads: {{}}}}}}, http_filters: [{}, {}]", router(""), router(""))),
-            format!("{in_filter}.http_filters[0]: the router must be the last filter"),
+            format!("{in_filter}.http_filters[1]: the router must be the last filter"),
         ),
         (
             in_manager(&format!("route_config: {{virtual_hosts: [{{name: a}}]}}, http_filters: [{}]", router(""))),
