@@ -54,6 +54,10 @@ impl Prepared {
     /// When the setup is wrong.
     pub(super) fn new(setup: &Setup, certificates: &Arc<Certificates>) -> Result<Self> {
         let mut names = Names::default();
+        // Envoy says the machine's own address in x-forwarded-for where the client is on loopback.
+        if let Some(address) = own_address() {
+            names.know(address.to_string(), "127.0.0.1");
+        }
         let mut upstreams_names = Names::default();
         let upstreams = Upstreams::start(&setup.upstreams, certificates, &mut upstreams_names)?;
         names.extend(upstreams_names);
@@ -454,6 +458,14 @@ impl Side {
         }
         lines
     }
+}
+
+/// The address that this machine has towards others, if any; nothing is sent.
+fn own_address() -> Option<IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    let address = socket.local_addr().ok()?.ip();
+    (!address.is_loopback()).then_some(address)
 }
 
 fn refusal(error: &anyhow::Error) -> String {
