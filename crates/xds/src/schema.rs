@@ -251,9 +251,13 @@ impl Enum {
     /// The number of a name.
     #[must_use]
     pub fn value_number(self, name: &str) -> Option<i32> {
-        self.values()
-            .find(|(_, each)| *each == name)
-            .map(|(number, _)| number)
+        // Exactly written first, for two values may differ in case alone.
+        let exact = self.values().find(|(_, each)| *each == name);
+        let any_case = || {
+            self.values()
+                .find(|(_, each)| each.eq_ignore_ascii_case(name))
+        };
+        exact.or_else(any_case).map(|(number, _)| number)
     }
 }
 

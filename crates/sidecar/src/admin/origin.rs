@@ -5,15 +5,18 @@ use http::{HeaderMap, header};
 /// A web page that a browser on this machine has open must not reach the admin API, neither through
 /// a name that it controls (DNS rebinding) nor from its own origin.
 pub fn same_origin(headers: &HeaderMap) -> bool {
-    let host = headers.get(header::HOST);
-    let Some(host) = host.and_then(|host| host.to_str().ok()) else {
-        return true;
+    let text = |name| {
+        headers
+            .get(name)
+            .map(|value| value.to_str().unwrap_or_default())
     };
-    let origin = headers.get(header::ORIGIN);
-    let origin = origin.map(|origin| origin.to_str().unwrap_or("a.b"));
+    let host = text(header::HOST);
     // `null` is what a page without an origin of its own sends: a stranger's as well.
-    let origin = origin.map(|origin| origin.rsplit_once("//").map_or("a.b", |(_, host)| host));
-    is_local(host) && origin.is_none_or(is_local)
+    let origin = text(header::ORIGIN).map(|origin| origin.rsplit_once("//").map(|(_, host)| host));
+    host.is_none_or(is_local)
+        && origin.is_none_or(|origin| {
+            matches!((origin, host), (Some(origin), Some(host)) if origin.eq_ignore_ascii_case(host))
+        })
 }
 
 /// Whether an authority is an address, or a name without a dot, which is nobody's domain.
@@ -29,6 +32,43 @@ fn is_local(authority: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_our_own_page_may_ask() {
+        let cases = [
+            (Some("127.0.0.1:15000"), None, true),
+            (None, None, true),
+            (
+                Some("127.0.0.1:15000"),
+                Some("http://127.0.0.1:15000"),
+                true,
+            ),
+            (
+                Some("LOCALHOST:15000"),
+                Some("http://localhost:15000"),
+                true,
+            ),
+            (Some("evil.example:15000"), None, false),
+            (Some("127.0.0.1:15000"), Some("http://evil.example"), false),
+            (Some("127.0.0.1:15000"), Some("http://203.0.113.5"), false),
+            (
+                Some("127.0.0.1:15000"),
+                Some("http://127.0.0.1:8080"),
+                false,
+            ),
+            (Some("127.0.0.1:15000"), Some("null"), false),
+            (None, Some("http://127.0.0.1:15000"), false),
+        ];
+        for (host, origin, may) in cases {
+            let mut headers = HeaderMap::new();
+            for (name, value) in [(header::HOST, host), (header::ORIGIN, origin)] {
+                if let Some(value) = value {
+                    headers.insert(name, header::HeaderValue::from_static(value));
+                }
+            }
+            assert_eq!(same_origin(&headers), may, "{host:?} {origin:?}");
+        }
+    }
 
     #[test]
     fn strangers_are_told_by_their_name() {

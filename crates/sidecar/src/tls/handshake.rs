@@ -34,9 +34,9 @@ pub async fn accept(
     };
     let mut driver = Driver::new(socket, received, witness);
     driver.run(&mut connection).await?;
-    let handshake = describe(&connection, &mut driver.witness)?;
+    let mut handshake = describe(&connection, &mut driver.witness)?;
     if handshake.resumed {
-        policy
+        handshake.peer_validated = policy
             .verify_again(&handshake.peer_chain)
             .map_err(TlsError::Refused)?;
     }
@@ -286,6 +286,7 @@ fn describe(connection: &CommonState, witness: &mut Witness) -> Result<Handshake
         resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
         staple: witness.staple,
         alpn: connection.alpn_protocol().unwrap_or_default().to_vec(),
+        peer_validated: witness.peer_validated && !peer_chain.is_empty(),
         peer_chain,
         peer_uris,
         own_uri: own.as_ref().and_then(|own| own.uri.clone()),

@@ -143,11 +143,11 @@ impl PeerPolicy {
     /// from the ticket as it was.
     ///
     /// # Errors
-    /// Why it would not.
-    pub fn verify_again(&self, chain: &[CertificateDer<'_>]) -> Result<(), Refusal> {
+    /// Why it would not; else whether its certificate is valid.
+    pub fn verify_again(&self, chain: &[CertificateDer<'_>]) -> Result<bool, Refusal> {
         match chain {
             [] if self.require_certificate => Err(Refusal::NoCertificate),
-            [] => Ok(()),
+            [] => Ok(false),
             [leaf, intermediates @ ..] => self
                 .judge(leaf, intermediates, PeerRole::Client, UnixTime::now(), None)
                 .map_err(|(refusal, _)| refusal),
@@ -162,13 +162,19 @@ impl PeerPolicy {
         now: UnixTime,
         server_name: Option<&str>,
     ) -> Result<(), rustls::Error> {
-        self.judge(leaf, intermediates, role, now, server_name)
-            .map_err(|(refusal, error)| {
+        match self.judge(leaf, intermediates, role, now, server_name) {
+            Ok(valid) => {
+                witness::note(|witness| witness.peer_validated = valid);
+                Ok(())
+            }
+            Err((refusal, error)) => {
                 witness::note(|witness| witness.refusal = Some(refusal));
-                error.into()
-            })
+                Err(error.into())
+            }
+        }
     }
 
+    /// Whether the peer's certificate is valid; one that is not can be let in all the same.
     fn judge(
         &self,
         leaf: &CertificateDer<'_>,
@@ -176,17 +182,26 @@ impl PeerPolicy {
         role: PeerRole,
         now: UnixTime,
         server_name: Option<&str>,
-    ) -> Result<(), (Refusal, CertificateError)> {
-        let unreadable = |error: outrider_identity::CertificateError| {
-            let text = Arc::from(error.to_string());
-            (Refusal::Chain(text), CertificateError::BadEncoding)
-        };
+    ) -> Result<bool, (Refusal, CertificateError)> {
         if !may_sign_handshakes(leaf).map_err(unreadable)? {
             return Err((Refusal::KeyUsage, CertificateError::InvalidPurpose));
         }
-        if self.accept_untrusted {
-            return Ok(());
+        match self.validate(leaf, intermediates, role, now, server_name) {
+            Ok(()) => Ok(true),
+            // Let in, but nothing that it says is believed.
+            Err(_) if self.accept_untrusted => Ok(false),
+            Err(refusal) => Err(refusal),
         }
+    }
+
+    fn validate(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        role: PeerRole,
+        now: UnixTime,
+        server_name: Option<&str>,
+    ) -> Result<(), (Refusal, CertificateError)> {
         self.verify_chain(leaf, intermediates, role, now)?;
         if !self.names.is_empty() || self.match_server_name {
             let details = CertificateDetails::parse(leaf).map_err(unreadable)?;
@@ -294,6 +309,11 @@ impl PeerPolicy {
             _ => Ok(()),
         }
     }
+}
+
+fn unreadable(error: outrider_identity::CertificateError) -> (Refusal, CertificateError) {
+    let text = Arc::from(error.to_string());
+    (Refusal::Chain(text), CertificateError::BadEncoding)
 }
 
 /// An error of which the peer is told `certificate_unknown`, as Envoy tells it.

@@ -34,7 +34,10 @@ pub struct Handshake {
     pub staple: Option<Staple>,
     /// The protocol agreed by ALPN; empty if none.
     pub alpn: Vec<u8>,
-    /// The peer's verified certificates, leaf first; empty if it gave none.
+    /// Whether the peer's certificate is valid: where `trust_chain_verification` is
+    /// ACCEPT_UNTRUSTED, one that is not is let in, too.
+    pub peer_validated: bool,
+    /// The peer's certificates, leaf first; empty if it gave none.
     pub peer_chain: Vec<rustls_pki_types::CertificateDer<'static>>,
     /// The peer's URI names, the first of which is its SPIFFE id.
     pub peer_uris: Vec<Arc<str>>,

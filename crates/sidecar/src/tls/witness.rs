@@ -21,6 +21,8 @@ pub struct Witness {
     pub own: Option<Arc<Own>>,
     /// How the peer signed.
     pub peer_scheme: Option<SignatureScheme>,
+    /// Whether the peer's certificate is valid.
+    pub peer_validated: bool,
     /// Why the peer was refused.
     pub refusal: Option<Refusal>,
     /// What became of the OCSP response.

@@ -71,14 +71,10 @@ impl Context {
             .max_connection_duration
             .map(|max| later(max, manager.max_connection_jitter));
         let drain_timeout = later(manager.drain_timeout, manager.drain_jitter);
-        // A chain that was not verified never gets so far.
-        let presented = connection
-            .tls
-            .as_ref()
-            .is_some_and(|tls| !tls.peer_chain.is_empty());
+        let tls = connection.tls.as_ref();
         let certificate = ClientCertificate {
-            presented,
-            validated: presented,
+            presented: tls.is_some_and(|tls| !tls.peer_chain.is_empty()),
+            validated: tls.is_some_and(|tls| tls.peer_validated),
         };
         Rc::new(Context {
             worker: worker.clone(),

@@ -55,6 +55,7 @@ fn connection() -> Connection {
         chain,
         server_name: Some("a\nb.example".into()),
         tls: Some(Rc::new(Handshake {
+            peer_validated: true,
             version: TlsVersion::V1_3,
             cipher: "TLS_AES_128_GCM_SHA256",
             group: None,
