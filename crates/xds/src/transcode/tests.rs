@@ -192,7 +192,7 @@ fn bad_documents_are_told_with_the_path() {
         (
             CLUSTER,
             "outlier_detection: {}",
-            "outlier_detection: not supported: outlier detection",
+            "outlier_detection: not supported: ",
         ),
         ("a.B", "{}", "there is no message type a.B"),
     ];
@@ -224,7 +224,7 @@ fn what_is_set_and_not_acted_on_is_told() {
             .replace("domains:", "rate_limits: []\n          domains:")
             .replace(
                 "stat_prefix: inbound",
-                "stat_prefix: inbound\n      append_local_overload: true",
+                "stat_prefix: inbound\n      http1_safe_max_connection_duration: true",
             )
             .replace("timeout: 0s", "timeout: 0s, retry_policy_typed_config: {}"),
     )
@@ -233,8 +233,9 @@ fn what_is_set_and_not_acted_on_is_told() {
     assert_eq!(
         report.ignored,
         [Ignored {
-            path: "filter_chains[0].filters[0].typed_config.append_local_overload".into(),
-            reason: "there is no overload manager"
+            path: "filter_chains[0].filters[0].typed_config.http1_safe_max_connection_duration"
+                .into(),
+            reason: "the end of a connection never cuts a request short"
         }]
     );
     let told: Vec<String> = report.violations.iter().map(ToString::to_string).collect();
@@ -242,7 +243,7 @@ fn what_is_set_and_not_acted_on_is_told() {
         told,
         [
             "filter_chains[0].filters[0].typed_config.route_config.virtual_hosts[0].routes[0].route.\
-         retry_policy_typed_config: not supported"
+         retry_policy_typed_config: not supported: retries by policy are not supported"
         ]
     );
 
