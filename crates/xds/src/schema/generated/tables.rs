@@ -301,7 +301,7 @@ listeners\
 clusters\
 secrets\
 envoy.config.bootstrap.v3.ClusterManager\
-only zone-aware routing reads it, which is rejected where it is set\
+it switches routing by zone on, which is not supported; leave it out, and weigh localities where they matter\
 local_cluster_name\
 only outlier detection writes that log, which is rejected where it is set\
 outlier_detection\
@@ -2023,344 +2023,344 @@ pub(crate) static MESSAGES: [MessageRow; 394] = [
     m(7043,64,246,1), // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
     m(7137,51,247,3), // envoy.config.bootstrap.v3.Bootstrap.StaticResources
     m(7212,40,250,5), // envoy.config.bootstrap.v3.ClusterManager
-    m(7552,57,255,2), // envoy.config.bootstrap.v3.ClusterManager.OutlierDetection
-    m(7636,44,257,2), // envoy.config.bootstrap.v3.CustomInlineHeader
-    m(7716,37,259,1), // envoy.config.bootstrap.v3.FatalAction
-    m(7759,40,260,1), // envoy.config.bootstrap.v3.LayeredRuntime
-    m(7805,48,261,5), // envoy.config.bootstrap.v3.MemoryAllocatorManager
-    m(7967,38,266,5), // envoy.config.bootstrap.v3.RuntimeLayer
-    m(8092,49,271,0), // envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer
-    m(8141,48,271,3), // envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer
-    m(8235,34,274,7), // envoy.config.bootstrap.v3.Watchdog
-    m(8375,49,281,2), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
-    m(8429,35,283,2), // envoy.config.bootstrap.v3.Watchdogs
-    m(8499,39,285,2), // envoy.config.cluster.v3.CircuitBreakers
-    m(8618,50,287,8), // envoy.config.cluster.v3.CircuitBreakers.Thresholds
-    m(8833,62,295,3), // envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget
-    m(9022,31,298,57), // envoy.config.cluster.v3.Cluster
-    m(11119,46,355,8), // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    m(11644,72,363,2), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
-    m(11759,71,365,0), // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
-    m(11830,64,365,3), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
-    m(12051,49,368,2), // envoy.config.cluster.v3.Cluster.CustomClusterType
-    m(12100,48,370,2), // envoy.config.cluster.v3.Cluster.EdsClusterConfig
-    m(12170,52,372,3), // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    m(12334,51,375,4), // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
-    m(12537,48,379,3), // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    m(12668,43,382,2), // envoy.config.cluster.v3.Cluster.RefreshRate
-    m(12736,50,384,1), // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
-    m(12786,52,385,3), // envoy.config.cluster.v3.Cluster.TransportSocketMatch
-    m(12843,66,388,2), // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
-    m(12912,43,390,1), // envoy.config.cluster.v3.LoadBalancingPolicy
-    m(12963,50,391,1), // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
-    m(13035,41,392,3), // envoy.config.cluster.v3.TrackClusterStats
-    m(13131,49,395,3), // envoy.config.cluster.v3.UpstreamConnectionOptions
-    m(13307,69,398,2), // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
-    m(13430,52,400,3), // envoy.config.common.mutation_rules.v3.HeaderMutation
-    m(13509,66,403,1), // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
-    m(13586,28,404,3), // envoy.config.core.v3.Address
-    m(13690,43,407,0), // envoy.config.core.v3.AggregatedConfigSource
-    m(13733,36,407,9), // envoy.config.core.v3.ApiConfigSource
-    m(14068,36,416,2), // envoy.config.core.v3.BackoffStrategy
-    m(14104,31,418,7), // envoy.config.core.v3.BindConfig
-    m(14470,33,425,2), // envoy.config.core.v3.BuildVersion
-    m(14503,30,427,2), // envoy.config.core.v3.CidrRange
-    m(14557,33,429,8), // envoy.config.core.v3.ConfigSource
-    m(14684,33,437,1), // envoy.config.core.v3.ControlPlane
-    m(14727,31,438,5), // envoy.config.core.v3.DataSource
-    m(14828,40,443,2), // envoy.config.core.v3.DnsResolutionConfig
-    m(14897,39,445,2), // envoy.config.core.v3.DnsResolverOptions
-    m(14960,39,447,1), // envoy.config.core.v3.EventServiceConfig
-    m(15011,30,448,6), // envoy.config.core.v3.Extension
-    m(15081,39,454,2), // envoy.config.core.v3.ExtraSourceAddress
-    m(15120,32,456,5), // envoy.config.core.v3.GrpcService
-    m(15271,42,461,5), // envoy.config.core.v3.GrpcService.EnvoyGrpc
-    m(15479,32,466,3), // envoy.config.core.v3.HeaderValue
-    m(15520,38,469,4), // envoy.config.core.v3.HeaderValueOption
-    m(15587,36,473,1), // envoy.config.core.v3.HealthStatusSet
-    m(15623,41,474,11), // envoy.config.core.v3.Http1ProtocolOptions
-    m(16111,57,485,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    m(16248,73,487,0), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
-    m(16321,41,487,22), // envoy.config.core.v3.Http2ProtocolOptions
-    m(17410,40,509,8), // envoy.config.core.v3.HttpProtocolOptions
-    m(17623,38,517,1), // envoy.config.core.v3.JsonFormatOptions
-    m(17676,38,518,4), // envoy.config.core.v3.KeepaliveSettings
-    m(17821,29,522,3), // envoy.config.core.v3.Locality
-    m(17868,29,525,2), // envoy.config.core.v3.Metadata
-    m(17967,49,527,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
-    m(18016,54,529,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
-    m(18070,25,531,11), // envoy.config.core.v3.Node
-    m(18216,48,542,2), // envoy.config.core.v3.Node.DynamicParametersEntry
-    m(18264,37,544,3), // envoy.config.core.v3.PathConfigSource
-    m(18314,25,547,2), // envoy.config.core.v3.Pipe
-    m(18339,40,549,3), // envoy.config.core.v3.ProxyProtocolConfig
-    m(18488,49,552,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
-    m(18555,38,554,2), // envoy.config.core.v3.RateLimitSettings
-    m(18612,32,556,6), // envoy.config.core.v3.RetryPolicy
-    m(18744,51,562,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
-    m(18795,46,564,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
-    m(18841,34,566,2), // envoy.config.core.v3.RuntimeDouble
-    m(18888,39,568,2), // envoy.config.core.v3.RuntimeFeatureFlag
-    m(18927,45,570,2), // envoy.config.core.v3.RuntimeFractionalPercent
-    m(18972,34,572,2), // envoy.config.core.v3.RuntimeUInt32
-    m(19006,47,574,2), // envoy.config.core.v3.SchemeHeaderTransformation
-    m(19086,37,576,1), // envoy.config.core.v3.SelfConfigSource
-    m(19123,34,577,7), // envoy.config.core.v3.SocketAddress
-    m(19301,33,584,8), // envoy.config.core.v3.SocketOption
-    m(19378,44,592,2), // envoy.config.core.v3.SocketOption.SocketType
-    m(19436,53,594,0), // envoy.config.core.v3.SocketOption.SocketType.Datagram
-    m(19489,51,594,0), // envoy.config.core.v3.SocketOption.SocketType.Stream
-    m(19540,42,594,1), // envoy.config.core.v3.SocketOptionsOverride
-    m(19582,45,595,7), // envoy.config.core.v3.SubstitutionFormatString
-    m(19739,33,602,3), // envoy.config.core.v3.TcpKeepalive
-    m(19820,29,605,3), // envoy.config.core.v3.TlvEntry
-    m(19914,36,608,2), // envoy.config.core.v3.TransportSocket
-    m(19950,41,610,2), // envoy.config.core.v3.TypedExtensionConfig
-    m(19991,48,612,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    m(20148,37,615,2), // envoy.config.core.v3.WatchedDirectory
-    m(20197,46,617,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
-    m(20273,66,621,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
-    m(20339,53,623,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    m(20629,33,627,5), // envoy.config.endpoint.v3.Endpoint
-    m(20736,51,632,1), // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
-    m(20787,51,633,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    m(20865,35,637,5), // envoy.config.endpoint.v3.LbEndpoint
-    m(20942,44,642,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
-    m(21194,42,650,3), // envoy.config.listener.v3.AdditionalAddress
-    m(21236,31,653,3), // envoy.config.listener.v3.Filter
-    m(21326,36,656,7), // envoy.config.listener.v3.FilterChain
-    m(21504,41,663,11), // envoy.config.listener.v3.FilterChainMatch
-    m(21719,33,674,37), // envoy.config.listener.v3.Listener
-    m(22962,57,711,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    m(23163,70,714,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
-    m(23233,46,714,1), // envoy.config.listener.v3.Listener.DeprecatedV1
-    m(23279,39,715,4), // envoy.config.listener.v3.ListenerFilter
-    m(23333,58,719,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    m(23448,67,724,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    m(23520,47,725,3), // envoy.config.metrics.v3.HistogramBucketSettings
-    m(23578,35,728,5), // envoy.config.metrics.v3.StatsConfig
-    m(23941,36,733,3), // envoy.config.metrics.v3.StatsMatcher
-    m(24015,36,736,3), // envoy.config.metrics.v3.TagSpecifier
-    m(24075,44,739,1), // envoy.config.overload.v3.BufferFactoryConfig
-    m(24156,39,740,3), // envoy.config.overload.v3.OverloadAction
-    m(24352,40,743,5), // envoy.config.overload.v3.OverloadManager
-    m(24594,40,748,2), // envoy.config.overload.v3.ResourceMonitor
-    m(24634,38,750,2), // envoy.config.overload.v3.ScaledTrigger
-    m(24709,41,752,1), // envoy.config.overload.v3.ThresholdTrigger
-    m(24750,32,753,3), // envoy.config.overload.v3.Trigger
-    m(24797,35,756,3), // envoy.config.route.v3.CookieMatcher
-    m(24856,31,759,2), // envoy.config.route.v3.Decorator
-    m(24905,42,761,3), // envoy.config.route.v3.DirectResponseAction
-    m(24968,34,764,3), // envoy.config.route.v3.FilterConfig
-    m(25013,35,767,11), // envoy.config.route.v3.HeaderMatcher
-    m(25166,43,778,3), // envoy.config.route.v3.QueryParameterMatcher
-    m(25209,36,781,10), // envoy.config.route.v3.RedirectAction
-    m(25376,27,791,19), // envoy.config.route.v3.Route
-    m(26107,53,810,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
-    m(26160,33,812,37), // envoy.config.route.v3.RouteAction
-    m(27468,44,849,6), // envoy.config.route.v3.RouteAction.HashPolicy
-    m(27629,65,855,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    m(27703,51,856,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    m(27862,60,860,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    m(27922,51,862,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    m(27984,59,864,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    m(28043,51,865,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    m(28143,53,868,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
-    m(28283,47,875,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
-    m(28426,40,878,19), // envoy.config.route.v3.RouteConfiguration
-    m(28829,66,897,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
-    m(28895,31,899,1), // envoy.config.route.v3.RouteList
-    m(28932,32,900,15), // envoy.config.route.v3.RouteMatch
-    m(29205,47,915,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
-    m(29252,54,915,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
-    m(29306,55,915,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    m(29379,29,917,6), // envoy.config.route.v3.Tracing
-    m(29483,36,923,2), // envoy.config.route.v3.VirtualCluster
-    m(29519,33,925,24), // envoy.config.route.v3.VirtualHost
-    m(29787,59,949,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
-    m(29846,37,951,5), // envoy.config.route.v3.WeightedCluster
-    m(29971,51,956,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
-    m(30088,53,966,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
-    m(30164,57,971,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    m(30221,57,972,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    m(30278,43,973,8), // envoy.extensions.clusters.dns.v3.DnsCluster
-    m(30373,55,981,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    m(30428,68,983,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    m(30688,63,989,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    m(30760,71,991,1), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
-    m(30831,58,992,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    m(31071,46,997,10), // envoy.extensions.filters.http.router.v3.Router
-    m(31579,71,1007,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(31714,56,1009,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
-    m(31847,52,1011,3), // envoy.extensions.filters.http.set_metadata.v3.Config
-    m(31917,54,1014,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    m(32036,65,1018,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(32101,67,1018,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    m(32195,61,1021,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(32256,65,1021,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    m(32440,78,1027,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    m(32539,70,1030,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
-    m(32623,63,1032,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(32936,68,1037,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    m(33009,58,1041,1), // envoy.extensions.filters.network.direct_response.v3.Config
-    m(33075,45,1042,0), // envoy.extensions.filters.network.echo.v3.Echo
-    m(33120,81,1042,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(34821,101,1102,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(34966,103,1105,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(35092,109,1107,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(35223,95,1114,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(35379,70,1117,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(35449,76,1122,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    m(35532,63,1124,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(35625,78,1126,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    m(35703,74,1127,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
-    m(35822,66,1132,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    m(35897,59,1136,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
-    m(36018,58,1139,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
-    m(36076,54,1139,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(36765,74,1162,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(36864,70,1165,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
-    m(37120,70,1175,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(37190,84,1176,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(37274,47,1179,0), // envoy.extensions.formatter.metadata.v3.Metadata
-    m(37321,63,1179,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
-    m(37384,79,1179,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    m(37522,60,1182,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    m(37599,66,1185,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    m(37670,76,1186,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
-    m(37746,67,1186,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    m(37813,92,1188,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
-    m(37905,85,1188,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    m(38089,70,1194,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    m(38209,57,1200,1), // envoy.extensions.load_balancing_policies.random.v3.Random
-    m(38266,66,1201,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    m(38332,70,1203,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
-    m(38402,75,1204,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
-    m(38477,69,1204,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
-    m(38546,71,1204,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
-    m(38617,70,1204,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
-    m(38687,66,1204,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
-    m(38753,64,1204,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
-    m(38817,66,1204,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
-    m(38883,66,1204,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
-    m(38949,73,1204,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
-    m(39022,49,1204,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    m(39155,69,1206,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    m(39528,81,1218,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    m(39660,73,1220,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    m(40024,66,1229,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    m(40103,70,1230,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    m(40194,55,1231,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    m(40358,70,1233,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    m(40444,88,1234,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    m(40565,64,1235,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    m(40698,78,1237,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
-    m(40776,83,1238,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
-    m(41047,58,1242,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(41105,70,1242,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(41747,58,1258,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(42635,95,1273,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(42832,62,1277,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(43248,67,1288,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    m(43341,79,1290,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
-    m(43518,57,1293,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(43585,48,1295,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(43712,63,1300,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(43786,56,1303,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(44412,51,1312,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
-    m(44502,55,1315,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(44787,62,1321,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    m(44853,60,1322,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(45183,54,1329,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(45404,69,1340,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(45506,73,1344,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(45579,78,1347,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(45657,48,1350,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(45870,77,1359,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(45947,49,1361,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(46096,43,1369,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(46170,44,1376,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(46220,54,1383,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(46328,69,1387,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(46408,71,1388,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(46485,78,1391,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(46563,35,1391,8), // envoy.service.discovery.v3.Resource
-    m(46639,48,1399,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(46699,40,1400,2), // envoy.service.discovery.v3.ResourceError
-    m(46739,42,1402,2), // envoy.service.discovery.v3.ResourceLocator
-    m(46781,65,1404,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(46846,39,1406,2), // envoy.service.discovery.v3.ResourceName
-    m(46914,35,1408,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(46959,40,1410,3), // envoy.type.matcher.v3.FilterStateMatcher
-    m(47057,49,1413,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    m(47106,33,1414,1), // envoy.type.matcher.v3.ListMatcher
-    m(47145,39,1415,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(47192,37,1416,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(47235,49,1420,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(47284,31,1421,1), // envoy.type.matcher.v3.OrMatcher
-    m(47329,45,1422,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(47393,34,1424,2), // envoy.type.matcher.v3.RegexMatcher
-    m(47501,44,1426,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(47561,35,1427,7), // envoy.type.matcher.v3.StringMatcher
-    m(47679,34,1434,7), // envoy.type.matcher.v3.ValueMatcher
-    m(47755,44,1441,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(47799,34,1441,2), // envoy.type.metadata.v3.MetadataKey
-    m(47833,46,1443,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(47884,35,1445,4), // envoy.type.metadata.v3.MetadataKind
-    m(47930,43,1449,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(47973,40,1449,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(48013,43,1449,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(48056,41,1449,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(48097,31,1449,6), // envoy.type.tracing.v3.CustomTag
-    m(48163,43,1455,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(48206,38,1457,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(48244,39,1459,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(48283,40,1460,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(48327,25,1463,2), // envoy.type.v3.DoubleRange
-    m(48360,31,1465,2), // envoy.type.v3.FractionalPercent
-    m(48411,24,1467,2), // envoy.type.v3.HashPolicy
-    m(48435,36,1469,1), // envoy.type.v3.HashPolicy.FilterState
-    m(48471,33,1470,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(48504,24,1470,1), // envoy.type.v3.HttpStatus
-    m(48532,24,1471,2), // envoy.type.v3.Int32Range
-    m(48556,24,1473,2), // envoy.type.v3.Int64Range
-    m(48580,21,1475,1), // envoy.type.v3.Percent
-    m(48601,29,1476,3), // envoy.type.v3.SemanticVersion
-    m(48659,25,1479,3), // envoy.type.v3.TokenBucket
-    m(48712,19,1482,2), // google.protobuf.Any
-    m(48731,25,1484,1), // google.protobuf.BoolValue
-    m(48756,26,1485,1), // google.protobuf.BytesValue
-    m(48782,27,1486,1), // google.protobuf.DoubleValue
-    m(48809,24,1487,2), // google.protobuf.Duration
-    m(48845,21,1489,0), // google.protobuf.Empty
-    m(48866,26,1489,1), // google.protobuf.FloatValue
-    m(48892,26,1490,1), // google.protobuf.Int32Value
-    m(48918,26,1491,1), // google.protobuf.Int64Value
-    m(48944,25,1492,1), // google.protobuf.ListValue
-    m(48975,27,1493,1), // google.protobuf.StringValue
-    m(49002,22,1494,1), // google.protobuf.Struct
-    m(49030,34,1495,2), // google.protobuf.Struct.FieldsEntry
-    m(49064,25,1497,2), // google.protobuf.Timestamp
-    m(49089,27,1499,1), // google.protobuf.UInt32Value
-    m(49116,27,1500,1), // google.protobuf.UInt64Value
-    m(49143,21,1501,6), // google.protobuf.Value
-    m(49230,17,1507,3), // google.rpc.Status
-    m(49254,25,1510,1), // xds.core.v3.ContextParams
-    m(49285,37,1511,2), // xds.core.v3.ContextParams.ParamsEntry
-    m(49322,32,1513,2), // xds.core.v3.TypedExtensionConfig
-    m(49354,27,1515,3), // xds.type.matcher.v3.Matcher
-    m(49416,39,1518,1), // xds.type.matcher.v3.Matcher.MatcherList
-    m(49463,52,1519,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    m(49532,49,1521,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    m(49629,63,1525,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    m(49692,65,1526,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    m(49785,39,1529,4), // xds.type.matcher.v3.Matcher.MatcherTree
-    m(49910,48,1533,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    m(49961,57,1534,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
-    m(50018,35,1536,3), // xds.type.matcher.v3.Matcher.OnMatch
-    m(50110,32,1539,2), // xds.type.matcher.v3.RegexMatcher
-    m(50142,42,1541,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(50184,33,1541,7), // xds.type.matcher.v3.StringMatcher
+    m(7593,57,255,2), // envoy.config.bootstrap.v3.ClusterManager.OutlierDetection
+    m(7677,44,257,2), // envoy.config.bootstrap.v3.CustomInlineHeader
+    m(7757,37,259,1), // envoy.config.bootstrap.v3.FatalAction
+    m(7800,40,260,1), // envoy.config.bootstrap.v3.LayeredRuntime
+    m(7846,48,261,5), // envoy.config.bootstrap.v3.MemoryAllocatorManager
+    m(8008,38,266,5), // envoy.config.bootstrap.v3.RuntimeLayer
+    m(8133,49,271,0), // envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer
+    m(8182,48,271,3), // envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer
+    m(8276,34,274,7), // envoy.config.bootstrap.v3.Watchdog
+    m(8416,49,281,2), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
+    m(8470,35,283,2), // envoy.config.bootstrap.v3.Watchdogs
+    m(8540,39,285,2), // envoy.config.cluster.v3.CircuitBreakers
+    m(8659,50,287,8), // envoy.config.cluster.v3.CircuitBreakers.Thresholds
+    m(8874,62,295,3), // envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget
+    m(9063,31,298,57), // envoy.config.cluster.v3.Cluster
+    m(11160,46,355,8), // envoy.config.cluster.v3.Cluster.CommonLbConfig
+    m(11685,72,363,2), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
+    m(11800,71,365,0), // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
+    m(11871,64,365,3), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
+    m(12092,49,368,2), // envoy.config.cluster.v3.Cluster.CustomClusterType
+    m(12141,48,370,2), // envoy.config.cluster.v3.Cluster.EdsClusterConfig
+    m(12211,52,372,3), // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
+    m(12375,51,375,4), // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
+    m(12578,48,379,3), // envoy.config.cluster.v3.Cluster.PreconnectPolicy
+    m(12709,43,382,2), // envoy.config.cluster.v3.Cluster.RefreshRate
+    m(12777,50,384,1), // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
+    m(12827,52,385,3), // envoy.config.cluster.v3.Cluster.TransportSocketMatch
+    m(12884,66,388,2), // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
+    m(12953,43,390,1), // envoy.config.cluster.v3.LoadBalancingPolicy
+    m(13004,50,391,1), // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
+    m(13076,41,392,3), // envoy.config.cluster.v3.TrackClusterStats
+    m(13172,49,395,3), // envoy.config.cluster.v3.UpstreamConnectionOptions
+    m(13348,69,398,2), // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
+    m(13471,52,400,3), // envoy.config.common.mutation_rules.v3.HeaderMutation
+    m(13550,66,403,1), // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
+    m(13627,28,404,3), // envoy.config.core.v3.Address
+    m(13731,43,407,0), // envoy.config.core.v3.AggregatedConfigSource
+    m(13774,36,407,9), // envoy.config.core.v3.ApiConfigSource
+    m(14109,36,416,2), // envoy.config.core.v3.BackoffStrategy
+    m(14145,31,418,7), // envoy.config.core.v3.BindConfig
+    m(14511,33,425,2), // envoy.config.core.v3.BuildVersion
+    m(14544,30,427,2), // envoy.config.core.v3.CidrRange
+    m(14598,33,429,8), // envoy.config.core.v3.ConfigSource
+    m(14725,33,437,1), // envoy.config.core.v3.ControlPlane
+    m(14768,31,438,5), // envoy.config.core.v3.DataSource
+    m(14869,40,443,2), // envoy.config.core.v3.DnsResolutionConfig
+    m(14938,39,445,2), // envoy.config.core.v3.DnsResolverOptions
+    m(15001,39,447,1), // envoy.config.core.v3.EventServiceConfig
+    m(15052,30,448,6), // envoy.config.core.v3.Extension
+    m(15122,39,454,2), // envoy.config.core.v3.ExtraSourceAddress
+    m(15161,32,456,5), // envoy.config.core.v3.GrpcService
+    m(15312,42,461,5), // envoy.config.core.v3.GrpcService.EnvoyGrpc
+    m(15520,32,466,3), // envoy.config.core.v3.HeaderValue
+    m(15561,38,469,4), // envoy.config.core.v3.HeaderValueOption
+    m(15628,36,473,1), // envoy.config.core.v3.HealthStatusSet
+    m(15664,41,474,11), // envoy.config.core.v3.Http1ProtocolOptions
+    m(16152,57,485,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
+    m(16289,73,487,0), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
+    m(16362,41,487,22), // envoy.config.core.v3.Http2ProtocolOptions
+    m(17451,40,509,8), // envoy.config.core.v3.HttpProtocolOptions
+    m(17664,38,517,1), // envoy.config.core.v3.JsonFormatOptions
+    m(17717,38,518,4), // envoy.config.core.v3.KeepaliveSettings
+    m(17862,29,522,3), // envoy.config.core.v3.Locality
+    m(17909,29,525,2), // envoy.config.core.v3.Metadata
+    m(18008,49,527,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
+    m(18057,54,529,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
+    m(18111,25,531,11), // envoy.config.core.v3.Node
+    m(18257,48,542,2), // envoy.config.core.v3.Node.DynamicParametersEntry
+    m(18305,37,544,3), // envoy.config.core.v3.PathConfigSource
+    m(18355,25,547,2), // envoy.config.core.v3.Pipe
+    m(18380,40,549,3), // envoy.config.core.v3.ProxyProtocolConfig
+    m(18529,49,552,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
+    m(18596,38,554,2), // envoy.config.core.v3.RateLimitSettings
+    m(18653,32,556,6), // envoy.config.core.v3.RetryPolicy
+    m(18785,51,562,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
+    m(18836,46,564,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
+    m(18882,34,566,2), // envoy.config.core.v3.RuntimeDouble
+    m(18929,39,568,2), // envoy.config.core.v3.RuntimeFeatureFlag
+    m(18968,45,570,2), // envoy.config.core.v3.RuntimeFractionalPercent
+    m(19013,34,572,2), // envoy.config.core.v3.RuntimeUInt32
+    m(19047,47,574,2), // envoy.config.core.v3.SchemeHeaderTransformation
+    m(19127,37,576,1), // envoy.config.core.v3.SelfConfigSource
+    m(19164,34,577,7), // envoy.config.core.v3.SocketAddress
+    m(19342,33,584,8), // envoy.config.core.v3.SocketOption
+    m(19419,44,592,2), // envoy.config.core.v3.SocketOption.SocketType
+    m(19477,53,594,0), // envoy.config.core.v3.SocketOption.SocketType.Datagram
+    m(19530,51,594,0), // envoy.config.core.v3.SocketOption.SocketType.Stream
+    m(19581,42,594,1), // envoy.config.core.v3.SocketOptionsOverride
+    m(19623,45,595,7), // envoy.config.core.v3.SubstitutionFormatString
+    m(19780,33,602,3), // envoy.config.core.v3.TcpKeepalive
+    m(19861,29,605,3), // envoy.config.core.v3.TlvEntry
+    m(19955,36,608,2), // envoy.config.core.v3.TransportSocket
+    m(19991,41,610,2), // envoy.config.core.v3.TypedExtensionConfig
+    m(20032,48,612,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
+    m(20189,37,615,2), // envoy.config.core.v3.WatchedDirectory
+    m(20238,46,617,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
+    m(20314,66,621,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
+    m(20380,53,623,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
+    m(20670,33,627,5), // envoy.config.endpoint.v3.Endpoint
+    m(20777,51,632,1), // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
+    m(20828,51,633,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
+    m(20906,35,637,5), // envoy.config.endpoint.v3.LbEndpoint
+    m(20983,44,642,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
+    m(21235,42,650,3), // envoy.config.listener.v3.AdditionalAddress
+    m(21277,31,653,3), // envoy.config.listener.v3.Filter
+    m(21367,36,656,7), // envoy.config.listener.v3.FilterChain
+    m(21545,41,663,11), // envoy.config.listener.v3.FilterChainMatch
+    m(21760,33,674,37), // envoy.config.listener.v3.Listener
+    m(23003,57,711,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
+    m(23204,70,714,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
+    m(23274,46,714,1), // envoy.config.listener.v3.Listener.DeprecatedV1
+    m(23320,39,715,4), // envoy.config.listener.v3.ListenerFilter
+    m(23374,58,719,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
+    m(23489,67,724,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
+    m(23561,47,725,3), // envoy.config.metrics.v3.HistogramBucketSettings
+    m(23619,35,728,5), // envoy.config.metrics.v3.StatsConfig
+    m(23982,36,733,3), // envoy.config.metrics.v3.StatsMatcher
+    m(24056,36,736,3), // envoy.config.metrics.v3.TagSpecifier
+    m(24116,44,739,1), // envoy.config.overload.v3.BufferFactoryConfig
+    m(24197,39,740,3), // envoy.config.overload.v3.OverloadAction
+    m(24393,40,743,5), // envoy.config.overload.v3.OverloadManager
+    m(24635,40,748,2), // envoy.config.overload.v3.ResourceMonitor
+    m(24675,38,750,2), // envoy.config.overload.v3.ScaledTrigger
+    m(24750,41,752,1), // envoy.config.overload.v3.ThresholdTrigger
+    m(24791,32,753,3), // envoy.config.overload.v3.Trigger
+    m(24838,35,756,3), // envoy.config.route.v3.CookieMatcher
+    m(24897,31,759,2), // envoy.config.route.v3.Decorator
+    m(24946,42,761,3), // envoy.config.route.v3.DirectResponseAction
+    m(25009,34,764,3), // envoy.config.route.v3.FilterConfig
+    m(25054,35,767,11), // envoy.config.route.v3.HeaderMatcher
+    m(25207,43,778,3), // envoy.config.route.v3.QueryParameterMatcher
+    m(25250,36,781,10), // envoy.config.route.v3.RedirectAction
+    m(25417,27,791,19), // envoy.config.route.v3.Route
+    m(26148,53,810,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
+    m(26201,33,812,37), // envoy.config.route.v3.RouteAction
+    m(27509,44,849,6), // envoy.config.route.v3.RouteAction.HashPolicy
+    m(27670,65,855,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
+    m(27744,51,856,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
+    m(27903,60,860,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
+    m(27963,51,862,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
+    m(28025,59,864,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
+    m(28084,51,865,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
+    m(28184,53,868,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
+    m(28324,47,875,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
+    m(28467,40,878,19), // envoy.config.route.v3.RouteConfiguration
+    m(28870,66,897,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
+    m(28936,31,899,1), // envoy.config.route.v3.RouteList
+    m(28973,32,900,15), // envoy.config.route.v3.RouteMatch
+    m(29246,47,915,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
+    m(29293,54,915,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
+    m(29347,55,915,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
+    m(29420,29,917,6), // envoy.config.route.v3.Tracing
+    m(29524,36,923,2), // envoy.config.route.v3.VirtualCluster
+    m(29560,33,925,24), // envoy.config.route.v3.VirtualHost
+    m(29828,59,949,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
+    m(29887,37,951,5), // envoy.config.route.v3.WeightedCluster
+    m(30012,51,956,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
+    m(30129,53,966,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
+    m(30205,57,971,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+    m(30262,57,972,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    m(30319,43,973,8), // envoy.extensions.clusters.dns.v3.DnsCluster
+    m(30414,55,981,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
+    m(30469,68,983,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
+    m(30729,63,989,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
+    m(30801,71,991,1), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
+    m(30872,58,992,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
+    m(31112,46,997,10), // envoy.extensions.filters.http.router.v3.Router
+    m(31620,71,1007,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(31755,56,1009,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
+    m(31888,52,1011,3), // envoy.extensions.filters.http.set_metadata.v3.Config
+    m(31958,54,1014,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
+    m(32077,65,1018,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(32142,67,1018,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
+    m(32236,61,1021,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(32297,65,1021,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
+    m(32481,78,1027,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
+    m(32580,70,1030,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
+    m(32664,63,1032,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(32977,68,1037,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
+    m(33050,58,1041,1), // envoy.extensions.filters.network.direct_response.v3.Config
+    m(33116,45,1042,0), // envoy.extensions.filters.network.echo.v3.Echo
+    m(33161,81,1042,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(34862,101,1102,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(35007,103,1105,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(35133,109,1107,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(35264,95,1114,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(35420,70,1117,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(35490,76,1122,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
+    m(35573,63,1124,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(35666,78,1126,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
+    m(35744,74,1127,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
+    m(35863,66,1132,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
+    m(35938,59,1136,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
+    m(36059,58,1139,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
+    m(36117,54,1139,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(36806,74,1162,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(36905,70,1165,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
+    m(37161,70,1175,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(37231,84,1176,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(37315,47,1179,0), // envoy.extensions.formatter.metadata.v3.Metadata
+    m(37362,63,1179,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
+    m(37425,79,1179,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
+    m(37563,60,1182,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
+    m(37640,66,1185,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
+    m(37711,76,1186,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
+    m(37787,67,1186,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
+    m(37854,92,1188,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
+    m(37946,85,1188,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
+    m(38130,70,1194,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
+    m(38250,57,1200,1), // envoy.extensions.load_balancing_policies.random.v3.Random
+    m(38307,66,1201,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
+    m(38373,70,1203,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
+    m(38443,75,1204,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
+    m(38518,69,1204,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
+    m(38587,71,1204,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
+    m(38658,70,1204,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
+    m(38728,66,1204,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
+    m(38794,64,1204,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
+    m(38858,66,1204,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
+    m(38924,66,1204,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
+    m(38990,73,1204,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
+    m(39063,49,1204,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
+    m(39196,69,1206,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+    m(39569,81,1218,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
+    m(39701,73,1220,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
+    m(40065,66,1229,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
+    m(40144,70,1230,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
+    m(40235,55,1231,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+    m(40399,70,1233,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
+    m(40485,88,1234,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
+    m(40606,64,1235,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
+    m(40739,78,1237,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
+    m(40817,83,1238,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
+    m(41088,58,1242,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(41146,70,1242,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(41788,58,1258,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(42676,95,1273,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(42873,62,1277,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(43289,67,1288,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
+    m(43382,79,1290,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
+    m(43559,57,1293,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(43626,48,1295,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(43753,63,1300,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(43827,56,1303,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(44453,51,1312,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
+    m(44543,55,1315,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(44828,62,1321,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
+    m(44894,60,1322,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(45224,54,1329,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(45445,69,1340,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(45547,73,1344,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(45620,78,1347,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(45698,48,1350,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(45911,77,1359,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(45988,49,1361,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(46137,43,1369,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(46211,44,1376,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(46261,54,1383,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(46369,69,1387,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(46449,71,1388,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(46526,78,1391,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(46604,35,1391,8), // envoy.service.discovery.v3.Resource
+    m(46680,48,1399,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(46740,40,1400,2), // envoy.service.discovery.v3.ResourceError
+    m(46780,42,1402,2), // envoy.service.discovery.v3.ResourceLocator
+    m(46822,65,1404,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(46887,39,1406,2), // envoy.service.discovery.v3.ResourceName
+    m(46955,35,1408,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(47000,40,1410,3), // envoy.type.matcher.v3.FilterStateMatcher
+    m(47098,49,1413,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
+    m(47147,33,1414,1), // envoy.type.matcher.v3.ListMatcher
+    m(47186,39,1415,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(47233,37,1416,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(47276,49,1420,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(47325,31,1421,1), // envoy.type.matcher.v3.OrMatcher
+    m(47370,45,1422,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(47434,34,1424,2), // envoy.type.matcher.v3.RegexMatcher
+    m(47542,44,1426,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(47602,35,1427,7), // envoy.type.matcher.v3.StringMatcher
+    m(47720,34,1434,7), // envoy.type.matcher.v3.ValueMatcher
+    m(47796,44,1441,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(47840,34,1441,2), // envoy.type.metadata.v3.MetadataKey
+    m(47874,46,1443,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(47925,35,1445,4), // envoy.type.metadata.v3.MetadataKind
+    m(47971,43,1449,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(48014,40,1449,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(48054,43,1449,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(48097,41,1449,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(48138,31,1449,6), // envoy.type.tracing.v3.CustomTag
+    m(48204,43,1455,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(48247,38,1457,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(48285,39,1459,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(48324,40,1460,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(48368,25,1463,2), // envoy.type.v3.DoubleRange
+    m(48401,31,1465,2), // envoy.type.v3.FractionalPercent
+    m(48452,24,1467,2), // envoy.type.v3.HashPolicy
+    m(48476,36,1469,1), // envoy.type.v3.HashPolicy.FilterState
+    m(48512,33,1470,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(48545,24,1470,1), // envoy.type.v3.HttpStatus
+    m(48573,24,1471,2), // envoy.type.v3.Int32Range
+    m(48597,24,1473,2), // envoy.type.v3.Int64Range
+    m(48621,21,1475,1), // envoy.type.v3.Percent
+    m(48642,29,1476,3), // envoy.type.v3.SemanticVersion
+    m(48700,25,1479,3), // envoy.type.v3.TokenBucket
+    m(48753,19,1482,2), // google.protobuf.Any
+    m(48772,25,1484,1), // google.protobuf.BoolValue
+    m(48797,26,1485,1), // google.protobuf.BytesValue
+    m(48823,27,1486,1), // google.protobuf.DoubleValue
+    m(48850,24,1487,2), // google.protobuf.Duration
+    m(48886,21,1489,0), // google.protobuf.Empty
+    m(48907,26,1489,1), // google.protobuf.FloatValue
+    m(48933,26,1490,1), // google.protobuf.Int32Value
+    m(48959,26,1491,1), // google.protobuf.Int64Value
+    m(48985,25,1492,1), // google.protobuf.ListValue
+    m(49016,27,1493,1), // google.protobuf.StringValue
+    m(49043,22,1494,1), // google.protobuf.Struct
+    m(49071,34,1495,2), // google.protobuf.Struct.FieldsEntry
+    m(49105,25,1497,2), // google.protobuf.Timestamp
+    m(49130,27,1499,1), // google.protobuf.UInt32Value
+    m(49157,27,1500,1), // google.protobuf.UInt64Value
+    m(49184,21,1501,6), // google.protobuf.Value
+    m(49271,17,1507,3), // google.rpc.Status
+    m(49295,25,1510,1), // xds.core.v3.ContextParams
+    m(49326,37,1511,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(49363,32,1513,2), // xds.core.v3.TypedExtensionConfig
+    m(49395,27,1515,3), // xds.type.matcher.v3.Matcher
+    m(49457,39,1518,1), // xds.type.matcher.v3.Matcher.MatcherList
+    m(49504,52,1519,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
+    m(49573,49,1521,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
+    m(49670,63,1525,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
+    m(49733,65,1526,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
+    m(49826,39,1529,4), // xds.type.matcher.v3.Matcher.MatcherTree
+    m(49951,48,1533,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
+    m(50002,57,1534,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
+    m(50059,35,1536,3), // xds.type.matcher.v3.Matcher.OnMatch
+    m(50151,32,1539,2), // xds.type.matcher.v3.RegexMatcher
+    m(50183,42,1541,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(50225,33,1541,7), // xds.type.matcher.v3.StringMatcher
 ];
 
 pub(crate) static FIELDS: [FieldRow; 1548] = [
@@ -2670,392 +2670,392 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(7197,8,2,b'm',70,2,255,b'S',0,0), // clusters
     f(7205,7,3,b'm',297,2,255,b'S',0,0), // secrets
     // envoy.config.bootstrap.v3.ClusterManager
-    f(7319,18,1,b's',65535,0,255,b'I',7252,67), // local_cluster_name
-    f(7410,17,2,b'm',56,4,255,b'I',7337,73), // outlier_detection
-    f(7427,20,3,b'm',95,4,255,b'S',0,0), // upstream_bind_config
-    f(7447,17,4,b'm',93,4,255,b'R',0,0), // load_stats_config
-    f(7520,32,5,b'b',65535,0,255,b'I',7464,56), // enable_deferred_cluster_creation
+    f(7360,18,1,b's',65535,0,255,b'R',7252,108), // local_cluster_name
+    f(7451,17,2,b'm',56,4,255,b'I',7378,73), // outlier_detection
+    f(7468,20,3,b'm',95,4,255,b'S',0,0), // upstream_bind_config
+    f(7488,17,4,b'm',93,4,255,b'R',0,0), // load_stats_config
+    f(7561,32,5,b'b',65535,0,255,b'I',7505,56), // enable_deferred_cluster_creation
     // envoy.config.bootstrap.v3.ClusterManager.OutlierDetection
-    f(7609,14,1,b's',65535,0,255,b'I',6803,36), // event_log_path
-    f(7623,13,2,b'm',103,4,255,b'I',6803,36), // event_service
+    f(7650,14,1,b's',65535,0,255,b'I',6803,36), // event_log_path
+    f(7664,13,2,b'm',103,4,255,b'I',6803,36), // event_service
     // envoy.config.bootstrap.v3.CustomInlineHeader
-    f(7680,18,1,b's',65535,0,255,b'I',6803,36), // inline_header_name
-    f(7698,18,2,b'e',8,0,255,b'I',6803,36), // inline_header_type
+    f(7721,18,1,b's',65535,0,255,b'I',6803,36), // inline_header_name
+    f(7739,18,2,b'e',8,0,255,b'I',6803,36), // inline_header_type
     // envoy.config.bootstrap.v3.FatalAction
-    f(7753,6,1,b'm',148,4,255,b'I',6803,36), // config
+    f(7794,6,1,b'm',148,4,255,b'I',6803,36), // config
     // envoy.config.bootstrap.v3.LayeredRuntime
-    f(7799,6,1,b'm',61,2,255,b'S',0,0), // layers
+    f(7840,6,1,b'm',61,2,255,b'S',0,0), // layers
     // envoy.config.bootstrap.v3.MemoryAllocatorManager
-    f(7853,16,1,b'w',65535,0,255,b'I',6803,36), // bytes_to_release
-    f(7869,23,2,b'm',364,4,255,b'I',6803,36), // memory_release_interval
-    f(7892,23,3,b'm',375,4,255,b'I',6803,36), // soft_memory_limit_bytes
-    f(7915,28,4,b'm',374,4,255,b'I',6803,36), // max_per_cpu_cache_size_bytes
-    f(7943,24,5,b'w',65535,0,255,b'I',6803,36), // max_unfreed_memory_bytes
+    f(7894,16,1,b'w',65535,0,255,b'I',6803,36), // bytes_to_release
+    f(7910,23,2,b'm',364,4,255,b'I',6803,36), // memory_release_interval
+    f(7933,23,3,b'm',375,4,255,b'I',6803,36), // soft_memory_limit_bytes
+    f(7956,28,4,b'm',374,4,255,b'I',6803,36), // max_per_cpu_cache_size_bytes
+    f(7984,24,5,b'w',65535,0,255,b'I',6803,36), // max_unfreed_memory_bytes
     // envoy.config.bootstrap.v3.RuntimeLayer
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(8005,12,2,b'm',371,4,0,b'S',0,0), // static_layer
-    f(8017,10,3,b'm',63,4,0,b'S',0,0), // disk_layer
-    f(8027,11,4,b'm',62,4,0,b'S',0,0), // admin_layer
-    f(8082,10,5,b'm',65535,4,0,b'R',8038,44), // rtds_layer
+    f(8046,12,2,b'm',371,4,0,b'S',0,0), // static_layer
+    f(8058,10,3,b'm',63,4,0,b'S',0,0), // disk_layer
+    f(8068,11,4,b'm',62,4,0,b'S',0,0), // admin_layer
+    f(8123,10,5,b'm',65535,4,0,b'R',8079,44), // rtds_layer
     // envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer
     // envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer
-    f(8189,12,1,b's',65535,0,255,b'S',0,0), // symlink_root
-    f(8201,22,2,b'b',65535,0,255,b'S',0,0), // append_service_cluster
-    f(8223,12,3,b's',65535,0,255,b'S',0,0), // subdirectory
+    f(8230,12,1,b's',65535,0,255,b'S',0,0), // symlink_root
+    f(8242,22,2,b'b',65535,0,255,b'S',0,0), // append_service_cluster
+    f(8264,12,3,b's',65535,0,255,b'S',0,0), // subdirectory
     // envoy.config.bootstrap.v3.Watchdog
-    f(8269,12,1,b'm',364,4,255,b'I',6803,36), // miss_timeout
-    f(8281,16,2,b'm',364,4,255,b'I',6803,36), // megamiss_timeout
-    f(8297,12,3,b'm',364,4,255,b'I',6803,36), // kill_timeout
-    f(8309,17,4,b'm',364,4,255,b'I',6803,36), // multikill_timeout
-    f(8326,19,5,b'm',357,4,255,b'I',6803,36), // multikill_threshold
-    f(8345,23,6,b'm',364,4,255,b'I',6803,36), // max_kill_timeout_jitter
-    f(8368,7,7,b'm',65,2,255,b'I',6803,36), // actions
+    f(8310,12,1,b'm',364,4,255,b'I',6803,36), // miss_timeout
+    f(8322,16,2,b'm',364,4,255,b'I',6803,36), // megamiss_timeout
+    f(8338,12,3,b'm',364,4,255,b'I',6803,36), // kill_timeout
+    f(8350,17,4,b'm',364,4,255,b'I',6803,36), // multikill_timeout
+    f(8367,19,5,b'm',357,4,255,b'I',6803,36), // multikill_threshold
+    f(8386,23,6,b'm',364,4,255,b'I',6803,36), // max_kill_timeout_jitter
+    f(8409,7,7,b'm',65,2,255,b'I',6803,36), // actions
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
-    f(7753,6,1,b'm',148,4,255,b'I',6803,36), // config
-    f(8424,5,2,b'e',9,0,255,b'I',6803,36), // event
+    f(7794,6,1,b'm',148,4,255,b'I',6803,36), // config
+    f(8465,5,2,b'e',9,0,255,b'I',6803,36), // event
     // envoy.config.bootstrap.v3.Watchdogs
-    f(8464,20,1,b'm',64,4,255,b'I',6803,36), // main_thread_watchdog
-    f(8484,15,2,b'm',64,4,255,b'I',6803,36), // worker_watchdog
+    f(8505,20,1,b'm',64,4,255,b'I',6803,36), // main_thread_watchdog
+    f(8525,15,2,b'm',64,4,255,b'I',6803,36), // worker_watchdog
     // envoy.config.cluster.v3.CircuitBreakers
-    f(8538,10,1,b'm',68,2,255,b'S',0,0), // thresholds
-    f(8599,19,2,b'm',68,2,255,b'R',8548,51), // per_host_thresholds
+    f(8579,10,1,b'm',68,2,255,b'S',0,0), // thresholds
+    f(8640,19,2,b'm',68,2,255,b'R',8589,51), // per_host_thresholds
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds
     f(2011,8,1,b'e',22,0,255,b'S',0,0), // priority
-    f(8668,15,2,b'm',374,4,255,b'S',0,0), // max_connections
-    f(8683,20,3,b'm',374,4,255,b'S',0,0), // max_pending_requests
-    f(8703,12,4,b'm',374,4,255,b'S',0,0), // max_requests
-    f(8715,11,5,b'm',374,4,255,b'S',0,0), // max_retries
-    f(8726,15,6,b'b',65535,0,255,b'S',0,0), // track_remaining
-    f(8801,20,7,b'm',374,4,255,b'I',8741,60), // max_connection_pools
-    f(8821,12,8,b'm',69,4,255,b'S',0,0), // retry_budget
+    f(8709,15,2,b'm',374,4,255,b'S',0,0), // max_connections
+    f(8724,20,3,b'm',374,4,255,b'S',0,0), // max_pending_requests
+    f(8744,12,4,b'm',374,4,255,b'S',0,0), // max_requests
+    f(8756,11,5,b'm',374,4,255,b'S',0,0), // max_retries
+    f(8767,15,6,b'b',65535,0,255,b'S',0,0), // track_remaining
+    f(8842,20,7,b'm',374,4,255,b'I',8782,60), // max_connection_pools
+    f(8862,12,8,b'm',69,4,255,b'S',0,0), // retry_budget
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget
-    f(8895,14,1,b'm',357,4,255,b'S',0,0), // budget_percent
-    f(8909,21,2,b'm',374,4,255,b'S',0,0), // min_retry_concurrency
-    f(9007,15,3,b'm',364,4,255,b'R',8930,77), // budget_interval
+    f(8936,14,1,b'm',357,4,255,b'S',0,0), // budget_percent
+    f(8950,21,2,b'm',374,4,255,b'S',0,0), // min_retry_concurrency
+    f(9048,15,3,b'm',364,4,255,b'R',8971,77), // budget_interval
     // envoy.config.cluster.v3.Cluster
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(2968,4,2,b'e',11,4,0,b'S',0,0), // type
-    f(9053,18,3,b'm',76,4,255,b'S',0,0), // eds_cluster_config
-    f(9071,15,4,b'm',364,4,255,b'S',0,0), // connect_timeout
-    f(9154,33,5,b'm',374,4,255,b'I',9086,68), // per_connection_buffer_limit_bytes
-    f(9187,9,6,b'e',13,0,255,b'S',0,0), // lb_policy
-    f(9253,13,8,b'm',65535,2,255,b'R',9196,57), // health_checks
-    f(9266,27,9,b'm',374,4,255,b'S',0,0), // max_requests_per_connection
+    f(9094,18,3,b'm',76,4,255,b'S',0,0), // eds_cluster_config
+    f(9112,15,4,b'm',364,4,255,b'S',0,0), // connect_timeout
+    f(9195,33,5,b'm',374,4,255,b'I',9127,68), // per_connection_buffer_limit_bytes
+    f(9228,9,6,b'e',13,0,255,b'S',0,0), // lb_policy
+    f(9294,13,8,b'm',65535,2,255,b'R',9237,57), // health_checks
+    f(9307,27,9,b'm',374,4,255,b'S',0,0), // max_requests_per_connection
     f(450,16,10,b'm',67,4,255,b'S',0,0), // circuit_breakers
-    f(9293,21,13,b'm',111,4,255,b'S',0,0), // http_protocol_options
-    f(9314,22,14,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(9336,16,16,b'm',364,4,255,b'S',0,0), // dns_refresh_rate
-    f(9352,17,17,b'e',12,0,255,b'S',0,0), // dns_lookup_family
-    f(9369,13,18,b'm',91,2,255,b'S',0,0), // dns_resolvers
-    f(7410,17,19,b'm',65535,4,255,b'R',9382,58), // outlier_detection
-    f(9440,16,20,b'm',364,4,255,b'S',0,0), // cleanup_interval
-    f(7427,20,21,b'm',95,4,255,b'S',0,0), // upstream_bind_config
-    f(9525,16,22,b'm',65535,4,255,b'R',9456,69), // lb_subset_config
-    f(9609,19,23,b'm',65535,4,1,b'R',9541,68), // ring_hash_lb_config
-    f(9628,16,24,b'm',147,4,255,b'S',0,0), // transport_socket
-    f(9678,8,25,b'm',119,4,255,b'I',9644,34), // metadata
-    f(9686,18,26,b'e',10,0,255,b'S',0,0), // protocol_selection
-    f(9704,16,27,b'm',71,4,255,b'S',0,0), // common_lb_config
-    f(9720,13,28,b's',65535,0,255,b'S',0,0), // alt_stat_name
-    f(9733,28,29,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
-    f(9761,27,30,b'm',87,4,255,b'S',0,0), // upstream_connection_options
-    f(9895,40,31,b'b',65535,0,255,b'I',9788,107), // close_connections_on_host_health_failure
-    f(9998,29,32,b'b',65535,0,255,b'I',9935,63), // ignore_health_on_host_removal
-    f(10027,15,33,b'm',151,4,255,b'S',0,0), // load_assignment
-    f(10042,22,34,b'm',78,4,1,b'S',0,0), // original_dst_lb_config
-    f(10064,32,36,b'm',83,1,255,b'S',0,0), // typed_extension_protocol_options
-    f(10096,23,37,b'm',77,4,1,b'S',0,0), // least_request_lb_config
-    f(10119,12,38,b'm',75,4,0,b'S',0,0), // cluster_type
-    f(10131,15,39,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(3548,7,40,b'm',65535,2,255,b'R',10146,75), // filters
-    f(10221,21,41,b'm',84,4,255,b'S',0,0), // load_balancing_policy
-    f(10300,10,42,b'm',98,4,255,b'R',10242,58), // lrs_server
-    f(10310,24,43,b'm',82,2,255,b'S',0,0), // transport_socket_matches
-    f(10334,24,44,b'm',80,4,255,b'S',0,0), // dns_failure_refresh_rate
+    f(9334,21,13,b'm',111,4,255,b'S',0,0), // http_protocol_options
+    f(9355,22,14,b'm',114,4,255,b'S',0,0), // http2_protocol_options
+    f(9377,16,16,b'm',364,4,255,b'S',0,0), // dns_refresh_rate
+    f(9393,17,17,b'e',12,0,255,b'S',0,0), // dns_lookup_family
+    f(9410,13,18,b'm',91,2,255,b'S',0,0), // dns_resolvers
+    f(7451,17,19,b'm',65535,4,255,b'R',9423,58), // outlier_detection
+    f(9481,16,20,b'm',364,4,255,b'S',0,0), // cleanup_interval
+    f(7468,20,21,b'm',95,4,255,b'S',0,0), // upstream_bind_config
+    f(9566,16,22,b'm',65535,4,255,b'R',9497,69), // lb_subset_config
+    f(9650,19,23,b'm',65535,4,1,b'R',9582,68), // ring_hash_lb_config
+    f(9669,16,24,b'm',147,4,255,b'S',0,0), // transport_socket
+    f(9719,8,25,b'm',119,4,255,b'I',9685,34), // metadata
+    f(9727,18,26,b'e',10,0,255,b'S',0,0), // protocol_selection
+    f(9745,16,27,b'm',71,4,255,b'S',0,0), // common_lb_config
+    f(9761,13,28,b's',65535,0,255,b'S',0,0), // alt_stat_name
+    f(9774,28,29,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
+    f(9802,27,30,b'm',87,4,255,b'S',0,0), // upstream_connection_options
+    f(9936,40,31,b'b',65535,0,255,b'I',9829,107), // close_connections_on_host_health_failure
+    f(10039,29,32,b'b',65535,0,255,b'I',9976,63), // ignore_health_on_host_removal
+    f(10068,15,33,b'm',151,4,255,b'S',0,0), // load_assignment
+    f(10083,22,34,b'm',78,4,1,b'S',0,0), // original_dst_lb_config
+    f(10105,32,36,b'm',83,1,255,b'S',0,0), // typed_extension_protocol_options
+    f(10137,23,37,b'm',77,4,1,b'S',0,0), // least_request_lb_config
+    f(10160,12,38,b'm',75,4,0,b'S',0,0), // cluster_type
+    f(10172,15,39,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
+    f(3548,7,40,b'm',65535,2,255,b'R',10187,75), // filters
+    f(10262,21,41,b'm',84,4,255,b'S',0,0), // load_balancing_policy
+    f(10341,10,42,b'm',98,4,255,b'R',10283,58), // lrs_server
+    f(10351,24,43,b'm',82,2,255,b'S',0,0), // transport_socket_matches
+    f(10375,24,44,b'm',80,4,255,b'S',0,0), // dns_failure_refresh_rate
     f(5077,23,45,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
-    f(10358,30,46,b'm',149,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(10414,21,47,b'b',65535,0,255,b'I',10388,26), // track_timeout_budgets
-    f(10504,15,48,b'm',148,4,255,b'R',10435,69), // upstream_config
-    f(10548,19,49,b'm',86,4,255,b'I',10519,29), // track_cluster_stats
-    f(10612,17,50,b'm',79,4,255,b'I',10567,45), // preconnect_policy
-    f(10629,41,51,b'b',65535,0,255,b'S',0,0), // connection_pool_per_downstream_connection
-    f(10735,16,52,b'm',65535,4,1,b'R',10670,65), // maglev_lb_config
+    f(10399,30,46,b'm',149,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(10455,21,47,b'b',65535,0,255,b'I',10429,26), // track_timeout_budgets
+    f(10545,15,48,b'm',148,4,255,b'R',10476,69), // upstream_config
+    f(10589,19,49,b'm',86,4,255,b'I',10560,29), // track_cluster_stats
+    f(10653,17,50,b'm',79,4,255,b'I',10608,45), // preconnect_policy
+    f(10670,41,51,b'b',65535,0,255,b'S',0,0), // connection_pool_per_downstream_connection
+    f(10776,16,52,b'm',65535,4,1,b'R',10711,65), // maglev_lb_config
     f(5656,21,53,b'm',101,4,255,b'S',0,0), // dns_resolution_config
-    f(10751,21,54,b'm',361,4,255,b'S',0,0), // wait_for_warm_on_init
+    f(10792,21,54,b'm',361,4,255,b'S',0,0), // wait_for_warm_on_init
     f(5677,25,55,b'm',148,4,255,b'S',0,0), // typed_dns_resolver_config
-    f(10772,21,56,b'm',81,4,1,b'S',0,0), // round_robin_lb_config
-    f(10793,27,57,b's',65535,2,255,b'R',10242,58), // lrs_report_endpoint_metrics
-    f(10820,10,58,b'm',364,4,255,b'S',0,0), // dns_jitter
-    f(10858,24,59,b'm',381,4,255,b'R',10830,28), // transport_socket_matcher
-    f(10957,44,60,b'm',364,4,255,b'R',10882,75), // per_connection_buffer_high_watermark_timeout
-    f(11024,13,61,b'm',172,4,255,b'I',11001,23), // stats_matcher
-    f(11103,16,62,b'm',65535,4,255,b'R',11037,66), // queuing_policies
+    f(10813,21,56,b'm',81,4,1,b'S',0,0), // round_robin_lb_config
+    f(10834,27,57,b's',65535,2,255,b'R',10283,58), // lrs_report_endpoint_metrics
+    f(10861,10,58,b'm',364,4,255,b'S',0,0), // dns_jitter
+    f(10899,24,59,b'm',381,4,255,b'R',10871,28), // transport_socket_matcher
+    f(10998,44,60,b'm',364,4,255,b'R',10923,75), // per_connection_buffer_high_watermark_timeout
+    f(11065,13,61,b'm',172,4,255,b'I',11042,23), // stats_matcher
+    f(11144,16,62,b'm',65535,4,255,b'R',11078,66), // queuing_policies
     // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    f(11165,23,1,b'm',357,4,255,b'S',0,0), // healthy_panic_threshold
-    f(11188,20,2,b'm',74,4,0,b'S',0,0), // zone_aware_lb_config
-    f(11208,27,3,b'm',73,4,0,b'S',0,0), // locality_weighted_lb_config
-    f(11287,19,4,b'm',364,4,255,b'I',11235,52), // update_merge_window
-    f(11358,31,5,b'b',65535,0,255,b'I',11306,52), // ignore_new_hosts_until_first_hc
-    f(11389,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
-    f(11497,28,7,b'm',72,4,255,b'I',11425,72), // consistent_hashing_lb_config
-    f(11624,20,8,b'm',110,4,255,b'I',11525,99), // override_host_status
+    f(11206,23,1,b'm',357,4,255,b'S',0,0), // healthy_panic_threshold
+    f(11229,20,2,b'm',74,4,0,b'S',0,0), // zone_aware_lb_config
+    f(11249,27,3,b'm',73,4,0,b'S',0,0), // locality_weighted_lb_config
+    f(11328,19,4,b'm',364,4,255,b'I',11276,52), // update_merge_window
+    f(11399,31,5,b'b',65535,0,255,b'I',11347,52), // ignore_new_hosts_until_first_hc
+    f(11430,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
+    f(11538,28,7,b'm',72,4,255,b'I',11466,72), // consistent_hashing_lb_config
+    f(11665,20,8,b'm',110,4,255,b'I',11566,99), // override_host_status
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
-    f(11716,24,1,b'b',65535,0,255,b'I',6803,36), // use_hostname_for_hashing
-    f(11740,19,2,b'm',374,4,255,b'I',6803,36), // hash_balance_factor
+    f(11757,24,1,b'b',65535,0,255,b'I',6803,36), // use_hostname_for_hashing
+    f(11781,19,2,b'm',374,4,255,b'I',6803,36), // hash_balance_factor
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
-    f(11999,15,1,b'm',357,4,255,b'I',11894,105), // routing_enabled
-    f(12014,16,2,b'm',375,4,255,b'I',11894,105), // min_cluster_size
-    f(12030,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
+    f(12040,15,1,b'm',357,4,255,b'I',11935,105), // routing_enabled
+    f(12055,16,2,b'm',375,4,255,b'I',11935,105), // min_cluster_size
+    f(12071,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
     // envoy.config.cluster.v3.Cluster.CustomClusterType
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,2,b'm',360,4,255,b'S',0,0), // typed_config
     // envoy.config.cluster.v3.Cluster.EdsClusterConfig
-    f(12148,10,1,b'm',98,4,255,b'S',0,0), // eds_config
-    f(12158,12,2,b's',65535,0,255,b'S',0,0), // service_name
+    f(12189,10,1,b'm',98,4,255,b'S',0,0), // eds_config
+    f(12199,12,2,b's',65535,0,255,b'S',0,0), // service_name
     // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    f(12222,12,1,b'm',374,4,255,b'S',0,0), // choice_count
-    f(12234,19,2,b'm',132,4,255,b'S',0,0), // active_request_bias
-    f(12317,17,3,b'm',65535,4,255,b'R',12253,64), // slow_start_config
+    f(12263,12,1,b'm',374,4,255,b'S',0,0), // choice_count
+    f(12275,19,2,b'm',132,4,255,b'S',0,0), // active_request_bias
+    f(12358,17,3,b'm',65535,4,255,b'R',12294,64), // slow_start_config
     // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
-    f(12385,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
-    f(12400,16,2,b's',65535,0,255,b'S',0,0), // http_header_name
-    f(12416,22,3,b'm',374,4,255,b'S',0,0), // upstream_port_override
-    f(12525,12,4,b'm',337,4,255,b'R',12438,87), // metadata_key
+    f(12426,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
+    f(12441,16,2,b's',65535,0,255,b'S',0,0), // http_header_name
+    f(12457,22,3,b'm',374,4,255,b'S',0,0), // upstream_port_override
+    f(12566,12,4,b'm',337,4,255,b'R',12479,87), // metadata_key
     // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    f(12585,29,1,b'm',363,4,255,b'I',6803,36), // per_upstream_preconnect_ratio
-    f(12614,27,2,b'm',363,4,255,b'I',6803,36), // predictive_preconnect_ratio
-    f(12641,27,3,b'm',328,4,255,b'I',6803,36), // preconnect_enabled_metadata
+    f(12626,29,1,b'm',363,4,255,b'I',6803,36), // per_upstream_preconnect_ratio
+    f(12655,27,2,b'm',363,4,255,b'I',6803,36), // predictive_preconnect_ratio
+    f(12682,27,3,b'm',328,4,255,b'I',6803,36), // preconnect_enabled_metadata
     // envoy.config.cluster.v3.Cluster.RefreshRate
-    f(12711,13,1,b'm',364,4,255,b'S',0,0), // base_interval
-    f(12724,12,2,b'm',364,4,255,b'S',0,0), // max_interval
+    f(12752,13,1,b'm',364,4,255,b'S',0,0), // base_interval
+    f(12765,12,2,b'm',364,4,255,b'S',0,0), // max_interval
     // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
-    f(12317,17,1,b'm',65535,4,255,b'R',12253,64), // slow_start_config
+    f(12358,17,1,b'm',65535,4,255,b'R',12294,64), // slow_start_config
     // envoy.config.cluster.v3.Cluster.TransportSocketMatch
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(12838,5,2,b'm',371,4,255,b'S',0,0), // match
-    f(9628,16,3,b'm',147,4,255,b'S',0,0), // transport_socket
+    f(12879,5,2,b'm',371,4,255,b'S',0,0), // match
+    f(9669,16,3,b'm',147,4,255,b'S',0,0), // transport_socket
     // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
-    f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12950,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
     // envoy.config.cluster.v3.LoadBalancingPolicy
-    f(12955,8,1,b'm',85,2,255,b'S',0,0), // policies
+    f(12996,8,1,b'm',85,2,255,b'S',0,0), // policies
     // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
-    f(13013,22,4,b'm',148,4,255,b'S',0,0), // typed_extension_config
+    f(13054,22,4,b'm',148,4,255,b'S',0,0), // typed_extension_config
     // envoy.config.cluster.v3.TrackClusterStats
-    f(13076,15,1,b'b',65535,0,255,b'I',6803,36), // timeout_budgets
-    f(13091,22,2,b'b',65535,0,255,b'I',6803,36), // request_response_sizes
-    f(13113,18,3,b'b',65535,0,255,b'I',6803,36), // per_endpoint_stats
+    f(13117,15,1,b'b',65535,0,255,b'I',6803,36), // timeout_budgets
+    f(13132,22,2,b'b',65535,0,255,b'I',6803,36), // request_response_sizes
+    f(13154,18,3,b'b',65535,0,255,b'I',6803,36), // per_endpoint_stats
     // envoy.config.cluster.v3.UpstreamConnectionOptions
-    f(13180,13,1,b'm',145,4,255,b'S',0,0), // tcp_keepalive
-    f(13238,48,2,b'b',65535,0,255,b'I',13193,45), // set_local_interface_name_on_upstream_connections
-    f(13286,21,3,b'm',88,4,255,b'S',0,0), // happy_eyeballs_config
+    f(13221,13,1,b'm',145,4,255,b'S',0,0), // tcp_keepalive
+    f(13279,48,2,b'b',65535,0,255,b'I',13234,45), // set_local_interface_name_on_upstream_connections
+    f(13327,21,3,b'm',88,4,255,b'S',0,0), // happy_eyeballs_config
     // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
-    f(13376,28,1,b'e',14,0,255,b'S',0,0), // first_address_family_version
-    f(13404,26,2,b'm',374,4,255,b'S',0,0), // first_address_family_count
+    f(13417,28,1,b'e',14,0,255,b'S',0,0), // first_address_family_version
+    f(13445,26,2,b'm',374,4,255,b'S',0,0), // first_address_family_count
     // envoy.config.common.mutation_rules.v3.HeaderMutation
-    f(13482,6,1,b's',65535,4,0,b'S',0,0), // remove
-    f(13488,6,2,b'm',109,4,0,b'S',0,0), // append
-    f(13494,15,3,b'm',90,4,0,b'S',0,0), // remove_on_match
+    f(13523,6,1,b's',65535,4,0,b'S',0,0), // remove
+    f(13529,6,2,b'm',109,4,0,b'S',0,0), // append
+    f(13535,15,3,b'm',90,4,0,b'S',0,0), // remove_on_match
     // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
-    f(13575,11,1,b'm',334,4,255,b'S',0,0), // key_matcher
+    f(13616,11,1,b'm',334,4,255,b'S',0,0), // key_matcher
     // envoy.config.core.v3.Address
-    f(13614,14,1,b'm',138,4,0,b'S',0,0), // socket_address
-    f(13628,4,2,b'm',125,4,0,b'S',0,0), // pipe
-    f(13668,22,3,b'm',65535,4,0,b'R',13632,36), // envoy_internal_address
+    f(13655,14,1,b'm',138,4,0,b'S',0,0), // socket_address
+    f(13669,4,2,b'm',125,4,0,b'S',0,0), // pipe
+    f(13709,22,3,b'm',65535,4,0,b'R',13673,36), // envoy_internal_address
     // envoy.config.core.v3.AggregatedConfigSource
     // envoy.config.core.v3.ApiConfigSource
-    f(13769,8,1,b'e',15,0,255,b'S',0,0), // api_type
-    f(13821,13,2,b's',65535,2,255,b'R',13777,44), // cluster_names
-    f(13879,13,3,b'm',364,4,255,b'I',13834,45), // refresh_delay
-    f(13892,13,4,b'm',106,2,255,b'S',0,0), // grpc_services
-    f(13905,15,5,b'm',364,4,255,b'I',13834,45), // request_timeout
-    f(13981,19,6,b'm',128,4,255,b'I',13920,61), // rate_limit_settings
-    f(14000,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
-    f(14030,21,8,b'e',16,0,255,b'S',0,0), // transport_api_version
-    f(14051,17,9,b'm',148,2,255,b'R',0,0), // config_validators
+    f(13810,8,1,b'e',15,0,255,b'S',0,0), // api_type
+    f(13862,13,2,b's',65535,2,255,b'R',13818,44), // cluster_names
+    f(13920,13,3,b'm',364,4,255,b'I',13875,45), // refresh_delay
+    f(13933,13,4,b'm',106,2,255,b'S',0,0), // grpc_services
+    f(13946,15,5,b'm',364,4,255,b'I',13875,45), // request_timeout
+    f(14022,19,6,b'm',128,4,255,b'I',13961,61), // rate_limit_settings
+    f(14041,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
+    f(14071,21,8,b'e',16,0,255,b'S',0,0), // transport_api_version
+    f(14092,17,9,b'm',148,2,255,b'R',0,0), // config_validators
     // envoy.config.core.v3.BackoffStrategy
-    f(12711,13,1,b'm',364,4,255,b'S',0,0), // base_interval
-    f(12724,12,2,b'm',364,4,255,b'S',0,0), // max_interval
+    f(12752,13,1,b'm',364,4,255,b'S',0,0), // base_interval
+    f(12765,12,2,b'm',364,4,255,b'S',0,0), // max_interval
     // envoy.config.core.v3.BindConfig
-    f(14135,14,1,b'm',138,4,255,b'S',0,0), // source_address
-    f(14149,8,2,b'm',361,4,255,b'S',0,0), // freebind
-    f(4297,14,3,b'm',139,2,255,b'R',14157,69), // socket_options
-    f(14226,27,4,b'm',138,2,255,b'S',0,0), // additional_source_addresses
-    f(14253,22,5,b'm',105,2,255,b'S',0,0), // extra_source_addresses
-    f(14378,22,6,b'm',148,4,255,b'R',14275,103), // local_address_selector
-    f(14443,27,7,b'b',65535,0,255,b'R',14400,43), // validate_network_namespaces
+    f(14176,14,1,b'm',138,4,255,b'S',0,0), // source_address
+    f(14190,8,2,b'm',361,4,255,b'S',0,0), // freebind
+    f(4297,14,3,b'm',139,2,255,b'R',14198,69), // socket_options
+    f(14267,27,4,b'm',138,2,255,b'S',0,0), // additional_source_addresses
+    f(14294,22,5,b'm',105,2,255,b'S',0,0), // extra_source_addresses
+    f(14419,22,6,b'm',148,4,255,b'R',14316,103), // local_address_selector
+    f(14484,27,7,b'b',65535,0,255,b'R',14441,43), // validate_network_namespaces
     // envoy.config.core.v3.BuildVersion
     f(2825,7,1,b'm',358,4,255,b'S',0,0), // version
-    f(9678,8,2,b'm',371,4,255,b'S',0,0), // metadata
+    f(9719,8,2,b'm',371,4,255,b'S',0,0), // metadata
     // envoy.config.core.v3.CidrRange
-    f(14533,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(14547,10,2,b'm',374,4,255,b'S',0,0), // prefix_len
+    f(14574,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
+    f(14588,10,2,b'm',374,4,255,b'S',0,0), // prefix_len
     // envoy.config.core.v3.ConfigSource
     f(131,4,1,b's',65535,4,0,b'S',0,0), // path
-    f(14590,17,2,b'm',93,4,0,b'S',0,0), // api_config_source
-    f(14607,3,3,b'm',92,4,0,b'S',0,0), // ads
-    f(14610,21,4,b'm',364,4,255,b'S',0,0), // initial_fetch_timeout
-    f(14631,4,5,b'm',137,4,0,b'S',0,0), // self
-    f(14635,20,6,b'e',16,0,255,b'S',0,0), // resource_api_version
-    f(14655,11,7,b'm',65535,2,255,b'R',6951,50), // authorities
-    f(14666,18,8,b'm',124,4,0,b'S',0,0), // path_config_source
+    f(14631,17,2,b'm',93,4,0,b'S',0,0), // api_config_source
+    f(14648,3,3,b'm',92,4,0,b'S',0,0), // ads
+    f(14651,21,4,b'm',364,4,255,b'S',0,0), // initial_fetch_timeout
+    f(14672,4,5,b'm',137,4,0,b'S',0,0), // self
+    f(14676,20,6,b'e',16,0,255,b'S',0,0), // resource_api_version
+    f(14696,11,7,b'm',65535,2,255,b'R',6951,50), // authorities
+    f(14707,18,8,b'm',124,4,0,b'S',0,0), // path_config_source
     // envoy.config.core.v3.ControlPlane
-    f(14717,10,1,b's',65535,0,255,b'S',0,0), // identifier
+    f(14758,10,1,b's',65535,0,255,b'S',0,0), // identifier
     // envoy.config.core.v3.DataSource
-    f(14758,8,1,b's',65535,4,0,b'S',0,0), // filename
-    f(14766,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
-    f(14778,13,3,b's',65535,4,0,b'S',0,0), // inline_string
-    f(14791,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
-    f(14811,17,5,b'm',150,4,255,b'S',0,0), // watched_directory
+    f(14799,8,1,b's',65535,4,0,b'S',0,0), // filename
+    f(14807,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
+    f(14819,13,3,b's',65535,4,0,b'S',0,0), // inline_string
+    f(14832,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
+    f(14852,17,5,b'm',150,4,255,b'S',0,0), // watched_directory
     // envoy.config.core.v3.DnsResolutionConfig
-    f(14868,9,1,b'm',91,2,255,b'S',0,0), // resolvers
-    f(14877,20,2,b'm',102,4,255,b'S',0,0), // dns_resolver_options
+    f(14909,9,1,b'm',91,2,255,b'S',0,0), // resolvers
+    f(14918,20,2,b'm',102,4,255,b'S',0,0), // dns_resolver_options
     // envoy.config.core.v3.DnsResolverOptions
     f(5077,23,1,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
-    f(14936,24,2,b'b',65535,0,255,b'S',0,0), // no_default_search_domain
+    f(14977,24,2,b'b',65535,0,255,b'S',0,0), // no_default_search_domain
     // envoy.config.core.v3.EventServiceConfig
-    f(14999,12,1,b'm',106,4,0,b'I',6803,36), // grpc_service
+    f(15040,12,1,b'm',106,4,0,b'I',6803,36), // grpc_service
     // envoy.config.core.v3.Extension
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(15041,8,2,b's',65535,0,255,b'S',0,0), // category
-    f(15049,15,3,b's',65535,0,255,b'S',0,0), // type_descriptor
+    f(15082,8,2,b's',65535,0,255,b'S',0,0), // category
+    f(15090,15,3,b's',65535,0,255,b'S',0,0), // type_descriptor
     f(2825,7,4,b'm',96,4,255,b'S',0,0), // version
-    f(15064,8,5,b'b',65535,0,255,b'S',0,0), // disabled
-    f(15072,9,6,b's',65535,2,255,b'S',0,0), // type_urls
+    f(15105,8,5,b'b',65535,0,255,b'S',0,0), // disabled
+    f(15113,9,6,b's',65535,2,255,b'S',0,0), // type_urls
     // envoy.config.core.v3.ExtraSourceAddress
     f(1960,7,1,b'm',138,4,255,b'S',0,0), // address
     f(4297,14,2,b'm',143,4,255,b'R',0,0), // socket_options
     // envoy.config.core.v3.GrpcService
-    f(15152,10,1,b'm',107,4,0,b'S',0,0), // envoy_grpc
-    f(15191,11,2,b'm',65535,4,0,b'R',15162,29), // google_grpc
-    f(15236,7,3,b'm',364,4,255,b'I',15202,34), // timeout
-    f(15243,16,5,b'm',108,2,255,b'S',0,0), // initial_metadata
-    f(15259,12,6,b'm',129,4,255,b'R',0,0), // retry_policy
+    f(15193,10,1,b'm',107,4,0,b'S',0,0), // envoy_grpc
+    f(15232,11,2,b'm',65535,4,0,b'R',15203,29), // google_grpc
+    f(15277,7,3,b'm',364,4,255,b'I',15243,34), // timeout
+    f(15284,16,5,b'm',108,2,255,b'S',0,0), // initial_metadata
+    f(15300,12,6,b'm',129,4,255,b'R',0,0), // retry_policy
     // envoy.config.core.v3.GrpcService.EnvoyGrpc
-    f(15313,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(15325,9,2,b's',65535,0,255,b'S',0,0), // authority
-    f(15259,12,3,b'm',129,4,255,b'I',15334,53), // retry_policy
-    f(15387,26,4,b'm',374,4,255,b'S',0,0), // max_receive_message_length
-    f(15461,18,5,b'b',65535,0,255,b'I',15413,48), // skip_envoy_headers
+    f(15354,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
+    f(15366,9,2,b's',65535,0,255,b'S',0,0), // authority
+    f(15300,12,3,b'm',129,4,255,b'I',15375,53), // retry_policy
+    f(15428,26,4,b'm',374,4,255,b'S',0,0), // max_receive_message_length
+    f(15502,18,5,b'b',65535,0,255,b'I',15454,48), // skip_envoy_headers
     // envoy.config.core.v3.HeaderValue
-    f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12950,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
-    f(15511,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
+    f(15552,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
     // envoy.config.core.v3.HeaderValueOption
     f(3744,6,1,b'm',108,4,255,b'S',0,0), // header
-    f(13488,6,2,b'm',361,4,255,b'S',0,0), // append
-    f(15558,13,3,b'e',17,0,255,b'S',0,0), // append_action
-    f(15571,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
+    f(13529,6,2,b'm',361,4,255,b'S',0,0), // append
+    f(15599,13,3,b'e',17,0,255,b'S',0,0), // append_action
+    f(15612,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
     // envoy.config.core.v3.HealthStatusSet
     f(3691,8,1,b'e',18,2,255,b'I',6803,36), // statuses
     // envoy.config.core.v3.Http1ProtocolOptions
-    f(15664,18,1,b'm',361,4,255,b'S',0,0), // allow_absolute_url
-    f(15682,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
-    f(15696,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
-    f(15720,17,4,b'm',112,4,255,b'S',0,0), // header_key_format
-    f(15737,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
-    f(15810,20,6,b'b',65535,0,255,b'R',15752,58), // allow_chunked_length
-    f(15867,45,7,b'm',361,4,255,b'I',15830,37), // override_stream_error_on_invalid_http_message
-    f(15912,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
-    f(15975,16,9,b'm',361,4,255,b'I',15936,39), // use_balsa_parser
-    f(16030,20,10,b'b',65535,0,255,b'I',15991,39), // allow_custom_methods
-    f(16089,22,11,b'm',334,2,255,b'R',16050,39), // ignore_http_11_upgrade
+    f(15705,18,1,b'm',361,4,255,b'S',0,0), // allow_absolute_url
+    f(15723,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
+    f(15737,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
+    f(15761,17,4,b'm',112,4,255,b'S',0,0), // header_key_format
+    f(15778,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
+    f(15851,20,6,b'b',65535,0,255,b'R',15793,58), // allow_chunked_length
+    f(15908,45,7,b'm',361,4,255,b'I',15871,37), // override_stream_error_on_invalid_http_message
+    f(15953,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
+    f(16016,16,9,b'm',361,4,255,b'I',15977,39), // use_balsa_parser
+    f(16071,20,10,b'b',65535,0,255,b'I',16032,39), // allow_custom_methods
+    f(16130,22,11,b'm',334,2,255,b'R',16091,39), // ignore_http_11_upgrade
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    f(16168,17,1,b'm',113,4,0,b'S',0,0), // proper_case_words
-    f(16230,18,8,b'm',148,4,0,b'I',16185,45), // stateful_formatter
+    f(16209,17,1,b'm',113,4,0,b'S',0,0), // proper_case_words
+    f(16271,18,8,b'm',148,4,0,b'I',16226,45), // stateful_formatter
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
     // envoy.config.core.v3.Http2ProtocolOptions
-    f(16362,16,1,b'm',374,4,255,b'S',0,0), // hpack_table_size
-    f(16378,22,2,b'm',374,4,255,b'S',0,0), // max_concurrent_streams
-    f(16400,26,3,b'm',374,4,255,b'S',0,0), // initial_stream_window_size
-    f(16426,30,4,b'm',374,4,255,b'S',0,0), // initial_connection_window_size
-    f(16456,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
-    f(16524,14,6,b'b',65535,0,255,b'R',16469,55), // allow_metadata
-    f(16572,19,7,b'm',374,4,255,b'I',16538,34), // max_outbound_frames
-    f(16636,27,8,b'm',374,4,255,b'I',16591,45), // max_outbound_control_frames
-    f(16704,49,9,b'm',374,4,255,b'I',16663,41), // max_consecutive_inbound_frames_with_empty_payload
-    f(16799,38,10,b'm',374,4,255,b'I',16753,46), // max_inbound_priority_frames_per_stream
-    f(16837,52,11,b'm',374,4,255,b'I',16663,41), // max_inbound_window_update_frames_per_data_frame_sent
-    f(16929,38,12,b'b',65535,0,255,b'I',16889,40), // stream_error_on_invalid_http_messaging
-    f(17014,26,13,b'm',65535,2,255,b'R',16967,47), // custom_settings_parameters
-    f(15867,45,14,b'm',361,4,255,b'I',16889,40), // override_stream_error_on_invalid_http_message
-    f(17040,20,15,b'm',117,4,255,b'S',0,0), // connection_keepalive
-    f(17098,17,16,b'm',361,4,255,b'I',17060,38), // use_oghttp2_codec
-    f(17176,17,17,b'm',375,4,255,b'I',17115,61), // max_metadata_size
-    f(17230,23,18,b'm',361,4,255,b'I',17193,37), // enable_huffman_encoding
-    f(17253,24,19,b'm',374,4,255,b'R',0,0), // max_header_field_size_kb
-    f(17316,17,20,b'm',361,4,255,b'I',17277,39), // disallow_obs_text
-    f(17375,18,21,b'm',375,4,255,b'I',17333,42), // stream_reset_burst
-    f(17393,17,22,b'm',375,4,255,b'I',17333,42), // stream_reset_rate
+    f(16403,16,1,b'm',374,4,255,b'S',0,0), // hpack_table_size
+    f(16419,22,2,b'm',374,4,255,b'S',0,0), // max_concurrent_streams
+    f(16441,26,3,b'm',374,4,255,b'S',0,0), // initial_stream_window_size
+    f(16467,30,4,b'm',374,4,255,b'S',0,0), // initial_connection_window_size
+    f(16497,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
+    f(16565,14,6,b'b',65535,0,255,b'R',16510,55), // allow_metadata
+    f(16613,19,7,b'm',374,4,255,b'I',16579,34), // max_outbound_frames
+    f(16677,27,8,b'm',374,4,255,b'I',16632,45), // max_outbound_control_frames
+    f(16745,49,9,b'm',374,4,255,b'I',16704,41), // max_consecutive_inbound_frames_with_empty_payload
+    f(16840,38,10,b'm',374,4,255,b'I',16794,46), // max_inbound_priority_frames_per_stream
+    f(16878,52,11,b'm',374,4,255,b'I',16704,41), // max_inbound_window_update_frames_per_data_frame_sent
+    f(16970,38,12,b'b',65535,0,255,b'I',16930,40), // stream_error_on_invalid_http_messaging
+    f(17055,26,13,b'm',65535,2,255,b'R',17008,47), // custom_settings_parameters
+    f(15908,45,14,b'm',361,4,255,b'I',16930,40), // override_stream_error_on_invalid_http_message
+    f(17081,20,15,b'm',117,4,255,b'S',0,0), // connection_keepalive
+    f(17139,17,16,b'm',361,4,255,b'I',17101,38), // use_oghttp2_codec
+    f(17217,17,17,b'm',375,4,255,b'I',17156,61), // max_metadata_size
+    f(17271,23,18,b'm',361,4,255,b'I',17234,37), // enable_huffman_encoding
+    f(17294,24,19,b'm',374,4,255,b'R',0,0), // max_header_field_size_kb
+    f(17357,17,20,b'm',361,4,255,b'I',17318,39), // disallow_obs_text
+    f(17416,18,21,b'm',375,4,255,b'I',17374,42), // stream_reset_burst
+    f(17434,17,22,b'm',375,4,255,b'I',17374,42), // stream_reset_rate
     // envoy.config.core.v3.HttpProtocolOptions
-    f(17450,12,1,b'm',364,4,255,b'S',0,0), // idle_timeout
-    f(17462,17,2,b'm',374,4,255,b'S',0,0), // max_headers_count
-    f(17479,23,3,b'm',364,4,255,b'S',0,0), // max_connection_duration
-    f(17502,19,4,b'm',364,4,255,b'S',0,0), // max_stream_duration
-    f(17521,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
-    f(9266,27,6,b'm',374,4,255,b'S',0,0), // max_requests_per_connection
-    f(17570,23,7,b'm',374,4,255,b'R',17552,18), // max_response_headers_kb
-    f(17593,30,8,b'm',357,4,255,b'S',0,0), // max_connection_duration_jitter
+    f(17491,12,1,b'm',364,4,255,b'S',0,0), // idle_timeout
+    f(17503,17,2,b'm',374,4,255,b'S',0,0), // max_headers_count
+    f(17520,23,3,b'm',364,4,255,b'S',0,0), // max_connection_duration
+    f(17543,19,4,b'm',364,4,255,b'S',0,0), // max_stream_duration
+    f(17562,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
+    f(9307,27,6,b'm',374,4,255,b'S',0,0), // max_requests_per_connection
+    f(17611,23,7,b'm',374,4,255,b'R',17593,18), // max_response_headers_kb
+    f(17634,30,8,b'm',357,4,255,b'S',0,0), // max_connection_duration_jitter
     // envoy.config.core.v3.JsonFormatOptions
-    f(17661,15,1,b'b',65535,0,255,b'I',6803,36), // sort_properties
+    f(17702,15,1,b'b',65535,0,255,b'I',6803,36), // sort_properties
     // envoy.config.core.v3.KeepaliveSettings
-    f(17714,8,1,b'm',364,4,255,b'S',0,0), // interval
-    f(15236,7,2,b'm',364,4,255,b'S',0,0), // timeout
-    f(17722,15,3,b'm',357,4,255,b'S',0,0), // interval_jitter
-    f(17797,24,4,b'm',364,4,255,b'R',17737,60), // connection_idle_interval
+    f(17755,8,1,b'm',364,4,255,b'S',0,0), // interval
+    f(15277,7,2,b'm',364,4,255,b'S',0,0), // timeout
+    f(17763,15,3,b'm',357,4,255,b'S',0,0), // interval_jitter
+    f(17838,24,4,b'm',364,4,255,b'R',17778,60), // connection_idle_interval
     // envoy.config.core.v3.Locality
-    f(17850,6,1,b's',65535,0,255,b'S',0,0), // region
-    f(17856,4,2,b's',65535,0,255,b'S',0,0), // zone
-    f(17860,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
+    f(17891,6,1,b's',65535,0,255,b'S',0,0), // region
+    f(17897,4,2,b's',65535,0,255,b'S',0,0), // zone
+    f(17901,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
     // envoy.config.core.v3.Metadata
-    f(17897,15,1,b'm',120,1,255,b'S',0,0), // filter_metadata
-    f(17946,21,2,b'm',121,1,255,b'I',17912,34), // typed_filter_metadata
+    f(17938,15,1,b'm',120,1,255,b'S',0,0), // filter_metadata
+    f(17987,21,2,b'm',121,1,255,b'I',17953,34), // typed_filter_metadata
     // envoy.config.core.v3.Metadata.FilterMetadataEntry
-    f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12950,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',371,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
-    f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12950,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Node
-    f(18095,2,1,b's',65535,0,255,b'S',0,0), // id
+    f(18136,2,1,b's',65535,0,255,b'S',0,0), // id
     f(694,7,2,b's',65535,0,255,b'S',0,0), // cluster
-    f(9678,8,3,b'm',371,4,255,b'S',0,0), // metadata
+    f(9719,8,3,b'm',371,4,255,b'S',0,0), // metadata
     f(2044,8,4,b'm',118,4,255,b'S',0,0), // locality
-    f(18097,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
-    f(18112,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
-    f(18130,24,8,b'm',96,4,0,b'S',0,0), // user_agent_build_version
-    f(18154,10,9,b'm',104,2,255,b'S',0,0), // extensions
-    f(18164,15,10,b's',65535,2,255,b'S',0,0), // client_features
-    f(18179,19,11,b'm',91,2,255,b'S',0,0), // listening_addresses
-    f(18198,18,12,b'm',123,1,255,b'S',0,0), // dynamic_parameters
+    f(18138,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
+    f(18153,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
+    f(18171,24,8,b'm',96,4,0,b'S',0,0), // user_agent_build_version
+    f(18195,10,9,b'm',104,2,255,b'S',0,0), // extensions
+    f(18205,15,10,b's',65535,2,255,b'S',0,0), // client_features
+    f(18220,19,11,b'm',91,2,255,b'S',0,0), // listening_addresses
+    f(18239,18,12,b'm',123,1,255,b'S',0,0), // dynamic_parameters
     // envoy.config.core.v3.Node.DynamicParametersEntry
-    f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12950,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',378,4,255,b'S',0,0), // value
     // envoy.config.core.v3.PathConfigSource
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(14811,17,2,b'm',150,4,255,b'S',0,0), // watched_directory
-    f(18301,13,3,b'm',364,4,255,b'R',0,0), // poll_interval
+    f(14852,17,2,b'm',150,4,255,b'S',0,0), // watched_directory
+    f(18342,13,3,b'm',364,4,255,b'R',0,0), // poll_interval
     // envoy.config.core.v3.Pipe
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(1048,4,2,b'u',65535,0,255,b'S',0,0), // mode
     // envoy.config.core.v3.ProxyProtocolConfig
     f(2825,7,1,b'e',20,0,255,b'S',0,0), // version
-    f(18461,17,2,b'm',127,4,255,b'R',18379,82), // pass_through_tlvs
-    f(18478,10,3,b'm',146,2,255,b'S',0,0), // added_tlvs
+    f(18502,17,2,b'm',127,4,255,b'R',18420,82), // pass_through_tlvs
+    f(18519,10,3,b'm',146,2,255,b'S',0,0), // added_tlvs
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
-    f(18537,10,1,b'e',21,0,255,b'S',0,0), // match_type
-    f(18547,8,2,b'u',65535,2,255,b'S',0,0), // tlv_type
+    f(18578,10,1,b'e',21,0,255,b'S',0,0), // match_type
+    f(18588,8,2,b'u',65535,2,255,b'S',0,0), // tlv_type
     // envoy.config.core.v3.RateLimitSettings
-    f(18593,10,1,b'm',374,4,255,b'I',6803,36), // max_tokens
-    f(18603,9,2,b'm',363,4,255,b'I',6803,36), // fill_rate
+    f(18634,10,1,b'm',374,4,255,b'I',6803,36), // max_tokens
+    f(18644,9,2,b'm',363,4,255,b'I',6803,36), // fill_rate
     // envoy.config.core.v3.RetryPolicy
-    f(18644,14,1,b'm',94,4,255,b'I',6803,36), // retry_back_off
-    f(18658,11,2,b'm',374,4,255,b'I',6803,36), // num_retries
-    f(18669,8,3,b's',65535,0,255,b'I',6803,36), // retry_on
-    f(18677,14,4,b'm',131,4,255,b'I',6803,36), // retry_priority
-    f(18691,20,5,b'm',130,2,255,b'I',6803,36), // retry_host_predicate
-    f(18711,33,6,b'l',65535,0,255,b'I',6803,36), // host_selection_retry_max_attempts
+    f(18685,14,1,b'm',94,4,255,b'I',6803,36), // retry_back_off
+    f(18699,11,2,b'm',374,4,255,b'I',6803,36), // num_retries
+    f(18710,8,3,b's',65535,0,255,b'I',6803,36), // retry_on
+    f(18718,14,4,b'm',131,4,255,b'I',6803,36), // retry_priority
+    f(18732,20,5,b'm',130,2,255,b'I',6803,36), // retry_host_predicate
+    f(18752,33,6,b'l',65535,0,255,b'I',6803,36), // host_selection_retry_max_attempts
     // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
     f(345,4,1,b's',65535,0,255,b'I',6803,36), // name
     f(3148,12,2,b'm',360,4,0,b'I',6803,36), // typed_config
@@ -3063,42 +3063,42 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(345,4,1,b's',65535,0,255,b'I',6803,36), // name
     f(3148,12,2,b'm',360,4,0,b'I',6803,36), // typed_config
     // envoy.config.core.v3.RuntimeDouble
-    f(18875,13,1,b'd',65535,0,255,b'S',0,0), // default_value
+    f(18916,13,1,b'd',65535,0,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFeatureFlag
-    f(18875,13,1,b'm',361,4,255,b'S',0,0), // default_value
+    f(18916,13,1,b'm',361,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
-    f(18875,13,1,b'm',350,4,255,b'S',0,0), // default_value
+    f(18916,13,1,b'm',350,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeUInt32
-    f(18875,13,2,b'u',65535,0,255,b'S',0,0), // default_value
+    f(18916,13,2,b'u',65535,0,255,b'S',0,0), // default_value
     f(3962,11,3,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.SchemeHeaderTransformation
-    f(19053,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
-    f(19072,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
+    f(19094,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
+    f(19113,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
     // envoy.config.core.v3.SelfConfigSource
-    f(14030,21,1,b'e',16,0,255,b'S',0,0), // transport_api_version
+    f(14071,21,1,b'e',16,0,255,b'S',0,0), // transport_api_version
     // envoy.config.core.v3.SocketAddress
-    f(19157,8,1,b'e',23,0,255,b'S',0,0), // protocol
+    f(19198,8,1,b'e',23,0,255,b'S',0,0), // protocol
     f(1960,7,2,b's',65535,0,255,b'S',0,0), // address
-    f(19165,10,3,b'u',65535,4,0,b'S',0,0), // port_value
-    f(19192,10,4,b's',65535,4,0,b'R',19175,17), // named_port
-    f(19251,13,5,b's',65535,0,255,b'R',19202,49), // resolver_name
-    f(19264,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
-    f(19275,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
+    f(19206,10,3,b'u',65535,4,0,b'S',0,0), // port_value
+    f(19233,10,4,b's',65535,4,0,b'R',19216,17), // named_port
+    f(19292,13,5,b's',65535,0,255,b'R',19243,49), // resolver_name
+    f(19305,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
+    f(19316,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
     // envoy.config.core.v3.SocketOption
-    f(19334,11,1,b's',65535,0,255,b'S',0,0), // description
-    f(19345,5,2,b'l',65535,0,255,b'S',0,0), // level
+    f(19375,11,1,b's',65535,0,255,b'S',0,0), // description
+    f(19386,5,2,b'l',65535,0,255,b'S',0,0), // level
     f(345,4,3,b'l',65535,0,255,b'S',0,0), // name
-    f(19350,9,4,b'l',65535,4,0,b'S',0,0), // int_value
-    f(19359,9,5,b'y',65535,4,0,b'S',0,0), // buf_value
+    f(19391,9,4,b'l',65535,4,0,b'S',0,0), // int_value
+    f(19400,9,5,b'y',65535,4,0,b'S',0,0), // buf_value
     f(2832,5,6,b'e',25,0,255,b'S',0,0), // state
     f(2968,4,7,b'm',140,4,255,b'S',0,0), // type
-    f(19368,10,8,b'e',24,0,255,b'S',0,0), // ip_version
+    f(19409,10,8,b'e',24,0,255,b'S',0,0), // ip_version
     // envoy.config.core.v3.SocketOption.SocketType
-    f(19422,6,1,b'm',142,4,255,b'S',0,0), // stream
-    f(19428,8,2,b'm',141,4,255,b'S',0,0), // datagram
+    f(19463,6,1,b'm',142,4,255,b'S',0,0), // stream
+    f(19469,8,2,b'm',141,4,255,b'S',0,0), // datagram
     // envoy.config.core.v3.SocketOption.SocketType.Datagram
     // envoy.config.core.v3.SocketOption.SocketType.Stream
     // envoy.config.core.v3.SocketOptionsOverride
@@ -3106,19 +3106,19 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     // envoy.config.core.v3.SubstitutionFormatString
     f(6737,11,1,b's',65535,4,0,b'S',0,0), // text_format
     f(6726,11,2,b'm',371,4,0,b'S',0,0), // json_format
-    f(19627,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
-    f(19644,12,4,b's',65535,0,255,b'S',0,0), // content_type
-    f(19656,18,5,b'm',100,4,0,b'S',0,0), // text_format_source
-    f(19674,10,6,b'm',148,2,255,b'S',0,0), // formatters
-    f(19720,19,7,b'm',116,4,255,b'I',19684,36), // json_format_options
+    f(19668,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
+    f(19685,12,4,b's',65535,0,255,b'S',0,0), // content_type
+    f(19697,18,5,b'm',100,4,0,b'S',0,0), // text_format_source
+    f(19715,10,6,b'm',148,2,255,b'S',0,0), // formatters
+    f(19761,19,7,b'm',116,4,255,b'I',19725,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(19772,16,1,b'm',374,4,255,b'S',0,0), // keepalive_probes
-    f(19788,14,2,b'm',374,4,255,b'S',0,0), // keepalive_time
-    f(19802,18,3,b'm',374,4,255,b'S',0,0), // keepalive_interval
+    f(19813,16,1,b'm',374,4,255,b'S',0,0), // keepalive_probes
+    f(19829,14,2,b'm',374,4,255,b'S',0,0), // keepalive_time
+    f(19843,18,3,b'm',374,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TlvEntry
     f(2968,4,1,b'u',65535,0,255,b'S',0,0), // type
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
-    f(19901,13,3,b'm',144,4,255,b'R',19849,52), // format_string
+    f(19942,13,3,b'm',144,4,255,b'R',19890,52), // format_string
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,3,b'm',360,4,0,b'S',0,0), // typed_config
@@ -3126,714 +3126,714 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,2,b'm',360,4,255,b'S',0,0), // typed_config
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    f(20039,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
-    f(20047,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
-    f(20124,24,3,b's',65535,0,255,b'I',20066,58), // override_auto_sni_header
+    f(20080,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
+    f(20088,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
+    f(20165,24,3,b's',65535,0,255,b'I',20107,58), // override_auto_sni_header
     // envoy.config.core.v3.WatchedDirectory
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(20185,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
+    f(20226,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
     // envoy.config.endpoint.v3.ClusterLoadAssignment
-    f(15313,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(20243,9,2,b'm',158,2,255,b'S',0,0), // endpoints
-    f(20252,6,4,b'm',153,4,255,b'S',0,0), // policy
-    f(20258,15,5,b'm',152,1,255,b'S',0,0), // named_endpoints
+    f(15354,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
+    f(20284,9,2,b'm',158,2,255,b'S',0,0), // endpoints
+    f(20293,6,4,b'm',153,4,255,b'S',0,0), // policy
+    f(20299,15,5,b'm',152,1,255,b'S',0,0), // named_endpoints
     // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
-    f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12950,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',154,4,255,b'S',0,0), // value
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    f(20449,14,2,b'm',65535,2,255,b'R',20392,57), // drop_overloads
-    f(20463,23,3,b'm',374,4,255,b'S',0,0), // overprovisioning_factor
-    f(20585,20,4,b'm',364,4,255,b'R',20486,99), // endpoint_stale_after
-    f(20605,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
+    f(20490,14,2,b'm',65535,2,255,b'R',20433,57), // drop_overloads
+    f(20504,23,3,b'm',374,4,255,b'S',0,0), // overprovisioning_factor
+    f(20626,20,4,b'm',364,4,255,b'R',20527,99), // endpoint_stale_after
+    f(20646,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
     // envoy.config.endpoint.v3.Endpoint
     f(1960,7,1,b'm',91,4,255,b'S',0,0), // address
-    f(20662,19,2,b'm',156,4,255,b'I',11306,52), // health_check_config
+    f(20703,19,2,b'm',156,4,255,b'I',11347,52), // health_check_config
     f(2003,8,3,b's',65535,0,255,b'S',0,0), // hostname
-    f(20681,20,4,b'm',155,2,255,b'S',0,0), // additional_addresses
-    f(466,18,5,b's',65535,0,255,b'I',20701,35), // observability_name
+    f(20722,20,4,b'm',155,2,255,b'S',0,0), // additional_addresses
+    f(466,18,5,b's',65535,0,255,b'I',20742,35), // observability_name
     // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
     f(1960,7,1,b'm',91,4,255,b'S',0,0), // address
     // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    f(19165,10,1,b'u',65535,0,255,b'I',6803,36), // port_value
+    f(19206,10,1,b'u',65535,0,255,b'I',6803,36), // port_value
     f(2003,8,2,b's',65535,0,255,b'I',6803,36), // hostname
     f(1960,7,3,b'm',91,4,255,b'I',6803,36), // address
-    f(20838,27,4,b'b',65535,0,255,b'I',6803,36), // disable_active_health_check
+    f(20879,27,4,b'b',65535,0,255,b'I',6803,36), // disable_active_health_check
     // envoy.config.endpoint.v3.LbEndpoint
-    f(20900,8,1,b'm',154,4,0,b'S',0,0), // endpoint
+    f(20941,8,1,b'm',154,4,0,b'S',0,0), // endpoint
     f(1972,13,2,b'e',18,0,255,b'S',0,0), // health_status
-    f(9678,8,3,b'm',119,4,255,b'S',0,0), // metadata
-    f(20908,21,4,b'm',374,4,255,b'S',0,0), // load_balancing_weight
-    f(20929,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
+    f(9719,8,3,b'm',119,4,255,b'S',0,0), // metadata
+    f(20949,21,4,b'm',374,4,255,b'S',0,0), // load_balancing_weight
+    f(20970,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
     f(2044,8,1,b'm',118,4,255,b'S',0,0), // locality
-    f(20986,12,2,b'm',157,2,255,b'S',0,0), // lb_endpoints
-    f(20908,21,3,b'm',374,4,255,b'S',0,0), // load_balancing_weight
+    f(21027,12,2,b'm',157,2,255,b'S',0,0), // lb_endpoints
+    f(20949,21,3,b'm',374,4,255,b'S',0,0), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(21032,9,6,b'm',374,4,255,b'I',20998,34), // proximity
-    f(21057,23,7,b'm',65535,4,0,b'R',21041,16), // load_balancer_endpoints
-    f(21131,28,8,b'm',65535,4,0,b'R',21080,51), // leds_cluster_locality_config
-    f(9678,8,9,b'm',119,4,255,b'I',21159,35), // metadata
+    f(21073,9,6,b'm',374,4,255,b'I',21039,34), // proximity
+    f(21098,23,7,b'm',65535,4,0,b'R',21082,16), // load_balancer_endpoints
+    f(21172,28,8,b'm',65535,4,0,b'R',21121,51), // leds_cluster_locality_config
+    f(9719,8,9,b'm',119,4,255,b'I',21200,35), // metadata
     // envoy.config.listener.v3.AdditionalAddress
     f(1960,7,1,b'm',91,4,255,b'S',0,0), // address
     f(4297,14,2,b'm',143,4,255,b'S',0,0), // socket_options
-    f(13180,13,3,b'm',145,4,255,b'S',0,0), // tcp_keepalive
+    f(13221,13,3,b'm',145,4,255,b'S',0,0), // tcp_keepalive
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,4,b'm',360,4,0,b'S',0,0), // typed_config
-    f(21310,16,5,b'm',65535,4,0,b'R',21267,43), // config_discovery
+    f(21351,16,5,b'm',65535,4,0,b'R',21308,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
-    f(21362,18,1,b'm',162,4,255,b'S',0,0), // filter_chain_match
+    f(21403,18,1,b'm',162,4,255,b'S',0,0), // filter_chain_match
     f(3548,7,3,b'm',160,2,255,b'S',0,0), // filters
-    f(21418,15,4,b'm',361,4,255,b'R',21380,38), // use_proxy_proto
-    f(9678,8,5,b'm',119,4,255,b'I',21433,39), // metadata
-    f(9628,16,6,b'm',147,4,255,b'S',0,0), // transport_socket
+    f(21459,15,4,b'm',361,4,255,b'R',21421,38), // use_proxy_proto
+    f(9719,8,5,b'm',119,4,255,b'I',21474,39), // metadata
+    f(9669,16,6,b'm',147,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(21472,32,9,b'm',364,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(21513,32,9,b'm',364,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
-    f(21545,13,3,b'm',97,2,255,b'S',0,0), // prefix_ranges
-    f(21558,14,4,b's',65535,0,255,b'R',20998,34), // address_suffix
-    f(21572,10,5,b'm',374,4,255,b'R',20998,34), // suffix_len
-    f(21582,20,6,b'm',97,2,255,b'S',0,0), // source_prefix_ranges
-    f(21602,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(21614,16,8,b'm',374,4,255,b'S',0,0), // destination_port
-    f(21630,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
-    f(21648,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
-    f(21669,12,11,b's',65535,2,255,b'S',0,0), // server_names
-    f(21681,11,12,b'e',27,0,255,b'S',0,0), // source_type
-    f(21692,27,13,b'm',97,2,255,b'S',0,0), // direct_source_prefix_ranges
+    f(21586,13,3,b'm',97,2,255,b'S',0,0), // prefix_ranges
+    f(21599,14,4,b's',65535,0,255,b'R',21039,34), // address_suffix
+    f(21613,10,5,b'm',374,4,255,b'R',21039,34), // suffix_len
+    f(21623,20,6,b'm',97,2,255,b'S',0,0), // source_prefix_ranges
+    f(21643,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
+    f(21655,16,8,b'm',374,4,255,b'S',0,0), // destination_port
+    f(21671,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
+    f(21689,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
+    f(21710,12,11,b's',65535,2,255,b'S',0,0), // server_names
+    f(21722,11,12,b'e',27,0,255,b'S',0,0), // source_type
+    f(21733,27,13,b'm',97,2,255,b'S',0,0), // direct_source_prefix_ranges
     // envoy.config.listener.v3.Listener
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1960,7,2,b'm',91,4,255,b'S',0,0), // address
-    f(21752,13,3,b'm',161,2,255,b'S',0,0), // filter_chains
-    f(21765,16,4,b'm',361,4,255,b'S',0,0), // use_original_dst
-    f(9154,33,5,b'm',374,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
-    f(9678,8,6,b'm',119,4,255,b'I',21781,35), // metadata
-    f(21816,13,7,b'm',166,4,255,b'S',0,0), // deprecated_v1
-    f(21903,10,8,b'e',28,0,255,b'I',21829,74), // drain_type
-    f(21913,16,9,b'm',167,2,255,b'S',0,0), // listener_filters
-    f(21929,11,10,b'm',361,4,255,b'S',0,0), // transparent
-    f(14149,8,11,b'm',361,4,255,b'S',0,0), // freebind
-    f(21940,26,12,b'm',374,4,255,b'S',0,0), // tcp_fast_open_queue_length
+    f(21793,13,3,b'm',161,2,255,b'S',0,0), // filter_chains
+    f(21806,16,4,b'm',361,4,255,b'S',0,0), // use_original_dst
+    f(9195,33,5,b'm',374,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
+    f(9719,8,6,b'm',119,4,255,b'I',21822,35), // metadata
+    f(21857,13,7,b'm',166,4,255,b'S',0,0), // deprecated_v1
+    f(21944,10,8,b'e',28,0,255,b'I',21870,74), // drain_type
+    f(21954,16,9,b'm',167,2,255,b'S',0,0), // listener_filters
+    f(21970,11,10,b'm',361,4,255,b'S',0,0), // transparent
+    f(14190,8,11,b'm',361,4,255,b'S',0,0), // freebind
+    f(21981,26,12,b'm',374,4,255,b'S',0,0), // tcp_fast_open_queue_length
     f(4297,14,13,b'm',139,2,255,b'S',0,0), // socket_options
-    f(21966,24,15,b'm',364,4,255,b'S',0,0), // listener_filters_timeout
-    f(21990,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
-    f(22007,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
-    f(22164,19,18,b'm',65535,4,255,b'R',22043,121), // udp_listener_config
-    f(22258,12,19,b'm',65535,4,255,b'R',22183,75), // api_listener
-    f(22270,25,20,b'm',164,4,255,b'S',0,0), // connection_balance_config
-    f(22367,10,21,b'b',65535,0,255,b'I',22295,72), // reuse_port
+    f(22007,24,15,b'm',364,4,255,b'S',0,0), // listener_filters_timeout
+    f(22031,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
+    f(22048,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
+    f(22205,19,18,b'm',65535,4,255,b'R',22084,121), // udp_listener_config
+    f(22299,12,19,b'm',65535,4,255,b'R',22224,75), // api_listener
+    f(22311,25,20,b'm',164,4,255,b'S',0,0), // connection_balance_config
+    f(22408,10,21,b'b',65535,0,255,b'I',22336,72), // reuse_port
     f(4311,10,22,b'm',33,2,255,b'S',0,0), // access_log
-    f(22377,16,24,b'm',374,4,255,b'S',0,0), // tcp_backlog_size
-    f(22393,20,25,b'm',161,4,255,b'S',0,0), // default_filter_chain
-    f(22413,12,26,b'm',361,4,255,b'S',0,0), // bind_to_port
-    f(22576,17,27,b'm',65535,4,0,b'R',22425,151), // internal_listener
-    f(22593,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(22604,17,29,b'm',361,4,255,b'S',0,0), // enable_reuse_port
-    f(22621,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
+    f(22418,16,24,b'm',374,4,255,b'S',0,0), // tcp_backlog_size
+    f(22434,20,25,b'm',161,4,255,b'S',0,0), // default_filter_chain
+    f(22454,12,26,b'm',361,4,255,b'S',0,0), // bind_to_port
+    f(22617,17,27,b'm',65535,4,0,b'R',22466,151), // internal_listener
+    f(22634,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22645,17,29,b'm',361,4,255,b'S',0,0), // enable_reuse_port
+    f(22662,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
     f(4360,24,31,b'b',65535,0,255,b'S',0,0), // ignore_global_conn_limit
-    f(22633,20,32,b'm',381,4,255,b'S',0,0), // filter_chain_matcher
-    f(20681,20,33,b'm',159,2,255,b'S',0,0), // additional_addresses
-    f(22653,42,34,b'm',374,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
-    f(22733,23,35,b'b',65535,0,255,b'I',22695,38), // bypass_overload_manager
-    f(22839,11,36,b'm',65535,4,255,b'R',22756,83), // fcds_config
-    f(13180,13,37,b'm',145,4,255,b'S',0,0), // tcp_keepalive
-    f(10957,44,38,b'm',364,4,255,b'R',22850,112), // per_connection_buffer_high_watermark_timeout
-    f(11024,13,39,b'm',172,4,255,b'I',11001,23), // stats_matcher
+    f(22674,20,32,b'm',381,4,255,b'S',0,0), // filter_chain_matcher
+    f(20722,20,33,b'm',159,2,255,b'S',0,0), // additional_addresses
+    f(22694,42,34,b'm',374,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
+    f(22774,23,35,b'b',65535,0,255,b'I',22736,38), // bypass_overload_manager
+    f(22880,11,36,b'm',65535,4,255,b'R',22797,83), // fcds_config
+    f(13221,13,37,b'm',145,4,255,b'S',0,0), // tcp_keepalive
+    f(10998,44,38,b'm',364,4,255,b'R',22891,112), // per_connection_buffer_high_watermark_timeout
+    f(11065,13,39,b'm',172,4,255,b'I',11042,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    f(23019,13,1,b'm',165,4,0,b'S',0,0), // exact_balance
-    f(23129,14,2,b'm',148,4,0,b'R',23032,97), // extend_balance
-    f(23143,20,3,b'm',65535,4,0,b'R',23032,97), // cpu_locality_balance
+    f(23060,13,1,b'm',165,4,0,b'S',0,0), // exact_balance
+    f(23170,14,2,b'm',148,4,0,b'R',23073,97), // extend_balance
+    f(23184,20,3,b'm',65535,4,0,b'R',23073,97), // cpu_locality_balance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(22413,12,1,b'm',361,4,255,b'S',0,0), // bind_to_port
+    f(22454,12,1,b'm',361,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,3,b'm',360,4,0,b'S',0,0), // typed_config
-    f(23318,15,4,b'm',168,4,255,b'S',0,0), // filter_disabled
-    f(21310,16,5,b'm',65535,4,0,b'R',21267,43), // config_discovery
+    f(23359,15,4,b'm',168,4,255,b'S',0,0), // filter_disabled
+    f(21351,16,5,b'm',65535,4,0,b'R',21308,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    f(23391,8,1,b'm',169,4,0,b'S',0,0), // or_match
-    f(23399,9,2,b'm',169,4,0,b'S',0,0), // and_match
-    f(23408,9,3,b'm',168,4,0,b'S',0,0), // not_match
-    f(23417,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(23426,22,5,b'm',355,4,0,b'S',0,0), // destination_port_range
+    f(23432,8,1,b'm',169,4,0,b'S',0,0), // or_match
+    f(23440,9,2,b'm',169,4,0,b'S',0,0), // and_match
+    f(23449,9,3,b'm',168,4,0,b'S',0,0), // not_match
+    f(23458,9,4,b'b',65535,4,0,b'S',0,0), // any_match
+    f(23467,22,5,b'm',355,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    f(23515,5,1,b'm',168,2,255,b'S',0,0), // rules
+    f(23556,5,1,b'm',168,2,255,b'S',0,0), // rules
     // envoy.config.metrics.v3.HistogramBucketSettings
-    f(12838,5,1,b'm',334,4,255,b'I',6803,36), // match
-    f(23567,7,2,b'd',65535,2,255,b'I',6803,36), // buckets
-    f(23574,4,3,b'm',374,4,255,b'I',6803,36), // bins
+    f(12879,5,1,b'm',334,4,255,b'I',6803,36), // match
+    f(23608,7,2,b'd',65535,2,255,b'I',6803,36), // buckets
+    f(23615,4,3,b'm',374,4,255,b'I',6803,36), // bins
     // envoy.config.metrics.v3.StatsConfig
-    f(23613,10,1,b'm',173,2,255,b'S',0,0), // stats_tags
-    f(23706,20,2,b'm',361,4,255,b'I',23623,83), // use_all_default_tags
-    f(11024,13,3,b'm',172,4,255,b'S',0,0), // stats_matcher
-    f(23840,25,4,b'm',170,2,255,b'I',23726,114), // histogram_bucket_settings
-    f(23914,27,5,b'm',361,4,255,b'I',23865,49), // allow_default_tag_overrides
+    f(23654,10,1,b'm',173,2,255,b'S',0,0), // stats_tags
+    f(23747,20,2,b'm',361,4,255,b'I',23664,83), // use_all_default_tags
+    f(11065,13,3,b'm',172,4,255,b'S',0,0), // stats_matcher
+    f(23881,25,4,b'm',170,2,255,b'I',23767,114), // histogram_bucket_settings
+    f(23955,27,5,b'm',361,4,255,b'I',23906,49), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
-    f(23977,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
-    f(23987,14,2,b'm',327,4,0,b'S',0,0), // exclusion_list
-    f(24001,14,3,b'm',327,4,0,b'S',0,0), // inclusion_list
+    f(24018,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
+    f(24028,14,2,b'm',327,4,0,b'S',0,0), // exclusion_list
+    f(24042,14,3,b'm',327,4,0,b'S',0,0), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
-    f(24051,8,1,b's',65535,0,255,b'S',0,0), // tag_name
-    f(24059,5,2,b's',65535,4,0,b'S',0,0), // regex
-    f(24064,11,3,b's',65535,4,0,b'S',0,0), // fixed_value
+    f(24092,8,1,b's',65535,0,255,b'S',0,0), // tag_name
+    f(24100,5,2,b's',65535,4,0,b'S',0,0), // regex
+    f(24105,11,3,b's',65535,4,0,b'S',0,0), // fixed_value
     // envoy.config.overload.v3.BufferFactoryConfig
-    f(24119,37,1,b'u',65535,0,255,b'I',6803,36), // minimum_account_to_track_power_of_two
+    f(24160,37,1,b'u',65535,0,255,b'I',6803,36), // minimum_account_to_track_power_of_two
     // envoy.config.overload.v3.OverloadAction
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24195,8,2,b'm',180,2,255,b'S',0,0), // triggers
-    f(3148,12,3,b'm',360,4,255,b'I',24203,149), // typed_config
+    f(24236,8,2,b'm',180,2,255,b'S',0,0), // triggers
+    f(3148,12,3,b'm',360,4,255,b'I',24244,149), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(24392,16,1,b'm',364,4,255,b'S',0,0), // refresh_interval
-    f(24408,17,2,b'm',177,2,255,b'S',0,0), // resource_monitors
-    f(8368,7,3,b'm',175,2,255,b'S',0,0), // actions
-    f(24493,21,4,b'm',174,4,255,b'I',24425,68), // buffer_factory_config
-    f(24579,15,5,b'm',65535,2,255,b'R',24514,65), // loadshed_points
+    f(24433,16,1,b'm',364,4,255,b'S',0,0), // refresh_interval
+    f(24449,17,2,b'm',177,2,255,b'S',0,0), // resource_monitors
+    f(8409,7,3,b'm',175,2,255,b'S',0,0), // actions
+    f(24534,21,4,b'm',174,4,255,b'I',24466,68), // buffer_factory_config
+    f(24620,15,5,b'm',65535,2,255,b'R',24555,65), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,3,b'm',360,4,0,b'S',0,0), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
-    f(24672,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
-    f(24689,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
+    f(24713,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
+    f(24730,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
     // envoy.config.overload.v3.ThresholdTrigger
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.config.overload.v3.Trigger
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24782,9,2,b'm',179,4,0,b'S',0,0), // threshold
-    f(24791,6,3,b'm',178,4,0,b'S',0,0), // scaled
+    f(24823,9,2,b'm',179,4,0,b'S',0,0), // threshold
+    f(24832,6,3,b'm',178,4,0,b'S',0,0), // scaled
     // envoy.config.route.v3.CookieMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24832,12,2,b'm',334,4,255,b'S',0,0), // string_match
-    f(24844,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(24873,12,2,b'm',334,4,255,b'S',0,0), // string_match
+    f(24885,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.config.route.v3.Decorator
-    f(24887,9,1,b's',65535,0,255,b'I',6803,36), // operation
-    f(24896,9,2,b'm',361,4,255,b'I',6803,36), // propagate
+    f(24928,9,1,b's',65535,0,255,b'I',6803,36), // operation
+    f(24937,9,2,b'm',361,4,255,b'I',6803,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
-    f(24947,6,1,b'u',65535,0,255,b'S',0,0), // status
-    f(24953,4,2,b'm',100,4,255,b'S',0,0), // body
-    f(24957,11,3,b'm',144,4,255,b'S',0,0), // body_format
+    f(24988,6,1,b'u',65535,0,255,b'S',0,0), // status
+    f(24994,4,2,b'm',100,4,255,b'S',0,0), // body
+    f(24998,11,3,b'm',144,4,255,b'S',0,0), // body_format
     // envoy.config.route.v3.FilterConfig
-    f(7753,6,1,b'm',360,4,255,b'S',0,0), // config
-    f(25002,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
-    f(15064,8,3,b'b',65535,0,255,b'S',0,0), // disabled
+    f(7794,6,1,b'm',360,4,255,b'S',0,0), // config
+    f(25043,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(15105,8,3,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25048,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(25059,11,6,b'm',356,4,0,b'S',0,0), // range_match
-    f(25070,13,7,b'b',65535,4,0,b'S',0,0), // present_match
-    f(24844,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
-    f(25083,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
-    f(25095,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(25107,16,11,b'm',332,4,0,b'S',0,0), // safe_regex_match
-    f(25123,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(24832,12,13,b'm',334,4,0,b'S',0,0), // string_match
-    f(25137,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
+    f(25089,11,4,b's',65535,4,0,b'S',0,0), // exact_match
+    f(25100,11,6,b'm',356,4,0,b'S',0,0), // range_match
+    f(25111,13,7,b'b',65535,4,0,b'S',0,0), // present_match
+    f(24885,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(25124,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
+    f(25136,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
+    f(25148,16,11,b'm',332,4,0,b'S',0,0), // safe_regex_match
+    f(25164,14,12,b's',65535,4,0,b'S',0,0), // contains_match
+    f(24873,12,13,b'm',334,4,0,b'S',0,0), // string_match
+    f(25178,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24832,12,5,b'm',334,4,0,b'S',0,0), // string_match
-    f(25070,13,6,b'b',65535,4,0,b'S',0,0), // present_match
+    f(24873,12,5,b'm',334,4,0,b'S',0,0), // string_match
+    f(25111,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
-    f(25245,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
-    f(25258,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
-    f(25271,13,3,b'e',29,0,255,b'S',0,0), // response_code
-    f(25284,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
-    f(25298,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
-    f(25312,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
-    f(25323,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
-    f(25338,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(25351,13,9,b'm',331,4,1,b'S',0,0), // regex_rewrite
-    f(25364,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
+    f(25286,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
+    f(25299,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
+    f(25312,13,3,b'e',29,0,255,b'S',0,0), // response_code
+    f(25325,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
+    f(25339,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
+    f(25353,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
+    f(25364,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
+    f(25379,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
+    f(25392,13,9,b'm',331,4,1,b'S',0,0), // regex_rewrite
+    f(25405,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.Route
-    f(12838,5,1,b'm',203,4,255,b'S',0,0), // match
-    f(25403,5,2,b'm',190,4,0,b'S',0,0), // route
-    f(25408,8,3,b'm',187,4,0,b'S',0,0), // redirect
-    f(9678,8,4,b'm',119,4,255,b'I',25416,32), // metadata
-    f(25518,9,5,b'm',182,4,255,b'I',25448,70), // decorator
-    f(25527,15,7,b'm',183,4,0,b'S',0,0), // direct_response
-    f(25542,22,9,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(25564,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(25587,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25613,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(25638,23,13,b'm',189,1,255,b'S',0,0), // typed_per_filter_config
+    f(12879,5,1,b'm',203,4,255,b'S',0,0), // match
+    f(25444,5,2,b'm',190,4,0,b'S',0,0), // route
+    f(25449,8,3,b'm',187,4,0,b'S',0,0), // redirect
+    f(9719,8,4,b'm',119,4,255,b'I',25457,32), // metadata
+    f(25559,9,5,b'm',182,4,255,b'I',25489,70), // decorator
+    f(25568,15,7,b'm',183,4,0,b'S',0,0), // direct_response
+    f(25583,22,9,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(25605,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(25628,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25654,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(25679,23,13,b'm',189,1,255,b'S',0,0), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
-    f(4828,7,15,b'm',207,4,255,b'I',25661,35), // tracing
-    f(25779,30,16,b'm',374,4,255,b'I',25696,83), // per_request_buffer_limit_bytes
-    f(25881,13,17,b'm',65535,4,0,b'R',25809,72), // filter_action
-    f(25943,21,18,b'm',65535,4,0,b'R',25894,49), // non_forwarding_action
-    f(22593,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(25964,25,20,b'm',375,4,255,b'I',25696,83), // request_body_buffer_limit
-    f(26091,16,21,b'm',148,2,255,b'R',25989,102), // route_specifiers
+    f(4828,7,15,b'm',207,4,255,b'I',25702,35), // tracing
+    f(25820,30,16,b'm',374,4,255,b'I',25737,83), // per_request_buffer_limit_bytes
+    f(25922,13,17,b'm',65535,4,0,b'R',25850,72), // filter_action
+    f(25984,21,18,b'm',65535,4,0,b'R',25935,49), // non_forwarding_action
+    f(22634,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(26005,25,20,b'm',375,4,255,b'I',25737,83), // request_body_buffer_limit
+    f(26132,16,21,b'm',148,2,255,b'R',26030,102), // route_specifiers
     // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
-    f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12950,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
-    f(26193,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
-    f(26207,17,3,b'm',211,4,0,b'S',0,0), // weighted_clusters
-    f(26283,14,4,b'm',119,4,255,b'I',26224,59), // metadata_match
-    f(25298,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
-    f(26297,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(26317,17,7,b'm',361,4,1,b'S',0,0), // auto_host_rewrite
-    f(15236,7,8,b'm',364,4,255,b'S',0,0), // timeout
-    f(15259,12,9,b'm',65535,4,255,b'R',26334,103), // retry_policy
+    f(26234,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
+    f(26248,17,3,b'm',211,4,0,b'S',0,0), // weighted_clusters
+    f(26324,14,4,b'm',119,4,255,b'I',26265,59), // metadata_match
+    f(25339,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
+    f(26338,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
+    f(26358,17,7,b'm',361,4,1,b'S',0,0), // auto_host_rewrite
+    f(15277,7,8,b'm',364,4,255,b'S',0,0), // timeout
+    f(15300,12,9,b'm',65535,4,255,b'R',26375,103), // retry_policy
     f(2011,8,11,b'e',22,0,255,b'S',0,0), // priority
-    f(26506,11,13,b'm',65535,2,255,b'R',26437,69), // rate_limits
-    f(26560,22,14,b'm',361,4,255,b'I',26517,43), // include_vh_rate_limits
-    f(26582,11,15,b'm',191,2,255,b'S',0,0), // hash_policy
-    f(26682,4,17,b'm',65535,4,255,b'R',26593,89), // cors
-    f(26686,31,20,b'e',30,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(26717,16,23,b'm',364,4,255,b'S',0,0), // max_grpc_timeout
-    f(17450,12,24,b'm',364,4,255,b'S',0,0), // idle_timeout
-    f(26733,15,25,b'm',199,2,255,b'S',0,0), // upgrade_configs
-    f(26780,24,26,b'e',65535,0,255,b'R',26748,32), // internal_redirect_action
-    f(26878,12,27,b'm',65535,4,255,b'R',26804,74), // hedge_policy
-    f(26890,19,28,b'm',364,4,255,b'S',0,0), // grpc_timeout_offset
-    f(26909,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
-    f(26928,23,30,b'm',198,2,255,b'S',0,0), // request_mirror_policies
-    f(26951,22,31,b'm',374,4,255,b'R',26748,32), // max_internal_redirects
-    f(25351,13,32,b'm',331,4,255,b'S',0,0), // regex_rewrite
-    f(27008,25,33,b'm',360,4,255,b'R',26973,35), // retry_policy_typed_config
-    f(27033,24,34,b'm',65535,4,255,b'R',26748,32), // internal_redirect_policy
-    f(27057,23,35,b'm',331,4,1,b'S',0,0), // host_rewrite_path_regex
-    f(17502,19,36,b'm',197,4,255,b'S',0,0), // max_stream_duration
-    f(27164,24,37,b's',65535,4,0,b'R',27080,84), // cluster_specifier_plugin
-    f(27188,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
-    f(27211,31,39,b'm',65535,4,0,b'R',27080,84), // inline_cluster_specifier_plugin
-    f(27337,17,40,b'm',148,4,255,b'I',27242,95), // early_data_policy
-    f(27354,19,41,b'm',148,4,255,b'S',0,0), // path_rewrite_policy
-    f(27443,13,42,b'm',364,4,255,b'I',27373,70), // flush_timeout
-    f(27456,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
-    f(25364,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
+    f(26547,11,13,b'm',65535,2,255,b'R',26478,69), // rate_limits
+    f(26601,22,14,b'm',361,4,255,b'I',26558,43), // include_vh_rate_limits
+    f(26623,11,15,b'm',191,2,255,b'S',0,0), // hash_policy
+    f(26723,4,17,b'm',65535,4,255,b'R',26634,89), // cors
+    f(26727,31,20,b'e',30,0,255,b'S',0,0), // cluster_not_found_response_code
+    f(26758,16,23,b'm',364,4,255,b'S',0,0), // max_grpc_timeout
+    f(17491,12,24,b'm',364,4,255,b'S',0,0), // idle_timeout
+    f(26774,15,25,b'm',199,2,255,b'S',0,0), // upgrade_configs
+    f(26821,24,26,b'e',65535,0,255,b'R',26789,32), // internal_redirect_action
+    f(26919,12,27,b'm',65535,4,255,b'R',26845,74), // hedge_policy
+    f(26931,19,28,b'm',364,4,255,b'S',0,0), // grpc_timeout_offset
+    f(26950,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
+    f(26969,23,30,b'm',198,2,255,b'S',0,0), // request_mirror_policies
+    f(26992,22,31,b'm',374,4,255,b'R',26789,32), // max_internal_redirects
+    f(25392,13,32,b'm',331,4,255,b'S',0,0), // regex_rewrite
+    f(27049,25,33,b'm',360,4,255,b'R',27014,35), // retry_policy_typed_config
+    f(27074,24,34,b'm',65535,4,255,b'R',26789,32), // internal_redirect_policy
+    f(27098,23,35,b'm',331,4,1,b'S',0,0), // host_rewrite_path_regex
+    f(17543,19,36,b'm',197,4,255,b'S',0,0), // max_stream_duration
+    f(27205,24,37,b's',65535,4,0,b'R',27121,84), // cluster_specifier_plugin
+    f(27229,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
+    f(27252,31,39,b'm',65535,4,0,b'R',27121,84), // inline_cluster_specifier_plugin
+    f(27378,17,40,b'm',148,4,255,b'I',27283,95), // early_data_policy
+    f(27395,19,41,b'm',148,4,255,b'S',0,0), // path_rewrite_policy
+    f(27484,13,42,b'm',364,4,255,b'I',27414,70), // flush_timeout
+    f(27497,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
+    f(25405,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
     f(3744,6,1,b'm',195,4,0,b'S',0,0), // header
-    f(27512,6,2,b'm',193,4,0,b'S',0,0), // cookie
-    f(27518,21,3,b'm',192,4,0,b'S',0,0), // connection_properties
-    f(27539,8,4,b'b',65535,0,255,b'S',0,0), // terminal
-    f(27547,15,5,b'm',196,4,0,b'S',0,0), // query_parameter
-    f(27617,12,6,b'm',65535,4,0,b'R',27562,55), // filter_state
+    f(27553,6,2,b'm',193,4,0,b'S',0,0), // cookie
+    f(27559,21,3,b'm',192,4,0,b'S',0,0), // connection_properties
+    f(27580,8,4,b'b',65535,0,255,b'S',0,0), // terminal
+    f(27588,15,5,b'm',196,4,0,b'S',0,0), // query_parameter
+    f(27658,12,6,b'm',65535,4,0,b'R',27603,55), // filter_state
     // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    f(27694,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
+    f(27735,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(27849,3,2,b'm',364,4,255,b'I',27754,95), // ttl
-    f(131,4,3,b's',65535,0,255,b'I',27754,95), // path
-    f(27852,10,4,b'm',194,2,255,b'I',27754,95), // attributes
+    f(27890,3,2,b'm',364,4,255,b'I',27795,95), // ttl
+    f(131,4,3,b's',65535,0,255,b'I',27795,95), // path
+    f(27893,10,4,b'm',194,2,255,b'I',27795,95), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
     f(345,4,1,b's',65535,0,255,b'I',6803,36), // name
     f(2972,5,2,b's',65535,0,255,b'I',6803,36), // value
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    f(27973,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(25351,13,2,b'm',331,4,255,b'S',0,0), // regex_rewrite
+    f(28014,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(25392,13,2,b'm',331,4,255,b'S',0,0), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    f(17502,19,1,b'm',364,4,255,b'S',0,0), // max_stream_duration
-    f(28094,23,2,b'm',364,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(28117,26,3,b'm',364,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(17543,19,1,b'm',364,4,255,b'S',0,0), // max_stream_duration
+    f(28135,23,2,b'm',364,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(28158,26,3,b'm',364,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
-    f(28196,16,3,b'm',134,4,255,b'S',0,0), // runtime_fraction
-    f(28212,13,4,b'm',361,4,255,b'I',25661,35), // trace_sampled
-    f(26193,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
-    f(28225,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
-    f(28258,25,7,b'm',89,2,255,b'S',0,0), // request_headers_mutations
-    f(26297,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
+    f(28237,16,3,b'm',134,4,255,b'S',0,0), // runtime_fraction
+    f(28253,13,4,b'm',361,4,255,b'I',25702,35), // trace_sampled
+    f(26234,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(28266,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
+    f(28299,25,7,b'm',89,2,255,b'S',0,0), // request_headers_mutations
+    f(26338,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
     // envoy.config.route.v3.RouteAction.UpgradeConfig
-    f(28330,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(28342,7,2,b'm',361,4,255,b'S',0,0), // enabled
-    f(28412,14,3,b'm',65535,4,255,b'R',28349,63), // connect_config
+    f(28371,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(28383,7,2,b'm',361,4,255,b'S',0,0), // enabled
+    f(28453,14,3,b'm',65535,4,255,b'R',28390,63), // connect_config
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(28466,13,2,b'm',209,2,255,b'S',0,0), // virtual_hosts
-    f(28479,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
-    f(25564,23,4,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(25587,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25542,22,6,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(28500,17,7,b'm',361,4,255,b'S',0,0), // validate_clusters
-    f(25613,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(28613,4,9,b'm',65535,4,255,b'R',28517,96), // vhds
-    f(28617,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(28652,35,11,b'm',374,4,255,b'S',0,0), // max_direct_response_body_size_bytes
-    f(28687,25,12,b'm',65535,2,255,b'R',27080,84), // cluster_specifier_plugins
-    f(26928,23,13,b'm',198,2,255,b'S',0,0), // request_mirror_policies
-    f(28712,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
-    f(28740,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
-    f(25638,23,16,b'm',201,1,255,b'S',0,0), // typed_per_filter_config
-    f(9678,8,17,b'm',119,4,255,b'I',28779,38), // metadata
-    f(28817,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
-    f(26091,16,19,b'm',148,2,255,b'R',25989,102), // route_specifiers
+    f(28507,13,2,b'm',209,2,255,b'S',0,0), // virtual_hosts
+    f(28520,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
+    f(25605,23,4,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(25628,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25583,22,6,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(28541,17,7,b'm',361,4,255,b'S',0,0), // validate_clusters
+    f(25654,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(28654,4,9,b'm',65535,4,255,b'R',28558,96), // vhds
+    f(28658,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(28693,35,11,b'm',374,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(28728,25,12,b'm',65535,2,255,b'R',27121,84), // cluster_specifier_plugins
+    f(26969,23,13,b'm',198,2,255,b'S',0,0), // request_mirror_policies
+    f(28753,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
+    f(28781,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
+    f(25679,23,16,b'm',201,1,255,b'S',0,0), // typed_per_filter_config
+    f(9719,8,17,b'm',119,4,255,b'I',28820,38), // metadata
+    f(28858,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
+    f(26132,16,19,b'm',148,2,255,b'R',26030,102), // route_specifiers
     // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
-    f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12950,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteList
-    f(28926,6,1,b'm',188,2,255,b'S',0,0), // routes
+    f(28967,6,1,b'm',188,2,255,b'S',0,0), // routes
     // envoy.config.route.v3.RouteMatch
-    f(28964,6,1,b's',65535,4,0,b'S',0,0), // prefix
+    f(29005,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(28970,14,4,b'm',361,4,255,b'S',0,0), // case_sensitive
-    f(28984,7,6,b'm',185,2,255,b'S',0,0), // headers
-    f(28991,16,7,b'm',186,2,255,b'S',0,0), // query_parameters
-    f(29007,4,8,b'm',205,4,255,b'S',0,0), // grpc
-    f(28196,16,9,b'm',134,4,255,b'S',0,0), // runtime_fraction
-    f(29011,10,10,b'm',332,4,0,b'S',0,0), // safe_regex
-    f(29021,11,11,b'm',206,4,255,b'S',0,0), // tls_context
-    f(29032,15,12,b'm',204,4,0,b'S',0,0), // connect_matcher
-    f(29144,16,13,b'm',328,2,255,b'R',29047,97), // dynamic_metadata
-    f(29160,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
-    f(29181,17,15,b'm',148,4,0,b'S',0,0), // path_match_policy
-    f(27617,12,16,b'm',324,2,255,b'S',0,0), // filter_state
-    f(29198,7,17,b'm',181,2,255,b'S',0,0), // cookies
+    f(29011,14,4,b'm',361,4,255,b'S',0,0), // case_sensitive
+    f(29025,7,6,b'm',185,2,255,b'S',0,0), // headers
+    f(29032,16,7,b'm',186,2,255,b'S',0,0), // query_parameters
+    f(29048,4,8,b'm',205,4,255,b'S',0,0), // grpc
+    f(28237,16,9,b'm',134,4,255,b'S',0,0), // runtime_fraction
+    f(29052,10,10,b'm',332,4,0,b'S',0,0), // safe_regex
+    f(29062,11,11,b'm',206,4,255,b'S',0,0), // tls_context
+    f(29073,15,12,b'm',204,4,0,b'S',0,0), // connect_matcher
+    f(29185,16,13,b'm',328,2,255,b'R',29088,97), // dynamic_metadata
+    f(29201,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
+    f(29222,17,15,b'm',148,4,0,b'S',0,0), // path_match_policy
+    f(27658,12,16,b'm',324,2,255,b'S',0,0), // filter_state
+    f(29239,7,17,b'm',181,2,255,b'S',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    f(29361,9,1,b'm',361,4,255,b'S',0,0), // presented
-    f(29370,9,2,b'm',361,4,255,b'S',0,0), // validated
+    f(29402,9,1,b'm',361,4,255,b'S',0,0), // presented
+    f(29411,9,2,b'm',361,4,255,b'S',0,0), // validated
     // envoy.config.route.v3.Tracing
-    f(29408,15,1,b'm',350,4,255,b'I',6803,36), // client_sampling
-    f(29423,15,2,b'm',350,4,255,b'I',6803,36), // random_sampling
-    f(29438,16,3,b'm',350,4,255,b'I',6803,36), // overall_sampling
-    f(29454,11,4,b'm',344,2,255,b'I',6803,36), // custom_tags
-    f(24887,9,5,b's',65535,0,255,b'I',6803,36), // operation
-    f(29465,18,6,b's',65535,0,255,b'I',6803,36), // upstream_operation
+    f(29449,15,1,b'm',350,4,255,b'I',6803,36), // client_sampling
+    f(29464,15,2,b'm',350,4,255,b'I',6803,36), // random_sampling
+    f(29479,16,3,b'm',350,4,255,b'I',6803,36), // overall_sampling
+    f(29495,11,4,b'm',344,2,255,b'I',6803,36), // custom_tags
+    f(24928,9,5,b's',65535,0,255,b'I',6803,36), // operation
+    f(29506,18,6,b's',65535,0,255,b'I',6803,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
     f(345,4,2,b's',65535,0,255,b'S',0,0), // name
-    f(28984,7,4,b'm',185,2,255,b'S',0,0), // headers
+    f(29025,7,4,b'm',185,2,255,b'S',0,0), // headers
     // envoy.config.route.v3.VirtualHost
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(29552,7,2,b's',65535,2,255,b'S',0,0), // domains
-    f(28926,6,3,b'm',188,2,255,b'S',0,0), // routes
-    f(29559,11,4,b'e',31,0,255,b'S',0,0), // require_tls
-    f(29570,16,5,b'm',208,2,255,b'S',0,0), // virtual_clusters
-    f(26506,11,6,b'm',65535,2,255,b'R',26437,69), // rate_limits
-    f(25542,22,7,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(26682,4,8,b'm',65535,4,255,b'R',26593,89), // cors
-    f(25564,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(25587,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25613,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(29586,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
-    f(25638,23,15,b'm',210,1,255,b'S',0,0), // typed_per_filter_config
-    f(15259,12,16,b'm',65535,4,255,b'R',26334,103), // retry_policy
-    f(26878,12,17,b'm',65535,4,255,b'R',26804,74), // hedge_policy
-    f(25779,30,18,b'm',374,4,255,b'I',25696,83), // per_request_buffer_limit_bytes
-    f(29615,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(27008,25,20,b'm',360,4,255,b'R',26973,35), // retry_policy_typed_config
-    f(29648,7,21,b'm',381,4,255,b'S',0,0), // matcher
-    f(26928,23,22,b'm',198,2,255,b'S',0,0), // request_mirror_policies
-    f(29717,31,23,b'b',65535,0,255,b'I',29655,62), // include_is_timeout_retry_header
-    f(9678,8,24,b'm',119,4,255,b'I',29748,39), // metadata
-    f(25964,25,25,b'm',375,4,255,b'I',25696,83), // request_body_buffer_limit
-    f(26091,16,26,b'm',148,2,255,b'R',25989,102), // route_specifiers
+    f(29593,7,2,b's',65535,2,255,b'S',0,0), // domains
+    f(28967,6,3,b'm',188,2,255,b'S',0,0), // routes
+    f(29600,11,4,b'e',31,0,255,b'S',0,0), // require_tls
+    f(29611,16,5,b'm',208,2,255,b'S',0,0), // virtual_clusters
+    f(26547,11,6,b'm',65535,2,255,b'R',26478,69), // rate_limits
+    f(25583,22,7,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(26723,4,8,b'm',65535,4,255,b'R',26634,89), // cors
+    f(25605,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(25628,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25654,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(29627,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
+    f(25679,23,15,b'm',210,1,255,b'S',0,0), // typed_per_filter_config
+    f(15300,12,16,b'm',65535,4,255,b'R',26375,103), // retry_policy
+    f(26919,12,17,b'm',65535,4,255,b'R',26845,74), // hedge_policy
+    f(25820,30,18,b'm',374,4,255,b'I',25737,83), // per_request_buffer_limit_bytes
+    f(29656,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
+    f(27049,25,20,b'm',360,4,255,b'R',27014,35), // retry_policy_typed_config
+    f(29689,7,21,b'm',381,4,255,b'S',0,0), // matcher
+    f(26969,23,22,b'm',198,2,255,b'S',0,0), // request_mirror_policies
+    f(29758,31,23,b'b',65535,0,255,b'I',29696,62), // include_is_timeout_retry_header
+    f(9719,8,24,b'm',119,4,255,b'I',29789,39), // metadata
+    f(26005,25,25,b'm',375,4,255,b'I',25737,83), // request_body_buffer_limit
+    f(26132,16,26,b'm',148,2,255,b'R',26030,102), // route_specifiers
     // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
-    f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12950,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
     // envoy.config.route.v3.WeightedCluster
     f(7197,8,1,b'm',212,2,255,b'S',0,0), // clusters
-    f(29883,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
-    f(29944,12,3,b'm',374,4,255,b'I',29901,43), // total_weight
-    f(27973,11,4,b's',65535,4,0,b'S',0,0), // header_name
-    f(29956,15,5,b'm',361,4,0,b'S',0,0), // use_hash_policy
+    f(29924,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
+    f(29985,12,3,b'm',374,4,255,b'I',29942,43), // total_weight
+    f(28014,11,4,b's',65535,4,0,b'S',0,0), // header_name
+    f(29997,15,5,b'm',361,4,0,b'S',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'm',374,4,255,b'S',0,0), // weight
-    f(26283,14,3,b'm',119,4,255,b'I',26224,59), // metadata_match
-    f(25542,22,4,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(25564,23,5,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(25587,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25613,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(25638,23,10,b'm',65535,1,255,b'R',30022,66), // typed_per_filter_config
-    f(26297,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
-    f(26193,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(26324,14,3,b'm',119,4,255,b'I',26265,59), // metadata_match
+    f(25583,22,4,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(25605,23,5,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(25628,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25654,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(25679,23,10,b'm',65535,1,255,b'R',30063,66), // typed_per_filter_config
+    f(26338,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
+    f(26234,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(30141,6,2,b's',65535,4,0,b'S',0,0), // format
+    f(30182,6,2,b's',65535,4,0,b'S',0,0), // format
     f(6726,11,3,b'm',371,4,0,b'S',0,0), // json_format
-    f(30147,17,4,b'm',371,4,0,b'S',0,0), // typed_json_format
+    f(30188,17,4,b'm',371,4,0,b'S',0,0), // typed_json_format
     f(942,10,5,b'm',144,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
     f(942,10,1,b'm',144,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
     f(942,10,1,b'm',144,4,0,b'S',0,0), // log_format
     // envoy.extensions.clusters.dns.v3.DnsCluster
-    f(9336,16,3,b'm',364,4,255,b'S',0,0), // dns_refresh_rate
-    f(10334,24,4,b'm',217,4,255,b'S',0,0), // dns_failure_refresh_rate
-    f(10131,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(10820,10,6,b'm',364,4,255,b'S',0,0), // dns_jitter
+    f(9377,16,3,b'm',364,4,255,b'S',0,0), // dns_refresh_rate
+    f(10375,24,4,b'm',217,4,255,b'S',0,0), // dns_failure_refresh_rate
+    f(10172,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
+    f(10861,10,6,b'm',364,4,255,b'S',0,0), // dns_jitter
     f(5677,25,7,b'm',148,4,255,b'S',0,0), // typed_dns_resolver_config
-    f(9352,17,8,b'e',33,0,255,b'S',0,0), // dns_lookup_family
-    f(30321,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
-    f(30353,20,10,b'm',364,4,255,b'S',0,0), // dns_min_refresh_rate
+    f(9393,17,8,b'e',33,0,255,b'S',0,0), // dns_lookup_family
+    f(30362,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
+    f(30394,20,10,b'm',364,4,255,b'S',0,0), // dns_min_refresh_rate
     // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    f(12711,13,1,b'm',364,4,255,b'S',0,0), // base_interval
-    f(12724,12,2,b'm',364,4,255,b'S',0,0), // max_interval
+    f(12752,13,1,b'm',364,4,255,b'S',0,0), // base_interval
+    f(12765,12,2,b'm',364,4,255,b'S',0,0), // max_interval
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    f(30496,10,1,b's',65535,4,0,b'S',0,0), // object_key
-    f(19901,13,2,b'm',144,4,1,b'S',0,0), // format_string
-    f(30553,9,3,b'b',65535,0,255,b'I',30506,47), // read_only
-    f(30644,20,4,b'e',34,0,255,b'I',30562,82), // shared_with_upstream
-    f(30664,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
-    f(30677,11,6,b's',65535,0,255,b'S',0,0), // factory_key
+    f(30537,10,1,b's',65535,4,0,b'S',0,0), // object_key
+    f(19942,13,2,b'm',144,4,1,b'S',0,0), // format_string
+    f(30594,9,3,b'b',65535,0,255,b'I',30547,47), // read_only
+    f(30685,20,4,b'e',34,0,255,b'I',30603,82), // shared_with_upstream
+    f(30705,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
+    f(30718,11,6,b's',65535,0,255,b'S',0,0), // factory_key
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    f(30751,9,1,b'm',221,4,255,b'S',0,0), // mutations
-    f(28617,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(30792,9,1,b'm',221,4,255,b'S',0,0), // mutations
+    f(28658,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
-    f(30751,9,1,b'm',221,4,255,b'S',0,0), // mutations
+    f(30792,9,1,b'm',221,4,255,b'S',0,0), // mutations
     // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    f(30889,17,1,b'm',89,2,255,b'S',0,0), // request_mutations
-    f(30906,18,2,b'm',89,2,255,b'S',0,0), // response_mutations
-    f(30958,25,3,b'm',65535,2,255,b'R',30924,34), // query_parameter_mutations
-    f(31018,27,4,b'm',89,2,255,b'R',30983,35), // response_trailers_mutations
-    f(31045,26,5,b'm',89,2,255,b'R',30983,35), // request_trailers_mutations
+    f(30930,17,1,b'm',89,2,255,b'S',0,0), // request_mutations
+    f(30947,18,2,b'm',89,2,255,b'S',0,0), // response_mutations
+    f(30999,25,3,b'm',65535,2,255,b'R',30965,34), // query_parameter_mutations
+    f(31059,27,4,b'm',89,2,255,b'R',31024,35), // response_trailers_mutations
+    f(31086,26,5,b'm',89,2,255,b'R',31024,35), // request_trailers_mutations
     // envoy.extensions.filters.http.router.v3.Router
-    f(31173,13,1,b'm',361,4,255,b'I',31117,56), // dynamic_stats
-    f(31186,16,2,b'b',65535,0,255,b'I',25661,35), // start_child_span
-    f(31202,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(31214,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(31236,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(31305,27,6,b'b',65535,0,255,b'I',31256,49), // respect_expected_rq_timeout
-    f(31358,40,7,b'b',65535,0,255,b'I',31332,26), // suppress_grpc_request_failure_code_stats
-    f(31444,21,8,b'm',242,2,255,b'R',31398,46), // upstream_http_filters
-    f(31526,20,9,b'm',223,4,255,b'I',31465,61), // upstream_log_options
-    f(31546,33,10,b'm',361,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(31214,13,1,b'm',361,4,255,b'I',31158,56), // dynamic_stats
+    f(31227,16,2,b'b',65535,0,255,b'I',25702,35), // start_child_span
+    f(31243,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(31255,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(31277,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(31346,27,6,b'b',65535,0,255,b'I',31297,49), // respect_expected_rq_timeout
+    f(31399,40,7,b'b',65535,0,255,b'I',31373,26), // suppress_grpc_request_failure_code_stats
+    f(31485,21,8,b'm',242,2,255,b'R',31439,46), // upstream_http_filters
+    f(31567,20,9,b'm',223,4,255,b'I',31506,61), // upstream_log_options
+    f(31587,33,10,b'm',361,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(31650,37,1,b'b',65535,0,255,b'I',6803,36), // flush_upstream_log_on_upstream_stream
-    f(31687,27,2,b'm',364,4,255,b'I',6803,36), // upstream_log_flush_interval
+    f(31691,37,1,b'b',65535,0,255,b'I',6803,36), // flush_upstream_log_on_upstream_stream
+    f(31728,27,2,b'm',364,4,255,b'I',6803,36), // upstream_log_flush_interval
     // envoy.extensions.filters.http.set_filter_state.v3.Config
-    f(31770,18,1,b'm',218,2,255,b'S',0,0), // on_request_headers
-    f(31830,17,2,b'b',65535,0,255,b'R',31788,42), // clear_route_cache
+    f(31811,18,1,b'm',218,2,255,b'S',0,0), // on_request_headers
+    f(31871,17,2,b'b',65535,0,255,b'R',31829,42), // clear_route_cache
     // envoy.extensions.filters.http.set_metadata.v3.Config
-    f(31899,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(31940,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
     f(2972,5,2,b'm',371,4,255,b'S',0,0), // value
-    f(9678,8,3,b'm',226,2,255,b'S',0,0), // metadata
+    f(9719,8,3,b'm',226,2,255,b'S',0,0), // metadata
     // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    f(31899,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(31971,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
+    f(31940,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(32012,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
     f(2972,5,3,b'm',371,4,255,b'S',0,0), // value
-    f(32025,11,4,b'm',360,4,255,b'R',31986,39), // typed_value
+    f(32066,11,4,b'm',360,4,255,b'R',32027,39), // typed_value
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    f(22593,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32168,12,2,b'm',359,4,255,b'S',0,0), // token_bucket
-    f(32180,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
+    f(22634,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(32209,12,2,b'm',359,4,255,b'S',0,0), // token_bucket
+    f(32221,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    f(23515,5,1,b'm',232,2,255,b'S',0,0), // rules
-    f(32321,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
-    f(18461,17,3,b'm',127,4,255,b'S',0,0), // pass_through_tlvs
-    f(32358,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
-    f(22593,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32428,12,6,b'e',65535,0,255,b'R',32377,51), // tlv_location
+    f(23556,5,1,b'm',232,2,255,b'S',0,0), // rules
+    f(32362,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
+    f(18502,17,3,b'm',127,4,255,b'S',0,0), // pass_through_tlvs
+    f(32399,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
+    f(22634,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(32469,12,6,b'e',65535,0,255,b'R',32418,51), // tlv_location
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    f(31899,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(12909,3,2,b's',65535,0,255,b'S',0,0), // key
-    f(32518,21,3,b'e',35,0,255,b'S',0,0), // value_string_encoding
+    f(31940,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(12950,3,2,b's',65535,0,255,b'S',0,0), // key
+    f(32559,21,3,b'e',35,0,255,b'S',0,0), // value_string_encoding
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
-    f(18547,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
-    f(32609,14,2,b'm',231,4,255,b'S',0,0), // on_tlv_present
+    f(18588,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
+    f(32650,14,2,b'm',231,4,255,b'S',0,0), // on_tlv_present
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(32739,25,1,b'm',361,4,255,b'R',32686,53), // enable_ja3_fingerprinting
-    f(32819,24,2,b'm',374,4,255,b'I',32764,55), // initial_read_buffer_size
-    f(32843,25,3,b'm',361,4,255,b'R',32686,53), // enable_ja4_fingerprinting
-    f(32868,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(32915,21,5,b'm',374,4,255,b'S',0,0), // max_client_hello_size
+    f(32780,25,1,b'm',361,4,255,b'R',32727,53), // enable_ja3_fingerprinting
+    f(32860,24,2,b'm',374,4,255,b'I',32805,55), // initial_read_buffer_size
+    f(32884,25,3,b'm',361,4,255,b'R',32727,53), // enable_ja4_fingerprinting
+    f(32909,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(32956,21,5,b'm',374,4,255,b'S',0,0), // max_client_hello_size
     // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    f(22593,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(8668,15,2,b'm',375,4,255,b'S',0,0), // max_connections
-    f(33004,5,3,b'm',364,4,255,b'S',0,0), // delay
-    f(32180,15,4,b'm',133,4,255,b'S',0,0), // runtime_enabled
+    f(22634,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(8709,15,2,b'm',375,4,255,b'S',0,0), // max_connections
+    f(33045,5,3,b'm',364,4,255,b'S',0,0), // delay
+    f(32221,15,4,b'm',133,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.network.direct_response.v3.Config
-    f(33067,8,1,b'm',100,4,255,b'S',0,0), // response
+    f(33108,8,1,b'm',100,4,255,b'S',0,0), // response
     // envoy.extensions.filters.network.echo.v3.Echo
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(33201,10,1,b'e',36,0,255,b'S',0,0), // codec_type
-    f(22593,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(33211,3,3,b'm',244,4,0,b'S',0,0), // rds
+    f(33242,10,1,b'e',36,0,255,b'S',0,0), // codec_type
+    f(22634,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(33252,3,3,b'm',244,4,0,b'S',0,0), // rds
     f(2551,12,4,b'm',200,4,0,b'S',0,0), // route_config
-    f(33214,12,5,b'm',242,2,255,b'S',0,0), // http_filters
-    f(33226,14,6,b'm',361,4,255,b'S',0,0), // add_user_agent
-    f(4828,7,7,b'm',65535,4,255,b'R',33240,28), // tracing
-    f(9293,21,8,b'm',111,4,255,b'S',0,0), // http_protocol_options
-    f(9314,22,9,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(33268,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(33279,13,12,b'm',364,4,255,b'S',0,0), // drain_timeout
+    f(33255,12,5,b'm',242,2,255,b'S',0,0), // http_filters
+    f(33267,14,6,b'm',361,4,255,b'S',0,0), // add_user_agent
+    f(4828,7,7,b'm',65535,4,255,b'R',33281,28), // tracing
+    f(9334,21,8,b'm',111,4,255,b'S',0,0), // http_protocol_options
+    f(9355,22,9,b'm',114,4,255,b'S',0,0), // http2_protocol_options
+    f(33309,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(33320,13,12,b'm',364,4,255,b'S',0,0), // drain_timeout
     f(4311,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(33292,18,14,b'm',361,4,255,b'S',0,0), // use_remote_address
-    f(33310,19,15,b'm',361,4,255,b'S',0,0), // generate_request_id
-    f(33329,27,16,b'e',37,0,255,b'S',0,0), // forward_client_cert_details
-    f(33356,31,17,b'm',240,4,255,b'S',0,0), // set_current_client_cert_details
-    f(33387,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(33405,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(33496,49,20,b'b',65535,0,255,b'I',33425,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(33545,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(33560,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(26733,15,23,b'm',241,2,255,b'S',0,0), // upgrade_configs
-    f(33563,19,24,b'm',364,4,255,b'S',0,0), // stream_idle_timeout
-    f(33582,23,25,b'm',239,4,255,b'S',0,0), // internal_address_config
-    f(33605,21,26,b'm',364,4,255,b'S',0,0), // delayed_close_timeout
-    f(13905,15,28,b'm',364,4,255,b'S',0,0), // request_timeout
-    f(33626,22,29,b'm',374,4,255,b'S',0,0), // max_request_headers_kb
-    f(33648,14,30,b'm',361,4,255,b'S',0,0), // normalize_path
-    f(33700,13,31,b'm',65535,4,0,b'R',33662,38), // scoped_routes
-    f(33713,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(33741,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(33754,28,34,b'e',39,0,255,b'S',0,0), // server_header_transformation
-    f(9733,28,35,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
-    f(33782,20,36,b'm',245,4,255,b'S',0,0), // request_id_extension
-    f(33802,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(33835,18,38,b'm',243,4,255,b'S',0,0), // local_reply_config
-    f(33853,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(33957,36,40,b'm',361,4,255,b'I',33877,80), // stream_error_on_invalid_http_message
-    f(33993,23,41,b'm',364,4,255,b'S',0,0), // request_headers_timeout
-    f(34016,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(34071,26,43,b'm',65535,4,255,b'R',34035,36), // path_normalization_options
-    f(34120,22,44,b'm',65535,4,255,b'R',34097,23), // http3_protocol_options
-    f(34142,32,45,b'e',38,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(34174,32,46,b'm',148,2,255,b'S',0,0), // original_ip_detection_extensions
-    f(34206,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(34229,28,48,b'm',136,4,255,b'S',0,0), // scheme_header_transformation
-    f(34257,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(34276,30,50,b'm',148,4,255,b'R',0,0), // typed_header_validation_config
-    f(34306,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(34362,32,52,b'm',148,2,255,b'R',34329,33), // early_header_mutation_extensions
-    f(34394,35,53,b'm',361,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(34461,25,54,b'm',364,4,255,b'I',34429,32), // access_log_flush_interval
-    f(34486,31,55,b'b',65535,0,255,b'I',34429,32), // flush_access_log_on_new_request
-    f(34517,18,56,b'm',238,4,255,b'I',34429,32), // access_log_options
-    f(34629,21,57,b'b',65535,0,255,b'I',34535,94), // append_local_overload
-    f(34700,34,58,b'b',65535,0,255,b'I',34650,50), // http1_safe_max_connection_duration
-    f(34734,20,59,b'm',364,4,255,b'S',0,0), // stream_flush_timeout
-    f(34754,27,60,b'm',381,4,255,b'R',0,0), // forward_client_cert_matcher
-    f(34781,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(34801,20,62,b'm',357,4,255,b'S',0,0), // drain_timeout_jitter
+    f(33333,18,14,b'm',361,4,255,b'S',0,0), // use_remote_address
+    f(33351,19,15,b'm',361,4,255,b'S',0,0), // generate_request_id
+    f(33370,27,16,b'e',37,0,255,b'S',0,0), // forward_client_cert_details
+    f(33397,31,17,b'm',240,4,255,b'S',0,0), // set_current_client_cert_details
+    f(33428,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(33446,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(33537,49,20,b'b',65535,0,255,b'I',33466,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(33586,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(33601,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(26774,15,23,b'm',241,2,255,b'S',0,0), // upgrade_configs
+    f(33604,19,24,b'm',364,4,255,b'S',0,0), // stream_idle_timeout
+    f(33623,23,25,b'm',239,4,255,b'S',0,0), // internal_address_config
+    f(33646,21,26,b'm',364,4,255,b'S',0,0), // delayed_close_timeout
+    f(13946,15,28,b'm',364,4,255,b'S',0,0), // request_timeout
+    f(33667,22,29,b'm',374,4,255,b'S',0,0), // max_request_headers_kb
+    f(33689,14,30,b'm',361,4,255,b'S',0,0), // normalize_path
+    f(33741,13,31,b'm',65535,4,0,b'R',33703,38), // scoped_routes
+    f(33754,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(33782,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(33795,28,34,b'e',39,0,255,b'S',0,0), // server_header_transformation
+    f(9774,28,35,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
+    f(33823,20,36,b'm',245,4,255,b'S',0,0), // request_id_extension
+    f(33843,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(33876,18,38,b'm',243,4,255,b'S',0,0), // local_reply_config
+    f(33894,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(33998,36,40,b'm',361,4,255,b'I',33918,80), // stream_error_on_invalid_http_message
+    f(34034,23,41,b'm',364,4,255,b'S',0,0), // request_headers_timeout
+    f(34057,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(34112,26,43,b'm',65535,4,255,b'R',34076,36), // path_normalization_options
+    f(34161,22,44,b'm',65535,4,255,b'R',34138,23), // http3_protocol_options
+    f(34183,32,45,b'e',38,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(34215,32,46,b'm',148,2,255,b'S',0,0), // original_ip_detection_extensions
+    f(34247,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(34270,28,48,b'm',136,4,255,b'S',0,0), // scheme_header_transformation
+    f(34298,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(34317,30,50,b'm',148,4,255,b'R',0,0), // typed_header_validation_config
+    f(34347,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(34403,32,52,b'm',148,2,255,b'R',34370,33), // early_header_mutation_extensions
+    f(34435,35,53,b'm',361,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(34502,25,54,b'm',364,4,255,b'I',34470,32), // access_log_flush_interval
+    f(34527,31,55,b'b',65535,0,255,b'I',34470,32), // flush_access_log_on_new_request
+    f(34558,18,56,b'm',238,4,255,b'I',34470,32), // access_log_options
+    f(34670,21,57,b'b',65535,0,255,b'I',34576,94), // append_local_overload
+    f(34741,34,58,b'b',65535,0,255,b'I',34691,50), // http1_safe_max_connection_duration
+    f(34775,20,59,b'm',364,4,255,b'S',0,0), // stream_flush_timeout
+    f(34795,27,60,b'm',381,4,255,b'R',0,0), // forward_client_cert_matcher
+    f(34822,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(34842,20,62,b'm',357,4,255,b'S',0,0), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(34461,25,1,b'm',364,4,255,b'I',6803,36), // access_log_flush_interval
-    f(34486,31,2,b'b',65535,0,255,b'I',6803,36), // flush_access_log_on_new_request
-    f(34922,44,3,b'b',65535,0,255,b'I',6803,36), // flush_log_on_tunnel_successfully_established
+    f(34502,25,1,b'm',364,4,255,b'I',6803,36), // access_log_flush_interval
+    f(34527,31,2,b'b',65535,0,255,b'I',6803,36), // flush_access_log_on_new_request
+    f(34963,44,3,b'b',65535,0,255,b'I',6803,36), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(35069,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
-    f(35081,11,2,b'm',97,2,255,b'S',0,0), // cidr_ranges
+    f(35110,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
+    f(35122,11,2,b'm',97,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(35201,7,1,b'm',361,4,255,b'S',0,0), // subject
-    f(35208,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(35242,7,1,b'm',361,4,255,b'S',0,0), // subject
+    f(35249,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(35212,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(30141,6,7,b'e',65535,0,255,b'R',0,0), // format
-    f(35217,6,8,b'b',65535,0,255,b'R',0,0), // issuer
+    f(35253,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(30182,6,7,b'e',65535,0,255,b'R',0,0), // format
+    f(35258,6,8,b'b',65535,0,255,b'R',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    f(28330,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(3548,7,2,b'm',242,2,255,b'R',35318,61), // filters
-    f(28342,7,3,b'm',361,4,255,b'S',0,0), // enabled
+    f(28371,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(3548,7,2,b'm',242,2,255,b'R',35359,61), // filters
+    f(28383,7,3,b'm',361,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,4,b'm',360,4,0,b'S',0,0), // typed_config
-    f(21310,16,5,b'm',65535,4,0,b'R',21267,43), // config_discovery
-    f(25002,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
-    f(15064,8,7,b'b',65535,0,255,b'S',0,0), // disabled
+    f(21351,16,5,b'm',65535,4,0,b'R',21308,43), // config_discovery
+    f(25043,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(15105,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    f(35525,7,1,b'm',246,2,255,b'S',0,0), // mappers
-    f(24957,11,2,b'm',144,4,255,b'S',0,0), // body_format
+    f(35566,7,1,b'm',246,2,255,b'S',0,0), // mappers
+    f(24998,11,2,b'm',144,4,255,b'S',0,0), // body_format
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(35595,13,1,b'm',98,4,255,b'S',0,0), // config_source
-    f(35608,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(35636,13,1,b'm',98,4,255,b'S',0,0), // config_source
+    f(35649,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
     f(3148,12,1,b'm',360,4,255,b'S',0,0), // typed_config
     // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
     f(3142,6,1,b'm',34,4,255,b'S',0,0), // filter
-    f(35777,11,2,b'm',374,4,255,b'S',0,0), // status_code
-    f(24953,4,3,b'm',100,4,255,b'S',0,0), // body
-    f(35788,20,4,b'm',144,4,255,b'S',0,0), // body_format_override
-    f(35808,14,5,b'm',109,2,255,b'S',0,0), // headers_to_add
+    f(35818,11,2,b'm',374,4,255,b'S',0,0), // status_code
+    f(24994,4,3,b'm',100,4,255,b'S',0,0), // body
+    f(35829,20,4,b'm',144,4,255,b'S',0,0), // body_format_override
+    f(35849,14,5,b'm',109,2,255,b'S',0,0), // headers_to_add
     // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    f(22593,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32168,12,2,b'm',359,4,255,b'S',0,0), // token_bucket
-    f(32180,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
-    f(35888,9,4,b's',65535,0,255,b'S',0,0), // share_key
+    f(22634,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(32209,12,2,b'm',359,4,255,b'S',0,0), // token_bucket
+    f(32221,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
+    f(35929,9,4,b's',65535,0,255,b'S',0,0), // share_key
     // envoy.extensions.filters.network.set_filter_state.v3.Config
-    f(35956,17,1,b'm',218,2,255,b'S',0,0), // on_new_connection
-    f(35973,27,2,b'm',218,2,255,b'S',0,0), // on_downstream_tls_handshake
-    f(36000,18,3,b'm',218,2,255,b'S',0,0), // on_downstream_data
+    f(35997,17,1,b'm',218,2,255,b'S',0,0), // on_new_connection
+    f(36014,27,2,b'm',218,2,255,b'S',0,0), // on_downstream_tls_handshake
+    f(36041,18,3,b'm',218,2,255,b'S',0,0), // on_downstream_data
     // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    f(22593,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22634,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(36130,23,3,b'm',364,4,255,b'I',20998,34), // downstream_idle_timeout
-    f(36153,21,4,b'm',364,4,255,b'I',20998,34), // upstream_idle_timeout
+    f(36171,23,3,b'm',364,4,255,b'I',21039,34), // downstream_idle_timeout
+    f(36194,21,4,b'm',364,4,255,b'I',21039,34), // upstream_idle_timeout
     f(4311,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(36174,20,7,b'm',374,4,255,b'S',0,0), // max_connect_attempts
-    f(17450,12,8,b'm',364,4,255,b'S',0,0), // idle_timeout
-    f(26283,14,9,b'm',119,4,255,b'I',26224,59), // metadata_match
-    f(26207,17,10,b'm',253,4,0,b'S',0,0), // weighted_clusters
-    f(26582,11,11,b'm',351,2,255,b'I',36194,78), // hash_policy
-    f(36272,16,12,b'm',252,4,255,b'S',0,0), // tunneling_config
-    f(36288,34,13,b'm',364,4,255,b'S',0,0), // max_downstream_connection_duration
-    f(36421,9,14,b'm',65535,4,255,b'R',36322,99), // on_demand
-    f(34461,25,15,b'm',364,4,255,b'S',0,0), // access_log_flush_interval
-    f(36430,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(34517,18,17,b'm',251,4,255,b'S',0,0), // access_log_options
-    f(36459,15,18,b'm',94,4,255,b'S',0,0), // backoff_options
-    f(36561,19,19,b'm',146,2,255,b'R',36474,87), // proxy_protocol_tlvs
-    f(36580,52,20,b'm',357,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(36632,21,21,b'e',40,0,255,b'S',0,0), // upstream_connect_mode
-    f(36653,20,22,b'm',374,4,255,b'S',0,0), // max_early_data_bytes
-    f(36717,31,23,b'e',65535,0,255,b'R',36673,44), // proxy_protocol_tlv_merge_policy
-    f(36748,17,24,b'm',361,4,255,b'S',0,0), // check_drain_close
+    f(36215,20,7,b'm',374,4,255,b'S',0,0), // max_connect_attempts
+    f(17491,12,8,b'm',364,4,255,b'S',0,0), // idle_timeout
+    f(26324,14,9,b'm',119,4,255,b'I',26265,59), // metadata_match
+    f(26248,17,10,b'm',253,4,0,b'S',0,0), // weighted_clusters
+    f(26623,11,11,b'm',351,2,255,b'I',36235,78), // hash_policy
+    f(36313,16,12,b'm',252,4,255,b'S',0,0), // tunneling_config
+    f(36329,34,13,b'm',364,4,255,b'S',0,0), // max_downstream_connection_duration
+    f(36462,9,14,b'm',65535,4,255,b'R',36363,99), // on_demand
+    f(34502,25,15,b'm',364,4,255,b'S',0,0), // access_log_flush_interval
+    f(36471,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(34558,18,17,b'm',251,4,255,b'S',0,0), // access_log_options
+    f(36500,15,18,b'm',94,4,255,b'S',0,0), // backoff_options
+    f(36602,19,19,b'm',146,2,255,b'R',36515,87), // proxy_protocol_tlvs
+    f(36621,52,20,b'm',357,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(36673,21,21,b'e',40,0,255,b'S',0,0), // upstream_connect_mode
+    f(36694,20,22,b'm',374,4,255,b'S',0,0), // max_early_data_bytes
+    f(36758,31,23,b'e',65535,0,255,b'R',36714,44), // proxy_protocol_tlv_merge_policy
+    f(36789,17,24,b'm',361,4,255,b'S',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(34461,25,1,b'm',364,4,255,b'S',0,0), // access_log_flush_interval
-    f(36430,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(36839,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
+    f(34502,25,1,b'm',364,4,255,b'S',0,0), // access_log_flush_interval
+    f(36471,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(36880,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
     f(2003,8,1,b's',65535,0,255,b'S',0,0), // hostname
-    f(36934,8,2,b'b',65535,0,255,b'S',0,0), // use_post
-    f(35808,14,3,b'm',109,2,255,b'S',0,0), // headers_to_add
-    f(36942,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
-    f(36968,9,5,b's',65535,0,255,b'S',0,0), // post_path
-    f(36977,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
-    f(33782,20,7,b'm',245,4,255,b'S',0,0), // request_id_extension
-    f(37004,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
-    f(37021,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
-    f(19674,10,10,b'm',148,2,255,b'R',37044,76), // formatters
+    f(36975,8,2,b'b',65535,0,255,b'S',0,0), // use_post
+    f(35849,14,3,b'm',109,2,255,b'S',0,0), // headers_to_add
+    f(36983,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
+    f(37009,9,5,b's',65535,0,255,b'S',0,0), // post_path
+    f(37018,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
+    f(33823,20,7,b'm',245,4,255,b'S',0,0), // request_id_extension
+    f(37045,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
+    f(37062,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
+    f(19715,10,10,b'm',148,2,255,b'R',37085,76), // formatters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
     f(7197,8,1,b'm',254,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
-    f(26283,14,3,b'm',119,4,255,b'I',26224,59), // metadata_match
+    f(26324,14,3,b'm',119,4,255,b'I',26265,59), // metadata_match
     // envoy.extensions.formatter.metadata.v3.Metadata
     // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
     // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    f(27973,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(37463,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
-    f(37504,18,3,b'm',354,4,255,b'S',0,0), // reject_with_status
+    f(28014,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(37504,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
+    f(37545,18,3,b'm',354,4,255,b'S',0,0), // reject_with_status
     // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    f(33405,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(37582,17,2,b'm',259,4,255,b'S',0,0), // xff_trusted_cidrs
-    f(33545,15,3,b'm',361,4,255,b'S',0,0), // skip_xff_append
+    f(33446,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(37623,17,2,b'm',259,4,255,b'S',0,0), // xff_trusted_cidrs
+    f(33586,15,3,b'm',361,4,255,b'S',0,0), // skip_xff_append
     // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    f(37665,5,1,b'm',97,2,255,b'S',0,0), // cidrs
+    f(37706,5,1,b'm',97,2,255,b'S',0,0), // cidrs
     // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    f(11188,20,1,b'm',263,4,0,b'S',0,0), // zone_aware_lb_config
-    f(11208,27,2,b'm',262,4,0,b'S',0,0), // locality_weighted_lb_config
+    f(11229,20,1,b'm',263,4,0,b'S',0,0), // zone_aware_lb_config
+    f(11249,27,2,b'm',262,4,0,b'S',0,0), // locality_weighted_lb_config
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    f(11999,15,1,b'm',357,4,255,b'I',11894,105), // routing_enabled
-    f(12014,16,2,b'm',375,4,255,b'I',11894,105), // min_cluster_size
-    f(12030,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
-    f(38030,29,4,b'b',65535,0,255,b'R',37990,40), // force_locality_direct_routing
-    f(38059,16,5,b'm',65535,4,255,b'R',37990,40), // force_local_zone
-    f(38075,14,6,b'e',65535,0,255,b'R',37990,40), // locality_basis
+    f(12040,15,1,b'm',357,4,255,b'I',11935,105), // routing_enabled
+    f(12055,16,2,b'm',375,4,255,b'I',11935,105), // min_cluster_size
+    f(12071,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
+    f(38071,29,4,b'b',65535,0,255,b'R',38031,40), // force_locality_direct_routing
+    f(38100,16,5,b'm',65535,4,255,b'R',38031,40), // force_local_zone
+    f(38116,14,6,b'e',65535,0,255,b'R',38031,40), // locality_basis
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    f(12222,12,1,b'm',374,4,255,b'S',0,0), // choice_count
-    f(12234,19,2,b'm',132,4,255,b'S',0,0), // active_request_bias
-    f(12317,17,3,b'm',65535,4,255,b'R',12253,64), // slow_start_config
-    f(38159,18,4,b'm',261,4,255,b'S',0,0), // locality_lb_config
-    f(38177,16,5,b'm',361,4,255,b'S',0,0), // enable_full_scan
-    f(38193,16,6,b'e',41,0,255,b'S',0,0), // selection_method
+    f(12263,12,1,b'm',374,4,255,b'S',0,0), // choice_count
+    f(12275,19,2,b'm',132,4,255,b'S',0,0), // active_request_bias
+    f(12358,17,3,b'm',65535,4,255,b'R',12294,64), // slow_start_config
+    f(38200,18,4,b'm',261,4,255,b'S',0,0), // locality_lb_config
+    f(38218,16,5,b'm',361,4,255,b'S',0,0), // enable_full_scan
+    f(38234,16,6,b'e',41,0,255,b'S',0,0), // selection_method
     // envoy.extensions.load_balancing_policies.random.v3.Random
-    f(38159,18,1,b'm',261,4,255,b'S',0,0), // locality_lb_config
+    f(38200,18,1,b'm',261,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    f(12317,17,1,b'm',65535,4,255,b'R',12253,64), // slow_start_config
-    f(38159,18,2,b'm',261,4,255,b'S',0,0), // locality_lb_config
+    f(12358,17,1,b'm',65535,4,255,b'R',12294,64), // slow_start_config
+    f(38200,18,2,b'm',261,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
@@ -3846,368 +3846,368 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
     // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
     // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    f(35081,11,1,b'm',97,2,255,b'S',0,0), // cidr_ranges
-    f(22593,11,2,b's',65535,0,255,b'I',39071,84), // stat_prefix
+    f(35122,11,1,b'm',97,2,255,b'S',0,0), // cidr_ranges
+    f(22634,11,2,b's',65535,0,255,b'I',39112,84), // stat_prefix
     // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    f(14868,9,1,b'm',91,2,255,b'S',0,0), // resolvers
-    f(14877,20,2,b'm',102,4,255,b'S',0,0), // dns_resolver_options
-    f(39224,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
-    f(39249,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
-    f(39312,15,5,b'm',374,4,255,b'I',39275,37), // udp_max_queries
-    f(39327,21,6,b'm',375,4,255,b'S',0,0), // query_timeout_seconds
-    f(39348,11,7,b'm',374,4,255,b'S',0,0), // query_tries
-    f(39359,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
-    f(39377,22,9,b'm',374,4,255,b'S',0,0), // edns0_max_payload_size
-    f(39399,24,10,b'm',364,4,255,b'I',39275,37), // max_udp_channel_duration
-    f(39423,25,11,b'b',65535,0,255,b'I',39275,37), // reinit_channel_on_timeout
-    f(39514,14,12,b'm',374,4,255,b'I',39448,66), // qcache_max_ttl
+    f(14909,9,1,b'm',91,2,255,b'S',0,0), // resolvers
+    f(14918,20,2,b'm',102,4,255,b'S',0,0), // dns_resolver_options
+    f(39265,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
+    f(39290,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
+    f(39353,15,5,b'm',374,4,255,b'I',39316,37), // udp_max_queries
+    f(39368,21,6,b'm',375,4,255,b'S',0,0), // query_timeout_seconds
+    f(39389,11,7,b'm',374,4,255,b'S',0,0), // query_tries
+    f(39400,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
+    f(39418,22,9,b'm',374,4,255,b'S',0,0), // edns0_max_payload_size
+    f(39440,24,10,b'm',364,4,255,b'I',39316,37), // max_udp_channel_duration
+    f(39464,25,11,b'b',65535,0,255,b'I',39316,37), // reinit_channel_on_timeout
+    f(39555,14,12,b'm',374,4,255,b'I',39489,66), // qcache_max_ttl
     // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    f(18658,11,1,b'm',374,4,255,b'S',0,0), // num_retries
-    f(39640,20,2,b'm',374,4,255,b'I',39609,31), // num_resolver_threads
+    f(18699,11,1,b'm',374,4,255,b'S',0,0), // num_retries
+    f(39681,20,2,b'm',374,4,255,b'I',39650,31), // num_resolver_threads
     // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    f(14868,9,1,b'm',91,2,255,b'S',0,0), // resolvers
-    f(39812,12,2,b'm',65535,4,255,b'R',39733,79), // dns_over_tls
-    f(39905,14,3,b'm',65535,4,255,b'R',39824,81), // dns_over_https
-    f(39971,13,4,b'b',65535,0,255,b'R',39919,52), // enable_dnssec
-    f(39984,10,5,b'm',374,4,255,b'I',39448,66), // cache_size
-    f(39640,20,6,b'm',374,4,255,b'I',39609,31), // num_resolver_threads
-    f(39994,17,7,b'm',361,4,255,b'S',0,0), // use_system_config
-    f(40011,13,8,b'm',364,4,255,b'S',0,0), // query_timeout
-    f(39348,11,9,b'm',374,4,255,b'S',0,0), // query_tries
+    f(14909,9,1,b'm',91,2,255,b'S',0,0), // resolvers
+    f(39853,12,2,b'm',65535,4,255,b'R',39774,79), // dns_over_tls
+    f(39946,14,3,b'm',65535,4,255,b'R',39865,81), // dns_over_https
+    f(40012,13,4,b'b',65535,0,255,b'R',39960,52), // enable_dnssec
+    f(40025,10,5,b'm',374,4,255,b'I',39489,66), // cache_size
+    f(39681,20,6,b'm',374,4,255,b'I',39650,31), // num_resolver_threads
+    f(40035,17,7,b'm',361,4,255,b'S',0,0), // use_system_config
+    f(40052,13,8,b'm',364,4,255,b'S',0,0), // query_timeout
+    f(39389,11,9,b'm',374,4,255,b'S',0,0), // query_tries
     // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    f(40090,13,1,b's',65535,0,255,b'S',0,0), // path_template
+    f(40131,13,1,b's',65535,0,255,b'S',0,0), // path_template
     // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    f(40173,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
+    f(40214,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
     // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    f(40249,17,1,b'm',361,4,255,b'S',0,0), // pack_trace_reason
-    f(40325,33,2,b'm',361,4,255,b'I',40266,59), // use_request_id_for_trace_sampling
+    f(40290,17,1,b'm',361,4,255,b'S',0,0), // pack_trace_reason
+    f(40366,33,2,b'm',361,4,255,b'I',40307,59), // use_request_id_for_trace_sampling
     // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    f(40428,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
+    f(40469,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
     // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    f(40532,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
+    f(40573,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
     // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    f(40629,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
-    f(40671,27,2,b'm',65535,4,255,b'R',40648,23), // max_heap_size_bytes_runtime
+    f(40670,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
+    f(40712,27,2,b'm',65535,4,255,b'R',40689,23), // max_heap_size_bytes_runtime
     // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
-    f(14758,8,1,b's',65535,0,255,b'S',0,0), // filename
+    f(14799,8,1,b's',65535,0,255,b'S',0,0), // filename
     // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
-    f(7753,6,1,b'm',126,4,255,b'S',0,0), // config
-    f(9628,16,2,b'm',147,4,255,b'S',0,0), // transport_socket
-    f(40943,25,3,b'b',65535,0,255,b'I',40859,84), // allow_unspecified_address
-    f(41032,15,4,b'b',65535,0,255,b'I',40968,64), // tlv_as_pool_key
+    f(7794,6,1,b'm',126,4,255,b'S',0,0), // config
+    f(9669,16,2,b'm',147,4,255,b'S',0,0), // transport_socket
+    f(40984,25,3,b'b',65535,0,255,b'I',40900,84), // allow_unspecified_address
+    f(41073,15,4,b'b',65535,0,255,b'I',41009,64), // tlv_as_pool_key
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(41175,10,1,b'm',100,4,255,b'S',0,0), // trusted_ca
-    f(41185,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(41208,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
-    f(41297,36,6,b'm',361,4,255,b'R',41231,66), // require_signed_certificate_timestamp
-    f(41333,3,7,b'm',100,4,255,b'S',0,0), // crl
-    f(41336,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
-    f(41361,23,9,b'm',334,2,255,b'S',0,0), // match_subject_alt_names
-    f(41384,24,10,b'e',42,0,255,b'S',0,0), // trust_chain_verification
-    f(14811,17,11,b'm',150,4,255,b'S',0,0), // watched_directory
-    f(41408,23,12,b'm',148,4,255,b'S',0,0), // custom_validator_config
-    f(41489,32,13,b'm',65535,4,255,b'R',41431,58), // ca_certificate_provider_instance
-    f(41521,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
-    f(41546,29,15,b'm',298,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(41575,16,16,b'm',374,4,255,b'S',0,0), // max_verify_depth
-    f(41707,17,17,b'm',65535,4,255,b'R',41591,116), // system_root_certs
-    f(41724,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
+    f(41216,10,1,b'm',100,4,255,b'S',0,0), // trusted_ca
+    f(41226,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(41249,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
+    f(41338,36,6,b'm',361,4,255,b'R',41272,66), // require_signed_certificate_timestamp
+    f(41374,3,7,b'm',100,4,255,b'S',0,0), // crl
+    f(41377,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
+    f(41402,23,9,b'm',334,2,255,b'S',0,0), // match_subject_alt_names
+    f(41425,24,10,b'e',42,0,255,b'S',0,0), // trust_chain_verification
+    f(14852,17,11,b'm',150,4,255,b'S',0,0), // watched_directory
+    f(41449,23,12,b'm',148,4,255,b'S',0,0), // custom_validator_config
+    f(41530,32,13,b'm',65535,4,255,b'R',41472,58), // ca_certificate_provider_instance
+    f(41562,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
+    f(41587,29,15,b'm',298,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(41616,16,16,b'm',374,4,255,b'S',0,0), // max_verify_depth
+    f(41748,17,17,b'm',65535,4,255,b'R',41632,116), // system_root_certs
+    f(41765,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(41805,10,1,b'm',301,4,255,b'S',0,0), // tls_params
-    f(41815,16,2,b'm',299,2,255,b'S',0,0), // tls_certificates
-    f(41831,18,3,b'm',290,4,0,b'S',0,0), // validation_context
-    f(41849,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(41863,34,6,b'm',296,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(41897,36,7,b'm',296,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(41933,27,8,b'm',292,4,0,b'S',0,0), // combined_validation_context
-    f(42054,36,9,b'm',65535,4,255,b'R',41960,94), // tls_certificate_certificate_provider
-    f(42188,39,10,b'm',65535,4,0,b'R',42090,98), // validation_context_certificate_provider
-    f(42227,45,11,b'm',65535,4,255,b'R',41960,94), // tls_certificate_certificate_provider_instance
-    f(42272,48,12,b'm',65535,4,0,b'R',42090,98), // validation_context_certificate_provider_instance
-    f(42414,17,13,b'm',148,4,255,b'R',42320,94), // custom_handshaker
-    f(42431,33,14,b'm',65535,4,255,b'R',41960,94), // tls_certificate_provider_instance
-    f(42464,7,15,b'm',300,4,255,b'S',0,0), // key_log
-    f(42604,31,16,b'm',148,4,255,b'R',42471,133), // custom_tls_certificate_selector
+    f(41846,10,1,b'm',301,4,255,b'S',0,0), // tls_params
+    f(41856,16,2,b'm',299,2,255,b'S',0,0), // tls_certificates
+    f(41872,18,3,b'm',290,4,0,b'S',0,0), // validation_context
+    f(41890,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(41904,34,6,b'm',296,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(41938,36,7,b'm',296,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(41974,27,8,b'm',292,4,0,b'S',0,0), // combined_validation_context
+    f(42095,36,9,b'm',65535,4,255,b'R',42001,94), // tls_certificate_certificate_provider
+    f(42229,39,10,b'm',65535,4,0,b'R',42131,98), // validation_context_certificate_provider
+    f(42268,45,11,b'm',65535,4,255,b'R',42001,94), // tls_certificate_certificate_provider_instance
+    f(42313,48,12,b'm',65535,4,0,b'R',42131,98), // validation_context_certificate_provider_instance
+    f(42455,17,13,b'm',148,4,255,b'R',42361,94), // custom_handshaker
+    f(42472,33,14,b'm',65535,4,255,b'R',42001,94), // tls_certificate_provider_instance
+    f(42505,7,15,b'm',300,4,255,b'S',0,0), // key_log
+    f(42645,31,16,b'm',148,4,255,b'R',42512,133), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(42730,26,1,b'm',290,4,255,b'S',0,0), // default_validation_context
-    f(41897,36,2,b'm',296,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(42188,39,3,b'm',65535,4,255,b'R',42756,76), // validation_context_certificate_provider
-    f(42272,48,4,b'm',65535,4,255,b'R',42756,76), // validation_context_certificate_provider_instance
+    f(42771,26,1,b'm',290,4,255,b'S',0,0), // default_validation_context
+    f(41938,36,2,b'm',296,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(42229,39,3,b'm',65535,4,255,b'R',42797,76), // validation_context_certificate_provider
+    f(42313,48,4,b'm',65535,4,255,b'R',42797,76), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(42894,18,1,b'm',291,4,255,b'S',0,0), // common_tls_context
-    f(42912,26,2,b'm',361,4,255,b'S',0,0), // require_client_certificate
-    f(43025,11,3,b'm',361,4,255,b'R',42938,87), // require_sni
-    f(43036,19,4,b'm',302,4,0,b'S',0,0), // session_ticket_keys
-    f(43055,37,5,b'm',296,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
-    f(43092,15,6,b'm',364,4,255,b'S',0,0), // session_timeout
-    f(43107,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(43143,18,8,b'e',43,0,255,b'S',0,0), // ocsp_staple_policy
-    f(43161,31,9,b'm',361,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
-    f(43192,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(43227,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
+    f(42935,18,1,b'm',291,4,255,b'S',0,0), // common_tls_context
+    f(42953,26,2,b'm',361,4,255,b'S',0,0), // require_client_certificate
+    f(43066,11,3,b'm',361,4,255,b'R',42979,87), // require_sni
+    f(43077,19,4,b'm',302,4,0,b'S',0,0), // session_ticket_keys
+    f(43096,37,5,b'm',296,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
+    f(43133,15,6,b'm',364,4,255,b'S',0,0), // session_timeout
+    f(43148,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(43184,18,8,b'e',43,0,255,b'S',0,0), // ocsp_staple_policy
+    f(43202,31,9,b'm',361,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
+    f(43233,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(43268,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    f(43315,13,1,b'm',295,2,255,b'S',0,0), // trust_domains
-    f(43328,13,2,b'm',100,4,255,b'S',0,0), // trust_bundles
+    f(43356,13,1,b'm',295,2,255,b'S',0,0), // trust_domains
+    f(43369,13,2,b'm',100,4,255,b'S',0,0), // trust_bundles
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43420,12,2,b'm',100,4,255,b'S',0,0), // trust_bundle
-    f(43497,21,3,b's',65535,0,255,b'R',43432,65), // workload_trust_domain
+    f(43461,12,2,b'm',100,4,255,b'S',0,0), // trust_bundle
+    f(43538,21,3,b's',65535,0,255,b'R',43473,65), // workload_trust_domain
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43575,10,2,b'm',98,4,255,b'S',0,0), // sds_config
+    f(43616,10,2,b'm',98,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43633,15,2,b'm',299,4,0,b'S',0,0), // tls_certificate
-    f(43036,19,3,b'm',302,4,0,b'S',0,0), // session_ticket_keys
-    f(41831,18,4,b'm',290,4,0,b'S',0,0), // validation_context
-    f(43698,14,5,b'm',65535,4,0,b'R',43648,50), // generic_secret
+    f(43674,15,2,b'm',299,4,0,b'S',0,0), // tls_certificate
+    f(43077,19,3,b'm',302,4,0,b'S',0,0), // session_ticket_keys
+    f(41872,18,4,b'm',290,4,0,b'S',0,0), // validation_context
+    f(43739,14,5,b'm',65535,4,0,b'R',43689,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(43775,8,1,b'e',44,0,255,b'S',0,0), // san_type
-    f(29648,7,2,b'm',334,4,255,b'S',0,0), // matcher
-    f(43783,3,3,b's',65535,0,255,b'S',0,0), // oid
+    f(43816,8,1,b'e',44,0,255,b'S',0,0), // san_type
+    f(29689,7,2,b'm',334,4,255,b'S',0,0), // matcher
+    f(43824,3,3,b's',65535,0,255,b'S',0,0), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(43842,17,1,b'm',100,4,255,b'S',0,0), // certificate_chain
-    f(43859,11,2,b'm',100,12,255,b'S',0,0), // private_key
-    f(43985,8,3,b'm',100,12,255,b'R',43870,115), // password
-    f(43993,11,4,b'm',100,4,255,b'S',0,0), // ocsp_staple
-    f(44095,28,5,b'm',100,2,255,b'R',44004,91), // signed_certificate_timestamp
-    f(44193,20,6,b'm',65535,4,255,b'R',44123,70), // private_key_provider
-    f(14811,17,7,b'm',150,4,255,b'S',0,0), // watched_directory
-    f(44288,6,8,b'm',100,12,255,b'R',44213,75), // pkcs12
-    f(41805,10,9,b'm',301,4,255,b'R',44294,118), // tls_params
+    f(43883,17,1,b'm',100,4,255,b'S',0,0), // certificate_chain
+    f(43900,11,2,b'm',100,12,255,b'S',0,0), // private_key
+    f(44026,8,3,b'm',100,12,255,b'R',43911,115), // password
+    f(44034,11,4,b'm',100,4,255,b'S',0,0), // ocsp_staple
+    f(44136,28,5,b'm',100,2,255,b'R',44045,91), // signed_certificate_timestamp
+    f(44234,20,6,b'm',65535,4,255,b'R',44164,70), // private_key_provider
+    f(14852,17,7,b'm',150,4,255,b'S',0,0), // watched_directory
+    f(44329,6,8,b'm',100,12,255,b'R',44254,75), // pkcs12
+    f(41846,10,9,b'm',301,4,255,b'R',44335,118), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(44463,19,2,b'm',97,2,255,b'S',0,0), // local_address_range
-    f(44482,20,3,b'm',97,2,255,b'S',0,0), // remote_address_range
+    f(44504,19,2,b'm',97,2,255,b'S',0,0), // local_address_range
+    f(44523,20,3,b'm',97,2,255,b'S',0,0), // remote_address_range
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(44557,28,1,b'e',45,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(44585,28,2,b'e',45,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(44613,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(44626,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(44637,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
-    f(44768,19,6,b'e',65535,2,255,b'R',44657,111), // compliance_policies
+    f(44598,28,1,b'e',45,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(44626,28,2,b'e',45,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(44654,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(44667,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(44678,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
+    f(44809,19,6,b'e',65535,2,255,b'R',44698,111), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    f(44849,4,1,b'm',100,10,255,b'S',0,0), // keys
+    f(44890,4,1,b'm',100,10,255,b'S',0,0), // keys
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(42894,18,1,b'm',291,4,255,b'S',0,0), // common_tls_context
-    f(44913,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(45001,19,3,b'b',65535,0,255,b'R',44916,85), // allow_renegotiation
-    f(45020,16,4,b'm',374,4,255,b'S',0,0), // max_session_keys
-    f(45126,21,5,b'm',361,4,255,b'I',45036,90), // enforce_rsa_key_usage
-    f(45147,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(45160,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(42935,18,1,b'm',291,4,255,b'S',0,0), // common_tls_context
+    f(44954,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(45042,19,3,b'b',65535,0,255,b'R',44957,85), // allow_renegotiation
+    f(45061,16,4,b'm',374,4,255,b'S',0,0), // max_session_keys
+    f(45167,21,5,b'm',361,4,255,b'I',45077,90), // enforce_rsa_key_usage
+    f(45188,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(45201,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    f(9733,28,1,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
-    f(10358,30,2,b'm',149,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(45237,20,3,b'm',306,4,0,b'S',0,0), // explicit_http_config
-    f(45257,30,4,b'm',307,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(45287,11,5,b'm',305,4,0,b'S',0,0), // auto_config
-    f(33214,12,6,b'm',242,2,255,b'R',45298,82), // http_filters
-    f(45380,24,7,b'm',148,4,255,b'R',0,0), // header_validation_config
-    f(7410,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
-    f(26928,23,9,b'm',198,2,255,b'R',0,0), // request_mirror_policies
-    f(26582,11,10,b'm',191,2,255,b'R',0,0), // hash_policy
-    f(15259,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
+    f(9774,28,1,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
+    f(10399,30,2,b'm',149,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(45278,20,3,b'm',306,4,0,b'S',0,0), // explicit_http_config
+    f(45298,30,4,b'm',307,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(45328,11,5,b'm',305,4,0,b'S',0,0), // auto_config
+    f(33255,12,6,b'm',242,2,255,b'R',45339,82), // http_filters
+    f(45421,24,7,b'm',148,4,255,b'R',0,0), // header_validation_config
+    f(7451,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
+    f(26969,23,9,b'm',198,2,255,b'R',0,0), // request_mirror_policies
+    f(26623,11,10,b'm',191,2,255,b'R',0,0), // hash_policy
+    f(15300,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    f(9293,21,1,b'm',111,4,255,b'S',0,0), // http_protocol_options
-    f(9314,22,2,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(34120,22,3,b'm',65535,4,255,b'R',34097,23), // http3_protocol_options
-    f(45473,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(9334,21,1,b'm',111,4,255,b'S',0,0), // http_protocol_options
+    f(9355,22,2,b'm',114,4,255,b'S',0,0), // http2_protocol_options
+    f(34161,22,3,b'm',65535,4,255,b'R',34138,23), // http3_protocol_options
+    f(45514,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    f(9293,21,1,b'm',111,4,0,b'S',0,0), // http_protocol_options
-    f(9314,22,2,b'm',114,4,0,b'S',0,0), // http2_protocol_options
-    f(34120,22,3,b'm',65535,4,0,b'R',34097,23), // http3_protocol_options
+    f(9334,21,1,b'm',111,4,0,b'S',0,0), // http_protocol_options
+    f(9355,22,2,b'm',114,4,0,b'S',0,0), // http2_protocol_options
+    f(34161,22,3,b'm',65535,4,0,b'R',34138,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    f(9293,21,1,b'm',111,4,255,b'S',0,0), // http_protocol_options
-    f(9314,22,2,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(34120,22,3,b'm',65535,4,255,b'R',34097,23), // http3_protocol_options
+    f(9334,21,1,b'm',111,4,255,b'S',0,0), // http_protocol_options
+    f(9355,22,2,b'm',114,4,255,b'S',0,0), // http2_protocol_options
+    f(34161,22,3,b'm',65535,4,255,b'R',34138,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
     f(2913,4,1,b'm',122,4,255,b'S',0,0), // node
-    f(45705,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(45713,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(45737,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(45763,25,5,b'm',309,1,255,b'S',0,0), // initial_resource_versions
-    f(45788,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(45802,12,7,b'm',377,4,255,b'S',0,0), // error_detail
-    f(45814,27,8,b'm',320,2,255,b'S',0,0), // resource_locators_subscribe
-    f(45841,29,9,b'm',320,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(45746,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(45754,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(45778,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(45804,25,5,b'm',309,1,255,b'S',0,0), // initial_resource_versions
+    f(45829,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(45843,12,7,b'm',377,4,255,b'S',0,0), // error_detail
+    f(45855,27,8,b'm',320,2,255,b'S',0,0), // resource_locators_subscribe
+    f(45882,29,9,b'm',320,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12950,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(45996,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(46015,9,2,b'm',317,2,255,b'S',0,0), // resources
-    f(45705,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(46024,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(46029,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(46046,13,7,b'm',99,4,255,b'S',0,0), // control_plane
-    f(46059,22,8,b'm',322,2,255,b'S',0,0), // removed_resource_names
-    f(46081,15,9,b'm',319,2,255,b'S',0,0), // resource_errors
+    f(46037,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(46056,9,2,b'm',317,2,255,b'S',0,0), // resources
+    f(45746,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(46065,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(46070,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(46087,13,7,b'm',99,4,255,b'S',0,0), // control_plane
+    f(46100,22,8,b'm',322,2,255,b'S',0,0), // removed_resource_names
+    f(46122,15,9,b'm',319,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
     f(2913,4,2,b'm',122,4,255,b'S',0,0), // node
-    f(46139,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(45705,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(45788,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(45802,12,6,b'm',377,4,255,b'S',0,0), // error_detail
-    f(46153,17,7,b'm',320,2,255,b'S',0,0), // resource_locators
+    f(46180,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(45746,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(45829,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(45843,12,6,b'm',377,4,255,b'S',0,0), // error_detail
+    f(46194,17,7,b'm',320,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(46015,9,2,b'm',360,2,255,b'S',0,0), // resources
-    f(46214,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(45705,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(46024,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(46046,13,6,b'm',99,4,255,b'S',0,0), // control_plane
-    f(46081,15,7,b'm',319,2,255,b'S',0,0), // resource_errors
+    f(46056,9,2,b'm',360,2,255,b'S',0,0), // resources
+    f(46255,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(45746,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(46065,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(46087,13,6,b'm',99,4,255,b'S',0,0), // control_plane
+    f(46122,15,7,b'm',319,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(46274,10,1,b'm',315,4,0,b'S',0,0), // constraint
-    f(46284,14,2,b'm',314,4,0,b'S',0,0), // or_constraints
-    f(46298,15,3,b'm',314,4,0,b'S',0,0), // and_constraints
-    f(46313,15,4,b'm',313,4,0,b'S',0,0), // not_constraints
+    f(46315,10,1,b'm',315,4,0,b'S',0,0), // constraint
+    f(46325,14,2,b'm',314,4,0,b'S',0,0), // or_constraints
+    f(46339,15,3,b'm',314,4,0,b'S',0,0), // and_constraints
+    f(46354,15,4,b'm',313,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(46397,11,1,b'm',313,2,255,b'S',0,0), // constraints
+    f(46438,11,1,b'm',313,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12950,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(46479,6,3,b'm',316,4,0,b'S',0,0), // exists
+    f(46520,6,3,b'm',316,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(46598,8,2,b'm',360,4,255,b'S',0,0), // resource
+    f(46639,8,2,b'm',360,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(46606,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(27849,3,6,b'm',364,4,255,b'S',0,0), // ttl
-    f(46613,13,7,b'm',318,4,255,b'S',0,0), // cache_control
-    f(46626,13,8,b'm',322,4,255,b'S',0,0), // resource_name
-    f(9678,8,9,b'm',119,4,255,b'S',0,0), // metadata
+    f(46647,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(27890,3,6,b'm',364,4,255,b'S',0,0), // ttl
+    f(46654,13,7,b'm',318,4,255,b'S',0,0), // cache_control
+    f(46667,13,8,b'm',322,4,255,b'S',0,0), // resource_name
+    f(9719,8,9,b'm',119,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(46687,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(46728,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(46626,13,1,b'm',322,4,255,b'S',0,0), // resource_name
-    f(45802,12,2,b'm',377,4,255,b'S',0,0), // error_detail
+    f(46667,13,1,b'm',322,4,255,b'S',0,0), // resource_name
+    f(45843,12,2,b'm',377,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(18198,18,2,b'm',321,1,255,b'S',0,0), // dynamic_parameters
+    f(18239,18,2,b'm',321,1,255,b'S',0,0), // dynamic_parameters
     // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12950,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(46885,29,2,b'm',313,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(46926,29,2,b'm',313,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.type.matcher.v3.DoubleMatcher
-    f(46949,5,1,b'm',349,4,0,b'I',6803,36), // range
-    f(46954,5,2,b'd',65535,4,0,b'I',6803,36), // exact
+    f(46990,5,1,b'm',349,4,0,b'I',6803,36), // range
+    f(46995,5,2,b'd',65535,4,0,b'I',6803,36), // exact
     // envoy.type.matcher.v3.FilterStateMatcher
-    f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(24832,12,2,b'm',334,4,0,b'S',0,0), // string_match
-    f(47044,13,3,b'm',65535,4,0,b'R',46999,45), // address_match
+    f(12950,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(24873,12,2,b'm',334,4,0,b'S',0,0), // string_match
+    f(47085,13,3,b'm',65535,4,0,b'R',47040,45), // address_match
     // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    f(27973,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(28014,11,1,b's',65535,0,255,b'S',0,0), // header_name
     // envoy.type.matcher.v3.ListMatcher
-    f(47139,6,1,b'm',335,4,0,b'I',6803,36), // one_of
+    f(47180,6,1,b'm',335,4,0,b'I',6803,36), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(47184,8,1,b'm',334,2,255,b'S',0,0), // patterns
+    f(47225,8,1,b'm',334,2,255,b'S',0,0), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3142,6,1,b's',65535,0,255,b'I',6803,36), // filter
     f(131,4,2,b'm',329,2,255,b'I',6803,36), // path
     f(2972,5,3,b'm',335,4,255,b'I',6803,36), // value
-    f(47229,6,4,b'b',65535,0,255,b'I',6803,36), // invert
+    f(47270,6,4,b'b',65535,0,255,b'I',6803,36), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    f(12909,3,1,b's',65535,4,0,b'I',6803,36), // key
+    f(12950,3,1,b's',65535,4,0,b'I',6803,36), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(47315,14,1,b'm',335,2,255,b'I',6803,36), // value_matchers
+    f(47356,14,1,b'm',335,2,255,b'I',6803,36), // value_matchers
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(47374,7,1,b'm',332,4,255,b'S',0,0), // pattern
-    f(47381,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(47415,7,1,b'm',332,4,255,b'S',0,0), // pattern
+    f(47422,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(47491,10,1,b'm',333,4,0,b'I',47427,64), // google_re2
-    f(24059,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(47532,10,1,b'm',333,4,0,b'I',47468,64), // google_re2
+    f(24100,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(47545,16,1,b'm',374,4,255,b'I',6803,36), // max_program_size
+    f(47586,16,1,b'm',374,4,255,b'I',6803,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(46954,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(28964,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(47596,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29011,10,5,b'm',332,4,0,b'S',0,0), // safe_regex
-    f(47602,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(47613,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(47673,6,8,b'm',380,4,0,b'R',47621,52), // custom
+    f(46995,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(29005,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(47637,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29052,10,5,b'm',332,4,0,b'S',0,0), // safe_regex
+    f(47643,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(47654,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(47714,6,8,b'm',380,4,0,b'R',47662,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(47713,10,1,b'm',336,4,0,b'I',6803,36), // null_match
-    f(47723,12,2,b'm',323,4,0,b'I',6803,36), // double_match
-    f(24832,12,3,b'm',334,4,0,b'I',6803,36), // string_match
-    f(47735,10,4,b'b',65535,4,0,b'I',6803,36), // bool_match
-    f(25070,13,5,b'b',65535,4,0,b'I',6803,36), // present_match
-    f(47745,10,6,b'm',326,4,0,b'I',6803,36), // list_match
-    f(23391,8,7,b'm',330,4,0,b'I',6803,36), // or_match
+    f(47754,10,1,b'm',336,4,0,b'I',6803,36), // null_match
+    f(47764,12,2,b'm',323,4,0,b'I',6803,36), // double_match
+    f(24873,12,3,b'm',334,4,0,b'I',6803,36), // string_match
+    f(47776,10,4,b'b',65535,4,0,b'I',6803,36), // bool_match
+    f(25111,13,5,b'b',65535,4,0,b'I',6803,36), // present_match
+    f(47786,10,6,b'm',326,4,0,b'I',6803,36), // list_match
+    f(23432,8,7,b'm',330,4,0,b'I',6803,36), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
-    f(12909,3,1,b's',65535,0,255,b'I',6803,36), // key
+    f(12950,3,1,b's',65535,0,255,b'I',6803,36), // key
     f(131,4,2,b'm',338,2,255,b'I',6803,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
-    f(12909,3,1,b's',65535,4,0,b'I',6803,36), // key
-    f(47879,5,2,b'u',65535,4,0,b'I',6803,36), // index
+    f(12950,3,1,b's',65535,4,0,b'I',6803,36), // key
+    f(47920,5,2,b'u',65535,4,0,b'I',6803,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(47919,7,1,b'm',342,4,0,b'I',6803,36), // request
-    f(25403,5,2,b'm',343,4,0,b'I',6803,36), // route
+    f(47960,7,1,b'm',342,4,0,b'I',6803,36), // request
+    f(25444,5,2,b'm',343,4,0,b'I',6803,36), // route
     f(694,7,3,b'm',340,4,0,b'I',6803,36), // cluster
-    f(47926,4,4,b'm',341,4,0,b'I',6803,36), // host
+    f(47967,4,4,b'm',341,4,0,b'I',6803,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(48128,3,1,b's',65535,0,255,b'I',6803,36), // tag
-    f(48131,7,2,b'm',347,4,0,b'I',6803,36), // literal
-    f(48138,11,3,b'm',345,4,0,b'I',6803,36), // environment
-    f(48149,14,4,b'm',346,4,0,b'I',6803,36), // request_header
-    f(9678,8,5,b'm',348,4,0,b'I',6803,36), // metadata
+    f(48169,3,1,b's',65535,0,255,b'I',6803,36), // tag
+    f(48172,7,2,b'm',347,4,0,b'I',6803,36), // literal
+    f(48179,11,3,b'm',345,4,0,b'I',6803,36), // environment
+    f(48190,14,4,b'm',346,4,0,b'I',6803,36), // request_header
+    f(9719,8,5,b'm',348,4,0,b'I',6803,36), // metadata
     f(2972,5,6,b's',65535,4,0,b'I',6803,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
     f(345,4,1,b's',65535,0,255,b'I',6803,36), // name
-    f(18875,13,2,b's',65535,0,255,b'I',6803,36), // default_value
+    f(18916,13,2,b's',65535,0,255,b'I',6803,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Header
     f(345,4,1,b's',65535,0,255,b'I',6803,36), // name
-    f(18875,13,2,b's',65535,0,255,b'I',6803,36), // default_value
+    f(18916,13,2,b's',65535,0,255,b'I',6803,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Literal
     f(2972,5,1,b's',65535,0,255,b'I',6803,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(48323,4,1,b'm',339,4,255,b'I',6803,36), // kind
-    f(12525,12,2,b'm',337,4,255,b'I',6803,36), // metadata_key
-    f(18875,13,3,b's',65535,0,255,b'I',6803,36), // default_value
+    f(48364,4,1,b'm',339,4,255,b'I',6803,36), // kind
+    f(12566,12,2,b'm',337,4,255,b'I',6803,36), // metadata_key
+    f(18916,13,3,b's',65535,0,255,b'I',6803,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(48352,5,1,b'd',65535,0,255,b'I',6803,36), // start
-    f(48357,3,2,b'd',65535,0,255,b'I',6803,36), // end
+    f(48393,5,1,b'd',65535,0,255,b'I',6803,36), // start
+    f(48398,3,2,b'd',65535,0,255,b'I',6803,36), // end
     // envoy.type.v3.FractionalPercent
-    f(48391,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(48400,11,2,b'e',46,0,255,b'S',0,0), // denominator
+    f(48432,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(48441,11,2,b'e',46,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(27694,9,1,b'm',353,4,0,b'I',6803,36), // source_ip
-    f(27617,12,2,b'm',352,4,0,b'I',6803,36), // filter_state
+    f(27735,9,1,b'm',353,4,0,b'I',6803,36), // source_ip
+    f(27658,12,2,b'm',352,4,0,b'I',6803,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
-    f(12909,3,1,b's',65535,0,255,b'I',6803,36), // key
+    f(12950,3,1,b's',65535,0,255,b'I',6803,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(48528,4,1,b'e',47,0,255,b'S',0,0), // code
+    f(48569,4,1,b'e',47,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(48352,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(48357,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(48393,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(48398,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(48352,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(48357,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(48393,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(48398,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(48630,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(48642,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(48654,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(48671,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(48683,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(48695,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // envoy.type.v3.TokenBucket
-    f(18593,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
-    f(48684,15,2,b'm',374,4,255,b'S',0,0), // tokens_per_fill
-    f(48699,13,3,b'm',364,4,255,b'S',0,0), // fill_interval
+    f(18634,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
+    f(48725,15,2,b'm',374,4,255,b'S',0,0), // tokens_per_fill
+    f(48740,13,3,b'm',364,4,255,b'S',0,0), // fill_interval
     // google.protobuf.Any
-    f(45705,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(45746,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -4216,8 +4216,8 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(48833,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(48840,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(48874,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(48881,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -4226,443 +4226,443 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(48969,6,1,b'm',376,2,255,b'S',0,0), // values
+    f(49010,6,1,b'm',376,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(49024,6,1,b'm',372,1,255,b'S',0,0), // fields
+    f(49065,6,1,b'm',372,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
-    f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12950,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',376,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(48833,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(48840,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(48874,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(48881,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(49164,10,1,b'e',48,4,0,b'S',0,0), // null_value
-    f(49174,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(49186,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(49198,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(49208,12,5,b'm',371,4,0,b'S',0,0), // struct_value
-    f(49220,10,6,b'm',369,4,0,b'S',0,0), // list_value
+    f(49205,10,1,b'e',48,4,0,b'S',0,0), // null_value
+    f(49215,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(49227,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(49239,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(49249,12,5,b'm',371,4,0,b'S',0,0), // struct_value
+    f(49261,10,6,b'm',369,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(48528,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(49247,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(48569,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(49288,7,2,b's',65535,0,255,b'S',0,0), // message
     f(3100,7,3,b'm',360,2,255,b'S',0,0), // details
     // xds.core.v3.ContextParams
-    f(49279,6,1,b'm',379,1,255,b'S',0,0), // params
+    f(49320,6,1,b'm',379,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
-    f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12950,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // xds.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,2,b'm',360,4,255,b'S',0,0), // typed_config
     // xds.type.matcher.v3.Matcher
-    f(49381,12,1,b'm',382,4,0,b'S',0,0), // matcher_list
-    f(49393,12,2,b'm',387,4,0,b'S',0,0), // matcher_tree
-    f(49405,11,3,b'm',390,4,255,b'S',0,0), // on_no_match
+    f(49422,12,1,b'm',382,4,0,b'S',0,0), // matcher_list
+    f(49434,12,2,b'm',387,4,0,b'S',0,0), // matcher_tree
+    f(49446,11,3,b'm',390,4,255,b'S',0,0), // on_no_match
     // xds.type.matcher.v3.Matcher.MatcherList
-    f(49455,8,1,b'm',383,2,255,b'S',0,0), // matchers
+    f(49496,8,1,b'm',383,2,255,b'S',0,0), // matchers
     // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    f(49515,9,1,b'm',384,4,255,b'S',0,0), // predicate
-    f(49524,8,2,b'm',390,4,255,b'S',0,0), // on_match
+    f(49556,9,1,b'm',384,4,255,b'S',0,0), // predicate
+    f(49565,8,2,b'm',390,4,255,b'S',0,0), // on_match
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    f(49581,16,1,b'm',386,4,0,b'S',0,0), // single_predicate
-    f(49597,10,2,b'm',385,4,0,b'S',0,0), // or_matcher
-    f(49607,11,3,b'm',385,4,0,b'S',0,0), // and_matcher
-    f(49618,11,4,b'm',384,4,0,b'S',0,0), // not_matcher
+    f(49622,16,1,b'm',386,4,0,b'S',0,0), // single_predicate
+    f(49638,10,2,b'm',385,4,0,b'S',0,0), // or_matcher
+    f(49648,11,3,b'm',385,4,0,b'S',0,0), // and_matcher
+    f(49659,11,4,b'm',384,4,0,b'S',0,0), // not_matcher
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    f(49515,9,1,b'm',384,2,255,b'S',0,0), // predicate
+    f(49556,9,1,b'm',384,2,255,b'S',0,0), // predicate
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    f(49757,5,1,b'm',380,4,255,b'S',0,0), // input
-    f(49762,11,2,b'm',393,4,0,b'S',0,0), // value_match
-    f(49773,12,3,b'm',380,4,0,b'S',0,0), // custom_match
+    f(49798,5,1,b'm',380,4,255,b'S',0,0), // input
+    f(49803,11,2,b'm',393,4,0,b'S',0,0), // value_match
+    f(49814,12,3,b'm',380,4,0,b'S',0,0), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree
-    f(49757,5,1,b'm',380,4,255,b'S',0,0), // input
-    f(49824,15,2,b'm',388,4,0,b'S',0,0), // exact_match_map
-    f(49839,16,3,b'm',388,4,0,b'S',0,0), // prefix_match_map
-    f(49773,12,4,b'm',380,4,0,b'R',49855,55), // custom_match
+    f(49798,5,1,b'm',380,4,255,b'S',0,0), // input
+    f(49865,15,2,b'm',388,4,0,b'S',0,0), // exact_match_map
+    f(49880,16,3,b'm',388,4,0,b'S',0,0), // prefix_match_map
+    f(49814,12,4,b'm',380,4,0,b'R',49896,55), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    f(49958,3,1,b'm',389,1,255,b'S',0,0), // map
+    f(49999,3,1,b'm',389,1,255,b'S',0,0), // map
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
-    f(12909,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12950,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',390,4,255,b'S',0,0), // value
     // xds.type.matcher.v3.Matcher.OnMatch
-    f(29648,7,1,b'm',381,4,0,b'S',0,0), // matcher
-    f(50053,6,2,b'm',380,4,0,b'S',0,0), // action
-    f(50097,13,3,b'b',65535,0,255,b'R',50059,38), // keep_matching
+    f(29689,7,1,b'm',381,4,0,b'S',0,0), // matcher
+    f(50094,6,2,b'm',380,4,0,b'S',0,0), // action
+    f(50138,13,3,b'b',65535,0,255,b'R',50100,38), // keep_matching
     // xds.type.matcher.v3.RegexMatcher
-    f(47491,10,1,b'm',392,4,0,b'S',0,0), // google_re2
-    f(24059,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(47532,10,1,b'm',392,4,0,b'S',0,0), // google_re2
+    f(24100,5,2,b's',65535,0,255,b'S',0,0), // regex
     // xds.type.matcher.v3.RegexMatcher.GoogleRE2
     // xds.type.matcher.v3.StringMatcher
-    f(46954,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(28964,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(47596,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29011,10,5,b'm',391,4,0,b'S',0,0), // safe_regex
-    f(47602,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(47613,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(47673,6,8,b'm',380,4,0,b'R',47621,52), // custom
+    f(46995,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(29005,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(47637,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29052,10,5,b'm',391,4,0,b'S',0,0), // safe_regex
+    f(47643,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(47654,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(47714,6,8,b'm',380,4,0,b'R',47662,52), // custom
 ];
 
 pub(crate) static ENUMS: [EnumRow; 49] = [
-    e(50217,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(50314,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(50377,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(50424,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(50483,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(50554,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(50598,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
-    e(50651,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    e(50895,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    e(51016,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(51104,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(51206,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(51293,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(51373,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(51502,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(51592,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(51727,31,80,3), // envoy.config.core.v3.ApiVersion
-    e(51762,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(51900,33,87,6), // envoy.config.core.v3.HealthStatus
-    e(51957,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(52056,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
-    e(52106,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    e(52191,36,100,2), // envoy.config.core.v3.RoutingPriority
-    e(52231,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(52280,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
-    e(52402,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
-    e(52486,37,110,3), // envoy.config.core.v3.TrafficDirection
-    e(52549,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(52641,43,116,2), // envoy.config.listener.v3.Listener.DrainType
-    e(52695,57,118,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(52819,61,123,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(52920,52,126,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(52989,37,129,15), // envoy.data.accesslog.v3.AccessLogType
-    e(53276,55,144,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    e(53331,87,150,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    e(53432,98,153,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    e(53550,91,156,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(53656,106,160,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(53827,110,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(54023,108,170,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(54168,65,173,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    e(54287,86,176,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    e(54391,93,178,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(54518,79,180,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(54639,71,183,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(54761,67,189,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(54864,47,194,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(54937,24,197,57), // envoy.type.v3.StatusCode
-    e(55755,25,254,1), // google.protobuf.NullValue
+    e(50258,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(50355,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(50418,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(50465,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(50524,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(50595,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(50639,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
+    e(50692,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
+    e(50936,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
+    e(51057,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(51145,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(51247,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(51334,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(51414,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(51543,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(51633,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(51768,31,80,3), // envoy.config.core.v3.ApiVersion
+    e(51803,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(51941,33,87,6), // envoy.config.core.v3.HealthStatus
+    e(51998,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(52097,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
+    e(52147,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
+    e(52232,36,100,2), // envoy.config.core.v3.RoutingPriority
+    e(52272,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(52321,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
+    e(52443,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
+    e(52527,37,110,3), // envoy.config.core.v3.TrafficDirection
+    e(52590,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(52682,43,116,2), // envoy.config.listener.v3.Listener.DrainType
+    e(52736,57,118,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(52860,61,123,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(52961,52,126,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(53030,37,129,15), // envoy.data.accesslog.v3.AccessLogType
+    e(53317,55,144,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
+    e(53372,87,150,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(53473,98,153,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
+    e(53591,91,156,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(53697,106,160,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(53868,110,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(54064,108,170,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(54209,65,173,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(54328,86,176,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
+    e(54432,93,178,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(54559,79,180,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(54680,71,183,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(54802,67,189,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(54905,47,194,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(54978,24,197,57), // envoy.type.v3.StatusCode
+    e(55796,25,254,1), // google.protobuf.NullValue
 ];
 
 pub(crate) static VALUES: [ValueRow; 255] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(50252,7,0), // UNKNOWN
-    v(50259,9,1), // REQUESTED
-    v(50268,14,2), // DOES_NOT_EXIST
-    v(50282,5,3), // ACKED
-    v(50287,6,4), // NACKED
-    v(50293,14,5), // RECEIVED_ERROR
-    v(50307,7,6), // TIMEOUT
+    v(50293,7,0), // UNKNOWN
+    v(50300,9,1), // REQUESTED
+    v(50309,14,2), // DOES_NOT_EXIST
+    v(50323,5,3), // ACKED
+    v(50328,6,4), // NACKED
+    v(50334,14,5), // RECEIVED_ERROR
+    v(50348,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(50361,7,0), // Gradual
-    v(50368,9,1), // Immediate
+    v(50402,7,0), // Gradual
+    v(50409,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(50420,2,0), // v4
-    v(50422,2,1), // v6
+    v(50461,2,0), // v4
+    v(50463,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(50462,5,0), // Serve
-    v(50467,8,1), // Validate
-    v(50475,8,2), // InitOnly
+    v(50503,5,0), // Serve
+    v(50508,8,1), // Validate
+    v(50516,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(50514,4,0), // LIVE
-    v(50518,8,1), // DRAINING
-    v(50526,16,2), // PRE_INITIALIZING
-    v(50542,12,3), // INITIALIZING
+    v(50555,4,0), // LIVE
+    v(50559,8,1), // DRAINING
+    v(50567,16,2), // PRE_INITIALIZING
+    v(50583,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(50586,7,0), // COUNTER
-    v(50593,5,1), // GAUGE
+    v(50627,7,0), // COUNTER
+    v(50634,5,1), // GAUGE
     // envoy.config.accesslog.v3.ComparisonFilter.Op
-    v(50643,2,0), // EQ
-    v(50645,2,1), // GE
-    v(50647,2,2), // LE
-    v(50649,2,3), // NE
+    v(50684,2,0), // EQ
+    v(50686,2,1), // GE
+    v(50688,2,2), // LE
+    v(50690,2,3), // NE
     // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    v(50700,2,0), // OK
-    v(50702,8,1), // CANCELED
-    v(50252,7,2), // UNKNOWN
-    v(50710,16,3), // INVALID_ARGUMENT
-    v(50726,17,4), // DEADLINE_EXCEEDED
-    v(50743,9,5), // NOT_FOUND
-    v(50752,14,6), // ALREADY_EXISTS
-    v(50766,17,7), // PERMISSION_DENIED
-    v(50783,18,8), // RESOURCE_EXHAUSTED
-    v(50801,19,9), // FAILED_PRECONDITION
-    v(50820,7,10), // ABORTED
-    v(50827,12,11), // OUT_OF_RANGE
-    v(50839,13,12), // UNIMPLEMENTED
-    v(50852,8,13), // INTERNAL
-    v(50860,11,14), // UNAVAILABLE
-    v(50871,9,15), // DATA_LOSS
-    v(50880,15,16), // UNAUTHENTICATED
+    v(50741,2,0), // OK
+    v(50743,8,1), // CANCELED
+    v(50293,7,2), // UNKNOWN
+    v(50751,16,3), // INVALID_ARGUMENT
+    v(50767,17,4), // DEADLINE_EXCEEDED
+    v(50784,9,5), // NOT_FOUND
+    v(50793,14,6), // ALREADY_EXISTS
+    v(50807,17,7), // PERMISSION_DENIED
+    v(50824,18,8), // RESOURCE_EXHAUSTED
+    v(50842,19,9), // FAILED_PRECONDITION
+    v(50861,7,10), // ABORTED
+    v(50868,12,11), // OUT_OF_RANGE
+    v(50880,13,12), // UNIMPLEMENTED
+    v(50893,8,13), // INTERNAL
+    v(50901,11,14), // UNAVAILABLE
+    v(50912,9,15), // DATA_LOSS
+    v(50921,15,16), // UNAUTHENTICATED
     // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    v(50956,14,0), // REQUEST_HEADER
-    v(50970,15,1), // REQUEST_TRAILER
-    v(50985,15,2), // RESPONSE_HEADER
-    v(51000,16,3), // RESPONSE_TRAILER
+    v(50997,14,0), // REQUEST_HEADER
+    v(51011,15,1), // REQUEST_TRAILER
+    v(51026,15,2), // RESPONSE_HEADER
+    v(51041,16,3), // RESPONSE_TRAILER
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(50252,7,0), // UNKNOWN
-    v(51079,4,1), // KILL
-    v(51083,9,2), // MULTIKILL
-    v(51092,8,3), // MEGAMISS
-    v(51100,4,4), // MISS
+    v(50293,7,0), // UNKNOWN
+    v(51120,4,1), // KILL
+    v(51124,9,2), // MULTIKILL
+    v(51133,8,3), // MEGAMISS
+    v(51141,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(51160,23,0), // USE_CONFIGURED_PROTOCOL
-    v(51183,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(51201,23,0), // USE_CONFIGURED_PROTOCOL
+    v(51224,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(51251,6,0), // STATIC
-    v(51257,10,1), // STRICT_DNS
-    v(51267,11,2), // LOGICAL_DNS
-    v(51278,3,3), // EDS
-    v(51281,12,4), // ORIGINAL_DST
+    v(51292,6,0), // STATIC
+    v(51298,10,1), // STRICT_DNS
+    v(51308,11,2), // LOGICAL_DNS
+    v(51319,3,3), // EDS
+    v(51322,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(51340,4,0), // AUTO
-    v(51344,7,1), // V4_ONLY
-    v(51351,7,2), // V6_ONLY
-    v(51358,12,3), // V4_PREFERRED
-    v(51370,3,4), // ALL
+    v(51381,4,0), // AUTO
+    v(51385,7,1), // V4_ONLY
+    v(51392,7,2), // V6_ONLY
+    v(51399,12,3), // V4_PREFERRED
+    v(51411,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(51413,11,0), // ROUND_ROBIN
-    v(51424,13,1), // LEAST_REQUEST
-    v(51437,9,2), // RING_HASH
-    v(51446,6,3), // RANDOM
-    v(51452,6,5), // MAGLEV
-    v(51458,16,6), // CLUSTER_PROVIDED
-    v(51474,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(51454,11,0), // ROUND_ROBIN
+    v(51465,13,1), // LEAST_REQUEST
+    v(51478,9,2), // RING_HASH
+    v(51487,6,3), // RANDOM
+    v(51493,6,5), // MAGLEV
+    v(51499,16,6), // CLUSTER_PROVIDED
+    v(51515,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(51577,7,0), // DEFAULT
-    v(51584,2,1), // V4
-    v(51586,2,2), // V6
-    v(51588,4,3), // PIPE
-    v(50852,8,4), // INTERNAL
+    v(51618,7,0), // DEFAULT
+    v(51625,2,1), // V4
+    v(51627,2,2), // V6
+    v(51629,4,3), // PIPE
+    v(50893,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(51636,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(51673,4,1), // REST
-    v(51677,4,2), // GRPC
-    v(51681,10,3), // DELTA_GRPC
-    v(51691,15,5), // AGGREGATED_GRPC
-    v(51706,21,6), // AGGREGATED_DELTA_GRPC
+    v(51677,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(51714,4,1), // REST
+    v(51718,4,2), // GRPC
+    v(51722,10,3), // DELTA_GRPC
+    v(51732,15,5), // AGGREGATED_GRPC
+    v(51747,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(51340,4,0), // AUTO
-    v(51758,2,1), // V2
-    v(51760,2,2), // V3
+    v(51381,4,0), // AUTO
+    v(51799,2,1), // V2
+    v(51801,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(51819,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(51842,13,1), // ADD_IF_ABSENT
-    v(51855,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(51881,19,3), // OVERWRITE_IF_EXISTS
+    v(51860,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(51883,13,1), // ADD_IF_ABSENT
+    v(51896,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(51922,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(50252,7,0), // UNKNOWN
-    v(51933,7,1), // HEALTHY
-    v(51940,9,2), // UNHEALTHY
-    v(50518,8,3), // DRAINING
-    v(50307,7,4), // TIMEOUT
-    v(51949,8,5), // DEGRADED
+    v(50293,7,0), // UNKNOWN
+    v(51974,7,1), // HEALTHY
+    v(51981,9,2), // UNHEALTHY
+    v(50559,8,3), // DRAINING
+    v(50348,7,4), // TIMEOUT
+    v(51990,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(52026,5,0), // ALLOW
-    v(52031,14,1), // REJECT_REQUEST
-    v(52045,11,2), // DROP_HEADER
+    v(52067,5,0), // ALLOW
+    v(52072,14,1), // REJECT_REQUEST
+    v(52086,11,2), // DROP_HEADER
     // envoy.config.core.v3.ProxyProtocolConfig.Version
-    v(52104,2,0), // V1
-    v(51758,2,1), // V2
+    v(52145,2,0), // V1
+    v(51799,2,1), // V2
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    v(52173,11,0), // INCLUDE_ALL
-    v(52184,7,1), // INCLUDE
+    v(52214,11,0), // INCLUDE_ALL
+    v(52225,7,1), // INCLUDE
     // envoy.config.core.v3.RoutingPriority
-    v(51577,7,0), // DEFAULT
-    v(52227,4,1), // HIGH
+    v(51618,7,0), // DEFAULT
+    v(52268,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(52274,3,0), // TCP
-    v(52277,3,1), // UDP
+    v(52315,3,0), // TCP
+    v(52318,3,1), // UDP
     // envoy.config.core.v3.SocketOption.SocketIpVersion
-    v(52329,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
-    v(52358,22,1), // SOCKET_IP_VERSION_IPV4
-    v(52380,22,2), // SOCKET_IP_VERSION_IPV6
+    v(52370,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
+    v(52399,22,1), // SOCKET_IP_VERSION_IPV4
+    v(52421,22,2), // SOCKET_IP_VERSION_IPV6
     // envoy.config.core.v3.SocketOption.SocketState
-    v(52447,13,0), // STATE_PREBIND
-    v(52460,11,1), // STATE_BOUND
-    v(52471,15,2), // STATE_LISTENING
+    v(52488,13,0), // STATE_PREBIND
+    v(52501,11,1), // STATE_BOUND
+    v(52512,15,2), // STATE_LISTENING
     // envoy.config.core.v3.TrafficDirection
-    v(52523,11,0), // UNSPECIFIED
-    v(52534,7,1), // INBOUND
-    v(52541,8,2), // OUTBOUND
+    v(52564,11,0), // UNSPECIFIED
+    v(52575,7,1), // INBOUND
+    v(52582,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(52611,3,0), // ANY
-    v(52614,19,1), // SAME_IP_OR_LOOPBACK
-    v(52633,8,2), // EXTERNAL
+    v(52652,3,0), // ANY
+    v(52655,19,1), // SAME_IP_OR_LOOPBACK
+    v(52674,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(51577,7,0), // DEFAULT
-    v(52684,11,1), // MODIFY_ONLY
+    v(51618,7,0), // DEFAULT
+    v(52725,11,1), // MODIFY_ONLY
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(52752,17,0), // MOVED_PERMANENTLY
-    v(52769,5,1), // FOUND
-    v(52774,9,2), // SEE_OTHER
-    v(52783,18,3), // TEMPORARY_REDIRECT
-    v(52801,18,4), // PERMANENT_REDIRECT
+    v(52793,17,0), // MOVED_PERMANENTLY
+    v(52810,5,1), // FOUND
+    v(52815,9,2), // SEE_OTHER
+    v(52824,18,3), // TEMPORARY_REDIRECT
+    v(52842,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(52880,19,0), // SERVICE_UNAVAILABLE
-    v(50743,9,1), // NOT_FOUND
-    v(52899,21,2), // INTERNAL_SERVER_ERROR
+    v(52921,19,0), // SERVICE_UNAVAILABLE
+    v(50784,9,1), // NOT_FOUND
+    v(52940,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(52972,4,0), // NONE
-    v(52976,13,1), // EXTERNAL_ONLY
-    v(51370,3,2), // ALL
+    v(53013,4,0), // NONE
+    v(53017,13,1), // EXTERNAL_ONLY
+    v(51411,3,2), // ALL
     // envoy.data.accesslog.v3.AccessLogType
-    v(53026,6,0), // NotSet
-    v(53032,20,1), // TcpUpstreamConnected
-    v(53052,11,2), // TcpPeriodic
-    v(53063,16,3), // TcpConnectionEnd
-    v(53079,15,4), // DownstreamStart
-    v(53094,18,5), // DownstreamPeriodic
-    v(53112,13,6), // DownstreamEnd
-    v(53125,17,7), // UpstreamPoolReady
-    v(53142,16,8), // UpstreamPeriodic
-    v(53158,11,9), // UpstreamEnd
-    v(53169,39,10), // DownstreamTunnelSuccessfullyEstablished
-    v(53208,26,11), // UdpTunnelUpstreamConnected
-    v(53234,11,12), // UdpPeriodic
-    v(53245,13,13), // UdpSessionEnd
-    v(53258,18,14), // TcpConnectionStart
+    v(53067,6,0), // NotSet
+    v(53073,20,1), // TcpUpstreamConnected
+    v(53093,11,2), // TcpPeriodic
+    v(53104,16,3), // TcpConnectionEnd
+    v(53120,15,4), // DownstreamStart
+    v(53135,18,5), // DownstreamPeriodic
+    v(53153,13,6), // DownstreamEnd
+    v(53166,17,7), // UpstreamPoolReady
+    v(53183,16,8), // UpstreamPeriodic
+    v(53199,11,9), // UpstreamEnd
+    v(53210,39,10), // DownstreamTunnelSuccessfullyEstablished
+    v(53249,26,11), // UdpTunnelUpstreamConnected
+    v(53275,11,12), // UdpPeriodic
+    v(53286,13,13), // UdpSessionEnd
+    v(53299,18,14), // TcpConnectionStart
     // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    v(52523,11,0), // UNSPECIFIED
-    v(51340,4,1), // AUTO
-    v(51344,7,2), // V4_ONLY
-    v(51351,7,3), // V6_ONLY
-    v(51358,12,4), // V4_PREFERRED
-    v(51370,3,5), // ALL
+    v(52564,11,0), // UNSPECIFIED
+    v(51381,4,1), // AUTO
+    v(51385,7,2), // V4_ONLY
+    v(51392,7,3), // V6_ONLY
+    v(51399,12,4), // V4_PREFERRED
+    v(51411,3,5), // ALL
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    v(52972,4,0), // NONE
-    v(53418,4,1), // ONCE
-    v(53422,10,2), // TRANSITIVE
+    v(53013,4,0), // NONE
+    v(53459,4,1), // ONCE
+    v(53463,10,2), // TRANSITIVE
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    v(52523,11,0), // UNSPECIFIED
-    v(53530,14,1), // SANITIZED_UTF8
-    v(53544,6,2), // BASE64
+    v(52564,11,0), // UNSPECIFIED
+    v(53571,14,1), // SANITIZED_UTF8
+    v(53585,6,2), // BASE64
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(51340,4,0), // AUTO
-    v(53641,5,1), // HTTP1
-    v(53646,5,2), // HTTP2
-    v(53651,5,3), // HTTP3
+    v(51381,4,0), // AUTO
+    v(53682,5,1), // HTTP1
+    v(53687,5,2), // HTTP2
+    v(53692,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(53762,8,0), // SANITIZE
-    v(53770,12,1), // FORWARD_ONLY
-    v(53782,14,2), // APPEND_FORWARD
-    v(53796,12,3), // SANITIZE_SET
-    v(53808,19,4), // ALWAYS_FORWARD_ONLY
+    v(53803,8,0), // SANITIZE
+    v(53811,12,1), // FORWARD_ONLY
+    v(53823,14,2), // APPEND_FORWARD
+    v(53837,12,3), // SANITIZE_SET
+    v(53849,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(53937,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(53968,14,1), // KEEP_UNCHANGED
-    v(52031,14,2), // REJECT_REQUEST
-    v(53982,21,3), // UNESCAPE_AND_REDIRECT
-    v(54003,20,4), // UNESCAPE_AND_FORWARD
+    v(53978,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(54009,14,1), // KEEP_UNCHANGED
+    v(52072,14,2), // REJECT_REQUEST
+    v(54023,21,3), // UNESCAPE_AND_REDIRECT
+    v(54044,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(54131,9,0), // OVERWRITE
-    v(54140,16,1), // APPEND_IF_ABSENT
-    v(54156,12,2), // PASS_THROUGH
+    v(54172,9,0), // OVERWRITE
+    v(54181,16,1), // APPEND_IF_ABSENT
+    v(54197,12,2), // PASS_THROUGH
     // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    v(54233,9,0), // IMMEDIATE
-    v(54242,18,1), // ON_DOWNSTREAM_DATA
-    v(54260,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    v(54274,9,0), // IMMEDIATE
+    v(54283,18,1), // ON_DOWNSTREAM_DATA
+    v(54301,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    v(54373,9,0), // N_CHOICES
-    v(54382,9,1), // FULL_SCAN
+    v(54414,9,0), // N_CHOICES
+    v(54423,9,1), // FULL_SCAN
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(54484,18,0), // VERIFY_TRUST_CHAIN
-    v(54502,16,1), // ACCEPT_UNTRUSTED
+    v(54525,18,0), // VERIFY_TRUST_CHAIN
+    v(54543,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(54597,16,0), // LENIENT_STAPLING
-    v(54613,15,1), // STRICT_STAPLING
-    v(54628,11,2), // MUST_STAPLE
+    v(54638,16,0), // LENIENT_STAPLING
+    v(54654,15,1), // STRICT_STAPLING
+    v(54669,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(54710,20,0), // SAN_TYPE_UNSPECIFIED
-    v(54730,5,1), // EMAIL
-    v(54735,3,2), // DNS
-    v(54738,3,3), // URI
-    v(54741,10,4), // IP_ADDRESS
-    v(54751,10,5), // OTHER_NAME
+    v(54751,20,0), // SAN_TYPE_UNSPECIFIED
+    v(54771,5,1), // EMAIL
+    v(54776,3,2), // DNS
+    v(54779,3,3), // URI
+    v(54782,10,4), // IP_ADDRESS
+    v(54792,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(54828,8,0), // TLS_AUTO
-    v(54836,7,1), // TLSv1_0
-    v(54843,7,2), // TLSv1_1
-    v(54850,7,3), // TLSv1_2
-    v(54857,7,4), // TLSv1_3
+    v(54869,8,0), // TLS_AUTO
+    v(54877,7,1), // TLSv1_0
+    v(54884,7,2), // TLSv1_1
+    v(54891,7,3), // TLSv1_2
+    v(54898,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(54911,7,0), // HUNDRED
-    v(54918,12,1), // TEN_THOUSAND
-    v(54930,7,2), // MILLION
+    v(54952,7,0), // HUNDRED
+    v(54959,12,1), // TEN_THOUSAND
+    v(54971,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(54961,5,0), // Empty
-    v(54966,8,100), // Continue
-    v(50700,2,200), // OK
-    v(54974,7,201), // Created
-    v(54981,8,202), // Accepted
-    v(54989,27,203), // NonAuthoritativeInformation
-    v(55016,9,204), // NoContent
-    v(55025,12,205), // ResetContent
-    v(55037,14,206), // PartialContent
-    v(55051,11,207), // MultiStatus
-    v(55062,15,208), // AlreadyReported
-    v(55077,6,226), // IMUsed
-    v(55083,15,300), // MultipleChoices
-    v(55098,16,301), // MovedPermanently
-    v(55114,5,302), // Found
-    v(55119,8,303), // SeeOther
-    v(55127,11,304), // NotModified
-    v(55138,8,305), // UseProxy
-    v(55146,17,307), // TemporaryRedirect
-    v(55163,17,308), // PermanentRedirect
-    v(55180,10,400), // BadRequest
-    v(55190,12,401), // Unauthorized
-    v(55202,15,402), // PaymentRequired
-    v(55217,9,403), // Forbidden
-    v(55226,8,404), // NotFound
-    v(55234,16,405), // MethodNotAllowed
-    v(55250,13,406), // NotAcceptable
-    v(55263,27,407), // ProxyAuthenticationRequired
-    v(55290,14,408), // RequestTimeout
-    v(55304,8,409), // Conflict
-    v(55312,4,410), // Gone
-    v(55316,14,411), // LengthRequired
-    v(55330,18,412), // PreconditionFailed
-    v(55348,15,413), // PayloadTooLarge
-    v(55363,10,414), // URITooLong
-    v(55373,20,415), // UnsupportedMediaType
-    v(55393,19,416), // RangeNotSatisfiable
-    v(55412,17,417), // ExpectationFailed
-    v(55429,18,421), // MisdirectedRequest
-    v(55447,19,422), // UnprocessableEntity
-    v(55466,6,423), // Locked
-    v(55472,16,424), // FailedDependency
-    v(55488,15,426), // UpgradeRequired
-    v(55503,20,428), // PreconditionRequired
-    v(55523,15,429), // TooManyRequests
-    v(55538,27,431), // RequestHeaderFieldsTooLarge
-    v(55565,19,500), // InternalServerError
-    v(55584,14,501), // NotImplemented
-    v(55598,10,502), // BadGateway
-    v(55608,18,503), // ServiceUnavailable
-    v(55626,14,504), // GatewayTimeout
-    v(55640,23,505), // HTTPVersionNotSupported
-    v(55663,21,506), // VariantAlsoNegotiates
-    v(55684,19,507), // InsufficientStorage
-    v(55703,12,508), // LoopDetected
-    v(55715,11,510), // NotExtended
-    v(55726,29,511), // NetworkAuthenticationRequired
+    v(55002,5,0), // Empty
+    v(55007,8,100), // Continue
+    v(50741,2,200), // OK
+    v(55015,7,201), // Created
+    v(55022,8,202), // Accepted
+    v(55030,27,203), // NonAuthoritativeInformation
+    v(55057,9,204), // NoContent
+    v(55066,12,205), // ResetContent
+    v(55078,14,206), // PartialContent
+    v(55092,11,207), // MultiStatus
+    v(55103,15,208), // AlreadyReported
+    v(55118,6,226), // IMUsed
+    v(55124,15,300), // MultipleChoices
+    v(55139,16,301), // MovedPermanently
+    v(55155,5,302), // Found
+    v(55160,8,303), // SeeOther
+    v(55168,11,304), // NotModified
+    v(55179,8,305), // UseProxy
+    v(55187,17,307), // TemporaryRedirect
+    v(55204,17,308), // PermanentRedirect
+    v(55221,10,400), // BadRequest
+    v(55231,12,401), // Unauthorized
+    v(55243,15,402), // PaymentRequired
+    v(55258,9,403), // Forbidden
+    v(55267,8,404), // NotFound
+    v(55275,16,405), // MethodNotAllowed
+    v(55291,13,406), // NotAcceptable
+    v(55304,27,407), // ProxyAuthenticationRequired
+    v(55331,14,408), // RequestTimeout
+    v(55345,8,409), // Conflict
+    v(55353,4,410), // Gone
+    v(55357,14,411), // LengthRequired
+    v(55371,18,412), // PreconditionFailed
+    v(55389,15,413), // PayloadTooLarge
+    v(55404,10,414), // URITooLong
+    v(55414,20,415), // UnsupportedMediaType
+    v(55434,19,416), // RangeNotSatisfiable
+    v(55453,17,417), // ExpectationFailed
+    v(55470,18,421), // MisdirectedRequest
+    v(55488,19,422), // UnprocessableEntity
+    v(55507,6,423), // Locked
+    v(55513,16,424), // FailedDependency
+    v(55529,15,426), // UpgradeRequired
+    v(55544,20,428), // PreconditionRequired
+    v(55564,15,429), // TooManyRequests
+    v(55579,27,431), // RequestHeaderFieldsTooLarge
+    v(55606,19,500), // InternalServerError
+    v(55625,14,501), // NotImplemented
+    v(55639,10,502), // BadGateway
+    v(55649,18,503), // ServiceUnavailable
+    v(55667,14,504), // GatewayTimeout
+    v(55681,23,505), // HTTPVersionNotSupported
+    v(55704,21,506), // VariantAlsoNegotiates
+    v(55725,19,507), // InsufficientStorage
+    v(55744,12,508), // LoopDetected
+    v(55756,11,510), // NotExtended
+    v(55767,29,511), // NetworkAuthenticationRequired
     // google.protobuf.NullValue
-    v(55780,10,0), // NULL_VALUE
+    v(55821,10,0), // NULL_VALUE
 ];
