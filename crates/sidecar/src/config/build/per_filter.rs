@@ -67,6 +67,10 @@ fn setting(name: &str, any: &Any) -> Result<Option<FilterSetting>> {
         "the router cannot be disabled: use direct_response",
     )?;
     let config = match &proto.config {
+        // Which settings a filter that does not run would have had does not matter.
+        Some(config) if proto.disabled && proto.is_optional && find(SETTINGS, config).is_none() => {
+            None
+        }
         Some(config) if proto.is_optional && find(SETTINGS, config).is_none() => {
             tracing::info!(filter = name, type_url = %config.type_url,
                 "left out an optional setting of an HTTP filter that is not supported");
@@ -105,4 +109,29 @@ fn unknown(any: &Any) -> ConfigError {
             known.join(", ")
         ),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::build::testing::bytes;
+
+    #[test]
+    fn an_unknown_setting_leaves_a_filter_disabled() {
+        let build = |fields: &str| {
+            let unknown =
+                "config: {'@type': type.googleapis.com/google.protobuf.Duration, value: 1s}";
+            let any = Any {
+                type_url: format!("type.googleapis.com/{FILTER_CONFIG}"),
+                value: bytes::<FilterConfig>(&format!("{{{fields}{unknown}}}")),
+            };
+            build(&HashMap::from([("f".to_owned(), any)]))
+                .map(|built| built.of("f").map(|setting| setting.disabled))
+        };
+        let disabled = build("disabled: true, is_optional: true, ").unwrap();
+        assert_eq!(disabled, Some(true));
+        assert_eq!(build("is_optional: true, ").unwrap(), None);
+        let error = build("disabled: true, ").unwrap_err().to_string();
+        assert!(error.contains("[f].config: "), "{error}");
+    }
 }

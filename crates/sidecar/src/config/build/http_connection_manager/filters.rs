@@ -12,6 +12,8 @@ use crate::config::build::fields::{Together as _, Within as _, each, named, refu
 use crate::config::build::{header_changes, network, struct_value};
 use crate::config::error::{ConfigError, Result};
 use crate::config::http_filter::{FilterKind, HeaderMutations, HttpFilter, MetadataAddition};
+use crate::config::network::FilterStateValue;
+use crate::network::filter_state::OF_TCP_PROXY;
 
 /// The router's own settings.
 #[derive(Debug)]
@@ -54,6 +56,7 @@ const HTTP_FILTERS: &[Extension<Build<Built>>] = &[
             let proto = decode::<set_filter_state::Config>(bytes)?;
             let values =
                 network::set_filter_state::values("on_request_headers", &proto.on_request_headers)?;
+            each("on_request_headers", &values, acted_on)?;
             Ok(Built::Filter(FilterKind::SetFilterState(values)))
         },
     },
@@ -125,6 +128,19 @@ fn http_filter(proto: &hcm::HttpFilter) -> Result<Option<Built>> {
         .within("typed_config")
 }
 
+/// Whether a request heeds the value: the router connects as its cluster says, so names to check the
+/// endpoint's certificate for, say, would be set in vain.
+fn acted_on(value: &FilterStateValue) -> Result<()> {
+    refuse(
+        OF_TCP_PROXY.contains(&&*value.key),
+        "object_key",
+        format_args!(
+            "`{}` is acted on by tcp_proxy only, not by the router: set it in the cluster",
+            value.key
+        ),
+    )
+}
+
 /// `Mutations`, of the filter or of a route.
 pub fn mutations(proto: &header_mutation::Mutations) -> Result<HeaderMutations> {
     let (request, response) = (
@@ -158,4 +174,37 @@ fn metadata(proto: &set_metadata::Config) -> Result<Vec<MetadataAddition>> {
         );
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::build::testing::message;
+
+    fn chain(key: &str) -> Vec<hcm::HttpFilter> {
+        let proto: hcm::HttpConnectionManager = message(&format!(
+            "http_filters:
+- name: state
+  typed_config:
+    '@type': type.googleapis.com/envoy.extensions.filters.http.set_filter_state.v3.Config
+    on_request_headers:
+    - {{object_key: own, factory_key: envoy.string, format_string: {{text_format: x}}}}
+    - {{object_key: {key}, factory_key: envoy.string, format_string: {{text_format: x}}}}
+- name: router
+  typed_config: {{'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
+"
+        ));
+        proto.http_filters
+    }
+
+    #[test]
+    fn filter_state_that_the_router_does_not_heed_is_refused() {
+        assert!(build(&chain("another")).is_ok());
+        for key in OF_TCP_PROXY {
+            let error = build(&chain(key)).map(drop).unwrap_err().to_string();
+            let place = "http_filters[0].typed_config.on_request_headers[1].object_key: ";
+            let expected = format!("{place}`{key}` is acted on by tcp_proxy only");
+            assert!(error.starts_with(&expected), "{error}");
+        }
+    }
 }
