@@ -25,7 +25,7 @@ mod xds;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use tokio::sync::Semaphore;
@@ -136,6 +136,8 @@ impl Conform {
         let differences = Arc::new(Differences::read(&folder.join("differences.md"))?);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(4)
+            // Envoy asks for a SIGTERM when the thread that started it ends.
+            .thread_keep_alive(Duration::from_secs(24 * 3600))
             .enable_all()
             .build()
             .context("make a runtime")?;

@@ -160,10 +160,8 @@ pub(super) fn world(random: &mut Random, count: usize) -> World {
     }]}});
     super::add_log(&mut http);
     let mut codec = json!({});
-    for option in ["accept_http_10", "allow_absolute_url", "enable_trailers"] {
-        if option != "enable_trailers" && random.chance(50) {
-            codec[option] = json!(random.chance(70));
-        }
+    if random.chance(50) {
+        codec["accept_http_10"] = json!(random.chance(70));
     }
     if random.chance(20) {
         codec["override_stream_error_on_invalid_http_message"] = json!(random.chance(50));
