@@ -272,17 +272,18 @@ impl Detection<'_> {
         Ok(Advance::Over)
     }
 
-    /// Whether a server may be given the word: the bytes of the connection itself are waited for.
+    /// Whether a server may be given the word: the bytes of the connection itself are waited for,
+    /// and where the server takes the word nothing is passed over that could have refused.
     fn may_dial(&self) -> bool {
-        let filters = &self.version.config().filters;
-        let inspects = filters
-            .get(self.at)
-            .is_some_and(|filter| match &filter.kind {
-                // Where only TLS is wanted, there is no server that speaks first.
-                FilterKind::TlsInspector(config) => !config.close_on_error,
-                kind => matches!(kind, FilterKind::HttpInspector),
-            });
-        inspects && self.client.read_ahead.is_empty()
+        let port = self.client.local.port();
+        let filters = self.version.config().filters.iter().skip(self.at);
+        let mut left = filters.filter(|filter| filter.looks_at(port));
+        let only_inspects = left.all(|filter| match &filter.kind {
+            // Where only TLS is wanted, there is no server that speaks first.
+            FilterKind::TlsInspector(config) => !config.close_on_error,
+            kind => matches!(kind, FilterKind::HttpInspector),
+        });
+        only_inspects && self.client.read_ahead.is_empty()
     }
 
     /// Reads as much as the filters need.
@@ -296,12 +297,12 @@ impl Detection<'_> {
             tokio::select! {
                 biased;
                 read = self.client.socket.read_more(&mut self.client.read_ahead) => match read {
-                    Ok(0) if self.client.read_ahead.is_empty() => {
+                    // A filter waits for what will not come. To go on would take its client past
+                    // it, and past those behind it.
+                    Ok(0) => {
                         self.running.stats.downstream_listener_filter_remote_close.increment(1);
                         return Err(Refused::Gone);
                     }
-                    // It will say no more: what it said is neither TLS nor HTTP.
-                    Ok(0) => return self.said_all(),
                     Ok(_) => {
                         if self.advance()? == Advance::Over {
                             return Ok(());
@@ -321,29 +322,16 @@ impl Detection<'_> {
                     match outcome {
                         Ok(server) => self.client.dialled = Some(server),
                         // The client will hear of it from the tcp_proxy, which tries as it is
-                        // configured.
+                        // configured. Only inspectors are passed over (`may_dial`).
                         Err(_) => return Ok(()),
                     }
                 }
-                // The server speaks first: the chain for undetected bytes it is.
+                // The server speaks first: the chain for undetected bytes it is. Only inspectors are
+                // passed over (`may_dial`).
                 () = first_byte(&mut self.client.dialled), if self.client.dialled.is_some() => {
                     return Ok(());
                 }
             }
-        }
-    }
-
-    /// Half of a PROXY header or of a ClientHello is no connection; half of anything else is passed
-    /// on.
-    fn said_all(&self) -> Result<(), Refused> {
-        let filters = &self.version.config().filters;
-        match filters.get(self.at).map(|filter| &filter.kind) {
-            Some(FilterKind::ProxyProtocol(_) | FilterKind::TlsInspector(_)) => {
-                let stats = &self.running.stats;
-                stats.downstream_listener_filter_remote_close.increment(1);
-                Err(Refused::Gone)
-            }
-            _ => Ok(()),
         }
     }
 

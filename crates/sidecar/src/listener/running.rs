@@ -1,7 +1,7 @@
 //! The listeners of one worker: their accept loops, and the table by which a listener that takes
 //! redirected connections hands them over.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -54,6 +54,8 @@ pub struct Running {
     loops: RefCell<Vec<(Arc<Binding>, Rc<Notify>)>>,
     /// By fingerprint: chains that did not change keep their connections.
     chains: RefCell<HashMap<u64, Rc<ChainDrain>>>,
+    /// Whether it was removed.
+    stopped: Cell<bool>,
     pub stats: ListenerStats,
 }
 
@@ -68,13 +70,21 @@ impl Running {
         self.version.borrow().config().clone()
     }
 
-    /// What tells connections of this chain to end.
+    /// What tells connections of this chain to end. It has begun where the chain was changed or
+    /// removed since the connection chose it, for the handshake of a slow client lasts longer than
+    /// an update.
     pub fn drain_of(&self, chain: &FilterChain) -> Rc<ChainDrain> {
-        self.chains
-            .borrow_mut()
-            .entry(chain.fingerprint)
-            .or_default()
-            .clone()
+        let mut chains = self.chains.borrow_mut();
+        if let Some(drain) = chains.get(&chain.fingerprint) {
+            return drain.clone();
+        }
+        let drain = Rc::<ChainDrain>::default();
+        if self.stopped.get() || !has_chain(&self.config(), chain.fingerprint) {
+            drain.begin();
+        } else {
+            chains.insert(chain.fingerprint, drain.clone());
+        }
+        drain
     }
 
     /// Whether this is an address at which it listens itself.
@@ -93,15 +103,8 @@ impl Running {
     fn replace(&self, version: Rc<Version>) {
         *self.version.borrow_mut() = version.clone();
         let config = version.config();
-        let kept = |fingerprint: &u64| {
-            let mut chains = config
-                .filter_chains
-                .iter()
-                .chain(&config.default_filter_chain);
-            chains.any(|chain| chain.fingerprint == *fingerprint)
-        };
         self.chains.borrow_mut().retain(|fingerprint, drain| {
-            let kept = kept(fingerprint);
+            let kept = has_chain(config, *fingerprint);
             if !kept {
                 drain.begin();
             }
@@ -110,6 +113,7 @@ impl Running {
     }
 
     fn stop(&self) {
+        self.stopped.set(true);
         for (_, stop) in self.loops.borrow().iter() {
             stop.notify_one();
         }
@@ -117,6 +121,13 @@ impl Running {
             drain.begin();
         }
     }
+}
+
+/// Whether a chain is one of this configuration.
+fn has_chain(config: &Listener, fingerprint: u64) -> bool {
+    let chains = config.filter_chains.iter();
+    let mut chains = chains.chain(&config.default_filter_chain);
+    chains.any(|chain| chain.fingerprint == fingerprint)
 }
 
 /// All listeners of one worker.
@@ -149,6 +160,7 @@ impl Listeners {
                         version: RefCell::new(Version::new(worker, active.clone())),
                         loops: RefCell::default(),
                         chains: RefCell::default(),
+                        stopped: Cell::new(false),
                         stats: ListenerStats::new(
                             &worker.stats,
                             &active.config.stat_prefix,

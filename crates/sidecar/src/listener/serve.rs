@@ -199,6 +199,9 @@ async fn find_listener(
         && !Rc::ptr_eq(&other, &running)
     {
         let version = other.version();
+        // A server that was dialled for a chain of the first listener would end the wait for this
+        // one's filters as soon as it speaks.
+        client.dialled = None;
         return match detect(worker, &other, &version, client).await {
             Ok(()) => Ok((other, version)),
             Err(refused) => Err((version, refused)),

@@ -399,3 +399,62 @@ fn a_connection_to_a_port_of_the_proxy_that_takes_redirected_ones_is_reset() {
         assert_eq!(sidecar.count(Family::Cluster, "upstream_cx_total"), 0);
     });
 }
+
+#[test]
+fn a_client_that_ends_or_is_silent_is_not_let_past_a_filter_behind_an_inspector() {
+    const PATH: &str = "type.googleapis.com/envoy.extensions.filters.listener";
+    on_worker(async {
+        let sidecar = Sidecar::new(&[("greets", server("220 ready\r\n").await)]);
+        let limit = format!(
+            "{{'@type': {PATH}.local_ratelimit.v3.LocalRateLimit, stat_prefix: few, \
+             token_bucket: {{max_tokens: 1, fill_interval: 600s}}}}"
+        );
+        let proxy_protocol = format!("{{'@type': {PATH}.proxy_protocol.v3.ProxyProtocol}}");
+        for (name, behind) in [("limit", limit), ("proxy", proxy_protocol)] {
+            let address = sidecar.listen(&format!(
+                "{{name: {name}, {ANY_PORT}, listener_filters_timeout: 0.1s, listener_filters: [\
+                 {{name: h, typed_config: {{'@type': {PATH}.http_inspector.v3.HttpInspector}}}}, \
+                 {{name: b, typed_config: {behind}}}], filter_chains: [{{{}}}]}}",
+                proxy("greets")
+            ));
+            for said in ["G", ""] {
+                let mut client = TcpStream::connect(address).await.unwrap();
+                if !said.is_empty() {
+                    client.write_all(said.as_bytes()).await.unwrap();
+                    client.shutdown().await.unwrap();
+                }
+                let length = client.read(&mut [0; 1]).await.unwrap_or(0);
+                assert_eq!(length, 0, "{name} {said:?}");
+            }
+        }
+        assert_eq!(sidecar.count(Family::Cluster, "upstream_cx_total"), 0);
+    });
+}
+
+#[test]
+fn a_connection_whose_chain_changes_before_it_is_served_drains() {
+    on_worker(async {
+        let sidecar = Sidecar::new(&[]);
+        let put = |cluster: &str| {
+            let chain = proxy(cluster);
+            let address = sidecar.listen(&format!(
+                "{{name: l, {ANY_PORT}, filter_chains: [{{{chain}}}]}}"
+            ));
+            sidecar.worker.listeners.at(address).unwrap()
+        };
+        let running = put("one");
+        let one = running.config().filter_chains[0].clone();
+        let served = running.drain_of(&one);
+        assert!(!served.is_draining());
+        put("two");
+        assert!(served.is_draining());
+        let late = running.drain_of(&one);
+        assert!(late.is_draining());
+        late.begun().await;
+
+        // One that nobody was served by before the listener is removed.
+        let two = running.config().filter_chains[0].clone();
+        sidecar.remove("l");
+        assert!(running.drain_of(&two).is_draining());
+    });
+}
