@@ -55,6 +55,9 @@ pub struct Listener {
     pub connection_limit: Number,
     /// `ignore_global_conn_limit`
     pub ignores_global_limit: bool,
+    /// `bypass_overload_manager`: what the overload manager does leaves its connections and their
+    /// requests alone.
+    pub bypasses_overload: bool,
     /// Fingerprint of the proto: an equal resource is a no-op.
     pub fingerprint: u64,
 }

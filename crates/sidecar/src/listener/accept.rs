@@ -59,14 +59,15 @@ struct Gate {
 /// they are connected.
 async fn run(gate: Gate, acceptor: Acceptor, stop: Rc<Notify>) {
     loop {
-        if OVERLOAD.is_saturated(Action::StopConnections) {
+        let config = gate.running.config();
+        if !config.bypasses_overload && OVERLOAD.is_saturated(Action::StopConnections) {
             tokio::select! {
                 biased;
                 () = stop.notified() => break,
                 () = tokio::time::sleep(REST) => continue,
             }
         }
-        let at_once = gate.running.config().accept_at_once;
+        let at_once = config.accept_at_once;
         tokio::select! {
             biased;
             () = stop.notified() => break,
@@ -155,11 +156,13 @@ impl Gate {
         let (worker, running) = (&self.worker, &self.running);
         let version = running.version();
         let config = version.config();
-        let global = worker.connection_limit.get();
-        if OVERLOAD.happens(Action::RejectConnections, || worker.random()) {
-            return running.stats.downstream_cx_overload_reject.increment(1);
+        let mut global = u64::from(worker.connection_limit.get());
+        if !config.bypasses_overload {
+            if OVERLOAD.happens(Action::RejectConnections, || worker.random()) {
+                return running.stats.downstream_cx_overload_reject.increment(1);
+            }
+            global = global.min(OVERLOAD.most_connections());
         }
-        let global = u64::from(global).min(OVERLOAD.most_connections());
         if !config.ignores_global_limit && worker.drain.open() as u64 >= global {
             return running.stats.downstream_global_cx_overflow.increment(1);
         }

@@ -123,6 +123,7 @@ pub fn build(
         accept_at_once: uint(&proto.max_connections_to_accept_per_socket_event),
         connection_limit: runtime_layer::number_at(&limit, u32::MAX),
         ignores_global_limit: proto.ignore_global_conn_limit,
+        bypasses_overload: proto.bypass_overload_manager,
         fingerprint,
     })
 }

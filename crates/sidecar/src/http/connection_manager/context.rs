@@ -106,12 +106,18 @@ impl Context {
         if old {
             self.stats.downstream_cx_max_duration_reached.increment(1);
         }
-        let overloaded = OVERLOAD.happens(Action::DisableKeepalive, || self.worker.random());
+        let overloaded = self.overload_asks(Action::DisableKeepalive);
         if overloaded {
             let disabled = &self.stats.downstream_cx_overload_disable_keepalive;
             disabled.increment(1);
         }
         spent || old || overloaded || self.is_draining()
+    }
+
+    /// Whether the overload manager wants this done this time, and may have it of this listener.
+    pub fn overload_asks(&self, action: Action) -> bool {
+        !self.connection.listener.bypasses_overload
+            && OVERLOAD.happens(action, || self.worker.random())
     }
 
     /// Whether the process, the listener or the filter chain drains.

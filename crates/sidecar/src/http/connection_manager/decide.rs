@@ -17,7 +17,7 @@ use crate::http::route::stats::Counted;
 use crate::http::route::{self, Facts, RouteMatchResult};
 use crate::http::router::Levels;
 use crate::http::stream_info::StreamInfo;
-use crate::runtime::overload::{self, OVERLOAD};
+use crate::runtime::overload;
 use crate::telemetry::access_log::flags::Flags;
 
 /// What is to be done with a request.
@@ -98,7 +98,7 @@ pub fn counted(
 
 /// Sanitises the head and finds its route.
 pub fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut StreamInfo) -> Decision {
-    if OVERLOAD.happens(overload::Action::StopRequests, || context.worker.random()) {
+    if context.overload_asks(overload::Action::StopRequests) {
         context.stats.downstream_rq_overload_close.increment(1);
         let answer = LocalReply::new(503, "envoy overloaded", "overload", Flags::NONE);
         return Decision::Reply(answer);

@@ -210,7 +210,7 @@ profile_path\
 socket options of the admin listener are not supported\
 socket_options\
 access_log\
-there is no global limit on connections\
+connections to the admin port are never counted in the global limit\
 ignore_global_conn_limit\
 allow_paths\
 envoy.config.bootstrap.v3.Bootstrap\
@@ -841,7 +841,6 @@ enable_reuse_port\
 enable_mptcp\
 filter_chain_matcher\
 max_connections_to_accept_per_socket_event\
-there is no overload manager to bypass\
 bypass_overload_manager\
 filter chains come with their listener, of which only the chains that changed drain\
 fcds_config\
@@ -2015,352 +2014,352 @@ pub(crate) static MESSAGES: [MessageRow; 394] = [
     m(4014,42,188,1), // envoy.config.accesslog.v3.StatusCodeFilter
     m(4056,41,189,0), // envoy.config.accesslog.v3.TraceableFilter
     m(4097,31,189,7), // envoy.config.bootstrap.v3.Admin
-    m(4395,35,196,41), // envoy.config.bootstrap.v3.Bootstrap
-    m(6604,56,237,1), // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig
-    m(6660,66,238,2), // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat
-    m(6748,55,240,1), // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
-    m(6869,52,241,5), // envoy.config.bootstrap.v3.Bootstrap.DynamicResources
-    m(7043,64,246,1), // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    m(7137,51,247,3), // envoy.config.bootstrap.v3.Bootstrap.StaticResources
-    m(7212,40,250,5), // envoy.config.bootstrap.v3.ClusterManager
-    m(7593,57,255,2), // envoy.config.bootstrap.v3.ClusterManager.OutlierDetection
-    m(7677,44,257,2), // envoy.config.bootstrap.v3.CustomInlineHeader
-    m(7757,37,259,1), // envoy.config.bootstrap.v3.FatalAction
-    m(7800,40,260,1), // envoy.config.bootstrap.v3.LayeredRuntime
-    m(7846,48,261,5), // envoy.config.bootstrap.v3.MemoryAllocatorManager
-    m(8008,38,266,5), // envoy.config.bootstrap.v3.RuntimeLayer
-    m(8133,49,271,0), // envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer
-    m(8182,48,271,3), // envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer
-    m(8276,34,274,7), // envoy.config.bootstrap.v3.Watchdog
-    m(8416,49,281,2), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
-    m(8470,35,283,2), // envoy.config.bootstrap.v3.Watchdogs
-    m(8540,39,285,2), // envoy.config.cluster.v3.CircuitBreakers
-    m(8659,50,287,8), // envoy.config.cluster.v3.CircuitBreakers.Thresholds
-    m(8874,62,295,3), // envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget
-    m(9063,31,298,57), // envoy.config.cluster.v3.Cluster
-    m(11160,46,355,8), // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    m(11685,72,363,2), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
-    m(11800,71,365,0), // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
-    m(11871,64,365,3), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
-    m(12092,49,368,2), // envoy.config.cluster.v3.Cluster.CustomClusterType
-    m(12141,48,370,2), // envoy.config.cluster.v3.Cluster.EdsClusterConfig
-    m(12211,52,372,3), // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    m(12375,51,375,4), // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
-    m(12578,48,379,3), // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    m(12709,43,382,2), // envoy.config.cluster.v3.Cluster.RefreshRate
-    m(12777,50,384,1), // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
-    m(12827,52,385,3), // envoy.config.cluster.v3.Cluster.TransportSocketMatch
-    m(12884,66,388,2), // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
-    m(12953,43,390,1), // envoy.config.cluster.v3.LoadBalancingPolicy
-    m(13004,50,391,1), // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
-    m(13076,41,392,3), // envoy.config.cluster.v3.TrackClusterStats
-    m(13172,49,395,3), // envoy.config.cluster.v3.UpstreamConnectionOptions
-    m(13348,69,398,2), // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
-    m(13471,52,400,3), // envoy.config.common.mutation_rules.v3.HeaderMutation
-    m(13550,66,403,1), // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
-    m(13627,28,404,3), // envoy.config.core.v3.Address
-    m(13731,43,407,0), // envoy.config.core.v3.AggregatedConfigSource
-    m(13774,36,407,9), // envoy.config.core.v3.ApiConfigSource
-    m(14109,36,416,2), // envoy.config.core.v3.BackoffStrategy
-    m(14145,31,418,7), // envoy.config.core.v3.BindConfig
-    m(14511,33,425,2), // envoy.config.core.v3.BuildVersion
-    m(14544,30,427,2), // envoy.config.core.v3.CidrRange
-    m(14598,33,429,8), // envoy.config.core.v3.ConfigSource
-    m(14725,33,437,1), // envoy.config.core.v3.ControlPlane
-    m(14768,31,438,5), // envoy.config.core.v3.DataSource
-    m(14869,40,443,2), // envoy.config.core.v3.DnsResolutionConfig
-    m(14938,39,445,2), // envoy.config.core.v3.DnsResolverOptions
-    m(15001,39,447,1), // envoy.config.core.v3.EventServiceConfig
-    m(15052,30,448,6), // envoy.config.core.v3.Extension
-    m(15122,39,454,2), // envoy.config.core.v3.ExtraSourceAddress
-    m(15161,32,456,5), // envoy.config.core.v3.GrpcService
-    m(15312,42,461,5), // envoy.config.core.v3.GrpcService.EnvoyGrpc
-    m(15520,32,466,3), // envoy.config.core.v3.HeaderValue
-    m(15561,38,469,4), // envoy.config.core.v3.HeaderValueOption
-    m(15628,36,473,1), // envoy.config.core.v3.HealthStatusSet
-    m(15664,41,474,11), // envoy.config.core.v3.Http1ProtocolOptions
-    m(16152,57,485,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    m(16289,73,487,0), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
-    m(16362,41,487,22), // envoy.config.core.v3.Http2ProtocolOptions
-    m(17451,40,509,8), // envoy.config.core.v3.HttpProtocolOptions
-    m(17664,38,517,1), // envoy.config.core.v3.JsonFormatOptions
-    m(17717,38,518,4), // envoy.config.core.v3.KeepaliveSettings
-    m(17862,29,522,3), // envoy.config.core.v3.Locality
-    m(17909,29,525,2), // envoy.config.core.v3.Metadata
-    m(18008,49,527,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
-    m(18057,54,529,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
-    m(18111,25,531,11), // envoy.config.core.v3.Node
-    m(18257,48,542,2), // envoy.config.core.v3.Node.DynamicParametersEntry
-    m(18305,37,544,3), // envoy.config.core.v3.PathConfigSource
-    m(18355,25,547,2), // envoy.config.core.v3.Pipe
-    m(18380,40,549,3), // envoy.config.core.v3.ProxyProtocolConfig
-    m(18529,49,552,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
-    m(18596,38,554,2), // envoy.config.core.v3.RateLimitSettings
-    m(18653,32,556,6), // envoy.config.core.v3.RetryPolicy
-    m(18785,51,562,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
-    m(18836,46,564,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
-    m(18882,34,566,2), // envoy.config.core.v3.RuntimeDouble
-    m(18929,39,568,2), // envoy.config.core.v3.RuntimeFeatureFlag
-    m(18968,45,570,2), // envoy.config.core.v3.RuntimeFractionalPercent
-    m(19013,34,572,2), // envoy.config.core.v3.RuntimeUInt32
-    m(19047,47,574,2), // envoy.config.core.v3.SchemeHeaderTransformation
-    m(19127,37,576,1), // envoy.config.core.v3.SelfConfigSource
-    m(19164,34,577,7), // envoy.config.core.v3.SocketAddress
-    m(19342,33,584,8), // envoy.config.core.v3.SocketOption
-    m(19419,44,592,2), // envoy.config.core.v3.SocketOption.SocketType
-    m(19477,53,594,0), // envoy.config.core.v3.SocketOption.SocketType.Datagram
-    m(19530,51,594,0), // envoy.config.core.v3.SocketOption.SocketType.Stream
-    m(19581,42,594,1), // envoy.config.core.v3.SocketOptionsOverride
-    m(19623,45,595,7), // envoy.config.core.v3.SubstitutionFormatString
-    m(19780,33,602,3), // envoy.config.core.v3.TcpKeepalive
-    m(19861,29,605,3), // envoy.config.core.v3.TlvEntry
-    m(19955,36,608,2), // envoy.config.core.v3.TransportSocket
-    m(19991,41,610,2), // envoy.config.core.v3.TypedExtensionConfig
-    m(20032,48,612,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    m(20189,37,615,2), // envoy.config.core.v3.WatchedDirectory
-    m(20238,46,617,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
-    m(20314,66,621,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
-    m(20380,53,623,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    m(20670,33,627,5), // envoy.config.endpoint.v3.Endpoint
-    m(20777,51,632,1), // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
-    m(20828,51,633,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    m(20906,35,637,5), // envoy.config.endpoint.v3.LbEndpoint
-    m(20983,44,642,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
-    m(21235,42,650,3), // envoy.config.listener.v3.AdditionalAddress
-    m(21277,31,653,3), // envoy.config.listener.v3.Filter
-    m(21367,36,656,7), // envoy.config.listener.v3.FilterChain
-    m(21545,41,663,11), // envoy.config.listener.v3.FilterChainMatch
-    m(21760,33,674,37), // envoy.config.listener.v3.Listener
-    m(23003,57,711,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    m(23204,70,714,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
-    m(23274,46,714,1), // envoy.config.listener.v3.Listener.DeprecatedV1
-    m(23320,39,715,4), // envoy.config.listener.v3.ListenerFilter
-    m(23374,58,719,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    m(23489,67,724,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    m(23561,47,725,3), // envoy.config.metrics.v3.HistogramBucketSettings
-    m(23619,35,728,5), // envoy.config.metrics.v3.StatsConfig
-    m(23982,36,733,3), // envoy.config.metrics.v3.StatsMatcher
-    m(24056,36,736,3), // envoy.config.metrics.v3.TagSpecifier
-    m(24116,44,739,1), // envoy.config.overload.v3.BufferFactoryConfig
-    m(24197,39,740,3), // envoy.config.overload.v3.OverloadAction
-    m(24393,40,743,5), // envoy.config.overload.v3.OverloadManager
-    m(24635,40,748,2), // envoy.config.overload.v3.ResourceMonitor
-    m(24675,38,750,2), // envoy.config.overload.v3.ScaledTrigger
-    m(24750,41,752,1), // envoy.config.overload.v3.ThresholdTrigger
-    m(24791,32,753,3), // envoy.config.overload.v3.Trigger
-    m(24838,35,756,3), // envoy.config.route.v3.CookieMatcher
-    m(24897,31,759,2), // envoy.config.route.v3.Decorator
-    m(24946,42,761,3), // envoy.config.route.v3.DirectResponseAction
-    m(25009,34,764,3), // envoy.config.route.v3.FilterConfig
-    m(25054,35,767,11), // envoy.config.route.v3.HeaderMatcher
-    m(25207,43,778,3), // envoy.config.route.v3.QueryParameterMatcher
-    m(25250,36,781,10), // envoy.config.route.v3.RedirectAction
-    m(25417,27,791,19), // envoy.config.route.v3.Route
-    m(26148,53,810,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
-    m(26201,33,812,37), // envoy.config.route.v3.RouteAction
-    m(27509,44,849,6), // envoy.config.route.v3.RouteAction.HashPolicy
-    m(27670,65,855,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    m(27744,51,856,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    m(27903,60,860,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    m(27963,51,862,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    m(28025,59,864,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    m(28084,51,865,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    m(28184,53,868,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
-    m(28324,47,875,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
-    m(28467,40,878,19), // envoy.config.route.v3.RouteConfiguration
-    m(28870,66,897,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
-    m(28936,31,899,1), // envoy.config.route.v3.RouteList
-    m(28973,32,900,15), // envoy.config.route.v3.RouteMatch
-    m(29246,47,915,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
-    m(29293,54,915,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
-    m(29347,55,915,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    m(29420,29,917,6), // envoy.config.route.v3.Tracing
-    m(29524,36,923,2), // envoy.config.route.v3.VirtualCluster
-    m(29560,33,925,24), // envoy.config.route.v3.VirtualHost
-    m(29828,59,949,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
-    m(29887,37,951,5), // envoy.config.route.v3.WeightedCluster
-    m(30012,51,956,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
-    m(30129,53,966,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
-    m(30205,57,971,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    m(30262,57,972,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    m(30319,43,973,8), // envoy.extensions.clusters.dns.v3.DnsCluster
-    m(30414,55,981,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    m(30469,68,983,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    m(30729,63,989,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    m(30801,71,991,1), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
-    m(30872,58,992,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    m(31112,46,997,10), // envoy.extensions.filters.http.router.v3.Router
-    m(31620,71,1007,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(31755,56,1009,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
-    m(31888,52,1011,3), // envoy.extensions.filters.http.set_metadata.v3.Config
-    m(31958,54,1014,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    m(32077,65,1018,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(32142,67,1018,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    m(32236,61,1021,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(32297,65,1021,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    m(32481,78,1027,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    m(32580,70,1030,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
-    m(32664,63,1032,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(32977,68,1037,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    m(33050,58,1041,1), // envoy.extensions.filters.network.direct_response.v3.Config
-    m(33116,45,1042,0), // envoy.extensions.filters.network.echo.v3.Echo
-    m(33161,81,1042,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(34862,101,1102,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(35007,103,1105,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(35133,109,1107,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(35264,95,1114,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(35420,70,1117,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(35490,76,1122,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    m(35573,63,1124,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(35666,78,1126,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    m(35744,74,1127,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
-    m(35863,66,1132,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    m(35938,59,1136,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
-    m(36059,58,1139,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
-    m(36117,54,1139,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(36806,74,1162,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(36905,70,1165,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
-    m(37161,70,1175,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(37231,84,1176,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(37315,47,1179,0), // envoy.extensions.formatter.metadata.v3.Metadata
-    m(37362,63,1179,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
-    m(37425,79,1179,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    m(37563,60,1182,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    m(37640,66,1185,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    m(37711,76,1186,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
-    m(37787,67,1186,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    m(37854,92,1188,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
-    m(37946,85,1188,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    m(38130,70,1194,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    m(38250,57,1200,1), // envoy.extensions.load_balancing_policies.random.v3.Random
-    m(38307,66,1201,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    m(38373,70,1203,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
-    m(38443,75,1204,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
-    m(38518,69,1204,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
-    m(38587,71,1204,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
-    m(38658,70,1204,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
-    m(38728,66,1204,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
-    m(38794,64,1204,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
-    m(38858,66,1204,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
-    m(38924,66,1204,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
-    m(38990,73,1204,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
-    m(39063,49,1204,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    m(39196,69,1206,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    m(39569,81,1218,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    m(39701,73,1220,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    m(40065,66,1229,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    m(40144,70,1230,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    m(40235,55,1231,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    m(40399,70,1233,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    m(40485,88,1234,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    m(40606,64,1235,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    m(40739,78,1237,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
-    m(40817,83,1238,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
-    m(41088,58,1242,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(41146,70,1242,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(41788,58,1258,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(42676,95,1273,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(42873,62,1277,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(43289,67,1288,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    m(43382,79,1290,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
-    m(43559,57,1293,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(43626,48,1295,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(43753,63,1300,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(43827,56,1303,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(44453,51,1312,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
-    m(44543,55,1315,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(44828,62,1321,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    m(44894,60,1322,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(45224,54,1329,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(45445,69,1340,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(45547,73,1344,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(45620,78,1347,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(45698,48,1350,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(45911,77,1359,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(45988,49,1361,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(46137,43,1369,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(46211,44,1376,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(46261,54,1383,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(46369,69,1387,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(46449,71,1388,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(46526,78,1391,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(46604,35,1391,8), // envoy.service.discovery.v3.Resource
-    m(46680,48,1399,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(46740,40,1400,2), // envoy.service.discovery.v3.ResourceError
-    m(46780,42,1402,2), // envoy.service.discovery.v3.ResourceLocator
-    m(46822,65,1404,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(46887,39,1406,2), // envoy.service.discovery.v3.ResourceName
-    m(46955,35,1408,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(47000,40,1410,3), // envoy.type.matcher.v3.FilterStateMatcher
-    m(47098,49,1413,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    m(47147,33,1414,1), // envoy.type.matcher.v3.ListMatcher
-    m(47186,39,1415,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(47233,37,1416,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(47276,49,1420,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(47325,31,1421,1), // envoy.type.matcher.v3.OrMatcher
-    m(47370,45,1422,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(47434,34,1424,2), // envoy.type.matcher.v3.RegexMatcher
-    m(47542,44,1426,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(47602,35,1427,7), // envoy.type.matcher.v3.StringMatcher
-    m(47720,34,1434,7), // envoy.type.matcher.v3.ValueMatcher
-    m(47796,44,1441,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(47840,34,1441,2), // envoy.type.metadata.v3.MetadataKey
-    m(47874,46,1443,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(47925,35,1445,4), // envoy.type.metadata.v3.MetadataKind
-    m(47971,43,1449,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(48014,40,1449,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(48054,43,1449,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(48097,41,1449,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(48138,31,1449,6), // envoy.type.tracing.v3.CustomTag
-    m(48204,43,1455,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(48247,38,1457,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(48285,39,1459,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(48324,40,1460,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(48368,25,1463,2), // envoy.type.v3.DoubleRange
-    m(48401,31,1465,2), // envoy.type.v3.FractionalPercent
-    m(48452,24,1467,2), // envoy.type.v3.HashPolicy
-    m(48476,36,1469,1), // envoy.type.v3.HashPolicy.FilterState
-    m(48512,33,1470,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(48545,24,1470,1), // envoy.type.v3.HttpStatus
-    m(48573,24,1471,2), // envoy.type.v3.Int32Range
-    m(48597,24,1473,2), // envoy.type.v3.Int64Range
-    m(48621,21,1475,1), // envoy.type.v3.Percent
-    m(48642,29,1476,3), // envoy.type.v3.SemanticVersion
-    m(48700,25,1479,3), // envoy.type.v3.TokenBucket
-    m(48753,19,1482,2), // google.protobuf.Any
-    m(48772,25,1484,1), // google.protobuf.BoolValue
-    m(48797,26,1485,1), // google.protobuf.BytesValue
-    m(48823,27,1486,1), // google.protobuf.DoubleValue
-    m(48850,24,1487,2), // google.protobuf.Duration
-    m(48886,21,1489,0), // google.protobuf.Empty
-    m(48907,26,1489,1), // google.protobuf.FloatValue
-    m(48933,26,1490,1), // google.protobuf.Int32Value
-    m(48959,26,1491,1), // google.protobuf.Int64Value
-    m(48985,25,1492,1), // google.protobuf.ListValue
-    m(49016,27,1493,1), // google.protobuf.StringValue
-    m(49043,22,1494,1), // google.protobuf.Struct
-    m(49071,34,1495,2), // google.protobuf.Struct.FieldsEntry
-    m(49105,25,1497,2), // google.protobuf.Timestamp
-    m(49130,27,1499,1), // google.protobuf.UInt32Value
-    m(49157,27,1500,1), // google.protobuf.UInt64Value
-    m(49184,21,1501,6), // google.protobuf.Value
-    m(49271,17,1507,3), // google.rpc.Status
-    m(49295,25,1510,1), // xds.core.v3.ContextParams
-    m(49326,37,1511,2), // xds.core.v3.ContextParams.ParamsEntry
-    m(49363,32,1513,2), // xds.core.v3.TypedExtensionConfig
-    m(49395,27,1515,3), // xds.type.matcher.v3.Matcher
-    m(49457,39,1518,1), // xds.type.matcher.v3.Matcher.MatcherList
-    m(49504,52,1519,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    m(49573,49,1521,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    m(49670,63,1525,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    m(49733,65,1526,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    m(49826,39,1529,4), // xds.type.matcher.v3.Matcher.MatcherTree
-    m(49951,48,1533,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    m(50002,57,1534,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
-    m(50059,35,1536,3), // xds.type.matcher.v3.Matcher.OnMatch
-    m(50151,32,1539,2), // xds.type.matcher.v3.RegexMatcher
-    m(50183,42,1541,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(50225,33,1541,7), // xds.type.matcher.v3.StringMatcher
+    m(4423,35,196,41), // envoy.config.bootstrap.v3.Bootstrap
+    m(6632,56,237,1), // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig
+    m(6688,66,238,2), // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat
+    m(6776,55,240,1), // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
+    m(6897,52,241,5), // envoy.config.bootstrap.v3.Bootstrap.DynamicResources
+    m(7071,64,246,1), // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
+    m(7165,51,247,3), // envoy.config.bootstrap.v3.Bootstrap.StaticResources
+    m(7240,40,250,5), // envoy.config.bootstrap.v3.ClusterManager
+    m(7621,57,255,2), // envoy.config.bootstrap.v3.ClusterManager.OutlierDetection
+    m(7705,44,257,2), // envoy.config.bootstrap.v3.CustomInlineHeader
+    m(7785,37,259,1), // envoy.config.bootstrap.v3.FatalAction
+    m(7828,40,260,1), // envoy.config.bootstrap.v3.LayeredRuntime
+    m(7874,48,261,5), // envoy.config.bootstrap.v3.MemoryAllocatorManager
+    m(8036,38,266,5), // envoy.config.bootstrap.v3.RuntimeLayer
+    m(8161,49,271,0), // envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer
+    m(8210,48,271,3), // envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer
+    m(8304,34,274,7), // envoy.config.bootstrap.v3.Watchdog
+    m(8444,49,281,2), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
+    m(8498,35,283,2), // envoy.config.bootstrap.v3.Watchdogs
+    m(8568,39,285,2), // envoy.config.cluster.v3.CircuitBreakers
+    m(8687,50,287,8), // envoy.config.cluster.v3.CircuitBreakers.Thresholds
+    m(8902,62,295,3), // envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget
+    m(9091,31,298,57), // envoy.config.cluster.v3.Cluster
+    m(11188,46,355,8), // envoy.config.cluster.v3.Cluster.CommonLbConfig
+    m(11713,72,363,2), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
+    m(11828,71,365,0), // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
+    m(11899,64,365,3), // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
+    m(12120,49,368,2), // envoy.config.cluster.v3.Cluster.CustomClusterType
+    m(12169,48,370,2), // envoy.config.cluster.v3.Cluster.EdsClusterConfig
+    m(12239,52,372,3), // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
+    m(12403,51,375,4), // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
+    m(12606,48,379,3), // envoy.config.cluster.v3.Cluster.PreconnectPolicy
+    m(12737,43,382,2), // envoy.config.cluster.v3.Cluster.RefreshRate
+    m(12805,50,384,1), // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
+    m(12855,52,385,3), // envoy.config.cluster.v3.Cluster.TransportSocketMatch
+    m(12912,66,388,2), // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
+    m(12981,43,390,1), // envoy.config.cluster.v3.LoadBalancingPolicy
+    m(13032,50,391,1), // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
+    m(13104,41,392,3), // envoy.config.cluster.v3.TrackClusterStats
+    m(13200,49,395,3), // envoy.config.cluster.v3.UpstreamConnectionOptions
+    m(13376,69,398,2), // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
+    m(13499,52,400,3), // envoy.config.common.mutation_rules.v3.HeaderMutation
+    m(13578,66,403,1), // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
+    m(13655,28,404,3), // envoy.config.core.v3.Address
+    m(13759,43,407,0), // envoy.config.core.v3.AggregatedConfigSource
+    m(13802,36,407,9), // envoy.config.core.v3.ApiConfigSource
+    m(14137,36,416,2), // envoy.config.core.v3.BackoffStrategy
+    m(14173,31,418,7), // envoy.config.core.v3.BindConfig
+    m(14539,33,425,2), // envoy.config.core.v3.BuildVersion
+    m(14572,30,427,2), // envoy.config.core.v3.CidrRange
+    m(14626,33,429,8), // envoy.config.core.v3.ConfigSource
+    m(14753,33,437,1), // envoy.config.core.v3.ControlPlane
+    m(14796,31,438,5), // envoy.config.core.v3.DataSource
+    m(14897,40,443,2), // envoy.config.core.v3.DnsResolutionConfig
+    m(14966,39,445,2), // envoy.config.core.v3.DnsResolverOptions
+    m(15029,39,447,1), // envoy.config.core.v3.EventServiceConfig
+    m(15080,30,448,6), // envoy.config.core.v3.Extension
+    m(15150,39,454,2), // envoy.config.core.v3.ExtraSourceAddress
+    m(15189,32,456,5), // envoy.config.core.v3.GrpcService
+    m(15340,42,461,5), // envoy.config.core.v3.GrpcService.EnvoyGrpc
+    m(15548,32,466,3), // envoy.config.core.v3.HeaderValue
+    m(15589,38,469,4), // envoy.config.core.v3.HeaderValueOption
+    m(15656,36,473,1), // envoy.config.core.v3.HealthStatusSet
+    m(15692,41,474,11), // envoy.config.core.v3.Http1ProtocolOptions
+    m(16180,57,485,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
+    m(16317,73,487,0), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
+    m(16390,41,487,22), // envoy.config.core.v3.Http2ProtocolOptions
+    m(17479,40,509,8), // envoy.config.core.v3.HttpProtocolOptions
+    m(17692,38,517,1), // envoy.config.core.v3.JsonFormatOptions
+    m(17745,38,518,4), // envoy.config.core.v3.KeepaliveSettings
+    m(17890,29,522,3), // envoy.config.core.v3.Locality
+    m(17937,29,525,2), // envoy.config.core.v3.Metadata
+    m(18036,49,527,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
+    m(18085,54,529,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
+    m(18139,25,531,11), // envoy.config.core.v3.Node
+    m(18285,48,542,2), // envoy.config.core.v3.Node.DynamicParametersEntry
+    m(18333,37,544,3), // envoy.config.core.v3.PathConfigSource
+    m(18383,25,547,2), // envoy.config.core.v3.Pipe
+    m(18408,40,549,3), // envoy.config.core.v3.ProxyProtocolConfig
+    m(18557,49,552,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
+    m(18624,38,554,2), // envoy.config.core.v3.RateLimitSettings
+    m(18681,32,556,6), // envoy.config.core.v3.RetryPolicy
+    m(18813,51,562,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
+    m(18864,46,564,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
+    m(18910,34,566,2), // envoy.config.core.v3.RuntimeDouble
+    m(18957,39,568,2), // envoy.config.core.v3.RuntimeFeatureFlag
+    m(18996,45,570,2), // envoy.config.core.v3.RuntimeFractionalPercent
+    m(19041,34,572,2), // envoy.config.core.v3.RuntimeUInt32
+    m(19075,47,574,2), // envoy.config.core.v3.SchemeHeaderTransformation
+    m(19155,37,576,1), // envoy.config.core.v3.SelfConfigSource
+    m(19192,34,577,7), // envoy.config.core.v3.SocketAddress
+    m(19370,33,584,8), // envoy.config.core.v3.SocketOption
+    m(19447,44,592,2), // envoy.config.core.v3.SocketOption.SocketType
+    m(19505,53,594,0), // envoy.config.core.v3.SocketOption.SocketType.Datagram
+    m(19558,51,594,0), // envoy.config.core.v3.SocketOption.SocketType.Stream
+    m(19609,42,594,1), // envoy.config.core.v3.SocketOptionsOverride
+    m(19651,45,595,7), // envoy.config.core.v3.SubstitutionFormatString
+    m(19808,33,602,3), // envoy.config.core.v3.TcpKeepalive
+    m(19889,29,605,3), // envoy.config.core.v3.TlvEntry
+    m(19983,36,608,2), // envoy.config.core.v3.TransportSocket
+    m(20019,41,610,2), // envoy.config.core.v3.TypedExtensionConfig
+    m(20060,48,612,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
+    m(20217,37,615,2), // envoy.config.core.v3.WatchedDirectory
+    m(20266,46,617,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
+    m(20342,66,621,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
+    m(20408,53,623,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
+    m(20698,33,627,5), // envoy.config.endpoint.v3.Endpoint
+    m(20805,51,632,1), // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
+    m(20856,51,633,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
+    m(20934,35,637,5), // envoy.config.endpoint.v3.LbEndpoint
+    m(21011,44,642,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
+    m(21263,42,650,3), // envoy.config.listener.v3.AdditionalAddress
+    m(21305,31,653,3), // envoy.config.listener.v3.Filter
+    m(21395,36,656,7), // envoy.config.listener.v3.FilterChain
+    m(21573,41,663,11), // envoy.config.listener.v3.FilterChainMatch
+    m(21788,33,674,37), // envoy.config.listener.v3.Listener
+    m(22993,57,711,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
+    m(23194,70,714,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
+    m(23264,46,714,1), // envoy.config.listener.v3.Listener.DeprecatedV1
+    m(23310,39,715,4), // envoy.config.listener.v3.ListenerFilter
+    m(23364,58,719,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
+    m(23479,67,724,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
+    m(23551,47,725,3), // envoy.config.metrics.v3.HistogramBucketSettings
+    m(23609,35,728,5), // envoy.config.metrics.v3.StatsConfig
+    m(23972,36,733,3), // envoy.config.metrics.v3.StatsMatcher
+    m(24046,36,736,3), // envoy.config.metrics.v3.TagSpecifier
+    m(24106,44,739,1), // envoy.config.overload.v3.BufferFactoryConfig
+    m(24187,39,740,3), // envoy.config.overload.v3.OverloadAction
+    m(24383,40,743,5), // envoy.config.overload.v3.OverloadManager
+    m(24625,40,748,2), // envoy.config.overload.v3.ResourceMonitor
+    m(24665,38,750,2), // envoy.config.overload.v3.ScaledTrigger
+    m(24740,41,752,1), // envoy.config.overload.v3.ThresholdTrigger
+    m(24781,32,753,3), // envoy.config.overload.v3.Trigger
+    m(24828,35,756,3), // envoy.config.route.v3.CookieMatcher
+    m(24887,31,759,2), // envoy.config.route.v3.Decorator
+    m(24936,42,761,3), // envoy.config.route.v3.DirectResponseAction
+    m(24999,34,764,3), // envoy.config.route.v3.FilterConfig
+    m(25044,35,767,11), // envoy.config.route.v3.HeaderMatcher
+    m(25197,43,778,3), // envoy.config.route.v3.QueryParameterMatcher
+    m(25240,36,781,10), // envoy.config.route.v3.RedirectAction
+    m(25407,27,791,19), // envoy.config.route.v3.Route
+    m(26138,53,810,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
+    m(26191,33,812,37), // envoy.config.route.v3.RouteAction
+    m(27499,44,849,6), // envoy.config.route.v3.RouteAction.HashPolicy
+    m(27660,65,855,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
+    m(27734,51,856,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
+    m(27893,60,860,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
+    m(27953,51,862,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
+    m(28015,59,864,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
+    m(28074,51,865,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
+    m(28174,53,868,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
+    m(28314,47,875,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
+    m(28457,40,878,19), // envoy.config.route.v3.RouteConfiguration
+    m(28860,66,897,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
+    m(28926,31,899,1), // envoy.config.route.v3.RouteList
+    m(28963,32,900,15), // envoy.config.route.v3.RouteMatch
+    m(29236,47,915,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
+    m(29283,54,915,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
+    m(29337,55,915,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
+    m(29410,29,917,6), // envoy.config.route.v3.Tracing
+    m(29514,36,923,2), // envoy.config.route.v3.VirtualCluster
+    m(29550,33,925,24), // envoy.config.route.v3.VirtualHost
+    m(29818,59,949,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
+    m(29877,37,951,5), // envoy.config.route.v3.WeightedCluster
+    m(30002,51,956,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
+    m(30119,53,966,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
+    m(30195,57,971,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+    m(30252,57,972,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    m(30309,43,973,8), // envoy.extensions.clusters.dns.v3.DnsCluster
+    m(30404,55,981,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
+    m(30459,68,983,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
+    m(30719,63,989,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
+    m(30791,71,991,1), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
+    m(30862,58,992,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
+    m(31102,46,997,10), // envoy.extensions.filters.http.router.v3.Router
+    m(31610,71,1007,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(31745,56,1009,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
+    m(31878,52,1011,3), // envoy.extensions.filters.http.set_metadata.v3.Config
+    m(31948,54,1014,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
+    m(32067,65,1018,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(32132,67,1018,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
+    m(32226,61,1021,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(32287,65,1021,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
+    m(32471,78,1027,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
+    m(32570,70,1030,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
+    m(32654,63,1032,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(32967,68,1037,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
+    m(33040,58,1041,1), // envoy.extensions.filters.network.direct_response.v3.Config
+    m(33106,45,1042,0), // envoy.extensions.filters.network.echo.v3.Echo
+    m(33151,81,1042,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(34852,101,1102,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(34997,103,1105,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(35123,109,1107,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(35254,95,1114,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(35410,70,1117,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(35480,76,1122,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
+    m(35563,63,1124,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(35656,78,1126,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
+    m(35734,74,1127,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
+    m(35853,66,1132,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
+    m(35928,59,1136,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
+    m(36049,58,1139,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
+    m(36107,54,1139,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(36796,74,1162,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(36895,70,1165,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
+    m(37151,70,1175,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(37221,84,1176,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(37305,47,1179,0), // envoy.extensions.formatter.metadata.v3.Metadata
+    m(37352,63,1179,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
+    m(37415,79,1179,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
+    m(37553,60,1182,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
+    m(37630,66,1185,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
+    m(37701,76,1186,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
+    m(37777,67,1186,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
+    m(37844,92,1188,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
+    m(37936,85,1188,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
+    m(38120,70,1194,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
+    m(38240,57,1200,1), // envoy.extensions.load_balancing_policies.random.v3.Random
+    m(38297,66,1201,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
+    m(38363,70,1203,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
+    m(38433,75,1204,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
+    m(38508,69,1204,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
+    m(38577,71,1204,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
+    m(38648,70,1204,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
+    m(38718,66,1204,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
+    m(38784,64,1204,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
+    m(38848,66,1204,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
+    m(38914,66,1204,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
+    m(38980,73,1204,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
+    m(39053,49,1204,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
+    m(39186,69,1206,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+    m(39559,81,1218,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
+    m(39691,73,1220,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
+    m(40055,66,1229,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
+    m(40134,70,1230,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
+    m(40225,55,1231,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+    m(40389,70,1233,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
+    m(40475,88,1234,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
+    m(40596,64,1235,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
+    m(40729,78,1237,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
+    m(40807,83,1238,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
+    m(41078,58,1242,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(41136,70,1242,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(41778,58,1258,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(42666,95,1273,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(42863,62,1277,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(43279,67,1288,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
+    m(43372,79,1290,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
+    m(43549,57,1293,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(43616,48,1295,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(43743,63,1300,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(43817,56,1303,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(44443,51,1312,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
+    m(44533,55,1315,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(44818,62,1321,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
+    m(44884,60,1322,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(45214,54,1329,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(45435,69,1340,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(45537,73,1344,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(45610,78,1347,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(45688,48,1350,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(45901,77,1359,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(45978,49,1361,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(46127,43,1369,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(46201,44,1376,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(46251,54,1383,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(46359,69,1387,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(46439,71,1388,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(46516,78,1391,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(46594,35,1391,8), // envoy.service.discovery.v3.Resource
+    m(46670,48,1399,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(46730,40,1400,2), // envoy.service.discovery.v3.ResourceError
+    m(46770,42,1402,2), // envoy.service.discovery.v3.ResourceLocator
+    m(46812,65,1404,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(46877,39,1406,2), // envoy.service.discovery.v3.ResourceName
+    m(46945,35,1408,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(46990,40,1410,3), // envoy.type.matcher.v3.FilterStateMatcher
+    m(47088,49,1413,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
+    m(47137,33,1414,1), // envoy.type.matcher.v3.ListMatcher
+    m(47176,39,1415,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(47223,37,1416,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(47266,49,1420,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(47315,31,1421,1), // envoy.type.matcher.v3.OrMatcher
+    m(47360,45,1422,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(47424,34,1424,2), // envoy.type.matcher.v3.RegexMatcher
+    m(47532,44,1426,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(47592,35,1427,7), // envoy.type.matcher.v3.StringMatcher
+    m(47710,34,1434,7), // envoy.type.matcher.v3.ValueMatcher
+    m(47786,44,1441,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(47830,34,1441,2), // envoy.type.metadata.v3.MetadataKey
+    m(47864,46,1443,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(47915,35,1445,4), // envoy.type.metadata.v3.MetadataKind
+    m(47961,43,1449,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(48004,40,1449,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(48044,43,1449,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(48087,41,1449,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(48128,31,1449,6), // envoy.type.tracing.v3.CustomTag
+    m(48194,43,1455,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(48237,38,1457,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(48275,39,1459,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(48314,40,1460,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(48358,25,1463,2), // envoy.type.v3.DoubleRange
+    m(48391,31,1465,2), // envoy.type.v3.FractionalPercent
+    m(48442,24,1467,2), // envoy.type.v3.HashPolicy
+    m(48466,36,1469,1), // envoy.type.v3.HashPolicy.FilterState
+    m(48502,33,1470,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(48535,24,1470,1), // envoy.type.v3.HttpStatus
+    m(48563,24,1471,2), // envoy.type.v3.Int32Range
+    m(48587,24,1473,2), // envoy.type.v3.Int64Range
+    m(48611,21,1475,1), // envoy.type.v3.Percent
+    m(48632,29,1476,3), // envoy.type.v3.SemanticVersion
+    m(48690,25,1479,3), // envoy.type.v3.TokenBucket
+    m(48743,19,1482,2), // google.protobuf.Any
+    m(48762,25,1484,1), // google.protobuf.BoolValue
+    m(48787,26,1485,1), // google.protobuf.BytesValue
+    m(48813,27,1486,1), // google.protobuf.DoubleValue
+    m(48840,24,1487,2), // google.protobuf.Duration
+    m(48876,21,1489,0), // google.protobuf.Empty
+    m(48897,26,1489,1), // google.protobuf.FloatValue
+    m(48923,26,1490,1), // google.protobuf.Int32Value
+    m(48949,26,1491,1), // google.protobuf.Int64Value
+    m(48975,25,1492,1), // google.protobuf.ListValue
+    m(49006,27,1493,1), // google.protobuf.StringValue
+    m(49033,22,1494,1), // google.protobuf.Struct
+    m(49061,34,1495,2), // google.protobuf.Struct.FieldsEntry
+    m(49095,25,1497,2), // google.protobuf.Timestamp
+    m(49120,27,1499,1), // google.protobuf.UInt32Value
+    m(49147,27,1500,1), // google.protobuf.UInt64Value
+    m(49174,21,1501,6), // google.protobuf.Value
+    m(49261,17,1507,3), // google.rpc.Status
+    m(49285,25,1510,1), // xds.core.v3.ContextParams
+    m(49316,37,1511,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(49353,32,1513,2), // xds.core.v3.TypedExtensionConfig
+    m(49385,27,1515,3), // xds.type.matcher.v3.Matcher
+    m(49447,39,1518,1), // xds.type.matcher.v3.Matcher.MatcherList
+    m(49494,52,1519,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
+    m(49563,49,1521,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
+    m(49660,63,1525,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
+    m(49723,65,1526,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
+    m(49816,39,1529,4), // xds.type.matcher.v3.Matcher.MatcherTree
+    m(49941,48,1533,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
+    m(49992,57,1534,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
+    m(50049,35,1536,3), // xds.type.matcher.v3.Matcher.OnMatch
+    m(50141,32,1539,2), // xds.type.matcher.v3.RegexMatcher
+    m(50173,42,1541,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(50215,33,1541,7), // xds.type.matcher.v3.StringMatcher
 ];
 
 pub(crate) static FIELDS: [FieldRow; 1548] = [
@@ -2606,519 +2605,519 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(1960,7,3,b'm',91,4,255,b'S',0,0), // address
     f(4297,14,4,b'm',139,2,255,b'R',4243,54), // socket_options
     f(4311,10,5,b'm',33,2,255,b'I',4128,41), // access_log
-    f(4360,24,6,b'b',65535,0,255,b'I',4321,39), // ignore_global_conn_limit
-    f(4384,11,7,b'm',334,2,255,b'R',0,0), // allow_paths
+    f(4388,24,6,b'b',65535,0,255,b'I',4321,67), // ignore_global_conn_limit
+    f(4412,11,7,b'm',334,2,255,b'R',0,0), // allow_paths
     // envoy.config.bootstrap.v3.Bootstrap
     f(2913,4,1,b'm',122,4,255,b'S',0,0), // node
-    f(4430,16,2,b'm',54,4,255,b'S',0,0), // static_resources
-    f(4446,17,3,b'm',52,4,255,b'S',0,0), // dynamic_resources
-    f(4463,15,4,b'm',55,4,255,b'S',0,0), // cluster_manager
-    f(4549,10,5,b's',65535,0,255,b'I',4478,71), // flags_path
-    f(4604,11,6,b'm',65535,2,255,b'R',4559,45), // stats_sinks
-    f(4685,20,7,b'm',364,4,255,b'I',4615,70), // stats_flush_interval
-    f(4773,8,8,b'm',64,4,255,b'I',4705,68), // watchdog
-    f(4828,7,9,b'm',65535,4,255,b'R',4781,47), // tracing
-    f(4835,5,12,b'm',47,4,255,b'S',0,0), // admin
-    f(4840,12,13,b'm',171,4,255,b'S',0,0), // stats_config
-    f(4897,10,14,b'm',93,4,255,b'R',4852,45), // hds_config
-    f(4907,16,15,b'm',176,4,255,b'S',0,0), // overload_manager
-    f(4969,23,16,b'b',65535,0,255,b'I',4923,46), // enable_dispatcher_stats
-    f(4992,15,17,b'm',59,4,255,b'S',0,0), // layered_runtime
-    f(5035,13,18,b's',65535,0,255,b'R',5007,28), // header_prefix
-    f(5048,29,19,b'm',375,4,255,b'S',0,0), // stats_server_version_override
-    f(5077,23,20,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
-    f(5135,20,21,b'm',148,2,255,b'R',5100,35), // bootstrap_extensions
-    f(5228,14,22,b'm',98,2,255,b'R',5155,73), // config_sources
-    f(5274,21,23,b'm',98,4,255,b'R',5242,32), // default_config_source
-    f(5329,24,24,b's',65535,0,255,b'I',5295,34), // default_socket_interface
-    f(5416,30,25,b'm',65535,1,255,b'R',5353,63), // certificate_provider_instances
-    f(5509,19,26,b's',65535,2,255,b'I',5446,63), // node_context_params
-    f(5528,9,27,b'm',66,4,255,b'I',4705,68), // watchdogs
-    f(5623,13,28,b'm',58,2,255,b'I',5537,86), // fatal_actions
-    f(5636,20,29,b'b',65535,4,0,b'I',4615,70), // stats_flush_on_admin
-    f(5656,21,30,b'm',101,4,255,b'S',0,0), // dns_resolution_config
-    f(5677,25,31,b'm',148,4,255,b'S',0,0), // typed_dns_resolver_config
-    f(5761,14,32,b'm',57,2,255,b'I',5702,59), // inline_headers
-    f(5834,22,33,b's',65535,0,255,b'I',5775,59), // perf_tracing_file_path
-    f(5950,20,34,b'm',148,4,255,b'I',5856,94), // default_regex_engine
-    f(6022,22,35,b'm',148,4,255,b'R',5970,52), // xds_delegate_extension
-    f(6102,28,36,b'm',148,4,255,b'R',6044,58), // xds_config_tracker_extension
-    f(6193,16,37,b'm',148,4,255,b'R',6130,63), // listener_manager
-    f(6209,22,38,b'm',49,4,255,b'S',0,0), // application_log_config
-    f(6273,21,39,b'm',51,4,255,b'I',6231,42), // deferred_stat_options
-    f(6335,32,40,b'm',53,4,255,b'I',6294,41), // grpc_async_client_manager_config
-    f(6417,24,41,b'm',60,4,255,b'I',6367,50), // memory_allocator_manager
-    f(6523,23,42,b'm',364,4,1,b'I',6441,82), // stats_eviction_interval
-    f(6578,26,43,b'b',65535,0,255,b'I',6546,32), // enable_worker_cpu_affinity
+    f(4458,16,2,b'm',54,4,255,b'S',0,0), // static_resources
+    f(4474,17,3,b'm',52,4,255,b'S',0,0), // dynamic_resources
+    f(4491,15,4,b'm',55,4,255,b'S',0,0), // cluster_manager
+    f(4577,10,5,b's',65535,0,255,b'I',4506,71), // flags_path
+    f(4632,11,6,b'm',65535,2,255,b'R',4587,45), // stats_sinks
+    f(4713,20,7,b'm',364,4,255,b'I',4643,70), // stats_flush_interval
+    f(4801,8,8,b'm',64,4,255,b'I',4733,68), // watchdog
+    f(4856,7,9,b'm',65535,4,255,b'R',4809,47), // tracing
+    f(4863,5,12,b'm',47,4,255,b'S',0,0), // admin
+    f(4868,12,13,b'm',171,4,255,b'S',0,0), // stats_config
+    f(4925,10,14,b'm',93,4,255,b'R',4880,45), // hds_config
+    f(4935,16,15,b'm',176,4,255,b'S',0,0), // overload_manager
+    f(4997,23,16,b'b',65535,0,255,b'I',4951,46), // enable_dispatcher_stats
+    f(5020,15,17,b'm',59,4,255,b'S',0,0), // layered_runtime
+    f(5063,13,18,b's',65535,0,255,b'R',5035,28), // header_prefix
+    f(5076,29,19,b'm',375,4,255,b'S',0,0), // stats_server_version_override
+    f(5105,23,20,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
+    f(5163,20,21,b'm',148,2,255,b'R',5128,35), // bootstrap_extensions
+    f(5256,14,22,b'm',98,2,255,b'R',5183,73), // config_sources
+    f(5302,21,23,b'm',98,4,255,b'R',5270,32), // default_config_source
+    f(5357,24,24,b's',65535,0,255,b'I',5323,34), // default_socket_interface
+    f(5444,30,25,b'm',65535,1,255,b'R',5381,63), // certificate_provider_instances
+    f(5537,19,26,b's',65535,2,255,b'I',5474,63), // node_context_params
+    f(5556,9,27,b'm',66,4,255,b'I',4733,68), // watchdogs
+    f(5651,13,28,b'm',58,2,255,b'I',5565,86), // fatal_actions
+    f(5664,20,29,b'b',65535,4,0,b'I',4643,70), // stats_flush_on_admin
+    f(5684,21,30,b'm',101,4,255,b'S',0,0), // dns_resolution_config
+    f(5705,25,31,b'm',148,4,255,b'S',0,0), // typed_dns_resolver_config
+    f(5789,14,32,b'm',57,2,255,b'I',5730,59), // inline_headers
+    f(5862,22,33,b's',65535,0,255,b'I',5803,59), // perf_tracing_file_path
+    f(5978,20,34,b'm',148,4,255,b'I',5884,94), // default_regex_engine
+    f(6050,22,35,b'm',148,4,255,b'R',5998,52), // xds_delegate_extension
+    f(6130,28,36,b'm',148,4,255,b'R',6072,58), // xds_config_tracker_extension
+    f(6221,16,37,b'm',148,4,255,b'R',6158,63), // listener_manager
+    f(6237,22,38,b'm',49,4,255,b'S',0,0), // application_log_config
+    f(6301,21,39,b'm',51,4,255,b'I',6259,42), // deferred_stat_options
+    f(6363,32,40,b'm',53,4,255,b'I',6322,41), // grpc_async_client_manager_config
+    f(6445,24,41,b'm',60,4,255,b'I',6395,50), // memory_allocator_manager
+    f(6551,23,42,b'm',364,4,1,b'I',6469,82), // stats_eviction_interval
+    f(6606,26,43,b'b',65535,0,255,b'I',6574,32), // enable_worker_cpu_affinity
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig
     f(942,10,1,b'm',50,4,255,b'S',0,0), // log_format
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat
-    f(6726,11,1,b'm',371,4,0,b'S',0,0), // json_format
-    f(6737,11,2,b's',65535,4,0,b'S',0,0), // text_format
+    f(6754,11,1,b'm',371,4,0,b'S',0,0), // json_format
+    f(6765,11,2,b's',65535,4,0,b'S',0,0), // text_format
     // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
-    f(6839,30,1,b'b',65535,0,255,b'I',6803,36), // enable_deferred_creation_stats
+    f(6867,30,1,b'b',65535,0,255,b'I',6831,36), // enable_deferred_creation_stats
     // envoy.config.bootstrap.v3.Bootstrap.DynamicResources
-    f(6921,10,1,b'm',98,4,255,b'S',0,0), // lds_config
-    f(6931,10,2,b'm',98,4,255,b'S',0,0), // cds_config
-    f(6941,10,3,b'm',93,4,255,b'S',0,0), // ads_config
-    f(7001,21,5,b's',65535,0,255,b'R',6951,50), // lds_resources_locator
-    f(7022,21,6,b's',65535,0,255,b'R',6951,50), // cds_resources_locator
+    f(6949,10,1,b'm',98,4,255,b'S',0,0), // lds_config
+    f(6959,10,2,b'm',98,4,255,b'S',0,0), // cds_config
+    f(6969,10,3,b'm',93,4,255,b'S',0,0), // ads_config
+    f(7029,21,5,b's',65535,0,255,b'R',6979,50), // lds_resources_locator
+    f(7050,21,6,b's',65535,0,255,b'R',6979,50), // cds_resources_locator
     // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    f(7107,30,1,b'm',364,4,255,b'I',6803,36), // max_cached_entry_idle_duration
+    f(7135,30,1,b'm',364,4,255,b'I',6831,36), // max_cached_entry_idle_duration
     // envoy.config.bootstrap.v3.Bootstrap.StaticResources
-    f(7188,9,1,b'm',163,2,255,b'S',0,0), // listeners
-    f(7197,8,2,b'm',70,2,255,b'S',0,0), // clusters
-    f(7205,7,3,b'm',297,2,255,b'S',0,0), // secrets
+    f(7216,9,1,b'm',163,2,255,b'S',0,0), // listeners
+    f(7225,8,2,b'm',70,2,255,b'S',0,0), // clusters
+    f(7233,7,3,b'm',297,2,255,b'S',0,0), // secrets
     // envoy.config.bootstrap.v3.ClusterManager
-    f(7360,18,1,b's',65535,0,255,b'R',7252,108), // local_cluster_name
-    f(7451,17,2,b'm',56,4,255,b'I',7378,73), // outlier_detection
-    f(7468,20,3,b'm',95,4,255,b'S',0,0), // upstream_bind_config
-    f(7488,17,4,b'm',93,4,255,b'R',0,0), // load_stats_config
-    f(7561,32,5,b'b',65535,0,255,b'I',7505,56), // enable_deferred_cluster_creation
+    f(7388,18,1,b's',65535,0,255,b'R',7280,108), // local_cluster_name
+    f(7479,17,2,b'm',56,4,255,b'I',7406,73), // outlier_detection
+    f(7496,20,3,b'm',95,4,255,b'S',0,0), // upstream_bind_config
+    f(7516,17,4,b'm',93,4,255,b'R',0,0), // load_stats_config
+    f(7589,32,5,b'b',65535,0,255,b'I',7533,56), // enable_deferred_cluster_creation
     // envoy.config.bootstrap.v3.ClusterManager.OutlierDetection
-    f(7650,14,1,b's',65535,0,255,b'I',6803,36), // event_log_path
-    f(7664,13,2,b'm',103,4,255,b'I',6803,36), // event_service
+    f(7678,14,1,b's',65535,0,255,b'I',6831,36), // event_log_path
+    f(7692,13,2,b'm',103,4,255,b'I',6831,36), // event_service
     // envoy.config.bootstrap.v3.CustomInlineHeader
-    f(7721,18,1,b's',65535,0,255,b'I',6803,36), // inline_header_name
-    f(7739,18,2,b'e',8,0,255,b'I',6803,36), // inline_header_type
+    f(7749,18,1,b's',65535,0,255,b'I',6831,36), // inline_header_name
+    f(7767,18,2,b'e',8,0,255,b'I',6831,36), // inline_header_type
     // envoy.config.bootstrap.v3.FatalAction
-    f(7794,6,1,b'm',148,4,255,b'I',6803,36), // config
+    f(7822,6,1,b'm',148,4,255,b'I',6831,36), // config
     // envoy.config.bootstrap.v3.LayeredRuntime
-    f(7840,6,1,b'm',61,2,255,b'S',0,0), // layers
+    f(7868,6,1,b'm',61,2,255,b'S',0,0), // layers
     // envoy.config.bootstrap.v3.MemoryAllocatorManager
-    f(7894,16,1,b'w',65535,0,255,b'I',6803,36), // bytes_to_release
-    f(7910,23,2,b'm',364,4,255,b'I',6803,36), // memory_release_interval
-    f(7933,23,3,b'm',375,4,255,b'I',6803,36), // soft_memory_limit_bytes
-    f(7956,28,4,b'm',374,4,255,b'I',6803,36), // max_per_cpu_cache_size_bytes
-    f(7984,24,5,b'w',65535,0,255,b'I',6803,36), // max_unfreed_memory_bytes
+    f(7922,16,1,b'w',65535,0,255,b'I',6831,36), // bytes_to_release
+    f(7938,23,2,b'm',364,4,255,b'I',6831,36), // memory_release_interval
+    f(7961,23,3,b'm',375,4,255,b'I',6831,36), // soft_memory_limit_bytes
+    f(7984,28,4,b'm',374,4,255,b'I',6831,36), // max_per_cpu_cache_size_bytes
+    f(8012,24,5,b'w',65535,0,255,b'I',6831,36), // max_unfreed_memory_bytes
     // envoy.config.bootstrap.v3.RuntimeLayer
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(8046,12,2,b'm',371,4,0,b'S',0,0), // static_layer
-    f(8058,10,3,b'm',63,4,0,b'S',0,0), // disk_layer
-    f(8068,11,4,b'm',62,4,0,b'S',0,0), // admin_layer
-    f(8123,10,5,b'm',65535,4,0,b'R',8079,44), // rtds_layer
+    f(8074,12,2,b'm',371,4,0,b'S',0,0), // static_layer
+    f(8086,10,3,b'm',63,4,0,b'S',0,0), // disk_layer
+    f(8096,11,4,b'm',62,4,0,b'S',0,0), // admin_layer
+    f(8151,10,5,b'm',65535,4,0,b'R',8107,44), // rtds_layer
     // envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer
     // envoy.config.bootstrap.v3.RuntimeLayer.DiskLayer
-    f(8230,12,1,b's',65535,0,255,b'S',0,0), // symlink_root
-    f(8242,22,2,b'b',65535,0,255,b'S',0,0), // append_service_cluster
-    f(8264,12,3,b's',65535,0,255,b'S',0,0), // subdirectory
+    f(8258,12,1,b's',65535,0,255,b'S',0,0), // symlink_root
+    f(8270,22,2,b'b',65535,0,255,b'S',0,0), // append_service_cluster
+    f(8292,12,3,b's',65535,0,255,b'S',0,0), // subdirectory
     // envoy.config.bootstrap.v3.Watchdog
-    f(8310,12,1,b'm',364,4,255,b'I',6803,36), // miss_timeout
-    f(8322,16,2,b'm',364,4,255,b'I',6803,36), // megamiss_timeout
-    f(8338,12,3,b'm',364,4,255,b'I',6803,36), // kill_timeout
-    f(8350,17,4,b'm',364,4,255,b'I',6803,36), // multikill_timeout
-    f(8367,19,5,b'm',357,4,255,b'I',6803,36), // multikill_threshold
-    f(8386,23,6,b'm',364,4,255,b'I',6803,36), // max_kill_timeout_jitter
-    f(8409,7,7,b'm',65,2,255,b'I',6803,36), // actions
+    f(8338,12,1,b'm',364,4,255,b'I',6831,36), // miss_timeout
+    f(8350,16,2,b'm',364,4,255,b'I',6831,36), // megamiss_timeout
+    f(8366,12,3,b'm',364,4,255,b'I',6831,36), // kill_timeout
+    f(8378,17,4,b'm',364,4,255,b'I',6831,36), // multikill_timeout
+    f(8395,19,5,b'm',357,4,255,b'I',6831,36), // multikill_threshold
+    f(8414,23,6,b'm',364,4,255,b'I',6831,36), // max_kill_timeout_jitter
+    f(8437,7,7,b'm',65,2,255,b'I',6831,36), // actions
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
-    f(7794,6,1,b'm',148,4,255,b'I',6803,36), // config
-    f(8465,5,2,b'e',9,0,255,b'I',6803,36), // event
+    f(7822,6,1,b'm',148,4,255,b'I',6831,36), // config
+    f(8493,5,2,b'e',9,0,255,b'I',6831,36), // event
     // envoy.config.bootstrap.v3.Watchdogs
-    f(8505,20,1,b'm',64,4,255,b'I',6803,36), // main_thread_watchdog
-    f(8525,15,2,b'm',64,4,255,b'I',6803,36), // worker_watchdog
+    f(8533,20,1,b'm',64,4,255,b'I',6831,36), // main_thread_watchdog
+    f(8553,15,2,b'm',64,4,255,b'I',6831,36), // worker_watchdog
     // envoy.config.cluster.v3.CircuitBreakers
-    f(8579,10,1,b'm',68,2,255,b'S',0,0), // thresholds
-    f(8640,19,2,b'm',68,2,255,b'R',8589,51), // per_host_thresholds
+    f(8607,10,1,b'm',68,2,255,b'S',0,0), // thresholds
+    f(8668,19,2,b'm',68,2,255,b'R',8617,51), // per_host_thresholds
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds
     f(2011,8,1,b'e',22,0,255,b'S',0,0), // priority
-    f(8709,15,2,b'm',374,4,255,b'S',0,0), // max_connections
-    f(8724,20,3,b'm',374,4,255,b'S',0,0), // max_pending_requests
-    f(8744,12,4,b'm',374,4,255,b'S',0,0), // max_requests
-    f(8756,11,5,b'm',374,4,255,b'S',0,0), // max_retries
-    f(8767,15,6,b'b',65535,0,255,b'S',0,0), // track_remaining
-    f(8842,20,7,b'm',374,4,255,b'I',8782,60), // max_connection_pools
-    f(8862,12,8,b'm',69,4,255,b'S',0,0), // retry_budget
+    f(8737,15,2,b'm',374,4,255,b'S',0,0), // max_connections
+    f(8752,20,3,b'm',374,4,255,b'S',0,0), // max_pending_requests
+    f(8772,12,4,b'm',374,4,255,b'S',0,0), // max_requests
+    f(8784,11,5,b'm',374,4,255,b'S',0,0), // max_retries
+    f(8795,15,6,b'b',65535,0,255,b'S',0,0), // track_remaining
+    f(8870,20,7,b'm',374,4,255,b'I',8810,60), // max_connection_pools
+    f(8890,12,8,b'm',69,4,255,b'S',0,0), // retry_budget
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget
-    f(8936,14,1,b'm',357,4,255,b'S',0,0), // budget_percent
-    f(8950,21,2,b'm',374,4,255,b'S',0,0), // min_retry_concurrency
-    f(9048,15,3,b'm',364,4,255,b'R',8971,77), // budget_interval
+    f(8964,14,1,b'm',357,4,255,b'S',0,0), // budget_percent
+    f(8978,21,2,b'm',374,4,255,b'S',0,0), // min_retry_concurrency
+    f(9076,15,3,b'm',364,4,255,b'R',8999,77), // budget_interval
     // envoy.config.cluster.v3.Cluster
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(2968,4,2,b'e',11,4,0,b'S',0,0), // type
-    f(9094,18,3,b'm',76,4,255,b'S',0,0), // eds_cluster_config
-    f(9112,15,4,b'm',364,4,255,b'S',0,0), // connect_timeout
-    f(9195,33,5,b'm',374,4,255,b'I',9127,68), // per_connection_buffer_limit_bytes
-    f(9228,9,6,b'e',13,0,255,b'S',0,0), // lb_policy
-    f(9294,13,8,b'm',65535,2,255,b'R',9237,57), // health_checks
-    f(9307,27,9,b'm',374,4,255,b'S',0,0), // max_requests_per_connection
+    f(9122,18,3,b'm',76,4,255,b'S',0,0), // eds_cluster_config
+    f(9140,15,4,b'm',364,4,255,b'S',0,0), // connect_timeout
+    f(9223,33,5,b'm',374,4,255,b'I',9155,68), // per_connection_buffer_limit_bytes
+    f(9256,9,6,b'e',13,0,255,b'S',0,0), // lb_policy
+    f(9322,13,8,b'm',65535,2,255,b'R',9265,57), // health_checks
+    f(9335,27,9,b'm',374,4,255,b'S',0,0), // max_requests_per_connection
     f(450,16,10,b'm',67,4,255,b'S',0,0), // circuit_breakers
-    f(9334,21,13,b'm',111,4,255,b'S',0,0), // http_protocol_options
-    f(9355,22,14,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(9377,16,16,b'm',364,4,255,b'S',0,0), // dns_refresh_rate
-    f(9393,17,17,b'e',12,0,255,b'S',0,0), // dns_lookup_family
-    f(9410,13,18,b'm',91,2,255,b'S',0,0), // dns_resolvers
-    f(7451,17,19,b'm',65535,4,255,b'R',9423,58), // outlier_detection
-    f(9481,16,20,b'm',364,4,255,b'S',0,0), // cleanup_interval
-    f(7468,20,21,b'm',95,4,255,b'S',0,0), // upstream_bind_config
-    f(9566,16,22,b'm',65535,4,255,b'R',9497,69), // lb_subset_config
-    f(9650,19,23,b'm',65535,4,1,b'R',9582,68), // ring_hash_lb_config
-    f(9669,16,24,b'm',147,4,255,b'S',0,0), // transport_socket
-    f(9719,8,25,b'm',119,4,255,b'I',9685,34), // metadata
-    f(9727,18,26,b'e',10,0,255,b'S',0,0), // protocol_selection
-    f(9745,16,27,b'm',71,4,255,b'S',0,0), // common_lb_config
-    f(9761,13,28,b's',65535,0,255,b'S',0,0), // alt_stat_name
-    f(9774,28,29,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
-    f(9802,27,30,b'm',87,4,255,b'S',0,0), // upstream_connection_options
-    f(9936,40,31,b'b',65535,0,255,b'I',9829,107), // close_connections_on_host_health_failure
-    f(10039,29,32,b'b',65535,0,255,b'I',9976,63), // ignore_health_on_host_removal
-    f(10068,15,33,b'm',151,4,255,b'S',0,0), // load_assignment
-    f(10083,22,34,b'm',78,4,1,b'S',0,0), // original_dst_lb_config
-    f(10105,32,36,b'm',83,1,255,b'S',0,0), // typed_extension_protocol_options
-    f(10137,23,37,b'm',77,4,1,b'S',0,0), // least_request_lb_config
-    f(10160,12,38,b'm',75,4,0,b'S',0,0), // cluster_type
-    f(10172,15,39,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(3548,7,40,b'm',65535,2,255,b'R',10187,75), // filters
-    f(10262,21,41,b'm',84,4,255,b'S',0,0), // load_balancing_policy
-    f(10341,10,42,b'm',98,4,255,b'R',10283,58), // lrs_server
-    f(10351,24,43,b'm',82,2,255,b'S',0,0), // transport_socket_matches
-    f(10375,24,44,b'm',80,4,255,b'S',0,0), // dns_failure_refresh_rate
-    f(5077,23,45,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
-    f(10399,30,46,b'm',149,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(10455,21,47,b'b',65535,0,255,b'I',10429,26), // track_timeout_budgets
-    f(10545,15,48,b'm',148,4,255,b'R',10476,69), // upstream_config
-    f(10589,19,49,b'm',86,4,255,b'I',10560,29), // track_cluster_stats
-    f(10653,17,50,b'm',79,4,255,b'I',10608,45), // preconnect_policy
-    f(10670,41,51,b'b',65535,0,255,b'S',0,0), // connection_pool_per_downstream_connection
-    f(10776,16,52,b'm',65535,4,1,b'R',10711,65), // maglev_lb_config
-    f(5656,21,53,b'm',101,4,255,b'S',0,0), // dns_resolution_config
-    f(10792,21,54,b'm',361,4,255,b'S',0,0), // wait_for_warm_on_init
-    f(5677,25,55,b'm',148,4,255,b'S',0,0), // typed_dns_resolver_config
-    f(10813,21,56,b'm',81,4,1,b'S',0,0), // round_robin_lb_config
-    f(10834,27,57,b's',65535,2,255,b'R',10283,58), // lrs_report_endpoint_metrics
-    f(10861,10,58,b'm',364,4,255,b'S',0,0), // dns_jitter
-    f(10899,24,59,b'm',381,4,255,b'R',10871,28), // transport_socket_matcher
-    f(10998,44,60,b'm',364,4,255,b'R',10923,75), // per_connection_buffer_high_watermark_timeout
-    f(11065,13,61,b'm',172,4,255,b'I',11042,23), // stats_matcher
-    f(11144,16,62,b'm',65535,4,255,b'R',11078,66), // queuing_policies
+    f(9362,21,13,b'm',111,4,255,b'S',0,0), // http_protocol_options
+    f(9383,22,14,b'm',114,4,255,b'S',0,0), // http2_protocol_options
+    f(9405,16,16,b'm',364,4,255,b'S',0,0), // dns_refresh_rate
+    f(9421,17,17,b'e',12,0,255,b'S',0,0), // dns_lookup_family
+    f(9438,13,18,b'm',91,2,255,b'S',0,0), // dns_resolvers
+    f(7479,17,19,b'm',65535,4,255,b'R',9451,58), // outlier_detection
+    f(9509,16,20,b'm',364,4,255,b'S',0,0), // cleanup_interval
+    f(7496,20,21,b'm',95,4,255,b'S',0,0), // upstream_bind_config
+    f(9594,16,22,b'm',65535,4,255,b'R',9525,69), // lb_subset_config
+    f(9678,19,23,b'm',65535,4,1,b'R',9610,68), // ring_hash_lb_config
+    f(9697,16,24,b'm',147,4,255,b'S',0,0), // transport_socket
+    f(9747,8,25,b'm',119,4,255,b'I',9713,34), // metadata
+    f(9755,18,26,b'e',10,0,255,b'S',0,0), // protocol_selection
+    f(9773,16,27,b'm',71,4,255,b'S',0,0), // common_lb_config
+    f(9789,13,28,b's',65535,0,255,b'S',0,0), // alt_stat_name
+    f(9802,28,29,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
+    f(9830,27,30,b'm',87,4,255,b'S',0,0), // upstream_connection_options
+    f(9964,40,31,b'b',65535,0,255,b'I',9857,107), // close_connections_on_host_health_failure
+    f(10067,29,32,b'b',65535,0,255,b'I',10004,63), // ignore_health_on_host_removal
+    f(10096,15,33,b'm',151,4,255,b'S',0,0), // load_assignment
+    f(10111,22,34,b'm',78,4,1,b'S',0,0), // original_dst_lb_config
+    f(10133,32,36,b'm',83,1,255,b'S',0,0), // typed_extension_protocol_options
+    f(10165,23,37,b'm',77,4,1,b'S',0,0), // least_request_lb_config
+    f(10188,12,38,b'm',75,4,0,b'S',0,0), // cluster_type
+    f(10200,15,39,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
+    f(3548,7,40,b'm',65535,2,255,b'R',10215,75), // filters
+    f(10290,21,41,b'm',84,4,255,b'S',0,0), // load_balancing_policy
+    f(10369,10,42,b'm',98,4,255,b'R',10311,58), // lrs_server
+    f(10379,24,43,b'm',82,2,255,b'S',0,0), // transport_socket_matches
+    f(10403,24,44,b'm',80,4,255,b'S',0,0), // dns_failure_refresh_rate
+    f(5105,23,45,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
+    f(10427,30,46,b'm',149,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(10483,21,47,b'b',65535,0,255,b'I',10457,26), // track_timeout_budgets
+    f(10573,15,48,b'm',148,4,255,b'R',10504,69), // upstream_config
+    f(10617,19,49,b'm',86,4,255,b'I',10588,29), // track_cluster_stats
+    f(10681,17,50,b'm',79,4,255,b'I',10636,45), // preconnect_policy
+    f(10698,41,51,b'b',65535,0,255,b'S',0,0), // connection_pool_per_downstream_connection
+    f(10804,16,52,b'm',65535,4,1,b'R',10739,65), // maglev_lb_config
+    f(5684,21,53,b'm',101,4,255,b'S',0,0), // dns_resolution_config
+    f(10820,21,54,b'm',361,4,255,b'S',0,0), // wait_for_warm_on_init
+    f(5705,25,55,b'm',148,4,255,b'S',0,0), // typed_dns_resolver_config
+    f(10841,21,56,b'm',81,4,1,b'S',0,0), // round_robin_lb_config
+    f(10862,27,57,b's',65535,2,255,b'R',10311,58), // lrs_report_endpoint_metrics
+    f(10889,10,58,b'm',364,4,255,b'S',0,0), // dns_jitter
+    f(10927,24,59,b'm',381,4,255,b'R',10899,28), // transport_socket_matcher
+    f(11026,44,60,b'm',364,4,255,b'R',10951,75), // per_connection_buffer_high_watermark_timeout
+    f(11093,13,61,b'm',172,4,255,b'I',11070,23), // stats_matcher
+    f(11172,16,62,b'm',65535,4,255,b'R',11106,66), // queuing_policies
     // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    f(11206,23,1,b'm',357,4,255,b'S',0,0), // healthy_panic_threshold
-    f(11229,20,2,b'm',74,4,0,b'S',0,0), // zone_aware_lb_config
-    f(11249,27,3,b'm',73,4,0,b'S',0,0), // locality_weighted_lb_config
-    f(11328,19,4,b'm',364,4,255,b'I',11276,52), // update_merge_window
-    f(11399,31,5,b'b',65535,0,255,b'I',11347,52), // ignore_new_hosts_until_first_hc
-    f(11430,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
-    f(11538,28,7,b'm',72,4,255,b'I',11466,72), // consistent_hashing_lb_config
-    f(11665,20,8,b'm',110,4,255,b'I',11566,99), // override_host_status
+    f(11234,23,1,b'm',357,4,255,b'S',0,0), // healthy_panic_threshold
+    f(11257,20,2,b'm',74,4,0,b'S',0,0), // zone_aware_lb_config
+    f(11277,27,3,b'm',73,4,0,b'S',0,0), // locality_weighted_lb_config
+    f(11356,19,4,b'm',364,4,255,b'I',11304,52), // update_merge_window
+    f(11427,31,5,b'b',65535,0,255,b'I',11375,52), // ignore_new_hosts_until_first_hc
+    f(11458,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
+    f(11566,28,7,b'm',72,4,255,b'I',11494,72), // consistent_hashing_lb_config
+    f(11693,20,8,b'm',110,4,255,b'I',11594,99), // override_host_status
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
-    f(11757,24,1,b'b',65535,0,255,b'I',6803,36), // use_hostname_for_hashing
-    f(11781,19,2,b'm',374,4,255,b'I',6803,36), // hash_balance_factor
+    f(11785,24,1,b'b',65535,0,255,b'I',6831,36), // use_hostname_for_hashing
+    f(11809,19,2,b'm',374,4,255,b'I',6831,36), // hash_balance_factor
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
-    f(12040,15,1,b'm',357,4,255,b'I',11935,105), // routing_enabled
-    f(12055,16,2,b'm',375,4,255,b'I',11935,105), // min_cluster_size
-    f(12071,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
+    f(12068,15,1,b'm',357,4,255,b'I',11963,105), // routing_enabled
+    f(12083,16,2,b'm',375,4,255,b'I',11963,105), // min_cluster_size
+    f(12099,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
     // envoy.config.cluster.v3.Cluster.CustomClusterType
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,2,b'm',360,4,255,b'S',0,0), // typed_config
     // envoy.config.cluster.v3.Cluster.EdsClusterConfig
-    f(12189,10,1,b'm',98,4,255,b'S',0,0), // eds_config
-    f(12199,12,2,b's',65535,0,255,b'S',0,0), // service_name
+    f(12217,10,1,b'm',98,4,255,b'S',0,0), // eds_config
+    f(12227,12,2,b's',65535,0,255,b'S',0,0), // service_name
     // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    f(12263,12,1,b'm',374,4,255,b'S',0,0), // choice_count
-    f(12275,19,2,b'm',132,4,255,b'S',0,0), // active_request_bias
-    f(12358,17,3,b'm',65535,4,255,b'R',12294,64), // slow_start_config
+    f(12291,12,1,b'm',374,4,255,b'S',0,0), // choice_count
+    f(12303,19,2,b'm',132,4,255,b'S',0,0), // active_request_bias
+    f(12386,17,3,b'm',65535,4,255,b'R',12322,64), // slow_start_config
     // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
-    f(12426,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
-    f(12441,16,2,b's',65535,0,255,b'S',0,0), // http_header_name
-    f(12457,22,3,b'm',374,4,255,b'S',0,0), // upstream_port_override
-    f(12566,12,4,b'm',337,4,255,b'R',12479,87), // metadata_key
+    f(12454,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
+    f(12469,16,2,b's',65535,0,255,b'S',0,0), // http_header_name
+    f(12485,22,3,b'm',374,4,255,b'S',0,0), // upstream_port_override
+    f(12594,12,4,b'm',337,4,255,b'R',12507,87), // metadata_key
     // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    f(12626,29,1,b'm',363,4,255,b'I',6803,36), // per_upstream_preconnect_ratio
-    f(12655,27,2,b'm',363,4,255,b'I',6803,36), // predictive_preconnect_ratio
-    f(12682,27,3,b'm',328,4,255,b'I',6803,36), // preconnect_enabled_metadata
+    f(12654,29,1,b'm',363,4,255,b'I',6831,36), // per_upstream_preconnect_ratio
+    f(12683,27,2,b'm',363,4,255,b'I',6831,36), // predictive_preconnect_ratio
+    f(12710,27,3,b'm',328,4,255,b'I',6831,36), // preconnect_enabled_metadata
     // envoy.config.cluster.v3.Cluster.RefreshRate
-    f(12752,13,1,b'm',364,4,255,b'S',0,0), // base_interval
-    f(12765,12,2,b'm',364,4,255,b'S',0,0), // max_interval
+    f(12780,13,1,b'm',364,4,255,b'S',0,0), // base_interval
+    f(12793,12,2,b'm',364,4,255,b'S',0,0), // max_interval
     // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
-    f(12358,17,1,b'm',65535,4,255,b'R',12294,64), // slow_start_config
+    f(12386,17,1,b'm',65535,4,255,b'R',12322,64), // slow_start_config
     // envoy.config.cluster.v3.Cluster.TransportSocketMatch
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(12879,5,2,b'm',371,4,255,b'S',0,0), // match
-    f(9669,16,3,b'm',147,4,255,b'S',0,0), // transport_socket
+    f(12907,5,2,b'm',371,4,255,b'S',0,0), // match
+    f(9697,16,3,b'm',147,4,255,b'S',0,0), // transport_socket
     // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
-    f(12950,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
     // envoy.config.cluster.v3.LoadBalancingPolicy
-    f(12996,8,1,b'm',85,2,255,b'S',0,0), // policies
+    f(13024,8,1,b'm',85,2,255,b'S',0,0), // policies
     // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
-    f(13054,22,4,b'm',148,4,255,b'S',0,0), // typed_extension_config
+    f(13082,22,4,b'm',148,4,255,b'S',0,0), // typed_extension_config
     // envoy.config.cluster.v3.TrackClusterStats
-    f(13117,15,1,b'b',65535,0,255,b'I',6803,36), // timeout_budgets
-    f(13132,22,2,b'b',65535,0,255,b'I',6803,36), // request_response_sizes
-    f(13154,18,3,b'b',65535,0,255,b'I',6803,36), // per_endpoint_stats
+    f(13145,15,1,b'b',65535,0,255,b'I',6831,36), // timeout_budgets
+    f(13160,22,2,b'b',65535,0,255,b'I',6831,36), // request_response_sizes
+    f(13182,18,3,b'b',65535,0,255,b'I',6831,36), // per_endpoint_stats
     // envoy.config.cluster.v3.UpstreamConnectionOptions
-    f(13221,13,1,b'm',145,4,255,b'S',0,0), // tcp_keepalive
-    f(13279,48,2,b'b',65535,0,255,b'I',13234,45), // set_local_interface_name_on_upstream_connections
-    f(13327,21,3,b'm',88,4,255,b'S',0,0), // happy_eyeballs_config
+    f(13249,13,1,b'm',145,4,255,b'S',0,0), // tcp_keepalive
+    f(13307,48,2,b'b',65535,0,255,b'I',13262,45), // set_local_interface_name_on_upstream_connections
+    f(13355,21,3,b'm',88,4,255,b'S',0,0), // happy_eyeballs_config
     // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
-    f(13417,28,1,b'e',14,0,255,b'S',0,0), // first_address_family_version
-    f(13445,26,2,b'm',374,4,255,b'S',0,0), // first_address_family_count
+    f(13445,28,1,b'e',14,0,255,b'S',0,0), // first_address_family_version
+    f(13473,26,2,b'm',374,4,255,b'S',0,0), // first_address_family_count
     // envoy.config.common.mutation_rules.v3.HeaderMutation
-    f(13523,6,1,b's',65535,4,0,b'S',0,0), // remove
-    f(13529,6,2,b'm',109,4,0,b'S',0,0), // append
-    f(13535,15,3,b'm',90,4,0,b'S',0,0), // remove_on_match
+    f(13551,6,1,b's',65535,4,0,b'S',0,0), // remove
+    f(13557,6,2,b'm',109,4,0,b'S',0,0), // append
+    f(13563,15,3,b'm',90,4,0,b'S',0,0), // remove_on_match
     // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
-    f(13616,11,1,b'm',334,4,255,b'S',0,0), // key_matcher
+    f(13644,11,1,b'm',334,4,255,b'S',0,0), // key_matcher
     // envoy.config.core.v3.Address
-    f(13655,14,1,b'm',138,4,0,b'S',0,0), // socket_address
-    f(13669,4,2,b'm',125,4,0,b'S',0,0), // pipe
-    f(13709,22,3,b'm',65535,4,0,b'R',13673,36), // envoy_internal_address
+    f(13683,14,1,b'm',138,4,0,b'S',0,0), // socket_address
+    f(13697,4,2,b'm',125,4,0,b'S',0,0), // pipe
+    f(13737,22,3,b'm',65535,4,0,b'R',13701,36), // envoy_internal_address
     // envoy.config.core.v3.AggregatedConfigSource
     // envoy.config.core.v3.ApiConfigSource
-    f(13810,8,1,b'e',15,0,255,b'S',0,0), // api_type
-    f(13862,13,2,b's',65535,2,255,b'R',13818,44), // cluster_names
-    f(13920,13,3,b'm',364,4,255,b'I',13875,45), // refresh_delay
-    f(13933,13,4,b'm',106,2,255,b'S',0,0), // grpc_services
-    f(13946,15,5,b'm',364,4,255,b'I',13875,45), // request_timeout
-    f(14022,19,6,b'm',128,4,255,b'I',13961,61), // rate_limit_settings
-    f(14041,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
-    f(14071,21,8,b'e',16,0,255,b'S',0,0), // transport_api_version
-    f(14092,17,9,b'm',148,2,255,b'R',0,0), // config_validators
+    f(13838,8,1,b'e',15,0,255,b'S',0,0), // api_type
+    f(13890,13,2,b's',65535,2,255,b'R',13846,44), // cluster_names
+    f(13948,13,3,b'm',364,4,255,b'I',13903,45), // refresh_delay
+    f(13961,13,4,b'm',106,2,255,b'S',0,0), // grpc_services
+    f(13974,15,5,b'm',364,4,255,b'I',13903,45), // request_timeout
+    f(14050,19,6,b'm',128,4,255,b'I',13989,61), // rate_limit_settings
+    f(14069,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
+    f(14099,21,8,b'e',16,0,255,b'S',0,0), // transport_api_version
+    f(14120,17,9,b'm',148,2,255,b'R',0,0), // config_validators
     // envoy.config.core.v3.BackoffStrategy
-    f(12752,13,1,b'm',364,4,255,b'S',0,0), // base_interval
-    f(12765,12,2,b'm',364,4,255,b'S',0,0), // max_interval
+    f(12780,13,1,b'm',364,4,255,b'S',0,0), // base_interval
+    f(12793,12,2,b'm',364,4,255,b'S',0,0), // max_interval
     // envoy.config.core.v3.BindConfig
-    f(14176,14,1,b'm',138,4,255,b'S',0,0), // source_address
-    f(14190,8,2,b'm',361,4,255,b'S',0,0), // freebind
-    f(4297,14,3,b'm',139,2,255,b'R',14198,69), // socket_options
-    f(14267,27,4,b'm',138,2,255,b'S',0,0), // additional_source_addresses
-    f(14294,22,5,b'm',105,2,255,b'S',0,0), // extra_source_addresses
-    f(14419,22,6,b'm',148,4,255,b'R',14316,103), // local_address_selector
-    f(14484,27,7,b'b',65535,0,255,b'R',14441,43), // validate_network_namespaces
+    f(14204,14,1,b'm',138,4,255,b'S',0,0), // source_address
+    f(14218,8,2,b'm',361,4,255,b'S',0,0), // freebind
+    f(4297,14,3,b'm',139,2,255,b'R',14226,69), // socket_options
+    f(14295,27,4,b'm',138,2,255,b'S',0,0), // additional_source_addresses
+    f(14322,22,5,b'm',105,2,255,b'S',0,0), // extra_source_addresses
+    f(14447,22,6,b'm',148,4,255,b'R',14344,103), // local_address_selector
+    f(14512,27,7,b'b',65535,0,255,b'R',14469,43), // validate_network_namespaces
     // envoy.config.core.v3.BuildVersion
     f(2825,7,1,b'm',358,4,255,b'S',0,0), // version
-    f(9719,8,2,b'm',371,4,255,b'S',0,0), // metadata
+    f(9747,8,2,b'm',371,4,255,b'S',0,0), // metadata
     // envoy.config.core.v3.CidrRange
-    f(14574,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(14588,10,2,b'm',374,4,255,b'S',0,0), // prefix_len
+    f(14602,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
+    f(14616,10,2,b'm',374,4,255,b'S',0,0), // prefix_len
     // envoy.config.core.v3.ConfigSource
     f(131,4,1,b's',65535,4,0,b'S',0,0), // path
-    f(14631,17,2,b'm',93,4,0,b'S',0,0), // api_config_source
-    f(14648,3,3,b'm',92,4,0,b'S',0,0), // ads
-    f(14651,21,4,b'm',364,4,255,b'S',0,0), // initial_fetch_timeout
-    f(14672,4,5,b'm',137,4,0,b'S',0,0), // self
-    f(14676,20,6,b'e',16,0,255,b'S',0,0), // resource_api_version
-    f(14696,11,7,b'm',65535,2,255,b'R',6951,50), // authorities
-    f(14707,18,8,b'm',124,4,0,b'S',0,0), // path_config_source
+    f(14659,17,2,b'm',93,4,0,b'S',0,0), // api_config_source
+    f(14676,3,3,b'm',92,4,0,b'S',0,0), // ads
+    f(14679,21,4,b'm',364,4,255,b'S',0,0), // initial_fetch_timeout
+    f(14700,4,5,b'm',137,4,0,b'S',0,0), // self
+    f(14704,20,6,b'e',16,0,255,b'S',0,0), // resource_api_version
+    f(14724,11,7,b'm',65535,2,255,b'R',6979,50), // authorities
+    f(14735,18,8,b'm',124,4,0,b'S',0,0), // path_config_source
     // envoy.config.core.v3.ControlPlane
-    f(14758,10,1,b's',65535,0,255,b'S',0,0), // identifier
+    f(14786,10,1,b's',65535,0,255,b'S',0,0), // identifier
     // envoy.config.core.v3.DataSource
-    f(14799,8,1,b's',65535,4,0,b'S',0,0), // filename
-    f(14807,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
-    f(14819,13,3,b's',65535,4,0,b'S',0,0), // inline_string
-    f(14832,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
-    f(14852,17,5,b'm',150,4,255,b'S',0,0), // watched_directory
+    f(14827,8,1,b's',65535,4,0,b'S',0,0), // filename
+    f(14835,12,2,b'y',65535,4,0,b'S',0,0), // inline_bytes
+    f(14847,13,3,b's',65535,4,0,b'S',0,0), // inline_string
+    f(14860,20,4,b's',65535,4,0,b'S',0,0), // environment_variable
+    f(14880,17,5,b'm',150,4,255,b'S',0,0), // watched_directory
     // envoy.config.core.v3.DnsResolutionConfig
-    f(14909,9,1,b'm',91,2,255,b'S',0,0), // resolvers
-    f(14918,20,2,b'm',102,4,255,b'S',0,0), // dns_resolver_options
+    f(14937,9,1,b'm',91,2,255,b'S',0,0), // resolvers
+    f(14946,20,2,b'm',102,4,255,b'S',0,0), // dns_resolver_options
     // envoy.config.core.v3.DnsResolverOptions
-    f(5077,23,1,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
-    f(14977,24,2,b'b',65535,0,255,b'S',0,0), // no_default_search_domain
+    f(5105,23,1,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
+    f(15005,24,2,b'b',65535,0,255,b'S',0,0), // no_default_search_domain
     // envoy.config.core.v3.EventServiceConfig
-    f(15040,12,1,b'm',106,4,0,b'I',6803,36), // grpc_service
+    f(15068,12,1,b'm',106,4,0,b'I',6831,36), // grpc_service
     // envoy.config.core.v3.Extension
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(15082,8,2,b's',65535,0,255,b'S',0,0), // category
-    f(15090,15,3,b's',65535,0,255,b'S',0,0), // type_descriptor
+    f(15110,8,2,b's',65535,0,255,b'S',0,0), // category
+    f(15118,15,3,b's',65535,0,255,b'S',0,0), // type_descriptor
     f(2825,7,4,b'm',96,4,255,b'S',0,0), // version
-    f(15105,8,5,b'b',65535,0,255,b'S',0,0), // disabled
-    f(15113,9,6,b's',65535,2,255,b'S',0,0), // type_urls
+    f(15133,8,5,b'b',65535,0,255,b'S',0,0), // disabled
+    f(15141,9,6,b's',65535,2,255,b'S',0,0), // type_urls
     // envoy.config.core.v3.ExtraSourceAddress
     f(1960,7,1,b'm',138,4,255,b'S',0,0), // address
     f(4297,14,2,b'm',143,4,255,b'R',0,0), // socket_options
     // envoy.config.core.v3.GrpcService
-    f(15193,10,1,b'm',107,4,0,b'S',0,0), // envoy_grpc
-    f(15232,11,2,b'm',65535,4,0,b'R',15203,29), // google_grpc
-    f(15277,7,3,b'm',364,4,255,b'I',15243,34), // timeout
-    f(15284,16,5,b'm',108,2,255,b'S',0,0), // initial_metadata
-    f(15300,12,6,b'm',129,4,255,b'R',0,0), // retry_policy
+    f(15221,10,1,b'm',107,4,0,b'S',0,0), // envoy_grpc
+    f(15260,11,2,b'm',65535,4,0,b'R',15231,29), // google_grpc
+    f(15305,7,3,b'm',364,4,255,b'I',15271,34), // timeout
+    f(15312,16,5,b'm',108,2,255,b'S',0,0), // initial_metadata
+    f(15328,12,6,b'm',129,4,255,b'R',0,0), // retry_policy
     // envoy.config.core.v3.GrpcService.EnvoyGrpc
-    f(15354,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(15366,9,2,b's',65535,0,255,b'S',0,0), // authority
-    f(15300,12,3,b'm',129,4,255,b'I',15375,53), // retry_policy
-    f(15428,26,4,b'm',374,4,255,b'S',0,0), // max_receive_message_length
-    f(15502,18,5,b'b',65535,0,255,b'I',15454,48), // skip_envoy_headers
+    f(15382,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
+    f(15394,9,2,b's',65535,0,255,b'S',0,0), // authority
+    f(15328,12,3,b'm',129,4,255,b'I',15403,53), // retry_policy
+    f(15456,26,4,b'm',374,4,255,b'S',0,0), // max_receive_message_length
+    f(15530,18,5,b'b',65535,0,255,b'I',15482,48), // skip_envoy_headers
     // envoy.config.core.v3.HeaderValue
-    f(12950,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
-    f(15552,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
+    f(15580,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
     // envoy.config.core.v3.HeaderValueOption
     f(3744,6,1,b'm',108,4,255,b'S',0,0), // header
-    f(13529,6,2,b'm',361,4,255,b'S',0,0), // append
-    f(15599,13,3,b'e',17,0,255,b'S',0,0), // append_action
-    f(15612,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
+    f(13557,6,2,b'm',361,4,255,b'S',0,0), // append
+    f(15627,13,3,b'e',17,0,255,b'S',0,0), // append_action
+    f(15640,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
     // envoy.config.core.v3.HealthStatusSet
-    f(3691,8,1,b'e',18,2,255,b'I',6803,36), // statuses
+    f(3691,8,1,b'e',18,2,255,b'I',6831,36), // statuses
     // envoy.config.core.v3.Http1ProtocolOptions
-    f(15705,18,1,b'm',361,4,255,b'S',0,0), // allow_absolute_url
-    f(15723,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
-    f(15737,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
-    f(15761,17,4,b'm',112,4,255,b'S',0,0), // header_key_format
-    f(15778,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
-    f(15851,20,6,b'b',65535,0,255,b'R',15793,58), // allow_chunked_length
-    f(15908,45,7,b'm',361,4,255,b'I',15871,37), // override_stream_error_on_invalid_http_message
-    f(15953,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
-    f(16016,16,9,b'm',361,4,255,b'I',15977,39), // use_balsa_parser
-    f(16071,20,10,b'b',65535,0,255,b'I',16032,39), // allow_custom_methods
-    f(16130,22,11,b'm',334,2,255,b'R',16091,39), // ignore_http_11_upgrade
+    f(15733,18,1,b'm',361,4,255,b'S',0,0), // allow_absolute_url
+    f(15751,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
+    f(15765,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
+    f(15789,17,4,b'm',112,4,255,b'S',0,0), // header_key_format
+    f(15806,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
+    f(15879,20,6,b'b',65535,0,255,b'R',15821,58), // allow_chunked_length
+    f(15936,45,7,b'm',361,4,255,b'I',15899,37), // override_stream_error_on_invalid_http_message
+    f(15981,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
+    f(16044,16,9,b'm',361,4,255,b'I',16005,39), // use_balsa_parser
+    f(16099,20,10,b'b',65535,0,255,b'I',16060,39), // allow_custom_methods
+    f(16158,22,11,b'm',334,2,255,b'R',16119,39), // ignore_http_11_upgrade
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    f(16209,17,1,b'm',113,4,0,b'S',0,0), // proper_case_words
-    f(16271,18,8,b'm',148,4,0,b'I',16226,45), // stateful_formatter
+    f(16237,17,1,b'm',113,4,0,b'S',0,0), // proper_case_words
+    f(16299,18,8,b'm',148,4,0,b'I',16254,45), // stateful_formatter
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
     // envoy.config.core.v3.Http2ProtocolOptions
-    f(16403,16,1,b'm',374,4,255,b'S',0,0), // hpack_table_size
-    f(16419,22,2,b'm',374,4,255,b'S',0,0), // max_concurrent_streams
-    f(16441,26,3,b'm',374,4,255,b'S',0,0), // initial_stream_window_size
-    f(16467,30,4,b'm',374,4,255,b'S',0,0), // initial_connection_window_size
-    f(16497,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
-    f(16565,14,6,b'b',65535,0,255,b'R',16510,55), // allow_metadata
-    f(16613,19,7,b'm',374,4,255,b'I',16579,34), // max_outbound_frames
-    f(16677,27,8,b'm',374,4,255,b'I',16632,45), // max_outbound_control_frames
-    f(16745,49,9,b'm',374,4,255,b'I',16704,41), // max_consecutive_inbound_frames_with_empty_payload
-    f(16840,38,10,b'm',374,4,255,b'I',16794,46), // max_inbound_priority_frames_per_stream
-    f(16878,52,11,b'm',374,4,255,b'I',16704,41), // max_inbound_window_update_frames_per_data_frame_sent
-    f(16970,38,12,b'b',65535,0,255,b'I',16930,40), // stream_error_on_invalid_http_messaging
-    f(17055,26,13,b'm',65535,2,255,b'R',17008,47), // custom_settings_parameters
-    f(15908,45,14,b'm',361,4,255,b'I',16930,40), // override_stream_error_on_invalid_http_message
-    f(17081,20,15,b'm',117,4,255,b'S',0,0), // connection_keepalive
-    f(17139,17,16,b'm',361,4,255,b'I',17101,38), // use_oghttp2_codec
-    f(17217,17,17,b'm',375,4,255,b'I',17156,61), // max_metadata_size
-    f(17271,23,18,b'm',361,4,255,b'I',17234,37), // enable_huffman_encoding
-    f(17294,24,19,b'm',374,4,255,b'R',0,0), // max_header_field_size_kb
-    f(17357,17,20,b'm',361,4,255,b'I',17318,39), // disallow_obs_text
-    f(17416,18,21,b'm',375,4,255,b'I',17374,42), // stream_reset_burst
-    f(17434,17,22,b'm',375,4,255,b'I',17374,42), // stream_reset_rate
+    f(16431,16,1,b'm',374,4,255,b'S',0,0), // hpack_table_size
+    f(16447,22,2,b'm',374,4,255,b'S',0,0), // max_concurrent_streams
+    f(16469,26,3,b'm',374,4,255,b'S',0,0), // initial_stream_window_size
+    f(16495,30,4,b'm',374,4,255,b'S',0,0), // initial_connection_window_size
+    f(16525,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
+    f(16593,14,6,b'b',65535,0,255,b'R',16538,55), // allow_metadata
+    f(16641,19,7,b'm',374,4,255,b'I',16607,34), // max_outbound_frames
+    f(16705,27,8,b'm',374,4,255,b'I',16660,45), // max_outbound_control_frames
+    f(16773,49,9,b'm',374,4,255,b'I',16732,41), // max_consecutive_inbound_frames_with_empty_payload
+    f(16868,38,10,b'm',374,4,255,b'I',16822,46), // max_inbound_priority_frames_per_stream
+    f(16906,52,11,b'm',374,4,255,b'I',16732,41), // max_inbound_window_update_frames_per_data_frame_sent
+    f(16998,38,12,b'b',65535,0,255,b'I',16958,40), // stream_error_on_invalid_http_messaging
+    f(17083,26,13,b'm',65535,2,255,b'R',17036,47), // custom_settings_parameters
+    f(15936,45,14,b'm',361,4,255,b'I',16958,40), // override_stream_error_on_invalid_http_message
+    f(17109,20,15,b'm',117,4,255,b'S',0,0), // connection_keepalive
+    f(17167,17,16,b'm',361,4,255,b'I',17129,38), // use_oghttp2_codec
+    f(17245,17,17,b'm',375,4,255,b'I',17184,61), // max_metadata_size
+    f(17299,23,18,b'm',361,4,255,b'I',17262,37), // enable_huffman_encoding
+    f(17322,24,19,b'm',374,4,255,b'R',0,0), // max_header_field_size_kb
+    f(17385,17,20,b'm',361,4,255,b'I',17346,39), // disallow_obs_text
+    f(17444,18,21,b'm',375,4,255,b'I',17402,42), // stream_reset_burst
+    f(17462,17,22,b'm',375,4,255,b'I',17402,42), // stream_reset_rate
     // envoy.config.core.v3.HttpProtocolOptions
-    f(17491,12,1,b'm',364,4,255,b'S',0,0), // idle_timeout
-    f(17503,17,2,b'm',374,4,255,b'S',0,0), // max_headers_count
-    f(17520,23,3,b'm',364,4,255,b'S',0,0), // max_connection_duration
-    f(17543,19,4,b'm',364,4,255,b'S',0,0), // max_stream_duration
-    f(17562,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
-    f(9307,27,6,b'm',374,4,255,b'S',0,0), // max_requests_per_connection
-    f(17611,23,7,b'm',374,4,255,b'R',17593,18), // max_response_headers_kb
-    f(17634,30,8,b'm',357,4,255,b'S',0,0), // max_connection_duration_jitter
+    f(17519,12,1,b'm',364,4,255,b'S',0,0), // idle_timeout
+    f(17531,17,2,b'm',374,4,255,b'S',0,0), // max_headers_count
+    f(17548,23,3,b'm',364,4,255,b'S',0,0), // max_connection_duration
+    f(17571,19,4,b'm',364,4,255,b'S',0,0), // max_stream_duration
+    f(17590,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
+    f(9335,27,6,b'm',374,4,255,b'S',0,0), // max_requests_per_connection
+    f(17639,23,7,b'm',374,4,255,b'R',17621,18), // max_response_headers_kb
+    f(17662,30,8,b'm',357,4,255,b'S',0,0), // max_connection_duration_jitter
     // envoy.config.core.v3.JsonFormatOptions
-    f(17702,15,1,b'b',65535,0,255,b'I',6803,36), // sort_properties
+    f(17730,15,1,b'b',65535,0,255,b'I',6831,36), // sort_properties
     // envoy.config.core.v3.KeepaliveSettings
-    f(17755,8,1,b'm',364,4,255,b'S',0,0), // interval
-    f(15277,7,2,b'm',364,4,255,b'S',0,0), // timeout
-    f(17763,15,3,b'm',357,4,255,b'S',0,0), // interval_jitter
-    f(17838,24,4,b'm',364,4,255,b'R',17778,60), // connection_idle_interval
+    f(17783,8,1,b'm',364,4,255,b'S',0,0), // interval
+    f(15305,7,2,b'm',364,4,255,b'S',0,0), // timeout
+    f(17791,15,3,b'm',357,4,255,b'S',0,0), // interval_jitter
+    f(17866,24,4,b'm',364,4,255,b'R',17806,60), // connection_idle_interval
     // envoy.config.core.v3.Locality
-    f(17891,6,1,b's',65535,0,255,b'S',0,0), // region
-    f(17897,4,2,b's',65535,0,255,b'S',0,0), // zone
-    f(17901,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
+    f(17919,6,1,b's',65535,0,255,b'S',0,0), // region
+    f(17925,4,2,b's',65535,0,255,b'S',0,0), // zone
+    f(17929,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
     // envoy.config.core.v3.Metadata
-    f(17938,15,1,b'm',120,1,255,b'S',0,0), // filter_metadata
-    f(17987,21,2,b'm',121,1,255,b'I',17953,34), // typed_filter_metadata
+    f(17966,15,1,b'm',120,1,255,b'S',0,0), // filter_metadata
+    f(18015,21,2,b'm',121,1,255,b'I',17981,34), // typed_filter_metadata
     // envoy.config.core.v3.Metadata.FilterMetadataEntry
-    f(12950,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',371,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
-    f(12950,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Node
-    f(18136,2,1,b's',65535,0,255,b'S',0,0), // id
+    f(18164,2,1,b's',65535,0,255,b'S',0,0), // id
     f(694,7,2,b's',65535,0,255,b'S',0,0), // cluster
-    f(9719,8,3,b'm',371,4,255,b'S',0,0), // metadata
+    f(9747,8,3,b'm',371,4,255,b'S',0,0), // metadata
     f(2044,8,4,b'm',118,4,255,b'S',0,0), // locality
-    f(18138,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
-    f(18153,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
-    f(18171,24,8,b'm',96,4,0,b'S',0,0), // user_agent_build_version
-    f(18195,10,9,b'm',104,2,255,b'S',0,0), // extensions
-    f(18205,15,10,b's',65535,2,255,b'S',0,0), // client_features
-    f(18220,19,11,b'm',91,2,255,b'S',0,0), // listening_addresses
-    f(18239,18,12,b'm',123,1,255,b'S',0,0), // dynamic_parameters
+    f(18166,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
+    f(18181,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
+    f(18199,24,8,b'm',96,4,0,b'S',0,0), // user_agent_build_version
+    f(18223,10,9,b'm',104,2,255,b'S',0,0), // extensions
+    f(18233,15,10,b's',65535,2,255,b'S',0,0), // client_features
+    f(18248,19,11,b'm',91,2,255,b'S',0,0), // listening_addresses
+    f(18267,18,12,b'm',123,1,255,b'S',0,0), // dynamic_parameters
     // envoy.config.core.v3.Node.DynamicParametersEntry
-    f(12950,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',378,4,255,b'S',0,0), // value
     // envoy.config.core.v3.PathConfigSource
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(14852,17,2,b'm',150,4,255,b'S',0,0), // watched_directory
-    f(18342,13,3,b'm',364,4,255,b'R',0,0), // poll_interval
+    f(14880,17,2,b'm',150,4,255,b'S',0,0), // watched_directory
+    f(18370,13,3,b'm',364,4,255,b'R',0,0), // poll_interval
     // envoy.config.core.v3.Pipe
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(1048,4,2,b'u',65535,0,255,b'S',0,0), // mode
     // envoy.config.core.v3.ProxyProtocolConfig
     f(2825,7,1,b'e',20,0,255,b'S',0,0), // version
-    f(18502,17,2,b'm',127,4,255,b'R',18420,82), // pass_through_tlvs
-    f(18519,10,3,b'm',146,2,255,b'S',0,0), // added_tlvs
+    f(18530,17,2,b'm',127,4,255,b'R',18448,82), // pass_through_tlvs
+    f(18547,10,3,b'm',146,2,255,b'S',0,0), // added_tlvs
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
-    f(18578,10,1,b'e',21,0,255,b'S',0,0), // match_type
-    f(18588,8,2,b'u',65535,2,255,b'S',0,0), // tlv_type
+    f(18606,10,1,b'e',21,0,255,b'S',0,0), // match_type
+    f(18616,8,2,b'u',65535,2,255,b'S',0,0), // tlv_type
     // envoy.config.core.v3.RateLimitSettings
-    f(18634,10,1,b'm',374,4,255,b'I',6803,36), // max_tokens
-    f(18644,9,2,b'm',363,4,255,b'I',6803,36), // fill_rate
+    f(18662,10,1,b'm',374,4,255,b'I',6831,36), // max_tokens
+    f(18672,9,2,b'm',363,4,255,b'I',6831,36), // fill_rate
     // envoy.config.core.v3.RetryPolicy
-    f(18685,14,1,b'm',94,4,255,b'I',6803,36), // retry_back_off
-    f(18699,11,2,b'm',374,4,255,b'I',6803,36), // num_retries
-    f(18710,8,3,b's',65535,0,255,b'I',6803,36), // retry_on
-    f(18718,14,4,b'm',131,4,255,b'I',6803,36), // retry_priority
-    f(18732,20,5,b'm',130,2,255,b'I',6803,36), // retry_host_predicate
-    f(18752,33,6,b'l',65535,0,255,b'I',6803,36), // host_selection_retry_max_attempts
+    f(18713,14,1,b'm',94,4,255,b'I',6831,36), // retry_back_off
+    f(18727,11,2,b'm',374,4,255,b'I',6831,36), // num_retries
+    f(18738,8,3,b's',65535,0,255,b'I',6831,36), // retry_on
+    f(18746,14,4,b'm',131,4,255,b'I',6831,36), // retry_priority
+    f(18760,20,5,b'm',130,2,255,b'I',6831,36), // retry_host_predicate
+    f(18780,33,6,b'l',65535,0,255,b'I',6831,36), // host_selection_retry_max_attempts
     // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
-    f(345,4,1,b's',65535,0,255,b'I',6803,36), // name
-    f(3148,12,2,b'm',360,4,0,b'I',6803,36), // typed_config
+    f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
+    f(3148,12,2,b'm',360,4,0,b'I',6831,36), // typed_config
     // envoy.config.core.v3.RetryPolicy.RetryPriority
-    f(345,4,1,b's',65535,0,255,b'I',6803,36), // name
-    f(3148,12,2,b'm',360,4,0,b'I',6803,36), // typed_config
+    f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
+    f(3148,12,2,b'm',360,4,0,b'I',6831,36), // typed_config
     // envoy.config.core.v3.RuntimeDouble
-    f(18916,13,1,b'd',65535,0,255,b'S',0,0), // default_value
+    f(18944,13,1,b'd',65535,0,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFeatureFlag
-    f(18916,13,1,b'm',361,4,255,b'S',0,0), // default_value
+    f(18944,13,1,b'm',361,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
-    f(18916,13,1,b'm',350,4,255,b'S',0,0), // default_value
+    f(18944,13,1,b'm',350,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeUInt32
-    f(18916,13,2,b'u',65535,0,255,b'S',0,0), // default_value
+    f(18944,13,2,b'u',65535,0,255,b'S',0,0), // default_value
     f(3962,11,3,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.SchemeHeaderTransformation
-    f(19094,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
-    f(19113,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
+    f(19122,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
+    f(19141,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
     // envoy.config.core.v3.SelfConfigSource
-    f(14071,21,1,b'e',16,0,255,b'S',0,0), // transport_api_version
+    f(14099,21,1,b'e',16,0,255,b'S',0,0), // transport_api_version
     // envoy.config.core.v3.SocketAddress
-    f(19198,8,1,b'e',23,0,255,b'S',0,0), // protocol
+    f(19226,8,1,b'e',23,0,255,b'S',0,0), // protocol
     f(1960,7,2,b's',65535,0,255,b'S',0,0), // address
-    f(19206,10,3,b'u',65535,4,0,b'S',0,0), // port_value
-    f(19233,10,4,b's',65535,4,0,b'R',19216,17), // named_port
-    f(19292,13,5,b's',65535,0,255,b'R',19243,49), // resolver_name
-    f(19305,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
-    f(19316,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
+    f(19234,10,3,b'u',65535,4,0,b'S',0,0), // port_value
+    f(19261,10,4,b's',65535,4,0,b'R',19244,17), // named_port
+    f(19320,13,5,b's',65535,0,255,b'R',19271,49), // resolver_name
+    f(19333,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
+    f(19344,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
     // envoy.config.core.v3.SocketOption
-    f(19375,11,1,b's',65535,0,255,b'S',0,0), // description
-    f(19386,5,2,b'l',65535,0,255,b'S',0,0), // level
+    f(19403,11,1,b's',65535,0,255,b'S',0,0), // description
+    f(19414,5,2,b'l',65535,0,255,b'S',0,0), // level
     f(345,4,3,b'l',65535,0,255,b'S',0,0), // name
-    f(19391,9,4,b'l',65535,4,0,b'S',0,0), // int_value
-    f(19400,9,5,b'y',65535,4,0,b'S',0,0), // buf_value
+    f(19419,9,4,b'l',65535,4,0,b'S',0,0), // int_value
+    f(19428,9,5,b'y',65535,4,0,b'S',0,0), // buf_value
     f(2832,5,6,b'e',25,0,255,b'S',0,0), // state
     f(2968,4,7,b'm',140,4,255,b'S',0,0), // type
-    f(19409,10,8,b'e',24,0,255,b'S',0,0), // ip_version
+    f(19437,10,8,b'e',24,0,255,b'S',0,0), // ip_version
     // envoy.config.core.v3.SocketOption.SocketType
-    f(19463,6,1,b'm',142,4,255,b'S',0,0), // stream
-    f(19469,8,2,b'm',141,4,255,b'S',0,0), // datagram
+    f(19491,6,1,b'm',142,4,255,b'S',0,0), // stream
+    f(19497,8,2,b'm',141,4,255,b'S',0,0), // datagram
     // envoy.config.core.v3.SocketOption.SocketType.Datagram
     // envoy.config.core.v3.SocketOption.SocketType.Stream
     // envoy.config.core.v3.SocketOptionsOverride
     f(4297,14,1,b'm',139,2,255,b'S',0,0), // socket_options
     // envoy.config.core.v3.SubstitutionFormatString
-    f(6737,11,1,b's',65535,4,0,b'S',0,0), // text_format
-    f(6726,11,2,b'm',371,4,0,b'S',0,0), // json_format
-    f(19668,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
-    f(19685,12,4,b's',65535,0,255,b'S',0,0), // content_type
-    f(19697,18,5,b'm',100,4,0,b'S',0,0), // text_format_source
-    f(19715,10,6,b'm',148,2,255,b'S',0,0), // formatters
-    f(19761,19,7,b'm',116,4,255,b'I',19725,36), // json_format_options
+    f(6765,11,1,b's',65535,4,0,b'S',0,0), // text_format
+    f(6754,11,2,b'm',371,4,0,b'S',0,0), // json_format
+    f(19696,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
+    f(19713,12,4,b's',65535,0,255,b'S',0,0), // content_type
+    f(19725,18,5,b'm',100,4,0,b'S',0,0), // text_format_source
+    f(19743,10,6,b'm',148,2,255,b'S',0,0), // formatters
+    f(19789,19,7,b'm',116,4,255,b'I',19753,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(19813,16,1,b'm',374,4,255,b'S',0,0), // keepalive_probes
-    f(19829,14,2,b'm',374,4,255,b'S',0,0), // keepalive_time
-    f(19843,18,3,b'm',374,4,255,b'S',0,0), // keepalive_interval
+    f(19841,16,1,b'm',374,4,255,b'S',0,0), // keepalive_probes
+    f(19857,14,2,b'm',374,4,255,b'S',0,0), // keepalive_time
+    f(19871,18,3,b'm',374,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TlvEntry
     f(2968,4,1,b'u',65535,0,255,b'S',0,0), // type
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
-    f(19942,13,3,b'm',144,4,255,b'R',19890,52), // format_string
+    f(19970,13,3,b'm',144,4,255,b'R',19918,52), // format_string
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,3,b'm',360,4,0,b'S',0,0), // typed_config
@@ -3126,714 +3125,714 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,2,b'm',360,4,255,b'S',0,0), // typed_config
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    f(20080,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
-    f(20088,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
-    f(20165,24,3,b's',65535,0,255,b'I',20107,58), // override_auto_sni_header
+    f(20108,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
+    f(20116,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
+    f(20193,24,3,b's',65535,0,255,b'I',20135,58), // override_auto_sni_header
     // envoy.config.core.v3.WatchedDirectory
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(20226,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
+    f(20254,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
     // envoy.config.endpoint.v3.ClusterLoadAssignment
-    f(15354,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(20284,9,2,b'm',158,2,255,b'S',0,0), // endpoints
-    f(20293,6,4,b'm',153,4,255,b'S',0,0), // policy
-    f(20299,15,5,b'm',152,1,255,b'S',0,0), // named_endpoints
+    f(15382,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
+    f(20312,9,2,b'm',158,2,255,b'S',0,0), // endpoints
+    f(20321,6,4,b'm',153,4,255,b'S',0,0), // policy
+    f(20327,15,5,b'm',152,1,255,b'S',0,0), // named_endpoints
     // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
-    f(12950,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',154,4,255,b'S',0,0), // value
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    f(20490,14,2,b'm',65535,2,255,b'R',20433,57), // drop_overloads
-    f(20504,23,3,b'm',374,4,255,b'S',0,0), // overprovisioning_factor
-    f(20626,20,4,b'm',364,4,255,b'R',20527,99), // endpoint_stale_after
-    f(20646,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
+    f(20518,14,2,b'm',65535,2,255,b'R',20461,57), // drop_overloads
+    f(20532,23,3,b'm',374,4,255,b'S',0,0), // overprovisioning_factor
+    f(20654,20,4,b'm',364,4,255,b'R',20555,99), // endpoint_stale_after
+    f(20674,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
     // envoy.config.endpoint.v3.Endpoint
     f(1960,7,1,b'm',91,4,255,b'S',0,0), // address
-    f(20703,19,2,b'm',156,4,255,b'I',11347,52), // health_check_config
+    f(20731,19,2,b'm',156,4,255,b'I',11375,52), // health_check_config
     f(2003,8,3,b's',65535,0,255,b'S',0,0), // hostname
-    f(20722,20,4,b'm',155,2,255,b'S',0,0), // additional_addresses
-    f(466,18,5,b's',65535,0,255,b'I',20742,35), // observability_name
+    f(20750,20,4,b'm',155,2,255,b'S',0,0), // additional_addresses
+    f(466,18,5,b's',65535,0,255,b'I',20770,35), // observability_name
     // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
     f(1960,7,1,b'm',91,4,255,b'S',0,0), // address
     // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    f(19206,10,1,b'u',65535,0,255,b'I',6803,36), // port_value
-    f(2003,8,2,b's',65535,0,255,b'I',6803,36), // hostname
-    f(1960,7,3,b'm',91,4,255,b'I',6803,36), // address
-    f(20879,27,4,b'b',65535,0,255,b'I',6803,36), // disable_active_health_check
+    f(19234,10,1,b'u',65535,0,255,b'I',6831,36), // port_value
+    f(2003,8,2,b's',65535,0,255,b'I',6831,36), // hostname
+    f(1960,7,3,b'm',91,4,255,b'I',6831,36), // address
+    f(20907,27,4,b'b',65535,0,255,b'I',6831,36), // disable_active_health_check
     // envoy.config.endpoint.v3.LbEndpoint
-    f(20941,8,1,b'm',154,4,0,b'S',0,0), // endpoint
+    f(20969,8,1,b'm',154,4,0,b'S',0,0), // endpoint
     f(1972,13,2,b'e',18,0,255,b'S',0,0), // health_status
-    f(9719,8,3,b'm',119,4,255,b'S',0,0), // metadata
-    f(20949,21,4,b'm',374,4,255,b'S',0,0), // load_balancing_weight
-    f(20970,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
+    f(9747,8,3,b'm',119,4,255,b'S',0,0), // metadata
+    f(20977,21,4,b'm',374,4,255,b'S',0,0), // load_balancing_weight
+    f(20998,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
     f(2044,8,1,b'm',118,4,255,b'S',0,0), // locality
-    f(21027,12,2,b'm',157,2,255,b'S',0,0), // lb_endpoints
-    f(20949,21,3,b'm',374,4,255,b'S',0,0), // load_balancing_weight
+    f(21055,12,2,b'm',157,2,255,b'S',0,0), // lb_endpoints
+    f(20977,21,3,b'm',374,4,255,b'S',0,0), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(21073,9,6,b'm',374,4,255,b'I',21039,34), // proximity
-    f(21098,23,7,b'm',65535,4,0,b'R',21082,16), // load_balancer_endpoints
-    f(21172,28,8,b'm',65535,4,0,b'R',21121,51), // leds_cluster_locality_config
-    f(9719,8,9,b'm',119,4,255,b'I',21200,35), // metadata
+    f(21101,9,6,b'm',374,4,255,b'I',21067,34), // proximity
+    f(21126,23,7,b'm',65535,4,0,b'R',21110,16), // load_balancer_endpoints
+    f(21200,28,8,b'm',65535,4,0,b'R',21149,51), // leds_cluster_locality_config
+    f(9747,8,9,b'm',119,4,255,b'I',21228,35), // metadata
     // envoy.config.listener.v3.AdditionalAddress
     f(1960,7,1,b'm',91,4,255,b'S',0,0), // address
     f(4297,14,2,b'm',143,4,255,b'S',0,0), // socket_options
-    f(13221,13,3,b'm',145,4,255,b'S',0,0), // tcp_keepalive
+    f(13249,13,3,b'm',145,4,255,b'S',0,0), // tcp_keepalive
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,4,b'm',360,4,0,b'S',0,0), // typed_config
-    f(21351,16,5,b'm',65535,4,0,b'R',21308,43), // config_discovery
+    f(21379,16,5,b'm',65535,4,0,b'R',21336,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
-    f(21403,18,1,b'm',162,4,255,b'S',0,0), // filter_chain_match
+    f(21431,18,1,b'm',162,4,255,b'S',0,0), // filter_chain_match
     f(3548,7,3,b'm',160,2,255,b'S',0,0), // filters
-    f(21459,15,4,b'm',361,4,255,b'R',21421,38), // use_proxy_proto
-    f(9719,8,5,b'm',119,4,255,b'I',21474,39), // metadata
-    f(9669,16,6,b'm',147,4,255,b'S',0,0), // transport_socket
+    f(21487,15,4,b'm',361,4,255,b'R',21449,38), // use_proxy_proto
+    f(9747,8,5,b'm',119,4,255,b'I',21502,39), // metadata
+    f(9697,16,6,b'm',147,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(21513,32,9,b'm',364,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(21541,32,9,b'm',364,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
-    f(21586,13,3,b'm',97,2,255,b'S',0,0), // prefix_ranges
-    f(21599,14,4,b's',65535,0,255,b'R',21039,34), // address_suffix
-    f(21613,10,5,b'm',374,4,255,b'R',21039,34), // suffix_len
-    f(21623,20,6,b'm',97,2,255,b'S',0,0), // source_prefix_ranges
-    f(21643,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(21655,16,8,b'm',374,4,255,b'S',0,0), // destination_port
-    f(21671,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
-    f(21689,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
-    f(21710,12,11,b's',65535,2,255,b'S',0,0), // server_names
-    f(21722,11,12,b'e',27,0,255,b'S',0,0), // source_type
-    f(21733,27,13,b'm',97,2,255,b'S',0,0), // direct_source_prefix_ranges
+    f(21614,13,3,b'm',97,2,255,b'S',0,0), // prefix_ranges
+    f(21627,14,4,b's',65535,0,255,b'R',21067,34), // address_suffix
+    f(21641,10,5,b'm',374,4,255,b'R',21067,34), // suffix_len
+    f(21651,20,6,b'm',97,2,255,b'S',0,0), // source_prefix_ranges
+    f(21671,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
+    f(21683,16,8,b'm',374,4,255,b'S',0,0), // destination_port
+    f(21699,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
+    f(21717,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
+    f(21738,12,11,b's',65535,2,255,b'S',0,0), // server_names
+    f(21750,11,12,b'e',27,0,255,b'S',0,0), // source_type
+    f(21761,27,13,b'm',97,2,255,b'S',0,0), // direct_source_prefix_ranges
     // envoy.config.listener.v3.Listener
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1960,7,2,b'm',91,4,255,b'S',0,0), // address
-    f(21793,13,3,b'm',161,2,255,b'S',0,0), // filter_chains
-    f(21806,16,4,b'm',361,4,255,b'S',0,0), // use_original_dst
-    f(9195,33,5,b'm',374,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
-    f(9719,8,6,b'm',119,4,255,b'I',21822,35), // metadata
-    f(21857,13,7,b'm',166,4,255,b'S',0,0), // deprecated_v1
-    f(21944,10,8,b'e',28,0,255,b'I',21870,74), // drain_type
-    f(21954,16,9,b'm',167,2,255,b'S',0,0), // listener_filters
-    f(21970,11,10,b'm',361,4,255,b'S',0,0), // transparent
-    f(14190,8,11,b'm',361,4,255,b'S',0,0), // freebind
-    f(21981,26,12,b'm',374,4,255,b'S',0,0), // tcp_fast_open_queue_length
+    f(21821,13,3,b'm',161,2,255,b'S',0,0), // filter_chains
+    f(21834,16,4,b'm',361,4,255,b'S',0,0), // use_original_dst
+    f(9223,33,5,b'm',374,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
+    f(9747,8,6,b'm',119,4,255,b'I',21850,35), // metadata
+    f(21885,13,7,b'm',166,4,255,b'S',0,0), // deprecated_v1
+    f(21972,10,8,b'e',28,0,255,b'I',21898,74), // drain_type
+    f(21982,16,9,b'm',167,2,255,b'S',0,0), // listener_filters
+    f(21998,11,10,b'm',361,4,255,b'S',0,0), // transparent
+    f(14218,8,11,b'm',361,4,255,b'S',0,0), // freebind
+    f(22009,26,12,b'm',374,4,255,b'S',0,0), // tcp_fast_open_queue_length
     f(4297,14,13,b'm',139,2,255,b'S',0,0), // socket_options
-    f(22007,24,15,b'm',364,4,255,b'S',0,0), // listener_filters_timeout
-    f(22031,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
-    f(22048,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
-    f(22205,19,18,b'm',65535,4,255,b'R',22084,121), // udp_listener_config
-    f(22299,12,19,b'm',65535,4,255,b'R',22224,75), // api_listener
-    f(22311,25,20,b'm',164,4,255,b'S',0,0), // connection_balance_config
-    f(22408,10,21,b'b',65535,0,255,b'I',22336,72), // reuse_port
+    f(22035,24,15,b'm',364,4,255,b'S',0,0), // listener_filters_timeout
+    f(22059,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
+    f(22076,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
+    f(22233,19,18,b'm',65535,4,255,b'R',22112,121), // udp_listener_config
+    f(22327,12,19,b'm',65535,4,255,b'R',22252,75), // api_listener
+    f(22339,25,20,b'm',164,4,255,b'S',0,0), // connection_balance_config
+    f(22436,10,21,b'b',65535,0,255,b'I',22364,72), // reuse_port
     f(4311,10,22,b'm',33,2,255,b'S',0,0), // access_log
-    f(22418,16,24,b'm',374,4,255,b'S',0,0), // tcp_backlog_size
-    f(22434,20,25,b'm',161,4,255,b'S',0,0), // default_filter_chain
-    f(22454,12,26,b'm',361,4,255,b'S',0,0), // bind_to_port
-    f(22617,17,27,b'm',65535,4,0,b'R',22466,151), // internal_listener
-    f(22634,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(22645,17,29,b'm',361,4,255,b'S',0,0), // enable_reuse_port
-    f(22662,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
-    f(4360,24,31,b'b',65535,0,255,b'S',0,0), // ignore_global_conn_limit
-    f(22674,20,32,b'm',381,4,255,b'S',0,0), // filter_chain_matcher
-    f(20722,20,33,b'm',159,2,255,b'S',0,0), // additional_addresses
-    f(22694,42,34,b'm',374,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
-    f(22774,23,35,b'b',65535,0,255,b'I',22736,38), // bypass_overload_manager
-    f(22880,11,36,b'm',65535,4,255,b'R',22797,83), // fcds_config
-    f(13221,13,37,b'm',145,4,255,b'S',0,0), // tcp_keepalive
-    f(10998,44,38,b'm',364,4,255,b'R',22891,112), // per_connection_buffer_high_watermark_timeout
-    f(11065,13,39,b'm',172,4,255,b'I',11042,23), // stats_matcher
+    f(22446,16,24,b'm',374,4,255,b'S',0,0), // tcp_backlog_size
+    f(22462,20,25,b'm',161,4,255,b'S',0,0), // default_filter_chain
+    f(22482,12,26,b'm',361,4,255,b'S',0,0), // bind_to_port
+    f(22645,17,27,b'm',65535,4,0,b'R',22494,151), // internal_listener
+    f(22662,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22673,17,29,b'm',361,4,255,b'S',0,0), // enable_reuse_port
+    f(22690,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
+    f(4388,24,31,b'b',65535,0,255,b'S',0,0), // ignore_global_conn_limit
+    f(22702,20,32,b'm',381,4,255,b'S',0,0), // filter_chain_matcher
+    f(20750,20,33,b'm',159,2,255,b'S',0,0), // additional_addresses
+    f(22722,42,34,b'm',374,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
+    f(22764,23,35,b'b',65535,0,255,b'S',0,0), // bypass_overload_manager
+    f(22870,11,36,b'm',65535,4,255,b'R',22787,83), // fcds_config
+    f(13249,13,37,b'm',145,4,255,b'S',0,0), // tcp_keepalive
+    f(11026,44,38,b'm',364,4,255,b'R',22881,112), // per_connection_buffer_high_watermark_timeout
+    f(11093,13,39,b'm',172,4,255,b'I',11070,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    f(23060,13,1,b'm',165,4,0,b'S',0,0), // exact_balance
-    f(23170,14,2,b'm',148,4,0,b'R',23073,97), // extend_balance
-    f(23184,20,3,b'm',65535,4,0,b'R',23073,97), // cpu_locality_balance
+    f(23050,13,1,b'm',165,4,0,b'S',0,0), // exact_balance
+    f(23160,14,2,b'm',148,4,0,b'R',23063,97), // extend_balance
+    f(23174,20,3,b'm',65535,4,0,b'R',23063,97), // cpu_locality_balance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(22454,12,1,b'm',361,4,255,b'S',0,0), // bind_to_port
+    f(22482,12,1,b'm',361,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,3,b'm',360,4,0,b'S',0,0), // typed_config
-    f(23359,15,4,b'm',168,4,255,b'S',0,0), // filter_disabled
-    f(21351,16,5,b'm',65535,4,0,b'R',21308,43), // config_discovery
+    f(23349,15,4,b'm',168,4,255,b'S',0,0), // filter_disabled
+    f(21379,16,5,b'm',65535,4,0,b'R',21336,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    f(23432,8,1,b'm',169,4,0,b'S',0,0), // or_match
-    f(23440,9,2,b'm',169,4,0,b'S',0,0), // and_match
-    f(23449,9,3,b'm',168,4,0,b'S',0,0), // not_match
-    f(23458,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(23467,22,5,b'm',355,4,0,b'S',0,0), // destination_port_range
+    f(23422,8,1,b'm',169,4,0,b'S',0,0), // or_match
+    f(23430,9,2,b'm',169,4,0,b'S',0,0), // and_match
+    f(23439,9,3,b'm',168,4,0,b'S',0,0), // not_match
+    f(23448,9,4,b'b',65535,4,0,b'S',0,0), // any_match
+    f(23457,22,5,b'm',355,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    f(23556,5,1,b'm',168,2,255,b'S',0,0), // rules
+    f(23546,5,1,b'm',168,2,255,b'S',0,0), // rules
     // envoy.config.metrics.v3.HistogramBucketSettings
-    f(12879,5,1,b'm',334,4,255,b'I',6803,36), // match
-    f(23608,7,2,b'd',65535,2,255,b'I',6803,36), // buckets
-    f(23615,4,3,b'm',374,4,255,b'I',6803,36), // bins
+    f(12907,5,1,b'm',334,4,255,b'I',6831,36), // match
+    f(23598,7,2,b'd',65535,2,255,b'I',6831,36), // buckets
+    f(23605,4,3,b'm',374,4,255,b'I',6831,36), // bins
     // envoy.config.metrics.v3.StatsConfig
-    f(23654,10,1,b'm',173,2,255,b'S',0,0), // stats_tags
-    f(23747,20,2,b'm',361,4,255,b'I',23664,83), // use_all_default_tags
-    f(11065,13,3,b'm',172,4,255,b'S',0,0), // stats_matcher
-    f(23881,25,4,b'm',170,2,255,b'I',23767,114), // histogram_bucket_settings
-    f(23955,27,5,b'm',361,4,255,b'I',23906,49), // allow_default_tag_overrides
+    f(23644,10,1,b'm',173,2,255,b'S',0,0), // stats_tags
+    f(23737,20,2,b'm',361,4,255,b'I',23654,83), // use_all_default_tags
+    f(11093,13,3,b'm',172,4,255,b'S',0,0), // stats_matcher
+    f(23871,25,4,b'm',170,2,255,b'I',23757,114), // histogram_bucket_settings
+    f(23945,27,5,b'm',361,4,255,b'I',23896,49), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
-    f(24018,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
-    f(24028,14,2,b'm',327,4,0,b'S',0,0), // exclusion_list
-    f(24042,14,3,b'm',327,4,0,b'S',0,0), // inclusion_list
+    f(24008,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
+    f(24018,14,2,b'm',327,4,0,b'S',0,0), // exclusion_list
+    f(24032,14,3,b'm',327,4,0,b'S',0,0), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
-    f(24092,8,1,b's',65535,0,255,b'S',0,0), // tag_name
-    f(24100,5,2,b's',65535,4,0,b'S',0,0), // regex
-    f(24105,11,3,b's',65535,4,0,b'S',0,0), // fixed_value
+    f(24082,8,1,b's',65535,0,255,b'S',0,0), // tag_name
+    f(24090,5,2,b's',65535,4,0,b'S',0,0), // regex
+    f(24095,11,3,b's',65535,4,0,b'S',0,0), // fixed_value
     // envoy.config.overload.v3.BufferFactoryConfig
-    f(24160,37,1,b'u',65535,0,255,b'I',6803,36), // minimum_account_to_track_power_of_two
+    f(24150,37,1,b'u',65535,0,255,b'I',6831,36), // minimum_account_to_track_power_of_two
     // envoy.config.overload.v3.OverloadAction
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24236,8,2,b'm',180,2,255,b'S',0,0), // triggers
-    f(3148,12,3,b'm',360,4,255,b'I',24244,149), // typed_config
+    f(24226,8,2,b'm',180,2,255,b'S',0,0), // triggers
+    f(3148,12,3,b'm',360,4,255,b'I',24234,149), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(24433,16,1,b'm',364,4,255,b'S',0,0), // refresh_interval
-    f(24449,17,2,b'm',177,2,255,b'S',0,0), // resource_monitors
-    f(8409,7,3,b'm',175,2,255,b'S',0,0), // actions
-    f(24534,21,4,b'm',174,4,255,b'I',24466,68), // buffer_factory_config
-    f(24620,15,5,b'm',65535,2,255,b'R',24555,65), // loadshed_points
+    f(24423,16,1,b'm',364,4,255,b'S',0,0), // refresh_interval
+    f(24439,17,2,b'm',177,2,255,b'S',0,0), // resource_monitors
+    f(8437,7,3,b'm',175,2,255,b'S',0,0), // actions
+    f(24524,21,4,b'm',174,4,255,b'I',24456,68), // buffer_factory_config
+    f(24610,15,5,b'm',65535,2,255,b'R',24545,65), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,3,b'm',360,4,0,b'S',0,0), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
-    f(24713,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
-    f(24730,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
+    f(24703,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
+    f(24720,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
     // envoy.config.overload.v3.ThresholdTrigger
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.config.overload.v3.Trigger
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24823,9,2,b'm',179,4,0,b'S',0,0), // threshold
-    f(24832,6,3,b'm',178,4,0,b'S',0,0), // scaled
+    f(24813,9,2,b'm',179,4,0,b'S',0,0), // threshold
+    f(24822,6,3,b'm',178,4,0,b'S',0,0), // scaled
     // envoy.config.route.v3.CookieMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24873,12,2,b'm',334,4,255,b'S',0,0), // string_match
-    f(24885,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(24863,12,2,b'm',334,4,255,b'S',0,0), // string_match
+    f(24875,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.config.route.v3.Decorator
-    f(24928,9,1,b's',65535,0,255,b'I',6803,36), // operation
-    f(24937,9,2,b'm',361,4,255,b'I',6803,36), // propagate
+    f(24918,9,1,b's',65535,0,255,b'I',6831,36), // operation
+    f(24927,9,2,b'm',361,4,255,b'I',6831,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
-    f(24988,6,1,b'u',65535,0,255,b'S',0,0), // status
-    f(24994,4,2,b'm',100,4,255,b'S',0,0), // body
-    f(24998,11,3,b'm',144,4,255,b'S',0,0), // body_format
+    f(24978,6,1,b'u',65535,0,255,b'S',0,0), // status
+    f(24984,4,2,b'm',100,4,255,b'S',0,0), // body
+    f(24988,11,3,b'm',144,4,255,b'S',0,0), // body_format
     // envoy.config.route.v3.FilterConfig
-    f(7794,6,1,b'm',360,4,255,b'S',0,0), // config
-    f(25043,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
-    f(15105,8,3,b'b',65535,0,255,b'S',0,0), // disabled
+    f(7822,6,1,b'm',360,4,255,b'S',0,0), // config
+    f(25033,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(15133,8,3,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25089,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(25100,11,6,b'm',356,4,0,b'S',0,0), // range_match
-    f(25111,13,7,b'b',65535,4,0,b'S',0,0), // present_match
-    f(24885,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
-    f(25124,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
-    f(25136,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(25148,16,11,b'm',332,4,0,b'S',0,0), // safe_regex_match
-    f(25164,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(24873,12,13,b'm',334,4,0,b'S',0,0), // string_match
-    f(25178,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
+    f(25079,11,4,b's',65535,4,0,b'S',0,0), // exact_match
+    f(25090,11,6,b'm',356,4,0,b'S',0,0), // range_match
+    f(25101,13,7,b'b',65535,4,0,b'S',0,0), // present_match
+    f(24875,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(25114,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
+    f(25126,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
+    f(25138,16,11,b'm',332,4,0,b'S',0,0), // safe_regex_match
+    f(25154,14,12,b's',65535,4,0,b'S',0,0), // contains_match
+    f(24863,12,13,b'm',334,4,0,b'S',0,0), // string_match
+    f(25168,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24873,12,5,b'm',334,4,0,b'S',0,0), // string_match
-    f(25111,13,6,b'b',65535,4,0,b'S',0,0), // present_match
+    f(24863,12,5,b'm',334,4,0,b'S',0,0), // string_match
+    f(25101,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
-    f(25286,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
-    f(25299,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
-    f(25312,13,3,b'e',29,0,255,b'S',0,0), // response_code
-    f(25325,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
-    f(25339,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
-    f(25353,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
-    f(25364,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
-    f(25379,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(25392,13,9,b'm',331,4,1,b'S',0,0), // regex_rewrite
-    f(25405,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
+    f(25276,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
+    f(25289,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
+    f(25302,13,3,b'e',29,0,255,b'S',0,0), // response_code
+    f(25315,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
+    f(25329,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
+    f(25343,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
+    f(25354,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
+    f(25369,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
+    f(25382,13,9,b'm',331,4,1,b'S',0,0), // regex_rewrite
+    f(25395,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.Route
-    f(12879,5,1,b'm',203,4,255,b'S',0,0), // match
-    f(25444,5,2,b'm',190,4,0,b'S',0,0), // route
-    f(25449,8,3,b'm',187,4,0,b'S',0,0), // redirect
-    f(9719,8,4,b'm',119,4,255,b'I',25457,32), // metadata
-    f(25559,9,5,b'm',182,4,255,b'I',25489,70), // decorator
-    f(25568,15,7,b'm',183,4,0,b'S',0,0), // direct_response
-    f(25583,22,9,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(25605,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(25628,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25654,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(25679,23,13,b'm',189,1,255,b'S',0,0), // typed_per_filter_config
+    f(12907,5,1,b'm',203,4,255,b'S',0,0), // match
+    f(25434,5,2,b'm',190,4,0,b'S',0,0), // route
+    f(25439,8,3,b'm',187,4,0,b'S',0,0), // redirect
+    f(9747,8,4,b'm',119,4,255,b'I',25447,32), // metadata
+    f(25549,9,5,b'm',182,4,255,b'I',25479,70), // decorator
+    f(25558,15,7,b'm',183,4,0,b'S',0,0), // direct_response
+    f(25573,22,9,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(25595,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(25618,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25644,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(25669,23,13,b'm',189,1,255,b'S',0,0), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
-    f(4828,7,15,b'm',207,4,255,b'I',25702,35), // tracing
-    f(25820,30,16,b'm',374,4,255,b'I',25737,83), // per_request_buffer_limit_bytes
-    f(25922,13,17,b'm',65535,4,0,b'R',25850,72), // filter_action
-    f(25984,21,18,b'm',65535,4,0,b'R',25935,49), // non_forwarding_action
-    f(22634,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(26005,25,20,b'm',375,4,255,b'I',25737,83), // request_body_buffer_limit
-    f(26132,16,21,b'm',148,2,255,b'R',26030,102), // route_specifiers
+    f(4856,7,15,b'm',207,4,255,b'I',25692,35), // tracing
+    f(25810,30,16,b'm',374,4,255,b'I',25727,83), // per_request_buffer_limit_bytes
+    f(25912,13,17,b'm',65535,4,0,b'R',25840,72), // filter_action
+    f(25974,21,18,b'm',65535,4,0,b'R',25925,49), // non_forwarding_action
+    f(22662,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(25995,25,20,b'm',375,4,255,b'I',25727,83), // request_body_buffer_limit
+    f(26122,16,21,b'm',148,2,255,b'R',26020,102), // route_specifiers
     // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
-    f(12950,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
-    f(26234,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
-    f(26248,17,3,b'm',211,4,0,b'S',0,0), // weighted_clusters
-    f(26324,14,4,b'm',119,4,255,b'I',26265,59), // metadata_match
-    f(25339,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
-    f(26338,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(26358,17,7,b'm',361,4,1,b'S',0,0), // auto_host_rewrite
-    f(15277,7,8,b'm',364,4,255,b'S',0,0), // timeout
-    f(15300,12,9,b'm',65535,4,255,b'R',26375,103), // retry_policy
+    f(26224,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
+    f(26238,17,3,b'm',211,4,0,b'S',0,0), // weighted_clusters
+    f(26314,14,4,b'm',119,4,255,b'I',26255,59), // metadata_match
+    f(25329,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
+    f(26328,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
+    f(26348,17,7,b'm',361,4,1,b'S',0,0), // auto_host_rewrite
+    f(15305,7,8,b'm',364,4,255,b'S',0,0), // timeout
+    f(15328,12,9,b'm',65535,4,255,b'R',26365,103), // retry_policy
     f(2011,8,11,b'e',22,0,255,b'S',0,0), // priority
-    f(26547,11,13,b'm',65535,2,255,b'R',26478,69), // rate_limits
-    f(26601,22,14,b'm',361,4,255,b'I',26558,43), // include_vh_rate_limits
-    f(26623,11,15,b'm',191,2,255,b'S',0,0), // hash_policy
-    f(26723,4,17,b'm',65535,4,255,b'R',26634,89), // cors
-    f(26727,31,20,b'e',30,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(26758,16,23,b'm',364,4,255,b'S',0,0), // max_grpc_timeout
-    f(17491,12,24,b'm',364,4,255,b'S',0,0), // idle_timeout
-    f(26774,15,25,b'm',199,2,255,b'S',0,0), // upgrade_configs
-    f(26821,24,26,b'e',65535,0,255,b'R',26789,32), // internal_redirect_action
-    f(26919,12,27,b'm',65535,4,255,b'R',26845,74), // hedge_policy
-    f(26931,19,28,b'm',364,4,255,b'S',0,0), // grpc_timeout_offset
-    f(26950,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
-    f(26969,23,30,b'm',198,2,255,b'S',0,0), // request_mirror_policies
-    f(26992,22,31,b'm',374,4,255,b'R',26789,32), // max_internal_redirects
-    f(25392,13,32,b'm',331,4,255,b'S',0,0), // regex_rewrite
-    f(27049,25,33,b'm',360,4,255,b'R',27014,35), // retry_policy_typed_config
-    f(27074,24,34,b'm',65535,4,255,b'R',26789,32), // internal_redirect_policy
-    f(27098,23,35,b'm',331,4,1,b'S',0,0), // host_rewrite_path_regex
-    f(17543,19,36,b'm',197,4,255,b'S',0,0), // max_stream_duration
-    f(27205,24,37,b's',65535,4,0,b'R',27121,84), // cluster_specifier_plugin
-    f(27229,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
-    f(27252,31,39,b'm',65535,4,0,b'R',27121,84), // inline_cluster_specifier_plugin
-    f(27378,17,40,b'm',148,4,255,b'I',27283,95), // early_data_policy
-    f(27395,19,41,b'm',148,4,255,b'S',0,0), // path_rewrite_policy
-    f(27484,13,42,b'm',364,4,255,b'I',27414,70), // flush_timeout
-    f(27497,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
-    f(25405,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
+    f(26537,11,13,b'm',65535,2,255,b'R',26468,69), // rate_limits
+    f(26591,22,14,b'm',361,4,255,b'I',26548,43), // include_vh_rate_limits
+    f(26613,11,15,b'm',191,2,255,b'S',0,0), // hash_policy
+    f(26713,4,17,b'm',65535,4,255,b'R',26624,89), // cors
+    f(26717,31,20,b'e',30,0,255,b'S',0,0), // cluster_not_found_response_code
+    f(26748,16,23,b'm',364,4,255,b'S',0,0), // max_grpc_timeout
+    f(17519,12,24,b'm',364,4,255,b'S',0,0), // idle_timeout
+    f(26764,15,25,b'm',199,2,255,b'S',0,0), // upgrade_configs
+    f(26811,24,26,b'e',65535,0,255,b'R',26779,32), // internal_redirect_action
+    f(26909,12,27,b'm',65535,4,255,b'R',26835,74), // hedge_policy
+    f(26921,19,28,b'm',364,4,255,b'S',0,0), // grpc_timeout_offset
+    f(26940,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
+    f(26959,23,30,b'm',198,2,255,b'S',0,0), // request_mirror_policies
+    f(26982,22,31,b'm',374,4,255,b'R',26779,32), // max_internal_redirects
+    f(25382,13,32,b'm',331,4,255,b'S',0,0), // regex_rewrite
+    f(27039,25,33,b'm',360,4,255,b'R',27004,35), // retry_policy_typed_config
+    f(27064,24,34,b'm',65535,4,255,b'R',26779,32), // internal_redirect_policy
+    f(27088,23,35,b'm',331,4,1,b'S',0,0), // host_rewrite_path_regex
+    f(17571,19,36,b'm',197,4,255,b'S',0,0), // max_stream_duration
+    f(27195,24,37,b's',65535,4,0,b'R',27111,84), // cluster_specifier_plugin
+    f(27219,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
+    f(27242,31,39,b'm',65535,4,0,b'R',27111,84), // inline_cluster_specifier_plugin
+    f(27368,17,40,b'm',148,4,255,b'I',27273,95), // early_data_policy
+    f(27385,19,41,b'm',148,4,255,b'S',0,0), // path_rewrite_policy
+    f(27474,13,42,b'm',364,4,255,b'I',27404,70), // flush_timeout
+    f(27487,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
+    f(25395,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
     f(3744,6,1,b'm',195,4,0,b'S',0,0), // header
-    f(27553,6,2,b'm',193,4,0,b'S',0,0), // cookie
-    f(27559,21,3,b'm',192,4,0,b'S',0,0), // connection_properties
-    f(27580,8,4,b'b',65535,0,255,b'S',0,0), // terminal
-    f(27588,15,5,b'm',196,4,0,b'S',0,0), // query_parameter
-    f(27658,12,6,b'm',65535,4,0,b'R',27603,55), // filter_state
+    f(27543,6,2,b'm',193,4,0,b'S',0,0), // cookie
+    f(27549,21,3,b'm',192,4,0,b'S',0,0), // connection_properties
+    f(27570,8,4,b'b',65535,0,255,b'S',0,0), // terminal
+    f(27578,15,5,b'm',196,4,0,b'S',0,0), // query_parameter
+    f(27648,12,6,b'm',65535,4,0,b'R',27593,55), // filter_state
     // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    f(27735,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
+    f(27725,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(27890,3,2,b'm',364,4,255,b'I',27795,95), // ttl
-    f(131,4,3,b's',65535,0,255,b'I',27795,95), // path
-    f(27893,10,4,b'm',194,2,255,b'I',27795,95), // attributes
+    f(27880,3,2,b'm',364,4,255,b'I',27785,95), // ttl
+    f(131,4,3,b's',65535,0,255,b'I',27785,95), // path
+    f(27883,10,4,b'm',194,2,255,b'I',27785,95), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    f(345,4,1,b's',65535,0,255,b'I',6803,36), // name
-    f(2972,5,2,b's',65535,0,255,b'I',6803,36), // value
+    f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
+    f(2972,5,2,b's',65535,0,255,b'I',6831,36), // value
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    f(28014,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(25392,13,2,b'm',331,4,255,b'S',0,0), // regex_rewrite
+    f(28004,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(25382,13,2,b'm',331,4,255,b'S',0,0), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    f(17543,19,1,b'm',364,4,255,b'S',0,0), // max_stream_duration
-    f(28135,23,2,b'm',364,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(28158,26,3,b'm',364,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(17571,19,1,b'm',364,4,255,b'S',0,0), // max_stream_duration
+    f(28125,23,2,b'm',364,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(28148,26,3,b'm',364,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
-    f(28237,16,3,b'm',134,4,255,b'S',0,0), // runtime_fraction
-    f(28253,13,4,b'm',361,4,255,b'I',25702,35), // trace_sampled
-    f(26234,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
-    f(28266,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
-    f(28299,25,7,b'm',89,2,255,b'S',0,0), // request_headers_mutations
-    f(26338,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
+    f(28227,16,3,b'm',134,4,255,b'S',0,0), // runtime_fraction
+    f(28243,13,4,b'm',361,4,255,b'I',25692,35), // trace_sampled
+    f(26224,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(28256,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
+    f(28289,25,7,b'm',89,2,255,b'S',0,0), // request_headers_mutations
+    f(26328,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
     // envoy.config.route.v3.RouteAction.UpgradeConfig
-    f(28371,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(28383,7,2,b'm',361,4,255,b'S',0,0), // enabled
-    f(28453,14,3,b'm',65535,4,255,b'R',28390,63), // connect_config
+    f(28361,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(28373,7,2,b'm',361,4,255,b'S',0,0), // enabled
+    f(28443,14,3,b'm',65535,4,255,b'R',28380,63), // connect_config
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(28507,13,2,b'm',209,2,255,b'S',0,0), // virtual_hosts
-    f(28520,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
-    f(25605,23,4,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(25628,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25583,22,6,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(28541,17,7,b'm',361,4,255,b'S',0,0), // validate_clusters
-    f(25654,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(28654,4,9,b'm',65535,4,255,b'R',28558,96), // vhds
-    f(28658,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(28693,35,11,b'm',374,4,255,b'S',0,0), // max_direct_response_body_size_bytes
-    f(28728,25,12,b'm',65535,2,255,b'R',27121,84), // cluster_specifier_plugins
-    f(26969,23,13,b'm',198,2,255,b'S',0,0), // request_mirror_policies
-    f(28753,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
-    f(28781,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
-    f(25679,23,16,b'm',201,1,255,b'S',0,0), // typed_per_filter_config
-    f(9719,8,17,b'm',119,4,255,b'I',28820,38), // metadata
-    f(28858,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
-    f(26132,16,19,b'm',148,2,255,b'R',26030,102), // route_specifiers
+    f(28497,13,2,b'm',209,2,255,b'S',0,0), // virtual_hosts
+    f(28510,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
+    f(25595,23,4,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(25618,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25573,22,6,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(28531,17,7,b'm',361,4,255,b'S',0,0), // validate_clusters
+    f(25644,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(28644,4,9,b'm',65535,4,255,b'R',28548,96), // vhds
+    f(28648,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(28683,35,11,b'm',374,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(28718,25,12,b'm',65535,2,255,b'R',27111,84), // cluster_specifier_plugins
+    f(26959,23,13,b'm',198,2,255,b'S',0,0), // request_mirror_policies
+    f(28743,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
+    f(28771,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
+    f(25669,23,16,b'm',201,1,255,b'S',0,0), // typed_per_filter_config
+    f(9747,8,17,b'm',119,4,255,b'I',28810,38), // metadata
+    f(28848,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
+    f(26122,16,19,b'm',148,2,255,b'R',26020,102), // route_specifiers
     // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
-    f(12950,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteList
-    f(28967,6,1,b'm',188,2,255,b'S',0,0), // routes
+    f(28957,6,1,b'm',188,2,255,b'S',0,0), // routes
     // envoy.config.route.v3.RouteMatch
-    f(29005,6,1,b's',65535,4,0,b'S',0,0), // prefix
+    f(28995,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(29011,14,4,b'm',361,4,255,b'S',0,0), // case_sensitive
-    f(29025,7,6,b'm',185,2,255,b'S',0,0), // headers
-    f(29032,16,7,b'm',186,2,255,b'S',0,0), // query_parameters
-    f(29048,4,8,b'm',205,4,255,b'S',0,0), // grpc
-    f(28237,16,9,b'm',134,4,255,b'S',0,0), // runtime_fraction
-    f(29052,10,10,b'm',332,4,0,b'S',0,0), // safe_regex
-    f(29062,11,11,b'm',206,4,255,b'S',0,0), // tls_context
-    f(29073,15,12,b'm',204,4,0,b'S',0,0), // connect_matcher
-    f(29185,16,13,b'm',328,2,255,b'R',29088,97), // dynamic_metadata
-    f(29201,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
-    f(29222,17,15,b'm',148,4,0,b'S',0,0), // path_match_policy
-    f(27658,12,16,b'm',324,2,255,b'S',0,0), // filter_state
-    f(29239,7,17,b'm',181,2,255,b'S',0,0), // cookies
+    f(29001,14,4,b'm',361,4,255,b'S',0,0), // case_sensitive
+    f(29015,7,6,b'm',185,2,255,b'S',0,0), // headers
+    f(29022,16,7,b'm',186,2,255,b'S',0,0), // query_parameters
+    f(29038,4,8,b'm',205,4,255,b'S',0,0), // grpc
+    f(28227,16,9,b'm',134,4,255,b'S',0,0), // runtime_fraction
+    f(29042,10,10,b'm',332,4,0,b'S',0,0), // safe_regex
+    f(29052,11,11,b'm',206,4,255,b'S',0,0), // tls_context
+    f(29063,15,12,b'm',204,4,0,b'S',0,0), // connect_matcher
+    f(29175,16,13,b'm',328,2,255,b'R',29078,97), // dynamic_metadata
+    f(29191,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
+    f(29212,17,15,b'm',148,4,0,b'S',0,0), // path_match_policy
+    f(27648,12,16,b'm',324,2,255,b'S',0,0), // filter_state
+    f(29229,7,17,b'm',181,2,255,b'S',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    f(29402,9,1,b'm',361,4,255,b'S',0,0), // presented
-    f(29411,9,2,b'm',361,4,255,b'S',0,0), // validated
+    f(29392,9,1,b'm',361,4,255,b'S',0,0), // presented
+    f(29401,9,2,b'm',361,4,255,b'S',0,0), // validated
     // envoy.config.route.v3.Tracing
-    f(29449,15,1,b'm',350,4,255,b'I',6803,36), // client_sampling
-    f(29464,15,2,b'm',350,4,255,b'I',6803,36), // random_sampling
-    f(29479,16,3,b'm',350,4,255,b'I',6803,36), // overall_sampling
-    f(29495,11,4,b'm',344,2,255,b'I',6803,36), // custom_tags
-    f(24928,9,5,b's',65535,0,255,b'I',6803,36), // operation
-    f(29506,18,6,b's',65535,0,255,b'I',6803,36), // upstream_operation
+    f(29439,15,1,b'm',350,4,255,b'I',6831,36), // client_sampling
+    f(29454,15,2,b'm',350,4,255,b'I',6831,36), // random_sampling
+    f(29469,16,3,b'm',350,4,255,b'I',6831,36), // overall_sampling
+    f(29485,11,4,b'm',344,2,255,b'I',6831,36), // custom_tags
+    f(24918,9,5,b's',65535,0,255,b'I',6831,36), // operation
+    f(29496,18,6,b's',65535,0,255,b'I',6831,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
     f(345,4,2,b's',65535,0,255,b'S',0,0), // name
-    f(29025,7,4,b'm',185,2,255,b'S',0,0), // headers
+    f(29015,7,4,b'm',185,2,255,b'S',0,0), // headers
     // envoy.config.route.v3.VirtualHost
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(29593,7,2,b's',65535,2,255,b'S',0,0), // domains
-    f(28967,6,3,b'm',188,2,255,b'S',0,0), // routes
-    f(29600,11,4,b'e',31,0,255,b'S',0,0), // require_tls
-    f(29611,16,5,b'm',208,2,255,b'S',0,0), // virtual_clusters
-    f(26547,11,6,b'm',65535,2,255,b'R',26478,69), // rate_limits
-    f(25583,22,7,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(26723,4,8,b'm',65535,4,255,b'R',26634,89), // cors
-    f(25605,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(25628,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25654,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(29627,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
-    f(25679,23,15,b'm',210,1,255,b'S',0,0), // typed_per_filter_config
-    f(15300,12,16,b'm',65535,4,255,b'R',26375,103), // retry_policy
-    f(26919,12,17,b'm',65535,4,255,b'R',26845,74), // hedge_policy
-    f(25820,30,18,b'm',374,4,255,b'I',25737,83), // per_request_buffer_limit_bytes
-    f(29656,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(27049,25,20,b'm',360,4,255,b'R',27014,35), // retry_policy_typed_config
-    f(29689,7,21,b'm',381,4,255,b'S',0,0), // matcher
-    f(26969,23,22,b'm',198,2,255,b'S',0,0), // request_mirror_policies
-    f(29758,31,23,b'b',65535,0,255,b'I',29696,62), // include_is_timeout_retry_header
-    f(9719,8,24,b'm',119,4,255,b'I',29789,39), // metadata
-    f(26005,25,25,b'm',375,4,255,b'I',25737,83), // request_body_buffer_limit
-    f(26132,16,26,b'm',148,2,255,b'R',26030,102), // route_specifiers
+    f(29583,7,2,b's',65535,2,255,b'S',0,0), // domains
+    f(28957,6,3,b'm',188,2,255,b'S',0,0), // routes
+    f(29590,11,4,b'e',31,0,255,b'S',0,0), // require_tls
+    f(29601,16,5,b'm',208,2,255,b'S',0,0), // virtual_clusters
+    f(26537,11,6,b'm',65535,2,255,b'R',26468,69), // rate_limits
+    f(25573,22,7,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(26713,4,8,b'm',65535,4,255,b'R',26624,89), // cors
+    f(25595,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(25618,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25644,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(29617,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
+    f(25669,23,15,b'm',210,1,255,b'S',0,0), // typed_per_filter_config
+    f(15328,12,16,b'm',65535,4,255,b'R',26365,103), // retry_policy
+    f(26909,12,17,b'm',65535,4,255,b'R',26835,74), // hedge_policy
+    f(25810,30,18,b'm',374,4,255,b'I',25727,83), // per_request_buffer_limit_bytes
+    f(29646,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
+    f(27039,25,20,b'm',360,4,255,b'R',27004,35), // retry_policy_typed_config
+    f(29679,7,21,b'm',381,4,255,b'S',0,0), // matcher
+    f(26959,23,22,b'm',198,2,255,b'S',0,0), // request_mirror_policies
+    f(29748,31,23,b'b',65535,0,255,b'I',29686,62), // include_is_timeout_retry_header
+    f(9747,8,24,b'm',119,4,255,b'I',29779,39), // metadata
+    f(25995,25,25,b'm',375,4,255,b'I',25727,83), // request_body_buffer_limit
+    f(26122,16,26,b'm',148,2,255,b'R',26020,102), // route_specifiers
     // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
-    f(12950,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
     // envoy.config.route.v3.WeightedCluster
-    f(7197,8,1,b'm',212,2,255,b'S',0,0), // clusters
-    f(29924,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
-    f(29985,12,3,b'm',374,4,255,b'I',29942,43), // total_weight
-    f(28014,11,4,b's',65535,4,0,b'S',0,0), // header_name
-    f(29997,15,5,b'm',361,4,0,b'S',0,0), // use_hash_policy
+    f(7225,8,1,b'm',212,2,255,b'S',0,0), // clusters
+    f(29914,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
+    f(29975,12,3,b'm',374,4,255,b'I',29932,43), // total_weight
+    f(28004,11,4,b's',65535,4,0,b'S',0,0), // header_name
+    f(29987,15,5,b'm',361,4,0,b'S',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'm',374,4,255,b'S',0,0), // weight
-    f(26324,14,3,b'm',119,4,255,b'I',26265,59), // metadata_match
-    f(25583,22,4,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(25605,23,5,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(25628,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25654,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(25679,23,10,b'm',65535,1,255,b'R',30063,66), // typed_per_filter_config
-    f(26338,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
-    f(26234,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(26314,14,3,b'm',119,4,255,b'I',26255,59), // metadata_match
+    f(25573,22,4,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(25595,23,5,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(25618,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25644,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(25669,23,10,b'm',65535,1,255,b'R',30053,66), // typed_per_filter_config
+    f(26328,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
+    f(26224,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(30182,6,2,b's',65535,4,0,b'S',0,0), // format
-    f(6726,11,3,b'm',371,4,0,b'S',0,0), // json_format
-    f(30188,17,4,b'm',371,4,0,b'S',0,0), // typed_json_format
+    f(30172,6,2,b's',65535,4,0,b'S',0,0), // format
+    f(6754,11,3,b'm',371,4,0,b'S',0,0), // json_format
+    f(30178,17,4,b'm',371,4,0,b'S',0,0), // typed_json_format
     f(942,10,5,b'm',144,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
     f(942,10,1,b'm',144,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
     f(942,10,1,b'm',144,4,0,b'S',0,0), // log_format
     // envoy.extensions.clusters.dns.v3.DnsCluster
-    f(9377,16,3,b'm',364,4,255,b'S',0,0), // dns_refresh_rate
-    f(10375,24,4,b'm',217,4,255,b'S',0,0), // dns_failure_refresh_rate
-    f(10172,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(10861,10,6,b'm',364,4,255,b'S',0,0), // dns_jitter
-    f(5677,25,7,b'm',148,4,255,b'S',0,0), // typed_dns_resolver_config
-    f(9393,17,8,b'e',33,0,255,b'S',0,0), // dns_lookup_family
-    f(30362,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
-    f(30394,20,10,b'm',364,4,255,b'S',0,0), // dns_min_refresh_rate
+    f(9405,16,3,b'm',364,4,255,b'S',0,0), // dns_refresh_rate
+    f(10403,24,4,b'm',217,4,255,b'S',0,0), // dns_failure_refresh_rate
+    f(10200,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
+    f(10889,10,6,b'm',364,4,255,b'S',0,0), // dns_jitter
+    f(5705,25,7,b'm',148,4,255,b'S',0,0), // typed_dns_resolver_config
+    f(9421,17,8,b'e',33,0,255,b'S',0,0), // dns_lookup_family
+    f(30352,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
+    f(30384,20,10,b'm',364,4,255,b'S',0,0), // dns_min_refresh_rate
     // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    f(12752,13,1,b'm',364,4,255,b'S',0,0), // base_interval
-    f(12765,12,2,b'm',364,4,255,b'S',0,0), // max_interval
+    f(12780,13,1,b'm',364,4,255,b'S',0,0), // base_interval
+    f(12793,12,2,b'm',364,4,255,b'S',0,0), // max_interval
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    f(30537,10,1,b's',65535,4,0,b'S',0,0), // object_key
-    f(19942,13,2,b'm',144,4,1,b'S',0,0), // format_string
-    f(30594,9,3,b'b',65535,0,255,b'I',30547,47), // read_only
-    f(30685,20,4,b'e',34,0,255,b'I',30603,82), // shared_with_upstream
-    f(30705,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
-    f(30718,11,6,b's',65535,0,255,b'S',0,0), // factory_key
+    f(30527,10,1,b's',65535,4,0,b'S',0,0), // object_key
+    f(19970,13,2,b'm',144,4,1,b'S',0,0), // format_string
+    f(30584,9,3,b'b',65535,0,255,b'I',30537,47), // read_only
+    f(30675,20,4,b'e',34,0,255,b'I',30593,82), // shared_with_upstream
+    f(30695,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
+    f(30708,11,6,b's',65535,0,255,b'S',0,0), // factory_key
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    f(30792,9,1,b'm',221,4,255,b'S',0,0), // mutations
-    f(28658,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(30782,9,1,b'm',221,4,255,b'S',0,0), // mutations
+    f(28648,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
-    f(30792,9,1,b'm',221,4,255,b'S',0,0), // mutations
+    f(30782,9,1,b'm',221,4,255,b'S',0,0), // mutations
     // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    f(30930,17,1,b'm',89,2,255,b'S',0,0), // request_mutations
-    f(30947,18,2,b'm',89,2,255,b'S',0,0), // response_mutations
-    f(30999,25,3,b'm',65535,2,255,b'R',30965,34), // query_parameter_mutations
-    f(31059,27,4,b'm',89,2,255,b'R',31024,35), // response_trailers_mutations
-    f(31086,26,5,b'm',89,2,255,b'R',31024,35), // request_trailers_mutations
+    f(30920,17,1,b'm',89,2,255,b'S',0,0), // request_mutations
+    f(30937,18,2,b'm',89,2,255,b'S',0,0), // response_mutations
+    f(30989,25,3,b'm',65535,2,255,b'R',30955,34), // query_parameter_mutations
+    f(31049,27,4,b'm',89,2,255,b'R',31014,35), // response_trailers_mutations
+    f(31076,26,5,b'm',89,2,255,b'R',31014,35), // request_trailers_mutations
     // envoy.extensions.filters.http.router.v3.Router
-    f(31214,13,1,b'm',361,4,255,b'I',31158,56), // dynamic_stats
-    f(31227,16,2,b'b',65535,0,255,b'I',25702,35), // start_child_span
-    f(31243,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(31255,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(31277,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(31346,27,6,b'b',65535,0,255,b'I',31297,49), // respect_expected_rq_timeout
-    f(31399,40,7,b'b',65535,0,255,b'I',31373,26), // suppress_grpc_request_failure_code_stats
-    f(31485,21,8,b'm',242,2,255,b'R',31439,46), // upstream_http_filters
-    f(31567,20,9,b'm',223,4,255,b'I',31506,61), // upstream_log_options
-    f(31587,33,10,b'm',361,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(31204,13,1,b'm',361,4,255,b'I',31148,56), // dynamic_stats
+    f(31217,16,2,b'b',65535,0,255,b'I',25692,35), // start_child_span
+    f(31233,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(31245,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(31267,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(31336,27,6,b'b',65535,0,255,b'I',31287,49), // respect_expected_rq_timeout
+    f(31389,40,7,b'b',65535,0,255,b'I',31363,26), // suppress_grpc_request_failure_code_stats
+    f(31475,21,8,b'm',242,2,255,b'R',31429,46), // upstream_http_filters
+    f(31557,20,9,b'm',223,4,255,b'I',31496,61), // upstream_log_options
+    f(31577,33,10,b'm',361,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(31691,37,1,b'b',65535,0,255,b'I',6803,36), // flush_upstream_log_on_upstream_stream
-    f(31728,27,2,b'm',364,4,255,b'I',6803,36), // upstream_log_flush_interval
+    f(31681,37,1,b'b',65535,0,255,b'I',6831,36), // flush_upstream_log_on_upstream_stream
+    f(31718,27,2,b'm',364,4,255,b'I',6831,36), // upstream_log_flush_interval
     // envoy.extensions.filters.http.set_filter_state.v3.Config
-    f(31811,18,1,b'm',218,2,255,b'S',0,0), // on_request_headers
-    f(31871,17,2,b'b',65535,0,255,b'R',31829,42), // clear_route_cache
+    f(31801,18,1,b'm',218,2,255,b'S',0,0), // on_request_headers
+    f(31861,17,2,b'b',65535,0,255,b'R',31819,42), // clear_route_cache
     // envoy.extensions.filters.http.set_metadata.v3.Config
-    f(31940,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(31930,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
     f(2972,5,2,b'm',371,4,255,b'S',0,0), // value
-    f(9719,8,3,b'm',226,2,255,b'S',0,0), // metadata
+    f(9747,8,3,b'm',226,2,255,b'S',0,0), // metadata
     // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    f(31940,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(32012,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
+    f(31930,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(32002,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
     f(2972,5,3,b'm',371,4,255,b'S',0,0), // value
-    f(32066,11,4,b'm',360,4,255,b'R',32027,39), // typed_value
+    f(32056,11,4,b'm',360,4,255,b'R',32017,39), // typed_value
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    f(22634,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32209,12,2,b'm',359,4,255,b'S',0,0), // token_bucket
-    f(32221,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
+    f(22662,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(32199,12,2,b'm',359,4,255,b'S',0,0), // token_bucket
+    f(32211,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    f(23556,5,1,b'm',232,2,255,b'S',0,0), // rules
-    f(32362,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
-    f(18502,17,3,b'm',127,4,255,b'S',0,0), // pass_through_tlvs
-    f(32399,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
-    f(22634,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32469,12,6,b'e',65535,0,255,b'R',32418,51), // tlv_location
+    f(23546,5,1,b'm',232,2,255,b'S',0,0), // rules
+    f(32352,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
+    f(18530,17,3,b'm',127,4,255,b'S',0,0), // pass_through_tlvs
+    f(32389,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
+    f(22662,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(32459,12,6,b'e',65535,0,255,b'R',32408,51), // tlv_location
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    f(31940,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(12950,3,2,b's',65535,0,255,b'S',0,0), // key
-    f(32559,21,3,b'e',35,0,255,b'S',0,0), // value_string_encoding
+    f(31930,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(12978,3,2,b's',65535,0,255,b'S',0,0), // key
+    f(32549,21,3,b'e',35,0,255,b'S',0,0), // value_string_encoding
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
-    f(18588,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
-    f(32650,14,2,b'm',231,4,255,b'S',0,0), // on_tlv_present
+    f(18616,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
+    f(32640,14,2,b'm',231,4,255,b'S',0,0), // on_tlv_present
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(32780,25,1,b'm',361,4,255,b'R',32727,53), // enable_ja3_fingerprinting
-    f(32860,24,2,b'm',374,4,255,b'I',32805,55), // initial_read_buffer_size
-    f(32884,25,3,b'm',361,4,255,b'R',32727,53), // enable_ja4_fingerprinting
-    f(32909,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(32956,21,5,b'm',374,4,255,b'S',0,0), // max_client_hello_size
+    f(32770,25,1,b'm',361,4,255,b'R',32717,53), // enable_ja3_fingerprinting
+    f(32850,24,2,b'm',374,4,255,b'I',32795,55), // initial_read_buffer_size
+    f(32874,25,3,b'm',361,4,255,b'R',32717,53), // enable_ja4_fingerprinting
+    f(32899,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(32946,21,5,b'm',374,4,255,b'S',0,0), // max_client_hello_size
     // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    f(22634,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(8709,15,2,b'm',375,4,255,b'S',0,0), // max_connections
-    f(33045,5,3,b'm',364,4,255,b'S',0,0), // delay
-    f(32221,15,4,b'm',133,4,255,b'S',0,0), // runtime_enabled
+    f(22662,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(8737,15,2,b'm',375,4,255,b'S',0,0), // max_connections
+    f(33035,5,3,b'm',364,4,255,b'S',0,0), // delay
+    f(32211,15,4,b'm',133,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.network.direct_response.v3.Config
-    f(33108,8,1,b'm',100,4,255,b'S',0,0), // response
+    f(33098,8,1,b'm',100,4,255,b'S',0,0), // response
     // envoy.extensions.filters.network.echo.v3.Echo
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(33242,10,1,b'e',36,0,255,b'S',0,0), // codec_type
-    f(22634,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(33252,3,3,b'm',244,4,0,b'S',0,0), // rds
+    f(33232,10,1,b'e',36,0,255,b'S',0,0), // codec_type
+    f(22662,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(33242,3,3,b'm',244,4,0,b'S',0,0), // rds
     f(2551,12,4,b'm',200,4,0,b'S',0,0), // route_config
-    f(33255,12,5,b'm',242,2,255,b'S',0,0), // http_filters
-    f(33267,14,6,b'm',361,4,255,b'S',0,0), // add_user_agent
-    f(4828,7,7,b'm',65535,4,255,b'R',33281,28), // tracing
-    f(9334,21,8,b'm',111,4,255,b'S',0,0), // http_protocol_options
-    f(9355,22,9,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(33309,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(33320,13,12,b'm',364,4,255,b'S',0,0), // drain_timeout
+    f(33245,12,5,b'm',242,2,255,b'S',0,0), // http_filters
+    f(33257,14,6,b'm',361,4,255,b'S',0,0), // add_user_agent
+    f(4856,7,7,b'm',65535,4,255,b'R',33271,28), // tracing
+    f(9362,21,8,b'm',111,4,255,b'S',0,0), // http_protocol_options
+    f(9383,22,9,b'm',114,4,255,b'S',0,0), // http2_protocol_options
+    f(33299,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(33310,13,12,b'm',364,4,255,b'S',0,0), // drain_timeout
     f(4311,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(33333,18,14,b'm',361,4,255,b'S',0,0), // use_remote_address
-    f(33351,19,15,b'm',361,4,255,b'S',0,0), // generate_request_id
-    f(33370,27,16,b'e',37,0,255,b'S',0,0), // forward_client_cert_details
-    f(33397,31,17,b'm',240,4,255,b'S',0,0), // set_current_client_cert_details
-    f(33428,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(33446,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(33537,49,20,b'b',65535,0,255,b'I',33466,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(33586,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(33601,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(26774,15,23,b'm',241,2,255,b'S',0,0), // upgrade_configs
-    f(33604,19,24,b'm',364,4,255,b'S',0,0), // stream_idle_timeout
-    f(33623,23,25,b'm',239,4,255,b'S',0,0), // internal_address_config
-    f(33646,21,26,b'm',364,4,255,b'S',0,0), // delayed_close_timeout
-    f(13946,15,28,b'm',364,4,255,b'S',0,0), // request_timeout
-    f(33667,22,29,b'm',374,4,255,b'S',0,0), // max_request_headers_kb
-    f(33689,14,30,b'm',361,4,255,b'S',0,0), // normalize_path
-    f(33741,13,31,b'm',65535,4,0,b'R',33703,38), // scoped_routes
-    f(33754,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(33782,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(33795,28,34,b'e',39,0,255,b'S',0,0), // server_header_transformation
-    f(9774,28,35,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
-    f(33823,20,36,b'm',245,4,255,b'S',0,0), // request_id_extension
-    f(33843,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(33876,18,38,b'm',243,4,255,b'S',0,0), // local_reply_config
-    f(33894,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(33998,36,40,b'm',361,4,255,b'I',33918,80), // stream_error_on_invalid_http_message
-    f(34034,23,41,b'm',364,4,255,b'S',0,0), // request_headers_timeout
-    f(34057,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(34112,26,43,b'm',65535,4,255,b'R',34076,36), // path_normalization_options
-    f(34161,22,44,b'm',65535,4,255,b'R',34138,23), // http3_protocol_options
-    f(34183,32,45,b'e',38,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(34215,32,46,b'm',148,2,255,b'S',0,0), // original_ip_detection_extensions
-    f(34247,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(34270,28,48,b'm',136,4,255,b'S',0,0), // scheme_header_transformation
-    f(34298,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(34317,30,50,b'm',148,4,255,b'R',0,0), // typed_header_validation_config
-    f(34347,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(34403,32,52,b'm',148,2,255,b'R',34370,33), // early_header_mutation_extensions
-    f(34435,35,53,b'm',361,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(34502,25,54,b'm',364,4,255,b'I',34470,32), // access_log_flush_interval
-    f(34527,31,55,b'b',65535,0,255,b'I',34470,32), // flush_access_log_on_new_request
-    f(34558,18,56,b'm',238,4,255,b'I',34470,32), // access_log_options
-    f(34670,21,57,b'b',65535,0,255,b'I',34576,94), // append_local_overload
-    f(34741,34,58,b'b',65535,0,255,b'I',34691,50), // http1_safe_max_connection_duration
-    f(34775,20,59,b'm',364,4,255,b'S',0,0), // stream_flush_timeout
-    f(34795,27,60,b'm',381,4,255,b'R',0,0), // forward_client_cert_matcher
-    f(34822,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(34842,20,62,b'm',357,4,255,b'S',0,0), // drain_timeout_jitter
+    f(33323,18,14,b'm',361,4,255,b'S',0,0), // use_remote_address
+    f(33341,19,15,b'm',361,4,255,b'S',0,0), // generate_request_id
+    f(33360,27,16,b'e',37,0,255,b'S',0,0), // forward_client_cert_details
+    f(33387,31,17,b'm',240,4,255,b'S',0,0), // set_current_client_cert_details
+    f(33418,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(33436,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(33527,49,20,b'b',65535,0,255,b'I',33456,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(33576,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(33591,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(26764,15,23,b'm',241,2,255,b'S',0,0), // upgrade_configs
+    f(33594,19,24,b'm',364,4,255,b'S',0,0), // stream_idle_timeout
+    f(33613,23,25,b'm',239,4,255,b'S',0,0), // internal_address_config
+    f(33636,21,26,b'm',364,4,255,b'S',0,0), // delayed_close_timeout
+    f(13974,15,28,b'm',364,4,255,b'S',0,0), // request_timeout
+    f(33657,22,29,b'm',374,4,255,b'S',0,0), // max_request_headers_kb
+    f(33679,14,30,b'm',361,4,255,b'S',0,0), // normalize_path
+    f(33731,13,31,b'm',65535,4,0,b'R',33693,38), // scoped_routes
+    f(33744,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(33772,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(33785,28,34,b'e',39,0,255,b'S',0,0), // server_header_transformation
+    f(9802,28,35,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
+    f(33813,20,36,b'm',245,4,255,b'S',0,0), // request_id_extension
+    f(33833,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(33866,18,38,b'm',243,4,255,b'S',0,0), // local_reply_config
+    f(33884,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(33988,36,40,b'm',361,4,255,b'I',33908,80), // stream_error_on_invalid_http_message
+    f(34024,23,41,b'm',364,4,255,b'S',0,0), // request_headers_timeout
+    f(34047,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(34102,26,43,b'm',65535,4,255,b'R',34066,36), // path_normalization_options
+    f(34151,22,44,b'm',65535,4,255,b'R',34128,23), // http3_protocol_options
+    f(34173,32,45,b'e',38,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(34205,32,46,b'm',148,2,255,b'S',0,0), // original_ip_detection_extensions
+    f(34237,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(34260,28,48,b'm',136,4,255,b'S',0,0), // scheme_header_transformation
+    f(34288,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(34307,30,50,b'm',148,4,255,b'R',0,0), // typed_header_validation_config
+    f(34337,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(34393,32,52,b'm',148,2,255,b'R',34360,33), // early_header_mutation_extensions
+    f(34425,35,53,b'm',361,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(34492,25,54,b'm',364,4,255,b'I',34460,32), // access_log_flush_interval
+    f(34517,31,55,b'b',65535,0,255,b'I',34460,32), // flush_access_log_on_new_request
+    f(34548,18,56,b'm',238,4,255,b'I',34460,32), // access_log_options
+    f(34660,21,57,b'b',65535,0,255,b'I',34566,94), // append_local_overload
+    f(34731,34,58,b'b',65535,0,255,b'I',34681,50), // http1_safe_max_connection_duration
+    f(34765,20,59,b'm',364,4,255,b'S',0,0), // stream_flush_timeout
+    f(34785,27,60,b'm',381,4,255,b'R',0,0), // forward_client_cert_matcher
+    f(34812,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(34832,20,62,b'm',357,4,255,b'S',0,0), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(34502,25,1,b'm',364,4,255,b'I',6803,36), // access_log_flush_interval
-    f(34527,31,2,b'b',65535,0,255,b'I',6803,36), // flush_access_log_on_new_request
-    f(34963,44,3,b'b',65535,0,255,b'I',6803,36), // flush_log_on_tunnel_successfully_established
+    f(34492,25,1,b'm',364,4,255,b'I',6831,36), // access_log_flush_interval
+    f(34517,31,2,b'b',65535,0,255,b'I',6831,36), // flush_access_log_on_new_request
+    f(34953,44,3,b'b',65535,0,255,b'I',6831,36), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(35110,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
-    f(35122,11,2,b'm',97,2,255,b'S',0,0), // cidr_ranges
+    f(35100,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
+    f(35112,11,2,b'm',97,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(35242,7,1,b'm',361,4,255,b'S',0,0), // subject
-    f(35249,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(35232,7,1,b'm',361,4,255,b'S',0,0), // subject
+    f(35239,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(35253,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(30182,6,7,b'e',65535,0,255,b'R',0,0), // format
-    f(35258,6,8,b'b',65535,0,255,b'R',0,0), // issuer
+    f(35243,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(30172,6,7,b'e',65535,0,255,b'R',0,0), // format
+    f(35248,6,8,b'b',65535,0,255,b'R',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    f(28371,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(3548,7,2,b'm',242,2,255,b'R',35359,61), // filters
-    f(28383,7,3,b'm',361,4,255,b'S',0,0), // enabled
+    f(28361,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(3548,7,2,b'm',242,2,255,b'R',35349,61), // filters
+    f(28373,7,3,b'm',361,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,4,b'm',360,4,0,b'S',0,0), // typed_config
-    f(21351,16,5,b'm',65535,4,0,b'R',21308,43), // config_discovery
-    f(25043,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
-    f(15105,8,7,b'b',65535,0,255,b'S',0,0), // disabled
+    f(21379,16,5,b'm',65535,4,0,b'R',21336,43), // config_discovery
+    f(25033,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(15133,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    f(35566,7,1,b'm',246,2,255,b'S',0,0), // mappers
-    f(24998,11,2,b'm',144,4,255,b'S',0,0), // body_format
+    f(35556,7,1,b'm',246,2,255,b'S',0,0), // mappers
+    f(24988,11,2,b'm',144,4,255,b'S',0,0), // body_format
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(35636,13,1,b'm',98,4,255,b'S',0,0), // config_source
-    f(35649,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(35626,13,1,b'm',98,4,255,b'S',0,0), // config_source
+    f(35639,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
     f(3148,12,1,b'm',360,4,255,b'S',0,0), // typed_config
     // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
     f(3142,6,1,b'm',34,4,255,b'S',0,0), // filter
-    f(35818,11,2,b'm',374,4,255,b'S',0,0), // status_code
-    f(24994,4,3,b'm',100,4,255,b'S',0,0), // body
-    f(35829,20,4,b'm',144,4,255,b'S',0,0), // body_format_override
-    f(35849,14,5,b'm',109,2,255,b'S',0,0), // headers_to_add
+    f(35808,11,2,b'm',374,4,255,b'S',0,0), // status_code
+    f(24984,4,3,b'm',100,4,255,b'S',0,0), // body
+    f(35819,20,4,b'm',144,4,255,b'S',0,0), // body_format_override
+    f(35839,14,5,b'm',109,2,255,b'S',0,0), // headers_to_add
     // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    f(22634,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32209,12,2,b'm',359,4,255,b'S',0,0), // token_bucket
-    f(32221,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
-    f(35929,9,4,b's',65535,0,255,b'S',0,0), // share_key
+    f(22662,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(32199,12,2,b'm',359,4,255,b'S',0,0), // token_bucket
+    f(32211,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
+    f(35919,9,4,b's',65535,0,255,b'S',0,0), // share_key
     // envoy.extensions.filters.network.set_filter_state.v3.Config
-    f(35997,17,1,b'm',218,2,255,b'S',0,0), // on_new_connection
-    f(36014,27,2,b'm',218,2,255,b'S',0,0), // on_downstream_tls_handshake
-    f(36041,18,3,b'm',218,2,255,b'S',0,0), // on_downstream_data
+    f(35987,17,1,b'm',218,2,255,b'S',0,0), // on_new_connection
+    f(36004,27,2,b'm',218,2,255,b'S',0,0), // on_downstream_tls_handshake
+    f(36031,18,3,b'm',218,2,255,b'S',0,0), // on_downstream_data
     // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    f(22634,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22662,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(36171,23,3,b'm',364,4,255,b'I',21039,34), // downstream_idle_timeout
-    f(36194,21,4,b'm',364,4,255,b'I',21039,34), // upstream_idle_timeout
+    f(36161,23,3,b'm',364,4,255,b'I',21067,34), // downstream_idle_timeout
+    f(36184,21,4,b'm',364,4,255,b'I',21067,34), // upstream_idle_timeout
     f(4311,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(36215,20,7,b'm',374,4,255,b'S',0,0), // max_connect_attempts
-    f(17491,12,8,b'm',364,4,255,b'S',0,0), // idle_timeout
-    f(26324,14,9,b'm',119,4,255,b'I',26265,59), // metadata_match
-    f(26248,17,10,b'm',253,4,0,b'S',0,0), // weighted_clusters
-    f(26623,11,11,b'm',351,2,255,b'I',36235,78), // hash_policy
-    f(36313,16,12,b'm',252,4,255,b'S',0,0), // tunneling_config
-    f(36329,34,13,b'm',364,4,255,b'S',0,0), // max_downstream_connection_duration
-    f(36462,9,14,b'm',65535,4,255,b'R',36363,99), // on_demand
-    f(34502,25,15,b'm',364,4,255,b'S',0,0), // access_log_flush_interval
-    f(36471,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(34558,18,17,b'm',251,4,255,b'S',0,0), // access_log_options
-    f(36500,15,18,b'm',94,4,255,b'S',0,0), // backoff_options
-    f(36602,19,19,b'm',146,2,255,b'R',36515,87), // proxy_protocol_tlvs
-    f(36621,52,20,b'm',357,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(36673,21,21,b'e',40,0,255,b'S',0,0), // upstream_connect_mode
-    f(36694,20,22,b'm',374,4,255,b'S',0,0), // max_early_data_bytes
-    f(36758,31,23,b'e',65535,0,255,b'R',36714,44), // proxy_protocol_tlv_merge_policy
-    f(36789,17,24,b'm',361,4,255,b'S',0,0), // check_drain_close
+    f(36205,20,7,b'm',374,4,255,b'S',0,0), // max_connect_attempts
+    f(17519,12,8,b'm',364,4,255,b'S',0,0), // idle_timeout
+    f(26314,14,9,b'm',119,4,255,b'I',26255,59), // metadata_match
+    f(26238,17,10,b'm',253,4,0,b'S',0,0), // weighted_clusters
+    f(26613,11,11,b'm',351,2,255,b'I',36225,78), // hash_policy
+    f(36303,16,12,b'm',252,4,255,b'S',0,0), // tunneling_config
+    f(36319,34,13,b'm',364,4,255,b'S',0,0), // max_downstream_connection_duration
+    f(36452,9,14,b'm',65535,4,255,b'R',36353,99), // on_demand
+    f(34492,25,15,b'm',364,4,255,b'S',0,0), // access_log_flush_interval
+    f(36461,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(34548,18,17,b'm',251,4,255,b'S',0,0), // access_log_options
+    f(36490,15,18,b'm',94,4,255,b'S',0,0), // backoff_options
+    f(36592,19,19,b'm',146,2,255,b'R',36505,87), // proxy_protocol_tlvs
+    f(36611,52,20,b'm',357,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(36663,21,21,b'e',40,0,255,b'S',0,0), // upstream_connect_mode
+    f(36684,20,22,b'm',374,4,255,b'S',0,0), // max_early_data_bytes
+    f(36748,31,23,b'e',65535,0,255,b'R',36704,44), // proxy_protocol_tlv_merge_policy
+    f(36779,17,24,b'm',361,4,255,b'S',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(34502,25,1,b'm',364,4,255,b'S',0,0), // access_log_flush_interval
-    f(36471,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(36880,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
+    f(34492,25,1,b'm',364,4,255,b'S',0,0), // access_log_flush_interval
+    f(36461,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(36870,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
     f(2003,8,1,b's',65535,0,255,b'S',0,0), // hostname
-    f(36975,8,2,b'b',65535,0,255,b'S',0,0), // use_post
-    f(35849,14,3,b'm',109,2,255,b'S',0,0), // headers_to_add
-    f(36983,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
-    f(37009,9,5,b's',65535,0,255,b'S',0,0), // post_path
-    f(37018,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
-    f(33823,20,7,b'm',245,4,255,b'S',0,0), // request_id_extension
-    f(37045,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
-    f(37062,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
-    f(19715,10,10,b'm',148,2,255,b'R',37085,76), // formatters
+    f(36965,8,2,b'b',65535,0,255,b'S',0,0), // use_post
+    f(35839,14,3,b'm',109,2,255,b'S',0,0), // headers_to_add
+    f(36973,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
+    f(36999,9,5,b's',65535,0,255,b'S',0,0), // post_path
+    f(37008,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
+    f(33813,20,7,b'm',245,4,255,b'S',0,0), // request_id_extension
+    f(37035,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
+    f(37052,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
+    f(19743,10,10,b'm',148,2,255,b'R',37075,76), // formatters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    f(7197,8,1,b'm',254,2,255,b'S',0,0), // clusters
+    f(7225,8,1,b'm',254,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
-    f(26324,14,3,b'm',119,4,255,b'I',26265,59), // metadata_match
+    f(26314,14,3,b'm',119,4,255,b'I',26255,59), // metadata_match
     // envoy.extensions.formatter.metadata.v3.Metadata
     // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
     // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    f(28014,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(37504,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
-    f(37545,18,3,b'm',354,4,255,b'S',0,0), // reject_with_status
+    f(28004,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(37494,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
+    f(37535,18,3,b'm',354,4,255,b'S',0,0), // reject_with_status
     // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    f(33446,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(37623,17,2,b'm',259,4,255,b'S',0,0), // xff_trusted_cidrs
-    f(33586,15,3,b'm',361,4,255,b'S',0,0), // skip_xff_append
+    f(33436,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(37613,17,2,b'm',259,4,255,b'S',0,0), // xff_trusted_cidrs
+    f(33576,15,3,b'm',361,4,255,b'S',0,0), // skip_xff_append
     // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    f(37706,5,1,b'm',97,2,255,b'S',0,0), // cidrs
+    f(37696,5,1,b'm',97,2,255,b'S',0,0), // cidrs
     // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    f(11229,20,1,b'm',263,4,0,b'S',0,0), // zone_aware_lb_config
-    f(11249,27,2,b'm',262,4,0,b'S',0,0), // locality_weighted_lb_config
+    f(11257,20,1,b'm',263,4,0,b'S',0,0), // zone_aware_lb_config
+    f(11277,27,2,b'm',262,4,0,b'S',0,0), // locality_weighted_lb_config
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    f(12040,15,1,b'm',357,4,255,b'I',11935,105), // routing_enabled
-    f(12055,16,2,b'm',375,4,255,b'I',11935,105), // min_cluster_size
-    f(12071,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
-    f(38071,29,4,b'b',65535,0,255,b'R',38031,40), // force_locality_direct_routing
-    f(38100,16,5,b'm',65535,4,255,b'R',38031,40), // force_local_zone
-    f(38116,14,6,b'e',65535,0,255,b'R',38031,40), // locality_basis
+    f(12068,15,1,b'm',357,4,255,b'I',11963,105), // routing_enabled
+    f(12083,16,2,b'm',375,4,255,b'I',11963,105), // min_cluster_size
+    f(12099,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
+    f(38061,29,4,b'b',65535,0,255,b'R',38021,40), // force_locality_direct_routing
+    f(38090,16,5,b'm',65535,4,255,b'R',38021,40), // force_local_zone
+    f(38106,14,6,b'e',65535,0,255,b'R',38021,40), // locality_basis
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    f(12263,12,1,b'm',374,4,255,b'S',0,0), // choice_count
-    f(12275,19,2,b'm',132,4,255,b'S',0,0), // active_request_bias
-    f(12358,17,3,b'm',65535,4,255,b'R',12294,64), // slow_start_config
-    f(38200,18,4,b'm',261,4,255,b'S',0,0), // locality_lb_config
-    f(38218,16,5,b'm',361,4,255,b'S',0,0), // enable_full_scan
-    f(38234,16,6,b'e',41,0,255,b'S',0,0), // selection_method
+    f(12291,12,1,b'm',374,4,255,b'S',0,0), // choice_count
+    f(12303,19,2,b'm',132,4,255,b'S',0,0), // active_request_bias
+    f(12386,17,3,b'm',65535,4,255,b'R',12322,64), // slow_start_config
+    f(38190,18,4,b'm',261,4,255,b'S',0,0), // locality_lb_config
+    f(38208,16,5,b'm',361,4,255,b'S',0,0), // enable_full_scan
+    f(38224,16,6,b'e',41,0,255,b'S',0,0), // selection_method
     // envoy.extensions.load_balancing_policies.random.v3.Random
-    f(38200,18,1,b'm',261,4,255,b'S',0,0), // locality_lb_config
+    f(38190,18,1,b'm',261,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    f(12358,17,1,b'm',65535,4,255,b'R',12294,64), // slow_start_config
-    f(38200,18,2,b'm',261,4,255,b'S',0,0), // locality_lb_config
+    f(12386,17,1,b'm',65535,4,255,b'R',12322,64), // slow_start_config
+    f(38190,18,2,b'm',261,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
@@ -3846,368 +3845,368 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
     // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
     // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    f(35122,11,1,b'm',97,2,255,b'S',0,0), // cidr_ranges
-    f(22634,11,2,b's',65535,0,255,b'I',39112,84), // stat_prefix
+    f(35112,11,1,b'm',97,2,255,b'S',0,0), // cidr_ranges
+    f(22662,11,2,b's',65535,0,255,b'I',39102,84), // stat_prefix
     // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    f(14909,9,1,b'm',91,2,255,b'S',0,0), // resolvers
-    f(14918,20,2,b'm',102,4,255,b'S',0,0), // dns_resolver_options
-    f(39265,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
-    f(39290,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
-    f(39353,15,5,b'm',374,4,255,b'I',39316,37), // udp_max_queries
-    f(39368,21,6,b'm',375,4,255,b'S',0,0), // query_timeout_seconds
-    f(39389,11,7,b'm',374,4,255,b'S',0,0), // query_tries
-    f(39400,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
-    f(39418,22,9,b'm',374,4,255,b'S',0,0), // edns0_max_payload_size
-    f(39440,24,10,b'm',364,4,255,b'I',39316,37), // max_udp_channel_duration
-    f(39464,25,11,b'b',65535,0,255,b'I',39316,37), // reinit_channel_on_timeout
-    f(39555,14,12,b'm',374,4,255,b'I',39489,66), // qcache_max_ttl
+    f(14937,9,1,b'm',91,2,255,b'S',0,0), // resolvers
+    f(14946,20,2,b'm',102,4,255,b'S',0,0), // dns_resolver_options
+    f(39255,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
+    f(39280,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
+    f(39343,15,5,b'm',374,4,255,b'I',39306,37), // udp_max_queries
+    f(39358,21,6,b'm',375,4,255,b'S',0,0), // query_timeout_seconds
+    f(39379,11,7,b'm',374,4,255,b'S',0,0), // query_tries
+    f(39390,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
+    f(39408,22,9,b'm',374,4,255,b'S',0,0), // edns0_max_payload_size
+    f(39430,24,10,b'm',364,4,255,b'I',39306,37), // max_udp_channel_duration
+    f(39454,25,11,b'b',65535,0,255,b'I',39306,37), // reinit_channel_on_timeout
+    f(39545,14,12,b'm',374,4,255,b'I',39479,66), // qcache_max_ttl
     // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    f(18699,11,1,b'm',374,4,255,b'S',0,0), // num_retries
-    f(39681,20,2,b'm',374,4,255,b'I',39650,31), // num_resolver_threads
+    f(18727,11,1,b'm',374,4,255,b'S',0,0), // num_retries
+    f(39671,20,2,b'm',374,4,255,b'I',39640,31), // num_resolver_threads
     // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    f(14909,9,1,b'm',91,2,255,b'S',0,0), // resolvers
-    f(39853,12,2,b'm',65535,4,255,b'R',39774,79), // dns_over_tls
-    f(39946,14,3,b'm',65535,4,255,b'R',39865,81), // dns_over_https
-    f(40012,13,4,b'b',65535,0,255,b'R',39960,52), // enable_dnssec
-    f(40025,10,5,b'm',374,4,255,b'I',39489,66), // cache_size
-    f(39681,20,6,b'm',374,4,255,b'I',39650,31), // num_resolver_threads
-    f(40035,17,7,b'm',361,4,255,b'S',0,0), // use_system_config
-    f(40052,13,8,b'm',364,4,255,b'S',0,0), // query_timeout
-    f(39389,11,9,b'm',374,4,255,b'S',0,0), // query_tries
+    f(14937,9,1,b'm',91,2,255,b'S',0,0), // resolvers
+    f(39843,12,2,b'm',65535,4,255,b'R',39764,79), // dns_over_tls
+    f(39936,14,3,b'm',65535,4,255,b'R',39855,81), // dns_over_https
+    f(40002,13,4,b'b',65535,0,255,b'R',39950,52), // enable_dnssec
+    f(40015,10,5,b'm',374,4,255,b'I',39479,66), // cache_size
+    f(39671,20,6,b'm',374,4,255,b'I',39640,31), // num_resolver_threads
+    f(40025,17,7,b'm',361,4,255,b'S',0,0), // use_system_config
+    f(40042,13,8,b'm',364,4,255,b'S',0,0), // query_timeout
+    f(39379,11,9,b'm',374,4,255,b'S',0,0), // query_tries
     // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    f(40131,13,1,b's',65535,0,255,b'S',0,0), // path_template
+    f(40121,13,1,b's',65535,0,255,b'S',0,0), // path_template
     // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    f(40214,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
+    f(40204,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
     // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    f(40290,17,1,b'm',361,4,255,b'S',0,0), // pack_trace_reason
-    f(40366,33,2,b'm',361,4,255,b'I',40307,59), // use_request_id_for_trace_sampling
+    f(40280,17,1,b'm',361,4,255,b'S',0,0), // pack_trace_reason
+    f(40356,33,2,b'm',361,4,255,b'I',40297,59), // use_request_id_for_trace_sampling
     // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    f(40469,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
+    f(40459,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
     // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    f(40573,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
+    f(40563,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
     // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    f(40670,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
-    f(40712,27,2,b'm',65535,4,255,b'R',40689,23), // max_heap_size_bytes_runtime
+    f(40660,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
+    f(40702,27,2,b'm',65535,4,255,b'R',40679,23), // max_heap_size_bytes_runtime
     // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
-    f(14799,8,1,b's',65535,0,255,b'S',0,0), // filename
+    f(14827,8,1,b's',65535,0,255,b'S',0,0), // filename
     // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
-    f(7794,6,1,b'm',126,4,255,b'S',0,0), // config
-    f(9669,16,2,b'm',147,4,255,b'S',0,0), // transport_socket
-    f(40984,25,3,b'b',65535,0,255,b'I',40900,84), // allow_unspecified_address
-    f(41073,15,4,b'b',65535,0,255,b'I',41009,64), // tlv_as_pool_key
+    f(7822,6,1,b'm',126,4,255,b'S',0,0), // config
+    f(9697,16,2,b'm',147,4,255,b'S',0,0), // transport_socket
+    f(40974,25,3,b'b',65535,0,255,b'I',40890,84), // allow_unspecified_address
+    f(41063,15,4,b'b',65535,0,255,b'I',40999,64), // tlv_as_pool_key
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(41216,10,1,b'm',100,4,255,b'S',0,0), // trusted_ca
-    f(41226,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(41249,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
-    f(41338,36,6,b'm',361,4,255,b'R',41272,66), // require_signed_certificate_timestamp
-    f(41374,3,7,b'm',100,4,255,b'S',0,0), // crl
-    f(41377,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
-    f(41402,23,9,b'm',334,2,255,b'S',0,0), // match_subject_alt_names
-    f(41425,24,10,b'e',42,0,255,b'S',0,0), // trust_chain_verification
-    f(14852,17,11,b'm',150,4,255,b'S',0,0), // watched_directory
-    f(41449,23,12,b'm',148,4,255,b'S',0,0), // custom_validator_config
-    f(41530,32,13,b'm',65535,4,255,b'R',41472,58), // ca_certificate_provider_instance
-    f(41562,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
-    f(41587,29,15,b'm',298,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(41616,16,16,b'm',374,4,255,b'S',0,0), // max_verify_depth
-    f(41748,17,17,b'm',65535,4,255,b'R',41632,116), // system_root_certs
-    f(41765,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
+    f(41206,10,1,b'm',100,4,255,b'S',0,0), // trusted_ca
+    f(41216,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(41239,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
+    f(41328,36,6,b'm',361,4,255,b'R',41262,66), // require_signed_certificate_timestamp
+    f(41364,3,7,b'm',100,4,255,b'S',0,0), // crl
+    f(41367,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
+    f(41392,23,9,b'm',334,2,255,b'S',0,0), // match_subject_alt_names
+    f(41415,24,10,b'e',42,0,255,b'S',0,0), // trust_chain_verification
+    f(14880,17,11,b'm',150,4,255,b'S',0,0), // watched_directory
+    f(41439,23,12,b'm',148,4,255,b'S',0,0), // custom_validator_config
+    f(41520,32,13,b'm',65535,4,255,b'R',41462,58), // ca_certificate_provider_instance
+    f(41552,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
+    f(41577,29,15,b'm',298,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(41606,16,16,b'm',374,4,255,b'S',0,0), // max_verify_depth
+    f(41738,17,17,b'm',65535,4,255,b'R',41622,116), // system_root_certs
+    f(41755,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(41846,10,1,b'm',301,4,255,b'S',0,0), // tls_params
-    f(41856,16,2,b'm',299,2,255,b'S',0,0), // tls_certificates
-    f(41872,18,3,b'm',290,4,0,b'S',0,0), // validation_context
-    f(41890,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(41904,34,6,b'm',296,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(41938,36,7,b'm',296,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(41974,27,8,b'm',292,4,0,b'S',0,0), // combined_validation_context
-    f(42095,36,9,b'm',65535,4,255,b'R',42001,94), // tls_certificate_certificate_provider
-    f(42229,39,10,b'm',65535,4,0,b'R',42131,98), // validation_context_certificate_provider
-    f(42268,45,11,b'm',65535,4,255,b'R',42001,94), // tls_certificate_certificate_provider_instance
-    f(42313,48,12,b'm',65535,4,0,b'R',42131,98), // validation_context_certificate_provider_instance
-    f(42455,17,13,b'm',148,4,255,b'R',42361,94), // custom_handshaker
-    f(42472,33,14,b'm',65535,4,255,b'R',42001,94), // tls_certificate_provider_instance
-    f(42505,7,15,b'm',300,4,255,b'S',0,0), // key_log
-    f(42645,31,16,b'm',148,4,255,b'R',42512,133), // custom_tls_certificate_selector
+    f(41836,10,1,b'm',301,4,255,b'S',0,0), // tls_params
+    f(41846,16,2,b'm',299,2,255,b'S',0,0), // tls_certificates
+    f(41862,18,3,b'm',290,4,0,b'S',0,0), // validation_context
+    f(41880,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(41894,34,6,b'm',296,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(41928,36,7,b'm',296,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(41964,27,8,b'm',292,4,0,b'S',0,0), // combined_validation_context
+    f(42085,36,9,b'm',65535,4,255,b'R',41991,94), // tls_certificate_certificate_provider
+    f(42219,39,10,b'm',65535,4,0,b'R',42121,98), // validation_context_certificate_provider
+    f(42258,45,11,b'm',65535,4,255,b'R',41991,94), // tls_certificate_certificate_provider_instance
+    f(42303,48,12,b'm',65535,4,0,b'R',42121,98), // validation_context_certificate_provider_instance
+    f(42445,17,13,b'm',148,4,255,b'R',42351,94), // custom_handshaker
+    f(42462,33,14,b'm',65535,4,255,b'R',41991,94), // tls_certificate_provider_instance
+    f(42495,7,15,b'm',300,4,255,b'S',0,0), // key_log
+    f(42635,31,16,b'm',148,4,255,b'R',42502,133), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(42771,26,1,b'm',290,4,255,b'S',0,0), // default_validation_context
-    f(41938,36,2,b'm',296,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(42229,39,3,b'm',65535,4,255,b'R',42797,76), // validation_context_certificate_provider
-    f(42313,48,4,b'm',65535,4,255,b'R',42797,76), // validation_context_certificate_provider_instance
+    f(42761,26,1,b'm',290,4,255,b'S',0,0), // default_validation_context
+    f(41928,36,2,b'm',296,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(42219,39,3,b'm',65535,4,255,b'R',42787,76), // validation_context_certificate_provider
+    f(42303,48,4,b'm',65535,4,255,b'R',42787,76), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(42935,18,1,b'm',291,4,255,b'S',0,0), // common_tls_context
-    f(42953,26,2,b'm',361,4,255,b'S',0,0), // require_client_certificate
-    f(43066,11,3,b'm',361,4,255,b'R',42979,87), // require_sni
-    f(43077,19,4,b'm',302,4,0,b'S',0,0), // session_ticket_keys
-    f(43096,37,5,b'm',296,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
-    f(43133,15,6,b'm',364,4,255,b'S',0,0), // session_timeout
-    f(43148,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(43184,18,8,b'e',43,0,255,b'S',0,0), // ocsp_staple_policy
-    f(43202,31,9,b'm',361,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
-    f(43233,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(43268,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
+    f(42925,18,1,b'm',291,4,255,b'S',0,0), // common_tls_context
+    f(42943,26,2,b'm',361,4,255,b'S',0,0), // require_client_certificate
+    f(43056,11,3,b'm',361,4,255,b'R',42969,87), // require_sni
+    f(43067,19,4,b'm',302,4,0,b'S',0,0), // session_ticket_keys
+    f(43086,37,5,b'm',296,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
+    f(43123,15,6,b'm',364,4,255,b'S',0,0), // session_timeout
+    f(43138,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(43174,18,8,b'e',43,0,255,b'S',0,0), // ocsp_staple_policy
+    f(43192,31,9,b'm',361,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
+    f(43223,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(43258,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    f(43356,13,1,b'm',295,2,255,b'S',0,0), // trust_domains
-    f(43369,13,2,b'm',100,4,255,b'S',0,0), // trust_bundles
+    f(43346,13,1,b'm',295,2,255,b'S',0,0), // trust_domains
+    f(43359,13,2,b'm',100,4,255,b'S',0,0), // trust_bundles
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43461,12,2,b'm',100,4,255,b'S',0,0), // trust_bundle
-    f(43538,21,3,b's',65535,0,255,b'R',43473,65), // workload_trust_domain
+    f(43451,12,2,b'm',100,4,255,b'S',0,0), // trust_bundle
+    f(43528,21,3,b's',65535,0,255,b'R',43463,65), // workload_trust_domain
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43616,10,2,b'm',98,4,255,b'S',0,0), // sds_config
+    f(43606,10,2,b'm',98,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43674,15,2,b'm',299,4,0,b'S',0,0), // tls_certificate
-    f(43077,19,3,b'm',302,4,0,b'S',0,0), // session_ticket_keys
-    f(41872,18,4,b'm',290,4,0,b'S',0,0), // validation_context
-    f(43739,14,5,b'm',65535,4,0,b'R',43689,50), // generic_secret
+    f(43664,15,2,b'm',299,4,0,b'S',0,0), // tls_certificate
+    f(43067,19,3,b'm',302,4,0,b'S',0,0), // session_ticket_keys
+    f(41862,18,4,b'm',290,4,0,b'S',0,0), // validation_context
+    f(43729,14,5,b'm',65535,4,0,b'R',43679,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(43816,8,1,b'e',44,0,255,b'S',0,0), // san_type
-    f(29689,7,2,b'm',334,4,255,b'S',0,0), // matcher
-    f(43824,3,3,b's',65535,0,255,b'S',0,0), // oid
+    f(43806,8,1,b'e',44,0,255,b'S',0,0), // san_type
+    f(29679,7,2,b'm',334,4,255,b'S',0,0), // matcher
+    f(43814,3,3,b's',65535,0,255,b'S',0,0), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(43883,17,1,b'm',100,4,255,b'S',0,0), // certificate_chain
-    f(43900,11,2,b'm',100,12,255,b'S',0,0), // private_key
-    f(44026,8,3,b'm',100,12,255,b'R',43911,115), // password
-    f(44034,11,4,b'm',100,4,255,b'S',0,0), // ocsp_staple
-    f(44136,28,5,b'm',100,2,255,b'R',44045,91), // signed_certificate_timestamp
-    f(44234,20,6,b'm',65535,4,255,b'R',44164,70), // private_key_provider
-    f(14852,17,7,b'm',150,4,255,b'S',0,0), // watched_directory
-    f(44329,6,8,b'm',100,12,255,b'R',44254,75), // pkcs12
-    f(41846,10,9,b'm',301,4,255,b'R',44335,118), // tls_params
+    f(43873,17,1,b'm',100,4,255,b'S',0,0), // certificate_chain
+    f(43890,11,2,b'm',100,12,255,b'S',0,0), // private_key
+    f(44016,8,3,b'm',100,12,255,b'R',43901,115), // password
+    f(44024,11,4,b'm',100,4,255,b'S',0,0), // ocsp_staple
+    f(44126,28,5,b'm',100,2,255,b'R',44035,91), // signed_certificate_timestamp
+    f(44224,20,6,b'm',65535,4,255,b'R',44154,70), // private_key_provider
+    f(14880,17,7,b'm',150,4,255,b'S',0,0), // watched_directory
+    f(44319,6,8,b'm',100,12,255,b'R',44244,75), // pkcs12
+    f(41836,10,9,b'm',301,4,255,b'R',44325,118), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(44504,19,2,b'm',97,2,255,b'S',0,0), // local_address_range
-    f(44523,20,3,b'm',97,2,255,b'S',0,0), // remote_address_range
+    f(44494,19,2,b'm',97,2,255,b'S',0,0), // local_address_range
+    f(44513,20,3,b'm',97,2,255,b'S',0,0), // remote_address_range
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(44598,28,1,b'e',45,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(44626,28,2,b'e',45,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(44654,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(44667,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(44678,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
-    f(44809,19,6,b'e',65535,2,255,b'R',44698,111), // compliance_policies
+    f(44588,28,1,b'e',45,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(44616,28,2,b'e',45,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(44644,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(44657,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(44668,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
+    f(44799,19,6,b'e',65535,2,255,b'R',44688,111), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    f(44890,4,1,b'm',100,10,255,b'S',0,0), // keys
+    f(44880,4,1,b'm',100,10,255,b'S',0,0), // keys
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(42935,18,1,b'm',291,4,255,b'S',0,0), // common_tls_context
-    f(44954,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(45042,19,3,b'b',65535,0,255,b'R',44957,85), // allow_renegotiation
-    f(45061,16,4,b'm',374,4,255,b'S',0,0), // max_session_keys
-    f(45167,21,5,b'm',361,4,255,b'I',45077,90), // enforce_rsa_key_usage
-    f(45188,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(45201,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(42925,18,1,b'm',291,4,255,b'S',0,0), // common_tls_context
+    f(44944,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(45032,19,3,b'b',65535,0,255,b'R',44947,85), // allow_renegotiation
+    f(45051,16,4,b'm',374,4,255,b'S',0,0), // max_session_keys
+    f(45157,21,5,b'm',361,4,255,b'I',45067,90), // enforce_rsa_key_usage
+    f(45178,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(45191,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    f(9774,28,1,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
-    f(10399,30,2,b'm',149,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(45278,20,3,b'm',306,4,0,b'S',0,0), // explicit_http_config
-    f(45298,30,4,b'm',307,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(45328,11,5,b'm',305,4,0,b'S',0,0), // auto_config
-    f(33255,12,6,b'm',242,2,255,b'R',45339,82), // http_filters
-    f(45421,24,7,b'm',148,4,255,b'R',0,0), // header_validation_config
-    f(7451,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
-    f(26969,23,9,b'm',198,2,255,b'R',0,0), // request_mirror_policies
-    f(26623,11,10,b'm',191,2,255,b'R',0,0), // hash_policy
-    f(15300,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
+    f(9802,28,1,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
+    f(10427,30,2,b'm',149,4,255,b'S',0,0), // upstream_http_protocol_options
+    f(45268,20,3,b'm',306,4,0,b'S',0,0), // explicit_http_config
+    f(45288,30,4,b'm',307,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(45318,11,5,b'm',305,4,0,b'S',0,0), // auto_config
+    f(33245,12,6,b'm',242,2,255,b'R',45329,82), // http_filters
+    f(45411,24,7,b'm',148,4,255,b'R',0,0), // header_validation_config
+    f(7479,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
+    f(26959,23,9,b'm',198,2,255,b'R',0,0), // request_mirror_policies
+    f(26613,11,10,b'm',191,2,255,b'R',0,0), // hash_policy
+    f(15328,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    f(9334,21,1,b'm',111,4,255,b'S',0,0), // http_protocol_options
-    f(9355,22,2,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(34161,22,3,b'm',65535,4,255,b'R',34138,23), // http3_protocol_options
-    f(45514,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(9362,21,1,b'm',111,4,255,b'S',0,0), // http_protocol_options
+    f(9383,22,2,b'm',114,4,255,b'S',0,0), // http2_protocol_options
+    f(34151,22,3,b'm',65535,4,255,b'R',34128,23), // http3_protocol_options
+    f(45504,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    f(9334,21,1,b'm',111,4,0,b'S',0,0), // http_protocol_options
-    f(9355,22,2,b'm',114,4,0,b'S',0,0), // http2_protocol_options
-    f(34161,22,3,b'm',65535,4,0,b'R',34138,23), // http3_protocol_options
+    f(9362,21,1,b'm',111,4,0,b'S',0,0), // http_protocol_options
+    f(9383,22,2,b'm',114,4,0,b'S',0,0), // http2_protocol_options
+    f(34151,22,3,b'm',65535,4,0,b'R',34128,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    f(9334,21,1,b'm',111,4,255,b'S',0,0), // http_protocol_options
-    f(9355,22,2,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(34161,22,3,b'm',65535,4,255,b'R',34138,23), // http3_protocol_options
+    f(9362,21,1,b'm',111,4,255,b'S',0,0), // http_protocol_options
+    f(9383,22,2,b'm',114,4,255,b'S',0,0), // http2_protocol_options
+    f(34151,22,3,b'm',65535,4,255,b'R',34128,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
     f(2913,4,1,b'm',122,4,255,b'S',0,0), // node
-    f(45746,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(45754,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(45778,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(45804,25,5,b'm',309,1,255,b'S',0,0), // initial_resource_versions
-    f(45829,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(45843,12,7,b'm',377,4,255,b'S',0,0), // error_detail
-    f(45855,27,8,b'm',320,2,255,b'S',0,0), // resource_locators_subscribe
-    f(45882,29,9,b'm',320,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(45736,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(45744,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(45768,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(45794,25,5,b'm',309,1,255,b'S',0,0), // initial_resource_versions
+    f(45819,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(45833,12,7,b'm',377,4,255,b'S',0,0), // error_detail
+    f(45845,27,8,b'm',320,2,255,b'S',0,0), // resource_locators_subscribe
+    f(45872,29,9,b'm',320,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    f(12950,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(46037,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(46056,9,2,b'm',317,2,255,b'S',0,0), // resources
-    f(45746,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(46065,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(46070,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(46087,13,7,b'm',99,4,255,b'S',0,0), // control_plane
-    f(46100,22,8,b'm',322,2,255,b'S',0,0), // removed_resource_names
-    f(46122,15,9,b'm',319,2,255,b'S',0,0), // resource_errors
+    f(46027,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(46046,9,2,b'm',317,2,255,b'S',0,0), // resources
+    f(45736,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(46055,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(46060,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(46077,13,7,b'm',99,4,255,b'S',0,0), // control_plane
+    f(46090,22,8,b'm',322,2,255,b'S',0,0), // removed_resource_names
+    f(46112,15,9,b'm',319,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
     f(2913,4,2,b'm',122,4,255,b'S',0,0), // node
-    f(46180,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(45746,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(45829,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(45843,12,6,b'm',377,4,255,b'S',0,0), // error_detail
-    f(46194,17,7,b'm',320,2,255,b'S',0,0), // resource_locators
+    f(46170,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(45736,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(45819,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(45833,12,6,b'm',377,4,255,b'S',0,0), // error_detail
+    f(46184,17,7,b'm',320,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(46056,9,2,b'm',360,2,255,b'S',0,0), // resources
-    f(46255,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(45746,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(46065,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(46087,13,6,b'm',99,4,255,b'S',0,0), // control_plane
-    f(46122,15,7,b'm',319,2,255,b'S',0,0), // resource_errors
+    f(46046,9,2,b'm',360,2,255,b'S',0,0), // resources
+    f(46245,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(45736,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(46055,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(46077,13,6,b'm',99,4,255,b'S',0,0), // control_plane
+    f(46112,15,7,b'm',319,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(46315,10,1,b'm',315,4,0,b'S',0,0), // constraint
-    f(46325,14,2,b'm',314,4,0,b'S',0,0), // or_constraints
-    f(46339,15,3,b'm',314,4,0,b'S',0,0), // and_constraints
-    f(46354,15,4,b'm',313,4,0,b'S',0,0), // not_constraints
+    f(46305,10,1,b'm',315,4,0,b'S',0,0), // constraint
+    f(46315,14,2,b'm',314,4,0,b'S',0,0), // or_constraints
+    f(46329,15,3,b'm',314,4,0,b'S',0,0), // and_constraints
+    f(46344,15,4,b'm',313,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(46438,11,1,b'm',313,2,255,b'S',0,0), // constraints
+    f(46428,11,1,b'm',313,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    f(12950,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(46520,6,3,b'm',316,4,0,b'S',0,0), // exists
+    f(46510,6,3,b'm',316,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(46639,8,2,b'm',360,4,255,b'S',0,0), // resource
+    f(46629,8,2,b'm',360,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(46647,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(27890,3,6,b'm',364,4,255,b'S',0,0), // ttl
-    f(46654,13,7,b'm',318,4,255,b'S',0,0), // cache_control
-    f(46667,13,8,b'm',322,4,255,b'S',0,0), // resource_name
-    f(9719,8,9,b'm',119,4,255,b'S',0,0), // metadata
+    f(46637,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(27880,3,6,b'm',364,4,255,b'S',0,0), // ttl
+    f(46644,13,7,b'm',318,4,255,b'S',0,0), // cache_control
+    f(46657,13,8,b'm',322,4,255,b'S',0,0), // resource_name
+    f(9747,8,9,b'm',119,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(46728,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(46718,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(46667,13,1,b'm',322,4,255,b'S',0,0), // resource_name
-    f(45843,12,2,b'm',377,4,255,b'S',0,0), // error_detail
+    f(46657,13,1,b'm',322,4,255,b'S',0,0), // resource_name
+    f(45833,12,2,b'm',377,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(18239,18,2,b'm',321,1,255,b'S',0,0), // dynamic_parameters
+    f(18267,18,2,b'm',321,1,255,b'S',0,0), // dynamic_parameters
     // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    f(12950,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(46926,29,2,b'm',313,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(46916,29,2,b'm',313,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.type.matcher.v3.DoubleMatcher
-    f(46990,5,1,b'm',349,4,0,b'I',6803,36), // range
-    f(46995,5,2,b'd',65535,4,0,b'I',6803,36), // exact
+    f(46980,5,1,b'm',349,4,0,b'I',6831,36), // range
+    f(46985,5,2,b'd',65535,4,0,b'I',6831,36), // exact
     // envoy.type.matcher.v3.FilterStateMatcher
-    f(12950,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(24873,12,2,b'm',334,4,0,b'S',0,0), // string_match
-    f(47085,13,3,b'm',65535,4,0,b'R',47040,45), // address_match
+    f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(24863,12,2,b'm',334,4,0,b'S',0,0), // string_match
+    f(47075,13,3,b'm',65535,4,0,b'R',47030,45), // address_match
     // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    f(28014,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(28004,11,1,b's',65535,0,255,b'S',0,0), // header_name
     // envoy.type.matcher.v3.ListMatcher
-    f(47180,6,1,b'm',335,4,0,b'I',6803,36), // one_of
+    f(47170,6,1,b'm',335,4,0,b'I',6831,36), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(47225,8,1,b'm',334,2,255,b'S',0,0), // patterns
+    f(47215,8,1,b'm',334,2,255,b'S',0,0), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
-    f(3142,6,1,b's',65535,0,255,b'I',6803,36), // filter
-    f(131,4,2,b'm',329,2,255,b'I',6803,36), // path
-    f(2972,5,3,b'm',335,4,255,b'I',6803,36), // value
-    f(47270,6,4,b'b',65535,0,255,b'I',6803,36), // invert
+    f(3142,6,1,b's',65535,0,255,b'I',6831,36), // filter
+    f(131,4,2,b'm',329,2,255,b'I',6831,36), // path
+    f(2972,5,3,b'm',335,4,255,b'I',6831,36), // value
+    f(47260,6,4,b'b',65535,0,255,b'I',6831,36), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    f(12950,3,1,b's',65535,4,0,b'I',6803,36), // key
+    f(12978,3,1,b's',65535,4,0,b'I',6831,36), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(47356,14,1,b'm',335,2,255,b'I',6803,36), // value_matchers
+    f(47346,14,1,b'm',335,2,255,b'I',6831,36), // value_matchers
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(47415,7,1,b'm',332,4,255,b'S',0,0), // pattern
-    f(47422,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(47405,7,1,b'm',332,4,255,b'S',0,0), // pattern
+    f(47412,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(47532,10,1,b'm',333,4,0,b'I',47468,64), // google_re2
-    f(24100,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(47522,10,1,b'm',333,4,0,b'I',47458,64), // google_re2
+    f(24090,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(47586,16,1,b'm',374,4,255,b'I',6803,36), // max_program_size
+    f(47576,16,1,b'm',374,4,255,b'I',6831,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(46995,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(29005,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(47637,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29052,10,5,b'm',332,4,0,b'S',0,0), // safe_regex
-    f(47643,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(47654,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(47714,6,8,b'm',380,4,0,b'R',47662,52), // custom
+    f(46985,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(28995,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(47627,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29042,10,5,b'm',332,4,0,b'S',0,0), // safe_regex
+    f(47633,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(47644,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(47704,6,8,b'm',380,4,0,b'R',47652,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(47754,10,1,b'm',336,4,0,b'I',6803,36), // null_match
-    f(47764,12,2,b'm',323,4,0,b'I',6803,36), // double_match
-    f(24873,12,3,b'm',334,4,0,b'I',6803,36), // string_match
-    f(47776,10,4,b'b',65535,4,0,b'I',6803,36), // bool_match
-    f(25111,13,5,b'b',65535,4,0,b'I',6803,36), // present_match
-    f(47786,10,6,b'm',326,4,0,b'I',6803,36), // list_match
-    f(23432,8,7,b'm',330,4,0,b'I',6803,36), // or_match
+    f(47744,10,1,b'm',336,4,0,b'I',6831,36), // null_match
+    f(47754,12,2,b'm',323,4,0,b'I',6831,36), // double_match
+    f(24863,12,3,b'm',334,4,0,b'I',6831,36), // string_match
+    f(47766,10,4,b'b',65535,4,0,b'I',6831,36), // bool_match
+    f(25101,13,5,b'b',65535,4,0,b'I',6831,36), // present_match
+    f(47776,10,6,b'm',326,4,0,b'I',6831,36), // list_match
+    f(23422,8,7,b'm',330,4,0,b'I',6831,36), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
-    f(12950,3,1,b's',65535,0,255,b'I',6803,36), // key
-    f(131,4,2,b'm',338,2,255,b'I',6803,36), // path
+    f(12978,3,1,b's',65535,0,255,b'I',6831,36), // key
+    f(131,4,2,b'm',338,2,255,b'I',6831,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
-    f(12950,3,1,b's',65535,4,0,b'I',6803,36), // key
-    f(47920,5,2,b'u',65535,4,0,b'I',6803,36), // index
+    f(12978,3,1,b's',65535,4,0,b'I',6831,36), // key
+    f(47910,5,2,b'u',65535,4,0,b'I',6831,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(47960,7,1,b'm',342,4,0,b'I',6803,36), // request
-    f(25444,5,2,b'm',343,4,0,b'I',6803,36), // route
-    f(694,7,3,b'm',340,4,0,b'I',6803,36), // cluster
-    f(47967,4,4,b'm',341,4,0,b'I',6803,36), // host
+    f(47950,7,1,b'm',342,4,0,b'I',6831,36), // request
+    f(25434,5,2,b'm',343,4,0,b'I',6831,36), // route
+    f(694,7,3,b'm',340,4,0,b'I',6831,36), // cluster
+    f(47957,4,4,b'm',341,4,0,b'I',6831,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(48169,3,1,b's',65535,0,255,b'I',6803,36), // tag
-    f(48172,7,2,b'm',347,4,0,b'I',6803,36), // literal
-    f(48179,11,3,b'm',345,4,0,b'I',6803,36), // environment
-    f(48190,14,4,b'm',346,4,0,b'I',6803,36), // request_header
-    f(9719,8,5,b'm',348,4,0,b'I',6803,36), // metadata
-    f(2972,5,6,b's',65535,4,0,b'I',6803,36), // value
+    f(48159,3,1,b's',65535,0,255,b'I',6831,36), // tag
+    f(48162,7,2,b'm',347,4,0,b'I',6831,36), // literal
+    f(48169,11,3,b'm',345,4,0,b'I',6831,36), // environment
+    f(48180,14,4,b'm',346,4,0,b'I',6831,36), // request_header
+    f(9747,8,5,b'm',348,4,0,b'I',6831,36), // metadata
+    f(2972,5,6,b's',65535,4,0,b'I',6831,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
-    f(345,4,1,b's',65535,0,255,b'I',6803,36), // name
-    f(18916,13,2,b's',65535,0,255,b'I',6803,36), // default_value
+    f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
+    f(18944,13,2,b's',65535,0,255,b'I',6831,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Header
-    f(345,4,1,b's',65535,0,255,b'I',6803,36), // name
-    f(18916,13,2,b's',65535,0,255,b'I',6803,36), // default_value
+    f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
+    f(18944,13,2,b's',65535,0,255,b'I',6831,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Literal
-    f(2972,5,1,b's',65535,0,255,b'I',6803,36), // value
+    f(2972,5,1,b's',65535,0,255,b'I',6831,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(48364,4,1,b'm',339,4,255,b'I',6803,36), // kind
-    f(12566,12,2,b'm',337,4,255,b'I',6803,36), // metadata_key
-    f(18916,13,3,b's',65535,0,255,b'I',6803,36), // default_value
+    f(48354,4,1,b'm',339,4,255,b'I',6831,36), // kind
+    f(12594,12,2,b'm',337,4,255,b'I',6831,36), // metadata_key
+    f(18944,13,3,b's',65535,0,255,b'I',6831,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(48393,5,1,b'd',65535,0,255,b'I',6803,36), // start
-    f(48398,3,2,b'd',65535,0,255,b'I',6803,36), // end
+    f(48383,5,1,b'd',65535,0,255,b'I',6831,36), // start
+    f(48388,3,2,b'd',65535,0,255,b'I',6831,36), // end
     // envoy.type.v3.FractionalPercent
-    f(48432,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(48441,11,2,b'e',46,0,255,b'S',0,0), // denominator
+    f(48422,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(48431,11,2,b'e',46,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(27735,9,1,b'm',353,4,0,b'I',6803,36), // source_ip
-    f(27658,12,2,b'm',352,4,0,b'I',6803,36), // filter_state
+    f(27725,9,1,b'm',353,4,0,b'I',6831,36), // source_ip
+    f(27648,12,2,b'm',352,4,0,b'I',6831,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
-    f(12950,3,1,b's',65535,0,255,b'I',6803,36), // key
+    f(12978,3,1,b's',65535,0,255,b'I',6831,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(48569,4,1,b'e',47,0,255,b'S',0,0), // code
+    f(48559,4,1,b'e',47,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(48393,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(48398,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(48383,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(48388,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(48393,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(48398,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(48383,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(48388,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(48671,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(48683,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(48695,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(48661,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(48673,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(48685,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // envoy.type.v3.TokenBucket
-    f(18634,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
-    f(48725,15,2,b'm',374,4,255,b'S',0,0), // tokens_per_fill
-    f(48740,13,3,b'm',364,4,255,b'S',0,0), // fill_interval
+    f(18662,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
+    f(48715,15,2,b'm',374,4,255,b'S',0,0), // tokens_per_fill
+    f(48730,13,3,b'm',364,4,255,b'S',0,0), // fill_interval
     // google.protobuf.Any
-    f(45746,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(45736,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -4216,8 +4215,8 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(48874,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(48881,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(48864,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(48871,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -4226,443 +4225,443 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(49010,6,1,b'm',376,2,255,b'S',0,0), // values
+    f(49000,6,1,b'm',376,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(49065,6,1,b'm',372,1,255,b'S',0,0), // fields
+    f(49055,6,1,b'm',372,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
-    f(12950,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',376,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(48874,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(48881,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(48864,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(48871,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(49205,10,1,b'e',48,4,0,b'S',0,0), // null_value
-    f(49215,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(49227,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(49239,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(49249,12,5,b'm',371,4,0,b'S',0,0), // struct_value
-    f(49261,10,6,b'm',369,4,0,b'S',0,0), // list_value
+    f(49195,10,1,b'e',48,4,0,b'S',0,0), // null_value
+    f(49205,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(49217,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(49229,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(49239,12,5,b'm',371,4,0,b'S',0,0), // struct_value
+    f(49251,10,6,b'm',369,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(48569,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(49288,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(48559,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(49278,7,2,b's',65535,0,255,b'S',0,0), // message
     f(3100,7,3,b'm',360,2,255,b'S',0,0), // details
     // xds.core.v3.ContextParams
-    f(49320,6,1,b'm',379,1,255,b'S',0,0), // params
+    f(49310,6,1,b'm',379,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
-    f(12950,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // xds.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,2,b'm',360,4,255,b'S',0,0), // typed_config
     // xds.type.matcher.v3.Matcher
-    f(49422,12,1,b'm',382,4,0,b'S',0,0), // matcher_list
-    f(49434,12,2,b'm',387,4,0,b'S',0,0), // matcher_tree
-    f(49446,11,3,b'm',390,4,255,b'S',0,0), // on_no_match
+    f(49412,12,1,b'm',382,4,0,b'S',0,0), // matcher_list
+    f(49424,12,2,b'm',387,4,0,b'S',0,0), // matcher_tree
+    f(49436,11,3,b'm',390,4,255,b'S',0,0), // on_no_match
     // xds.type.matcher.v3.Matcher.MatcherList
-    f(49496,8,1,b'm',383,2,255,b'S',0,0), // matchers
+    f(49486,8,1,b'm',383,2,255,b'S',0,0), // matchers
     // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    f(49556,9,1,b'm',384,4,255,b'S',0,0), // predicate
-    f(49565,8,2,b'm',390,4,255,b'S',0,0), // on_match
+    f(49546,9,1,b'm',384,4,255,b'S',0,0), // predicate
+    f(49555,8,2,b'm',390,4,255,b'S',0,0), // on_match
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    f(49622,16,1,b'm',386,4,0,b'S',0,0), // single_predicate
-    f(49638,10,2,b'm',385,4,0,b'S',0,0), // or_matcher
-    f(49648,11,3,b'm',385,4,0,b'S',0,0), // and_matcher
-    f(49659,11,4,b'm',384,4,0,b'S',0,0), // not_matcher
+    f(49612,16,1,b'm',386,4,0,b'S',0,0), // single_predicate
+    f(49628,10,2,b'm',385,4,0,b'S',0,0), // or_matcher
+    f(49638,11,3,b'm',385,4,0,b'S',0,0), // and_matcher
+    f(49649,11,4,b'm',384,4,0,b'S',0,0), // not_matcher
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    f(49556,9,1,b'm',384,2,255,b'S',0,0), // predicate
+    f(49546,9,1,b'm',384,2,255,b'S',0,0), // predicate
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    f(49798,5,1,b'm',380,4,255,b'S',0,0), // input
-    f(49803,11,2,b'm',393,4,0,b'S',0,0), // value_match
-    f(49814,12,3,b'm',380,4,0,b'S',0,0), // custom_match
+    f(49788,5,1,b'm',380,4,255,b'S',0,0), // input
+    f(49793,11,2,b'm',393,4,0,b'S',0,0), // value_match
+    f(49804,12,3,b'm',380,4,0,b'S',0,0), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree
-    f(49798,5,1,b'm',380,4,255,b'S',0,0), // input
-    f(49865,15,2,b'm',388,4,0,b'S',0,0), // exact_match_map
-    f(49880,16,3,b'm',388,4,0,b'S',0,0), // prefix_match_map
-    f(49814,12,4,b'm',380,4,0,b'R',49896,55), // custom_match
+    f(49788,5,1,b'm',380,4,255,b'S',0,0), // input
+    f(49855,15,2,b'm',388,4,0,b'S',0,0), // exact_match_map
+    f(49870,16,3,b'm',388,4,0,b'S',0,0), // prefix_match_map
+    f(49804,12,4,b'm',380,4,0,b'R',49886,55), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    f(49999,3,1,b'm',389,1,255,b'S',0,0), // map
+    f(49989,3,1,b'm',389,1,255,b'S',0,0), // map
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
-    f(12950,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',390,4,255,b'S',0,0), // value
     // xds.type.matcher.v3.Matcher.OnMatch
-    f(29689,7,1,b'm',381,4,0,b'S',0,0), // matcher
-    f(50094,6,2,b'm',380,4,0,b'S',0,0), // action
-    f(50138,13,3,b'b',65535,0,255,b'R',50100,38), // keep_matching
+    f(29679,7,1,b'm',381,4,0,b'S',0,0), // matcher
+    f(50084,6,2,b'm',380,4,0,b'S',0,0), // action
+    f(50128,13,3,b'b',65535,0,255,b'R',50090,38), // keep_matching
     // xds.type.matcher.v3.RegexMatcher
-    f(47532,10,1,b'm',392,4,0,b'S',0,0), // google_re2
-    f(24100,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(47522,10,1,b'm',392,4,0,b'S',0,0), // google_re2
+    f(24090,5,2,b's',65535,0,255,b'S',0,0), // regex
     // xds.type.matcher.v3.RegexMatcher.GoogleRE2
     // xds.type.matcher.v3.StringMatcher
-    f(46995,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(29005,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(47637,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29052,10,5,b'm',391,4,0,b'S',0,0), // safe_regex
-    f(47643,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(47654,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(47714,6,8,b'm',380,4,0,b'R',47662,52), // custom
+    f(46985,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(28995,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(47627,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29042,10,5,b'm',391,4,0,b'S',0,0), // safe_regex
+    f(47633,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(47644,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(47704,6,8,b'm',380,4,0,b'R',47652,52), // custom
 ];
 
 pub(crate) static ENUMS: [EnumRow; 49] = [
-    e(50258,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(50355,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(50418,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(50465,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(50524,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(50595,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(50639,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
-    e(50692,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    e(50936,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    e(51057,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(51145,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(51247,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(51334,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(51414,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(51543,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(51633,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(51768,31,80,3), // envoy.config.core.v3.ApiVersion
-    e(51803,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(51941,33,87,6), // envoy.config.core.v3.HealthStatus
-    e(51998,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(52097,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
-    e(52147,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    e(52232,36,100,2), // envoy.config.core.v3.RoutingPriority
-    e(52272,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(52321,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
-    e(52443,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
-    e(52527,37,110,3), // envoy.config.core.v3.TrafficDirection
-    e(52590,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(52682,43,116,2), // envoy.config.listener.v3.Listener.DrainType
-    e(52736,57,118,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(52860,61,123,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(52961,52,126,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(53030,37,129,15), // envoy.data.accesslog.v3.AccessLogType
-    e(53317,55,144,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    e(53372,87,150,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    e(53473,98,153,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    e(53591,91,156,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(53697,106,160,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(53868,110,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(54064,108,170,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(54209,65,173,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    e(54328,86,176,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    e(54432,93,178,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(54559,79,180,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(54680,71,183,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(54802,67,189,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(54905,47,194,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(54978,24,197,57), // envoy.type.v3.StatusCode
-    e(55796,25,254,1), // google.protobuf.NullValue
+    e(50248,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(50345,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(50408,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(50455,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(50514,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(50585,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(50629,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
+    e(50682,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
+    e(50926,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
+    e(51047,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(51135,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(51237,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(51324,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(51404,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(51533,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(51623,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(51758,31,80,3), // envoy.config.core.v3.ApiVersion
+    e(51793,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(51931,33,87,6), // envoy.config.core.v3.HealthStatus
+    e(51988,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(52087,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
+    e(52137,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
+    e(52222,36,100,2), // envoy.config.core.v3.RoutingPriority
+    e(52262,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(52311,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
+    e(52433,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
+    e(52517,37,110,3), // envoy.config.core.v3.TrafficDirection
+    e(52580,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(52672,43,116,2), // envoy.config.listener.v3.Listener.DrainType
+    e(52726,57,118,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(52850,61,123,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(52951,52,126,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(53020,37,129,15), // envoy.data.accesslog.v3.AccessLogType
+    e(53307,55,144,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
+    e(53362,87,150,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(53463,98,153,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
+    e(53581,91,156,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(53687,106,160,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(53858,110,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(54054,108,170,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(54199,65,173,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(54318,86,176,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
+    e(54422,93,178,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(54549,79,180,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(54670,71,183,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(54792,67,189,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(54895,47,194,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(54968,24,197,57), // envoy.type.v3.StatusCode
+    e(55786,25,254,1), // google.protobuf.NullValue
 ];
 
 pub(crate) static VALUES: [ValueRow; 255] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(50293,7,0), // UNKNOWN
-    v(50300,9,1), // REQUESTED
-    v(50309,14,2), // DOES_NOT_EXIST
-    v(50323,5,3), // ACKED
-    v(50328,6,4), // NACKED
-    v(50334,14,5), // RECEIVED_ERROR
-    v(50348,7,6), // TIMEOUT
+    v(50283,7,0), // UNKNOWN
+    v(50290,9,1), // REQUESTED
+    v(50299,14,2), // DOES_NOT_EXIST
+    v(50313,5,3), // ACKED
+    v(50318,6,4), // NACKED
+    v(50324,14,5), // RECEIVED_ERROR
+    v(50338,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(50402,7,0), // Gradual
-    v(50409,9,1), // Immediate
+    v(50392,7,0), // Gradual
+    v(50399,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(50461,2,0), // v4
-    v(50463,2,1), // v6
+    v(50451,2,0), // v4
+    v(50453,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(50503,5,0), // Serve
-    v(50508,8,1), // Validate
-    v(50516,8,2), // InitOnly
+    v(50493,5,0), // Serve
+    v(50498,8,1), // Validate
+    v(50506,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(50555,4,0), // LIVE
-    v(50559,8,1), // DRAINING
-    v(50567,16,2), // PRE_INITIALIZING
-    v(50583,12,3), // INITIALIZING
+    v(50545,4,0), // LIVE
+    v(50549,8,1), // DRAINING
+    v(50557,16,2), // PRE_INITIALIZING
+    v(50573,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(50627,7,0), // COUNTER
-    v(50634,5,1), // GAUGE
+    v(50617,7,0), // COUNTER
+    v(50624,5,1), // GAUGE
     // envoy.config.accesslog.v3.ComparisonFilter.Op
-    v(50684,2,0), // EQ
-    v(50686,2,1), // GE
-    v(50688,2,2), // LE
-    v(50690,2,3), // NE
+    v(50674,2,0), // EQ
+    v(50676,2,1), // GE
+    v(50678,2,2), // LE
+    v(50680,2,3), // NE
     // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    v(50741,2,0), // OK
-    v(50743,8,1), // CANCELED
-    v(50293,7,2), // UNKNOWN
-    v(50751,16,3), // INVALID_ARGUMENT
-    v(50767,17,4), // DEADLINE_EXCEEDED
-    v(50784,9,5), // NOT_FOUND
-    v(50793,14,6), // ALREADY_EXISTS
-    v(50807,17,7), // PERMISSION_DENIED
-    v(50824,18,8), // RESOURCE_EXHAUSTED
-    v(50842,19,9), // FAILED_PRECONDITION
-    v(50861,7,10), // ABORTED
-    v(50868,12,11), // OUT_OF_RANGE
-    v(50880,13,12), // UNIMPLEMENTED
-    v(50893,8,13), // INTERNAL
-    v(50901,11,14), // UNAVAILABLE
-    v(50912,9,15), // DATA_LOSS
-    v(50921,15,16), // UNAUTHENTICATED
+    v(50731,2,0), // OK
+    v(50733,8,1), // CANCELED
+    v(50283,7,2), // UNKNOWN
+    v(50741,16,3), // INVALID_ARGUMENT
+    v(50757,17,4), // DEADLINE_EXCEEDED
+    v(50774,9,5), // NOT_FOUND
+    v(50783,14,6), // ALREADY_EXISTS
+    v(50797,17,7), // PERMISSION_DENIED
+    v(50814,18,8), // RESOURCE_EXHAUSTED
+    v(50832,19,9), // FAILED_PRECONDITION
+    v(50851,7,10), // ABORTED
+    v(50858,12,11), // OUT_OF_RANGE
+    v(50870,13,12), // UNIMPLEMENTED
+    v(50883,8,13), // INTERNAL
+    v(50891,11,14), // UNAVAILABLE
+    v(50902,9,15), // DATA_LOSS
+    v(50911,15,16), // UNAUTHENTICATED
     // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    v(50997,14,0), // REQUEST_HEADER
-    v(51011,15,1), // REQUEST_TRAILER
-    v(51026,15,2), // RESPONSE_HEADER
-    v(51041,16,3), // RESPONSE_TRAILER
+    v(50987,14,0), // REQUEST_HEADER
+    v(51001,15,1), // REQUEST_TRAILER
+    v(51016,15,2), // RESPONSE_HEADER
+    v(51031,16,3), // RESPONSE_TRAILER
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(50293,7,0), // UNKNOWN
-    v(51120,4,1), // KILL
-    v(51124,9,2), // MULTIKILL
-    v(51133,8,3), // MEGAMISS
-    v(51141,4,4), // MISS
+    v(50283,7,0), // UNKNOWN
+    v(51110,4,1), // KILL
+    v(51114,9,2), // MULTIKILL
+    v(51123,8,3), // MEGAMISS
+    v(51131,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(51201,23,0), // USE_CONFIGURED_PROTOCOL
-    v(51224,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(51191,23,0), // USE_CONFIGURED_PROTOCOL
+    v(51214,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(51292,6,0), // STATIC
-    v(51298,10,1), // STRICT_DNS
-    v(51308,11,2), // LOGICAL_DNS
-    v(51319,3,3), // EDS
-    v(51322,12,4), // ORIGINAL_DST
+    v(51282,6,0), // STATIC
+    v(51288,10,1), // STRICT_DNS
+    v(51298,11,2), // LOGICAL_DNS
+    v(51309,3,3), // EDS
+    v(51312,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(51381,4,0), // AUTO
-    v(51385,7,1), // V4_ONLY
-    v(51392,7,2), // V6_ONLY
-    v(51399,12,3), // V4_PREFERRED
-    v(51411,3,4), // ALL
+    v(51371,4,0), // AUTO
+    v(51375,7,1), // V4_ONLY
+    v(51382,7,2), // V6_ONLY
+    v(51389,12,3), // V4_PREFERRED
+    v(51401,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(51454,11,0), // ROUND_ROBIN
-    v(51465,13,1), // LEAST_REQUEST
-    v(51478,9,2), // RING_HASH
-    v(51487,6,3), // RANDOM
-    v(51493,6,5), // MAGLEV
-    v(51499,16,6), // CLUSTER_PROVIDED
-    v(51515,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(51444,11,0), // ROUND_ROBIN
+    v(51455,13,1), // LEAST_REQUEST
+    v(51468,9,2), // RING_HASH
+    v(51477,6,3), // RANDOM
+    v(51483,6,5), // MAGLEV
+    v(51489,16,6), // CLUSTER_PROVIDED
+    v(51505,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(51618,7,0), // DEFAULT
-    v(51625,2,1), // V4
-    v(51627,2,2), // V6
-    v(51629,4,3), // PIPE
-    v(50893,8,4), // INTERNAL
+    v(51608,7,0), // DEFAULT
+    v(51615,2,1), // V4
+    v(51617,2,2), // V6
+    v(51619,4,3), // PIPE
+    v(50883,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(51677,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(51714,4,1), // REST
-    v(51718,4,2), // GRPC
-    v(51722,10,3), // DELTA_GRPC
-    v(51732,15,5), // AGGREGATED_GRPC
-    v(51747,21,6), // AGGREGATED_DELTA_GRPC
+    v(51667,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(51704,4,1), // REST
+    v(51708,4,2), // GRPC
+    v(51712,10,3), // DELTA_GRPC
+    v(51722,15,5), // AGGREGATED_GRPC
+    v(51737,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(51381,4,0), // AUTO
-    v(51799,2,1), // V2
-    v(51801,2,2), // V3
+    v(51371,4,0), // AUTO
+    v(51789,2,1), // V2
+    v(51791,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(51860,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(51883,13,1), // ADD_IF_ABSENT
-    v(51896,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(51922,19,3), // OVERWRITE_IF_EXISTS
+    v(51850,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(51873,13,1), // ADD_IF_ABSENT
+    v(51886,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(51912,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(50293,7,0), // UNKNOWN
-    v(51974,7,1), // HEALTHY
-    v(51981,9,2), // UNHEALTHY
-    v(50559,8,3), // DRAINING
-    v(50348,7,4), // TIMEOUT
-    v(51990,8,5), // DEGRADED
+    v(50283,7,0), // UNKNOWN
+    v(51964,7,1), // HEALTHY
+    v(51971,9,2), // UNHEALTHY
+    v(50549,8,3), // DRAINING
+    v(50338,7,4), // TIMEOUT
+    v(51980,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(52067,5,0), // ALLOW
-    v(52072,14,1), // REJECT_REQUEST
-    v(52086,11,2), // DROP_HEADER
+    v(52057,5,0), // ALLOW
+    v(52062,14,1), // REJECT_REQUEST
+    v(52076,11,2), // DROP_HEADER
     // envoy.config.core.v3.ProxyProtocolConfig.Version
-    v(52145,2,0), // V1
-    v(51799,2,1), // V2
+    v(52135,2,0), // V1
+    v(51789,2,1), // V2
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    v(52214,11,0), // INCLUDE_ALL
-    v(52225,7,1), // INCLUDE
+    v(52204,11,0), // INCLUDE_ALL
+    v(52215,7,1), // INCLUDE
     // envoy.config.core.v3.RoutingPriority
-    v(51618,7,0), // DEFAULT
-    v(52268,4,1), // HIGH
+    v(51608,7,0), // DEFAULT
+    v(52258,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(52315,3,0), // TCP
-    v(52318,3,1), // UDP
+    v(52305,3,0), // TCP
+    v(52308,3,1), // UDP
     // envoy.config.core.v3.SocketOption.SocketIpVersion
-    v(52370,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
-    v(52399,22,1), // SOCKET_IP_VERSION_IPV4
-    v(52421,22,2), // SOCKET_IP_VERSION_IPV6
+    v(52360,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
+    v(52389,22,1), // SOCKET_IP_VERSION_IPV4
+    v(52411,22,2), // SOCKET_IP_VERSION_IPV6
     // envoy.config.core.v3.SocketOption.SocketState
-    v(52488,13,0), // STATE_PREBIND
-    v(52501,11,1), // STATE_BOUND
-    v(52512,15,2), // STATE_LISTENING
+    v(52478,13,0), // STATE_PREBIND
+    v(52491,11,1), // STATE_BOUND
+    v(52502,15,2), // STATE_LISTENING
     // envoy.config.core.v3.TrafficDirection
-    v(52564,11,0), // UNSPECIFIED
-    v(52575,7,1), // INBOUND
-    v(52582,8,2), // OUTBOUND
+    v(52554,11,0), // UNSPECIFIED
+    v(52565,7,1), // INBOUND
+    v(52572,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(52652,3,0), // ANY
-    v(52655,19,1), // SAME_IP_OR_LOOPBACK
-    v(52674,8,2), // EXTERNAL
+    v(52642,3,0), // ANY
+    v(52645,19,1), // SAME_IP_OR_LOOPBACK
+    v(52664,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(51618,7,0), // DEFAULT
-    v(52725,11,1), // MODIFY_ONLY
+    v(51608,7,0), // DEFAULT
+    v(52715,11,1), // MODIFY_ONLY
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(52793,17,0), // MOVED_PERMANENTLY
-    v(52810,5,1), // FOUND
-    v(52815,9,2), // SEE_OTHER
-    v(52824,18,3), // TEMPORARY_REDIRECT
-    v(52842,18,4), // PERMANENT_REDIRECT
+    v(52783,17,0), // MOVED_PERMANENTLY
+    v(52800,5,1), // FOUND
+    v(52805,9,2), // SEE_OTHER
+    v(52814,18,3), // TEMPORARY_REDIRECT
+    v(52832,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(52921,19,0), // SERVICE_UNAVAILABLE
-    v(50784,9,1), // NOT_FOUND
-    v(52940,21,2), // INTERNAL_SERVER_ERROR
+    v(52911,19,0), // SERVICE_UNAVAILABLE
+    v(50774,9,1), // NOT_FOUND
+    v(52930,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(53013,4,0), // NONE
-    v(53017,13,1), // EXTERNAL_ONLY
-    v(51411,3,2), // ALL
+    v(53003,4,0), // NONE
+    v(53007,13,1), // EXTERNAL_ONLY
+    v(51401,3,2), // ALL
     // envoy.data.accesslog.v3.AccessLogType
-    v(53067,6,0), // NotSet
-    v(53073,20,1), // TcpUpstreamConnected
-    v(53093,11,2), // TcpPeriodic
-    v(53104,16,3), // TcpConnectionEnd
-    v(53120,15,4), // DownstreamStart
-    v(53135,18,5), // DownstreamPeriodic
-    v(53153,13,6), // DownstreamEnd
-    v(53166,17,7), // UpstreamPoolReady
-    v(53183,16,8), // UpstreamPeriodic
-    v(53199,11,9), // UpstreamEnd
-    v(53210,39,10), // DownstreamTunnelSuccessfullyEstablished
-    v(53249,26,11), // UdpTunnelUpstreamConnected
-    v(53275,11,12), // UdpPeriodic
-    v(53286,13,13), // UdpSessionEnd
-    v(53299,18,14), // TcpConnectionStart
+    v(53057,6,0), // NotSet
+    v(53063,20,1), // TcpUpstreamConnected
+    v(53083,11,2), // TcpPeriodic
+    v(53094,16,3), // TcpConnectionEnd
+    v(53110,15,4), // DownstreamStart
+    v(53125,18,5), // DownstreamPeriodic
+    v(53143,13,6), // DownstreamEnd
+    v(53156,17,7), // UpstreamPoolReady
+    v(53173,16,8), // UpstreamPeriodic
+    v(53189,11,9), // UpstreamEnd
+    v(53200,39,10), // DownstreamTunnelSuccessfullyEstablished
+    v(53239,26,11), // UdpTunnelUpstreamConnected
+    v(53265,11,12), // UdpPeriodic
+    v(53276,13,13), // UdpSessionEnd
+    v(53289,18,14), // TcpConnectionStart
     // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    v(52564,11,0), // UNSPECIFIED
-    v(51381,4,1), // AUTO
-    v(51385,7,2), // V4_ONLY
-    v(51392,7,3), // V6_ONLY
-    v(51399,12,4), // V4_PREFERRED
-    v(51411,3,5), // ALL
+    v(52554,11,0), // UNSPECIFIED
+    v(51371,4,1), // AUTO
+    v(51375,7,2), // V4_ONLY
+    v(51382,7,3), // V6_ONLY
+    v(51389,12,4), // V4_PREFERRED
+    v(51401,3,5), // ALL
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    v(53013,4,0), // NONE
-    v(53459,4,1), // ONCE
-    v(53463,10,2), // TRANSITIVE
+    v(53003,4,0), // NONE
+    v(53449,4,1), // ONCE
+    v(53453,10,2), // TRANSITIVE
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    v(52564,11,0), // UNSPECIFIED
-    v(53571,14,1), // SANITIZED_UTF8
-    v(53585,6,2), // BASE64
+    v(52554,11,0), // UNSPECIFIED
+    v(53561,14,1), // SANITIZED_UTF8
+    v(53575,6,2), // BASE64
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(51381,4,0), // AUTO
-    v(53682,5,1), // HTTP1
-    v(53687,5,2), // HTTP2
-    v(53692,5,3), // HTTP3
+    v(51371,4,0), // AUTO
+    v(53672,5,1), // HTTP1
+    v(53677,5,2), // HTTP2
+    v(53682,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(53803,8,0), // SANITIZE
-    v(53811,12,1), // FORWARD_ONLY
-    v(53823,14,2), // APPEND_FORWARD
-    v(53837,12,3), // SANITIZE_SET
-    v(53849,19,4), // ALWAYS_FORWARD_ONLY
+    v(53793,8,0), // SANITIZE
+    v(53801,12,1), // FORWARD_ONLY
+    v(53813,14,2), // APPEND_FORWARD
+    v(53827,12,3), // SANITIZE_SET
+    v(53839,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(53978,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(54009,14,1), // KEEP_UNCHANGED
-    v(52072,14,2), // REJECT_REQUEST
-    v(54023,21,3), // UNESCAPE_AND_REDIRECT
-    v(54044,20,4), // UNESCAPE_AND_FORWARD
+    v(53968,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(53999,14,1), // KEEP_UNCHANGED
+    v(52062,14,2), // REJECT_REQUEST
+    v(54013,21,3), // UNESCAPE_AND_REDIRECT
+    v(54034,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(54172,9,0), // OVERWRITE
-    v(54181,16,1), // APPEND_IF_ABSENT
-    v(54197,12,2), // PASS_THROUGH
+    v(54162,9,0), // OVERWRITE
+    v(54171,16,1), // APPEND_IF_ABSENT
+    v(54187,12,2), // PASS_THROUGH
     // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    v(54274,9,0), // IMMEDIATE
-    v(54283,18,1), // ON_DOWNSTREAM_DATA
-    v(54301,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    v(54264,9,0), // IMMEDIATE
+    v(54273,18,1), // ON_DOWNSTREAM_DATA
+    v(54291,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    v(54414,9,0), // N_CHOICES
-    v(54423,9,1), // FULL_SCAN
+    v(54404,9,0), // N_CHOICES
+    v(54413,9,1), // FULL_SCAN
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(54525,18,0), // VERIFY_TRUST_CHAIN
-    v(54543,16,1), // ACCEPT_UNTRUSTED
+    v(54515,18,0), // VERIFY_TRUST_CHAIN
+    v(54533,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(54638,16,0), // LENIENT_STAPLING
-    v(54654,15,1), // STRICT_STAPLING
-    v(54669,11,2), // MUST_STAPLE
+    v(54628,16,0), // LENIENT_STAPLING
+    v(54644,15,1), // STRICT_STAPLING
+    v(54659,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(54751,20,0), // SAN_TYPE_UNSPECIFIED
-    v(54771,5,1), // EMAIL
-    v(54776,3,2), // DNS
-    v(54779,3,3), // URI
-    v(54782,10,4), // IP_ADDRESS
-    v(54792,10,5), // OTHER_NAME
+    v(54741,20,0), // SAN_TYPE_UNSPECIFIED
+    v(54761,5,1), // EMAIL
+    v(54766,3,2), // DNS
+    v(54769,3,3), // URI
+    v(54772,10,4), // IP_ADDRESS
+    v(54782,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(54869,8,0), // TLS_AUTO
-    v(54877,7,1), // TLSv1_0
-    v(54884,7,2), // TLSv1_1
-    v(54891,7,3), // TLSv1_2
-    v(54898,7,4), // TLSv1_3
+    v(54859,8,0), // TLS_AUTO
+    v(54867,7,1), // TLSv1_0
+    v(54874,7,2), // TLSv1_1
+    v(54881,7,3), // TLSv1_2
+    v(54888,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(54952,7,0), // HUNDRED
-    v(54959,12,1), // TEN_THOUSAND
-    v(54971,7,2), // MILLION
+    v(54942,7,0), // HUNDRED
+    v(54949,12,1), // TEN_THOUSAND
+    v(54961,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(55002,5,0), // Empty
-    v(55007,8,100), // Continue
-    v(50741,2,200), // OK
-    v(55015,7,201), // Created
-    v(55022,8,202), // Accepted
-    v(55030,27,203), // NonAuthoritativeInformation
-    v(55057,9,204), // NoContent
-    v(55066,12,205), // ResetContent
-    v(55078,14,206), // PartialContent
-    v(55092,11,207), // MultiStatus
-    v(55103,15,208), // AlreadyReported
-    v(55118,6,226), // IMUsed
-    v(55124,15,300), // MultipleChoices
-    v(55139,16,301), // MovedPermanently
-    v(55155,5,302), // Found
-    v(55160,8,303), // SeeOther
-    v(55168,11,304), // NotModified
-    v(55179,8,305), // UseProxy
-    v(55187,17,307), // TemporaryRedirect
-    v(55204,17,308), // PermanentRedirect
-    v(55221,10,400), // BadRequest
-    v(55231,12,401), // Unauthorized
-    v(55243,15,402), // PaymentRequired
-    v(55258,9,403), // Forbidden
-    v(55267,8,404), // NotFound
-    v(55275,16,405), // MethodNotAllowed
-    v(55291,13,406), // NotAcceptable
-    v(55304,27,407), // ProxyAuthenticationRequired
-    v(55331,14,408), // RequestTimeout
-    v(55345,8,409), // Conflict
-    v(55353,4,410), // Gone
-    v(55357,14,411), // LengthRequired
-    v(55371,18,412), // PreconditionFailed
-    v(55389,15,413), // PayloadTooLarge
-    v(55404,10,414), // URITooLong
-    v(55414,20,415), // UnsupportedMediaType
-    v(55434,19,416), // RangeNotSatisfiable
-    v(55453,17,417), // ExpectationFailed
-    v(55470,18,421), // MisdirectedRequest
-    v(55488,19,422), // UnprocessableEntity
-    v(55507,6,423), // Locked
-    v(55513,16,424), // FailedDependency
-    v(55529,15,426), // UpgradeRequired
-    v(55544,20,428), // PreconditionRequired
-    v(55564,15,429), // TooManyRequests
-    v(55579,27,431), // RequestHeaderFieldsTooLarge
-    v(55606,19,500), // InternalServerError
-    v(55625,14,501), // NotImplemented
-    v(55639,10,502), // BadGateway
-    v(55649,18,503), // ServiceUnavailable
-    v(55667,14,504), // GatewayTimeout
-    v(55681,23,505), // HTTPVersionNotSupported
-    v(55704,21,506), // VariantAlsoNegotiates
-    v(55725,19,507), // InsufficientStorage
-    v(55744,12,508), // LoopDetected
-    v(55756,11,510), // NotExtended
-    v(55767,29,511), // NetworkAuthenticationRequired
+    v(54992,5,0), // Empty
+    v(54997,8,100), // Continue
+    v(50731,2,200), // OK
+    v(55005,7,201), // Created
+    v(55012,8,202), // Accepted
+    v(55020,27,203), // NonAuthoritativeInformation
+    v(55047,9,204), // NoContent
+    v(55056,12,205), // ResetContent
+    v(55068,14,206), // PartialContent
+    v(55082,11,207), // MultiStatus
+    v(55093,15,208), // AlreadyReported
+    v(55108,6,226), // IMUsed
+    v(55114,15,300), // MultipleChoices
+    v(55129,16,301), // MovedPermanently
+    v(55145,5,302), // Found
+    v(55150,8,303), // SeeOther
+    v(55158,11,304), // NotModified
+    v(55169,8,305), // UseProxy
+    v(55177,17,307), // TemporaryRedirect
+    v(55194,17,308), // PermanentRedirect
+    v(55211,10,400), // BadRequest
+    v(55221,12,401), // Unauthorized
+    v(55233,15,402), // PaymentRequired
+    v(55248,9,403), // Forbidden
+    v(55257,8,404), // NotFound
+    v(55265,16,405), // MethodNotAllowed
+    v(55281,13,406), // NotAcceptable
+    v(55294,27,407), // ProxyAuthenticationRequired
+    v(55321,14,408), // RequestTimeout
+    v(55335,8,409), // Conflict
+    v(55343,4,410), // Gone
+    v(55347,14,411), // LengthRequired
+    v(55361,18,412), // PreconditionFailed
+    v(55379,15,413), // PayloadTooLarge
+    v(55394,10,414), // URITooLong
+    v(55404,20,415), // UnsupportedMediaType
+    v(55424,19,416), // RangeNotSatisfiable
+    v(55443,17,417), // ExpectationFailed
+    v(55460,18,421), // MisdirectedRequest
+    v(55478,19,422), // UnprocessableEntity
+    v(55497,6,423), // Locked
+    v(55503,16,424), // FailedDependency
+    v(55519,15,426), // UpgradeRequired
+    v(55534,20,428), // PreconditionRequired
+    v(55554,15,429), // TooManyRequests
+    v(55569,27,431), // RequestHeaderFieldsTooLarge
+    v(55596,19,500), // InternalServerError
+    v(55615,14,501), // NotImplemented
+    v(55629,10,502), // BadGateway
+    v(55639,18,503), // ServiceUnavailable
+    v(55657,14,504), // GatewayTimeout
+    v(55671,23,505), // HTTPVersionNotSupported
+    v(55694,21,506), // VariantAlsoNegotiates
+    v(55715,19,507), // InsufficientStorage
+    v(55734,12,508), // LoopDetected
+    v(55746,11,510), // NotExtended
+    v(55757,29,511), // NetworkAuthenticationRequired
     // google.protobuf.NullValue
-    v(55821,10,0), // NULL_VALUE
+    v(55811,10,0), // NULL_VALUE
 ];

@@ -42,6 +42,7 @@ fn connection() -> Connection {
         accept_at_once: None,
         connection_limit: crate::runtime_layer::number_at("", u32::MAX),
         ignores_global_limit: false,
+        bypasses_overload: false,
         fingerprint: 0,
     });
     Connection {
