@@ -14,7 +14,14 @@ struct Rule {
     fits: fn(&Step, &[String]) -> bool,
 }
 
-const RULES: [Rule; 6] = [
+const RULES: [Rule; 7] = [
+    Rule {
+        key: "one byte tells that it is not TLS",
+        fits: |step, found| {
+            let raw = step.raw.as_deref().unwrap_or("\u{16}");
+            raw.len() < 5 && !raw.starts_with('\u{16}') && of(found, "Envoy: ").is_empty()
+        },
+    },
     Rule {
         key: "An answer of the proxy's own knows its status",
         fits: |_, found| {
