@@ -10,13 +10,16 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, WriteHalf};
 use tokio::task::JoinHandle;
 
+mod lines;
 mod stream;
 
+use lines::{alert, numbered};
+pub(super) use lines::{fields, told};
 pub(super) use stream::{Ended, Stream, Target};
 use stream::{Inbox, Tee, dial};
 
 use super::file::{End, Open, Read, Step};
-use super::http1::{Kind, Message, Parsed, parse};
+use super::http1::{Kind, Parsed, parse};
 use super::tls::Certificates;
 use super::{bytes as text, frames};
 
@@ -558,49 +561,5 @@ impl Request {
         let mut bytes = text.into_bytes();
         bytes.extend_from_slice(body);
         bytes
-    }
-}
-
-/// `response` for the first, `response 2` for the second.
-fn numbered(name: &str, index: usize) -> String {
-    if index == 0 {
-        name.to_owned()
-    } else {
-        format!("{name} {}", index + 1)
-    }
-}
-
-/// A message in lines.
-pub(super) fn told(name: &str, message: &Message) -> Vec<String> {
-    let mut lines = vec![format!("{name}: {}", message.start)];
-    lines.extend(fields(&format!("{name} header"), &message.headers));
-    if !message.body.is_empty() {
-        lines.push(format!("{name} body: {}", text::shown(&message.body)));
-    }
-    lines.extend(fields(&format!("{name} trailer"), &message.trailers));
-    lines
-}
-
-/// Header fields in lines, sorted by name.
-pub(super) fn fields(name: &str, fields: &[(String, String)]) -> Vec<String> {
-    let mut fields: Vec<&(String, String)> = fields.iter().collect();
-    // Stable: values of one name keep their order.
-    fields.sort_by_key(|(name, _)| name.to_ascii_lowercase());
-    fields
-        .into_iter()
-        .map(|(key, value)| format!("{name} {key}: {value}"))
-        .collect()
-}
-
-/// The alert that a peer sent, or what happened instead.
-fn alert(error: &io::Error) -> String {
-    let inner = error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match inner {
-        Some(rustls::Error::AlertReceived(alert)) => format!("alert {alert:?}"),
-        Some(other) => format!("failed: {other}"),
-        None if error.kind() == io::ErrorKind::ConnectionReset => "reset".to_owned(),
-        None => "closed".to_owned(),
     }
 }
