@@ -2,7 +2,7 @@
 //!
 //! What Envoy does with the same file and the same bytes is the measure wherever it makes sense:
 //! [`harness::Pair`] runs both, and a test says why where ours is meant to differ.
-#![allow(clippy::unwrap_used)] // All of it is tests.
+#![allow(clippy::unwrap_used, clippy::expect_used)] // All of it is tests.
 
 mod harness;
 

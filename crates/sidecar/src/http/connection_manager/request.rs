@@ -79,16 +79,8 @@ pub async fn serve(
     }
     let next = match decide(context, request, &mut info) {
         Decision::Reply(answer) => {
-            let levels = Levels::default();
             reply(
-                context,
-                request,
-                response,
-                downstream,
-                &mut info,
-                answer,
-                levels,
-                &NoSettings,
+                context, request, response, downstream, &mut info, answer, None,
             )
             .await
         }
@@ -100,16 +92,8 @@ pub async fn serve(
                 downstream.reset(Reset::InternalError);
                 return Next::Close;
             }
-            let levels = Levels::default();
             reply(
-                context,
-                request,
-                response,
-                downstream,
-                &mut info,
-                answer,
-                levels,
-                &NoSettings,
+                context, request, response, downstream, &mut info, answer, None,
             )
             .await
         }
@@ -174,7 +158,13 @@ pub async fn serve(
                 }
             };
             reply(
-                context, request, response, downstream, &mut info, answer, levels, &held,
+                context,
+                request,
+                response,
+                downstream,
+                &mut info,
+                answer,
+                Some((levels, &held)),
             )
             .await
         }
@@ -264,7 +254,7 @@ fn own_answer(
     answer
 }
 
-/// Sends an answer of our own. What the client still sends of its request is not waited for.
+/// Sends an answer of our own, changed by what its route says if it has one. What the client still sends of its request is not waited for.
 async fn reply(
     context: &Rc<Context>,
     request: &RequestHead,
@@ -272,9 +262,9 @@ async fn reply(
     downstream: &mut Downstream<'_>,
     info: &mut StreamInfo,
     mut answer: LocalReply,
-    levels: Levels<'_>,
-    settings: &dyn Settings,
+    routed: Option<(Levels<'_>, &dyn Settings)>,
 ) -> Next {
+    let (levels, settings) = routed.unwrap_or((Levels::default(), &NoSettings));
     info.flags |= answer.flags;
     info.details = answer.details.clone();
     let close = answer.close;
@@ -347,16 +337,8 @@ pub async fn refuse(
     let Scratch {
         request, response, ..
     } = scratch;
-    let levels = Levels::default();
     reply(
-        context,
-        request,
-        response,
-        downstream,
-        &mut info,
-        answer,
-        levels,
-        &NoSettings,
+        context, request, response, downstream, &mut info, answer, None,
     )
     .await;
     log(context, &mut info, request, response, None);

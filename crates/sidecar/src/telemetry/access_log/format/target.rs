@@ -171,10 +171,8 @@ impl ServerName {
             let host = source.choose(original, &request.authority);
             host.is_some_and(|host| text(host, out))
         };
-        if self.sni {
-            sni(out) || host(out)
-        } else {
-            host(out) || sni(out)
-        }
+        // The one that is not first stands in for it.
+        let sni_first = self.sni && sni(out);
+        sni_first || host(out) || (!self.sni && sni(out))
     }
 }
