@@ -1,6 +1,5 @@
 //! One connection to a proxy: what is sent on it, and what has come.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
