@@ -249,6 +249,54 @@ fn routes_match_and_rewrite_as_with_envoy() {
     ]);
 }
 
+const REWRITES: &str = r#"
+route_config:
+  virtual_hosts:
+  - name: all
+    domains: ['*']
+    routes:
+    - { match: { prefix: /path }, route: { cluster: up, path_rewrite: "/x/%REQ(foo)%" } }
+    - { match: { prefix: /host }, route: { cluster: up, host_rewrite_header: foo } }
+    - { match: { prefix: /format }, route: { cluster: up, host_rewrite: "%REQ(foo)%" } }
+    - match: { prefix: /pattern }
+      route: { cluster: up, host_rewrite_path_regex: { pattern: { regex: '^/pattern/' }, substitution: '' } }
+    - { match: { prefix: /moved }, redirect: { path_rewrite: "/x/%REQ(foo)%" } }
+"#;
+
+#[test]
+fn what_a_rewrite_makes_of_a_header_cannot_say_another_request_line() {
+    let app = servers::http1::echo(bind(), "app").unwrap();
+    let bootstrap = Bootstrap::http(REWRITES).cluster("up", app.address(), "");
+    let proxy = Proxy::ours(&bootstrap);
+    let cases: [(&str, &[u8], u16); 15] = [
+        ("/path", b"y?z", 200),
+        ("/path", b"y HTTP/1.1\tz", 400),
+        ("/path", b"y HTTP/1.1\t\x80z", 400),
+        ("/path", b"y#z", 400),
+        ("/host", b"good.example:80", 200),
+        ("/host", b"evil host/x", 400),
+        ("/host", b"evil/x", 400),
+        ("/host", b"evil@host", 400),
+        ("/format", b"good.example", 200),
+        ("/format", b"evil host/x", 400),
+        ("/format", b"evil\t", 200),
+        ("/pattern/good.example", b"", 200),
+        ("/pattern/evil/x", b"", 400),
+        ("/moved", b"y", 301),
+        ("/moved", b"y HTTP/1.1\tz", 400),
+    ];
+    for (path, foo, status) in cases {
+        let mut request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nfoo: ").into_bytes();
+        request.extend_from_slice(foo);
+        request.extend_from_slice(b"\r\n\r\n");
+        let outcome = exchange(proxy.listener(), &request);
+        assert_eq!(outcome.status(), status, "{path} {}", foo.escape_ascii());
+    }
+    let reached = cases.iter().filter(|case| case.2 == 200).count();
+    let sent = proxy.stat("cluster.up.upstream_rq_total");
+    assert_eq!(sent, i64::try_from(reached).ok());
+}
+
 const LEVELS: &str = r"
 via: mesh
 route_config:

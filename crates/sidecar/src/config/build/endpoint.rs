@@ -19,6 +19,7 @@ use crate::config::endpoint::{
     Endpoint, HealthStatus, LoadAssignment, Locality, OVERPROVISIONING_FACTOR,
 };
 use crate::config::error::{ConfigError, Result};
+use crate::http::h1::grammar;
 
 /// The metadata that `transport_socket_matches` look at.
 const TRANSPORT_SOCKET_MATCH: &str = "envoy.transport_socket_match";
@@ -146,9 +147,19 @@ fn endpoint<P>(
             core::HealthStatus::Unhealthy | core::HealthStatus::Timeout => HealthStatus::Unhealthy,
             core::HealthStatus::Draining => HealthStatus::Draining,
         },
-        hostname: endpoint.hostname.as_str().into(),
+        // `auto_host_rewrite` makes it the host of requests.
+        hostname: hostname(&endpoint.hostname)?,
         transport_socket_match: transport_socket_match(proto),
     })
+}
+
+fn hostname(hostname: &str) -> Result<Arc<str>> {
+    refuse(
+        !grammar::is_authority(hostname.as_bytes()),
+        "hostname",
+        "must be a host, with or without a port",
+    )?;
+    Ok(hostname.into())
 }
 
 fn additional_addresses(proto: &endpoint::Endpoint) -> Result<Vec<SocketAddr>> {

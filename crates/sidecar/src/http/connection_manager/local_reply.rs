@@ -46,6 +46,11 @@ impl LocalReply {
         }
     }
 
+    /// The answer where a route would make a host or a path of the request that is none.
+    pub fn invalid_rewrite() -> Self {
+        LocalReply::new(400, "", "invalid_rewrite", Flags::NONE)
+    }
+
     /// The same, with this status for gRPC clients.
     pub fn with_grpc_status(mut self, status: u8) -> Self {
         self.grpc_status = Some(status);

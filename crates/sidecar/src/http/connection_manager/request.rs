@@ -16,6 +16,7 @@ use crate::config::route::{Action, Route};
 use crate::http::downstream::Downstream;
 use crate::http::error::Reset;
 use crate::http::filters::{self, NoSettings, Settings};
+use crate::http::h1::grammar;
 use crate::http::headers::{Headers, Name};
 use crate::http::message::{BodyLength, RequestHead, ResponseHead, Version};
 use crate::http::route;
@@ -225,6 +226,13 @@ fn own_answer(
                 format.render(&record, out);
             };
             route::write_location(redirect, &route.matcher, request, render, &mut location);
+            // What a rewrite makes of headers may hold blanks; a fragment is for the client.
+            let mut parts = location.splitn(2, |byte| *byte == b'#');
+            if redirect.rewrite.is_some()
+                && !parts.all(|part| part.is_empty() || grammar::is_target(part))
+            {
+                return LocalReply::invalid_rewrite();
+            }
             answer.status = redirect.status;
             answer.location = Some(location);
         }

@@ -129,7 +129,10 @@ pub async fn forward<'f>(
     };
     stream.info.cluster = Some(cluster.config().name.clone());
     let deadlines = deadlines(stream, forward);
-    request::finish(stream, route, forward, host, levels, deadlines.response);
+    let finished = request::finish(stream, route, forward, host, levels, deadlines.response);
+    if let Err(answer) = finished {
+        return Forwarded::Reply(answer);
+    }
     request::speak_of_upgrade(stream);
     let mut replay = Replay::default();
     if !forward.mirrors.is_empty() {

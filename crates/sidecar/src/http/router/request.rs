@@ -6,8 +6,10 @@ use std::time::Duration;
 use super::Stream;
 use super::header_changes::{self, Additions, Levels};
 use crate::config::endpoint::Endpoint;
-use crate::config::route::{Forward, GrpcTimeout, HeaderChanges, HostRewrite, Route};
+use crate::config::route::{Forward, GrpcTimeout, HeaderChanges, HostRewrite, PathRewrite, Route};
 use crate::http::connection_manager::context::Context;
+use crate::http::connection_manager::local_reply::LocalReply;
+use crate::http::h1::grammar;
 use crate::http::headers::Name;
 use crate::http::message::{BodyLength, RequestHead};
 use crate::http::route;
@@ -146,6 +148,10 @@ pub fn count_attempt(stream: &mut Stream<'_, '_>) {
 
 /// Applies the route's changes to the head: headers, host (`share` is that of a weighted cluster),
 /// path.
+///
+/// # Errors
+///
+/// The answer to a request of whose bytes the route makes a host or a path that is none.
 pub fn finish(
     stream: &mut Stream<'_, '_>,
     route: &Arc<Route>,
@@ -153,7 +159,7 @@ pub fn finish(
     share: Option<&[u8]>,
     levels: Levels<'_>,
     timeout: Option<Duration>,
-) {
+) -> Result<(), LocalReply> {
     if !stream.context.manager.suppress_envoy_headers
         && let Some(timeout) = timeout
     {
@@ -177,7 +183,7 @@ pub fn finish(
         // As with Envoy this comes first and is told to nobody.
         stream.request.authority = host.to_vec();
     }
-    rewrite_host(stream, forward);
+    rewrite_host(stream, forward)?;
     if let Some(rewrite) = &forward.rewrite {
         let mut path = Vec::with_capacity(stream.request.path.len());
         let rewritten = route::rewrite_path(
@@ -187,6 +193,10 @@ pub fn finish(
             |format, out| stream.render(format, out),
             &mut path,
         );
+        // A configured prefix and the rest of a path that was checked need no second look.
+        if !matches!(**rewrite, PathRewrite::Prefix(_)) && !grammar::is_target(&path) {
+            return Err(LocalReply::invalid_rewrite());
+        }
         if rewritten && !stream.context.manager.suppress_envoy_headers {
             let original = std::mem::take(&mut stream.request.path);
             stream
@@ -196,12 +206,16 @@ pub fn finish(
         }
         stream.request.path = path;
     }
+    Ok(())
 }
 
-fn rewrite_host(stream: &mut Stream<'_, '_>, forward: &Forward) {
+fn rewrite_host(stream: &mut Stream<'_, '_>, forward: &Forward) -> Result<(), LocalReply> {
     let host = match &forward.host_rewrite {
-        HostRewrite::No | HostRewrite::Auto => return,
-        HostRewrite::Literal(host) => host.to_vec(),
+        HostRewrite::No | HostRewrite::Auto => return Ok(()),
+        HostRewrite::Literal(host) => {
+            replace_host(stream, forward, host);
+            return Ok(());
+        }
         HostRewrite::Header(name) => {
             let mut values = stream.request.headers.named(name);
             values.next().unwrap_or_default().to_vec()
@@ -219,9 +233,15 @@ fn rewrite_host(stream: &mut Stream<'_, '_>, forward: &Forward) {
             host
         }
     };
+    // Made of what the client said: a space in it would end the target of a CONNECT, and a slash
+    // would send the request elsewhere than where it was allowed to go.
+    if !grammar::is_authority(&host) {
+        return Err(LocalReply::invalid_rewrite());
+    }
     if !host.is_empty() {
         replace_host(stream, forward, &host);
     }
+    Ok(())
 }
 
 /// `auto_host_rewrite`: known only when the endpoint is.

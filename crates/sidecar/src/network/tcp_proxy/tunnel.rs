@@ -19,6 +19,7 @@ use crate::config::endpoint::Endpoint;
 use crate::config::route::AppendAction;
 use crate::config::tcp_proxy::Tunnel;
 use crate::http::error::StreamError;
+use crate::http::h1::grammar;
 use crate::http::headers::Headers;
 use crate::http::message::{BodyLength, RequestHead, ResponseHead, Version};
 use crate::http::tunnel::{self, Raw, Side as _};
@@ -69,6 +70,17 @@ pub(super) async fn open(
         Wishes::new(&state, connection.original_destination(), client).destination
     };
     let head = request(session, tunnel);
+    // Made of what the client said: a space in it would end the target of the CONNECT.
+    if head.authority.is_empty() || !grammar::is_authority(&head.authority) {
+        return Some(Err(DialError::Upstream {
+            cluster: Arc::clone(cluster),
+            attempts: 0,
+            endpoint: None,
+            error: UpstreamError::Protocol {
+                reason: "invalid hostname of a tunnel".into(),
+            },
+        }));
+    }
     let asking = attempt(
         &session.worker,
         &session.proxy,
