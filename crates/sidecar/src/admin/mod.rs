@@ -141,8 +141,8 @@ impl Admin {
     /// What changes something.
     fn command(&self, path: &str, query: &Query<'_>) -> Page {
         match path {
-            "/healthcheck/fail" => self.lifecycle.fail_health_check(true),
-            "/healthcheck/ok" => self.lifecycle.fail_health_check(false),
+            "/healthcheck/fail" => self.fail_health_check(true),
+            "/healthcheck/ok" => self.fail_health_check(false),
             "/drain_listeners" => self.drain_listeners(query),
             "/logging" => return logging::page(query),
             "/quitquitquit" => self.lifecycle.command(Command::Quit),
@@ -163,6 +163,12 @@ impl Admin {
             _ => return unsupported("this profiler; perf(1) works on the running process"),
         }
         ok()
+    }
+
+    /// Whether `/ready` says no, and answers send their clients elsewhere.
+    fn fail_health_check(&self, fail: bool) {
+        self.lifecycle.fail_health_check(fail);
+        self.drain.fail_health_check(fail);
     }
 
     /// Without `graceful`, listeners stop at once.

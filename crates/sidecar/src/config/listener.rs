@@ -58,6 +58,8 @@ pub struct Listener {
     /// `bypass_overload_manager`: what the overload manager does leaves its connections and their
     /// requests alone.
     pub bypasses_overload: bool,
+    /// `drain_type` is not MODIFY_ONLY: its connections end while health checks are told to fail.
+    pub drains_when_unhealthy: bool,
     /// Fingerprint of the proto: an equal resource is a no-op.
     pub fingerprint: u64,
 }

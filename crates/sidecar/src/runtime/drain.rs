@@ -38,6 +38,8 @@ impl DrainState {
 /// Which directions drain, for readers on the request path: a `watch` would take a lock.
 const INBOUND: u8 = 1;
 const OUTBOUND: u8 = 2;
+/// `/healthcheck/fail`: clients are sent away with their next answer, and nothing else ends.
+const UNHEALTHY: u8 = 4;
 
 fn bit(direction: TrafficDirection) -> u8 {
     match direction {
@@ -98,6 +100,15 @@ impl DrainControl {
         });
     }
 
+    /// `/healthcheck/fail` and `/healthcheck/ok`: whether answers are to send clients away.
+    pub fn fail_health_check(&self, fail: bool) {
+        if fail {
+            self.bits.fetch_or(UNHEALTHY, Relaxed);
+        } else {
+            self.bits.fetch_and(!UNHEALTHY, Relaxed);
+        }
+    }
+
     /// A view for one thread.
     pub fn signal(&self) -> DrainSignal {
         DrainSignal {
@@ -142,9 +153,15 @@ impl DrainSignal {
         self.bits.load(Relaxed) & bit(direction) != 0
     }
 
+    /// Whether health checks are told to fail. Costs one load.
+    pub fn is_unhealthy(&self) -> bool {
+        self.bits.load(Relaxed) & UNHEALTHY != 0
+    }
+
     /// Whether all directions are to end: no listener is opened any more.
     pub fn is_complete(&self) -> bool {
-        self.bits.load(Relaxed) == INBOUND | OUTBOUND
+        let all = INBOUND | OUTBOUND;
+        self.bits.load(Relaxed) & all == all
     }
 
     /// Resolves when connections of this direction are to end.
@@ -171,5 +188,26 @@ impl DrainSignal {
         if let Some(accepting) = accepting {
             tokio::time::sleep_until(accepting).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failing_health_checks_is_no_draining_and_can_be_undone() {
+        let control = DrainControl::default();
+        let signal = control.signal();
+        control.fail_health_check(true);
+        assert!(signal.is_unhealthy());
+        assert!(!signal.concerns(TrafficDirection::Inbound));
+        control.begin_inbound(Duration::ZERO, Duration::ZERO);
+        assert!(!signal.is_complete());
+        control.begin_outbound(Duration::ZERO);
+        assert!(signal.is_complete());
+        control.fail_health_check(false);
+        assert!(!signal.is_unhealthy());
+        assert!(signal.is_complete());
     }
 }

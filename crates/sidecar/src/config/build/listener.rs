@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::listener::v3 as listener;
+use envoy_types::pb::envoy::config::listener::v3::listener::DrainType;
 use envoy_types::pb::google::protobuf::{self, Any};
 use envoy_types::pb::xds::r#type::matcher::v3::Matcher;
 
@@ -35,6 +36,7 @@ pub fn build(
     context: &dyn Context,
 ) -> Result<Listener> {
     let direction = direction(proto)?;
+    let drain_type: DrainType = enumeration(proto.drain_type, "drain_type")?;
     let (addresses, filter_chains, default_filter_chain, filters, timeout, access_log) = (
         listener_address::build(proto, direction),
         each(
@@ -124,6 +126,7 @@ pub fn build(
         connection_limit: runtime_layer::number_at(&limit, u32::MAX),
         ignores_global_limit: proto.ignore_global_conn_limit,
         bypasses_overload: proto.bypass_overload_manager,
+        drains_when_unhealthy: drain_type == DrainType::Default,
         fingerprint,
     })
 }

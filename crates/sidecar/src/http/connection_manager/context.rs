@@ -120,16 +120,19 @@ impl Context {
             && OVERLOAD.happens(action, || self.worker.random())
     }
 
-    /// Whether the process, the listener or the filter chain drains.
+    /// Whether an answer is to end the connection: the process, the listener or the filter chain
+    /// drains, or health checks are told to fail.
     pub fn is_draining(&self) -> bool {
+        let listener = &self.connection.listener;
+        let drain = &self.worker.drain;
         self.connection.drain.is_draining()
-            || self
-                .worker
-                .drain
-                .concerns(self.connection.listener.direction)
+            || drain.concerns(listener.direction)
+            || (listener.drains_when_unhealthy && drain.is_unhealthy())
     }
 
-    /// Resolves when [`is_draining`](Self::is_draining) becomes true.
+    /// Resolves when the process, the listener or the filter chain begins to drain. Health checks
+    /// that fail leave a connection alone on which nothing is asked for, as Envoy does: they may be
+    /// well again before.
     pub async fn drain_begun(&self) {
         tokio::select! {
             () = self.worker.drain.begun(self.connection.listener.direction) => {}

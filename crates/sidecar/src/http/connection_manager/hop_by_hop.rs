@@ -44,15 +44,30 @@ pub fn remove(headers: &mut Headers, keep_upgrade: bool) {
 /// Removes the fields that `connection` lists. Never those without which the message would mean
 /// something else: a client could strip what another hop relies on.
 fn remove_listed(headers: &mut Headers) {
-    let listed: Vec<Vec<u8>> = headers
-        .all(Name::Connection)
-        .flat_map(|list| list.split(|b| *b == b','))
-        .map(|token| token.trim_ascii().to_vec())
-        .filter(|token| !token.is_empty())
+    let lists: Vec<_> = headers.all(Name::Connection).collect();
+    let lists = lists.join(&b',').to_ascii_lowercase();
+    // Sorted, for a client may list thousands, and the fields are gone through once.
+    let mut listed: Vec<_> = lists
+        .split(|b| *b == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|token| may_be_listed(token))
         .collect();
-    for token in listed {
-        let keep = matches!(
-            Name::recognise(&token),
+    if listed.is_empty() {
+        return;
+    }
+    listed.sort_unstable();
+    headers.retain(|_, name, _| {
+        let lower = || name.iter().map(u8::to_ascii_lowercase);
+        listed
+            .binary_search_by(|token| token.iter().copied().cmp(lower()))
+            .is_err()
+    });
+}
+
+fn may_be_listed(token: &[u8]) -> bool {
+    !matches!(token, b"" | b"close" | b"keep-alive")
+        && !matches!(
+            Name::recognise(token),
             Name::Upgrade
                 | Name::Te
                 | Name::Host
@@ -62,14 +77,7 @@ fn remove_listed(headers: &mut Headers) {
                 | Name::XForwardedHost
                 | Name::XForwardedClientCert
                 | Name::XRequestId
-        );
-        if !keep
-            && !token.eq_ignore_ascii_case(b"close")
-            && !token.eq_ignore_ascii_case(b"keep-alive")
-        {
-            headers.remove_named(&token);
-        }
-    }
+        )
 }
 
 #[cfg(test)]
@@ -103,6 +111,18 @@ mod tests {
                     ("X-Kept", "2"),
                 ],
                 &["X-Kept"],
+            ),
+            (
+                &[
+                    ("connection", "b, X-A,, z"),
+                    ("x-a", "1"),
+                    ("Connection", " Y ,host, x-a"),
+                    ("y", "2"),
+                    ("X-AB", "3"),
+                    ("Host", "h"),
+                    ("B", "4"),
+                ],
+                &["X-AB", "Host"],
             ),
             (
                 &[

@@ -816,7 +816,6 @@ filter_chains\
 use_original_dst\
 nothing reads a listener\'s metadata\
 deprecated_v1\
-listeners drain when they change and when the process ends, and never else\
 drain_type\
 listener_filters\
 transparent\
@@ -2130,236 +2129,236 @@ pub(crate) static MESSAGES: [MessageRow; 394] = [
     m(21395,36,656,7), // envoy.config.listener.v3.FilterChain
     m(21573,41,663,11), // envoy.config.listener.v3.FilterChainMatch
     m(21788,33,674,37), // envoy.config.listener.v3.Listener
-    m(22993,57,711,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    m(23194,70,714,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
-    m(23264,46,714,1), // envoy.config.listener.v3.Listener.DeprecatedV1
-    m(23310,39,715,4), // envoy.config.listener.v3.ListenerFilter
-    m(23364,58,719,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    m(23479,67,724,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    m(23551,47,725,3), // envoy.config.metrics.v3.HistogramBucketSettings
-    m(23609,35,728,5), // envoy.config.metrics.v3.StatsConfig
-    m(23972,36,733,3), // envoy.config.metrics.v3.StatsMatcher
-    m(24046,36,736,3), // envoy.config.metrics.v3.TagSpecifier
-    m(24106,44,739,1), // envoy.config.overload.v3.BufferFactoryConfig
-    m(24187,39,740,3), // envoy.config.overload.v3.OverloadAction
-    m(24383,40,743,5), // envoy.config.overload.v3.OverloadManager
-    m(24625,40,748,2), // envoy.config.overload.v3.ResourceMonitor
-    m(24665,38,750,2), // envoy.config.overload.v3.ScaledTrigger
-    m(24740,41,752,1), // envoy.config.overload.v3.ThresholdTrigger
-    m(24781,32,753,3), // envoy.config.overload.v3.Trigger
-    m(24828,35,756,3), // envoy.config.route.v3.CookieMatcher
-    m(24887,31,759,2), // envoy.config.route.v3.Decorator
-    m(24936,42,761,3), // envoy.config.route.v3.DirectResponseAction
-    m(24999,34,764,3), // envoy.config.route.v3.FilterConfig
-    m(25044,35,767,11), // envoy.config.route.v3.HeaderMatcher
-    m(25197,43,778,3), // envoy.config.route.v3.QueryParameterMatcher
-    m(25240,36,781,10), // envoy.config.route.v3.RedirectAction
-    m(25407,27,791,19), // envoy.config.route.v3.Route
-    m(26138,53,810,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
-    m(26191,33,812,37), // envoy.config.route.v3.RouteAction
-    m(27499,44,849,6), // envoy.config.route.v3.RouteAction.HashPolicy
-    m(27660,65,855,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    m(27734,51,856,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    m(27893,60,860,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    m(27953,51,862,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    m(28015,59,864,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    m(28074,51,865,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    m(28174,53,868,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
-    m(28314,47,875,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
-    m(28457,40,878,19), // envoy.config.route.v3.RouteConfiguration
-    m(28860,66,897,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
-    m(28926,31,899,1), // envoy.config.route.v3.RouteList
-    m(28963,32,900,15), // envoy.config.route.v3.RouteMatch
-    m(29236,47,915,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
-    m(29283,54,915,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
-    m(29337,55,915,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    m(29410,29,917,6), // envoy.config.route.v3.Tracing
-    m(29514,36,923,2), // envoy.config.route.v3.VirtualCluster
-    m(29550,33,925,24), // envoy.config.route.v3.VirtualHost
-    m(29818,59,949,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
-    m(29877,37,951,5), // envoy.config.route.v3.WeightedCluster
-    m(30002,51,956,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
-    m(30119,53,966,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
-    m(30195,57,971,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    m(30252,57,972,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    m(30309,43,973,8), // envoy.extensions.clusters.dns.v3.DnsCluster
-    m(30404,55,981,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    m(30459,68,983,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    m(30719,63,989,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    m(30791,71,991,1), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
-    m(30862,58,992,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    m(31102,46,997,10), // envoy.extensions.filters.http.router.v3.Router
-    m(31610,71,1007,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(31745,56,1009,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
-    m(31878,52,1011,3), // envoy.extensions.filters.http.set_metadata.v3.Config
-    m(31948,54,1014,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    m(32067,65,1018,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(32132,67,1018,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    m(32226,61,1021,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(32287,65,1021,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    m(32471,78,1027,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    m(32570,70,1030,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
-    m(32654,63,1032,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(32967,68,1037,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    m(33040,58,1041,1), // envoy.extensions.filters.network.direct_response.v3.Config
-    m(33106,45,1042,0), // envoy.extensions.filters.network.echo.v3.Echo
-    m(33151,81,1042,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(34852,101,1102,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(34997,103,1105,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(35123,109,1107,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(35254,95,1114,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(35410,70,1117,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(35480,76,1122,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    m(35563,63,1124,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(35656,78,1126,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    m(35734,74,1127,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
-    m(35853,66,1132,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    m(35928,59,1136,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
-    m(36049,58,1139,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
-    m(36107,54,1139,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(36796,74,1162,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(36895,70,1165,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
-    m(37151,70,1175,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(37221,84,1176,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(37305,47,1179,0), // envoy.extensions.formatter.metadata.v3.Metadata
-    m(37352,63,1179,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
-    m(37415,79,1179,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    m(37553,60,1182,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    m(37630,66,1185,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    m(37701,76,1186,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
-    m(37777,67,1186,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    m(37844,92,1188,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
-    m(37936,85,1188,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    m(38120,70,1194,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    m(38240,57,1200,1), // envoy.extensions.load_balancing_policies.random.v3.Random
-    m(38297,66,1201,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    m(38363,70,1203,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
-    m(38433,75,1204,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
-    m(38508,69,1204,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
-    m(38577,71,1204,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
-    m(38648,70,1204,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
-    m(38718,66,1204,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
-    m(38784,64,1204,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
-    m(38848,66,1204,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
-    m(38914,66,1204,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
-    m(38980,73,1204,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
-    m(39053,49,1204,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    m(39186,69,1206,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    m(39559,81,1218,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    m(39691,73,1220,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    m(40055,66,1229,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    m(40134,70,1230,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    m(40225,55,1231,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    m(40389,70,1233,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    m(40475,88,1234,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    m(40596,64,1235,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    m(40729,78,1237,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
-    m(40807,83,1238,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
-    m(41078,58,1242,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(41136,70,1242,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(41778,58,1258,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(42666,95,1273,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(42863,62,1277,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(43279,67,1288,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    m(43372,79,1290,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
-    m(43549,57,1293,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(43616,48,1295,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(43743,63,1300,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(43817,56,1303,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(44443,51,1312,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
-    m(44533,55,1315,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(44818,62,1321,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    m(44884,60,1322,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(45214,54,1329,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(45435,69,1340,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(45537,73,1344,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(45610,78,1347,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(45688,48,1350,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(45901,77,1359,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(45978,49,1361,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(46127,43,1369,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(46201,44,1376,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(46251,54,1383,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(46359,69,1387,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(46439,71,1388,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(46516,78,1391,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(46594,35,1391,8), // envoy.service.discovery.v3.Resource
-    m(46670,48,1399,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(46730,40,1400,2), // envoy.service.discovery.v3.ResourceError
-    m(46770,42,1402,2), // envoy.service.discovery.v3.ResourceLocator
-    m(46812,65,1404,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(46877,39,1406,2), // envoy.service.discovery.v3.ResourceName
-    m(46945,35,1408,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(46990,40,1410,3), // envoy.type.matcher.v3.FilterStateMatcher
-    m(47088,49,1413,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    m(47137,33,1414,1), // envoy.type.matcher.v3.ListMatcher
-    m(47176,39,1415,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(47223,37,1416,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(47266,49,1420,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(47315,31,1421,1), // envoy.type.matcher.v3.OrMatcher
-    m(47360,45,1422,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(47424,34,1424,2), // envoy.type.matcher.v3.RegexMatcher
-    m(47532,44,1426,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(47592,35,1427,7), // envoy.type.matcher.v3.StringMatcher
-    m(47710,34,1434,7), // envoy.type.matcher.v3.ValueMatcher
-    m(47786,44,1441,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(47830,34,1441,2), // envoy.type.metadata.v3.MetadataKey
-    m(47864,46,1443,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(47915,35,1445,4), // envoy.type.metadata.v3.MetadataKind
-    m(47961,43,1449,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(48004,40,1449,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(48044,43,1449,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(48087,41,1449,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(48128,31,1449,6), // envoy.type.tracing.v3.CustomTag
-    m(48194,43,1455,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(48237,38,1457,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(48275,39,1459,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(48314,40,1460,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(48358,25,1463,2), // envoy.type.v3.DoubleRange
-    m(48391,31,1465,2), // envoy.type.v3.FractionalPercent
-    m(48442,24,1467,2), // envoy.type.v3.HashPolicy
-    m(48466,36,1469,1), // envoy.type.v3.HashPolicy.FilterState
-    m(48502,33,1470,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(48535,24,1470,1), // envoy.type.v3.HttpStatus
-    m(48563,24,1471,2), // envoy.type.v3.Int32Range
-    m(48587,24,1473,2), // envoy.type.v3.Int64Range
-    m(48611,21,1475,1), // envoy.type.v3.Percent
-    m(48632,29,1476,3), // envoy.type.v3.SemanticVersion
-    m(48690,25,1479,3), // envoy.type.v3.TokenBucket
-    m(48743,19,1482,2), // google.protobuf.Any
-    m(48762,25,1484,1), // google.protobuf.BoolValue
-    m(48787,26,1485,1), // google.protobuf.BytesValue
-    m(48813,27,1486,1), // google.protobuf.DoubleValue
-    m(48840,24,1487,2), // google.protobuf.Duration
-    m(48876,21,1489,0), // google.protobuf.Empty
-    m(48897,26,1489,1), // google.protobuf.FloatValue
-    m(48923,26,1490,1), // google.protobuf.Int32Value
-    m(48949,26,1491,1), // google.protobuf.Int64Value
-    m(48975,25,1492,1), // google.protobuf.ListValue
-    m(49006,27,1493,1), // google.protobuf.StringValue
-    m(49033,22,1494,1), // google.protobuf.Struct
-    m(49061,34,1495,2), // google.protobuf.Struct.FieldsEntry
-    m(49095,25,1497,2), // google.protobuf.Timestamp
-    m(49120,27,1499,1), // google.protobuf.UInt32Value
-    m(49147,27,1500,1), // google.protobuf.UInt64Value
-    m(49174,21,1501,6), // google.protobuf.Value
-    m(49261,17,1507,3), // google.rpc.Status
-    m(49285,25,1510,1), // xds.core.v3.ContextParams
-    m(49316,37,1511,2), // xds.core.v3.ContextParams.ParamsEntry
-    m(49353,32,1513,2), // xds.core.v3.TypedExtensionConfig
-    m(49385,27,1515,3), // xds.type.matcher.v3.Matcher
-    m(49447,39,1518,1), // xds.type.matcher.v3.Matcher.MatcherList
-    m(49494,52,1519,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    m(49563,49,1521,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    m(49660,63,1525,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    m(49723,65,1526,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    m(49816,39,1529,4), // xds.type.matcher.v3.Matcher.MatcherTree
-    m(49941,48,1533,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    m(49992,57,1534,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
-    m(50049,35,1536,3), // xds.type.matcher.v3.Matcher.OnMatch
-    m(50141,32,1539,2), // xds.type.matcher.v3.RegexMatcher
-    m(50173,42,1541,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(50215,33,1541,7), // xds.type.matcher.v3.StringMatcher
+    m(22919,57,711,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
+    m(23120,70,714,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
+    m(23190,46,714,1), // envoy.config.listener.v3.Listener.DeprecatedV1
+    m(23236,39,715,4), // envoy.config.listener.v3.ListenerFilter
+    m(23290,58,719,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
+    m(23405,67,724,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
+    m(23477,47,725,3), // envoy.config.metrics.v3.HistogramBucketSettings
+    m(23535,35,728,5), // envoy.config.metrics.v3.StatsConfig
+    m(23898,36,733,3), // envoy.config.metrics.v3.StatsMatcher
+    m(23972,36,736,3), // envoy.config.metrics.v3.TagSpecifier
+    m(24032,44,739,1), // envoy.config.overload.v3.BufferFactoryConfig
+    m(24113,39,740,3), // envoy.config.overload.v3.OverloadAction
+    m(24309,40,743,5), // envoy.config.overload.v3.OverloadManager
+    m(24551,40,748,2), // envoy.config.overload.v3.ResourceMonitor
+    m(24591,38,750,2), // envoy.config.overload.v3.ScaledTrigger
+    m(24666,41,752,1), // envoy.config.overload.v3.ThresholdTrigger
+    m(24707,32,753,3), // envoy.config.overload.v3.Trigger
+    m(24754,35,756,3), // envoy.config.route.v3.CookieMatcher
+    m(24813,31,759,2), // envoy.config.route.v3.Decorator
+    m(24862,42,761,3), // envoy.config.route.v3.DirectResponseAction
+    m(24925,34,764,3), // envoy.config.route.v3.FilterConfig
+    m(24970,35,767,11), // envoy.config.route.v3.HeaderMatcher
+    m(25123,43,778,3), // envoy.config.route.v3.QueryParameterMatcher
+    m(25166,36,781,10), // envoy.config.route.v3.RedirectAction
+    m(25333,27,791,19), // envoy.config.route.v3.Route
+    m(26064,53,810,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
+    m(26117,33,812,37), // envoy.config.route.v3.RouteAction
+    m(27425,44,849,6), // envoy.config.route.v3.RouteAction.HashPolicy
+    m(27586,65,855,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
+    m(27660,51,856,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
+    m(27819,60,860,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
+    m(27879,51,862,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
+    m(27941,59,864,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
+    m(28000,51,865,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
+    m(28100,53,868,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
+    m(28240,47,875,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
+    m(28383,40,878,19), // envoy.config.route.v3.RouteConfiguration
+    m(28786,66,897,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
+    m(28852,31,899,1), // envoy.config.route.v3.RouteList
+    m(28889,32,900,15), // envoy.config.route.v3.RouteMatch
+    m(29162,47,915,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
+    m(29209,54,915,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
+    m(29263,55,915,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
+    m(29336,29,917,6), // envoy.config.route.v3.Tracing
+    m(29440,36,923,2), // envoy.config.route.v3.VirtualCluster
+    m(29476,33,925,24), // envoy.config.route.v3.VirtualHost
+    m(29744,59,949,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
+    m(29803,37,951,5), // envoy.config.route.v3.WeightedCluster
+    m(29928,51,956,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
+    m(30045,53,966,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
+    m(30121,57,971,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+    m(30178,57,972,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    m(30235,43,973,8), // envoy.extensions.clusters.dns.v3.DnsCluster
+    m(30330,55,981,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
+    m(30385,68,983,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
+    m(30645,63,989,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
+    m(30717,71,991,1), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
+    m(30788,58,992,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
+    m(31028,46,997,10), // envoy.extensions.filters.http.router.v3.Router
+    m(31536,71,1007,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(31671,56,1009,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
+    m(31804,52,1011,3), // envoy.extensions.filters.http.set_metadata.v3.Config
+    m(31874,54,1014,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
+    m(31993,65,1018,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(32058,67,1018,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
+    m(32152,61,1021,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(32213,65,1021,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
+    m(32397,78,1027,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
+    m(32496,70,1030,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
+    m(32580,63,1032,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(32893,68,1037,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
+    m(32966,58,1041,1), // envoy.extensions.filters.network.direct_response.v3.Config
+    m(33032,45,1042,0), // envoy.extensions.filters.network.echo.v3.Echo
+    m(33077,81,1042,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(34778,101,1102,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(34923,103,1105,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(35049,109,1107,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(35180,95,1114,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(35336,70,1117,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(35406,76,1122,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
+    m(35489,63,1124,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(35582,78,1126,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
+    m(35660,74,1127,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
+    m(35779,66,1132,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
+    m(35854,59,1136,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
+    m(35975,58,1139,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
+    m(36033,54,1139,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(36722,74,1162,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(36821,70,1165,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
+    m(37077,70,1175,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(37147,84,1176,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(37231,47,1179,0), // envoy.extensions.formatter.metadata.v3.Metadata
+    m(37278,63,1179,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
+    m(37341,79,1179,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
+    m(37479,60,1182,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
+    m(37556,66,1185,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
+    m(37627,76,1186,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
+    m(37703,67,1186,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
+    m(37770,92,1188,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
+    m(37862,85,1188,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
+    m(38046,70,1194,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
+    m(38166,57,1200,1), // envoy.extensions.load_balancing_policies.random.v3.Random
+    m(38223,66,1201,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
+    m(38289,70,1203,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
+    m(38359,75,1204,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
+    m(38434,69,1204,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
+    m(38503,71,1204,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
+    m(38574,70,1204,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
+    m(38644,66,1204,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
+    m(38710,64,1204,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
+    m(38774,66,1204,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
+    m(38840,66,1204,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
+    m(38906,73,1204,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
+    m(38979,49,1204,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
+    m(39112,69,1206,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+    m(39485,81,1218,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
+    m(39617,73,1220,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
+    m(39981,66,1229,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
+    m(40060,70,1230,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
+    m(40151,55,1231,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+    m(40315,70,1233,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
+    m(40401,88,1234,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
+    m(40522,64,1235,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
+    m(40655,78,1237,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
+    m(40733,83,1238,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
+    m(41004,58,1242,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(41062,70,1242,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(41704,58,1258,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(42592,95,1273,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(42789,62,1277,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(43205,67,1288,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
+    m(43298,79,1290,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
+    m(43475,57,1293,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(43542,48,1295,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(43669,63,1300,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(43743,56,1303,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(44369,51,1312,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
+    m(44459,55,1315,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(44744,62,1321,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
+    m(44810,60,1322,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(45140,54,1329,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(45361,69,1340,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(45463,73,1344,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(45536,78,1347,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(45614,48,1350,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(45827,77,1359,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(45904,49,1361,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(46053,43,1369,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(46127,44,1376,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(46177,54,1383,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(46285,69,1387,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(46365,71,1388,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(46442,78,1391,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(46520,35,1391,8), // envoy.service.discovery.v3.Resource
+    m(46596,48,1399,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(46656,40,1400,2), // envoy.service.discovery.v3.ResourceError
+    m(46696,42,1402,2), // envoy.service.discovery.v3.ResourceLocator
+    m(46738,65,1404,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(46803,39,1406,2), // envoy.service.discovery.v3.ResourceName
+    m(46871,35,1408,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(46916,40,1410,3), // envoy.type.matcher.v3.FilterStateMatcher
+    m(47014,49,1413,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
+    m(47063,33,1414,1), // envoy.type.matcher.v3.ListMatcher
+    m(47102,39,1415,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(47149,37,1416,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(47192,49,1420,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(47241,31,1421,1), // envoy.type.matcher.v3.OrMatcher
+    m(47286,45,1422,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(47350,34,1424,2), // envoy.type.matcher.v3.RegexMatcher
+    m(47458,44,1426,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(47518,35,1427,7), // envoy.type.matcher.v3.StringMatcher
+    m(47636,34,1434,7), // envoy.type.matcher.v3.ValueMatcher
+    m(47712,44,1441,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(47756,34,1441,2), // envoy.type.metadata.v3.MetadataKey
+    m(47790,46,1443,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(47841,35,1445,4), // envoy.type.metadata.v3.MetadataKind
+    m(47887,43,1449,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(47930,40,1449,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(47970,43,1449,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(48013,41,1449,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(48054,31,1449,6), // envoy.type.tracing.v3.CustomTag
+    m(48120,43,1455,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(48163,38,1457,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(48201,39,1459,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(48240,40,1460,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(48284,25,1463,2), // envoy.type.v3.DoubleRange
+    m(48317,31,1465,2), // envoy.type.v3.FractionalPercent
+    m(48368,24,1467,2), // envoy.type.v3.HashPolicy
+    m(48392,36,1469,1), // envoy.type.v3.HashPolicy.FilterState
+    m(48428,33,1470,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(48461,24,1470,1), // envoy.type.v3.HttpStatus
+    m(48489,24,1471,2), // envoy.type.v3.Int32Range
+    m(48513,24,1473,2), // envoy.type.v3.Int64Range
+    m(48537,21,1475,1), // envoy.type.v3.Percent
+    m(48558,29,1476,3), // envoy.type.v3.SemanticVersion
+    m(48616,25,1479,3), // envoy.type.v3.TokenBucket
+    m(48669,19,1482,2), // google.protobuf.Any
+    m(48688,25,1484,1), // google.protobuf.BoolValue
+    m(48713,26,1485,1), // google.protobuf.BytesValue
+    m(48739,27,1486,1), // google.protobuf.DoubleValue
+    m(48766,24,1487,2), // google.protobuf.Duration
+    m(48802,21,1489,0), // google.protobuf.Empty
+    m(48823,26,1489,1), // google.protobuf.FloatValue
+    m(48849,26,1490,1), // google.protobuf.Int32Value
+    m(48875,26,1491,1), // google.protobuf.Int64Value
+    m(48901,25,1492,1), // google.protobuf.ListValue
+    m(48932,27,1493,1), // google.protobuf.StringValue
+    m(48959,22,1494,1), // google.protobuf.Struct
+    m(48987,34,1495,2), // google.protobuf.Struct.FieldsEntry
+    m(49021,25,1497,2), // google.protobuf.Timestamp
+    m(49046,27,1499,1), // google.protobuf.UInt32Value
+    m(49073,27,1500,1), // google.protobuf.UInt64Value
+    m(49100,21,1501,6), // google.protobuf.Value
+    m(49187,17,1507,3), // google.rpc.Status
+    m(49211,25,1510,1), // xds.core.v3.ContextParams
+    m(49242,37,1511,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(49279,32,1513,2), // xds.core.v3.TypedExtensionConfig
+    m(49311,27,1515,3), // xds.type.matcher.v3.Matcher
+    m(49373,39,1518,1), // xds.type.matcher.v3.Matcher.MatcherList
+    m(49420,52,1519,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
+    m(49489,49,1521,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
+    m(49586,63,1525,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
+    m(49649,65,1526,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
+    m(49742,39,1529,4), // xds.type.matcher.v3.Matcher.MatcherTree
+    m(49867,48,1533,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
+    m(49918,57,1534,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
+    m(49975,35,1536,3), // xds.type.matcher.v3.Matcher.OnMatch
+    m(50067,32,1539,2), // xds.type.matcher.v3.RegexMatcher
+    m(50099,42,1541,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(50141,33,1541,7), // xds.type.matcher.v3.StringMatcher
 ];
 
 pub(crate) static FIELDS: [FieldRow; 1548] = [
@@ -3208,345 +3207,345 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(9223,33,5,b'm',374,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
     f(9747,8,6,b'm',119,4,255,b'I',21850,35), // metadata
     f(21885,13,7,b'm',166,4,255,b'S',0,0), // deprecated_v1
-    f(21972,10,8,b'e',28,0,255,b'I',21898,74), // drain_type
-    f(21982,16,9,b'm',167,2,255,b'S',0,0), // listener_filters
-    f(21998,11,10,b'm',361,4,255,b'S',0,0), // transparent
+    f(21898,10,8,b'e',28,0,255,b'S',0,0), // drain_type
+    f(21908,16,9,b'm',167,2,255,b'S',0,0), // listener_filters
+    f(21924,11,10,b'm',361,4,255,b'S',0,0), // transparent
     f(14218,8,11,b'm',361,4,255,b'S',0,0), // freebind
-    f(22009,26,12,b'm',374,4,255,b'S',0,0), // tcp_fast_open_queue_length
+    f(21935,26,12,b'm',374,4,255,b'S',0,0), // tcp_fast_open_queue_length
     f(4297,14,13,b'm',139,2,255,b'S',0,0), // socket_options
-    f(22035,24,15,b'm',364,4,255,b'S',0,0), // listener_filters_timeout
-    f(22059,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
-    f(22076,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
-    f(22233,19,18,b'm',65535,4,255,b'R',22112,121), // udp_listener_config
-    f(22327,12,19,b'm',65535,4,255,b'R',22252,75), // api_listener
-    f(22339,25,20,b'm',164,4,255,b'S',0,0), // connection_balance_config
-    f(22436,10,21,b'b',65535,0,255,b'I',22364,72), // reuse_port
+    f(21961,24,15,b'm',364,4,255,b'S',0,0), // listener_filters_timeout
+    f(21985,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
+    f(22002,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
+    f(22159,19,18,b'm',65535,4,255,b'R',22038,121), // udp_listener_config
+    f(22253,12,19,b'm',65535,4,255,b'R',22178,75), // api_listener
+    f(22265,25,20,b'm',164,4,255,b'S',0,0), // connection_balance_config
+    f(22362,10,21,b'b',65535,0,255,b'I',22290,72), // reuse_port
     f(4311,10,22,b'm',33,2,255,b'S',0,0), // access_log
-    f(22446,16,24,b'm',374,4,255,b'S',0,0), // tcp_backlog_size
-    f(22462,20,25,b'm',161,4,255,b'S',0,0), // default_filter_chain
-    f(22482,12,26,b'm',361,4,255,b'S',0,0), // bind_to_port
-    f(22645,17,27,b'm',65535,4,0,b'R',22494,151), // internal_listener
-    f(22662,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(22673,17,29,b'm',361,4,255,b'S',0,0), // enable_reuse_port
-    f(22690,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
+    f(22372,16,24,b'm',374,4,255,b'S',0,0), // tcp_backlog_size
+    f(22388,20,25,b'm',161,4,255,b'S',0,0), // default_filter_chain
+    f(22408,12,26,b'm',361,4,255,b'S',0,0), // bind_to_port
+    f(22571,17,27,b'm',65535,4,0,b'R',22420,151), // internal_listener
+    f(22588,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22599,17,29,b'm',361,4,255,b'S',0,0), // enable_reuse_port
+    f(22616,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
     f(4388,24,31,b'b',65535,0,255,b'S',0,0), // ignore_global_conn_limit
-    f(22702,20,32,b'm',381,4,255,b'S',0,0), // filter_chain_matcher
+    f(22628,20,32,b'm',381,4,255,b'S',0,0), // filter_chain_matcher
     f(20750,20,33,b'm',159,2,255,b'S',0,0), // additional_addresses
-    f(22722,42,34,b'm',374,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
-    f(22764,23,35,b'b',65535,0,255,b'S',0,0), // bypass_overload_manager
-    f(22870,11,36,b'm',65535,4,255,b'R',22787,83), // fcds_config
+    f(22648,42,34,b'm',374,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
+    f(22690,23,35,b'b',65535,0,255,b'S',0,0), // bypass_overload_manager
+    f(22796,11,36,b'm',65535,4,255,b'R',22713,83), // fcds_config
     f(13249,13,37,b'm',145,4,255,b'S',0,0), // tcp_keepalive
-    f(11026,44,38,b'm',364,4,255,b'R',22881,112), // per_connection_buffer_high_watermark_timeout
+    f(11026,44,38,b'm',364,4,255,b'R',22807,112), // per_connection_buffer_high_watermark_timeout
     f(11093,13,39,b'm',172,4,255,b'I',11070,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    f(23050,13,1,b'm',165,4,0,b'S',0,0), // exact_balance
-    f(23160,14,2,b'm',148,4,0,b'R',23063,97), // extend_balance
-    f(23174,20,3,b'm',65535,4,0,b'R',23063,97), // cpu_locality_balance
+    f(22976,13,1,b'm',165,4,0,b'S',0,0), // exact_balance
+    f(23086,14,2,b'm',148,4,0,b'R',22989,97), // extend_balance
+    f(23100,20,3,b'm',65535,4,0,b'R',22989,97), // cpu_locality_balance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(22482,12,1,b'm',361,4,255,b'S',0,0), // bind_to_port
+    f(22408,12,1,b'm',361,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,3,b'm',360,4,0,b'S',0,0), // typed_config
-    f(23349,15,4,b'm',168,4,255,b'S',0,0), // filter_disabled
+    f(23275,15,4,b'm',168,4,255,b'S',0,0), // filter_disabled
     f(21379,16,5,b'm',65535,4,0,b'R',21336,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    f(23422,8,1,b'm',169,4,0,b'S',0,0), // or_match
-    f(23430,9,2,b'm',169,4,0,b'S',0,0), // and_match
-    f(23439,9,3,b'm',168,4,0,b'S',0,0), // not_match
-    f(23448,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(23457,22,5,b'm',355,4,0,b'S',0,0), // destination_port_range
+    f(23348,8,1,b'm',169,4,0,b'S',0,0), // or_match
+    f(23356,9,2,b'm',169,4,0,b'S',0,0), // and_match
+    f(23365,9,3,b'm',168,4,0,b'S',0,0), // not_match
+    f(23374,9,4,b'b',65535,4,0,b'S',0,0), // any_match
+    f(23383,22,5,b'm',355,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    f(23546,5,1,b'm',168,2,255,b'S',0,0), // rules
+    f(23472,5,1,b'm',168,2,255,b'S',0,0), // rules
     // envoy.config.metrics.v3.HistogramBucketSettings
     f(12907,5,1,b'm',334,4,255,b'I',6831,36), // match
-    f(23598,7,2,b'd',65535,2,255,b'I',6831,36), // buckets
-    f(23605,4,3,b'm',374,4,255,b'I',6831,36), // bins
+    f(23524,7,2,b'd',65535,2,255,b'I',6831,36), // buckets
+    f(23531,4,3,b'm',374,4,255,b'I',6831,36), // bins
     // envoy.config.metrics.v3.StatsConfig
-    f(23644,10,1,b'm',173,2,255,b'S',0,0), // stats_tags
-    f(23737,20,2,b'm',361,4,255,b'I',23654,83), // use_all_default_tags
+    f(23570,10,1,b'm',173,2,255,b'S',0,0), // stats_tags
+    f(23663,20,2,b'm',361,4,255,b'I',23580,83), // use_all_default_tags
     f(11093,13,3,b'm',172,4,255,b'S',0,0), // stats_matcher
-    f(23871,25,4,b'm',170,2,255,b'I',23757,114), // histogram_bucket_settings
-    f(23945,27,5,b'm',361,4,255,b'I',23896,49), // allow_default_tag_overrides
+    f(23797,25,4,b'm',170,2,255,b'I',23683,114), // histogram_bucket_settings
+    f(23871,27,5,b'm',361,4,255,b'I',23822,49), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
-    f(24008,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
-    f(24018,14,2,b'm',327,4,0,b'S',0,0), // exclusion_list
-    f(24032,14,3,b'm',327,4,0,b'S',0,0), // inclusion_list
+    f(23934,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
+    f(23944,14,2,b'm',327,4,0,b'S',0,0), // exclusion_list
+    f(23958,14,3,b'm',327,4,0,b'S',0,0), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
-    f(24082,8,1,b's',65535,0,255,b'S',0,0), // tag_name
-    f(24090,5,2,b's',65535,4,0,b'S',0,0), // regex
-    f(24095,11,3,b's',65535,4,0,b'S',0,0), // fixed_value
+    f(24008,8,1,b's',65535,0,255,b'S',0,0), // tag_name
+    f(24016,5,2,b's',65535,4,0,b'S',0,0), // regex
+    f(24021,11,3,b's',65535,4,0,b'S',0,0), // fixed_value
     // envoy.config.overload.v3.BufferFactoryConfig
-    f(24150,37,1,b'u',65535,0,255,b'I',6831,36), // minimum_account_to_track_power_of_two
+    f(24076,37,1,b'u',65535,0,255,b'I',6831,36), // minimum_account_to_track_power_of_two
     // envoy.config.overload.v3.OverloadAction
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24226,8,2,b'm',180,2,255,b'S',0,0), // triggers
-    f(3148,12,3,b'm',360,4,255,b'I',24234,149), // typed_config
+    f(24152,8,2,b'm',180,2,255,b'S',0,0), // triggers
+    f(3148,12,3,b'm',360,4,255,b'I',24160,149), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(24423,16,1,b'm',364,4,255,b'S',0,0), // refresh_interval
-    f(24439,17,2,b'm',177,2,255,b'S',0,0), // resource_monitors
+    f(24349,16,1,b'm',364,4,255,b'S',0,0), // refresh_interval
+    f(24365,17,2,b'm',177,2,255,b'S',0,0), // resource_monitors
     f(8437,7,3,b'm',175,2,255,b'S',0,0), // actions
-    f(24524,21,4,b'm',174,4,255,b'I',24456,68), // buffer_factory_config
-    f(24610,15,5,b'm',65535,2,255,b'R',24545,65), // loadshed_points
+    f(24450,21,4,b'm',174,4,255,b'I',24382,68), // buffer_factory_config
+    f(24536,15,5,b'm',65535,2,255,b'R',24471,65), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,3,b'm',360,4,0,b'S',0,0), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
-    f(24703,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
-    f(24720,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
+    f(24629,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
+    f(24646,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
     // envoy.config.overload.v3.ThresholdTrigger
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.config.overload.v3.Trigger
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24813,9,2,b'm',179,4,0,b'S',0,0), // threshold
-    f(24822,6,3,b'm',178,4,0,b'S',0,0), // scaled
+    f(24739,9,2,b'm',179,4,0,b'S',0,0), // threshold
+    f(24748,6,3,b'm',178,4,0,b'S',0,0), // scaled
     // envoy.config.route.v3.CookieMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24863,12,2,b'm',334,4,255,b'S',0,0), // string_match
-    f(24875,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(24789,12,2,b'm',334,4,255,b'S',0,0), // string_match
+    f(24801,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.config.route.v3.Decorator
-    f(24918,9,1,b's',65535,0,255,b'I',6831,36), // operation
-    f(24927,9,2,b'm',361,4,255,b'I',6831,36), // propagate
+    f(24844,9,1,b's',65535,0,255,b'I',6831,36), // operation
+    f(24853,9,2,b'm',361,4,255,b'I',6831,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
-    f(24978,6,1,b'u',65535,0,255,b'S',0,0), // status
-    f(24984,4,2,b'm',100,4,255,b'S',0,0), // body
-    f(24988,11,3,b'm',144,4,255,b'S',0,0), // body_format
+    f(24904,6,1,b'u',65535,0,255,b'S',0,0), // status
+    f(24910,4,2,b'm',100,4,255,b'S',0,0), // body
+    f(24914,11,3,b'm',144,4,255,b'S',0,0), // body_format
     // envoy.config.route.v3.FilterConfig
     f(7822,6,1,b'm',360,4,255,b'S',0,0), // config
-    f(25033,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(24959,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
     f(15133,8,3,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25079,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(25090,11,6,b'm',356,4,0,b'S',0,0), // range_match
-    f(25101,13,7,b'b',65535,4,0,b'S',0,0), // present_match
-    f(24875,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
-    f(25114,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
-    f(25126,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(25138,16,11,b'm',332,4,0,b'S',0,0), // safe_regex_match
-    f(25154,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(24863,12,13,b'm',334,4,0,b'S',0,0), // string_match
-    f(25168,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
+    f(25005,11,4,b's',65535,4,0,b'S',0,0), // exact_match
+    f(25016,11,6,b'm',356,4,0,b'S',0,0), // range_match
+    f(25027,13,7,b'b',65535,4,0,b'S',0,0), // present_match
+    f(24801,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(25040,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
+    f(25052,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
+    f(25064,16,11,b'm',332,4,0,b'S',0,0), // safe_regex_match
+    f(25080,14,12,b's',65535,4,0,b'S',0,0), // contains_match
+    f(24789,12,13,b'm',334,4,0,b'S',0,0), // string_match
+    f(25094,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24863,12,5,b'm',334,4,0,b'S',0,0), // string_match
-    f(25101,13,6,b'b',65535,4,0,b'S',0,0), // present_match
+    f(24789,12,5,b'm',334,4,0,b'S',0,0), // string_match
+    f(25027,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
-    f(25276,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
-    f(25289,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
-    f(25302,13,3,b'e',29,0,255,b'S',0,0), // response_code
-    f(25315,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
-    f(25329,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
-    f(25343,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
-    f(25354,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
-    f(25369,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(25382,13,9,b'm',331,4,1,b'S',0,0), // regex_rewrite
-    f(25395,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
+    f(25202,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
+    f(25215,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
+    f(25228,13,3,b'e',29,0,255,b'S',0,0), // response_code
+    f(25241,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
+    f(25255,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
+    f(25269,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
+    f(25280,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
+    f(25295,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
+    f(25308,13,9,b'm',331,4,1,b'S',0,0), // regex_rewrite
+    f(25321,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.Route
     f(12907,5,1,b'm',203,4,255,b'S',0,0), // match
-    f(25434,5,2,b'm',190,4,0,b'S',0,0), // route
-    f(25439,8,3,b'm',187,4,0,b'S',0,0), // redirect
-    f(9747,8,4,b'm',119,4,255,b'I',25447,32), // metadata
-    f(25549,9,5,b'm',182,4,255,b'I',25479,70), // decorator
-    f(25558,15,7,b'm',183,4,0,b'S',0,0), // direct_response
-    f(25573,22,9,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(25595,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(25618,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25644,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(25669,23,13,b'm',189,1,255,b'S',0,0), // typed_per_filter_config
+    f(25360,5,2,b'm',190,4,0,b'S',0,0), // route
+    f(25365,8,3,b'm',187,4,0,b'S',0,0), // redirect
+    f(9747,8,4,b'm',119,4,255,b'I',25373,32), // metadata
+    f(25475,9,5,b'm',182,4,255,b'I',25405,70), // decorator
+    f(25484,15,7,b'm',183,4,0,b'S',0,0), // direct_response
+    f(25499,22,9,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(25521,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(25544,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25570,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(25595,23,13,b'm',189,1,255,b'S',0,0), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
-    f(4856,7,15,b'm',207,4,255,b'I',25692,35), // tracing
-    f(25810,30,16,b'm',374,4,255,b'I',25727,83), // per_request_buffer_limit_bytes
-    f(25912,13,17,b'm',65535,4,0,b'R',25840,72), // filter_action
-    f(25974,21,18,b'm',65535,4,0,b'R',25925,49), // non_forwarding_action
-    f(22662,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(25995,25,20,b'm',375,4,255,b'I',25727,83), // request_body_buffer_limit
-    f(26122,16,21,b'm',148,2,255,b'R',26020,102), // route_specifiers
+    f(4856,7,15,b'm',207,4,255,b'I',25618,35), // tracing
+    f(25736,30,16,b'm',374,4,255,b'I',25653,83), // per_request_buffer_limit_bytes
+    f(25838,13,17,b'm',65535,4,0,b'R',25766,72), // filter_action
+    f(25900,21,18,b'm',65535,4,0,b'R',25851,49), // non_forwarding_action
+    f(22588,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(25921,25,20,b'm',375,4,255,b'I',25653,83), // request_body_buffer_limit
+    f(26048,16,21,b'm',148,2,255,b'R',25946,102), // route_specifiers
     // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
-    f(26224,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
-    f(26238,17,3,b'm',211,4,0,b'S',0,0), // weighted_clusters
-    f(26314,14,4,b'm',119,4,255,b'I',26255,59), // metadata_match
-    f(25329,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
-    f(26328,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(26348,17,7,b'm',361,4,1,b'S',0,0), // auto_host_rewrite
+    f(26150,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
+    f(26164,17,3,b'm',211,4,0,b'S',0,0), // weighted_clusters
+    f(26240,14,4,b'm',119,4,255,b'I',26181,59), // metadata_match
+    f(25255,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
+    f(26254,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
+    f(26274,17,7,b'm',361,4,1,b'S',0,0), // auto_host_rewrite
     f(15305,7,8,b'm',364,4,255,b'S',0,0), // timeout
-    f(15328,12,9,b'm',65535,4,255,b'R',26365,103), // retry_policy
+    f(15328,12,9,b'm',65535,4,255,b'R',26291,103), // retry_policy
     f(2011,8,11,b'e',22,0,255,b'S',0,0), // priority
-    f(26537,11,13,b'm',65535,2,255,b'R',26468,69), // rate_limits
-    f(26591,22,14,b'm',361,4,255,b'I',26548,43), // include_vh_rate_limits
-    f(26613,11,15,b'm',191,2,255,b'S',0,0), // hash_policy
-    f(26713,4,17,b'm',65535,4,255,b'R',26624,89), // cors
-    f(26717,31,20,b'e',30,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(26748,16,23,b'm',364,4,255,b'S',0,0), // max_grpc_timeout
+    f(26463,11,13,b'm',65535,2,255,b'R',26394,69), // rate_limits
+    f(26517,22,14,b'm',361,4,255,b'I',26474,43), // include_vh_rate_limits
+    f(26539,11,15,b'm',191,2,255,b'S',0,0), // hash_policy
+    f(26639,4,17,b'm',65535,4,255,b'R',26550,89), // cors
+    f(26643,31,20,b'e',30,0,255,b'S',0,0), // cluster_not_found_response_code
+    f(26674,16,23,b'm',364,4,255,b'S',0,0), // max_grpc_timeout
     f(17519,12,24,b'm',364,4,255,b'S',0,0), // idle_timeout
-    f(26764,15,25,b'm',199,2,255,b'S',0,0), // upgrade_configs
-    f(26811,24,26,b'e',65535,0,255,b'R',26779,32), // internal_redirect_action
-    f(26909,12,27,b'm',65535,4,255,b'R',26835,74), // hedge_policy
-    f(26921,19,28,b'm',364,4,255,b'S',0,0), // grpc_timeout_offset
-    f(26940,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
-    f(26959,23,30,b'm',198,2,255,b'S',0,0), // request_mirror_policies
-    f(26982,22,31,b'm',374,4,255,b'R',26779,32), // max_internal_redirects
-    f(25382,13,32,b'm',331,4,255,b'S',0,0), // regex_rewrite
-    f(27039,25,33,b'm',360,4,255,b'R',27004,35), // retry_policy_typed_config
-    f(27064,24,34,b'm',65535,4,255,b'R',26779,32), // internal_redirect_policy
-    f(27088,23,35,b'm',331,4,1,b'S',0,0), // host_rewrite_path_regex
+    f(26690,15,25,b'm',199,2,255,b'S',0,0), // upgrade_configs
+    f(26737,24,26,b'e',65535,0,255,b'R',26705,32), // internal_redirect_action
+    f(26835,12,27,b'm',65535,4,255,b'R',26761,74), // hedge_policy
+    f(26847,19,28,b'm',364,4,255,b'S',0,0), // grpc_timeout_offset
+    f(26866,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
+    f(26885,23,30,b'm',198,2,255,b'S',0,0), // request_mirror_policies
+    f(26908,22,31,b'm',374,4,255,b'R',26705,32), // max_internal_redirects
+    f(25308,13,32,b'm',331,4,255,b'S',0,0), // regex_rewrite
+    f(26965,25,33,b'm',360,4,255,b'R',26930,35), // retry_policy_typed_config
+    f(26990,24,34,b'm',65535,4,255,b'R',26705,32), // internal_redirect_policy
+    f(27014,23,35,b'm',331,4,1,b'S',0,0), // host_rewrite_path_regex
     f(17571,19,36,b'm',197,4,255,b'S',0,0), // max_stream_duration
-    f(27195,24,37,b's',65535,4,0,b'R',27111,84), // cluster_specifier_plugin
-    f(27219,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
-    f(27242,31,39,b'm',65535,4,0,b'R',27111,84), // inline_cluster_specifier_plugin
-    f(27368,17,40,b'm',148,4,255,b'I',27273,95), // early_data_policy
-    f(27385,19,41,b'm',148,4,255,b'S',0,0), // path_rewrite_policy
-    f(27474,13,42,b'm',364,4,255,b'I',27404,70), // flush_timeout
-    f(27487,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
-    f(25395,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
+    f(27121,24,37,b's',65535,4,0,b'R',27037,84), // cluster_specifier_plugin
+    f(27145,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
+    f(27168,31,39,b'm',65535,4,0,b'R',27037,84), // inline_cluster_specifier_plugin
+    f(27294,17,40,b'm',148,4,255,b'I',27199,95), // early_data_policy
+    f(27311,19,41,b'm',148,4,255,b'S',0,0), // path_rewrite_policy
+    f(27400,13,42,b'm',364,4,255,b'I',27330,70), // flush_timeout
+    f(27413,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
+    f(25321,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
     f(3744,6,1,b'm',195,4,0,b'S',0,0), // header
-    f(27543,6,2,b'm',193,4,0,b'S',0,0), // cookie
-    f(27549,21,3,b'm',192,4,0,b'S',0,0), // connection_properties
-    f(27570,8,4,b'b',65535,0,255,b'S',0,0), // terminal
-    f(27578,15,5,b'm',196,4,0,b'S',0,0), // query_parameter
-    f(27648,12,6,b'm',65535,4,0,b'R',27593,55), // filter_state
+    f(27469,6,2,b'm',193,4,0,b'S',0,0), // cookie
+    f(27475,21,3,b'm',192,4,0,b'S',0,0), // connection_properties
+    f(27496,8,4,b'b',65535,0,255,b'S',0,0), // terminal
+    f(27504,15,5,b'm',196,4,0,b'S',0,0), // query_parameter
+    f(27574,12,6,b'm',65535,4,0,b'R',27519,55), // filter_state
     // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    f(27725,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
+    f(27651,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(27880,3,2,b'm',364,4,255,b'I',27785,95), // ttl
-    f(131,4,3,b's',65535,0,255,b'I',27785,95), // path
-    f(27883,10,4,b'm',194,2,255,b'I',27785,95), // attributes
+    f(27806,3,2,b'm',364,4,255,b'I',27711,95), // ttl
+    f(131,4,3,b's',65535,0,255,b'I',27711,95), // path
+    f(27809,10,4,b'm',194,2,255,b'I',27711,95), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
     f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
     f(2972,5,2,b's',65535,0,255,b'I',6831,36), // value
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    f(28004,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(25382,13,2,b'm',331,4,255,b'S',0,0), // regex_rewrite
+    f(27930,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(25308,13,2,b'm',331,4,255,b'S',0,0), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
     f(17571,19,1,b'm',364,4,255,b'S',0,0), // max_stream_duration
-    f(28125,23,2,b'm',364,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(28148,26,3,b'm',364,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(28051,23,2,b'm',364,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(28074,26,3,b'm',364,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
-    f(28227,16,3,b'm',134,4,255,b'S',0,0), // runtime_fraction
-    f(28243,13,4,b'm',361,4,255,b'I',25692,35), // trace_sampled
-    f(26224,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
-    f(28256,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
-    f(28289,25,7,b'm',89,2,255,b'S',0,0), // request_headers_mutations
-    f(26328,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
+    f(28153,16,3,b'm',134,4,255,b'S',0,0), // runtime_fraction
+    f(28169,13,4,b'm',361,4,255,b'I',25618,35), // trace_sampled
+    f(26150,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(28182,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
+    f(28215,25,7,b'm',89,2,255,b'S',0,0), // request_headers_mutations
+    f(26254,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
     // envoy.config.route.v3.RouteAction.UpgradeConfig
-    f(28361,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(28373,7,2,b'm',361,4,255,b'S',0,0), // enabled
-    f(28443,14,3,b'm',65535,4,255,b'R',28380,63), // connect_config
+    f(28287,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(28299,7,2,b'm',361,4,255,b'S',0,0), // enabled
+    f(28369,14,3,b'm',65535,4,255,b'R',28306,63), // connect_config
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(28497,13,2,b'm',209,2,255,b'S',0,0), // virtual_hosts
-    f(28510,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
-    f(25595,23,4,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(25618,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25573,22,6,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(28531,17,7,b'm',361,4,255,b'S',0,0), // validate_clusters
-    f(25644,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(28644,4,9,b'm',65535,4,255,b'R',28548,96), // vhds
-    f(28648,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(28683,35,11,b'm',374,4,255,b'S',0,0), // max_direct_response_body_size_bytes
-    f(28718,25,12,b'm',65535,2,255,b'R',27111,84), // cluster_specifier_plugins
-    f(26959,23,13,b'm',198,2,255,b'S',0,0), // request_mirror_policies
-    f(28743,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
-    f(28771,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
-    f(25669,23,16,b'm',201,1,255,b'S',0,0), // typed_per_filter_config
-    f(9747,8,17,b'm',119,4,255,b'I',28810,38), // metadata
-    f(28848,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
-    f(26122,16,19,b'm',148,2,255,b'R',26020,102), // route_specifiers
+    f(28423,13,2,b'm',209,2,255,b'S',0,0), // virtual_hosts
+    f(28436,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
+    f(25521,23,4,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(25544,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25499,22,6,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(28457,17,7,b'm',361,4,255,b'S',0,0), // validate_clusters
+    f(25570,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(28570,4,9,b'm',65535,4,255,b'R',28474,96), // vhds
+    f(28574,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(28609,35,11,b'm',374,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(28644,25,12,b'm',65535,2,255,b'R',27037,84), // cluster_specifier_plugins
+    f(26885,23,13,b'm',198,2,255,b'S',0,0), // request_mirror_policies
+    f(28669,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
+    f(28697,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
+    f(25595,23,16,b'm',201,1,255,b'S',0,0), // typed_per_filter_config
+    f(9747,8,17,b'm',119,4,255,b'I',28736,38), // metadata
+    f(28774,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
+    f(26048,16,19,b'm',148,2,255,b'R',25946,102), // route_specifiers
     // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteList
-    f(28957,6,1,b'm',188,2,255,b'S',0,0), // routes
+    f(28883,6,1,b'm',188,2,255,b'S',0,0), // routes
     // envoy.config.route.v3.RouteMatch
-    f(28995,6,1,b's',65535,4,0,b'S',0,0), // prefix
+    f(28921,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(29001,14,4,b'm',361,4,255,b'S',0,0), // case_sensitive
-    f(29015,7,6,b'm',185,2,255,b'S',0,0), // headers
-    f(29022,16,7,b'm',186,2,255,b'S',0,0), // query_parameters
-    f(29038,4,8,b'm',205,4,255,b'S',0,0), // grpc
-    f(28227,16,9,b'm',134,4,255,b'S',0,0), // runtime_fraction
-    f(29042,10,10,b'm',332,4,0,b'S',0,0), // safe_regex
-    f(29052,11,11,b'm',206,4,255,b'S',0,0), // tls_context
-    f(29063,15,12,b'm',204,4,0,b'S',0,0), // connect_matcher
-    f(29175,16,13,b'm',328,2,255,b'R',29078,97), // dynamic_metadata
-    f(29191,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
-    f(29212,17,15,b'm',148,4,0,b'S',0,0), // path_match_policy
-    f(27648,12,16,b'm',324,2,255,b'S',0,0), // filter_state
-    f(29229,7,17,b'm',181,2,255,b'S',0,0), // cookies
+    f(28927,14,4,b'm',361,4,255,b'S',0,0), // case_sensitive
+    f(28941,7,6,b'm',185,2,255,b'S',0,0), // headers
+    f(28948,16,7,b'm',186,2,255,b'S',0,0), // query_parameters
+    f(28964,4,8,b'm',205,4,255,b'S',0,0), // grpc
+    f(28153,16,9,b'm',134,4,255,b'S',0,0), // runtime_fraction
+    f(28968,10,10,b'm',332,4,0,b'S',0,0), // safe_regex
+    f(28978,11,11,b'm',206,4,255,b'S',0,0), // tls_context
+    f(28989,15,12,b'm',204,4,0,b'S',0,0), // connect_matcher
+    f(29101,16,13,b'm',328,2,255,b'R',29004,97), // dynamic_metadata
+    f(29117,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
+    f(29138,17,15,b'm',148,4,0,b'S',0,0), // path_match_policy
+    f(27574,12,16,b'm',324,2,255,b'S',0,0), // filter_state
+    f(29155,7,17,b'm',181,2,255,b'S',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    f(29392,9,1,b'm',361,4,255,b'S',0,0), // presented
-    f(29401,9,2,b'm',361,4,255,b'S',0,0), // validated
+    f(29318,9,1,b'm',361,4,255,b'S',0,0), // presented
+    f(29327,9,2,b'm',361,4,255,b'S',0,0), // validated
     // envoy.config.route.v3.Tracing
-    f(29439,15,1,b'm',350,4,255,b'I',6831,36), // client_sampling
-    f(29454,15,2,b'm',350,4,255,b'I',6831,36), // random_sampling
-    f(29469,16,3,b'm',350,4,255,b'I',6831,36), // overall_sampling
-    f(29485,11,4,b'm',344,2,255,b'I',6831,36), // custom_tags
-    f(24918,9,5,b's',65535,0,255,b'I',6831,36), // operation
-    f(29496,18,6,b's',65535,0,255,b'I',6831,36), // upstream_operation
+    f(29365,15,1,b'm',350,4,255,b'I',6831,36), // client_sampling
+    f(29380,15,2,b'm',350,4,255,b'I',6831,36), // random_sampling
+    f(29395,16,3,b'm',350,4,255,b'I',6831,36), // overall_sampling
+    f(29411,11,4,b'm',344,2,255,b'I',6831,36), // custom_tags
+    f(24844,9,5,b's',65535,0,255,b'I',6831,36), // operation
+    f(29422,18,6,b's',65535,0,255,b'I',6831,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
     f(345,4,2,b's',65535,0,255,b'S',0,0), // name
-    f(29015,7,4,b'm',185,2,255,b'S',0,0), // headers
+    f(28941,7,4,b'm',185,2,255,b'S',0,0), // headers
     // envoy.config.route.v3.VirtualHost
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(29583,7,2,b's',65535,2,255,b'S',0,0), // domains
-    f(28957,6,3,b'm',188,2,255,b'S',0,0), // routes
-    f(29590,11,4,b'e',31,0,255,b'S',0,0), // require_tls
-    f(29601,16,5,b'm',208,2,255,b'S',0,0), // virtual_clusters
-    f(26537,11,6,b'm',65535,2,255,b'R',26468,69), // rate_limits
-    f(25573,22,7,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(26713,4,8,b'm',65535,4,255,b'R',26624,89), // cors
-    f(25595,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(25618,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25644,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(29617,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
-    f(25669,23,15,b'm',210,1,255,b'S',0,0), // typed_per_filter_config
-    f(15328,12,16,b'm',65535,4,255,b'R',26365,103), // retry_policy
-    f(26909,12,17,b'm',65535,4,255,b'R',26835,74), // hedge_policy
-    f(25810,30,18,b'm',374,4,255,b'I',25727,83), // per_request_buffer_limit_bytes
-    f(29646,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(27039,25,20,b'm',360,4,255,b'R',27004,35), // retry_policy_typed_config
-    f(29679,7,21,b'm',381,4,255,b'S',0,0), // matcher
-    f(26959,23,22,b'm',198,2,255,b'S',0,0), // request_mirror_policies
-    f(29748,31,23,b'b',65535,0,255,b'I',29686,62), // include_is_timeout_retry_header
-    f(9747,8,24,b'm',119,4,255,b'I',29779,39), // metadata
-    f(25995,25,25,b'm',375,4,255,b'I',25727,83), // request_body_buffer_limit
-    f(26122,16,26,b'm',148,2,255,b'R',26020,102), // route_specifiers
+    f(29509,7,2,b's',65535,2,255,b'S',0,0), // domains
+    f(28883,6,3,b'm',188,2,255,b'S',0,0), // routes
+    f(29516,11,4,b'e',31,0,255,b'S',0,0), // require_tls
+    f(29527,16,5,b'm',208,2,255,b'S',0,0), // virtual_clusters
+    f(26463,11,6,b'm',65535,2,255,b'R',26394,69), // rate_limits
+    f(25499,22,7,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(26639,4,8,b'm',65535,4,255,b'R',26550,89), // cors
+    f(25521,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(25544,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25570,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(29543,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
+    f(25595,23,15,b'm',210,1,255,b'S',0,0), // typed_per_filter_config
+    f(15328,12,16,b'm',65535,4,255,b'R',26291,103), // retry_policy
+    f(26835,12,17,b'm',65535,4,255,b'R',26761,74), // hedge_policy
+    f(25736,30,18,b'm',374,4,255,b'I',25653,83), // per_request_buffer_limit_bytes
+    f(29572,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
+    f(26965,25,20,b'm',360,4,255,b'R',26930,35), // retry_policy_typed_config
+    f(29605,7,21,b'm',381,4,255,b'S',0,0), // matcher
+    f(26885,23,22,b'm',198,2,255,b'S',0,0), // request_mirror_policies
+    f(29674,31,23,b'b',65535,0,255,b'I',29612,62), // include_is_timeout_retry_header
+    f(9747,8,24,b'm',119,4,255,b'I',29705,39), // metadata
+    f(25921,25,25,b'm',375,4,255,b'I',25653,83), // request_body_buffer_limit
+    f(26048,16,26,b'm',148,2,255,b'R',25946,102), // route_specifiers
     // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
     // envoy.config.route.v3.WeightedCluster
     f(7225,8,1,b'm',212,2,255,b'S',0,0), // clusters
-    f(29914,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
-    f(29975,12,3,b'm',374,4,255,b'I',29932,43), // total_weight
-    f(28004,11,4,b's',65535,4,0,b'S',0,0), // header_name
-    f(29987,15,5,b'm',361,4,0,b'S',0,0), // use_hash_policy
+    f(29840,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
+    f(29901,12,3,b'm',374,4,255,b'I',29858,43), // total_weight
+    f(27930,11,4,b's',65535,4,0,b'S',0,0), // header_name
+    f(29913,15,5,b'm',361,4,0,b'S',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'm',374,4,255,b'S',0,0), // weight
-    f(26314,14,3,b'm',119,4,255,b'I',26255,59), // metadata_match
-    f(25573,22,4,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(25595,23,5,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(25618,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25644,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(25669,23,10,b'm',65535,1,255,b'R',30053,66), // typed_per_filter_config
-    f(26328,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
-    f(26224,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(26240,14,3,b'm',119,4,255,b'I',26181,59), // metadata_match
+    f(25499,22,4,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(25521,23,5,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(25544,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25570,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(25595,23,10,b'm',65535,1,255,b'R',29979,66), // typed_per_filter_config
+    f(26254,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
+    f(26150,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(30172,6,2,b's',65535,4,0,b'S',0,0), // format
+    f(30098,6,2,b's',65535,4,0,b'S',0,0), // format
     f(6754,11,3,b'm',371,4,0,b'S',0,0), // json_format
-    f(30178,17,4,b'm',371,4,0,b'S',0,0), // typed_json_format
+    f(30104,17,4,b'm',371,4,0,b'S',0,0), // typed_json_format
     f(942,10,5,b'm',144,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
     f(942,10,1,b'm',144,4,0,b'S',0,0), // log_format
@@ -3559,256 +3558,256 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(10889,10,6,b'm',364,4,255,b'S',0,0), // dns_jitter
     f(5705,25,7,b'm',148,4,255,b'S',0,0), // typed_dns_resolver_config
     f(9421,17,8,b'e',33,0,255,b'S',0,0), // dns_lookup_family
-    f(30352,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
-    f(30384,20,10,b'm',364,4,255,b'S',0,0), // dns_min_refresh_rate
+    f(30278,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
+    f(30310,20,10,b'm',364,4,255,b'S',0,0), // dns_min_refresh_rate
     // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
     f(12780,13,1,b'm',364,4,255,b'S',0,0), // base_interval
     f(12793,12,2,b'm',364,4,255,b'S',0,0), // max_interval
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    f(30527,10,1,b's',65535,4,0,b'S',0,0), // object_key
+    f(30453,10,1,b's',65535,4,0,b'S',0,0), // object_key
     f(19970,13,2,b'm',144,4,1,b'S',0,0), // format_string
-    f(30584,9,3,b'b',65535,0,255,b'I',30537,47), // read_only
-    f(30675,20,4,b'e',34,0,255,b'I',30593,82), // shared_with_upstream
-    f(30695,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
-    f(30708,11,6,b's',65535,0,255,b'S',0,0), // factory_key
+    f(30510,9,3,b'b',65535,0,255,b'I',30463,47), // read_only
+    f(30601,20,4,b'e',34,0,255,b'I',30519,82), // shared_with_upstream
+    f(30621,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
+    f(30634,11,6,b's',65535,0,255,b'S',0,0), // factory_key
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    f(30782,9,1,b'm',221,4,255,b'S',0,0), // mutations
-    f(28648,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(30708,9,1,b'm',221,4,255,b'S',0,0), // mutations
+    f(28574,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
-    f(30782,9,1,b'm',221,4,255,b'S',0,0), // mutations
+    f(30708,9,1,b'm',221,4,255,b'S',0,0), // mutations
     // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    f(30920,17,1,b'm',89,2,255,b'S',0,0), // request_mutations
-    f(30937,18,2,b'm',89,2,255,b'S',0,0), // response_mutations
-    f(30989,25,3,b'm',65535,2,255,b'R',30955,34), // query_parameter_mutations
-    f(31049,27,4,b'm',89,2,255,b'R',31014,35), // response_trailers_mutations
-    f(31076,26,5,b'm',89,2,255,b'R',31014,35), // request_trailers_mutations
+    f(30846,17,1,b'm',89,2,255,b'S',0,0), // request_mutations
+    f(30863,18,2,b'm',89,2,255,b'S',0,0), // response_mutations
+    f(30915,25,3,b'm',65535,2,255,b'R',30881,34), // query_parameter_mutations
+    f(30975,27,4,b'm',89,2,255,b'R',30940,35), // response_trailers_mutations
+    f(31002,26,5,b'm',89,2,255,b'R',30940,35), // request_trailers_mutations
     // envoy.extensions.filters.http.router.v3.Router
-    f(31204,13,1,b'm',361,4,255,b'I',31148,56), // dynamic_stats
-    f(31217,16,2,b'b',65535,0,255,b'I',25692,35), // start_child_span
-    f(31233,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(31245,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(31267,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(31336,27,6,b'b',65535,0,255,b'I',31287,49), // respect_expected_rq_timeout
-    f(31389,40,7,b'b',65535,0,255,b'I',31363,26), // suppress_grpc_request_failure_code_stats
-    f(31475,21,8,b'm',242,2,255,b'R',31429,46), // upstream_http_filters
-    f(31557,20,9,b'm',223,4,255,b'I',31496,61), // upstream_log_options
-    f(31577,33,10,b'm',361,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(31130,13,1,b'm',361,4,255,b'I',31074,56), // dynamic_stats
+    f(31143,16,2,b'b',65535,0,255,b'I',25618,35), // start_child_span
+    f(31159,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(31171,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(31193,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(31262,27,6,b'b',65535,0,255,b'I',31213,49), // respect_expected_rq_timeout
+    f(31315,40,7,b'b',65535,0,255,b'I',31289,26), // suppress_grpc_request_failure_code_stats
+    f(31401,21,8,b'm',242,2,255,b'R',31355,46), // upstream_http_filters
+    f(31483,20,9,b'm',223,4,255,b'I',31422,61), // upstream_log_options
+    f(31503,33,10,b'm',361,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(31681,37,1,b'b',65535,0,255,b'I',6831,36), // flush_upstream_log_on_upstream_stream
-    f(31718,27,2,b'm',364,4,255,b'I',6831,36), // upstream_log_flush_interval
+    f(31607,37,1,b'b',65535,0,255,b'I',6831,36), // flush_upstream_log_on_upstream_stream
+    f(31644,27,2,b'm',364,4,255,b'I',6831,36), // upstream_log_flush_interval
     // envoy.extensions.filters.http.set_filter_state.v3.Config
-    f(31801,18,1,b'm',218,2,255,b'S',0,0), // on_request_headers
-    f(31861,17,2,b'b',65535,0,255,b'R',31819,42), // clear_route_cache
+    f(31727,18,1,b'm',218,2,255,b'S',0,0), // on_request_headers
+    f(31787,17,2,b'b',65535,0,255,b'R',31745,42), // clear_route_cache
     // envoy.extensions.filters.http.set_metadata.v3.Config
-    f(31930,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(31856,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
     f(2972,5,2,b'm',371,4,255,b'S',0,0), // value
     f(9747,8,3,b'm',226,2,255,b'S',0,0), // metadata
     // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    f(31930,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(32002,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
+    f(31856,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(31928,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
     f(2972,5,3,b'm',371,4,255,b'S',0,0), // value
-    f(32056,11,4,b'm',360,4,255,b'R',32017,39), // typed_value
+    f(31982,11,4,b'm',360,4,255,b'R',31943,39), // typed_value
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    f(22662,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32199,12,2,b'm',359,4,255,b'S',0,0), // token_bucket
-    f(32211,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
+    f(22588,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(32125,12,2,b'm',359,4,255,b'S',0,0), // token_bucket
+    f(32137,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    f(23546,5,1,b'm',232,2,255,b'S',0,0), // rules
-    f(32352,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
+    f(23472,5,1,b'm',232,2,255,b'S',0,0), // rules
+    f(32278,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
     f(18530,17,3,b'm',127,4,255,b'S',0,0), // pass_through_tlvs
-    f(32389,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
-    f(22662,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32459,12,6,b'e',65535,0,255,b'R',32408,51), // tlv_location
+    f(32315,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
+    f(22588,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(32385,12,6,b'e',65535,0,255,b'R',32334,51), // tlv_location
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    f(31930,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(31856,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
     f(12978,3,2,b's',65535,0,255,b'S',0,0), // key
-    f(32549,21,3,b'e',35,0,255,b'S',0,0), // value_string_encoding
+    f(32475,21,3,b'e',35,0,255,b'S',0,0), // value_string_encoding
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
     f(18616,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
-    f(32640,14,2,b'm',231,4,255,b'S',0,0), // on_tlv_present
+    f(32566,14,2,b'm',231,4,255,b'S',0,0), // on_tlv_present
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(32770,25,1,b'm',361,4,255,b'R',32717,53), // enable_ja3_fingerprinting
-    f(32850,24,2,b'm',374,4,255,b'I',32795,55), // initial_read_buffer_size
-    f(32874,25,3,b'm',361,4,255,b'R',32717,53), // enable_ja4_fingerprinting
-    f(32899,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(32946,21,5,b'm',374,4,255,b'S',0,0), // max_client_hello_size
+    f(32696,25,1,b'm',361,4,255,b'R',32643,53), // enable_ja3_fingerprinting
+    f(32776,24,2,b'm',374,4,255,b'I',32721,55), // initial_read_buffer_size
+    f(32800,25,3,b'm',361,4,255,b'R',32643,53), // enable_ja4_fingerprinting
+    f(32825,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(32872,21,5,b'm',374,4,255,b'S',0,0), // max_client_hello_size
     // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    f(22662,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22588,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(8737,15,2,b'm',375,4,255,b'S',0,0), // max_connections
-    f(33035,5,3,b'm',364,4,255,b'S',0,0), // delay
-    f(32211,15,4,b'm',133,4,255,b'S',0,0), // runtime_enabled
+    f(32961,5,3,b'm',364,4,255,b'S',0,0), // delay
+    f(32137,15,4,b'm',133,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.network.direct_response.v3.Config
-    f(33098,8,1,b'm',100,4,255,b'S',0,0), // response
+    f(33024,8,1,b'm',100,4,255,b'S',0,0), // response
     // envoy.extensions.filters.network.echo.v3.Echo
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(33232,10,1,b'e',36,0,255,b'S',0,0), // codec_type
-    f(22662,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(33242,3,3,b'm',244,4,0,b'S',0,0), // rds
+    f(33158,10,1,b'e',36,0,255,b'S',0,0), // codec_type
+    f(22588,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(33168,3,3,b'm',244,4,0,b'S',0,0), // rds
     f(2551,12,4,b'm',200,4,0,b'S',0,0), // route_config
-    f(33245,12,5,b'm',242,2,255,b'S',0,0), // http_filters
-    f(33257,14,6,b'm',361,4,255,b'S',0,0), // add_user_agent
-    f(4856,7,7,b'm',65535,4,255,b'R',33271,28), // tracing
+    f(33171,12,5,b'm',242,2,255,b'S',0,0), // http_filters
+    f(33183,14,6,b'm',361,4,255,b'S',0,0), // add_user_agent
+    f(4856,7,7,b'm',65535,4,255,b'R',33197,28), // tracing
     f(9362,21,8,b'm',111,4,255,b'S',0,0), // http_protocol_options
     f(9383,22,9,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(33299,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(33310,13,12,b'm',364,4,255,b'S',0,0), // drain_timeout
+    f(33225,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(33236,13,12,b'm',364,4,255,b'S',0,0), // drain_timeout
     f(4311,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(33323,18,14,b'm',361,4,255,b'S',0,0), // use_remote_address
-    f(33341,19,15,b'm',361,4,255,b'S',0,0), // generate_request_id
-    f(33360,27,16,b'e',37,0,255,b'S',0,0), // forward_client_cert_details
-    f(33387,31,17,b'm',240,4,255,b'S',0,0), // set_current_client_cert_details
-    f(33418,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(33436,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(33527,49,20,b'b',65535,0,255,b'I',33456,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(33576,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(33591,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(26764,15,23,b'm',241,2,255,b'S',0,0), // upgrade_configs
-    f(33594,19,24,b'm',364,4,255,b'S',0,0), // stream_idle_timeout
-    f(33613,23,25,b'm',239,4,255,b'S',0,0), // internal_address_config
-    f(33636,21,26,b'm',364,4,255,b'S',0,0), // delayed_close_timeout
+    f(33249,18,14,b'm',361,4,255,b'S',0,0), // use_remote_address
+    f(33267,19,15,b'm',361,4,255,b'S',0,0), // generate_request_id
+    f(33286,27,16,b'e',37,0,255,b'S',0,0), // forward_client_cert_details
+    f(33313,31,17,b'm',240,4,255,b'S',0,0), // set_current_client_cert_details
+    f(33344,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(33362,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(33453,49,20,b'b',65535,0,255,b'I',33382,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(33502,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(33517,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(26690,15,23,b'm',241,2,255,b'S',0,0), // upgrade_configs
+    f(33520,19,24,b'm',364,4,255,b'S',0,0), // stream_idle_timeout
+    f(33539,23,25,b'm',239,4,255,b'S',0,0), // internal_address_config
+    f(33562,21,26,b'm',364,4,255,b'S',0,0), // delayed_close_timeout
     f(13974,15,28,b'm',364,4,255,b'S',0,0), // request_timeout
-    f(33657,22,29,b'm',374,4,255,b'S',0,0), // max_request_headers_kb
-    f(33679,14,30,b'm',361,4,255,b'S',0,0), // normalize_path
-    f(33731,13,31,b'm',65535,4,0,b'R',33693,38), // scoped_routes
-    f(33744,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(33772,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(33785,28,34,b'e',39,0,255,b'S',0,0), // server_header_transformation
+    f(33583,22,29,b'm',374,4,255,b'S',0,0), // max_request_headers_kb
+    f(33605,14,30,b'm',361,4,255,b'S',0,0), // normalize_path
+    f(33657,13,31,b'm',65535,4,0,b'R',33619,38), // scoped_routes
+    f(33670,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(33698,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(33711,28,34,b'e',39,0,255,b'S',0,0), // server_header_transformation
     f(9802,28,35,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
-    f(33813,20,36,b'm',245,4,255,b'S',0,0), // request_id_extension
-    f(33833,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(33866,18,38,b'm',243,4,255,b'S',0,0), // local_reply_config
-    f(33884,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(33988,36,40,b'm',361,4,255,b'I',33908,80), // stream_error_on_invalid_http_message
-    f(34024,23,41,b'm',364,4,255,b'S',0,0), // request_headers_timeout
-    f(34047,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(34102,26,43,b'm',65535,4,255,b'R',34066,36), // path_normalization_options
-    f(34151,22,44,b'm',65535,4,255,b'R',34128,23), // http3_protocol_options
-    f(34173,32,45,b'e',38,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(34205,32,46,b'm',148,2,255,b'S',0,0), // original_ip_detection_extensions
-    f(34237,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(34260,28,48,b'm',136,4,255,b'S',0,0), // scheme_header_transformation
-    f(34288,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(34307,30,50,b'm',148,4,255,b'R',0,0), // typed_header_validation_config
-    f(34337,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(34393,32,52,b'm',148,2,255,b'R',34360,33), // early_header_mutation_extensions
-    f(34425,35,53,b'm',361,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(34492,25,54,b'm',364,4,255,b'I',34460,32), // access_log_flush_interval
-    f(34517,31,55,b'b',65535,0,255,b'I',34460,32), // flush_access_log_on_new_request
-    f(34548,18,56,b'm',238,4,255,b'I',34460,32), // access_log_options
-    f(34660,21,57,b'b',65535,0,255,b'I',34566,94), // append_local_overload
-    f(34731,34,58,b'b',65535,0,255,b'I',34681,50), // http1_safe_max_connection_duration
-    f(34765,20,59,b'm',364,4,255,b'S',0,0), // stream_flush_timeout
-    f(34785,27,60,b'm',381,4,255,b'R',0,0), // forward_client_cert_matcher
-    f(34812,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(34832,20,62,b'm',357,4,255,b'S',0,0), // drain_timeout_jitter
+    f(33739,20,36,b'm',245,4,255,b'S',0,0), // request_id_extension
+    f(33759,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(33792,18,38,b'm',243,4,255,b'S',0,0), // local_reply_config
+    f(33810,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(33914,36,40,b'm',361,4,255,b'I',33834,80), // stream_error_on_invalid_http_message
+    f(33950,23,41,b'm',364,4,255,b'S',0,0), // request_headers_timeout
+    f(33973,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(34028,26,43,b'm',65535,4,255,b'R',33992,36), // path_normalization_options
+    f(34077,22,44,b'm',65535,4,255,b'R',34054,23), // http3_protocol_options
+    f(34099,32,45,b'e',38,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(34131,32,46,b'm',148,2,255,b'S',0,0), // original_ip_detection_extensions
+    f(34163,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(34186,28,48,b'm',136,4,255,b'S',0,0), // scheme_header_transformation
+    f(34214,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(34233,30,50,b'm',148,4,255,b'R',0,0), // typed_header_validation_config
+    f(34263,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(34319,32,52,b'm',148,2,255,b'R',34286,33), // early_header_mutation_extensions
+    f(34351,35,53,b'm',361,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(34418,25,54,b'm',364,4,255,b'I',34386,32), // access_log_flush_interval
+    f(34443,31,55,b'b',65535,0,255,b'I',34386,32), // flush_access_log_on_new_request
+    f(34474,18,56,b'm',238,4,255,b'I',34386,32), // access_log_options
+    f(34586,21,57,b'b',65535,0,255,b'I',34492,94), // append_local_overload
+    f(34657,34,58,b'b',65535,0,255,b'I',34607,50), // http1_safe_max_connection_duration
+    f(34691,20,59,b'm',364,4,255,b'S',0,0), // stream_flush_timeout
+    f(34711,27,60,b'm',381,4,255,b'R',0,0), // forward_client_cert_matcher
+    f(34738,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(34758,20,62,b'm',357,4,255,b'S',0,0), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(34492,25,1,b'm',364,4,255,b'I',6831,36), // access_log_flush_interval
-    f(34517,31,2,b'b',65535,0,255,b'I',6831,36), // flush_access_log_on_new_request
-    f(34953,44,3,b'b',65535,0,255,b'I',6831,36), // flush_log_on_tunnel_successfully_established
+    f(34418,25,1,b'm',364,4,255,b'I',6831,36), // access_log_flush_interval
+    f(34443,31,2,b'b',65535,0,255,b'I',6831,36), // flush_access_log_on_new_request
+    f(34879,44,3,b'b',65535,0,255,b'I',6831,36), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(35100,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
-    f(35112,11,2,b'm',97,2,255,b'S',0,0), // cidr_ranges
+    f(35026,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
+    f(35038,11,2,b'm',97,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(35232,7,1,b'm',361,4,255,b'S',0,0), // subject
-    f(35239,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(35158,7,1,b'm',361,4,255,b'S',0,0), // subject
+    f(35165,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(35243,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(30172,6,7,b'e',65535,0,255,b'R',0,0), // format
-    f(35248,6,8,b'b',65535,0,255,b'R',0,0), // issuer
+    f(35169,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(30098,6,7,b'e',65535,0,255,b'R',0,0), // format
+    f(35174,6,8,b'b',65535,0,255,b'R',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    f(28361,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(3548,7,2,b'm',242,2,255,b'R',35349,61), // filters
-    f(28373,7,3,b'm',361,4,255,b'S',0,0), // enabled
+    f(28287,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(3548,7,2,b'm',242,2,255,b'R',35275,61), // filters
+    f(28299,7,3,b'm',361,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,4,b'm',360,4,0,b'S',0,0), // typed_config
     f(21379,16,5,b'm',65535,4,0,b'R',21336,43), // config_discovery
-    f(25033,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(24959,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
     f(15133,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    f(35556,7,1,b'm',246,2,255,b'S',0,0), // mappers
-    f(24988,11,2,b'm',144,4,255,b'S',0,0), // body_format
+    f(35482,7,1,b'm',246,2,255,b'S',0,0), // mappers
+    f(24914,11,2,b'm',144,4,255,b'S',0,0), // body_format
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(35626,13,1,b'm',98,4,255,b'S',0,0), // config_source
-    f(35639,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(35552,13,1,b'm',98,4,255,b'S',0,0), // config_source
+    f(35565,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
     f(3148,12,1,b'm',360,4,255,b'S',0,0), // typed_config
     // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
     f(3142,6,1,b'm',34,4,255,b'S',0,0), // filter
-    f(35808,11,2,b'm',374,4,255,b'S',0,0), // status_code
-    f(24984,4,3,b'm',100,4,255,b'S',0,0), // body
-    f(35819,20,4,b'm',144,4,255,b'S',0,0), // body_format_override
-    f(35839,14,5,b'm',109,2,255,b'S',0,0), // headers_to_add
+    f(35734,11,2,b'm',374,4,255,b'S',0,0), // status_code
+    f(24910,4,3,b'm',100,4,255,b'S',0,0), // body
+    f(35745,20,4,b'm',144,4,255,b'S',0,0), // body_format_override
+    f(35765,14,5,b'm',109,2,255,b'S',0,0), // headers_to_add
     // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    f(22662,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32199,12,2,b'm',359,4,255,b'S',0,0), // token_bucket
-    f(32211,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
-    f(35919,9,4,b's',65535,0,255,b'S',0,0), // share_key
+    f(22588,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(32125,12,2,b'm',359,4,255,b'S',0,0), // token_bucket
+    f(32137,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
+    f(35845,9,4,b's',65535,0,255,b'S',0,0), // share_key
     // envoy.extensions.filters.network.set_filter_state.v3.Config
-    f(35987,17,1,b'm',218,2,255,b'S',0,0), // on_new_connection
-    f(36004,27,2,b'm',218,2,255,b'S',0,0), // on_downstream_tls_handshake
-    f(36031,18,3,b'm',218,2,255,b'S',0,0), // on_downstream_data
+    f(35913,17,1,b'm',218,2,255,b'S',0,0), // on_new_connection
+    f(35930,27,2,b'm',218,2,255,b'S',0,0), // on_downstream_tls_handshake
+    f(35957,18,3,b'm',218,2,255,b'S',0,0), // on_downstream_data
     // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    f(22662,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22588,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(36161,23,3,b'm',364,4,255,b'I',21067,34), // downstream_idle_timeout
-    f(36184,21,4,b'm',364,4,255,b'I',21067,34), // upstream_idle_timeout
+    f(36087,23,3,b'm',364,4,255,b'I',21067,34), // downstream_idle_timeout
+    f(36110,21,4,b'm',364,4,255,b'I',21067,34), // upstream_idle_timeout
     f(4311,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(36205,20,7,b'm',374,4,255,b'S',0,0), // max_connect_attempts
+    f(36131,20,7,b'm',374,4,255,b'S',0,0), // max_connect_attempts
     f(17519,12,8,b'm',364,4,255,b'S',0,0), // idle_timeout
-    f(26314,14,9,b'm',119,4,255,b'I',26255,59), // metadata_match
-    f(26238,17,10,b'm',253,4,0,b'S',0,0), // weighted_clusters
-    f(26613,11,11,b'm',351,2,255,b'I',36225,78), // hash_policy
-    f(36303,16,12,b'm',252,4,255,b'S',0,0), // tunneling_config
-    f(36319,34,13,b'm',364,4,255,b'S',0,0), // max_downstream_connection_duration
-    f(36452,9,14,b'm',65535,4,255,b'R',36353,99), // on_demand
-    f(34492,25,15,b'm',364,4,255,b'S',0,0), // access_log_flush_interval
-    f(36461,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(34548,18,17,b'm',251,4,255,b'S',0,0), // access_log_options
-    f(36490,15,18,b'm',94,4,255,b'S',0,0), // backoff_options
-    f(36592,19,19,b'm',146,2,255,b'R',36505,87), // proxy_protocol_tlvs
-    f(36611,52,20,b'm',357,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(36663,21,21,b'e',40,0,255,b'S',0,0), // upstream_connect_mode
-    f(36684,20,22,b'm',374,4,255,b'S',0,0), // max_early_data_bytes
-    f(36748,31,23,b'e',65535,0,255,b'R',36704,44), // proxy_protocol_tlv_merge_policy
-    f(36779,17,24,b'm',361,4,255,b'S',0,0), // check_drain_close
+    f(26240,14,9,b'm',119,4,255,b'I',26181,59), // metadata_match
+    f(26164,17,10,b'm',253,4,0,b'S',0,0), // weighted_clusters
+    f(26539,11,11,b'm',351,2,255,b'I',36151,78), // hash_policy
+    f(36229,16,12,b'm',252,4,255,b'S',0,0), // tunneling_config
+    f(36245,34,13,b'm',364,4,255,b'S',0,0), // max_downstream_connection_duration
+    f(36378,9,14,b'm',65535,4,255,b'R',36279,99), // on_demand
+    f(34418,25,15,b'm',364,4,255,b'S',0,0), // access_log_flush_interval
+    f(36387,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(34474,18,17,b'm',251,4,255,b'S',0,0), // access_log_options
+    f(36416,15,18,b'm',94,4,255,b'S',0,0), // backoff_options
+    f(36518,19,19,b'm',146,2,255,b'R',36431,87), // proxy_protocol_tlvs
+    f(36537,52,20,b'm',357,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(36589,21,21,b'e',40,0,255,b'S',0,0), // upstream_connect_mode
+    f(36610,20,22,b'm',374,4,255,b'S',0,0), // max_early_data_bytes
+    f(36674,31,23,b'e',65535,0,255,b'R',36630,44), // proxy_protocol_tlv_merge_policy
+    f(36705,17,24,b'm',361,4,255,b'S',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(34492,25,1,b'm',364,4,255,b'S',0,0), // access_log_flush_interval
-    f(36461,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(36870,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
+    f(34418,25,1,b'm',364,4,255,b'S',0,0), // access_log_flush_interval
+    f(36387,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(36796,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
     f(2003,8,1,b's',65535,0,255,b'S',0,0), // hostname
-    f(36965,8,2,b'b',65535,0,255,b'S',0,0), // use_post
-    f(35839,14,3,b'm',109,2,255,b'S',0,0), // headers_to_add
-    f(36973,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
-    f(36999,9,5,b's',65535,0,255,b'S',0,0), // post_path
-    f(37008,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
-    f(33813,20,7,b'm',245,4,255,b'S',0,0), // request_id_extension
-    f(37035,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
-    f(37052,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
-    f(19743,10,10,b'm',148,2,255,b'R',37075,76), // formatters
+    f(36891,8,2,b'b',65535,0,255,b'S',0,0), // use_post
+    f(35765,14,3,b'm',109,2,255,b'S',0,0), // headers_to_add
+    f(36899,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
+    f(36925,9,5,b's',65535,0,255,b'S',0,0), // post_path
+    f(36934,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
+    f(33739,20,7,b'm',245,4,255,b'S',0,0), // request_id_extension
+    f(36961,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
+    f(36978,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
+    f(19743,10,10,b'm',148,2,255,b'R',37001,76), // formatters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
     f(7225,8,1,b'm',254,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
-    f(26314,14,3,b'm',119,4,255,b'I',26255,59), // metadata_match
+    f(26240,14,3,b'm',119,4,255,b'I',26181,59), // metadata_match
     // envoy.extensions.formatter.metadata.v3.Metadata
     // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
     // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    f(28004,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(37494,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
-    f(37535,18,3,b'm',354,4,255,b'S',0,0), // reject_with_status
+    f(27930,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(37420,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
+    f(37461,18,3,b'm',354,4,255,b'S',0,0), // reject_with_status
     // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    f(33436,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(37613,17,2,b'm',259,4,255,b'S',0,0), // xff_trusted_cidrs
-    f(33576,15,3,b'm',361,4,255,b'S',0,0), // skip_xff_append
+    f(33362,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(37539,17,2,b'm',259,4,255,b'S',0,0), // xff_trusted_cidrs
+    f(33502,15,3,b'm',361,4,255,b'S',0,0), // skip_xff_append
     // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    f(37696,5,1,b'm',97,2,255,b'S',0,0), // cidrs
+    f(37622,5,1,b'm',97,2,255,b'S',0,0), // cidrs
     // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
     f(11257,20,1,b'm',263,4,0,b'S',0,0), // zone_aware_lb_config
@@ -3818,21 +3817,21 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(12068,15,1,b'm',357,4,255,b'I',11963,105), // routing_enabled
     f(12083,16,2,b'm',375,4,255,b'I',11963,105), // min_cluster_size
     f(12099,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
-    f(38061,29,4,b'b',65535,0,255,b'R',38021,40), // force_locality_direct_routing
-    f(38090,16,5,b'm',65535,4,255,b'R',38021,40), // force_local_zone
-    f(38106,14,6,b'e',65535,0,255,b'R',38021,40), // locality_basis
+    f(37987,29,4,b'b',65535,0,255,b'R',37947,40), // force_locality_direct_routing
+    f(38016,16,5,b'm',65535,4,255,b'R',37947,40), // force_local_zone
+    f(38032,14,6,b'e',65535,0,255,b'R',37947,40), // locality_basis
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
     f(12291,12,1,b'm',374,4,255,b'S',0,0), // choice_count
     f(12303,19,2,b'm',132,4,255,b'S',0,0), // active_request_bias
     f(12386,17,3,b'm',65535,4,255,b'R',12322,64), // slow_start_config
-    f(38190,18,4,b'm',261,4,255,b'S',0,0), // locality_lb_config
-    f(38208,16,5,b'm',361,4,255,b'S',0,0), // enable_full_scan
-    f(38224,16,6,b'e',41,0,255,b'S',0,0), // selection_method
+    f(38116,18,4,b'm',261,4,255,b'S',0,0), // locality_lb_config
+    f(38134,16,5,b'm',361,4,255,b'S',0,0), // enable_full_scan
+    f(38150,16,6,b'e',41,0,255,b'S',0,0), // selection_method
     // envoy.extensions.load_balancing_policies.random.v3.Random
-    f(38190,18,1,b'm',261,4,255,b'S',0,0), // locality_lb_config
+    f(38116,18,1,b'm',261,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
     f(12386,17,1,b'm',65535,4,255,b'R',12322,64), // slow_start_config
-    f(38190,18,2,b'm',261,4,255,b'S',0,0), // locality_lb_config
+    f(38116,18,2,b'm',261,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
@@ -3845,246 +3844,246 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
     // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
     // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    f(35112,11,1,b'm',97,2,255,b'S',0,0), // cidr_ranges
-    f(22662,11,2,b's',65535,0,255,b'I',39102,84), // stat_prefix
+    f(35038,11,1,b'm',97,2,255,b'S',0,0), // cidr_ranges
+    f(22588,11,2,b's',65535,0,255,b'I',39028,84), // stat_prefix
     // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
     f(14937,9,1,b'm',91,2,255,b'S',0,0), // resolvers
     f(14946,20,2,b'm',102,4,255,b'S',0,0), // dns_resolver_options
-    f(39255,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
-    f(39280,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
-    f(39343,15,5,b'm',374,4,255,b'I',39306,37), // udp_max_queries
-    f(39358,21,6,b'm',375,4,255,b'S',0,0), // query_timeout_seconds
-    f(39379,11,7,b'm',374,4,255,b'S',0,0), // query_tries
-    f(39390,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
-    f(39408,22,9,b'm',374,4,255,b'S',0,0), // edns0_max_payload_size
-    f(39430,24,10,b'm',364,4,255,b'I',39306,37), // max_udp_channel_duration
-    f(39454,25,11,b'b',65535,0,255,b'I',39306,37), // reinit_channel_on_timeout
-    f(39545,14,12,b'm',374,4,255,b'I',39479,66), // qcache_max_ttl
+    f(39181,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
+    f(39206,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
+    f(39269,15,5,b'm',374,4,255,b'I',39232,37), // udp_max_queries
+    f(39284,21,6,b'm',375,4,255,b'S',0,0), // query_timeout_seconds
+    f(39305,11,7,b'm',374,4,255,b'S',0,0), // query_tries
+    f(39316,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
+    f(39334,22,9,b'm',374,4,255,b'S',0,0), // edns0_max_payload_size
+    f(39356,24,10,b'm',364,4,255,b'I',39232,37), // max_udp_channel_duration
+    f(39380,25,11,b'b',65535,0,255,b'I',39232,37), // reinit_channel_on_timeout
+    f(39471,14,12,b'm',374,4,255,b'I',39405,66), // qcache_max_ttl
     // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
     f(18727,11,1,b'm',374,4,255,b'S',0,0), // num_retries
-    f(39671,20,2,b'm',374,4,255,b'I',39640,31), // num_resolver_threads
+    f(39597,20,2,b'm',374,4,255,b'I',39566,31), // num_resolver_threads
     // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
     f(14937,9,1,b'm',91,2,255,b'S',0,0), // resolvers
-    f(39843,12,2,b'm',65535,4,255,b'R',39764,79), // dns_over_tls
-    f(39936,14,3,b'm',65535,4,255,b'R',39855,81), // dns_over_https
-    f(40002,13,4,b'b',65535,0,255,b'R',39950,52), // enable_dnssec
-    f(40015,10,5,b'm',374,4,255,b'I',39479,66), // cache_size
-    f(39671,20,6,b'm',374,4,255,b'I',39640,31), // num_resolver_threads
-    f(40025,17,7,b'm',361,4,255,b'S',0,0), // use_system_config
-    f(40042,13,8,b'm',364,4,255,b'S',0,0), // query_timeout
-    f(39379,11,9,b'm',374,4,255,b'S',0,0), // query_tries
+    f(39769,12,2,b'm',65535,4,255,b'R',39690,79), // dns_over_tls
+    f(39862,14,3,b'm',65535,4,255,b'R',39781,81), // dns_over_https
+    f(39928,13,4,b'b',65535,0,255,b'R',39876,52), // enable_dnssec
+    f(39941,10,5,b'm',374,4,255,b'I',39405,66), // cache_size
+    f(39597,20,6,b'm',374,4,255,b'I',39566,31), // num_resolver_threads
+    f(39951,17,7,b'm',361,4,255,b'S',0,0), // use_system_config
+    f(39968,13,8,b'm',364,4,255,b'S',0,0), // query_timeout
+    f(39305,11,9,b'm',374,4,255,b'S',0,0), // query_tries
     // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    f(40121,13,1,b's',65535,0,255,b'S',0,0), // path_template
+    f(40047,13,1,b's',65535,0,255,b'S',0,0), // path_template
     // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    f(40204,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
+    f(40130,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
     // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    f(40280,17,1,b'm',361,4,255,b'S',0,0), // pack_trace_reason
-    f(40356,33,2,b'm',361,4,255,b'I',40297,59), // use_request_id_for_trace_sampling
+    f(40206,17,1,b'm',361,4,255,b'S',0,0), // pack_trace_reason
+    f(40282,33,2,b'm',361,4,255,b'I',40223,59), // use_request_id_for_trace_sampling
     // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    f(40459,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
+    f(40385,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
     // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    f(40563,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
+    f(40489,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
     // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    f(40660,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
-    f(40702,27,2,b'm',65535,4,255,b'R',40679,23), // max_heap_size_bytes_runtime
+    f(40586,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
+    f(40628,27,2,b'm',65535,4,255,b'R',40605,23), // max_heap_size_bytes_runtime
     // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
     f(14827,8,1,b's',65535,0,255,b'S',0,0), // filename
     // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
     f(7822,6,1,b'm',126,4,255,b'S',0,0), // config
     f(9697,16,2,b'm',147,4,255,b'S',0,0), // transport_socket
-    f(40974,25,3,b'b',65535,0,255,b'I',40890,84), // allow_unspecified_address
-    f(41063,15,4,b'b',65535,0,255,b'I',40999,64), // tlv_as_pool_key
+    f(40900,25,3,b'b',65535,0,255,b'I',40816,84), // allow_unspecified_address
+    f(40989,15,4,b'b',65535,0,255,b'I',40925,64), // tlv_as_pool_key
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(41206,10,1,b'm',100,4,255,b'S',0,0), // trusted_ca
-    f(41216,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(41239,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
-    f(41328,36,6,b'm',361,4,255,b'R',41262,66), // require_signed_certificate_timestamp
-    f(41364,3,7,b'm',100,4,255,b'S',0,0), // crl
-    f(41367,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
-    f(41392,23,9,b'm',334,2,255,b'S',0,0), // match_subject_alt_names
-    f(41415,24,10,b'e',42,0,255,b'S',0,0), // trust_chain_verification
+    f(41132,10,1,b'm',100,4,255,b'S',0,0), // trusted_ca
+    f(41142,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(41165,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
+    f(41254,36,6,b'm',361,4,255,b'R',41188,66), // require_signed_certificate_timestamp
+    f(41290,3,7,b'm',100,4,255,b'S',0,0), // crl
+    f(41293,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
+    f(41318,23,9,b'm',334,2,255,b'S',0,0), // match_subject_alt_names
+    f(41341,24,10,b'e',42,0,255,b'S',0,0), // trust_chain_verification
     f(14880,17,11,b'm',150,4,255,b'S',0,0), // watched_directory
-    f(41439,23,12,b'm',148,4,255,b'S',0,0), // custom_validator_config
-    f(41520,32,13,b'm',65535,4,255,b'R',41462,58), // ca_certificate_provider_instance
-    f(41552,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
-    f(41577,29,15,b'm',298,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(41606,16,16,b'm',374,4,255,b'S',0,0), // max_verify_depth
-    f(41738,17,17,b'm',65535,4,255,b'R',41622,116), // system_root_certs
-    f(41755,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
+    f(41365,23,12,b'm',148,4,255,b'S',0,0), // custom_validator_config
+    f(41446,32,13,b'm',65535,4,255,b'R',41388,58), // ca_certificate_provider_instance
+    f(41478,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
+    f(41503,29,15,b'm',298,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(41532,16,16,b'm',374,4,255,b'S',0,0), // max_verify_depth
+    f(41664,17,17,b'm',65535,4,255,b'R',41548,116), // system_root_certs
+    f(41681,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(41836,10,1,b'm',301,4,255,b'S',0,0), // tls_params
-    f(41846,16,2,b'm',299,2,255,b'S',0,0), // tls_certificates
-    f(41862,18,3,b'm',290,4,0,b'S',0,0), // validation_context
-    f(41880,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(41894,34,6,b'm',296,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(41928,36,7,b'm',296,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(41964,27,8,b'm',292,4,0,b'S',0,0), // combined_validation_context
-    f(42085,36,9,b'm',65535,4,255,b'R',41991,94), // tls_certificate_certificate_provider
-    f(42219,39,10,b'm',65535,4,0,b'R',42121,98), // validation_context_certificate_provider
-    f(42258,45,11,b'm',65535,4,255,b'R',41991,94), // tls_certificate_certificate_provider_instance
-    f(42303,48,12,b'm',65535,4,0,b'R',42121,98), // validation_context_certificate_provider_instance
-    f(42445,17,13,b'm',148,4,255,b'R',42351,94), // custom_handshaker
-    f(42462,33,14,b'm',65535,4,255,b'R',41991,94), // tls_certificate_provider_instance
-    f(42495,7,15,b'm',300,4,255,b'S',0,0), // key_log
-    f(42635,31,16,b'm',148,4,255,b'R',42502,133), // custom_tls_certificate_selector
+    f(41762,10,1,b'm',301,4,255,b'S',0,0), // tls_params
+    f(41772,16,2,b'm',299,2,255,b'S',0,0), // tls_certificates
+    f(41788,18,3,b'm',290,4,0,b'S',0,0), // validation_context
+    f(41806,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(41820,34,6,b'm',296,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(41854,36,7,b'm',296,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(41890,27,8,b'm',292,4,0,b'S',0,0), // combined_validation_context
+    f(42011,36,9,b'm',65535,4,255,b'R',41917,94), // tls_certificate_certificate_provider
+    f(42145,39,10,b'm',65535,4,0,b'R',42047,98), // validation_context_certificate_provider
+    f(42184,45,11,b'm',65535,4,255,b'R',41917,94), // tls_certificate_certificate_provider_instance
+    f(42229,48,12,b'm',65535,4,0,b'R',42047,98), // validation_context_certificate_provider_instance
+    f(42371,17,13,b'm',148,4,255,b'R',42277,94), // custom_handshaker
+    f(42388,33,14,b'm',65535,4,255,b'R',41917,94), // tls_certificate_provider_instance
+    f(42421,7,15,b'm',300,4,255,b'S',0,0), // key_log
+    f(42561,31,16,b'm',148,4,255,b'R',42428,133), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(42761,26,1,b'm',290,4,255,b'S',0,0), // default_validation_context
-    f(41928,36,2,b'm',296,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(42219,39,3,b'm',65535,4,255,b'R',42787,76), // validation_context_certificate_provider
-    f(42303,48,4,b'm',65535,4,255,b'R',42787,76), // validation_context_certificate_provider_instance
+    f(42687,26,1,b'm',290,4,255,b'S',0,0), // default_validation_context
+    f(41854,36,2,b'm',296,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(42145,39,3,b'm',65535,4,255,b'R',42713,76), // validation_context_certificate_provider
+    f(42229,48,4,b'm',65535,4,255,b'R',42713,76), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(42925,18,1,b'm',291,4,255,b'S',0,0), // common_tls_context
-    f(42943,26,2,b'm',361,4,255,b'S',0,0), // require_client_certificate
-    f(43056,11,3,b'm',361,4,255,b'R',42969,87), // require_sni
-    f(43067,19,4,b'm',302,4,0,b'S',0,0), // session_ticket_keys
-    f(43086,37,5,b'm',296,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
-    f(43123,15,6,b'm',364,4,255,b'S',0,0), // session_timeout
-    f(43138,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(43174,18,8,b'e',43,0,255,b'S',0,0), // ocsp_staple_policy
-    f(43192,31,9,b'm',361,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
-    f(43223,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(43258,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
+    f(42851,18,1,b'm',291,4,255,b'S',0,0), // common_tls_context
+    f(42869,26,2,b'm',361,4,255,b'S',0,0), // require_client_certificate
+    f(42982,11,3,b'm',361,4,255,b'R',42895,87), // require_sni
+    f(42993,19,4,b'm',302,4,0,b'S',0,0), // session_ticket_keys
+    f(43012,37,5,b'm',296,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
+    f(43049,15,6,b'm',364,4,255,b'S',0,0), // session_timeout
+    f(43064,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(43100,18,8,b'e',43,0,255,b'S',0,0), // ocsp_staple_policy
+    f(43118,31,9,b'm',361,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
+    f(43149,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(43184,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    f(43346,13,1,b'm',295,2,255,b'S',0,0), // trust_domains
-    f(43359,13,2,b'm',100,4,255,b'S',0,0), // trust_bundles
+    f(43272,13,1,b'm',295,2,255,b'S',0,0), // trust_domains
+    f(43285,13,2,b'm',100,4,255,b'S',0,0), // trust_bundles
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43451,12,2,b'm',100,4,255,b'S',0,0), // trust_bundle
-    f(43528,21,3,b's',65535,0,255,b'R',43463,65), // workload_trust_domain
+    f(43377,12,2,b'm',100,4,255,b'S',0,0), // trust_bundle
+    f(43454,21,3,b's',65535,0,255,b'R',43389,65), // workload_trust_domain
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43606,10,2,b'm',98,4,255,b'S',0,0), // sds_config
+    f(43532,10,2,b'm',98,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43664,15,2,b'm',299,4,0,b'S',0,0), // tls_certificate
-    f(43067,19,3,b'm',302,4,0,b'S',0,0), // session_ticket_keys
-    f(41862,18,4,b'm',290,4,0,b'S',0,0), // validation_context
-    f(43729,14,5,b'm',65535,4,0,b'R',43679,50), // generic_secret
+    f(43590,15,2,b'm',299,4,0,b'S',0,0), // tls_certificate
+    f(42993,19,3,b'm',302,4,0,b'S',0,0), // session_ticket_keys
+    f(41788,18,4,b'm',290,4,0,b'S',0,0), // validation_context
+    f(43655,14,5,b'm',65535,4,0,b'R',43605,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(43806,8,1,b'e',44,0,255,b'S',0,0), // san_type
-    f(29679,7,2,b'm',334,4,255,b'S',0,0), // matcher
-    f(43814,3,3,b's',65535,0,255,b'S',0,0), // oid
+    f(43732,8,1,b'e',44,0,255,b'S',0,0), // san_type
+    f(29605,7,2,b'm',334,4,255,b'S',0,0), // matcher
+    f(43740,3,3,b's',65535,0,255,b'S',0,0), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(43873,17,1,b'm',100,4,255,b'S',0,0), // certificate_chain
-    f(43890,11,2,b'm',100,12,255,b'S',0,0), // private_key
-    f(44016,8,3,b'm',100,12,255,b'R',43901,115), // password
-    f(44024,11,4,b'm',100,4,255,b'S',0,0), // ocsp_staple
-    f(44126,28,5,b'm',100,2,255,b'R',44035,91), // signed_certificate_timestamp
-    f(44224,20,6,b'm',65535,4,255,b'R',44154,70), // private_key_provider
+    f(43799,17,1,b'm',100,4,255,b'S',0,0), // certificate_chain
+    f(43816,11,2,b'm',100,12,255,b'S',0,0), // private_key
+    f(43942,8,3,b'm',100,12,255,b'R',43827,115), // password
+    f(43950,11,4,b'm',100,4,255,b'S',0,0), // ocsp_staple
+    f(44052,28,5,b'm',100,2,255,b'R',43961,91), // signed_certificate_timestamp
+    f(44150,20,6,b'm',65535,4,255,b'R',44080,70), // private_key_provider
     f(14880,17,7,b'm',150,4,255,b'S',0,0), // watched_directory
-    f(44319,6,8,b'm',100,12,255,b'R',44244,75), // pkcs12
-    f(41836,10,9,b'm',301,4,255,b'R',44325,118), // tls_params
+    f(44245,6,8,b'm',100,12,255,b'R',44170,75), // pkcs12
+    f(41762,10,9,b'm',301,4,255,b'R',44251,118), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(44494,19,2,b'm',97,2,255,b'S',0,0), // local_address_range
-    f(44513,20,3,b'm',97,2,255,b'S',0,0), // remote_address_range
+    f(44420,19,2,b'm',97,2,255,b'S',0,0), // local_address_range
+    f(44439,20,3,b'm',97,2,255,b'S',0,0), // remote_address_range
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(44588,28,1,b'e',45,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(44616,28,2,b'e',45,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(44644,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(44657,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(44668,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
-    f(44799,19,6,b'e',65535,2,255,b'R',44688,111), // compliance_policies
+    f(44514,28,1,b'e',45,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(44542,28,2,b'e',45,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(44570,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(44583,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(44594,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
+    f(44725,19,6,b'e',65535,2,255,b'R',44614,111), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    f(44880,4,1,b'm',100,10,255,b'S',0,0), // keys
+    f(44806,4,1,b'm',100,10,255,b'S',0,0), // keys
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(42925,18,1,b'm',291,4,255,b'S',0,0), // common_tls_context
-    f(44944,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(45032,19,3,b'b',65535,0,255,b'R',44947,85), // allow_renegotiation
-    f(45051,16,4,b'm',374,4,255,b'S',0,0), // max_session_keys
-    f(45157,21,5,b'm',361,4,255,b'I',45067,90), // enforce_rsa_key_usage
-    f(45178,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(45191,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(42851,18,1,b'm',291,4,255,b'S',0,0), // common_tls_context
+    f(44870,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(44958,19,3,b'b',65535,0,255,b'R',44873,85), // allow_renegotiation
+    f(44977,16,4,b'm',374,4,255,b'S',0,0), // max_session_keys
+    f(45083,21,5,b'm',361,4,255,b'I',44993,90), // enforce_rsa_key_usage
+    f(45104,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(45117,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
     f(9802,28,1,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
     f(10427,30,2,b'm',149,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(45268,20,3,b'm',306,4,0,b'S',0,0), // explicit_http_config
-    f(45288,30,4,b'm',307,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(45318,11,5,b'm',305,4,0,b'S',0,0), // auto_config
-    f(33245,12,6,b'm',242,2,255,b'R',45329,82), // http_filters
-    f(45411,24,7,b'm',148,4,255,b'R',0,0), // header_validation_config
+    f(45194,20,3,b'm',306,4,0,b'S',0,0), // explicit_http_config
+    f(45214,30,4,b'm',307,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(45244,11,5,b'm',305,4,0,b'S',0,0), // auto_config
+    f(33171,12,6,b'm',242,2,255,b'R',45255,82), // http_filters
+    f(45337,24,7,b'm',148,4,255,b'R',0,0), // header_validation_config
     f(7479,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
-    f(26959,23,9,b'm',198,2,255,b'R',0,0), // request_mirror_policies
-    f(26613,11,10,b'm',191,2,255,b'R',0,0), // hash_policy
+    f(26885,23,9,b'm',198,2,255,b'R',0,0), // request_mirror_policies
+    f(26539,11,10,b'm',191,2,255,b'R',0,0), // hash_policy
     f(15328,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
     f(9362,21,1,b'm',111,4,255,b'S',0,0), // http_protocol_options
     f(9383,22,2,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(34151,22,3,b'm',65535,4,255,b'R',34128,23), // http3_protocol_options
-    f(45504,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(34077,22,3,b'm',65535,4,255,b'R',34054,23), // http3_protocol_options
+    f(45430,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
     f(9362,21,1,b'm',111,4,0,b'S',0,0), // http_protocol_options
     f(9383,22,2,b'm',114,4,0,b'S',0,0), // http2_protocol_options
-    f(34151,22,3,b'm',65535,4,0,b'R',34128,23), // http3_protocol_options
+    f(34077,22,3,b'm',65535,4,0,b'R',34054,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
     f(9362,21,1,b'm',111,4,255,b'S',0,0), // http_protocol_options
     f(9383,22,2,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(34151,22,3,b'm',65535,4,255,b'R',34128,23), // http3_protocol_options
+    f(34077,22,3,b'm',65535,4,255,b'R',34054,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
     f(2913,4,1,b'm',122,4,255,b'S',0,0), // node
-    f(45736,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(45744,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(45768,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(45794,25,5,b'm',309,1,255,b'S',0,0), // initial_resource_versions
-    f(45819,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(45833,12,7,b'm',377,4,255,b'S',0,0), // error_detail
-    f(45845,27,8,b'm',320,2,255,b'S',0,0), // resource_locators_subscribe
-    f(45872,29,9,b'm',320,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(45662,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(45670,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(45694,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(45720,25,5,b'm',309,1,255,b'S',0,0), // initial_resource_versions
+    f(45745,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(45759,12,7,b'm',377,4,255,b'S',0,0), // error_detail
+    f(45771,27,8,b'm',320,2,255,b'S',0,0), // resource_locators_subscribe
+    f(45798,29,9,b'm',320,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(46027,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(46046,9,2,b'm',317,2,255,b'S',0,0), // resources
-    f(45736,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(46055,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(46060,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(46077,13,7,b'm',99,4,255,b'S',0,0), // control_plane
-    f(46090,22,8,b'm',322,2,255,b'S',0,0), // removed_resource_names
-    f(46112,15,9,b'm',319,2,255,b'S',0,0), // resource_errors
+    f(45953,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(45972,9,2,b'm',317,2,255,b'S',0,0), // resources
+    f(45662,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(45981,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(45986,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(46003,13,7,b'm',99,4,255,b'S',0,0), // control_plane
+    f(46016,22,8,b'm',322,2,255,b'S',0,0), // removed_resource_names
+    f(46038,15,9,b'm',319,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
     f(2913,4,2,b'm',122,4,255,b'S',0,0), // node
-    f(46170,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(45736,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(45819,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(45833,12,6,b'm',377,4,255,b'S',0,0), // error_detail
-    f(46184,17,7,b'm',320,2,255,b'S',0,0), // resource_locators
+    f(46096,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(45662,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(45745,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(45759,12,6,b'm',377,4,255,b'S',0,0), // error_detail
+    f(46110,17,7,b'm',320,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(46046,9,2,b'm',360,2,255,b'S',0,0), // resources
-    f(46245,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(45736,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(46055,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(46077,13,6,b'm',99,4,255,b'S',0,0), // control_plane
-    f(46112,15,7,b'm',319,2,255,b'S',0,0), // resource_errors
+    f(45972,9,2,b'm',360,2,255,b'S',0,0), // resources
+    f(46171,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(45662,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(45981,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(46003,13,6,b'm',99,4,255,b'S',0,0), // control_plane
+    f(46038,15,7,b'm',319,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(46305,10,1,b'm',315,4,0,b'S',0,0), // constraint
-    f(46315,14,2,b'm',314,4,0,b'S',0,0), // or_constraints
-    f(46329,15,3,b'm',314,4,0,b'S',0,0), // and_constraints
-    f(46344,15,4,b'm',313,4,0,b'S',0,0), // not_constraints
+    f(46231,10,1,b'm',315,4,0,b'S',0,0), // constraint
+    f(46241,14,2,b'm',314,4,0,b'S',0,0), // or_constraints
+    f(46255,15,3,b'm',314,4,0,b'S',0,0), // and_constraints
+    f(46270,15,4,b'm',313,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(46428,11,1,b'm',313,2,255,b'S',0,0), // constraints
+    f(46354,11,1,b'm',313,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(46510,6,3,b'm',316,4,0,b'S',0,0), // exists
+    f(46436,6,3,b'm',316,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(46629,8,2,b'm',360,4,255,b'S',0,0), // resource
+    f(46555,8,2,b'm',360,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(46637,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(27880,3,6,b'm',364,4,255,b'S',0,0), // ttl
-    f(46644,13,7,b'm',318,4,255,b'S',0,0), // cache_control
-    f(46657,13,8,b'm',322,4,255,b'S',0,0), // resource_name
+    f(46563,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(27806,3,6,b'm',364,4,255,b'S',0,0), // ttl
+    f(46570,13,7,b'm',318,4,255,b'S',0,0), // cache_control
+    f(46583,13,8,b'm',322,4,255,b'S',0,0), // resource_name
     f(9747,8,9,b'm',119,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(46718,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(46644,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(46657,13,1,b'm',322,4,255,b'S',0,0), // resource_name
-    f(45833,12,2,b'm',377,4,255,b'S',0,0), // error_detail
+    f(46583,13,1,b'm',322,4,255,b'S',0,0), // resource_name
+    f(45759,12,2,b'm',377,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(18267,18,2,b'm',321,1,255,b'S',0,0), // dynamic_parameters
@@ -4093,74 +4092,74 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(46916,29,2,b'm',313,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(46842,29,2,b'm',313,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.type.matcher.v3.DoubleMatcher
-    f(46980,5,1,b'm',349,4,0,b'I',6831,36), // range
-    f(46985,5,2,b'd',65535,4,0,b'I',6831,36), // exact
+    f(46906,5,1,b'm',349,4,0,b'I',6831,36), // range
+    f(46911,5,2,b'd',65535,4,0,b'I',6831,36), // exact
     // envoy.type.matcher.v3.FilterStateMatcher
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(24863,12,2,b'm',334,4,0,b'S',0,0), // string_match
-    f(47075,13,3,b'm',65535,4,0,b'R',47030,45), // address_match
+    f(24789,12,2,b'm',334,4,0,b'S',0,0), // string_match
+    f(47001,13,3,b'm',65535,4,0,b'R',46956,45), // address_match
     // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    f(28004,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(27930,11,1,b's',65535,0,255,b'S',0,0), // header_name
     // envoy.type.matcher.v3.ListMatcher
-    f(47170,6,1,b'm',335,4,0,b'I',6831,36), // one_of
+    f(47096,6,1,b'm',335,4,0,b'I',6831,36), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(47215,8,1,b'm',334,2,255,b'S',0,0), // patterns
+    f(47141,8,1,b'm',334,2,255,b'S',0,0), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3142,6,1,b's',65535,0,255,b'I',6831,36), // filter
     f(131,4,2,b'm',329,2,255,b'I',6831,36), // path
     f(2972,5,3,b'm',335,4,255,b'I',6831,36), // value
-    f(47260,6,4,b'b',65535,0,255,b'I',6831,36), // invert
+    f(47186,6,4,b'b',65535,0,255,b'I',6831,36), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
     f(12978,3,1,b's',65535,4,0,b'I',6831,36), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(47346,14,1,b'm',335,2,255,b'I',6831,36), // value_matchers
+    f(47272,14,1,b'm',335,2,255,b'I',6831,36), // value_matchers
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(47405,7,1,b'm',332,4,255,b'S',0,0), // pattern
-    f(47412,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(47331,7,1,b'm',332,4,255,b'S',0,0), // pattern
+    f(47338,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(47522,10,1,b'm',333,4,0,b'I',47458,64), // google_re2
-    f(24090,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(47448,10,1,b'm',333,4,0,b'I',47384,64), // google_re2
+    f(24016,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(47576,16,1,b'm',374,4,255,b'I',6831,36), // max_program_size
+    f(47502,16,1,b'm',374,4,255,b'I',6831,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(46985,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(28995,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(47627,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29042,10,5,b'm',332,4,0,b'S',0,0), // safe_regex
-    f(47633,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(47644,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(47704,6,8,b'm',380,4,0,b'R',47652,52), // custom
+    f(46911,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(28921,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(47553,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(28968,10,5,b'm',332,4,0,b'S',0,0), // safe_regex
+    f(47559,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(47570,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(47630,6,8,b'm',380,4,0,b'R',47578,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(47744,10,1,b'm',336,4,0,b'I',6831,36), // null_match
-    f(47754,12,2,b'm',323,4,0,b'I',6831,36), // double_match
-    f(24863,12,3,b'm',334,4,0,b'I',6831,36), // string_match
-    f(47766,10,4,b'b',65535,4,0,b'I',6831,36), // bool_match
-    f(25101,13,5,b'b',65535,4,0,b'I',6831,36), // present_match
-    f(47776,10,6,b'm',326,4,0,b'I',6831,36), // list_match
-    f(23422,8,7,b'm',330,4,0,b'I',6831,36), // or_match
+    f(47670,10,1,b'm',336,4,0,b'I',6831,36), // null_match
+    f(47680,12,2,b'm',323,4,0,b'I',6831,36), // double_match
+    f(24789,12,3,b'm',334,4,0,b'I',6831,36), // string_match
+    f(47692,10,4,b'b',65535,4,0,b'I',6831,36), // bool_match
+    f(25027,13,5,b'b',65535,4,0,b'I',6831,36), // present_match
+    f(47702,10,6,b'm',326,4,0,b'I',6831,36), // list_match
+    f(23348,8,7,b'm',330,4,0,b'I',6831,36), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
     f(12978,3,1,b's',65535,0,255,b'I',6831,36), // key
     f(131,4,2,b'm',338,2,255,b'I',6831,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
     f(12978,3,1,b's',65535,4,0,b'I',6831,36), // key
-    f(47910,5,2,b'u',65535,4,0,b'I',6831,36), // index
+    f(47836,5,2,b'u',65535,4,0,b'I',6831,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(47950,7,1,b'm',342,4,0,b'I',6831,36), // request
-    f(25434,5,2,b'm',343,4,0,b'I',6831,36), // route
+    f(47876,7,1,b'm',342,4,0,b'I',6831,36), // request
+    f(25360,5,2,b'm',343,4,0,b'I',6831,36), // route
     f(694,7,3,b'm',340,4,0,b'I',6831,36), // cluster
-    f(47957,4,4,b'm',341,4,0,b'I',6831,36), // host
+    f(47883,4,4,b'm',341,4,0,b'I',6831,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(48159,3,1,b's',65535,0,255,b'I',6831,36), // tag
-    f(48162,7,2,b'm',347,4,0,b'I',6831,36), // literal
-    f(48169,11,3,b'm',345,4,0,b'I',6831,36), // environment
-    f(48180,14,4,b'm',346,4,0,b'I',6831,36), // request_header
+    f(48085,3,1,b's',65535,0,255,b'I',6831,36), // tag
+    f(48088,7,2,b'm',347,4,0,b'I',6831,36), // literal
+    f(48095,11,3,b'm',345,4,0,b'I',6831,36), // environment
+    f(48106,14,4,b'm',346,4,0,b'I',6831,36), // request_header
     f(9747,8,5,b'm',348,4,0,b'I',6831,36), // metadata
     f(2972,5,6,b's',65535,4,0,b'I',6831,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
@@ -4172,41 +4171,41 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     // envoy.type.tracing.v3.CustomTag.Literal
     f(2972,5,1,b's',65535,0,255,b'I',6831,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(48354,4,1,b'm',339,4,255,b'I',6831,36), // kind
+    f(48280,4,1,b'm',339,4,255,b'I',6831,36), // kind
     f(12594,12,2,b'm',337,4,255,b'I',6831,36), // metadata_key
     f(18944,13,3,b's',65535,0,255,b'I',6831,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(48383,5,1,b'd',65535,0,255,b'I',6831,36), // start
-    f(48388,3,2,b'd',65535,0,255,b'I',6831,36), // end
+    f(48309,5,1,b'd',65535,0,255,b'I',6831,36), // start
+    f(48314,3,2,b'd',65535,0,255,b'I',6831,36), // end
     // envoy.type.v3.FractionalPercent
-    f(48422,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(48431,11,2,b'e',46,0,255,b'S',0,0), // denominator
+    f(48348,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(48357,11,2,b'e',46,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(27725,9,1,b'm',353,4,0,b'I',6831,36), // source_ip
-    f(27648,12,2,b'm',352,4,0,b'I',6831,36), // filter_state
+    f(27651,9,1,b'm',353,4,0,b'I',6831,36), // source_ip
+    f(27574,12,2,b'm',352,4,0,b'I',6831,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
     f(12978,3,1,b's',65535,0,255,b'I',6831,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(48559,4,1,b'e',47,0,255,b'S',0,0), // code
+    f(48485,4,1,b'e',47,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(48383,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(48388,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(48309,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(48314,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(48383,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(48388,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(48309,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(48314,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(48661,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(48673,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(48685,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(48587,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(48599,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(48611,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // envoy.type.v3.TokenBucket
     f(18662,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
-    f(48715,15,2,b'm',374,4,255,b'S',0,0), // tokens_per_fill
-    f(48730,13,3,b'm',364,4,255,b'S',0,0), // fill_interval
+    f(48641,15,2,b'm',374,4,255,b'S',0,0), // tokens_per_fill
+    f(48656,13,3,b'm',364,4,255,b'S',0,0), // fill_interval
     // google.protobuf.Any
-    f(45736,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(45662,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -4215,8 +4214,8 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(48864,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(48871,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(48790,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(48797,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -4225,34 +4224,34 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(49000,6,1,b'm',376,2,255,b'S',0,0), // values
+    f(48926,6,1,b'm',376,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(49055,6,1,b'm',372,1,255,b'S',0,0), // fields
+    f(48981,6,1,b'm',372,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',376,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(48864,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(48871,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(48790,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(48797,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(49195,10,1,b'e',48,4,0,b'S',0,0), // null_value
-    f(49205,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(49217,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(49229,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(49239,12,5,b'm',371,4,0,b'S',0,0), // struct_value
-    f(49251,10,6,b'm',369,4,0,b'S',0,0), // list_value
+    f(49121,10,1,b'e',48,4,0,b'S',0,0), // null_value
+    f(49131,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(49143,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(49155,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(49165,12,5,b'm',371,4,0,b'S',0,0), // struct_value
+    f(49177,10,6,b'm',369,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(48559,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(49278,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(48485,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(49204,7,2,b's',65535,0,255,b'S',0,0), // message
     f(3100,7,3,b'm',360,2,255,b'S',0,0), // details
     // xds.core.v3.ContextParams
-    f(49310,6,1,b'm',379,1,255,b'S',0,0), // params
+    f(49236,6,1,b'm',379,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
@@ -4260,408 +4259,408 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,2,b'm',360,4,255,b'S',0,0), // typed_config
     // xds.type.matcher.v3.Matcher
-    f(49412,12,1,b'm',382,4,0,b'S',0,0), // matcher_list
-    f(49424,12,2,b'm',387,4,0,b'S',0,0), // matcher_tree
-    f(49436,11,3,b'm',390,4,255,b'S',0,0), // on_no_match
+    f(49338,12,1,b'm',382,4,0,b'S',0,0), // matcher_list
+    f(49350,12,2,b'm',387,4,0,b'S',0,0), // matcher_tree
+    f(49362,11,3,b'm',390,4,255,b'S',0,0), // on_no_match
     // xds.type.matcher.v3.Matcher.MatcherList
-    f(49486,8,1,b'm',383,2,255,b'S',0,0), // matchers
+    f(49412,8,1,b'm',383,2,255,b'S',0,0), // matchers
     // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    f(49546,9,1,b'm',384,4,255,b'S',0,0), // predicate
-    f(49555,8,2,b'm',390,4,255,b'S',0,0), // on_match
+    f(49472,9,1,b'm',384,4,255,b'S',0,0), // predicate
+    f(49481,8,2,b'm',390,4,255,b'S',0,0), // on_match
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    f(49612,16,1,b'm',386,4,0,b'S',0,0), // single_predicate
-    f(49628,10,2,b'm',385,4,0,b'S',0,0), // or_matcher
-    f(49638,11,3,b'm',385,4,0,b'S',0,0), // and_matcher
-    f(49649,11,4,b'm',384,4,0,b'S',0,0), // not_matcher
+    f(49538,16,1,b'm',386,4,0,b'S',0,0), // single_predicate
+    f(49554,10,2,b'm',385,4,0,b'S',0,0), // or_matcher
+    f(49564,11,3,b'm',385,4,0,b'S',0,0), // and_matcher
+    f(49575,11,4,b'm',384,4,0,b'S',0,0), // not_matcher
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    f(49546,9,1,b'm',384,2,255,b'S',0,0), // predicate
+    f(49472,9,1,b'm',384,2,255,b'S',0,0), // predicate
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    f(49788,5,1,b'm',380,4,255,b'S',0,0), // input
-    f(49793,11,2,b'm',393,4,0,b'S',0,0), // value_match
-    f(49804,12,3,b'm',380,4,0,b'S',0,0), // custom_match
+    f(49714,5,1,b'm',380,4,255,b'S',0,0), // input
+    f(49719,11,2,b'm',393,4,0,b'S',0,0), // value_match
+    f(49730,12,3,b'm',380,4,0,b'S',0,0), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree
-    f(49788,5,1,b'm',380,4,255,b'S',0,0), // input
-    f(49855,15,2,b'm',388,4,0,b'S',0,0), // exact_match_map
-    f(49870,16,3,b'm',388,4,0,b'S',0,0), // prefix_match_map
-    f(49804,12,4,b'm',380,4,0,b'R',49886,55), // custom_match
+    f(49714,5,1,b'm',380,4,255,b'S',0,0), // input
+    f(49781,15,2,b'm',388,4,0,b'S',0,0), // exact_match_map
+    f(49796,16,3,b'm',388,4,0,b'S',0,0), // prefix_match_map
+    f(49730,12,4,b'm',380,4,0,b'R',49812,55), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    f(49989,3,1,b'm',389,1,255,b'S',0,0), // map
+    f(49915,3,1,b'm',389,1,255,b'S',0,0), // map
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',390,4,255,b'S',0,0), // value
     // xds.type.matcher.v3.Matcher.OnMatch
-    f(29679,7,1,b'm',381,4,0,b'S',0,0), // matcher
-    f(50084,6,2,b'm',380,4,0,b'S',0,0), // action
-    f(50128,13,3,b'b',65535,0,255,b'R',50090,38), // keep_matching
+    f(29605,7,1,b'm',381,4,0,b'S',0,0), // matcher
+    f(50010,6,2,b'm',380,4,0,b'S',0,0), // action
+    f(50054,13,3,b'b',65535,0,255,b'R',50016,38), // keep_matching
     // xds.type.matcher.v3.RegexMatcher
-    f(47522,10,1,b'm',392,4,0,b'S',0,0), // google_re2
-    f(24090,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(47448,10,1,b'm',392,4,0,b'S',0,0), // google_re2
+    f(24016,5,2,b's',65535,0,255,b'S',0,0), // regex
     // xds.type.matcher.v3.RegexMatcher.GoogleRE2
     // xds.type.matcher.v3.StringMatcher
-    f(46985,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(28995,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(47627,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29042,10,5,b'm',391,4,0,b'S',0,0), // safe_regex
-    f(47633,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(47644,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(47704,6,8,b'm',380,4,0,b'R',47652,52), // custom
+    f(46911,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(28921,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(47553,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(28968,10,5,b'm',391,4,0,b'S',0,0), // safe_regex
+    f(47559,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(47570,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(47630,6,8,b'm',380,4,0,b'R',47578,52), // custom
 ];
 
 pub(crate) static ENUMS: [EnumRow; 49] = [
-    e(50248,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(50345,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(50408,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(50455,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(50514,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(50585,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(50629,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
-    e(50682,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    e(50926,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    e(51047,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(51135,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(51237,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(51324,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(51404,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(51533,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(51623,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(51758,31,80,3), // envoy.config.core.v3.ApiVersion
-    e(51793,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(51931,33,87,6), // envoy.config.core.v3.HealthStatus
-    e(51988,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(52087,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
-    e(52137,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    e(52222,36,100,2), // envoy.config.core.v3.RoutingPriority
-    e(52262,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(52311,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
-    e(52433,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
-    e(52517,37,110,3), // envoy.config.core.v3.TrafficDirection
-    e(52580,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(52672,43,116,2), // envoy.config.listener.v3.Listener.DrainType
-    e(52726,57,118,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(52850,61,123,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(52951,52,126,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(53020,37,129,15), // envoy.data.accesslog.v3.AccessLogType
-    e(53307,55,144,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    e(53362,87,150,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    e(53463,98,153,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    e(53581,91,156,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(53687,106,160,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(53858,110,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(54054,108,170,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(54199,65,173,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    e(54318,86,176,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    e(54422,93,178,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(54549,79,180,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(54670,71,183,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(54792,67,189,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(54895,47,194,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(54968,24,197,57), // envoy.type.v3.StatusCode
-    e(55786,25,254,1), // google.protobuf.NullValue
+    e(50174,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(50271,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(50334,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(50381,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(50440,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(50511,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(50555,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
+    e(50608,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
+    e(50852,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
+    e(50973,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(51061,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(51163,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(51250,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(51330,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(51459,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(51549,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(51684,31,80,3), // envoy.config.core.v3.ApiVersion
+    e(51719,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(51857,33,87,6), // envoy.config.core.v3.HealthStatus
+    e(51914,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(52013,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
+    e(52063,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
+    e(52148,36,100,2), // envoy.config.core.v3.RoutingPriority
+    e(52188,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(52237,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
+    e(52359,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
+    e(52443,37,110,3), // envoy.config.core.v3.TrafficDirection
+    e(52506,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(52598,43,116,2), // envoy.config.listener.v3.Listener.DrainType
+    e(52652,57,118,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(52776,61,123,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(52877,52,126,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(52946,37,129,15), // envoy.data.accesslog.v3.AccessLogType
+    e(53233,55,144,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
+    e(53288,87,150,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(53389,98,153,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
+    e(53507,91,156,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(53613,106,160,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(53784,110,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(53980,108,170,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(54125,65,173,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(54244,86,176,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
+    e(54348,93,178,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(54475,79,180,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(54596,71,183,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(54718,67,189,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(54821,47,194,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(54894,24,197,57), // envoy.type.v3.StatusCode
+    e(55712,25,254,1), // google.protobuf.NullValue
 ];
 
 pub(crate) static VALUES: [ValueRow; 255] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(50283,7,0), // UNKNOWN
-    v(50290,9,1), // REQUESTED
-    v(50299,14,2), // DOES_NOT_EXIST
-    v(50313,5,3), // ACKED
-    v(50318,6,4), // NACKED
-    v(50324,14,5), // RECEIVED_ERROR
-    v(50338,7,6), // TIMEOUT
+    v(50209,7,0), // UNKNOWN
+    v(50216,9,1), // REQUESTED
+    v(50225,14,2), // DOES_NOT_EXIST
+    v(50239,5,3), // ACKED
+    v(50244,6,4), // NACKED
+    v(50250,14,5), // RECEIVED_ERROR
+    v(50264,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(50392,7,0), // Gradual
-    v(50399,9,1), // Immediate
+    v(50318,7,0), // Gradual
+    v(50325,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(50451,2,0), // v4
-    v(50453,2,1), // v6
+    v(50377,2,0), // v4
+    v(50379,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(50493,5,0), // Serve
-    v(50498,8,1), // Validate
-    v(50506,8,2), // InitOnly
+    v(50419,5,0), // Serve
+    v(50424,8,1), // Validate
+    v(50432,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(50545,4,0), // LIVE
-    v(50549,8,1), // DRAINING
-    v(50557,16,2), // PRE_INITIALIZING
-    v(50573,12,3), // INITIALIZING
+    v(50471,4,0), // LIVE
+    v(50475,8,1), // DRAINING
+    v(50483,16,2), // PRE_INITIALIZING
+    v(50499,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(50617,7,0), // COUNTER
-    v(50624,5,1), // GAUGE
+    v(50543,7,0), // COUNTER
+    v(50550,5,1), // GAUGE
     // envoy.config.accesslog.v3.ComparisonFilter.Op
-    v(50674,2,0), // EQ
-    v(50676,2,1), // GE
-    v(50678,2,2), // LE
-    v(50680,2,3), // NE
+    v(50600,2,0), // EQ
+    v(50602,2,1), // GE
+    v(50604,2,2), // LE
+    v(50606,2,3), // NE
     // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    v(50731,2,0), // OK
-    v(50733,8,1), // CANCELED
-    v(50283,7,2), // UNKNOWN
-    v(50741,16,3), // INVALID_ARGUMENT
-    v(50757,17,4), // DEADLINE_EXCEEDED
-    v(50774,9,5), // NOT_FOUND
-    v(50783,14,6), // ALREADY_EXISTS
-    v(50797,17,7), // PERMISSION_DENIED
-    v(50814,18,8), // RESOURCE_EXHAUSTED
-    v(50832,19,9), // FAILED_PRECONDITION
-    v(50851,7,10), // ABORTED
-    v(50858,12,11), // OUT_OF_RANGE
-    v(50870,13,12), // UNIMPLEMENTED
-    v(50883,8,13), // INTERNAL
-    v(50891,11,14), // UNAVAILABLE
-    v(50902,9,15), // DATA_LOSS
-    v(50911,15,16), // UNAUTHENTICATED
+    v(50657,2,0), // OK
+    v(50659,8,1), // CANCELED
+    v(50209,7,2), // UNKNOWN
+    v(50667,16,3), // INVALID_ARGUMENT
+    v(50683,17,4), // DEADLINE_EXCEEDED
+    v(50700,9,5), // NOT_FOUND
+    v(50709,14,6), // ALREADY_EXISTS
+    v(50723,17,7), // PERMISSION_DENIED
+    v(50740,18,8), // RESOURCE_EXHAUSTED
+    v(50758,19,9), // FAILED_PRECONDITION
+    v(50777,7,10), // ABORTED
+    v(50784,12,11), // OUT_OF_RANGE
+    v(50796,13,12), // UNIMPLEMENTED
+    v(50809,8,13), // INTERNAL
+    v(50817,11,14), // UNAVAILABLE
+    v(50828,9,15), // DATA_LOSS
+    v(50837,15,16), // UNAUTHENTICATED
     // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    v(50987,14,0), // REQUEST_HEADER
-    v(51001,15,1), // REQUEST_TRAILER
-    v(51016,15,2), // RESPONSE_HEADER
-    v(51031,16,3), // RESPONSE_TRAILER
+    v(50913,14,0), // REQUEST_HEADER
+    v(50927,15,1), // REQUEST_TRAILER
+    v(50942,15,2), // RESPONSE_HEADER
+    v(50957,16,3), // RESPONSE_TRAILER
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(50283,7,0), // UNKNOWN
-    v(51110,4,1), // KILL
-    v(51114,9,2), // MULTIKILL
-    v(51123,8,3), // MEGAMISS
-    v(51131,4,4), // MISS
+    v(50209,7,0), // UNKNOWN
+    v(51036,4,1), // KILL
+    v(51040,9,2), // MULTIKILL
+    v(51049,8,3), // MEGAMISS
+    v(51057,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(51191,23,0), // USE_CONFIGURED_PROTOCOL
-    v(51214,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(51117,23,0), // USE_CONFIGURED_PROTOCOL
+    v(51140,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(51282,6,0), // STATIC
-    v(51288,10,1), // STRICT_DNS
-    v(51298,11,2), // LOGICAL_DNS
-    v(51309,3,3), // EDS
-    v(51312,12,4), // ORIGINAL_DST
+    v(51208,6,0), // STATIC
+    v(51214,10,1), // STRICT_DNS
+    v(51224,11,2), // LOGICAL_DNS
+    v(51235,3,3), // EDS
+    v(51238,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(51371,4,0), // AUTO
-    v(51375,7,1), // V4_ONLY
-    v(51382,7,2), // V6_ONLY
-    v(51389,12,3), // V4_PREFERRED
-    v(51401,3,4), // ALL
+    v(51297,4,0), // AUTO
+    v(51301,7,1), // V4_ONLY
+    v(51308,7,2), // V6_ONLY
+    v(51315,12,3), // V4_PREFERRED
+    v(51327,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(51444,11,0), // ROUND_ROBIN
-    v(51455,13,1), // LEAST_REQUEST
-    v(51468,9,2), // RING_HASH
-    v(51477,6,3), // RANDOM
-    v(51483,6,5), // MAGLEV
-    v(51489,16,6), // CLUSTER_PROVIDED
-    v(51505,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(51370,11,0), // ROUND_ROBIN
+    v(51381,13,1), // LEAST_REQUEST
+    v(51394,9,2), // RING_HASH
+    v(51403,6,3), // RANDOM
+    v(51409,6,5), // MAGLEV
+    v(51415,16,6), // CLUSTER_PROVIDED
+    v(51431,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(51608,7,0), // DEFAULT
-    v(51615,2,1), // V4
-    v(51617,2,2), // V6
-    v(51619,4,3), // PIPE
-    v(50883,8,4), // INTERNAL
+    v(51534,7,0), // DEFAULT
+    v(51541,2,1), // V4
+    v(51543,2,2), // V6
+    v(51545,4,3), // PIPE
+    v(50809,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(51667,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(51704,4,1), // REST
-    v(51708,4,2), // GRPC
-    v(51712,10,3), // DELTA_GRPC
-    v(51722,15,5), // AGGREGATED_GRPC
-    v(51737,21,6), // AGGREGATED_DELTA_GRPC
+    v(51593,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(51630,4,1), // REST
+    v(51634,4,2), // GRPC
+    v(51638,10,3), // DELTA_GRPC
+    v(51648,15,5), // AGGREGATED_GRPC
+    v(51663,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(51371,4,0), // AUTO
-    v(51789,2,1), // V2
-    v(51791,2,2), // V3
+    v(51297,4,0), // AUTO
+    v(51715,2,1), // V2
+    v(51717,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(51850,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(51873,13,1), // ADD_IF_ABSENT
-    v(51886,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(51912,19,3), // OVERWRITE_IF_EXISTS
+    v(51776,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(51799,13,1), // ADD_IF_ABSENT
+    v(51812,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(51838,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(50283,7,0), // UNKNOWN
-    v(51964,7,1), // HEALTHY
-    v(51971,9,2), // UNHEALTHY
-    v(50549,8,3), // DRAINING
-    v(50338,7,4), // TIMEOUT
-    v(51980,8,5), // DEGRADED
+    v(50209,7,0), // UNKNOWN
+    v(51890,7,1), // HEALTHY
+    v(51897,9,2), // UNHEALTHY
+    v(50475,8,3), // DRAINING
+    v(50264,7,4), // TIMEOUT
+    v(51906,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(52057,5,0), // ALLOW
-    v(52062,14,1), // REJECT_REQUEST
-    v(52076,11,2), // DROP_HEADER
+    v(51983,5,0), // ALLOW
+    v(51988,14,1), // REJECT_REQUEST
+    v(52002,11,2), // DROP_HEADER
     // envoy.config.core.v3.ProxyProtocolConfig.Version
-    v(52135,2,0), // V1
-    v(51789,2,1), // V2
+    v(52061,2,0), // V1
+    v(51715,2,1), // V2
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    v(52204,11,0), // INCLUDE_ALL
-    v(52215,7,1), // INCLUDE
+    v(52130,11,0), // INCLUDE_ALL
+    v(52141,7,1), // INCLUDE
     // envoy.config.core.v3.RoutingPriority
-    v(51608,7,0), // DEFAULT
-    v(52258,4,1), // HIGH
+    v(51534,7,0), // DEFAULT
+    v(52184,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(52305,3,0), // TCP
-    v(52308,3,1), // UDP
+    v(52231,3,0), // TCP
+    v(52234,3,1), // UDP
     // envoy.config.core.v3.SocketOption.SocketIpVersion
-    v(52360,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
-    v(52389,22,1), // SOCKET_IP_VERSION_IPV4
-    v(52411,22,2), // SOCKET_IP_VERSION_IPV6
+    v(52286,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
+    v(52315,22,1), // SOCKET_IP_VERSION_IPV4
+    v(52337,22,2), // SOCKET_IP_VERSION_IPV6
     // envoy.config.core.v3.SocketOption.SocketState
-    v(52478,13,0), // STATE_PREBIND
-    v(52491,11,1), // STATE_BOUND
-    v(52502,15,2), // STATE_LISTENING
+    v(52404,13,0), // STATE_PREBIND
+    v(52417,11,1), // STATE_BOUND
+    v(52428,15,2), // STATE_LISTENING
     // envoy.config.core.v3.TrafficDirection
-    v(52554,11,0), // UNSPECIFIED
-    v(52565,7,1), // INBOUND
-    v(52572,8,2), // OUTBOUND
+    v(52480,11,0), // UNSPECIFIED
+    v(52491,7,1), // INBOUND
+    v(52498,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(52642,3,0), // ANY
-    v(52645,19,1), // SAME_IP_OR_LOOPBACK
-    v(52664,8,2), // EXTERNAL
+    v(52568,3,0), // ANY
+    v(52571,19,1), // SAME_IP_OR_LOOPBACK
+    v(52590,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(51608,7,0), // DEFAULT
-    v(52715,11,1), // MODIFY_ONLY
+    v(51534,7,0), // DEFAULT
+    v(52641,11,1), // MODIFY_ONLY
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(52783,17,0), // MOVED_PERMANENTLY
-    v(52800,5,1), // FOUND
-    v(52805,9,2), // SEE_OTHER
-    v(52814,18,3), // TEMPORARY_REDIRECT
-    v(52832,18,4), // PERMANENT_REDIRECT
+    v(52709,17,0), // MOVED_PERMANENTLY
+    v(52726,5,1), // FOUND
+    v(52731,9,2), // SEE_OTHER
+    v(52740,18,3), // TEMPORARY_REDIRECT
+    v(52758,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(52911,19,0), // SERVICE_UNAVAILABLE
-    v(50774,9,1), // NOT_FOUND
-    v(52930,21,2), // INTERNAL_SERVER_ERROR
+    v(52837,19,0), // SERVICE_UNAVAILABLE
+    v(50700,9,1), // NOT_FOUND
+    v(52856,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(53003,4,0), // NONE
-    v(53007,13,1), // EXTERNAL_ONLY
-    v(51401,3,2), // ALL
+    v(52929,4,0), // NONE
+    v(52933,13,1), // EXTERNAL_ONLY
+    v(51327,3,2), // ALL
     // envoy.data.accesslog.v3.AccessLogType
-    v(53057,6,0), // NotSet
-    v(53063,20,1), // TcpUpstreamConnected
-    v(53083,11,2), // TcpPeriodic
-    v(53094,16,3), // TcpConnectionEnd
-    v(53110,15,4), // DownstreamStart
-    v(53125,18,5), // DownstreamPeriodic
-    v(53143,13,6), // DownstreamEnd
-    v(53156,17,7), // UpstreamPoolReady
-    v(53173,16,8), // UpstreamPeriodic
-    v(53189,11,9), // UpstreamEnd
-    v(53200,39,10), // DownstreamTunnelSuccessfullyEstablished
-    v(53239,26,11), // UdpTunnelUpstreamConnected
-    v(53265,11,12), // UdpPeriodic
-    v(53276,13,13), // UdpSessionEnd
-    v(53289,18,14), // TcpConnectionStart
+    v(52983,6,0), // NotSet
+    v(52989,20,1), // TcpUpstreamConnected
+    v(53009,11,2), // TcpPeriodic
+    v(53020,16,3), // TcpConnectionEnd
+    v(53036,15,4), // DownstreamStart
+    v(53051,18,5), // DownstreamPeriodic
+    v(53069,13,6), // DownstreamEnd
+    v(53082,17,7), // UpstreamPoolReady
+    v(53099,16,8), // UpstreamPeriodic
+    v(53115,11,9), // UpstreamEnd
+    v(53126,39,10), // DownstreamTunnelSuccessfullyEstablished
+    v(53165,26,11), // UdpTunnelUpstreamConnected
+    v(53191,11,12), // UdpPeriodic
+    v(53202,13,13), // UdpSessionEnd
+    v(53215,18,14), // TcpConnectionStart
     // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    v(52554,11,0), // UNSPECIFIED
-    v(51371,4,1), // AUTO
-    v(51375,7,2), // V4_ONLY
-    v(51382,7,3), // V6_ONLY
-    v(51389,12,4), // V4_PREFERRED
-    v(51401,3,5), // ALL
+    v(52480,11,0), // UNSPECIFIED
+    v(51297,4,1), // AUTO
+    v(51301,7,2), // V4_ONLY
+    v(51308,7,3), // V6_ONLY
+    v(51315,12,4), // V4_PREFERRED
+    v(51327,3,5), // ALL
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    v(53003,4,0), // NONE
-    v(53449,4,1), // ONCE
-    v(53453,10,2), // TRANSITIVE
+    v(52929,4,0), // NONE
+    v(53375,4,1), // ONCE
+    v(53379,10,2), // TRANSITIVE
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    v(52554,11,0), // UNSPECIFIED
-    v(53561,14,1), // SANITIZED_UTF8
-    v(53575,6,2), // BASE64
+    v(52480,11,0), // UNSPECIFIED
+    v(53487,14,1), // SANITIZED_UTF8
+    v(53501,6,2), // BASE64
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(51371,4,0), // AUTO
-    v(53672,5,1), // HTTP1
-    v(53677,5,2), // HTTP2
-    v(53682,5,3), // HTTP3
+    v(51297,4,0), // AUTO
+    v(53598,5,1), // HTTP1
+    v(53603,5,2), // HTTP2
+    v(53608,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(53793,8,0), // SANITIZE
-    v(53801,12,1), // FORWARD_ONLY
-    v(53813,14,2), // APPEND_FORWARD
-    v(53827,12,3), // SANITIZE_SET
-    v(53839,19,4), // ALWAYS_FORWARD_ONLY
+    v(53719,8,0), // SANITIZE
+    v(53727,12,1), // FORWARD_ONLY
+    v(53739,14,2), // APPEND_FORWARD
+    v(53753,12,3), // SANITIZE_SET
+    v(53765,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(53968,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(53999,14,1), // KEEP_UNCHANGED
-    v(52062,14,2), // REJECT_REQUEST
-    v(54013,21,3), // UNESCAPE_AND_REDIRECT
-    v(54034,20,4), // UNESCAPE_AND_FORWARD
+    v(53894,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(53925,14,1), // KEEP_UNCHANGED
+    v(51988,14,2), // REJECT_REQUEST
+    v(53939,21,3), // UNESCAPE_AND_REDIRECT
+    v(53960,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(54162,9,0), // OVERWRITE
-    v(54171,16,1), // APPEND_IF_ABSENT
-    v(54187,12,2), // PASS_THROUGH
+    v(54088,9,0), // OVERWRITE
+    v(54097,16,1), // APPEND_IF_ABSENT
+    v(54113,12,2), // PASS_THROUGH
     // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    v(54264,9,0), // IMMEDIATE
-    v(54273,18,1), // ON_DOWNSTREAM_DATA
-    v(54291,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    v(54190,9,0), // IMMEDIATE
+    v(54199,18,1), // ON_DOWNSTREAM_DATA
+    v(54217,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    v(54404,9,0), // N_CHOICES
-    v(54413,9,1), // FULL_SCAN
+    v(54330,9,0), // N_CHOICES
+    v(54339,9,1), // FULL_SCAN
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(54515,18,0), // VERIFY_TRUST_CHAIN
-    v(54533,16,1), // ACCEPT_UNTRUSTED
+    v(54441,18,0), // VERIFY_TRUST_CHAIN
+    v(54459,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(54628,16,0), // LENIENT_STAPLING
-    v(54644,15,1), // STRICT_STAPLING
-    v(54659,11,2), // MUST_STAPLE
+    v(54554,16,0), // LENIENT_STAPLING
+    v(54570,15,1), // STRICT_STAPLING
+    v(54585,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(54741,20,0), // SAN_TYPE_UNSPECIFIED
-    v(54761,5,1), // EMAIL
-    v(54766,3,2), // DNS
-    v(54769,3,3), // URI
-    v(54772,10,4), // IP_ADDRESS
-    v(54782,10,5), // OTHER_NAME
+    v(54667,20,0), // SAN_TYPE_UNSPECIFIED
+    v(54687,5,1), // EMAIL
+    v(54692,3,2), // DNS
+    v(54695,3,3), // URI
+    v(54698,10,4), // IP_ADDRESS
+    v(54708,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(54859,8,0), // TLS_AUTO
-    v(54867,7,1), // TLSv1_0
-    v(54874,7,2), // TLSv1_1
-    v(54881,7,3), // TLSv1_2
-    v(54888,7,4), // TLSv1_3
+    v(54785,8,0), // TLS_AUTO
+    v(54793,7,1), // TLSv1_0
+    v(54800,7,2), // TLSv1_1
+    v(54807,7,3), // TLSv1_2
+    v(54814,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(54942,7,0), // HUNDRED
-    v(54949,12,1), // TEN_THOUSAND
-    v(54961,7,2), // MILLION
+    v(54868,7,0), // HUNDRED
+    v(54875,12,1), // TEN_THOUSAND
+    v(54887,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(54992,5,0), // Empty
-    v(54997,8,100), // Continue
-    v(50731,2,200), // OK
-    v(55005,7,201), // Created
-    v(55012,8,202), // Accepted
-    v(55020,27,203), // NonAuthoritativeInformation
-    v(55047,9,204), // NoContent
-    v(55056,12,205), // ResetContent
-    v(55068,14,206), // PartialContent
-    v(55082,11,207), // MultiStatus
-    v(55093,15,208), // AlreadyReported
-    v(55108,6,226), // IMUsed
-    v(55114,15,300), // MultipleChoices
-    v(55129,16,301), // MovedPermanently
-    v(55145,5,302), // Found
-    v(55150,8,303), // SeeOther
-    v(55158,11,304), // NotModified
-    v(55169,8,305), // UseProxy
-    v(55177,17,307), // TemporaryRedirect
-    v(55194,17,308), // PermanentRedirect
-    v(55211,10,400), // BadRequest
-    v(55221,12,401), // Unauthorized
-    v(55233,15,402), // PaymentRequired
-    v(55248,9,403), // Forbidden
-    v(55257,8,404), // NotFound
-    v(55265,16,405), // MethodNotAllowed
-    v(55281,13,406), // NotAcceptable
-    v(55294,27,407), // ProxyAuthenticationRequired
-    v(55321,14,408), // RequestTimeout
-    v(55335,8,409), // Conflict
-    v(55343,4,410), // Gone
-    v(55347,14,411), // LengthRequired
-    v(55361,18,412), // PreconditionFailed
-    v(55379,15,413), // PayloadTooLarge
-    v(55394,10,414), // URITooLong
-    v(55404,20,415), // UnsupportedMediaType
-    v(55424,19,416), // RangeNotSatisfiable
-    v(55443,17,417), // ExpectationFailed
-    v(55460,18,421), // MisdirectedRequest
-    v(55478,19,422), // UnprocessableEntity
-    v(55497,6,423), // Locked
-    v(55503,16,424), // FailedDependency
-    v(55519,15,426), // UpgradeRequired
-    v(55534,20,428), // PreconditionRequired
-    v(55554,15,429), // TooManyRequests
-    v(55569,27,431), // RequestHeaderFieldsTooLarge
-    v(55596,19,500), // InternalServerError
-    v(55615,14,501), // NotImplemented
-    v(55629,10,502), // BadGateway
-    v(55639,18,503), // ServiceUnavailable
-    v(55657,14,504), // GatewayTimeout
-    v(55671,23,505), // HTTPVersionNotSupported
-    v(55694,21,506), // VariantAlsoNegotiates
-    v(55715,19,507), // InsufficientStorage
-    v(55734,12,508), // LoopDetected
-    v(55746,11,510), // NotExtended
-    v(55757,29,511), // NetworkAuthenticationRequired
+    v(54918,5,0), // Empty
+    v(54923,8,100), // Continue
+    v(50657,2,200), // OK
+    v(54931,7,201), // Created
+    v(54938,8,202), // Accepted
+    v(54946,27,203), // NonAuthoritativeInformation
+    v(54973,9,204), // NoContent
+    v(54982,12,205), // ResetContent
+    v(54994,14,206), // PartialContent
+    v(55008,11,207), // MultiStatus
+    v(55019,15,208), // AlreadyReported
+    v(55034,6,226), // IMUsed
+    v(55040,15,300), // MultipleChoices
+    v(55055,16,301), // MovedPermanently
+    v(55071,5,302), // Found
+    v(55076,8,303), // SeeOther
+    v(55084,11,304), // NotModified
+    v(55095,8,305), // UseProxy
+    v(55103,17,307), // TemporaryRedirect
+    v(55120,17,308), // PermanentRedirect
+    v(55137,10,400), // BadRequest
+    v(55147,12,401), // Unauthorized
+    v(55159,15,402), // PaymentRequired
+    v(55174,9,403), // Forbidden
+    v(55183,8,404), // NotFound
+    v(55191,16,405), // MethodNotAllowed
+    v(55207,13,406), // NotAcceptable
+    v(55220,27,407), // ProxyAuthenticationRequired
+    v(55247,14,408), // RequestTimeout
+    v(55261,8,409), // Conflict
+    v(55269,4,410), // Gone
+    v(55273,14,411), // LengthRequired
+    v(55287,18,412), // PreconditionFailed
+    v(55305,15,413), // PayloadTooLarge
+    v(55320,10,414), // URITooLong
+    v(55330,20,415), // UnsupportedMediaType
+    v(55350,19,416), // RangeNotSatisfiable
+    v(55369,17,417), // ExpectationFailed
+    v(55386,18,421), // MisdirectedRequest
+    v(55404,19,422), // UnprocessableEntity
+    v(55423,6,423), // Locked
+    v(55429,16,424), // FailedDependency
+    v(55445,15,426), // UpgradeRequired
+    v(55460,20,428), // PreconditionRequired
+    v(55480,15,429), // TooManyRequests
+    v(55495,27,431), // RequestHeaderFieldsTooLarge
+    v(55522,19,500), // InternalServerError
+    v(55541,14,501), // NotImplemented
+    v(55555,10,502), // BadGateway
+    v(55565,18,503), // ServiceUnavailable
+    v(55583,14,504), // GatewayTimeout
+    v(55597,23,505), // HTTPVersionNotSupported
+    v(55620,21,506), // VariantAlsoNegotiates
+    v(55641,19,507), // InsufficientStorage
+    v(55660,12,508), // LoopDetected
+    v(55672,11,510), // NotExtended
+    v(55683,29,511), // NetworkAuthenticationRequired
     // google.protobuf.NullValue
-    v(55811,10,0), // NULL_VALUE
+    v(55737,10,0), // NULL_VALUE
 ];

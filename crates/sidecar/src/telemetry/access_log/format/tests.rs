@@ -43,6 +43,7 @@ fn connection() -> Connection {
         connection_limit: crate::runtime_layer::number_at("", u32::MAX),
         ignores_global_limit: false,
         bypasses_overload: false,
+        drains_when_unhealthy: true,
         fingerprint: 0,
     });
     Connection {
