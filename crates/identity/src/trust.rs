@@ -33,6 +33,8 @@ pub enum TrustError {
 pub struct TrustBundle {
     roots: Vec<CertificateDer<'static>>,
     anchors: Vec<TrustAnchor<'static>>,
+    self_issued: Vec<TrustAnchor<'static>>,
+    below_others: Vec<CertificateDer<'static>>,
 }
 
 impl TrustBundle {
@@ -52,12 +54,17 @@ impl TrustBundle {
         let mut bundle = Self {
             roots: Vec::new(),
             anchors: Vec::new(),
+            self_issued: Vec::new(),
+            below_others: Vec::new(),
         };
         for (index, certificate) in certificates.into_iter().enumerate() {
             if bundle.roots.contains(&certificate) {
                 continue;
             }
-            let subject = CertificateDetails::parse(&certificate)?.subject;
+            let CertificateDetails {
+                subject, issuer, ..
+            } = CertificateDetails::parse(&certificate)?;
+            let is_self_issued = subject == issuer;
             let anchor = webpki::anchor_from_trusted_cert(&certificate).map_err(|error| {
                 TrustError::Anchor {
                     index,
@@ -65,7 +72,13 @@ impl TrustBundle {
                     reason: error.to_string(),
                 }
             })?;
-            bundle.anchors.push(anchor.to_owned());
+            let anchor = anchor.to_owned();
+            if is_self_issued {
+                bundle.self_issued.push(anchor.clone());
+            } else {
+                bundle.below_others.push(certificate.clone());
+            }
+            bundle.anchors.push(anchor);
             bundle.roots.push(certificate);
         }
         if bundle.roots.is_empty() {
@@ -77,6 +90,16 @@ impl TrustBundle {
     /// The roots as webpki takes them.
     pub fn anchors(&self) -> &[TrustAnchor<'static>] {
         &self.anchors
+    }
+
+    /// Those of the roots that no other authority issued: only they need no revocation list.
+    pub fn self_issued(&self) -> &[TrustAnchor<'static>] {
+        &self.self_issued
+    }
+
+    /// The other roots, which their issuers can revoke.
+    pub fn below_others(&self) -> &[CertificateDer<'static>] {
+        &self.below_others
     }
 
     /// The roots as certificates.

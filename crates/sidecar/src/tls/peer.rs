@@ -282,8 +282,9 @@ impl PeerPolicy {
         role: PeerRole,
         now: UnixTime,
     ) -> Result<(), VerifyError> {
-        // A certificate that is trusted by itself, as self-signed ones are, needs no issuer.
-        if bundle.roots().iter().any(|root| root == leaf) {
+        // A certificate that is trusted by itself, as self-signed ones are, needs no issuer, unless
+        // there are revocation lists: whether it is revoked is for its issuer to say.
+        if self.revocation_lists.is_empty() && bundle.roots().iter().any(|root| root == leaf) {
             return verify_listed(leaf, role, now);
         }
         let lists: Vec<&CertRevocationList<'_>> =
@@ -300,11 +301,20 @@ impl PeerPolicy {
                 .with_expiration_policy(webpki::ExpirationPolicy::Enforce)
                 .build()
         });
-        let depth = verify_path(bundle.anchors(), leaf, intermediates, role, now, revocation)?;
-        match self.max_depth {
-            Some(allowed) if depth > allowed as usize => Err(VerifyError::TooLong {
+        let depth = if revocation.is_some() && !self.only_leaf_revocation {
+            // Every authority is looked for in its issuer's list, those that are trusted too: so
+            // the path does not end before it comes to one that has no issuer.
+            let intermediates = [intermediates, bundle.below_others()].concat();
+            let anchors = bundle.self_issued();
+            verify_path(anchors, leaf, &intermediates, role, now, revocation)?
+        } else {
+            verify_path(bundle.anchors(), leaf, intermediates, role, now, revocation)?
+        };
+        // The root is always allowed: Envoy takes 0 for 1.
+        match self.max_depth.map(|allowed| allowed.max(1) as usize) {
+            Some(allowed) if depth > allowed => Err(VerifyError::TooLong {
                 found: depth,
-                allowed: allowed as usize,
+                allowed,
             }),
             _ => Ok(()),
         }
