@@ -129,7 +129,9 @@ pub fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut Strea
     if let Err(answer) = path::normalize(manager, &mut request.path) {
         return Decision::Reply(answer);
     }
-    shorten_host(context, &mut request.authority);
+    // The target of a CONNECT is a host with its port (RFC 9110, section 9.3.6).
+    let keeps_port = request.method == b"CONNECT" && request.protocol.is_none();
+    shorten_host(context, &mut request.authority, keeps_port);
     let upgrade = if request.method == b"CONNECT" {
         let protocol = request.protocol.as_deref().unwrap_or(b"connect");
         Some(protocol.to_ascii_lowercase())
@@ -237,7 +239,7 @@ fn has_underscores(headers: &Headers) -> bool {
 }
 
 /// `strip_trailing_host_dot`, `strip_matching_host_port`, `strip_any_host_port`
-fn shorten_host(context: &Context, authority: &mut Vec<u8>) {
+fn shorten_host(context: &Context, authority: &mut Vec<u8>, keeps_port: bool) {
     let manager = &context.manager;
     if manager.strip_host_dot {
         let host = route::split_port(authority).0.len();
@@ -245,7 +247,7 @@ fn shorten_host(context: &Context, authority: &mut Vec<u8>) {
             authority.remove(host - 1);
         }
     }
-    if manager.strip_host_port == StripPort::No {
+    if keeps_port || manager.strip_host_port == StripPort::No {
         return;
     }
     let (host, port) = route::split_port(authority);
