@@ -93,6 +93,43 @@ fn a_request_is_sent_again_only_where_that_is_safe() {
 }
 
 #[test]
+fn the_host_that_is_told_as_the_original_stays_the_clients() {
+    let told: Arc<Mutex<Vec<[Option<String>; 3]>>> = Arc::default();
+    let notes = Arc::clone(&told);
+    let upstream = Server::start(bind(), move |connection| {
+        let mut reader = BufReader::new(connection.try_clone()?);
+        for answers in [true, false] {
+            let head = read_head(&mut reader)?.ok_or_else(|| anyhow::anyhow!("closed"))?;
+            let header = |name| head.header(name).map(str::to_owned);
+            let names = ["host", "x-envoy-original-host", "x-forwarded-host"];
+            notes.lock().unwrap().push(names.map(header));
+            if answers {
+                (&connection).write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")?;
+            }
+        }
+        Ok(())
+    })
+    .unwrap();
+    let routes = "route_config: { virtual_hosts: [{ name: all, domains: ['*'], routes: [{
+        match: { prefix: / }, route: { cluster: up, auto_host_rewrite: true,
+        append_x_forwarded_host: true } }] }] }";
+    let hostname = "load_assignment: { cluster_name: up, endpoints: [{ lb_endpoints: [{ endpoint: {
+        hostname: endpoint.example, address: { socket_address: {
+        address: 127.0.0.1, port_value: PORT } } } }] }] }"
+        .replace("PORT", &upstream.address().port().to_string());
+    let bootstrap = Bootstrap::http(routes).cluster("up", upstream.address(), &hostname);
+    let proxy = Proxy::ours(&bootstrap);
+    let mut client = proxy.client();
+    for _ in 0..2 {
+        let answer = client.get("client.example", "/").unwrap();
+        assert_eq!(answer.status().unwrap(), 200);
+    }
+    let expected = ["endpoint.example", "client.example", "client.example"];
+    let expected = expected.map(|host| Some(host.to_owned()));
+    assert_eq!(*told.lock().unwrap(), vec![expected; 3]);
+}
+
+#[test]
 fn a_fresh_connection_that_dies_is_no_reason_to_try_again() {
     let seen: Arc<Mutex<u32>> = Arc::default();
     let counter = Arc::clone(&seen);

@@ -171,6 +171,7 @@ async fn attempt_and_retry(
     let mut request_ended = whole.then(|| Instant::from_std(stream.info.started));
     // Held while the retry lasts: it is one more request in flight.
     let mut retry = None;
+    let mut original_host = None;
     loop {
         stream.info.attempts += 1;
         request::count_attempt(stream);
@@ -198,7 +199,8 @@ async fn attempt_and_retry(
         for stats in stream.counted.iter() {
             stats.total.increment(1);
         }
-        request::rewrite_host_for_endpoint(stream, forward, exchange.endpoint());
+        let endpoint = exchange.endpoint();
+        request::rewrite_host_for_endpoint(stream, forward, endpoint, &mut original_host);
         let has_body = stream.request.body != BodyLength::None;
         if let Err(error) = exchange.send_head(stream.request, !has_body) {
             if error.is_refusal() && retry.is_none() {

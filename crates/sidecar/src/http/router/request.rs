@@ -244,19 +244,27 @@ fn rewrite_host(stream: &mut Stream<'_, '_>, forward: &Forward) -> Result<(), Lo
     Ok(())
 }
 
-/// `auto_host_rewrite`: known only when the endpoint is.
+/// `auto_host_rewrite`: known only when the endpoint is. `original` keeps the client's host for when
+/// the request is sent once more, to another endpoint.
 pub fn rewrite_host_for_endpoint(
     stream: &mut Stream<'_, '_>,
     forward: &Forward,
     endpoint: &Endpoint,
+    original: &mut Option<Vec<u8>>,
 ) {
-    if matches!(forward.host_rewrite, HostRewrite::Auto) && !endpoint.hostname.is_empty() {
-        replace_host(stream, forward, endpoint.hostname.as_bytes());
+    if !matches!(forward.host_rewrite, HostRewrite::Auto) {
+        return;
+    }
+    if let Some(original) = original.take() {
+        stream.request.authority = original;
+    }
+    if !endpoint.hostname.is_empty() {
+        *original = Some(replace_host(stream, forward, endpoint.hostname.as_bytes()));
     }
 }
 
-/// Replaces the host; the old one is told in the headers that exist for it.
-fn replace_host(stream: &mut Stream<'_, '_>, forward: &Forward, host: &[u8]) {
+/// Replaces the host, and gives the old one back; it is told in the headers that exist for it.
+fn replace_host(stream: &mut Stream<'_, '_>, forward: &Forward, host: &[u8]) -> Vec<u8> {
     let request = &mut *stream.request;
     let original = std::mem::replace(&mut request.authority, host.to_vec());
     let told_already = |last: &[u8]| {
@@ -280,6 +288,7 @@ fn replace_host(stream: &mut Stream<'_, '_>, forward: &Forward, host: &[u8]) {
             .headers
             .set_named(b"x-envoy-original-host", &original);
     }
+    original
 }
 
 #[cfg(test)]
