@@ -123,6 +123,8 @@ impl Target {
     pub fn serves(&self, endpoint: &Endpoint) -> bool {
         let ours = &self.endpoint;
         ours.address == endpoint.address
+            // Else those of before would be dialled for ever.
+            && ours.additional_addresses == endpoint.additional_addresses
             && ours.hostname == endpoint.hostname
             && ours.transport_socket_match == endpoint.transport_socket_match
     }
