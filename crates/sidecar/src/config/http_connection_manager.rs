@@ -115,6 +115,10 @@ pub struct HttpConnectionManager {
     pub local_replies: Option<Box<LocalReplies>>,
     /// Per-filter settings of the router: `suppress_envoy_headers`.
     pub suppress_envoy_headers: bool,
+    /// The router's `respect_expected_rq_timeout`
+    pub respect_expected_timeout: bool,
+    /// `append_local_overload`
+    pub tell_local_overload: bool,
     /// `access_log`
     pub access_log: Vec<AccessLog>,
 }

@@ -100,7 +100,8 @@ pub fn counted(
 pub fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut StreamInfo) -> Decision {
     if context.overload_asks(overload::Action::StopRequests) {
         context.stats.downstream_rq_overload_close.increment(1);
-        let answer = LocalReply::new(503, "envoy overloaded", "overload", Flags::NONE);
+        let mut answer = LocalReply::new(503, "envoy overloaded", "overload", Flags::NONE);
+        answer.locally_overloaded = context.manager.tell_local_overload;
         return Decision::Reply(answer);
     }
     let manager = &context.manager;

@@ -24,6 +24,8 @@ pub struct LocalReply {
     pub location: Option<Vec<u8>>,
     /// Whether a circuit breaker refused it, which `x-envoy-overloaded` tells.
     pub overloaded: bool,
+    /// Whether an overload action refused it, which `x-envoy-local-overloaded` tells.
+    pub locally_overloaded: bool,
     /// Whether the connection (HTTP/1) is closed after it.
     pub close: bool,
     /// The `grpc-status`, where another one than the status stands for is meant.
@@ -41,6 +43,7 @@ impl LocalReply {
             flags,
             location: None,
             overloaded: false,
+            locally_overloaded: false,
             close: false,
             grpc_status: None,
         }
@@ -80,6 +83,9 @@ impl LocalReply {
         }
         if self.overloaded {
             head.headers.push(b"x-envoy-overloaded", b"true");
+        }
+        if self.locally_overloaded {
+            head.headers.push(b"x-envoy-local-overloaded", b"true");
         }
         change(self, head);
         // As with Envoy, what GET would get of such an answer is left open.

@@ -16,7 +16,8 @@ use crate::http::route;
 use crate::upstream::Cluster;
 
 /// The route's timeout, or the one that a gRPC client sets itself where the route has the older
-/// fields for it, or the one that a trusted caller asks for in `x-envoy-upstream-rq-timeout-ms`.
+/// fields for it, or the one that a trusted caller asks for in `x-envoy-upstream-rq-timeout-ms`;
+/// before all of them, where the router respects it, the one in `x-envoy-expected-rq-timeout-ms`.
 pub fn timeout(
     forward: &Forward,
     request: &mut RequestHead,
@@ -27,7 +28,18 @@ pub fn timeout(
         Some(rule) => older_grpc_timeout(rule, request),
         None => forward.timeout,
     };
-    let asked = asked_timeout(request);
+    // What the caller's own proxy has said outranks what the caller asks for, also where it is no
+    // number.
+    if context.manager.respect_expected_timeout
+        && request.headers.contains(Name::XEnvoyExpectedRqTimeoutMs)
+    {
+        return match milliseconds(request, Name::XEnvoyExpectedRqTimeoutMs) {
+            Some(0) => None,
+            Some(told) => Some(Duration::from_millis(told)),
+            None => of_route,
+        };
+    }
+    let asked = milliseconds(request, Name::XEnvoyUpstreamRqTimeoutMs);
     request.headers.remove(Name::XEnvoyUpstreamRqTimeoutMs);
     match asked {
         _ if context.manager.suppress_envoy_headers => of_route,
@@ -45,8 +57,8 @@ pub fn scheme_of(cluster: &Cluster) -> &'static str {
     }
 }
 
-fn asked_timeout(request: &RequestHead) -> Option<u64> {
-    let asked = request.headers.first(Name::XEnvoyUpstreamRqTimeoutMs)?;
+fn milliseconds(request: &RequestHead, name: Name) -> Option<u64> {
+    let asked = request.headers.first(name)?;
     std::str::from_utf8(asked).ok()?.parse().ok()
 }
 

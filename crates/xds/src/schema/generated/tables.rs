@@ -628,6 +628,7 @@ the codec closes a connection that floods\
 max_consecutive_inbound_frames_with_empty_payload\
 priority frames cost nothing, they are dropped\
 max_inbound_priority_frames_per_stream\
+there is no such limit; window updates cost little and keep no memory\
 max_inbound_window_update_frames_per_data_frame_sent\
 what is malformed ends what the RFC says\
 stream_error_on_invalid_http_messaging\
@@ -1121,7 +1122,6 @@ start_child_span\
 upstream_log\
 suppress_envoy_headers\
 strict_check_headers\
-only retries with a time per try read that header\
 respect_expected_rq_timeout\
 that statistic is not kept\
 suppress_grpc_request_failure_code_stats\
@@ -1224,7 +1224,6 @@ a request is logged when it ends\
 access_log_flush_interval\
 flush_access_log_on_new_request\
 access_log_options\
-the header tells of an overload in which requests are still served, and there is no such state\
 append_local_overload\
 the end of a connection never cuts a request short\
 http1_safe_max_connection_duration\
@@ -2080,285 +2079,285 @@ pub(crate) static MESSAGES: [MessageRow; 394] = [
     m(16180,57,485,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
     m(16317,73,487,0), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
     m(16390,41,487,22), // envoy.config.core.v3.Http2ProtocolOptions
-    m(17479,40,509,8), // envoy.config.core.v3.HttpProtocolOptions
-    m(17692,38,517,1), // envoy.config.core.v3.JsonFormatOptions
-    m(17745,38,518,4), // envoy.config.core.v3.KeepaliveSettings
-    m(17890,29,522,3), // envoy.config.core.v3.Locality
-    m(17937,29,525,2), // envoy.config.core.v3.Metadata
-    m(18036,49,527,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
-    m(18085,54,529,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
-    m(18139,25,531,11), // envoy.config.core.v3.Node
-    m(18285,48,542,2), // envoy.config.core.v3.Node.DynamicParametersEntry
-    m(18333,37,544,3), // envoy.config.core.v3.PathConfigSource
-    m(18383,25,547,2), // envoy.config.core.v3.Pipe
-    m(18408,40,549,3), // envoy.config.core.v3.ProxyProtocolConfig
-    m(18557,49,552,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
-    m(18624,38,554,2), // envoy.config.core.v3.RateLimitSettings
-    m(18681,32,556,6), // envoy.config.core.v3.RetryPolicy
-    m(18813,51,562,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
-    m(18864,46,564,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
-    m(18910,34,566,2), // envoy.config.core.v3.RuntimeDouble
-    m(18957,39,568,2), // envoy.config.core.v3.RuntimeFeatureFlag
-    m(18996,45,570,2), // envoy.config.core.v3.RuntimeFractionalPercent
-    m(19041,34,572,2), // envoy.config.core.v3.RuntimeUInt32
-    m(19075,47,574,2), // envoy.config.core.v3.SchemeHeaderTransformation
-    m(19155,37,576,1), // envoy.config.core.v3.SelfConfigSource
-    m(19192,34,577,7), // envoy.config.core.v3.SocketAddress
-    m(19370,33,584,8), // envoy.config.core.v3.SocketOption
-    m(19447,44,592,2), // envoy.config.core.v3.SocketOption.SocketType
-    m(19505,53,594,0), // envoy.config.core.v3.SocketOption.SocketType.Datagram
-    m(19558,51,594,0), // envoy.config.core.v3.SocketOption.SocketType.Stream
-    m(19609,42,594,1), // envoy.config.core.v3.SocketOptionsOverride
-    m(19651,45,595,7), // envoy.config.core.v3.SubstitutionFormatString
-    m(19808,33,602,3), // envoy.config.core.v3.TcpKeepalive
-    m(19889,29,605,3), // envoy.config.core.v3.TlvEntry
-    m(19983,36,608,2), // envoy.config.core.v3.TransportSocket
-    m(20019,41,610,2), // envoy.config.core.v3.TypedExtensionConfig
-    m(20060,48,612,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    m(20217,37,615,2), // envoy.config.core.v3.WatchedDirectory
-    m(20266,46,617,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
-    m(20342,66,621,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
-    m(20408,53,623,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    m(20698,33,627,5), // envoy.config.endpoint.v3.Endpoint
-    m(20805,51,632,1), // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
-    m(20856,51,633,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    m(20934,35,637,5), // envoy.config.endpoint.v3.LbEndpoint
-    m(21011,44,642,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
-    m(21263,42,650,3), // envoy.config.listener.v3.AdditionalAddress
-    m(21305,31,653,3), // envoy.config.listener.v3.Filter
-    m(21395,36,656,7), // envoy.config.listener.v3.FilterChain
-    m(21573,41,663,11), // envoy.config.listener.v3.FilterChainMatch
-    m(21788,33,674,37), // envoy.config.listener.v3.Listener
-    m(22919,57,711,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    m(23120,70,714,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
-    m(23190,46,714,1), // envoy.config.listener.v3.Listener.DeprecatedV1
-    m(23236,39,715,4), // envoy.config.listener.v3.ListenerFilter
-    m(23290,58,719,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    m(23405,67,724,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    m(23477,47,725,3), // envoy.config.metrics.v3.HistogramBucketSettings
-    m(23535,35,728,5), // envoy.config.metrics.v3.StatsConfig
-    m(23898,36,733,3), // envoy.config.metrics.v3.StatsMatcher
-    m(23972,36,736,3), // envoy.config.metrics.v3.TagSpecifier
-    m(24032,44,739,1), // envoy.config.overload.v3.BufferFactoryConfig
-    m(24113,39,740,3), // envoy.config.overload.v3.OverloadAction
-    m(24309,40,743,5), // envoy.config.overload.v3.OverloadManager
-    m(24551,40,748,2), // envoy.config.overload.v3.ResourceMonitor
-    m(24591,38,750,2), // envoy.config.overload.v3.ScaledTrigger
-    m(24666,41,752,1), // envoy.config.overload.v3.ThresholdTrigger
-    m(24707,32,753,3), // envoy.config.overload.v3.Trigger
-    m(24754,35,756,3), // envoy.config.route.v3.CookieMatcher
-    m(24813,31,759,2), // envoy.config.route.v3.Decorator
-    m(24862,42,761,3), // envoy.config.route.v3.DirectResponseAction
-    m(24925,34,764,3), // envoy.config.route.v3.FilterConfig
-    m(24970,35,767,11), // envoy.config.route.v3.HeaderMatcher
-    m(25123,43,778,3), // envoy.config.route.v3.QueryParameterMatcher
-    m(25166,36,781,10), // envoy.config.route.v3.RedirectAction
-    m(25333,27,791,19), // envoy.config.route.v3.Route
-    m(26064,53,810,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
-    m(26117,33,812,37), // envoy.config.route.v3.RouteAction
-    m(27425,44,849,6), // envoy.config.route.v3.RouteAction.HashPolicy
-    m(27586,65,855,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    m(27660,51,856,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    m(27819,60,860,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    m(27879,51,862,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    m(27941,59,864,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    m(28000,51,865,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    m(28100,53,868,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
-    m(28240,47,875,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
-    m(28383,40,878,19), // envoy.config.route.v3.RouteConfiguration
-    m(28786,66,897,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
-    m(28852,31,899,1), // envoy.config.route.v3.RouteList
-    m(28889,32,900,15), // envoy.config.route.v3.RouteMatch
-    m(29162,47,915,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
-    m(29209,54,915,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
-    m(29263,55,915,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    m(29336,29,917,6), // envoy.config.route.v3.Tracing
-    m(29440,36,923,2), // envoy.config.route.v3.VirtualCluster
-    m(29476,33,925,24), // envoy.config.route.v3.VirtualHost
-    m(29744,59,949,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
-    m(29803,37,951,5), // envoy.config.route.v3.WeightedCluster
-    m(29928,51,956,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
-    m(30045,53,966,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
-    m(30121,57,971,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    m(30178,57,972,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    m(30235,43,973,8), // envoy.extensions.clusters.dns.v3.DnsCluster
-    m(30330,55,981,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    m(30385,68,983,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    m(30645,63,989,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    m(30717,71,991,1), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
-    m(30788,58,992,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    m(31028,46,997,10), // envoy.extensions.filters.http.router.v3.Router
-    m(31536,71,1007,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(31671,56,1009,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
-    m(31804,52,1011,3), // envoy.extensions.filters.http.set_metadata.v3.Config
-    m(31874,54,1014,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    m(31993,65,1018,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(32058,67,1018,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    m(32152,61,1021,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(32213,65,1021,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    m(32397,78,1027,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    m(32496,70,1030,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
-    m(32580,63,1032,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(32893,68,1037,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    m(32966,58,1041,1), // envoy.extensions.filters.network.direct_response.v3.Config
-    m(33032,45,1042,0), // envoy.extensions.filters.network.echo.v3.Echo
-    m(33077,81,1042,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(34778,101,1102,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(34923,103,1105,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(35049,109,1107,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(35180,95,1114,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(35336,70,1117,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(35406,76,1122,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    m(35489,63,1124,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(35582,78,1126,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    m(35660,74,1127,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
-    m(35779,66,1132,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    m(35854,59,1136,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
-    m(35975,58,1139,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
-    m(36033,54,1139,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(36722,74,1162,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(36821,70,1165,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
-    m(37077,70,1175,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(37147,84,1176,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(37231,47,1179,0), // envoy.extensions.formatter.metadata.v3.Metadata
-    m(37278,63,1179,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
-    m(37341,79,1179,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    m(37479,60,1182,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    m(37556,66,1185,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    m(37627,76,1186,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
-    m(37703,67,1186,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    m(37770,92,1188,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
-    m(37862,85,1188,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    m(38046,70,1194,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    m(38166,57,1200,1), // envoy.extensions.load_balancing_policies.random.v3.Random
-    m(38223,66,1201,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    m(38289,70,1203,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
-    m(38359,75,1204,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
-    m(38434,69,1204,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
-    m(38503,71,1204,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
-    m(38574,70,1204,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
-    m(38644,66,1204,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
-    m(38710,64,1204,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
-    m(38774,66,1204,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
-    m(38840,66,1204,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
-    m(38906,73,1204,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
-    m(38979,49,1204,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    m(39112,69,1206,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    m(39485,81,1218,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    m(39617,73,1220,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    m(39981,66,1229,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    m(40060,70,1230,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    m(40151,55,1231,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    m(40315,70,1233,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    m(40401,88,1234,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    m(40522,64,1235,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    m(40655,78,1237,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
-    m(40733,83,1238,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
-    m(41004,58,1242,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(41062,70,1242,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(41704,58,1258,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(42592,95,1273,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(42789,62,1277,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(43205,67,1288,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    m(43298,79,1290,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
-    m(43475,57,1293,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(43542,48,1295,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(43669,63,1300,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(43743,56,1303,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(44369,51,1312,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
-    m(44459,55,1315,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(44744,62,1321,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    m(44810,60,1322,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(45140,54,1329,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(45361,69,1340,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(45463,73,1344,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(45536,78,1347,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(45614,48,1350,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(45827,77,1359,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(45904,49,1361,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(46053,43,1369,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(46127,44,1376,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(46177,54,1383,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(46285,69,1387,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(46365,71,1388,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(46442,78,1391,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(46520,35,1391,8), // envoy.service.discovery.v3.Resource
-    m(46596,48,1399,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(46656,40,1400,2), // envoy.service.discovery.v3.ResourceError
-    m(46696,42,1402,2), // envoy.service.discovery.v3.ResourceLocator
-    m(46738,65,1404,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(46803,39,1406,2), // envoy.service.discovery.v3.ResourceName
-    m(46871,35,1408,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(46916,40,1410,3), // envoy.type.matcher.v3.FilterStateMatcher
-    m(47014,49,1413,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    m(47063,33,1414,1), // envoy.type.matcher.v3.ListMatcher
-    m(47102,39,1415,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(47149,37,1416,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(47192,49,1420,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(47241,31,1421,1), // envoy.type.matcher.v3.OrMatcher
-    m(47286,45,1422,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(47350,34,1424,2), // envoy.type.matcher.v3.RegexMatcher
-    m(47458,44,1426,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(47518,35,1427,7), // envoy.type.matcher.v3.StringMatcher
-    m(47636,34,1434,7), // envoy.type.matcher.v3.ValueMatcher
-    m(47712,44,1441,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(47756,34,1441,2), // envoy.type.metadata.v3.MetadataKey
-    m(47790,46,1443,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(47841,35,1445,4), // envoy.type.metadata.v3.MetadataKind
-    m(47887,43,1449,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(47930,40,1449,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(47970,43,1449,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(48013,41,1449,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(48054,31,1449,6), // envoy.type.tracing.v3.CustomTag
-    m(48120,43,1455,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(48163,38,1457,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(48201,39,1459,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(48240,40,1460,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(48284,25,1463,2), // envoy.type.v3.DoubleRange
-    m(48317,31,1465,2), // envoy.type.v3.FractionalPercent
-    m(48368,24,1467,2), // envoy.type.v3.HashPolicy
-    m(48392,36,1469,1), // envoy.type.v3.HashPolicy.FilterState
-    m(48428,33,1470,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(48461,24,1470,1), // envoy.type.v3.HttpStatus
-    m(48489,24,1471,2), // envoy.type.v3.Int32Range
-    m(48513,24,1473,2), // envoy.type.v3.Int64Range
-    m(48537,21,1475,1), // envoy.type.v3.Percent
-    m(48558,29,1476,3), // envoy.type.v3.SemanticVersion
-    m(48616,25,1479,3), // envoy.type.v3.TokenBucket
-    m(48669,19,1482,2), // google.protobuf.Any
-    m(48688,25,1484,1), // google.protobuf.BoolValue
-    m(48713,26,1485,1), // google.protobuf.BytesValue
-    m(48739,27,1486,1), // google.protobuf.DoubleValue
-    m(48766,24,1487,2), // google.protobuf.Duration
-    m(48802,21,1489,0), // google.protobuf.Empty
-    m(48823,26,1489,1), // google.protobuf.FloatValue
-    m(48849,26,1490,1), // google.protobuf.Int32Value
-    m(48875,26,1491,1), // google.protobuf.Int64Value
-    m(48901,25,1492,1), // google.protobuf.ListValue
-    m(48932,27,1493,1), // google.protobuf.StringValue
-    m(48959,22,1494,1), // google.protobuf.Struct
-    m(48987,34,1495,2), // google.protobuf.Struct.FieldsEntry
-    m(49021,25,1497,2), // google.protobuf.Timestamp
-    m(49046,27,1499,1), // google.protobuf.UInt32Value
-    m(49073,27,1500,1), // google.protobuf.UInt64Value
-    m(49100,21,1501,6), // google.protobuf.Value
-    m(49187,17,1507,3), // google.rpc.Status
-    m(49211,25,1510,1), // xds.core.v3.ContextParams
-    m(49242,37,1511,2), // xds.core.v3.ContextParams.ParamsEntry
-    m(49279,32,1513,2), // xds.core.v3.TypedExtensionConfig
-    m(49311,27,1515,3), // xds.type.matcher.v3.Matcher
-    m(49373,39,1518,1), // xds.type.matcher.v3.Matcher.MatcherList
-    m(49420,52,1519,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    m(49489,49,1521,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    m(49586,63,1525,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    m(49649,65,1526,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    m(49742,39,1529,4), // xds.type.matcher.v3.Matcher.MatcherTree
-    m(49867,48,1533,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    m(49918,57,1534,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
-    m(49975,35,1536,3), // xds.type.matcher.v3.Matcher.OnMatch
-    m(50067,32,1539,2), // xds.type.matcher.v3.RegexMatcher
-    m(50099,42,1541,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(50141,33,1541,7), // xds.type.matcher.v3.StringMatcher
+    m(17548,40,509,8), // envoy.config.core.v3.HttpProtocolOptions
+    m(17761,38,517,1), // envoy.config.core.v3.JsonFormatOptions
+    m(17814,38,518,4), // envoy.config.core.v3.KeepaliveSettings
+    m(17959,29,522,3), // envoy.config.core.v3.Locality
+    m(18006,29,525,2), // envoy.config.core.v3.Metadata
+    m(18105,49,527,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
+    m(18154,54,529,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
+    m(18208,25,531,11), // envoy.config.core.v3.Node
+    m(18354,48,542,2), // envoy.config.core.v3.Node.DynamicParametersEntry
+    m(18402,37,544,3), // envoy.config.core.v3.PathConfigSource
+    m(18452,25,547,2), // envoy.config.core.v3.Pipe
+    m(18477,40,549,3), // envoy.config.core.v3.ProxyProtocolConfig
+    m(18626,49,552,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
+    m(18693,38,554,2), // envoy.config.core.v3.RateLimitSettings
+    m(18750,32,556,6), // envoy.config.core.v3.RetryPolicy
+    m(18882,51,562,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
+    m(18933,46,564,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
+    m(18979,34,566,2), // envoy.config.core.v3.RuntimeDouble
+    m(19026,39,568,2), // envoy.config.core.v3.RuntimeFeatureFlag
+    m(19065,45,570,2), // envoy.config.core.v3.RuntimeFractionalPercent
+    m(19110,34,572,2), // envoy.config.core.v3.RuntimeUInt32
+    m(19144,47,574,2), // envoy.config.core.v3.SchemeHeaderTransformation
+    m(19224,37,576,1), // envoy.config.core.v3.SelfConfigSource
+    m(19261,34,577,7), // envoy.config.core.v3.SocketAddress
+    m(19439,33,584,8), // envoy.config.core.v3.SocketOption
+    m(19516,44,592,2), // envoy.config.core.v3.SocketOption.SocketType
+    m(19574,53,594,0), // envoy.config.core.v3.SocketOption.SocketType.Datagram
+    m(19627,51,594,0), // envoy.config.core.v3.SocketOption.SocketType.Stream
+    m(19678,42,594,1), // envoy.config.core.v3.SocketOptionsOverride
+    m(19720,45,595,7), // envoy.config.core.v3.SubstitutionFormatString
+    m(19877,33,602,3), // envoy.config.core.v3.TcpKeepalive
+    m(19958,29,605,3), // envoy.config.core.v3.TlvEntry
+    m(20052,36,608,2), // envoy.config.core.v3.TransportSocket
+    m(20088,41,610,2), // envoy.config.core.v3.TypedExtensionConfig
+    m(20129,48,612,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
+    m(20286,37,615,2), // envoy.config.core.v3.WatchedDirectory
+    m(20335,46,617,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
+    m(20411,66,621,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
+    m(20477,53,623,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
+    m(20767,33,627,5), // envoy.config.endpoint.v3.Endpoint
+    m(20874,51,632,1), // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
+    m(20925,51,633,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
+    m(21003,35,637,5), // envoy.config.endpoint.v3.LbEndpoint
+    m(21080,44,642,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
+    m(21332,42,650,3), // envoy.config.listener.v3.AdditionalAddress
+    m(21374,31,653,3), // envoy.config.listener.v3.Filter
+    m(21464,36,656,7), // envoy.config.listener.v3.FilterChain
+    m(21642,41,663,11), // envoy.config.listener.v3.FilterChainMatch
+    m(21857,33,674,37), // envoy.config.listener.v3.Listener
+    m(22988,57,711,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
+    m(23189,70,714,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
+    m(23259,46,714,1), // envoy.config.listener.v3.Listener.DeprecatedV1
+    m(23305,39,715,4), // envoy.config.listener.v3.ListenerFilter
+    m(23359,58,719,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
+    m(23474,67,724,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
+    m(23546,47,725,3), // envoy.config.metrics.v3.HistogramBucketSettings
+    m(23604,35,728,5), // envoy.config.metrics.v3.StatsConfig
+    m(23967,36,733,3), // envoy.config.metrics.v3.StatsMatcher
+    m(24041,36,736,3), // envoy.config.metrics.v3.TagSpecifier
+    m(24101,44,739,1), // envoy.config.overload.v3.BufferFactoryConfig
+    m(24182,39,740,3), // envoy.config.overload.v3.OverloadAction
+    m(24378,40,743,5), // envoy.config.overload.v3.OverloadManager
+    m(24620,40,748,2), // envoy.config.overload.v3.ResourceMonitor
+    m(24660,38,750,2), // envoy.config.overload.v3.ScaledTrigger
+    m(24735,41,752,1), // envoy.config.overload.v3.ThresholdTrigger
+    m(24776,32,753,3), // envoy.config.overload.v3.Trigger
+    m(24823,35,756,3), // envoy.config.route.v3.CookieMatcher
+    m(24882,31,759,2), // envoy.config.route.v3.Decorator
+    m(24931,42,761,3), // envoy.config.route.v3.DirectResponseAction
+    m(24994,34,764,3), // envoy.config.route.v3.FilterConfig
+    m(25039,35,767,11), // envoy.config.route.v3.HeaderMatcher
+    m(25192,43,778,3), // envoy.config.route.v3.QueryParameterMatcher
+    m(25235,36,781,10), // envoy.config.route.v3.RedirectAction
+    m(25402,27,791,19), // envoy.config.route.v3.Route
+    m(26133,53,810,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
+    m(26186,33,812,37), // envoy.config.route.v3.RouteAction
+    m(27494,44,849,6), // envoy.config.route.v3.RouteAction.HashPolicy
+    m(27655,65,855,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
+    m(27729,51,856,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
+    m(27888,60,860,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
+    m(27948,51,862,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
+    m(28010,59,864,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
+    m(28069,51,865,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
+    m(28169,53,868,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
+    m(28309,47,875,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
+    m(28452,40,878,19), // envoy.config.route.v3.RouteConfiguration
+    m(28855,66,897,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
+    m(28921,31,899,1), // envoy.config.route.v3.RouteList
+    m(28958,32,900,15), // envoy.config.route.v3.RouteMatch
+    m(29231,47,915,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
+    m(29278,54,915,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
+    m(29332,55,915,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
+    m(29405,29,917,6), // envoy.config.route.v3.Tracing
+    m(29509,36,923,2), // envoy.config.route.v3.VirtualCluster
+    m(29545,33,925,24), // envoy.config.route.v3.VirtualHost
+    m(29813,59,949,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
+    m(29872,37,951,5), // envoy.config.route.v3.WeightedCluster
+    m(29997,51,956,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
+    m(30114,53,966,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
+    m(30190,57,971,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+    m(30247,57,972,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    m(30304,43,973,8), // envoy.extensions.clusters.dns.v3.DnsCluster
+    m(30399,55,981,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
+    m(30454,68,983,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
+    m(30714,63,989,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
+    m(30786,71,991,1), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
+    m(30857,58,992,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
+    m(31097,46,997,10), // envoy.extensions.filters.http.router.v3.Router
+    m(31556,71,1007,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(31691,56,1009,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
+    m(31824,52,1011,3), // envoy.extensions.filters.http.set_metadata.v3.Config
+    m(31894,54,1014,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
+    m(32013,65,1018,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(32078,67,1018,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
+    m(32172,61,1021,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(32233,65,1021,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
+    m(32417,78,1027,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
+    m(32516,70,1030,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
+    m(32600,63,1032,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(32913,68,1037,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
+    m(32986,58,1041,1), // envoy.extensions.filters.network.direct_response.v3.Config
+    m(33052,45,1042,0), // envoy.extensions.filters.network.echo.v3.Echo
+    m(33097,81,1042,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(34704,101,1102,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(34849,103,1105,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(34975,109,1107,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(35106,95,1114,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(35262,70,1117,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(35332,76,1122,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
+    m(35415,63,1124,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(35508,78,1126,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
+    m(35586,74,1127,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
+    m(35705,66,1132,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
+    m(35780,59,1136,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
+    m(35901,58,1139,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
+    m(35959,54,1139,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(36648,74,1162,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(36747,70,1165,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
+    m(37003,70,1175,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(37073,84,1176,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(37157,47,1179,0), // envoy.extensions.formatter.metadata.v3.Metadata
+    m(37204,63,1179,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
+    m(37267,79,1179,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
+    m(37405,60,1182,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
+    m(37482,66,1185,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
+    m(37553,76,1186,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
+    m(37629,67,1186,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
+    m(37696,92,1188,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
+    m(37788,85,1188,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
+    m(37972,70,1194,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
+    m(38092,57,1200,1), // envoy.extensions.load_balancing_policies.random.v3.Random
+    m(38149,66,1201,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
+    m(38215,70,1203,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
+    m(38285,75,1204,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
+    m(38360,69,1204,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
+    m(38429,71,1204,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
+    m(38500,70,1204,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
+    m(38570,66,1204,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
+    m(38636,64,1204,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
+    m(38700,66,1204,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
+    m(38766,66,1204,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
+    m(38832,73,1204,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
+    m(38905,49,1204,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
+    m(39038,69,1206,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+    m(39411,81,1218,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
+    m(39543,73,1220,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
+    m(39907,66,1229,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
+    m(39986,70,1230,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
+    m(40077,55,1231,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+    m(40241,70,1233,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
+    m(40327,88,1234,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
+    m(40448,64,1235,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
+    m(40581,78,1237,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
+    m(40659,83,1238,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
+    m(40930,58,1242,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(40988,70,1242,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(41630,58,1258,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(42518,95,1273,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(42715,62,1277,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(43131,67,1288,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
+    m(43224,79,1290,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
+    m(43401,57,1293,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(43468,48,1295,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(43595,63,1300,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(43669,56,1303,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(44295,51,1312,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
+    m(44385,55,1315,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(44670,62,1321,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
+    m(44736,60,1322,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(45066,54,1329,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(45287,69,1340,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(45389,73,1344,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(45462,78,1347,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(45540,48,1350,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(45753,77,1359,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(45830,49,1361,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(45979,43,1369,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(46053,44,1376,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(46103,54,1383,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(46211,69,1387,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(46291,71,1388,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(46368,78,1391,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(46446,35,1391,8), // envoy.service.discovery.v3.Resource
+    m(46522,48,1399,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(46582,40,1400,2), // envoy.service.discovery.v3.ResourceError
+    m(46622,42,1402,2), // envoy.service.discovery.v3.ResourceLocator
+    m(46664,65,1404,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(46729,39,1406,2), // envoy.service.discovery.v3.ResourceName
+    m(46797,35,1408,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(46842,40,1410,3), // envoy.type.matcher.v3.FilterStateMatcher
+    m(46940,49,1413,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
+    m(46989,33,1414,1), // envoy.type.matcher.v3.ListMatcher
+    m(47028,39,1415,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(47075,37,1416,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(47118,49,1420,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(47167,31,1421,1), // envoy.type.matcher.v3.OrMatcher
+    m(47212,45,1422,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(47276,34,1424,2), // envoy.type.matcher.v3.RegexMatcher
+    m(47384,44,1426,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(47444,35,1427,7), // envoy.type.matcher.v3.StringMatcher
+    m(47562,34,1434,7), // envoy.type.matcher.v3.ValueMatcher
+    m(47638,44,1441,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(47682,34,1441,2), // envoy.type.metadata.v3.MetadataKey
+    m(47716,46,1443,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(47767,35,1445,4), // envoy.type.metadata.v3.MetadataKind
+    m(47813,43,1449,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(47856,40,1449,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(47896,43,1449,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(47939,41,1449,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(47980,31,1449,6), // envoy.type.tracing.v3.CustomTag
+    m(48046,43,1455,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(48089,38,1457,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(48127,39,1459,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(48166,40,1460,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(48210,25,1463,2), // envoy.type.v3.DoubleRange
+    m(48243,31,1465,2), // envoy.type.v3.FractionalPercent
+    m(48294,24,1467,2), // envoy.type.v3.HashPolicy
+    m(48318,36,1469,1), // envoy.type.v3.HashPolicy.FilterState
+    m(48354,33,1470,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(48387,24,1470,1), // envoy.type.v3.HttpStatus
+    m(48415,24,1471,2), // envoy.type.v3.Int32Range
+    m(48439,24,1473,2), // envoy.type.v3.Int64Range
+    m(48463,21,1475,1), // envoy.type.v3.Percent
+    m(48484,29,1476,3), // envoy.type.v3.SemanticVersion
+    m(48542,25,1479,3), // envoy.type.v3.TokenBucket
+    m(48595,19,1482,2), // google.protobuf.Any
+    m(48614,25,1484,1), // google.protobuf.BoolValue
+    m(48639,26,1485,1), // google.protobuf.BytesValue
+    m(48665,27,1486,1), // google.protobuf.DoubleValue
+    m(48692,24,1487,2), // google.protobuf.Duration
+    m(48728,21,1489,0), // google.protobuf.Empty
+    m(48749,26,1489,1), // google.protobuf.FloatValue
+    m(48775,26,1490,1), // google.protobuf.Int32Value
+    m(48801,26,1491,1), // google.protobuf.Int64Value
+    m(48827,25,1492,1), // google.protobuf.ListValue
+    m(48858,27,1493,1), // google.protobuf.StringValue
+    m(48885,22,1494,1), // google.protobuf.Struct
+    m(48913,34,1495,2), // google.protobuf.Struct.FieldsEntry
+    m(48947,25,1497,2), // google.protobuf.Timestamp
+    m(48972,27,1499,1), // google.protobuf.UInt32Value
+    m(48999,27,1500,1), // google.protobuf.UInt64Value
+    m(49026,21,1501,6), // google.protobuf.Value
+    m(49113,17,1507,3), // google.rpc.Status
+    m(49137,25,1510,1), // xds.core.v3.ContextParams
+    m(49168,37,1511,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(49205,32,1513,2), // xds.core.v3.TypedExtensionConfig
+    m(49237,27,1515,3), // xds.type.matcher.v3.Matcher
+    m(49299,39,1518,1), // xds.type.matcher.v3.Matcher.MatcherList
+    m(49346,52,1519,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
+    m(49415,49,1521,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
+    m(49512,63,1525,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
+    m(49575,65,1526,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
+    m(49668,39,1529,4), // xds.type.matcher.v3.Matcher.MatcherTree
+    m(49793,48,1533,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
+    m(49844,57,1534,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
+    m(49901,35,1536,3), // xds.type.matcher.v3.Matcher.OnMatch
+    m(49993,32,1539,2), // xds.type.matcher.v3.RegexMatcher
+    m(50025,42,1541,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(50067,33,1541,7), // xds.type.matcher.v3.StringMatcher
 ];
 
 pub(crate) static FIELDS: [FieldRow; 1548] = [
@@ -2974,41 +2973,41 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(16705,27,8,b'm',374,4,255,b'I',16660,45), // max_outbound_control_frames
     f(16773,49,9,b'm',374,4,255,b'I',16732,41), // max_consecutive_inbound_frames_with_empty_payload
     f(16868,38,10,b'm',374,4,255,b'I',16822,46), // max_inbound_priority_frames_per_stream
-    f(16906,52,11,b'm',374,4,255,b'I',16732,41), // max_inbound_window_update_frames_per_data_frame_sent
-    f(16998,38,12,b'b',65535,0,255,b'I',16958,40), // stream_error_on_invalid_http_messaging
-    f(17083,26,13,b'm',65535,2,255,b'R',17036,47), // custom_settings_parameters
-    f(15936,45,14,b'm',361,4,255,b'I',16958,40), // override_stream_error_on_invalid_http_message
-    f(17109,20,15,b'm',117,4,255,b'S',0,0), // connection_keepalive
-    f(17167,17,16,b'm',361,4,255,b'I',17129,38), // use_oghttp2_codec
-    f(17245,17,17,b'm',375,4,255,b'I',17184,61), // max_metadata_size
-    f(17299,23,18,b'm',361,4,255,b'I',17262,37), // enable_huffman_encoding
-    f(17322,24,19,b'm',374,4,255,b'R',0,0), // max_header_field_size_kb
-    f(17385,17,20,b'm',361,4,255,b'I',17346,39), // disallow_obs_text
-    f(17444,18,21,b'm',375,4,255,b'I',17402,42), // stream_reset_burst
-    f(17462,17,22,b'm',375,4,255,b'I',17402,42), // stream_reset_rate
+    f(16975,52,11,b'm',374,4,255,b'I',16906,69), // max_inbound_window_update_frames_per_data_frame_sent
+    f(17067,38,12,b'b',65535,0,255,b'I',17027,40), // stream_error_on_invalid_http_messaging
+    f(17152,26,13,b'm',65535,2,255,b'R',17105,47), // custom_settings_parameters
+    f(15936,45,14,b'm',361,4,255,b'I',17027,40), // override_stream_error_on_invalid_http_message
+    f(17178,20,15,b'm',117,4,255,b'S',0,0), // connection_keepalive
+    f(17236,17,16,b'm',361,4,255,b'I',17198,38), // use_oghttp2_codec
+    f(17314,17,17,b'm',375,4,255,b'I',17253,61), // max_metadata_size
+    f(17368,23,18,b'm',361,4,255,b'I',17331,37), // enable_huffman_encoding
+    f(17391,24,19,b'm',374,4,255,b'R',0,0), // max_header_field_size_kb
+    f(17454,17,20,b'm',361,4,255,b'I',17415,39), // disallow_obs_text
+    f(17513,18,21,b'm',375,4,255,b'I',17471,42), // stream_reset_burst
+    f(17531,17,22,b'm',375,4,255,b'I',17471,42), // stream_reset_rate
     // envoy.config.core.v3.HttpProtocolOptions
-    f(17519,12,1,b'm',364,4,255,b'S',0,0), // idle_timeout
-    f(17531,17,2,b'm',374,4,255,b'S',0,0), // max_headers_count
-    f(17548,23,3,b'm',364,4,255,b'S',0,0), // max_connection_duration
-    f(17571,19,4,b'm',364,4,255,b'S',0,0), // max_stream_duration
-    f(17590,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
+    f(17588,12,1,b'm',364,4,255,b'S',0,0), // idle_timeout
+    f(17600,17,2,b'm',374,4,255,b'S',0,0), // max_headers_count
+    f(17617,23,3,b'm',364,4,255,b'S',0,0), // max_connection_duration
+    f(17640,19,4,b'm',364,4,255,b'S',0,0), // max_stream_duration
+    f(17659,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
     f(9335,27,6,b'm',374,4,255,b'S',0,0), // max_requests_per_connection
-    f(17639,23,7,b'm',374,4,255,b'R',17621,18), // max_response_headers_kb
-    f(17662,30,8,b'm',357,4,255,b'S',0,0), // max_connection_duration_jitter
+    f(17708,23,7,b'm',374,4,255,b'R',17690,18), // max_response_headers_kb
+    f(17731,30,8,b'm',357,4,255,b'S',0,0), // max_connection_duration_jitter
     // envoy.config.core.v3.JsonFormatOptions
-    f(17730,15,1,b'b',65535,0,255,b'I',6831,36), // sort_properties
+    f(17799,15,1,b'b',65535,0,255,b'I',6831,36), // sort_properties
     // envoy.config.core.v3.KeepaliveSettings
-    f(17783,8,1,b'm',364,4,255,b'S',0,0), // interval
+    f(17852,8,1,b'm',364,4,255,b'S',0,0), // interval
     f(15305,7,2,b'm',364,4,255,b'S',0,0), // timeout
-    f(17791,15,3,b'm',357,4,255,b'S',0,0), // interval_jitter
-    f(17866,24,4,b'm',364,4,255,b'R',17806,60), // connection_idle_interval
+    f(17860,15,3,b'm',357,4,255,b'S',0,0), // interval_jitter
+    f(17935,24,4,b'm',364,4,255,b'R',17875,60), // connection_idle_interval
     // envoy.config.core.v3.Locality
-    f(17919,6,1,b's',65535,0,255,b'S',0,0), // region
-    f(17925,4,2,b's',65535,0,255,b'S',0,0), // zone
-    f(17929,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
+    f(17988,6,1,b's',65535,0,255,b'S',0,0), // region
+    f(17994,4,2,b's',65535,0,255,b'S',0,0), // zone
+    f(17998,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
     // envoy.config.core.v3.Metadata
-    f(17966,15,1,b'm',120,1,255,b'S',0,0), // filter_metadata
-    f(18015,21,2,b'm',121,1,255,b'I',17981,34), // typed_filter_metadata
+    f(18035,15,1,b'm',120,1,255,b'S',0,0), // filter_metadata
+    f(18084,21,2,b'm',121,1,255,b'I',18050,34), // typed_filter_metadata
     // envoy.config.core.v3.Metadata.FilterMetadataEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',371,4,255,b'S',0,0), // value
@@ -3016,44 +3015,44 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Node
-    f(18164,2,1,b's',65535,0,255,b'S',0,0), // id
+    f(18233,2,1,b's',65535,0,255,b'S',0,0), // id
     f(694,7,2,b's',65535,0,255,b'S',0,0), // cluster
     f(9747,8,3,b'm',371,4,255,b'S',0,0), // metadata
     f(2044,8,4,b'm',118,4,255,b'S',0,0), // locality
-    f(18166,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
-    f(18181,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
-    f(18199,24,8,b'm',96,4,0,b'S',0,0), // user_agent_build_version
-    f(18223,10,9,b'm',104,2,255,b'S',0,0), // extensions
-    f(18233,15,10,b's',65535,2,255,b'S',0,0), // client_features
-    f(18248,19,11,b'm',91,2,255,b'S',0,0), // listening_addresses
-    f(18267,18,12,b'm',123,1,255,b'S',0,0), // dynamic_parameters
+    f(18235,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
+    f(18250,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
+    f(18268,24,8,b'm',96,4,0,b'S',0,0), // user_agent_build_version
+    f(18292,10,9,b'm',104,2,255,b'S',0,0), // extensions
+    f(18302,15,10,b's',65535,2,255,b'S',0,0), // client_features
+    f(18317,19,11,b'm',91,2,255,b'S',0,0), // listening_addresses
+    f(18336,18,12,b'm',123,1,255,b'S',0,0), // dynamic_parameters
     // envoy.config.core.v3.Node.DynamicParametersEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',378,4,255,b'S',0,0), // value
     // envoy.config.core.v3.PathConfigSource
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(14880,17,2,b'm',150,4,255,b'S',0,0), // watched_directory
-    f(18370,13,3,b'm',364,4,255,b'R',0,0), // poll_interval
+    f(18439,13,3,b'm',364,4,255,b'R',0,0), // poll_interval
     // envoy.config.core.v3.Pipe
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(1048,4,2,b'u',65535,0,255,b'S',0,0), // mode
     // envoy.config.core.v3.ProxyProtocolConfig
     f(2825,7,1,b'e',20,0,255,b'S',0,0), // version
-    f(18530,17,2,b'm',127,4,255,b'R',18448,82), // pass_through_tlvs
-    f(18547,10,3,b'm',146,2,255,b'S',0,0), // added_tlvs
+    f(18599,17,2,b'm',127,4,255,b'R',18517,82), // pass_through_tlvs
+    f(18616,10,3,b'm',146,2,255,b'S',0,0), // added_tlvs
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
-    f(18606,10,1,b'e',21,0,255,b'S',0,0), // match_type
-    f(18616,8,2,b'u',65535,2,255,b'S',0,0), // tlv_type
+    f(18675,10,1,b'e',21,0,255,b'S',0,0), // match_type
+    f(18685,8,2,b'u',65535,2,255,b'S',0,0), // tlv_type
     // envoy.config.core.v3.RateLimitSettings
-    f(18662,10,1,b'm',374,4,255,b'I',6831,36), // max_tokens
-    f(18672,9,2,b'm',363,4,255,b'I',6831,36), // fill_rate
+    f(18731,10,1,b'm',374,4,255,b'I',6831,36), // max_tokens
+    f(18741,9,2,b'm',363,4,255,b'I',6831,36), // fill_rate
     // envoy.config.core.v3.RetryPolicy
-    f(18713,14,1,b'm',94,4,255,b'I',6831,36), // retry_back_off
-    f(18727,11,2,b'm',374,4,255,b'I',6831,36), // num_retries
-    f(18738,8,3,b's',65535,0,255,b'I',6831,36), // retry_on
-    f(18746,14,4,b'm',131,4,255,b'I',6831,36), // retry_priority
-    f(18760,20,5,b'm',130,2,255,b'I',6831,36), // retry_host_predicate
-    f(18780,33,6,b'l',65535,0,255,b'I',6831,36), // host_selection_retry_max_attempts
+    f(18782,14,1,b'm',94,4,255,b'I',6831,36), // retry_back_off
+    f(18796,11,2,b'm',374,4,255,b'I',6831,36), // num_retries
+    f(18807,8,3,b's',65535,0,255,b'I',6831,36), // retry_on
+    f(18815,14,4,b'm',131,4,255,b'I',6831,36), // retry_priority
+    f(18829,20,5,b'm',130,2,255,b'I',6831,36), // retry_host_predicate
+    f(18849,33,6,b'l',65535,0,255,b'I',6831,36), // host_selection_retry_max_attempts
     // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
     f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
     f(3148,12,2,b'm',360,4,0,b'I',6831,36), // typed_config
@@ -3061,42 +3060,42 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
     f(3148,12,2,b'm',360,4,0,b'I',6831,36), // typed_config
     // envoy.config.core.v3.RuntimeDouble
-    f(18944,13,1,b'd',65535,0,255,b'S',0,0), // default_value
+    f(19013,13,1,b'd',65535,0,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFeatureFlag
-    f(18944,13,1,b'm',361,4,255,b'S',0,0), // default_value
+    f(19013,13,1,b'm',361,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
-    f(18944,13,1,b'm',350,4,255,b'S',0,0), // default_value
+    f(19013,13,1,b'm',350,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeUInt32
-    f(18944,13,2,b'u',65535,0,255,b'S',0,0), // default_value
+    f(19013,13,2,b'u',65535,0,255,b'S',0,0), // default_value
     f(3962,11,3,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.SchemeHeaderTransformation
-    f(19122,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
-    f(19141,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
+    f(19191,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
+    f(19210,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
     // envoy.config.core.v3.SelfConfigSource
     f(14099,21,1,b'e',16,0,255,b'S',0,0), // transport_api_version
     // envoy.config.core.v3.SocketAddress
-    f(19226,8,1,b'e',23,0,255,b'S',0,0), // protocol
+    f(19295,8,1,b'e',23,0,255,b'S',0,0), // protocol
     f(1960,7,2,b's',65535,0,255,b'S',0,0), // address
-    f(19234,10,3,b'u',65535,4,0,b'S',0,0), // port_value
-    f(19261,10,4,b's',65535,4,0,b'R',19244,17), // named_port
-    f(19320,13,5,b's',65535,0,255,b'R',19271,49), // resolver_name
-    f(19333,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
-    f(19344,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
+    f(19303,10,3,b'u',65535,4,0,b'S',0,0), // port_value
+    f(19330,10,4,b's',65535,4,0,b'R',19313,17), // named_port
+    f(19389,13,5,b's',65535,0,255,b'R',19340,49), // resolver_name
+    f(19402,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
+    f(19413,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
     // envoy.config.core.v3.SocketOption
-    f(19403,11,1,b's',65535,0,255,b'S',0,0), // description
-    f(19414,5,2,b'l',65535,0,255,b'S',0,0), // level
+    f(19472,11,1,b's',65535,0,255,b'S',0,0), // description
+    f(19483,5,2,b'l',65535,0,255,b'S',0,0), // level
     f(345,4,3,b'l',65535,0,255,b'S',0,0), // name
-    f(19419,9,4,b'l',65535,4,0,b'S',0,0), // int_value
-    f(19428,9,5,b'y',65535,4,0,b'S',0,0), // buf_value
+    f(19488,9,4,b'l',65535,4,0,b'S',0,0), // int_value
+    f(19497,9,5,b'y',65535,4,0,b'S',0,0), // buf_value
     f(2832,5,6,b'e',25,0,255,b'S',0,0), // state
     f(2968,4,7,b'm',140,4,255,b'S',0,0), // type
-    f(19437,10,8,b'e',24,0,255,b'S',0,0), // ip_version
+    f(19506,10,8,b'e',24,0,255,b'S',0,0), // ip_version
     // envoy.config.core.v3.SocketOption.SocketType
-    f(19491,6,1,b'm',142,4,255,b'S',0,0), // stream
-    f(19497,8,2,b'm',141,4,255,b'S',0,0), // datagram
+    f(19560,6,1,b'm',142,4,255,b'S',0,0), // stream
+    f(19566,8,2,b'm',141,4,255,b'S',0,0), // datagram
     // envoy.config.core.v3.SocketOption.SocketType.Datagram
     // envoy.config.core.v3.SocketOption.SocketType.Stream
     // envoy.config.core.v3.SocketOptionsOverride
@@ -3104,19 +3103,19 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     // envoy.config.core.v3.SubstitutionFormatString
     f(6765,11,1,b's',65535,4,0,b'S',0,0), // text_format
     f(6754,11,2,b'm',371,4,0,b'S',0,0), // json_format
-    f(19696,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
-    f(19713,12,4,b's',65535,0,255,b'S',0,0), // content_type
-    f(19725,18,5,b'm',100,4,0,b'S',0,0), // text_format_source
-    f(19743,10,6,b'm',148,2,255,b'S',0,0), // formatters
-    f(19789,19,7,b'm',116,4,255,b'I',19753,36), // json_format_options
+    f(19765,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
+    f(19782,12,4,b's',65535,0,255,b'S',0,0), // content_type
+    f(19794,18,5,b'm',100,4,0,b'S',0,0), // text_format_source
+    f(19812,10,6,b'm',148,2,255,b'S',0,0), // formatters
+    f(19858,19,7,b'm',116,4,255,b'I',19822,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(19841,16,1,b'm',374,4,255,b'S',0,0), // keepalive_probes
-    f(19857,14,2,b'm',374,4,255,b'S',0,0), // keepalive_time
-    f(19871,18,3,b'm',374,4,255,b'S',0,0), // keepalive_interval
+    f(19910,16,1,b'm',374,4,255,b'S',0,0), // keepalive_probes
+    f(19926,14,2,b'm',374,4,255,b'S',0,0), // keepalive_time
+    f(19940,18,3,b'm',374,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TlvEntry
     f(2968,4,1,b'u',65535,0,255,b'S',0,0), // type
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
-    f(19970,13,3,b'm',144,4,255,b'R',19918,52), // format_string
+    f(20039,13,3,b'm',144,4,255,b'R',19987,52), // format_string
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,3,b'm',360,4,0,b'S',0,0), // typed_config
@@ -3124,53 +3123,53 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,2,b'm',360,4,255,b'S',0,0), // typed_config
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    f(20108,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
-    f(20116,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
-    f(20193,24,3,b's',65535,0,255,b'I',20135,58), // override_auto_sni_header
+    f(20177,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
+    f(20185,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
+    f(20262,24,3,b's',65535,0,255,b'I',20204,58), // override_auto_sni_header
     // envoy.config.core.v3.WatchedDirectory
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(20254,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
+    f(20323,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
     // envoy.config.endpoint.v3.ClusterLoadAssignment
     f(15382,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(20312,9,2,b'm',158,2,255,b'S',0,0), // endpoints
-    f(20321,6,4,b'm',153,4,255,b'S',0,0), // policy
-    f(20327,15,5,b'm',152,1,255,b'S',0,0), // named_endpoints
+    f(20381,9,2,b'm',158,2,255,b'S',0,0), // endpoints
+    f(20390,6,4,b'm',153,4,255,b'S',0,0), // policy
+    f(20396,15,5,b'm',152,1,255,b'S',0,0), // named_endpoints
     // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',154,4,255,b'S',0,0), // value
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    f(20518,14,2,b'm',65535,2,255,b'R',20461,57), // drop_overloads
-    f(20532,23,3,b'm',374,4,255,b'S',0,0), // overprovisioning_factor
-    f(20654,20,4,b'm',364,4,255,b'R',20555,99), // endpoint_stale_after
-    f(20674,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
+    f(20587,14,2,b'm',65535,2,255,b'R',20530,57), // drop_overloads
+    f(20601,23,3,b'm',374,4,255,b'S',0,0), // overprovisioning_factor
+    f(20723,20,4,b'm',364,4,255,b'R',20624,99), // endpoint_stale_after
+    f(20743,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
     // envoy.config.endpoint.v3.Endpoint
     f(1960,7,1,b'm',91,4,255,b'S',0,0), // address
-    f(20731,19,2,b'm',156,4,255,b'I',11375,52), // health_check_config
+    f(20800,19,2,b'm',156,4,255,b'I',11375,52), // health_check_config
     f(2003,8,3,b's',65535,0,255,b'S',0,0), // hostname
-    f(20750,20,4,b'm',155,2,255,b'S',0,0), // additional_addresses
-    f(466,18,5,b's',65535,0,255,b'I',20770,35), // observability_name
+    f(20819,20,4,b'm',155,2,255,b'S',0,0), // additional_addresses
+    f(466,18,5,b's',65535,0,255,b'I',20839,35), // observability_name
     // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
     f(1960,7,1,b'm',91,4,255,b'S',0,0), // address
     // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    f(19234,10,1,b'u',65535,0,255,b'I',6831,36), // port_value
+    f(19303,10,1,b'u',65535,0,255,b'I',6831,36), // port_value
     f(2003,8,2,b's',65535,0,255,b'I',6831,36), // hostname
     f(1960,7,3,b'm',91,4,255,b'I',6831,36), // address
-    f(20907,27,4,b'b',65535,0,255,b'I',6831,36), // disable_active_health_check
+    f(20976,27,4,b'b',65535,0,255,b'I',6831,36), // disable_active_health_check
     // envoy.config.endpoint.v3.LbEndpoint
-    f(20969,8,1,b'm',154,4,0,b'S',0,0), // endpoint
+    f(21038,8,1,b'm',154,4,0,b'S',0,0), // endpoint
     f(1972,13,2,b'e',18,0,255,b'S',0,0), // health_status
     f(9747,8,3,b'm',119,4,255,b'S',0,0), // metadata
-    f(20977,21,4,b'm',374,4,255,b'S',0,0), // load_balancing_weight
-    f(20998,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
+    f(21046,21,4,b'm',374,4,255,b'S',0,0), // load_balancing_weight
+    f(21067,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
     f(2044,8,1,b'm',118,4,255,b'S',0,0), // locality
-    f(21055,12,2,b'm',157,2,255,b'S',0,0), // lb_endpoints
-    f(20977,21,3,b'm',374,4,255,b'S',0,0), // load_balancing_weight
+    f(21124,12,2,b'm',157,2,255,b'S',0,0), // lb_endpoints
+    f(21046,21,3,b'm',374,4,255,b'S',0,0), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(21101,9,6,b'm',374,4,255,b'I',21067,34), // proximity
-    f(21126,23,7,b'm',65535,4,0,b'R',21110,16), // load_balancer_endpoints
-    f(21200,28,8,b'm',65535,4,0,b'R',21149,51), // leds_cluster_locality_config
-    f(9747,8,9,b'm',119,4,255,b'I',21228,35), // metadata
+    f(21170,9,6,b'm',374,4,255,b'I',21136,34), // proximity
+    f(21195,23,7,b'm',65535,4,0,b'R',21179,16), // load_balancer_endpoints
+    f(21269,28,8,b'm',65535,4,0,b'R',21218,51), // leds_cluster_locality_config
+    f(9747,8,9,b'm',119,4,255,b'I',21297,35), // metadata
     // envoy.config.listener.v3.AdditionalAddress
     f(1960,7,1,b'm',91,4,255,b'S',0,0), // address
     f(4297,14,2,b'm',143,4,255,b'S',0,0), // socket_options
@@ -3178,374 +3177,374 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,4,b'm',360,4,0,b'S',0,0), // typed_config
-    f(21379,16,5,b'm',65535,4,0,b'R',21336,43), // config_discovery
+    f(21448,16,5,b'm',65535,4,0,b'R',21405,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
-    f(21431,18,1,b'm',162,4,255,b'S',0,0), // filter_chain_match
+    f(21500,18,1,b'm',162,4,255,b'S',0,0), // filter_chain_match
     f(3548,7,3,b'm',160,2,255,b'S',0,0), // filters
-    f(21487,15,4,b'm',361,4,255,b'R',21449,38), // use_proxy_proto
-    f(9747,8,5,b'm',119,4,255,b'I',21502,39), // metadata
+    f(21556,15,4,b'm',361,4,255,b'R',21518,38), // use_proxy_proto
+    f(9747,8,5,b'm',119,4,255,b'I',21571,39), // metadata
     f(9697,16,6,b'm',147,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(21541,32,9,b'm',364,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(21610,32,9,b'm',364,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
-    f(21614,13,3,b'm',97,2,255,b'S',0,0), // prefix_ranges
-    f(21627,14,4,b's',65535,0,255,b'R',21067,34), // address_suffix
-    f(21641,10,5,b'm',374,4,255,b'R',21067,34), // suffix_len
-    f(21651,20,6,b'm',97,2,255,b'S',0,0), // source_prefix_ranges
-    f(21671,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(21683,16,8,b'm',374,4,255,b'S',0,0), // destination_port
-    f(21699,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
-    f(21717,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
-    f(21738,12,11,b's',65535,2,255,b'S',0,0), // server_names
-    f(21750,11,12,b'e',27,0,255,b'S',0,0), // source_type
-    f(21761,27,13,b'm',97,2,255,b'S',0,0), // direct_source_prefix_ranges
+    f(21683,13,3,b'm',97,2,255,b'S',0,0), // prefix_ranges
+    f(21696,14,4,b's',65535,0,255,b'R',21136,34), // address_suffix
+    f(21710,10,5,b'm',374,4,255,b'R',21136,34), // suffix_len
+    f(21720,20,6,b'm',97,2,255,b'S',0,0), // source_prefix_ranges
+    f(21740,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
+    f(21752,16,8,b'm',374,4,255,b'S',0,0), // destination_port
+    f(21768,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
+    f(21786,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
+    f(21807,12,11,b's',65535,2,255,b'S',0,0), // server_names
+    f(21819,11,12,b'e',27,0,255,b'S',0,0), // source_type
+    f(21830,27,13,b'm',97,2,255,b'S',0,0), // direct_source_prefix_ranges
     // envoy.config.listener.v3.Listener
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1960,7,2,b'm',91,4,255,b'S',0,0), // address
-    f(21821,13,3,b'm',161,2,255,b'S',0,0), // filter_chains
-    f(21834,16,4,b'm',361,4,255,b'S',0,0), // use_original_dst
+    f(21890,13,3,b'm',161,2,255,b'S',0,0), // filter_chains
+    f(21903,16,4,b'm',361,4,255,b'S',0,0), // use_original_dst
     f(9223,33,5,b'm',374,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
-    f(9747,8,6,b'm',119,4,255,b'I',21850,35), // metadata
-    f(21885,13,7,b'm',166,4,255,b'S',0,0), // deprecated_v1
-    f(21898,10,8,b'e',28,0,255,b'S',0,0), // drain_type
-    f(21908,16,9,b'm',167,2,255,b'S',0,0), // listener_filters
-    f(21924,11,10,b'm',361,4,255,b'S',0,0), // transparent
+    f(9747,8,6,b'm',119,4,255,b'I',21919,35), // metadata
+    f(21954,13,7,b'm',166,4,255,b'S',0,0), // deprecated_v1
+    f(21967,10,8,b'e',28,0,255,b'S',0,0), // drain_type
+    f(21977,16,9,b'm',167,2,255,b'S',0,0), // listener_filters
+    f(21993,11,10,b'm',361,4,255,b'S',0,0), // transparent
     f(14218,8,11,b'm',361,4,255,b'S',0,0), // freebind
-    f(21935,26,12,b'm',374,4,255,b'S',0,0), // tcp_fast_open_queue_length
+    f(22004,26,12,b'm',374,4,255,b'S',0,0), // tcp_fast_open_queue_length
     f(4297,14,13,b'm',139,2,255,b'S',0,0), // socket_options
-    f(21961,24,15,b'm',364,4,255,b'S',0,0), // listener_filters_timeout
-    f(21985,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
-    f(22002,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
-    f(22159,19,18,b'm',65535,4,255,b'R',22038,121), // udp_listener_config
-    f(22253,12,19,b'm',65535,4,255,b'R',22178,75), // api_listener
-    f(22265,25,20,b'm',164,4,255,b'S',0,0), // connection_balance_config
-    f(22362,10,21,b'b',65535,0,255,b'I',22290,72), // reuse_port
+    f(22030,24,15,b'm',364,4,255,b'S',0,0), // listener_filters_timeout
+    f(22054,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
+    f(22071,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
+    f(22228,19,18,b'm',65535,4,255,b'R',22107,121), // udp_listener_config
+    f(22322,12,19,b'm',65535,4,255,b'R',22247,75), // api_listener
+    f(22334,25,20,b'm',164,4,255,b'S',0,0), // connection_balance_config
+    f(22431,10,21,b'b',65535,0,255,b'I',22359,72), // reuse_port
     f(4311,10,22,b'm',33,2,255,b'S',0,0), // access_log
-    f(22372,16,24,b'm',374,4,255,b'S',0,0), // tcp_backlog_size
-    f(22388,20,25,b'm',161,4,255,b'S',0,0), // default_filter_chain
-    f(22408,12,26,b'm',361,4,255,b'S',0,0), // bind_to_port
-    f(22571,17,27,b'm',65535,4,0,b'R',22420,151), // internal_listener
-    f(22588,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(22599,17,29,b'm',361,4,255,b'S',0,0), // enable_reuse_port
-    f(22616,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
+    f(22441,16,24,b'm',374,4,255,b'S',0,0), // tcp_backlog_size
+    f(22457,20,25,b'm',161,4,255,b'S',0,0), // default_filter_chain
+    f(22477,12,26,b'm',361,4,255,b'S',0,0), // bind_to_port
+    f(22640,17,27,b'm',65535,4,0,b'R',22489,151), // internal_listener
+    f(22657,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22668,17,29,b'm',361,4,255,b'S',0,0), // enable_reuse_port
+    f(22685,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
     f(4388,24,31,b'b',65535,0,255,b'S',0,0), // ignore_global_conn_limit
-    f(22628,20,32,b'm',381,4,255,b'S',0,0), // filter_chain_matcher
-    f(20750,20,33,b'm',159,2,255,b'S',0,0), // additional_addresses
-    f(22648,42,34,b'm',374,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
-    f(22690,23,35,b'b',65535,0,255,b'S',0,0), // bypass_overload_manager
-    f(22796,11,36,b'm',65535,4,255,b'R',22713,83), // fcds_config
+    f(22697,20,32,b'm',381,4,255,b'S',0,0), // filter_chain_matcher
+    f(20819,20,33,b'm',159,2,255,b'S',0,0), // additional_addresses
+    f(22717,42,34,b'm',374,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
+    f(22759,23,35,b'b',65535,0,255,b'S',0,0), // bypass_overload_manager
+    f(22865,11,36,b'm',65535,4,255,b'R',22782,83), // fcds_config
     f(13249,13,37,b'm',145,4,255,b'S',0,0), // tcp_keepalive
-    f(11026,44,38,b'm',364,4,255,b'R',22807,112), // per_connection_buffer_high_watermark_timeout
+    f(11026,44,38,b'm',364,4,255,b'R',22876,112), // per_connection_buffer_high_watermark_timeout
     f(11093,13,39,b'm',172,4,255,b'I',11070,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    f(22976,13,1,b'm',165,4,0,b'S',0,0), // exact_balance
-    f(23086,14,2,b'm',148,4,0,b'R',22989,97), // extend_balance
-    f(23100,20,3,b'm',65535,4,0,b'R',22989,97), // cpu_locality_balance
+    f(23045,13,1,b'm',165,4,0,b'S',0,0), // exact_balance
+    f(23155,14,2,b'm',148,4,0,b'R',23058,97), // extend_balance
+    f(23169,20,3,b'm',65535,4,0,b'R',23058,97), // cpu_locality_balance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(22408,12,1,b'm',361,4,255,b'S',0,0), // bind_to_port
+    f(22477,12,1,b'm',361,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,3,b'm',360,4,0,b'S',0,0), // typed_config
-    f(23275,15,4,b'm',168,4,255,b'S',0,0), // filter_disabled
-    f(21379,16,5,b'm',65535,4,0,b'R',21336,43), // config_discovery
+    f(23344,15,4,b'm',168,4,255,b'S',0,0), // filter_disabled
+    f(21448,16,5,b'm',65535,4,0,b'R',21405,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    f(23348,8,1,b'm',169,4,0,b'S',0,0), // or_match
-    f(23356,9,2,b'm',169,4,0,b'S',0,0), // and_match
-    f(23365,9,3,b'm',168,4,0,b'S',0,0), // not_match
-    f(23374,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(23383,22,5,b'm',355,4,0,b'S',0,0), // destination_port_range
+    f(23417,8,1,b'm',169,4,0,b'S',0,0), // or_match
+    f(23425,9,2,b'm',169,4,0,b'S',0,0), // and_match
+    f(23434,9,3,b'm',168,4,0,b'S',0,0), // not_match
+    f(23443,9,4,b'b',65535,4,0,b'S',0,0), // any_match
+    f(23452,22,5,b'm',355,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    f(23472,5,1,b'm',168,2,255,b'S',0,0), // rules
+    f(23541,5,1,b'm',168,2,255,b'S',0,0), // rules
     // envoy.config.metrics.v3.HistogramBucketSettings
     f(12907,5,1,b'm',334,4,255,b'I',6831,36), // match
-    f(23524,7,2,b'd',65535,2,255,b'I',6831,36), // buckets
-    f(23531,4,3,b'm',374,4,255,b'I',6831,36), // bins
+    f(23593,7,2,b'd',65535,2,255,b'I',6831,36), // buckets
+    f(23600,4,3,b'm',374,4,255,b'I',6831,36), // bins
     // envoy.config.metrics.v3.StatsConfig
-    f(23570,10,1,b'm',173,2,255,b'S',0,0), // stats_tags
-    f(23663,20,2,b'm',361,4,255,b'I',23580,83), // use_all_default_tags
+    f(23639,10,1,b'm',173,2,255,b'S',0,0), // stats_tags
+    f(23732,20,2,b'm',361,4,255,b'I',23649,83), // use_all_default_tags
     f(11093,13,3,b'm',172,4,255,b'S',0,0), // stats_matcher
-    f(23797,25,4,b'm',170,2,255,b'I',23683,114), // histogram_bucket_settings
-    f(23871,27,5,b'm',361,4,255,b'I',23822,49), // allow_default_tag_overrides
+    f(23866,25,4,b'm',170,2,255,b'I',23752,114), // histogram_bucket_settings
+    f(23940,27,5,b'm',361,4,255,b'I',23891,49), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
-    f(23934,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
-    f(23944,14,2,b'm',327,4,0,b'S',0,0), // exclusion_list
-    f(23958,14,3,b'm',327,4,0,b'S',0,0), // inclusion_list
+    f(24003,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
+    f(24013,14,2,b'm',327,4,0,b'S',0,0), // exclusion_list
+    f(24027,14,3,b'm',327,4,0,b'S',0,0), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
-    f(24008,8,1,b's',65535,0,255,b'S',0,0), // tag_name
-    f(24016,5,2,b's',65535,4,0,b'S',0,0), // regex
-    f(24021,11,3,b's',65535,4,0,b'S',0,0), // fixed_value
+    f(24077,8,1,b's',65535,0,255,b'S',0,0), // tag_name
+    f(24085,5,2,b's',65535,4,0,b'S',0,0), // regex
+    f(24090,11,3,b's',65535,4,0,b'S',0,0), // fixed_value
     // envoy.config.overload.v3.BufferFactoryConfig
-    f(24076,37,1,b'u',65535,0,255,b'I',6831,36), // minimum_account_to_track_power_of_two
+    f(24145,37,1,b'u',65535,0,255,b'I',6831,36), // minimum_account_to_track_power_of_two
     // envoy.config.overload.v3.OverloadAction
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24152,8,2,b'm',180,2,255,b'S',0,0), // triggers
-    f(3148,12,3,b'm',360,4,255,b'I',24160,149), // typed_config
+    f(24221,8,2,b'm',180,2,255,b'S',0,0), // triggers
+    f(3148,12,3,b'm',360,4,255,b'I',24229,149), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(24349,16,1,b'm',364,4,255,b'S',0,0), // refresh_interval
-    f(24365,17,2,b'm',177,2,255,b'S',0,0), // resource_monitors
+    f(24418,16,1,b'm',364,4,255,b'S',0,0), // refresh_interval
+    f(24434,17,2,b'm',177,2,255,b'S',0,0), // resource_monitors
     f(8437,7,3,b'm',175,2,255,b'S',0,0), // actions
-    f(24450,21,4,b'm',174,4,255,b'I',24382,68), // buffer_factory_config
-    f(24536,15,5,b'm',65535,2,255,b'R',24471,65), // loadshed_points
+    f(24519,21,4,b'm',174,4,255,b'I',24451,68), // buffer_factory_config
+    f(24605,15,5,b'm',65535,2,255,b'R',24540,65), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,3,b'm',360,4,0,b'S',0,0), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
-    f(24629,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
-    f(24646,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
+    f(24698,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
+    f(24715,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
     // envoy.config.overload.v3.ThresholdTrigger
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.config.overload.v3.Trigger
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24739,9,2,b'm',179,4,0,b'S',0,0), // threshold
-    f(24748,6,3,b'm',178,4,0,b'S',0,0), // scaled
+    f(24808,9,2,b'm',179,4,0,b'S',0,0), // threshold
+    f(24817,6,3,b'm',178,4,0,b'S',0,0), // scaled
     // envoy.config.route.v3.CookieMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24789,12,2,b'm',334,4,255,b'S',0,0), // string_match
-    f(24801,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(24858,12,2,b'm',334,4,255,b'S',0,0), // string_match
+    f(24870,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.config.route.v3.Decorator
-    f(24844,9,1,b's',65535,0,255,b'I',6831,36), // operation
-    f(24853,9,2,b'm',361,4,255,b'I',6831,36), // propagate
+    f(24913,9,1,b's',65535,0,255,b'I',6831,36), // operation
+    f(24922,9,2,b'm',361,4,255,b'I',6831,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
-    f(24904,6,1,b'u',65535,0,255,b'S',0,0), // status
-    f(24910,4,2,b'm',100,4,255,b'S',0,0), // body
-    f(24914,11,3,b'm',144,4,255,b'S',0,0), // body_format
+    f(24973,6,1,b'u',65535,0,255,b'S',0,0), // status
+    f(24979,4,2,b'm',100,4,255,b'S',0,0), // body
+    f(24983,11,3,b'm',144,4,255,b'S',0,0), // body_format
     // envoy.config.route.v3.FilterConfig
     f(7822,6,1,b'm',360,4,255,b'S',0,0), // config
-    f(24959,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(25028,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
     f(15133,8,3,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25005,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(25016,11,6,b'm',356,4,0,b'S',0,0), // range_match
-    f(25027,13,7,b'b',65535,4,0,b'S',0,0), // present_match
-    f(24801,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
-    f(25040,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
-    f(25052,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(25064,16,11,b'm',332,4,0,b'S',0,0), // safe_regex_match
-    f(25080,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(24789,12,13,b'm',334,4,0,b'S',0,0), // string_match
-    f(25094,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
+    f(25074,11,4,b's',65535,4,0,b'S',0,0), // exact_match
+    f(25085,11,6,b'm',356,4,0,b'S',0,0), // range_match
+    f(25096,13,7,b'b',65535,4,0,b'S',0,0), // present_match
+    f(24870,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(25109,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
+    f(25121,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
+    f(25133,16,11,b'm',332,4,0,b'S',0,0), // safe_regex_match
+    f(25149,14,12,b's',65535,4,0,b'S',0,0), // contains_match
+    f(24858,12,13,b'm',334,4,0,b'S',0,0), // string_match
+    f(25163,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24789,12,5,b'm',334,4,0,b'S',0,0), // string_match
-    f(25027,13,6,b'b',65535,4,0,b'S',0,0), // present_match
+    f(24858,12,5,b'm',334,4,0,b'S',0,0), // string_match
+    f(25096,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
-    f(25202,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
-    f(25215,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
-    f(25228,13,3,b'e',29,0,255,b'S',0,0), // response_code
-    f(25241,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
-    f(25255,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
-    f(25269,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
-    f(25280,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
-    f(25295,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(25308,13,9,b'm',331,4,1,b'S',0,0), // regex_rewrite
-    f(25321,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
+    f(25271,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
+    f(25284,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
+    f(25297,13,3,b'e',29,0,255,b'S',0,0), // response_code
+    f(25310,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
+    f(25324,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
+    f(25338,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
+    f(25349,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
+    f(25364,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
+    f(25377,13,9,b'm',331,4,1,b'S',0,0), // regex_rewrite
+    f(25390,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.Route
     f(12907,5,1,b'm',203,4,255,b'S',0,0), // match
-    f(25360,5,2,b'm',190,4,0,b'S',0,0), // route
-    f(25365,8,3,b'm',187,4,0,b'S',0,0), // redirect
-    f(9747,8,4,b'm',119,4,255,b'I',25373,32), // metadata
-    f(25475,9,5,b'm',182,4,255,b'I',25405,70), // decorator
-    f(25484,15,7,b'm',183,4,0,b'S',0,0), // direct_response
-    f(25499,22,9,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(25521,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(25544,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25570,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(25595,23,13,b'm',189,1,255,b'S',0,0), // typed_per_filter_config
+    f(25429,5,2,b'm',190,4,0,b'S',0,0), // route
+    f(25434,8,3,b'm',187,4,0,b'S',0,0), // redirect
+    f(9747,8,4,b'm',119,4,255,b'I',25442,32), // metadata
+    f(25544,9,5,b'm',182,4,255,b'I',25474,70), // decorator
+    f(25553,15,7,b'm',183,4,0,b'S',0,0), // direct_response
+    f(25568,22,9,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(25590,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(25613,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25639,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(25664,23,13,b'm',189,1,255,b'S',0,0), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
-    f(4856,7,15,b'm',207,4,255,b'I',25618,35), // tracing
-    f(25736,30,16,b'm',374,4,255,b'I',25653,83), // per_request_buffer_limit_bytes
-    f(25838,13,17,b'm',65535,4,0,b'R',25766,72), // filter_action
-    f(25900,21,18,b'm',65535,4,0,b'R',25851,49), // non_forwarding_action
-    f(22588,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(25921,25,20,b'm',375,4,255,b'I',25653,83), // request_body_buffer_limit
-    f(26048,16,21,b'm',148,2,255,b'R',25946,102), // route_specifiers
+    f(4856,7,15,b'm',207,4,255,b'I',25687,35), // tracing
+    f(25805,30,16,b'm',374,4,255,b'I',25722,83), // per_request_buffer_limit_bytes
+    f(25907,13,17,b'm',65535,4,0,b'R',25835,72), // filter_action
+    f(25969,21,18,b'm',65535,4,0,b'R',25920,49), // non_forwarding_action
+    f(22657,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(25990,25,20,b'm',375,4,255,b'I',25722,83), // request_body_buffer_limit
+    f(26117,16,21,b'm',148,2,255,b'R',26015,102), // route_specifiers
     // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
-    f(26150,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
-    f(26164,17,3,b'm',211,4,0,b'S',0,0), // weighted_clusters
-    f(26240,14,4,b'm',119,4,255,b'I',26181,59), // metadata_match
-    f(25255,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
-    f(26254,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(26274,17,7,b'm',361,4,1,b'S',0,0), // auto_host_rewrite
+    f(26219,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
+    f(26233,17,3,b'm',211,4,0,b'S',0,0), // weighted_clusters
+    f(26309,14,4,b'm',119,4,255,b'I',26250,59), // metadata_match
+    f(25324,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
+    f(26323,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
+    f(26343,17,7,b'm',361,4,1,b'S',0,0), // auto_host_rewrite
     f(15305,7,8,b'm',364,4,255,b'S',0,0), // timeout
-    f(15328,12,9,b'm',65535,4,255,b'R',26291,103), // retry_policy
+    f(15328,12,9,b'm',65535,4,255,b'R',26360,103), // retry_policy
     f(2011,8,11,b'e',22,0,255,b'S',0,0), // priority
-    f(26463,11,13,b'm',65535,2,255,b'R',26394,69), // rate_limits
-    f(26517,22,14,b'm',361,4,255,b'I',26474,43), // include_vh_rate_limits
-    f(26539,11,15,b'm',191,2,255,b'S',0,0), // hash_policy
-    f(26639,4,17,b'm',65535,4,255,b'R',26550,89), // cors
-    f(26643,31,20,b'e',30,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(26674,16,23,b'm',364,4,255,b'S',0,0), // max_grpc_timeout
-    f(17519,12,24,b'm',364,4,255,b'S',0,0), // idle_timeout
-    f(26690,15,25,b'm',199,2,255,b'S',0,0), // upgrade_configs
-    f(26737,24,26,b'e',65535,0,255,b'R',26705,32), // internal_redirect_action
-    f(26835,12,27,b'm',65535,4,255,b'R',26761,74), // hedge_policy
-    f(26847,19,28,b'm',364,4,255,b'S',0,0), // grpc_timeout_offset
-    f(26866,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
-    f(26885,23,30,b'm',198,2,255,b'S',0,0), // request_mirror_policies
-    f(26908,22,31,b'm',374,4,255,b'R',26705,32), // max_internal_redirects
-    f(25308,13,32,b'm',331,4,255,b'S',0,0), // regex_rewrite
-    f(26965,25,33,b'm',360,4,255,b'R',26930,35), // retry_policy_typed_config
-    f(26990,24,34,b'm',65535,4,255,b'R',26705,32), // internal_redirect_policy
-    f(27014,23,35,b'm',331,4,1,b'S',0,0), // host_rewrite_path_regex
-    f(17571,19,36,b'm',197,4,255,b'S',0,0), // max_stream_duration
-    f(27121,24,37,b's',65535,4,0,b'R',27037,84), // cluster_specifier_plugin
-    f(27145,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
-    f(27168,31,39,b'm',65535,4,0,b'R',27037,84), // inline_cluster_specifier_plugin
-    f(27294,17,40,b'm',148,4,255,b'I',27199,95), // early_data_policy
-    f(27311,19,41,b'm',148,4,255,b'S',0,0), // path_rewrite_policy
-    f(27400,13,42,b'm',364,4,255,b'I',27330,70), // flush_timeout
-    f(27413,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
-    f(25321,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
+    f(26532,11,13,b'm',65535,2,255,b'R',26463,69), // rate_limits
+    f(26586,22,14,b'm',361,4,255,b'I',26543,43), // include_vh_rate_limits
+    f(26608,11,15,b'm',191,2,255,b'S',0,0), // hash_policy
+    f(26708,4,17,b'm',65535,4,255,b'R',26619,89), // cors
+    f(26712,31,20,b'e',30,0,255,b'S',0,0), // cluster_not_found_response_code
+    f(26743,16,23,b'm',364,4,255,b'S',0,0), // max_grpc_timeout
+    f(17588,12,24,b'm',364,4,255,b'S',0,0), // idle_timeout
+    f(26759,15,25,b'm',199,2,255,b'S',0,0), // upgrade_configs
+    f(26806,24,26,b'e',65535,0,255,b'R',26774,32), // internal_redirect_action
+    f(26904,12,27,b'm',65535,4,255,b'R',26830,74), // hedge_policy
+    f(26916,19,28,b'm',364,4,255,b'S',0,0), // grpc_timeout_offset
+    f(26935,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
+    f(26954,23,30,b'm',198,2,255,b'S',0,0), // request_mirror_policies
+    f(26977,22,31,b'm',374,4,255,b'R',26774,32), // max_internal_redirects
+    f(25377,13,32,b'm',331,4,255,b'S',0,0), // regex_rewrite
+    f(27034,25,33,b'm',360,4,255,b'R',26999,35), // retry_policy_typed_config
+    f(27059,24,34,b'm',65535,4,255,b'R',26774,32), // internal_redirect_policy
+    f(27083,23,35,b'm',331,4,1,b'S',0,0), // host_rewrite_path_regex
+    f(17640,19,36,b'm',197,4,255,b'S',0,0), // max_stream_duration
+    f(27190,24,37,b's',65535,4,0,b'R',27106,84), // cluster_specifier_plugin
+    f(27214,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
+    f(27237,31,39,b'm',65535,4,0,b'R',27106,84), // inline_cluster_specifier_plugin
+    f(27363,17,40,b'm',148,4,255,b'I',27268,95), // early_data_policy
+    f(27380,19,41,b'm',148,4,255,b'S',0,0), // path_rewrite_policy
+    f(27469,13,42,b'm',364,4,255,b'I',27399,70), // flush_timeout
+    f(27482,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
+    f(25390,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
     f(3744,6,1,b'm',195,4,0,b'S',0,0), // header
-    f(27469,6,2,b'm',193,4,0,b'S',0,0), // cookie
-    f(27475,21,3,b'm',192,4,0,b'S',0,0), // connection_properties
-    f(27496,8,4,b'b',65535,0,255,b'S',0,0), // terminal
-    f(27504,15,5,b'm',196,4,0,b'S',0,0), // query_parameter
-    f(27574,12,6,b'm',65535,4,0,b'R',27519,55), // filter_state
+    f(27538,6,2,b'm',193,4,0,b'S',0,0), // cookie
+    f(27544,21,3,b'm',192,4,0,b'S',0,0), // connection_properties
+    f(27565,8,4,b'b',65535,0,255,b'S',0,0), // terminal
+    f(27573,15,5,b'm',196,4,0,b'S',0,0), // query_parameter
+    f(27643,12,6,b'm',65535,4,0,b'R',27588,55), // filter_state
     // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    f(27651,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
+    f(27720,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(27806,3,2,b'm',364,4,255,b'I',27711,95), // ttl
-    f(131,4,3,b's',65535,0,255,b'I',27711,95), // path
-    f(27809,10,4,b'm',194,2,255,b'I',27711,95), // attributes
+    f(27875,3,2,b'm',364,4,255,b'I',27780,95), // ttl
+    f(131,4,3,b's',65535,0,255,b'I',27780,95), // path
+    f(27878,10,4,b'm',194,2,255,b'I',27780,95), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
     f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
     f(2972,5,2,b's',65535,0,255,b'I',6831,36), // value
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    f(27930,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(25308,13,2,b'm',331,4,255,b'S',0,0), // regex_rewrite
+    f(27999,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(25377,13,2,b'm',331,4,255,b'S',0,0), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    f(17571,19,1,b'm',364,4,255,b'S',0,0), // max_stream_duration
-    f(28051,23,2,b'm',364,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(28074,26,3,b'm',364,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(17640,19,1,b'm',364,4,255,b'S',0,0), // max_stream_duration
+    f(28120,23,2,b'm',364,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(28143,26,3,b'm',364,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
-    f(28153,16,3,b'm',134,4,255,b'S',0,0), // runtime_fraction
-    f(28169,13,4,b'm',361,4,255,b'I',25618,35), // trace_sampled
-    f(26150,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
-    f(28182,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
-    f(28215,25,7,b'm',89,2,255,b'S',0,0), // request_headers_mutations
-    f(26254,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
+    f(28222,16,3,b'm',134,4,255,b'S',0,0), // runtime_fraction
+    f(28238,13,4,b'm',361,4,255,b'I',25687,35), // trace_sampled
+    f(26219,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(28251,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
+    f(28284,25,7,b'm',89,2,255,b'S',0,0), // request_headers_mutations
+    f(26323,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
     // envoy.config.route.v3.RouteAction.UpgradeConfig
-    f(28287,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(28299,7,2,b'm',361,4,255,b'S',0,0), // enabled
-    f(28369,14,3,b'm',65535,4,255,b'R',28306,63), // connect_config
+    f(28356,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(28368,7,2,b'm',361,4,255,b'S',0,0), // enabled
+    f(28438,14,3,b'm',65535,4,255,b'R',28375,63), // connect_config
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(28423,13,2,b'm',209,2,255,b'S',0,0), // virtual_hosts
-    f(28436,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
-    f(25521,23,4,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(25544,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25499,22,6,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(28457,17,7,b'm',361,4,255,b'S',0,0), // validate_clusters
-    f(25570,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(28570,4,9,b'm',65535,4,255,b'R',28474,96), // vhds
-    f(28574,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(28609,35,11,b'm',374,4,255,b'S',0,0), // max_direct_response_body_size_bytes
-    f(28644,25,12,b'm',65535,2,255,b'R',27037,84), // cluster_specifier_plugins
-    f(26885,23,13,b'm',198,2,255,b'S',0,0), // request_mirror_policies
-    f(28669,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
-    f(28697,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
-    f(25595,23,16,b'm',201,1,255,b'S',0,0), // typed_per_filter_config
-    f(9747,8,17,b'm',119,4,255,b'I',28736,38), // metadata
-    f(28774,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
-    f(26048,16,19,b'm',148,2,255,b'R',25946,102), // route_specifiers
+    f(28492,13,2,b'm',209,2,255,b'S',0,0), // virtual_hosts
+    f(28505,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
+    f(25590,23,4,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(25613,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25568,22,6,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(28526,17,7,b'm',361,4,255,b'S',0,0), // validate_clusters
+    f(25639,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(28639,4,9,b'm',65535,4,255,b'R',28543,96), // vhds
+    f(28643,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(28678,35,11,b'm',374,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(28713,25,12,b'm',65535,2,255,b'R',27106,84), // cluster_specifier_plugins
+    f(26954,23,13,b'm',198,2,255,b'S',0,0), // request_mirror_policies
+    f(28738,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
+    f(28766,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
+    f(25664,23,16,b'm',201,1,255,b'S',0,0), // typed_per_filter_config
+    f(9747,8,17,b'm',119,4,255,b'I',28805,38), // metadata
+    f(28843,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
+    f(26117,16,19,b'm',148,2,255,b'R',26015,102), // route_specifiers
     // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteList
-    f(28883,6,1,b'm',188,2,255,b'S',0,0), // routes
+    f(28952,6,1,b'm',188,2,255,b'S',0,0), // routes
     // envoy.config.route.v3.RouteMatch
-    f(28921,6,1,b's',65535,4,0,b'S',0,0), // prefix
+    f(28990,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(28927,14,4,b'm',361,4,255,b'S',0,0), // case_sensitive
-    f(28941,7,6,b'm',185,2,255,b'S',0,0), // headers
-    f(28948,16,7,b'm',186,2,255,b'S',0,0), // query_parameters
-    f(28964,4,8,b'm',205,4,255,b'S',0,0), // grpc
-    f(28153,16,9,b'm',134,4,255,b'S',0,0), // runtime_fraction
-    f(28968,10,10,b'm',332,4,0,b'S',0,0), // safe_regex
-    f(28978,11,11,b'm',206,4,255,b'S',0,0), // tls_context
-    f(28989,15,12,b'm',204,4,0,b'S',0,0), // connect_matcher
-    f(29101,16,13,b'm',328,2,255,b'R',29004,97), // dynamic_metadata
-    f(29117,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
-    f(29138,17,15,b'm',148,4,0,b'S',0,0), // path_match_policy
-    f(27574,12,16,b'm',324,2,255,b'S',0,0), // filter_state
-    f(29155,7,17,b'm',181,2,255,b'S',0,0), // cookies
+    f(28996,14,4,b'm',361,4,255,b'S',0,0), // case_sensitive
+    f(29010,7,6,b'm',185,2,255,b'S',0,0), // headers
+    f(29017,16,7,b'm',186,2,255,b'S',0,0), // query_parameters
+    f(29033,4,8,b'm',205,4,255,b'S',0,0), // grpc
+    f(28222,16,9,b'm',134,4,255,b'S',0,0), // runtime_fraction
+    f(29037,10,10,b'm',332,4,0,b'S',0,0), // safe_regex
+    f(29047,11,11,b'm',206,4,255,b'S',0,0), // tls_context
+    f(29058,15,12,b'm',204,4,0,b'S',0,0), // connect_matcher
+    f(29170,16,13,b'm',328,2,255,b'R',29073,97), // dynamic_metadata
+    f(29186,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
+    f(29207,17,15,b'm',148,4,0,b'S',0,0), // path_match_policy
+    f(27643,12,16,b'm',324,2,255,b'S',0,0), // filter_state
+    f(29224,7,17,b'm',181,2,255,b'S',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    f(29318,9,1,b'm',361,4,255,b'S',0,0), // presented
-    f(29327,9,2,b'm',361,4,255,b'S',0,0), // validated
+    f(29387,9,1,b'm',361,4,255,b'S',0,0), // presented
+    f(29396,9,2,b'm',361,4,255,b'S',0,0), // validated
     // envoy.config.route.v3.Tracing
-    f(29365,15,1,b'm',350,4,255,b'I',6831,36), // client_sampling
-    f(29380,15,2,b'm',350,4,255,b'I',6831,36), // random_sampling
-    f(29395,16,3,b'm',350,4,255,b'I',6831,36), // overall_sampling
-    f(29411,11,4,b'm',344,2,255,b'I',6831,36), // custom_tags
-    f(24844,9,5,b's',65535,0,255,b'I',6831,36), // operation
-    f(29422,18,6,b's',65535,0,255,b'I',6831,36), // upstream_operation
+    f(29434,15,1,b'm',350,4,255,b'I',6831,36), // client_sampling
+    f(29449,15,2,b'm',350,4,255,b'I',6831,36), // random_sampling
+    f(29464,16,3,b'm',350,4,255,b'I',6831,36), // overall_sampling
+    f(29480,11,4,b'm',344,2,255,b'I',6831,36), // custom_tags
+    f(24913,9,5,b's',65535,0,255,b'I',6831,36), // operation
+    f(29491,18,6,b's',65535,0,255,b'I',6831,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
     f(345,4,2,b's',65535,0,255,b'S',0,0), // name
-    f(28941,7,4,b'm',185,2,255,b'S',0,0), // headers
+    f(29010,7,4,b'm',185,2,255,b'S',0,0), // headers
     // envoy.config.route.v3.VirtualHost
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(29509,7,2,b's',65535,2,255,b'S',0,0), // domains
-    f(28883,6,3,b'm',188,2,255,b'S',0,0), // routes
-    f(29516,11,4,b'e',31,0,255,b'S',0,0), // require_tls
-    f(29527,16,5,b'm',208,2,255,b'S',0,0), // virtual_clusters
-    f(26463,11,6,b'm',65535,2,255,b'R',26394,69), // rate_limits
-    f(25499,22,7,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(26639,4,8,b'm',65535,4,255,b'R',26550,89), // cors
-    f(25521,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(25544,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25570,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(29543,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
-    f(25595,23,15,b'm',210,1,255,b'S',0,0), // typed_per_filter_config
-    f(15328,12,16,b'm',65535,4,255,b'R',26291,103), // retry_policy
-    f(26835,12,17,b'm',65535,4,255,b'R',26761,74), // hedge_policy
-    f(25736,30,18,b'm',374,4,255,b'I',25653,83), // per_request_buffer_limit_bytes
-    f(29572,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(26965,25,20,b'm',360,4,255,b'R',26930,35), // retry_policy_typed_config
-    f(29605,7,21,b'm',381,4,255,b'S',0,0), // matcher
-    f(26885,23,22,b'm',198,2,255,b'S',0,0), // request_mirror_policies
-    f(29674,31,23,b'b',65535,0,255,b'I',29612,62), // include_is_timeout_retry_header
-    f(9747,8,24,b'm',119,4,255,b'I',29705,39), // metadata
-    f(25921,25,25,b'm',375,4,255,b'I',25653,83), // request_body_buffer_limit
-    f(26048,16,26,b'm',148,2,255,b'R',25946,102), // route_specifiers
+    f(29578,7,2,b's',65535,2,255,b'S',0,0), // domains
+    f(28952,6,3,b'm',188,2,255,b'S',0,0), // routes
+    f(29585,11,4,b'e',31,0,255,b'S',0,0), // require_tls
+    f(29596,16,5,b'm',208,2,255,b'S',0,0), // virtual_clusters
+    f(26532,11,6,b'm',65535,2,255,b'R',26463,69), // rate_limits
+    f(25568,22,7,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(26708,4,8,b'm',65535,4,255,b'R',26619,89), // cors
+    f(25590,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(25613,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25639,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(29612,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
+    f(25664,23,15,b'm',210,1,255,b'S',0,0), // typed_per_filter_config
+    f(15328,12,16,b'm',65535,4,255,b'R',26360,103), // retry_policy
+    f(26904,12,17,b'm',65535,4,255,b'R',26830,74), // hedge_policy
+    f(25805,30,18,b'm',374,4,255,b'I',25722,83), // per_request_buffer_limit_bytes
+    f(29641,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
+    f(27034,25,20,b'm',360,4,255,b'R',26999,35), // retry_policy_typed_config
+    f(29674,7,21,b'm',381,4,255,b'S',0,0), // matcher
+    f(26954,23,22,b'm',198,2,255,b'S',0,0), // request_mirror_policies
+    f(29743,31,23,b'b',65535,0,255,b'I',29681,62), // include_is_timeout_retry_header
+    f(9747,8,24,b'm',119,4,255,b'I',29774,39), // metadata
+    f(25990,25,25,b'm',375,4,255,b'I',25722,83), // request_body_buffer_limit
+    f(26117,16,26,b'm',148,2,255,b'R',26015,102), // route_specifiers
     // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
     // envoy.config.route.v3.WeightedCluster
     f(7225,8,1,b'm',212,2,255,b'S',0,0), // clusters
-    f(29840,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
-    f(29901,12,3,b'm',374,4,255,b'I',29858,43), // total_weight
-    f(27930,11,4,b's',65535,4,0,b'S',0,0), // header_name
-    f(29913,15,5,b'm',361,4,0,b'S',0,0), // use_hash_policy
+    f(29909,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
+    f(29970,12,3,b'm',374,4,255,b'I',29927,43), // total_weight
+    f(27999,11,4,b's',65535,4,0,b'S',0,0), // header_name
+    f(29982,15,5,b'm',361,4,0,b'S',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'm',374,4,255,b'S',0,0), // weight
-    f(26240,14,3,b'm',119,4,255,b'I',26181,59), // metadata_match
-    f(25499,22,4,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(25521,23,5,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(25544,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25570,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(25595,23,10,b'm',65535,1,255,b'R',29979,66), // typed_per_filter_config
-    f(26254,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
-    f(26150,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(26309,14,3,b'm',119,4,255,b'I',26250,59), // metadata_match
+    f(25568,22,4,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(25590,23,5,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(25613,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(25639,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(25664,23,10,b'm',65535,1,255,b'R',30048,66), // typed_per_filter_config
+    f(26323,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
+    f(26219,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(30098,6,2,b's',65535,4,0,b'S',0,0), // format
+    f(30167,6,2,b's',65535,4,0,b'S',0,0), // format
     f(6754,11,3,b'm',371,4,0,b'S',0,0), // json_format
-    f(30104,17,4,b'm',371,4,0,b'S',0,0), // typed_json_format
+    f(30173,17,4,b'm',371,4,0,b'S',0,0), // typed_json_format
     f(942,10,5,b'm',144,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
     f(942,10,1,b'm',144,4,0,b'S',0,0), // log_format
@@ -3558,256 +3557,256 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(10889,10,6,b'm',364,4,255,b'S',0,0), // dns_jitter
     f(5705,25,7,b'm',148,4,255,b'S',0,0), // typed_dns_resolver_config
     f(9421,17,8,b'e',33,0,255,b'S',0,0), // dns_lookup_family
-    f(30278,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
-    f(30310,20,10,b'm',364,4,255,b'S',0,0), // dns_min_refresh_rate
+    f(30347,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
+    f(30379,20,10,b'm',364,4,255,b'S',0,0), // dns_min_refresh_rate
     // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
     f(12780,13,1,b'm',364,4,255,b'S',0,0), // base_interval
     f(12793,12,2,b'm',364,4,255,b'S',0,0), // max_interval
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    f(30453,10,1,b's',65535,4,0,b'S',0,0), // object_key
-    f(19970,13,2,b'm',144,4,1,b'S',0,0), // format_string
-    f(30510,9,3,b'b',65535,0,255,b'I',30463,47), // read_only
-    f(30601,20,4,b'e',34,0,255,b'I',30519,82), // shared_with_upstream
-    f(30621,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
-    f(30634,11,6,b's',65535,0,255,b'S',0,0), // factory_key
+    f(30522,10,1,b's',65535,4,0,b'S',0,0), // object_key
+    f(20039,13,2,b'm',144,4,1,b'S',0,0), // format_string
+    f(30579,9,3,b'b',65535,0,255,b'I',30532,47), // read_only
+    f(30670,20,4,b'e',34,0,255,b'I',30588,82), // shared_with_upstream
+    f(30690,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
+    f(30703,11,6,b's',65535,0,255,b'S',0,0), // factory_key
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    f(30708,9,1,b'm',221,4,255,b'S',0,0), // mutations
-    f(28574,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(30777,9,1,b'm',221,4,255,b'S',0,0), // mutations
+    f(28643,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
-    f(30708,9,1,b'm',221,4,255,b'S',0,0), // mutations
+    f(30777,9,1,b'm',221,4,255,b'S',0,0), // mutations
     // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    f(30846,17,1,b'm',89,2,255,b'S',0,0), // request_mutations
-    f(30863,18,2,b'm',89,2,255,b'S',0,0), // response_mutations
-    f(30915,25,3,b'm',65535,2,255,b'R',30881,34), // query_parameter_mutations
-    f(30975,27,4,b'm',89,2,255,b'R',30940,35), // response_trailers_mutations
-    f(31002,26,5,b'm',89,2,255,b'R',30940,35), // request_trailers_mutations
+    f(30915,17,1,b'm',89,2,255,b'S',0,0), // request_mutations
+    f(30932,18,2,b'm',89,2,255,b'S',0,0), // response_mutations
+    f(30984,25,3,b'm',65535,2,255,b'R',30950,34), // query_parameter_mutations
+    f(31044,27,4,b'm',89,2,255,b'R',31009,35), // response_trailers_mutations
+    f(31071,26,5,b'm',89,2,255,b'R',31009,35), // request_trailers_mutations
     // envoy.extensions.filters.http.router.v3.Router
-    f(31130,13,1,b'm',361,4,255,b'I',31074,56), // dynamic_stats
-    f(31143,16,2,b'b',65535,0,255,b'I',25618,35), // start_child_span
-    f(31159,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(31171,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(31193,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(31262,27,6,b'b',65535,0,255,b'I',31213,49), // respect_expected_rq_timeout
-    f(31315,40,7,b'b',65535,0,255,b'I',31289,26), // suppress_grpc_request_failure_code_stats
-    f(31401,21,8,b'm',242,2,255,b'R',31355,46), // upstream_http_filters
-    f(31483,20,9,b'm',223,4,255,b'I',31422,61), // upstream_log_options
-    f(31503,33,10,b'm',361,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(31199,13,1,b'm',361,4,255,b'I',31143,56), // dynamic_stats
+    f(31212,16,2,b'b',65535,0,255,b'I',25687,35), // start_child_span
+    f(31228,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(31240,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(31262,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(31282,27,6,b'b',65535,0,255,b'S',0,0), // respect_expected_rq_timeout
+    f(31335,40,7,b'b',65535,0,255,b'I',31309,26), // suppress_grpc_request_failure_code_stats
+    f(31421,21,8,b'm',242,2,255,b'R',31375,46), // upstream_http_filters
+    f(31503,20,9,b'm',223,4,255,b'I',31442,61), // upstream_log_options
+    f(31523,33,10,b'm',361,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(31607,37,1,b'b',65535,0,255,b'I',6831,36), // flush_upstream_log_on_upstream_stream
-    f(31644,27,2,b'm',364,4,255,b'I',6831,36), // upstream_log_flush_interval
+    f(31627,37,1,b'b',65535,0,255,b'I',6831,36), // flush_upstream_log_on_upstream_stream
+    f(31664,27,2,b'm',364,4,255,b'I',6831,36), // upstream_log_flush_interval
     // envoy.extensions.filters.http.set_filter_state.v3.Config
-    f(31727,18,1,b'm',218,2,255,b'S',0,0), // on_request_headers
-    f(31787,17,2,b'b',65535,0,255,b'R',31745,42), // clear_route_cache
+    f(31747,18,1,b'm',218,2,255,b'S',0,0), // on_request_headers
+    f(31807,17,2,b'b',65535,0,255,b'R',31765,42), // clear_route_cache
     // envoy.extensions.filters.http.set_metadata.v3.Config
-    f(31856,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(31876,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
     f(2972,5,2,b'm',371,4,255,b'S',0,0), // value
     f(9747,8,3,b'm',226,2,255,b'S',0,0), // metadata
     // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    f(31856,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(31928,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
+    f(31876,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(31948,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
     f(2972,5,3,b'm',371,4,255,b'S',0,0), // value
-    f(31982,11,4,b'm',360,4,255,b'R',31943,39), // typed_value
+    f(32002,11,4,b'm',360,4,255,b'R',31963,39), // typed_value
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    f(22588,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32125,12,2,b'm',359,4,255,b'S',0,0), // token_bucket
-    f(32137,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
+    f(22657,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(32145,12,2,b'm',359,4,255,b'S',0,0), // token_bucket
+    f(32157,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    f(23472,5,1,b'm',232,2,255,b'S',0,0), // rules
-    f(32278,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
-    f(18530,17,3,b'm',127,4,255,b'S',0,0), // pass_through_tlvs
-    f(32315,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
-    f(22588,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32385,12,6,b'e',65535,0,255,b'R',32334,51), // tlv_location
+    f(23541,5,1,b'm',232,2,255,b'S',0,0), // rules
+    f(32298,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
+    f(18599,17,3,b'm',127,4,255,b'S',0,0), // pass_through_tlvs
+    f(32335,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
+    f(22657,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(32405,12,6,b'e',65535,0,255,b'R',32354,51), // tlv_location
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    f(31856,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(31876,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
     f(12978,3,2,b's',65535,0,255,b'S',0,0), // key
-    f(32475,21,3,b'e',35,0,255,b'S',0,0), // value_string_encoding
+    f(32495,21,3,b'e',35,0,255,b'S',0,0), // value_string_encoding
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
-    f(18616,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
-    f(32566,14,2,b'm',231,4,255,b'S',0,0), // on_tlv_present
+    f(18685,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
+    f(32586,14,2,b'm',231,4,255,b'S',0,0), // on_tlv_present
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(32696,25,1,b'm',361,4,255,b'R',32643,53), // enable_ja3_fingerprinting
-    f(32776,24,2,b'm',374,4,255,b'I',32721,55), // initial_read_buffer_size
-    f(32800,25,3,b'm',361,4,255,b'R',32643,53), // enable_ja4_fingerprinting
-    f(32825,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(32872,21,5,b'm',374,4,255,b'S',0,0), // max_client_hello_size
+    f(32716,25,1,b'm',361,4,255,b'R',32663,53), // enable_ja3_fingerprinting
+    f(32796,24,2,b'm',374,4,255,b'I',32741,55), // initial_read_buffer_size
+    f(32820,25,3,b'm',361,4,255,b'R',32663,53), // enable_ja4_fingerprinting
+    f(32845,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(32892,21,5,b'm',374,4,255,b'S',0,0), // max_client_hello_size
     // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    f(22588,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22657,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(8737,15,2,b'm',375,4,255,b'S',0,0), // max_connections
-    f(32961,5,3,b'm',364,4,255,b'S',0,0), // delay
-    f(32137,15,4,b'm',133,4,255,b'S',0,0), // runtime_enabled
+    f(32981,5,3,b'm',364,4,255,b'S',0,0), // delay
+    f(32157,15,4,b'm',133,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.network.direct_response.v3.Config
-    f(33024,8,1,b'm',100,4,255,b'S',0,0), // response
+    f(33044,8,1,b'm',100,4,255,b'S',0,0), // response
     // envoy.extensions.filters.network.echo.v3.Echo
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(33158,10,1,b'e',36,0,255,b'S',0,0), // codec_type
-    f(22588,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(33168,3,3,b'm',244,4,0,b'S',0,0), // rds
+    f(33178,10,1,b'e',36,0,255,b'S',0,0), // codec_type
+    f(22657,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(33188,3,3,b'm',244,4,0,b'S',0,0), // rds
     f(2551,12,4,b'm',200,4,0,b'S',0,0), // route_config
-    f(33171,12,5,b'm',242,2,255,b'S',0,0), // http_filters
-    f(33183,14,6,b'm',361,4,255,b'S',0,0), // add_user_agent
-    f(4856,7,7,b'm',65535,4,255,b'R',33197,28), // tracing
+    f(33191,12,5,b'm',242,2,255,b'S',0,0), // http_filters
+    f(33203,14,6,b'm',361,4,255,b'S',0,0), // add_user_agent
+    f(4856,7,7,b'm',65535,4,255,b'R',33217,28), // tracing
     f(9362,21,8,b'm',111,4,255,b'S',0,0), // http_protocol_options
     f(9383,22,9,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(33225,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(33236,13,12,b'm',364,4,255,b'S',0,0), // drain_timeout
+    f(33245,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(33256,13,12,b'm',364,4,255,b'S',0,0), // drain_timeout
     f(4311,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(33249,18,14,b'm',361,4,255,b'S',0,0), // use_remote_address
-    f(33267,19,15,b'm',361,4,255,b'S',0,0), // generate_request_id
-    f(33286,27,16,b'e',37,0,255,b'S',0,0), // forward_client_cert_details
-    f(33313,31,17,b'm',240,4,255,b'S',0,0), // set_current_client_cert_details
-    f(33344,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(33362,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(33453,49,20,b'b',65535,0,255,b'I',33382,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(33502,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(33517,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(26690,15,23,b'm',241,2,255,b'S',0,0), // upgrade_configs
-    f(33520,19,24,b'm',364,4,255,b'S',0,0), // stream_idle_timeout
-    f(33539,23,25,b'm',239,4,255,b'S',0,0), // internal_address_config
-    f(33562,21,26,b'm',364,4,255,b'S',0,0), // delayed_close_timeout
+    f(33269,18,14,b'm',361,4,255,b'S',0,0), // use_remote_address
+    f(33287,19,15,b'm',361,4,255,b'S',0,0), // generate_request_id
+    f(33306,27,16,b'e',37,0,255,b'S',0,0), // forward_client_cert_details
+    f(33333,31,17,b'm',240,4,255,b'S',0,0), // set_current_client_cert_details
+    f(33364,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(33382,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(33473,49,20,b'b',65535,0,255,b'I',33402,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(33522,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(33537,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(26759,15,23,b'm',241,2,255,b'S',0,0), // upgrade_configs
+    f(33540,19,24,b'm',364,4,255,b'S',0,0), // stream_idle_timeout
+    f(33559,23,25,b'm',239,4,255,b'S',0,0), // internal_address_config
+    f(33582,21,26,b'm',364,4,255,b'S',0,0), // delayed_close_timeout
     f(13974,15,28,b'm',364,4,255,b'S',0,0), // request_timeout
-    f(33583,22,29,b'm',374,4,255,b'S',0,0), // max_request_headers_kb
-    f(33605,14,30,b'm',361,4,255,b'S',0,0), // normalize_path
-    f(33657,13,31,b'm',65535,4,0,b'R',33619,38), // scoped_routes
-    f(33670,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(33698,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(33711,28,34,b'e',39,0,255,b'S',0,0), // server_header_transformation
+    f(33603,22,29,b'm',374,4,255,b'S',0,0), // max_request_headers_kb
+    f(33625,14,30,b'm',361,4,255,b'S',0,0), // normalize_path
+    f(33677,13,31,b'm',65535,4,0,b'R',33639,38), // scoped_routes
+    f(33690,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(33718,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(33731,28,34,b'e',39,0,255,b'S',0,0), // server_header_transformation
     f(9802,28,35,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
-    f(33739,20,36,b'm',245,4,255,b'S',0,0), // request_id_extension
-    f(33759,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(33792,18,38,b'm',243,4,255,b'S',0,0), // local_reply_config
-    f(33810,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(33914,36,40,b'm',361,4,255,b'I',33834,80), // stream_error_on_invalid_http_message
-    f(33950,23,41,b'm',364,4,255,b'S',0,0), // request_headers_timeout
-    f(33973,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(34028,26,43,b'm',65535,4,255,b'R',33992,36), // path_normalization_options
-    f(34077,22,44,b'm',65535,4,255,b'R',34054,23), // http3_protocol_options
-    f(34099,32,45,b'e',38,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(34131,32,46,b'm',148,2,255,b'S',0,0), // original_ip_detection_extensions
-    f(34163,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(34186,28,48,b'm',136,4,255,b'S',0,0), // scheme_header_transformation
-    f(34214,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(34233,30,50,b'm',148,4,255,b'R',0,0), // typed_header_validation_config
-    f(34263,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(34319,32,52,b'm',148,2,255,b'R',34286,33), // early_header_mutation_extensions
-    f(34351,35,53,b'm',361,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(34418,25,54,b'm',364,4,255,b'I',34386,32), // access_log_flush_interval
-    f(34443,31,55,b'b',65535,0,255,b'I',34386,32), // flush_access_log_on_new_request
-    f(34474,18,56,b'm',238,4,255,b'I',34386,32), // access_log_options
-    f(34586,21,57,b'b',65535,0,255,b'I',34492,94), // append_local_overload
-    f(34657,34,58,b'b',65535,0,255,b'I',34607,50), // http1_safe_max_connection_duration
-    f(34691,20,59,b'm',364,4,255,b'S',0,0), // stream_flush_timeout
-    f(34711,27,60,b'm',381,4,255,b'R',0,0), // forward_client_cert_matcher
-    f(34738,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(34758,20,62,b'm',357,4,255,b'S',0,0), // drain_timeout_jitter
+    f(33759,20,36,b'm',245,4,255,b'S',0,0), // request_id_extension
+    f(33779,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(33812,18,38,b'm',243,4,255,b'S',0,0), // local_reply_config
+    f(33830,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(33934,36,40,b'm',361,4,255,b'I',33854,80), // stream_error_on_invalid_http_message
+    f(33970,23,41,b'm',364,4,255,b'S',0,0), // request_headers_timeout
+    f(33993,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(34048,26,43,b'm',65535,4,255,b'R',34012,36), // path_normalization_options
+    f(34097,22,44,b'm',65535,4,255,b'R',34074,23), // http3_protocol_options
+    f(34119,32,45,b'e',38,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(34151,32,46,b'm',148,2,255,b'S',0,0), // original_ip_detection_extensions
+    f(34183,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(34206,28,48,b'm',136,4,255,b'S',0,0), // scheme_header_transformation
+    f(34234,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(34253,30,50,b'm',148,4,255,b'R',0,0), // typed_header_validation_config
+    f(34283,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(34339,32,52,b'm',148,2,255,b'R',34306,33), // early_header_mutation_extensions
+    f(34371,35,53,b'm',361,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(34438,25,54,b'm',364,4,255,b'I',34406,32), // access_log_flush_interval
+    f(34463,31,55,b'b',65535,0,255,b'I',34406,32), // flush_access_log_on_new_request
+    f(34494,18,56,b'm',238,4,255,b'I',34406,32), // access_log_options
+    f(34512,21,57,b'b',65535,0,255,b'S',0,0), // append_local_overload
+    f(34583,34,58,b'b',65535,0,255,b'I',34533,50), // http1_safe_max_connection_duration
+    f(34617,20,59,b'm',364,4,255,b'S',0,0), // stream_flush_timeout
+    f(34637,27,60,b'm',381,4,255,b'R',0,0), // forward_client_cert_matcher
+    f(34664,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(34684,20,62,b'm',357,4,255,b'S',0,0), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(34418,25,1,b'm',364,4,255,b'I',6831,36), // access_log_flush_interval
-    f(34443,31,2,b'b',65535,0,255,b'I',6831,36), // flush_access_log_on_new_request
-    f(34879,44,3,b'b',65535,0,255,b'I',6831,36), // flush_log_on_tunnel_successfully_established
+    f(34438,25,1,b'm',364,4,255,b'I',6831,36), // access_log_flush_interval
+    f(34463,31,2,b'b',65535,0,255,b'I',6831,36), // flush_access_log_on_new_request
+    f(34805,44,3,b'b',65535,0,255,b'I',6831,36), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(35026,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
-    f(35038,11,2,b'm',97,2,255,b'S',0,0), // cidr_ranges
+    f(34952,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
+    f(34964,11,2,b'm',97,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(35158,7,1,b'm',361,4,255,b'S',0,0), // subject
-    f(35165,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(35084,7,1,b'm',361,4,255,b'S',0,0), // subject
+    f(35091,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(35169,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(30098,6,7,b'e',65535,0,255,b'R',0,0), // format
-    f(35174,6,8,b'b',65535,0,255,b'R',0,0), // issuer
+    f(35095,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(30167,6,7,b'e',65535,0,255,b'R',0,0), // format
+    f(35100,6,8,b'b',65535,0,255,b'R',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    f(28287,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(3548,7,2,b'm',242,2,255,b'R',35275,61), // filters
-    f(28299,7,3,b'm',361,4,255,b'S',0,0), // enabled
+    f(28356,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(3548,7,2,b'm',242,2,255,b'R',35201,61), // filters
+    f(28368,7,3,b'm',361,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,4,b'm',360,4,0,b'S',0,0), // typed_config
-    f(21379,16,5,b'm',65535,4,0,b'R',21336,43), // config_discovery
-    f(24959,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(21448,16,5,b'm',65535,4,0,b'R',21405,43), // config_discovery
+    f(25028,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
     f(15133,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    f(35482,7,1,b'm',246,2,255,b'S',0,0), // mappers
-    f(24914,11,2,b'm',144,4,255,b'S',0,0), // body_format
+    f(35408,7,1,b'm',246,2,255,b'S',0,0), // mappers
+    f(24983,11,2,b'm',144,4,255,b'S',0,0), // body_format
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(35552,13,1,b'm',98,4,255,b'S',0,0), // config_source
-    f(35565,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(35478,13,1,b'm',98,4,255,b'S',0,0), // config_source
+    f(35491,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
     f(3148,12,1,b'm',360,4,255,b'S',0,0), // typed_config
     // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
     f(3142,6,1,b'm',34,4,255,b'S',0,0), // filter
-    f(35734,11,2,b'm',374,4,255,b'S',0,0), // status_code
-    f(24910,4,3,b'm',100,4,255,b'S',0,0), // body
-    f(35745,20,4,b'm',144,4,255,b'S',0,0), // body_format_override
-    f(35765,14,5,b'm',109,2,255,b'S',0,0), // headers_to_add
+    f(35660,11,2,b'm',374,4,255,b'S',0,0), // status_code
+    f(24979,4,3,b'm',100,4,255,b'S',0,0), // body
+    f(35671,20,4,b'm',144,4,255,b'S',0,0), // body_format_override
+    f(35691,14,5,b'm',109,2,255,b'S',0,0), // headers_to_add
     // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    f(22588,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32125,12,2,b'm',359,4,255,b'S',0,0), // token_bucket
-    f(32137,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
-    f(35845,9,4,b's',65535,0,255,b'S',0,0), // share_key
+    f(22657,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(32145,12,2,b'm',359,4,255,b'S',0,0), // token_bucket
+    f(32157,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
+    f(35771,9,4,b's',65535,0,255,b'S',0,0), // share_key
     // envoy.extensions.filters.network.set_filter_state.v3.Config
-    f(35913,17,1,b'm',218,2,255,b'S',0,0), // on_new_connection
-    f(35930,27,2,b'm',218,2,255,b'S',0,0), // on_downstream_tls_handshake
-    f(35957,18,3,b'm',218,2,255,b'S',0,0), // on_downstream_data
+    f(35839,17,1,b'm',218,2,255,b'S',0,0), // on_new_connection
+    f(35856,27,2,b'm',218,2,255,b'S',0,0), // on_downstream_tls_handshake
+    f(35883,18,3,b'm',218,2,255,b'S',0,0), // on_downstream_data
     // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    f(22588,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22657,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(36087,23,3,b'm',364,4,255,b'I',21067,34), // downstream_idle_timeout
-    f(36110,21,4,b'm',364,4,255,b'I',21067,34), // upstream_idle_timeout
+    f(36013,23,3,b'm',364,4,255,b'I',21136,34), // downstream_idle_timeout
+    f(36036,21,4,b'm',364,4,255,b'I',21136,34), // upstream_idle_timeout
     f(4311,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(36131,20,7,b'm',374,4,255,b'S',0,0), // max_connect_attempts
-    f(17519,12,8,b'm',364,4,255,b'S',0,0), // idle_timeout
-    f(26240,14,9,b'm',119,4,255,b'I',26181,59), // metadata_match
-    f(26164,17,10,b'm',253,4,0,b'S',0,0), // weighted_clusters
-    f(26539,11,11,b'm',351,2,255,b'I',36151,78), // hash_policy
-    f(36229,16,12,b'm',252,4,255,b'S',0,0), // tunneling_config
-    f(36245,34,13,b'm',364,4,255,b'S',0,0), // max_downstream_connection_duration
-    f(36378,9,14,b'm',65535,4,255,b'R',36279,99), // on_demand
-    f(34418,25,15,b'm',364,4,255,b'S',0,0), // access_log_flush_interval
-    f(36387,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(34474,18,17,b'm',251,4,255,b'S',0,0), // access_log_options
-    f(36416,15,18,b'm',94,4,255,b'S',0,0), // backoff_options
-    f(36518,19,19,b'm',146,2,255,b'R',36431,87), // proxy_protocol_tlvs
-    f(36537,52,20,b'm',357,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(36589,21,21,b'e',40,0,255,b'S',0,0), // upstream_connect_mode
-    f(36610,20,22,b'm',374,4,255,b'S',0,0), // max_early_data_bytes
-    f(36674,31,23,b'e',65535,0,255,b'R',36630,44), // proxy_protocol_tlv_merge_policy
-    f(36705,17,24,b'm',361,4,255,b'S',0,0), // check_drain_close
+    f(36057,20,7,b'm',374,4,255,b'S',0,0), // max_connect_attempts
+    f(17588,12,8,b'm',364,4,255,b'S',0,0), // idle_timeout
+    f(26309,14,9,b'm',119,4,255,b'I',26250,59), // metadata_match
+    f(26233,17,10,b'm',253,4,0,b'S',0,0), // weighted_clusters
+    f(26608,11,11,b'm',351,2,255,b'I',36077,78), // hash_policy
+    f(36155,16,12,b'm',252,4,255,b'S',0,0), // tunneling_config
+    f(36171,34,13,b'm',364,4,255,b'S',0,0), // max_downstream_connection_duration
+    f(36304,9,14,b'm',65535,4,255,b'R',36205,99), // on_demand
+    f(34438,25,15,b'm',364,4,255,b'S',0,0), // access_log_flush_interval
+    f(36313,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(34494,18,17,b'm',251,4,255,b'S',0,0), // access_log_options
+    f(36342,15,18,b'm',94,4,255,b'S',0,0), // backoff_options
+    f(36444,19,19,b'm',146,2,255,b'R',36357,87), // proxy_protocol_tlvs
+    f(36463,52,20,b'm',357,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(36515,21,21,b'e',40,0,255,b'S',0,0), // upstream_connect_mode
+    f(36536,20,22,b'm',374,4,255,b'S',0,0), // max_early_data_bytes
+    f(36600,31,23,b'e',65535,0,255,b'R',36556,44), // proxy_protocol_tlv_merge_policy
+    f(36631,17,24,b'm',361,4,255,b'S',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(34418,25,1,b'm',364,4,255,b'S',0,0), // access_log_flush_interval
-    f(36387,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(36796,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
+    f(34438,25,1,b'm',364,4,255,b'S',0,0), // access_log_flush_interval
+    f(36313,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(36722,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
     f(2003,8,1,b's',65535,0,255,b'S',0,0), // hostname
-    f(36891,8,2,b'b',65535,0,255,b'S',0,0), // use_post
-    f(35765,14,3,b'm',109,2,255,b'S',0,0), // headers_to_add
-    f(36899,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
-    f(36925,9,5,b's',65535,0,255,b'S',0,0), // post_path
-    f(36934,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
-    f(33739,20,7,b'm',245,4,255,b'S',0,0), // request_id_extension
-    f(36961,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
-    f(36978,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
-    f(19743,10,10,b'm',148,2,255,b'R',37001,76), // formatters
+    f(36817,8,2,b'b',65535,0,255,b'S',0,0), // use_post
+    f(35691,14,3,b'm',109,2,255,b'S',0,0), // headers_to_add
+    f(36825,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
+    f(36851,9,5,b's',65535,0,255,b'S',0,0), // post_path
+    f(36860,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
+    f(33759,20,7,b'm',245,4,255,b'S',0,0), // request_id_extension
+    f(36887,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
+    f(36904,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
+    f(19812,10,10,b'm',148,2,255,b'R',36927,76), // formatters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
     f(7225,8,1,b'm',254,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
-    f(26240,14,3,b'm',119,4,255,b'I',26181,59), // metadata_match
+    f(26309,14,3,b'm',119,4,255,b'I',26250,59), // metadata_match
     // envoy.extensions.formatter.metadata.v3.Metadata
     // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
     // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    f(27930,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(37420,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
-    f(37461,18,3,b'm',354,4,255,b'S',0,0), // reject_with_status
+    f(27999,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(37346,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
+    f(37387,18,3,b'm',354,4,255,b'S',0,0), // reject_with_status
     // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    f(33362,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(37539,17,2,b'm',259,4,255,b'S',0,0), // xff_trusted_cidrs
-    f(33502,15,3,b'm',361,4,255,b'S',0,0), // skip_xff_append
+    f(33382,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(37465,17,2,b'm',259,4,255,b'S',0,0), // xff_trusted_cidrs
+    f(33522,15,3,b'm',361,4,255,b'S',0,0), // skip_xff_append
     // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    f(37622,5,1,b'm',97,2,255,b'S',0,0), // cidrs
+    f(37548,5,1,b'm',97,2,255,b'S',0,0), // cidrs
     // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
     f(11257,20,1,b'm',263,4,0,b'S',0,0), // zone_aware_lb_config
@@ -3817,21 +3816,21 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(12068,15,1,b'm',357,4,255,b'I',11963,105), // routing_enabled
     f(12083,16,2,b'm',375,4,255,b'I',11963,105), // min_cluster_size
     f(12099,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
-    f(37987,29,4,b'b',65535,0,255,b'R',37947,40), // force_locality_direct_routing
-    f(38016,16,5,b'm',65535,4,255,b'R',37947,40), // force_local_zone
-    f(38032,14,6,b'e',65535,0,255,b'R',37947,40), // locality_basis
+    f(37913,29,4,b'b',65535,0,255,b'R',37873,40), // force_locality_direct_routing
+    f(37942,16,5,b'm',65535,4,255,b'R',37873,40), // force_local_zone
+    f(37958,14,6,b'e',65535,0,255,b'R',37873,40), // locality_basis
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
     f(12291,12,1,b'm',374,4,255,b'S',0,0), // choice_count
     f(12303,19,2,b'm',132,4,255,b'S',0,0), // active_request_bias
     f(12386,17,3,b'm',65535,4,255,b'R',12322,64), // slow_start_config
-    f(38116,18,4,b'm',261,4,255,b'S',0,0), // locality_lb_config
-    f(38134,16,5,b'm',361,4,255,b'S',0,0), // enable_full_scan
-    f(38150,16,6,b'e',41,0,255,b'S',0,0), // selection_method
+    f(38042,18,4,b'm',261,4,255,b'S',0,0), // locality_lb_config
+    f(38060,16,5,b'm',361,4,255,b'S',0,0), // enable_full_scan
+    f(38076,16,6,b'e',41,0,255,b'S',0,0), // selection_method
     // envoy.extensions.load_balancing_policies.random.v3.Random
-    f(38116,18,1,b'm',261,4,255,b'S',0,0), // locality_lb_config
+    f(38042,18,1,b'm',261,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
     f(12386,17,1,b'm',65535,4,255,b'R',12322,64), // slow_start_config
-    f(38116,18,2,b'm',261,4,255,b'S',0,0), // locality_lb_config
+    f(38042,18,2,b'm',261,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
@@ -3844,368 +3843,368 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
     // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
     // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    f(35038,11,1,b'm',97,2,255,b'S',0,0), // cidr_ranges
-    f(22588,11,2,b's',65535,0,255,b'I',39028,84), // stat_prefix
+    f(34964,11,1,b'm',97,2,255,b'S',0,0), // cidr_ranges
+    f(22657,11,2,b's',65535,0,255,b'I',38954,84), // stat_prefix
     // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
     f(14937,9,1,b'm',91,2,255,b'S',0,0), // resolvers
     f(14946,20,2,b'm',102,4,255,b'S',0,0), // dns_resolver_options
-    f(39181,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
-    f(39206,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
-    f(39269,15,5,b'm',374,4,255,b'I',39232,37), // udp_max_queries
-    f(39284,21,6,b'm',375,4,255,b'S',0,0), // query_timeout_seconds
-    f(39305,11,7,b'm',374,4,255,b'S',0,0), // query_tries
-    f(39316,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
-    f(39334,22,9,b'm',374,4,255,b'S',0,0), // edns0_max_payload_size
-    f(39356,24,10,b'm',364,4,255,b'I',39232,37), // max_udp_channel_duration
-    f(39380,25,11,b'b',65535,0,255,b'I',39232,37), // reinit_channel_on_timeout
-    f(39471,14,12,b'm',374,4,255,b'I',39405,66), // qcache_max_ttl
+    f(39107,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
+    f(39132,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
+    f(39195,15,5,b'm',374,4,255,b'I',39158,37), // udp_max_queries
+    f(39210,21,6,b'm',375,4,255,b'S',0,0), // query_timeout_seconds
+    f(39231,11,7,b'm',374,4,255,b'S',0,0), // query_tries
+    f(39242,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
+    f(39260,22,9,b'm',374,4,255,b'S',0,0), // edns0_max_payload_size
+    f(39282,24,10,b'm',364,4,255,b'I',39158,37), // max_udp_channel_duration
+    f(39306,25,11,b'b',65535,0,255,b'I',39158,37), // reinit_channel_on_timeout
+    f(39397,14,12,b'm',374,4,255,b'I',39331,66), // qcache_max_ttl
     // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    f(18727,11,1,b'm',374,4,255,b'S',0,0), // num_retries
-    f(39597,20,2,b'm',374,4,255,b'I',39566,31), // num_resolver_threads
+    f(18796,11,1,b'm',374,4,255,b'S',0,0), // num_retries
+    f(39523,20,2,b'm',374,4,255,b'I',39492,31), // num_resolver_threads
     // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
     f(14937,9,1,b'm',91,2,255,b'S',0,0), // resolvers
-    f(39769,12,2,b'm',65535,4,255,b'R',39690,79), // dns_over_tls
-    f(39862,14,3,b'm',65535,4,255,b'R',39781,81), // dns_over_https
-    f(39928,13,4,b'b',65535,0,255,b'R',39876,52), // enable_dnssec
-    f(39941,10,5,b'm',374,4,255,b'I',39405,66), // cache_size
-    f(39597,20,6,b'm',374,4,255,b'I',39566,31), // num_resolver_threads
-    f(39951,17,7,b'm',361,4,255,b'S',0,0), // use_system_config
-    f(39968,13,8,b'm',364,4,255,b'S',0,0), // query_timeout
-    f(39305,11,9,b'm',374,4,255,b'S',0,0), // query_tries
+    f(39695,12,2,b'm',65535,4,255,b'R',39616,79), // dns_over_tls
+    f(39788,14,3,b'm',65535,4,255,b'R',39707,81), // dns_over_https
+    f(39854,13,4,b'b',65535,0,255,b'R',39802,52), // enable_dnssec
+    f(39867,10,5,b'm',374,4,255,b'I',39331,66), // cache_size
+    f(39523,20,6,b'm',374,4,255,b'I',39492,31), // num_resolver_threads
+    f(39877,17,7,b'm',361,4,255,b'S',0,0), // use_system_config
+    f(39894,13,8,b'm',364,4,255,b'S',0,0), // query_timeout
+    f(39231,11,9,b'm',374,4,255,b'S',0,0), // query_tries
     // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    f(40047,13,1,b's',65535,0,255,b'S',0,0), // path_template
+    f(39973,13,1,b's',65535,0,255,b'S',0,0), // path_template
     // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    f(40130,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
+    f(40056,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
     // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    f(40206,17,1,b'm',361,4,255,b'S',0,0), // pack_trace_reason
-    f(40282,33,2,b'm',361,4,255,b'I',40223,59), // use_request_id_for_trace_sampling
+    f(40132,17,1,b'm',361,4,255,b'S',0,0), // pack_trace_reason
+    f(40208,33,2,b'm',361,4,255,b'I',40149,59), // use_request_id_for_trace_sampling
     // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    f(40385,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
+    f(40311,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
     // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    f(40489,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
+    f(40415,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
     // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    f(40586,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
-    f(40628,27,2,b'm',65535,4,255,b'R',40605,23), // max_heap_size_bytes_runtime
+    f(40512,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
+    f(40554,27,2,b'm',65535,4,255,b'R',40531,23), // max_heap_size_bytes_runtime
     // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
     f(14827,8,1,b's',65535,0,255,b'S',0,0), // filename
     // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
     f(7822,6,1,b'm',126,4,255,b'S',0,0), // config
     f(9697,16,2,b'm',147,4,255,b'S',0,0), // transport_socket
-    f(40900,25,3,b'b',65535,0,255,b'I',40816,84), // allow_unspecified_address
-    f(40989,15,4,b'b',65535,0,255,b'I',40925,64), // tlv_as_pool_key
+    f(40826,25,3,b'b',65535,0,255,b'I',40742,84), // allow_unspecified_address
+    f(40915,15,4,b'b',65535,0,255,b'I',40851,64), // tlv_as_pool_key
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(41132,10,1,b'm',100,4,255,b'S',0,0), // trusted_ca
-    f(41142,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(41165,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
-    f(41254,36,6,b'm',361,4,255,b'R',41188,66), // require_signed_certificate_timestamp
-    f(41290,3,7,b'm',100,4,255,b'S',0,0), // crl
-    f(41293,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
-    f(41318,23,9,b'm',334,2,255,b'S',0,0), // match_subject_alt_names
-    f(41341,24,10,b'e',42,0,255,b'S',0,0), // trust_chain_verification
+    f(41058,10,1,b'm',100,4,255,b'S',0,0), // trusted_ca
+    f(41068,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(41091,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
+    f(41180,36,6,b'm',361,4,255,b'R',41114,66), // require_signed_certificate_timestamp
+    f(41216,3,7,b'm',100,4,255,b'S',0,0), // crl
+    f(41219,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
+    f(41244,23,9,b'm',334,2,255,b'S',0,0), // match_subject_alt_names
+    f(41267,24,10,b'e',42,0,255,b'S',0,0), // trust_chain_verification
     f(14880,17,11,b'm',150,4,255,b'S',0,0), // watched_directory
-    f(41365,23,12,b'm',148,4,255,b'S',0,0), // custom_validator_config
-    f(41446,32,13,b'm',65535,4,255,b'R',41388,58), // ca_certificate_provider_instance
-    f(41478,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
-    f(41503,29,15,b'm',298,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(41532,16,16,b'm',374,4,255,b'S',0,0), // max_verify_depth
-    f(41664,17,17,b'm',65535,4,255,b'R',41548,116), // system_root_certs
-    f(41681,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
+    f(41291,23,12,b'm',148,4,255,b'S',0,0), // custom_validator_config
+    f(41372,32,13,b'm',65535,4,255,b'R',41314,58), // ca_certificate_provider_instance
+    f(41404,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
+    f(41429,29,15,b'm',298,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(41458,16,16,b'm',374,4,255,b'S',0,0), // max_verify_depth
+    f(41590,17,17,b'm',65535,4,255,b'R',41474,116), // system_root_certs
+    f(41607,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(41762,10,1,b'm',301,4,255,b'S',0,0), // tls_params
-    f(41772,16,2,b'm',299,2,255,b'S',0,0), // tls_certificates
-    f(41788,18,3,b'm',290,4,0,b'S',0,0), // validation_context
-    f(41806,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(41820,34,6,b'm',296,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(41854,36,7,b'm',296,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(41890,27,8,b'm',292,4,0,b'S',0,0), // combined_validation_context
-    f(42011,36,9,b'm',65535,4,255,b'R',41917,94), // tls_certificate_certificate_provider
-    f(42145,39,10,b'm',65535,4,0,b'R',42047,98), // validation_context_certificate_provider
-    f(42184,45,11,b'm',65535,4,255,b'R',41917,94), // tls_certificate_certificate_provider_instance
-    f(42229,48,12,b'm',65535,4,0,b'R',42047,98), // validation_context_certificate_provider_instance
-    f(42371,17,13,b'm',148,4,255,b'R',42277,94), // custom_handshaker
-    f(42388,33,14,b'm',65535,4,255,b'R',41917,94), // tls_certificate_provider_instance
-    f(42421,7,15,b'm',300,4,255,b'S',0,0), // key_log
-    f(42561,31,16,b'm',148,4,255,b'R',42428,133), // custom_tls_certificate_selector
+    f(41688,10,1,b'm',301,4,255,b'S',0,0), // tls_params
+    f(41698,16,2,b'm',299,2,255,b'S',0,0), // tls_certificates
+    f(41714,18,3,b'm',290,4,0,b'S',0,0), // validation_context
+    f(41732,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(41746,34,6,b'm',296,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(41780,36,7,b'm',296,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(41816,27,8,b'm',292,4,0,b'S',0,0), // combined_validation_context
+    f(41937,36,9,b'm',65535,4,255,b'R',41843,94), // tls_certificate_certificate_provider
+    f(42071,39,10,b'm',65535,4,0,b'R',41973,98), // validation_context_certificate_provider
+    f(42110,45,11,b'm',65535,4,255,b'R',41843,94), // tls_certificate_certificate_provider_instance
+    f(42155,48,12,b'm',65535,4,0,b'R',41973,98), // validation_context_certificate_provider_instance
+    f(42297,17,13,b'm',148,4,255,b'R',42203,94), // custom_handshaker
+    f(42314,33,14,b'm',65535,4,255,b'R',41843,94), // tls_certificate_provider_instance
+    f(42347,7,15,b'm',300,4,255,b'S',0,0), // key_log
+    f(42487,31,16,b'm',148,4,255,b'R',42354,133), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(42687,26,1,b'm',290,4,255,b'S',0,0), // default_validation_context
-    f(41854,36,2,b'm',296,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(42145,39,3,b'm',65535,4,255,b'R',42713,76), // validation_context_certificate_provider
-    f(42229,48,4,b'm',65535,4,255,b'R',42713,76), // validation_context_certificate_provider_instance
+    f(42613,26,1,b'm',290,4,255,b'S',0,0), // default_validation_context
+    f(41780,36,2,b'm',296,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(42071,39,3,b'm',65535,4,255,b'R',42639,76), // validation_context_certificate_provider
+    f(42155,48,4,b'm',65535,4,255,b'R',42639,76), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(42851,18,1,b'm',291,4,255,b'S',0,0), // common_tls_context
-    f(42869,26,2,b'm',361,4,255,b'S',0,0), // require_client_certificate
-    f(42982,11,3,b'm',361,4,255,b'R',42895,87), // require_sni
-    f(42993,19,4,b'm',302,4,0,b'S',0,0), // session_ticket_keys
-    f(43012,37,5,b'm',296,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
-    f(43049,15,6,b'm',364,4,255,b'S',0,0), // session_timeout
-    f(43064,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(43100,18,8,b'e',43,0,255,b'S',0,0), // ocsp_staple_policy
-    f(43118,31,9,b'm',361,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
-    f(43149,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(43184,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
+    f(42777,18,1,b'm',291,4,255,b'S',0,0), // common_tls_context
+    f(42795,26,2,b'm',361,4,255,b'S',0,0), // require_client_certificate
+    f(42908,11,3,b'm',361,4,255,b'R',42821,87), // require_sni
+    f(42919,19,4,b'm',302,4,0,b'S',0,0), // session_ticket_keys
+    f(42938,37,5,b'm',296,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
+    f(42975,15,6,b'm',364,4,255,b'S',0,0), // session_timeout
+    f(42990,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(43026,18,8,b'e',43,0,255,b'S',0,0), // ocsp_staple_policy
+    f(43044,31,9,b'm',361,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
+    f(43075,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(43110,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    f(43272,13,1,b'm',295,2,255,b'S',0,0), // trust_domains
-    f(43285,13,2,b'm',100,4,255,b'S',0,0), // trust_bundles
+    f(43198,13,1,b'm',295,2,255,b'S',0,0), // trust_domains
+    f(43211,13,2,b'm',100,4,255,b'S',0,0), // trust_bundles
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43377,12,2,b'm',100,4,255,b'S',0,0), // trust_bundle
-    f(43454,21,3,b's',65535,0,255,b'R',43389,65), // workload_trust_domain
+    f(43303,12,2,b'm',100,4,255,b'S',0,0), // trust_bundle
+    f(43380,21,3,b's',65535,0,255,b'R',43315,65), // workload_trust_domain
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43532,10,2,b'm',98,4,255,b'S',0,0), // sds_config
+    f(43458,10,2,b'm',98,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43590,15,2,b'm',299,4,0,b'S',0,0), // tls_certificate
-    f(42993,19,3,b'm',302,4,0,b'S',0,0), // session_ticket_keys
-    f(41788,18,4,b'm',290,4,0,b'S',0,0), // validation_context
-    f(43655,14,5,b'm',65535,4,0,b'R',43605,50), // generic_secret
+    f(43516,15,2,b'm',299,4,0,b'S',0,0), // tls_certificate
+    f(42919,19,3,b'm',302,4,0,b'S',0,0), // session_ticket_keys
+    f(41714,18,4,b'm',290,4,0,b'S',0,0), // validation_context
+    f(43581,14,5,b'm',65535,4,0,b'R',43531,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(43732,8,1,b'e',44,0,255,b'S',0,0), // san_type
-    f(29605,7,2,b'm',334,4,255,b'S',0,0), // matcher
-    f(43740,3,3,b's',65535,0,255,b'S',0,0), // oid
+    f(43658,8,1,b'e',44,0,255,b'S',0,0), // san_type
+    f(29674,7,2,b'm',334,4,255,b'S',0,0), // matcher
+    f(43666,3,3,b's',65535,0,255,b'S',0,0), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(43799,17,1,b'm',100,4,255,b'S',0,0), // certificate_chain
-    f(43816,11,2,b'm',100,12,255,b'S',0,0), // private_key
-    f(43942,8,3,b'm',100,12,255,b'R',43827,115), // password
-    f(43950,11,4,b'm',100,4,255,b'S',0,0), // ocsp_staple
-    f(44052,28,5,b'm',100,2,255,b'R',43961,91), // signed_certificate_timestamp
-    f(44150,20,6,b'm',65535,4,255,b'R',44080,70), // private_key_provider
+    f(43725,17,1,b'm',100,4,255,b'S',0,0), // certificate_chain
+    f(43742,11,2,b'm',100,12,255,b'S',0,0), // private_key
+    f(43868,8,3,b'm',100,12,255,b'R',43753,115), // password
+    f(43876,11,4,b'm',100,4,255,b'S',0,0), // ocsp_staple
+    f(43978,28,5,b'm',100,2,255,b'R',43887,91), // signed_certificate_timestamp
+    f(44076,20,6,b'm',65535,4,255,b'R',44006,70), // private_key_provider
     f(14880,17,7,b'm',150,4,255,b'S',0,0), // watched_directory
-    f(44245,6,8,b'm',100,12,255,b'R',44170,75), // pkcs12
-    f(41762,10,9,b'm',301,4,255,b'R',44251,118), // tls_params
+    f(44171,6,8,b'm',100,12,255,b'R',44096,75), // pkcs12
+    f(41688,10,9,b'm',301,4,255,b'R',44177,118), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(44420,19,2,b'm',97,2,255,b'S',0,0), // local_address_range
-    f(44439,20,3,b'm',97,2,255,b'S',0,0), // remote_address_range
+    f(44346,19,2,b'm',97,2,255,b'S',0,0), // local_address_range
+    f(44365,20,3,b'm',97,2,255,b'S',0,0), // remote_address_range
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(44514,28,1,b'e',45,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(44542,28,2,b'e',45,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(44570,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(44583,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(44594,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
-    f(44725,19,6,b'e',65535,2,255,b'R',44614,111), // compliance_policies
+    f(44440,28,1,b'e',45,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(44468,28,2,b'e',45,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(44496,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(44509,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(44520,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
+    f(44651,19,6,b'e',65535,2,255,b'R',44540,111), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    f(44806,4,1,b'm',100,10,255,b'S',0,0), // keys
+    f(44732,4,1,b'm',100,10,255,b'S',0,0), // keys
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(42851,18,1,b'm',291,4,255,b'S',0,0), // common_tls_context
-    f(44870,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(44958,19,3,b'b',65535,0,255,b'R',44873,85), // allow_renegotiation
-    f(44977,16,4,b'm',374,4,255,b'S',0,0), // max_session_keys
-    f(45083,21,5,b'm',361,4,255,b'I',44993,90), // enforce_rsa_key_usage
-    f(45104,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(45117,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(42777,18,1,b'm',291,4,255,b'S',0,0), // common_tls_context
+    f(44796,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(44884,19,3,b'b',65535,0,255,b'R',44799,85), // allow_renegotiation
+    f(44903,16,4,b'm',374,4,255,b'S',0,0), // max_session_keys
+    f(45009,21,5,b'm',361,4,255,b'I',44919,90), // enforce_rsa_key_usage
+    f(45030,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(45043,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
     f(9802,28,1,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
     f(10427,30,2,b'm',149,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(45194,20,3,b'm',306,4,0,b'S',0,0), // explicit_http_config
-    f(45214,30,4,b'm',307,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(45244,11,5,b'm',305,4,0,b'S',0,0), // auto_config
-    f(33171,12,6,b'm',242,2,255,b'R',45255,82), // http_filters
-    f(45337,24,7,b'm',148,4,255,b'R',0,0), // header_validation_config
+    f(45120,20,3,b'm',306,4,0,b'S',0,0), // explicit_http_config
+    f(45140,30,4,b'm',307,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(45170,11,5,b'm',305,4,0,b'S',0,0), // auto_config
+    f(33191,12,6,b'm',242,2,255,b'R',45181,82), // http_filters
+    f(45263,24,7,b'm',148,4,255,b'R',0,0), // header_validation_config
     f(7479,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
-    f(26885,23,9,b'm',198,2,255,b'R',0,0), // request_mirror_policies
-    f(26539,11,10,b'm',191,2,255,b'R',0,0), // hash_policy
+    f(26954,23,9,b'm',198,2,255,b'R',0,0), // request_mirror_policies
+    f(26608,11,10,b'm',191,2,255,b'R',0,0), // hash_policy
     f(15328,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
     f(9362,21,1,b'm',111,4,255,b'S',0,0), // http_protocol_options
     f(9383,22,2,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(34077,22,3,b'm',65535,4,255,b'R',34054,23), // http3_protocol_options
-    f(45430,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(34097,22,3,b'm',65535,4,255,b'R',34074,23), // http3_protocol_options
+    f(45356,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
     f(9362,21,1,b'm',111,4,0,b'S',0,0), // http_protocol_options
     f(9383,22,2,b'm',114,4,0,b'S',0,0), // http2_protocol_options
-    f(34077,22,3,b'm',65535,4,0,b'R',34054,23), // http3_protocol_options
+    f(34097,22,3,b'm',65535,4,0,b'R',34074,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
     f(9362,21,1,b'm',111,4,255,b'S',0,0), // http_protocol_options
     f(9383,22,2,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(34077,22,3,b'm',65535,4,255,b'R',34054,23), // http3_protocol_options
+    f(34097,22,3,b'm',65535,4,255,b'R',34074,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
     f(2913,4,1,b'm',122,4,255,b'S',0,0), // node
-    f(45662,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(45670,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(45694,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(45720,25,5,b'm',309,1,255,b'S',0,0), // initial_resource_versions
-    f(45745,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(45759,12,7,b'm',377,4,255,b'S',0,0), // error_detail
-    f(45771,27,8,b'm',320,2,255,b'S',0,0), // resource_locators_subscribe
-    f(45798,29,9,b'm',320,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(45588,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(45596,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(45620,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(45646,25,5,b'm',309,1,255,b'S',0,0), // initial_resource_versions
+    f(45671,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(45685,12,7,b'm',377,4,255,b'S',0,0), // error_detail
+    f(45697,27,8,b'm',320,2,255,b'S',0,0), // resource_locators_subscribe
+    f(45724,29,9,b'm',320,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(45953,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(45972,9,2,b'm',317,2,255,b'S',0,0), // resources
-    f(45662,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(45981,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(45986,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(46003,13,7,b'm',99,4,255,b'S',0,0), // control_plane
-    f(46016,22,8,b'm',322,2,255,b'S',0,0), // removed_resource_names
-    f(46038,15,9,b'm',319,2,255,b'S',0,0), // resource_errors
+    f(45879,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(45898,9,2,b'm',317,2,255,b'S',0,0), // resources
+    f(45588,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(45907,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(45912,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(45929,13,7,b'm',99,4,255,b'S',0,0), // control_plane
+    f(45942,22,8,b'm',322,2,255,b'S',0,0), // removed_resource_names
+    f(45964,15,9,b'm',319,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
     f(2913,4,2,b'm',122,4,255,b'S',0,0), // node
-    f(46096,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(45662,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(45745,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(45759,12,6,b'm',377,4,255,b'S',0,0), // error_detail
-    f(46110,17,7,b'm',320,2,255,b'S',0,0), // resource_locators
+    f(46022,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(45588,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(45671,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(45685,12,6,b'm',377,4,255,b'S',0,0), // error_detail
+    f(46036,17,7,b'm',320,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(45972,9,2,b'm',360,2,255,b'S',0,0), // resources
-    f(46171,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(45662,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(45981,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(46003,13,6,b'm',99,4,255,b'S',0,0), // control_plane
-    f(46038,15,7,b'm',319,2,255,b'S',0,0), // resource_errors
+    f(45898,9,2,b'm',360,2,255,b'S',0,0), // resources
+    f(46097,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(45588,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(45907,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(45929,13,6,b'm',99,4,255,b'S',0,0), // control_plane
+    f(45964,15,7,b'm',319,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(46231,10,1,b'm',315,4,0,b'S',0,0), // constraint
-    f(46241,14,2,b'm',314,4,0,b'S',0,0), // or_constraints
-    f(46255,15,3,b'm',314,4,0,b'S',0,0), // and_constraints
-    f(46270,15,4,b'm',313,4,0,b'S',0,0), // not_constraints
+    f(46157,10,1,b'm',315,4,0,b'S',0,0), // constraint
+    f(46167,14,2,b'm',314,4,0,b'S',0,0), // or_constraints
+    f(46181,15,3,b'm',314,4,0,b'S',0,0), // and_constraints
+    f(46196,15,4,b'm',313,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(46354,11,1,b'm',313,2,255,b'S',0,0), // constraints
+    f(46280,11,1,b'm',313,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(46436,6,3,b'm',316,4,0,b'S',0,0), // exists
+    f(46362,6,3,b'm',316,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(46555,8,2,b'm',360,4,255,b'S',0,0), // resource
+    f(46481,8,2,b'm',360,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(46563,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(27806,3,6,b'm',364,4,255,b'S',0,0), // ttl
-    f(46570,13,7,b'm',318,4,255,b'S',0,0), // cache_control
-    f(46583,13,8,b'm',322,4,255,b'S',0,0), // resource_name
+    f(46489,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(27875,3,6,b'm',364,4,255,b'S',0,0), // ttl
+    f(46496,13,7,b'm',318,4,255,b'S',0,0), // cache_control
+    f(46509,13,8,b'm',322,4,255,b'S',0,0), // resource_name
     f(9747,8,9,b'm',119,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(46644,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(46570,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(46583,13,1,b'm',322,4,255,b'S',0,0), // resource_name
-    f(45759,12,2,b'm',377,4,255,b'S',0,0), // error_detail
+    f(46509,13,1,b'm',322,4,255,b'S',0,0), // resource_name
+    f(45685,12,2,b'm',377,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(18267,18,2,b'm',321,1,255,b'S',0,0), // dynamic_parameters
+    f(18336,18,2,b'm',321,1,255,b'S',0,0), // dynamic_parameters
     // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(46842,29,2,b'm',313,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(46768,29,2,b'm',313,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.type.matcher.v3.DoubleMatcher
-    f(46906,5,1,b'm',349,4,0,b'I',6831,36), // range
-    f(46911,5,2,b'd',65535,4,0,b'I',6831,36), // exact
+    f(46832,5,1,b'm',349,4,0,b'I',6831,36), // range
+    f(46837,5,2,b'd',65535,4,0,b'I',6831,36), // exact
     // envoy.type.matcher.v3.FilterStateMatcher
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(24789,12,2,b'm',334,4,0,b'S',0,0), // string_match
-    f(47001,13,3,b'm',65535,4,0,b'R',46956,45), // address_match
+    f(24858,12,2,b'm',334,4,0,b'S',0,0), // string_match
+    f(46927,13,3,b'm',65535,4,0,b'R',46882,45), // address_match
     // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    f(27930,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(27999,11,1,b's',65535,0,255,b'S',0,0), // header_name
     // envoy.type.matcher.v3.ListMatcher
-    f(47096,6,1,b'm',335,4,0,b'I',6831,36), // one_of
+    f(47022,6,1,b'm',335,4,0,b'I',6831,36), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(47141,8,1,b'm',334,2,255,b'S',0,0), // patterns
+    f(47067,8,1,b'm',334,2,255,b'S',0,0), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3142,6,1,b's',65535,0,255,b'I',6831,36), // filter
     f(131,4,2,b'm',329,2,255,b'I',6831,36), // path
     f(2972,5,3,b'm',335,4,255,b'I',6831,36), // value
-    f(47186,6,4,b'b',65535,0,255,b'I',6831,36), // invert
+    f(47112,6,4,b'b',65535,0,255,b'I',6831,36), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
     f(12978,3,1,b's',65535,4,0,b'I',6831,36), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(47272,14,1,b'm',335,2,255,b'I',6831,36), // value_matchers
+    f(47198,14,1,b'm',335,2,255,b'I',6831,36), // value_matchers
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(47331,7,1,b'm',332,4,255,b'S',0,0), // pattern
-    f(47338,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(47257,7,1,b'm',332,4,255,b'S',0,0), // pattern
+    f(47264,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(47448,10,1,b'm',333,4,0,b'I',47384,64), // google_re2
-    f(24016,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(47374,10,1,b'm',333,4,0,b'I',47310,64), // google_re2
+    f(24085,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(47502,16,1,b'm',374,4,255,b'I',6831,36), // max_program_size
+    f(47428,16,1,b'm',374,4,255,b'I',6831,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(46911,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(28921,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(47553,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(28968,10,5,b'm',332,4,0,b'S',0,0), // safe_regex
-    f(47559,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(47570,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(47630,6,8,b'm',380,4,0,b'R',47578,52), // custom
+    f(46837,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(28990,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(47479,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29037,10,5,b'm',332,4,0,b'S',0,0), // safe_regex
+    f(47485,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(47496,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(47556,6,8,b'm',380,4,0,b'R',47504,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(47670,10,1,b'm',336,4,0,b'I',6831,36), // null_match
-    f(47680,12,2,b'm',323,4,0,b'I',6831,36), // double_match
-    f(24789,12,3,b'm',334,4,0,b'I',6831,36), // string_match
-    f(47692,10,4,b'b',65535,4,0,b'I',6831,36), // bool_match
-    f(25027,13,5,b'b',65535,4,0,b'I',6831,36), // present_match
-    f(47702,10,6,b'm',326,4,0,b'I',6831,36), // list_match
-    f(23348,8,7,b'm',330,4,0,b'I',6831,36), // or_match
+    f(47596,10,1,b'm',336,4,0,b'I',6831,36), // null_match
+    f(47606,12,2,b'm',323,4,0,b'I',6831,36), // double_match
+    f(24858,12,3,b'm',334,4,0,b'I',6831,36), // string_match
+    f(47618,10,4,b'b',65535,4,0,b'I',6831,36), // bool_match
+    f(25096,13,5,b'b',65535,4,0,b'I',6831,36), // present_match
+    f(47628,10,6,b'm',326,4,0,b'I',6831,36), // list_match
+    f(23417,8,7,b'm',330,4,0,b'I',6831,36), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
     f(12978,3,1,b's',65535,0,255,b'I',6831,36), // key
     f(131,4,2,b'm',338,2,255,b'I',6831,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
     f(12978,3,1,b's',65535,4,0,b'I',6831,36), // key
-    f(47836,5,2,b'u',65535,4,0,b'I',6831,36), // index
+    f(47762,5,2,b'u',65535,4,0,b'I',6831,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(47876,7,1,b'm',342,4,0,b'I',6831,36), // request
-    f(25360,5,2,b'm',343,4,0,b'I',6831,36), // route
+    f(47802,7,1,b'm',342,4,0,b'I',6831,36), // request
+    f(25429,5,2,b'm',343,4,0,b'I',6831,36), // route
     f(694,7,3,b'm',340,4,0,b'I',6831,36), // cluster
-    f(47883,4,4,b'm',341,4,0,b'I',6831,36), // host
+    f(47809,4,4,b'm',341,4,0,b'I',6831,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(48085,3,1,b's',65535,0,255,b'I',6831,36), // tag
-    f(48088,7,2,b'm',347,4,0,b'I',6831,36), // literal
-    f(48095,11,3,b'm',345,4,0,b'I',6831,36), // environment
-    f(48106,14,4,b'm',346,4,0,b'I',6831,36), // request_header
+    f(48011,3,1,b's',65535,0,255,b'I',6831,36), // tag
+    f(48014,7,2,b'm',347,4,0,b'I',6831,36), // literal
+    f(48021,11,3,b'm',345,4,0,b'I',6831,36), // environment
+    f(48032,14,4,b'm',346,4,0,b'I',6831,36), // request_header
     f(9747,8,5,b'm',348,4,0,b'I',6831,36), // metadata
     f(2972,5,6,b's',65535,4,0,b'I',6831,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
     f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
-    f(18944,13,2,b's',65535,0,255,b'I',6831,36), // default_value
+    f(19013,13,2,b's',65535,0,255,b'I',6831,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Header
     f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
-    f(18944,13,2,b's',65535,0,255,b'I',6831,36), // default_value
+    f(19013,13,2,b's',65535,0,255,b'I',6831,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Literal
     f(2972,5,1,b's',65535,0,255,b'I',6831,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(48280,4,1,b'm',339,4,255,b'I',6831,36), // kind
+    f(48206,4,1,b'm',339,4,255,b'I',6831,36), // kind
     f(12594,12,2,b'm',337,4,255,b'I',6831,36), // metadata_key
-    f(18944,13,3,b's',65535,0,255,b'I',6831,36), // default_value
+    f(19013,13,3,b's',65535,0,255,b'I',6831,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(48309,5,1,b'd',65535,0,255,b'I',6831,36), // start
-    f(48314,3,2,b'd',65535,0,255,b'I',6831,36), // end
+    f(48235,5,1,b'd',65535,0,255,b'I',6831,36), // start
+    f(48240,3,2,b'd',65535,0,255,b'I',6831,36), // end
     // envoy.type.v3.FractionalPercent
-    f(48348,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(48357,11,2,b'e',46,0,255,b'S',0,0), // denominator
+    f(48274,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(48283,11,2,b'e',46,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(27651,9,1,b'm',353,4,0,b'I',6831,36), // source_ip
-    f(27574,12,2,b'm',352,4,0,b'I',6831,36), // filter_state
+    f(27720,9,1,b'm',353,4,0,b'I',6831,36), // source_ip
+    f(27643,12,2,b'm',352,4,0,b'I',6831,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
     f(12978,3,1,b's',65535,0,255,b'I',6831,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(48485,4,1,b'e',47,0,255,b'S',0,0), // code
+    f(48411,4,1,b'e',47,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(48309,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(48314,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(48235,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(48240,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(48309,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(48314,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(48235,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(48240,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(48587,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(48599,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(48611,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(48513,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(48525,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(48537,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // envoy.type.v3.TokenBucket
-    f(18662,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
-    f(48641,15,2,b'm',374,4,255,b'S',0,0), // tokens_per_fill
-    f(48656,13,3,b'm',364,4,255,b'S',0,0), // fill_interval
+    f(18731,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
+    f(48567,15,2,b'm',374,4,255,b'S',0,0), // tokens_per_fill
+    f(48582,13,3,b'm',364,4,255,b'S',0,0), // fill_interval
     // google.protobuf.Any
-    f(45662,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(45588,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -4214,8 +4213,8 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(48790,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(48797,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(48716,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(48723,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -4224,34 +4223,34 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(48926,6,1,b'm',376,2,255,b'S',0,0), // values
+    f(48852,6,1,b'm',376,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(48981,6,1,b'm',372,1,255,b'S',0,0), // fields
+    f(48907,6,1,b'm',372,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',376,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(48790,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(48797,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(48716,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(48723,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(49121,10,1,b'e',48,4,0,b'S',0,0), // null_value
-    f(49131,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(49143,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(49155,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(49165,12,5,b'm',371,4,0,b'S',0,0), // struct_value
-    f(49177,10,6,b'm',369,4,0,b'S',0,0), // list_value
+    f(49047,10,1,b'e',48,4,0,b'S',0,0), // null_value
+    f(49057,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(49069,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(49081,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(49091,12,5,b'm',371,4,0,b'S',0,0), // struct_value
+    f(49103,10,6,b'm',369,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(48485,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(49204,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(48411,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(49130,7,2,b's',65535,0,255,b'S',0,0), // message
     f(3100,7,3,b'm',360,2,255,b'S',0,0), // details
     // xds.core.v3.ContextParams
-    f(49236,6,1,b'm',379,1,255,b'S',0,0), // params
+    f(49162,6,1,b'm',379,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
@@ -4259,408 +4258,408 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,2,b'm',360,4,255,b'S',0,0), // typed_config
     // xds.type.matcher.v3.Matcher
-    f(49338,12,1,b'm',382,4,0,b'S',0,0), // matcher_list
-    f(49350,12,2,b'm',387,4,0,b'S',0,0), // matcher_tree
-    f(49362,11,3,b'm',390,4,255,b'S',0,0), // on_no_match
+    f(49264,12,1,b'm',382,4,0,b'S',0,0), // matcher_list
+    f(49276,12,2,b'm',387,4,0,b'S',0,0), // matcher_tree
+    f(49288,11,3,b'm',390,4,255,b'S',0,0), // on_no_match
     // xds.type.matcher.v3.Matcher.MatcherList
-    f(49412,8,1,b'm',383,2,255,b'S',0,0), // matchers
+    f(49338,8,1,b'm',383,2,255,b'S',0,0), // matchers
     // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    f(49472,9,1,b'm',384,4,255,b'S',0,0), // predicate
-    f(49481,8,2,b'm',390,4,255,b'S',0,0), // on_match
+    f(49398,9,1,b'm',384,4,255,b'S',0,0), // predicate
+    f(49407,8,2,b'm',390,4,255,b'S',0,0), // on_match
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    f(49538,16,1,b'm',386,4,0,b'S',0,0), // single_predicate
-    f(49554,10,2,b'm',385,4,0,b'S',0,0), // or_matcher
-    f(49564,11,3,b'm',385,4,0,b'S',0,0), // and_matcher
-    f(49575,11,4,b'm',384,4,0,b'S',0,0), // not_matcher
+    f(49464,16,1,b'm',386,4,0,b'S',0,0), // single_predicate
+    f(49480,10,2,b'm',385,4,0,b'S',0,0), // or_matcher
+    f(49490,11,3,b'm',385,4,0,b'S',0,0), // and_matcher
+    f(49501,11,4,b'm',384,4,0,b'S',0,0), // not_matcher
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    f(49472,9,1,b'm',384,2,255,b'S',0,0), // predicate
+    f(49398,9,1,b'm',384,2,255,b'S',0,0), // predicate
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    f(49714,5,1,b'm',380,4,255,b'S',0,0), // input
-    f(49719,11,2,b'm',393,4,0,b'S',0,0), // value_match
-    f(49730,12,3,b'm',380,4,0,b'S',0,0), // custom_match
+    f(49640,5,1,b'm',380,4,255,b'S',0,0), // input
+    f(49645,11,2,b'm',393,4,0,b'S',0,0), // value_match
+    f(49656,12,3,b'm',380,4,0,b'S',0,0), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree
-    f(49714,5,1,b'm',380,4,255,b'S',0,0), // input
-    f(49781,15,2,b'm',388,4,0,b'S',0,0), // exact_match_map
-    f(49796,16,3,b'm',388,4,0,b'S',0,0), // prefix_match_map
-    f(49730,12,4,b'm',380,4,0,b'R',49812,55), // custom_match
+    f(49640,5,1,b'm',380,4,255,b'S',0,0), // input
+    f(49707,15,2,b'm',388,4,0,b'S',0,0), // exact_match_map
+    f(49722,16,3,b'm',388,4,0,b'S',0,0), // prefix_match_map
+    f(49656,12,4,b'm',380,4,0,b'R',49738,55), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    f(49915,3,1,b'm',389,1,255,b'S',0,0), // map
+    f(49841,3,1,b'm',389,1,255,b'S',0,0), // map
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',390,4,255,b'S',0,0), // value
     // xds.type.matcher.v3.Matcher.OnMatch
-    f(29605,7,1,b'm',381,4,0,b'S',0,0), // matcher
-    f(50010,6,2,b'm',380,4,0,b'S',0,0), // action
-    f(50054,13,3,b'b',65535,0,255,b'R',50016,38), // keep_matching
+    f(29674,7,1,b'm',381,4,0,b'S',0,0), // matcher
+    f(49936,6,2,b'm',380,4,0,b'S',0,0), // action
+    f(49980,13,3,b'b',65535,0,255,b'R',49942,38), // keep_matching
     // xds.type.matcher.v3.RegexMatcher
-    f(47448,10,1,b'm',392,4,0,b'S',0,0), // google_re2
-    f(24016,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(47374,10,1,b'm',392,4,0,b'S',0,0), // google_re2
+    f(24085,5,2,b's',65535,0,255,b'S',0,0), // regex
     // xds.type.matcher.v3.RegexMatcher.GoogleRE2
     // xds.type.matcher.v3.StringMatcher
-    f(46911,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(28921,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(47553,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(28968,10,5,b'm',391,4,0,b'S',0,0), // safe_regex
-    f(47559,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(47570,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(47630,6,8,b'm',380,4,0,b'R',47578,52), // custom
+    f(46837,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(28990,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(47479,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29037,10,5,b'm',391,4,0,b'S',0,0), // safe_regex
+    f(47485,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(47496,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(47556,6,8,b'm',380,4,0,b'R',47504,52), // custom
 ];
 
 pub(crate) static ENUMS: [EnumRow; 49] = [
-    e(50174,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(50271,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(50334,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(50381,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(50440,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(50511,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(50555,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
-    e(50608,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    e(50852,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    e(50973,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(51061,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(51163,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(51250,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(51330,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(51459,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(51549,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(51684,31,80,3), // envoy.config.core.v3.ApiVersion
-    e(51719,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(51857,33,87,6), // envoy.config.core.v3.HealthStatus
-    e(51914,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(52013,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
-    e(52063,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    e(52148,36,100,2), // envoy.config.core.v3.RoutingPriority
-    e(52188,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(52237,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
-    e(52359,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
-    e(52443,37,110,3), // envoy.config.core.v3.TrafficDirection
-    e(52506,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(52598,43,116,2), // envoy.config.listener.v3.Listener.DrainType
-    e(52652,57,118,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(52776,61,123,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(52877,52,126,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(52946,37,129,15), // envoy.data.accesslog.v3.AccessLogType
-    e(53233,55,144,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    e(53288,87,150,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    e(53389,98,153,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    e(53507,91,156,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(53613,106,160,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(53784,110,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(53980,108,170,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(54125,65,173,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    e(54244,86,176,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    e(54348,93,178,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(54475,79,180,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(54596,71,183,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(54718,67,189,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(54821,47,194,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(54894,24,197,57), // envoy.type.v3.StatusCode
-    e(55712,25,254,1), // google.protobuf.NullValue
+    e(50100,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(50197,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(50260,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(50307,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(50366,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(50437,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(50481,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
+    e(50534,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
+    e(50778,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
+    e(50899,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(50987,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(51089,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(51176,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(51256,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(51385,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(51475,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(51610,31,80,3), // envoy.config.core.v3.ApiVersion
+    e(51645,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(51783,33,87,6), // envoy.config.core.v3.HealthStatus
+    e(51840,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(51939,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
+    e(51989,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
+    e(52074,36,100,2), // envoy.config.core.v3.RoutingPriority
+    e(52114,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(52163,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
+    e(52285,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
+    e(52369,37,110,3), // envoy.config.core.v3.TrafficDirection
+    e(52432,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(52524,43,116,2), // envoy.config.listener.v3.Listener.DrainType
+    e(52578,57,118,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(52702,61,123,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(52803,52,126,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(52872,37,129,15), // envoy.data.accesslog.v3.AccessLogType
+    e(53159,55,144,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
+    e(53214,87,150,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(53315,98,153,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
+    e(53433,91,156,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(53539,106,160,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(53710,110,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(53906,108,170,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(54051,65,173,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(54170,86,176,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
+    e(54274,93,178,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(54401,79,180,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(54522,71,183,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(54644,67,189,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(54747,47,194,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(54820,24,197,57), // envoy.type.v3.StatusCode
+    e(55638,25,254,1), // google.protobuf.NullValue
 ];
 
 pub(crate) static VALUES: [ValueRow; 255] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(50209,7,0), // UNKNOWN
-    v(50216,9,1), // REQUESTED
-    v(50225,14,2), // DOES_NOT_EXIST
-    v(50239,5,3), // ACKED
-    v(50244,6,4), // NACKED
-    v(50250,14,5), // RECEIVED_ERROR
-    v(50264,7,6), // TIMEOUT
+    v(50135,7,0), // UNKNOWN
+    v(50142,9,1), // REQUESTED
+    v(50151,14,2), // DOES_NOT_EXIST
+    v(50165,5,3), // ACKED
+    v(50170,6,4), // NACKED
+    v(50176,14,5), // RECEIVED_ERROR
+    v(50190,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(50318,7,0), // Gradual
-    v(50325,9,1), // Immediate
+    v(50244,7,0), // Gradual
+    v(50251,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(50377,2,0), // v4
-    v(50379,2,1), // v6
+    v(50303,2,0), // v4
+    v(50305,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(50419,5,0), // Serve
-    v(50424,8,1), // Validate
-    v(50432,8,2), // InitOnly
+    v(50345,5,0), // Serve
+    v(50350,8,1), // Validate
+    v(50358,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(50471,4,0), // LIVE
-    v(50475,8,1), // DRAINING
-    v(50483,16,2), // PRE_INITIALIZING
-    v(50499,12,3), // INITIALIZING
+    v(50397,4,0), // LIVE
+    v(50401,8,1), // DRAINING
+    v(50409,16,2), // PRE_INITIALIZING
+    v(50425,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(50543,7,0), // COUNTER
-    v(50550,5,1), // GAUGE
+    v(50469,7,0), // COUNTER
+    v(50476,5,1), // GAUGE
     // envoy.config.accesslog.v3.ComparisonFilter.Op
-    v(50600,2,0), // EQ
-    v(50602,2,1), // GE
-    v(50604,2,2), // LE
-    v(50606,2,3), // NE
+    v(50526,2,0), // EQ
+    v(50528,2,1), // GE
+    v(50530,2,2), // LE
+    v(50532,2,3), // NE
     // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    v(50657,2,0), // OK
-    v(50659,8,1), // CANCELED
-    v(50209,7,2), // UNKNOWN
-    v(50667,16,3), // INVALID_ARGUMENT
-    v(50683,17,4), // DEADLINE_EXCEEDED
-    v(50700,9,5), // NOT_FOUND
-    v(50709,14,6), // ALREADY_EXISTS
-    v(50723,17,7), // PERMISSION_DENIED
-    v(50740,18,8), // RESOURCE_EXHAUSTED
-    v(50758,19,9), // FAILED_PRECONDITION
-    v(50777,7,10), // ABORTED
-    v(50784,12,11), // OUT_OF_RANGE
-    v(50796,13,12), // UNIMPLEMENTED
-    v(50809,8,13), // INTERNAL
-    v(50817,11,14), // UNAVAILABLE
-    v(50828,9,15), // DATA_LOSS
-    v(50837,15,16), // UNAUTHENTICATED
+    v(50583,2,0), // OK
+    v(50585,8,1), // CANCELED
+    v(50135,7,2), // UNKNOWN
+    v(50593,16,3), // INVALID_ARGUMENT
+    v(50609,17,4), // DEADLINE_EXCEEDED
+    v(50626,9,5), // NOT_FOUND
+    v(50635,14,6), // ALREADY_EXISTS
+    v(50649,17,7), // PERMISSION_DENIED
+    v(50666,18,8), // RESOURCE_EXHAUSTED
+    v(50684,19,9), // FAILED_PRECONDITION
+    v(50703,7,10), // ABORTED
+    v(50710,12,11), // OUT_OF_RANGE
+    v(50722,13,12), // UNIMPLEMENTED
+    v(50735,8,13), // INTERNAL
+    v(50743,11,14), // UNAVAILABLE
+    v(50754,9,15), // DATA_LOSS
+    v(50763,15,16), // UNAUTHENTICATED
     // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    v(50913,14,0), // REQUEST_HEADER
-    v(50927,15,1), // REQUEST_TRAILER
-    v(50942,15,2), // RESPONSE_HEADER
-    v(50957,16,3), // RESPONSE_TRAILER
+    v(50839,14,0), // REQUEST_HEADER
+    v(50853,15,1), // REQUEST_TRAILER
+    v(50868,15,2), // RESPONSE_HEADER
+    v(50883,16,3), // RESPONSE_TRAILER
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(50209,7,0), // UNKNOWN
-    v(51036,4,1), // KILL
-    v(51040,9,2), // MULTIKILL
-    v(51049,8,3), // MEGAMISS
-    v(51057,4,4), // MISS
+    v(50135,7,0), // UNKNOWN
+    v(50962,4,1), // KILL
+    v(50966,9,2), // MULTIKILL
+    v(50975,8,3), // MEGAMISS
+    v(50983,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(51117,23,0), // USE_CONFIGURED_PROTOCOL
-    v(51140,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(51043,23,0), // USE_CONFIGURED_PROTOCOL
+    v(51066,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(51208,6,0), // STATIC
-    v(51214,10,1), // STRICT_DNS
-    v(51224,11,2), // LOGICAL_DNS
-    v(51235,3,3), // EDS
-    v(51238,12,4), // ORIGINAL_DST
+    v(51134,6,0), // STATIC
+    v(51140,10,1), // STRICT_DNS
+    v(51150,11,2), // LOGICAL_DNS
+    v(51161,3,3), // EDS
+    v(51164,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(51297,4,0), // AUTO
-    v(51301,7,1), // V4_ONLY
-    v(51308,7,2), // V6_ONLY
-    v(51315,12,3), // V4_PREFERRED
-    v(51327,3,4), // ALL
+    v(51223,4,0), // AUTO
+    v(51227,7,1), // V4_ONLY
+    v(51234,7,2), // V6_ONLY
+    v(51241,12,3), // V4_PREFERRED
+    v(51253,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(51370,11,0), // ROUND_ROBIN
-    v(51381,13,1), // LEAST_REQUEST
-    v(51394,9,2), // RING_HASH
-    v(51403,6,3), // RANDOM
-    v(51409,6,5), // MAGLEV
-    v(51415,16,6), // CLUSTER_PROVIDED
-    v(51431,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(51296,11,0), // ROUND_ROBIN
+    v(51307,13,1), // LEAST_REQUEST
+    v(51320,9,2), // RING_HASH
+    v(51329,6,3), // RANDOM
+    v(51335,6,5), // MAGLEV
+    v(51341,16,6), // CLUSTER_PROVIDED
+    v(51357,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(51534,7,0), // DEFAULT
-    v(51541,2,1), // V4
-    v(51543,2,2), // V6
-    v(51545,4,3), // PIPE
-    v(50809,8,4), // INTERNAL
+    v(51460,7,0), // DEFAULT
+    v(51467,2,1), // V4
+    v(51469,2,2), // V6
+    v(51471,4,3), // PIPE
+    v(50735,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(51593,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(51630,4,1), // REST
-    v(51634,4,2), // GRPC
-    v(51638,10,3), // DELTA_GRPC
-    v(51648,15,5), // AGGREGATED_GRPC
-    v(51663,21,6), // AGGREGATED_DELTA_GRPC
+    v(51519,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(51556,4,1), // REST
+    v(51560,4,2), // GRPC
+    v(51564,10,3), // DELTA_GRPC
+    v(51574,15,5), // AGGREGATED_GRPC
+    v(51589,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(51297,4,0), // AUTO
-    v(51715,2,1), // V2
-    v(51717,2,2), // V3
+    v(51223,4,0), // AUTO
+    v(51641,2,1), // V2
+    v(51643,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(51776,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(51799,13,1), // ADD_IF_ABSENT
-    v(51812,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(51838,19,3), // OVERWRITE_IF_EXISTS
+    v(51702,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(51725,13,1), // ADD_IF_ABSENT
+    v(51738,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(51764,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(50209,7,0), // UNKNOWN
-    v(51890,7,1), // HEALTHY
-    v(51897,9,2), // UNHEALTHY
-    v(50475,8,3), // DRAINING
-    v(50264,7,4), // TIMEOUT
-    v(51906,8,5), // DEGRADED
+    v(50135,7,0), // UNKNOWN
+    v(51816,7,1), // HEALTHY
+    v(51823,9,2), // UNHEALTHY
+    v(50401,8,3), // DRAINING
+    v(50190,7,4), // TIMEOUT
+    v(51832,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(51983,5,0), // ALLOW
-    v(51988,14,1), // REJECT_REQUEST
-    v(52002,11,2), // DROP_HEADER
+    v(51909,5,0), // ALLOW
+    v(51914,14,1), // REJECT_REQUEST
+    v(51928,11,2), // DROP_HEADER
     // envoy.config.core.v3.ProxyProtocolConfig.Version
-    v(52061,2,0), // V1
-    v(51715,2,1), // V2
+    v(51987,2,0), // V1
+    v(51641,2,1), // V2
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    v(52130,11,0), // INCLUDE_ALL
-    v(52141,7,1), // INCLUDE
+    v(52056,11,0), // INCLUDE_ALL
+    v(52067,7,1), // INCLUDE
     // envoy.config.core.v3.RoutingPriority
-    v(51534,7,0), // DEFAULT
-    v(52184,4,1), // HIGH
+    v(51460,7,0), // DEFAULT
+    v(52110,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(52231,3,0), // TCP
-    v(52234,3,1), // UDP
+    v(52157,3,0), // TCP
+    v(52160,3,1), // UDP
     // envoy.config.core.v3.SocketOption.SocketIpVersion
-    v(52286,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
-    v(52315,22,1), // SOCKET_IP_VERSION_IPV4
-    v(52337,22,2), // SOCKET_IP_VERSION_IPV6
+    v(52212,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
+    v(52241,22,1), // SOCKET_IP_VERSION_IPV4
+    v(52263,22,2), // SOCKET_IP_VERSION_IPV6
     // envoy.config.core.v3.SocketOption.SocketState
-    v(52404,13,0), // STATE_PREBIND
-    v(52417,11,1), // STATE_BOUND
-    v(52428,15,2), // STATE_LISTENING
+    v(52330,13,0), // STATE_PREBIND
+    v(52343,11,1), // STATE_BOUND
+    v(52354,15,2), // STATE_LISTENING
     // envoy.config.core.v3.TrafficDirection
-    v(52480,11,0), // UNSPECIFIED
-    v(52491,7,1), // INBOUND
-    v(52498,8,2), // OUTBOUND
+    v(52406,11,0), // UNSPECIFIED
+    v(52417,7,1), // INBOUND
+    v(52424,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(52568,3,0), // ANY
-    v(52571,19,1), // SAME_IP_OR_LOOPBACK
-    v(52590,8,2), // EXTERNAL
+    v(52494,3,0), // ANY
+    v(52497,19,1), // SAME_IP_OR_LOOPBACK
+    v(52516,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(51534,7,0), // DEFAULT
-    v(52641,11,1), // MODIFY_ONLY
+    v(51460,7,0), // DEFAULT
+    v(52567,11,1), // MODIFY_ONLY
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(52709,17,0), // MOVED_PERMANENTLY
-    v(52726,5,1), // FOUND
-    v(52731,9,2), // SEE_OTHER
-    v(52740,18,3), // TEMPORARY_REDIRECT
-    v(52758,18,4), // PERMANENT_REDIRECT
+    v(52635,17,0), // MOVED_PERMANENTLY
+    v(52652,5,1), // FOUND
+    v(52657,9,2), // SEE_OTHER
+    v(52666,18,3), // TEMPORARY_REDIRECT
+    v(52684,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(52837,19,0), // SERVICE_UNAVAILABLE
-    v(50700,9,1), // NOT_FOUND
-    v(52856,21,2), // INTERNAL_SERVER_ERROR
+    v(52763,19,0), // SERVICE_UNAVAILABLE
+    v(50626,9,1), // NOT_FOUND
+    v(52782,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(52929,4,0), // NONE
-    v(52933,13,1), // EXTERNAL_ONLY
-    v(51327,3,2), // ALL
+    v(52855,4,0), // NONE
+    v(52859,13,1), // EXTERNAL_ONLY
+    v(51253,3,2), // ALL
     // envoy.data.accesslog.v3.AccessLogType
-    v(52983,6,0), // NotSet
-    v(52989,20,1), // TcpUpstreamConnected
-    v(53009,11,2), // TcpPeriodic
-    v(53020,16,3), // TcpConnectionEnd
-    v(53036,15,4), // DownstreamStart
-    v(53051,18,5), // DownstreamPeriodic
-    v(53069,13,6), // DownstreamEnd
-    v(53082,17,7), // UpstreamPoolReady
-    v(53099,16,8), // UpstreamPeriodic
-    v(53115,11,9), // UpstreamEnd
-    v(53126,39,10), // DownstreamTunnelSuccessfullyEstablished
-    v(53165,26,11), // UdpTunnelUpstreamConnected
-    v(53191,11,12), // UdpPeriodic
-    v(53202,13,13), // UdpSessionEnd
-    v(53215,18,14), // TcpConnectionStart
+    v(52909,6,0), // NotSet
+    v(52915,20,1), // TcpUpstreamConnected
+    v(52935,11,2), // TcpPeriodic
+    v(52946,16,3), // TcpConnectionEnd
+    v(52962,15,4), // DownstreamStart
+    v(52977,18,5), // DownstreamPeriodic
+    v(52995,13,6), // DownstreamEnd
+    v(53008,17,7), // UpstreamPoolReady
+    v(53025,16,8), // UpstreamPeriodic
+    v(53041,11,9), // UpstreamEnd
+    v(53052,39,10), // DownstreamTunnelSuccessfullyEstablished
+    v(53091,26,11), // UdpTunnelUpstreamConnected
+    v(53117,11,12), // UdpPeriodic
+    v(53128,13,13), // UdpSessionEnd
+    v(53141,18,14), // TcpConnectionStart
     // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    v(52480,11,0), // UNSPECIFIED
-    v(51297,4,1), // AUTO
-    v(51301,7,2), // V4_ONLY
-    v(51308,7,3), // V6_ONLY
-    v(51315,12,4), // V4_PREFERRED
-    v(51327,3,5), // ALL
+    v(52406,11,0), // UNSPECIFIED
+    v(51223,4,1), // AUTO
+    v(51227,7,2), // V4_ONLY
+    v(51234,7,3), // V6_ONLY
+    v(51241,12,4), // V4_PREFERRED
+    v(51253,3,5), // ALL
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    v(52929,4,0), // NONE
-    v(53375,4,1), // ONCE
-    v(53379,10,2), // TRANSITIVE
+    v(52855,4,0), // NONE
+    v(53301,4,1), // ONCE
+    v(53305,10,2), // TRANSITIVE
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    v(52480,11,0), // UNSPECIFIED
-    v(53487,14,1), // SANITIZED_UTF8
-    v(53501,6,2), // BASE64
+    v(52406,11,0), // UNSPECIFIED
+    v(53413,14,1), // SANITIZED_UTF8
+    v(53427,6,2), // BASE64
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(51297,4,0), // AUTO
-    v(53598,5,1), // HTTP1
-    v(53603,5,2), // HTTP2
-    v(53608,5,3), // HTTP3
+    v(51223,4,0), // AUTO
+    v(53524,5,1), // HTTP1
+    v(53529,5,2), // HTTP2
+    v(53534,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(53719,8,0), // SANITIZE
-    v(53727,12,1), // FORWARD_ONLY
-    v(53739,14,2), // APPEND_FORWARD
-    v(53753,12,3), // SANITIZE_SET
-    v(53765,19,4), // ALWAYS_FORWARD_ONLY
+    v(53645,8,0), // SANITIZE
+    v(53653,12,1), // FORWARD_ONLY
+    v(53665,14,2), // APPEND_FORWARD
+    v(53679,12,3), // SANITIZE_SET
+    v(53691,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(53894,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(53925,14,1), // KEEP_UNCHANGED
-    v(51988,14,2), // REJECT_REQUEST
-    v(53939,21,3), // UNESCAPE_AND_REDIRECT
-    v(53960,20,4), // UNESCAPE_AND_FORWARD
+    v(53820,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(53851,14,1), // KEEP_UNCHANGED
+    v(51914,14,2), // REJECT_REQUEST
+    v(53865,21,3), // UNESCAPE_AND_REDIRECT
+    v(53886,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(54088,9,0), // OVERWRITE
-    v(54097,16,1), // APPEND_IF_ABSENT
-    v(54113,12,2), // PASS_THROUGH
+    v(54014,9,0), // OVERWRITE
+    v(54023,16,1), // APPEND_IF_ABSENT
+    v(54039,12,2), // PASS_THROUGH
     // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    v(54190,9,0), // IMMEDIATE
-    v(54199,18,1), // ON_DOWNSTREAM_DATA
-    v(54217,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    v(54116,9,0), // IMMEDIATE
+    v(54125,18,1), // ON_DOWNSTREAM_DATA
+    v(54143,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    v(54330,9,0), // N_CHOICES
-    v(54339,9,1), // FULL_SCAN
+    v(54256,9,0), // N_CHOICES
+    v(54265,9,1), // FULL_SCAN
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(54441,18,0), // VERIFY_TRUST_CHAIN
-    v(54459,16,1), // ACCEPT_UNTRUSTED
+    v(54367,18,0), // VERIFY_TRUST_CHAIN
+    v(54385,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(54554,16,0), // LENIENT_STAPLING
-    v(54570,15,1), // STRICT_STAPLING
-    v(54585,11,2), // MUST_STAPLE
+    v(54480,16,0), // LENIENT_STAPLING
+    v(54496,15,1), // STRICT_STAPLING
+    v(54511,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(54667,20,0), // SAN_TYPE_UNSPECIFIED
-    v(54687,5,1), // EMAIL
-    v(54692,3,2), // DNS
-    v(54695,3,3), // URI
-    v(54698,10,4), // IP_ADDRESS
-    v(54708,10,5), // OTHER_NAME
+    v(54593,20,0), // SAN_TYPE_UNSPECIFIED
+    v(54613,5,1), // EMAIL
+    v(54618,3,2), // DNS
+    v(54621,3,3), // URI
+    v(54624,10,4), // IP_ADDRESS
+    v(54634,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(54785,8,0), // TLS_AUTO
-    v(54793,7,1), // TLSv1_0
-    v(54800,7,2), // TLSv1_1
-    v(54807,7,3), // TLSv1_2
-    v(54814,7,4), // TLSv1_3
+    v(54711,8,0), // TLS_AUTO
+    v(54719,7,1), // TLSv1_0
+    v(54726,7,2), // TLSv1_1
+    v(54733,7,3), // TLSv1_2
+    v(54740,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(54868,7,0), // HUNDRED
-    v(54875,12,1), // TEN_THOUSAND
-    v(54887,7,2), // MILLION
+    v(54794,7,0), // HUNDRED
+    v(54801,12,1), // TEN_THOUSAND
+    v(54813,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(54918,5,0), // Empty
-    v(54923,8,100), // Continue
-    v(50657,2,200), // OK
-    v(54931,7,201), // Created
-    v(54938,8,202), // Accepted
-    v(54946,27,203), // NonAuthoritativeInformation
-    v(54973,9,204), // NoContent
-    v(54982,12,205), // ResetContent
-    v(54994,14,206), // PartialContent
-    v(55008,11,207), // MultiStatus
-    v(55019,15,208), // AlreadyReported
-    v(55034,6,226), // IMUsed
-    v(55040,15,300), // MultipleChoices
-    v(55055,16,301), // MovedPermanently
-    v(55071,5,302), // Found
-    v(55076,8,303), // SeeOther
-    v(55084,11,304), // NotModified
-    v(55095,8,305), // UseProxy
-    v(55103,17,307), // TemporaryRedirect
-    v(55120,17,308), // PermanentRedirect
-    v(55137,10,400), // BadRequest
-    v(55147,12,401), // Unauthorized
-    v(55159,15,402), // PaymentRequired
-    v(55174,9,403), // Forbidden
-    v(55183,8,404), // NotFound
-    v(55191,16,405), // MethodNotAllowed
-    v(55207,13,406), // NotAcceptable
-    v(55220,27,407), // ProxyAuthenticationRequired
-    v(55247,14,408), // RequestTimeout
-    v(55261,8,409), // Conflict
-    v(55269,4,410), // Gone
-    v(55273,14,411), // LengthRequired
-    v(55287,18,412), // PreconditionFailed
-    v(55305,15,413), // PayloadTooLarge
-    v(55320,10,414), // URITooLong
-    v(55330,20,415), // UnsupportedMediaType
-    v(55350,19,416), // RangeNotSatisfiable
-    v(55369,17,417), // ExpectationFailed
-    v(55386,18,421), // MisdirectedRequest
-    v(55404,19,422), // UnprocessableEntity
-    v(55423,6,423), // Locked
-    v(55429,16,424), // FailedDependency
-    v(55445,15,426), // UpgradeRequired
-    v(55460,20,428), // PreconditionRequired
-    v(55480,15,429), // TooManyRequests
-    v(55495,27,431), // RequestHeaderFieldsTooLarge
-    v(55522,19,500), // InternalServerError
-    v(55541,14,501), // NotImplemented
-    v(55555,10,502), // BadGateway
-    v(55565,18,503), // ServiceUnavailable
-    v(55583,14,504), // GatewayTimeout
-    v(55597,23,505), // HTTPVersionNotSupported
-    v(55620,21,506), // VariantAlsoNegotiates
-    v(55641,19,507), // InsufficientStorage
-    v(55660,12,508), // LoopDetected
-    v(55672,11,510), // NotExtended
-    v(55683,29,511), // NetworkAuthenticationRequired
+    v(54844,5,0), // Empty
+    v(54849,8,100), // Continue
+    v(50583,2,200), // OK
+    v(54857,7,201), // Created
+    v(54864,8,202), // Accepted
+    v(54872,27,203), // NonAuthoritativeInformation
+    v(54899,9,204), // NoContent
+    v(54908,12,205), // ResetContent
+    v(54920,14,206), // PartialContent
+    v(54934,11,207), // MultiStatus
+    v(54945,15,208), // AlreadyReported
+    v(54960,6,226), // IMUsed
+    v(54966,15,300), // MultipleChoices
+    v(54981,16,301), // MovedPermanently
+    v(54997,5,302), // Found
+    v(55002,8,303), // SeeOther
+    v(55010,11,304), // NotModified
+    v(55021,8,305), // UseProxy
+    v(55029,17,307), // TemporaryRedirect
+    v(55046,17,308), // PermanentRedirect
+    v(55063,10,400), // BadRequest
+    v(55073,12,401), // Unauthorized
+    v(55085,15,402), // PaymentRequired
+    v(55100,9,403), // Forbidden
+    v(55109,8,404), // NotFound
+    v(55117,16,405), // MethodNotAllowed
+    v(55133,13,406), // NotAcceptable
+    v(55146,27,407), // ProxyAuthenticationRequired
+    v(55173,14,408), // RequestTimeout
+    v(55187,8,409), // Conflict
+    v(55195,4,410), // Gone
+    v(55199,14,411), // LengthRequired
+    v(55213,18,412), // PreconditionFailed
+    v(55231,15,413), // PayloadTooLarge
+    v(55246,10,414), // URITooLong
+    v(55256,20,415), // UnsupportedMediaType
+    v(55276,19,416), // RangeNotSatisfiable
+    v(55295,17,417), // ExpectationFailed
+    v(55312,18,421), // MisdirectedRequest
+    v(55330,19,422), // UnprocessableEntity
+    v(55349,6,423), // Locked
+    v(55355,16,424), // FailedDependency
+    v(55371,15,426), // UpgradeRequired
+    v(55386,20,428), // PreconditionRequired
+    v(55406,15,429), // TooManyRequests
+    v(55421,27,431), // RequestHeaderFieldsTooLarge
+    v(55448,19,500), // InternalServerError
+    v(55467,14,501), // NotImplemented
+    v(55481,10,502), // BadGateway
+    v(55491,18,503), // ServiceUnavailable
+    v(55509,14,504), // GatewayTimeout
+    v(55523,23,505), // HTTPVersionNotSupported
+    v(55546,21,506), // VariantAlsoNegotiates
+    v(55567,19,507), // InsufficientStorage
+    v(55586,12,508), // LoopDetected
+    v(55598,11,510), // NotExtended
+    v(55609,29,511), // NetworkAuthenticationRequired
     // google.protobuf.NullValue
-    v(55737,10,0), // NULL_VALUE
+    v(55663,10,0), // NULL_VALUE
 ];

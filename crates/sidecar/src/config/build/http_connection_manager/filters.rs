@@ -20,6 +20,8 @@ use crate::network::filter_state::OF_TCP_PROXY;
 pub struct Router {
     /// `suppress_envoy_headers`
     pub suppress_envoy_headers: bool,
+    /// `respect_expected_rq_timeout`
+    pub respect_expected_timeout: bool,
 }
 
 /// A filter, or the router that ends the chain.
@@ -36,6 +38,7 @@ const HTTP_FILTERS: &[Extension<Build<Built>>] = &[
             let router = decode::<router::Router>(bytes)?;
             Ok(Built::Router(Router {
                 suppress_envoy_headers: router.suppress_envoy_headers,
+                respect_expected_timeout: router.respect_expected_rq_timeout,
             }))
         },
     },

@@ -77,6 +77,7 @@ pub fn build(
         filters,
         Router {
             suppress_envoy_headers,
+            respect_expected_timeout,
         },
     ) = chain;
     Ok(HttpConnectionManager {
@@ -132,6 +133,8 @@ pub fn build(
         filters,
         local_replies,
         suppress_envoy_headers,
+        respect_expected_timeout,
+        tell_local_overload: proto.append_local_overload,
         access_log,
     })
 }
