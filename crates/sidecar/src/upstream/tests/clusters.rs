@@ -38,6 +38,28 @@ fn endpoints_that_leave_are_left_and_those_that_stay_keep_their_connections() {
 }
 
 #[test]
+fn further_addresses_of_before_are_dialled_no_more() {
+    on_worker(async {
+        let (old, new) = (
+            Server::http1(Answer::Now).await,
+            Server::http1(Answer::Now).await,
+        );
+        // Nothing listens on the first address, which stays.
+        let with = |other: &Server| {
+            let mut endpoint = endpoint(SocketAddr::from(([127, 0, 0, 1], 1)));
+            endpoint.additional_addresses = vec![other.address];
+            endpoint
+        };
+        let worker = Worker::new(config([with(&old)]));
+        assert_eq!(worker.get().await, "1");
+        worker.assign([with(&new)]);
+        until("the connection is closed", || old.open() == 0).await;
+        assert_eq!(worker.get().await, "1");
+        assert_eq!((old.accepted(), new.accepted()), (1, 1));
+    });
+}
+
+#[test]
 fn no_endpoint_is_no_healthy_upstream() {
     on_worker(async {
         let worker = Worker::new(config([]));
