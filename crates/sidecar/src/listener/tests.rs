@@ -28,7 +28,7 @@ struct Sidecar {
     registry: Registry,
     listeners: RefCell<ListenerSet>,
     _writer: WriterThread,
-    _drain: DrainControl,
+    drain: DrainControl,
 }
 
 impl Sidecar {
@@ -64,7 +64,7 @@ impl Sidecar {
             registry,
             listeners: RefCell::new(BTreeMap::new()),
             _writer: writer,
-            _drain: drain,
+            drain,
         }
     }
 
@@ -456,5 +456,45 @@ fn a_connection_whose_chain_changes_before_it_is_served_drains() {
         let two = running.config().filter_chains[0].clone();
         sidecar.remove("l");
         assert!(running.drain_of(&two).is_draining());
+    });
+}
+
+#[test]
+fn failing_health_checks_ends_connections_with_their_next_answer() {
+    on_worker(async {
+        let sidecar = Sidecar::new(&[]);
+        let listen = |name: &str, drain_type: &str| {
+            sidecar.listen(&format!(
+                "{{name: {name}, {ANY_PORT}, drain_type: {drain_type}, filter_chains: [{{filters: [\
+                 {{name: http, typed_config: {{'@type': type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, \
+                 stat_prefix: s, route_config: {{virtual_hosts: [{{name: v, domains: ['*'], \
+                 routes: [{{match: {{prefix: /}}, direct_response: {{status: 200}}}}]}}]}}, \
+                 http_filters: [{{name: r, typed_config: {{'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}}}]}}}}]}}]}}"
+            ))
+        };
+        for (name, drain_type, closes) in [("a", "DEFAULT", true), ("b", "MODIFY_ONLY", false)] {
+            let mut client = TcpStream::connect(listen(name, drain_type)).await.unwrap();
+            for (fail, closes) in [(false, false), (true, closes), (false, false)] {
+                sidecar.drain.fail_health_check(fail);
+                client
+                    .write_all(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n")
+                    .await
+                    .unwrap();
+                let mut answer = Vec::new();
+                while !answer.ends_with(b"\r\n\r\n") {
+                    assert_ne!(client.read_buf(&mut answer).await.unwrap(), 0);
+                }
+                let answer = String::from_utf8_lossy(&answer).to_ascii_lowercase();
+                assert_eq!(
+                    answer.contains("connection: close"),
+                    closes,
+                    "{name}: {answer}"
+                );
+                if closes {
+                    assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0);
+                    break;
+                }
+            }
+        }
     });
 }
