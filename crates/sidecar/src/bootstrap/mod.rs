@@ -151,7 +151,8 @@ pub fn load(
 #[cfg(feature = "fuzzing")]
 pub fn check_text(text: &str) {
     use clap::Parser as _;
-    let options = Options::parse_from(["outrider-sidecar", "--config-yaml", text]);
+    let mut options = Options::parse_from(["outrider-sidecar"]);
+    options.config_yaml = Some(text.to_owned());
     let _ = load(&options, |_| None, &mut Problems::default());
 }
 
