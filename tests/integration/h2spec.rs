@@ -22,7 +22,7 @@ fn nginx(folder: &Path) -> (Process, SocketAddr) {
     let path = folder.display();
     fs::write(folder.join("index.html"), "x".repeat(4096)).unwrap();
     let configuration = format!(
-        "daemon off; worker_processes 1; pid {path}/pid; error_log stderr; \
+        "daemon off; master_process off; pid {path}/pid; error_log stderr; \
          events {{ worker_connections 256; }} \
          http {{ access_log off; client_body_temp_path {path}/body; proxy_temp_path {path}/proxy; \
          fastcgi_temp_path {path}/fastcgi; uwsgi_temp_path {path}/uwsgi; scgi_temp_path {path}/scgi; \
