@@ -4,6 +4,7 @@
 //! with every other build. The compiler that does so is this program again, called by cargo.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -187,21 +188,31 @@ fn libfuzzer(program: &Path, target: &str) -> Command {
 
 /// Builds the program and answers where it is.
 fn build() -> Result<PathBuf> {
-    let mut command = shell::cargo(&[
-        "build",
-        "--package",
-        "outrider-fuzz",
-        "--features",
-        "libfuzzer",
-    ])?;
+    let arguments = ["build", "--package", "outrider-fuzz", "--features"];
+    let mut command = shell::cargo(&arguments)?;
     command
-        .env(
-            "RUSTC_WORKSPACE_WRAPPER",
-            std::env::current_exe().context("where is this program?")?,
-        )
+        .arg("libfuzzer")
+        .env("RUSTC_WORKSPACE_WRAPPER", compiler()?)
         .env(COMPILER, "1");
     shell::step("build the fuzz targets", command)?;
     Ok(shell::top()?.join("target/debug/outrider-fuzz"))
+}
+
+/// This program as a file that stays: a build of the whole workspace, which ran before in the same
+/// process, may have replaced the one that was started.
+fn compiler() -> Result<PathBuf> {
+    let path = shell::top()?.join("target/fuzz/compiler");
+    let program = fs::read("/proc/self/exe").context("read this program")?;
+    // Written only when it is another one: cargo builds all again for a newer compiler.
+    if fs::read(&path).is_ok_and(|there| there == program) {
+        return Ok(path);
+    }
+    fs::create_dir_all(shell::top()?.join("target/fuzz")).context("make target/fuzz")?;
+    let _ = fs::remove_file(&path);
+    fs::write(&path, program).with_context(|| format!("write {}", path.display()))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("make {} executable", path.display()))?;
+    Ok(path)
 }
 
 /// Whether cargo has called this program in place of the compiler.
