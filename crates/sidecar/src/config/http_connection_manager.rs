@@ -6,11 +6,12 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::access_log::AccessLog;
-use super::http_filter::HttpFilter;
+use super::http_filter::{HeaderMutation, HttpFilter};
 use super::http_protocol::{Http1Settings, Http2Settings};
 use super::local_reply::LocalReplies;
 use super::route::RouteTable;
 use crate::discovery::slot::Slot;
+use crate::matching::Tree;
 
 /// `envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`.
 #[derive(Debug)]
@@ -85,10 +86,12 @@ pub struct HttpConnectionManager {
     pub pack_trace_reason: bool,
     /// `always_set_request_id_in_response`
     pub request_id_in_response: bool,
-    /// `forward_client_cert_details`
-    pub forward_client_cert: ForwardClientCert,
-    /// `set_current_client_cert_details`
-    pub client_cert_details: ClientCertDetails,
+    /// `early_header_mutation_extensions`: done to every request before anything reads its headers.
+    pub early_mutations: Vec<HeaderMutation>,
+    /// `forward_client_cert_details` with `set_current_client_cert_details`
+    pub client_cert: ClientCertRule,
+    /// `forward_client_cert_matcher`: what is done with requests of some kinds instead.
+    pub client_cert_matcher: Option<Box<Tree<ClientCertRule>>>,
     /// `proxy_100_continue`: `expect: 100-continue` is passed on; else we answer it.
     pub proxy_100_continue: bool,
     /// `internal_address_config.cidr_ranges`: clients whose requests are internal.
@@ -219,6 +222,25 @@ pub enum ForwardClientCert {
     AlwaysForwardOnly,
 }
 
+/// What the next hop is told of the client's certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientCertRule {
+    /// `forward_client_cert_details`
+    pub forward: ForwardClientCert,
+    /// `set_current_client_cert_details`
+    pub details: ClientCertDetails,
+}
+
+impl ClientCertRule {
+    /// Whether the certificate itself is told of, or decides whether the client is believed.
+    pub const fn asks_for_certificate(self) -> bool {
+        !matches!(
+            self.forward,
+            ForwardClientCert::Sanitize | ForwardClientCert::AlwaysForwardOnly
+        )
+    }
+}
+
 /// `set_current_client_cert_details`; `By` and `Hash` are always written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClientCertDetails {
@@ -232,6 +254,10 @@ pub struct ClientCertDetails {
     pub dns: bool,
     /// `uri`
     pub uri: bool,
+    /// `issuer`
+    pub issuer: bool,
+    /// `format`: JSON instead of text, where the client sent none in text.
+    pub json: bool,
 }
 
 /// `path_with_escaped_slashes_action`

@@ -73,7 +73,7 @@ fn defaults_are_envoys() {
     assert_eq!(manager.max_request_headers_bytes, 60 * 1024);
     assert_eq!(manager.max_headers_count, 100);
     assert_eq!(&*manager.server_name, b"envoy");
-    assert_eq!(manager.forward_client_cert, ForwardClientCert::Sanitize);
+    assert_eq!(manager.client_cert.forward, ForwardClientCert::Sanitize);
     assert!(manager.generate_request_id && manager.internal_addresses.is_empty());
 }
 
@@ -147,7 +147,7 @@ filter_chains:
     );
     assert!(!manager.rds && manager.routes.is_filled());
     assert_eq!(manager.codec, CodecType::Http2);
-    assert!(manager.client_cert_details.uri && manager.client_cert_details.subject);
+    assert!(manager.client_cert.details.uri && manager.client_cert.details.subject);
     assert_eq!(manager.upgrades, [Box::from(*b"websocket")]);
     assert_eq!(manager.strip_host_port, StripPort::Any);
     assert_eq!((manager.idle_timeout, manager.max_headers_count), (None, 5));

@@ -5,14 +5,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::http_connection_manager::{ForwardClientCert, HttpConnectionManager};
+use crate::config::http_connection_manager::HttpConnectionManager;
 use crate::http::route::ClientCertificate;
 use crate::http::stats::HttpStats;
 use crate::listener::connection::Connection;
 use crate::runtime::overload::{Action, OVERLOAD};
 use crate::runtime::worker::Worker;
 
-use super::client_certificate;
+use super::client_certificate::Elements;
 
 /// One downstream connection with its manager.
 pub struct Context {
@@ -20,8 +20,8 @@ pub struct Context {
     pub connection: Rc<Connection>,
     pub manager: Arc<HttpConnectionManager>,
     pub stats: Rc<HttpStats>,
-    /// The element that `x-forwarded-client-cert` gets, if the client gave a certificate.
-    pub client_certificate: Option<Vec<u8>>,
+    /// What `x-forwarded-client-cert` gets.
+    pub client_certificate: Elements,
     /// `max_connection_duration` with this connection's share of the jitter.
     pub max_age: Option<Duration>,
     /// `drain_timeout` with this connection's share of the jitter.
@@ -42,24 +42,7 @@ impl Context {
         manager: Arc<HttpConnectionManager>,
     ) -> Rc<Self> {
         let stats = worker.http_stats(&manager.stat_prefix);
-        let client_certificate = connection
-            .tls
-            .as_ref()
-            .filter(|_| {
-                matches!(
-                    manager.forward_client_cert,
-                    ForwardClientCert::AppendForward
-                        | ForwardClientCert::SanitizeSet
-                        | ForwardClientCert::ForwardOnly
-                )
-            })
-            .and_then(|tls| {
-                client_certificate::element(
-                    tls,
-                    tls.own_uri.as_deref(),
-                    manager.client_cert_details,
-                )
-            });
+        let client_certificate = Elements::new(&connection, &manager);
         let later = |time: Duration, jitter: f64| {
             if jitter == 0.0 {
                 return time;

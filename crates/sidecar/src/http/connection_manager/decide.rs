@@ -10,7 +10,7 @@ use super::{client_certificate, forwarded, hop_by_hop, path};
 use crate::config::http_connection_manager::{StripPort, Underscores};
 use crate::config::http_filter::{FilterSettings, HeaderMutations};
 use crate::config::route::{Action, Route, RouteTable, VirtualCluster, VirtualHost};
-use crate::http::filters::Settings;
+use crate::http::filters::{self, Settings};
 use crate::http::headers::{Headers, Name};
 use crate::http::message::{RequestHead, Version};
 use crate::http::route::stats::Counted;
@@ -133,6 +133,9 @@ pub fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut Strea
     // The target of a CONNECT is a host with its port (RFC 9110, section 9.3.6).
     let keeps_port = request.method == b"CONNECT" && request.protocol.is_none();
     shorten_host(context, &mut request.authority, keeps_port);
+    if !manager.early_mutations.is_empty() {
+        filters::apply_to_request(context, &manager.early_mutations, request, info);
+    }
     let upgrade = if request.method == b"CONNECT" {
         let protocol = request.protocol.as_deref().unwrap_or(b"connect");
         Some(protocol.to_ascii_lowercase())
@@ -149,7 +152,7 @@ pub fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut Strea
     };
     info.client = caller.told.map(|ip| SocketAddr::new(ip, 0));
     forwarded::request_id(manager, caller, || context.worker.random_128(), request);
-    client_certificate::apply(manager, context.client_certificate.as_deref(), request);
+    client_certificate::apply(context, request);
     if !manager.proxy_100_continue {
         request.headers.retain(|name, _, value| {
             name != Name::Expect || !value.eq_ignore_ascii_case(b"100-continue")

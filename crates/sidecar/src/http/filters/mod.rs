@@ -121,7 +121,8 @@ fn in_levels(
     }
 }
 
-fn apply_to_request(
+/// Changes the headers of a request.
+pub fn apply_to_request(
     context: &Context,
     list: &[HeaderMutation],
     request: &mut RequestHead,

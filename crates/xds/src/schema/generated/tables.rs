@@ -1217,7 +1217,6 @@ scheme_header_transformation\
 proxy_status_config\
 typed_header_validation_config\
 append_x_forwarded_port\
-header mutations go in the routes\
 early_header_mutation_extensions\
 add_proxy_protocol_connection_state\
 a request is logged when it ends\
@@ -1231,6 +1230,7 @@ stream_flush_timeout\
 forward_client_cert_matcher\
 forward_proto_config\
 drain_timeout_jitter\
+envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig\
 envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions\
 flush_log_on_tunnel_successfully_established\
 envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig\
@@ -1294,6 +1294,7 @@ envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster\
 envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight\
 envoy.extensions.formatter.metadata.v3.Metadata\
 envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery\
+envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation\
 envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig\
 allow_extension_to_set_address_as_trusted\
 reject_with_status\
@@ -1862,6 +1863,9 @@ FORWARD_ONLY\
 APPEND_FORWARD\
 SANITIZE_SET\
 ALWAYS_FORWARD_ONLY\
+envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat\
+TEXT\
+JSON\
 envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction\
 IMPLEMENTATION_SPECIFIC_DEFAULT\
 KEEP_UNCHANGED\
@@ -1963,7 +1967,7 @@ google.protobuf.NullValue\
 NULL_VALUE\
 ";
 
-pub(crate) static MESSAGES: [MessageRow; 394] = [
+pub(crate) static MESSAGES: [MessageRow; 396] = [
     m(0,34,0,2), // envoy.admin.v3.BootstrapConfigDump
     m(55,26,2,2), // envoy.admin.v3.Certificate
     m(98,33,4,7), // envoy.admin.v3.CertificateDetails
@@ -2202,168 +2206,170 @@ pub(crate) static MESSAGES: [MessageRow; 394] = [
     m(32986,58,1041,1), // envoy.extensions.filters.network.direct_response.v3.Config
     m(33052,45,1042,0), // envoy.extensions.filters.network.echo.v3.Echo
     m(33097,81,1042,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(34704,101,1102,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(34849,103,1105,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(34975,109,1107,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(35106,95,1114,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(35262,70,1117,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(35332,76,1122,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    m(35415,63,1124,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(35508,78,1126,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    m(35586,74,1127,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
-    m(35705,66,1132,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    m(35780,59,1136,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
-    m(35901,58,1139,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
-    m(35959,54,1139,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(36648,74,1162,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(36747,70,1165,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
-    m(37003,70,1175,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(37073,84,1176,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(37157,47,1179,0), // envoy.extensions.formatter.metadata.v3.Metadata
-    m(37204,63,1179,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
-    m(37267,79,1179,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    m(37405,60,1182,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    m(37482,66,1185,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    m(37553,76,1186,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
-    m(37629,67,1186,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    m(37696,92,1188,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
-    m(37788,85,1188,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    m(37972,70,1194,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    m(38092,57,1200,1), // envoy.extensions.load_balancing_policies.random.v3.Random
-    m(38149,66,1201,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    m(38215,70,1203,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
-    m(38285,75,1204,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
-    m(38360,69,1204,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
-    m(38429,71,1204,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
-    m(38500,70,1204,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
-    m(38570,66,1204,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
-    m(38636,64,1204,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
-    m(38700,66,1204,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
-    m(38766,66,1204,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
-    m(38832,73,1204,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
-    m(38905,49,1204,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    m(39038,69,1206,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    m(39411,81,1218,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    m(39543,73,1220,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    m(39907,66,1229,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    m(39986,70,1230,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    m(40077,55,1231,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    m(40241,70,1233,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    m(40327,88,1234,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    m(40448,64,1235,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    m(40581,78,1237,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
-    m(40659,83,1238,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
-    m(40930,58,1242,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(40988,70,1242,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(41630,58,1258,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(42518,95,1273,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(42715,62,1277,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(43131,67,1288,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    m(43224,79,1290,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
-    m(43401,57,1293,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(43468,48,1295,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(43595,63,1300,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(43669,56,1303,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(44295,51,1312,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
-    m(44385,55,1315,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(44670,62,1321,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    m(44736,60,1322,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(45066,54,1329,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(45287,69,1340,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(45389,73,1344,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(45462,78,1347,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(45540,48,1350,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(45753,77,1359,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(45830,49,1361,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(45979,43,1369,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(46053,44,1376,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(46103,54,1383,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(46211,69,1387,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(46291,71,1388,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(46368,78,1391,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(46446,35,1391,8), // envoy.service.discovery.v3.Resource
-    m(46522,48,1399,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(46582,40,1400,2), // envoy.service.discovery.v3.ResourceError
-    m(46622,42,1402,2), // envoy.service.discovery.v3.ResourceLocator
-    m(46664,65,1404,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(46729,39,1406,2), // envoy.service.discovery.v3.ResourceName
-    m(46797,35,1408,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(46842,40,1410,3), // envoy.type.matcher.v3.FilterStateMatcher
-    m(46940,49,1413,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    m(46989,33,1414,1), // envoy.type.matcher.v3.ListMatcher
-    m(47028,39,1415,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(47075,37,1416,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(47118,49,1420,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(47167,31,1421,1), // envoy.type.matcher.v3.OrMatcher
-    m(47212,45,1422,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(47276,34,1424,2), // envoy.type.matcher.v3.RegexMatcher
-    m(47384,44,1426,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(47444,35,1427,7), // envoy.type.matcher.v3.StringMatcher
-    m(47562,34,1434,7), // envoy.type.matcher.v3.ValueMatcher
-    m(47638,44,1441,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(47682,34,1441,2), // envoy.type.metadata.v3.MetadataKey
-    m(47716,46,1443,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(47767,35,1445,4), // envoy.type.metadata.v3.MetadataKind
-    m(47813,43,1449,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(47856,40,1449,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(47896,43,1449,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(47939,41,1449,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(47980,31,1449,6), // envoy.type.tracing.v3.CustomTag
-    m(48046,43,1455,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(48089,38,1457,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(48127,39,1459,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(48166,40,1460,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(48210,25,1463,2), // envoy.type.v3.DoubleRange
-    m(48243,31,1465,2), // envoy.type.v3.FractionalPercent
-    m(48294,24,1467,2), // envoy.type.v3.HashPolicy
-    m(48318,36,1469,1), // envoy.type.v3.HashPolicy.FilterState
-    m(48354,33,1470,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(48387,24,1470,1), // envoy.type.v3.HttpStatus
-    m(48415,24,1471,2), // envoy.type.v3.Int32Range
-    m(48439,24,1473,2), // envoy.type.v3.Int64Range
-    m(48463,21,1475,1), // envoy.type.v3.Percent
-    m(48484,29,1476,3), // envoy.type.v3.SemanticVersion
-    m(48542,25,1479,3), // envoy.type.v3.TokenBucket
-    m(48595,19,1482,2), // google.protobuf.Any
-    m(48614,25,1484,1), // google.protobuf.BoolValue
-    m(48639,26,1485,1), // google.protobuf.BytesValue
-    m(48665,27,1486,1), // google.protobuf.DoubleValue
-    m(48692,24,1487,2), // google.protobuf.Duration
-    m(48728,21,1489,0), // google.protobuf.Empty
-    m(48749,26,1489,1), // google.protobuf.FloatValue
-    m(48775,26,1490,1), // google.protobuf.Int32Value
-    m(48801,26,1491,1), // google.protobuf.Int64Value
-    m(48827,25,1492,1), // google.protobuf.ListValue
-    m(48858,27,1493,1), // google.protobuf.StringValue
-    m(48885,22,1494,1), // google.protobuf.Struct
-    m(48913,34,1495,2), // google.protobuf.Struct.FieldsEntry
-    m(48947,25,1497,2), // google.protobuf.Timestamp
-    m(48972,27,1499,1), // google.protobuf.UInt32Value
-    m(48999,27,1500,1), // google.protobuf.UInt64Value
-    m(49026,21,1501,6), // google.protobuf.Value
-    m(49113,17,1507,3), // google.rpc.Status
-    m(49137,25,1510,1), // xds.core.v3.ContextParams
-    m(49168,37,1511,2), // xds.core.v3.ContextParams.ParamsEntry
-    m(49205,32,1513,2), // xds.core.v3.TypedExtensionConfig
-    m(49237,27,1515,3), // xds.type.matcher.v3.Matcher
-    m(49299,39,1518,1), // xds.type.matcher.v3.Matcher.MatcherList
-    m(49346,52,1519,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    m(49415,49,1521,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    m(49512,63,1525,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    m(49575,65,1526,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    m(49668,39,1529,4), // xds.type.matcher.v3.Matcher.MatcherTree
-    m(49793,48,1533,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    m(49844,57,1534,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
-    m(49901,35,1536,3), // xds.type.matcher.v3.Matcher.OnMatch
-    m(49993,32,1539,2), // xds.type.matcher.v3.RegexMatcher
-    m(50025,42,1541,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(50067,33,1541,7), // xds.type.matcher.v3.StringMatcher
+    m(34671,105,1102,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
+    m(34776,101,1104,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(34921,103,1107,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(35047,109,1109,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(35178,95,1116,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(35334,70,1119,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(35404,76,1124,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
+    m(35487,63,1126,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(35580,78,1128,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
+    m(35658,74,1129,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
+    m(35777,66,1134,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
+    m(35852,59,1138,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
+    m(35973,58,1141,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
+    m(36031,54,1141,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(36720,74,1164,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(36819,70,1167,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
+    m(37075,70,1177,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(37145,84,1178,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(37229,47,1181,0), // envoy.extensions.formatter.metadata.v3.Metadata
+    m(37276,63,1181,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
+    m(37339,77,1181,1), // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
+    m(37416,79,1182,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
+    m(37554,60,1185,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
+    m(37631,66,1188,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
+    m(37702,76,1189,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
+    m(37778,67,1189,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
+    m(37845,92,1191,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
+    m(37937,85,1191,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
+    m(38121,70,1197,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
+    m(38241,57,1203,1), // envoy.extensions.load_balancing_policies.random.v3.Random
+    m(38298,66,1204,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
+    m(38364,70,1206,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
+    m(38434,75,1207,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
+    m(38509,69,1207,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
+    m(38578,71,1207,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
+    m(38649,70,1207,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
+    m(38719,66,1207,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
+    m(38785,64,1207,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
+    m(38849,66,1207,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
+    m(38915,66,1207,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
+    m(38981,73,1207,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
+    m(39054,49,1207,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
+    m(39187,69,1209,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+    m(39560,81,1221,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
+    m(39692,73,1223,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
+    m(40056,66,1232,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
+    m(40135,70,1233,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
+    m(40226,55,1234,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+    m(40390,70,1236,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
+    m(40476,88,1237,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
+    m(40597,64,1238,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
+    m(40730,78,1240,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
+    m(40808,83,1241,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
+    m(41079,58,1245,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(41137,70,1245,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(41779,58,1261,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(42667,95,1276,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(42864,62,1280,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(43280,67,1291,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
+    m(43373,79,1293,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
+    m(43550,57,1296,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(43617,48,1298,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(43744,63,1303,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(43818,56,1306,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(44444,51,1315,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
+    m(44534,55,1318,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(44819,62,1324,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
+    m(44885,60,1325,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(45215,54,1332,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(45436,69,1343,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(45538,73,1347,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(45611,78,1350,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(45689,48,1353,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(45902,77,1362,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(45979,49,1364,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(46128,43,1372,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(46202,44,1379,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(46252,54,1386,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(46360,69,1390,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(46440,71,1391,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(46517,78,1394,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(46595,35,1394,8), // envoy.service.discovery.v3.Resource
+    m(46671,48,1402,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(46731,40,1403,2), // envoy.service.discovery.v3.ResourceError
+    m(46771,42,1405,2), // envoy.service.discovery.v3.ResourceLocator
+    m(46813,65,1407,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(46878,39,1409,2), // envoy.service.discovery.v3.ResourceName
+    m(46946,35,1411,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(46991,40,1413,3), // envoy.type.matcher.v3.FilterStateMatcher
+    m(47089,49,1416,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
+    m(47138,33,1417,1), // envoy.type.matcher.v3.ListMatcher
+    m(47177,39,1418,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(47224,37,1419,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(47267,49,1423,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(47316,31,1424,1), // envoy.type.matcher.v3.OrMatcher
+    m(47361,45,1425,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(47425,34,1427,2), // envoy.type.matcher.v3.RegexMatcher
+    m(47533,44,1429,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(47593,35,1430,7), // envoy.type.matcher.v3.StringMatcher
+    m(47711,34,1437,7), // envoy.type.matcher.v3.ValueMatcher
+    m(47787,44,1444,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(47831,34,1444,2), // envoy.type.metadata.v3.MetadataKey
+    m(47865,46,1446,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(47916,35,1448,4), // envoy.type.metadata.v3.MetadataKind
+    m(47962,43,1452,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(48005,40,1452,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(48045,43,1452,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(48088,41,1452,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(48129,31,1452,6), // envoy.type.tracing.v3.CustomTag
+    m(48195,43,1458,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(48238,38,1460,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(48276,39,1462,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(48315,40,1463,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(48359,25,1466,2), // envoy.type.v3.DoubleRange
+    m(48392,31,1468,2), // envoy.type.v3.FractionalPercent
+    m(48443,24,1470,2), // envoy.type.v3.HashPolicy
+    m(48467,36,1472,1), // envoy.type.v3.HashPolicy.FilterState
+    m(48503,33,1473,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(48536,24,1473,1), // envoy.type.v3.HttpStatus
+    m(48564,24,1474,2), // envoy.type.v3.Int32Range
+    m(48588,24,1476,2), // envoy.type.v3.Int64Range
+    m(48612,21,1478,1), // envoy.type.v3.Percent
+    m(48633,29,1479,3), // envoy.type.v3.SemanticVersion
+    m(48691,25,1482,3), // envoy.type.v3.TokenBucket
+    m(48744,19,1485,2), // google.protobuf.Any
+    m(48763,25,1487,1), // google.protobuf.BoolValue
+    m(48788,26,1488,1), // google.protobuf.BytesValue
+    m(48814,27,1489,1), // google.protobuf.DoubleValue
+    m(48841,24,1490,2), // google.protobuf.Duration
+    m(48877,21,1492,0), // google.protobuf.Empty
+    m(48898,26,1492,1), // google.protobuf.FloatValue
+    m(48924,26,1493,1), // google.protobuf.Int32Value
+    m(48950,26,1494,1), // google.protobuf.Int64Value
+    m(48976,25,1495,1), // google.protobuf.ListValue
+    m(49007,27,1496,1), // google.protobuf.StringValue
+    m(49034,22,1497,1), // google.protobuf.Struct
+    m(49062,34,1498,2), // google.protobuf.Struct.FieldsEntry
+    m(49096,25,1500,2), // google.protobuf.Timestamp
+    m(49121,27,1502,1), // google.protobuf.UInt32Value
+    m(49148,27,1503,1), // google.protobuf.UInt64Value
+    m(49175,21,1504,6), // google.protobuf.Value
+    m(49262,17,1510,3), // google.rpc.Status
+    m(49286,25,1513,1), // xds.core.v3.ContextParams
+    m(49317,37,1514,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(49354,32,1516,2), // xds.core.v3.TypedExtensionConfig
+    m(49386,27,1518,3), // xds.type.matcher.v3.Matcher
+    m(49448,39,1521,1), // xds.type.matcher.v3.Matcher.MatcherList
+    m(49495,52,1522,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
+    m(49564,49,1524,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
+    m(49661,63,1528,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
+    m(49724,65,1529,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
+    m(49817,39,1532,4), // xds.type.matcher.v3.Matcher.MatcherTree
+    m(49942,48,1536,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
+    m(49993,57,1537,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
+    m(50050,35,1539,3), // xds.type.matcher.v3.Matcher.OnMatch
+    m(50142,32,1542,2), // xds.type.matcher.v3.RegexMatcher
+    m(50174,42,1544,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(50216,33,1544,7), // xds.type.matcher.v3.StringMatcher
 ];
 
-pub(crate) static FIELDS: [FieldRow; 1548] = [
+pub(crate) static FIELDS: [FieldRow; 1551] = [
     // envoy.admin.v3.BootstrapConfigDump
     f(34,9,1,b'm',48,4,255,b'S',0,0), // bootstrap
-    f(43,12,2,b'm',373,4,255,b'S',0,0), // last_updated
+    f(43,12,2,b'm',375,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.Certificate
     f(81,7,1,b'm',2,2,255,b'S',0,0), // ca_cert
     f(88,10,2,b'm',2,2,255,b'S',0,0), // cert_chain
@@ -2372,20 +2378,20 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(135,13,2,b's',65535,0,255,b'S',0,0), // serial_number
     f(148,17,3,b'm',31,2,255,b'S',0,0), // subject_alt_names
     f(165,21,4,b'w',65535,0,255,b'S',0,0), // days_until_expiration
-    f(186,10,5,b'm',373,4,255,b'S',0,0), // valid_from
-    f(196,15,6,b'm',373,4,255,b'S',0,0), // expiration_time
+    f(186,10,5,b'm',375,4,255,b'S',0,0), // valid_from
+    f(196,15,6,b'm',375,4,255,b'S',0,0), // expiration_time
     f(211,12,7,b'm',3,4,255,b'S',0,0), // ocsp_details
     // envoy.admin.v3.CertificateDetails.OcspDetails
-    f(186,10,1,b'm',373,4,255,b'S',0,0), // valid_from
-    f(268,10,2,b'm',373,4,255,b'S',0,0), // expiration
+    f(186,10,1,b'm',375,4,255,b'S',0,0), // valid_from
+    f(268,10,2,b'm',375,4,255,b'S',0,0), // expiration
     // envoy.admin.v3.Certificates
     f(305,12,1,b'm',1,2,255,b'S',0,0), // certificates
     // envoy.admin.v3.ClusterStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(349,13,2,b'b',65535,0,255,b'S',0,0), // added_via_api
-    f(362,31,3,b'm',357,4,255,b'S',0,0), // success_rate_ejection_threshold
+    f(362,31,3,b'm',359,4,255,b'S',0,0), // success_rate_ejection_threshold
     f(393,13,4,b'm',16,2,255,b'S',0,0), // host_statuses
-    f(406,44,5,b'm',357,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
+    f(406,44,5,b'm',359,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
     f(450,16,6,b'm',67,4,255,b'S',0,0), // circuit_breakers
     f(466,18,7,b's',65535,0,255,b'S',0,0), // observability_name
     f(484,16,8,b's',65535,0,255,b'S',0,0), // eds_service_name
@@ -2398,13 +2404,13 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(622,24,4,b'm',8,2,255,b'S',0,0), // dynamic_warming_clusters
     // envoy.admin.v3.ClustersConfigDump.DynamicCluster
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(694,7,2,b'm',360,4,255,b'S',0,0), // cluster
-    f(43,12,3,b'm',373,4,255,b'S',0,0), // last_updated
+    f(694,7,2,b'm',362,4,255,b'S',0,0), // cluster
+    f(43,12,3,b'm',375,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ClustersConfigDump.StaticCluster
-    f(694,7,1,b'm',360,4,255,b'S',0,0), // cluster
-    f(43,12,2,b'm',373,4,255,b'S',0,0), // last_updated
+    f(694,7,1,b'm',362,4,255,b'S',0,0), // cluster
+    f(43,12,2,b'm',375,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.CommandLineOptions
     f(805,7,1,b'w',65535,0,255,b'S',0,0), // base_id
     f(812,11,2,b'u',65535,0,255,b'S',0,0), // concurrency
@@ -2420,9 +2426,9 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(960,15,13,b's',65535,0,255,b'S',0,0), // service_cluster
     f(975,12,14,b's',65535,0,255,b'S',0,0), // service_node
     f(987,12,15,b's',65535,0,255,b'S',0,0), // service_zone
-    f(999,19,16,b'm',364,4,255,b'S',0,0), // file_flush_interval
-    f(1018,10,17,b'm',364,4,255,b'S',0,0), // drain_time
-    f(1028,20,18,b'm',364,4,255,b'S',0,0), // parent_shutdown_time
+    f(999,19,16,b'm',366,4,255,b'S',0,0), // file_flush_interval
+    f(1018,10,17,b'm',366,4,255,b'S',0,0), // drain_time
+    f(1028,20,18,b'm',366,4,255,b'S',0,0), // parent_shutdown_time
     f(1048,4,19,b'e',3,0,255,b'S',0,0), // mode
     f(1052,19,22,b'b',65535,0,255,b'S',0,0), // disable_hot_restart
     f(1071,20,23,b'b',65535,0,255,b'S',0,0), // enable_mutex_tracing
@@ -2446,19 +2452,19 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(1408,19,42,b'u',65535,0,255,b'S',0,0), // file_flush_min_size
     f(1427,27,43,b'b',65535,0,255,b'S',0,0), // log_stacktrace_single_entry
     // envoy.admin.v3.ConfigDump
-    f(1479,7,1,b'm',360,2,255,b'S',0,0), // configs
+    f(1479,7,1,b'm',362,2,255,b'S',0,0), // configs
     // envoy.admin.v3.EndpointsConfigDump
     f(1520,23,2,b'm',14,2,255,b'S',0,0), // static_endpoint_configs
     f(1543,24,3,b'm',13,2,255,b'S',0,0), // dynamic_endpoint_configs
     // envoy.admin.v3.EndpointsConfigDump.DynamicEndpointConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(1623,15,2,b'm',360,4,255,b'S',0,0), // endpoint_config
-    f(43,12,3,b'm',373,4,255,b'S',0,0), // last_updated
+    f(1623,15,2,b'm',362,4,255,b'S',0,0), // endpoint_config
+    f(43,12,3,b'm',375,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.EndpointsConfigDump.StaticEndpointConfig
-    f(1623,15,1,b'm',360,4,255,b'S',0,0), // endpoint_config
-    f(43,12,2,b'm',373,4,255,b'S',0,0), // last_updated
+    f(1623,15,1,b'm',362,4,255,b'S',0,0), // endpoint_config
+    f(43,12,2,b'm',375,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.HostHealthStatus
     f(1724,26,1,b'b',65535,0,255,b'S',0,0), // failed_active_health_check
     f(1750,20,2,b'b',65535,0,255,b'S',0,0), // failed_outlier_check
@@ -2473,11 +2479,11 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(1960,7,1,b'm',91,4,255,b'S',0,0), // address
     f(1967,5,2,b'm',30,2,255,b'S',0,0), // stats
     f(1972,13,3,b'm',15,4,255,b'S',0,0), // health_status
-    f(1985,12,4,b'm',357,4,255,b'S',0,0), // success_rate
+    f(1985,12,4,b'm',359,4,255,b'S',0,0), // success_rate
     f(1997,6,5,b'u',65535,0,255,b'S',0,0), // weight
     f(2003,8,6,b's',65535,0,255,b'S',0,0), // hostname
     f(2011,8,7,b'u',65535,0,255,b'S',0,0), // priority
-    f(2019,25,8,b'm',357,4,255,b'S',0,0), // local_origin_success_rate
+    f(2019,25,8,b'm',359,4,255,b'S',0,0), // local_origin_success_rate
     f(2044,8,9,b'm',118,4,255,b'S',0,0), // locality
     // envoy.admin.v3.ListenerStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
@@ -2498,23 +2504,23 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ListenersConfigDump.DynamicListenerState
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2372,8,2,b'm',360,4,255,b'S',0,0), // listener
-    f(43,12,3,b'm',373,4,255,b'S',0,0), // last_updated
+    f(2372,8,2,b'm',362,4,255,b'S',0,0), // listener
+    f(43,12,3,b'm',375,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.ListenersConfigDump.StaticListener
-    f(2372,8,1,b'm',360,4,255,b'S',0,0), // listener
-    f(43,12,2,b'm',373,4,255,b'S',0,0), // last_updated
+    f(2372,8,1,b'm',362,4,255,b'S',0,0), // listener
+    f(43,12,2,b'm',375,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.RoutesConfigDump
     f(2460,20,2,b'm',25,2,255,b'S',0,0), // static_route_configs
     f(2480,21,3,b'm',24,2,255,b'S',0,0), // dynamic_route_configs
     // envoy.admin.v3.RoutesConfigDump.DynamicRouteConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2551,12,2,b'm',360,4,255,b'S',0,0), // route_config
-    f(43,12,3,b'm',373,4,255,b'S',0,0), // last_updated
+    f(2551,12,2,b'm',362,4,255,b'S',0,0), // route_config
+    f(43,12,3,b'm',375,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.RoutesConfigDump.StaticRouteConfig
-    f(2551,12,1,b'm',360,4,255,b'S',0,0), // route_config
-    f(43,12,2,b'm',373,4,255,b'S',0,0), // last_updated
+    f(2551,12,1,b'm',362,4,255,b'S',0,0), // route_config
+    f(43,12,2,b'm',375,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.SecretsConfigDump
     f(2644,14,1,b'm',28,2,255,b'S',0,0), // static_secrets
     f(2658,22,2,b'm',27,2,255,b'S',0,0), // dynamic_active_secrets
@@ -2522,19 +2528,19 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     // envoy.admin.v3.SecretsConfigDump.DynamicSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(572,12,2,b's',65535,0,255,b'S',0,0), // version_info
-    f(43,12,3,b'm',373,4,255,b'S',0,0), // last_updated
-    f(2749,6,4,b'm',360,4,255,b'S',0,0), // secret
+    f(43,12,3,b'm',375,4,255,b'S',0,0), // last_updated
+    f(2749,6,4,b'm',362,4,255,b'S',0,0), // secret
     f(701,11,5,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.SecretsConfigDump.StaticSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43,12,2,b'm',373,4,255,b'S',0,0), // last_updated
-    f(2749,6,3,b'm',360,4,255,b'S',0,0), // secret
+    f(43,12,2,b'm',375,4,255,b'S',0,0), // last_updated
+    f(2749,6,3,b'm',362,4,255,b'S',0,0), // secret
     // envoy.admin.v3.ServerInfo
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
     f(2832,5,2,b'e',4,0,255,b'S',0,0), // state
-    f(2837,20,3,b'm',364,4,255,b'S',0,0), // uptime_current_epoch
-    f(2857,17,4,b'm',364,4,255,b'S',0,0), // uptime_all_epochs
+    f(2837,20,3,b'm',366,4,255,b'S',0,0), // uptime_current_epoch
+    f(2857,17,4,b'm',366,4,255,b'S',0,0), // uptime_all_epochs
     f(2874,19,5,b's',65535,0,255,b'S',0,0), // hot_restart_version
     f(2893,20,6,b'm',10,4,255,b'S',0,0), // command_line_options
     f(2913,4,7,b'm',122,4,255,b'S',0,0), // node
@@ -2548,14 +2554,14 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(3015,3,2,b's',65535,4,0,b'S',0,0), // uri
     f(3018,10,3,b's',65535,4,0,b'S',0,0), // ip_address
     // envoy.admin.v3.UpdateFailureState
-    f(3061,20,1,b'm',360,4,255,b'S',0,0), // failed_configuration
-    f(3081,19,2,b'm',373,4,255,b'S',0,0), // last_update_attempt
+    f(3061,20,1,b'm',362,4,255,b'S',0,0), // failed_configuration
+    f(3081,19,2,b'm',375,4,255,b'S',0,0), // last_update_attempt
     f(3100,7,3,b's',65535,0,255,b'S',0,0), // details
     f(572,12,4,b's',65535,0,255,b'S',0,0), // version_info
     // envoy.config.accesslog.v3.AccessLog
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3142,6,2,b'm',34,4,255,b'S',0,0), // filter
-    f(3148,12,4,b'm',360,4,0,b'S',0,0), // typed_config
+    f(3148,12,4,b'm',362,4,0,b'S',0,0), // typed_config
     // envoy.config.accesslog.v3.AccessLogFilter
     f(3201,18,1,b'm',45,4,0,b'S',0,0), // status_code_filter
     f(3219,15,2,b'm',37,4,0,b'S',0,0), // duration_filter
@@ -2592,7 +2598,7 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(3918,5,1,b's',65535,2,255,b'S',0,0), // flags
     // envoy.config.accesslog.v3.RuntimeFilter
     f(3962,11,1,b's',65535,0,255,b'S',0,0), // runtime_key
-    f(3973,15,2,b'm',350,4,255,b'S',0,0), // percent_sampled
+    f(3973,15,2,b'm',352,4,255,b'S',0,0), // percent_sampled
     f(3988,26,3,b'b',65535,0,255,b'S',0,0), // use_independent_randomness
     // envoy.config.accesslog.v3.StatusCodeFilter
     f(3639,10,1,b'm',36,4,255,b'S',0,0), // comparison
@@ -2604,7 +2610,7 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(4297,14,4,b'm',139,2,255,b'R',4243,54), // socket_options
     f(4311,10,5,b'm',33,2,255,b'I',4128,41), // access_log
     f(4388,24,6,b'b',65535,0,255,b'I',4321,67), // ignore_global_conn_limit
-    f(4412,11,7,b'm',334,2,255,b'R',0,0), // allow_paths
+    f(4412,11,7,b'm',336,2,255,b'R',0,0), // allow_paths
     // envoy.config.bootstrap.v3.Bootstrap
     f(2913,4,1,b'm',122,4,255,b'S',0,0), // node
     f(4458,16,2,b'm',54,4,255,b'S',0,0), // static_resources
@@ -2612,7 +2618,7 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(4491,15,4,b'm',55,4,255,b'S',0,0), // cluster_manager
     f(4577,10,5,b's',65535,0,255,b'I',4506,71), // flags_path
     f(4632,11,6,b'm',65535,2,255,b'R',4587,45), // stats_sinks
-    f(4713,20,7,b'm',364,4,255,b'I',4643,70), // stats_flush_interval
+    f(4713,20,7,b'm',366,4,255,b'I',4643,70), // stats_flush_interval
     f(4801,8,8,b'm',64,4,255,b'I',4733,68), // watchdog
     f(4856,7,9,b'm',65535,4,255,b'R',4809,47), // tracing
     f(4863,5,12,b'm',47,4,255,b'S',0,0), // admin
@@ -2622,7 +2628,7 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(4997,23,16,b'b',65535,0,255,b'I',4951,46), // enable_dispatcher_stats
     f(5020,15,17,b'm',59,4,255,b'S',0,0), // layered_runtime
     f(5063,13,18,b's',65535,0,255,b'R',5035,28), // header_prefix
-    f(5076,29,19,b'm',375,4,255,b'S',0,0), // stats_server_version_override
+    f(5076,29,19,b'm',377,4,255,b'S',0,0), // stats_server_version_override
     f(5105,23,20,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
     f(5163,20,21,b'm',148,2,255,b'R',5128,35), // bootstrap_extensions
     f(5256,14,22,b'm',98,2,255,b'R',5183,73), // config_sources
@@ -2645,12 +2651,12 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(6301,21,39,b'm',51,4,255,b'I',6259,42), // deferred_stat_options
     f(6363,32,40,b'm',53,4,255,b'I',6322,41), // grpc_async_client_manager_config
     f(6445,24,41,b'm',60,4,255,b'I',6395,50), // memory_allocator_manager
-    f(6551,23,42,b'm',364,4,1,b'I',6469,82), // stats_eviction_interval
+    f(6551,23,42,b'm',366,4,1,b'I',6469,82), // stats_eviction_interval
     f(6606,26,43,b'b',65535,0,255,b'I',6574,32), // enable_worker_cpu_affinity
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig
     f(942,10,1,b'm',50,4,255,b'S',0,0), // log_format
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat
-    f(6754,11,1,b'm',371,4,0,b'S',0,0), // json_format
+    f(6754,11,1,b'm',373,4,0,b'S',0,0), // json_format
     f(6765,11,2,b's',65535,4,0,b'S',0,0), // text_format
     // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
     f(6867,30,1,b'b',65535,0,255,b'I',6831,36), // enable_deferred_creation_stats
@@ -2661,11 +2667,11 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(7029,21,5,b's',65535,0,255,b'R',6979,50), // lds_resources_locator
     f(7050,21,6,b's',65535,0,255,b'R',6979,50), // cds_resources_locator
     // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    f(7135,30,1,b'm',364,4,255,b'I',6831,36), // max_cached_entry_idle_duration
+    f(7135,30,1,b'm',366,4,255,b'I',6831,36), // max_cached_entry_idle_duration
     // envoy.config.bootstrap.v3.Bootstrap.StaticResources
     f(7216,9,1,b'm',163,2,255,b'S',0,0), // listeners
     f(7225,8,2,b'm',70,2,255,b'S',0,0), // clusters
-    f(7233,7,3,b'm',297,2,255,b'S',0,0), // secrets
+    f(7233,7,3,b'm',299,2,255,b'S',0,0), // secrets
     // envoy.config.bootstrap.v3.ClusterManager
     f(7388,18,1,b's',65535,0,255,b'R',7280,108), // local_cluster_name
     f(7479,17,2,b'm',56,4,255,b'I',7406,73), // outlier_detection
@@ -2684,13 +2690,13 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(7868,6,1,b'm',61,2,255,b'S',0,0), // layers
     // envoy.config.bootstrap.v3.MemoryAllocatorManager
     f(7922,16,1,b'w',65535,0,255,b'I',6831,36), // bytes_to_release
-    f(7938,23,2,b'm',364,4,255,b'I',6831,36), // memory_release_interval
-    f(7961,23,3,b'm',375,4,255,b'I',6831,36), // soft_memory_limit_bytes
-    f(7984,28,4,b'm',374,4,255,b'I',6831,36), // max_per_cpu_cache_size_bytes
+    f(7938,23,2,b'm',366,4,255,b'I',6831,36), // memory_release_interval
+    f(7961,23,3,b'm',377,4,255,b'I',6831,36), // soft_memory_limit_bytes
+    f(7984,28,4,b'm',376,4,255,b'I',6831,36), // max_per_cpu_cache_size_bytes
     f(8012,24,5,b'w',65535,0,255,b'I',6831,36), // max_unfreed_memory_bytes
     // envoy.config.bootstrap.v3.RuntimeLayer
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(8074,12,2,b'm',371,4,0,b'S',0,0), // static_layer
+    f(8074,12,2,b'm',373,4,0,b'S',0,0), // static_layer
     f(8086,10,3,b'm',63,4,0,b'S',0,0), // disk_layer
     f(8096,11,4,b'm',62,4,0,b'S',0,0), // admin_layer
     f(8151,10,5,b'm',65535,4,0,b'R',8107,44), // rtds_layer
@@ -2700,12 +2706,12 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(8270,22,2,b'b',65535,0,255,b'S',0,0), // append_service_cluster
     f(8292,12,3,b's',65535,0,255,b'S',0,0), // subdirectory
     // envoy.config.bootstrap.v3.Watchdog
-    f(8338,12,1,b'm',364,4,255,b'I',6831,36), // miss_timeout
-    f(8350,16,2,b'm',364,4,255,b'I',6831,36), // megamiss_timeout
-    f(8366,12,3,b'm',364,4,255,b'I',6831,36), // kill_timeout
-    f(8378,17,4,b'm',364,4,255,b'I',6831,36), // multikill_timeout
-    f(8395,19,5,b'm',357,4,255,b'I',6831,36), // multikill_threshold
-    f(8414,23,6,b'm',364,4,255,b'I',6831,36), // max_kill_timeout_jitter
+    f(8338,12,1,b'm',366,4,255,b'I',6831,36), // miss_timeout
+    f(8350,16,2,b'm',366,4,255,b'I',6831,36), // megamiss_timeout
+    f(8366,12,3,b'm',366,4,255,b'I',6831,36), // kill_timeout
+    f(8378,17,4,b'm',366,4,255,b'I',6831,36), // multikill_timeout
+    f(8395,19,5,b'm',359,4,255,b'I',6831,36), // multikill_threshold
+    f(8414,23,6,b'm',366,4,255,b'I',6831,36), // max_kill_timeout_jitter
     f(8437,7,7,b'm',65,2,255,b'I',6831,36), // actions
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
     f(7822,6,1,b'm',148,4,255,b'I',6831,36), // config
@@ -2718,34 +2724,34 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(8668,19,2,b'm',68,2,255,b'R',8617,51), // per_host_thresholds
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds
     f(2011,8,1,b'e',22,0,255,b'S',0,0), // priority
-    f(8737,15,2,b'm',374,4,255,b'S',0,0), // max_connections
-    f(8752,20,3,b'm',374,4,255,b'S',0,0), // max_pending_requests
-    f(8772,12,4,b'm',374,4,255,b'S',0,0), // max_requests
-    f(8784,11,5,b'm',374,4,255,b'S',0,0), // max_retries
+    f(8737,15,2,b'm',376,4,255,b'S',0,0), // max_connections
+    f(8752,20,3,b'm',376,4,255,b'S',0,0), // max_pending_requests
+    f(8772,12,4,b'm',376,4,255,b'S',0,0), // max_requests
+    f(8784,11,5,b'm',376,4,255,b'S',0,0), // max_retries
     f(8795,15,6,b'b',65535,0,255,b'S',0,0), // track_remaining
-    f(8870,20,7,b'm',374,4,255,b'I',8810,60), // max_connection_pools
+    f(8870,20,7,b'm',376,4,255,b'I',8810,60), // max_connection_pools
     f(8890,12,8,b'm',69,4,255,b'S',0,0), // retry_budget
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget
-    f(8964,14,1,b'm',357,4,255,b'S',0,0), // budget_percent
-    f(8978,21,2,b'm',374,4,255,b'S',0,0), // min_retry_concurrency
-    f(9076,15,3,b'm',364,4,255,b'R',8999,77), // budget_interval
+    f(8964,14,1,b'm',359,4,255,b'S',0,0), // budget_percent
+    f(8978,21,2,b'm',376,4,255,b'S',0,0), // min_retry_concurrency
+    f(9076,15,3,b'm',366,4,255,b'R',8999,77), // budget_interval
     // envoy.config.cluster.v3.Cluster
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(2968,4,2,b'e',11,4,0,b'S',0,0), // type
     f(9122,18,3,b'm',76,4,255,b'S',0,0), // eds_cluster_config
-    f(9140,15,4,b'm',364,4,255,b'S',0,0), // connect_timeout
-    f(9223,33,5,b'm',374,4,255,b'I',9155,68), // per_connection_buffer_limit_bytes
+    f(9140,15,4,b'm',366,4,255,b'S',0,0), // connect_timeout
+    f(9223,33,5,b'm',376,4,255,b'I',9155,68), // per_connection_buffer_limit_bytes
     f(9256,9,6,b'e',13,0,255,b'S',0,0), // lb_policy
     f(9322,13,8,b'm',65535,2,255,b'R',9265,57), // health_checks
-    f(9335,27,9,b'm',374,4,255,b'S',0,0), // max_requests_per_connection
+    f(9335,27,9,b'm',376,4,255,b'S',0,0), // max_requests_per_connection
     f(450,16,10,b'm',67,4,255,b'S',0,0), // circuit_breakers
     f(9362,21,13,b'm',111,4,255,b'S',0,0), // http_protocol_options
     f(9383,22,14,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(9405,16,16,b'm',364,4,255,b'S',0,0), // dns_refresh_rate
+    f(9405,16,16,b'm',366,4,255,b'S',0,0), // dns_refresh_rate
     f(9421,17,17,b'e',12,0,255,b'S',0,0), // dns_lookup_family
     f(9438,13,18,b'm',91,2,255,b'S',0,0), // dns_resolvers
     f(7479,17,19,b'm',65535,4,255,b'R',9451,58), // outlier_detection
-    f(9509,16,20,b'm',364,4,255,b'S',0,0), // cleanup_interval
+    f(9509,16,20,b'm',366,4,255,b'S',0,0), // cleanup_interval
     f(7496,20,21,b'm',95,4,255,b'S',0,0), // upstream_bind_config
     f(9594,16,22,b'm',65535,4,255,b'R',9525,69), // lb_subset_config
     f(9678,19,23,b'm',65535,4,1,b'R',9610,68), // ring_hash_lb_config
@@ -2778,63 +2784,63 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(10698,41,51,b'b',65535,0,255,b'S',0,0), // connection_pool_per_downstream_connection
     f(10804,16,52,b'm',65535,4,1,b'R',10739,65), // maglev_lb_config
     f(5684,21,53,b'm',101,4,255,b'S',0,0), // dns_resolution_config
-    f(10820,21,54,b'm',361,4,255,b'S',0,0), // wait_for_warm_on_init
+    f(10820,21,54,b'm',363,4,255,b'S',0,0), // wait_for_warm_on_init
     f(5705,25,55,b'm',148,4,255,b'S',0,0), // typed_dns_resolver_config
     f(10841,21,56,b'm',81,4,1,b'S',0,0), // round_robin_lb_config
     f(10862,27,57,b's',65535,2,255,b'R',10311,58), // lrs_report_endpoint_metrics
-    f(10889,10,58,b'm',364,4,255,b'S',0,0), // dns_jitter
-    f(10927,24,59,b'm',381,4,255,b'R',10899,28), // transport_socket_matcher
-    f(11026,44,60,b'm',364,4,255,b'R',10951,75), // per_connection_buffer_high_watermark_timeout
+    f(10889,10,58,b'm',366,4,255,b'S',0,0), // dns_jitter
+    f(10927,24,59,b'm',383,4,255,b'R',10899,28), // transport_socket_matcher
+    f(11026,44,60,b'm',366,4,255,b'R',10951,75), // per_connection_buffer_high_watermark_timeout
     f(11093,13,61,b'm',172,4,255,b'I',11070,23), // stats_matcher
     f(11172,16,62,b'm',65535,4,255,b'R',11106,66), // queuing_policies
     // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    f(11234,23,1,b'm',357,4,255,b'S',0,0), // healthy_panic_threshold
+    f(11234,23,1,b'm',359,4,255,b'S',0,0), // healthy_panic_threshold
     f(11257,20,2,b'm',74,4,0,b'S',0,0), // zone_aware_lb_config
     f(11277,27,3,b'm',73,4,0,b'S',0,0), // locality_weighted_lb_config
-    f(11356,19,4,b'm',364,4,255,b'I',11304,52), // update_merge_window
+    f(11356,19,4,b'm',366,4,255,b'I',11304,52), // update_merge_window
     f(11427,31,5,b'b',65535,0,255,b'I',11375,52), // ignore_new_hosts_until_first_hc
     f(11458,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
     f(11566,28,7,b'm',72,4,255,b'I',11494,72), // consistent_hashing_lb_config
     f(11693,20,8,b'm',110,4,255,b'I',11594,99), // override_host_status
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
     f(11785,24,1,b'b',65535,0,255,b'I',6831,36), // use_hostname_for_hashing
-    f(11809,19,2,b'm',374,4,255,b'I',6831,36), // hash_balance_factor
+    f(11809,19,2,b'm',376,4,255,b'I',6831,36), // hash_balance_factor
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
-    f(12068,15,1,b'm',357,4,255,b'I',11963,105), // routing_enabled
-    f(12083,16,2,b'm',375,4,255,b'I',11963,105), // min_cluster_size
+    f(12068,15,1,b'm',359,4,255,b'I',11963,105), // routing_enabled
+    f(12083,16,2,b'm',377,4,255,b'I',11963,105), // min_cluster_size
     f(12099,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
     // envoy.config.cluster.v3.Cluster.CustomClusterType
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',360,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',362,4,255,b'S',0,0), // typed_config
     // envoy.config.cluster.v3.Cluster.EdsClusterConfig
     f(12217,10,1,b'm',98,4,255,b'S',0,0), // eds_config
     f(12227,12,2,b's',65535,0,255,b'S',0,0), // service_name
     // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    f(12291,12,1,b'm',374,4,255,b'S',0,0), // choice_count
+    f(12291,12,1,b'm',376,4,255,b'S',0,0), // choice_count
     f(12303,19,2,b'm',132,4,255,b'S',0,0), // active_request_bias
     f(12386,17,3,b'm',65535,4,255,b'R',12322,64), // slow_start_config
     // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
     f(12454,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
     f(12469,16,2,b's',65535,0,255,b'S',0,0), // http_header_name
-    f(12485,22,3,b'm',374,4,255,b'S',0,0), // upstream_port_override
-    f(12594,12,4,b'm',337,4,255,b'R',12507,87), // metadata_key
+    f(12485,22,3,b'm',376,4,255,b'S',0,0), // upstream_port_override
+    f(12594,12,4,b'm',339,4,255,b'R',12507,87), // metadata_key
     // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    f(12654,29,1,b'm',363,4,255,b'I',6831,36), // per_upstream_preconnect_ratio
-    f(12683,27,2,b'm',363,4,255,b'I',6831,36), // predictive_preconnect_ratio
-    f(12710,27,3,b'm',328,4,255,b'I',6831,36), // preconnect_enabled_metadata
+    f(12654,29,1,b'm',365,4,255,b'I',6831,36), // per_upstream_preconnect_ratio
+    f(12683,27,2,b'm',365,4,255,b'I',6831,36), // predictive_preconnect_ratio
+    f(12710,27,3,b'm',330,4,255,b'I',6831,36), // preconnect_enabled_metadata
     // envoy.config.cluster.v3.Cluster.RefreshRate
-    f(12780,13,1,b'm',364,4,255,b'S',0,0), // base_interval
-    f(12793,12,2,b'm',364,4,255,b'S',0,0), // max_interval
+    f(12780,13,1,b'm',366,4,255,b'S',0,0), // base_interval
+    f(12793,12,2,b'm',366,4,255,b'S',0,0), // max_interval
     // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
     f(12386,17,1,b'm',65535,4,255,b'R',12322,64), // slow_start_config
     // envoy.config.cluster.v3.Cluster.TransportSocketMatch
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(12907,5,2,b'm',371,4,255,b'S',0,0), // match
+    f(12907,5,2,b'm',373,4,255,b'S',0,0), // match
     f(9697,16,3,b'm',147,4,255,b'S',0,0), // transport_socket
     // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',362,4,255,b'S',0,0), // value
     // envoy.config.cluster.v3.LoadBalancingPolicy
     f(13024,8,1,b'm',85,2,255,b'S',0,0), // policies
     // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
@@ -2849,13 +2855,13 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(13355,21,3,b'm',88,4,255,b'S',0,0), // happy_eyeballs_config
     // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
     f(13445,28,1,b'e',14,0,255,b'S',0,0), // first_address_family_version
-    f(13473,26,2,b'm',374,4,255,b'S',0,0), // first_address_family_count
+    f(13473,26,2,b'm',376,4,255,b'S',0,0), // first_address_family_count
     // envoy.config.common.mutation_rules.v3.HeaderMutation
     f(13551,6,1,b's',65535,4,0,b'S',0,0), // remove
     f(13557,6,2,b'm',109,4,0,b'S',0,0), // append
     f(13563,15,3,b'm',90,4,0,b'S',0,0), // remove_on_match
     // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
-    f(13644,11,1,b'm',334,4,255,b'S',0,0), // key_matcher
+    f(13644,11,1,b'm',336,4,255,b'S',0,0), // key_matcher
     // envoy.config.core.v3.Address
     f(13683,14,1,b'm',138,4,0,b'S',0,0), // socket_address
     f(13697,4,2,b'm',125,4,0,b'S',0,0), // pipe
@@ -2864,35 +2870,35 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     // envoy.config.core.v3.ApiConfigSource
     f(13838,8,1,b'e',15,0,255,b'S',0,0), // api_type
     f(13890,13,2,b's',65535,2,255,b'R',13846,44), // cluster_names
-    f(13948,13,3,b'm',364,4,255,b'I',13903,45), // refresh_delay
+    f(13948,13,3,b'm',366,4,255,b'I',13903,45), // refresh_delay
     f(13961,13,4,b'm',106,2,255,b'S',0,0), // grpc_services
-    f(13974,15,5,b'm',364,4,255,b'I',13903,45), // request_timeout
+    f(13974,15,5,b'm',366,4,255,b'I',13903,45), // request_timeout
     f(14050,19,6,b'm',128,4,255,b'I',13989,61), // rate_limit_settings
     f(14069,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
     f(14099,21,8,b'e',16,0,255,b'S',0,0), // transport_api_version
     f(14120,17,9,b'm',148,2,255,b'R',0,0), // config_validators
     // envoy.config.core.v3.BackoffStrategy
-    f(12780,13,1,b'm',364,4,255,b'S',0,0), // base_interval
-    f(12793,12,2,b'm',364,4,255,b'S',0,0), // max_interval
+    f(12780,13,1,b'm',366,4,255,b'S',0,0), // base_interval
+    f(12793,12,2,b'm',366,4,255,b'S',0,0), // max_interval
     // envoy.config.core.v3.BindConfig
     f(14204,14,1,b'm',138,4,255,b'S',0,0), // source_address
-    f(14218,8,2,b'm',361,4,255,b'S',0,0), // freebind
+    f(14218,8,2,b'm',363,4,255,b'S',0,0), // freebind
     f(4297,14,3,b'm',139,2,255,b'R',14226,69), // socket_options
     f(14295,27,4,b'm',138,2,255,b'S',0,0), // additional_source_addresses
     f(14322,22,5,b'm',105,2,255,b'S',0,0), // extra_source_addresses
     f(14447,22,6,b'm',148,4,255,b'R',14344,103), // local_address_selector
     f(14512,27,7,b'b',65535,0,255,b'R',14469,43), // validate_network_namespaces
     // envoy.config.core.v3.BuildVersion
-    f(2825,7,1,b'm',358,4,255,b'S',0,0), // version
-    f(9747,8,2,b'm',371,4,255,b'S',0,0), // metadata
+    f(2825,7,1,b'm',360,4,255,b'S',0,0), // version
+    f(9747,8,2,b'm',373,4,255,b'S',0,0), // metadata
     // envoy.config.core.v3.CidrRange
     f(14602,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(14616,10,2,b'm',374,4,255,b'S',0,0), // prefix_len
+    f(14616,10,2,b'm',376,4,255,b'S',0,0), // prefix_len
     // envoy.config.core.v3.ConfigSource
     f(131,4,1,b's',65535,4,0,b'S',0,0), // path
     f(14659,17,2,b'm',93,4,0,b'S',0,0), // api_config_source
     f(14676,3,3,b'm',92,4,0,b'S',0,0), // ads
-    f(14679,21,4,b'm',364,4,255,b'S',0,0), // initial_fetch_timeout
+    f(14679,21,4,b'm',366,4,255,b'S',0,0), // initial_fetch_timeout
     f(14700,4,5,b'm',137,4,0,b'S',0,0), // self
     f(14704,20,6,b'e',16,0,255,b'S',0,0), // resource_api_version
     f(14724,11,7,b'm',65535,2,255,b'R',6979,50), // authorities
@@ -2926,14 +2932,14 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     // envoy.config.core.v3.GrpcService
     f(15221,10,1,b'm',107,4,0,b'S',0,0), // envoy_grpc
     f(15260,11,2,b'm',65535,4,0,b'R',15231,29), // google_grpc
-    f(15305,7,3,b'm',364,4,255,b'I',15271,34), // timeout
+    f(15305,7,3,b'm',366,4,255,b'I',15271,34), // timeout
     f(15312,16,5,b'm',108,2,255,b'S',0,0), // initial_metadata
     f(15328,12,6,b'm',129,4,255,b'R',0,0), // retry_policy
     // envoy.config.core.v3.GrpcService.EnvoyGrpc
     f(15382,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
     f(15394,9,2,b's',65535,0,255,b'S',0,0), // authority
     f(15328,12,3,b'm',129,4,255,b'I',15403,53), // retry_policy
-    f(15456,26,4,b'm',374,4,255,b'S',0,0), // max_receive_message_length
+    f(15456,26,4,b'm',376,4,255,b'S',0,0), // max_receive_message_length
     f(15530,18,5,b'b',65535,0,255,b'I',15482,48), // skip_envoy_headers
     // envoy.config.core.v3.HeaderValue
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
@@ -2941,66 +2947,66 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(15580,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
     // envoy.config.core.v3.HeaderValueOption
     f(3744,6,1,b'm',108,4,255,b'S',0,0), // header
-    f(13557,6,2,b'm',361,4,255,b'S',0,0), // append
+    f(13557,6,2,b'm',363,4,255,b'S',0,0), // append
     f(15627,13,3,b'e',17,0,255,b'S',0,0), // append_action
     f(15640,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
     // envoy.config.core.v3.HealthStatusSet
     f(3691,8,1,b'e',18,2,255,b'I',6831,36), // statuses
     // envoy.config.core.v3.Http1ProtocolOptions
-    f(15733,18,1,b'm',361,4,255,b'S',0,0), // allow_absolute_url
+    f(15733,18,1,b'm',363,4,255,b'S',0,0), // allow_absolute_url
     f(15751,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
     f(15765,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
     f(15789,17,4,b'm',112,4,255,b'S',0,0), // header_key_format
     f(15806,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
     f(15879,20,6,b'b',65535,0,255,b'R',15821,58), // allow_chunked_length
-    f(15936,45,7,b'm',361,4,255,b'I',15899,37), // override_stream_error_on_invalid_http_message
+    f(15936,45,7,b'm',363,4,255,b'I',15899,37), // override_stream_error_on_invalid_http_message
     f(15981,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
-    f(16044,16,9,b'm',361,4,255,b'I',16005,39), // use_balsa_parser
+    f(16044,16,9,b'm',363,4,255,b'I',16005,39), // use_balsa_parser
     f(16099,20,10,b'b',65535,0,255,b'I',16060,39), // allow_custom_methods
-    f(16158,22,11,b'm',334,2,255,b'R',16119,39), // ignore_http_11_upgrade
+    f(16158,22,11,b'm',336,2,255,b'R',16119,39), // ignore_http_11_upgrade
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
     f(16237,17,1,b'm',113,4,0,b'S',0,0), // proper_case_words
     f(16299,18,8,b'm',148,4,0,b'I',16254,45), // stateful_formatter
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
     // envoy.config.core.v3.Http2ProtocolOptions
-    f(16431,16,1,b'm',374,4,255,b'S',0,0), // hpack_table_size
-    f(16447,22,2,b'm',374,4,255,b'S',0,0), // max_concurrent_streams
-    f(16469,26,3,b'm',374,4,255,b'S',0,0), // initial_stream_window_size
-    f(16495,30,4,b'm',374,4,255,b'S',0,0), // initial_connection_window_size
+    f(16431,16,1,b'm',376,4,255,b'S',0,0), // hpack_table_size
+    f(16447,22,2,b'm',376,4,255,b'S',0,0), // max_concurrent_streams
+    f(16469,26,3,b'm',376,4,255,b'S',0,0), // initial_stream_window_size
+    f(16495,30,4,b'm',376,4,255,b'S',0,0), // initial_connection_window_size
     f(16525,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
     f(16593,14,6,b'b',65535,0,255,b'R',16538,55), // allow_metadata
-    f(16641,19,7,b'm',374,4,255,b'I',16607,34), // max_outbound_frames
-    f(16705,27,8,b'm',374,4,255,b'I',16660,45), // max_outbound_control_frames
-    f(16773,49,9,b'm',374,4,255,b'I',16732,41), // max_consecutive_inbound_frames_with_empty_payload
-    f(16868,38,10,b'm',374,4,255,b'I',16822,46), // max_inbound_priority_frames_per_stream
-    f(16975,52,11,b'm',374,4,255,b'I',16906,69), // max_inbound_window_update_frames_per_data_frame_sent
+    f(16641,19,7,b'm',376,4,255,b'I',16607,34), // max_outbound_frames
+    f(16705,27,8,b'm',376,4,255,b'I',16660,45), // max_outbound_control_frames
+    f(16773,49,9,b'm',376,4,255,b'I',16732,41), // max_consecutive_inbound_frames_with_empty_payload
+    f(16868,38,10,b'm',376,4,255,b'I',16822,46), // max_inbound_priority_frames_per_stream
+    f(16975,52,11,b'm',376,4,255,b'I',16906,69), // max_inbound_window_update_frames_per_data_frame_sent
     f(17067,38,12,b'b',65535,0,255,b'I',17027,40), // stream_error_on_invalid_http_messaging
     f(17152,26,13,b'm',65535,2,255,b'R',17105,47), // custom_settings_parameters
-    f(15936,45,14,b'm',361,4,255,b'I',17027,40), // override_stream_error_on_invalid_http_message
+    f(15936,45,14,b'm',363,4,255,b'I',17027,40), // override_stream_error_on_invalid_http_message
     f(17178,20,15,b'm',117,4,255,b'S',0,0), // connection_keepalive
-    f(17236,17,16,b'm',361,4,255,b'I',17198,38), // use_oghttp2_codec
-    f(17314,17,17,b'm',375,4,255,b'I',17253,61), // max_metadata_size
-    f(17368,23,18,b'm',361,4,255,b'I',17331,37), // enable_huffman_encoding
-    f(17391,24,19,b'm',374,4,255,b'R',0,0), // max_header_field_size_kb
-    f(17454,17,20,b'm',361,4,255,b'I',17415,39), // disallow_obs_text
-    f(17513,18,21,b'm',375,4,255,b'I',17471,42), // stream_reset_burst
-    f(17531,17,22,b'm',375,4,255,b'I',17471,42), // stream_reset_rate
+    f(17236,17,16,b'm',363,4,255,b'I',17198,38), // use_oghttp2_codec
+    f(17314,17,17,b'm',377,4,255,b'I',17253,61), // max_metadata_size
+    f(17368,23,18,b'm',363,4,255,b'I',17331,37), // enable_huffman_encoding
+    f(17391,24,19,b'm',376,4,255,b'R',0,0), // max_header_field_size_kb
+    f(17454,17,20,b'm',363,4,255,b'I',17415,39), // disallow_obs_text
+    f(17513,18,21,b'm',377,4,255,b'I',17471,42), // stream_reset_burst
+    f(17531,17,22,b'm',377,4,255,b'I',17471,42), // stream_reset_rate
     // envoy.config.core.v3.HttpProtocolOptions
-    f(17588,12,1,b'm',364,4,255,b'S',0,0), // idle_timeout
-    f(17600,17,2,b'm',374,4,255,b'S',0,0), // max_headers_count
-    f(17617,23,3,b'm',364,4,255,b'S',0,0), // max_connection_duration
-    f(17640,19,4,b'm',364,4,255,b'S',0,0), // max_stream_duration
+    f(17588,12,1,b'm',366,4,255,b'S',0,0), // idle_timeout
+    f(17600,17,2,b'm',376,4,255,b'S',0,0), // max_headers_count
+    f(17617,23,3,b'm',366,4,255,b'S',0,0), // max_connection_duration
+    f(17640,19,4,b'm',366,4,255,b'S',0,0), // max_stream_duration
     f(17659,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
-    f(9335,27,6,b'm',374,4,255,b'S',0,0), // max_requests_per_connection
-    f(17708,23,7,b'm',374,4,255,b'R',17690,18), // max_response_headers_kb
-    f(17731,30,8,b'm',357,4,255,b'S',0,0), // max_connection_duration_jitter
+    f(9335,27,6,b'm',376,4,255,b'S',0,0), // max_requests_per_connection
+    f(17708,23,7,b'm',376,4,255,b'R',17690,18), // max_response_headers_kb
+    f(17731,30,8,b'm',359,4,255,b'S',0,0), // max_connection_duration_jitter
     // envoy.config.core.v3.JsonFormatOptions
     f(17799,15,1,b'b',65535,0,255,b'I',6831,36), // sort_properties
     // envoy.config.core.v3.KeepaliveSettings
-    f(17852,8,1,b'm',364,4,255,b'S',0,0), // interval
-    f(15305,7,2,b'm',364,4,255,b'S',0,0), // timeout
-    f(17860,15,3,b'm',357,4,255,b'S',0,0), // interval_jitter
-    f(17935,24,4,b'm',364,4,255,b'R',17875,60), // connection_idle_interval
+    f(17852,8,1,b'm',366,4,255,b'S',0,0), // interval
+    f(15305,7,2,b'm',366,4,255,b'S',0,0), // timeout
+    f(17860,15,3,b'm',359,4,255,b'S',0,0), // interval_jitter
+    f(17935,24,4,b'm',366,4,255,b'R',17875,60), // connection_idle_interval
     // envoy.config.core.v3.Locality
     f(17988,6,1,b's',65535,0,255,b'S',0,0), // region
     f(17994,4,2,b's',65535,0,255,b'S',0,0), // zone
@@ -3010,14 +3016,14 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(18084,21,2,b'm',121,1,255,b'I',18050,34), // typed_filter_metadata
     // envoy.config.core.v3.Metadata.FilterMetadataEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',371,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',373,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',362,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Node
     f(18233,2,1,b's',65535,0,255,b'S',0,0), // id
     f(694,7,2,b's',65535,0,255,b'S',0,0), // cluster
-    f(9747,8,3,b'm',371,4,255,b'S',0,0), // metadata
+    f(9747,8,3,b'm',373,4,255,b'S',0,0), // metadata
     f(2044,8,4,b'm',118,4,255,b'S',0,0), // locality
     f(18235,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
     f(18250,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
@@ -3028,11 +3034,11 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(18336,18,12,b'm',123,1,255,b'S',0,0), // dynamic_parameters
     // envoy.config.core.v3.Node.DynamicParametersEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',378,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',380,4,255,b'S',0,0), // value
     // envoy.config.core.v3.PathConfigSource
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(14880,17,2,b'm',150,4,255,b'S',0,0), // watched_directory
-    f(18439,13,3,b'm',364,4,255,b'R',0,0), // poll_interval
+    f(18439,13,3,b'm',366,4,255,b'R',0,0), // poll_interval
     // envoy.config.core.v3.Pipe
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(1048,4,2,b'u',65535,0,255,b'S',0,0), // mode
@@ -3044,29 +3050,29 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(18675,10,1,b'e',21,0,255,b'S',0,0), // match_type
     f(18685,8,2,b'u',65535,2,255,b'S',0,0), // tlv_type
     // envoy.config.core.v3.RateLimitSettings
-    f(18731,10,1,b'm',374,4,255,b'I',6831,36), // max_tokens
-    f(18741,9,2,b'm',363,4,255,b'I',6831,36), // fill_rate
+    f(18731,10,1,b'm',376,4,255,b'I',6831,36), // max_tokens
+    f(18741,9,2,b'm',365,4,255,b'I',6831,36), // fill_rate
     // envoy.config.core.v3.RetryPolicy
     f(18782,14,1,b'm',94,4,255,b'I',6831,36), // retry_back_off
-    f(18796,11,2,b'm',374,4,255,b'I',6831,36), // num_retries
+    f(18796,11,2,b'm',376,4,255,b'I',6831,36), // num_retries
     f(18807,8,3,b's',65535,0,255,b'I',6831,36), // retry_on
     f(18815,14,4,b'm',131,4,255,b'I',6831,36), // retry_priority
     f(18829,20,5,b'm',130,2,255,b'I',6831,36), // retry_host_predicate
     f(18849,33,6,b'l',65535,0,255,b'I',6831,36), // host_selection_retry_max_attempts
     // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
     f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
-    f(3148,12,2,b'm',360,4,0,b'I',6831,36), // typed_config
+    f(3148,12,2,b'm',362,4,0,b'I',6831,36), // typed_config
     // envoy.config.core.v3.RetryPolicy.RetryPriority
     f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
-    f(3148,12,2,b'm',360,4,0,b'I',6831,36), // typed_config
+    f(3148,12,2,b'm',362,4,0,b'I',6831,36), // typed_config
     // envoy.config.core.v3.RuntimeDouble
     f(19013,13,1,b'd',65535,0,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFeatureFlag
-    f(19013,13,1,b'm',361,4,255,b'S',0,0), // default_value
+    f(19013,13,1,b'm',363,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
-    f(19013,13,1,b'm',350,4,255,b'S',0,0), // default_value
+    f(19013,13,1,b'm',352,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeUInt32
     f(19013,13,2,b'u',65535,0,255,b'S',0,0), // default_value
@@ -3102,26 +3108,26 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(4297,14,1,b'm',139,2,255,b'S',0,0), // socket_options
     // envoy.config.core.v3.SubstitutionFormatString
     f(6765,11,1,b's',65535,4,0,b'S',0,0), // text_format
-    f(6754,11,2,b'm',371,4,0,b'S',0,0), // json_format
+    f(6754,11,2,b'm',373,4,0,b'S',0,0), // json_format
     f(19765,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
     f(19782,12,4,b's',65535,0,255,b'S',0,0), // content_type
     f(19794,18,5,b'm',100,4,0,b'S',0,0), // text_format_source
     f(19812,10,6,b'm',148,2,255,b'S',0,0), // formatters
     f(19858,19,7,b'm',116,4,255,b'I',19822,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(19910,16,1,b'm',374,4,255,b'S',0,0), // keepalive_probes
-    f(19926,14,2,b'm',374,4,255,b'S',0,0), // keepalive_time
-    f(19940,18,3,b'm',374,4,255,b'S',0,0), // keepalive_interval
+    f(19910,16,1,b'm',376,4,255,b'S',0,0), // keepalive_probes
+    f(19926,14,2,b'm',376,4,255,b'S',0,0), // keepalive_time
+    f(19940,18,3,b'm',376,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TlvEntry
     f(2968,4,1,b'u',65535,0,255,b'S',0,0), // type
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     f(20039,13,3,b'm',144,4,255,b'R',19987,52), // format_string
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',360,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',362,4,0,b'S',0,0), // typed_config
     // envoy.config.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',360,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',362,4,255,b'S',0,0), // typed_config
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
     f(20177,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
     f(20185,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
@@ -3139,8 +3145,8 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(2972,5,2,b'm',154,4,255,b'S',0,0), // value
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
     f(20587,14,2,b'm',65535,2,255,b'R',20530,57), // drop_overloads
-    f(20601,23,3,b'm',374,4,255,b'S',0,0), // overprovisioning_factor
-    f(20723,20,4,b'm',364,4,255,b'R',20624,99), // endpoint_stale_after
+    f(20601,23,3,b'm',376,4,255,b'S',0,0), // overprovisioning_factor
+    f(20723,20,4,b'm',366,4,255,b'R',20624,99), // endpoint_stale_after
     f(20743,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
     // envoy.config.endpoint.v3.Endpoint
     f(1960,7,1,b'm',91,4,255,b'S',0,0), // address
@@ -3159,14 +3165,14 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(21038,8,1,b'm',154,4,0,b'S',0,0), // endpoint
     f(1972,13,2,b'e',18,0,255,b'S',0,0), // health_status
     f(9747,8,3,b'm',119,4,255,b'S',0,0), // metadata
-    f(21046,21,4,b'm',374,4,255,b'S',0,0), // load_balancing_weight
+    f(21046,21,4,b'm',376,4,255,b'S',0,0), // load_balancing_weight
     f(21067,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
     f(2044,8,1,b'm',118,4,255,b'S',0,0), // locality
     f(21124,12,2,b'm',157,2,255,b'S',0,0), // lb_endpoints
-    f(21046,21,3,b'm',374,4,255,b'S',0,0), // load_balancing_weight
+    f(21046,21,3,b'm',376,4,255,b'S',0,0), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(21170,9,6,b'm',374,4,255,b'I',21136,34), // proximity
+    f(21170,9,6,b'm',376,4,255,b'I',21136,34), // proximity
     f(21195,23,7,b'm',65535,4,0,b'R',21179,16), // load_balancer_endpoints
     f(21269,28,8,b'm',65535,4,0,b'R',21218,51), // leds_cluster_locality_config
     f(9747,8,9,b'm',119,4,255,b'I',21297,35), // metadata
@@ -3176,23 +3182,23 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(13249,13,3,b'm',145,4,255,b'S',0,0), // tcp_keepalive
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,4,b'm',360,4,0,b'S',0,0), // typed_config
+    f(3148,12,4,b'm',362,4,0,b'S',0,0), // typed_config
     f(21448,16,5,b'm',65535,4,0,b'R',21405,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
     f(21500,18,1,b'm',162,4,255,b'S',0,0), // filter_chain_match
     f(3548,7,3,b'm',160,2,255,b'S',0,0), // filters
-    f(21556,15,4,b'm',361,4,255,b'R',21518,38), // use_proxy_proto
+    f(21556,15,4,b'm',363,4,255,b'R',21518,38), // use_proxy_proto
     f(9747,8,5,b'm',119,4,255,b'I',21571,39), // metadata
     f(9697,16,6,b'm',147,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(21610,32,9,b'm',364,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(21610,32,9,b'm',366,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
     f(21683,13,3,b'm',97,2,255,b'S',0,0), // prefix_ranges
     f(21696,14,4,b's',65535,0,255,b'R',21136,34), // address_suffix
-    f(21710,10,5,b'm',374,4,255,b'R',21136,34), // suffix_len
+    f(21710,10,5,b'm',376,4,255,b'R',21136,34), // suffix_len
     f(21720,20,6,b'm',97,2,255,b'S',0,0), // source_prefix_ranges
     f(21740,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(21752,16,8,b'm',374,4,255,b'S',0,0), // destination_port
+    f(21752,16,8,b'm',376,4,255,b'S',0,0), // destination_port
     f(21768,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
     f(21786,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
     f(21807,12,11,b's',65535,2,255,b'S',0,0), // server_names
@@ -3202,17 +3208,17 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1960,7,2,b'm',91,4,255,b'S',0,0), // address
     f(21890,13,3,b'm',161,2,255,b'S',0,0), // filter_chains
-    f(21903,16,4,b'm',361,4,255,b'S',0,0), // use_original_dst
-    f(9223,33,5,b'm',374,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
+    f(21903,16,4,b'm',363,4,255,b'S',0,0), // use_original_dst
+    f(9223,33,5,b'm',376,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
     f(9747,8,6,b'm',119,4,255,b'I',21919,35), // metadata
     f(21954,13,7,b'm',166,4,255,b'S',0,0), // deprecated_v1
     f(21967,10,8,b'e',28,0,255,b'S',0,0), // drain_type
     f(21977,16,9,b'm',167,2,255,b'S',0,0), // listener_filters
-    f(21993,11,10,b'm',361,4,255,b'S',0,0), // transparent
-    f(14218,8,11,b'm',361,4,255,b'S',0,0), // freebind
-    f(22004,26,12,b'm',374,4,255,b'S',0,0), // tcp_fast_open_queue_length
+    f(21993,11,10,b'm',363,4,255,b'S',0,0), // transparent
+    f(14218,8,11,b'm',363,4,255,b'S',0,0), // freebind
+    f(22004,26,12,b'm',376,4,255,b'S',0,0), // tcp_fast_open_queue_length
     f(4297,14,13,b'm',139,2,255,b'S',0,0), // socket_options
-    f(22030,24,15,b'm',364,4,255,b'S',0,0), // listener_filters_timeout
+    f(22030,24,15,b'm',366,4,255,b'S',0,0), // listener_filters_timeout
     f(22054,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
     f(22071,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
     f(22228,19,18,b'm',65535,4,255,b'R',22107,121), // udp_listener_config
@@ -3220,21 +3226,21 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(22334,25,20,b'm',164,4,255,b'S',0,0), // connection_balance_config
     f(22431,10,21,b'b',65535,0,255,b'I',22359,72), // reuse_port
     f(4311,10,22,b'm',33,2,255,b'S',0,0), // access_log
-    f(22441,16,24,b'm',374,4,255,b'S',0,0), // tcp_backlog_size
+    f(22441,16,24,b'm',376,4,255,b'S',0,0), // tcp_backlog_size
     f(22457,20,25,b'm',161,4,255,b'S',0,0), // default_filter_chain
-    f(22477,12,26,b'm',361,4,255,b'S',0,0), // bind_to_port
+    f(22477,12,26,b'm',363,4,255,b'S',0,0), // bind_to_port
     f(22640,17,27,b'm',65535,4,0,b'R',22489,151), // internal_listener
     f(22657,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(22668,17,29,b'm',361,4,255,b'S',0,0), // enable_reuse_port
+    f(22668,17,29,b'm',363,4,255,b'S',0,0), // enable_reuse_port
     f(22685,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
     f(4388,24,31,b'b',65535,0,255,b'S',0,0), // ignore_global_conn_limit
-    f(22697,20,32,b'm',381,4,255,b'S',0,0), // filter_chain_matcher
+    f(22697,20,32,b'm',383,4,255,b'S',0,0), // filter_chain_matcher
     f(20819,20,33,b'm',159,2,255,b'S',0,0), // additional_addresses
-    f(22717,42,34,b'm',374,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
+    f(22717,42,34,b'm',376,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
     f(22759,23,35,b'b',65535,0,255,b'S',0,0), // bypass_overload_manager
     f(22865,11,36,b'm',65535,4,255,b'R',22782,83), // fcds_config
     f(13249,13,37,b'm',145,4,255,b'S',0,0), // tcp_keepalive
-    f(11026,44,38,b'm',364,4,255,b'R',22876,112), // per_connection_buffer_high_watermark_timeout
+    f(11026,44,38,b'm',366,4,255,b'R',22876,112), // per_connection_buffer_high_watermark_timeout
     f(11093,13,39,b'm',172,4,255,b'I',11070,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
     f(23045,13,1,b'm',165,4,0,b'S',0,0), // exact_balance
@@ -3242,10 +3248,10 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(23169,20,3,b'm',65535,4,0,b'R',23058,97), // cpu_locality_balance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(22477,12,1,b'm',361,4,255,b'S',0,0), // bind_to_port
+    f(22477,12,1,b'm',363,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',360,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',362,4,0,b'S',0,0), // typed_config
     f(23344,15,4,b'm',168,4,255,b'S',0,0), // filter_disabled
     f(21448,16,5,b'm',65535,4,0,b'R',21405,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
@@ -3253,23 +3259,23 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(23425,9,2,b'm',169,4,0,b'S',0,0), // and_match
     f(23434,9,3,b'm',168,4,0,b'S',0,0), // not_match
     f(23443,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(23452,22,5,b'm',355,4,0,b'S',0,0), // destination_port_range
+    f(23452,22,5,b'm',357,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
     f(23541,5,1,b'm',168,2,255,b'S',0,0), // rules
     // envoy.config.metrics.v3.HistogramBucketSettings
-    f(12907,5,1,b'm',334,4,255,b'I',6831,36), // match
+    f(12907,5,1,b'm',336,4,255,b'I',6831,36), // match
     f(23593,7,2,b'd',65535,2,255,b'I',6831,36), // buckets
-    f(23600,4,3,b'm',374,4,255,b'I',6831,36), // bins
+    f(23600,4,3,b'm',376,4,255,b'I',6831,36), // bins
     // envoy.config.metrics.v3.StatsConfig
     f(23639,10,1,b'm',173,2,255,b'S',0,0), // stats_tags
-    f(23732,20,2,b'm',361,4,255,b'I',23649,83), // use_all_default_tags
+    f(23732,20,2,b'm',363,4,255,b'I',23649,83), // use_all_default_tags
     f(11093,13,3,b'm',172,4,255,b'S',0,0), // stats_matcher
     f(23866,25,4,b'm',170,2,255,b'I',23752,114), // histogram_bucket_settings
-    f(23940,27,5,b'm',361,4,255,b'I',23891,49), // allow_default_tag_overrides
+    f(23940,27,5,b'm',363,4,255,b'I',23891,49), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
     f(24003,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
-    f(24013,14,2,b'm',327,4,0,b'S',0,0), // exclusion_list
-    f(24027,14,3,b'm',327,4,0,b'S',0,0), // inclusion_list
+    f(24013,14,2,b'm',329,4,0,b'S',0,0), // exclusion_list
+    f(24027,14,3,b'm',329,4,0,b'S',0,0), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
     f(24077,8,1,b's',65535,0,255,b'S',0,0), // tag_name
     f(24085,5,2,b's',65535,4,0,b'S',0,0), // regex
@@ -3279,16 +3285,16 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     // envoy.config.overload.v3.OverloadAction
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(24221,8,2,b'm',180,2,255,b'S',0,0), // triggers
-    f(3148,12,3,b'm',360,4,255,b'I',24229,149), // typed_config
+    f(3148,12,3,b'm',362,4,255,b'I',24229,149), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(24418,16,1,b'm',364,4,255,b'S',0,0), // refresh_interval
+    f(24418,16,1,b'm',366,4,255,b'S',0,0), // refresh_interval
     f(24434,17,2,b'm',177,2,255,b'S',0,0), // resource_monitors
     f(8437,7,3,b'm',175,2,255,b'S',0,0), // actions
     f(24519,21,4,b'm',174,4,255,b'I',24451,68), // buffer_factory_config
     f(24605,15,5,b'm',65535,2,255,b'R',24540,65), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',360,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',362,4,0,b'S',0,0), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
     f(24698,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
     f(24715,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
@@ -3300,34 +3306,34 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(24817,6,3,b'm',178,4,0,b'S',0,0), // scaled
     // envoy.config.route.v3.CookieMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24858,12,2,b'm',334,4,255,b'S',0,0), // string_match
+    f(24858,12,2,b'm',336,4,255,b'S',0,0), // string_match
     f(24870,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.config.route.v3.Decorator
     f(24913,9,1,b's',65535,0,255,b'I',6831,36), // operation
-    f(24922,9,2,b'm',361,4,255,b'I',6831,36), // propagate
+    f(24922,9,2,b'm',363,4,255,b'I',6831,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
     f(24973,6,1,b'u',65535,0,255,b'S',0,0), // status
     f(24979,4,2,b'm',100,4,255,b'S',0,0), // body
     f(24983,11,3,b'm',144,4,255,b'S',0,0), // body_format
     // envoy.config.route.v3.FilterConfig
-    f(7822,6,1,b'm',360,4,255,b'S',0,0), // config
+    f(7822,6,1,b'm',362,4,255,b'S',0,0), // config
     f(25028,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
     f(15133,8,3,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(25074,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(25085,11,6,b'm',356,4,0,b'S',0,0), // range_match
+    f(25085,11,6,b'm',358,4,0,b'S',0,0), // range_match
     f(25096,13,7,b'b',65535,4,0,b'S',0,0), // present_match
     f(24870,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
     f(25109,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
     f(25121,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(25133,16,11,b'm',332,4,0,b'S',0,0), // safe_regex_match
+    f(25133,16,11,b'm',334,4,0,b'S',0,0), // safe_regex_match
     f(25149,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(24858,12,13,b'm',334,4,0,b'S',0,0), // string_match
+    f(24858,12,13,b'm',336,4,0,b'S',0,0), // string_match
     f(25163,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24858,12,5,b'm',334,4,0,b'S',0,0), // string_match
+    f(24858,12,5,b'm',336,4,0,b'S',0,0), // string_match
     f(25096,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
     f(25271,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
@@ -3338,7 +3344,7 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(25338,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
     f(25349,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
     f(25364,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(25377,13,9,b'm',331,4,1,b'S',0,0), // regex_rewrite
+    f(25377,13,9,b'm',333,4,1,b'S',0,0), // regex_rewrite
     f(25390,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.Route
     f(12907,5,1,b'm',203,4,255,b'S',0,0), // match
@@ -3354,15 +3360,15 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(25664,23,13,b'm',189,1,255,b'S',0,0), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
     f(4856,7,15,b'm',207,4,255,b'I',25687,35), // tracing
-    f(25805,30,16,b'm',374,4,255,b'I',25722,83), // per_request_buffer_limit_bytes
+    f(25805,30,16,b'm',376,4,255,b'I',25722,83), // per_request_buffer_limit_bytes
     f(25907,13,17,b'm',65535,4,0,b'R',25835,72), // filter_action
     f(25969,21,18,b'm',65535,4,0,b'R',25920,49), // non_forwarding_action
     f(22657,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(25990,25,20,b'm',375,4,255,b'I',25722,83), // request_body_buffer_limit
+    f(25990,25,20,b'm',377,4,255,b'I',25722,83), // request_body_buffer_limit
     f(26117,16,21,b'm',148,2,255,b'R',26015,102), // route_specifiers
     // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',362,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
     f(26219,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
@@ -3370,35 +3376,35 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(26309,14,4,b'm',119,4,255,b'I',26250,59), // metadata_match
     f(25324,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
     f(26323,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(26343,17,7,b'm',361,4,1,b'S',0,0), // auto_host_rewrite
-    f(15305,7,8,b'm',364,4,255,b'S',0,0), // timeout
+    f(26343,17,7,b'm',363,4,1,b'S',0,0), // auto_host_rewrite
+    f(15305,7,8,b'm',366,4,255,b'S',0,0), // timeout
     f(15328,12,9,b'm',65535,4,255,b'R',26360,103), // retry_policy
     f(2011,8,11,b'e',22,0,255,b'S',0,0), // priority
     f(26532,11,13,b'm',65535,2,255,b'R',26463,69), // rate_limits
-    f(26586,22,14,b'm',361,4,255,b'I',26543,43), // include_vh_rate_limits
+    f(26586,22,14,b'm',363,4,255,b'I',26543,43), // include_vh_rate_limits
     f(26608,11,15,b'm',191,2,255,b'S',0,0), // hash_policy
     f(26708,4,17,b'm',65535,4,255,b'R',26619,89), // cors
     f(26712,31,20,b'e',30,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(26743,16,23,b'm',364,4,255,b'S',0,0), // max_grpc_timeout
-    f(17588,12,24,b'm',364,4,255,b'S',0,0), // idle_timeout
+    f(26743,16,23,b'm',366,4,255,b'S',0,0), // max_grpc_timeout
+    f(17588,12,24,b'm',366,4,255,b'S',0,0), // idle_timeout
     f(26759,15,25,b'm',199,2,255,b'S',0,0), // upgrade_configs
     f(26806,24,26,b'e',65535,0,255,b'R',26774,32), // internal_redirect_action
     f(26904,12,27,b'm',65535,4,255,b'R',26830,74), // hedge_policy
-    f(26916,19,28,b'm',364,4,255,b'S',0,0), // grpc_timeout_offset
+    f(26916,19,28,b'm',366,4,255,b'S',0,0), // grpc_timeout_offset
     f(26935,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
     f(26954,23,30,b'm',198,2,255,b'S',0,0), // request_mirror_policies
-    f(26977,22,31,b'm',374,4,255,b'R',26774,32), // max_internal_redirects
-    f(25377,13,32,b'm',331,4,255,b'S',0,0), // regex_rewrite
-    f(27034,25,33,b'm',360,4,255,b'R',26999,35), // retry_policy_typed_config
+    f(26977,22,31,b'm',376,4,255,b'R',26774,32), // max_internal_redirects
+    f(25377,13,32,b'm',333,4,255,b'S',0,0), // regex_rewrite
+    f(27034,25,33,b'm',362,4,255,b'R',26999,35), // retry_policy_typed_config
     f(27059,24,34,b'm',65535,4,255,b'R',26774,32), // internal_redirect_policy
-    f(27083,23,35,b'm',331,4,1,b'S',0,0), // host_rewrite_path_regex
+    f(27083,23,35,b'm',333,4,1,b'S',0,0), // host_rewrite_path_regex
     f(17640,19,36,b'm',197,4,255,b'S',0,0), // max_stream_duration
     f(27190,24,37,b's',65535,4,0,b'R',27106,84), // cluster_specifier_plugin
     f(27214,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
     f(27237,31,39,b'm',65535,4,0,b'R',27106,84), // inline_cluster_specifier_plugin
     f(27363,17,40,b'm',148,4,255,b'I',27268,95), // early_data_policy
     f(27380,19,41,b'm',148,4,255,b'S',0,0), // path_rewrite_policy
-    f(27469,13,42,b'm',364,4,255,b'I',27399,70), // flush_timeout
+    f(27469,13,42,b'm',366,4,255,b'I',27399,70), // flush_timeout
     f(27482,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
     f(25390,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
@@ -3412,7 +3418,7 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(27720,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(27875,3,2,b'm',364,4,255,b'I',27780,95), // ttl
+    f(27875,3,2,b'm',366,4,255,b'I',27780,95), // ttl
     f(131,4,3,b's',65535,0,255,b'I',27780,95), // path
     f(27878,10,4,b'm',194,2,255,b'I',27780,95), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
@@ -3420,24 +3426,24 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(2972,5,2,b's',65535,0,255,b'I',6831,36), // value
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
     f(27999,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(25377,13,2,b'm',331,4,255,b'S',0,0), // regex_rewrite
+    f(25377,13,2,b'm',333,4,255,b'S',0,0), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    f(17640,19,1,b'm',364,4,255,b'S',0,0), // max_stream_duration
-    f(28120,23,2,b'm',364,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(28143,26,3,b'm',364,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(17640,19,1,b'm',366,4,255,b'S',0,0), // max_stream_duration
+    f(28120,23,2,b'm',366,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(28143,26,3,b'm',366,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
     f(28222,16,3,b'm',134,4,255,b'S',0,0), // runtime_fraction
-    f(28238,13,4,b'm',361,4,255,b'I',25687,35), // trace_sampled
+    f(28238,13,4,b'm',363,4,255,b'I',25687,35), // trace_sampled
     f(26219,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
     f(28251,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
     f(28284,25,7,b'm',89,2,255,b'S',0,0), // request_headers_mutations
     f(26323,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
     // envoy.config.route.v3.RouteAction.UpgradeConfig
     f(28356,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(28368,7,2,b'm',361,4,255,b'S',0,0), // enabled
+    f(28368,7,2,b'm',363,4,255,b'S',0,0), // enabled
     f(28438,14,3,b'm',65535,4,255,b'R',28375,63), // connect_config
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
@@ -3446,11 +3452,11 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(25590,23,4,b'm',109,2,255,b'S',0,0), // response_headers_to_add
     f(25613,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
     f(25568,22,6,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(28526,17,7,b'm',361,4,255,b'S',0,0), // validate_clusters
+    f(28526,17,7,b'm',363,4,255,b'S',0,0), // validate_clusters
     f(25639,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
     f(28639,4,9,b'm',65535,4,255,b'R',28543,96), // vhds
     f(28643,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(28678,35,11,b'm',374,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(28678,35,11,b'm',376,4,255,b'S',0,0), // max_direct_response_body_size_bytes
     f(28713,25,12,b'm',65535,2,255,b'R',27106,84), // cluster_specifier_plugins
     f(26954,23,13,b'm',198,2,255,b'S',0,0), // request_mirror_policies
     f(28738,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
@@ -3461,35 +3467,35 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(26117,16,19,b'm',148,2,255,b'R',26015,102), // route_specifiers
     // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',362,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteList
     f(28952,6,1,b'm',188,2,255,b'S',0,0), // routes
     // envoy.config.route.v3.RouteMatch
     f(28990,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(28996,14,4,b'm',361,4,255,b'S',0,0), // case_sensitive
+    f(28996,14,4,b'm',363,4,255,b'S',0,0), // case_sensitive
     f(29010,7,6,b'm',185,2,255,b'S',0,0), // headers
     f(29017,16,7,b'm',186,2,255,b'S',0,0), // query_parameters
     f(29033,4,8,b'm',205,4,255,b'S',0,0), // grpc
     f(28222,16,9,b'm',134,4,255,b'S',0,0), // runtime_fraction
-    f(29037,10,10,b'm',332,4,0,b'S',0,0), // safe_regex
+    f(29037,10,10,b'm',334,4,0,b'S',0,0), // safe_regex
     f(29047,11,11,b'm',206,4,255,b'S',0,0), // tls_context
     f(29058,15,12,b'm',204,4,0,b'S',0,0), // connect_matcher
-    f(29170,16,13,b'm',328,2,255,b'R',29073,97), // dynamic_metadata
+    f(29170,16,13,b'm',330,2,255,b'R',29073,97), // dynamic_metadata
     f(29186,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
     f(29207,17,15,b'm',148,4,0,b'S',0,0), // path_match_policy
-    f(27643,12,16,b'm',324,2,255,b'S',0,0), // filter_state
+    f(27643,12,16,b'm',326,2,255,b'S',0,0), // filter_state
     f(29224,7,17,b'm',181,2,255,b'S',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    f(29387,9,1,b'm',361,4,255,b'S',0,0), // presented
-    f(29396,9,2,b'm',361,4,255,b'S',0,0), // validated
+    f(29387,9,1,b'm',363,4,255,b'S',0,0), // presented
+    f(29396,9,2,b'm',363,4,255,b'S',0,0), // validated
     // envoy.config.route.v3.Tracing
-    f(29434,15,1,b'm',350,4,255,b'I',6831,36), // client_sampling
-    f(29449,15,2,b'm',350,4,255,b'I',6831,36), // random_sampling
-    f(29464,16,3,b'm',350,4,255,b'I',6831,36), // overall_sampling
-    f(29480,11,4,b'm',344,2,255,b'I',6831,36), // custom_tags
+    f(29434,15,1,b'm',352,4,255,b'I',6831,36), // client_sampling
+    f(29449,15,2,b'm',352,4,255,b'I',6831,36), // random_sampling
+    f(29464,16,3,b'm',352,4,255,b'I',6831,36), // overall_sampling
+    f(29480,11,4,b'm',346,2,255,b'I',6831,36), // custom_tags
     f(24913,9,5,b's',65535,0,255,b'I',6831,36), // operation
     f(29491,18,6,b's',65535,0,255,b'I',6831,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
@@ -3511,27 +3517,27 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(25664,23,15,b'm',210,1,255,b'S',0,0), // typed_per_filter_config
     f(15328,12,16,b'm',65535,4,255,b'R',26360,103), // retry_policy
     f(26904,12,17,b'm',65535,4,255,b'R',26830,74), // hedge_policy
-    f(25805,30,18,b'm',374,4,255,b'I',25722,83), // per_request_buffer_limit_bytes
+    f(25805,30,18,b'm',376,4,255,b'I',25722,83), // per_request_buffer_limit_bytes
     f(29641,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(27034,25,20,b'm',360,4,255,b'R',26999,35), // retry_policy_typed_config
-    f(29674,7,21,b'm',381,4,255,b'S',0,0), // matcher
+    f(27034,25,20,b'm',362,4,255,b'R',26999,35), // retry_policy_typed_config
+    f(29674,7,21,b'm',383,4,255,b'S',0,0), // matcher
     f(26954,23,22,b'm',198,2,255,b'S',0,0), // request_mirror_policies
     f(29743,31,23,b'b',65535,0,255,b'I',29681,62), // include_is_timeout_retry_header
     f(9747,8,24,b'm',119,4,255,b'I',29774,39), // metadata
-    f(25990,25,25,b'm',375,4,255,b'I',25722,83), // request_body_buffer_limit
+    f(25990,25,25,b'm',377,4,255,b'I',25722,83), // request_body_buffer_limit
     f(26117,16,26,b'm',148,2,255,b'R',26015,102), // route_specifiers
     // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',360,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',362,4,255,b'S',0,0), // value
     // envoy.config.route.v3.WeightedCluster
     f(7225,8,1,b'm',212,2,255,b'S',0,0), // clusters
     f(29909,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
-    f(29970,12,3,b'm',374,4,255,b'I',29927,43), // total_weight
+    f(29970,12,3,b'm',376,4,255,b'I',29927,43), // total_weight
     f(27999,11,4,b's',65535,4,0,b'S',0,0), // header_name
-    f(29982,15,5,b'm',361,4,0,b'S',0,0), // use_hash_policy
+    f(29982,15,5,b'm',363,4,0,b'S',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(1997,6,2,b'm',374,4,255,b'S',0,0), // weight
+    f(1997,6,2,b'm',376,4,255,b'S',0,0), // weight
     f(26309,14,3,b'm',119,4,255,b'I',26250,59), // metadata_match
     f(25568,22,4,b'm',109,2,255,b'S',0,0), // request_headers_to_add
     f(25590,23,5,b'm',109,2,255,b'S',0,0), // response_headers_to_add
@@ -3543,25 +3549,25 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(30167,6,2,b's',65535,4,0,b'S',0,0), // format
-    f(6754,11,3,b'm',371,4,0,b'S',0,0), // json_format
-    f(30173,17,4,b'm',371,4,0,b'S',0,0), // typed_json_format
+    f(6754,11,3,b'm',373,4,0,b'S',0,0), // json_format
+    f(30173,17,4,b'm',373,4,0,b'S',0,0), // typed_json_format
     f(942,10,5,b'm',144,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
     f(942,10,1,b'm',144,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
     f(942,10,1,b'm',144,4,0,b'S',0,0), // log_format
     // envoy.extensions.clusters.dns.v3.DnsCluster
-    f(9405,16,3,b'm',364,4,255,b'S',0,0), // dns_refresh_rate
+    f(9405,16,3,b'm',366,4,255,b'S',0,0), // dns_refresh_rate
     f(10403,24,4,b'm',217,4,255,b'S',0,0), // dns_failure_refresh_rate
     f(10200,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(10889,10,6,b'm',364,4,255,b'S',0,0), // dns_jitter
+    f(10889,10,6,b'm',366,4,255,b'S',0,0), // dns_jitter
     f(5705,25,7,b'm',148,4,255,b'S',0,0), // typed_dns_resolver_config
     f(9421,17,8,b'e',33,0,255,b'S',0,0), // dns_lookup_family
     f(30347,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
-    f(30379,20,10,b'm',364,4,255,b'S',0,0), // dns_min_refresh_rate
+    f(30379,20,10,b'm',366,4,255,b'S',0,0), // dns_min_refresh_rate
     // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    f(12780,13,1,b'm',364,4,255,b'S',0,0), // base_interval
-    f(12793,12,2,b'm',364,4,255,b'S',0,0), // max_interval
+    f(12780,13,1,b'm',366,4,255,b'S',0,0), // base_interval
+    f(12793,12,2,b'm',366,4,255,b'S',0,0), // max_interval
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
     f(30522,10,1,b's',65535,4,0,b'S',0,0), // object_key
     f(20039,13,2,b'm',144,4,1,b'S',0,0), // format_string
@@ -3581,35 +3587,35 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(31044,27,4,b'm',89,2,255,b'R',31009,35), // response_trailers_mutations
     f(31071,26,5,b'm',89,2,255,b'R',31009,35), // request_trailers_mutations
     // envoy.extensions.filters.http.router.v3.Router
-    f(31199,13,1,b'm',361,4,255,b'I',31143,56), // dynamic_stats
+    f(31199,13,1,b'm',363,4,255,b'I',31143,56), // dynamic_stats
     f(31212,16,2,b'b',65535,0,255,b'I',25687,35), // start_child_span
     f(31228,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
     f(31240,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
     f(31262,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
     f(31282,27,6,b'b',65535,0,255,b'S',0,0), // respect_expected_rq_timeout
     f(31335,40,7,b'b',65535,0,255,b'I',31309,26), // suppress_grpc_request_failure_code_stats
-    f(31421,21,8,b'm',242,2,255,b'R',31375,46), // upstream_http_filters
+    f(31421,21,8,b'm',243,2,255,b'R',31375,46), // upstream_http_filters
     f(31503,20,9,b'm',223,4,255,b'I',31442,61), // upstream_log_options
-    f(31523,33,10,b'm',361,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(31523,33,10,b'm',363,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
     f(31627,37,1,b'b',65535,0,255,b'I',6831,36), // flush_upstream_log_on_upstream_stream
-    f(31664,27,2,b'm',364,4,255,b'I',6831,36), // upstream_log_flush_interval
+    f(31664,27,2,b'm',366,4,255,b'I',6831,36), // upstream_log_flush_interval
     // envoy.extensions.filters.http.set_filter_state.v3.Config
     f(31747,18,1,b'm',218,2,255,b'S',0,0), // on_request_headers
     f(31807,17,2,b'b',65535,0,255,b'R',31765,42), // clear_route_cache
     // envoy.extensions.filters.http.set_metadata.v3.Config
     f(31876,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(2972,5,2,b'm',371,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',373,4,255,b'S',0,0), // value
     f(9747,8,3,b'm',226,2,255,b'S',0,0), // metadata
     // envoy.extensions.filters.http.set_metadata.v3.Metadata
     f(31876,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
     f(31948,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
-    f(2972,5,3,b'm',371,4,255,b'S',0,0), // value
-    f(32002,11,4,b'm',360,4,255,b'R',31963,39), // typed_value
+    f(2972,5,3,b'm',373,4,255,b'S',0,0), // value
+    f(32002,11,4,b'm',362,4,255,b'R',31963,39), // typed_value
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
     f(22657,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32145,12,2,b'm',359,4,255,b'S',0,0), // token_bucket
+    f(32145,12,2,b'm',361,4,255,b'S',0,0), // token_bucket
     f(32157,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
@@ -3627,15 +3633,15 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(18685,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
     f(32586,14,2,b'm',231,4,255,b'S',0,0), // on_tlv_present
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(32716,25,1,b'm',361,4,255,b'R',32663,53), // enable_ja3_fingerprinting
-    f(32796,24,2,b'm',374,4,255,b'I',32741,55), // initial_read_buffer_size
-    f(32820,25,3,b'm',361,4,255,b'R',32663,53), // enable_ja4_fingerprinting
+    f(32716,25,1,b'm',363,4,255,b'R',32663,53), // enable_ja3_fingerprinting
+    f(32796,24,2,b'm',376,4,255,b'I',32741,55), // initial_read_buffer_size
+    f(32820,25,3,b'm',363,4,255,b'R',32663,53), // enable_ja4_fingerprinting
     f(32845,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(32892,21,5,b'm',374,4,255,b'S',0,0), // max_client_hello_size
+    f(32892,21,5,b'm',376,4,255,b'S',0,0), // max_client_hello_size
     // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
     f(22657,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(8737,15,2,b'm',375,4,255,b'S',0,0), // max_connections
-    f(32981,5,3,b'm',364,4,255,b'S',0,0), // delay
+    f(8737,15,2,b'm',377,4,255,b'S',0,0), // max_connections
+    f(32981,5,3,b'm',366,4,255,b'S',0,0), // delay
     f(32157,15,4,b'm',133,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.network.direct_response.v3.Config
     f(33044,8,1,b'm',100,4,255,b'S',0,0), // response
@@ -3643,194 +3649,199 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
     f(33178,10,1,b'e',36,0,255,b'S',0,0), // codec_type
     f(22657,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(33188,3,3,b'm',244,4,0,b'S',0,0), // rds
+    f(33188,3,3,b'm',245,4,0,b'S',0,0), // rds
     f(2551,12,4,b'm',200,4,0,b'S',0,0), // route_config
-    f(33191,12,5,b'm',242,2,255,b'S',0,0), // http_filters
-    f(33203,14,6,b'm',361,4,255,b'S',0,0), // add_user_agent
+    f(33191,12,5,b'm',243,2,255,b'S',0,0), // http_filters
+    f(33203,14,6,b'm',363,4,255,b'S',0,0), // add_user_agent
     f(4856,7,7,b'm',65535,4,255,b'R',33217,28), // tracing
     f(9362,21,8,b'm',111,4,255,b'S',0,0), // http_protocol_options
     f(9383,22,9,b'm',114,4,255,b'S',0,0), // http2_protocol_options
     f(33245,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(33256,13,12,b'm',364,4,255,b'S',0,0), // drain_timeout
+    f(33256,13,12,b'm',366,4,255,b'S',0,0), // drain_timeout
     f(4311,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(33269,18,14,b'm',361,4,255,b'S',0,0), // use_remote_address
-    f(33287,19,15,b'm',361,4,255,b'S',0,0), // generate_request_id
+    f(33269,18,14,b'm',363,4,255,b'S',0,0), // use_remote_address
+    f(33287,19,15,b'm',363,4,255,b'S',0,0), // generate_request_id
     f(33306,27,16,b'e',37,0,255,b'S',0,0), // forward_client_cert_details
-    f(33333,31,17,b'm',240,4,255,b'S',0,0), // set_current_client_cert_details
+    f(33333,31,17,b'm',241,4,255,b'S',0,0), // set_current_client_cert_details
     f(33364,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
     f(33382,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
     f(33473,49,20,b'b',65535,0,255,b'I',33402,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
     f(33522,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
     f(33537,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(26759,15,23,b'm',241,2,255,b'S',0,0), // upgrade_configs
-    f(33540,19,24,b'm',364,4,255,b'S',0,0), // stream_idle_timeout
-    f(33559,23,25,b'm',239,4,255,b'S',0,0), // internal_address_config
-    f(33582,21,26,b'm',364,4,255,b'S',0,0), // delayed_close_timeout
-    f(13974,15,28,b'm',364,4,255,b'S',0,0), // request_timeout
-    f(33603,22,29,b'm',374,4,255,b'S',0,0), // max_request_headers_kb
-    f(33625,14,30,b'm',361,4,255,b'S',0,0), // normalize_path
+    f(26759,15,23,b'm',242,2,255,b'S',0,0), // upgrade_configs
+    f(33540,19,24,b'm',366,4,255,b'S',0,0), // stream_idle_timeout
+    f(33559,23,25,b'm',240,4,255,b'S',0,0), // internal_address_config
+    f(33582,21,26,b'm',366,4,255,b'S',0,0), // delayed_close_timeout
+    f(13974,15,28,b'm',366,4,255,b'S',0,0), // request_timeout
+    f(33603,22,29,b'm',376,4,255,b'S',0,0), // max_request_headers_kb
+    f(33625,14,30,b'm',363,4,255,b'S',0,0), // normalize_path
     f(33677,13,31,b'm',65535,4,0,b'R',33639,38), // scoped_routes
     f(33690,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
     f(33718,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(33731,28,34,b'e',39,0,255,b'S',0,0), // server_header_transformation
+    f(33731,28,34,b'e',40,0,255,b'S',0,0), // server_header_transformation
     f(9802,28,35,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
-    f(33759,20,36,b'm',245,4,255,b'S',0,0), // request_id_extension
+    f(33759,20,36,b'm',246,4,255,b'S',0,0), // request_id_extension
     f(33779,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(33812,18,38,b'm',243,4,255,b'S',0,0), // local_reply_config
+    f(33812,18,38,b'm',244,4,255,b'S',0,0), // local_reply_config
     f(33830,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(33934,36,40,b'm',361,4,255,b'I',33854,80), // stream_error_on_invalid_http_message
-    f(33970,23,41,b'm',364,4,255,b'S',0,0), // request_headers_timeout
+    f(33934,36,40,b'm',363,4,255,b'I',33854,80), // stream_error_on_invalid_http_message
+    f(33970,23,41,b'm',366,4,255,b'S',0,0), // request_headers_timeout
     f(33993,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
     f(34048,26,43,b'm',65535,4,255,b'R',34012,36), // path_normalization_options
     f(34097,22,44,b'm',65535,4,255,b'R',34074,23), // http3_protocol_options
-    f(34119,32,45,b'e',38,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(34119,32,45,b'e',39,0,255,b'S',0,0), // path_with_escaped_slashes_action
     f(34151,32,46,b'm',148,2,255,b'S',0,0), // original_ip_detection_extensions
     f(34183,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
     f(34206,28,48,b'm',136,4,255,b'S',0,0), // scheme_header_transformation
     f(34234,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
     f(34253,30,50,b'm',148,4,255,b'R',0,0), // typed_header_validation_config
     f(34283,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(34339,32,52,b'm',148,2,255,b'R',34306,33), // early_header_mutation_extensions
-    f(34371,35,53,b'm',361,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(34438,25,54,b'm',364,4,255,b'I',34406,32), // access_log_flush_interval
-    f(34463,31,55,b'b',65535,0,255,b'I',34406,32), // flush_access_log_on_new_request
-    f(34494,18,56,b'm',238,4,255,b'I',34406,32), // access_log_options
-    f(34512,21,57,b'b',65535,0,255,b'S',0,0), // append_local_overload
-    f(34583,34,58,b'b',65535,0,255,b'I',34533,50), // http1_safe_max_connection_duration
-    f(34617,20,59,b'm',364,4,255,b'S',0,0), // stream_flush_timeout
-    f(34637,27,60,b'm',381,4,255,b'R',0,0), // forward_client_cert_matcher
-    f(34664,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(34684,20,62,b'm',357,4,255,b'S',0,0), // drain_timeout_jitter
+    f(34306,32,52,b'm',148,2,255,b'S',0,0), // early_header_mutation_extensions
+    f(34338,35,53,b'm',363,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(34405,25,54,b'm',366,4,255,b'I',34373,32), // access_log_flush_interval
+    f(34430,31,55,b'b',65535,0,255,b'I',34373,32), // flush_access_log_on_new_request
+    f(34461,18,56,b'm',239,4,255,b'I',34373,32), // access_log_options
+    f(34479,21,57,b'b',65535,0,255,b'S',0,0), // append_local_overload
+    f(34550,34,58,b'b',65535,0,255,b'I',34500,50), // http1_safe_max_connection_duration
+    f(34584,20,59,b'm',366,4,255,b'S',0,0), // stream_flush_timeout
+    f(34604,27,60,b'm',383,4,255,b'S',0,0), // forward_client_cert_matcher
+    f(34631,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(34651,20,62,b'm',359,4,255,b'S',0,0), // drain_timeout_jitter
+    // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
+    f(33306,27,1,b'e',37,0,255,b'S',0,0), // forward_client_cert_details
+    f(33333,31,2,b'm',241,4,255,b'S',0,0), // set_current_client_cert_details
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(34438,25,1,b'm',364,4,255,b'I',6831,36), // access_log_flush_interval
-    f(34463,31,2,b'b',65535,0,255,b'I',6831,36), // flush_access_log_on_new_request
-    f(34805,44,3,b'b',65535,0,255,b'I',6831,36), // flush_log_on_tunnel_successfully_established
+    f(34405,25,1,b'm',366,4,255,b'I',6831,36), // access_log_flush_interval
+    f(34430,31,2,b'b',65535,0,255,b'I',6831,36), // flush_access_log_on_new_request
+    f(34877,44,3,b'b',65535,0,255,b'I',6831,36), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(34952,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
-    f(34964,11,2,b'm',97,2,255,b'S',0,0), // cidr_ranges
+    f(35024,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
+    f(35036,11,2,b'm',97,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(35084,7,1,b'm',361,4,255,b'S',0,0), // subject
-    f(35091,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(35156,7,1,b'm',363,4,255,b'S',0,0), // subject
+    f(35163,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(35095,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(30167,6,7,b'e',65535,0,255,b'R',0,0), // format
-    f(35100,6,8,b'b',65535,0,255,b'R',0,0), // issuer
+    f(35167,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(30167,6,7,b'e',38,0,255,b'S',0,0), // format
+    f(35172,6,8,b'b',65535,0,255,b'S',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
     f(28356,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(3548,7,2,b'm',242,2,255,b'R',35201,61), // filters
-    f(28368,7,3,b'm',361,4,255,b'S',0,0), // enabled
+    f(3548,7,2,b'm',243,2,255,b'R',35273,61), // filters
+    f(28368,7,3,b'm',363,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,4,b'm',360,4,0,b'S',0,0), // typed_config
+    f(3148,12,4,b'm',362,4,0,b'S',0,0), // typed_config
     f(21448,16,5,b'm',65535,4,0,b'R',21405,43), // config_discovery
     f(25028,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
     f(15133,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    f(35408,7,1,b'm',246,2,255,b'S',0,0), // mappers
+    f(35480,7,1,b'm',247,2,255,b'S',0,0), // mappers
     f(24983,11,2,b'm',144,4,255,b'S',0,0), // body_format
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(35478,13,1,b'm',98,4,255,b'S',0,0), // config_source
-    f(35491,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(35550,13,1,b'm',98,4,255,b'S',0,0), // config_source
+    f(35563,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    f(3148,12,1,b'm',360,4,255,b'S',0,0), // typed_config
+    f(3148,12,1,b'm',362,4,255,b'S',0,0), // typed_config
     // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
     f(3142,6,1,b'm',34,4,255,b'S',0,0), // filter
-    f(35660,11,2,b'm',374,4,255,b'S',0,0), // status_code
+    f(35732,11,2,b'm',376,4,255,b'S',0,0), // status_code
     f(24979,4,3,b'm',100,4,255,b'S',0,0), // body
-    f(35671,20,4,b'm',144,4,255,b'S',0,0), // body_format_override
-    f(35691,14,5,b'm',109,2,255,b'S',0,0), // headers_to_add
+    f(35743,20,4,b'm',144,4,255,b'S',0,0), // body_format_override
+    f(35763,14,5,b'm',109,2,255,b'S',0,0), // headers_to_add
     // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
     f(22657,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32145,12,2,b'm',359,4,255,b'S',0,0), // token_bucket
+    f(32145,12,2,b'm',361,4,255,b'S',0,0), // token_bucket
     f(32157,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
-    f(35771,9,4,b's',65535,0,255,b'S',0,0), // share_key
+    f(35843,9,4,b's',65535,0,255,b'S',0,0), // share_key
     // envoy.extensions.filters.network.set_filter_state.v3.Config
-    f(35839,17,1,b'm',218,2,255,b'S',0,0), // on_new_connection
-    f(35856,27,2,b'm',218,2,255,b'S',0,0), // on_downstream_tls_handshake
-    f(35883,18,3,b'm',218,2,255,b'S',0,0), // on_downstream_data
+    f(35911,17,1,b'm',218,2,255,b'S',0,0), // on_new_connection
+    f(35928,27,2,b'm',218,2,255,b'S',0,0), // on_downstream_tls_handshake
+    f(35955,18,3,b'm',218,2,255,b'S',0,0), // on_downstream_data
     // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
     f(22657,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(36013,23,3,b'm',364,4,255,b'I',21136,34), // downstream_idle_timeout
-    f(36036,21,4,b'm',364,4,255,b'I',21136,34), // upstream_idle_timeout
+    f(36085,23,3,b'm',366,4,255,b'I',21136,34), // downstream_idle_timeout
+    f(36108,21,4,b'm',366,4,255,b'I',21136,34), // upstream_idle_timeout
     f(4311,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(36057,20,7,b'm',374,4,255,b'S',0,0), // max_connect_attempts
-    f(17588,12,8,b'm',364,4,255,b'S',0,0), // idle_timeout
+    f(36129,20,7,b'm',376,4,255,b'S',0,0), // max_connect_attempts
+    f(17588,12,8,b'm',366,4,255,b'S',0,0), // idle_timeout
     f(26309,14,9,b'm',119,4,255,b'I',26250,59), // metadata_match
-    f(26233,17,10,b'm',253,4,0,b'S',0,0), // weighted_clusters
-    f(26608,11,11,b'm',351,2,255,b'I',36077,78), // hash_policy
-    f(36155,16,12,b'm',252,4,255,b'S',0,0), // tunneling_config
-    f(36171,34,13,b'm',364,4,255,b'S',0,0), // max_downstream_connection_duration
-    f(36304,9,14,b'm',65535,4,255,b'R',36205,99), // on_demand
-    f(34438,25,15,b'm',364,4,255,b'S',0,0), // access_log_flush_interval
-    f(36313,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(34494,18,17,b'm',251,4,255,b'S',0,0), // access_log_options
-    f(36342,15,18,b'm',94,4,255,b'S',0,0), // backoff_options
-    f(36444,19,19,b'm',146,2,255,b'R',36357,87), // proxy_protocol_tlvs
-    f(36463,52,20,b'm',357,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(36515,21,21,b'e',40,0,255,b'S',0,0), // upstream_connect_mode
-    f(36536,20,22,b'm',374,4,255,b'S',0,0), // max_early_data_bytes
-    f(36600,31,23,b'e',65535,0,255,b'R',36556,44), // proxy_protocol_tlv_merge_policy
-    f(36631,17,24,b'm',361,4,255,b'S',0,0), // check_drain_close
+    f(26233,17,10,b'm',254,4,0,b'S',0,0), // weighted_clusters
+    f(26608,11,11,b'm',353,2,255,b'I',36149,78), // hash_policy
+    f(36227,16,12,b'm',253,4,255,b'S',0,0), // tunneling_config
+    f(36243,34,13,b'm',366,4,255,b'S',0,0), // max_downstream_connection_duration
+    f(36376,9,14,b'm',65535,4,255,b'R',36277,99), // on_demand
+    f(34405,25,15,b'm',366,4,255,b'S',0,0), // access_log_flush_interval
+    f(36385,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(34461,18,17,b'm',252,4,255,b'S',0,0), // access_log_options
+    f(36414,15,18,b'm',94,4,255,b'S',0,0), // backoff_options
+    f(36516,19,19,b'm',146,2,255,b'R',36429,87), // proxy_protocol_tlvs
+    f(36535,52,20,b'm',359,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(36587,21,21,b'e',41,0,255,b'S',0,0), // upstream_connect_mode
+    f(36608,20,22,b'm',376,4,255,b'S',0,0), // max_early_data_bytes
+    f(36672,31,23,b'e',65535,0,255,b'R',36628,44), // proxy_protocol_tlv_merge_policy
+    f(36703,17,24,b'm',363,4,255,b'S',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(34438,25,1,b'm',364,4,255,b'S',0,0), // access_log_flush_interval
-    f(36313,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(36722,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
+    f(34405,25,1,b'm',366,4,255,b'S',0,0), // access_log_flush_interval
+    f(36385,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(36794,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
     f(2003,8,1,b's',65535,0,255,b'S',0,0), // hostname
-    f(36817,8,2,b'b',65535,0,255,b'S',0,0), // use_post
-    f(35691,14,3,b'm',109,2,255,b'S',0,0), // headers_to_add
-    f(36825,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
-    f(36851,9,5,b's',65535,0,255,b'S',0,0), // post_path
-    f(36860,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
-    f(33759,20,7,b'm',245,4,255,b'S',0,0), // request_id_extension
-    f(36887,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
-    f(36904,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
-    f(19812,10,10,b'm',148,2,255,b'R',36927,76), // formatters
+    f(36889,8,2,b'b',65535,0,255,b'S',0,0), // use_post
+    f(35763,14,3,b'm',109,2,255,b'S',0,0), // headers_to_add
+    f(36897,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
+    f(36923,9,5,b's',65535,0,255,b'S',0,0), // post_path
+    f(36932,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
+    f(33759,20,7,b'm',246,4,255,b'S',0,0), // request_id_extension
+    f(36959,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
+    f(36976,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
+    f(19812,10,10,b'm',148,2,255,b'R',36999,76), // formatters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    f(7225,8,1,b'm',254,2,255,b'S',0,0), // clusters
+    f(7225,8,1,b'm',255,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
     f(26309,14,3,b'm',119,4,255,b'I',26250,59), // metadata_match
     // envoy.extensions.formatter.metadata.v3.Metadata
     // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
+    // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
+    f(30777,9,1,b'm',89,2,255,b'S',0,0), // mutations
     // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
     f(27999,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(37346,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
-    f(37387,18,3,b'm',354,4,255,b'S',0,0), // reject_with_status
+    f(37495,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
+    f(37536,18,3,b'm',356,4,255,b'S',0,0), // reject_with_status
     // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
     f(33382,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(37465,17,2,b'm',259,4,255,b'S',0,0), // xff_trusted_cidrs
-    f(33522,15,3,b'm',361,4,255,b'S',0,0), // skip_xff_append
+    f(37614,17,2,b'm',261,4,255,b'S',0,0), // xff_trusted_cidrs
+    f(33522,15,3,b'm',363,4,255,b'S',0,0), // skip_xff_append
     // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    f(37548,5,1,b'm',97,2,255,b'S',0,0), // cidrs
+    f(37697,5,1,b'm',97,2,255,b'S',0,0), // cidrs
     // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    f(11257,20,1,b'm',263,4,0,b'S',0,0), // zone_aware_lb_config
-    f(11277,27,2,b'm',262,4,0,b'S',0,0), // locality_weighted_lb_config
+    f(11257,20,1,b'm',265,4,0,b'S',0,0), // zone_aware_lb_config
+    f(11277,27,2,b'm',264,4,0,b'S',0,0), // locality_weighted_lb_config
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    f(12068,15,1,b'm',357,4,255,b'I',11963,105), // routing_enabled
-    f(12083,16,2,b'm',375,4,255,b'I',11963,105), // min_cluster_size
+    f(12068,15,1,b'm',359,4,255,b'I',11963,105), // routing_enabled
+    f(12083,16,2,b'm',377,4,255,b'I',11963,105), // min_cluster_size
     f(12099,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
-    f(37913,29,4,b'b',65535,0,255,b'R',37873,40), // force_locality_direct_routing
-    f(37942,16,5,b'm',65535,4,255,b'R',37873,40), // force_local_zone
-    f(37958,14,6,b'e',65535,0,255,b'R',37873,40), // locality_basis
+    f(38062,29,4,b'b',65535,0,255,b'R',38022,40), // force_locality_direct_routing
+    f(38091,16,5,b'm',65535,4,255,b'R',38022,40), // force_local_zone
+    f(38107,14,6,b'e',65535,0,255,b'R',38022,40), // locality_basis
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    f(12291,12,1,b'm',374,4,255,b'S',0,0), // choice_count
+    f(12291,12,1,b'm',376,4,255,b'S',0,0), // choice_count
     f(12303,19,2,b'm',132,4,255,b'S',0,0), // active_request_bias
     f(12386,17,3,b'm',65535,4,255,b'R',12322,64), // slow_start_config
-    f(38042,18,4,b'm',261,4,255,b'S',0,0), // locality_lb_config
-    f(38060,16,5,b'm',361,4,255,b'S',0,0), // enable_full_scan
-    f(38076,16,6,b'e',41,0,255,b'S',0,0), // selection_method
+    f(38191,18,4,b'm',263,4,255,b'S',0,0), // locality_lb_config
+    f(38209,16,5,b'm',363,4,255,b'S',0,0), // enable_full_scan
+    f(38225,16,6,b'e',42,0,255,b'S',0,0), // selection_method
     // envoy.extensions.load_balancing_policies.random.v3.Random
-    f(38042,18,1,b'm',261,4,255,b'S',0,0), // locality_lb_config
+    f(38191,18,1,b'm',263,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
     f(12386,17,1,b'm',65535,4,255,b'R',12322,64), // slow_start_config
-    f(38042,18,2,b'm',261,4,255,b'S',0,0), // locality_lb_config
+    f(38191,18,2,b'm',263,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
@@ -3843,165 +3854,165 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
     // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
     // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    f(34964,11,1,b'm',97,2,255,b'S',0,0), // cidr_ranges
-    f(22657,11,2,b's',65535,0,255,b'I',38954,84), // stat_prefix
+    f(35036,11,1,b'm',97,2,255,b'S',0,0), // cidr_ranges
+    f(22657,11,2,b's',65535,0,255,b'I',39103,84), // stat_prefix
     // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
     f(14937,9,1,b'm',91,2,255,b'S',0,0), // resolvers
     f(14946,20,2,b'm',102,4,255,b'S',0,0), // dns_resolver_options
-    f(39107,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
-    f(39132,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
-    f(39195,15,5,b'm',374,4,255,b'I',39158,37), // udp_max_queries
-    f(39210,21,6,b'm',375,4,255,b'S',0,0), // query_timeout_seconds
-    f(39231,11,7,b'm',374,4,255,b'S',0,0), // query_tries
-    f(39242,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
-    f(39260,22,9,b'm',374,4,255,b'S',0,0), // edns0_max_payload_size
-    f(39282,24,10,b'm',364,4,255,b'I',39158,37), // max_udp_channel_duration
-    f(39306,25,11,b'b',65535,0,255,b'I',39158,37), // reinit_channel_on_timeout
-    f(39397,14,12,b'm',374,4,255,b'I',39331,66), // qcache_max_ttl
+    f(39256,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
+    f(39281,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
+    f(39344,15,5,b'm',376,4,255,b'I',39307,37), // udp_max_queries
+    f(39359,21,6,b'm',377,4,255,b'S',0,0), // query_timeout_seconds
+    f(39380,11,7,b'm',376,4,255,b'S',0,0), // query_tries
+    f(39391,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
+    f(39409,22,9,b'm',376,4,255,b'S',0,0), // edns0_max_payload_size
+    f(39431,24,10,b'm',366,4,255,b'I',39307,37), // max_udp_channel_duration
+    f(39455,25,11,b'b',65535,0,255,b'I',39307,37), // reinit_channel_on_timeout
+    f(39546,14,12,b'm',376,4,255,b'I',39480,66), // qcache_max_ttl
     // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    f(18796,11,1,b'm',374,4,255,b'S',0,0), // num_retries
-    f(39523,20,2,b'm',374,4,255,b'I',39492,31), // num_resolver_threads
+    f(18796,11,1,b'm',376,4,255,b'S',0,0), // num_retries
+    f(39672,20,2,b'm',376,4,255,b'I',39641,31), // num_resolver_threads
     // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
     f(14937,9,1,b'm',91,2,255,b'S',0,0), // resolvers
-    f(39695,12,2,b'm',65535,4,255,b'R',39616,79), // dns_over_tls
-    f(39788,14,3,b'm',65535,4,255,b'R',39707,81), // dns_over_https
-    f(39854,13,4,b'b',65535,0,255,b'R',39802,52), // enable_dnssec
-    f(39867,10,5,b'm',374,4,255,b'I',39331,66), // cache_size
-    f(39523,20,6,b'm',374,4,255,b'I',39492,31), // num_resolver_threads
-    f(39877,17,7,b'm',361,4,255,b'S',0,0), // use_system_config
-    f(39894,13,8,b'm',364,4,255,b'S',0,0), // query_timeout
-    f(39231,11,9,b'm',374,4,255,b'S',0,0), // query_tries
+    f(39844,12,2,b'm',65535,4,255,b'R',39765,79), // dns_over_tls
+    f(39937,14,3,b'm',65535,4,255,b'R',39856,81), // dns_over_https
+    f(40003,13,4,b'b',65535,0,255,b'R',39951,52), // enable_dnssec
+    f(40016,10,5,b'm',376,4,255,b'I',39480,66), // cache_size
+    f(39672,20,6,b'm',376,4,255,b'I',39641,31), // num_resolver_threads
+    f(40026,17,7,b'm',363,4,255,b'S',0,0), // use_system_config
+    f(40043,13,8,b'm',366,4,255,b'S',0,0), // query_timeout
+    f(39380,11,9,b'm',376,4,255,b'S',0,0), // query_tries
     // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    f(39973,13,1,b's',65535,0,255,b'S',0,0), // path_template
+    f(40122,13,1,b's',65535,0,255,b'S',0,0), // path_template
     // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    f(40056,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
+    f(40205,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
     // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    f(40132,17,1,b'm',361,4,255,b'S',0,0), // pack_trace_reason
-    f(40208,33,2,b'm',361,4,255,b'I',40149,59), // use_request_id_for_trace_sampling
+    f(40281,17,1,b'm',363,4,255,b'S',0,0), // pack_trace_reason
+    f(40357,33,2,b'm',363,4,255,b'I',40298,59), // use_request_id_for_trace_sampling
     // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    f(40311,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
+    f(40460,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
     // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    f(40415,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
+    f(40564,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
     // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    f(40512,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
-    f(40554,27,2,b'm',65535,4,255,b'R',40531,23), // max_heap_size_bytes_runtime
+    f(40661,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
+    f(40703,27,2,b'm',65535,4,255,b'R',40680,23), // max_heap_size_bytes_runtime
     // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
     f(14827,8,1,b's',65535,0,255,b'S',0,0), // filename
     // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
     f(7822,6,1,b'm',126,4,255,b'S',0,0), // config
     f(9697,16,2,b'm',147,4,255,b'S',0,0), // transport_socket
-    f(40826,25,3,b'b',65535,0,255,b'I',40742,84), // allow_unspecified_address
-    f(40915,15,4,b'b',65535,0,255,b'I',40851,64), // tlv_as_pool_key
+    f(40975,25,3,b'b',65535,0,255,b'I',40891,84), // allow_unspecified_address
+    f(41064,15,4,b'b',65535,0,255,b'I',41000,64), // tlv_as_pool_key
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(41058,10,1,b'm',100,4,255,b'S',0,0), // trusted_ca
-    f(41068,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(41091,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
-    f(41180,36,6,b'm',361,4,255,b'R',41114,66), // require_signed_certificate_timestamp
-    f(41216,3,7,b'm',100,4,255,b'S',0,0), // crl
-    f(41219,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
-    f(41244,23,9,b'm',334,2,255,b'S',0,0), // match_subject_alt_names
-    f(41267,24,10,b'e',42,0,255,b'S',0,0), // trust_chain_verification
+    f(41207,10,1,b'm',100,4,255,b'S',0,0), // trusted_ca
+    f(41217,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(41240,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
+    f(41329,36,6,b'm',363,4,255,b'R',41263,66), // require_signed_certificate_timestamp
+    f(41365,3,7,b'm',100,4,255,b'S',0,0), // crl
+    f(41368,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
+    f(41393,23,9,b'm',336,2,255,b'S',0,0), // match_subject_alt_names
+    f(41416,24,10,b'e',43,0,255,b'S',0,0), // trust_chain_verification
     f(14880,17,11,b'm',150,4,255,b'S',0,0), // watched_directory
-    f(41291,23,12,b'm',148,4,255,b'S',0,0), // custom_validator_config
-    f(41372,32,13,b'm',65535,4,255,b'R',41314,58), // ca_certificate_provider_instance
-    f(41404,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
-    f(41429,29,15,b'm',298,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(41458,16,16,b'm',374,4,255,b'S',0,0), // max_verify_depth
-    f(41590,17,17,b'm',65535,4,255,b'R',41474,116), // system_root_certs
-    f(41607,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
+    f(41440,23,12,b'm',148,4,255,b'S',0,0), // custom_validator_config
+    f(41521,32,13,b'm',65535,4,255,b'R',41463,58), // ca_certificate_provider_instance
+    f(41553,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
+    f(41578,29,15,b'm',300,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(41607,16,16,b'm',376,4,255,b'S',0,0), // max_verify_depth
+    f(41739,17,17,b'm',65535,4,255,b'R',41623,116), // system_root_certs
+    f(41756,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(41688,10,1,b'm',301,4,255,b'S',0,0), // tls_params
-    f(41698,16,2,b'm',299,2,255,b'S',0,0), // tls_certificates
-    f(41714,18,3,b'm',290,4,0,b'S',0,0), // validation_context
-    f(41732,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(41746,34,6,b'm',296,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(41780,36,7,b'm',296,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(41816,27,8,b'm',292,4,0,b'S',0,0), // combined_validation_context
-    f(41937,36,9,b'm',65535,4,255,b'R',41843,94), // tls_certificate_certificate_provider
-    f(42071,39,10,b'm',65535,4,0,b'R',41973,98), // validation_context_certificate_provider
-    f(42110,45,11,b'm',65535,4,255,b'R',41843,94), // tls_certificate_certificate_provider_instance
-    f(42155,48,12,b'm',65535,4,0,b'R',41973,98), // validation_context_certificate_provider_instance
-    f(42297,17,13,b'm',148,4,255,b'R',42203,94), // custom_handshaker
-    f(42314,33,14,b'm',65535,4,255,b'R',41843,94), // tls_certificate_provider_instance
-    f(42347,7,15,b'm',300,4,255,b'S',0,0), // key_log
-    f(42487,31,16,b'm',148,4,255,b'R',42354,133), // custom_tls_certificate_selector
+    f(41837,10,1,b'm',303,4,255,b'S',0,0), // tls_params
+    f(41847,16,2,b'm',301,2,255,b'S',0,0), // tls_certificates
+    f(41863,18,3,b'm',292,4,0,b'S',0,0), // validation_context
+    f(41881,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(41895,34,6,b'm',298,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(41929,36,7,b'm',298,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(41965,27,8,b'm',294,4,0,b'S',0,0), // combined_validation_context
+    f(42086,36,9,b'm',65535,4,255,b'R',41992,94), // tls_certificate_certificate_provider
+    f(42220,39,10,b'm',65535,4,0,b'R',42122,98), // validation_context_certificate_provider
+    f(42259,45,11,b'm',65535,4,255,b'R',41992,94), // tls_certificate_certificate_provider_instance
+    f(42304,48,12,b'm',65535,4,0,b'R',42122,98), // validation_context_certificate_provider_instance
+    f(42446,17,13,b'm',148,4,255,b'R',42352,94), // custom_handshaker
+    f(42463,33,14,b'm',65535,4,255,b'R',41992,94), // tls_certificate_provider_instance
+    f(42496,7,15,b'm',302,4,255,b'S',0,0), // key_log
+    f(42636,31,16,b'm',148,4,255,b'R',42503,133), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(42613,26,1,b'm',290,4,255,b'S',0,0), // default_validation_context
-    f(41780,36,2,b'm',296,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(42071,39,3,b'm',65535,4,255,b'R',42639,76), // validation_context_certificate_provider
-    f(42155,48,4,b'm',65535,4,255,b'R',42639,76), // validation_context_certificate_provider_instance
+    f(42762,26,1,b'm',292,4,255,b'S',0,0), // default_validation_context
+    f(41929,36,2,b'm',298,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(42220,39,3,b'm',65535,4,255,b'R',42788,76), // validation_context_certificate_provider
+    f(42304,48,4,b'm',65535,4,255,b'R',42788,76), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(42777,18,1,b'm',291,4,255,b'S',0,0), // common_tls_context
-    f(42795,26,2,b'm',361,4,255,b'S',0,0), // require_client_certificate
-    f(42908,11,3,b'm',361,4,255,b'R',42821,87), // require_sni
-    f(42919,19,4,b'm',302,4,0,b'S',0,0), // session_ticket_keys
-    f(42938,37,5,b'm',296,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
-    f(42975,15,6,b'm',364,4,255,b'S',0,0), // session_timeout
-    f(42990,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(43026,18,8,b'e',43,0,255,b'S',0,0), // ocsp_staple_policy
-    f(43044,31,9,b'm',361,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
-    f(43075,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(43110,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
+    f(42926,18,1,b'm',293,4,255,b'S',0,0), // common_tls_context
+    f(42944,26,2,b'm',363,4,255,b'S',0,0), // require_client_certificate
+    f(43057,11,3,b'm',363,4,255,b'R',42970,87), // require_sni
+    f(43068,19,4,b'm',304,4,0,b'S',0,0), // session_ticket_keys
+    f(43087,37,5,b'm',298,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
+    f(43124,15,6,b'm',366,4,255,b'S',0,0), // session_timeout
+    f(43139,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(43175,18,8,b'e',44,0,255,b'S',0,0), // ocsp_staple_policy
+    f(43193,31,9,b'm',363,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
+    f(43224,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(43259,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    f(43198,13,1,b'm',295,2,255,b'S',0,0), // trust_domains
-    f(43211,13,2,b'm',100,4,255,b'S',0,0), // trust_bundles
+    f(43347,13,1,b'm',297,2,255,b'S',0,0), // trust_domains
+    f(43360,13,2,b'm',100,4,255,b'S',0,0), // trust_bundles
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43303,12,2,b'm',100,4,255,b'S',0,0), // trust_bundle
-    f(43380,21,3,b's',65535,0,255,b'R',43315,65), // workload_trust_domain
+    f(43452,12,2,b'm',100,4,255,b'S',0,0), // trust_bundle
+    f(43529,21,3,b's',65535,0,255,b'R',43464,65), // workload_trust_domain
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43458,10,2,b'm',98,4,255,b'S',0,0), // sds_config
+    f(43607,10,2,b'm',98,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43516,15,2,b'm',299,4,0,b'S',0,0), // tls_certificate
-    f(42919,19,3,b'm',302,4,0,b'S',0,0), // session_ticket_keys
-    f(41714,18,4,b'm',290,4,0,b'S',0,0), // validation_context
-    f(43581,14,5,b'm',65535,4,0,b'R',43531,50), // generic_secret
+    f(43665,15,2,b'm',301,4,0,b'S',0,0), // tls_certificate
+    f(43068,19,3,b'm',304,4,0,b'S',0,0), // session_ticket_keys
+    f(41863,18,4,b'm',292,4,0,b'S',0,0), // validation_context
+    f(43730,14,5,b'm',65535,4,0,b'R',43680,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(43658,8,1,b'e',44,0,255,b'S',0,0), // san_type
-    f(29674,7,2,b'm',334,4,255,b'S',0,0), // matcher
-    f(43666,3,3,b's',65535,0,255,b'S',0,0), // oid
+    f(43807,8,1,b'e',45,0,255,b'S',0,0), // san_type
+    f(29674,7,2,b'm',336,4,255,b'S',0,0), // matcher
+    f(43815,3,3,b's',65535,0,255,b'S',0,0), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(43725,17,1,b'm',100,4,255,b'S',0,0), // certificate_chain
-    f(43742,11,2,b'm',100,12,255,b'S',0,0), // private_key
-    f(43868,8,3,b'm',100,12,255,b'R',43753,115), // password
-    f(43876,11,4,b'm',100,4,255,b'S',0,0), // ocsp_staple
-    f(43978,28,5,b'm',100,2,255,b'R',43887,91), // signed_certificate_timestamp
-    f(44076,20,6,b'm',65535,4,255,b'R',44006,70), // private_key_provider
+    f(43874,17,1,b'm',100,4,255,b'S',0,0), // certificate_chain
+    f(43891,11,2,b'm',100,12,255,b'S',0,0), // private_key
+    f(44017,8,3,b'm',100,12,255,b'R',43902,115), // password
+    f(44025,11,4,b'm',100,4,255,b'S',0,0), // ocsp_staple
+    f(44127,28,5,b'm',100,2,255,b'R',44036,91), // signed_certificate_timestamp
+    f(44225,20,6,b'm',65535,4,255,b'R',44155,70), // private_key_provider
     f(14880,17,7,b'm',150,4,255,b'S',0,0), // watched_directory
-    f(44171,6,8,b'm',100,12,255,b'R',44096,75), // pkcs12
-    f(41688,10,9,b'm',301,4,255,b'R',44177,118), // tls_params
+    f(44320,6,8,b'm',100,12,255,b'R',44245,75), // pkcs12
+    f(41837,10,9,b'm',303,4,255,b'R',44326,118), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(44346,19,2,b'm',97,2,255,b'S',0,0), // local_address_range
-    f(44365,20,3,b'm',97,2,255,b'S',0,0), // remote_address_range
+    f(44495,19,2,b'm',97,2,255,b'S',0,0), // local_address_range
+    f(44514,20,3,b'm',97,2,255,b'S',0,0), // remote_address_range
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(44440,28,1,b'e',45,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(44468,28,2,b'e',45,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(44496,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(44509,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(44520,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
-    f(44651,19,6,b'e',65535,2,255,b'R',44540,111), // compliance_policies
+    f(44589,28,1,b'e',46,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(44617,28,2,b'e',46,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(44645,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(44658,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(44669,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
+    f(44800,19,6,b'e',65535,2,255,b'R',44689,111), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    f(44732,4,1,b'm',100,10,255,b'S',0,0), // keys
+    f(44881,4,1,b'm',100,10,255,b'S',0,0), // keys
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(42777,18,1,b'm',291,4,255,b'S',0,0), // common_tls_context
-    f(44796,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(44884,19,3,b'b',65535,0,255,b'R',44799,85), // allow_renegotiation
-    f(44903,16,4,b'm',374,4,255,b'S',0,0), // max_session_keys
-    f(45009,21,5,b'm',361,4,255,b'I',44919,90), // enforce_rsa_key_usage
-    f(45030,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(45043,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(42926,18,1,b'm',293,4,255,b'S',0,0), // common_tls_context
+    f(44945,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(45033,19,3,b'b',65535,0,255,b'R',44948,85), // allow_renegotiation
+    f(45052,16,4,b'm',376,4,255,b'S',0,0), // max_session_keys
+    f(45158,21,5,b'm',363,4,255,b'I',45068,90), // enforce_rsa_key_usage
+    f(45179,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(45192,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
     f(9802,28,1,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
     f(10427,30,2,b'm',149,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(45120,20,3,b'm',306,4,0,b'S',0,0), // explicit_http_config
-    f(45140,30,4,b'm',307,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(45170,11,5,b'm',305,4,0,b'S',0,0), // auto_config
-    f(33191,12,6,b'm',242,2,255,b'R',45181,82), // http_filters
-    f(45263,24,7,b'm',148,4,255,b'R',0,0), // header_validation_config
+    f(45269,20,3,b'm',308,4,0,b'S',0,0), // explicit_http_config
+    f(45289,30,4,b'm',309,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(45319,11,5,b'm',307,4,0,b'S',0,0), // auto_config
+    f(33191,12,6,b'm',243,2,255,b'R',45330,82), // http_filters
+    f(45412,24,7,b'm',148,4,255,b'R',0,0), // header_validation_config
     f(7479,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
     f(26954,23,9,b'm',198,2,255,b'R',0,0), // request_mirror_policies
     f(26608,11,10,b'm',191,2,255,b'R',0,0), // hash_policy
@@ -4010,7 +4021,7 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(9362,21,1,b'm',111,4,255,b'S',0,0), // http_protocol_options
     f(9383,22,2,b'm',114,4,255,b'S',0,0), // http2_protocol_options
     f(34097,22,3,b'm',65535,4,255,b'R',34074,23), // http3_protocol_options
-    f(45356,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(45505,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
     f(9362,21,1,b'm',111,4,0,b'S',0,0), // http_protocol_options
     f(9383,22,2,b'm',114,4,0,b'S',0,0), // http2_protocol_options
@@ -4021,145 +4032,145 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     f(34097,22,3,b'm',65535,4,255,b'R',34074,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
     f(2913,4,1,b'm',122,4,255,b'S',0,0), // node
-    f(45588,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(45596,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(45620,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(45646,25,5,b'm',309,1,255,b'S',0,0), // initial_resource_versions
-    f(45671,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(45685,12,7,b'm',377,4,255,b'S',0,0), // error_detail
-    f(45697,27,8,b'm',320,2,255,b'S',0,0), // resource_locators_subscribe
-    f(45724,29,9,b'm',320,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(45737,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(45745,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(45769,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(45795,25,5,b'm',311,1,255,b'S',0,0), // initial_resource_versions
+    f(45820,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(45834,12,7,b'm',379,4,255,b'S',0,0), // error_detail
+    f(45846,27,8,b'm',322,2,255,b'S',0,0), // resource_locators_subscribe
+    f(45873,29,9,b'm',322,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(45879,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(45898,9,2,b'm',317,2,255,b'S',0,0), // resources
-    f(45588,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(45907,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(45912,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(45929,13,7,b'm',99,4,255,b'S',0,0), // control_plane
-    f(45942,22,8,b'm',322,2,255,b'S',0,0), // removed_resource_names
-    f(45964,15,9,b'm',319,2,255,b'S',0,0), // resource_errors
+    f(46028,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(46047,9,2,b'm',319,2,255,b'S',0,0), // resources
+    f(45737,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(46056,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(46061,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(46078,13,7,b'm',99,4,255,b'S',0,0), // control_plane
+    f(46091,22,8,b'm',324,2,255,b'S',0,0), // removed_resource_names
+    f(46113,15,9,b'm',321,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
     f(2913,4,2,b'm',122,4,255,b'S',0,0), // node
-    f(46022,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(45588,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(45671,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(45685,12,6,b'm',377,4,255,b'S',0,0), // error_detail
-    f(46036,17,7,b'm',320,2,255,b'S',0,0), // resource_locators
+    f(46171,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(45737,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(45820,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(45834,12,6,b'm',379,4,255,b'S',0,0), // error_detail
+    f(46185,17,7,b'm',322,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(45898,9,2,b'm',360,2,255,b'S',0,0), // resources
-    f(46097,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(45588,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(45907,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(45929,13,6,b'm',99,4,255,b'S',0,0), // control_plane
-    f(45964,15,7,b'm',319,2,255,b'S',0,0), // resource_errors
+    f(46047,9,2,b'm',362,2,255,b'S',0,0), // resources
+    f(46246,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(45737,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(46056,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(46078,13,6,b'm',99,4,255,b'S',0,0), // control_plane
+    f(46113,15,7,b'm',321,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(46157,10,1,b'm',315,4,0,b'S',0,0), // constraint
-    f(46167,14,2,b'm',314,4,0,b'S',0,0), // or_constraints
-    f(46181,15,3,b'm',314,4,0,b'S',0,0), // and_constraints
-    f(46196,15,4,b'm',313,4,0,b'S',0,0), // not_constraints
+    f(46306,10,1,b'm',317,4,0,b'S',0,0), // constraint
+    f(46316,14,2,b'm',316,4,0,b'S',0,0), // or_constraints
+    f(46330,15,3,b'm',316,4,0,b'S',0,0), // and_constraints
+    f(46345,15,4,b'm',315,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(46280,11,1,b'm',313,2,255,b'S',0,0), // constraints
+    f(46429,11,1,b'm',315,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(46362,6,3,b'm',316,4,0,b'S',0,0), // exists
+    f(46511,6,3,b'm',318,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(46481,8,2,b'm',360,4,255,b'S',0,0), // resource
+    f(46630,8,2,b'm',362,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(46489,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(27875,3,6,b'm',364,4,255,b'S',0,0), // ttl
-    f(46496,13,7,b'm',318,4,255,b'S',0,0), // cache_control
-    f(46509,13,8,b'm',322,4,255,b'S',0,0), // resource_name
+    f(46638,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(27875,3,6,b'm',366,4,255,b'S',0,0), // ttl
+    f(46645,13,7,b'm',320,4,255,b'S',0,0), // cache_control
+    f(46658,13,8,b'm',324,4,255,b'S',0,0), // resource_name
     f(9747,8,9,b'm',119,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(46570,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(46719,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(46509,13,1,b'm',322,4,255,b'S',0,0), // resource_name
-    f(45685,12,2,b'm',377,4,255,b'S',0,0), // error_detail
+    f(46658,13,1,b'm',324,4,255,b'S',0,0), // resource_name
+    f(45834,12,2,b'm',379,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(18336,18,2,b'm',321,1,255,b'S',0,0), // dynamic_parameters
+    f(18336,18,2,b'm',323,1,255,b'S',0,0), // dynamic_parameters
     // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(46768,29,2,b'm',313,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(46917,29,2,b'm',315,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.type.matcher.v3.DoubleMatcher
-    f(46832,5,1,b'm',349,4,0,b'I',6831,36), // range
-    f(46837,5,2,b'd',65535,4,0,b'I',6831,36), // exact
+    f(46981,5,1,b'm',351,4,0,b'I',6831,36), // range
+    f(46986,5,2,b'd',65535,4,0,b'I',6831,36), // exact
     // envoy.type.matcher.v3.FilterStateMatcher
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(24858,12,2,b'm',334,4,0,b'S',0,0), // string_match
-    f(46927,13,3,b'm',65535,4,0,b'R',46882,45), // address_match
+    f(24858,12,2,b'm',336,4,0,b'S',0,0), // string_match
+    f(47076,13,3,b'm',65535,4,0,b'R',47031,45), // address_match
     // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
     f(27999,11,1,b's',65535,0,255,b'S',0,0), // header_name
     // envoy.type.matcher.v3.ListMatcher
-    f(47022,6,1,b'm',335,4,0,b'I',6831,36), // one_of
+    f(47171,6,1,b'm',337,4,0,b'I',6831,36), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(47067,8,1,b'm',334,2,255,b'S',0,0), // patterns
+    f(47216,8,1,b'm',336,2,255,b'S',0,0), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3142,6,1,b's',65535,0,255,b'I',6831,36), // filter
-    f(131,4,2,b'm',329,2,255,b'I',6831,36), // path
-    f(2972,5,3,b'm',335,4,255,b'I',6831,36), // value
-    f(47112,6,4,b'b',65535,0,255,b'I',6831,36), // invert
+    f(131,4,2,b'm',331,2,255,b'I',6831,36), // path
+    f(2972,5,3,b'm',337,4,255,b'I',6831,36), // value
+    f(47261,6,4,b'b',65535,0,255,b'I',6831,36), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
     f(12978,3,1,b's',65535,4,0,b'I',6831,36), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(47198,14,1,b'm',335,2,255,b'I',6831,36), // value_matchers
+    f(47347,14,1,b'm',337,2,255,b'I',6831,36), // value_matchers
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(47257,7,1,b'm',332,4,255,b'S',0,0), // pattern
-    f(47264,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(47406,7,1,b'm',334,4,255,b'S',0,0), // pattern
+    f(47413,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(47374,10,1,b'm',333,4,0,b'I',47310,64), // google_re2
+    f(47523,10,1,b'm',335,4,0,b'I',47459,64), // google_re2
     f(24085,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(47428,16,1,b'm',374,4,255,b'I',6831,36), // max_program_size
+    f(47577,16,1,b'm',376,4,255,b'I',6831,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(46837,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(46986,5,1,b's',65535,4,0,b'S',0,0), // exact
     f(28990,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(47479,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29037,10,5,b'm',332,4,0,b'S',0,0), // safe_regex
-    f(47485,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(47496,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(47556,6,8,b'm',380,4,0,b'R',47504,52), // custom
+    f(47628,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29037,10,5,b'm',334,4,0,b'S',0,0), // safe_regex
+    f(47634,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(47645,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(47705,6,8,b'm',382,4,0,b'R',47653,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(47596,10,1,b'm',336,4,0,b'I',6831,36), // null_match
-    f(47606,12,2,b'm',323,4,0,b'I',6831,36), // double_match
-    f(24858,12,3,b'm',334,4,0,b'I',6831,36), // string_match
-    f(47618,10,4,b'b',65535,4,0,b'I',6831,36), // bool_match
+    f(47745,10,1,b'm',338,4,0,b'I',6831,36), // null_match
+    f(47755,12,2,b'm',325,4,0,b'I',6831,36), // double_match
+    f(24858,12,3,b'm',336,4,0,b'I',6831,36), // string_match
+    f(47767,10,4,b'b',65535,4,0,b'I',6831,36), // bool_match
     f(25096,13,5,b'b',65535,4,0,b'I',6831,36), // present_match
-    f(47628,10,6,b'm',326,4,0,b'I',6831,36), // list_match
-    f(23417,8,7,b'm',330,4,0,b'I',6831,36), // or_match
+    f(47777,10,6,b'm',328,4,0,b'I',6831,36), // list_match
+    f(23417,8,7,b'm',332,4,0,b'I',6831,36), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
     f(12978,3,1,b's',65535,0,255,b'I',6831,36), // key
-    f(131,4,2,b'm',338,2,255,b'I',6831,36), // path
+    f(131,4,2,b'm',340,2,255,b'I',6831,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
     f(12978,3,1,b's',65535,4,0,b'I',6831,36), // key
-    f(47762,5,2,b'u',65535,4,0,b'I',6831,36), // index
+    f(47911,5,2,b'u',65535,4,0,b'I',6831,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(47802,7,1,b'm',342,4,0,b'I',6831,36), // request
-    f(25429,5,2,b'm',343,4,0,b'I',6831,36), // route
-    f(694,7,3,b'm',340,4,0,b'I',6831,36), // cluster
-    f(47809,4,4,b'm',341,4,0,b'I',6831,36), // host
+    f(47951,7,1,b'm',344,4,0,b'I',6831,36), // request
+    f(25429,5,2,b'm',345,4,0,b'I',6831,36), // route
+    f(694,7,3,b'm',342,4,0,b'I',6831,36), // cluster
+    f(47958,4,4,b'm',343,4,0,b'I',6831,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(48011,3,1,b's',65535,0,255,b'I',6831,36), // tag
-    f(48014,7,2,b'm',347,4,0,b'I',6831,36), // literal
-    f(48021,11,3,b'm',345,4,0,b'I',6831,36), // environment
-    f(48032,14,4,b'm',346,4,0,b'I',6831,36), // request_header
-    f(9747,8,5,b'm',348,4,0,b'I',6831,36), // metadata
+    f(48160,3,1,b's',65535,0,255,b'I',6831,36), // tag
+    f(48163,7,2,b'm',349,4,0,b'I',6831,36), // literal
+    f(48170,11,3,b'm',347,4,0,b'I',6831,36), // environment
+    f(48181,14,4,b'm',348,4,0,b'I',6831,36), // request_header
+    f(9747,8,5,b'm',350,4,0,b'I',6831,36), // metadata
     f(2972,5,6,b's',65535,4,0,b'I',6831,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
     f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
@@ -4170,41 +4181,41 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     // envoy.type.tracing.v3.CustomTag.Literal
     f(2972,5,1,b's',65535,0,255,b'I',6831,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(48206,4,1,b'm',339,4,255,b'I',6831,36), // kind
-    f(12594,12,2,b'm',337,4,255,b'I',6831,36), // metadata_key
+    f(48355,4,1,b'm',341,4,255,b'I',6831,36), // kind
+    f(12594,12,2,b'm',339,4,255,b'I',6831,36), // metadata_key
     f(19013,13,3,b's',65535,0,255,b'I',6831,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(48235,5,1,b'd',65535,0,255,b'I',6831,36), // start
-    f(48240,3,2,b'd',65535,0,255,b'I',6831,36), // end
+    f(48384,5,1,b'd',65535,0,255,b'I',6831,36), // start
+    f(48389,3,2,b'd',65535,0,255,b'I',6831,36), // end
     // envoy.type.v3.FractionalPercent
-    f(48274,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(48283,11,2,b'e',46,0,255,b'S',0,0), // denominator
+    f(48423,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(48432,11,2,b'e',47,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(27720,9,1,b'm',353,4,0,b'I',6831,36), // source_ip
-    f(27643,12,2,b'm',352,4,0,b'I',6831,36), // filter_state
+    f(27720,9,1,b'm',355,4,0,b'I',6831,36), // source_ip
+    f(27643,12,2,b'm',354,4,0,b'I',6831,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
     f(12978,3,1,b's',65535,0,255,b'I',6831,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(48411,4,1,b'e',47,0,255,b'S',0,0), // code
+    f(48560,4,1,b'e',48,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(48235,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(48240,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(48384,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(48389,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(48235,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(48240,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(48384,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(48389,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(48513,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(48525,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(48537,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(48662,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(48674,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(48686,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // envoy.type.v3.TokenBucket
     f(18731,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
-    f(48567,15,2,b'm',374,4,255,b'S',0,0), // tokens_per_fill
-    f(48582,13,3,b'm',364,4,255,b'S',0,0), // fill_interval
+    f(48716,15,2,b'm',376,4,255,b'S',0,0), // tokens_per_fill
+    f(48731,13,3,b'm',366,4,255,b'S',0,0), // fill_interval
     // google.protobuf.Any
-    f(45588,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(45737,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -4213,8 +4224,8 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(48716,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(48723,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(48865,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(48872,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -4223,443 +4234,447 @@ pub(crate) static FIELDS: [FieldRow; 1548] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(48852,6,1,b'm',376,2,255,b'S',0,0), // values
+    f(49001,6,1,b'm',378,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(48907,6,1,b'm',372,1,255,b'S',0,0), // fields
+    f(49056,6,1,b'm',374,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',376,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',378,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(48716,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(48723,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(48865,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(48872,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(49047,10,1,b'e',48,4,0,b'S',0,0), // null_value
-    f(49057,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(49069,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(49081,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(49091,12,5,b'm',371,4,0,b'S',0,0), // struct_value
-    f(49103,10,6,b'm',369,4,0,b'S',0,0), // list_value
+    f(49196,10,1,b'e',49,4,0,b'S',0,0), // null_value
+    f(49206,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(49218,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(49230,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(49240,12,5,b'm',373,4,0,b'S',0,0), // struct_value
+    f(49252,10,6,b'm',371,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(48411,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(49130,7,2,b's',65535,0,255,b'S',0,0), // message
-    f(3100,7,3,b'm',360,2,255,b'S',0,0), // details
+    f(48560,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(49279,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(3100,7,3,b'm',362,2,255,b'S',0,0), // details
     // xds.core.v3.ContextParams
-    f(49162,6,1,b'm',379,1,255,b'S',0,0), // params
+    f(49311,6,1,b'm',381,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // xds.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',360,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',362,4,255,b'S',0,0), // typed_config
     // xds.type.matcher.v3.Matcher
-    f(49264,12,1,b'm',382,4,0,b'S',0,0), // matcher_list
-    f(49276,12,2,b'm',387,4,0,b'S',0,0), // matcher_tree
-    f(49288,11,3,b'm',390,4,255,b'S',0,0), // on_no_match
+    f(49413,12,1,b'm',384,4,0,b'S',0,0), // matcher_list
+    f(49425,12,2,b'm',389,4,0,b'S',0,0), // matcher_tree
+    f(49437,11,3,b'm',392,4,255,b'S',0,0), // on_no_match
     // xds.type.matcher.v3.Matcher.MatcherList
-    f(49338,8,1,b'm',383,2,255,b'S',0,0), // matchers
+    f(49487,8,1,b'm',385,2,255,b'S',0,0), // matchers
     // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    f(49398,9,1,b'm',384,4,255,b'S',0,0), // predicate
-    f(49407,8,2,b'm',390,4,255,b'S',0,0), // on_match
+    f(49547,9,1,b'm',386,4,255,b'S',0,0), // predicate
+    f(49556,8,2,b'm',392,4,255,b'S',0,0), // on_match
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    f(49464,16,1,b'm',386,4,0,b'S',0,0), // single_predicate
-    f(49480,10,2,b'm',385,4,0,b'S',0,0), // or_matcher
-    f(49490,11,3,b'm',385,4,0,b'S',0,0), // and_matcher
-    f(49501,11,4,b'm',384,4,0,b'S',0,0), // not_matcher
+    f(49613,16,1,b'm',388,4,0,b'S',0,0), // single_predicate
+    f(49629,10,2,b'm',387,4,0,b'S',0,0), // or_matcher
+    f(49639,11,3,b'm',387,4,0,b'S',0,0), // and_matcher
+    f(49650,11,4,b'm',386,4,0,b'S',0,0), // not_matcher
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    f(49398,9,1,b'm',384,2,255,b'S',0,0), // predicate
+    f(49547,9,1,b'm',386,2,255,b'S',0,0), // predicate
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    f(49640,5,1,b'm',380,4,255,b'S',0,0), // input
-    f(49645,11,2,b'm',393,4,0,b'S',0,0), // value_match
-    f(49656,12,3,b'm',380,4,0,b'S',0,0), // custom_match
+    f(49789,5,1,b'm',382,4,255,b'S',0,0), // input
+    f(49794,11,2,b'm',395,4,0,b'S',0,0), // value_match
+    f(49805,12,3,b'm',382,4,0,b'S',0,0), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree
-    f(49640,5,1,b'm',380,4,255,b'S',0,0), // input
-    f(49707,15,2,b'm',388,4,0,b'S',0,0), // exact_match_map
-    f(49722,16,3,b'm',388,4,0,b'S',0,0), // prefix_match_map
-    f(49656,12,4,b'm',380,4,0,b'R',49738,55), // custom_match
+    f(49789,5,1,b'm',382,4,255,b'S',0,0), // input
+    f(49856,15,2,b'm',390,4,0,b'S',0,0), // exact_match_map
+    f(49871,16,3,b'm',390,4,0,b'S',0,0), // prefix_match_map
+    f(49805,12,4,b'm',382,4,0,b'R',49887,55), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    f(49841,3,1,b'm',389,1,255,b'S',0,0), // map
+    f(49990,3,1,b'm',391,1,255,b'S',0,0), // map
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',390,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',392,4,255,b'S',0,0), // value
     // xds.type.matcher.v3.Matcher.OnMatch
-    f(29674,7,1,b'm',381,4,0,b'S',0,0), // matcher
-    f(49936,6,2,b'm',380,4,0,b'S',0,0), // action
-    f(49980,13,3,b'b',65535,0,255,b'R',49942,38), // keep_matching
+    f(29674,7,1,b'm',383,4,0,b'S',0,0), // matcher
+    f(50085,6,2,b'm',382,4,0,b'S',0,0), // action
+    f(50129,13,3,b'b',65535,0,255,b'R',50091,38), // keep_matching
     // xds.type.matcher.v3.RegexMatcher
-    f(47374,10,1,b'm',392,4,0,b'S',0,0), // google_re2
+    f(47523,10,1,b'm',394,4,0,b'S',0,0), // google_re2
     f(24085,5,2,b's',65535,0,255,b'S',0,0), // regex
     // xds.type.matcher.v3.RegexMatcher.GoogleRE2
     // xds.type.matcher.v3.StringMatcher
-    f(46837,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(46986,5,1,b's',65535,4,0,b'S',0,0), // exact
     f(28990,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(47479,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29037,10,5,b'm',391,4,0,b'S',0,0), // safe_regex
-    f(47485,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(47496,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(47556,6,8,b'm',380,4,0,b'R',47504,52), // custom
+    f(47628,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29037,10,5,b'm',393,4,0,b'S',0,0), // safe_regex
+    f(47634,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(47645,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(47705,6,8,b'm',382,4,0,b'R',47653,52), // custom
 ];
 
-pub(crate) static ENUMS: [EnumRow; 49] = [
-    e(50100,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(50197,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(50260,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(50307,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(50366,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(50437,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(50481,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
-    e(50534,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    e(50778,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    e(50899,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(50987,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(51089,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(51176,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(51256,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(51385,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(51475,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(51610,31,80,3), // envoy.config.core.v3.ApiVersion
-    e(51645,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(51783,33,87,6), // envoy.config.core.v3.HealthStatus
-    e(51840,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(51939,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
-    e(51989,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    e(52074,36,100,2), // envoy.config.core.v3.RoutingPriority
-    e(52114,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(52163,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
-    e(52285,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
-    e(52369,37,110,3), // envoy.config.core.v3.TrafficDirection
-    e(52432,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(52524,43,116,2), // envoy.config.listener.v3.Listener.DrainType
-    e(52578,57,118,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(52702,61,123,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(52803,52,126,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(52872,37,129,15), // envoy.data.accesslog.v3.AccessLogType
-    e(53159,55,144,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    e(53214,87,150,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    e(53315,98,153,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    e(53433,91,156,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(53539,106,160,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(53710,110,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(53906,108,170,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(54051,65,173,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    e(54170,86,176,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    e(54274,93,178,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(54401,79,180,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(54522,71,183,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(54644,67,189,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(54747,47,194,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(54820,24,197,57), // envoy.type.v3.StatusCode
-    e(55638,25,254,1), // google.protobuf.NullValue
+pub(crate) static ENUMS: [EnumRow; 50] = [
+    e(50249,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(50346,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(50409,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(50456,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(50515,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(50586,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(50630,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
+    e(50683,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
+    e(50927,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
+    e(51048,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(51136,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(51238,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(51325,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(51405,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(51534,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(51624,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(51759,31,80,3), // envoy.config.core.v3.ApiVersion
+    e(51794,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(51932,33,87,6), // envoy.config.core.v3.HealthStatus
+    e(51989,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(52088,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
+    e(52138,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
+    e(52223,36,100,2), // envoy.config.core.v3.RoutingPriority
+    e(52263,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(52312,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
+    e(52434,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
+    e(52518,37,110,3), // envoy.config.core.v3.TrafficDirection
+    e(52581,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(52673,43,116,2), // envoy.config.listener.v3.Listener.DrainType
+    e(52727,57,118,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(52851,61,123,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(52952,52,126,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(53021,37,129,15), // envoy.data.accesslog.v3.AccessLogType
+    e(53308,55,144,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
+    e(53363,87,150,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(53464,98,153,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
+    e(53582,91,156,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(53688,106,160,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(53859,105,165,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
+    e(53972,110,167,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(54168,108,172,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(54313,65,175,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(54432,86,178,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
+    e(54536,93,180,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(54663,79,182,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(54784,71,185,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(54906,67,191,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(55009,47,196,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(55082,24,199,57), // envoy.type.v3.StatusCode
+    e(55900,25,256,1), // google.protobuf.NullValue
 ];
 
-pub(crate) static VALUES: [ValueRow; 255] = [
+pub(crate) static VALUES: [ValueRow; 257] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(50135,7,0), // UNKNOWN
-    v(50142,9,1), // REQUESTED
-    v(50151,14,2), // DOES_NOT_EXIST
-    v(50165,5,3), // ACKED
-    v(50170,6,4), // NACKED
-    v(50176,14,5), // RECEIVED_ERROR
-    v(50190,7,6), // TIMEOUT
+    v(50284,7,0), // UNKNOWN
+    v(50291,9,1), // REQUESTED
+    v(50300,14,2), // DOES_NOT_EXIST
+    v(50314,5,3), // ACKED
+    v(50319,6,4), // NACKED
+    v(50325,14,5), // RECEIVED_ERROR
+    v(50339,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(50244,7,0), // Gradual
-    v(50251,9,1), // Immediate
+    v(50393,7,0), // Gradual
+    v(50400,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(50303,2,0), // v4
-    v(50305,2,1), // v6
+    v(50452,2,0), // v4
+    v(50454,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(50345,5,0), // Serve
-    v(50350,8,1), // Validate
-    v(50358,8,2), // InitOnly
+    v(50494,5,0), // Serve
+    v(50499,8,1), // Validate
+    v(50507,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(50397,4,0), // LIVE
-    v(50401,8,1), // DRAINING
-    v(50409,16,2), // PRE_INITIALIZING
-    v(50425,12,3), // INITIALIZING
+    v(50546,4,0), // LIVE
+    v(50550,8,1), // DRAINING
+    v(50558,16,2), // PRE_INITIALIZING
+    v(50574,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(50469,7,0), // COUNTER
-    v(50476,5,1), // GAUGE
+    v(50618,7,0), // COUNTER
+    v(50625,5,1), // GAUGE
     // envoy.config.accesslog.v3.ComparisonFilter.Op
-    v(50526,2,0), // EQ
-    v(50528,2,1), // GE
-    v(50530,2,2), // LE
-    v(50532,2,3), // NE
+    v(50675,2,0), // EQ
+    v(50677,2,1), // GE
+    v(50679,2,2), // LE
+    v(50681,2,3), // NE
     // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    v(50583,2,0), // OK
-    v(50585,8,1), // CANCELED
-    v(50135,7,2), // UNKNOWN
-    v(50593,16,3), // INVALID_ARGUMENT
-    v(50609,17,4), // DEADLINE_EXCEEDED
-    v(50626,9,5), // NOT_FOUND
-    v(50635,14,6), // ALREADY_EXISTS
-    v(50649,17,7), // PERMISSION_DENIED
-    v(50666,18,8), // RESOURCE_EXHAUSTED
-    v(50684,19,9), // FAILED_PRECONDITION
-    v(50703,7,10), // ABORTED
-    v(50710,12,11), // OUT_OF_RANGE
-    v(50722,13,12), // UNIMPLEMENTED
-    v(50735,8,13), // INTERNAL
-    v(50743,11,14), // UNAVAILABLE
-    v(50754,9,15), // DATA_LOSS
-    v(50763,15,16), // UNAUTHENTICATED
+    v(50732,2,0), // OK
+    v(50734,8,1), // CANCELED
+    v(50284,7,2), // UNKNOWN
+    v(50742,16,3), // INVALID_ARGUMENT
+    v(50758,17,4), // DEADLINE_EXCEEDED
+    v(50775,9,5), // NOT_FOUND
+    v(50784,14,6), // ALREADY_EXISTS
+    v(50798,17,7), // PERMISSION_DENIED
+    v(50815,18,8), // RESOURCE_EXHAUSTED
+    v(50833,19,9), // FAILED_PRECONDITION
+    v(50852,7,10), // ABORTED
+    v(50859,12,11), // OUT_OF_RANGE
+    v(50871,13,12), // UNIMPLEMENTED
+    v(50884,8,13), // INTERNAL
+    v(50892,11,14), // UNAVAILABLE
+    v(50903,9,15), // DATA_LOSS
+    v(50912,15,16), // UNAUTHENTICATED
     // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    v(50839,14,0), // REQUEST_HEADER
-    v(50853,15,1), // REQUEST_TRAILER
-    v(50868,15,2), // RESPONSE_HEADER
-    v(50883,16,3), // RESPONSE_TRAILER
+    v(50988,14,0), // REQUEST_HEADER
+    v(51002,15,1), // REQUEST_TRAILER
+    v(51017,15,2), // RESPONSE_HEADER
+    v(51032,16,3), // RESPONSE_TRAILER
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(50135,7,0), // UNKNOWN
-    v(50962,4,1), // KILL
-    v(50966,9,2), // MULTIKILL
-    v(50975,8,3), // MEGAMISS
-    v(50983,4,4), // MISS
+    v(50284,7,0), // UNKNOWN
+    v(51111,4,1), // KILL
+    v(51115,9,2), // MULTIKILL
+    v(51124,8,3), // MEGAMISS
+    v(51132,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(51043,23,0), // USE_CONFIGURED_PROTOCOL
-    v(51066,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(51192,23,0), // USE_CONFIGURED_PROTOCOL
+    v(51215,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(51134,6,0), // STATIC
-    v(51140,10,1), // STRICT_DNS
-    v(51150,11,2), // LOGICAL_DNS
-    v(51161,3,3), // EDS
-    v(51164,12,4), // ORIGINAL_DST
+    v(51283,6,0), // STATIC
+    v(51289,10,1), // STRICT_DNS
+    v(51299,11,2), // LOGICAL_DNS
+    v(51310,3,3), // EDS
+    v(51313,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(51223,4,0), // AUTO
-    v(51227,7,1), // V4_ONLY
-    v(51234,7,2), // V6_ONLY
-    v(51241,12,3), // V4_PREFERRED
-    v(51253,3,4), // ALL
+    v(51372,4,0), // AUTO
+    v(51376,7,1), // V4_ONLY
+    v(51383,7,2), // V6_ONLY
+    v(51390,12,3), // V4_PREFERRED
+    v(51402,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(51296,11,0), // ROUND_ROBIN
-    v(51307,13,1), // LEAST_REQUEST
-    v(51320,9,2), // RING_HASH
-    v(51329,6,3), // RANDOM
-    v(51335,6,5), // MAGLEV
-    v(51341,16,6), // CLUSTER_PROVIDED
-    v(51357,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(51445,11,0), // ROUND_ROBIN
+    v(51456,13,1), // LEAST_REQUEST
+    v(51469,9,2), // RING_HASH
+    v(51478,6,3), // RANDOM
+    v(51484,6,5), // MAGLEV
+    v(51490,16,6), // CLUSTER_PROVIDED
+    v(51506,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(51460,7,0), // DEFAULT
-    v(51467,2,1), // V4
-    v(51469,2,2), // V6
-    v(51471,4,3), // PIPE
-    v(50735,8,4), // INTERNAL
+    v(51609,7,0), // DEFAULT
+    v(51616,2,1), // V4
+    v(51618,2,2), // V6
+    v(51620,4,3), // PIPE
+    v(50884,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(51519,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(51556,4,1), // REST
-    v(51560,4,2), // GRPC
-    v(51564,10,3), // DELTA_GRPC
-    v(51574,15,5), // AGGREGATED_GRPC
-    v(51589,21,6), // AGGREGATED_DELTA_GRPC
+    v(51668,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(51705,4,1), // REST
+    v(51709,4,2), // GRPC
+    v(51713,10,3), // DELTA_GRPC
+    v(51723,15,5), // AGGREGATED_GRPC
+    v(51738,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(51223,4,0), // AUTO
-    v(51641,2,1), // V2
-    v(51643,2,2), // V3
+    v(51372,4,0), // AUTO
+    v(51790,2,1), // V2
+    v(51792,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(51702,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(51725,13,1), // ADD_IF_ABSENT
-    v(51738,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(51764,19,3), // OVERWRITE_IF_EXISTS
+    v(51851,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(51874,13,1), // ADD_IF_ABSENT
+    v(51887,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(51913,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(50135,7,0), // UNKNOWN
-    v(51816,7,1), // HEALTHY
-    v(51823,9,2), // UNHEALTHY
-    v(50401,8,3), // DRAINING
-    v(50190,7,4), // TIMEOUT
-    v(51832,8,5), // DEGRADED
+    v(50284,7,0), // UNKNOWN
+    v(51965,7,1), // HEALTHY
+    v(51972,9,2), // UNHEALTHY
+    v(50550,8,3), // DRAINING
+    v(50339,7,4), // TIMEOUT
+    v(51981,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(51909,5,0), // ALLOW
-    v(51914,14,1), // REJECT_REQUEST
-    v(51928,11,2), // DROP_HEADER
+    v(52058,5,0), // ALLOW
+    v(52063,14,1), // REJECT_REQUEST
+    v(52077,11,2), // DROP_HEADER
     // envoy.config.core.v3.ProxyProtocolConfig.Version
-    v(51987,2,0), // V1
-    v(51641,2,1), // V2
+    v(52136,2,0), // V1
+    v(51790,2,1), // V2
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    v(52056,11,0), // INCLUDE_ALL
-    v(52067,7,1), // INCLUDE
+    v(52205,11,0), // INCLUDE_ALL
+    v(52216,7,1), // INCLUDE
     // envoy.config.core.v3.RoutingPriority
-    v(51460,7,0), // DEFAULT
-    v(52110,4,1), // HIGH
+    v(51609,7,0), // DEFAULT
+    v(52259,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(52157,3,0), // TCP
-    v(52160,3,1), // UDP
+    v(52306,3,0), // TCP
+    v(52309,3,1), // UDP
     // envoy.config.core.v3.SocketOption.SocketIpVersion
-    v(52212,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
-    v(52241,22,1), // SOCKET_IP_VERSION_IPV4
-    v(52263,22,2), // SOCKET_IP_VERSION_IPV6
+    v(52361,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
+    v(52390,22,1), // SOCKET_IP_VERSION_IPV4
+    v(52412,22,2), // SOCKET_IP_VERSION_IPV6
     // envoy.config.core.v3.SocketOption.SocketState
-    v(52330,13,0), // STATE_PREBIND
-    v(52343,11,1), // STATE_BOUND
-    v(52354,15,2), // STATE_LISTENING
+    v(52479,13,0), // STATE_PREBIND
+    v(52492,11,1), // STATE_BOUND
+    v(52503,15,2), // STATE_LISTENING
     // envoy.config.core.v3.TrafficDirection
-    v(52406,11,0), // UNSPECIFIED
-    v(52417,7,1), // INBOUND
-    v(52424,8,2), // OUTBOUND
+    v(52555,11,0), // UNSPECIFIED
+    v(52566,7,1), // INBOUND
+    v(52573,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(52494,3,0), // ANY
-    v(52497,19,1), // SAME_IP_OR_LOOPBACK
-    v(52516,8,2), // EXTERNAL
+    v(52643,3,0), // ANY
+    v(52646,19,1), // SAME_IP_OR_LOOPBACK
+    v(52665,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(51460,7,0), // DEFAULT
-    v(52567,11,1), // MODIFY_ONLY
+    v(51609,7,0), // DEFAULT
+    v(52716,11,1), // MODIFY_ONLY
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(52635,17,0), // MOVED_PERMANENTLY
-    v(52652,5,1), // FOUND
-    v(52657,9,2), // SEE_OTHER
-    v(52666,18,3), // TEMPORARY_REDIRECT
-    v(52684,18,4), // PERMANENT_REDIRECT
+    v(52784,17,0), // MOVED_PERMANENTLY
+    v(52801,5,1), // FOUND
+    v(52806,9,2), // SEE_OTHER
+    v(52815,18,3), // TEMPORARY_REDIRECT
+    v(52833,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(52763,19,0), // SERVICE_UNAVAILABLE
-    v(50626,9,1), // NOT_FOUND
-    v(52782,21,2), // INTERNAL_SERVER_ERROR
+    v(52912,19,0), // SERVICE_UNAVAILABLE
+    v(50775,9,1), // NOT_FOUND
+    v(52931,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(52855,4,0), // NONE
-    v(52859,13,1), // EXTERNAL_ONLY
-    v(51253,3,2), // ALL
+    v(53004,4,0), // NONE
+    v(53008,13,1), // EXTERNAL_ONLY
+    v(51402,3,2), // ALL
     // envoy.data.accesslog.v3.AccessLogType
-    v(52909,6,0), // NotSet
-    v(52915,20,1), // TcpUpstreamConnected
-    v(52935,11,2), // TcpPeriodic
-    v(52946,16,3), // TcpConnectionEnd
-    v(52962,15,4), // DownstreamStart
-    v(52977,18,5), // DownstreamPeriodic
-    v(52995,13,6), // DownstreamEnd
-    v(53008,17,7), // UpstreamPoolReady
-    v(53025,16,8), // UpstreamPeriodic
-    v(53041,11,9), // UpstreamEnd
-    v(53052,39,10), // DownstreamTunnelSuccessfullyEstablished
-    v(53091,26,11), // UdpTunnelUpstreamConnected
-    v(53117,11,12), // UdpPeriodic
-    v(53128,13,13), // UdpSessionEnd
-    v(53141,18,14), // TcpConnectionStart
+    v(53058,6,0), // NotSet
+    v(53064,20,1), // TcpUpstreamConnected
+    v(53084,11,2), // TcpPeriodic
+    v(53095,16,3), // TcpConnectionEnd
+    v(53111,15,4), // DownstreamStart
+    v(53126,18,5), // DownstreamPeriodic
+    v(53144,13,6), // DownstreamEnd
+    v(53157,17,7), // UpstreamPoolReady
+    v(53174,16,8), // UpstreamPeriodic
+    v(53190,11,9), // UpstreamEnd
+    v(53201,39,10), // DownstreamTunnelSuccessfullyEstablished
+    v(53240,26,11), // UdpTunnelUpstreamConnected
+    v(53266,11,12), // UdpPeriodic
+    v(53277,13,13), // UdpSessionEnd
+    v(53290,18,14), // TcpConnectionStart
     // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    v(52406,11,0), // UNSPECIFIED
-    v(51223,4,1), // AUTO
-    v(51227,7,2), // V4_ONLY
-    v(51234,7,3), // V6_ONLY
-    v(51241,12,4), // V4_PREFERRED
-    v(51253,3,5), // ALL
+    v(52555,11,0), // UNSPECIFIED
+    v(51372,4,1), // AUTO
+    v(51376,7,2), // V4_ONLY
+    v(51383,7,3), // V6_ONLY
+    v(51390,12,4), // V4_PREFERRED
+    v(51402,3,5), // ALL
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    v(52855,4,0), // NONE
-    v(53301,4,1), // ONCE
-    v(53305,10,2), // TRANSITIVE
+    v(53004,4,0), // NONE
+    v(53450,4,1), // ONCE
+    v(53454,10,2), // TRANSITIVE
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    v(52406,11,0), // UNSPECIFIED
-    v(53413,14,1), // SANITIZED_UTF8
-    v(53427,6,2), // BASE64
+    v(52555,11,0), // UNSPECIFIED
+    v(53562,14,1), // SANITIZED_UTF8
+    v(53576,6,2), // BASE64
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(51223,4,0), // AUTO
-    v(53524,5,1), // HTTP1
-    v(53529,5,2), // HTTP2
-    v(53534,5,3), // HTTP3
+    v(51372,4,0), // AUTO
+    v(53673,5,1), // HTTP1
+    v(53678,5,2), // HTTP2
+    v(53683,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(53645,8,0), // SANITIZE
-    v(53653,12,1), // FORWARD_ONLY
-    v(53665,14,2), // APPEND_FORWARD
-    v(53679,12,3), // SANITIZE_SET
-    v(53691,19,4), // ALWAYS_FORWARD_ONLY
+    v(53794,8,0), // SANITIZE
+    v(53802,12,1), // FORWARD_ONLY
+    v(53814,14,2), // APPEND_FORWARD
+    v(53828,12,3), // SANITIZE_SET
+    v(53840,19,4), // ALWAYS_FORWARD_ONLY
+    // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
+    v(53964,4,0), // TEXT
+    v(53968,4,1), // JSON
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(53820,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(53851,14,1), // KEEP_UNCHANGED
-    v(51914,14,2), // REJECT_REQUEST
-    v(53865,21,3), // UNESCAPE_AND_REDIRECT
-    v(53886,20,4), // UNESCAPE_AND_FORWARD
+    v(54082,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(54113,14,1), // KEEP_UNCHANGED
+    v(52063,14,2), // REJECT_REQUEST
+    v(54127,21,3), // UNESCAPE_AND_REDIRECT
+    v(54148,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(54014,9,0), // OVERWRITE
-    v(54023,16,1), // APPEND_IF_ABSENT
-    v(54039,12,2), // PASS_THROUGH
+    v(54276,9,0), // OVERWRITE
+    v(54285,16,1), // APPEND_IF_ABSENT
+    v(54301,12,2), // PASS_THROUGH
     // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    v(54116,9,0), // IMMEDIATE
-    v(54125,18,1), // ON_DOWNSTREAM_DATA
-    v(54143,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    v(54378,9,0), // IMMEDIATE
+    v(54387,18,1), // ON_DOWNSTREAM_DATA
+    v(54405,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    v(54256,9,0), // N_CHOICES
-    v(54265,9,1), // FULL_SCAN
+    v(54518,9,0), // N_CHOICES
+    v(54527,9,1), // FULL_SCAN
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(54367,18,0), // VERIFY_TRUST_CHAIN
-    v(54385,16,1), // ACCEPT_UNTRUSTED
+    v(54629,18,0), // VERIFY_TRUST_CHAIN
+    v(54647,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(54480,16,0), // LENIENT_STAPLING
-    v(54496,15,1), // STRICT_STAPLING
-    v(54511,11,2), // MUST_STAPLE
+    v(54742,16,0), // LENIENT_STAPLING
+    v(54758,15,1), // STRICT_STAPLING
+    v(54773,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(54593,20,0), // SAN_TYPE_UNSPECIFIED
-    v(54613,5,1), // EMAIL
-    v(54618,3,2), // DNS
-    v(54621,3,3), // URI
-    v(54624,10,4), // IP_ADDRESS
-    v(54634,10,5), // OTHER_NAME
+    v(54855,20,0), // SAN_TYPE_UNSPECIFIED
+    v(54875,5,1), // EMAIL
+    v(54880,3,2), // DNS
+    v(54883,3,3), // URI
+    v(54886,10,4), // IP_ADDRESS
+    v(54896,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(54711,8,0), // TLS_AUTO
-    v(54719,7,1), // TLSv1_0
-    v(54726,7,2), // TLSv1_1
-    v(54733,7,3), // TLSv1_2
-    v(54740,7,4), // TLSv1_3
+    v(54973,8,0), // TLS_AUTO
+    v(54981,7,1), // TLSv1_0
+    v(54988,7,2), // TLSv1_1
+    v(54995,7,3), // TLSv1_2
+    v(55002,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(54794,7,0), // HUNDRED
-    v(54801,12,1), // TEN_THOUSAND
-    v(54813,7,2), // MILLION
+    v(55056,7,0), // HUNDRED
+    v(55063,12,1), // TEN_THOUSAND
+    v(55075,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(54844,5,0), // Empty
-    v(54849,8,100), // Continue
-    v(50583,2,200), // OK
-    v(54857,7,201), // Created
-    v(54864,8,202), // Accepted
-    v(54872,27,203), // NonAuthoritativeInformation
-    v(54899,9,204), // NoContent
-    v(54908,12,205), // ResetContent
-    v(54920,14,206), // PartialContent
-    v(54934,11,207), // MultiStatus
-    v(54945,15,208), // AlreadyReported
-    v(54960,6,226), // IMUsed
-    v(54966,15,300), // MultipleChoices
-    v(54981,16,301), // MovedPermanently
-    v(54997,5,302), // Found
-    v(55002,8,303), // SeeOther
-    v(55010,11,304), // NotModified
-    v(55021,8,305), // UseProxy
-    v(55029,17,307), // TemporaryRedirect
-    v(55046,17,308), // PermanentRedirect
-    v(55063,10,400), // BadRequest
-    v(55073,12,401), // Unauthorized
-    v(55085,15,402), // PaymentRequired
-    v(55100,9,403), // Forbidden
-    v(55109,8,404), // NotFound
-    v(55117,16,405), // MethodNotAllowed
-    v(55133,13,406), // NotAcceptable
-    v(55146,27,407), // ProxyAuthenticationRequired
-    v(55173,14,408), // RequestTimeout
-    v(55187,8,409), // Conflict
-    v(55195,4,410), // Gone
-    v(55199,14,411), // LengthRequired
-    v(55213,18,412), // PreconditionFailed
-    v(55231,15,413), // PayloadTooLarge
-    v(55246,10,414), // URITooLong
-    v(55256,20,415), // UnsupportedMediaType
-    v(55276,19,416), // RangeNotSatisfiable
-    v(55295,17,417), // ExpectationFailed
-    v(55312,18,421), // MisdirectedRequest
-    v(55330,19,422), // UnprocessableEntity
-    v(55349,6,423), // Locked
-    v(55355,16,424), // FailedDependency
-    v(55371,15,426), // UpgradeRequired
-    v(55386,20,428), // PreconditionRequired
-    v(55406,15,429), // TooManyRequests
-    v(55421,27,431), // RequestHeaderFieldsTooLarge
-    v(55448,19,500), // InternalServerError
-    v(55467,14,501), // NotImplemented
-    v(55481,10,502), // BadGateway
-    v(55491,18,503), // ServiceUnavailable
-    v(55509,14,504), // GatewayTimeout
-    v(55523,23,505), // HTTPVersionNotSupported
-    v(55546,21,506), // VariantAlsoNegotiates
-    v(55567,19,507), // InsufficientStorage
-    v(55586,12,508), // LoopDetected
-    v(55598,11,510), // NotExtended
-    v(55609,29,511), // NetworkAuthenticationRequired
+    v(55106,5,0), // Empty
+    v(55111,8,100), // Continue
+    v(50732,2,200), // OK
+    v(55119,7,201), // Created
+    v(55126,8,202), // Accepted
+    v(55134,27,203), // NonAuthoritativeInformation
+    v(55161,9,204), // NoContent
+    v(55170,12,205), // ResetContent
+    v(55182,14,206), // PartialContent
+    v(55196,11,207), // MultiStatus
+    v(55207,15,208), // AlreadyReported
+    v(55222,6,226), // IMUsed
+    v(55228,15,300), // MultipleChoices
+    v(55243,16,301), // MovedPermanently
+    v(55259,5,302), // Found
+    v(55264,8,303), // SeeOther
+    v(55272,11,304), // NotModified
+    v(55283,8,305), // UseProxy
+    v(55291,17,307), // TemporaryRedirect
+    v(55308,17,308), // PermanentRedirect
+    v(55325,10,400), // BadRequest
+    v(55335,12,401), // Unauthorized
+    v(55347,15,402), // PaymentRequired
+    v(55362,9,403), // Forbidden
+    v(55371,8,404), // NotFound
+    v(55379,16,405), // MethodNotAllowed
+    v(55395,13,406), // NotAcceptable
+    v(55408,27,407), // ProxyAuthenticationRequired
+    v(55435,14,408), // RequestTimeout
+    v(55449,8,409), // Conflict
+    v(55457,4,410), // Gone
+    v(55461,14,411), // LengthRequired
+    v(55475,18,412), // PreconditionFailed
+    v(55493,15,413), // PayloadTooLarge
+    v(55508,10,414), // URITooLong
+    v(55518,20,415), // UnsupportedMediaType
+    v(55538,19,416), // RangeNotSatisfiable
+    v(55557,17,417), // ExpectationFailed
+    v(55574,18,421), // MisdirectedRequest
+    v(55592,19,422), // UnprocessableEntity
+    v(55611,6,423), // Locked
+    v(55617,16,424), // FailedDependency
+    v(55633,15,426), // UpgradeRequired
+    v(55648,20,428), // PreconditionRequired
+    v(55668,15,429), // TooManyRequests
+    v(55683,27,431), // RequestHeaderFieldsTooLarge
+    v(55710,19,500), // InternalServerError
+    v(55729,14,501), // NotImplemented
+    v(55743,10,502), // BadGateway
+    v(55753,18,503), // ServiceUnavailable
+    v(55771,14,504), // GatewayTimeout
+    v(55785,23,505), // HTTPVersionNotSupported
+    v(55808,21,506), // VariantAlsoNegotiates
+    v(55829,19,507), // InsufficientStorage
+    v(55848,12,508), // LoopDetected
+    v(55860,11,510), // NotExtended
+    v(55871,29,511), // NetworkAuthenticationRequired
     // google.protobuf.NullValue
-    v(55663,10,0), // NULL_VALUE
+    v(55925,10,0), // NULL_VALUE
 ];

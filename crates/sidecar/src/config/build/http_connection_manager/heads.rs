@@ -4,6 +4,7 @@ use envoy_types::pb::envoy::config::core::v3::scheme_header_transformation::Tran
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager as fields_of;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::StripPortMode;
+use envoy_types::pb::envoy::extensions::http::early_header_mutation::header_mutation::v3 as early;
 use envoy_types::pb::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig;
 use ipnet::IpNet;
 
@@ -12,11 +13,12 @@ use crate::config::build::extension::{Build, Extension, decode, resolve};
 use crate::config::build::fields::{
     Within as _, cidr, each, enumeration, flag, header_text, refuse, required,
 };
+use crate::config::build::header_changes;
 use crate::config::error::{ConfigError, Result};
 use crate::config::http_connection_manager::{
-    ClientCertDetails, EscapedSlashes, ForwardClientCert, SchemeRule, ServerHeader, StripPort,
-    UserAgent,
+    EscapedSlashes, SchemeRule, ServerHeader, StripPort, UserAgent,
 };
+use crate::config::http_filter::HeaderMutation;
 
 /// `server_header_transformation`
 pub fn server_header(proto: &hcm::HttpConnectionManager) -> Result<ServerHeader> {
@@ -29,33 +31,6 @@ pub fn server_header(proto: &hcm::HttpConnectionManager) -> Result<ServerHeader>
             Proto::PassThrough => ServerHeader::PassThrough,
         },
     )
-}
-
-/// `forward_client_cert_details`
-pub fn forward_client_cert(proto: &hcm::HttpConnectionManager) -> Result<ForwardClientCert> {
-    use fields_of::ForwardClientCertDetails as Proto;
-    let field = "forward_client_cert_details";
-    Ok(
-        match enumeration(proto.forward_client_cert_details, field)? {
-            Proto::Sanitize => ForwardClientCert::Sanitize,
-            Proto::ForwardOnly => ForwardClientCert::ForwardOnly,
-            Proto::AppendForward => ForwardClientCert::AppendForward,
-            Proto::SanitizeSet => ForwardClientCert::SanitizeSet,
-            Proto::AlwaysForwardOnly => ForwardClientCert::AlwaysForwardOnly,
-        },
-    )
-}
-
-/// `set_current_client_cert_details`
-pub fn client_cert_details(proto: &hcm::HttpConnectionManager) -> Result<ClientCertDetails> {
-    let details = proto.set_current_client_cert_details.unwrap_or_default();
-    Ok(ClientCertDetails {
-        subject: flag(&details.subject).unwrap_or(false),
-        cert: details.cert,
-        chain: details.chain,
-        dns: details.dns,
-        uri: details.uri,
-    })
 }
 
 /// `internal_address_config`
@@ -158,4 +133,32 @@ pub fn pack_trace_reason(proto: &hcm::HttpConnectionManager) -> Result<bool> {
     resolve(REQUEST_IDS, "request id extension", any)
         .and_then(|extension| (extension.build)(&any.value))
         .within("request_id_extension")
+}
+
+const EARLY_MUTATIONS: &[Extension<Build<Vec<HeaderMutation>>>] = &[Extension {
+    type_name: "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
+    build: |bytes| {
+        let proto = decode::<early::HeaderMutation>(bytes)?;
+        refuse(
+            proto.mutations.is_empty(),
+            "mutations",
+            "must name a mutation",
+        )?;
+        header_changes::in_order("mutations", &proto.mutations)
+    },
+}];
+
+/// `early_header_mutation_extensions`, all in one list.
+pub fn early_mutations(proto: &hcm::HttpConnectionManager) -> Result<Vec<HeaderMutation>> {
+    let field = "early_header_mutation_extensions";
+    let lists = each(
+        field,
+        &proto.early_header_mutation_extensions,
+        |extension| {
+            let any = required(&extension.typed_config, "typed_config")?;
+            let row = resolve(EARLY_MUTATIONS, "early header mutation", any)?;
+            (row.build)(&any.value).within("typed_config")
+        },
+    )?;
+    Ok(lists.into_iter().flatten().collect())
 }

@@ -1,5 +1,6 @@
 //! `HttpConnectionManager`.
 
+mod client_certificate;
 mod filters;
 mod heads;
 pub mod local_reply;
@@ -59,6 +60,7 @@ pub fn build(
         routes(&proto.route_specifier, context),
     )
         .together()?;
+    let (client_cert, client_cert_matcher) = client_certificate::build(proto)?;
     let (chain, local_replies, access_log, upgrades, original_ip, times, limit) = (
         filters::build(&proto.http_filters),
         local_reply::build(&proto.local_reply_config),
@@ -115,8 +117,9 @@ pub fn build(
         preserve_external_request_id: proto.preserve_external_request_id,
         pack_trace_reason: heads::pack_trace_reason(proto)?,
         request_id_in_response: proto.always_set_request_id_in_response,
-        forward_client_cert: heads::forward_client_cert(proto)?,
-        client_cert_details: heads::client_cert_details(proto)?,
+        early_mutations: heads::early_mutations(proto)?,
+        client_cert,
+        client_cert_matcher,
         proxy_100_continue: proto.proxy_100_continue,
         internal_addresses: heads::internal_addresses(proto)?,
         internal_unix_sockets: proto
