@@ -170,6 +170,10 @@ fn load_static(
         id: bootstrap.node.id.as_str().into(),
         cluster: bootstrap.node.cluster.as_str().into(),
     });
+    // Before the first of them is built: one that is wrong in itself is not missing too.
+    for cluster in &bootstrap.clusters {
+        manager.references.add_cluster(&cluster.name);
+    }
     let here = manager.references.key(&Origin::Ads);
     let kinds = [
         (ResourceType::Secret, &bootstrap.secrets),

@@ -314,7 +314,7 @@ fn resources(bytes: &[u8]) {
     let _ = match kind % 5 {
         0 => resource::listener(bytes, &Detached).map(drop),
         1 => resource::cluster(bytes, &Detached).map(drop),
-        2 => resource::route_table(bytes).map(drop),
+        2 => resource::route_table(bytes, &Detached).map(drop),
         3 => resource::load_assignment(bytes).map(drop),
         _ => resource::secret(bytes).map(drop),
     };

@@ -124,6 +124,7 @@ impl Manager {
             ));
         }
         entry.fixed = incoming.fixed;
+        self.references.add_cluster(&incoming.name);
         let same = |present: &Cluster| present.fingerprint == cluster.fingerprint;
         if entry.warming.as_deref().map_or_else(
             || {
@@ -204,7 +205,7 @@ impl Manager {
     }
 
     fn accept_route(&mut self, origin: OriginKey, incoming: &Incoming) -> Result<(), ConfigError> {
-        let table = build::route_table(&incoming.bytes)?;
+        let table = build::route_table(&incoming.bytes, &self.references)?;
         let present = self.references.present_route(origin, &incoming.name);
         if present.is_none_or(|present| present.fingerprint != table.fingerprint)
             && self
@@ -271,6 +272,7 @@ impl Manager {
         match kind {
             ResourceType::Cluster if self.clusters.get(name).is_some_and(|entry| !entry.fixed) => {
                 self.clusters.remove(name);
+                self.references.remove_cluster(name);
             }
             ResourceType::Listener
                 if self.listeners.get(name).is_some_and(|entry| !entry.fixed) =>

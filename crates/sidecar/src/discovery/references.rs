@@ -39,6 +39,8 @@ pub struct References {
     default_bind: Cell<Option<BindConfig>>,
     default_lookup: RefCell<LookupSettings>,
     node: RefCell<LocalNode>,
+    /// Names of clusters, for route tables that may name no others.
+    clusters: RefCell<BTreeSet<Arc<str>>>,
     /// `None` while the bootstrap's own resources are taken, which say what can be asked.
     check: RefCell<Option<Check>>,
     dump: Arc<Dump>,
@@ -100,6 +102,10 @@ impl Context for References {
         slot
     }
 
+    fn has_cluster(&self, name: &str) -> bool {
+        self.clusters.borrow().contains(name)
+    }
+
     fn node(&self) -> LocalNode {
         self.node.borrow().clone()
     }
@@ -126,6 +132,7 @@ impl References {
             default_bind: Cell::new(None),
             default_lookup: RefCell::default(),
             node: RefCell::default(),
+            clusters: RefCell::default(),
             check: RefCell::default(),
             dump,
         }
@@ -187,6 +194,16 @@ impl References {
     /// Says who this proxy is, before the first resource is taken.
     pub fn set_node(&self, node: LocalNode) {
         self.node.replace(node);
+    }
+
+    /// Notes that there is a cluster.
+    pub fn add_cluster(&self, name: &Arc<str>) {
+        self.clusters.borrow_mut().insert(Arc::clone(name));
+    }
+
+    /// Notes that there is no such cluster any more.
+    pub fn remove_cluster(&self, name: &str) {
+        self.clusters.borrow_mut().remove(name);
     }
 
     /// `cluster_manager.upstream_bind_config`

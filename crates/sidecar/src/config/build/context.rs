@@ -77,6 +77,11 @@ pub trait Context {
         Slot::filled("", Arc::new(secret))
     }
 
+    /// Whether there is a cluster of this name, in force or warming.
+    fn has_cluster(&self, _name: &str) -> bool {
+        true
+    }
+
     /// The bootstrap's `node`: its id and its cluster.
     fn node(&self) -> LocalNode {
         LocalNode::default()

@@ -39,6 +39,7 @@ pub mod route;
 mod route_action;
 mod route_answer;
 mod route_match;
+mod route_scope;
 pub mod secret;
 pub mod socket_option;
 pub mod source;

@@ -49,9 +49,9 @@ pub fn listener(bytes: &[u8], context: &dyn Context) -> Result<Listener> {
 /// # Errors
 ///
 /// As [`listener`].
-pub fn route_table(bytes: &[u8]) -> Result<RouteTable> {
+pub fn route_table(bytes: &[u8], context: &dyn Context) -> Result<RouteTable> {
     checked_and(bytes, |proto: route_proto::RouteConfiguration| {
-        super::route::build(&proto, fingerprint(bytes))
+        super::route::build(&proto, fingerprint(bytes), context, false)
     })
 }
 

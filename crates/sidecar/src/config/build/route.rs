@@ -8,16 +8,18 @@ use envoy_types::pb::envoy::config::route::v3::route::Action as ProtoAction;
 use envoy_types::pb::envoy::config::route::v3::virtual_host::TlsRequirementType;
 use envoy_types::pb::google::protobuf::Any;
 
+use super::context::Context;
 use super::extension::{Extension, decode, resolve};
 use super::fields::{
     Together as _, Within as _, each, enumeration, flag, header_name, named, refuse, required,
     uint, uri_text,
 };
 use super::header_changes::changes;
+use super::route_scope::{Clusters, Scope};
 use super::{matcher, matching, mirror, per_filter, route_action, route_answer, route_match};
 use crate::config::error::{ConfigError, Result};
 use crate::config::route::{
-    Action, Mirror, PathMatch, RequireTls, Route, RouteTable, VirtualCluster, VirtualHost,
+    Action, PathMatch, RequireTls, Route, RouteTable, VirtualCluster, VirtualHost,
 };
 use crate::http::route::domains::{DomainError, Domains};
 use crate::http::route::index::RouteIndex;
@@ -26,18 +28,22 @@ use crate::http::route::stats::StatName;
 /// `max_direct_response_body_size_bytes` unless set.
 const DIRECT_RESPONSE_BODY: u32 = 4096;
 
-/// Builds a route table. `fingerprint` is that of the resource's bytes.
+/// Builds a route table. `fingerprint` is that of the resource's bytes; `validates` is what
+/// `validate_clusters` is unless set.
 ///
 /// # Errors
 ///
 /// The fields that are invalid, by their paths.
-pub fn build(proto: &proto::RouteConfiguration, fingerprint: u64) -> Result<RouteTable> {
-    let validate = refuse(
-        flag(&proto.validate_clusters) == Some(true),
-        "validate_clusters",
-        "must not be true: clusters come and go, and a request for one that does not exist is \
-         answered by cluster_not_found_response_code",
-    );
+pub fn build(
+    proto: &proto::RouteConfiguration,
+    fingerprint: u64,
+    context: &dyn Context,
+    validates: bool,
+) -> Result<RouteTable> {
+    let clusters = match flag(&proto.validate_clusters).unwrap_or(validates) {
+        true => Clusters::known(context),
+        false => Clusters::ANY,
+    };
     let host_header = Some(&proto.vhost_header).filter(|name| !name.is_empty());
     let host_header = host_header.map(|name| matcher::header_or_pseudo(name, "vhost_header"));
     let headers = changes(
@@ -52,11 +58,12 @@ pub fn build(proto: &proto::RouteConfiguration, fingerprint: u64) -> Result<Rout
         |name| header_name(name, ""),
     );
     // What the hosts need cannot wait for them; what is wrong in it is told with theirs.
-    let mirrors = mirror::build(&proto.request_mirror_policies, &Arc::default());
-    let defaults = Defaults {
+    let mirrors = mirror::build(&proto.request_mirror_policies, &Arc::default(), clusters);
+    let scope = Scope {
         body_limit: uint(&proto.max_direct_response_body_size_bytes).unwrap_or(DIRECT_RESPONSE_BODY)
             as usize,
         mirrors: mirrors.clone().unwrap_or_default(),
+        clusters,
     };
     let mut domains = Domains::default();
     let mut names = HashMap::new();
@@ -72,14 +79,13 @@ pub fn build(proto: &proto::RouteConfiguration, fingerprint: u64) -> Result<Rout
                 )),
             };
             let domains = file(&host.domains, index, &mut domains, proto);
-            let host = virtual_host(host, &defaults);
+            let host = virtual_host(host, &scope);
             let ((), (), host) = (name, domains, host).together()?;
             Ok(Arc::new(host))
         },
     );
-    let (virtual_hosts, (), filters, host_header, headers, internal_only, _) = (
+    let (virtual_hosts, filters, host_header, headers, internal_only, _) = (
         hosts,
-        validate,
         per_filter::build(&proto.typed_per_filter_config),
         host_header.transpose(),
         headers,
@@ -99,12 +105,6 @@ pub fn build(proto: &proto::RouteConfiguration, fingerprint: u64) -> Result<Rout
         most_specific_wins: proto.most_specific_header_mutations_wins,
         fingerprint,
     })
-}
-
-/// What the whole table gives to its virtual hosts and routes.
-struct Defaults {
-    body_limit: usize,
-    mirrors: Arc<[Mirror]>,
 }
 
 /// Files the domains of one virtual host.
@@ -131,11 +131,15 @@ fn file(
     .map(drop)
 }
 
-fn virtual_host(proto: &proto::VirtualHost, defaults: &Defaults) -> Result<VirtualHost> {
-    let mirrors = mirror::build(&proto.request_mirror_policies, &defaults.mirrors);
-    let defaults = Defaults {
-        body_limit: defaults.body_limit,
+fn virtual_host(proto: &proto::VirtualHost, table: &Scope<'_>) -> Result<VirtualHost> {
+    let mirrors = mirror::build(
+        &proto.request_mirror_policies,
+        &table.mirrors,
+        table.clusters,
+    );
+    let scope = Scope {
         mirrors: mirrors.clone().unwrap_or_default(),
+        ..table.clone()
     };
     let headers = changes(
         &proto.request_headers_to_add,
@@ -149,14 +153,14 @@ fn virtual_host(proto: &proto::VirtualHost, defaults: &Defaults) -> Result<Virtu
         "routes are set too, and only one of the two can be",
     )?;
     let matcher = proto.matcher.as_ref().map(|matcher| {
-        let mut action = |any: &Any| routes_of(any, &proto.name, &defaults);
+        let mut action = |any: &Any| routes_of(any, &proto.name, &scope);
         matching::build(matcher, matching::REQUEST, &mut action).within("matcher")
     });
     let (_, filters, routes, matcher, require_tls, virtual_clusters, headers, _) = (
         named(&proto.name, "name"),
         per_filter::build(&proto.typed_per_filter_config),
         each("routes", &proto.routes, |route_proto| {
-            route(route_proto, &proto.name, &defaults).map(Arc::new)
+            route(route_proto, &proto.name, &scope).map(Arc::new)
         }),
         matcher.transpose(),
         enumeration(proto.require_tls, "require_tls"),
@@ -183,7 +187,7 @@ fn virtual_host(proto: &proto::VirtualHost, defaults: &Defaults) -> Result<Virtu
 }
 
 /// The routes that an action of `matcher` stands for.
-fn routes_of(any: &Any, host: &str, defaults: &Defaults) -> Result<Vec<Arc<Route>>> {
+fn routes_of(any: &Any, host: &str, scope: &Scope<'_>) -> Result<Vec<Arc<Route>>> {
     type Routes = Extension<fn(&[u8]) -> Result<proto::RouteList>>;
     const ACTIONS: &[Routes] = &[
         Extension {
@@ -201,7 +205,7 @@ fn routes_of(any: &Any, host: &str, defaults: &Defaults) -> Result<Vec<Arc<Route
     let extension = resolve(ACTIONS, "action of a route matcher", any)?;
     let list = (extension.build)(&any.value)?;
     let built = each("routes", &list.routes, |proto| {
-        route(proto, host, defaults).map(Arc::new)
+        route(proto, host, scope).map(Arc::new)
     });
     // A lone route has no list around it.
     match extension.type_name.ends_with("RouteList") {
@@ -234,7 +238,7 @@ fn virtual_clusters(host: &proto::VirtualHost) -> Result<Vec<VirtualCluster>> {
     Ok(all)
 }
 
-fn route(proto: &proto::Route, host: &str, defaults: &Defaults) -> Result<Route> {
+fn route(proto: &proto::Route, host: &str, scope: &Scope<'_>) -> Result<Route> {
     let matcher =
         required(&proto.r#match, "match").and_then(|m| route_match::build(m).within("match"));
     let headers = changes(
@@ -245,8 +249,7 @@ fn route(proto: &proto::Route, host: &str, defaults: &Defaults) -> Result<Route>
     );
     // A rewrite by template needs to know what is matched.
     let matched = matcher.as_ref().ok().map(|matcher| &matcher.path);
-    let action =
-        required(&proto.action, "action").and_then(|proto| action(proto, defaults, matched));
+    let action = required(&proto.action, "action").and_then(|proto| action(proto, scope, matched));
     let filters = per_filter::build(&proto.typed_per_filter_config);
     let (matcher, headers, action, filters) = (matcher, headers, action, filters).together()?;
     let prefix = proto.stat_prefix.as_str();
@@ -260,16 +263,16 @@ fn route(proto: &proto::Route, host: &str, defaults: &Defaults) -> Result<Route>
     })
 }
 
-fn action(proto: &ProtoAction, defaults: &Defaults, matched: Option<&PathMatch>) -> Result<Action> {
+fn action(proto: &ProtoAction, scope: &Scope<'_>, matched: Option<&PathMatch>) -> Result<Action> {
     match proto {
-        ProtoAction::Route(action) => route_action::forward(action, &defaults.mirrors, matched)
+        ProtoAction::Route(action) => route_action::forward(action, scope, matched)
             .map(|forward| Action::Forward(Box::new(forward)))
             .within("route"),
         ProtoAction::Redirect(action) => route_answer::redirect(action)
             .map(|redirect| Action::Redirect(Box::new(redirect)))
             .within("redirect"),
         ProtoAction::DirectResponse(action) => {
-            route_answer::direct_response(action, defaults.body_limit)
+            route_answer::direct_response(action, scope.body_limit)
                 .map(|response| Action::Direct(Box::new(response)))
                 .within("direct_response")
         }

@@ -1,6 +1,5 @@
 //! `RouteAction`.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::RoutingPriority;
@@ -18,11 +17,12 @@ use super::fields::{
     required, timeout, uint, uri_text,
 };
 use super::header_changes::changes;
+use super::route_scope::Scope;
 use super::{matcher, mirror, path_rewrite, per_filter};
 use crate::config::cluster::Priority;
 use crate::config::error::{ConfigError, Result};
 use crate::config::route::{
-    ClusterChoice, Forward, GrpcTimeout, HashInput, HashPolicy, HostRewrite, Mirror, PathMatch,
+    ClusterChoice, Forward, GrpcTimeout, HashInput, HashPolicy, HostRewrite, PathMatch,
     RandomSource, ShareCluster, WeightedCluster, WeightedClusters,
 };
 use crate::runtime_layer;
@@ -31,11 +31,11 @@ use crate::telemetry::access_log::format::Missing;
 /// `timeout` of a route that sets none.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// `route`, which has the mirrors of its virtual host where it has none of its own, of a route that
-/// matches so (`None`: what it matches is invalid).
+/// `route`, which has of `scope` what it has not of its own, of a route that matches so (`None`: what
+/// it matches is invalid).
 pub fn forward(
     proto: &route::RouteAction,
-    mirrors: &Arc<[Mirror]>,
+    scope: &Scope<'_>,
     matched: Option<&PathMatch>,
 ) -> Result<Forward> {
     let rewrite = path_rewrite::of_route(
@@ -48,12 +48,16 @@ pub fn forward(
     let priority: Result<RoutingPriority> = enumeration(proto.priority, "priority");
     let (cluster, not_found_status, rewrite, host_rewrite, times, mirrors, upgrades, hash, high) =
         (
-            cluster(&proto.cluster_specifier),
+            cluster(&proto.cluster_specifier, scope),
             not_found_status(proto.cluster_not_found_response_code),
             rewrite,
             host_rewrite(&proto.host_rewrite_specifier),
             times(proto),
-            mirror::build(&proto.request_mirror_policies, mirrors),
+            mirror::build(
+                &proto.request_mirror_policies,
+                &scope.mirrors,
+                scope.clusters,
+            ),
             each("upgrade_configs", &proto.upgrade_configs, upgrade),
             each("hash_policy", &proto.hash_policy, hash_policy),
             priority.map(|priority| priority == RoutingPriority::High),
@@ -147,14 +151,17 @@ fn stream_duration(
     ))
 }
 
-fn cluster(proto: &Option<ClusterSpecifier>) -> Result<ClusterChoice> {
+fn cluster(proto: &Option<ClusterSpecifier>, scope: &Scope<'_>) -> Result<ClusterChoice> {
     match required(proto, "cluster_specifier")? {
-        ClusterSpecifier::Cluster(name) => Ok(ClusterChoice::Named(named(name, "cluster")?.into())),
+        ClusterSpecifier::Cluster(name) => {
+            scope.clusters.check(named(name, "cluster")?, "cluster")?;
+            Ok(ClusterChoice::Named(name.as_str().into()))
+        }
         ClusterSpecifier::ClusterHeader(name) => {
             header_name(name, "cluster_header").map(ClusterChoice::Header)
         }
         ClusterSpecifier::WeightedClusters(clusters) => {
-            weighted(clusters).within("weighted_clusters")
+            weighted(clusters, scope).within("weighted_clusters")
         }
         ClusterSpecifier::ClusterSpecifierPlugin(_) => Err(ConfigError::new(
             "cluster_specifier_plugin",
@@ -167,10 +174,12 @@ fn cluster(proto: &Option<ClusterSpecifier>) -> Result<ClusterChoice> {
     }
 }
 
-fn weighted(proto: &route::WeightedCluster) -> Result<ClusterChoice> {
+fn weighted(proto: &route::WeightedCluster, scope: &Scope<'_>) -> Result<ClusterChoice> {
     refuse(proto.clusters.is_empty(), "clusters", "must not be empty")?;
     let prefix = &proto.runtime_key_prefix;
-    let parts = each("clusters", &proto.clusters, |part| share(part, prefix))?;
+    let parts = each("clusters", &proto.clusters, |part| {
+        share(part, prefix, scope)
+    })?;
     let weights = proto.clusters.iter();
     let weights = weights.map(|part| uint(&part.weight).unwrap_or(0));
     total_weight(weights, "clusters")?;
@@ -191,10 +200,14 @@ fn weighted(proto: &route::WeightedCluster) -> Result<ClusterChoice> {
 fn share(
     part: &route::weighted_cluster::ClusterWeight,
     runtime_prefix: &str,
+    scope: &Scope<'_>,
 ) -> Result<WeightedCluster> {
     let cluster = match (part.name.as_str(), part.cluster_header.as_str()) {
         ("", "") => Err(ConfigError::new("name", "must not be empty")),
-        (name, "") => Ok(ShareCluster::Named(name.into())),
+        (name, "") => scope
+            .clusters
+            .check(name, "name")
+            .map(|()| ShareCluster::Named(name.into())),
         ("", header) => header_name(header, "cluster_header").map(ShareCluster::Header),
         _ => Err(ConfigError::new(
             "cluster_header",

@@ -1,3 +1,4 @@
+use super::super::context::Detached;
 use super::super::testing::{assert_error, message, route_table};
 use super::build;
 use crate::config::route::{Action, AppendAction, ClusterChoice, Forward, GrpcTimeout};
@@ -12,7 +13,7 @@ fn forward(action: &str) -> Forward {
     let proto = message(&one_route(&format!(
         "{{match: {{prefix: /}}, route: {action}}}"
     )));
-    let mut table = build(&proto, 0).unwrap();
+    let mut table = build(&proto, 0, &Detached, false).unwrap();
     let host = std::sync::Arc::into_inner(table.virtual_hosts.remove(0)).unwrap();
     let route = host.routes.into_iter().next().unwrap();
     match std::sync::Arc::into_inner(route).unwrap().action {
@@ -176,7 +177,7 @@ fn errors_name_the_field() {
             "request_headers_to_add[0].header.value: must not hold control characters",
         ),
     ] {
-        assert_error(build(&message(&yaml), 0), expect);
+        assert_error(build(&message(&yaml), 0, &Detached, false), expect);
     }
 }
 
@@ -224,6 +225,6 @@ fn mirrors_of_the_narrowest_level_hold() {
         ),
     ] {
         let path = format!("virtual_hosts[0].routes[0].route.request_mirror_policies[0].{field}");
-        assert_error(build(&message(&policy(text)), 0), &path);
+        assert_error(build(&message(&policy(text)), 0, &Detached, false), &path);
     }
 }

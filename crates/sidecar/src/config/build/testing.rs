@@ -24,7 +24,7 @@ pub fn message<M: Message + Name + Default>(yaml: &str) -> M {
 
 /// A route table that must be valid.
 pub fn route_table(yaml: &str) -> RouteTable {
-    resource::route_table(&bytes::<route::RouteConfiguration>(yaml)).unwrap()
+    resource::route_table(&bytes::<route::RouteConfiguration>(yaml), &Detached).unwrap()
 }
 
 /// A listener, built without discovery.

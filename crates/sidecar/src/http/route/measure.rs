@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::*;
 use envoy_types::pb::envoy::config::route::v3 as proto;
 
+use crate::config::build::context::Detached;
 use crate::config::build::resource;
 use crate::config::build::testing::message;
 
@@ -41,7 +42,7 @@ fn table(hosts: usize, routes: usize) -> RouteTable {
     let encoded = prost::Message::encode_to_vec(&all_of_it);
     drop(all_of_it);
     let begun = Instant::now();
-    let table = resource::route_table(&encoded).unwrap();
+    let table = resource::route_table(&encoded, &Detached).unwrap();
     println!(
         "{hosts} hosts of {routes} routes: built in {:?}",
         begun.elapsed()

@@ -204,8 +204,8 @@ fn routes(
 ) -> Result<(Arc<Slot<RouteTable>>, bool)> {
     match required(proto, "route_specifier")? {
         RouteSpecifier::RouteConfig(config) => {
-            let table = route::build(config, fingerprint(&config.encode_to_vec()))
-                .within("route_config")?;
+            let fingerprint = fingerprint(&config.encode_to_vec());
+            let table = route::build(config, fingerprint, context, true).within("route_config")?;
             Ok((Slot::filled(config.name.as_str(), Arc::new(table)), false))
         }
         RouteSpecifier::Rds(rds) => {
