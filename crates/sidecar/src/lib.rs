@@ -13,6 +13,7 @@ mod listener;
 mod matching;
 mod network;
 mod pod;
+mod rbac;
 mod runtime;
 mod runtime_layer;
 mod telemetry;

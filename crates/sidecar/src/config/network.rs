@@ -7,6 +7,7 @@ use super::listener::NetworkFilter;
 use crate::network::connection_limit::OpenConnections;
 use crate::network::filter_state::Factory;
 use crate::network::token_bucket::TokenBucket;
+use crate::rbac::Engine;
 use crate::runtime_layer::Flag;
 use crate::telemetry::access_log::format::Format;
 
@@ -17,6 +18,8 @@ pub enum ConnectionFilter {
     ConnectionLimit(Arc<ConnectionLimit>),
     /// `local_ratelimit`
     LocalRateLimit(Arc<LocalRateLimit>),
+    /// `rbac`
+    Rbac(Arc<Rbac>),
     /// `set_filter_state`
     SetFilterState(Arc<SetFilterState>),
     /// `sni_cluster`: the server name is the name of tcp_proxy's cluster.
@@ -56,6 +59,24 @@ pub struct LocalRateLimit {
     pub enabled: Option<Flag>,
     /// `token_bucket`, shared with the filters of the same `share_key`.
     pub bucket: Arc<TokenBucket>,
+}
+
+/// `RBAC`. What it looks at does not change while a connection lasts, so that `enforcement_type` makes
+/// no difference.
+#[derive(Debug)]
+pub struct Rbac {
+    /// `rules` or `matcher`; `None` lets all through.
+    pub engine: Option<Engine>,
+    /// `shadow_rules` or `shadow_matcher`: only told of.
+    pub shadow_engine: Option<Engine>,
+    /// What the statistics' names begin with.
+    pub stat_prefix: Arc<str>,
+    /// The same of those of the shadow rules.
+    pub shadow_stat_prefix: Arc<str>,
+    /// `shadow_rules_stat_prefix`: what metadata's keys begin with.
+    pub shadow_metadata_prefix: Box<str>,
+    /// `delay_deny`: how long a connection that is denied is held before it is closed.
+    pub delay: Option<Duration>,
 }
 
 /// `set_filter_state.v3.Config`.

@@ -28,14 +28,7 @@ impl<Protocol: AsRef<[u8]>> Inputs for ConnectionInputs<'_, '_, Protocol> {
                 };
                 look(is_local.then_some(Known::Text(b"local")))
             }
-            Input::ServerName => match known.server_name {
-                None => look(None),
-                // It is compared in lower case, which most names are in.
-                Some(name) if name.bytes().any(|byte| byte.is_ascii_uppercase()) => {
-                    look(Some(Known::Text(name.to_ascii_lowercase().as_bytes())))
-                }
-                Some(name) => look(Some(Known::Text(name.as_bytes()))),
-            },
+            Input::ServerName => server_name(known.server_name, look),
             Input::TransportProtocol => {
                 let protocol = known.transport_protocol;
                 look((!protocol.is_empty()).then_some(Known::Text(protocol.as_bytes())))
@@ -57,12 +50,30 @@ impl<Protocol: AsRef<[u8]>> Inputs for ConnectionInputs<'_, '_, Protocol> {
             }
             Input::Fixed(value) => look(value.as_deref().map(Known::Text)),
             // The builder lets none of these in.
-            Input::Header(_) => look(None),
+            Input::Header(_)
+            | Input::UriSan
+            | Input::DnsSan
+            | Input::Subject
+            | Input::FilterState(..) => look(None),
         }
     }
 }
 
-fn address<R>(address: Option<SocketAddr>, look: impl FnOnce(Option<Known<'_>>) -> R) -> R {
+/// Looks at a server name in lower case, which most are in: names have none, so a client must not
+/// choose by it what it meets.
+pub fn server_name<R>(name: Option<&str>, look: impl FnOnce(Option<Known<'_>>) -> R) -> R {
+    match name {
+        Some(name) if name.bytes().any(|byte| byte.is_ascii_uppercase()) => {
+            look(Some(Known::Text(name.to_ascii_lowercase().as_bytes())))
+        }
+        name => look(name.map(|name| Known::Text(name.as_bytes()))),
+    }
+}
+
+pub(super) fn address<R>(
+    address: Option<SocketAddr>,
+    look: impl FnOnce(Option<Known<'_>>) -> R,
+) -> R {
     let Some(address) = address else {
         return look(None);
     };
@@ -71,7 +82,7 @@ fn address<R>(address: Option<SocketAddr>, look: impl FnOnce(Option<Known<'_>>) 
     look(Some(Known::Address(ip, text.as_bytes())))
 }
 
-fn port<R>(address: Option<SocketAddr>, look: impl FnOnce(Option<Known<'_>>) -> R) -> R {
+pub(super) fn port<R>(address: Option<SocketAddr>, look: impl FnOnce(Option<Known<'_>>) -> R) -> R {
     let Some(address) = address else {
         return look(None);
     };

@@ -23,6 +23,14 @@ pub enum Input {
     TransportProtocol,
     /// `ApplicationProtocolInput`: `'h2','http/1.1'`.
     ApplicationProtocol,
+    /// `UriSanInput`: the client's URI names, joined with commas.
+    UriSan,
+    /// `DnsSanInput`: the same of its DNS names.
+    DnsSan,
+    /// `SubjectInput`: the subject of its certificate.
+    Subject,
+    /// `FilterStateInput`: the key, and the name of the part if only that is wanted.
+    FilterState(Box<str>, Option<Box<str>>),
     /// `HttpRequestHeaderMatchInput`: the name in lower case.
     Header(Box<[u8]>),
     /// An environment variable, which is read with the configuration; `None`: it is not set.

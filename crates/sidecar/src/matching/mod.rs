@@ -4,6 +4,7 @@
 
 mod connection;
 pub mod input;
+mod record;
 mod request;
 #[cfg(test)]
 mod tests;
@@ -12,8 +13,9 @@ use std::collections::HashMap;
 
 use ipnet::IpNet;
 
-pub use self::connection::ConnectionInputs;
+pub use self::connection::{ConnectionInputs, server_name};
 use self::input::{Input, Inputs, Known};
+pub use self::record::RecordInputs;
 pub use self::request::RequestInputs;
 use crate::config::matcher::StringMatcher;
 

@@ -44,6 +44,7 @@ pub fn admit(worker: &Rc<Worker>, filter: &ConnectionLimit) -> Result<Option<Per
             reason: "over_connection_limit",
             flags: Flags::NONE,
             delay: filter.delay,
+            lingers: false,
         });
     }
     stats.active_connections.increment(1.0);

@@ -17,11 +17,18 @@ const MOST_READ: usize = 1 << 20;
 pub async fn serve(response: &Arc<[u8]>, mut stream: Stream) {
     let said = async {
         stream.write_all(response).await?;
-        stream.flush().await?;
-        stream.shutdown().await
+        stream.flush().await
     };
-    if let Err(error) = said.await {
-        tracing::debug!(%error, "direct response not sent");
+    match said.await {
+        Ok(()) => end(stream).await,
+        Err(error) => tracing::debug!(%error, "direct response not sent"),
+    }
+}
+
+/// Ends a connection so that the client sees the end of it.
+pub async fn end(mut stream: Stream) {
+    if let Err(error) = stream.shutdown().await {
+        tracing::debug!(%error, "end not sent");
         return;
     }
     let lingering = async {

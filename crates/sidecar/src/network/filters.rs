@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use super::filter_state::{TCP_CLUSTER, Value};
-use super::{connection_limit, local_ratelimit, tcp_proxy};
+use super::{connection_limit, direct_response, local_ratelimit, rbac, tcp_proxy};
 use crate::config::listener::NetworkFilter;
 use crate::config::network::{ConnectionFilter, FilterStateValue};
 use crate::listener::connection::Connection;
@@ -29,6 +29,9 @@ pub struct Refusal {
     pub flags: Flags,
     /// How long it is held before it is closed, without a byte read.
     pub delay: Option<Duration>,
+    /// Whether what the client says is read until it ends, for a moment: it then gets the end of the
+    /// connection and not a reset.
+    pub lingers: bool,
 }
 
 /// Runs the filters on a new connection, in order.
@@ -44,6 +47,7 @@ pub async fn admit(worker: &Rc<Worker>, connection: &Connection) -> Result<Admis
                 admission._permits.extend(permit);
             }
             ConnectionFilter::LocalRateLimit(filter) => local_ratelimit::admit(worker, filter)?,
+            ConnectionFilter::Rbac(filter) => rbac::admit(worker, filter, connection)?,
             ConnectionFilter::SetFilterState(filter) => set(&filter.at_once, connection),
             ConnectionFilter::SniCluster => sni_cluster(connection),
         }
@@ -76,7 +80,11 @@ pub async fn refused(
     if let Some(delay) = refusal.delay {
         tokio::time::sleep(delay).await;
     }
-    drop(stream);
+    if refusal.lingers {
+        direct_response::end(stream).await;
+    } else {
+        drop(stream);
+    }
     connection.state.close_reason.set(refusal.reason);
     if let NetworkFilter::TcpProxy(proxy) = &connection.chain.filter {
         tcp_proxy::refused(worker, connection.clone(), proxy.clone(), refusal.flags);

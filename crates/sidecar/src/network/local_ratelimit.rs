@@ -45,6 +45,7 @@ pub fn admit(worker: &Rc<Worker>, filter: &LocalRateLimit) -> Result<(), Refusal
         reason: "local_ratelimit_close_over_limit",
         flags: Flags::UPSTREAM_RETRY_LIMIT_EXCEEDED,
         delay: None,
+        lingers: false,
     })
 }
 

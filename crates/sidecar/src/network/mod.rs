@@ -10,6 +10,7 @@ pub mod echo;
 pub mod filter_state;
 pub mod filters;
 pub mod local_ratelimit;
+pub mod rbac;
 pub mod state;
 pub mod stats;
 pub mod tcp_proxy;

@@ -25,6 +25,48 @@ impl ConnectionLimitStats {
     }
 }
 
+/// `<stat_prefix>.rbac.*`
+pub struct RbacStats {
+    /// Connections that the rules let through.
+    pub allowed: Counter,
+    /// Connections that they did not.
+    pub denied: Counter,
+    _scope: Scope,
+}
+
+impl RbacStats {
+    /// Resolves the handles of one prefix.
+    pub fn new(stats: &Stats, prefix: &str) -> Self {
+        let scope = stats.scope(Family::Rbac, prefix);
+        RbacStats {
+            allowed: scope.counter("allowed"),
+            denied: scope.counter("denied"),
+            _scope: scope,
+        }
+    }
+}
+
+/// `<stat_prefix>.rbac.<shadow_rules_stat_prefix>.*`
+pub struct ShadowRbacStats {
+    /// Connections that the shadow rules would let through.
+    pub shadow_allowed: Counter,
+    /// Connections that they would not.
+    pub shadow_denied: Counter,
+    _scope: Scope,
+}
+
+impl ShadowRbacStats {
+    /// Resolves the handles of one prefix.
+    pub fn new(stats: &Stats, prefix: &str) -> Self {
+        let scope = stats.scope(Family::Rbac, prefix);
+        ShadowRbacStats {
+            shadow_allowed: scope.counter("shadow_allowed"),
+            shadow_denied: scope.counter("shadow_denied"),
+            _scope: scope,
+        }
+    }
+}
+
 /// `local_rate_limit.<stat_prefix>.*`
 pub struct LocalRateLimitStats {
     /// Connections for which there was no token.

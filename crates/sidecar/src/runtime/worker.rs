@@ -16,7 +16,9 @@ use crate::http::connection_manager::stream_tasks::StreamTasks;
 use crate::http::route::stats::{RouteStats, RouteStatsOfWorker, StatName};
 use crate::http::stats::HttpStats;
 use crate::listener::Listeners;
-use crate::network::stats::{ConnectionLimitStats, LocalRateLimitStats};
+use crate::network::stats::{
+    ConnectionLimitStats, LocalRateLimitStats, RbacStats, ShadowRbacStats,
+};
 use crate::network::tcp_proxy::stats::TcpStats;
 use crate::runtime_layer::{self, Number};
 use crate::telemetry::access_log::writer::Writer;
@@ -60,6 +62,8 @@ pub struct Worker {
     tcp_stats: RefCell<HashMap<Arc<str>, Rc<TcpStats>>>,
     connection_limit_stats: RefCell<HashMap<Arc<str>, Rc<ConnectionLimitStats>>>,
     local_rate_limit_stats: RefCell<HashMap<Arc<str>, Rc<LocalRateLimitStats>>>,
+    rbac_stats: RefCell<HashMap<Arc<str>, Rc<RbacStats>>>,
+    shadow_rbac_stats: RefCell<HashMap<Arc<str>, Rc<ShadowRbacStats>>>,
 }
 
 impl Worker {
@@ -83,6 +87,8 @@ impl Worker {
             tcp_stats: RefCell::default(),
             connection_limit_stats: RefCell::default(),
             local_rate_limit_stats: RefCell::default(),
+            rbac_stats: RefCell::default(),
+            shadow_rbac_stats: RefCell::default(),
         })
     }
 
@@ -117,6 +123,8 @@ impl Worker {
         keep(&self.tcp_stats, &prefixes.tcp);
         keep(&self.connection_limit_stats, &prefixes.connection_limit);
         keep(&self.local_rate_limit_stats, &prefixes.local_rate_limit);
+        keep(&self.rbac_stats, &prefixes.rbac);
+        keep(&self.shadow_rbac_stats, &prefixes.shadow_rbac);
         self.route_stats.forget_gone();
         for prefix in &prefixes.http {
             self.http_stats(prefix);
@@ -129,6 +137,12 @@ impl Worker {
         }
         for prefix in &prefixes.local_rate_limit {
             self.local_rate_limit_stats(prefix);
+        }
+        for prefix in &prefixes.rbac {
+            self.rbac_stats(prefix);
+        }
+        for prefix in &prefixes.shadow_rbac {
+            self.shadow_rbac_stats(prefix);
         }
     }
 
@@ -164,6 +178,20 @@ impl Worker {
             LocalRateLimitStats::new(&self.stats, prefix)
         })
     }
+
+    /// The stats of policies with this prefix; looked up once per connection.
+    pub fn rbac_stats(&self, prefix: &Arc<str>) -> Rc<RbacStats> {
+        shared(&self.rbac_stats, prefix, |prefix| {
+            RbacStats::new(&self.stats, prefix)
+        })
+    }
+
+    /// The same of shadow rules.
+    pub fn shadow_rbac_stats(&self, prefix: &Arc<str>) -> Rc<ShadowRbacStats> {
+        shared(&self.shadow_rbac_stats, prefix, |prefix| {
+            ShadowRbacStats::new(&self.stats, prefix)
+        })
+    }
 }
 
 /// The stat prefixes of all network filters.
@@ -173,6 +201,8 @@ struct StatPrefixes {
     tcp: HashSet<Arc<str>>,
     connection_limit: HashSet<Arc<str>>,
     local_rate_limit: HashSet<Arc<str>>,
+    rbac: HashSet<Arc<str>>,
+    shadow_rbac: HashSet<Arc<str>>,
 }
 
 impl StatPrefixes {
@@ -187,6 +217,11 @@ impl StatPrefixes {
                     }
                     ConnectionFilter::LocalRateLimit(limit) => {
                         prefixes.local_rate_limit.insert(limit.stat_prefix.clone());
+                    }
+                    ConnectionFilter::Rbac(filter) => {
+                        prefixes.rbac.insert(filter.stat_prefix.clone());
+                        let shadow = filter.shadow_stat_prefix.clone();
+                        prefixes.shadow_rbac.insert(shadow);
                     }
                     ConnectionFilter::SetFilterState(_) | ConnectionFilter::SniCluster => {}
                 }

@@ -12,7 +12,7 @@ pub mod error;
 mod handshake;
 mod key_log;
 mod messages;
-mod names;
+pub mod names;
 pub mod ocsp;
 pub mod overrides;
 mod peer;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use envoy_types::pb::envoy::extensions::matching::common_inputs::environment_variable::v3 as environment;
+use envoy_types::pb::envoy::extensions::matching::common_inputs::network::v3 as network;
 use envoy_types::pb::envoy::extensions::matching::input_matchers::ip::v3 as ip;
 use envoy_types::pb::envoy::r#type::matcher::v3 as http;
 use envoy_types::pb::google::protobuf::Any;
@@ -34,34 +35,16 @@ const NETWORK: &str = "envoy.extensions.matching.common_inputs.network.v3";
 
 /// Inputs of a new connection.
 pub const CONNECTION: Place = Place(&[
-    Extension {
-        type_name: "envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput",
-        build: |_| Ok(Input::DestinationIp),
-    },
-    Extension {
-        type_name: "envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput",
-        build: |_| Ok(Input::DestinationPort),
-    },
-    Extension {
-        type_name: "envoy.extensions.matching.common_inputs.network.v3.SourceIPInput",
-        build: |_| Ok(Input::SourceIp),
-    },
-    Extension {
-        type_name: "envoy.extensions.matching.common_inputs.network.v3.SourcePortInput",
-        build: |_| Ok(Input::SourcePort),
-    },
-    Extension {
-        type_name: "envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput",
-        build: |_| Ok(Input::DirectSourceIp),
-    },
+    DESTINATION_IP,
+    DESTINATION_PORT,
+    SOURCE_IP,
+    SOURCE_PORT,
+    DIRECT_SOURCE_IP,
     Extension {
         type_name: "envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput",
         build: |_| Ok(Input::SourceType),
     },
-    Extension {
-        type_name: "envoy.extensions.matching.common_inputs.network.v3.ServerNameInput",
-        build: |_| Ok(Input::ServerName),
-    },
+    SERVER_NAME,
     Extension {
         type_name: "envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput",
         build: |_| Ok(Input::TransportProtocol),
@@ -69,6 +52,37 @@ pub const CONNECTION: Place = Place(&[
     Extension {
         type_name: "envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput",
         build: |_| Ok(Input::ApplicationProtocol),
+    },
+    ENVIRONMENT,
+]);
+
+/// Inputs of a connection that its filter chain has.
+pub const NETWORK_FILTER: Place = Place(&[
+    DESTINATION_IP,
+    DESTINATION_PORT,
+    SOURCE_IP,
+    SOURCE_PORT,
+    DIRECT_SOURCE_IP,
+    SERVER_NAME,
+    Extension {
+        type_name: "envoy.extensions.matching.common_inputs.network.v3.FilterStateInput",
+        build: |bytes| {
+            let proto = decode::<network::FilterStateInput>(bytes)?;
+            let field = (!proto.field.is_empty()).then(|| proto.field.as_str().into());
+            Ok(Input::FilterState(named(&proto.key, "key")?.into(), field))
+        },
+    },
+    Extension {
+        type_name: "envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput",
+        build: |_| Ok(Input::UriSan),
+    },
+    Extension {
+        type_name: "envoy.extensions.matching.common_inputs.ssl.v3.DnsSanInput",
+        build: |_| Ok(Input::DnsSan),
+    },
+    Extension {
+        type_name: "envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput",
+        build: |_| Ok(Input::Subject),
     },
     ENVIRONMENT,
 ]);
@@ -81,6 +95,36 @@ pub const REQUEST: Place = Place(&[Extension {
         matcher::header_or_pseudo(&proto.header_name, "header_name").map(Input::Header)
     },
 }]);
+
+const DESTINATION_IP: Extension<Build<Input>> = Extension {
+    type_name: "envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput",
+    build: |_| Ok(Input::DestinationIp),
+};
+
+const DESTINATION_PORT: Extension<Build<Input>> = Extension {
+    type_name: "envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput",
+    build: |_| Ok(Input::DestinationPort),
+};
+
+const SOURCE_IP: Extension<Build<Input>> = Extension {
+    type_name: "envoy.extensions.matching.common_inputs.network.v3.SourceIPInput",
+    build: |_| Ok(Input::SourceIp),
+};
+
+const SOURCE_PORT: Extension<Build<Input>> = Extension {
+    type_name: "envoy.extensions.matching.common_inputs.network.v3.SourcePortInput",
+    build: |_| Ok(Input::SourcePort),
+};
+
+const DIRECT_SOURCE_IP: Extension<Build<Input>> = Extension {
+    type_name: "envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput",
+    build: |_| Ok(Input::DirectSourceIp),
+};
+
+const SERVER_NAME: Extension<Build<Input>> = Extension {
+    type_name: "envoy.extensions.matching.common_inputs.network.v3.ServerNameInput",
+    build: |_| Ok(Input::ServerName),
+};
 
 const ENVIRONMENT: Extension<Build<Input>> = Extension {
     type_name: "envoy.extensions.matching.common_inputs.environment_variable.v3.Config",

@@ -4,14 +4,11 @@ use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::route::v3 as route;
 use envoy_types::pb::envoy::config::route::v3::route_match::PathSpecifier;
 use envoy_types::pb::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
-use envoy_types::pb::envoy::r#type::matcher::v3::FilterStateMatcher;
-use envoy_types::pb::envoy::r#type::matcher::v3::filter_state_matcher::Matcher as Condition;
 
 use super::extension::{Build, Extension, decode, resolve};
 use super::fields::{Together as _, Within as _, each, flag, named, refuse, required, uri_text};
-use super::{matcher, uri_template};
-use crate::config::error::{ConfigError, Result};
-use crate::config::matcher::StringMatcher;
+use super::{filter_state_matcher, matcher, uri_template};
+use crate::config::error::Result;
 use crate::config::route::{Criteria, PathMatch, RouteMatch};
 use crate::runtime_layer;
 
@@ -37,7 +34,11 @@ pub fn build(proto: &route::RouteMatch) -> Result<RouteMatch> {
         each("query_parameters", &proto.query_parameters, matcher::query),
         each("cookies", &proto.cookies, matcher::cookie),
         fraction.within("runtime_fraction"),
-        each("filter_state", &proto.filter_state, filter_state),
+        each(
+            "filter_state",
+            &proto.filter_state,
+            filter_state_matcher::build,
+        ),
     )
         .together()?;
     let certificate = proto.tls_context.as_ref();
@@ -56,19 +57,6 @@ pub fn build(proto: &route::RouteMatch) -> Result<RouteMatch> {
         case_sensitive: flag(&proto.case_sensitive).unwrap_or(true),
         criteria: (!criteria.is_empty()).then(|| Box::new(criteria)),
     })
-}
-
-fn filter_state(proto: &FilterStateMatcher) -> Result<(Box<str>, StringMatcher)> {
-    let condition = match required(&proto.matcher, "string_match") {
-        Ok(Condition::StringMatch(text)) => matcher::string(text).within("string_match"),
-        Ok(Condition::AddressMatch(_)) => Err(ConfigError::new(
-            "address_match",
-            "is not supported: compare the address as text with string_match",
-        )),
-        Err(error) => Err(error),
-    };
-    let (key, condition) = (named(&proto.key, "key"), condition).together()?;
-    Ok((key.into(), condition))
 }
 
 fn path(proto: &route::RouteMatch) -> Result<PathMatch> {

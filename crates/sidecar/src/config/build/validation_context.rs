@@ -193,7 +193,8 @@ fn subject_alt_names(proto: &tls::CertificateValidationContext) -> Result<Vec<Sa
     Ok(names)
 }
 
-fn subject_alt_name(proto: &tls::SubjectAltNameMatcher) -> Result<SanMatcher> {
+/// `SubjectAltNameMatcher`.
+pub fn subject_alt_name(proto: &tls::SubjectAltNameMatcher) -> Result<SanMatcher> {
     let kind: SanType = enumeration(proto.san_type, "san_type")?;
     refuse(
         kind != SanType::OtherName && !proto.oid.is_empty(),

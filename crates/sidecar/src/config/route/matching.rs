@@ -1,6 +1,7 @@
 //! What a request must be like for a route to take it.
 
-use crate::config::matcher::{CookieMatcher, HeaderMatcher, QueryMatcher, Regex, StringMatcher};
+use crate::config::filter_state_matcher::FilterStateMatcher;
+use crate::config::matcher::{CookieMatcher, HeaderMatcher, QueryMatcher, Regex};
 use crate::runtime_layer::Fraction;
 
 /// `RouteMatch`.
@@ -48,9 +49,8 @@ pub struct Criteria {
     pub certificate_presented: Option<bool>,
     /// `tls_context.validated`: whether it was verified.
     pub certificate_validated: Option<bool>,
-    /// `filter_state`: the names of values that network filters left on the connection, and what
-    /// they must be as text.
-    pub filter_state: Vec<(Box<str>, StringMatcher)>,
+    /// `filter_state`: values that network filters left on the connection.
+    pub filter_state: Vec<FilterStateMatcher>,
 }
 
 impl Criteria {

@@ -5,7 +5,6 @@ use crate::config::matcher::{Case, CookieMatcher, HeaderCondition, HeaderMatcher
 use crate::config::route::{Criteria, PathMatch, RouteMatch};
 use crate::http::headers::Name;
 use crate::http::message::{BodyLength, RequestHead};
-use crate::network::filter_state::Value;
 
 /// A request with what is computed once for all routes.
 pub(super) struct Target<'a> {
@@ -102,10 +101,10 @@ impl Criteria {
                 .iter()
                 .all(|matcher| matcher.matches(target.query))
             && self.cookies.iter().all(|matcher| matcher.matches(request))
-            && self.filter_state.iter().all(|(key, condition)| {
+            && self.filter_state.iter().all(|matcher| {
                 let values = state.filter_state.borrow();
-                let text = values.value(key).and_then(Value::plain);
-                text.is_some_and(|text| condition.matches(text.as_bytes()))
+                let value = values.value(&matcher.key);
+                value.is_some_and(|value| matcher.matches(value))
             })
     }
 }

@@ -11,7 +11,7 @@ use crate::config::endpoint::Endpoint;
 use crate::http::headers::Headers;
 use crate::http::message::{RequestHead, ResponseHead, Version};
 use crate::listener::connection::Connection;
-use crate::network::filter_state::FilterState;
+use crate::network::filter_state::{FilterState, Value};
 use crate::network::state::Metadata;
 
 /// Why a line is written (`%ACCESS_LOG_TYPE%`).
@@ -140,6 +140,28 @@ impl<'a> Record<'a> {
     pub fn reached(&self) -> Option<&'a Address> {
         self.upstream_host
             .filter(|_| self.upstream_local.is_some() || self.upstream_version.is_some())
+    }
+
+    /// Looks at the filter state of that key: the request's, else the connection's.
+    pub fn with_filter_state<R>(&self, key: &str, look: impl FnOnce(Option<&Value>) -> R) -> R {
+        let of_request = self.state.and_then(|state| state.filter_state.value(key));
+        if of_request.is_some() {
+            return look(of_request);
+        }
+        look(self.connection.state.filter_state.borrow().value(key))
+    }
+
+    /// Looks at the dynamic metadata of that namespace: the request's, else the connection's.
+    pub fn with_metadata<R>(
+        &self,
+        namespace: &str,
+        look: impl FnOnce(Option<&serde_json::Map<String, serde_json::Value>>) -> R,
+    ) -> R {
+        let of_request = self.state.and_then(|state| state.metadata.get(namespace));
+        if of_request.is_some() {
+            return look(of_request);
+        }
+        look(self.connection.state.metadata.borrow().get(namespace))
     }
 
     /// What is known of a connection by itself.

@@ -21,6 +21,7 @@ impl Family {
             Family::AccessLog => "access_log",
             Family::ConnectionLimit => "connection_limit",
             Family::LocalRateLimit => "local_rate_limit",
+            Family::Rbac => "rbac",
             Family::VirtualCluster | Family::Route => "vhost",
             Family::ProxyProtocol => "proxy_proto",
             Family::ListenerRateLimit => "listener_local_ratelimit",
@@ -50,6 +51,9 @@ impl Family {
 pub fn dotted(family: Family, subject: &str, stat: &str) -> String {
     if subject.is_empty() {
         return format!("{}.{stat}", family.prefix());
+    }
+    if family == Family::Rbac {
+        return format!("{subject}.{stat}");
     }
     // Envoy's separator is the dot, and a colon ends a name in the text form.
     format!(
@@ -134,7 +138,10 @@ pub fn prometheus(family: Family, subject: &str, stat: &str) -> Sample {
         Family::Route => "_route",
         _ => "",
     };
-    let mut name = format!("envoy_{}{kind}_{stat}", family.prefix());
+    let mut name = match family {
+        Family::Rbac => format!("envoy_{subject}_{stat}"),
+        _ => format!("envoy_{}{kind}_{stat}", family.prefix()),
+    };
     name = name
         .chars()
         .map(|c| {

@@ -39,6 +39,8 @@ pub enum Family {
     ConnectionLimit,
     /// `local_rate_limit.<stat_prefix>.`, of network filters
     LocalRateLimit,
+    /// `<stat_prefix>.rbac.`: the subject is all of it.
+    Rbac,
     /// `vhost.<virtual host>.vcluster.<name>.`
     VirtualCluster,
     /// `vhost.<virtual host>.route.<stat_prefix>.`

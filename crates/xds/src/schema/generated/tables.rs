@@ -901,6 +901,49 @@ envoy.config.overload.v3.ThresholdTrigger\
 envoy.config.overload.v3.Trigger\
 threshold\
 scaled\
+envoy.config.rbac.v3.Action\
+action\
+envoy.config.rbac.v3.Permission\
+and_rules\
+or_rules\
+any\
+destination_ip\
+not_rule\
+requested_server_name\
+url_path\
+match the address that the client connects to with destination_ip and destination_port\
+matcher\
+connections have no path\
+uri_template\
+sourced_metadata\
+envoy.config.rbac.v3.Permission.Set\
+envoy.config.rbac.v3.Policy\
+permissions\
+principals\
+condition\
+checked_condition\
+cel_config\
+envoy.config.rbac.v3.Principal\
+and_ids\
+or_ids\
+authenticated\
+source_ip\
+not_id\
+direct_remote_ip\
+remote_ip\
+filter_state\
+custom\
+envoy.config.rbac.v3.Principal.Authenticated\
+principal_name\
+envoy.config.rbac.v3.Principal.Set\
+ids\
+envoy.config.rbac.v3.RBAC\
+no audit logger is supported; write an access log with %CONNECTION_TERMINATION_DETAILS% and the metadata of shadow_rules\
+audit_logging_options\
+envoy.config.rbac.v3.RBAC.PoliciesEntry\
+envoy.config.rbac.v3.SourcedMetadata\
+metadata_matcher\
+metadata_source\
 envoy.config.route.v3.CookieMatcher\
 string_match\
 invert_match\
@@ -1003,9 +1046,7 @@ connection_properties\
 terminal\
 query_parameter\
 nothing that runs here stores an object that has a hash\
-filter_state\
 envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties\
-source_ip\
 envoy.config.route.v3.RouteAction.HashPolicy.Cookie\
 only a hashing load balancer gives a client a cookie, and those are rejected where they are set\
 ttl\
@@ -1075,7 +1116,6 @@ require_tls\
 virtual_clusters\
 include_request_attempt_count\
 include_attempt_count_in_response\
-matcher\
 it marks retries after a timeout per try, and no retry has one\
 include_is_timeout_retry_header\
 nothing reads a virtual host\'s metadata\
@@ -1256,6 +1296,12 @@ body_format_override\
 headers_to_add\
 envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit\
 share_key\
+envoy.extensions.filters.network.rbac.v3.RBAC\
+shadow_rules\
+enforcement_type\
+shadow_rules_stat_prefix\
+shadow_matcher\
+delay_deny\
 envoy.extensions.filters.network.set_filter_state.v3.Config\
 on_new_connection\
 on_downstream_tls_handshake\
@@ -1321,11 +1367,16 @@ envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput\
 envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput\
 envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput\
 envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput\
+envoy.extensions.matching.common_inputs.network.v3.FilterStateInput\
+field\
 envoy.extensions.matching.common_inputs.network.v3.ServerNameInput\
 envoy.extensions.matching.common_inputs.network.v3.SourceIPInput\
 envoy.extensions.matching.common_inputs.network.v3.SourcePortInput\
 envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput\
 envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput\
+envoy.extensions.matching.common_inputs.ssl.v3.DnsSanInput\
+envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput\
+envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput\
 envoy.extensions.matching.input_matchers.ip.v3.Ip\
 its one counter tells of values that are no addresses, which cannot be compared here\
 envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig\
@@ -1358,6 +1409,9 @@ envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig\
 path_template\
 envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig\
 path_template_rewrite\
+envoy.extensions.rbac.principals.mtls_authenticated.v3.Config\
+san_matcher\
+any_validated_client_certificate\
 envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig\
 pack_trace_reason\
 nothing is sampled, for tracing is rejected where it is set\
@@ -1538,11 +1592,12 @@ envoy.service.discovery.v3.ResourceLocator\
 envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry\
 envoy.service.discovery.v3.ResourceName\
 dynamic_parameter_constraints\
+envoy.type.matcher.v3.AddressMatcher\
+ranges\
 envoy.type.matcher.v3.DoubleMatcher\
 range\
 exact\
 envoy.type.matcher.v3.FilterStateMatcher\
-compare the address as text with string_match\
 address_match\
 envoy.type.matcher.v3.HttpRequestHeaderMatchInput\
 envoy.type.matcher.v3.ListMatcher\
@@ -1554,6 +1609,7 @@ invert\
 envoy.type.matcher.v3.MetadataMatcher.PathSegment\
 envoy.type.matcher.v3.OrMatcher\
 value_matchers\
+envoy.type.matcher.v3.PathMatcher\
 envoy.type.matcher.v3.RegexMatchAndSubstitute\
 pattern\
 substitution\
@@ -1567,7 +1623,6 @@ suffix\
 ignore_case\
 contains\
 matchers that come from extensions are not supported\
-custom\
 envoy.type.matcher.v3.ValueMatcher\
 null_match\
 double_match\
@@ -1644,6 +1699,7 @@ struct_value\
 list_value\
 google.rpc.Status\
 message\
+xds.core.v3.CidrRange\
 xds.core.v3.ContextParams\
 params\
 xds.core.v3.ContextParams.ParamsEntry\
@@ -1675,7 +1731,6 @@ xds.type.matcher.v3.Matcher.MatcherTree.MatchMap\
 map\
 xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry\
 xds.type.matcher.v3.Matcher.OnMatch\
-action\
 the first action that is found decides\
 keep_matching\
 xds.type.matcher.v3.RegexMatcher\
@@ -1818,6 +1873,12 @@ SAME_IP_OR_LOOPBACK\
 EXTERNAL\
 envoy.config.listener.v3.Listener.DrainType\
 MODIFY_ONLY\
+envoy.config.rbac.v3.MetadataSource\
+DYNAMIC\
+ROUTE\
+envoy.config.rbac.v3.RBAC.Action\
+DENY\
+LOG\
 envoy.config.route.v3.RedirectAction.RedirectResponseCode\
 MOVED_PERMANENTLY\
 FOUND\
@@ -1875,6 +1936,9 @@ envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManage
 OVERWRITE\
 APPEND_IF_ABSENT\
 PASS_THROUGH\
+envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType\
+ONE_TIME_ON_FIRST_BYTE\
+CONTINUOUS\
 envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode\
 IMMEDIATE\
 ON_DOWNSTREAM_DATA\
@@ -1967,7 +2031,7 @@ google.protobuf.NullValue\
 NULL_VALUE\
 ";
 
-pub(crate) static MESSAGES: [MessageRow; 396] = [
+pub(crate) static MESSAGES: [MessageRow; 415] = [
     m(0,34,0,2), // envoy.admin.v3.BootstrapConfigDump
     m(55,26,2,2), // envoy.admin.v3.Certificate
     m(98,33,4,7), // envoy.admin.v3.CertificateDetails
@@ -2149,227 +2213,246 @@ pub(crate) static MESSAGES: [MessageRow; 396] = [
     m(24660,38,750,2), // envoy.config.overload.v3.ScaledTrigger
     m(24735,41,752,1), // envoy.config.overload.v3.ThresholdTrigger
     m(24776,32,753,3), // envoy.config.overload.v3.Trigger
-    m(24823,35,756,3), // envoy.config.route.v3.CookieMatcher
-    m(24882,31,759,2), // envoy.config.route.v3.Decorator
-    m(24931,42,761,3), // envoy.config.route.v3.DirectResponseAction
-    m(24994,34,764,3), // envoy.config.route.v3.FilterConfig
-    m(25039,35,767,11), // envoy.config.route.v3.HeaderMatcher
-    m(25192,43,778,3), // envoy.config.route.v3.QueryParameterMatcher
-    m(25235,36,781,10), // envoy.config.route.v3.RedirectAction
-    m(25402,27,791,19), // envoy.config.route.v3.Route
-    m(26133,53,810,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
-    m(26186,33,812,37), // envoy.config.route.v3.RouteAction
-    m(27494,44,849,6), // envoy.config.route.v3.RouteAction.HashPolicy
-    m(27655,65,855,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    m(27729,51,856,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    m(27888,60,860,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    m(27948,51,862,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    m(28010,59,864,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    m(28069,51,865,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    m(28169,53,868,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
-    m(28309,47,875,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
-    m(28452,40,878,19), // envoy.config.route.v3.RouteConfiguration
-    m(28855,66,897,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
-    m(28921,31,899,1), // envoy.config.route.v3.RouteList
-    m(28958,32,900,15), // envoy.config.route.v3.RouteMatch
-    m(29231,47,915,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
-    m(29278,54,915,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
-    m(29332,55,915,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    m(29405,29,917,6), // envoy.config.route.v3.Tracing
-    m(29509,36,923,2), // envoy.config.route.v3.VirtualCluster
-    m(29545,33,925,24), // envoy.config.route.v3.VirtualHost
-    m(29813,59,949,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
-    m(29872,37,951,5), // envoy.config.route.v3.WeightedCluster
-    m(29997,51,956,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
-    m(30114,53,966,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
-    m(30190,57,971,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    m(30247,57,972,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    m(30304,43,973,8), // envoy.extensions.clusters.dns.v3.DnsCluster
-    m(30399,55,981,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    m(30454,68,983,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    m(30714,63,989,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    m(30786,71,991,1), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
-    m(30857,58,992,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    m(31097,46,997,10), // envoy.extensions.filters.http.router.v3.Router
-    m(31556,71,1007,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(31691,56,1009,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
-    m(31824,52,1011,3), // envoy.extensions.filters.http.set_metadata.v3.Config
-    m(31894,54,1014,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    m(32013,65,1018,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(32078,67,1018,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    m(32172,61,1021,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(32233,65,1021,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    m(32417,78,1027,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    m(32516,70,1030,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
-    m(32600,63,1032,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(32913,68,1037,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    m(32986,58,1041,1), // envoy.extensions.filters.network.direct_response.v3.Config
-    m(33052,45,1042,0), // envoy.extensions.filters.network.echo.v3.Echo
-    m(33097,81,1042,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(34671,105,1102,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
-    m(34776,101,1104,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(34921,103,1107,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(35047,109,1109,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(35178,95,1116,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(35334,70,1119,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(35404,76,1124,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    m(35487,63,1126,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(35580,78,1128,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    m(35658,74,1129,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
-    m(35777,66,1134,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    m(35852,59,1138,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
-    m(35973,58,1141,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
-    m(36031,54,1141,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(36720,74,1164,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(36819,70,1167,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
-    m(37075,70,1177,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(37145,84,1178,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(37229,47,1181,0), // envoy.extensions.formatter.metadata.v3.Metadata
-    m(37276,63,1181,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
-    m(37339,77,1181,1), // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
-    m(37416,79,1182,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    m(37554,60,1185,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    m(37631,66,1188,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    m(37702,76,1189,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
-    m(37778,67,1189,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    m(37845,92,1191,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
-    m(37937,85,1191,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    m(38121,70,1197,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    m(38241,57,1203,1), // envoy.extensions.load_balancing_policies.random.v3.Random
-    m(38298,66,1204,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    m(38364,70,1206,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
-    m(38434,75,1207,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
-    m(38509,69,1207,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
-    m(38578,71,1207,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
-    m(38649,70,1207,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
-    m(38719,66,1207,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
-    m(38785,64,1207,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
-    m(38849,66,1207,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
-    m(38915,66,1207,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
-    m(38981,73,1207,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
-    m(39054,49,1207,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    m(39187,69,1209,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    m(39560,81,1221,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    m(39692,73,1223,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    m(40056,66,1232,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    m(40135,70,1233,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    m(40226,55,1234,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    m(40390,70,1236,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    m(40476,88,1237,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    m(40597,64,1238,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    m(40730,78,1240,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
-    m(40808,83,1241,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
-    m(41079,58,1245,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(41137,70,1245,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(41779,58,1261,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(42667,95,1276,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(42864,62,1280,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(43280,67,1291,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    m(43373,79,1293,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
-    m(43550,57,1296,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(43617,48,1298,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(43744,63,1303,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(43818,56,1306,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(44444,51,1315,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
-    m(44534,55,1318,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(44819,62,1324,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    m(44885,60,1325,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(45215,54,1332,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(45436,69,1343,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(45538,73,1347,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(45611,78,1350,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(45689,48,1353,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(45902,77,1362,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(45979,49,1364,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(46128,43,1372,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(46202,44,1379,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(46252,54,1386,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(46360,69,1390,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(46440,71,1391,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(46517,78,1394,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(46595,35,1394,8), // envoy.service.discovery.v3.Resource
-    m(46671,48,1402,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(46731,40,1403,2), // envoy.service.discovery.v3.ResourceError
-    m(46771,42,1405,2), // envoy.service.discovery.v3.ResourceLocator
-    m(46813,65,1407,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(46878,39,1409,2), // envoy.service.discovery.v3.ResourceName
-    m(46946,35,1411,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(46991,40,1413,3), // envoy.type.matcher.v3.FilterStateMatcher
-    m(47089,49,1416,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    m(47138,33,1417,1), // envoy.type.matcher.v3.ListMatcher
-    m(47177,39,1418,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(47224,37,1419,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(47267,49,1423,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(47316,31,1424,1), // envoy.type.matcher.v3.OrMatcher
-    m(47361,45,1425,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(47425,34,1427,2), // envoy.type.matcher.v3.RegexMatcher
-    m(47533,44,1429,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(47593,35,1430,7), // envoy.type.matcher.v3.StringMatcher
-    m(47711,34,1437,7), // envoy.type.matcher.v3.ValueMatcher
-    m(47787,44,1444,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(47831,34,1444,2), // envoy.type.metadata.v3.MetadataKey
-    m(47865,46,1446,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(47916,35,1448,4), // envoy.type.metadata.v3.MetadataKind
-    m(47962,43,1452,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(48005,40,1452,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(48045,43,1452,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(48088,41,1452,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(48129,31,1452,6), // envoy.type.tracing.v3.CustomTag
-    m(48195,43,1458,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(48238,38,1460,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(48276,39,1462,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(48315,40,1463,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(48359,25,1466,2), // envoy.type.v3.DoubleRange
-    m(48392,31,1468,2), // envoy.type.v3.FractionalPercent
-    m(48443,24,1470,2), // envoy.type.v3.HashPolicy
-    m(48467,36,1472,1), // envoy.type.v3.HashPolicy.FilterState
-    m(48503,33,1473,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(48536,24,1473,1), // envoy.type.v3.HttpStatus
-    m(48564,24,1474,2), // envoy.type.v3.Int32Range
-    m(48588,24,1476,2), // envoy.type.v3.Int64Range
-    m(48612,21,1478,1), // envoy.type.v3.Percent
-    m(48633,29,1479,3), // envoy.type.v3.SemanticVersion
-    m(48691,25,1482,3), // envoy.type.v3.TokenBucket
-    m(48744,19,1485,2), // google.protobuf.Any
-    m(48763,25,1487,1), // google.protobuf.BoolValue
-    m(48788,26,1488,1), // google.protobuf.BytesValue
-    m(48814,27,1489,1), // google.protobuf.DoubleValue
-    m(48841,24,1490,2), // google.protobuf.Duration
-    m(48877,21,1492,0), // google.protobuf.Empty
-    m(48898,26,1492,1), // google.protobuf.FloatValue
-    m(48924,26,1493,1), // google.protobuf.Int32Value
-    m(48950,26,1494,1), // google.protobuf.Int64Value
-    m(48976,25,1495,1), // google.protobuf.ListValue
-    m(49007,27,1496,1), // google.protobuf.StringValue
-    m(49034,22,1497,1), // google.protobuf.Struct
-    m(49062,34,1498,2), // google.protobuf.Struct.FieldsEntry
-    m(49096,25,1500,2), // google.protobuf.Timestamp
-    m(49121,27,1502,1), // google.protobuf.UInt32Value
-    m(49148,27,1503,1), // google.protobuf.UInt64Value
-    m(49175,21,1504,6), // google.protobuf.Value
-    m(49262,17,1510,3), // google.rpc.Status
-    m(49286,25,1513,1), // xds.core.v3.ContextParams
-    m(49317,37,1514,2), // xds.core.v3.ContextParams.ParamsEntry
-    m(49354,32,1516,2), // xds.core.v3.TypedExtensionConfig
-    m(49386,27,1518,3), // xds.type.matcher.v3.Matcher
-    m(49448,39,1521,1), // xds.type.matcher.v3.Matcher.MatcherList
-    m(49495,52,1522,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    m(49564,49,1524,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    m(49661,63,1528,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    m(49724,65,1529,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    m(49817,39,1532,4), // xds.type.matcher.v3.Matcher.MatcherTree
-    m(49942,48,1536,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    m(49993,57,1537,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
-    m(50050,35,1539,3), // xds.type.matcher.v3.Matcher.OnMatch
-    m(50142,32,1542,2), // xds.type.matcher.v3.RegexMatcher
-    m(50174,42,1544,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(50216,33,1544,7), // xds.type.matcher.v3.StringMatcher
+    m(24823,27,756,2), // envoy.config.rbac.v3.Action
+    m(24856,31,758,14), // envoy.config.rbac.v3.Permission
+    m(25103,35,772,1), // envoy.config.rbac.v3.Permission.Set
+    m(25138,27,773,5), // envoy.config.rbac.v3.Policy
+    m(25222,30,778,14), // envoy.config.rbac.v3.Principal
+    m(25336,44,792,1), // envoy.config.rbac.v3.Principal.Authenticated
+    m(25394,34,793,1), // envoy.config.rbac.v3.Principal.Set
+    m(25431,25,794,3), // envoy.config.rbac.v3.RBAC
+    m(25597,39,797,2), // envoy.config.rbac.v3.RBAC.PoliciesEntry
+    m(25636,36,799,2), // envoy.config.rbac.v3.SourcedMetadata
+    m(25703,35,801,3), // envoy.config.route.v3.CookieMatcher
+    m(25762,31,804,2), // envoy.config.route.v3.Decorator
+    m(25811,42,806,3), // envoy.config.route.v3.DirectResponseAction
+    m(25874,34,809,3), // envoy.config.route.v3.FilterConfig
+    m(25919,35,812,11), // envoy.config.route.v3.HeaderMatcher
+    m(26072,43,823,3), // envoy.config.route.v3.QueryParameterMatcher
+    m(26115,36,826,10), // envoy.config.route.v3.RedirectAction
+    m(26282,27,836,19), // envoy.config.route.v3.Route
+    m(27013,53,855,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
+    m(27066,33,857,37), // envoy.config.route.v3.RouteAction
+    m(28374,44,894,6), // envoy.config.route.v3.RouteAction.HashPolicy
+    m(28523,65,900,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
+    m(28588,51,901,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
+    m(28747,60,905,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
+    m(28807,51,907,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
+    m(28869,59,909,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
+    m(28928,51,910,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
+    m(29028,53,913,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
+    m(29168,47,920,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
+    m(29311,40,923,19), // envoy.config.route.v3.RouteConfiguration
+    m(29714,66,942,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
+    m(29780,31,944,1), // envoy.config.route.v3.RouteList
+    m(29817,32,945,15), // envoy.config.route.v3.RouteMatch
+    m(30090,47,960,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
+    m(30137,54,960,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
+    m(30191,55,960,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
+    m(30264,29,962,6), // envoy.config.route.v3.Tracing
+    m(30368,36,968,2), // envoy.config.route.v3.VirtualCluster
+    m(30404,33,970,24), // envoy.config.route.v3.VirtualHost
+    m(30665,59,994,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
+    m(30724,37,996,5), // envoy.config.route.v3.WeightedCluster
+    m(30849,51,1001,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
+    m(30966,53,1011,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
+    m(31042,57,1016,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+    m(31099,57,1017,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    m(31156,43,1018,8), // envoy.extensions.clusters.dns.v3.DnsCluster
+    m(31251,55,1026,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
+    m(31306,68,1028,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
+    m(31566,63,1034,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
+    m(31638,71,1036,1), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
+    m(31709,58,1037,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
+    m(31949,46,1042,10), // envoy.extensions.filters.http.router.v3.Router
+    m(32408,71,1052,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(32543,56,1054,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
+    m(32676,52,1056,3), // envoy.extensions.filters.http.set_metadata.v3.Config
+    m(32746,54,1059,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
+    m(32865,65,1063,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(32930,67,1063,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
+    m(33024,61,1066,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(33085,65,1066,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
+    m(33269,78,1072,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
+    m(33368,70,1075,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
+    m(33452,63,1077,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(33765,68,1082,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
+    m(33838,58,1086,1), // envoy.extensions.filters.network.direct_response.v3.Config
+    m(33904,45,1087,0), // envoy.extensions.filters.network.echo.v3.Echo
+    m(33949,81,1087,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(35523,105,1147,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
+    m(35628,101,1149,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(35773,103,1152,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(35899,109,1154,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(36030,95,1161,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(36186,70,1164,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(36256,76,1169,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
+    m(36339,63,1171,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(36432,78,1173,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
+    m(36510,74,1174,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
+    m(36629,66,1179,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
+    m(36704,45,1183,8), // envoy.extensions.filters.network.rbac.v3.RBAC
+    m(36825,59,1191,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
+    m(36946,58,1194,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
+    m(37004,54,1194,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(37693,74,1217,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(37792,70,1220,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
+    m(38048,70,1230,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(38118,84,1231,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(38202,47,1234,0), // envoy.extensions.formatter.metadata.v3.Metadata
+    m(38249,63,1234,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
+    m(38312,77,1234,1), // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
+    m(38389,79,1235,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
+    m(38527,60,1238,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
+    m(38604,66,1241,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
+    m(38675,76,1242,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
+    m(38751,67,1242,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
+    m(38818,92,1244,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
+    m(38910,85,1244,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
+    m(39094,70,1250,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
+    m(39214,57,1256,1), // envoy.extensions.load_balancing_policies.random.v3.Random
+    m(39271,66,1257,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
+    m(39337,70,1259,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
+    m(39407,75,1260,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
+    m(39482,69,1260,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
+    m(39551,71,1260,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
+    m(39622,70,1260,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
+    m(39692,67,1260,2), // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
+    m(39764,66,1262,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
+    m(39830,64,1262,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
+    m(39894,66,1262,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
+    m(39960,66,1262,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
+    m(40026,73,1262,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
+    m(40099,58,1262,0), // envoy.extensions.matching.common_inputs.ssl.v3.DnsSanInput
+    m(40157,59,1262,0), // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
+    m(40216,58,1262,0), // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
+    m(40274,49,1262,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
+    m(40407,69,1264,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+    m(40780,81,1276,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
+    m(40912,73,1278,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
+    m(41276,66,1287,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
+    m(41355,70,1288,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
+    m(41446,61,1289,2), // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
+    m(41550,55,1291,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+    m(41714,70,1293,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
+    m(41800,88,1294,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
+    m(41921,64,1295,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
+    m(42054,78,1297,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
+    m(42132,83,1298,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
+    m(42403,58,1302,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(42461,70,1302,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(43103,58,1318,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(43991,95,1333,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(44188,62,1337,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(44604,67,1348,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
+    m(44697,79,1350,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
+    m(44874,57,1353,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(44941,48,1355,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(45068,63,1360,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(45142,56,1363,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(45768,51,1372,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
+    m(45858,55,1375,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(46143,62,1381,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
+    m(46209,60,1382,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(46539,54,1389,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(46760,69,1400,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(46862,73,1404,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(46935,78,1407,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(47013,48,1410,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(47226,77,1419,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(47303,49,1421,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(47452,43,1429,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(47526,44,1436,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(47576,54,1443,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(47684,69,1447,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(47764,71,1448,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(47841,78,1451,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(47919,35,1451,8), // envoy.service.discovery.v3.Resource
+    m(47995,48,1459,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(48055,40,1460,2), // envoy.service.discovery.v3.ResourceError
+    m(48095,42,1462,2), // envoy.service.discovery.v3.ResourceLocator
+    m(48137,65,1464,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(48202,39,1466,2), // envoy.service.discovery.v3.ResourceName
+    m(48270,36,1468,2), // envoy.type.matcher.v3.AddressMatcher
+    m(48312,35,1470,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(48357,40,1472,3), // envoy.type.matcher.v3.FilterStateMatcher
+    m(48410,49,1475,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
+    m(48459,33,1476,1), // envoy.type.matcher.v3.ListMatcher
+    m(48498,39,1477,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(48545,37,1478,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(48588,49,1482,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(48637,31,1483,1), // envoy.type.matcher.v3.OrMatcher
+    m(48682,33,1484,1), // envoy.type.matcher.v3.PathMatcher
+    m(48715,45,1485,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(48779,34,1487,2), // envoy.type.matcher.v3.RegexMatcher
+    m(48887,44,1489,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(48947,35,1490,7), // envoy.type.matcher.v3.StringMatcher
+    m(49059,34,1497,7), // envoy.type.matcher.v3.ValueMatcher
+    m(49135,44,1504,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(49179,34,1504,2), // envoy.type.metadata.v3.MetadataKey
+    m(49213,46,1506,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(49264,35,1508,4), // envoy.type.metadata.v3.MetadataKind
+    m(49310,43,1512,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(49353,40,1512,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(49393,43,1512,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(49436,41,1512,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(49477,31,1512,6), // envoy.type.tracing.v3.CustomTag
+    m(49543,43,1518,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(49586,38,1520,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(49624,39,1522,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(49663,40,1523,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(49707,25,1526,2), // envoy.type.v3.DoubleRange
+    m(49740,31,1528,2), // envoy.type.v3.FractionalPercent
+    m(49791,24,1530,2), // envoy.type.v3.HashPolicy
+    m(49815,36,1532,1), // envoy.type.v3.HashPolicy.FilterState
+    m(49851,33,1533,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(49884,24,1533,1), // envoy.type.v3.HttpStatus
+    m(49912,24,1534,2), // envoy.type.v3.Int32Range
+    m(49936,24,1536,2), // envoy.type.v3.Int64Range
+    m(49960,21,1538,1), // envoy.type.v3.Percent
+    m(49981,29,1539,3), // envoy.type.v3.SemanticVersion
+    m(50039,25,1542,3), // envoy.type.v3.TokenBucket
+    m(50092,19,1545,2), // google.protobuf.Any
+    m(50111,25,1547,1), // google.protobuf.BoolValue
+    m(50136,26,1548,1), // google.protobuf.BytesValue
+    m(50162,27,1549,1), // google.protobuf.DoubleValue
+    m(50189,24,1550,2), // google.protobuf.Duration
+    m(50225,21,1552,0), // google.protobuf.Empty
+    m(50246,26,1552,1), // google.protobuf.FloatValue
+    m(50272,26,1553,1), // google.protobuf.Int32Value
+    m(50298,26,1554,1), // google.protobuf.Int64Value
+    m(50324,25,1555,1), // google.protobuf.ListValue
+    m(50355,27,1556,1), // google.protobuf.StringValue
+    m(50382,22,1557,1), // google.protobuf.Struct
+    m(50410,34,1558,2), // google.protobuf.Struct.FieldsEntry
+    m(50444,25,1560,2), // google.protobuf.Timestamp
+    m(50469,27,1562,1), // google.protobuf.UInt32Value
+    m(50496,27,1563,1), // google.protobuf.UInt64Value
+    m(50523,21,1564,6), // google.protobuf.Value
+    m(50610,17,1570,3), // google.rpc.Status
+    m(50634,21,1573,2), // xds.core.v3.CidrRange
+    m(50655,25,1575,1), // xds.core.v3.ContextParams
+    m(50686,37,1576,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(50723,32,1578,2), // xds.core.v3.TypedExtensionConfig
+    m(50755,27,1580,3), // xds.type.matcher.v3.Matcher
+    m(50817,39,1583,1), // xds.type.matcher.v3.Matcher.MatcherList
+    m(50864,52,1584,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
+    m(50933,49,1586,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
+    m(51030,63,1590,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
+    m(51093,65,1591,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
+    m(51186,39,1594,4), // xds.type.matcher.v3.Matcher.MatcherTree
+    m(51311,48,1598,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
+    m(51362,57,1599,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
+    m(51419,35,1601,3), // xds.type.matcher.v3.Matcher.OnMatch
+    m(51505,32,1604,2), // xds.type.matcher.v3.RegexMatcher
+    m(51537,42,1606,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(51579,33,1606,7), // xds.type.matcher.v3.StringMatcher
 ];
 
-pub(crate) static FIELDS: [FieldRow; 1551] = [
+pub(crate) static FIELDS: [FieldRow; 1613] = [
     // envoy.admin.v3.BootstrapConfigDump
     f(34,9,1,b'm',48,4,255,b'S',0,0), // bootstrap
-    f(43,12,2,b'm',375,4,255,b'S',0,0), // last_updated
+    f(43,12,2,b'm',393,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.Certificate
     f(81,7,1,b'm',2,2,255,b'S',0,0), // ca_cert
     f(88,10,2,b'm',2,2,255,b'S',0,0), // cert_chain
@@ -2378,20 +2461,20 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     f(135,13,2,b's',65535,0,255,b'S',0,0), // serial_number
     f(148,17,3,b'm',31,2,255,b'S',0,0), // subject_alt_names
     f(165,21,4,b'w',65535,0,255,b'S',0,0), // days_until_expiration
-    f(186,10,5,b'm',375,4,255,b'S',0,0), // valid_from
-    f(196,15,6,b'm',375,4,255,b'S',0,0), // expiration_time
+    f(186,10,5,b'm',393,4,255,b'S',0,0), // valid_from
+    f(196,15,6,b'm',393,4,255,b'S',0,0), // expiration_time
     f(211,12,7,b'm',3,4,255,b'S',0,0), // ocsp_details
     // envoy.admin.v3.CertificateDetails.OcspDetails
-    f(186,10,1,b'm',375,4,255,b'S',0,0), // valid_from
-    f(268,10,2,b'm',375,4,255,b'S',0,0), // expiration
+    f(186,10,1,b'm',393,4,255,b'S',0,0), // valid_from
+    f(268,10,2,b'm',393,4,255,b'S',0,0), // expiration
     // envoy.admin.v3.Certificates
     f(305,12,1,b'm',1,2,255,b'S',0,0), // certificates
     // envoy.admin.v3.ClusterStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(349,13,2,b'b',65535,0,255,b'S',0,0), // added_via_api
-    f(362,31,3,b'm',359,4,255,b'S',0,0), // success_rate_ejection_threshold
+    f(362,31,3,b'm',377,4,255,b'S',0,0), // success_rate_ejection_threshold
     f(393,13,4,b'm',16,2,255,b'S',0,0), // host_statuses
-    f(406,44,5,b'm',359,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
+    f(406,44,5,b'm',377,4,255,b'S',0,0), // local_origin_success_rate_ejection_threshold
     f(450,16,6,b'm',67,4,255,b'S',0,0), // circuit_breakers
     f(466,18,7,b's',65535,0,255,b'S',0,0), // observability_name
     f(484,16,8,b's',65535,0,255,b'S',0,0), // eds_service_name
@@ -2404,13 +2487,13 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     f(622,24,4,b'm',8,2,255,b'S',0,0), // dynamic_warming_clusters
     // envoy.admin.v3.ClustersConfigDump.DynamicCluster
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(694,7,2,b'm',362,4,255,b'S',0,0), // cluster
-    f(43,12,3,b'm',375,4,255,b'S',0,0), // last_updated
+    f(694,7,2,b'm',380,4,255,b'S',0,0), // cluster
+    f(43,12,3,b'm',393,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ClustersConfigDump.StaticCluster
-    f(694,7,1,b'm',362,4,255,b'S',0,0), // cluster
-    f(43,12,2,b'm',375,4,255,b'S',0,0), // last_updated
+    f(694,7,1,b'm',380,4,255,b'S',0,0), // cluster
+    f(43,12,2,b'm',393,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.CommandLineOptions
     f(805,7,1,b'w',65535,0,255,b'S',0,0), // base_id
     f(812,11,2,b'u',65535,0,255,b'S',0,0), // concurrency
@@ -2426,9 +2509,9 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     f(960,15,13,b's',65535,0,255,b'S',0,0), // service_cluster
     f(975,12,14,b's',65535,0,255,b'S',0,0), // service_node
     f(987,12,15,b's',65535,0,255,b'S',0,0), // service_zone
-    f(999,19,16,b'm',366,4,255,b'S',0,0), // file_flush_interval
-    f(1018,10,17,b'm',366,4,255,b'S',0,0), // drain_time
-    f(1028,20,18,b'm',366,4,255,b'S',0,0), // parent_shutdown_time
+    f(999,19,16,b'm',384,4,255,b'S',0,0), // file_flush_interval
+    f(1018,10,17,b'm',384,4,255,b'S',0,0), // drain_time
+    f(1028,20,18,b'm',384,4,255,b'S',0,0), // parent_shutdown_time
     f(1048,4,19,b'e',3,0,255,b'S',0,0), // mode
     f(1052,19,22,b'b',65535,0,255,b'S',0,0), // disable_hot_restart
     f(1071,20,23,b'b',65535,0,255,b'S',0,0), // enable_mutex_tracing
@@ -2452,19 +2535,19 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     f(1408,19,42,b'u',65535,0,255,b'S',0,0), // file_flush_min_size
     f(1427,27,43,b'b',65535,0,255,b'S',0,0), // log_stacktrace_single_entry
     // envoy.admin.v3.ConfigDump
-    f(1479,7,1,b'm',362,2,255,b'S',0,0), // configs
+    f(1479,7,1,b'm',380,2,255,b'S',0,0), // configs
     // envoy.admin.v3.EndpointsConfigDump
     f(1520,23,2,b'm',14,2,255,b'S',0,0), // static_endpoint_configs
     f(1543,24,3,b'm',13,2,255,b'S',0,0), // dynamic_endpoint_configs
     // envoy.admin.v3.EndpointsConfigDump.DynamicEndpointConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(1623,15,2,b'm',362,4,255,b'S',0,0), // endpoint_config
-    f(43,12,3,b'm',375,4,255,b'S',0,0), // last_updated
+    f(1623,15,2,b'm',380,4,255,b'S',0,0), // endpoint_config
+    f(43,12,3,b'm',393,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.EndpointsConfigDump.StaticEndpointConfig
-    f(1623,15,1,b'm',362,4,255,b'S',0,0), // endpoint_config
-    f(43,12,2,b'm',375,4,255,b'S',0,0), // last_updated
+    f(1623,15,1,b'm',380,4,255,b'S',0,0), // endpoint_config
+    f(43,12,2,b'm',393,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.HostHealthStatus
     f(1724,26,1,b'b',65535,0,255,b'S',0,0), // failed_active_health_check
     f(1750,20,2,b'b',65535,0,255,b'S',0,0), // failed_outlier_check
@@ -2479,11 +2562,11 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     f(1960,7,1,b'm',91,4,255,b'S',0,0), // address
     f(1967,5,2,b'm',30,2,255,b'S',0,0), // stats
     f(1972,13,3,b'm',15,4,255,b'S',0,0), // health_status
-    f(1985,12,4,b'm',359,4,255,b'S',0,0), // success_rate
+    f(1985,12,4,b'm',377,4,255,b'S',0,0), // success_rate
     f(1997,6,5,b'u',65535,0,255,b'S',0,0), // weight
     f(2003,8,6,b's',65535,0,255,b'S',0,0), // hostname
     f(2011,8,7,b'u',65535,0,255,b'S',0,0), // priority
-    f(2019,25,8,b'm',359,4,255,b'S',0,0), // local_origin_success_rate
+    f(2019,25,8,b'm',377,4,255,b'S',0,0), // local_origin_success_rate
     f(2044,8,9,b'm',118,4,255,b'S',0,0), // locality
     // envoy.admin.v3.ListenerStatus
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
@@ -2504,23 +2587,23 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.ListenersConfigDump.DynamicListenerState
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2372,8,2,b'm',362,4,255,b'S',0,0), // listener
-    f(43,12,3,b'm',375,4,255,b'S',0,0), // last_updated
+    f(2372,8,2,b'm',380,4,255,b'S',0,0), // listener
+    f(43,12,3,b'm',393,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.ListenersConfigDump.StaticListener
-    f(2372,8,1,b'm',362,4,255,b'S',0,0), // listener
-    f(43,12,2,b'm',375,4,255,b'S',0,0), // last_updated
+    f(2372,8,1,b'm',380,4,255,b'S',0,0), // listener
+    f(43,12,2,b'm',393,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.RoutesConfigDump
     f(2460,20,2,b'm',25,2,255,b'S',0,0), // static_route_configs
     f(2480,21,3,b'm',24,2,255,b'S',0,0), // dynamic_route_configs
     // envoy.admin.v3.RoutesConfigDump.DynamicRouteConfig
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(2551,12,2,b'm',362,4,255,b'S',0,0), // route_config
-    f(43,12,3,b'm',375,4,255,b'S',0,0), // last_updated
+    f(2551,12,2,b'm',380,4,255,b'S',0,0), // route_config
+    f(43,12,3,b'm',393,4,255,b'S',0,0), // last_updated
     f(701,11,4,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,5,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.RoutesConfigDump.StaticRouteConfig
-    f(2551,12,1,b'm',362,4,255,b'S',0,0), // route_config
-    f(43,12,2,b'm',375,4,255,b'S',0,0), // last_updated
+    f(2551,12,1,b'm',380,4,255,b'S',0,0), // route_config
+    f(43,12,2,b'm',393,4,255,b'S',0,0), // last_updated
     // envoy.admin.v3.SecretsConfigDump
     f(2644,14,1,b'm',28,2,255,b'S',0,0), // static_secrets
     f(2658,22,2,b'm',27,2,255,b'S',0,0), // dynamic_active_secrets
@@ -2528,19 +2611,19 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     // envoy.admin.v3.SecretsConfigDump.DynamicSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(572,12,2,b's',65535,0,255,b'S',0,0), // version_info
-    f(43,12,3,b'm',375,4,255,b'S',0,0), // last_updated
-    f(2749,6,4,b'm',362,4,255,b'S',0,0), // secret
+    f(43,12,3,b'm',393,4,255,b'S',0,0), // last_updated
+    f(2749,6,4,b'm',380,4,255,b'S',0,0), // secret
     f(701,11,5,b'm',32,4,255,b'S',0,0), // error_state
     f(712,13,6,b'e',0,0,255,b'S',0,0), // client_status
     // envoy.admin.v3.SecretsConfigDump.StaticSecret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43,12,2,b'm',375,4,255,b'S',0,0), // last_updated
-    f(2749,6,3,b'm',362,4,255,b'S',0,0), // secret
+    f(43,12,2,b'm',393,4,255,b'S',0,0), // last_updated
+    f(2749,6,3,b'm',380,4,255,b'S',0,0), // secret
     // envoy.admin.v3.ServerInfo
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
     f(2832,5,2,b'e',4,0,255,b'S',0,0), // state
-    f(2837,20,3,b'm',366,4,255,b'S',0,0), // uptime_current_epoch
-    f(2857,17,4,b'm',366,4,255,b'S',0,0), // uptime_all_epochs
+    f(2837,20,3,b'm',384,4,255,b'S',0,0), // uptime_current_epoch
+    f(2857,17,4,b'm',384,4,255,b'S',0,0), // uptime_all_epochs
     f(2874,19,5,b's',65535,0,255,b'S',0,0), // hot_restart_version
     f(2893,20,6,b'm',10,4,255,b'S',0,0), // command_line_options
     f(2913,4,7,b'm',122,4,255,b'S',0,0), // node
@@ -2554,14 +2637,14 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     f(3015,3,2,b's',65535,4,0,b'S',0,0), // uri
     f(3018,10,3,b's',65535,4,0,b'S',0,0), // ip_address
     // envoy.admin.v3.UpdateFailureState
-    f(3061,20,1,b'm',362,4,255,b'S',0,0), // failed_configuration
-    f(3081,19,2,b'm',375,4,255,b'S',0,0), // last_update_attempt
+    f(3061,20,1,b'm',380,4,255,b'S',0,0), // failed_configuration
+    f(3081,19,2,b'm',393,4,255,b'S',0,0), // last_update_attempt
     f(3100,7,3,b's',65535,0,255,b'S',0,0), // details
     f(572,12,4,b's',65535,0,255,b'S',0,0), // version_info
     // envoy.config.accesslog.v3.AccessLog
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3142,6,2,b'm',34,4,255,b'S',0,0), // filter
-    f(3148,12,4,b'm',362,4,0,b'S',0,0), // typed_config
+    f(3148,12,4,b'm',380,4,0,b'S',0,0), // typed_config
     // envoy.config.accesslog.v3.AccessLogFilter
     f(3201,18,1,b'm',45,4,0,b'S',0,0), // status_code_filter
     f(3219,15,2,b'm',37,4,0,b'S',0,0), // duration_filter
@@ -2587,9 +2670,9 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     f(3691,8,1,b'e',7,2,255,b'S',0,0), // statuses
     f(3699,7,2,b'b',65535,0,255,b'S',0,0), // exclude
     // envoy.config.accesslog.v3.HeaderFilter
-    f(3744,6,1,b'm',185,4,255,b'S',0,0), // header
+    f(3744,6,1,b'm',195,4,255,b'S',0,0), // header
     // envoy.config.accesslog.v3.LogTypeFilter
-    f(3789,5,1,b'e',32,2,255,b'S',0,0), // types
+    f(3789,5,1,b'e',34,2,255,b'S',0,0), // types
     f(3699,7,2,b'b',65535,0,255,b'S',0,0), // exclude
     // envoy.config.accesslog.v3.NotHealthCheckFilter
     // envoy.config.accesslog.v3.OrFilter
@@ -2598,7 +2681,7 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     f(3918,5,1,b's',65535,2,255,b'S',0,0), // flags
     // envoy.config.accesslog.v3.RuntimeFilter
     f(3962,11,1,b's',65535,0,255,b'S',0,0), // runtime_key
-    f(3973,15,2,b'm',352,4,255,b'S',0,0), // percent_sampled
+    f(3973,15,2,b'm',370,4,255,b'S',0,0), // percent_sampled
     f(3988,26,3,b'b',65535,0,255,b'S',0,0), // use_independent_randomness
     // envoy.config.accesslog.v3.StatusCodeFilter
     f(3639,10,1,b'm',36,4,255,b'S',0,0), // comparison
@@ -2610,7 +2693,7 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     f(4297,14,4,b'm',139,2,255,b'R',4243,54), // socket_options
     f(4311,10,5,b'm',33,2,255,b'I',4128,41), // access_log
     f(4388,24,6,b'b',65535,0,255,b'I',4321,67), // ignore_global_conn_limit
-    f(4412,11,7,b'm',336,2,255,b'R',0,0), // allow_paths
+    f(4412,11,7,b'm',354,2,255,b'R',0,0), // allow_paths
     // envoy.config.bootstrap.v3.Bootstrap
     f(2913,4,1,b'm',122,4,255,b'S',0,0), // node
     f(4458,16,2,b'm',54,4,255,b'S',0,0), // static_resources
@@ -2618,7 +2701,7 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     f(4491,15,4,b'm',55,4,255,b'S',0,0), // cluster_manager
     f(4577,10,5,b's',65535,0,255,b'I',4506,71), // flags_path
     f(4632,11,6,b'm',65535,2,255,b'R',4587,45), // stats_sinks
-    f(4713,20,7,b'm',366,4,255,b'I',4643,70), // stats_flush_interval
+    f(4713,20,7,b'm',384,4,255,b'I',4643,70), // stats_flush_interval
     f(4801,8,8,b'm',64,4,255,b'I',4733,68), // watchdog
     f(4856,7,9,b'm',65535,4,255,b'R',4809,47), // tracing
     f(4863,5,12,b'm',47,4,255,b'S',0,0), // admin
@@ -2628,7 +2711,7 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     f(4997,23,16,b'b',65535,0,255,b'I',4951,46), // enable_dispatcher_stats
     f(5020,15,17,b'm',59,4,255,b'S',0,0), // layered_runtime
     f(5063,13,18,b's',65535,0,255,b'R',5035,28), // header_prefix
-    f(5076,29,19,b'm',377,4,255,b'S',0,0), // stats_server_version_override
+    f(5076,29,19,b'm',395,4,255,b'S',0,0), // stats_server_version_override
     f(5105,23,20,b'b',65535,0,255,b'S',0,0), // use_tcp_for_dns_lookups
     f(5163,20,21,b'm',148,2,255,b'R',5128,35), // bootstrap_extensions
     f(5256,14,22,b'm',98,2,255,b'R',5183,73), // config_sources
@@ -2651,12 +2734,12 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     f(6301,21,39,b'm',51,4,255,b'I',6259,42), // deferred_stat_options
     f(6363,32,40,b'm',53,4,255,b'I',6322,41), // grpc_async_client_manager_config
     f(6445,24,41,b'm',60,4,255,b'I',6395,50), // memory_allocator_manager
-    f(6551,23,42,b'm',366,4,1,b'I',6469,82), // stats_eviction_interval
+    f(6551,23,42,b'm',384,4,1,b'I',6469,82), // stats_eviction_interval
     f(6606,26,43,b'b',65535,0,255,b'I',6574,32), // enable_worker_cpu_affinity
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig
     f(942,10,1,b'm',50,4,255,b'S',0,0), // log_format
     // envoy.config.bootstrap.v3.Bootstrap.ApplicationLogConfig.LogFormat
-    f(6754,11,1,b'm',373,4,0,b'S',0,0), // json_format
+    f(6754,11,1,b'm',391,4,0,b'S',0,0), // json_format
     f(6765,11,2,b's',65535,4,0,b'S',0,0), // text_format
     // envoy.config.bootstrap.v3.Bootstrap.DeferredStatOptions
     f(6867,30,1,b'b',65535,0,255,b'I',6831,36), // enable_deferred_creation_stats
@@ -2667,11 +2750,11 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     f(7029,21,5,b's',65535,0,255,b'R',6979,50), // lds_resources_locator
     f(7050,21,6,b's',65535,0,255,b'R',6979,50), // cds_resources_locator
     // envoy.config.bootstrap.v3.Bootstrap.GrpcAsyncClientManagerConfig
-    f(7135,30,1,b'm',366,4,255,b'I',6831,36), // max_cached_entry_idle_duration
+    f(7135,30,1,b'm',384,4,255,b'I',6831,36), // max_cached_entry_idle_duration
     // envoy.config.bootstrap.v3.Bootstrap.StaticResources
     f(7216,9,1,b'm',163,2,255,b'S',0,0), // listeners
     f(7225,8,2,b'm',70,2,255,b'S',0,0), // clusters
-    f(7233,7,3,b'm',299,2,255,b'S',0,0), // secrets
+    f(7233,7,3,b'm',315,2,255,b'S',0,0), // secrets
     // envoy.config.bootstrap.v3.ClusterManager
     f(7388,18,1,b's',65535,0,255,b'R',7280,108), // local_cluster_name
     f(7479,17,2,b'm',56,4,255,b'I',7406,73), // outlier_detection
@@ -2690,13 +2773,13 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     f(7868,6,1,b'm',61,2,255,b'S',0,0), // layers
     // envoy.config.bootstrap.v3.MemoryAllocatorManager
     f(7922,16,1,b'w',65535,0,255,b'I',6831,36), // bytes_to_release
-    f(7938,23,2,b'm',366,4,255,b'I',6831,36), // memory_release_interval
-    f(7961,23,3,b'm',377,4,255,b'I',6831,36), // soft_memory_limit_bytes
-    f(7984,28,4,b'm',376,4,255,b'I',6831,36), // max_per_cpu_cache_size_bytes
+    f(7938,23,2,b'm',384,4,255,b'I',6831,36), // memory_release_interval
+    f(7961,23,3,b'm',395,4,255,b'I',6831,36), // soft_memory_limit_bytes
+    f(7984,28,4,b'm',394,4,255,b'I',6831,36), // max_per_cpu_cache_size_bytes
     f(8012,24,5,b'w',65535,0,255,b'I',6831,36), // max_unfreed_memory_bytes
     // envoy.config.bootstrap.v3.RuntimeLayer
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(8074,12,2,b'm',373,4,0,b'S',0,0), // static_layer
+    f(8074,12,2,b'm',391,4,0,b'S',0,0), // static_layer
     f(8086,10,3,b'm',63,4,0,b'S',0,0), // disk_layer
     f(8096,11,4,b'm',62,4,0,b'S',0,0), // admin_layer
     f(8151,10,5,b'm',65535,4,0,b'R',8107,44), // rtds_layer
@@ -2706,12 +2789,12 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     f(8270,22,2,b'b',65535,0,255,b'S',0,0), // append_service_cluster
     f(8292,12,3,b's',65535,0,255,b'S',0,0), // subdirectory
     // envoy.config.bootstrap.v3.Watchdog
-    f(8338,12,1,b'm',366,4,255,b'I',6831,36), // miss_timeout
-    f(8350,16,2,b'm',366,4,255,b'I',6831,36), // megamiss_timeout
-    f(8366,12,3,b'm',366,4,255,b'I',6831,36), // kill_timeout
-    f(8378,17,4,b'm',366,4,255,b'I',6831,36), // multikill_timeout
-    f(8395,19,5,b'm',359,4,255,b'I',6831,36), // multikill_threshold
-    f(8414,23,6,b'm',366,4,255,b'I',6831,36), // max_kill_timeout_jitter
+    f(8338,12,1,b'm',384,4,255,b'I',6831,36), // miss_timeout
+    f(8350,16,2,b'm',384,4,255,b'I',6831,36), // megamiss_timeout
+    f(8366,12,3,b'm',384,4,255,b'I',6831,36), // kill_timeout
+    f(8378,17,4,b'm',384,4,255,b'I',6831,36), // multikill_timeout
+    f(8395,19,5,b'm',377,4,255,b'I',6831,36), // multikill_threshold
+    f(8414,23,6,b'm',384,4,255,b'I',6831,36), // max_kill_timeout_jitter
     f(8437,7,7,b'm',65,2,255,b'I',6831,36), // actions
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction
     f(7822,6,1,b'm',148,4,255,b'I',6831,36), // config
@@ -2724,34 +2807,34 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     f(8668,19,2,b'm',68,2,255,b'R',8617,51), // per_host_thresholds
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds
     f(2011,8,1,b'e',22,0,255,b'S',0,0), // priority
-    f(8737,15,2,b'm',376,4,255,b'S',0,0), // max_connections
-    f(8752,20,3,b'm',376,4,255,b'S',0,0), // max_pending_requests
-    f(8772,12,4,b'm',376,4,255,b'S',0,0), // max_requests
-    f(8784,11,5,b'm',376,4,255,b'S',0,0), // max_retries
+    f(8737,15,2,b'm',394,4,255,b'S',0,0), // max_connections
+    f(8752,20,3,b'm',394,4,255,b'S',0,0), // max_pending_requests
+    f(8772,12,4,b'm',394,4,255,b'S',0,0), // max_requests
+    f(8784,11,5,b'm',394,4,255,b'S',0,0), // max_retries
     f(8795,15,6,b'b',65535,0,255,b'S',0,0), // track_remaining
-    f(8870,20,7,b'm',376,4,255,b'I',8810,60), // max_connection_pools
+    f(8870,20,7,b'm',394,4,255,b'I',8810,60), // max_connection_pools
     f(8890,12,8,b'm',69,4,255,b'S',0,0), // retry_budget
     // envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget
-    f(8964,14,1,b'm',359,4,255,b'S',0,0), // budget_percent
-    f(8978,21,2,b'm',376,4,255,b'S',0,0), // min_retry_concurrency
-    f(9076,15,3,b'm',366,4,255,b'R',8999,77), // budget_interval
+    f(8964,14,1,b'm',377,4,255,b'S',0,0), // budget_percent
+    f(8978,21,2,b'm',394,4,255,b'S',0,0), // min_retry_concurrency
+    f(9076,15,3,b'm',384,4,255,b'R',8999,77), // budget_interval
     // envoy.config.cluster.v3.Cluster
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(2968,4,2,b'e',11,4,0,b'S',0,0), // type
     f(9122,18,3,b'm',76,4,255,b'S',0,0), // eds_cluster_config
-    f(9140,15,4,b'm',366,4,255,b'S',0,0), // connect_timeout
-    f(9223,33,5,b'm',376,4,255,b'I',9155,68), // per_connection_buffer_limit_bytes
+    f(9140,15,4,b'm',384,4,255,b'S',0,0), // connect_timeout
+    f(9223,33,5,b'm',394,4,255,b'I',9155,68), // per_connection_buffer_limit_bytes
     f(9256,9,6,b'e',13,0,255,b'S',0,0), // lb_policy
     f(9322,13,8,b'm',65535,2,255,b'R',9265,57), // health_checks
-    f(9335,27,9,b'm',376,4,255,b'S',0,0), // max_requests_per_connection
+    f(9335,27,9,b'm',394,4,255,b'S',0,0), // max_requests_per_connection
     f(450,16,10,b'm',67,4,255,b'S',0,0), // circuit_breakers
     f(9362,21,13,b'm',111,4,255,b'S',0,0), // http_protocol_options
     f(9383,22,14,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(9405,16,16,b'm',366,4,255,b'S',0,0), // dns_refresh_rate
+    f(9405,16,16,b'm',384,4,255,b'S',0,0), // dns_refresh_rate
     f(9421,17,17,b'e',12,0,255,b'S',0,0), // dns_lookup_family
     f(9438,13,18,b'm',91,2,255,b'S',0,0), // dns_resolvers
     f(7479,17,19,b'm',65535,4,255,b'R',9451,58), // outlier_detection
-    f(9509,16,20,b'm',366,4,255,b'S',0,0), // cleanup_interval
+    f(9509,16,20,b'm',384,4,255,b'S',0,0), // cleanup_interval
     f(7496,20,21,b'm',95,4,255,b'S',0,0), // upstream_bind_config
     f(9594,16,22,b'm',65535,4,255,b'R',9525,69), // lb_subset_config
     f(9678,19,23,b'm',65535,4,1,b'R',9610,68), // ring_hash_lb_config
@@ -2784,63 +2867,63 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     f(10698,41,51,b'b',65535,0,255,b'S',0,0), // connection_pool_per_downstream_connection
     f(10804,16,52,b'm',65535,4,1,b'R',10739,65), // maglev_lb_config
     f(5684,21,53,b'm',101,4,255,b'S',0,0), // dns_resolution_config
-    f(10820,21,54,b'm',363,4,255,b'S',0,0), // wait_for_warm_on_init
+    f(10820,21,54,b'm',381,4,255,b'S',0,0), // wait_for_warm_on_init
     f(5705,25,55,b'm',148,4,255,b'S',0,0), // typed_dns_resolver_config
     f(10841,21,56,b'm',81,4,1,b'S',0,0), // round_robin_lb_config
     f(10862,27,57,b's',65535,2,255,b'R',10311,58), // lrs_report_endpoint_metrics
-    f(10889,10,58,b'm',366,4,255,b'S',0,0), // dns_jitter
-    f(10927,24,59,b'm',383,4,255,b'R',10899,28), // transport_socket_matcher
-    f(11026,44,60,b'm',366,4,255,b'R',10951,75), // per_connection_buffer_high_watermark_timeout
+    f(10889,10,58,b'm',384,4,255,b'S',0,0), // dns_jitter
+    f(10927,24,59,b'm',402,4,255,b'R',10899,28), // transport_socket_matcher
+    f(11026,44,60,b'm',384,4,255,b'R',10951,75), // per_connection_buffer_high_watermark_timeout
     f(11093,13,61,b'm',172,4,255,b'I',11070,23), // stats_matcher
     f(11172,16,62,b'm',65535,4,255,b'R',11106,66), // queuing_policies
     // envoy.config.cluster.v3.Cluster.CommonLbConfig
-    f(11234,23,1,b'm',359,4,255,b'S',0,0), // healthy_panic_threshold
+    f(11234,23,1,b'm',377,4,255,b'S',0,0), // healthy_panic_threshold
     f(11257,20,2,b'm',74,4,0,b'S',0,0), // zone_aware_lb_config
     f(11277,27,3,b'm',73,4,0,b'S',0,0), // locality_weighted_lb_config
-    f(11356,19,4,b'm',366,4,255,b'I',11304,52), // update_merge_window
+    f(11356,19,4,b'm',384,4,255,b'I',11304,52), // update_merge_window
     f(11427,31,5,b'b',65535,0,255,b'I',11375,52), // ignore_new_hosts_until_first_hc
     f(11458,36,6,b'b',65535,0,255,b'S',0,0), // close_connections_on_host_set_change
     f(11566,28,7,b'm',72,4,255,b'I',11494,72), // consistent_hashing_lb_config
     f(11693,20,8,b'm',110,4,255,b'I',11594,99), // override_host_status
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ConsistentHashingLbConfig
     f(11785,24,1,b'b',65535,0,255,b'I',6831,36), // use_hostname_for_hashing
-    f(11809,19,2,b'm',376,4,255,b'I',6831,36), // hash_balance_factor
+    f(11809,19,2,b'm',394,4,255,b'I',6831,36), // hash_balance_factor
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig
     // envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig
-    f(12068,15,1,b'm',359,4,255,b'I',11963,105), // routing_enabled
-    f(12083,16,2,b'm',377,4,255,b'I',11963,105), // min_cluster_size
+    f(12068,15,1,b'm',377,4,255,b'I',11963,105), // routing_enabled
+    f(12083,16,2,b'm',395,4,255,b'I',11963,105), // min_cluster_size
     f(12099,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
     // envoy.config.cluster.v3.Cluster.CustomClusterType
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',362,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',380,4,255,b'S',0,0), // typed_config
     // envoy.config.cluster.v3.Cluster.EdsClusterConfig
     f(12217,10,1,b'm',98,4,255,b'S',0,0), // eds_config
     f(12227,12,2,b's',65535,0,255,b'S',0,0), // service_name
     // envoy.config.cluster.v3.Cluster.LeastRequestLbConfig
-    f(12291,12,1,b'm',376,4,255,b'S',0,0), // choice_count
+    f(12291,12,1,b'm',394,4,255,b'S',0,0), // choice_count
     f(12303,19,2,b'm',132,4,255,b'S',0,0), // active_request_bias
     f(12386,17,3,b'm',65535,4,255,b'R',12322,64), // slow_start_config
     // envoy.config.cluster.v3.Cluster.OriginalDstLbConfig
     f(12454,15,1,b'b',65535,0,255,b'S',0,0), // use_http_header
     f(12469,16,2,b's',65535,0,255,b'S',0,0), // http_header_name
-    f(12485,22,3,b'm',376,4,255,b'S',0,0), // upstream_port_override
-    f(12594,12,4,b'm',339,4,255,b'R',12507,87), // metadata_key
+    f(12485,22,3,b'm',394,4,255,b'S',0,0), // upstream_port_override
+    f(12594,12,4,b'm',357,4,255,b'R',12507,87), // metadata_key
     // envoy.config.cluster.v3.Cluster.PreconnectPolicy
-    f(12654,29,1,b'm',365,4,255,b'I',6831,36), // per_upstream_preconnect_ratio
-    f(12683,27,2,b'm',365,4,255,b'I',6831,36), // predictive_preconnect_ratio
-    f(12710,27,3,b'm',330,4,255,b'I',6831,36), // preconnect_enabled_metadata
+    f(12654,29,1,b'm',383,4,255,b'I',6831,36), // per_upstream_preconnect_ratio
+    f(12683,27,2,b'm',383,4,255,b'I',6831,36), // predictive_preconnect_ratio
+    f(12710,27,3,b'm',347,4,255,b'I',6831,36), // preconnect_enabled_metadata
     // envoy.config.cluster.v3.Cluster.RefreshRate
-    f(12780,13,1,b'm',366,4,255,b'S',0,0), // base_interval
-    f(12793,12,2,b'm',366,4,255,b'S',0,0), // max_interval
+    f(12780,13,1,b'm',384,4,255,b'S',0,0), // base_interval
+    f(12793,12,2,b'm',384,4,255,b'S',0,0), // max_interval
     // envoy.config.cluster.v3.Cluster.RoundRobinLbConfig
     f(12386,17,1,b'm',65535,4,255,b'R',12322,64), // slow_start_config
     // envoy.config.cluster.v3.Cluster.TransportSocketMatch
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(12907,5,2,b'm',373,4,255,b'S',0,0), // match
+    f(12907,5,2,b'm',391,4,255,b'S',0,0), // match
     f(9697,16,3,b'm',147,4,255,b'S',0,0), // transport_socket
     // envoy.config.cluster.v3.Cluster.TypedExtensionProtocolOptionsEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',362,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',380,4,255,b'S',0,0), // value
     // envoy.config.cluster.v3.LoadBalancingPolicy
     f(13024,8,1,b'm',85,2,255,b'S',0,0), // policies
     // envoy.config.cluster.v3.LoadBalancingPolicy.Policy
@@ -2855,13 +2938,13 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     f(13355,21,3,b'm',88,4,255,b'S',0,0), // happy_eyeballs_config
     // envoy.config.cluster.v3.UpstreamConnectionOptions.HappyEyeballsConfig
     f(13445,28,1,b'e',14,0,255,b'S',0,0), // first_address_family_version
-    f(13473,26,2,b'm',376,4,255,b'S',0,0), // first_address_family_count
+    f(13473,26,2,b'm',394,4,255,b'S',0,0), // first_address_family_count
     // envoy.config.common.mutation_rules.v3.HeaderMutation
     f(13551,6,1,b's',65535,4,0,b'S',0,0), // remove
     f(13557,6,2,b'm',109,4,0,b'S',0,0), // append
     f(13563,15,3,b'm',90,4,0,b'S',0,0), // remove_on_match
     // envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch
-    f(13644,11,1,b'm',336,4,255,b'S',0,0), // key_matcher
+    f(13644,11,1,b'm',354,4,255,b'S',0,0), // key_matcher
     // envoy.config.core.v3.Address
     f(13683,14,1,b'm',138,4,0,b'S',0,0), // socket_address
     f(13697,4,2,b'm',125,4,0,b'S',0,0), // pipe
@@ -2870,35 +2953,35 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     // envoy.config.core.v3.ApiConfigSource
     f(13838,8,1,b'e',15,0,255,b'S',0,0), // api_type
     f(13890,13,2,b's',65535,2,255,b'R',13846,44), // cluster_names
-    f(13948,13,3,b'm',366,4,255,b'I',13903,45), // refresh_delay
+    f(13948,13,3,b'm',384,4,255,b'I',13903,45), // refresh_delay
     f(13961,13,4,b'm',106,2,255,b'S',0,0), // grpc_services
-    f(13974,15,5,b'm',366,4,255,b'I',13903,45), // request_timeout
+    f(13974,15,5,b'm',384,4,255,b'I',13903,45), // request_timeout
     f(14050,19,6,b'm',128,4,255,b'I',13989,61), // rate_limit_settings
     f(14069,30,7,b'b',65535,0,255,b'S',0,0), // set_node_on_first_message_only
     f(14099,21,8,b'e',16,0,255,b'S',0,0), // transport_api_version
     f(14120,17,9,b'm',148,2,255,b'R',0,0), // config_validators
     // envoy.config.core.v3.BackoffStrategy
-    f(12780,13,1,b'm',366,4,255,b'S',0,0), // base_interval
-    f(12793,12,2,b'm',366,4,255,b'S',0,0), // max_interval
+    f(12780,13,1,b'm',384,4,255,b'S',0,0), // base_interval
+    f(12793,12,2,b'm',384,4,255,b'S',0,0), // max_interval
     // envoy.config.core.v3.BindConfig
     f(14204,14,1,b'm',138,4,255,b'S',0,0), // source_address
-    f(14218,8,2,b'm',363,4,255,b'S',0,0), // freebind
+    f(14218,8,2,b'm',381,4,255,b'S',0,0), // freebind
     f(4297,14,3,b'm',139,2,255,b'R',14226,69), // socket_options
     f(14295,27,4,b'm',138,2,255,b'S',0,0), // additional_source_addresses
     f(14322,22,5,b'm',105,2,255,b'S',0,0), // extra_source_addresses
     f(14447,22,6,b'm',148,4,255,b'R',14344,103), // local_address_selector
     f(14512,27,7,b'b',65535,0,255,b'R',14469,43), // validate_network_namespaces
     // envoy.config.core.v3.BuildVersion
-    f(2825,7,1,b'm',360,4,255,b'S',0,0), // version
-    f(9747,8,2,b'm',373,4,255,b'S',0,0), // metadata
+    f(2825,7,1,b'm',378,4,255,b'S',0,0), // version
+    f(9747,8,2,b'm',391,4,255,b'S',0,0), // metadata
     // envoy.config.core.v3.CidrRange
     f(14602,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
-    f(14616,10,2,b'm',376,4,255,b'S',0,0), // prefix_len
+    f(14616,10,2,b'm',394,4,255,b'S',0,0), // prefix_len
     // envoy.config.core.v3.ConfigSource
     f(131,4,1,b's',65535,4,0,b'S',0,0), // path
     f(14659,17,2,b'm',93,4,0,b'S',0,0), // api_config_source
     f(14676,3,3,b'm',92,4,0,b'S',0,0), // ads
-    f(14679,21,4,b'm',366,4,255,b'S',0,0), // initial_fetch_timeout
+    f(14679,21,4,b'm',384,4,255,b'S',0,0), // initial_fetch_timeout
     f(14700,4,5,b'm',137,4,0,b'S',0,0), // self
     f(14704,20,6,b'e',16,0,255,b'S',0,0), // resource_api_version
     f(14724,11,7,b'm',65535,2,255,b'R',6979,50), // authorities
@@ -2932,14 +3015,14 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     // envoy.config.core.v3.GrpcService
     f(15221,10,1,b'm',107,4,0,b'S',0,0), // envoy_grpc
     f(15260,11,2,b'm',65535,4,0,b'R',15231,29), // google_grpc
-    f(15305,7,3,b'm',366,4,255,b'I',15271,34), // timeout
+    f(15305,7,3,b'm',384,4,255,b'I',15271,34), // timeout
     f(15312,16,5,b'm',108,2,255,b'S',0,0), // initial_metadata
     f(15328,12,6,b'm',129,4,255,b'R',0,0), // retry_policy
     // envoy.config.core.v3.GrpcService.EnvoyGrpc
     f(15382,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
     f(15394,9,2,b's',65535,0,255,b'S',0,0), // authority
     f(15328,12,3,b'm',129,4,255,b'I',15403,53), // retry_policy
-    f(15456,26,4,b'm',376,4,255,b'S',0,0), // max_receive_message_length
+    f(15456,26,4,b'm',394,4,255,b'S',0,0), // max_receive_message_length
     f(15530,18,5,b'b',65535,0,255,b'I',15482,48), // skip_envoy_headers
     // envoy.config.core.v3.HeaderValue
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
@@ -2947,66 +3030,66 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     f(15580,9,3,b'y',65535,0,255,b'S',0,0), // raw_value
     // envoy.config.core.v3.HeaderValueOption
     f(3744,6,1,b'm',108,4,255,b'S',0,0), // header
-    f(13557,6,2,b'm',363,4,255,b'S',0,0), // append
+    f(13557,6,2,b'm',381,4,255,b'S',0,0), // append
     f(15627,13,3,b'e',17,0,255,b'S',0,0), // append_action
     f(15640,16,4,b'b',65535,0,255,b'S',0,0), // keep_empty_value
     // envoy.config.core.v3.HealthStatusSet
     f(3691,8,1,b'e',18,2,255,b'I',6831,36), // statuses
     // envoy.config.core.v3.Http1ProtocolOptions
-    f(15733,18,1,b'm',363,4,255,b'S',0,0), // allow_absolute_url
+    f(15733,18,1,b'm',381,4,255,b'S',0,0), // allow_absolute_url
     f(15751,14,2,b'b',65535,0,255,b'S',0,0), // accept_http_10
     f(15765,24,3,b's',65535,0,255,b'S',0,0), // default_host_for_http_10
     f(15789,17,4,b'm',112,4,255,b'S',0,0), // header_key_format
     f(15806,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
     f(15879,20,6,b'b',65535,0,255,b'R',15821,58), // allow_chunked_length
-    f(15936,45,7,b'm',363,4,255,b'I',15899,37), // override_stream_error_on_invalid_http_message
+    f(15936,45,7,b'm',381,4,255,b'I',15899,37), // override_stream_error_on_invalid_http_message
     f(15981,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
-    f(16044,16,9,b'm',363,4,255,b'I',16005,39), // use_balsa_parser
+    f(16044,16,9,b'm',381,4,255,b'I',16005,39), // use_balsa_parser
     f(16099,20,10,b'b',65535,0,255,b'I',16060,39), // allow_custom_methods
-    f(16158,22,11,b'm',336,2,255,b'R',16119,39), // ignore_http_11_upgrade
+    f(16158,22,11,b'm',354,2,255,b'R',16119,39), // ignore_http_11_upgrade
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
     f(16237,17,1,b'm',113,4,0,b'S',0,0), // proper_case_words
     f(16299,18,8,b'm',148,4,0,b'I',16254,45), // stateful_formatter
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
     // envoy.config.core.v3.Http2ProtocolOptions
-    f(16431,16,1,b'm',376,4,255,b'S',0,0), // hpack_table_size
-    f(16447,22,2,b'm',376,4,255,b'S',0,0), // max_concurrent_streams
-    f(16469,26,3,b'm',376,4,255,b'S',0,0), // initial_stream_window_size
-    f(16495,30,4,b'm',376,4,255,b'S',0,0), // initial_connection_window_size
+    f(16431,16,1,b'm',394,4,255,b'S',0,0), // hpack_table_size
+    f(16447,22,2,b'm',394,4,255,b'S',0,0), // max_concurrent_streams
+    f(16469,26,3,b'm',394,4,255,b'S',0,0), // initial_stream_window_size
+    f(16495,30,4,b'm',394,4,255,b'S',0,0), // initial_connection_window_size
     f(16525,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
     f(16593,14,6,b'b',65535,0,255,b'R',16538,55), // allow_metadata
-    f(16641,19,7,b'm',376,4,255,b'I',16607,34), // max_outbound_frames
-    f(16705,27,8,b'm',376,4,255,b'I',16660,45), // max_outbound_control_frames
-    f(16773,49,9,b'm',376,4,255,b'I',16732,41), // max_consecutive_inbound_frames_with_empty_payload
-    f(16868,38,10,b'm',376,4,255,b'I',16822,46), // max_inbound_priority_frames_per_stream
-    f(16975,52,11,b'm',376,4,255,b'I',16906,69), // max_inbound_window_update_frames_per_data_frame_sent
+    f(16641,19,7,b'm',394,4,255,b'I',16607,34), // max_outbound_frames
+    f(16705,27,8,b'm',394,4,255,b'I',16660,45), // max_outbound_control_frames
+    f(16773,49,9,b'm',394,4,255,b'I',16732,41), // max_consecutive_inbound_frames_with_empty_payload
+    f(16868,38,10,b'm',394,4,255,b'I',16822,46), // max_inbound_priority_frames_per_stream
+    f(16975,52,11,b'm',394,4,255,b'I',16906,69), // max_inbound_window_update_frames_per_data_frame_sent
     f(17067,38,12,b'b',65535,0,255,b'I',17027,40), // stream_error_on_invalid_http_messaging
     f(17152,26,13,b'm',65535,2,255,b'R',17105,47), // custom_settings_parameters
-    f(15936,45,14,b'm',363,4,255,b'I',17027,40), // override_stream_error_on_invalid_http_message
+    f(15936,45,14,b'm',381,4,255,b'I',17027,40), // override_stream_error_on_invalid_http_message
     f(17178,20,15,b'm',117,4,255,b'S',0,0), // connection_keepalive
-    f(17236,17,16,b'm',363,4,255,b'I',17198,38), // use_oghttp2_codec
-    f(17314,17,17,b'm',377,4,255,b'I',17253,61), // max_metadata_size
-    f(17368,23,18,b'm',363,4,255,b'I',17331,37), // enable_huffman_encoding
-    f(17391,24,19,b'm',376,4,255,b'R',0,0), // max_header_field_size_kb
-    f(17454,17,20,b'm',363,4,255,b'I',17415,39), // disallow_obs_text
-    f(17513,18,21,b'm',377,4,255,b'I',17471,42), // stream_reset_burst
-    f(17531,17,22,b'm',377,4,255,b'I',17471,42), // stream_reset_rate
+    f(17236,17,16,b'm',381,4,255,b'I',17198,38), // use_oghttp2_codec
+    f(17314,17,17,b'm',395,4,255,b'I',17253,61), // max_metadata_size
+    f(17368,23,18,b'm',381,4,255,b'I',17331,37), // enable_huffman_encoding
+    f(17391,24,19,b'm',394,4,255,b'R',0,0), // max_header_field_size_kb
+    f(17454,17,20,b'm',381,4,255,b'I',17415,39), // disallow_obs_text
+    f(17513,18,21,b'm',395,4,255,b'I',17471,42), // stream_reset_burst
+    f(17531,17,22,b'm',395,4,255,b'I',17471,42), // stream_reset_rate
     // envoy.config.core.v3.HttpProtocolOptions
-    f(17588,12,1,b'm',366,4,255,b'S',0,0), // idle_timeout
-    f(17600,17,2,b'm',376,4,255,b'S',0,0), // max_headers_count
-    f(17617,23,3,b'm',366,4,255,b'S',0,0), // max_connection_duration
-    f(17640,19,4,b'm',366,4,255,b'S',0,0), // max_stream_duration
+    f(17588,12,1,b'm',384,4,255,b'S',0,0), // idle_timeout
+    f(17600,17,2,b'm',394,4,255,b'S',0,0), // max_headers_count
+    f(17617,23,3,b'm',384,4,255,b'S',0,0), // max_connection_duration
+    f(17640,19,4,b'm',384,4,255,b'S',0,0), // max_stream_duration
     f(17659,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
-    f(9335,27,6,b'm',376,4,255,b'S',0,0), // max_requests_per_connection
-    f(17708,23,7,b'm',376,4,255,b'R',17690,18), // max_response_headers_kb
-    f(17731,30,8,b'm',359,4,255,b'S',0,0), // max_connection_duration_jitter
+    f(9335,27,6,b'm',394,4,255,b'S',0,0), // max_requests_per_connection
+    f(17708,23,7,b'm',394,4,255,b'R',17690,18), // max_response_headers_kb
+    f(17731,30,8,b'm',377,4,255,b'S',0,0), // max_connection_duration_jitter
     // envoy.config.core.v3.JsonFormatOptions
     f(17799,15,1,b'b',65535,0,255,b'I',6831,36), // sort_properties
     // envoy.config.core.v3.KeepaliveSettings
-    f(17852,8,1,b'm',366,4,255,b'S',0,0), // interval
-    f(15305,7,2,b'm',366,4,255,b'S',0,0), // timeout
-    f(17860,15,3,b'm',359,4,255,b'S',0,0), // interval_jitter
-    f(17935,24,4,b'm',366,4,255,b'R',17875,60), // connection_idle_interval
+    f(17852,8,1,b'm',384,4,255,b'S',0,0), // interval
+    f(15305,7,2,b'm',384,4,255,b'S',0,0), // timeout
+    f(17860,15,3,b'm',377,4,255,b'S',0,0), // interval_jitter
+    f(17935,24,4,b'm',384,4,255,b'R',17875,60), // connection_idle_interval
     // envoy.config.core.v3.Locality
     f(17988,6,1,b's',65535,0,255,b'S',0,0), // region
     f(17994,4,2,b's',65535,0,255,b'S',0,0), // zone
@@ -3016,14 +3099,14 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     f(18084,21,2,b'm',121,1,255,b'I',18050,34), // typed_filter_metadata
     // envoy.config.core.v3.Metadata.FilterMetadataEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',373,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',391,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',362,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',380,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Node
     f(18233,2,1,b's',65535,0,255,b'S',0,0), // id
     f(694,7,2,b's',65535,0,255,b'S',0,0), // cluster
-    f(9747,8,3,b'm',373,4,255,b'S',0,0), // metadata
+    f(9747,8,3,b'm',391,4,255,b'S',0,0), // metadata
     f(2044,8,4,b'm',118,4,255,b'S',0,0), // locality
     f(18235,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
     f(18250,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
@@ -3034,11 +3117,11 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     f(18336,18,12,b'm',123,1,255,b'S',0,0), // dynamic_parameters
     // envoy.config.core.v3.Node.DynamicParametersEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',380,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',399,4,255,b'S',0,0), // value
     // envoy.config.core.v3.PathConfigSource
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(14880,17,2,b'm',150,4,255,b'S',0,0), // watched_directory
-    f(18439,13,3,b'm',366,4,255,b'R',0,0), // poll_interval
+    f(18439,13,3,b'm',384,4,255,b'R',0,0), // poll_interval
     // envoy.config.core.v3.Pipe
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(1048,4,2,b'u',65535,0,255,b'S',0,0), // mode
@@ -3050,29 +3133,29 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     f(18675,10,1,b'e',21,0,255,b'S',0,0), // match_type
     f(18685,8,2,b'u',65535,2,255,b'S',0,0), // tlv_type
     // envoy.config.core.v3.RateLimitSettings
-    f(18731,10,1,b'm',376,4,255,b'I',6831,36), // max_tokens
-    f(18741,9,2,b'm',365,4,255,b'I',6831,36), // fill_rate
+    f(18731,10,1,b'm',394,4,255,b'I',6831,36), // max_tokens
+    f(18741,9,2,b'm',383,4,255,b'I',6831,36), // fill_rate
     // envoy.config.core.v3.RetryPolicy
     f(18782,14,1,b'm',94,4,255,b'I',6831,36), // retry_back_off
-    f(18796,11,2,b'm',376,4,255,b'I',6831,36), // num_retries
+    f(18796,11,2,b'm',394,4,255,b'I',6831,36), // num_retries
     f(18807,8,3,b's',65535,0,255,b'I',6831,36), // retry_on
     f(18815,14,4,b'm',131,4,255,b'I',6831,36), // retry_priority
     f(18829,20,5,b'm',130,2,255,b'I',6831,36), // retry_host_predicate
     f(18849,33,6,b'l',65535,0,255,b'I',6831,36), // host_selection_retry_max_attempts
     // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
     f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
-    f(3148,12,2,b'm',362,4,0,b'I',6831,36), // typed_config
+    f(3148,12,2,b'm',380,4,0,b'I',6831,36), // typed_config
     // envoy.config.core.v3.RetryPolicy.RetryPriority
     f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
-    f(3148,12,2,b'm',362,4,0,b'I',6831,36), // typed_config
+    f(3148,12,2,b'm',380,4,0,b'I',6831,36), // typed_config
     // envoy.config.core.v3.RuntimeDouble
     f(19013,13,1,b'd',65535,0,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFeatureFlag
-    f(19013,13,1,b'm',363,4,255,b'S',0,0), // default_value
+    f(19013,13,1,b'm',381,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
-    f(19013,13,1,b'm',352,4,255,b'S',0,0), // default_value
+    f(19013,13,1,b'm',370,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeUInt32
     f(19013,13,2,b'u',65535,0,255,b'S',0,0), // default_value
@@ -3108,26 +3191,26 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     f(4297,14,1,b'm',139,2,255,b'S',0,0), // socket_options
     // envoy.config.core.v3.SubstitutionFormatString
     f(6765,11,1,b's',65535,4,0,b'S',0,0), // text_format
-    f(6754,11,2,b'm',373,4,0,b'S',0,0), // json_format
+    f(6754,11,2,b'm',391,4,0,b'S',0,0), // json_format
     f(19765,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
     f(19782,12,4,b's',65535,0,255,b'S',0,0), // content_type
     f(19794,18,5,b'm',100,4,0,b'S',0,0), // text_format_source
     f(19812,10,6,b'm',148,2,255,b'S',0,0), // formatters
     f(19858,19,7,b'm',116,4,255,b'I',19822,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(19910,16,1,b'm',376,4,255,b'S',0,0), // keepalive_probes
-    f(19926,14,2,b'm',376,4,255,b'S',0,0), // keepalive_time
-    f(19940,18,3,b'm',376,4,255,b'S',0,0), // keepalive_interval
+    f(19910,16,1,b'm',394,4,255,b'S',0,0), // keepalive_probes
+    f(19926,14,2,b'm',394,4,255,b'S',0,0), // keepalive_time
+    f(19940,18,3,b'm',394,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TlvEntry
     f(2968,4,1,b'u',65535,0,255,b'S',0,0), // type
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     f(20039,13,3,b'm',144,4,255,b'R',19987,52), // format_string
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',362,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',380,4,0,b'S',0,0), // typed_config
     // envoy.config.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',362,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',380,4,255,b'S',0,0), // typed_config
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
     f(20177,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
     f(20185,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
@@ -3145,8 +3228,8 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     f(2972,5,2,b'm',154,4,255,b'S',0,0), // value
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
     f(20587,14,2,b'm',65535,2,255,b'R',20530,57), // drop_overloads
-    f(20601,23,3,b'm',376,4,255,b'S',0,0), // overprovisioning_factor
-    f(20723,20,4,b'm',366,4,255,b'R',20624,99), // endpoint_stale_after
+    f(20601,23,3,b'm',394,4,255,b'S',0,0), // overprovisioning_factor
+    f(20723,20,4,b'm',384,4,255,b'R',20624,99), // endpoint_stale_after
     f(20743,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
     // envoy.config.endpoint.v3.Endpoint
     f(1960,7,1,b'm',91,4,255,b'S',0,0), // address
@@ -3165,14 +3248,14 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     f(21038,8,1,b'm',154,4,0,b'S',0,0), // endpoint
     f(1972,13,2,b'e',18,0,255,b'S',0,0), // health_status
     f(9747,8,3,b'm',119,4,255,b'S',0,0), // metadata
-    f(21046,21,4,b'm',376,4,255,b'S',0,0), // load_balancing_weight
+    f(21046,21,4,b'm',394,4,255,b'S',0,0), // load_balancing_weight
     f(21067,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
     f(2044,8,1,b'm',118,4,255,b'S',0,0), // locality
     f(21124,12,2,b'm',157,2,255,b'S',0,0), // lb_endpoints
-    f(21046,21,3,b'm',376,4,255,b'S',0,0), // load_balancing_weight
+    f(21046,21,3,b'm',394,4,255,b'S',0,0), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(21170,9,6,b'm',376,4,255,b'I',21136,34), // proximity
+    f(21170,9,6,b'm',394,4,255,b'I',21136,34), // proximity
     f(21195,23,7,b'm',65535,4,0,b'R',21179,16), // load_balancer_endpoints
     f(21269,28,8,b'm',65535,4,0,b'R',21218,51), // leds_cluster_locality_config
     f(9747,8,9,b'm',119,4,255,b'I',21297,35), // metadata
@@ -3182,23 +3265,23 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     f(13249,13,3,b'm',145,4,255,b'S',0,0), // tcp_keepalive
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,4,b'm',362,4,0,b'S',0,0), // typed_config
+    f(3148,12,4,b'm',380,4,0,b'S',0,0), // typed_config
     f(21448,16,5,b'm',65535,4,0,b'R',21405,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
     f(21500,18,1,b'm',162,4,255,b'S',0,0), // filter_chain_match
     f(3548,7,3,b'm',160,2,255,b'S',0,0), // filters
-    f(21556,15,4,b'm',363,4,255,b'R',21518,38), // use_proxy_proto
+    f(21556,15,4,b'm',381,4,255,b'R',21518,38), // use_proxy_proto
     f(9747,8,5,b'm',119,4,255,b'I',21571,39), // metadata
     f(9697,16,6,b'm',147,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(21610,32,9,b'm',366,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(21610,32,9,b'm',384,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
     f(21683,13,3,b'm',97,2,255,b'S',0,0), // prefix_ranges
     f(21696,14,4,b's',65535,0,255,b'R',21136,34), // address_suffix
-    f(21710,10,5,b'm',376,4,255,b'R',21136,34), // suffix_len
+    f(21710,10,5,b'm',394,4,255,b'R',21136,34), // suffix_len
     f(21720,20,6,b'm',97,2,255,b'S',0,0), // source_prefix_ranges
     f(21740,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(21752,16,8,b'm',376,4,255,b'S',0,0), // destination_port
+    f(21752,16,8,b'm',394,4,255,b'S',0,0), // destination_port
     f(21768,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
     f(21786,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
     f(21807,12,11,b's',65535,2,255,b'S',0,0), // server_names
@@ -3208,17 +3291,17 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1960,7,2,b'm',91,4,255,b'S',0,0), // address
     f(21890,13,3,b'm',161,2,255,b'S',0,0), // filter_chains
-    f(21903,16,4,b'm',363,4,255,b'S',0,0), // use_original_dst
-    f(9223,33,5,b'm',376,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
+    f(21903,16,4,b'm',381,4,255,b'S',0,0), // use_original_dst
+    f(9223,33,5,b'm',394,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
     f(9747,8,6,b'm',119,4,255,b'I',21919,35), // metadata
     f(21954,13,7,b'm',166,4,255,b'S',0,0), // deprecated_v1
     f(21967,10,8,b'e',28,0,255,b'S',0,0), // drain_type
     f(21977,16,9,b'm',167,2,255,b'S',0,0), // listener_filters
-    f(21993,11,10,b'm',363,4,255,b'S',0,0), // transparent
-    f(14218,8,11,b'm',363,4,255,b'S',0,0), // freebind
-    f(22004,26,12,b'm',376,4,255,b'S',0,0), // tcp_fast_open_queue_length
+    f(21993,11,10,b'm',381,4,255,b'S',0,0), // transparent
+    f(14218,8,11,b'm',381,4,255,b'S',0,0), // freebind
+    f(22004,26,12,b'm',394,4,255,b'S',0,0), // tcp_fast_open_queue_length
     f(4297,14,13,b'm',139,2,255,b'S',0,0), // socket_options
-    f(22030,24,15,b'm',366,4,255,b'S',0,0), // listener_filters_timeout
+    f(22030,24,15,b'm',384,4,255,b'S',0,0), // listener_filters_timeout
     f(22054,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
     f(22071,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
     f(22228,19,18,b'm',65535,4,255,b'R',22107,121), // udp_listener_config
@@ -3226,21 +3309,21 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     f(22334,25,20,b'm',164,4,255,b'S',0,0), // connection_balance_config
     f(22431,10,21,b'b',65535,0,255,b'I',22359,72), // reuse_port
     f(4311,10,22,b'm',33,2,255,b'S',0,0), // access_log
-    f(22441,16,24,b'm',376,4,255,b'S',0,0), // tcp_backlog_size
+    f(22441,16,24,b'm',394,4,255,b'S',0,0), // tcp_backlog_size
     f(22457,20,25,b'm',161,4,255,b'S',0,0), // default_filter_chain
-    f(22477,12,26,b'm',363,4,255,b'S',0,0), // bind_to_port
+    f(22477,12,26,b'm',381,4,255,b'S',0,0), // bind_to_port
     f(22640,17,27,b'm',65535,4,0,b'R',22489,151), // internal_listener
     f(22657,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(22668,17,29,b'm',363,4,255,b'S',0,0), // enable_reuse_port
+    f(22668,17,29,b'm',381,4,255,b'S',0,0), // enable_reuse_port
     f(22685,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
     f(4388,24,31,b'b',65535,0,255,b'S',0,0), // ignore_global_conn_limit
-    f(22697,20,32,b'm',383,4,255,b'S',0,0), // filter_chain_matcher
+    f(22697,20,32,b'm',402,4,255,b'S',0,0), // filter_chain_matcher
     f(20819,20,33,b'm',159,2,255,b'S',0,0), // additional_addresses
-    f(22717,42,34,b'm',376,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
+    f(22717,42,34,b'm',394,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
     f(22759,23,35,b'b',65535,0,255,b'S',0,0), // bypass_overload_manager
     f(22865,11,36,b'm',65535,4,255,b'R',22782,83), // fcds_config
     f(13249,13,37,b'm',145,4,255,b'S',0,0), // tcp_keepalive
-    f(11026,44,38,b'm',366,4,255,b'R',22876,112), // per_connection_buffer_high_watermark_timeout
+    f(11026,44,38,b'm',384,4,255,b'R',22876,112), // per_connection_buffer_high_watermark_timeout
     f(11093,13,39,b'm',172,4,255,b'I',11070,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
     f(23045,13,1,b'm',165,4,0,b'S',0,0), // exact_balance
@@ -3248,10 +3331,10 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     f(23169,20,3,b'm',65535,4,0,b'R',23058,97), // cpu_locality_balance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(22477,12,1,b'm',363,4,255,b'S',0,0), // bind_to_port
+    f(22477,12,1,b'm',381,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',362,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',380,4,0,b'S',0,0), // typed_config
     f(23344,15,4,b'm',168,4,255,b'S',0,0), // filter_disabled
     f(21448,16,5,b'm',65535,4,0,b'R',21405,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
@@ -3259,23 +3342,23 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     f(23425,9,2,b'm',169,4,0,b'S',0,0), // and_match
     f(23434,9,3,b'm',168,4,0,b'S',0,0), // not_match
     f(23443,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(23452,22,5,b'm',357,4,0,b'S',0,0), // destination_port_range
+    f(23452,22,5,b'm',375,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
     f(23541,5,1,b'm',168,2,255,b'S',0,0), // rules
     // envoy.config.metrics.v3.HistogramBucketSettings
-    f(12907,5,1,b'm',336,4,255,b'I',6831,36), // match
+    f(12907,5,1,b'm',354,4,255,b'I',6831,36), // match
     f(23593,7,2,b'd',65535,2,255,b'I',6831,36), // buckets
-    f(23600,4,3,b'm',376,4,255,b'I',6831,36), // bins
+    f(23600,4,3,b'm',394,4,255,b'I',6831,36), // bins
     // envoy.config.metrics.v3.StatsConfig
     f(23639,10,1,b'm',173,2,255,b'S',0,0), // stats_tags
-    f(23732,20,2,b'm',363,4,255,b'I',23649,83), // use_all_default_tags
+    f(23732,20,2,b'm',381,4,255,b'I',23649,83), // use_all_default_tags
     f(11093,13,3,b'm',172,4,255,b'S',0,0), // stats_matcher
     f(23866,25,4,b'm',170,2,255,b'I',23752,114), // histogram_bucket_settings
-    f(23940,27,5,b'm',363,4,255,b'I',23891,49), // allow_default_tag_overrides
+    f(23940,27,5,b'm',381,4,255,b'I',23891,49), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
     f(24003,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
-    f(24013,14,2,b'm',329,4,0,b'S',0,0), // exclusion_list
-    f(24027,14,3,b'm',329,4,0,b'S',0,0), // inclusion_list
+    f(24013,14,2,b'm',346,4,0,b'S',0,0), // exclusion_list
+    f(24027,14,3,b'm',346,4,0,b'S',0,0), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
     f(24077,8,1,b's',65535,0,255,b'S',0,0), // tag_name
     f(24085,5,2,b's',65535,4,0,b'S',0,0), // regex
@@ -3285,16 +3368,16 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     // envoy.config.overload.v3.OverloadAction
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(24221,8,2,b'm',180,2,255,b'S',0,0), // triggers
-    f(3148,12,3,b'm',362,4,255,b'I',24229,149), // typed_config
+    f(3148,12,3,b'm',380,4,255,b'I',24229,149), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(24418,16,1,b'm',366,4,255,b'S',0,0), // refresh_interval
+    f(24418,16,1,b'm',384,4,255,b'S',0,0), // refresh_interval
     f(24434,17,2,b'm',177,2,255,b'S',0,0), // resource_monitors
     f(8437,7,3,b'm',175,2,255,b'S',0,0), // actions
     f(24519,21,4,b'm',174,4,255,b'I',24451,68), // buffer_factory_config
     f(24605,15,5,b'm',65535,2,255,b'R',24540,65), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,3,b'm',362,4,0,b'S',0,0), // typed_config
+    f(3148,12,3,b'm',380,4,0,b'S',0,0), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
     f(24698,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
     f(24715,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
@@ -3304,873 +3387,951 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(24808,9,2,b'm',179,4,0,b'S',0,0), // threshold
     f(24817,6,3,b'm',178,4,0,b'S',0,0), // scaled
+    // envoy.config.rbac.v3.Action
+    f(345,4,1,b's',65535,0,255,b'S',0,0), // name
+    f(24850,6,2,b'e',30,0,255,b'S',0,0), // action
+    // envoy.config.rbac.v3.Permission
+    f(24887,9,1,b'm',183,4,0,b'S',0,0), // and_rules
+    f(24896,8,2,b'm',183,4,0,b'S',0,0), // or_rules
+    f(24904,3,3,b'b',65535,4,0,b'S',0,0), // any
+    f(3744,6,4,b'm',195,4,0,b'S',0,0), // header
+    f(24907,14,5,b'm',97,4,0,b'S',0,0), // destination_ip
+    f(21752,16,6,b'u',65535,4,0,b'S',0,0), // destination_port
+    f(9747,8,7,b'm',347,4,0,b'S',0,0), // metadata
+    f(24921,8,8,b'm',182,4,0,b'S',0,0), // not_rule
+    f(24929,21,9,b'm',354,4,0,b'S',0,0), // requested_server_name
+    f(24950,8,10,b'm',350,4,0,b'S',0,0), // url_path
+    f(23452,22,11,b'm',375,4,0,b'S',0,0), // destination_port_range
+    f(25044,7,12,b'm',148,4,0,b'R',24958,86), // matcher
+    f(25075,12,13,b'm',148,4,0,b'R',25051,24), // uri_template
+    f(25087,16,14,b'm',190,4,0,b'S',0,0), // sourced_metadata
+    // envoy.config.rbac.v3.Permission.Set
+    f(23541,5,1,b'm',182,2,255,b'S',0,0), // rules
+    // envoy.config.rbac.v3.Policy
+    f(25165,11,1,b'm',182,2,255,b'S',0,0), // permissions
+    f(25176,10,2,b'm',185,2,255,b'S',0,0), // principals
+    f(25186,9,3,b'm',65535,4,255,b'R',0,0), // condition
+    f(25195,17,4,b'm',65535,4,255,b'R',0,0), // checked_condition
+    f(25212,10,5,b'm',65535,4,255,b'R',0,0), // cel_config
+    // envoy.config.rbac.v3.Principal
+    f(25252,7,1,b'm',187,4,0,b'S',0,0), // and_ids
+    f(25259,6,2,b'm',187,4,0,b'S',0,0), // or_ids
+    f(24904,3,3,b'b',65535,4,0,b'S',0,0), // any
+    f(25265,13,4,b'm',186,4,0,b'S',0,0), // authenticated
+    f(25278,9,5,b'm',97,4,0,b'S',0,0), // source_ip
+    f(3744,6,6,b'm',195,4,0,b'S',0,0), // header
+    f(9747,8,7,b'm',347,4,0,b'S',0,0), // metadata
+    f(25287,6,8,b'm',185,4,0,b'S',0,0), // not_id
+    f(24950,8,9,b'm',350,4,0,b'S',0,0), // url_path
+    f(25293,16,10,b'm',97,4,0,b'S',0,0), // direct_remote_ip
+    f(25309,9,11,b'm',97,4,0,b'S',0,0), // remote_ip
+    f(25318,12,12,b'm',343,4,0,b'S',0,0), // filter_state
+    f(25087,16,13,b'm',190,4,0,b'S',0,0), // sourced_metadata
+    f(25330,6,14,b'm',148,4,0,b'S',0,0), // custom
+    // envoy.config.rbac.v3.Principal.Authenticated
+    f(25380,14,2,b'm',354,4,255,b'S',0,0), // principal_name
+    // envoy.config.rbac.v3.Principal.Set
+    f(25428,3,1,b'm',185,2,255,b'S',0,0), // ids
+    // envoy.config.rbac.v3.RBAC
+    f(24850,6,1,b'e',30,0,255,b'S',0,0), // action
+    f(13024,8,2,b'm',189,1,255,b'S',0,0), // policies
+    f(25576,21,3,b'm',65535,4,255,b'R',25456,120), // audit_logging_options
+    // envoy.config.rbac.v3.RBAC.PoliciesEntry
+    f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(2972,5,2,b'm',184,4,255,b'S',0,0), // value
+    // envoy.config.rbac.v3.SourcedMetadata
+    f(25672,16,1,b'm',347,4,255,b'S',0,0), // metadata_matcher
+    f(25688,15,2,b'e',29,0,255,b'S',0,0), // metadata_source
     // envoy.config.route.v3.CookieMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24858,12,2,b'm',336,4,255,b'S',0,0), // string_match
-    f(24870,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(25738,12,2,b'm',354,4,255,b'S',0,0), // string_match
+    f(25750,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.config.route.v3.Decorator
-    f(24913,9,1,b's',65535,0,255,b'I',6831,36), // operation
-    f(24922,9,2,b'm',363,4,255,b'I',6831,36), // propagate
+    f(25793,9,1,b's',65535,0,255,b'I',6831,36), // operation
+    f(25802,9,2,b'm',381,4,255,b'I',6831,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
-    f(24973,6,1,b'u',65535,0,255,b'S',0,0), // status
-    f(24979,4,2,b'm',100,4,255,b'S',0,0), // body
-    f(24983,11,3,b'm',144,4,255,b'S',0,0), // body_format
+    f(25853,6,1,b'u',65535,0,255,b'S',0,0), // status
+    f(25859,4,2,b'm',100,4,255,b'S',0,0), // body
+    f(25863,11,3,b'm',144,4,255,b'S',0,0), // body_format
     // envoy.config.route.v3.FilterConfig
-    f(7822,6,1,b'm',362,4,255,b'S',0,0), // config
-    f(25028,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(7822,6,1,b'm',380,4,255,b'S',0,0), // config
+    f(25908,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
     f(15133,8,3,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25074,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(25085,11,6,b'm',358,4,0,b'S',0,0), // range_match
-    f(25096,13,7,b'b',65535,4,0,b'S',0,0), // present_match
-    f(24870,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
-    f(25109,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
-    f(25121,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(25133,16,11,b'm',334,4,0,b'S',0,0), // safe_regex_match
-    f(25149,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(24858,12,13,b'm',336,4,0,b'S',0,0), // string_match
-    f(25163,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
+    f(25954,11,4,b's',65535,4,0,b'S',0,0), // exact_match
+    f(25965,11,6,b'm',376,4,0,b'S',0,0), // range_match
+    f(25976,13,7,b'b',65535,4,0,b'S',0,0), // present_match
+    f(25750,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(25989,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
+    f(26001,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
+    f(26013,16,11,b'm',352,4,0,b'S',0,0), // safe_regex_match
+    f(26029,14,12,b's',65535,4,0,b'S',0,0), // contains_match
+    f(25738,12,13,b'm',354,4,0,b'S',0,0), // string_match
+    f(26043,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24858,12,5,b'm',336,4,0,b'S',0,0), // string_match
-    f(25096,13,6,b'b',65535,4,0,b'S',0,0), // present_match
+    f(25738,12,5,b'm',354,4,0,b'S',0,0), // string_match
+    f(25976,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
-    f(25271,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
-    f(25284,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
-    f(25297,13,3,b'e',29,0,255,b'S',0,0), // response_code
-    f(25310,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
-    f(25324,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
-    f(25338,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
-    f(25349,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
-    f(25364,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(25377,13,9,b'm',333,4,1,b'S',0,0), // regex_rewrite
-    f(25390,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
+    f(26151,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
+    f(26164,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
+    f(26177,13,3,b'e',31,0,255,b'S',0,0), // response_code
+    f(26190,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
+    f(26204,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
+    f(26218,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
+    f(26229,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
+    f(26244,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
+    f(26257,13,9,b'm',351,4,1,b'S',0,0), // regex_rewrite
+    f(26270,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.Route
-    f(12907,5,1,b'm',203,4,255,b'S',0,0), // match
-    f(25429,5,2,b'm',190,4,0,b'S',0,0), // route
-    f(25434,8,3,b'm',187,4,0,b'S',0,0), // redirect
-    f(9747,8,4,b'm',119,4,255,b'I',25442,32), // metadata
-    f(25544,9,5,b'm',182,4,255,b'I',25474,70), // decorator
-    f(25553,15,7,b'm',183,4,0,b'S',0,0), // direct_response
-    f(25568,22,9,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(25590,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(25613,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25639,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(25664,23,13,b'm',189,1,255,b'S',0,0), // typed_per_filter_config
+    f(12907,5,1,b'm',213,4,255,b'S',0,0), // match
+    f(26309,5,2,b'm',200,4,0,b'S',0,0), // route
+    f(26314,8,3,b'm',197,4,0,b'S',0,0), // redirect
+    f(9747,8,4,b'm',119,4,255,b'I',26322,32), // metadata
+    f(26424,9,5,b'm',192,4,255,b'I',26354,70), // decorator
+    f(26433,15,7,b'm',193,4,0,b'S',0,0), // direct_response
+    f(26448,22,9,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(26470,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(26493,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26519,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(26544,23,13,b'm',199,1,255,b'S',0,0), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
-    f(4856,7,15,b'm',207,4,255,b'I',25687,35), // tracing
-    f(25805,30,16,b'm',376,4,255,b'I',25722,83), // per_request_buffer_limit_bytes
-    f(25907,13,17,b'm',65535,4,0,b'R',25835,72), // filter_action
-    f(25969,21,18,b'm',65535,4,0,b'R',25920,49), // non_forwarding_action
+    f(4856,7,15,b'm',217,4,255,b'I',26567,35), // tracing
+    f(26685,30,16,b'm',394,4,255,b'I',26602,83), // per_request_buffer_limit_bytes
+    f(26787,13,17,b'm',65535,4,0,b'R',26715,72), // filter_action
+    f(26849,21,18,b'm',65535,4,0,b'R',26800,49), // non_forwarding_action
     f(22657,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(25990,25,20,b'm',377,4,255,b'I',25722,83), // request_body_buffer_limit
-    f(26117,16,21,b'm',148,2,255,b'R',26015,102), // route_specifiers
+    f(26870,25,20,b'm',395,4,255,b'I',26602,83), // request_body_buffer_limit
+    f(26997,16,21,b'm',148,2,255,b'R',26895,102), // route_specifiers
     // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',362,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',380,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
-    f(26219,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
-    f(26233,17,3,b'm',211,4,0,b'S',0,0), // weighted_clusters
-    f(26309,14,4,b'm',119,4,255,b'I',26250,59), // metadata_match
-    f(25324,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
-    f(26323,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(26343,17,7,b'm',363,4,1,b'S',0,0), // auto_host_rewrite
-    f(15305,7,8,b'm',366,4,255,b'S',0,0), // timeout
-    f(15328,12,9,b'm',65535,4,255,b'R',26360,103), // retry_policy
+    f(27099,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
+    f(27113,17,3,b'm',221,4,0,b'S',0,0), // weighted_clusters
+    f(27189,14,4,b'm',119,4,255,b'I',27130,59), // metadata_match
+    f(26204,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
+    f(27203,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
+    f(27223,17,7,b'm',381,4,1,b'S',0,0), // auto_host_rewrite
+    f(15305,7,8,b'm',384,4,255,b'S',0,0), // timeout
+    f(15328,12,9,b'm',65535,4,255,b'R',27240,103), // retry_policy
     f(2011,8,11,b'e',22,0,255,b'S',0,0), // priority
-    f(26532,11,13,b'm',65535,2,255,b'R',26463,69), // rate_limits
-    f(26586,22,14,b'm',363,4,255,b'I',26543,43), // include_vh_rate_limits
-    f(26608,11,15,b'm',191,2,255,b'S',0,0), // hash_policy
-    f(26708,4,17,b'm',65535,4,255,b'R',26619,89), // cors
-    f(26712,31,20,b'e',30,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(26743,16,23,b'm',366,4,255,b'S',0,0), // max_grpc_timeout
-    f(17588,12,24,b'm',366,4,255,b'S',0,0), // idle_timeout
-    f(26759,15,25,b'm',199,2,255,b'S',0,0), // upgrade_configs
-    f(26806,24,26,b'e',65535,0,255,b'R',26774,32), // internal_redirect_action
-    f(26904,12,27,b'm',65535,4,255,b'R',26830,74), // hedge_policy
-    f(26916,19,28,b'm',366,4,255,b'S',0,0), // grpc_timeout_offset
-    f(26935,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
-    f(26954,23,30,b'm',198,2,255,b'S',0,0), // request_mirror_policies
-    f(26977,22,31,b'm',376,4,255,b'R',26774,32), // max_internal_redirects
-    f(25377,13,32,b'm',333,4,255,b'S',0,0), // regex_rewrite
-    f(27034,25,33,b'm',362,4,255,b'R',26999,35), // retry_policy_typed_config
-    f(27059,24,34,b'm',65535,4,255,b'R',26774,32), // internal_redirect_policy
-    f(27083,23,35,b'm',333,4,1,b'S',0,0), // host_rewrite_path_regex
-    f(17640,19,36,b'm',197,4,255,b'S',0,0), // max_stream_duration
-    f(27190,24,37,b's',65535,4,0,b'R',27106,84), // cluster_specifier_plugin
-    f(27214,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
-    f(27237,31,39,b'm',65535,4,0,b'R',27106,84), // inline_cluster_specifier_plugin
-    f(27363,17,40,b'm',148,4,255,b'I',27268,95), // early_data_policy
-    f(27380,19,41,b'm',148,4,255,b'S',0,0), // path_rewrite_policy
-    f(27469,13,42,b'm',366,4,255,b'I',27399,70), // flush_timeout
-    f(27482,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
-    f(25390,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
+    f(27412,11,13,b'm',65535,2,255,b'R',27343,69), // rate_limits
+    f(27466,22,14,b'm',381,4,255,b'I',27423,43), // include_vh_rate_limits
+    f(27488,11,15,b'm',201,2,255,b'S',0,0), // hash_policy
+    f(27588,4,17,b'm',65535,4,255,b'R',27499,89), // cors
+    f(27592,31,20,b'e',32,0,255,b'S',0,0), // cluster_not_found_response_code
+    f(27623,16,23,b'm',384,4,255,b'S',0,0), // max_grpc_timeout
+    f(17588,12,24,b'm',384,4,255,b'S',0,0), // idle_timeout
+    f(27639,15,25,b'm',209,2,255,b'S',0,0), // upgrade_configs
+    f(27686,24,26,b'e',65535,0,255,b'R',27654,32), // internal_redirect_action
+    f(27784,12,27,b'm',65535,4,255,b'R',27710,74), // hedge_policy
+    f(27796,19,28,b'm',384,4,255,b'S',0,0), // grpc_timeout_offset
+    f(27815,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
+    f(27834,23,30,b'm',208,2,255,b'S',0,0), // request_mirror_policies
+    f(27857,22,31,b'm',394,4,255,b'R',27654,32), // max_internal_redirects
+    f(26257,13,32,b'm',351,4,255,b'S',0,0), // regex_rewrite
+    f(27914,25,33,b'm',380,4,255,b'R',27879,35), // retry_policy_typed_config
+    f(27939,24,34,b'm',65535,4,255,b'R',27654,32), // internal_redirect_policy
+    f(27963,23,35,b'm',351,4,1,b'S',0,0), // host_rewrite_path_regex
+    f(17640,19,36,b'm',207,4,255,b'S',0,0), // max_stream_duration
+    f(28070,24,37,b's',65535,4,0,b'R',27986,84), // cluster_specifier_plugin
+    f(28094,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
+    f(28117,31,39,b'm',65535,4,0,b'R',27986,84), // inline_cluster_specifier_plugin
+    f(28243,17,40,b'm',148,4,255,b'I',28148,95), // early_data_policy
+    f(28260,19,41,b'm',148,4,255,b'S',0,0), // path_rewrite_policy
+    f(28349,13,42,b'm',384,4,255,b'I',28279,70), // flush_timeout
+    f(28362,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
+    f(26270,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
-    f(3744,6,1,b'm',195,4,0,b'S',0,0), // header
-    f(27538,6,2,b'm',193,4,0,b'S',0,0), // cookie
-    f(27544,21,3,b'm',192,4,0,b'S',0,0), // connection_properties
-    f(27565,8,4,b'b',65535,0,255,b'S',0,0), // terminal
-    f(27573,15,5,b'm',196,4,0,b'S',0,0), // query_parameter
-    f(27643,12,6,b'm',65535,4,0,b'R',27588,55), // filter_state
+    f(3744,6,1,b'm',205,4,0,b'S',0,0), // header
+    f(28418,6,2,b'm',203,4,0,b'S',0,0), // cookie
+    f(28424,21,3,b'm',202,4,0,b'S',0,0), // connection_properties
+    f(28445,8,4,b'b',65535,0,255,b'S',0,0), // terminal
+    f(28453,15,5,b'm',206,4,0,b'S',0,0), // query_parameter
+    f(25318,12,6,b'm',65535,4,0,b'R',28468,55), // filter_state
     // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    f(27720,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
+    f(25278,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(27875,3,2,b'm',366,4,255,b'I',27780,95), // ttl
-    f(131,4,3,b's',65535,0,255,b'I',27780,95), // path
-    f(27878,10,4,b'm',194,2,255,b'I',27780,95), // attributes
+    f(28734,3,2,b'm',384,4,255,b'I',28639,95), // ttl
+    f(131,4,3,b's',65535,0,255,b'I',28639,95), // path
+    f(28737,10,4,b'm',204,2,255,b'I',28639,95), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
     f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
     f(2972,5,2,b's',65535,0,255,b'I',6831,36), // value
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    f(27999,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(25377,13,2,b'm',333,4,255,b'S',0,0), // regex_rewrite
+    f(28858,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(26257,13,2,b'm',351,4,255,b'S',0,0), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    f(17640,19,1,b'm',366,4,255,b'S',0,0), // max_stream_duration
-    f(28120,23,2,b'm',366,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(28143,26,3,b'm',366,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(17640,19,1,b'm',384,4,255,b'S',0,0), // max_stream_duration
+    f(28979,23,2,b'm',384,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(29002,26,3,b'm',384,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
-    f(28222,16,3,b'm',134,4,255,b'S',0,0), // runtime_fraction
-    f(28238,13,4,b'm',363,4,255,b'I',25687,35), // trace_sampled
-    f(26219,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
-    f(28251,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
-    f(28284,25,7,b'm',89,2,255,b'S',0,0), // request_headers_mutations
-    f(26323,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
+    f(29081,16,3,b'm',134,4,255,b'S',0,0), // runtime_fraction
+    f(29097,13,4,b'm',381,4,255,b'I',26567,35), // trace_sampled
+    f(27099,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(29110,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
+    f(29143,25,7,b'm',89,2,255,b'S',0,0), // request_headers_mutations
+    f(27203,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
     // envoy.config.route.v3.RouteAction.UpgradeConfig
-    f(28356,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(28368,7,2,b'm',363,4,255,b'S',0,0), // enabled
-    f(28438,14,3,b'm',65535,4,255,b'R',28375,63), // connect_config
+    f(29215,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(29227,7,2,b'm',381,4,255,b'S',0,0), // enabled
+    f(29297,14,3,b'm',65535,4,255,b'R',29234,63), // connect_config
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(28492,13,2,b'm',209,2,255,b'S',0,0), // virtual_hosts
-    f(28505,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
-    f(25590,23,4,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(25613,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25568,22,6,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(28526,17,7,b'm',363,4,255,b'S',0,0), // validate_clusters
-    f(25639,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(28639,4,9,b'm',65535,4,255,b'R',28543,96), // vhds
-    f(28643,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(28678,35,11,b'm',376,4,255,b'S',0,0), // max_direct_response_body_size_bytes
-    f(28713,25,12,b'm',65535,2,255,b'R',27106,84), // cluster_specifier_plugins
-    f(26954,23,13,b'm',198,2,255,b'S',0,0), // request_mirror_policies
-    f(28738,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
-    f(28766,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
-    f(25664,23,16,b'm',201,1,255,b'S',0,0), // typed_per_filter_config
-    f(9747,8,17,b'm',119,4,255,b'I',28805,38), // metadata
-    f(28843,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
-    f(26117,16,19,b'm',148,2,255,b'R',26015,102), // route_specifiers
+    f(29351,13,2,b'm',219,2,255,b'S',0,0), // virtual_hosts
+    f(29364,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
+    f(26470,23,4,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(26493,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26448,22,6,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(29385,17,7,b'm',381,4,255,b'S',0,0), // validate_clusters
+    f(26519,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(29498,4,9,b'm',65535,4,255,b'R',29402,96), // vhds
+    f(29502,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(29537,35,11,b'm',394,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(29572,25,12,b'm',65535,2,255,b'R',27986,84), // cluster_specifier_plugins
+    f(27834,23,13,b'm',208,2,255,b'S',0,0), // request_mirror_policies
+    f(29597,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
+    f(29625,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
+    f(26544,23,16,b'm',211,1,255,b'S',0,0), // typed_per_filter_config
+    f(9747,8,17,b'm',119,4,255,b'I',29664,38), // metadata
+    f(29702,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
+    f(26997,16,19,b'm',148,2,255,b'R',26895,102), // route_specifiers
     // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',362,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',380,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteList
-    f(28952,6,1,b'm',188,2,255,b'S',0,0), // routes
+    f(29811,6,1,b'm',198,2,255,b'S',0,0), // routes
     // envoy.config.route.v3.RouteMatch
-    f(28990,6,1,b's',65535,4,0,b'S',0,0), // prefix
+    f(29849,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(28996,14,4,b'm',363,4,255,b'S',0,0), // case_sensitive
-    f(29010,7,6,b'm',185,2,255,b'S',0,0), // headers
-    f(29017,16,7,b'm',186,2,255,b'S',0,0), // query_parameters
-    f(29033,4,8,b'm',205,4,255,b'S',0,0), // grpc
-    f(28222,16,9,b'm',134,4,255,b'S',0,0), // runtime_fraction
-    f(29037,10,10,b'm',334,4,0,b'S',0,0), // safe_regex
-    f(29047,11,11,b'm',206,4,255,b'S',0,0), // tls_context
-    f(29058,15,12,b'm',204,4,0,b'S',0,0), // connect_matcher
-    f(29170,16,13,b'm',330,2,255,b'R',29073,97), // dynamic_metadata
-    f(29186,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
-    f(29207,17,15,b'm',148,4,0,b'S',0,0), // path_match_policy
-    f(27643,12,16,b'm',326,2,255,b'S',0,0), // filter_state
-    f(29224,7,17,b'm',181,2,255,b'S',0,0), // cookies
+    f(29855,14,4,b'm',381,4,255,b'S',0,0), // case_sensitive
+    f(29869,7,6,b'm',195,2,255,b'S',0,0), // headers
+    f(29876,16,7,b'm',196,2,255,b'S',0,0), // query_parameters
+    f(29892,4,8,b'm',215,4,255,b'S',0,0), // grpc
+    f(29081,16,9,b'm',134,4,255,b'S',0,0), // runtime_fraction
+    f(29896,10,10,b'm',352,4,0,b'S',0,0), // safe_regex
+    f(29906,11,11,b'm',216,4,255,b'S',0,0), // tls_context
+    f(29917,15,12,b'm',214,4,0,b'S',0,0), // connect_matcher
+    f(30029,16,13,b'm',347,2,255,b'R',29932,97), // dynamic_metadata
+    f(30045,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
+    f(30066,17,15,b'm',148,4,0,b'S',0,0), // path_match_policy
+    f(25318,12,16,b'm',343,2,255,b'S',0,0), // filter_state
+    f(30083,7,17,b'm',191,2,255,b'S',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    f(29387,9,1,b'm',363,4,255,b'S',0,0), // presented
-    f(29396,9,2,b'm',363,4,255,b'S',0,0), // validated
+    f(30246,9,1,b'm',381,4,255,b'S',0,0), // presented
+    f(30255,9,2,b'm',381,4,255,b'S',0,0), // validated
     // envoy.config.route.v3.Tracing
-    f(29434,15,1,b'm',352,4,255,b'I',6831,36), // client_sampling
-    f(29449,15,2,b'm',352,4,255,b'I',6831,36), // random_sampling
-    f(29464,16,3,b'm',352,4,255,b'I',6831,36), // overall_sampling
-    f(29480,11,4,b'm',346,2,255,b'I',6831,36), // custom_tags
-    f(24913,9,5,b's',65535,0,255,b'I',6831,36), // operation
-    f(29491,18,6,b's',65535,0,255,b'I',6831,36), // upstream_operation
+    f(30293,15,1,b'm',370,4,255,b'I',6831,36), // client_sampling
+    f(30308,15,2,b'm',370,4,255,b'I',6831,36), // random_sampling
+    f(30323,16,3,b'm',370,4,255,b'I',6831,36), // overall_sampling
+    f(30339,11,4,b'm',364,2,255,b'I',6831,36), // custom_tags
+    f(25793,9,5,b's',65535,0,255,b'I',6831,36), // operation
+    f(30350,18,6,b's',65535,0,255,b'I',6831,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
     f(345,4,2,b's',65535,0,255,b'S',0,0), // name
-    f(29010,7,4,b'm',185,2,255,b'S',0,0), // headers
+    f(29869,7,4,b'm',195,2,255,b'S',0,0), // headers
     // envoy.config.route.v3.VirtualHost
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(29578,7,2,b's',65535,2,255,b'S',0,0), // domains
-    f(28952,6,3,b'm',188,2,255,b'S',0,0), // routes
-    f(29585,11,4,b'e',31,0,255,b'S',0,0), // require_tls
-    f(29596,16,5,b'm',208,2,255,b'S',0,0), // virtual_clusters
-    f(26532,11,6,b'm',65535,2,255,b'R',26463,69), // rate_limits
-    f(25568,22,7,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(26708,4,8,b'm',65535,4,255,b'R',26619,89), // cors
-    f(25590,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(25613,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25639,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(29612,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
-    f(25664,23,15,b'm',210,1,255,b'S',0,0), // typed_per_filter_config
-    f(15328,12,16,b'm',65535,4,255,b'R',26360,103), // retry_policy
-    f(26904,12,17,b'm',65535,4,255,b'R',26830,74), // hedge_policy
-    f(25805,30,18,b'm',376,4,255,b'I',25722,83), // per_request_buffer_limit_bytes
-    f(29641,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(27034,25,20,b'm',362,4,255,b'R',26999,35), // retry_policy_typed_config
-    f(29674,7,21,b'm',383,4,255,b'S',0,0), // matcher
-    f(26954,23,22,b'm',198,2,255,b'S',0,0), // request_mirror_policies
-    f(29743,31,23,b'b',65535,0,255,b'I',29681,62), // include_is_timeout_retry_header
-    f(9747,8,24,b'm',119,4,255,b'I',29774,39), // metadata
-    f(25990,25,25,b'm',377,4,255,b'I',25722,83), // request_body_buffer_limit
-    f(26117,16,26,b'm',148,2,255,b'R',26015,102), // route_specifiers
+    f(30437,7,2,b's',65535,2,255,b'S',0,0), // domains
+    f(29811,6,3,b'm',198,2,255,b'S',0,0), // routes
+    f(30444,11,4,b'e',33,0,255,b'S',0,0), // require_tls
+    f(30455,16,5,b'm',218,2,255,b'S',0,0), // virtual_clusters
+    f(27412,11,6,b'm',65535,2,255,b'R',27343,69), // rate_limits
+    f(26448,22,7,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(27588,4,8,b'm',65535,4,255,b'R',27499,89), // cors
+    f(26470,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(26493,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26519,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(30471,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
+    f(26544,23,15,b'm',220,1,255,b'S',0,0), // typed_per_filter_config
+    f(15328,12,16,b'm',65535,4,255,b'R',27240,103), // retry_policy
+    f(27784,12,17,b'm',65535,4,255,b'R',27710,74), // hedge_policy
+    f(26685,30,18,b'm',394,4,255,b'I',26602,83), // per_request_buffer_limit_bytes
+    f(30500,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
+    f(27914,25,20,b'm',380,4,255,b'R',27879,35), // retry_policy_typed_config
+    f(25044,7,21,b'm',402,4,255,b'S',0,0), // matcher
+    f(27834,23,22,b'm',208,2,255,b'S',0,0), // request_mirror_policies
+    f(30595,31,23,b'b',65535,0,255,b'I',30533,62), // include_is_timeout_retry_header
+    f(9747,8,24,b'm',119,4,255,b'I',30626,39), // metadata
+    f(26870,25,25,b'm',395,4,255,b'I',26602,83), // request_body_buffer_limit
+    f(26997,16,26,b'm',148,2,255,b'R',26895,102), // route_specifiers
     // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',362,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',380,4,255,b'S',0,0), // value
     // envoy.config.route.v3.WeightedCluster
-    f(7225,8,1,b'm',212,2,255,b'S',0,0), // clusters
-    f(29909,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
-    f(29970,12,3,b'm',376,4,255,b'I',29927,43), // total_weight
-    f(27999,11,4,b's',65535,4,0,b'S',0,0), // header_name
-    f(29982,15,5,b'm',363,4,0,b'S',0,0), // use_hash_policy
+    f(7225,8,1,b'm',222,2,255,b'S',0,0), // clusters
+    f(30761,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
+    f(30822,12,3,b'm',394,4,255,b'I',30779,43), // total_weight
+    f(28858,11,4,b's',65535,4,0,b'S',0,0), // header_name
+    f(30834,15,5,b'm',381,4,0,b'S',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(1997,6,2,b'm',376,4,255,b'S',0,0), // weight
-    f(26309,14,3,b'm',119,4,255,b'I',26250,59), // metadata_match
-    f(25568,22,4,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(25590,23,5,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(25613,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(25639,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(25664,23,10,b'm',65535,1,255,b'R',30048,66), // typed_per_filter_config
-    f(26323,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
-    f(26219,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(1997,6,2,b'm',394,4,255,b'S',0,0), // weight
+    f(27189,14,3,b'm',119,4,255,b'I',27130,59), // metadata_match
+    f(26448,22,4,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(26470,23,5,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(26493,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26519,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(26544,23,10,b'm',65535,1,255,b'R',30900,66), // typed_per_filter_config
+    f(27203,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
+    f(27099,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(30167,6,2,b's',65535,4,0,b'S',0,0), // format
-    f(6754,11,3,b'm',373,4,0,b'S',0,0), // json_format
-    f(30173,17,4,b'm',373,4,0,b'S',0,0), // typed_json_format
+    f(31019,6,2,b's',65535,4,0,b'S',0,0), // format
+    f(6754,11,3,b'm',391,4,0,b'S',0,0), // json_format
+    f(31025,17,4,b'm',391,4,0,b'S',0,0), // typed_json_format
     f(942,10,5,b'm',144,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
     f(942,10,1,b'm',144,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
     f(942,10,1,b'm',144,4,0,b'S',0,0), // log_format
     // envoy.extensions.clusters.dns.v3.DnsCluster
-    f(9405,16,3,b'm',366,4,255,b'S',0,0), // dns_refresh_rate
-    f(10403,24,4,b'm',217,4,255,b'S',0,0), // dns_failure_refresh_rate
+    f(9405,16,3,b'm',384,4,255,b'S',0,0), // dns_refresh_rate
+    f(10403,24,4,b'm',227,4,255,b'S',0,0), // dns_failure_refresh_rate
     f(10200,15,5,b'b',65535,0,255,b'S',0,0), // respect_dns_ttl
-    f(10889,10,6,b'm',366,4,255,b'S',0,0), // dns_jitter
+    f(10889,10,6,b'm',384,4,255,b'S',0,0), // dns_jitter
     f(5705,25,7,b'm',148,4,255,b'S',0,0), // typed_dns_resolver_config
-    f(9421,17,8,b'e',33,0,255,b'S',0,0), // dns_lookup_family
-    f(30347,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
-    f(30379,20,10,b'm',366,4,255,b'S',0,0), // dns_min_refresh_rate
+    f(9421,17,8,b'e',35,0,255,b'S',0,0), // dns_lookup_family
+    f(31199,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
+    f(31231,20,10,b'm',384,4,255,b'S',0,0), // dns_min_refresh_rate
     // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    f(12780,13,1,b'm',366,4,255,b'S',0,0), // base_interval
-    f(12793,12,2,b'm',366,4,255,b'S',0,0), // max_interval
+    f(12780,13,1,b'm',384,4,255,b'S',0,0), // base_interval
+    f(12793,12,2,b'm',384,4,255,b'S',0,0), // max_interval
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    f(30522,10,1,b's',65535,4,0,b'S',0,0), // object_key
+    f(31374,10,1,b's',65535,4,0,b'S',0,0), // object_key
     f(20039,13,2,b'm',144,4,1,b'S',0,0), // format_string
-    f(30579,9,3,b'b',65535,0,255,b'I',30532,47), // read_only
-    f(30670,20,4,b'e',34,0,255,b'I',30588,82), // shared_with_upstream
-    f(30690,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
-    f(30703,11,6,b's',65535,0,255,b'S',0,0), // factory_key
+    f(31431,9,3,b'b',65535,0,255,b'I',31384,47), // read_only
+    f(31522,20,4,b'e',36,0,255,b'I',31440,82), // shared_with_upstream
+    f(31542,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
+    f(31555,11,6,b's',65535,0,255,b'S',0,0), // factory_key
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    f(30777,9,1,b'm',221,4,255,b'S',0,0), // mutations
-    f(28643,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(31629,9,1,b'm',231,4,255,b'S',0,0), // mutations
+    f(29502,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
-    f(30777,9,1,b'm',221,4,255,b'S',0,0), // mutations
+    f(31629,9,1,b'm',231,4,255,b'S',0,0), // mutations
     // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    f(30915,17,1,b'm',89,2,255,b'S',0,0), // request_mutations
-    f(30932,18,2,b'm',89,2,255,b'S',0,0), // response_mutations
-    f(30984,25,3,b'm',65535,2,255,b'R',30950,34), // query_parameter_mutations
-    f(31044,27,4,b'm',89,2,255,b'R',31009,35), // response_trailers_mutations
-    f(31071,26,5,b'm',89,2,255,b'R',31009,35), // request_trailers_mutations
+    f(31767,17,1,b'm',89,2,255,b'S',0,0), // request_mutations
+    f(31784,18,2,b'm',89,2,255,b'S',0,0), // response_mutations
+    f(31836,25,3,b'm',65535,2,255,b'R',31802,34), // query_parameter_mutations
+    f(31896,27,4,b'm',89,2,255,b'R',31861,35), // response_trailers_mutations
+    f(31923,26,5,b'm',89,2,255,b'R',31861,35), // request_trailers_mutations
     // envoy.extensions.filters.http.router.v3.Router
-    f(31199,13,1,b'm',363,4,255,b'I',31143,56), // dynamic_stats
-    f(31212,16,2,b'b',65535,0,255,b'I',25687,35), // start_child_span
-    f(31228,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(31240,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(31262,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(31282,27,6,b'b',65535,0,255,b'S',0,0), // respect_expected_rq_timeout
-    f(31335,40,7,b'b',65535,0,255,b'I',31309,26), // suppress_grpc_request_failure_code_stats
-    f(31421,21,8,b'm',243,2,255,b'R',31375,46), // upstream_http_filters
-    f(31503,20,9,b'm',223,4,255,b'I',31442,61), // upstream_log_options
-    f(31523,33,10,b'm',363,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(32051,13,1,b'm',381,4,255,b'I',31995,56), // dynamic_stats
+    f(32064,16,2,b'b',65535,0,255,b'I',26567,35), // start_child_span
+    f(32080,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(32092,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(32114,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(32134,27,6,b'b',65535,0,255,b'S',0,0), // respect_expected_rq_timeout
+    f(32187,40,7,b'b',65535,0,255,b'I',32161,26), // suppress_grpc_request_failure_code_stats
+    f(32273,21,8,b'm',253,2,255,b'R',32227,46), // upstream_http_filters
+    f(32355,20,9,b'm',233,4,255,b'I',32294,61), // upstream_log_options
+    f(32375,33,10,b'm',381,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(31627,37,1,b'b',65535,0,255,b'I',6831,36), // flush_upstream_log_on_upstream_stream
-    f(31664,27,2,b'm',366,4,255,b'I',6831,36), // upstream_log_flush_interval
+    f(32479,37,1,b'b',65535,0,255,b'I',6831,36), // flush_upstream_log_on_upstream_stream
+    f(32516,27,2,b'm',384,4,255,b'I',6831,36), // upstream_log_flush_interval
     // envoy.extensions.filters.http.set_filter_state.v3.Config
-    f(31747,18,1,b'm',218,2,255,b'S',0,0), // on_request_headers
-    f(31807,17,2,b'b',65535,0,255,b'R',31765,42), // clear_route_cache
+    f(32599,18,1,b'm',228,2,255,b'S',0,0), // on_request_headers
+    f(32659,17,2,b'b',65535,0,255,b'R',32617,42), // clear_route_cache
     // envoy.extensions.filters.http.set_metadata.v3.Config
-    f(31876,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(2972,5,2,b'm',373,4,255,b'S',0,0), // value
-    f(9747,8,3,b'm',226,2,255,b'S',0,0), // metadata
+    f(32728,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(2972,5,2,b'm',391,4,255,b'S',0,0), // value
+    f(9747,8,3,b'm',236,2,255,b'S',0,0), // metadata
     // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    f(31876,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(31948,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
-    f(2972,5,3,b'm',373,4,255,b'S',0,0), // value
-    f(32002,11,4,b'm',362,4,255,b'R',31963,39), // typed_value
+    f(32728,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(32800,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
+    f(2972,5,3,b'm',391,4,255,b'S',0,0), // value
+    f(32854,11,4,b'm',380,4,255,b'R',32815,39), // typed_value
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
     f(22657,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32145,12,2,b'm',361,4,255,b'S',0,0), // token_bucket
-    f(32157,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
+    f(32997,12,2,b'm',379,4,255,b'S',0,0), // token_bucket
+    f(33009,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    f(23541,5,1,b'm',232,2,255,b'S',0,0), // rules
-    f(32298,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
+    f(23541,5,1,b'm',242,2,255,b'S',0,0), // rules
+    f(33150,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
     f(18599,17,3,b'm',127,4,255,b'S',0,0), // pass_through_tlvs
-    f(32335,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
+    f(33187,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
     f(22657,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32405,12,6,b'e',65535,0,255,b'R',32354,51), // tlv_location
+    f(33257,12,6,b'e',65535,0,255,b'R',33206,51), // tlv_location
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    f(31876,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(32728,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
     f(12978,3,2,b's',65535,0,255,b'S',0,0), // key
-    f(32495,21,3,b'e',35,0,255,b'S',0,0), // value_string_encoding
+    f(33347,21,3,b'e',37,0,255,b'S',0,0), // value_string_encoding
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
     f(18685,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
-    f(32586,14,2,b'm',231,4,255,b'S',0,0), // on_tlv_present
+    f(33438,14,2,b'm',241,4,255,b'S',0,0), // on_tlv_present
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(32716,25,1,b'm',363,4,255,b'R',32663,53), // enable_ja3_fingerprinting
-    f(32796,24,2,b'm',376,4,255,b'I',32741,55), // initial_read_buffer_size
-    f(32820,25,3,b'm',363,4,255,b'R',32663,53), // enable_ja4_fingerprinting
-    f(32845,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(32892,21,5,b'm',376,4,255,b'S',0,0), // max_client_hello_size
+    f(33568,25,1,b'm',381,4,255,b'R',33515,53), // enable_ja3_fingerprinting
+    f(33648,24,2,b'm',394,4,255,b'I',33593,55), // initial_read_buffer_size
+    f(33672,25,3,b'm',381,4,255,b'R',33515,53), // enable_ja4_fingerprinting
+    f(33697,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(33744,21,5,b'm',394,4,255,b'S',0,0), // max_client_hello_size
     // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
     f(22657,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(8737,15,2,b'm',377,4,255,b'S',0,0), // max_connections
-    f(32981,5,3,b'm',366,4,255,b'S',0,0), // delay
-    f(32157,15,4,b'm',133,4,255,b'S',0,0), // runtime_enabled
+    f(8737,15,2,b'm',395,4,255,b'S',0,0), // max_connections
+    f(33833,5,3,b'm',384,4,255,b'S',0,0), // delay
+    f(33009,15,4,b'm',133,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.network.direct_response.v3.Config
-    f(33044,8,1,b'm',100,4,255,b'S',0,0), // response
+    f(33896,8,1,b'm',100,4,255,b'S',0,0), // response
     // envoy.extensions.filters.network.echo.v3.Echo
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(33178,10,1,b'e',36,0,255,b'S',0,0), // codec_type
+    f(34030,10,1,b'e',38,0,255,b'S',0,0), // codec_type
     f(22657,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(33188,3,3,b'm',245,4,0,b'S',0,0), // rds
-    f(2551,12,4,b'm',200,4,0,b'S',0,0), // route_config
-    f(33191,12,5,b'm',243,2,255,b'S',0,0), // http_filters
-    f(33203,14,6,b'm',363,4,255,b'S',0,0), // add_user_agent
-    f(4856,7,7,b'm',65535,4,255,b'R',33217,28), // tracing
+    f(34040,3,3,b'm',255,4,0,b'S',0,0), // rds
+    f(2551,12,4,b'm',210,4,0,b'S',0,0), // route_config
+    f(34043,12,5,b'm',253,2,255,b'S',0,0), // http_filters
+    f(34055,14,6,b'm',381,4,255,b'S',0,0), // add_user_agent
+    f(4856,7,7,b'm',65535,4,255,b'R',34069,28), // tracing
     f(9362,21,8,b'm',111,4,255,b'S',0,0), // http_protocol_options
     f(9383,22,9,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(33245,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(33256,13,12,b'm',366,4,255,b'S',0,0), // drain_timeout
+    f(34097,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(34108,13,12,b'm',384,4,255,b'S',0,0), // drain_timeout
     f(4311,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(33269,18,14,b'm',363,4,255,b'S',0,0), // use_remote_address
-    f(33287,19,15,b'm',363,4,255,b'S',0,0), // generate_request_id
-    f(33306,27,16,b'e',37,0,255,b'S',0,0), // forward_client_cert_details
-    f(33333,31,17,b'm',241,4,255,b'S',0,0), // set_current_client_cert_details
-    f(33364,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(33382,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(33473,49,20,b'b',65535,0,255,b'I',33402,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(33522,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(33537,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(26759,15,23,b'm',242,2,255,b'S',0,0), // upgrade_configs
-    f(33540,19,24,b'm',366,4,255,b'S',0,0), // stream_idle_timeout
-    f(33559,23,25,b'm',240,4,255,b'S',0,0), // internal_address_config
-    f(33582,21,26,b'm',366,4,255,b'S',0,0), // delayed_close_timeout
-    f(13974,15,28,b'm',366,4,255,b'S',0,0), // request_timeout
-    f(33603,22,29,b'm',376,4,255,b'S',0,0), // max_request_headers_kb
-    f(33625,14,30,b'm',363,4,255,b'S',0,0), // normalize_path
-    f(33677,13,31,b'm',65535,4,0,b'R',33639,38), // scoped_routes
-    f(33690,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(33718,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(33731,28,34,b'e',40,0,255,b'S',0,0), // server_header_transformation
+    f(34121,18,14,b'm',381,4,255,b'S',0,0), // use_remote_address
+    f(34139,19,15,b'm',381,4,255,b'S',0,0), // generate_request_id
+    f(34158,27,16,b'e',39,0,255,b'S',0,0), // forward_client_cert_details
+    f(34185,31,17,b'm',251,4,255,b'S',0,0), // set_current_client_cert_details
+    f(34216,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(34234,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(34325,49,20,b'b',65535,0,255,b'I',34254,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(34374,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(34389,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(27639,15,23,b'm',252,2,255,b'S',0,0), // upgrade_configs
+    f(34392,19,24,b'm',384,4,255,b'S',0,0), // stream_idle_timeout
+    f(34411,23,25,b'm',250,4,255,b'S',0,0), // internal_address_config
+    f(34434,21,26,b'm',384,4,255,b'S',0,0), // delayed_close_timeout
+    f(13974,15,28,b'm',384,4,255,b'S',0,0), // request_timeout
+    f(34455,22,29,b'm',394,4,255,b'S',0,0), // max_request_headers_kb
+    f(34477,14,30,b'm',381,4,255,b'S',0,0), // normalize_path
+    f(34529,13,31,b'm',65535,4,0,b'R',34491,38), // scoped_routes
+    f(34542,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(34570,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(34583,28,34,b'e',42,0,255,b'S',0,0), // server_header_transformation
     f(9802,28,35,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
-    f(33759,20,36,b'm',246,4,255,b'S',0,0), // request_id_extension
-    f(33779,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(33812,18,38,b'm',244,4,255,b'S',0,0), // local_reply_config
-    f(33830,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(33934,36,40,b'm',363,4,255,b'I',33854,80), // stream_error_on_invalid_http_message
-    f(33970,23,41,b'm',366,4,255,b'S',0,0), // request_headers_timeout
-    f(33993,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(34048,26,43,b'm',65535,4,255,b'R',34012,36), // path_normalization_options
-    f(34097,22,44,b'm',65535,4,255,b'R',34074,23), // http3_protocol_options
-    f(34119,32,45,b'e',39,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(34151,32,46,b'm',148,2,255,b'S',0,0), // original_ip_detection_extensions
-    f(34183,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(34206,28,48,b'm',136,4,255,b'S',0,0), // scheme_header_transformation
-    f(34234,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(34253,30,50,b'm',148,4,255,b'R',0,0), // typed_header_validation_config
-    f(34283,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(34306,32,52,b'm',148,2,255,b'S',0,0), // early_header_mutation_extensions
-    f(34338,35,53,b'm',363,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(34405,25,54,b'm',366,4,255,b'I',34373,32), // access_log_flush_interval
-    f(34430,31,55,b'b',65535,0,255,b'I',34373,32), // flush_access_log_on_new_request
-    f(34461,18,56,b'm',239,4,255,b'I',34373,32), // access_log_options
-    f(34479,21,57,b'b',65535,0,255,b'S',0,0), // append_local_overload
-    f(34550,34,58,b'b',65535,0,255,b'I',34500,50), // http1_safe_max_connection_duration
-    f(34584,20,59,b'm',366,4,255,b'S',0,0), // stream_flush_timeout
-    f(34604,27,60,b'm',383,4,255,b'S',0,0), // forward_client_cert_matcher
-    f(34631,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(34651,20,62,b'm',359,4,255,b'S',0,0), // drain_timeout_jitter
+    f(34611,20,36,b'm',256,4,255,b'S',0,0), // request_id_extension
+    f(34631,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(34664,18,38,b'm',254,4,255,b'S',0,0), // local_reply_config
+    f(34682,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(34786,36,40,b'm',381,4,255,b'I',34706,80), // stream_error_on_invalid_http_message
+    f(34822,23,41,b'm',384,4,255,b'S',0,0), // request_headers_timeout
+    f(34845,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(34900,26,43,b'm',65535,4,255,b'R',34864,36), // path_normalization_options
+    f(34949,22,44,b'm',65535,4,255,b'R',34926,23), // http3_protocol_options
+    f(34971,32,45,b'e',41,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(35003,32,46,b'm',148,2,255,b'S',0,0), // original_ip_detection_extensions
+    f(35035,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(35058,28,48,b'm',136,4,255,b'S',0,0), // scheme_header_transformation
+    f(35086,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(35105,30,50,b'm',148,4,255,b'R',0,0), // typed_header_validation_config
+    f(35135,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(35158,32,52,b'm',148,2,255,b'S',0,0), // early_header_mutation_extensions
+    f(35190,35,53,b'm',381,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(35257,25,54,b'm',384,4,255,b'I',35225,32), // access_log_flush_interval
+    f(35282,31,55,b'b',65535,0,255,b'I',35225,32), // flush_access_log_on_new_request
+    f(35313,18,56,b'm',249,4,255,b'I',35225,32), // access_log_options
+    f(35331,21,57,b'b',65535,0,255,b'S',0,0), // append_local_overload
+    f(35402,34,58,b'b',65535,0,255,b'I',35352,50), // http1_safe_max_connection_duration
+    f(35436,20,59,b'm',384,4,255,b'S',0,0), // stream_flush_timeout
+    f(35456,27,60,b'm',402,4,255,b'S',0,0), // forward_client_cert_matcher
+    f(35483,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(35503,20,62,b'm',377,4,255,b'S',0,0), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
-    f(33306,27,1,b'e',37,0,255,b'S',0,0), // forward_client_cert_details
-    f(33333,31,2,b'm',241,4,255,b'S',0,0), // set_current_client_cert_details
+    f(34158,27,1,b'e',39,0,255,b'S',0,0), // forward_client_cert_details
+    f(34185,31,2,b'm',251,4,255,b'S',0,0), // set_current_client_cert_details
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(34405,25,1,b'm',366,4,255,b'I',6831,36), // access_log_flush_interval
-    f(34430,31,2,b'b',65535,0,255,b'I',6831,36), // flush_access_log_on_new_request
-    f(34877,44,3,b'b',65535,0,255,b'I',6831,36), // flush_log_on_tunnel_successfully_established
+    f(35257,25,1,b'm',384,4,255,b'I',6831,36), // access_log_flush_interval
+    f(35282,31,2,b'b',65535,0,255,b'I',6831,36), // flush_access_log_on_new_request
+    f(35729,44,3,b'b',65535,0,255,b'I',6831,36), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(35024,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
-    f(35036,11,2,b'm',97,2,255,b'S',0,0), // cidr_ranges
+    f(35876,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
+    f(35888,11,2,b'm',97,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(35156,7,1,b'm',363,4,255,b'S',0,0), // subject
-    f(35163,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(36008,7,1,b'm',381,4,255,b'S',0,0), // subject
+    f(36015,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(35167,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(30167,6,7,b'e',38,0,255,b'S',0,0), // format
-    f(35172,6,8,b'b',65535,0,255,b'S',0,0), // issuer
+    f(36019,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(31019,6,7,b'e',40,0,255,b'S',0,0), // format
+    f(36024,6,8,b'b',65535,0,255,b'S',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    f(28356,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(3548,7,2,b'm',243,2,255,b'R',35273,61), // filters
-    f(28368,7,3,b'm',363,4,255,b'S',0,0), // enabled
+    f(29215,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(3548,7,2,b'm',253,2,255,b'R',36125,61), // filters
+    f(29227,7,3,b'm',381,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,4,b'm',362,4,0,b'S',0,0), // typed_config
+    f(3148,12,4,b'm',380,4,0,b'S',0,0), // typed_config
     f(21448,16,5,b'm',65535,4,0,b'R',21405,43), // config_discovery
-    f(25028,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(25908,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
     f(15133,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    f(35480,7,1,b'm',247,2,255,b'S',0,0), // mappers
-    f(24983,11,2,b'm',144,4,255,b'S',0,0), // body_format
+    f(36332,7,1,b'm',257,2,255,b'S',0,0), // mappers
+    f(25863,11,2,b'm',144,4,255,b'S',0,0), // body_format
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(35550,13,1,b'm',98,4,255,b'S',0,0), // config_source
-    f(35563,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(36402,13,1,b'm',98,4,255,b'S',0,0), // config_source
+    f(36415,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    f(3148,12,1,b'm',362,4,255,b'S',0,0), // typed_config
+    f(3148,12,1,b'm',380,4,255,b'S',0,0), // typed_config
     // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
     f(3142,6,1,b'm',34,4,255,b'S',0,0), // filter
-    f(35732,11,2,b'm',376,4,255,b'S',0,0), // status_code
-    f(24979,4,3,b'm',100,4,255,b'S',0,0), // body
-    f(35743,20,4,b'm',144,4,255,b'S',0,0), // body_format_override
-    f(35763,14,5,b'm',109,2,255,b'S',0,0), // headers_to_add
+    f(36584,11,2,b'm',394,4,255,b'S',0,0), // status_code
+    f(25859,4,3,b'm',100,4,255,b'S',0,0), // body
+    f(36595,20,4,b'm',144,4,255,b'S',0,0), // body_format_override
+    f(36615,14,5,b'm',109,2,255,b'S',0,0), // headers_to_add
     // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
     f(22657,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32145,12,2,b'm',361,4,255,b'S',0,0), // token_bucket
-    f(32157,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
-    f(35843,9,4,b's',65535,0,255,b'S',0,0), // share_key
+    f(32997,12,2,b'm',379,4,255,b'S',0,0), // token_bucket
+    f(33009,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
+    f(36695,9,4,b's',65535,0,255,b'S',0,0), // share_key
+    // envoy.extensions.filters.network.rbac.v3.RBAC
+    f(23541,5,1,b'm',188,4,255,b'S',0,0), // rules
+    f(36749,12,2,b'm',188,4,255,b'S',0,0), // shadow_rules
+    f(22657,11,3,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(36761,16,4,b'e',43,0,255,b'S',0,0), // enforcement_type
+    f(36777,24,5,b's',65535,0,255,b'S',0,0), // shadow_rules_stat_prefix
+    f(25044,7,6,b'm',402,4,255,b'S',0,0), // matcher
+    f(36801,14,7,b'm',402,4,255,b'S',0,0), // shadow_matcher
+    f(36815,10,8,b'm',384,4,255,b'S',0,0), // delay_deny
     // envoy.extensions.filters.network.set_filter_state.v3.Config
-    f(35911,17,1,b'm',218,2,255,b'S',0,0), // on_new_connection
-    f(35928,27,2,b'm',218,2,255,b'S',0,0), // on_downstream_tls_handshake
-    f(35955,18,3,b'm',218,2,255,b'S',0,0), // on_downstream_data
+    f(36884,17,1,b'm',228,2,255,b'S',0,0), // on_new_connection
+    f(36901,27,2,b'm',228,2,255,b'S',0,0), // on_downstream_tls_handshake
+    f(36928,18,3,b'm',228,2,255,b'S',0,0), // on_downstream_data
     // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
     f(22657,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(36085,23,3,b'm',366,4,255,b'I',21136,34), // downstream_idle_timeout
-    f(36108,21,4,b'm',366,4,255,b'I',21136,34), // upstream_idle_timeout
+    f(37058,23,3,b'm',384,4,255,b'I',21136,34), // downstream_idle_timeout
+    f(37081,21,4,b'm',384,4,255,b'I',21136,34), // upstream_idle_timeout
     f(4311,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(36129,20,7,b'm',376,4,255,b'S',0,0), // max_connect_attempts
-    f(17588,12,8,b'm',366,4,255,b'S',0,0), // idle_timeout
-    f(26309,14,9,b'm',119,4,255,b'I',26250,59), // metadata_match
-    f(26233,17,10,b'm',254,4,0,b'S',0,0), // weighted_clusters
-    f(26608,11,11,b'm',353,2,255,b'I',36149,78), // hash_policy
-    f(36227,16,12,b'm',253,4,255,b'S',0,0), // tunneling_config
-    f(36243,34,13,b'm',366,4,255,b'S',0,0), // max_downstream_connection_duration
-    f(36376,9,14,b'm',65535,4,255,b'R',36277,99), // on_demand
-    f(34405,25,15,b'm',366,4,255,b'S',0,0), // access_log_flush_interval
-    f(36385,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(34461,18,17,b'm',252,4,255,b'S',0,0), // access_log_options
-    f(36414,15,18,b'm',94,4,255,b'S',0,0), // backoff_options
-    f(36516,19,19,b'm',146,2,255,b'R',36429,87), // proxy_protocol_tlvs
-    f(36535,52,20,b'm',359,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(36587,21,21,b'e',41,0,255,b'S',0,0), // upstream_connect_mode
-    f(36608,20,22,b'm',376,4,255,b'S',0,0), // max_early_data_bytes
-    f(36672,31,23,b'e',65535,0,255,b'R',36628,44), // proxy_protocol_tlv_merge_policy
-    f(36703,17,24,b'm',363,4,255,b'S',0,0), // check_drain_close
+    f(37102,20,7,b'm',394,4,255,b'S',0,0), // max_connect_attempts
+    f(17588,12,8,b'm',384,4,255,b'S',0,0), // idle_timeout
+    f(27189,14,9,b'm',119,4,255,b'I',27130,59), // metadata_match
+    f(27113,17,10,b'm',265,4,0,b'S',0,0), // weighted_clusters
+    f(27488,11,11,b'm',371,2,255,b'I',37122,78), // hash_policy
+    f(37200,16,12,b'm',264,4,255,b'S',0,0), // tunneling_config
+    f(37216,34,13,b'm',384,4,255,b'S',0,0), // max_downstream_connection_duration
+    f(37349,9,14,b'm',65535,4,255,b'R',37250,99), // on_demand
+    f(35257,25,15,b'm',384,4,255,b'S',0,0), // access_log_flush_interval
+    f(37358,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(35313,18,17,b'm',263,4,255,b'S',0,0), // access_log_options
+    f(37387,15,18,b'm',94,4,255,b'S',0,0), // backoff_options
+    f(37489,19,19,b'm',146,2,255,b'R',37402,87), // proxy_protocol_tlvs
+    f(37508,52,20,b'm',377,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(37560,21,21,b'e',44,0,255,b'S',0,0), // upstream_connect_mode
+    f(37581,20,22,b'm',394,4,255,b'S',0,0), // max_early_data_bytes
+    f(37645,31,23,b'e',65535,0,255,b'R',37601,44), // proxy_protocol_tlv_merge_policy
+    f(37676,17,24,b'm',381,4,255,b'S',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(34405,25,1,b'm',366,4,255,b'S',0,0), // access_log_flush_interval
-    f(36385,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(36794,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
+    f(35257,25,1,b'm',384,4,255,b'S',0,0), // access_log_flush_interval
+    f(37358,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(37767,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
     f(2003,8,1,b's',65535,0,255,b'S',0,0), // hostname
-    f(36889,8,2,b'b',65535,0,255,b'S',0,0), // use_post
-    f(35763,14,3,b'm',109,2,255,b'S',0,0), // headers_to_add
-    f(36897,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
-    f(36923,9,5,b's',65535,0,255,b'S',0,0), // post_path
-    f(36932,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
-    f(33759,20,7,b'm',246,4,255,b'S',0,0), // request_id_extension
-    f(36959,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
-    f(36976,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
-    f(19812,10,10,b'm',148,2,255,b'R',36999,76), // formatters
+    f(37862,8,2,b'b',65535,0,255,b'S',0,0), // use_post
+    f(36615,14,3,b'm',109,2,255,b'S',0,0), // headers_to_add
+    f(37870,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
+    f(37896,9,5,b's',65535,0,255,b'S',0,0), // post_path
+    f(37905,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
+    f(34611,20,7,b'm',256,4,255,b'S',0,0), // request_id_extension
+    f(37932,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
+    f(37949,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
+    f(19812,10,10,b'm',148,2,255,b'R',37972,76), // formatters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    f(7225,8,1,b'm',255,2,255,b'S',0,0), // clusters
+    f(7225,8,1,b'm',266,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
-    f(26309,14,3,b'm',119,4,255,b'I',26250,59), // metadata_match
+    f(27189,14,3,b'm',119,4,255,b'I',27130,59), // metadata_match
     // envoy.extensions.formatter.metadata.v3.Metadata
     // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
     // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
-    f(30777,9,1,b'm',89,2,255,b'S',0,0), // mutations
+    f(31629,9,1,b'm',89,2,255,b'S',0,0), // mutations
     // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    f(27999,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(37495,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
-    f(37536,18,3,b'm',356,4,255,b'S',0,0), // reject_with_status
+    f(28858,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(38468,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
+    f(38509,18,3,b'm',374,4,255,b'S',0,0), // reject_with_status
     // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    f(33382,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(37614,17,2,b'm',261,4,255,b'S',0,0), // xff_trusted_cidrs
-    f(33522,15,3,b'm',363,4,255,b'S',0,0), // skip_xff_append
+    f(34234,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(38587,17,2,b'm',272,4,255,b'S',0,0), // xff_trusted_cidrs
+    f(34374,15,3,b'm',381,4,255,b'S',0,0), // skip_xff_append
     // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    f(37697,5,1,b'm',97,2,255,b'S',0,0), // cidrs
+    f(38670,5,1,b'm',97,2,255,b'S',0,0), // cidrs
     // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    f(11257,20,1,b'm',265,4,0,b'S',0,0), // zone_aware_lb_config
-    f(11277,27,2,b'm',264,4,0,b'S',0,0), // locality_weighted_lb_config
+    f(11257,20,1,b'm',276,4,0,b'S',0,0), // zone_aware_lb_config
+    f(11277,27,2,b'm',275,4,0,b'S',0,0), // locality_weighted_lb_config
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    f(12068,15,1,b'm',359,4,255,b'I',11963,105), // routing_enabled
-    f(12083,16,2,b'm',377,4,255,b'I',11963,105), // min_cluster_size
+    f(12068,15,1,b'm',377,4,255,b'I',11963,105), // routing_enabled
+    f(12083,16,2,b'm',395,4,255,b'I',11963,105), // min_cluster_size
     f(12099,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
-    f(38062,29,4,b'b',65535,0,255,b'R',38022,40), // force_locality_direct_routing
-    f(38091,16,5,b'm',65535,4,255,b'R',38022,40), // force_local_zone
-    f(38107,14,6,b'e',65535,0,255,b'R',38022,40), // locality_basis
+    f(39035,29,4,b'b',65535,0,255,b'R',38995,40), // force_locality_direct_routing
+    f(39064,16,5,b'm',65535,4,255,b'R',38995,40), // force_local_zone
+    f(39080,14,6,b'e',65535,0,255,b'R',38995,40), // locality_basis
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    f(12291,12,1,b'm',376,4,255,b'S',0,0), // choice_count
+    f(12291,12,1,b'm',394,4,255,b'S',0,0), // choice_count
     f(12303,19,2,b'm',132,4,255,b'S',0,0), // active_request_bias
     f(12386,17,3,b'm',65535,4,255,b'R',12322,64), // slow_start_config
-    f(38191,18,4,b'm',263,4,255,b'S',0,0), // locality_lb_config
-    f(38209,16,5,b'm',363,4,255,b'S',0,0), // enable_full_scan
-    f(38225,16,6,b'e',42,0,255,b'S',0,0), // selection_method
+    f(39164,18,4,b'm',274,4,255,b'S',0,0), // locality_lb_config
+    f(39182,16,5,b'm',381,4,255,b'S',0,0), // enable_full_scan
+    f(39198,16,6,b'e',45,0,255,b'S',0,0), // selection_method
     // envoy.extensions.load_balancing_policies.random.v3.Random
-    f(38191,18,1,b'm',263,4,255,b'S',0,0), // locality_lb_config
+    f(39164,18,1,b'm',274,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
     f(12386,17,1,b'm',65535,4,255,b'R',12322,64), // slow_start_config
-    f(38191,18,2,b'm',263,4,255,b'S',0,0), // locality_lb_config
+    f(39164,18,2,b'm',274,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
     // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
     // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
     // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
+    // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
+    f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
+    f(39759,5,2,b's',65535,0,255,b'S',0,0), // field
     // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
     // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
     // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
     // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
     // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
+    // envoy.extensions.matching.common_inputs.ssl.v3.DnsSanInput
+    // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
+    // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
     // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    f(35036,11,1,b'm',97,2,255,b'S',0,0), // cidr_ranges
-    f(22657,11,2,b's',65535,0,255,b'I',39103,84), // stat_prefix
+    f(35888,11,1,b'm',97,2,255,b'S',0,0), // cidr_ranges
+    f(22657,11,2,b's',65535,0,255,b'I',40323,84), // stat_prefix
     // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
     f(14937,9,1,b'm',91,2,255,b'S',0,0), // resolvers
     f(14946,20,2,b'm',102,4,255,b'S',0,0), // dns_resolver_options
-    f(39256,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
-    f(39281,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
-    f(39344,15,5,b'm',376,4,255,b'I',39307,37), // udp_max_queries
-    f(39359,21,6,b'm',377,4,255,b'S',0,0), // query_timeout_seconds
-    f(39380,11,7,b'm',376,4,255,b'S',0,0), // query_tries
-    f(39391,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
-    f(39409,22,9,b'm',376,4,255,b'S',0,0), // edns0_max_payload_size
-    f(39431,24,10,b'm',366,4,255,b'I',39307,37), // max_udp_channel_duration
-    f(39455,25,11,b'b',65535,0,255,b'I',39307,37), // reinit_channel_on_timeout
-    f(39546,14,12,b'm',376,4,255,b'I',39480,66), // qcache_max_ttl
+    f(40476,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
+    f(40501,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
+    f(40564,15,5,b'm',394,4,255,b'I',40527,37), // udp_max_queries
+    f(40579,21,6,b'm',395,4,255,b'S',0,0), // query_timeout_seconds
+    f(40600,11,7,b'm',394,4,255,b'S',0,0), // query_tries
+    f(40611,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
+    f(40629,22,9,b'm',394,4,255,b'S',0,0), // edns0_max_payload_size
+    f(40651,24,10,b'm',384,4,255,b'I',40527,37), // max_udp_channel_duration
+    f(40675,25,11,b'b',65535,0,255,b'I',40527,37), // reinit_channel_on_timeout
+    f(40766,14,12,b'm',394,4,255,b'I',40700,66), // qcache_max_ttl
     // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    f(18796,11,1,b'm',376,4,255,b'S',0,0), // num_retries
-    f(39672,20,2,b'm',376,4,255,b'I',39641,31), // num_resolver_threads
+    f(18796,11,1,b'm',394,4,255,b'S',0,0), // num_retries
+    f(40892,20,2,b'm',394,4,255,b'I',40861,31), // num_resolver_threads
     // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
     f(14937,9,1,b'm',91,2,255,b'S',0,0), // resolvers
-    f(39844,12,2,b'm',65535,4,255,b'R',39765,79), // dns_over_tls
-    f(39937,14,3,b'm',65535,4,255,b'R',39856,81), // dns_over_https
-    f(40003,13,4,b'b',65535,0,255,b'R',39951,52), // enable_dnssec
-    f(40016,10,5,b'm',376,4,255,b'I',39480,66), // cache_size
-    f(39672,20,6,b'm',376,4,255,b'I',39641,31), // num_resolver_threads
-    f(40026,17,7,b'm',363,4,255,b'S',0,0), // use_system_config
-    f(40043,13,8,b'm',366,4,255,b'S',0,0), // query_timeout
-    f(39380,11,9,b'm',376,4,255,b'S',0,0), // query_tries
+    f(41064,12,2,b'm',65535,4,255,b'R',40985,79), // dns_over_tls
+    f(41157,14,3,b'm',65535,4,255,b'R',41076,81), // dns_over_https
+    f(41223,13,4,b'b',65535,0,255,b'R',41171,52), // enable_dnssec
+    f(41236,10,5,b'm',394,4,255,b'I',40700,66), // cache_size
+    f(40892,20,6,b'm',394,4,255,b'I',40861,31), // num_resolver_threads
+    f(41246,17,7,b'm',381,4,255,b'S',0,0), // use_system_config
+    f(41263,13,8,b'm',384,4,255,b'S',0,0), // query_timeout
+    f(40600,11,9,b'm',394,4,255,b'S',0,0), // query_tries
     // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    f(40122,13,1,b's',65535,0,255,b'S',0,0), // path_template
+    f(41342,13,1,b's',65535,0,255,b'S',0,0), // path_template
     // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    f(40205,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
+    f(41425,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
+    // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
+    f(41507,11,1,b'm',316,4,255,b'S',0,0), // san_matcher
+    f(41518,32,2,b'b',65535,0,255,b'S',0,0), // any_validated_client_certificate
     // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    f(40281,17,1,b'm',363,4,255,b'S',0,0), // pack_trace_reason
-    f(40357,33,2,b'm',363,4,255,b'I',40298,59), // use_request_id_for_trace_sampling
+    f(41605,17,1,b'm',381,4,255,b'S',0,0), // pack_trace_reason
+    f(41681,33,2,b'm',381,4,255,b'I',41622,59), // use_request_id_for_trace_sampling
     // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    f(40460,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
+    f(41784,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
     // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    f(40564,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
+    f(41888,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
     // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    f(40661,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
-    f(40703,27,2,b'm',65535,4,255,b'R',40680,23), // max_heap_size_bytes_runtime
+    f(41985,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
+    f(42027,27,2,b'm',65535,4,255,b'R',42004,23), // max_heap_size_bytes_runtime
     // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
     f(14827,8,1,b's',65535,0,255,b'S',0,0), // filename
     // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
     f(7822,6,1,b'm',126,4,255,b'S',0,0), // config
     f(9697,16,2,b'm',147,4,255,b'S',0,0), // transport_socket
-    f(40975,25,3,b'b',65535,0,255,b'I',40891,84), // allow_unspecified_address
-    f(41064,15,4,b'b',65535,0,255,b'I',41000,64), // tlv_as_pool_key
+    f(42299,25,3,b'b',65535,0,255,b'I',42215,84), // allow_unspecified_address
+    f(42388,15,4,b'b',65535,0,255,b'I',42324,64), // tlv_as_pool_key
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(41207,10,1,b'm',100,4,255,b'S',0,0), // trusted_ca
-    f(41217,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(41240,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
-    f(41329,36,6,b'm',363,4,255,b'R',41263,66), // require_signed_certificate_timestamp
-    f(41365,3,7,b'm',100,4,255,b'S',0,0), // crl
-    f(41368,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
-    f(41393,23,9,b'm',336,2,255,b'S',0,0), // match_subject_alt_names
-    f(41416,24,10,b'e',43,0,255,b'S',0,0), // trust_chain_verification
+    f(42531,10,1,b'm',100,4,255,b'S',0,0), // trusted_ca
+    f(42541,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(42564,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
+    f(42653,36,6,b'm',381,4,255,b'R',42587,66), // require_signed_certificate_timestamp
+    f(42689,3,7,b'm',100,4,255,b'S',0,0), // crl
+    f(42692,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
+    f(42717,23,9,b'm',354,2,255,b'S',0,0), // match_subject_alt_names
+    f(42740,24,10,b'e',46,0,255,b'S',0,0), // trust_chain_verification
     f(14880,17,11,b'm',150,4,255,b'S',0,0), // watched_directory
-    f(41440,23,12,b'm',148,4,255,b'S',0,0), // custom_validator_config
-    f(41521,32,13,b'm',65535,4,255,b'R',41463,58), // ca_certificate_provider_instance
-    f(41553,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
-    f(41578,29,15,b'm',300,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(41607,16,16,b'm',376,4,255,b'S',0,0), // max_verify_depth
-    f(41739,17,17,b'm',65535,4,255,b'R',41623,116), // system_root_certs
-    f(41756,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
+    f(42764,23,12,b'm',148,4,255,b'S',0,0), // custom_validator_config
+    f(42845,32,13,b'm',65535,4,255,b'R',42787,58), // ca_certificate_provider_instance
+    f(42877,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
+    f(42902,29,15,b'm',316,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(42931,16,16,b'm',394,4,255,b'S',0,0), // max_verify_depth
+    f(43063,17,17,b'm',65535,4,255,b'R',42947,116), // system_root_certs
+    f(43080,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(41837,10,1,b'm',303,4,255,b'S',0,0), // tls_params
-    f(41847,16,2,b'm',301,2,255,b'S',0,0), // tls_certificates
-    f(41863,18,3,b'm',292,4,0,b'S',0,0), // validation_context
-    f(41881,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(41895,34,6,b'm',298,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(41929,36,7,b'm',298,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(41965,27,8,b'm',294,4,0,b'S',0,0), // combined_validation_context
-    f(42086,36,9,b'm',65535,4,255,b'R',41992,94), // tls_certificate_certificate_provider
-    f(42220,39,10,b'm',65535,4,0,b'R',42122,98), // validation_context_certificate_provider
-    f(42259,45,11,b'm',65535,4,255,b'R',41992,94), // tls_certificate_certificate_provider_instance
-    f(42304,48,12,b'm',65535,4,0,b'R',42122,98), // validation_context_certificate_provider_instance
-    f(42446,17,13,b'm',148,4,255,b'R',42352,94), // custom_handshaker
-    f(42463,33,14,b'm',65535,4,255,b'R',41992,94), // tls_certificate_provider_instance
-    f(42496,7,15,b'm',302,4,255,b'S',0,0), // key_log
-    f(42636,31,16,b'm',148,4,255,b'R',42503,133), // custom_tls_certificate_selector
+    f(43161,10,1,b'm',319,4,255,b'S',0,0), // tls_params
+    f(43171,16,2,b'm',317,2,255,b'S',0,0), // tls_certificates
+    f(43187,18,3,b'm',308,4,0,b'S',0,0), // validation_context
+    f(43205,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(43219,34,6,b'm',314,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(43253,36,7,b'm',314,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(43289,27,8,b'm',310,4,0,b'S',0,0), // combined_validation_context
+    f(43410,36,9,b'm',65535,4,255,b'R',43316,94), // tls_certificate_certificate_provider
+    f(43544,39,10,b'm',65535,4,0,b'R',43446,98), // validation_context_certificate_provider
+    f(43583,45,11,b'm',65535,4,255,b'R',43316,94), // tls_certificate_certificate_provider_instance
+    f(43628,48,12,b'm',65535,4,0,b'R',43446,98), // validation_context_certificate_provider_instance
+    f(43770,17,13,b'm',148,4,255,b'R',43676,94), // custom_handshaker
+    f(43787,33,14,b'm',65535,4,255,b'R',43316,94), // tls_certificate_provider_instance
+    f(43820,7,15,b'm',318,4,255,b'S',0,0), // key_log
+    f(43960,31,16,b'm',148,4,255,b'R',43827,133), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(42762,26,1,b'm',292,4,255,b'S',0,0), // default_validation_context
-    f(41929,36,2,b'm',298,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(42220,39,3,b'm',65535,4,255,b'R',42788,76), // validation_context_certificate_provider
-    f(42304,48,4,b'm',65535,4,255,b'R',42788,76), // validation_context_certificate_provider_instance
+    f(44086,26,1,b'm',308,4,255,b'S',0,0), // default_validation_context
+    f(43253,36,2,b'm',314,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(43544,39,3,b'm',65535,4,255,b'R',44112,76), // validation_context_certificate_provider
+    f(43628,48,4,b'm',65535,4,255,b'R',44112,76), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(42926,18,1,b'm',293,4,255,b'S',0,0), // common_tls_context
-    f(42944,26,2,b'm',363,4,255,b'S',0,0), // require_client_certificate
-    f(43057,11,3,b'm',363,4,255,b'R',42970,87), // require_sni
-    f(43068,19,4,b'm',304,4,0,b'S',0,0), // session_ticket_keys
-    f(43087,37,5,b'm',298,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
-    f(43124,15,6,b'm',366,4,255,b'S',0,0), // session_timeout
-    f(43139,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(43175,18,8,b'e',44,0,255,b'S',0,0), // ocsp_staple_policy
-    f(43193,31,9,b'm',363,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
-    f(43224,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(43259,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
+    f(44250,18,1,b'm',309,4,255,b'S',0,0), // common_tls_context
+    f(44268,26,2,b'm',381,4,255,b'S',0,0), // require_client_certificate
+    f(44381,11,3,b'm',381,4,255,b'R',44294,87), // require_sni
+    f(44392,19,4,b'm',320,4,0,b'S',0,0), // session_ticket_keys
+    f(44411,37,5,b'm',314,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
+    f(44448,15,6,b'm',384,4,255,b'S',0,0), // session_timeout
+    f(44463,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(44499,18,8,b'e',47,0,255,b'S',0,0), // ocsp_staple_policy
+    f(44517,31,9,b'm',381,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
+    f(44548,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(44583,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    f(43347,13,1,b'm',297,2,255,b'S',0,0), // trust_domains
-    f(43360,13,2,b'm',100,4,255,b'S',0,0), // trust_bundles
+    f(44671,13,1,b'm',313,2,255,b'S',0,0), // trust_domains
+    f(44684,13,2,b'm',100,4,255,b'S',0,0), // trust_bundles
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43452,12,2,b'm',100,4,255,b'S',0,0), // trust_bundle
-    f(43529,21,3,b's',65535,0,255,b'R',43464,65), // workload_trust_domain
+    f(44776,12,2,b'm',100,4,255,b'S',0,0), // trust_bundle
+    f(44853,21,3,b's',65535,0,255,b'R',44788,65), // workload_trust_domain
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43607,10,2,b'm',98,4,255,b'S',0,0), // sds_config
+    f(44931,10,2,b'm',98,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(43665,15,2,b'm',301,4,0,b'S',0,0), // tls_certificate
-    f(43068,19,3,b'm',304,4,0,b'S',0,0), // session_ticket_keys
-    f(41863,18,4,b'm',292,4,0,b'S',0,0), // validation_context
-    f(43730,14,5,b'm',65535,4,0,b'R',43680,50), // generic_secret
+    f(44989,15,2,b'm',317,4,0,b'S',0,0), // tls_certificate
+    f(44392,19,3,b'm',320,4,0,b'S',0,0), // session_ticket_keys
+    f(43187,18,4,b'm',308,4,0,b'S',0,0), // validation_context
+    f(45054,14,5,b'm',65535,4,0,b'R',45004,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(43807,8,1,b'e',45,0,255,b'S',0,0), // san_type
-    f(29674,7,2,b'm',336,4,255,b'S',0,0), // matcher
-    f(43815,3,3,b's',65535,0,255,b'S',0,0), // oid
+    f(45131,8,1,b'e',48,0,255,b'S',0,0), // san_type
+    f(25044,7,2,b'm',354,4,255,b'S',0,0), // matcher
+    f(45139,3,3,b's',65535,0,255,b'S',0,0), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(43874,17,1,b'm',100,4,255,b'S',0,0), // certificate_chain
-    f(43891,11,2,b'm',100,12,255,b'S',0,0), // private_key
-    f(44017,8,3,b'm',100,12,255,b'R',43902,115), // password
-    f(44025,11,4,b'm',100,4,255,b'S',0,0), // ocsp_staple
-    f(44127,28,5,b'm',100,2,255,b'R',44036,91), // signed_certificate_timestamp
-    f(44225,20,6,b'm',65535,4,255,b'R',44155,70), // private_key_provider
+    f(45198,17,1,b'm',100,4,255,b'S',0,0), // certificate_chain
+    f(45215,11,2,b'm',100,12,255,b'S',0,0), // private_key
+    f(45341,8,3,b'm',100,12,255,b'R',45226,115), // password
+    f(45349,11,4,b'm',100,4,255,b'S',0,0), // ocsp_staple
+    f(45451,28,5,b'm',100,2,255,b'R',45360,91), // signed_certificate_timestamp
+    f(45549,20,6,b'm',65535,4,255,b'R',45479,70), // private_key_provider
     f(14880,17,7,b'm',150,4,255,b'S',0,0), // watched_directory
-    f(44320,6,8,b'm',100,12,255,b'R',44245,75), // pkcs12
-    f(41837,10,9,b'm',303,4,255,b'R',44326,118), // tls_params
+    f(45644,6,8,b'm',100,12,255,b'R',45569,75), // pkcs12
+    f(43161,10,9,b'm',319,4,255,b'R',45650,118), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(44495,19,2,b'm',97,2,255,b'S',0,0), // local_address_range
-    f(44514,20,3,b'm',97,2,255,b'S',0,0), // remote_address_range
+    f(45819,19,2,b'm',97,2,255,b'S',0,0), // local_address_range
+    f(45838,20,3,b'm',97,2,255,b'S',0,0), // remote_address_range
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(44589,28,1,b'e',46,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(44617,28,2,b'e',46,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(44645,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(44658,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(44669,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
-    f(44800,19,6,b'e',65535,2,255,b'R',44689,111), // compliance_policies
+    f(45913,28,1,b'e',49,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(45941,28,2,b'e',49,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(45969,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(45982,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(45993,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
+    f(46124,19,6,b'e',65535,2,255,b'R',46013,111), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    f(44881,4,1,b'm',100,10,255,b'S',0,0), // keys
+    f(46205,4,1,b'm',100,10,255,b'S',0,0), // keys
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(42926,18,1,b'm',293,4,255,b'S',0,0), // common_tls_context
-    f(44945,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(45033,19,3,b'b',65535,0,255,b'R',44948,85), // allow_renegotiation
-    f(45052,16,4,b'm',376,4,255,b'S',0,0), // max_session_keys
-    f(45158,21,5,b'm',363,4,255,b'I',45068,90), // enforce_rsa_key_usage
-    f(45179,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(45192,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(44250,18,1,b'm',309,4,255,b'S',0,0), // common_tls_context
+    f(46269,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(46357,19,3,b'b',65535,0,255,b'R',46272,85), // allow_renegotiation
+    f(46376,16,4,b'm',394,4,255,b'S',0,0), // max_session_keys
+    f(46482,21,5,b'm',381,4,255,b'I',46392,90), // enforce_rsa_key_usage
+    f(46503,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(46516,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
     f(9802,28,1,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
     f(10427,30,2,b'm',149,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(45269,20,3,b'm',308,4,0,b'S',0,0), // explicit_http_config
-    f(45289,30,4,b'm',309,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(45319,11,5,b'm',307,4,0,b'S',0,0), // auto_config
-    f(33191,12,6,b'm',243,2,255,b'R',45330,82), // http_filters
-    f(45412,24,7,b'm',148,4,255,b'R',0,0), // header_validation_config
+    f(46593,20,3,b'm',324,4,0,b'S',0,0), // explicit_http_config
+    f(46613,30,4,b'm',325,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(46643,11,5,b'm',323,4,0,b'S',0,0), // auto_config
+    f(34043,12,6,b'm',253,2,255,b'R',46654,82), // http_filters
+    f(46736,24,7,b'm',148,4,255,b'R',0,0), // header_validation_config
     f(7479,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
-    f(26954,23,9,b'm',198,2,255,b'R',0,0), // request_mirror_policies
-    f(26608,11,10,b'm',191,2,255,b'R',0,0), // hash_policy
+    f(27834,23,9,b'm',208,2,255,b'R',0,0), // request_mirror_policies
+    f(27488,11,10,b'm',201,2,255,b'R',0,0), // hash_policy
     f(15328,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
     f(9362,21,1,b'm',111,4,255,b'S',0,0), // http_protocol_options
     f(9383,22,2,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(34097,22,3,b'm',65535,4,255,b'R',34074,23), // http3_protocol_options
-    f(45505,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(34949,22,3,b'm',65535,4,255,b'R',34926,23), // http3_protocol_options
+    f(46829,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
     f(9362,21,1,b'm',111,4,0,b'S',0,0), // http_protocol_options
     f(9383,22,2,b'm',114,4,0,b'S',0,0), // http2_protocol_options
-    f(34097,22,3,b'm',65535,4,0,b'R',34074,23), // http3_protocol_options
+    f(34949,22,3,b'm',65535,4,0,b'R',34926,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
     f(9362,21,1,b'm',111,4,255,b'S',0,0), // http_protocol_options
     f(9383,22,2,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(34097,22,3,b'm',65535,4,255,b'R',34074,23), // http3_protocol_options
+    f(34949,22,3,b'm',65535,4,255,b'R',34926,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
     f(2913,4,1,b'm',122,4,255,b'S',0,0), // node
-    f(45737,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(45745,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(45769,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(45795,25,5,b'm',311,1,255,b'S',0,0), // initial_resource_versions
-    f(45820,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(45834,12,7,b'm',379,4,255,b'S',0,0), // error_detail
-    f(45846,27,8,b'm',322,2,255,b'S',0,0), // resource_locators_subscribe
-    f(45873,29,9,b'm',322,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(47061,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(47069,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(47093,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(47119,25,5,b'm',327,1,255,b'S',0,0), // initial_resource_versions
+    f(47144,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(47158,12,7,b'm',397,4,255,b'S',0,0), // error_detail
+    f(47170,27,8,b'm',338,2,255,b'S',0,0), // resource_locators_subscribe
+    f(47197,29,9,b'm',338,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(46028,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(46047,9,2,b'm',319,2,255,b'S',0,0), // resources
-    f(45737,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(46056,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(46061,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(46078,13,7,b'm',99,4,255,b'S',0,0), // control_plane
-    f(46091,22,8,b'm',324,2,255,b'S',0,0), // removed_resource_names
-    f(46113,15,9,b'm',321,2,255,b'S',0,0), // resource_errors
+    f(47352,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(47371,9,2,b'm',335,2,255,b'S',0,0), // resources
+    f(47061,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(47380,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(47385,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(47402,13,7,b'm',99,4,255,b'S',0,0), // control_plane
+    f(47415,22,8,b'm',340,2,255,b'S',0,0), // removed_resource_names
+    f(47437,15,9,b'm',337,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
     f(2913,4,2,b'm',122,4,255,b'S',0,0), // node
-    f(46171,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(45737,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(45820,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(45834,12,6,b'm',379,4,255,b'S',0,0), // error_detail
-    f(46185,17,7,b'm',322,2,255,b'S',0,0), // resource_locators
+    f(47495,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(47061,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(47144,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(47158,12,6,b'm',397,4,255,b'S',0,0), // error_detail
+    f(47509,17,7,b'm',338,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(46047,9,2,b'm',362,2,255,b'S',0,0), // resources
-    f(46246,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(45737,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(46056,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(46078,13,6,b'm',99,4,255,b'S',0,0), // control_plane
-    f(46113,15,7,b'm',321,2,255,b'S',0,0), // resource_errors
+    f(47371,9,2,b'm',380,2,255,b'S',0,0), // resources
+    f(47570,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(47061,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(47380,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(47402,13,6,b'm',99,4,255,b'S',0,0), // control_plane
+    f(47437,15,7,b'm',337,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(46306,10,1,b'm',317,4,0,b'S',0,0), // constraint
-    f(46316,14,2,b'm',316,4,0,b'S',0,0), // or_constraints
-    f(46330,15,3,b'm',316,4,0,b'S',0,0), // and_constraints
-    f(46345,15,4,b'm',315,4,0,b'S',0,0), // not_constraints
+    f(47630,10,1,b'm',333,4,0,b'S',0,0), // constraint
+    f(47640,14,2,b'm',332,4,0,b'S',0,0), // or_constraints
+    f(47654,15,3,b'm',332,4,0,b'S',0,0), // and_constraints
+    f(47669,15,4,b'm',331,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(46429,11,1,b'm',315,2,255,b'S',0,0), // constraints
+    f(47753,11,1,b'm',331,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(46511,6,3,b'm',318,4,0,b'S',0,0), // exists
+    f(47835,6,3,b'm',334,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(46630,8,2,b'm',362,4,255,b'S',0,0), // resource
+    f(47954,8,2,b'm',380,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(46638,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(27875,3,6,b'm',366,4,255,b'S',0,0), // ttl
-    f(46645,13,7,b'm',320,4,255,b'S',0,0), // cache_control
-    f(46658,13,8,b'm',324,4,255,b'S',0,0), // resource_name
+    f(47962,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(28734,3,6,b'm',384,4,255,b'S',0,0), // ttl
+    f(47969,13,7,b'm',336,4,255,b'S',0,0), // cache_control
+    f(47982,13,8,b'm',340,4,255,b'S',0,0), // resource_name
     f(9747,8,9,b'm',119,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(46719,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(48043,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(46658,13,1,b'm',324,4,255,b'S',0,0), // resource_name
-    f(45834,12,2,b'm',379,4,255,b'S',0,0), // error_detail
+    f(47982,13,1,b'm',340,4,255,b'S',0,0), // resource_name
+    f(47158,12,2,b'm',397,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(18336,18,2,b'm',323,1,255,b'S',0,0), // dynamic_parameters
+    f(18336,18,2,b'm',339,1,255,b'S',0,0), // dynamic_parameters
     // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(46917,29,2,b'm',315,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(48241,29,2,b'm',331,4,255,b'S',0,0), // dynamic_parameter_constraints
+    // envoy.type.matcher.v3.AddressMatcher
+    f(48306,6,1,b'm',398,2,255,b'S',0,0), // ranges
+    f(25750,12,2,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.type.matcher.v3.DoubleMatcher
-    f(46981,5,1,b'm',351,4,0,b'I',6831,36), // range
-    f(46986,5,2,b'd',65535,4,0,b'I',6831,36), // exact
+    f(48347,5,1,b'm',369,4,0,b'S',0,0), // range
+    f(48352,5,2,b'd',65535,4,0,b'S',0,0), // exact
     // envoy.type.matcher.v3.FilterStateMatcher
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(24858,12,2,b'm',336,4,0,b'S',0,0), // string_match
-    f(47076,13,3,b'm',65535,4,0,b'R',47031,45), // address_match
+    f(25738,12,2,b'm',354,4,0,b'S',0,0), // string_match
+    f(48397,13,3,b'm',341,4,0,b'S',0,0), // address_match
     // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    f(27999,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(28858,11,1,b's',65535,0,255,b'S',0,0), // header_name
     // envoy.type.matcher.v3.ListMatcher
-    f(47171,6,1,b'm',337,4,0,b'I',6831,36), // one_of
+    f(48492,6,1,b'm',355,4,0,b'S',0,0), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(47216,8,1,b'm',336,2,255,b'S',0,0), // patterns
+    f(48537,8,1,b'm',354,2,255,b'S',0,0), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
-    f(3142,6,1,b's',65535,0,255,b'I',6831,36), // filter
-    f(131,4,2,b'm',331,2,255,b'I',6831,36), // path
-    f(2972,5,3,b'm',337,4,255,b'I',6831,36), // value
-    f(47261,6,4,b'b',65535,0,255,b'I',6831,36), // invert
+    f(3142,6,1,b's',65535,0,255,b'S',0,0), // filter
+    f(131,4,2,b'm',348,2,255,b'S',0,0), // path
+    f(2972,5,3,b'm',355,4,255,b'S',0,0), // value
+    f(48582,6,4,b'b',65535,0,255,b'S',0,0), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    f(12978,3,1,b's',65535,4,0,b'I',6831,36), // key
+    f(12978,3,1,b's',65535,4,0,b'S',0,0), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(47347,14,1,b'm',337,2,255,b'I',6831,36), // value_matchers
+    f(48668,14,1,b'm',355,2,255,b'S',0,0), // value_matchers
+    // envoy.type.matcher.v3.PathMatcher
+    f(131,4,1,b'm',354,4,0,b'S',0,0), // path
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(47406,7,1,b'm',334,4,255,b'S',0,0), // pattern
-    f(47413,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(48760,7,1,b'm',352,4,255,b'S',0,0), // pattern
+    f(48767,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(47523,10,1,b'm',335,4,0,b'I',47459,64), // google_re2
+    f(48877,10,1,b'm',353,4,0,b'I',48813,64), // google_re2
     f(24085,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(47577,16,1,b'm',376,4,255,b'I',6831,36), // max_program_size
+    f(48931,16,1,b'm',394,4,255,b'I',6831,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(46986,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(28990,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(47628,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29037,10,5,b'm',334,4,0,b'S',0,0), // safe_regex
-    f(47634,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(47645,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(47705,6,8,b'm',382,4,0,b'R',47653,52), // custom
+    f(48352,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(29849,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(48982,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29896,10,5,b'm',352,4,0,b'S',0,0), // safe_regex
+    f(48988,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(48999,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(25330,6,8,b'm',401,4,0,b'R',49007,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(47745,10,1,b'm',338,4,0,b'I',6831,36), // null_match
-    f(47755,12,2,b'm',325,4,0,b'I',6831,36), // double_match
-    f(24858,12,3,b'm',336,4,0,b'I',6831,36), // string_match
-    f(47767,10,4,b'b',65535,4,0,b'I',6831,36), // bool_match
-    f(25096,13,5,b'b',65535,4,0,b'I',6831,36), // present_match
-    f(47777,10,6,b'm',328,4,0,b'I',6831,36), // list_match
-    f(23417,8,7,b'm',332,4,0,b'I',6831,36), // or_match
+    f(49093,10,1,b'm',356,4,0,b'S',0,0), // null_match
+    f(49103,12,2,b'm',342,4,0,b'S',0,0), // double_match
+    f(25738,12,3,b'm',354,4,0,b'S',0,0), // string_match
+    f(49115,10,4,b'b',65535,4,0,b'S',0,0), // bool_match
+    f(25976,13,5,b'b',65535,4,0,b'S',0,0), // present_match
+    f(49125,10,6,b'm',345,4,0,b'S',0,0), // list_match
+    f(23417,8,7,b'm',349,4,0,b'S',0,0), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
     f(12978,3,1,b's',65535,0,255,b'I',6831,36), // key
-    f(131,4,2,b'm',340,2,255,b'I',6831,36), // path
+    f(131,4,2,b'm',358,2,255,b'I',6831,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
     f(12978,3,1,b's',65535,4,0,b'I',6831,36), // key
-    f(47911,5,2,b'u',65535,4,0,b'I',6831,36), // index
+    f(49259,5,2,b'u',65535,4,0,b'I',6831,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(47951,7,1,b'm',344,4,0,b'I',6831,36), // request
-    f(25429,5,2,b'm',345,4,0,b'I',6831,36), // route
-    f(694,7,3,b'm',342,4,0,b'I',6831,36), // cluster
-    f(47958,4,4,b'm',343,4,0,b'I',6831,36), // host
+    f(49299,7,1,b'm',362,4,0,b'I',6831,36), // request
+    f(26309,5,2,b'm',363,4,0,b'I',6831,36), // route
+    f(694,7,3,b'm',360,4,0,b'I',6831,36), // cluster
+    f(49306,4,4,b'm',361,4,0,b'I',6831,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(48160,3,1,b's',65535,0,255,b'I',6831,36), // tag
-    f(48163,7,2,b'm',349,4,0,b'I',6831,36), // literal
-    f(48170,11,3,b'm',347,4,0,b'I',6831,36), // environment
-    f(48181,14,4,b'm',348,4,0,b'I',6831,36), // request_header
-    f(9747,8,5,b'm',350,4,0,b'I',6831,36), // metadata
+    f(49508,3,1,b's',65535,0,255,b'I',6831,36), // tag
+    f(49511,7,2,b'm',367,4,0,b'I',6831,36), // literal
+    f(49518,11,3,b'm',365,4,0,b'I',6831,36), // environment
+    f(49529,14,4,b'm',366,4,0,b'I',6831,36), // request_header
+    f(9747,8,5,b'm',368,4,0,b'I',6831,36), // metadata
     f(2972,5,6,b's',65535,4,0,b'I',6831,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
     f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
@@ -4181,41 +4342,41 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     // envoy.type.tracing.v3.CustomTag.Literal
     f(2972,5,1,b's',65535,0,255,b'I',6831,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(48355,4,1,b'm',341,4,255,b'I',6831,36), // kind
-    f(12594,12,2,b'm',339,4,255,b'I',6831,36), // metadata_key
+    f(49703,4,1,b'm',359,4,255,b'I',6831,36), // kind
+    f(12594,12,2,b'm',357,4,255,b'I',6831,36), // metadata_key
     f(19013,13,3,b's',65535,0,255,b'I',6831,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(48384,5,1,b'd',65535,0,255,b'I',6831,36), // start
-    f(48389,3,2,b'd',65535,0,255,b'I',6831,36), // end
+    f(49732,5,1,b'd',65535,0,255,b'S',0,0), // start
+    f(49737,3,2,b'd',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.FractionalPercent
-    f(48423,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(48432,11,2,b'e',47,0,255,b'S',0,0), // denominator
+    f(49771,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(49780,11,2,b'e',50,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(27720,9,1,b'm',355,4,0,b'I',6831,36), // source_ip
-    f(27643,12,2,b'm',354,4,0,b'I',6831,36), // filter_state
+    f(25278,9,1,b'm',373,4,0,b'I',6831,36), // source_ip
+    f(25318,12,2,b'm',372,4,0,b'I',6831,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
     f(12978,3,1,b's',65535,0,255,b'I',6831,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(48560,4,1,b'e',48,0,255,b'S',0,0), // code
+    f(49908,4,1,b'e',51,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(48384,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(48389,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(49732,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(49737,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(48384,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(48389,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(49732,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(49737,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(48662,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(48674,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(48686,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(50010,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(50022,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(50034,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // envoy.type.v3.TokenBucket
     f(18731,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
-    f(48716,15,2,b'm',376,4,255,b'S',0,0), // tokens_per_fill
-    f(48731,13,3,b'm',366,4,255,b'S',0,0), // fill_interval
+    f(50064,15,2,b'm',394,4,255,b'S',0,0), // tokens_per_fill
+    f(50079,13,3,b'm',384,4,255,b'S',0,0), // fill_interval
     // google.protobuf.Any
-    f(45737,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(47061,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -4224,8 +4385,8 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(48865,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(48872,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(50213,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(50220,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -4234,447 +4395,463 @@ pub(crate) static FIELDS: [FieldRow; 1551] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(49001,6,1,b'm',378,2,255,b'S',0,0), // values
+    f(50349,6,1,b'm',396,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(49056,6,1,b'm',374,1,255,b'S',0,0), // fields
+    f(50404,6,1,b'm',392,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',378,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',396,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(48865,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(48872,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(50213,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(50220,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(49196,10,1,b'e',49,4,0,b'S',0,0), // null_value
-    f(49206,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(49218,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(49230,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(49240,12,5,b'm',373,4,0,b'S',0,0), // struct_value
-    f(49252,10,6,b'm',371,4,0,b'S',0,0), // list_value
+    f(50544,10,1,b'e',52,4,0,b'S',0,0), // null_value
+    f(50554,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(50566,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(50578,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(50588,12,5,b'm',391,4,0,b'S',0,0), // struct_value
+    f(50600,10,6,b'm',389,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(48560,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(49279,7,2,b's',65535,0,255,b'S',0,0), // message
-    f(3100,7,3,b'm',362,2,255,b'S',0,0), // details
+    f(49908,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(50627,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(3100,7,3,b'm',380,2,255,b'S',0,0), // details
+    // xds.core.v3.CidrRange
+    f(14602,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
+    f(14616,10,2,b'm',394,4,255,b'S',0,0), // prefix_len
     // xds.core.v3.ContextParams
-    f(49311,6,1,b'm',381,1,255,b'S',0,0), // params
+    f(50680,6,1,b'm',400,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // xds.core.v3.TypedExtensionConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(3148,12,2,b'm',362,4,255,b'S',0,0), // typed_config
+    f(3148,12,2,b'm',380,4,255,b'S',0,0), // typed_config
     // xds.type.matcher.v3.Matcher
-    f(49413,12,1,b'm',384,4,0,b'S',0,0), // matcher_list
-    f(49425,12,2,b'm',389,4,0,b'S',0,0), // matcher_tree
-    f(49437,11,3,b'm',392,4,255,b'S',0,0), // on_no_match
+    f(50782,12,1,b'm',403,4,0,b'S',0,0), // matcher_list
+    f(50794,12,2,b'm',408,4,0,b'S',0,0), // matcher_tree
+    f(50806,11,3,b'm',411,4,255,b'S',0,0), // on_no_match
     // xds.type.matcher.v3.Matcher.MatcherList
-    f(49487,8,1,b'm',385,2,255,b'S',0,0), // matchers
+    f(50856,8,1,b'm',404,2,255,b'S',0,0), // matchers
     // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    f(49547,9,1,b'm',386,4,255,b'S',0,0), // predicate
-    f(49556,8,2,b'm',392,4,255,b'S',0,0), // on_match
+    f(50916,9,1,b'm',405,4,255,b'S',0,0), // predicate
+    f(50925,8,2,b'm',411,4,255,b'S',0,0), // on_match
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    f(49613,16,1,b'm',388,4,0,b'S',0,0), // single_predicate
-    f(49629,10,2,b'm',387,4,0,b'S',0,0), // or_matcher
-    f(49639,11,3,b'm',387,4,0,b'S',0,0), // and_matcher
-    f(49650,11,4,b'm',386,4,0,b'S',0,0), // not_matcher
+    f(50982,16,1,b'm',407,4,0,b'S',0,0), // single_predicate
+    f(50998,10,2,b'm',406,4,0,b'S',0,0), // or_matcher
+    f(51008,11,3,b'm',406,4,0,b'S',0,0), // and_matcher
+    f(51019,11,4,b'm',405,4,0,b'S',0,0), // not_matcher
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    f(49547,9,1,b'm',386,2,255,b'S',0,0), // predicate
+    f(50916,9,1,b'm',405,2,255,b'S',0,0), // predicate
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    f(49789,5,1,b'm',382,4,255,b'S',0,0), // input
-    f(49794,11,2,b'm',395,4,0,b'S',0,0), // value_match
-    f(49805,12,3,b'm',382,4,0,b'S',0,0), // custom_match
+    f(51158,5,1,b'm',401,4,255,b'S',0,0), // input
+    f(51163,11,2,b'm',414,4,0,b'S',0,0), // value_match
+    f(51174,12,3,b'm',401,4,0,b'S',0,0), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree
-    f(49789,5,1,b'm',382,4,255,b'S',0,0), // input
-    f(49856,15,2,b'm',390,4,0,b'S',0,0), // exact_match_map
-    f(49871,16,3,b'm',390,4,0,b'S',0,0), // prefix_match_map
-    f(49805,12,4,b'm',382,4,0,b'R',49887,55), // custom_match
+    f(51158,5,1,b'm',401,4,255,b'S',0,0), // input
+    f(51225,15,2,b'm',409,4,0,b'S',0,0), // exact_match_map
+    f(51240,16,3,b'm',409,4,0,b'S',0,0), // prefix_match_map
+    f(51174,12,4,b'm',401,4,0,b'R',51256,55), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    f(49990,3,1,b'm',391,1,255,b'S',0,0), // map
+    f(51359,3,1,b'm',410,1,255,b'S',0,0), // map
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(2972,5,2,b'm',392,4,255,b'S',0,0), // value
+    f(2972,5,2,b'm',411,4,255,b'S',0,0), // value
     // xds.type.matcher.v3.Matcher.OnMatch
-    f(29674,7,1,b'm',383,4,0,b'S',0,0), // matcher
-    f(50085,6,2,b'm',382,4,0,b'S',0,0), // action
-    f(50129,13,3,b'b',65535,0,255,b'R',50091,38), // keep_matching
+    f(25044,7,1,b'm',402,4,0,b'S',0,0), // matcher
+    f(24850,6,2,b'm',401,4,0,b'S',0,0), // action
+    f(51492,13,3,b'b',65535,0,255,b'R',51454,38), // keep_matching
     // xds.type.matcher.v3.RegexMatcher
-    f(47523,10,1,b'm',394,4,0,b'S',0,0), // google_re2
+    f(48877,10,1,b'm',413,4,0,b'S',0,0), // google_re2
     f(24085,5,2,b's',65535,0,255,b'S',0,0), // regex
     // xds.type.matcher.v3.RegexMatcher.GoogleRE2
     // xds.type.matcher.v3.StringMatcher
-    f(46986,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(28990,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(47628,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29037,10,5,b'm',393,4,0,b'S',0,0), // safe_regex
-    f(47634,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(47645,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(47705,6,8,b'm',382,4,0,b'R',47653,52), // custom
+    f(48352,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(29849,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(48982,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29896,10,5,b'm',412,4,0,b'S',0,0), // safe_regex
+    f(48988,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(48999,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(25330,6,8,b'm',401,4,0,b'R',49007,52), // custom
 ];
 
-pub(crate) static ENUMS: [EnumRow; 50] = [
-    e(50249,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(50346,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(50409,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(50456,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(50515,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(50586,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(50630,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
-    e(50683,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    e(50927,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    e(51048,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(51136,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(51238,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(51325,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(51405,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(51534,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(51624,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(51759,31,80,3), // envoy.config.core.v3.ApiVersion
-    e(51794,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(51932,33,87,6), // envoy.config.core.v3.HealthStatus
-    e(51989,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(52088,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
-    e(52138,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    e(52223,36,100,2), // envoy.config.core.v3.RoutingPriority
-    e(52263,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(52312,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
-    e(52434,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
-    e(52518,37,110,3), // envoy.config.core.v3.TrafficDirection
-    e(52581,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(52673,43,116,2), // envoy.config.listener.v3.Listener.DrainType
-    e(52727,57,118,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(52851,61,123,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(52952,52,126,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(53021,37,129,15), // envoy.data.accesslog.v3.AccessLogType
-    e(53308,55,144,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    e(53363,87,150,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    e(53464,98,153,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    e(53582,91,156,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(53688,106,160,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(53859,105,165,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
-    e(53972,110,167,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(54168,108,172,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(54313,65,175,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    e(54432,86,178,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    e(54536,93,180,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(54663,79,182,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(54784,71,185,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(54906,67,191,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(55009,47,196,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(55082,24,199,57), // envoy.type.v3.StatusCode
-    e(55900,25,256,1), // google.protobuf.NullValue
+pub(crate) static ENUMS: [EnumRow; 53] = [
+    e(51612,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(51709,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(51772,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(51819,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(51878,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(51949,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(51993,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
+    e(52046,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
+    e(52290,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
+    e(52411,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(52499,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(52601,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(52688,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(52768,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(52897,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(52987,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(53122,31,80,3), // envoy.config.core.v3.ApiVersion
+    e(53157,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(53295,33,87,6), // envoy.config.core.v3.HealthStatus
+    e(53352,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(53451,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
+    e(53501,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
+    e(53586,36,100,2), // envoy.config.core.v3.RoutingPriority
+    e(53626,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(53675,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
+    e(53797,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
+    e(53881,37,110,3), // envoy.config.core.v3.TrafficDirection
+    e(53944,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(54036,43,116,2), // envoy.config.listener.v3.Listener.DrainType
+    e(54090,35,118,2), // envoy.config.rbac.v3.MetadataSource
+    e(54137,32,120,3), // envoy.config.rbac.v3.RBAC.Action
+    e(54176,57,123,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(54300,61,128,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(54401,52,131,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(54470,37,134,15), // envoy.data.accesslog.v3.AccessLogType
+    e(54757,55,149,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
+    e(54812,87,155,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(54913,98,158,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
+    e(55031,91,161,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(55137,106,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(55308,105,170,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
+    e(55421,110,172,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(55617,108,177,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(55762,61,180,2), // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
+    e(55855,65,182,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(55974,86,185,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
+    e(56078,93,187,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(56205,79,189,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(56326,71,192,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(56448,67,198,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(56551,47,203,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(56624,24,206,57), // envoy.type.v3.StatusCode
+    e(57442,25,263,1), // google.protobuf.NullValue
 ];
 
-pub(crate) static VALUES: [ValueRow; 257] = [
+pub(crate) static VALUES: [ValueRow; 264] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(50284,7,0), // UNKNOWN
-    v(50291,9,1), // REQUESTED
-    v(50300,14,2), // DOES_NOT_EXIST
-    v(50314,5,3), // ACKED
-    v(50319,6,4), // NACKED
-    v(50325,14,5), // RECEIVED_ERROR
-    v(50339,7,6), // TIMEOUT
+    v(51647,7,0), // UNKNOWN
+    v(51654,9,1), // REQUESTED
+    v(51663,14,2), // DOES_NOT_EXIST
+    v(51677,5,3), // ACKED
+    v(51682,6,4), // NACKED
+    v(51688,14,5), // RECEIVED_ERROR
+    v(51702,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(50393,7,0), // Gradual
-    v(50400,9,1), // Immediate
+    v(51756,7,0), // Gradual
+    v(51763,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(50452,2,0), // v4
-    v(50454,2,1), // v6
+    v(51815,2,0), // v4
+    v(51817,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(50494,5,0), // Serve
-    v(50499,8,1), // Validate
-    v(50507,8,2), // InitOnly
+    v(51857,5,0), // Serve
+    v(51862,8,1), // Validate
+    v(51870,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(50546,4,0), // LIVE
-    v(50550,8,1), // DRAINING
-    v(50558,16,2), // PRE_INITIALIZING
-    v(50574,12,3), // INITIALIZING
+    v(51909,4,0), // LIVE
+    v(51913,8,1), // DRAINING
+    v(51921,16,2), // PRE_INITIALIZING
+    v(51937,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(50618,7,0), // COUNTER
-    v(50625,5,1), // GAUGE
+    v(51981,7,0), // COUNTER
+    v(51988,5,1), // GAUGE
     // envoy.config.accesslog.v3.ComparisonFilter.Op
-    v(50675,2,0), // EQ
-    v(50677,2,1), // GE
-    v(50679,2,2), // LE
-    v(50681,2,3), // NE
+    v(52038,2,0), // EQ
+    v(52040,2,1), // GE
+    v(52042,2,2), // LE
+    v(52044,2,3), // NE
     // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    v(50732,2,0), // OK
-    v(50734,8,1), // CANCELED
-    v(50284,7,2), // UNKNOWN
-    v(50742,16,3), // INVALID_ARGUMENT
-    v(50758,17,4), // DEADLINE_EXCEEDED
-    v(50775,9,5), // NOT_FOUND
-    v(50784,14,6), // ALREADY_EXISTS
-    v(50798,17,7), // PERMISSION_DENIED
-    v(50815,18,8), // RESOURCE_EXHAUSTED
-    v(50833,19,9), // FAILED_PRECONDITION
-    v(50852,7,10), // ABORTED
-    v(50859,12,11), // OUT_OF_RANGE
-    v(50871,13,12), // UNIMPLEMENTED
-    v(50884,8,13), // INTERNAL
-    v(50892,11,14), // UNAVAILABLE
-    v(50903,9,15), // DATA_LOSS
-    v(50912,15,16), // UNAUTHENTICATED
+    v(52095,2,0), // OK
+    v(52097,8,1), // CANCELED
+    v(51647,7,2), // UNKNOWN
+    v(52105,16,3), // INVALID_ARGUMENT
+    v(52121,17,4), // DEADLINE_EXCEEDED
+    v(52138,9,5), // NOT_FOUND
+    v(52147,14,6), // ALREADY_EXISTS
+    v(52161,17,7), // PERMISSION_DENIED
+    v(52178,18,8), // RESOURCE_EXHAUSTED
+    v(52196,19,9), // FAILED_PRECONDITION
+    v(52215,7,10), // ABORTED
+    v(52222,12,11), // OUT_OF_RANGE
+    v(52234,13,12), // UNIMPLEMENTED
+    v(52247,8,13), // INTERNAL
+    v(52255,11,14), // UNAVAILABLE
+    v(52266,9,15), // DATA_LOSS
+    v(52275,15,16), // UNAUTHENTICATED
     // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    v(50988,14,0), // REQUEST_HEADER
-    v(51002,15,1), // REQUEST_TRAILER
-    v(51017,15,2), // RESPONSE_HEADER
-    v(51032,16,3), // RESPONSE_TRAILER
+    v(52351,14,0), // REQUEST_HEADER
+    v(52365,15,1), // REQUEST_TRAILER
+    v(52380,15,2), // RESPONSE_HEADER
+    v(52395,16,3), // RESPONSE_TRAILER
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(50284,7,0), // UNKNOWN
-    v(51111,4,1), // KILL
-    v(51115,9,2), // MULTIKILL
-    v(51124,8,3), // MEGAMISS
-    v(51132,4,4), // MISS
+    v(51647,7,0), // UNKNOWN
+    v(52474,4,1), // KILL
+    v(52478,9,2), // MULTIKILL
+    v(52487,8,3), // MEGAMISS
+    v(52495,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(51192,23,0), // USE_CONFIGURED_PROTOCOL
-    v(51215,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(52555,23,0), // USE_CONFIGURED_PROTOCOL
+    v(52578,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(51283,6,0), // STATIC
-    v(51289,10,1), // STRICT_DNS
-    v(51299,11,2), // LOGICAL_DNS
-    v(51310,3,3), // EDS
-    v(51313,12,4), // ORIGINAL_DST
+    v(52646,6,0), // STATIC
+    v(52652,10,1), // STRICT_DNS
+    v(52662,11,2), // LOGICAL_DNS
+    v(52673,3,3), // EDS
+    v(52676,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(51372,4,0), // AUTO
-    v(51376,7,1), // V4_ONLY
-    v(51383,7,2), // V6_ONLY
-    v(51390,12,3), // V4_PREFERRED
-    v(51402,3,4), // ALL
+    v(52735,4,0), // AUTO
+    v(52739,7,1), // V4_ONLY
+    v(52746,7,2), // V6_ONLY
+    v(52753,12,3), // V4_PREFERRED
+    v(52765,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(51445,11,0), // ROUND_ROBIN
-    v(51456,13,1), // LEAST_REQUEST
-    v(51469,9,2), // RING_HASH
-    v(51478,6,3), // RANDOM
-    v(51484,6,5), // MAGLEV
-    v(51490,16,6), // CLUSTER_PROVIDED
-    v(51506,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(52808,11,0), // ROUND_ROBIN
+    v(52819,13,1), // LEAST_REQUEST
+    v(52832,9,2), // RING_HASH
+    v(52841,6,3), // RANDOM
+    v(52847,6,5), // MAGLEV
+    v(52853,16,6), // CLUSTER_PROVIDED
+    v(52869,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(51609,7,0), // DEFAULT
-    v(51616,2,1), // V4
-    v(51618,2,2), // V6
-    v(51620,4,3), // PIPE
-    v(50884,8,4), // INTERNAL
+    v(52972,7,0), // DEFAULT
+    v(52979,2,1), // V4
+    v(52981,2,2), // V6
+    v(52983,4,3), // PIPE
+    v(52247,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(51668,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(51705,4,1), // REST
-    v(51709,4,2), // GRPC
-    v(51713,10,3), // DELTA_GRPC
-    v(51723,15,5), // AGGREGATED_GRPC
-    v(51738,21,6), // AGGREGATED_DELTA_GRPC
+    v(53031,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(53068,4,1), // REST
+    v(53072,4,2), // GRPC
+    v(53076,10,3), // DELTA_GRPC
+    v(53086,15,5), // AGGREGATED_GRPC
+    v(53101,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(51372,4,0), // AUTO
-    v(51790,2,1), // V2
-    v(51792,2,2), // V3
+    v(52735,4,0), // AUTO
+    v(53153,2,1), // V2
+    v(53155,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(51851,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(51874,13,1), // ADD_IF_ABSENT
-    v(51887,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(51913,19,3), // OVERWRITE_IF_EXISTS
+    v(53214,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(53237,13,1), // ADD_IF_ABSENT
+    v(53250,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(53276,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(50284,7,0), // UNKNOWN
-    v(51965,7,1), // HEALTHY
-    v(51972,9,2), // UNHEALTHY
-    v(50550,8,3), // DRAINING
-    v(50339,7,4), // TIMEOUT
-    v(51981,8,5), // DEGRADED
+    v(51647,7,0), // UNKNOWN
+    v(53328,7,1), // HEALTHY
+    v(53335,9,2), // UNHEALTHY
+    v(51913,8,3), // DRAINING
+    v(51702,7,4), // TIMEOUT
+    v(53344,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(52058,5,0), // ALLOW
-    v(52063,14,1), // REJECT_REQUEST
-    v(52077,11,2), // DROP_HEADER
+    v(53421,5,0), // ALLOW
+    v(53426,14,1), // REJECT_REQUEST
+    v(53440,11,2), // DROP_HEADER
     // envoy.config.core.v3.ProxyProtocolConfig.Version
-    v(52136,2,0), // V1
-    v(51790,2,1), // V2
+    v(53499,2,0), // V1
+    v(53153,2,1), // V2
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    v(52205,11,0), // INCLUDE_ALL
-    v(52216,7,1), // INCLUDE
+    v(53568,11,0), // INCLUDE_ALL
+    v(53579,7,1), // INCLUDE
     // envoy.config.core.v3.RoutingPriority
-    v(51609,7,0), // DEFAULT
-    v(52259,4,1), // HIGH
+    v(52972,7,0), // DEFAULT
+    v(53622,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(52306,3,0), // TCP
-    v(52309,3,1), // UDP
+    v(53669,3,0), // TCP
+    v(53672,3,1), // UDP
     // envoy.config.core.v3.SocketOption.SocketIpVersion
-    v(52361,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
-    v(52390,22,1), // SOCKET_IP_VERSION_IPV4
-    v(52412,22,2), // SOCKET_IP_VERSION_IPV6
+    v(53724,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
+    v(53753,22,1), // SOCKET_IP_VERSION_IPV4
+    v(53775,22,2), // SOCKET_IP_VERSION_IPV6
     // envoy.config.core.v3.SocketOption.SocketState
-    v(52479,13,0), // STATE_PREBIND
-    v(52492,11,1), // STATE_BOUND
-    v(52503,15,2), // STATE_LISTENING
+    v(53842,13,0), // STATE_PREBIND
+    v(53855,11,1), // STATE_BOUND
+    v(53866,15,2), // STATE_LISTENING
     // envoy.config.core.v3.TrafficDirection
-    v(52555,11,0), // UNSPECIFIED
-    v(52566,7,1), // INBOUND
-    v(52573,8,2), // OUTBOUND
+    v(53918,11,0), // UNSPECIFIED
+    v(53929,7,1), // INBOUND
+    v(53936,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(52643,3,0), // ANY
-    v(52646,19,1), // SAME_IP_OR_LOOPBACK
-    v(52665,8,2), // EXTERNAL
+    v(54006,3,0), // ANY
+    v(54009,19,1), // SAME_IP_OR_LOOPBACK
+    v(54028,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(51609,7,0), // DEFAULT
-    v(52716,11,1), // MODIFY_ONLY
+    v(52972,7,0), // DEFAULT
+    v(54079,11,1), // MODIFY_ONLY
+    // envoy.config.rbac.v3.MetadataSource
+    v(54125,7,0), // DYNAMIC
+    v(54132,5,1), // ROUTE
+    // envoy.config.rbac.v3.RBAC.Action
+    v(53421,5,0), // ALLOW
+    v(54169,4,1), // DENY
+    v(54173,3,2), // LOG
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(52784,17,0), // MOVED_PERMANENTLY
-    v(52801,5,1), // FOUND
-    v(52806,9,2), // SEE_OTHER
-    v(52815,18,3), // TEMPORARY_REDIRECT
-    v(52833,18,4), // PERMANENT_REDIRECT
+    v(54233,17,0), // MOVED_PERMANENTLY
+    v(54250,5,1), // FOUND
+    v(54255,9,2), // SEE_OTHER
+    v(54264,18,3), // TEMPORARY_REDIRECT
+    v(54282,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(52912,19,0), // SERVICE_UNAVAILABLE
-    v(50775,9,1), // NOT_FOUND
-    v(52931,21,2), // INTERNAL_SERVER_ERROR
+    v(54361,19,0), // SERVICE_UNAVAILABLE
+    v(52138,9,1), // NOT_FOUND
+    v(54380,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(53004,4,0), // NONE
-    v(53008,13,1), // EXTERNAL_ONLY
-    v(51402,3,2), // ALL
+    v(54453,4,0), // NONE
+    v(54457,13,1), // EXTERNAL_ONLY
+    v(52765,3,2), // ALL
     // envoy.data.accesslog.v3.AccessLogType
-    v(53058,6,0), // NotSet
-    v(53064,20,1), // TcpUpstreamConnected
-    v(53084,11,2), // TcpPeriodic
-    v(53095,16,3), // TcpConnectionEnd
-    v(53111,15,4), // DownstreamStart
-    v(53126,18,5), // DownstreamPeriodic
-    v(53144,13,6), // DownstreamEnd
-    v(53157,17,7), // UpstreamPoolReady
-    v(53174,16,8), // UpstreamPeriodic
-    v(53190,11,9), // UpstreamEnd
-    v(53201,39,10), // DownstreamTunnelSuccessfullyEstablished
-    v(53240,26,11), // UdpTunnelUpstreamConnected
-    v(53266,11,12), // UdpPeriodic
-    v(53277,13,13), // UdpSessionEnd
-    v(53290,18,14), // TcpConnectionStart
+    v(54507,6,0), // NotSet
+    v(54513,20,1), // TcpUpstreamConnected
+    v(54533,11,2), // TcpPeriodic
+    v(54544,16,3), // TcpConnectionEnd
+    v(54560,15,4), // DownstreamStart
+    v(54575,18,5), // DownstreamPeriodic
+    v(54593,13,6), // DownstreamEnd
+    v(54606,17,7), // UpstreamPoolReady
+    v(54623,16,8), // UpstreamPeriodic
+    v(54639,11,9), // UpstreamEnd
+    v(54650,39,10), // DownstreamTunnelSuccessfullyEstablished
+    v(54689,26,11), // UdpTunnelUpstreamConnected
+    v(54715,11,12), // UdpPeriodic
+    v(54726,13,13), // UdpSessionEnd
+    v(54739,18,14), // TcpConnectionStart
     // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    v(52555,11,0), // UNSPECIFIED
-    v(51372,4,1), // AUTO
-    v(51376,7,2), // V4_ONLY
-    v(51383,7,3), // V6_ONLY
-    v(51390,12,4), // V4_PREFERRED
-    v(51402,3,5), // ALL
+    v(53918,11,0), // UNSPECIFIED
+    v(52735,4,1), // AUTO
+    v(52739,7,2), // V4_ONLY
+    v(52746,7,3), // V6_ONLY
+    v(52753,12,4), // V4_PREFERRED
+    v(52765,3,5), // ALL
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    v(53004,4,0), // NONE
-    v(53450,4,1), // ONCE
-    v(53454,10,2), // TRANSITIVE
+    v(54453,4,0), // NONE
+    v(54899,4,1), // ONCE
+    v(54903,10,2), // TRANSITIVE
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    v(52555,11,0), // UNSPECIFIED
-    v(53562,14,1), // SANITIZED_UTF8
-    v(53576,6,2), // BASE64
+    v(53918,11,0), // UNSPECIFIED
+    v(55011,14,1), // SANITIZED_UTF8
+    v(55025,6,2), // BASE64
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(51372,4,0), // AUTO
-    v(53673,5,1), // HTTP1
-    v(53678,5,2), // HTTP2
-    v(53683,5,3), // HTTP3
+    v(52735,4,0), // AUTO
+    v(55122,5,1), // HTTP1
+    v(55127,5,2), // HTTP2
+    v(55132,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(53794,8,0), // SANITIZE
-    v(53802,12,1), // FORWARD_ONLY
-    v(53814,14,2), // APPEND_FORWARD
-    v(53828,12,3), // SANITIZE_SET
-    v(53840,19,4), // ALWAYS_FORWARD_ONLY
+    v(55243,8,0), // SANITIZE
+    v(55251,12,1), // FORWARD_ONLY
+    v(55263,14,2), // APPEND_FORWARD
+    v(55277,12,3), // SANITIZE_SET
+    v(55289,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
-    v(53964,4,0), // TEXT
-    v(53968,4,1), // JSON
+    v(55413,4,0), // TEXT
+    v(55417,4,1), // JSON
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(54082,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(54113,14,1), // KEEP_UNCHANGED
-    v(52063,14,2), // REJECT_REQUEST
-    v(54127,21,3), // UNESCAPE_AND_REDIRECT
-    v(54148,20,4), // UNESCAPE_AND_FORWARD
+    v(55531,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(55562,14,1), // KEEP_UNCHANGED
+    v(53426,14,2), // REJECT_REQUEST
+    v(55576,21,3), // UNESCAPE_AND_REDIRECT
+    v(55597,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(54276,9,0), // OVERWRITE
-    v(54285,16,1), // APPEND_IF_ABSENT
-    v(54301,12,2), // PASS_THROUGH
+    v(55725,9,0), // OVERWRITE
+    v(55734,16,1), // APPEND_IF_ABSENT
+    v(55750,12,2), // PASS_THROUGH
+    // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
+    v(55823,22,0), // ONE_TIME_ON_FIRST_BYTE
+    v(55845,10,1), // CONTINUOUS
     // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    v(54378,9,0), // IMMEDIATE
-    v(54387,18,1), // ON_DOWNSTREAM_DATA
-    v(54405,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    v(55920,9,0), // IMMEDIATE
+    v(55929,18,1), // ON_DOWNSTREAM_DATA
+    v(55947,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    v(54518,9,0), // N_CHOICES
-    v(54527,9,1), // FULL_SCAN
+    v(56060,9,0), // N_CHOICES
+    v(56069,9,1), // FULL_SCAN
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(54629,18,0), // VERIFY_TRUST_CHAIN
-    v(54647,16,1), // ACCEPT_UNTRUSTED
+    v(56171,18,0), // VERIFY_TRUST_CHAIN
+    v(56189,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(54742,16,0), // LENIENT_STAPLING
-    v(54758,15,1), // STRICT_STAPLING
-    v(54773,11,2), // MUST_STAPLE
+    v(56284,16,0), // LENIENT_STAPLING
+    v(56300,15,1), // STRICT_STAPLING
+    v(56315,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(54855,20,0), // SAN_TYPE_UNSPECIFIED
-    v(54875,5,1), // EMAIL
-    v(54880,3,2), // DNS
-    v(54883,3,3), // URI
-    v(54886,10,4), // IP_ADDRESS
-    v(54896,10,5), // OTHER_NAME
+    v(56397,20,0), // SAN_TYPE_UNSPECIFIED
+    v(56417,5,1), // EMAIL
+    v(56422,3,2), // DNS
+    v(56425,3,3), // URI
+    v(56428,10,4), // IP_ADDRESS
+    v(56438,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(54973,8,0), // TLS_AUTO
-    v(54981,7,1), // TLSv1_0
-    v(54988,7,2), // TLSv1_1
-    v(54995,7,3), // TLSv1_2
-    v(55002,7,4), // TLSv1_3
+    v(56515,8,0), // TLS_AUTO
+    v(56523,7,1), // TLSv1_0
+    v(56530,7,2), // TLSv1_1
+    v(56537,7,3), // TLSv1_2
+    v(56544,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(55056,7,0), // HUNDRED
-    v(55063,12,1), // TEN_THOUSAND
-    v(55075,7,2), // MILLION
+    v(56598,7,0), // HUNDRED
+    v(56605,12,1), // TEN_THOUSAND
+    v(56617,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(55106,5,0), // Empty
-    v(55111,8,100), // Continue
-    v(50732,2,200), // OK
-    v(55119,7,201), // Created
-    v(55126,8,202), // Accepted
-    v(55134,27,203), // NonAuthoritativeInformation
-    v(55161,9,204), // NoContent
-    v(55170,12,205), // ResetContent
-    v(55182,14,206), // PartialContent
-    v(55196,11,207), // MultiStatus
-    v(55207,15,208), // AlreadyReported
-    v(55222,6,226), // IMUsed
-    v(55228,15,300), // MultipleChoices
-    v(55243,16,301), // MovedPermanently
-    v(55259,5,302), // Found
-    v(55264,8,303), // SeeOther
-    v(55272,11,304), // NotModified
-    v(55283,8,305), // UseProxy
-    v(55291,17,307), // TemporaryRedirect
-    v(55308,17,308), // PermanentRedirect
-    v(55325,10,400), // BadRequest
-    v(55335,12,401), // Unauthorized
-    v(55347,15,402), // PaymentRequired
-    v(55362,9,403), // Forbidden
-    v(55371,8,404), // NotFound
-    v(55379,16,405), // MethodNotAllowed
-    v(55395,13,406), // NotAcceptable
-    v(55408,27,407), // ProxyAuthenticationRequired
-    v(55435,14,408), // RequestTimeout
-    v(55449,8,409), // Conflict
-    v(55457,4,410), // Gone
-    v(55461,14,411), // LengthRequired
-    v(55475,18,412), // PreconditionFailed
-    v(55493,15,413), // PayloadTooLarge
-    v(55508,10,414), // URITooLong
-    v(55518,20,415), // UnsupportedMediaType
-    v(55538,19,416), // RangeNotSatisfiable
-    v(55557,17,417), // ExpectationFailed
-    v(55574,18,421), // MisdirectedRequest
-    v(55592,19,422), // UnprocessableEntity
-    v(55611,6,423), // Locked
-    v(55617,16,424), // FailedDependency
-    v(55633,15,426), // UpgradeRequired
-    v(55648,20,428), // PreconditionRequired
-    v(55668,15,429), // TooManyRequests
-    v(55683,27,431), // RequestHeaderFieldsTooLarge
-    v(55710,19,500), // InternalServerError
-    v(55729,14,501), // NotImplemented
-    v(55743,10,502), // BadGateway
-    v(55753,18,503), // ServiceUnavailable
-    v(55771,14,504), // GatewayTimeout
-    v(55785,23,505), // HTTPVersionNotSupported
-    v(55808,21,506), // VariantAlsoNegotiates
-    v(55829,19,507), // InsufficientStorage
-    v(55848,12,508), // LoopDetected
-    v(55860,11,510), // NotExtended
-    v(55871,29,511), // NetworkAuthenticationRequired
+    v(56648,5,0), // Empty
+    v(56653,8,100), // Continue
+    v(52095,2,200), // OK
+    v(56661,7,201), // Created
+    v(56668,8,202), // Accepted
+    v(56676,27,203), // NonAuthoritativeInformation
+    v(56703,9,204), // NoContent
+    v(56712,12,205), // ResetContent
+    v(56724,14,206), // PartialContent
+    v(56738,11,207), // MultiStatus
+    v(56749,15,208), // AlreadyReported
+    v(56764,6,226), // IMUsed
+    v(56770,15,300), // MultipleChoices
+    v(56785,16,301), // MovedPermanently
+    v(56801,5,302), // Found
+    v(56806,8,303), // SeeOther
+    v(56814,11,304), // NotModified
+    v(56825,8,305), // UseProxy
+    v(56833,17,307), // TemporaryRedirect
+    v(56850,17,308), // PermanentRedirect
+    v(56867,10,400), // BadRequest
+    v(56877,12,401), // Unauthorized
+    v(56889,15,402), // PaymentRequired
+    v(56904,9,403), // Forbidden
+    v(56913,8,404), // NotFound
+    v(56921,16,405), // MethodNotAllowed
+    v(56937,13,406), // NotAcceptable
+    v(56950,27,407), // ProxyAuthenticationRequired
+    v(56977,14,408), // RequestTimeout
+    v(56991,8,409), // Conflict
+    v(56999,4,410), // Gone
+    v(57003,14,411), // LengthRequired
+    v(57017,18,412), // PreconditionFailed
+    v(57035,15,413), // PayloadTooLarge
+    v(57050,10,414), // URITooLong
+    v(57060,20,415), // UnsupportedMediaType
+    v(57080,19,416), // RangeNotSatisfiable
+    v(57099,17,417), // ExpectationFailed
+    v(57116,18,421), // MisdirectedRequest
+    v(57134,19,422), // UnprocessableEntity
+    v(57153,6,423), // Locked
+    v(57159,16,424), // FailedDependency
+    v(57175,15,426), // UpgradeRequired
+    v(57190,20,428), // PreconditionRequired
+    v(57210,15,429), // TooManyRequests
+    v(57225,27,431), // RequestHeaderFieldsTooLarge
+    v(57252,19,500), // InternalServerError
+    v(57271,14,501), // NotImplemented
+    v(57285,10,502), // BadGateway
+    v(57295,18,503), // ServiceUnavailable
+    v(57313,14,504), // GatewayTimeout
+    v(57327,23,505), // HTTPVersionNotSupported
+    v(57350,21,506), // VariantAlsoNegotiates
+    v(57371,19,507), // InsufficientStorage
+    v(57390,12,508), // LoopDetected
+    v(57402,11,510), // NotExtended
+    v(57413,29,511), // NetworkAuthenticationRequired
     // google.protobuf.NullValue
-    v(55925,10,0), // NULL_VALUE
+    v(57467,10,0), // NULL_VALUE
 ];

@@ -2,6 +2,7 @@
 
 mod connection_limit;
 pub mod local_ratelimit;
+mod rbac;
 pub mod set_filter_state;
 mod tcp_proxy;
 mod tunnel;
@@ -82,6 +83,13 @@ pub const NETWORK_FILTERS: &[Extension<BuildWith<ChainFilter>>] = &[
         },
     },
     Extension {
+        type_name: "envoy.extensions.filters.network.rbac.v3.RBAC",
+        build: |bytes, _| {
+            let filter = ConnectionFilter::Rbac(Arc::new(rbac::build(&decode(bytes)?)?));
+            Ok(ChainFilter::Passing(filter))
+        },
+    },
+    Extension {
         type_name: "envoy.extensions.filters.network.set_filter_state.v3.Config",
         build: |bytes, _| {
             let values = set_filter_state::build(&decode(bytes)?)?;
@@ -112,8 +120,19 @@ pub fn build(
             ));
         }
     };
+    let mut late_state = false;
     let passing = each("filters", built, |filter| match filter {
-        ChainFilter::Passing(filter) => acted_on(&filter, &last).map(|()| filter),
+        ChainFilter::Passing(ConnectionFilter::Rbac(_)) if late_state => Err(ConfigError::new(
+            "",
+            "rbac decides when a connection begins, which is before a set_filter_state before it \
+             has run its on_downstream_data: set these values in on_new_connection",
+        )),
+        ChainFilter::Passing(filter) => {
+            if let ConnectionFilter::SetFilterState(values) = &filter {
+                late_state |= !values.on_data.is_empty();
+            }
+            acted_on(&filter, &last).map(|()| filter)
+        }
         ChainFilter::Terminal(_) => Err(ConfigError::new(
             "",
             "is a terminal filter, which must be the last",
@@ -158,7 +177,9 @@ fn acted_on(filter: &ConnectionFilter, last: &NetworkFilter) -> Result<()> {
                 ),
             )
         }
-        ConnectionFilter::ConnectionLimit(_) | ConnectionFilter::LocalRateLimit(_) => Ok(()),
+        ConnectionFilter::ConnectionLimit(_)
+        | ConnectionFilter::LocalRateLimit(_)
+        | ConnectionFilter::Rbac(_) => Ok(()),
     }
 }
 

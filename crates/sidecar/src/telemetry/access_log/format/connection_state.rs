@@ -47,16 +47,7 @@ impl FilterStateView {
     }
 
     fn view<T>(&self, record: &Record<'_>, view: impl Fn(&Value) -> Option<T>) -> Option<T> {
-        let of_request = record
-            .state
-            .and_then(|state| state.filter_state.value(&self.key));
-        match of_request {
-            Some(value) => view(value),
-            None => {
-                let of_connection = record.connection.state.filter_state.borrow();
-                view(of_connection.value(&self.key)?)
-            }
-        }
+        record.with_filter_state(&self.key, |value| view(value?))
     }
 
     pub(super) fn write(&self, record: &Record<'_>, out: &mut Vec<u8>) -> bool {
