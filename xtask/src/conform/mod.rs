@@ -24,6 +24,7 @@ mod upstream;
 mod xds;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -62,6 +63,9 @@ pub(crate) struct Conform {
     /// Only generated cases
     #[arg(long)]
     only_generated: bool,
+    /// Write every difference among generated cases to this file, a line of JSON each
+    #[arg(long, value_name = "FILE")]
+    findings: Option<PathBuf>,
     /// Use the sidecar that is built
     #[arg(long)]
     no_build: bool,
@@ -100,6 +104,7 @@ impl Conform {
             shrink: 3,
             at_least: 95.0,
             only_generated: false,
+            findings: None,
             no_build: true,
         }
     }
@@ -150,6 +155,7 @@ impl Conform {
                 filter: self.filter.clone(),
                 jobs: self.jobs,
                 shrink: self.shrink,
+                findings: self.findings.clone(),
             };
             let generated = generate::run(plan, differences);
             tallies.extend(runtime.block_on(generated)?);

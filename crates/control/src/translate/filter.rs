@@ -101,6 +101,7 @@ pub(super) fn connection_manager(
         http_protocol_options: Some(Http1ProtocolOptions {
             accept_http_10: true,
             enable_trailers: true,
+            allow_custom_methods: true,
             ..Http1ProtocolOptions::default()
         }),
         server_header_transformation: ServerHeaderTransformation::PassThrough.into(),

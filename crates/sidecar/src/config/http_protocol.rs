@@ -12,6 +12,11 @@ pub struct Http1Settings {
     pub accept_http_10: bool,
     /// `default_host_for_http_10`: the host of such a request that names none.
     pub default_host: Option<Arc<[u8]>>,
+    /// `allow_custom_methods`: any token is a method; otherwise only those that Envoy knows are.
+    pub custom_methods: bool,
+    /// `override_stream_error_on_invalid_http_message`: a request that is answered with 400 for what
+    /// its head says does not end the connection; the manager's own setting unless set.
+    pub stream_error: Option<bool>,
     /// `header_key_format` and `enable_trailers`.
     pub dialect: Dialect,
 }

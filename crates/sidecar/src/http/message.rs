@@ -70,6 +70,8 @@ pub struct RequestHead {
     /// Whether the names that an HTTP/1 codec itself writes (`Host`, `Content-Length`, ...) start
     /// with capitals, as the message had it: clients exist that compare them as they are.
     pub title_case: bool,
+    /// No host was told at all, which is more than an empty one.
+    pub hostless: bool,
 }
 
 impl RequestHead {
@@ -85,6 +87,7 @@ impl RequestHead {
             headers: Headers::new(),
             body: BodyLength::None,
             title_case: false,
+            hostless: false,
         }
     }
 

@@ -10,6 +10,7 @@ mod route;
 mod shrink;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ pub(super) struct Plan {
     pub(super) jobs: usize,
     /// How many kinds of differences are made small and shown.
     pub(super) shrink: usize,
+    /// Where every difference is written, a line of JSON each.
+    pub(super) findings: Option<PathBuf>,
 }
 
 /// A configuration and what is done with it.
@@ -63,6 +66,22 @@ struct Report {
     findings: Vec<String>,
     /// Differed among others, and not by themselves.
     passing: usize,
+    /// How many cases each meant difference explains.
+    explained: BTreeMap<&'static str, usize>,
+    /// Every difference, as a line of JSON.
+    all: Vec<String>,
+}
+
+impl Report {
+    /// Takes a difference down; `key` says which meant one it is.
+    fn add(&mut self, probe: &Value, found: &[String], key: Option<&'static str>) {
+        if let Some(key) = key {
+            self.tally.explained += 1;
+            *self.explained.entry(key).or_default() += 1;
+        }
+        let line = json!({ "area": self.area, "meant": key, "probe": probe, "found": found });
+        self.all.push(line.to_string());
+    }
 }
 
 /// The kinds of differences that were found, and how often each.
@@ -131,6 +150,8 @@ pub(super) async fn run(
         });
     }
     let mut tallies: BTreeMap<String, Tally> = BTreeMap::new();
+    let mut explained: BTreeMap<&'static str, usize> = BTreeMap::new();
+    let mut all = Vec::new();
     let mut done = 0;
     while let Some(finished) = running.join_next().await {
         let report = finished.context("a generated run panicked")??;
@@ -151,6 +172,17 @@ pub(super) async fn run(
         }
         let sum = tallies.entry(format!("~{}", report.area)).or_default();
         sum.add(&report.tally);
+        for (key, times) in report.explained {
+            *explained.entry(key).or_default() += times;
+        }
+        all.extend(report.all);
+    }
+    if let Some(file) = &plan.findings {
+        let write = std::fs::write(file, all.join("\n") + "\n");
+        write.with_context(|| format!("write {}", file.display()))?;
+    }
+    for (key, times) in &explained {
+        println!("  {times} times, as meant: {key}");
     }
     for (signature, times) in known.kinds().iter() {
         println!("  {times} times: {signature}");
@@ -202,6 +234,8 @@ async fn one(
         },
         findings: Vec::new(),
         passing: 0,
+        explained: BTreeMap::new(),
+        all: Vec::new(),
     };
     let mut pair = match Pair::start(&setup) {
         Ok(pair) => pair,
@@ -217,13 +251,15 @@ async fn one(
     pair.set_patience(SILENCE);
     for (index, among_others) in suspects {
         let step = &steps[index];
-        if differences.explains(step, &among_others) {
-            report.tally.explained += 1;
+        let probe = &world.probes[index];
+        if let Some(key) = differences.explains(step, &among_others) {
+            report.add(probe, &among_others, Some(key));
             continue;
         }
         // What has been found to differ by itself need not be proved again.
         let quick = signature(&among_others);
         if !quick.is_empty() && known.count_again(&quick) {
+            report.add(probe, &among_others, None);
             continue;
         }
         let found = match pair.play(std::slice::from_ref(step), &compare).await {
@@ -240,8 +276,9 @@ async fn one(
             report.tally.agreed += 1;
             continue;
         }
-        if differences.explains(step, &found) {
-            report.tally.explained += 1;
+        let key = differences.explains(step, &found);
+        report.add(probe, &found, key);
+        if key.is_some() {
             continue;
         }
         let signature = if quick.is_empty() {

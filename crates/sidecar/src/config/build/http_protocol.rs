@@ -115,6 +115,8 @@ pub fn http1(proto: &Option<core::Http1ProtocolOptions>) -> Result<Http1Settings
     Ok(Http1Settings {
         accept_http_10: proto.accept_http_10,
         default_host,
+        custom_methods: proto.allow_custom_methods,
+        stream_error: flag(&proto.override_stream_error_on_invalid_http_message),
         dialect: Dialect {
             style,
             trailers: proto.enable_trailers,

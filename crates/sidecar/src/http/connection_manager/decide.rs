@@ -105,6 +105,11 @@ pub fn decide(context: &Rc<Context>, request: &mut RequestHead, info: &mut Strea
         return Decision::Reply(answer);
     }
     let manager = &context.manager;
+    if request.hostless {
+        let mut answer = LocalReply::new(400, "", "missing_host_header", Flags::NONE);
+        answer.close = request.version == Version::Http10;
+        return Decision::Reply(answer);
+    }
     if manager.underscores != Underscores::Allow && has_underscores(&request.headers) {
         if manager.underscores == Underscores::Reject {
             let details = match request.version {

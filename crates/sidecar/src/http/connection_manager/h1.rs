@@ -15,6 +15,7 @@ use crate::http::h1::encoder;
 use crate::http::h1::error::HeadError;
 use crate::http::h1::server::{After, Connection};
 use crate::http::h1::wire::HIGH_WATERMARK;
+use crate::http::message::Version;
 use crate::telemetry::access_log::flags::Flags;
 use crate::tls::stream::Stream;
 
@@ -29,6 +30,8 @@ pub async fn serve(context: &Rc<Context>, stream: Stream) {
         headers: manager.max_headers_count,
         trailers: manager.http1.dialect.trailers,
         accept_http_10: manager.http1.accept_http_10,
+        custom_methods: manager.http1.custom_methods,
+        scheme_as_connection: manager.use_remote_address && manager.xff_trusted_hops == 0,
         buffer: context.connection.buffer_limit(HIGH_WATERMARK),
     };
     let scheme = if context.connection.tls.is_some() {
@@ -70,12 +73,16 @@ async fn requests(context: &Rc<Context>, connection: &mut Connection<Stream>) ->
         match head(context, connection, &mut scratch).await {
             Ok(true) => {}
             Ok(false) => return Ended::Idle,
-            Err(answer) => {
+            Err(Refused::Gone) => {
+                request::vanished(context, connection.version());
+                return Ended::Idle;
+            }
+            Err(Refused::Answer(answer)) => {
                 request::refuse(
                     context,
                     &mut scratch,
                     &mut Downstream::H1(connection),
-                    answer,
+                    *answer,
                 )
                 .await;
                 return Ended::Close;
@@ -138,12 +145,12 @@ async fn another(
     }
 }
 
-/// Reads a head that has begun: at most as long as a head may take. `Err` is the answer to give.
+/// Reads a head that has begun: at most as long as a head may take.
 async fn head(
     context: &Rc<Context>,
     connection: &mut Connection<Stream>,
     scratch: &mut Scratch,
-) -> Result<bool, LocalReply> {
+) -> Result<bool, Refused> {
     let deadline = context
         .manager
         .request_headers_timeout
@@ -154,34 +161,42 @@ async fn head(
         outcome = connection.next_request(request) => match outcome {
             Ok(more) => {
                 // Only HTTP/1.0 may come without one.
-                if request.authority.is_empty()
+                if request.hostless
+                    && request.version == Version::Http10
                     && let Some(host) = &context.manager.http1.default_host
                 {
                     request.authority.extend_from_slice(host);
+                    request.hostless = false;
                 }
                 Ok(more)
             }
-            Err(error) => refusal(context, &error).map_or(Ok(false), Err),
+            Err(error) => Err(refusal(context, &error)),
         },
         () = timer.until(deadline) => {
             context.stats.downstream_rq_header_timeout.increment(1);
-            Err(LocalReply::new(408, "request header timeout", "request_header_timeout", Flags::NONE).closing())
+            let answer = LocalReply::new(408, "request header timeout", "request_header_timeout", Flags::NONE);
+            Err(Refused::Answer(Box::new(answer.closing())))
         }
     }
 }
 
-/// The answer to a head that was refused; none where nobody is left to answer.
-fn refusal(context: &Context, error: &HeadError) -> Option<LocalReply> {
-    let status = error.status()?;
-    context.stats.downstream_cx_protocol_error.increment(1);
-    let details = match error {
-        HeadError::TooLarge => "http1.headers_too_large",
-        HeadError::TooManyFields => "http1.too_many_headers",
-        HeadError::TwoLengths => "http1.content_length_and_chunked_not_allowed",
-        _ => "http1.codec_error",
+/// Why a head that has begun is no request.
+enum Refused {
+    /// It is answered, and the connection ends.
+    Answer(Box<LocalReply>),
+    /// Nobody is left to answer.
+    Gone,
+}
+
+/// What becomes of a head that was refused.
+fn refusal(context: &Context, error: &HeadError) -> Refused {
+    let Some(status) = error.status() else {
+        return Refused::Gone;
     };
-    let mut answer = LocalReply::new(status, "", details, Flags::DOWNSTREAM_PROTOCOL_ERROR);
+    context.stats.downstream_cx_protocol_error.increment(1);
+    let flags = Flags::DOWNSTREAM_PROTOCOL_ERROR;
+    let mut answer = LocalReply::new(status, "", error.details(), flags);
     tracing::debug!(connection = context.connection.id, %error, "request refused");
     answer.body = encoder::reason(status).as_bytes().into();
-    Some(answer.closing())
+    Refused::Answer(Box::new(answer.closing()))
 }

@@ -37,8 +37,8 @@ async fn streams(context: &Rc<Context>, stream: Stream) -> Result<(), StreamErro
         headers: manager.max_headers_count,
         // Of HTTP/2 they always are.
         trailers: true,
-        accept_http_10: false,
         buffer: context.connection.buffer_limit(FULL),
+        ..Limits::default()
     };
     let mut timer = Timer::new();
     let idle_since = Instant::now();

@@ -7,6 +7,10 @@ use crate::telemetry::access_log::flags::Flags;
 
 /// Applies the manager's path options in Envoy's order. `Err` is the reply to give instead.
 pub fn normalize(manager: &HttpConnectionManager, path: &mut Vec<u8>) -> Result<(), LocalReply> {
+    // A fragment never travels: it would split what one peer routes by from what the next one sees.
+    if memchr::memchr(b'#', path).is_some() {
+        return Err(refused("path_normalization_failed"));
+    }
     if !manager.normalize_path
         && !manager.merge_slashes
         && manager.escaped_slashes == EscapedSlashes::Keep
@@ -73,7 +77,7 @@ fn is_normal(path: &[u8]) -> bool {
 }
 
 fn refused(details: &'static str) -> LocalReply {
-    LocalReply::new(400, "", details, Flags::NONE).closing()
+    LocalReply::new(400, "", details, Flags::NONE)
 }
 
 /// `%2F`, `%2f` become `/`; `%5C`, `%5c` become `\`.

@@ -16,6 +16,7 @@ use crate::config::route::{Action, Route};
 use crate::http::downstream::Downstream;
 use crate::http::error::Reset;
 use crate::http::filters::{self, NoSettings, Settings};
+use crate::http::h1::error::HeadError;
 use crate::http::h1::grammar;
 use crate::http::headers::{Headers, Name};
 use crate::http::message::{BodyLength, RequestHead, ResponseHead, Version};
@@ -275,7 +276,11 @@ async fn reply(
     let (levels, settings) = routed.unwrap_or((Levels::default(), &NoSettings));
     info.flags |= answer.flags;
     info.details = answer.details.clone();
-    let close = answer.close;
+    // As with Envoy: who sends what is no request is not to be trusted with the next one.
+    let malformed = answer.status == 400
+        && request.version.is_http1()
+        && !context.manager.http1.stream_error.unwrap_or(false);
+    let close = answer.close || malformed;
     let body = answer.render(request, response, |answer, head| {
         info.status = answer.status;
         if let Some(config) = &context.manager.local_replies {
@@ -350,6 +355,20 @@ pub async fn refuse(
     )
     .await;
     log(context, &mut info, request, response, None);
+}
+
+/// Logs a request whose client went away within its head.
+pub fn vanished(context: &Rc<Context>, version: Version) {
+    context.stats.begin_request(version);
+    context.connection.state.http.set(Some(version));
+    let _active = Active(context.clone());
+    context.stats.downstream_rq_rx_reset.increment(1);
+    let mut info = StreamInfo::begin();
+    info.flags |= Flags::DOWNSTREAM_CONNECTION_TERMINATION;
+    info.details = HeadError::Closed.details().into();
+    let mut request = RequestHead::new();
+    request.version = version;
+    log(context, &mut info, &request, &ResponseHead::new(), None);
 }
 
 /// Counts a stream that has ended, and writes the access log.

@@ -201,6 +201,7 @@ impl Decoder {
 fn of_trailers(error: HeadError) -> StreamError {
     match error {
         HeadError::Malformed(reason) => StreamError::Protocol(reason),
+        HeadError::Characters => StreamError::Protocol("a trailer has a control character"),
         _ => StreamError::LimitExceeded("the size of the trailers"),
     }
 }

@@ -31,15 +31,13 @@ impl Framing {
     /// A `transfer-encoding` field.
     pub fn transfer_encoding(&mut self, value: &[u8], version: Version) -> Result<(), HeadError> {
         if self.chunked {
-            return Err(HeadError::Malformed("transfer-encoding is there twice"));
+            return Err(HeadError::TransferEncoding("there twice"));
         }
         if version == Version::Http10 {
             return Err(HeadError::Malformed("transfer-encoding in HTTP/1.0"));
         }
         if !value.eq_ignore_ascii_case(b"chunked") {
-            return Err(HeadError::Malformed(
-                "a transfer-encoding other than chunked",
-            ));
+            return Err(HeadError::TransferEncoding("other than chunked"));
         }
         self.chunked = true;
         self.check()

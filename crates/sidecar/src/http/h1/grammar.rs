@@ -3,6 +3,7 @@
 const TOKEN: u8 = 1;
 const TARGET: u8 = 2;
 const HOST: u8 = 4;
+const REQUEST_TARGET: u8 = 8;
 
 const CLASSES: [u8; 256] = classes();
 
@@ -39,6 +40,10 @@ const fn classes() -> [u8; 256] {
         // from what the next one sees.
         if (b > b' ' && b != 0x7f) && b != b'#' {
             class |= TARGET;
+        }
+        // What a request line may have, as with Envoy: fragments are refused later, in its words.
+        if b > b' ' && b < 0x7f {
+            class |= REQUEST_TARGET;
         }
         // RFC 3986, section 3.2.2 (reg-name, IP-literal) and the colon before the port.
         if b.is_ascii_alphanumeric()
@@ -87,6 +92,66 @@ pub fn is_token(bytes: &[u8]) -> bool {
 /// Bytes that a path with its query may have.
 pub fn is_target(bytes: &[u8]) -> bool {
     !bytes.is_empty() && all(bytes, TARGET)
+}
+
+/// Bytes that the target in a request line may have.
+pub fn is_request_target(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && all(bytes, REQUEST_TARGET)
+}
+
+/// Bytes that the authority of a URI may have, user information included.
+pub fn is_uri_authority(bytes: &[u8]) -> bool {
+    let mut bytes = bytes.iter();
+    bytes.all(|&byte| byte == b'@' || CLASSES[byte as usize] & HOST != 0)
+}
+
+/// The methods that Envoy's parser knows.
+pub fn is_known_method(method: &[u8]) -> bool {
+    matches!(
+        method,
+        b"GET"
+            | b"POST"
+            | b"HEAD"
+            | b"PUT"
+            | b"DELETE"
+            | b"OPTIONS"
+            | b"PATCH"
+            | b"CONNECT"
+            | b"TRACE"
+            | b"ACL"
+            | b"BIND"
+            | b"CHECKOUT"
+            | b"COPY"
+            | b"LINK"
+            | b"LOCK"
+            | b"MERGE"
+            | b"MKACTIVITY"
+            | b"MKCALENDAR"
+            | b"MKCOL"
+            | b"MOVE"
+            | b"MSEARCH"
+            | b"NOTIFY"
+            | b"PROPFIND"
+            | b"PROPPATCH"
+            | b"PURGE"
+            | b"REBIND"
+            | b"REPORT"
+            | b"SEARCH"
+            | b"SOURCE"
+            | b"SUBSCRIBE"
+            | b"UNBIND"
+            | b"UNLINK"
+            | b"UNLOCK"
+            | b"UNSUBSCRIBE"
+    )
+}
+
+/// Whether one of those methods begins so.
+pub fn begins_known_method(first: u8) -> bool {
+    matches!(
+        first,
+        b'A'..=b'D' | b'G' | b'H' | b'L'..=b'P' | b'R'..=b'U'
+    )
 }
 
 /// A field value or a reason phrase: no control character but the tab (RFC 9110, section 5.5).

@@ -57,9 +57,7 @@ pub fn field(line: &[u8]) -> Result<(&[u8], &[u8]), HeadError> {
     }
     let value = grammar::trim(&line[colon + 1..]);
     if !grammar::is_text(value) {
-        return Err(HeadError::Malformed(
-            "a field value has a control character",
-        ));
+        return Err(HeadError::Characters);
     }
     Ok((name, value))
 }

@@ -34,6 +34,10 @@ pub struct Limits {
     pub trailers: bool,
     /// Whether HTTP/1.0 is spoken; otherwise it is answered with 426.
     pub accept_http_10: bool,
+    /// Whether a method may be any token; otherwise only those that Envoy knows are taken.
+    pub custom_methods: bool,
+    /// Whether an https URI as the target of a request that came without TLS is answered with 403.
+    pub scheme_as_connection: bool,
     /// Bytes that wait to be sent to the client, or are read ahead of it; more wait where they are.
     pub buffer: usize,
 }
@@ -46,6 +50,8 @@ impl Default for Limits {
             headers: 100,
             trailers: true,
             accept_http_10: true,
+            custom_methods: true,
+            scheme_as_connection: false,
             buffer: HIGH_WATERMARK,
         }
     }

@@ -17,6 +17,9 @@ pub struct RequestParser {
     stage: Stage,
     hosts: u32,
     fields: usize,
+    /// What is wrong with the message although its lines are well formed: told when the head is
+    /// whole.
+    problem: Option<HeadError>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,18 +27,10 @@ enum Stage {
     /// Nothing yet.
     #[default]
     Start,
-    /// One empty line came before the request line: an old habit that RFC 9112, section 2.2, wants
-    /// forgiven.
-    AfterEmptyLine,
     Fields,
 }
 
 impl RequestParser {
-    /// Whether bytes of a head were taken.
-    pub fn has_begun(&self) -> bool {
-        self.stage == Stage::Fields
-    }
-
     /// Takes the complete lines of `input`; adds their bytes to `taken`. True when the head is whole.
     pub fn parse(
         &mut self,
@@ -47,21 +42,23 @@ impl RequestParser {
         loop {
             let rest = &input[*taken..];
             // Who speaks another protocol is told at once, not after a timeout.
-            if self.stage != Stage::Fields
+            if self.stage == Stage::Start
                 && let Some(&first) = rest.first()
                 && first != b'\r'
-                && !grammar::is_token(&[first])
+                && !(limits.custom_methods && grammar::is_token(&[first])
+                    || grammar::begins_known_method(first))
             {
-                return Err(HeadError::Malformed("a method is not a token"));
+                return Err(HeadError::Malformed("no method begins so"));
             }
             let Some(line) = self.lines.next(rest, limits.head_bytes)? else {
                 return Ok(false);
             };
             *taken += line.len() + 2;
             match self.stage {
-                Stage::Start if line.is_empty() => self.stage = Stage::AfterEmptyLine,
-                Stage::Start | Stage::AfterEmptyLine => {
-                    request_line(line, head, limits)?;
+                // An old habit that RFC 9112, section 2.2, wants forgiven.
+                Stage::Start if line.is_empty() => {}
+                Stage::Start => {
+                    self.request_line(line, head, limits)?;
                     self.stage = Stage::Fields;
                 }
                 Stage::Fields if line.is_empty() => {
@@ -79,7 +76,13 @@ impl RequestParser {
         head: &mut RequestHead,
         limits: &Limits,
     ) -> Result<(), HeadError> {
-        let (text, value) = lines::field(line)?;
+        let (text, value) = match lines::field(line) {
+            Err(error @ HeadError::Characters) => {
+                self.keep(error);
+                return Ok(());
+            }
+            field => field?,
+        };
         if self.fields == limits.headers {
             return Err(HeadError::TooManyFields);
         }
@@ -95,7 +98,7 @@ impl RequestParser {
                     return Err(HeadError::Malformed("host is there twice"));
                 }
                 if !grammar::is_authority(value) {
-                    return Err(HeadError::Malformed("host is not a host and port"));
+                    self.keep(HeadError::Authority("not a host and port"));
                 }
                 // The target's own authority rules (RFC 9112, section 3.2.2).
                 if head.authority.is_empty() {
@@ -103,8 +106,30 @@ impl RequestParser {
                 }
                 return Ok(());
             }
-            Name::ContentLength => return self.framing.content_length(value),
-            Name::TransferEncoding => return self.framing.transfer_encoding(value, head.version),
+            Name::ContentLength => {
+                return match self.framing.content_length(value) {
+                    Err(error @ HeadError::TwoLengths) => {
+                        self.keep(error);
+                        Ok(())
+                    }
+                    other => other,
+                };
+            }
+            Name::TransferEncoding => {
+                // Where HTTP/1.0 is refused, that is what its client is told.
+                let version = match limits.accept_http_10 {
+                    true => head.version,
+                    false => Version::Http11,
+                };
+                return match self.framing.transfer_encoding(value, version) {
+                    Err(HeadError::Malformed(rule)) => Err(HeadError::Malformed(rule)),
+                    Err(error) => {
+                        self.keep(error);
+                        Ok(())
+                    }
+                    Ok(()) => Ok(()),
+                };
+            }
             Name::Connection => self.framing.connection(value),
             _ => {}
         }
@@ -113,16 +138,88 @@ impl RequestParser {
     }
 
     fn finish(&mut self, head: &mut RequestHead) -> Result<(), HeadError> {
-        if self.hosts == 0 && head.version == Version::Http11 {
-            return Err(HeadError::Malformed("host is missing"));
-        }
+        head.hostless = self.hosts == 0 && head.authority.is_empty();
         head.body = match (self.framing.chunked, self.framing.length) {
             (true, _) => BodyLength::Streamed,
             (false, Some(length)) => BodyLength::Sized(length),
             (false, None) => BodyLength::None,
         };
         if head.method == b"CONNECT" && !head.body.is_empty() {
-            return Err(HeadError::Malformed("CONNECT with a body"));
+            self.keep(HeadError::Body);
+        }
+        match self.problem.take() {
+            Some(problem) => Err(problem),
+            None => Ok(()),
+        }
+    }
+
+    fn keep(&mut self, problem: HeadError) {
+        let known = self.problem.as_ref().map_or(u8::MAX, HeadError::rank);
+        if problem.rank() < known {
+            self.problem = Some(problem);
+        }
+    }
+
+    /// `method SP request-target SP HTTP-version`, with exactly these spaces.
+    fn request_line(
+        &mut self,
+        line: &[u8],
+        head: &mut RequestHead,
+        limits: &Limits,
+    ) -> Result<(), HeadError> {
+        let malformed =
+            HeadError::Malformed("the request line is not a method, a target and a version");
+        let Some(first) = memchr::memchr(b' ', line) else {
+            return Err(malformed);
+        };
+        let last = memchr::memrchr(b' ', line).filter(|&last| last > first);
+        let last = match last {
+            Some(last) => last,
+            // HTTP/0.9 had no version.
+            None if !limits.accept_http_10 => line.len(),
+            None => return Err(malformed),
+        };
+        let (method, target) = (&line[..first], &line[first + 1..last]);
+        let version = line.get(last + 1..).unwrap_or_default();
+        if !grammar::is_token(method) {
+            return Err(HeadError::Malformed("a method is not a token"));
+        }
+        if !limits.custom_methods && !grammar::is_known_method(method) {
+            return Err(HeadError::Malformed("a method that is not known"));
+        }
+        match version_of(version) {
+            Ok(version) => head.version = version,
+            Err(HeadError::Version) => {
+                head.version = Version::Http10;
+                self.keep(HeadError::Version);
+            }
+            Err(_) if version.is_empty() && !limits.accept_http_10 => {
+                head.version = Version::Http10;
+            }
+            Err(error) => return Err(error),
+        }
+        if !limits.accept_http_10 && head.version == Version::Http10 {
+            self.problem = Some(HeadError::LowVersion);
+        }
+        head.method.extend_from_slice(method);
+        if !grammar::is_request_target(target) {
+            return Err(HeadError::Malformed(
+                "the request target has a space, a control character or a byte over 127",
+            ));
+        }
+        match request_target(target, head) {
+            // A scheme that is none at all is the parser's business.
+            Err(error @ HeadError::Malformed(_)) => return Err(error),
+            Err(error) => self.keep(error),
+            Ok(()) => {}
+        }
+        if limits.scheme_as_connection
+            && head.scheme == "http"
+            && target
+                .get(..8)
+                .is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"https://"))
+        {
+            self.keep(HeadError::Plaintext);
         }
         Ok(())
     }
@@ -131,33 +228,6 @@ impl RequestParser {
     pub fn persists(&self, version: Version) -> bool {
         self.framing.persists(version)
     }
-}
-
-/// `method SP request-target SP HTTP-version`, with exactly these spaces.
-fn request_line(line: &[u8], head: &mut RequestHead, limits: &Limits) -> Result<(), HeadError> {
-    let malformed =
-        HeadError::Malformed("the request line is not a method, a target and a version");
-    let Some(first) = memchr::memchr(b' ', line) else {
-        return Err(malformed);
-    };
-    let Some(last) = memchr::memrchr(b' ', line).filter(|&last| last > first) else {
-        return Err(malformed);
-    };
-    let (method, target, version) = (&line[..first], &line[first + 1..last], &line[last + 1..]);
-    if !grammar::is_token(method) {
-        return Err(HeadError::Malformed("a method is not a token"));
-    }
-    head.version = version_of(version)?;
-    if head.version == Version::Http10 && !limits.accept_http_10 {
-        return Err(HeadError::Http10);
-    }
-    head.method.extend_from_slice(method);
-    if !grammar::is_target(target) {
-        return Err(HeadError::Malformed(
-            "the request target has a space, a control character or a fragment",
-        ));
-    }
-    request_target(target, head)
 }
 
 /// The version that a head names.
@@ -182,7 +252,7 @@ fn request_target(target: &[u8], head: &mut RequestHead) -> Result<(), HeadError
             .next()
             .is_some_and(|port| port.len() < target.len() && !port.is_empty());
         if !has_port || target.ends_with(b"]") || !grammar::is_authority(target) {
-            return Err(HeadError::Malformed("CONNECT without a host and port"));
+            return Err(HeadError::Target("CONNECT without a host and port"));
         }
         head.authority.extend_from_slice(target);
         return Ok(());
@@ -193,7 +263,7 @@ fn request_target(target: &[u8], head: &mut RequestHead) -> Result<(), HeadError
     }
     if target == b"*" {
         if head.method != b"OPTIONS" {
-            return Err(HeadError::Malformed("the target * is for OPTIONS alone"));
+            return Err(HeadError::Target("* is for OPTIONS alone"));
         }
         head.path.push(b'*');
         return Ok(());
@@ -202,17 +272,27 @@ fn request_target(target: &[u8], head: &mut RequestHead) -> Result<(), HeadError
         (Some(scheme), _) if scheme.eq_ignore_ascii_case(b"http://") => &target[7..],
         (_, Some(scheme)) if scheme.eq_ignore_ascii_case(b"https://") => &target[8..],
         _ => {
-            return Err(HeadError::Malformed(
-                "the request target is neither a path nor an http or https URI",
-            ));
+            let scheme = target.iter().take_while(|byte| byte.is_ascii_alphabetic());
+            let scheme = scheme.count();
+            return Err(if scheme > 0 && target[scheme..].starts_with(b"://") {
+                HeadError::Scheme
+            } else {
+                HeadError::Malformed("the request target is neither a path nor a URI")
+            });
         }
     };
     let end = memchr::memchr2(b'/', b'?', rest).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
-    if authority.is_empty() || !grammar::is_authority(authority) {
+    if !grammar::is_uri_authority(authority) {
         return Err(HeadError::Malformed(
-            "the URI's host is missing or malformed",
+            "the URI's host has a character that none has",
         ));
+    }
+    if authority.is_empty() {
+        return Err(HeadError::Target("the URI has no host"));
+    }
+    if !grammar::is_authority(authority) {
+        return Err(HeadError::Authority("the URI's is not a host and port"));
     }
     head.authority.extend_from_slice(authority);
     match path.first() {
@@ -236,6 +316,7 @@ pub fn clear(head: &mut RequestHead, scheme: &'static str) {
     head.headers.clear();
     head.body = BodyLength::None;
     head.title_case = false;
+    head.hostless = false;
 }
 
 #[cfg(test)]

@@ -133,19 +133,15 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
                 Ok(false) => {}
                 Err(error) => {
                     // Whatever follows cannot be told apart from this head.
-                    self.version = match error {
-                        // Told in the version that it should speak.
-                        HeadError::Http10 => Version::Http11,
-                        _ => head.version,
+                    self.version = match error.is_told_in_its_version() {
+                        true => head.version,
+                        false => Version::Http11,
                     };
                     self.closing = true;
                     return Poll::Ready(Err(error));
                 }
             }
             match ready!(self.wire.poll_fill(cx)) {
-                Ok(0) if !parser.has_begun() && self.wire.input.is_empty() => {
-                    return Poll::Ready(Ok(false));
-                }
                 Ok(0) => return Poll::Ready(Err(HeadError::Closed)),
                 Ok(_) => {}
                 Err(error) if is_end(&error) => return Poll::Ready(Err(HeadError::Closed)),

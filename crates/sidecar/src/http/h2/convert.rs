@@ -81,7 +81,7 @@ pub fn request_head(
 /// `Host` may stand in for `:authority` and must not contradict it (RFC 9113, section 8.3.1).
 fn authority_of(head: &mut RequestHead) -> Result<(), Refusal> {
     match head.headers.all(Name::Host).count() {
-        0 => {}
+        0 => head.hostless = head.authority.is_empty(),
         1 => {
             let host = head.headers.first(Name::Host).unwrap_or_default();
             if head.authority.is_empty() {

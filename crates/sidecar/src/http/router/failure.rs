@@ -140,8 +140,8 @@ fn downstream(stream: &mut Stream<'_, '_>, error: &StreamError, started: bool) -
         let details = "http1.codec_error";
         if !started {
             let flags = Flags::DOWNSTREAM_PROTOCOL_ERROR;
-            let mut answer = LocalReply::new(400, "", details, flags);
-            answer.body = error.to_string().into_bytes().into();
+            let answer = LocalReply::new(400, "Bad Request", details, flags);
+            tracing::debug!(%error, "request broken off");
             return Forwarded::Reply(answer.closing());
         }
         stream.info.flags |= Flags::DOWNSTREAM_PROTOCOL_ERROR;

@@ -445,7 +445,15 @@ fn of_head(error: HeadError) -> StreamError {
         HeadError::TwoLengths => {
             StreamError::Protocol("content-length together with transfer-encoding")
         }
-        HeadError::Version | HeadError::Http10 => {
+        HeadError::Characters => StreamError::Protocol("a field value has a control character"),
+        HeadError::TransferEncoding(_) => {
+            StreamError::Protocol("a transfer-encoding that is not chunked alone")
+        }
+        HeadError::Target(rule) | HeadError::Authority(rule) => StreamError::Protocol(rule),
+        HeadError::Scheme | HeadError::Plaintext | HeadError::Body => {
+            StreamError::Protocol("what only a request can have")
+        }
+        HeadError::Version | HeadError::LowVersion => {
             StreamError::Protocol("the version of HTTP is not supported")
         }
         HeadError::TooLarge => StreamError::LimitExceeded("the size of the response's head"),

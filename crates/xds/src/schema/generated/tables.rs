@@ -598,12 +598,10 @@ header_key_format\
 enable_trailers\
 Content-Length beside Transfer-Encoding is never forwarded\
 allow_chunked_length\
-what is malformed ends the connection\
 override_stream_error_on_invalid_http_message\
 send_fully_qualified_url\
 it chooses between parsers inside Envoy\
 use_balsa_parser\
-any method that is a token is passed on\
 allow_custom_methods\
 name what is allowed in upgrade_configs\
 ignore_http_11_upgrade\
@@ -1242,7 +1240,6 @@ request_id_extension\
 always_set_request_id_in_response\
 local_reply_config\
 strip_matching_host_port\
-what is malformed ends the connection in HTTP/1, and in HTTP/2 what the RFC says\
 stream_error_on_invalid_http_message\
 request_headers_timeout\
 strip_any_host_port\
@@ -2144,309 +2141,309 @@ pub(crate) static MESSAGES: [MessageRow; 415] = [
     m(15589,38,469,4), // envoy.config.core.v3.HeaderValueOption
     m(15656,36,473,1), // envoy.config.core.v3.HealthStatusSet
     m(15692,41,474,11), // envoy.config.core.v3.Http1ProtocolOptions
-    m(16180,57,485,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    m(16317,73,487,0), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
-    m(16390,41,487,22), // envoy.config.core.v3.Http2ProtocolOptions
-    m(17548,40,509,8), // envoy.config.core.v3.HttpProtocolOptions
-    m(17761,38,517,1), // envoy.config.core.v3.JsonFormatOptions
-    m(17814,38,518,4), // envoy.config.core.v3.KeepaliveSettings
-    m(17959,29,522,3), // envoy.config.core.v3.Locality
-    m(18006,29,525,2), // envoy.config.core.v3.Metadata
-    m(18105,49,527,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
-    m(18154,54,529,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
-    m(18208,25,531,11), // envoy.config.core.v3.Node
-    m(18354,48,542,2), // envoy.config.core.v3.Node.DynamicParametersEntry
-    m(18402,37,544,3), // envoy.config.core.v3.PathConfigSource
-    m(18452,25,547,2), // envoy.config.core.v3.Pipe
-    m(18477,40,549,3), // envoy.config.core.v3.ProxyProtocolConfig
-    m(18626,49,552,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
-    m(18693,38,554,2), // envoy.config.core.v3.RateLimitSettings
-    m(18750,32,556,6), // envoy.config.core.v3.RetryPolicy
-    m(18882,51,562,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
-    m(18933,46,564,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
-    m(18979,34,566,2), // envoy.config.core.v3.RuntimeDouble
-    m(19026,39,568,2), // envoy.config.core.v3.RuntimeFeatureFlag
-    m(19065,45,570,2), // envoy.config.core.v3.RuntimeFractionalPercent
-    m(19110,34,572,2), // envoy.config.core.v3.RuntimeUInt32
-    m(19144,47,574,2), // envoy.config.core.v3.SchemeHeaderTransformation
-    m(19224,37,576,1), // envoy.config.core.v3.SelfConfigSource
-    m(19261,34,577,7), // envoy.config.core.v3.SocketAddress
-    m(19439,33,584,8), // envoy.config.core.v3.SocketOption
-    m(19516,44,592,2), // envoy.config.core.v3.SocketOption.SocketType
-    m(19574,53,594,0), // envoy.config.core.v3.SocketOption.SocketType.Datagram
-    m(19627,51,594,0), // envoy.config.core.v3.SocketOption.SocketType.Stream
-    m(19678,42,594,1), // envoy.config.core.v3.SocketOptionsOverride
-    m(19720,45,595,7), // envoy.config.core.v3.SubstitutionFormatString
-    m(19877,33,602,3), // envoy.config.core.v3.TcpKeepalive
-    m(19958,29,605,3), // envoy.config.core.v3.TlvEntry
-    m(20052,36,608,2), // envoy.config.core.v3.TransportSocket
-    m(20088,41,610,2), // envoy.config.core.v3.TypedExtensionConfig
-    m(20129,48,612,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    m(20286,37,615,2), // envoy.config.core.v3.WatchedDirectory
-    m(20335,46,617,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
-    m(20411,66,621,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
-    m(20477,53,623,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    m(20767,33,627,5), // envoy.config.endpoint.v3.Endpoint
-    m(20874,51,632,1), // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
-    m(20925,51,633,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    m(21003,35,637,5), // envoy.config.endpoint.v3.LbEndpoint
-    m(21080,44,642,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
-    m(21332,42,650,3), // envoy.config.listener.v3.AdditionalAddress
-    m(21374,31,653,3), // envoy.config.listener.v3.Filter
-    m(21464,36,656,7), // envoy.config.listener.v3.FilterChain
-    m(21642,41,663,11), // envoy.config.listener.v3.FilterChainMatch
-    m(21857,33,674,37), // envoy.config.listener.v3.Listener
-    m(22988,57,711,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    m(23189,70,714,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
-    m(23259,46,714,1), // envoy.config.listener.v3.Listener.DeprecatedV1
-    m(23305,39,715,4), // envoy.config.listener.v3.ListenerFilter
-    m(23359,58,719,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    m(23474,67,724,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    m(23546,47,725,3), // envoy.config.metrics.v3.HistogramBucketSettings
-    m(23604,35,728,5), // envoy.config.metrics.v3.StatsConfig
-    m(23967,36,733,3), // envoy.config.metrics.v3.StatsMatcher
-    m(24041,36,736,3), // envoy.config.metrics.v3.TagSpecifier
-    m(24101,44,739,1), // envoy.config.overload.v3.BufferFactoryConfig
-    m(24182,39,740,3), // envoy.config.overload.v3.OverloadAction
-    m(24378,40,743,5), // envoy.config.overload.v3.OverloadManager
-    m(24620,40,748,2), // envoy.config.overload.v3.ResourceMonitor
-    m(24660,38,750,2), // envoy.config.overload.v3.ScaledTrigger
-    m(24735,41,752,1), // envoy.config.overload.v3.ThresholdTrigger
-    m(24776,32,753,3), // envoy.config.overload.v3.Trigger
-    m(24823,27,756,2), // envoy.config.rbac.v3.Action
-    m(24856,31,758,14), // envoy.config.rbac.v3.Permission
-    m(25103,35,772,1), // envoy.config.rbac.v3.Permission.Set
-    m(25138,27,773,5), // envoy.config.rbac.v3.Policy
-    m(25222,30,778,14), // envoy.config.rbac.v3.Principal
-    m(25336,44,792,1), // envoy.config.rbac.v3.Principal.Authenticated
-    m(25394,34,793,1), // envoy.config.rbac.v3.Principal.Set
-    m(25431,25,794,3), // envoy.config.rbac.v3.RBAC
-    m(25597,39,797,2), // envoy.config.rbac.v3.RBAC.PoliciesEntry
-    m(25636,36,799,2), // envoy.config.rbac.v3.SourcedMetadata
-    m(25703,35,801,3), // envoy.config.route.v3.CookieMatcher
-    m(25762,31,804,2), // envoy.config.route.v3.Decorator
-    m(25811,42,806,3), // envoy.config.route.v3.DirectResponseAction
-    m(25874,34,809,3), // envoy.config.route.v3.FilterConfig
-    m(25919,35,812,11), // envoy.config.route.v3.HeaderMatcher
-    m(26072,43,823,3), // envoy.config.route.v3.QueryParameterMatcher
-    m(26115,36,826,10), // envoy.config.route.v3.RedirectAction
-    m(26282,27,836,19), // envoy.config.route.v3.Route
-    m(27013,53,855,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
-    m(27066,33,857,37), // envoy.config.route.v3.RouteAction
-    m(28374,44,894,6), // envoy.config.route.v3.RouteAction.HashPolicy
-    m(28523,65,900,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    m(28588,51,901,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
-    m(28747,60,905,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
-    m(28807,51,907,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    m(28869,59,909,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
-    m(28928,51,910,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    m(29028,53,913,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
-    m(29168,47,920,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
-    m(29311,40,923,19), // envoy.config.route.v3.RouteConfiguration
-    m(29714,66,942,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
-    m(29780,31,944,1), // envoy.config.route.v3.RouteList
-    m(29817,32,945,15), // envoy.config.route.v3.RouteMatch
-    m(30090,47,960,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
-    m(30137,54,960,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
-    m(30191,55,960,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    m(30264,29,962,6), // envoy.config.route.v3.Tracing
-    m(30368,36,968,2), // envoy.config.route.v3.VirtualCluster
-    m(30404,33,970,24), // envoy.config.route.v3.VirtualHost
-    m(30665,59,994,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
-    m(30724,37,996,5), // envoy.config.route.v3.WeightedCluster
-    m(30849,51,1001,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
-    m(30966,53,1011,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
-    m(31042,57,1016,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
-    m(31099,57,1017,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
-    m(31156,43,1018,8), // envoy.extensions.clusters.dns.v3.DnsCluster
-    m(31251,55,1026,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
-    m(31306,68,1028,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    m(31566,63,1034,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    m(31638,71,1036,1), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
-    m(31709,58,1037,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    m(31949,46,1042,10), // envoy.extensions.filters.http.router.v3.Router
-    m(32408,71,1052,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    m(32543,56,1054,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
-    m(32676,52,1056,3), // envoy.extensions.filters.http.set_metadata.v3.Config
-    m(32746,54,1059,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    m(32865,65,1063,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
-    m(32930,67,1063,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    m(33024,61,1066,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
-    m(33085,65,1066,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    m(33269,78,1072,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    m(33368,70,1075,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
-    m(33452,63,1077,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    m(33765,68,1082,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    m(33838,58,1086,1), // envoy.extensions.filters.network.direct_response.v3.Config
-    m(33904,45,1087,0), // envoy.extensions.filters.network.echo.v3.Echo
-    m(33949,81,1087,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    m(35523,105,1147,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
-    m(35628,101,1149,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    m(35773,103,1152,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    m(35899,109,1154,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    m(36030,95,1161,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    m(36186,70,1164,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
-    m(36256,76,1169,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    m(36339,63,1171,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    m(36432,78,1173,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
-    m(36510,74,1174,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
-    m(36629,66,1179,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    m(36704,45,1183,8), // envoy.extensions.filters.network.rbac.v3.RBAC
-    m(36825,59,1191,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
-    m(36946,58,1194,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
-    m(37004,54,1194,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    m(37693,74,1217,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    m(37792,70,1220,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
-    m(38048,70,1230,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
-    m(38118,84,1231,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
-    m(38202,47,1234,0), // envoy.extensions.formatter.metadata.v3.Metadata
-    m(38249,63,1234,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
-    m(38312,77,1234,1), // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
-    m(38389,79,1235,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    m(38527,60,1238,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    m(38604,66,1241,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    m(38675,76,1242,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
-    m(38751,67,1242,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
-    m(38818,92,1244,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
-    m(38910,85,1244,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
-    m(39094,70,1250,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
-    m(39214,57,1256,1), // envoy.extensions.load_balancing_policies.random.v3.Random
-    m(39271,66,1257,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
-    m(39337,70,1259,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
-    m(39407,75,1260,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
-    m(39482,69,1260,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
-    m(39551,71,1260,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
-    m(39622,70,1260,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
-    m(39692,67,1260,2), // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
-    m(39764,66,1262,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
-    m(39830,64,1262,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
-    m(39894,66,1262,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
-    m(39960,66,1262,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
-    m(40026,73,1262,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
-    m(40099,58,1262,0), // envoy.extensions.matching.common_inputs.ssl.v3.DnsSanInput
-    m(40157,59,1262,0), // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
-    m(40216,58,1262,0), // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
-    m(40274,49,1262,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    m(40407,69,1264,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
-    m(40780,81,1276,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    m(40912,73,1278,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
-    m(41276,66,1287,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    m(41355,70,1288,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    m(41446,61,1289,2), // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
-    m(41550,55,1291,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    m(41714,70,1293,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    m(41800,88,1294,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    m(41921,64,1295,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    m(42054,78,1297,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
-    m(42132,83,1298,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
-    m(42403,58,1302,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
-    m(42461,70,1302,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    m(43103,58,1318,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    m(43991,95,1333,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    m(44188,62,1337,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    m(44604,67,1348,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    m(44697,79,1350,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
-    m(44874,57,1353,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
-    m(44941,48,1355,5), // envoy.extensions.transport_sockets.tls.v3.Secret
-    m(45068,63,1360,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    m(45142,56,1363,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    m(45768,51,1372,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
-    m(45858,55,1375,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    m(46143,62,1381,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    m(46209,60,1382,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    m(46539,54,1389,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-    m(46760,69,1400,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
-    m(46862,73,1404,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
-    m(46935,78,1407,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
-    m(47013,48,1410,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
-    m(47226,77,1419,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
-    m(47303,49,1421,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    m(47452,43,1429,7), // envoy.service.discovery.v3.DiscoveryRequest
-    m(47526,44,1436,7), // envoy.service.discovery.v3.DiscoveryResponse
-    m(47576,54,1443,4), // envoy.service.discovery.v3.DynamicParameterConstraints
-    m(47684,69,1447,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    m(47764,71,1448,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
-    m(47841,78,1451,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
-    m(47919,35,1451,8), // envoy.service.discovery.v3.Resource
-    m(47995,48,1459,1), // envoy.service.discovery.v3.Resource.CacheControl
-    m(48055,40,1460,2), // envoy.service.discovery.v3.ResourceError
-    m(48095,42,1462,2), // envoy.service.discovery.v3.ResourceLocator
-    m(48137,65,1464,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
-    m(48202,39,1466,2), // envoy.service.discovery.v3.ResourceName
-    m(48270,36,1468,2), // envoy.type.matcher.v3.AddressMatcher
-    m(48312,35,1470,2), // envoy.type.matcher.v3.DoubleMatcher
-    m(48357,40,1472,3), // envoy.type.matcher.v3.FilterStateMatcher
-    m(48410,49,1475,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    m(48459,33,1476,1), // envoy.type.matcher.v3.ListMatcher
-    m(48498,39,1477,1), // envoy.type.matcher.v3.ListStringMatcher
-    m(48545,37,1478,4), // envoy.type.matcher.v3.MetadataMatcher
-    m(48588,49,1482,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
-    m(48637,31,1483,1), // envoy.type.matcher.v3.OrMatcher
-    m(48682,33,1484,1), // envoy.type.matcher.v3.PathMatcher
-    m(48715,45,1485,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    m(48779,34,1487,2), // envoy.type.matcher.v3.RegexMatcher
-    m(48887,44,1489,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(48947,35,1490,7), // envoy.type.matcher.v3.StringMatcher
-    m(49059,34,1497,7), // envoy.type.matcher.v3.ValueMatcher
-    m(49135,44,1504,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
-    m(49179,34,1504,2), // envoy.type.metadata.v3.MetadataKey
-    m(49213,46,1506,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
-    m(49264,35,1508,4), // envoy.type.metadata.v3.MetadataKind
-    m(49310,43,1512,0), // envoy.type.metadata.v3.MetadataKind.Cluster
-    m(49353,40,1512,0), // envoy.type.metadata.v3.MetadataKind.Host
-    m(49393,43,1512,0), // envoy.type.metadata.v3.MetadataKind.Request
-    m(49436,41,1512,0), // envoy.type.metadata.v3.MetadataKind.Route
-    m(49477,31,1512,6), // envoy.type.tracing.v3.CustomTag
-    m(49543,43,1518,2), // envoy.type.tracing.v3.CustomTag.Environment
-    m(49586,38,1520,2), // envoy.type.tracing.v3.CustomTag.Header
-    m(49624,39,1522,1), // envoy.type.tracing.v3.CustomTag.Literal
-    m(49663,40,1523,3), // envoy.type.tracing.v3.CustomTag.Metadata
-    m(49707,25,1526,2), // envoy.type.v3.DoubleRange
-    m(49740,31,1528,2), // envoy.type.v3.FractionalPercent
-    m(49791,24,1530,2), // envoy.type.v3.HashPolicy
-    m(49815,36,1532,1), // envoy.type.v3.HashPolicy.FilterState
-    m(49851,33,1533,0), // envoy.type.v3.HashPolicy.SourceIp
-    m(49884,24,1533,1), // envoy.type.v3.HttpStatus
-    m(49912,24,1534,2), // envoy.type.v3.Int32Range
-    m(49936,24,1536,2), // envoy.type.v3.Int64Range
-    m(49960,21,1538,1), // envoy.type.v3.Percent
-    m(49981,29,1539,3), // envoy.type.v3.SemanticVersion
-    m(50039,25,1542,3), // envoy.type.v3.TokenBucket
-    m(50092,19,1545,2), // google.protobuf.Any
-    m(50111,25,1547,1), // google.protobuf.BoolValue
-    m(50136,26,1548,1), // google.protobuf.BytesValue
-    m(50162,27,1549,1), // google.protobuf.DoubleValue
-    m(50189,24,1550,2), // google.protobuf.Duration
-    m(50225,21,1552,0), // google.protobuf.Empty
-    m(50246,26,1552,1), // google.protobuf.FloatValue
-    m(50272,26,1553,1), // google.protobuf.Int32Value
-    m(50298,26,1554,1), // google.protobuf.Int64Value
-    m(50324,25,1555,1), // google.protobuf.ListValue
-    m(50355,27,1556,1), // google.protobuf.StringValue
-    m(50382,22,1557,1), // google.protobuf.Struct
-    m(50410,34,1558,2), // google.protobuf.Struct.FieldsEntry
-    m(50444,25,1560,2), // google.protobuf.Timestamp
-    m(50469,27,1562,1), // google.protobuf.UInt32Value
-    m(50496,27,1563,1), // google.protobuf.UInt64Value
-    m(50523,21,1564,6), // google.protobuf.Value
-    m(50610,17,1570,3), // google.rpc.Status
-    m(50634,21,1573,2), // xds.core.v3.CidrRange
-    m(50655,25,1575,1), // xds.core.v3.ContextParams
-    m(50686,37,1576,2), // xds.core.v3.ContextParams.ParamsEntry
-    m(50723,32,1578,2), // xds.core.v3.TypedExtensionConfig
-    m(50755,27,1580,3), // xds.type.matcher.v3.Matcher
-    m(50817,39,1583,1), // xds.type.matcher.v3.Matcher.MatcherList
-    m(50864,52,1584,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    m(50933,49,1586,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    m(51030,63,1590,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    m(51093,65,1591,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    m(51186,39,1594,4), // xds.type.matcher.v3.Matcher.MatcherTree
-    m(51311,48,1598,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    m(51362,57,1599,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
-    m(51419,35,1601,3), // xds.type.matcher.v3.Matcher.OnMatch
-    m(51505,32,1604,2), // xds.type.matcher.v3.RegexMatcher
-    m(51537,42,1606,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
-    m(51579,33,1606,7), // xds.type.matcher.v3.StringMatcher
+    m(16104,57,485,2), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
+    m(16241,73,487,0), // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
+    m(16314,41,487,22), // envoy.config.core.v3.Http2ProtocolOptions
+    m(17472,40,509,8), // envoy.config.core.v3.HttpProtocolOptions
+    m(17685,38,517,1), // envoy.config.core.v3.JsonFormatOptions
+    m(17738,38,518,4), // envoy.config.core.v3.KeepaliveSettings
+    m(17883,29,522,3), // envoy.config.core.v3.Locality
+    m(17930,29,525,2), // envoy.config.core.v3.Metadata
+    m(18029,49,527,2), // envoy.config.core.v3.Metadata.FilterMetadataEntry
+    m(18078,54,529,2), // envoy.config.core.v3.Metadata.TypedFilterMetadataEntry
+    m(18132,25,531,11), // envoy.config.core.v3.Node
+    m(18278,48,542,2), // envoy.config.core.v3.Node.DynamicParametersEntry
+    m(18326,37,544,3), // envoy.config.core.v3.PathConfigSource
+    m(18376,25,547,2), // envoy.config.core.v3.Pipe
+    m(18401,40,549,3), // envoy.config.core.v3.ProxyProtocolConfig
+    m(18550,49,552,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
+    m(18617,38,554,2), // envoy.config.core.v3.RateLimitSettings
+    m(18674,32,556,6), // envoy.config.core.v3.RetryPolicy
+    m(18806,51,562,2), // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
+    m(18857,46,564,2), // envoy.config.core.v3.RetryPolicy.RetryPriority
+    m(18903,34,566,2), // envoy.config.core.v3.RuntimeDouble
+    m(18950,39,568,2), // envoy.config.core.v3.RuntimeFeatureFlag
+    m(18989,45,570,2), // envoy.config.core.v3.RuntimeFractionalPercent
+    m(19034,34,572,2), // envoy.config.core.v3.RuntimeUInt32
+    m(19068,47,574,2), // envoy.config.core.v3.SchemeHeaderTransformation
+    m(19148,37,576,1), // envoy.config.core.v3.SelfConfigSource
+    m(19185,34,577,7), // envoy.config.core.v3.SocketAddress
+    m(19363,33,584,8), // envoy.config.core.v3.SocketOption
+    m(19440,44,592,2), // envoy.config.core.v3.SocketOption.SocketType
+    m(19498,53,594,0), // envoy.config.core.v3.SocketOption.SocketType.Datagram
+    m(19551,51,594,0), // envoy.config.core.v3.SocketOption.SocketType.Stream
+    m(19602,42,594,1), // envoy.config.core.v3.SocketOptionsOverride
+    m(19644,45,595,7), // envoy.config.core.v3.SubstitutionFormatString
+    m(19801,33,602,3), // envoy.config.core.v3.TcpKeepalive
+    m(19882,29,605,3), // envoy.config.core.v3.TlvEntry
+    m(19976,36,608,2), // envoy.config.core.v3.TransportSocket
+    m(20012,41,610,2), // envoy.config.core.v3.TypedExtensionConfig
+    m(20053,48,612,3), // envoy.config.core.v3.UpstreamHttpProtocolOptions
+    m(20210,37,615,2), // envoy.config.core.v3.WatchedDirectory
+    m(20259,46,617,4), // envoy.config.endpoint.v3.ClusterLoadAssignment
+    m(20335,66,621,2), // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
+    m(20401,53,623,4), // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
+    m(20691,33,627,5), // envoy.config.endpoint.v3.Endpoint
+    m(20798,51,632,1), // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
+    m(20849,51,633,4), // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
+    m(20927,35,637,5), // envoy.config.endpoint.v3.LbEndpoint
+    m(21004,44,642,8), // envoy.config.endpoint.v3.LocalityLbEndpoints
+    m(21256,42,650,3), // envoy.config.listener.v3.AdditionalAddress
+    m(21298,31,653,3), // envoy.config.listener.v3.Filter
+    m(21388,36,656,7), // envoy.config.listener.v3.FilterChain
+    m(21566,41,663,11), // envoy.config.listener.v3.FilterChainMatch
+    m(21781,33,674,37), // envoy.config.listener.v3.Listener
+    m(22912,57,711,3), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
+    m(23113,70,714,0), // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
+    m(23183,46,714,1), // envoy.config.listener.v3.Listener.DeprecatedV1
+    m(23229,39,715,4), // envoy.config.listener.v3.ListenerFilter
+    m(23283,58,719,5), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
+    m(23398,67,724,1), // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
+    m(23470,47,725,3), // envoy.config.metrics.v3.HistogramBucketSettings
+    m(23528,35,728,5), // envoy.config.metrics.v3.StatsConfig
+    m(23891,36,733,3), // envoy.config.metrics.v3.StatsMatcher
+    m(23965,36,736,3), // envoy.config.metrics.v3.TagSpecifier
+    m(24025,44,739,1), // envoy.config.overload.v3.BufferFactoryConfig
+    m(24106,39,740,3), // envoy.config.overload.v3.OverloadAction
+    m(24302,40,743,5), // envoy.config.overload.v3.OverloadManager
+    m(24544,40,748,2), // envoy.config.overload.v3.ResourceMonitor
+    m(24584,38,750,2), // envoy.config.overload.v3.ScaledTrigger
+    m(24659,41,752,1), // envoy.config.overload.v3.ThresholdTrigger
+    m(24700,32,753,3), // envoy.config.overload.v3.Trigger
+    m(24747,27,756,2), // envoy.config.rbac.v3.Action
+    m(24780,31,758,14), // envoy.config.rbac.v3.Permission
+    m(25027,35,772,1), // envoy.config.rbac.v3.Permission.Set
+    m(25062,27,773,5), // envoy.config.rbac.v3.Policy
+    m(25146,30,778,14), // envoy.config.rbac.v3.Principal
+    m(25260,44,792,1), // envoy.config.rbac.v3.Principal.Authenticated
+    m(25318,34,793,1), // envoy.config.rbac.v3.Principal.Set
+    m(25355,25,794,3), // envoy.config.rbac.v3.RBAC
+    m(25521,39,797,2), // envoy.config.rbac.v3.RBAC.PoliciesEntry
+    m(25560,36,799,2), // envoy.config.rbac.v3.SourcedMetadata
+    m(25627,35,801,3), // envoy.config.route.v3.CookieMatcher
+    m(25686,31,804,2), // envoy.config.route.v3.Decorator
+    m(25735,42,806,3), // envoy.config.route.v3.DirectResponseAction
+    m(25798,34,809,3), // envoy.config.route.v3.FilterConfig
+    m(25843,35,812,11), // envoy.config.route.v3.HeaderMatcher
+    m(25996,43,823,3), // envoy.config.route.v3.QueryParameterMatcher
+    m(26039,36,826,10), // envoy.config.route.v3.RedirectAction
+    m(26206,27,836,19), // envoy.config.route.v3.Route
+    m(26937,53,855,2), // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
+    m(26990,33,857,37), // envoy.config.route.v3.RouteAction
+    m(28298,44,894,6), // envoy.config.route.v3.RouteAction.HashPolicy
+    m(28447,65,900,1), // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
+    m(28512,51,901,4), // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
+    m(28671,60,905,2), // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
+    m(28731,51,907,2), // envoy.config.route.v3.RouteAction.HashPolicy.Header
+    m(28793,59,909,1), // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
+    m(28852,51,910,3), // envoy.config.route.v3.RouteAction.MaxStreamDuration
+    m(28952,53,913,7), // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
+    m(29092,47,920,3), // envoy.config.route.v3.RouteAction.UpgradeConfig
+    m(29235,40,923,19), // envoy.config.route.v3.RouteConfiguration
+    m(29638,66,942,2), // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
+    m(29704,31,944,1), // envoy.config.route.v3.RouteList
+    m(29741,32,945,15), // envoy.config.route.v3.RouteMatch
+    m(30014,47,960,0), // envoy.config.route.v3.RouteMatch.ConnectMatcher
+    m(30061,54,960,0), // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
+    m(30115,55,960,2), // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
+    m(30188,29,962,6), // envoy.config.route.v3.Tracing
+    m(30292,36,968,2), // envoy.config.route.v3.VirtualCluster
+    m(30328,33,970,24), // envoy.config.route.v3.VirtualHost
+    m(30589,59,994,2), // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
+    m(30648,37,996,5), // envoy.config.route.v3.WeightedCluster
+    m(30773,51,1001,10), // envoy.config.route.v3.WeightedCluster.ClusterWeight
+    m(30890,53,1011,5), // envoy.extensions.access_loggers.file.v3.FileAccessLog
+    m(30966,57,1016,1), // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
+    m(31023,57,1017,1), // envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    m(31080,43,1018,8), // envoy.extensions.clusters.dns.v3.DnsCluster
+    m(31175,55,1026,2), // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
+    m(31230,68,1028,6), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
+    m(31490,63,1034,2), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
+    m(31562,71,1036,1), // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
+    m(31633,58,1037,5), // envoy.extensions.filters.http.header_mutation.v3.Mutations
+    m(31873,46,1042,10), // envoy.extensions.filters.http.router.v3.Router
+    m(32332,71,1052,2), // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
+    m(32467,56,1054,2), // envoy.extensions.filters.http.set_filter_state.v3.Config
+    m(32600,52,1056,3), // envoy.extensions.filters.http.set_metadata.v3.Config
+    m(32670,54,1059,4), // envoy.extensions.filters.http.set_metadata.v3.Metadata
+    m(32789,65,1063,0), // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
+    m(32854,67,1063,3), // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
+    m(32948,61,1066,0), // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
+    m(33009,65,1066,6), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
+    m(33193,78,1072,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
+    m(33292,70,1075,2), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
+    m(33376,63,1077,5), // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
+    m(33689,68,1082,4), // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
+    m(33762,58,1086,1), // envoy.extensions.filters.network.direct_response.v3.Config
+    m(33828,45,1087,0), // envoy.extensions.filters.network.echo.v3.Echo
+    m(33873,81,1087,60), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+    m(35367,105,1147,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
+    m(35472,101,1149,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
+    m(35617,103,1152,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
+    m(35743,109,1154,7), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
+    m(35874,95,1161,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
+    m(36030,70,1164,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
+    m(36100,76,1169,2), // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
+    m(36183,63,1171,2), // envoy.extensions.filters.network.http_connection_manager.v3.Rds
+    m(36276,78,1173,1), // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
+    m(36354,74,1174,5), // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
+    m(36473,66,1179,4), // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
+    m(36548,45,1183,8), // envoy.extensions.filters.network.rbac.v3.RBAC
+    m(36669,59,1191,3), // envoy.extensions.filters.network.set_filter_state.v3.Config
+    m(36790,58,1194,0), // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
+    m(36848,54,1194,23), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+    m(37537,74,1217,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
+    m(37636,70,1220,10), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
+    m(37892,70,1230,1), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
+    m(37962,84,1231,3), // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
+    m(38046,47,1234,0), // envoy.extensions.formatter.metadata.v3.Metadata
+    m(38093,63,1234,0), // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
+    m(38156,77,1234,1), // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
+    m(38233,79,1235,3), // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
+    m(38371,60,1238,3), // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
+    m(38448,66,1241,1), // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
+    m(38519,76,1242,0), // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
+    m(38595,67,1242,2), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
+    m(38662,92,1244,0), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig
+    m(38754,85,1244,6), // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig
+    m(38938,70,1250,6), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
+    m(39058,57,1256,1), // envoy.extensions.load_balancing_policies.random.v3.Random
+    m(39115,66,1257,2), // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
+    m(39181,70,1259,1), // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
+    m(39251,75,1260,0), // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
+    m(39326,69,1260,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput
+    m(39395,71,1260,0), // envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput
+    m(39466,70,1260,0), // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
+    m(39536,67,1260,2), // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
+    m(39608,66,1262,0), // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
+    m(39674,64,1262,0), // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
+    m(39738,66,1262,0), // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
+    m(39804,66,1262,0), // envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput
+    m(39870,73,1262,0), // envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput
+    m(39943,58,1262,0), // envoy.extensions.matching.common_inputs.ssl.v3.DnsSanInput
+    m(40001,59,1262,0), // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
+    m(40060,58,1262,0), // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
+    m(40118,49,1262,2), // envoy.extensions.matching.input_matchers.ip.v3.Ip
+    m(40251,69,1264,12), // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
+    m(40624,81,1276,2), // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
+    m(40756,73,1278,9), // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
+    m(41120,66,1287,1), // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
+    m(41199,70,1288,1), // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
+    m(41290,61,1289,2), // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
+    m(41394,55,1291,2), // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
+    m(41558,70,1293,1), // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
+    m(41644,88,1294,1), // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
+    m(41765,64,1295,2), // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
+    m(41898,78,1297,1), // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
+    m(41976,83,1298,4), // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
+    m(42247,58,1302,0), // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
+    m(42305,70,1302,16), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
+    m(42947,58,1318,15), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
+    m(43835,95,1333,4), // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
+    m(44032,62,1337,11), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+    m(44448,67,1348,2), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
+    m(44541,79,1350,3), // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
+    m(44718,57,1353,2), // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
+    m(44785,48,1355,5), // envoy.extensions.transport_sockets.tls.v3.Secret
+    m(44912,63,1360,3), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
+    m(44986,56,1363,9), // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
+    m(45612,51,1372,3), // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
+    m(45702,55,1375,6), // envoy.extensions.transport_sockets.tls.v3.TlsParameters
+    m(45987,62,1381,1), // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
+    m(46053,60,1382,7), // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+    m(46383,54,1389,11), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+    m(46604,69,1400,4), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
+    m(46706,73,1404,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
+    m(46779,78,1407,3), // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
+    m(46857,48,1410,9), // envoy.service.discovery.v3.DeltaDiscoveryRequest
+    m(47070,77,1419,2), // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
+    m(47147,49,1421,8), // envoy.service.discovery.v3.DeltaDiscoveryResponse
+    m(47296,43,1429,7), // envoy.service.discovery.v3.DiscoveryRequest
+    m(47370,44,1436,7), // envoy.service.discovery.v3.DiscoveryResponse
+    m(47420,54,1443,4), // envoy.service.discovery.v3.DynamicParameterConstraints
+    m(47528,69,1447,1), // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
+    m(47608,71,1448,3), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
+    m(47685,78,1451,0), // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
+    m(47763,35,1451,8), // envoy.service.discovery.v3.Resource
+    m(47839,48,1459,1), // envoy.service.discovery.v3.Resource.CacheControl
+    m(47899,40,1460,2), // envoy.service.discovery.v3.ResourceError
+    m(47939,42,1462,2), // envoy.service.discovery.v3.ResourceLocator
+    m(47981,65,1464,2), // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
+    m(48046,39,1466,2), // envoy.service.discovery.v3.ResourceName
+    m(48114,36,1468,2), // envoy.type.matcher.v3.AddressMatcher
+    m(48156,35,1470,2), // envoy.type.matcher.v3.DoubleMatcher
+    m(48201,40,1472,3), // envoy.type.matcher.v3.FilterStateMatcher
+    m(48254,49,1475,1), // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
+    m(48303,33,1476,1), // envoy.type.matcher.v3.ListMatcher
+    m(48342,39,1477,1), // envoy.type.matcher.v3.ListStringMatcher
+    m(48389,37,1478,4), // envoy.type.matcher.v3.MetadataMatcher
+    m(48432,49,1482,1), // envoy.type.matcher.v3.MetadataMatcher.PathSegment
+    m(48481,31,1483,1), // envoy.type.matcher.v3.OrMatcher
+    m(48526,33,1484,1), // envoy.type.matcher.v3.PathMatcher
+    m(48559,45,1485,2), // envoy.type.matcher.v3.RegexMatchAndSubstitute
+    m(48623,34,1487,2), // envoy.type.matcher.v3.RegexMatcher
+    m(48731,44,1489,1), // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(48791,35,1490,7), // envoy.type.matcher.v3.StringMatcher
+    m(48903,34,1497,7), // envoy.type.matcher.v3.ValueMatcher
+    m(48979,44,1504,0), // envoy.type.matcher.v3.ValueMatcher.NullMatch
+    m(49023,34,1504,2), // envoy.type.metadata.v3.MetadataKey
+    m(49057,46,1506,2), // envoy.type.metadata.v3.MetadataKey.PathSegment
+    m(49108,35,1508,4), // envoy.type.metadata.v3.MetadataKind
+    m(49154,43,1512,0), // envoy.type.metadata.v3.MetadataKind.Cluster
+    m(49197,40,1512,0), // envoy.type.metadata.v3.MetadataKind.Host
+    m(49237,43,1512,0), // envoy.type.metadata.v3.MetadataKind.Request
+    m(49280,41,1512,0), // envoy.type.metadata.v3.MetadataKind.Route
+    m(49321,31,1512,6), // envoy.type.tracing.v3.CustomTag
+    m(49387,43,1518,2), // envoy.type.tracing.v3.CustomTag.Environment
+    m(49430,38,1520,2), // envoy.type.tracing.v3.CustomTag.Header
+    m(49468,39,1522,1), // envoy.type.tracing.v3.CustomTag.Literal
+    m(49507,40,1523,3), // envoy.type.tracing.v3.CustomTag.Metadata
+    m(49551,25,1526,2), // envoy.type.v3.DoubleRange
+    m(49584,31,1528,2), // envoy.type.v3.FractionalPercent
+    m(49635,24,1530,2), // envoy.type.v3.HashPolicy
+    m(49659,36,1532,1), // envoy.type.v3.HashPolicy.FilterState
+    m(49695,33,1533,0), // envoy.type.v3.HashPolicy.SourceIp
+    m(49728,24,1533,1), // envoy.type.v3.HttpStatus
+    m(49756,24,1534,2), // envoy.type.v3.Int32Range
+    m(49780,24,1536,2), // envoy.type.v3.Int64Range
+    m(49804,21,1538,1), // envoy.type.v3.Percent
+    m(49825,29,1539,3), // envoy.type.v3.SemanticVersion
+    m(49883,25,1542,3), // envoy.type.v3.TokenBucket
+    m(49936,19,1545,2), // google.protobuf.Any
+    m(49955,25,1547,1), // google.protobuf.BoolValue
+    m(49980,26,1548,1), // google.protobuf.BytesValue
+    m(50006,27,1549,1), // google.protobuf.DoubleValue
+    m(50033,24,1550,2), // google.protobuf.Duration
+    m(50069,21,1552,0), // google.protobuf.Empty
+    m(50090,26,1552,1), // google.protobuf.FloatValue
+    m(50116,26,1553,1), // google.protobuf.Int32Value
+    m(50142,26,1554,1), // google.protobuf.Int64Value
+    m(50168,25,1555,1), // google.protobuf.ListValue
+    m(50199,27,1556,1), // google.protobuf.StringValue
+    m(50226,22,1557,1), // google.protobuf.Struct
+    m(50254,34,1558,2), // google.protobuf.Struct.FieldsEntry
+    m(50288,25,1560,2), // google.protobuf.Timestamp
+    m(50313,27,1562,1), // google.protobuf.UInt32Value
+    m(50340,27,1563,1), // google.protobuf.UInt64Value
+    m(50367,21,1564,6), // google.protobuf.Value
+    m(50454,17,1570,3), // google.rpc.Status
+    m(50478,21,1573,2), // xds.core.v3.CidrRange
+    m(50499,25,1575,1), // xds.core.v3.ContextParams
+    m(50530,37,1576,2), // xds.core.v3.ContextParams.ParamsEntry
+    m(50567,32,1578,2), // xds.core.v3.TypedExtensionConfig
+    m(50599,27,1580,3), // xds.type.matcher.v3.Matcher
+    m(50661,39,1583,1), // xds.type.matcher.v3.Matcher.MatcherList
+    m(50708,52,1584,2), // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
+    m(50777,49,1586,4), // xds.type.matcher.v3.Matcher.MatcherList.Predicate
+    m(50874,63,1590,1), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
+    m(50937,65,1591,3), // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
+    m(51030,39,1594,4), // xds.type.matcher.v3.Matcher.MatcherTree
+    m(51155,48,1598,1), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
+    m(51206,57,1599,2), // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
+    m(51263,35,1601,3), // xds.type.matcher.v3.Matcher.OnMatch
+    m(51349,32,1604,2), // xds.type.matcher.v3.RegexMatcher
+    m(51381,42,1606,0), // xds.type.matcher.v3.RegexMatcher.GoogleRE2
+    m(51423,33,1606,7), // xds.type.matcher.v3.StringMatcher
 ];
 
 pub(crate) static FIELDS: [FieldRow; 1613] = [
@@ -3042,61 +3039,61 @@ pub(crate) static FIELDS: [FieldRow; 1613] = [
     f(15789,17,4,b'm',112,4,255,b'S',0,0), // header_key_format
     f(15806,15,5,b'b',65535,0,255,b'S',0,0), // enable_trailers
     f(15879,20,6,b'b',65535,0,255,b'R',15821,58), // allow_chunked_length
-    f(15936,45,7,b'm',381,4,255,b'I',15899,37), // override_stream_error_on_invalid_http_message
-    f(15981,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
-    f(16044,16,9,b'm',381,4,255,b'I',16005,39), // use_balsa_parser
-    f(16099,20,10,b'b',65535,0,255,b'I',16060,39), // allow_custom_methods
-    f(16158,22,11,b'm',354,2,255,b'R',16119,39), // ignore_http_11_upgrade
+    f(15899,45,7,b'm',381,4,255,b'S',0,0), // override_stream_error_on_invalid_http_message
+    f(15944,24,8,b'b',65535,0,255,b'R',0,0), // send_fully_qualified_url
+    f(16007,16,9,b'm',381,4,255,b'I',15968,39), // use_balsa_parser
+    f(16023,20,10,b'b',65535,0,255,b'S',0,0), // allow_custom_methods
+    f(16082,22,11,b'm',354,2,255,b'R',16043,39), // ignore_http_11_upgrade
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat
-    f(16237,17,1,b'm',113,4,0,b'S',0,0), // proper_case_words
-    f(16299,18,8,b'm',148,4,0,b'I',16254,45), // stateful_formatter
+    f(16161,17,1,b'm',113,4,0,b'S',0,0), // proper_case_words
+    f(16223,18,8,b'm',148,4,0,b'I',16178,45), // stateful_formatter
     // envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
     // envoy.config.core.v3.Http2ProtocolOptions
-    f(16431,16,1,b'm',394,4,255,b'S',0,0), // hpack_table_size
-    f(16447,22,2,b'm',394,4,255,b'S',0,0), // max_concurrent_streams
-    f(16469,26,3,b'm',394,4,255,b'S',0,0), // initial_stream_window_size
-    f(16495,30,4,b'm',394,4,255,b'S',0,0), // initial_connection_window_size
-    f(16525,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
-    f(16593,14,6,b'b',65535,0,255,b'R',16538,55), // allow_metadata
-    f(16641,19,7,b'm',394,4,255,b'I',16607,34), // max_outbound_frames
-    f(16705,27,8,b'm',394,4,255,b'I',16660,45), // max_outbound_control_frames
-    f(16773,49,9,b'm',394,4,255,b'I',16732,41), // max_consecutive_inbound_frames_with_empty_payload
-    f(16868,38,10,b'm',394,4,255,b'I',16822,46), // max_inbound_priority_frames_per_stream
-    f(16975,52,11,b'm',394,4,255,b'I',16906,69), // max_inbound_window_update_frames_per_data_frame_sent
-    f(17067,38,12,b'b',65535,0,255,b'I',17027,40), // stream_error_on_invalid_http_messaging
-    f(17152,26,13,b'm',65535,2,255,b'R',17105,47), // custom_settings_parameters
-    f(15936,45,14,b'm',381,4,255,b'I',17027,40), // override_stream_error_on_invalid_http_message
-    f(17178,20,15,b'm',117,4,255,b'S',0,0), // connection_keepalive
-    f(17236,17,16,b'm',381,4,255,b'I',17198,38), // use_oghttp2_codec
-    f(17314,17,17,b'm',395,4,255,b'I',17253,61), // max_metadata_size
-    f(17368,23,18,b'm',381,4,255,b'I',17331,37), // enable_huffman_encoding
-    f(17391,24,19,b'm',394,4,255,b'R',0,0), // max_header_field_size_kb
-    f(17454,17,20,b'm',381,4,255,b'I',17415,39), // disallow_obs_text
-    f(17513,18,21,b'm',395,4,255,b'I',17471,42), // stream_reset_burst
-    f(17531,17,22,b'm',395,4,255,b'I',17471,42), // stream_reset_rate
+    f(16355,16,1,b'm',394,4,255,b'S',0,0), // hpack_table_size
+    f(16371,22,2,b'm',394,4,255,b'S',0,0), // max_concurrent_streams
+    f(16393,26,3,b'm',394,4,255,b'S',0,0), // initial_stream_window_size
+    f(16419,30,4,b'm',394,4,255,b'S',0,0), // initial_connection_window_size
+    f(16449,13,5,b'b',65535,0,255,b'S',0,0), // allow_connect
+    f(16517,14,6,b'b',65535,0,255,b'R',16462,55), // allow_metadata
+    f(16565,19,7,b'm',394,4,255,b'I',16531,34), // max_outbound_frames
+    f(16629,27,8,b'm',394,4,255,b'I',16584,45), // max_outbound_control_frames
+    f(16697,49,9,b'm',394,4,255,b'I',16656,41), // max_consecutive_inbound_frames_with_empty_payload
+    f(16792,38,10,b'm',394,4,255,b'I',16746,46), // max_inbound_priority_frames_per_stream
+    f(16899,52,11,b'm',394,4,255,b'I',16830,69), // max_inbound_window_update_frames_per_data_frame_sent
+    f(16991,38,12,b'b',65535,0,255,b'I',16951,40), // stream_error_on_invalid_http_messaging
+    f(17076,26,13,b'm',65535,2,255,b'R',17029,47), // custom_settings_parameters
+    f(15899,45,14,b'm',381,4,255,b'I',16951,40), // override_stream_error_on_invalid_http_message
+    f(17102,20,15,b'm',117,4,255,b'S',0,0), // connection_keepalive
+    f(17160,17,16,b'm',381,4,255,b'I',17122,38), // use_oghttp2_codec
+    f(17238,17,17,b'm',395,4,255,b'I',17177,61), // max_metadata_size
+    f(17292,23,18,b'm',381,4,255,b'I',17255,37), // enable_huffman_encoding
+    f(17315,24,19,b'm',394,4,255,b'R',0,0), // max_header_field_size_kb
+    f(17378,17,20,b'm',381,4,255,b'I',17339,39), // disallow_obs_text
+    f(17437,18,21,b'm',395,4,255,b'I',17395,42), // stream_reset_burst
+    f(17455,17,22,b'm',395,4,255,b'I',17395,42), // stream_reset_rate
     // envoy.config.core.v3.HttpProtocolOptions
-    f(17588,12,1,b'm',384,4,255,b'S',0,0), // idle_timeout
-    f(17600,17,2,b'm',394,4,255,b'S',0,0), // max_headers_count
-    f(17617,23,3,b'm',384,4,255,b'S',0,0), // max_connection_duration
-    f(17640,19,4,b'm',384,4,255,b'S',0,0), // max_stream_duration
-    f(17659,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
+    f(17512,12,1,b'm',384,4,255,b'S',0,0), // idle_timeout
+    f(17524,17,2,b'm',394,4,255,b'S',0,0), // max_headers_count
+    f(17541,23,3,b'm',384,4,255,b'S',0,0), // max_connection_duration
+    f(17564,19,4,b'm',384,4,255,b'S',0,0), // max_stream_duration
+    f(17583,31,5,b'e',19,0,255,b'S',0,0), // headers_with_underscores_action
     f(9335,27,6,b'm',394,4,255,b'S',0,0), // max_requests_per_connection
-    f(17708,23,7,b'm',394,4,255,b'R',17690,18), // max_response_headers_kb
-    f(17731,30,8,b'm',377,4,255,b'S',0,0), // max_connection_duration_jitter
+    f(17632,23,7,b'm',394,4,255,b'R',17614,18), // max_response_headers_kb
+    f(17655,30,8,b'm',377,4,255,b'S',0,0), // max_connection_duration_jitter
     // envoy.config.core.v3.JsonFormatOptions
-    f(17799,15,1,b'b',65535,0,255,b'I',6831,36), // sort_properties
+    f(17723,15,1,b'b',65535,0,255,b'I',6831,36), // sort_properties
     // envoy.config.core.v3.KeepaliveSettings
-    f(17852,8,1,b'm',384,4,255,b'S',0,0), // interval
+    f(17776,8,1,b'm',384,4,255,b'S',0,0), // interval
     f(15305,7,2,b'm',384,4,255,b'S',0,0), // timeout
-    f(17860,15,3,b'm',377,4,255,b'S',0,0), // interval_jitter
-    f(17935,24,4,b'm',384,4,255,b'R',17875,60), // connection_idle_interval
+    f(17784,15,3,b'm',377,4,255,b'S',0,0), // interval_jitter
+    f(17859,24,4,b'm',384,4,255,b'R',17799,60), // connection_idle_interval
     // envoy.config.core.v3.Locality
-    f(17988,6,1,b's',65535,0,255,b'S',0,0), // region
-    f(17994,4,2,b's',65535,0,255,b'S',0,0), // zone
-    f(17998,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
+    f(17912,6,1,b's',65535,0,255,b'S',0,0), // region
+    f(17918,4,2,b's',65535,0,255,b'S',0,0), // zone
+    f(17922,8,3,b's',65535,0,255,b'S',0,0), // sub_zone
     // envoy.config.core.v3.Metadata
-    f(18035,15,1,b'm',120,1,255,b'S',0,0), // filter_metadata
-    f(18084,21,2,b'm',121,1,255,b'I',18050,34), // typed_filter_metadata
+    f(17959,15,1,b'm',120,1,255,b'S',0,0), // filter_metadata
+    f(18008,21,2,b'm',121,1,255,b'I',17974,34), // typed_filter_metadata
     // envoy.config.core.v3.Metadata.FilterMetadataEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',391,4,255,b'S',0,0), // value
@@ -3104,44 +3101,44 @@ pub(crate) static FIELDS: [FieldRow; 1613] = [
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',380,4,255,b'S',0,0), // value
     // envoy.config.core.v3.Node
-    f(18233,2,1,b's',65535,0,255,b'S',0,0), // id
+    f(18157,2,1,b's',65535,0,255,b'S',0,0), // id
     f(694,7,2,b's',65535,0,255,b'S',0,0), // cluster
     f(9747,8,3,b'm',391,4,255,b'S',0,0), // metadata
     f(2044,8,4,b'm',118,4,255,b'S',0,0), // locality
-    f(18235,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
-    f(18250,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
-    f(18268,24,8,b'm',96,4,0,b'S',0,0), // user_agent_build_version
-    f(18292,10,9,b'm',104,2,255,b'S',0,0), // extensions
-    f(18302,15,10,b's',65535,2,255,b'S',0,0), // client_features
-    f(18317,19,11,b'm',91,2,255,b'S',0,0), // listening_addresses
-    f(18336,18,12,b'm',123,1,255,b'S',0,0), // dynamic_parameters
+    f(18159,15,6,b's',65535,0,255,b'S',0,0), // user_agent_name
+    f(18174,18,7,b's',65535,4,0,b'S',0,0), // user_agent_version
+    f(18192,24,8,b'm',96,4,0,b'S',0,0), // user_agent_build_version
+    f(18216,10,9,b'm',104,2,255,b'S',0,0), // extensions
+    f(18226,15,10,b's',65535,2,255,b'S',0,0), // client_features
+    f(18241,19,11,b'm',91,2,255,b'S',0,0), // listening_addresses
+    f(18260,18,12,b'm',123,1,255,b'S',0,0), // dynamic_parameters
     // envoy.config.core.v3.Node.DynamicParametersEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',399,4,255,b'S',0,0), // value
     // envoy.config.core.v3.PathConfigSource
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(14880,17,2,b'm',150,4,255,b'S',0,0), // watched_directory
-    f(18439,13,3,b'm',384,4,255,b'R',0,0), // poll_interval
+    f(18363,13,3,b'm',384,4,255,b'R',0,0), // poll_interval
     // envoy.config.core.v3.Pipe
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
     f(1048,4,2,b'u',65535,0,255,b'S',0,0), // mode
     // envoy.config.core.v3.ProxyProtocolConfig
     f(2825,7,1,b'e',20,0,255,b'S',0,0), // version
-    f(18599,17,2,b'm',127,4,255,b'R',18517,82), // pass_through_tlvs
-    f(18616,10,3,b'm',146,2,255,b'S',0,0), // added_tlvs
+    f(18523,17,2,b'm',127,4,255,b'R',18441,82), // pass_through_tlvs
+    f(18540,10,3,b'm',146,2,255,b'S',0,0), // added_tlvs
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs
-    f(18675,10,1,b'e',21,0,255,b'S',0,0), // match_type
-    f(18685,8,2,b'u',65535,2,255,b'S',0,0), // tlv_type
+    f(18599,10,1,b'e',21,0,255,b'S',0,0), // match_type
+    f(18609,8,2,b'u',65535,2,255,b'S',0,0), // tlv_type
     // envoy.config.core.v3.RateLimitSettings
-    f(18731,10,1,b'm',394,4,255,b'I',6831,36), // max_tokens
-    f(18741,9,2,b'm',383,4,255,b'I',6831,36), // fill_rate
+    f(18655,10,1,b'm',394,4,255,b'I',6831,36), // max_tokens
+    f(18665,9,2,b'm',383,4,255,b'I',6831,36), // fill_rate
     // envoy.config.core.v3.RetryPolicy
-    f(18782,14,1,b'm',94,4,255,b'I',6831,36), // retry_back_off
-    f(18796,11,2,b'm',394,4,255,b'I',6831,36), // num_retries
-    f(18807,8,3,b's',65535,0,255,b'I',6831,36), // retry_on
-    f(18815,14,4,b'm',131,4,255,b'I',6831,36), // retry_priority
-    f(18829,20,5,b'm',130,2,255,b'I',6831,36), // retry_host_predicate
-    f(18849,33,6,b'l',65535,0,255,b'I',6831,36), // host_selection_retry_max_attempts
+    f(18706,14,1,b'm',94,4,255,b'I',6831,36), // retry_back_off
+    f(18720,11,2,b'm',394,4,255,b'I',6831,36), // num_retries
+    f(18731,8,3,b's',65535,0,255,b'I',6831,36), // retry_on
+    f(18739,14,4,b'm',131,4,255,b'I',6831,36), // retry_priority
+    f(18753,20,5,b'm',130,2,255,b'I',6831,36), // retry_host_predicate
+    f(18773,33,6,b'l',65535,0,255,b'I',6831,36), // host_selection_retry_max_attempts
     // envoy.config.core.v3.RetryPolicy.RetryHostPredicate
     f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
     f(3148,12,2,b'm',380,4,0,b'I',6831,36), // typed_config
@@ -3149,42 +3146,42 @@ pub(crate) static FIELDS: [FieldRow; 1613] = [
     f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
     f(3148,12,2,b'm',380,4,0,b'I',6831,36), // typed_config
     // envoy.config.core.v3.RuntimeDouble
-    f(19013,13,1,b'd',65535,0,255,b'S',0,0), // default_value
+    f(18937,13,1,b'd',65535,0,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFeatureFlag
-    f(19013,13,1,b'm',381,4,255,b'S',0,0), // default_value
+    f(18937,13,1,b'm',381,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeFractionalPercent
-    f(19013,13,1,b'm',370,4,255,b'S',0,0), // default_value
+    f(18937,13,1,b'm',370,4,255,b'S',0,0), // default_value
     f(3962,11,2,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.RuntimeUInt32
-    f(19013,13,2,b'u',65535,0,255,b'S',0,0), // default_value
+    f(18937,13,2,b'u',65535,0,255,b'S',0,0), // default_value
     f(3962,11,3,b's',65535,0,255,b'S',0,0), // runtime_key
     // envoy.config.core.v3.SchemeHeaderTransformation
-    f(19191,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
-    f(19210,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
+    f(19115,19,1,b's',65535,4,0,b'S',0,0), // scheme_to_overwrite
+    f(19134,14,2,b'b',65535,0,255,b'S',0,0), // match_upstream
     // envoy.config.core.v3.SelfConfigSource
     f(14099,21,1,b'e',16,0,255,b'S',0,0), // transport_api_version
     // envoy.config.core.v3.SocketAddress
-    f(19295,8,1,b'e',23,0,255,b'S',0,0), // protocol
+    f(19219,8,1,b'e',23,0,255,b'S',0,0), // protocol
     f(1960,7,2,b's',65535,0,255,b'S',0,0), // address
-    f(19303,10,3,b'u',65535,4,0,b'S',0,0), // port_value
-    f(19330,10,4,b's',65535,4,0,b'R',19313,17), // named_port
-    f(19389,13,5,b's',65535,0,255,b'R',19340,49), // resolver_name
-    f(19402,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
-    f(19413,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
+    f(19227,10,3,b'u',65535,4,0,b'S',0,0), // port_value
+    f(19254,10,4,b's',65535,4,0,b'R',19237,17), // named_port
+    f(19313,13,5,b's',65535,0,255,b'R',19264,49), // resolver_name
+    f(19326,11,6,b'b',65535,0,255,b'S',0,0), // ipv4_compat
+    f(19337,26,7,b's',65535,0,255,b'R',0,0), // network_namespace_filepath
     // envoy.config.core.v3.SocketOption
-    f(19472,11,1,b's',65535,0,255,b'S',0,0), // description
-    f(19483,5,2,b'l',65535,0,255,b'S',0,0), // level
+    f(19396,11,1,b's',65535,0,255,b'S',0,0), // description
+    f(19407,5,2,b'l',65535,0,255,b'S',0,0), // level
     f(345,4,3,b'l',65535,0,255,b'S',0,0), // name
-    f(19488,9,4,b'l',65535,4,0,b'S',0,0), // int_value
-    f(19497,9,5,b'y',65535,4,0,b'S',0,0), // buf_value
+    f(19412,9,4,b'l',65535,4,0,b'S',0,0), // int_value
+    f(19421,9,5,b'y',65535,4,0,b'S',0,0), // buf_value
     f(2832,5,6,b'e',25,0,255,b'S',0,0), // state
     f(2968,4,7,b'm',140,4,255,b'S',0,0), // type
-    f(19506,10,8,b'e',24,0,255,b'S',0,0), // ip_version
+    f(19430,10,8,b'e',24,0,255,b'S',0,0), // ip_version
     // envoy.config.core.v3.SocketOption.SocketType
-    f(19560,6,1,b'm',142,4,255,b'S',0,0), // stream
-    f(19566,8,2,b'm',141,4,255,b'S',0,0), // datagram
+    f(19484,6,1,b'm',142,4,255,b'S',0,0), // stream
+    f(19490,8,2,b'm',141,4,255,b'S',0,0), // datagram
     // envoy.config.core.v3.SocketOption.SocketType.Datagram
     // envoy.config.core.v3.SocketOption.SocketType.Stream
     // envoy.config.core.v3.SocketOptionsOverride
@@ -3192,19 +3189,19 @@ pub(crate) static FIELDS: [FieldRow; 1613] = [
     // envoy.config.core.v3.SubstitutionFormatString
     f(6765,11,1,b's',65535,4,0,b'S',0,0), // text_format
     f(6754,11,2,b'm',391,4,0,b'S',0,0), // json_format
-    f(19765,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
-    f(19782,12,4,b's',65535,0,255,b'S',0,0), // content_type
-    f(19794,18,5,b'm',100,4,0,b'S',0,0), // text_format_source
-    f(19812,10,6,b'm',148,2,255,b'S',0,0), // formatters
-    f(19858,19,7,b'm',116,4,255,b'I',19822,36), // json_format_options
+    f(19689,17,3,b'b',65535,0,255,b'S',0,0), // omit_empty_values
+    f(19706,12,4,b's',65535,0,255,b'S',0,0), // content_type
+    f(19718,18,5,b'm',100,4,0,b'S',0,0), // text_format_source
+    f(19736,10,6,b'm',148,2,255,b'S',0,0), // formatters
+    f(19782,19,7,b'm',116,4,255,b'I',19746,36), // json_format_options
     // envoy.config.core.v3.TcpKeepalive
-    f(19910,16,1,b'm',394,4,255,b'S',0,0), // keepalive_probes
-    f(19926,14,2,b'm',394,4,255,b'S',0,0), // keepalive_time
-    f(19940,18,3,b'm',394,4,255,b'S',0,0), // keepalive_interval
+    f(19834,16,1,b'm',394,4,255,b'S',0,0), // keepalive_probes
+    f(19850,14,2,b'm',394,4,255,b'S',0,0), // keepalive_time
+    f(19864,18,3,b'm',394,4,255,b'S',0,0), // keepalive_interval
     // envoy.config.core.v3.TlvEntry
     f(2968,4,1,b'u',65535,0,255,b'S',0,0), // type
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
-    f(20039,13,3,b'm',144,4,255,b'R',19987,52), // format_string
+    f(19963,13,3,b'm',144,4,255,b'R',19911,52), // format_string
     // envoy.config.core.v3.TransportSocket
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,3,b'm',380,4,0,b'S',0,0), // typed_config
@@ -3212,53 +3209,53 @@ pub(crate) static FIELDS: [FieldRow; 1613] = [
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,2,b'm',380,4,255,b'S',0,0), // typed_config
     // envoy.config.core.v3.UpstreamHttpProtocolOptions
-    f(20177,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
-    f(20185,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
-    f(20262,24,3,b's',65535,0,255,b'I',20204,58), // override_auto_sni_header
+    f(20101,8,1,b'b',65535,0,255,b'S',0,0), // auto_sni
+    f(20109,19,2,b'b',65535,0,255,b'S',0,0), // auto_san_validation
+    f(20186,24,3,b's',65535,0,255,b'I',20128,58), // override_auto_sni_header
     // envoy.config.core.v3.WatchedDirectory
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(20323,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
+    f(20247,12,2,b'b',65535,0,255,b'R',0,0), // watch_modify
     // envoy.config.endpoint.v3.ClusterLoadAssignment
     f(15382,12,1,b's',65535,0,255,b'S',0,0), // cluster_name
-    f(20381,9,2,b'm',158,2,255,b'S',0,0), // endpoints
-    f(20390,6,4,b'm',153,4,255,b'S',0,0), // policy
-    f(20396,15,5,b'm',152,1,255,b'S',0,0), // named_endpoints
+    f(20305,9,2,b'm',158,2,255,b'S',0,0), // endpoints
+    f(20314,6,4,b'm',153,4,255,b'S',0,0), // policy
+    f(20320,15,5,b'm',152,1,255,b'S',0,0), // named_endpoints
     // envoy.config.endpoint.v3.ClusterLoadAssignment.NamedEndpointsEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',154,4,255,b'S',0,0), // value
     // envoy.config.endpoint.v3.ClusterLoadAssignment.Policy
-    f(20587,14,2,b'm',65535,2,255,b'R',20530,57), // drop_overloads
-    f(20601,23,3,b'm',394,4,255,b'S',0,0), // overprovisioning_factor
-    f(20723,20,4,b'm',384,4,255,b'R',20624,99), // endpoint_stale_after
-    f(20743,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
+    f(20511,14,2,b'm',65535,2,255,b'R',20454,57), // drop_overloads
+    f(20525,23,3,b'm',394,4,255,b'S',0,0), // overprovisioning_factor
+    f(20647,20,4,b'm',384,4,255,b'R',20548,99), // endpoint_stale_after
+    f(20667,24,6,b'b',65535,0,255,b'S',0,0), // weighted_priority_health
     // envoy.config.endpoint.v3.Endpoint
     f(1960,7,1,b'm',91,4,255,b'S',0,0), // address
-    f(20800,19,2,b'm',156,4,255,b'I',11375,52), // health_check_config
+    f(20724,19,2,b'm',156,4,255,b'I',11375,52), // health_check_config
     f(2003,8,3,b's',65535,0,255,b'S',0,0), // hostname
-    f(20819,20,4,b'm',155,2,255,b'S',0,0), // additional_addresses
-    f(466,18,5,b's',65535,0,255,b'I',20839,35), // observability_name
+    f(20743,20,4,b'm',155,2,255,b'S',0,0), // additional_addresses
+    f(466,18,5,b's',65535,0,255,b'I',20763,35), // observability_name
     // envoy.config.endpoint.v3.Endpoint.AdditionalAddress
     f(1960,7,1,b'm',91,4,255,b'S',0,0), // address
     // envoy.config.endpoint.v3.Endpoint.HealthCheckConfig
-    f(19303,10,1,b'u',65535,0,255,b'I',6831,36), // port_value
+    f(19227,10,1,b'u',65535,0,255,b'I',6831,36), // port_value
     f(2003,8,2,b's',65535,0,255,b'I',6831,36), // hostname
     f(1960,7,3,b'm',91,4,255,b'I',6831,36), // address
-    f(20976,27,4,b'b',65535,0,255,b'I',6831,36), // disable_active_health_check
+    f(20900,27,4,b'b',65535,0,255,b'I',6831,36), // disable_active_health_check
     // envoy.config.endpoint.v3.LbEndpoint
-    f(21038,8,1,b'm',154,4,0,b'S',0,0), // endpoint
+    f(20962,8,1,b'm',154,4,0,b'S',0,0), // endpoint
     f(1972,13,2,b'e',18,0,255,b'S',0,0), // health_status
     f(9747,8,3,b'm',119,4,255,b'S',0,0), // metadata
-    f(21046,21,4,b'm',394,4,255,b'S',0,0), // load_balancing_weight
-    f(21067,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
+    f(20970,21,4,b'm',394,4,255,b'S',0,0), // load_balancing_weight
+    f(20991,13,5,b's',65535,4,0,b'S',0,0), // endpoint_name
     // envoy.config.endpoint.v3.LocalityLbEndpoints
     f(2044,8,1,b'm',118,4,255,b'S',0,0), // locality
-    f(21124,12,2,b'm',157,2,255,b'S',0,0), // lb_endpoints
-    f(21046,21,3,b'm',394,4,255,b'S',0,0), // load_balancing_weight
+    f(21048,12,2,b'm',157,2,255,b'S',0,0), // lb_endpoints
+    f(20970,21,3,b'm',394,4,255,b'S',0,0), // load_balancing_weight
     f(2011,8,5,b'u',65535,0,255,b'S',0,0), // priority
-    f(21170,9,6,b'm',394,4,255,b'I',21136,34), // proximity
-    f(21195,23,7,b'm',65535,4,0,b'R',21179,16), // load_balancer_endpoints
-    f(21269,28,8,b'm',65535,4,0,b'R',21218,51), // leds_cluster_locality_config
-    f(9747,8,9,b'm',119,4,255,b'I',21297,35), // metadata
+    f(21094,9,6,b'm',394,4,255,b'I',21060,34), // proximity
+    f(21119,23,7,b'm',65535,4,0,b'R',21103,16), // load_balancer_endpoints
+    f(21193,28,8,b'm',65535,4,0,b'R',21142,51), // leds_cluster_locality_config
+    f(9747,8,9,b'm',119,4,255,b'I',21221,35), // metadata
     // envoy.config.listener.v3.AdditionalAddress
     f(1960,7,1,b'm',91,4,255,b'S',0,0), // address
     f(4297,14,2,b'm',143,4,255,b'S',0,0), // socket_options
@@ -3266,429 +3263,429 @@ pub(crate) static FIELDS: [FieldRow; 1613] = [
     // envoy.config.listener.v3.Filter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,4,b'm',380,4,0,b'S',0,0), // typed_config
-    f(21448,16,5,b'm',65535,4,0,b'R',21405,43), // config_discovery
+    f(21372,16,5,b'm',65535,4,0,b'R',21329,43), // config_discovery
     // envoy.config.listener.v3.FilterChain
-    f(21500,18,1,b'm',162,4,255,b'S',0,0), // filter_chain_match
+    f(21424,18,1,b'm',162,4,255,b'S',0,0), // filter_chain_match
     f(3548,7,3,b'm',160,2,255,b'S',0,0), // filters
-    f(21556,15,4,b'm',381,4,255,b'R',21518,38), // use_proxy_proto
-    f(9747,8,5,b'm',119,4,255,b'I',21571,39), // metadata
+    f(21480,15,4,b'm',381,4,255,b'R',21442,38), // use_proxy_proto
+    f(9747,8,5,b'm',119,4,255,b'I',21495,39), // metadata
     f(9697,16,6,b'm',147,4,255,b'S',0,0), // transport_socket
     f(345,4,7,b's',65535,0,255,b'S',0,0), // name
-    f(21610,32,9,b'm',384,4,255,b'S',0,0), // transport_socket_connect_timeout
+    f(21534,32,9,b'm',384,4,255,b'S',0,0), // transport_socket_connect_timeout
     // envoy.config.listener.v3.FilterChainMatch
-    f(21683,13,3,b'm',97,2,255,b'S',0,0), // prefix_ranges
-    f(21696,14,4,b's',65535,0,255,b'R',21136,34), // address_suffix
-    f(21710,10,5,b'm',394,4,255,b'R',21136,34), // suffix_len
-    f(21720,20,6,b'm',97,2,255,b'S',0,0), // source_prefix_ranges
-    f(21740,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
-    f(21752,16,8,b'm',394,4,255,b'S',0,0), // destination_port
-    f(21768,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
-    f(21786,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
-    f(21807,12,11,b's',65535,2,255,b'S',0,0), // server_names
-    f(21819,11,12,b'e',27,0,255,b'S',0,0), // source_type
-    f(21830,27,13,b'm',97,2,255,b'S',0,0), // direct_source_prefix_ranges
+    f(21607,13,3,b'm',97,2,255,b'S',0,0), // prefix_ranges
+    f(21620,14,4,b's',65535,0,255,b'R',21060,34), // address_suffix
+    f(21634,10,5,b'm',394,4,255,b'R',21060,34), // suffix_len
+    f(21644,20,6,b'm',97,2,255,b'S',0,0), // source_prefix_ranges
+    f(21664,12,7,b'u',65535,2,255,b'S',0,0), // source_ports
+    f(21676,16,8,b'm',394,4,255,b'S',0,0), // destination_port
+    f(21692,18,9,b's',65535,0,255,b'S',0,0), // transport_protocol
+    f(21710,21,10,b's',65535,2,255,b'S',0,0), // application_protocols
+    f(21731,12,11,b's',65535,2,255,b'S',0,0), // server_names
+    f(21743,11,12,b'e',27,0,255,b'S',0,0), // source_type
+    f(21754,27,13,b'm',97,2,255,b'S',0,0), // direct_source_prefix_ranges
     // envoy.config.listener.v3.Listener
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1960,7,2,b'm',91,4,255,b'S',0,0), // address
-    f(21890,13,3,b'm',161,2,255,b'S',0,0), // filter_chains
-    f(21903,16,4,b'm',381,4,255,b'S',0,0), // use_original_dst
+    f(21814,13,3,b'm',161,2,255,b'S',0,0), // filter_chains
+    f(21827,16,4,b'm',381,4,255,b'S',0,0), // use_original_dst
     f(9223,33,5,b'm',394,4,255,b'S',0,0), // per_connection_buffer_limit_bytes
-    f(9747,8,6,b'm',119,4,255,b'I',21919,35), // metadata
-    f(21954,13,7,b'm',166,4,255,b'S',0,0), // deprecated_v1
-    f(21967,10,8,b'e',28,0,255,b'S',0,0), // drain_type
-    f(21977,16,9,b'm',167,2,255,b'S',0,0), // listener_filters
-    f(21993,11,10,b'm',381,4,255,b'S',0,0), // transparent
+    f(9747,8,6,b'm',119,4,255,b'I',21843,35), // metadata
+    f(21878,13,7,b'm',166,4,255,b'S',0,0), // deprecated_v1
+    f(21891,10,8,b'e',28,0,255,b'S',0,0), // drain_type
+    f(21901,16,9,b'm',167,2,255,b'S',0,0), // listener_filters
+    f(21917,11,10,b'm',381,4,255,b'S',0,0), // transparent
     f(14218,8,11,b'm',381,4,255,b'S',0,0), // freebind
-    f(22004,26,12,b'm',394,4,255,b'S',0,0), // tcp_fast_open_queue_length
+    f(21928,26,12,b'm',394,4,255,b'S',0,0), // tcp_fast_open_queue_length
     f(4297,14,13,b'm',139,2,255,b'S',0,0), // socket_options
-    f(22030,24,15,b'm',384,4,255,b'S',0,0), // listener_filters_timeout
-    f(22054,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
-    f(22071,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
-    f(22228,19,18,b'm',65535,4,255,b'R',22107,121), // udp_listener_config
-    f(22322,12,19,b'm',65535,4,255,b'R',22247,75), // api_listener
-    f(22334,25,20,b'm',164,4,255,b'S',0,0), // connection_balance_config
-    f(22431,10,21,b'b',65535,0,255,b'I',22359,72), // reuse_port
+    f(21954,24,15,b'm',384,4,255,b'S',0,0), // listener_filters_timeout
+    f(21978,17,16,b'e',26,0,255,b'S',0,0), // traffic_direction
+    f(21995,36,17,b'b',65535,0,255,b'S',0,0), // continue_on_listener_filters_timeout
+    f(22152,19,18,b'm',65535,4,255,b'R',22031,121), // udp_listener_config
+    f(22246,12,19,b'm',65535,4,255,b'R',22171,75), // api_listener
+    f(22258,25,20,b'm',164,4,255,b'S',0,0), // connection_balance_config
+    f(22355,10,21,b'b',65535,0,255,b'I',22283,72), // reuse_port
     f(4311,10,22,b'm',33,2,255,b'S',0,0), // access_log
-    f(22441,16,24,b'm',394,4,255,b'S',0,0), // tcp_backlog_size
-    f(22457,20,25,b'm',161,4,255,b'S',0,0), // default_filter_chain
-    f(22477,12,26,b'm',381,4,255,b'S',0,0), // bind_to_port
-    f(22640,17,27,b'm',65535,4,0,b'R',22489,151), // internal_listener
-    f(22657,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(22668,17,29,b'm',381,4,255,b'S',0,0), // enable_reuse_port
-    f(22685,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
+    f(22365,16,24,b'm',394,4,255,b'S',0,0), // tcp_backlog_size
+    f(22381,20,25,b'm',161,4,255,b'S',0,0), // default_filter_chain
+    f(22401,12,26,b'm',381,4,255,b'S',0,0), // bind_to_port
+    f(22564,17,27,b'm',65535,4,0,b'R',22413,151), // internal_listener
+    f(22581,11,28,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22592,17,29,b'm',381,4,255,b'S',0,0), // enable_reuse_port
+    f(22609,12,30,b'b',65535,0,255,b'S',0,0), // enable_mptcp
     f(4388,24,31,b'b',65535,0,255,b'S',0,0), // ignore_global_conn_limit
-    f(22697,20,32,b'm',402,4,255,b'S',0,0), // filter_chain_matcher
-    f(20819,20,33,b'm',159,2,255,b'S',0,0), // additional_addresses
-    f(22717,42,34,b'm',394,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
-    f(22759,23,35,b'b',65535,0,255,b'S',0,0), // bypass_overload_manager
-    f(22865,11,36,b'm',65535,4,255,b'R',22782,83), // fcds_config
+    f(22621,20,32,b'm',402,4,255,b'S',0,0), // filter_chain_matcher
+    f(20743,20,33,b'm',159,2,255,b'S',0,0), // additional_addresses
+    f(22641,42,34,b'm',394,4,255,b'S',0,0), // max_connections_to_accept_per_socket_event
+    f(22683,23,35,b'b',65535,0,255,b'S',0,0), // bypass_overload_manager
+    f(22789,11,36,b'm',65535,4,255,b'R',22706,83), // fcds_config
     f(13249,13,37,b'm',145,4,255,b'S',0,0), // tcp_keepalive
-    f(11026,44,38,b'm',384,4,255,b'R',22876,112), // per_connection_buffer_high_watermark_timeout
+    f(11026,44,38,b'm',384,4,255,b'R',22800,112), // per_connection_buffer_high_watermark_timeout
     f(11093,13,39,b'm',172,4,255,b'I',11070,23), // stats_matcher
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig
-    f(23045,13,1,b'm',165,4,0,b'S',0,0), // exact_balance
-    f(23155,14,2,b'm',148,4,0,b'R',23058,97), // extend_balance
-    f(23169,20,3,b'm',65535,4,0,b'R',23058,97), // cpu_locality_balance
+    f(22969,13,1,b'm',165,4,0,b'S',0,0), // exact_balance
+    f(23079,14,2,b'm',148,4,0,b'R',22982,97), // extend_balance
+    f(23093,20,3,b'm',65535,4,0,b'R',22982,97), // cpu_locality_balance
     // envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance
     // envoy.config.listener.v3.Listener.DeprecatedV1
-    f(22477,12,1,b'm',381,4,255,b'S',0,0), // bind_to_port
+    f(22401,12,1,b'm',381,4,255,b'S',0,0), // bind_to_port
     // envoy.config.listener.v3.ListenerFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,3,b'm',380,4,0,b'S',0,0), // typed_config
-    f(23344,15,4,b'm',168,4,255,b'S',0,0), // filter_disabled
-    f(21448,16,5,b'm',65535,4,0,b'R',21405,43), // config_discovery
+    f(23268,15,4,b'm',168,4,255,b'S',0,0), // filter_disabled
+    f(21372,16,5,b'm',65535,4,0,b'R',21329,43), // config_discovery
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate
-    f(23417,8,1,b'm',169,4,0,b'S',0,0), // or_match
-    f(23425,9,2,b'm',169,4,0,b'S',0,0), // and_match
-    f(23434,9,3,b'm',168,4,0,b'S',0,0), // not_match
-    f(23443,9,4,b'b',65535,4,0,b'S',0,0), // any_match
-    f(23452,22,5,b'm',375,4,0,b'S',0,0), // destination_port_range
+    f(23341,8,1,b'm',169,4,0,b'S',0,0), // or_match
+    f(23349,9,2,b'm',169,4,0,b'S',0,0), // and_match
+    f(23358,9,3,b'm',168,4,0,b'S',0,0), // not_match
+    f(23367,9,4,b'b',65535,4,0,b'S',0,0), // any_match
+    f(23376,22,5,b'm',375,4,0,b'S',0,0), // destination_port_range
     // envoy.config.listener.v3.ListenerFilterChainMatchPredicate.MatchSet
-    f(23541,5,1,b'm',168,2,255,b'S',0,0), // rules
+    f(23465,5,1,b'm',168,2,255,b'S',0,0), // rules
     // envoy.config.metrics.v3.HistogramBucketSettings
     f(12907,5,1,b'm',354,4,255,b'I',6831,36), // match
-    f(23593,7,2,b'd',65535,2,255,b'I',6831,36), // buckets
-    f(23600,4,3,b'm',394,4,255,b'I',6831,36), // bins
+    f(23517,7,2,b'd',65535,2,255,b'I',6831,36), // buckets
+    f(23524,4,3,b'm',394,4,255,b'I',6831,36), // bins
     // envoy.config.metrics.v3.StatsConfig
-    f(23639,10,1,b'm',173,2,255,b'S',0,0), // stats_tags
-    f(23732,20,2,b'm',381,4,255,b'I',23649,83), // use_all_default_tags
+    f(23563,10,1,b'm',173,2,255,b'S',0,0), // stats_tags
+    f(23656,20,2,b'm',381,4,255,b'I',23573,83), // use_all_default_tags
     f(11093,13,3,b'm',172,4,255,b'S',0,0), // stats_matcher
-    f(23866,25,4,b'm',170,2,255,b'I',23752,114), // histogram_bucket_settings
-    f(23940,27,5,b'm',381,4,255,b'I',23891,49), // allow_default_tag_overrides
+    f(23790,25,4,b'm',170,2,255,b'I',23676,114), // histogram_bucket_settings
+    f(23864,27,5,b'm',381,4,255,b'I',23815,49), // allow_default_tag_overrides
     // envoy.config.metrics.v3.StatsMatcher
-    f(24003,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
-    f(24013,14,2,b'm',346,4,0,b'S',0,0), // exclusion_list
-    f(24027,14,3,b'm',346,4,0,b'S',0,0), // inclusion_list
+    f(23927,10,1,b'b',65535,4,0,b'S',0,0), // reject_all
+    f(23937,14,2,b'm',346,4,0,b'S',0,0), // exclusion_list
+    f(23951,14,3,b'm',346,4,0,b'S',0,0), // inclusion_list
     // envoy.config.metrics.v3.TagSpecifier
-    f(24077,8,1,b's',65535,0,255,b'S',0,0), // tag_name
-    f(24085,5,2,b's',65535,4,0,b'S',0,0), // regex
-    f(24090,11,3,b's',65535,4,0,b'S',0,0), // fixed_value
+    f(24001,8,1,b's',65535,0,255,b'S',0,0), // tag_name
+    f(24009,5,2,b's',65535,4,0,b'S',0,0), // regex
+    f(24014,11,3,b's',65535,4,0,b'S',0,0), // fixed_value
     // envoy.config.overload.v3.BufferFactoryConfig
-    f(24145,37,1,b'u',65535,0,255,b'I',6831,36), // minimum_account_to_track_power_of_two
+    f(24069,37,1,b'u',65535,0,255,b'I',6831,36), // minimum_account_to_track_power_of_two
     // envoy.config.overload.v3.OverloadAction
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24221,8,2,b'm',180,2,255,b'S',0,0), // triggers
-    f(3148,12,3,b'm',380,4,255,b'I',24229,149), // typed_config
+    f(24145,8,2,b'm',180,2,255,b'S',0,0), // triggers
+    f(3148,12,3,b'm',380,4,255,b'I',24153,149), // typed_config
     // envoy.config.overload.v3.OverloadManager
-    f(24418,16,1,b'm',384,4,255,b'S',0,0), // refresh_interval
-    f(24434,17,2,b'm',177,2,255,b'S',0,0), // resource_monitors
+    f(24342,16,1,b'm',384,4,255,b'S',0,0), // refresh_interval
+    f(24358,17,2,b'm',177,2,255,b'S',0,0), // resource_monitors
     f(8437,7,3,b'm',175,2,255,b'S',0,0), // actions
-    f(24519,21,4,b'm',174,4,255,b'I',24451,68), // buffer_factory_config
-    f(24605,15,5,b'm',65535,2,255,b'R',24540,65), // loadshed_points
+    f(24443,21,4,b'm',174,4,255,b'I',24375,68), // buffer_factory_config
+    f(24529,15,5,b'm',65535,2,255,b'R',24464,65), // loadshed_points
     // envoy.config.overload.v3.ResourceMonitor
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,3,b'm',380,4,0,b'S',0,0), // typed_config
     // envoy.config.overload.v3.ScaledTrigger
-    f(24698,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
-    f(24715,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
+    f(24622,17,1,b'd',65535,0,255,b'S',0,0), // scaling_threshold
+    f(24639,20,2,b'd',65535,0,255,b'S',0,0), // saturation_threshold
     // envoy.config.overload.v3.ThresholdTrigger
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.config.overload.v3.Trigger
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24808,9,2,b'm',179,4,0,b'S',0,0), // threshold
-    f(24817,6,3,b'm',178,4,0,b'S',0,0), // scaled
+    f(24732,9,2,b'm',179,4,0,b'S',0,0), // threshold
+    f(24741,6,3,b'm',178,4,0,b'S',0,0), // scaled
     // envoy.config.rbac.v3.Action
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(24850,6,2,b'e',30,0,255,b'S',0,0), // action
+    f(24774,6,2,b'e',30,0,255,b'S',0,0), // action
     // envoy.config.rbac.v3.Permission
-    f(24887,9,1,b'm',183,4,0,b'S',0,0), // and_rules
-    f(24896,8,2,b'm',183,4,0,b'S',0,0), // or_rules
-    f(24904,3,3,b'b',65535,4,0,b'S',0,0), // any
+    f(24811,9,1,b'm',183,4,0,b'S',0,0), // and_rules
+    f(24820,8,2,b'm',183,4,0,b'S',0,0), // or_rules
+    f(24828,3,3,b'b',65535,4,0,b'S',0,0), // any
     f(3744,6,4,b'm',195,4,0,b'S',0,0), // header
-    f(24907,14,5,b'm',97,4,0,b'S',0,0), // destination_ip
-    f(21752,16,6,b'u',65535,4,0,b'S',0,0), // destination_port
+    f(24831,14,5,b'm',97,4,0,b'S',0,0), // destination_ip
+    f(21676,16,6,b'u',65535,4,0,b'S',0,0), // destination_port
     f(9747,8,7,b'm',347,4,0,b'S',0,0), // metadata
-    f(24921,8,8,b'm',182,4,0,b'S',0,0), // not_rule
-    f(24929,21,9,b'm',354,4,0,b'S',0,0), // requested_server_name
-    f(24950,8,10,b'm',350,4,0,b'S',0,0), // url_path
-    f(23452,22,11,b'm',375,4,0,b'S',0,0), // destination_port_range
-    f(25044,7,12,b'm',148,4,0,b'R',24958,86), // matcher
-    f(25075,12,13,b'm',148,4,0,b'R',25051,24), // uri_template
-    f(25087,16,14,b'm',190,4,0,b'S',0,0), // sourced_metadata
+    f(24845,8,8,b'm',182,4,0,b'S',0,0), // not_rule
+    f(24853,21,9,b'm',354,4,0,b'S',0,0), // requested_server_name
+    f(24874,8,10,b'm',350,4,0,b'S',0,0), // url_path
+    f(23376,22,11,b'm',375,4,0,b'S',0,0), // destination_port_range
+    f(24968,7,12,b'm',148,4,0,b'R',24882,86), // matcher
+    f(24999,12,13,b'm',148,4,0,b'R',24975,24), // uri_template
+    f(25011,16,14,b'm',190,4,0,b'S',0,0), // sourced_metadata
     // envoy.config.rbac.v3.Permission.Set
-    f(23541,5,1,b'm',182,2,255,b'S',0,0), // rules
+    f(23465,5,1,b'm',182,2,255,b'S',0,0), // rules
     // envoy.config.rbac.v3.Policy
-    f(25165,11,1,b'm',182,2,255,b'S',0,0), // permissions
-    f(25176,10,2,b'm',185,2,255,b'S',0,0), // principals
-    f(25186,9,3,b'm',65535,4,255,b'R',0,0), // condition
-    f(25195,17,4,b'm',65535,4,255,b'R',0,0), // checked_condition
-    f(25212,10,5,b'm',65535,4,255,b'R',0,0), // cel_config
+    f(25089,11,1,b'm',182,2,255,b'S',0,0), // permissions
+    f(25100,10,2,b'm',185,2,255,b'S',0,0), // principals
+    f(25110,9,3,b'm',65535,4,255,b'R',0,0), // condition
+    f(25119,17,4,b'm',65535,4,255,b'R',0,0), // checked_condition
+    f(25136,10,5,b'm',65535,4,255,b'R',0,0), // cel_config
     // envoy.config.rbac.v3.Principal
-    f(25252,7,1,b'm',187,4,0,b'S',0,0), // and_ids
-    f(25259,6,2,b'm',187,4,0,b'S',0,0), // or_ids
-    f(24904,3,3,b'b',65535,4,0,b'S',0,0), // any
-    f(25265,13,4,b'm',186,4,0,b'S',0,0), // authenticated
-    f(25278,9,5,b'm',97,4,0,b'S',0,0), // source_ip
+    f(25176,7,1,b'm',187,4,0,b'S',0,0), // and_ids
+    f(25183,6,2,b'm',187,4,0,b'S',0,0), // or_ids
+    f(24828,3,3,b'b',65535,4,0,b'S',0,0), // any
+    f(25189,13,4,b'm',186,4,0,b'S',0,0), // authenticated
+    f(25202,9,5,b'm',97,4,0,b'S',0,0), // source_ip
     f(3744,6,6,b'm',195,4,0,b'S',0,0), // header
     f(9747,8,7,b'm',347,4,0,b'S',0,0), // metadata
-    f(25287,6,8,b'm',185,4,0,b'S',0,0), // not_id
-    f(24950,8,9,b'm',350,4,0,b'S',0,0), // url_path
-    f(25293,16,10,b'm',97,4,0,b'S',0,0), // direct_remote_ip
-    f(25309,9,11,b'm',97,4,0,b'S',0,0), // remote_ip
-    f(25318,12,12,b'm',343,4,0,b'S',0,0), // filter_state
-    f(25087,16,13,b'm',190,4,0,b'S',0,0), // sourced_metadata
-    f(25330,6,14,b'm',148,4,0,b'S',0,0), // custom
+    f(25211,6,8,b'm',185,4,0,b'S',0,0), // not_id
+    f(24874,8,9,b'm',350,4,0,b'S',0,0), // url_path
+    f(25217,16,10,b'm',97,4,0,b'S',0,0), // direct_remote_ip
+    f(25233,9,11,b'm',97,4,0,b'S',0,0), // remote_ip
+    f(25242,12,12,b'm',343,4,0,b'S',0,0), // filter_state
+    f(25011,16,13,b'm',190,4,0,b'S',0,0), // sourced_metadata
+    f(25254,6,14,b'm',148,4,0,b'S',0,0), // custom
     // envoy.config.rbac.v3.Principal.Authenticated
-    f(25380,14,2,b'm',354,4,255,b'S',0,0), // principal_name
+    f(25304,14,2,b'm',354,4,255,b'S',0,0), // principal_name
     // envoy.config.rbac.v3.Principal.Set
-    f(25428,3,1,b'm',185,2,255,b'S',0,0), // ids
+    f(25352,3,1,b'm',185,2,255,b'S',0,0), // ids
     // envoy.config.rbac.v3.RBAC
-    f(24850,6,1,b'e',30,0,255,b'S',0,0), // action
+    f(24774,6,1,b'e',30,0,255,b'S',0,0), // action
     f(13024,8,2,b'm',189,1,255,b'S',0,0), // policies
-    f(25576,21,3,b'm',65535,4,255,b'R',25456,120), // audit_logging_options
+    f(25500,21,3,b'm',65535,4,255,b'R',25380,120), // audit_logging_options
     // envoy.config.rbac.v3.RBAC.PoliciesEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',184,4,255,b'S',0,0), // value
     // envoy.config.rbac.v3.SourcedMetadata
-    f(25672,16,1,b'm',347,4,255,b'S',0,0), // metadata_matcher
-    f(25688,15,2,b'e',29,0,255,b'S',0,0), // metadata_source
+    f(25596,16,1,b'm',347,4,255,b'S',0,0), // metadata_matcher
+    f(25612,15,2,b'e',29,0,255,b'S',0,0), // metadata_source
     // envoy.config.route.v3.CookieMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25738,12,2,b'm',354,4,255,b'S',0,0), // string_match
-    f(25750,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(25662,12,2,b'm',354,4,255,b'S',0,0), // string_match
+    f(25674,12,3,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.config.route.v3.Decorator
-    f(25793,9,1,b's',65535,0,255,b'I',6831,36), // operation
-    f(25802,9,2,b'm',381,4,255,b'I',6831,36), // propagate
+    f(25717,9,1,b's',65535,0,255,b'I',6831,36), // operation
+    f(25726,9,2,b'm',381,4,255,b'I',6831,36), // propagate
     // envoy.config.route.v3.DirectResponseAction
-    f(25853,6,1,b'u',65535,0,255,b'S',0,0), // status
-    f(25859,4,2,b'm',100,4,255,b'S',0,0), // body
-    f(25863,11,3,b'm',144,4,255,b'S',0,0), // body_format
+    f(25777,6,1,b'u',65535,0,255,b'S',0,0), // status
+    f(25783,4,2,b'm',100,4,255,b'S',0,0), // body
+    f(25787,11,3,b'm',144,4,255,b'S',0,0), // body_format
     // envoy.config.route.v3.FilterConfig
     f(7822,6,1,b'm',380,4,255,b'S',0,0), // config
-    f(25908,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(25832,11,2,b'b',65535,0,255,b'S',0,0), // is_optional
     f(15133,8,3,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.config.route.v3.HeaderMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25954,11,4,b's',65535,4,0,b'S',0,0), // exact_match
-    f(25965,11,6,b'm',376,4,0,b'S',0,0), // range_match
-    f(25976,13,7,b'b',65535,4,0,b'S',0,0), // present_match
-    f(25750,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
-    f(25989,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
-    f(26001,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
-    f(26013,16,11,b'm',352,4,0,b'S',0,0), // safe_regex_match
-    f(26029,14,12,b's',65535,4,0,b'S',0,0), // contains_match
-    f(25738,12,13,b'm',354,4,0,b'S',0,0), // string_match
-    f(26043,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
+    f(25878,11,4,b's',65535,4,0,b'S',0,0), // exact_match
+    f(25889,11,6,b'm',376,4,0,b'S',0,0), // range_match
+    f(25900,13,7,b'b',65535,4,0,b'S',0,0), // present_match
+    f(25674,12,8,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(25913,12,9,b's',65535,4,0,b'S',0,0), // prefix_match
+    f(25925,12,10,b's',65535,4,0,b'S',0,0), // suffix_match
+    f(25937,16,11,b'm',352,4,0,b'S',0,0), // safe_regex_match
+    f(25953,14,12,b's',65535,4,0,b'S',0,0), // contains_match
+    f(25662,12,13,b'm',354,4,0,b'S',0,0), // string_match
+    f(25967,29,14,b'b',65535,0,255,b'S',0,0), // treat_missing_header_as_empty
     // envoy.config.route.v3.QueryParameterMatcher
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(25738,12,5,b'm',354,4,0,b'S',0,0), // string_match
-    f(25976,13,6,b'b',65535,4,0,b'S',0,0), // present_match
+    f(25662,12,5,b'm',354,4,0,b'S',0,0), // string_match
+    f(25900,13,6,b'b',65535,4,0,b'S',0,0), // present_match
     // envoy.config.route.v3.RedirectAction
-    f(26151,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
-    f(26164,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
-    f(26177,13,3,b'e',31,0,255,b'S',0,0), // response_code
-    f(26190,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
-    f(26204,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
-    f(26218,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
-    f(26229,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
-    f(26244,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
-    f(26257,13,9,b'm',351,4,1,b'S',0,0), // regex_rewrite
-    f(26270,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
+    f(26075,13,1,b's',65535,0,255,b'S',0,0), // host_redirect
+    f(26088,13,2,b's',65535,4,1,b'S',0,0), // path_redirect
+    f(26101,13,3,b'e',31,0,255,b'S',0,0), // response_code
+    f(26114,14,4,b'b',65535,4,0,b'S',0,0), // https_redirect
+    f(26128,14,5,b's',65535,4,1,b'S',0,0), // prefix_rewrite
+    f(26142,11,6,b'b',65535,0,255,b'S',0,0), // strip_query
+    f(26153,15,7,b's',65535,4,0,b'S',0,0), // scheme_redirect
+    f(26168,13,8,b'u',65535,0,255,b'S',0,0), // port_redirect
+    f(26181,13,9,b'm',351,4,1,b'S',0,0), // regex_rewrite
+    f(26194,12,10,b's',65535,4,1,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.Route
     f(12907,5,1,b'm',213,4,255,b'S',0,0), // match
-    f(26309,5,2,b'm',200,4,0,b'S',0,0), // route
-    f(26314,8,3,b'm',197,4,0,b'S',0,0), // redirect
-    f(9747,8,4,b'm',119,4,255,b'I',26322,32), // metadata
-    f(26424,9,5,b'm',192,4,255,b'I',26354,70), // decorator
-    f(26433,15,7,b'm',193,4,0,b'S',0,0), // direct_response
-    f(26448,22,9,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(26470,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(26493,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(26519,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(26544,23,13,b'm',199,1,255,b'S',0,0), // typed_per_filter_config
+    f(26233,5,2,b'm',200,4,0,b'S',0,0), // route
+    f(26238,8,3,b'm',197,4,0,b'S',0,0), // redirect
+    f(9747,8,4,b'm',119,4,255,b'I',26246,32), // metadata
+    f(26348,9,5,b'm',192,4,255,b'I',26278,70), // decorator
+    f(26357,15,7,b'm',193,4,0,b'S',0,0), // direct_response
+    f(26372,22,9,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(26394,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(26417,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26443,25,12,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(26468,23,13,b'm',199,1,255,b'S',0,0), // typed_per_filter_config
     f(345,4,14,b's',65535,0,255,b'S',0,0), // name
-    f(4856,7,15,b'm',217,4,255,b'I',26567,35), // tracing
-    f(26685,30,16,b'm',394,4,255,b'I',26602,83), // per_request_buffer_limit_bytes
-    f(26787,13,17,b'm',65535,4,0,b'R',26715,72), // filter_action
-    f(26849,21,18,b'm',65535,4,0,b'R',26800,49), // non_forwarding_action
-    f(22657,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(26870,25,20,b'm',395,4,255,b'I',26602,83), // request_body_buffer_limit
-    f(26997,16,21,b'm',148,2,255,b'R',26895,102), // route_specifiers
+    f(4856,7,15,b'm',217,4,255,b'I',26491,35), // tracing
+    f(26609,30,16,b'm',394,4,255,b'I',26526,83), // per_request_buffer_limit_bytes
+    f(26711,13,17,b'm',65535,4,0,b'R',26639,72), // filter_action
+    f(26773,21,18,b'm',65535,4,0,b'R',26724,49), // non_forwarding_action
+    f(22581,11,19,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(26794,25,20,b'm',395,4,255,b'I',26526,83), // request_body_buffer_limit
+    f(26921,16,21,b'm',148,2,255,b'R',26819,102), // route_specifiers
     // envoy.config.route.v3.Route.TypedPerFilterConfigEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',380,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteAction
     f(694,7,1,b's',65535,4,0,b'S',0,0), // cluster
-    f(27099,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
-    f(27113,17,3,b'm',221,4,0,b'S',0,0), // weighted_clusters
-    f(27189,14,4,b'm',119,4,255,b'I',27130,59), // metadata_match
-    f(26204,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
-    f(27203,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
-    f(27223,17,7,b'm',381,4,1,b'S',0,0), // auto_host_rewrite
+    f(27023,14,2,b's',65535,4,0,b'S',0,0), // cluster_header
+    f(27037,17,3,b'm',221,4,0,b'S',0,0), // weighted_clusters
+    f(27113,14,4,b'm',119,4,255,b'I',27054,59), // metadata_match
+    f(26128,14,5,b's',65535,0,255,b'S',0,0), // prefix_rewrite
+    f(27127,20,6,b's',65535,4,1,b'S',0,0), // host_rewrite_literal
+    f(27147,17,7,b'm',381,4,1,b'S',0,0), // auto_host_rewrite
     f(15305,7,8,b'm',384,4,255,b'S',0,0), // timeout
-    f(15328,12,9,b'm',65535,4,255,b'R',27240,103), // retry_policy
+    f(15328,12,9,b'm',65535,4,255,b'R',27164,103), // retry_policy
     f(2011,8,11,b'e',22,0,255,b'S',0,0), // priority
-    f(27412,11,13,b'm',65535,2,255,b'R',27343,69), // rate_limits
-    f(27466,22,14,b'm',381,4,255,b'I',27423,43), // include_vh_rate_limits
-    f(27488,11,15,b'm',201,2,255,b'S',0,0), // hash_policy
-    f(27588,4,17,b'm',65535,4,255,b'R',27499,89), // cors
-    f(27592,31,20,b'e',32,0,255,b'S',0,0), // cluster_not_found_response_code
-    f(27623,16,23,b'm',384,4,255,b'S',0,0), // max_grpc_timeout
-    f(17588,12,24,b'm',384,4,255,b'S',0,0), // idle_timeout
-    f(27639,15,25,b'm',209,2,255,b'S',0,0), // upgrade_configs
-    f(27686,24,26,b'e',65535,0,255,b'R',27654,32), // internal_redirect_action
-    f(27784,12,27,b'm',65535,4,255,b'R',27710,74), // hedge_policy
-    f(27796,19,28,b'm',384,4,255,b'S',0,0), // grpc_timeout_offset
-    f(27815,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
-    f(27834,23,30,b'm',208,2,255,b'S',0,0), // request_mirror_policies
-    f(27857,22,31,b'm',394,4,255,b'R',27654,32), // max_internal_redirects
-    f(26257,13,32,b'm',351,4,255,b'S',0,0), // regex_rewrite
-    f(27914,25,33,b'm',380,4,255,b'R',27879,35), // retry_policy_typed_config
-    f(27939,24,34,b'm',65535,4,255,b'R',27654,32), // internal_redirect_policy
-    f(27963,23,35,b'm',351,4,1,b'S',0,0), // host_rewrite_path_regex
-    f(17640,19,36,b'm',207,4,255,b'S',0,0), // max_stream_duration
-    f(28070,24,37,b's',65535,4,0,b'R',27986,84), // cluster_specifier_plugin
-    f(28094,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
-    f(28117,31,39,b'm',65535,4,0,b'R',27986,84), // inline_cluster_specifier_plugin
-    f(28243,17,40,b'm',148,4,255,b'I',28148,95), // early_data_policy
-    f(28260,19,41,b'm',148,4,255,b'S',0,0), // path_rewrite_policy
-    f(28349,13,42,b'm',384,4,255,b'I',28279,70), // flush_timeout
-    f(28362,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
-    f(26270,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
+    f(27336,11,13,b'm',65535,2,255,b'R',27267,69), // rate_limits
+    f(27390,22,14,b'm',381,4,255,b'I',27347,43), // include_vh_rate_limits
+    f(27412,11,15,b'm',201,2,255,b'S',0,0), // hash_policy
+    f(27512,4,17,b'm',65535,4,255,b'R',27423,89), // cors
+    f(27516,31,20,b'e',32,0,255,b'S',0,0), // cluster_not_found_response_code
+    f(27547,16,23,b'm',384,4,255,b'S',0,0), // max_grpc_timeout
+    f(17512,12,24,b'm',384,4,255,b'S',0,0), // idle_timeout
+    f(27563,15,25,b'm',209,2,255,b'S',0,0), // upgrade_configs
+    f(27610,24,26,b'e',65535,0,255,b'R',27578,32), // internal_redirect_action
+    f(27708,12,27,b'm',65535,4,255,b'R',27634,74), // hedge_policy
+    f(27720,19,28,b'm',384,4,255,b'S',0,0), // grpc_timeout_offset
+    f(27739,19,29,b's',65535,4,1,b'S',0,0), // host_rewrite_header
+    f(27758,23,30,b'm',208,2,255,b'S',0,0), // request_mirror_policies
+    f(27781,22,31,b'm',394,4,255,b'R',27578,32), // max_internal_redirects
+    f(26181,13,32,b'm',351,4,255,b'S',0,0), // regex_rewrite
+    f(27838,25,33,b'm',380,4,255,b'R',27803,35), // retry_policy_typed_config
+    f(27863,24,34,b'm',65535,4,255,b'R',27578,32), // internal_redirect_policy
+    f(27887,23,35,b'm',351,4,1,b'S',0,0), // host_rewrite_path_regex
+    f(17564,19,36,b'm',207,4,255,b'S',0,0), // max_stream_duration
+    f(27994,24,37,b's',65535,4,0,b'R',27910,84), // cluster_specifier_plugin
+    f(28018,23,38,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_host
+    f(28041,31,39,b'm',65535,4,0,b'R',27910,84), // inline_cluster_specifier_plugin
+    f(28167,17,40,b'm',148,4,255,b'I',28072,95), // early_data_policy
+    f(28184,19,41,b'm',148,4,255,b'S',0,0), // path_rewrite_policy
+    f(28273,13,42,b'm',384,4,255,b'I',28203,70), // flush_timeout
+    f(28286,12,44,b's',65535,4,1,b'S',0,0), // host_rewrite
+    f(26194,12,45,b's',65535,0,255,b'S',0,0), // path_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy
     f(3744,6,1,b'm',205,4,0,b'S',0,0), // header
-    f(28418,6,2,b'm',203,4,0,b'S',0,0), // cookie
-    f(28424,21,3,b'm',202,4,0,b'S',0,0), // connection_properties
-    f(28445,8,4,b'b',65535,0,255,b'S',0,0), // terminal
-    f(28453,15,5,b'm',206,4,0,b'S',0,0), // query_parameter
-    f(25318,12,6,b'm',65535,4,0,b'R',28468,55), // filter_state
+    f(28342,6,2,b'm',203,4,0,b'S',0,0), // cookie
+    f(28348,21,3,b'm',202,4,0,b'S',0,0), // connection_properties
+    f(28369,8,4,b'b',65535,0,255,b'S',0,0), // terminal
+    f(28377,15,5,b'm',206,4,0,b'S',0,0), // query_parameter
+    f(25242,12,6,b'm',65535,4,0,b'R',28392,55), // filter_state
     // envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties
-    f(25278,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
+    f(25202,9,1,b'b',65535,0,255,b'S',0,0), // source_ip
     // envoy.config.route.v3.RouteAction.HashPolicy.Cookie
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(28734,3,2,b'm',384,4,255,b'I',28639,95), // ttl
-    f(131,4,3,b's',65535,0,255,b'I',28639,95), // path
-    f(28737,10,4,b'm',204,2,255,b'I',28639,95), // attributes
+    f(28658,3,2,b'm',384,4,255,b'I',28563,95), // ttl
+    f(131,4,3,b's',65535,0,255,b'I',28563,95), // path
+    f(28661,10,4,b'm',204,2,255,b'I',28563,95), // attributes
     // envoy.config.route.v3.RouteAction.HashPolicy.CookieAttribute
     f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
     f(2972,5,2,b's',65535,0,255,b'I',6831,36), // value
     // envoy.config.route.v3.RouteAction.HashPolicy.Header
-    f(28858,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(26257,13,2,b'm',351,4,255,b'S',0,0), // regex_rewrite
+    f(28782,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(26181,13,2,b'm',351,4,255,b'S',0,0), // regex_rewrite
     // envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.config.route.v3.RouteAction.MaxStreamDuration
-    f(17640,19,1,b'm',384,4,255,b'S',0,0), // max_stream_duration
-    f(28979,23,2,b'm',384,4,255,b'S',0,0), // grpc_timeout_header_max
-    f(29002,26,3,b'm',384,4,255,b'S',0,0), // grpc_timeout_header_offset
+    f(17564,19,1,b'm',384,4,255,b'S',0,0), // max_stream_duration
+    f(28903,23,2,b'm',384,4,255,b'S',0,0), // grpc_timeout_header_max
+    f(28926,26,3,b'm',384,4,255,b'S',0,0), // grpc_timeout_header_offset
     // envoy.config.route.v3.RouteAction.RequestMirrorPolicy
     f(694,7,1,b's',65535,0,255,b'S',0,0), // cluster
-    f(29081,16,3,b'm',134,4,255,b'S',0,0), // runtime_fraction
-    f(29097,13,4,b'm',381,4,255,b'I',26567,35), // trace_sampled
-    f(27099,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
-    f(29110,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
-    f(29143,25,7,b'm',89,2,255,b'S',0,0), // request_headers_mutations
-    f(27203,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
+    f(29005,16,3,b'm',134,4,255,b'S',0,0), // runtime_fraction
+    f(29021,13,4,b'm',381,4,255,b'I',26491,35), // trace_sampled
+    f(27023,14,5,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(29034,33,6,b'b',65535,0,255,b'S',0,0), // disable_shadow_host_suffix_append
+    f(29067,25,7,b'm',89,2,255,b'S',0,0), // request_headers_mutations
+    f(27127,20,8,b's',65535,0,255,b'S',0,0), // host_rewrite_literal
     // envoy.config.route.v3.RouteAction.UpgradeConfig
-    f(29215,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(29227,7,2,b'm',381,4,255,b'S',0,0), // enabled
-    f(29297,14,3,b'm',65535,4,255,b'R',29234,63), // connect_config
+    f(29139,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(29151,7,2,b'm',381,4,255,b'S',0,0), // enabled
+    f(29221,14,3,b'm',65535,4,255,b'R',29158,63), // connect_config
     // envoy.config.route.v3.RouteConfiguration
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(29351,13,2,b'm',219,2,255,b'S',0,0), // virtual_hosts
-    f(29364,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
-    f(26470,23,4,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(26493,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(26448,22,6,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(29385,17,7,b'm',381,4,255,b'S',0,0), // validate_clusters
-    f(26519,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(29498,4,9,b'm',65535,4,255,b'R',29402,96), // vhds
-    f(29502,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
-    f(29537,35,11,b'm',394,4,255,b'S',0,0), // max_direct_response_body_size_bytes
-    f(29572,25,12,b'm',65535,2,255,b'R',27986,84), // cluster_specifier_plugins
-    f(27834,23,13,b'm',208,2,255,b'S',0,0), // request_mirror_policies
-    f(29597,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
-    f(29625,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
-    f(26544,23,16,b'm',211,1,255,b'S',0,0), // typed_per_filter_config
-    f(9747,8,17,b'm',119,4,255,b'I',29664,38), // metadata
-    f(29702,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
-    f(26997,16,19,b'm',148,2,255,b'R',26895,102), // route_specifiers
+    f(29275,13,2,b'm',219,2,255,b'S',0,0), // virtual_hosts
+    f(29288,21,3,b's',65535,2,255,b'S',0,0), // internal_only_headers
+    f(26394,23,4,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(26417,26,5,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26372,22,6,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(29309,17,7,b'm',381,4,255,b'S',0,0), // validate_clusters
+    f(26443,25,8,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(29422,4,9,b'm',65535,4,255,b'R',29326,96), // vhds
+    f(29426,35,10,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(29461,35,11,b'm',394,4,255,b'S',0,0), // max_direct_response_body_size_bytes
+    f(29496,25,12,b'm',65535,2,255,b'R',27910,84), // cluster_specifier_plugins
+    f(27758,23,13,b'm',208,2,255,b'S',0,0), // request_mirror_policies
+    f(29521,28,14,b'b',65535,0,255,b'S',0,0), // ignore_port_in_host_matching
+    f(29549,39,15,b'b',65535,0,255,b'S',0,0), // ignore_path_parameters_in_path_matching
+    f(26468,23,16,b'm',211,1,255,b'S',0,0), // typed_per_filter_config
+    f(9747,8,17,b'm',119,4,255,b'I',29588,38), // metadata
+    f(29626,12,18,b's',65535,0,255,b'S',0,0), // vhost_header
+    f(26921,16,19,b'm',148,2,255,b'R',26819,102), // route_specifiers
     // envoy.config.route.v3.RouteConfiguration.TypedPerFilterConfigEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',380,4,255,b'S',0,0), // value
     // envoy.config.route.v3.RouteList
-    f(29811,6,1,b'm',198,2,255,b'S',0,0), // routes
+    f(29735,6,1,b'm',198,2,255,b'S',0,0), // routes
     // envoy.config.route.v3.RouteMatch
-    f(29849,6,1,b's',65535,4,0,b'S',0,0), // prefix
+    f(29773,6,1,b's',65535,4,0,b'S',0,0), // prefix
     f(131,4,2,b's',65535,4,0,b'S',0,0), // path
-    f(29855,14,4,b'm',381,4,255,b'S',0,0), // case_sensitive
-    f(29869,7,6,b'm',195,2,255,b'S',0,0), // headers
-    f(29876,16,7,b'm',196,2,255,b'S',0,0), // query_parameters
-    f(29892,4,8,b'm',215,4,255,b'S',0,0), // grpc
-    f(29081,16,9,b'm',134,4,255,b'S',0,0), // runtime_fraction
-    f(29896,10,10,b'm',352,4,0,b'S',0,0), // safe_regex
-    f(29906,11,11,b'm',216,4,255,b'S',0,0), // tls_context
-    f(29917,15,12,b'm',214,4,0,b'S',0,0), // connect_matcher
-    f(30029,16,13,b'm',347,2,255,b'R',29932,97), // dynamic_metadata
-    f(30045,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
-    f(30066,17,15,b'm',148,4,0,b'S',0,0), // path_match_policy
-    f(25318,12,16,b'm',343,2,255,b'S',0,0), // filter_state
-    f(30083,7,17,b'm',191,2,255,b'S',0,0), // cookies
+    f(29779,14,4,b'm',381,4,255,b'S',0,0), // case_sensitive
+    f(29793,7,6,b'm',195,2,255,b'S',0,0), // headers
+    f(29800,16,7,b'm',196,2,255,b'S',0,0), // query_parameters
+    f(29816,4,8,b'm',215,4,255,b'S',0,0), // grpc
+    f(29005,16,9,b'm',134,4,255,b'S',0,0), // runtime_fraction
+    f(29820,10,10,b'm',352,4,0,b'S',0,0), // safe_regex
+    f(29830,11,11,b'm',216,4,255,b'S',0,0), // tls_context
+    f(29841,15,12,b'm',214,4,0,b'S',0,0), // connect_matcher
+    f(29953,16,13,b'm',347,2,255,b'R',29856,97), // dynamic_metadata
+    f(29969,21,14,b's',65535,4,0,b'S',0,0), // path_separated_prefix
+    f(29990,17,15,b'm',148,4,0,b'S',0,0), // path_match_policy
+    f(25242,12,16,b'm',343,2,255,b'S',0,0), // filter_state
+    f(30007,7,17,b'm',191,2,255,b'S',0,0), // cookies
     // envoy.config.route.v3.RouteMatch.ConnectMatcher
     // envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions
     // envoy.config.route.v3.RouteMatch.TlsContextMatchOptions
-    f(30246,9,1,b'm',381,4,255,b'S',0,0), // presented
-    f(30255,9,2,b'm',381,4,255,b'S',0,0), // validated
+    f(30170,9,1,b'm',381,4,255,b'S',0,0), // presented
+    f(30179,9,2,b'm',381,4,255,b'S',0,0), // validated
     // envoy.config.route.v3.Tracing
-    f(30293,15,1,b'm',370,4,255,b'I',6831,36), // client_sampling
-    f(30308,15,2,b'm',370,4,255,b'I',6831,36), // random_sampling
-    f(30323,16,3,b'm',370,4,255,b'I',6831,36), // overall_sampling
-    f(30339,11,4,b'm',364,2,255,b'I',6831,36), // custom_tags
-    f(25793,9,5,b's',65535,0,255,b'I',6831,36), // operation
-    f(30350,18,6,b's',65535,0,255,b'I',6831,36), // upstream_operation
+    f(30217,15,1,b'm',370,4,255,b'I',6831,36), // client_sampling
+    f(30232,15,2,b'm',370,4,255,b'I',6831,36), // random_sampling
+    f(30247,16,3,b'm',370,4,255,b'I',6831,36), // overall_sampling
+    f(30263,11,4,b'm',364,2,255,b'I',6831,36), // custom_tags
+    f(25717,9,5,b's',65535,0,255,b'I',6831,36), // operation
+    f(30274,18,6,b's',65535,0,255,b'I',6831,36), // upstream_operation
     // envoy.config.route.v3.VirtualCluster
     f(345,4,2,b's',65535,0,255,b'S',0,0), // name
-    f(29869,7,4,b'm',195,2,255,b'S',0,0), // headers
+    f(29793,7,4,b'm',195,2,255,b'S',0,0), // headers
     // envoy.config.route.v3.VirtualHost
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(30437,7,2,b's',65535,2,255,b'S',0,0), // domains
-    f(29811,6,3,b'm',198,2,255,b'S',0,0), // routes
-    f(30444,11,4,b'e',33,0,255,b'S',0,0), // require_tls
-    f(30455,16,5,b'm',218,2,255,b'S',0,0), // virtual_clusters
-    f(27412,11,6,b'm',65535,2,255,b'R',27343,69), // rate_limits
-    f(26448,22,7,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(27588,4,8,b'm',65535,4,255,b'R',27499,89), // cors
-    f(26470,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(26493,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(26519,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(30471,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
-    f(26544,23,15,b'm',220,1,255,b'S',0,0), // typed_per_filter_config
-    f(15328,12,16,b'm',65535,4,255,b'R',27240,103), // retry_policy
-    f(27784,12,17,b'm',65535,4,255,b'R',27710,74), // hedge_policy
-    f(26685,30,18,b'm',394,4,255,b'I',26602,83), // per_request_buffer_limit_bytes
-    f(30500,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
-    f(27914,25,20,b'm',380,4,255,b'R',27879,35), // retry_policy_typed_config
-    f(25044,7,21,b'm',402,4,255,b'S',0,0), // matcher
-    f(27834,23,22,b'm',208,2,255,b'S',0,0), // request_mirror_policies
-    f(30595,31,23,b'b',65535,0,255,b'I',30533,62), // include_is_timeout_retry_header
-    f(9747,8,24,b'm',119,4,255,b'I',30626,39), // metadata
-    f(26870,25,25,b'm',395,4,255,b'I',26602,83), // request_body_buffer_limit
-    f(26997,16,26,b'm',148,2,255,b'R',26895,102), // route_specifiers
+    f(30361,7,2,b's',65535,2,255,b'S',0,0), // domains
+    f(29735,6,3,b'm',198,2,255,b'S',0,0), // routes
+    f(30368,11,4,b'e',33,0,255,b'S',0,0), // require_tls
+    f(30379,16,5,b'm',218,2,255,b'S',0,0), // virtual_clusters
+    f(27336,11,6,b'm',65535,2,255,b'R',27267,69), // rate_limits
+    f(26372,22,7,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(27512,4,8,b'm',65535,4,255,b'R',27423,89), // cors
+    f(26394,23,10,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(26417,26,11,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26443,25,13,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(30395,29,14,b'b',65535,0,255,b'S',0,0), // include_request_attempt_count
+    f(26468,23,15,b'm',220,1,255,b'S',0,0), // typed_per_filter_config
+    f(15328,12,16,b'm',65535,4,255,b'R',27164,103), // retry_policy
+    f(27708,12,17,b'm',65535,4,255,b'R',27634,74), // hedge_policy
+    f(26609,30,18,b'm',394,4,255,b'I',26526,83), // per_request_buffer_limit_bytes
+    f(30424,33,19,b'b',65535,0,255,b'S',0,0), // include_attempt_count_in_response
+    f(27838,25,20,b'm',380,4,255,b'R',27803,35), // retry_policy_typed_config
+    f(24968,7,21,b'm',402,4,255,b'S',0,0), // matcher
+    f(27758,23,22,b'm',208,2,255,b'S',0,0), // request_mirror_policies
+    f(30519,31,23,b'b',65535,0,255,b'I',30457,62), // include_is_timeout_retry_header
+    f(9747,8,24,b'm',119,4,255,b'I',30550,39), // metadata
+    f(26794,25,25,b'm',395,4,255,b'I',26526,83), // request_body_buffer_limit
+    f(26921,16,26,b'm',148,2,255,b'R',26819,102), // route_specifiers
     // envoy.config.route.v3.VirtualHost.TypedPerFilterConfigEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',380,4,255,b'S',0,0), // value
     // envoy.config.route.v3.WeightedCluster
     f(7225,8,1,b'm',222,2,255,b'S',0,0), // clusters
-    f(30761,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
-    f(30822,12,3,b'm',394,4,255,b'I',30779,43), // total_weight
-    f(28858,11,4,b's',65535,4,0,b'S',0,0), // header_name
-    f(30834,15,5,b'm',381,4,0,b'S',0,0), // use_hash_policy
+    f(30685,18,2,b's',65535,0,255,b'S',0,0), // runtime_key_prefix
+    f(30746,12,3,b'm',394,4,255,b'I',30703,43), // total_weight
+    f(28782,11,4,b's',65535,4,0,b'S',0,0), // header_name
+    f(30758,15,5,b'm',381,4,0,b'S',0,0), // use_hash_policy
     // envoy.config.route.v3.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'm',394,4,255,b'S',0,0), // weight
-    f(27189,14,3,b'm',119,4,255,b'I',27130,59), // metadata_match
-    f(26448,22,4,b'm',109,2,255,b'S',0,0), // request_headers_to_add
-    f(26470,23,5,b'm',109,2,255,b'S',0,0), // response_headers_to_add
-    f(26493,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
-    f(26519,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
-    f(26544,23,10,b'm',65535,1,255,b'R',30900,66), // typed_per_filter_config
-    f(27203,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
-    f(27099,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
+    f(27113,14,3,b'm',119,4,255,b'I',27054,59), // metadata_match
+    f(26372,22,4,b'm',109,2,255,b'S',0,0), // request_headers_to_add
+    f(26394,23,5,b'm',109,2,255,b'S',0,0), // response_headers_to_add
+    f(26417,26,6,b's',65535,2,255,b'S',0,0), // response_headers_to_remove
+    f(26443,25,9,b's',65535,2,255,b'S',0,0), // request_headers_to_remove
+    f(26468,23,10,b'm',65535,1,255,b'R',30824,66), // typed_per_filter_config
+    f(27127,20,11,b's',65535,4,0,b'S',0,0), // host_rewrite_literal
+    f(27023,14,12,b's',65535,0,255,b'S',0,0), // cluster_header
     // envoy.extensions.access_loggers.file.v3.FileAccessLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(31019,6,2,b's',65535,4,0,b'S',0,0), // format
+    f(30943,6,2,b's',65535,4,0,b'S',0,0), // format
     f(6754,11,3,b'm',391,4,0,b'S',0,0), // json_format
-    f(31025,17,4,b'm',391,4,0,b'S',0,0), // typed_json_format
+    f(30949,17,4,b'm',391,4,0,b'S',0,0), // typed_json_format
     f(942,10,5,b'm',144,4,0,b'S',0,0), // log_format
     // envoy.extensions.access_loggers.stream.v3.StderrAccessLog
     f(942,10,1,b'm',144,4,0,b'S',0,0), // log_format
@@ -3701,270 +3698,270 @@ pub(crate) static FIELDS: [FieldRow; 1613] = [
     f(10889,10,6,b'm',384,4,255,b'S',0,0), // dns_jitter
     f(5705,25,7,b'm',148,4,255,b'S',0,0), // typed_dns_resolver_config
     f(9421,17,8,b'e',35,0,255,b'S',0,0), // dns_lookup_family
-    f(31199,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
-    f(31231,20,10,b'm',384,4,255,b'S',0,0), // dns_min_refresh_rate
+    f(31123,32,9,b'b',65535,0,255,b'S',0,0), // all_addresses_in_single_endpoint
+    f(31155,20,10,b'm',384,4,255,b'S',0,0), // dns_min_refresh_rate
     // envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate
     f(12780,13,1,b'm',384,4,255,b'S',0,0), // base_interval
     f(12793,12,2,b'm',384,4,255,b'S',0,0), // max_interval
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue
-    f(31374,10,1,b's',65535,4,0,b'S',0,0), // object_key
-    f(20039,13,2,b'm',144,4,1,b'S',0,0), // format_string
-    f(31431,9,3,b'b',65535,0,255,b'I',31384,47), // read_only
-    f(31522,20,4,b'e',36,0,255,b'I',31440,82), // shared_with_upstream
-    f(31542,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
-    f(31555,11,6,b's',65535,0,255,b'S',0,0), // factory_key
+    f(31298,10,1,b's',65535,4,0,b'S',0,0), // object_key
+    f(19963,13,2,b'm',144,4,1,b'S',0,0), // format_string
+    f(31355,9,3,b'b',65535,0,255,b'I',31308,47), // read_only
+    f(31446,20,4,b'e',36,0,255,b'I',31364,82), // shared_with_upstream
+    f(31466,13,5,b'b',65535,0,255,b'S',0,0), // skip_if_empty
+    f(31479,11,6,b's',65535,0,255,b'S',0,0), // factory_key
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
-    f(31629,9,1,b'm',231,4,255,b'S',0,0), // mutations
-    f(29502,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
+    f(31553,9,1,b'm',231,4,255,b'S',0,0), // mutations
+    f(29426,35,2,b'b',65535,0,255,b'S',0,0), // most_specific_header_mutations_wins
     // envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute
-    f(31629,9,1,b'm',231,4,255,b'S',0,0), // mutations
+    f(31553,9,1,b'm',231,4,255,b'S',0,0), // mutations
     // envoy.extensions.filters.http.header_mutation.v3.Mutations
-    f(31767,17,1,b'm',89,2,255,b'S',0,0), // request_mutations
-    f(31784,18,2,b'm',89,2,255,b'S',0,0), // response_mutations
-    f(31836,25,3,b'm',65535,2,255,b'R',31802,34), // query_parameter_mutations
-    f(31896,27,4,b'm',89,2,255,b'R',31861,35), // response_trailers_mutations
-    f(31923,26,5,b'm',89,2,255,b'R',31861,35), // request_trailers_mutations
+    f(31691,17,1,b'm',89,2,255,b'S',0,0), // request_mutations
+    f(31708,18,2,b'm',89,2,255,b'S',0,0), // response_mutations
+    f(31760,25,3,b'm',65535,2,255,b'R',31726,34), // query_parameter_mutations
+    f(31820,27,4,b'm',89,2,255,b'R',31785,35), // response_trailers_mutations
+    f(31847,26,5,b'm',89,2,255,b'R',31785,35), // request_trailers_mutations
     // envoy.extensions.filters.http.router.v3.Router
-    f(32051,13,1,b'm',381,4,255,b'I',31995,56), // dynamic_stats
-    f(32064,16,2,b'b',65535,0,255,b'I',26567,35), // start_child_span
-    f(32080,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
-    f(32092,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
-    f(32114,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
-    f(32134,27,6,b'b',65535,0,255,b'S',0,0), // respect_expected_rq_timeout
-    f(32187,40,7,b'b',65535,0,255,b'I',32161,26), // suppress_grpc_request_failure_code_stats
-    f(32273,21,8,b'm',253,2,255,b'R',32227,46), // upstream_http_filters
-    f(32355,20,9,b'm',233,4,255,b'I',32294,61), // upstream_log_options
-    f(32375,33,10,b'm',381,4,255,b'R',0,0), // reject_connect_request_early_data
+    f(31975,13,1,b'm',381,4,255,b'I',31919,56), // dynamic_stats
+    f(31988,16,2,b'b',65535,0,255,b'I',26491,35), // start_child_span
+    f(32004,12,3,b'm',33,2,255,b'R',0,0), // upstream_log
+    f(32016,22,4,b'b',65535,0,255,b'S',0,0), // suppress_envoy_headers
+    f(32038,20,5,b's',65535,2,255,b'R',0,0), // strict_check_headers
+    f(32058,27,6,b'b',65535,0,255,b'S',0,0), // respect_expected_rq_timeout
+    f(32111,40,7,b'b',65535,0,255,b'I',32085,26), // suppress_grpc_request_failure_code_stats
+    f(32197,21,8,b'm',253,2,255,b'R',32151,46), // upstream_http_filters
+    f(32279,20,9,b'm',233,4,255,b'I',32218,61), // upstream_log_options
+    f(32299,33,10,b'm',381,4,255,b'R',0,0), // reject_connect_request_early_data
     // envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions
-    f(32479,37,1,b'b',65535,0,255,b'I',6831,36), // flush_upstream_log_on_upstream_stream
-    f(32516,27,2,b'm',384,4,255,b'I',6831,36), // upstream_log_flush_interval
+    f(32403,37,1,b'b',65535,0,255,b'I',6831,36), // flush_upstream_log_on_upstream_stream
+    f(32440,27,2,b'm',384,4,255,b'I',6831,36), // upstream_log_flush_interval
     // envoy.extensions.filters.http.set_filter_state.v3.Config
-    f(32599,18,1,b'm',228,2,255,b'S',0,0), // on_request_headers
-    f(32659,17,2,b'b',65535,0,255,b'R',32617,42), // clear_route_cache
+    f(32523,18,1,b'm',228,2,255,b'S',0,0), // on_request_headers
+    f(32583,17,2,b'b',65535,0,255,b'R',32541,42), // clear_route_cache
     // envoy.extensions.filters.http.set_metadata.v3.Config
-    f(32728,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(32652,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
     f(2972,5,2,b'm',391,4,255,b'S',0,0), // value
     f(9747,8,3,b'm',236,2,255,b'S',0,0), // metadata
     // envoy.extensions.filters.http.set_metadata.v3.Metadata
-    f(32728,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
-    f(32800,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
+    f(32652,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(32724,15,2,b'b',65535,0,255,b'S',0,0), // allow_overwrite
     f(2972,5,3,b'm',391,4,255,b'S',0,0), // value
-    f(32854,11,4,b'm',380,4,255,b'R',32815,39), // typed_value
+    f(32778,11,4,b'm',380,4,255,b'R',32739,39), // typed_value
     // envoy.extensions.filters.listener.http_inspector.v3.HttpInspector
     // envoy.extensions.filters.listener.local_ratelimit.v3.LocalRateLimit
-    f(22657,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32997,12,2,b'm',379,4,255,b'S',0,0), // token_bucket
-    f(33009,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
+    f(22581,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(32921,12,2,b'm',379,4,255,b'S',0,0), // token_bucket
+    f(32933,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.listener.original_dst.v3.OriginalDst
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol
-    f(23541,5,1,b'm',242,2,255,b'S',0,0), // rules
-    f(33150,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
-    f(18599,17,3,b'm',127,4,255,b'S',0,0), // pass_through_tlvs
-    f(33187,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
-    f(22657,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(33257,12,6,b'e',65535,0,255,b'R',33206,51), // tlv_location
+    f(23465,5,1,b'm',242,2,255,b'S',0,0), // rules
+    f(33074,37,2,b'b',65535,0,255,b'S',0,0), // allow_requests_without_proxy_protocol
+    f(18523,17,3,b'm',127,4,255,b'S',0,0), // pass_through_tlvs
+    f(33111,19,4,b'e',20,2,255,b'S',0,0), // disallowed_versions
+    f(22581,11,5,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(33181,12,6,b'e',65535,0,255,b'R',33130,51), // tlv_location
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair
-    f(32728,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
+    f(32652,18,1,b's',65535,0,255,b'S',0,0), // metadata_namespace
     f(12978,3,2,b's',65535,0,255,b'S',0,0), // key
-    f(33347,21,3,b'e',37,0,255,b'S',0,0), // value_string_encoding
+    f(33271,21,3,b'e',37,0,255,b'S',0,0), // value_string_encoding
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.Rule
-    f(18685,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
-    f(33438,14,2,b'm',241,4,255,b'S',0,0), // on_tlv_present
+    f(18609,8,1,b'u',65535,0,255,b'S',0,0), // tlv_type
+    f(33362,14,2,b'm',241,4,255,b'S',0,0), // on_tlv_present
     // envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector
-    f(33568,25,1,b'm',381,4,255,b'R',33515,53), // enable_ja3_fingerprinting
-    f(33648,24,2,b'm',394,4,255,b'I',33593,55), // initial_read_buffer_size
-    f(33672,25,3,b'm',381,4,255,b'R',33515,53), // enable_ja4_fingerprinting
-    f(33697,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
-    f(33744,21,5,b'm',394,4,255,b'S',0,0), // max_client_hello_size
+    f(33492,25,1,b'm',381,4,255,b'R',33439,53), // enable_ja3_fingerprinting
+    f(33572,24,2,b'm',394,4,255,b'I',33517,55), // initial_read_buffer_size
+    f(33596,25,3,b'm',381,4,255,b'R',33439,53), // enable_ja4_fingerprinting
+    f(33621,47,4,b'b',65535,0,255,b'S',0,0), // close_connection_on_client_hello_parsing_errors
+    f(33668,21,5,b'm',394,4,255,b'S',0,0), // max_client_hello_size
     // envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit
-    f(22657,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22581,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(8737,15,2,b'm',395,4,255,b'S',0,0), // max_connections
-    f(33833,5,3,b'm',384,4,255,b'S',0,0), // delay
-    f(33009,15,4,b'm',133,4,255,b'S',0,0), // runtime_enabled
+    f(33757,5,3,b'm',384,4,255,b'S',0,0), // delay
+    f(32933,15,4,b'm',133,4,255,b'S',0,0), // runtime_enabled
     // envoy.extensions.filters.network.direct_response.v3.Config
-    f(33896,8,1,b'm',100,4,255,b'S',0,0), // response
+    f(33820,8,1,b'm',100,4,255,b'S',0,0), // response
     // envoy.extensions.filters.network.echo.v3.Echo
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-    f(34030,10,1,b'e',38,0,255,b'S',0,0), // codec_type
-    f(22657,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(34040,3,3,b'm',255,4,0,b'S',0,0), // rds
+    f(33954,10,1,b'e',38,0,255,b'S',0,0), // codec_type
+    f(22581,11,2,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(33964,3,3,b'm',255,4,0,b'S',0,0), // rds
     f(2551,12,4,b'm',210,4,0,b'S',0,0), // route_config
-    f(34043,12,5,b'm',253,2,255,b'S',0,0), // http_filters
-    f(34055,14,6,b'm',381,4,255,b'S',0,0), // add_user_agent
-    f(4856,7,7,b'm',65535,4,255,b'R',34069,28), // tracing
+    f(33967,12,5,b'm',253,2,255,b'S',0,0), // http_filters
+    f(33979,14,6,b'm',381,4,255,b'S',0,0), // add_user_agent
+    f(4856,7,7,b'm',65535,4,255,b'R',33993,28), // tracing
     f(9362,21,8,b'm',111,4,255,b'S',0,0), // http_protocol_options
     f(9383,22,9,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(34097,11,10,b's',65535,0,255,b'S',0,0), // server_name
-    f(34108,13,12,b'm',384,4,255,b'S',0,0), // drain_timeout
+    f(34021,11,10,b's',65535,0,255,b'S',0,0), // server_name
+    f(34032,13,12,b'm',384,4,255,b'S',0,0), // drain_timeout
     f(4311,10,13,b'm',33,2,255,b'S',0,0), // access_log
-    f(34121,18,14,b'm',381,4,255,b'S',0,0), // use_remote_address
-    f(34139,19,15,b'm',381,4,255,b'S',0,0), // generate_request_id
-    f(34158,27,16,b'e',39,0,255,b'S',0,0), // forward_client_cert_details
-    f(34185,31,17,b'm',251,4,255,b'S',0,0), // set_current_client_cert_details
-    f(34216,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
-    f(34234,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(34325,49,20,b'b',65535,0,255,b'I',34254,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-    f(34374,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
-    f(34389,3,22,b's',65535,0,255,b'S',0,0), // via
-    f(27639,15,23,b'm',252,2,255,b'S',0,0), // upgrade_configs
-    f(34392,19,24,b'm',384,4,255,b'S',0,0), // stream_idle_timeout
-    f(34411,23,25,b'm',250,4,255,b'S',0,0), // internal_address_config
-    f(34434,21,26,b'm',384,4,255,b'S',0,0), // delayed_close_timeout
+    f(34045,18,14,b'm',381,4,255,b'S',0,0), // use_remote_address
+    f(34063,19,15,b'm',381,4,255,b'S',0,0), // generate_request_id
+    f(34082,27,16,b'e',39,0,255,b'S',0,0), // forward_client_cert_details
+    f(34109,31,17,b'm',251,4,255,b'S',0,0), // set_current_client_cert_details
+    f(34140,18,18,b'b',65535,0,255,b'S',0,0), // proxy_100_continue
+    f(34158,20,19,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(34249,49,20,b'b',65535,0,255,b'I',34178,71), // represent_ipv4_remote_address_as_ipv4_mapped_ipv6
+    f(34298,15,21,b'b',65535,0,255,b'S',0,0), // skip_xff_append
+    f(34313,3,22,b's',65535,0,255,b'S',0,0), // via
+    f(27563,15,23,b'm',252,2,255,b'S',0,0), // upgrade_configs
+    f(34316,19,24,b'm',384,4,255,b'S',0,0), // stream_idle_timeout
+    f(34335,23,25,b'm',250,4,255,b'S',0,0), // internal_address_config
+    f(34358,21,26,b'm',384,4,255,b'S',0,0), // delayed_close_timeout
     f(13974,15,28,b'm',384,4,255,b'S',0,0), // request_timeout
-    f(34455,22,29,b'm',394,4,255,b'S',0,0), // max_request_headers_kb
-    f(34477,14,30,b'm',381,4,255,b'S',0,0), // normalize_path
-    f(34529,13,31,b'm',65535,4,0,b'R',34491,38), // scoped_routes
-    f(34542,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
-    f(34570,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
-    f(34583,28,34,b'e',42,0,255,b'S',0,0), // server_header_transformation
+    f(34379,22,29,b'm',394,4,255,b'S',0,0), // max_request_headers_kb
+    f(34401,14,30,b'm',381,4,255,b'S',0,0), // normalize_path
+    f(34453,13,31,b'm',65535,4,0,b'R',34415,38), // scoped_routes
+    f(34466,28,32,b'b',65535,0,255,b'S',0,0), // preserve_external_request_id
+    f(34494,13,33,b'b',65535,0,255,b'S',0,0), // merge_slashes
+    f(34507,28,34,b'e',42,0,255,b'S',0,0), // server_header_transformation
     f(9802,28,35,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
-    f(34611,20,36,b'm',256,4,255,b'S',0,0), // request_id_extension
-    f(34631,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
-    f(34664,18,38,b'm',254,4,255,b'S',0,0), // local_reply_config
-    f(34682,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
-    f(34786,36,40,b'm',381,4,255,b'I',34706,80), // stream_error_on_invalid_http_message
-    f(34822,23,41,b'm',384,4,255,b'S',0,0), // request_headers_timeout
-    f(34845,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
-    f(34900,26,43,b'm',65535,4,255,b'R',34864,36), // path_normalization_options
-    f(34949,22,44,b'm',65535,4,255,b'R',34926,23), // http3_protocol_options
-    f(34971,32,45,b'e',41,0,255,b'S',0,0), // path_with_escaped_slashes_action
-    f(35003,32,46,b'm',148,2,255,b'S',0,0), // original_ip_detection_extensions
-    f(35035,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
-    f(35058,28,48,b'm',136,4,255,b'S',0,0), // scheme_header_transformation
-    f(35086,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
-    f(35105,30,50,b'm',148,4,255,b'R',0,0), // typed_header_validation_config
-    f(35135,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
-    f(35158,32,52,b'm',148,2,255,b'S',0,0), // early_header_mutation_extensions
-    f(35190,35,53,b'm',381,4,255,b'R',0,0), // add_proxy_protocol_connection_state
-    f(35257,25,54,b'm',384,4,255,b'I',35225,32), // access_log_flush_interval
-    f(35282,31,55,b'b',65535,0,255,b'I',35225,32), // flush_access_log_on_new_request
-    f(35313,18,56,b'm',249,4,255,b'I',35225,32), // access_log_options
-    f(35331,21,57,b'b',65535,0,255,b'S',0,0), // append_local_overload
-    f(35402,34,58,b'b',65535,0,255,b'I',35352,50), // http1_safe_max_connection_duration
-    f(35436,20,59,b'm',384,4,255,b'S',0,0), // stream_flush_timeout
-    f(35456,27,60,b'm',402,4,255,b'S',0,0), // forward_client_cert_matcher
-    f(35483,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
-    f(35503,20,62,b'm',377,4,255,b'S',0,0), // drain_timeout_jitter
+    f(34535,20,36,b'm',256,4,255,b'S',0,0), // request_id_extension
+    f(34555,33,37,b'b',65535,0,255,b'S',0,0), // always_set_request_id_in_response
+    f(34588,18,38,b'm',254,4,255,b'S',0,0), // local_reply_config
+    f(34606,24,39,b'b',65535,0,255,b'S',0,0), // strip_matching_host_port
+    f(34630,36,40,b'm',381,4,255,b'S',0,0), // stream_error_on_invalid_http_message
+    f(34666,23,41,b'm',384,4,255,b'S',0,0), // request_headers_timeout
+    f(34689,19,42,b'b',65535,4,1,b'S',0,0), // strip_any_host_port
+    f(34744,26,43,b'm',65535,4,255,b'R',34708,36), // path_normalization_options
+    f(34793,22,44,b'm',65535,4,255,b'R',34770,23), // http3_protocol_options
+    f(34815,32,45,b'e',41,0,255,b'S',0,0), // path_with_escaped_slashes_action
+    f(34847,32,46,b'm',148,2,255,b'S',0,0), // original_ip_detection_extensions
+    f(34879,23,47,b'b',65535,0,255,b'S',0,0), // strip_trailing_host_dot
+    f(34902,28,48,b'm',136,4,255,b'S',0,0), // scheme_header_transformation
+    f(34930,19,49,b'm',65535,4,255,b'R',0,0), // proxy_status_config
+    f(34949,30,50,b'm',148,4,255,b'R',0,0), // typed_header_validation_config
+    f(34979,23,51,b'b',65535,0,255,b'S',0,0), // append_x_forwarded_port
+    f(35002,32,52,b'm',148,2,255,b'S',0,0), // early_header_mutation_extensions
+    f(35034,35,53,b'm',381,4,255,b'R',0,0), // add_proxy_protocol_connection_state
+    f(35101,25,54,b'm',384,4,255,b'I',35069,32), // access_log_flush_interval
+    f(35126,31,55,b'b',65535,0,255,b'I',35069,32), // flush_access_log_on_new_request
+    f(35157,18,56,b'm',249,4,255,b'I',35069,32), // access_log_options
+    f(35175,21,57,b'b',65535,0,255,b'S',0,0), // append_local_overload
+    f(35246,34,58,b'b',65535,0,255,b'I',35196,50), // http1_safe_max_connection_duration
+    f(35280,20,59,b'm',384,4,255,b'S',0,0), // stream_flush_timeout
+    f(35300,27,60,b'm',402,4,255,b'S',0,0), // forward_client_cert_matcher
+    f(35327,20,61,b'm',65535,4,255,b'R',0,0), // forward_proto_config
+    f(35347,20,62,b'm',377,4,255,b'S',0,0), // drain_timeout_jitter
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertConfig
-    f(34158,27,1,b'e',39,0,255,b'S',0,0), // forward_client_cert_details
-    f(34185,31,2,b'm',251,4,255,b'S',0,0), // set_current_client_cert_details
+    f(34082,27,1,b'e',39,0,255,b'S',0,0), // forward_client_cert_details
+    f(34109,31,2,b'm',251,4,255,b'S',0,0), // set_current_client_cert_details
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions
-    f(35257,25,1,b'm',384,4,255,b'I',6831,36), // access_log_flush_interval
-    f(35282,31,2,b'b',65535,0,255,b'I',6831,36), // flush_access_log_on_new_request
-    f(35729,44,3,b'b',65535,0,255,b'I',6831,36), // flush_log_on_tunnel_successfully_established
+    f(35101,25,1,b'm',384,4,255,b'I',6831,36), // access_log_flush_interval
+    f(35126,31,2,b'b',65535,0,255,b'I',6831,36), // flush_access_log_on_new_request
+    f(35573,44,3,b'b',65535,0,255,b'I',6831,36), // flush_log_on_tunnel_successfully_established
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.InternalAddressConfig
-    f(35876,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
-    f(35888,11,2,b'm',97,2,255,b'S',0,0), // cidr_ranges
+    f(35720,12,1,b'b',65535,0,255,b'S',0,0), // unix_sockets
+    f(35732,11,2,b'm',97,2,255,b'S',0,0), // cidr_ranges
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails
-    f(36008,7,1,b'm',381,4,255,b'S',0,0), // subject
-    f(36015,4,3,b'b',65535,0,255,b'S',0,0), // cert
+    f(35852,7,1,b'm',381,4,255,b'S',0,0), // subject
+    f(35859,4,3,b'b',65535,0,255,b'S',0,0), // cert
     f(3012,3,4,b'b',65535,0,255,b'S',0,0), // dns
     f(3015,3,5,b'b',65535,0,255,b'S',0,0), // uri
-    f(36019,5,6,b'b',65535,0,255,b'S',0,0), // chain
-    f(31019,6,7,b'e',40,0,255,b'S',0,0), // format
-    f(36024,6,8,b'b',65535,0,255,b'S',0,0), // issuer
+    f(35863,5,6,b'b',65535,0,255,b'S',0,0), // chain
+    f(30943,6,7,b'e',40,0,255,b'S',0,0), // format
+    f(35868,6,8,b'b',65535,0,255,b'S',0,0), // issuer
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig
-    f(29215,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
-    f(3548,7,2,b'm',253,2,255,b'R',36125,61), // filters
-    f(29227,7,3,b'm',381,4,255,b'S',0,0), // enabled
+    f(29139,12,1,b's',65535,0,255,b'S',0,0), // upgrade_type
+    f(3548,7,2,b'm',253,2,255,b'R',35969,61), // filters
+    f(29151,7,3,b'm',381,4,255,b'S',0,0), // enabled
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,4,b'm',380,4,0,b'S',0,0), // typed_config
-    f(21448,16,5,b'm',65535,4,0,b'R',21405,43), // config_discovery
-    f(25908,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
+    f(21372,16,5,b'm',65535,4,0,b'R',21329,43), // config_discovery
+    f(25832,11,6,b'b',65535,0,255,b'S',0,0), // is_optional
     f(15133,8,7,b'b',65535,0,255,b'S',0,0), // disabled
     // envoy.extensions.filters.network.http_connection_manager.v3.LocalReplyConfig
-    f(36332,7,1,b'm',257,2,255,b'S',0,0), // mappers
-    f(25863,11,2,b'm',144,4,255,b'S',0,0), // body_format
+    f(36176,7,1,b'm',257,2,255,b'S',0,0), // mappers
+    f(25787,11,2,b'm',144,4,255,b'S',0,0), // body_format
     // envoy.extensions.filters.network.http_connection_manager.v3.Rds
-    f(36402,13,1,b'm',98,4,255,b'S',0,0), // config_source
-    f(36415,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
+    f(36246,13,1,b'm',98,4,255,b'S',0,0), // config_source
+    f(36259,17,2,b's',65535,0,255,b'S',0,0), // route_config_name
     // envoy.extensions.filters.network.http_connection_manager.v3.RequestIDExtension
     f(3148,12,1,b'm',380,4,255,b'S',0,0), // typed_config
     // envoy.extensions.filters.network.http_connection_manager.v3.ResponseMapper
     f(3142,6,1,b'm',34,4,255,b'S',0,0), // filter
-    f(36584,11,2,b'm',394,4,255,b'S',0,0), // status_code
-    f(25859,4,3,b'm',100,4,255,b'S',0,0), // body
-    f(36595,20,4,b'm',144,4,255,b'S',0,0), // body_format_override
-    f(36615,14,5,b'm',109,2,255,b'S',0,0), // headers_to_add
+    f(36428,11,2,b'm',394,4,255,b'S',0,0), // status_code
+    f(25783,4,3,b'm',100,4,255,b'S',0,0), // body
+    f(36439,20,4,b'm',144,4,255,b'S',0,0), // body_format_override
+    f(36459,14,5,b'm',109,2,255,b'S',0,0), // headers_to_add
     // envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit
-    f(22657,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(32997,12,2,b'm',379,4,255,b'S',0,0), // token_bucket
-    f(33009,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
-    f(36695,9,4,b's',65535,0,255,b'S',0,0), // share_key
+    f(22581,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(32921,12,2,b'm',379,4,255,b'S',0,0), // token_bucket
+    f(32933,15,3,b'm',133,4,255,b'S',0,0), // runtime_enabled
+    f(36539,9,4,b's',65535,0,255,b'S',0,0), // share_key
     // envoy.extensions.filters.network.rbac.v3.RBAC
-    f(23541,5,1,b'm',188,4,255,b'S',0,0), // rules
-    f(36749,12,2,b'm',188,4,255,b'S',0,0), // shadow_rules
-    f(22657,11,3,b's',65535,0,255,b'S',0,0), // stat_prefix
-    f(36761,16,4,b'e',43,0,255,b'S',0,0), // enforcement_type
-    f(36777,24,5,b's',65535,0,255,b'S',0,0), // shadow_rules_stat_prefix
-    f(25044,7,6,b'm',402,4,255,b'S',0,0), // matcher
-    f(36801,14,7,b'm',402,4,255,b'S',0,0), // shadow_matcher
-    f(36815,10,8,b'm',384,4,255,b'S',0,0), // delay_deny
+    f(23465,5,1,b'm',188,4,255,b'S',0,0), // rules
+    f(36593,12,2,b'm',188,4,255,b'S',0,0), // shadow_rules
+    f(22581,11,3,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(36605,16,4,b'e',43,0,255,b'S',0,0), // enforcement_type
+    f(36621,24,5,b's',65535,0,255,b'S',0,0), // shadow_rules_stat_prefix
+    f(24968,7,6,b'm',402,4,255,b'S',0,0), // matcher
+    f(36645,14,7,b'm',402,4,255,b'S',0,0), // shadow_matcher
+    f(36659,10,8,b'm',384,4,255,b'S',0,0), // delay_deny
     // envoy.extensions.filters.network.set_filter_state.v3.Config
-    f(36884,17,1,b'm',228,2,255,b'S',0,0), // on_new_connection
-    f(36901,27,2,b'm',228,2,255,b'S',0,0), // on_downstream_tls_handshake
-    f(36928,18,3,b'm',228,2,255,b'S',0,0), // on_downstream_data
+    f(36728,17,1,b'm',228,2,255,b'S',0,0), // on_new_connection
+    f(36745,27,2,b'm',228,2,255,b'S',0,0), // on_downstream_tls_handshake
+    f(36772,18,3,b'm',228,2,255,b'S',0,0), // on_downstream_data
     // envoy.extensions.filters.network.sni_cluster.v3.SniCluster
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
-    f(22657,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
+    f(22581,11,1,b's',65535,0,255,b'S',0,0), // stat_prefix
     f(694,7,2,b's',65535,4,0,b'S',0,0), // cluster
-    f(37058,23,3,b'm',384,4,255,b'I',21136,34), // downstream_idle_timeout
-    f(37081,21,4,b'm',384,4,255,b'I',21136,34), // upstream_idle_timeout
+    f(36902,23,3,b'm',384,4,255,b'I',21060,34), // downstream_idle_timeout
+    f(36925,21,4,b'm',384,4,255,b'I',21060,34), // upstream_idle_timeout
     f(4311,10,5,b'm',33,2,255,b'S',0,0), // access_log
-    f(37102,20,7,b'm',394,4,255,b'S',0,0), // max_connect_attempts
-    f(17588,12,8,b'm',384,4,255,b'S',0,0), // idle_timeout
-    f(27189,14,9,b'm',119,4,255,b'I',27130,59), // metadata_match
-    f(27113,17,10,b'm',265,4,0,b'S',0,0), // weighted_clusters
-    f(27488,11,11,b'm',371,2,255,b'I',37122,78), // hash_policy
-    f(37200,16,12,b'm',264,4,255,b'S',0,0), // tunneling_config
-    f(37216,34,13,b'm',384,4,255,b'S',0,0), // max_downstream_connection_duration
-    f(37349,9,14,b'm',65535,4,255,b'R',37250,99), // on_demand
-    f(35257,25,15,b'm',384,4,255,b'S',0,0), // access_log_flush_interval
-    f(37358,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(35313,18,17,b'm',263,4,255,b'S',0,0), // access_log_options
-    f(37387,15,18,b'm',94,4,255,b'S',0,0), // backoff_options
-    f(37489,19,19,b'm',146,2,255,b'R',37402,87), // proxy_protocol_tlvs
-    f(37508,52,20,b'm',377,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
-    f(37560,21,21,b'e',44,0,255,b'S',0,0), // upstream_connect_mode
-    f(37581,20,22,b'm',394,4,255,b'S',0,0), // max_early_data_bytes
-    f(37645,31,23,b'e',65535,0,255,b'R',37601,44), // proxy_protocol_tlv_merge_policy
-    f(37676,17,24,b'm',381,4,255,b'S',0,0), // check_drain_close
+    f(36946,20,7,b'm',394,4,255,b'S',0,0), // max_connect_attempts
+    f(17512,12,8,b'm',384,4,255,b'S',0,0), // idle_timeout
+    f(27113,14,9,b'm',119,4,255,b'I',27054,59), // metadata_match
+    f(27037,17,10,b'm',265,4,0,b'S',0,0), // weighted_clusters
+    f(27412,11,11,b'm',371,2,255,b'I',36966,78), // hash_policy
+    f(37044,16,12,b'm',264,4,255,b'S',0,0), // tunneling_config
+    f(37060,34,13,b'm',384,4,255,b'S',0,0), // max_downstream_connection_duration
+    f(37193,9,14,b'm',65535,4,255,b'R',37094,99), // on_demand
+    f(35101,25,15,b'm',384,4,255,b'S',0,0), // access_log_flush_interval
+    f(37202,29,16,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(35157,18,17,b'm',263,4,255,b'S',0,0), // access_log_options
+    f(37231,15,18,b'm',94,4,255,b'S',0,0), // backoff_options
+    f(37333,19,19,b'm',146,2,255,b'R',37246,87), // proxy_protocol_tlvs
+    f(37352,52,20,b'm',377,4,255,b'S',0,0), // max_downstream_connection_duration_jitter_percentage
+    f(37404,21,21,b'e',44,0,255,b'S',0,0), // upstream_connect_mode
+    f(37425,20,22,b'm',394,4,255,b'S',0,0), // max_early_data_bytes
+    f(37489,31,23,b'e',65535,0,255,b'R',37445,44), // proxy_protocol_tlv_merge_policy
+    f(37520,17,24,b'm',381,4,255,b'S',0,0), // check_drain_close
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TcpAccessLogOptions
-    f(35257,25,1,b'm',384,4,255,b'S',0,0), // access_log_flush_interval
-    f(37358,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
-    f(37767,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
+    f(35101,25,1,b'm',384,4,255,b'S',0,0), // access_log_flush_interval
+    f(37202,29,2,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_connected
+    f(37611,25,3,b'b',65535,0,255,b'S',0,0), // flush_access_log_on_start
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig
     f(2003,8,1,b's',65535,0,255,b'S',0,0), // hostname
-    f(37862,8,2,b'b',65535,0,255,b'S',0,0), // use_post
-    f(36615,14,3,b'm',109,2,255,b'S',0,0), // headers_to_add
-    f(37870,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
-    f(37896,9,5,b's',65535,0,255,b'S',0,0), // post_path
-    f(37905,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
-    f(34611,20,7,b'm',256,4,255,b'S',0,0), // request_id_extension
-    f(37932,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
-    f(37949,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
-    f(19812,10,10,b'm',148,2,255,b'R',37972,76), // formatters
+    f(37706,8,2,b'b',65535,0,255,b'S',0,0), // use_post
+    f(36459,14,3,b'm',109,2,255,b'S',0,0), // headers_to_add
+    f(37714,26,4,b'b',65535,0,255,b'S',0,0), // propagate_response_headers
+    f(37740,9,5,b's',65535,0,255,b'S',0,0), // post_path
+    f(37749,27,6,b'b',65535,0,255,b'S',0,0), // propagate_response_trailers
+    f(34535,20,7,b'm',256,4,255,b'S',0,0), // request_id_extension
+    f(37776,17,8,b's',65535,0,255,b'S',0,0), // request_id_header
+    f(37793,23,9,b's',65535,0,255,b'S',0,0), // request_id_metadata_key
+    f(19736,10,10,b'm',148,2,255,b'R',37816,76), // formatters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster
     f(7225,8,1,b'm',266,2,255,b'S',0,0), // clusters
     // envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(1997,6,2,b'u',65535,0,255,b'S',0,0), // weight
-    f(27189,14,3,b'm',119,4,255,b'I',27130,59), // metadata_match
+    f(27113,14,3,b'm',119,4,255,b'I',27054,59), // metadata_match
     // envoy.extensions.formatter.metadata.v3.Metadata
     // envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery
     // envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
-    f(31629,9,1,b'm',89,2,255,b'S',0,0), // mutations
+    f(31553,9,1,b'm',89,2,255,b'S',0,0), // mutations
     // envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig
-    f(28858,11,1,b's',65535,0,255,b'S',0,0), // header_name
-    f(38468,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
-    f(38509,18,3,b'm',374,4,255,b'S',0,0), // reject_with_status
+    f(28782,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(38312,41,2,b'b',65535,0,255,b'S',0,0), // allow_extension_to_set_address_as_trusted
+    f(38353,18,3,b'm',374,4,255,b'S',0,0), // reject_with_status
     // envoy.extensions.http.original_ip_detection.xff.v3.XffConfig
-    f(34234,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
-    f(38587,17,2,b'm',272,4,255,b'S',0,0), // xff_trusted_cidrs
-    f(34374,15,3,b'm',381,4,255,b'S',0,0), // skip_xff_append
+    f(34158,20,1,b'u',65535,0,255,b'S',0,0), // xff_num_trusted_hops
+    f(38431,17,2,b'm',272,4,255,b'S',0,0), // xff_trusted_cidrs
+    f(34298,15,3,b'm',381,4,255,b'S',0,0), // skip_xff_append
     // envoy.extensions.http.original_ip_detection.xff.v3.XffTrustedCidrs
-    f(38670,5,1,b'm',97,2,255,b'S',0,0), // cidrs
+    f(38514,5,1,b'm',97,2,255,b'S',0,0), // cidrs
     // envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided
     // envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig
     f(11257,20,1,b'm',276,4,0,b'S',0,0), // zone_aware_lb_config
@@ -3974,21 +3971,21 @@ pub(crate) static FIELDS: [FieldRow; 1613] = [
     f(12068,15,1,b'm',377,4,255,b'I',11963,105), // routing_enabled
     f(12083,16,2,b'm',395,4,255,b'I',11963,105), // min_cluster_size
     f(12099,21,3,b'b',65535,0,255,b'S',0,0), // fail_traffic_on_panic
-    f(39035,29,4,b'b',65535,0,255,b'R',38995,40), // force_locality_direct_routing
-    f(39064,16,5,b'm',65535,4,255,b'R',38995,40), // force_local_zone
-    f(39080,14,6,b'e',65535,0,255,b'R',38995,40), // locality_basis
+    f(38879,29,4,b'b',65535,0,255,b'R',38839,40), // force_locality_direct_routing
+    f(38908,16,5,b'm',65535,4,255,b'R',38839,40), // force_local_zone
+    f(38924,14,6,b'e',65535,0,255,b'R',38839,40), // locality_basis
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
     f(12291,12,1,b'm',394,4,255,b'S',0,0), // choice_count
     f(12303,19,2,b'm',132,4,255,b'S',0,0), // active_request_bias
     f(12386,17,3,b'm',65535,4,255,b'R',12322,64), // slow_start_config
-    f(39164,18,4,b'm',274,4,255,b'S',0,0), // locality_lb_config
-    f(39182,16,5,b'm',381,4,255,b'S',0,0), // enable_full_scan
-    f(39198,16,6,b'e',45,0,255,b'S',0,0), // selection_method
+    f(39008,18,4,b'm',274,4,255,b'S',0,0), // locality_lb_config
+    f(39026,16,5,b'm',381,4,255,b'S',0,0), // enable_full_scan
+    f(39042,16,6,b'e',45,0,255,b'S',0,0), // selection_method
     // envoy.extensions.load_balancing_policies.random.v3.Random
-    f(39164,18,1,b'm',274,4,255,b'S',0,0), // locality_lb_config
+    f(39008,18,1,b'm',274,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
     f(12386,17,1,b'm',65535,4,255,b'R',12322,64), // slow_start_config
-    f(39164,18,2,b'm',274,4,255,b'S',0,0), // locality_lb_config
+    f(39008,18,2,b'm',274,4,255,b'S',0,0), // locality_lb_config
     // envoy.extensions.matching.common_inputs.environment_variable.v3.Config
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     // envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput
@@ -3997,7 +3994,7 @@ pub(crate) static FIELDS: [FieldRow; 1613] = [
     // envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput
     // envoy.extensions.matching.common_inputs.network.v3.FilterStateInput
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(39759,5,2,b's',65535,0,255,b'S',0,0), // field
+    f(39603,5,2,b's',65535,0,255,b'S',0,0), // field
     // envoy.extensions.matching.common_inputs.network.v3.ServerNameInput
     // envoy.extensions.matching.common_inputs.network.v3.SourceIPInput
     // envoy.extensions.matching.common_inputs.network.v3.SourcePortInput
@@ -4007,376 +4004,376 @@ pub(crate) static FIELDS: [FieldRow; 1613] = [
     // envoy.extensions.matching.common_inputs.ssl.v3.SubjectInput
     // envoy.extensions.matching.common_inputs.ssl.v3.UriSanInput
     // envoy.extensions.matching.input_matchers.ip.v3.Ip
-    f(35888,11,1,b'm',97,2,255,b'S',0,0), // cidr_ranges
-    f(22657,11,2,b's',65535,0,255,b'I',40323,84), // stat_prefix
+    f(35732,11,1,b'm',97,2,255,b'S',0,0), // cidr_ranges
+    f(22581,11,2,b's',65535,0,255,b'I',40167,84), // stat_prefix
     // envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig
     f(14937,9,1,b'm',91,2,255,b'S',0,0), // resolvers
     f(14946,20,2,b'm',102,4,255,b'S',0,0), // dns_resolver_options
-    f(40476,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
-    f(40501,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
-    f(40564,15,5,b'm',394,4,255,b'I',40527,37), // udp_max_queries
-    f(40579,21,6,b'm',395,4,255,b'S',0,0), // query_timeout_seconds
-    f(40600,11,7,b'm',394,4,255,b'S',0,0), // query_tries
-    f(40611,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
-    f(40629,22,9,b'm',394,4,255,b'S',0,0), // edns0_max_payload_size
-    f(40651,24,10,b'm',384,4,255,b'I',40527,37), // max_udp_channel_duration
-    f(40675,25,11,b'b',65535,0,255,b'I',40527,37), // reinit_channel_on_timeout
-    f(40766,14,12,b'm',394,4,255,b'I',40700,66), // qcache_max_ttl
+    f(40320,25,3,b'b',65535,0,255,b'S',0,0), // use_resolvers_as_fallback
+    f(40345,26,4,b'b',65535,0,255,b'S',0,0), // filter_unroutable_families
+    f(40408,15,5,b'm',394,4,255,b'I',40371,37), // udp_max_queries
+    f(40423,21,6,b'm',395,4,255,b'S',0,0), // query_timeout_seconds
+    f(40444,11,7,b'm',394,4,255,b'S',0,0), // query_tries
+    f(40455,18,8,b'b',65535,0,255,b'S',0,0), // rotate_nameservers
+    f(40473,22,9,b'm',394,4,255,b'S',0,0), // edns0_max_payload_size
+    f(40495,24,10,b'm',384,4,255,b'I',40371,37), // max_udp_channel_duration
+    f(40519,25,11,b'b',65535,0,255,b'I',40371,37), // reinit_channel_on_timeout
+    f(40610,14,12,b'm',394,4,255,b'I',40544,66), // qcache_max_ttl
     // envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig
-    f(18796,11,1,b'm',394,4,255,b'S',0,0), // num_retries
-    f(40892,20,2,b'm',394,4,255,b'I',40861,31), // num_resolver_threads
+    f(18720,11,1,b'm',394,4,255,b'S',0,0), // num_retries
+    f(40736,20,2,b'm',394,4,255,b'I',40705,31), // num_resolver_threads
     // envoy.extensions.network.dns_resolver.hickory.v3.HickoryDnsResolverConfig
     f(14937,9,1,b'm',91,2,255,b'S',0,0), // resolvers
-    f(41064,12,2,b'm',65535,4,255,b'R',40985,79), // dns_over_tls
-    f(41157,14,3,b'm',65535,4,255,b'R',41076,81), // dns_over_https
-    f(41223,13,4,b'b',65535,0,255,b'R',41171,52), // enable_dnssec
-    f(41236,10,5,b'm',394,4,255,b'I',40700,66), // cache_size
-    f(40892,20,6,b'm',394,4,255,b'I',40861,31), // num_resolver_threads
-    f(41246,17,7,b'm',381,4,255,b'S',0,0), // use_system_config
-    f(41263,13,8,b'm',384,4,255,b'S',0,0), // query_timeout
-    f(40600,11,9,b'm',394,4,255,b'S',0,0), // query_tries
+    f(40908,12,2,b'm',65535,4,255,b'R',40829,79), // dns_over_tls
+    f(41001,14,3,b'm',65535,4,255,b'R',40920,81), // dns_over_https
+    f(41067,13,4,b'b',65535,0,255,b'R',41015,52), // enable_dnssec
+    f(41080,10,5,b'm',394,4,255,b'I',40544,66), // cache_size
+    f(40736,20,6,b'm',394,4,255,b'I',40705,31), // num_resolver_threads
+    f(41090,17,7,b'm',381,4,255,b'S',0,0), // use_system_config
+    f(41107,13,8,b'm',384,4,255,b'S',0,0), // query_timeout
+    f(40444,11,9,b'm',394,4,255,b'S',0,0), // query_tries
     // envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig
-    f(41342,13,1,b's',65535,0,255,b'S',0,0), // path_template
+    f(41186,13,1,b's',65535,0,255,b'S',0,0), // path_template
     // envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig
-    f(41425,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
+    f(41269,21,1,b's',65535,0,255,b'S',0,0), // path_template_rewrite
     // envoy.extensions.rbac.principals.mtls_authenticated.v3.Config
-    f(41507,11,1,b'm',316,4,255,b'S',0,0), // san_matcher
-    f(41518,32,2,b'b',65535,0,255,b'S',0,0), // any_validated_client_certificate
+    f(41351,11,1,b'm',316,4,255,b'S',0,0), // san_matcher
+    f(41362,32,2,b'b',65535,0,255,b'S',0,0), // any_validated_client_certificate
     // envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig
-    f(41605,17,1,b'm',381,4,255,b'S',0,0), // pack_trace_reason
-    f(41681,33,2,b'm',381,4,255,b'I',41622,59), // use_request_id_for_trace_sampling
+    f(41449,17,1,b'm',381,4,255,b'S',0,0), // pack_trace_reason
+    f(41525,33,2,b'm',381,4,255,b'I',41466,59), // use_request_id_for_trace_sampling
     // envoy.extensions.resource_monitors.cgroup_memory.v3.CgroupMemoryConfig
-    f(41784,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
+    f(41628,16,1,b'w',65535,0,255,b'S',0,0), // max_memory_bytes
     // envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig
-    f(41888,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
+    f(41732,33,1,b'l',65535,0,255,b'S',0,0), // max_active_downstream_connections
     // envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig
-    f(41985,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
-    f(42027,27,2,b'm',65535,4,255,b'R',42004,23), // max_heap_size_bytes_runtime
+    f(41829,19,1,b'w',65535,0,255,b'S',0,0), // max_heap_size_bytes
+    f(41871,27,2,b'm',65535,4,255,b'R',41848,23), // max_heap_size_bytes_runtime
     // envoy.extensions.resource_monitors.injected_resource.v3.InjectedResourceConfig
     f(14827,8,1,b's',65535,0,255,b'S',0,0), // filename
     // envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport
     f(7822,6,1,b'm',126,4,255,b'S',0,0), // config
     f(9697,16,2,b'm',147,4,255,b'S',0,0), // transport_socket
-    f(42299,25,3,b'b',65535,0,255,b'I',42215,84), // allow_unspecified_address
-    f(42388,15,4,b'b',65535,0,255,b'I',42324,64), // tlv_as_pool_key
+    f(42143,25,3,b'b',65535,0,255,b'I',42059,84), // allow_unspecified_address
+    f(42232,15,4,b'b',65535,0,255,b'I',42168,64), // tlv_as_pool_key
     // envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext
-    f(42531,10,1,b'm',100,4,255,b'S',0,0), // trusted_ca
-    f(42541,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
-    f(42564,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
-    f(42653,36,6,b'm',381,4,255,b'R',42587,66), // require_signed_certificate_timestamp
-    f(42689,3,7,b'm',100,4,255,b'S',0,0), // crl
-    f(42692,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
-    f(42717,23,9,b'm',354,2,255,b'S',0,0), // match_subject_alt_names
-    f(42740,24,10,b'e',46,0,255,b'S',0,0), // trust_chain_verification
+    f(42375,10,1,b'm',100,4,255,b'S',0,0), // trusted_ca
+    f(42385,23,2,b's',65535,2,255,b'S',0,0), // verify_certificate_hash
+    f(42408,23,3,b's',65535,2,255,b'S',0,0), // verify_certificate_spki
+    f(42497,36,6,b'm',381,4,255,b'R',42431,66), // require_signed_certificate_timestamp
+    f(42533,3,7,b'm',100,4,255,b'S',0,0), // crl
+    f(42536,25,8,b'b',65535,0,255,b'S',0,0), // allow_expired_certificate
+    f(42561,23,9,b'm',354,2,255,b'S',0,0), // match_subject_alt_names
+    f(42584,24,10,b'e',46,0,255,b'S',0,0), // trust_chain_verification
     f(14880,17,11,b'm',150,4,255,b'S',0,0), // watched_directory
-    f(42764,23,12,b'm',148,4,255,b'S',0,0), // custom_validator_config
-    f(42845,32,13,b'm',65535,4,255,b'R',42787,58), // ca_certificate_provider_instance
-    f(42877,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
-    f(42902,29,15,b'm',316,2,255,b'S',0,0), // match_typed_subject_alt_names
-    f(42931,16,16,b'm',394,4,255,b'S',0,0), // max_verify_depth
-    f(43063,17,17,b'm',65535,4,255,b'R',42947,116), // system_root_certs
-    f(43080,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
+    f(42608,23,12,b'm',148,4,255,b'S',0,0), // custom_validator_config
+    f(42689,32,13,b'm',65535,4,255,b'R',42631,58), // ca_certificate_provider_instance
+    f(42721,25,14,b'b',65535,0,255,b'S',0,0), // only_verify_leaf_cert_crl
+    f(42746,29,15,b'm',316,2,255,b'S',0,0), // match_typed_subject_alt_names
+    f(42775,16,16,b'm',394,4,255,b'S',0,0), // max_verify_depth
+    f(42907,17,17,b'm',65535,4,255,b'R',42791,116), // system_root_certs
+    f(42924,23,18,b'b',65535,0,255,b'S',0,0), // suppress_client_ca_list
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext
-    f(43161,10,1,b'm',319,4,255,b'S',0,0), // tls_params
-    f(43171,16,2,b'm',317,2,255,b'S',0,0), // tls_certificates
-    f(43187,18,3,b'm',308,4,0,b'S',0,0), // validation_context
-    f(43205,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
-    f(43219,34,6,b'm',314,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
-    f(43253,36,7,b'm',314,4,0,b'S',0,0), // validation_context_sds_secret_config
-    f(43289,27,8,b'm',310,4,0,b'S',0,0), // combined_validation_context
-    f(43410,36,9,b'm',65535,4,255,b'R',43316,94), // tls_certificate_certificate_provider
-    f(43544,39,10,b'm',65535,4,0,b'R',43446,98), // validation_context_certificate_provider
-    f(43583,45,11,b'm',65535,4,255,b'R',43316,94), // tls_certificate_certificate_provider_instance
-    f(43628,48,12,b'm',65535,4,0,b'R',43446,98), // validation_context_certificate_provider_instance
-    f(43770,17,13,b'm',148,4,255,b'R',43676,94), // custom_handshaker
-    f(43787,33,14,b'm',65535,4,255,b'R',43316,94), // tls_certificate_provider_instance
-    f(43820,7,15,b'm',318,4,255,b'S',0,0), // key_log
-    f(43960,31,16,b'm',148,4,255,b'R',43827,133), // custom_tls_certificate_selector
+    f(43005,10,1,b'm',319,4,255,b'S',0,0), // tls_params
+    f(43015,16,2,b'm',317,2,255,b'S',0,0), // tls_certificates
+    f(43031,18,3,b'm',308,4,0,b'S',0,0), // validation_context
+    f(43049,14,4,b's',65535,2,255,b'S',0,0), // alpn_protocols
+    f(43063,34,6,b'm',314,2,255,b'S',0,0), // tls_certificate_sds_secret_configs
+    f(43097,36,7,b'm',314,4,0,b'S',0,0), // validation_context_sds_secret_config
+    f(43133,27,8,b'm',310,4,0,b'S',0,0), // combined_validation_context
+    f(43254,36,9,b'm',65535,4,255,b'R',43160,94), // tls_certificate_certificate_provider
+    f(43388,39,10,b'm',65535,4,0,b'R',43290,98), // validation_context_certificate_provider
+    f(43427,45,11,b'm',65535,4,255,b'R',43160,94), // tls_certificate_certificate_provider_instance
+    f(43472,48,12,b'm',65535,4,0,b'R',43290,98), // validation_context_certificate_provider_instance
+    f(43614,17,13,b'm',148,4,255,b'R',43520,94), // custom_handshaker
+    f(43631,33,14,b'm',65535,4,255,b'R',43160,94), // tls_certificate_provider_instance
+    f(43664,7,15,b'm',318,4,255,b'S',0,0), // key_log
+    f(43804,31,16,b'm',148,4,255,b'R',43671,133), // custom_tls_certificate_selector
     // envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext
-    f(44086,26,1,b'm',308,4,255,b'S',0,0), // default_validation_context
-    f(43253,36,2,b'm',314,4,255,b'S',0,0), // validation_context_sds_secret_config
-    f(43544,39,3,b'm',65535,4,255,b'R',44112,76), // validation_context_certificate_provider
-    f(43628,48,4,b'm',65535,4,255,b'R',44112,76), // validation_context_certificate_provider_instance
+    f(43930,26,1,b'm',308,4,255,b'S',0,0), // default_validation_context
+    f(43097,36,2,b'm',314,4,255,b'S',0,0), // validation_context_sds_secret_config
+    f(43388,39,3,b'm',65535,4,255,b'R',43956,76), // validation_context_certificate_provider
+    f(43472,48,4,b'm',65535,4,255,b'R',43956,76), // validation_context_certificate_provider_instance
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-    f(44250,18,1,b'm',309,4,255,b'S',0,0), // common_tls_context
-    f(44268,26,2,b'm',381,4,255,b'S',0,0), // require_client_certificate
-    f(44381,11,3,b'm',381,4,255,b'R',44294,87), // require_sni
-    f(44392,19,4,b'm',320,4,0,b'S',0,0), // session_ticket_keys
-    f(44411,37,5,b'm',314,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
-    f(44448,15,6,b'm',384,4,255,b'S',0,0), // session_timeout
-    f(44463,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
-    f(44499,18,8,b'e',47,0,255,b'S',0,0), // ocsp_staple_policy
-    f(44517,31,9,b'm',381,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
-    f(44548,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
-    f(44583,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
+    f(44094,18,1,b'm',309,4,255,b'S',0,0), // common_tls_context
+    f(44112,26,2,b'm',381,4,255,b'S',0,0), // require_client_certificate
+    f(44225,11,3,b'm',381,4,255,b'R',44138,87), // require_sni
+    f(44236,19,4,b'm',320,4,0,b'S',0,0), // session_ticket_keys
+    f(44255,37,5,b'm',314,4,0,b'S',0,0), // session_ticket_keys_sds_secret_config
+    f(44292,15,6,b'm',384,4,255,b'S',0,0), // session_timeout
+    f(44307,36,7,b'b',65535,4,0,b'S',0,0), // disable_stateless_session_resumption
+    f(44343,18,8,b'e',47,0,255,b'S',0,0), // ocsp_staple_policy
+    f(44361,31,9,b'm',381,4,255,b'S',0,0), // full_scan_certs_on_sni_mismatch
+    f(44392,35,10,b'b',65535,0,255,b'S',0,0), // disable_stateful_session_resumption
+    f(44427,21,11,b'b',65535,0,255,b'S',0,0), // prefer_client_ciphers
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig
-    f(44671,13,1,b'm',313,2,255,b'S',0,0), // trust_domains
-    f(44684,13,2,b'm',100,4,255,b'S',0,0), // trust_bundles
+    f(44515,13,1,b'm',313,2,255,b'S',0,0), // trust_domains
+    f(44528,13,2,b'm',100,4,255,b'S',0,0), // trust_bundles
     // envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(44776,12,2,b'm',100,4,255,b'S',0,0), // trust_bundle
-    f(44853,21,3,b's',65535,0,255,b'R',44788,65), // workload_trust_domain
+    f(44620,12,2,b'm',100,4,255,b'S',0,0), // trust_bundle
+    f(44697,21,3,b's',65535,0,255,b'R',44632,65), // workload_trust_domain
     // envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(44931,10,2,b'm',98,4,255,b'S',0,0), // sds_config
+    f(44775,10,2,b'm',98,4,255,b'S',0,0), // sds_config
     // envoy.extensions.transport_sockets.tls.v3.Secret
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(44989,15,2,b'm',317,4,0,b'S',0,0), // tls_certificate
-    f(44392,19,3,b'm',320,4,0,b'S',0,0), // session_ticket_keys
-    f(43187,18,4,b'm',308,4,0,b'S',0,0), // validation_context
-    f(45054,14,5,b'm',65535,4,0,b'R',45004,50), // generic_secret
+    f(44833,15,2,b'm',317,4,0,b'S',0,0), // tls_certificate
+    f(44236,19,3,b'm',320,4,0,b'S',0,0), // session_ticket_keys
+    f(43031,18,4,b'm',308,4,0,b'S',0,0), // validation_context
+    f(44898,14,5,b'm',65535,4,0,b'R',44848,50), // generic_secret
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher
-    f(45131,8,1,b'e',48,0,255,b'S',0,0), // san_type
-    f(25044,7,2,b'm',354,4,255,b'S',0,0), // matcher
-    f(45139,3,3,b's',65535,0,255,b'S',0,0), // oid
+    f(44975,8,1,b'e',48,0,255,b'S',0,0), // san_type
+    f(24968,7,2,b'm',354,4,255,b'S',0,0), // matcher
+    f(44983,3,3,b's',65535,0,255,b'S',0,0), // oid
     // envoy.extensions.transport_sockets.tls.v3.TlsCertificate
-    f(45198,17,1,b'm',100,4,255,b'S',0,0), // certificate_chain
-    f(45215,11,2,b'm',100,12,255,b'S',0,0), // private_key
-    f(45341,8,3,b'm',100,12,255,b'R',45226,115), // password
-    f(45349,11,4,b'm',100,4,255,b'S',0,0), // ocsp_staple
-    f(45451,28,5,b'm',100,2,255,b'R',45360,91), // signed_certificate_timestamp
-    f(45549,20,6,b'm',65535,4,255,b'R',45479,70), // private_key_provider
+    f(45042,17,1,b'm',100,4,255,b'S',0,0), // certificate_chain
+    f(45059,11,2,b'm',100,12,255,b'S',0,0), // private_key
+    f(45185,8,3,b'm',100,12,255,b'R',45070,115), // password
+    f(45193,11,4,b'm',100,4,255,b'S',0,0), // ocsp_staple
+    f(45295,28,5,b'm',100,2,255,b'R',45204,91), // signed_certificate_timestamp
+    f(45393,20,6,b'm',65535,4,255,b'R',45323,70), // private_key_provider
     f(14880,17,7,b'm',150,4,255,b'S',0,0), // watched_directory
-    f(45644,6,8,b'm',100,12,255,b'R',45569,75), // pkcs12
-    f(43161,10,9,b'm',319,4,255,b'R',45650,118), // tls_params
+    f(45488,6,8,b'm',100,12,255,b'R',45413,75), // pkcs12
+    f(43005,10,9,b'm',319,4,255,b'R',45494,118), // tls_params
     // envoy.extensions.transport_sockets.tls.v3.TlsKeyLog
     f(131,4,1,b's',65535,0,255,b'S',0,0), // path
-    f(45819,19,2,b'm',97,2,255,b'S',0,0), // local_address_range
-    f(45838,20,3,b'm',97,2,255,b'S',0,0), // remote_address_range
+    f(45663,19,2,b'm',97,2,255,b'S',0,0), // local_address_range
+    f(45682,20,3,b'm',97,2,255,b'S',0,0), // remote_address_range
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters
-    f(45913,28,1,b'e',49,0,255,b'S',0,0), // tls_minimum_protocol_version
-    f(45941,28,2,b'e',49,0,255,b'S',0,0), // tls_maximum_protocol_version
-    f(45969,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
-    f(45982,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
-    f(45993,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
-    f(46124,19,6,b'e',65535,2,255,b'R',46013,111), // compliance_policies
+    f(45757,28,1,b'e',49,0,255,b'S',0,0), // tls_minimum_protocol_version
+    f(45785,28,2,b'e',49,0,255,b'S',0,0), // tls_maximum_protocol_version
+    f(45813,13,3,b's',65535,2,255,b'S',0,0), // cipher_suites
+    f(45826,11,4,b's',65535,2,255,b'S',0,0), // ecdh_curves
+    f(45837,20,5,b's',65535,2,255,b'S',0,0), // signature_algorithms
+    f(45968,19,6,b'e',65535,2,255,b'R',45857,111), // compliance_policies
     // envoy.extensions.transport_sockets.tls.v3.TlsSessionTicketKeys
-    f(46205,4,1,b'm',100,10,255,b'S',0,0), // keys
+    f(46049,4,1,b'm',100,10,255,b'S',0,0), // keys
     // envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-    f(44250,18,1,b'm',309,4,255,b'S',0,0), // common_tls_context
-    f(46269,3,2,b's',65535,0,255,b'S',0,0), // sni
-    f(46357,19,3,b'b',65535,0,255,b'R',46272,85), // allow_renegotiation
-    f(46376,16,4,b'm',394,4,255,b'S',0,0), // max_session_keys
-    f(46482,21,5,b'm',381,4,255,b'I',46392,90), // enforce_rsa_key_usage
-    f(46503,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
-    f(46516,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
+    f(44094,18,1,b'm',309,4,255,b'S',0,0), // common_tls_context
+    f(46113,3,2,b's',65535,0,255,b'S',0,0), // sni
+    f(46201,19,3,b'b',65535,0,255,b'R',46116,85), // allow_renegotiation
+    f(46220,16,4,b'm',394,4,255,b'S',0,0), // max_session_keys
+    f(46326,21,5,b'm',381,4,255,b'I',46236,90), // enforce_rsa_key_usage
+    f(46347,13,6,b'b',65535,0,255,b'S',0,0), // auto_host_sni
+    f(46360,23,7,b'b',65535,0,255,b'S',0,0), // auto_sni_san_validation
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions
     f(9802,28,1,b'm',115,4,255,b'S',0,0), // common_http_protocol_options
     f(10427,30,2,b'm',149,4,255,b'S',0,0), // upstream_http_protocol_options
-    f(46593,20,3,b'm',324,4,0,b'S',0,0), // explicit_http_config
-    f(46613,30,4,b'm',325,4,0,b'S',0,0), // use_downstream_protocol_config
-    f(46643,11,5,b'm',323,4,0,b'S',0,0), // auto_config
-    f(34043,12,6,b'm',253,2,255,b'R',46654,82), // http_filters
-    f(46736,24,7,b'm',148,4,255,b'R',0,0), // header_validation_config
+    f(46437,20,3,b'm',324,4,0,b'S',0,0), // explicit_http_config
+    f(46457,30,4,b'm',325,4,0,b'S',0,0), // use_downstream_protocol_config
+    f(46487,11,5,b'm',323,4,0,b'S',0,0), // auto_config
+    f(33967,12,6,b'm',253,2,255,b'R',46498,82), // http_filters
+    f(46580,24,7,b'm',148,4,255,b'R',0,0), // header_validation_config
     f(7479,17,8,b'm',65535,4,255,b'R',0,0), // outlier_detection
-    f(27834,23,9,b'm',208,2,255,b'R',0,0), // request_mirror_policies
-    f(27488,11,10,b'm',201,2,255,b'R',0,0), // hash_policy
+    f(27758,23,9,b'm',208,2,255,b'R',0,0), // request_mirror_policies
+    f(27412,11,10,b'm',201,2,255,b'R',0,0), // hash_policy
     f(15328,12,11,b'm',65535,4,255,b'R',0,0), // retry_policy
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.AutoHttpConfig
     f(9362,21,1,b'm',111,4,255,b'S',0,0), // http_protocol_options
     f(9383,22,2,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(34949,22,3,b'm',65535,4,255,b'R',34926,23), // http3_protocol_options
-    f(46829,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
+    f(34793,22,3,b'm',65535,4,255,b'R',34770,23), // http3_protocol_options
+    f(46673,33,4,b'm',65535,4,255,b'R',0,0), // alternate_protocols_cache_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig
     f(9362,21,1,b'm',111,4,0,b'S',0,0), // http_protocol_options
     f(9383,22,2,b'm',114,4,0,b'S',0,0), // http2_protocol_options
-    f(34949,22,3,b'm',65535,4,0,b'R',34926,23), // http3_protocol_options
+    f(34793,22,3,b'm',65535,4,0,b'R',34770,23), // http3_protocol_options
     // envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig
     f(9362,21,1,b'm',111,4,255,b'S',0,0), // http_protocol_options
     f(9383,22,2,b'm',114,4,255,b'S',0,0), // http2_protocol_options
-    f(34949,22,3,b'm',65535,4,255,b'R',34926,23), // http3_protocol_options
+    f(34793,22,3,b'm',65535,4,255,b'R',34770,23), // http3_protocol_options
     // envoy.service.discovery.v3.DeltaDiscoveryRequest
     f(2913,4,1,b'm',122,4,255,b'S',0,0), // node
-    f(47061,8,2,b's',65535,0,255,b'S',0,0), // type_url
-    f(47069,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
-    f(47093,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
-    f(47119,25,5,b'm',327,1,255,b'S',0,0), // initial_resource_versions
-    f(47144,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(47158,12,7,b'm',397,4,255,b'S',0,0), // error_detail
-    f(47170,27,8,b'm',338,2,255,b'S',0,0), // resource_locators_subscribe
-    f(47197,29,9,b'm',338,2,255,b'S',0,0), // resource_locators_unsubscribe
+    f(46905,8,2,b's',65535,0,255,b'S',0,0), // type_url
+    f(46913,24,3,b's',65535,2,255,b'S',0,0), // resource_names_subscribe
+    f(46937,26,4,b's',65535,2,255,b'S',0,0), // resource_names_unsubscribe
+    f(46963,25,5,b'm',327,1,255,b'S',0,0), // initial_resource_versions
+    f(46988,14,6,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(47002,12,7,b'm',397,4,255,b'S',0,0), // error_detail
+    f(47014,27,8,b'm',338,2,255,b'S',0,0), // resource_locators_subscribe
+    f(47041,29,9,b'm',338,2,255,b'S',0,0), // resource_locators_unsubscribe
     // envoy.service.discovery.v3.DeltaDiscoveryRequest.InitialResourceVersionsEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.DeltaDiscoveryResponse
-    f(47352,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
-    f(47371,9,2,b'm',335,2,255,b'S',0,0), // resources
-    f(47061,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(47380,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(47385,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
-    f(47402,13,7,b'm',99,4,255,b'S',0,0), // control_plane
-    f(47415,22,8,b'm',340,2,255,b'S',0,0), // removed_resource_names
-    f(47437,15,9,b'm',337,2,255,b'S',0,0), // resource_errors
+    f(47196,19,1,b's',65535,0,255,b'S',0,0), // system_version_info
+    f(47215,9,2,b'm',335,2,255,b'S',0,0), // resources
+    f(46905,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(47224,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(47229,17,6,b's',65535,2,255,b'S',0,0), // removed_resources
+    f(47246,13,7,b'm',99,4,255,b'S',0,0), // control_plane
+    f(47259,22,8,b'm',340,2,255,b'S',0,0), // removed_resource_names
+    f(47281,15,9,b'm',337,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DiscoveryRequest
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
     f(2913,4,2,b'm',122,4,255,b'S',0,0), // node
-    f(47495,14,3,b's',65535,2,255,b'S',0,0), // resource_names
-    f(47061,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(47144,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
-    f(47158,12,6,b'm',397,4,255,b'S',0,0), // error_detail
-    f(47509,17,7,b'm',338,2,255,b'S',0,0), // resource_locators
+    f(47339,14,3,b's',65535,2,255,b'S',0,0), // resource_names
+    f(46905,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(46988,14,5,b's',65535,0,255,b'S',0,0), // response_nonce
+    f(47002,12,6,b'm',397,4,255,b'S',0,0), // error_detail
+    f(47353,17,7,b'm',338,2,255,b'S',0,0), // resource_locators
     // envoy.service.discovery.v3.DiscoveryResponse
     f(572,12,1,b's',65535,0,255,b'S',0,0), // version_info
-    f(47371,9,2,b'm',380,2,255,b'S',0,0), // resources
-    f(47570,6,3,b'b',65535,0,255,b'S',0,0), // canary
-    f(47061,8,4,b's',65535,0,255,b'S',0,0), // type_url
-    f(47380,5,5,b's',65535,0,255,b'S',0,0), // nonce
-    f(47402,13,6,b'm',99,4,255,b'S',0,0), // control_plane
-    f(47437,15,7,b'm',337,2,255,b'S',0,0), // resource_errors
+    f(47215,9,2,b'm',380,2,255,b'S',0,0), // resources
+    f(47414,6,3,b'b',65535,0,255,b'S',0,0), // canary
+    f(46905,8,4,b's',65535,0,255,b'S',0,0), // type_url
+    f(47224,5,5,b's',65535,0,255,b'S',0,0), // nonce
+    f(47246,13,6,b'm',99,4,255,b'S',0,0), // control_plane
+    f(47281,15,7,b'm',337,2,255,b'S',0,0), // resource_errors
     // envoy.service.discovery.v3.DynamicParameterConstraints
-    f(47630,10,1,b'm',333,4,0,b'S',0,0), // constraint
-    f(47640,14,2,b'm',332,4,0,b'S',0,0), // or_constraints
-    f(47654,15,3,b'm',332,4,0,b'S',0,0), // and_constraints
-    f(47669,15,4,b'm',331,4,0,b'S',0,0), // not_constraints
+    f(47474,10,1,b'm',333,4,0,b'S',0,0), // constraint
+    f(47484,14,2,b'm',332,4,0,b'S',0,0), // or_constraints
+    f(47498,15,3,b'm',332,4,0,b'S',0,0), // and_constraints
+    f(47513,15,4,b'm',331,4,0,b'S',0,0), // not_constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.ConstraintList
-    f(47753,11,1,b'm',331,2,255,b'S',0,0), // constraints
+    f(47597,11,1,b'm',331,2,255,b'S',0,0), // constraints
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,4,0,b'S',0,0), // value
-    f(47835,6,3,b'm',334,4,0,b'S',0,0), // exists
+    f(47679,6,3,b'm',334,4,0,b'S',0,0), // exists
     // envoy.service.discovery.v3.DynamicParameterConstraints.SingleConstraint.Exists
     // envoy.service.discovery.v3.Resource
     f(2825,7,1,b's',65535,0,255,b'S',0,0), // version
-    f(47954,8,2,b'm',380,4,255,b'S',0,0), // resource
+    f(47798,8,2,b'm',380,4,255,b'S',0,0), // resource
     f(345,4,3,b's',65535,0,255,b'S',0,0), // name
-    f(47962,7,4,b's',65535,2,255,b'S',0,0), // aliases
-    f(28734,3,6,b'm',384,4,255,b'S',0,0), // ttl
-    f(47969,13,7,b'm',336,4,255,b'S',0,0), // cache_control
-    f(47982,13,8,b'm',340,4,255,b'S',0,0), // resource_name
+    f(47806,7,4,b's',65535,2,255,b'S',0,0), // aliases
+    f(28658,3,6,b'm',384,4,255,b'S',0,0), // ttl
+    f(47813,13,7,b'm',336,4,255,b'S',0,0), // cache_control
+    f(47826,13,8,b'm',340,4,255,b'S',0,0), // resource_name
     f(9747,8,9,b'm',119,4,255,b'S',0,0), // metadata
     // envoy.service.discovery.v3.Resource.CacheControl
-    f(48043,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
+    f(47887,12,1,b'b',65535,0,255,b'S',0,0), // do_not_cache
     // envoy.service.discovery.v3.ResourceError
-    f(47982,13,1,b'm',340,4,255,b'S',0,0), // resource_name
-    f(47158,12,2,b'm',397,4,255,b'S',0,0), // error_detail
+    f(47826,13,1,b'm',340,4,255,b'S',0,0), // resource_name
+    f(47002,12,2,b'm',397,4,255,b'S',0,0), // error_detail
     // envoy.service.discovery.v3.ResourceLocator
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(18336,18,2,b'm',339,1,255,b'S',0,0), // dynamic_parameters
+    f(18260,18,2,b'm',339,1,255,b'S',0,0), // dynamic_parameters
     // envoy.service.discovery.v3.ResourceLocator.DynamicParametersEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
     // envoy.service.discovery.v3.ResourceName
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
-    f(48241,29,2,b'm',331,4,255,b'S',0,0), // dynamic_parameter_constraints
+    f(48085,29,2,b'm',331,4,255,b'S',0,0), // dynamic_parameter_constraints
     // envoy.type.matcher.v3.AddressMatcher
-    f(48306,6,1,b'm',398,2,255,b'S',0,0), // ranges
-    f(25750,12,2,b'b',65535,0,255,b'S',0,0), // invert_match
+    f(48150,6,1,b'm',398,2,255,b'S',0,0), // ranges
+    f(25674,12,2,b'b',65535,0,255,b'S',0,0), // invert_match
     // envoy.type.matcher.v3.DoubleMatcher
-    f(48347,5,1,b'm',369,4,0,b'S',0,0), // range
-    f(48352,5,2,b'd',65535,4,0,b'S',0,0), // exact
+    f(48191,5,1,b'm',369,4,0,b'S',0,0), // range
+    f(48196,5,2,b'd',65535,4,0,b'S',0,0), // exact
     // envoy.type.matcher.v3.FilterStateMatcher
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
-    f(25738,12,2,b'm',354,4,0,b'S',0,0), // string_match
-    f(48397,13,3,b'm',341,4,0,b'S',0,0), // address_match
+    f(25662,12,2,b'm',354,4,0,b'S',0,0), // string_match
+    f(48241,13,3,b'm',341,4,0,b'S',0,0), // address_match
     // envoy.type.matcher.v3.HttpRequestHeaderMatchInput
-    f(28858,11,1,b's',65535,0,255,b'S',0,0), // header_name
+    f(28782,11,1,b's',65535,0,255,b'S',0,0), // header_name
     // envoy.type.matcher.v3.ListMatcher
-    f(48492,6,1,b'm',355,4,0,b'S',0,0), // one_of
+    f(48336,6,1,b'm',355,4,0,b'S',0,0), // one_of
     // envoy.type.matcher.v3.ListStringMatcher
-    f(48537,8,1,b'm',354,2,255,b'S',0,0), // patterns
+    f(48381,8,1,b'm',354,2,255,b'S',0,0), // patterns
     // envoy.type.matcher.v3.MetadataMatcher
     f(3142,6,1,b's',65535,0,255,b'S',0,0), // filter
     f(131,4,2,b'm',348,2,255,b'S',0,0), // path
     f(2972,5,3,b'm',355,4,255,b'S',0,0), // value
-    f(48582,6,4,b'b',65535,0,255,b'S',0,0), // invert
+    f(48426,6,4,b'b',65535,0,255,b'S',0,0), // invert
     // envoy.type.matcher.v3.MetadataMatcher.PathSegment
     f(12978,3,1,b's',65535,4,0,b'S',0,0), // key
     // envoy.type.matcher.v3.OrMatcher
-    f(48668,14,1,b'm',355,2,255,b'S',0,0), // value_matchers
+    f(48512,14,1,b'm',355,2,255,b'S',0,0), // value_matchers
     // envoy.type.matcher.v3.PathMatcher
     f(131,4,1,b'm',354,4,0,b'S',0,0), // path
     // envoy.type.matcher.v3.RegexMatchAndSubstitute
-    f(48760,7,1,b'm',352,4,255,b'S',0,0), // pattern
-    f(48767,12,2,b's',65535,0,255,b'S',0,0), // substitution
+    f(48604,7,1,b'm',352,4,255,b'S',0,0), // pattern
+    f(48611,12,2,b's',65535,0,255,b'S',0,0), // substitution
     // envoy.type.matcher.v3.RegexMatcher
-    f(48877,10,1,b'm',353,4,0,b'I',48813,64), // google_re2
-    f(24085,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(48721,10,1,b'm',353,4,0,b'I',48657,64), // google_re2
+    f(24009,5,2,b's',65535,0,255,b'S',0,0), // regex
     // envoy.type.matcher.v3.RegexMatcher.GoogleRE2
-    f(48931,16,1,b'm',394,4,255,b'I',6831,36), // max_program_size
+    f(48775,16,1,b'm',394,4,255,b'I',6831,36), // max_program_size
     // envoy.type.matcher.v3.StringMatcher
-    f(48352,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(29849,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(48982,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29896,10,5,b'm',352,4,0,b'S',0,0), // safe_regex
-    f(48988,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(48999,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(25330,6,8,b'm',401,4,0,b'R',49007,52), // custom
+    f(48196,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(29773,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(48826,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29820,10,5,b'm',352,4,0,b'S',0,0), // safe_regex
+    f(48832,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(48843,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(25254,6,8,b'm',401,4,0,b'R',48851,52), // custom
     // envoy.type.matcher.v3.ValueMatcher
-    f(49093,10,1,b'm',356,4,0,b'S',0,0), // null_match
-    f(49103,12,2,b'm',342,4,0,b'S',0,0), // double_match
-    f(25738,12,3,b'm',354,4,0,b'S',0,0), // string_match
-    f(49115,10,4,b'b',65535,4,0,b'S',0,0), // bool_match
-    f(25976,13,5,b'b',65535,4,0,b'S',0,0), // present_match
-    f(49125,10,6,b'm',345,4,0,b'S',0,0), // list_match
-    f(23417,8,7,b'm',349,4,0,b'S',0,0), // or_match
+    f(48937,10,1,b'm',356,4,0,b'S',0,0), // null_match
+    f(48947,12,2,b'm',342,4,0,b'S',0,0), // double_match
+    f(25662,12,3,b'm',354,4,0,b'S',0,0), // string_match
+    f(48959,10,4,b'b',65535,4,0,b'S',0,0), // bool_match
+    f(25900,13,5,b'b',65535,4,0,b'S',0,0), // present_match
+    f(48969,10,6,b'm',345,4,0,b'S',0,0), // list_match
+    f(23341,8,7,b'm',349,4,0,b'S',0,0), // or_match
     // envoy.type.matcher.v3.ValueMatcher.NullMatch
     // envoy.type.metadata.v3.MetadataKey
     f(12978,3,1,b's',65535,0,255,b'I',6831,36), // key
     f(131,4,2,b'm',358,2,255,b'I',6831,36), // path
     // envoy.type.metadata.v3.MetadataKey.PathSegment
     f(12978,3,1,b's',65535,4,0,b'I',6831,36), // key
-    f(49259,5,2,b'u',65535,4,0,b'I',6831,36), // index
+    f(49103,5,2,b'u',65535,4,0,b'I',6831,36), // index
     // envoy.type.metadata.v3.MetadataKind
-    f(49299,7,1,b'm',362,4,0,b'I',6831,36), // request
-    f(26309,5,2,b'm',363,4,0,b'I',6831,36), // route
+    f(49143,7,1,b'm',362,4,0,b'I',6831,36), // request
+    f(26233,5,2,b'm',363,4,0,b'I',6831,36), // route
     f(694,7,3,b'm',360,4,0,b'I',6831,36), // cluster
-    f(49306,4,4,b'm',361,4,0,b'I',6831,36), // host
+    f(49150,4,4,b'm',361,4,0,b'I',6831,36), // host
     // envoy.type.metadata.v3.MetadataKind.Cluster
     // envoy.type.metadata.v3.MetadataKind.Host
     // envoy.type.metadata.v3.MetadataKind.Request
     // envoy.type.metadata.v3.MetadataKind.Route
     // envoy.type.tracing.v3.CustomTag
-    f(49508,3,1,b's',65535,0,255,b'I',6831,36), // tag
-    f(49511,7,2,b'm',367,4,0,b'I',6831,36), // literal
-    f(49518,11,3,b'm',365,4,0,b'I',6831,36), // environment
-    f(49529,14,4,b'm',366,4,0,b'I',6831,36), // request_header
+    f(49352,3,1,b's',65535,0,255,b'I',6831,36), // tag
+    f(49355,7,2,b'm',367,4,0,b'I',6831,36), // literal
+    f(49362,11,3,b'm',365,4,0,b'I',6831,36), // environment
+    f(49373,14,4,b'm',366,4,0,b'I',6831,36), // request_header
     f(9747,8,5,b'm',368,4,0,b'I',6831,36), // metadata
     f(2972,5,6,b's',65535,4,0,b'I',6831,36), // value
     // envoy.type.tracing.v3.CustomTag.Environment
     f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
-    f(19013,13,2,b's',65535,0,255,b'I',6831,36), // default_value
+    f(18937,13,2,b's',65535,0,255,b'I',6831,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Header
     f(345,4,1,b's',65535,0,255,b'I',6831,36), // name
-    f(19013,13,2,b's',65535,0,255,b'I',6831,36), // default_value
+    f(18937,13,2,b's',65535,0,255,b'I',6831,36), // default_value
     // envoy.type.tracing.v3.CustomTag.Literal
     f(2972,5,1,b's',65535,0,255,b'I',6831,36), // value
     // envoy.type.tracing.v3.CustomTag.Metadata
-    f(49703,4,1,b'm',359,4,255,b'I',6831,36), // kind
+    f(49547,4,1,b'm',359,4,255,b'I',6831,36), // kind
     f(12594,12,2,b'm',357,4,255,b'I',6831,36), // metadata_key
-    f(19013,13,3,b's',65535,0,255,b'I',6831,36), // default_value
+    f(18937,13,3,b's',65535,0,255,b'I',6831,36), // default_value
     // envoy.type.v3.DoubleRange
-    f(49732,5,1,b'd',65535,0,255,b'S',0,0), // start
-    f(49737,3,2,b'd',65535,0,255,b'S',0,0), // end
+    f(49576,5,1,b'd',65535,0,255,b'S',0,0), // start
+    f(49581,3,2,b'd',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.FractionalPercent
-    f(49771,9,1,b'u',65535,0,255,b'S',0,0), // numerator
-    f(49780,11,2,b'e',50,0,255,b'S',0,0), // denominator
+    f(49615,9,1,b'u',65535,0,255,b'S',0,0), // numerator
+    f(49624,11,2,b'e',50,0,255,b'S',0,0), // denominator
     // envoy.type.v3.HashPolicy
-    f(25278,9,1,b'm',373,4,0,b'I',6831,36), // source_ip
-    f(25318,12,2,b'm',372,4,0,b'I',6831,36), // filter_state
+    f(25202,9,1,b'm',373,4,0,b'I',6831,36), // source_ip
+    f(25242,12,2,b'm',372,4,0,b'I',6831,36), // filter_state
     // envoy.type.v3.HashPolicy.FilterState
     f(12978,3,1,b's',65535,0,255,b'I',6831,36), // key
     // envoy.type.v3.HashPolicy.SourceIp
     // envoy.type.v3.HttpStatus
-    f(49908,4,1,b'e',51,0,255,b'S',0,0), // code
+    f(49752,4,1,b'e',51,0,255,b'S',0,0), // code
     // envoy.type.v3.Int32Range
-    f(49732,5,1,b'i',65535,0,255,b'S',0,0), // start
-    f(49737,3,2,b'i',65535,0,255,b'S',0,0), // end
+    f(49576,5,1,b'i',65535,0,255,b'S',0,0), // start
+    f(49581,3,2,b'i',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Int64Range
-    f(49732,5,1,b'l',65535,0,255,b'S',0,0), // start
-    f(49737,3,2,b'l',65535,0,255,b'S',0,0), // end
+    f(49576,5,1,b'l',65535,0,255,b'S',0,0), // start
+    f(49581,3,2,b'l',65535,0,255,b'S',0,0), // end
     // envoy.type.v3.Percent
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // envoy.type.v3.SemanticVersion
-    f(50010,12,1,b'u',65535,0,255,b'S',0,0), // major_number
-    f(50022,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
-    f(50034,5,3,b'u',65535,0,255,b'S',0,0), // patch
+    f(49854,12,1,b'u',65535,0,255,b'S',0,0), // major_number
+    f(49866,12,2,b'u',65535,0,255,b'S',0,0), // minor_number
+    f(49878,5,3,b'u',65535,0,255,b'S',0,0), // patch
     // envoy.type.v3.TokenBucket
-    f(18731,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
-    f(50064,15,2,b'm',394,4,255,b'S',0,0), // tokens_per_fill
-    f(50079,13,3,b'm',384,4,255,b'S',0,0), // fill_interval
+    f(18655,10,1,b'u',65535,0,255,b'S',0,0), // max_tokens
+    f(49908,15,2,b'm',394,4,255,b'S',0,0), // tokens_per_fill
+    f(49923,13,3,b'm',384,4,255,b'S',0,0), // fill_interval
     // google.protobuf.Any
-    f(47061,8,1,b's',65535,0,255,b'S',0,0), // type_url
+    f(46905,8,1,b's',65535,0,255,b'S',0,0), // type_url
     f(2972,5,2,b'y',65535,0,255,b'S',0,0), // value
     // google.protobuf.BoolValue
     f(2972,5,1,b'b',65535,0,255,b'S',0,0), // value
@@ -4385,8 +4382,8 @@ pub(crate) static FIELDS: [FieldRow; 1613] = [
     // google.protobuf.DoubleValue
     f(2972,5,1,b'd',65535,0,255,b'S',0,0), // value
     // google.protobuf.Duration
-    f(50213,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(50220,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(50057,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(50064,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.Empty
     // google.protobuf.FloatValue
     f(2972,5,1,b'f',65535,0,255,b'S',0,0), // value
@@ -4395,37 +4392,37 @@ pub(crate) static FIELDS: [FieldRow; 1613] = [
     // google.protobuf.Int64Value
     f(2972,5,1,b'l',65535,0,255,b'S',0,0), // value
     // google.protobuf.ListValue
-    f(50349,6,1,b'm',396,2,255,b'S',0,0), // values
+    f(50193,6,1,b'm',396,2,255,b'S',0,0), // values
     // google.protobuf.StringValue
     f(2972,5,1,b's',65535,0,255,b'S',0,0), // value
     // google.protobuf.Struct
-    f(50404,6,1,b'm',392,1,255,b'S',0,0), // fields
+    f(50248,6,1,b'm',392,1,255,b'S',0,0), // fields
     // google.protobuf.Struct.FieldsEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',396,4,255,b'S',0,0), // value
     // google.protobuf.Timestamp
-    f(50213,7,1,b'l',65535,0,255,b'S',0,0), // seconds
-    f(50220,5,2,b'i',65535,0,255,b'S',0,0), // nanos
+    f(50057,7,1,b'l',65535,0,255,b'S',0,0), // seconds
+    f(50064,5,2,b'i',65535,0,255,b'S',0,0), // nanos
     // google.protobuf.UInt32Value
     f(2972,5,1,b'u',65535,0,255,b'S',0,0), // value
     // google.protobuf.UInt64Value
     f(2972,5,1,b'w',65535,0,255,b'S',0,0), // value
     // google.protobuf.Value
-    f(50544,10,1,b'e',52,4,0,b'S',0,0), // null_value
-    f(50554,12,2,b'd',65535,4,0,b'S',0,0), // number_value
-    f(50566,12,3,b's',65535,4,0,b'S',0,0), // string_value
-    f(50578,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
-    f(50588,12,5,b'm',391,4,0,b'S',0,0), // struct_value
-    f(50600,10,6,b'm',389,4,0,b'S',0,0), // list_value
+    f(50388,10,1,b'e',52,4,0,b'S',0,0), // null_value
+    f(50398,12,2,b'd',65535,4,0,b'S',0,0), // number_value
+    f(50410,12,3,b's',65535,4,0,b'S',0,0), // string_value
+    f(50422,10,4,b'b',65535,4,0,b'S',0,0), // bool_value
+    f(50432,12,5,b'm',391,4,0,b'S',0,0), // struct_value
+    f(50444,10,6,b'm',389,4,0,b'S',0,0), // list_value
     // google.rpc.Status
-    f(49908,4,1,b'i',65535,0,255,b'S',0,0), // code
-    f(50627,7,2,b's',65535,0,255,b'S',0,0), // message
+    f(49752,4,1,b'i',65535,0,255,b'S',0,0), // code
+    f(50471,7,2,b's',65535,0,255,b'S',0,0), // message
     f(3100,7,3,b'm',380,2,255,b'S',0,0), // details
     // xds.core.v3.CidrRange
     f(14602,14,1,b's',65535,0,255,b'S',0,0), // address_prefix
     f(14616,10,2,b'm',394,4,255,b'S',0,0), // prefix_len
     // xds.core.v3.ContextParams
-    f(50680,6,1,b'm',400,1,255,b'S',0,0), // params
+    f(50524,6,1,b'm',400,1,255,b'S',0,0), // params
     // xds.core.v3.ContextParams.ParamsEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b's',65535,0,255,b'S',0,0), // value
@@ -4433,425 +4430,425 @@ pub(crate) static FIELDS: [FieldRow; 1613] = [
     f(345,4,1,b's',65535,0,255,b'S',0,0), // name
     f(3148,12,2,b'm',380,4,255,b'S',0,0), // typed_config
     // xds.type.matcher.v3.Matcher
-    f(50782,12,1,b'm',403,4,0,b'S',0,0), // matcher_list
-    f(50794,12,2,b'm',408,4,0,b'S',0,0), // matcher_tree
-    f(50806,11,3,b'm',411,4,255,b'S',0,0), // on_no_match
+    f(50626,12,1,b'm',403,4,0,b'S',0,0), // matcher_list
+    f(50638,12,2,b'm',408,4,0,b'S',0,0), // matcher_tree
+    f(50650,11,3,b'm',411,4,255,b'S',0,0), // on_no_match
     // xds.type.matcher.v3.Matcher.MatcherList
-    f(50856,8,1,b'm',404,2,255,b'S',0,0), // matchers
+    f(50700,8,1,b'm',404,2,255,b'S',0,0), // matchers
     // xds.type.matcher.v3.Matcher.MatcherList.FieldMatcher
-    f(50916,9,1,b'm',405,4,255,b'S',0,0), // predicate
-    f(50925,8,2,b'm',411,4,255,b'S',0,0), // on_match
+    f(50760,9,1,b'm',405,4,255,b'S',0,0), // predicate
+    f(50769,8,2,b'm',411,4,255,b'S',0,0), // on_match
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate
-    f(50982,16,1,b'm',407,4,0,b'S',0,0), // single_predicate
-    f(50998,10,2,b'm',406,4,0,b'S',0,0), // or_matcher
-    f(51008,11,3,b'm',406,4,0,b'S',0,0), // and_matcher
-    f(51019,11,4,b'm',405,4,0,b'S',0,0), // not_matcher
+    f(50826,16,1,b'm',407,4,0,b'S',0,0), // single_predicate
+    f(50842,10,2,b'm',406,4,0,b'S',0,0), // or_matcher
+    f(50852,11,3,b'm',406,4,0,b'S',0,0), // and_matcher
+    f(50863,11,4,b'm',405,4,0,b'S',0,0), // not_matcher
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.PredicateList
-    f(50916,9,1,b'm',405,2,255,b'S',0,0), // predicate
+    f(50760,9,1,b'm',405,2,255,b'S',0,0), // predicate
     // xds.type.matcher.v3.Matcher.MatcherList.Predicate.SinglePredicate
-    f(51158,5,1,b'm',401,4,255,b'S',0,0), // input
-    f(51163,11,2,b'm',414,4,0,b'S',0,0), // value_match
-    f(51174,12,3,b'm',401,4,0,b'S',0,0), // custom_match
+    f(51002,5,1,b'm',401,4,255,b'S',0,0), // input
+    f(51007,11,2,b'm',414,4,0,b'S',0,0), // value_match
+    f(51018,12,3,b'm',401,4,0,b'S',0,0), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree
-    f(51158,5,1,b'm',401,4,255,b'S',0,0), // input
-    f(51225,15,2,b'm',409,4,0,b'S',0,0), // exact_match_map
-    f(51240,16,3,b'm',409,4,0,b'S',0,0), // prefix_match_map
-    f(51174,12,4,b'm',401,4,0,b'R',51256,55), // custom_match
+    f(51002,5,1,b'm',401,4,255,b'S',0,0), // input
+    f(51069,15,2,b'm',409,4,0,b'S',0,0), // exact_match_map
+    f(51084,16,3,b'm',409,4,0,b'S',0,0), // prefix_match_map
+    f(51018,12,4,b'm',401,4,0,b'R',51100,55), // custom_match
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap
-    f(51359,3,1,b'm',410,1,255,b'S',0,0), // map
+    f(51203,3,1,b'm',410,1,255,b'S',0,0), // map
     // xds.type.matcher.v3.Matcher.MatcherTree.MatchMap.MapEntry
     f(12978,3,1,b's',65535,0,255,b'S',0,0), // key
     f(2972,5,2,b'm',411,4,255,b'S',0,0), // value
     // xds.type.matcher.v3.Matcher.OnMatch
-    f(25044,7,1,b'm',402,4,0,b'S',0,0), // matcher
-    f(24850,6,2,b'm',401,4,0,b'S',0,0), // action
-    f(51492,13,3,b'b',65535,0,255,b'R',51454,38), // keep_matching
+    f(24968,7,1,b'm',402,4,0,b'S',0,0), // matcher
+    f(24774,6,2,b'm',401,4,0,b'S',0,0), // action
+    f(51336,13,3,b'b',65535,0,255,b'R',51298,38), // keep_matching
     // xds.type.matcher.v3.RegexMatcher
-    f(48877,10,1,b'm',413,4,0,b'S',0,0), // google_re2
-    f(24085,5,2,b's',65535,0,255,b'S',0,0), // regex
+    f(48721,10,1,b'm',413,4,0,b'S',0,0), // google_re2
+    f(24009,5,2,b's',65535,0,255,b'S',0,0), // regex
     // xds.type.matcher.v3.RegexMatcher.GoogleRE2
     // xds.type.matcher.v3.StringMatcher
-    f(48352,5,1,b's',65535,4,0,b'S',0,0), // exact
-    f(29849,6,2,b's',65535,4,0,b'S',0,0), // prefix
-    f(48982,6,3,b's',65535,4,0,b'S',0,0), // suffix
-    f(29896,10,5,b'm',412,4,0,b'S',0,0), // safe_regex
-    f(48988,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
-    f(48999,8,7,b's',65535,4,0,b'S',0,0), // contains
-    f(25330,6,8,b'm',401,4,0,b'R',49007,52), // custom
+    f(48196,5,1,b's',65535,4,0,b'S',0,0), // exact
+    f(29773,6,2,b's',65535,4,0,b'S',0,0), // prefix
+    f(48826,6,3,b's',65535,4,0,b'S',0,0), // suffix
+    f(29820,10,5,b'm',412,4,0,b'S',0,0), // safe_regex
+    f(48832,11,6,b'b',65535,0,255,b'S',0,0), // ignore_case
+    f(48843,8,7,b's',65535,4,0,b'S',0,0), // contains
+    f(25254,6,8,b'm',401,4,0,b'R',48851,52), // custom
 ];
 
 pub(crate) static ENUMS: [EnumRow; 53] = [
-    e(51612,35,0,7), // envoy.admin.v3.ClientResourceStatus
-    e(51709,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    e(51772,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
-    e(51819,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
-    e(51878,31,14,4), // envoy.admin.v3.ServerInfo.State
-    e(51949,32,18,2), // envoy.admin.v3.SimpleMetric.Type
-    e(51993,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
-    e(52046,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    e(52290,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    e(52411,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    e(52499,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    e(52601,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
-    e(52688,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    e(52768,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
-    e(52897,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    e(52987,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
-    e(53122,31,80,3), // envoy.config.core.v3.ApiVersion
-    e(53157,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    e(53295,33,87,6), // envoy.config.core.v3.HealthStatus
-    e(53352,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    e(53451,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
-    e(53501,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    e(53586,36,100,2), // envoy.config.core.v3.RoutingPriority
-    e(53626,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
-    e(53675,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
-    e(53797,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
-    e(53881,37,110,3), // envoy.config.core.v3.TrafficDirection
-    e(53944,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    e(54036,43,116,2), // envoy.config.listener.v3.Listener.DrainType
-    e(54090,35,118,2), // envoy.config.rbac.v3.MetadataSource
-    e(54137,32,120,3), // envoy.config.rbac.v3.RBAC.Action
-    e(54176,57,123,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    e(54300,61,128,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    e(54401,52,131,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    e(54470,37,134,15), // envoy.data.accesslog.v3.AccessLogType
-    e(54757,55,149,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    e(54812,87,155,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    e(54913,98,158,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    e(55031,91,161,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    e(55137,106,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    e(55308,105,170,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
-    e(55421,110,172,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    e(55617,108,177,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    e(55762,61,180,2), // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
-    e(55855,65,182,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    e(55974,86,185,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    e(56078,93,187,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    e(56205,79,189,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    e(56326,71,192,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    e(56448,67,198,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    e(56551,47,203,3), // envoy.type.v3.FractionalPercent.DenominatorType
-    e(56624,24,206,57), // envoy.type.v3.StatusCode
-    e(57442,25,263,1), // google.protobuf.NullValue
+    e(51456,35,0,7), // envoy.admin.v3.ClientResourceStatus
+    e(51553,47,7,2), // envoy.admin.v3.CommandLineOptions.DrainStrategy
+    e(51616,43,9,2), // envoy.admin.v3.CommandLineOptions.IpVersion
+    e(51663,38,11,3), // envoy.admin.v3.CommandLineOptions.Mode
+    e(51722,31,14,4), // envoy.admin.v3.ServerInfo.State
+    e(51793,32,18,2), // envoy.admin.v3.SimpleMetric.Type
+    e(51837,45,20,4), // envoy.config.accesslog.v3.ComparisonFilter.Op
+    e(51890,49,24,17), // envoy.config.accesslog.v3.GrpcStatusFilter.Status
+    e(52134,61,41,4), // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
+    e(52255,63,45,5), // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
+    e(52343,56,50,2), // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
+    e(52445,45,52,5), // envoy.config.cluster.v3.Cluster.DiscoveryType
+    e(52532,47,57,5), // envoy.config.cluster.v3.Cluster.DnsLookupFamily
+    e(52612,40,62,7), // envoy.config.cluster.v3.Cluster.LbPolicy
+    e(52741,75,69,5), // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
+    e(52831,44,74,6), // envoy.config.core.v3.ApiConfigSource.ApiType
+    e(52966,31,80,3), // envoy.config.core.v3.ApiVersion
+    e(53001,57,83,4), // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
+    e(53139,33,87,6), // envoy.config.core.v3.HealthStatus
+    e(53196,69,93,3), // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
+    e(53295,48,96,2), // envoy.config.core.v3.ProxyProtocolConfig.Version
+    e(53345,67,98,2), // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
+    e(53430,36,100,2), // envoy.config.core.v3.RoutingPriority
+    e(53470,43,102,2), // envoy.config.core.v3.SocketAddress.Protocol
+    e(53519,49,104,3), // envoy.config.core.v3.SocketOption.SocketIpVersion
+    e(53641,45,107,3), // envoy.config.core.v3.SocketOption.SocketState
+    e(53725,37,110,3), // envoy.config.core.v3.TrafficDirection
+    e(53788,62,113,3), // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
+    e(53880,43,116,2), // envoy.config.listener.v3.Listener.DrainType
+    e(53934,35,118,2), // envoy.config.rbac.v3.MetadataSource
+    e(53981,32,120,3), // envoy.config.rbac.v3.RBAC.Action
+    e(54020,57,123,5), // envoy.config.route.v3.RedirectAction.RedirectResponseCode
+    e(54144,61,128,3), // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
+    e(54245,52,131,3), // envoy.config.route.v3.VirtualHost.TlsRequirementType
+    e(54314,37,134,15), // envoy.data.accesslog.v3.AccessLogType
+    e(54601,55,149,6), // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
+    e(54656,87,155,3), // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
+    e(54757,98,158,3), // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
+    e(54875,91,161,4), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
+    e(54981,106,165,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
+    e(55152,105,170,2), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
+    e(55265,110,172,5), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
+    e(55461,108,177,3), // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
+    e(55606,61,180,2), // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
+    e(55699,65,182,3), // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
+    e(55818,86,185,2), // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
+    e(55922,93,187,2), // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
+    e(56049,79,189,3), // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
+    e(56170,71,192,6), // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
+    e(56292,67,198,5), // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
+    e(56395,47,203,3), // envoy.type.v3.FractionalPercent.DenominatorType
+    e(56468,24,206,57), // envoy.type.v3.StatusCode
+    e(57286,25,263,1), // google.protobuf.NullValue
 ];
 
 pub(crate) static VALUES: [ValueRow; 264] = [
     // envoy.admin.v3.ClientResourceStatus
-    v(51647,7,0), // UNKNOWN
-    v(51654,9,1), // REQUESTED
-    v(51663,14,2), // DOES_NOT_EXIST
-    v(51677,5,3), // ACKED
-    v(51682,6,4), // NACKED
-    v(51688,14,5), // RECEIVED_ERROR
-    v(51702,7,6), // TIMEOUT
+    v(51491,7,0), // UNKNOWN
+    v(51498,9,1), // REQUESTED
+    v(51507,14,2), // DOES_NOT_EXIST
+    v(51521,5,3), // ACKED
+    v(51526,6,4), // NACKED
+    v(51532,14,5), // RECEIVED_ERROR
+    v(51546,7,6), // TIMEOUT
     // envoy.admin.v3.CommandLineOptions.DrainStrategy
-    v(51756,7,0), // Gradual
-    v(51763,9,1), // Immediate
+    v(51600,7,0), // Gradual
+    v(51607,9,1), // Immediate
     // envoy.admin.v3.CommandLineOptions.IpVersion
-    v(51815,2,0), // v4
-    v(51817,2,1), // v6
+    v(51659,2,0), // v4
+    v(51661,2,1), // v6
     // envoy.admin.v3.CommandLineOptions.Mode
-    v(51857,5,0), // Serve
-    v(51862,8,1), // Validate
-    v(51870,8,2), // InitOnly
+    v(51701,5,0), // Serve
+    v(51706,8,1), // Validate
+    v(51714,8,2), // InitOnly
     // envoy.admin.v3.ServerInfo.State
-    v(51909,4,0), // LIVE
-    v(51913,8,1), // DRAINING
-    v(51921,16,2), // PRE_INITIALIZING
-    v(51937,12,3), // INITIALIZING
+    v(51753,4,0), // LIVE
+    v(51757,8,1), // DRAINING
+    v(51765,16,2), // PRE_INITIALIZING
+    v(51781,12,3), // INITIALIZING
     // envoy.admin.v3.SimpleMetric.Type
-    v(51981,7,0), // COUNTER
-    v(51988,5,1), // GAUGE
+    v(51825,7,0), // COUNTER
+    v(51832,5,1), // GAUGE
     // envoy.config.accesslog.v3.ComparisonFilter.Op
-    v(52038,2,0), // EQ
-    v(52040,2,1), // GE
-    v(52042,2,2), // LE
-    v(52044,2,3), // NE
+    v(51882,2,0), // EQ
+    v(51884,2,1), // GE
+    v(51886,2,2), // LE
+    v(51888,2,3), // NE
     // envoy.config.accesslog.v3.GrpcStatusFilter.Status
-    v(52095,2,0), // OK
-    v(52097,8,1), // CANCELED
-    v(51647,7,2), // UNKNOWN
-    v(52105,16,3), // INVALID_ARGUMENT
-    v(52121,17,4), // DEADLINE_EXCEEDED
-    v(52138,9,5), // NOT_FOUND
-    v(52147,14,6), // ALREADY_EXISTS
-    v(52161,17,7), // PERMISSION_DENIED
-    v(52178,18,8), // RESOURCE_EXHAUSTED
-    v(52196,19,9), // FAILED_PRECONDITION
-    v(52215,7,10), // ABORTED
-    v(52222,12,11), // OUT_OF_RANGE
-    v(52234,13,12), // UNIMPLEMENTED
-    v(52247,8,13), // INTERNAL
-    v(52255,11,14), // UNAVAILABLE
-    v(52266,9,15), // DATA_LOSS
-    v(52275,15,16), // UNAUTHENTICATED
+    v(51939,2,0), // OK
+    v(51941,8,1), // CANCELED
+    v(51491,7,2), // UNKNOWN
+    v(51949,16,3), // INVALID_ARGUMENT
+    v(51965,17,4), // DEADLINE_EXCEEDED
+    v(51982,9,5), // NOT_FOUND
+    v(51991,14,6), // ALREADY_EXISTS
+    v(52005,17,7), // PERMISSION_DENIED
+    v(52022,18,8), // RESOURCE_EXHAUSTED
+    v(52040,19,9), // FAILED_PRECONDITION
+    v(52059,7,10), // ABORTED
+    v(52066,12,11), // OUT_OF_RANGE
+    v(52078,13,12), // UNIMPLEMENTED
+    v(52091,8,13), // INTERNAL
+    v(52099,11,14), // UNAVAILABLE
+    v(52110,9,15), // DATA_LOSS
+    v(52119,15,16), // UNAUTHENTICATED
     // envoy.config.bootstrap.v3.CustomInlineHeader.InlineHeaderType
-    v(52351,14,0), // REQUEST_HEADER
-    v(52365,15,1), // REQUEST_TRAILER
-    v(52380,15,2), // RESPONSE_HEADER
-    v(52395,16,3), // RESPONSE_TRAILER
+    v(52195,14,0), // REQUEST_HEADER
+    v(52209,15,1), // REQUEST_TRAILER
+    v(52224,15,2), // RESPONSE_HEADER
+    v(52239,16,3), // RESPONSE_TRAILER
     // envoy.config.bootstrap.v3.Watchdog.WatchdogAction.WatchdogEvent
-    v(51647,7,0), // UNKNOWN
-    v(52474,4,1), // KILL
-    v(52478,9,2), // MULTIKILL
-    v(52487,8,3), // MEGAMISS
-    v(52495,4,4), // MISS
+    v(51491,7,0), // UNKNOWN
+    v(52318,4,1), // KILL
+    v(52322,9,2), // MULTIKILL
+    v(52331,8,3), // MEGAMISS
+    v(52339,4,4), // MISS
     // envoy.config.cluster.v3.Cluster.ClusterProtocolSelection
-    v(52555,23,0), // USE_CONFIGURED_PROTOCOL
-    v(52578,23,1), // USE_DOWNSTREAM_PROTOCOL
+    v(52399,23,0), // USE_CONFIGURED_PROTOCOL
+    v(52422,23,1), // USE_DOWNSTREAM_PROTOCOL
     // envoy.config.cluster.v3.Cluster.DiscoveryType
-    v(52646,6,0), // STATIC
-    v(52652,10,1), // STRICT_DNS
-    v(52662,11,2), // LOGICAL_DNS
-    v(52673,3,3), // EDS
-    v(52676,12,4), // ORIGINAL_DST
+    v(52490,6,0), // STATIC
+    v(52496,10,1), // STRICT_DNS
+    v(52506,11,2), // LOGICAL_DNS
+    v(52517,3,3), // EDS
+    v(52520,12,4), // ORIGINAL_DST
     // envoy.config.cluster.v3.Cluster.DnsLookupFamily
-    v(52735,4,0), // AUTO
-    v(52739,7,1), // V4_ONLY
-    v(52746,7,2), // V6_ONLY
-    v(52753,12,3), // V4_PREFERRED
-    v(52765,3,4), // ALL
+    v(52579,4,0), // AUTO
+    v(52583,7,1), // V4_ONLY
+    v(52590,7,2), // V6_ONLY
+    v(52597,12,3), // V4_PREFERRED
+    v(52609,3,4), // ALL
     // envoy.config.cluster.v3.Cluster.LbPolicy
-    v(52808,11,0), // ROUND_ROBIN
-    v(52819,13,1), // LEAST_REQUEST
-    v(52832,9,2), // RING_HASH
-    v(52841,6,3), // RANDOM
-    v(52847,6,5), // MAGLEV
-    v(52853,16,6), // CLUSTER_PROVIDED
-    v(52869,28,7), // LOAD_BALANCING_POLICY_CONFIG
+    v(52652,11,0), // ROUND_ROBIN
+    v(52663,13,1), // LEAST_REQUEST
+    v(52676,9,2), // RING_HASH
+    v(52685,6,3), // RANDOM
+    v(52691,6,5), // MAGLEV
+    v(52697,16,6), // CLUSTER_PROVIDED
+    v(52713,28,7), // LOAD_BALANCING_POLICY_CONFIG
     // envoy.config.cluster.v3.UpstreamConnectionOptions.FirstAddressFamilyVersion
-    v(52972,7,0), // DEFAULT
-    v(52979,2,1), // V4
-    v(52981,2,2), // V6
-    v(52983,4,3), // PIPE
-    v(52247,8,4), // INTERNAL
+    v(52816,7,0), // DEFAULT
+    v(52823,2,1), // V4
+    v(52825,2,2), // V6
+    v(52827,4,3), // PIPE
+    v(52091,8,4), // INTERNAL
     // envoy.config.core.v3.ApiConfigSource.ApiType
-    v(53031,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
-    v(53068,4,1), // REST
-    v(53072,4,2), // GRPC
-    v(53076,10,3), // DELTA_GRPC
-    v(53086,15,5), // AGGREGATED_GRPC
-    v(53101,21,6), // AGGREGATED_DELTA_GRPC
+    v(52875,37,0), // DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE
+    v(52912,4,1), // REST
+    v(52916,4,2), // GRPC
+    v(52920,10,3), // DELTA_GRPC
+    v(52930,15,5), // AGGREGATED_GRPC
+    v(52945,21,6), // AGGREGATED_DELTA_GRPC
     // envoy.config.core.v3.ApiVersion
-    v(52735,4,0), // AUTO
-    v(53153,2,1), // V2
-    v(53155,2,2), // V3
+    v(52579,4,0), // AUTO
+    v(52997,2,1), // V2
+    v(52999,2,2), // V3
     // envoy.config.core.v3.HeaderValueOption.HeaderAppendAction
-    v(53214,23,0), // APPEND_IF_EXISTS_OR_ADD
-    v(53237,13,1), // ADD_IF_ABSENT
-    v(53250,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
-    v(53276,19,3), // OVERWRITE_IF_EXISTS
+    v(53058,23,0), // APPEND_IF_EXISTS_OR_ADD
+    v(53081,13,1), // ADD_IF_ABSENT
+    v(53094,26,2), // OVERWRITE_IF_EXISTS_OR_ADD
+    v(53120,19,3), // OVERWRITE_IF_EXISTS
     // envoy.config.core.v3.HealthStatus
-    v(51647,7,0), // UNKNOWN
-    v(53328,7,1), // HEALTHY
-    v(53335,9,2), // UNHEALTHY
-    v(51913,8,3), // DRAINING
-    v(51702,7,4), // TIMEOUT
-    v(53344,8,5), // DEGRADED
+    v(51491,7,0), // UNKNOWN
+    v(53172,7,1), // HEALTHY
+    v(53179,9,2), // UNHEALTHY
+    v(51757,8,3), // DRAINING
+    v(51546,7,4), // TIMEOUT
+    v(53188,8,5), // DEGRADED
     // envoy.config.core.v3.HttpProtocolOptions.HeadersWithUnderscoresAction
-    v(53421,5,0), // ALLOW
-    v(53426,14,1), // REJECT_REQUEST
-    v(53440,11,2), // DROP_HEADER
+    v(53265,5,0), // ALLOW
+    v(53270,14,1), // REJECT_REQUEST
+    v(53284,11,2), // DROP_HEADER
     // envoy.config.core.v3.ProxyProtocolConfig.Version
-    v(53499,2,0), // V1
-    v(53153,2,1), // V2
+    v(53343,2,0), // V1
+    v(52997,2,1), // V2
     // envoy.config.core.v3.ProxyProtocolPassThroughTLVs.PassTLVsMatchType
-    v(53568,11,0), // INCLUDE_ALL
-    v(53579,7,1), // INCLUDE
+    v(53412,11,0), // INCLUDE_ALL
+    v(53423,7,1), // INCLUDE
     // envoy.config.core.v3.RoutingPriority
-    v(52972,7,0), // DEFAULT
-    v(53622,4,1), // HIGH
+    v(52816,7,0), // DEFAULT
+    v(53466,4,1), // HIGH
     // envoy.config.core.v3.SocketAddress.Protocol
-    v(53669,3,0), // TCP
-    v(53672,3,1), // UDP
+    v(53513,3,0), // TCP
+    v(53516,3,1), // UDP
     // envoy.config.core.v3.SocketOption.SocketIpVersion
-    v(53724,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
-    v(53753,22,1), // SOCKET_IP_VERSION_IPV4
-    v(53775,22,2), // SOCKET_IP_VERSION_IPV6
+    v(53568,29,0), // SOCKET_IP_VERSION_UNSPECIFIED
+    v(53597,22,1), // SOCKET_IP_VERSION_IPV4
+    v(53619,22,2), // SOCKET_IP_VERSION_IPV6
     // envoy.config.core.v3.SocketOption.SocketState
-    v(53842,13,0), // STATE_PREBIND
-    v(53855,11,1), // STATE_BOUND
-    v(53866,15,2), // STATE_LISTENING
+    v(53686,13,0), // STATE_PREBIND
+    v(53699,11,1), // STATE_BOUND
+    v(53710,15,2), // STATE_LISTENING
     // envoy.config.core.v3.TrafficDirection
-    v(53918,11,0), // UNSPECIFIED
-    v(53929,7,1), // INBOUND
-    v(53936,8,2), // OUTBOUND
+    v(53762,11,0), // UNSPECIFIED
+    v(53773,7,1), // INBOUND
+    v(53780,8,2), // OUTBOUND
     // envoy.config.listener.v3.FilterChainMatch.ConnectionSourceType
-    v(54006,3,0), // ANY
-    v(54009,19,1), // SAME_IP_OR_LOOPBACK
-    v(54028,8,2), // EXTERNAL
+    v(53850,3,0), // ANY
+    v(53853,19,1), // SAME_IP_OR_LOOPBACK
+    v(53872,8,2), // EXTERNAL
     // envoy.config.listener.v3.Listener.DrainType
-    v(52972,7,0), // DEFAULT
-    v(54079,11,1), // MODIFY_ONLY
+    v(52816,7,0), // DEFAULT
+    v(53923,11,1), // MODIFY_ONLY
     // envoy.config.rbac.v3.MetadataSource
-    v(54125,7,0), // DYNAMIC
-    v(54132,5,1), // ROUTE
+    v(53969,7,0), // DYNAMIC
+    v(53976,5,1), // ROUTE
     // envoy.config.rbac.v3.RBAC.Action
-    v(53421,5,0), // ALLOW
-    v(54169,4,1), // DENY
-    v(54173,3,2), // LOG
+    v(53265,5,0), // ALLOW
+    v(54013,4,1), // DENY
+    v(54017,3,2), // LOG
     // envoy.config.route.v3.RedirectAction.RedirectResponseCode
-    v(54233,17,0), // MOVED_PERMANENTLY
-    v(54250,5,1), // FOUND
-    v(54255,9,2), // SEE_OTHER
-    v(54264,18,3), // TEMPORARY_REDIRECT
-    v(54282,18,4), // PERMANENT_REDIRECT
+    v(54077,17,0), // MOVED_PERMANENTLY
+    v(54094,5,1), // FOUND
+    v(54099,9,2), // SEE_OTHER
+    v(54108,18,3), // TEMPORARY_REDIRECT
+    v(54126,18,4), // PERMANENT_REDIRECT
     // envoy.config.route.v3.RouteAction.ClusterNotFoundResponseCode
-    v(54361,19,0), // SERVICE_UNAVAILABLE
-    v(52138,9,1), // NOT_FOUND
-    v(54380,21,2), // INTERNAL_SERVER_ERROR
+    v(54205,19,0), // SERVICE_UNAVAILABLE
+    v(51982,9,1), // NOT_FOUND
+    v(54224,21,2), // INTERNAL_SERVER_ERROR
     // envoy.config.route.v3.VirtualHost.TlsRequirementType
-    v(54453,4,0), // NONE
-    v(54457,13,1), // EXTERNAL_ONLY
-    v(52765,3,2), // ALL
+    v(54297,4,0), // NONE
+    v(54301,13,1), // EXTERNAL_ONLY
+    v(52609,3,2), // ALL
     // envoy.data.accesslog.v3.AccessLogType
-    v(54507,6,0), // NotSet
-    v(54513,20,1), // TcpUpstreamConnected
-    v(54533,11,2), // TcpPeriodic
-    v(54544,16,3), // TcpConnectionEnd
-    v(54560,15,4), // DownstreamStart
-    v(54575,18,5), // DownstreamPeriodic
-    v(54593,13,6), // DownstreamEnd
-    v(54606,17,7), // UpstreamPoolReady
-    v(54623,16,8), // UpstreamPeriodic
-    v(54639,11,9), // UpstreamEnd
-    v(54650,39,10), // DownstreamTunnelSuccessfullyEstablished
-    v(54689,26,11), // UdpTunnelUpstreamConnected
-    v(54715,11,12), // UdpPeriodic
-    v(54726,13,13), // UdpSessionEnd
-    v(54739,18,14), // TcpConnectionStart
+    v(54351,6,0), // NotSet
+    v(54357,20,1), // TcpUpstreamConnected
+    v(54377,11,2), // TcpPeriodic
+    v(54388,16,3), // TcpConnectionEnd
+    v(54404,15,4), // DownstreamStart
+    v(54419,18,5), // DownstreamPeriodic
+    v(54437,13,6), // DownstreamEnd
+    v(54450,17,7), // UpstreamPoolReady
+    v(54467,16,8), // UpstreamPeriodic
+    v(54483,11,9), // UpstreamEnd
+    v(54494,39,10), // DownstreamTunnelSuccessfullyEstablished
+    v(54533,26,11), // UdpTunnelUpstreamConnected
+    v(54559,11,12), // UdpPeriodic
+    v(54570,13,13), // UdpSessionEnd
+    v(54583,18,14), // TcpConnectionStart
     // envoy.extensions.clusters.common.dns.v3.DnsLookupFamily
-    v(53918,11,0), // UNSPECIFIED
-    v(52735,4,1), // AUTO
-    v(52739,7,2), // V4_ONLY
-    v(52746,7,3), // V6_ONLY
-    v(52753,12,4), // V4_PREFERRED
-    v(52765,3,5), // ALL
+    v(53762,11,0), // UNSPECIFIED
+    v(52579,4,1), // AUTO
+    v(52583,7,2), // V4_ONLY
+    v(52590,7,3), // V6_ONLY
+    v(52597,12,4), // V4_PREFERRED
+    v(52609,3,5), // ALL
     // envoy.extensions.filters.common.set_filter_state.v3.FilterStateValue.SharedWithUpstream
-    v(54453,4,0), // NONE
-    v(54899,4,1), // ONCE
-    v(54903,10,2), // TRANSITIVE
+    v(54297,4,0), // NONE
+    v(54743,4,1), // ONCE
+    v(54747,10,2), // TRANSITIVE
     // envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol.KeyValuePair.ValueStringEncoding
-    v(53918,11,0), // UNSPECIFIED
-    v(55011,14,1), // SANITIZED_UTF8
-    v(55025,6,2), // BASE64
+    v(53762,11,0), // UNSPECIFIED
+    v(54855,14,1), // SANITIZED_UTF8
+    v(54869,6,2), // BASE64
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.CodecType
-    v(52735,4,0), // AUTO
-    v(55122,5,1), // HTTP1
-    v(55127,5,2), // HTTP2
-    v(55132,5,3), // HTTP3
+    v(52579,4,0), // AUTO
+    v(54966,5,1), // HTTP1
+    v(54971,5,2), // HTTP2
+    v(54976,5,3), // HTTP3
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertDetails
-    v(55243,8,0), // SANITIZE
-    v(55251,12,1), // FORWARD_ONLY
-    v(55263,14,2), // APPEND_FORWARD
-    v(55277,12,3), // SANITIZE_SET
-    v(55289,19,4), // ALWAYS_FORWARD_ONLY
+    v(55087,8,0), // SANITIZE
+    v(55095,12,1), // FORWARD_ONLY
+    v(55107,14,2), // APPEND_FORWARD
+    v(55121,12,3), // SANITIZE_SET
+    v(55133,19,4), // ALWAYS_FORWARD_ONLY
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ForwardClientCertFormat
-    v(55413,4,0), // TEXT
-    v(55417,4,1), // JSON
+    v(55257,4,0), // TEXT
+    v(55261,4,1), // JSON
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.PathWithEscapedSlashesAction
-    v(55531,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
-    v(55562,14,1), // KEEP_UNCHANGED
-    v(53426,14,2), // REJECT_REQUEST
-    v(55576,21,3), // UNESCAPE_AND_REDIRECT
-    v(55597,20,4), // UNESCAPE_AND_FORWARD
+    v(55375,31,0), // IMPLEMENTATION_SPECIFIC_DEFAULT
+    v(55406,14,1), // KEEP_UNCHANGED
+    v(53270,14,2), // REJECT_REQUEST
+    v(55420,21,3), // UNESCAPE_AND_REDIRECT
+    v(55441,20,4), // UNESCAPE_AND_FORWARD
     // envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.ServerHeaderTransformation
-    v(55725,9,0), // OVERWRITE
-    v(55734,16,1), // APPEND_IF_ABSENT
-    v(55750,12,2), // PASS_THROUGH
+    v(55569,9,0), // OVERWRITE
+    v(55578,16,1), // APPEND_IF_ABSENT
+    v(55594,12,2), // PASS_THROUGH
     // envoy.extensions.filters.network.rbac.v3.RBAC.EnforcementType
-    v(55823,22,0), // ONE_TIME_ON_FIRST_BYTE
-    v(55845,10,1), // CONTINUOUS
+    v(55667,22,0), // ONE_TIME_ON_FIRST_BYTE
+    v(55689,10,1), // CONTINUOUS
     // envoy.extensions.filters.network.tcp_proxy.v3.UpstreamConnectMode
-    v(55920,9,0), // IMMEDIATE
-    v(55929,18,1), // ON_DOWNSTREAM_DATA
-    v(55947,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
+    v(55764,9,0), // IMMEDIATE
+    v(55773,18,1), // ON_DOWNSTREAM_DATA
+    v(55791,27,2), // ON_DOWNSTREAM_TLS_HANDSHAKE
     // envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest.SelectionMethod
-    v(56060,9,0), // N_CHOICES
-    v(56069,9,1), // FULL_SCAN
+    v(55904,9,0), // N_CHOICES
+    v(55913,9,1), // FULL_SCAN
     // envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext.TrustChainVerification
-    v(56171,18,0), // VERIFY_TRUST_CHAIN
-    v(56189,16,1), // ACCEPT_UNTRUSTED
+    v(56015,18,0), // VERIFY_TRUST_CHAIN
+    v(56033,16,1), // ACCEPT_UNTRUSTED
     // envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext.OcspStaplePolicy
-    v(56284,16,0), // LENIENT_STAPLING
-    v(56300,15,1), // STRICT_STAPLING
-    v(56315,11,2), // MUST_STAPLE
+    v(56128,16,0), // LENIENT_STAPLING
+    v(56144,15,1), // STRICT_STAPLING
+    v(56159,11,2), // MUST_STAPLE
     // envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.SanType
-    v(56397,20,0), // SAN_TYPE_UNSPECIFIED
-    v(56417,5,1), // EMAIL
-    v(56422,3,2), // DNS
-    v(56425,3,3), // URI
-    v(56428,10,4), // IP_ADDRESS
-    v(56438,10,5), // OTHER_NAME
+    v(56241,20,0), // SAN_TYPE_UNSPECIFIED
+    v(56261,5,1), // EMAIL
+    v(56266,3,2), // DNS
+    v(56269,3,3), // URI
+    v(56272,10,4), // IP_ADDRESS
+    v(56282,10,5), // OTHER_NAME
     // envoy.extensions.transport_sockets.tls.v3.TlsParameters.TlsProtocol
-    v(56515,8,0), // TLS_AUTO
-    v(56523,7,1), // TLSv1_0
-    v(56530,7,2), // TLSv1_1
-    v(56537,7,3), // TLSv1_2
-    v(56544,7,4), // TLSv1_3
+    v(56359,8,0), // TLS_AUTO
+    v(56367,7,1), // TLSv1_0
+    v(56374,7,2), // TLSv1_1
+    v(56381,7,3), // TLSv1_2
+    v(56388,7,4), // TLSv1_3
     // envoy.type.v3.FractionalPercent.DenominatorType
-    v(56598,7,0), // HUNDRED
-    v(56605,12,1), // TEN_THOUSAND
-    v(56617,7,2), // MILLION
+    v(56442,7,0), // HUNDRED
+    v(56449,12,1), // TEN_THOUSAND
+    v(56461,7,2), // MILLION
     // envoy.type.v3.StatusCode
-    v(56648,5,0), // Empty
-    v(56653,8,100), // Continue
-    v(52095,2,200), // OK
-    v(56661,7,201), // Created
-    v(56668,8,202), // Accepted
-    v(56676,27,203), // NonAuthoritativeInformation
-    v(56703,9,204), // NoContent
-    v(56712,12,205), // ResetContent
-    v(56724,14,206), // PartialContent
-    v(56738,11,207), // MultiStatus
-    v(56749,15,208), // AlreadyReported
-    v(56764,6,226), // IMUsed
-    v(56770,15,300), // MultipleChoices
-    v(56785,16,301), // MovedPermanently
-    v(56801,5,302), // Found
-    v(56806,8,303), // SeeOther
-    v(56814,11,304), // NotModified
-    v(56825,8,305), // UseProxy
-    v(56833,17,307), // TemporaryRedirect
-    v(56850,17,308), // PermanentRedirect
-    v(56867,10,400), // BadRequest
-    v(56877,12,401), // Unauthorized
-    v(56889,15,402), // PaymentRequired
-    v(56904,9,403), // Forbidden
-    v(56913,8,404), // NotFound
-    v(56921,16,405), // MethodNotAllowed
-    v(56937,13,406), // NotAcceptable
-    v(56950,27,407), // ProxyAuthenticationRequired
-    v(56977,14,408), // RequestTimeout
-    v(56991,8,409), // Conflict
-    v(56999,4,410), // Gone
-    v(57003,14,411), // LengthRequired
-    v(57017,18,412), // PreconditionFailed
-    v(57035,15,413), // PayloadTooLarge
-    v(57050,10,414), // URITooLong
-    v(57060,20,415), // UnsupportedMediaType
-    v(57080,19,416), // RangeNotSatisfiable
-    v(57099,17,417), // ExpectationFailed
-    v(57116,18,421), // MisdirectedRequest
-    v(57134,19,422), // UnprocessableEntity
-    v(57153,6,423), // Locked
-    v(57159,16,424), // FailedDependency
-    v(57175,15,426), // UpgradeRequired
-    v(57190,20,428), // PreconditionRequired
-    v(57210,15,429), // TooManyRequests
-    v(57225,27,431), // RequestHeaderFieldsTooLarge
-    v(57252,19,500), // InternalServerError
-    v(57271,14,501), // NotImplemented
-    v(57285,10,502), // BadGateway
-    v(57295,18,503), // ServiceUnavailable
-    v(57313,14,504), // GatewayTimeout
-    v(57327,23,505), // HTTPVersionNotSupported
-    v(57350,21,506), // VariantAlsoNegotiates
-    v(57371,19,507), // InsufficientStorage
-    v(57390,12,508), // LoopDetected
-    v(57402,11,510), // NotExtended
-    v(57413,29,511), // NetworkAuthenticationRequired
+    v(56492,5,0), // Empty
+    v(56497,8,100), // Continue
+    v(51939,2,200), // OK
+    v(56505,7,201), // Created
+    v(56512,8,202), // Accepted
+    v(56520,27,203), // NonAuthoritativeInformation
+    v(56547,9,204), // NoContent
+    v(56556,12,205), // ResetContent
+    v(56568,14,206), // PartialContent
+    v(56582,11,207), // MultiStatus
+    v(56593,15,208), // AlreadyReported
+    v(56608,6,226), // IMUsed
+    v(56614,15,300), // MultipleChoices
+    v(56629,16,301), // MovedPermanently
+    v(56645,5,302), // Found
+    v(56650,8,303), // SeeOther
+    v(56658,11,304), // NotModified
+    v(56669,8,305), // UseProxy
+    v(56677,17,307), // TemporaryRedirect
+    v(56694,17,308), // PermanentRedirect
+    v(56711,10,400), // BadRequest
+    v(56721,12,401), // Unauthorized
+    v(56733,15,402), // PaymentRequired
+    v(56748,9,403), // Forbidden
+    v(56757,8,404), // NotFound
+    v(56765,16,405), // MethodNotAllowed
+    v(56781,13,406), // NotAcceptable
+    v(56794,27,407), // ProxyAuthenticationRequired
+    v(56821,14,408), // RequestTimeout
+    v(56835,8,409), // Conflict
+    v(56843,4,410), // Gone
+    v(56847,14,411), // LengthRequired
+    v(56861,18,412), // PreconditionFailed
+    v(56879,15,413), // PayloadTooLarge
+    v(56894,10,414), // URITooLong
+    v(56904,20,415), // UnsupportedMediaType
+    v(56924,19,416), // RangeNotSatisfiable
+    v(56943,17,417), // ExpectationFailed
+    v(56960,18,421), // MisdirectedRequest
+    v(56978,19,422), // UnprocessableEntity
+    v(56997,6,423), // Locked
+    v(57003,16,424), // FailedDependency
+    v(57019,15,426), // UpgradeRequired
+    v(57034,20,428), // PreconditionRequired
+    v(57054,15,429), // TooManyRequests
+    v(57069,27,431), // RequestHeaderFieldsTooLarge
+    v(57096,19,500), // InternalServerError
+    v(57115,14,501), // NotImplemented
+    v(57129,10,502), // BadGateway
+    v(57139,18,503), // ServiceUnavailable
+    v(57157,14,504), // GatewayTimeout
+    v(57171,23,505), // HTTPVersionNotSupported
+    v(57194,21,506), // VariantAlsoNegotiates
+    v(57215,19,507), // InsufficientStorage
+    v(57234,12,508), // LoopDetected
+    v(57246,11,510), // NotExtended
+    v(57257,29,511), // NetworkAuthenticationRequired
     // google.protobuf.NullValue
-    v(57467,10,0), // NULL_VALUE
+    v(57311,10,0), // NULL_VALUE
 ];

@@ -24,6 +24,7 @@ use super::fields::{
 use super::{access_log, http_protocol, route, source};
 use crate::config::error::{ConfigError, Result};
 use crate::config::http_connection_manager::{CodecType, HttpConnectionManager};
+use crate::config::http_protocol::Http1Settings;
 use crate::config::route::RouteTable;
 use crate::discovery::slot::Slot;
 
@@ -87,7 +88,12 @@ pub fn build(
         codec,
         routes,
         rds,
-        http1,
+        http1: Http1Settings {
+            stream_error: http1
+                .stream_error
+                .or(flag(&proto.stream_error_on_invalid_http_message)),
+            ..http1
+        },
         http2,
         idle_timeout: common.idle_timeout,
         max_connection_duration: common.max_connection_duration,
